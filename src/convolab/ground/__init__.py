@@ -1,0 +1,1 @@
+"""What every floor stands on: errors, whole-file writes, keyed randomness, intervals."""

@@ -1,0 +1,101 @@
+"""The noun of this floor: a set of labelled pictures, decoded once and held in memory."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from convolab.ground.errors import need
+from convolab.ground.random import generator
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Pictures and labels, ready to train on: nothing is decoded later.
+
+    Raises LabError if the shapes, types or labels do not fit together.
+
+    >>> ImageSet(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), ("cat", "dog"), "pets")
+    ImageSet('pets': 4 pictures of 1x8x8, 2 classes)
+    """
+
+    images: UInt8[Tensor, "n c h w"]
+    labels: Int64[Tensor, "n"]
+    classes: tuple[str, ...]  # the name of each label
+    name: str
+
+    def __post_init__(self) -> None:
+        need(self.images.dtype == torch.uint8 and self.images.ndim == 4, f"{self.name}: images are {self.images.dtype} {list(self.images.shape)}: give uint8 [N, C, H, W]")
+        need(self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1], f"{self.name}: labels are {self.labels.dtype} {list(self.labels.shape)} for {len(self.images)} pictures: give int64 [N]")
+        need(len(self.images), f"{self.name} holds no pictures")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        need(0 <= low and high < len(self.classes), f"{self.name}: labels run from {low} to {high}, but there are {len(self.classes)} classes")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"ImageSet('{self.name}': {len(self)} pictures of {shape}, {len(self.classes)} classes)"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every picture."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the pixels, labels, shape and class names: equal exactly for equal sets, whatever their name."""
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
+        digest.update(memoryview(self.images.contiguous().numpy()).cast("B"))
+        digest.update(memoryview(self.labels.contiguous().numpy()).cast("B"))
+        return digest.hexdigest()
+
+    @cached_property
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, of pixels in [0, 1].
+
+        Taken from exact counts of the 256 values, so the same on every machine whatever its number of threads.
+        """
+        means, stds = [], []
+        for channel in self.images.unbind(1):
+            counts = torch.bincount(channel.reshape(-1), minlength=256).tolist()
+            total = sum(counts)
+            mean = sum(value * count for value, count in enumerate(counts)) / total
+            variance = sum((value - mean) ** 2 * count for value, count in enumerate(counts)) / total
+            means.append(mean / 255)
+            stds.append(math.sqrt(variance) / 255)
+        return tuple(means), tuple(stds)
+
+    def select(self, indices: Int64[Tensor, "m"], name: str | None = None) -> "ImageSet":
+        """The pictures at `indices`, in that order."""
+        return ImageSet(self.images[indices], self.labels[indices], self.classes, name or self.name)
+
+
+def stratified_split(pictures: ImageSet, share: float, seed: int, purpose: str = "split") -> tuple[ImageSet, ImageSet]:
+    """Split into (kept, held back) with `share` of each class held back, fixed by the seed.
+
+    Of every class with two pictures or more at least one goes to each side. Both sides keep the set's order.
+    Raises LabError if the share is not between 0 and 1 or a side would be empty.
+
+    >>> pets = ImageSet(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10) % 2, ("cat", "dog"), "pets")
+    >>> [len(part) for part in stratified_split(pets, 0.2, seed=0)]
+    [8, 2]
+    """
+    need(0 < share < 1, f"the share held back is {share}: give one between 0 and 1")
+    held = []
+    for label in range(len(pictures.classes)):
+        members = (pictures.labels == label).nonzero().squeeze(1)
+        count = min(max(round(share * len(members)), 1), len(members) - 1)
+        if count > 0:
+            order = torch.randperm(len(members), generator=generator(seed, purpose, label))
+            held.append(members[order[:count]])
+    need(held, f"{pictures.name}: no class has two pictures, so none can be held back: add pictures")
+    mask = torch.zeros(len(pictures), dtype=torch.bool)
+    mask[torch.cat(held)] = True
+    return pictures.select((~mask).nonzero().squeeze(1)), pictures.select(mask.nonzero().squeeze(1))
