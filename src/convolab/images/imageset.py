@@ -56,29 +56,78 @@ class ImageSet:
         digest.update(memoryview(self.labels.contiguous().numpy()).cast("B"))
         return digest.hexdigest()
 
-    @cached_property
-    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, of pixels in [0, 1].
+    def take(self, rows: Int64[Tensor, "m"]) -> tuple[UInt8[Tensor, "m c h w"], Int64[Tensor, "m"]]:
+        """The pictures and labels of some rows, copied."""
+        return self.images.index_select(0, rows), self.labels.index_select(0, rows)
 
-        Taken from exact counts of the 256 values, so the same on every machine whatever its number of threads.
-        """
-        means, stds = [], []
-        for channel in self.images.unbind(1):
-            counts = torch.bincount(channel.reshape(-1), minlength=256).tolist()
-            total = sum(counts)
-            mean = sum(value * count for value, count in enumerate(counts)) / total
-            variance = sum((value - mean) ** 2 * count for value, count in enumerate(counts)) / total
-            means.append(mean / 255)
-            stds.append(math.sqrt(variance) / 255)
-        return tuple(means), tuple(stds)
-
-    def select(self, indices: Int64[Tensor, "m"], name: str | None = None) -> "ImageSet":
-        """The pictures at `indices`, in that order."""
-        return ImageSet(self.images[indices], self.labels[indices], self.classes, name or self.name)
+    def part(self, rows: Int64[Tensor, "m"]) -> "Part":
+        """Some rows as a set of their own, without copying a pixel."""
+        return Part(self, rows)
 
 
-def stratified_split(pictures: ImageSet, share: float, seed: int, purpose: str = "split") -> tuple[ImageSet, ImageSet]:
-    """Split into (kept, held back) with `share` of each class held back, fixed by the seed.
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some rows of a picture set: it is trained and judged on like a whole one, and shares its pixels."""
+
+    whole: ImageSet
+    rows: Int64[Tensor, "m"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Part({len(self)} pictures of {self.whole!r})"
+
+    @property
+    def name(self) -> str:
+        return self.whole.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.whole.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.whole.shape
+
+    @property
+    def labels(self) -> Int64[Tensor, "m"]:
+        return self.whole.labels[self.rows]
+
+    def take(self, rows: Int64[Tensor, "k"]) -> tuple[UInt8[Tensor, "k c h w"], Int64[Tensor, "k"]]:
+        """The pictures and labels of some rows of this part, copied."""
+        return self.whole.take(self.rows[rows])
+
+    def part(self, rows: Int64[Tensor, "k"]) -> "Part":
+        """Some rows of this part, without copying a pixel."""
+        return Part(self.whole, self.rows[rows])
+
+
+def mean_and_std(pictures: ImageSet | Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, of pixels in [0, 1].
+
+    Taken from exact counts of the 256 values, so the same on every machine whatever its number of threads.
+
+    >>> mean_and_std(ImageSet(torch.tensor([0, 255]).view(2, 1, 1, 1).byte(), torch.tensor([0, 0]), ("any",), "two"))
+    ((0.5,), (0.5,))
+    """
+    counts = torch.zeros(pictures.shape[0], 256, dtype=torch.int64)
+    for rows in torch.arange(len(pictures)).split(1024):
+        images, _ = pictures.take(rows)
+        for channel, pixels in enumerate(images.unbind(1)):
+            counts[channel] += torch.bincount(pixels.reshape(-1), minlength=256)
+    means, stds = [], []
+    for row in counts.tolist():
+        total = sum(row)
+        mean = sum(value * count for value, count in enumerate(row)) / total
+        variance = sum((value - mean) ** 2 * count for value, count in enumerate(row)) / total
+        means.append(mean / 255)
+        stds.append(math.sqrt(variance) / 255)
+    return tuple(means), tuple(stds)
+
+
+def stratified_split(pictures: ImageSet | Part, share: float, seed: int, purpose: str = "split") -> tuple[Part, Part]:
+    """Split into (kept, held back), no pixel copied, with `share` of each class held back, fixed by the seed.
 
     Of every class with two pictures or more at least one goes to each side. Both sides keep the set's order.
     Raises LabError if the share is not between 0 and 1 or a side would be empty.
@@ -89,8 +138,9 @@ def stratified_split(pictures: ImageSet, share: float, seed: int, purpose: str =
     """
     need(0 < share < 1, f"the share held back is {share}: give one between 0 and 1")
     held = []
+    labels = pictures.labels
     for label in range(len(pictures.classes)):
-        members = (pictures.labels == label).nonzero().squeeze(1)
+        members = (labels == label).nonzero().squeeze(1)
         count = min(max(round(share * len(members)), 1), len(members) - 1)
         if count > 0:
             order = torch.randperm(len(members), generator=generator(seed, purpose, label))
@@ -98,4 +148,4 @@ def stratified_split(pictures: ImageSet, share: float, seed: int, purpose: str =
     need(held, f"{pictures.name}: no class has two pictures, so none can be held back: add pictures")
     mask = torch.zeros(len(pictures), dtype=torch.bool)
     mask[torch.cat(held)] = True
-    return pictures.select((~mask).nonzero().squeeze(1)), pictures.select(mask.nonzero().squeeze(1))
+    return pictures.part((~mask).nonzero().squeeze(1)), pictures.part(mask.nonzero().squeeze(1))

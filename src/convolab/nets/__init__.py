@@ -1,0 +1,1 @@
+"""The networks: how they are built, and how they take pixels."""

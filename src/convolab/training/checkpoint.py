@@ -1,0 +1,83 @@
+"""Weights and states on disk, as safetensors: nothing unpickles, and a file that is cut off is found out."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from convolab.ground.errors import LabError, need
+from convolab.ground.files import whole_file
+from convolab.nets import zoo
+from convolab.nets.pixelnet import PixelNet
+
+STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write named tensors and what JSON can hold about them, whole."""
+    with whole_file(path) as part:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, part, {"about": json.dumps(about)})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote. Raises LabError if the file is missing, cut off or not one of these."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a dict)
+    except FileNotFoundError as error:
+        raise LabError(f"there is no {path}") from error
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise LabError(f"{path} is damaged or not one of convolab's: {str(error).splitlines()[0]}") from error
+
+
+def write_weights(path: Path, net: PixelNet, about: dict[str, Any]) -> None:
+    """Write a network so that the file alone tells how to build it; `about` must hold its `model` (name and options)."""
+    contract = {"mean": net.mean, "std": net.std, "size": net.size, "classes": net.classes}
+    write_tensors(path, net.network.state_dict(), {**about, **contract})
+
+
+def read_weights(path: Path) -> tuple[PixelNet, dict[str, Any]]:
+    """The network in a weights file, in evaluation mode, and what was written about it.
+
+    Raises LabError if the file is damaged, or its weights do not fit the network it names.
+    """
+    tensors, about = read_tensors(path)
+    try:
+        name, shape = about["model"]["name"], (len(about["mean"]), *about["size"])
+        options = {k: v for k, v in about["model"].items() if k != "name"}
+        net = PixelNet(
+            zoo.build(name, shape, len(about["classes"]), **options),
+            mean=about["mean"], std=about["std"], size=tuple(about["size"]), classes=about["classes"],
+        )  # fmt: skip
+        net.network.load_state_dict(tensors)
+    except KeyError as error:
+        raise LabError(f"{path} does not say its {error}: it is no weights file of convolab's") from error
+    except RuntimeError as error:
+        raise LabError(f"{path} holds weights of another network than {name}: {str(error).splitlines()[1].strip()}") from error
+    return net.eval(), about
+
+
+def write_state(folder: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write a training's state; the one before is kept beside it."""
+    if (folder / STATE).exists():
+        # A kill between here and the next rename leaves only the previous state, which is as good: it is one epoch older.
+        os.replace(folder / STATE, folder / PREVIOUS)
+    write_tensors(folder / STATE, tensors, about)
+
+
+def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
+    """The newest whole state in a folder, and a word on what was wrong with a newer one, if it was damaged.
+
+    Raises LabError if there is none.
+    """
+    try:
+        return *read_tensors(folder / STATE), None
+    except LabError as error:
+        need((folder / PREVIOUS).exists(), f"{error}, and there is no older state to fall back to: train anew")
+        damaged = f"{error}: going on from the state before it" if (folder / STATE).exists() else None
+        return *read_tensors(folder / PREVIOUS), damaged
