@@ -33,7 +33,7 @@ class ImageSet:
         need(self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1], f"{self.name}: labels are {self.labels.dtype} {list(self.labels.shape)} for {len(self.images)} pictures: give int64 [N]")
         need(len(self.images), f"{self.name} holds no pictures")
         low, high = int(self.labels.min()), int(self.labels.max())
-        need(0 <= low and high < len(self.classes), f"{self.name}: labels run from {low} to {high}, but there are {len(self.classes)} classes")
+        need(low >= 0 and high < len(self.classes), f"{self.name}: labels run from {low} to {high}, but there are {len(self.classes)} classes")
 
     def __len__(self) -> int:
         return len(self.images)

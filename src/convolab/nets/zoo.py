@@ -6,6 +6,7 @@ import inspect
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def check_shape(shape: Shape) -> None:
     """Raise LabError unless the laboratory's own networks take pictures of this shape."""
     channels, height, width = shape
     need(channels in (1, 3), f"pictures have {channels} channels: give 1 (grey) or 3 (red, green, blue)")
-    need(8 <= min(height, width) and max(height, width) <= 64, f"pictures are {height}x{width}: give sides of 8 to 64 pixels")
+    need(min(height, width) >= 8 and max(height, width) <= 64, f"pictures are {height}x{width}: give sides of 8 to 64 pixels")
 
 
 @register
@@ -196,7 +197,7 @@ class SimpleConvnet(nn.Module):
         check_shape(shape)
         need(channels, "model.channels is empty: give at least one number of channels")
         need(
-            not residual or all(a <= b for a, b in zip(channels, channels[1:], strict=False)),
+            not residual or all(a <= b for a, b in pairwise(channels)),
             f"model.channels = {list(channels)} shrink: a shortcut cannot drop channels",
         )
         side, stages = min(shape[1:]), []
@@ -251,7 +252,7 @@ class ResNetSmall(nn.Module):
         super().__init__()
         check_shape(shape)
         need(
-            channels and all(a <= b for a, b in zip(channels, channels[1:], strict=False)),
+            channels and all(a <= b for a, b in pairwise(channels)),
             f"model.channels = {list(channels)}: give at least one number, none smaller than the one before",
         )
         coarsest = 2 ** (len(channels) - 1)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from convolab.ground.errors import LabError, nearest, need
 from convolab.ground.files import write_text
-from convolab.ground.values import Fraction, Frozen, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from convolab.ground.values import Fraction, Frozen, NonNegativeInt, PositiveFloat, PositiveInt
 from convolab.images.sources import usual_augmentation
 from convolab.nets import zoo
 from convolab.training.augment import parse

@@ -26,7 +26,7 @@ from convolab.images.sources import Pictures, load
 from convolab.nets import zoo
 from convolab.nets.pixelnet import PixelNet
 from convolab.training.checkpoint import PREVIOUS, STATE, read_state, read_weights, write_state, write_weights
-from convolab.training.loop import Diverged, Epoch, Fit, evaluate
+from convolab.training.loop import Diverged, Epoch, Fit, evaluate, steps_to_overfit
 from convolab.training.recipe import Recipe
 
 VERSIONS = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
@@ -241,7 +241,13 @@ class Run:
         )
         return net
 
-    def test(self, pictures: Pictures | None = None, *, unfinished: bool = False) -> dict[str, Any]:
+    @property
+    def tested(self) -> dict[str, Any] | None:
+        """The record of the test, if it was made."""
+        path = self.folder / "test.json"
+        return read_json(path) if path.exists() else None
+
+    def test(self, *, data_dir: Path | None = None, unfinished: bool = False) -> dict[str, Any]:
         """The best weights on the test set, recorded in test.json; a second call returns the record.
 
         Gives accuracy (a fraction) with its Wilson 95 % interval, correct, count, loss (nats), per_class and confusion
@@ -251,8 +257,7 @@ class Run:
         self.need_unchanged_recipe()
         net = self.net()
         best = self.best
-        if (self.folder / "test.json").exists():
-            record = read_json(self.folder / "test.json")
+        if record := self.tested:
             need(
                 record["epoch"] == best.epoch,
                 f"{self.folder} was tested with the weights of epoch {record['epoch']}, and its best are now of epoch {best.epoch}: a second look would make the test a validation; remove test.json if you mean it",
@@ -262,7 +267,7 @@ class Run:
             unfinished or self.status == "finished",
             f"{self.folder} is {self.status} after {len(self.history)} of {self.recipe.training.epochs} epochs: resume it first, or test it --unfinished",
         )
-        test = (pictures or self.pictures()).test
+        test = self.pictures(data_dir).test
         result = evaluate(net, test)
         per_class = result.confusion.diagonal() / result.confusion.sum(1)
         record = {
@@ -322,6 +327,14 @@ def prepare(recipe: Recipe, pictures: Pictures, device: str, precision: str | No
         augmentations=recipe.data.augment,
         metrics=recipe.metrics,
         device=device,
+    )
+
+
+def overfit_one_batch(recipe: Recipe, pictures: Pictures) -> tuple[int | None, list[float]]:
+    """The steps a recipe's network and optimiser need to learn one batch by heart; see `steps_to_overfit`."""
+    fit = prepare(recipe, pictures, "cpu")
+    return steps_to_overfit(
+        fit.net, fit.train, optimizer=recipe.optimizer, batch_size=recipe.training.batch_size, seed=recipe.training.seed
     )
 
 
