@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import functools
 import json
+import math
 import os
 import platform
 import sys
@@ -169,6 +170,7 @@ def keras(data_dir: Path, network: Network, steps: int, workers: int = 0, augmen
         keras.config.set_image_data_format("channels_first")  # as the DataLoader's batches are
         data = {"x": training_loader(data_dir, workers)}
     model = keras.Sequential(keras_layers(network.__name__, augment_in_model))
+    assert sum(math.prod(v.shape) for v in model.trainable_variables) == sum(p.numel() for p in network().parameters())
     model.compile(
         optimizer=keras.optimizers.SGD(learning_rate=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -187,12 +189,12 @@ def keras_layers(name: str, augment: bool) -> list:
         front += [layers.Rescaling(1 / 255), layers.Normalization(mean=MEAN, variance=[std**2 for std in STD])]
     if name == "shallow_net":
         return [*front, layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dense(10)]
-    stages = []
+    stages, channels = [], -1 if augment else 1  # the axis; BatchNormalization does not follow set_image_data_format
     for outputs in (16, 32, 64):
         stages += [
             layers.Conv2D(outputs, 3, padding="same", use_bias=False),
             layers.MaxPooling2D(2),
-            layers.BatchNormalization(),
+            layers.BatchNormalization(channels),
             layers.ReLU(),
         ]
     return [*front, *stages, layers.GlobalAveragePooling2D(), layers.Dense(10)]

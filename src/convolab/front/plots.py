@@ -22,7 +22,7 @@ from convolab.training.loop import Epoch
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 
 
-def curves(history: Sequence[Epoch], title: str) -> alt.Chart:
+def curves(history: Sequence[Epoch], title: str) -> alt.TopLevelMixin:
     """Loss and accuracy against epochs, training and validation, side by side; a dot marks the best validation accuracy."""
     rows = []
     for epoch in history:
@@ -59,7 +59,7 @@ def curves(history: Sequence[Epoch], title: str) -> alt.Chart:
     return styled(alt.hconcat(*panels, spacing=40), title, subtitle)
 
 
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> alt.Chart:
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> alt.TopLevelMixin:
     """A confusion matrix: a row a true class, shaded by its share of the row; counts are written in when they fit."""
     rows = []
     for true, counts in zip(classes, matrix, strict=True):
@@ -85,7 +85,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
     return styled(chart.properties(width=side, height=side), title, "a row is a true class; shade: share of the row, text: pictures")
 
 
-def overfit(accuracies: Sequence[float], title: str) -> alt.Chart:
+def overfit(accuracies: Sequence[float], title: str) -> alt.TopLevelMixin:
     """Accuracy on one batch against steps."""
     table = pl.DataFrame({"step": range(len(accuracies)), "accuracy": [100 * a for a in accuracies]})
     line = (
@@ -99,7 +99,7 @@ def overfit(accuracies: Sequence[float], title: str) -> alt.Chart:
     return styled(line.properties(width=480, height=240), title, "of the training pass, before the step")
 
 
-def styled(chart: alt.Chart, title: str, subtitle: str) -> alt.Chart:
+def styled(chart: alt.TopLevelMixin, title: str, subtitle: str) -> alt.TopLevelMixin:
     """The one look of all charts."""
     heading = alt.TitleParams(title, subtitle=subtitle, anchor="start", fontSize=15, subtitleColor=GREY, subtitleFontSize=11, offset=12)
     return (
@@ -109,7 +109,7 @@ def styled(chart: alt.Chart, title: str, subtitle: str) -> alt.Chart:
     )
 
 
-def save_chart(chart: alt.Chart, stem: Path, formats: Sequence[str] = ("html", "svg", "png")) -> list[Path]:
+def save_chart(chart: alt.TopLevelMixin, stem: Path, formats: Sequence[str] = ("html", "svg", "png")) -> list[Path]:
     """Write a chart in each format; the HTML holds all it needs and opens without a network."""
     paths = [stem.with_suffix(f".{ending}") for ending in formats]
     for path in paths:

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def whole_file(path: Path | str) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written there is nothing to remove, and the refusal above is what to say
+            part.unlink()
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def writing_to(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise LabError(f"the disk is full while writing {path}: free some space; the last good files are whole") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
             raise LabError(f"cannot write {path} ({error.strerror}): choose another place") from error
         raise
 

@@ -48,6 +48,8 @@ def find(name: str) -> Factory:
         return NETWORKS[name]
     need(":" in name, f"unknown network '{name}': {nearest(name, NETWORKS)} (or name your own as file.py:Name)")
     place, _, attribute = name.rpartition(":")
+    relative = place.startswith(".") and not place.endswith(".py")
+    need(place and attribute and not relative, f"'{name}' names no network: write file.py:Name or package.module:Name")
     try:
         if place.endswith(".py"):
             path = Path(place)
@@ -69,7 +71,12 @@ def options(name: str, given: dict[str, Any]) -> dict[str, Any]:
     >>> options("simple_convnet", {"residual": True})
     {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
     """
-    parameters = list(inspect.signature(find(name)).parameters.values())
+    factory = find(name)
+    need(callable(factory), f"the network '{name}' is {factory!r}: give a class, or a function that returns the network")
+    try:
+        parameters = list(inspect.signature(factory, eval_str=True).parameters.values())
+    except NameError as error:
+        raise LabError(f"a type in the signature of the network '{name}' is not there at run time: {error}") from error
     need(len(parameters) >= 2, f"the network '{name}' must take (shape, classes, ...options), and takes {len(parameters)} arguments")
     known = {p.name: p for p in parameters[2:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     for key in given:

@@ -32,7 +32,7 @@ class Crop:
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         n, c, h, w = pixels.shape
         p = self.padding
-        padded = F.pad(pixels, (p, p, p, p))
+        padded = F.pad(pixels, (p, p, p, p)).contiguous()  # of floats the channels came last, and rows are cut below
         y, x = torch.randint(2 * p + 1, (2, n, 1, 1), generator=generator)
         # Row i of `rows` is the w pixels from place i on, so each row of each crop is one copy of neighbouring bytes.
         rows = padded.as_strided((padded.numel() - w + 1, w), (1, 1))

@@ -123,9 +123,12 @@ class Fit:
 
         Raises Diverged if the loss becomes NaN or infinite.
         """
-        with own_global_generators(self.device):
-            while not self.finished and self.run_epoch(on_step, stop):
-                yield self.progress.history[-1]
+        while not self.finished:
+            with own_global_generators(self.device):  # not around the yield: what the caller draws is none of ours
+                whole = self.run_epoch(on_step, stop)
+            if not whole:
+                return
+            yield self.progress.history[-1]
 
     def run_epoch(self, on_step: Callable[["Fit"], None] | None, stop: Callable[[], bool]) -> bool:
         """Train to the end of the epoch; False if stopped before."""
@@ -136,22 +139,26 @@ class Fit:
             if stop():
                 return False
             started = time.perf_counter()
-            rate = self.step(order)
+            self.step(order)
             progress.seconds += time.perf_counter() - started
             if on_step:
                 on_step(self)
-        self.end_epoch(rate)
+        self.end_epoch()
         return True
 
-    def step(self, order: Int64[Tensor, "n"]) -> float:
-        """One step of the optimiser; returns its learning rate."""
+    def rate(self, step: int) -> float:
+        """The learning rate of a step of the present epoch."""
+        return self.optimizer.lr * self.schedule.factor(self.progress.epoch + step / self.steps_per_epoch, self.training.epochs)
+
+    def step(self, order: Int64[Tensor, "n"]) -> None:
+        """One step of the optimiser."""
         progress, seed, size = self.progress, self.training.seed, self.training.batch_size
         epoch, step = progress.epoch, progress.step
         here = order[step * size : (step + 1) * size]
         images, labels = self.train.take(here)  # [N, C, H, W] uint8, [N]
         draw = generator(seed, "augment", epoch, step)
         pixels, targets = augment(images.to(self.device), labels.to(self.device), self.augmentations, len(self.train.classes), draw)
-        rate = self.optimizer.lr * self.schedule.factor(epoch + step / self.steps_per_epoch, self.training.epochs)
+        rate = self.rate(step)
         torch.manual_seed(seed_from(seed, "layers", epoch, step))  # for layers that draw, such as dropout
 
         with autocast(self.device, self.bf16):
@@ -177,7 +184,6 @@ class Fit:
         progress.correct += int((logits.argmax(1) == aims).sum())
         progress.seen += len(here)
         progress.step += 1
-        return rate
 
     @torch.no_grad()
     def average(self, steps: int) -> None:
@@ -189,7 +195,7 @@ class Fit:
             else:
                 averaged.copy_(present)
 
-    def end_epoch(self, rate: float) -> None:
+    def end_epoch(self) -> None:
         """Judge the weights and write the epoch down."""
         progress, exact = self.progress, self.metrics.train == "exact"
         loss, accuracy = progress.loss / progress.seen, progress.correct / progress.seen
@@ -197,6 +203,7 @@ class Fit:
             loss, accuracy = evaluate(self.judged, self.train).summary
         validation = evaluate(self.judged, self.validation).summary if self.validation is not None else (None, None)
         images_per_second = progress.seen / progress.seconds
+        rate = self.rate(self.steps_per_epoch - 1)
         line = Epoch(progress.epoch + 1, loss, accuracy, *validation, rate, progress.seconds, images_per_second, self.metrics.train)
         self.progress = Progress(epoch=progress.epoch + 1, history=[*progress.history, line])
 
@@ -225,7 +232,10 @@ class Fit:
                 number, _, slot = name.partition(".")
                 # The fused optimisers walk through memory, so a slot must lie there as its parameter does.
                 like = parameters[int(number)]
-                slots.setdefault(int(number), {})[slot] = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+                own = torch.empty_like(like) if tensor.shape == like.shape else torch.empty_like(tensor)
+                slots.setdefault(int(number), {})[slot] = own.copy_(tensor)
+            for found in slots.values():
+                need(found.keys() == self.optimizer.slots, f"this state is of another optimiser: it has {', '.join(sorted(found))}")
             self.stepper.load_state_dict({"state": slots, "param_groups": self.stepper.state_dict()["param_groups"]})
         except (RuntimeError, ValueError, IndexError) as error:
             raise LabError(f"this state is of another network or optimiser: {str(error).splitlines()[0]}") from error

@@ -1,7 +1,7 @@
 """The optimisers a recipe can name; torch does the work, in one fused pass over the parameters."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,6 +20,11 @@ class Sgd(Frozen):
     nesterov: bool = False
     weight_decay: NonNegativeFloat = 5e-4  # L2, added to the gradient
 
+    @property
+    def slots(self) -> frozenset[str]:
+        """What it remembers of every parameter between two steps."""
+        return frozenset({"momentum_buffer"} if self.momentum else ())
+
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         need(self.momentum or not self.nesterov, "optimizer.nesterov needs a momentum above 0: set optimizer.momentum")
         return torch.optim.SGD(
@@ -34,6 +39,7 @@ class Adam(Frozen):
     lr: PositiveFloat = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0  # L2, added to the gradient
+    slots: ClassVar = frozenset({"step", "exp_avg", "exp_avg_sq"})
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
@@ -46,6 +52,7 @@ class AdamW(Frozen):
     lr: PositiveFloat = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.01  # a share of the weight at each step, times the rate
+    slots: ClassVar = Adam.slots
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)

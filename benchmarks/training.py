@@ -1,0 +1,79 @@
+"""How fast do we train, against the same network and recipe in other libraries, and against the processor's own peak?
+
+    python benchmarks/training.py --data-dir DIR [--rounds 3] [--steps 100]
+
+runs every contender in turn, each in a fresh process, in rounds, and prints a table a network, as in README.md beside it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import median
+
+from measure import compare, in_rounds, matrix_peak, processor, table
+
+OURS = {"convolab": "fp32", "convolab bf16": "bf16"}
+PEERS = ("tutorial", "tutorial_2_workers", "lightning", "keras", "skorch", "fastai")
+GOALS = {"simple_convnet": {"convolab": 3.0, "convolab bf16": 4.0}, "shallow_net": {"convolab": 8.0}}
+
+
+def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, object]:
+    """Our own loop as `convolab train` runs it, timed batch by batch as the peers are; and the FLOPs it did."""
+    import torch
+    from peers import NETWORKS, Stopwatch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from convolab.images.sources import load
+    from convolab.training.recipe import Recipe
+    from convolab.training.run import prepare
+
+    recipe = Recipe.parse({"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}})
+    fit, watch = prepare(recipe, load("cifar10", data_dir), "cpu"), Stopwatch(steps)
+    theirs = sum(p.numel() for p in NETWORKS[network]().parameters())
+    assert sum(p.numel() for p in fit.net.parameters()) == theirs, "the contenders train different networks"
+    for _ in fit.epochs(on_step=lambda fit: watch.batch_ends(), stop=lambda: watch.done):
+        pass
+    with FlopCounterMode(display=False) as counter:
+        fit.net(torch.zeros(1, 3, 32, 32)).sum().backward()
+    return {
+        "images_per_second": watch.images_per_second,
+        "flops": counter.get_total_flops(),
+        "peak": matrix_peak(torch.float32, torch.get_num_threads()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="the folder that holds cifar-10-batches-py")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=100, help="batches timed in each process")
+    parser.add_argument("--network", choices=GOALS, help="this one only")
+    parser.add_argument("--ours", choices=OURS.values(), help=argparse.SUPPRESS)  # what the processes of our side are called with
+    given = parser.parse_args()
+    if given.ours:
+        print(json.dumps(ours(given.data_dir, given.network, given.steps, given.ours)))
+        return
+    here = Path(__file__).parent
+    print(f"{processor()}; {given.rounds} rounds of {given.steps} batches of 128\n")
+    for network in [given.network] if given.network else GOALS:
+        common = ["--data-dir", str(given.data_dir), "--network", network, "--steps", str(given.steps)]
+        contenders = {name: [sys.executable, str(here / "training.py"), *common, "--ours", precision] for name, precision in OURS.items()}
+        contenders |= {name: [sys.executable, str(here / "peers.py"), name, *common] for name in PEERS}
+        results = in_rounds(contenders, given.rounds)
+        print(f"### {network}\n\n{table(compare(results, 'convolab'))}\n")
+        for name in OURS:
+            # The best peer is chosen anew in each round, so the ratio is never flattered by a peer's bad round.
+            best = [max(results[peer][i]["images_per_second"] for peer in PEERS) for i in range(given.rounds)]
+            ratio = median(line["images_per_second"] / peer for line, peer in zip(results[name], best, strict=True))
+            share = median(line["images_per_second"] * line["flops"] / line["peak"] / 1e9 for line in results[name])
+            goal = GOALS[network].get(name)
+            verdict = f" (goal {goal:g} x: {'met' if ratio >= goal else 'missed'})" if goal else ""
+            print(
+                f"- {name}: {ratio:.2f} x the best peer{verdict}; {share:.0%} of the fp32 matrix peak, which was {median(line['peak'] for line in results[name]):.0f} GFLOP/s"
+            )
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
