@@ -235,7 +235,7 @@ def skorch(data_dir: Path, network: Network, steps: int, workers: int = 0) -> fl
 def fastai(data_dir: Path, network: Network, steps: int, workers: int = 0) -> float:
     """Learner on torch DataLoaders (docs.fast.ai/examples/migrating_pytorch.html), the faster of two documented ways.
 
-    fastai's own item and batch transforms (docs.fast.ai/vision.augment.html) came to two thirds of it.
+    fastai's own item and batch transforms (docs.fast.ai/vision.augment.html) were slower, an item at a time in Python.
     """
     from fastai.vision.all import SGD, Callback, CancelFitException, DataLoaders, Learner
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from convolab.ground.errors import LabError
 
+UNFIT_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+
 
 @contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
@@ -47,7 +49,7 @@ def writing_to(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise LabError(f"the disk is full while writing {path}: free some space; the last good files are whole") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+        if error.errno in UNFIT_PLACE:
             raise LabError(f"cannot write {path} ({error.strerror}): choose another place") from error
         raise
 

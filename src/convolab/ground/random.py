@@ -36,8 +36,21 @@ def own_global_generators(device: torch.device | str = "cpu") -> Iterator[None]:
     """Lend out torch's global generators and put their states back afterwards.
 
     Layers such as `nn.Dropout`, and layers' own `reset_parameters`, draw from the global generator and take no other.
-    Inside this context they may be seeded by key (`torch.manual_seed(seed_from(...))`); outside nothing has changed.
+    Inside this context they may be seeded by `seed_global`; outside nothing has changed.
     """
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield
+
+
+def seed_global(device: torch.device, *key: Key) -> None:
+    """Seed the global generator that layers on `device` draw from; only inside `own_global_generators`.
+
+    torch.manual_seed does so for all kinds of devices at once and remembers every call with its traceback: 0.4 ms a step.
+    """
+    seed = seed_from(*key)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -17,7 +17,7 @@ from pydantic import PositiveInt, ValidationError, create_model
 from torch import Tensor, nn
 
 from convolab.ground.errors import LabError, nearest, need
-from convolab.ground.random import own_global_generators, seed_from
+from convolab.ground.random import own_global_generators, seed_global
 
 Shape = tuple[int, int, int]  # channels, height, width of a picture
 Factory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
@@ -62,7 +62,9 @@ def find(name: str) -> Factory:
     except ImportError as error:
         raise LabError(f"cannot import '{place}' for the network {attribute}: {error}") from error
     need(hasattr(module, attribute), f"{place} has no {attribute}: {nearest(attribute, [n for n in vars(module) if n[0] != '_'])}")
-    return getattr(module, attribute)
+    factory = getattr(module, attribute)
+    need(callable(factory), f"the network '{name}' is {factory!r}: give a class, or a function that returns the network")
+    return factory
 
 
 def options(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -71,10 +73,8 @@ def options(name: str, given: dict[str, Any]) -> dict[str, Any]:
     >>> options("simple_convnet", {"residual": True})
     {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
     """
-    factory = find(name)
-    need(callable(factory), f"the network '{name}' is {factory!r}: give a class, or a function that returns the network")
     try:
-        parameters = list(inspect.signature(factory, eval_str=True).parameters.values())
+        parameters = list(inspect.signature(find(name), eval_str=True).parameters.values())
     except NameError as error:
         raise LabError(f"a type in the signature of the network '{name}' is not there at run time: {error}") from error
     need(len(parameters) >= 2, f"the network '{name}' must take (shape, classes, ...options), and takes {len(parameters)} arguments")
@@ -110,7 +110,7 @@ def initialise(network: nn.Module, seed: int) -> None:
     """
     for name, layer in network.named_modules():
         if callable(reset := getattr(layer, "reset_parameters", None)):
-            torch.manual_seed(seed_from(seed, "weights", name))
+            seed_global(torch.device("cpu"), seed, "weights", name)
             reset()
 
 

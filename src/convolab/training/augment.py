@@ -202,10 +202,10 @@ def parse(entry: str) -> Augmentation:
 
 
 def to_unit(pixels: Pixels) -> Float[Tensor, "n c h w"]:
-    """Bytes to pixels in [0, 1], channels last in memory; what is a float already stays."""
+    """Bytes to pixels in [0, 1]; what is a float already stays."""
     if pixels.is_floating_point():
         return pixels
-    return pixels.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
+    return pixels.to(torch.float32).div_(255)
 
 
 def augment(

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from convolab.ground.errors import LabError, need
-from convolab.ground.random import generator, own_global_generators, seed_from
+from convolab.ground.random import generator, own_global_generators, seed_global
 from convolab.images.imageset import ImageSet, Part
 from convolab.training.augment import Augmentation, augment, parse, to_unit
 from convolab.training.optimizer import Optimizer, Sgd
@@ -88,8 +88,8 @@ class Fit:
         self.augmentations = [parse(entry) if isinstance(entry, str) else entry for entry in augmentations]
         self.device = torch.device(device)
         self.bf16 = resolve_precision(self.training.precision, self.device) == "bf16"
-        # Channels last is the layout in which the processor's convolutions are fastest.
-        self.net = net.to(self.device, memory_format=torch.channels_last)
+        self.layout = layout_for(net)
+        self.net = net.to(self.device, memory_format=self.layout)
         self.averaged = copy.deepcopy(self.net).requires_grad_(False) if self.training.ema else None
         self.stepper = self.optimizer.build(self.net.parameters())
         self.progress = Progress()
@@ -158,8 +158,9 @@ class Fit:
         images, labels = self.train.take(here)  # [N, C, H, W] uint8, [N]
         draw = generator(seed, "augment", epoch, step)
         pixels, targets = augment(images.to(self.device), labels.to(self.device), self.augmentations, len(self.train.classes), draw)
+        pixels = pixels.contiguous(memory_format=self.layout)
         rate = self.rate(step)
-        torch.manual_seed(seed_from(seed, "layers", epoch, step))  # for layers that draw, such as dropout
+        seed_global(self.device, seed, "layers", epoch, step)  # for layers that draw, such as dropout
 
         with autocast(self.device, self.bf16):
             logits = self.net(pixels)  # [N, classes]
@@ -276,12 +277,13 @@ def evaluate(net: nn.Module, pictures: ImageSet | Part) -> Evaluation:
     (0.5, 0.6931)
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    classes, loss = len(pictures.classes), 0.0
+    classes, layout, loss = len(pictures.classes), layout_for(net), 0.0
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     with evaluating(net):
         for rows in torch.arange(len(pictures)).split(EVALUATION_BATCH):
             images, labels = pictures.take(rows)
-            logits = net(to_unit(images.to(device))).float().cpu()  # [N, classes]
+            pixels = to_unit(images.to(device)).contiguous(memory_format=layout)
+            logits = net(pixels).float().cpu()  # [N, classes]
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
             confusion += torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
     return Evaluation(loss / len(pictures), confusion.view(classes, classes))
@@ -324,13 +326,14 @@ def steps_to_overfit(
     )
     here = torch.randperm(len(train), generator=generator(seed, "order", 0))[:batch_size]
     images, labels = train.take(here)
-    pixels = to_unit(images)
-    net = net.to(memory_format=torch.channels_last).train()
+    layout = layout_for(net)
+    pixels = to_unit(images).contiguous(memory_format=layout)
+    net = net.to(memory_format=layout).train()
     stepper = (optimizer or Sgd()).model_copy(update={"weight_decay": 0.0}).build(net.parameters())
     accuracies: list[float] = []
     with own_global_generators():
         for step in range(limit + 1):
-            torch.manual_seed(seed_from(seed, "layers", 0, step))
+            seed_global(pixels.device, seed, "layers", 0, step)
             logits = net(pixels)  # [N, classes]
             accuracies.append(float((logits.argmax(1) == labels).float().mean()))
             if accuracies[-1] == 1:
@@ -339,6 +342,11 @@ def steps_to_overfit(
             F.cross_entropy(logits, labels).backward()
             stepper.step()
     return None, accuracies
+
+
+def layout_for(net: nn.Module) -> torch.memory_format:
+    """How pictures should lie in memory: channels last is fastest for convolutions, and slower for a net without any."""
+    return torch.channels_last if any(p.ndim == 4 for p in net.parameters()) else torch.contiguous_format
 
 
 def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[Any]:
