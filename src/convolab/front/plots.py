@@ -34,7 +34,10 @@ def curves(history: Sequence[Epoch], title: str) -> alt.TopLevelMixin:
     said = {"running": "training: mean over the epoch's batches, as augmented", "exact": "training: after the epoch, without augmentation"}
     parts = table["part"].unique(maintain_order=True).to_list()
     colour = alt.Color(
-        "part:N", title=None, scale=alt.Scale(domain=parts, range=[BLUE, ORANGE][: len(parts)]), legend=alt.Legend(orient="top", symbolType="stroke", symbolSize=400, symbolStrokeWidth=2)
+        "part:N",
+        title=None,
+        scale=alt.Scale(domain=parts, range=[BLUE, ORANGE][: len(parts)]),
+        legend=alt.Legend(orient="top", symbolType="stroke", symbolSize=400, symbolStrokeWidth=2),
     )
     dash = alt.StrokeDash("part:N", title=None, scale=alt.Scale(domain=parts, range=[[1, 0], [6, 3]][: len(parts)]))
     ticks = sorted({round(1 + i * (len(history) - 1) / 9) for i in range(10)})

@@ -170,13 +170,11 @@ class Fit:
             raise Diverged(
                 f"the loss became {value} in epoch {epoch + 1}, step {step + 1}, at learning rate {rate:g}: lower optimizer.lr or set training.clip_norm"
             )
-        self.stepper.zero_grad(set_to_none=True)
+        self.stepper.forget_gradients()
         loss.backward()
         if self.training.clip_norm:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.training.clip_norm)
-        for group in self.stepper.param_groups:
-            group["lr"] = rate
-        self.stepper.step()
+        self.stepper.step(rate)
         if self.averaged is not None:
             self.average(epoch * self.steps_per_epoch + step)
 
@@ -213,8 +211,7 @@ class Fit:
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         if self.averaged is not None:
             tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
-        for number, slots in self.stepper.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{k}": v for k, v in slots.items() if v is not None}
+        tensors |= {f"optimizer.{k}": v for k, v in self.stepper.state().items()}
         return tensors, asdict(self.progress)
 
     def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
@@ -223,22 +220,12 @@ class Fit:
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = tensor
-        slots: dict[int, dict[str, Tensor]] = {}
-        parameters = list(self.net.parameters())
         try:
             self.net.load_state_dict(parts["net"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(parts["averaged"])
-            for name, tensor in parts["optimizer"].items():
-                number, _, slot = name.partition(".")
-                # The fused optimisers walk through memory, so a slot must lie there as its parameter does.
-                like = parameters[int(number)]
-                own = torch.empty_like(like) if tensor.shape == like.shape else torch.empty_like(tensor)
-                slots.setdefault(int(number), {})[slot] = own.copy_(tensor)
-            for found in slots.values():
-                need(found.keys() == self.optimizer.slots, f"this state is of another optimiser: it has {', '.join(sorted(found))}")
-            self.stepper.load_state_dict({"state": slots, "param_groups": self.stepper.state_dict()["param_groups"]})
-        except (RuntimeError, ValueError, IndexError) as error:
+            self.stepper.restore(parts["optimizer"])
+        except (RuntimeError, ValueError) as error:
             raise LabError(f"this state is of another network or optimiser: {str(error).splitlines()[0]}") from error
         self.progress = Progress(**{**progress, "history": [Epoch(**line) for line in progress["history"]]})
 
@@ -338,7 +325,7 @@ def steps_to_overfit(
             accuracies.append(float((logits.argmax(1) == labels).float().mean()))
             if accuracies[-1] == 1:
                 return step, accuracies
-            stepper.zero_grad(set_to_none=True)
+            stepper.forget_gradients()
             F.cross_entropy(logits, labels).backward()
             stepper.step()
     return None, accuracies

@@ -35,7 +35,9 @@ class Data(Frozen):
     def usual(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        augment = given["augment"] if "augment" in given else usual_augmentation(str(given.get("name", "digits")))
+        augment = given.get(
+            "augment", usual_augmentation(str(given.get("name", "digits")))
+        )  # looked up in any case: the name is checked so
         return {**given, "augment": tuple(augment) if isinstance(augment, list) else augment}
 
     @field_validator("augment")
@@ -118,7 +120,7 @@ class Recipe(Frozen):
             # By way of JSON, where pydantic is strict about types but takes a list for a tuple.
             return cls.model_validate_json(json.dumps(values), strict=True)
         except ValidationError as error:
-            raise LabError(explain(error, values)) from error
+            raise LabError(explain(error, values).replace("\n", "\\n")) from error
         except TypeError as error:
             raise LabError(f"a recipe holds strings, numbers, booleans and lists: {error}") from error
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from convolab.ground.errors import LabError, need
 from convolab.ground.files import read_json, write_json, write_text, writing_to
+from convolab.ground.random import generator
 from convolab.ground.statistics import wilson_interval
 from convolab.images.imageset import ImageSet, Part, mean_and_std, stratified_split
 from convolab.images.photo import fit as fit_photo
@@ -110,14 +111,19 @@ class Run:
         the recipe was changed, or another process is training the run.
         """
         self.need_unchanged_recipe()
+        self.need_same(pictures)
         with self.lock():
+            for part in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
+                part.unlink()
             fit = prepare(self.recipe, pictures, self.summary["device"], self.summary["precision"])
-            if self.history or any((self.folder / name).exists() for name in (STATE, PREVIOUS)):
+            # A kill before the first state may leave one line of metrics: the run then begins again.
+            if len(self.history) > 1 or any((self.folder / name).exists() for name in (STATE, PREVIOUS)):
                 tensors, progress, damage = read_state(self.folder)
                 fit.restore(tensors, progress)
                 self.write_metrics(fit)
                 if damage:
                     on_note(damage)
+                    (self.folder / STATE).unlink()  # else the next one written would push it over the good one
             if self.summary["threads"] != torch.get_num_threads():
                 on_note(
                     f"this run began with {self.summary['threads']} threads and goes on with {torch.get_num_threads()}: its bits will differ"
@@ -162,22 +168,31 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Only one process trains a run; the lock falls with its process."""
+        lock = FileLock(self.folder / ".lock", timeout=0)
         try:
-            with writing_to(self.folder), FileLock(self.folder / ".lock", timeout=0):
-                yield
+            with writing_to(self.folder):
+                lock.acquire()
         except Timeout as error:
             raise LabError(f"{self.folder} is being trained by another process: wait for it, or stop it") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def pictures(self, data_dir: Path | None = None, on_progress: Callable[[int, int | None], None] | None = None) -> Pictures:
         """The run's pictures, read anew. Raises LabError if they are not the ones it was trained on."""
         root = data_dir or (Path(self.summary["data"]["dir"]) if self.summary["data"]["dir"] else None)
         pictures = load(self.recipe.data.name, root, size=self.recipe.data.size, on_progress=on_progress)
+        self.need_same(pictures)
+        return pictures
+
+    def need_same(self, pictures: Pictures) -> None:
+        """Raise LabError unless these are the pictures the run was trained on."""
         for part in ("train", "test"):
             need(
                 getattr(pictures, part).fingerprint == self.summary["data"][part],
                 f"the {part} pictures of {self.recipe.data.name} are not those of {self.folder}: they changed since; give the old ones with --data-dir, or train anew",
             )
-        return pictures
 
     def go_on(
         self,
@@ -232,6 +247,10 @@ class Run:
 
         Raises LabError if the run has none yet, or the file is not this run's.
         """
+        return self.weights(which)[0]
+
+    def weights(self, which: str) -> tuple[PixelNet, int]:
+        """The network as `net` gives it, and the epoch its weights are of, as their own file says."""
         path = self.folder / f"{which}.safetensors"
         need(path.exists(), f"{self.folder} has no weights yet: train it for an epoch first")
         net, about = read_weights(path)
@@ -239,7 +258,7 @@ class Run:
             about.get("recipe_key") == self.recipe.key,
             f"{path} holds weights of another run (recipe {about.get('recipe_key')}, not {self.recipe.key}): put this run's file back",
         )
-        return net
+        return net, about["epoch"]
 
     @property
     def tested(self) -> dict[str, Any] | None:
@@ -255,12 +274,11 @@ class Run:
         `unfinished`), or if other weights of this run were tested before.
         """
         self.need_unchanged_recipe()
-        net = self.net()
-        best = self.best
+        net, epoch = self.weights("best")
         if record := self.tested:
             need(
-                record["epoch"] == best.epoch,
-                f"{self.folder} was tested with the weights of epoch {record['epoch']}, and its best are now of epoch {best.epoch}: a second look would make the test a validation; remove test.json if you mean it",
+                record["epoch"] == epoch,
+                f"{self.folder} was tested with the weights of epoch {record['epoch']}, and its best are now of epoch {epoch}: a second look would make the test a validation; remove test.json if you mean it",
             )
             return record
         need(
@@ -278,7 +296,7 @@ class Run:
             "loss": result.loss,
             "per_class": {name: value if value == value else None for name, value in zip(test.classes, per_class.tolist(), strict=True)},
             "confusion": result.confusion.tolist(),
-            "epoch": best.epoch,
+            "epoch": epoch,
             "tested": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         write_json(self.folder / "test.json", record)
@@ -344,10 +362,23 @@ def training_pictures(recipe: Recipe, pictures: Pictures) -> tuple[ImageSet | Pa
     if limit is not None:
         need(limit <= len(chosen), f"data.limit is {limit}, but {chosen.name} has {len(chosen)} training pictures")
         if limit < len(chosen):
-            chosen, _ = stratified_split(chosen, 1 - limit / len(chosen), seed, "limit")
+            chosen = in_proportion(chosen, limit, seed)
     if recipe.data.validation == 0:
         return chosen, None
     return stratified_split(chosen, recipe.data.validation, seed)
+
+
+def in_proportion(pictures: ImageSet | Part, count: int, seed: int) -> Part:
+    """Exactly `count` of the pictures, each class within one of its share: whoever loses most by rounding down gets one more."""
+    labels = pictures.labels
+    members = [(labels == label).nonzero().squeeze(1) for label in range(len(pictures.classes))]
+    wanted = [divmod(len(rows) * count, len(labels)) for rows in members]
+    neediest = sorted(range(len(members)), key=lambda label: -wanted[label][1])[: count - sum(whole for whole, _ in wanted)]
+    chosen = [
+        rows[torch.randperm(len(rows), generator=generator(seed, "limit", label))[: wanted[label][0] + (label in neediest)]]
+        for label, rows in enumerate(members)
+    ]
+    return pictures.part(torch.cat(chosen).sort().values)
 
 
 def probe(network: torch.nn.Module, train: ImageSet | Part) -> None:
@@ -373,7 +404,7 @@ def refuse_used(out: Path | str | None) -> None:
     if out is None:
         return
     folder = Path(out)
-    need(not (folder / "recipe.toml").exists(), f"{folder} holds a run already: resume it, or choose another --out")
+    need(not (folder / "summary.json").exists(), f"{folder} holds a run already: resume it, or choose another --out")
     need(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose a folder for --out")
     need(not folder.exists() or not any(folder.iterdir()), f"{folder} is not empty: choose a new or empty folder for --out")
     above = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
