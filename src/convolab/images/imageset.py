@@ -121,15 +121,15 @@ def mean_and_std(pictures: ImageSet | Part) -> tuple[tuple[float, ...], tuple[fl
     ((0.5,), (0.5,))
     """
     channels, height, width = pictures.shape
-    total, squares = (torch.zeros(channels, dtype=torch.int64) for _ in range(2))
+    totals, squares = torch.zeros(2, channels, dtype=torch.float64)
     for rows in torch.arange(len(pictures)).split(1024):
-        images = pictures.take(rows)[0].int()
-        total += images.sum((0, 2, 3))
-        squares += images.square_().sum((0, 2, 3))
+        images = pictures.take(rows)[0].float()
+        # A row of up to 258 squared bytes adds up to less than 2^24, so float32 holds it exactly; float64 holds the rest.
+        totals += images.sum(3).double().sum((0, 2))
+        squares += images.square_().sum(3).double().sum((0, 2))
     n = len(pictures) * height * width
-    means = tuple(t / n / 255 for t in total.tolist())
-    stds = tuple(math.sqrt(n * s - t * t) / n / 255 for t, s in zip(total.tolist(), squares.tolist(), strict=True))
-    return means, stds
+    sums = [(int(total), int(square)) for total, square in zip(totals, squares, strict=True)]
+    return tuple(t / n / 255 for t, _ in sums), tuple(math.sqrt(n * s - t * t) / n / 255 for t, s in sums)
 
 
 def stratified_split(pictures: ImageSet | Part, share: float, seed: int, purpose: str = "split") -> tuple[Part, Part]:
