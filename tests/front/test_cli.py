@@ -89,7 +89,7 @@ def test_one_batch_is_learnt_by_heart_and_the_steps_are_said(lab) -> None:
 
 
 def test_a_network_that_cannot_learn_a_batch_ends_with_1(lab) -> None:
-    done = lab("train", "shallow_net", "--overfit-one-batch", "--set", "optimizer.lr=1e-9")
+    done = lab("train", "shallow_net", "--overfit-one-batch", "--set", "optimizer.lr=1e-9", "--set", "training.batch_size=8")
     assert done.code == 1
     assert "does not learn one batch" in done.out
 
@@ -182,7 +182,7 @@ def test_resuming_a_finished_run_changes_nothing(lab) -> None:
 
 
 def test_ctrl_c_ends_after_the_step_and_resume_gives_the_same_bits(lab, tmp_path) -> None:
-    words = ["train", "simple_convnet", "--set", "training.epochs=60", "--set", "training.batch_size=16", "--threads", "1"]
+    words = ["train", "simple_convnet", "--set", "training.epochs=6", "--set", "training.batch_size=8", "--threads", "1"]
     command = [sys.executable, "-c", "from convolab.front.cli import main; main()", *words, "--out", "stopped"]
     child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "stopped" / "metrics.jsonl"

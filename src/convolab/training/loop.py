@@ -166,10 +166,7 @@ class Fit:
             logits = self.net(pixels)  # [N, classes]
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.training.label_smoothing)  # nats
         value = loss.item()
-        if not math.isfinite(value):
-            raise Diverged(
-                f"the loss became {value} in epoch {epoch + 1}, step {step + 1}, at learning rate {rate:g}: lower optimizer.lr or set training.clip_norm"
-            )
+        self.need_finite(value, step, rate)
         self.stepper.forget_gradients()
         loss.backward()
         if self.training.clip_norm:
@@ -183,6 +180,12 @@ class Fit:
         progress.correct += int((logits.argmax(1) == aims).sum())
         progress.seen += len(here)
         progress.step += 1
+
+    def need_finite(self, loss: float, step: int, rate: float) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss became {loss} in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate {rate:g}: lower optimizer.lr or set training.clip_norm"
+            )
 
     @torch.no_grad()
     def average(self, steps: int) -> None:
@@ -201,8 +204,11 @@ class Fit:
         if exact:
             loss, accuracy = evaluate(self.judged, self.train).summary
         validation = evaluate(self.judged, self.validation).summary if self.validation is not None else (None, None)
-        images_per_second = progress.seen / progress.seconds
         rate = self.rate(self.steps_per_epoch - 1)
+        # The epoch's last step was judged by no loss of its own: by validation's, or else by the weights it left.
+        judgement = validation[0] if self.validation is not None else sum(p.detach().abs().sum().item() for p in self.judged.parameters())
+        self.need_finite(loss + judgement, self.steps_per_epoch - 1, rate)
+        images_per_second = progress.seen / progress.seconds
         line = Epoch(progress.epoch + 1, loss, accuracy, *validation, rate, progress.seconds, images_per_second, self.metrics.train)
         self.progress = Progress(epoch=progress.epoch + 1, history=[*progress.history, line])
 

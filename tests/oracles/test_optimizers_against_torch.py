@@ -1,0 +1,65 @@
+"""Our fused optimisers take the steps that torch's plain ones take, and those of the published formulas."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convolab.nets.zoo import build
+from convolab.training.optimizer import Adam, AdamW, Optimizer, Sgd
+
+Build = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+PAIRS: list[tuple[Optimizer, Build]] = [
+    (Sgd(), lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=False)),
+    (Sgd(lr=0.3, momentum=0.0, weight_decay=0.0), lambda p: torch.optim.SGD(p, lr=0.3, foreach=False)),
+    (
+        Sgd(lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01, foreach=False),
+    ),
+    (Adam(), lambda p: torch.optim.Adam(p, lr=1e-3, foreach=False)),
+    (Adam(lr=0.01, betas=(0.5, 0.9), weight_decay=0.1), lambda p: torch.optim.Adam(p, 0.01, (0.5, 0.9), weight_decay=0.1, foreach=False)),
+    (AdamW(), lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.01, foreach=False)),
+    (
+        AdamW(lr=0.02, betas=(0.8, 0.99), weight_decay=0.5),
+        lambda p: torch.optim.AdamW(p, 0.02, (0.8, 0.99), weight_decay=0.5, foreach=False),
+    ),
+]
+
+
+def after(build_optimizer: Build, steps: int = 8) -> list[Tensor]:
+    """A small convnet's weights after some steps."""
+    net = build("simple_convnet", (3, 8, 8), 4, channels=[4, 8]).to(memory_format=torch.channels_last)
+    optimizer, draw = build_optimizer(net.parameters()), torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        net.zero_grad()
+        loss = nn.functional.cross_entropy(net(torch.rand(8, 3, 8, 8, generator=draw)), torch.arange(8) % 4)
+        loss.backward()
+        optimizer.step()
+    return [p.detach() for p in net.parameters()]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=[repr(ours)[:-1] for ours, _ in PAIRS])
+def test_our_optimiser_takes_the_steps_of_torchs_plain_one(ours: Optimizer, theirs: Build) -> None:
+    for one, other in zip(after(ours.build), after(theirs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_nesterovs_momentum_is_not_the_plain_one() -> None:
+    plain, nesterov = (after(Sgd(lr=0.1, nesterov=n).build)[0] for n in (False, True))
+    assert not torch.allclose(plain, nesterov, rtol=1e-3)
+
+
+def test_the_decay_alone_moves_a_weight_as_each_optimiser_says() -> None:
+    decay = 0.1
+    for optimizer, expected in [
+        (Sgd(lr=0.5, momentum=0.0, weight_decay=decay), 1 - 0.5 * decay),
+        (AdamW(lr=0.5, weight_decay=decay), 1 - 0.5 * decay),
+        (Adam(lr=0.5, weight_decay=decay), 0.5),  # the sign of the decay's gradient, times the rate
+    ]:
+        weight = nn.Parameter(torch.ones(1))
+        stepper = optimizer.build([weight])
+        weight.grad = torch.zeros(1)
+        stepper.step()
+        assert weight.item() == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,413 @@
+"""A recipe: whatever is wrong with one is said in a line, and equal recipes have equal keys."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convolab.ground.errors import LabError
+from convolab.training.recipe import Recipe, parse_change
+
+EXAMPLE = """
+[data]
+name = "cifar10"
+validation = 0.1
+augment = ["crop:4", "flip"]
+
+[model]
+name = "simple_convnet"
+batch_norm = true
+residual = false
+channels = [16, 32, 64]
+
+[optimizer]
+name = "sgd"
+lr = 0.01
+momentum = 0.9
+weight_decay = 5e-4
+
+[schedule]
+name = "step"
+period = 5
+gamma = 0.1
+
+[training]
+epochs = 10
+batch_size = 128
+seed = 0
+precision = "fp32"
+"""
+
+# Another value for every key that a recipe may have; `test_..._every_key` finds out if one is missing.
+OTHER: dict[str, Any] = {
+    "data.name": "cifar10",
+    "data.validation": 0.2,
+    "data.limit": 500,
+    "data.size": 48,
+    "data.augment": ["flip"],
+    "model.name": "shallow_net",
+    "model.channels": [16, 32],
+    "model.batch_norm": False,
+    "model.residual": True,
+    "optimizer.name": "adam",
+    "optimizer.lr": 0.02,
+    "optimizer.momentum": 0.8,
+    "optimizer.nesterov": True,
+    "optimizer.weight_decay": 0.0,
+    "schedule.name": "cosine",
+    "schedule.warmup": 1.0,
+    "schedule.period": 6,
+    "schedule.gamma": 0.5,
+    "training.epochs": 11,
+    "training.batch_size": 64,
+    "training.seed": 1,
+    "training.precision": "bf16",
+    "training.label_smoothing": 0.1,
+    "training.clip_norm": 1.0,
+    "training.ema": 0.99,
+    "training.patience": 3,
+    "metrics.train": "exact",
+}
+
+small = st.floats(0.001, 0.999)
+some_recipes = st.fixed_dictionaries(
+    {},
+    optional={
+        "data": st.fixed_dictionaries(
+            {},
+            optional={
+                "name": st.sampled_from(["digits", "cifar10", "fashion_mnist", "folder:my pets", 'folder:"é\\']),
+                "validation": st.floats(0, 0.999),
+                "limit": st.integers(1, 10**6),
+                "size": st.integers(8, 64),
+                "augment": st.lists(st.sampled_from(["flip", "crop:2", "mixup:0.25", "rotate"]), max_size=3),
+            },
+        ),
+        "model": st.one_of(
+            st.fixed_dictionaries({"name": st.just("shallow_net")}, optional={"hidden": st.integers(1, 500)}),
+            st.fixed_dictionaries({}, optional={"channels": st.lists(st.integers(1, 99), max_size=4), "batch_norm": st.booleans()}),
+        ),
+        "optimizer": st.one_of(
+            st.fixed_dictionaries({"name": st.sampled_from(["adam", "adamw"])}, optional={"lr": small, "betas": st.tuples(small, small)}),
+            st.fixed_dictionaries({}, optional={"lr": st.floats(1e-300, 1e300), "momentum": small, "nesterov": st.booleans()}),
+        ),
+        "schedule": st.one_of(
+            st.fixed_dictionaries({"name": st.sampled_from(["constant", "cosine", "one_cycle"])}, optional={"warmup": st.floats(0, 5)}),
+            st.fixed_dictionaries({}, optional={"period": st.integers(1, 99), "gamma": st.floats(0, 1)}),
+        ),
+        "training": st.fixed_dictionaries(
+            {}, optional={"epochs": st.integers(1, 999), "seed": st.integers(0, 2**64), "clip_norm": small, "patience": st.integers(1, 9)}
+        ),
+        "metrics": st.fixed_dictionaries({}, optional={"train": st.sampled_from(["running", "exact"])}),
+    },
+)
+
+
+def refusal(values: dict[str, Any]) -> str:
+    """What is said of values that are no recipe: always in one line."""
+    with pytest.raises(LabError) as caught:
+        Recipe.parse(values)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_the_example_parses_to_what_it_says(tmp_path: Path):
+    (tmp_path / "example.toml").write_text(EXAMPLE)
+    recipe = Recipe.read(tmp_path / "example.toml")
+    assert (recipe.data.name, recipe.data.validation, recipe.data.augment, recipe.data.limit) == ("cifar10", 0.1, ("crop:4", "flip"), None)
+    assert recipe.model.name == "simple_convnet"
+    assert recipe.model.options == {"batch_norm": True, "residual": False, "channels": (16, 32, 64)}
+    assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (
+        "sgd",
+        0.01,
+        0.9,
+        5e-4,
+    )
+    assert (recipe.schedule.name, recipe.schedule.period, recipe.schedule.gamma) == ("step", 5, 0.1)
+    training = recipe.training
+    assert (training.epochs, training.batch_size, training.seed, training.precision) == (10, 128, 0, "fp32")
+
+
+@settings(deadline=None, max_examples=60)
+@given(some_recipes)
+def test_a_recipe_written_as_toml_and_read_again_is_equal_and_has_the_same_key(values: dict[str, Any]):
+    recipe = Recipe.parse(values)
+    again = Recipe.parse(tomllib.loads(recipe.to_toml()))
+    assert again == recipe
+    assert again.key == recipe.key
+    assert again.to_toml() == recipe.to_toml()
+
+
+@settings(deadline=None, max_examples=60)
+@given(some_recipes, some_recipes)
+def test_two_recipes_have_one_key_exactly_if_they_are_equal(one: dict[str, Any], other: dict[str, Any]):
+    a, b = Recipe.parse(one), Recipe.parse(other)
+    assert (a.key == b.key) == (a == b)
+
+
+def test_a_recipe_written_to_a_file_is_read_back_equal(tmp_path: Path):
+    recipe = Recipe.parse({"data": {"name": "folder:häuser", "limit": 7}})
+    recipe.write(tmp_path / "recipe.toml")
+    assert Recipe.read(tmp_path / "recipe.toml") == recipe
+
+
+def test_the_key_does_not_hang_on_what_was_left_out_or_on_the_order_or_on_1_and_1_0():
+    full = Recipe().values()
+    backwards = {section: dict(reversed(keys.items())) for section, keys in reversed(full.items())}
+    whole = {"data": {"validation": 0}, "optimizer": {"lr": 1}}
+    assert Recipe.parse({}).key == Recipe.parse(full).key == Recipe.parse(backwards).key == Recipe().key
+    assert Recipe.parse(whole).key == Recipe.parse({"data": {"validation": 0.0}, "optimizer": {"lr": 1.0}}).key
+    assert Recipe.parse({"training": {"clip_norm": None}}).key == Recipe().key
+
+
+def test_the_table_of_other_values_has_every_key():
+    recipe = Recipe()
+    known = {f"{section}.{key}" for section in Recipe.model_fields for key in type(getattr(recipe, section)).model_fields}
+    assert set(OTHER) == known | {f"model.{option}" for option in recipe.model.options}
+
+
+@pytest.mark.parametrize("address", OTHER)
+def test_changing_a_key_changes_the_recipe_and_its_key(address: str):
+    recipe = Recipe()
+    changed = recipe.changed({address: OTHER[address]})
+    section, _, key = address.partition(".")
+    assert changed.values()[section][key] == OTHER[address]
+    assert changed != recipe
+    assert changed.key != recipe.key
+    if key != "name":
+        assert changed.changed({address: recipe.values()[section].get(key)}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "wanted"),
+    [
+        ("data", {"validaton": 0.1}, "'data.validaton': did you mean 'validation'?"),
+        ("model", {"batchnorm": True}, "'batchnorm': did you mean 'batch_norm'?"),
+        ("optimizer", {"momentun": 0.9}, "'optimizer.momentun': did you mean 'momentum'?"),
+        ("optimizer", {"name": "adam", "beta": [0.9, 0.99]}, "'optimizer.beta': did you mean 'betas'?"),
+        ("schedule", {"perod": 5}, "'schedule.perod': did you mean 'period'?"),
+        ("schedule", {"name": "one_cycle", "rize": 0.2}, "'schedule.rize': did you mean 'rise'?"),
+        ("training", {"epoch": 5}, "'training.epoch': did you mean 'epochs'?"),
+        ("metrics", {"trian": "exact"}, "'metrics.trian': did you mean 'train'?"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(section: str, given: dict[str, Any], wanted: str):
+    assert refusal({section: given}).endswith(wanted)
+
+
+def test_a_key_of_another_optimiser_is_refused_with_those_of_this_one():
+    said = refusal({"optimizer": {"name": "adam", "nesterov": True}})
+    assert said == "a recipe has no key 'optimizer.nesterov': known: betas, lr, name, weight_decay"
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"training": {"epochs": "10"}}, "training.epochs = '10'"),
+        ({"training": {"epochs": 1.5}}, "training.epochs = 1.5"),
+        ({"training": {"epochs": 2.0}}, "training.epochs = 2.0"),
+        ({"training": {"epochs": True}}, "training.epochs = True"),
+        ({"training": {"epochs": 0}}, "training.epochs = 0"),
+        ({"training": {"batch_size": -1}}, "training.batch_size = -1"),
+        ({"training": {"seed": -1}}, "training.seed = -1"),
+        ({"training": {"precision": "fp16"}}, "training.precision = 'fp16'"),
+        ({"training": {"precision": 16}}, "training.precision = 16"),
+        ({"training": {"ema": 1.0}}, "training.ema = 1.0"),
+        ({"training": {"clip_norm": 0.0}}, "training.clip_norm = 0.0"),
+        ({"optimizer": {"lr": True}}, "optimizer.lr = True"),
+        ({"optimizer": {"lr": "0.1"}}, "optimizer.lr = '0.1'"),
+        ({"optimizer": {"lr": -0.1}}, "optimizer.lr = -0.1"),
+        ({"optimizer": {"lr": 0}}, "optimizer.lr = 0"),
+        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr = nan"),
+        ({"optimizer": {"lr": float("inf")}}, "optimizer.lr = inf"),
+        ({"optimizer": {"momentum": 1.0}}, "optimizer.momentum = 1.0"),
+        ({"optimizer": {"nesterov": 1}}, "optimizer.nesterov = 1"),
+        ({"optimizer": {"name": "adam", "betas": [0.9, 1.0]}}, "optimizer.betas.1 = 1.0"),
+        ({"optimizer": {"name": "adamw", "betas": 0.9}}, "optimizer.betas = 0.9"),
+        ({"schedule": {"gamma": 1.5}}, "schedule.gamma = 1.5"),
+        ({"schedule": {"period": 0.5}}, "schedule.period = 0.5"),
+        ({"schedule": {"warmup": -1}}, "schedule.warmup = -1"),
+        ({"model": {"batch_norm": "yes"}}, "model.batch_norm = 'yes'"),
+        ({"model": {"batch_norm": 1}}, "model.batch_norm = 1"),
+        ({"model": {"channels": 16}}, "model.channels = 16"),
+        ({"model": {"channels": [16, "32"]}}, "model.channels.1 = '32'"),
+        ({"model": {"channels": [16, 0]}}, "model.channels.1 = 0"),
+        ({"model": {"name": 3}}, "model.name = 3"),
+        ({"data": {"augment": "flip"}}, "data.augment = 'flip'"),
+        ({"data": {"augment": [4]}}, "data.augment.0 = 4"),
+        ({"data": {"validation": 1}}, "data.validation = 1"),
+        ({"data": {"validation": -0.1}}, "data.validation = -0.1"),
+        ({"data": {"limit": 0}}, "data.limit = 0"),
+        ({"data": {"limit": "all"}}, "data.limit = 'all'"),
+        ({"data": {"size": 65}}, "data.size = 65"),
+        ({"data": {"size": 7}}, "data.size = 7"),
+        ({"data": {"name": "digits", "augment": None}}, "data.augment = None"),
+        ({"metrics": {"train": "both"}}, "metrics.train = 'both'"),
+        ({"training": 5}, "training = 5"),
+        ({"optimizer": "sgd"}, "optimizer = 'sgd'"),
+        ({"model": "simple_convnet"}, "model = 'simple_convnet'"),
+        ({"data": "digits"}, "data = 'digits'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_address(values: dict[str, Any], wanted: str):
+    assert refusal(values).startswith(f"{wanted}: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"optimizer": {"name": "sdg"}}, "unknown optimizer 'sdg': did you mean 'sgd'?"),
+        ({"optimizer": {"name": 3}}, "unknown optimizer '3': known: adam, adamw, sgd"),
+        ({"schedule": {"name": "cosin"}}, "unknown schedule 'cosin': did you mean 'cosine'?"),
+        ({"schedule": {"name": 3}}, "unknown schedule '3': known: constant, cosine, one_cycle, step"),
+        ({"model": {"name": "simple_convent"}}, "unknown network 'simple_convent': did you mean 'simple_convnet'?"),
+        ({"data": {"augment": ["flip", "corp:4"]}}, "unknown augmentation 'corp': did you mean 'crop'?"),
+        ({"data": {"name": "cifar01"}}, "no picture set is called 'cifar01': did you mean 'cifar10'?"),
+        ({"data": {"name": "cifar01", "augment": []}}, "no picture set is called 'cifar01': did you mean 'cifar10'?"),
+        ({"data": {"name": 3}}, "no picture set is called '3'"),
+        ({"optimiser": {"lr": 0.1}}, "a recipe has no key 'optimiser': did you mean 'optimizer'?"),
+        ({"training": {"a\nb": 1}}, "a recipe has no key 'training.a\\nb'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(values: dict[str, Any], wanted: str):
+    assert refusal(values).startswith(wanted)
+
+
+def test_a_date_in_a_recipe_is_refused_in_a_line(tmp_path: Path):
+    (tmp_path / "dated.toml").write_text("[training]\nseed = 2026-11-24\n")
+    with pytest.raises(LabError, match=r"^a recipe holds strings, numbers, booleans and lists: .*$") as caught:
+        Recipe.read(tmp_path / "dated.toml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("[data]\nname = digits\n", 2), ("[training]\nepochs = 3\nepochs = 4\n", 3), ("a picture of a cat", 1)]
+)
+def test_a_file_that_is_not_toml_is_refused_by_its_line(tmp_path: Path, text: str, line: int):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(LabError, match=f"is not TOML: .*line {line}") as caught:
+        Recipe.read(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_bytes_that_are_no_text_is_refused_in_a_line(tmp_path: Path):
+    (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe[\x00d\x00")
+    with pytest.raises(LabError, match=r"recipe\.toml is not TOML") as caught:
+        Recipe.read(tmp_path / "recipe.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused_by_their_path(tmp_path: Path):
+    for path in (tmp_path / "nowhere.toml", tmp_path):
+        with pytest.raises(LabError, match=f"^cannot read the recipe {path} "):
+            Recipe.read(path)
+
+
+def test_no_augmentation_named_is_the_usual_one_of_the_set_and_none_wanted_is_none():
+    assert Recipe.parse({"data": {"name": "cifar10"}}).data.augment == ("crop:4", "flip")
+    assert Recipe.parse({"data": {"name": "folder:pets"}}).data.augment == ("crop:4", "flip")
+    assert Recipe.parse({"data": {"name": "digits"}}).data.augment == ()
+    assert Recipe.parse({}).data.augment == ()
+    assert Recipe.parse({"data": {"name": "cifar10", "augment": []}}).data.augment == ()
+    assert Recipe.parse({"data": {"augment": ["flip"]}}).data.augment == ("flip",)
+
+
+def test_what_decides_a_result_is_written_out_even_where_it_is_a_default():
+    text = Recipe.parse({"data": {"name": "cifar10"}}).to_toml()
+    written = tomllib.loads(text)
+    assert written["data"]["augment"] == ["crop:4", "flip"]
+    assert set(written["model"]) == {"name", "channels", "batch_norm", "residual"}
+    assert written["optimizer"]["lr"] == 0.01
+
+
+def test_a_recipe_never_changes():
+    recipe = Recipe()
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.training.epochs = 3
+    recipe.changed({"training.epochs": 3})
+    assert recipe == Recipe()
+
+
+def test_changes_reach_their_address_and_leave_the_rest():
+    recipe = Recipe.parse({"optimizer": {"momentum": 0.5}, "training": {"seed": 3}})
+    changed = recipe.changed({"optimizer.lr": 0.5, "model.channels": [4, 8]})
+    assert (changed.optimizer.lr, changed.optimizer.momentum) == (0.5, 0.5)
+    assert changed.model.options == recipe.model.options | {"channels": (4, 8)}
+    assert (changed.training, changed.data, changed.schedule) == (recipe.training, recipe.data, recipe.schedule)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_new_name_starts_its_section_afresh_whatever_the_order(turned: bool):
+    recipe = Recipe.parse({"optimizer": {"lr": 0.5, "momentum": 0.1}, "training": {"epochs": 3}})
+    changes = {"optimizer.weight_decay": 0.25, "optimizer.name": "adamw"}
+    changed = recipe.changed(dict(reversed(changes.items())) if turned else changes)
+    wanted = Recipe.parse({"optimizer": {"name": "adamw", "weight_decay": 0.25}, "training": {"epochs": 3}})
+    assert changed == wanted
+
+
+def test_a_new_set_brings_its_usual_augmentation():
+    assert Recipe.parse({"data": {"augment": ["rotate"]}}).changed({"data.name": "cifar10"}).data.augment == ("crop:4", "flip")
+
+
+def test_the_same_name_keeps_its_section():
+    recipe = Recipe.parse({"optimizer": {"name": "adam", "lr": 0.5}, "model": {"batch_norm": False}})
+    assert recipe.changed({"optimizer.name": "adam", "model.name": "simple_convnet"}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("epochs", "'epochs' is no address of a recipe key: give section.key, such as optimizer.lr"),
+        ("training.", "'training.' is no address"),
+        ("trainings.epochs", "a recipe has no section 'trainings': did you mean 'training'?"),
+        (".epochs", "a recipe has no section ''"),
+        ("training.epoch", "a recipe has no key 'training.epoch': did you mean 'epochs'?"),
+        ("model.name.first", "the network 'simple_convnet' has no option 'name.first'"),
+    ],
+)
+def test_a_change_at_no_address_is_refused(address: str, wanted: str):
+    with pytest.raises(LabError) as caught:
+        Recipe().changed({address: 3})
+    assert str(caught.value).startswith(wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("optimizer.lr=0.1", ("optimizer.lr", 0.1)),
+        ("optimizer.lr = 1e-3", ("optimizer.lr", 1e-3)),
+        ("training.epochs=5", ("training.epochs", 5)),
+        ("model.batch_norm=false", ("model.batch_norm", False)),
+        ("model.channels=[8, 16]", ("model.channels", [8, 16])),
+        ('data.augment=["crop:4", "flip"]', ("data.augment", ["crop:4", "flip"])),
+        ('schedule.name="cosine"', ("schedule.name", "cosine")),
+        ("schedule.name=cosine", ("schedule.name", "cosine")),
+        ("schedule.name= cosine ", ("schedule.name", "cosine")),
+        ("data.name=folder:my pets/a=b", ("data.name", "folder:my pets/a=b")),
+        ("training.epochs=", ("training.epochs", "")),
+    ],
+)
+def test_a_change_typed_by_a_person_is_read_as_toml_or_as_a_plain_string(text: str, wanted: tuple[str, Any]):
+    address, value = parse_change(text)
+    assert (address, value) == wanted
+    assert type(value) is type(wanted[1])
+
+
+@pytest.mark.parametrize("text", ["optimizer.lr", "=3", " = 3", ""])
+def test_a_change_without_an_address_or_a_value_is_refused(text: str):
+    with pytest.raises(LabError, match=r"changes nothing: write section\.key=value$"):
+        parse_change(text)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(sorted(OTHER)))
+def test_a_change_typed_as_toml_is_the_change_itself(address: str):
+    value = OTHER[address]
+    typed = tomli_w.dumps({"x": value}).removeprefix("x = ").strip().replace("\n", " ")
+    assert Recipe().changed(dict([parse_change(f"{address}={typed}")])) == Recipe().changed({address: value})
