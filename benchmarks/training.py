@@ -25,8 +25,8 @@ def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, 
     from torch.utils.flop_counter import FlopCounterMode
 
     from convolab.images.sources import load
+    from convolab.training.prepare import prepare
     from convolab.training.recipe import Recipe
-    from convolab.training.run import prepare
 
     recipe = Recipe.parse({"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}})
     fit, watch = prepare(recipe, load("cifar10", data_dir), "cpu"), Stopwatch(steps)

@@ -1,3 +1,4 @@
+import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -449,3 +450,16 @@ def test_an_option_of_the_wrong_type_is_refused_by_its_key(name: str, option: st
 
 def test_a_list_and_a_tuple_of_channels_are_the_same() -> None:
     assert zoo.options("simple_convnet", {"channels": [4, 8]}) == zoo.options("simple_convnet", {"channels": (4, 8)})
+
+
+def test_a_persons_file_is_run_once_and_again_when_it_was_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from torch import nn\nprint('run')\ndef net(shape, classes, wide: int = 3): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    for _ in range(3):
+        build(f"{path}:net", (1, 8, 8), 10)
+    assert capsys.readouterr().out == "run\n"
+    path.write_text(path.read_text().replace("wide: int = 3", "wide: int = 4"))
+    os.utime(path, ns=(1, 1))
+    assert zoo.options(f"{path}:net", {}) == {"wide": 4}

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convolab.ground.errors import LabError
+from convolab.ground.random import generator
 from convolab.images.imageset import ImageSet, Part
 from convolab.images.sources import load
 from convolab.nets.zoo import build
@@ -164,6 +165,20 @@ def test_the_order_is_a_function_of_the_seed() -> None:
     assert not torch.equal(order(3), order(4))
 
 
+@pytest.mark.parametrize("first", [nn.Conv2d(3, 4, 3), nn.Linear(8, 4)])
+def test_pictures_lie_in_memory_as_convolutions_like_them_and_plainly_where_there_are_none(first: nn.Module) -> None:
+    channels_last: list[bool] = []
+    net = nn.Sequential(first, nn.Flatten(), nn.LazyLinear(2))
+    net(torch.zeros(1, 3, 8, 8))
+    first.register_forward_pre_hook(lambda _, inputs: channels_last.append(inputs[0].is_contiguous(memory_format=torch.channels_last)))
+    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=generator(0))
+    pictures = ImageSet(images, torch.arange(20) % 2, ("a", "b"), "colours")
+    for augmentations in ([], ["crop:1"], ["colour", "crop:1"], ["rotate"]):
+        fit(net, pictures, pictures, training=Training(epochs=1, batch_size=20), augmentations=augmentations)
+    steps_to_overfit(net, pictures, batch_size=20, limit=0)
+    assert channels_last == [isinstance(first, nn.Conv2d)] * 9
+
+
 def test_a_last_batch_of_one_picture_is_left_out_and_one_of_two_is_not() -> None:
     def sizes(count: int) -> list[int]:
         seen: list[int] = []
@@ -254,6 +269,7 @@ def test_mixed_pictures_are_learnt_by_their_shares() -> None:
     )
     assert history[-1].validation_accuracy > 0.75
     assert history[-1].train_loss > history[-1].validation_loss  # a blend cannot be predicted without loss
+    assert history[-1].train_accuracy > 0.6  # of the larger share's label
 
 
 # Metrics
@@ -494,6 +510,22 @@ def test_a_loss_that_is_no_number_ends_the_training_with_the_weights_before_that
     assert issubclass(Diverged, LabError)
 
 
+@pytest.mark.parametrize("validation", [20, None])
+def test_weights_that_an_epochs_last_step_makes_no_numbers_are_found_in_that_epoch(validation: int | None) -> None:
+    calls = 0
+
+    def poison(_: Tensor, logits: Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # the loss is a number, its gradient is not
+            logits.register_hook(lambda gradient: gradient * float("nan"))
+
+    fitting = Fit(Scripted(poison), digits(128), validation and digits(validation), training=Training(epochs=3, batch_size=32))
+    with pytest.raises(Diverged, match="in epoch 1, step 4"):
+        list(fitting.epochs())
+    assert fitting.progress.history == []
+
+
 def test_a_rate_far_too_high_is_seen_as_divergence() -> None:
     with pytest.raises(Diverged, match=r"at learning rate 1e\+30"):
         fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Linear(20, 10)), digits(128), optimizer=Sgd(lr=1e30))
@@ -679,6 +711,15 @@ def test_a_network_that_cannot_learn_is_found_out() -> None:
     assert all(torch.allclose(before[name], net.state_dict()[name]) for name in weights)
 
 
+def test_overfitting_draws_by_its_seed_alone() -> None:
+    def accuracies(global_seed: int, seed: int) -> list[float]:
+        torch.manual_seed(global_seed)
+        return steps_to_overfit(dropout_convnet(), digits(64), batch_size=64, seed=seed, limit=8)[1]
+
+    assert accuracies(1, seed=0) == accuracies(2, seed=0)
+    assert accuracies(1, seed=0) != accuracies(1, seed=1)
+
+
 def test_overfitting_takes_no_decay_and_counts_the_steps_it_takes() -> None:
     def steps(decay: float) -> tuple[int | None, list[float]]:
         return steps_to_overfit(linear(), digits(200), optimizer=Sgd(lr=0.2, weight_decay=decay), batch_size=32)
@@ -710,6 +751,17 @@ def test_bf16_is_near_fp32_and_not_the_same() -> None:
     }
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
     assert losses["bf16"] != losses["fp32"]
+
+
+def test_the_loss_of_bf16_logits_is_taken_in_fp32() -> None:
+    logits: list[Tensor] = []
+    net = linear()
+    net.register_forward_hook(lambda layer, inputs, output: logits.append(output.detach()))
+    training = Training(epochs=1, batch_size=64, precision="bf16")
+    (epoch,) = fit(net, digits(64), training=training)
+    order = torch.randperm(64, generator=generator(0, "order", 0))
+    assert logits[0].dtype == torch.bfloat16
+    assert epoch.train_loss == pytest.approx(F.cross_entropy(logits[0].float(), digits(64).labels[order]).item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("native", [True, False])

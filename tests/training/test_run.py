@@ -27,8 +27,9 @@ from convolab.images.sources import Pictures, load
 from convolab.training import run as run_module
 from convolab.training.checkpoint import PREVIOUS, STATE, read_tensors, read_weights
 from convolab.training.loop import Diverged, Fit, evaluate
+from convolab.training.prepare import overfit_one_batch, training_pictures
 from convolab.training.recipe import Recipe
-from convolab.training.run import VERSIONS, Run, find_runs, overfit_one_batch, train, training_pictures
+from convolab.training.run import VERSIONS, Run, find_runs, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -300,7 +301,7 @@ def test_a_run_stopped_after_any_step_goes_on_bit_for_bit(
     tmp_path: Path, digits: Pictures, kinds: Callable[[str], Run], timeless: Callable[[Path], Any], kind: str
 ):
     wanted = kinds(kind)
-    for steps in (0, 1, 5, 6, 8, 12, 17):  # of 3 epochs of 6 (without validation 7)
+    for steps in (0, 1, 6, 8, 17):  # of 3 epochs of 6 (without validation 7)
         folder = tmp_path / str(steps)
         stopped = Run.start(wanted.recipe, digits, folder, stop=stop_after(steps))
         assert stopped.status == "stopped"
@@ -729,7 +730,7 @@ def test_a_folder_that_a_kill_left_before_the_run_began_is_not_said_to_hold_a_ru
         ({"optimizer.momentum": 0.0, "optimizer.nesterov": True}, "optimizer.nesterov needs a momentum above 0"),
         ({"model.name": "resnet_small", "model.channels": [4, 4, 4, 4, 4]}, "pictures of 8x8 cannot be halved 4 times"),
         ({"model.name": "simple_convnet", "model.channels": []}, "model.channels is empty"),
-        ({"model.name": "nowhere.py:Net"}, "no file nowhere.py to find the network Net in"),
+        ({"model.name": "nowhere.py:Net"}, "nowhere.py to find the network Net in"),
     ],
 )
 def test_a_recipe_that_cannot_be_trained_is_refused_and_no_folder_is_left(

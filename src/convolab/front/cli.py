@@ -67,8 +67,9 @@ def train(
     """Train a network on a picture set, and leave everything needed to get the same bits again."""
     need(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
     prepare_torch(device, threads)
+    from convolab.training.prepare import refuse_used
     from convolab.training.recipe import Recipe, parse_change
-    from convolab.training.run import Run, refuse_used
+    from convolab.training.run import Run
 
     wanted = [("model.name", network), ("data.name", data), ("training.seed", seed)]
     named = {address: value for address, value in wanted if value is not None} | dict(parse_change(change) for change in changes or [])
@@ -278,7 +279,7 @@ def load_pictures(name: str, data_dir: Path | None, size: int) -> Any:
 
 def overfit(recipe: Any, pictures: Any, out: Path | None, as_json: bool) -> None:
     """Learn one batch by heart; exit 1 if that cannot be done."""
-    from convolab.training.run import overfit_one_batch
+    from convolab.training.prepare import overfit_one_batch
 
     steps, accuracies = overfit_one_batch(recipe, pictures)
     result = {"reached": steps is not None, "steps": steps, "accuracy": accuracies[-1], "batch_size": recipe.training.batch_size}

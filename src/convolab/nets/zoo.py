@@ -6,8 +6,10 @@ import inspect
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -52,11 +54,8 @@ def find(name: str) -> Factory:
     need(place and attribute and not relative, f"'{name}' names no network: write file.py:Name or package.module:Name")
     try:
         if place.endswith(".py"):
-            path = Path(place)
-            need(path.is_file(), f"no file {place} to find the network {attribute} in: give its path from here")
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            need(Path(place).is_file(), f"no file {place} to find the network {attribute} in: give its path from here")
+            module = import_file(Path(place).absolute(), Path(place).stat().st_mtime_ns)
         else:
             module = importlib.import_module(place)
     except ImportError as error:
@@ -65,6 +64,15 @@ def find(name: str) -> Factory:
     factory = getattr(module, attribute)
     need(callable(factory), f"the network '{name}' is {factory!r}: give a class, or a function that returns the network")
     return factory
+
+
+@cache
+def import_file(path: Path, written: int) -> ModuleType:
+    """The module in a file, run once for each time it was `written`."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def options(name: str, given: dict[str, Any]) -> dict[str, Any]:

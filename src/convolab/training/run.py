@@ -1,9 +1,6 @@
 """A run: the folder in which one recipe becomes one trained network."""
 
 import json
-import os
-import platform
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,20 +11,17 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from convolab.ground.errors import LabError, need
 from convolab.ground.files import read_json, write_json, write_text, writing_to
-from convolab.ground.random import generator
 from convolab.ground.statistics import wilson_interval
-from convolab.images.imageset import ImageSet, Part, mean_and_std, stratified_split
 from convolab.images.photo import fit as fit_photo
 from convolab.images.photo import read_photo
 from convolab.images.sources import Pictures, load
-from convolab.nets import zoo
 from convolab.nets.pixelnet import PixelNet
 from convolab.training.checkpoint import PREVIOUS, STATE, read_state, read_weights, write_state, write_weights
-from convolab.training.loop import Diverged, Epoch, Fit, evaluate, steps_to_overfit
+from convolab.training.loop import Diverged, Epoch, Fit, evaluate
+from convolab.training.prepare import machine, new_folder, prepare, refuse_used
 from convolab.training.recipe import Recipe
 
 VERSIONS = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
@@ -86,12 +80,7 @@ class Run:
             "device": device,
             "precision": "bf16" if fit.bf16 else "fp32",
             "threads": torch.get_num_threads(),
-            "machine": {
-                "processor": processor(),
-                "cores": os.cpu_count(),
-                "system": platform.platform(),
-                "python": platform.python_version(),
-            },
+            "machine": machine(),
             "versions": {name: version(name) for name in VERSIONS},
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
@@ -329,120 +318,6 @@ def train(
     return Run.start(recipe, load(recipe.data.name, root, size=recipe.data.size), out, device=device, data_dir=root, **callbacks)
 
 
-def prepare(recipe: Recipe, pictures: Pictures, device: str, precision: str | None = None) -> Fit:
-    """A recipe's training before its first step. Raises LabError if it cannot be trained on these pictures."""
-    train, validation = training_pictures(recipe, pictures)
-    mean, std = mean_and_std(train)
-    network = zoo.build(recipe.model.name, train.shape, len(train.classes), seed=recipe.training.seed, **recipe.model.options)
-    probe(network, train)
-    return Fit(
-        PixelNet(network, mean=mean, std=std, size=train.shape[1:], classes=train.classes),
-        train,
-        validation,
-        optimizer=recipe.optimizer,
-        schedule=recipe.schedule,
-        training=recipe.training.model_copy(update={"precision": precision} if precision else {}),
-        augmentations=recipe.data.augment,
-        metrics=recipe.metrics,
-        device=device,
-    )
-
-
-def overfit_one_batch(recipe: Recipe, pictures: Pictures) -> tuple[int | None, list[float]]:
-    """The steps a recipe's network and optimiser need to learn one batch by heart; see `steps_to_overfit`."""
-    fit = prepare(recipe, pictures, "cpu")
-    return steps_to_overfit(
-        fit.net, fit.train, optimizer=recipe.optimizer, batch_size=recipe.training.batch_size, seed=recipe.training.seed
-    )
-
-
-def training_pictures(recipe: Recipe, pictures: Pictures) -> tuple[ImageSet | Part, Part | None]:
-    """What a recipe trains and validates on: stratified shares of the training pictures, fixed by its seed, never the test."""
-    chosen, limit, seed = pictures.train, recipe.data.limit, recipe.training.seed
-    if limit is not None:
-        need(limit <= len(chosen), f"data.limit is {limit}, but {chosen.name} has {len(chosen)} training pictures")
-        if limit < len(chosen):
-            chosen = in_proportion(chosen, limit, seed)
-    if recipe.data.validation == 0:
-        return chosen, None
-    return stratified_split(chosen, recipe.data.validation, seed)
-
-
-def in_proportion(pictures: ImageSet | Part, count: int, seed: int) -> Part:
-    """Exactly `count` of the pictures, each class within one of its share: whoever loses most by rounding down gets one more."""
-    labels = pictures.labels
-    members = [(labels == label).nonzero().squeeze(1) for label in range(len(pictures.classes))]
-    wanted = [divmod(len(rows) * count, len(labels)) for rows in members]
-    neediest = sorted(range(len(members)), key=lambda label: -wanted[label][1])[: count - sum(whole for whole, _ in wanted)]
-    chosen = [
-        rows[torch.randperm(len(rows), generator=generator(seed, "limit", label))[: wanted[label][0] + (label in neediest)]]
-        for label, rows in enumerate(members)
-    ]
-    return pictures.part(torch.cat(chosen).sort().values)
-
-
-def probe(network: torch.nn.Module, train: ImageSet | Part) -> None:
-    """Let the network see two pictures, so that one that does not fit is found before work starts."""
-    mode = network.training
-    with torch.inference_mode():
-        try:
-            logits: Tensor = network.eval()(train.take(torch.arange(min(2, len(train))))[0] / 255)
-        except RuntimeError as error:
-            raise LabError(
-                f"the network cannot take pictures of {'x'.join(map(str, train.shape))}: {str(error).splitlines()[0]}"
-            ) from error
-    network.train(mode)
-    wanted = (min(2, len(train)), len(train.classes))
-    need(
-        tuple(logits.shape) == wanted,
-        f"the network gives {list(logits.shape)} for {wanted[0]} pictures of {wanted[1]} classes: it must give one logit a class",
-    )
-
-
-def refuse_used(out: Path | str | None) -> None:
-    """Raise LabError if the place for a new run is taken or cannot be written, before any work is done."""
-    if out is None:
-        return
-    folder = Path(out)
-    need(not (folder / "summary.json").exists(), f"{folder} holds a run already: resume it, or choose another --out")
-    need(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose a folder for --out")
-    need(not folder.exists() or not any(folder.iterdir()), f"{folder} is not empty: choose a new or empty folder for --out")
-    above = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    need(
-        above.is_dir() and os.access(above, os.W_OK),
-        f"cannot write {folder}: {above} is not a folder you may write to; choose another --out",
-    )
-
-
-def new_folder(recipe: Recipe, out: Path | str | None) -> Path:
-    """Make the run's folder; without `out` under runs/, named by network, data and time."""
-    if out is not None:
-        with writing_to(Path(out)):
-            Path(out).mkdir(parents=True, exist_ok=True)
-        return Path(out)
-    data = Path(recipe.data.name.removeprefix("folder:")).name
-    name = f"{recipe.model.name.rpartition(':')[2]}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for number in range(1000):
-        folder = Path("runs") / (f"{name}-{number}" if number else name)
-        try:
-            with writing_to(folder):
-                folder.mkdir(parents=True)
-            return folder
-        except LabError:
-            if not folder.exists():
-                raise
-    raise LabError(f"runs/ holds a thousand runs called {name}: give --out")
-
-
 def find_runs(folder: Path | str) -> list[Run]:
     """All runs in a folder and the folders below it, by name."""
     return [Run(path.parent) for path in sorted(Path(folder).rglob("summary.json")) if (path.parent / "recipe.toml").exists()]
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
