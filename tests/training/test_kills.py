@@ -253,6 +253,20 @@ def test_a_kill_leaves_the_lock_open_and_the_run_says_that_it_was_killed(do: Do,
     assert (run.status, run.locked, len(run.history)) == ("killed", False, 2)
 
 
+def test_an_epoch_whose_state_a_kill_prevented_is_not_in_the_metrics_until_it_is_done_again(
+    do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
+):
+    from convolab.training.run import Run
+
+    last = max(i for i, name in enumerate(undisturbed["moments"]) if name == "after metrics.jsonl was put in place")
+    assert do(tmp_path / "run", moment=last) == {"killed": True}
+    assert len(Run(tmp_path / "run").history) == 2
+    assert do(tmp_path / "run", stop=0)["status"] == "stopped"
+    assert len(Run(tmp_path / "run").history) == 1
+    assert do(tmp_path / "run")["status"] == "finished"
+    need_same(tmp_path / "run", undisturbed, timeless, "before a state")
+
+
 # ---------------------------------------------------------------- a full disk
 
 
