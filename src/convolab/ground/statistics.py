@@ -1,5 +1,7 @@
 """Intervals that go with every number."""
 
+from dataclasses import dataclass
+
 
 def wilson_interval(correct: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a share, e.g. of pictures classified correctly (Wilson 1927, JASA 22).
@@ -12,3 +14,23 @@ def wilson_interval(correct: int, count: int, confidence: float = 0.95) -> tuple
 
     interval = binomtest(correct, count).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A paired comparison: the differences' mean with its t-interval, and how sure it is that they are not 0 on average."""
+
+    difference: Interval
+    p: float  # two-sided, of the paired t-test
+    effect: float  # the mean difference in standard deviations of the differences, corrected for few pairs (Hedges' g)
+    smallest: float  # the smallest difference that so many pairs of this spread would show with 80 % probability

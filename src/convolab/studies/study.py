@@ -1,0 +1,192 @@
+"""A study: one base recipe under named changes and several seeds, and the questions it exists to decide."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from convolab.ground.errors import LabError, nearest, need
+from convolab.ground.files import write_text
+from convolab.ground.values import Frozen, NonNegativeInt
+from convolab.studies.metrics import QUANTITIES, Metric
+from convolab.training.recipe import Recipe, read_toml
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[^/\\\n\t]+$")]
+Changes = dict[str, Any]  # `section.key` of a recipe -> value
+
+
+class Contrast(Frozen):
+    """A question: is `arm` better than `against`, by `metric`?"""
+
+    arm: Name
+    against: Name
+    metric: str = "best_validation_accuracy"  # see `Metric.parse`
+
+    @property
+    def measure(self) -> Metric:
+        return Metric.parse(self.metric)
+
+
+class Section(Frozen):
+    """Arms that belong together: what is changed, what is drawn and what is asked.
+
+    Arms are named changes to the base recipe; or a `grid` of values of some keys gives an arm for every combination.
+    """
+
+    title: str = ""
+    note: str = ""  # what a reader should know before the curves
+    change: Changes = {}  # to the base recipe, in every arm
+    arms: dict[Name, Changes] = {}
+    grid: dict[str, tuple[Any, ...]] = {}
+    seeds: tuple[NonNegativeInt, ...] | None = None  # left out: the study's
+    curves: tuple[str, ...] = ("train_loss", "validation_accuracy")  # quantities to draw against epochs
+    contrasts: tuple[Contrast, ...] = ()
+
+    @model_validator(mode="after")
+    def whole(self) -> "Section":
+        need(bool(self.arms) != bool(self.grid), "give either arms or a grid")
+        need(all(self.grid.values()), "a key of the grid has no values")
+        for quantity in self.curves:
+            need(quantity in QUANTITIES, f"no curve '{quantity}': {nearest(quantity, QUANTITIES)}")
+        for contrast in self.contrasts:
+            for arm in (contrast.arm, contrast.against):
+                need(arm in self.named_arms, f"a contrast names the arm '{arm}', which is not there: {nearest(arm, self.named_arms)}")
+            need(contrast.arm != contrast.against, f"a contrast sets the arm '{contrast.arm}' against itself")
+            _ = contrast.measure
+        return self
+
+    @cached_property
+    def named_arms(self) -> dict[str, Changes]:
+        """Every arm's own changes, those of the grid too."""
+        if self.arms:
+            return self.arms
+        ends = [key.rpartition(".")[2] for key in self.grid]
+        names = ends if len(set(ends)) == len(ends) else list(self.grid)  # the short name of a key, unless two keys share it
+        combinations = list(itertools.product(*self.grid.values()))
+        arms = {
+            ", ".join(f"{name}={shown(value)}" for name, value in zip(names, values, strict=True)): dict(
+                zip(self.grid, values, strict=True)
+            )
+            for values in combinations
+        }
+        need(len(arms) == len(combinations), "a value stands twice in the grid")
+        return arms
+
+
+def shown(value: Any) -> str:
+    """A value as an arm's name has it.
+
+    >>> shown(0.001), shown([16, 32]), shown(True)
+    ('0.001', '16-32', 'true')
+    """
+    if isinstance(value, list | tuple):
+        return "-".join(map(shown, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm of one section with one seed: what a run is trained for. Two trials with the same recipe share their run."""
+
+    section: str
+    arm: str
+    seed: int
+    recipe: Recipe
+
+
+class Study(Frozen):
+    """A base recipe, sections of named arms, seeds, and the contrasts it exists to decide.
+
+    >>> study = Study.parse({"name": "rates", "seeds": [0, 1], "sections": {"lr": {"grid": {"optimizer.lr": [0.1, 0.01]}}}})
+    >>> [(trial.arm, trial.seed) for trial in study.trials]
+    [('lr=0.1', 0), ('lr=0.1', 1), ('lr=0.01', 0), ('lr=0.01', 1)]
+    """
+
+    name: Name
+    title: str = ""
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
+    recipe: dict[str, dict[str, Any]] = {}  # the base, as a recipe's file has it; what is left out has its default
+    sections: Annotated[dict[Name, Section], Field(min_length=1)]
+    test_best: bool = False  # test the run of the best validation accuracy of all, once
+
+    @model_validator(mode="after")
+    def checked(self) -> "Study":
+        """Every recipe of every trial is made here, so that a wrong key is found before the first step."""
+        for name, section in self.sections.items():
+            seeds = self.seeds if section.seeds is None else section.seeds
+            need(
+                seeds and len(set(seeds)) == len(seeds), f"section '{name}': seeds {list(seeds)} repeat, or there are none: give each once"
+            )
+        by_recipe: dict[tuple[str, str], str] = {}
+        for trial in self.trials:
+            twin = by_recipe.setdefault((trial.section, trial.recipe.key), trial.arm)
+            need(twin == trial.arm, f"section '{trial.section}': the arms '{twin}' and '{trial.arm}' are the same recipe")
+            held_back = trial.recipe.data.validation > 0
+            for contrast in self.sections[trial.section].contrasts:
+                need(
+                    held_back or not contrast.measure.needs_validation or trial.arm not in (contrast.arm, contrast.against),
+                    f"section '{trial.section}': {contrast.metric} needs validation pictures, and the arm '{trial.arm}' holds none back: set data.validation",
+                )
+        return self
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> "Study":
+        """A study from nested values. Raises LabError, naming the section and the key."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            address = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                fields = Contrast if "contrasts" in first["loc"] else Section if "sections" in first["loc"] else Study
+                raise LabError(f"a study has no key '{address}': {nearest(str(first['loc'][-1]), fields.model_fields)}") from error
+            raise LabError(
+                f"study: {address} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}".replace("\n", " ")
+            ) from error
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Study":
+        """The study in a TOML file. Raises LabError if it cannot be read, naming the line or the key."""
+        return cls.parse(read_toml(path))
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
+
+    def write(self, path: Path | str) -> None:
+        write_text(path, self.to_toml())
+
+    @cached_property
+    def base(self) -> Recipe:
+        """The base recipe, every key."""
+        return Recipe.parse(self.recipe)
+
+    @cached_property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every arm of every section with every seed, in the order they are written."""
+        return tuple(self._trials())
+
+    def _trials(self) -> Iterator[Trial]:
+        for name, section in self.sections.items():
+            for arm, changes in section.named_arms.items():
+                for seed in self.seeds if section.seeds is None else section.seeds:
+                    try:
+                        recipe = self.base.changed(section.change).changed(changes).changed({"training.seed": seed})
+                    except LabError as error:
+                        raise LabError(f"section '{name}', arm '{arm}': {error}") from error
+                    yield Trial(name, arm, seed, recipe)
+
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """The different recipes among the trials by key: what has to be trained."""
+        return {trial.recipe.key: trial.recipe for trial in self.trials}
+
+    def only(self, names: list[str]) -> "Study":
+        """The study with some of its sections. Raises LabError for one it has not, with the nearest."""
+        for name in names:
+            need(name in self.sections, f"no section '{name}' in the study {self.name}: {nearest(name, self.sections)}")
+        return self.model_copy(update={"sections": {name: section for name, section in self.sections.items() if name in names}})
