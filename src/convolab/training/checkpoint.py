@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,22 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any])
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write_tensors` wrote. Raises LabError if the file is missing, cut off or not one of these."""
+    with opened(path) as (file, about):
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a dict)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Only what was written about the tensors. Raises LabError like `read_tensors`: a file cut off is found by its length."""
+    with opened(path) as (_, about):
+        return about
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A file of tensors, and what was written about them; whatever is wrong with it becomes one line."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a dict)
+            yield file, json.loads((file.metadata() or {})["about"])
     except FileNotFoundError as error:
         raise LabError(f"there is no {path}") from error
     except (SafetensorError, KeyError, ValueError, OSError) as error:

@@ -78,11 +78,7 @@ class Fit:
         device: torch.device | str = "cpu",
     ) -> None:
         self.training = training or Training()
-        size = self.training.batch_size
-        need(
-            size <= len(train),
-            f"a batch of {size} is larger than the {len(train)} training pictures: set training.batch_size to {len(train)} or less",
-        )
+        need_whole_batch(self.training.batch_size, train)
         self.train, self.validation = train, validation
         self.optimizer, self.schedule, self.metrics = optimizer or Sgd(), schedule or Constant(), metrics or Metrics()
         self.augmentations = [parse(entry) if isinstance(entry, str) else entry for entry in augmentations]
@@ -236,6 +232,14 @@ class Fit:
         self.progress = Progress(**{**progress, "history": [Epoch(**line) for line in progress["history"]]})
 
 
+def need_whole_batch(size: int, train: ImageSet | Part) -> None:
+    """Raise LabError unless there is at least one batch of pictures to train on."""
+    need(
+        size <= len(train),
+        f"a batch of {size} is larger than the {len(train)} training pictures: set training.batch_size to {len(train)} or less",
+    )
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How a network does on a picture set."""
@@ -313,10 +317,7 @@ def steps_to_overfit(
     No augmentation, no decay, a constant rate. Returns the steps it took (None: not within `limit`), and the accuracy
     before each step. Accuracy is that of the training pass itself, whose batch norm sees the very batch.
     """
-    need(
-        batch_size <= len(train),
-        f"a batch of {batch_size} is larger than the {len(train)} training pictures: set training.batch_size to {len(train)} or less",
-    )
+    need_whole_batch(batch_size, train)
     here = torch.randperm(len(train), generator=generator(seed, "order", 0))[:batch_size]
     images, labels = train.take(here)
     layout = layout_for(net)

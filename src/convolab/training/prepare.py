@@ -24,10 +24,8 @@ def prepare(recipe: Recipe, pictures: Pictures, device: str, precision: str | No
     """A recipe's training before its first step. Raises LabError if it cannot be trained on these pictures."""
     train, validation = training_pictures(recipe, pictures)
     mean, std = mean_and_std(train)
-    network = zoo.build(recipe.model.name, train.shape, len(train.classes), seed=recipe.training.seed, **recipe.model.options)
-    probe(network, train)
     return Fit(
-        PixelNet(network, mean=mean, std=std, size=train.shape[1:], classes=train.classes),
+        PixelNet(network_for(recipe, train), mean=mean, std=std, size=train.shape[1:], classes=train.classes),
         train,
         validation,
         optimizer=recipe.optimizer,
@@ -70,6 +68,13 @@ def in_proportion(pictures: ImageSet | Part, count: int, seed: int) -> Part:
         for label, rows in enumerate(members)
     ]
     return pictures.part(torch.cat(chosen).sort().values)
+
+
+def network_for(recipe: Recipe, train: ImageSet | Part) -> torch.nn.Module:
+    """The recipe's network with its first weights. Raises LabError if it does not take the pictures."""
+    network = zoo.build(recipe.model.name, train.shape, len(train.classes), seed=recipe.training.seed, **recipe.model.options)
+    probe(network, train)
+    return network
 
 
 def probe(network: torch.nn.Module, train: ImageSet | Part) -> None:

@@ -255,8 +255,10 @@ class Run:
         path = self.folder / "test.json"
         return read_json(path) if path.exists() else None
 
-    def test(self, *, data_dir: Path | None = None, unfinished: bool = False) -> dict[str, Any]:
+    def test(self, *, data_dir: Path | None = None, pictures: Pictures | None = None, unfinished: bool = False) -> dict[str, Any]:
         """The best weights on the test set, recorded in test.json; a second call returns the record.
+
+        `pictures` saves reading them, for a caller that has them.
 
         Gives accuracy (a fraction) with its Wilson 95 % interval, correct, count, loss (nats), per_class and confusion
         (rows: the true class). Raises LabError if the recipe or the data changed, if the run is not finished (unless
@@ -274,7 +276,11 @@ class Run:
             unfinished or self.status == "finished",
             f"{self.folder} is {self.status} after {len(self.history)} of {self.recipe.training.epochs} epochs: resume it first, or test it --unfinished",
         )
-        test = self.pictures(data_dir).test
+        if pictures is None:
+            pictures = self.pictures(data_dir)
+        else:
+            self.need_same(pictures)
+        test = pictures.test
         result = evaluate(net, test)
         per_class = result.confusion.diagonal() / result.confusion.sum(1)
         record = {
