@@ -1,5 +1,6 @@
 """What moves on a terminal: bars, tables, and the person's Ctrl-C. In a pipe there are plain lines and no bars."""
 
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +55,8 @@ class TrainingBar:
 class Interrupts:
     """The first Ctrl-C (or TERM) ends the training after the step, saved; a second one ends the program at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, when: str = "after this step") -> None:
+        self.when = when
         self.asked = False
 
     def __enter__(self) -> "Interrupts":
@@ -70,7 +72,7 @@ class Interrupts:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.asked = True
-        print("convolab: stopping after this step; once more to end at once", file=sys.stderr)
+        print(f"convolab: stopping {self.when}; once more to end at once", file=sys.stderr)
 
     def stop(self) -> bool:
         return self.asked
@@ -109,3 +111,21 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         drawn.add_row(*row)
     Console().print(drawn)
+
+
+def percent(share: float | None) -> str:
+    """A share as a person reads it.
+
+    >>> percent(0.5), percent(None)
+    ('50.00 %', '-')
+    """
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def say(note: str) -> None:
+    """A remark beside the result."""
+    print(f"convolab: {note}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))

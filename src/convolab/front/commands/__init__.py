@@ -1,0 +1,1 @@
+"""What each word on the command line does. Torch and whatever else is slow to import is imported inside the command."""
