@@ -379,6 +379,17 @@ def test_training_ends_after_so_many_epochs_without_a_better_one(
     assert fitting.finished
 
 
+def test_a_training_ends_after_the_first_epoch_that_reaches_its_goal() -> None:
+    def trained(goal: float | None) -> list[float]:
+        fitting = Fit(linear(), digits(20), optimizer=Sgd(lr=0.1), training=Training(epochs=60, batch_size=20, goal=goal))
+        return [epoch.train_accuracy for epoch in fitting.epochs()]
+
+    whole = trained(None)
+    reached = next(i for i, accuracy in enumerate(whole) if accuracy >= 0.9)
+    assert 0 < reached < 59
+    assert trained(0.9) == whole[: reached + 1]
+
+
 def test_without_validation_pictures_patience_never_ends() -> None:
     fitting = Fit(linear(), digits(20), optimizer=Sgd(lr=1e-12), training=Training(epochs=4, batch_size=20, patience=1))
     assert len(list(fitting.epochs())) == 4

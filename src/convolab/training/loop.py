@@ -110,9 +110,11 @@ class Fit:
 
     @property
     def finished(self) -> bool:
-        """All epochs are done, or the validation accuracy has not improved for `patience` of them."""
-        done, patience = self.progress.epoch, self.training.patience
-        return done >= self.training.epochs or (patience is not None and self.best is not None and done - self.best.epoch >= patience)
+        """All epochs are done, the training accuracy is at its goal, or validation's has not improved for `patience` epochs."""
+        history, training = self.progress.history, self.training
+        at_goal = training.goal is not None and bool(history) and history[-1].train_accuracy >= training.goal
+        tired = training.patience is not None and self.best is not None and len(history) - self.best.epoch >= training.patience
+        return len(history) >= training.epochs or at_goal or tired
 
     def epochs(self, *, on_step: Callable[["Fit"], None] | None = None, stop: Callable[[], bool] = lambda: False) -> Iterator[Epoch]:
         """Train, yielding each epoch as it ends; end early, between two steps, when `stop()` says so.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from convolab.ground.errors import LabError, nearest, need
 from convolab.ground.files import write_text
-from convolab.ground.values import Fraction, Frozen, NonNegativeInt, PositiveFloat, PositiveInt
+from convolab.ground.values import Fraction, Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 from convolab.images.sources import usual_augmentation
 from convolab.nets import zoo
 from convolab.training.augment import parse
@@ -82,6 +82,7 @@ class Training(Frozen):
     clip_norm: PositiveFloat | None = None  # largest norm of the gradient of all parameters together
     ema: Fraction = 0.0  # decay a step of the averaged weights that are judged and kept; 0: the weights themselves
     patience: PositiveInt | None = None  # stop after this many epochs without a better validation accuracy
+    goal: UnitInterval | None = None  # stop once the training accuracy of an epoch reaches this
 
 
 class Metrics(Frozen):
