@@ -347,5 +347,5 @@ def digits_for(metric: Metric, *widths: float) -> int:
     wide = [scale_of(metric) * width for width in widths if width > 0]
     if not wide:
         return DIGITS[metric.unit]
-    most = {"%": 2, "nats": 5, "epochs": 1, "s": 2}[metric.unit]
+    most = {"%": 2, "nats": 7, "epochs": 1, "s": 3}[metric.unit]
     return min(max(1 - math.floor(math.log10(min(wide))), 0), most)
