@@ -31,9 +31,8 @@ def of_section(section: SectionResult) -> dict[str, Any]:
 
 
 def of_arm(arm: Arm, section: SectionResult) -> dict[str, Any]:
-    """The status of each seed, and every metric that the section asks of, with its mean and interval."""
-    metrics = {str(contrast.measure): contrast.measure for contrast in section.section.contrasts}
-    values = {name: arm.values(metric) for name, metric in metrics.items()}
+    """The status of each seed, and every metric that the section lists, with its mean and interval."""
+    values = {name: arm.values(metric) for name, metric in section.section.listed.items()}
     return {
         "runs": {
             str(o.trial.seed): {"status": o.status, "recipe_key": o.trial.recipe.key, "epochs": len(o.history), "reason": o.reason}
