@@ -102,6 +102,8 @@ def test_accuracies_come_in_steps_of_a_picture_and_losses_in_none() -> None:
     shares = [history([correct / 144 for correct in row]) for row in ([50, 61, 62], [70, 90, 90])]
     for name in ("best_validation_accuracy", "final_gap"):
         assert Metric.parse(name).resolution(shares) == pytest.approx(1 / 144)
+    many = [history([correct / 59_999 for correct in range(30_000 + i, 59_999, 997)]) for i in (0, 1)]
+    assert Metric.parse("best_validation_accuracy").resolution(many) == pytest.approx(1 / 59_999, rel=1e-6)
     assert Metric.parse("final_train_loss").resolution(shares) == 0
     assert Metric.parse("best_validation_accuracy").resolution([history([0.5, 0.5])]) == 0  # no step was seen
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from convolab.ground.errors import LabError, nearest, need
@@ -43,8 +42,9 @@ class Metric:
         kind = next((kind for kind in KINDS if name.startswith(f"{kind}_")), None)
         quantity = name.removeprefix(f"{kind}_")
         until = kind in ("epochs_until", "seconds_until")
-        known = [f"{kind}_{quantity}" for kind in KINDS for quantity in QUANTITIES] + ["final_gap"]
-        need(kind and (quantity in QUANTITIES or name == "final_gap"), f"unknown metric '{text}': {nearest(name, known)}")
+        if not (kind and (quantity in QUANTITIES or name == "final_gap")):
+            known = [f"{kind}_{quantity}" for kind in KINDS for quantity in QUANTITIES] + ["final_gap"]
+            raise LabError(f"unknown metric '{text}': {nearest(name, known)}")
         need(bool(colon) == until, f"metric '{text}': " + ("give the level, as in " + name + ":0.6" if until else "it takes no level"))
         if not until:
             return cls(kind, quantity)
@@ -134,15 +134,33 @@ class Metric:
     def grain(self, histories: Iterable[Sequence[Epoch]]) -> float:
         """The step in which the quantity comes: 0 for a loss; for an accuracy one picture's share of all.
 
-        How many pictures there were is in no history; the smallest step between two accuracies seen is at least one picture's,
-        and in all but the shortest histories just that. Of a gap it is the validation accuracy's, which is the coarser.
+        How many pictures there were is in no history, but every accuracy is a whole number of their shares: the largest common
+        step of all that were seen is a picture's, or a few pictures' where few were seen. Of a gap it is the validation
+        accuracy's, which is the coarser.
         """
         if "loss" in self.quantity:
             return 0.0
         quantity = "validation_accuracy" if self.quantity == "gap" else self.quantity
-        seen = sorted({getattr(epoch, quantity) for history in histories for epoch in history})
-        return min((high - low for low, high in pairwise(seen) if high - low > 1e-9), default=0.0)
+        seen = {getattr(epoch, quantity) for history in histories for epoch in history}
+        return common_step(seen) if len(seen) > 1 else 0.0
 
     def _there(self, epoch: Epoch) -> bool:
         value = getattr(epoch, self.quantity)
         return value >= self.level if self.rising else value <= self.level
+
+
+def common_step(values: Iterable[float], finest: float = 1e-6) -> float:
+    """The largest number of which all values are whole multiples, by Euclid's algorithm; 0 if it is below `finest`.
+
+    >>> round(1 / common_step([60 / 144, 61 / 144, 100 / 144]))
+    144
+    >>> common_step([0.5, 2**0.5])
+    0.0
+    """
+    step = 0.0
+    for value in values:
+        while value > finest:  # the remainder is a little off 0 where it should be 0
+            step, value = value, abs(math.remainder(step, value))
+        if 0 < step < finest * 10:
+            return 0.0
+    return step

@@ -203,5 +203,8 @@ def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
 
 def candidates(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The finished runs that have a validation accuracy, each once however many trials share it."""
-    runs = {o.trial.recipe.key: o for o in outcomes if o.status == "finished" and o.history[0].validation_accuracy is not None}
+    runs: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        if outcome.status == "finished" and outcome.history[0].validation_accuracy is not None:
+            runs.setdefault(outcome.trial.recipe.key, outcome)
     return list(runs.values())
