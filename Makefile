@@ -27,7 +27,8 @@ demo: .venv/installed
 	$(BIN)/convolab test demo/shallow
 	$(BIN)/convolab test demo/simple
 	$(BIN)/convolab runs demo
-	@echo "look at demo/digits.png, demo/simple/curves.html and demo/simple/confusion.html"
+	$(BIN)/convolab study coursework --out demo/coursework
+	@echo "look at demo/digits.png, demo/simple/curves.html, demo/simple/confusion.html and demo/coursework/report.html"
 
 test: .venv/installed-dev lint
 	$(BIN)/python -m pytest

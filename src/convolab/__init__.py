@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from convolab.images.sources import load
     from convolab.nets.pixelnet import PixelNet
     from convolab.nets.zoo import build, register
+    from convolab.studies.conduct import conduct
+    from convolab.studies.coursework import coursework
+    from convolab.studies.study import Study
     from convolab.training.loop import evaluate, fit
     from convolab.training.recipe import Recipe, Training
     from convolab.training.run import Run, train
@@ -31,12 +34,31 @@ _HOMES = {
     "register": "nets.zoo",
     "evaluate": "training.loop",
     "fit": "training.loop",
+    "Study": "studies.study",
+    "conduct": "studies.conduct",
+    "coursework": "studies.coursework",
     "Recipe": "training.recipe",
     "Training": "training.recipe",
     "Run": "training.run",
     "train": "training.run",
 }
-__all__ = ["ImageSet", "LabError", "PixelNet", "Recipe", "Run", "Training", "build", "evaluate", "fit", "load", "register", "train"]
+__all__ = [
+    "ImageSet",
+    "LabError",
+    "PixelNet",
+    "Recipe",
+    "Run",
+    "Study",
+    "Training",
+    "build",
+    "conduct",
+    "coursework",
+    "evaluate",
+    "fit",
+    "load",
+    "register",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from convolab.ground.errors import LabError
 from convolab.images.mapped import read_mapped
@@ -47,6 +47,7 @@ class News:
 Hear = Callable[[News], None]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Whatever trains jobs: every engine gives the same bits."""
 

@@ -46,6 +46,7 @@ class Section(Frozen):
     seeds: tuple[NonNegativeInt, ...] | None = None  # left out: the study's
     curves: tuple[str, ...] = ("train_loss", "validation_accuracy")  # quantities to draw against epochs
     contrasts: tuple[Contrast, ...] = ()
+    metrics: tuple[str, ...] = ()  # numbers to list for each arm, besides those that its contrasts ask about
 
     @model_validator(mode="after")
     def whole(self) -> "Section":
@@ -57,8 +58,13 @@ class Section(Frozen):
             for arm in (contrast.arm, contrast.against):
                 need(arm in self.named_arms, f"a contrast names the arm '{arm}', which is not there: {nearest(arm, self.named_arms)}")
             need(contrast.arm != contrast.against, f"a contrast sets the arm '{contrast.arm}' against itself")
-            _ = contrast.measure
+        _ = self.listed
         return self
+
+    @property
+    def listed(self) -> dict[str, Metric]:
+        """The numbers to list for each arm, by name, each once."""
+        return {name: Metric.parse(name) for name in (*(contrast.metric for contrast in self.contrasts), *self.metrics)}
 
     @cached_property
     def named_arms(self) -> dict[str, Changes]:
@@ -127,10 +133,12 @@ class Study(Frozen):
             twin = by_recipe.setdefault((trial.section, trial.recipe.key), trial.arm)
             need(twin == trial.arm, f"section '{trial.section}': the arms '{twin}' and '{trial.arm}' are the same recipe")
             held_back = trial.recipe.data.validation > 0
-            for contrast in self.sections[trial.section].contrasts:
+            section = self.sections[trial.section]
+            asked = [c.metric for c in section.contrasts if trial.arm in (c.arm, c.against)] + list(section.metrics)
+            for metric in asked:
                 need(
-                    held_back or not contrast.measure.needs_validation or trial.arm not in (contrast.arm, contrast.against),
-                    f"section '{trial.section}': {contrast.metric} needs validation pictures, and the arm '{trial.arm}' holds none back: set data.validation",
+                    held_back or not section.listed[metric].needs_validation,
+                    f"section '{trial.section}': {metric} needs validation pictures, and the arm '{trial.arm}' holds none back: set data.validation",
                 )
         return self
 

@@ -1,0 +1,65 @@
+"""Studies that take a second."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convolab.images.sources import Pictures, load
+from convolab.studies.engines import Hear, Job, report_on
+from convolab.studies.study import Study
+
+
+@pytest.fixture(scope="session")
+def digits() -> Pictures:
+    return load("digits")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Study]:
+    """A study of two arms and two seeds whose runs take a twentieth of a second each; its values can be changed."""
+
+    def make(**changes: Any) -> Study:
+        values: dict[str, Any] = {
+            "name": "tiny",
+            "seeds": [0, 1],
+            "recipe": {
+                "data": {"limit": 200},
+                "model": {"name": "shallow_net", "hidden": 8},
+                "optimizer": {"lr": 0.1},
+                "training": {"epochs": 2, "batch_size": 64},
+            },
+            "sections": {
+                "rates": {
+                    "arms": {"fast": {}, "slow": {"optimizer.lr": 0.001}},
+                    "contrasts": [{"arm": "fast", "against": "slow"}],
+                }
+            },
+        }
+        return Study.parse(values | changes)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    """A trial takes one thread in whatever process it is trained."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+class InThisProcess:
+    """An engine without processes, for tests of what lies around engines."""
+
+    def run(self, jobs: Sequence[Job], pictures: Path, hear: Hear, stop: Callable[[], bool]) -> None:
+        for job in jobs:
+            if not stop():
+                report_on(job, pictures, hear, stop)
+
+
+@pytest.fixture
+def here() -> InThisProcess:
+    return InThisProcess()
