@@ -20,7 +20,7 @@ def error(share: float, count: int) -> float:
 def simulated() -> dict[str, dict[str, float]]:
     script = Path(__file__).parent / "simulate.py"
     sizes = map(str, (STUDIES, COARSE, REAL))
-    done = subprocess.run([sys.executable, script, *sizes], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, script, *sizes], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
