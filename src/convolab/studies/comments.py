@@ -331,11 +331,23 @@ def half(interval: Interval) -> float:
 
 
 def number(metric: Metric, value: float, digits: int) -> str:
-    return apart(metric, value, digits) if metric.quantity == "gap" else f"{scale_of(metric) * value:.{digits}f} {metric.unit}"
+    """A value with its unit: a gap's is points, as a difference's."""
+    return apart(metric, value, digits) if metric.quantity == "gap" else f"{fixed(scale_of(metric) * value, digits)} {metric.unit}"
 
 
 def apart(metric: Metric, value: float, digits: int) -> str:
-    return f"{scale_of(metric) * value:.{digits}f} {'%-points' if metric.unit == '%' else metric.unit}"
+    """A difference with its unit."""
+    return f"{fixed(scale_of(metric) * value, digits)} {'%-points' if metric.unit == '%' else metric.unit}"
+
+
+def fixed(value: float, digits: int) -> str:
+    """So many decimals, unless nothing were left of a small number but zeros.
+
+    >>> fixed(0.1234, 2), fixed(0.000031, 4), fixed(0.0, 1)
+    ('0.12', '3.1e-05', '0.0')
+    """
+    text = f"{value:.{digits}f}"
+    return f"{value:.1e}" if value != 0 and float(text) == 0 and abs(value) < 0.001 else text
 
 
 def scale_of(metric: Metric) -> int:
