@@ -115,4 +115,9 @@ def test_what_is_wrong_with_a_study_is_said_in_one_line_before_anything_runs(val
 def test_an_unknown_section_is_answered_with_the_nearest():
     with pytest.raises(LabError, match="no section 'rate' in the study norms: did you mean 'rates'"):
         Study.parse(BASE).only(["rate"])
-    assert list(Study.parse(BASE).only(["rates"]).sections) == ["rates"]
+
+
+def test_only_some_sections_bring_only_their_own_trials():
+    some = Study.parse(BASE).only(["rates"])
+    assert {trial.section for trial in some.trials} == {"rates"}
+    assert set(some.recipes) == {trial.recipe.key for trial in some.trials}

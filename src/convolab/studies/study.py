@@ -197,4 +197,7 @@ class Study(Frozen):
         """The study with some of its sections. Raises LabError for one it has not, with the nearest."""
         for name in names:
             need(name in self.sections, f"no section '{name}' in the study {self.name}: {nearest(name, self.sections)}")
-        return self.model_copy(update={"sections": {name: section for name, section in self.sections.items() if name in names}})
+        kept = {name: section for name, section in self.sections.items() if name in names}
+        return Study.parse(
+            {**self.model_dump(exclude_unset=True), "sections": {name: kept[name].model_dump(exclude_unset=True) for name in kept}}
+        )
