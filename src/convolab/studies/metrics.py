@@ -1,8 +1,9 @@
 """What a contrast can be about: one number of a run's history, by name."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from convolab.ground.errors import LabError, nearest, need
@@ -56,7 +57,7 @@ class Metric:
         return cls(kind, quantity, value)
 
     def __str__(self) -> str:
-        return f"{self.kind}_{self.quantity}" + ("" if self.level is None else f":{self.level:g}")
+        return f"{self.kind}_{self.quantity}" + ("" if self.level is None else f":{self.level:.12g}")
 
     @property
     def needs_validation(self) -> bool:
@@ -82,15 +83,25 @@ class Metric:
     @property
     def title(self) -> str:
         """In words."""
-        words = (
-            "gap between training and validation accuracy"
-            if self.quantity == "gap"
-            else self.quantity.replace("train_", "training ").replace("_", " ")
-        )
-        if self.level is None:
-            return f"{self.kind} {words}"
-        level = f"{100 * self.level:g} %" if self.rising else f"{self.level:g} nats"
-        return f"{self.kind.split('_')[0]} until a {words} of {level}"
+        return f"{self.kind} {self.words}" if self.level is None else f"{self.kind.split('_')[0]} until {self.aim}"
+
+    @property
+    def words(self) -> str:
+        """The quantity alone, in words."""
+        if self.quantity == "gap":
+            return "gap between training and validation accuracy"
+        return self.quantity.replace("train_", "training ").replace("_", " ")
+
+    @property
+    def aim(self) -> str:
+        """What an `until` metric waits for, in words."""
+        return f"a {self.words} of " + (f"{100 * self.level:g} %" if self.rising else f"{self.level:g} nats")
+
+    def curve(self, history: Sequence[Epoch]) -> list[float]:
+        """The quantity after each epoch: for an `until` metric that whose level it waits for."""
+        if self.quantity == "gap":
+            return [epoch.train_accuracy - epoch.validation_accuracy for epoch in history]
+        return [getattr(epoch, self.quantity) for epoch in history]
 
     def reached(self, history: Sequence[Epoch]) -> bool:
         """Whether an `until` metric's level was reached; the others always are."""
@@ -98,13 +109,39 @@ class Metric:
 
     def of(self, history: Sequence[Epoch]) -> float:
         """The number, of a history that is not empty: fractions, nats, epochs or seconds."""
-        if self.quantity == "gap":
-            return history[-1].train_accuracy - history[-1].validation_accuracy
         if self.level is None:
-            values = [getattr(epoch, self.quantity) for epoch in history]
+            values = self.curve(history)
             return values[-1] if self.kind == "final" else (max if self.rising else min)(values)
         count = next((i + 1 for i, epoch in enumerate(history) if self._there(epoch)), len(history))
         return float(count) if self.kind == "epochs_until" else sum(epoch.seconds for epoch in history[:count])
+
+    def end(self, histories: Iterable[Sequence[Epoch]]) -> float:
+        """Up to where an `until` metric's numbers can be compared: what the shortest run that did not get there counts.
+
+        Infinite where all of them got there, and for the other metrics.
+        """
+        return min((self.of(history) for history in histories if not self.reached(history)), default=math.inf)
+
+    def resolution(self, histories: Iterable[Sequence[Epoch]]) -> float:
+        """The step in which the number comes: an epoch, an epoch's seconds, the quantity's grain; 0 if there is none."""
+        if self.kind == "epochs_until":
+            return 1.0
+        if self.kind == "final" or self.kind == "best":
+            return self.grain(histories)
+        seconds = [epoch.seconds for history in histories for epoch in history]
+        return sum(seconds) / len(seconds) if seconds else 0.0
+
+    def grain(self, histories: Iterable[Sequence[Epoch]]) -> float:
+        """The step in which the quantity comes: 0 for a loss; for an accuracy one picture's share of all.
+
+        How many pictures there were is in no history; the smallest step between two accuracies seen is at least one picture's,
+        and in all but the shortest histories just that. Of a gap it is the validation accuracy's, which is the coarser.
+        """
+        if "loss" in self.quantity:
+            return 0.0
+        quantity = "validation_accuracy" if self.quantity == "gap" else self.quantity
+        seen = sorted({getattr(epoch, quantity) for history in histories for epoch in history})
+        return min((high - low for low, high in pairwise(seen) if high - low > 1e-9), default=0.0)
 
     def _there(self, epoch: Epoch) -> bool:
         value = getattr(epoch, self.quantity)
