@@ -13,10 +13,11 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from convolab.front.plots import BLUE, COLOURS, LOOK, ORANGE, TRAINING_FIGURES, heading, wants_log
-from convolab.ground.statistics import mean_interval
+from convolab.front.plots import BLUE, COLOURS, LOOK, ORANGE, TRAINING_FIGURES, confusion, heading, wants_log
+from convolab.front.study_tables import interval_of, values_of
 from convolab.studies.metrics import Metric
-from convolab.studies.results import Arm, SectionResult, mean_curve
+from convolab.studies.outcomes import Arm
+from convolab.studies.results import BestOnTest, SectionResult, mean_curve
 from convolab.studies.study import Section
 
 WIDTH, HEIGHT = 480, 280  # of a figure in a file, without its titles; on a page it is as wide as its column
@@ -70,8 +71,19 @@ class Extent:
     def axis(self, title: str, unit: str) -> dict[str, Any]:
         """The channel's title and scale."""
         scale = {"type": "log" if self.log else "linear", "domain": [self.low, self.high], "nice": False}
-        axis = {"format": "~g", "tickCount": 5} if self.log else {}
+        axis = {"format": "~g", "values": decades(self.low, self.high)} if self.log else {}
         return {"title": f"{title} ({unit}{', log scale' if self.log else ''})", "scale": scale, "axis": axis}
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Ticks of a log axis: powers of ten, with twos and fives between them where there are few.
+
+    >>> decades(0.02, 3), decades(1e-4, 2)
+    ([0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0], [0.0001, 0.001, 0.01, 0.1, 1.0])
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high < 1000 * low else (1,)
+    return [tick for power in powers for step in steps if low <= (tick := float(f"{step}e{power}")) <= high]
 
 
 def figures(result: SectionResult) -> list[Figure]:
@@ -141,7 +153,7 @@ def curves(result: SectionResult, quantity: str) -> Figure | None:
     span = extent(finished if len(finished) else runs["value"], means, metric)
     kept = runs.filter(pl.lit(few and seeds > 1) | (pl.col("status") == "diverged")).drop("status")
     crosses = cross_table(result.arms, metric, span)
-    name = metric.title.removeprefix("final ")
+    name = metric.words
     said = [
         f"line: mean of {count_of(means)}" if seeds > 1 else "one run an arm" if seeds else "no run finished",
         ""
@@ -152,13 +164,13 @@ def curves(result: SectionResult, quantity: str) -> Figure | None:
         "cross: a run diverged" if len(crosses) else "",
         training_figures(result) if quantity.startswith("train") else "",
     ]
-    layers = curve_layers(result.section, span.axis(name, metric.unit), bands=few and seeds > 1, lone=runs["epoch"].max() == 1)
-    spec = {"params": [{"name": "focus", "value": ""}], "layer": layers}
     tables = {"means": means, "runs": kept, "crosses": crosses}
+    layers = curve_layers(result.section, runs["epoch"].max(), span.axis(name, metric.unit), bands=few and seeds > 1)
+    spec = {"params": [{"name": "focus", "value": ""}], "layer": with_rows(layers, tables)}
     return Figure(quantity, name.capitalize(), "; ".join(filter(None, said)), spec, tables, by_arm=True)
 
 
-def curve_layers(section: Section, y: dict[str, Any], bands: bool, lone: bool) -> list[dict[str, Any]]:
+def curve_layers(section: Section, epochs: int, y: dict[str, Any], bands: bool) -> list[dict[str, Any]]:
     """The layers of a chart of curves. A page sets the parameter `focus` to an arm, and the others fade."""
     styles = looks(section)
     columns = max(1, 90 // (6 + max(map(len, styles))))
@@ -168,7 +180,8 @@ def curve_layers(section: Section, y: dict[str, Any], bands: bool, lone: bool) -
         {"field": "arm", "title": None, "scale": {"domain": list(styles), "range": list(values)}, "legend": legend}
         for values in zip(*styles.values(), strict=True)
     )
-    x = {"field": "epoch", "type": "quantitative", "scale": {"nice": False}}
+    lone = epochs == 1  # a line of one point cannot be seen
+    x = {"field": "epoch", "type": "quantitative", "scale": {"domain": [1, max(2, epochs)], "nice": False}}
     x["axis"] = {"format": "d", "tickMinStep": 1, "tickCount": 8, "grid": False}
 
     def layer(data: str, mark: dict[str, Any], value: str, opacity: float, **channels: Any) -> dict[str, Any]:
@@ -185,6 +198,11 @@ def curve_layers(section: Section, y: dict[str, Any], bands: bool, lone: bool) -
         layer("means", target, "mean", 1 if lone else 0, tooltip=said),  # unseen, wider than the line: to be pointed at
         layer("crosses", CROSS | {"clip": False}, "place", 1, tooltip=told("arm", "seed", "diverged")),
     ]
+
+
+def with_rows(layers: list[dict[str, Any]], tables: dict[str, pl.DataFrame]) -> list[dict[str, Any]]:
+    """The layers that have something to draw."""
+    return [layer for layer in layers if len(tables[layer["data"]["name"]])]
 
 
 def told(*fields: str) -> list[dict[str, str]]:
@@ -211,7 +229,7 @@ def ends(result: SectionResult, metrics: Sequence[Metric], key: str | None = Non
         f"dot: mean of {count_of(means)}; bar: its 95 % t-interval{cut}; faint: seeds" if means["count"].max() > 1 else "one run an arm",
         f"cross: diverged, {some(lost)}" if lost else "",
     ]
-    spec = {"layer": end_layers(tables, span.axis(name, first.unit), list(result.section.named_arms), key, pair)}
+    spec = {"layer": with_rows(end_layers(tables, span.axis(name, first.unit), list(result.section.named_arms), key, pair), tables)}
     return Figure(
         name=name.replace(" ", "_") if pair else str(first).replace(":", "-"),
         title=f"{name[0].upper()}{name[1:]}" + (f" against {key}" if key else ""),
@@ -229,10 +247,8 @@ def end_tables(result: SectionResult, metrics: Sequence[Metric], key: str | None
     for metric in metrics:
         for arm in result.arms:
             start = (arm.name, place[arm.name], "training" if metric.quantity.startswith("train") else "validation")
-            values = values_of(arm, metric)
-            points += [(*start, seed, in_unit(metric, value)) for seed, value in values.items()]
-            if values:
-                of = mean_interval(list(values.values()))
+            points += [(*start, seed, in_unit(metric, value)) for seed, value in values_of(arm, metric).items()]
+            if of := interval_of(arm, metric):
                 means.append((*start, *(in_unit(metric, value) for value in (of.mean, of.low, of.high)), of.count))
     lost = [(arm.name, place[arm.name], f"{len(arm.diverged)} of {len(arm.outcomes)}") for arm in result.arms if arm.diverged]
     whose = {"arm": pl.String, "place": pl.Float64}
@@ -256,7 +272,7 @@ def end_layers(
         places = sorted({*tables["means"]["place"], *tables["lost"]["place"]})
         log = places[0] > 0 and wants_log(places)
         axis = {"grid": False, "format": "~g", "labelOverlap": "parity"} | ({"values": places} if len(places) <= 12 else {})
-        scale = {"type": "log" if log else "linear", "zero": False, "nice": False, "padding": 16}
+        scale = {"nice": False, "padding": 16} | ({"type": "log"} if log else {"zero": False})
         where = {"field": "place", "type": "quantitative", "title": key + (" (log scale)" if log else ""), "scale": scale, "axis": axis}
         across, along, edge, offset = "x", "y", HEIGHT - 8, {}
     else:
@@ -281,6 +297,35 @@ def end_layers(
             "mark": CROSS | {"color": ORANGE},
             "encoding": {across: where, along: {"value": edge}, "tooltip": told("arm", "diverged")},
         },
+    ]
+
+
+def best_figures(best: BestOnTest) -> list[Figure]:
+    """The confusion matrix of the tested run, and its accuracy class by class."""
+    trial, classes = best.outcome.trial, list(best.record["per_class"])
+    matrix = Figure.of("confusion", confusion(best.record["confusion"], classes, f"What {trial.recipe.model.name} calls the test pictures"))
+    shares = [
+        (name, in_unit(Metric("final", "train_accuracy"), share)) for name, share in best.record["per_class"].items() if share is not None
+    ]
+    shares.sort(key=lambda share: -share[1])
+    row = {
+        "field": "class",
+        "sort": [name for name, _ in shares],
+        "title": None,
+        "axis": {"labelLimit": 120, "ticks": False, "domain": False},
+    }
+    scale, data = {"domain": [0, 100]}, {"name": "classes"}
+    value = {"field": "accuracy", "type": "quantitative", "title": "accuracy on the test pictures (%)", "scale": scale}
+    text = {"field": "accuracy", "type": "quantitative", "format": ".1f"}
+    layers = [
+        {"data": data, "mark": {"type": "bar", "color": BLUE, "height": {"band": 0.6}}, "encoding": {"y": row, "x": value}},
+        {"data": data, "mark": {"type": "text", "align": "left", "dx": 4}, "encoding": {"y": row, "x": value, "text": text}},
+    ]
+    table = frame(shares, {"class": pl.String, "accuracy": pl.Float64})
+    subtitle = "of each true class, the share called right"
+    return [
+        matrix,
+        Figure("per_class", "Accuracy class by class", subtitle, {"layer": layers}, {"classes": table}, max(100, 24 * len(shares))),
     ]
 
 
@@ -340,13 +385,6 @@ def extent(values: pl.Series, intervals: pl.DataFrame, metric: Metric) -> Extent
     if metric.unit == "%" and metric.quantity != "gap":
         bottom, top = max(bottom, -1.0), min(top, 101.0)  # a line along 100 % is seen whole
     return Extent(rounded(back(bottom)), rounded(back(top)), log, lowest < bottom or highest > top)
-
-
-def values_of(arm: Arm, metric: Metric) -> dict[int, float]:
-    """The metric of every finished run by seed; none where it is of validation pictures and the arm holds none back."""
-    if metric.needs_validation and any(outcome.history[0].validation_loss is None for outcome in arm.finished):
-        return {}
-    return arm.values(metric)
 
 
 def in_unit(metric: Metric, value: float) -> float:
