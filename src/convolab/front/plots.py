@@ -4,12 +4,14 @@ Nothing else in the laboratory normalises or colours; what is done to numbers he
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import numpy as np
 import polars as pl
+import vl_convert
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -20,6 +22,15 @@ from convolab.training.loop import Epoch
 
 # Okabe & Ito's colours, told apart by colour-blind people too.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY)
+
+LOOK = {"axis": {"gridColor": "#e5e5e5", "domainColor": "#999", "tickColor": "#999"}, "view": {"stroke": None}}  # of all charts
+
+# Of which weights the training figures are, as the recipe's metrics.train has it.
+TRAINING_FIGURES = {
+    "running": "training: mean over the epoch's batches, as augmented",
+    "exact": "training: after the epoch, without augmentation",
+}
 
 
 def curves(history: Sequence[Epoch], title: str) -> alt.TopLevelMixin:
@@ -31,7 +42,6 @@ def curves(history: Sequence[Epoch], title: str) -> alt.TopLevelMixin:
             if accuracy is not None:
                 rows.append({"epoch": epoch.epoch, "part": part, "loss": loss, "accuracy": 100 * accuracy})
     table = pl.DataFrame(rows)
-    said = {"running": "training: mean over the epoch's batches, as augmented", "exact": "training: after the epoch, without augmentation"}
     parts = table["part"].unique(maintain_order=True).to_list()
     colour = alt.Color(
         "part:N",
@@ -43,8 +53,8 @@ def curves(history: Sequence[Epoch], title: str) -> alt.TopLevelMixin:
     ticks = sorted({round(1 + i * (len(history) - 1) / 9) for i in range(10)})
     across = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=ticks, format="d", grid=False))
     base = alt.Chart(table).encode(x=across, color=colour)
-    wide = table["loss"].max() > 20 * max(table["loss"].min(), 1e-9)
-    panels = []
+    wide = wants_log(table["loss"])
+    panels, ring_says = [], ""
     for quantity, unit in (("loss", "nats"), ("accuracy", "%")):
         scale = alt.Scale(type="log") if quantity == "loss" and wide else alt.Scale(zero=False)
         y = alt.Y(f"{quantity}:Q", title=f"{quantity} ({unit}{', log scale' if scale.type == 'log' else ''})", scale=scale)
@@ -57,9 +67,18 @@ def curves(history: Sequence[Epoch], title: str) -> alt.TopLevelMixin:
         mark = alt.Chart(pl.DataFrame({"epoch": [best.epoch], "accuracy": [100 * best.validation_accuracy]}))
         ring = mark.mark_point(size=140, color=ORANGE, strokeWidth=2).encode(x=across, y="accuracy:Q")
         panels[1] = (panels[1] + ring).properties(width=330, height=240)
-        said["best"] = f"; ring: best validation accuracy, {100 * best.validation_accuracy:.2f} % in epoch {best.epoch}"
-    subtitle = said[history[-1].train_metrics] + said.get("best", "")
-    return styled(alt.hconcat(*panels, spacing=40), title, subtitle)
+        ring_says = f"; ring: best validation accuracy, {100 * best.validation_accuracy:.2f} % in epoch {best.epoch}"
+    return styled(alt.hconcat(*panels, spacing=40), title, TRAINING_FIGURES[history[-1].train_metrics] + ring_says)
+
+
+def wants_log(values: Iterable[float]) -> bool:
+    """Whether a log scale shows these values better: they span more than a factor of 20.
+
+    >>> wants_log([0.3, 0.1, 0.003]), wants_log([0.1, 0.5, 0.9])
+    (True, False)
+    """
+    values = list(values)
+    return max(values) > 20 * max(min(values), 1e-9)
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> alt.TopLevelMixin:
@@ -79,9 +98,11 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
         x=alt.X("called:N", sort=order, title="called by the network", axis=labels),
         y=alt.Y("true:N", sort=order, title="true class", axis=alt.Axis(labelLimit=120) if few else alt.Axis(labels=False, ticks=False)),
     )
-    colour = alt.Color("share:Q", title="% of the row", scale=alt.Scale(range=["white", BLUE], domain=[0, 100], interpolate="rgb"))
+    # Opacity, not a blend from white: the ground shows through, whatever its colour.
+    key = alt.Legend(orient="top", values=[0, 25, 50, 75, 100])
+    shade = alt.Opacity("share:Q", title="% of the row", scale=alt.Scale(domain=[0, 100], range=[0, 1]), legend=key)
     tooltip = ["true", "called", "count", alt.Tooltip("share:Q", format=".1f", title="% of the row")]
-    chart = base.mark_rect(stroke="#eeeeee").encode(color=colour, tooltip=tooltip)
+    chart = base.mark_rect(stroke="#eeeeee", fill=BLUE).encode(opacity=shade, tooltip=tooltip)
     if few:
         ink = alt.condition(alt.datum.share > 50, alt.value("white"), alt.value("black"))
         chart = chart + base.mark_text(fontSize=11).encode(text=alt.condition(alt.datum.count > 0, "count:Q", alt.value("")), color=ink)
@@ -104,22 +125,36 @@ def overfit(accuracies: Sequence[float], title: str) -> alt.TopLevelMixin:
 
 def styled(chart: alt.TopLevelMixin, title: str, subtitle: str) -> alt.TopLevelMixin:
     """The one look of all charts."""
-    heading = alt.TitleParams(title, subtitle=subtitle, anchor="start", fontSize=15, subtitleColor=GREY, subtitleFontSize=11, offset=12)
-    return (
-        chart.properties(title=heading, background="white", padding=14)
-        .configure_axis(gridColor="#e5e5e5", domainColor="#999", tickColor="#999")
-        .configure_view(stroke=None)
-    )
+    chart = chart.properties(title=alt.TitleParams(**heading(title, subtitle)), background="white", padding=14)
+    chart.config = alt.Config(**LOOK)
+    return chart
 
 
-def save_chart(chart: alt.TopLevelMixin, stem: Path, formats: Sequence[str] = ("html", "svg", "png")) -> list[Path]:
-    """Write a chart in each format; the HTML holds all it needs and opens without a network."""
-    paths = [stem.with_suffix(f".{ending}") for ending in formats]
+def heading(title: str | list[str], subtitle: str | list[str]) -> dict[str, Any]:
+    """A chart's title and subtitle, in lines where they are lists."""
+    look = {"anchor": "start", "fontSize": 15, "subtitleColor": GREY, "subtitleFontSize": 11, "offset": 12}
+    return {"text": title, "subtitle": subtitle, **look}
+
+
+def save_chart(chart: alt.TopLevelMixin | dict[str, Any], stem: Path, formats: Sequence[str] = ("html", "svg", "png")) -> list[Path]:
+    """Write a chart in each format; the HTML holds all it needs and opens without a network.
+
+    A dict is a specification in Vega-Lite's own words, for svg and png.
+    """
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
     for path in paths:
         with whole_file(path) as part:
-            options = {"inline": True} if path.suffix == ".html" else {"scale_factor": 2} if path.suffix == ".png" else {}
-            chart.save(part, **options)
+            if isinstance(chart, dict):
+                part.write_bytes(drawn(chart, path.suffix))
+            else:
+                options = {"inline": True} if path.suffix == ".html" else {"scale_factor": 2} if path.suffix == ".png" else {}
+                chart.save(part, **options)
     return paths
+
+
+def drawn(spec: dict[str, Any], ending: str) -> bytes:
+    """The picture of a specification, as .svg or .png."""
+    return vl_convert.vegalite_to_svg(spec).encode() if ending == ".svg" else vl_convert.vegalite_to_png(spec, scale=2)
 
 
 def sheet(pictures: ImageSet, per_class: int = 10, zoom: int | None = None) -> Image.Image:

@@ -1,0 +1,422 @@
+"""The report of a study: one HTML file that holds all it needs, and every figure and table as a file of its own."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from convolab.front import study_plots, study_tables
+from convolab.front.plots import COLOURS, save_chart
+from convolab.ground.files import whole_file, write_text
+from convolab.studies.comments import DIGITS, apart, digits_for, half, number, p_value, scale_of
+from convolab.studies.metrics import Metric
+from convolab.studies.outcomes import Answer, Arm, Outcome, plural
+from convolab.studies.results import BestOnTest, SectionResult, StudyResult
+
+# On dark ground the same hues are lighter, in the order of `plots.COLOURS` and `study_plots.RAMP`.
+DARK_COLOURS = ("#3d95d6", "#ff8b4a", "#2cc295", "#e79cc6", "#f3b93f", "#8fd3f7", "#a9adb3")
+DARK_RAMP = ("#9a6fd0", "#7d7fd6", "#5f93cf", "#4aa6bd", "#3fb8a6", "#52c98a", "#7fd86c", "#b5e255", "#e8ec6a")
+INK = {"black": "var(--ink)", "#eeeeee": "var(--paper)"}  # what a chart's other colours are on the page
+
+# What charts look like on the page: its own colours, so that light, dark and print need no second drawing.
+PAGE_LOOK = {
+    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
+    "background": "transparent",
+    "padding": {"left": 0, "right": 12, "top": 4, "bottom": 4},
+    "axis": {
+        "gridColor": "var(--line)",
+        "domainColor": "var(--rule)",
+        "tickColor": "var(--rule)",
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--ink)",
+        "titleFontWeight": 500,
+        "labelFontSize": 11,
+        "titleFontSize": 11.5,
+    },
+    "legend": {"labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12, "titleFontWeight": 500},
+    "text": {"color": "var(--ink)"},
+    "view": {"stroke": None},
+}
+
+MARKS = {"better": "▲", "worse": "▼", "no difference seen": "=", "not decided": "?"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a table, with smaller lines below it."""
+
+    text: str
+    below: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A contrast's verdict as the page shows it: never by colour alone."""
+
+    word: str
+
+    @classmethod
+    def of(cls, answer: Answer) -> "Verdict":
+        return cls(answer.verdict or "not decided")
+
+    @property
+    def mark(self) -> str:
+        return MARKS[self.word]
+
+    @property
+    def kind(self) -> str:
+        """Its name in the style sheet."""
+        return self.word.replace(" ", "-")
+
+
+def write_report(result: StudyResult, path: Path) -> Path:
+    """Write the report as one HTML file that opens without the network. Raises LabError if the place cannot be written.
+
+    The answer comes first, then a card a section, then all that is needed to get the same again.
+    """
+    write_text(path, render(result))
+    return path
+
+
+def export(result: StudyResult, folder: Path) -> list[Path]:
+    """Write every figure as SVG and PNG and every table as CSV, a folder a section; gives the paths.
+
+    The tables hold the numbers as they were measured: fractions, nats, epochs and seconds. Raises LabError if the place cannot
+    be written.
+    """
+    places = folders([section.name for section in result.sections])
+    drawn = [(places[section.name], figure) for section in result.sections for figure in study_plots.figures(section)]
+    drawn += [("", figure) for figure in (study_plots.best_figures(result.best) if result.best else [])]
+    paths = []
+    for place, figure in drawn:
+        paths += save_chart(figure.whole(), folder / place / figure.name, ("svg", "png"))
+    for section, name, table in study_tables.every_table(result):
+        paths.append(folder / (places[section] if section else "") / f"{name}.csv")
+        with whole_file(paths[-1]) as part:
+            table.write_csv(part)
+    return paths
+
+
+def folders(names: Iterable[str]) -> dict[str, str]:
+    """A folder's name for each section that every file system takes, no two alike.
+
+    >>> folders(["lr sgd", "lr/sgd?", "..", "LR sgd"])
+    {'lr sgd': 'lr-sgd', 'lr/sgd?': 'lr-sgd-2', '..': 'section', 'LR sgd': 'LR-sgd-3'}
+    """
+    taken: Counter[str] = Counter()
+    found = {}
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9_+=.-]+", "-", name).strip("-.") or "section"
+        while taken[plain.casefold()]:
+            taken[plain.casefold()] += 1
+            plain = f"{plain}-{taken[plain.casefold()]}"
+        taken[plain.casefold()] += 1
+        found[name] = plain
+    return found
+
+
+def render(result: StudyResult) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("convolab.front"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    colours = palette(result)
+    cards = [card(section, colours) for section in result.sections]
+    test = best_card(result.best, colours) if result.best else None
+    # Every figure's place in the page is its number in this list.
+    figures = [figure for part in [*cards, *([test] if test else [])] for figure in part["figures"]]
+    for place, figure in enumerate(figures):
+        figure["place"] = place
+    payload = {"look": PAGE_LOOK, "figures": [figure.pop("data") for figure in figures]}
+    return environment.get_template("report.html").render(
+        study=result.study,
+        cards=cards,
+        test=test,
+        facts=facts(result),
+        base=result.study.base.to_toml(),
+        notes=mishap_notes(result),
+        times=times(result),
+        origins=origins(result.outcomes.values()),
+        colours={colour: (variable(colour), dark) for colour, dark in colours.items()},
+        payload=Markup(json.dumps(payload, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")),
+        libraries=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+        convolab=version("convolab"),
+    )
+
+
+# ---- the parts of the page
+
+
+def card(result: SectionResult, colours: dict[str, str]) -> dict[str, Any]:
+    """What a section's card shows."""
+    verdicts = [Verdict.of(answer) for answer in result.answers]
+    metrics = study_tables.metrics_of(result)
+    digits = {metric: digits_of(result.arms, metric) for metric in metrics}
+    return {
+        "id": f"section-{result.name}",
+        "name": result.name,
+        "title": result.section.title or result.name,
+        "note": result.section.note,
+        "comment": result.comment,
+        "opening": opening(result.comment),
+        "tally": [(Verdict(word), verdicts.count(Verdict(word))) for word in MARKS if Verdict(word) in verdicts],
+        "figures": [figure_of(figure, colours) for figure in study_plots.figures(result)],
+        "legend": [(arm, variable(colour), dash) for arm, (colour, dash) in study_plots.looks(result.section).items()],
+        "metrics": [metric.title for metric in metrics],
+        "arms": [
+            {
+                "name": arm.name,
+                "fate": fate(arm),
+                "runs": len(arm.outcomes),
+                "cells": [value_cell(arm, metric, digits[metric]) for metric in metrics],
+                "time": duration(study_tables.seconds_of(arm)),
+            }
+            for arm in result.arms
+        ],
+        "answers": [answer_row(answer) for answer in result.answers],
+        "change": written(result.section.change),
+        "changes": [(arm, written(changes)) for arm, changes in result.section.named_arms.items()],
+    }
+
+
+def answer_row(answer: Answer) -> dict[str, Any]:
+    """A row of the table of contrasts."""
+    metric, paired = answer.contrast.measure, answer.paired
+    row = {
+        "contrast": answer.contrast,
+        "metric": metric.title,
+        "verdict": Verdict.of(answer),
+        "reason": answer.reason,
+        "comment": answer.comment,
+    }
+    if not paired:
+        return row | {"difference": Cell("–"), "p": "–", "effect": "–", "smallest": "–", "seeds": len(answer.seeds)}
+    digits, of = digits_for(metric, half(paired.difference)), paired.difference
+    low, high = (signed(f"{scale_of(metric) * end:+.{digits}f}") for end in (of.low, of.high))
+    return row | {
+        "difference": Cell(signed(f"{'+' if of.mean > 0 else ''}{apart(metric, of.mean, digits)}"), (f"{low} to {high}",)),
+        "p": "–" if answer.adjusted is None else p_value(answer.adjusted).removeprefix("p ").removeprefix("= "),
+        "effect": signed(f"{paired.effect:+.1f}") if len(answer.seeds) > 2 else "–",
+        "smallest": apart(metric, paired.smallest, digits_for(metric, paired.smallest)),
+        "seeds": len(answer.seeds),
+    }
+
+
+def value_cell(arm: Arm, metric: Metric, digits: int) -> Cell:
+    """An arm's mean of a metric with its interval, and how many runs of an `until` metric never got there."""
+    of = study_tables.interval_of(arm, metric)
+    if not of:
+        return Cell("–")
+    missed = sum(not metric.reached(outcome.history) for outcome in arm.finished)
+    short = (f"{missed} of {of.count} never got there",) if missed else ()
+    if of.count == 1:
+        return Cell(number(metric, of.mean, max(digits, DIGITS[metric.unit])), ("one run", *short))
+    low, high = (f"{scale_of(metric) * end:.{digits}f}" for end in (of.low, of.high))
+    return Cell(number(metric, of.mean, digits), (signed(f"{low} to {high}"), *short))
+
+
+def digits_of(arms: Iterable[Arm], metric: Metric) -> int:
+    """Decimals that suit the intervals of all arms."""
+    return digits_for(metric, *(half(of) for arm in arms if (of := study_tables.interval_of(arm, metric))))
+
+
+def fate(arm: Arm) -> list[str]:
+    """What became of an arm's runs that are not finished: "diverged 2 of 3"."""
+    counts = Counter(outcome.status for outcome in arm.outcomes)
+    return [f"{status} {counts[status]} of {len(arm.outcomes)}" for status in study_tables.STATUSES[1:] if counts[status]]
+
+
+def best_card(best: BestOnTest, colours: dict[str, str]) -> dict[str, Any]:
+    """What the card of the tested run shows."""
+    low, high = best.record["interval"]
+    return {
+        "id": "best-on-test",
+        "trial": best.outcome.trial,
+        "accuracy": f"{100 * best.record['accuracy']:.2f} %",
+        "interval": f"{100 * low:.2f} to {100 * high:.2f} %",
+        "correct": f"{best.record['correct']:,} of {best.record['count']:,}",
+        "validation": f"{100 * best.validation_accuracy:.2f} %",
+        "pictures": f"{best.validation_count:,}",
+        "candidates": best.candidates,
+        "inflation": f"{100 * best.inflation:.2f} %-points",
+        "epoch": best.record["epoch"],
+        "comment": best.comment,
+        "figures": [figure_of(figure, colours) for figure in study_plots.best_figures(best)],
+    }
+
+
+def facts(result: StudyResult) -> list[str]:
+    """What the study was, in a few words each."""
+    outcomes = result.outcomes.values()
+    statuses = Counter(outcome.status for outcome in outcomes)
+    data = sorted({outcome.trial.recipe.data.name for outcome in outcomes})
+    return [
+        plural(len(outcomes), "run") + ": " + ", ".join(f"{statuses[s]:,} {s}" for s in study_tables.STATUSES if statuses[s]),
+        f"seeds {', '.join(map(str, result.study.seeds))}" if len(result.study.seeds) > 1 else f"one seed, {result.study.seeds[0]}",
+        f"pictures of {', '.join(data)}",
+        f"{duration(trained(outcomes))} of training",
+    ]
+
+
+def mishap_notes(result: StudyResult) -> list[str]:
+    """What went wrong, a line each: the study's own notes, then the runs that diverged."""
+    diverged = [
+        f"{section.name}, {arm.name}, seed {outcome.trial.seed}: diverged after {plural(len(outcome.history), 'epoch')}"
+        + (f": {outcome.reason}" if outcome.reason else "")
+        for section in result.sections
+        for arm in section.arms
+        for outcome in arm.diverged
+    ]
+    return [*result.notes, *diverged]
+
+
+def times(result: StudyResult) -> list[dict[str, Any]]:
+    """A row a section: its arms, seeds, runs and their time; a run that sections share counts in each."""
+    return [
+        {
+            "title": section.section.title or section.name,
+            "arms": len(section.arms),
+            "seeds": ", ".join(map(str, section.section.seeds or result.study.seeds)),
+            "runs": sum(len(arm.outcomes) for arm in section.arms),
+            "time": duration(trained(outcome for arm in section.arms for outcome in arm.outcomes)),
+        }
+        for section in result.sections
+    ]
+
+
+def origins(outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
+    """On what the runs were made, with the number of runs: machine, threads, precision and versions."""
+    told: Counter[str] = Counter()
+    for outcome in outcomes:
+        if summary := outcome.summary:
+            machine, threads = summary["machine"], summary["threads"]
+            versions = ", ".join(f"{name} {number}" for name, number in summary["versions"].items())
+            where = f"{machine['processor']}, {plural(machine['cores'], 'core')}, {machine['system']}, Python {machine['python']}"
+            told[f"{where}; {plural(threads, 'thread')} a run on {summary['device']}, {summary['precision']}; {versions}"] += 1
+    return told.most_common()
+
+
+# ---- figures on the page
+
+
+def figure_of(figure: study_plots.Figure, colours: dict[str, str]) -> dict[str, Any]:
+    """A figure's words, and the data that the page draws it from."""
+    spec = figure.spec | {"height": figure.height, "width": "container", "description": f"{figure.title}: {figure.subtitle}"}
+    tables = {name: {column.name: packed(column.to_list()) for column in table} for name, table in figure.tables.items()}
+    return {
+        "title": figure.title,
+        "subtitle": figure.subtitle,
+        "height": figure.height,
+        "by_arm": figure.by_arm,
+        "data": {
+            "spec": themed(without_legend(spec) if figure.by_arm else spec, INK | {colour: variable(colour) for colour in colours}),
+            "tables": tables,
+        },
+    }
+
+
+def without_legend(part: Any) -> Any:
+    """A specification without its legends: the section has one for all its charts."""
+    if isinstance(part, dict):
+        return {key: None if key == "legend" else without_legend(value) for key, value in part.items()}
+    return [without_legend(value) for value in part] if isinstance(part, list) else part
+
+
+def packed(column: list[Any]) -> list[Any] | dict[str, Any]:
+    """A column as it is, or where it repeats itself as [value, times] runs.
+
+    >>> packed([1.5, 1.25]), packed(["a", "a", "a", "b", "b"])
+    ([1.5, 1.25], {'runs': [['a', 3], ['b', 2]]})
+    """
+    repeated = [[value, len(list(same))] for value, same in groupby(column)]
+    return {"runs": repeated} if 2 * len(repeated) < len(column) else column
+
+
+def themed(part: Any, names: dict[str, str]) -> Any:
+    """A specification with its colours replaced by the page's, which differ in the dark."""
+    if isinstance(part, dict):
+        # A domain, an order and a title hold names of arms and classes, and an arm may be called black.
+        return {key: value if key in ("domain", "sort", "title") else themed(value, names) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [themed(value, names) for value in part]
+    return names.get(part, part) if isinstance(part, str) else part
+
+
+def variable(colour: str) -> str:
+    """
+    >>> variable("#0072B2")
+    'var(--c-0072B2)'
+    """
+    return f"var(--c-{colour[1:]})"
+
+
+def palette(result: StudyResult) -> dict[str, str]:
+    """Every colour of the study's charts, and what it is on dark ground."""
+    colours = dict(zip(COLOURS, DARK_COLOURS, strict=True))
+    for section in result.sections:
+        light, dark = study_plots.looks(section.section), study_plots.looks(section.section, DARK_RAMP, DARK_COLOURS)
+        colours |= {light[arm][0]: dark[arm][0] for arm in light}
+    return colours
+
+
+# ---- words
+
+
+def opening(text: str, most: int = 420) -> str:
+    """The first sentences of a text, as many as fit, at least one.
+
+    >>> opening("One is 0.5. Two follows. Three.", 24)
+    'One is 0.5. Two follows.'
+    """
+    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z'])", text)
+    kept = sentences[0]
+    for sentence in sentences[1:]:
+        if len(kept) + 1 + len(sentence) > most:
+            break
+        kept += f" {sentence}"
+    return kept
+
+
+def trained(outcomes: Iterable[Outcome]) -> float:
+    """Seconds of training, of every epoch done."""
+    return sum(epoch.seconds for outcome in outcomes for epoch in outcome.history)
+
+
+def duration(seconds: float | None) -> str:
+    """
+    >>> duration(12.34), duration(754), duration(11520), duration(None)
+    ('12.3 s', '12 min 34 s', '3 h 12 min', '–')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def signed(text: str) -> str:
+    """Numbers with the sign for minus that is as wide as plus."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+
+
+def written(changes: dict[str, Any]) -> str:
+    """Changes to a recipe as its file has them.
+
+    >>> written({"optimizer.lr": 0.1, "data.augment": ["flip"]})
+    'optimizer.lr = 0.1, data.augment = ["flip"]'
+    """
+    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in changes.items())
