@@ -15,11 +15,11 @@ STATUSES = ("finished", "diverged", "failed", "stopped", "missing")
 
 
 def metrics_of(result: SectionResult) -> list[Metric]:
-    """The columns of a section's table of arms: what its contrasts ask about, then the usual."""
+    """The columns of a section's table of arms: what it lists, then the usual."""
     held_back = any(o.history and o.history[0].validation_loss is not None for arm in result.arms for o in arm.outcomes)
     trained = ("final_train_loss", "final_train_accuracy", "epochs_until_train_accuracy:1")  # all there is: learnt by heart, and when?
     usual = ("final_validation_accuracy", "best_validation_accuracy") if held_back else trained
-    return list(dict.fromkeys([*(contrast.measure for contrast in result.section.contrasts), *map(Metric.parse, usual)]))
+    return list(dict.fromkeys([*result.section.listed.values(), *map(Metric.parse, usual)]))
 
 
 def values_of(arm: Arm, metric: Metric) -> dict[int, float]:
