@@ -1,6 +1,7 @@
 """The report of a study: one HTML file that holds all it needs, and every figure and table as a file of its own."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -392,7 +393,7 @@ def opening(text: str, most: int = 420) -> str:
 
 def trained(outcomes: Iterable[Outcome]) -> float:
     """Seconds of training, of every epoch done."""
-    return sum(epoch.seconds for outcome in outcomes for epoch in outcome.history)
+    return math.fsum(epoch.seconds for outcome in outcomes for epoch in outcome.history)
 
 
 def duration(seconds: float | None) -> str:

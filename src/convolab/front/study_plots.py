@@ -164,8 +164,9 @@ def curves(result: SectionResult, quantity: str) -> Figure | None:
         "cross: a run diverged" if len(crosses) else "",
         training_figures(result) if quantity.startswith("train") else "",
     ]
-    tables = {"means": means, "runs": kept, "crosses": crosses}
-    layers = curve_layers(result.section, runs["epoch"].max(), span.axis(name, metric.unit), bands=few and seeds > 1)
+    bands = few and seeds > 1
+    tables = {"means": means if bands else means.drop("low", "high", "count"), "runs": kept, "crosses": crosses}
+    layers = curve_layers(result.section, runs["epoch"].max(), span.axis(name, metric.unit), bands)
     spec = {"params": [{"name": "focus", "value": ""}], "layer": with_rows(layers, tables)}
     return Figure(quantity, name.capitalize(), "; ".join(filter(None, said)), spec, tables, by_arm=True)
 
@@ -184,7 +185,7 @@ def curve_layers(section: Section, epochs: int, y: dict[str, Any], bands: bool) 
     x = {"field": "epoch", "type": "quantitative", "scale": {"domain": [1, max(2, epochs)], "nice": False}}
     x["axis"] = {"format": "d", "tickMinStep": 1, "tickCount": 8, "grid": False}
 
-    def layer(data: str, mark: dict[str, Any], value: str, opacity: float, **channels: Any) -> dict[str, Any]:
+    def layer(data: str, mark: dict[str, Any], value: str, opacity: float | int, **channels: Any) -> dict[str, Any]:
         faded = {"condition": {"test": "focus == '' || focus == datum.arm", "value": opacity}, "value": opacity / 8}
         encoding = {"x": x, "y": {"field": value, "type": "quantitative"} | y, "color": colour, "opacity": faded} | channels
         return {"data": {"name": data}, "mark": {"clip": True} | mark, "encoding": encoding}
