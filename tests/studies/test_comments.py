@@ -195,6 +195,17 @@ def test_a_section_sums_up_its_contrasts_the_seen_and_the_unseen() -> None:
     assert "No difference was seen between 'a' and 'c' in the best validation accuracy." in comment
 
 
+def test_arms_that_fared_alike_against_one_share_a_sentence() -> None:
+    arms = {"usual": LOW, "x": HIGH, "y": [value + 0.01 for value in HIGH], "z": LOW[::-1]}
+    comment = section(arms, [(name, "usual") for name in "xyz"]).comment
+    assert comment.startswith(
+        "'x' (80.2 %) and 'y' (81.2 %) are better than 'usual' (70.5 %) in the best validation accuracy, on average over 3 seeds; each has p"
+    )
+    assert comment.endswith("No difference was seen between 'z' and 'usual' in the best validation accuracy.")
+    alike = section({"usual": LOW, "x": LOW[::-1], "y": [LOW[1], LOW[2], LOW[0]]}, [("x", "usual"), ("y", "usual")]).comment
+    assert alike == "No difference was seen between 'usual' and each of 'x' and 'y' in the best validation accuracy."
+
+
 def test_a_section_says_divergence_first_and_how_many_contrasts_stay_open() -> None:
     comment = section({"a": HIGH, "b": LOW, "c": HIGH}, [("a", "b"), ("c", "b")], c1="diverged").comment
     assert comment.startswith("'c' diverged with 1 of 3 seeds. 'a' is better")

@@ -140,20 +140,50 @@ def on_section(section: Section, arms: Sequence[Arm], answers: Sequence[Answer])
 
 
 def summary(answers: Sequence[Answer]) -> str:
-    """The verdicts of a section in a few sentences."""
-    said, unseen = [], {}
+    """The verdicts of a section in a few sentences: arms that fared alike against the same one share one."""
+    seen: dict[tuple[str, str, Metric, tuple[int, ...]], list[Answer]] = {}
+    unseen: dict[tuple[str, str], list[str]] = {}
     for answer in answers:
-        arm, against, what = answer.contrast.arm, answer.contrast.against, subject(answer.contrast.measure)
+        contrast = answer.contrast
         if answer.verdict in ("better", "worse"):
-            said.append(f"'{arm}' is {answer.verdict} than '{against}' in {what} ({means(answer)}; {p_value(answer.adjusted)}).")
+            seen.setdefault((answer.verdict, contrast.against, contrast.measure, answer.seeds), []).append(answer)
         elif answer.verdict:
-            unseen.setdefault(f"'{arm}' and '{against}'", []).append(what)
+            unseen.setdefault((contrast.against, contrast.arm), []).append(subject(contrast.measure))
+    said = [verdict(alike) for alike in seen.values()]
     if unseen:
-        said.append("No difference was seen between " + "; ".join(f"{pair} in {listed(what)}" for pair, what in unseen.items()) + ".")
+        said.append(f"No difference was seen between {'; '.join(not_told_apart(unseen))}.")
     if count := sum(answer.verdict is None for answer in answers):
         whole = "The contrast" if len(answers) == 1 else f"{count} of {len(answers)} contrasts"
         said.append(f"{whole} could not be decided.")
     return " ".join(said)
+
+
+def verdict(alike: Sequence[Answer]) -> str:
+    """One sentence for arms with the same verdict against the same arm, by the same metric and seeds."""
+    first = alike[0]
+    against, metric = first.contrast.against, first.contrast.measure
+    if len(alike) == 1:
+        return (
+            f"'{first.contrast.arm}' is {first.verdict} than '{against}' in {subject(metric)} ({means(first)}; {p_value(first.adjusted)})."
+        )
+    digits = digits_for(metric, *(half(answer.paired.difference) for answer in alike))
+    arms = listed([f"'{answer.contrast.arm}' ({mean(answer.arm, metric, digits)})" for answer in alike])
+    p = p_value(max(answer.adjusted for answer in alike))
+    return (
+        f"{arms} are {first.verdict} than '{against}' ({mean(first.against, metric, digits)}) in {subject(metric)}, "
+        f"on average over {plural(len(first.seeds), 'seed')}; each has {p}{' or less' if '=' in p else ''}."
+    )
+
+
+def not_told_apart(pairs: Mapping[tuple[str, str], Sequence[str]]) -> list[str]:
+    """Pairs (against, arm) and in what no difference was seen; arms of which the same is true stand together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for (against, arm), what in pairs.items():
+        groups.setdefault((against, listed(what)), []).append(f"'{arm}'")
+    return [
+        f"{arms[0]} and '{against}' in {what}" if len(arms) == 1 else f"'{against}' and each of {listed(arms)} in {what}"
+        for (against, what), arms in groups.items()
+    ]
 
 
 def listed(items: Sequence[str]) -> str:
@@ -277,8 +307,12 @@ def means(answer: Answer) -> str:
     """Both arms' means: "71.2 % against 68.1 % on average over 3 seeds"."""
     metric = answer.contrast.measure
     digits = digits_for(metric, half(answer.paired.difference) if answer.paired else 0.0)
-    first, second = (number(metric, math.fsum(values) / len(values), digits) for values in (answer.arm, answer.against))
+    first, second = (mean(values, metric, digits) for values in (answer.arm, answer.against))
     return f"{first} against {second} on average over {plural(len(answer.seeds), 'seed')}"
+
+
+def mean(values: Sequence[float], metric: Metric, digits: int) -> str:
+    return number(metric, math.fsum(values) / len(values), digits)
 
 
 def amount(metric: Metric, difference: Interval) -> str:
