@@ -1,6 +1,9 @@
+import math
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -397,7 +400,7 @@ def test_a_file_or_module_without_the_network_is_refused(file: Path) -> None:
         f"{file.parent}/other.py:Mine": "no file .*other.py",
         "no_such_package.nets:Mine": "cannot import 'no_such_package.nets' for the network Mine",
         f"{file}:nothing": "is 3: give a class, or a function",
-        f"{file}:too_few": r"must take \(shape, classes, ...options\), and takes 1 argument",
+        f"{file}:too_few": r"must take \(shape, classes, ...options\), and takes \(shape\)",
         f"{file}:": "names no network",
         ":Mine": "names no network",
         ".networks:Mine": "names no network",
@@ -411,6 +414,64 @@ def test_a_type_that_is_not_there_at_run_time_is_refused_by_its_name(tmp_path: P
     path.write_text("from __future__ import annotations\ndef net(shape, classes, wide: Missing = 3): ...\n")
     with pytest.raises(LabError, match="'Missing' is not defined"):
         zoo.options(f"{path}:net", {})
+
+
+def factory(signature: str) -> zoo.Factory:
+    """A function of the signature, as a person would write it."""
+    names = {"nn": nn}
+    exec(f"def mine{signature}: return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))", names)
+    return names["mine"]
+
+
+@pytest.mark.parametrize("signature", ["(**options)", "(shape, **options)", "(*, shape, classes)", "()", "(shape, *, classes=3)"])
+def test_a_factory_that_cannot_be_called_by_shape_and_classes_is_refused(signature: str, registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory(signature))
+    with pytest.raises(LabError, match=rf"^the network 'mine' must take \(shape, classes, ...options\), and takes {re.escape(signature)}$"):
+        build("mine", (1, 8, 8), 3)
+
+
+@pytest.mark.parametrize(
+    "signature", ["(*args)", "(*args, **options)", "(shape, *rest)", "(shape, classes, /)", "(shape, classes, **options)"]
+)
+def test_a_factory_that_takes_shape_and_classes_in_any_way_is_called_with_them(signature: str, registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory(signature))
+    assert build("mine", (1, 8, 8), 3)(pixels((1, 8, 8))).shape[1:] == (3,)
+    assert zoo.options("mine", {}) == {}
+
+
+def test_an_option_behind_any_number_of_arguments_is_one(registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory("(*args, wide: int = 4)"))
+    assert zoo.options("mine", {"wide": 9}) == {"wide": 9}
+    with pytest.raises(LabError, match="has no option 'args'"):
+        zoo.options("mine", {"args": 9})
+
+
+def test_a_built_in_that_does_not_tell_what_it_takes_is_refused() -> None:
+    with pytest.raises(LabError, match="the network 'builtins:dict' does not tell what it takes"):
+        zoo.options("builtins:dict", {})
+
+
+@pytest.mark.parametrize("value", [date(2024, 1, 1), {1, 2}, nn.ReLU, torch.eye(2), 1j, b"16", math.nan, math.inf, [math.inf]], ids=repr)
+def test_an_option_or_default_that_a_recipe_cannot_hold_is_refused_by_its_key(value: object, registry: dict[str, zoo.Factory]) -> None:
+    @zoo.register
+    def open_minded(shape: zoo.Shape, classes: int, first=1, second=value) -> nn.Module: ...
+
+    for chosen in ({"first": value, "second": 2}, {}):
+        with pytest.raises(LabError, match=r"^model\.(first|second) = .*: a recipe holds strings, finite numbers, booleans and lists$"):
+            zoo.options("open_minded", chosen)
+
+
+def test_an_option_of_a_type_that_no_recipe_has_is_refused(registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory("(shape, classes, act: nn.Module = None)"))
+    with pytest.raises(LabError, match=r"^the network 'mine' takes .*act.*, and a recipe cannot hold that: .*$"):
+        zoo.options("mine", {})
+
+
+def test_a_private_argument_is_no_option(registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory("(shape, classes, wide: int = 3, _act: int = 3)"))
+    assert zoo.options("mine", {}) == {"wide": 3}
+    with pytest.raises(LabError, match="the network 'mine' has no option '_act'"):
+        zoo.options("mine", {"_act": 4})
 
 
 def test_an_unknown_network_suggests_the_nearest() -> None:
