@@ -159,7 +159,7 @@ def test_the_simple_convnet_runs_the_layers_its_docstring_lists() -> None:
             (nn.MaxPool2d, (channels, h // 2, w // 2)),
             (nn.BatchNorm2d, (channels, h // 2, w // 2)),
         ]
-    assert leaves(net, pixels((3, 32, 40))) == [*expected, (nn.AdaptiveAvgPool2d, (64, 1, 1)), (nn.Flatten, (64,)), (nn.Linear, (10,))]
+    assert leaves(net, pixels((3, 32, 40))) == [*expected, (zoo.MapMean, (64, 1, 1)), (nn.Flatten, (64,)), (nn.Linear, (10,))]
 
 
 def test_without_batch_norm_there_is_none_and_convolutions_have_biases() -> None:
@@ -173,7 +173,7 @@ def test_the_resnet_runs_the_layers_its_docstring_lists() -> None:
     expected = [(nn.Conv2d, (32, 32, 40)), (nn.BatchNorm2d, (32, 32, 40)), (nn.ReLU, (32, 32, 40))]
     for channels, h, w in ((32, 32, 40), (64, 16, 20), (128, 8, 10)):
         expected += [(nn.Conv2d, (channels, h, w)), (nn.BatchNorm2d, (channels, h, w))] * 4
-    assert leaves(net, pixels((3, 32, 40))) == [*expected, (nn.AdaptiveAvgPool2d, (128, 1, 1)), (nn.Flatten, (128,)), (nn.Linear, (10,))]
+    assert leaves(net, pixels((3, 32, 40))) == [*expected, (zoo.MapMean, (128, 1, 1)), (nn.Flatten, (128,)), (nn.Linear, (10,))]
     with_weights = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(with_weights) == 6 * 2 + 2
 
@@ -220,6 +220,22 @@ def test_the_resnet_computes_what_its_docstring_says() -> None:
             x = (y + widened(x, y)).clamp(min=0)
     expected = x.mean((2, 3)) @ weights["head.linear.weight"].T + weights["head.linear.bias"]
     torch.testing.assert_close(net(pixels(shape)), expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (1, 3), (7, 2), (1, 1)])
+def test_the_mean_over_a_map_is_torchs_and_so_is_its_gradient(height: int, width: int, layout: torch.memory_format) -> None:
+    maps = [pixels((5, height, width)).contiguous(memory_format=layout).requires_grad_() for _ in range(2)]
+    for layer, features in zip((zoo.MapMean(), nn.AdaptiveAvgPool2d(1)), maps, strict=True):
+        (layer(features) * torch.arange(5.0).view(5, 1, 1)).square().sum().backward()
+    torch.testing.assert_close(maps[0].grad, maps[1].grad)
+    torch.testing.assert_close(zoo.MapMean()(maps[0]), nn.AdaptiveAvgPool2d(1)(maps[1]))
+
+
+def test_the_gradient_of_a_mean_over_a_map_lies_as_the_map_does() -> None:
+    features = pixels((5, 4, 4)).contiguous(memory_format=torch.channels_last).requires_grad_()
+    (gradient,) = torch.autograd.grad(zoo.MapMean()(features).sum(), features)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(("name", "options"), [("simple_convnet", {"residual": True}), ("resnet_small", {"blocks": 2})])

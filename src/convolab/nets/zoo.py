@@ -261,7 +261,21 @@ register(SimpleConvnet, "simple_convnet")
 
 def average_and_classify(channels: int, classes: int) -> nn.Sequential:
     """Mean over the last feature map, then one linear layer: [N, channels, h, w] -> [N, classes]."""
-    return nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
+    return nn.Sequential(OrderedDict(pool=MapMean(), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
+
+
+class MapMean(nn.AdaptiveAvgPool2d):
+    """The mean over a map of any size, as `nn.AdaptiveAvgPool2d(1)` gives it: [N, C, H, W] -> [N, C, 1, 1].
+
+    Its gradient lies in memory as the map does. That of torch's own always has the channels first, and the layers before
+    it, whose maps have them last, then step across memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]:
+        return F.avg_pool2d(features, features.shape[2:])
 
 
 class ResidualBlock(nn.Module):
