@@ -1,6 +1,9 @@
+import math
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -156,7 +159,7 @@ def test_the_simple_convnet_runs_the_layers_its_docstring_lists() -> None:
             (nn.MaxPool2d, (channels, h // 2, w // 2)),
             (nn.BatchNorm2d, (channels, h // 2, w // 2)),
         ]
-    assert leaves(net, pixels((3, 32, 40))) == [*expected, (nn.AdaptiveAvgPool2d, (64, 1, 1)), (nn.Flatten, (64,)), (nn.Linear, (10,))]
+    assert leaves(net, pixels((3, 32, 40))) == [*expected, (zoo.MapMean, (64, 1, 1)), (nn.Flatten, (64,)), (nn.Linear, (10,))]
 
 
 def test_without_batch_norm_there_is_none_and_convolutions_have_biases() -> None:
@@ -170,7 +173,7 @@ def test_the_resnet_runs_the_layers_its_docstring_lists() -> None:
     expected = [(nn.Conv2d, (32, 32, 40)), (nn.BatchNorm2d, (32, 32, 40)), (nn.ReLU, (32, 32, 40))]
     for channels, h, w in ((32, 32, 40), (64, 16, 20), (128, 8, 10)):
         expected += [(nn.Conv2d, (channels, h, w)), (nn.BatchNorm2d, (channels, h, w))] * 4
-    assert leaves(net, pixels((3, 32, 40))) == [*expected, (nn.AdaptiveAvgPool2d, (128, 1, 1)), (nn.Flatten, (128,)), (nn.Linear, (10,))]
+    assert leaves(net, pixels((3, 32, 40))) == [*expected, (zoo.MapMean, (128, 1, 1)), (nn.Flatten, (128,)), (nn.Linear, (10,))]
     with_weights = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(with_weights) == 6 * 2 + 2
 
@@ -217,6 +220,22 @@ def test_the_resnet_computes_what_its_docstring_says() -> None:
             x = (y + widened(x, y)).clamp(min=0)
     expected = x.mean((2, 3)) @ weights["head.linear.weight"].T + weights["head.linear.bias"]
     torch.testing.assert_close(net(pixels(shape)), expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (1, 3), (7, 2), (1, 1)])
+def test_the_mean_over_a_map_is_torchs_and_so_is_its_gradient(height: int, width: int, layout: torch.memory_format) -> None:
+    maps = [pixels((5, height, width)).contiguous(memory_format=layout).requires_grad_() for _ in range(2)]
+    for layer, features in zip((zoo.MapMean(), nn.AdaptiveAvgPool2d(1)), maps, strict=True):
+        (layer(features) * torch.arange(5.0).view(5, 1, 1)).square().sum().backward()
+    torch.testing.assert_close(maps[0].grad, maps[1].grad)
+    torch.testing.assert_close(zoo.MapMean()(maps[0]), nn.AdaptiveAvgPool2d(1)(maps[1]))
+
+
+def test_the_gradient_of_a_mean_over_a_map_lies_as_the_map_does() -> None:
+    features = pixels((5, 4, 4)).contiguous(memory_format=torch.channels_last).requires_grad_()
+    (gradient,) = torch.autograd.grad(zoo.MapMean()(features).sum(), features)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(("name", "options"), [("simple_convnet", {"residual": True}), ("resnet_small", {"blocks": 2})])
@@ -397,7 +416,7 @@ def test_a_file_or_module_without_the_network_is_refused(file: Path) -> None:
         f"{file.parent}/other.py:Mine": "no file .*other.py",
         "no_such_package.nets:Mine": "cannot import 'no_such_package.nets' for the network Mine",
         f"{file}:nothing": "is 3: give a class, or a function",
-        f"{file}:too_few": r"must take \(shape, classes, ...options\), and takes 1 argument",
+        f"{file}:too_few": r"must take \(shape, classes, ...options\), and takes \(shape\)",
         f"{file}:": "names no network",
         ":Mine": "names no network",
         ".networks:Mine": "names no network",
@@ -411,6 +430,64 @@ def test_a_type_that_is_not_there_at_run_time_is_refused_by_its_name(tmp_path: P
     path.write_text("from __future__ import annotations\ndef net(shape, classes, wide: Missing = 3): ...\n")
     with pytest.raises(LabError, match="'Missing' is not defined"):
         zoo.options(f"{path}:net", {})
+
+
+def factory(signature: str) -> zoo.Factory:
+    """A function of the signature, as a person would write it."""
+    names = {"nn": nn}
+    exec(f"def mine{signature}: return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))", names)
+    return names["mine"]
+
+
+@pytest.mark.parametrize("signature", ["(**options)", "(shape, **options)", "(*, shape, classes)", "()", "(shape, *, classes=3)"])
+def test_a_factory_that_cannot_be_called_by_shape_and_classes_is_refused(signature: str, registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory(signature))
+    with pytest.raises(LabError, match=rf"^the network 'mine' must take \(shape, classes, ...options\), and takes {re.escape(signature)}$"):
+        build("mine", (1, 8, 8), 3)
+
+
+@pytest.mark.parametrize(
+    "signature", ["(*args)", "(*args, **options)", "(shape, *rest)", "(shape, classes, /)", "(shape, classes, **options)"]
+)
+def test_a_factory_that_takes_shape_and_classes_in_any_way_is_called_with_them(signature: str, registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory(signature))
+    assert build("mine", (1, 8, 8), 3)(pixels((1, 8, 8))).shape[1:] == (3,)
+    assert zoo.options("mine", {}) == {}
+
+
+def test_an_option_behind_any_number_of_arguments_is_one(registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory("(*args, wide: int = 4)"))
+    assert zoo.options("mine", {"wide": 9}) == {"wide": 9}
+    with pytest.raises(LabError, match="has no option 'args'"):
+        zoo.options("mine", {"args": 9})
+
+
+def test_a_built_in_that_does_not_tell_what_it_takes_is_refused() -> None:
+    with pytest.raises(LabError, match="the network 'builtins:dict' does not tell what it takes"):
+        zoo.options("builtins:dict", {})
+
+
+@pytest.mark.parametrize("value", [date(2024, 1, 1), {1, 2}, nn.ReLU, torch.eye(2), 1j, b"16", math.nan, math.inf, [math.inf]], ids=repr)
+def test_an_option_or_default_that_a_recipe_cannot_hold_is_refused_by_its_key(value: object, registry: dict[str, zoo.Factory]) -> None:
+    @zoo.register
+    def open_minded(shape: zoo.Shape, classes: int, first=1, second=value) -> nn.Module: ...
+
+    for chosen in ({"first": value, "second": 2}, {}):
+        with pytest.raises(LabError, match=r"^model\.(first|second) = .*: a recipe holds strings, finite numbers, booleans and lists$"):
+            zoo.options("open_minded", chosen)
+
+
+def test_an_option_of_a_type_that_no_recipe_has_is_refused(registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory("(shape, classes, act: nn.Module = None)"))
+    with pytest.raises(LabError, match=r"^the network 'mine' takes .*act.*, and a recipe cannot hold that: .*$"):
+        zoo.options("mine", {})
+
+
+def test_a_private_argument_is_no_option(registry: dict[str, zoo.Factory]) -> None:
+    zoo.register(factory("(shape, classes, wide: int = 3, _act: int = 3)"))
+    assert zoo.options("mine", {}) == {"wide": 3}
+    with pytest.raises(LabError, match="the network 'mine' has no option '_act'"):
+        zoo.options("mine", {"_act": 4})
 
 
 def test_an_unknown_network_suggests_the_nearest() -> None:

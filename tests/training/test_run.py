@@ -743,7 +743,8 @@ def test_a_recipe_that_cannot_be_trained_is_refused_and_no_folder_is_left(
 
 
 OWN_FAULTS = {
-    "too few arguments": ("def net(shape): return nn.Flatten()", "must take (shape, classes, ...options), and takes 1 arguments"),
+    "too few arguments": ("def net(shape): return nn.Flatten()", "must take (shape, classes, ...options), and takes (shape)"),
+    "options alone": ("def net(**options): return nn.Flatten()", "must take (shape, classes, ...options), and takes (**options)"),
     "too few logits": (
         "def net(shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))",
         "gives [2, 3] for 2 pictures of 10 classes",

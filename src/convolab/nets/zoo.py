@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import PositiveInt, ValidationError, create_model
+from pydantic import PositiveInt, PydanticUserError, ValidationError, create_model
 from torch import Tensor, nn
 
 from convolab.ground.errors import LabError, nearest, need
@@ -81,21 +81,51 @@ def options(name: str, given: dict[str, Any]) -> dict[str, Any]:
     >>> options("simple_convnet", {"residual": True})
     {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
     """
-    try:
-        parameters = list(inspect.signature(find(name), eval_str=True).parameters.values())
-    except NameError as error:
-        raise LabError(f"a type in the signature of the network '{name}' is not there at run time: {error}") from error
-    need(len(parameters) >= 2, f"the network '{name}' must take (shape, classes, ...options), and takes {len(parameters)} arguments")
-    known = {p.name: p for p in parameters[2:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    signature = signature_of(name)
+    positional = signature.bind_partial("shape", "classes").arguments
+    known = {
+        key: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
+        for key, p in signature.parameters.items()
+        if key not in positional and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and key[0] != "_"
+    }
     for key in given:
         need(key in known, f"the network '{name}' has no option '{key}': {nearest(key, known) if known else 'it has none'}")
-    fields = {k: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default) for k, p in known.items()}
+    defaults = {key: default for key, (_, default) in known.items() if default is not ...}
+    for key, value in (defaults | given).items():
+        need(in_json(value), f"model.{key} = {repr(value).splitlines()[0]}: a recipe holds strings, finite numbers, booleans and lists")
     try:
         # By way of JSON, where pydantic is strict about types but takes a list for a tuple.
-        return create_model("Options", **fields).model_validate_json(json.dumps(given), strict=True).model_dump()
+        return create_model("Options", **known).model_validate_json(json.dumps(given), strict=True).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         raise LabError(f"model.{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}") from error
+    except PydanticUserError as error:  # a type that nothing in a recipe can be of
+        raise LabError(f"the network '{name}' takes {signature}, and a recipe cannot hold that: {str(error).splitlines()[0]}") from error
+
+
+def signature_of(name: str) -> inspect.Signature:
+    """How a network's factory is called. Raises LabError if it cannot be by (shape, classes)."""
+    factory = find(name)
+    try:
+        signature = inspect.signature(factory, eval_str=True)
+    except (NameError, SyntaxError) as error:
+        raise LabError(f"a type in the signature of the network '{name}' is not there at run time: {error}") from error
+    except ValueError as error:
+        raise LabError(f"the network '{name}' does not tell what it takes: {error}") from error
+    try:
+        signature.bind_partial("shape", "classes")
+    except TypeError as error:
+        raise LabError(f"the network '{name}' must take (shape, classes, ...options), and takes {signature}") from error
+    return signature
+
+
+def in_json(value: Any) -> bool:
+    """Whether JSON, and with it a recipe, can hold a value; it knows no NaN or infinity."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def build(name: str, shape: Shape, classes: int, *, seed: int = 0, **given: Any) -> nn.Module:
@@ -231,7 +261,21 @@ register(SimpleConvnet, "simple_convnet")
 
 def average_and_classify(channels: int, classes: int) -> nn.Sequential:
     """Mean over the last feature map, then one linear layer: [N, channels, h, w] -> [N, classes]."""
-    return nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
+    return nn.Sequential(OrderedDict(pool=MapMean(), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
+
+
+class MapMean(nn.AdaptiveAvgPool2d):
+    """The mean over a map of any size, as `nn.AdaptiveAvgPool2d(1)` gives it: [N, C, H, W] -> [N, C, 1, 1].
+
+    Its gradient lies in memory as the map does. That of torch's own always has the channels first, and the layers before
+    it, whose maps have them last, then step across memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]:
+        return F.avg_pool2d(features, features.shape[2:])
 
 
 class ResidualBlock(nn.Module):

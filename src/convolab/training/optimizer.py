@@ -18,6 +18,7 @@ from convolab.ground.values import Fraction, Frozen, NonNegativeFloat, PositiveF
 class Sgd(Frozen):
     """Stochastic gradient descent with momentum, Nesterov's on request (Sutskever et al. 2013)."""
 
+    counts: ClassVar = False  # needs not know the steps it has done
     name: Literal["sgd"] = "sgd"
     lr: PositiveFloat = 0.01
     momentum: Fraction = 0.9
@@ -45,6 +46,7 @@ class AdamBase(Frozen):
     """What Adam and AdamW share: the mean of the gradient and of its square, both corrected for their start at 0."""
 
     slots: ClassVar[tuple[str, ...]] = ("mean", "square")
+    counts: ClassVar = True  # needs to know the steps it has done
     fused: ClassVar[Callable[..., None]]  # torch's update
     lr: PositiveFloat = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -93,7 +95,7 @@ class Stepper:
         self.parameters = [p for p in parameters if p.requires_grad]
         # zeros_like keeps each parameter's layout: the fused updates walk straight through memory.
         self.memory = {slot: [torch.zeros_like(p) for p in self.parameters] for slot in rule.slots}
-        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        self.steps = [torch.zeros((), device=p.device) for p in self.parameters] if rule.counts else []
 
     def forget_gradients(self) -> None:
         for parameter in self.parameters:
@@ -103,9 +105,11 @@ class Stepper:
     def step(self, lr: float | None = None) -> None:
         """Move every parameter that has a gradient, at the rate `lr`, or the optimiser's own."""
         moved = [i for i, p in enumerate(self.parameters) if p.grad is not None]
-        parameters, steps = [self.parameters[i] for i in moved], [self.steps[i] for i in moved]
+        parameters = [self.parameters[i] for i in moved]
         memory = {slot: [tensors[i] for i in moved] for slot, tensors in self.memory.items()}
-        torch._foreach_add_(steps, 1)
+        steps = [self.steps[i] for i in moved] if self.steps else []
+        if steps:
+            torch._foreach_add_(steps, 1)
         self.rule.update(parameters, [p.grad for p in parameters], memory, steps, self.rule.lr if lr is None else lr)
 
     def state(self) -> dict[str, Tensor]:

@@ -1,7 +1,9 @@
 """What is checked and made before a run's first step: its pictures, its network, its place."""
 
+import ctypes
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from convolab.training.recipe import Recipe
 
 def prepare(recipe: Recipe, pictures: Pictures, device: str, precision: str | None = None) -> Fit:
     """A recipe's training before its first step. Raises LabError if it cannot be trained on these pictures."""
+    keep_freed_memory()
     train, validation = training_pictures(recipe, pictures)
     mean, std = mean_and_std(train)
     return Fit(
@@ -35,6 +38,17 @@ def prepare(recipe: Recipe, pictures: Pictures, device: str, precision: str | No
         metrics=recipe.metrics,
         device=device,
     )
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that tensors give back, for the tensors of the next step.
+
+    glibc by default maps a large block anew for each tensor and gives back what is free at the end, and the system then
+    fills every page with zeros again: a fifth of a step of simple_convnet at batch 512. Other C libraries are left as they are.
+    """
+    if sys.platform == "linux" and hasattr(c := ctypes.CDLL(None), "mallopt"):
+        for option, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX: no block of its own; M_TRIM_THRESHOLD: give back past 2 GB
+            c.mallopt(option, value)
 
 
 def overfit_one_batch(recipe: Recipe, pictures: Pictures) -> tuple[int | None, list[float]]:
