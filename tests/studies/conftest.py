@@ -1,12 +1,14 @@
 """Studies that take a second."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from convolab.images.mapped import read_mapped
 from convolab.images.sources import Pictures, load
 from convolab.studies.engines import Hear, Job, report_on
 from convolab.studies.study import Study
@@ -57,7 +59,7 @@ class InThisProcess:
     def run(self, jobs: Sequence[Job], pictures: Path, hear: Hear, stop: Callable[[], bool]) -> None:
         for job in jobs:
             if not stop():
-                report_on(job, pictures, hear, stop)
+                report_on(job, partial(read_mapped, pictures), hear, stop)
 
 
 @pytest.fixture

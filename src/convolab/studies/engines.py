@@ -9,17 +9,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from convolab.ground.errors import LabError
 from convolab.images.mapped import read_mapped
+from convolab.images.sources import Pictures
 from convolab.studies.trials import train_trial
 from convolab.training.loop import Epoch, Fit
 from convolab.training.recipe import Recipe
 
 TRIES = 2  # how often a trial whose process dies is begun
+ENDS = ("finished", "diverged", "stopped", "failed")  # the last news of a job
 PATIENCE = 0.5  # seconds between two signs of life of a trial
 
 
@@ -88,7 +91,7 @@ class LocalEngine:
         # A server that has imported torch once and is forked for each trial: a trial starts in milliseconds, and shares what it
         # only reads. It has done nothing else, so no thread is lost in forking.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload(["__main__", "convolab.studies.server"])
         waiting = deque((job, 1) for job in sorted(jobs, key=lambda job: -job.cost))
         working: dict[Connection, Worker] = {}
         stopping = False
@@ -104,7 +107,7 @@ class LocalEngine:
                 worker = working[connection]
                 with suppress(EOFError):
                     news: News = connection.recv()
-                    worker.over = news.kind in ("finished", "diverged", "stopped", "failed")
+                    worker.over = news.kind in ENDS
                     hear(news)
                     continue
                 del working[connection]
@@ -112,12 +115,14 @@ class LocalEngine:
                 worker.process.join()
                 if worker.over:
                     continue
-                reason = f"its process ended {how(worker.process.exitcode)}"
-                if worker.tries < TRIES and not stopping:
+                key, reason = worker.job.recipe.key, f"its process ended {how(worker.process.exitcode)}"
+                if stopping and worker.process.exitcode == -signal.SIGTERM:
+                    hear(News(key, "stopped"))  # asked to stop before it knew how to hear that
+                elif worker.tries < TRIES and not stopping:
                     waiting.append((worker.job, worker.tries + 1))
-                    hear(News(worker.job.recipe.key, "tried again", reason=reason))
+                    hear(News(key, "tried again", reason=reason))
                 else:
-                    hear(News(worker.job.recipe.key, "failed", reason=reason))
+                    hear(News(key, "failed", reason=reason))
             if stop() and not stopping:
                 stopping = True
                 for worker in working.values():
@@ -142,11 +147,11 @@ def work(job: Job, pictures: Path, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches every process of the terminal; the parent decides
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    report_on(job, pictures, connection.send, asked.is_set)
+    report_on(job, partial(read_mapped, pictures), connection.send, asked.is_set)
 
 
-def report_on(job: Job, pictures: Path, send: Hear, stop: Callable[[], bool]) -> None:
-    """Train one job in this process and send news of it, the end included; only a bug is raised."""
+def report_on(job: Job, read: Callable[[], Pictures], send: Hear, stop: Callable[[], bool]) -> None:
+    """Train one job in this process, on the set that `read()` gives, and send news of it, the end last; only a bug is raised."""
     key, spoken = job.recipe.key, 0.0
 
     def on_step(fit: Fit) -> None:
@@ -161,7 +166,7 @@ def report_on(job: Job, pictures: Path, send: Hear, stop: Callable[[], bool]) ->
 
     send(News(key, "started"))
     try:
-        end, reason = train_trial(job.recipe, read_mapped(pictures), job.folder, on_step=on_step, on_epoch=on_epoch, stop=stop)
+        end, reason = train_trial(job.recipe, read(), job.folder, on_step=on_step, on_epoch=on_epoch, stop=stop)
     except LabError as error:
         end, reason = "failed", str(error)
     send(News(key, end, reason=reason))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ from convolab.training.prepare import machine, new_folder, prepare, refuse_used
 from convolab.training.recipe import Recipe
 
 VERSIONS = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The installed version of everything a run's figures depend on."""
+    return {name: version(name) for name in VERSIONS}
 
 
 class Run:
@@ -81,7 +88,7 @@ class Run:
             "precision": "bf16" if fit.bf16 else "fp32",
             "threads": torch.get_num_threads(),
             "machine": machine(),
-            "versions": {name: version(name) for name in VERSIONS},
+            "versions": versions(),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         folder = new_folder(recipe, out)
