@@ -221,11 +221,12 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     import random
 
     from convolab.front.report import write_report
-
     from convolab.studies.outcomes import Outcome
     from convolab.studies.results import StudyResult, conclude
     from convolab.studies.study import Study
     from convolab.training.loop import Epoch
+    from convolab.training.prepare import machine
+    from convolab.training.run import versions
 
     def made_up(key: str, effect: float) -> tuple[Epoch, ...]:
         draw = random.Random(key)
@@ -243,9 +244,9 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
         f"width {width}": {"change": {"model.channels": [width, 2 * width]}, "arms": arms, "contrasts": contrasts} for width in range(4, 24)
     }
     whole = Study.parse({"name": "thousand", "seeds": list(range(5)), "sections": sections})
+    about = {"seconds": 500.0, "threads": 1, "device": "cpu", "precision": "fp32", "machine": machine(), "versions": versions()}
     outcomes = [
-        Outcome(trial, "finished", made_up(trial.recipe.key, 0.01 * names.index(trial.arm)), summary={"seconds": 500.0, "threads": 1})
-        for trial in whole.trials
+        Outcome(trial, "finished", made_up(trial.recipe.key, 0.01 * names.index(trial.arm)), summary=about) for trial in whole.trials
     ]
     assert len(whole.recipes) == 1000
     start = time.perf_counter()

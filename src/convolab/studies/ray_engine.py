@@ -78,6 +78,11 @@ class RayEngine:
     address: str | None = None  # auto, host:port or ray://host:port; None starts a Ray of one's own on this machine
     workers: int | None = None  # most trials side by side; None: as many as there are cores
 
+    def __post_init__(self) -> None:
+        import_ray()
+        if self.address is not None:
+            need_reachable(self.address)
+
     def run(self, jobs: Sequence[Job], pictures: Path, hear: Hear, stop: Callable[[], bool]) -> None:
         """See `Engine.run`."""
         parcels = {job.recipe.key: partial(Parcel, network=source(job.recipe), versions=versions()) for job in jobs}
@@ -314,7 +319,6 @@ def connected(address: str | None, workers: int, set_bytes: int) -> Iterator[Mod
         # The store holds the set and the results on their way; by default it would take a third of the memory.
         begin = partial(ray.init, "local", num_cpus=workers, include_dashboard=False, object_store_memory=2 * set_bytes + 2**28, **quiet)
     else:
-        need_reachable(address)
         begin = partial(ray.init, address, **quiet)
     with silent():
         try:
