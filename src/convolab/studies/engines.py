@@ -1,6 +1,5 @@
 """Engines train the runs of a study: this one on the cores of this machine."""
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from convolab.ground.errors import LabError
 from convolab.images.mapped import read_mapped
 from convolab.images.sources import Pictures
+from convolab.studies.forks import fork_server
 from convolab.studies.trials import train_trial
 from convolab.training.loop import Epoch, Fit
 from convolab.training.recipe import Recipe
@@ -88,10 +89,7 @@ class LocalEngine:
 
     def run(self, jobs: Sequence[Job], pictures: Path, hear: Hear, stop: Callable[[], bool]) -> None:
         """See `Engine.run`."""
-        # A server that has imported torch once and is forked for each trial: a trial starts in milliseconds, and shares what it
-        # only reads. It has done nothing else, so no thread is lost in forking.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["__main__", "convolab.studies.server"])
+        context = fork_server()
         waiting = deque((job, 1) for job in sorted(jobs, key=lambda job: -job.cost))
         working: dict[Connection, Worker] = {}
         stopping = False
@@ -174,5 +172,5 @@ def report_on(job: Job, read: Callable[[], Pictures], send: Hear, stop: Callable
 
 def die_with_parent() -> None:
     """End this process when the one that asked for it is gone: nobody would hear of its work."""
-    wait([multiprocessing.parent_process().sentinel])
+    wait([parent_process().sentinel])
     os._exit(1)

@@ -115,6 +115,9 @@ def choose_engine(name: str, address: str | None, workers: int | None) -> Any:
         from convolab.studies.ray_engine import RayEngine
 
         return RayEngine(address, workers)
+    from convolab.studies.forks import fork_server
+
+    fork_server()  # imports torch while this process does
     from convolab.studies.engines import LocalEngine
 
     return LocalEngine(workers) if workers else LocalEngine()
