@@ -40,6 +40,7 @@ def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, 
         "images_per_second": watch.images_per_second,
         "flops": counter.get_total_flops(),
         "peak": matrix_peak(torch.float32, torch.get_num_threads()),
+        "bf16 peak": matrix_peak(torch.bfloat16, torch.get_num_threads()) if precision == "bf16" else None,
     }
 
 
@@ -69,9 +70,10 @@ def main() -> None:
             share = median(line["images_per_second"] * line["flops"] / line["peak"] / 1e9 for line in results[name])
             goal = GOALS[network].get(name)
             verdict = f" (goal {goal:g} x: {'met' if ratio >= goal else 'missed'})" if goal else ""
-            print(
-                f"- {name}: {ratio:.2f} x the best peer{verdict}; {share:.0%} of the fp32 matrix peak, which was {median(line['peak'] for line in results[name]):.0f} GFLOP/s"
-            )
+            peaks = f"{median(line['peak'] for line in results[name]):.0f} GFLOP/s"
+            if results[name][0]["bf16 peak"]:
+                peaks += f" (bf16's: {median(line['bf16 peak'] for line in results[name]):.0f})"
+            print(f"- {name}: {ratio:.2f} x the best peer{verdict}; {share:.0%} of the fp32 matrix peak, which was {peaks}")
         print(flush=True)
 
 

@@ -1,0 +1,127 @@
+"""Where does the time of a training step go, and which ratio to the tutorial's loop is possible at all?
+
+    python benchmarks/limits.py --data-dir DIR [--network simple_convnet] [--steps 60]
+
+takes our own step apart with torch's profiler, in fp32 and bf16, and times the two halves of the tutorial's loop, pictures
+and network, each alone; medians over steps. Prints the parts of a step in ms, and the ratios that would remain if all but some of ours were free.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import torch
+from measure import matrix_peak, processor, table
+from peers import BATCH, LR, MOMENTUM, NETWORKS, WEIGHT_DECAY, training_loader
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from convolab.images.sources import load
+from convolab.training import loop
+from convolab.training.prepare import prepare
+from convolab.training.recipe import Recipe
+
+WARMUP = 10  # steps before any is timed
+PARTS = {
+    "convolutions and matrix products": ("aten::mkldnn_convolution", "aten::convolution_backward", "aten::addmm", "aten::mm"),
+    "pooling": (
+        "aten::max_pool2d_with_indices",
+        "aten::max_pool2d_with_indices_backward",
+        "aten::avg_pool2d",
+        "aten::avg_pool2d_backward",
+    ),
+    "batch norm": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+    "ReLU": ("aten::relu", "aten::relu_", "aten::threshold_backward"),
+    "taking and augmenting pictures": ("pictures",),
+    "optimiser": ("aten::_fused_sgd_",),
+}
+
+
+def our_step(data_dir: Path, network: str, precision: str, steps: int) -> dict[str, float]:
+    """A part of our step -> ms; `whole` is measured without the profiler, and what no part covers is what remains of it."""
+    recipe = Recipe.parse({"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}})
+    fit, ends = prepare(recipe, load("cifar10", data_dir), "cpu"), []
+
+    def train(count: int) -> None:
+        last = len(ends) + count
+        for _ in fit.epochs(on_step=lambda _: ends.append(time.perf_counter()), stop=lambda: len(ends) >= last):
+            pass
+
+    augment, take = loop.augment, type(fit.train).take
+    train(WARMUP + steps)
+    whole = median(after - before for before, after in zip(ends[WARMUP - 1 :], ends[WARMUP:], strict=False))
+    try:
+        loop.augment, type(fit.train).take = recorded(augment), recorded(take)
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            train(steps)
+    finally:
+        loop.augment, type(fit.train).take = augment, take
+    events = sorted(profiled.events(), key=lambda event: event.time_range.start)
+    parts = {}
+    for part, names in PARTS.items():
+        spent = [event.cpu_time_total / 1e3 for event in events if event.name in names]  # with all that the operator calls
+        parts[part] = torch.tensor(spent).view(steps, -1).sum(1).median().item()
+    return {"whole": 1e3 * whole, **parts, "all else": 1e3 * whole - sum(parts.values())}
+
+
+def recorded(function: Callable) -> Callable:
+    """The function, its time written down as `pictures`."""
+
+    def call(*given: object) -> object:
+        with record_function("pictures"):
+            return function(*given)
+
+    return call
+
+
+def their_step(data_dir: Path, network: str, steps: int) -> dict[str, float]:
+    """The halves of the tutorial's loop, each alone, in ms: a batch from its loader, and a step of its network on one batch."""
+    batches = iter(training_loader(data_dir, workers=0))
+    inputs, labels = next(batches)
+    net, criterion = NETWORKS[network](), torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = criterion(net(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return {"pictures": median(islice(times(lambda: next(batches)), steps)), "network": median(islice(times(step), WARMUP, WARMUP + steps))}
+
+
+def times(act: Callable[[], object]) -> Iterator[float]:
+    """How long `act` takes, again and again, in ms."""
+    while True:
+        start = time.perf_counter()
+        act()
+        yield 1e3 * (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="the folder that holds cifar-10-batches-py")
+    parser.add_argument("--network", choices=NETWORKS, default="simple_convnet")
+    parser.add_argument("--steps", type=int, default=60, help="steps timed of each")
+    given = parser.parse_args()
+    ours = {precision: our_step(given.data_dir, given.network, precision, given.steps) for precision in ("fp32", "bf16")}
+    theirs = their_step(given.data_dir, given.network, given.steps)
+    peaks = {dtype: matrix_peak(dtype, torch.get_num_threads()) for dtype in (torch.float32, torch.bfloat16)}
+    print(f"{processor()}; {given.network}, batch {BATCH}; {given.steps} steps\n")
+    print(table([{"part of our step, ms": part, **{p: f"{ours[p][part]:.2f}" for p in ours}} for part in ours["fp32"]]))
+    total = sum(theirs.values())
+    print(f"\n- the tutorial's loop: {theirs['pictures']:.1f} ms for the pictures and {theirs['network']:.1f} ms for the network")
+    for precision, step in ours.items():
+        free = step["whole"] - step["taking and augmenting pictures"]
+        print(
+            f"- {precision}: {total / step['whole']:.2f} x as fast as that; with pictures at no cost {total / free:.2f} x; "
+            f"with nothing left but convolutions and matrix products {total / step['convolutions and matrix products']:.2f} x"
+        )
+    print(f"- matrix peak, GFLOP/s: fp32 {peaks[torch.float32]:.0f}, bf16 {peaks[torch.bfloat16]:.0f}")
+
+
+if __name__ == "__main__":
+    main()
