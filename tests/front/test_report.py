@@ -14,7 +14,8 @@ import pytest
 from made_up_study import CLASSES, EVIL, made_up, thousand
 from PIL import Image
 
-from convolab.front.report import export, folders, opening, render, themed, variable, write_report
+from convolab.front.page import themed, variable
+from convolab.front.report import export, folders, opening, render, write_report
 from convolab.front.study_tables import values_of
 from convolab.ground.errors import LabError
 from convolab.ground.statistics import mean_interval

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from convolab.front import study_plots, study_tables
-from convolab.front.plots import COLOURS, save_chart
+from convolab.front.page import PAGE_LOOK, figure_of, palette, variable
+from convolab.front.plots import save_chart
+from convolab.front.scales import looks
 from convolab.ground.files import whole_file, write_text
 from convolab.studies.comments import DIGITS, apart, digits_for, half, number, p_value, scale_of
 from convolab.studies.metrics import Metric
 from convolab.studies.outcomes import Answer, Arm, Outcome, plural
 from convolab.studies.results import BestOnTest, SectionResult, StudyResult
-
-# On dark ground the same hues are lighter, in the order of `plots.COLOURS` and `study_plots.RAMP`.
-DARK_COLOURS = ("#3d95d6", "#ff8b4a", "#2cc295", "#e79cc6", "#f3b93f", "#8fd3f7", "#a9adb3")
-DARK_RAMP = ("#9a6fd0", "#7d7fd6", "#5f93cf", "#4aa6bd", "#3fb8a6", "#52c98a", "#7fd86c", "#b5e255", "#e8ec6a")
-INK = {"black": "var(--ink)", "#eeeeee": "var(--paper)"}  # what a chart's other colours are on the page
-
-# What charts look like on the page: its own colours, so that light, dark and print need no second drawing.
-PAGE_LOOK = {
-    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
-    "background": "transparent",
-    "padding": {"left": 0, "right": 12, "top": 4, "bottom": 4},
-    "axis": {
-        "gridColor": "var(--line)",
-        "domainColor": "var(--rule)",
-        "tickColor": "var(--rule)",
-        "labelColor": "var(--muted)",
-        "titleColor": "var(--ink)",
-        "titleFontWeight": 500,
-        "labelFontSize": 11,
-        "titleFontSize": 11.5,
-    },
-    "legend": {"labelColor": "var(--ink)", "titleColor": "var(--ink)", "labelFontSize": 12, "titleFontWeight": 500},
-    "text": {"color": "var(--ink)"},
-    "view": {"stroke": None},
-}
 
 MARKS = {"better": "▲", "worse": "▼", "no difference seen": "=", "not decided": "?"}
 
@@ -175,7 +151,7 @@ def card(result: SectionResult, colours: dict[str, str]) -> dict[str, Any]:
         "opening": opening(result.comment),
         "tally": [(Verdict(word), verdicts.count(Verdict(word))) for word in MARKS if Verdict(word) in verdicts],
         "figures": [figure_of(figure, colours) for figure in study_plots.figures(result)],
-        "legend": [(arm, variable(colour), dash) for arm, (colour, dash) in study_plots.looks(result.section).items()],
+        "legend": [(arm, variable(colour), dash) for arm, (colour, dash) in looks(result.section).items()],
         "metrics": [metric.title for metric in metrics],
         "arms": [
             {
@@ -310,69 +286,6 @@ def origins(outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
     return told.most_common()
 
 
-# ---- figures on the page
-
-
-def figure_of(figure: study_plots.Figure, colours: dict[str, str]) -> dict[str, Any]:
-    """A figure's words, and the data that the page draws it from."""
-    spec = figure.spec | {"height": figure.height, "width": "container", "description": f"{figure.title}: {figure.subtitle}"}
-    tables = {name: {column.name: packed(column.to_list()) for column in table} for name, table in figure.tables.items()}
-    return {
-        "title": figure.title,
-        "subtitle": figure.subtitle,
-        "height": figure.height,
-        "by_arm": figure.by_arm,
-        "data": {
-            "spec": themed(without_legend(spec) if figure.by_arm else spec, INK | {colour: variable(colour) for colour in colours}),
-            "tables": tables,
-        },
-    }
-
-
-def without_legend(part: Any) -> Any:
-    """A specification without its legends: the section has one for all its charts."""
-    if isinstance(part, dict):
-        return {key: None if key == "legend" else without_legend(value) for key, value in part.items()}
-    return [without_legend(value) for value in part] if isinstance(part, list) else part
-
-
-def packed(column: list[Any]) -> list[Any] | dict[str, Any]:
-    """A column as it is, or where it repeats itself as [value, times] runs.
-
-    >>> packed([1.5, 1.25]), packed(["a", "a", "a", "b", "b"])
-    ([1.5, 1.25], {'runs': [['a', 3], ['b', 2]]})
-    """
-    repeated = [[value, len(list(same))] for value, same in groupby(column)]
-    return {"runs": repeated} if 2 * len(repeated) < len(column) else column
-
-
-def themed(part: Any, names: dict[str, str]) -> Any:
-    """A specification with its colours replaced by the page's, which differ in the dark."""
-    if isinstance(part, dict):
-        # A domain, an order and a title hold names of arms and classes, and an arm may be called black.
-        return {key: value if key in ("domain", "sort", "title") else themed(value, names) for key, value in part.items()}
-    if isinstance(part, list | tuple):
-        return [themed(value, names) for value in part]
-    return names.get(part, part) if isinstance(part, str) else part
-
-
-def variable(colour: str) -> str:
-    """
-    >>> variable("#0072B2")
-    'var(--c-0072B2)'
-    """
-    return f"var(--c-{colour[1:]})"
-
-
-def palette(result: StudyResult) -> dict[str, str]:
-    """Every colour of the study's charts, and what it is on dark ground."""
-    colours = dict(zip(COLOURS, DARK_COLOURS, strict=True))
-    for section in result.sections:
-        light, dark = study_plots.looks(section.section), study_plots.looks(section.section, DARK_RAMP, DARK_COLOURS)
-        colours |= {light[arm][0]: dark[arm][0] for arm in light}
-    return colours
-
-
 # ---- words
 
 
@@ -398,7 +311,7 @@ def trained(outcomes: Iterable[Outcome]) -> float:
 
 def duration(seconds: float | None) -> str:
     """
-    >>> duration(12.34), duration(754), duration(11520), duration(None)
+    >>> duration(12.34), duration(754.0), duration(11520.0), duration(None)
     ('12.3 s', '12 min 34 s', '3 h 12 min', '–')
     """
     if seconds is None:

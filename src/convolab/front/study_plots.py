@@ -13,7 +13,8 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from convolab.front.plots import BLUE, COLOURS, LOOK, ORANGE, TRAINING_FIGURES, confusion, heading, wants_log
+from convolab.front.plots import BLUE, LOOK, ORANGE, TRAINING_FIGURES, confusion, heading, wants_log
+from convolab.front.scales import FEW, Extent, extent, in_unit, looks, numeric_key
 from convolab.front.study_tables import interval_of, values_of
 from convolab.studies.metrics import Metric
 from convolab.studies.outcomes import Arm
@@ -21,10 +22,6 @@ from convolab.studies.results import BestOnTest, SectionResult, mean_curve
 from convolab.studies.study import Section
 
 WIDTH, HEIGHT = 480, 280  # of a figure in a file, without its titles; on a page it is as wide as its column
-DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2], [12, 4], [1, 3])
-FEW = len(COLOURS)  # arms that can be told apart one by one
-# Viridis, which rises in lightness for every kind of sight, without the end that white paper swallows.
-RAMP = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#a5d02b")
 # The mark of a run that diverged: an outline, so that it takes its colour as a stroke.
 CROSS = {"type": "point", "shape": "M-1,-1L1,1M-1,1L1,-1", "size": 50, "strokeWidth": 2, "filled": False}
 
@@ -59,33 +56,6 @@ class Figure:
         return self.spec | frame | {"title": words, "datasets": datasets}
 
 
-@dataclass(frozen=True)
-class Extent:
-    """The ends of an axis of values."""
-
-    low: float
-    high: float
-    log: bool
-    cut: bool  # whether an interval reaches beyond
-
-    def axis(self, title: str, unit: str) -> dict[str, Any]:
-        """The channel's title and scale."""
-        scale = {"type": "log" if self.log else "linear", "domain": [self.low, self.high], "nice": False}
-        axis = {"format": "~g", "values": decades(self.low, self.high)} if self.log else {}
-        return {"title": f"{title} ({unit}{', log scale' if self.log else ''})", "scale": scale, "axis": axis}
-
-
-def decades(low: float, high: float) -> list[float]:
-    """Ticks of a log axis: powers of ten, with twos and fives between them where there are few.
-
-    >>> decades(0.02, 3), decades(1e-4, 2)
-    ([0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0], [0.0001, 0.001, 0.01, 0.1, 1.0])
-    """
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high < 1000 * low else (1,)
-    return [tick for power in powers for step in steps if low <= (tick := float(f"{step}e{power}")) <= high]
-
-
 def figures(result: SectionResult) -> list[Figure]:
     """Every chart of a section that has something to show: a curve a quantity, then what the arms end at."""
     drawn = [curves(result, quantity) for quantity in result.section.curves]
@@ -105,38 +75,6 @@ def both(what: str) -> list[Metric]:
 def asked(result: SectionResult) -> list[Metric]:
     """The metrics that the section's contrasts ask about; where there are none, the best validation accuracy."""
     return list(dict.fromkeys(contrast.measure for contrast in result.section.contrasts)) or [Metric("best", "validation_accuracy")]
-
-
-def numeric_key(section: Section) -> str | None:
-    """The one key of which the section's grid tries several numbers, if it is such a grid."""
-    if len(section.grid) != 1:
-        return None
-    ((key, values),) = section.grid.items()
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return key if numbers and len(values) > 2 else None
-
-
-def looks(section: Section, ramp_of: Sequence[str] = RAMP, few: Sequence[str] = COLOURS) -> dict[str, tuple[str, list[int]]]:
-    """Each arm's colour and dashes: one of its own where they are few, a step of the ramp where they are numbers or many."""
-    arms, key = section.named_arms, numeric_key(section)
-    dashes = DASHES if len(arms) <= FEW else [DASHES[0]] * len(arms)
-    if not key and len(arms) <= FEW:
-        return {arm: (few[i], dashes[i]) for i, arm in enumerate(arms)}
-    order = sorted(arms, key=lambda arm: arms[arm][key]) if key else list(arms)
-    steps = {arm: (ramp(i / max(1, len(arms) - 1), ramp_of), dashes[i]) for i, arm in enumerate(order)}
-    return {arm: steps[arm] for arm in arms}
-
-
-def ramp(share: float, colours: Sequence[str] = RAMP) -> str:
-    """The colour at a share of the way along the ramp.
-
-    >>> ramp(0), ramp(1), ramp(1 / 16)
-    ('#440154', '#a5d02b', '#461466')
-    """
-    place = share * (len(colours) - 1)
-    low = min(int(place), len(colours) - 2)
-    ends = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours[low : low + 2]]
-    return "#" + "".join(f"{round(a + (b - a) * (place - low)):02x}" for a, b in zip(*ends, strict=True))
 
 
 def curves(result: SectionResult, quantity: str) -> Figure | None:
@@ -166,13 +104,16 @@ def curves(result: SectionResult, quantity: str) -> Figure | None:
     ]
     bands = few and seeds > 1
     tables = {"means": means if bands else means.drop("low", "high", "count"), "runs": kept, "crosses": crosses}
-    layers = curve_layers(result.section, runs["epoch"].max(), span.axis(name, metric.unit), bands)
-    spec = {"params": [{"name": "focus", "value": ""}], "layer": with_rows(layers, tables)}
+    shared, layers = curve_layers(result.section, runs["epoch"].max(), span.axis(name, metric.unit), bands)
+    spec = {"params": [{"name": "focus", "value": ""}], "encoding": shared, "layer": with_rows(layers, tables)}
     return Figure(quantity, name.capitalize(), "; ".join(filter(None, said)), spec, tables, by_arm=True)
 
 
-def curve_layers(section: Section, epochs: int, y: dict[str, Any], bands: bool) -> list[dict[str, Any]]:
-    """The layers of a chart of curves. A page sets the parameter `focus` to an arm, and the others fade."""
+def curve_layers(section: Section, epochs: int, y: dict[str, Any], bands: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the layers of a chart of curves share, and the layers.
+
+    A page sets the parameter `focus` to an arm, and the others fade.
+    """
     styles = looks(section)
     columns = max(1, 90 // (6 + max(map(len, styles))))
     legend = {"orient": "top", "columns": columns, "symbolType": "stroke", "symbolSize": 400, "symbolStrokeWidth": 2, "symbolOpacity": 1}
@@ -187,12 +128,12 @@ def curve_layers(section: Section, epochs: int, y: dict[str, Any], bands: bool) 
 
     def layer(data: str, mark: dict[str, Any], value: str, opacity: float | int, **channels: Any) -> dict[str, Any]:
         faded = {"condition": {"test": "focus == '' || focus == datum.arm", "value": opacity}, "value": opacity / 8}
-        encoding = {"x": x, "y": {"field": value, "type": "quantitative"} | y, "color": colour, "opacity": faded} | channels
+        encoding = {"y": {"field": value, "type": "quantitative"} | y, "opacity": faded} | channels
         return {"data": {"name": data}, "mark": {"clip": True} | mark, "encoding": encoding}
 
     said = told("arm", "epoch", "mean") + (told("low", "high", "count") if bands else [])
     target = {"type": "circle", "size": 40} if lone else {"type": "circle", "size": 90, "aria": False}
-    return [
+    return {"x": x, "color": colour}, [
         *([layer("means", {"type": "area"}, "low", 0.16, y2={"field": "high"})] if bands else []),
         layer("runs", {"type": "line", "strokeWidth": 1}, "value", 0.4, detail={"field": "seed"}, tooltip=told("arm", "seed")),
         layer("means", {"type": "line", "strokeWidth": 2}, "mean", 1, strokeDash=dash),
@@ -368,33 +309,6 @@ def cross_table(arms: Sequence[Arm], metric: Metric, span: Extent) -> pl.DataFra
 
 def frame(rows: list[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema, orient="row")
-
-
-def extent(values: pl.Series, intervals: pl.DataFrame, metric: Metric) -> Extent:
-    """The ends of an axis that holds all values, and of the intervals `low` to `high` a part.
-
-    The interval of two or three seeds can be many times as wide as all there is to see: it may add a quarter of the values'
-    range on each side. Losses have a log scale where they range widely; accuracies stay within 0 and 100 %.
-    """
-    log = "loss" in metric.quantity and metric.level is None and wants_log(values)
-    to, back = (lambda v: math.log(max(v, 1e-12)), math.exp) if log else (lambda v: v, lambda v: v)
-    low, high = to(values.min()), to(values.max())
-    room = high - low or 0.1 * abs(high) or 1.0
-    lowest, highest = (to(intervals["low"].min()), to(intervals["high"].max())) if len(intervals) else (low, high)
-    bottom = min(low - 0.05 * room, max(lowest, low - 0.25 * room))
-    top = max(high + 0.05 * room, min(highest, high + 0.25 * room))
-    if metric.unit == "%" and metric.quantity != "gap":
-        bottom, top = max(bottom, -1.0), min(top, 101.0)  # a line along 100 % is seen whole
-    return Extent(rounded(back(bottom)), rounded(back(top)), log, lowest < bottom or highest > top)
-
-
-def in_unit(metric: Metric, value: float) -> float:
-    """A metric's value as a chart shows it: fractions in %, in five digits."""
-    return rounded(100 * value if metric.unit == "%" else value)
-
-
-def rounded(value: float) -> float:
-    return float(f"{value:.5g}")
 
 
 def count_of(means: pl.DataFrame) -> str:

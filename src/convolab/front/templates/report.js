@@ -3,8 +3,12 @@ const page = JSON.parse(document.getElementById("figures").textContent);
 const root = document.documentElement;
 const views = new Map(); // of a chart's element
 
-// A column is a list, or the runs of a value that repeats.
-const unpacked = column => Array.isArray(column) ? column : column.runs.flatMap(([value, times]) => Array(times).fill(value));
+// A column is a list, or what repeats in it, or what counts up in it.
+function unpacked(column) {
+  if (Array.isArray(column)) return column;
+  if (column.same) return column.same.flatMap(([value, times]) => Array(times).fill(value));
+  return column.up.flatMap(([first, count]) => Array.from({length: count}, (_, step) => first + step));
+}
 
 function rows(table) {
   const columns = Object.entries(table).map(([name, column]) => [name, unpacked(column)]);
