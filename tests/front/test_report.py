@@ -14,8 +14,9 @@ import pytest
 from made_up_study import CLASSES, EVIL, made_up, thousand
 from PIL import Image
 
+from convolab.front.export import anchor, export, folders
 from convolab.front.page import themed, variable
-from convolab.front.report import export, folders, opening, render, write_report
+from convolab.front.report import opening, render, write_report
 from convolab.front.study_tables import values_of
 from convolab.ground.errors import LabError
 from convolab.ground.statistics import mean_interval
@@ -270,3 +271,23 @@ def test_a_page_that_asks_the_network_for_something_is_told_no(tmp_path, page) -
     (tmp_path / "report.html").write_text(asking)
     seen = browse(tmp_path / "report.html", tmp_path / "profile", "--virtual-time-budget=30000", "--dump-dom")
     assert "Content Security Policy" in seen.stderr
+
+
+def test_the_exported_page_shows_every_figure_beside_it_and_says_every_comment(exported) -> None:
+    page = (exported / "README.md").read_text()
+    linked = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
+    assert sorted(linked) == sorted(path.relative_to(exported).as_posix() for path in exported.rglob("*.svg"))
+    result = made_up()
+    for section in result.sections:
+        assert section.comment in page
+        assert all(answer.comment in page for answer in section.answers)
+    assert result.best.comment in page
+    assert all(note in page for note in result.notes)
+
+
+def test_every_link_of_the_exported_page_s_overview_has_its_heading(exported) -> None:
+    page = (exported / "README.md").read_text()
+    headings = {anchor(line.removeprefix("## ")) for line in page.splitlines() if line.startswith("## ")}
+    links = re.findall(r"\]\(#([^)]+)\)", page)
+    assert len(links) == len(made_up().sections) + 1
+    assert set(links) <= headings

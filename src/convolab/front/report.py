@@ -16,9 +16,9 @@ from markupsafe import Markup
 
 from convolab.front import study_plots, study_tables
 from convolab.front.page import PAGE_LOOK, figure_of, palette, variable
-from convolab.front.plots import save_chart
 from convolab.front.scales import looks
-from convolab.ground.files import whole_file, write_text
+from convolab.front.terminal import duration
+from convolab.ground.files import write_text
 from convolab.studies.comments import DIGITS, apart, digits_for, half, number, p_value, scale_of
 from convolab.studies.metrics import Metric
 from convolab.studies.outcomes import Answer, Arm, Outcome, plural
@@ -62,43 +62,6 @@ def write_report(result: StudyResult, path: Path) -> Path:
     """
     write_text(path, render(result))
     return path
-
-
-def export(result: StudyResult, folder: Path) -> list[Path]:
-    """Write every figure as SVG and PNG and every table as CSV, a folder a section; gives the paths.
-
-    The tables hold the numbers as they were measured: fractions, nats, epochs and seconds. Raises LabError if the place cannot
-    be written.
-    """
-    places = folders([section.name for section in result.sections])
-    drawn = [(places[section.name], figure) for section in result.sections for figure in study_plots.figures(section)]
-    drawn += [("", figure) for figure in (study_plots.best_figures(result.best) if result.best else [])]
-    paths = []
-    for place, figure in drawn:
-        paths += save_chart(figure.whole(), folder / place / figure.name, ("svg", "png"))
-    for section, name, table in study_tables.every_table(result):
-        paths.append(folder / (places[section] if section else "") / f"{name}.csv")
-        with whole_file(paths[-1]) as part:
-            table.write_csv(part)
-    return paths
-
-
-def folders(names: Iterable[str]) -> dict[str, str]:
-    """A folder's name for each section that every file system takes, no two alike.
-
-    >>> folders(["lr sgd", "lr/sgd?", "..", "LR sgd"])
-    {'lr sgd': 'lr-sgd', 'lr/sgd?': 'lr-sgd-2', '..': 'section', 'LR sgd': 'LR-sgd-3'}
-    """
-    taken: Counter[str] = Counter()
-    found = {}
-    for name in names:
-        plain = re.sub(r"[^A-Za-z0-9_+=.-]+", "-", name).strip("-.") or "section"
-        while taken[plain.casefold()]:
-            taken[plain.casefold()] += 1
-            plain = f"{plain}-{taken[plain.casefold()]}"
-        taken[plain.casefold()] += 1
-        found[name] = plain
-    return found
 
 
 def render(result: StudyResult) -> str:
@@ -307,19 +270,6 @@ def opening(text: str, most: int = 420) -> str:
 def trained(outcomes: Iterable[Outcome]) -> float:
     """Seconds of training, of every epoch done."""
     return math.fsum(epoch.seconds for outcome in outcomes for epoch in outcome.history)
-
-
-def duration(seconds: float | None) -> str:
-    """
-    >>> duration(12.34), duration(754.0), duration(11520.0), duration(None)
-    ('12.3 s', '12 min 34 s', '3 h 12 min', '–')
-    """
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def signed(text: str) -> str:

@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from convolab.front.terminal import percent
+from convolab.front.terminal import duration, percent
 
 if TYPE_CHECKING:
     from convolab.studies.engines import Job, News
@@ -102,15 +102,3 @@ class StudyTable:
             accuracy = percent(news.epoch.validation_accuracy) if news.epoch else ""
             table.add_row(self.name(self.trials[key]), ProgressBar(1.0, news.share, width=20), f"{news.rate:,.0f}", accuracy)
         return table
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it.
-
-    >>> duration(50), duration(200), duration(9000)
-    ('50 s', '3 min', '2 h 30 min')
-    """
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

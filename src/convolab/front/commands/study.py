@@ -160,13 +160,14 @@ def run_study(planned: Any, folder: Path, data_dir: Path | None, engine: Any, re
 
 def report(result: Any, page: Path, export: Path | None, as_json: bool) -> None:
     """Write the report, and say in words what it says."""
-    from convolab.front import report as pages
+    from convolab.front.export import export as write_export
+    from convolab.front.report import write_report
     from convolab.ground.files import write_json
     from convolab.studies.facts import facts
 
-    pages.write_report(result, page)
+    write_report(result, page)
     if export:
-        pages.export(result, export)
+        write_export(result, export)
     found = facts(result) | {"report": str(page)}
     write_json(page.with_suffix(".json"), found)
     if as_json:
