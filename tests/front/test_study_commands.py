@@ -67,7 +67,7 @@ def test_a_study_s_json_holds_every_arm_and_contrast(lab, study: Path) -> None:
 def test_figures_and_tables_are_exported(lab, study: Path) -> None:
     assert lab("study", study, "--export", "figures").code == 0
     endings = {path.suffix for path in Path("figures").rglob("*") if path.is_file()}
-    assert endings == {".svg", ".png", ".csv"}
+    assert endings == {".svg", ".png", ".csv", ".md"}
 
 
 def test_one_section_of_the_coursework_with_one_seed_decides_nothing(lab) -> None:

@@ -159,7 +159,7 @@ def run_study(planned: Any, folder: Path, data_dir: Path | None, engine: Any, re
 
 
 def report(result: Any, page: Path, export: Path | None, as_json: bool) -> None:
-    """Write the report, and say in words what it says."""
+    """Write the report, and say in words what each section came to; intervals and single contrasts are in the report."""
     from convolab.front.export import export as write_export
     from convolab.front.report import write_report
     from convolab.ground.files import write_json
@@ -175,9 +175,7 @@ def report(result: Any, page: Path, export: Path | None, as_json: bool) -> None:
         return
     for section in result.sections:
         print(f"\n{section.name}: {section.section.title}" if section.section.title else f"\n{section.name}")
-        for paragraph in (*(answer.comment for answer in section.answers), section.comment):
-            if paragraph:
-                print(f"  {paragraph}")
+        print(f"  {section.comment}")
     if result.best:
         print(f"\nbest-on-test: {result.best.comment}")
     for note in result.notes:
