@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ from threading import Event, Thread
 import pytest
 
 from convolab.ground.errors import LabError
-from convolab.ground.files import read_json, whole_file, write_json, write_text
+from convolab.ground.files import read_json, whole_file, write_json, write_same, write_text
 
 
 def run_elsewhere(script: str, *arguments: object) -> str:
@@ -164,3 +165,24 @@ def test_json_that_cannot_be_read_is_refused_by_its_path(tmp_path: Path, content
         path.write_bytes(content)
     with pytest.raises(LabError, match=r"a\.json"):
         read_json(path)
+
+
+def test_a_second_name_for_a_file_keeps_its_content_when_the_first_is_written_anew(tmp_path: Path) -> None:
+    write_text(tmp_path / "last", "first")
+    write_same(tmp_path / "best", tmp_path / "last")
+    write_same(tmp_path / "best", tmp_path / "last")  # again, as after a kill
+    assert (tmp_path / "best").samefile(tmp_path / "last")
+    write_text(tmp_path / "last", "second")
+    assert (tmp_path / "best").read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last"]
+
+
+def test_where_the_disk_has_no_links_a_second_name_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_text(tmp_path / "last", "first")
+    write_same(tmp_path / "best", tmp_path / "last")
+    assert (tmp_path / "best").read_text() == "first"
+    assert not (tmp_path / "best").samefile(tmp_path / "last")

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,18 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where nothing can be written there is nothing to remove, and the refusal above is what to say
             part.unlink()
+
+
+def write_same(path: Path | str, original: Path | str) -> None:
+    """Let `path` hold what `original` holds, whole, without writing it again where the disk has hard links.
+
+    Only for files that are replaced and never changed in place, as all are that this module writes.
+    """
+    with whole_file(path) as part:
+        try:
+            os.link(original, part)
+        except OSError:
+            shutil.copyfile(original, part)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from convolab.ground.errors import LabError, need
-from convolab.ground.files import read_json, write_json, write_text, writing_to
+from convolab.ground.files import read_json, write_json, write_same, write_text, writing_to
 from convolab.ground.statistics import wilson_interval
 from convolab.images.photo import fit as fit_photo
 from convolab.images.photo import read_photo
@@ -218,9 +218,9 @@ class Run:
     def write_epoch(self, fit: Fit) -> None:
         """Write an epoch down. The state comes last: a kill before it repeats the epoch, and so writes the same again."""
         about = {"model": self.recipe.values()["model"], "recipe_key": self.recipe.key, "epoch": fit.progress.epoch}
-        if fit.best.epoch == fit.progress.epoch:
-            write_weights(self.folder / "best.safetensors", fit.judged, about)
         write_weights(self.folder / "last.safetensors", fit.judged, about)
+        if fit.best.epoch == fit.progress.epoch:
+            write_same(self.folder / "best.safetensors", self.folder / "last.safetensors")
         self.write_metrics(fit)
         write_state(self.folder, *fit.state())
 
