@@ -116,7 +116,9 @@ def test_when_the_engine_is_killed_its_workers_die_and_the_same_jobs_go_on_bit_f
         assert all(alive(pid) for pid in pids)
         engine.kill()
         assert within(5, lambda: not any(alive(pid) for pid in pids))
-    assert {Run(job.folder).status for job in todo if (job.folder / "summary.json").exists()} == {"killed"}
+    statuses = [Run(job.folder).status for job in todo if (job.folder / "summary.json").exists()]
+    assert "killed" in statuses
+    assert "running" not in statuses
     assert kinds(told(LocalEngine(2), todo, pictures))["finished"] == 3
     assert {job.recipe.key: remains(job.folder) for job in todo} == undisturbed
 
@@ -141,7 +143,7 @@ def test_a_worker_that_is_stopped_before_it_can_hear_it_is_stopped_and_has_not_f
     monkeypatch.setattr(engines, "work", small_jobs.never_listen)
     started = time.monotonic()
     news = told(LocalEngine(2), todo, pictures, stop=lambda: True)
-    assert [(word.key, word.kind) for word in news] == [(job.recipe.key, "stopped") for job in todo[:2]]
+    assert {(word.key, word.kind) for word in news} == {(job.recipe.key, "stopped") for job in todo[:2]}
     assert time.monotonic() - started < 300  # they slept for 600
 
 

@@ -26,9 +26,18 @@ from convolab.training.run import Run
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'convolab[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402 (after the skip)
 
-FRAGILE = '''
-import os, signal
+NETS = '''
+import os, signal, time
 from torch import nn
+
+def Slow(shape, classes, rest: float = 0.1):
+    """A network that takes its time, whatever the machine."""
+    class Layers(nn.Sequential):
+        def forward(self, x):
+            if self.training:
+                time.sleep(rest)
+            return super().forward(x)
+    return Layers(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
 
 def Fragile(shape, classes, kill: bool = True):
     """A network whose process dies in its first epoch, always or never."""
@@ -89,25 +98,30 @@ def test_a_cluster_that_loses_a_node_ends_complete_and_bit_for_bit_like_the_loca
     cluster.add_node(num_cpus=1, include_dashboard=False)
 
 
-def test_a_stopped_engine_brings_home_what_it_trained_and_goes_on_later_bit_for_bit(connected: RayEngine, pictures: Path, tmp_path: Path):
-    todo, heard = jobs(tmp_path / "runs", 1, {"training.epochs": 60}), []
-    news = told(connected, todo, pictures, stop=lambda: any(word.kind == "epoch" for word in heard), hear=heard.append)
+def test_a_stopped_engine_brings_home_what_it_trained_and_goes_on_later_bit_for_bit(
+    connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray_engine, "GRACE", 60.0)  # a busy machine is no reason to lose the run
+    base, heard = TINIEST | {"model": {"name": "nets.py:Slow"}, "training": {"epochs": 20, "batch_size": 16}}, []
+    (far,), (here,) = jobs(tmp_path / "far", 1, base=base), jobs(tmp_path / "here", 1, base=base)
+    news = told(connected, [far], pictures, stop=lambda: any(word.kind == "epoch" for word in heard), hear=heard.append)
     assert [word.kind for word in news if word.kind in ENDS] == ["stopped"]
-    run = Run(todo[0].folder)
+    run = Run(far.folder)
     assert run.status == "stopped"
     done = len(run.history)
-    assert 1 <= done < 60
-    news = told(connected, todo, pictures)
-    assert [word.epoch.epoch for word in news if word.kind == "epoch"] == list(range(done + 1, 61))
-    here = jobs(tmp_path / "here", 1, {"training.epochs": 60})
-    told(LocalEngine(1), here, pictures)
-    assert remains(todo[0].folder) == remains(here[0].folder)
+    assert 1 <= done < 20
+    news = told(connected, [far], pictures)
+    assert [word.epoch.epoch for word in news if word.kind == "epoch"] == list(range(done + 1, 21))
+    told(LocalEngine(1), [here], pictures)
+    assert remains(far.folder) == remains(here.folder)
 
 
 def test_a_network_of_ones_own_comes_along_and_one_that_kills_its_process_fails_alone(
     connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "nets.py").write_text(FRAGILE)
+    (tmp_path / "nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)  # where the nodes are not: they could not find the file themselves
     base = TINIEST | {"model": {"name": "nets.py:Fragile", "kill": False}}
     todo = [*jobs(tmp_path / "runs", 2, base=base), *jobs(tmp_path / "runs", 1, {"model.kill": True}, base=base)]
@@ -170,7 +184,7 @@ def test_a_killed_driver_takes_its_own_ray_with_it_and_the_same_jobs_go_on_bit_f
         ray_of_its_own = descendants(driver.pid)
         assert len(ray_of_its_own) >= 3 or not PROC  # its daemons and workers
         driver.kill()
-        assert within(60, lambda: not any(alive(pid) for pid in ray_of_its_own))  # some end at once, Ray's workers when they notice
+        assert within(180, lambda: not any(alive(pid) for pid in ray_of_its_own))  # some end at once, Ray's workers when they notice
     done = {path.parent.name for path in runs.glob("*/summary.json")}
     assert 1 <= len(done) < 6
     assert all(Run(runs / key).status == "finished" for key in done)

@@ -323,7 +323,7 @@ def connected(address: str | None, workers: int, set_bytes: int) -> Iterator[Mod
     with silent():
         try:
             begin()
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises whatever is at hand, down to Exception itself
             raise LabError(f"cannot use Ray at {address or 'this machine'}: {' '.join(str(error).split())}") from error
         try:
             yield ray
