@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from convolab.front.account_command import account
 from convolab.front.terminal import Interrupts, TrainingBar, download_bar, table
 from convolab.ground.errors import LabError, need
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Picture sets: list, look at, download.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.command()(account)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 DataDir = Annotated[
