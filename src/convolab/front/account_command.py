@@ -111,10 +111,10 @@ def of_layers(expressions: Sequence[str], shape: tuple[int, ...] | None, batch: 
     from convolab.nets.account import account
     from convolab.nets.layer_expression import parse_layer
 
+    parsed = [parse_layer(expression) for expression in expressions]
     need(shape, "a layer does not say what it takes: give --input, such as 100 or 3x32x32")
     found = []
-    for expression in expressions:
-        layer = parse_layer(expression)
+    for expression, layer in zip(expressions, parsed, strict=True):
         # A signal of one channel may be given without it, as the vector that a linear layer takes too.
         one_channel = isinstance(layer, _ConvNd) and layer.in_channels == 1 and len(shape) == len(layer.kernel_size)
         try:

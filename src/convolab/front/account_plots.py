@@ -10,8 +10,8 @@ from convolab.front.plots import BLUE, GREY, ORANGE, styled
 from convolab.nets.account import Account, Layer
 
 MOST_BARS = 60  # that a page can show
-COUNTS = ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands"), (1, "number"))
-BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "bytes"))
+COUNTS = ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands"), (1.0, "number"))
+BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 
 def cost_of_layers(account: Account) -> alt.TopLevelMixin:
@@ -45,7 +45,9 @@ def cost_of_layers(account: Account) -> alt.TopLevelMixin:
     if any(row["field"] is not None for row in rows):
         panels.append(field_panel(rows, order, max(account.input[1:] or account.input)).properties(width=190, height=height))
     said = f"{account.macs:,} MACs, {account.parameters:,} parameters, {account.backward_bytes / 1e6:,.1f} MB kept for backward, for {account.batch} x {'x'.join(map(str, account.input))}"
-    return styled(alt.hconcat(*panels, spacing=14), f"What the layers of {account.network} cost and see", [said, level])
+    chart = styled(alt.hconcat(*panels, spacing=14), f"What the layers of {account.network} cost and see", said)
+    chart.title.subtitle = [said, level]  # two lines
+    return chart
 
 
 def field_panel(rows: Sequence[dict[str, Any]], order: Sequence[str], extent: int) -> alt.LayerChart:

@@ -89,15 +89,17 @@ class Probe(Tracer):
 
     def __init__(self, network: nn.Module, wanted: set[int]) -> None:
         super().__init__(network, None, real=True)
-        self.wanted, self.closed, self.outputs = wanted, [], {}
+        self.wanted, self.outputs = wanted, {}
 
     def function(self, func: Callable, args: Any, kwargs: dict[str, Any]) -> Any:
         return super().function(SMOOTH.get(func, func), args, kwargs)
 
     def close(self, call: Call, output: Any) -> None:
         super().close(call, output)
-        # A view of its own, because what comes next may write over the output.
+        self.current = call  # or copying would be a call of its own
+        # A copy, because what comes next may write over the output.
         call.result = [call.result[0].clone()] if call.result and call.result[0].is_floating_point() else []
+        self.current = None
 
     def finish(self) -> Trace:
         self.outputs = {n: self.calls[n].result[0] for n in self.wanted if n < len(self.calls) and self.calls[n].result}

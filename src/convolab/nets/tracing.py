@@ -68,13 +68,17 @@ def trace(network: nn.Module, shape: Sequence[int], *, batch: int = 1, observer:
     `observer` hears of every module and function called; see `conventions`. Raises LabError if the picture does not fit.
     """
     need(not any(map(is_lazy, network.parameters())), "the network's layers are not made yet (lazy ones): run it on a batch first")
-    tracer = Tracer(network, observer, real)
     device = next((p.device for p in network.parameters()), torch.device("cpu")) if real else torch.device("meta")
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-    # Values, where they are needed, are a ramp: no random generator is touched.
-    size = [batch, *shape]
-    ramp = torch.linspace(0.1, 1, torch.Size(size).numel(), dtype=dtype).reshape(size).to(device) if real else None
-    return tracer.run(torch.empty(size, dtype=dtype, device=device) if ramp is None else ramp)
+    size = torch.Size([batch, *shape])
+    with torch.inference_mode(False), torch.enable_grad():
+        # Values, where they are needed, are a ramp: no random generator is touched.
+        picture = (
+            torch.linspace(0.1, 1, size.numel(), dtype=dtype).reshape(size).to(device)
+            if real
+            else torch.empty(size, dtype=dtype, device=device)
+        )
+        return Tracer(network, observer, real).run(picture)
 
 
 class NeedsValues(LabError):
@@ -130,7 +134,9 @@ class Frame:
 
     def __init__(self, name: str, module: nn.Module, start: int, macs: int) -> None:
         self.name, self.module, self.start, self.macs = name, module, start, macs
-        self.leaf, self.called_others = not module._modules, False
+        # A network that is written in functions only is still taken apart.
+        self.leaf = not module._modules and (bool(name) or type(module).__module__.startswith("torch.nn"))
+        self.called_others = False
 
 
 class Tracer(TorchDispatchMode):
@@ -174,12 +180,12 @@ class Tracer(TorchDispatchMode):
         picture.sight = at_the_input(picture.shape)
         self.known_storages.add(picture.untyped_storage()._cdata)
         self.held.append(picture)
-        with torch.inference_mode(False), torch.enable_grad(), borrowed(self.network, self.real) as twins, self.watching(twins):
+        with borrowed(self.network, self.real) as twins, self.watching(twins):
             try:
                 self.network(picture)
             except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
                 raise self.explained(error) from error
-        return self.finish()
+            return self.finish()
 
     def finish(self) -> Trace:
         uncalled = []
@@ -322,9 +328,9 @@ class Tracer(TorchDispatchMode):
             return LabError(f"the network cannot take the input: {said}")
         frame = self.frames[-1]
         got = self.current.inputs[0] if self.current and self.current.inputs else None
-        wanted = wanted_by(frame.module)
+        wanted = wanted_by(frame.module, got) if got else None
         layer = f"{frame.name or 'the network'} ({type(frame.module).__name__})"
-        if got and wanted:
+        if wanted:
             return LabError(f"{layer} got {list(got)} and wants {wanted}: give an --input that fits")
         return LabError(f"{layer} cannot take its input{f' {list(got)}' if got else ''}: {said}")
 
@@ -421,22 +427,24 @@ def weightless(value: Any) -> Any:
     return value
 
 
-def wanted_by(module: nn.Module) -> str | None:
-    """The shape that a layer wants, for the layers that say so."""
+def wanted_by(module: nn.Module, got: tuple[int, ...]) -> str | None:
+    """The shape that a layer wants where it is not the one it got; None where the layer does not say, or got it."""
+    channels = got[1] if len(got) > 1 else None
     if isinstance(module, nn.Linear):
-        return f"[..., {module.in_features}]"
+        return None if got[-1] == module.in_features else f"[..., {module.in_features}]"
     if isinstance(module, nn.modules.conv._ConvNd):
-        axes = ", ".join(f">= {d * (k - 1) + 1 - 2 * p if isinstance(p, int) else 1}" for k, d, p in conv_extents(module))
-        return f"[N, {module.in_channels}, {axes}]"
+        least = [d * (k - 1) + 1 for k, d in zip(module.kernel_size, module.dilation, strict=True)]
+        if isinstance(module, nn.modules.conv._ConvTransposeNd) or module.padding == "same":
+            least = [1] * len(least)
+        elif module.padding != "valid":
+            least = [max(n - 2 * p, 1) for n, p in zip(least, module.padding, strict=True)]
+        fits = channels == module.in_channels and len(got) == 2 + len(least) and all(n >= m for n, m in zip(got[2:], least, strict=True))
+        return None if fits else f"[N, {module.in_channels}, {', '.join(f'>= {n}' for n in least)}]"
     if isinstance(module, nn.modules.batchnorm._NormBase):
-        return f"[N, {module.num_features}, ...]"
-    if isinstance(module, nn.LayerNorm):
-        return f"[..., {', '.join(map(str, module.normalized_shape))}]"
+        return None if channels == module.num_features else f"[N, {module.num_features}, ...]"
     if isinstance(module, nn.GroupNorm):
-        return f"[N, {module.num_channels}, ...]"
+        return None if channels == module.num_channels else f"[N, {module.num_channels}, ...]"
+    if isinstance(module, nn.LayerNorm):
+        wanted = tuple(module.normalized_shape)
+        return None if got[-len(wanted) :] == wanted else f"[..., {', '.join(map(str, wanted))}]"
     return None
-
-
-def conv_extents(module: nn.Module) -> list[tuple[int, int, int | str]]:
-    padding = module.padding if isinstance(module.padding, tuple) else [module.padding] * len(module.kernel_size)
-    return list(zip(module.kernel_size, module.dilation, padding, strict=True))
