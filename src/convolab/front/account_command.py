@@ -1,5 +1,6 @@
 """`convolab account`: what a network, or some layers side by side, cost and see."""
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ def account(
     need(bool(network) != bool(layers), "name one network, or give one --layer or more")
     need(out is None or out.suffix.lower() in PICTURES, f"--out {out}: end it in .png, .svg or .html")
     if convention is not None:
-        from convolab.nets.conventions import CONVENTIONS
+        from convolab.nets.conventions_by_class import CONVENTIONS
 
         need(convention in CONVENTIONS, f"unknown convention '{convention}': {nearest(convention, CONVENTIONS)}")
     shape = parse_shape(input_shape) if input_shape is not None else None
@@ -55,9 +56,7 @@ def account(
     if out:
         draw(found, out)
     if as_json:
-        from convolab.front.cli import print_json
-
-        print_json(found[0].values() if network else [account.values() for account in found])
+        print(json.dumps(found[0].values() if network else [account.values() for account in found], indent=2))
     elif network or len(found) == 1:
         show(found[0])
     else:
@@ -90,8 +89,9 @@ def of_network(name: str, shape: tuple[int, ...] | None, batch: int, classes: in
 
     from convolab.nets.account import account
     from convolab.nets.named import named
+    from convolab.nets.zoo import NETWORKS
 
-    if Path(name).is_dir():
+    if Path(name).is_dir() and name not in NETWORKS:
         from convolab.training.run import Run
 
         net = Run(name).net()

@@ -12,7 +12,8 @@ from torch import nn
 from convolab.ground.errors import need
 from convolab.ground.random import own_global_generators
 from convolab.nets.closed_forms import ClosedForm, closed_form
-from convolab.nets.conventions import Reckoning, observer
+from convolab.nets.conventions import Reckoning
+from convolab.nets.conventions_by_class import observer
 from convolab.nets.measured_field import measure
 from convolab.nets.receptive_field import Field, field_of
 from convolab.nets.tracing import Call, NeedsValues, Trace, trace

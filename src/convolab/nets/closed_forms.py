@@ -1,4 +1,4 @@
-"""What a linear or convolutional layer costs by the textbook's formula, from its attributes alone: the count's self-check."""
+"""What a layer's attributes alone say: its cost by the textbook's formula, which is the count's self-check, and what it takes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,3 +53,26 @@ def positions_of(module: _ConvNd, taken: Sequence[int], axis: int) -> int:
         return n
     p = 0 if module.padding == "valid" else module.padding[axis]
     return (n + 2 * p - d * (k - 1) - 1) // s + 1
+
+
+def wanted_by(module: nn.Module, got: tuple[int, ...]) -> str | None:
+    """The shape that a layer wants where it is not the one it got; None where the layer does not say, or got it."""
+    channels = got[1] if len(got) > 1 else None
+    if isinstance(module, nn.Linear):
+        return None if got[-1] == module.in_features else f"[..., {module.in_features}]"
+    if isinstance(module, _ConvNd):
+        least = [d * (k - 1) + 1 for k, d in zip(module.kernel_size, module.dilation, strict=True)]
+        if isinstance(module, _ConvTransposeNd) or module.padding == "same":
+            least = [1] * len(least)
+        elif module.padding != "valid":
+            least = [max(n - 2 * p, 1) for n, p in zip(least, module.padding, strict=True)]
+        fits = channels == module.in_channels and len(got) == 2 + len(least) and all(n >= m for n, m in zip(got[2:], least, strict=True))
+        return None if fits else f"[N, {module.in_channels}, {', '.join(f'>= {n}' for n in least)}]"
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return None if channels == module.num_features else f"[N, {module.num_features}, ...]"
+    if isinstance(module, nn.GroupNorm):
+        return None if channels == module.num_channels else f"[N, {module.num_channels}, ...]"
+    if isinstance(module, nn.LayerNorm):
+        wanted = tuple(module.normalized_shape)
+        return None if got[-len(wanted) :] == wanted else f"[..., {', '.join(map(str, wanted))}]"
+    return None

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convolab.ground.errors import LabError, need
-from convolab.nets.field_rules import rule_for
-from convolab.nets.multiplications import COUNTS, MOVES, UNCOUNTED
+from convolab.nets.closed_forms import wanted_by
+from convolab.nets.operations import OPERATIONS, Operation
 from convolab.nets.receptive_field import Sight, at_the_input, follow, sight_of
 
 
@@ -352,55 +352,6 @@ class Functions(TorchFunctionMode):
         return out
 
 
-class Operation:
-    """What is known of an operation, looked up once."""
-
-    __slots__ = ("composite", "count", "listed", "moves", "name", "plain", "rule", "shortcut", "views", "writes")
-
-    def __init__(self, func: Any) -> None:
-        self.name = func._schema.name.partition("::")[2]
-        plain = self.name.removesuffix("_") if self.name not in ("copy_", "zero_", "fill_") else self.name
-        self.plain = plain.strip("_")
-        self.count = COUNTS.get(self.name)
-        self.moves = plain in MOVES or self.name in MOVES
-        self.views = self.moves and func.is_view
-        self.writes = func._schema.is_mutable
-        self.shortcut = SHORTCUTS.get(self.name)
-        self.composite = not self.moves and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-        by_definition = plain in UNCOUNTED or torch.Tag.pointwise in func.tags
-        self.listed = None if self.count or self.moves else by_definition  # True: known not to multiply-accumulate
-        self.rule = rule_for(func, plain)
-
-
-OPERATIONS: dict[Any, Operation] = {}
-
-
-def convolved_shape(args: Any) -> Tensor | None:
-    """The output of a convolution by its shape alone: twelve times faster than PyTorch's own on the meta device."""
-    value, weight, _, stride, padding, dilation, transposed, _, groups = args
-    axes = weight.ndim - 2
-    if transposed or value.ndim != weight.ndim or value.shape[1] != weight.shape[1] * groups or not value.is_meta:
-        return None
-    sizes = []
-    for i in range(axes):
-        s, p, d = (v[i % len(v)] for v in (stride, padding, dilation))
-        sizes.append((value.shape[2 + i] + 2 * p - d * (weight.shape[2 + i] - 1) - 1) // s + 1)
-    if min(sizes) < 1:
-        return None  # PyTorch says what is wrong
-    return value.new_empty((value.shape[0], weight.shape[0], *sizes))
-
-
-def normalised_shape(args: Any) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The outputs of batch norm with running statistics."""
-    value, _, _, mean, _, training = args[:6]
-    if training or mean is None or not value.is_meta or value.shape[1] != mean.shape[0]:
-        return None
-    return torch.empty_like(value), value.new_empty(0), value.new_empty(0)
-
-
-SHORTCUTS = {"convolution": convolved_shape, "native_batch_norm": normalised_shape}
-
-
 def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in a nest of lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
@@ -425,26 +376,3 @@ def weightless(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(weightless, value))
     return value
-
-
-def wanted_by(module: nn.Module, got: tuple[int, ...]) -> str | None:
-    """The shape that a layer wants where it is not the one it got; None where the layer does not say, or got it."""
-    channels = got[1] if len(got) > 1 else None
-    if isinstance(module, nn.Linear):
-        return None if got[-1] == module.in_features else f"[..., {module.in_features}]"
-    if isinstance(module, nn.modules.conv._ConvNd):
-        least = [d * (k - 1) + 1 for k, d in zip(module.kernel_size, module.dilation, strict=True)]
-        if isinstance(module, nn.modules.conv._ConvTransposeNd) or module.padding == "same":
-            least = [1] * len(least)
-        elif module.padding != "valid":
-            least = [max(n - 2 * p, 1) for n, p in zip(least, module.padding, strict=True)]
-        fits = channels == module.in_channels and len(got) == 2 + len(least) and all(n >= m for n, m in zip(got[2:], least, strict=True))
-        return None if fits else f"[N, {module.in_channels}, {', '.join(f'>= {n}' for n in least)}]"
-    if isinstance(module, nn.modules.batchnorm._NormBase):
-        return None if channels == module.num_features else f"[N, {module.num_features}, ...]"
-    if isinstance(module, nn.GroupNorm):
-        return None if channels == module.num_channels else f"[N, {module.num_channels}, ...]"
-    if isinstance(module, nn.LayerNorm):
-        wanted = tuple(module.normalized_shape)
-        return None if got[-len(wanted) :] == wanted else f"[..., {', '.join(map(str, wanted))}]"
-    return None
