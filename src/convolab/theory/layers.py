@@ -96,7 +96,7 @@ def products(layer: nn.Linear | nn.Conv1d, n: int, padding: float = 1.0) -> int:
     >>> products(f, 100), products(g, 100), products(g, 100, padding=0)
     (100000, 3000, 2980)
     """
-    twin = type(layer)(*shape_of(layer), bias=False, dtype=torch.float64)
+    twin = nn.utils.skip_init(type(layer), *shape_of(layer), bias=False, dtype=torch.float64)  # drawn weights would be thrown away
     nn.init.ones_(twin.weight)
     ones = torch.ones(1, *input_shape(layer, n), dtype=torch.float64)
     if isinstance(layer, nn.Conv1d):
