@@ -205,6 +205,7 @@ PREAMBLE = """#set document(title: {title})
   stroke: (left: 2.5pt + rgb(if holds {{ "#009E73" }} else {{ "#D55E00" }})), text(size: 9.3pt, par(justify: false, body)),
 )
 """
+WIDTHS = {"equivariance": 92}  # of pictures that are wide, as a percentage of the page's width
 
 
 def typst(sheet: Sheet) -> str:
@@ -234,7 +235,7 @@ def typst_block(block: Block) -> str:
             body = f"table(columns: {len(headings)}, align: ({sides},), {head},\n  {cells})"
             return f"#figure(caption: [{inline_typst(caption)}], text(size: 8.5pt, {body}))"
         case Picture(name, caption):
-            return f'#figure(caption: [{inline_typst(caption)}], kind: image, image("{name}.png", width: 88%, alt: {quoted(caption)}))'
+            return f'#figure(caption: [{inline_typst(caption)}], kind: image, image("{name}.png", width: {WIDTHS.get(name, 68)}%, alt: {quoted(caption)}))'
         case Check(claim, found, holds):
             said = f"*Check, {verdict(block)}:* {inline_typst(claim)}. #linebreak() Found: {inline_typst(found)}."
             return f"#checked({str(holds).lower()})[{said}]"
