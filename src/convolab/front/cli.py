@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from convolab.front.commands import account, data, study, training
+from convolab.front.commands import account, data, study, theory, training
 from convolab.ground.errors import LabError
 
 app = typer.Typer(
@@ -15,7 +15,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (training.train, training.resume, training.runs, training.test, training.predict, study.study, study.sweep, study.compare, account.account):
+for command in (
+    training.train,
+    training.resume,
+    training.runs,
+    training.test,
+    training.predict,
+    study.study,
+    study.sweep,
+    study.compare,
+    account.account,
+    theory.theory,
+):
     app.command()(command)
 app.add_typer(data.app, name="data")
 

@@ -1,0 +1,1 @@
+"""The course's pencil-and-paper questions, answered and checked by running them."""

@@ -1,0 +1,137 @@
+"""Shift in, shift out: how far a layer is from moving its output when its input is moved, and from not changing at all."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from convolab.ground.random import generator, own_global_generators
+from convolab.nets import zoo
+
+SIDE = 32  # pixels
+ROUNDING = 1e-12  # share of an output's size: a sum of a thousand products in float64 differs by less from itself in another order
+ZERO_PADDED = "convolution 3x3, zero padding"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of layer to measure."""
+
+    name: str
+    layer: nn.Module
+    stride: int  # input pixels to one output pixel; SIDE for a layer whose output has no place
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How far a layer is from equivariant under one shift."""
+
+    kind: str
+    stride: int
+    shift: int  # input pixels, to the right; what leaves on one side comes in on the other
+    error: float  # norm of what differs from the shifted output, as a share of the norm of the output about its mean
+    places: float  # share of the output's values that differ
+
+
+class Blur(nn.Module):
+    """Each channel smoothed by the binomial filter (1, 2, 1) / 4 along both sides, circularly, then every second pixel.
+
+    Zhang 2019, arXiv:1904.11486.
+    """
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        tap = torch.tensor([1.0, 2, 1], dtype=x.dtype) / 4
+        kernel = (tap[:, None] * tap).expand(x.shape[1], 1, 3, 3)
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), kernel, stride=2, groups=x.shape[1])
+
+
+class FullyConnected(nn.Module):
+    """Every output pixel from every input pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(SIDE**2, SIDE**2)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return self.linear(x.flatten(2)).view(x.shape)
+
+
+def kinds(seed: int = 0) -> list[Kind]:
+    """The layers to measure, with random weights in float64, keyed by the seed."""
+
+    def conv(**options: object) -> nn.Module:
+        return nn.Conv2d(1, 4, 3, padding=1, **options)
+
+    table: list[tuple[str, Callable[[], nn.Module], int]] = [
+        ("convolution 3x3, circular padding", lambda: conv(padding_mode="circular"), 1),
+        (ZERO_PADDED, conv, 1),
+        ("ReLU", nn.ReLU, 1),
+        ("batch norm", lambda: nn.BatchNorm2d(1), 1),
+        ("max pooling 3x3, stride 1, circular padding", lambda: nn.Sequential(nn.CircularPad2d(1), nn.MaxPool2d(3, stride=1)), 1),
+        ("max pooling 2x2, stride 2", lambda: nn.MaxPool2d(2), 2),
+        ("average pooling 2x2, stride 2", lambda: nn.AvgPool2d(2), 2),
+        ("blur 3x3, then stride 2", Blur, 2),
+        ("convolution 3x3, circular padding, stride 2", lambda: conv(padding_mode="circular", stride=2), 2),
+        ("convolution 3x3, circular padding, stride 4", lambda: conv(padding_mode="circular", stride=4), 4),
+        ("features of simple_convnet", lambda: simple_convnet_features("zeros"), 8),
+        ("the same with circular padding", lambda: simple_convnet_features("circular"), 8),
+        ("global average pooling", lambda: nn.AdaptiveAvgPool2d(1), SIDE),
+        ("fully-connected", FullyConnected, 1),
+    ]
+    made = []
+    with own_global_generators():
+        for name, make, stride in table:
+            layer = make().double().eval()
+            zoo.initialise(layer, seed)
+            made.append(Kind(name, layer, stride))
+    return made
+
+
+def simple_convnet_features(padding: str) -> nn.Module:
+    """The stages of simple_convnet, whose output is 8 times as coarse as its input, padded by `zeros` or `circular`."""
+    features = zoo.SimpleConvnet((1, SIDE, SIDE), 10).features
+    for layer in features.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.padding_mode = padding
+    return features
+
+
+def pixels(seed: int = 0) -> Float[Tensor, "n 1 h w"]:
+    """Random pixels, uniform in [0, 1]: the hardest pictures, because neighbours have nothing in common."""
+    return torch.rand(8, 1, SIDE, SIDE, dtype=torch.float64, generator=generator(seed, "equivariance"))
+
+
+@torch.inference_mode()
+def difference(kind: Kind, x: Float[Tensor, "n c h w"], shift: int) -> Float[Tensor, "n c2 h2 w2"]:
+    """The output of the shifted input less the shifted output, which is 0 for an equivariant layer.
+
+    A shift that is no multiple of the stride would be a fraction of an output pixel; of the two whole ones about it the
+    better counts. Circular shifts, so that no picture loses a pixel and whatever differs is the layer's doing.
+    """
+    y, moved = kind.layer(x), kind.layer(x.roll(shift, -1))
+    candidates = {math.floor(shift / kind.stride), math.ceil(shift / kind.stride)}
+    return min((moved - y.roll(k, -1) for k in candidates), key=lambda d: d.norm().item())
+
+
+@torch.inference_mode()
+def measure(kind: Kind, x: Float[Tensor, "n c h w"], shift: int) -> Measured:
+    """How far a layer is from equivariant under one shift.
+
+    >>> kind = Kind("pooling", nn.MaxPool2d(2), 2)
+    >>> [measure(kind, pixels(), shift).error > 0 for shift in (1, 2)]
+    [True, False]
+    """
+    y, wrong = kind.layer(x), difference(kind, x, shift)
+    scale = (y - y.mean((-2, -1), keepdim=True)).norm() if y.shape[-1] > 1 else y.norm()
+    differs = wrong.abs() > ROUNDING * y.abs().max()
+    return Measured(kind.name, kind.stride, shift, (wrong.norm() / scale).item(), differs.double().mean().item())
+
+
+def measure_all(seed: int = 0, shifts: tuple[int, ...] = tuple(range(9))) -> list[Measured]:
+    """Every kind of layer under every shift."""
+    x = pixels(seed)
+    return [measure(kind, x, shift) for kind in kinds(seed) for shift in shifts]

@@ -1,0 +1,230 @@
+"""Circular correlation: its forms agree with each other and with NumPy, its derivatives with autograd and finite differences."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import nn
+from torch.autograd import gradcheck, gradgradcheck
+
+from convolab.ground.errors import LabError
+from convolab.theory.correlation import (
+    CircularCorrelation,
+    convolve,
+    correlate,
+    correlate_by_matrix,
+    correlate_directly,
+    jacobian_x,
+    jacobian_y,
+    mirror,
+)
+
+FORMS = (correlate, correlate_directly, correlate_by_matrix)
+LENGTHS = (1, 2, 3, 8, 13)
+samples = st.floats(-1e3, 1e3, allow_subnormal=False)
+pairs = hnp.array_shapes(max_dims=2, max_side=40).flatmap(lambda shape: st.tuples(*(hnp.arrays(np.float64, shape, elements=samples),) * 2))
+
+
+def signals(n: int, count: int = 2, **options) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(n)
+    return [torch.randn(n, dtype=torch.float64, generator=draw).requires_grad_(**options) for _ in range(count)]
+
+
+@given(pairs)
+@settings(deadline=None, max_examples=40)
+def test_the_three_forms_agree_with_numpys_spectra(pair) -> None:
+    x, y = pair
+    expected = np.fft.ifft(np.fft.fft(x).conj() * np.fft.fft(y)).real
+    size = 1 + np.abs(x).max() * np.abs(y).max() * x.shape[-1]
+    for form in FORMS:
+        assert np.abs(form(torch.from_numpy(x), torch.from_numpy(y)).numpy() - expected).max() < 1e-12 * size
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_the_sum_of_the_definition(form, n) -> None:
+    x, y = signals(n, requires_grad=False)
+    expected = [math.fsum(float(x[i] * y[(i + k) % n]) for i in range(n)) for k in range(n)]
+    assert torch.allclose(form(x, y), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-13)
+
+
+@given(pairs)
+@settings(deadline=None, max_examples=20)
+def test_a_convolution_is_the_correlation_with_the_mirror_and_commutes(pair) -> None:
+    x, y = map(torch.from_numpy, pair)
+    tolerance = 1e-12 * (1 + float(x.abs().max() * y.abs().max()) * x.shape[-1])
+    assert (convolve(x, y) - correlate(mirror(x), y)).abs().max() <= tolerance
+    assert (convolve(x, y) - convolve(y, x)).abs().max() <= tolerance
+    assert (correlate(y, x) - mirror(correlate(x, y))).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_a_convolution_is_numpys_wrapped_around(n) -> None:
+    x, y = signals(n, requires_grad=False)
+    whole = np.convolve(x.numpy(), y.numpy())  # 2n - 1 samples; what is past n comes in again at 0
+    wrapped = whole[:n] + np.append(whole[n:], np.zeros(1))
+    assert np.abs(convolve(x, y).numpy() - wrapped).max() < 1e-13
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_entry_of_both_jacobians_is_autograds(form, n) -> None:
+    x, y = signals(n)
+    of_x, of_y = torch.autograd.functional.jacobian(form, (x, y))
+    assert (of_x - jacobian_x(y)).abs().max() < 1e-14
+    assert (of_y - jacobian_y(x)).abs().max() < 1e-14
+    for k in range(n):
+        for i in range(n):
+            assert jacobian_x(y)[k, i] == y[(i + k) % n]
+            assert jacobian_y(x)[k, i] == x[(i - k) % n]
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("function", [correlate, convolve])
+def test_the_backward_pass_is_right_and_so_is_its_own(function, n) -> None:
+    pair = signals(n)
+    assert gradcheck(function, pair)
+    assert gradgradcheck(function, pair)
+
+
+def test_the_third_derivative_is_right_too() -> None:
+    x, y = signals(5)
+
+    def gradient_of_gradient(x, y):
+        (first,) = torch.autograd.grad(correlate(x, y).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), y, create_graph=True)[0]
+
+    assert gradcheck(gradient_of_gradient, (x, y))
+
+
+def test_the_backward_pass_is_by_spectra_and_no_product_of_n_squared() -> None:
+    x, y = (torch.randn(2**16, requires_grad=True) for _ in range(2))
+    with torch.autograd.profiler.profile(with_stack=False) as seen:
+        correlate(x, y).sum().backward()
+    names = [event.name for event in seen.function_events]
+    assert sum("_fft_r2c" in name for name in names) == 6  # two spectra of each of three products
+    assert not any("matmul" in name or "aten::mm" in name for name in names)
+
+
+def test_batches_are_broadcast_and_their_gradients_summed() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(4, 1, 6, dtype=torch.float64, generator=draw), torch.randn(3, 6, dtype=torch.float64, generator=draw)
+    z = correlate(x, y)
+    assert z.shape == (4, 3, 6)
+    for b in range(4):
+        for c in range(3):
+            assert torch.allclose(z[b, c], correlate(x[b, 0], y[c]), rtol=0, atol=1e-14)
+    assert gradcheck(correlate, (x.requires_grad_(), y.requires_grad_()))
+    assert gradgradcheck(correlate, (x, y))
+
+
+def test_functional_transforms_work_through_the_backward_pass() -> None:
+    x, y = signals(7, requires_grad=False)
+    assert torch.allclose(torch.func.jacrev(correlate)(x, y), jacobian_x(y))
+    hessian = torch.func.jacrev(torch.func.grad(lambda y: correlate(x, y).square().sum() / 2))(y)
+    assert torch.allclose(hessian, jacobian_y(x).T @ jacobian_y(x))
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "kernel", "n"), [(1, 1, 1, 1), (2, 3, 3, 10), (3, 2, 5, 5), (4, 1, 4, 9)])
+def test_the_layer_is_torchs_convolution_with_circular_padding_turned(inputs, outputs, kernel, n) -> None:
+    layer = CircularCorrelation(inputs, outputs, kernel).double()
+    padded = nn.Conv1d(inputs, outputs, kernel, bias=False, dtype=torch.float64)
+    padded.weight.data = layer.weight.data.clone()
+    y = torch.randn(6, inputs, n, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    ours, theirs = layer(y), padded(nn.functional.pad(y, (0, kernel - 1), mode="circular"))
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-13)
+    g = torch.randn(ours.shape, dtype=torch.float64)
+    for ours_by, theirs_by in zip(
+        torch.autograd.grad(ours, (layer.weight, y), g), torch.autograd.grad(theirs, (padded.weight, y), g), strict=True
+    ):
+        assert torch.allclose(ours_by, theirs_by, rtol=0, atol=1e-12)
+
+
+def test_the_layer_passes_both_gradient_checks() -> None:
+    layer = CircularCorrelation(2, 3, 3).double()
+    y = torch.randn(4, 2, 5, dtype=torch.float64).requires_grad_()
+
+    def call(weight, y):
+        return torch.func.functional_call(layer, {"weight": weight}, (y,))
+
+    assert gradcheck(call, (layer.weight, y))
+    assert gradgradcheck(call, (layer.weight, y))
+
+
+def test_the_layer_learns_the_kernel_that_made_the_signals() -> None:
+    draw = torch.Generator().manual_seed(2)
+    y, wanted = torch.randn(64, 1, 16, generator=draw), torch.randn(1, 1, 3, generator=draw)
+    layer = CircularCorrelation(1, 1, 3)
+    aims = torch.nn.functional.conv1d(torch.nn.functional.pad(y, (0, 2), mode="circular"), wanted)
+    for _ in range(100):
+        (gradient,) = torch.autograd.grad((layer(y) - aims).square().mean(), layer.weight)
+        layer.weight.data -= 0.3 * gradient
+    assert torch.allclose(layer.weight, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_shorter_floats_keep_their_type_and_their_accuracy(dtype, tolerance) -> None:
+    x, y = (torch.rand(500, dtype=torch.float64, generator=torch.Generator().manual_seed(i)).to(dtype) for i in range(2))
+    exact = correlate(x.double(), y.double())
+    for form in FORMS:
+        z = form(x, y)
+        assert z.dtype == dtype
+        assert ((z.double() - exact) / exact).abs().max() < tolerance
+
+
+def test_half_precisions_are_summed_in_float32() -> None:
+    ones = torch.ones(5000, dtype=torch.bfloat16)  # a running sum in bfloat16 would stop at 256
+    for form in (correlate, correlate_by_matrix):
+        assert form(ones, ones)[0] == 4992  # 5000, rounded to bfloat16
+
+
+def test_two_precisions_give_the_finer_and_each_its_gradient() -> None:
+    x, y = torch.rand(5, requires_grad=True), torch.rand(5, dtype=torch.float64, requires_grad=True)
+    z = correlate(x, y)
+    z.sum().backward()
+    assert (z.dtype, x.grad.dtype, y.grad.dtype) == (torch.float64, torch.float32, torch.float64)
+
+
+ONE = torch.ones(3)
+WRONG = [
+    (torch.ones(0), torch.ones(0), "x is [0], which holds no samples: give [..., n]"),
+    (torch.tensor(1.0), ONE, "x is [], which holds no samples"),
+    (torch.ones(2), ONE, "x has 2 samples and y has 3: give both the same length"),
+    (ONE, torch.tensor([1.0, math.nan, math.inf]), "y holds 2 samples that are NaN or infinite"),
+    (torch.ones(3, dtype=torch.complex64), ONE, "x holds complex64: give real floating-point signals"),
+    (ONE, torch.ones(3, dtype=torch.int64), "y holds int64: give real floating-point signals, e.g. y.double()"),
+    (torch.ones(3, dtype=torch.bool), ONE, "x holds bool"),
+    (torch.ones(2, 3), torch.ones(4, 3), "x is [2, 3] and y [4, 3]: give batches of the same shape"),
+]
+
+
+@pytest.mark.parametrize("form", [*FORMS, convolve])
+@pytest.mark.parametrize(("x", "y", "said"), WRONG)
+def test_signals_that_make_no_correlation_are_refused_in_one_line(form, x, y, said) -> None:
+    with pytest.raises(LabError) as refusal:
+        form(x, y)
+    assert str(refusal.value).startswith(said)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("signal", "said"),
+    [
+        (torch.ones(2, 5), r"the signals are \[2, 5\]: give \[batch, 2, n\]"),
+        (torch.ones(1, 3, 5), r"the signals are \[1, 3, 5\]: give \[batch, 2, n\]"),
+        (torch.ones(1, 2, 2), "the kernel has 3 samples and the signals have 2"),
+        (torch.full((1, 2, 5), math.nan), "y holds 10 samples that are NaN or infinite"),
+    ],
+)
+def test_the_layer_refuses_signals_that_do_not_fit(signal, said) -> None:
+    with pytest.raises(LabError, match=said):
+        CircularCorrelation(2, 1, 3)(signal)
+
+
+def test_a_layer_without_outputs_is_refused() -> None:
+    with pytest.raises(LabError, match="give each at least 1"):
+        CircularCorrelation(1, 0, 3)
