@@ -101,7 +101,7 @@ def test_a_runs_folder_is_accounted_for_with_the_shape_it_was_trained_on(lab) ->
 
 def test_a_convention_is_given_with_what_differs(lab) -> None:
     done = lab("account", "simple_convnet", "--input", "3x32x32", "--convention", "fvcore")
-    assert "by fvcore's convention: 2,817,664" in done.out
+    assert "by fvcore's convention: 2,816,640" in done.out
     assert "+14,336  batch norm, 2 an element" in done.out
 
 
