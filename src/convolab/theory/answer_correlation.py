@@ -57,14 +57,14 @@ def answer(seed: int = 0) -> Answer:
             Text(
                 r"**Three ways to calculate it.** The sum as it reads takes $n^2$ multiplications; the product with the circulant matrix "
                 r"takes as many, and $n^2$ numbers of memory. The discrete Fourier transform $\mathcal{F}$ turns the sum into a product "
-                r"at each frequency (the correlation theorem; the star is the complex conjugate), and a fast transform takes in the order of "
-                r"$n\,\log\,n$ steps:"
+                r"at each frequency (the correlation theorem; the star is the complex conjugate), and a fast transform takes in the "
+                r"order of $n\,\log\,n$ steps:"
             ),
             Formula(r"z = \mathcal{F}^{-1} ( \mathcal{F}(x)^{*} \cdot \mathcal{F}(y) )"),
             check("the direct sum, the circulant matrix and the FFT agree", lambda: of_forms(seed)),
             Text(
-                r"**Backward pass.** A loss $L$ has the gradient $g[k] = \partial L / \partial z[k]$ at the output. By the chain rule it is "
-                r"multiplied with the Jacobians from the left, and that is a correlation and a convolution again:"
+                r"**Backward pass.** A loss $L$ has the gradient $g[k] = \partial L / \partial z[k]$ at the output. By the chain rule it "
+                r"is multiplied with the Jacobians from the left, and that is a correlation and a convolution again:"
             ),
             Formula(r"\frac{\partial L}{\partial x[i]} = \sum_{k=0}^{n-1} g[k]\, y[(i+k) \bmod n]"),
             Formula(r"\frac{\partial L}{\partial y[j]} = \sum_{k=0}^{n-1} g[k]\, x[(j-k) \bmod n]"),
@@ -86,9 +86,9 @@ def answer(seed: int = 0) -> Answer:
             ),
             Text(
                 r"**A convolution is its mirror.** It runs through one signal backwards, $(x * y)[k] = \sum_i x[i]\, y[(k-i) \bmod n]$: "
-                r"with the mirrored signal $\tilde{x}[i] = x[-i \bmod n]$ it is the correlation of $\tilde{x}$ with $y$. A convolution does "
-                r"not mind the order of its signals; in a correlation, exchanging them mirrors the result. A network whose kernels are "
-                r"learnt may use either, because it learns the kernel mirrored."
+                r"with the mirrored signal $\tilde{x}[i] = x[-i \bmod n]$ it is the correlation of $\tilde{x}$ with $y$. A convolution "
+                r"does not mind the order of its signals; in a correlation, exchanging them mirrors the result. A network whose kernels "
+                r"are learnt may use either, because it learns the kernel mirrored."
             ),
             check(
                 "a convolution is the correlation with the mirrored signal: compared with `numpy.convolve`, wrapped around",

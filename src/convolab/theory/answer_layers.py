@@ -58,8 +58,8 @@ def answer(seed: int = 0) -> Answer:
         rf"{FEATURES} with kernels of {KERNEL} samples, padding {KERNEL // 2} and stride 1, both without bias, on a signal of "
         rf"$n = {N}$ samples. How large are their outputs, how many parameters do they have, and how many MACs do they take?",
         short=f"f gives {f.out_features:,} values, with {of_f.parameters:,} parameters and {of_f.macs:,} MACs; g gives {shape(of_g)}, "
-        f"with {of_g.parameters} parameters and {of_g.macs:,} MACs. Equally large outputs, {of_f.parameters // of_g.parameters:,} times fewer "
-        f"parameters, {of_f.macs // of_g.macs} times fewer MACs.",
+        f"with {of_g.parameters} parameters and {of_g.macs:,} MACs. Equally large outputs, {of_f.parameters // of_g.parameters:,} times "
+        f"fewer parameters, {of_f.macs // of_g.macs} times fewer MACs.",
         blocks=(
             Formula(rf"f(x) = \sigma(W x), \quad W \in \mathbb{{R}}^{{{f.out_features} \times {N}}}"),
             Formula(
@@ -67,8 +67,8 @@ def answer(seed: int = 0) -> Answer:
                 rf"\quad w \in \mathbb{{R}}^{{{FEATURES} \times {KERNEL}}}"
             ),
             Text(
-                rf"where $x$ is 0 outside its samples. An output of $g$ has $n + 2 p - m + 1 = {N} + {2 * (KERNEL // 2)} - {KERNEL} + 1 = {N}$ "
-                rf"places for a kernel of $m = {KERNEL}$ and a padding of $p = {KERNEL // 2}$, for each of the {FEATURES} channels."
+                rf"where $x$ is 0 outside its samples. An output of $g$ has $n + 2 p - m + 1 = {N} + {2 * (KERNEL // 2)} - {KERNEL} + 1 "
+                rf"= {N}$ places for a kernel of $m = {KERNEL}$ and a padding of $p = {KERNEL // 2}$, for each of the {FEATURES} channels."
             ),
             Text(
                 r"**Parameters.** $f$ has a weight for every pair of an input and an output. $g$ has one for every channel and every "
@@ -102,7 +102,8 @@ def answer(seed: int = 0) -> Answer:
             Text(
                 f"**Other conventions** give other numbers for the same layers, so a number of operations says little without its "
                 f"convention. A sum of $m$ products takes $m - 1$ additions, and a bias one more, an activation one evaluation for each "
-                f"output. Leaving out the products with the padding's zeros, $g$ takes {nonzero:,} multiplications rather than {of_g.macs:,}."
+                f"output. Leaving out the products with the padding's zeros, $g$ takes {nonzero:,} multiplications rather than "
+                f"{of_g.macs:,}."
             ),
             variants(),
             Text(
@@ -120,8 +121,8 @@ def answer(seed: int = 0) -> Answer:
                 lambda: of_matrix(seed),
             ),
             Text(
-                r"**When they grow.** With $q$ features for each sample, $f$ takes $q n^2$ weights and as many MACs. $g$ takes $q m$ weights "
-                r"whatever the length, and $q m n$ MACs. Twice the length makes $f$ four times as expensive and $g$ twice."
+                r"**When they grow.** With $q$ features for each sample, $f$ takes $q n^2$ weights and as many MACs. $g$ takes $q m$ "
+                r"weights whatever the length, and $q m n$ MACs. Twice the length makes $f$ four times as expensive and $g$ twice."
             ),
             grown(),
             Picture("growth", "MACs against the length of the input, both axes logarithmic.", growth()),
@@ -212,6 +213,7 @@ def of_matrix(seed: int) -> tuple[str, bool]:
     x = torch.linspace(-1, 1, N, dtype=torch.float64)[None]
     difference = (f(x).view(FEATURES, N) - g(x[None])[0]).abs().max().item()
     entries, different = matrix.numel(), matrix[matrix != 0]
-    said = f"of {entries:,} entries {len(different):,} are not 0, {len(different.unique())} of them different; largest difference of the outputs {difference:.1g}"
+    counts = f"of {entries:,} entries {len(different):,} are not 0, {len(different.unique())} of them different"
+    said = f"{counts}; largest difference of the outputs {difference:.1g}"
     wanted = layers.products(g, N, padding=0.0), FEATURES * KERNEL
     return said, difference < 1e-12 and (len(different), len(different.unique())) == wanted

@@ -79,7 +79,8 @@ def experiment(findings: Findings | None, pictures: Pictures | None) -> list[Blo
         Text(described(findings)),
         Picture("arrangements", "The same test pictures in each arrangement.", examples(plan, pictures)),
         Table(
-            f"Test accuracy, mean and 95 % interval (Student's t) over {plan.seeds} seeds; the lead is the convnet's, by pairs of the same seed",
+            f"Test accuracy, mean and 95 % interval (Student's t) over {plan.seeds} seeds; the lead is the convnet's, "
+            "by pairs of the same seed",
             ("pictures", "convnet", "fully-connected", "lead"),
             tuple(
                 (
@@ -142,10 +143,10 @@ def described(findings: Findings) -> str:
     return (
         f"**Shown by an experiment.** A convnet (`{CONVNET}`, {sizes[CONVNET]:,} parameters) and a fully-connected network "
         f"(`{CONNECTED}`, {sizes[CONNECTED]:,} parameters) "
-        f"learn from {plan.train:,} pictures of {findings.data}{placed}, by the same recipe (Adam, rate {plan.lr:g}, {plan.epochs} epochs), "
-        f"once for each of {plan.seeds} seeds. **{PERMUTED.capitalize()}:** the pixels of all pictures, in training and in the test, in one "
-        f"random order. **{BLOCKS.capitalize()}:** each block of {plan.block} x {plan.block} pixels is turned within itself by an amount of "
-        f"its own, the same in all pictures. Neither loses any information.{moved}"
+        f"learn from {plan.train:,} pictures of {findings.data}{placed}, by the same recipe (Adam, rate {plan.lr:g}, {plan.epochs} "
+        f"epochs), once for each of {plan.seeds} seeds. **{PERMUTED.capitalize()}:** the pixels of all pictures, in training and in the "
+        f"test, in one random order. **{BLOCKS.capitalize()}:** each block of {plan.block} x {plan.block} pixels is turned within itself "
+        f"by an amount of its own, the same in all pictures. Neither loses any information.{moved}"
     )
 
 
@@ -190,7 +191,8 @@ def of_move(findings: Findings) -> tuple[str, bool]:
 
 def of_sameness(plan: Experiment, pictures: Pictures) -> tuple[str, bool]:
     same = priors.sameness(plan, pictures)
-    said = f"largest difference of any logit {same.before:.1e} before, {same.after:.1e} after {same.epochs} epochs in float32, of logits up to {same.scale:.1f}"
+    after = f"{same.after:.1e} after {same.epochs} epochs in float32, of logits up to {same.scale:.1f}"
+    said = f"largest difference of any logit {same.before:.1e} before, {after}"
     return said, same.before < equivariance.ROUNDING * max(1.0, same.scale) and same.after < 1e-3 * same.scale
 
 
@@ -207,11 +209,11 @@ def shifts(seed: int) -> list[Block]:
         )
     return [
         Text(
-            r"**Shift in, shift out, measured.** The input of each layer is shifted by $s$ pixels, circularly, and its output compared with the "
-            r"shifted output it had before. The error is the norm of the difference, as a share of the norm of the output about its mean: 0 is "
-            r"equivariant, and two unrelated outputs come to 141 %. A layer of stride 2 can move its output only by whole output pixels, of "
-            r"two input pixels each; of the two nearest shifts the better counts. The input is random pixels, the hardest case; in photos "
-            r"neighbours are alike and the errors smaller."
+            r"**Shift in, shift out, measured.** The input of each layer is shifted by $s$ pixels, circularly, and its output compared "
+            r"with the shifted output it had before. The error is the norm of the difference, as a share of the norm of the output about "
+            r"its mean: 0 is equivariant, and two unrelated outputs come to 141 %. A layer of stride 2 can move its output only by whole "
+            r"output pixels, of two input pixels each; of the two nearest shifts the better counts. The input is random pixels, the "
+            r"hardest case; in photos neighbours are alike and the errors smaller."
         ),
         table(
             "Error of equivariance, by layer and shift",
@@ -220,10 +222,10 @@ def shifts(seed: int) -> list[Block]:
         ),
         Picture("equivariance", "Error of equivariance against the shift.", found),
         Text(
-            "**Zero padding** breaks equivariance at the border only, because there the layer sees the edge of the picture; layer upon layer "
-            "the border grows inwards. **Stride and pooling** keep it for shifts by multiples of the stride, and break it between them: "
-            "other pixels are sampled, or grouped otherwise. A blur before the stride softens that. **Global pooling** makes invariance out of "
-            "equivariance: the place is gone, what was seen is kept."
+            "**Zero padding** breaks equivariance at the border only, because there the layer sees the edge of the picture; layer upon "
+            "layer the border grows inwards. **Stride and pooling** keep it for shifts by multiples of the stride, and break it between "
+            "them: other pixels are sampled, or grouped otherwise. A blur before the stride softens that. **Global pooling** makes "
+            "invariance out of equivariance: the place is gone, what was seen is kept."
         ),
         check(
             "a convolution with circular padding, ReLU, batch norm and pooling of stride 1 are equivariant under every shift",
