@@ -99,7 +99,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
         y=alt.Y("true:N", sort=order, title="true class", axis=alt.Axis(labelLimit=120) if few else alt.Axis(labels=False, ticks=False)),
     )
     # Opacity, not a blend from white: the ground shows through, whatever its colour.
-    key = alt.Legend(orient="top", values=[0, 25, 50, 75, 100])
+    key = alt.Legend(orient="top", values=[25, 50, 75, 100])
     shade = alt.Opacity("share:Q", title="% of the row", scale=alt.Scale(domain=[0, 100], range=[0, 1]), legend=key)
     tooltip = ["true", "called", "count", alt.Tooltip("share:Q", format=".1f", title="% of the row")]
     chart = base.mark_rect(stroke="#eeeeee", fill=BLUE).encode(opacity=shade, tooltip=tooltip)
