@@ -23,6 +23,7 @@ from typing import Any
 
 from measure import compare, cores, in_rounds, processor, ratios, run, table
 
+STARTED = time.perf_counter()
 BATCH, HELD_BACK = 128, 0.1
 GOALS = {"one after another": 1.25, "ray tune": 2.5, "optuna": 2.5}
 ADDED, ADDED_AT_ONCE = 0.03, 2.0  # goals: share of the trials' own time, and seconds
@@ -51,7 +52,10 @@ def recipes(given: argparse.Namespace) -> list[Any]:
 
 
 def study(given: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Side by side, as `convolab study` does: a process and a thread a trial; everything from reading the pictures on is timed."""
+    """Side by side, as `convolab study` does: a process and a thread a trial, forked from a server that is begun before all else."""
+    from convolab.studies.forks import fork_server
+
+    fork_server()
     from convolab.images.mapped import write_mapped
     from convolab.images.sources import load
     from convolab.studies.engines import ENDS, Job, LocalEngine, News
@@ -67,14 +71,13 @@ def study(given: argparse.Namespace, folder: Path) -> dict[str, float]:
             wall += time.perf_counter() - begun[news.key]
             assert news.kind == "finished", news
 
-    start = time.perf_counter()
     jobs = [Job(recipe, folder / recipe.key) for recipe in recipes(given)]
     write_mapped(load("cifar10", given.data_dir), folder / "pictures")
     engine = time.perf_counter()
     LocalEngine(cores()).run(jobs, folder / "pictures", hear, lambda: False)
     end = time.perf_counter()
     own = sum(Run(job.folder).summary["seconds"] for job in jobs)
-    return {"seconds": end - start, "engine": end - engine, "trials": wall / cores(), "training": own / cores()}
+    return {"seconds": end - STARTED, "engine": end - engine, "trials": wall / cores(), "training": own / cores()}
 
 
 def one_after_another(given: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -82,11 +85,10 @@ def one_after_another(given: argparse.Namespace, folder: Path) -> dict[str, floa
     from convolab.images.sources import load
     from convolab.training.run import Run
 
-    start = time.perf_counter()
     pictures = load("cifar10", given.data_dir)
     for recipe in recipes(given):
         Run.start(recipe, pictures, folder / recipe.key)
-    return {"seconds": time.perf_counter() - start}
+    return {"seconds": time.perf_counter() - STARTED}
 
 
 # ---------------------------------------------------------------- theirs
@@ -136,14 +138,13 @@ def ray_tune(given: argparse.Namespace, folder: Path) -> dict[str, float]:
         for accuracy in idiomatic_trial(data_dir, limit, epochs, config["lr"]):
             tune.report({"accuracy": accuracy})
 
-    start = time.perf_counter()
     ray.init("local", num_cpus=cores(), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     results = tune.Tuner(
         tune.with_resources(trial, {"cpu": 1}),
         param_space={"lr": tune.grid_search(rates(given.trials))},
         run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
     ).fit()
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - STARTED
     assert not results.errors, results.errors
     assert len(results) == given.trials
     ray.shutdown()
@@ -162,11 +163,10 @@ def optuna(given: argparse.Namespace, folder: Path) -> dict[str, float]:
             trial.report(accuracy, epoch)
         return accuracy
 
-    start = time.perf_counter()
     sampler = optuna.samplers.GridSampler({"lr": rates(given.trials)}, seed=0)
     done = optuna.create_study(direction="maximize", sampler=sampler)
     done.optimize(objective, n_trials=given.trials, n_jobs=cores())
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - STARTED
     assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in done.trials)
     assert len(done.trials) == given.trials
     return {"seconds": seconds}
