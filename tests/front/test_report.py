@@ -16,7 +16,7 @@ from PIL import Image
 
 from convolab.front.export import anchor, export, folders
 from convolab.front.page import themed, variable
-from convolab.front.report import opening, render, write_report
+from convolab.front.report import opening, render, seeds_of, write_report
 from convolab.front.study_tables import values_of
 from convolab.ground.errors import LabError
 from convolab.ground.statistics import mean_interval
@@ -109,7 +109,7 @@ def test_recipes_seeds_times_versions_and_machine_are_on_the_page(words) -> None
         'name = "simple_convnet"',
         "model.batch_norm = false",
         "optimizer.lr = 3.0",
-        "seeds 0, 1, 2",
+        "1 to 3 seeds an arm",
         "9 min 0 s",
         "torch 2.14.0",
         "Abacus 9000",
@@ -291,3 +291,14 @@ def test_every_link_of_the_exported_page_s_overview_has_its_heading(exported) ->
     links = re.findall(r"\]\(#([^)]+)\)", page)
     assert len(links) == len(made_up().sections) + 1
     assert set(links) <= headings
+
+
+def test_sections_with_seeds_of_their_own_are_not_said_to_have_one() -> None:
+    def said(**seeds: tuple[int, ...]) -> str:
+        arms = {"arms": {"a": {}}}
+        of = Study.parse({"name": "s", "seeds": [0], "sections": {"x": arms | seeds, "y": arms}})
+        return seeds_of(StudyResult(of, conclude(of, []), None))
+
+    assert said() == "one seed, 0"
+    assert said(seeds=(0, 1, 2)) == "1 to 3 seeds an arm"
+    assert said(seeds=(5,)) == "1 seed an arm"

@@ -205,10 +205,20 @@ def facts(result: StudyResult) -> list[str]:
     data = sorted({outcome.trial.recipe.data.name for outcome in outcomes})
     return [
         plural(len(outcomes), "run") + ": " + ", ".join(f"{statuses[s]:,} {s}" for s in study_tables.STATUSES if statuses[s]),
-        f"seeds {', '.join(map(str, result.study.seeds))}" if len(result.study.seeds) > 1 else f"one seed, {result.study.seeds[0]}",
+        seeds_of(result),
         f"pictures of {', '.join(data)}",
         f"{duration(trained(outcomes))} of training",
     ]
+
+
+def seeds_of(result: StudyResult) -> str:
+    """The seeds in a few words; sections may have seeds of their own."""
+    chosen = {section.section.seeds or result.study.seeds for section in result.sections}
+    if len(chosen) > 1:
+        counts = sorted({len(seeds) for seeds in chosen})
+        return f"{counts[0]} to {counts[-1]} seeds an arm" if len(counts) > 1 else f"{plural(counts[0], 'seed')} an arm"
+    (seeds,) = chosen
+    return f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"one seed, {seeds[0]}"
 
 
 def mishap_notes(result: StudyResult) -> list[str]:
