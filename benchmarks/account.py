@@ -22,7 +22,7 @@ from measure import in_rounds, processor, ratios, run, table
 
 GOALS = {"torchinfo": 1.0, "fvcore": 1.5}  # so many times faster
 BILLION_SECONDS, ADDED_MEGABYTES = 5.0, 50.0
-REPEATS = 7  # in a process; the first one, which imports what it needs, apart
+REPEATS = 5  # in a process; the first one, which imports what it needs, apart
 
 
 def contender(name: str) -> Callable[[], object]:

@@ -87,6 +87,14 @@ def test_the_courses_two_layers_stand_side_by_side(lab) -> None:
     assert [one["totals"]["macs"] for one in both] == [100_000, 3_000]
 
 
+def test_the_documentation_shows_what_the_command_prints(lab) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "account.md").read_text(encoding="utf-8")
+    f, g = "Linear(100, 1000, bias=False)", "Conv1d(1, 10, 3, padding=1, bias=False)"
+    for words in (("simple_convnet", "--input", "3x32x32"), ("--layer", f, "--layer", g, "--input", "100")):
+        for line in lab("account", *words).out.splitlines():
+            assert ("| " + " | ".join(line.split("\t")) + " |" if "\t" in line else line).removeprefix("|  |") in page
+
+
 def test_a_layer_without_parameters_is_drawn_beside_one_that_has_some(lab) -> None:
     assert lab("account", "--layer", "ReLU()", "--layer", "Linear(4, 4)", "--input", "4", "--out", "two.png").code == 0
 
