@@ -28,8 +28,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     'whole'
     """
     path = Path(path)
-    # The ending stays last, because writers of pictures choose their format by it.
-    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    part = part_beside(path)
     try:
         with writing_to(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,11 +46,21 @@ def write_same(path: Path | str, original: Path | str) -> None:
 
     Only for files that are replaced and never changed in place, as all are that this module writes.
     """
-    with whole_file(path) as part:
-        try:
-            os.link(original, part)
-        except OSError:
-            shutil.copyfile(original, part)
+    part = part_beside(Path(path))
+    try:
+        os.link(original, part)
+        os.replace(part, path)  # the content was synced under its first name
+    except OSError:
+        with whole_file(path) as copy:
+            shutil.copyfile(original, copy)
+    finally:
+        with suppress(OSError):  # a rename onto the same file leaves the part
+            part.unlink()
+
+
+def part_beside(path: Path) -> Path:
+    """A new name beside a file; the ending stays last, because writers of pictures choose their format by it."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
 
 
 @contextmanager
