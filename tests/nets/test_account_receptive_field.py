@@ -299,10 +299,12 @@ class Circular(nn.Module):
 
 
 def test_a_field_that_cannot_be_followed_is_measured_and_the_account_says_so() -> None:
+    heard: list[str] = []
     with own_global_generators():
-        cost = account(Circular(), (2, 16, 16))
+        cost = account(Circular(), (2, 16, 16), on_note=heard.append)
     field = cost.layers[-1].field
     assert field.measured
+    assert heard == ["measuring the receptive fields of 3 layers that could not be followed"]
     assert (field.size, field.stride, field.start) == ((5, 5), (2, 2), (-1, -1))
     assert any("could not be followed" in note and "measured" in note for note in cost.notes)
     assert all(layer.field.measured for layer in cost.layers)

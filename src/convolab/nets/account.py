@@ -122,13 +122,20 @@ class Account:
         }
 
 
-def account(network: Network, input_shape: Sequence[int], *, batch: int = 1, convention: str | None = None) -> Account:
+def account(
+    network: Network,
+    input_shape: Sequence[int],
+    *,
+    batch: int = 1,
+    convention: str | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Account:
     """What every layer of a network costs and sees for inputs of `input_shape`, [channels, height, width] or [n], no batch.
 
     The network may be given as a function that builds it: it is then built without weights. In evaluation mode; nothing is
     allocated, nothing computed, and the network stays as it was. Multiply-accumulates are those of convolutions, linear
     layers, matrix products and attention, no bias, norm or activation (docs/account.md explains each figure). `convention`
-    adds the total by the rules of fvcore, torchinfo, thop, ptflops or timm.
+    adds the total by the rules of fvcore, torchinfo, thop, ptflops or timm. `on_note` hears when something takes long.
 
     Raises LabError if the input does not fit the network, naming the layer, what it got and what it wants.
 
@@ -145,7 +152,7 @@ def account(network: Network, input_shape: Sequence[int], *, batch: int = 1, con
     traced, watch = traced_with(network, shape, batch, convention, notes)
     fields = [field_of(call.sight) for call in traced.calls]
     if any(isinstance(field, str) for field in fields):
-        fields, said = measured(network, traced, fields, shape)
+        fields, said = measured(network, traced, fields, shape, on_note)
         notes.append(said)
     layers = layers_of(traced, fields)
     if traced.unknown:
@@ -253,7 +260,7 @@ def disagreements(call: Call) -> Iterator[str]:
 
 
 def measured(
-    network: Built, traced: Trace, fields: Sequence[Field | str | None], shape: tuple[int, ...]
+    network: Built, traced: Trace, fields: Sequence[Field | str | None], shape: tuple[int, ...], on_note: Callable[[str], None]
 ) -> tuple[list[Field | str | None], str]:
     """The fields that could not be followed, measured where that can be done; and what is to be said of it."""
     lost = [number for number, field in enumerate(fields) if isinstance(field, str)]
@@ -263,6 +270,7 @@ def measured(
     weighty = network.with_weights() if work * distinct(traced, lost) <= MEASURABLE else None
     if weighty is None:
         return fields, said + "the fields behind it are not known, as the network has no weights at hand or is too large to measure them"
+    on_note(f"measuring the receptive fields of {len(lost)} layers that could not be followed")
     found = measure(weighty, shape, traced, lost)
     for number, field in found.items():
         fields[number] = field

@@ -69,6 +69,11 @@ def account(
         raise typer.Exit(1)
 
 
+def say(note: str) -> None:
+    """A remark while it works."""
+    print(f"convolab: {note}", file=sys.stderr)
+
+
 def parse_shape(text: str) -> tuple[int, ...]:
     """`3x224x224` as numbers.
 
@@ -95,11 +100,11 @@ def of_network(name: str, shape: tuple[int, ...] | None, batch: int, classes: in
         from convolab.training.run import Run
 
         net = Run(name).net()
-        return replace(account(net, shape or (net.channels, *net.size), batch=batch, convention=convention), network=name)
+        return replace(account(net, shape or (net.channels, *net.size), batch=batch, convention=convention, on_note=say), network=name)
     found = named(name, shape, classes)
     shape = shape or found.input
     need(shape, f"the network '{name}' does not say what it takes: give --input, such as 3x32x32")
-    return replace(account(found.build, shape, batch=batch, convention=convention), network=name)
+    return replace(account(found.build, shape, batch=batch, convention=convention, on_note=say), network=name)
 
 
 def of_layers(expressions: Sequence[str], shape: tuple[int, ...] | None, batch: int, convention: str | None) -> list["Account"]:
@@ -118,7 +123,7 @@ def of_layers(expressions: Sequence[str], shape: tuple[int, ...] | None, batch: 
         # A signal of one channel may be given without it, as the vector that a linear layer takes too.
         one_channel = isinstance(layer, _ConvNd) and layer.in_channels == 1 and len(shape) == len(layer.kernel_size)
         try:
-            cost = account(layer, (1, *shape) if one_channel else shape, batch=batch, convention=convention)
+            cost = account(layer, (1, *shape) if one_channel else shape, batch=batch, convention=convention, on_note=say)
         except LabError as error:
             raise LabError(f"{expression}: {error}") from error
         found.append(replace(cost, network=expression))
