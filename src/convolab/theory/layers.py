@@ -93,7 +93,7 @@ def products(layer: nn.Linear | nn.Conv1d, n: int, padding: float = 1.0) -> int:
     `padding` is what the input is padded with: 1 counts the products with the padding too, 0 leaves them out.
 
     >>> f, g = course_layers()
-    >>> products(f, 100), products(g, 100), products(g, 100, padding=0)
+    >>> products(f, 100), products(g, 100), products(g, 100, padding=0.0)
     (100000, 3000, 2980)
     """
     twin = nn.utils.skip_init(type(layer), *shape_of(layer), bias=False, dtype=torch.float64)  # drawn weights would be thrown away
