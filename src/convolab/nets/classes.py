@@ -53,14 +53,16 @@ def find_class(word: str | int, classes: Sequence[str], synonyms: Synonyms = ())
         exact = [index for index, those in enumerate(names) if asked in those]
         if len(exact) == 1:
             return exact[0]
-        need(not exact, f"'{word}' may be {either(exact, classes)}: give one of these")
+        if exact:
+            raise LabError(f"'{word}' may be {either(exact, classes)}: give one of these")
     if re.fullmatch(r"-?\d+", asked):
         need(0 <= int(asked) < len(classes), f"there is no class {asked}: this network has {len(classes)}, 0 to {len(classes) - 1}")
         return int(asked)
     begun = [index for index, those in enumerate(called) if asked and any(name.startswith(asked) for name in those)]
     if len(begun) == 1:
         return begun[0]
-    need(not begun, f"'{word}' may be {either(begun, classes)}: give more of the name")
+    if begun:
+        raise LabError(f"'{word}' may be {either(begun, classes)}: give more of the name")
     known = {name for those in called for name in those if not re.fullmatch(r"n\d{8}", name)}
     hint = nearest(asked, known)
     if not hint.startswith("did") and len(classes) > 20:

@@ -99,12 +99,23 @@ class PixelNet(nn.Module):
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and each module's own mode afterwards, whatever happens."""
+def undisturbed(net: nn.Module) -> Iterator[None]:
+    """Look through a network without leaving a trace: it is in evaluation mode and its parameters take no gradients meanwhile.
+
+    Each module's mode and each parameter's wish for gradients are put back, whatever happens; gradients that lie there stay.
+
+    >>> net = nn.Dropout()
+    >>> with undisturbed(net): inside = net.training
+    >>> inside, net.training
+    (False, True)
+    """
     modes = [(module, module.training) for module in net.modules()]
+    wishes = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
     try:
-        net.eval()
+        net.eval().requires_grad_(False)
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+        for parameter, wish in wishes:
+            parameter.requires_grad_(wish)

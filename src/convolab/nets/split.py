@@ -4,7 +4,7 @@ A head is a mean over the map, or its flattening, and then one linear layer. Wit
 its own in a logit: class activation maps and dense responses are exact. Gradients with respect to the last map need no head.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from convolab.ground.errors import need
 from convolab.ground.random import generator
-from convolab.nets.pixelnet import PixelNet, evaluating
+from convolab.nets.passes import Call, Listener, Place, Record, listening, recording
+from convolab.nets.pixelnet import PixelNet, undisturbed
 
 Map = Float[Tensor, "n channels h w"]
 Logits = Float[Tensor, "n classes"]
@@ -39,15 +39,6 @@ class Head:
         if self.kind == "average":
             return features.mean((2, 3)) @ self.weight.T + self.bias
         return features.flatten(1) @ self.weight.flatten(1).T + self.bias
-
-
-@dataclass(frozen=True)
-class Place:
-    """A function call in a network: the `turn`-th of this function in the body of a module, whatever the picture's size."""
-
-    module: str
-    function: str
-    turn: int
 
 
 @dataclass(frozen=True)
@@ -110,49 +101,30 @@ def split(net: PixelNet) -> Split:
     """
     parameter = next(net.parameters(), torch.zeros(()))
     noise = torch.rand(1, net.channels, *net.size, generator=generator(0, "split")).to(parameter)
-    with torch.no_grad(), evaluating(net), recording(net.network) as record:
+    with torch.no_grad(), undisturbed(net), recording(net.network) as record:
         logits = net.respond(noise)
     return _read_backwards(net, record, logits)
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One function call of a recorded pass. It keeps its tensors, so that no two of a pass share an id."""
-
-    place: Place
-    out: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    @property
-    def function(self) -> str:
-        return self.place.function
-
-    def tensors(self) -> list[Tensor]:
-        values = (*self.args, *self.kwargs.values())
-        flat = (v for value in values for v in (value if isinstance(value, list | tuple) else [value]))
-        return [value for value in flat if isinstance(value, Tensor)]
-
-    def argument(self, position: int, name: str) -> Any:
-        return self.args[position] if len(self.args) > position else self.kwargs.get(name)
-
-    def is_map(self) -> bool:
-        return self.out.ndim == 4 and min(self.out.shape[2:]) > 1
-
-    def averages(self) -> bool:
-        """Whether it takes the mean over all of a map (which is checked by number in the end)."""
-        if self.function == "mean":
-            value, dims = self.args[0], self.argument(1, "dim")
-            dims = {d % value.ndim for d in ((dims,) if isinstance(dims, int) else dims or ())}
-            return (value.ndim, dims) in ((4, {2, 3}), (3, {2}))
-        return self.function in ("adaptive_avg_pool2d", "avg_pool2d") and self.out.ndim == 4 and max(self.out.shape[2:]) == 1
-
-    def classifies(self) -> bool:
-        """Whether it is a linear layer, maybe written as a convolution of a 1x1 map."""
-        return self.function == "linear" or (self.function == "conv2d" and max(self.out.shape[2:]) == 1)
+def is_map(call: Call) -> bool:
+    return call.out.ndim == 4 and min(call.out.shape[2:]) > 1
 
 
-def _read_backwards(net: PixelNet, record: "_Record", logits: Tensor) -> Split:
+def averages(call: Call) -> bool:
+    """Whether a call takes the mean over all of a map (which is checked by number in the end)."""
+    if call.function == "mean":
+        value, dims = call.args[0], call.argument(1, "dim")
+        dims = {d % value.ndim for d in ((dims,) if isinstance(dims, int) else dims or ())}
+        return (value.ndim, dims) in ((4, {2, 3}), (3, {2}))
+    return call.function in ("adaptive_avg_pool2d", "avg_pool2d") and call.out.ndim == 4 and max(call.out.shape[2:]) == 1
+
+
+def classifies(call: Call) -> bool:
+    """Whether a call is a linear layer, maybe written as a convolution of a 1x1 map."""
+    return call.function == "linear" or (call.function == "conv2d" and max(call.out.shape[2:]) == 1)
+
+
+def _read_backwards(net: PixelNet, record: Record, logits: Tensor) -> Split:
     """From the logits to the last feature map, along every call's first tensor."""
     calls, value, end = record.calls, logits, len(record.calls)
     first = next((number for number, call in enumerate(calls) if call.function == "conv2d"), end)
@@ -166,16 +138,15 @@ def _read_backwards(net: PixelNet, record: "_Record", logits: Tensor) -> Split:
             "this network has no feature map: nothing with a height and a width stands between its convolutions and its logits",
         )
         call = calls[number]
-        if call.is_map():
+        if is_map(call):
             break
-        if call.averages():
+        if averages(call):
             kind = "average"
-        elif call.classifies() and weight is None:
+        elif classifies(call) and weight is None:
             weight, bias = call.argument(1, "weight").detach().flatten(1), call.argument(2, "bias")
         elif call.function not in HANDS_ON and not lacking:
-            lacking = f"in this one '{call.place.module or 'forward'}' ({call.function}) stands between"
-        inputs = call.tensors()
-        value, end = inputs[0] if inputs else value, number
+            lacking = f"in this one {call.place} stands between"
+        value, end = call.inputs[0] if call.inputs else value, number
     shape = tuple(call.out.shape[1:])
     head = None if lacking else _head(kind, weight, bias, call.out)
     if head is None or not torch.allclose(head(call.out), logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
@@ -198,46 +169,15 @@ class _Stop(BaseException):
     """Ends a pass at the feature map; no network's own `except Exception` catches it."""
 
 
-class _Listener(TorchFunctionMode):
-    """Hears of every function call that gives a tensor, and knows in which module's body it is made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inside: list[str] = []
-        self.turns: dict[tuple[str, str], int] = {}
-
-    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        out = function(*args, **(kwargs or {}))
-        if not isinstance(out, Tensor) or not self.inside:
-            return out
-        key = self.inside[-1], function.__name__
-        turn = self.turns[key] = self.turns.get(key, -1) + 1
-        return self.heard(Place(*key, turn), out, args, kwargs or {})
-
-    def heard(self, place: Place, out: Tensor, args: tuple, kwargs: dict) -> Tensor:
-        raise NotImplementedError
-
-
-class _Record(_Listener):
-    """Writes every call down."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[_Call] = []
-
-    def heard(self, place: Place, out: Tensor, args: tuple, kwargs: dict) -> Tensor:
-        self.calls.append(_Call(place, out, args, kwargs))
-        return out
-
-
-class _Watch(_Listener):
+class _Watch(Listener):
     """Keeps the result of the call at one place."""
 
     def __init__(self, place: Place, stop: bool, detach: bool) -> None:
         super().__init__()
         self.place, self.stop, self.detach, self.found = place, stop, detach, None
 
-    def heard(self, place: Place, out: Tensor, args: tuple, kwargs: dict) -> Tensor:
+    def met(self, place: Place, function: Callable, args: tuple, kwargs: dict) -> Any:
+        out = function(*args, **kwargs)
         if place != self.place:
             return out
         if self.detach:
@@ -250,34 +190,7 @@ class _Watch(_Listener):
 
 
 @contextmanager
-def recording(network: nn.Module) -> Iterator[_Record]:
-    record = _Record()
-    with located(record, network.named_modules()), record:
-        yield record
-
-
-@contextmanager
 def watching(network: nn.Module, place: Place, *, stop: bool = False, detach: bool = False) -> Iterator[_Watch]:
-    watch, module = _Watch(place, stop, detach), network.get_submodule(place.module)
-    prefix = f"{place.module}." if place.module else ""
-    near = [(place.module, module), *((prefix + name, child) for name, child in module.named_children())]
-    with located(watch, near), watch:
+    watch = _Watch(place, stop, detach)
+    with listening(watch, network, [place.module]):
         yield watch
-
-
-@contextmanager
-def located(listener: _Listener, modules: Iterable[tuple[str, nn.Module]]) -> Iterator[None]:
-    """Tell the listener when a module begins and ends."""
-    hooks = []
-
-    def leaving(*_: object) -> None:
-        listener.inside.pop()
-
-    try:
-        for name, module in modules:
-            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: listener.inside.append(name)))
-            hooks.append(module.register_forward_hook(leaving, always_call=True))
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
