@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from convolab.front.commands import data, study, training
+from convolab.front.commands import data, explain, study, training
 from convolab.ground.errors import LabError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 for command in (training.train, training.resume, training.runs, training.test, training.predict, study.study, study.sweep, study.compare):
     app.command()(command)
+app.command()(explain.explain)
 app.add_typer(data.app, name="data")
 
 
