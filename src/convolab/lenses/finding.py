@@ -17,7 +17,7 @@ class Panel:
 
     title: str
     photo: UInt8[Tensor, "c h w"] | None = None
-    heat: Float[Tensor, "h w"] | None = None  # raw, with sign and scale
+    heat: Float[Tensor, "rows columns"] | None = None  # raw, with sign and scale
     signed: bool = False  # whether 0 is the middle of the colours, or their lower end
     unit: str = ""  # what the map's numbers are
     caption: str = ""  # lines below the frame

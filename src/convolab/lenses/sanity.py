@@ -23,7 +23,7 @@ from convolab.lenses.saliency import Saliency, mean_colour
 from convolab.nets.passes import recording
 from convolab.nets.pixelnet import PixelNet, undisturbed
 
-Heat = Float[Tensor, "h w"]
+Heat = Float[Tensor, "rows columns"]
 Method = Callable[[PixelNet, Tensor, int], Saliency]
 CURVE = 32  # steps of a deletion or insertion curve
 ORDERS = 5  # random orders that a map's order is held against

@@ -18,7 +18,7 @@ from convolab.ground.random import generator
 from convolab.nets.passes import Call, Listener, Place, Record, listening, recording
 from convolab.nets.pixelnet import PixelNet, undisturbed
 
-Map = Float[Tensor, "n channels h w"]
+Map = Float[Tensor, "n channels rows columns"]
 Logits = Float[Tensor, "n classes"]
 
 # Functions that hand a value on: another shape, the same numbers (dropout in evaluation).
