@@ -33,5 +33,7 @@ def filled(network: nn.Module) -> nn.Module:
     """Weights from a generator of their own."""
     generator = torch.Generator().manual_seed(3)
     for parameter in network.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) / max(parameter[0].numel(), 1) ** 0.5
+        parameter.data = (
+            torch.randn(parameter.shape, generator=generator) / max(parameter[0].numel(), 1) ** 0.5
+        )  # normal, of size 1 behind each layer
     return network

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from lens_nets import wrapped
+from lens_nets import filled, wrapped
 from torch import Tensor, nn
 
 from convolab.ground.errors import LabError
@@ -268,7 +268,7 @@ class Clamp(nn.Module):
 
 
 def headed(body: nn.Module) -> PixelNet:
-    return wrapped(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)))
+    return wrapped(filled(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))))
 
 
 @pytest.mark.parametrize("name", GUIDABLE)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHARED
 from torch import nn
 
 from convolab.ground.errors import LabError
@@ -16,8 +15,6 @@ from convolab.nets.efficientnet_lite import EfficientNetLite
 from convolab.nets.pixelnet import PixelNet
 from convolab.nets.pretrained import EMBEDDED, load_by_position, pretrained, wheel_weights
 
-PHOTOS = SHARED / "photos" / "imagenet"
-
 
 @pytest.fixture(scope="module")
 def lite0() -> PixelNet:
@@ -25,24 +22,20 @@ def lite0() -> PixelNet:
 
 
 @pytest.mark.parametrize(("name", "least"), [("efficientnet_lite0", 178), ("efficientnet_lite1", 182), ("efficientnet_lite2", 184)])
-def test_top_1_on_photos_of_200_classes(name: str, least: int) -> None:
-    if not PHOTOS.is_dir():
-        pytest.skip("the 200 photos of ImageNet's classes are not at hand")
-    net, truth = pretrained(name), json.loads((PHOTOS / "labels.json").read_text())
+def test_top_1_on_photos_of_200_classes(name: str, least: int, photos: Path) -> None:
+    net, truth = pretrained(name), json.loads((photos / "imagenet" / "labels.json").read_text())
     right = 0
     with torch.inference_mode():
         for start in range(0, len(truth), 10):
             files = list(truth)[start : start + 10]
-            found = net(torch.cat([net.fit(read_photo(PHOTOS / file)) for file in files])).argmax(1)
+            found = net(torch.cat([net.fit(read_photo(photos / "imagenet" / file)) for file in files])).argmax(1)
             right += sum(int(label) == truth[file] for label, file in zip(found, files, strict=True))
     assert right >= least
 
 
-def test_the_names_are_those_of_the_classes_file() -> None:
-    path = PHOTOS / "classes.json"
-    if not path.exists():
-        pytest.skip("the list of ImageNet's classes is not at hand")
-    for theirs, ours, words in zip(json.loads(path.read_text()), *room.imagenet(), strict=True):
+def test_the_names_are_those_of_the_classes_file(photos: Path) -> None:
+    classes = json.loads((photos / "imagenet" / "classes.json").read_text())
+    for theirs, ours, words in zip(classes, *room.imagenet(), strict=True):
         assert theirs["wnid"] == words[0]
         assert ours.partition(" (")[0] == theirs["name"]
 

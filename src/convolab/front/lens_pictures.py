@@ -16,7 +16,7 @@ from convolab.ground.files import whole_file
 from convolab.lenses.finding import Finding, Panel
 
 SIDE, GAP, BAR = 300, 24, 12  # of a frame, between frames, of a legend's bar: pixels
-INK, FAINT, ALARM = "#1a1a1a", "#666666", "#B00020"
+INK, FAINT, ALARM, BRIGHT = "#1a1a1a", "#666666", "#B00020", "#ffd400"
 SHARE = 0.995  # of a map's values that keep their colour apart; what is beyond has the last colour
 HEAT = ("#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4")  # dark to bright (matplotlib's inferno)
 SIGNED = ("#003a5d", "#0072B2", "#8ec1df", "#f7f7f7", "#f0a977", "#D55E00", "#6e3000")  # against, nothing, for
@@ -58,7 +58,7 @@ def drawn(panel: Panel) -> Image.Image:
     frame = None if blank else framed(panel)
     height = 0 if frame is None else frame.height
     head = 24 if panel.title else 0
-    legend = 56 if panel.heat is not None and panel.photo is None and finite(panel.heat) else 0
+    legend = 72 if panel.heat is not None and panel.photo is None and finite(panel.heat) else 0
     caption = wrapped(panel.caption, small, SIDE)
     canvas = Image.new("RGB", (SIDE, head + height + legend + 18 * len(caption) + 6), "white")
     pen = ImageDraw.Draw(canvas)
@@ -83,6 +83,7 @@ def framed(panel: Panel) -> Image.Image:
         return coloured(panel.heat, panel.signed).resize(size, Image.Resampling.NEAREST)
     enlarged = Image.Resampling.NEAREST if shape[1] * 2 < SIDE else Image.Resampling.LANCZOS
     photo = to_image(panel.photo).resize(size, enlarged)
+    draw_boxes(photo, panel, SIDE / shape[1])
     if panel.heat is None or not finite(panel.heat):
         return photo
     stretched = torch.nn.functional.interpolate(panel.heat[None, None].float(), size[::-1], mode="bilinear", align_corners=False)[0, 0]
@@ -92,6 +93,19 @@ def framed(panel: Panel) -> Image.Image:
     grey = np.asarray(photo.convert("L").convert("RGB"), dtype=np.float32) * 0.75 + 40
     paint = np.asarray(painted(strength, panel.signed), dtype=np.float32)
     return Image.fromarray(((1 - share) * grey + share * paint).clip(0, 255).astype(np.uint8))
+
+
+def draw_boxes(photo: Image.Image, panel: Panel, zoom: float) -> None:
+    """A panel's boxes: a bright line between dark ones is seen on any ground."""
+    pen, font = ImageDraw.Draw(photo), ImageFont.load_default(13)
+    for box in panel.boxes:
+        corners = [zoom * box.left, zoom * box.top, zoom * box.right - 1, zoom * box.bottom - 1]
+        pen.rectangle(corners, outline="black", width=4)
+        pen.rectangle([corners[0] + 1, corners[1] + 1, corners[2] - 1, corners[3] - 1], outline=BRIGHT, width=2)
+        if box.label:
+            place = (max(corners[0], 0) + 6, max(corners[1], 0) + 5)
+            pen.rectangle(pen.textbbox(place, box.label, font=font), fill="black")
+            pen.text(place, box.label, fill=BRIGHT, font=font)
 
 
 def nothing(size: tuple[int, int]) -> Image.Image:
@@ -138,14 +152,16 @@ def draw_legend(canvas: Image.Image, panel: Panel, top: int) -> None:
     canvas.paste(painted(ramp, panel.signed), (0, top))
     low, high = f"{-scale:.3g}" if panel.signed else "0", f"{scale:.3g}"
     largest = float(panel.heat.abs().max())
+    ends = "colours end at the largest value"
     if largest > scale * 1.0001:
         high += f" (largest {largest:.3g})"
+        ends = "colours end at the 99.5th percentile"
     pen.text((0, top + BAR + 3), low, fill=INK, font=font)
     pen.text((SIDE, top + BAR + 3), high, fill=INK, font=font, anchor="ra")
     if panel.signed:
         pen.text((SIDE // 2, top + BAR + 3), "0", fill=INK, font=font, anchor="ma")
-    if panel.unit:
-        pen.text((0, top + BAR + 18), panel.unit, fill=FAINT, font=font)
+    pen.text((0, top + BAR + 19), panel.unit, fill=FAINT, font=font)
+    pen.text((0, top + BAR + 36), ends, fill=FAINT, font=font)
 
 
 def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

@@ -133,13 +133,32 @@ def fit(
     need(min(size) > 0, f"a picture of {size[0]} x {size[1]} pixels is wanted: give at least 1 x 1")
     image = _upright_rgb(photo if isinstance(photo, Image.Image) else _image(photo)).convert("RGB" if channels == 3 else "L")
     need(crop is None or 0 < crop <= 1, f"the crop is {crop}: give a share above 0, at most 1")
-    if crop is None or max(image.size) > 20 * min(image.size):  # a line of pixels would be resized to one of millions
+    if crop is None or _is_line(image.size):
         return _tensor(ImageOps.fit(image, (size[1], size[0]), FILTERS[interpolation], bleed=(1 - (crop or 1)) / 2))
     (height, width), short = size, math.floor(max(size) / crop)
     enlarged = [short if side == min(image.size) else int(short * side / min(image.size)) for side in image.size]
     image = image.resize(enlarged, FILTERS[interpolation])
     left, top = (round((have - want) / 2) for have, want in zip(image.size, (width, height), strict=True))
     return _tensor(image.crop((left, top, left + width, top + height)))
+
+
+def shown(photo: tuple[int, int], size: tuple[int, int], crop: float | None = None) -> tuple[float, float, float, float]:
+    """The part of a photo of (height, width) that `fit` shows: left, top, right, bottom in the photo's pixels.
+
+    >>> shown((300, 400), (224, 224)), shown((300, 400), (224, 224), crop=0.875)
+    ((50.0, 0.0, 350.0, 300.0), (68.75, 18.75, 331.25, 281.25))
+    """
+    if crop is None or _is_line(photo):
+        scale = max(want / have for want, have in zip(size, photo, strict=True)) / (crop or 1)
+    else:
+        scale = math.floor(max(size) / crop) / min(photo)
+    height, width = (want / scale for want in size)
+    return (photo[1] - width) / 2, (photo[0] - height) / 2, (photo[1] + width) / 2, (photo[0] + height) / 2
+
+
+def _is_line(sides: tuple[int, int]) -> bool:
+    """Whether a picture is so narrow that its longer side, resized as a whole, would have thousands of pixels."""
+    return max(sides) > 20 * min(sides)
 
 
 def _upright_rgb(image: Image.Image, name: str = "the picture") -> Image.Image:

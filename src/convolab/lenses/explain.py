@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convolab.images.photo import open_photo
 from convolab.lenses import sanity
-from convolab.lenses.finding import Finding, Panel
+from convolab.lenses.finding import Box, Finding, Panel
 from convolab.lenses.saliency import METHODS, Saliency, find_methods
 from convolab.nets.pixelnet import PixelNet, undisturbed
 
@@ -44,7 +44,8 @@ def explain(
     chosen = find_methods(methods if isinstance(methods, str) else ",".join(methods))
     wanted = None if target is None else net.find_class(target)
     name = name or (Path(photo).stem if not isinstance(photo, Tensor) else "the picture")
-    pixels = net.fit(photo if isinstance(photo, Tensor) else open_photo(photo))
+    photo = photo if isinstance(photo, Tensor) else open_photo(photo)
+    pixels = net.fit(photo)
     logits = classify(net, pixels)
     wanted = int(logits.argmax()) if wanted is None else wanted
     calls = {method: partial(METHODS[method], **({"seed": seed} if method == "smoothgrad" else {})) for method in chosen}
@@ -59,7 +60,7 @@ def explain(
                 on_progress(f"{method}: {what}")
 
             checks.append(sanity.check(net, pixels, wanted, found, calls[found.method], seed=seed, on_progress=telling))
-    return describe(net, pixels, logits, wanted, maps, name, checks)
+    return describe(net, photo, pixels, logits, wanted, maps, name, checks)
 
 
 def classify(net: PixelNet, pixels: Float[Tensor, "1 c h w"]) -> Float[Tensor, "classes"]:
@@ -70,6 +71,7 @@ def classify(net: PixelNet, pixels: Float[Tensor, "1 c h w"]) -> Float[Tensor, "
 
 def describe(
     net: PixelNet,
+    photo: UInt8[Tensor, "channels rows columns"],
     pixels: Float[Tensor, "1 c h w"],
     logits: Float[Tensor, "classes"],
     target: int,
@@ -97,9 +99,10 @@ def describe(
     arrays |= {f"{m.method}_channels": m.detail for m in maps if m.detail is not None}
     first = Panel("What the network sees", picture, caption="\n".join(f"{label} {100 * share:.1f} %" for label, share in top))
     raw = tuple(Panel(m.title, heat=m.values, signed=m.signed, unit=m.unit, caption=checked(m, short=True)) for m in maps)
-    laid = tuple(Panel("", picture, m.values, m.signed) for m in maps)
+    laid = tuple(Panel("over the picture", picture, m.values, m.signed) for m in maps)
     warnings = tuple(f"the {m.method} map is {m.fault}: it says nothing" for m in maps if m.fault)
-    return Finding("explain", tuple(words), numbers, arrays, ((first, *raw), (Panel(""), *laid)), warnings)
+    whole = Panel("The picture", photo, boxes=(Box(*net.shown(photo)),), caption="in the frame: what the network sees")
+    return Finding("explain", tuple(words), numbers, arrays, ((first, *raw), (whole, *laid)), warnings)
 
 
 def facts(m: Saliency) -> dict[str, Any]:

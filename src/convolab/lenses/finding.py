@@ -12,6 +12,17 @@ from convolab.ground.files import whole_file
 
 
 @dataclass(frozen=True)
+class Box:
+    """A rectangle on a photo, in its pixels, and a word for it."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Panel:
     """One frame of a picture: a photo, a map, or a map laid over its photo (the map is stretched over it)."""
 
@@ -21,6 +32,7 @@ class Panel:
     signed: bool = False  # whether 0 is the middle of the colours, or their lower end
     unit: str = ""  # what the map's numbers are
     caption: str = ""  # lines below the frame
+    boxes: tuple[Box, ...] = ()  # drawn on the photo
 
 
 @dataclass(frozen=True)

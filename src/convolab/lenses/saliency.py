@@ -22,7 +22,7 @@ from convolab.nets.pixelnet import PixelNet, undisturbed
 from convolab.nets.split import Split, split
 
 CHUNK = 5  # pictures a pass: more do not fit a small processor's cache
-Pixels = Float[Tensor, "1 c h w"]
+Pixels = Float[Tensor, "one c h w"]
 STEPS, SAMPLES, SPREAD = 50, 25, 0.15
 
 
@@ -59,7 +59,7 @@ def gradient(net: PixelNet, pixels: Pixels, target: int) -> Saliency:
     """The logit's derivative with respect to each pixel: its absolute value, the largest of the channels (Simonyan et al. 2013)."""
     with looking(net, pixels) as x:
         detail = gradients(net, x, target)[0]
-    return Saliency("gradient", "Gradient", detail.abs().amax(0), False, "|logit per pixel value|, largest channel", detail)
+    return Saliency("gradient", "Gradient", detail.abs().amax(0), False, "|d logit / d pixel|, largest of the channels", detail)
 
 
 def smoothgrad(
@@ -78,7 +78,7 @@ def smoothgrad(
             total += gradients(net, x + sigma * drawn, target).sum(0)
     detail = total / samples
     settings = {"samples": samples, "sigma": sigma, "seed": seed}
-    unit = "|logit per pixel value|, largest channel"
+    unit = "|d logit / d pixel|, largest of the channels"
     return Saliency("smoothgrad", f"SmoothGrad, {samples} samples", detail.abs().amax(0), False, unit, detail, settings=settings)
 
 
@@ -144,7 +144,7 @@ def cam(net: PixelNet, pixels: Pixels, target: int, *, parts: Split | None = Non
         bias, logit = float(head.bias[target]), float(logits[0, target])
     error = float(values.double().mean()) + bias - logit
     settings = {"layer": parts.layer, "bias": bias, "logit": logit}
-    return Saliency("cam", "CAM", values, True, "logit: mean + bias is the class's", checks={"sum": abs(error)}, settings=settings)
+    return Saliency("cam", "CAM", values, True, "logit (the mean + the bias is the class's)", checks={"sum": abs(error)}, settings=settings)
 
 
 def gradcam(net: PixelNet, pixels: Pixels, target: int, *, parts: Split | None = None) -> Saliency:
@@ -159,7 +159,7 @@ def gradcam(net: PixelNet, pixels: Pixels, target: int, *, parts: Split | None =
             (gradient,) = torch.autograd.grad(logits[0, target], features)
         values = torch.einsum("k,khw->hw", gradient[0].mean((1, 2)), features.detach()[0])
     settings = {"layer": parts.layer, "least before cut off": float(values.min())}
-    return Saliency("gradcam", "Grad-CAM", values.clamp(min=0), False, "logit / cells, negative cut off", settings=settings)
+    return Saliency("gradcam", "Grad-CAM", values.clamp(min=0), False, "logit / cells, negative ones cut off", settings=settings)
 
 
 def occlusion(
@@ -199,7 +199,7 @@ def guided(net: PixelNet, pixels: Pixels, target: int) -> Saliency:
 
     with looking(net, pixels) as x:
         detail = guided_gradient(net, x, target)
-    return Saliency("guided", "Guided backpropagation", detail.abs().amax(0), False, "|guided value|, largest channel", detail)
+    return Saliency("guided", "Guided backpropagation", detail.abs().amax(0), False, "|guided value|, largest of the channels", detail)
 
 
 METHODS: dict[str, Callable[..., Saliency]] = {

@@ -93,6 +93,10 @@ class PixelNet(nn.Module):
         fitted = photos.fit(photo, self.size, self.channels, interpolation=self.interpolation, crop=self.crop)
         return fitted.unsqueeze(0) / 255
 
+    def shown(self, photo: UInt8[Tensor, "c h w"]) -> tuple[float, float, float, float]:
+        """The part of a photo that `fit` shows: left, top, right, bottom in the photo's pixels."""
+        return photos.shown(tuple(photo.shape[1:]), self.size, self.crop)
+
     def find_class(self, word: str | int) -> int:
         """The index of the class a person means, by name, unambiguous beginning, index or synonym; see `classes.find_class`."""
         return find_class(word, self.classes, self.synonyms)

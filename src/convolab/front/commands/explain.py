@@ -86,7 +86,7 @@ def keep(found: "Finding", stem: Path, net: str) -> None:
     from convolab.front.lens_pictures import below, draw_finding, save_picture
     from convolab.ground.files import write_json
 
-    picture = draw_finding(found)
+    picture = draw_finding(found, f"{net}, ")
     if found.numbers["sanity"]:
         from convolab.front import lens_plots
 
