@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("convolab", "beartype.beartype")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(os.environ.get("CONVOLAB_SHARED", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +24,11 @@ def cifar10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cifar10")
     subprocess.run([sys.executable, unpack, folder], check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The folder of photos with their classes and boxes; skips where it is not at hand."""
+    if not (SHARED / "photos").is_dir():
+        pytest.skip(f"there are no photos in {SHARED}: set CONVOLAB_SHARED to the folder that holds them")
+    return SHARED / "photos"

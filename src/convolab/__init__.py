@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convolab.ground.errors import LabError
     from convolab.images.imageset import ImageSet
+    from convolab.images.photo import open_photo
     from convolab.images.sources import load
+    from convolab.lenses.explain import explain
+    from convolab.lenses.finding import Finding
     from convolab.nets.pixelnet import PixelNet
+    from convolab.nets.pretrained import pretrained
     from convolab.nets.zoo import build, register
     from convolab.studies.conduct import conduct
     from convolab.studies.coursework import coursework
@@ -29,7 +33,11 @@ _HOMES = {
     "LabError": "ground.errors",
     "ImageSet": "images.imageset",
     "load": "images.sources",
+    "open_photo": "images.photo",
+    "Finding": "lenses.finding",
+    "explain": "lenses.explain",
     "PixelNet": "nets.pixelnet",
+    "pretrained": "nets.pretrained",
     "build": "nets.zoo",
     "register": "nets.zoo",
     "evaluate": "training.loop",
@@ -43,6 +51,7 @@ _HOMES = {
     "train": "training.run",
 }
 __all__ = [
+    "Finding",
     "ImageSet",
     "LabError",
     "PixelNet",
@@ -54,8 +63,11 @@ __all__ = [
     "conduct",
     "coursework",
     "evaluate",
+    "explain",
     "fit",
     "load",
+    "open_photo",
+    "pretrained",
     "register",
     "train",
 ]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from convolab.ground.errors import LabError
-from convolab.images.photo import fit, read_photo
+from convolab.images.photo import SAMPLES, fit, open_photo, read_photo
 
 DRAW = np.random.default_rng(0)
 NOISE = DRAW.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -204,3 +204,48 @@ def test_a_wrong_number_of_channels_or_pixels_is_refused():
     for bad, size, channels in ((photo, (4, 4), 2), (photo[:2], (4, 4), 3), (photo, (0, 4), 3)):
         with pytest.raises(LabError):
             fit(bad, size, channels)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_sample_picture_comes_along(name):
+    photo = open_photo(name)
+    assert photo.shape[0] == 3
+    assert min(photo.shape[1:]) >= 300
+    assert len(photo.unique()) > 100
+
+
+def test_a_near_miss_of_a_sample_suggests_and_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
+    with pytest.raises(LabError, match="neither a file nor a sample picture 'chelse': did you mean 'chelsea'"):
+        open_photo("chelse")
+    with pytest.raises(LabError, match=r"^gone/cat\.png: there is no such file"):
+        open_photo("gone/cat.png")
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "chelsea", Image.fromarray(NOISE), format="png")
+    assert open_photo("./chelsea").shape == (3, 5, 7)
+    assert open_photo("chelsea").shape == (3, 300, 451)
+
+
+def test_a_picture_of_one_pixel_becomes_a_plain_one(tmp_path):
+    photo = read_photo(saved(tmp_path / "a.png", Image.new("RGB", (1, 1), (10, 20, 30))))
+    for crop in (None, 0.875):
+        assert fit(photo, (224, 224), 3, interpolation="bicubic", crop=crop).flatten(1).unique(dim=1).tolist() == [[10], [20], [30]]
+
+
+def test_a_line_of_pixels_is_not_blown_up_before_it_is_cropped():
+    assert fit(torch.full((3, 1, 60_000), 7, dtype=torch.uint8), (224, 224), 3, crop=0.875).unique().tolist() == [7]
+
+
+def test_a_bound_above_pillows_own_is_kept_to(tmp_path):
+    before = Image.MAX_IMAGE_PIXELS
+    (tmp_path / "a.png").write_bytes(png_head(20_000, 20_000))
+    with pytest.raises(LabError, match=r"20000 x 20000 is more than 300,000,000 pixels|far more than 300,000,000"):
+        read_photo(tmp_path / "a.png", max_pixels=300_000_000)
+    with pytest.raises(LabError, match="damaged"):  # allowed, and then found to hold no pixels
+        read_photo(tmp_path / "a.png", max_pixels=400_000_000)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_crop_outside_of_its_range_is_refused():
+    for crop in (0.0, -1.0, 1.1):
+        with pytest.raises(LabError, match="the crop is"):
+            fit(torch.zeros(3, 4, 4, dtype=torch.uint8), (2, 2), 3, crop=crop)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from convolab.front.commands import account, data, study, theory, training
+from convolab.front.commands import account, data, explain, study, theory, training
 from convolab.ground.errors import LabError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for command in (
     study.compare,
     account.account,
     theory.theory,
+    explain.explain,
 ):
     app.command()(command)
 app.add_typer(data.app, name="data")

@@ -98,6 +98,18 @@ def download_bar(name: str) -> Iterator[Callable[[int, int | None], None] | None
         yield show
 
 
+@contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """A line that says what is being done, on a terminal; call it with each next step. Nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what) as status:
+        yield lambda step: status.update(f"{what}: {step}")
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output: drawn on a terminal, tabs between the cells in a pipe."""
     if not sys.stdout.isatty():

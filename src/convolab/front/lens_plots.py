@@ -1,0 +1,67 @@
+"""Charts of a map's checks, by altair, in the one look of all charts."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import polars as pl
+from PIL import Image
+
+from convolab.front.plots import BLUE, GREY, ORANGE, styled
+
+GREEN, PINK, SKY, AMBER, BLACK = "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, BLACK)
+
+
+def sanity(checks: Mapping[str, Mapping[str, Any]]) -> alt.TopLevelMixin:
+    """Likeness under weights drawn anew, cascading and independent; deletion and insertion beside random orders.
+
+    `checks` holds for each method what `Sanity.values` gives.
+    """
+    methods = list(checks)
+    colour = alt.Color("map:N", title=None, scale=alt.Scale(domain=methods, range=COLOURS[: len(methods)]), legend=alt.Legend(orient="top"))
+    first = next(iter(checks.values()))
+    stages = ["none", *first["randomisation"]["stages"]]
+    panels = []
+    for kind, title in (("cascading", "drawn anew down to (cascading)"), ("independent", "drawn anew alone (independent)")):
+        rows = [
+            {"map": method, "stage": stage, "likeness": value}
+            for method, check in checks.items()
+            for stage, value in zip(stages, [1.0, *check["randomisation"][kind]], strict=True)
+            if value is not None
+        ]
+        rows = [row for row in rows if kind == "cascading" or row["stage"] != "none"]
+        x = alt.X("stage:N", sort=stages, title=title, axis=alt.Axis(labelAngle=-50, grid=False))
+        y = alt.Y("likeness:Q", title="rank correlation with the map", scale=alt.Scale(domain=[-0.25, 1.05]))
+        lines = alt.Chart(pl.DataFrame(rows)).mark_line(point=True, strokeWidth=2).encode(x=x, y=y, color=colour)
+        controls = pl.DataFrame({"at": [1.0, 0.0], "name": ["edge detector: knows no weights, stays 1", "random map"]})
+        rules = alt.Chart(controls).mark_rule(strokeDash=[4, 3], color=GREY).encode(y="at:Q")
+        texts = (
+            alt.Chart(controls)
+            .mark_text(align="left", dx=4, dy=-6, color=GREY, fontSize=10)
+            .encode(y="at:Q", text="name:N", x=alt.value(0))
+        )
+        panels.append((rules + texts + lines).properties(width=270, height=220))
+    for kind in ("deletion", "insertion"):
+        rows, chance = [], []
+        for method, check in checks.items():
+            curve = check[kind]
+            steps = len(curve["probabilities"]) - 1
+            rows += [{"map": method, "share": 100 * i / steps, "probability": 100 * p} for i, p in enumerate(curve["probabilities"])]
+        for i, value in enumerate(first[kind]["random"]):
+            chance.append({"share": 100 * i / steps, "probability": 100 * value})
+        x = alt.X("share:Q", title=f"% of the pixels ({kind}: {first[kind]['substrate']})", axis=alt.Axis(grid=False))
+        y = alt.Y("probability:Q", title="probability of the class (%)", scale=alt.Scale(domainMin=0))
+        lines = alt.Chart(pl.DataFrame(rows)).mark_line(strokeWidth=2).encode(x=x, y=y, color=colour)
+        control = alt.Chart(pl.DataFrame(chance)).mark_line(strokeDash=[4, 3], color=GREY).encode(x=x, y=y)
+        panels.append((control + lines).properties(width=270, height=220))
+    joined = alt.vconcat(alt.hconcat(*panels[:2], spacing=30), alt.hconcat(*panels[2:], spacing=30), spacing=20)
+    return styled(joined, "Can these maps be trusted?", "dashed: the controls; below, pixels in random order")
+
+
+def as_image(chart: alt.TopLevelMixin) -> Image.Image:
+    """A chart as a picture."""
+    content = io.BytesIO()
+    chart.save(content, format="png", scale_factor=1.6)
+    return Image.open(content).convert("RGB")

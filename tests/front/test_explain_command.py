@@ -1,0 +1,82 @@
+"""convolab explain, as a person types it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def tiny_run(lab, tmp_path):
+    lab("train", "simple_convnet", "--set", "training.epochs=1", "--set", "data.limit=200", "--out", tmp_path / "tiny")
+    return "tiny"
+
+
+def test_a_sample_is_explained_with_picture_arrays_and_numbers(lab, tmp_path):
+    result = lab("explain", "chelsea", "--method", "gradient,gradcam", "--threads", 1)
+    assert result.code == 0
+    assert "chelsea: tiger cat" in result.out
+    assert "picture: explain-chelsea.png; raw maps: explain-chelsea.npz" in result.out
+    with Image.open(tmp_path / "explain-chelsea.png") as picture:
+        assert picture.width > 900
+    with np.load(tmp_path / "explain-chelsea.npz") as arrays:
+        assert arrays["gradcam"].shape == (7, 7)
+    numbers = json.loads((tmp_path / "explain-chelsea.json").read_text())
+    assert numbers["net"] == "efficientnet_lite0"
+
+
+def test_json_is_the_numbers_and_nothing_else(lab):
+    result = lab("explain", "coffee", "--method", "gradcam", "--target", "espresso", "--json")
+    assert json.loads(result.out)["target"]["index"] == 967
+    assert result.err == ""
+
+
+def test_a_run_is_explained_like_a_pretrained_network(lab, tmp_path, tiny_run):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "three.png")
+    result = lab(
+        "explain", "three.png", "--net", tiny_run, "--method", "gradient,cam,guided", "--target", "3", "--out", "here/three.png", "--json"
+    )
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["methods"]["cam"]["shape"] == [1, 1] or json.loads(result.out)["target"]["class"] == "3"
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {"three.png", "three.npz", "three.json"}
+
+
+def test_several_pictures_go_to_a_folder_and_the_checks_are_averaged_over_them(lab, tmp_path, tiny_run):
+    for name in ("one", "two"):
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    result = lab("explain", "one.png", "two.png", "--net", tiny_run, "--method", "gradient", "--check", "--out", "both")
+    assert result.code == 0, result.err
+    assert "over 2 pictures, gradient: deletion beats random order by" in result.out
+    assert {path.name for path in (tmp_path / "both").glob("*.png")} == {"explain-one.png", "explain-two.png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["chelse"], "did you mean 'chelsea'"),
+        (["gone.png"], "gone.png: there is no such file"),
+        (["chelsea", "--net", "efficientnet_lite9"], "there is no network and no run's folder 'efficientnet_lite9'"),
+        (["chelsea", "--net", "."], "holds no run"),
+        (["chelsea", "--method", "gradcan"], "did you mean 'gradcam'"),
+        (["chelsea", "--target", "goldfsh"], "did you mean 'goldfish'"),
+        (["chelsea", "--max-pixels", "1000"], "451 x 300 is more than 1,000 pixels"),
+        (["http://127.0.0.1:9/cat.png"], "this machine or a network of its own"),
+        (["http://169.254.169.254/latest/meta-data/"], "this machine or a network of its own"),
+        (["file:///etc/passwd"], "is not an http(s) address"),
+        (["chelsea", "chelsea"], "several pictures would be called explain-chelsea"),
+    ],
+)
+def test_a_wrong_input_is_one_line_and_nothing_is_written(lab, tmp_path, words, said):
+    result = lab("explain", *words)
+    assert result.code == 2
+    assert said in result.err
+    assert result.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_a_feature_map_is_told_what_it_would_need(lab, tmp_path):
+    lab("train", "shallow_net", "--set", "training.epochs=1", "--set", "data.limit=200", "--out", tmp_path / "flat")
+    result = lab("explain", "chelsea", "--net", "flat", "--method", "gradcam")
+    assert result.code == 2
+    assert "no feature map, because it has no convolution" in result.err

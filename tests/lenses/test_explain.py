@@ -1,0 +1,87 @@
+"""What an explanation says, in words, numbers and arrays."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from lens_nets import wrapped
+from torch import Tensor, nn
+
+from convolab.ground.errors import LabError
+from convolab.lenses.explain import explain
+from convolab.lenses.saliency import METHODS
+from convolab.nets.pixelnet import PixelNet
+from convolab.nets.pretrained import pretrained
+
+ALL = tuple(m for m in METHODS if m != "guided")
+
+
+@pytest.fixture
+def photo(pixels: Tensor) -> Tensor:
+    return (255 * pixels[0]).to(torch.uint8)
+
+
+def test_a_cat_is_explained_with_every_method_and_its_checks() -> None:
+    finding = explain(pretrained("efficientnet_lite0"), "chelsea", target="Egyptian cat", methods="cam,gradient")
+    assert finding.numbers["target"]["index"] == 285
+    assert 0 < finding.numbers["target"]["probability"] < 1
+    assert finding.numbers["methods"]["cam"]["checks"]["sum"] < 1e-4
+    assert finding.arrays["cam"].shape == (7, 7)
+    assert finding.arrays["gradient"].shape == (224, 224)
+    assert finding.words[0].startswith("chelsea: ")
+    assert "CAM: the map's mean and the bias" in str(finding)
+
+
+def test_without_a_target_the_most_probable_class_is_explained(convnet: PixelNet, photo: Tensor) -> None:
+    finding = explain(convnet, photo, methods="gradient")
+    with torch.no_grad():
+        assert finding.numbers["target"]["index"] == int(convnet(convnet.fit(photo)).argmax())
+    assert finding.numbers["top"][0]["class"] == finding.numbers["target"]["class"]
+
+
+def test_numbers_are_json_and_arrays_are_raw_on_disk(convnet: PixelNet, photo: Tensor, tmp_path) -> None:
+    finding = explain(convnet, photo, methods=ALL, target="c")
+    assert json.loads(json.dumps(finding.numbers, allow_nan=False)) == finding.numbers
+    with np.load(finding.save_arrays(tmp_path / "maps.npz")) as stored:
+        assert {"pixels", *ALL} <= set(stored)
+        assert np.array_equal(stored["integrated"], finding.arrays["integrated"].numpy())
+        assert stored["integrated"].min() < 0
+
+
+def test_the_same_seed_gives_the_same_maps(convnet: PixelNet, photo: Tensor) -> None:
+    first, again, other = (explain(convnet, photo, methods="smoothgrad", target="a", seed=s).arrays["smoothgrad"] for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_map_that_says_nothing_is_warned_of_and_is_not_checked(photo: Tensor) -> None:
+    class Deaf(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.conv(x) * 0).mean((2, 3)) @ torch.ones(4, 10)
+
+    finding = explain(wrapped(Deaf()), photo, methods="gradient,occlusion", check=True)
+    assert finding.warnings == ("the gradient map is constant: it says nothing", "the occlusion map is constant: it says nothing")
+    assert finding.numbers["sanity"] == {}
+    assert finding.numbers["methods"]["gradient"]["fault"] == "constant"
+
+
+def test_a_check_adds_its_numbers_and_words(convnet: PixelNet, photo: Tensor) -> None:
+    steps = []
+    finding = explain(convnet, photo, methods="gradcam", target="a", check=True, on_progress=steps.append)
+    assert set(finding.numbers["sanity"]["gradcam"]) == {"method", "randomisation", "deletion", "insertion"}
+    assert sum("gradcam:" in word for word in finding.words) == 3
+    assert any("drawn anew" in step for step in steps)
+    assert json.dumps(finding.numbers, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [({"target": "zebra"}, "knows no class 'zebra'"), ({"methods": "grad"}, "there is no method 'grad'")]
+)
+def test_wrong_words_are_said_before_any_work(convnet: PixelNet, photo: Tensor, given: dict, said: str) -> None:
+    with pytest.raises(LabError, match=said):
+        explain(convnet, photo, **given)

@@ -1,0 +1,137 @@
+"""Maps are those of captum, grad-cam and torchcam on the same network, the same picture and the same noise.
+
+In float64: in float32 a ReLU near its kink may fall to either side by rounding, which shows in a thousandth of a map.
+"""
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import GuidedBackprop, IntegratedGradients, NoiseTunnel, Occlusion, Saliency
+from pytorch_grad_cam import GradCAM as PytorchGradCam
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+from torchcam.methods import CAM as TorchCam
+from torchcam.methods import GradCAM as TorchGradCam
+
+from convolab.lenses import saliency
+from convolab.nets.pixelnet import PixelNet
+from convolab.nets.pretrained import pretrained
+from convolab.nets.zoo import build
+
+TARGET = 2
+
+
+def small(name: str) -> PixelNet:
+    """A network of ours with batch norms that matter."""
+    network, generator = build(name, (3, 32, 32), 10), torch.Generator().manual_seed(0)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.copy_(torch.rand(layer.running_mean.shape, generator=generator) - 0.5)
+            layer.running_var.copy_(0.2 + torch.rand(layer.running_var.shape, generator=generator))
+    half = (0.5, 0.4, 0.45)
+    return PixelNet(network, mean=half, std=half, size=(32, 32), classes=tuple("abcdefghij")).eval()
+
+
+NETWORKS = {"simple_convnet": lambda: small("simple_convnet"), "resnet_small": lambda: small("resnet_small"), "lite0": pretrained}
+
+
+@pytest.fixture(params=NETWORKS)
+def net(request: pytest.FixtureRequest) -> PixelNet:
+    return NETWORKS[request.param]().double()
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def close(ours: Tensor, theirs: Tensor, share: float = 1e-6) -> None:
+    """Equal to a share of the largest value."""
+    assert float(theirs.abs().max()) > 0
+    assert float((ours - theirs).abs().max()) < share * float(theirs.abs().max())
+
+
+def test_gradient(net: PixelNet, pixels: Tensor) -> None:
+    theirs = Saliency(net.respond).attribute(pixels.clone(), target=TARGET, abs=True)[0]
+    close(saliency.gradient(net, pixels, TARGET).values, theirs.max(0).values)
+
+
+def test_smoothgrad_with_the_same_noise(net: PixelNet, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, sigma = 6, 0.15 * float(pixels.max() - pixels.min())
+    ours = saliency.smoothgrad(net, pixels, TARGET, samples=samples, spread=0.15, seed=7)
+    noise = torch.cat([saliency.noise(pixels, 7, number) for number in range(samples)])
+
+    def same(mean: float, deviations: Tensor) -> Tensor:
+        assert deviations.shape == noise.shape
+        return mean + deviations * noise
+
+    monkeypatch.setattr(torch, "normal", same)
+    tunnel = NoiseTunnel(Saliency(net.respond))
+    theirs = tunnel.attribute(pixels.clone(), target=TARGET, nt_type="smoothgrad", nt_samples=samples, stdevs=sigma, abs=False)
+    close(ours.detail, theirs[0].detach())
+
+
+@pytest.mark.parametrize("steps", [7, 50])
+def test_integrated_gradients(net: PixelNet, pixels: Tensor, steps: int) -> None:
+    ours = saliency.integrated(net, pixels, TARGET, steps=steps)
+    baseline = torch.tensor(net.mean, dtype=torch.float64).view(1, 3, 1, 1).expand_as(pixels).contiguous()
+    theirs, delta = IntegratedGradients(net.respond).attribute(
+        pixels.clone(), baseline, target=TARGET, n_steps=steps, internal_batch_size=5, return_convergence_delta=True
+    )
+    close(ours.detail, theirs[0].detach())
+    assert ours.settings["error"] == pytest.approx(float(delta), rel=1e-4, abs=1e-6)
+
+
+def test_integrated_gradients_from_black(net: PixelNet, pixels: Tensor) -> None:
+    ours = saliency.integrated(net, pixels, TARGET, steps=10, baseline=torch.zeros_like(pixels))
+    theirs = IntegratedGradients(net.respond).attribute(pixels.clone(), target=TARGET, n_steps=10)
+    close(ours.detail, theirs[0].detach())
+
+
+def test_occlusion(net: PixelNet, pixels: Tensor) -> None:
+    ours = saliency.occlusion(net, pixels, TARGET, window=16, stride=10)
+    mean = torch.tensor(net.mean, dtype=torch.float64).view(1, 3, 1, 1).expand_as(pixels)
+    with torch.no_grad():
+        theirs = Occlusion(net.respond).attribute(
+            pixels.clone(), sliding_window_shapes=(3, 16, 16), strides=(3, 10, 10), baselines=mean, target=TARGET
+        )
+    close(ours.values, theirs[0, 0])
+
+
+def test_guided_backpropagation_where_every_relu_is_a_module() -> None:
+    torch_net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))  # fmt: skip
+    half = (0.5, 0.5, 0.5)
+    net = PixelNet(torch_net, mean=half, std=half, size=(32, 32), classes=tuple("abcdefghij")).eval().double()
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ours = saliency.guided(net, x, TARGET).detail
+    close(ours, GuidedBackprop(net).attribute(x.clone().requires_grad_(), target=TARGET)[0])
+
+
+def last_layer(net: PixelNet) -> nn.Module:
+    return net.network.act2 if hasattr(net.network, "act2") else net.network.features[-1]
+
+
+def test_gradcam_before_their_own_scaling(net: PixelNet, pixels: Tensor) -> None:
+    ours = saliency.gradcam(net, pixels, TARGET).values
+    layer = last_layer(net)
+    with TorchGradCam(net, target_layer=layer, input_shape=(3, 64, 64)) as extractor:
+        scores = net(pixels.clone().requires_grad_())
+        (theirs,) = extractor(TARGET, scores, normalized=False)
+    close(ours, theirs[0])
+    net.requires_grad_(True)
+    with PytorchGradCam(model=net, target_layers=[layer]) as peer:
+        peer.activations_and_grads(pixels.clone().requires_grad_())[0, TARGET].backward()
+        acts, grads = peer.activations_and_grads.activations[0], peer.activations_and_grads.gradients[0]
+        raw = peer.get_cam_image(pixels, layer, [ClassifierOutputTarget(TARGET)], acts, grads.cpu().numpy())
+    close(ours, torch.from_numpy(np.maximum(raw[0], 0)))
+
+
+def test_cam(net: PixelNet, pixels: Tensor) -> None:
+    ours = saliency.cam(net, pixels, TARGET).values
+    linear = "classifier" if hasattr(net.network, "classifier") else "head.linear"
+    layer = last_layer(net)
+    with TorchCam(net, target_layer=layer, fc_layer=net.get_submodule(f"network.{linear}"), input_shape=(3, 64, 64)) as extractor:
+        net(pixels)
+        (theirs,) = extractor(TARGET, normalized=False)
+    # torchcam cuts negative values off even where it does not normalise.
+    close(ours.clamp(min=0), theirs[0].clamp(min=0))
