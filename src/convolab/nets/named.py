@@ -30,7 +30,7 @@ def named(name: str, shape: Shape | None = None, classes: int | None = None) -> 
 
     `shape` [channels, height, width] is needed for the registry's networks, which are made for pictures of one shape;
     `classes` is 10 for those and the library's own number for the others, if left out.
-    Raises LabError for an unknown name, with the nearest known one, and for a library that is not installed, with its extra.
+    Raises LabError for an unknown name, with the nearest known one, and for a library that is not installed.
 
     >>> named("simple_convnet", (3, 32, 32)).build().head.linear
     Linear(in_features=64, out_features=10, bias=True)
@@ -78,7 +78,7 @@ def of_torchvision(name: str, model: str, classes: int | None) -> Named:
 
 
 def imported(module: str, name: str) -> ModuleType:
-    """A library, or the extra that brings it."""
+    """A library's module, or a word on how to get the library."""
     from importlib import import_module
 
     library = module.partition(".")[0]
@@ -87,7 +87,7 @@ def imported(module: str, name: str) -> ModuleType:
             warnings.simplefilter("ignore")
             return import_module(module)
     except ImportError as error:
-        raise LabError(f"the network '{name}' needs {library}, which is not installed: pip install 'convolab[{library}]'") from error
+        raise LabError(f"the network '{name}' needs {library}, which is not installed: pip install {library}") from error
 
 
 def quietly(build: Callable[[], nn.Module]) -> nn.Module:
