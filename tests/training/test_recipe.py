@@ -70,6 +70,7 @@ OTHER: dict[str, Any] = {
     "training.clip_norm": 1.0,
     "training.ema": 0.99,
     "training.patience": 3,
+    "training.goal": 0.9,
     "metrics.train": "exact",
 }
 
