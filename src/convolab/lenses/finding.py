@@ -15,10 +15,10 @@ from convolab.ground.files import whole_file
 class Box:
     """A rectangle on a photo, in its pixels, and a word for it."""
 
-    left: float
-    top: float
-    right: float
-    bottom: float
+    left: float | int
+    top: float | int
+    right: float | int
+    bottom: float | int
     label: str = ""
 
 

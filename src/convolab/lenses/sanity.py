@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from convolab.ground.errors import need
@@ -224,7 +224,7 @@ def order_of(heat: Heat, size: tuple[int, int]) -> Int64[Tensor, "n"]:
 
 def probabilities(
     net: PixelNet, start: Tensor, end: Tensor, target: int, order: Int64[Tensor, "n"], steps: int
-) -> Float[Tensor, "steps+1"]:
+) -> Float64[Tensor, "m"]:
     """The class's probability as pixels of `end` replace those of `start`, in an order; from none to all."""
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
