@@ -19,10 +19,14 @@ def sanity(checks: Mapping[str, Mapping[str, Any]]) -> alt.TopLevelMixin:
 
     `checks` holds for each method what `Sanity.values` gives.
     """
+    # How alike two maps as smooth as this one are by chance goes with its name: a coarse map's correlations mean little.
+    checks = {f"{method} (by chance {check['randomisation']['chance']:.2f})": check for method, check in checks.items()}
     methods = list(checks)
     colour = alt.Color("map:N", title=None, scale=alt.Scale(domain=methods, range=COLOURS[: len(methods)]), legend=alt.Legend(orient="top"))
     first = next(iter(checks.values()))
     stages = ["none", *first["randomisation"]["stages"]]
+    found = [v for check in checks.values() for kind in ("cascading", "independent") for v in check["randomisation"][kind] if v is not None]
+    lowest = min(-0.25, *found) - 0.05
     panels = []
     for kind, title in (("cascading", "drawn anew down to (cascading)"), ("independent", "drawn anew alone (independent)")):
         rows = [
@@ -33,7 +37,7 @@ def sanity(checks: Mapping[str, Mapping[str, Any]]) -> alt.TopLevelMixin:
         ]
         rows = [row for row in rows if kind == "cascading" or row["stage"] != "none"]
         x = alt.X("stage:N", sort=stages, title=title, axis=alt.Axis(labelAngle=-50, grid=False))
-        y = alt.Y("likeness:Q", title="rank correlation with the map", scale=alt.Scale(domain=[-0.25, 1.05]))
+        y = alt.Y("likeness:Q", title="rank correlation with the map", scale=alt.Scale(domain=[lowest, 1.05]))
         lines = alt.Chart(pl.DataFrame(rows)).mark_line(point=True, strokeWidth=2).encode(x=x, y=y, color=colour)
         controls = pl.DataFrame({"at": [1.0, 0.0], "name": ["edge detector: knows no weights, stays 1", "random map"]})
         rules = alt.Chart(controls).mark_rule(strokeDash=[4, 3], color=GREY).encode(y="at:Q")
@@ -57,7 +61,9 @@ def sanity(checks: Mapping[str, Mapping[str, Any]]) -> alt.TopLevelMixin:
         control = alt.Chart(pl.DataFrame(chance)).mark_line(strokeDash=[4, 3], color=GREY).encode(x=x, y=y)
         panels.append((control + lines).properties(width=270, height=220))
     joined = alt.vconcat(alt.hconcat(*panels[:2], spacing=30), alt.hconcat(*panels[2:], spacing=30), spacing=20)
-    return styled(joined, "Can these maps be trusted?", "dashed: the controls; below, pixels in random order")
+    return styled(
+        joined, "Can these maps be trusted?", "dashed: the controls; below, pixels in random order. A missing dot: the map became constant"
+    )
 
 
 def as_image(chart: alt.TopLevelMixin) -> Image.Image:
