@@ -9,7 +9,18 @@ from PIL import Image
 
 @pytest.fixture
 def tiny_run(lab, tmp_path):
-    lab("train", "simple_convnet", "--set", "training.epochs=1", "--set", "data.limit=200", "--out", tmp_path / "tiny")
+    lab(
+        "train",
+        "simple_convnet",
+        "--set",
+        "training.epochs=1",
+        "--set",
+        "data.limit=200",
+        "--set",
+        "model.channels=[8, 16]",
+        "--out",
+        tmp_path / "tiny",
+    )
     return "tiny"
 
 

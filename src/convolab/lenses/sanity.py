@@ -222,9 +222,7 @@ def order_of(heat: Heat, size: tuple[int, int]) -> Int64[Tensor, "n"]:
     return heat.flatten().argsort(descending=True, stable=True)
 
 
-def probabilities(
-    net: PixelNet, start: Tensor, end: Tensor, target: int, order: Int64[Tensor, "n"], steps: int
-) -> Float64[Tensor, "m"]:
+def probabilities(net: PixelNet, start: Tensor, end: Tensor, target: int, order: Int64[Tensor, "n"], steps: int) -> Float64[Tensor, "m"]:
     """The class's probability as pixels of `end` replace those of `start`, in an order; from none to all."""
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order))
