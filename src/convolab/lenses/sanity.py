@@ -158,7 +158,7 @@ def forgetful(net: PixelNet, groups: Sequence[tuple[str, list[str]]], seed: int)
 def likeness(a: Heat, b: Heat) -> float | None:
     """Spearman's rank correlation of two maps' absolute values; None where one is constant or not finite.
 
-    >>> likeness(torch.tensor([[1.0, -2.0, 3.0]]), torch.tensor([[10.0, 20.0, -30.0]]))
+    >>> round(likeness(torch.tensor([[1.0, -2.0, 3.0]]), torch.tensor([[10.0, 20.0, -30.0]])), 6)
     1.0
     """
     first, second = (ranks(m.abs().flatten()) for m in (a, b))
