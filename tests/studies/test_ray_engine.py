@@ -30,12 +30,12 @@ NETS = '''
 import os, signal, time
 from torch import nn
 
-def Slow(shape, classes, rest: float = 0.1):
-    """A network that takes its time, whatever the machine."""
+def Slow(shape, classes, brake: str = ""):
+    """A network that takes its time while there is a file."""
     class Layers(nn.Sequential):
         def forward(self, x):
-            if self.training:
-                time.sleep(rest)
+            if self.training and os.path.exists(brake):
+                time.sleep(1.5)
             return super().forward(x)
     return Layers(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
 
@@ -104,7 +104,9 @@ def test_a_stopped_engine_brings_home_what_it_trained_and_goes_on_later_bit_for_
     (tmp_path / "nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray_engine, "GRACE", 60.0)  # a busy machine is no reason to lose the run
-    base, heard = TINIEST | {"model": {"name": "nets.py:Slow"}, "training": {"epochs": 20, "batch_size": 16}}, []
+    brake = tmp_path / "brake"
+    brake.touch()
+    base, heard = TINIEST | {"model": {"name": "nets.py:Slow", "brake": str(brake)}, "training": {"epochs": 20, "batch_size": 16}}, []
     (far,), (here,) = jobs(tmp_path / "far", 1, base=base), jobs(tmp_path / "here", 1, base=base)
     news = told(connected, [far], pictures, stop=lambda: any(word.kind == "epoch" for word in heard), hear=heard.append)
     assert [word.kind for word in news if word.kind in ENDS] == ["stopped"]
@@ -112,6 +114,7 @@ def test_a_stopped_engine_brings_home_what_it_trained_and_goes_on_later_bit_for_
     assert run.status == "stopped"
     done = len(run.history)
     assert 1 <= done < 20
+    brake.unlink()
     news = told(connected, [far], pictures)
     assert [word.epoch.epoch for word in news if word.kind == "epoch"] == list(range(done + 1, 21))
     told(LocalEngine(1), [here], pictures)
@@ -160,7 +163,7 @@ def test_hundreds_of_trials_are_handed_over_a_few_at_a_time(
     todo = jobs(tmp_path / "runs", 200, base=TINIEST)
     news = told(connected, todo, pictures, hear=lambda _: handles.append(len(os.listdir("/proc/self/fd"))))
     assert kinds(news)["finished"] == 200
-    assert max(waits) <= 4  # two for each core
+    assert 2 <= max(waits) <= 4  # two for each core
     assert max(handles) < min(handles) + 30
 
 

@@ -92,6 +92,7 @@ class RayEngine:
         images = pack(read_mapped(pictures))
         with connected(self.address, self.workers or cores(), sum(part["images"].nbytes for part in images.values())) as ray:
             desk = open_desk(ray)
+            mail = Mail(ray, desk)
             task = ray.remote(num_cpus=1, max_retries=0)(train_on_node)
             flying: dict[Any, Flight] = {}
             images, asked = ray.put(images), None
@@ -103,7 +104,8 @@ class RayEngine:
                     del parcel
                 done, _ = ray.wait(list(flying), timeout=PATIENCE)
                 under_way = {flight.job.recipe.key: flight for flight in flying.values()}
-                for news in fetch(ray, desk):
+                # Of a trial that has ended all news is there, but an answer that is on its way may be from before.
+                for news in mail.fetch(GRACE) + mail.fetch(GRACE) if done else mail.fetch(PATIENCE):
                     if flight := under_way.get(news.key):
                         flight.started = True
                         hear(news)
@@ -211,7 +213,7 @@ def train_on_node(parcel: Parcel, images: dict[str, dict[str, Any]], desk: Any) 
             report_on(replace(job, folder=folder), read, send, asked.is_set)
         except LabError as error:
             ends.append(News(job.recipe.key, "failed", reason=str(error)))
-        told.wait(PATIENCE)  # so that no news of the trial comes after its end
+        told.wait(GRACE)  # so that no news of the trial comes after its end; the desk may be slow to open
         if ends[0].kind == "failed":
             return replace(ends[0], reason=f"node {socket.gethostname()}: {ends[0].reason}"), {}
         return ends[0], read_files(folder)
@@ -375,10 +377,22 @@ def open_desk(ray: ModuleType) -> Any:
     return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Desk).remote()
 
 
-def fetch(ray: ModuleType, desk: Any) -> list[News]:
-    """The news left at the desk; none while it is being opened anew."""
-    from ray.exceptions import RayError
+@dataclass
+class Mail:
+    """The driver's side of the desk."""
 
-    with suppress(RayError):
-        return [pickle.loads(news) for news in ray.get(desk.fetch.remote(), timeout=PATIENCE)]
-    return []
+    ray: ModuleType
+    desk: Any
+    asked: Any = None  # what was asked of the desk and not answered in time: the news in the answer is nowhere else
+
+    def fetch(self, patience: float) -> list[News]:
+        """The news left at the desk; none if it does not answer within so many seconds."""
+        from ray.exceptions import RayError
+
+        self.asked = self.asked or self.desk.fetch.remote()
+        if not self.ray.wait([self.asked], timeout=patience)[0]:
+            return []
+        answer, self.asked = self.asked, None
+        with suppress(RayError):  # the desk is being opened anew, and what lay there is lost
+            return [pickle.loads(news) for news in self.ray.get(answer)]
+        return []
