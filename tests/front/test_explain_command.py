@@ -28,7 +28,7 @@ def test_a_sample_is_explained_with_picture_arrays_and_numbers(lab, tmp_path):
     result = lab("explain", "chelsea", "--method", "gradient,gradcam", "--threads", 1)
     assert result.code == 0
     assert "chelsea: tiger cat" in result.out
-    assert "picture: explain-chelsea.png; raw maps: explain-chelsea.npz" in result.out
+    assert "picture: explain-chelsea.png; raw arrays: explain-chelsea.npz" in result.out
     with Image.open(tmp_path / "explain-chelsea.png") as picture:
         assert picture.width > 900
     with np.load(tmp_path / "explain-chelsea.npz") as arrays:

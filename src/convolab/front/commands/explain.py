@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.front.commands.options import AsJson, Threads, prepare_torch
+from convolab.front.lens_files import files_said, keep, name_of, numbers_of, stem_for
 from convolab.front.terminal import print_json, working
 from convolab.ground.errors import need
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from convolab.lenses.finding import Finding
 
 METHODS = "gradient, smoothgrad, integrated, cam, gradcam, occlusion, guided"
@@ -55,47 +58,37 @@ def explain(
     findings = []
     with working("explaining") as telling:
         for picture, photo, stem in zip(pictures, photos, stems, strict=True):
-            name = Path(picture).stem or picture
-            found = look(network, photo, target=target, methods=method, check=check, seed=seed, name=name, on_progress=telling)
+            found = look(network, photo, target=target, methods=method, check=check, seed=seed, name=name_of(picture), on_progress=telling)
             findings.append(found)
-            keep(found, stem, net)
+            keep(found, stem, net, charts_of(found))
     if as_json:
-        values = [{"net": net, **found.numbers, "warnings": list(found.warnings)} for found in findings]
+        values = [numbers_of(found, net) for found in findings]
         print_json(values[0] if len(values) == 1 else {"pictures": values, "over_pictures": summary(findings)})
         return
     for found, stem in zip(findings, stems, strict=True):
         print(found)
-        print(f"picture: {stem}.png; raw maps: {stem}.npz; numbers: {stem}.json")
+        print(files_said(stem))
     for line in spoken(summary(findings), len(findings)):
         print(line)
 
 
 def stems_for(pictures: list[str], out: Path | None) -> list[Path]:
     """Where each picture's files go, without their endings."""
-    names = [f"explain-{Path(picture.rstrip('/').rpartition('/')[2]).stem or 'picture'}" for picture in pictures]
     if len(pictures) == 1:
-        stem = out or Path(names[0])
-        return [stem.with_suffix("") if stem.suffix == ".png" else stem]
+        return [stem_for("explain", pictures[0], out)]
+    names = [stem_for("explain", picture, None).name for picture in pictures]
     repeated = {name for name in names if names.count(name) > 1}
     need(not repeated, f"several pictures would be called {', '.join(sorted(repeated))}: explain them one by one, each with its --out")
     return [(out or Path()) / name for name in names]
 
 
-def keep(found: "Finding", stem: Path, net: str) -> None:
-    """Write a finding's picture, arrays and numbers."""
-    from convolab.front.lens_pictures import below, draw_finding, save_picture
-    from convolab.ground.files import write_json
+def charts_of(found: "Finding") -> "list[Image.Image]":
+    """The curves of a finding's checks."""
+    if not found.numbers["sanity"]:
+        return []
+    from convolab.front import lens_plots
 
-    picture = draw_finding(found, f"{net}, ")
-    if found.numbers["sanity"]:
-        from convolab.front import lens_plots
-
-        picture = below(picture, [lens_plots.as_image(lens_plots.sanity(found.numbers["sanity"]))])
-    save_picture(picture, stem.with_name(stem.name + ".png"))
-    found.save_arrays(stem.with_name(stem.name + ".npz"))
-    write_json(
-        stem.with_name(stem.name + ".json"), {"net": net, **found.numbers, "words": list(found.words), "warnings": list(found.warnings)}
-    )
+    return [lens_plots.as_image(lens_plots.sanity(found.numbers["sanity"]))]
 
 
 def summary(findings: list["Finding"]) -> dict[str, dict[str, dict[str, float]]]:
