@@ -216,7 +216,9 @@ class Stage(nn.Module):
 def shortcut(x: Float[Tensor, "n inputs h w"], like: Float[Tensor, "n outputs h2 w2"]) -> Float[Tensor, "n outputs h2 w2"]:
     """The identity, averaged down to the size of `like` and given zero channels up to its number."""
     if x.shape[2:] != like.shape[2:]:
-        x = F.avg_pool2d(x, 2)
+        # A convolution of stride 2 keeps the last row of an odd number, pooling drops it.
+        rounds_up = tuple(like.shape[2:]) != (x.shape[2] // 2, x.shape[3] // 2)
+        x = F.avg_pool2d(x, 2, ceil_mode=rounds_up)
     return F.pad(x, (0, 0, 0, 0, 0, like.shape[1] - x.shape[1]))
 
 
