@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convolab.ground.errors import need
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -18,6 +20,16 @@ def stem_for(lens: str, what: str, out: Path | None) -> Path:
     if out is None:
         return Path(f"{lens}-{name_of(what)}")
     return out.with_suffix("") if out.suffix == ".png" else out
+
+
+def stems_for(lens: str, pictures: list[str], out: Path | None) -> list[Path]:
+    """Where each picture's files go: those of several into the folder `out`. Raises LabError if two would be called the same."""
+    if len(pictures) == 1:
+        return [stem_for(lens, pictures[0], out)]
+    names = [stem_for(lens, picture, None).name for picture in pictures]
+    repeated = {name for name in names if names.count(name) > 1}
+    need(not repeated, f"several pictures would be called {', '.join(sorted(repeated))}: {lens} them one by one, each with its --out")
+    return [(out or Path()) / name for name in names]
 
 
 def name_of(what: str) -> str:

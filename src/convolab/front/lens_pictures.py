@@ -17,6 +17,7 @@ from convolab.lenses.finding import Finding, Panel
 
 SIDE, GAP, BAR = 300, 24, 12  # of a frame, between frames, of a legend's bar: pixels
 INK, FAINT, ALARM, BRIGHT = "#1a1a1a", "#666666", "#B00020", "#ffd400"
+FINEST = 5  # pixels between lines of a grid that are still drawn
 SHARE = 0.995  # of a map's values that keep their colour apart; what is beyond has the last colour
 HEAT = ("#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4")  # dark to bright (matplotlib's inferno)
 SIGNED = ("#003a5d", "#0072B2", "#8ec1df", "#f7f7f7", "#f0a977", "#D55E00", "#6e3000")  # against, nothing, for
@@ -58,7 +59,7 @@ def drawn(panel: Panel) -> Image.Image:
     frame = None if blank else framed(panel)
     height = 0 if frame is None else frame.height
     head = 24 if panel.title else 0
-    legend = 72 if panel.heat is not None and panel.photo is None and finite(panel.heat) else 0
+    legend = 72 if panel.heat is not None and panel.unit and finite(panel.heat) else 0
     caption = wrapped(panel.caption, small, SIDE)
     canvas = Image.new("RGB", (SIDE, head + height + legend + 18 * len(caption) + 6), "white")
     pen = ImageDraw.Draw(canvas)
@@ -85,6 +86,7 @@ def framed(panel: Panel) -> Image.Image:
     photo = to_image(panel.photo).resize(size, enlarged)
     draw_boxes(photo, panel, SIDE / shape[1])
     if panel.heat is None or not finite(panel.heat):
+        draw_grid(photo, panel, SIDE / shape[1])
         return photo
     stretched = torch.nn.functional.interpolate(panel.heat[None, None].float(), size[::-1], mode="bilinear", align_corners=False)[0, 0]
     # The scale is the raw map's, so that a colour means the same number in both.
@@ -92,7 +94,24 @@ def framed(panel: Panel) -> Image.Image:
     share = strength.abs().clamp(0, 1).pow(0.7).mul(0.85).numpy()[..., None]
     grey = np.asarray(photo.convert("L").convert("RGB"), dtype=np.float32) * 0.75 + 40
     paint = np.asarray(painted(strength, panel.signed), dtype=np.float32)
-    return Image.fromarray(((1 - share) * grey + share * paint).clip(0, 255).astype(np.uint8))
+    photo = Image.fromarray(((1 - share) * grey + share * paint).clip(0, 255).astype(np.uint8))
+    draw_grid(photo, panel, SIDE / shape[1])
+    return photo
+
+
+def draw_grid(photo: Image.Image, panel: Panel, zoom: float) -> None:
+    """A panel's lines, half transparent; none where they would hide what they divide."""
+    for axis, lines in enumerate(panel.grid):
+        apart = zoom * (lines[-1] - lines[0]) / (len(lines) - 1) if len(lines) > 1 else float("inf")
+        if apart < FINEST:
+            continue
+        for line in lines:
+            at = round(zoom * line)
+            if not 0 < at < photo.size[1 - axis]:
+                continue
+            strip = (0, at, photo.width, at + 1) if axis == 0 else (at, 0, at + 1, photo.height)
+            part = photo.crop(strip)
+            photo.paste(Image.blend(part, Image.new("RGB", part.size, "white"), 0.45), strip[:2])
 
 
 def draw_boxes(photo: Image.Image, panel: Panel, zoom: float) -> None:

@@ -143,6 +143,19 @@ def noncentrality(freedom: int, level: float) -> float:
     return float(brentq(lambda shift: nct.sf(critical, freedom, shift) - POWER, 0, 3 * critical + 5))
 
 
+def mcnemar(only_first: int, only_second: int) -> float:
+    """How often so uneven counts come by chance alone: of pairs that differ, in how many the first and the second succeeds.
+
+    McNemar's test (1947, Psychometrika 12) in its exact form, two-sided; 1 where no pair differs.
+
+    >>> mcnemar(5, 0), mcnemar(0, 0)
+    (0.0625, 1.0)
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for being several: to take those up to 0.05 errs anywhere among them at most 5 times in 100.
 

@@ -142,6 +142,19 @@ def fit(
     return _tensor(image.crop((left, top, left + width, top + height)))
 
 
+def resized(
+    photo: UInt8[Tensor, "c h w"], size: tuple[int, int], channels: int, *, interpolation: Interpolation = "bilinear"
+) -> UInt8[Tensor, "{channels} {size[0]} {size[1]}"]:
+    """The whole photo at another size (height, width), antialiased; nothing is cropped. One channel is luma.
+
+    >>> resized(torch.full((3, 60, 40), 7, dtype=torch.uint8), (2, 2), channels=1)
+    tensor([[[7, 7],
+             [7, 7]]], dtype=torch.uint8)
+    """
+    image = _image(photo).convert("RGB" if channels == 3 else "L")
+    return _tensor(image if image.size == size[::-1] else image.resize(size[::-1], FILTERS[interpolation]))
+
+
 def shown(photo: tuple[int, int], size: tuple[int, int], crop: float | None = None) -> tuple[float, float, float, float]:
     """The part of a photo of (height, width) that `fit` shows: left, top, right, bottom in the photo's pixels.
 

@@ -24,7 +24,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Panel:
-    """One frame of a picture: a photo, a map, or a map laid over its photo (the map is stretched over it)."""
+    """One frame of a picture: a photo, a map, or a map laid over its photo (stretched over it; with a `unit` it has a legend)."""
 
     title: str
     photo: UInt8[Tensor, "c h w"] | None = None
@@ -33,6 +33,7 @@ class Panel:
     unit: str = ""  # what the map's numbers are
     caption: str = ""  # lines below the frame
     boxes: tuple[Box, ...] = ()  # drawn on the photo
+    grid: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # rows and columns of the photo where lines are drawn
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.front.commands.options import AsJson, Threads, prepare_torch
-from convolab.front.lens_files import files_said, keep, name_of, numbers_of, stem_for
+from convolab.front.lens_files import files_said, keep, name_of, numbers_of, stems_for
 from convolab.front.terminal import print_json, working
-from convolab.ground.errors import need
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,7 +49,7 @@ def explain(
     from convolab.lenses.saliency import find_methods
 
     find_methods(method)
-    stems = stems_for(pictures, out)
+    stems = stems_for("explain", pictures, out)
     network = find_net(net)
     if target is not None:
         network.find_class(target)
@@ -70,16 +69,6 @@ def explain(
         print(files_said(stem))
     for line in spoken(summary(findings), len(findings)):
         print(line)
-
-
-def stems_for(pictures: list[str], out: Path | None) -> list[Path]:
-    """Where each picture's files go, without their endings."""
-    if len(pictures) == 1:
-        return [stem_for("explain", pictures[0], out)]
-    names = [stem_for("explain", picture, None).name for picture in pictures]
-    repeated = {name for name in names if names.count(name) > 1}
-    need(not repeated, f"several pictures would be called {', '.join(sorted(repeated))}: explain them one by one, each with its --out")
-    return [(out or Path()) / name for name in names]
 
 
 def charts_of(found: "Finding") -> "list[Image.Image]":
