@@ -32,3 +32,11 @@ def photos() -> Path:
     if not (SHARED / "photos").is_dir():
         pytest.skip(f"there are no photos in {SHARED}: set CONVOLAB_SHARED to the folder that holds them")
     return SHARED / "photos"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def displacements_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where networks look is measured anew for the tests, once, and kept apart from the person's own notes."""
+    from convolab.lenses import placement
+
+    placement.HOME = tmp_path_factory.mktemp("placement")

@@ -27,6 +27,7 @@ class Peeking(nn.Module):
         for channel in range(10):
             self.look.weight.data[channel, :, row, column] = 1.0 + channel
         nn.init.eye_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.pool(torch.relu(self.look(x) + 40)).flatten(1))
@@ -52,18 +53,14 @@ def test_a_small_disc_is_placed_where_it_is_only_by_where_the_network_looks(size
     with torch.no_grad():
         response = everywhere.cells(everywhere.features(picture), [9])[0, 0]
     displacement(everywhere, tmp_path)
-    found = {kind: placed(everywhere, kind, size, response, tmp_path) for kind in placement.KINDS}
+    found = {kind: placed(everywhere, kind, size, response) for kind in placement.KINDS}
     assert found["effective"] == pytest.approx(centre, abs=1e-6)
     assert found["geometric"] == pytest.approx((24, 32), abs=1e-6)
     assert found["stretched"] != pytest.approx(centre, abs=2)
 
 
-def placed(everywhere: Dense, kind: str, size: tuple[int, int], response: Tensor, folder) -> tuple[float, float]:
-    home, placement.HOME = placement.HOME, folder
-    try:
-        return place(everywhere, kind, size, tuple(response.shape), "cells").peak(response, size)
-    finally:
-        placement.HOME = home
+def placed(everywhere: Dense, kind: str, size: tuple[int, int], response: Tensor) -> tuple[float, float]:
+    return place(everywhere, kind, size, tuple(response.shape), "cells").peak(response, size)
 
 
 @pytest.mark.parametrize("net", ["simple_convnet", "resnet_small"])
@@ -116,15 +113,15 @@ def test_a_single_cell_covers_the_whole_picture() -> None:
 
 
 def test_a_displacement_is_measured_once_and_a_damaged_note_of_it_anew(tmp_path, monkeypatch) -> None:
-    everywhere, calls, really = dense(wrapped(Peeking(0, 0))), [], placement.measure
+    calls, really = [], placement.measure
     monkeypatch.setattr(placement, "measure", lambda d: calls.append(d) or really(d))
-    first = displacement(everywhere, tmp_path)
-    assert displacement(everywhere, tmp_path) == first
+    first = displacement(dense(wrapped(Peeking(0, 0))), tmp_path)
+    assert displacement(dense(wrapped(Peeking(0, 0))), tmp_path) == first
     assert len(calls) == 1
     (file,) = tmp_path.iterdir()
     for broken in ("{", "[]", json.dumps({"mean": 1})):
         file.write_text(broken)
-        assert displacement(everywhere, tmp_path) == first
+        assert displacement(dense(wrapped(Peeking(0, 0))), tmp_path) == first
     assert len(calls) == 4
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from convolab.ground.errors import need
 from convolab.ground.files import read_json
 
-Corners = tuple[float, float, float, float]  # left, top, right, bottom in the photo's pixels
+Corners = tuple[float | int, float | int, float | int, float | int]  # left, top, right, bottom in the photo's pixels
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def regions(heat: Float[Tensor, "h w"], threshold: float) -> list[Region]:
     return sorted(found, key=lambda region: -region.peak)
 
 
-def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+def overlap(a: Sequence[float | int], b: Sequence[float | int]) -> float:
     """The intersection of two boxes over their union.
 
     >>> overlap((0, 0, 2, 2), (1, 0, 3, 2))

@@ -30,8 +30,7 @@ def pasted_scenes(net: PixelNet, pictures: ImageSet, ground: Ground, side: int, 
     need(tuple(net.classes) == tuple(pictures.classes), f"the network's classes are not those of {pictures.name}: score it on its own set")
     canvas = (CANVAS * net.size[0], CANVAS * net.size[1])
     need(1 <= side <= min(canvas) // 2, f"things of {side} pixels do not fit a half of {canvas[1]} x {canvas[0]}")
-    right = right_ones(net, pictures, seed)
-    couples = [(a, b) for a, b in zip(right[::2], right[1::2], strict=False) if pictures.labels[a] != pictures.labels[b]][: count // 2]
+    couples = couples_of(right_ones(net, pictures, seed), pictures)[: count // 2]
     need(
         len(couples) == count // 2, f"the network is right about too few of the {len(pictures)} pictures of {pictures.name}: lower --count"
     )
@@ -46,6 +45,19 @@ def right_ones(net: PixelNet, pictures: ImageSet, seed: int) -> list[int]:
             images, labels = pictures.take(some)
             found += some[net(images.to(net.scale) / 255).argmax(1) == labels].tolist()
     return found
+
+
+def couples_of(indices: list[int], pictures: ImageSet) -> list[tuple[int, int]]:
+    """Pictures in couples of different classes, each with the first before it that is still alone."""
+    couples, alone = [], []
+    for index in indices:
+        other = next((i for i in alone if pictures.labels[i] != pictures.labels[index]), None)
+        if other is None:
+            alone.append(index)
+        else:
+            alone.remove(other)
+            couples.append((other, index))
+    return couples
 
 
 def scene(

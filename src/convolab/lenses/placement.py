@@ -128,7 +128,12 @@ def geometric(dense: Dense, size: tuple[int, int], over: Over) -> Placement | No
 
 def displacement(dense: Dense, folder: Path | None = None) -> Displacement:
     """The network's displacement, measured once and then read from `folder`, HOME if it is left out."""
-    file = (folder or HOME).expanduser() / f"{fingerprint(dense)}.json"
+    if "displacement" not in dense.memo:
+        dense.memo["displacement"] = remembered(dense, (folder or HOME).expanduser() / f"{fingerprint(dense)}.json")
+    return dense.memo["displacement"]
+
+
+def remembered(dense: Dense, file: Path) -> Displacement:
     if file.exists():
         with suppress(LabError, TypeError, AttributeError):  # damaged, or of another time: measured anew
             return Displacement(**{key: tuple(value) if isinstance(value, list) else value for key, value in read_json(file).items()})

@@ -29,7 +29,7 @@ class Scale:
         factor = self.factor or self.shorter / min(own)
         return max(1, round(factor * own[0])), max(1, round(factor * own[1]))
 
-    def seen_by(self, net: PixelNet, photo: UInt8[Tensor, "c h w"]) -> Float[Tensor, "1 channels h w"]:
+    def seen_by(self, net: PixelNet, photo: UInt8[Tensor, "c h w"]) -> Float[Tensor, "1 channels rows columns"]:
         """The whole photo at this scale as pixels for a network. Raises LabError for more than MAX_INPUT."""
         size = self.size(tuple(photo.shape[1:]))
         need(

@@ -6,7 +6,7 @@ flattening one as large as the map was (Sermanet et al. 2014, arXiv:1312.6229; O
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ class Dense:
 
     parts: Split
     head: Head
-    geometries: dict[tuple[int, int], tuple[Axis, Axis] | None] = field(default_factory=dict, compare=False, repr=False)  # those asked for
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # what was found out about it and takes long
 
     @property
     def net(self) -> PixelNet:
@@ -85,17 +85,23 @@ class Dense:
     def geometry(self, size: tuple[int, int]) -> tuple[Axis, Axis] | None:
         """Where the fields of the last map's cells lie on pictures of a size, rows and columns; None where that is not known.
 
-        It hangs on the size: padding on one side, as TensorFlow pads, moves it.
+        It hangs on the size: padding on one side, as TensorFlow pads, moves it. A network that flattens its map cannot be followed
+        on other sizes; it is taken to see there as on its own, which is exact unless it pads so.
         """
-        if size not in self.geometries:
-            layers = account(self.net.network, (self.net.channels, *size)).layers
+        if size not in self.memo:
+            try:
+                layers = account(self.net.network, (self.net.channels, *size)).layers
+            except LabError:
+                own = self.net.size
+                self.memo[size] = self.geometry(own) if size != own else None
+                return self.memo[size]
             # The last layer with the map's channels: what comes behind it, pooling at the latest, has another shape.
             found = [y.field for y in layers if len(y.output) == 4 and y.output[1] == self.parts.shape[0] and min(y.output[2:]) > 1]
             known = found and found[-1] is not None and None not in (*found[-1].centre, *found[-1].stride)
-            self.geometries[size] = (
+            self.memo[size] = (
                 tuple((float(c), float(s)) for c, s in zip(found[-1].centre, found[-1].stride, strict=True)) if known else None
             )
-        return self.geometries[size]
+        return self.memo[size]
 
     def answers(self, features: Map, classes: Sequence[int] | None, over: Over) -> Float[Tensor, "n k down across"]:
         """`cells` or `windows`, of some classes or of all."""
