@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convolab.ground.errors import LabError
 from convolab.lenses import placement
-from convolab.lenses.localise import MAX_CANVAS, answer, locate
+from convolab.lenses.localise import KEPT, MAX_CANVAS, answer, locate
 from convolab.lenses.scale import MAX_INPUT, Scale, find_scales
 from convolab.nets.dense import dense
 from convolab.nets.pixelnet import PixelNet
@@ -185,6 +185,16 @@ def test_a_picture_too_small_for_a_window_is_told_so() -> None:
 def test_a_network_without_a_feature_map_is_told_what_it_would_need() -> None:
     with pytest.raises(LabError, match="no feature map, because it has no convolution"):
         locate(wrapped(build("shallow_net", (3, 32, 32), 10)), scene())
+
+
+def test_of_a_thousand_boxes_the_strongest_fifty_are_looked_into_and_all_are_counted(red: PixelNet) -> None:
+    drawn = torch.randint(0, 256, (3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    photo = drawn.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    found = locate(red, photo, targets=["red"], threshold=0.3, placement="geometric").numbers["classes"]["red"]
+    assert found["boxes"] > KEPT
+    assert len(found["things"]) == KEPT
+    peaks = [thing["peak"] for thing in found["things"]]
+    assert peaks == sorted(peaks, reverse=True)
 
 
 def test_an_answer_is_the_same_whatever_else_is_asked(red: PixelNet) -> None:

@@ -26,7 +26,11 @@ def write_page(
     from jinja2 import Environment, PackageLoader
 
     table = rows(scores)
-    chart = draw(table, f"{Path(net).name} on {Path(source).name}: where do its responses lie?", subtitle(scores))
+    chart = draw(
+        table,
+        f"{Path(net).name} on {'pasted things' if source == 'pasted' else Path(source).name}: where do its responses lie?",
+        subtitle(scores),
+    )
     (picture,) = save_chart(chart, stem, ("png",))
     (drawing,) = save_chart(chart, stem, ("svg",))
     environment = Environment(loader=PackageLoader("convolab.front"), autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -7,6 +7,7 @@ pictures of any size and at several scales; `placement` says where on the pictur
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from convolab.nets.pixelnet import PixelNet, undisturbed
 
 PLACEMENT: Kind = "effective"
 THRESHOLD = 0.3  # of the map's largest value, what belongs to a thing: docs/localisation.md says how it was chosen
-MOST = 5  # boxes of a class
+MOST = 5  # boxes of a class that are told and drawn
+KEPT = 50  # strongest boxes of a class that are looked into: a network lost in a large picture sees thousands
 MAX_CANVAS = 2_000_000  # pixels of the picture that responses are laid on
 
 
@@ -40,6 +42,11 @@ class Answer:
     size: tuple[int, int]  # of the picture as the network saw it
     features: Float[Tensor, "1 channels rows columns"]
     logits: Float[Tensor, "classes"]  # of the whole picture: the mean over cells, or over windows
+
+    @cached_property
+    def everything(self) -> Float[Tensor, "classes rows columns"]:
+        """What every cell, or window, says for every class."""
+        return self.dense.answers(self.features, None, self.over)[0]
 
     def response(self, target: int) -> Float[Tensor, "rows columns"]:
         """What every cell, or window, says for a class, raw."""
@@ -60,7 +67,7 @@ class Answer:
 
         Of windows it is the best one's whose middle lies in the box. A box between cells has the nearest one.
         """
-        answers = self.dense.answers(self.features, None, self.over)[0]  # [classes, rows, columns]
+        answers = self.everything
         factor = tuple(want / have for want, have in zip(size, self.size, strict=True))
         laid = self.placement(kind, tuple(answers.shape[1:])).scaled(factor)
         chosen = []
@@ -184,6 +191,7 @@ def describe(
         fault = fault_of(heat)
         if fault:
             warnings.append(f"the response for {label} is {fault}: it says nothing")
+        found = regions(heat, threshold)
         things = [
             Thing(
                 in_photo(region.corners, zoom, own),
@@ -191,14 +199,15 @@ def describe(
                 region.peak,
                 (int((region.place[0] + 0.5) * zoom[0]), int((region.place[1] + 0.5) * zoom[1])),
             )
-            for region in regions(heat, threshold)
+            for region in found[:KEPT]
         ]
-        words += [told(label, things, first, target)]
+        words += [told(label, things, len(found), first, target)]
         maps = {f"{label} at {a.scale}": a.response(target) for a in answers}
         numbers[label] = {
             "index": target,
             "logit": float(first.logits[target]),
             "probability": float(first.logits.double().softmax(0)[target]),
+            "boxes": len(found),
             "things": [thing.values() for thing in things],
             "responses": {a.scale: response_facts(a, target) for a in answers},
             "fault": fault,
@@ -280,15 +289,15 @@ def response_facts(a: Answer, target: int) -> dict[str, float]:
     }
 
 
-def told(label: str, things: Sequence[Thing], a: Answer, target: int) -> str:
+def told(label: str, things: Sequence[Thing], count: int, a: Answer, target: int) -> str:
     """What was found of a class, in words."""
     said = f"{label}, {100 * float(a.logits.double().softmax(0)[target]):.1f} % in the whole picture: "
     if not things:
         return said + "nowhere, its response is not above 0 anywhere"
     shown = [f"{t.corners[0]}, {t.corners[1]} to {t.corners[2]}, {t.corners[3]} ({100 * t.confidence:.1f} %)" for t in things[:MOST]]
-    more = f", and {len(things) - MOST} weaker" if len(things) > MOST else ""
+    more = f", and {count - MOST} weaker" if count > MOST else ""
     strongest = f"strongest at row {things[0].place[0]}, column {things[0].place[1]}"
-    return said + f"{strongest}; {len(things)} box{'es' * (len(things) > 1)} (left, top to right, bottom): {'; '.join(shown)}{more}"
+    return said + f"{strongest}; {count} box{'es' * (count > 1)} (left, top to right, bottom): {'; '.join(shown)}{more}"
 
 
 def panels(
