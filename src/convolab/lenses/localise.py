@@ -183,7 +183,7 @@ def describe(
     size = tuple(canvas.shape[1:])
     zoom = tuple(o / c for o, c in zip(own, size, strict=True))  # from the canvas to the photo
     words = [f"{name}, {own[1]} x {own[0]}: the whole picture is {', '.join(likeliest(net, first.logits))}"]
-    words += [grid_said(a, kind) for a in answers]
+    words += [*(grid_said(a, kind) for a in answers), placement_said(first.dense, kind)]
     numbers, arrays, rows, warnings = {}, {"picture": canvas}, [], []
     for target in targets:
         label = net.classes[target]
@@ -213,7 +213,7 @@ def describe(
             "fault": fault,
         }
         arrays |= {f"heat {label}": heat, **{f"response {key}": value for key, value in maps.items()}}
-        rows.append(panels(canvas, heat, label, things[:MOST], zoom, first, target, kind))
+        rows.append(panels(canvas, heat, label, things[:MOST], zoom, answers, target, kind))
     return Finding(
         "locate",
         tuple(words),
@@ -268,14 +268,19 @@ def grid_said(a: Answer, kind: Kind) -> str:
     """The grid of an answer in words."""
     laid, (rows, columns) = a.placement(kind, cells_of(a)), cells_of(a)
     what = "cells" if a.over == "cells" else f"windows of {a.dense.net.size[1]} x {a.dense.net.size[0]}"
-    step = f"{laid.stride[1]:g} x {laid.stride[0]:g} px apart" if rows * columns > 1 else "the whole picture"
-    said = f"scale {a.scale}: seen at {a.size[1]} x {a.size[0]}, {columns} x {rows} {what}, {step}, placed "
+    step = f", {laid.stride[1]:.3g} x {laid.stride[0]:.3g} px apart" if rows * columns > 1 else ""
+    return f"scale {a.scale}: seen at {a.size[1]} x {a.size[0]}, {columns} x {rows} {what}{step}"
+
+
+def placement_said(dense: Dense, kind: Kind) -> str:
+    """Where the cells were placed, in words."""
     if kind != "effective":
-        return said + {"geometric": "by geometry", "stretched": "by stretching the map"}[kind]
-    moved = displacement(a.dense)
-    where = "their geometric middle" if moved.reference == "geometric" else "where stretching puts them"
-    return said + (
-        f"where the network looks: {moved.mean[1]:+.1f} px across and {moved.mean[0]:+.1f} down from {where} (cells spread by {moved.spread[1]:.1f} and {moved.spread[0]:.1f})"
+        return {"geometric": "placed by geometry", "stretched": "placed by stretching the map over the picture"}[kind]
+    moved = displacement(dense)
+    where = "the middle of their fields" if moved.reference == "geometric" else "where stretching puts them"
+    return (
+        f"placed where the network looks: {moved.mean[1]:+.1f} px across and {moved.mean[0]:+.1f} px down from {where} "
+        f"(single cells differ by {moved.spread[1]:.1f} and {moved.spread[0]:.1f} px)"
     )
 
 
@@ -306,7 +311,7 @@ def panels(
     label: str,
     things: Sequence[Thing],
     zoom: tuple[float, float],
-    a: Answer,
+    answers: Sequence[Answer],
     target: int,
     kind: Kind,
 ) -> tuple[Panel, ...]:
@@ -316,6 +321,7 @@ def panels(
         left, top, right, bottom = thing.corners
         said = f"{100 * thing.confidence:.0f} %"
         boxes.append(Box(left / zoom[1], top / zoom[0], right / zoom[1], bottom / zoom[0], said))
+    a = answers[0]
     size, response = tuple(canvas.shape[1:]), a.response(target)
     factor = tuple(want / have for want, have in zip(size, a.size, strict=True))
     grid = a.placement(kind, tuple(response.shape)).scaled(factor).borders(tuple(response.shape))
@@ -324,7 +330,15 @@ def panels(
     unit = "logit" + (" (the mean + the bias is the picture's)" if a.over == "cells" else " of a window")
     return (
         Panel(f"{label}: found", canvas, boxes=tuple(boxes), caption=f"in the box: {said}" if boxes else "nothing found"),
-        Panel("Response", canvas, heat, signed=True, unit=unit, grid=grid, caption=f"lines: the {cells}' borders, {kind} placement"),
+        Panel(
+            "Response" if len(answers) == 1 else f"Response, mean of {len(answers)} scales",
+            canvas,
+            heat,
+            signed=True,
+            unit=unit,
+            grid=grid,
+            caption=f"lines: the {cells}' borders, {kind} placement",
+        ),
         Panel(
             f"Raw, at scale {a.scale}", heat=response, signed=True, unit=unit, caption=f"{response.shape[1]} x {response.shape[0]} {cells}"
         ),
