@@ -27,8 +27,13 @@ demo: .venv/installed
 	$(BIN)/convolab test demo/shallow
 	$(BIN)/convolab test demo/simple
 	$(BIN)/convolab runs demo
+	$(BIN)/convolab explain chelsea --target "Egyptian cat" --method gradient,smoothgrad,integrated,cam,gradcam,occlusion --out demo/explain
+	$(BIN)/convolab fool chelsea --target goldfish,tank,teapot --transfer efficientnet_lite1,efficientnet_lite2 --out demo/fool
+	$(BIN)/convolab locate motorcycle_left --target moped --scale 0.5,1 --out demo/locate
+	$(BIN)/convolab locate --score pasted --net demo/simple --out demo/placement
 	$(BIN)/convolab study coursework --out demo/coursework
-	@echo "look at demo/digits.png, demo/simple/curves.html, demo/simple/confusion.html and demo/coursework/report.html"
+	@echo "look at demo/digits.png, demo/simple/curves.html, demo/simple/confusion.html, demo/explain.png, demo/fool.png,"
+	@echo "demo/locate.png, demo/placement.html and demo/coursework/report.html"
 
 test: .venv/installed-dev lint
 	$(BIN)/python -m pytest
