@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from convolab.front.commands import account, data, explain, study, theory, training
+from convolab.front.commands import account, data, explain, fool, study, theory, training
 from convolab.ground.errors import LabError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ for command in (
     account.account,
     theory.theory,
     explain.explain,
+    fool.fool,
 ):
     app.command()(command)
 app.add_typer(data.app, name="data")

@@ -164,7 +164,7 @@ def ascend(
     nets: PixelNet | Sequence[PixelNet],
     start: Bytes,
     targets: Targets,
-    climb: Climb = Climb(),  # noqa: B008  frozen
+    climb: Climb = Climb(),
     *,
     reach: Float[Tensor, "n"] | None = None,
     seed: int = 0,

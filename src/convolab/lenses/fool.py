@@ -1,0 +1,363 @@
+"""Fool a network with pictures: what it took, what it is taken for now, and whether other networks are fooled too."""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from convolab.ground.errors import need
+from convolab.ground.random import generator
+from convolab.ground.statistics import mean_interval
+from convolab.images.photo import MAX_PIXELS, decode, open_photo
+from convolab.lenses.finding import Finding, Panel
+from convolab.lenses.fooling import MAX_STEPS, Ascent, Budget, Climb, ascend
+from convolab.lenses.transfer import Matrix, Share, Views, compared, judged, lengths, matrix, noisy, respond, said, views
+from convolab.nets.pixelnet import PixelNet
+
+Bytes = UInt8[Tensor, "n c h w"]
+Photo = UInt8[Tensor, "c h w"] | Path | str
+MOMENTUM, DIVERSITY, CONFIDENCE = 1.0, 0.7, 0.95  # of a climb for transfer
+SHOWN, TOLD, TOP = 3, 12, 3  # pictures drawn, pictures told of one by one, classes below each
+NOISE = "noise"
+
+
+@dataclass(frozen=True)
+class Aims:
+    """Pictures and what each is to be taken for; a picture stands there once for each of its targets."""
+
+    names: tuple[str, ...]
+    clean: Bytes
+    targets: Int64[Tensor, "n"]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def fool(
+    net: PixelNet,
+    pictures: Photo | Sequence[Photo],
+    target: str | int | Sequence[str | int],
+    *,
+    objective: str = "logit",
+    budget: str = "none",
+    step: float | None = None,
+    max_steps: int = MAX_STEPS,
+    confidence: float | None = None,
+    transfer: Mapping[str, PixelNet] | None = None,
+    for_transfer: bool = False,
+    sources: Mapping[str, PixelNet] | None = None,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    on_progress: Callable[[str], None] = lambda what: None,
+) -> Finding:
+    """Change pictures by gradient ascent until the network takes each for each target, and see whether other networks do too.
+
+    A picture is bytes, what `open_photo` opens, or `noise`. A target is a class as `PixelNet.find_class` takes it; several with
+    commas or in a list; `random:3` draws three for each picture. `transfer` are other networks by name, of the same classes.
+    `for_transfer` climbs with momentum and input diversity, on all `sources` besides this network, until all are `confidence`
+    sure (0.95 unless given; else the first success is enough), and measures plain ascent beside it.
+    Raises LabError for what cannot be understood, a target that a picture is taken for already, and networks of other classes.
+
+    >>> from convolab.nets.pretrained import pretrained
+    >>> finding = fool(pretrained("efficientnet_lite0"), "chelsea", "goldfish")
+    >>> finding.numbers["fooled"]["share"], finding.numbers["pictures"][0]["before"]["class"]
+    (1.0, 'tiger cat')
+    """
+    sources, transfer = dict(sources or {}), dict(transfer or {})
+    climb = climb_for(objective, budget, step, max_steps, confidence, for_transfer)
+    check_networks(net, transfer, sources, for_transfer)
+    chosen = find_targets(net, target)
+    given = [pictures] if isinstance(pictures, Tensor | Path | str) else list(pictures)
+    names = tuple(names or (name_of(picture, i) for i, picture in enumerate(given)))
+    clean = torch.stack([fitted(net, picture, seed, i) for i, picture in enumerate(given)])
+    present = judged(respond(net, in_floats(clean)), torch.zeros(len(clean), dtype=torch.int64)).classes
+    aims = aims_for(net, names, clean, chosen, present, seed)
+    went = ascend((net, *sources.values()), aims.clean, aims.targets, climb, seed=seed, on_progress=on_progress)
+    went = replace(went, pictures=torch.stack([saved_and_read(p) for p in went.pictures]))
+    found = None
+    if transfer:
+        kinds = kinds_of(net, aims, went, climb, for_transfer, seed, on_progress)
+        found = matrix(transfer, kinds, aims.targets, on_progress)
+    settings = {"seed": seed, "for_transfer": for_transfer, "sources": list(sources)}
+    return describe(net, aims, climb, went, found, settings)
+
+
+def climb_for(objective: str, budget: str, step: float | None, max_steps: int, confidence: float | None, for_transfer: bool) -> Climb:
+    """How to climb, from what a person says. Raises LabError for what cannot be."""
+    wanted = (CONFIDENCE if for_transfer else 0.0) if confidence is None else confidence
+    climb = Climb(objective, Budget.parse(budget), step, max_steps, wanted)
+    return replace(climb, momentum=MOMENTUM, diversity=DIVERSITY) if for_transfer else climb
+
+
+def check_networks(net: PixelNet, transfer: Mapping[str, PixelNet], sources: Mapping[str, PixelNet], for_transfer: bool) -> None:
+    """Refuse networks that do not know this one's classes, and those that would be a source and a test at once."""
+    need(for_transfer or not sources, "more sources are for climbing for transfer: add --for-transfer")
+    for name, other in (*transfer.items(), *sources.items()):
+        need(
+            other.classes == net.classes,
+            f"{name} has other classes ({named(other)}) than the network to fool ({named(net)}): choose networks of the same classes",
+        )
+    for name, other in sources.items():
+        need(other.channels == net.channels, f"{name} sees {other.channels} channels, not {net.channels}: choose another source")
+    both = [name for name in transfer if name in sources]
+    need(not both, f"{', '.join(both)} would be a source, on which a transfer does not count: name it once")
+
+
+def named(net: PixelNet) -> str:
+    return f"{len(net.classes)}: {', '.join(net.classes[:3])}{', ...' * (len(net.classes) > 3)}"
+
+
+def find_targets(net: PixelNet, target: str | int | Sequence[str | int]) -> tuple[int, ...] | int:
+    """The targets' indices, or how many are to be drawn for each picture. Raises LabError for an unknown class."""
+    words = [w for w in (target.split(",") if isinstance(target, str) else [target] if isinstance(target, int) else target)]
+    words = [w.strip() if isinstance(w, str) else w for w in words]
+    words = [w for w in words if w != ""]
+    need(words, "no target is named: give a class, several with commas, or random")
+    drawn = re.fullmatch(r"random(?::(\d+))?", str(words[0]).casefold())
+    if drawn is None:
+        return tuple(dict.fromkeys(net.find_class(word) for word in words))
+    count = int(drawn[1] or 1)
+    need(len(words) == 1, "random is among other targets: give random alone, or classes")
+    need(
+        1 <= count < len(net.classes),
+        f"{count} random targets: this network has {len(net.classes)} classes, so give 1 to {len(net.classes) - 1}",
+    )
+    return count
+
+
+def aims_for(net: PixelNet, names: Sequence[str], clean: Bytes, chosen: tuple[int, ...] | int, present: Sequence[int], seed: int) -> Aims:
+    """A picture for each of its targets. Raises LabError for a target that a picture is taken for already."""
+    pairs = []
+    for number, (name, now) in enumerate(zip(names, present, strict=True)):
+        aims = drawn_targets(len(net.classes), chosen, now, seed, number) if isinstance(chosen, int) else chosen
+        need(now not in aims, f"{name} is taken for {net.classes[now]} already: choose another target")
+        pairs += [(number, aim) for aim in aims]
+    rows, targets = (torch.tensor(values) for values in zip(*pairs, strict=True))
+    return Aims(tuple(names[row] for row in rows.tolist()), clean[rows], targets)
+
+
+def drawn_targets(classes: int, count: int, present: int, seed: int, number: int) -> tuple[int, ...]:
+    """Classes drawn for the picture of a number, never the one it is taken for.
+
+    >>> 2 in drawn_targets(4, 3, 2, 0, 0)
+    False
+    """
+    order = torch.randperm(classes, generator=generator(seed, "fool target", number)).tolist()
+    return tuple([label for label in order if label != present][:count])
+
+
+def name_of(picture: Photo, number: int) -> str:
+    return f"picture {number + 1}" if isinstance(picture, Tensor) else Path(picture).stem
+
+
+def fitted(net: PixelNet, picture: Photo, seed: int, number: int) -> UInt8[Tensor, "c h w"]:
+    """A picture as the network sees it, in bytes; `noise` is uniform and of the network's size."""
+    if picture == NOISE if isinstance(picture, str) else False:
+        size = (net.channels, *net.size)
+        return torch.randint(0, 256, size, generator=generator(seed, "fool noise", number)).to(torch.uint8)
+    photo = picture if isinstance(picture, Tensor) else open_photo(picture, MAX_PIXELS)
+    return (255 * net.fit(photo)[0]).round().to(torch.uint8)
+
+
+def in_floats(pictures: Bytes) -> list[Float[Tensor, "1 c h w"]]:
+    """Pictures of a network's own size as it takes them."""
+    return [picture[None] / 255 for picture in pictures]
+
+
+def saved_and_read(picture: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c h w"]:
+    """A picture as its PNG gives it back: what is claimed of it is claimed of the file."""
+    file = io.BytesIO()
+    Image.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", compress_level=1)
+    file.seek(0)
+    return decode(file, "the fooling picture", MAX_PIXELS)[: len(picture)]  # grey ones have three equal channels there
+
+
+def kinds_of(
+    net: PixelNet, aims: Aims, went: Ascent, climb: Climb, for_transfer: bool, seed: int, on_progress: Callable[[str], None]
+) -> dict[str, tuple[str, Bytes]]:
+    """The kinds of pictures that the other networks are to see, each with its title."""
+    far = lengths(went.pictures, aims.clean)
+    kinds = {
+        "clean": ("the clean pictures", aims.clean),
+        "noise": ("noise of the same L2", noisy(aims.clean, far, seed)),
+        "fooling": ("climbing for transfer" if for_transfer else "fooling pictures", went.pictures),
+    }
+    if for_transfer:
+        plain = replace(climb, momentum=0.0, diversity=0.0, confidence=0.0)
+        on_progress("plain ascent, to compare with")
+        first = ascend(net, aims.clean, aims.targets, plain, seed=seed, on_progress=on_progress)
+        on_progress("plain ascent as far")
+        as_far = ascend(net, aims.clean, aims.targets, plain, reach=far, seed=seed, on_progress=on_progress)
+        kinds["plain_as_far"] = ("plain ascent gone on to the same L2", as_far.pictures)
+        kinds["plain"] = ("plain ascent to its first success", first.pictures)
+    return kinds
+
+
+def describe(net: PixelNet, aims: Aims, climb: Climb, went: Ascent, found: Matrix | None, settings: dict[str, Any]) -> Finding:
+    """A finding of pictures that are already made."""
+    logits = {kind: respond(net, in_floats(pictures)) for kind, pictures in (("before", aims.clean), ("after", went.pictures))}
+    before, after = (judged(z, aims.targets) for z in logits.values())
+    anew = views(net, went.pictures, aims.targets)
+    tops = {kind: [top_of(net, row) for row in z] for kind, z in logits.items()}
+    pictures = [one_of(net, aims, went, before, after, anew, found, number) for number in range(len(aims))]
+    for number, one in enumerate(pictures):
+        one |= {f"top_{kind}": tops[kind][number] for kind in tops}
+    fooled = Share.of([one["fooled"] for one in pictures])
+    length = climb.step_for(aims.clean[0].numel())
+    numbers = {
+        **settings,
+        "objective": climb.objective,
+        "budget": str(climb.budget),
+        "step": length,
+        "max_steps": climb.max_steps,
+        "confidence": climb.confidence,
+        "momentum": climb.momentum,
+        "diversity": climb.diversity,
+        "fooled": asdict(fooled),
+        "seen_anew": asdict(Share.of([one["seen_anew"]["class"] == one["target"]["class"] for one in pictures])),
+        "l2": asdict(mean_interval([one["l2"] for one in pictures])),
+        "steps": asdict(mean_interval([float(one["steps"]) for one in pictures])),
+        "pictures": pictures,
+        "transfer": None if found is None else {"kinds": found.values(), "tests": found.tests()},
+    }
+    words = [headline(pictures, fooled), how(climb, settings["sources"], numbers), *map(told, pictures[:TOLD])]
+    if len(pictures) > TOLD:
+        words.append(f"and {len(pictures) - TOLD} more, which the numbers hold")
+    words.append(f"resized and cropped anew, as any photo is, the network itself takes {Share(**numbers['seen_anew'])} for the target")
+    words += [] if found is None else [*said(found), *compared(found)]
+    arrays = {"clean": aims.clean, "fooling": went.pictures, "target": aims.targets}
+    arrays["difference"] = went.pictures.short() - aims.clean.short()  # in levels of 255
+    rows = tuple(row_of(aims, went, pictures[number], number, found) for number in range(min(SHOWN, len(aims))))
+    return Finding("fool", tuple(words), numbers, arrays, rows, tuple(warnings_of(pictures, climb)))
+
+
+def top_of(net: PixelNet, logits: Float[Tensor, "classes"]) -> list[dict[str, Any]]:
+    shares = logits.double().softmax(0).topk(min(TOP, len(logits)))
+    return [{"class": net.classes[i], "probability": p} for i, p in zip(shares.indices.tolist(), shares.values.tolist(), strict=True)]
+
+
+def one_of(
+    net: PixelNet, aims: Aims, went: Ascent, before: Views, after: Views, anew: Views, found: Matrix | None, number: int
+) -> dict[str, Any]:
+    """All there is to say in numbers of one picture and target."""
+    target = int(aims.targets[number])
+    change = went.pictures[number].double() - aims.clean[number].double()
+    one = {
+        "picture": aims.names[number],
+        "target": {"class": net.classes[target], "index": target},
+        "fooled": after.classes[number] == target,
+        "reached": bool(went.reached[number]),
+        "steps": int(went.steps[number]),
+        "l2": float(change.norm()) / 255,
+        "linf_levels": int(change.abs().max()),
+        "before": seen_by(net, before, number),
+        "after": seen_by(net, after, number),
+        "seen_anew": seen_by(net, anew, number),
+    }
+    if found is not None:
+        kinds = {"before": found.row("clean").views, "after": found.row("fooling").views}
+        one["networks"] = {name: {when: seen_by(net, kind[name], number) for when, kind in kinds.items()} for name in found.networks}
+    return one
+
+
+def seen_by(net: PixelNet, seen: Views, number: int) -> dict[str, Any]:
+    return {
+        "class": net.classes[seen.classes[number]],
+        "probability": seen.confidences[number],
+        "target_rank": seen.ranks[number],
+        "target_probability": seen.probabilities[number],
+    }
+
+
+def headline(pictures: Sequence[Mapping[str, Any]], fooled: Share) -> str:
+    if len(pictures) == 1:
+        (one,) = pictures
+        result = f"taken for {one['target']['class']}" if one["fooled"] else f"not taken for {one['target']['class']}"
+        return f"{one['picture']} ({one['before']['class']}): {result}"
+    if len({one["picture"] for one in pictures}) == 1:
+        targets = ", ".join(one["target"]["class"] for one in pictures if one["fooled"]) or "none of its targets"
+        return f"{pictures[0]['picture']} ({pictures[0]['before']['class']}): taken for {targets}"
+    return f"{fooled} pictures are taken for their target"
+
+
+def how(climb: Climb, sources: Sequence[str], numbers: Mapping[str, Any]) -> str:
+    """How it was climbed and how far that went."""
+    goal = f"until {100 * climb.confidence:g} % sure" if climb.confidence else "until the first success"
+    ways = ", with momentum and input diversity" * bool(climb.momentum)
+    also = f", also on {', '.join(sources)}" if sources else ""
+    limit = "" if climb.budget.norm == "none" else f" within {climb.budget}"
+    mean = " on average" * (numbers["l2"]["count"] > 1)
+    return (
+        f"ascent on the {climb.objective.replace('-', ' ')}{ways}{also}, steps of {numbers['step']:.3g}{limit}, {goal}: "
+        f"{numbers['steps']['mean']:.3g} steps, L2 {numbers['l2']['mean']:.2f}{mean}"
+    )
+
+
+def told(one: Mapping[str, Any]) -> str:
+    before, after, target = one["before"], one["after"], one["target"]["class"]
+    now = f"{after['class']} {100 * after['probability']:.1f} %"
+    return (
+        f"{one['picture']}, {before['class']} {100 * before['probability']:.1f} %: {'fooled, ' if one['fooled'] else 'not fooled, '}{now} "
+        f"({target} was {100 * before['target_probability']:.3g} %) after {one['steps']} steps, L2 {one['l2']:.2f}, "
+        f"at most {one['linf_levels']} of 255 levels"
+    )
+
+
+def warnings_of(pictures: Sequence[Mapping[str, Any]], climb: Climb) -> list[str]:
+    missed = [one for one in pictures if not one["fooled"]]
+    unsure = [one for one in pictures if one["fooled"] and not one["reached"]]
+    warnings = []
+    if missed:
+        which = ", ".join(f"{one['picture']} ({one['target']['class']})" for one in missed[:5]) + ", ..." * (len(missed) > 5)
+        within = "" if climb.budget.norm == "none" else f" within {climb.budget}"
+        warnings.append(f"not fooled in {climb.max_steps} steps{within}: {which}")
+    if unsure:
+        which = ", ".join(f"{one['picture']} ({one['target']['class']})" for one in unsure[:5]) + ", ..." * (len(unsure) > 5)
+        warnings.append(
+            f"fooled, but not as sure as wanted ({100 * climb.confidence:g} %, to all sources) in {climb.max_steps} steps: {which}"
+        )
+    return warnings
+
+
+def row_of(aims: Aims, went: Ascent, one: Mapping[str, Any], number: int, found: Matrix | None) -> tuple[Panel, ...]:
+    """A fooling picture between its original and its difference."""
+    clean, picture = aims.clean[number], went.pictures[number]
+    shown, gain = magnified(clean, picture)
+    where = f"L2 {one['l2']:.2f}, at most {one['linf_levels']} of 255 levels; grey: no change"
+    panels = (
+        Panel(f"{one['picture']}: original", clean, caption=listed(one["top_before"])),
+        Panel(f"X_fooling: {one['target']['class']}"[:38], picture, caption=listed(one["top_after"])),
+        Panel(f"Difference, × {gain}", shown, caption=where),
+    )
+    return panels if found is None else (*panels, Panel("On other networks", caption=elsewhere(one)))
+
+
+def listed(top: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(f"{item['class']} {100 * item['probability']:.1f} %" for item in top)
+
+
+def elsewhere(one: Mapping[str, Any]) -> str:
+    """What the other networks see, before and after."""
+    lines = []
+    for name, seen in one["networks"].items():
+        lines.append(f"{name}")
+        for when in ("before", "after"):
+            lines.append(f"{when}: {seen[when]['class']} {100 * seen[when]['probability']:.1f} %")
+        lines.append(f"{one['target']['class']}: rank {seen['before']['target_rank']} before, {seen['after']['target_rank']} after")
+        lines.append(" ")
+    return "\n".join(lines)
+
+
+def magnified(clean: UInt8[Tensor, "c h w"], picture: UInt8[Tensor, "c h w"]) -> tuple[UInt8[Tensor, "c h w"], int]:
+    """A difference around grey, and by how much it is multiplied: as far as 99.5 % of its values keep their place."""
+    change = picture.double() - clean.double()
+    largest = float(change.abs().flatten().kthvalue(max(1, round(0.995 * change.numel()))).values) or float(change.abs().max()) or 1.0
+    gain = max(1, int(127 / largest))
+    return (128 + gain * change).round().clamp(0, 255).to(torch.uint8), gain
