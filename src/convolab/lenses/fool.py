@@ -77,8 +77,9 @@ def fool(
     given = [pictures] if isinstance(pictures, Tensor | Path | str) else list(pictures)
     names = tuple(names or (name_of(picture, i) for i, picture in enumerate(given)))
     clean = torch.stack([fitted(net, picture, seed, i) for i, picture in enumerate(given)])
-    present = judged(respond(net, in_floats(clean)), torch.zeros(len(clean), dtype=torch.int64)).classes
-    aims = aims_for(net, names, clean, chosen, present, seed)
+    logits = respond(net, in_floats(clean))
+    need(logits.isfinite().all(), "the network's logits are not finite: its weights are damaged, or its training went astray")
+    aims = aims_for(net, names, clean, chosen, logits.argmax(1).tolist(), seed)
     went = ascend((net, *sources.values()), aims.clean, aims.targets, climb, seed=seed, on_progress=on_progress)
     went = replace(went, pictures=torch.stack([saved_and_read(p) for p in went.pictures]))
     found = None
@@ -116,7 +117,7 @@ def named(net: PixelNet) -> str:
 
 def find_targets(net: PixelNet, target: str | int | Sequence[str | int]) -> tuple[int, ...] | int:
     """The targets' indices, or how many are to be drawn for each picture. Raises LabError for an unknown class."""
-    words = [w for w in (target.split(",") if isinstance(target, str) else [target] if isinstance(target, int) else target)]
+    words = target.split(",") if isinstance(target, str) else [target] if isinstance(target, int) else target
     words = [w.strip() if isinstance(w, str) else w for w in words]
     words = [w for w in words if w != ""]
     need(words, "no target is named: give a class, several with commas, or random")
@@ -159,7 +160,7 @@ def name_of(picture: Photo, number: int) -> str:
 
 def fitted(net: PixelNet, picture: Photo, seed: int, number: int) -> UInt8[Tensor, "c h w"]:
     """A picture as the network sees it, in bytes; `noise` is uniform and of the network's size."""
-    if picture == NOISE if isinstance(picture, str) else False:
+    if isinstance(picture, str) and picture == NOISE:
         size = (net.channels, *net.size)
         return torch.randint(0, 256, size, generator=generator(seed, "fool noise", number)).to(torch.uint8)
     photo = picture if isinstance(picture, Tensor) else open_photo(picture, MAX_PIXELS)
@@ -284,7 +285,7 @@ def headline(pictures: Sequence[Mapping[str, Any]], fooled: Share) -> str:
     if len({one["picture"] for one in pictures}) == 1:
         targets = ", ".join(one["target"]["class"] for one in pictures if one["fooled"]) or "none of its targets"
         return f"{pictures[0]['picture']} ({pictures[0]['before']['class']}): taken for {targets}"
-    return f"{fooled} pictures are taken for their target"
+    return f"{fooled.hits} of {fooled.count} pictures are taken for their target ({fooled.interval})"
 
 
 def how(climb: Climb, sources: Sequence[str], numbers: Mapping[str, Any]) -> str:
@@ -293,10 +294,11 @@ def how(climb: Climb, sources: Sequence[str], numbers: Mapping[str, Any]) -> str
     ways = ", with momentum and input diversity" * bool(climb.momentum)
     also = f", also on {', '.join(sources)}" if sources else ""
     limit = "" if climb.budget.norm == "none" else f" within {climb.budget}"
-    mean = " on average" * (numbers["l2"]["count"] > 1)
+    count = numbers["l2"]["count"]
+    mean, drawn = " on average" * (count > 1), f"; drawn: the first {SHOWN} of {count}" * (count > SHOWN)
     return (
         f"ascent on the {climb.objective.replace('-', ' ')}{ways}{also}, steps of {numbers['step']:.3g}{limit}, {goal}: "
-        f"{numbers['steps']['mean']:.3g} steps, L2 {numbers['l2']['mean']:.2f}{mean}"
+        f"{numbers['steps']['mean']:.3g} steps, L2 {numbers['l2']['mean']:.2f}{mean}{drawn}"
     )
 
 
@@ -334,7 +336,7 @@ def row_of(aims: Aims, went: Ascent, one: Mapping[str, Any], number: int, found:
     panels = (
         Panel(f"{one['picture']}: original", clean, caption=listed(one["top_before"])),
         Panel(f"X_fooling: {one['target']['class']}"[:38], picture, caption=listed(one["top_after"])),
-        Panel(f"Difference, × {gain}", shown, caption=where),
+        Panel(f"Difference, x {gain}", shown, caption=where),
     )
     return panels if found is None else (*panels, Panel("On other networks", caption=elsewhere(one)))
 
@@ -350,7 +352,7 @@ def elsewhere(one: Mapping[str, Any]) -> str:
         lines.append(f"{name}")
         for when in ("before", "after"):
             lines.append(f"{when}: {seen[when]['class']} {100 * seen[when]['probability']:.1f} %")
-        lines.append(f"{one['target']['class']}: rank {seen['before']['target_rank']} before, {seen['after']['target_rank']} after")
+        lines.append(f"{one['target']['class']}: rank {seen['before']['target_rank']}, then {seen['after']['target_rank']}")
         lines.append(" ")
     return "\n".join(lines)
 

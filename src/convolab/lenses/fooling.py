@@ -26,6 +26,7 @@ PHOTO = 3 * 224 * 224  # values of the picture that the defaults were measured o
 STEP = 0.5  # there: larger steps are fewer and go further past the border than they need to
 CHUNK = 2  # such pictures a pass: more do not fit a small processor's cache
 MAX_STEPS = 200
+LEGS = 10  # of a way of a length that is wanted
 Logits = Float[Tensor, "n classes"]
 Targets = Int64[Tensor, "n"]
 
@@ -175,7 +176,8 @@ def ascend(
 
     Pictures do not know each other: one that is done leaves the batch and is not stepped on any more. Of several networks the
     logits are averaged and all must be fooled; the first sees the pictures as they are, the others as `ensemble.brought` does it.
-    With `reach` a picture goes on, whatever it is taken for, until it is so far (L2) from its start. `seed` and each picture's
+    With `reach` a picture goes on, whatever it is taken for, until it is so far (L2) from its start, in steps of at least a tenth
+    of the way: shorter ones turn about and get nowhere. `seed` and each picture's
     number decide the draws of diversity. Raises LabError for pictures that are not of the first network's channels.
     """
     nets = (nets,) if isinstance(nets, PixelNet) else tuple(nets)
@@ -228,7 +230,9 @@ def climbed(
     origin = as_pixels(nets[0], start)
     x, memory = origin.clone(), torch.zeros_like(origin)
     steps, reached = torch.zeros(len(x), dtype=torch.int64), torch.zeros(len(x), dtype=torch.bool)
-    score, length = OBJECTIVES[climb.objective], climb.step_for(x[0].numel())
+    score, length = OBJECTIVES[climb.objective], torch.full((len(x),), climb.step_for(x[0].numel())).to(x)
+    if reach is not None:
+        length = length.maximum(reach.to(x) / LEGS)
     active = torch.arange(len(x))
     for step in range(climb.max_steps + 1):
         here = x[active].requires_grad_()
@@ -236,9 +240,13 @@ def climbed(
         if climb.diversity:
             shown = diversified(here, climb.diversity, seed, [numbers[i] for i in active.tolist()], step)
         logits = respond(nets, shown)  # a network each, [active, classes]
-        # The bytes are tried only where the floats have arrived: a pass less for all other steps.
-        tried = arrived(logits, targets[active], climb.confidence) if reach is None and not climb.diversity else None
-        done = finished(nets, x, origin, start, targets, climb, reach, active, tried)
+        if reach is None:
+            done = arrived(logits, targets[active], climb.confidence)
+            if done.any():  # the bytes are tried only where the floats have arrived: a pass less for all other steps
+                those = active[done]
+                done[done.clone()] = bytes_arrived(nets, climb, x[those], start[those], targets[those])
+        else:
+            done = lengths(x[active] - origin[active]) >= reach[active].to(x) * (1 - 1e-6)
         reached[active[done]], steps[active] = True, step
         if done.all() or step == climb.max_steps:
             break
@@ -246,7 +254,8 @@ def climbed(
         active, gradient = active[~done], gradient[~done]
         if climb.momentum:
             gradient = memory[active] = climb.momentum * memory[active] + gradient / size_of(gradient.abs().mean((1, 2, 3)))
-        x[active] = climb.budget.within(x[active] + length * gradient / size_of(lengths(gradient)), origin[active])
+        stride = length[active].view(-1, 1, 1, 1) * gradient / size_of(lengths(gradient))
+        x[active] = climb.budget.within(x[active] + stride, origin[active])
     if reach is not None:  # the last step went past it
         share = (reach.to(x) / lengths(x - origin).clamp(min=1e-12)).clamp(max=1)
         x = origin + share.view(-1, 1, 1, 1) * (x - origin)
@@ -264,29 +273,11 @@ def arrived(logits: Sequence[Logits], targets: Targets, confidence: float) -> Bo
     return torch.stack(votes).all(0)
 
 
-def finished(
-    nets: Sequence[PixelNet],
-    x: Pixels,
-    origin: Pixels,
-    start: Bytes,
-    targets: Targets,
-    climb: Climb,
-    reach: Float[Tensor, "n"] | None,
-    active: Int64[Tensor, "active"],
-    tried: Bool[Tensor, "active"] | None,
-) -> Bool[Tensor, "active"]:
-    """Which of the active pictures are done: far enough, or their bytes what was wanted. Only those `tried` are looked at."""
-    if reach is not None:
-        return lengths(x[active] - origin[active]) >= reach[active].to(x) * (1 - 1e-6)
-    tried = torch.ones(len(active), dtype=torch.bool) if tried is None else tried
-    done = tried.clone()
-    if tried.any():
-        those = active[tried]
-        pixels = as_pixels(nets[0], climb.budget.as_bytes(x[those], start[those]))
-        with torch.no_grad():
-            logits = [net.respond(seen(pixels, net, number)) for number, net in enumerate(nets)]
-        done[tried] = arrived(logits, targets[those], climb.confidence)
-    return done
+def bytes_arrived(nets: Sequence[PixelNet], climb: Climb, x: Pixels, start: Bytes, targets: Targets) -> Bool[Tensor, "n"]:
+    """Whether all networks take the pictures in 8 bits for their targets."""
+    pixels = as_pixels(nets[0], climb.budget.as_bytes(x, start))
+    with torch.no_grad():
+        return arrived([net.respond(seen(pixels, net, number)) for number, net in enumerate(nets)], targets, climb.confidence)
 
 
 def size_of(values: Float[Tensor, "n"]) -> Float[Tensor, "n 1 1 1"]:

@@ -42,11 +42,11 @@ class Share:
         return Share(sum(hits), len(hits), sum(hits) / len(hits), *wilson_interval(sum(hits), len(hits)))
 
     def __str__(self) -> str:
-        return f"{self.hits} of {self.count} ({self.percent}, 95 % interval {100 * self.low:.0f} to {100 * self.high:.0f} %)"
+        return f"{self.hits} of {self.count} ({self.interval})"
 
     @property
-    def percent(self) -> str:
-        return f"{100 * self.share:.0f} %"
+    def interval(self) -> str:
+        return f"{100 * self.share:.0f} %, 95 % interval {100 * self.low:.0f} to {100 * self.high:.0f} %"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from convolab.front.terminal import print_json, working
 from convolab.ground.errors import need
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from convolab.lenses.finding import Finding
 
 
@@ -81,7 +83,7 @@ def fool(
             names=[name_of(picture) for picture in pictures],
             on_progress=telling,
         )
-        keep(found, stem, net)
+        keep(found, stem, net, charts_of(found))
         saved = keep_pictures(found, stem)
     if as_json:
         print_json(numbers_of(found, net))
@@ -105,6 +107,16 @@ def stem_of(pictures: list[str], out: Path | None) -> Path:
     repeated = sorted({name for name in names if names.count(name) > 1})
     need(not repeated, f"several pictures are called {', '.join(repeated[:3])}: give each once, under a name of its own")
     return stem_for("fool", pictures[0] if len(pictures) == 1 else f"{len(pictures)}-pictures", out)
+
+
+def charts_of(found: "Finding") -> "list[Image.Image]":
+    """The transfer matrix, if other networks have looked."""
+    if found.numbers["transfer"] is None:
+        return []
+    from convolab.front.fool_plots import transfer
+    from convolab.front.lens_plots import as_image
+
+    return [as_image(transfer(found.numbers["transfer"]["kinds"]))]
 
 
 def keep_pictures(found: "Finding", stem: Path) -> list[Path]:
