@@ -30,7 +30,7 @@ def transfer(kinds: Mapping[str, Mapping[str, Any]]) -> alt.TopLevelMixin:
     for number, (success, title) in enumerate(PANELS.items()):
         some = pl.DataFrame([row for row in rows if row["success"] == success])
         axis = alt.Axis(labelLimit=320, title=None, labels=number == 0, ticks=False, grid=True, labelPadding=10)
-        y, offset = alt.Y("kind:N", sort=titles, axis=axis), alt.YOffset("network:N", sort=networks)
+        y, offset = alt.Y("kind:N", scale=alt.Scale(domain=titles), axis=axis), alt.YOffset("network:N", sort=networks)
         x = alt.X("share:Q", title=title, scale=alt.Scale(domain=[0, 100]))
         base = alt.Chart(some).encode(y=y, yOffset=offset, color=colour)
         lines = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=alt.X("low:Q", title=title), x2="high:Q")

@@ -16,7 +16,7 @@ Pixels = Float[Tensor, "n c h w"]
 SMALLEST = 0.9  # of a picture's sides, to which diversity shrinks it
 
 
-def brought(x: Pixels, net: PixelNet) -> Pixels:
+def brought(x: Pixels, net: PixelNet) -> Float[Tensor, "n c rows columns"]:
     """Pictures as a network's `fit` brings them to its size, in floats that gradients pass: resized with its filter, centre cropped.
 
     `fit` rounds to bytes after each pass of Pillow's filter, so the two differ by about a level. Raises LabError for pictures of

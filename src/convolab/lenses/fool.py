@@ -158,7 +158,7 @@ def name_of(picture: Photo, number: int) -> str:
     return f"picture {number + 1}" if isinstance(picture, Tensor) else Path(picture).stem
 
 
-def fitted(net: PixelNet, picture: Photo, seed: int, number: int) -> UInt8[Tensor, "c h w"]:
+def fitted(net: PixelNet, picture: Photo, seed: int, number: int) -> UInt8[Tensor, "channels rows columns"]:
     """A picture as the network sees it, in bytes; `noise` is uniform and of the network's size."""
     if isinstance(picture, str) and picture == NOISE:
         size = (net.channels, *net.size)
@@ -332,7 +332,7 @@ def row_of(aims: Aims, went: Ascent, one: Mapping[str, Any], number: int, found:
     """A fooling picture between its original and its difference."""
     clean, picture = aims.clean[number], went.pictures[number]
     shown, gain = magnified(clean, picture)
-    where = f"L2 {one['l2']:.2f}, at most {one['linf_levels']} of 255 levels; grey: no change"
+    where = f"L2 {one['l2']:.2f}, at most {one['linf_levels']} levels of 255; grey: none"
     panels = (
         Panel(f"{one['picture']}: original", clean, caption=listed(one["top_before"])),
         Panel(f"X_fooling: {one['target']['class']}"[:38], picture, caption=listed(one["top_after"])),

@@ -212,7 +212,7 @@ def as_pixels(net: PixelNet, pictures: Bytes) -> Pixels:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def seen(x: Pixels, net: PixelNet, number: int) -> Pixels:
+def seen(x: Pixels, net: PixelNet, number: int) -> Float[Tensor, "n c rows columns"]:
     """What the network of this number sees of a picture."""
     return x if number == 0 else brought(x, net)
 
