@@ -61,7 +61,20 @@ def test_noise_within_a_bound_holds_it_in_the_file(lab, tmp_path):
 
 def test_a_run_is_fooled_like_a_pretrained_network(lab, tmp_path, tiny_run):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "three.png")
-    result = lab("fool", "three.png", "noise", "--net", tiny_run, "--target", "random", "--out", "here/both.png", "--json", "--seed", 2)
+    result = lab(
+        "fool",
+        "three.png",
+        "noise",
+        "--net",
+        tiny_run,
+        "--target",
+        "random",
+        "--out",
+        "here/both.png",
+        "--json",
+        "--seed",
+        2,
+    )
     assert result.code == 0, result.err
     values = json.loads(result.out)
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"both.png", "both.npz", "both.json", "both"}

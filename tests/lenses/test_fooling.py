@@ -66,7 +66,7 @@ def test_on_a_linear_network_steps_and_length_are_the_closed_form() -> None:
     gain = step * float((weights[target] - weights[1 - target]) @ way)
     needed = math.floor(abs(first - second) / gain) + 1
     assert needed >= 3
-    found = ascend(net, start, torch.tensor([target]), Climb(step=step))
+    found = ascend(net, start, torch.tensor([target]), Climb("logit", step=step))
     expected = start.double().flatten() + 255 * needed * step * way
     # Within the rounding of the bytes, which may ask for one step more.
     assert found.steps.tolist() == [needed]
@@ -273,7 +273,7 @@ def test_nonsense_numbers_are_refused(how: dict, said: str) -> None:
 
 def test_the_default_step_goes_with_the_picture_and_the_budget() -> None:
     assert Climb().step_for(3 * 224 * 224) == 0.5
-    assert Climb().step_for(3 * 112 * 112) == 0.25
+    assert Climb().step_for(3 * 56 * 56) == 0.25
     assert Climb(budget=Budget("l2", 1.0)).step_for(3 * 224 * 224) == 0.25
     assert Climb(budget=Budget("linf", 0.5), step=2.0).step_for(12) == 2.0
 

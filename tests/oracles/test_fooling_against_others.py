@@ -93,9 +93,9 @@ def test_momentum_is_that_of_the_paper() -> None:
         (gradient,) = torch.autograd.grad(net(here)[0, 1], here)
         memory = 0.8 * memory + gradient / gradient.norm(p=1)
         x = (x + step * memory / memory.norm()).clamp(0, 1)
-    found = ascend(net, photo, TARGETS[:1], Climb(step=step, max_steps=6, momentum=0.8, confidence=NEVER)).pictures
+    found = ascend(net, photo, TARGETS[:1], Climb("logit", step=step, max_steps=6, momentum=0.8, confidence=NEVER)).pictures
     assert int((found.long() - (255 * x).round().long()).abs().max()) == 0
-    plain = ascend(net, photo, TARGETS[:1], Climb(step=step, max_steps=6, confidence=NEVER)).pictures
+    plain = ascend(net, photo, TARGETS[:1], Climb("logit", step=step, max_steps=6, confidence=NEVER)).pictures
     assert not torch.equal(found, plain)
 
 

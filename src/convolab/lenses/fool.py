@@ -45,7 +45,7 @@ def fool(
     pictures: Photo | Sequence[Photo],
     target: str | int | Sequence[str | int],
     *,
-    objective: str = "logit",
+    objective: str | None = None,
     budget: str = "none",
     step: float | None = None,
     max_steps: int = MAX_STEPS,
@@ -60,7 +60,8 @@ def fool(
     """Change pictures by gradient ascent until the network takes each for each target, and see whether other networks do too.
 
     A picture is bytes, what `open_photo` opens, or `noise`. A target is a class as `PixelNet.find_class` takes it; several with
-    commas or in a list; `random:3` draws three for each picture. `transfer` are other networks by name, of the same classes.
+    commas or in a list; `random:3` draws three for each picture. `objective` is one of `fooling.OBJECTIVES`, by default the
+    log-probability, for transfer the logit. `transfer` are other networks by name, of the same classes.
     `for_transfer` climbs with momentum and input diversity, on all `sources` besides this network, until all are `confidence`
     sure (0.95 unless given; else the first success is enough), and measures plain ascent beside it.
     Raises LabError for what cannot be understood, a target that a picture is taken for already, and networks of other classes.
@@ -90,10 +91,15 @@ def fool(
     return describe(net, aims, climb, went, found, settings)
 
 
-def climb_for(objective: str, budget: str, step: float | None, max_steps: int, confidence: float | None, for_transfer: bool) -> Climb:
-    """How to climb, from what a person says. Raises LabError for what cannot be."""
+def climb_for(
+    objective: str | None, budget: str, step: float | None, max_steps: int, confidence: float | None, for_transfer: bool
+) -> Climb:
+    """How to climb, from what a person says. Raises LabError for what cannot be.
+
+    For transfer it is the logit, which goes on pulling when the sources are sure (Zhao et al. 2021, arXiv:2012.11207).
+    """
     wanted = (CONFIDENCE if for_transfer else 0.0) if confidence is None else confidence
-    climb = Climb(objective, Budget.parse(budget), step, max_steps, wanted)
+    climb = Climb(objective or ("logit" if for_transfer else "log-probability"), Budget.parse(budget), step, max_steps, wanted)
     return replace(climb, momentum=MOMENTUM, diversity=DIVERSITY) if for_transfer else climb
 
 
@@ -319,7 +325,8 @@ def warnings_of(pictures: Sequence[Mapping[str, Any]], climb: Climb) -> list[str
     if missed:
         which = ", ".join(f"{one['picture']} ({one['target']['class']})" for one in missed[:5]) + ", ..." * (len(missed) > 5)
         within = "" if climb.budget.norm == "none" else f" within {climb.budget}"
-        warnings.append(f"not fooled in {climb.max_steps} steps{within}: {which}")
+        hint = "; --objective log-probability also pushes the others down" * (climb.objective == "logit")
+        warnings.append(f"not fooled in {climb.max_steps} steps{within}: {which}{hint}")
     if unsure:
         which = ", ".join(f"{one['picture']} ({one['target']['class']})" for one in unsure[:5]) + ", ..." * (len(unsure) > 5)
         warnings.append(

@@ -27,7 +27,12 @@ def fool(
     ],
     net: Net = "efficientnet_lite0",
     transfer: Annotated[str, typer.Option(help="Other networks of the same classes that are to see the pictures, with commas.")] = "",
-    objective: Annotated[str, typer.Option(help="What to climb: logit, log-probability or margin, of the target.")] = "logit",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="What to climb: the target's log-probability, logit or margin.", show_default="log-probability; logit with --for-transfer"
+        ),
+    ] = None,
     budget: Annotated[str, typer.Option(help="How far a picture may go: linf=8/255, l2=1.5, or none.")] = "none",
     confidence: Annotated[
         float | None,
