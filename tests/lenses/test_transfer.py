@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from convolab.ground.errors import LabError
 from convolab.images.photo import open_photo
-from convolab.lenses.fool import Aims, aims_for, drawn_targets, fool, magnified, saved_and_read
+from convolab.lenses.fool import aims_for, drawn_targets, fool, saved_and_read
+from convolab.lenses.fool_finding import Aims, magnified
 from convolab.lenses.transfer import Matrix, Row, Share, Views, compared, judged, lengths, matrix, mcnemar, noisy, said, views
 from convolab.nets.pixelnet import PixelNet
 
