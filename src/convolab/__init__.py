@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convolab.images.sources import load
     from convolab.lenses.explain import explain
     from convolab.lenses.finding import Finding
+    from convolab.lenses.fool import fool
     from convolab.nets.pixelnet import PixelNet
     from convolab.nets.pretrained import pretrained
     from convolab.nets.zoo import build, register
@@ -36,6 +37,7 @@ _HOMES = {
     "open_photo": "images.photo",
     "Finding": "lenses.finding",
     "explain": "lenses.explain",
+    "fool": "lenses.fool",
     "PixelNet": "nets.pixelnet",
     "pretrained": "nets.pretrained",
     "build": "nets.zoo",
@@ -65,6 +67,7 @@ __all__ = [
     "evaluate",
     "explain",
     "fit",
+    "fool",
     "load",
     "open_photo",
     "pretrained",

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from convolab.front.commands import account, data, explain, locate, study, theory, training
+from convolab.front.commands import account, data, explain, fool, locate, study, theory, training
 from convolab.ground.errors import LabError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ for command in (
     account.account,
     theory.theory,
     explain.explain,
+    fool.fool,
     locate.locate,
 ):
     app.command()(command)

@@ -1,0 +1,114 @@
+"""The ascent goes where foolbox's and torchattacks' L2 iterative attacks go, and fools as often within the same budget.
+
+In float64, so that bytes differ only where a value falls on the border between two levels.
+"""
+
+import foolbox
+import pytest
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+from convolab.images.photo import open_photo
+from convolab.lenses.fooling import Budget, Climb, ascend
+from convolab.nets.pixelnet import PixelNet
+from convolab.nets.pretrained import pretrained
+
+NEVER = 1 - 1e-12  # a confidence that is never reached: all steps are made
+STEP = 0.4
+
+
+def small() -> PixelNet:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 5, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 10))
+    half = (0.5, 0.4, 0.45)
+    return PixelNet(network, mean=half, std=half, size=(32, 32), classes=tuple("abcdefghij")).eval()
+
+
+NETWORKS = {"small": small, "lite0": pretrained}
+
+
+@pytest.fixture(params=NETWORKS)
+def net(request: pytest.FixtureRequest) -> PixelNet:
+    return NETWORKS[request.param]().double()
+
+
+@pytest.fixture
+def start(net: PixelNet) -> Tensor:
+    return torch.stack(
+        [(255 * net.fit(open_photo(name))[0]).round().to(torch.uint8) for name in ("chelsea", "coffee")[: 1 if net.size[0] > 32 else 2]]
+    )
+
+
+TARGETS = torch.tensor([1, 7])
+
+
+def foolboxes(net: PixelNet, start: Tensor, steps: int, size: float, step: float = STEP, random: bool = False) -> Tensor:
+    attack = foolbox.attacks.L2BasicIterativeAttack(steps=steps, abs_stepsize=step, random_start=random)
+    model = foolbox.PyTorchModel(net, bounds=(0, 1))
+    return attack.run(model, pixels(net, start), foolbox.criteria.TargetedMisclassification(TARGETS[: len(start)]), epsilon=size)
+
+
+def torchattackss(net: PixelNet, start: Tensor, steps: int, size: float, step: float = STEP) -> Tensor:
+    attack = torchattacks.PGDL2(net, eps=size, alpha=step, steps=steps, random_start=False)
+    attack.set_mode_targeted_by_label(quiet=True)
+    return attack(pixels(net, start), TARGETS[: len(start)])
+
+
+PEERS = {"foolbox": foolboxes, "torchattacks": torchattackss}
+
+
+def pixels(net: PixelNet, start: Tensor) -> Tensor:
+    return start.to(net.scale) / 255
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_same_steps_on_the_log_probability(net: PixelNet, start: Tensor, peer: str, steps: int) -> None:
+    ours = ascend(net, start, TARGETS[: len(start)], Climb("log-probability", step=STEP, max_steps=steps, confidence=NEVER)).pictures
+    theirs = PEERS[peer](net, start, steps, size=100.0).detach()
+    assert float((theirs - pixels(net, start)).flatten(1).norm(dim=1).min()) > 0.9 * STEP
+    difference = (ours.long() - (255 * theirs).round().long()).abs()
+    assert int(difference.max()) <= 1
+    assert int((difference > 0).sum()) <= 1e-4 * difference.numel()
+
+
+@pytest.mark.parametrize("words", ["l2=0.7", "linf=6/255"])
+def test_the_same_projection(words: str) -> None:
+    budget, drawn = Budget.parse(words), torch.Generator().manual_seed(0)
+    start = torch.rand(4, 3, 8, 8, generator=drawn, dtype=torch.float64)
+    x = start + 0.1 * torch.randn(start.shape, generator=drawn, dtype=torch.float64)
+    kind = foolbox.attacks.L2BasicIterativeAttack if budget.norm == "l2" else foolbox.attacks.LinfBasicIterativeAttack
+    theirs = kind().project(foolbox.attacks.base.ep.astensor(x), foolbox.attacks.base.ep.astensor(start), budget.size).raw
+    assert torch.allclose(budget.within(x, start), theirs.clamp(0, 1))
+
+
+def test_momentum_is_that_of_the_paper() -> None:
+    """g = mu g + grad / ||grad||_1; x = x + alpha g / ||g||_2 (Dong et al. 2018, equations 6 and 9)."""
+    net, step = small().double(), 0.05
+    photo = (255 * net.fit(open_photo("coffee"))[0]).round().to(torch.uint8)[None]
+    x, memory = pixels(net, photo), torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    for _ in range(6):
+        here = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(net(here)[0, 1], here)
+        memory = 0.8 * memory + gradient / gradient.norm(p=1)
+        x = (x + step * memory / memory.norm()).clamp(0, 1)
+    found = ascend(net, photo, TARGETS[:1], Climb("logit", step=step, max_steps=6, momentum=0.8, confidence=NEVER)).pictures
+    assert int((found.long() - (255 * x).round().long()).abs().max()) == 0
+    plain = ascend(net, photo, TARGETS[:1], Climb("logit", step=step, max_steps=6, confidence=NEVER)).pictures
+    assert not torch.equal(found, plain)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_as_many_are_fooled_within_the_same_budget(peer: str) -> None:
+    net, size = pretrained(), 2.5
+    names = ("chelsea", "coffee")
+    start = torch.stack([(255 * net.fit(open_photo(name))[0]).round().to(torch.uint8) for name in names])
+    theirs = (255 * PEERS[peer](net, start, steps=12, size=size)).round() / 255
+    ours = ascend(net, start, TARGETS, Climb("log-probability", Budget("l2", size), step=STEP, max_steps=12))
+    with torch.no_grad():
+        hits = [int((net(x.clamp(0, 1)).argmax(1) == TARGETS).sum()) for x in (ours.pictures / 255, theirs)]
+    assert hits[1] > 0
+    assert hits[0] >= hits[1]
+    lengths = [float((x - start / 255).flatten(1).norm(dim=1).mean()) for x in (ours.pictures / 255, theirs)]
+    assert lengths[0] <= lengths[1]
