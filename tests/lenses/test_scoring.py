@@ -1,11 +1,13 @@
 """Scores: of maps that are known to be right or wrong."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from lens_nets import filled, trained, wrapped
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
+from statsmodels.stats.multitest import multipletests
 from torch import Tensor, nn
 
 from convolab.ground.errors import LabError
@@ -107,21 +109,38 @@ def test_every_kind_counts_alike_in_the_mean_over_classes() -> None:
 def test_a_difference_that_is_there_is_seen_and_one_that_is_not_is_not_claimed() -> None:
     items = tuple(item(str(n), {"effective": n < 36, "stretched": n < 35, "geometric": n < 10}) for n in range(40))
     found = Score("x", ("effective", "geometric", "stretched", *CONTROLS), items)
-    by_pair = {(c.first, c.second): c for c in found.comparisons}
+    by_pair = {(c.first, c.second): c for c in found.comparisons if c.measure == "pointing"}
     assert by_pair["effective", "geometric"].p < 0.001
     assert by_pair["effective", "geometric"].better == "effective"
     assert by_pair["effective", "stretched"].p == 1
-    assert (by_pair["effective", "stretched"].only_first, by_pair["effective", "stretched"].only_second) == (1, 0)
+    assert by_pair["effective", "stretched"].alone == (1, 0)
     words = " ".join(said(found))
     assert "effective over geometric" in words
-    assert "none seen between effective and stretched" in words
+    assert "none between effective and stretched" in words
 
 
 def test_p_values_are_corrected_for_their_number() -> None:
     items = tuple(item(str(n), {"effective": n < 7, "stretched": False, "geometric": True}) for n in range(7))
     found = Score("x", ("effective", "geometric", "stretched", *CONTROLS), items)
     raw = 2 * 0.5**7  # four of the six comparisons
-    assert {round(c.p, 9) for c in found.comparisons} == {round(min(1, k), 9) for k in (1.0, 6 * raw)}
+    assert {round(c.p, 9) for c in found.comparisons if c.measure == "pointing"} == {round(min(1, k), 9) for k in (1.0, 6 * raw)}
+
+
+def test_energy_and_overlap_are_compared_in_pairs_and_by_holm() -> None:
+    drawn = torch.rand(30, generator=torch.Generator().manual_seed(0)).tolist()
+    items = []
+    for number, noise in enumerate(drawn):
+        one = item(str(number), {"effective": True, "stretched": True})
+        energy = one.energy | {"effective": 0.5 + 0.1 * noise, "stretched": 0.45 + 0.1 * noise + 0.01 * (number % 3)}
+        items.append(replace(one, energy=energy))
+    found = Score("x", ("effective", "stretched", *CONTROLS), tuple(items))
+    compared = [c for c in found.comparisons if c.measure == "energy"]
+    values = {name: [i.energy[name] for i in items] for name in ("effective", "stretched", "centre")}
+    raw = [ttest_rel(values[c.first], values[c.second]).pvalue for c in compared]
+    assert [c.p for c in compared] == pytest.approx(multipletests(raw, method="holm")[1].tolist(), rel=1e-6)
+    assert compared[0].better == "effective"
+    assert compared[0].difference == pytest.approx(0.04, abs=1e-6)
+    assert [c.p for c in found.comparisons if c.measure == "overlap"] == [1.0] * 3
 
 
 def disc_net() -> PixelNet:

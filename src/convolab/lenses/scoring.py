@@ -5,9 +5,9 @@ always chosen on the other half of the pictures: Choe et al. 2020 (arXiv:2001.07
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convolab.ground.errors import need
 from convolab.ground.random import generator
-from convolab.ground.statistics import LEVEL, Interval, Paired, holm, mcnemar, mean_interval, paired, wilson_interval
+from convolab.ground.statistics import LEVEL, Interval, holm, mcnemar, mean_interval, paired, wilson_interval
 from convolab.images.boxed import Corners, read_boxed
 from convolab.images.photo import open_photo
 from convolab.lenses.boxes import overlap, regions
@@ -30,6 +30,8 @@ TOLERANCE = 15.0  # pixels that a point may lie beside the box, as its authors h
 THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 OVERLAPS = (0.3, 0.5, 0.7)
 CONTROLS = ("centre", "random", "edges")
+Measure = Literal["pointing", "energy", "overlap"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 Heat = Float[Tensor, "h w"]
 
 
@@ -173,18 +175,20 @@ def overlaps(heat: Heat, boxes: Sequence[Corners]) -> tuple[float, ...]:
 class Comparison:
     """Two maps on the same things."""
 
+    measure: Measure
     first: str
     second: str
-    only_first: int  # things that only the first points at
-    only_second: int
-    p: float  # exact McNemar test of the pointing game, corrected by Holm for the comparisons of the score
-    energy: Paired | None
-    overlap: Paired | None
+    difference: float  # of the shares or means: the first's less the second's
+    alone: tuple[int, int] | None  # of the pointing game: things that only the first points at, and only the second
+    p: float  # exact McNemar test of the pointing game, else paired t-test; by Holm for the measure's comparisons
+
+    @property
+    def seen(self) -> bool:
+        return self.p <= LEVEL
 
     @property
     def better(self) -> str:
-        """The one that points at more."""
-        return self.first if self.only_first > self.only_second else self.second
+        return self.first if self.difference > 0 else self.second
 
     @property
     def worse(self) -> str:
@@ -232,29 +236,29 @@ class Score:
 
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """The placements with each other, and each of them with the best control."""
+        """The placements with each other, and each of them with the control that points best, by every measure."""
         placed = [name for name in self.maps if name not in CONTROLS]
         strongest = max(CONTROLS, key=lambda name: self.pointing(name)[0])
         pairs = [(a, b) for i, a in enumerate(placed) for b in placed[i + 1 :]] + [(name, strongest) for name in placed]
-        counts = [self.discordant(a, b) for a, b in pairs]
-        corrected = holm([mcnemar(*count) for count in counts])
-        return tuple(
-            Comparison(
-                a, b, *count, p,
-                paired([i.energy[a] for i in self.items], [i.energy[b] for i in self.items]),
-                paired(self.held_out(a), self.held_out(b)),
-            )
-            for (a, b), count, p in zip(pairs, counts, corrected, strict=True)
-        )  # fmt: skip
+        found = []
+        for measure in MEASURES:
+            raw = [self.compared(measure, *pair) for pair in pairs]
+            found += [replace(c, p=p) for c, p in zip(raw, holm([c.p for c in raw]), strict=True)]
+        return tuple(found)
 
-    def discordant(self, first: str, second: str) -> tuple[int, int]:
-        only = [(item.hit[first], item.hit[second]) for item in self.items]
-        return only.count((True, False)), only.count((False, True))
+    def compared(self, measure: Measure, first: str, second: str) -> Comparison:
+        """Two maps by one measure, not corrected for others."""
+        if measure == "pointing":
+            hits = [(item.hit[first], item.hit[second]) for item in self.items]
+            alone = hits.count((True, False)), hits.count((False, True))
+            return Comparison(measure, first, second, (alone[0] - alone[1]) / len(hits), alone, mcnemar(*alone))
+        values = [[i.energy[n] for i in self.items] if measure == "energy" else self.held_out(n) for n in (first, second)]
+        test = paired(*values)  # None where nothing spreads: nothing is to be seen
+        difference = sum(values[0]) / len(values[0]) - sum(values[1]) / len(values[1])
+        return Comparison(measure, first, second, difference, None, test.p if test else 1.0)
 
     def values(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
-        from dataclasses import asdict
-
         return {
             "setting": self.setting,
             "things": len(self.items),
@@ -266,8 +270,6 @@ class Score:
         }
 
     def facts(self, name: str) -> dict[str, Any]:
-        from dataclasses import asdict
-
         hits, interval = self.pointing(name)
         fits = self.held_out(name)
         return {
@@ -307,9 +309,20 @@ def said(score: Score) -> list[str]:
     lines = [
         f"{score.setting}, {len(score.items)} things, points at: {', '.join(map(points, placed))}; controls: {', '.join(map(points, CONTROLS))}"
     ]
-    seen = [c for c in score.comparisons if c.p <= LEVEL]
-    better = [f"{c.better} over {c.worse} (p = {c.p:.2g})" for c in seen]
-    unseen = [f"{c.first} and {c.second}" for c in score.comparisons if c not in seen]
-    fits = [f"{name} {100 * score.facts(name)['overlap']['mean']:.1f} %" for name in score.maps]
-    lines.append(f"  differences seen: {'; '.join(better) or 'none'}" + f"; none seen between {', '.join(unseen)}" * bool(unseen))
-    return [*lines, f"  overlap of boxes, thresholds from the other half: {', '.join(fits)}"]
+    means = {
+        measure: [f"{name} {100 * score.facts(name)[measure]['mean']:.1f} %" for name in score.maps] for measure in ("energy", "overlap")
+    }
+    return [
+        *lines,
+        f"  {differences(score, 'pointing')}",
+        f"  positive response inside: {', '.join(means['energy'])}; {differences(score, 'energy')}",
+        f"  overlap of boxes, thresholds from the other half: {', '.join(means['overlap'])}; {differences(score, 'overlap')}",
+    ]
+
+
+def differences(score: Score, measure: Measure) -> str:
+    """Which maps differ in a measure, and which do not as far as can be seen."""
+    some = [c for c in score.comparisons if c.measure == measure]
+    better = [f"{c.better} over {c.worse} (p = {c.p:.2g})" for c in some if c.seen]
+    unseen = [f"{c.first} and {c.second}" for c in some if not c.seen]
+    return f"differences seen: {', '.join(better) or 'none'}" + f"; none between {', '.join(unseen)}" * bool(unseen)
