@@ -151,7 +151,7 @@ def fooling(who: str, repeats: int = 3) -> dict[str, Any]:
     """The median seconds to fool the pictures, warm; how many are, and their mean L2, in 8 bits."""
     import torch
 
-    from convolab.lenses.fooling import ascend
+    from convolab.lenses.ascent import ascend
 
     net, start, targets = pictures_and_targets()
 

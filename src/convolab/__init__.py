@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from convolab.lenses.explain import explain
     from convolab.lenses.finding import Finding
     from convolab.lenses.fool import fool
+    from convolab.lenses.localise import locate
     from convolab.nets.pixelnet import PixelNet
     from convolab.nets.pretrained import pretrained
     from convolab.nets.zoo import build, register
@@ -38,6 +39,7 @@ _HOMES = {
     "Finding": "lenses.finding",
     "explain": "lenses.explain",
     "fool": "lenses.fool",
+    "locate": "lenses.localise",
     "PixelNet": "nets.pixelnet",
     "pretrained": "nets.pretrained",
     "build": "nets.zoo",
@@ -69,6 +71,7 @@ __all__ = [
     "fit",
     "fool",
     "load",
+    "locate",
     "open_photo",
     "pretrained",
     "register",

@@ -10,7 +10,7 @@ import torchattacks
 from torch import Tensor, nn
 
 from convolab.images.photo import open_photo
-from convolab.lenses.fooling import Budget, Climb, ascend
+from convolab.lenses.ascent import Budget, Climb, ascend
 from convolab.nets.pixelnet import PixelNet
 from convolab.nets.pretrained import pretrained
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from convolab.ground.errors import need
 from convolab.ground.random import generator
 from convolab.images.photo import MAX_PIXELS, decode, open_photo
+from convolab.lenses.ascent import MAX_STEPS, Ascent, Budget, Climb, ascend
 from convolab.lenses.finding import Finding
 from convolab.lenses.fool_finding import Aims, describe, in_floats
-from convolab.lenses.fooling import MAX_STEPS, Ascent, Budget, Climb, ascend
 from convolab.lenses.transfer import lengths, matrix, noisy, respond
 from convolab.nets.pixelnet import PixelNet
 
@@ -46,7 +46,7 @@ def fool(
     """Change pictures by gradient ascent until the network takes each for each target, and see whether other networks do too.
 
     A picture is bytes, what `open_photo` opens, or `noise`. A target is a class as `PixelNet.find_class` takes it; several with
-    commas or in a list; `random:3` draws three for each picture. `objective` is one of `fooling.OBJECTIVES`, by default the
+    commas or in a list; `random:3` draws three for each picture. `objective` is one of `ascent.OBJECTIVES`, by default the
     log-probability, for transfer the logit. `transfer` are other networks by name, of the same classes.
     `for_transfer` climbs with momentum and input diversity, on all `sources` besides this network, until all are `confidence`
     sure (0.95 unless given; else the first success is enough), and measures plain ascent beside it.

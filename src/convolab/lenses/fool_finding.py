@@ -9,8 +9,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from convolab.ground.statistics import mean_interval
+from convolab.lenses.ascent import Ascent, Climb
 from convolab.lenses.finding import Finding, Panel
-from convolab.lenses.fooling import Ascent, Climb
 from convolab.lenses.transfer import Matrix, Share, Views, compared, judged, respond, said, views
 from convolab.nets.pixelnet import PixelNet
 

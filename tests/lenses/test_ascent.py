@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from convolab.ground.errors import LabError
 from convolab.images.photo import open_photo
+from convolab.lenses.ascent import OBJECTIVES, Ascent, Budget, Climb, as_pixels, ascend, lengths
 from convolab.lenses.ensemble import brought, diversified
-from convolab.lenses.fooling import OBJECTIVES, Ascent, Budget, Climb, as_pixels, ascend, lengths
 from convolab.nets.pixelnet import PixelNet
 from convolab.nets.pretrained import pretrained
 from convolab.nets.zoo import build
