@@ -62,6 +62,14 @@ def test_a_box_is_drawn_where_it_is():
     assert (frame[270:, 210:] == 200).all()
 
 
+@pytest.mark.parametrize("size", [(30, 30), (2000, 3000)])
+def test_a_box_of_one_pixel_is_drawn_and_seen(size):
+    frame = np.asarray(room.framed(Panel("", photo(*size, 200), boxes=(Box(0, 0, 1, 1, "x"), Box(size[1] - 1, 9, size[1], 10))))).astype(
+        int
+    )
+    assert (np.abs(frame - np.array([0xFF, 0xD4, 0x00])).sum(2) < 30).any()
+
+
 @pytest.mark.parametrize("width", [80, 300])
 def test_no_line_is_wider_than_its_frame_and_no_word_is_lost(width):
     font = room.ImageFont.load_default(13)

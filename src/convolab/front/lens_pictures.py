@@ -17,6 +17,7 @@ from convolab.lenses.finding import Finding, Panel
 
 SIDE, GAP, BAR = 300, 24, 12  # of a frame, between frames, of a legend's bar: pixels
 INK, FAINT, ALARM, BRIGHT = "#1a1a1a", "#666666", "#B00020", "#ffd400"
+LEAST = 4  # pixels of a frame that a box takes at least
 FINEST = 5  # pixels between lines of a grid that are still drawn
 SHARE = 0.995  # of a map's values that keep their colour apart; what is beyond has the last colour
 HEAT = ("#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4")  # dark to bright (matplotlib's inferno)
@@ -119,6 +120,7 @@ def draw_boxes(photo: Image.Image, panel: Panel, zoom: float) -> None:
     pen, font = ImageDraw.Draw(photo), ImageFont.load_default(13)
     for box in panel.boxes:
         corners = [zoom * box.left, zoom * box.top, zoom * box.right - 1, zoom * box.bottom - 1]
+        corners[2:] = [max(last, first + LEAST) for first, last in zip(corners[:2], corners[2:], strict=True)]
         pen.rectangle(corners, outline="black", width=4)
         pen.rectangle([corners[0] + 1, corners[1] + 1, corners[2] - 1, corners[3] - 1], outline=BRIGHT, width=2)
         if box.label:
