@@ -58,7 +58,10 @@ def test_several_pictures_go_to_a_folder_and_the_checks_are_averaged_over_them(l
         Image.fromarray(np.random.default_rng(len(name)).integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / f"{name}.png")
     result = lab("explain", "one.png", "two.png", "--net", tiny_run, "--method", "gradient", "--check", "--out", "both")
     assert result.code == 0, result.err
-    assert "over 2 pictures, gradient: deletion beats random order by" in result.out
+    table = [line.split("\t") for line in result.out.splitlines() if "\t" in line]
+    assert [row[:2] for row in table] == [["map", "pictures"], ["gradient", "2"]]
+    assert len(table[0]) == len(table[1]) == 10
+    assert all(" to " in cell for cell in table[1][2:6])
     assert {path.name for path in (tmp_path / "both").glob("*.png")} == {"explain-one.png", "explain-two.png"}
 
 

@@ -123,7 +123,7 @@ def overfit(accuracies: Sequence[float], title: str) -> alt.TopLevelMixin:
     return styled(line.properties(width=480, height=240), title, "of the training pass, before the step")
 
 
-def styled(chart: alt.TopLevelMixin, title: str, subtitle: str) -> alt.TopLevelMixin:
+def styled(chart: alt.TopLevelMixin, title: str, subtitle: str | list[str]) -> alt.TopLevelMixin:
     """The one look of all charts."""
     chart = chart.properties(title=alt.TitleParams(**heading(title, subtitle)), background="white", padding=14)
     chart.config = alt.Config(**LOOK)

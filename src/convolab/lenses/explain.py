@@ -53,13 +53,17 @@ def explain(
     for method, call in calls.items():
         on_progress(method)
         maps.append(call(net, pixels, wanted))
-    for found in maps:
-        if check and not found.fault:
+    sound = [found for found in maps if check and not found.fault]
+    if sound:
+        on_progress("deletion and insertion in random order")
+        at_random = sanity.random_curves(net, pixels, wanted, seed=seed)  # the same for every map
+    for found in sound:
 
-            def telling(what: str, method: str = found.method) -> None:
-                on_progress(f"{method}: {what}")
+        def telling(what: str, method: str = found.method) -> None:
+            on_progress(f"{method}: {what}")
 
-            checks.append(sanity.check(net, pixels, wanted, found, calls[found.method], seed=seed, on_progress=telling))
+        call = calls[found.method]
+        checks.append(sanity.check(net, pixels, wanted, found, call, seed=seed, at_random=at_random, on_progress=telling))
     return describe(net, photo, pixels, logits, wanted, maps, name, checks)
 
 
@@ -131,7 +135,7 @@ def checked(m: Saliency, short: bool = False) -> str:
         share, difference = m.checks["completeness"], m.settings["difference"]
         if short:
             return f"completeness: misses {100 * share:.1f} %"
-        return f"integrated gradients: the map's sum misses the difference of the logits ({difference:.3f} from the mean colour's) by {100 * share:.1f} %"
+        return f"integrated gradients: the map's sum misses the difference of the logits ({difference:.3g} from the mean colour's) by {100 * share:.1f} %"
     if m.method == "cam":
         if short:
             return f"mean + bias = logit, to {m.checks['sum']:.0e}"

@@ -1,13 +1,14 @@
 """Explain: what a network sees in a picture, and where."""
 
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convolab.front.commands.options import AsJson, Threads, prepare_torch
 from convolab.front.lens_files import files_said, keep, name_of, numbers_of, stem_for
-from convolab.front.terminal import print_json, working
+from convolab.front.terminal import print_json, table, working
 from convolab.ground.errors import need
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def explain(
     for found, stem in zip(findings, stems, strict=True):
         print(found)
         print(files_said(stem))
-    for line in spoken(summary(findings), len(findings)):
-        print(line)
+    show_summary(summary(findings))
 
 
 def stems_for(pictures: list[str], out: Path | None) -> list[Path]:
@@ -91,22 +91,50 @@ def charts_of(found: "Finding") -> "list[Image.Image]":
     return [lens_plots.as_image(lens_plots.sanity(found.numbers["sanity"]))]
 
 
-def summary(findings: list["Finding"]) -> dict[str, dict[str, dict[str, float]]]:
-    """By how much each method's deletion and insertion beat random order, over the pictures."""
+def summary(findings: list["Finding"]) -> dict[str, dict[str, Any]]:
+    """What each method's checks say over the pictures: gains over both controls, and what outlives the weights."""
     if len(findings) < 2 or not any(found.numbers["sanity"] for found in findings):
         return {}
-    from dataclasses import asdict
+    from convolab.lenses.sanity import gains, outlived
 
-    from convolab.lenses.sanity import gains
+    found = {}
+    for method in dict.fromkeys(method for finding in findings for method in finding.numbers["sanity"]):
+        checks = [finding.numbers["sanity"][method] for finding in findings if method in finding.numbers["sanity"]]
+        over = {control: {kind: asdict(gain) for kind, gain in gains(checks, control).items()} for control in ("random", "smooth")}
+        left = {key: asdict(value) if is_dataclass(value) else value for key, value in outlived(checks).items()}
+        found[method] = {"pictures": len(checks), "gain_over": over, "weights_drawn_anew": left}
+    return found
 
-    methods = dict.fromkeys(method for found in findings for method in found.numbers["sanity"])
-    checks = {method: [found.numbers["sanity"][method] for found in findings if method in found.numbers["sanity"]] for method in methods}
-    return {method: {kind: asdict(interval) for kind, interval in gains(some).items()} for method, some in checks.items()}
+
+def show_summary(over: dict[str, dict[str, Any]]) -> None:
+    """The checks over the pictures as a table."""
+    if not over:
+        return
+    rows = []
+    for method, found in over.items():
+        gained = [
+            with_interval(found["gain_over"][control][kind]) for kind in ("deletion", "insertion") for control in ("random", "smooth")
+        ]
+        left = found["weights_drawn_anew"]
+        above = f"{left['above_chance']} of {found['pictures']}"
+        rows.append(
+            [
+                method,
+                str(found["pictures"]),
+                *gained,
+                *(with_interval(left[key]) for key in ("head", "all")),
+                above,
+                with_interval(left["edges"]),
+            ]
+        )
+    print("over the pictures, with 95 % intervals: by how much the areas beat random orders, and what outlives weights drawn anew")
+    headings = ("deletion over pixels", "deletion over smooth", "insertion over pixels", "insertion over smooth")
+    table(("map", "pictures", *headings, "head anew", "all anew", "above chance", "like edges"), rows)
 
 
-def spoken(over: dict[str, dict[str, dict[str, float]]], count: int) -> list[str]:
-    return [
-        f"over {count} pictures, {method}: {kind} beats random order by {gain['mean']:+.3f} (95 % interval {gain['low']:+.3f} to {gain['high']:+.3f})"
-        for method, kinds in over.items()
-        for kind, gain in kinds.items()
-    ]
+def with_interval(found: dict[str, float] | None) -> str:
+    """
+    >>> with_interval({"mean": 0.12, "low": 0.1, "high": 0.14}), with_interval(None)
+    ('+0.120 (+0.100 to +0.140)', '-')
+    """
+    return "-" if found is None else f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
