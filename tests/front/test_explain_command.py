@@ -1,6 +1,10 @@
 """convolab explain, as a person types it."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -65,9 +69,79 @@ def test_several_pictures_go_to_a_folder_and_the_checks_are_averaged_over_them(l
     assert {path.name for path in (tmp_path / "both").glob("*.png")} == {"explain-one.png", "explain-two.png"}
 
 
+def test_each_of_several_files_is_read_in_its_turn_and_not_held_meanwhile(tmp_path, monkeypatch):
+    import gc
+    import weakref
+
+    from convolab.front.commands.explain import opener
+    from convolab.images import photo
+
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
+    read, real = [], photo.open_photo
+
+    def counted(*given):
+        found = real(*given)
+        read.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(photo, "open_photo", counted)
+    again, kept = (opener(str(tmp_path / "a.png"), 100, keep=keep) for keep in (False, True))
+    gc.collect()
+    assert [ref() is None for ref in read] == [True, False]
+    assert again().shape == kept().shape == (3, 5, 9)
+    assert len(read) == 3
+
+
+def test_ctrl_c_leaves_no_part_of_a_file(tmp_path, tiny_run):
+    (tmp_path / "many").mkdir()
+    for number in range(200):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (30, 30), dtype=np.uint8)).save(tmp_path / "many" / f"{number}.png")
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from convolab.front.cli import main; sys.argv[0] = 'convolab'; main()"
+    words = [
+        "explain",
+        *sorted(map(str, (tmp_path / "many").iterdir())),
+        "--net",
+        tiny_run,
+        "--method",
+        "gradient,gradcam",
+        "--out",
+        "here",
+    ]
+    working = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "here").glob("*.png"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    working.send_signal(signal.SIGINT)
+    _, error = working.communicate(timeout=60)
+    assert working.returncode not in (0, None)
+    assert "Traceback" not in error
+    left = list((tmp_path / "here").iterdir())
+    assert 6 <= len(left) < 600
+    for path in left:
+        if path.suffix == ".png":
+            Image.open(path).load()
+        elif path.suffix == ".npz":
+            assert np.load(path)["gradient"].shape == (8, 8)
+        else:
+            assert path.suffix == ".json"
+            assert json.loads(path.read_text())["words"]
+
+
+def test_a_damaged_last_picture_is_refused_before_the_first_is_explained(lab, tmp_path):
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    result = lab("explain", "a.png", "b.png", "--method", "gradcam")
+    assert result.code == 2
+    assert "convolab: b.png: " in result.err
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["chelsea", "--out", "cat.jpg"], "--out cat.jpg: pictures are written as .png"),
         (["chelse"], "did you mean 'chelsea'"),
         (["gone.png"], "gone.png: there is no such file"),
         (["chelsea", "--net", "efficientnet_lite9"], "there is no network and no run's folder 'efficientnet_lite9'"),
@@ -94,3 +168,5 @@ def test_a_network_without_a_feature_map_is_told_what_it_would_need(lab, tmp_pat
     result = lab("explain", "chelsea", "--net", "flat", "--method", "gradcam")
     assert result.code == 2
     assert "no feature map, because it has no convolution" in result.err
+    assert "gradient, smoothgrad, integrated and occlusion need none" in result.err
+    assert lab("explain", "chelsea", "--net", "flat", "--method", "gradient,smoothgrad,integrated,occlusion").code == 0

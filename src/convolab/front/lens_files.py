@@ -3,21 +3,28 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convolab.ground.errors import need
+
 if TYPE_CHECKING:
     from PIL import Image
 
     from convolab.lenses.finding import Finding
 
+OTHERS = {".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf", ".html"}  # endings that are not ours
+
 
 def stem_for(lens: str, what: str, out: Path | None) -> Path:
     """Where a finding's files go, without their endings: `out`, whose .png is dropped, else LENS-NAME in this folder.
+
+    Raises LabError for an `out` that asks for another kind of picture.
 
     >>> stem_for("explain", "photos/cat.jpg", None), stem_for("fool", "chelsea", Path("here/cat.png"))
     (PosixPath('explain-cat'), PosixPath('here/cat'))
     """
     if out is None:
         return Path(f"{lens}-{name_of(what)}")
-    return out.with_suffix("") if out.suffix == ".png" else out
+    need(out.suffix.lower() not in OTHERS, f"--out {out}: pictures are written as .png: give a name with that ending, or with none")
+    return out.with_suffix("") if out.suffix.lower() in (".png", ".npz", ".json") else out
 
 
 def name_of(what: str) -> str:

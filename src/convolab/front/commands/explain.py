@@ -12,13 +12,16 @@ from convolab.front.terminal import print_json, table, working
 from convolab.ground.errors import need
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL import Image
+    from torch import Tensor
 
     from convolab.lenses.finding import Finding
 
 METHODS = "gradient, smoothgrad, integrated, cam, gradcam, occlusion, guided"
 Net = Annotated[str, typer.Option(help="efficientnet_lite0, 1 or 2, timm/NAME, or a run's folder.")]
-MaxPixels = Annotated[int, typer.Option(min=1, help="The largest picture that is read, in pixels.")]
+MaxPixels = Annotated[int, typer.Option(min=1, help="The largest picture that is read, in pixels; each takes up to 12 bytes of memory.")]
 
 
 def explain(
@@ -46,7 +49,6 @@ def explain(
     """Say what a network sees in a picture, and draw by several methods which pixels its answer hangs on."""
     prepare_torch("cpu", threads)
     from convolab.front.lens_net import find_net
-    from convolab.images.photo import open_photo
     from convolab.lenses.explain import explain as look
     from convolab.lenses.saliency import find_methods
 
@@ -55,21 +57,28 @@ def explain(
     network = find_net(net)
     if target is not None:
         network.find_class(target)
-    photos = [open_photo(picture, max_pixels) for picture in pictures]  # all, before work starts
-    findings = []
+    openers = [opener(picture, max_pixels, keep=len(pictures) == 1) for picture in pictures]  # all, before work starts
+    values, said = [], []
     with working("explaining") as telling:
-        for picture, photo, stem in zip(pictures, photos, stems, strict=True):
-            found = look(network, photo, target=target, methods=method, check=check, seed=seed, name=name_of(picture), on_progress=telling)
-            findings.append(found)
+        for picture, opened, stem in zip(pictures, openers, stems, strict=True):
+            name = name_of(picture)
+            found = look(network, opened(), target=target, methods=method, check=check, seed=seed, name=name, on_progress=telling)
             keep(found, stem, net, charts_of(found))
+            values.append(numbers_of(found, net))  # no more is kept of it: there may be thousands of pictures
+            said += [str(found), files_said(stem)]
     if as_json:
-        values = [numbers_of(found, net) for found in findings]
-        print_json(values[0] if len(values) == 1 else {"pictures": values, "over_pictures": summary(findings)})
+        print_json(values[0] if len(values) == 1 else {"pictures": values, "over_pictures": summary(values)})
         return
-    for found, stem in zip(findings, stems, strict=True):
-        print(found)
-        print(files_said(stem))
-    show_summary(summary(findings))
+    print("\n".join(said))
+    show_summary(summary(values))
+
+
+def opener(picture: str, max_pixels: int, keep: bool) -> "Callable[[], Tensor]":
+    """A picture, opened now, so that a bad one is refused; unless it is kept, a file is read again in its turn: memory holds one."""
+    from convolab.images.photo import open_photo
+
+    photo = open_photo(picture, max_pixels)
+    return (lambda: photo) if keep or "://" in picture else (lambda: open_photo(picture, max_pixels))
 
 
 def stems_for(pictures: list[str], out: Path | None) -> list[Path]:
@@ -91,15 +100,15 @@ def charts_of(found: "Finding") -> "list[Image.Image]":
     return [lens_plots.as_image(lens_plots.sanity(found.numbers["sanity"]))]
 
 
-def summary(findings: list["Finding"]) -> dict[str, dict[str, Any]]:
+def summary(pictures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What each method's checks say over the pictures: gains over both controls, and what outlives the weights."""
-    if len(findings) < 2 or not any(found.numbers["sanity"] for found in findings):
+    if len(pictures) < 2 or not any(picture["sanity"] for picture in pictures):
         return {}
     from convolab.lenses.sanity import gains, outlived
 
     found = {}
-    for method in dict.fromkeys(method for finding in findings for method in finding.numbers["sanity"]):
-        checks = [finding.numbers["sanity"][method] for finding in findings if method in finding.numbers["sanity"]]
+    for method in dict.fromkeys(method for picture in pictures for method in picture["sanity"]):
+        checks = [picture["sanity"][method] for picture in pictures if method in picture["sanity"]]
         over = {control: {kind: asdict(gain) for kind, gain in gains(checks, control).items()} for control in ("random", "smooth")}
         left = {key: asdict(value) if is_dataclass(value) else value for key, value in outlived(checks).items()}
         found[method] = {"pictures": len(checks), "gain_over": over, "weights_drawn_anew": left}
