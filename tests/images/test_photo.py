@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -234,6 +236,27 @@ def test_a_picture_of_one_pixel_becomes_a_plain_one(tmp_path):
 
 def test_a_line_of_pixels_is_not_blown_up_before_it_is_cropped():
     assert fit(torch.full((3, 1, 60_000), 7, dtype=torch.uint8), (224, 224), 3, crop=0.875).unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "16 bits", "CMYK"])
+def test_a_large_picture_takes_no_more_than_13_bytes_a_pixel(tmp_path, kind):
+    """In a process of its own, because the peak never falls."""
+    side = 4000
+    if kind == "16 bits":
+        saved(tmp_path / "a.png", Image.fromarray(np.full((side, side), 30_000, np.uint16)), compress_level=1)
+    else:
+        saved(tmp_path / "a.tiff", Image.new(kind, (side, side), (100, 50, 20, 90)))
+    code = """
+import resource, sys
+from convolab.images.photo import fit, read_photo
+fit(read_photo(sys.argv[1]), (224, 224), 3, interpolation="bicubic", crop=0.875)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+fit(read_photo(sys.argv[2]), (224, 224), 3, interpolation="bicubic", crop=0.875)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    small = saved(tmp_path / "b.png", Image.new("RGB", (50, 50)))
+    done = subprocess.run([sys.executable, "-c", code, small, next(tmp_path.glob("a.*"))], capture_output=True, text=True, check=True)
+    assert float(done.stdout) / side**2 < 13.5
 
 
 def test_a_bound_above_pillows_own_is_kept_to(tmp_path):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 METHODS = "gradient, smoothgrad, integrated, cam, gradcam, occlusion, guided"
 Net = Annotated[str, typer.Option(help="efficientnet_lite0, 1 or 2, timm/NAME, or a run's folder.")]
-MaxPixels = Annotated[int, typer.Option(min=1, help="The largest picture that is read, in pixels; each takes up to 12 bytes of memory.")]
+MaxPixels = Annotated[int, typer.Option(min=1, help="The largest picture that is read, in pixels; each takes up to 13 bytes of memory.")]
 
 
 def explain(
