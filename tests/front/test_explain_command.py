@@ -141,6 +141,7 @@ def test_a_damaged_last_picture_is_refused_before_the_first_is_explained(lab, tm
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["chelsea", "coffee", "--out", "both.png"], "2 pictures do not go into one both.png: give --out a folder"),
         (["chelsea", "--out", "cat.jpg"], "--out cat.jpg: pictures are written as .png"),
         (["chelse"], "did you mean 'chelsea'"),
         (["gone.png"], "gone.png: there is no such file"),
