@@ -1,6 +1,7 @@
 """convolab explain, as a person types it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -39,6 +40,19 @@ def test_a_sample_is_explained_with_picture_arrays_and_numbers(lab, tmp_path):
         assert arrays["gradcam"].shape == (7, 7)
     numbers = json.loads((tmp_path / "explain-chelsea.json").read_text())
     assert numbers["net"] == "efficientnet_lite0"
+
+
+@pytest.mark.parametrize(("chosen", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_a_person_chose_otherwise(tmp_path, chosen, kept):
+    """libgomp says itself what it will do: a busy neighbour would else make an explanation seven times slower."""
+    code = "import sys; from convolab.front.cli import main; sys.argv[1:] = ['explain', 'chelsea', '--method', 'gradcam']; main()"
+    surroundings = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "TRUE"}
+    surroundings |= {"OMP_WAIT_POLICY": chosen} if chosen else {}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=surroundings, capture_output=True, text=True)
+    assert done.returncode == 0
+    if "OMP_WAIT_POLICY" not in done.stderr:
+        pytest.skip("torch's threads here are not OpenMP's")
+    assert f"OMP_WAIT_POLICY = '{kept}'" in done.stderr
 
 
 def test_json_is_the_numbers_and_nothing_else(lab):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convolab.front.commands.options import AsJson, Threads, prepare_torch
+from convolab.front.commands.options import AsJson, Threads, patient_threads, prepare_torch
 from convolab.front.lens_files import files_said, keep, name_of, numbers_of, stem_for
 from convolab.front.terminal import print_json, table, working
 from convolab.ground.errors import need
@@ -49,6 +49,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say what a network sees in a picture, and draw by several methods which pixels its answer hangs on."""
+    patient_threads()
     prepare_torch("cpu", threads)
     from convolab.front.lens_net import find_net
     from convolab.lenses.explain import explain as look
