@@ -1,6 +1,11 @@
 """convolab explain, as a person types it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -37,6 +42,19 @@ def test_a_sample_is_explained_with_picture_arrays_and_numbers(lab, tmp_path):
     assert numbers["net"] == "efficientnet_lite0"
 
 
+@pytest.mark.parametrize(("chosen", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_a_person_chose_otherwise(tmp_path, chosen, kept):
+    """libgomp says itself what it will do: a busy neighbour would else make an explanation seven times slower."""
+    code = "import sys; from convolab.front.cli import main; sys.argv[1:] = ['explain', 'chelsea', '--method', 'gradcam']; main()"
+    surroundings = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "TRUE"}
+    surroundings |= {"OMP_WAIT_POLICY": chosen} if chosen else {}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=surroundings, capture_output=True, text=True)
+    assert done.returncode == 0
+    if "OMP_WAIT_POLICY" not in done.stderr:
+        pytest.skip("torch's threads here are not OpenMP's")
+    assert f"OMP_WAIT_POLICY = '{kept}'" in done.stderr
+
+
 def test_json_is_the_numbers_and_nothing_else(lab):
     result = lab("explain", "coffee", "--method", "gradcam", "--target", "espresso", "--json")
     assert json.loads(result.out)["target"]["index"] == 967
@@ -58,13 +76,87 @@ def test_several_pictures_go_to_a_folder_and_the_checks_are_averaged_over_them(l
         Image.fromarray(np.random.default_rng(len(name)).integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / f"{name}.png")
     result = lab("explain", "one.png", "two.png", "--net", tiny_run, "--method", "gradient", "--check", "--out", "both")
     assert result.code == 0, result.err
-    assert "over 2 pictures, gradient: deletion beats random order by" in result.out
+    table = [line.split("\t") for line in result.out.splitlines() if "\t" in line]
+    assert [row[:2] for row in table] == [["map", "pictures"], ["gradient", "2"]]
+    assert len(table[0]) == len(table[1]) == 10
+    assert all(" to " in cell for cell in table[1][2:6])
     assert {path.name for path in (tmp_path / "both").glob("*.png")} == {"explain-one.png", "explain-two.png"}
+
+
+def test_each_of_several_files_is_read_in_its_turn_and_not_held_meanwhile(tmp_path, monkeypatch):
+    import gc
+    import weakref
+
+    from convolab.front.commands.explain import opener
+    from convolab.images import photo
+
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
+    read, real = [], photo.open_photo
+
+    def counted(*given):
+        found = real(*given)
+        read.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(photo, "open_photo", counted)
+    again, kept = (opener(str(tmp_path / "a.png"), 100, keep=keep) for keep in (False, True))
+    gc.collect()
+    assert [ref() is None for ref in read] == [True, False]
+    assert again().shape == kept().shape == (3, 5, 9)
+    assert len(read) == 3
+
+
+def test_ctrl_c_leaves_no_part_of_a_file(tmp_path, tiny_run):
+    (tmp_path / "many").mkdir()
+    for number in range(200):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (30, 30), dtype=np.uint8)).save(tmp_path / "many" / f"{number}.png")
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from convolab.front.cli import main; sys.argv[0] = 'convolab'; main()"
+    words = [
+        "explain",
+        *sorted(map(str, (tmp_path / "many").iterdir())),
+        "--net",
+        tiny_run,
+        "--method",
+        "gradient,gradcam",
+        "--out",
+        "here",
+    ]
+    working = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "here").glob("*.png"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    working.send_signal(signal.SIGINT)
+    _, error = working.communicate(timeout=60)
+    assert working.returncode not in (0, None)
+    assert "Traceback" not in error
+    left = list((tmp_path / "here").iterdir())
+    assert 6 <= len(left) < 600
+    for path in left:
+        if path.suffix == ".png":
+            Image.open(path).load()
+        elif path.suffix == ".npz":
+            assert np.load(path)["gradient"].shape == (8, 8)
+        else:
+            assert path.suffix == ".json"
+            assert json.loads(path.read_text())["words"]
+
+
+def test_a_damaged_last_picture_is_refused_before_the_first_is_explained(lab, tmp_path):
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    result = lab("explain", "a.png", "b.png", "--method", "gradcam")
+    assert result.code == 2
+    assert "convolab: b.png: " in result.err
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["chelsea", "coffee", "--out", "both.png"], "2 pictures do not go into one both.png: give --out a folder"),
+        (["chelsea", "--out", "cat.jpg"], "--out cat.jpg: pictures are written as .png"),
         (["chelse"], "did you mean 'chelsea'"),
         (["gone.png"], "gone.png: there is no such file"),
         (["chelsea", "--net", "efficientnet_lite9"], "there is no network and no run's folder 'efficientnet_lite9'"),
@@ -91,3 +183,5 @@ def test_a_network_without_a_feature_map_is_told_what_it_would_need(lab, tmp_pat
     result = lab("explain", "chelsea", "--net", "flat", "--method", "gradcam")
     assert result.code == 2
     assert "no feature map, because it has no convolution" in result.err
+    assert "gradient, smoothgrad, integrated and occlusion need none" in result.err
+    assert lab("explain", "chelsea", "--net", "flat", "--method", "gradient,smoothgrad,integrated,occlusion").code == 0

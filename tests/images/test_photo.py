@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -52,9 +54,10 @@ def test_a_palette_with_a_see_through_colour_is_read(tmp_path):
     assert [pixel(path, x) for x in range(2)] == [[255, 255, 255], [200, 100, 50]]
 
 
-def test_cmyk_becomes_rgb(tmp_path):
-    path = saved(tmp_path / "a.tiff", Image.new("CMYK", (2, 2), (0, 255, 255, 0)))
-    assert pixel(path) == [255, 0, 0]
+@pytest.mark.parametrize("ending", ["tiff", "jpg"])
+def test_cmyk_becomes_rgb(tmp_path, ending):
+    path = saved(tmp_path / f"a.{ending}", Image.new("CMYK", (8, 8), (0, 255, 255, 0)))
+    assert np.abs(np.array(pixel(path)) - [255, 0, 0]).max() < 4
 
 
 @pytest.mark.parametrize("ending", ["png", "tiff", "pgm"])
@@ -233,6 +236,27 @@ def test_a_picture_of_one_pixel_becomes_a_plain_one(tmp_path):
 
 def test_a_line_of_pixels_is_not_blown_up_before_it_is_cropped():
     assert fit(torch.full((3, 1, 60_000), 7, dtype=torch.uint8), (224, 224), 3, crop=0.875).unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "16 bits", "CMYK"])
+def test_a_large_picture_takes_no_more_than_13_bytes_a_pixel(tmp_path, kind):
+    """In a process of its own, because the peak never falls."""
+    side = 4000
+    if kind == "16 bits":
+        saved(tmp_path / "a.png", Image.fromarray(np.full((side, side), 30_000, np.uint16)), compress_level=1)
+    else:
+        saved(tmp_path / "a.tiff", Image.new(kind, (side, side), (100, 50, 20, 90)))
+    code = """
+import resource, sys
+from convolab.images.photo import fit, read_photo
+fit(read_photo(sys.argv[1]), (224, 224), 3, interpolation="bicubic", crop=0.875)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+fit(read_photo(sys.argv[2]), (224, 224), 3, interpolation="bicubic", crop=0.875)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    small = saved(tmp_path / "b.png", Image.new("RGB", (50, 50)))
+    done = subprocess.run([sys.executable, "-c", code, small, next(tmp_path.glob("a.*"))], capture_output=True, text=True, check=True)
+    assert float(done.stdout) / side**2 < 13.5
 
 
 def test_a_bound_above_pillows_own_is_kept_to(tmp_path):

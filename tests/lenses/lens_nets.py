@@ -1,7 +1,7 @@
 """Small networks for lenses to look through."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from convolab.nets.pixelnet import PixelNet
 
@@ -37,3 +37,39 @@ def filled(network: nn.Module) -> nn.Module:
             torch.randn(parameter.shape, generator=generator) / max(parameter[0].numel(), 1) ** 0.5
         )  # normal, of size 1 behind each layer
     return network
+
+
+def state(net: PixelNet) -> list:
+    """Everything a lens might leave changed."""
+    return [
+        {name: tensor.clone() for name, tensor in (*net.state_dict().items(), *net.named_buffers())},
+        [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in net.parameters()],
+        [module.training for module in net.modules()],
+        [(dict(m._forward_hooks), dict(m._forward_pre_hooks), dict(m._backward_hooks)) for m in net.modules()],
+        [p.stride() for p in net.parameters()],
+    ]
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+class Breaks(nn.Module):
+    """Fails at the n-th pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.passes, self.at = network, 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        y = self.network(x)
+        if self.passes == self.at:
+            raise RuntimeError("the pass broke")
+        return y

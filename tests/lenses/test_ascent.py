@@ -6,8 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lens_nets import filled, trained, wrapped
-from test_saliency import Breaks, same, state
+from lens_nets import Breaks, filled, same, state, trained, wrapped
 from torch import Tensor, nn
 
 from convolab.ground.errors import LabError

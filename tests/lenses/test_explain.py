@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from lens_nets import wrapped
+from lens_nets import Breaks, same, state, wrapped
 from torch import Tensor, nn
 
 from convolab.ground.errors import LabError
@@ -13,6 +13,7 @@ from convolab.lenses.explain import explain
 from convolab.lenses.saliency import METHODS
 from convolab.nets.pixelnet import PixelNet
 from convolab.nets.pretrained import pretrained
+from convolab.nets.zoo import build
 
 ALL = tuple(m for m in METHODS if m != "guided")
 
@@ -68,6 +69,48 @@ def test_a_map_that_says_nothing_is_warned_of_and_is_not_checked(photo: Tensor) 
     assert finding.warnings == ("the gradient map is constant: it says nothing", "the occlusion map is constant: it says nothing")
     assert finding.numbers["sanity"] == {}
     assert finding.numbers["methods"]["gradient"]["fault"] == "constant"
+
+
+class Roots(nn.Module):
+    """Finite logits whose gradient is not: the root's slope at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.conv(x).relu() * 0).sqrt().mean((2, 3)) + torch.arange(10.0)
+
+
+def test_maps_that_are_not_finite_are_named_and_their_numbers_are_still_json(photo: Tensor) -> None:
+    finding = explain(wrapped(Roots()), photo, methods="gradient,integrated,smoothgrad", check=True)
+    assert [warning.split(":")[0] for warning in finding.warnings] == [
+        f"the {method} map is not finite" for method in ("gradient", "integrated", "smoothgrad")
+    ]
+    assert finding.numbers["methods"]["integrated"]["checks"] == {"completeness": None}
+    assert json.loads(json.dumps(finding.numbers, allow_nan=False)) == finding.numbers
+
+
+def test_a_network_whose_logits_are_not_finite_is_refused(photo: Tensor) -> None:
+    class Diverged(Roots):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * float("nan")
+
+    with pytest.raises(LabError, match="logits for cat are not all finite numbers: there is nothing to explain"):
+        explain(wrapped(Diverged()), photo, name="cat")
+
+
+def test_a_check_leaves_no_trace_also_when_a_pass_of_it_fails(photo: Tensor) -> None:
+    breaks = Breaks(build("simple_convnet", (3, 32, 32), 10))
+    net = wrapped(breaks).train()
+    explain(net, photo, methods="gradient,gradcam", check=True)
+    passes = breaks.passes
+    for at in range(1, passes + 1, passes // 12):
+        breaks.passes, breaks.at = 0, at
+        before = state(net)
+        with pytest.raises(RuntimeError, match="the pass broke"):
+            explain(net, photo, methods="gradient,gradcam", check=True)
+        assert same(before, state(net))
 
 
 def test_a_check_adds_its_numbers_and_words(convnet: PixelNet, photo: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convolab.ground.errors import LabError
 from convolab.lenses import sanity
-from convolab.lenses.saliency import Saliency, gradcam, gradient
+from convolab.lenses.saliency import Saliency, gradcam, gradient, guided
 from convolab.nets.pixelnet import PixelNet
 
 
@@ -52,7 +52,7 @@ def test_forgetting_changes_only_the_named_stages_of_a_copy_and_keeps_each_tenso
     old, new = dict(resnet.network.named_parameters()), dict(twin.network.named_parameters())
     assert {name for name in old if not torch.equal(old[name], new[name])} == set(groups[1][1])
     weight = "features.stage3.0.conv2.weight"
-    assert float(new[weight].std()) == pytest.approx(float(old[weight].std()), rel=0.02)
+    assert float(new[weight].detach().std()) == pytest.approx(float(old[weight].detach().std()), rel=0.02)
     assert abs(sanity.likeness(old[weight].flatten(1), new[weight].flatten(1))) < 0.02
     assert all(torch.equal(before[key], value) for key, value in resnet.state_dict().items())
     again, deeper = sanity.forgetful(resnet, groups[1:2], seed=0), sanity.forgetful(resnet, groups[:3], seed=0)
@@ -144,10 +144,70 @@ def test_the_substrates_are_named_and_are_what_they_say(pixels: Tensor) -> None:
     net = wrapped(Sees())
     deletion, insertion = sanity.deletion_and_insertion(net, pixels, 0, truth(), steps=4, orders=1)
     assert (deletion.substrate, insertion.substrate) == ("mean colour", "blur, sigma 0.714 px")
-    batches = torch.cat(seen)  # five pictures of deletion, five in random order, then the same of insertion
-    assert float(batches[4].abs().max()) < 1e-6  # what normalisation makes zero
-    torch.testing.assert_close(batches[0], batches[14])
-    assert 0 < float((batches[10] - batches[0]).abs().mean()) < float((batches[4] - batches[0]).abs().mean())
+    batches = torch.cat(seen)  # the picture and ten pictures in random order, the same again, then ten more each of the map's
+    picture, deleted, inserted = batches[12], batches[12:17], batches[22:27]
+    assert float(deleted[-1].abs().max()) < 1e-6  # what normalisation makes zero
+    torch.testing.assert_close(deleted[0], picture)
+    torch.testing.assert_close(inserted[-1], picture)
+    assert 0 < float((inserted[0] - picture).abs().mean()) < float((deleted[-1] - picture).abs().mean())
+
+
+def test_the_random_orders_of_a_picture_are_the_same_for_all_its_maps_and_those_of_regions_are_not(
+    convnet: PixelNet, pixels: Tensor
+) -> None:
+    once = sanity.random_curves(convnet, pixels, 0, steps=4, orders=3, seed=2)
+    first, second = (sanity.deletion_and_insertion(convnet, pixels, 0, heat(i, 8, 8), steps=4, orders=3, seed=2) for i in range(2))
+    given = sanity.deletion_and_insertion(convnet, pixels, 0, heat(0, 8, 8), steps=4, orders=3, seed=2, at_random=once)
+    assert given == first
+    assert first[0].random_areas == second[0].random_areas
+    assert first[0].smooth_areas != second[0].smooth_areas
+    assert len(set(first[0].random_areas)) == len(set(first[0].smooth_areas)) == 3
+
+
+def test_a_map_of_regions_is_held_against_random_regions_as_well_as_scattered_pixels() -> None:
+    """A network that fears scattered pixels: it goes by how smooth its picture is."""
+
+    class Smooth(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rough = (x[:, :, 1:] - x[:, :, :-1]).abs().mean((1, 2, 3))
+            return torch.stack([-10 * rough, *[0 * rough] * 9], dim=1)
+
+    net, flat = wrapped(Smooth()), torch.full((1, 3, 32, 32), 0.9)
+    values = torch.linspace(0, 1, 32).view(-1, 1).expand(32, 32).contiguous()
+    deletion, _ = sanity.deletion_and_insertion(net, flat, 0, values)
+    assert min(deletion.smooth_areas) > 1.3 * max(deletion.random_areas)
+
+
+def test_curves_are_those_of_the_network_itself_though_its_batch_norms_are_folded(resnet: PixelNet, pixels: Tensor) -> None:
+    found = sanity.random_curves(resnet, pixels, 1, steps=3, orders=2)["mean colour"]
+    order = torch.randperm(1024, generator=sanity.generator(0, "pixel order", 0))
+    masked = pixels.clone().flatten(2)
+    masked[:, :, order[:341]] = torch.tensor(resnet.mean).view(1, 3, 1)
+    with torch.no_grad():
+        assert float(found[0, 1]) == pytest.approx(float(resnet(masked.view_as(pixels)).softmax(1)[0, 1]), rel=1e-3)
+
+
+def test_the_head_alone_begins_both_rows_and_is_drawn_once(resnet: PixelNet, pixels: Tensor) -> None:
+    calls = []
+
+    def counted(net: PixelNet, x: Tensor, target: int) -> Saliency:
+        calls.append(net)
+        return gradient(net, x, target)
+
+    found = sanity.randomise(resnet, pixels, 0, gradient(resnet, pixels, 0).values, counted)
+    assert found.cascading[0] == found.independent[0]
+    assert found.cascading[1] != found.independent[1]
+    assert len(calls) == 2 * len(found.stages) - 1
+
+
+def test_guided_backpropagation_hardly_knows_the_class_and_the_check_says_so(convnet: PixelNet, pixels: Tensor) -> None:
+    check = sanity.randomise(convnet, pixels, 0, guided(convnet, pixels, 0).values, guided)
+    plain = sanity.randomise(convnet, pixels, 0, gradient(convnet, pixels, 0).values, gradient)
+    assert check.cascading[0] > plain.cascading[0] + 0.1
 
 
 def test_equal_values_keep_the_pictures_order_and_a_coarse_map_is_stretched() -> None:
@@ -177,15 +237,46 @@ def test_a_whole_check_is_reproducible_says_itself_and_leaves_the_network_alone(
     assert all(torch.equal(before[key], value) for key, value in convnet.state_dict().items())
     lines = sanity.said(first)
     assert len(lines) == 3
-    assert "weights drawn anew" in lines[0]
+    assert "all weights drawn anew" in lines[0]
     assert "deletion (mean colour) area" in lines[1]
-    assert "in random order" in lines[2]
+    assert "of 5 random orders of pixels" in lines[2]
+
+
+def made(area: float, cascading: tuple[float | None, ...] = (0.9, 0.3), chance: float = 0.2) -> sanity.Sanity:
+    curve = sanity.Curve("ground", (1.0, 0.0), area, (1.0, 0.0), (0.5, 0.6, 0.7), (1.0, 0.0), (0.1, 0.2, 0.65))
+    return sanity.Sanity("made", sanity.Randomisation(("head", "stem"), cascading, cascading, 0.4, chance), curve, curve)
+
+
+def test_the_words_count_what_a_map_beats_in_the_direction_that_is_good() -> None:
+    head, deletion, insertion = sanity.said(made(0.62))
+    assert "the head's weights drawn anew, the map is +0.90 alike; all weights drawn anew, +0.30, more than" in head
+    assert "part of it is not about the weights" in head
+    assert "low is good: it beats 1 of 3 random orders of pixels (mean 0.600" in deletion
+    assert "and 1 of 3 random maps as smooth" in deletion
+    assert "high is good: it beats 2 of 3 random orders of pixels" in insertion
+    assert "and 2 of 3 random maps as smooth" in insertion
+    assert "no more than random maps as smooth (0.35)" in sanity.said(made(0.62, chance=0.35))[0]
+    assert "nothing is left of the map" in sanity.said(made(0.62, cascading=(0.9, None)))[0]
+
+
+def test_what_outlives_the_weights_is_averaged_over_pictures_and_counted_against_each_ones_chance() -> None:
+    several = [made(0.6).values(), made(0.6, (0.7, -0.25)).values(), made(0.6, (0.8, 0.1)).values(), made(0.6, (None, None)).values()]
+    found = sanity.outlived(several)
+    assert found["head"].mean == pytest.approx(0.8)
+    assert found["all"].mean == pytest.approx(0.05)
+    assert (found["above_chance"], found["without_values"], found["all"].count) == (2, 1, 3)
+    assert (found["chance"], found["edges"].mean) == (pytest.approx(0.2), pytest.approx(0.4))
 
 
 def test_gains_over_pictures_have_a_t_interval() -> None:
-    curves = [{"area": 0.2, "random_areas": [0.5, 0.7]}, {"area": 0.3, "random_areas": [0.5, 0.5]}]
+    curves = [
+        {"area": 0.2, "random_areas": [0.5, 0.7], "smooth_areas": [0.2, 0.4]},
+        {"area": 0.3, "random_areas": [0.5, 0.5], "smooth_areas": [0.5, 0.5]},
+    ]
     found = sanity.gains([{"deletion": curve, "insertion": curve} for curve in curves])
     assert found["deletion"].mean == pytest.approx(0.3)
     assert found["insertion"].mean == pytest.approx(-0.3)
     half = 12.706 * 0.1 * math.sqrt(2) / math.sqrt(2)
     assert found["deletion"].high - 0.3 == pytest.approx(half, rel=1e-3)
+    smooth = sanity.gains([{"deletion": curve, "insertion": curve} for curve in curves], "smooth")
+    assert smooth["deletion"].mean == pytest.approx(0.15)

@@ -1,6 +1,8 @@
 """The networks that others trained: the right weights, the right names, and pixels that break the contract refused."""
 
 import json
+import socket
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -104,6 +106,40 @@ def test_weights_that_are_neither_cached_nor_reachable_are_one_line(tmp_path: Pa
         pretrained("timm/resnet18")
     assert "\n" not in str(caught.value)
     assert "efficientnet_lite0" in str(caught.value)
+
+
+def test_without_a_way_to_the_hub_it_is_said_at_once_in_one_line_and_the_hubs_client_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import logging
+
+    def nowhere(*_: object) -> None:
+        raise OSError("no way")
+
+    monkeypatch.setattr(room.socket, "create_connection", nowhere)
+    monkeypatch.setattr(room.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    loudness = logging.get_verbosity()
+    pretrained("efficientnet_lite0")  # timm's own import is slow
+    start = time.monotonic()
+    with pytest.raises(LabError, match=r"the weights of timm/resnet18 .*its hub cannot be reached") as caught:
+        pretrained("timm/resnet18")
+    assert time.monotonic() - start < 20  # the client alone asks for a minute
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+    assert (constants.HF_HUB_OFFLINE, logging.get_verbosity()) == (False, loudness)
+
+
+def test_whether_an_address_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room.urllib.request, "getproxies", dict)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert room.reachable(address)
+    assert not room.reachable(address)
+    monkeypatch.setattr(room.urllib.request, "getproxies", lambda: {"https": "http://proxy"})
+    assert room.reachable(address)
 
 
 def test_a_network_of_timms_comes_with_its_own_preprocessing_and_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,12 @@ def test_a_head_of_more_than_one_layer_is_named_and_the_map_is_found_all_the_sam
         parts.need_head("a dense response")
 
 
+def test_a_map_that_shrinks_to_one_cell_before_the_head_is_said_to() -> None:
+    shrinks = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(30), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 10))
+    with pytest.raises(LabError, match=r"in this one '3' \(relu\) works on what has shrunk to one cell"):
+        split(wrapped(shrinks)).need_head("a class activation map")
+
+
 def test_a_head_that_is_linear_only_in_looks_is_found_out() -> None:
     class Odd(Functional):
         def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def sanity(checks: Mapping[str, Mapping[str, Any]]) -> alt.TopLevelMixin:
         ]
         rows = [row for row in rows if kind == "cascading" or row["stage"] != "none"]
         x = alt.X("stage:N", sort=stages, title=title, axis=alt.Axis(labelAngle=-50, grid=False))
-        y = alt.Y("likeness:Q", title="rank correlation with the map", scale=alt.Scale(domain=[lowest, 1.05]))
+        y = alt.Y("likeness:Q", title="rank correlation with the map", scale=alt.Scale(domain=[lowest, 1.1], nice=False))
         lines = alt.Chart(pl.DataFrame(rows)).mark_line(point=True, strokeWidth=2).encode(x=x, y=y, color=colour)
         controls = pl.DataFrame({"at": [1.0, 0.0], "name": ["edge detector: knows no weights, stays 1", "random map"]})
         rules = alt.Chart(controls).mark_rule(strokeDash=[4, 3], color=GREY).encode(y="at:Q")
@@ -48,22 +48,26 @@ def sanity(checks: Mapping[str, Mapping[str, Any]]) -> alt.TopLevelMixin:
         )
         panels.append((rules + texts + lines).properties(width=270, height=220))
     for kind in ("deletion", "insertion"):
-        rows, chance = [], []
+        rows, chance = [], []  # of the maps, each with random maps as smooth; of single pixels at random
         for method, check in checks.items():
             curve = check[kind]
             steps = len(curve["probabilities"]) - 1
-            rows += [{"map": method, "share": 100 * i / steps, "probability": 100 * p} for i, p in enumerate(curve["probabilities"])]
+            for line, values in (("map", curve["probabilities"]), ("random maps as smooth", curve["smooth"])):
+                rows += [{"map": method, "line": line, "share": 100 * i / steps, "probability": 100 * p} for i, p in enumerate(values)]
         for i, value in enumerate(first[kind]["random"]):
             chance.append({"share": 100 * i / steps, "probability": 100 * value})
         x = alt.X("share:Q", title=f"% of the pixels ({kind}: {first[kind]['substrate']})", axis=alt.Axis(grid=False))
         y = alt.Y("probability:Q", title="probability of the class (%)", scale=alt.Scale(domainMin=0))
-        lines = alt.Chart(pl.DataFrame(rows)).mark_line(strokeWidth=2).encode(x=x, y=y, color=colour)
+        dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=["map", "random maps as smooth"], range=[[1, 0], [2, 3]]), legend=None)
+        lines = alt.Chart(pl.DataFrame(rows)).mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash)
         control = alt.Chart(pl.DataFrame(chance)).mark_line(strokeDash=[4, 3], color=GREY).encode(x=x, y=y)
         panels.append((control + lines).properties(width=270, height=220))
     joined = alt.vconcat(alt.hconcat(*panels[:2], spacing=30), alt.hconcat(*panels[2:], spacing=30), spacing=20)
-    return styled(
-        joined, "Can these maps be trusted?", "dashed: the controls; below, pixels in random order. A missing dot: the map became constant"
-    )
+    said = [
+        "above: rank correlation of each map with that of a network whose weights are drawn anew. A missing dot: it became constant",
+        "below: dashed, single pixels in random order; dotted in a map's colour, random maps as smooth as it is",
+    ]
+    return styled(joined, "Can these maps be trusted?", said)
 
 
 def as_image(chart: alt.TopLevelMixin) -> Image.Image:

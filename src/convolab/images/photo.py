@@ -179,7 +179,7 @@ def _upright_rgb(image: Image.Image, name: str = "the picture") -> Image.Image:
     image = ImageOps.exif_transpose(image)
     need(image.mode != "F", f"{name}: pixels are fractions of no known range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image).astype(np.int32)  # a half of what int64 would take of memory
         need(
             values.min() >= 0 and values.max() <= 65535,
             f"{name}: pixels run from {values.min()} to {values.max()}: save it with 8 or 16 bits",

@@ -1,5 +1,6 @@
 """One network, one picture: what it sees in it, and by several maps where."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from convolab.ground.errors import need
 from convolab.images.photo import open_photo
 from convolab.lenses import sanity
 from convolab.lenses.finding import Box, Finding, Panel
@@ -34,7 +36,7 @@ def explain(
 
     `photo` is bytes, or what `open_photo` opens. `target` is a class as `PixelNet.find_class` takes it, by default the most
     probable one. With `check` every map is checked as in `sanity`, which takes twenty maps more for each. Raises LabError for an
-    unknown class or method, and for a method that this network does not allow.
+    unknown class or method, for a method that this network does not allow, and for logits that are not finite.
 
     >>> from convolab.nets.pretrained import pretrained
     >>> finding = explain(pretrained("efficientnet_lite0"), "coffee", methods="gradcam")
@@ -47,19 +49,27 @@ def explain(
     photo = photo if isinstance(photo, Tensor) else open_photo(photo)
     pixels = net.fit(photo)
     logits = classify(net, pixels)
+    need(
+        logits.isfinite().all(),
+        f"the network's logits for {name} are not all finite numbers: there is nothing to explain (did its training diverge?)",
+    )
     wanted = int(logits.argmax()) if wanted is None else wanted
     calls = {method: partial(METHODS[method], **({"seed": seed} if method == "smoothgrad" else {})) for method in chosen}
     maps, checks = [], []
     for method, call in calls.items():
         on_progress(method)
         maps.append(call(net, pixels, wanted))
-    for found in maps:
-        if check and not found.fault:
+    sound = [found for found in maps if check and not found.fault]
+    if sound:
+        on_progress("deletion and insertion in random order")
+        at_random = sanity.random_curves(net, pixels, wanted, seed=seed)  # the same for every map
+    for found in sound:
 
-            def telling(what: str, method: str = found.method) -> None:
-                on_progress(f"{method}: {what}")
+        def telling(what: str, method: str = found.method) -> None:
+            on_progress(f"{method}: {what}")
 
-            checks.append(sanity.check(net, pixels, wanted, found, calls[found.method], seed=seed, on_progress=telling))
+        call = calls[found.method]
+        checks.append(sanity.check(net, pixels, wanted, found, call, seed=seed, at_random=at_random, on_progress=telling))
     return describe(net, photo, pixels, logits, wanted, maps, name, checks)
 
 
@@ -118,9 +128,18 @@ def facts(m: Saliency) -> dict[str, Any]:
         **extremes,
         "peak": place,
         "fault": m.fault,
-        "checks": m.checks,
-        "settings": m.settings,
+        "checks": {key: known(value) for key, value in m.checks.items()},
+        "settings": {key: known(value) for key, value in m.settings.items()},
     }
+
+
+def known(value: Any) -> Any:
+    """A value as JSON can hold it: None for a number that is not finite.
+
+    >>> known(float("nan")), known(0.5), known("mean colour")
+    (None, 0.5, 'mean colour')
+    """
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def checked(m: Saliency, short: bool = False) -> str:
@@ -131,7 +150,7 @@ def checked(m: Saliency, short: bool = False) -> str:
         share, difference = m.checks["completeness"], m.settings["difference"]
         if short:
             return f"completeness: misses {100 * share:.1f} %"
-        return f"integrated gradients: the map's sum misses the difference of the logits ({difference:.3f} from the mean colour's) by {100 * share:.1f} %"
+        return f"integrated gradients: the map's sum misses the difference of the logits ({difference:.3g} from the mean colour's) by {100 * share:.1f} %"
     if m.method == "cam":
         if short:
             return f"mean + bias = logit, to {m.checks['sum']:.0e}"

@@ -134,7 +134,7 @@ def cam(net: PixelNet, pixels: Pixels, target: int, *, parts: Split | None = Non
     need, if the network's head is not pooling or flattening and one linear layer.
     """
     with looking(net, pixels) as x, torch.no_grad():
-        parts = parts or split(net)
+        parts = parts or last_map(net)
         head = parts.need_head("a class activation map")
         features, logits = parts.features_and_logits(x)
         if head.kind == "average":
@@ -153,13 +153,21 @@ def gradcam(net: PixelNet, pixels: Pixels, target: int, *, parts: Split | None =
     Raises LabError if the network has no feature map.
     """
     with looking(net, pixels) as x:
-        parts = parts or split(net)
+        parts = parts or last_map(net)
         with torch.enable_grad():
             features, logits = parts.features_and_logits(x, detach=True)
             (gradient,) = torch.autograd.grad(logits[0, target], features)
         values = torch.einsum("k,khw->hw", gradient[0].mean((1, 2)), features.detach()[0])
     settings = {"layer": parts.layer, "least before cut off": float(values.min())}
     return Saliency("gradcam", "Grad-CAM", values.clamp(min=0), False, "logit / cells, negative ones cut off", settings=settings)
+
+
+def last_map(net: PixelNet) -> Split:
+    """Where the network's last feature map is. Raises LabError, with the methods that need none, if it has none."""
+    try:
+        return split(net)
+    except LabError as error:
+        raise LabError(f"{error} (gradient, smoothgrad, integrated and occlusion need none)") from error
 
 
 def occlusion(

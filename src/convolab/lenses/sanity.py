@@ -3,6 +3,9 @@
 Weights drawn anew (Adebayo et al. 2018, arXiv:1810.03292): a map that stays as it was when the network has forgotten everything
 does not explain the network. Deletion and insertion (Petsiuk et al. 2018, arXiv:1806.07421): as the pixels that a map ranks first
 are taken away or given, the class's probability should fall or rise sooner than with pixels in random order.
+
+Scattered pixels and whole regions disturb a network differently, whatever they show. So there are two controls of an order:
+single pixels at random, which is Petsiuk's, and random maps as smooth as the map, which take away regions as it does.
 """
 
 import copy
@@ -19,12 +22,13 @@ from torch import Tensor, nn
 from convolab.ground.errors import need
 from convolab.ground.random import generator
 from convolab.ground.statistics import Interval, mean_interval
-from convolab.lenses.saliency import Saliency, mean_colour
+from convolab.lenses.saliency import CHUNK, Saliency, looking, mean_colour, quickly
 from convolab.nets.passes import recording
 from convolab.nets.pixelnet import PixelNet, undisturbed
 
 Heat = Float[Tensor, "rows columns"]
 Method = Callable[[PixelNet, Tensor, int], Saliency]
+Curves = dict[str, Float64[Tensor, "orders m"]]  # by substrate: a curve of probabilities for each order
 CURVE = 32  # steps of a deletion or insertion curve
 ORDERS = 5  # random orders that a map's order is held against
 DRAWS = 20  # random maps that a map is compared with
@@ -36,7 +40,7 @@ class Randomisation:
 
     `stages` are the network's, the head first. `cascading[i]` has all stages up to i drawn anew, `independent[i]` stage i alone;
     None stands for a map that became constant or not finite. `edges` compares the map with the picture's edges, which know nothing
-    of any weight: a map so like them is suspect. `chance` is the largest likeness to 19 of 20 random maps as smooth as this one.
+    of any weight: a map so like them is suspect. Of 20 random maps as smooth as this one 19 are no more like it than `chance`.
     """
 
     stages: tuple[str, ...]
@@ -55,6 +59,8 @@ class Curve:
     area: float
     random: tuple[float, ...]  # the probabilities with pixels in random orders, on average
     random_areas: tuple[float, ...]  # one a random order
+    smooth: tuple[float, ...]  # the probabilities in the orders of random maps as smooth as this one, on average
+    smooth_areas: tuple[float, ...]  # one a random map
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -82,16 +88,18 @@ def check(
     method: Method,
     *,
     seed: int = 0,
+    at_random: Curves | None = None,
     on_progress: Callable[[str], None] = lambda what: None,
 ) -> Sanity:
     """Check a map that a method found: on networks with weights drawn anew, and by deleting and inserting pixels.
 
-    Raises LabError for a map that is constant or not finite: there is nothing to check.
+    `at_random` are `random_curves` of this picture, if they are made already: they are the same for all its maps. Raises LabError for a map that is constant or not finite: there is nothing to check.
     """
     need(not found.fault, f"the {found.method} map is {found.fault}: there is nothing to check")
     randomisation = randomise(net, pixels, target, found.values, method, seed=seed, on_progress=on_progress)
     on_progress("deletion and insertion")
-    return Sanity(found.method, randomisation, *deletion_and_insertion(net, pixels, target, found.values, seed=seed))
+    curves = deletion_and_insertion(net, pixels, target, found.values, seed=seed, at_random=at_random)
+    return Sanity(found.method, randomisation, *curves)
 
 
 def randomise(
@@ -107,10 +115,14 @@ def randomise(
     """Draw the network's weights anew, stage by stage, and see how alike the method's maps stay. The network is not touched."""
     groups = stages(net, pixels)
     cascading, independent = [], []
+
+    def without(drawn: Sequence[tuple[str, list[str]]]) -> float | None:
+        return likeness(heat, method(forgetful(net, drawn, seed), pixels, target).values)
+
     for index, (name, _) in enumerate(groups):
         on_progress(f"weights of {name} drawn anew")
-        for results, drawn in ((cascading, groups[: index + 1]), (independent, groups[index : index + 1])):
-            results.append(likeness(heat, method(forgetful(net, drawn, seed), pixels, target).values))
+        cascading.append(without(groups[: index + 1]))
+        independent.append(without(groups[index : index + 1]) if index else cascading[0])  # the head alone begins both
     chance = sorted(abs(likeness(heat, random_map(heat, seed, i)) or 0.0) for i in range(DRAWS))[-DRAWS // 20 - 1]
     return Randomisation(
         tuple(name for name, _ in groups), tuple(cascading), tuple(independent), likeness(heat, edges(pixels, heat)), chance
@@ -194,25 +206,52 @@ def edges(pixels: Float[Tensor, "1 c h w"], like: Heat) -> Heat:
 
 
 def deletion_and_insertion(
-    net: PixelNet, pixels: Float[Tensor, "1 c h w"], target: int, heat: Heat, *, steps: int = CURVE, orders: int = ORDERS, seed: int = 0
+    net: PixelNet,
+    pixels: Float[Tensor, "1 c h w"],
+    target: int,
+    heat: Heat,
+    *,
+    steps: int = CURVE,
+    orders: int = ORDERS,
+    seed: int = 0,
+    at_random: Curves | None = None,
 ) -> tuple[Curve, Curve]:
-    """Curves of the class's probability in the map's order of pixels and in random orders.
+    """Curves of the class's probability in the map's order of pixels, in random orders, and in those of random maps as smooth.
 
     Deleted pixels take the network's mean colour. Insertion starts from the picture blurred. The order is by falling value, and
     equal values keep the picture's order, rows first.
     """
+    size = tuple(pixels.shape[2:])
+    pixelwise = random_curves(net, pixels, target, steps=steps, orders=orders, seed=seed) if at_random is None else at_random
+    drawn = [random_map(heat - heat.min(), seed, number) for number in range(orders)]
+    own = curves(net, pixels, target, [order_of(values, size) for values in (heat, *drawn)], steps)
+    deletion, insertion = (as_curve(substrate, found[0], pixelwise[substrate], found[1:]) for substrate, found in own.items())
+    return deletion, insertion
+
+
+def as_curve(substrate: str, curve: Float64[Tensor, "m"], random: Float64[Tensor, "orders m"], smooth: Float64[Tensor, "maps m"]) -> Curve:
+    controls = [(tuple(some.mean(0).tolist()), tuple(map(area, some))) for some in (random, smooth)]
+    return Curve(substrate, tuple(curve.tolist()), area(curve), *controls[0], *controls[1])
+
+
+def random_curves(
+    net: PixelNet, pixels: Float[Tensor, "1 c h w"], target: int, *, steps: int = CURVE, orders: int = ORDERS, seed: int = 0
+) -> Curves:
+    """Curves with a picture's pixels in random orders."""
+    count = pixels[0, 0].numel()
+    drawn = [torch.randperm(count, generator=generator(seed, "pixel order", number)) for number in range(orders)]
+    return curves(net, pixels, target, drawn, steps)
+
+
+def curves(net: PixelNet, pixels: Float[Tensor, "1 c h w"], target: int, orders: Sequence[Int64[Tensor, "n"]], steps: int) -> Curves:
+    """The class's probability as pixels are deleted, then as they are inserted, in several orders."""
     sigma = max(0.5, 5 * min(pixels.shape[2:]) / 224)
-    order = order_of(heat, tuple(pixels.shape[2:]))
-    random = [torch.randperm(len(order), generator=generator(seed, "pixel order", i)) for i in range(orders)]
-    with undisturbed(net), torch.no_grad():
-        x = pixels.to(net.scale)
+    with looking(net, pixels) as x, quickly(net, x), torch.no_grad():
         grounds = {"mean colour": (x, mean_colour(net, x)), f"blur, sigma {sigma:.3g} px": (blurred(x, sigma), x)}
-        found = []
-        for substrate, (start, end) in grounds.items():
-            curve, *others = (probabilities(net, start, end, target, o, steps) for o in (order, *random))
-            mean = torch.stack(others).mean(0)
-            found.append(Curve(substrate, tuple(curve.tolist()), area(curve), tuple(mean.tolist()), tuple(map(area, others))))
-    return found[0], found[1]
+        return {
+            substrate: torch.stack([probabilities(net, start, end, target, order, steps) for order in orders])
+            for substrate, (start, end) in grounds.items()
+        }
 
 
 def order_of(heat: Heat, size: tuple[int, int]) -> Int64[Tensor, "n"]:
@@ -228,7 +267,7 @@ def probabilities(net: PixelNet, start: Tensor, end: Tensor, target: int, order:
     rank[order] = torch.arange(len(order))
     counts = torch.linspace(0, len(order), steps + 1).round().long()
     replaced = (rank < counts[:, None]).view(-1, 1, *start.shape[2:])  # [steps + 1, 1, H, W]
-    parts = [net.respond(torch.where(part, end, start)).softmax(1)[:, target] for part in replaced.split(8)]
+    parts = [net.respond(torch.where(part, end, start)).softmax(1)[:, target] for part in replaced.split(CHUNK)]
     return torch.cat(parts).double()
 
 
@@ -250,36 +289,55 @@ def blurred(x: Float[Tensor, "1 c h w"], sigma: float) -> Float[Tensor, "1 c h w
 
 def said(sanity: Sanity) -> list[str]:
     """The checks in words."""
-    r, lines = sanity.randomisation, []
-    last = r.cascading[-1]
-    alike = "a map without values" if last is None else f"{last:+.2f} alike"
-    verdict = ""
-    if last is not None:
-        verdict = (
-            ", no more than chance: it is about the weights"
-            if abs(last) <= r.chance
-            else f", more than chance ({r.chance:.2f}): part of it is not about the weights"
-        )
-    near = "" if r.edges is None else f"; {r.edges:+.2f} like the picture's edges"
-    lines.append(f"{sanity.method}: all weights drawn anew, the map is {alike} (rank correlation){verdict}{near}")
-    for curve, wanted, name in ((sanity.deletion, -1, "deletion"), (sanity.insertion, 1, "insertion")):
-        interval = mean_interval(curve.random_areas)
-        gain = wanted * (curve.area - interval.mean)
-        how = "better than" if wanted * curve.area > max(wanted * a for a in curve.random_areas) else "no better than"
-        lines.append(
-            f"{sanity.method}: {name} ({curve.substrate}) area {curve.area:.3f}, in random order {interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f}): {how} chance ({gain:+.3f})"
-        )
+    r = sanity.randomisation
+    last, near = r.cascading[-1], "" if r.edges is None else f"; it is {r.edges:+.2f} like the picture's edges"
+    if last is None:
+        left = "nothing is left of the map"
+    elif abs(last) <= r.chance:
+        left = f"{last:+.2f}, no more than random maps as smooth ({r.chance:.2f})"
+    else:
+        left = f"{last:+.2f}, more than random maps as smooth ({r.chance:.2f}): part of it is not about the weights"
+    head = "" if r.cascading[0] is None else f"the head's weights drawn anew, the map is {r.cascading[0]:+.2f} alike; "
+    lines = [f"{sanity.method}: {head}all weights drawn anew, {left}{near}"]
+    for curve, name, good in ((sanity.deletion, "deletion", "low"), (sanity.insertion, "insertion", "high")):
+        sign = -1 if good == "low" else 1
+        held = []
+        for areas, what in ((curve.random_areas, "random orders of pixels"), (curve.smooth_areas, "random maps as smooth")):
+            mean, beaten = mean_interval(areas), sum(sign * curve.area > sign * one for one in areas)
+            held.append(f"{beaten} of {len(areas)} {what} (mean {mean.mean:.3f}, {mean.low:.3f} to {mean.high:.3f})")
+        lines.append(f"{sanity.method}: {name} ({curve.substrate}) area {curve.area:.3f}, {good} is good: it beats {' and '.join(held)}")
     return lines
 
 
-def gains(checks: Sequence[dict[str, Any]]) -> dict[str, Interval]:
-    """By how much a method's areas beat random order, on average over pictures, with t-intervals over them.
+def gains(checks: Sequence[dict[str, Any]], control: str = "random") -> dict[str, Interval]:
+    """By how much a method's areas beat a control's, `random` or `smooth`, on average over pictures, with t-intervals over them.
 
-    `checks` are what `Sanity.values` gives, a picture each. Deletion's gain is the random area less the map's, insertion's the
-    map's less the random.
+    `checks` are what `Sanity.values` gives, a picture each. Deletion's gain is the control's area less the map's, insertion's the
+    map's less the control's.
     """
     found = {}
     for kind, sign in (("deletion", -1), ("insertion", 1)):
-        curves = [check[kind] for check in checks]
-        found[kind] = mean_interval([sign * (c["area"] - sum(c["random_areas"]) / len(c["random_areas"])) for c in curves])
+        curves = [(check[kind]["area"], check[kind][f"{control}_areas"]) for check in checks]
+        found[kind] = mean_interval([sign * (own - sum(others) / len(others)) for own, others in curves])
     return found
+
+
+def outlived(checks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How alike a method's maps stay when weights are drawn anew, over pictures, and how like edges they were.
+
+    `head` is with the head's weights alone drawn anew, `all` with all of them, a map each that should be another one.
+    `checks` are what `Sanity.values` gives. `above_chance` counts the pictures whose map stays more alike than 19 of 20 random
+    maps as smooth with all weights drawn anew; one in 20 does by chance. `without_values` counts maps of which nothing was left.
+    """
+    found = [check["randomisation"] for check in checks]
+    alike = [(r["cascading"][-1], r["chance"]) for r in found if r["cascading"][-1] is not None]
+    head = [r["cascading"][0] for r in found if r["cascading"][0] is not None]
+    edged = [r["edges"] for r in found if r["edges"] is not None]
+    return {
+        "head": mean_interval(head) if head else None,
+        "all": mean_interval([value for value, _ in alike]) if alike else None,
+        "chance": sum(r["chance"] for r in found) / len(found),
+        "above_chance": sum(abs(value) > chance for value, chance in alike),
+        "without_values": len(found) - len(alike),
+        "edges": mean_interval(edged) if edged else None,
+    }

@@ -1,9 +1,14 @@
 """Networks that others trained on ImageNet, as `PixelNet`s: three that come along, and any image classifier of timm's."""
 
 import importlib
+import socket
+import urllib.request
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -90,11 +95,12 @@ def of_timm(model: str) -> PixelNet:
     bare = model.partition(".")[0]
     need(timm.is_model(bare), f"timm has no network '{bare}': {unlisted(bare, timm.list_models())}")
     need(timm.models.is_model_pretrained(model if "." in model else bare), f"timm has no weights for '{model}': {with_weights(timm, bare)}")
+    way = True
     try:
-        with own_global_generators():
+        with own_global_generators(), asking_the_hub() as way:
             network = quietly(lambda: timm.create_model(model, pretrained=True))
     except Exception as error:  # the hub's client fails in many ways, and changes them
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__) if way else "its hub cannot be reached"
         raise LabError(
             f"the weights of timm/{model} are not in timm's cache and cannot be fetched ({reason}): ask again with a network, or use {DEFAULT}, which comes along"
         ) from error
@@ -112,6 +118,38 @@ def of_timm(model: str) -> PixelNet:
         crop=config["crop_pct"],
     )
     return ready(net)
+
+
+@contextmanager
+def asking_the_hub() -> Iterator[bool]:
+    """Whether there is a way to timm's hub. Its client is silent meanwhile, and where there is no way it reads its cache alone.
+
+    Left to itself it asks for a minute, and says so line by line, before it gives up.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import logging
+
+    loudness, offline = logging.get_verbosity(), constants.HF_HUB_OFFLINE
+    way = not offline and reachable(constants.ENDPOINT)
+    logging.set_verbosity(logging.CRITICAL)
+    constants.HF_HUB_OFFLINE = not way
+    try:
+        yield way
+    finally:
+        logging.set_verbosity(loudness)
+        constants.HF_HUB_OFFLINE = offline
+
+
+def reachable(address: str, seconds: float = 5.0) -> bool:
+    """Whether anything answers at an address's port; with a proxy, which may know a way of its own, it is taken to."""
+    if urllib.request.getproxies():
+        return True
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)), seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def labels(network: Any) -> tuple[tuple[str, ...], Synonyms]:

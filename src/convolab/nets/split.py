@@ -145,7 +145,8 @@ def _read_backwards(net: PixelNet, record: Record, logits: Tensor) -> Split:
         elif classifies(call) and weight is None:
             weight, bias = call.argument(1, "weight").detach().flatten(1), call.argument(2, "bias")
         elif call.function not in HANDS_ON and not lacking:
-            lacking = f"in this one {call.place} stands between"
+            shrunk = call.out.ndim == 4 and call.out.shape[1] > 1
+            lacking = f"in this one {call.place} {'works on what has shrunk to one cell' if shrunk else 'stands between'}"
         value, end = call.inputs[0] if call.inputs else value, number
     shape = tuple(call.out.shape[1:])
     head = None if lacking else _head(kind, weight, bias, call.out)

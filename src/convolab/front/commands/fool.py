@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.front.commands.explain import MaxPixels, Net
-from convolab.front.commands.options import AsJson, Threads, prepare_torch
+from convolab.front.commands.options import AsJson, Threads, patient_threads, prepare_torch
 from convolab.front.lens_files import files_said, keep, name_of, numbers_of, stem_for
 from convolab.front.terminal import print_json, working
 from convolab.ground.errors import need
@@ -56,6 +56,7 @@ def fool(
     as_json: AsJson = False,
 ) -> None:
     """Change a picture until a network takes it for another class, and see whether other networks do too."""
+    patient_threads()
     prepare_torch("cpu", threads)
     from convolab.front.lens_net import find_net
     from convolab.images.photo import open_photo

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convolab.front.commands.explain import MaxPixels, Net
-from convolab.front.commands.options import AsJson, DataDir, Threads, prepare_torch
-from convolab.front.lens_files import files_said, keep, name_of, numbers_of, stem_for, stems_for
+from convolab.front.commands.options import AsJson, DataDir, Threads, patient_threads, prepare_torch
+from convolab.front.lens_files import files_said, keep, name_of, numbers_of, opener, stem_for, stems_for
 from convolab.front.terminal import print_json, working
 from convolab.ground.errors import need
 
@@ -49,6 +49,7 @@ def locate(
 ) -> None:
     """Say where in a picture of any size a network sees a thing; or, with --score, how far that can be trusted."""
     need(bool(pictures) != bool(score), "give pictures to find things in, or --score with a folder to score on")
+    patient_threads()
     prepare_torch("cpu", threads)
     from convolab.front.lens_net import find_net
     from convolab.lenses.placement import find_placement
@@ -61,28 +62,25 @@ def locate(
     if score:
         run_score(network, net, score, scale, over, count, data_dir, seed, out, as_json)
         return
-    from convolab.images.photo import open_photo
     from convolab.lenses.localise import locate as look
 
     stems = stems_for("locate", pictures, out)
     targets = [word.strip() for word in target.split(",")] if target is not None else []
     for word in targets:
         network.find_class(word)
-    photos = [open_photo(picture, max_pixels) for picture in pictures]  # all, before work starts
-    findings = []
+    openers = [opener(picture, max_pixels, keep=len(pictures) == 1) for picture in pictures]  # all, before work starts
+    values, said = [], []
     with working("looking") as telling:
-        for picture, photo, stem in zip(pictures, photos, stems, strict=True):
+        for picture, opened, stem in zip(pictures, openers, stems, strict=True):
             options: dict[str, Any] = {"targets": targets, "top": top, "scales": scale, "placement": placement, "threshold": threshold}
-            found = look(network, photo, **options, over=over, check=check, name=name_of(picture), on_progress=telling)
-            findings.append(found)
+            found = look(network, opened(), **options, over=over, check=check, name=name_of(picture), on_progress=telling)
             keep(found, stem, net)
+            values.append(numbers_of(found, net))
+            said += [str(found), files_said(stem)]
     if as_json:
-        values = [numbers_of(found, net) for found in findings]
         print_json(values[0] if len(values) == 1 else {"pictures": values})
         return
-    for found, stem in zip(findings, stems, strict=True):
-        print(found)
-        print(files_said(stem))
+    print("\n".join(said))
 
 
 def run_score(
