@@ -30,7 +30,8 @@ demo: .venv/installed
 	$(BIN)/convolab explain chelsea --target "Egyptian cat" --method gradient,smoothgrad,integrated,cam,gradcam,occlusion --out demo/explain
 	$(BIN)/convolab fool chelsea --target goldfish,tank,teapot --transfer efficientnet_lite1,efficientnet_lite2 --out demo/fool
 	$(BIN)/convolab locate motorcycle_left --target moped --scale 0.5,1 --out demo/locate
-	$(BIN)/convolab locate --score pasted --net demo/simple --out demo/placement
+	$(BIN)/convolab train simple_convnet --data digits --set "model.channels=[16, 32]" --out demo/two-stages
+	$(BIN)/convolab locate --score pasted --net demo/two-stages --out demo/placement
 	$(BIN)/convolab study coursework --out demo/coursework
 	@echo "look at demo/digits.png, demo/simple/curves.html, demo/simple/confusion.html, demo/explain.png, demo/fool.png,"
 	@echo "demo/locate.png, demo/placement.html and demo/coursework/report.html"

@@ -180,7 +180,7 @@ def test_the_picture_set_is_shared_by_the_workers_and_not_copied(tmp_path: Path)
     base = {"data": {"augment": []}, "model": TINIEST["model"], "training": {"epochs": 2, "batch_size": 1000}}
     todo = jobs(tmp_path / "runs", 2, base=base)
     assert kinds(told(LocalEngine(2), todo, tmp_path / "set", hear=hear))["finished"] == 2
-    seen = [(of_set, whole) for of_set, whole in memory if of_set]
+    seen = [(of_set, whole) for of_set, whole in memory if of_set and whole]  # a worker may end while it is looked at
     assert seen
     for of_set, everything in seen:
         assert of_set["Rss"] > 0.9 * size  # it is all there

@@ -24,7 +24,8 @@ def test_strided_layers_are_equivariant_under_multiples_of_the_stride_alone(name
 
 def test_zero_padding_breaks_the_columns_next_to_the_edge_only() -> None:
     wrong = difference(KINDS["convolution 3x3, zero padding"], pixels(), 5).abs().amax((0, 1, 2))
-    assert wrong.nonzero().flatten().tolist() == [0, 4, 5, SIDE - 1]
+    # Some processors round the same sum differently from column to column; the padding's doing is a hundred thousand times that.
+    assert (wrong > 1e-5).nonzero().flatten().tolist() == [0, 4, 5, SIDE - 1]
 
 
 def test_zero_padding_breaks_the_whole_network_where_circular_padding_does_not() -> None:

@@ -131,7 +131,7 @@ def locate(
     >>> from convolab.nets.pretrained import pretrained
     >>> finding = locate(pretrained("efficientnet_lite0"), "motorcycle_left", targets=["moped"], placement="stretched")
     >>> finding.numbers["classes"]["moped"]["things"][0]["box"]
-    [74, 138, 568, 495]
+    [127, 62, 695, 461]
     """
     need(0 < threshold <= 1, f"the threshold is {threshold:g}: give a share of the largest value, above 0 and at most 1")
     need(top >= 1, f"the top {top} classes: give at least 1")
