@@ -53,6 +53,11 @@ def test_a_point_counts_in_the_box_or_within_15_pixels_of_it(row: int, column: i
     assert TOLERANCE == 15
 
 
+def test_a_small_picture_has_a_small_tolerance() -> None:
+    assert points_at(spot(50, 53), [(20, 20, 50, 51)], 5.0)
+    assert not points_at(spot(50, 56), [(20, 20, 50, 51)], 5.0)
+
+
 @pytest.mark.parametrize("heat", [torch.zeros(9, 9), torch.full((9, 9), 5.0), torch.full((9, 9), float("nan"))])
 def test_a_map_that_says_nothing_misses_though_its_first_pixel_lies_in_the_box(heat: Tensor) -> None:
     assert not points_at(heat, [(0, 0, 9, 9)])
@@ -212,6 +217,7 @@ def test_pasted_things_are_those_the_network_knows_at_the_places_that_are_told()
         assert int((~outside).sum()) == 2 * 16 * 16
         assert bool(((photo == ground).all(0) == outside)[outside].all())
         assert scene.targets[0].label != scene.targets[1].label
+        assert scene.tolerance == pytest.approx(0.03 * CANVAS * 32)
 
 
 def test_the_same_things_lie_at_the_same_places_whatever_the_ground_and_their_size() -> None:

@@ -9,7 +9,7 @@ import polars as pl
 
 from convolab.front.plots import COLOURS, GREY, save_chart, styled
 from convolab.ground.files import whole_file, write_json, write_text
-from convolab.lenses.scoring import CONTROLS, OVERLAPS, TOLERANCE, Score
+from convolab.lenses.scoring import CONTROLS, OVERLAPS, Score
 
 if TYPE_CHECKING:
     from convolab.lenses.placement import Displacement
@@ -39,7 +39,7 @@ def write_page(
         net=Path(net).name,
         source=Path(source).name,
         moved=moved,
-        tolerance=TOLERANCE,
+        tolerance=scores[0][1].tolerance,
         levels=OVERLAPS,
         scores=[found for _, found in scores],
         controls=CONTROLS,
@@ -75,7 +75,7 @@ def subtitle(scores: Scored) -> list[str]:
     things = {len(score.items) for _, score in scores}
     many = " or ".join(map(str, sorted(things)))
     return [
-        f"{many} things; bars and bands: 95 % intervals. Points within {TOLERANCE:g} px of the box count; a box is made by a threshold",
+        f"{many} things; bars and bands: 95 % intervals. Points within {scores[0][1].tolerance:.3g} px of the box count; a box is made by a threshold",
         "that the other half of the pictures chose. centre, random and edges know nothing of the network.",
     ]
 

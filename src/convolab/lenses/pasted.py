@@ -17,6 +17,7 @@ from convolab.nets.pixelnet import PixelNet, undisturbed
 Ground = Literal["plain", "textured"]
 GROUNDS: tuple[Ground, ...] = get_args(Ground)
 CANVAS = 6  # sides of the network's own size along a side of the large picture
+TOLERANCE = 0.03  # of that side, by which a point may lie beside the box: as 15 pixels are of a photo's 500
 
 
 def pasted_scenes(net: PixelNet, pictures: ImageSet, ground: Ground, side: int, count: int, seed: int = 0) -> list[Scene]:
@@ -80,7 +81,7 @@ def scene(
             whole[:, top:bottom, left:right] = resized(image, (side, side), net.channels)
         return whole
 
-    return Scene(f"{ground} {side} px, {number}", make, targets)
+    return Scene(f"{ground} {side} px, {number}", make, targets, TOLERANCE * min(canvas))
 
 
 def plain(net: PixelNet, size: tuple[int, int]) -> UInt8[Tensor, "c h w"]:

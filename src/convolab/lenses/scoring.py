@@ -26,7 +26,7 @@ from convolab.lenses.scale import Scale
 from convolab.nets.dense import Dense, Over, dense
 from convolab.nets.pixelnet import PixelNet
 
-TOLERANCE = 15.0  # pixels that a point may lie beside the box, as its authors have it
+TOLERANCE = 15.0  # pixels that a point may lie beside the box on a photo (of about 500 x 400), as its authors have it
 THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 OVERLAPS = (0.3, 0.5, 0.7)
 CONTROLS = ("centre", "random", "edges")
@@ -51,6 +51,7 @@ class Scene:
     name: str
     photo: Callable[[], UInt8[Tensor, "c h w"]]  # opens or makes it
     targets: tuple[Target, ...]
+    tolerance: float = TOLERANCE
 
 
 def boxed_scenes(folder: str, net: PixelNet) -> list[Scene]:
@@ -105,7 +106,7 @@ def score(
     for number, scene in enumerate(scenes):
         on_progress(f"{setting}: picture {number + 1} of {len(scenes)}")
         items += items_of(everywhere, scene, scales, kinds, over or everywhere.over, seed)
-    return Score(setting, (*kinds, *CONTROLS), tuple(items))
+    return Score(setting, (*kinds, *CONTROLS), tuple(items), scenes[0].tolerance)
 
 
 def items_of(everywhere: Dense, scene: Scene, scales: Sequence[Scale], kinds: Sequence[Kind], over: Over, seed: int) -> Iterator[Item]:
@@ -119,7 +120,7 @@ def items_of(everywhere: Dense, scene: Scene, scales: Sequence[Scale], kinds: Se
         yield Item(
             scene.name,
             target.label,
-            {name: points_at(heat, target.boxes) for name, heat in heats.items()},
+            {name: points_at(heat, target.boxes, scene.tolerance) for name, heat in heats.items()},
             {name: energy_inside(heat, target.boxes) for name, heat in heats.items()},
             {name: overlaps(heat, target.boxes) for name, heat in heats.items()},
         )
@@ -139,8 +140,8 @@ def worthless(heat: Heat) -> bool:
     return not bool(heat.isfinite().all()) or float(heat.max()) == float(heat.min())
 
 
-def points_at(heat: Heat, boxes: Sequence[Corners]) -> bool:
-    """Whether a map's largest value lies in a box, or within TOLERANCE of one; never that of a map that is constant or not finite.
+def points_at(heat: Heat, boxes: Sequence[Corners], tolerance: float = TOLERANCE) -> bool:
+    """Whether a map's largest value lies in a box, or within some pixels of one; never that of a map that is constant or not finite.
 
     >>> heat = torch.zeros(50, 50); heat[10, 30] = 1.0
     >>> points_at(heat, [(0, 0, 16, 50)]), points_at(heat, [(0, 0, 10, 50)]), points_at(torch.zeros(9, 9), [(0, 0, 9, 9)])
@@ -150,7 +151,7 @@ def points_at(heat: Heat, boxes: Sequence[Corners]) -> bool:
         return False
     row, column = divmod(int(heat.argmax()), heat.shape[1])
     away = [(max(l - column, column - (r - 1), 0), max(t - row, row - (b - 1), 0)) for l, t, r, b in boxes]  # noqa: E741
-    return min((x * x + y * y) ** 0.5 for x, y in away) <= TOLERANCE
+    return min((x * x + y * y) ** 0.5 for x, y in away) <= tolerance
 
 
 def energy_inside(heat: Heat, boxes: Sequence[Corners]) -> float:
@@ -202,6 +203,7 @@ class Score:
     setting: str
     maps: tuple[str, ...]
     items: tuple[Item, ...]
+    tolerance: float = TOLERANCE
 
     def pointing(self, name: str) -> tuple[int, tuple[float, float]]:
         """How many things a map points at, and Wilson's interval of their share."""
@@ -263,7 +265,7 @@ class Score:
             "setting": self.setting,
             "things": len(self.items),
             "kinds": len({item.label for item in self.items}),
-            "tolerance": TOLERANCE,
+            "tolerance": self.tolerance,
             "maps": {name: self.facts(name) for name in self.maps},
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
             "items": [asdict(item) for item in self.items],
