@@ -37,7 +37,7 @@ def contender(name: str) -> Callable[[], object]:
     with torch.device("meta" if on_meta else "cpu"):
         net, picture = resnet50().eval(), torch.zeros(1, 3, 224, 224)
     if name.startswith("convolab"):
-        from convolab.nets.account import account
+        from convolab.analysis.summary import account
 
         return lambda: account(net, (3, 224, 224))
     if name.startswith("torchinfo"):
@@ -47,7 +47,9 @@ def contender(name: str) -> Callable[[], object]:
     if name.startswith("fvcore"):
         from fvcore.nn import FlopCountAnalysis
 
-        return lambda: FlopCountAnalysis(net, picture).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+        return lambda: (
+            FlopCountAnalysis(net, picture).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+        )
     from torch.utils.flop_counter import FlopCounterMode
 
     def count() -> int:
@@ -81,7 +83,7 @@ def time_billion() -> dict[str, float]:
     """A vision transformer of a billion parameters, built and accounted for."""
     from torch import nn
 
-    from convolab.nets.account import account
+    from convolab.analysis.summary import account
 
     class Tokens(nn.Module):
         """ViT-g/14's width, depth and patches (Zhai et al. 2022, arXiv:2106.04560)."""
@@ -100,13 +102,20 @@ def time_billion() -> dict[str, float]:
 
     before, start = peak(), time.perf_counter()
     cost = account(Tokens, (3, 224, 224))
-    return {"seconds": time.perf_counter() - start, "added_megabytes": peak() - before, "parameters": cost.parameters, "macs": cost.macs}
+    return {
+        "seconds": time.perf_counter() - start,
+        "added_megabytes": peak() - before,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", choices=[*CONTENDERS, "billion"], help=argparse.SUPPRESS)  # what the processes are called with
+    parser.add_argument(
+        "--one", choices=[*CONTENDERS, "billion"], help=argparse.SUPPRESS
+    )  # what the processes are called with
     given = parser.parse_args()
     if given.one:
         print(json.dumps(time_billion() if given.one == "billion" else time_one(given.one)))

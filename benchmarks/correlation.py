@@ -90,7 +90,9 @@ def main() -> None:
                 taken[name][n] = seconds(form, n, given.rounds)
                 gc.collect()
     longest, rows = LENGTHS[-1], []
-    print(f"{processor()}; one thread, processor time, float32; {given.rounds} rounds, direct calls of up to {given.seconds:g} s\n")
+    print(
+        f"{processor()}; one thread, processor time, float32; {given.rounds} rounds, direct calls of up to {given.seconds:g} s\n"
+    )
     for name in DIRECT:
         largest = max(taken[name])
         scaled = taken[name][largest] * (longest / largest) ** 2

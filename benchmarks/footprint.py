@@ -20,7 +20,7 @@ from measure import in_rounds, processor, table
 
 def one_run(data_dir: Path, network: str) -> dict[str, float]:
     """Two epochs of CIFAR-10 in this process, as `convolab train` does them."""
-    from convolab.images.sources import load
+    from convolab.data.catalog import load
     from convolab.training.recipe import Recipe
     from convolab.training.run import Run
 
@@ -37,7 +37,9 @@ def one_run(data_dir: Path, network: str) -> dict[str, float]:
 
     Run.write_epoch = timed
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.start(recipe, pictures, Path(folder) / "run", on_step=lambda fit: first or first.append(time.perf_counter()))
+        run = Run.start(
+            recipe, pictures, Path(folder) / "run", on_step=lambda fit: first or first.append(time.perf_counter())
+        )
         epochs = [epoch.seconds for epoch in run.history]
     pixels = sum(part.images.nbytes for part in (pictures.train, pictures.test)) / 1e6
     return {
@@ -74,17 +76,28 @@ def main() -> None:
     starts = [help_seconds() for _ in range(2 * given.rounds + 1)][1:]  # the first one reads the disk
     rows = [row("`convolab --help`, s", starts, 0.25)]
     for name, lines in results.items():
-        rows.append(row(f"{name}: from imports done to the first step done, s", [line["first step"] for line in lines], 2.0))
-        rows.append(row(f"{name}: peak memory beyond the uint8 set, MB", [line["beyond the set"] for line in lines], 700))
+        rows.append(
+            row(f"{name}: from imports done to the first step done, s", [line["first step"] for line in lines], 2.0)
+        )
+        rows.append(
+            row(f"{name}: peak memory beyond the uint8 set, MB", [line["beyond the set"] for line in lines], 700)
+        )
         rows.append(row(f"{name}: of which imports alone, MB", [line["imported"] for line in lines]))
-        rows.append(row(f"{name}: checkpoints' share of the epoch, %", [100 * line["checkpoint share"] for line in lines], 2.0))
+        rows.append(
+            row(f"{name}: checkpoints' share of the epoch, %", [100 * line["checkpoint share"] for line in lines], 2.0)
+        )
     print(f"{processor()}; {given.rounds} rounds\n\n{table(rows)}")
 
 
 def row(what: str, values: list[float], goal: float | None = None) -> dict[str, str]:
     middle = median(values)
     verdict = "" if goal is None else f"{goal:g}: {'met' if middle <= goal else 'missed'}"
-    return {"what": what, "median": f"{middle:.3g}", "range": f"{min(values):.3g} to {max(values):.3g}", "goal, at most": verdict}
+    return {
+        "what": what,
+        "median": f"{middle:.3g}",
+        "range": f"{min(values):.3g} to {max(values):.3g}",
+        "goal, at most": verdict,
+    }
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ COMMAND_GOAL = 4.0  # seconds from the command to the picture
 
 def network_and_picture() -> tuple[Any, Any, int]:
     """EfficientNet-Lite 0 as `pretrained` gives it, and the cat."""
-    from convolab.images.photo import open_photo
-    from convolab.nets.pretrained import pretrained
+    from convolab.data.image_io import open_photo
+    from convolab.models.pretrained import pretrained
 
     net = pretrained("efficientnet_lite0")
     return net, net.fit(open_photo("chelsea")), net.find_class("Egyptian cat")
@@ -46,16 +46,19 @@ def integrated(who: str) -> dict[str, Callable[[], Any]]:
     """Integrated gradients, 50 steps: what to time, by chunk."""
     net, pixels, target = network_and_picture()
     if who == "convolab":
-        from convolab.lenses import saliency
+        from convolab.inspection.explain import methods
 
-        return {"": lambda: saliency.integrated(net, pixels, target, steps=STEPS).detail}
+        return {"": lambda: methods.integrated(net, pixels, target, steps=STEPS).detail}
     import torch
     from captum.attr import IntegratedGradients
 
     baseline = torch.tensor(net.mean).view(1, 3, 1, 1).expand_as(pixels).contiguous()
     captum = IntegratedGradients(net.respond)
     chunks = CHUNKS if "best" in who else (None,)
-    return {str(c): lambda c=c: captum.attribute(pixels, baseline, target=target, n_steps=STEPS, internal_batch_size=c)[0] for c in chunks}
+    return {
+        str(c): lambda c=c: captum.attribute(pixels, baseline, target=target, n_steps=STEPS, internal_batch_size=c)[0]
+        for c in chunks
+    }
 
 
 def smoothgrad(who: str) -> dict[str, Callable[[], Any]]:
@@ -63,9 +66,9 @@ def smoothgrad(who: str) -> dict[str, Callable[[], Any]]:
     net, pixels, target = network_and_picture()
     sigma = 0.15 * float(pixels.max() - pixels.min())
     if who == "convolab":
-        from convolab.lenses import saliency
+        from convolab.inspection.explain import methods
 
-        return {"": lambda: saliency.smoothgrad(net, pixels, target, samples=SAMPLES).detail}
+        return {"": lambda: methods.smoothgrad(net, pixels, target, samples=SAMPLES).detail}
     from captum.attr import NoiseTunnel, Saliency
 
     captum = NoiseTunnel(Saliency(net.respond))
@@ -78,12 +81,12 @@ def dense_map(who: str) -> dict[str, Callable[[], Any]]:
     """The logits of every window of a 1024 x 768 picture at the network's stride: by one dense pass, or by cutting windows out."""
     import torch
 
-    from convolab.images.photo import open_photo
-    from convolab.lenses.scale import Scale
-    from convolab.lenses.sliding import corners_of
-    from convolab.nets.dense import dense
-    from convolab.nets.pixelnet import undisturbed
-    from convolab.nets.pretrained import pretrained
+    from convolab.data.image_io import open_photo
+    from convolab.inspection.localization.dense import dense
+    from convolab.inspection.localization.input_scale import Scale
+    from convolab.inspection.localization.sliding_window import corners_of
+    from convolab.models.classifier import undisturbed
+    from convolab.models.pretrained import pretrained
 
     net = pretrained("efficientnet_lite0")
     everywhere = dense(net)
@@ -99,7 +102,9 @@ def dense_map(who: str) -> dict[str, Callable[[], Any]]:
         logits = []
         with torch.no_grad(), undisturbed(net):
             for first in range(0, len(corners), batch):
-                some = [pixels[0, :, top : top + 224, left : left + 224] for top, left in corners[first : first + batch]]
+                some = [
+                    pixels[0, :, top : top + 224, left : left + 224] for top, left in corners[first : first + batch]
+                ]
                 logits.append(net.respond(torch.stack(some).contiguous(memory_format=torch.channels_last)))
         return torch.cat(logits)
 
@@ -120,8 +125,8 @@ def pictures_and_targets() -> tuple[Any, Any, Any]:
     """EfficientNet-Lite 0, the six sample pictures as bytes of its size, and for each a class far from it."""
     import torch
 
-    from convolab.images.photo import SAMPLES, open_photo
-    from convolab.nets.pretrained import pretrained
+    from convolab.data.image_io import SAMPLES, open_photo
+    from convolab.models.pretrained import pretrained
 
     net = pretrained("efficientnet_lite0")
     start = torch.cat([(255 * net.fit(open_photo(name))).round().to(torch.uint8) for name in SAMPLES])
@@ -137,21 +142,25 @@ def attack(who: str, net: Any, start: Any, targets: Any, size: float, steps: int
     if who.startswith("torchattacks"):
         import torchattacks
 
-        theirs = torchattacks.PGDL2(net, eps=size, alpha=way * size / steps, steps=steps, random_start="best" not in who)
+        theirs = torchattacks.PGDL2(
+            net, eps=size, alpha=way * size / steps, steps=steps, random_start="best" not in who
+        )
         theirs.set_mode_targeted_by_label(quiet=True)
         return torch.cat([theirs(x, t) for x, t in rest])
     import foolbox
 
     kind = foolbox.attacks.L2PGD if "PGD" in who else foolbox.attacks.L2BasicIterativeAttack
     theirs, model = kind(rel_stepsize=way / steps, steps=steps), foolbox.PyTorchModel(net, bounds=(0, 1))
-    return torch.cat([theirs.run(model, x, foolbox.criteria.TargetedMisclassification(t), epsilon=size) for x, t in rest])
+    return torch.cat(
+        [theirs.run(model, x, foolbox.criteria.TargetedMisclassification(t), epsilon=size) for x, t in rest]
+    )
 
 
 def fooling(who: str, repeats: int = 3) -> dict[str, Any]:
     """The median seconds to fool the pictures, warm; how many are, and their mean L2, in 8 bits."""
     import torch
 
-    from convolab.lenses.ascent import ascend
+    from convolab.inspection.adversarial.pgd import ascend
 
     net, start, targets = pictures_and_targets()
 
@@ -210,14 +219,19 @@ def show_fooling(rounds: int) -> None:
         verdict = "met" if share <= FOOLING_GOAL and kept else f"missed{'' if kept else ', at a larger L2'}"
         elsewhere = [line["elsewhere"] for line in lines if line["elsewhere"] is not None]
         setting = lines[-1]["setting"]
-        how = f" (L2 {setting[0]:g}, {setting[1]} steps, batches of {setting[3]})" if setting else " (to the first success)"
+        how = (
+            f" (L2 {setting[0]:g}, {setting[1]} steps, batches of {setting[3]})"
+            if setting
+            else " (to the first success)"
+        )
         rows.append(
             {
                 "contender": who + how,
                 "seconds": f"{median(line['seconds'] for line in lines):.2f}",
                 "fooled": f"{median(line['fooled'] for line in lines):g} of {lines[0]['of']}",
                 "mean L2": f"{median(line['l2'] for line in lines):.2f}",
-                "our share of its time": f"{share:.2f}" + ("" if who == "convolab" else f" (goal {FOOLING_GOAL:g}: {verdict})"),
+                "our share of its time": f"{share:.2f}"
+                + ("" if who == "convolab" else f" (goal {FOOLING_GOAL:g}: {verdict})"),
                 "machine busy elsewhere": f"{max(elsewhere):.0%}" if elsewhere else "unknown",
             }
         )
@@ -252,7 +266,8 @@ def show(question: str, rounds: int) -> None:
         elsewhere = [line["elsewhere"] for line in lines if line["elsewhere"] is not None]
         rows.append(
             {
-                "contender": who + (f", chunks of {'/'.join(sorted({line['chunk'] for line in lines}))}" if "best" in who else ""),
+                "contender": who
+                + (f", chunks of {'/'.join(sorted({line['chunk'] for line in lines}))}" if "best" in who else ""),
                 "seconds": f"{median(values):.2f}",
                 "range": f"{min(values):.2f} to {max(values):.2f}",
                 "times ours": f"{ratio:.2f}"
@@ -269,11 +284,13 @@ def show(question: str, rounds: int) -> None:
 
 def show_command(rounds: int, out: Path) -> None:
     """`convolab explain chelsea`, from the command to the picture, each time in a fresh process."""
-    code = "import sys; from convolab.front.cli import main; sys.argv[0] = 'convolab'; main()"
+    code = "import sys; from convolab.cli.main import main; sys.argv[0] = 'convolab'; main()"
     lines = []
     for _ in range(rounds):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, "explain", "chelsea", "--out", str(out)], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", code, "explain", "chelsea", "--out", str(out)], check=True, capture_output=True
+        )
         lines.append(time.perf_counter() - start)
     middle = median(lines)
     verdict = "met" if middle <= COMMAND_GOAL else "missed"
@@ -286,7 +303,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--part", default="integrated,smoothgrad,fooling,dense,command")
-    parser.add_argument("--one", nargs=2, metavar=("QUESTION", "WHO"), help=argparse.SUPPRESS)  # what the processes are called with
+    parser.add_argument(
+        "--one", nargs=2, metavar=("QUESTION", "WHO"), help=argparse.SUPPRESS
+    )  # what the processes are called with
     given = parser.parse_args()
     if given.one:
         print(json.dumps(fooling(given.one[1]) if given.one[0] == "fooling" else timed(*given.one)))

@@ -18,14 +18,19 @@ from measure import matrix_peak, processor, table
 from peers import BATCH, LR, MOMENTUM, NETWORKS, WEIGHT_DECAY, training_loader
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from convolab.images.sources import load
-from convolab.training import loop
-from convolab.training.prepare import prepare
+from convolab.data.catalog import load
+from convolab.training import trainer
 from convolab.training.recipe import Recipe
+from convolab.training.setup import prepare
 
 WARMUP = 10  # steps before any is timed
 PARTS = {
-    "convolutions and matrix products": ("aten::mkldnn_convolution", "aten::convolution_backward", "aten::addmm", "aten::mm"),
+    "convolutions and matrix products": (
+        "aten::mkldnn_convolution",
+        "aten::convolution_backward",
+        "aten::addmm",
+        "aten::mm",
+    ),
     "pooling": (
         "aten::max_pool2d_with_indices",
         "aten::max_pool2d_with_indices_backward",
@@ -41,7 +46,9 @@ PARTS = {
 
 def our_step(data_dir: Path, network: str, precision: str, steps: int) -> dict[str, float]:
     """A part of our step -> ms; `whole` is measured without the profiler, and what no part covers is what remains of it."""
-    recipe = Recipe.parse({"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}})
+    recipe = Recipe.parse(
+        {"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}}
+    )
     fit, ends = prepare(recipe, load("cifar10", data_dir), "cpu"), []
 
     def train(count: int) -> None:
@@ -49,19 +56,21 @@ def our_step(data_dir: Path, network: str, precision: str, steps: int) -> dict[s
         for _ in fit.epochs(on_step=lambda _: ends.append(time.perf_counter()), stop=lambda: len(ends) >= last):
             pass
 
-    augment, take = loop.augment, type(fit.train).take
+    augment, take = trainer.augment, type(fit.train).take
     train(WARMUP + steps)
     whole = median(after - before for before, after in zip(ends[WARMUP - 1 :], ends[WARMUP:], strict=False))
     try:
-        loop.augment, type(fit.train).take = recorded(augment), recorded(take)
+        trainer.augment, type(fit.train).take = recorded(augment), recorded(take)
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             train(steps)
     finally:
-        loop.augment, type(fit.train).take = augment, take
+        trainer.augment, type(fit.train).take = augment, take
     events = sorted(profiled.events(), key=lambda event: event.time_range.start)
     parts = {}
     for part, names in PARTS.items():
-        spent = [event.cpu_time_total / 1e3 for event in events if event.name in names]  # with all that the operator calls
+        spent = [
+            event.cpu_time_total / 1e3 for event in events if event.name in names
+        ]  # with all that the operator calls
         parts[part] = torch.tensor(spent).view(steps, -1).sum(1).median().item()
     return {"whole": 1e3 * whole, **parts, "all else": 1e3 * whole - sum(parts.values())}
 
@@ -90,7 +99,10 @@ def their_step(data_dir: Path, network: str, steps: int) -> dict[str, float]:
         optimizer.step()
         loss.item()
 
-    return {"pictures": median(islice(times(lambda: next(batches)), steps)), "network": median(islice(times(step), WARMUP, WARMUP + steps))}
+    return {
+        "pictures": median(islice(times(lambda: next(batches)), steps)),
+        "network": median(islice(times(step), WARMUP, WARMUP + steps)),
+    }
 
 
 def times(act: Callable[[], object]) -> Iterator[float]:
@@ -107,13 +119,17 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, default="simple_convnet")
     parser.add_argument("--steps", type=int, default=60, help="steps timed of each")
     given = parser.parse_args()
-    ours = {precision: our_step(given.data_dir, given.network, precision, given.steps) for precision in ("fp32", "bf16")}
+    ours = {
+        precision: our_step(given.data_dir, given.network, precision, given.steps) for precision in ("fp32", "bf16")
+    }
     theirs = their_step(given.data_dir, given.network, given.steps)
     peaks = {dtype: matrix_peak(dtype, torch.get_num_threads()) for dtype in (torch.float32, torch.bfloat16)}
     print(f"{processor()}; {given.network}, batch {BATCH}; {given.steps} steps\n")
     print(table([{"part of our step, ms": part, **{p: f"{ours[p][part]:.2f}" for p in ours}} for part in ours["fp32"]]))
     total = sum(theirs.values())
-    print(f"\n- the tutorial's loop: {theirs['pictures']:.1f} ms for the pictures and {theirs['network']:.1f} ms for the network")
+    print(
+        f"\n- the tutorial's loop: {theirs['pictures']:.1f} ms for the pictures and {theirs['network']:.1f} ms for the network"
+    )
     for precision, step in ours.items():
         free = step["whole"] - step["taking and augmenting pictures"]
         print(

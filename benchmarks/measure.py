@@ -20,7 +20,10 @@ def processor() -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        name = next((line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name)
+        name = next(
+            (line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")),
+            name,
+        )
     return f"{name}, {cores()} cores"
 
 
@@ -65,7 +68,9 @@ def run(name: str, command: Sequence[str]) -> dict[str, Any]:
     start, machine, children = time.perf_counter(), busy_seconds(), children_seconds()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0 or not done.stdout.strip():
-        raise RuntimeError(f"{name} failed with exit code {done.returncode}: {' '.join(command)}\n{done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{name} failed with exit code {done.returncode}: {' '.join(command)}\n{done.stderr[-2000:]}"
+        )
     wall = time.perf_counter() - start
     line = json.loads(done.stdout.strip().splitlines()[-1])
     if machine is None:
@@ -94,7 +99,10 @@ def medians(results: Results, key: str) -> dict[str, float]:
 
 def ratios(results: Results, ours: str, key: str) -> dict[str, float]:
     """How many times our figure is each contender's: the median over rounds of the ratio within a round."""
-    return {name: median(us[key] / them[key] for us, them in zip(results[ours], lines, strict=True)) for name, lines in results.items()}
+    return {
+        name: median(us[key] / them[key] for us, them in zip(results[ours], lines, strict=True))
+        for name, lines in results.items()
+    }
 
 
 def compare(results: Results, ours: str, key: str = "images_per_second") -> list[dict[str, Any]]:
@@ -103,9 +111,15 @@ def compare(results: Results, ours: str, key: str = "images_per_second") -> list
     for name in sorted(results, key=middle.__getitem__, reverse=True):
         values = [line[key] for line in results[name]]
         elsewhere = [line["elsewhere"] for line in results[name] if line["elsewhere"] is not None]
-        row = {"contender": name, key.replace("_", " "): f"{middle[name]:,.0f}", "range": f"{min(values):,.0f} to {max(values):,.0f}"}
+        row = {
+            "contender": name,
+            key.replace("_", " "): f"{middle[name]:,.0f}",
+            "range": f"{min(values):,.0f} to {max(values):,.0f}",
+        }
         row[f"{ours} is"] = f"{ratio[name]:.2f} x"
-        row["machine busy elsewhere"] = f"{max(elsewhere):.0%}" + " (!)" * (max(elsewhere) > BUSY_ELSEWHERE) if elsewhere else "unknown"
+        row["machine busy elsewhere"] = (
+            f"{max(elsewhere):.0%}" + " (!)" * (max(elsewhere) > BUSY_ELSEWHERE) if elsewhere else "unknown"
+        )
         rows.append(row)
     return rows
 

@@ -42,7 +42,12 @@ def simple_convnet() -> nn.Sequential:
     """Convolution 3x3, pooling, batch norm and ReLU, three times; the mean over the map; one linear layer."""
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 16), (16, 32), (32, 64)):
-        layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
@@ -66,7 +71,11 @@ class CIFAR10(datasets.CIFAR10):
 def training_set(data_dir: Path) -> CIFAR10:
     """The training pictures with the usual transforms, a picture at a time."""
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
-    return CIFAR10(data_dir, train=True, transform=transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]))
+    return CIFAR10(
+        data_dir,
+        train=True,
+        transform=transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]),
+    )
 
 
 def training_loader(data_dir: Path, workers: int) -> DataLoader:
@@ -142,7 +151,12 @@ def lightning(data_dir: Path, network: Network, steps: int, workers: int = 0) ->
             watch.batch_ends()
 
     watch = Stopwatch(steps)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = L.Trainer(max_steps=WARMUP + steps, accelerator="cpu", callbacks=[Clock()], **quiet)
     trainer.fit(Classifier(), training_loader(data_dir, workers))
     return watch.images_per_second
@@ -185,7 +199,10 @@ def keras_layers(name: str, augment: bool) -> list:
 
     front = [Input((32, 32, 3) if augment else (3, 32, 32))]
     if augment:
-        front += [layers.RandomTranslation(4 / 32, 4 / 32, fill_mode="constant", interpolation="nearest"), layers.RandomFlip("horizontal")]
+        front += [
+            layers.RandomTranslation(4 / 32, 4 / 32, fill_mode="constant", interpolation="nearest"),
+            layers.RandomFlip("horizontal"),
+        ]
         front += [layers.Rescaling(1 / 255), layers.Normalization(mean=MEAN, variance=[std**2 for std in STD])]
     if name == "shallow_net":
         return [*front, layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dense(10)]
@@ -248,7 +265,9 @@ def fastai(data_dir: Path, network: Network, steps: int, workers: int = 0) -> fl
     watch = Stopwatch(steps)
     loader = training_loader(data_dir, workers)
     opt_func = functools.partial(SGD, mom=MOMENTUM, decouple_wd=False)
-    learn = Learner(DataLoaders(loader, loader), network(), loss_func=nn.CrossEntropyLoss(), opt_func=opt_func, cbs=Clock())
+    learn = Learner(
+        DataLoaders(loader, loader), network(), loss_func=nn.CrossEntropyLoss(), opt_func=opt_func, cbs=Clock()
+    )
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, lr=LR, wd=WEIGHT_DECAY)
     return watch.images_per_second
@@ -268,14 +287,18 @@ PEERS: dict[str, Peer] = {
 
 def versions(name: str) -> dict[str, str]:
     """Of everything that plays a part in a peer's figure."""
-    packages = ["torch", "torchvision", "pillow"] + [p for p in ("lightning", "keras", "skorch", "fastai") if name.startswith(p)]
+    packages = ["torch", "torchvision", "pillow"] + [
+        p for p in ("lightning", "keras", "skorch", "fastai") if name.startswith(p)
+    ]
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
 
 def steps_within_an_epoch(text: str) -> int:
     steps = int(text)
     if not 1 <= steps <= MAX_STEPS:
-        raise argparse.ArgumentTypeError(f"{steps} batches do not fit in the epoch behind the warm-up: give 1 to {MAX_STEPS}")
+        raise argparse.ArgumentTypeError(
+            f"{steps} batches do not fit in the epoch behind the warm-up: give 1 to {MAX_STEPS}"
+        )
     return steps
 
 

@@ -21,9 +21,29 @@ from measure import cores, processor
 def final_accuracy(data_dir: Path, network: str, epochs: int, seed: int, precision: str) -> float:
     """Validation accuracy after the last epoch, by the command a person types, on one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["train", network, "--data", "cifar10", "--data-dir", str(data_dir), "--seed", str(seed), "--threads", "1"]
-        changes = ["--set", f"training.epochs={epochs}", "--set", f"training.precision={precision}", "--out", f"{folder}/run"]
-        subprocess.run([str(Path(sys.executable).parent / "convolab"), *words, *changes], check=True, capture_output=True)
+        words = [
+            "train",
+            network,
+            "--data",
+            "cifar10",
+            "--data-dir",
+            str(data_dir),
+            "--seed",
+            str(seed),
+            "--threads",
+            "1",
+        ]
+        changes = [
+            "--set",
+            f"training.epochs={epochs}",
+            "--set",
+            f"training.precision={precision}",
+            "--out",
+            f"{folder}/run",
+        ]
+        subprocess.run(
+            [str(Path(sys.executable).parent / "convolab"), *words, *changes], check=True, capture_output=True
+        )
         return json.loads(Path(folder, "run", "metrics.jsonl").read_text().splitlines()[-1])["validation_accuracy"]
 
 
@@ -39,17 +59,25 @@ def main() -> None:
     trials = [(seed, precision) for seed in range(given.seeds) for precision in ("fp32", "bf16")]
     with ThreadPoolExecutor(cores()) as pool:
         found = dict(
-            zip(trials, pool.map(lambda trial: final_accuracy(given.data_dir, given.network, given.epochs, *trial), trials), strict=True)
+            zip(
+                trials,
+                pool.map(lambda trial: final_accuracy(given.data_dir, given.network, given.epochs, *trial), trials),
+                strict=True,
+            )
         )
     print(f"{given.network}, {given.epochs} epochs of CIFAR-10, {given.seeds} seeds; {processor()}\n")
     for precision in ("fp32", "bf16"):
         values = [100 * found[seed, precision] for seed in range(given.seeds)]
-        print(f"- {precision}: final validation accuracy {mean(values):.2f} %, standard deviation over seeds {stdev(values):.2f}")
+        print(
+            f"- {precision}: final validation accuracy {mean(values):.2f} %, standard deviation over seeds {stdev(values):.2f}"
+        )
     differences = [100 * (found[seed, "bf16"] - found[seed, "fp32"]) for seed in range(given.seeds)]
     half = t.ppf(0.975, given.seeds - 1) * stdev(differences) / given.seeds**0.5
     low, high = mean(differences) - half, mean(differences) + half
     verdict = "no difference seen" if low < 0 < high else "a difference"
-    print(f"- bf16 - fp32, paired by seed: {mean(differences):+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}: {verdict}")
+    print(
+        f"- bf16 - fp32, paired by seed: {mean(differences):+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}: {verdict}"
+    )
 
 
 if __name__ == "__main__":

@@ -53,12 +53,12 @@ def recipes(given: argparse.Namespace) -> list[Any]:
 
 def study(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Side by side, as `convolab study` does: a process and a thread a trial, forked from a server that is begun before all else."""
-    from convolab.studies.forks import fork_server
+    from convolab.studies.forkserver import fork_server
 
     fork_server()
-    from convolab.images.mapped import write_mapped
-    from convolab.images.sources import load
-    from convolab.studies.engines import ENDS, Job, LocalEngine, News
+    from convolab.data.catalog import load
+    from convolab.data.memmap import write_mapped
+    from convolab.studies.executor import ENDS, Job, LocalEngine, News
     from convolab.training.run import Run
 
     begun, wall = {}, 0.0  # when a trial started
@@ -82,7 +82,7 @@ def study(given: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 def one_after_another(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The same runs in turn in one process, each with all threads: `convolab train` in a loop that reads the pictures once."""
-    from convolab.images.sources import load
+    from convolab.data.catalog import load
     from convolab.training.run import Run
 
     pictures = load("cifar10", given.data_dir)
@@ -106,7 +106,9 @@ def idiomatic_trial(data_dir: Path, limit: int, epochs: int, rate: float) -> Ite
     from torchvision import transforms
 
     held = math.ceil(limit * HELD_BACK)
-    plain = CIFAR10(data_dir, train=True, transform=transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)]))
+    plain = CIFAR10(
+        data_dir, train=True, transform=transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    )
     train = DataLoader(Subset(training_set(data_dir), range(limit - held)), batch_size=BATCH, shuffle=True)
     validation = DataLoader(Subset(plain, range(limit - held, limit)), batch_size=BATCH)
     net, criterion = simple_convnet(), torch.nn.CrossEntropyLoss()
@@ -220,13 +222,13 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The report of 1,000 runs of 50 epochs: 20 sections of 10 arms with 5 seeds each, with made-up curves."""
     import random
 
-    from convolab.front.report import write_report
+    from convolab.reports.studies import write_report
     from convolab.studies.outcomes import Outcome
     from convolab.studies.results import StudyResult, conclude
     from convolab.studies.study import Study
-    from convolab.training.loop import Epoch
-    from convolab.training.prepare import machine
     from convolab.training.run import versions
+    from convolab.training.setup import machine
+    from convolab.training.trainer import Epoch
 
     def made_up(key: str, effect: float) -> tuple[Epoch, ...]:
         draw = random.Random(key)
@@ -241,12 +243,21 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     names = list(arms)
     contrasts = [{"arm": name, "against": names[0], "metric": "final_validation_accuracy"} for name in names[1:]]
     sections = {
-        f"width {width}": {"change": {"model.channels": [width, 2 * width]}, "arms": arms, "contrasts": contrasts} for width in range(4, 24)
+        f"width {width}": {"change": {"model.channels": [width, 2 * width]}, "arms": arms, "contrasts": contrasts}
+        for width in range(4, 24)
     }
     whole = Study.parse({"name": "thousand", "seeds": list(range(5)), "sections": sections})
-    about = {"seconds": 500.0, "threads": 1, "device": "cpu", "precision": "fp32", "machine": machine(), "versions": versions()}
+    about = {
+        "seconds": 500.0,
+        "threads": 1,
+        "device": "cpu",
+        "precision": "fp32",
+        "machine": machine(),
+        "versions": versions(),
+    }
     outcomes = [
-        Outcome(trial, "finished", made_up(trial.recipe.key, 0.01 * names.index(trial.arm)), summary=about) for trial in whole.trials
+        Outcome(trial, "finished", made_up(trial.recipe.key, 0.01 * names.index(trial.arm)), summary=about)
+        for trial in whole.trials
     ]
     assert len(whole.recipes) == 1000
     start = time.perf_counter()
@@ -284,9 +295,20 @@ def main() -> None:
         images = (given.limit - math.ceil(given.limit * HELD_BACK)) * given.epochs * given.trials
         print(json.dumps(line | ({"images_per_second": images / line["seconds"]} if "seconds" in line else {})))
         return
-    common = ["--data-dir", str(given.data_dir), "--trials", str(given.trials), "--limit", str(given.limit), "--epochs", str(given.epochs)]
+    common = [
+        "--data-dir",
+        str(given.data_dir),
+        "--trials",
+        str(given.trials),
+        "--limit",
+        str(given.limit),
+        "--epochs",
+        str(given.epochs),
+    ]
     commands = {name: [sys.executable, __file__, *common, "--one", name] for name in CONTENDERS}
-    print(f"{processor()}; {given.rounds} rounds of {given.trials} trials of {given.epochs} epochs of {given.limit} pictures\n")
+    print(
+        f"{processor()}; {given.rounds} rounds of {given.trials} trials of {given.epochs} epochs of {given.limit} pictures\n"
+    )
     results = in_rounds({name: commands[name] for name in ("convolab study", *GOALS)}, given.rounds)
     print(f"{table(compare(results, 'convolab study'))}\n")
     for name, ratio in ratios(results, "convolab study", "images_per_second").items():

@@ -24,11 +24,13 @@ def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, 
     from peers import NETWORKS, Stopwatch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from convolab.images.sources import load
-    from convolab.training.prepare import prepare
+    from convolab.data.catalog import load
     from convolab.training.recipe import Recipe
+    from convolab.training.setup import prepare
 
-    recipe = Recipe.parse({"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}})
+    recipe = Recipe.parse(
+        {"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}}
+    )
     fit, watch = prepare(recipe, load("cifar10", data_dir), "cpu"), Stopwatch(steps)
     theirs = sum(p.numel() for p in NETWORKS[network]().parameters())
     assert sum(p.numel() for p in fit.net.parameters()) == theirs, "the contenders train different networks"
@@ -50,7 +52,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100, help="batches timed in each process")
     parser.add_argument("--network", choices=GOALS, help="this one only")
-    parser.add_argument("--ours", choices=OURS.values(), help=argparse.SUPPRESS)  # what the processes of our side are called with
+    parser.add_argument(
+        "--ours", choices=OURS.values(), help=argparse.SUPPRESS
+    )  # what the processes of our side are called with
     given = parser.parse_args()
     if given.ours:
         print(json.dumps(ours(given.data_dir, given.network, given.steps, given.ours)))
@@ -59,7 +63,10 @@ def main() -> None:
     print(f"{processor()}; {given.rounds} rounds of {given.steps} batches of 128\n")
     for network in [given.network] if given.network else GOALS:
         common = ["--data-dir", str(given.data_dir), "--network", network, "--steps", str(given.steps)]
-        contenders = {name: [sys.executable, str(here / "training.py"), *common, "--ours", precision] for name, precision in OURS.items()}
+        contenders = {
+            name: [sys.executable, str(here / "training.py"), *common, "--ours", precision]
+            for name, precision in OURS.items()
+        }
         contenders |= {name: [sys.executable, str(here / "peers.py"), name, *common] for name in PEERS}
         results = in_rounds(contenders, given.rounds)
         print(f"### {network}\n\n{table(compare(results, 'convolab'))}\n")
@@ -73,7 +80,9 @@ def main() -> None:
             peaks = f"{median(line['peak'] for line in results[name]):.0f} GFLOP/s"
             if results[name][0]["bf16 peak"]:
                 peaks += f" (bf16's: {median(line['bf16 peak'] for line in results[name]):.0f})"
-            print(f"- {name}: {ratio:.2f} x the best peer{verdict}; {share:.0%} of the fp32 matrix peak, which was {peaks}")
+            print(
+                f"- {name}: {ratio:.2f} x the best peer{verdict}; {share:.0%} of the fp32 matrix peak, which was {peaks}"
+            )
         print(flush=True)
 
 

@@ -37,6 +37,6 @@ def photos() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def displacements_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where networks look is measured anew for the tests, once, and kept apart from the person's own notes."""
-    from convolab.lenses import placement
+    from convolab.inspection.localization import alignment
 
-    placement.HOME = tmp_path_factory.mktemp("placement")
+    alignment.HOME = tmp_path_factory.mktemp("placement")

@@ -12,42 +12,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convolab.ground.errors import LabError
-    from convolab.images.imageset import ImageSet
-    from convolab.images.photo import open_photo
-    from convolab.images.sources import load
-    from convolab.lenses.explain import explain
-    from convolab.lenses.finding import Finding
-    from convolab.lenses.fool import fool
-    from convolab.lenses.localise import locate
-    from convolab.nets.pixelnet import PixelNet
-    from convolab.nets.pretrained import pretrained
-    from convolab.nets.zoo import build, register
-    from convolab.studies.conduct import conduct
+    from convolab.core.errors import LabError
+    from convolab.data.catalog import load
+    from convolab.data.dataset import ImageSet
+    from convolab.data.image_io import open_photo
+    from convolab.inspection.adversarial.fool import fool
+    from convolab.inspection.explain.explain import explain
+    from convolab.inspection.localization.locate import locate
+    from convolab.inspection.result import Finding
+    from convolab.models.classifier import PixelNet
+    from convolab.models.pretrained import pretrained
+    from convolab.models.zoo import build, register
     from convolab.studies.coursework import coursework
+    from convolab.studies.runner import conduct
     from convolab.studies.study import Study
-    from convolab.training.loop import evaluate, fit
     from convolab.training.recipe import Recipe, Training
     from convolab.training.run import Run, train
+    from convolab.training.trainer import evaluate, fit
 
 # Loaded when first asked for, because torch takes over a second to import.
 _HOMES = {
-    "LabError": "ground.errors",
-    "ImageSet": "images.imageset",
-    "load": "images.sources",
-    "open_photo": "images.photo",
-    "Finding": "lenses.finding",
-    "explain": "lenses.explain",
-    "fool": "lenses.fool",
-    "locate": "lenses.localise",
-    "PixelNet": "nets.pixelnet",
-    "pretrained": "nets.pretrained",
-    "build": "nets.zoo",
-    "register": "nets.zoo",
-    "evaluate": "training.loop",
-    "fit": "training.loop",
+    "LabError": "core.errors",
+    "ImageSet": "data.dataset",
+    "load": "data.catalog",
+    "open_photo": "data.image_io",
+    "Finding": "inspection.result",
+    "explain": "inspection.explain.explain",
+    "fool": "inspection.adversarial.fool",
+    "locate": "inspection.localization.locate",
+    "PixelNet": "models.classifier",
+    "pretrained": "models.pretrained",
+    "build": "models.zoo",
+    "register": "models.zoo",
+    "evaluate": "training.trainer",
+    "fit": "training.trainer",
     "Study": "studies.study",
-    "conduct": "studies.conduct",
+    "conduct": "studies.runner",
     "coursework": "studies.coursework",
     "Recipe": "training.recipe",
     "Training": "training.recipe",

@@ -9,10 +9,10 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from convolab.images.photo import open_photo
-from convolab.lenses.ascent import Budget, Climb, ascend
-from convolab.nets.pixelnet import PixelNet
-from convolab.nets.pretrained import pretrained
+from convolab.data.image_io import open_photo
+from convolab.inspection.adversarial.pgd import Budget, Climb, ascend
+from convolab.models.classifier import PixelNet
+from convolab.models.pretrained import pretrained
 
 NEVER = 1 - 1e-12  # a confidence that is never reached: all steps are made
 STEP = 0.4
@@ -20,7 +20,9 @@ STEP = 0.4
 
 def small() -> PixelNet:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 5, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 10))
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 10)
+    )
     half = (0.5, 0.4, 0.45)
     return PixelNet(network, mean=half, std=half, size=(32, 32), classes=tuple("abcdefghij")).eval()
 
@@ -36,17 +38,24 @@ def net(request: pytest.FixtureRequest) -> PixelNet:
 @pytest.fixture
 def start(net: PixelNet) -> Tensor:
     return torch.stack(
-        [(255 * net.fit(open_photo(name))[0]).round().to(torch.uint8) for name in ("chelsea", "coffee")[: 1 if net.size[0] > 32 else 2]]
+        [
+            (255 * net.fit(open_photo(name))[0]).round().to(torch.uint8)
+            for name in ("chelsea", "coffee")[: 1 if net.size[0] > 32 else 2]
+        ]
     )
 
 
 TARGETS = torch.tensor([1, 7])
 
 
-def foolboxes(net: PixelNet, start: Tensor, steps: int, size: float, step: float = STEP, random: bool = False) -> Tensor:
+def foolboxes(
+    net: PixelNet, start: Tensor, steps: int, size: float, step: float = STEP, random: bool = False
+) -> Tensor:
     attack = foolbox.attacks.L2BasicIterativeAttack(steps=steps, abs_stepsize=step, random_start=random)
     model = foolbox.PyTorchModel(net, bounds=(0, 1))
-    return attack.run(model, pixels(net, start), foolbox.criteria.TargetedMisclassification(TARGETS[: len(start)]), epsilon=size)
+    return attack.run(
+        model, pixels(net, start), foolbox.criteria.TargetedMisclassification(TARGETS[: len(start)]), epsilon=size
+    )
 
 
 def torchattackss(net: PixelNet, start: Tensor, steps: int, size: float, step: float = STEP) -> Tensor:
@@ -65,7 +74,9 @@ def pixels(net: PixelNet, start: Tensor) -> Tensor:
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_same_steps_on_the_log_probability(net: PixelNet, start: Tensor, peer: str, steps: int) -> None:
-    ours = ascend(net, start, TARGETS[: len(start)], Climb("log-probability", step=STEP, max_steps=steps, confidence=NEVER)).pictures
+    ours = ascend(
+        net, start, TARGETS[: len(start)], Climb("log-probability", step=STEP, max_steps=steps, confidence=NEVER)
+    ).pictures
     theirs = PEERS[peer](net, start, steps, size=100.0).detach()
     assert float((theirs - pixels(net, start)).flatten(1).norm(dim=1).min()) > 0.9 * STEP
     difference = (ours.long() - (255 * theirs).round().long()).abs()
@@ -79,7 +90,9 @@ def test_the_same_projection(words: str) -> None:
     start = torch.rand(4, 3, 8, 8, generator=drawn, dtype=torch.float64)
     x = start + 0.1 * torch.randn(start.shape, generator=drawn, dtype=torch.float64)
     kind = foolbox.attacks.L2BasicIterativeAttack if budget.norm == "l2" else foolbox.attacks.LinfBasicIterativeAttack
-    theirs = kind().project(foolbox.attacks.base.ep.astensor(x), foolbox.attacks.base.ep.astensor(start), budget.size).raw
+    theirs = (
+        kind().project(foolbox.attacks.base.ep.astensor(x), foolbox.attacks.base.ep.astensor(start), budget.size).raw
+    )
     assert torch.allclose(budget.within(x, start), theirs.clamp(0, 1))
 
 
@@ -93,7 +106,9 @@ def test_momentum_is_that_of_the_paper() -> None:
         (gradient,) = torch.autograd.grad(net(here)[0, 1], here)
         memory = 0.8 * memory + gradient / gradient.norm(p=1)
         x = (x + step * memory / memory.norm()).clamp(0, 1)
-    found = ascend(net, photo, TARGETS[:1], Climb("logit", step=step, max_steps=6, momentum=0.8, confidence=NEVER)).pictures
+    found = ascend(
+        net, photo, TARGETS[:1], Climb("logit", step=step, max_steps=6, momentum=0.8, confidence=NEVER)
+    ).pictures
     assert int((found.long() - (255 * x).round().long()).abs().max()) == 0
     plain = ascend(net, photo, TARGETS[:1], Climb("logit", step=step, max_steps=6, confidence=NEVER)).pictures
     assert not torch.equal(found, plain)

@@ -5,14 +5,18 @@ import torch
 from scipy.stats import ks_2samp
 from torch import nn
 
-from convolab.nets.zoo import build
+from convolab.models.zoo import build
 
 
 @pytest.mark.parametrize(
     ("ours", "layer", "theirs"),
     [
         (("simple_convnet", {"channels": [64, 128]}), "features.1.conv", lambda: nn.Conv2d(64, 128, 3)),
-        (("simple_convnet", {"channels": [64, 128], "batch_norm": False}), "features.1.conv", lambda: nn.Conv2d(64, 128, 3)),
+        (
+            ("simple_convnet", {"channels": [64, 128], "batch_norm": False}),
+            "features.1.conv",
+            lambda: nn.Conv2d(64, 128, 3),
+        ),
         (("resnet_small", {}), "features.stage3.0.conv2", lambda: nn.Conv2d(128, 128, 3)),
         (("shallow_net", {}), "hidden", lambda: nn.Linear(3 * 32 * 32, 128)),
     ],

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convolab.nets.zoo import build
-from convolab.training.optimizer import Adam, AdamW, Optimizer, Sgd
+from convolab.models.zoo import build
+from convolab.training.optim import Adam, AdamW, Optimizer, Sgd
 
 Build = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -19,7 +19,10 @@ PAIRS: list[tuple[Optimizer, Build]] = [
         lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01, foreach=False),
     ),
     (Adam(), lambda p: torch.optim.Adam(p, lr=1e-3, foreach=False)),
-    (Adam(lr=0.01, betas=(0.5, 0.9), weight_decay=0.1), lambda p: torch.optim.Adam(p, 0.01, (0.5, 0.9), weight_decay=0.1, foreach=False)),
+    (
+        Adam(lr=0.01, betas=(0.5, 0.9), weight_decay=0.1),
+        lambda p: torch.optim.Adam(p, 0.01, (0.5, 0.9), weight_decay=0.1, foreach=False),
+    ),
     (AdamW(), lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.01, foreach=False)),
     (
         AdamW(lr=0.02, betas=(0.8, 0.99), weight_decay=0.5),

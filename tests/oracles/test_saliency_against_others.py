@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchcam.methods import CAM as TorchCam
 from torchcam.methods import GradCAM as TorchGradCam
 
-from convolab.lenses import saliency
-from convolab.nets.pixelnet import PixelNet
-from convolab.nets.pretrained import pretrained
-from convolab.nets.zoo import build
+from convolab.inspection.explain import methods
+from convolab.models.classifier import PixelNet
+from convolab.models.pretrained import pretrained
+from convolab.models.zoo import build
 
 TARGET = 2
 
@@ -32,7 +32,11 @@ def small(name: str) -> PixelNet:
     return PixelNet(network, mean=half, std=half, size=(32, 32), classes=tuple("abcdefghij")).eval()
 
 
-NETWORKS = {"simple_convnet": lambda: small("simple_convnet"), "resnet_small": lambda: small("resnet_small"), "lite0": pretrained}
+NETWORKS = {
+    "simple_convnet": lambda: small("simple_convnet"),
+    "resnet_small": lambda: small("resnet_small"),
+    "lite0": pretrained,
+}
 
 
 @pytest.fixture(params=NETWORKS)
@@ -53,13 +57,13 @@ def close(ours: Tensor, theirs: Tensor, share: float = 1e-6) -> None:
 
 def test_gradient(net: PixelNet, pixels: Tensor) -> None:
     theirs = Saliency(net.respond).attribute(pixels.clone(), target=TARGET, abs=True)[0]
-    close(saliency.gradient(net, pixels, TARGET).values, theirs.max(0).values)
+    close(methods.gradient(net, pixels, TARGET).values, theirs.max(0).values)
 
 
 def test_smoothgrad_with_the_same_noise(net: PixelNet, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, sigma = 6, 0.15 * float(pixels.max() - pixels.min())
-    ours = saliency.smoothgrad(net, pixels, TARGET, samples=samples, spread=0.15, seed=7)
-    noise = torch.cat([saliency.noise(pixels, 7, number) for number in range(samples)])
+    ours = methods.smoothgrad(net, pixels, TARGET, samples=samples, spread=0.15, seed=7)
+    noise = torch.cat([methods.noise(pixels, 7, number) for number in range(samples)])
 
     def same(mean: float, deviations: Tensor) -> Tensor:
         assert deviations.shape == noise.shape
@@ -67,13 +71,15 @@ def test_smoothgrad_with_the_same_noise(net: PixelNet, pixels: Tensor, monkeypat
 
     monkeypatch.setattr(torch, "normal", same)
     tunnel = NoiseTunnel(Saliency(net.respond))
-    theirs = tunnel.attribute(pixels.clone(), target=TARGET, nt_type="smoothgrad", nt_samples=samples, stdevs=sigma, abs=False)
+    theirs = tunnel.attribute(
+        pixels.clone(), target=TARGET, nt_type="smoothgrad", nt_samples=samples, stdevs=sigma, abs=False
+    )
     close(ours.detail, theirs[0].detach())
 
 
 @pytest.mark.parametrize("steps", [7, 50])
 def test_integrated_gradients(net: PixelNet, pixels: Tensor, steps: int) -> None:
-    ours = saliency.integrated(net, pixels, TARGET, steps=steps)
+    ours = methods.integrated(net, pixels, TARGET, steps=steps)
     baseline = torch.tensor(net.mean, dtype=torch.float64).view(1, 3, 1, 1).expand_as(pixels).contiguous()
     theirs, delta = IntegratedGradients(net.respond).attribute(
         pixels.clone(), baseline, target=TARGET, n_steps=steps, internal_batch_size=5, return_convergence_delta=True
@@ -83,13 +89,13 @@ def test_integrated_gradients(net: PixelNet, pixels: Tensor, steps: int) -> None
 
 
 def test_integrated_gradients_from_black(net: PixelNet, pixels: Tensor) -> None:
-    ours = saliency.integrated(net, pixels, TARGET, steps=10, baseline=torch.zeros_like(pixels))
+    ours = methods.integrated(net, pixels, TARGET, steps=10, baseline=torch.zeros_like(pixels))
     theirs = IntegratedGradients(net.respond).attribute(pixels.clone(), target=TARGET, n_steps=10)
     close(ours.detail, theirs[0].detach())
 
 
 def test_occlusion(net: PixelNet, pixels: Tensor) -> None:
-    ours = saliency.occlusion(net, pixels, TARGET, window=16, stride=10)
+    ours = methods.occlusion(net, pixels, TARGET, window=16, stride=10)
     mean = torch.tensor(net.mean, dtype=torch.float64).view(1, 3, 1, 1).expand_as(pixels)
     with torch.no_grad():
         theirs = Occlusion(net.respond).attribute(
@@ -103,7 +109,7 @@ def test_guided_backpropagation_where_every_relu_is_a_module() -> None:
     half = (0.5, 0.5, 0.5)
     net = PixelNet(torch_net, mean=half, std=half, size=(32, 32), classes=tuple("abcdefghij")).eval().double()
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    ours = saliency.guided(net, x, TARGET).detail
+    ours = methods.guided(net, x, TARGET).detail
     close(ours, GuidedBackprop(net).attribute(x.clone().requires_grad_(), target=TARGET)[0])
 
 
@@ -112,7 +118,7 @@ def last_layer(net: PixelNet) -> nn.Module:
 
 
 def test_gradcam_before_their_own_scaling(net: PixelNet, pixels: Tensor) -> None:
-    ours = saliency.gradcam(net, pixels, TARGET).values
+    ours = methods.gradcam(net, pixels, TARGET).values
     layer = last_layer(net)
     with TorchGradCam(net, target_layer=layer, input_shape=(3, 64, 64)) as extractor:
         scores = net(pixels.clone().requires_grad_())
@@ -127,10 +133,12 @@ def test_gradcam_before_their_own_scaling(net: PixelNet, pixels: Tensor) -> None
 
 
 def test_cam(net: PixelNet, pixels: Tensor) -> None:
-    ours = saliency.cam(net, pixels, TARGET).values
+    ours = methods.cam(net, pixels, TARGET).values
     linear = "classifier" if hasattr(net.network, "classifier") else "head.linear"
     layer = last_layer(net)
-    with TorchCam(net, target_layer=layer, fc_layer=net.get_submodule(f"network.{linear}"), input_shape=(3, 64, 64)) as extractor:
+    with TorchCam(
+        net, target_layer=layer, fc_layer=net.get_submodule(f"network.{linear}"), input_shape=(3, 64, 64)
+    ) as extractor:
         net(pixels)
         (theirs,) = extractor(TARGET, normalized=False)
     # torchcam cuts negative values off even where it does not normalise.

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from convolab.images.mapped import read_mapped
-from convolab.images.sources import Pictures, load
-from convolab.studies.engines import Hear, Job, report_on
+from convolab.data.catalog import Pictures, load
+from convolab.data.memmap import read_mapped
+from convolab.studies.executor import Hear, Job, report_on
 from convolab.studies.study import Study
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from convolab.ground.errors import LabError
-from convolab.images.sources import Pictures
+from convolab.core.errors import LabError
+from convolab.data.catalog import Pictures
 from convolab.studies.compare import compare, find_arm
-from convolab.studies.conduct import conduct
-from convolab.studies.engines import Engine
+from convolab.studies.executor import Engine
+from convolab.studies.runner import conduct
 from convolab.studies.study import Study
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -24,7 +24,9 @@ def make(tiny: Tiny, digits: Pictures, tmp_path: Path) -> Make:
     base: Recipe = tiny().trials[0].recipe
 
     def run(name: str, **changes: object) -> Run:
-        return Run.start(base.changed({key.replace("__", "."): value for key, value in changes.items()}), digits, tmp_path / name)
+        return Run.start(
+            base.changed({key.replace("__", "."): value for key, value in changes.items()}), digits, tmp_path / name
+        )
 
     return run
 
@@ -38,11 +40,15 @@ def test_runs_are_named_by_what_sets_them_apart(make: Make):
 def test_a_changed_name_takes_its_section_s_keys_along(make: Make):
     result = compare([make("a"), make("b", optimizer__name="adam")])
     assert {t.recipe.optimizer.name for t in result.study.trials} == {"sgd", "adam"}
-    assert {o.trial.recipe.key for arm in result.sections[0].arms for o in arm.outcomes} == {t.recipe.key for t in result.study.trials}
+    assert {o.trial.recipe.key for arm in result.sections[0].arms for o in arm.outcomes} == {
+        t.recipe.key for t in result.study.trials
+    }
 
 
 def test_runs_that_differ_only_in_their_seed_are_one_arm_and_pair_with_the_same_seed(make: Make):
-    runs = [make(f"{rate}-{seed}", optimizer__lr=rate, training__seed=seed) for rate in (0.1, 0.01) for seed in (0, 1, 2)]
+    runs = [
+        make(f"{rate}-{seed}", optimizer__lr=rate, training__seed=seed) for rate in (0.1, 0.01) for seed in (0, 1, 2)
+    ]
     result = compare(runs)
     assert [(arm.name, len(arm.outcomes)) for arm in result.sections[0].arms] == [("lr=0.1", 3), ("lr=0.01", 3)]
     assert all(answer.seeds == (0, 1, 2) for answer in result.sections[0].answers)
@@ -61,7 +67,9 @@ def test_seeds_of_one_recipe_are_shown_without_a_contrast(make: Make):
 
 def test_an_unfinished_run_is_said_not_to_count(make: Make, tiny: Tiny, digits: Pictures, tmp_path: Path):
     epochs = []
-    cut = Run.start(tiny().trials[2].recipe, digits, tmp_path / "cut", on_epoch=epochs.append, stop=lambda: bool(epochs))
+    cut = Run.start(
+        tiny().trials[2].recipe, digits, tmp_path / "cut", on_epoch=epochs.append, stop=lambda: bool(epochs)
+    )
     result = compare([make("a"), cut])
     assert any("has done 1 epochs and is stopped" in note for note in result.notes)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from convolab.ground.errors import LabError
+from convolab.core.errors import LabError
 from convolab.studies.coursework import SECTIONS, coursework
 
 
@@ -20,19 +20,29 @@ def test_each_search_tries_five_values_and_draws_both_losses(data: str, section:
 
 def test_batch_norm_is_compared_at_the_rates_that_the_course_names():
     study = coursework("cifar10", "full")
-    rates = {(t.section, t.recipe.optimizer.name, t.recipe.optimizer.lr) for t in study.trials if t.section.startswith("batch-norm")}
+    rates = {
+        (t.section, t.recipe.optimizer.name, t.recipe.optimizer.lr)
+        for t in study.trials
+        if t.section.startswith("batch-norm")
+    }
     assert rates == {("batch-norm-sgd", "sgd", 1e-3), ("batch-norm-adam", "adam", 1e-4)}
 
 
 def test_the_one_batch_is_the_whole_training_set():
     for trial in coursework().trials:
         if trial.section == "overfit-one-batch":
-            assert (trial.recipe.data.limit, trial.recipe.training.batch_size, trial.recipe.data.validation) == (128, 128, 0)
+            assert (trial.recipe.data.limit, trial.recipe.training.batch_size, trial.recipe.data.validation) == (
+                128,
+                128,
+                0,
+            )
             assert trial.recipe.data.augment == ()
 
 
 def test_crops_and_holes_grow_with_the_pictures():
-    small, large = ({t.recipe.data.augment for t in coursework(data).trials if "cutout" in t.arm} for data in ("digits", "cifar10"))
+    small, large = (
+        {t.recipe.data.augment for t in coursework(data).trials if "cutout" in t.arm} for data in ("digits", "cifar10")
+    )
     assert small == {("crop:1", "flip", "cutout:2")}
     assert large == {("crop:4", "flip", "cutout:8")}
 

@@ -2,9 +2,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from histories import history
+from support.histories import history
 
-from convolab.ground.errors import LabError
+from convolab.core.errors import LabError
 from convolab.studies.metrics import KINDS, QUANTITIES, Metric
 
 RUN = history([0.3, 0.6, 0.5], losses=[1.5, 0.9, 1.0], gap=0.1)
@@ -12,7 +12,9 @@ NAMES = [f"final_{q}" for q in QUANTITIES] + [f"best_{q}" for q in QUANTITIES] +
 UNTIL = [f"{kind}_{q}:0.5" for kind in KINDS[2:] for q in QUANTITIES]
 
 
-@pytest.mark.parametrize("name", NAMES + UNTIL + ["epochs_until_train_loss:0.0123456789", "seconds_until_train_accuracy:1"])
+@pytest.mark.parametrize(
+    "name", NAMES + UNTIL + ["epochs_until_train_loss:0.0123456789", "seconds_until_train_accuracy:1"]
+)
 def test_a_metric_reads_what_it_writes(name: str) -> None:
     assert str(Metric.parse(name)) == name
     assert Metric.parse(str(Metric.parse(name))) == Metric.parse(name)
@@ -72,7 +74,9 @@ def test_a_metric_is_the_number_its_name_says(name: str, value: float) -> None:
         ("seconds_until_train_loss:0.6", False, "s", False),
     ],
 )
-def test_a_metric_knows_its_direction_its_unit_and_what_it_needs(name: str, higher: bool, unit: str, validation: bool) -> None:
+def test_a_metric_knows_its_direction_its_unit_and_what_it_needs(
+    name: str, higher: bool, unit: str, validation: bool
+) -> None:
     metric = Metric.parse(name)
     assert (metric.higher_is_better, metric.unit, metric.needs_validation) == (higher, unit, validation)
 

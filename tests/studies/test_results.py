@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from histories import arm, history, outcomes, study
 from scipy import stats
+from support.histories import arm, history, outcomes, study
 
-from convolab.ground.errors import LabError
+from convolab.core.errors import LabError
 from convolab.studies.outcomes import Answer, Outcome
 from convolab.studies.results import best_of, best_on_test, conclude, mean_curve
 from convolab.studies.study import Study
-from convolab.training.loop import Epoch
+from convolab.training.trainer import Epoch
 
 Runs = Sequence[Sequence[Epoch]]
 
@@ -26,7 +26,8 @@ def answered(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **statu
 
 
 @pytest.mark.parametrize(
-    ("metric", "verdict"), [("best_validation_accuracy", "better"), ("final_train_loss", "better"), ("final_validation_loss", "better")]
+    ("metric", "verdict"),
+    [("best_validation_accuracy", "better"), ("final_train_loss", "better"), ("final_validation_loss", "better")],
 )
 def test_more_accuracy_and_less_loss_are_better_and_the_reverse_is_worse(metric: str, verdict: str) -> None:
     assert answered(HIGH, LOW, metric).verdict == "better"
@@ -128,8 +129,14 @@ def test_an_undecided_contrast_still_counts_in_the_correction() -> None:
 
 def test_sections_are_corrected_each_for_itself() -> None:
     of = study()
-    both = Study.parse({"name": "both", "sections": {name: of.sections["section"].model_dump() for name in ("one", "two")}})
-    made = [replace(o, trial=replace(o.trial, section=name)) for name in ("one", "two") for o in outcomes(of, {"a": HIGH, "b": LOW})]
+    both = Study.parse(
+        {"name": "both", "sections": {name: of.sections["section"].model_dump() for name in ("one", "two")}}
+    )
+    made = [
+        replace(o, trial=replace(o.trial, section=name))
+        for name in ("one", "two")
+        for o in outcomes(of, {"a": HIGH, "b": LOW})
+    ]
     results = conclude(both, made)
     assert [result.name for result in results] == ["one", "two"]
     assert all(result.answers[0].adjusted == result.answers[0].paired.p for result in results)
@@ -173,12 +180,16 @@ def wobbling(mean: Sequence[float], spread: float = 0.002) -> Runs:
     return [history([value + shift * spread for value in mean]) for shift in (-1, 0, 1)]
 
 
-@pytest.mark.parametrize("metric", ["best_validation_accuracy", "final_validation_accuracy", "epochs_until_validation_accuracy:0.55"])
+@pytest.mark.parametrize(
+    "metric", ["best_validation_accuracy", "final_validation_accuracy", "epochs_until_validation_accuracy:0.55"]
+)
 def test_the_curves_part_at_the_first_epoch_after_which_they_stay_apart(metric: str) -> None:
     base = [history([0.3, 0.4, 0.5, 0.6, 0.65])] * 3
     assert answered(wobbling([0.3, 0.4, 0.55, 0.66, 0.72]), base, metric).parts_from == 3
     assert answered(wobbling([0.35, 0.46, 0.55, 0.66, 0.72]), base, metric).parts_from == 1
-    assert answered(wobbling([0.35, 0.4, 0.55, 0.66, 0.72]), base, metric).parts_from == 3  # apart, together again, apart
+    assert (
+        answered(wobbling([0.35, 0.4, 0.55, 0.66, 0.72]), base, metric).parts_from == 3
+    )  # apart, together again, apart
     assert answered(wobbling([0.35, 0.46, 0.55, 0.66, 0.65]), base, metric).parts_from is None  # together at the end
     assert answered(wobbling([0.25, 0.36, 0.55, 0.66, 0.72]), base, metric).parts_from == 3  # on the other side before
 
@@ -217,9 +228,14 @@ def test_a_mean_curve_has_every_epoch_that_all_finished_runs_have() -> None:
 def test_a_mean_curve_of_one_run_has_no_width_and_of_none_no_points() -> None:
     of = study(seeds=[0])
     found = outcomes(of, {"a": HIGH[:1], "b": LOW[:1]}, {("b", 0): "failed"})
-    assert all(interval.low == interval.mean == interval.high for _, interval in mean_curve(arm("a", found), "train_loss"))
+    assert all(
+        interval.low == interval.mean == interval.high for _, interval in mean_curve(arm("a", found), "train_loss")
+    )
     assert mean_curve(arm("b", found), "train_loss") == []
-    blind = [replace(o, history=tuple(replace(e, validation_loss=None, validation_accuracy=None) for e in o.history)) for o in found]
+    blind = [
+        replace(o, history=tuple(replace(e, validation_loss=None, validation_accuracy=None) for e in o.history))
+        for o in found
+    ]
     assert mean_curve(arm("a", blind), "validation_loss") == []
     assert len(mean_curve(arm("a", blind), "train_accuracy")) == 3
 
@@ -253,7 +269,10 @@ def test_choosing_among_more_runs_flatters_more_and_one_run_not_at_all() -> None
     runs = [history([float(value)]) for value in chance.normal(0.7, 0.01, 40)]
     many = outcomes(of, {"a": runs[:20], "b": runs[20:]})
     best = best_of(many)
-    inflated = [best_on_test(best, [best, *(o for o in many[:count] if o is not best)], 1000, RECORD).inflation for count in (0, 3, 39)]
+    inflated = [
+        best_on_test(best, [best, *(o for o in many[:count] if o is not best)], 1000, RECORD).inflation
+        for count in (0, 3, 39)
+    ]
     assert inflated[0] == 0
     assert 0 < inflated[1] < inflated[2]
 

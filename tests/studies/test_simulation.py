@@ -24,7 +24,9 @@ def simulated() -> dict[str, dict[str, float]]:
     return json.loads(done.stdout)
 
 
-def test_a_study_of_arms_that_do_not_differ_sees_a_difference_at_most_5_times_in_100(simulated: dict[str, dict[str, float]]) -> None:
+def test_a_study_of_arms_that_do_not_differ_sees_a_difference_at_most_5_times_in_100(
+    simulated: dict[str, dict[str, float]],
+) -> None:
     seen = simulated["no_difference"]
     assert seen["decided"] == 1  # every contrast had its verdict
     assert seen["false"] <= 0.05 + error(0.05, STUDIES)
@@ -40,7 +42,9 @@ def test_the_interval_of_a_difference_covers_the_truth_95_times_in_100(simulated
     assert simulated["real_difference"]["covered"] == pytest.approx(0.95, abs=error(0.95, REAL))
 
 
-def test_a_real_difference_is_seen_as_often_as_the_smallest_one_promises(simulated: dict[str, dict[str, float]]) -> None:
+def test_a_real_difference_is_seen_as_often_as_the_smallest_one_promises(
+    simulated: dict[str, dict[str, float]],
+) -> None:
     seen = simulated["real_difference"]
     assert seen["found"] == pytest.approx(0.8, abs=error(0.8, REAL) + 0.01)  # Holm's later steps add a little
     assert seen["wrong"] <= 0.05 + error(0.05, REAL)

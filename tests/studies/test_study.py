@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from convolab.ground.errors import LabError
+from convolab.core.errors import LabError
 from convolab.studies.study import Study
 
 BASE: dict[str, Any] = {
@@ -41,7 +41,9 @@ def test_every_arm_gets_every_seed_and_its_section_s_changes():
         ("norm", "without", 0),
         ("norm", "without", 1),
     ]
-    assert [(t.recipe.optimizer.lr, t.recipe.model.options["batch_norm"], t.recipe.training.seed) for t in trials[1:3]] == [
+    assert [
+        (t.recipe.optimizer.lr, t.recipe.model.options["batch_norm"], t.recipe.training.seed) for t in trials[1:3]
+    ] == [
         (1e-3, True, 1),
         (1e-3, False, 0),
     ]
@@ -50,9 +52,18 @@ def test_every_arm_gets_every_seed_and_its_section_s_changes():
 
 def test_a_grid_makes_an_arm_of_every_combination():
     study = Study.parse(
-        {"name": "g", "seeds": [0], "sections": {"s": {"grid": {"optimizer.lr": [0.1, 0.01], "model.channels": [[8], [8, 16]]}}}}
+        {
+            "name": "g",
+            "seeds": [0],
+            "sections": {"s": {"grid": {"optimizer.lr": [0.1, 0.01], "model.channels": [[8], [8, 16]]}}},
+        }
     )
-    assert [t.arm for t in study.trials] == ["lr=0.1, channels=8", "lr=0.1, channels=8-16", "lr=0.01, channels=8", "lr=0.01, channels=8-16"]
+    assert [t.arm for t in study.trials] == [
+        "lr=0.1, channels=8",
+        "lr=0.1, channels=8-16",
+        "lr=0.01, channels=8",
+        "lr=0.01, channels=8-16",
+    ]
     assert study.trials[1].recipe.model.options["channels"] == (8, 16)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from convolab.ground.errors import LabError
-from convolab.images.sources import Pictures
+from convolab.core.errors import LabError
+from convolab.data.catalog import Pictures
 from convolab.studies.study import Study
 from convolab.studies.trials import check, damage, train_trial
 from convolab.training.recipe import Recipe
@@ -42,7 +42,10 @@ def test_a_folder_that_a_kill_left_before_its_summary_is_begun_anew(recipe: Reci
 
 def test_a_stopped_trial_goes_on_where_it_was(recipe: Recipe, digits: Pictures, tmp_path: Path, whole: Path):
     steps = []
-    assert train_trial(recipe, digits, tmp_path / "cut", on_step=steps.append, stop=lambda: len(steps) == 3) == ("stopped", None)
+    assert train_trial(recipe, digits, tmp_path / "cut", on_step=steps.append, stop=lambda: len(steps) == 3) == (
+        "stopped",
+        None,
+    )
     assert train_trial(recipe, digits, tmp_path / "cut", on_step=steps.append) == ("finished", None)
     assert len(steps) == 6
     assert (tmp_path / "cut" / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from convolab.ground.errors import LabError
+from convolab.core.errors import LabError
 from convolab.theory.correlation import (
     CircularCorrelation,
     convolve,
@@ -26,7 +26,9 @@ from convolab.theory.correlation import (
 FORMS = (correlate, correlate_directly, correlate_by_matrix)
 LENGTHS = (1, 2, 3, 8, 13)
 samples = st.floats(-1e3, 1e3, allow_subnormal=False)
-pairs = hnp.array_shapes(max_dims=2, max_side=40).flatmap(lambda shape: st.tuples(*(hnp.arrays(np.float64, shape, elements=samples),) * 2))
+pairs = hnp.array_shapes(max_dims=2, max_side=40).flatmap(
+    lambda shape: st.tuples(*(hnp.arrays(np.float64, shape, elements=samples),) * 2)
+)
 
 
 def signals(n: int, count: int = 2, **options) -> list[torch.Tensor]:
@@ -112,7 +114,10 @@ def test_the_backward_pass_is_by_spectra_and_no_product_of_n_squared() -> None:
 
 def test_batches_are_broadcast_and_their_gradients_summed() -> None:
     draw = torch.Generator().manual_seed(0)
-    x, y = torch.randn(4, 1, 6, dtype=torch.float64, generator=draw), torch.randn(3, 6, dtype=torch.float64, generator=draw)
+    x, y = (
+        torch.randn(4, 1, 6, dtype=torch.float64, generator=draw),
+        torch.randn(3, 6, dtype=torch.float64, generator=draw),
+    )
     z = correlate(x, y)
     assert z.shape == (4, 3, 6)
     for b in range(4):
@@ -129,7 +134,9 @@ def test_functional_transforms_work_through_the_backward_pass() -> None:
     assert torch.allclose(hessian, jacobian_y(x).T @ jacobian_y(x))
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "kernel", "n"), [(1, 1, 1, 1), (2, 3, 3, 10), (3, 2, 5, 5), (4, 1, 4, 9)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "kernel", "n"), [(1, 1, 1, 1), (2, 3, 3, 10), (3, 2, 5, 5), (4, 1, 4, 9)]
+)
 def test_the_layer_is_torchs_convolution_with_circular_padding_turned(inputs, outputs, kernel, n) -> None:
     layer = CircularCorrelation(inputs, outputs, kernel).double()
     padded = nn.Conv1d(inputs, outputs, kernel, bias=False, dtype=torch.float64)
@@ -166,9 +173,13 @@ def test_the_layer_learns_the_kernel_that_made_the_signals() -> None:
     assert torch.allclose(layer.weight, wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8), (torch.float16, 2**-11)]
+)
 def test_shorter_floats_keep_their_type_and_their_accuracy(dtype, tolerance) -> None:
-    x, y = (torch.rand(500, dtype=torch.float64, generator=torch.Generator().manual_seed(i)).to(dtype) for i in range(2))
+    x, y = (
+        torch.rand(500, dtype=torch.float64, generator=torch.Generator().manual_seed(i)).to(dtype) for i in range(2)
+    )
     exact = correlate(x.double(), y.double())
     for form in FORMS:
         z = form(x, y)

@@ -10,12 +10,16 @@ FOUND = {(m.kind, m.shift): m for m in measure_all(seed=3)}
 KINDS = {kind.name: kind for kind in kinds(seed=3)}
 
 
-@pytest.mark.parametrize("name", ["convolution 3x3, circular padding", "ReLU", "batch norm", "max pooling 3x3, stride 1, circular padding"])
+@pytest.mark.parametrize(
+    "name", ["convolution 3x3, circular padding", "ReLU", "batch norm", "max pooling 3x3, stride 1, circular padding"]
+)
 def test_layers_without_edge_and_stride_are_equivariant(name) -> None:
     assert all(FOUND[name, shift].error < 1e-12 for shift in range(9))
 
 
-@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if 1 < kind.stride < SIDE and name != "features of simple_convnet"])
+@pytest.mark.parametrize(
+    "name", [name for name, kind in KINDS.items() if 1 < kind.stride < SIDE and name != "features of simple_convnet"]
+)
 def test_strided_layers_are_equivariant_under_multiples_of_the_stride_alone(name) -> None:
     stride = KINDS[name].stride
     for shift in range(1, 9):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from convolab.ground.errors import LabError
+from convolab.core.errors import LabError
 from convolab.theory.layers import as_matrix, cost, course_layers, products
 
 SIZES = [(100, 10, 3), (7, 1, 1), (12, 4, 5), (9, 2, 9)]

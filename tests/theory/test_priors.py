@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from convolab.ground.errors import LabError
-from convolab.images.imageset import ImageSet
-from convolab.images.sources import Pictures, load
+from convolab.core.errors import LabError
+from convolab.data.catalog import Pictures, load
+from convolab.data.dataset import ImageSet
 from convolab.theory import answer_priors, priors
 from convolab.theory.priors import AS_IS, BLOCKS, CONNECTED, CONVNET, MOVED, PERMUTED, Experiment, Findings, Trial
 
@@ -143,9 +143,16 @@ def test_every_trial_is_told_of_as_it_ends(digits) -> None:
 
 
 def made_up(convnet: list[float], connected: list[float], permuted: list[float]) -> Findings:
-    accuracies = {(AS_IS, CONVNET): convnet, (AS_IS, CONNECTED): connected, (PERMUTED, CONVNET): permuted, (PERMUTED, CONNECTED): connected}
+    accuracies = {
+        (AS_IS, CONVNET): convnet,
+        (AS_IS, CONNECTED): connected,
+        (PERMUTED, CONVNET): permuted,
+        (PERMUTED, CONNECTED): connected,
+    }
     accuracies |= {(BLOCKS, CONVNET): permuted, (BLOCKS, CONNECTED): connected}
-    trials = [Trial(a, n, seed, 10, 1.0, value) for (a, n), values in accuracies.items() for seed, value in enumerate(values)]
+    trials = [
+        Trial(a, n, seed, 10, 1.0, value) for (a, n), values in accuracies.items() for seed, value in enumerate(values)
+    ]
     return Findings(SMALL, "made up", 10, tuple(trials))
 
 
@@ -163,7 +170,8 @@ def test_a_lead_within_chance_and_a_network_that_can_tell_fail_the_checks() -> N
     assert not answer_priors.of_lead(even)[1]
     told = made_up([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.5, 0.5, 0.5])
     trials = [
-        t if (t.arrangement, t.network) != (PERMUTED, CONNECTED) else Trial(PERMUTED, CONNECTED, t.seed, 10, 1.0, 0.4) for t in told.trials
+        t if (t.arrangement, t.network) != (PERMUTED, CONNECTED) else Trial(PERMUTED, CONNECTED, t.seed, 10, 1.0, 0.4)
+        for t in told.trials
     ]
     assert answer_priors.of_indifference(told)[1]
     assert not answer_priors.of_indifference(Findings(SMALL, "made up", 10, tuple(trials)))[1]

@@ -42,7 +42,9 @@ def test_a_table_holds_texts() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-@pytest.mark.parametrize("answer", [answer_correlation.answer, answer_layers.answer, lambda seed: answer_priors.answer(seed, None, None)])
+@pytest.mark.parametrize(
+    "answer", [answer_correlation.answer, answer_layers.answer, lambda seed: answer_priors.answer(seed, None, None)]
+)
 def test_every_check_of_the_answers_holds_whatever_the_seed(answer, seed) -> None:
     state = torch.random.get_rng_state()
     made = answer(seed)
@@ -71,7 +73,11 @@ def broken_turn(x):
         ("jacobian_y", lambda x: correlation.jacobian_x(x), {"every entry", "the direct sum"}),
         ("mirror", lambda x: x.flip(-1), {"a convolution"}),
         ("convolve", lambda x, y: correlation.correlate(x, y), {"a convolution"}),
-        ("correlate", lambda x, y: correlation.correlate_directly(x, y).roll(1, -1), {"every entry", "the direct sum", "a convolution"}),
+        (
+            "correlate",
+            lambda x, y: correlation.correlate_directly(x, y).roll(1, -1),
+            {"every entry", "the direct sum", "a convolution"},
+        ),
     ],
 )
 def test_a_wrong_formula_fails_the_checks_that_are_about_it(monkeypatch, name, wrong, failing) -> None:
@@ -95,7 +101,9 @@ def test_a_wrong_backward_pass_fails_gradcheck(monkeypatch) -> None:
 
 def test_a_layer_that_costs_something_else_fails_the_checks(monkeypatch) -> None:
     right = layers.course_layers
-    monkeypatch.setattr(layers, "course_layers", lambda n=100, features=10, kernel=3, bias=False: right(n, features, kernel + 2, bias))
+    monkeypatch.setattr(
+        layers, "course_layers", lambda n=100, features=10, kernel=3, bias=False: right(n, features, kernel + 2, bias)
+    )
     failed = {c.claim.split(":")[0] for c in answer_layers.answer(0).checks if not c.holds}
     assert {"parameters", "MACs"} <= failed
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from remains import remains
+from support.remains import remains
 
-from convolab.images.sources import Pictures, load
+from convolab.data.catalog import Pictures, load
 from convolab.training.recipe import Recipe
 
 

@@ -7,10 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from convolab.ground.errors import LabError
-from convolab.nets import zoo
-from convolab.nets.pixelnet import PixelNet
-from convolab.training.checkpoint import PREVIOUS, STATE, read_state, read_tensors, read_weights, write_state, write_tensors, write_weights
+from convolab.core.errors import LabError
+from convolab.models import zoo
+from convolab.models.classifier import PixelNet
+from convolab.training.checkpoint import (
+    PREVIOUS,
+    STATE,
+    read_state,
+    read_tensors,
+    read_weights,
+    write_state,
+    write_tensors,
+    write_weights,
+)
 
 # For every network of the laboratory options that are not its defaults.
 NETWORKS = {
@@ -25,7 +34,9 @@ CUTS = [step / 20 for step in range(20)]
 def trained(name: str, seed: int = 0) -> PixelNet:
     """A network that has seen a batch, so that no weight or running figure is what a new one has."""
     network = zoo.build(name, (3, 8, 10), 4, seed=seed, **NETWORKS[name])
-    net = PixelNet(network, mean=(0.1, 1 / 3, 0.7), std=(0.25, 0.0, 1 / 7), size=(8, 10), classes=("a", "b", "ç", "d d"))
+    net = PixelNet(
+        network, mean=(0.1, 1 / 3, 0.7), std=(0.25, 0.0, 1 / 7), size=(8, 10), classes=("a", "b", "ç", "d d")
+    )
     net.to(memory_format=torch.channels_last)
     stepper = torch.optim.SGD(net.parameters(), lr=0.1)
     net(torch.rand(6, 3, 8, 10, generator=torch.Generator().manual_seed(seed))).square().mean().backward()

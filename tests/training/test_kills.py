@@ -107,8 +107,8 @@ def workshop() -> None:
     """Take a task a line; fork; answer with a line how the child ended."""
     import torch
 
-    from convolab.ground.errors import LabError
-    from convolab.images.sources import load
+    from convolab.core.errors import LabError
+    from convolab.data.catalog import load
     from convolab.training import run
 
     torch.set_num_threads(1)
@@ -147,12 +147,16 @@ Do = Callable[..., dict[str, Any]]
 def do() -> Iterator[Do]:
     """Have the workshop do a task: start or resume the run in `folder`."""
     environment = os.environ | {"PYTHONHASHSEED": "7"}
-    with subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as shop:
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as shop:
         assert shop.stdout.readline() == "ready\n"
 
         def ask(folder: Path, recipe: dict[str, Any] = RECIPE, **task: Any) -> dict[str, Any]:
             print(
-                json.dumps({"folder": str(folder), "recipe": recipe} | {k.replace("_", " "): v for k, v in task.items()}),
+                json.dumps(
+                    {"folder": str(folder), "recipe": recipe} | {k.replace("_", " "): v for k, v in task.items()}
+                ),
                 file=shop.stdin,
                 flush=True,
             )
@@ -171,12 +175,19 @@ def undisturbed(do: Do, tmp_path_factory: pytest.TempPathFactory, timeless: Call
     started = time.monotonic()
     answer = do(folder)
     assert answer["status"] == "finished"
-    return {"left": timeless(folder), "moments": answer["moments"], "seconds": time.monotonic() - started, "folder": folder}
+    return {
+        "left": timeless(folder),
+        "moments": answer["moments"],
+        "seconds": time.monotonic() - started,
+        "folder": folder,
+    }
 
 
 def need_same(folder: Path, undisturbed: dict[str, Any], timeless: Callable[[Path], Any], when: str) -> None:
     left = timeless(folder)
-    assert left == undisturbed["left"], f"killed {when}: {[part for part in left if left[part] != undisturbed['left'].get(part)]} differ"
+    assert left == undisturbed["left"], (
+        f"killed {when}: {[part for part in left if left[part] != undisturbed['left'].get(part)]} differ"
+    )
     assert not [path.name for path in folder.iterdir() if path.name.endswith(".part.safetensors")], f"killed {when}"
 
 
@@ -216,7 +227,9 @@ def test_a_run_stopped_within_an_epoch_and_killed_at_any_moment_of_going_on_goes
     do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
 ):
     assert do(tmp_path / "run", stop=4)["status"] == "stopped"  # of 3 steps an epoch
-    album = tmp_path / "album"  # what a kill would have left at each moment: all that a process has written, and nothing else
+    album = (
+        tmp_path / "album"
+    )  # what a kill would have left at each moment: all that a process has written, and nothing else
     moments = do(tmp_path / "run", album=str(album))["moments"]
     assert "after state.previous.safetensors was put in place" in moments
     for moment, when in enumerate(moments):
@@ -245,7 +258,9 @@ def test_a_run_killed_again_and_again_at_any_time_goes_on_bit_for_bit(
     assert kills >= 5
 
 
-def test_a_kill_leaves_the_lock_open_and_the_run_says_that_it_was_killed(do: Do, undisturbed: dict[str, Any], tmp_path: Path):
+def test_a_kill_leaves_the_lock_open_and_the_run_says_that_it_was_killed(
+    do: Do, undisturbed: dict[str, Any], tmp_path: Path
+):
     from convolab.training.run import Run
 
     last = max(i for i, name in enumerate(undisturbed["moments"]) if name == "after state.safetensors was put in place")
@@ -284,7 +299,9 @@ def test_a_state_that_does_not_fit_on_the_disk_is_said_and_the_run_goes_on_later
     room = (sizes(undisturbed)["last.safetensors"] + sizes(undisturbed)["state.safetensors"]) // 2
     answer = do(tmp_path / "run", full_after=epoch, room=room)
     path = tmp_path / "run" / "state.safetensors"
-    assert answer == {"refused": f"the disk is full while writing {path}: free some space; the last good files are whole"}
+    assert answer == {
+        "refused": f"the disk is full while writing {path}: free some space; the last good files are whole"
+    }
     run = Run(tmp_path / "run")
     assert len(run.history) == epoch + 1
     for which in ("best", "last"):
@@ -293,7 +310,9 @@ def test_a_state_that_does_not_fit_on_the_disk_is_said_and_the_run_goes_on_later
     need_same(tmp_path / "run", undisturbed, timeless, "by a full disk")
 
 
-def test_weights_that_do_not_fit_on_the_disk_leave_all_files_of_the_epoch_before(do: Do, tmp_path: Path, timeless: Callable[[Path], Any]):
+def test_weights_that_do_not_fit_on_the_disk_leave_all_files_of_the_epoch_before(
+    do: Do, tmp_path: Path, timeless: Callable[[Path], Any]
+):
     recipe = RECIPE | {"data": RECIPE["data"] | {"validation": 0.0}}  # so that both epochs write their best weights
     answer = do(tmp_path / "run", recipe, full_after=1, room=100)
     assert answer["refused"].startswith(f"the disk is full while writing {tmp_path / 'run' / 'last.safetensors'}: ")
@@ -310,7 +329,9 @@ def test_a_disk_that_runs_full_is_said_and_the_run_goes_on_when_there_is_room(
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True) if shutil.which("mount") else None
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True)
+        if shutil.which("mount")
+        else None
     )
     if mounted is None or mounted.returncode:
         pytest.skip("a small disk cannot be mounted here")

@@ -9,7 +9,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convolab.ground.errors import LabError
+from convolab.core.errors import LabError
 from convolab.training.recipe import Recipe, parse_change
 
 EXAMPLE = """
@@ -90,18 +90,32 @@ some_recipes = st.fixed_dictionaries(
         ),
         "model": st.one_of(
             st.fixed_dictionaries({"name": st.just("shallow_net")}, optional={"hidden": st.integers(1, 500)}),
-            st.fixed_dictionaries({}, optional={"channels": st.lists(st.integers(1, 99), max_size=4), "batch_norm": st.booleans()}),
+            st.fixed_dictionaries(
+                {}, optional={"channels": st.lists(st.integers(1, 99), max_size=4), "batch_norm": st.booleans()}
+            ),
         ),
         "optimizer": st.one_of(
-            st.fixed_dictionaries({"name": st.sampled_from(["adam", "adamw"])}, optional={"lr": small, "betas": st.tuples(small, small)}),
-            st.fixed_dictionaries({}, optional={"lr": st.floats(1e-300, 1e300), "momentum": small, "nesterov": st.booleans()}),
+            st.fixed_dictionaries(
+                {"name": st.sampled_from(["adam", "adamw"])}, optional={"lr": small, "betas": st.tuples(small, small)}
+            ),
+            st.fixed_dictionaries(
+                {}, optional={"lr": st.floats(1e-300, 1e300), "momentum": small, "nesterov": st.booleans()}
+            ),
         ),
         "schedule": st.one_of(
-            st.fixed_dictionaries({"name": st.sampled_from(["constant", "cosine", "one_cycle"])}, optional={"warmup": st.floats(0, 5)}),
+            st.fixed_dictionaries(
+                {"name": st.sampled_from(["constant", "cosine", "one_cycle"])}, optional={"warmup": st.floats(0, 5)}
+            ),
             st.fixed_dictionaries({}, optional={"period": st.integers(1, 99), "gamma": st.floats(0, 1)}),
         ),
         "training": st.fixed_dictionaries(
-            {}, optional={"epochs": st.integers(1, 999), "seed": st.integers(0, 2**64), "clip_norm": small, "patience": st.integers(1, 9)}
+            {},
+            optional={
+                "epochs": st.integers(1, 999),
+                "seed": st.integers(0, 2**64),
+                "clip_norm": small,
+                "patience": st.integers(1, 9),
+            },
         ),
         "metrics": st.fixed_dictionaries({}, optional={"train": st.sampled_from(["running", "exact"])}),
     },
@@ -119,7 +133,12 @@ def refusal(values: dict[str, Any]) -> str:
 def test_the_example_parses_to_what_it_says(tmp_path: Path):
     (tmp_path / "example.toml").write_text(EXAMPLE)
     recipe = Recipe.read(tmp_path / "example.toml")
-    assert (recipe.data.name, recipe.data.validation, recipe.data.augment, recipe.data.limit) == ("cifar10", 0.1, ("crop:4", "flip"), None)
+    assert (recipe.data.name, recipe.data.validation, recipe.data.augment, recipe.data.limit) == (
+        "cifar10",
+        0.1,
+        ("crop:4", "flip"),
+        None,
+    )
     assert recipe.model.name == "simple_convnet"
     assert recipe.model.options == {"batch_norm": True, "residual": False, "channels": (16, 32, 64)}
     assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (
@@ -167,7 +186,9 @@ def test_the_key_does_not_hang_on_what_was_left_out_or_on_the_order_or_on_1_and_
 
 def test_the_table_of_other_values_has_every_key():
     recipe = Recipe()
-    known = {f"{section}.{key}" for section in Recipe.model_fields for key in type(getattr(recipe, section)).model_fields}
+    known = {
+        f"{section}.{key}" for section in Recipe.model_fields for key in type(getattr(recipe, section)).model_fields
+    }
     assert set(OTHER) == known | {f"model.{option}" for option in recipe.model.options}
 
 
@@ -286,7 +307,8 @@ def test_a_date_in_a_recipe_is_refused_in_a_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "line"), [("[data]\nname = digits\n", 2), ("[training]\nepochs = 3\nepochs = 4\n", 3), ("a picture of a cat", 1)]
+    ("text", "line"),
+    [("[data]\nname = digits\n", 2), ("[training]\nepochs = 3\nepochs = 4\n", 3), ("a picture of a cat", 1)],
 )
 def test_a_file_that_is_not_toml_is_refused_by_its_line(tmp_path: Path, text: str, line: int):
     path = tmp_path / "recipe.toml"
@@ -353,7 +375,10 @@ def test_a_new_name_starts_its_section_afresh_whatever_the_order(turned: bool):
 
 
 def test_a_new_set_brings_its_usual_augmentation():
-    assert Recipe.parse({"data": {"augment": ["rotate"]}}).changed({"data.name": "cifar10"}).data.augment == ("crop:4", "flip")
+    assert Recipe.parse({"data": {"augment": ["rotate"]}}).changed({"data.name": "cifar10"}).data.augment == (
+        "crop:4",
+        "flip",
+    )
 
 
 def test_the_same_name_keeps_its_section():

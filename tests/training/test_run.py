@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from filelock import FileLock
 from PIL import Image
 
-from convolab.ground.errors import LabError
-from convolab.images.imageset import ImageSet
-from convolab.images.sources import Pictures, load
+from convolab.core.errors import LabError
+from convolab.data.catalog import Pictures, load
+from convolab.data.dataset import ImageSet
 from convolab.training import run as run_module
 from convolab.training.checkpoint import PREVIOUS, STATE, read_tensors, read_weights
-from convolab.training.loop import Diverged, Fit, evaluate
-from convolab.training.prepare import overfit_one_batch, training_pictures
 from convolab.training.recipe import Recipe
 from convolab.training.run import VERSIONS, Run, find_runs, train
+from convolab.training.setup import overfit_one_batch, training_pictures
+from convolab.training.trainer import Diverged, Fit, evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,7 +90,9 @@ def said(call: Callable[..., Any], *args: Any, **settings: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def wavering(tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: Pictures, quick: Callable[..., Recipe]) -> Run:
+def wavering(
+    tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: Pictures, quick: Callable[..., Recipe]
+) -> Run:
     """A finished run whose best epoch is not its last, and not its first."""
     for seed in range(30):
         recipe = quick({"training.seed": seed, "training.epochs": 4, "optimizer.lr": 0.5, "data.limit": 400})
@@ -138,7 +140,12 @@ def test_the_summary_says_on_what_and_with_what_the_run_was_made(wavering: Run, 
     assert summary["recipe_key"] == wavering.recipe.key
     assert summary["data"] == {"dir": None, "train": digits.train.fingerprint, "test": digits.test.fingerprint}
     assert summary["parameters"] == (64 * 16 + 16) + (16 * 10 + 10)
-    assert (summary["device"], summary["precision"], summary["status"], summary["reason"]) == ("cpu", "fp32", "finished", None)
+    assert (summary["device"], summary["precision"], summary["status"], summary["reason"]) == (
+        "cpu",
+        "fp32",
+        "finished",
+        None,
+    )
     assert summary["epochs_done"] == 4
     assert summary["best"]["epoch"] == wavering.best.epoch
     assert summary["seconds"] == pytest.approx(sum(epoch.seconds for epoch in wavering.history))
@@ -159,7 +166,9 @@ def test_the_metrics_have_a_line_an_epoch(wavering: Run):
         assert line["train_loss"] > 0
         assert line["seconds"] > 0
         assert line["images_per_second"] == pytest.approx(360 / line["seconds"])
-        assert line["learning_rate"] == wavering.recipe.optimizer.lr  # a step schedule whose first step is after 5 epochs
+        assert (
+            line["learning_rate"] == wavering.recipe.optimizer.lr
+        )  # a step schedule whose first step is after 5 epochs
 
 
 def test_the_best_weights_are_those_of_the_best_validation_accuracy_exactly(wavering: Run, validation: Any):
@@ -178,7 +187,9 @@ def test_the_last_weights_are_those_of_the_last_epoch_exactly(wavering: Run, val
     assert read_weights(wavering.folder / "last.safetensors")[1]["epoch"] == 4
 
 
-def test_exact_training_metrics_are_those_of_the_epochs_last_weights(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_exact_training_metrics_are_those_of_the_epochs_last_weights(
+    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+):
     recipe = quick({"metrics.train": "exact", "training.epochs": 1, "data.augment": ["crop:2"]})
     run = Run.start(recipe, digits, tmp_path / "run")
     result = evaluate(run.net("last"), training_pictures(recipe, digits)[0])
@@ -212,7 +223,9 @@ def test_a_reader_finds_whole_lines_whenever_it_looks(tmp_path: Path, digits: Pi
     reader.start()
     held, kept = [], []
 
-    def hold(_: object) -> None:  # a file that is opened now must still read as it is now when the next epoch is written
+    def hold(
+        _: object,
+    ) -> None:  # a file that is opened now must still read as it is now when the next epoch is written
         held.append(path.open())
         kept.append(path.read_text())
 
@@ -233,7 +246,9 @@ def test_a_reader_finds_whole_lines_whenever_it_looks(tmp_path: Path, digits: Pi
             assert file.read() == text
 
 
-def test_patience_ends_a_run_that_does_not_improve_and_it_is_finished(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_patience_ends_a_run_that_does_not_improve_and_it_is_finished(
+    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+):
     recipe = quick({"optimizer.lr": 1e-12, "training.patience": 2, "training.epochs": 9})
     run = Run.start(recipe, digits, tmp_path / "run")
     assert (run.best.epoch, len(run.history), run.status) == (1, 3, "finished")
@@ -252,13 +267,17 @@ def test_a_limit_takes_exactly_so_many_pictures_the_classes_in_proportion(digits
     chosen, _ = training_pictures(Recipe.parse({"data": {"limit": limit, "validation": 0}}), digits)
     assert len(chosen) == limit
     whole = torch.bincount(digits.train.labels)
-    for share, count in zip(whole * limit / len(digits.train), torch.bincount(chosen.labels, minlength=10), strict=True):
+    for share, count in zip(
+        whole * limit / len(digits.train), torch.bincount(chosen.labels, minlength=10), strict=True
+    ):
         assert abs(share - count) < 1
 
 
 def test_a_limit_is_drawn_by_the_seed_and_validation_is_held_back_from_it(digits: Pictures):
     def rows(seed: int, limit: int) -> tuple[set[int], set[int]]:
-        parts = training_pictures(Recipe.parse({"data": {"limit": limit, "validation": 0.2}, "training": {"seed": seed}}), digits)
+        parts = training_pictures(
+            Recipe.parse({"data": {"limit": limit, "validation": 0.2}, "training": {"seed": seed}}), digits
+        )
         return tuple(set(part.rows.tolist()) for part in parts)
 
     (kept, held), (other, _) = rows(0, 300), rows(1, 300)
@@ -288,7 +307,9 @@ def kinds(
 
     def undisturbed(kind: str) -> Run:
         if kind not in made:
-            changes = KINDS[kind] | ({"model.name": f"{folder / 'own.py'}:Forgetful"} if KINDS[kind].get("model.name") == "own" else {})
+            changes = KINDS[kind] | (
+                {"model.name": f"{folder / 'own.py'}:Forgetful"} if KINDS[kind].get("model.name") == "own" else {}
+            )
             made[kind] = Run.start(quick(changes), digits, folder / f"run {len(made)}")
             made[kind].test()
         return made[kind]
@@ -356,7 +377,9 @@ def test_a_state_that_is_damaged_is_said_and_the_one_before_continues_bit_for_bi
     assert timeless(run.folder) == timeless(wanted.folder)
 
 
-def test_a_damaged_state_does_not_push_out_the_good_one_before_it(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_a_damaged_state_does_not_push_out_the_good_one_before_it(
+    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+):
     run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(14))
     (run.folder / STATE).write_bytes(b"damaged")
     good = (run.folder / PREVIOUS).read_bytes()
@@ -365,7 +388,9 @@ def test_a_damaged_state_does_not_push_out_the_good_one_before_it(tmp_path: Path
     read_tensors(run.folder / STATE)
 
 
-def test_two_damaged_states_are_refused_and_nothing_is_changed(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_two_damaged_states_are_refused_and_nothing_is_changed(
+    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+):
     run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(14))
     for name in (STATE, PREVIOUS):
         (run.folder / name).write_bytes(b"damaged")
@@ -392,7 +417,9 @@ def test_another_number_of_threads_is_said(tmp_path: Path, digits: Pictures, qui
     assert notes == ["this run began with 1 threads and goes on with 2: its bits will differ"]
 
 
-def test_a_run_is_not_resumed_with_another_recipe_or_other_pictures(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_a_run_is_not_resumed_with_another_recipe_or_other_pictures(
+    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+):
     run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(3))
     before = everything(run.folder)
     darker = ImageSet(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
@@ -411,7 +438,9 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path, digits: Pictures, qu
     assert run.resume(digits).status == "finished"
 
 
-def test_a_run_is_running_while_it_is_locked_and_killed_when_it_is_not(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_a_run_is_running_while_it_is_locked_and_killed_when_it_is_not(
+    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+):
     seen = []
     Run.start(quick(), digits, tmp_path / "run", on_epoch=lambda _: seen.append(Run(tmp_path / "run").status))
     assert seen == ["running"] * 3
@@ -421,7 +450,9 @@ def test_a_run_is_running_while_it_is_locked_and_killed_when_it_is_not(tmp_path:
     assert Run(tmp_path / "run").resume(digits).status == "finished"
 
 
-def test_a_callbacks_own_error_is_not_taken_for_one_of_the_disk(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_a_callbacks_own_error_is_not_taken_for_one_of_the_disk(
+    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+):
     def look(_: object) -> None:
         (tmp_path / "nowhere").read_text()
 
@@ -444,7 +475,11 @@ def test_a_diverging_recipe_is_said_with_epoch_step_and_rate(tmp_path: Path, dig
 
 
 def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe], kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
+    tmp_path: Path,
+    digits: Pictures,
+    quick: Callable[..., Recipe],
+    kinds: Callable[[str], Run],
+    timeless: Callable[[Path], Any],
 ):
     def poison(fit: Fit) -> None:
         if (fit.progress.epoch, fit.progress.step) == (1, 4):
@@ -465,10 +500,14 @@ def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
 
 @pytest.mark.parametrize("validation", [0.1, 0.0])
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_weights_that_diverge_in_an_epochs_last_step_are_found_out(tmp_path: Path, digits: Pictures, epochs: int, validation: float):
+def test_weights_that_diverge_in_an_epochs_last_step_are_found_out(
+    tmp_path: Path, digits: Pictures, epochs: int, validation: float
+):
     data = {"validation": validation}
     one_step = {"epochs": epochs, "batch_size": len(training_pictures(Recipe.parse({"data": data}), digits)[0])}
-    recipe = Recipe.parse({"data": data, "model": {"batch_norm": False}, "optimizer": {"lr": 1e38}, "training": one_step})
+    recipe = Recipe.parse(
+        {"data": data, "model": {"batch_norm": False}, "optimizer": {"lr": 1e38}, "training": one_step}
+    )
     with pytest.raises(Diverged):
         Run.start(recipe, digits, tmp_path / "run")
     run = Run(tmp_path / "run")
@@ -500,7 +539,9 @@ def test_the_test_is_what_counting_picture_by_picture_gives(finished: Run, digit
         assert record["per_class"][name] == pytest.approx(confusion[i, i] / int((test.labels == i).sum()))
     p, z = correct / count, 1.959963984540054
     centre, half = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    assert record["interval"] == pytest.approx([(centre - half) / (1 + z * z / count), (centre + half) / (1 + z * z / count)])
+    assert record["interval"] == pytest.approx(
+        [(centre - half) / (1 + z * z / count), (centre + half) / (1 + z * z / count)]
+    )
     assert record["epoch"] == finished.best.epoch
 
 
@@ -538,7 +579,9 @@ def test_a_test_is_refused_after_the_recipe_was_edited(finished: Run):
     assert "recipe.toml was changed since the run began" in said(Run(finished.folder).test)
 
 
-def test_a_run_is_not_tested_with_the_weights_of_another(finished: Run, tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_a_run_is_not_tested_with_the_weights_of_another(
+    finished: Run, tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+):
     other = Run.start(quick({"training.seed": 77, "training.epochs": 1}), digits, tmp_path / "other")
     shutil.copy(other.folder / "best.safetensors", finished.folder / "best.safetensors")
     for look in (finished.test, finished.net):
@@ -551,7 +594,9 @@ def test_a_run_without_its_best_weights_is_not_tested(finished: Run):
     assert "has no weights yet" in said(finished.test)
 
 
-def test_an_unfinished_run_is_tested_only_on_request_and_once(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_an_unfinished_run_is_tested_only_on_request_and_once(
+    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+):
     run = Run.start(quick({"training.epochs": 9, "data.limit": None}), digits, tmp_path / "run", stop=stop_after(41))
     assert said(run.test) == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or test it --unfinished"
     assert run.tested is None
@@ -570,7 +615,9 @@ def test_the_record_names_the_epoch_that_the_weights_are_of_even_after_a_kill(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "write_metrics", die)  # the best weights of epoch 1 are written, and no line of metrics yet
+    monkeypatch.setattr(
+        Run, "write_metrics", die
+    )  # the best weights of epoch 1 are written, and no line of metrics yet
     with pytest.raises(KeyboardInterrupt):
         Run.start(quick(), digits, tmp_path / "run")
     run = Run(tmp_path / "run")
@@ -627,7 +674,9 @@ def test_a_test_is_refused_after_any_picture_was_replaced(tmp_path: Path, pets: 
     picture = Image.open(path)
     picture.putpixel((3, 3), (255, 255, 255))
     picture.save(path)
-    assert re.search("the (train|test) pictures of folder:pets are not those of .*: they changed since", said(pets.test))
+    assert re.search(
+        "the (train|test) pictures of folder:pets are not those of .*: they changed since", said(pets.test)
+    )
     assert pets.tested is None
 
 
@@ -668,7 +717,9 @@ def test_runs_without_a_place_get_readable_names_of_their_own(
     assert [run.folder for run in find_runs(".")] == [run.folder for run in made]
 
 
-def test_the_name_of_a_run_tells_the_day_and_time(tmp_path: Path, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch):
+def test_the_name_of_a_run_tells_the_day_and_time(
+    tmp_path: Path, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     run = train(quick({"training.epochs": 1}))
     stamp = run.folder.name.removeprefix("shallow_net-digits-")
@@ -694,7 +745,13 @@ def snapshot(folder: Path) -> dict[str, str]:
     ],
 )
 def test_a_place_that_is_taken_is_refused_before_any_work(
-    tmp_path: Path, finished: Run, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, digits: Pictures, place: str, wanted: str
+    tmp_path: Path,
+    finished: Run,
+    quick: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+    digits: Pictures,
+    place: str,
+    wanted: str,
 ):
     finished.folder.rename(tmp_path / "run")
     (tmp_path / "file").write_text("a letter")
@@ -724,7 +781,10 @@ def test_a_folder_that_a_kill_left_before_the_run_began_is_not_said_to_hold_a_ru
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"training.batch_size": 181}, "a batch of 181 is larger than the 180 training pictures: set training.batch_size to 180 or less"),
+        (
+            {"training.batch_size": 181},
+            "a batch of 181 is larger than the 180 training pictures: set training.batch_size to 180 or less",
+        ),
         ({"data.limit": 1439}, "data.limit is 1439, but digits has 1438 training pictures"),
         ({"data.limit": 10}, "no class has two pictures, so none can be held back"),
         ({"optimizer.momentum": 0.0, "optimizer.nesterov": True}, "optimizer.nesterov needs a momentum above 0"),
@@ -734,7 +794,12 @@ def test_a_folder_that_a_kill_left_before_the_run_began_is_not_said_to_hold_a_ru
     ],
 )
 def test_a_recipe_that_cannot_be_trained_is_refused_and_no_folder_is_left(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], wanted: str
+    tmp_path: Path,
+    digits: Pictures,
+    quick: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    wanted: str,
 ):
     monkeypatch.chdir(tmp_path)
     for out in (None, tmp_path / "run"):
@@ -743,8 +808,14 @@ def test_a_recipe_that_cannot_be_trained_is_refused_and_no_folder_is_left(
 
 
 OWN_FAULTS = {
-    "too few arguments": ("def net(shape): return nn.Flatten()", "must take (shape, classes, ...options), and takes (shape)"),
-    "options alone": ("def net(**options): return nn.Flatten()", "must take (shape, classes, ...options), and takes (**options)"),
+    "too few arguments": (
+        "def net(shape): return nn.Flatten()",
+        "must take (shape, classes, ...options), and takes (shape)",
+    ),
+    "options alone": (
+        "def net(**options): return nn.Flatten()",
+        "must take (shape, classes, ...options), and takes (**options)",
+    ),
     "too few logits": (
         "def net(shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))",
         "gives [2, 3] for 2 pictures of 10 classes",
@@ -757,10 +828,14 @@ OWN_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", OWN_FAULTS)
-def test_a_network_of_ones_own_that_does_not_fit_is_refused_and_no_folder_is_left(tmp_path: Path, digits: Pictures, fault: str):
+def test_a_network_of_ones_own_that_does_not_fit_is_refused_and_no_folder_is_left(
+    tmp_path: Path, digits: Pictures, fault: str
+):
     code, wanted = OWN_FAULTS[fault]
     (tmp_path / "own.py").write_text(f"from torch import nn\n{code}\n")
-    assert wanted in said(lambda: Run.start(Recipe.parse({"model": {"name": f"{tmp_path / 'own.py'}:net"}}), digits, tmp_path / "run"))
+    assert wanted in said(
+        lambda: Run.start(Recipe.parse({"model": {"name": f"{tmp_path / 'own.py'}:net"}}), digits, tmp_path / "run")
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -841,7 +916,9 @@ def test_the_same_recipe_gives_the_same_run_whatever_was_drawn_before(
     assert timeless(run.folder) == timeless(wanted.folder)
 
 
-def test_another_seed_gives_another_run(tmp_path: Path, digits: Pictures, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]):
+def test_another_seed_gives_another_run(
+    tmp_path: Path, digits: Pictures, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
+):
     wanted = kinds("momentum")
     run = Run.start(wanted.recipe.changed({"training.seed": 1}), digits, tmp_path / "run")
     assert timeless(run.folder)["last"] != timeless(wanted.folder)["last"]

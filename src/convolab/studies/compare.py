@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from convolab.ground.errors import nearest, need
-from convolab.studies.conduct import StudyFolder
+from convolab.core.errors import nearest, need
 from convolab.studies.outcomes import Outcome
 from convolab.studies.results import StudyResult, conclude
+from convolab.studies.runner import StudyFolder
 from convolab.studies.study import Study, Trial, shown
 from convolab.training.run import Run
 
@@ -22,14 +22,22 @@ def find_arm(place: str) -> list[Run]:
     folder, colon, arm = place.rpartition(":")
     if not colon or (Path(place) / "summary.json").exists():
         return [Run(place)]
-    need((Path(folder) / "study.toml").exists(), f"{folder} holds no study: give a run's folder, or STUDY:ARM of a study's")
+    need(
+        (Path(folder) / "study.toml").exists(),
+        f"{folder} holds no study: give a run's folder, or STUDY:ARM of a study's",
+    )
     study, inside = Study.read(Path(folder) / "study.toml"), StudyFolder(folder)
     names = {f"{trial.section}/{trial.arm}" for trial in study.trials}
     matching = {name for name in names if name == arm or name.partition("/")[2] == arm}
-    need(matching, f"the study {folder} has no arm '{arm}': {nearest(arm, names | {name.partition('/')[2] for name in names})}")
+    need(
+        matching,
+        f"the study {folder} has no arm '{arm}': {nearest(arm, names | {name.partition('/')[2] for name in names})}",
+    )
     recipes = {name: [t.recipe for t in study.trials if f"{t.section}/{t.arm}" == name] for name in matching}
     alike = {tuple(recipe.key for recipe in found) for found in recipes.values()}
-    need(len(alike) == 1, f"several sections of {folder} have an arm '{arm}': name one of {', '.join(sorted(matching))}")
+    need(
+        len(alike) == 1, f"several sections of {folder} have an arm '{arm}': name one of {', '.join(sorted(matching))}"
+    )
     folders = [inside.run(recipe) for recipe in next(iter(recipes.values()))]
     there = [path for path in folders if (path / "summary.json").exists()]
     need(there, f"the arm '{arm}' of {folder} has no runs yet: run the study first")
@@ -48,19 +56,29 @@ def compare(runs: Sequence[Run]) -> StudyResult:
         need(run.history, f"{run.folder} has no epoch yet: resume it first")
     keys = [run.recipe.key for run in runs]
     twice = [run for run in runs if keys.count(run.recipe.key) > 1]
-    need(not twice, f"{' and '.join(str(run.folder) for run in twice)} are one recipe, seed and all: a run tells nothing about itself")
+    need(
+        not twice,
+        f"{' and '.join(str(run.folder) for run in twice)} are one recipe, seed and all: a run tells nothing about itself",
+    )
     values = [run.recipe.values() for run in runs]
     for one in values:
         one["training"].pop("seed")
     common = {section: in_common([one[section] for one in values]) for section in values[0]}
     own = [
-        {f"{section}.{key}": value for section, entries in one.items() for key, value in entries.items() if key not in common[section]}
+        {
+            f"{section}.{key}": value
+            for section, entries in one.items()
+            for key, value in entries.items()
+            if key not in common[section]
+        }
         for one in values
     ]
     arms: dict[str, dict[str, Any]] = {}
     names = []
     for changes, run in zip(own, runs, strict=True):
-        names.append(next((name for name, known in arms.items() if known == changes), None) or name_of(changes, run, arms))
+        names.append(
+            next((name for name, known in arms.items() if known == changes), None) or name_of(changes, run, arms)
+        )
         arms[names[-1]] = changes
     first, *others = arms
     section = {
@@ -76,7 +94,13 @@ def compare(runs: Sequence[Run]) -> StudyResult:
         }
     seeds = sorted({run.recipe.training.seed for run in runs})
     study = Study.parse(
-        {"name": "comparison", "title": " against ".join(arms), "seeds": seeds, "recipe": common, "sections": {"runs": section}}
+        {
+            "name": "comparison",
+            "title": " against ".join(arms),
+            "seeds": seeds,
+            "recipe": common,
+            "sections": {"runs": section},
+        }
     )
     outcomes = [
         Outcome(
@@ -86,7 +110,11 @@ def compare(runs: Sequence[Run]) -> StudyResult:
         )
         for name, run in zip(names, runs, strict=True)
     ]  # fmt: skip
-    notes = [f"{o.folder} has done {len(o.history)} epochs and is {o.status}: it does not count" for o in outcomes if o.status == "stopped"]
+    notes = [
+        f"{o.folder} has done {len(o.history)} epochs and is {o.status}: it does not count"
+        for o in outcomes
+        if o.status == "stopped"
+    ]
     return StudyResult(study, conclude(study, outcomes), None, tuple(notes))
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any, Literal
 
-from convolab.ground.errors import nearest, need
-from convolab.images.sources import SOURCES
+from convolab.core.errors import nearest, need
+from convolab.data.catalog import SOURCES
 from convolab.studies.study import Study
 
 Budget = Literal["quick", "full"]
@@ -17,7 +17,11 @@ SECTIONS = (
 
 
 def coursework(
-    data: str = "digits", budget: Budget | None = None, *, seeds: tuple[int, ...] = (0, 1, 2), only: tuple[str, ...] = ()
+    data: str = "digits",
+    budget: Budget | None = None,
+    *,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    only: tuple[str, ...] = (),
 ) -> Study:
     """All sections, or `only` some, on a picture set.
 

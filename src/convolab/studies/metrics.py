@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from convolab.ground.errors import LabError, nearest, need
-from convolab.training.loop import Epoch
+from convolab.core.errors import LabError, nearest, need
+from convolab.training.trainer import Epoch
 
 QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 KINDS = ("final", "best", "epochs_until", "seconds_until")
@@ -45,7 +45,10 @@ class Metric:
         if not (kind and (quantity in QUANTITIES or name == "final_gap")):
             known = [f"{kind}_{quantity}" for kind in KINDS for quantity in QUANTITIES] + ["final_gap"]
             raise LabError(f"unknown metric '{text}': {nearest(name, known)}")
-        need(bool(colon) == until, f"metric '{text}': " + ("give the level, as in " + name + ":0.6" if until else "it takes no level"))
+        need(
+            bool(colon) == until,
+            f"metric '{text}': " + ("give the level, as in " + name + ":0.6" if until else "it takes no level"),
+        )
         if not until:
             return cls(kind, quantity)
         try:

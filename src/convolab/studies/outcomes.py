@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from convolab.ground.statistics import Paired
+from convolab.core.stats import Paired
 from convolab.studies.metrics import Metric
 from convolab.studies.study import Contrast, Trial
-from convolab.training.loop import Epoch
+from convolab.training.trainer import Epoch
 
 Status = Literal["finished", "diverged", "stopped", "failed", "missing"]
 Word = Literal["better", "worse", "no difference seen"]
@@ -62,7 +62,9 @@ class Answer:
     adjusted: float | None  # the p-value after Holm's correction over the section's contrasts
     verdict: Word | None  # None: nothing can be decided, and `reason` says why
     reason: str | None
-    parts_from: int | None  # the epoch from which on the curves are apart until the end; None: they never are, or one run a side
+    parts_from: (
+        int | None
+    )  # the epoch from which on the curves are apart until the end; None: they never are, or one run a side
     comment: str  # a short paragraph, from these numbers alone
 
 

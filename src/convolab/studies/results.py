@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convolab.ground.errors import need
-from convolab.ground.statistics import LEVEL, Interval, Paired, holm, inflation, mean_interval, paired
-from convolab.studies import comments
+from convolab.core.errors import need
+from convolab.core.stats import LEVEL, Interval, Paired, holm, inflation, mean_interval, paired
+from convolab.studies import narrative
 from convolab.studies.metrics import Metric
 from convolab.studies.outcomes import Answer, Arm, Outcome, Word, mishaps
 from convolab.studies.study import Contrast, Section, Study
-from convolab.training.loop import Epoch
+from convolab.training.trainer import Epoch
 
 VALIDATION = Metric("best", "validation_accuracy")  # by which the run to test is chosen
 
@@ -34,7 +34,9 @@ class BestOnTest:
     candidates: int  # runs it was chosen among
     validation_accuracy: float
     validation_count: int  # pictures
-    inflation: float  # by how much choosing the best of so many is expected to flatter the validation accuracy, a fraction
+    inflation: (
+        float  # by how much choosing the best of so many is expected to flatter the validation accuracy, a fraction
+    )
     record: dict[str, Any]  # what Run.test gives: accuracy, interval, correct, count, per_class, confusion
     comment: str
 
@@ -61,7 +63,9 @@ def mean_curve(arm: Arm, quantity: str) -> list[tuple[int, Interval]]:
     """
     metric = Metric("final", quantity)
     histories = [outcome.history for outcome in arm.finished]
-    if not histories or (metric.needs_validation and any(history[0].validation_accuracy is None for history in histories)):
+    if not histories or (
+        metric.needs_validation and any(history[0].validation_accuracy is None for history in histories)
+    ):
         return []
     epochs = zip(*(metric.curve(history) for history in histories), strict=False)  # as far as the shortest goes
     return [(i + 1, mean_interval(values)) for i, values in enumerate(epochs)]
@@ -78,7 +82,7 @@ def conclude(study: Study, outcomes: Sequence[Outcome]) -> tuple[SectionResult, 
     for name, section in study.sections.items():
         arms = tuple(Arm(arm, tuple(outcomes)) for arm, outcomes in gathered[name].items())
         answers = answer_all(section.contrasts, arms)
-        results.append(SectionResult(name, section, arms, answers, comments.on_section(section, arms, answers)))
+        results.append(SectionResult(name, section, arms, answers, narrative.on_section(section, arms, answers)))
     return tuple(results)
 
 
@@ -98,7 +102,8 @@ def answer_all(contrasts: Sequence[Contrast], arms: Sequence[Arm]) -> tuple[Answ
     adjusted = holm([1.0 if answer.reason else answer.paired.p for answer in seen])
     decided = [decide(answer, p) for answer, p in zip(seen, adjusted, strict=True)]
     return tuple(
-        replace(answer, comment=comments.on_contrast(answer, *pair, len(contrasts))) for answer, pair in zip(decided, pairs, strict=True)
+        replace(answer, comment=narrative.on_contrast(answer, *pair, len(contrasts)))
+        for answer, pair in zip(decided, pairs, strict=True)
     )
 
 
@@ -131,15 +136,23 @@ def look(contrast: Contrast, arm: Arm, against: Arm, tests: int) -> Answer:
     )
 
 
-def why_undecided(metric: Metric, arm: Arm, against: Arm, seeds: Sequence[int], comparison: Paired | None) -> str | None:
+def why_undecided(
+    metric: Metric, arm: Arm, against: Arm, seeds: Sequence[int], comparison: Paired | None
+) -> str | None:
     """Why nothing can be said of a contrast, if so, in one line."""
     if arm.diverged or against.diverged:
         return mishaps([arm, against], ["diverged"]) + ": the runs that survive are no fair choice"
     if len(seeds) < 2:
         lost = mishaps([arm, against])
-        alone = "one run decides nothing: give several seeds" if seeds else "there is no seed with which both arms are finished"
+        alone = (
+            "one run decides nothing: give several seeds"
+            if seeds
+            else "there is no seed with which both arms are finished"
+        )
         return f"{alone} ({lost})" if lost else alone
-    if not any(metric.reached(run.history) for side in (arm, against) for run in side.finished if run.trial.seed in seeds):
+    if not any(
+        metric.reached(run.history) for side in (arm, against) for run in side.finished if run.trial.seed in seeds
+    ):
         return f"no run reached {metric.aim}"
     return None if comparison else "the differences are the same with every seed: there is no spread to judge them by"
 
@@ -160,7 +173,9 @@ def parts_from(metric: Metric, runs: Sequence[tuple[Sequence[Epoch], Sequence[Ep
     """
     histories = [history for pair in runs for history in pair]
     grain, since, side = metric.grain(histories), None, 0
-    curves = [zip(*(metric.curve(pair[i]) for pair in runs), strict=False) for i in (0, 1)]  # epoch by epoch, a value a seed
+    curves = [
+        zip(*(metric.curve(pair[i]) for pair in runs), strict=False) for i in (0, 1)
+    ]  # epoch by epoch, a value a seed
     epochs = list(zip(*curves, strict=False))
     for epoch in range(len(epochs), 0, -1):
         comparison = paired(*epochs[epoch - 1], grain)
@@ -171,7 +186,9 @@ def parts_from(metric: Metric, runs: Sequence[tuple[Sequence[Epoch], Sequence[Ep
     return since
 
 
-def best_on_test(outcome: Outcome, outcomes: Sequence[Outcome], validation_count: int, record: dict[str, Any]) -> BestOnTest:
+def best_on_test(
+    outcome: Outcome, outcomes: Sequence[Outcome], validation_count: int, record: dict[str, Any]
+) -> BestOnTest:
     """What the test of one finished run says, which was chosen among `outcomes` by its validation accuracy.
 
     `record` is what its `Run.test` gave; `validation_count` the pictures it was chosen on. See `best_of` for the choice.
@@ -190,8 +207,14 @@ def best_on_test(outcome: Outcome, outcomes: Sequence[Outcome], validation_count
     )
     return replace(
         best,
-        comment=comments.on_test(
-            outcome.trial, best.candidates, best.validation_accuracy, validation_count, best.inflation, record["correct"], record["count"]
+        comment=narrative.on_test(
+            outcome.trial,
+            best.candidates,
+            best.validation_accuracy,
+            validation_count,
+            best.inflation,
+            record["correct"],
+            record["count"],
         ),
     )
 

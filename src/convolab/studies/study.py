@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from convolab.ground.errors import LabError, nearest, need
-from convolab.ground.files import write_text
-from convolab.ground.values import Frozen, NonNegativeInt
+from convolab.core.errors import LabError, nearest, need
+from convolab.core.files import write_text
+from convolab.core.types import Frozen, NonNegativeInt
 from convolab.studies.metrics import QUANTITIES, Metric
 from convolab.training.recipe import Recipe, read_toml
 
@@ -56,7 +56,10 @@ class Section(Frozen):
             need(quantity in QUANTITIES, f"no curve '{quantity}': {nearest(quantity, QUANTITIES)}")
         for contrast in self.contrasts:
             for arm in (contrast.arm, contrast.against):
-                need(arm in self.named_arms, f"a contrast names the arm '{arm}', which is not there: {nearest(arm, self.named_arms)}")
+                need(
+                    arm in self.named_arms,
+                    f"a contrast names the arm '{arm}', which is not there: {nearest(arm, self.named_arms)}",
+                )
             need(contrast.arm != contrast.against, f"a contrast sets the arm '{contrast.arm}' against itself")
         _ = self.listed
         return self
@@ -72,7 +75,9 @@ class Section(Frozen):
         if self.arms:
             return self.arms
         ends = [key.rpartition(".")[2] for key in self.grid]
-        names = ends if len(set(ends)) == len(ends) else list(self.grid)  # the short name of a key, unless two keys share it
+        names = (
+            ends if len(set(ends)) == len(ends) else list(self.grid)
+        )  # the short name of a key, unless two keys share it
         combinations = list(itertools.product(*self.grid.values()))
         arms = {
             ", ".join(f"{name}={shown(value)}" for name, value in zip(names, values, strict=True)): dict(
@@ -126,12 +131,15 @@ class Study(Frozen):
         for name, section in self.sections.items():
             seeds = self.seeds if section.seeds is None else section.seeds
             need(
-                seeds and len(set(seeds)) == len(seeds), f"section '{name}': seeds {list(seeds)} repeat, or there are none: give each once"
+                seeds and len(set(seeds)) == len(seeds),
+                f"section '{name}': seeds {list(seeds)} repeat, or there are none: give each once",
             )
         by_recipe: dict[tuple[str, str], str] = {}
         for trial in self.trials:
             twin = by_recipe.setdefault((trial.section, trial.recipe.key), trial.arm)
-            need(twin == trial.arm, f"section '{trial.section}': the arms '{twin}' and '{trial.arm}' are the same recipe")
+            need(
+                twin == trial.arm, f"section '{trial.section}': the arms '{twin}' and '{trial.arm}' are the same recipe"
+            )
             held_back = trial.recipe.data.validation > 0
             section = self.sections[trial.section]
             asked = [c.metric for c in section.contrasts if trial.arm in (c.arm, c.against)] + list(section.metrics)
@@ -152,7 +160,9 @@ class Study(Frozen):
             address = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 fields = Contrast if "contrasts" in first["loc"] else Section if "sections" in first["loc"] else Study
-                raise LabError(f"a study has no key '{address}': {nearest(str(first['loc'][-1]), fields.model_fields)}") from error
+                raise LabError(
+                    f"a study has no key '{address}': {nearest(str(first['loc'][-1]), fields.model_fields)}"
+                ) from error
             raise LabError(
                 f"study: {address} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}".replace("\n", " ")
             ) from error
@@ -199,5 +209,8 @@ class Study(Frozen):
             need(name in self.sections, f"no section '{name}' in the study {self.name}: {nearest(name, self.sections)}")
         kept = {name: section for name, section in self.sections.items() if name in names}
         return Study.parse(
-            {**self.model_dump(exclude_unset=True), "sections": {name: kept[name].model_dump(exclude_unset=True) for name in kept}}
+            {
+                **self.model_dump(exclude_unset=True),
+                "sections": {name: kept[name].model_dump(exclude_unset=True) for name in kept},
+            }
         )

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import torch
 
-from convolab.ground.errors import LabError, need
-from convolab.images.sources import Pictures
+from convolab.core.errors import LabError, need
+from convolab.data.catalog import Pictures
 from convolab.training.checkpoint import STATE, read_about
-from convolab.training.loop import Diverged, Epoch, Fit, need_whole_batch
-from convolab.training.prepare import network_for, probe, training_pictures
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
+from convolab.training.setup import network_for, probe, training_pictures
+from convolab.training.trainer import Diverged, Epoch, Fit, need_whole_batch
 
 End = Literal["finished", "diverged", "stopped"]
 
@@ -56,7 +56,10 @@ def damage(folder: Path, recipe: Recipe) -> str | None:
         return None
     try:
         run = Run(folder)
-        need(run.recipe.key == recipe.key, f"{folder / 'recipe.toml'} was changed by hand: its key is {run.recipe.key}, not {recipe.key}")
+        need(
+            run.recipe.key == recipe.key,
+            f"{folder / 'recipe.toml'} was changed by hand: its key is {run.recipe.key}, not {recipe.key}",
+        )
         run.need_unchanged_recipe()
         # A run under way may be one line of metrics ahead of its state, and resuming it sets that right.
         if run.status in ("finished", "diverged") and run.summary["epochs_done"]:
@@ -87,6 +90,8 @@ def check(recipe: Recipe, pictures: Pictures) -> float:
     for layer in network.modules():
         weight = getattr(layer, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.ndim > 1:
-            layer.register_forward_hook(lambda layer, _, output: macs.append(output[0].numel() * layer.weight[0].numel()))
+            layer.register_forward_hook(
+                lambda layer, _, output: macs.append(output[0].numel() * layer.weight[0].numel())
+            )
     probe(network, train)
     return float(recipe.training.epochs * len(train) * sum(macs))

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from convolab.ground.random import generator, own_global_generators, seed_global
-from convolab.nets import zoo
+from convolab.core.rng import generator, own_global_generators, seed_global
+from convolab.models import zoo
 from convolab.theory import correlation
 from convolab.theory.sheet import Answer, Formula, Picture, Text, check, table
 
@@ -35,7 +35,9 @@ def answer(seed: int = 0) -> Answer:
         short=r"Each output is a sum of products, so its derivative by one factor is the other factor: that of $z[k]$ by $x[i]$ is "
         r"$y[(i+k) \bmod n]$, by $y[i]$ it is $x[(i-k) \bmod n]$. Both Jacobians hold nothing but turned copies of the other signal.",
         blocks=(
-            Text("**By $x$.** In the sum for $z[k]$ every $x[i]$ occurs once, and it is multiplied by $y[(i+k) \\bmod n]$. So"),
+            Text(
+                "**By $x$.** In the sum for $z[k]$ every $x[i]$ occurs once, and it is multiplied by $y[(i+k) \\bmod n]$. So"
+            ),
             Formula(r"\frac{\partial z[k]}{\partial x[i]} = y[(i+k) \bmod n]"),
             Text(
                 r"**By $y$.** Every $y[j]$ occurs once too, where $(i+k) \bmod n = j$: there $i = (j-k) \bmod n$, and the factor is "
@@ -53,7 +55,10 @@ def answer(seed: int = 0) -> Answer:
                 f"The Jacobians for n = {SMALL}: which sample stands in each entry. Equal samples have equal colours.",
                 drawn(SMALL),
             ),
-            check("every entry of both Jacobians is what automatic differentiation of the definition gives", lambda: of_jacobians(seed)),
+            check(
+                "every entry of both Jacobians is what automatic differentiation of the definition gives",
+                lambda: of_jacobians(seed),
+            ),
             Text(
                 r"**Three ways to calculate it.** The sum as it reads takes $n^2$ multiplications; the product with the circulant matrix "
                 r"takes as many, and $n^2$ numbers of memory. The discrete Fourier transform $\mathcal{F}$ turns the sum into a product "
@@ -73,7 +78,8 @@ def answer(seed: int = 0) -> Answer:
                 "two operations it can be differentiated in turn."
             ),
             check(
-                "our backward pass by FFT passes torch's `gradcheck`, and its own derivative `gradgradcheck`", lambda: of_gradients(seed)
+                "our backward pass by FFT passes torch's `gradcheck`, and its own derivative `gradgradcheck`",
+                lambda: of_gradients(seed),
             ),
             Text(
                 r"**What deep learning calls a convolution** is this correlation: `conv1d` multiplies a window of the signal with the "
@@ -82,7 +88,8 @@ def answer(seed: int = 0) -> Answer:
             ),
             Formula(r"z[b, o, k] = \sum_{c} \sum_{i=0}^{m-1} w[o, c, i]\, y[b, c, (i+k) \bmod n]"),
             check(
-                "`nn.Conv1d` on circularly padded signals is our correlation over channels, forwards and backwards", lambda: of_conv1d(seed)
+                "`nn.Conv1d` on circularly padded signals is our correlation over channels, forwards and backwards",
+                lambda: of_conv1d(seed),
             ),
             Text(
                 r"**A convolution is its mirror.** It runs through one signal backwards, $(x * y)[k] = \sum_i x[i]\, y[(k-i) \bmod n]$: "
@@ -149,7 +156,10 @@ def of_jacobians(seed: int) -> tuple[str, bool]:
     def difference(n: int) -> float:
         x, y = pair(seed, n)
         ours = (correlation.jacobian_x(y), correlation.jacobian_y(x))
-        found = [torch.autograd.functional.jacobian(form, (x, y)) for form in (correlation.correlate_directly, correlation.correlate)]
+        found = [
+            torch.autograd.functional.jacobian(form, (x, y))
+            for form in (correlation.correlate_directly, correlation.correlate)
+        ]
         return max((a - b).abs().max().item() for theirs in found for a, b in zip(ours, theirs, strict=True))
 
     sizes = lengths(seed, 60)
@@ -181,7 +191,10 @@ def of_conv1d(seed: int) -> tuple[str, bool]:
     theirs.weight.data = ours.weight.data
     z = [ours(signals), theirs(nn.functional.pad(signals, (0, kernel - 1), mode="circular"))]
     g = torch.randn(z[0].shape, dtype=torch.float64, generator=draw)
-    found = [(out, *torch.autograd.grad(out, (layer.weight, signals), g)) for out, layer in zip(z, (ours, theirs), strict=True)]
+    found = [
+        (out, *torch.autograd.grad(out, (layer.weight, signals), g))
+        for out, layer in zip(z, (ours, theirs), strict=True)
+    ]
     worst = max((a - b).abs().max().item() for a, b in zip(*found, strict=True))
     size = f"{batch} signals of {inputs} channels and {n} samples, {outputs} kernels of {kernel}"
     return f"{size}: largest difference {worst:.1e}, of outputs and of both gradients", worst <= 100 * TOLERANCE

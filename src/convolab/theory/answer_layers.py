@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from convolab.ground.random import own_global_generators
-from convolab.nets import zoo
+from convolab.core.rng import own_global_generators
+from convolab.models import zoo
 from convolab.theory import layers
 from convolab.theory.layers import Cost
 from convolab.theory.sheet import Answer, Formula, Picture, Table, Text, check, table
@@ -142,9 +142,24 @@ def variants() -> Table:
     for bias in (False, True):
         for name, layer in zip("fg", layers.course_layers(N, FEATURES, KERNEL, bias), strict=True):
             cost = layers.cost(layer, N)
-            numbers = (cost.parameters, cost.macs, cost.additions, cost.operations, cost.operations + cost.activations, cost.flops)
+            numbers = (
+                cost.parameters,
+                cost.macs,
+                cost.additions,
+                cost.operations,
+                cost.operations + cost.activations,
+                cost.flops,
+            )
             rows.append([f"${name}$ {'with' if bias else 'without'} bias", *(f"{number:,}" for number in numbers)])
-    headings = ("", "parameters", "multiplications = MACs", "additions", "both", "both, and $\\sigma$", "FLOPs = 2 x MACs")
+    headings = (
+        "",
+        "parameters",
+        "multiplications = MACs",
+        "additions",
+        "both",
+        "both, and $\\sigma$",
+        "FLOPs = 2 x MACs",
+    )
     return table("The same layers, counted in other ways", headings, rows)
 
 
@@ -153,14 +168,21 @@ def grown() -> Table:
     rows = []
     for n, features, kernel in GROWN:
         f, g = (layers.cost(layer, n) for layer in layers.course_layers(n, features, kernel))
-        rows.append([*(f"{v:,}" for v in (n, features, kernel, f.parameters, g.parameters, f.macs, g.macs)), f"{f.macs / g.macs:,.0f}"])
+        rows.append(
+            [
+                *(f"{v:,}" for v in (n, features, kernel, f.parameters, g.parameters, f.macs, g.macs)),
+                f"{f.macs / g.macs:,.0f}",
+            ]
+        )
     headings = ("$n$", "features", "kernel", "parameters of $f$", "of $g$", "MACs of $f$", "of $g$", "$f$ to $g$")
     return table("Growing the signal, the features and the kernel", headings, rows)
 
 
 def growth() -> tuple[Growth, ...]:
     """MACs against the length: f with as many outputs as g, f with the question's number of outputs, and g."""
-    found = {name: [] for name in (f"f, {FEATURES} n outputs", f"f, {FEATURES * N:,} outputs", f"g, {FEATURES} n outputs")}
+    found = {
+        name: [] for name in (f"f, {FEATURES} n outputs", f"f, {FEATURES * N:,} outputs", f"g, {FEATURES} n outputs")
+    }
     for n in LENGTHS:
         f, g = layers.course_layers(n, FEATURES, KERNEL)
         with torch.device("meta"):
@@ -190,7 +212,10 @@ def of_outputs(seed: int) -> tuple[str, bool]:
     f, g = with_weights(seed)
     x = torch.ones(1, N, dtype=torch.float64)
     outputs = tuple(f(x).shape[1:]), tuple(g(x[None]).shape[1:])
-    return f"f: {list(outputs[0])}, g: {list(outputs[1])}", outputs == ((FEATURES * N,), (FEATURES, N + 2 * (KERNEL // 2) - KERNEL + 1))
+    return f"f: {list(outputs[0])}, g: {list(outputs[1])}", outputs == (
+        (FEATURES * N,),
+        (FEATURES, N + 2 * (KERNEL // 2) - KERNEL + 1),
+    )
 
 
 def of_parameters(of_f: Cost, of_g: Cost) -> tuple[str, bool]:

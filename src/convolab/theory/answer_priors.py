@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from jaxtyping import UInt8
 from torch import Tensor
 
-from convolab.ground.statistics import Interval
-from convolab.images.sources import Pictures
+from convolab.core.stats import Interval
+from convolab.data.catalog import Pictures
 from convolab.theory import equivariance, priors
 from convolab.theory.equivariance import Measured
 from convolab.theory.priors import AS_IS, BLOCKS, CONNECTED, CONVNET, MOVED, PERMUTED, Experiment, Findings
@@ -93,10 +93,15 @@ def experiment(findings: Findings | None, pictures: Pictures | None) -> list[Blo
             ),
         ),
         Picture(
-            "priors", f"Test accuracy of both networks: a dot a mean over {plan.seeds} seeds, with its 95 % interval.", accuracies(findings)
+            "priors",
+            f"Test accuracy of both networks: a dot a mean over {plan.seeds} seeds, with its 95 % interval.",
+            accuracies(findings),
         ),
         check("on pictures as they are the convnet leads", lambda: of_lead(findings)),
-        check("with all pixels permuted the lead is gone: less than a quarter of it is left", lambda: of_permutation(findings)),
+        check(
+            "with all pixels permuted the lead is gone: less than a quarter of it is left",
+            lambda: of_permutation(findings),
+        ),
         check(
             "with blocks shifted, which leaves neighbours near but makes every place look different, a part of it is gone",
             lambda: of_blocks(findings),
@@ -116,7 +121,8 @@ def experiment(findings: Findings | None, pictures: Pictures | None) -> list[Blo
             r"no such twin: permuted, its band of shared weights is no band of shared weights."
         ),
         check(
-            "a fully-connected network and its twin are the same function, before and after training", lambda: of_sameness(plan, pictures)
+            "a fully-connected network and its twin are the same function, before and after training",
+            lambda: of_sameness(plan, pictures),
         ),
         *(
             [
@@ -157,7 +163,9 @@ def examples(plan: Experiment, pictures: Pictures, count: int = 6) -> list[Examp
 
 def accuracies(findings: Findings) -> Accuracies:
     plan = findings.experiment
-    rows = tuple((name, NAMES[net], findings.accuracy(name, net)) for name in plan.arrangements for net in (CONVNET, CONNECTED))
+    rows = tuple(
+        (name, NAMES[net], findings.accuracy(name, net)) for name in plan.arrangements for net in (CONVNET, CONNECTED)
+    )
     return Accuracies(rows, 1 / findings.classes)
 
 
@@ -205,7 +213,12 @@ def shifts(seed: int) -> list[Block]:
     for kind in kinds:
         errors = [relative(by[kind, shift].error) for shift in (1, 2, 4, 8)]
         rows.append(
-            [kind, by[kind, 1].stride if by[kind, 1].stride < equivariance.SIDE else "whole picture", *errors, share(by[kind, 1].places)]
+            [
+                kind,
+                by[kind, 1].stride if by[kind, 1].stride < equivariance.SIDE else "whole picture",
+                *errors,
+                share(by[kind, 1].places),
+            ]
         )
     return [
         Text(
@@ -235,15 +248,22 @@ def shifts(seed: int) -> list[Block]:
             "zero padding breaks it at the border only: the values that differ lie in columns next to an edge or to where it was moved",
             lambda: of_padding(seed),
         ),
-        check("stride and pooling keep it for multiples of the stride, and for no other shift", lambda: of_stride(found)),
-        check("a global average does not change at all; a fully-connected layer knows no shift", lambda: of_extremes(found)),
+        check(
+            "stride and pooling keep it for multiples of the stride, and for no other shift", lambda: of_stride(found)
+        ),
+        check(
+            "a global average does not change at all; a fully-connected layer knows no shift",
+            lambda: of_extremes(found),
+        ),
     ]
 
 
 def of_equivariant(found: list[Measured]) -> tuple[str, bool]:
     names = ("convolution 3x3, circular padding", "ReLU", "batch norm", "max pooling 3x3, stride 1, circular padding")
     errors = [m.error for m in found if m.kind in names and m.shift]
-    return f"{len(errors)} shifts of {len(names)} layers: largest error {max(errors):.1g}", max(errors) < equivariance.ROUNDING
+    return f"{len(errors)} shifts of {len(names)} layers: largest error {max(errors):.1g}", max(
+        errors
+    ) < equivariance.ROUNDING
 
 
 def of_padding(seed: int) -> tuple[str, bool]:
@@ -259,7 +279,9 @@ def of_padding(seed: int) -> tuple[str, bool]:
 
 
 def of_stride(found: list[Measured]) -> tuple[str, bool]:
-    strided = [m for m in found if 1 < m.stride < equivariance.SIDE and m.kind != "features of simple_convnet" and m.shift]
+    strided = [
+        m for m in found if 1 < m.stride < equivariance.SIDE and m.kind != "features of simple_convnet" and m.shift
+    ]
     on = [m.error for m in strided if m.shift % m.stride == 0]
     off = [m.error for m in strided if m.shift % m.stride]
     kinds = len({m.kind for m in strided})
@@ -291,7 +313,9 @@ def tenths(value: float) -> str:
 
 def relative(error: float) -> str:
     """As a percentage; what rounding alone leaves is 0."""
-    return "0" if error < equivariance.ROUNDING else f"{100 * error:.0f} %" if error >= 0.005 else f"{100 * error:.1g} %"
+    return (
+        "0" if error < equivariance.ROUNDING else f"{100 * error:.0f} %" if error >= 0.005 else f"{100 * error:.1g} %"
+    )
 
 
 def share(places: float) -> str:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from convolab.ground.errors import need
+from convolab.core.errors import need
 
 Signals = Shaped[Tensor, "..."]  # [..., n], floats; what is taken is checked with a word of what to do
 HALVES = (torch.float16, torch.bfloat16)
@@ -116,7 +116,10 @@ class CircularCorrelation(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__()
-        need(min(inputs, outputs, kernel) >= 1, f"{inputs} inputs, {outputs} outputs and a kernel of {kernel}: give each at least 1")
+        need(
+            min(inputs, outputs, kernel) >= 1,
+            f"{inputs} inputs, {outputs} outputs and a kernel of {kernel}: give each at least 1",
+        )
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel))
         self.reset_parameters()
 
@@ -150,7 +153,8 @@ class SpectralProduct(torch.autograd.Function):
         of_x, of_y, of_z = letters
         spectrum = torch.fft.rfft(x)
         return torch.fft.irfft(
-            torch.einsum(f"{of_x}f,{of_y}f->{of_z}f", spectrum if mirrored else spectrum.conj(), torch.fft.rfft(y)), n=x.shape[-1]
+            torch.einsum(f"{of_x}f,{of_y}f->{of_z}f", spectrum if mirrored else spectrum.conj(), torch.fft.rfft(y)),
+            n=x.shape[-1],
         )
 
     @staticmethod
@@ -178,13 +182,17 @@ def by_spectrum(x: Signals, y: Signals, mirrored: bool) -> Tensor:
 def signals(x: Signals, y: Signals, paired: bool = True) -> tuple[Tensor, Tensor, torch.dtype]:
     """Two signals, checked, in the precision to calculate in; and the type of the answer."""
     for name, signal in (("x", x), ("y", y)):
-        need(signal.ndim and signal.shape[-1], f"{name} is {list(signal.shape)}, which holds no samples: give [..., n] with n of 1 or more")
+        need(
+            signal.ndim and signal.shape[-1],
+            f"{name} is {list(signal.shape)}, which holds no samples: give [..., n] with n of 1 or more",
+        )
         need(
             signal.is_floating_point(),
             f"{name} holds {str(signal.dtype).removeprefix('torch.')}: give real floating-point signals, e.g. {name}.double()",
         )
     need(
-        x.shape[-1] == y.shape[-1], f"x has {x.shape[-1]} samples and y has {y.shape[-1]}: give both the same length, e.g. by adding zeros"
+        x.shape[-1] == y.shape[-1],
+        f"x has {x.shape[-1]} samples and y has {y.shape[-1]}: give both the same length, e.g. by adding zeros",
     )
     for name, signal in (("x", x), ("y", y)):
         wrong = int((~torch.isfinite(signal.detach())).sum())
@@ -193,7 +201,10 @@ def signals(x: Signals, y: Signals, paired: bool = True) -> tuple[Tensor, Tensor
         try:
             torch.broadcast_shapes(x.shape, y.shape)
         except RuntimeError:
-            need(False, f"x is {list(x.shape)} and y {list(y.shape)}: give batches of the same shape, or one signal for all")
+            need(
+                False,
+                f"x is {list(x.shape)} and y {list(y.shape)}: give batches of the same shape, or one signal for all",
+            )
     dtype = torch.promote_types(x.dtype, y.dtype)
     exact = torch.float32 if dtype in HALVES else dtype
     return x.to(exact), y.to(exact), dtype

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convolab.ground.random import generator, own_global_generators
-from convolab.nets import zoo
+from convolab.core.rng import generator, own_global_generators
+from convolab.models import zoo
 
 SIDE = 32  # pixels
 ROUNDING = 1e-12  # share of an output's size: a sum of a thousand products in float64 differs by less from itself in another order
@@ -71,7 +71,11 @@ def kinds(seed: int = 0) -> list[Kind]:
         (ZERO_PADDED, conv, 1),
         ("ReLU", nn.ReLU, 1),
         ("batch norm", lambda: nn.BatchNorm2d(1), 1),
-        ("max pooling 3x3, stride 1, circular padding", lambda: nn.Sequential(nn.CircularPad2d(1), nn.MaxPool2d(3, stride=1)), 1),
+        (
+            "max pooling 3x3, stride 1, circular padding",
+            lambda: nn.Sequential(nn.CircularPad2d(1), nn.MaxPool2d(3, stride=1)),
+            1,
+        ),
         ("max pooling 2x2, stride 2", lambda: nn.MaxPool2d(2), 2),
         ("average pooling 2x2, stride 2", lambda: nn.AvgPool2d(2), 2),
         ("blur 3x3, then stride 2", Blur, 2),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convolab.ground.errors import LabError, need
+from convolab.core.errors import LabError, need
 
 Shape = tuple[int, ...]
 
@@ -51,7 +51,10 @@ def course_layers(n: int = 100, features: int = 10, kernel: int = 3, bias: bool 
     (Linear(in_features=100, out_features=1000, bias=False), Conv1d(1, 10, kernel_size=(3,), stride=(1,), padding=(1,), bias=False))
     """
     need(min(n, features, kernel) >= 1, f"n = {n}, {features} features and a kernel of {kernel}: give each at least 1")
-    need(kernel % 2 == 1, f"a kernel of {kernel} has no middle: give an odd one, so that the output is as long as the input")
+    need(
+        kernel % 2 == 1,
+        f"a kernel of {kernel} has no middle: give an odd one, so that the output is as long as the input",
+    )
     with torch.device("meta"):
         return nn.Linear(n, features * n, bias=bias), nn.Conv1d(1, features, kernel, padding=kernel // 2, bias=bias)
 
@@ -96,7 +99,9 @@ def products(layer: nn.Linear | nn.Conv1d, n: int, padding: float = 1.0) -> int:
     >>> products(f, 100), products(g, 100), products(g, 100, padding=0.0)
     (100000, 3000, 2980)
     """
-    twin = nn.utils.skip_init(type(layer), *shape_of(layer), bias=False, dtype=torch.float64)  # drawn weights would be thrown away
+    twin = nn.utils.skip_init(
+        type(layer), *shape_of(layer), bias=False, dtype=torch.float64
+    )  # drawn weights would be thrown away
     nn.init.ones_(twin.weight)
     ones = torch.ones(1, *input_shape(layer, n), dtype=torch.float64)
     if isinstance(layer, nn.Conv1d):

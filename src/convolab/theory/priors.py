@@ -18,19 +18,19 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from convolab.ground.errors import need
-from convolab.ground.random import generator
-from convolab.ground.statistics import Interval, mean_interval
-from convolab.ground.values import Frozen, PositiveFloat, PositiveInt
-from convolab.images.imageset import ImageSet, mean_and_std
-from convolab.images.sources import Pictures
-from convolab.nets import zoo
-from convolab.nets.pixelnet import PixelNet
-from convolab.training.loop import evaluate, fit
-from convolab.training.optimizer import Adam
-from convolab.training.prepare import in_proportion
+from convolab.core.errors import need
+from convolab.core.rng import generator
+from convolab.core.stats import Interval, mean_interval
+from convolab.core.types import Frozen, PositiveFloat, PositiveInt
+from convolab.data.catalog import Pictures
+from convolab.data.dataset import ImageSet, mean_and_std
+from convolab.models import zoo
+from convolab.models.classifier import PixelNet
+from convolab.training.lr_schedule import Cosine
+from convolab.training.optim import Adam
 from convolab.training.recipe import Training
-from convolab.training.schedule import Cosine
+from convolab.training.setup import in_proportion
+from convolab.training.trainer import evaluate, fit
 
 AS_IS, PERMUTED, BLOCKS, MOVED = "as they are", "pixels permuted", "shifted in blocks", "moved"
 CONVNET, CONNECTED = "simple_convnet", "shallow_net"
@@ -39,7 +39,9 @@ CONVNET, CONNECTED = "simple_convnet", "shallow_net"
 class Experiment(Frozen):
     """Everything that decides its result, beside the pictures. Both networks are trained by the same recipe."""
 
-    side: PositiveInt | None = 16  # pixels of the canvas on which each picture is placed anywhere; None: the pictures as the set has them
+    side: PositiveInt | None = (
+        16  # pixels of the canvas on which each picture is placed anywhere; None: the pictures as the set has them
+    )
     train: PositiveInt = 1000  # pictures to train on
     copies: PositiveInt = 3  # places where each test picture is shown
     block: PositiveInt = 4  # pixels, side of the blocks that are shifted
@@ -60,7 +62,9 @@ class Experiment(Frozen):
 
 
 EXPERIMENTS = {"digits": Experiment()}
-LARGER = Experiment(side=None, train=5_000, copies=1, epochs=10, batch_size=128)  # for sets of larger pictures, such as cifar10
+LARGER = Experiment(
+    side=None, train=5_000, copies=1, epochs=10, batch_size=128
+)  # for sets of larger pictures, such as cifar10
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,10 @@ def run(plan: Experiment, pictures: Pictures, on_trial: Callable[[Trial], None] 
 def check(plan: Experiment, pictures: Pictures) -> None:
     """Raise LabError, before any work, if the experiment cannot be made with these pictures."""
     count, (_, height, width) = len(pictures.train), pictures.train.shape
-    need(plan.train <= count, f"the experiment trains on {plan.train} pictures, and {pictures.train.name} has {count}: give a larger set")
+    need(
+        plan.train <= count,
+        f"the experiment trains on {plan.train} pictures, and {pictures.train.name} has {count}: give a larger set",
+    )
     need(plan.seeds >= 2, "one seed has no interval: give at least 2")
     if plan.side is not None:
         need(
@@ -182,13 +189,18 @@ def arranged(plan: Experiment, pictures: Pictures, seed: int) -> Iterator[tuple[
     train, test = (placed(part, plan.side, copies, seed, purpose) for part, purpose, copies in places)
     yield AS_IS, (train, test)
     height, width = train.shape[1:]
-    for name, order in ((PERMUTED, permutation(height, width, seed)), (BLOCKS, block_shifts(height, width, plan.block, seed))):
+    for name, order in (
+        (PERMUTED, permutation(height, width, seed)),
+        (BLOCKS, block_shifts(height, width, plan.block, seed)),
+    ):
         yield name, (rearranged(train, order), rearranged(test, order))
     if plan.side is not None:
         yield MOVED, tuple(placed(part, plan.side, copies, seed, purpose, purpose) for part, purpose, copies in places)
 
 
-def placed(pictures: ImageSet, side: int | None, copies: int, seed: int, purpose: str, where: str = "anywhere") -> ImageSet:
+def placed(
+    pictures: ImageSet, side: int | None, copies: int, seed: int, purpose: str, where: str = "anywhere"
+) -> ImageSet:
     """Each picture on black canvases of `side` pixels, at `copies` places drawn for it, equally likely anywhere.
 
     For `where` = "train" only places of the left third are drawn, for "test" only those of the right third. Without a side

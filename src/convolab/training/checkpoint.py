@@ -11,17 +11,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from convolab.ground.errors import LabError, need
-from convolab.ground.files import whole_file
-from convolab.nets import zoo
-from convolab.nets.pixelnet import PixelNet
+from convolab.core.errors import LabError, need
+from convolab.core.files import whole_file
+from convolab.models import zoo
+from convolab.models.classifier import PixelNet
 
 STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write named tensors and what JSON can hold about them, whole."""
-    content = save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, {"about": json.dumps(about)})
+    content = save(
+        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, {"about": json.dumps(about)}
+    )
     with whole_file(path) as part:
         part.write_bytes(content)  # not safetensors' own writer: it reports a full disk as damage of the file
 
@@ -73,7 +75,9 @@ def read_weights(path: Path) -> tuple[PixelNet, dict[str, Any]]:
     except KeyError as error:
         raise LabError(f"{path} does not say its {error}: it is no weights file of convolab's") from error
     except RuntimeError as error:
-        raise LabError(f"{path} holds weights of another network than {name}: {str(error).splitlines()[1].strip()}") from error
+        raise LabError(
+            f"{path} holds weights of another network than {name}: {str(error).splitlines()[1].strip()}"
+        ) from error
     return net.eval(), about
 
 

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from convolab.ground.errors import LabError, nearest, need
-from convolab.ground.files import write_text
-from convolab.ground.values import Fraction, Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
-from convolab.images.sources import usual_augmentation
-from convolab.nets import zoo
-from convolab.training.augment import parse
-from convolab.training.optimizer import Optimizer, Sgd
-from convolab.training.schedule import Schedule, Step
+from convolab.core.errors import LabError, nearest, need
+from convolab.core.files import write_text
+from convolab.core.types import Fraction, Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
+from convolab.data.catalog import usual_augmentation
+from convolab.models import zoo
+from convolab.training.lr_schedule import Schedule, Step
+from convolab.training.optim import Optimizer, Sgd
+from convolab.training.transforms import parse
 
 
 class Data(Frozen):
@@ -27,7 +27,9 @@ class Data(Frozen):
     name: str = "digits"  # a source, or folder:PATH
     validation: Fraction = 0.1  # share of the training pictures held back
     limit: PositiveInt | None = None  # train on this many pictures only, the classes in proportion
-    size: Annotated[int, Field(ge=8, le=64)] = 32  # side that a folder's pictures are resized to; the other sets have their own
+    size: Annotated[int, Field(ge=8, le=64)] = (
+        32  # side that a folder's pictures are resized to; the other sets have their own
+    )
     augment: tuple[str, ...] = ()  # left out: what is usual for the set
 
     @model_validator(mode="before")
@@ -160,7 +162,10 @@ def change(values: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Any]) 
     for address in sorted(changes, key=lambda a: not a.endswith(".name")):
         section, dot, key = address.partition(".")
         need(dot and key, f"'{address}' is no address of a recipe key: give section.key, such as optimizer.lr")
-        need(section in Recipe.model_fields, f"a recipe has no section '{section}': {nearest(section, Recipe.model_fields)}")
+        need(
+            section in Recipe.model_fields,
+            f"a recipe has no section '{section}': {nearest(section, Recipe.model_fields)}",
+        )
         keys = result.setdefault(section, {})
         if key == "name" and keys.get("name") != changes[address]:
             keys.clear()
@@ -214,6 +219,9 @@ def known_keys(section: list[str], values: Mapping[str, Any]) -> list[str]:
     if not section:
         return list(Recipe.model_fields)
     part = getattr(
-        Recipe.parse({section[0]: {"name": values[section[0]]["name"]}} if section[0] in ("optimizer", "schedule") else {}), section[0]
+        Recipe.parse(
+            {section[0]: {"name": values[section[0]]["name"]}} if section[0] in ("optimizer", "schedule") else {}
+        ),
+        section[0],
     )
     return list(type(part).model_fields)

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from convolab.ground.errors import LabError, need
-from convolab.ground.files import read_json, write_json, write_same, write_text, writing_to
-from convolab.ground.statistics import wilson_interval
-from convolab.images.photo import fit as fit_photo
-from convolab.images.photo import read_photo
-from convolab.images.sources import Pictures, load
-from convolab.nets.pixelnet import PixelNet
+from convolab.core.errors import LabError, need
+from convolab.core.files import read_json, write_json, write_same, write_text, writing_to
+from convolab.core.stats import wilson_interval
+from convolab.data.catalog import Pictures, load
+from convolab.data.image_io import fit as fit_photo
+from convolab.data.image_io import read_photo
+from convolab.models.classifier import PixelNet
 from convolab.training.checkpoint import PREVIOUS, STATE, read_state, read_weights, write_state, write_weights
-from convolab.training.loop import Diverged, Epoch, Fit, evaluate
-from convolab.training.prepare import machine, new_folder, prepare, refuse_used
 from convolab.training.recipe import Recipe
+from convolab.training.setup import machine, new_folder, prepare, refuse_used
+from convolab.training.trainer import Diverged, Epoch, Fit, evaluate
 
 VERSIONS = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
 
@@ -50,7 +50,10 @@ class Run:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        need((self.folder / "summary.json").is_file(), f"{self.folder} holds no run: give a folder that convolab train has made")
+        need(
+            (self.folder / "summary.json").is_file(),
+            f"{self.folder} holds no run: give a folder that convolab train has made",
+        )
         self.recipe = Recipe.read(self.folder / "recipe.toml")
         self.summary: dict[str, Any] = read_json(self.folder / "summary.json")
 
@@ -100,7 +103,9 @@ class Run:
             run.go_on(fit, **callbacks)
         return run
 
-    def resume(self, pictures: Pictures, *, on_note: Callable[[str], None] = lambda note: None, **callbacks: Any) -> "Run":
+    def resume(
+        self, pictures: Pictures, *, on_note: Callable[[str], None] = lambda note: None, **callbacks: Any
+    ) -> "Run":
         """Go on where the last state is, bit for bit as if never stopped; a finished run stays as it is.
 
         `callbacks` are those of `go_on`; `on_note` hears of a damaged state or another number of threads. Raises LabError if
@@ -175,7 +180,9 @@ class Run:
         finally:
             lock.release()
 
-    def pictures(self, data_dir: Path | None = None, on_progress: Callable[[int, int | None], None] | None = None) -> Pictures:
+    def pictures(
+        self, data_dir: Path | None = None, on_progress: Callable[[int, int | None], None] | None = None
+    ) -> Pictures:
         """The run's pictures, read anew. Raises LabError if they are not the ones it was trained on."""
         root = data_dir or (Path(self.summary["data"]["dir"]) if self.summary["data"]["dir"] else None)
         pictures = load(self.recipe.data.name, root, size=self.recipe.data.size, on_progress=on_progress)
@@ -225,7 +232,9 @@ class Run:
         write_state(self.folder, *fit.state())
 
     def write_metrics(self, fit: Fit) -> None:
-        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(asdict(epoch)) + "\n" for epoch in fit.progress.history))
+        write_text(
+            self.folder / "metrics.jsonl", "".join(json.dumps(asdict(epoch)) + "\n" for epoch in fit.progress.history)
+        )
 
     def conclude(self, status: str, fit: Fit, reason: str | None = None) -> None:
         """Write how the run stands into its summary."""
@@ -262,7 +271,9 @@ class Run:
         path = self.folder / "test.json"
         return read_json(path) if path.exists() else None
 
-    def test(self, *, data_dir: Path | None = None, pictures: Pictures | None = None, unfinished: bool = False) -> dict[str, Any]:
+    def test(
+        self, *, data_dir: Path | None = None, pictures: Pictures | None = None, unfinished: bool = False
+    ) -> dict[str, Any]:
         """The best weights on the test set, recorded in test.json; a second call returns the record.
 
         `pictures` saves reading them, for a caller that has them.
@@ -296,7 +307,10 @@ class Run:
             "correct": result.correct,
             "count": result.count,
             "loss": result.loss,
-            "per_class": {name: value if value == value else None for name, value in zip(test.classes, per_class.tolist(), strict=True)},
+            "per_class": {
+                name: value if value == value else None
+                for name, value in zip(test.classes, per_class.tolist(), strict=True)
+            },
             "confusion": result.confusion.tolist(),
             "epoch": epoch,
             "tested": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -322,15 +336,26 @@ class Run:
 
 
 def train(
-    recipe: Recipe | str, out: Path | str | None = None, *, data_dir: Path | str | None = None, device: str = "cpu", **callbacks: Any
+    recipe: Recipe | str,
+    out: Path | str | None = None,
+    *,
+    data_dir: Path | str | None = None,
+    device: str = "cpu",
+    **callbacks: Any,
 ) -> Run:
     """Train a recipe, or a network by name with the default recipe, and return its run; `callbacks` are `Run.go_on`'s."""
     recipe = Recipe.parse({"model": {"name": recipe}}) if isinstance(recipe, str) else recipe
     refuse_used(out)
     root = Path(data_dir) if data_dir else None
-    return Run.start(recipe, load(recipe.data.name, root, size=recipe.data.size), out, device=device, data_dir=root, **callbacks)
+    return Run.start(
+        recipe, load(recipe.data.name, root, size=recipe.data.size), out, device=device, data_dir=root, **callbacks
+    )
 
 
 def find_runs(folder: Path | str) -> list[Run]:
     """All runs in a folder and the folders below it, by name."""
-    return [Run(path.parent) for path in sorted(Path(folder).rglob("summary.json")) if (path.parent / "recipe.toml").exists()]
+    return [
+        Run(path.parent)
+        for path in sorted(Path(folder).rglob("summary.json"))
+        if (path.parent / "recipe.toml").exists()
+    ]

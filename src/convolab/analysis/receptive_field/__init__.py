@@ -1,0 +1,1 @@
+"""Which input pixels can reach a cell of a feature map."""

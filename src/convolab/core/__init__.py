@@ -1,0 +1,1 @@
+"""What every other package stands on: errors, whole-file writes, keyed randomness, statistics."""

@@ -1,0 +1,110 @@
+"""A file appears whole or not at all: written beside its place, synced, renamed."""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from convolab.core.errors import LabError
+
+UNFIT_PLACE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
+
+
+@contextmanager
+def whole_file(path: Path | str) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; on success it is synced and takes `path`'s place.
+
+    A reader sees the old file or the new one, never a part; on any error the old one stays and the part is removed.
+    Raises LabError if the folder cannot be written or the disk is full.
+
+    >>> import tempfile; folder = Path(tempfile.mkdtemp())
+    >>> with whole_file(folder / "a.txt") as part: _ = part.write_text("whole")
+    >>> (folder / "a.txt").read_text()
+    'whole'
+    """
+    path = Path(path)
+    part = part_beside(path)
+    try:
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+    finally:
+        with suppress(
+            OSError
+        ):  # where nothing can be written there is nothing to remove, and the refusal above is what to say
+            part.unlink()
+
+
+def write_same(path: Path | str, original: Path | str) -> None:
+    """Let `path` hold what `original` holds, whole, without writing it again where the disk has hard links.
+
+    Only for files that are replaced and never changed in place, as all are that this module writes.
+    """
+    part = part_beside(Path(path))
+    try:
+        os.link(original, part)
+        os.replace(part, path)  # the content was synced under its first name
+    except OSError:
+        with whole_file(path) as copy:
+            shutil.copyfile(original, copy)
+    finally:
+        with suppress(OSError):  # a rename onto the same file leaves the part
+            part.unlink()
+
+
+def part_beside(path: Path) -> Path:
+    """A new name beside a file; the ending stays last, because writers of pictures choose their format by it."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise LabError(
+                f"the disk is full while writing {path}: free some space; the last good files are whole"
+            ) from error
+        if error.errno in UNFIT_PLACE:
+            raise LabError(f"cannot write {path} ({error.strerror}): choose another place") from error
+        raise
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file whole."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write a JSON file whole; NaN and infinity are refused, because they are not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file. Raises LabError if it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LabError(f"cannot read {path} ({error.strerror})") from error
+    except ValueError as error:
+        raise LabError(f"{path} is not JSON: {error}") from error

@@ -1,1 +1,0 @@
-"""What every floor stands on: errors, whole-file writes, keyed randomness, intervals."""

@@ -1,1 +1,0 @@
-"""Pixels and labels: picture sets in memory, where they come from, and single photos."""

@@ -1,0 +1,1 @@
+"""One network and one image become one finding."""

@@ -1,0 +1,1 @@
+"""Fooling images and whether they transfer."""

@@ -1,0 +1,134 @@
+"""EfficientNet-Lite 0 to 2, layer by layer: small ImageNet networks without squeeze-and-excite, with ReLU6 throughout.
+
+Tan & Le 2019 (arXiv:1905.11946), scaled as in github.com/tensorflow/tpu, models/official/efficientnet/lite. Layers have timm's
+names, so a state dict of timm's `tf_efficientnet_lite0` loads as it is. They are written out here because importing timm takes
+longer than explaining a picture.
+"""
+
+import math
+from collections import OrderedDict
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+STAGES = (  # kernel, stride, expansion, channels, blocks: those of EfficientNet-B0
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+WIDTH_AND_DEPTH = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # by what channels and blocks are multiplied
+
+
+class SameConv(nn.Conv2d):
+    """A convolution that pads as TensorFlow does: ceil(side / stride) cells, an odd pixel of padding at the right and bottom."""
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
+        (right, left), (bottom, top) = (
+            (p - p // 2, p // 2)
+            for p in (
+                max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+                for side, stride, kernel in zip(x.shape[:1:-1], self.stride[::-1], self.kernel_size[::-1], strict=True)
+            )
+        )
+        if (left, top) == (right, bottom):  # the convolution's own padding, which copies nothing
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride, groups=self.groups)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> SameConv:
+    return SameConv(inputs, outputs, kernel, stride, groups=groups, bias=False)
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+class Separable(nn.Module):
+    """Depthwise convolution, batch norm, ReLU6; pointwise convolution, batch norm: no activation at the narrow end."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv_dw, self.bn1, self.act1 = (
+            conv(inputs, inputs, kernel, stride, groups=inputs),
+            norm(inputs),
+            nn.ReLU6(inplace=True),
+        )
+        self.conv_pw, self.bn2 = conv(inputs, outputs), norm(outputs)
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
+        y = self.bn2(self.conv_pw(self.act1(self.bn1(self.conv_dw(x)))))
+        return x + y if self.shortcut else y
+
+
+class Inverted(nn.Module):
+    """`Separable` behind a pointwise convolution that widens the map, with a shortcut around both (Sandler et al. 2018)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.conv_pw, self.bn1, self.act1 = conv(inputs, wide), norm(wide), nn.ReLU6(inplace=True)
+        self.conv_dw, self.bn2, self.act2 = (
+            conv(wide, wide, kernel, stride, groups=wide),
+            norm(wide),
+            nn.ReLU6(inplace=True),
+        )
+        self.conv_pwl, self.bn3 = conv(wide, outputs), norm(outputs)
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
+        y = self.act1(self.bn1(self.conv_pw(x)))
+        y = self.act2(self.bn2(self.conv_dw(y)))
+        y = self.bn3(self.conv_pwl(y))
+        return x + y if self.shortcut else y
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite: normalised pixels [N, 3, H, W] -> logits [N, classes], the last map [N, 1280, H/32, W/32].
+
+    >>> import torch
+    >>> EfficientNetLite(0)(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 1000])
+    """
+
+    def __init__(self, size: int, classes: int = 1000) -> None:
+        super().__init__()
+        width, depth = WIDTH_AND_DEPTH[size]
+        self.conv_stem, self.bn1, self.act1 = conv(3, 32, kernel=3, stride=2), norm(32), nn.ReLU6(inplace=True)
+        stages, inputs = [], 32
+        for number, (kernel, stride, expansion, channels, blocks) in enumerate(STAGES):
+            outputs = rounded(channels * width)
+            repeats = (
+                blocks if number in (0, len(STAGES) - 1) else math.ceil(blocks * depth)
+            )  # Lite leaves the outer stages alone
+            stage = []
+            for block in range(repeats):
+                step = stride if block == 0 else 1
+                stage.append(
+                    Separable(inputs, outputs, kernel, step)
+                    if expansion == 1
+                    else Inverted(inputs, outputs, kernel, step, expansion)
+                )
+                inputs = outputs
+            stages.append(nn.Sequential(*stage))
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head, self.bn2, self.act2 = conv(inputs, 1280), norm(1280), nn.ReLU6(inplace=True)
+        self.global_pool = nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
+        self.classifier = nn.Linear(1280, classes)
+
+    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+        x = self.act1(self.bn1(self.conv_stem(x)))  # [N, 32, H/2, W/2]
+        x = self.blocks(x)  # [N, 320, H/32, W/32]
+        x = self.act2(self.bn2(self.conv_head(x)))  # [N, 1280, H/32, W/32]
+        return self.classifier(self.global_pool(x))
+
+
+def rounded(channels: float) -> int:
+    """The nearest multiple of 8, but never less than 90 % of what was asked for."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8

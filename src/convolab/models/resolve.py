@@ -1,0 +1,105 @@
+"""Networks by name: the laboratory's own, timm's and torchvision's definitions, each built by a function that takes no arguments."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from torch import nn
+
+from convolab.core.errors import LabError, nearest, need
+from convolab.models import zoo
+
+Shape = tuple[int, ...]
+SHORT_NAMES = {f"efficientnet_lite{n}": f"timm/tf_efficientnet_lite{n}" for n in range(5)}
+LIBRARIES = ("timm", "torchvision")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A network's definition: how to build it, without pretrained weights, and the input it was made for."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    input: Shape | None  # channels, height, width; None where its maker does not say
+
+
+def named(name: str, shape: Shape | None = None, classes: int | None = None) -> Named:
+    """The network of a name: one of the registry, `file.py:Name`, `timm/NAME`, `torchvision/NAME`, `efficientnet_lite0` to 4.
+
+    `shape` [channels, height, width] is needed for the registry's networks, which are made for pictures of one shape;
+    `classes` is 10 for those and the library's own number for the others, if left out.
+    Raises LabError for an unknown name, with the nearest known one, and for a library that is not installed.
+
+    >>> named("simple_convnet", (3, 32, 32)).build().head.linear
+    Linear(in_features=64, out_features=10, bias=True)
+    """
+    library, slash, model = SHORT_NAMES.get(name, name).partition("/")
+    if slash and library in LIBRARIES and not name.endswith(".py"):
+        return of_timm(name, model, shape, classes) if library == "timm" else of_torchvision(name, model, classes)
+    need(
+        name in zoo.NETWORKS or ":" in name,
+        f"unknown network '{name}': {nearest(name, [*zoo.NETWORKS, *SHORT_NAMES])} (or timm/NAME, torchvision/NAME, file.py:Name)",
+    )
+    zoo.find(name)
+
+    def build() -> nn.Module:
+        need(
+            shape is not None and len(shape) == 3,
+            f"the network '{name}' is made for pictures of one shape: give --input, such as 3x32x32",
+        )
+        return zoo.build(name, shape, classes or 10)
+
+    return Named(name, build, None)
+
+
+def of_timm(name: str, model: str, shape: Shape | None, classes: int | None) -> Named:
+    timm = imported("timm", name)
+    bare, _, tag = model.partition(".")
+    need(timm.is_model(bare), f"timm has no network '{model}': {nearest_of(bare, timm.list_models())}")
+    options = {} if classes is None else {"num_classes": classes}
+    if shape and len(shape) == 3 and shape[0] != 3:
+        options["in_chans"] = shape[0]
+    made_for = (timm.get_pretrained_cfg(model if tag else bare) or timm.get_pretrained_cfg(bare)).input_size
+    return Named(name, lambda: quietly(lambda: timm.create_model(model, pretrained=False, **options)), tuple(made_for))
+
+
+def of_torchvision(name: str, model: str, classes: int | None) -> Named:
+    models = imported("torchvision.models", name)
+    known = models.list_models()
+    need(model in known, f"torchvision has no network '{model}': {nearest_of(model, known)}")
+    options = {} if classes is None else {"num_classes": classes}
+    if model in ("googlenet", "inception_v3"):
+        options["init_weights"] = False  # else minutes of drawing weights that nobody asked for
+    side = 299 if model == "inception_v3" else 224
+    if "weights_backbone" in inspect.signature(models.get_model_builder(model)).parameters:
+        options["weights_backbone"] = None  # else its backbone's weights are downloaded
+    return Named(name, lambda: quietly(lambda: models.get_model(model, weights=None, **options)), (3, side, side))
+
+
+def imported(module: str, name: str) -> ModuleType:
+    """A library's module, or a word on how to get the library."""
+    from importlib import import_module
+
+    library = module.partition(".")[0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return import_module(module)
+    except ImportError as error:
+        raise LabError(
+            f"the network '{name}' needs {library}, which is not installed: pip install {library}"
+        ) from error
+
+
+def quietly(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build without the library's advice about weights, which nobody is going to use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return build()
+
+
+def nearest_of(name: str, known: list[str]) -> str:
+    hint = nearest(name, known)
+    return hint if hint.startswith("did") else f"it has {len(known)} others"

@@ -1,0 +1,374 @@
+"""The networks of the laboratory, and the registry that a person's own network joins by one line."""
+
+import importlib
+import importlib.util
+import inspect
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import PositiveInt, PydanticUserError, ValidationError, create_model
+from torch import Tensor, nn
+
+from convolab.core.errors import LabError, nearest, need
+from convolab.core.rng import own_global_generators, seed_global
+
+Shape = tuple[int, int, int]  # channels, height, width of a picture
+Factory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
+
+NETWORKS: dict[str, Factory] = {}
+
+
+def register(factory: Factory, name: str | None = None) -> Factory:
+    """Let recipes name a network. Its factory takes `(shape, classes)` and then options with types and defaults.
+
+    >>> @register
+    ... def one_layer(shape: tuple[int, int, int], classes: int, bias: bool = True) -> nn.Module:
+    ...     return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes, bias=bias))
+    >>> build("one_layer", (1, 8, 8), 10, bias=False)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
+    >>> del NETWORKS["one_layer"]
+    """
+    NETWORKS[name or factory.__name__] = factory
+    return factory
+
+
+def find(name: str) -> Factory:
+    """The factory of a registered name, or of `file.py:Name` or `package.module:Name`, which are imported.
+
+    Raises LabError for an unknown name, with the nearest known one.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    need(":" in name, f"unknown network '{name}': {nearest(name, NETWORKS)} (or name your own as file.py:Name)")
+    place, _, attribute = name.rpartition(":")
+    relative = place.startswith(".") and not place.endswith(".py")
+    need(place and attribute and not relative, f"'{name}' names no network: write file.py:Name or package.module:Name")
+    try:
+        if place.endswith(".py"):
+            need(Path(place).is_file(), f"no file {place} to find the network {attribute} in: give its path from here")
+            module = import_file(Path(place).absolute(), Path(place).stat().st_mtime_ns)
+        else:
+            module = importlib.import_module(place)
+    except ImportError as error:
+        raise LabError(f"cannot import '{place}' for the network {attribute}: {error}") from error
+    need(
+        hasattr(module, attribute),
+        f"{place} has no {attribute}: {nearest(attribute, [n for n in vars(module) if n[0] != '_'])}",
+    )
+    factory = getattr(module, attribute)
+    need(
+        callable(factory), f"the network '{name}' is {factory!r}: give a class, or a function that returns the network"
+    )
+    return factory
+
+
+@cache
+def import_file(path: Path, written: int) -> ModuleType:
+    """The module in a file, run once for each time it was `written`."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All options of a network: the given ones, checked against its factory's types, and the defaults of the rest.
+
+    >>> options("simple_convnet", {"residual": True})
+    {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
+    """
+    signature = signature_of(name)
+    positional = signature.bind_partial("shape", "classes").arguments
+    known = {
+        key: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
+        for key, p in signature.parameters.items()
+        if key not in positional and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and key[0] != "_"
+    }
+    for key in given:
+        need(
+            key in known,
+            f"the network '{name}' has no option '{key}': {nearest(key, known) if known else 'it has none'}",
+        )
+    defaults = {key: default for key, (_, default) in known.items() if default is not ...}
+    for key, value in (defaults | given).items():
+        need(
+            in_json(value),
+            f"model.{key} = {repr(value).splitlines()[0]}: a recipe holds strings, finite numbers, booleans and lists",
+        )
+    try:
+        # By way of JSON, where pydantic is strict about types but takes a list for a tuple.
+        return create_model("Options", **known).model_validate_json(json.dumps(given), strict=True).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LabError(f"model.{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}") from error
+    except PydanticUserError as error:  # a type that nothing in a recipe can be of
+        raise LabError(
+            f"the network '{name}' takes {signature}, and a recipe cannot hold that: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def signature_of(name: str) -> inspect.Signature:
+    """How a network's factory is called. Raises LabError if it cannot be by (shape, classes)."""
+    factory = find(name)
+    try:
+        signature = inspect.signature(factory, eval_str=True)
+    except (NameError, SyntaxError) as error:
+        raise LabError(f"a type in the signature of the network '{name}' is not there at run time: {error}") from error
+    except ValueError as error:
+        raise LabError(f"the network '{name}' does not tell what it takes: {error}") from error
+    try:
+        signature.bind_partial("shape", "classes")
+    except TypeError as error:
+        raise LabError(f"the network '{name}' must take (shape, classes, ...options), and takes {signature}") from error
+    return signature
+
+
+def in_json(value: Any) -> bool:
+    """Whether JSON, and with it a recipe, can hold a value; it knows no NaN or infinity."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def build(name: str, shape: Shape, classes: int, *, seed: int = 0, **given: Any) -> nn.Module:
+    """A network for pictures of `shape`, its weights a pure function of the seed and each layer's name.
+
+    Two networks that share a layer (same name, same shape) so start from the same weights in it.
+    Raises LabError for an unknown name or option, or a shape the network cannot take.
+    """
+    factory, chosen = find(name), options(name, given)
+    with own_global_generators():
+        network = factory(shape, classes, **chosen)
+        initialise(network, seed)
+    return network
+
+
+def initialise(network: nn.Module, seed: int) -> None:
+    """Draw every layer's weights anew by its own `reset_parameters`, seeded by (seed, layer name).
+
+    Must run inside `own_global_generators`.
+    """
+    for name, layer in network.named_modules():
+        if callable(reset := getattr(layer, "reset_parameters", None)):
+            seed_global(torch.device("cpu"), seed, "weights", name)
+            reset()
+
+
+def check_shape(shape: Shape) -> None:
+    """Raise LabError unless the laboratory's own networks take pictures of this shape."""
+    channels, height, width = shape
+    need(channels in (1, 3), f"pictures have {channels} channels: give 1 (grey) or 3 (red, green, blue)")
+    need(
+        min(height, width) >= 8 and max(height, width) <= 64,
+        f"pictures are {height}x{width}: give sides of 8 to 64 pixels",
+    )
+
+
+@register
+def shallow_net(shape: Shape, classes: int, hidden: PositiveInt = 128) -> nn.Sequential:
+    """One hidden layer on the flattened picture, as `nn.Sequential`.
+
+    flatten   C x H x W -> C*H*W
+    hidden    Linear(C*H*W, hidden)
+    relu
+    output    Linear(hidden, classes)
+    """
+    check_shape(shape)
+    inputs = shape[0] * shape[1] * shape[2]
+    layers = {
+        "flatten": nn.Flatten(),
+        "hidden": nn.Linear(inputs, hidden),
+        "relu": nn.ReLU(),
+        "output": nn.Linear(hidden, classes),
+    }
+    return nn.Sequential(OrderedDict(layers))
+
+
+class ShallowNet(nn.Module):
+    """The layers of `shallow_net` as a class: same parameters, same outputs bit for bit."""
+
+    def __init__(self, shape: Shape, classes: int, hidden: PositiveInt = 128) -> None:
+        super().__init__()
+        check_shape(shape)
+        self.hidden = nn.Linear(shape[0] * shape[1] * shape[2], hidden)
+        self.output = nn.Linear(hidden, classes)
+
+    def forward(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        hidden = F.relu(self.hidden(pixels.flatten(1)))  # [N, hidden]
+        return self.output(hidden)  # [N, classes]
+
+
+register(ShallowNet, "shallow_net_class")
+
+
+class Stage(nn.Module):
+    """Convolution 3x3, max pooling 2x2, batch norm, ReLU: twice as coarse, `outputs` channels.
+
+    Pooling comes first because it commutes with ReLU, and the two layers behind it then touch a quarter of the values.
+    With `residual` a parameter-free shortcut is added before the ReLU: the stage's input, averaged 2x2, its new channels
+    zero (He et al. 2016, arXiv:1512.03385, option A). So a network with and one without have the same parameters.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, pool: bool, batch_norm: bool, residual: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=not batch_norm)
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+        self.norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
+        self.residual = residual
+
+    def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h2 w2"]:
+        y = self.norm(self.pool(self.conv(x)))
+        if self.residual:
+            y = y + shortcut(x, y)
+        return F.relu(y, inplace=True)
+
+
+def shortcut(
+    x: Float[Tensor, "n inputs h w"], like: Float[Tensor, "n outputs h2 w2"]
+) -> Float[Tensor, "n outputs h2 w2"]:
+    """The identity, averaged down to the size of `like` and given zero channels up to its number."""
+    if x.shape[2:] != like.shape[2:]:
+        # A convolution of stride 2 keeps the last row of an odd number, pooling drops it.
+        rounds_up = tuple(like.shape[2:]) != (x.shape[2] // 2, x.shape[3] // 2)
+        x = F.avg_pool2d(x, 2, ceil_mode=rounds_up)
+    return F.pad(x, (0, 0, 0, 0, 0, like.shape[1] - x.shape[1]))
+
+
+Channels = tuple[PositiveInt, ...]
+
+
+class SimpleConvnet(nn.Module):
+    """A few 3x3 convolutions, each followed by pooling; the last feature map is averaged and classified linearly.
+
+        features.0   Conv(C, 16, 3x3, padding 1) - MaxPool 2x2 - BatchNorm - ReLU      16 x H/2 x W/2
+        features.1   Conv(16, 32, 3x3, padding 1) - MaxPool 2x2 - BatchNorm - ReLU     32 x H/4 x W/4
+        features.2   Conv(32, 64, 3x3, padding 1) - MaxPool 2x2 - BatchNorm - ReLU     64 x H/8 x W/8
+        head         mean over the map - Linear(64, classes)
+
+    `channels` sets the stages. Without `batch_norm` the norms are gone and the convolutions have biases. With `residual`
+    every stage but the first gets a parameter-free shortcut (see `Stage`). A side of 1 pixel is not pooled further.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        classes: int,
+        channels: Channels = (16, 32, 64),
+        batch_norm: bool = True,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        check_shape(shape)
+        need(channels, "model.channels is empty: give at least one number of channels")
+        need(
+            not residual or all(a <= b for a, b in pairwise(channels)),
+            f"model.channels = {list(channels)} shrink: a shortcut cannot drop channels",
+        )
+        side, stages = min(shape[1:]), []
+        for inputs, outputs in zip((shape[0], *channels), channels, strict=False):
+            stages.append(
+                Stage(inputs, outputs, pool=side >= 2, batch_norm=batch_norm, residual=residual and bool(stages))
+            )
+            side = max(side // 2, 1)
+        self.features = nn.Sequential(*stages)
+        self.head = average_and_classify(channels[-1], classes)
+
+    def forward(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        return self.head(self.features(pixels))
+
+
+register(SimpleConvnet, "simple_convnet")
+
+
+def average_and_classify(channels: int, classes: int) -> nn.Sequential:
+    """Mean over the last feature map, then one linear layer: [N, channels, h, w] -> [N, classes]."""
+    return nn.Sequential(OrderedDict(pool=MapMean(), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
+
+
+class MapMean(nn.AdaptiveAvgPool2d):
+    """The mean over a map of any size, as `nn.AdaptiveAvgPool2d(1)` gives it: [N, C, H, W] -> [N, C, 1, 1].
+
+    Its gradient lies in memory as the map does. That of torch's own always has the channels first, and the layers before
+    it, whose maps have them last, then step across memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]:
+        return F.avg_pool2d(features, features.shape[2:])
+
+
+class ResidualBlock(nn.Module):
+    """Conv 3x3 - BatchNorm - ReLU - Conv 3x3 - BatchNorm, plus the parameter-free shortcut, ReLU (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h2 w2"]:
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        y = self.norm2(self.conv2(y))
+        return F.relu(y + shortcut(x, y), inplace=True)
+
+
+class ResNetSmall(nn.Module):
+    """A residual network for small pictures (He et al. 2016, section 4.2).
+
+        features.stem      Conv(C, 32, 3x3, padding 1) - BatchNorm - ReLU              32 x H x W
+        features.stage1    `blocks` residual blocks                                   32 x H x W
+        features.stage2    `blocks` residual blocks, the first with stride 2          64 x H/2 x W/2
+        features.stage3    `blocks` residual blocks, the first with stride 2         128 x H/4 x W/4
+        head               mean over the map - Linear(128, classes)
+
+    `channels` sets the stages, `blocks` the residual blocks in each: 6 * blocks + 2 layers with weights.
+    Sides must divide by 2 once for every stage but the first.
+    """
+
+    def __init__(self, shape: Shape, classes: int, channels: Channels = (32, 64, 128), blocks: PositiveInt = 1) -> None:
+        super().__init__()
+        check_shape(shape)
+        need(
+            channels and all(a <= b for a, b in pairwise(channels)),
+            f"model.channels = {list(channels)}: give at least one number, none smaller than the one before",
+        )
+        coarsest = 2 ** (len(channels) - 1)
+        need(
+            shape[1] % coarsest == 0 and shape[2] % coarsest == 0,
+            f"pictures of {shape[1]}x{shape[2]} cannot be halved {len(channels) - 1} times: give sides that divide by {coarsest}",
+        )
+        stem = nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(shape[0], channels[0], 3, padding=1, bias=False),
+                norm=nn.BatchNorm2d(channels[0]),
+                relu=nn.ReLU(inplace=True),
+            )
+        )
+        stages = OrderedDict(stem=stem)
+        for number, (inputs, outputs) in enumerate(zip((channels[0], *channels), channels, strict=False), start=1):
+            first = ResidualBlock(inputs, outputs, stride=1 if number == 1 else 2)
+            stages[f"stage{number}"] = nn.Sequential(
+                first, *(ResidualBlock(outputs, outputs, stride=1) for _ in range(blocks - 1))
+            )
+        self.features = nn.Sequential(stages)
+        self.head = average_and_classify(channels[-1], classes)
+
+    def forward(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        return self.head(self.features(pixels))
+
+
+register(ResNetSmall, "resnet_small")

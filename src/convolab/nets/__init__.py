@@ -1,1 +1,0 @@
-"""The networks: how they are built, and how they take pixels."""

@@ -1,0 +1,225 @@
+"""The pictures of the answer sheet, each as PNG and, where it is a chart, as SVG."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import polars as pl
+from PIL import Image, ImageDraw, ImageFont
+
+from convolab.plots.training import BLUE, GREY, ORANGE, styled, to_image
+from convolab.theory.answer_correlation import Jacobians
+from convolab.theory.answer_layers import Growth, Matrices
+from convolab.theory.answer_priors import Accuracies, Example
+from convolab.theory.equivariance import Measured
+from convolab.theory.sheet import Picture
+
+SHOWN = {  # the layers on the picture of equivariance, and what they are called there
+    "convolution 3x3, circular padding": "convolution, circular padding",
+    "convolution 3x3, zero padding": "convolution, zero padding",
+    "max pooling 2x2, stride 2": "max pooling, stride 2",
+    "blur 3x3, then stride 2": "blur, then stride 2",
+    "convolution 3x3, circular padding, stride 4": "convolution, stride 4",
+    "features of simple_convnet": "features of simple_convnet",
+    "the same with circular padding": "the same, circular padding",
+    "fully-connected": "fully-connected",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture, drawn: `svg` is None for one made of pixels."""
+
+    png: bytes
+    svg: str | None
+
+
+def draw(picture: Picture) -> Drawing:
+    """Draw what a picture of the sheet shows."""
+    made = PICTURES[picture.name](picture.data)
+    if isinstance(made, Image.Image):
+        return Drawing(small_png(made), None)
+    png, svg = io.BytesIO(), io.StringIO()
+    made.save(png, format="png", scale_factor=3)
+    made.save(svg, format="svg")
+    with Image.open(png) as image:
+        return Drawing(small_png(image), svg.getvalue())
+
+
+def small_png(image: Image.Image) -> bytes:
+    """A picture of few colours as PNG: a fifth of what it takes in all colours."""
+    buffer = io.BytesIO()
+    image.convert("RGB").quantize(256).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def jacobians(data: Jacobians) -> alt.TopLevelMixin:
+    """Two matrices whose entries say which sample they are."""
+    panels = []
+    for entries, by, of in ((data.of_x, "x", "y"), (data.of_y, "y", "x")):
+        n = len(entries)
+        rows = [
+            {"k": k, "i": i, "sample": sample, "text": f"{of}[{sample}]"}
+            for k, line in enumerate(entries)
+            for i, sample in enumerate(line)
+        ]
+        base = alt.Chart(pl.DataFrame(rows)).encode(
+            x=alt.X("i:O", title="column i", axis=alt.Axis(labelAngle=0, orient="top")),
+            y=alt.Y("k:O", title="row k", axis=alt.Axis(titleAngle=0)),
+        )
+        colour = alt.Color("sample:O", scale=alt.Scale(scheme="viridis"), legend=None)
+        ink = alt.condition(alt.datum.sample < n / 2, alt.value("white"), alt.value("black"))
+        cells = base.mark_rect(stroke="white").encode(color=colour) + base.mark_text(fontSize=12).encode(
+            text="text:N", color=ink
+        )
+        panels.append(
+            cells.properties(width=40 * n, height=40 * n, title=alt.TitleParams(f"∂z[k] / ∂{by}[i]", fontSize=13))
+        )
+    said = "left: constant along anti-diagonals (Hankel); right: constant along diagonals (circulant)"
+    return styled(
+        alt.hconcat(*panels, spacing=50).resolve_scale(color="independent"),
+        "The Jacobians of a circular correlation",
+        said,
+    )
+
+
+def matrices(data: Matrices) -> alt.TopLevelMixin:
+    """Both layers as matrices, a colour a weight."""
+    panels = []
+    for title, entries in (
+        ("f: every entry a weight of its own", data.connected),
+        ("g: a band of shared weights", data.convolution),
+    ):
+        # Neighbouring numbers are spread over the colours by the golden ratio, so that different weights look different.
+        rows = [
+            {"output": k, "input": i, "weight": weight * 0.618034 % 1}
+            for k, line in enumerate(entries)
+            for i, weight in enumerate(line)
+            if weight >= 0
+        ]
+        chart = alt.Chart(pl.DataFrame(rows)).mark_rect()
+        chart = chart.encode(
+            x=alt.X(
+                "input:O",
+                title="input",
+                scale=alt.Scale(domain=list(range(data.n))),
+                axis=alt.Axis(labelAngle=0, orient="top"),
+            ),
+            y=alt.Y("output:O", title="output", scale=alt.Scale(domain=list(range(data.n * data.features)))),
+            color=alt.Color("weight:Q", scale=alt.Scale(scheme="turbo", domain=[-0.1, 1.1]), legend=None),
+        )
+        panels.append(
+            chart.properties(
+                width=18 * data.n, height=11 * data.n * data.features, title=alt.TitleParams(title, fontSize=13)
+            )
+        )
+    said = f"outputs 0 to {data.n - 1} are g's first feature, the others its second"
+    return styled(alt.hconcat(*panels, spacing=50), "The two layers as matrices", said)
+
+
+def growth(data: Sequence[Growth]) -> alt.TopLevelMixin:
+    """MACs against the input's length."""
+    rows = [{"layer": g.layer, "n": n, "MACs": macs} for g in data for n, macs in zip(g.lengths, g.macs, strict=True)]
+    table, names = pl.DataFrame(rows), [g.layer for g in data]
+    colour = alt.Color("layer:N", legend=None, scale=alt.Scale(domain=names, range=[ORANGE, GREY, BLUE]))
+    decades = [10**power for power in range(1, 13)]
+    x = alt.X(
+        "n:Q",
+        title="length n of the input (log scale)",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(format=",d", values=decades, grid=False),
+    )
+    y = alt.Y(
+        "MACs:Q", title="MACs (log scale)", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", values=decades)
+    )
+    base = alt.Chart(table).encode(x=x, y=y, color=colour)
+    last = alt.Chart(table.group_by("layer", maintain_order=True).last()).encode(x=x, y=y, color=colour)
+    names = last.mark_text(align="left", dx=8, fontSize=12).encode(text="layer:N")
+    chart = base.mark_line(strokeWidth=2) + base.mark_circle(size=40, opacity=1) + names
+    return styled(
+        chart.properties(width=420, height=260, padding={"right": 120}),
+        "What a longer input costs",
+        "a slope of 1 is proportional",
+    )
+
+
+def accuracies(data: Accuracies) -> alt.TopLevelMixin:
+    """Mean accuracies with their intervals."""
+    rows = [
+        {"pictures": name, "network": net, "mean": 100 * i.mean, "low": 100 * i.low, "high": 100 * i.high}
+        for name, net, i in data.rows
+    ]
+    order, networks = list(dict.fromkeys(r["pictures"] for r in rows)), list(dict.fromkeys(r["network"] for r in rows))
+    colour = alt.Color(
+        "network:N",
+        title=None,
+        scale=alt.Scale(domain=networks, range=[BLUE, ORANGE]),
+        legend=alt.Legend(orient="top", symbolType="circle"),
+    )
+    base = alt.Chart(pl.DataFrame(rows)).encode(
+        y=alt.Y(
+            "pictures:N",
+            sort=order,
+            title=None,
+            axis=alt.Axis(labelFontSize=12, labelLimit=200, ticks=False, domain=False),
+        ),
+        yOffset=alt.YOffset("network:N", sort=networks),
+        color=colour,
+    )
+    x = alt.X("mean:Q", title="test accuracy (%)", scale=alt.Scale(domain=[0, 100]))
+    spans = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title="test accuracy (%)"), x2="high:Q")
+    dots = base.mark_circle(size=70, opacity=1).encode(x=x)
+    words = base.mark_text(align="left", dx=12, fontSize=11).encode(x="high:Q", text=alt.Text("mean:Q", format=".1f"))
+    guess = (
+        alt.Chart(pl.DataFrame({"x": [100 * data.guessing]})).mark_rule(strokeDash=[4, 3], color=GREY).encode(x="x:Q")
+    )
+    chart = (guess + spans + dots + words).properties(width=420, height=alt.Step(26))
+    return styled(
+        chart, "What each network makes of rearranged pictures", "bar: 95 % interval over the seeds; dashed: guessing"
+    )
+
+
+def errors(data: Sequence[Measured]) -> alt.TopLevelMixin:
+    """Error of equivariance against the shift, a panel a layer."""
+    rows = [{"layer": SHOWN[m.kind], "shift": m.shift, "error": 100 * m.error} for m in data if m.kind in SHOWN]
+    bars = alt.Chart(pl.DataFrame(rows)).mark_bar(color=BLUE, size=10)
+    bars = bars.encode(
+        x=alt.X("shift:O", title="shift (pixels)", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("error:Q", title="error (%)", scale=alt.Scale(domain=[0, 160]), axis=alt.Axis(tickCount=4)),
+    ).properties(width=150, height=90)
+    header = alt.Header(title=None, labelFontSize=11, labelLimit=170)
+    chart = bars.facet(facet=alt.Facet("layer:N", sort=list(SHOWN.values()), header=header), columns=4, spacing=18)
+    return styled(
+        chart,
+        "How far each layer is from moving its output with its input",
+        "random pixels; 141 %: two unrelated outputs",
+    )
+
+
+def arrangements(data: Sequence[Example]) -> Image.Image:
+    """The same pictures in each arrangement, a row an arrangement."""
+    count, side = len(data[0].images), max(data[0].images[0].shape[1:])
+    zoom = max(1, round(96 / side))
+    cell, gap, left, font = zoom * side, 8, 190, ImageFont.load_default(22)
+    canvas = Image.new("RGB", (left + count * (cell + gap), len(data) * (cell + gap) + gap), "white")
+    brush = ImageDraw.Draw(canvas)
+    for row, example in enumerate(data):
+        top = gap + row * (cell + gap)
+        brush.text((gap, top + cell // 2), example.arrangement, fill="black", font=font, anchor="lm")
+        for column, image in enumerate(example.images):
+            canvas.paste(
+                to_image(image).resize((cell, cell), Image.Resampling.NEAREST), (left + column * (cell + gap), top)
+            )
+    return canvas
+
+
+PICTURES: dict[str, Callable[[Any], alt.TopLevelMixin | Image.Image]] = {
+    "jacobians": jacobians,
+    "matrices": matrices,
+    "growth": growth,
+    "priors": accuracies,
+    "equivariance": errors,
+    "arrangements": arrangements,
+}

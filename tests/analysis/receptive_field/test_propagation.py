@@ -1,0 +1,393 @@
+"""Receptive fields against where the gradient of one output cell is not zero, all weights being positive."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convolab.analysis.receptive_field.propagation import Field
+from convolab.analysis.summary import account
+from convolab.core.rng import own_global_generators
+
+
+def ones(net: nn.Module) -> nn.Module:
+    """In float64, every weight positive; norms pass on what they get."""
+    net = net.double().eval()
+    draw = torch.Generator().manual_seed(0)
+    for name, weight in net.named_parameters():
+        weight.data = torch.rand(weight.shape, generator=draw, dtype=torch.float64) + 0.5
+        if weight.ndim > 1:
+            weight.data /= weight[0].numel()
+        elif name.endswith("bias"):
+            weight.data.zero_()
+    return net
+
+
+def same(kernel: int, stride: int, dilation: int = 1) -> nn.Module:
+    """A convolution that pads as TensorFlow does: what is odd goes to the right and the bottom."""
+
+    class Same(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            pads = []
+            for n in (x.shape[3], x.shape[2]):
+                total = max((-(-n // stride) - 1) * stride + dilation * (kernel - 1) + 1 - n, 0)
+                pads += [total // 2, total - total // 2]
+            return super().forward(F.pad(x, pads))
+
+    return Same(2, 2, kernel, stride, dilation=dilation)
+
+
+def conv(kernel: int | tuple[int, int], **options: object) -> nn.Module:
+    return nn.Conv2d(2, 2, kernel, **options)
+
+
+class Residual(nn.Module):
+    def __init__(self, body: nn.Module, skip: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.skip = body, skip or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.skip(x))
+
+
+class Concatenated(nn.Module):
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation: every cell is scaled by what the whole picture says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+
+
+class SpaceToDepth(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
+
+
+class Crop(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, 3:-2, 1:]
+
+
+class Shuffled(nn.Module):
+    """Channels shuffled as in ShuffleNet, by reshapes; the axes go through permute and back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+class Upsampled(nn.Module):
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, **self.options)
+
+
+class Flipped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(2)
+
+
+class Rolled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.roll(x, 4, dims=3)
+
+
+ARCHITECTURES: dict[str, nn.Module] = {
+    "strided": nn.Sequential(
+        conv(7, stride=2, padding=3), nn.ReLU(), conv(3, stride=2, padding=1), conv((1, 5), stride=(2, 1))
+    ),
+    "dilated": nn.Sequential(
+        conv(3, dilation=2, padding=2), conv(3, dilation=4, padding=4, stride=2), conv(2, dilation=3)
+    ),
+    "asymmetric padding": nn.Sequential(
+        nn.ZeroPad2d((0, 1, 2, 0)), conv(4, stride=2), nn.ZeroPad2d((2, 0, 0, 0)), conv(3)
+    ),
+    "TF same padding": nn.Sequential(same(3, 2), same(5, 2), same(3, 1, dilation=2), same(2, 2)),
+    "residual": nn.Sequential(
+        conv(3, stride=2, padding=1),
+        Residual(nn.Sequential(conv(3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), conv(3, padding=1))),
+        Residual(nn.Sequential(conv(3, padding=1, stride=2), conv(3, padding=1)), conv(1, stride=2)),
+    ),
+    "concatenation": nn.Sequential(
+        Concatenated(conv(1), conv(3, padding=1), conv(5, padding=2), nn.Sequential(nn.AvgPool2d(3, 1, 1), conv(1))),
+        nn.Conv2d(8, 2, 3, stride=2),
+    ),
+    "pooling": nn.Sequential(
+        conv(3), nn.AvgPool2d(2), conv(3), nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.LPPool2d(1, 2)
+    ),
+    "unequal branches": nn.Sequential(
+        Concatenated(
+            nn.Sequential(conv(7, padding=3), nn.AvgPool2d(2)),
+            conv(2, stride=2),
+            nn.Sequential(nn.ZeroPad2d((2, 0, 1, 1)), conv(4, stride=2)),
+        ),
+        nn.Conv2d(6, 2, 3),
+    ),
+    "transposed": nn.Sequential(
+        conv(3, stride=2, padding=1), nn.ConvTranspose2d(2, 2, 3, stride=2, padding=1, output_padding=1), conv(3)
+    ),
+    "transposed by three": nn.Sequential(
+        conv(4, stride=4), nn.ConvTranspose2d(2, 2, 5, stride=3, padding=1), conv(2, stride=2)
+    ),
+    "encoder and decoder": nn.Sequential(
+        Residual(
+            nn.Sequential(
+                conv(3, padding=1), nn.AvgPool2d(2), conv(3, padding=1), Upsampled(scale_factor=2, mode="nearest")
+            )
+        ),
+        conv(3),
+    ),
+    "bilinear": nn.Sequential(nn.AvgPool2d(4), Upsampled(scale_factor=2, mode="bilinear"), conv(3)),
+    "to an odd size": nn.Sequential(
+        nn.AvgPool2d(4), Upsampled(size=(13, 17), mode="bilinear"), Upsampled(size=(29, 31), mode="nearest")
+    ),
+    "space to depth": nn.Sequential(
+        SpaceToDepth(), nn.Conv2d(8, 2, 3, padding=1), nn.PixelUnshuffle(2), nn.Conv2d(8, 4, 2), nn.PixelShuffle(2)
+    ),
+    "cropped": nn.Sequential(conv(3, stride=2), Crop(), conv(3)),
+    "channels moved": nn.Sequential(conv(3, stride=2), Shuffled(), conv(3)),
+    "adaptive pooling": nn.Sequential(conv(3, padding=1), nn.AdaptiveAvgPool2d((7, 6))),
+    "flipped": nn.Sequential(conv(3, stride=2, padding=1), Flipped(), conv(3)),
+    "rolled": nn.Sequential(conv(3, stride=2, padding=1), Rolled(), conv(3)),  # the cells at the seam see both ends
+}
+
+
+def box(net: nn.Module, cell: Sequence[int], size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The first and last row and column on which the cell of a map [N, C, h, w] depends."""
+    picture = (
+        torch.rand(1, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.5
+    ).requires_grad_()
+    output = net(picture)
+    (gradient,) = torch.autograd.grad(output[0, :, cell[0], cell[1]].sum(), picture)
+    hit = (gradient[0] != 0).any(0)
+    return [(int(line.nonzero()[0]), int(line.nonzero()[-1])) for line in (hit.any(1), hit.any(0))]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_field_is_where_the_gradient_is_not_zero(name: str) -> None:
+    with own_global_generators():
+        net = ones(ARCHITECTURES[name])
+    size = (48, 52)
+    cost = account(net, (2, *size))
+    field, (height, width) = cost.layers[-1].field, cost.layers[-1].output[2:]
+    assert isinstance(field, Field)
+    assert not field.measured
+    cells = {
+        (height // 2, width // 2),
+        (height // 2 + 1, width // 2 - 1),
+        (0, 0),
+        (height - 1, width - 1),
+        (1, width - 2),
+    }
+    if name == "rolled":
+        cells.add((5, 2))
+    largest = [0, 0]
+    for cell in cells:
+        seen = box(net, cell, size)
+        for axis, (low, high) in enumerate(seen):
+            largest[axis] = max(largest[axis], high - low + 1)
+            if name in EVEN:  # every cell is like the first
+                start = field.start[axis] + cell[axis] * field.stride[axis]
+                end = start + field.size[axis] - 1
+                if name != "dilated" or (
+                    start >= 0 and end < size[axis]
+                ):  # a dilated kernel has holes where the border cuts it
+                    assert (max(start, 0), min(end, size[axis] - 1)) == (low, high)
+                assert max(start, 0) <= low <= high <= min(end, size[axis] - 1)
+            else:
+                assert high - low + 1 <= field.size[axis]
+    assert largest == [min(n, extent) for n, extent in zip(field.size, size, strict=True)]
+
+
+# The others have cells of several phases: their size is the largest cell's.
+PHASES = [
+    "transposed",
+    "transposed by three",
+    "encoder and decoder",
+    "bilinear",
+    "to an odd size",
+    "space to depth",
+    "adaptive pooling",
+]
+EVEN = set(ARCHITECTURES) - {*PHASES, "flipped", "rolled"}
+
+
+def test_cells_of_several_phases_see_what_their_windows_say() -> None:
+    from convolab.analysis.tracer import trace
+
+    for name in set(ARCHITECTURES) - EVEN:
+        with own_global_generators():
+            net = ones(ARCHITECTURES[name])
+        sight = trace(net, (2, 48, 52)).calls[-1].sight
+        with torch.no_grad():
+            height, width = net(torch.zeros(1, 2, 48, 52, dtype=torch.float64)).shape[2:]
+        for cell in [(height // 2, width // 2), (height // 2 + 1, width // 2 - 1), (height // 2 - 1, width // 2 + 1)]:
+            for axis, seen in enumerate(box(net, cell, (48, 52))):
+                window = sight[axis].at(cell[axis])
+                assert (max(window[0], 0), min(window[1], (48, 52)[axis] - 1)) == seen, (name, cell, axis)
+
+
+def test_a_gate_over_the_whole_picture_is_said_and_the_place_is_kept() -> None:
+    with own_global_generators():
+        net = ones(nn.Sequential(conv(3, stride=2), Gate(), conv(3)))
+    cost = account(net, (2, 49, 53))
+    before, after = cost.layers[0].field, cost.layers[-1].field
+    assert (before.whole, before.size, before.stride, before.start) == ((False, False), (3, 3), (2, 2), (0, 0))
+    assert (after.whole, after.size, after.stride, after.start) == ((True, True), (7, 7), (2, 2), (0, 0))
+    assert box(net, (5, 5), (49, 53)) == [(0, 48), (0, 52)]
+    # One pixel less, and the last row and column are in no stride: the gate does not see the whole picture.
+    field = account(net, (2, 48, 52)).layers[-1].field
+    assert (field.whole, field.size) == ((False, False), (47, 51))
+    assert box(net, (5, 5), (48, 52)) == [(0, 46), (0, 50)]
+
+
+@pytest.mark.parametrize(
+    ("norm", "whole"),
+    [
+        (nn.BatchNorm2d(2), False),
+        (nn.BatchNorm2d(2, track_running_stats=False), True),
+        (nn.GroupNorm(1, 2), True),
+        (nn.InstanceNorm2d(2), True),
+    ],
+)
+def test_a_norm_by_the_pictures_own_statistics_sees_all_of_it(norm: nn.Module, whole: bool) -> None:
+    cost = account(nn.Sequential(conv(3), norm), (2, 16, 16))
+    assert cost.layers[-1].field.whole == (whole, whole)
+    assert cost.layers[-1].field.size == (3, 3)
+
+
+def test_after_a_flatten_a_linear_layer_sees_the_whole_picture() -> None:
+    cost = account(
+        nn.Sequential(nn.Conv2d(2, 2, 3, stride=2, padding=(1, 1)), nn.Flatten(), nn.Linear(2 * 8 * 8, 3)), (2, 16, 16)
+    )
+    assert [layer.field.whole for layer in cost.layers] == [
+        (False, False),
+        (False, False),
+        (True, True),
+    ] or cost.layers[-1].field.size == (
+        15,
+        15,
+    )
+    assert cost.layers[-1].field.stride == (None, None)
+
+
+class Tokens(nn.Module):
+    """A vision transformer of two blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(2, 8, 4, 4)
+        self.first = nn.Parameter(torch.ones(1, 1, 8))
+        self.blocks = nn.Sequential(*(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2)))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        return self.head(self.blocks(x)[:, 0])
+
+
+def test_tokens_see_their_patch_until_attention_shows_them_everything() -> None:
+    with own_global_generators():
+        cost = account(Tokens(), (2, 16, 20))
+    fields = {
+        layer.name: layer.field for layer in cost.layers if layer.kind in ("Conv2d", "MultiheadAttention", "Linear")
+    }
+    assert (fields["patches"].size, fields["patches"].stride) == ((4, 4), (4, 4))
+    assert fields["blocks.0.self_attn"].whole == (True, True)
+    assert fields["head"].whole == (True, True)
+    assert not any(layer.unfollowed for layer in cost.layers)
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_signals_and_volumes_have_fields_too(axes: int) -> None:
+    kinds = {1: (nn.Conv1d, nn.AvgPool1d), 3: (nn.Conv3d, nn.AvgPool3d)}[axes]
+    cost = account(nn.Sequential(kinds[0](1, 2, 3, padding=1), kinds[1](2), kinds[0](2, 2, 3)), (1, *[16] * axes))
+    field = cost.layers[-1].field
+    assert (field.size, field.stride, field.start) == ((8,) * axes, (2,) * axes, (-1,) * axes)
+    assert field.centre == (2.5,) * axes
+
+
+def test_the_centre_of_efficientnet_lites_last_map_is_where_geometry_puts_it() -> None:
+    from convolab.models.resolve import named
+
+    found = named("efficientnet_lite0")
+    last = next(layer for layer in account(found.build, found.input).layers if layer.name == "conv_head")
+    assert (last.field.stride, last.field.centre) == ((32, 32), (31.0, 31.0))
+
+
+class Circular(nn.Module):
+    """Padding by copies into slices, which the graph does not follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")
+        self.next = nn.Conv2d(2, 2, 3, stride=2)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.next(self.conv(x)))
+
+
+def test_a_field_that_cannot_be_followed_is_measured_and_the_account_says_so() -> None:
+    heard: list[str] = []
+    with own_global_generators():
+        cost = account(Circular(), (2, 16, 16), on_note=heard.append)
+    field = cost.layers[-1].field
+    assert field.measured
+    assert heard == ["measuring the receptive fields of 3 layers that could not be followed"]
+    assert (field.size, field.stride, field.start) == ((5, 5), (2, 2), (-1, -1))
+    assert any("could not be followed" in note and "measured" in note for note in cost.notes)
+    assert all(layer.field.measured for layer in cost.layers)
+
+
+def test_a_field_that_can_neither_be_followed_nor_measured_is_not_made_up() -> None:
+    with torch.device("meta"):
+        net = Circular()
+    cost = account(net, (2, 16, 16))
+    assert cost.layers[-1].field is None
+    assert cost.layers[-1].unfollowed
+    assert any("not known" in note for note in cost.notes)
+    assert account(Circular, (2, 16, 16)).layers[-1].field.size == (5, 5)  # as it is built anew with weights
+
+
+def test_measuring_leaves_the_network_and_the_random_generator_alone() -> None:
+    with own_global_generators():
+        net = Circular()
+    before, state = net.conv.weight.clone(), torch.get_rng_state()
+    account(net, (2, 16, 16))
+    assert torch.equal(net.conv.weight, before)
+    assert net.conv.weight.dtype == torch.float32
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", ["strided", "dilated", "TF same padding", "residual", "concatenation", "pooling"])
+def test_what_is_measured_is_what_is_followed(name: str) -> None:
+    from convolab.analysis.receptive_field.gradient import measure
+    from convolab.analysis.receptive_field.propagation import field_of
+    from convolab.analysis.tracer import trace
+
+    with own_global_generators():
+        net = ARCHITECTURES[name]
+    traced = trace(net, (2, 64, 64))
+    numbers = range(len(traced.calls))
+    found = measure(net, (2, 64, 64), traced, numbers)
+    for number in numbers:
+        followed, measured = field_of(traced.calls[number].sight), found[number]
+        assert (measured.size, measured.stride, measured.start) == (followed.size, followed.stride, followed.start), (
+            traced.calls[number].kind
+        )

@@ -1,0 +1,307 @@
+"""Totals to the last unit, attribution, memory, and that the network stays as it was."""
+
+import contextlib
+import resource
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convolab.analysis.summary import account
+from convolab.core.errors import LabError
+from convolab.models.resolve import named
+
+TOTALS = {
+    "torchvision/alexnet": (714_188_480, 61_100_840, 224),
+    "torchvision/vgg16": (15_470_264_320, 138_357_544, 224),
+    "torchvision/resnet18": (1_814_073_344, 11_689_512, 224),
+    "torchvision/resnet50": (4_089_184_256, 25_557_032, 224),
+    "torchvision/mobilenet_v2": (300_774_272, 3_504_872, 224),
+    "efficientnet_lite0": (385_187_552, 4_652_008, 224),
+    "efficientnet_lite1": (600_185_232, 5_416_680, 240),
+    "efficientnet_lite2": (859_736_272, 6_092_072, 260),
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_published_networks_cost_what_they_do_to_the_last_unit(name: str) -> None:
+    macs, parameters, side = TOTALS[name]
+    found = named(name)
+    assert found.input == (3, side, side)
+    cost = account(found.build, found.input)
+    assert (cost.macs, cost.parameters, cost.flops) == (macs, parameters, 2 * macs)
+    assert cost.disagreements == ()
+    assert cost.checked == sum(layer.macs > 0 for layer in cost.layers)
+    assert cost.unknown == {}
+    assert sum(layer.share for layer in cost.layers) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "efficientnet_lite0", "torchvision/vgg16"])
+def test_timms_published_figure_is_ours_and_two_for_each_element_of_a_batch_norm(name: str) -> None:
+    found = named(name)
+    elements = 0
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal elements
+        elements += inputs[0].numel() * isinstance(module, nn.BatchNorm2d)
+
+    with torch.device("meta"):
+        net = found.build()
+        for module in net.modules():
+            module.register_forward_pre_hook(add)
+        net.eval()(torch.empty(1, *found.input))
+    reckoning = account(found.build, found.input, convention="timm").reckoning
+    assert reckoning.macs == TOTALS[name][0] + 2 * elements
+    assert (elements == 0) == (name == "torchvision/vgg16")
+    assert dict(reckoning.differences) == ({"batch norm, 2 an element": 2 * elements} if elements else {})
+
+
+class Functional(nn.Module):
+    """Every way to multiply without a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(7, 5))
+        self.kernel = nn.Parameter(torch.randn(4, 2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, 6, 5]
+        y = F.linear(x, self.weight)  # 6 x 5 x 7
+        y = torch.matmul(y, y.transpose(1, 2))  # 6 x 7 x 6
+        y = torch.einsum("nij,njk->nik", y, x)  # 6 x 6 x 5
+        y = torch.bmm(y, y.mT)  # 6 x 5 x 6
+        y = F.conv1d(y[:, :2], self.kernel, padding=1)  # 4 x 6 x 2 x 3
+        q = y[:, None]  # [N, 1, 4, 6]
+        y = F.scaled_dot_product_attention(q, q, q)[:, 0]  # 2 x 4 x 4 x 6
+        return torch.baddbmm(y, y @ y.mT, y)  # 4 x 6 x 4 and 4 x 4 x 6
+
+
+def test_functional_calls_count_as_layers_do() -> None:
+    expected = [6 * 5 * 7, 6 * 7 * 6, 6 * 6 * 5, 6 * 5 * 6, 4 * 6 * 2 * 3, 2 * 4 * 4 * 6, 4 * 6 * 4, 4 * 4 * 6]
+    cost = account(Functional(), (6, 5))
+    assert [layer.macs for layer in cost.layers if layer.macs] == expected
+    kinds = [layer.kind for layer in cost.layers if layer.macs]
+    assert kinds == ["linear", "matmul", "einsum", "bmm", "conv1d", "scaled_dot_product_attention", "matmul", "baddbmm"]
+    assert cost.parameters == 7 * 5 + 4 * 2 * 3
+    assert account(Functional(), (6, 5), batch=3).macs == 3 * sum(expected)
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_multi_head_attention_is_one_layer_with_all_its_products_and_parameters(weights: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.attention(x, x, x, need_weights=weights)[0])
+
+    cost = account(Net(), (9, 16))
+    (attention,) = [layer for layer in cost.layers if layer.macs]
+    assert (attention.name, attention.kind) == ("attention", "MultiheadAttention")
+    assert attention.macs == 4 * 9 * 16 * 16 + 2 * 9 * 9 * 16
+    assert attention.parameters == 4 * 16 * 16 + 4 * 16
+
+
+def test_a_reused_module_counts_each_call_and_its_parameters_once() -> None:
+    linear = nn.Linear(8, 8)
+    cost = account(nn.Sequential(linear, nn.ReLU(), linear), (8,))
+    assert (cost.macs, cost.parameters) == (2 * 64, 72)
+    assert [(layer.call, layer.parameters) for layer in cost.layers if layer.kind == "Linear"] == [(1, 72), (2, 0)]
+
+
+def test_tied_weights_count_once_and_each_layer_with_its_own_bias() -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    net[1].weight = net[0].weight
+    assert account(net, (8,)).parameters == 64 + 8 + 8
+
+
+def test_frozen_parameters_are_told_apart_and_keep_nothing_for_the_backward_pass() -> None:
+    net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    net[0].requires_grad_(False)
+    cost = account(net, (8,))
+    assert (cost.trainable, cost.frozen) == (28, 54)
+    assert [layer.backward_bytes for layer in cost.layers] == [0, 0, 4 * 6]
+
+
+def test_parameters_that_no_call_uses_are_in_the_total_and_named() -> None:
+    net = nn.Sequential(nn.Linear(4, 4))
+    net[0].extra = nn.Linear(3, 2)  # held, never called
+    cost = account(net, (4,))
+    assert cost.parameters == 20 + 8
+    assert [(layer.name, layer.parameters) for layer in cost.layers if "not called" in layer.kind] == [("0.extra", 8)]
+
+
+def test_what_is_not_counted_is_listed_by_name() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.fft.fft2(F.softmax(x * 2, -1)).real
+
+    cost = account(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), Net()), (3, 8, 8))
+    assert {"native_batch_norm", "relu", "max_pool2d_with_indices", "softmax", "mul"} <= set(cost.uncounted)
+    assert any("fft" in name for name in cost.unknown)
+    assert any("fft" in note for note in cost.notes)
+
+
+def test_the_memory_of_a_layer_is_that_of_its_output_unless_it_writes_over_its_input() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)
+    )
+    cost = account(net, (3, 8, 8))
+    assert [layer.forward_bytes for layer in cost.layers] == [4 * 256, 0, 4 * 256, 0, 4 * 2]
+    # The convolution keeps the picture, both ReLUs their outputs, the linear layer shares the last one's.
+    assert [layer.backward_bytes for layer in cost.layers] == [4 * 192, 4 * 256, 4 * 256, 0, 0]
+    assert account(net, (3, 8, 8), batch=5).backward_bytes == 5 * cost.backward_bytes
+
+
+def test_what_is_kept_for_backward_is_what_autograd_keeps_in_a_real_run() -> None:
+    net = named("simple_convnet", (3, 32, 32)).build().eval()
+    storages = {p.untyped_storage().data_ptr() for p in (*net.parameters(), *net.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in storages and storage.nbytes():
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = net(torch.rand(2, 3, 32, 32))
+    assert account(net, (3, 32, 32), batch=2).backward_bytes == sum(kept.values())
+    assert output.requires_grad  # the graph, and so what it keeps, was alive until here
+
+
+def test_the_network_stays_as_it_was() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 2)).train()
+    net[4].eval()
+    before = {name: (tensor, tensor.clone()) for name, tensor in net.state_dict(keep_vars=True).items()}
+    random = torch.get_rng_state()
+    modes = [module.training for module in net.modules()]
+    account(net, (3, 8, 8))
+    with pytest.raises(LabError):
+        account(net, (3, 9, 9))  # fails in the last layer, with hooks and twins in place
+    after = net.state_dict(keep_vars=True)
+    assert all(after[name] is tensor and torch.equal(tensor, value) for name, (tensor, value) in before.items())
+    assert [module.training for module in net.modules()] == modes
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not torch._C._len_torch_dispatch_stack()
+    net.train()(torch.rand(2, 3, 8, 8)).sum().backward()
+
+
+def test_an_account_is_the_same_inside_no_grad_and_inference_mode() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(256, 2))
+    first = account(net, (3, 8, 8)).values()
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            assert account(net, (3, 8, 8)).values() == first
+
+
+def test_a_forward_pass_inside_inference_mode_is_counted_too() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 4)
+
+        @torch.inference_mode()
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) @ torch.ones(4, 3)
+
+    assert account(Net(), (8,)).macs == 8 * 4 + 4 * 3
+
+
+def test_a_network_that_looks_at_values_is_run_with_them_and_the_account_says_so() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) if x.sum().item() > 0 else x
+
+    cost = account(Net(), (8,))
+    assert cost.macs == 32
+    assert any("run with values" in note for note in cost.notes)
+    assert account(Net, (8,)).macs == 32
+    with torch.device("meta"):
+        net = Net()
+    with pytest.raises(LabError, match="looks at values"):
+        account(net, (8,))
+
+
+def test_a_billion_parameters_are_accounted_for_without_being_allocated() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(*(nn.Linear(10_000, 10_000) for _ in range(10)))
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cost = account(build, (10_000,))
+    assert (cost.parameters, cost.macs) == (1_000_100_000, 1_000_000_000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB; the weights would be 4,000,000
+
+
+def test_closed_forms_stand_beside_the_count_of_every_kind_of_convolution() -> None:
+    kinds = [
+        (nn.Conv1d(4, 6, 3, stride=2, dilation=2, groups=2), (4, 20)),
+        (nn.Conv2d(4, 6, (3, 5), stride=(1, 2), padding=(1, 0), bias=False), (4, 9, 11)),
+        (nn.Conv2d(4, 8, 4, padding="same", groups=4), (4, 9, 11)),
+        (nn.Conv3d(2, 3, 2, padding=1), (2, 5, 6, 7)),
+        (nn.ConvTranspose1d(4, 6, 3, stride=2, groups=2), (4, 20)),
+        (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, dilation=2), (4, 9, 11)),
+        (nn.ConvTranspose3d(2, 3, 2), (2, 5, 6, 7)),
+        (nn.Linear(7, 5), (3, 7)),
+    ]
+    for layer, shape in kinds:
+        (row,) = account(layer, shape, batch=2).layers
+        assert row.closed_form.macs == row.macs > 0, layer
+        assert row.closed_form.parameters == row.parameters, layer
+
+
+def test_a_layer_that_does_other_than_its_attributes_say_is_reported() -> None:
+    class Twice(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + super().forward(x)
+
+    cost = account(nn.Sequential(Twice(3, 4, 3)), (3, 8, 8))
+    assert cost.checked == 1
+    assert "7,776 MACs counted" in cost.disagreements[0]
+    assert "3,888 by its closed form" in cost.disagreements[0]
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "said"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (3, 3, 3), ["1 (Linear)", "[1, 27]", "[..., 12]"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), (1, 8, 8), ["0 (Conv2d)", "[1, 1, 8, 8]", "[N, 3, >= 3, >= 3]"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 5)), (3, 4, 4), ["0 (Conv2d)", "[1, 3, 4, 4]", ">= 5"]),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(3)),
+            (3, 8, 8),
+            ["1 (BatchNorm2d)", "[1, 4, 4, 4]", "[N, 3, ...]"],
+        ),
+        (nn.Sequential(nn.MaxPool2d(9)), (3, 8, 8), ["0 (MaxPool2d)", "[1, 3, 8, 8]"]),
+        (nn.Linear(3, 3), (0,), ["positive whole numbers"]),
+        (nn.Linear(3, 3), (), ["positive whole numbers"]),
+        (nn.Sequential(nn.LazyLinear(3)), (3,), ["lazy"]),
+    ],
+)
+def test_an_input_that_does_not_fit_names_the_layer_what_it_got_and_what_it_wants(
+    net: nn.Module, shape: tuple, said: list[str]
+) -> None:
+    with pytest.raises(LabError) as refusal:
+        account(net, shape)
+    for words in said:
+        assert words in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_hooks_come_off_after_any_error() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyError("a bug of its own")
+
+    net = nn.Sequential(nn.Linear(3, 3), Net())
+    with contextlib.suppress(KeyError):
+        account(net, (3,))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    assert not net[0].weight.is_meta

@@ -1,0 +1,185 @@
+"""Studies, sweeps and comparisons as a person types them."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+STUDY = """
+name = "rates"
+seeds = [0, 1]
+[recipe]
+data = {limit = 200}
+model = {name = "shallow_net", hidden = 8}
+training = {epochs = 2, batch_size = 64}
+[sections.rates]
+title = "A fast and a slow rate"
+arms.fast = {"optimizer.lr" = 0.1}
+arms.slow = {"optimizer.lr" = 0.001}
+[[sections.rates.contrasts]]
+arm = "fast"
+against = "slow"
+"""
+
+
+@pytest.fixture
+def study(lab) -> Path:
+    """A study of four runs that take no time, in the present folder."""
+    Path("my_study.toml").write_text(STUDY)
+    return Path("my_study.toml")
+
+
+def test_a_study_says_what_it_saw_and_leaves_a_report(lab, study: Path) -> None:
+    done = lab("study", study)
+    assert done.code == 0
+    assert "rates: A fast and a slow rate" in done.out
+    assert "'fast' " in done.out
+    assert done.out.rstrip().endswith("4 of 4 runs; report: studies/rates/report.html")
+    assert [line.partition("  ")[0] for line in done.err.splitlines()] == ["1/4", "2/4", "3/4", "4/4"]
+    assert "A fast and a slow rate" in Path("studies/rates/report.html").read_text()
+
+
+def test_the_same_command_again_trains_nothing(lab, study: Path) -> None:
+    first, again = lab("study", study), lab("study", study)
+    assert again.out == first.out
+    assert again.err == "4 of 4 runs are there already\n"
+
+
+def test_a_study_s_json_holds_every_arm_and_contrast(lab, study: Path) -> None:
+    found = json.loads(lab("study", study, "--seeds", 3, "--json").out)
+    assert found["done"] == found["runs"] == 6
+    arms = found["sections"]["rates"]["arms"]
+    values = arms["fast"]["metrics"]["best_validation_accuracy"]["by_seed"]
+    assert list(values) == ["0", "1", "2"]
+    (contrast,) = found["sections"]["rates"]["contrasts"]
+    assert contrast["paired"]["difference"]["mean"] == pytest.approx(
+        arms["fast"]["metrics"]["best_validation_accuracy"]["mean"]
+        - arms["slow"]["metrics"]["best_validation_accuracy"]["mean"]
+    )
+    assert json.loads(Path("studies/rates/report.json").read_text()) == found
+
+
+def test_figures_and_tables_are_exported(lab, study: Path) -> None:
+    assert lab("study", study, "--export", "figures").code == 0
+    endings = {path.suffix for path in Path("figures").rglob("*") if path.is_file()}
+    assert endings == {".svg", ".png", ".csv", ".md"}
+
+
+def test_one_section_of_the_coursework_with_one_seed_decides_nothing(lab) -> None:
+    done = lab("study", "coursework", "--section", "residual", "--seeds", 1)
+    assert done.code == 0
+    assert "one run decides nothing" in done.out.lower()
+    assert "best-on-test" not in done.out
+
+
+def test_a_sweep_holds_every_value_against_the_first(lab) -> None:
+    found = json.loads(
+        lab("sweep", "shallow_net", "optimizer.lr=0.1,0.01,0.001", "training.epochs=1", "--seeds", 2, "--json").out
+    )
+    assert list(found["sections"]["sweep"]["arms"]) == [f"lr={rate}, epochs=1" for rate in (0.1, 0.01, 0.001)]
+    assert {c["against"] for c in found["sections"]["sweep"]["contrasts"]} == {"lr=0.1, epochs=1"}
+    assert Path("studies/shallow_net-lr-epochs-digits/report.html").exists()
+
+
+def test_runs_and_arms_of_studies_are_compared(lab, study: Path) -> None:
+    lab("study", study)
+    done = lab("compare", "studies/rates:fast", "studies/rates:slow")
+    assert done.code == 0
+    assert "'lr=0.001'" in done.out
+    assert "lr=0.001" in Path("comparison.html").read_text()
+    for name, rate in (("a", 0.1), ("b", 0.01)):
+        lab(
+            "train",
+            "shallow_net",
+            "--set",
+            "training.epochs=1",
+            "--set",
+            f"optimizer.lr={rate}",
+            "--out",
+            f"runs/{name}",
+        )
+    single = lab("compare", "runs/a", "runs/b", "--out", "pair.html")
+    assert "one run decides nothing" in single.out.lower()
+    assert Path("pair.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["study", "courswork"], "there is no study 'courswork'"),
+        (["study", "coursework", "--section", "residul"], "did you mean 'residual'?"),
+        (["study", "coursework", "--budget", "huge"], "no budget 'huge'"),
+        (["study", "coursework", "--data", "cifar01"], "did you mean 'cifar10'?"),
+        (["study", "my_study.toml", "--section", "rate"], "did you mean 'rates'?"),
+        (["study", "my_study.toml", "--budget", "quick"], "a study's file has no budgets"),
+        (["study", "my_study.toml", "--engine", "rya"], "did you mean 'ray'?"),
+        (["study", "my_study.toml", "--address", "auto"], "give --engine ray too"),
+        (["sweep", "shallow_net", "optimizer.lr"], "sweeps nothing"),
+        (["sweep", "shallow_net", "optimizer.lr=0.1,0.1"], "a value stands twice"),
+        (["sweep", "shallow_net", "optimizer.lr=0.1", "optimizer.lr=0.2"], "a key stands twice"),
+        (["sweep", "shallow_net", "optimizer.rate=0.1"], "a recipe has no key 'optimizer.rate'"),
+        (["sweep", "shalow_net", "optimizer.lr=0.1"], "did you mean 'shallow_net'?"),
+        (["compare", "runs/none", "runs/other"], "holds no run"),
+        (["compare", "my_study:fast"], "holds no study"),
+    ],
+)
+def test_a_wrong_word_is_answered_in_one_line_and_nothing_is_written(
+    lab, study: Path, words: list[str], said: str
+) -> None:
+    refused = lab(*words)
+    assert refused.code == 2
+    assert said in refused.err
+    assert refused.err.count("\n") == 1
+    assert refused.out == ""
+    assert [path.name for path in Path().iterdir()] == ["my_study.toml"]
+
+
+def test_a_diverging_arm_is_said_to_diverge_and_the_study_ends_well(lab) -> None:
+    Path("wild.toml").write_text(STUDY.replace("= 0.1}", "= 1e30}"))
+    done = lab("study", "wild.toml")
+    assert done.code == 0
+    assert "diverged" in done.out
+    assert "2 seeds" in done.out
+
+
+def begin(*words: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from convolab.cli.main import main; main()", *words], start_new_session=True, **options
+    )
+
+
+def test_control_c_ends_a_study_saved_and_the_same_command_goes_on(lab, study: Path) -> None:
+    Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 400"))
+    process = begin("study", "long.toml", stderr=subprocess.PIPE, text=True)
+    while not list(Path("studies").glob("rates/runs/*/state.safetensors")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopping after the steps under way" in err
+    summaries = [json.loads(path.read_text()) for path in Path("studies/rates/runs").glob("*/summary.json")]
+    assert {summary["status"] for summary in summaries} == {"stopped"}
+    assert all(0 < summary["epochs_done"] < 400 for summary in summaries)
+
+
+def test_on_a_terminal_there_is_a_table_of_the_trials_under_way(lab, study: Path) -> None:
+    Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 150"))
+    parent, child = pty.openpty()
+    process = begin("study", "long.toml", stdout=subprocess.DEVNULL, stderr=child)
+    os.close(child)
+    seen = b""
+    while process.poll() is None or not seen:
+        try:
+            seen += os.read(parent, 65536)
+        except OSError:
+            break
+    process.wait(timeout=60)
+    assert b"of 4 runs done" in seen
+    assert b"images/s" in seen
+    assert b"4/4" in seen

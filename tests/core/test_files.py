@@ -1,0 +1,190 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from convolab.core.errors import LabError
+from convolab.core.files import read_json, whole_file, write_json, write_same, write_text
+
+
+def run_elsewhere(script: str, *arguments: object) -> str:
+    """What a script prints in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_an_exception_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write_and_fail() -> None:
+        with whole_file(path) as part:
+            part.write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_appears_with_its_folders_and_only_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "picture.png"
+    with whole_file(path) as part:
+        part.write_text("new")
+        assert not path.exists()
+        assert part.parent == path.parent  # a rename does not cross file systems
+        assert part.suffix == ".png"
+        assert part.name.startswith(".")
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    texts = ["a" * 300_000, "b" * 200_000]
+    path.write_text(texts[0])
+    done, seen, torn = Event(), set(), []
+
+    def read() -> None:
+        while not done.is_set():
+            text = path.read_text()
+            seen.add(text[:1])
+            if text not in texts:
+                torn.append(len(text))
+
+    reader = Thread(target=read)
+    reader.start()
+    for number in range(300):
+        write_text(path, texts[number % 2])
+    done.set()
+    reader.join()
+    assert not torn
+    assert seen == {"a", "b"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    texts = ["a" * 100_000, "b" * 50_000]
+    writers = [Thread(target=lambda text=text: [write_text(path, text) for _ in range(30)]) for text in texts]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert path.read_text() in texts
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from convolab.core.errors import LabError
+from convolab.core.files import write_text
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    write_text(sys.argv[1], "new" * 100_000)
+except LabError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_said_and_the_old_file_stays_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    assert f"the disk is full while writing {path}" in run_elsewhere(FULL_DISK, path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+NOBODY = """
+import os, sys
+from convolab.core.errors import LabError
+from convolab.core.files import write_text
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    write_text(sys.argv[1], "new")
+except LabError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_that_is_not_ours_is_refused_in_one_line(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(mode)
+    try:
+        said = run_elsewhere(NOBODY, folder / "a.txt")
+    finally:
+        folder.chmod(0o755)
+    assert said.startswith(f"cannot write {folder / 'a.txt'}")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("place", ["file/a.txt", "file/below/a.txt", "folder", "n" * 252])
+def test_a_place_that_cannot_hold_a_file_is_refused_in_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(LabError, match=r"cannot write .*choose another place"):
+        write_text(tmp_path / place, "new")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_what_is_not_about_writing_is_no_lab_error(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionResetError), whole_file(tmp_path / "a.txt"):
+        raise ConnectionResetError
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"deep": [float("-inf")]}])
+def test_json_that_is_not_json_is_refused_and_the_old_file_stays(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, value)
+    assert read_json(path) == {"old": 1}
+
+
+def test_json_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    value = {"name": "Zoë", "number": 0.1 + 0.2, "list": [None, True, -1]}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])
+def test_json_that_cannot_be_read_is_refused_by_its_path(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LabError, match=r"a\.json"):
+        read_json(path)
+
+
+def test_a_second_name_for_a_file_keeps_its_content_when_the_first_is_written_anew(tmp_path: Path) -> None:
+    write_text(tmp_path / "last", "first")
+    write_same(tmp_path / "best", tmp_path / "last")
+    write_same(tmp_path / "best", tmp_path / "last")  # again, as after a kill
+    assert (tmp_path / "best").samefile(tmp_path / "last")
+    write_text(tmp_path / "last", "second")
+    assert (tmp_path / "best").read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last"]
+
+
+def test_where_the_disk_has_no_links_a_second_name_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_text(tmp_path / "last", "first")
+    write_same(tmp_path / "best", tmp_path / "last")
+    assert (tmp_path / "best").read_text() == "first"
+    assert not (tmp_path / "best").samefile(tmp_path / "last")

@@ -1,0 +1,190 @@
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from convolab.core.errors import LabError
+from convolab.core.stats import holm, inflation, mean_interval, paired, wilson_interval
+
+CASES = [(70, 100), (0, 10), (10, 10), (1, 3), (9_235, 10_000), (50, 101)]
+
+
+@pytest.mark.parametrize(("correct", "count"), CASES)
+@pytest.mark.parametrize("confidence", [0.68, 0.95, 0.99])
+def test_wilson_interval_is_wilsons_formula(correct: int, count: int, confidence: float) -> None:
+    z, p = NormalDist().inv_cdf((1 + confidence) / 2), correct / count
+    centre = (p + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
+    assert wilson_interval(correct, count, confidence) == pytest.approx((centre - half, centre + half), abs=1e-12)
+
+
+@pytest.mark.parametrize(("correct", "count"), CASES)
+def test_wilson_interval_holds_the_shares_whose_score_test_does_not_reject(correct: int, count: int) -> None:
+    shares = np.linspace(0, 1, 1_000_001)
+    z = NormalDist().inv_cdf(0.975)
+    kept = shares[np.abs(correct / count - shares) <= z * np.sqrt(shares * (1 - shares) / count)]
+    assert wilson_interval(correct, count) == pytest.approx((kept[0], kept[-1]), abs=2e-6)
+
+
+def test_wilson_interval_covers_the_truth_as_often_as_it_says() -> None:
+    counts = np.random.default_rng(0).binomial(100, 0.7, 20_000)
+    intervals = {int(correct): wilson_interval(int(correct), 100) for correct in np.unique(counts)}
+    covered = np.mean([intervals[correct][0] <= 0.7 <= intervals[correct][1] for correct in counts.tolist()])
+    assert 0.93 < covered < 0.97
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 30])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_the_mean_interval_is_scipys_t_interval(count: int, confidence: float) -> None:
+    values = np.random.default_rng(count).normal(3, 2, count)
+    interval = mean_interval(values.tolist(), confidence)
+    theirs = stats.t.interval(confidence, count - 1, loc=values.mean(), scale=stats.sem(values))
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((values.mean(), *theirs), rel=1e-9)
+    assert interval.count == count
+
+
+def test_one_value_has_an_interval_without_width_and_none_is_an_error() -> None:
+    interval = mean_interval([0.7])
+    assert (interval.mean, interval.low, interval.high, interval.count) == (0.7, 0.7, 0.7, 1)
+    with pytest.raises(LabError, match="at least one"):
+        mean_interval([])
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 30])
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 0.4])
+def test_a_paired_comparison_is_scipys_paired_t_test(count: int, shift: float) -> None:
+    chance = np.random.default_rng(count)
+    second = chance.normal(0, 5, count)
+    first = second + chance.normal(shift, 1, count)
+    ours, theirs = paired(first.tolist(), second.tolist()), stats.ttest_rel(first, second)
+    assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
+    interval = theirs.confidence_interval(0.95)
+    assert (ours.difference.low, ours.difference.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert ours.difference.mean == pytest.approx((first - second).mean(), rel=1e-9)
+    assert ours.difference.count == count
+
+
+def test_the_effect_is_right_on_average_where_the_plain_one_is_too_large() -> None:
+    chance, true, count = np.random.default_rng(1), 0.8, 4
+    draws = chance.normal(true, 1, (20_000, count))
+    plain = draws.mean(1) / draws.std(1, ddof=1)
+    ours = [paired(draw, [0.0] * count).effect for draw in draws.tolist()]
+    assert plain.mean() > 1.3 * true
+    assert np.mean(ours) == pytest.approx(true, abs=4 * np.std(ours) / sqrt(20_000))
+
+
+def test_two_pairs_tell_nothing_of_the_effect() -> None:
+    assert paired([3.0, 5.0], [1.0, 1.0]).effect == 0
+
+
+@pytest.mark.parametrize("count", [3, 5, 10, 50])
+@pytest.mark.parametrize("tests", [1, 5])
+def test_the_smallest_difference_is_what_statsmodels_finds_for_80_percent_power(count: int, tests: int) -> None:
+    values = np.random.default_rng(count).normal(0, 2, count)
+    smallest = paired(values.tolist(), [0.0] * count, tests=tests).smallest
+    power = TTestPower().power(effect_size=smallest / values.std(ddof=1), nobs=count, alpha=0.05 / tests)
+    assert power == pytest.approx(0.8, abs=1e-4)
+
+
+def test_the_smallest_difference_is_found_four_times_in_five_with_three_pairs_of_known_spread() -> None:
+    values = [-1.0, 0.0, 1.0]  # a spread of exactly 1
+    smallest = paired(values, [0.0] * 3).smallest
+    draws = np.random.default_rng(2).normal(smallest, 1, (20_000, 3))
+    found = np.mean([paired(draw, [0.0] * 3).p <= 0.05 for draw in draws.tolist()])
+    assert found == pytest.approx(0.8, abs=4 * sqrt(0.8 * 0.2 / 20_000))
+
+
+def test_equal_differences_are_judged_by_the_step_they_come_in() -> None:
+    ours = paired([4.0, 5.0, 4.0], [2.0, 3.0, 2.0], resolution=1.0)
+    error = sqrt(2 / 12) / sqrt(3)
+    assert ours.p == pytest.approx(2 * stats.t.sf(2 / error, 2))
+    assert ours.difference.low == pytest.approx(2 - stats.t.ppf(0.975, 2) * error)
+    assert paired([3.0, 4.0, 3.0], [2.0, 3.0, 2.0], resolution=1.0).p > 0.05  # a single step could be rounding
+    same = paired([2.0, 3.0, 2.0], [2.0, 3.0, 2.0], resolution=1.0)
+    assert (same.difference.mean, same.p) == (0, 1)
+    assert same.smallest > 0
+
+
+def test_the_step_matters_only_where_values_spread_less_than_it() -> None:
+    first, second = [4.0, 9.0, 6.0], [2.0, 3.0, 2.0]
+    assert paired(first, second, resolution=1.0) == paired(first, second)
+
+
+def test_rounding_to_whole_steps_spreads_a_difference_as_much_as_the_floor_says() -> None:
+    chance = np.random.default_rng(3)
+    first, second = chance.uniform(0, 1000, (2, 100_000))
+    lost = (np.round(first) - np.round(second)) - (first - second)
+    assert lost.std() == pytest.approx(sqrt(2 / 12), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [([0.9, 0.7, 0.4], [0.8, 0.6, 0.3]), ([0.5, 0.5], [0.5, 0.5]), ([0.0, 0.0], [0.0, 0.0])]
+)
+def test_without_spread_and_resolution_nothing_is_judged(first: list[float], second: list[float]) -> None:
+    assert paired(first, second) is None  # 0.9 - 0.8 and 0.7 - 0.6 differ in their last bit only
+
+
+def test_one_pair_is_no_comparison_and_unequal_lengths_are_an_error() -> None:
+    assert paired([1.0], [2.0], resolution=1.0) is None
+    assert paired([], []) is None
+    with pytest.raises(LabError, match="2 and 1 values make no pairs"):
+        paired([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    "p_values", [[], [0.03], [0.01, 0.01, 0.01], [0.5, 0.001, 0.04, 0.04, 0.9], [1.0, 1.0], [0.0, 0.2]]
+)
+def test_holms_correction_is_statsmodels(p_values: list[float]) -> None:
+    theirs = multipletests(p_values, method="holm")[1].tolist() if p_values else []
+    assert holm(p_values) == pytest.approx(theirs)
+
+
+def test_holms_correction_of_many_random_p_values_is_statsmodels() -> None:
+    chance = np.random.default_rng(4)
+    for _ in range(8):
+        p_values = (chance.random(chance.integers(1, 12)) ** 3).round(2).tolist()  # rounded: with ties
+        assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
+
+
+def simulated(truths: list[float], pictures: int, studies: int) -> tuple[float, float, float]:
+    """By how much the best of several runs really is flattered, how much `inflation` says on average, and the error of both."""
+    chance = np.random.default_rng(5)
+    observed = chance.binomial(pictures, truths, (studies, len(truths))) / pictures
+    picked = observed.argmax(1)
+    real = observed.max(1) - np.array(truths)[picked]
+    said = [inflation(row, pictures, draws=200, seed=i) for i, row in enumerate(observed[:1500].tolist())]
+    return real.mean(), float(np.mean(said)), 4 * (real.std() / sqrt(studies) + float(np.std(said)) / sqrt(1500))
+
+
+def test_the_inflation_of_the_best_of_equal_runs_is_right_on_average() -> None:
+    real, said, error = simulated([0.7] * 8, 500, 20_000)
+    assert real > 0.02
+    assert said == pytest.approx(real, abs=error)
+
+
+@pytest.mark.parametrize("truths", [[0.7, 0.69, 0.68, 0.66, 0.6], [0.5, 0.9], [0.8, 0.8, 0.8, 0.1, 0.1]])
+def test_the_inflation_of_the_best_of_unequal_runs_is_no_less_than_the_truth(truths: list[float]) -> None:
+    real, said, error = simulated(truths, 500, 20_000)
+    assert real - error < said < 2 * real + error
+
+
+def test_runs_that_share_their_pictures_are_flattered_less_than_said() -> None:
+    chance, runs, pictures = np.random.default_rng(6), 6, 500
+    hard = chance.random((2000, 1, pictures))
+    own = chance.random((2000, runs, pictures))
+    observed = ((hard + own) / 2 < 0.65).mean(2)  # the truth is the same for all: P(mean of two uniforms < 0.65)
+    truth = 1 - 2 * 0.35**2
+    said = np.mean([inflation(row, pictures, draws=200) for row in observed[:500].tolist()])
+    assert 0 < (observed.max(1) - truth).mean() < 0.9 * said
+
+
+def test_the_inflation_is_the_same_each_time_and_none_for_a_single_run() -> None:
+    assert inflation([0.7, 0.72], 100) == inflation([0.7, 0.72], 100) > 0
+    assert inflation([0.7], 100) == 0
+    assert inflation([1.0, 1.0], 100) == 0
+    with pytest.raises(LabError, match="no best"):
+        inflation([], 100)

@@ -1,0 +1,82 @@
+"""A server on this machine that holds small sets in their published layouts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from support.small_sets import archive, checksum, cifar10_files
+
+from convolab.data.catalog import SOURCES, Download
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content` by path, and does what servers do on bad days."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content: dict[str, bytes] = {}
+        self.knows_ranges = True
+        self.cuts: list[int] = []  # the next replies end after so many bytes
+        self.ranges: list[str | None] = []  # what was asked for, request by request
+
+    def address(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers["Range"]
+        self.server.ranges.append(asked)
+        body = self.server.content.get(self.path[1:])
+        if body is None:
+            return self.send_error(404)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.knows_ranges else 0
+        if start and start >= len(body):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        self.wfile.write(body[start:][: self.server.cuts.pop(0) if self.server.cuts else None])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, bytes]], None]:
+    """Put files on the server, and let a source's entry point to them."""
+
+    def publish(name: str, files: dict[str, bytes]) -> None:
+        server.content |= files
+        method = SOURCES[name].downloads[0].checksum.split(":")[0]
+        downloads = tuple(Download(server.address(file), checksum(content, method)) for file, content in files.items())
+        monkeypatch.setitem(SOURCES, name, replace(SOURCES[name], downloads=downloads))
+
+    return publish
+
+
+@pytest.fixture
+def cifar10_published(published: Callable[[str, dict[str, bytes]], None]) -> bytes:
+    """A small CIFAR-10's archive, which lies on the server."""
+    content = archive({f"cifar-10-batches-py/{name}": file for name, file in cifar10_files().items()})
+    published("cifar10", {"cifar-10-python.tar.gz": content})
+    return content

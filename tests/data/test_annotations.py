@@ -1,0 +1,58 @@
+"""A folder of photos with boxes, and what is wrong with one."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convolab.core.errors import LabError
+from convolab.data.annotations import read_boxed
+
+
+def content(**change) -> dict:
+    return {"images": {"a.png": {"targets": {"cat": {"boxes": [[1, 2, 3, 4.5]]}}}}} | change
+
+
+@pytest.fixture
+def folder(tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    return tmp_path
+
+
+def write(folder, value) -> None:
+    (folder / "boxes.json").write_text(value if isinstance(value, str) else json.dumps(value))
+
+
+def test_photos_and_boxes_are_read_in_their_order(folder) -> None:
+    write(folder, content(imagenet_ids={"cat": [281, 282]}))
+    photos, kinds = read_boxed(folder)
+    assert [(p.path.name, p.things) for p in photos] == [("a.png", {"cat": ((1, 2, 3, 4.5),)})]
+    assert kinds == {"cat": (281, 282)}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("{", "is not JSON"),
+        ([], "is not what was expected"),
+        ({"images": {}}, "is not what was expected"),
+        ({"images": {"b.png": {"targets": {"cat": {"boxes": [[0, 0, 1, 1]]}}}}}, "names b.png, which is not there"),
+        ({"images": {"a.png": {}}}, "a.png has no targets"),
+        ({"images": {"a.png": {"targets": {"cat": {"boxes": []}}}}}, "cat in a.png has no boxes"),
+        ({"images": {"a.png": {"targets": {"cat": {"boxes": [[3, 0, 1, 1]]}}}}}, "has the box"),
+        ({"images": {"a.png": {"targets": {"cat": {"boxes": [["0", 0, 1, 1]]}}}}}, "has the box"),
+        (content(imagenet_ids=[1]), "is not what was expected"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_the_files_name(folder, value, said: str) -> None:
+    write(folder, value)
+    with pytest.raises(LabError, match=said) as error:
+        read_boxed(folder)
+    assert "boxes.json" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_boxes_is_told_so(tmp_path) -> None:
+    with pytest.raises(LabError, match=r"holds no boxes\.json"):
+        read_boxed(tmp_path)

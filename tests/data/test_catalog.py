@@ -1,0 +1,269 @@
+"""Sets by name: where they are looked for, how they come, and what is said when they do not."""
+
+import gzip
+import os
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from support.small_sets import archive, cifar10_files, fashion_files, idx, write_all
+
+from convolab.core.errors import LabError
+from convolab.data.catalog import SOURCES, fetch, load, usual_augmentation
+
+ARCHIVE = "cifar-10-python.tar.gz"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing answers: every address leads to a proxy that is not there."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_table_is_read_without_torch_numpy_or_scikit_learn():
+    code = "import sys; import convolab.data.catalog; print([name for name in ('torch', 'numpy', 'sklearn') if name in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+def test_digits_are_scikit_learns():
+    train, test, _ = load("digits")
+    theirs = load_digits()
+    ours = Counter(
+        (bytes(x.numpy()), int(y)) for part in (train, test) for x, y in zip(part.images, part.labels, strict=True)
+    )
+    expected = ((x.astype(int) * 255 + 8) // 16 for x in theirs.images)  # 0..16 to 0..255, rounded, in integers
+    assert ours == Counter((bytes(x.astype(np.uint8)), int(y)) for x, y in zip(expected, theirs.target, strict=True))
+
+
+def test_the_split_of_digits_is_stratified_and_stays_the_same():
+    train, test, _ = load("digits")
+    whole = torch.bincount(torch.cat([train.labels, test.labels]))
+    assert torch.bincount(test.labels).tolist() == [round(0.2 * count) for count in whole.tolist()]
+    assert test.fingerprint[:16] == "83c1087e7e67913e"
+
+
+def test_the_table_tells_the_truth_about_digits():
+    train, test, _ = load("digits")
+    source = SOURCES["digits"]
+    assert (source.shape, source.classes, source.train, source.test) == (
+        train.shape,
+        len(train.classes),
+        len(train),
+        len(test),
+    )
+
+
+def test_the_table_tells_the_truth_about_cifar10(cifar10_dir):
+    train, test, _ = load("cifar10", cifar10_dir)
+    source = SOURCES["cifar10"]
+    assert (source.shape, source.classes, source.train, source.test) == (
+        train.shape,
+        len(train.classes),
+        len(train),
+        len(test),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("cifar01", "did you mean 'cifar10'"), ("folder", "did you mean 'folder:PATH'"), ("x", "known: cifar10, ")],
+)
+def test_an_unknown_name_meets_the_nearest(name, hint):
+    for ask in (load, fetch, usual_augmentation):
+        with pytest.raises(LabError, match=f"no picture set is called '{name}': {hint}"):
+            ask(name)
+
+
+@pytest.mark.parametrize("name", ["digits", "folder:pets"])
+def test_what_is_here_already_is_not_fetched(name):
+    with pytest.raises(LabError, match="nothing to download"):
+        fetch(name)
+
+
+def test_cifar10_is_downloaded_unpacked_and_read(cifar10_published, tmp_path, server):
+    told = []
+    train, test, _ = load("cifar10", tmp_path / "new", on_progress=lambda *progress: told.append(progress))
+    assert (len(train), len(test)) == (100, 20)
+    assert told[-1] == (len(cifar10_published), len(cifar10_published))
+    assert [name for name in os.listdir(tmp_path / "new") if not name.startswith(".")] == ["cifar-10-batches-py"]
+    load("cifar10", tmp_path / "new")
+    assert len(server.ranges) == 1  # the second time it was there
+
+
+def test_runs_that_start_together_download_once(cifar10_published, tmp_path, server):
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: fetch("cifar10", tmp_path), range(4)))
+    assert folders == [tmp_path / "cifar-10-batches-py"] * 4
+    assert len(server.ranges) == 1
+
+
+def test_an_archive_put_there_by_hand_is_unpacked_and_kept(cifar10_published, tmp_path, server):
+    write_all(tmp_path, {ARCHIVE: cifar10_published})
+    assert len(load("cifar10", tmp_path, fetch=False).train) == 100
+    assert (tmp_path / ARCHIVE).exists()
+    assert server.ranges == []
+
+
+def test_an_archive_put_there_by_hand_is_checked(cifar10_published, tmp_path):
+    write_all(tmp_path, {ARCHIVE: cifar10_published[:-1]})
+    with pytest.raises(LabError, match=rf"{ARCHIVE} is not the file at http.* \(its sha256 differs\): remove it"):
+        load("cifar10", tmp_path)
+    assert not (tmp_path / "cifar-10-batches-py").exists()
+
+
+def test_a_folder_that_is_there_needs_no_checksum_and_may_be_the_root_itself(tmp_path):
+    folder = write_all(tmp_path / "cifar-10-batches-py", cifar10_files())
+    moved = write_all(tmp_path / "my-cifar", cifar10_files())
+    for root in (tmp_path, folder, moved):
+        assert len(load("cifar10", root, fetch=False).train) == 100
+
+
+def test_the_default_root_is_from_the_environment_or_the_cache(tmp_path, monkeypatch):
+    write_all(tmp_path / "data" / "cifar-10-batches-py", cifar10_files())
+    monkeypatch.setenv("CONVOLAB_DATA", str(tmp_path / "data"))
+    assert fetch("cifar10") == tmp_path / "data" / "cifar-10-batches-py"
+    monkeypatch.delenv("CONVOLAB_DATA")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(LabError, match=f"cifar10 is not in {tmp_path}/.cache/convolab: "):
+        load("cifar10", fetch=False)
+
+
+def test_without_the_network_one_line_says_what_to_download_and_where_to_put_it(offline, tmp_path):
+    for ask in (load, fetch):
+        with pytest.raises(LabError) as caught:
+            ask("cifar10", tmp_path)
+        address = SOURCES["cifar10"].downloads[0].address
+        assert str(caught.value).endswith(f"or download {address} and put it in {tmp_path}")
+        assert "\n" not in str(caught.value)
+
+
+def test_where_no_download_is_allowed_nothing_is_asked_or_written(cifar10_published, tmp_path, server):
+    with pytest.raises(
+        LabError,
+        match=f"cifar10 is not in {tmp_path}/new: download http.*{ARCHIVE} and put it in {tmp_path}/new, or allow",
+    ):
+        load("cifar10", tmp_path / "new", fetch=False)
+    assert server.ranges == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_lacks_a_file_says_which(cifar10_published, tmp_path):
+    write_all(tmp_path / "cifar-10-batches-py", cifar10_files())
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
+    for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
+        with pytest.raises(
+            LabError, match="cifar-10-batches-py lacks data_batch_3: add what is missing, or remove the folder"
+        ):
+            load("cifar10", root)
+
+
+def test_an_archive_that_lacks_a_file_is_not_taken_for_whole(published, tmp_path):
+    files = {
+        f"cifar-10-batches-py/{name}": content for name, content in cifar10_files().items() if name != "test_batch"
+    }
+    published("cifar10", {ARCHIVE: archive(files)})
+    with pytest.raises(LabError, match="lacks test_batch, though it was just fetched"):
+        fetch("cifar10", tmp_path)
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_root_that_cannot_be_written_is_said(cifar10_published, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(LabError, match="cannot write"):
+        fetch("cifar10", tmp_path)
+
+
+def test_a_root_that_is_a_file_is_said(cifar10_published, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(LabError, match=r"cannot write .*file"):
+        fetch("cifar10", tmp_path / "file")
+
+
+def test_fashion_mnist_is_downloaded_and_read(published, tmp_path):
+    files = fashion_files()
+    published("fashion_mnist", files)
+    train, test, _ = load("fashion_mnist", tmp_path)
+    assert (train.images.shape, test.images.shape) == ((20, 1, 28, 28), (10, 1, 28, 28))
+    assert train.labels.tolist() == [i % 10 for i in range(20)]
+    assert (train.classes[0], train.classes[9]) == ("T-shirt/top", "Ankle boot")
+    drawn = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)  # as `fashion_files` draws them
+    assert np.array_equal(train.images[:, 0].numpy(), drawn)
+
+
+def test_of_fashion_mnist_only_what_is_missing_is_downloaded(published, tmp_path, server):
+    files = fashion_files()
+    published("fashion_mnist", files)
+    write_all(tmp_path / "fashion-mnist", dict(list(files.items())[:3]))
+    load("fashion_mnist", tmp_path)
+    assert len(server.ranges) == 1
+
+
+def test_where_fashion_mnist_cannot_be_had_the_files_that_are_missing_are_named(published, tmp_path, server):
+    published("fashion_mnist", fashion_files())
+    write_all(tmp_path / "fashion-mnist", dict(list(fashion_files().items())[:2]))
+    server.content.clear()
+    with pytest.raises(LabError) as caught:
+        load("fashion_mnist", tmp_path)
+    remedy = str(caught.value).split(", or download ")[1]
+    assert remedy.count("http://") == 2
+    assert "train" not in remedy
+    assert remedy.endswith(f"put them in {tmp_path / 'fashion-mnist'}")
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (IMAGES, fashion_files()[IMAGES][:-100], "is damaged"),
+        (IMAGES, b"<html>sign in to the network</html>", "is damaged"),
+        (IMAGES, idx(np.zeros((20, 28, 27), np.uint8)), r"\[20, 28, 27\], not \[n, 28, 28\]"),
+        (IMAGES, idx(np.zeros((19, 28, 28), np.uint8)), "20 train labels for 19 pictures"),
+        (LABELS, idx(np.full(20, 10, np.uint8)), "run up to 10, but there are 10 classes"),
+        (LABELS, idx(np.zeros(20, np.uint8))[:0], "is not an idx file"),
+        (LABELS, gzip.compress(b"\0\0\x08\1\0\0\0\x14short"), r"13 bytes, not those of its shape \[20\]"),
+        (LABELS, gzip.compress(b"\0\0\x08\3\0"), "not those of its shape"),
+    ],
+)
+def test_a_damaged_fashion_mnist_says_what_is_wrong(tmp_path, name, content, reason):
+    write_all(tmp_path, fashion_files() | {name: content})
+    with pytest.raises(LabError, match=f"{tmp_path}.*{reason}"):
+        load("fashion_mnist", tmp_path, fetch=False)
+
+
+def test_the_official_addresses_and_the_usual_augmentations_are_these():
+    assert {name: usual_augmentation(name) for name in SOURCES} == {
+        "digits": (),
+        "fashion_mnist": ("crop:2", "flip"),
+        "cifar10": ("crop:4", "flip"),
+        "cifar100": ("crop:4", "flip"),
+    }
+    assert SOURCES["cifar100"].downloads[0].address == "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+    for source in SOURCES.values():
+        for download in source.downloads:
+            method, digest = download.checksum.split(":")
+            assert len(digest) == {"sha256": 64, "md5": 32}[method]
+
+
+def test_a_relative_folder_starts_at_the_root_or_else_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LabError, match=f"cannot look into {tmp_path}/data/pets: "):
+        load("folder:pets", Path(tmp_path / "data"))
+    with pytest.raises(LabError, match="cannot look into pets: "):
+        load("folder:pets")
+    with pytest.raises(LabError, match="holds no folders"):
+        load("folder:.")
+    with pytest.raises(LabError, match="names no folder"):
+        load("folder:")

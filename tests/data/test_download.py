@@ -1,0 +1,213 @@
+"""Files from the network, on good days and bad ones; archives that may be trusted or not."""
+
+import io
+import os
+import socket
+import tarfile
+from pathlib import Path
+
+import pytest
+from support.small_sets import archive, checksum
+
+from convolab.core.errors import LabError
+from convolab.data import download as room
+from convolab.data.download import Unreachable, download, unpack
+
+BODY = os.urandom(600_000)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "file.bin"
+
+
+@pytest.fixture
+def part(path: Path) -> Path:
+    path.parent.mkdir()
+    return path.with_name("file.bin.part")
+
+
+def test_a_file_arrives_whole_and_alone(server, path):
+    server.content["file.bin"] = BODY
+    assert download(server.address("file.bin"), path, checksum(BODY)) == path
+    assert path.read_bytes() == BODY
+    assert os.listdir(path.parent) == ["file.bin"]
+
+
+def test_progress_grows_to_the_total(server, path):
+    server.content["file.bin"] = BODY
+    told = []
+    download(server.address("file.bin"), path, checksum(BODY, "md5"), lambda *progress: told.append(progress))
+    assert len(told) > 1
+    assert told == sorted(told)
+    assert told[-1] == (len(BODY), len(BODY))
+    assert {total for _, total in told} == {len(BODY)}
+
+
+def test_a_cut_connection_is_taken_up_where_it_broke(server, path):
+    server.content["file.bin"] = BODY
+    server.cuts = [100_000, 50_000]
+    told = []
+    download(server.address("file.bin"), path, checksum(BODY), lambda *progress: told.append(progress))
+    assert path.read_bytes() == BODY
+    assert server.ranges == [None, "bytes=100000-", "bytes=150000-"]
+    assert told[-1] == (len(BODY), len(BODY))
+
+
+def test_a_connection_that_keeps_breaking_is_given_up_and_a_later_call_goes_on(server, path):
+    server.content["file.bin"] = BODY
+    server.cuts = [100_000] * 3
+    with pytest.raises(Unreachable, match="broke 3 times"):
+        download(server.address("file.bin"), path, checksum(BODY))
+    assert os.listdir(path.parent) == ["file.bin.part"]
+    download(server.address("file.bin"), path, checksum(BODY))
+    assert path.read_bytes() == BODY
+    assert server.ranges[-1] == "bytes=300000-"
+
+
+def test_a_silent_server_counts_as_a_broken_connection(path, monkeypatch):
+    monkeypatch.setattr(room, "TIMEOUT", 0.1)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unreachable, match="timed out"):
+        download(f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin", path, checksum(BODY))
+
+
+def test_a_server_without_ranges_is_asked_for_all_of_it(server, path, part):
+    server.content["file.bin"], server.knows_ranges = BODY, False
+    part.write_bytes(b"x" * 1000)
+    download(server.address("file.bin"), path, checksum(BODY))
+    assert server.ranges == ["bytes=1000-"]
+    assert path.read_bytes() == BODY
+
+
+def test_a_whole_part_needs_no_network(path, part):
+    part.write_bytes(BODY)
+    download("http://127.0.0.1:9/file.bin", path, checksum(BODY))
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("surplus", [0, 10])
+def test_a_part_as_long_as_the_file_or_longer_but_not_the_file_is_dropped(server, path, part, surplus):
+    server.content["file.bin"] = BODY
+    part.write_bytes(b"x" * (len(BODY) + surplus))
+    download(server.address("file.bin"), path, checksum(BODY))
+    assert path.read_bytes() == BODY
+    assert server.ranges == [f"bytes={len(BODY) + surplus}-", None]
+
+
+def test_another_file_is_refused_and_nothing_of_it_stays(server, path):
+    server.content["file.bin"] = BODY[:-1] + bytes([BODY[-1] ^ 1])
+    with pytest.raises(LabError, match=r"file\.bin is not the published file \(its sha256 differs\)"):
+        download(server.address("file.bin"), path, checksum(BODY))
+    assert os.listdir(path.parent) == []
+
+
+def test_an_address_without_the_file_says_so(server, path):
+    with pytest.raises(Unreachable, match=r"http.*/gone\.bin answers 404"):
+        download(server.address("gone.bin"), path, checksum(BODY))
+    assert not path.exists()
+
+
+def test_a_closed_port_says_what_cannot_be_reached(path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(Unreachable, match=rf"cannot reach http://127\.0\.0\.1:{port}/file\.bin \(.*refused"):
+        download(f"http://127.0.0.1:{port}/file.bin", path, checksum(BODY))
+
+
+def test_an_archive_unpacks_to_its_folder_and_leaves_nothing_beside(tmp_path):
+    path = tmp_path / "set.tar.gz"
+    path.write_bytes(archive({"set/a": b"one", "set/inner/b": b"two"}))
+    unpack(path, tmp_path / "set")
+    assert (tmp_path / "set" / "inner" / "b").read_bytes() == b"two"
+    assert sorted(os.listdir(tmp_path)) == ["set", "set.tar.gz"]
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("../escaped"),
+        member("set/../../escaped"),
+        member("/tmp/escaped-from-an-archive"),
+        member("set/link", tarfile.SYMTYPE, "/etc/passwd"),
+        member("set/link", tarfile.SYMTYPE, "a"),
+        member("set/link", tarfile.LNKTYPE, "set/a"),
+        member("set/device", tarfile.CHRTYPE),
+        member("set/pipe", tarfile.FIFOTYPE),
+    ],
+    ids=lambda bad: f"{bad.name} {bad.linkname}",
+)
+def test_an_archive_that_reaches_out_is_refused_by_the_members_name(tmp_path, bad):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    with tarfile.open(inner / "set.tar.gz", "w:gz") as tar:
+        tar.addfile(member("set/a"), io.BytesIO())
+        tar.addfile(bad, io.BytesIO())
+    with pytest.raises(LabError, match=f"holds '{bad.name}', "):
+        unpack(inner / "set.tar.gz", inner / "set")
+    assert os.listdir(inner) == ["set.tar.gz"]
+    assert os.listdir(tmp_path) == ["inner"]
+    assert not Path("/tmp/escaped-from-an-archive").exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.99999])
+def test_a_truncated_archive_is_damaged_and_leaves_nothing(tmp_path, share):
+    whole = archive({f"set/{i}": os.urandom(5000) for i in range(4)})
+    path = tmp_path / "set.tar.gz"
+    path.write_bytes(whole[: int(share * (len(whole) - 20))])
+    with pytest.raises(LabError, match=r"set\.tar\.gz is damaged"):
+        unpack(path, tmp_path / "set")
+    assert os.listdir(tmp_path) == ["set.tar.gz"]
+
+
+def test_an_altered_archive_is_damaged(tmp_path):
+    whole = bytearray(archive({"set/a": bytes(100_000)}))
+    whole[len(whole) // 2] ^= 0xFF
+    (tmp_path / "set.tar.gz").write_bytes(whole)
+    with pytest.raises(LabError, match="damaged"):
+        unpack(tmp_path / "set.tar.gz", tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_an_interrupted_unpacking_leaves_no_folder_and_the_next_one_clears_up(tmp_path, monkeypatch):
+    path = tmp_path / "set.tar.gz"
+    path.write_bytes(archive({"set/a": b"one", "set/b": b"two"}))
+    seen = []
+
+    def killed(*_: object) -> None:
+        seen.extend(sorted(os.listdir(tmp_path)))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            unpack(path, tmp_path / "set")
+    assert seen == [".set.part", "set.tar.gz"]
+    assert os.listdir(tmp_path) == ["set.tar.gz"]
+
+    (tmp_path / ".set.part" / "set").mkdir(parents=True)  # what a kill leaves behind
+    (tmp_path / ".set.part" / "set" / "stale").write_text("old")
+    unpack(path, tmp_path / "set")
+    assert sorted(os.listdir(tmp_path / "set")) == ["a", "b"]
+    assert sorted(os.listdir(tmp_path)) == ["set", "set.tar.gz"]
+
+
+def test_another_archive_is_refused(tmp_path):
+    (tmp_path / "set.tar.gz").write_bytes(archive({"other/a": b"one"}))
+    with pytest.raises(LabError, match="holds no folder set"):
+        unpack(tmp_path / "set.tar.gz", tmp_path / "set")
+
+
+def test_a_folder_that_is_there_is_not_written_over(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set.tar.gz").write_bytes(archive({"set/a": b"one"}))
+    with pytest.raises(LabError, match="is there already"):
+        unpack(tmp_path / "set.tar.gz", tmp_path / "set")
+    assert os.listdir(tmp_path / "set") == []

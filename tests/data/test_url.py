@@ -1,0 +1,284 @@
+"""Pictures from addresses: within bounds of size and time, and never from this machine or a network of its own."""
+
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convolab.core.errors import LabError
+from convolab.data import url as room
+from convolab.data.image_io import decode, open_photo
+from convolab.data.url import fetch, is_public
+
+
+def anywhere(ip: str) -> bool:
+    """The allowance of these tests; no command has it."""
+    return True
+
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Site(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: dict[str, Answer] = {}
+        self.asked: list[str] = []
+
+    def at(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.server.answers[self.path[1:]](self)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as site:
+        thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield site
+        site.shutdown()
+        thread.join()
+
+
+def content(body: bytes, *, length: int | None = None) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        if length != 0:
+            request.send_header("Content-Length", str(len(body) if length is None else length))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+def redirect(to: str, status: int = 302) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Location", to)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    return answer
+
+
+PUBLIC = ["8.8.8.8", "93.184.215.14", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
+OWN = [
+    "127.0.0.1",
+    "127.9.9.9",
+    "0.0.0.0",
+    "10.1.2.3",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "224.0.0.1",
+    "255.255.255.255",
+    "240.0.0.1",
+    "192.0.2.1",
+    "::1",
+    "::",
+    "fe80::1",
+    "fe80::1%eth0",
+    "fc00::1",
+    "fd00:ec2::254",
+    "ff02::1",
+    "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::127.0.0.1",
+    "64:ff9b::10.0.0.1",
+    "2002:7f00:1::",
+    "2002:a00:1::",
+    "2001:db8::1",
+]
+
+
+@pytest.mark.parametrize("ip", PUBLIC)
+def test_the_open_internet_may_be_reached(ip: str) -> None:
+    assert is_public(ip)
+
+
+@pytest.mark.parametrize("ip", OWN)
+def test_this_machine_and_its_networks_may_not(ip: str) -> None:
+    assert not is_public(ip)
+
+
+def test_a_picture_is_fetched_whole_with_and_without_a_stated_length(site: Site) -> None:
+    body = bytes(range(256)) * 1000
+    site.answers |= {"a": content(body), "b": content(body, length=0)}
+    assert fetch(site.at("a"), allowed=anywhere) == fetch(site.at("b"), allowed=anywhere) == body
+
+
+def test_a_fetched_picture_is_decoded_like_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    site.answers["cat.png?size=1"] = content(file.getvalue())
+    fetched = fetch(site.at("cat.png?size=1"), allowed=anywhere)
+    assert np.array_equal(decode(io.BytesIO(fetched), "cat", 100).permute(1, 2, 0).numpy(), pixels)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f000001", "127.1", "[::ffff:127.0.0.1]"]
+)
+def test_this_machine_is_refused_under_each_of_its_names(site: Site, host: str) -> None:
+    site.answers["a"] = content(b"secret")
+    with pytest.raises(LabError, match=r"this machine or a network of its own|cannot be reached"):
+        open_photo(f"http://{host}:{site.server_port}/a")
+    assert site.asked == []
+
+
+def test_a_name_that_resolves_to_this_machine_is_refused_where_it_connects(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def resolved(host: str, port: int, **_: object) -> list:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(room.socket, "getaddrinfo", resolved)
+    with pytest.raises(LabError, match=r"harmless\.example.* leads to 127\.0\.0\.1, this machine"):
+        fetch(f"http://harmless.example:{site.server_port}/a")
+    assert asked == ["harmless.example"]  # once: no second answer could differ from the one that was checked
+    assert site.asked == []
+
+
+def test_of_several_addresses_only_the_allowed_are_connected_to(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.answers["a"] = content(b"here")
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 0)) for ip in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr(room.socket, "getaddrinfo", lambda *_, **__: found)
+    allowed = []
+
+    def only_the_second(ip: str) -> bool:
+        allowed.append(ip)
+        return ip == "127.0.0.1"
+
+    assert fetch(f"http://two.example:{site.server_port}/a", allowed=only_the_second) == b"here"
+    assert allowed == ["127.0.0.2", "127.0.0.1"]
+
+
+def test_redirects_are_followed_relative_ones_too(site: Site) -> None:
+    site.answers |= {"a": redirect("/b"), "b": redirect(site.at("c"), 308), "c": content(b"picture")}
+    assert fetch(site.at("a"), allowed=anywhere) == b"picture"
+
+
+@pytest.mark.parametrize(
+    "to", ["file:///etc/passwd", "ftp://example.org/a.png", "data:image/png;base64,AAAA", "gopher://x/"]
+)
+def test_a_redirect_to_a_file_or_another_protocol_is_refused(site: Site, to: str) -> None:
+    site.answers["a"] = redirect(to)
+    with pytest.raises(LabError, match=r"redirects to .* which is not an http"):
+        fetch(site.at("a"), allowed=anywhere)
+
+
+def test_a_redirect_to_this_machine_is_refused_where_the_first_address_was_allowed(site: Site) -> None:
+    site.answers |= {"a": redirect(f"http://127.0.0.3:{site.server_port}/secret"), "secret": content(b"secret")}
+    with pytest.raises(LabError, match=r"redirects to http://127\.0\.0\.3.*this machine or a network of its own"):
+        fetch(site.at("a"), allowed=lambda ip: ip == "127.0.0.1")
+    assert site.asked == ["/a"]
+
+
+def test_endless_redirects_end(site: Site) -> None:
+    site.answers["a"] = redirect("/a")
+    with pytest.raises(LabError, match="redirects more than 5 times"):
+        fetch(site.at("a"), allowed=anywhere)
+    assert len(site.asked) == 6
+
+
+@pytest.mark.parametrize("stated", [None, 0])
+def test_more_bytes_than_the_limit_are_refused_whether_stated_or_not(site: Site, stated: int | None) -> None:
+    site.answers["a"] = content(b"x" * 1001, length=stated)
+    with pytest.raises(LabError, match="more than 1,000 bytes"):
+        fetch(site.at("a"), max_bytes=1000, allowed=anywhere)
+    site.answers["a"] = content(b"x" * 1000, length=stated)
+    assert len(fetch(site.at("a"), max_bytes=1000, allowed=anywhere)) == 1000
+
+
+def test_a_reply_that_breaks_off_is_said(site: Site) -> None:
+    site.answers["a"] = content(b"x" * 100, length=200)
+    with pytest.raises(LabError, match=r"broke off after 100 bytes|cannot be reached"):
+        fetch(site.at("a"), allowed=anywhere)
+
+
+def silent(request: BaseHTTPRequestHandler) -> None:
+    time.sleep(3)
+
+
+def dripping(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.end_headers()
+    for _ in range(100):
+        request.wfile.write(b"x")
+        time.sleep(0.05)
+
+
+def dripping_head(request: BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    for _ in range(100):
+        request.wfile.write(b"x")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("answer", [silent, dripping, dripping_head])
+def test_a_slow_server_is_given_up(site: Site, answer: Answer) -> None:
+    site.answers["a"] = answer
+    start = time.monotonic()
+    with pytest.raises(LabError, match="too slow"):
+        fetch(site.at("a"), seconds=0.6, silence=0.4, allowed=anywhere)
+    assert time.monotonic() - start < 2.5
+
+
+def test_an_answer_that_is_no_picture_and_a_dead_address_are_one_line(site: Site) -> None:
+    site.answers["a"] = lambda request: request.send_error(404)
+    with pytest.raises(LabError, match=r"/a answers 404 Not Found"):
+        fetch(site.at("a"), allowed=anywhere)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(LabError, match="cannot be reached") as caught:
+        fetch(f"http://127.0.0.1:{port}/a", allowed=anywhere)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://",
+        "http:///a.png",
+        "http://[::1/a",
+        "http://host:port/a",
+        "http://x/a b",
+        "ftp://x/a",
+        "file:///etc/passwd",
+    ],
+)
+def test_what_is_no_http_address_is_said(address: str) -> None:
+    with pytest.raises(LabError, match=r"no address|names no server|characters|not an http"):
+        open_photo(address)
+
+
+def test_a_server_that_speaks_no_http_is_one_line(site: Site) -> None:
+    site.answers["a"] = lambda request: request.wfile.write(b"garbage\r\n\r\n")
+    with pytest.raises(LabError, match="cannot be reached"):
+        fetch(site.at("a"), allowed=anywhere)

@@ -1,0 +1,37 @@
+"""Small networks with every kind of head, and a picture for them."""
+
+import pytest
+import torch
+from support.small_nets import flat_net, trained, wrapped
+from torch import Tensor
+
+from convolab.models.classifier import PixelNet
+from convolab.models.zoo import build
+
+
+@pytest.fixture
+def convnet() -> PixelNet:
+    return wrapped(trained(build("simple_convnet", (3, 32, 32), 10)))
+
+
+@pytest.fixture
+def resnet() -> PixelNet:
+    return wrapped(trained(build("resnet_small", (3, 32, 32), 10)))
+
+
+@pytest.fixture
+def flat() -> PixelNet:
+    return wrapped(flat_net())
+
+
+@pytest.fixture
+def shallow() -> PixelNet:
+    return wrapped(build("shallow_net", (3, 32, 32), 10))
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    """A bright square on a textured ground."""
+    picture = 0.3 + 0.2 * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    picture[:, :, 8:16, 12:20] += 0.4
+    return picture

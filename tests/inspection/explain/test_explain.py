@@ -1,0 +1,136 @@
+"""What an explanation says, in words, numbers and arrays."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from support.small_nets import Breaks, same, state, wrapped
+from torch import Tensor, nn
+
+from convolab.core.errors import LabError
+from convolab.inspection.explain.explain import explain
+from convolab.inspection.explain.methods import METHODS
+from convolab.models.classifier import PixelNet
+from convolab.models.pretrained import pretrained
+from convolab.models.zoo import build
+
+ALL = tuple(m for m in METHODS if m != "guided")
+
+
+@pytest.fixture
+def photo(pixels: Tensor) -> Tensor:
+    return (255 * pixels[0]).to(torch.uint8)
+
+
+def test_a_cat_is_explained_with_every_method_and_its_checks() -> None:
+    finding = explain(pretrained("efficientnet_lite0"), "chelsea", target="Egyptian cat", methods="cam,gradient")
+    assert finding.numbers["target"]["index"] == 285
+    assert 0 < finding.numbers["target"]["probability"] < 1
+    assert finding.numbers["methods"]["cam"]["checks"]["sum"] < 1e-4
+    assert finding.arrays["cam"].shape == (7, 7)
+    assert finding.arrays["gradient"].shape == (224, 224)
+    assert finding.words[0].startswith("chelsea: ")
+    assert "CAM: the map's mean and the bias" in str(finding)
+
+
+def test_without_a_target_the_most_probable_class_is_explained(convnet: PixelNet, photo: Tensor) -> None:
+    finding = explain(convnet, photo, methods="gradient")
+    with torch.no_grad():
+        assert finding.numbers["target"]["index"] == int(convnet(convnet.fit(photo)).argmax())
+    assert finding.numbers["top"][0]["class"] == finding.numbers["target"]["class"]
+
+
+def test_numbers_are_json_and_arrays_are_raw_on_disk(convnet: PixelNet, photo: Tensor, tmp_path) -> None:
+    finding = explain(convnet, photo, methods=ALL, target="c")
+    assert json.loads(json.dumps(finding.numbers, allow_nan=False)) == finding.numbers
+    with np.load(finding.save_arrays(tmp_path / "maps.npz")) as stored:
+        assert {"pixels", *ALL} <= set(stored)
+        assert np.array_equal(stored["integrated"], finding.arrays["integrated"].numpy())
+        assert stored["integrated"].min() < 0
+
+
+def test_the_same_seed_gives_the_same_maps(convnet: PixelNet, photo: Tensor) -> None:
+    first, again, other = (
+        explain(convnet, photo, methods="smoothgrad", target="a", seed=s).arrays["smoothgrad"] for s in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_map_that_says_nothing_is_warned_of_and_is_not_checked(photo: Tensor) -> None:
+    class Deaf(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.conv(x) * 0).mean((2, 3)) @ torch.ones(4, 10)
+
+    finding = explain(wrapped(Deaf()), photo, methods="gradient,occlusion", check=True)
+    assert finding.warnings == (
+        "the gradient map is constant: it says nothing",
+        "the occlusion map is constant: it says nothing",
+    )
+    assert finding.numbers["sanity"] == {}
+    assert finding.numbers["methods"]["gradient"]["fault"] == "constant"
+
+
+class Roots(nn.Module):
+    """Finite logits whose gradient is not: the root's slope at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.conv(x).relu() * 0).sqrt().mean((2, 3)) + torch.arange(10.0)
+
+
+def test_maps_that_are_not_finite_are_named_and_their_numbers_are_still_json(photo: Tensor) -> None:
+    finding = explain(wrapped(Roots()), photo, methods="gradient,integrated,smoothgrad", check=True)
+    assert [warning.split(":")[0] for warning in finding.warnings] == [
+        f"the {method} map is not finite" for method in ("gradient", "integrated", "smoothgrad")
+    ]
+    assert finding.numbers["methods"]["integrated"]["checks"] == {"completeness": None}
+    assert json.loads(json.dumps(finding.numbers, allow_nan=False)) == finding.numbers
+
+
+def test_a_network_whose_logits_are_not_finite_is_refused(photo: Tensor) -> None:
+    class Diverged(Roots):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * float("nan")
+
+    with pytest.raises(LabError, match="logits for cat are not all finite numbers: there is nothing to explain"):
+        explain(wrapped(Diverged()), photo, name="cat")
+
+
+def test_a_check_leaves_no_trace_also_when_a_pass_of_it_fails(photo: Tensor) -> None:
+    breaks = Breaks(build("simple_convnet", (3, 32, 32), 10))
+    net = wrapped(breaks).train()
+    explain(net, photo, methods="gradient,gradcam", check=True)
+    passes = breaks.passes
+    for at in range(1, passes + 1, passes // 12):
+        breaks.passes, breaks.at = 0, at
+        before = state(net)
+        with pytest.raises(RuntimeError, match="the pass broke"):
+            explain(net, photo, methods="gradient,gradcam", check=True)
+        assert same(before, state(net))
+
+
+def test_a_check_adds_its_numbers_and_words(convnet: PixelNet, photo: Tensor) -> None:
+    steps = []
+    finding = explain(convnet, photo, methods="gradcam", target="a", check=True, on_progress=steps.append)
+    assert set(finding.numbers["sanity"]["gradcam"]) == {"method", "randomisation", "deletion", "insertion"}
+    assert sum("gradcam:" in word for word in finding.words) == 3
+    assert any("drawn anew" in step for step in steps)
+    assert json.dumps(finding.numbers, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"target": "zebra"}, "knows no class 'zebra'"), ({"methods": "grad"}, "there is no method 'grad'")],
+)
+def test_wrong_words_are_said_before_any_work(convnet: PixelNet, photo: Tensor, given: dict, said: str) -> None:
+    with pytest.raises(LabError, match=said):
+        explain(convnet, photo, **given)

@@ -1,0 +1,299 @@
+"""Saliency: its formulas, what it checks of itself, and that it leaves no trace."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from support.small_nets import Breaks, filled, same, state, wrapped
+from torch import Tensor, nn
+
+from convolab.core.errors import LabError
+from convolab.inspection.explain.methods import (
+    METHODS,
+    Saliency,
+    cam,
+    find_methods,
+    gradcam,
+    gradient,
+    guided,
+    integrated,
+    noise,
+    occlusion,
+    smoothgrad,
+)
+from convolab.models.classifier import PixelNet
+from convolab.models.zoo import build
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_the_network_is_left_as_it_was_bit_for_bit(convnet: PixelNet, pixels: Tensor, method: str, mode: str) -> None:
+    convnet.train(mode == "training")
+    convnet.network.features[0].eval()
+    for number, parameter in enumerate(convnet.parameters()):
+        parameter.requires_grad_(number % 2 == 0)
+        parameter.grad = torch.ones_like(parameter) if number % 4 == 0 else None
+    before, random = state(convnet), torch.get_rng_state()
+    found = METHODS[method](convnet, pixels, 3)
+    assert found.method == method
+    assert same(before, state(convnet))
+    assert torch.equal(random, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_also_when_any_of_its_passes_fails(pixels: Tensor, method: str) -> None:
+    breaks = Breaks(build("simple_convnet", (3, 32, 32), 10))
+    net = wrapped(breaks).train()
+    METHODS[method](net, pixels, 3)
+    passes = breaks.passes
+    for at in range(1, min(passes, 4) + 1):
+        breaks.passes, breaks.at = 0, at
+        before = state(net)
+        with pytest.raises(RuntimeError, match="the pass broke"):
+            METHODS[method](net, pixels, 3)
+        assert same(before, state(net))
+
+
+@pytest.mark.parametrize("method", ["gradient", "integrated", "occlusion"])
+def test_it_works_under_no_grad_and_for_pixels_that_want_gradients(
+    convnet: PixelNet, pixels: Tensor, method: str
+) -> None:
+    plain = METHODS[method](convnet, pixels, 2).values
+    with torch.no_grad():
+        assert torch.equal(METHODS[method](convnet, pixels, 2).values, plain)
+    wanting = pixels.clone().requires_grad_()
+    assert torch.equal(METHODS[method](convnet, wanting, 2).values, plain)
+    assert wanting.grad is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", [float("nan"), 1.5, -0.5])
+def test_pixels_that_break_the_contract_are_refused(convnet: PixelNet, pixels: Tensor, method: str, bad: float) -> None:
+    pixels[0, 0, 0, 0] = bad
+    with pytest.raises(LabError, match=r"NaN|pixels run from"):
+        METHODS[method](convnet, pixels, 0)
+
+
+def test_several_pictures_at_once_are_refused(convnet: PixelNet, pixels: Tensor) -> None:
+    with pytest.raises(LabError, match="2 pictures: give one at a time"):
+        gradient(convnet, pixels.expand(2, -1, -1, -1), 0)
+
+
+def test_the_gradient_is_that_of_finite_differences_in_float64(convnet: PixelNet, pixels: Tensor) -> None:
+    net, x = convnet.double(), pixels.double()
+    found, step = gradient(net, x, 4).detail, 1e-6
+    generator = torch.Generator().manual_seed(0)
+    for place in torch.randint(x.numel(), (40,), generator=generator).tolist():
+        ahead, back = x.clone(), x.clone()
+        ahead.view(-1)[place] += step
+        back.view(-1)[place] -= step
+        with torch.no_grad():
+            slope = float(net(ahead)[0, 4] - net(back)[0, 4]) / (2 * step)
+        assert found.reshape(-1)[place].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+def test_the_map_is_the_largest_absolute_value_of_the_channels(convnet: PixelNet, pixels: Tensor) -> None:
+    found = gradient(convnet, pixels, 1)
+    assert torch.equal(found.values, found.detail.abs().max(0).values)
+    assert found.values.min() >= 0
+
+
+def test_smoothgrad_without_noise_is_the_gradient(convnet: PixelNet, pixels: Tensor) -> None:
+    torch.testing.assert_close(
+        smoothgrad(convnet, pixels, 1, samples=3, spread=0.0).detail,
+        gradient(convnet, pixels, 1).detail,
+        rtol=1e-3,
+        atol=1e-6,
+    )
+
+
+def test_smoothgrads_noise_depends_on_the_seed_and_not_on_the_chunks(convnet: PixelNet, pixels: Tensor) -> None:
+    first, again, chunked, other = (
+        smoothgrad(convnet, pixels, 1, samples=7, seed=seed, chunk=chunk).detail
+        for seed, chunk in ((0, 5), (0, 5), (0, 2), (1, 5))
+    )
+    assert torch.equal(first, again)
+    torch.testing.assert_close(first, chunked, rtol=1e-4, atol=1e-6)
+    assert (first - other).abs().max() > 0.01 * first.abs().max()
+    assert not torch.equal(noise(pixels, 0, 0), noise(pixels, 0, 1))
+
+
+def test_integrated_gradients_are_complete_and_the_error_is_what_the_sum_misses(
+    convnet: PixelNet, pixels: Tensor
+) -> None:
+    few, many = (integrated(convnet, pixels, 4, steps=steps) for steps in (3, 300))
+    with torch.no_grad():
+        mean = torch.tensor(convnet.mean).view(1, 3, 1, 1).expand_as(pixels)
+        difference = float(convnet(pixels)[0, 4] - convnet(mean)[0, 4])
+    for found in (few, many):
+        assert found.settings["difference"] == pytest.approx(difference, rel=1e-3)
+        assert found.checks["completeness"] == pytest.approx(
+            abs(float(found.detail.sum()) - difference) / abs(difference), rel=0.02, abs=1e-4
+        )
+    assert many.checks["completeness"] < 0.01
+    assert few.checks["completeness"] > many.checks["completeness"]
+
+
+def test_of_a_linear_network_integrated_gradients_are_weight_times_way(pixels: Tensor) -> None:
+    linear = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    net = wrapped(linear)
+    found = integrated(net, pixels, 0, steps=2, baseline=torch.zeros_like(pixels))
+    torch.testing.assert_close(found.detail, gradient(net, pixels, 0).detail * pixels[0], rtol=1e-3, atol=1e-6)
+    assert found.checks["completeness"] < 1e-4
+
+
+@pytest.mark.parametrize("name", ["convnet", "resnet", "flat"])
+def test_the_cams_mean_and_the_bias_are_the_logit(name: str, pixels: Tensor, request: pytest.FixtureRequest) -> None:
+    net = request.getfixturevalue(name)
+    with torch.no_grad():
+        logits = net(pixels)[0]
+    for target in range(10):
+        found = cam(net, pixels, target)
+        assert found.values.mean().item() + found.settings["bias"] == pytest.approx(
+            float(logits[target]), rel=1e-4, abs=1e-5
+        )
+        assert found.checks["sum"] < 1e-4
+        assert found.signed
+
+
+def test_gradcam_is_cam_without_its_negative_parts_where_the_head_is_an_average(
+    convnet: PixelNet, pixels: Tensor
+) -> None:
+    cells = 16  # the mean's share of each
+    torch.testing.assert_close(
+        gradcam(convnet, pixels, 2).values, cam(convnet, pixels, 2).values.clamp(min=0) / cells, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_gradcam_needs_a_feature_map_and_cam_a_linear_head_and_both_say_so(shallow: PixelNet, pixels: Tensor) -> None:
+    for method in (cam, gradcam):
+        with pytest.raises(LabError, match="this network has no feature map, because it has no convolution"):
+            method(shallow, pixels, 0)
+    deep = wrapped(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 20), nn.ReLU(), nn.Linear(20, 10))
+    )
+    assert gradcam(deep, pixels, 0).values.shape == (30, 30)
+    with pytest.raises(
+        LabError, match=r"a class activation map needs a last feature map .* '4' \(relu\) stands between"
+    ):
+        cam(deep, pixels, 0)
+
+
+def test_occlusion_finds_the_only_part_that_counts(pixels: Tensor) -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :, 8:16, 12:20].mean((2, 3)) @ torch.ones(3, 10)
+
+    found = occlusion(wrapped(Reads()), pixels, 0, window=4, stride=4).values
+    inside = torch.zeros(32, 32, dtype=torch.bool)
+    inside[8:16, 12:20] = True
+    assert (found[inside] > 0).all()
+    assert (found[~inside].abs() < 1e-5).all()
+
+
+def test_a_window_that_does_not_tile_the_picture_is_refused(convnet: PixelNet, pixels: Tensor) -> None:
+    for window, stride in ((33, 2), (4, 5)):
+        with pytest.raises(LabError, match="do not tile 32 x 32 pixels"):
+            occlusion(convnet, pixels, 0, window=window, stride=stride)
+
+
+def test_a_constant_and_a_map_that_is_not_finite_are_named() -> None:
+    for values, fault in (
+        ([[1.0, 1.0]], "constant"),
+        ([[0.0, float("nan")]], "not finite"),
+        ([[0.0, float("inf")]], "not finite"),
+        ([[0.0, 1.0]], ""),
+    ):
+        assert Saliency("gradient", "", torch.tensor(values), False, "").fault == fault
+
+
+def test_a_network_without_gradient_gives_a_map_that_is_named_constant(pixels: Tensor) -> None:
+    class Deaf(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * 0).mean((2, 3)) @ torch.ones(3, 10)
+
+    assert gradient(wrapped(Deaf()), pixels, 0).fault == "constant"
+
+
+def test_unknown_methods_are_said_with_the_nearest() -> None:
+    with pytest.raises(LabError, match="there is no method 'gradcamm': did you mean 'gradcam'"):
+        find_methods("gradient,gradcamm")
+    with pytest.raises(LabError, match="no method is named"):
+        find_methods(" , ")
+
+
+GUIDABLE = {
+    "relu modules": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU6(inplace=True)),
+    "clamp": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), Clamp()),
+}
+OTHERS = {
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "leaky": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "hardswish": nn.Hardswish,
+}
+
+
+class Clamp(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 6)
+
+
+def headed(body: nn.Module) -> PixelNet:
+    return wrapped(filled(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))))
+
+
+@pytest.mark.parametrize("name", GUIDABLE)
+def test_relus_of_every_make_are_guided(name: str, pixels: Tensor) -> None:
+    net = headed(GUIDABLE[name]())
+    found = guided(net, pixels, 1)
+    assert not found.fault
+    assert not torch.allclose(found.detail, gradient(net, pixels, 1).detail)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_other_activation_is_refused_by_its_name(name: str, pixels: Tensor) -> None:
+    net = headed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), OTHERS[name]()))
+    with pytest.raises(LabError, match=r"guided backpropagation is defined for ReLUs alone, and '0\.3' "):
+        guided(net, pixels, 1)
+
+
+def test_without_any_relu_there_is_nothing_to_guide(pixels: Tensor) -> None:
+    with pytest.raises(LabError, match="this network has none"):
+        guided(headed(nn.Conv2d(3, 4, 3)), pixels, 1)
+
+
+def test_a_clamp_that_does_not_cut_off_at_zero_is_no_relu(pixels: Tensor) -> None:
+    class Other(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.clamp(-1, 1)
+
+    with pytest.raises(LabError, match=r"'0\.1' \(clamp\) is Clamp"):
+        guided(headed(nn.Sequential(nn.Conv2d(3, 4, 3), Other())), pixels, 1)
+
+
+def test_a_thousand_steps_need_no_more_memory_than_ten() -> None:
+    """In a process of its own, because the peak never falls. To keep every step's gradient would take 77 MB."""
+    code = """
+import resource, sys, torch
+from convolab.data.image_io import open_photo
+from convolab.inspection.explain.methods import integrated
+from convolab.models.pretrained import pretrained
+torch.set_num_threads(1)
+net = pretrained("efficientnet_lite0")
+pixels = torch.nn.functional.interpolate(net.fit(open_photo("chelsea")), 80)
+integrated(net, pixels, 1, steps=10)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+integrated(net, pixels, 1, steps=1000)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 60

@@ -1,0 +1,88 @@
+"""Batch norms folded into convolutions: the same function, and nothing of the network touched."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from convolab.models.bn_folding import foldable, folded
+from convolab.models.hooks import recording
+from convolab.models.zoo import build
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """Batch norms as after a training: every number of them matters."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                if tensor is not None:
+                    tensor.data.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    return network.eval()
+
+
+def pixels() -> Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+MAKERS = {
+    "resnet_small": lambda: build("resnet_small", (3, 64, 64), 10),
+    "mobilenet": lambda: torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.25),
+    "densenet": lambda: torchvision.models.DenseNet(8, (2, 2), 16, num_classes=10),
+    "convolutions with bias": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Conv2d(4, 5, 3, bias=False), nn.BatchNorm2d(5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_function_and_its_gradient_stay_and_the_weights_too(name: str) -> None:
+    network = trained(MAKERS[name]())
+    before = copy.deepcopy(network.state_dict())
+    x = pixels().requires_grad_()
+    with recording(network) as record:
+        plain = network(x)
+    assert list(foldable(record.calls))
+    (slope,) = torch.autograd.grad(plain.square().sum(), x)
+    with folded(network, record):
+        for _ in range(2):  # calls are counted anew in each pass
+            quick = network(x)
+        (quick_slope,) = torch.autograd.grad(quick.square().sum(), x)
+    torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(quick_slope, slope, rtol=1e-3, atol=1e-5 * float(slope.abs().max()))
+    assert torch.equal(network(x), plain)
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_a_convolution_that_others_use_too_is_left_alone() -> None:
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return y + self.norm(y)
+
+    network = trained(Fork())
+    with torch.no_grad(), recording(network) as record:
+        plain = network(pixels())
+    assert not list(foldable(record.calls))
+    with torch.no_grad(), folded(network, record):
+        assert torch.equal(network(pixels()), plain)
+
+
+def test_batch_norms_in_training_are_left_alone() -> None:
+    network = build("simple_convnet", (3, 64, 64), 10).train()
+    with torch.no_grad(), recording(network) as record:
+        network(pixels())
+    assert not list(foldable(record.calls))
+
+
+def test_no_hook_stays_when_a_pass_fails() -> None:
+    network = trained(build("resnet_small", (3, 64, 64), 10))
+    with torch.no_grad(), recording(network) as record:
+        network(pixels())
+    with pytest.raises(RuntimeError), folded(network, record):
+        network(torch.zeros(1, 5, 64, 64))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())

@@ -1,0 +1,59 @@
+"""Which class a person means."""
+
+import pytest
+
+from convolab.core.errors import LabError
+from convolab.models.class_names import find_class, imagenet
+
+NAMES, SYNONYMS = imagenet()
+
+
+@pytest.mark.parametrize(
+    ("word", "index"),
+    [
+        ("goldfish", 1),
+        ("Egyptian cat", 285),
+        ("egyptian CAT", 285),
+        ("Egyptian c", 285),
+        ("1", 1),
+        (1, 1),
+        ("999", 999),
+        ("n01443537", 1),
+        ("Carassius auratus", 1),
+        ("tank", 847),
+        ("teapot", 849),
+        ("moped", 665),
+        ("crane (bird)", 134),
+        ("jack-o'-lantern", 607),
+    ],
+)
+def test_a_class_is_found_by_name_beginning_index_or_wordnet_id(word, index):
+    assert find_class(word, NAMES, SYNONYMS) == index
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("goldfsh", "did you mean 'goldfish'"),
+        ("crane", r"may be 'crane \(bird\)' \(134\) or 'crane \(machine\)' \(517\)"),
+        ("gold", r"'golden retriever' \(207\)"),
+        ("1000", "no class 1000: this network has 1000, 0 to 999"),
+        ("-1", "no class -1"),
+        ("n99999999", "knows no class 'n99999999'"),
+        ("", "knows no class"),
+        ("zzzzqq", "it has 1000, such as tench"),
+    ],
+)
+def test_an_unknown_or_ambiguous_class_is_said(word, said):
+    with pytest.raises(LabError, match=said) as caught:
+        find_class(word, NAMES, SYNONYMS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_goes_before_an_index():
+    assert find_class("1", ("1", "0")) == 0
+    assert find_class("2", ("1", "0", "x")) == 2
+
+
+def test_names_are_a_thousand_and_all_different():
+    assert len(NAMES) == len(set(NAMES)) == len(SYNONYMS) == 1000

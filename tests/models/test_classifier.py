@@ -1,0 +1,93 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convolab.core.errors import LabError
+from convolab.models.classifier import PixelNet
+from convolab.models.zoo import build
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+def pixels(n: int = 2, channels: int = 3) -> Tensor:
+    return torch.rand(n, channels, 32, 28, generator=torch.Generator().manual_seed(0))
+
+
+def wrapped(network: nn.Module, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> PixelNet:
+    return PixelNet(network, mean=mean, std=std, size=(32, 28), classes=tuple("0123456789"))
+
+
+def column(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("mean", "std"), [(MEAN, STD), ((0.5,), (0.25,)), ((0.13,), (0.31,))])
+def test_pixels_are_normalised_as_in_float64(
+    layout: torch.memory_format, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    x = pixels(channels=len(mean))
+    expected = ((x.double() - column(mean)) / column(std)).flatten(1)
+    given = x.contiguous(memory_format=layout)
+    assert (wrapped(nn.Flatten(), mean, std)(given) - expected).abs().max() < 1e-6
+    assert torch.equal(given, x)
+
+
+@pytest.mark.parametrize("name", ["simple_convnet", "resnet_small", "shallow_net"])
+def test_a_pixelnet_is_its_network_on_normalised_pixels_in_either_layout(name: str) -> None:
+    network = build(name, (3, 32, 28), 10).eval()
+    exact = copy.deepcopy(network).double()((pixels().double() - column(MEAN)) / column(STD))
+    net = wrapped(network)
+    contiguous, channels_last = net(pixels()), net(pixels().contiguous(memory_format=torch.channels_last))
+    assert (contiguous - exact).abs().max() < 1e-6 * exact.abs().max().clamp(min=1)
+    assert (channels_last - exact).abs().max() < 1e-6 * exact.abs().max().clamp(min=1)
+
+
+def test_the_layout_of_the_pixels_reaches_the_network() -> None:
+    class Layout(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = x.is_contiguous(memory_format=torch.channels_last)
+            return x.flatten(1)
+
+    net = wrapped(Layout())
+    net(pixels())
+    assert not net.network.last
+    net(pixels().contiguous(memory_format=torch.channels_last))
+    assert net.network.last
+
+
+def test_a_channel_without_variation_is_only_centred() -> None:
+    x = pixels()
+    x[0, 1], x[1, 1] = 0.25, 0.75  # as in training, and as an attack may make it
+    normalised = wrapped(nn.Flatten(), (0.5, 0.25, 0.5), (0.25, 0.0, 0.25))(x).view_as(x)
+    assert normalised.isfinite().all()
+    assert (normalised[0, 1] == 0).all()
+    assert (normalised[1, 1] == 0.5).all()
+    assert not (normalised[:, 0] == 0).any()
+
+
+def test_the_gradient_reaches_the_pixels_through_the_normalisation() -> None:
+    x = pixels().requires_grad_()
+    weight = torch.randn(2, 3, 32, 28, generator=torch.Generator().manual_seed(1))
+    (wrapped(nn.Flatten())(x).view_as(x) * weight).sum().backward()
+    torch.testing.assert_close(x.grad, (weight / column(STD)).float())
+
+
+def test_only_the_networks_own_tensors_are_saved_and_trained() -> None:
+    network = build("simple_convnet", (3, 32, 28), 10)
+    net = wrapped(network)
+    assert list(net.state_dict()) == [f"network.{name}" for name in network.state_dict()]
+    assert [id(p) for p in net.parameters()] == [id(p) for p in network.parameters()]
+
+
+def test_a_pixelnet_says_what_it_was_made_for() -> None:
+    net = wrapped(nn.Flatten())
+    assert (net.channels, net.size, net.classes, net.mean, net.std) == (3, (32, 28), tuple("0123456789"), MEAN, STD)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(MEAN, STD[:2]), ((0.5,), (-0.25,)), ((0.5,), (float("nan"),))])
+def test_statistics_that_do_not_fit_are_refused(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    with pytest.raises(LabError, match="give one of each a channel"):
+        wrapped(nn.Flatten(), mean, std)

@@ -1,0 +1,96 @@
+"""Networks by name: the registry's, timm's and torchvision's definitions."""
+
+import builtins
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from convolab.core.errors import LabError
+from convolab.models.resolve import named
+
+
+def build(name: str, *arguments: object) -> nn.Module:
+    with torch.device("meta"):
+        return named(name, *arguments).build()
+
+
+def test_the_registrys_networks_are_made_for_the_shape_and_classes_asked_for() -> None:
+    net = build("simple_convnet", (1, 28, 28), 7)
+    assert (net.features[0].conv.in_channels, net.head.linear.out_features) == (1, 7)
+    assert build("simple_convnet", (3, 32, 32)).head.linear.out_features == 10
+    with pytest.raises(LabError, match="give --input"):
+        build("simple_convnet")
+
+
+def test_a_persons_own_network_is_found_in_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\ndef Net(shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], classes))\n"
+    )
+    assert build(f"{file}:Net", (1, 4, 5), 3)[1].in_features == 20
+
+
+@pytest.mark.parametrize(
+    ("short", "side"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
+)
+def test_efficientnet_lites_are_timms_definitions(short: str, side: int) -> None:
+    found = named(short)
+    assert found.input == (3, side, side)
+    with torch.device("meta"):
+        ours, theirs = found.build(), named(f"timm/tf_{short}").build()
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+
+
+def test_libraries_networks_take_classes_and_channels() -> None:
+    assert build("torchvision/resnet18", None, 7).fc.out_features == 7
+    net = build("timm/resnet18", (1, 64, 64), 7)
+    assert (net.conv1.in_channels, net.fc.out_features) == (1, 7)
+    assert build("timm/resnet18.a1_in1k").fc.out_features == 1000
+    assert named("torchvision/inception_v3").input == (3, 299, 299)
+
+
+@pytest.mark.parametrize("name", ["torchvision/fcn_resnet50", "torchvision/inception_v3", "torchvision/googlenet"])
+def test_nothing_is_downloaded_and_no_weights_are_drawn(name: str) -> None:
+    state = torch.get_rng_state()
+    assert all(p.is_meta for p in build(name).parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("simple_convet", "did you mean 'simple_convnet'"),
+        ("efficientnet_lite9", "did you mean 'efficientnet_lite"),
+        ("timm/resnet5O", "did you mean 'resnet50'"),
+        ("torchvision/resnet5O", "did you mean 'resnet50'"),
+        ("torchvision/zzz", "torchvision has no network 'zzz'"),
+        ("keras/resnet50", "unknown network 'keras/resnet50'"),
+        ("timm/", "timm has no network ''"),
+        ("nowhere.py:Net", "no file nowhere.py"),
+    ],
+)
+def test_an_unknown_network_is_refused_with_the_nearest_known_one(name: str, said: str) -> None:
+    with pytest.raises(LabError) as refusal:
+        build(name, (3, 32, 32))
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_library_that_is_missing_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    there = builtins.__import__
+
+    def missing(name: str, *arguments: object, **options: object) -> object:
+        if name.partition(".")[0] == library:
+            raise ImportError(f"no {library}")
+        return there(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(LabError, match=rf"pip install {library}"):
+        named(f"{library}/resnet18")

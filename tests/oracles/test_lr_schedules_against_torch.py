@@ -1,0 +1,56 @@
+"""Our schedules, as functions of time, give the rates that torch's schedulers give step by step."""
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from convolab.training.lr_schedule import Cosine, OneCycle, Step
+
+LENGTHS = [(1, 2), (1, 7), (2, 3), (3, 1), (5, 10), (10, 12), (17, 3), (30, 8), (4, 391)]  # epochs, steps in each
+
+
+def rates(scheduler: type, steps: int, **options: object) -> list[float]:
+    """The rates of torch's scheduler before each step, for an optimiser whose rate is 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule, seen = scheduler(optimizer, **options), []
+    for step in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if step < steps - 1:
+            schedule.step()
+    return seen
+
+
+@pytest.mark.parametrize(("epochs", "steps"), LENGTHS)
+@pytest.mark.parametrize(("period", "gamma"), [(5, 0.1), (1, 0.9), (3, 0.5), (2, 1.0)])
+def test_step_is_torchs_step_lr_stepped_every_epoch(epochs: int, steps: int, period: int, gamma: float) -> None:
+    theirs = rates(lr_scheduler.StepLR, epochs, step_size=period, gamma=gamma)
+    for epoch in range(epochs):
+        for step in range(steps):
+            assert Step(period=period, gamma=gamma).factor(epoch + step / steps, epochs) == pytest.approx(theirs[epoch])
+
+
+@pytest.mark.parametrize(("epochs", "steps"), LENGTHS)
+def test_cosine_is_torchs_cosine_annealing_stepped_every_step(epochs: int, steps: int) -> None:
+    theirs = rates(lr_scheduler.CosineAnnealingLR, epochs * steps, T_max=epochs * steps)
+    ours = [Cosine().factor(epoch + step / steps, epochs) for epoch in range(epochs) for step in range(steps)]
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [length for length in LENGTHS if length[0] * length[1] > 6])
+@pytest.mark.parametrize("options", [{}, {"rise": 0.45, "start": 10.0, "end": 50.0}])
+def test_one_cycle_is_torchs_at_a_time_within_each_step(epochs: int, steps: int, options: dict) -> None:
+    # Torch stretches the rise so that its last step has the full rate, and the fall so that the last step has the lowest:
+    # its rate in a step is ours at some time within that step, and in the fall ours at the step's end.
+    schedule, total = OneCycle(**options), epochs * steps
+    theirs = rates(
+        lr_scheduler.OneCycleLR, total, max_lr=1.0, total_steps=total, cycle_momentum=False,
+        anneal_strategy="cos", pct_start=schedule.rise, div_factor=schedule.start, final_div_factor=schedule.end,
+    )  # fmt: skip
+    for step, rate in enumerate(theirs):
+        start, end = schedule.factor(step / steps, epochs), schedule.factor((step + 1) / steps, epochs)
+        top = schedule.rise * total
+        if step >= top - 1:
+            assert rate == pytest.approx(end, abs=1e-9)
+        else:
+            assert start - 1e-9 <= rate <= (end if step + 1 <= top else 1) + 1e-9

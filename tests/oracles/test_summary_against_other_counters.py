@@ -1,0 +1,142 @@
+"""Our totals, and every convention that we reproduce, against the tools themselves."""
+
+import contextlib
+import io
+import logging
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from convolab.analysis.summary import account
+from convolab.models.resolve import named
+
+
+class Mixed(nn.Module):
+    """What the tools disagree on, in one small network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)
+        )
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.norm = nn.GroupNorm(2, 8)
+        self.up = nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.pool = nn.AdaptiveAvgPool2d(4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.layer_norm = nn.LayerNorm(4)
+        self.act = nn.GELU()
+        self.linear = nn.Linear(4, 6)
+        self.softmax = nn.Softmax(-1)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.depthwise(self.stem(x)))
+        x = F.relu(x + torch.add(x, 1).mul(2))
+        x = self.pool(F.interpolate(self.up(x), scale_factor=2, mode="bilinear"))
+        x = x.flatten(2).transpose(1, 2)  # [N, 16, 4]
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        x = x + self.attention(x, x, x)[0]
+        x = self.act(self.layer_norm(x))
+        x = x @ torch.matmul(x.mT, x)
+        q = x[:, None]
+        x = F.scaled_dot_product_attention(q, q, q)[:, 0]
+        x = self.softmax(self.linear(x))
+        return self.head(F.silu(x.mean(1)))
+
+
+def mixed() -> nn.Module:
+    with torch.random.fork_rng():
+        return Mixed().eval()
+
+
+def network(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    if name == "mixed":
+        return mixed(), (3, 32, 32)
+    shape = (3, 224, 224) if "vit" in name or "alexnet" in name else (3, 64, 64)
+    with torch.random.fork_rng():
+        return named(name, shape).build().eval(), shape
+
+
+def by_fvcore(net: nn.Module, picture: Tensor) -> int:
+    from fvcore.nn import FlopCountAnalysis
+
+    return int(FlopCountAnalysis(net, picture).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
+
+
+def by_torchinfo(net: nn.Module, picture: Tensor) -> int:
+    from torchinfo import summary
+
+    return summary(net, input_data=picture, verbose=0, device="cpu").total_mult_adds
+
+
+def by_thop(net: nn.Module, picture: Tensor) -> int:
+    from thop import profile
+
+    return int(profile(net, inputs=(picture,), verbose=False)[0])
+
+
+def by_ptflops(net: nn.Module, picture: Tensor) -> int:
+    from ptflops import get_model_complexity_info
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return get_model_complexity_info(net, tuple(picture.shape[1:]), as_strings=False, print_per_layer_stat=False)[0]
+
+
+TOOLS = {"fvcore": by_fvcore, "torchinfo": by_torchinfo, "thop": by_thop, "ptflops": by_ptflops}
+NETWORKS = [
+    "mixed",
+    "simple_convnet",
+    "torchvision/mobilenet_v2",
+    "torchvision/alexnet",
+    "timm/vit_tiny_patch16_224",
+    "efficientnet_lite0",
+]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_convention_gives_the_tools_own_figure_and_says_what_differs(tool: str, name: str) -> None:
+    net, shape = network(name)
+    cost = account(net, shape, convention=tool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            theirs = TOOLS[tool](net, torch.zeros(1, *shape))
+        finally:
+            logging.disable(logging.NOTSET)
+    assert cost.reckoning.macs == theirs
+    assert cost.macs + sum(more for _, more in cost.reckoning.differences) == theirs
+    assert all(more for _, more in cost.reckoning.differences)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_torchs_own_counter_gives_twice_our_multiply_accumulates(name: str) -> None:
+    net, shape = network(name)
+    net = net.to("meta")
+    with FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, *shape, device="meta"))
+    assert account(net, shape).flops == counter.get_total_flops()
+
+
+def test_torchinfo_counts_the_same_parameters() -> None:
+    from torchinfo import summary
+
+    net, shape = network("torchvision/mobilenet_v2")
+    net.features[0].requires_grad_(False)
+    theirs, ours = summary(net, input_size=(1, *shape), verbose=0, device="cpu"), account(net, shape)
+    assert (ours.parameters, ours.trainable) == (theirs.total_params, theirs.trainable_params)
+
+
+def test_einsum_is_counted_as_fvcore_reads_it_from_numpy() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.einsum("nchw,ndhw->ncd", x, x)
+
+    picture = torch.zeros(2, 3, 17, 19)
+    assert account(Net(), (3, 17, 19), batch=2, convention="fvcore").reckoning.macs == by_fvcore(Net(), picture)

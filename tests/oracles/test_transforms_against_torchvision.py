@@ -1,0 +1,42 @@
+"""Colours and turns are torchvision's, given the factors and angles that were drawn."""
+
+import pytest
+import torch
+import torchvision.transforms.functional as tv
+from support.probes import angles, colour_factors, noise
+from torch import Tensor
+
+from convolab.core.rng import generator
+from convolab.training.transforms import Colour, Rotate, to_unit
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.7])
+def test_colour_is_torchvisions_brightness_contrast_and_saturation(strength: float) -> None:
+    pictures = to_unit(noise(60, height=12, width=10))
+    ours = Colour(strength)(pictures, generator("colour"))
+    clipped = 0
+    for picture, mine, *factors in zip(pictures, ours, *colour_factors(strength, 60, "colour"), strict=True):
+        expected = picture
+        for adjust, factor in zip(
+            (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation), factors, strict=True
+        ):
+            expected = adjust(expected, factor.item())
+        clipped += int((expected == 1).sum())
+        torch.testing.assert_close(mine, expected, atol=1e-3, rtol=0)
+    assert clipped > 0  # so that clamping after every step is among what was compared
+
+
+def central_disc(height: int, width: int) -> Tensor:
+    """The pixels that are inside the picture whatever the angle, neighbours included."""
+    y, x = torch.arange(height).view(-1, 1) - (height - 1) / 2, torch.arange(width) - (width - 1) / 2
+    return (y**2 + x**2).sqrt() <= min(height, width) / 2 - 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(17, 17), (16, 16), (32, 32), (25, 13), (12, 20)])
+@pytest.mark.parametrize("degrees", [10.0, 180.0])
+def test_a_turn_is_torchvisions_within_the_central_disc(height: int, width: int, degrees: float) -> None:
+    pictures = to_unit(noise(40, height=height, width=width))
+    ours, disc = Rotate(degrees)(pictures, generator("turn")), central_disc(height, width)
+    for picture, mine, angle in zip(pictures, ours, angles(degrees, 40, "turn"), strict=True):
+        expected = tv.rotate(picture, angle.item(), tv.InterpolationMode.BILINEAR)
+        torch.testing.assert_close(mine[:, disc], expected[:, disc], atol=2e-3, rtol=0)

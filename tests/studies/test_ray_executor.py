@@ -1,0 +1,304 @@
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import small_jobs
+from support.remains import remains
+from support.small_jobs import PROC, TINIEST, alive, descendants, digits_in, jobs, kinds, told, within
+
+from convolab.core.errors import LabError
+from convolab.core.files import whole_file
+from convolab.data.memmap import read_mapped
+from convolab.models import zoo
+from convolab.studies import ray_executor
+from convolab.studies.executor import ENDS, LocalEngine, News
+from convolab.studies.ray_executor import RayEngine
+from convolab.training.run import Run
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'convolab[ray]'")
+from ray.cluster_utils import Cluster  # noqa: E402 (after the skip)
+
+NETS = '''
+import os, signal, time
+from torch import nn
+
+def Slow(shape, classes, brake: str = ""):
+    """A network that takes its time while there is a file."""
+    class Layers(nn.Sequential):
+        def forward(self, x):
+            if self.training and os.path.exists(brake):
+                time.sleep(1.5)
+            return super().forward(x)
+    return Layers(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+def Fragile(shape, classes, kill: bool = True):
+    """A network whose process dies in its first epoch, always or never."""
+    class Layers(nn.Sequential):
+        def forward(self, x):
+            if kill and self.training:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().forward(x)
+    return Layers(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+'''
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digits_in(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of one core each; this process is on the first."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    two.add_node(num_cpus=1, include_dashboard=False)
+    yield two
+    ray.shutdown()
+    two.shutdown()
+
+
+@pytest.fixture(scope="module")
+def connected(cluster: Cluster) -> Iterator[RayEngine]:
+    """An engine on the cluster, for several tests in turn."""
+    ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield RayEngine(cluster.address)
+    ray.shutdown()
+
+
+def test_a_cluster_that_loses_a_node_ends_complete_and_bit_for_bit_like_the_local_engine(
+    cluster: Cluster, connected: RayEngine, pictures: Path, tmp_path: Path
+):
+    far, here = jobs(tmp_path / "far", 6, {"training.epochs": 12}), jobs(tmp_path / "here", 6, {"training.epochs": 12})
+    lost = iter([cluster.worker_nodes.copy().pop()])
+    epochs: set[str] = set()
+
+    def hear(news: News) -> None:
+        if news.kind == "epoch":
+            epochs.add(news.key)
+        if len(epochs) == 2:  # both nodes are in the middle of a trial
+            for node in lost:
+                cluster.remove_node(node, allow_graceful=False)
+
+    news = told(connected, far, pictures, hear=hear)
+    assert [word.reason for word in news if word.kind == "tried again"] == ["its node died"]
+    assert sum(word.kind == "finished" for word in news) == 6
+    told(LocalEngine(2), here, pictures)
+    for a, b in zip(far, here, strict=True):
+        assert remains(a.folder) == remains(b.folder)
+        assert Run(a.folder).summary["threads"] == 1
+    cluster.add_node(num_cpus=1, include_dashboard=False)
+
+
+def test_a_stopped_engine_brings_home_what_it_trained_and_goes_on_later_bit_for_bit(
+    connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray_executor, "GRACE", 60.0)  # a busy machine is no reason to lose the run
+    brake = tmp_path / "brake"
+    brake.touch()
+    base, heard = (
+        TINIEST
+        | {"model": {"name": "nets.py:Slow", "brake": str(brake)}, "training": {"epochs": 20, "batch_size": 16}},
+        [],
+    )
+    (far,), (here,) = jobs(tmp_path / "far", 1, base=base), jobs(tmp_path / "here", 1, base=base)
+    news = told(connected, [far], pictures, stop=lambda: any(word.kind == "epoch" for word in heard), hear=heard.append)
+    assert [word.kind for word in news if word.kind in ENDS] == ["stopped"]
+    run = Run(far.folder)
+    assert run.status == "stopped"
+    done = len(run.history)
+    assert 1 <= done < 20
+    brake.unlink()
+    news = told(connected, [far], pictures)
+    assert [word.epoch.epoch for word in news if word.kind == "epoch"] == list(range(done + 1, 21))
+    told(LocalEngine(1), [here], pictures)
+    assert remains(far.folder) == remains(here.folder)
+
+
+def test_a_network_of_ones_own_comes_along_and_one_that_kills_its_process_fails_alone(
+    connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)  # where the nodes are not: they could not find the file themselves
+    base = TINIEST | {"model": {"name": "nets.py:Fragile", "kill": False}}
+    todo = [*jobs(tmp_path / "runs", 2, base=base), *jobs(tmp_path / "runs", 1, {"model.kill": True}, base=base)]
+    news = told(connected, todo, pictures)
+    assert {word.key for word in news if word.kind == "finished"} == {job.recipe.key for job in todo[:2]}
+    assert [
+        word.kind for word in news if word.key == todo[2].recipe.key and word.kind not in ("started", "under way")
+    ] == [
+        "tried again",
+        "failed",
+    ]
+    assert not (todo[2].folder / "summary.json").exists()
+
+
+def test_a_trial_that_cannot_be_trained_or_is_of_other_versions_fails_with_its_line(
+    connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (failed,) = [
+        word for word in told(connected, jobs(tmp_path, 1, {"data.limit": 20}), pictures) if word.kind == "failed"
+    ]
+    assert "a batch of 32 is larger than the " in failed.reason
+    monkeypatch.setattr(ray_executor, "versions", lambda: {"torch": "1.0"})
+    (failed,) = [word for word in told(connected, jobs(tmp_path, 1), pictures) if word.kind == "failed"]
+    assert failed.reason.startswith("node ")
+    assert failed.reason.endswith(", and the driver 1.0: install the same on all nodes")
+
+
+def test_hundreds_of_trials_are_handed_over_a_few_at_a_time(
+    connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    waits: list[int] = []
+    wait = ray.wait
+
+    def counting(refs: list[Any], **settings: Any) -> Any:
+        waits.append(len(refs))
+        return wait(refs, **settings)
+
+    monkeypatch.setattr(ray, "wait", counting)
+    handles: list[int] = []
+    todo = jobs(tmp_path / "runs", 200, base=TINIEST)
+    news = told(connected, todo, pictures, hear=lambda _: handles.append(len(os.listdir("/proc/self/fd"))))
+    assert kinds(news)["finished"] == 200
+    assert 2 <= max(waits) <= 4  # two for each core
+    assert max(handles) < min(handles) + 30
+
+
+def test_a_running_cluster_is_left_running_and_silent(
+    cluster: Cluster, connected: RayEngine, pictures: Path, tmp_path: Path
+):
+    command = [sys.executable, small_jobs.__file__, cluster.address, pictures, tmp_path / "runs", "2", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = [json.loads(line) for line in done.stdout.splitlines()]  # and nothing else
+    assert [line["kind"] for line in lines].count("finished") == 2
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+
+
+def test_a_killed_driver_takes_its_own_ray_with_it_and_the_same_jobs_go_on_bit_for_bit(pictures: Path, tmp_path: Path):
+    runs = tmp_path / "runs"
+    command = [sys.executable, small_jobs.__file__, "ray", pictures, runs, "6", "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        for line in map(json.loads, driver.stdout):
+            if line["kind"] == "finished":
+                break
+        # All but two agents of Ray's, who look only now and then whether they are still needed.
+        ray_of_its_own = [
+            pid for pid in descendants(driver.pid) if b"agent" not in Path(f"/proc/{pid}/cmdline").read_bytes().lower()
+        ]
+        assert len(ray_of_its_own) >= 3 or not PROC  # its daemons and workers
+        driver.kill()
+        assert within(60, lambda: not any(alive(pid) for pid in ray_of_its_own))
+    done = {path.parent.name for path in runs.glob("*/summary.json")}
+    assert 1 <= len(done) < 6
+    assert all(Run(runs / key).status == "finished" for key in done)
+    again = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120)
+    lines = [json.loads(line) for line in again.stdout.splitlines()]
+    assert {line["key"] for line in lines if line["kind"] == "started"}.isdisjoint(done)
+    here = jobs(tmp_path / "here", 6, {"training.epochs": 4})
+    told(LocalEngine(2), here, pictures)
+    for job in here:
+        assert remains(runs / job.recipe.key) == remains(job.folder)
+
+
+# ---------------------------------------------------------------- without a cluster
+
+
+def test_a_kill_while_files_come_home_leaves_nothing_that_looks_like_a_run(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (job,) = jobs(tmp_path / "runs", 1)
+    told(LocalEngine(1), [job], pictures)
+    files, copy = ray_executor.read_files(job.folder), tmp_path / "copy"
+    there: list[list[str]] = []  # before each file that is written
+
+    def watching(path: Path) -> Any:
+        there.append([file.name for file in copy.iterdir()])
+        return whole_file(path)
+
+    ray_executor.lay_out(copy, files)
+    (copy / "debris").touch()
+    monkeypatch.setattr(ray_executor, "whole_file", watching)
+    ray_executor.lay_out(copy, files)
+    assert [len(names) for names in there] == list(range(len(files)))
+    assert not any("summary.json" in names for names in there)
+    assert {path.name for path in copy.iterdir()} == set(files)
+    assert remains(copy) == remains(job.folder)
+
+
+def test_arrays_that_cannot_be_written_to_are_trained_on_without_a_copy_or_a_warning(
+    pictures: Path, recwarn: pytest.WarningsRecorder
+):
+    packed = ray_executor.pack(read_mapped(pictures))
+    for part in packed.values():
+        part["images"] = np.array(part["images"])
+        part["images"].flags.writeable = part["labels"].flags.writeable = False
+    train, test = ray_executor.unpack(packed)[:2]
+    assert train.images.data_ptr() == packed["train"]["images"].ctypes.data
+    assert train.fingerprint == read_mapped(pictures).train.fingerprint
+    assert len(test) == 359
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto", "somewhere", "localhost:port"])
+def test_an_address_where_no_cluster_is_is_one_line_and_quick(
+    address: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    started = time.monotonic()
+    if address == "auto":
+        monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(
+        LabError,
+        match=r"^(no Ray cluster answers at .*|'.*' is no address of a Ray cluster.*|cannot use Ray at auto.*)$",
+    ):
+        told(RayEngine(address), jobs(tmp_path, 1), pictures)
+    assert time.monotonic() - started < 10
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    """What `ray.init` says where no cluster runs."""
+    raise ConnectionError("Could not find any running Ray instance.\nPlease specify the one to connect to.")
+
+
+def test_without_ray_one_line_says_what_to_install(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(LabError, match=r"pip install 'convolab\[ray\]'"):
+        told(RayEngine(), jobs(tmp_path, 1), pictures)
+
+
+def test_a_network_that_only_this_process_knows_is_refused_before_anything_starts(pictures: Path, tmp_path: Path):
+    zoo.register(lambda shape, classes: zoo.shallow_net(shape, classes), "mine")
+    try:
+        with pytest.raises(LabError, match=r"^the network 'mine' is registered in this process only"):
+            told(RayEngine(), jobs(tmp_path, 1, base=TINIEST | {"model": {"name": "mine"}}), pictures)
+    finally:
+        del zoo.NETWORKS["mine"]
+
+
+def test_a_run_that_is_finished_is_not_sent_and_one_in_other_hands_fails(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    done, busy = jobs(tmp_path / "runs", 2)
+    told(LocalEngine(1), [done, busy], pictures)
+    summary = json.loads((busy.folder / "summary.json").read_text()) | {"status": "running"}
+    (busy.folder / "summary.json").write_text(json.dumps(summary))
+    monkeypatch.setattr(ray_executor, "connected", None)
+    with Run(busy.folder).lock():
+        news = told(RayEngine(), [done, busy], pictures)  # it never comes to starting Ray
+    assert [(word.key, word.kind) for word in news] == [(done.recipe.key, "finished"), (busy.recipe.key, "failed")]
+    assert "is being trained by another process" in news[1].reason

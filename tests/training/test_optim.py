@@ -1,0 +1,84 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from convolab.core.errors import LabError
+from convolab.training.optim import Adam, AdamW, Optimizer, Sgd
+
+
+def test_nesterov_without_momentum_is_refused_with_what_to_set() -> None:
+    with pytest.raises(LabError, match=r"nesterov needs a momentum above 0: set optimizer\.momentum"):
+        Sgd(momentum=0.0, nesterov=True).build([nn.Parameter(torch.zeros(1))])
+
+
+@pytest.mark.parametrize("optimizer", [Sgd(), Sgd(momentum=0.0), Adam(), AdamW()])
+def test_a_stepper_restored_from_its_state_goes_on_with_the_same_bits(optimizer: Optimizer) -> None:
+    def take(stepper, weights, first, last):
+        for step in range(first, last):
+            for weight in weights:
+                weight.grad = torch.sin(weight.detach() + step)
+            stepper.step()
+
+    whole, halted = (
+        [nn.Parameter(torch.arange(3.0)), nn.Parameter(torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last))]
+        for _ in range(2)
+    )
+    take(optimizer.build(whole), whole, 0, 6)
+    before = optimizer.build(halted)
+    take(before, halted, 0, 3)
+    after = optimizer.build(halted)
+    after.restore(
+        {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in before.state().items()}
+    )
+    take(after, halted, 3, 6)
+    assert all(torch.equal(a, b) for a, b in zip(whole, halted, strict=True))
+
+
+def test_a_state_of_another_optimiser_or_other_parameters_is_refused() -> None:
+    state = Sgd().build([nn.Parameter(torch.zeros(3))]).state()
+    for stranger in (
+        Adam().build([nn.Parameter(torch.zeros(3))]),
+        Sgd().build([nn.Parameter(torch.zeros(4))]),
+        Sgd(momentum=0.0).build([nn.Parameter(torch.zeros(3))]),
+    ):
+        with pytest.raises(ValueError, match="its optimiser is another"):
+            stranger.restore(state)
+
+
+def test_a_parameter_without_a_gradient_and_a_frozen_one_stay_as_they_are() -> None:
+    used, unused, frozen = (nn.Parameter(torch.ones(2), requires_grad=grad) for grad in (True, True, False))
+    stepper = Adam().build([used, unused, frozen])
+    used.sum().backward()
+    stepper.step()
+    assert not torch.equal(used, torch.ones(2))
+    assert torch.equal(unused, torch.ones(2))
+    assert torch.equal(frozen, torch.ones(2))
+
+
+def test_training_does_not_import_the_compiler() -> None:
+    code = "import sys, convolab; convolab.fit(convolab.build('simple_convnet', (1, 8, 8), 10), convolab.load('digits').train, training=convolab.Training(epochs=1)); assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"name": "sgd", "lr": 0},
+        {"name": "sgd", "lr": float("inf")},
+        {"name": "sgd", "momentum": 1.0},
+        {"name": "sgd", "momentum": -0.1},
+        {"name": "sgd", "weight_decay": -1e-4},
+        {"name": "sgd", "betas": (0.9, 0.99)},
+        {"name": "adam", "betas": (0.9, 1.0)},
+        {"name": "adam", "betas": (0.9,)},
+        {"name": "adamw", "lr": -0.1},
+        {"name": "adamax"},
+    ],
+)
+def test_values_that_make_no_optimiser_are_refused(values: dict) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Optimizer).validate_python(values)
