@@ -37,9 +37,9 @@ def contender(name: str) -> Callable[[], object]:
     with torch.device("meta" if on_meta else "cpu"):
         net, picture = resnet50().eval(), torch.zeros(1, 3, 224, 224)
     if name.startswith("convolab"):
-        from convolab.analysis.summary import account
+        from convolab.analysis.summary import summary
 
-        return lambda: account(net, (3, 224, 224))
+        return lambda: summary(net, (3, 224, 224))
     if name.startswith("torchinfo"):
         from torchinfo import summary
 
@@ -83,7 +83,7 @@ def time_billion() -> dict[str, float]:
     """A vision transformer of a billion parameters, built and accounted for."""
     from torch import nn
 
-    from convolab.analysis.summary import account
+    from convolab.analysis.summary import summary
 
     class Tokens(nn.Module):
         """ViT-g/14's width, depth and patches (Zhai et al. 2022, arXiv:2106.04560)."""
@@ -101,11 +101,11 @@ def time_billion() -> dict[str, float]:
             return self.head(x.mean(1))
 
     before, start = peak(), time.perf_counter()
-    cost = account(Tokens, (3, 224, 224))
+    cost = summary(Tokens, (3, 224, 224))
     return {
         "seconds": time.perf_counter() - start,
         "added_megabytes": peak() - before,
-        "parameters": cost.parameters,
+        "parameters": cost.num_parameters,
         "macs": cost.macs,
     }
 

@@ -23,7 +23,7 @@ from measure import processor, table
 from torch import Tensor
 from torch.nn.functional import conv1d
 
-from convolab.theory.correlation import correlate, correlate_by_matrix, correlate_directly
+from convolab.theory.correlation import correlate, correlate_circulant, correlate_direct
 
 GOAL = 100.0  # times the fastest direct form's scaled time, at the largest length
 LENGTHS = [2**power for power in range(4, 21)]
@@ -40,8 +40,8 @@ def by_numpy(x: Tensor, y: Tensor) -> Tensor:
 
 
 DIRECT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "definition, a loop of products": correlate_directly,
-    "circulant matrix": correlate_by_matrix,
+    "definition, a loop of products": correlate_direct,
+    "circulant matrix": correlate_circulant,
     "torch's conv1d": by_torch,
     "NumPy's correlate": by_numpy,
 }

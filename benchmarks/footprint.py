@@ -26,21 +26,21 @@ def one_run(data_dir: Path, network: str) -> dict[str, float]:
 
     imported = peak_mb()
     start, first, writing = time.perf_counter(), [], []
-    recipe = Recipe.parse({"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"epochs": 2}})
+    recipe = Recipe.from_dict({"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"epochs": 2}})
     pictures = load("cifar10", data_dir)
-    write_epoch = Run.write_epoch
+    write_epoch = Run._write_epoch
 
     def timed(*given: object) -> None:
         begun = time.perf_counter()
         write_epoch(*given)
         writing.append(time.perf_counter() - begun)
 
-    Run.write_epoch = timed
+    Run._write_epoch = timed
     with tempfile.TemporaryDirectory() as folder:
         run = Run.start(
             recipe, pictures, Path(folder) / "run", on_step=lambda fit: first or first.append(time.perf_counter())
         )
-        epochs = [epoch.seconds for epoch in run.history]
+        epochs = [epoch.train_seconds for epoch in run.history]
     pixels = sum(part.images.nbytes for part in (pictures.train, pictures.test)) / 1e6
     return {
         "first step": first[0] - start,

@@ -35,11 +35,11 @@ COMMAND_GOAL = 4.0  # seconds from the command to the picture
 
 def network_and_picture() -> tuple[Any, Any, int]:
     """EfficientNet-Lite 0 as `pretrained` gives it, and the cat."""
-    from convolab.data.image_io import open_photo
+    from convolab.data.image_io import read_image
     from convolab.models.pretrained import pretrained
 
     net = pretrained("efficientnet_lite0")
-    return net, net.fit(open_photo("chelsea")), net.find_class("Egyptian cat")
+    return net, net.preprocess(read_image("chelsea")), net.find_class("Egyptian cat")
 
 
 def integrated(who: str) -> dict[str, Callable[[], Any]]:
@@ -48,7 +48,7 @@ def integrated(who: str) -> dict[str, Callable[[], Any]]:
     if who == "convolab":
         from convolab.inspection.explain import methods
 
-        return {"": lambda: methods.integrated(net, pixels, target, steps=STEPS).detail}
+        return {"": lambda: methods.integrated_gradients(net, pixels, target, steps=STEPS).per_channel}
     import torch
     from captum.attr import IntegratedGradients
 
@@ -68,7 +68,7 @@ def smoothgrad(who: str) -> dict[str, Callable[[], Any]]:
     if who == "convolab":
         from convolab.inspection.explain import methods
 
-        return {"": lambda: methods.smoothgrad(net, pixels, target, samples=SAMPLES).detail}
+        return {"": lambda: methods.smoothgrad(net, pixels, target, samples=SAMPLES).per_channel}
     from captum.attr import NoiseTunnel, Saliency
 
     captum = NoiseTunnel(Saliency(net.respond))
@@ -81,31 +81,31 @@ def dense_map(who: str) -> dict[str, Callable[[], Any]]:
     """The logits of every window of a 1024 x 768 picture at the network's stride: by one dense pass, or by cutting windows out."""
     import torch
 
-    from convolab.data.image_io import open_photo
-    from convolab.inspection.localization.dense import dense
-    from convolab.inspection.localization.input_scale import Scale
-    from convolab.inspection.localization.sliding_window import corners_of
-    from convolab.models.classifier import undisturbed
+    from convolab.data.image_io import read_image
+    from convolab.inspection.localization.dense import make_fully_convolutional
+    from convolab.inspection.localization.input_scale import InputScale
+    from convolab.inspection.localization.sliding_window import window_positions
+    from convolab.models.classifier import frozen_eval
     from convolab.models.pretrained import pretrained
 
     net = pretrained("efficientnet_lite0")
-    everywhere = dense(net)
-    pixels = Scale(shorter=768).seen_by(net, open_photo("motorcycle_left"))[..., :1024]
+    everywhere = make_fully_convolutional(net)
+    pixels = InputScale(shorter_side=768).prepare_input(net, read_image("motorcycle_left"))[..., :1024]
 
     def at_once() -> Any:
-        with torch.no_grad(), undisturbed(net):
-            return everywhere.windows(everywhere.features(pixels))
+        with torch.no_grad(), frozen_eval(net):
+            return everywhere.window_logits(everywhere.forward_features(pixels))
 
-    _, corners = corners_of(everywhere, (768, 1024), tuple(at_once().shape[2:]))
+    _, corners = window_positions(everywhere, (768, 1024), tuple(at_once().shape[2:]))
 
     def one_by_one(batch: int) -> Any:
         logits = []
-        with torch.no_grad(), undisturbed(net):
+        with torch.no_grad(), frozen_eval(net):
             for first in range(0, len(corners), batch):
                 some = [
                     pixels[0, :, top : top + 224, left : left + 224] for top, left in corners[first : first + batch]
                 ]
-                logits.append(net.respond(torch.stack(some).contiguous(memory_format=torch.channels_last)))
+                logits.append(net.forward_unchecked(torch.stack(some).contiguous(memory_format=torch.channels_last)))
         return torch.cat(logits)
 
     if who == "convolab":
@@ -125,11 +125,11 @@ def pictures_and_targets() -> tuple[Any, Any, Any]:
     """EfficientNet-Lite 0, the six sample pictures as bytes of its size, and for each a class far from it."""
     import torch
 
-    from convolab.data.image_io import SAMPLES, open_photo
+    from convolab.data.image_io import SAMPLE_IMAGES, read_image
     from convolab.models.pretrained import pretrained
 
     net = pretrained("efficientnet_lite0")
-    start = torch.cat([(255 * net.fit(open_photo(name))).round().to(torch.uint8) for name in SAMPLES])
+    start = torch.cat([(255 * net.preprocess(read_image(name))).round().to(torch.uint8) for name in SAMPLE_IMAGES])
     with torch.no_grad():
         return net, start, (net(start / 255).argmax(1) + 137 * torch.arange(1, len(start) + 1)) % len(net.classes)
 
@@ -160,7 +160,7 @@ def fooling(who: str, repeats: int = 3) -> dict[str, Any]:
     """The median seconds to fool the pictures, warm; how many are, and their mean L2, in 8 bits."""
     import torch
 
-    from convolab.inspection.adversarial.pgd import ascend
+    from convolab.inspection.adversarial.pgd import run_pgd
 
     net, start, targets = pictures_and_targets()
 
@@ -170,7 +170,7 @@ def fooling(who: str, repeats: int = 3) -> dict[str, Any]:
         return hits, float((pictures.double() - start).flatten(1).norm(dim=1).mean()) / 255
 
     def ours() -> Any:
-        return ascend(net, start, targets).pictures
+        return run_pgd(net, start, targets).images
 
     def theirs(size: float, steps: int, way: float, batch: int) -> Any:
         return (255 * attack(who, net, start, targets, size, steps, way, batch)).round().clamp(0, 255).to(torch.uint8)

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from convolab.data.catalog import load
 from convolab.training import trainer
 from convolab.training.recipe import Recipe
-from convolab.training.setup import prepare
+from convolab.training.setup import build_trainer
 
 WARMUP = 10  # steps before any is timed
 PARTS = {
@@ -46,25 +46,25 @@ PARTS = {
 
 def our_step(data_dir: Path, network: str, precision: str, steps: int) -> dict[str, float]:
     """A part of our step -> ms; `whole` is measured without the profiler, and what no part covers is what remains of it."""
-    recipe = Recipe.parse(
+    recipe = Recipe.from_dict(
         {"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}}
     )
-    fit, ends = prepare(recipe, load("cifar10", data_dir), "cpu"), []
+    fit, ends = build_trainer(recipe, load("cifar10", data_dir), "cpu"), []
 
     def train(count: int) -> None:
         last = len(ends) + count
-        for _ in fit.epochs(on_step=lambda _: ends.append(time.perf_counter()), stop=lambda: len(ends) >= last):
+        for _ in fit.iter_epochs(on_step=lambda _: ends.append(time.perf_counter()), stop=lambda: len(ends) >= last):
             pass
 
-    augment, take = trainer.augment, type(fit.train).take
+    augment, take = trainer.apply_transforms, type(fit.train_set).gather
     train(WARMUP + steps)
     whole = median(after - before for before, after in zip(ends[WARMUP - 1 :], ends[WARMUP:], strict=False))
     try:
-        trainer.augment, type(fit.train).take = recorded(augment), recorded(take)
+        trainer.apply_transforms, type(fit.train_set).gather = recorded(augment), recorded(take)
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             train(steps)
     finally:
-        trainer.augment, type(fit.train).take = augment, take
+        trainer.apply_transforms, type(fit.train_set).gather = augment, take
     events = sorted(profiled.events(), key=lambda event: event.time_range.start)
     parts = {}
     for part, names in PARTS.items():

@@ -41,40 +41,40 @@ def rates(trials: int) -> list[float]:
 def recipes(given: argparse.Namespace) -> list[Any]:
     from convolab.training.recipe import Recipe
 
-    base = Recipe.parse(
+    base = Recipe.from_dict(
         {
             "data": {"name": "cifar10", "limit": given.limit, "validation": HELD_BACK},
             "model": {"name": "simple_convnet"},
             "training": {"epochs": given.epochs, "batch_size": BATCH},
         }
     )
-    return [base.changed({"optimizer.lr": rate}) for rate in rates(given.trials)]
+    return [base.with_overrides({"optimizer.lr": rate}) for rate in rates(given.trials)]
 
 
 def study(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Side by side, as `convolab study` does: a process and a thread a trial, forked from a server that is begun before all else."""
-    from convolab.studies.forkserver import fork_server
+    from convolab.studies.forkserver import forkserver_context
 
-    fork_server()
+    forkserver_context()
     from convolab.data.catalog import load
-    from convolab.data.memmap import write_mapped
-    from convolab.studies.executor import ENDS, Job, LocalEngine, News
+    from convolab.data.memmap import write_memmap
+    from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, LocalExecutor
     from convolab.training.run import Run
 
     begun, wall = {}, 0.0  # when a trial started
 
-    def hear(news: News) -> None:
+    def hear(news: JobEvent) -> None:
         nonlocal wall
         if news.kind == "started":
             begun[news.key] = time.perf_counter()
-        elif news.kind in ENDS:
+        elif news.kind in TERMINAL_EVENTS:
             wall += time.perf_counter() - begun[news.key]
             assert news.kind == "finished", news
 
     jobs = [Job(recipe, folder / recipe.key) for recipe in recipes(given)]
-    write_mapped(load("cifar10", given.data_dir), folder / "pictures")
+    write_memmap(load("cifar10", given.data_dir), folder / "pictures")
     engine = time.perf_counter()
-    LocalEngine(cores()).run(jobs, folder / "pictures", hear, lambda: False)
+    LocalExecutor(cores()).run(jobs, folder / "pictures", hear, lambda: False)
     end = time.perf_counter()
     own = sum(Run(job.folder).summary["seconds"] for job in jobs)
     return {"seconds": end - STARTED, "engine": end - engine, "trials": wall / cores(), "training": own / cores()}
@@ -222,21 +222,21 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The report of 1,000 runs of 50 epochs: 20 sections of 10 arms with 5 seeds each, with made-up curves."""
     import random
 
-    from convolab.reports.studies import write_report
-    from convolab.studies.outcomes import Outcome
-    from convolab.studies.results import StudyResult, conclude
+    from convolab.reports.studies import write_study_report
+    from convolab.studies.outcomes import TrialResult
+    from convolab.studies.results import StudyResult, analyze_study
     from convolab.studies.study import Study
-    from convolab.training.run import versions
-    from convolab.training.setup import machine
-    from convolab.training.trainer import Epoch
+    from convolab.training.run import package_versions
+    from convolab.training.setup import hardware_info
+    from convolab.training.trainer import EpochMetrics
 
-    def made_up(key: str, effect: float) -> tuple[Epoch, ...]:
+    def made_up(key: str, effect: float) -> tuple[EpochMetrics, ...]:
         draw = random.Random(key)
         level, lines = 0.6 + effect + draw.gauss(0, 0.01), []
         for epoch in range(1, 51):
             accuracy = level * (1 - math.exp(-epoch / 8)) + draw.gauss(0, 0.004)
             loss = 2.3 * math.exp(-epoch / 12) + 0.5 - effect
-            lines.append(Epoch(epoch, loss, accuracy, loss + 0.1, accuracy - 0.02, 0.1, 10.0, 4500.0, "running"))
+            lines.append(EpochMetrics(epoch, loss, accuracy, loss + 0.1, accuracy - 0.02, 0.1, 10.0, 4500.0, "running"))
         return tuple(lines)
 
     arms = {f"rate {rate:g}": {"optimizer.lr": rate} for rate in rates(10)}
@@ -252,19 +252,19 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
         "threads": 1,
         "device": "cpu",
         "precision": "fp32",
-        "machine": machine(),
-        "versions": versions(),
+        "machine": hardware_info(),
+        "versions": package_versions(),
     }
     outcomes = [
-        Outcome(trial, "finished", made_up(trial.recipe.key, 0.01 * names.index(trial.arm)), summary=about)
+        TrialResult(trial, "finished", made_up(trial.recipe.key, 0.01 * names.index(trial.arm)), summary=about)
         for trial in whole.trials
     ]
     assert len(whole.recipes) == 1000
     start = time.perf_counter()
-    concluded = conclude(whole, outcomes)
+    concluded = analyze_study(whole, outcomes)
     drawn = time.perf_counter()
     path = folder / "report.html"
-    write_report(StudyResult(whole, concluded, None), path)
+    write_study_report(StudyResult(whole, concluded, None), path)
     end = time.perf_counter()
     return {"conclusions": drawn - start, "report": end - drawn, "megabytes": path.stat().st_size / 1e6}
 

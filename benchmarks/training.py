@@ -26,15 +26,15 @@ def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, 
 
     from convolab.data.catalog import load
     from convolab.training.recipe import Recipe
-    from convolab.training.setup import prepare
+    from convolab.training.setup import build_trainer
 
-    recipe = Recipe.parse(
+    recipe = Recipe.from_dict(
         {"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}}
     )
-    fit, watch = prepare(recipe, load("cifar10", data_dir), "cpu"), Stopwatch(steps)
+    fit, watch = build_trainer(recipe, load("cifar10", data_dir), "cpu"), Stopwatch(steps)
     theirs = sum(p.numel() for p in NETWORKS[network]().parameters())
     assert sum(p.numel() for p in fit.net.parameters()) == theirs, "the contenders train different networks"
-    for _ in fit.epochs(on_step=lambda fit: watch.batch_ends(), stop=lambda: watch.done):
+    for _ in fit.iter_epochs(on_step=lambda fit: watch.batch_ends(), stop=lambda: watch.done):
         pass
     with FlopCounterMode(display=False) as counter:
         fit.net(torch.zeros(1, 3, 32, 32)).sum().backward()

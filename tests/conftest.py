@@ -39,4 +39,4 @@ def displacements_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where networks look is measured anew for the tests, once, and kept apart from the person's own notes."""
     from convolab.inspection.localization import alignment
 
-    alignment.HOME = tmp_path_factory.mktemp("placement")
+    alignment.CACHE_DIR = tmp_path_factory.mktemp("placement")

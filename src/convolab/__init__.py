@@ -2,9 +2,9 @@
 
 >>> import convolab
 >>> recipe = convolab.Recipe.parse({"training": {"epochs": 2}})   # the rest as the default recipe has it
->>> pictures = convolab.load("digits")
->>> net = convolab.build("shallow_net", pictures.train.shape, 10)
->>> [epoch.epoch for epoch in convolab.fit(net, pictures.train, training=recipe.training)]
+>>> digits = convolab.load("digits")
+>>> net = convolab.build("shallow_net", digits.train.shape, 10)
+>>> [epoch.epoch for epoch in convolab.fit(net, digits.train, training=recipe.training)]
 [1, 2]
 """
 
@@ -14,40 +14,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from convolab.core.errors import LabError
     from convolab.data.catalog import load
-    from convolab.data.dataset import ImageSet
-    from convolab.data.image_io import open_photo
+    from convolab.data.dataset import ImageDataset
+    from convolab.data.image_io import read_image
     from convolab.inspection.adversarial.fool import fool
     from convolab.inspection.explain.explain import explain
     from convolab.inspection.localization.locate import locate
     from convolab.inspection.result import Finding
-    from convolab.models.classifier import PixelNet
+    from convolab.models.classifier import ImageClassifier
     from convolab.models.pretrained import pretrained
     from convolab.models.zoo import build, register
     from convolab.studies.coursework import coursework
-    from convolab.studies.runner import conduct
+    from convolab.studies.runner import run_study
     from convolab.studies.study import Study
     from convolab.training.recipe import Recipe, Training
     from convolab.training.run import Run, train
     from convolab.training.trainer import evaluate, fit
 
 # Loaded when first asked for, because torch takes over a second to import.
-_HOMES = {
+_LAZY_IMPORTS = {
     "LabError": "core.errors",
-    "ImageSet": "data.dataset",
+    "ImageDataset": "data.dataset",
     "load": "data.catalog",
-    "open_photo": "data.image_io",
+    "read_image": "data.image_io",
     "Finding": "inspection.result",
     "explain": "inspection.explain.explain",
     "fool": "inspection.adversarial.fool",
     "locate": "inspection.localization.locate",
-    "PixelNet": "models.classifier",
+    "ImageClassifier": "models.classifier",
     "pretrained": "models.pretrained",
     "build": "models.zoo",
     "register": "models.zoo",
     "evaluate": "training.trainer",
     "fit": "training.trainer",
     "Study": "studies.study",
-    "conduct": "studies.runner",
+    "run_study": "studies.runner",
     "coursework": "studies.coursework",
     "Recipe": "training.recipe",
     "Training": "training.recipe",
@@ -56,15 +56,14 @@ _HOMES = {
 }
 __all__ = [
     "Finding",
-    "ImageSet",
+    "ImageClassifier",
+    "ImageDataset",
     "LabError",
-    "PixelNet",
     "Recipe",
     "Run",
     "Study",
     "Training",
     "build",
-    "conduct",
     "coursework",
     "evaluate",
     "explain",
@@ -72,17 +71,18 @@ __all__ = [
     "fool",
     "load",
     "locate",
-    "open_photo",
     "pretrained",
+    "read_image",
     "register",
+    "run_study",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"convolab has no {name}: it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"convolab.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"convolab.{_LAZY_IMPORTS[name]}"), name)
 
 
 def __dir__() -> list[str]:

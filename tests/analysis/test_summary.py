@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolab.analysis.summary import account
+from convolab.analysis.summary import summary
 from convolab.core.errors import LabError
-from convolab.models.resolve import named
+from convolab.models.resolve import resolve_model
 
 TOTALS = {
     "torchvision/alexnet": (714_188_480, 61_100_840, 224),
@@ -27,19 +27,19 @@ TOTALS = {
 @pytest.mark.parametrize("name", TOTALS)
 def test_published_networks_cost_what_they_do_to_the_last_unit(name: str) -> None:
     macs, parameters, side = TOTALS[name]
-    found = named(name)
-    assert found.input == (3, side, side)
-    cost = account(found.build, found.input)
-    assert (cost.macs, cost.parameters, cost.flops) == (macs, parameters, 2 * macs)
-    assert cost.disagreements == ()
-    assert cost.checked == sum(layer.macs > 0 for layer in cost.layers)
-    assert cost.unknown == {}
-    assert sum(layer.share for layer in cost.layers) == pytest.approx(1)
+    found = resolve_model(name)
+    assert found.input_shape == (3, side, side)
+    cost = summary(found.build, found.input_shape)
+    assert (cost.macs, cost.num_parameters, cost.flops) == (macs, parameters, 2 * macs)
+    assert cost.mismatches == ()
+    assert cost.num_checked == sum(layer.macs > 0 for layer in cost.layers)
+    assert cost.unsupported_ops == {}
+    assert sum(layer.macs_fraction for layer in cost.layers) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "efficientnet_lite0", "torchvision/vgg16"])
 def test_timms_published_figure_is_ours_and_two_for_each_element_of_a_batch_norm(name: str) -> None:
-    found = named(name)
+    found = resolve_model(name)
     elements = 0
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -50,8 +50,8 @@ def test_timms_published_figure_is_ours_and_two_for_each_element_of_a_batch_norm
         net = found.build()
         for module in net.modules():
             module.register_forward_pre_hook(add)
-        net.eval()(torch.empty(1, *found.input))
-    reckoning = account(found.build, found.input, convention="timm").reckoning
+        net.eval()(torch.empty(1, *found.input_shape))
+    reckoning = summary(found.build, found.input_shape, counter="timm").other_count
     assert reckoning.macs == TOTALS[name][0] + 2 * elements
     assert (elements == 0) == (name == "torchvision/vgg16")
     assert dict(reckoning.differences) == ({"batch norm, 2 an element": 2 * elements} if elements else {})
@@ -78,12 +78,12 @@ class Functional(nn.Module):
 
 def test_functional_calls_count_as_layers_do() -> None:
     expected = [6 * 5 * 7, 6 * 7 * 6, 6 * 6 * 5, 6 * 5 * 6, 4 * 6 * 2 * 3, 2 * 4 * 4 * 6, 4 * 6 * 4, 4 * 4 * 6]
-    cost = account(Functional(), (6, 5))
+    cost = summary(Functional(), (6, 5))
     assert [layer.macs for layer in cost.layers if layer.macs] == expected
     kinds = [layer.kind for layer in cost.layers if layer.macs]
     assert kinds == ["linear", "matmul", "einsum", "bmm", "conv1d", "scaled_dot_product_attention", "matmul", "baddbmm"]
-    assert cost.parameters == 7 * 5 + 4 * 2 * 3
-    assert account(Functional(), (6, 5), batch=3).macs == 3 * sum(expected)
+    assert cost.num_parameters == 7 * 5 + 4 * 2 * 3
+    assert summary(Functional(), (6, 5), batch_size=3).macs == 3 * sum(expected)
 
 
 @pytest.mark.parametrize("weights", [True, False])
@@ -97,40 +97,45 @@ def test_multi_head_attention_is_one_layer_with_all_its_products_and_parameters(
         def forward(self, x: Tensor) -> Tensor:
             return self.relu(self.attention(x, x, x, need_weights=weights)[0])
 
-    cost = account(Net(), (9, 16))
+    cost = summary(Net(), (9, 16))
     (attention,) = [layer for layer in cost.layers if layer.macs]
     assert (attention.name, attention.kind) == ("attention", "MultiheadAttention")
     assert attention.macs == 4 * 9 * 16 * 16 + 2 * 9 * 9 * 16
-    assert attention.parameters == 4 * 16 * 16 + 4 * 16
+    assert attention.num_parameters == 4 * 16 * 16 + 4 * 16
 
 
 def test_a_reused_module_counts_each_call_and_its_parameters_once() -> None:
     linear = nn.Linear(8, 8)
-    cost = account(nn.Sequential(linear, nn.ReLU(), linear), (8,))
-    assert (cost.macs, cost.parameters) == (2 * 64, 72)
-    assert [(layer.call, layer.parameters) for layer in cost.layers if layer.kind == "Linear"] == [(1, 72), (2, 0)]
+    cost = summary(nn.Sequential(linear, nn.ReLU(), linear), (8,))
+    assert (cost.macs, cost.num_parameters) == (2 * 64, 72)
+    assert [(layer.call_index, layer.num_parameters) for layer in cost.layers if layer.kind == "Linear"] == [
+        (1, 72),
+        (2, 0),
+    ]
 
 
 def test_tied_weights_count_once_and_each_layer_with_its_own_bias() -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     net[1].weight = net[0].weight
-    assert account(net, (8,)).parameters == 64 + 8 + 8
+    assert summary(net, (8,)).num_parameters == 64 + 8 + 8
 
 
 def test_frozen_parameters_are_told_apart_and_keep_nothing_for_the_backward_pass() -> None:
     net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
     net[0].requires_grad_(False)
-    cost = account(net, (8,))
-    assert (cost.trainable, cost.frozen) == (28, 54)
-    assert [layer.backward_bytes for layer in cost.layers] == [0, 0, 4 * 6]
+    cost = summary(net, (8,))
+    assert (cost.num_trainable, cost.num_frozen) == (28, 54)
+    assert [layer.saved_for_backward_bytes for layer in cost.layers] == [0, 0, 4 * 6]
 
 
 def test_parameters_that_no_call_uses_are_in_the_total_and_named() -> None:
     net = nn.Sequential(nn.Linear(4, 4))
     net[0].extra = nn.Linear(3, 2)  # held, never called
-    cost = account(net, (4,))
-    assert cost.parameters == 20 + 8
-    assert [(layer.name, layer.parameters) for layer in cost.layers if "not called" in layer.kind] == [("0.extra", 8)]
+    cost = summary(net, (4,))
+    assert cost.num_parameters == 20 + 8
+    assert [(layer.name, layer.num_parameters) for layer in cost.layers if "not called" in layer.kind] == [
+        ("0.extra", 8)
+    ]
 
 
 def test_what_is_not_counted_is_listed_by_name() -> None:
@@ -138,9 +143,9 @@ def test_what_is_not_counted_is_listed_by_name() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.fft.fft2(F.softmax(x * 2, -1)).real
 
-    cost = account(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), Net()), (3, 8, 8))
-    assert {"native_batch_norm", "relu", "max_pool2d_with_indices", "softmax", "mul"} <= set(cost.uncounted)
-    assert any("fft" in name for name in cost.unknown)
+    cost = summary(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), Net()), (3, 8, 8))
+    assert {"native_batch_norm", "relu", "max_pool2d_with_indices", "softmax", "mul"} <= set(cost.ignored_ops)
+    assert any("fft" in name for name in cost.unsupported_ops)
     assert any("fft" in note for note in cost.notes)
 
 
@@ -148,15 +153,15 @@ def test_the_memory_of_a_layer_is_that_of_its_output_unless_it_writes_over_its_i
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)
     )
-    cost = account(net, (3, 8, 8))
-    assert [layer.forward_bytes for layer in cost.layers] == [4 * 256, 0, 4 * 256, 0, 4 * 2]
+    cost = summary(net, (3, 8, 8))
+    assert [layer.activation_bytes for layer in cost.layers] == [4 * 256, 0, 4 * 256, 0, 4 * 2]
     # The convolution keeps the picture, both ReLUs their outputs, the linear layer shares the last one's.
-    assert [layer.backward_bytes for layer in cost.layers] == [4 * 192, 4 * 256, 4 * 256, 0, 0]
-    assert account(net, (3, 8, 8), batch=5).backward_bytes == 5 * cost.backward_bytes
+    assert [layer.saved_for_backward_bytes for layer in cost.layers] == [4 * 192, 4 * 256, 4 * 256, 0, 0]
+    assert summary(net, (3, 8, 8), batch_size=5).saved_for_backward_bytes == 5 * cost.saved_for_backward_bytes
 
 
 def test_what_is_kept_for_backward_is_what_autograd_keeps_in_a_real_run() -> None:
-    net = named("simple_convnet", (3, 32, 32)).build().eval()
+    net = resolve_model("simple_convnet", (3, 32, 32)).build().eval()
     storages = {p.untyped_storage().data_ptr() for p in (*net.parameters(), *net.buffers())}
     kept: dict[int, int] = {}
 
@@ -168,7 +173,7 @@ def test_what_is_kept_for_backward_is_what_autograd_keeps_in_a_real_run() -> Non
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = net(torch.rand(2, 3, 32, 32))
-    assert account(net, (3, 32, 32), batch=2).backward_bytes == sum(kept.values())
+    assert summary(net, (3, 32, 32), batch_size=2).saved_for_backward_bytes == sum(kept.values())
     assert output.requires_grad  # the graph, and so what it keeps, was alive until here
 
 
@@ -178,9 +183,9 @@ def test_the_network_stays_as_it_was() -> None:
     before = {name: (tensor, tensor.clone()) for name, tensor in net.state_dict(keep_vars=True).items()}
     random = torch.get_rng_state()
     modes = [module.training for module in net.modules()]
-    account(net, (3, 8, 8))
+    summary(net, (3, 8, 8))
     with pytest.raises(LabError):
-        account(net, (3, 9, 9))  # fails in the last layer, with hooks and twins in place
+        summary(net, (3, 9, 9))  # fails in the last layer, with hooks and twins in place
     after = net.state_dict(keep_vars=True)
     assert all(after[name] is tensor and torch.equal(tensor, value) for name, (tensor, value) in before.items())
     assert [module.training for module in net.modules()] == modes
@@ -192,10 +197,10 @@ def test_the_network_stays_as_it_was() -> None:
 
 def test_an_account_is_the_same_inside_no_grad_and_inference_mode() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(256, 2))
-    first = account(net, (3, 8, 8)).values()
+    first = summary(net, (3, 8, 8)).to_dict()
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
-            assert account(net, (3, 8, 8)).values() == first
+            assert summary(net, (3, 8, 8)).to_dict() == first
 
 
 def test_a_forward_pass_inside_inference_mode_is_counted_too() -> None:
@@ -208,7 +213,7 @@ def test_a_forward_pass_inside_inference_mode_is_counted_too() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(x) @ torch.ones(4, 3)
 
-    assert account(Net(), (8,)).macs == 8 * 4 + 4 * 3
+    assert summary(Net(), (8,)).macs == 8 * 4 + 4 * 3
 
 
 def test_a_network_that_looks_at_values_is_run_with_them_and_the_account_says_so() -> None:
@@ -220,14 +225,14 @@ def test_a_network_that_looks_at_values_is_run_with_them_and_the_account_says_so
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(x) if x.sum().item() > 0 else x
 
-    cost = account(Net(), (8,))
+    cost = summary(Net(), (8,))
     assert cost.macs == 32
     assert any("run with values" in note for note in cost.notes)
-    assert account(Net, (8,)).macs == 32
+    assert summary(Net, (8,)).macs == 32
     with torch.device("meta"):
         net = Net()
     with pytest.raises(LabError, match="looks at values"):
-        account(net, (8,))
+        summary(net, (8,))
 
 
 def test_a_billion_parameters_are_accounted_for_without_being_allocated() -> None:
@@ -235,8 +240,8 @@ def test_a_billion_parameters_are_accounted_for_without_being_allocated() -> Non
         return nn.Sequential(*(nn.Linear(10_000, 10_000) for _ in range(10)))
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cost = account(build, (10_000,))
-    assert (cost.parameters, cost.macs) == (1_000_100_000, 1_000_000_000)
+    cost = summary(build, (10_000,))
+    assert (cost.num_parameters, cost.macs) == (1_000_100_000, 1_000_000_000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB; the weights would be 4,000,000
 
 
@@ -252,9 +257,9 @@ def test_closed_forms_stand_beside_the_count_of_every_kind_of_convolution() -> N
         (nn.Linear(7, 5), (3, 7)),
     ]
     for layer, shape in kinds:
-        (row,) = account(layer, shape, batch=2).layers
+        (row,) = summary(layer, shape, batch_size=2).layers
         assert row.closed_form.macs == row.macs > 0, layer
-        assert row.closed_form.parameters == row.parameters, layer
+        assert row.closed_form.num_parameters == row.num_parameters, layer
 
 
 def test_a_layer_that_does_other_than_its_attributes_say_is_reported() -> None:
@@ -262,10 +267,10 @@ def test_a_layer_that_does_other_than_its_attributes_say_is_reported() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + super().forward(x)
 
-    cost = account(nn.Sequential(Twice(3, 4, 3)), (3, 8, 8))
-    assert cost.checked == 1
-    assert "7,776 MACs counted" in cost.disagreements[0]
-    assert "3,888 by its closed form" in cost.disagreements[0]
+    cost = summary(nn.Sequential(Twice(3, 4, 3)), (3, 8, 8))
+    assert cost.num_checked == 1
+    assert "7,776 MACs counted" in cost.mismatches[0]
+    assert "3,888 by its closed form" in cost.mismatches[0]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +294,7 @@ def test_an_input_that_does_not_fit_names_the_layer_what_it_got_and_what_it_want
     net: nn.Module, shape: tuple, said: list[str]
 ) -> None:
     with pytest.raises(LabError) as refusal:
-        account(net, shape)
+        summary(net, shape)
     for words in said:
         assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -302,6 +307,6 @@ def test_hooks_come_off_after_any_error() -> None:
 
     net = nn.Sequential(nn.Linear(3, 3), Net())
     with contextlib.suppress(KeyError):
-        account(net, (3,))
+        summary(net, (3,))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     assert not net[0].weight.is_meta

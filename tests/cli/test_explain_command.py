@@ -103,11 +103,11 @@ def test_each_of_several_files_is_read_in_its_turn_and_not_held_meanwhile(tmp_pa
     import gc
     import weakref
 
-    from convolab.cli.commands.explain import opener
+    from convolab.cli.commands.explain import lazy_image
     from convolab.data import image_io
 
     Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
-    read, real = [], image_io.open_photo
+    read, real = [], image_io.read_image
 
     def counted(*given):
         found = real(*given)
@@ -115,7 +115,7 @@ def test_each_of_several_files_is_read_in_its_turn_and_not_held_meanwhile(tmp_pa
         return found
 
     monkeypatch.setattr(image_io, "open_photo", counted)
-    again, kept = (opener(str(tmp_path / "a.png"), 100, keep=keep) for keep in (False, True))
+    again, kept = (lazy_image(str(tmp_path / "a.png"), 100, cache=keep) for keep in (False, True))
     gc.collect()
     assert [ref() is None for ref in read] == [True, False]
     assert again().shape == kept().shape == (3, 5, 9)

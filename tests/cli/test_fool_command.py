@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convolab.data.image_io import open_photo
+from convolab.data.image_io import read_image
 from convolab.models.pretrained import pretrained
 from convolab.training.run import Run
 
@@ -27,7 +27,7 @@ def tiny_run(lab, tmp_path):
 
 def read_back(path):
     """A saved picture as the bytes that were saved."""
-    return open_photo(path)
+    return read_image(path)
 
 
 def test_a_cat_becomes_a_goldfish_on_one_network_and_its_file_says_so(lab, tmp_path):
@@ -89,7 +89,7 @@ def test_a_run_is_fooled_like_a_pretrained_network(lab, tmp_path, tiny_run):
     for one in values["pictures"]:
         picture = read_back(tmp_path / "here" / "both" / f"{one['picture']}-{one['target']['class']}.png")
         with torch.no_grad():  # a run's own fit gives a picture of its size back as it is
-            assert (int(net(net.fit(picture)).argmax()) == one["target"]["index"]) == one["fooled"]
+            assert (int(net(net.preprocess(picture)).argmax()) == one["target"]["index"]) == one["fooled"]
         assert one["seen_anew"]["class"] == one["after"]["class"]
     assert any(one["fooled"] for one in values["pictures"])
 

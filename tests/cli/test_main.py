@@ -36,7 +36,7 @@ def test_a_network_is_trained_tested_and_asked(lab, tmp_path) -> None:
     assert {"confusion.html", "confusion.svg", "confusion.png"} <= {p.name for p in Path("runs/simple").iterdir()}
 
     pictures = load("digits").test
-    training_plots.to_image(pictures.images[0]).resize((80, 80), Image.Resampling.NEAREST).save("digit.png")
+    training_plots.to_pil_image(pictures.images[0]).resize((80, 80), Image.Resampling.NEAREST).save("digit.png")
     found = json.loads(lab("predict", "runs/simple", "digit.png", "--top", 3, "--json").out)
     assert len(found) == 3
     assert sum(
@@ -47,7 +47,7 @@ def test_a_network_is_trained_tested_and_asked(lab, tmp_path) -> None:
     listed = json.loads(lab("runs", "--json").out)
     assert [r["state"] for r in listed] == ["finished"]
     assert listed[0]["test_accuracy"] == record["accuracy"]
-    assert listed[0]["best_validation_accuracy"] == Run("runs/simple").best.validation_accuracy
+    assert listed[0]["best_validation_accuracy"] == Run("runs/simple").best_epoch.validation_accuracy
 
 
 def test_a_recipe_file_is_changed_by_the_words_behind_it(lab) -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from convolab.cli.commands.theory import trial_bar
+from convolab.cli.commands.theory import trial_progress_bar
 from convolab.theory import correlation, priors
 
 
 @pytest.fixture
 def small(monkeypatch):
     """The experiment, in seconds: its claims are tested beside it."""
-    tiny = priors.Experiment(train=64, epochs=1, copies=1)
+    tiny = priors.PriorsConfig(train_size=64, epochs=1, test_placements=1)
     monkeypatch.setattr(priors, "EXPERIMENTS", {"digits": tiny})
 
 
@@ -55,11 +55,11 @@ def test_the_experiment_is_part_of_the_sheet_and_of_the_json(lab, small) -> None
 
 
 def test_there_is_no_bar_in_a_pipe_and_one_on_a_terminal(monkeypatch) -> None:
-    with trial_bar(3) as on_trial:
+    with trial_progress_bar(3) as on_trial:
         assert on_trial is None
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with trial_bar(1) as on_trial:
-        on_trial(priors.Trial("a", "b", 0, 1, 1.0, 1.0))
+    with trial_progress_bar(1) as on_trial:
+        on_trial(priors.PriorsTrial("a", "b", 0, 1, 1.0, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from threading import Event, Thread
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.core.files import read_json, whole_file, write_json, write_same, write_text
+from convolab.core.files import atomic_write, link_or_copy, read_json, write_json, write_text
 
 
 def run_elsewhere(script: str, *arguments: object) -> str:
@@ -24,7 +24,7 @@ def test_an_exception_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     path.write_text("old")
 
     def write_and_fail() -> None:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text("new")
             raise ZeroDivisionError
 
@@ -36,7 +36,7 @@ def test_an_exception_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
 
 def test_a_new_file_appears_with_its_folders_and_only_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "picture.png"
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text("new")
         assert not path.exists()
         assert part.parent == path.parent  # a rename does not cross file systems
@@ -140,7 +140,7 @@ def test_a_place_that_cannot_hold_a_file_is_refused_in_one_line(tmp_path: Path, 
 
 
 def test_what_is_not_about_writing_is_no_lab_error(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionResetError), whole_file(tmp_path / "a.txt"):
+    with pytest.raises(ConnectionResetError), atomic_write(tmp_path / "a.txt"):
         raise ConnectionResetError
 
 
@@ -171,8 +171,8 @@ def test_json_that_cannot_be_read_is_refused_by_its_path(tmp_path: Path, content
 
 def test_a_second_name_for_a_file_keeps_its_content_when_the_first_is_written_anew(tmp_path: Path) -> None:
     write_text(tmp_path / "last", "first")
-    write_same(tmp_path / "best", tmp_path / "last")
-    write_same(tmp_path / "best", tmp_path / "last")  # again, as after a kill
+    link_or_copy(tmp_path / "best", tmp_path / "last")
+    link_or_copy(tmp_path / "best", tmp_path / "last")  # again, as after a kill
     assert (tmp_path / "best").samefile(tmp_path / "last")
     write_text(tmp_path / "last", "second")
     assert (tmp_path / "best").read_text() == "first"
@@ -185,6 +185,6 @@ def test_where_the_disk_has_no_links_a_second_name_is_a_copy(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "link", refuse)
     write_text(tmp_path / "last", "first")
-    write_same(tmp_path / "best", tmp_path / "last")
+    link_or_copy(tmp_path / "best", tmp_path / "last")
     assert (tmp_path / "best").read_text() == "first"
     assert not (tmp_path / "best").samefile(tmp_path / "last")

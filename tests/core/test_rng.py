@@ -8,15 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convolab.core.rng import generator, own_global_generators, seed_from, seed_global
+from convolab.core.rng import derive_seed, isolated_rng, make_generator, seed_default_generator
 
 KEYS = st.lists(st.integers() | st.text(), max_size=4).map(tuple)
 
 
 @given(KEYS, KEYS)
 def test_seeds_are_equal_exactly_for_equal_keys(one: tuple, other: tuple) -> None:
-    assert (seed_from(*one) == seed_from(*other)) == (one == other)
-    assert 0 <= seed_from(*one) < 2**63
+    assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
+    assert 0 <= derive_seed(*one) < 2**63
 
 
 def test_neither_types_nor_borders_nor_the_order_of_a_key_run_together() -> None:
@@ -35,12 +35,12 @@ def test_neither_types_nor_borders_nor_the_order_of_a_key_run_together() -> None
         (-1,),
         (1,),
     ]
-    assert len({seed_from(*key) for key in keys}) == len(keys)
+    assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
 def test_the_keys_of_many_runs_all_have_seeds_of_their_own() -> None:
     keys = list(product(range(10), ("order", "augment", "layers"), range(20), range(50)))
-    assert len({seed_from(*key) for key in keys}) == len(keys)
+    assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
 def test_a_seed_is_the_same_in_another_process_with_another_hash_seed() -> None:
@@ -49,33 +49,33 @@ def test_a_seed_is_the_same_in_another_process_with_another_hash_seed() -> None:
     said = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment
     ).stdout
-    assert [int(word) for word in said.split()] == [seed_from(), seed_from(0, "order", 1), seed_from("a", -7)]
+    assert [int(word) for word in said.split()] == [derive_seed(), derive_seed(0, "order", 1), derive_seed("a", -7)]
 
 
 def test_streams_of_neighbouring_keys_are_unrelated() -> None:
-    streams = torch.stack([torch.randn(20_000, generator=generator(0, "order", epoch)) for epoch in range(8)])
+    streams = torch.stack([torch.randn(20_000, generator=make_generator(0, "order", epoch)) for epoch in range(8)])
     correlations = torch.corrcoef(streams) - torch.eye(8)
     assert correlations.abs().max() < 5 / 20_000**0.5
 
 
 def test_a_generator_is_fresh_each_time_and_leaves_the_global_one_alone() -> None:
     before = torch.get_rng_state()
-    first = torch.rand(5, generator=generator(3, "x"))
-    assert torch.equal(first, torch.rand(5, generator=generator(3, "x")))
+    first = torch.rand(5, generator=make_generator(3, "x"))
+    assert torch.equal(first, torch.rand(5, generator=make_generator(3, "x")))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_the_global_generator_is_lent_and_put_back() -> None:
     before = torch.get_rng_state()
-    with own_global_generators():
-        seed_global(torch.device("cpu"), 5, "layers")
+    with isolated_rng():
+        seed_default_generator(torch.device("cpu"), 5, "layers")
         inside = torch.rand(3)
     assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(inside, torch.rand(3, generator=generator(5, "layers")))
+    assert torch.equal(inside, torch.rand(3, generator=make_generator(5, "layers")))
 
 
 def test_the_global_generator_is_put_back_after_an_exception() -> None:
     before = torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError), own_global_generators():
+    with pytest.raises(ZeroDivisionError), isolated_rng():
         torch.rand(3)[3 // 0]
     assert torch.equal(before, torch.get_rng_state())

@@ -8,7 +8,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from convolab.core.errors import LabError
-from convolab.core.stats import holm, inflation, mean_interval, paired, wilson_interval
+from convolab.core.stats import holm, mean_interval, paired_t_test, selection_bias, wilson_interval
 
 CASES = [(70, 100), (0, 10), (10, 10), (1, 3), (9_235, 10_000), (50, 101)]
 
@@ -60,7 +60,7 @@ def test_a_paired_comparison_is_scipys_paired_t_test(count: int, shift: float) -
     chance = np.random.default_rng(count)
     second = chance.normal(0, 5, count)
     first = second + chance.normal(shift, 1, count)
-    ours, theirs = paired(first.tolist(), second.tolist()), stats.ttest_rel(first, second)
+    ours, theirs = paired_t_test(first.tolist(), second.tolist()), stats.ttest_rel(first, second)
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
     interval = theirs.confidence_interval(0.95)
     assert (ours.difference.low, ours.difference.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
@@ -72,46 +72,48 @@ def test_the_effect_is_right_on_average_where_the_plain_one_is_too_large() -> No
     chance, true, count = np.random.default_rng(1), 0.8, 4
     draws = chance.normal(true, 1, (20_000, count))
     plain = draws.mean(1) / draws.std(1, ddof=1)
-    ours = [paired(draw, [0.0] * count).effect for draw in draws.tolist()]
+    ours = [paired_t_test(draw, [0.0] * count).hedges_g for draw in draws.tolist()]
     assert plain.mean() > 1.3 * true
     assert np.mean(ours) == pytest.approx(true, abs=4 * np.std(ours) / sqrt(20_000))
 
 
 def test_two_pairs_tell_nothing_of_the_effect() -> None:
-    assert paired([3.0, 5.0], [1.0, 1.0]).effect == 0
+    assert paired_t_test([3.0, 5.0], [1.0, 1.0]).hedges_g == 0
 
 
 @pytest.mark.parametrize("count", [3, 5, 10, 50])
 @pytest.mark.parametrize("tests", [1, 5])
 def test_the_smallest_difference_is_what_statsmodels_finds_for_80_percent_power(count: int, tests: int) -> None:
     values = np.random.default_rng(count).normal(0, 2, count)
-    smallest = paired(values.tolist(), [0.0] * count, tests=tests).smallest
+    smallest = paired_t_test(values.tolist(), [0.0] * count, num_tests=tests).minimum_detectable_effect
     power = TTestPower().power(effect_size=smallest / values.std(ddof=1), nobs=count, alpha=0.05 / tests)
     assert power == pytest.approx(0.8, abs=1e-4)
 
 
 def test_the_smallest_difference_is_found_four_times_in_five_with_three_pairs_of_known_spread() -> None:
     values = [-1.0, 0.0, 1.0]  # a spread of exactly 1
-    smallest = paired(values, [0.0] * 3).smallest
+    smallest = paired_t_test(values, [0.0] * 3).minimum_detectable_effect
     draws = np.random.default_rng(2).normal(smallest, 1, (20_000, 3))
-    found = np.mean([paired(draw, [0.0] * 3).p <= 0.05 for draw in draws.tolist()])
+    found = np.mean([paired_t_test(draw, [0.0] * 3).p <= 0.05 for draw in draws.tolist()])
     assert found == pytest.approx(0.8, abs=4 * sqrt(0.8 * 0.2 / 20_000))
 
 
 def test_equal_differences_are_judged_by_the_step_they_come_in() -> None:
-    ours = paired([4.0, 5.0, 4.0], [2.0, 3.0, 2.0], resolution=1.0)
+    ours = paired_t_test([4.0, 5.0, 4.0], [2.0, 3.0, 2.0], quantization_step=1.0)
     error = sqrt(2 / 12) / sqrt(3)
     assert ours.p == pytest.approx(2 * stats.t.sf(2 / error, 2))
     assert ours.difference.low == pytest.approx(2 - stats.t.ppf(0.975, 2) * error)
-    assert paired([3.0, 4.0, 3.0], [2.0, 3.0, 2.0], resolution=1.0).p > 0.05  # a single step could be rounding
-    same = paired([2.0, 3.0, 2.0], [2.0, 3.0, 2.0], resolution=1.0)
+    assert (
+        paired_t_test([3.0, 4.0, 3.0], [2.0, 3.0, 2.0], quantization_step=1.0).p > 0.05
+    )  # a single step could be rounding
+    same = paired_t_test([2.0, 3.0, 2.0], [2.0, 3.0, 2.0], quantization_step=1.0)
     assert (same.difference.mean, same.p) == (0, 1)
-    assert same.smallest > 0
+    assert same.minimum_detectable_effect > 0
 
 
 def test_the_step_matters_only_where_values_spread_less_than_it() -> None:
     first, second = [4.0, 9.0, 6.0], [2.0, 3.0, 2.0]
-    assert paired(first, second, resolution=1.0) == paired(first, second)
+    assert paired_t_test(first, second, quantization_step=1.0) == paired_t_test(first, second)
 
 
 def test_rounding_to_whole_steps_spreads_a_difference_as_much_as_the_floor_says() -> None:
@@ -125,14 +127,14 @@ def test_rounding_to_whole_steps_spreads_a_difference_as_much_as_the_floor_says(
     ("first", "second"), [([0.9, 0.7, 0.4], [0.8, 0.6, 0.3]), ([0.5, 0.5], [0.5, 0.5]), ([0.0, 0.0], [0.0, 0.0])]
 )
 def test_without_spread_and_resolution_nothing_is_judged(first: list[float], second: list[float]) -> None:
-    assert paired(first, second) is None  # 0.9 - 0.8 and 0.7 - 0.6 differ in their last bit only
+    assert paired_t_test(first, second) is None  # 0.9 - 0.8 and 0.7 - 0.6 differ in their last bit only
 
 
 def test_one_pair_is_no_comparison_and_unequal_lengths_are_an_error() -> None:
-    assert paired([1.0], [2.0], resolution=1.0) is None
-    assert paired([], []) is None
+    assert paired_t_test([1.0], [2.0], quantization_step=1.0) is None
+    assert paired_t_test([], []) is None
     with pytest.raises(LabError, match="2 and 1 values make no pairs"):
-        paired([1.0, 2.0], [1.0])
+        paired_t_test([1.0, 2.0], [1.0])
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def simulated(truths: list[float], pictures: int, studies: int) -> tuple[float, 
     observed = chance.binomial(pictures, truths, (studies, len(truths))) / pictures
     picked = observed.argmax(1)
     real = observed.max(1) - np.array(truths)[picked]
-    said = [inflation(row, pictures, draws=200, seed=i) for i, row in enumerate(observed[:1500].tolist())]
+    said = [selection_bias(row, pictures, num_resamples=200, seed=i) for i, row in enumerate(observed[:1500].tolist())]
     return real.mean(), float(np.mean(said)), 4 * (real.std() / sqrt(studies) + float(np.std(said)) / sqrt(1500))
 
 
@@ -178,13 +180,13 @@ def test_runs_that_share_their_pictures_are_flattered_less_than_said() -> None:
     own = chance.random((2000, runs, pictures))
     observed = ((hard + own) / 2 < 0.65).mean(2)  # the truth is the same for all: P(mean of two uniforms < 0.65)
     truth = 1 - 2 * 0.35**2
-    said = np.mean([inflation(row, pictures, draws=200) for row in observed[:500].tolist()])
+    said = np.mean([selection_bias(row, pictures, num_resamples=200) for row in observed[:500].tolist()])
     assert 0 < (observed.max(1) - truth).mean() < 0.9 * said
 
 
 def test_the_inflation_is_the_same_each_time_and_none_for_a_single_run() -> None:
-    assert inflation([0.7, 0.72], 100) == inflation([0.7, 0.72], 100) > 0
-    assert inflation([0.7], 100) == 0
-    assert inflation([1.0, 1.0], 100) == 0
+    assert selection_bias([0.7, 0.72], 100) == selection_bias([0.7, 0.72], 100) > 0
+    assert selection_bias([0.7], 100) == 0
+    assert selection_bias([1.0, 1.0], 100) == 0
     with pytest.raises(LabError, match="no best"):
-        inflation([], 100)
+        selection_bias([], 100)

@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 from support.small_sets import archive, checksum, cifar10_files
 
-from convolab.data.catalog import SOURCES, Download
+from convolab.data.catalog import DATASETS, RemoteFile
 
 
 class Server(ThreadingHTTPServer):
@@ -67,9 +67,11 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str,
 
     def publish(name: str, files: dict[str, bytes]) -> None:
         server.content |= files
-        method = SOURCES[name].downloads[0].checksum.split(":")[0]
-        downloads = tuple(Download(server.address(file), checksum(content, method)) for file, content in files.items())
-        monkeypatch.setitem(SOURCES, name, replace(SOURCES[name], downloads=downloads))
+        method = DATASETS[name].downloads[0].checksum.split(":")[0]
+        downloads = tuple(
+            RemoteFile(server.address(file), checksum(content, method)) for file, content in files.items()
+        )
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], downloads=downloads))
 
     return publish
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from convolab.core.errors import LabError
-from convolab.data.annotations import read_boxed
+from convolab.data.annotations import read_annotations
 
 
 def content(**change) -> dict:
@@ -26,8 +26,8 @@ def write(folder, value) -> None:
 
 def test_photos_and_boxes_are_read_in_their_order(folder) -> None:
     write(folder, content(imagenet_ids={"cat": [281, 282]}))
-    photos, kinds = read_boxed(folder)
-    assert [(p.path.name, p.things) for p in photos] == [("a.png", {"cat": ((1, 2, 3, 4.5),)})]
+    photos, kinds = read_annotations(folder)
+    assert [(p.path.name, p.objects) for p in photos] == [("a.png", {"cat": ((1, 2, 3, 4.5),)})]
     assert kinds == {"cat": (281, 282)}
 
 
@@ -48,11 +48,11 @@ def test_photos_and_boxes_are_read_in_their_order(folder) -> None:
 def test_what_is_wrong_is_one_line_with_the_files_name(folder, value, said: str) -> None:
     write(folder, value)
     with pytest.raises(LabError, match=said) as error:
-        read_boxed(folder)
+        read_annotations(folder)
     assert "boxes.json" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_boxes_is_told_so(tmp_path) -> None:
     with pytest.raises(LabError, match=r"holds no boxes\.json"):
-        read_boxed(tmp_path)
+        read_annotations(tmp_path)

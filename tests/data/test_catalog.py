@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from support.small_sets import archive, cifar10_files, fashion_files, idx, write_all
 
 from convolab.core.errors import LabError
-from convolab.data.catalog import SOURCES, fetch, load, usual_augmentation
+from convolab.data.catalog import DATASETS, default_augmentation, download_dataset, load
 
 ARCHIVE = "cifar-10-python.tar.gz"
 
@@ -55,8 +55,8 @@ def test_the_split_of_digits_is_stratified_and_stays_the_same():
 
 def test_the_table_tells_the_truth_about_digits():
     train, test, _ = load("digits")
-    source = SOURCES["digits"]
-    assert (source.shape, source.classes, source.train, source.test) == (
+    source = DATASETS["digits"]
+    assert (source.shape, source.num_classes, source.num_train, source.num_test) == (
         train.shape,
         len(train.classes),
         len(train),
@@ -66,8 +66,8 @@ def test_the_table_tells_the_truth_about_digits():
 
 def test_the_table_tells_the_truth_about_cifar10(cifar10_dir):
     train, test, _ = load("cifar10", cifar10_dir)
-    source = SOURCES["cifar10"]
-    assert (source.shape, source.classes, source.train, source.test) == (
+    source = DATASETS["cifar10"]
+    assert (source.shape, source.num_classes, source.num_train, source.num_test) == (
         train.shape,
         len(train.classes),
         len(train),
@@ -80,7 +80,7 @@ def test_the_table_tells_the_truth_about_cifar10(cifar10_dir):
     [("cifar01", "did you mean 'cifar10'"), ("folder", "did you mean 'folder:PATH'"), ("x", "known: cifar10, ")],
 )
 def test_an_unknown_name_meets_the_nearest(name, hint):
-    for ask in (load, fetch, usual_augmentation):
+    for ask in (load, download_dataset, default_augmentation):
         with pytest.raises(LabError, match=f"no picture set is called '{name}': {hint}"):
             ask(name)
 
@@ -88,7 +88,7 @@ def test_an_unknown_name_meets_the_nearest(name, hint):
 @pytest.mark.parametrize("name", ["digits", "folder:pets"])
 def test_what_is_here_already_is_not_fetched(name):
     with pytest.raises(LabError, match="nothing to download"):
-        fetch(name)
+        download_dataset(name)
 
 
 def test_cifar10_is_downloaded_unpacked_and_read(cifar10_published, tmp_path, server):
@@ -103,14 +103,14 @@ def test_cifar10_is_downloaded_unpacked_and_read(cifar10_published, tmp_path, se
 
 def test_runs_that_start_together_download_once(cifar10_published, tmp_path, server):
     with ThreadPoolExecutor(4) as pool:
-        folders = list(pool.map(lambda _: fetch("cifar10", tmp_path), range(4)))
+        folders = list(pool.map(lambda _: download_dataset("cifar10", tmp_path), range(4)))
     assert folders == [tmp_path / "cifar-10-batches-py"] * 4
     assert len(server.ranges) == 1
 
 
 def test_an_archive_put_there_by_hand_is_unpacked_and_kept(cifar10_published, tmp_path, server):
     write_all(tmp_path, {ARCHIVE: cifar10_published})
-    assert len(load("cifar10", tmp_path, fetch=False).train) == 100
+    assert len(load("cifar10", tmp_path, download=False).train) == 100
     assert (tmp_path / ARCHIVE).exists()
     assert server.ranges == []
 
@@ -126,24 +126,24 @@ def test_a_folder_that_is_there_needs_no_checksum_and_may_be_the_root_itself(tmp
     folder = write_all(tmp_path / "cifar-10-batches-py", cifar10_files())
     moved = write_all(tmp_path / "my-cifar", cifar10_files())
     for root in (tmp_path, folder, moved):
-        assert len(load("cifar10", root, fetch=False).train) == 100
+        assert len(load("cifar10", root, download=False).train) == 100
 
 
 def test_the_default_root_is_from_the_environment_or_the_cache(tmp_path, monkeypatch):
     write_all(tmp_path / "data" / "cifar-10-batches-py", cifar10_files())
     monkeypatch.setenv("CONVOLAB_DATA", str(tmp_path / "data"))
-    assert fetch("cifar10") == tmp_path / "data" / "cifar-10-batches-py"
+    assert download_dataset("cifar10") == tmp_path / "data" / "cifar-10-batches-py"
     monkeypatch.delenv("CONVOLAB_DATA")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(LabError, match=f"cifar10 is not in {tmp_path}/.cache/convolab: "):
-        load("cifar10", fetch=False)
+        load("cifar10", download=False)
 
 
 def test_without_the_network_one_line_says_what_to_download_and_where_to_put_it(offline, tmp_path):
-    for ask in (load, fetch):
+    for ask in (load, download_dataset):
         with pytest.raises(LabError) as caught:
             ask("cifar10", tmp_path)
-        address = SOURCES["cifar10"].downloads[0].address
+        address = DATASETS["cifar10"].downloads[0].url
         assert str(caught.value).endswith(f"or download {address} and put it in {tmp_path}")
         assert "\n" not in str(caught.value)
 
@@ -153,7 +153,7 @@ def test_where_no_download_is_allowed_nothing_is_asked_or_written(cifar10_publis
         LabError,
         match=f"cifar10 is not in {tmp_path}/new: download http.*{ARCHIVE} and put it in {tmp_path}/new, or allow",
     ):
-        load("cifar10", tmp_path / "new", fetch=False)
+        load("cifar10", tmp_path / "new", download=False)
     assert server.ranges == []
     assert os.listdir(tmp_path) == []
 
@@ -174,20 +174,20 @@ def test_an_archive_that_lacks_a_file_is_not_taken_for_whole(published, tmp_path
     }
     published("cifar10", {ARCHIVE: archive(files)})
     with pytest.raises(LabError, match="lacks test_batch, though it was just fetched"):
-        fetch("cifar10", tmp_path)
+        download_dataset("cifar10", tmp_path)
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
 def test_a_root_that_cannot_be_written_is_said(cifar10_published, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(LabError, match="cannot write"):
-        fetch("cifar10", tmp_path)
+        download_dataset("cifar10", tmp_path)
 
 
 def test_a_root_that_is_a_file_is_said(cifar10_published, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(LabError, match=r"cannot write .*file"):
-        fetch("cifar10", tmp_path / "file")
+        download_dataset("cifar10", tmp_path / "file")
 
 
 def test_fashion_mnist_is_downloaded_and_read(published, tmp_path):
@@ -240,18 +240,18 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 def test_a_damaged_fashion_mnist_says_what_is_wrong(tmp_path, name, content, reason):
     write_all(tmp_path, fashion_files() | {name: content})
     with pytest.raises(LabError, match=f"{tmp_path}.*{reason}"):
-        load("fashion_mnist", tmp_path, fetch=False)
+        load("fashion_mnist", tmp_path, download=False)
 
 
 def test_the_official_addresses_and_the_usual_augmentations_are_these():
-    assert {name: usual_augmentation(name) for name in SOURCES} == {
+    assert {name: default_augmentation(name) for name in DATASETS} == {
         "digits": (),
         "fashion_mnist": ("crop:2", "flip"),
         "cifar10": ("crop:4", "flip"),
         "cifar100": ("crop:4", "flip"),
     }
-    assert SOURCES["cifar100"].downloads[0].address == "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
-    for source in SOURCES.values():
+    assert DATASETS["cifar100"].downloads[0].url == "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+    for source in DATASETS.values():
         for download in source.downloads:
             method, digest = download.checksum.split(":")
             assert len(digest) == {"sha256": 64, "md5": 32}[method]

@@ -11,7 +11,7 @@ from support.small_sets import archive, checksum
 
 from convolab.core.errors import LabError
 from convolab.data import download as room
-from convolab.data.download import Unreachable, download, unpack
+from convolab.data.download import DownloadError, download_file, extract_archive
 
 BODY = os.urandom(600_000)
 
@@ -29,7 +29,7 @@ def part(path: Path) -> Path:
 
 def test_a_file_arrives_whole_and_alone(server, path):
     server.content["file.bin"] = BODY
-    assert download(server.address("file.bin"), path, checksum(BODY)) == path
+    assert download_file(server.address("file.bin"), path, checksum(BODY)) == path
     assert path.read_bytes() == BODY
     assert os.listdir(path.parent) == ["file.bin"]
 
@@ -37,7 +37,7 @@ def test_a_file_arrives_whole_and_alone(server, path):
 def test_progress_grows_to_the_total(server, path):
     server.content["file.bin"] = BODY
     told = []
-    download(server.address("file.bin"), path, checksum(BODY, "md5"), lambda *progress: told.append(progress))
+    download_file(server.address("file.bin"), path, checksum(BODY, "md5"), lambda *progress: told.append(progress))
     assert len(told) > 1
     assert told == sorted(told)
     assert told[-1] == (len(BODY), len(BODY))
@@ -48,7 +48,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(server, path):
     server.content["file.bin"] = BODY
     server.cuts = [100_000, 50_000]
     told = []
-    download(server.address("file.bin"), path, checksum(BODY), lambda *progress: told.append(progress))
+    download_file(server.address("file.bin"), path, checksum(BODY), lambda *progress: told.append(progress))
     assert path.read_bytes() == BODY
     assert server.ranges == [None, "bytes=100000-", "bytes=150000-"]
     assert told[-1] == (len(BODY), len(BODY))
@@ -57,10 +57,10 @@ def test_a_cut_connection_is_taken_up_where_it_broke(server, path):
 def test_a_connection_that_keeps_breaking_is_given_up_and_a_later_call_goes_on(server, path):
     server.content["file.bin"] = BODY
     server.cuts = [100_000] * 3
-    with pytest.raises(Unreachable, match="broke 3 times"):
-        download(server.address("file.bin"), path, checksum(BODY))
+    with pytest.raises(DownloadError, match="broke 3 times"):
+        download_file(server.address("file.bin"), path, checksum(BODY))
     assert os.listdir(path.parent) == ["file.bin.part"]
-    download(server.address("file.bin"), path, checksum(BODY))
+    download_file(server.address("file.bin"), path, checksum(BODY))
     assert path.read_bytes() == BODY
     assert server.ranges[-1] == "bytes=300000-"
 
@@ -68,21 +68,21 @@ def test_a_connection_that_keeps_breaking_is_given_up_and_a_later_call_goes_on(s
 def test_a_silent_server_counts_as_a_broken_connection(path, monkeypatch):
     monkeypatch.setattr(room, "TIMEOUT", 0.1)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Unreachable, match="timed out"):
-        download(f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin", path, checksum(BODY))
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DownloadError, match="timed out"):
+        download_file(f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin", path, checksum(BODY))
 
 
 def test_a_server_without_ranges_is_asked_for_all_of_it(server, path, part):
     server.content["file.bin"], server.knows_ranges = BODY, False
     part.write_bytes(b"x" * 1000)
-    download(server.address("file.bin"), path, checksum(BODY))
+    download_file(server.address("file.bin"), path, checksum(BODY))
     assert server.ranges == ["bytes=1000-"]
     assert path.read_bytes() == BODY
 
 
 def test_a_whole_part_needs_no_network(path, part):
     part.write_bytes(BODY)
-    download("http://127.0.0.1:9/file.bin", path, checksum(BODY))
+    download_file("http://127.0.0.1:9/file.bin", path, checksum(BODY))
     assert path.read_bytes() == BODY
 
 
@@ -90,7 +90,7 @@ def test_a_whole_part_needs_no_network(path, part):
 def test_a_part_as_long_as_the_file_or_longer_but_not_the_file_is_dropped(server, path, part, surplus):
     server.content["file.bin"] = BODY
     part.write_bytes(b"x" * (len(BODY) + surplus))
-    download(server.address("file.bin"), path, checksum(BODY))
+    download_file(server.address("file.bin"), path, checksum(BODY))
     assert path.read_bytes() == BODY
     assert server.ranges == [f"bytes={len(BODY) + surplus}-", None]
 
@@ -98,13 +98,13 @@ def test_a_part_as_long_as_the_file_or_longer_but_not_the_file_is_dropped(server
 def test_another_file_is_refused_and_nothing_of_it_stays(server, path):
     server.content["file.bin"] = BODY[:-1] + bytes([BODY[-1] ^ 1])
     with pytest.raises(LabError, match=r"file\.bin is not the published file \(its sha256 differs\)"):
-        download(server.address("file.bin"), path, checksum(BODY))
+        download_file(server.address("file.bin"), path, checksum(BODY))
     assert os.listdir(path.parent) == []
 
 
 def test_an_address_without_the_file_says_so(server, path):
-    with pytest.raises(Unreachable, match=r"http.*/gone\.bin answers 404"):
-        download(server.address("gone.bin"), path, checksum(BODY))
+    with pytest.raises(DownloadError, match=r"http.*/gone\.bin answers 404"):
+        download_file(server.address("gone.bin"), path, checksum(BODY))
     assert not path.exists()
 
 
@@ -112,14 +112,14 @@ def test_a_closed_port_says_what_cannot_be_reached(path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(Unreachable, match=rf"cannot reach http://127\.0\.0\.1:{port}/file\.bin \(.*refused"):
-        download(f"http://127.0.0.1:{port}/file.bin", path, checksum(BODY))
+    with pytest.raises(DownloadError, match=rf"cannot reach http://127\.0\.0\.1:{port}/file\.bin \(.*refused"):
+        download_file(f"http://127.0.0.1:{port}/file.bin", path, checksum(BODY))
 
 
 def test_an_archive_unpacks_to_its_folder_and_leaves_nothing_beside(tmp_path):
     path = tmp_path / "set.tar.gz"
     path.write_bytes(archive({"set/a": b"one", "set/inner/b": b"two"}))
-    unpack(path, tmp_path / "set")
+    extract_archive(path, tmp_path / "set")
     assert (tmp_path / "set" / "inner" / "b").read_bytes() == b"two"
     assert sorted(os.listdir(tmp_path)) == ["set", "set.tar.gz"]
 
@@ -151,7 +151,7 @@ def test_an_archive_that_reaches_out_is_refused_by_the_members_name(tmp_path, ba
         tar.addfile(member("set/a"), io.BytesIO())
         tar.addfile(bad, io.BytesIO())
     with pytest.raises(LabError, match=f"holds '{bad.name}', "):
-        unpack(inner / "set.tar.gz", inner / "set")
+        extract_archive(inner / "set.tar.gz", inner / "set")
     assert os.listdir(inner) == ["set.tar.gz"]
     assert os.listdir(tmp_path) == ["inner"]
     assert not Path("/tmp/escaped-from-an-archive").exists()
@@ -163,7 +163,7 @@ def test_a_truncated_archive_is_damaged_and_leaves_nothing(tmp_path, share):
     path = tmp_path / "set.tar.gz"
     path.write_bytes(whole[: int(share * (len(whole) - 20))])
     with pytest.raises(LabError, match=r"set\.tar\.gz is damaged"):
-        unpack(path, tmp_path / "set")
+        extract_archive(path, tmp_path / "set")
     assert os.listdir(tmp_path) == ["set.tar.gz"]
 
 
@@ -172,7 +172,7 @@ def test_an_altered_archive_is_damaged(tmp_path):
     whole[len(whole) // 2] ^= 0xFF
     (tmp_path / "set.tar.gz").write_bytes(whole)
     with pytest.raises(LabError, match="damaged"):
-        unpack(tmp_path / "set.tar.gz", tmp_path / "set")
+        extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
     assert not (tmp_path / "set").exists()
 
 
@@ -188,13 +188,13 @@ def test_an_interrupted_unpacking_leaves_no_folder_and_the_next_one_clears_up(tm
     with monkeypatch.context() as patch:
         patch.setattr(room.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            unpack(path, tmp_path / "set")
+            extract_archive(path, tmp_path / "set")
     assert seen == [".set.part", "set.tar.gz"]
     assert os.listdir(tmp_path) == ["set.tar.gz"]
 
     (tmp_path / ".set.part" / "set").mkdir(parents=True)  # what a kill leaves behind
     (tmp_path / ".set.part" / "set" / "stale").write_text("old")
-    unpack(path, tmp_path / "set")
+    extract_archive(path, tmp_path / "set")
     assert sorted(os.listdir(tmp_path / "set")) == ["a", "b"]
     assert sorted(os.listdir(tmp_path)) == ["set", "set.tar.gz"]
 
@@ -202,12 +202,12 @@ def test_an_interrupted_unpacking_leaves_no_folder_and_the_next_one_clears_up(tm
 def test_another_archive_is_refused(tmp_path):
     (tmp_path / "set.tar.gz").write_bytes(archive({"other/a": b"one"}))
     with pytest.raises(LabError, match="holds no folder set"):
-        unpack(tmp_path / "set.tar.gz", tmp_path / "set")
+        extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
 
 
 def test_a_folder_that_is_there_is_not_written_over(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set.tar.gz").write_bytes(archive({"set/a": b"one"}))
     with pytest.raises(LabError, match="is there already"):
-        unpack(tmp_path / "set.tar.gz", tmp_path / "set")
+        extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
     assert os.listdir(tmp_path / "set") == []

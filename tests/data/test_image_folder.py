@@ -11,7 +11,7 @@ from PIL import Image
 
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
-from convolab.data.image_io import fit, read_photo
+from convolab.data.image_io import read_image_file, resize_and_center_crop
 
 RED, GREEN = (220, 30, 40), (20, 200, 60)
 
@@ -43,7 +43,7 @@ def test_a_fifth_of_each_class_is_for_the_test_and_always_the_same(pets):
 
 
 def test_each_picture_has_its_folders_label(pets):
-    train, _, _ = load(f"folder:{pets}", size=8)
+    train, _, _ = load(f"folder:{pets}", image_size=8)
     assert train.images.shape == (12, 3, 8, 8)
     green = train.images[:, 1].float().mean((1, 2)) > 100
     assert torch.equal(green.long(), train.labels)
@@ -90,7 +90,7 @@ def test_a_missing_folder_is_said(tmp_path):
 @pytest.mark.parametrize("size", [7, 65])
 def test_a_size_out_of_bounds_is_refused_before_anything_is_read(tmp_path, size):
     with pytest.raises(LabError, match=f"{size} x {size} pixels are wanted: give a size from 8 to 64"):
-        load("folder:nowhere", tmp_path, size=size)
+        load("folder:nowhere", tmp_path, image_size=size)
 
 
 def test_unreadable_files_are_skipped_and_listed_with_the_reason(pets):
@@ -171,7 +171,7 @@ def test_pictures_are_turned_as_their_exif_says(tmp_path):
         (tmp_path / name).mkdir()
         for i in range(2):
             upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / name / f"{i}.png", exif=exif)
-    train, _, _ = load(f"folder:{tmp_path}", size=8)
+    train, _, _ = load(f"folder:{tmp_path}", image_size=8)
     assert tuple(train.images[0, :, 0, 7].tolist()) == GREEN
     assert tuple(train.images[0, :, 7, 0].tolist()) == RED
 
@@ -183,7 +183,9 @@ def test_a_picture_to_predict_is_brought_to_size_as_the_sets_were(tmp_path):
         for i in range(2):
             Image.fromarray(noise).save(tmp_path / name / f"{i}.png")
     train, _, _ = load(f"folder:{tmp_path}")
-    assert torch.equal(train.images[0], fit(read_photo(tmp_path / "a" / "0.png"), (32, 32), channels=3))
+    assert torch.equal(
+        train.images[0], resize_and_center_crop(read_image_file(tmp_path / "a" / "0.png"), (32, 32), channels=3)
+    )
 
 
 def test_progress_counts_pictures_and_warning_filters_are_left_alone(pets):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from convolab.core.errors import LabError
-from convolab.data.image_io import SAMPLES, fit, open_photo, read_photo
+from convolab.data.image_io import SAMPLE_IMAGES, read_image, read_image_file, resize_and_center_crop
 
 DRAW = np.random.default_rng(0)
 NOISE = DRAW.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -25,16 +25,16 @@ def saved(path: Path, image: Image.Image, **how: object) -> Path:
 
 
 def pixel(path: Path, x: int = 0, y: int = 0) -> list[int]:
-    return read_photo(path)[:, y, x].tolist()
+    return read_image_file(path)[:, y, x].tolist()
 
 
 def test_a_lossless_picture_is_read_bit_for_bit(tmp_path):
-    photo = read_photo(saved(tmp_path / "a.png", Image.fromarray(NOISE)))
+    photo = read_image_file(saved(tmp_path / "a.png", Image.fromarray(NOISE)))
     assert np.array_equal(photo.permute(1, 2, 0).numpy(), NOISE)
 
 
 def test_grey_becomes_three_equal_channels(tmp_path):
-    photo = read_photo(saved(tmp_path / "a.png", Image.fromarray(NOISE[..., 0])))
+    photo = read_image_file(saved(tmp_path / "a.png", Image.fromarray(NOISE[..., 0])))
     assert np.array_equal(photo.numpy(), np.stack([NOISE[..., 0]] * 3))
 
 
@@ -63,7 +63,7 @@ def test_cmyk_becomes_rgb(tmp_path, ending):
 @pytest.mark.parametrize("ending", ["png", "tiff", "pgm"])
 def test_sixteen_bits_are_scaled_and_rounded(tmp_path, ending):
     levels = np.array([[0, 128, 129, 257 * 100, 65535]], np.uint16)
-    photo = read_photo(saved(tmp_path / f"a.{ending}", Image.fromarray(levels)))
+    photo = read_image_file(saved(tmp_path / f"a.{ending}", Image.fromarray(levels)))
     assert photo[0, 0].tolist() == [0, 0, 1, 100, 255]
 
 
@@ -72,7 +72,7 @@ def test_sixteen_bits_are_scaled_and_rounded(tmp_path, ending):
 )
 def test_values_of_no_known_range_are_refused(tmp_path, image):
     with pytest.raises(LabError, match=r"a\.tiff: pixels .*: save it with 8 or 16 bits"):
-        read_photo(saved(tmp_path / "a.tiff", image))
+        read_image_file(saved(tmp_path / "a.tiff", image))
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):
@@ -95,7 +95,7 @@ def test_every_exif_orientation_is_turned_upright(tmp_path, orientation):
     exif, upright = Image.Exif(), Image.fromarray(NOISE)
     exif[0x0112] = orientation
     stored = upright.transpose(stored_as[orientation]) if orientation > 1 else upright
-    photo = read_photo(saved(tmp_path / "a.png", stored, exif=exif))
+    photo = read_image_file(saved(tmp_path / "a.png", stored, exif=exif))
     assert np.array_equal(photo.permute(1, 2, 0).numpy(), NOISE)
 
 
@@ -103,21 +103,21 @@ def test_garbled_exif_does_not_hide_a_good_picture(tmp_path, recwarn):
     path = saved(
         tmp_path / "a.jpg", Image.new("RGB", (8, 6), (0, 0, 255)), exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"
     )
-    assert read_photo(path).shape == (3, 6, 8)
+    assert read_image_file(path).shape == (3, 6, 8)
     assert not recwarn.list
 
 
 def test_a_missing_file_and_a_folder_are_said(tmp_path):
     for path in (tmp_path / "gone.png", tmp_path):
         with pytest.raises(LabError, match=f"^{path}: there is no such file"):
-            read_photo(path)
+            read_image_file(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_picture_is_said(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(LabError, match=r"a\.png: (not a picture|damaged)"):
-        read_photo(tmp_path / "a.png")
+        read_image_file(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
@@ -130,7 +130,7 @@ def test_a_damaged_file_of_any_format_gives_one_line(tmp_path, ending):
     for share in np.linspace(0, 0.95, 20):
         path.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(LabError) as caught:
-            read_photo(path)
+            read_image_file(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_no_altered_byte_gives_a_traceback(tmp_path):
             altered[place] ^= 0xFF
             path.write_bytes(altered)
             try:
-                read_photo(path)
+                read_image_file(path)
             except LabError as error:
                 said.append(str(error))
     assert len(said) > 100
@@ -165,20 +165,20 @@ def png_head(width: int, height: int) -> bytes:
 def test_a_picture_of_too_many_pixels_is_refused_by_its_head(tmp_path, side, recwarn):
     (tmp_path / "a.png").write_bytes(png_head(side, side))
     with pytest.raises(LabError, match=r"a\.png: .* more than 50,000,000 pixels: make the picture smaller"):
-        read_photo(tmp_path / "a.png")
+        read_image_file(tmp_path / "a.png")
     assert not recwarn.list
 
 
 def test_the_bound_can_be_set(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(NOISE))
-    assert read_photo(path, max_pixels=35).shape == (3, 5, 7)
+    assert read_image_file(path, max_pixels=35).shape == (3, 5, 7)
     with pytest.raises(LabError, match="7 x 5 is more than 34 pixels"):
-        read_photo(path, max_pixels=34)
+        read_image_file(path, max_pixels=34)
 
 
 def test_a_picture_of_the_right_size_is_left_as_it_is():
     photo = torch.from_numpy(NOISE).permute(2, 0, 1)
-    assert torch.equal(fit(photo, (5, 7), channels=3), photo)
+    assert torch.equal(resize_and_center_crop(photo, (5, 7), channels=3), photo)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 24), (24, 8), (9, 8), (80, 241), (3, 5)])
@@ -187,34 +187,37 @@ def test_the_centre_is_kept_and_the_sides_are_cropped(height, width):
     short = min(height, width)
     top, left = (height - short) // 2, (width - short) // 2
     photo[:, top : height - top, left : width - left] = 200
-    assert fit(photo, (8, 8), channels=1).float().mean() > 180  # where it is enlarged, the edges mix in a little
+    assert (
+        resize_and_center_crop(photo, (8, 8), channels=1).float().mean() > 180
+    )  # where it is enlarged, the edges mix in a little
 
 
 def test_shrinking_averages_as_an_antialiased_filter_does():
     photo = torch.zeros(3, 64, 64, dtype=torch.uint8)
     photo[:, :, ::2] = 255  # stripes one pixel wide, which plain bilinear sampling would turn into bands
-    small = fit(photo, (8, 8), channels=3)
+    small = resize_and_center_crop(photo, (8, 8), channels=3)
     assert 120 < int(small.min()) <= int(small.max()) < 136
 
 
 def test_a_smooth_picture_is_resized_as_torch_does():
     ramp = torch.linspace(0, 255, 90).round().expand(3, 60, 90)
-    small = fit(ramp.to(torch.uint8), (20, 20), channels=3).float()
+    small = resize_and_center_crop(ramp.to(torch.uint8), (20, 20), channels=3).float()
     theirs = torch.nn.functional.interpolate(ramp[None], (20, 30), mode="bilinear", antialias=True)[0, :, :, 5:25]
     assert (small - theirs).abs().max() <= 1
 
 
 def test_one_channel_is_luma_and_three_of_a_grey_are_equal():
     red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 4, 4)
-    assert fit(red, (4, 4), channels=1).unique().tolist() == [76]  # 0.299 x 255
+    assert resize_and_center_crop(red, (4, 4), channels=1).unique().tolist() == [76]  # 0.299 x 255
     grey = torch.full((1, 4, 4), 9, dtype=torch.uint8)
-    assert fit(grey, (2, 2), channels=3).unique().tolist() == [9]
+    assert resize_and_center_crop(grey, (2, 2), channels=3).unique().tolist() == [9]
 
 
 def test_a_pillow_image_and_its_tensor_are_fitted_alike():
     image = Image.fromarray(NOISE)
     assert torch.equal(
-        fit(image, (4, 4), channels=3), fit(torch.from_numpy(NOISE).permute(2, 0, 1), (4, 4), channels=3)
+        resize_and_center_crop(image, (4, 4), channels=3),
+        resize_and_center_crop(torch.from_numpy(NOISE).permute(2, 0, 1), (4, 4), channels=3),
     )
 
 
@@ -222,12 +225,12 @@ def test_a_wrong_number_of_channels_or_pixels_is_refused():
     photo = torch.zeros(3, 4, 4, dtype=torch.uint8)
     for bad, size, channels in ((photo, (4, 4), 2), (photo[:2], (4, 4), 3), (photo, (0, 4), 3)):
         with pytest.raises(LabError):
-            fit(bad, size, channels)
+            resize_and_center_crop(bad, size, channels)
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", SAMPLE_IMAGES)
 def test_every_sample_picture_comes_along(name):
-    photo = open_photo(name)
+    photo = read_image(name)
     assert photo.shape[0] == 3
     assert min(photo.shape[1:]) >= 300
     assert len(photo.unique()) > 100
@@ -235,19 +238,21 @@ def test_every_sample_picture_comes_along(name):
 
 def test_a_near_miss_of_a_sample_suggests_and_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
     with pytest.raises(LabError, match="neither a file nor a sample picture 'chelse': did you mean 'chelsea'"):
-        open_photo("chelse")
+        read_image("chelse")
     with pytest.raises(LabError, match=r"^gone/cat\.png: there is no such file"):
-        open_photo("gone/cat.png")
+        read_image("gone/cat.png")
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "chelsea", Image.fromarray(NOISE), format="png")
-    assert open_photo("./chelsea").shape == (3, 5, 7)
-    assert open_photo("chelsea").shape == (3, 300, 451)
+    assert read_image("./chelsea").shape == (3, 5, 7)
+    assert read_image("chelsea").shape == (3, 300, 451)
 
 
 def test_a_picture_of_one_pixel_becomes_a_plain_one(tmp_path):
-    photo = read_photo(saved(tmp_path / "a.png", Image.new("RGB", (1, 1), (10, 20, 30))))
+    photo = read_image_file(saved(tmp_path / "a.png", Image.new("RGB", (1, 1), (10, 20, 30))))
     for crop in (None, 0.875):
-        assert fit(photo, (224, 224), 3, interpolation="bicubic", crop=crop).flatten(1).unique(dim=1).tolist() == [
+        assert resize_and_center_crop(photo, (224, 224), 3, interpolation="bicubic", crop=crop).flatten(1).unique(
+            dim=1
+        ).tolist() == [
             [10],
             [20],
             [30],
@@ -255,7 +260,9 @@ def test_a_picture_of_one_pixel_becomes_a_plain_one(tmp_path):
 
 
 def test_a_line_of_pixels_is_not_blown_up_before_it_is_cropped():
-    assert fit(torch.full((3, 1, 60_000), 7, dtype=torch.uint8), (224, 224), 3, crop=0.875).unique().tolist() == [7]
+    assert resize_and_center_crop(
+        torch.full((3, 1, 60_000), 7, dtype=torch.uint8), (224, 224), 3, crop=0.875
+    ).unique().tolist() == [7]
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "16 bits", "CMYK"])
@@ -285,13 +292,13 @@ def test_a_bound_above_pillows_own_is_kept_to(tmp_path):
     before = Image.MAX_IMAGE_PIXELS
     (tmp_path / "a.png").write_bytes(png_head(20_000, 20_000))
     with pytest.raises(LabError, match=r"20000 x 20000 is more than 300,000,000 pixels|far more than 300,000,000"):
-        read_photo(tmp_path / "a.png", max_pixels=300_000_000)
+        read_image_file(tmp_path / "a.png", max_pixels=300_000_000)
     with pytest.raises(LabError, match="damaged"):  # allowed, and then found to hold no pixels
-        read_photo(tmp_path / "a.png", max_pixels=400_000_000)
+        read_image_file(tmp_path / "a.png", max_pixels=400_000_000)
     assert before == Image.MAX_IMAGE_PIXELS
 
 
 def test_a_crop_outside_of_its_range_is_refused():
     for crop in (0.0, -1.0, 1.1):
         with pytest.raises(LabError, match="the crop is"):
-            fit(torch.zeros(3, 4, 4, dtype=torch.uint8), (2, 2), 3, crop=crop)
+            resize_and_center_crop(torch.zeros(3, 4, 4, dtype=torch.uint8), (2, 2), 3, crop=crop)

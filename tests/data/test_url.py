@@ -14,8 +14,8 @@ from PIL import Image
 
 from convolab.core.errors import LabError
 from convolab.data import url as room
-from convolab.data.image_io import decode, open_photo
-from convolab.data.url import fetch, is_public
+from convolab.data.image_io import decode_image, read_image
+from convolab.data.url import fetch_url, is_public_ip
 
 
 def anywhere(ip: str) -> bool:
@@ -115,18 +115,18 @@ OWN = [
 
 @pytest.mark.parametrize("ip", PUBLIC)
 def test_the_open_internet_may_be_reached(ip: str) -> None:
-    assert is_public(ip)
+    assert is_public_ip(ip)
 
 
 @pytest.mark.parametrize("ip", OWN)
 def test_this_machine_and_its_networks_may_not(ip: str) -> None:
-    assert not is_public(ip)
+    assert not is_public_ip(ip)
 
 
 def test_a_picture_is_fetched_whole_with_and_without_a_stated_length(site: Site) -> None:
     body = bytes(range(256)) * 1000
     site.answers |= {"a": content(body), "b": content(body, length=0)}
-    assert fetch(site.at("a"), allowed=anywhere) == fetch(site.at("b"), allowed=anywhere) == body
+    assert fetch_url(site.at("a"), is_allowed=anywhere) == fetch_url(site.at("b"), is_allowed=anywhere) == body
 
 
 def test_a_fetched_picture_is_decoded_like_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +134,8 @@ def test_a_fetched_picture_is_decoded_like_a_file(site: Site, monkeypatch: pytes
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
     site.answers["cat.png?size=1"] = content(file.getvalue())
-    fetched = fetch(site.at("cat.png?size=1"), allowed=anywhere)
-    assert np.array_equal(decode(io.BytesIO(fetched), "cat", 100).permute(1, 2, 0).numpy(), pixels)
+    fetched = fetch_url(site.at("cat.png?size=1"), is_allowed=anywhere)
+    assert np.array_equal(decode_image(io.BytesIO(fetched), "cat", 100).permute(1, 2, 0).numpy(), pixels)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_fetched_picture_is_decoded_like_a_file(site: Site, monkeypatch: pytes
 def test_this_machine_is_refused_under_each_of_its_names(site: Site, host: str) -> None:
     site.answers["a"] = content(b"secret")
     with pytest.raises(LabError, match=r"this machine or a network of its own|cannot be reached"):
-        open_photo(f"http://{host}:{site.server_port}/a")
+        read_image(f"http://{host}:{site.server_port}/a")
     assert site.asked == []
 
 
@@ -159,7 +159,7 @@ def test_a_name_that_resolves_to_this_machine_is_refused_where_it_connects(
 
     monkeypatch.setattr(room.socket, "getaddrinfo", resolved)
     with pytest.raises(LabError, match=r"harmless\.example.* leads to 127\.0\.0\.1, this machine"):
-        fetch(f"http://harmless.example:{site.server_port}/a")
+        fetch_url(f"http://harmless.example:{site.server_port}/a")
     assert asked == ["harmless.example"]  # once: no second answer could differ from the one that was checked
     assert site.asked == []
 
@@ -174,13 +174,13 @@ def test_of_several_addresses_only_the_allowed_are_connected_to(site: Site, monk
         allowed.append(ip)
         return ip == "127.0.0.1"
 
-    assert fetch(f"http://two.example:{site.server_port}/a", allowed=only_the_second) == b"here"
+    assert fetch_url(f"http://two.example:{site.server_port}/a", is_allowed=only_the_second) == b"here"
     assert allowed == ["127.0.0.2", "127.0.0.1"]
 
 
 def test_redirects_are_followed_relative_ones_too(site: Site) -> None:
     site.answers |= {"a": redirect("/b"), "b": redirect(site.at("c"), 308), "c": content(b"picture")}
-    assert fetch(site.at("a"), allowed=anywhere) == b"picture"
+    assert fetch_url(site.at("a"), is_allowed=anywhere) == b"picture"
 
 
 @pytest.mark.parametrize(
@@ -189,20 +189,20 @@ def test_redirects_are_followed_relative_ones_too(site: Site) -> None:
 def test_a_redirect_to_a_file_or_another_protocol_is_refused(site: Site, to: str) -> None:
     site.answers["a"] = redirect(to)
     with pytest.raises(LabError, match=r"redirects to .* which is not an http"):
-        fetch(site.at("a"), allowed=anywhere)
+        fetch_url(site.at("a"), is_allowed=anywhere)
 
 
 def test_a_redirect_to_this_machine_is_refused_where_the_first_address_was_allowed(site: Site) -> None:
     site.answers |= {"a": redirect(f"http://127.0.0.3:{site.server_port}/secret"), "secret": content(b"secret")}
     with pytest.raises(LabError, match=r"redirects to http://127\.0\.0\.3.*this machine or a network of its own"):
-        fetch(site.at("a"), allowed=lambda ip: ip == "127.0.0.1")
+        fetch_url(site.at("a"), is_allowed=lambda ip: ip == "127.0.0.1")
     assert site.asked == ["/a"]
 
 
 def test_endless_redirects_end(site: Site) -> None:
     site.answers["a"] = redirect("/a")
     with pytest.raises(LabError, match="redirects more than 5 times"):
-        fetch(site.at("a"), allowed=anywhere)
+        fetch_url(site.at("a"), is_allowed=anywhere)
     assert len(site.asked) == 6
 
 
@@ -210,15 +210,15 @@ def test_endless_redirects_end(site: Site) -> None:
 def test_more_bytes_than_the_limit_are_refused_whether_stated_or_not(site: Site, stated: int | None) -> None:
     site.answers["a"] = content(b"x" * 1001, length=stated)
     with pytest.raises(LabError, match="more than 1,000 bytes"):
-        fetch(site.at("a"), max_bytes=1000, allowed=anywhere)
+        fetch_url(site.at("a"), max_bytes=1000, is_allowed=anywhere)
     site.answers["a"] = content(b"x" * 1000, length=stated)
-    assert len(fetch(site.at("a"), max_bytes=1000, allowed=anywhere)) == 1000
+    assert len(fetch_url(site.at("a"), max_bytes=1000, is_allowed=anywhere)) == 1000
 
 
 def test_a_reply_that_breaks_off_is_said(site: Site) -> None:
     site.answers["a"] = content(b"x" * 100, length=200)
     with pytest.raises(LabError, match=r"broke off after 100 bytes|cannot be reached"):
-        fetch(site.at("a"), allowed=anywhere)
+        fetch_url(site.at("a"), is_allowed=anywhere)
 
 
 def silent(request: BaseHTTPRequestHandler) -> None:
@@ -245,19 +245,19 @@ def test_a_slow_server_is_given_up(site: Site, answer: Answer) -> None:
     site.answers["a"] = answer
     start = time.monotonic()
     with pytest.raises(LabError, match="too slow"):
-        fetch(site.at("a"), seconds=0.6, silence=0.4, allowed=anywhere)
+        fetch_url(site.at("a"), timeout=0.6, read_timeout=0.4, is_allowed=anywhere)
     assert time.monotonic() - start < 2.5
 
 
 def test_an_answer_that_is_no_picture_and_a_dead_address_are_one_line(site: Site) -> None:
     site.answers["a"] = lambda request: request.send_error(404)
     with pytest.raises(LabError, match=r"/a answers 404 Not Found"):
-        fetch(site.at("a"), allowed=anywhere)
+        fetch_url(site.at("a"), is_allowed=anywhere)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(LabError, match="cannot be reached") as caught:
-        fetch(f"http://127.0.0.1:{port}/a", allowed=anywhere)
+        fetch_url(f"http://127.0.0.1:{port}/a", is_allowed=anywhere)
     assert "\n" not in str(caught.value)
 
 
@@ -275,10 +275,10 @@ def test_an_answer_that_is_no_picture_and_a_dead_address_are_one_line(site: Site
 )
 def test_what_is_no_http_address_is_said(address: str) -> None:
     with pytest.raises(LabError, match=r"no address|names no server|characters|not an http"):
-        open_photo(address)
+        read_image(address)
 
 
 def test_a_server_that_speaks_no_http_is_one_line(site: Site) -> None:
     site.answers["a"] = lambda request: request.wfile.write(b"garbage\r\n\r\n")
     with pytest.raises(LabError, match="cannot be reached"):
-        fetch(site.at("a"), allowed=anywhere)
+        fetch_url(site.at("a"), is_allowed=anywhere)

@@ -5,27 +5,27 @@ import torch
 from support.small_nets import flat_net, trained, wrapped
 from torch import Tensor
 
-from convolab.models.classifier import PixelNet
+from convolab.models.classifier import ImageClassifier
 from convolab.models.zoo import build
 
 
 @pytest.fixture
-def convnet() -> PixelNet:
+def convnet() -> ImageClassifier:
     return wrapped(trained(build("simple_convnet", (3, 32, 32), 10)))
 
 
 @pytest.fixture
-def resnet() -> PixelNet:
+def resnet() -> ImageClassifier:
     return wrapped(trained(build("resnet_small", (3, 32, 32), 10)))
 
 
 @pytest.fixture
-def flat() -> PixelNet:
+def flat() -> ImageClassifier:
     return wrapped(flat_net())
 
 
 @pytest.fixture
-def shallow() -> PixelNet:
+def shallow() -> ImageClassifier:
     return wrapped(build("shallow_net", (3, 32, 32), 10))
 
 

@@ -7,8 +7,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from convolab.models.bn_folding import foldable, folded
-from convolab.models.hooks import recording
+from convolab.models.bn_folding import find_conv_bn_pairs, fold_batch_norms
+from convolab.models.hooks import record_calls
 from convolab.models.zoo import build
 
 
@@ -40,11 +40,11 @@ def test_the_function_and_its_gradient_stay_and_the_weights_too(name: str) -> No
     network = trained(MAKERS[name]())
     before = copy.deepcopy(network.state_dict())
     x = pixels().requires_grad_()
-    with recording(network) as record:
+    with record_calls(network) as record:
         plain = network(x)
-    assert list(foldable(record.calls))
+    assert list(find_conv_bn_pairs(record.calls))
     (slope,) = torch.autograd.grad(plain.square().sum(), x)
-    with folded(network, record):
+    with fold_batch_norms(network, record):
         for _ in range(2):  # calls are counted anew in each pass
             quick = network(x)
         (quick_slope,) = torch.autograd.grad(quick.square().sum(), x)
@@ -65,24 +65,24 @@ def test_a_convolution_that_others_use_too_is_left_alone() -> None:
             return y + self.norm(y)
 
     network = trained(Fork())
-    with torch.no_grad(), recording(network) as record:
+    with torch.no_grad(), record_calls(network) as record:
         plain = network(pixels())
-    assert not list(foldable(record.calls))
-    with torch.no_grad(), folded(network, record):
+    assert not list(find_conv_bn_pairs(record.calls))
+    with torch.no_grad(), fold_batch_norms(network, record):
         assert torch.equal(network(pixels()), plain)
 
 
 def test_batch_norms_in_training_are_left_alone() -> None:
     network = build("simple_convnet", (3, 64, 64), 10).train()
-    with torch.no_grad(), recording(network) as record:
+    with torch.no_grad(), record_calls(network) as record:
         network(pixels())
-    assert not list(foldable(record.calls))
+    assert not list(find_conv_bn_pairs(record.calls))
 
 
 def test_no_hook_stays_when_a_pass_fails() -> None:
     network = trained(build("resnet_small", (3, 64, 64), 10))
-    with torch.no_grad(), recording(network) as record:
+    with torch.no_grad(), record_calls(network) as record:
         network(pixels())
-    with pytest.raises(RuntimeError), folded(network, record):
+    with pytest.raises(RuntimeError), fold_batch_norms(network, record):
         network(torch.zeros(1, 5, 64, 64))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())

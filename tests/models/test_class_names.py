@@ -3,9 +3,9 @@
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.models.class_names import find_class, imagenet
+from convolab.models.class_names import find_class, imagenet_class_names
 
-NAMES, SYNONYMS = imagenet()
+NAMES, SYNONYMS = imagenet_class_names()
 
 
 @pytest.mark.parametrize(

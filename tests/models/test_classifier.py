@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
-from convolab.models.classifier import PixelNet
+from convolab.models.classifier import ImageClassifier
 from convolab.models.zoo import build
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -15,8 +15,8 @@ def pixels(n: int = 2, channels: int = 3) -> Tensor:
     return torch.rand(n, channels, 32, 28, generator=torch.Generator().manual_seed(0))
 
 
-def wrapped(network: nn.Module, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> PixelNet:
-    return PixelNet(network, mean=mean, std=std, size=(32, 28), classes=tuple("0123456789"))
+def wrapped(network: nn.Module, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> ImageClassifier:
+    return ImageClassifier(network, mean=mean, std=std, input_size=(32, 28), classes=tuple("0123456789"))
 
 
 def column(values: tuple[float, ...]) -> Tensor:
@@ -84,7 +84,13 @@ def test_only_the_networks_own_tensors_are_saved_and_trained() -> None:
 
 def test_a_pixelnet_says_what_it_was_made_for() -> None:
     net = wrapped(nn.Flatten())
-    assert (net.channels, net.size, net.classes, net.mean, net.std) == (3, (32, 28), tuple("0123456789"), MEAN, STD)
+    assert (net.channels, net.input_size, net.classes, net.mean, net.std) == (
+        3,
+        (32, 28),
+        tuple("0123456789"),
+        MEAN,
+        STD,
+    )
 
 
 @pytest.mark.parametrize(("mean", "std"), [(MEAN, STD[:2]), ((0.5,), (-0.25,)), ((0.5,), (float("nan"),))])

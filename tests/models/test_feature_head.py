@@ -7,14 +7,14 @@ import torchvision
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
-from convolab.models.classifier import PixelNet
-from convolab.models.feature_head import split
+from convolab.models.classifier import ImageClassifier
+from convolab.models.feature_head import create_feature_extractor
 from convolab.models.zoo import build
 
 
-def wrapped(network: nn.Module, side: int = 32, channels: int = 3) -> PixelNet:
+def wrapped(network: nn.Module, side: int = 32, channels: int = 3) -> ImageClassifier:
     half = (0.5,) * channels
-    return PixelNet(network, mean=half, std=half, size=(side, side), classes=tuple("0123456789")).eval()
+    return ImageClassifier(network, mean=half, std=half, input_size=(side, side), classes=tuple("0123456789")).eval()
 
 
 def pixels(height: int = 32, width: int = 32, n: int = 2) -> Tensor:
@@ -75,35 +75,35 @@ def test_the_head_gives_the_networks_own_logits_from_its_last_map(name: str) -> 
     make, layer, kind = NETWORKS[name]
     side = 64 if name in ("densenet", "mobilenet", "squeezenet") else 32
     net = wrapped(make(), side)
-    parts = split(net)
-    assert (parts.layer, parts.head.kind) == (layer, kind)
+    parts = create_feature_extractor(net)
+    assert (parts.layer_name, parts.head.kind) == (layer, kind)
     with torch.no_grad():
         x = pixels(side, side)
-        assert parts.features(x).shape[1:] == parts.shape
-        torch.testing.assert_close(parts.head(parts.features(x)), net(x), rtol=1e-4, atol=1e-5)
+        assert parts.forward_features(x).shape[1:] == parts.feature_shape
+        torch.testing.assert_close(parts.head(parts.forward_features(x)), net(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, kind) in NETWORKS.items() if kind == "average"])
 def test_behind_an_average_it_holds_for_pictures_of_any_size(name: str) -> None:
     net = wrapped(NETWORKS[name][0](), 64 if name in ("densenet", "mobilenet", "squeezenet") else 32)
-    parts = split(net)
+    parts = create_feature_extractor(net)
     with torch.no_grad():
         x = pixels(72, 88)
-        features, logits = parts.features_and_logits(x)
+        features, logits = parts.forward_features_and_logits(x)
         torch.testing.assert_close(parts.head(features), net(x), rtol=1e-4, atol=1e-5)
         assert torch.equal(logits, net(x))
-        assert torch.equal(parts.features(x), features)
+        assert torch.equal(parts.forward_features(x), features)
 
 
 def test_a_picture_whose_sides_need_another_padding_finds_the_same_map() -> None:
     from convolab.models.pretrained import pretrained
 
     net = pretrained("efficientnet_lite0")
-    parts = split(net)
+    parts = create_feature_extractor(net)
     for height, width in ((64, 64), (65, 97), (96, 71)):
         with torch.no_grad():
             torch.testing.assert_close(
-                parts.head(parts.features(pixels(height, width, 1))), net(pixels(height, width, 1))
+                parts.head(parts.forward_features(pixels(height, width, 1))), net(pixels(height, width, 1))
             )
 
 
@@ -111,12 +111,12 @@ def test_a_head_of_more_than_one_layer_is_named_and_the_map_is_found_all_the_sam
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 20), nn.Tanh(), nn.Linear(20, 10)
     )
-    parts = split(wrapped(network))
-    assert (parts.layer, parts.shape, parts.head) == ("1", (4, 30, 30), None)
+    parts = create_feature_extractor(wrapped(network))
+    assert (parts.layer_name, parts.feature_shape, parts.head) == ("1", (4, 30, 30), None)
     with pytest.raises(
         LabError, match=r"a dense response needs a last feature map .*: in this one '4' \(tanh\) stands between"
     ):
-        parts.need_head("a dense response")
+        parts.require_head("a dense response")
 
 
 def test_a_map_that_shrinks_to_one_cell_before_the_head_is_said_to() -> None:
@@ -124,7 +124,7 @@ def test_a_map_that_shrinks_to_one_cell_before_the_head_is_said_to() -> None:
         nn.Conv2d(3, 4, 3), nn.MaxPool2d(30), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 10)
     )
     with pytest.raises(LabError, match=r"in this one '3' \(relu\) works on what has shrunk to one cell"):
-        split(wrapped(shrinks)).need_head("a class activation map")
+        create_feature_extractor(wrapped(shrinks)).require_head("a class activation map")
 
 
 def test_a_head_that_is_linear_only_in_looks_is_found_out() -> None:
@@ -133,7 +133,7 @@ def test_a_head_that_is_linear_only_in_looks_is_found_out() -> None:
             pooled = F.avg_pool2d(self.conv(x), 30, divisor_override=7)  # no mean
             return self.linear(pooled.flatten(1))
 
-    assert split(wrapped(Odd())).head is None
+    assert create_feature_extractor(wrapped(Odd())).head is None
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,13 @@ def test_a_head_that_is_linear_only_in_looks_is_found_out() -> None:
 )
 def test_a_network_without_a_feature_map_is_told_what_it_would_need(network: nn.Module) -> None:
     with pytest.raises(LabError, match="this network has no feature map"):
-        split(wrapped(network))
+        create_feature_extractor(wrapped(network))
 
 
 def test_the_map_as_a_leaf_gives_gradients_of_the_head_alone() -> None:
     net = wrapped(build("simple_convnet", (3, 32, 32), 10))
-    parts = split(net)
-    features, logits = parts.features_and_logits(pixels(n=1), detach=True)
+    parts = create_feature_extractor(net)
+    features, logits = parts.forward_features_and_logits(pixels(n=1), detach=True)
     (gradient,) = torch.autograd.grad(logits[0, 3], features)
     torch.testing.assert_close(gradient, (parts.head.weight[3] / 16).view(1, -1, 1, 1).expand_as(gradient))
     assert all(p.grad is None for p in net.parameters())
@@ -172,10 +172,14 @@ def test_no_hook_stays_also_when_a_layer_fails() -> None:
 
     network = nn.Sequential(Fails(), build("simple_convnet", (3, 32, 32), 10))
     net = wrapped(network).train()
-    parts = split(net)
+    parts = create_feature_extractor(net)
     assert net.training
     network[0].broken = True
-    for call in (lambda: split(net), lambda: parts.features(pixels()), lambda: parts.features_and_logits(pixels())):
+    for call in (
+        lambda: create_feature_extractor(net),
+        lambda: parts.forward_features(pixels()),
+        lambda: parts.forward_features_and_logits(pixels()),
+    ):
         with pytest.raises(RuntimeError, match="broken"):
             call()
         assert hooks(net) == 0

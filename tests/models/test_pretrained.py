@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from convolab.core.errors import LabError
-from convolab.data.image_io import open_photo, read_photo
+from convolab.data.image_io import read_image, read_image_file
 from convolab.models import pretrained as room
-from convolab.models.classifier import PixelNet
+from convolab.models.classifier import ImageClassifier
 from convolab.models.efficientnet_lite import EfficientNetLite
-from convolab.models.pretrained import EMBEDDED, load_by_position, pretrained, wheel_weights
+from convolab.models.pretrained import BUNDLED_NETWORKS, load_by_position, pretrained, wheel_weights
 
 
 @pytest.fixture(scope="module")
-def lite0() -> PixelNet:
+def lite0() -> ImageClassifier:
     return pretrained("efficientnet_lite0")
 
 
@@ -32,21 +32,23 @@ def test_top_1_on_photos_of_200_classes(name: str, least: int, photos: Path) -> 
     with torch.inference_mode():
         for start in range(0, len(truth), 10):
             files = list(truth)[start : start + 10]
-            found = net(torch.cat([net.fit(read_photo(photos / "imagenet" / file)) for file in files])).argmax(1)
+            found = net(
+                torch.cat([net.preprocess(read_image_file(photos / "imagenet" / file)) for file in files])
+            ).argmax(1)
             right += sum(int(label) == truth[file] for label, file in zip(found, files, strict=True))
     assert right >= least
 
 
 def test_the_names_are_those_of_the_classes_file(photos: Path) -> None:
     classes = json.loads((photos / "imagenet" / "classes.json").read_text())
-    for theirs, ours, words in zip(classes, *room.imagenet(), strict=True):
+    for theirs, ours, words in zip(classes, *room.imagenet_class_names(), strict=True):
         assert theirs["wnid"] == words[0]
         assert ours.partition(" (")[0] == theirs["name"]
 
 
-def test_a_cat_is_a_cat_and_the_weights_take_no_gradients(lite0: PixelNet) -> None:
+def test_a_cat_is_a_cat_and_the_weights_take_no_gradients(lite0: ImageClassifier) -> None:
     with torch.inference_mode():
-        found = lite0(lite0.fit(open_photo("chelsea"))).argmax()
+        found = lite0(lite0.preprocess(read_image("chelsea"))).argmax()
     assert lite0.classes[found] in ("tabby", "tiger cat", "Egyptian cat")
     assert not lite0.training
     assert not any(p.requires_grad for p in lite0.parameters())
@@ -68,19 +70,19 @@ def pixels(value: float = 0.5) -> torch.Tensor:
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "pixels are uint8: give floats"),
     ],
 )
-def test_pixels_that_break_the_contract_are_refused(lite0: PixelNet, bad: torch.Tensor, word: str) -> None:
+def test_pixels_that_break_the_contract_are_refused(lite0: ImageClassifier, bad: torch.Tensor, word: str) -> None:
     with pytest.raises(LabError, match=word):
-        lite0.check(bad)
+        lite0.check_pixels(bad)
     if bad.is_floating_point():
         with pytest.raises(LabError, match=word):
             lite0(bad)
 
 
 def test_only_a_network_that_was_asked_to_be_strict_checks_and_only_in_evaluation() -> None:
-    net = PixelNet(nn.Flatten(), mean=(0.5,), std=(0.25,), size=(1, 1), classes=("a",))
+    net = ImageClassifier(nn.Flatten(), mean=(0.5,), std=(0.25,), input_size=(1, 1), classes=("a",))
     outside = torch.full((1, 1, 1, 1), 2.0)
     assert net.eval()(outside).item() == 6.0
-    net.strict = True
+    net.validate_inputs = True
     with pytest.raises(LabError, match="pixels run from 2 to 2"):
         net(outside)
     assert net.train()(outside).item() == 6.0
@@ -144,10 +146,10 @@ def test_whether_an_address_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(room.urllib.request, "getproxies", dict)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert room.reachable(address)
-    assert not room.reachable(address)
+        assert room.is_reachable(address)
+    assert not room.is_reachable(address)
     monkeypatch.setattr(room.urllib.request, "getproxies", lambda: {"https": "http://proxy"})
-    assert room.reachable(address)
+    assert room.is_reachable(address)
 
 
 def test_a_network_of_timms_comes_with_its_own_preprocessing_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,14 +165,14 @@ def test_a_network_of_timms_comes_with_its_own_preprocessing_and_names(monkeypat
     monkeypatch.setattr(timm, "create_model", without_weights)
     net = pretrained("timm/resnet18")
     assert asked == [("resnet18", True)]
-    assert (net.size, net.interpolation, net.crop) == (
+    assert (net.input_size, net.interpolation, net.crop_fraction) == (
         (224, 224),
         net.network.pretrained_cfg["interpolation"],
         net.network.pretrained_cfg["crop_pct"],
     )
     assert net.mean == tuple(net.network.pretrained_cfg["mean"])
     assert net.find_class("goldfish") == net.find_class("n01443537") == 1
-    assert net.strict
+    assert net.validate_inputs
     assert not net.training
 
 
@@ -215,4 +217,6 @@ def test_weights_that_are_missing_or_damaged_say_what_to_install(
 
 
 def test_every_embedded_network_says_its_size_and_crop() -> None:
-    assert {name: (pretrained(name).size[0], pretrained(name).crop) for name in EMBEDDED} == EMBEDDED
+    assert {
+        name: (pretrained(name).input_size[0], pretrained(name).crop_fraction) for name in BUNDLED_NETWORKS
+    } == BUNDLED_NETWORKS

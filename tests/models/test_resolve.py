@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from convolab.core.errors import LabError
-from convolab.models.resolve import named
+from convolab.models.resolve import resolve_model
 
 
 def build(name: str, *arguments: object) -> nn.Module:
     with torch.device("meta"):
-        return named(name, *arguments).build()
+        return resolve_model(name, *arguments).build()
 
 
 def test_the_registrys_networks_are_made_for_the_shape_and_classes_asked_for() -> None:
@@ -37,10 +37,10 @@ def test_a_persons_own_network_is_found_in_its_file(tmp_path: Path) -> None:
     ("short", "side"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
 )
 def test_efficientnet_lites_are_timms_definitions(short: str, side: int) -> None:
-    found = named(short)
-    assert found.input == (3, side, side)
+    found = resolve_model(short)
+    assert found.input_shape == (3, side, side)
     with torch.device("meta"):
-        ours, theirs = found.build(), named(f"timm/tf_{short}").build()
+        ours, theirs = found.build(), resolve_model(f"timm/tf_{short}").build()
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 
@@ -49,7 +49,7 @@ def test_libraries_networks_take_classes_and_channels() -> None:
     net = build("timm/resnet18", (1, 64, 64), 7)
     assert (net.conv1.in_channels, net.fc.out_features) == (1, 7)
     assert build("timm/resnet18.a1_in1k").fc.out_features == 1000
-    assert named("torchvision/inception_v3").input == (3, 299, 299)
+    assert resolve_model("torchvision/inception_v3").input_shape == (3, 299, 299)
 
 
 @pytest.mark.parametrize("name", ["torchvision/fcn_resnet50", "torchvision/inception_v3", "torchvision/googlenet"])
@@ -93,4 +93,4 @@ def test_a_library_that_is_missing_is_named(library: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(builtins, "__import__", missing)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(LabError, match=rf"pip install {library}"):
-        named(f"{library}/resnet18")
+        resolve_model(f"{library}/resnet18")

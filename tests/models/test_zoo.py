@@ -21,13 +21,13 @@ SHALLOW, CONVNETS = ("shallow_net", "shallow_net_class"), ("simple_convnet", "re
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, zoo.Factory]]:
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, zoo.NetworkFactory]]:
     """The registry, which forgets what a test puts in."""
     monkeypatch.setattr(zoo, "NETWORKS", dict(zoo.NETWORKS))
     return zoo.NETWORKS
 
 
-def pixels(shape: zoo.Shape, n: int = 3) -> Tensor:
+def pixels(shape: zoo.ImageShape, n: int = 3) -> Tensor:
     return torch.rand(n, *shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -37,7 +37,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return list(a) == list(b) and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def trained(net: nn.Module, shape: zoo.Shape, classes: int) -> nn.Module:
+def trained(net: nn.Module, shape: zoo.ImageShape, classes: int) -> nn.Module:
     """The network with weights, biases and running statistics that are no longer the first ones."""
     draw = torch.Generator().manual_seed(1)
     for tensor in net.state_dict().values():
@@ -50,7 +50,7 @@ def trained(net: nn.Module, shape: zoo.Shape, classes: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
-def test_the_shallow_net_and_its_class_are_one_network_bit_for_bit(shape: zoo.Shape) -> None:
+def test_the_shallow_net_and_its_class_are_one_network_bit_for_bit(shape: zoo.ImageShape) -> None:
     sequential, module = (build(name, shape, 10, seed=3, hidden=50) for name in SHALLOW)
     assert isinstance(sequential, nn.Sequential)
     assert same(sequential, module)
@@ -114,7 +114,7 @@ def test_a_convnet_takes_any_sides_and_any_number_of_stages(
     ],
 )
 @pytest.mark.parametrize("name", [*SHALLOW, *CONVNETS])
-def test_pictures_the_networks_are_not_made_for_are_refused(name: str, shape: zoo.Shape, complaint: str) -> None:
+def test_pictures_the_networks_are_not_made_for_are_refused(name: str, shape: zoo.ImageShape, complaint: str) -> None:
     with pytest.raises(LabError, match=f"pictures (have|are) {complaint}"):
         build(name, shape, 10)
 
@@ -165,7 +165,7 @@ def test_the_simple_convnet_runs_the_layers_its_docstring_lists() -> None:
         ]
     assert leaves(net, pixels((3, 32, 40))) == [
         *expected,
-        (zoo.MapMean, (64, 1, 1)),
+        (zoo.GlobalAvgPool2d, (64, 1, 1)),
         (nn.Flatten, (64,)),
         (nn.Linear, (10,)),
     ]
@@ -189,7 +189,7 @@ def test_the_resnet_runs_the_layers_its_docstring_lists() -> None:
         expected += [(nn.Conv2d, (channels, h, w)), (nn.BatchNorm2d, (channels, h, w))] * 4
     assert leaves(net, pixels((3, 32, 40))) == [
         *expected,
-        (zoo.MapMean, (128, 1, 1)),
+        (zoo.GlobalAvgPool2d, (128, 1, 1)),
         (nn.Flatten, (128,)),
         (nn.Linear, (10,)),
     ]
@@ -253,15 +253,15 @@ def test_the_mean_over_a_map_is_torchs_and_so_is_its_gradient(
     height: int, width: int, layout: torch.memory_format
 ) -> None:
     maps = [pixels((5, height, width)).contiguous(memory_format=layout).requires_grad_() for _ in range(2)]
-    for layer, features in zip((zoo.MapMean(), nn.AdaptiveAvgPool2d(1)), maps, strict=True):
+    for layer, features in zip((zoo.GlobalAvgPool2d(), nn.AdaptiveAvgPool2d(1)), maps, strict=True):
         (layer(features) * torch.arange(5.0).view(5, 1, 1)).square().sum().backward()
     torch.testing.assert_close(maps[0].grad, maps[1].grad)
-    torch.testing.assert_close(zoo.MapMean()(maps[0]), nn.AdaptiveAvgPool2d(1)(maps[1]))
+    torch.testing.assert_close(zoo.GlobalAvgPool2d()(maps[0]), nn.AdaptiveAvgPool2d(1)(maps[1]))
 
 
 def test_the_gradient_of_a_mean_over_a_map_lies_as_the_map_does() -> None:
     features = pixels((5, 4, 4)).contiguous(memory_format=torch.channels_last).requires_grad_()
-    (gradient,) = torch.autograd.grad(zoo.MapMean()(features).sum(), features)
+    (gradient,) = torch.autograd.grad(zoo.GlobalAvgPool2d()(features).sum(), features)
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -343,11 +343,11 @@ def test_layers_of_one_shape_start_from_different_weights() -> None:
     assert len({weight.sum().item() for weight in weights}) == 6
 
 
-def test_a_layers_weights_depend_on_its_name_and_not_on_its_neighbours(registry: dict[str, zoo.Factory]) -> None:
-    def forwards(shape: zoo.Shape, classes: int) -> nn.Module:
+def test_a_layers_weights_depend_on_its_name_and_not_on_its_neighbours(registry: dict[str, zoo.NetworkFactory]) -> None:
+    def forwards(shape: zoo.ImageShape, classes: int) -> nn.Module:
         return nn.Sequential(OrderedDict(a=nn.Conv2d(1, 4, 3), b=nn.Conv2d(4, 4, 3), c=nn.Flatten()))
 
-    def backwards(shape: zoo.Shape, classes: int) -> nn.Module:
+    def backwards(shape: zoo.ImageShape, classes: int) -> nn.Module:
         return nn.Sequential(OrderedDict(b=nn.Conv2d(4, 4, 3), more=nn.Linear(5, 5), a=nn.Conv2d(1, 4, 3)))
 
     zoo.register(forwards)
@@ -368,21 +368,21 @@ def test_a_longer_network_starts_where_the_shorter_one_does() -> None:
 # Registry and options
 
 
-def test_a_persons_function_joins_by_one_line(registry: dict[str, zoo.Factory]) -> None:
+def test_a_persons_function_joins_by_one_line(registry: dict[str, zoo.NetworkFactory]) -> None:
     @zoo.register
-    def mine(shape: zoo.Shape, classes: int, wide: int = 4, *, bias: bool = True) -> nn.Module:
+    def mine(shape: zoo.ImageShape, classes: int, wide: int = 4, *, bias: bool = True) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], wide), nn.Linear(wide, classes, bias=bias))
 
     net = build("mine", (1, 8, 8), 3, wide=6, bias=False)
     assert net(pixels((1, 8, 8))).shape == (3, 3)
     assert net[1].out_features == 6
     assert net[2].bias is None
-    assert zoo.options("mine", {"wide": 9}) == {"wide": 9, "bias": True}
+    assert zoo.resolve_options("mine", {"wide": 9}) == {"wide": 9, "bias": True}
 
 
-def test_a_persons_class_joins_under_a_name_of_its_own(registry: dict[str, zoo.Factory]) -> None:
+def test_a_persons_class_joins_under_a_name_of_its_own(registry: dict[str, zoo.NetworkFactory]) -> None:
     class Mine(nn.Module):
-        def __init__(self, shape: zoo.Shape, classes: int) -> None:
+        def __init__(self, shape: zoo.ImageShape, classes: int) -> None:
             super().__init__()
             self.linear = nn.Linear(shape[1] * shape[2], classes)
 
@@ -431,11 +431,11 @@ def test_a_network_is_found_in_a_file(file: Path) -> None:
 
 def test_the_options_of_a_network_in_a_file_are_checked_by_its_own_types(file: Path) -> None:
     with pytest.raises(LabError, match=r"model\.wide = 'a'"):
-        zoo.options(f"{file}:Mine", {"wide": "a"})
+        zoo.resolve_options(f"{file}:Mine", {"wide": "a"})
     with pytest.raises(LabError, match=r"model\.wide = 0"):
-        zoo.options(f"{file}:Mine", {"wide": 0})
+        zoo.resolve_options(f"{file}:Mine", {"wide": 0})
     with pytest.raises(LabError, match=r"model\.wide"):
-        zoo.options(f"{file}:needs", {})
+        zoo.resolve_options(f"{file}:needs", {})
 
 
 def test_a_network_is_found_in_an_installed_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,17 +459,17 @@ def test_a_file_or_module_without_the_network_is_refused(file: Path) -> None:
         ".networks:Mine": "names no network",
     }.items():
         with pytest.raises(LabError, match=complaint):
-            zoo.options(name, {})
+            zoo.resolve_options(name, {})
 
 
 def test_a_type_that_is_not_there_at_run_time_is_refused_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "net.py"
     path.write_text("from __future__ import annotations\ndef net(shape, classes, wide: Missing = 3): ...\n")
     with pytest.raises(LabError, match="'Missing' is not defined"):
-        zoo.options(f"{path}:net", {})
+        zoo.resolve_options(f"{path}:net", {})
 
 
-def factory(signature: str) -> zoo.Factory:
+def factory(signature: str) -> zoo.NetworkFactory:
     """A function of the signature, as a person would write it."""
     names = {"nn": nn}
     exec(f"def mine{signature}: return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))", names)
@@ -480,7 +480,7 @@ def factory(signature: str) -> zoo.Factory:
     "signature", ["(**options)", "(shape, **options)", "(*, shape, classes)", "()", "(shape, *, classes=3)"]
 )
 def test_a_factory_that_cannot_be_called_by_shape_and_classes_is_refused(
-    signature: str, registry: dict[str, zoo.Factory]
+    signature: str, registry: dict[str, zoo.NetworkFactory]
 ) -> None:
     zoo.register(factory(signature))
     with pytest.raises(
@@ -495,52 +495,52 @@ def test_a_factory_that_cannot_be_called_by_shape_and_classes_is_refused(
     ["(*args)", "(*args, **options)", "(shape, *rest)", "(shape, classes, /)", "(shape, classes, **options)"],
 )
 def test_a_factory_that_takes_shape_and_classes_in_any_way_is_called_with_them(
-    signature: str, registry: dict[str, zoo.Factory]
+    signature: str, registry: dict[str, zoo.NetworkFactory]
 ) -> None:
     zoo.register(factory(signature))
     assert build("mine", (1, 8, 8), 3)(pixels((1, 8, 8))).shape[1:] == (3,)
-    assert zoo.options("mine", {}) == {}
+    assert zoo.resolve_options("mine", {}) == {}
 
 
-def test_an_option_behind_any_number_of_arguments_is_one(registry: dict[str, zoo.Factory]) -> None:
+def test_an_option_behind_any_number_of_arguments_is_one(registry: dict[str, zoo.NetworkFactory]) -> None:
     zoo.register(factory("(*args, wide: int = 4)"))
-    assert zoo.options("mine", {"wide": 9}) == {"wide": 9}
+    assert zoo.resolve_options("mine", {"wide": 9}) == {"wide": 9}
     with pytest.raises(LabError, match="has no option 'args'"):
-        zoo.options("mine", {"args": 9})
+        zoo.resolve_options("mine", {"args": 9})
 
 
 def test_a_built_in_that_does_not_tell_what_it_takes_is_refused() -> None:
     with pytest.raises(LabError, match="the network 'builtins:dict' does not tell what it takes"):
-        zoo.options("builtins:dict", {})
+        zoo.resolve_options("builtins:dict", {})
 
 
 @pytest.mark.parametrize(
     "value", [date(2024, 1, 1), {1, 2}, nn.ReLU, torch.eye(2), 1j, b"16", math.nan, math.inf, [math.inf]], ids=repr
 )
 def test_an_option_or_default_that_a_recipe_cannot_hold_is_refused_by_its_key(
-    value: object, registry: dict[str, zoo.Factory]
+    value: object, registry: dict[str, zoo.NetworkFactory]
 ) -> None:
     @zoo.register
-    def open_minded(shape: zoo.Shape, classes: int, first=1, second=value) -> nn.Module: ...
+    def open_minded(shape: zoo.ImageShape, classes: int, first=1, second=value) -> nn.Module: ...
 
     for chosen in ({"first": value, "second": 2}, {}):
         with pytest.raises(
             LabError, match=r"^model\.(first|second) = .*: a recipe holds strings, finite numbers, booleans and lists$"
         ):
-            zoo.options("open_minded", chosen)
+            zoo.resolve_options("open_minded", chosen)
 
 
-def test_an_option_of_a_type_that_no_recipe_has_is_refused(registry: dict[str, zoo.Factory]) -> None:
+def test_an_option_of_a_type_that_no_recipe_has_is_refused(registry: dict[str, zoo.NetworkFactory]) -> None:
     zoo.register(factory("(shape, classes, act: nn.Module = None)"))
     with pytest.raises(LabError, match=r"^the network 'mine' takes .*act.*, and a recipe cannot hold that: .*$"):
-        zoo.options("mine", {})
+        zoo.resolve_options("mine", {})
 
 
-def test_a_private_argument_is_no_option(registry: dict[str, zoo.Factory]) -> None:
+def test_a_private_argument_is_no_option(registry: dict[str, zoo.NetworkFactory]) -> None:
     zoo.register(factory("(shape, classes, wide: int = 3, _act: int = 3)"))
-    assert zoo.options("mine", {}) == {"wide": 3}
+    assert zoo.resolve_options("mine", {}) == {"wide": 3}
     with pytest.raises(LabError, match="the network 'mine' has no option '_act'"):
-        zoo.options("mine", {"_act": 4})
+        zoo.resolve_options("mine", {"_act": 4})
 
 
 def test_an_unknown_network_suggests_the_nearest() -> None:
@@ -579,7 +579,9 @@ def test_an_option_of_the_wrong_type_is_refused_by_its_key(name: str, option: st
 
 
 def test_a_list_and_a_tuple_of_channels_are_the_same() -> None:
-    assert zoo.options("simple_convnet", {"channels": [4, 8]}) == zoo.options("simple_convnet", {"channels": (4, 8)})
+    assert zoo.resolve_options("simple_convnet", {"channels": [4, 8]}) == zoo.resolve_options(
+        "simple_convnet", {"channels": (4, 8)}
+    )
 
 
 def test_a_persons_file_is_run_once_and_again_when_it_was_changed(
@@ -594,4 +596,4 @@ def test_a_persons_file_is_run_once_and_again_when_it_was_changed(
     assert capsys.readouterr().out == "run\n"
     path.write_text(path.read_text().replace("wide: int = 3", "wide: int = 4"))
     os.utime(path, ns=(1, 1))
-    assert zoo.options(f"{path}:net", {}) == {"wide": 4}
+    assert zoo.resolve_options(f"{path}:net", {}) == {"wide": 4}

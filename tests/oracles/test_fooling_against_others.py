@@ -9,38 +9,38 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from convolab.data.image_io import open_photo
-from convolab.inspection.adversarial.pgd import Budget, Climb, ascend
-from convolab.models.classifier import PixelNet
+from convolab.data.image_io import read_image
+from convolab.inspection.adversarial.pgd import AttackConfig, PerturbationBudget, run_pgd
+from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
 
 NEVER = 1 - 1e-12  # a confidence that is never reached: all steps are made
 STEP = 0.4
 
 
-def small() -> PixelNet:
+def small() -> ImageClassifier:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 10)
     )
     half = (0.5, 0.4, 0.45)
-    return PixelNet(network, mean=half, std=half, size=(32, 32), classes=tuple("abcdefghij")).eval()
+    return ImageClassifier(network, mean=half, std=half, input_size=(32, 32), classes=tuple("abcdefghij")).eval()
 
 
 NETWORKS = {"small": small, "lite0": pretrained}
 
 
 @pytest.fixture(params=NETWORKS)
-def net(request: pytest.FixtureRequest) -> PixelNet:
+def net(request: pytest.FixtureRequest) -> ImageClassifier:
     return NETWORKS[request.param]().double()
 
 
 @pytest.fixture
-def start(net: PixelNet) -> Tensor:
+def start(net: ImageClassifier) -> Tensor:
     return torch.stack(
         [
-            (255 * net.fit(open_photo(name))[0]).round().to(torch.uint8)
-            for name in ("chelsea", "coffee")[: 1 if net.size[0] > 32 else 2]
+            (255 * net.preprocess(read_image(name))[0]).round().to(torch.uint8)
+            for name in ("chelsea", "coffee")[: 1 if net.input_size[0] > 32 else 2]
         ]
     )
 
@@ -49,7 +49,7 @@ TARGETS = torch.tensor([1, 7])
 
 
 def foolboxes(
-    net: PixelNet, start: Tensor, steps: int, size: float, step: float = STEP, random: bool = False
+    net: ImageClassifier, start: Tensor, steps: int, size: float, step: float = STEP, random: bool = False
 ) -> Tensor:
     attack = foolbox.attacks.L2BasicIterativeAttack(steps=steps, abs_stepsize=step, random_start=random)
     model = foolbox.PyTorchModel(net, bounds=(0, 1))
@@ -58,7 +58,7 @@ def foolboxes(
     )
 
 
-def torchattackss(net: PixelNet, start: Tensor, steps: int, size: float, step: float = STEP) -> Tensor:
+def torchattackss(net: ImageClassifier, start: Tensor, steps: int, size: float, step: float = STEP) -> Tensor:
     attack = torchattacks.PGDL2(net, eps=size, alpha=step, steps=steps, random_start=False)
     attack.set_mode_targeted_by_label(quiet=True)
     return attack(pixels(net, start), TARGETS[: len(start)])
@@ -67,16 +67,19 @@ def torchattackss(net: PixelNet, start: Tensor, steps: int, size: float, step: f
 PEERS = {"foolbox": foolboxes, "torchattacks": torchattackss}
 
 
-def pixels(net: PixelNet, start: Tensor) -> Tensor:
+def pixels(net: ImageClassifier, start: Tensor) -> Tensor:
     return start.to(net.scale) / 255
 
 
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_same_steps_on_the_log_probability(net: PixelNet, start: Tensor, peer: str, steps: int) -> None:
-    ours = ascend(
-        net, start, TARGETS[: len(start)], Climb("log-probability", step=STEP, max_steps=steps, confidence=NEVER)
-    ).pictures
+def test_the_same_steps_on_the_log_probability(net: ImageClassifier, start: Tensor, peer: str, steps: int) -> None:
+    ours = run_pgd(
+        net,
+        start,
+        TARGETS[: len(start)],
+        AttackConfig("log-probability", step_size=STEP, max_steps=steps, confidence=NEVER),
+    ).images
     theirs = PEERS[peer](net, start, steps, size=100.0).detach()
     assert float((theirs - pixels(net, start)).flatten(1).norm(dim=1).min()) > 0.9 * STEP
     difference = (ours.long() - (255 * theirs).round().long()).abs()
@@ -86,31 +89,33 @@ def test_the_same_steps_on_the_log_probability(net: PixelNet, start: Tensor, pee
 
 @pytest.mark.parametrize("words", ["l2=0.7", "linf=6/255"])
 def test_the_same_projection(words: str) -> None:
-    budget, drawn = Budget.parse(words), torch.Generator().manual_seed(0)
+    budget, drawn = PerturbationBudget.parse(words), torch.Generator().manual_seed(0)
     start = torch.rand(4, 3, 8, 8, generator=drawn, dtype=torch.float64)
     x = start + 0.1 * torch.randn(start.shape, generator=drawn, dtype=torch.float64)
     kind = foolbox.attacks.L2BasicIterativeAttack if budget.norm == "l2" else foolbox.attacks.LinfBasicIterativeAttack
     theirs = (
-        kind().project(foolbox.attacks.base.ep.astensor(x), foolbox.attacks.base.ep.astensor(start), budget.size).raw
+        kind().project(foolbox.attacks.base.ep.astensor(x), foolbox.attacks.base.ep.astensor(start), budget.epsilon).raw
     )
-    assert torch.allclose(budget.within(x, start), theirs.clamp(0, 1))
+    assert torch.allclose(budget.project(x, start), theirs.clamp(0, 1))
 
 
 def test_momentum_is_that_of_the_paper() -> None:
     """g = mu g + grad / ||grad||_1; x = x + alpha g / ||g||_2 (Dong et al. 2018, equations 6 and 9)."""
     net, step = small().double(), 0.05
-    photo = (255 * net.fit(open_photo("coffee"))[0]).round().to(torch.uint8)[None]
+    photo = (255 * net.preprocess(read_image("coffee"))[0]).round().to(torch.uint8)[None]
     x, memory = pixels(net, photo), torch.zeros(1, 3, 32, 32, dtype=torch.float64)
     for _ in range(6):
         here = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(net(here)[0, 1], here)
         memory = 0.8 * memory + gradient / gradient.norm(p=1)
         x = (x + step * memory / memory.norm()).clamp(0, 1)
-    found = ascend(
-        net, photo, TARGETS[:1], Climb("logit", step=step, max_steps=6, momentum=0.8, confidence=NEVER)
-    ).pictures
+    found = run_pgd(
+        net, photo, TARGETS[:1], AttackConfig("logit", step_size=step, max_steps=6, momentum=0.8, confidence=NEVER)
+    ).images
     assert int((found.long() - (255 * x).round().long()).abs().max()) == 0
-    plain = ascend(net, photo, TARGETS[:1], Climb("logit", step=step, max_steps=6, confidence=NEVER)).pictures
+    plain = run_pgd(
+        net, photo, TARGETS[:1], AttackConfig("logit", step_size=step, max_steps=6, confidence=NEVER)
+    ).images
     assert not torch.equal(found, plain)
 
 
@@ -118,12 +123,17 @@ def test_momentum_is_that_of_the_paper() -> None:
 def test_as_many_are_fooled_within_the_same_budget(peer: str) -> None:
     net, size = pretrained(), 2.5
     names = ("chelsea", "coffee")
-    start = torch.stack([(255 * net.fit(open_photo(name))[0]).round().to(torch.uint8) for name in names])
+    start = torch.stack([(255 * net.preprocess(read_image(name))[0]).round().to(torch.uint8) for name in names])
     theirs = (255 * PEERS[peer](net, start, steps=12, size=size)).round() / 255
-    ours = ascend(net, start, TARGETS, Climb("log-probability", Budget("l2", size), step=STEP, max_steps=12))
+    ours = run_pgd(
+        net,
+        start,
+        TARGETS,
+        AttackConfig("log-probability", PerturbationBudget("l2", size), step_size=STEP, max_steps=12),
+    )
     with torch.no_grad():
-        hits = [int((net(x.clamp(0, 1)).argmax(1) == TARGETS).sum()) for x in (ours.pictures / 255, theirs)]
+        hits = [int((net(x.clamp(0, 1)).argmax(1) == TARGETS).sum()) for x in (ours.images / 255, theirs)]
     assert hits[1] > 0
     assert hits[0] >= hits[1]
-    lengths = [float((x - start / 255).flatten(1).norm(dim=1).mean()) for x in (ours.pictures / 255, theirs)]
+    lengths = [float((x - start / 255).flatten(1).norm(dim=1).mean()) for x in (ours.images / 255, theirs)]
     assert lengths[0] <= lengths[1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from convolab.training.lr_schedule import Cosine, OneCycle, Step
+from convolab.training.lr_schedule import CosineLR, OneCycleLR, StepLR
 
 LENGTHS = [(1, 2), (1, 7), (2, 3), (3, 1), (5, 10), (10, 12), (17, 3), (30, 8), (4, 391)]  # epochs, steps in each
 
@@ -27,13 +27,15 @@ def test_step_is_torchs_step_lr_stepped_every_epoch(epochs: int, steps: int, per
     theirs = rates(lr_scheduler.StepLR, epochs, step_size=period, gamma=gamma)
     for epoch in range(epochs):
         for step in range(steps):
-            assert Step(period=period, gamma=gamma).factor(epoch + step / steps, epochs) == pytest.approx(theirs[epoch])
+            assert StepLR(step_size=period, gamma=gamma).factor(epoch + step / steps, epochs) == pytest.approx(
+                theirs[epoch]
+            )
 
 
 @pytest.mark.parametrize(("epochs", "steps"), LENGTHS)
 def test_cosine_is_torchs_cosine_annealing_stepped_every_step(epochs: int, steps: int) -> None:
     theirs = rates(lr_scheduler.CosineAnnealingLR, epochs * steps, T_max=epochs * steps)
-    ours = [Cosine().factor(epoch + step / steps, epochs) for epoch in range(epochs) for step in range(steps)]
+    ours = [CosineLR().factor(epoch + step / steps, epochs) for epoch in range(epochs) for step in range(steps)]
     assert ours == pytest.approx(theirs, abs=1e-9)
 
 
@@ -42,14 +44,14 @@ def test_cosine_is_torchs_cosine_annealing_stepped_every_step(epochs: int, steps
 def test_one_cycle_is_torchs_at_a_time_within_each_step(epochs: int, steps: int, options: dict) -> None:
     # Torch stretches the rise so that its last step has the full rate, and the fall so that the last step has the lowest:
     # its rate in a step is ours at some time within that step, and in the fall ours at the step's end.
-    schedule, total = OneCycle(**options), epochs * steps
+    schedule, total = OneCycleLR(**options), epochs * steps
     theirs = rates(
         lr_scheduler.OneCycleLR, total, max_lr=1.0, total_steps=total, cycle_momentum=False,
-        anneal_strategy="cos", pct_start=schedule.rise, div_factor=schedule.start, final_div_factor=schedule.end,
+        anneal_strategy="cos", pct_start=schedule.pct_start, div_factor=schedule.div_factor, final_div_factor=schedule.final_div_factor,
     )  # fmt: skip
     for step, rate in enumerate(theirs):
         start, end = schedule.factor(step / steps, epochs), schedule.factor((step + 1) / steps, epochs)
-        top = schedule.rise * total
+        top = schedule.pct_start * total
         if step >= top - 1:
             assert rate == pytest.approx(end, abs=1e-9)
         else:

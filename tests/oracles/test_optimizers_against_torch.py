@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from convolab.models.zoo import build
-from convolab.training.optim import Adam, AdamW, Optimizer, Sgd
+from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 
 Build = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 PAIRS: list[tuple[Optimizer, Build]] = [
-    (Sgd(), lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=False)),
-    (Sgd(lr=0.3, momentum=0.0, weight_decay=0.0), lambda p: torch.optim.SGD(p, lr=0.3, foreach=False)),
+    (SGD(), lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=False)),
+    (SGD(lr=0.3, momentum=0.0, weight_decay=0.0), lambda p: torch.optim.SGD(p, lr=0.3, foreach=False)),
     (
-        Sgd(lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01),
+        SGD(lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01),
         lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01, foreach=False),
     ),
     (Adam(), lambda p: torch.optim.Adam(p, lr=1e-3, foreach=False)),
@@ -50,14 +50,14 @@ def test_our_optimiser_takes_the_steps_of_torchs_plain_one(ours: Optimizer, thei
 
 
 def test_nesterovs_momentum_is_not_the_plain_one() -> None:
-    plain, nesterov = (after(Sgd(lr=0.1, nesterov=n).build)[0] for n in (False, True))
+    plain, nesterov = (after(SGD(lr=0.1, nesterov=n).build)[0] for n in (False, True))
     assert not torch.allclose(plain, nesterov, rtol=1e-3)
 
 
 def test_the_decay_alone_moves_a_weight_as_each_optimiser_says() -> None:
     decay = 0.1
     for optimizer, expected in [
-        (Sgd(lr=0.5, momentum=0.0, weight_decay=decay), 1 - 0.5 * decay),
+        (SGD(lr=0.5, momentum=0.0, weight_decay=decay), 1 - 0.5 * decay),
         (AdamW(lr=0.5, weight_decay=decay), 1 - 0.5 * decay),
         (Adam(lr=0.5, weight_decay=decay), 0.5),  # the sign of the decay's gradient, times the rate
     ]:

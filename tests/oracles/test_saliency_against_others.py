@@ -14,14 +14,14 @@ from torchcam.methods import CAM as TorchCam
 from torchcam.methods import GradCAM as TorchGradCam
 
 from convolab.inspection.explain import methods
-from convolab.models.classifier import PixelNet
+from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
 from convolab.models.zoo import build
 
 TARGET = 2
 
 
-def small(name: str) -> PixelNet:
+def small(name: str) -> ImageClassifier:
     """A network of ours with batch norms that matter."""
     network, generator = build(name, (3, 32, 32), 10), torch.Generator().manual_seed(0)
     for layer in network.modules():
@@ -29,7 +29,7 @@ def small(name: str) -> PixelNet:
             layer.running_mean.copy_(torch.rand(layer.running_mean.shape, generator=generator) - 0.5)
             layer.running_var.copy_(0.2 + torch.rand(layer.running_var.shape, generator=generator))
     half = (0.5, 0.4, 0.45)
-    return PixelNet(network, mean=half, std=half, size=(32, 32), classes=tuple("abcdefghij")).eval()
+    return ImageClassifier(network, mean=half, std=half, input_size=(32, 32), classes=tuple("abcdefghij")).eval()
 
 
 NETWORKS = {
@@ -40,7 +40,7 @@ NETWORKS = {
 
 
 @pytest.fixture(params=NETWORKS)
-def net(request: pytest.FixtureRequest) -> PixelNet:
+def net(request: pytest.FixtureRequest) -> ImageClassifier:
     return NETWORKS[request.param]().double()
 
 
@@ -55,50 +55,50 @@ def close(ours: Tensor, theirs: Tensor, share: float = 1e-6) -> None:
     assert float((ours - theirs).abs().max()) < share * float(theirs.abs().max())
 
 
-def test_gradient(net: PixelNet, pixels: Tensor) -> None:
-    theirs = Saliency(net.respond).attribute(pixels.clone(), target=TARGET, abs=True)[0]
+def test_gradient(net: ImageClassifier, pixels: Tensor) -> None:
+    theirs = Saliency(net.forward_unchecked).attribute(pixels.clone(), target=TARGET, abs=True)[0]
     close(methods.gradient(net, pixels, TARGET).values, theirs.max(0).values)
 
 
-def test_smoothgrad_with_the_same_noise(net: PixelNet, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoothgrad_with_the_same_noise(net: ImageClassifier, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, sigma = 6, 0.15 * float(pixels.max() - pixels.min())
-    ours = methods.smoothgrad(net, pixels, TARGET, samples=samples, spread=0.15, seed=7)
-    noise = torch.cat([methods.noise(pixels, 7, number) for number in range(samples)])
+    ours = methods.smoothgrad(net, pixels, TARGET, samples=samples, noise_level=0.15, seed=7)
+    noise = torch.cat([methods.smoothgrad_noise(pixels, 7, number) for number in range(samples)])
 
     def same(mean: float, deviations: Tensor) -> Tensor:
         assert deviations.shape == noise.shape
         return mean + deviations * noise
 
     monkeypatch.setattr(torch, "normal", same)
-    tunnel = NoiseTunnel(Saliency(net.respond))
+    tunnel = NoiseTunnel(Saliency(net.forward_unchecked))
     theirs = tunnel.attribute(
         pixels.clone(), target=TARGET, nt_type="smoothgrad", nt_samples=samples, stdevs=sigma, abs=False
     )
-    close(ours.detail, theirs[0].detach())
+    close(ours.per_channel, theirs[0].detach())
 
 
 @pytest.mark.parametrize("steps", [7, 50])
-def test_integrated_gradients(net: PixelNet, pixels: Tensor, steps: int) -> None:
-    ours = methods.integrated(net, pixels, TARGET, steps=steps)
+def test_integrated_gradients(net: ImageClassifier, pixels: Tensor, steps: int) -> None:
+    ours = methods.integrated_gradients(net, pixels, TARGET, steps=steps)
     baseline = torch.tensor(net.mean, dtype=torch.float64).view(1, 3, 1, 1).expand_as(pixels).contiguous()
-    theirs, delta = IntegratedGradients(net.respond).attribute(
+    theirs, delta = IntegratedGradients(net.forward_unchecked).attribute(
         pixels.clone(), baseline, target=TARGET, n_steps=steps, internal_batch_size=5, return_convergence_delta=True
     )
-    close(ours.detail, theirs[0].detach())
+    close(ours.per_channel, theirs[0].detach())
     assert ours.settings["error"] == pytest.approx(float(delta), rel=1e-4, abs=1e-6)
 
 
-def test_integrated_gradients_from_black(net: PixelNet, pixels: Tensor) -> None:
-    ours = methods.integrated(net, pixels, TARGET, steps=10, baseline=torch.zeros_like(pixels))
-    theirs = IntegratedGradients(net.respond).attribute(pixels.clone(), target=TARGET, n_steps=10)
-    close(ours.detail, theirs[0].detach())
+def test_integrated_gradients_from_black(net: ImageClassifier, pixels: Tensor) -> None:
+    ours = methods.integrated_gradients(net, pixels, TARGET, steps=10, baseline=torch.zeros_like(pixels))
+    theirs = IntegratedGradients(net.forward_unchecked).attribute(pixels.clone(), target=TARGET, n_steps=10)
+    close(ours.per_channel, theirs[0].detach())
 
 
-def test_occlusion(net: PixelNet, pixels: Tensor) -> None:
+def test_occlusion(net: ImageClassifier, pixels: Tensor) -> None:
     ours = methods.occlusion(net, pixels, TARGET, window=16, stride=10)
     mean = torch.tensor(net.mean, dtype=torch.float64).view(1, 3, 1, 1).expand_as(pixels)
     with torch.no_grad():
-        theirs = Occlusion(net.respond).attribute(
+        theirs = Occlusion(net.forward_unchecked).attribute(
             pixels.clone(), sliding_window_shapes=(3, 16, 16), strides=(3, 10, 10), baselines=mean, target=TARGET
         )
     close(ours.values, theirs[0, 0])
@@ -107,17 +107,21 @@ def test_occlusion(net: PixelNet, pixels: Tensor) -> None:
 def test_guided_backpropagation_where_every_relu_is_a_module() -> None:
     torch_net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))  # fmt: skip
     half = (0.5, 0.5, 0.5)
-    net = PixelNet(torch_net, mean=half, std=half, size=(32, 32), classes=tuple("abcdefghij")).eval().double()
+    net = (
+        ImageClassifier(torch_net, mean=half, std=half, input_size=(32, 32), classes=tuple("abcdefghij"))
+        .eval()
+        .double()
+    )
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    ours = methods.guided(net, x, TARGET).detail
+    ours = methods.guided(net, x, TARGET).per_channel
     close(ours, GuidedBackprop(net).attribute(x.clone().requires_grad_(), target=TARGET)[0])
 
 
-def last_layer(net: PixelNet) -> nn.Module:
+def last_layer(net: ImageClassifier) -> nn.Module:
     return net.network.act2 if hasattr(net.network, "act2") else net.network.features[-1]
 
 
-def test_gradcam_before_their_own_scaling(net: PixelNet, pixels: Tensor) -> None:
+def test_gradcam_before_their_own_scaling(net: ImageClassifier, pixels: Tensor) -> None:
     ours = methods.gradcam(net, pixels, TARGET).values
     layer = last_layer(net)
     with TorchGradCam(net, target_layer=layer, input_shape=(3, 64, 64)) as extractor:
@@ -132,7 +136,7 @@ def test_gradcam_before_their_own_scaling(net: PixelNet, pixels: Tensor) -> None
     close(ours, torch.from_numpy(np.maximum(raw[0], 0)))
 
 
-def test_cam(net: PixelNet, pixels: Tensor) -> None:
+def test_cam(net: ImageClassifier, pixels: Tensor) -> None:
     ours = methods.cam(net, pixels, TARGET).values
     linear = "classifier" if hasattr(net.network, "classifier") else "head.linear"
     layer = last_layer(net)

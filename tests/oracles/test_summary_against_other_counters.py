@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convolab.analysis.summary import account
-from convolab.models.resolve import named
+from convolab.analysis.summary import summary
+from convolab.models.resolve import resolve_model
 
 
 class Mixed(nn.Module):
@@ -59,7 +59,7 @@ def network(name: str) -> tuple[nn.Module, tuple[int, ...]]:
         return mixed(), (3, 32, 32)
     shape = (3, 224, 224) if "vit" in name or "alexnet" in name else (3, 64, 64)
     with torch.random.fork_rng():
-        return named(name, shape).build().eval(), shape
+        return resolve_model(name, shape).build().eval(), shape
 
 
 def by_fvcore(net: nn.Module, picture: Tensor) -> int:
@@ -102,7 +102,7 @@ NETWORKS = [
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_convention_gives_the_tools_own_figure_and_says_what_differs(tool: str, name: str) -> None:
     net, shape = network(name)
-    cost = account(net, shape, convention=tool)
+    cost = summary(net, shape, counter=tool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -110,9 +110,9 @@ def test_a_convention_gives_the_tools_own_figure_and_says_what_differs(tool: str
             theirs = TOOLS[tool](net, torch.zeros(1, *shape))
         finally:
             logging.disable(logging.NOTSET)
-    assert cost.reckoning.macs == theirs
-    assert cost.macs + sum(more for _, more in cost.reckoning.differences) == theirs
-    assert all(more for _, more in cost.reckoning.differences)
+    assert cost.other_count.macs == theirs
+    assert cost.macs + sum(more for _, more in cost.other_count.differences) == theirs
+    assert all(more for _, more in cost.other_count.differences)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -121,7 +121,7 @@ def test_torchs_own_counter_gives_twice_our_multiply_accumulates(name: str) -> N
     net = net.to("meta")
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, *shape, device="meta"))
-    assert account(net, shape).flops == counter.get_total_flops()
+    assert summary(net, shape).flops == counter.get_total_flops()
 
 
 def test_torchinfo_counts_the_same_parameters() -> None:
@@ -129,8 +129,8 @@ def test_torchinfo_counts_the_same_parameters() -> None:
 
     net, shape = network("torchvision/mobilenet_v2")
     net.features[0].requires_grad_(False)
-    theirs, ours = summary(net, input_size=(1, *shape), verbose=0, device="cpu"), account(net, shape)
-    assert (ours.parameters, ours.trainable) == (theirs.total_params, theirs.trainable_params)
+    theirs, ours = summary(net, input_size=(1, *shape), verbose=0, device="cpu"), summary(net, shape)
+    assert (ours.num_parameters, ours.num_trainable) == (theirs.total_params, theirs.trainable_params)
 
 
 def test_einsum_is_counted_as_fvcore_reads_it_from_numpy() -> None:
@@ -139,4 +139,4 @@ def test_einsum_is_counted_as_fvcore_reads_it_from_numpy() -> None:
             return torch.einsum("nchw,ndhw->ncd", x, x)
 
     picture = torch.zeros(2, 3, 17, 19)
-    assert account(Net(), (3, 17, 19), batch=2, convention="fvcore").reckoning.macs == by_fvcore(Net(), picture)
+    assert summary(Net(), (3, 17, 19), batch_size=2, counter="fvcore").other_count.macs == by_fvcore(Net(), picture)

@@ -5,27 +5,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolab.core.rng import generator
+from convolab.core.rng import make_generator
 from convolab.data.catalog import load
-from convolab.data.dataset import Part
+from convolab.data.dataset import Subset
 from convolab.models.zoo import build
-from convolab.training.lr_schedule import Cosine
-from convolab.training.optim import AdamW, Optimizer, Sgd
+from convolab.training.lr_schedule import CosineLR
+from convolab.training.optim import SGD, AdamW, Optimizer
 from convolab.training.recipe import Training
 from convolab.training.trainer import fit
 
 
 def naive(
-    net: nn.Module, optimizer: torch.optim.Optimizer, pictures: Part, epochs: int, size: int, seed: int
+    net: nn.Module, optimizer: torch.optim.Optimizer, pictures: Subset, epochs: int, size: int, seed: int
 ) -> list[float]:
     """Train in the obvious way, at a rate that falls along a cosine; returns each epoch's mean loss."""
-    images, labels = pictures.take(torch.arange(len(pictures)))
+    images, labels = pictures.gather(torch.arange(len(pictures)))
     pixels, means = images.float() / 255, []
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * -(-len(labels) // size))
     net.train()
     for epoch in range(epochs):
         total = 0.0
-        for rows in torch.randperm(len(labels), generator=generator(seed, "order", epoch)).split(size):
+        for rows in torch.randperm(len(labels), generator=make_generator(seed, "order", epoch)).split(size):
             loss = F.cross_entropy(net(pixels[rows]), labels[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -54,10 +54,10 @@ class Double(nn.Module):
 def assert_same_training(
     ours: nn.Module, theirs: nn.Module, optimizer: Optimizer, plain: torch.optim.Optimizer
 ) -> None:
-    pictures = load("digits").train.part(torch.arange(200))  # the last batch is smaller
+    pictures = load("digits").train.subset(torch.arange(200))  # the last batch is smaller
     expected = naive(theirs, plain, pictures, epochs=2, size=64, seed=5)
     history = fit(
-        ours, pictures, optimizer=optimizer, schedule=Cosine(), training=Training(epochs=2, batch_size=64, seed=5)
+        ours, pictures, optimizer=optimizer, schedule=CosineLR(), training=Training(epochs=2, batch_size=64, seed=5)
     )
     assert [epoch.train_loss for epoch in history] == pytest.approx(expected, rel=1e-5)
     for one, other in zip(parameters(ours), parameters(theirs), strict=True):
@@ -68,7 +68,7 @@ def assert_same_training(
 def test_fit_is_the_naive_loop(name: str) -> None:
     ours, theirs = (build(name, (1, 8, 8), 10, seed=2) for _ in range(2))
     plain = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    assert_same_training(ours, theirs, Sgd(lr=0.01, weight_decay=5e-4), plain)
+    assert_same_training(ours, theirs, SGD(lr=0.01, weight_decay=5e-4), plain)
 
 
 @pytest.mark.parametrize("name", ["simple_convnet", "resnet_small"])

@@ -6,14 +6,14 @@ import torchvision.transforms.functional as tv
 from support.probes import angles, colour_factors, noise
 from torch import Tensor
 
-from convolab.core.rng import generator
-from convolab.training.transforms import Colour, Rotate, to_unit
+from convolab.core.rng import make_generator
+from convolab.training.transforms import ColorJitter, RandomRotation, to_float01
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.7])
 def test_colour_is_torchvisions_brightness_contrast_and_saturation(strength: float) -> None:
-    pictures = to_unit(noise(60, height=12, width=10))
-    ours = Colour(strength)(pictures, generator("colour"))
+    pictures = to_float01(noise(60, height=12, width=10))
+    ours = ColorJitter(strength)(pictures, make_generator("colour"))
     clipped = 0
     for picture, mine, *factors in zip(pictures, ours, *colour_factors(strength, 60, "colour"), strict=True):
         expected = picture
@@ -35,8 +35,8 @@ def central_disc(height: int, width: int) -> Tensor:
 @pytest.mark.parametrize(("height", "width"), [(17, 17), (16, 16), (32, 32), (25, 13), (12, 20)])
 @pytest.mark.parametrize("degrees", [10.0, 180.0])
 def test_a_turn_is_torchvisions_within_the_central_disc(height: int, width: int, degrees: float) -> None:
-    pictures = to_unit(noise(40, height=height, width=width))
-    ours, disc = Rotate(degrees)(pictures, generator("turn")), central_disc(height, width)
+    pictures = to_float01(noise(40, height=height, width=width))
+    ours, disc = RandomRotation(degrees)(pictures, make_generator("turn")), central_disc(height, width)
     for picture, mine, angle in zip(pictures, ours, angles(degrees, 40, "turn"), strict=True):
         expected = tv.rotate(picture, angle.item(), tv.InterpolationMode.BILINEAR)
         torch.testing.assert_close(mine[:, disc], expected[:, disc], atol=2e-3, rtol=0)

@@ -6,9 +6,9 @@ import pytest
 import typst
 
 from convolab.core.errors import LabError
-from convolab.reports.latex import to_mathml, to_typst
+from convolab.reports.latex import latex_to_mathml, latex_to_typst
 from convolab.theory import answer_correlation, answer_layers, answer_priors
-from convolab.theory.sheet import Check, Formula, Table, Text, marks
+from convolab.theory.sheet import Check, Formula, Table, Text, parse_markup
 
 WRITTEN = [
     (r"x[i]", r"x \[ i \]"),
@@ -29,18 +29,22 @@ WRITTEN = [
 
 @pytest.mark.parametrize(("latex", "wanted"), WRITTEN)
 def test_a_formula_is_written_in_typsts_notation(latex, wanted) -> None:
-    assert to_typst(latex) == wanted
+    assert latex_to_typst(latex) == wanted
 
 
 @pytest.mark.parametrize("latex", [latex for latex, _ in WRITTEN])
 def test_typst_sets_every_formula_that_is_written(latex) -> None:
-    assert typst.compile(f"$ {to_typst(latex)} $".encode(), format="svg", ignore_system_fonts=True)
+    assert typst.compile(f"$ {latex_to_typst(latex)} $".encode(), format="svg", ignore_system_fonts=True)
 
 
 def formulae() -> list[str]:
     found = []
-    for answer in (answer_correlation.answer(0), answer_layers.answer(0), answer_priors.answer(0, None, None)):
-        texts = [answer.question, answer.short]
+    for answer in (
+        answer_correlation.answer_question_1b(0),
+        answer_layers.answer_question_1c(0),
+        answer_priors.answer_question_1a(0, None, None),
+    ):
+        texts = [answer.question, answer.summary]
         for block in answer.blocks:
             match block:
                 case Formula(latex):
@@ -52,8 +56,8 @@ def formulae() -> list[str]:
                 case Table(caption, headings, rows):
                     texts += [caption, *headings, *(cell for row in rows for cell in row)]
         for text in texts:
-            bold = [inner for kind, part in marks(text) if kind == "bold" for inner in marks(part)]
-            found += [part for kind, part in [*marks(text), *bold] if kind == "formula"]
+            bold = [inner for kind, part in parse_markup(text) if kind == "bold" for inner in parse_markup(part)]
+            found += [part for kind, part in [*parse_markup(text), *bold] if kind == "formula"]
     return list(dict.fromkeys(found))
 
 
@@ -61,12 +65,12 @@ def test_every_formula_of_the_sheet_is_well_formed_in_both() -> None:
     found = formulae()
     assert len(found) > 30
     for latex in found:
-        assert fromstring(to_mathml(latex)).tag.endswith("math")
-        assert "\\" not in "".join(fromstring(to_mathml(latex)).itertext())  # no command was left unread
-    page = "\n\n".join(f"$ {to_typst(latex)} $" for latex in found)
+        assert fromstring(latex_to_mathml(latex)).tag.endswith("math")
+        assert "\\" not in "".join(fromstring(latex_to_mathml(latex)).itertext())  # no command was left unread
+    page = "\n\n".join(f"$ {latex_to_typst(latex)} $" for latex in found)
     assert typst.compile(page.encode(), format="pdf", ignore_system_fonts=True).startswith(b"%PDF")
 
 
 def test_what_cannot_be_set_is_refused_by_name() -> None:
     with pytest.raises(LabError, match="the formula has a mphantom"):
-        to_typst(r"\phantom{x}")
+        latex_to_typst(r"\phantom{x}")

@@ -16,20 +16,20 @@ from support.made_up_study import CLASSES, EVIL, made_up, thousand
 
 from convolab.core.errors import LabError
 from convolab.core.stats import mean_interval
-from convolab.reports.export import anchor, export, folders
-from convolab.reports.page import themed, variable
-from convolab.reports.studies import opening, render, seeds_of, write_report
+from convolab.reports.export import export_study, heading_anchor, section_folders
+from convolab.reports.page import apply_css_colors, css_variable
+from convolab.reports.studies import describe_seeds, first_sentences, study_report_html, write_study_report
 from convolab.studies.metrics import Metric
-from convolab.studies.results import StudyResult, conclude, mean_curve
+from convolab.studies.results import StudyResult, analyze_study, mean_curve
 from convolab.studies.study import Study
-from convolab.studies.tables import values_of
+from convolab.studies.tables import finished_metric_values
 
 SCRIPTS = re.compile(r"<script\b[^>]*>(.*?)</script>", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render(made_up())
+    return study_report_html(made_up())
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def words(page) -> str:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    export(made_up(), folder)
+    export_study(made_up(), folder)
     return folder
 
 
@@ -79,10 +79,10 @@ def test_every_section_note_verdict_comment_and_mishap_is_on_the_page(words) -> 
             section.section.title,
             section.section.note,
             section.comment,
-            *(answer.comment for answer in section.answers),
+            *(answer.comment for answer in section.contrast_results),
         ):
             assert " ".join(said.split()) in words
-        for answer in section.answers:
+        for answer in section.contrast_results:
             mark = {
                 "better": "▲ better",
                 "worse": "▼ worse",
@@ -91,13 +91,13 @@ def test_every_section_note_verdict_comment_and_mishap_is_on_the_page(words) -> 
             }
             assert mark[answer.verdict] in words
             assert not answer.reason or answer.reason in words
-    assert {answer.verdict for section in result.sections for answer in section.answers} == {
+    assert {answer.verdict for section in result.sections for answer in section.contrast_results} == {
         "better",
         "worse",
         "no difference seen",
         None,
     }
-    assert result.best.comment in words
+    assert result.best_on_test.comment in words
     assert all(note in words for note in result.notes)
 
 
@@ -118,9 +118,9 @@ def test_numbers_on_the_page_are_the_results(words) -> None:
     arm = made_up().sections[0].arms[0]
     of = mean_interval(list(arm.values(Metric("best", "validation_accuracy")).values()))
     assert f"{100 * of.mean:.2f} % {100 * of.low:.2f} to {100 * of.high:.2f}" in words
-    best = made_up().best
-    assert f"{100 * best.record['accuracy']:.2f} %" in words
-    assert f"{best.record['correct']:,} of {best.record['count']:,} test pictures" in words
+    best = made_up().best_on_test
+    assert f"{100 * best.test_result['accuracy']:.2f} %" in words
+    assert f"{best.test_result['correct']:,} of {best.test_result['count']:,} test pictures" in words
 
 
 def test_recipes_seeds_times_versions_and_machine_are_on_the_page(words) -> None:
@@ -153,7 +153,9 @@ def test_a_title_that_ends_a_script_stays_a_title() -> None:
     named = first.section.model_copy(
         update={"title": "</script><script>alert(1)</script>", "note": "</style><b>bold</b>"}
     )
-    page = render(replace(result, sections=(replace(first, section=named), *result.sections[1:]), notes=("</script>",)))
+    page = study_report_html(
+        replace(result, sections=(replace(first, section=named), *result.sections[1:]), notes=("</script>",))
+    )
     assert page.count("<script") == 3
     assert "<b>bold" not in page
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page
@@ -168,7 +170,7 @@ def test_a_study_of_one_seed_without_a_test_or_anything_finished_has_a_page() ->
         },
     }
     study = Study.parse(values)
-    page = render(StudyResult(study, conclude(study, []), None, ("nothing ran",)))
+    page = study_report_html(StudyResult(study, analyze_study(study, []), None, ("nothing ran",)))
     assert "missing 1 of 1" in page
     assert "not decided" in page
     assert "nothing ran" in page
@@ -178,9 +180,9 @@ def test_a_study_of_one_seed_without_a_test_or_anything_finished_has_a_page() ->
 
 def test_a_thousand_runs_make_a_page_of_at_most_5_mb_in_10_seconds(tmp_path) -> None:
     result = thousand()
-    assert len(result.outcomes) == 990
+    assert len(result.trial_results) == 990
     begun = time.process_time()
-    path = write_report(result, tmp_path / "report.html")
+    path = write_study_report(result, tmp_path / "report.html")
     assert time.process_time() - begun <= 10
     assert path.stat().st_size <= 5e6
 
@@ -188,7 +190,7 @@ def test_a_thousand_runs_make_a_page_of_at_most_5_mb_in_10_seconds(tmp_path) -> 
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match="cannot write"):
-        write_report(made_up(), tmp_path / "file" / "report.html")
+        write_study_report(made_up(), tmp_path / "file" / "report.html")
 
 
 def test_every_table_is_exported_with_the_results_own_numbers(exported) -> None:
@@ -196,13 +198,13 @@ def test_every_table_is_exported_with_the_results_own_numbers(exported) -> None:
     section = result.sections[0]
     table = pl.read_csv(exported / "batch-norm-sgd" / "arms.csv")
     for row, arm in zip(table.iter_rows(named=True), section.arms, strict=True):
-        of = mean_interval(list(values_of(arm, Metric.parse("final_train_loss")).values()))
+        of = mean_interval(list(finished_metric_values(arm, Metric.parse("final_train_loss")).values()))
         assert (row["arm"], row["final_train_loss"], row["final_train_loss low"]) == (arm.name, of.mean, of.low)
     table = pl.read_csv(exported / "batch-norm-sgd" / "contrasts.csv")
-    for row, answer in zip(table.iter_rows(named=True), section.answers, strict=True):
+    for row, answer in zip(table.iter_rows(named=True), section.contrast_results, strict=True):
         assert (row["difference"], row["adjusted_p"], row["verdict"]) == (
-            answer.paired.difference.mean,
-            answer.adjusted,
+            answer.paired_test.difference.mean,
+            answer.p_adjusted,
             answer.verdict,
         )
     table = pl.read_csv(exported / "lr-sgd" / "curves.csv").filter(
@@ -213,12 +215,12 @@ def test_every_table_is_exported_with_the_results_own_numbers(exported) -> None:
     assert (diverged["arm"], diverged["diverged"], diverged["best_validation_accuracy"]) == ("lr=3", 3, None)
     runs, epochs = pl.read_csv(exported / "runs.csv"), pl.read_csv(exported / "epochs.csv")
     assert len(runs) == len(result.study.trials)
-    key, outcome = next(iter(result.outcomes.items()))
+    key, outcome = next(iter(result.trial_results.items()))
     assert epochs.filter(pl.col("recipe") == key)["validation_loss"].to_list() == [
         e.validation_loss for e in outcome.history
     ]
     confusion = pl.read_csv(exported / "confusion.csv")
-    assert confusion.drop("true").to_numpy().tolist() == result.best.record["confusion"]
+    assert confusion.drop("true").to_numpy().tolist() == result.best_on_test.test_result["confusion"]
     assert confusion["true"].to_list() == list(CLASSES)
 
 
@@ -237,7 +239,7 @@ def test_every_figure_of_the_page_is_exported_as_svg_and_png(exported, page) -> 
 
 def test_sections_get_folders_of_their_own_whatever_their_names() -> None:
     names = ["a b", "a?b", "A B", "..", ".", "…", "lr=0.1"]
-    found = folders(names)
+    found = section_folders(names)
     assert len({folder.casefold() for folder in found.values()}) == len(names)
     assert all(re.fullmatch(r"[\w+=][\w+=.-]*", folder) for folder in found.values())
 
@@ -247,7 +249,7 @@ def test_colours_are_themed_but_names_of_colours_are_not() -> None:
         "mark": {"color": "black"},
         "encoding": {"color": {"scale": {"domain": ["black"], "range": ["#0072B2"]}, "title": "black"}},
     }
-    assert themed(spec, {"black": "var(--ink)", "#0072B2": variable("#0072B2")}) == {
+    assert apply_css_colors(spec, {"black": "var(--ink)", "#0072B2": css_variable("#0072B2")}) == {
         "mark": {"color": "var(--ink)"},
         "encoding": {"color": {"scale": {"domain": ["black"], "range": ["var(--c-0072B2)"]}, "title": "black"}},
     }
@@ -255,9 +257,9 @@ def test_colours_are_themed_but_names_of_colours_are_not() -> None:
 
 def test_an_opening_ends_with_a_sentence() -> None:
     text = "'a' is better (0.5 nats against 0.7). 'b' diverged. Nothing more."
-    assert opening(text, 10) == "'a' is better (0.5 nats against 0.7)."
-    assert opening(text, 55) == "'a' is better (0.5 nats against 0.7). 'b' diverged."
-    assert opening(text) == text
+    assert first_sentences(text, 10) == "'a' is better (0.5 nats against 0.7)."
+    assert first_sentences(text, 55) == "'a' is better (0.5 nats against 0.7). 'b' diverged."
+    assert first_sentences(text) == text
 
 
 def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -320,14 +322,14 @@ def test_the_exported_page_shows_every_figure_beside_it_and_says_every_comment(e
     result = made_up()
     for section in result.sections:
         assert section.comment in page
-        assert all(answer.comment in page for answer in section.answers)
-    assert result.best.comment in page
+        assert all(answer.comment in page for answer in section.contrast_results)
+    assert result.best_on_test.comment in page
     assert all(note in page for note in result.notes)
 
 
 def test_every_link_of_the_exported_page_s_overview_has_its_heading(exported) -> None:
     page = (exported / "README.md").read_text()
-    headings = {anchor(line.removeprefix("## ")) for line in page.splitlines() if line.startswith("## ")}
+    headings = {heading_anchor(line.removeprefix("## ")) for line in page.splitlines() if line.startswith("## ")}
     links = re.findall(r"\]\(#([^)]+)\)", page)
     assert len(links) == len(made_up().sections) + 1
     assert set(links) <= headings
@@ -337,7 +339,7 @@ def test_sections_with_seeds_of_their_own_are_not_said_to_have_one() -> None:
     def said(**seeds: tuple[int, ...]) -> str:
         arms = {"arms": {"a": {}}}
         of = Study.parse({"name": "s", "seeds": [0], "sections": {"x": arms | seeds, "y": arms}})
-        return seeds_of(StudyResult(of, conclude(of, []), None))
+        return describe_seeds(StudyResult(of, analyze_study(of, []), None))
 
     assert said() == "one seed, 0"
     assert said(seeds=(0, 1, 2)) == "1 to 3 seeds an arm"

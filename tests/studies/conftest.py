@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from convolab.data.catalog import Pictures, load
-from convolab.data.memmap import read_mapped
-from convolab.studies.executor import Hear, Job, report_on
+from convolab.data.catalog import DatasetSplits, load
+from convolab.data.memmap import read_memmap
+from convolab.studies.executor import EventCallback, Job, run_job
 from convolab.studies.study import Study
 
 
 @pytest.fixture(scope="session")
-def digits() -> Pictures:
+def digits() -> DatasetSplits:
     return load("digits")
 
 
@@ -56,10 +56,10 @@ def threads_as_before() -> Iterator[None]:
 class InThisProcess:
     """An engine without processes, for tests of what lies around engines."""
 
-    def run(self, jobs: Sequence[Job], pictures: Path, hear: Hear, stop: Callable[[], bool]) -> None:
+    def run(self, jobs: Sequence[Job], pictures: Path, hear: EventCallback, stop: Callable[[], bool]) -> None:
         for job in jobs:
             if not stop():
-                report_on(job, partial(read_mapped, pictures), hear, stop)
+                run_job(job, partial(read_memmap, pictures), hear, stop)
 
 
 @pytest.fixture

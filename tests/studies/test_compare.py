@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.data.catalog import Pictures
-from convolab.studies.compare import compare, find_arm
-from convolab.studies.executor import Engine
-from convolab.studies.runner import conduct
+from convolab.data.catalog import DatasetSplits
+from convolab.studies.compare import compare_runs, find_runs_of_arm
+from convolab.studies.executor import Executor
+from convolab.studies.runner import run_study
 from convolab.studies.study import Study
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -19,28 +19,30 @@ Make = Callable[..., Run]
 
 
 @pytest.fixture
-def make(tiny: Tiny, digits: Pictures, tmp_path: Path) -> Make:
+def make(tiny: Tiny, digits: DatasetSplits, tmp_path: Path) -> Make:
     """A finished run under a name, some keys changed."""
     base: Recipe = tiny().trials[0].recipe
 
     def run(name: str, **changes: object) -> Run:
         return Run.start(
-            base.changed({key.replace("__", "."): value for key, value in changes.items()}), digits, tmp_path / name
+            base.with_overrides({key.replace("__", "."): value for key, value in changes.items()}),
+            digits,
+            tmp_path / name,
         )
 
     return run
 
 
 def test_runs_are_named_by_what_sets_them_apart(make: Make):
-    result = compare([make("a"), make("b", optimizer__lr=0.01, training__epochs=3)])
+    result = compare_runs([make("a"), make("b", optimizer__lr=0.01, training__epochs=3)])
     assert [arm.name for arm in result.sections[0].arms] == ["lr=0.1, epochs=2", "lr=0.01, epochs=3"]
-    assert result.study.base.model.name == "shallow_net"
+    assert result.study.base_recipe.model.name == "shallow_net"
 
 
 def test_a_changed_name_takes_its_section_s_keys_along(make: Make):
-    result = compare([make("a"), make("b", optimizer__name="adam")])
+    result = compare_runs([make("a"), make("b", optimizer__name="adam")])
     assert {t.recipe.optimizer.name for t in result.study.trials} == {"sgd", "adam"}
-    assert {o.trial.recipe.key for arm in result.sections[0].arms for o in arm.outcomes} == {
+    assert {o.trial.recipe.key for arm in result.sections[0].arms for o in arm.results} == {
         t.recipe.key for t in result.study.trials
     }
 
@@ -49,47 +51,47 @@ def test_runs_that_differ_only_in_their_seed_are_one_arm_and_pair_with_the_same_
     runs = [
         make(f"{rate}-{seed}", optimizer__lr=rate, training__seed=seed) for rate in (0.1, 0.01) for seed in (0, 1, 2)
     ]
-    result = compare(runs)
-    assert [(arm.name, len(arm.outcomes)) for arm in result.sections[0].arms] == [("lr=0.1", 3), ("lr=0.01", 3)]
-    assert all(answer.seeds == (0, 1, 2) for answer in result.sections[0].answers)
+    result = compare_runs(runs)
+    assert [(arm.name, len(arm.results)) for arm in result.sections[0].arms] == [("lr=0.1", 3), ("lr=0.01", 3)]
+    assert all(answer.seeds == (0, 1, 2) for answer in result.sections[0].contrast_results)
 
 
 def test_two_single_runs_decide_nothing(make: Make):
-    result = compare([make("a"), make("b", optimizer__lr=0.01)])
-    assert all(answer.verdict is None and "one run" in answer.reason for answer in result.sections[0].answers)
+    result = compare_runs([make("a"), make("b", optimizer__lr=0.01)])
+    assert all(answer.verdict is None and "one run" in answer.reason for answer in result.sections[0].contrast_results)
 
 
 def test_seeds_of_one_recipe_are_shown_without_a_contrast(make: Make):
-    result = compare([make("a"), make("b", training__seed=1)])
-    assert [(arm.name, len(arm.outcomes)) for arm in result.sections[0].arms] == [("a", 2)]
-    assert not result.sections[0].answers
+    result = compare_runs([make("a"), make("b", training__seed=1)])
+    assert [(arm.name, len(arm.results)) for arm in result.sections[0].arms] == [("a", 2)]
+    assert not result.sections[0].contrast_results
 
 
-def test_an_unfinished_run_is_said_not_to_count(make: Make, tiny: Tiny, digits: Pictures, tmp_path: Path):
+def test_an_unfinished_run_is_said_not_to_count(make: Make, tiny: Tiny, digits: DatasetSplits, tmp_path: Path):
     epochs = []
     cut = Run.start(
         tiny().trials[2].recipe, digits, tmp_path / "cut", on_epoch=epochs.append, stop=lambda: bool(epochs)
     )
-    result = compare([make("a"), cut])
+    result = compare_runs([make("a"), cut])
     assert any("has done 1 epochs and is stopped" in note for note in result.notes)
 
 
-def test_arms_of_a_study_are_named_by_their_folder_and_name(tiny: Tiny, here: Engine, tmp_path: Path):
-    conduct(tiny(), tmp_path / "study", engine=here)
-    fast, slow = (find_arm(f"{tmp_path / 'study'}:{arm}") for arm in ("fast", "rates/slow"))
+def test_arms_of_a_study_are_named_by_their_folder_and_name(tiny: Tiny, here: Executor, tmp_path: Path):
+    run_study(tiny(), tmp_path / "study", executor=here)
+    fast, slow = (find_runs_of_arm(f"{tmp_path / 'study'}:{arm}") for arm in ("fast", "rates/slow"))
     assert [run.recipe.training.seed for run in fast] == [0, 1]
-    assert [arm.name for arm in compare([*fast, *slow]).sections[0].arms] == ["lr=0.1", "lr=0.001"]
+    assert [arm.name for arm in compare_runs([*fast, *slow]).sections[0].arms] == ["lr=0.1", "lr=0.001"]
     with pytest.raises(LabError, match="has no arm 'fats': did you mean 'fast'"):
-        find_arm(f"{tmp_path / 'study'}:fats")
+        find_runs_of_arm(f"{tmp_path / 'study'}:fats")
     with pytest.raises(LabError, match="holds no study"):
-        find_arm(f"{tmp_path}:fast")
+        find_runs_of_arm(f"{tmp_path}:fast")
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(make: Make, tmp_path: Path):
     run = make("a")
     with pytest.raises(LabError, match="one run alone"):
-        compare([run])
+        compare_runs([run])
     with pytest.raises(LabError, match="are one recipe, seed and all"):
-        compare([run, Run(tmp_path / "a")])
+        compare_runs([run, Run(tmp_path / "a")])
     with pytest.raises(LabError, match="holds no run"):
-        find_arm(str(tmp_path / "none"))
+        find_runs_of_arm(str(tmp_path / "none"))

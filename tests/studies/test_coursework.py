@@ -1,12 +1,12 @@
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.studies.coursework import SECTIONS, coursework
+from convolab.studies.coursework import COURSEWORK_SECTIONS, coursework
 
 
 def test_the_coursework_has_every_section_of_the_question():
     study = coursework()
-    assert (*study.sections, "best-on-test") == SECTIONS
+    assert (*study.sections, "best-on-test") == COURSEWORK_SECTIONS
     assert study.test_best
 
 
@@ -14,7 +14,7 @@ def test_the_coursework_has_every_section_of_the_question():
 @pytest.mark.parametrize("section", ["lr-sgd", "lr-adam", "gamma-step"])
 def test_each_search_tries_five_values_and_draws_both_losses(data: str, section: str):
     study = coursework(data)
-    assert len(study.sections[section].named_arms) == 5
+    assert len(study.sections[section].arm_overrides) == 5
     assert {"train_loss", "validation_loss"} <= set(study.sections[section].curves)
 
 
@@ -55,11 +55,11 @@ def test_the_usual_recipe_is_trained_once_for_all_sections_that_hold_it():
 
 
 def test_the_quick_budget_takes_fewer_pictures_and_epochs():
-    quick, full = coursework("cifar10", "quick").base, coursework("cifar10", "full").base
+    quick, full = coursework("cifar10", "quick").base_recipe, coursework("cifar10", "full").base_recipe
     assert (quick.data.limit, full.data.limit) == (10_000, None)
     assert quick.training.epochs < full.training.epochs
 
 
 def test_an_unknown_section_of_the_coursework_is_answered_with_the_nearest():
     with pytest.raises(LabError, match="did you mean 'residual'"):
-        coursework(only=("residuals",))
+        coursework(sections=("residuals",))

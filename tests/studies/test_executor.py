@@ -16,11 +16,11 @@ from support import small_jobs
 from support.remains import remains
 from support.small_jobs import TINIEST, alive, digits_in, jobs, kinds, told, within
 
-from convolab.data.catalog import Pictures
-from convolab.data.dataset import ImageSet
-from convolab.data.memmap import write_mapped
+from convolab.data.catalog import DatasetSplits
+from convolab.data.dataset import ImageDataset
+from convolab.data.memmap import write_memmap
 from convolab.studies import executor
-from convolab.studies.executor import LocalEngine, News
+from convolab.studies.executor import JobEvent, LocalExecutor
 from convolab.training.run import Run
 
 needs_proc = pytest.mark.skipif(
@@ -37,7 +37,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """What three runs of eight epochs leave that nothing happens to, by key."""
     todo = jobs(tmp_path_factory.mktemp("undisturbed"), 3, {"training.epochs": 8})
-    news = told(LocalEngine(2), todo, pictures)
+    news = told(LocalExecutor(2), todo, pictures)
     assert kinds(news)["finished"] == 3
     assert kinds(news)["epoch"] == 24
     return {job.recipe.key: remains(job.folder) for job in todo}
@@ -60,12 +60,12 @@ def test_a_trial_whose_process_is_killed_is_tried_again_and_is_bit_for_bit_the_u
 ):
     kills = iter([signal.SIGKILL])
 
-    def hear(news: News) -> None:
+    def hear(news: JobEvent) -> None:
         if news.kind == "epoch" and news.epoch.epoch == 2:
             for sign in kills:
                 kill_worker(sign)
 
-    news = told(LocalEngine(1), todo, pictures, hear=hear)
+    news = told(LocalExecutor(1), todo, pictures, hear=hear)
     again = [word for word in news if word.kind == "tried again"]
     assert [(word.key, word.reason) for word in again] == [
         (todo[0].recipe.key, "its process ended by signal SIGKILL (the system may have been out of memory)")
@@ -77,18 +77,18 @@ def test_a_trial_whose_process_is_killed_is_tried_again_and_is_bit_for_bit_the_u
 def test_a_trial_whose_process_dies_twice_has_failed_and_the_others_finish(pictures: Path, todo: list[executor.Job]):
     victim = todo[0].recipe.key
 
-    def hear(news: News) -> None:
+    def hear(news: JobEvent) -> None:
         if news.key == victim and news.kind == "started":
             kill_worker(signal.SIGKILL)
 
-    news = told(LocalEngine(1), todo, pictures, hear=hear)
+    news = told(LocalExecutor(1), todo, pictures, hear=hear)
     assert [word.kind for word in news if word.key == victim] == ["started", "tried again", "started", "failed"]
     assert {word.key for word in news if word.kind == "finished"} == {job.recipe.key for job in todo[1:]}
 
 
 def test_a_trial_that_cannot_be_trained_has_failed_with_its_line_and_the_others_finish(pictures: Path, tmp_path: Path):
     todo = jobs(tmp_path / "runs", 2) + jobs(tmp_path / "runs", 1, {"data.limit": 20})
-    news = told(LocalEngine(2), todo, pictures)
+    news = told(LocalExecutor(2), todo, pictures)
     (failed,) = [word for word in news if word.kind == "failed"]
     assert failed.key == todo[-1].recipe.key
     assert failed.reason.startswith("a batch of 32 is larger than the ")
@@ -97,9 +97,9 @@ def test_a_trial_that_cannot_be_trained_has_failed_with_its_line_and_the_others_
 
 def test_a_finished_run_is_not_trained_again(pictures: Path, tmp_path: Path):
     todo = jobs(tmp_path / "runs", 1)
-    told(LocalEngine(1), todo, pictures)
+    told(LocalExecutor(1), todo, pictures)
     before = {path.name: path.stat().st_mtime_ns for path in todo[0].folder.iterdir()}
-    news = told(LocalEngine(1), todo, pictures)
+    news = told(LocalExecutor(1), todo, pictures)
     assert [word.kind for word in news] == ["started", "finished"]
     assert {path.name: path.stat().st_mtime_ns for path in todo[0].folder.iterdir()} == before
 
@@ -121,23 +121,25 @@ def test_when_the_engine_is_killed_its_workers_die_and_the_same_jobs_go_on_bit_f
     statuses = [Run(job.folder).status for job in todo if (job.folder / "summary.json").exists()]
     assert "killed" in statuses
     assert "running" not in statuses
-    assert kinds(told(LocalEngine(2), todo, pictures))["finished"] == 3
+    assert kinds(told(LocalExecutor(2), todo, pictures))["finished"] == 3
     assert {job.recipe.key: remains(job.folder) for job in todo} == undisturbed
 
 
 def test_a_stopped_engine_saves_what_it_trains_and_goes_on_later_bit_for_bit(
     pictures: Path, undisturbed: dict[str, dict], todo: list[executor.Job]
 ):
-    heard: list[News] = []
+    heard: list[JobEvent] = []
     news = told(
-        LocalEngine(1), todo, pictures, stop=lambda: any(word.kind == "epoch" for word in heard), hear=heard.append
+        LocalExecutor(1), todo, pictures, stop=lambda: any(word.kind == "epoch" for word in heard), hear=heard.append
     )
-    assert [(word.key, word.kind) for word in news if word.kind in executor.ENDS] == [(todo[0].recipe.key, "stopped")]
+    assert [(word.key, word.kind) for word in news if word.kind in executor.TERMINAL_EVENTS] == [
+        (todo[0].recipe.key, "stopped")
+    ]
     run = Run(todo[0].folder)
     assert run.status == "stopped"
     assert 1 <= len(run.history) < 8
     assert not todo[1].folder.exists()
-    assert kinds(told(LocalEngine(2), todo, pictures))["finished"] == 3
+    assert kinds(told(LocalExecutor(2), todo, pictures))["finished"] == 3
     assert {job.recipe.key: remains(job.folder) for job in todo} == undisturbed
 
 
@@ -146,14 +148,14 @@ def test_a_worker_that_is_stopped_before_it_can_hear_it_is_stopped_and_has_not_f
 ):
     monkeypatch.setattr(executor, "work", small_jobs.never_listen)
     started = time.monotonic()
-    news = told(LocalEngine(2), todo, pictures, stop=lambda: True)
+    news = told(LocalExecutor(2), todo, pictures, stop=lambda: True)
     assert {(word.key, word.kind) for word in news} == {(job.recipe.key, "stopped") for job in todo[:2]}
     assert time.monotonic() - started < 300  # they slept for 600
 
 
 def test_the_longest_trials_begin_first(pictures: Path, tmp_path: Path):
     todo = jobs(tmp_path / "runs", 3, base=TINIEST)
-    news = told(LocalEngine(1), [todo[1], todo[2], todo[0]], pictures)
+    news = told(LocalExecutor(1), [todo[1], todo[2], todo[0]], pictures)
     assert [word.key for word in news if word.kind == "started"] == [job.recipe.key for job in todo]
 
 
@@ -161,7 +163,7 @@ def test_a_trial_has_one_thread_whatever_this_process_has(pictures: Path, tmp_pa
     todo, threads = jobs(tmp_path / "runs", 1, base=TINIEST), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        told(LocalEngine(1), todo, pictures)
+        told(LocalExecutor(1), todo, pictures)
         assert Run(todo[0].folder).summary["threads"] == 1
         assert torch.get_num_threads() == 2
     finally:
@@ -175,12 +177,12 @@ def test_the_picture_set_is_shared_by_the_workers_and_not_copied(tmp_path: Path)
         torch.from_numpy(draw.integers(0, 256, (32_000, 3, 32, 32), dtype=np.uint8)),
         torch.arange(32_000) % 10,
     )
-    whole = ImageSet(images, labels, tuple("abcdefghij"), "made")
-    write_mapped(Pictures(whole, ImageSet(images[:10], labels[:10], whole.classes, "made")), tmp_path / "set")
+    whole = ImageDataset(images, labels, tuple("abcdefghij"), "made")
+    write_memmap(DatasetSplits(whole, ImageDataset(images[:10], labels[:10], whole.classes, "made")), tmp_path / "set")
     size = images.numel() // 1024  # kB
     memory: list[tuple[dict[str, int], dict[str, int]]] = []
 
-    def hear(news: News) -> None:
+    def hear(news: JobEvent) -> None:
         if news.kind == "epoch" and news.epoch.epoch == 1:  # every picture was seen
             memory.extend(
                 (mapped(child.pid, "train-images.npy"), mapped(child.pid))
@@ -189,7 +191,7 @@ def test_the_picture_set_is_shared_by_the_workers_and_not_copied(tmp_path: Path)
 
     base = {"data": {"augment": []}, "model": TINIEST["model"], "training": {"epochs": 2, "batch_size": 1000}}
     todo = jobs(tmp_path / "runs", 2, base=base)
-    assert kinds(told(LocalEngine(2), todo, tmp_path / "set", hear=hear))["finished"] == 2
+    assert kinds(told(LocalExecutor(2), todo, tmp_path / "set", hear=hear))["finished"] == 2
     seen = [(of_set, whole) for of_set, whole in memory if of_set and whole]  # a worker may end while it is looked at
     assert seen
     for of_set, everything in seen:
@@ -200,16 +202,16 @@ def test_the_picture_set_is_shared_by_the_workers_and_not_copied(tmp_path: Path)
 
 def test_a_thousand_trials_need_no_more_file_handles_than_a_few(pictures: Path, tmp_path: Path):
     todo, soft, hard = jobs(tmp_path / "runs", 1000, base=TINIEST), *resource.getrlimit(resource.RLIMIT_NOFILE)
-    told(LocalEngine(2), todo[:1], pictures)  # so that the server of workers runs, with the limit it was born with
+    told(LocalExecutor(2), todo[:1], pictures)  # so that the server of workers runs, with the limit it was born with
     most, handles = 0, len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
 
-    def hear(news: News) -> None:
+    def hear(news: JobEvent) -> None:
         nonlocal most
         most = max(most, len(os.listdir("/proc/self/fd"))) if handles else 0
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
-        news = told(LocalEngine(2), todo, pictures, hear=hear)
+        news = told(LocalExecutor(2), todo, pictures, hear=hear)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert kinds(news)["finished"] == 1000

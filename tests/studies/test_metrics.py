@@ -5,11 +5,11 @@ import pytest
 from support.histories import history
 
 from convolab.core.errors import LabError
-from convolab.studies.metrics import KINDS, QUANTITIES, Metric
+from convolab.studies.metrics import METRIC_KINDS, QUANTITIES, Metric
 
 RUN = history([0.3, 0.6, 0.5], losses=[1.5, 0.9, 1.0], gap=0.1)
 NAMES = [f"final_{q}" for q in QUANTITIES] + [f"best_{q}" for q in QUANTITIES] + ["final_gap"]
-UNTIL = [f"{kind}_{q}:0.5" for kind in KINDS[2:] for q in QUANTITIES]
+UNTIL = [f"{kind}_{q}:0.5" for kind in METRIC_KINDS[2:] for q in QUANTITIES]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_name_that_is_no_metric_is_refused_in_one_line(name: str, said: str) -
     ],
 )
 def test_a_metric_is_the_number_its_name_says(name: str, value: float) -> None:
-    assert Metric.parse(name).of(RUN) == pytest.approx(value)
+    assert Metric.parse(name).compute(RUN) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -96,29 +96,29 @@ def test_the_curve_of_a_metric_is_its_quantity_after_each_epoch() -> None:
 def test_times_can_be_compared_up_to_the_shortest_run_that_did_not_get_there() -> None:
     metric = Metric.parse("epochs_until_validation_accuracy:0.6")
     short, long = history([0.1] * 4), history([0.1] * 9)
-    assert metric.end([RUN, long, short]) == 4
-    assert metric.end([RUN]) == math.inf
-    assert Metric.parse("best_validation_accuracy").end([short]) == math.inf
-    assert Metric.parse("seconds_until_validation_accuracy:0.6").end([long, short]) == 8.0
+    assert metric.censoring_time([RUN, long, short]) == 4
+    assert metric.censoring_time([RUN]) == math.inf
+    assert Metric.parse("best_validation_accuracy").censoring_time([short]) == math.inf
+    assert Metric.parse("seconds_until_validation_accuracy:0.6").censoring_time([long, short]) == 8.0
 
 
 def test_accuracies_come_in_steps_of_a_picture_and_losses_in_none() -> None:
     shares = [history([correct / 144 for correct in row]) for row in ([50, 61, 62], [70, 90, 90])]
     for name in ("best_validation_accuracy", "final_gap"):
-        assert Metric.parse(name).resolution(shares) == pytest.approx(1 / 144)
+        assert Metric.parse(name).quantization_step(shares) == pytest.approx(1 / 144)
     many = [history([correct / 59_999 for correct in range(30_000 + i, 59_999, 997)]) for i in (0, 1)]
-    assert Metric.parse("best_validation_accuracy").resolution(many) == pytest.approx(1 / 59_999, rel=1e-6)
-    assert Metric.parse("final_train_loss").resolution(shares) == 0
-    assert Metric.parse("best_validation_accuracy").resolution([history([0.5, 0.5])]) == 0  # no step was seen
+    assert Metric.parse("best_validation_accuracy").quantization_step(many) == pytest.approx(1 / 59_999, rel=1e-6)
+    assert Metric.parse("final_train_loss").quantization_step(shares) == 0
+    assert Metric.parse("best_validation_accuracy").quantization_step([history([0.5, 0.5])]) == 0  # no step was seen
 
 
 def test_times_come_in_epochs() -> None:
     runs = [history([0.3, 0.6], seconds=2.0), history([0.3, 0.6], seconds=3.0)]
-    assert Metric.parse("epochs_until_validation_accuracy:0.6").resolution(runs) == 1
-    assert Metric.parse("seconds_until_validation_accuracy:0.6").resolution(runs) == pytest.approx(2.5)
+    assert Metric.parse("epochs_until_validation_accuracy:0.6").quantization_step(runs) == 1
+    assert Metric.parse("seconds_until_validation_accuracy:0.6").quantization_step(runs) == pytest.approx(2.5)
 
 
 def test_a_run_without_validation_still_has_its_training_numbers() -> None:
     run = [replace(epoch, validation_loss=None, validation_accuracy=None) for epoch in RUN]
-    assert Metric.parse("best_train_loss").of(run) == 0.9
-    assert Metric.parse("final_train_accuracy").resolution([run]) > 0
+    assert Metric.parse("best_train_loss").compute(run) == 0.9
+    assert Metric.parse("final_train_accuracy").quantization_step([run]) > 0

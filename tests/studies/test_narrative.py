@@ -7,13 +7,13 @@ from support.histories import history, outcomes, study
 
 from convolab.core.stats import Interval
 from convolab.studies.metrics import Metric
-from convolab.studies.narrative import on_test, p_value, span
-from convolab.studies.outcomes import Outcome
-from convolab.studies.results import SectionResult, conclude
+from convolab.studies.narrative import describe_best_on_test, format_difference_interval, format_p_value
+from convolab.studies.outcomes import TrialResult
+from convolab.studies.results import SectionResult, analyze_study
 from convolab.studies.study import Study
-from convolab.training.trainer import Epoch
+from convolab.training.trainer import EpochMetrics
 
-Runs = Sequence[Sequence[Epoch]]
+Runs = Sequence[Sequence[EpochMetrics]]
 
 
 def curves(*ends: float, start: float = 0.5) -> Runs:
@@ -27,12 +27,12 @@ HIGH, LOW = curves(0.801, 0.812, 0.793), curves(0.70, 0.723, 0.691)
 def section(arms: Mapping[str, Runs], contrasts: Sequence[tuple[str, ...]], **status: str) -> SectionResult:
     """A section concluded from its arms' runs; `status` is of runs by arm and seed, as a0="diverged"."""
     of = study(list(arms), contrasts, seeds=range(len(next(iter(arms.values())))))
-    return conclude(of, outcomes(of, arms, {(key[0], int(key[1:])): value for key, value in status.items()}))[0]
+    return analyze_study(of, outcomes(of, arms, {(key[0], int(key[1:])): value for key, value in status.items()}))[0]
 
 
 def said(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **status: str) -> str:
     """The comment on "is a better than b?"."""
-    return section({"a": a, "b": b}, [("a", "b", metric)], **status).answers[0].comment
+    return section({"a": a, "b": b}, [("a", "b", metric)], **status).contrast_results[0].comment
 
 
 # ---- of a contrast
@@ -104,11 +104,11 @@ def test_where_hardly_anything_could_be_seen_the_comment_says_just_that() -> Non
 def test_what_holms_correction_took_back_is_said() -> None:
     noise = curves(0.71, 0.73, 0.69)
     arms = {"a": curves(0.75, 0.76, 0.74), "b": curves(0.70, 0.70, 0.701), **{name: noise for name in "cdefg"}}
-    comment = section(arms, [(name, "b") for name in "acdefg"]).answers[0].comment
+    comment = section(arms, [(name, "b") for name in "acdefg"]).contrast_results[0].comment
     assert comment.startswith("No difference seen between 'a' and 'b'")
     assert "after Holm's correction for 6 contrasts" in comment
     assert "Taken alone its interval excludes 0, but one of 6 contrasts may do so by chance" in comment
-    assert "Taken alone" not in section(arms, [("c", "b"), ("d", "b")]).answers[0].comment
+    assert "Taken alone" not in section(arms, [("c", "b"), ("d", "b")]).contrast_results[0].comment
 
 
 def test_one_seed_gives_both_numbers_and_says_that_one_run_decides_nothing() -> None:
@@ -274,14 +274,14 @@ def grid(
         }
     )
     made = [
-        Outcome(
+        TrialResult(
             t,
             "diverged" if t.arm in diverged and t.seed == 0 else "finished",
             tuple(curves(ends[t.recipe.optimizer.lr][t.seed])[0]),
         )
         for t in of.trials
     ]
-    return conclude(of, made)[0].comment
+    return analyze_study(of, made)[0].comment
 
 
 RATES = {0.3: (0.61, 0.62, 0.601), 0.003: (0.55, 0.541, 0.56), 0.1: (0.80, 0.81, 0.822), 0.01: (0.80, 0.80, 0.811)}
@@ -323,7 +323,7 @@ def test_a_grid_of_one_run_an_arm_says_which_came_out_best_and_no_more() -> None
 
 def of_test(correct: int, validation: float = 0.80, candidates: int = 12, inflation: float = 0.02) -> str:
     trial = study().trials[0]
-    return on_test(trial, candidates, validation, 1000, inflation, correct, 10_000)
+    return describe_best_on_test(trial, candidates, validation, 1000, inflation, correct, 10_000)
 
 
 def test_the_test_comes_with_its_interval_and_what_the_choice_flatters() -> None:
@@ -366,15 +366,15 @@ def test_a_single_run_was_not_chosen() -> None:
 
 
 def test_p_values_show_on_which_side_of_5_percent_they_are() -> None:
-    assert p_value(0.04996) == "p = 0.0500"
-    assert p_value(0.0504) == "p = 0.0504"
-    assert p_value(0.0009) == "p < 0.001"
+    assert format_p_value(0.04996) == "p = 0.0500"
+    assert format_p_value(0.0504) == "p = 0.0504"
+    assert format_p_value(0.0009) == "p < 0.001"
 
 
 def test_a_bound_that_is_not_0_does_not_read_so() -> None:
     metric = Metric.parse("best_validation_accuracy")
-    assert span(metric, Interval(0.02, 0.00004, 0.04, 3)) == "0.004 to 4.000"
-    assert span(metric, Interval(-0.01, -0.03, 0.01, 3)) == "from 3.0 lower to 1.0 higher"
+    assert format_difference_interval(metric, Interval(0.02, 0.00004, 0.04, 3)) == "0.004 to 4.000"
+    assert format_difference_interval(metric, Interval(-0.01, -0.03, 0.01, 3)) == "from 3.0 lower to 1.0 higher"
 
 
 # ---- of anything
@@ -393,20 +393,20 @@ def test_no_comment_claims_more_than_its_verdict_whatever_the_runs(metric: str |
         status = {f"{name}{seed}": str(fates[i, seed]) for i, name in enumerate("abc") for seed in range(seeds)}
         pairs = [("a", "b"), ("b", "c"), ("c", "a")]
         result = section(arms, [pair if metric is None else (*pair, metric) for pair in pairs], **status)
-        for answer in result.answers:
-            assert (answer.verdict is None) == (answer.reason is not None) == (answer.adjusted is None)
+        for answer in result.contrast_results:
+            assert (answer.verdict is None) == (answer.reason is not None) == (answer.p_adjusted is None)
             assert ("is better than" in answer.comment) == (answer.verdict == "better")
             assert ("is worse than" in answer.comment) == (answer.verdict == "worse")
             assert ("No difference seen" in answer.comment) == (answer.verdict == "no difference seen")
-            for arm in (answer.contrast.arm, answer.contrast.against):
+            for arm in (answer.contrast.arm, answer.contrast.baseline):
                 lost = sum(status[f"{arm}{seed}"] == "diverged" for seed in range(seeds))
                 assert (f"'{arm}' diverged with {lost} of {seeds} seed" in answer.comment) == (lost > 0)
-        for comment in (result.comment, *(answer.comment for answer in result.answers)):
+        for comment in (result.comment, *(answer.comment for answer in result.contrast_results)):
             assert comment
             assert not re.search(r"\b(nan|inf|None)\b|  |\.\.", comment)
 
 
-def random_run(chance: np.random.Generator, lift: float) -> Sequence[Epoch]:
+def random_run(chance: np.random.Generator, lift: float) -> Sequence[EpochMetrics]:
     """One to five epochs on 50 pictures."""
     counts = chance.binomial(50, np.linspace(0.3, 0.6, int(chance.integers(1, 6))) + lift)
     return history((counts / 50).tolist(), gap=float(chance.normal(0, 0.01)), seconds=float(chance.uniform(1, 1.1)))

@@ -15,12 +15,12 @@ from support.remains import remains
 from support.small_jobs import PROC, TINIEST, alive, descendants, digits_in, jobs, kinds, told, within
 
 from convolab.core.errors import LabError
-from convolab.core.files import whole_file
-from convolab.data.memmap import read_mapped
+from convolab.core.files import atomic_write
+from convolab.data.memmap import read_memmap
 from convolab.models import zoo
 from convolab.studies import ray_executor
-from convolab.studies.executor import ENDS, LocalEngine, News
-from convolab.studies.ray_executor import RayEngine
+from convolab.studies.executor import TERMINAL_EVENTS, JobEvent, LocalExecutor
+from convolab.studies.ray_executor import RayExecutor
 from convolab.training.run import Run
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'convolab[ray]'")
@@ -67,21 +67,21 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def connected(cluster: Cluster) -> Iterator[RayEngine]:
+def connected(cluster: Cluster) -> Iterator[RayExecutor]:
     """An engine on the cluster, for several tests in turn."""
     ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    yield RayEngine(cluster.address)
+    yield RayExecutor(cluster.address)
     ray.shutdown()
 
 
 def test_a_cluster_that_loses_a_node_ends_complete_and_bit_for_bit_like_the_local_engine(
-    cluster: Cluster, connected: RayEngine, pictures: Path, tmp_path: Path
+    cluster: Cluster, connected: RayExecutor, pictures: Path, tmp_path: Path
 ):
     far, here = jobs(tmp_path / "far", 6, {"training.epochs": 12}), jobs(tmp_path / "here", 6, {"training.epochs": 12})
     lost = iter([cluster.worker_nodes.copy().pop()])
     epochs: set[str] = set()
 
-    def hear(news: News) -> None:
+    def hear(news: JobEvent) -> None:
         if news.kind == "epoch":
             epochs.add(news.key)
         if len(epochs) == 2:  # both nodes are in the middle of a trial
@@ -91,7 +91,7 @@ def test_a_cluster_that_loses_a_node_ends_complete_and_bit_for_bit_like_the_loca
     news = told(connected, far, pictures, hear=hear)
     assert [word.reason for word in news if word.kind == "tried again"] == ["its node died"]
     assert sum(word.kind == "finished" for word in news) == 6
-    told(LocalEngine(2), here, pictures)
+    told(LocalExecutor(2), here, pictures)
     for a, b in zip(far, here, strict=True):
         assert remains(a.folder) == remains(b.folder)
         assert Run(a.folder).summary["threads"] == 1
@@ -99,7 +99,7 @@ def test_a_cluster_that_loses_a_node_ends_complete_and_bit_for_bit_like_the_loca
 
 
 def test_a_stopped_engine_brings_home_what_it_trained_and_goes_on_later_bit_for_bit(
-    connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connected: RayExecutor, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)
@@ -113,7 +113,7 @@ def test_a_stopped_engine_brings_home_what_it_trained_and_goes_on_later_bit_for_
     )
     (far,), (here,) = jobs(tmp_path / "far", 1, base=base), jobs(tmp_path / "here", 1, base=base)
     news = told(connected, [far], pictures, stop=lambda: any(word.kind == "epoch" for word in heard), hear=heard.append)
-    assert [word.kind for word in news if word.kind in ENDS] == ["stopped"]
+    assert [word.kind for word in news if word.kind in TERMINAL_EVENTS] == ["stopped"]
     run = Run(far.folder)
     assert run.status == "stopped"
     done = len(run.history)
@@ -121,12 +121,12 @@ def test_a_stopped_engine_brings_home_what_it_trained_and_goes_on_later_bit_for_
     brake.unlink()
     news = told(connected, [far], pictures)
     assert [word.epoch.epoch for word in news if word.kind == "epoch"] == list(range(done + 1, 21))
-    told(LocalEngine(1), [here], pictures)
+    told(LocalExecutor(1), [here], pictures)
     assert remains(far.folder) == remains(here.folder)
 
 
 def test_a_network_of_ones_own_comes_along_and_one_that_kills_its_process_fails_alone(
-    connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connected: RayExecutor, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)  # where the nodes are not: they could not find the file themselves
@@ -144,7 +144,7 @@ def test_a_network_of_ones_own_comes_along_and_one_that_kills_its_process_fails_
 
 
 def test_a_trial_that_cannot_be_trained_or_is_of_other_versions_fails_with_its_line(
-    connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connected: RayExecutor, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (failed,) = [
         word for word in told(connected, jobs(tmp_path, 1, {"data.limit": 20}), pictures) if word.kind == "failed"
@@ -157,7 +157,7 @@ def test_a_trial_that_cannot_be_trained_or_is_of_other_versions_fails_with_its_l
 
 
 def test_hundreds_of_trials_are_handed_over_a_few_at_a_time(
-    connected: RayEngine, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connected: RayExecutor, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     waits: list[int] = []
     wait = ray.wait
@@ -176,7 +176,7 @@ def test_hundreds_of_trials_are_handed_over_a_few_at_a_time(
 
 
 def test_a_running_cluster_is_left_running_and_silent(
-    cluster: Cluster, connected: RayEngine, pictures: Path, tmp_path: Path
+    cluster: Cluster, connected: RayExecutor, pictures: Path, tmp_path: Path
 ):
     command = [sys.executable, small_jobs.__file__, cluster.address, pictures, tmp_path / "runs", "2", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -208,7 +208,7 @@ def test_a_killed_driver_takes_its_own_ray_with_it_and_the_same_jobs_go_on_bit_f
     lines = [json.loads(line) for line in again.stdout.splitlines()]
     assert {line["key"] for line in lines if line["kind"] == "started"}.isdisjoint(done)
     here = jobs(tmp_path / "here", 6, {"training.epochs": 4})
-    told(LocalEngine(2), here, pictures)
+    told(LocalExecutor(2), here, pictures)
     for job in here:
         assert remains(runs / job.recipe.key) == remains(job.folder)
 
@@ -220,18 +220,18 @@ def test_a_kill_while_files_come_home_leaves_nothing_that_looks_like_a_run(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (job,) = jobs(tmp_path / "runs", 1)
-    told(LocalEngine(1), [job], pictures)
-    files, copy = ray_executor.read_files(job.folder), tmp_path / "copy"
+    told(LocalExecutor(1), [job], pictures)
+    files, copy = ray_executor.read_run_files(job.folder), tmp_path / "copy"
     there: list[list[str]] = []  # before each file that is written
 
     def watching(path: Path) -> Any:
         there.append([file.name for file in copy.iterdir()])
-        return whole_file(path)
+        return atomic_write(path)
 
-    ray_executor.lay_out(copy, files)
+    ray_executor.write_run_files(copy, files)
     (copy / "debris").touch()
     monkeypatch.setattr(ray_executor, "whole_file", watching)
-    ray_executor.lay_out(copy, files)
+    ray_executor.write_run_files(copy, files)
     assert [len(names) for names in there] == list(range(len(files)))
     assert not any("summary.json" in names for names in there)
     assert {path.name for path in copy.iterdir()} == set(files)
@@ -241,13 +241,13 @@ def test_a_kill_while_files_come_home_leaves_nothing_that_looks_like_a_run(
 def test_arrays_that_cannot_be_written_to_are_trained_on_without_a_copy_or_a_warning(
     pictures: Path, recwarn: pytest.WarningsRecorder
 ):
-    packed = ray_executor.pack(read_mapped(pictures))
+    packed = ray_executor.splits_to_arrays(read_memmap(pictures))
     for part in packed.values():
         part["images"] = np.array(part["images"])
         part["images"].flags.writeable = part["labels"].flags.writeable = False
-    train, test = ray_executor.unpack(packed)[:2]
+    train, test = ray_executor.splits_from_arrays(packed)[:2]
     assert train.images.data_ptr() == packed["train"]["images"].ctypes.data
-    assert train.fingerprint == read_mapped(pictures).train.fingerprint
+    assert train.fingerprint == read_memmap(pictures).train.fingerprint
     assert len(test) == 359
     assert not recwarn.list
 
@@ -266,7 +266,7 @@ def test_an_address_where_no_cluster_is_is_one_line_and_quick(
         LabError,
         match=r"^(no Ray cluster answers at .*|'.*' is no address of a Ray cluster.*|cannot use Ray at auto.*)$",
     ):
-        told(RayEngine(address), jobs(tmp_path, 1), pictures)
+        told(RayExecutor(address), jobs(tmp_path, 1), pictures)
     assert time.monotonic() - started < 10
 
 
@@ -278,14 +278,14 @@ def refuse(*_: Any, **__: Any) -> None:
 def test_without_ray_one_line_says_what_to_install(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(LabError, match=r"pip install 'convolab\[ray\]'"):
-        told(RayEngine(), jobs(tmp_path, 1), pictures)
+        told(RayExecutor(), jobs(tmp_path, 1), pictures)
 
 
 def test_a_network_that_only_this_process_knows_is_refused_before_anything_starts(pictures: Path, tmp_path: Path):
     zoo.register(lambda shape, classes: zoo.shallow_net(shape, classes), "mine")
     try:
         with pytest.raises(LabError, match=r"^the network 'mine' is registered in this process only"):
-            told(RayEngine(), jobs(tmp_path, 1, base=TINIEST | {"model": {"name": "mine"}}), pictures)
+            told(RayExecutor(), jobs(tmp_path, 1, base=TINIEST | {"model": {"name": "mine"}}), pictures)
     finally:
         del zoo.NETWORKS["mine"]
 
@@ -294,11 +294,11 @@ def test_a_run_that_is_finished_is_not_sent_and_one_in_other_hands_fails(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     done, busy = jobs(tmp_path / "runs", 2)
-    told(LocalEngine(1), [done, busy], pictures)
+    told(LocalExecutor(1), [done, busy], pictures)
     summary = json.loads((busy.folder / "summary.json").read_text()) | {"status": "running"}
     (busy.folder / "summary.json").write_text(json.dumps(summary))
     monkeypatch.setattr(ray_executor, "connected", None)
     with Run(busy.folder).lock():
-        news = told(RayEngine(), [done, busy], pictures)  # it never comes to starting Ray
+        news = told(RayExecutor(), [done, busy], pictures)  # it never comes to starting Ray
     assert [(word.key, word.kind) for word in news] == [(done.recipe.key, "finished"), (busy.recipe.key, "failed")]
     assert "is being trained by another process" in news[1].reason

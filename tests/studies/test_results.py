@@ -7,22 +7,22 @@ from scipy import stats
 from support.histories import arm, history, outcomes, study
 
 from convolab.core.errors import LabError
-from convolab.studies.outcomes import Answer, Outcome
-from convolab.studies.results import best_of, best_on_test, conclude, mean_curve
+from convolab.studies.outcomes import ContrastResult, TrialResult
+from convolab.studies.results import analyze_study, make_best_on_test, mean_curve, select_best
 from convolab.studies.study import Study
-from convolab.training.trainer import Epoch
+from convolab.training.trainer import EpochMetrics
 
-Runs = Sequence[Sequence[Epoch]]
+Runs = Sequence[Sequence[EpochMetrics]]
 
 HIGH = [history([0.5, 0.7, 0.80]), history([0.5, 0.7, 0.81]), history([0.5, 0.7, 0.79])]
 LOW = [history([0.5, 0.6, 0.70]), history([0.5, 0.6, 0.72]), history([0.5, 0.6, 0.69])]
 
 
-def answered(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **status: str) -> Answer:
+def answered(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **status: str) -> ContrastResult:
     """The answer to "is a better than b?"; `status` is of runs by arm and seed, as a0="diverged"."""
     of = study(contrasts=[("a", "b", metric)], seeds=range(max(len(a), len(b))))
     found = outcomes(of, {"a": a, "b": b}, {(key[0], int(key[1:])): value for key, value in status.items()})
-    return conclude(of, found)[0].answers[0]
+    return analyze_study(of, found)[0].contrast_results[0]
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,13 @@ def test_more_accuracy_and_less_loss_are_better_and_the_reverse_is_worse(metric:
 def test_an_answer_is_the_paired_t_test_over_the_seeds() -> None:
     answer = answered(HIGH, LOW)
     theirs = stats.ttest_rel([0.80, 0.81, 0.79], [0.70, 0.72, 0.69])
-    assert answer.paired.p == answer.adjusted == pytest.approx(theirs.pvalue)
-    assert answer.paired.difference.low == pytest.approx(theirs.confidence_interval().low)
-    assert (answer.seeds, answer.arm, answer.against) == ((0, 1, 2), (0.80, 0.81, 0.79), (0.70, 0.72, 0.69))
+    assert answer.paired_test.p == answer.p_adjusted == pytest.approx(theirs.pvalue)
+    assert answer.paired_test.difference.low == pytest.approx(theirs.confidence_interval().low)
+    assert (answer.seeds, answer.arm_values, answer.baseline_values) == (
+        (0, 1, 2),
+        (0.80, 0.81, 0.79),
+        (0.70, 0.72, 0.69),
+    )
     assert answer.reason is None
 
 
@@ -57,14 +61,14 @@ def test_runs_are_paired_by_seed_and_not_by_their_order() -> None:
     of = study()
     found = outcomes(of, {"a": HIGH, "b": LOW})
     shuffled = [found[i] for i in (3, 2, 5, 0, 4, 1)]
-    assert conclude(of, shuffled) == conclude(of, found)
+    assert analyze_study(of, shuffled) == analyze_study(of, found)
 
 
 def test_a_small_difference_within_the_noise_is_no_difference_seen() -> None:
     answer = answered(HIGH, [history([0.5, 0.7, value]) for value in (0.80, 0.79, 0.80)])
     assert answer.verdict == "no difference seen"
-    assert answer.parts_from is None
-    assert answer.paired.smallest > abs(answer.paired.difference.mean)
+    assert answer.curves_separate_from_epoch is None
+    assert answer.paired_test.minimum_detectable_effect > abs(answer.paired_test.difference.mean)
 
 
 def test_holms_correction_can_take_back_what_a_contrast_alone_would_have_seen() -> None:
@@ -73,33 +77,38 @@ def test_holms_correction_can_take_back_what_a_contrast_alone_would_have_seen() 
     assert 0.05 / 6 < p < 0.05
     arms = {name: [history([value]) for value in values] for name, values in {"a": clear, "b": against}.items()}
     alone = study("ab", [("a", "b")])
-    assert conclude(alone, outcomes(alone, arms))[0].answers[0].verdict == "better"
+    assert analyze_study(alone, outcomes(alone, arms))[0].contrast_results[0].verdict == "better"
     arms |= {name: [history([value]) for value in noise] for name in "cdefg"}
     many = study("abcdefg", [(name, "b") for name in "acdefg"])
-    first = conclude(many, outcomes(many, arms))[0].answers[0]
+    first = analyze_study(many, outcomes(many, arms))[0].contrast_results[0]
     assert first.verdict == "no difference seen"
-    assert first.paired.p == pytest.approx(p)
-    assert first.adjusted == pytest.approx(6 * p)
+    assert first.paired_test.p == pytest.approx(p)
+    assert first.p_adjusted == pytest.approx(6 * p)
 
 
 def test_one_seed_decides_nothing_and_gives_both_numbers() -> None:
     answer = answered(HIGH[:1], LOW[:1])
-    assert (answer.verdict, answer.paired, answer.adjusted, answer.parts_from) == (None, None, None, None)
-    assert (answer.arm, answer.against) == ((0.80,), (0.70,))
+    assert (answer.verdict, answer.paired_test, answer.p_adjusted, answer.curves_separate_from_epoch) == (
+        None,
+        None,
+        None,
+        None,
+    )
+    assert (answer.arm_values, answer.baseline_values) == ((0.80,), (0.70,))
     assert answer.reason.startswith("one run decides nothing")
 
 
 @pytest.mark.parametrize("lost", [{"a1": "failed"}, {"b1": "missing"}, {"a1": "stopped", "b1": "failed"}])
 def test_a_lost_run_leaves_the_other_seeds_to_decide(lost: dict[str, str]) -> None:
     answer = answered(HIGH, LOW, **lost)
-    assert (answer.seeds, answer.arm) == ((0, 2), (0.80, 0.79))
-    assert answer.paired.difference.count == 2
+    assert (answer.seeds, answer.arm_values) == ((0, 2), (0.80, 0.79))
+    assert answer.paired_test.difference.count == 2
     assert answer.reason is None
 
 
 def test_without_a_seed_that_both_have_there_is_no_answer() -> None:
     answer = answered(HIGH[:2], LOW[:2], a0="failed", b1="missing")
-    assert (answer.verdict, answer.paired, answer.seeds) == (None, None, ())
+    assert (answer.verdict, answer.paired_test, answer.seeds) == (None, None, ())
     assert "no seed with which both arms are finished" in answer.reason
     assert "'a' failed with 1 of 2 seeds" in answer.reason
 
@@ -107,24 +116,24 @@ def test_without_a_seed_that_both_have_there_is_no_answer() -> None:
 @pytest.mark.parametrize(("status", "said"), [({"a0": "diverged"}, "'a' diverged with 1 of 3 seeds"), ({f"b{i}": "diverged" for i in range(3)}, "'b' diverged with 3 of 3 seeds")])  # fmt: skip
 def test_divergence_leaves_no_verdict_and_is_said(status: dict[str, str], said: str) -> None:
     answer = answered(HIGH, LOW, **status)
-    assert (answer.verdict, answer.adjusted, answer.parts_from) == (None, None, None)
+    assert (answer.verdict, answer.p_adjusted, answer.curves_separate_from_epoch) == (None, None, None)
     assert answer.reason.startswith(said)
     assert set(answer.seeds) == {0, 1, 2} - {int(key[1:]) for key in status}
 
 
 def test_a_trial_without_an_outcome_is_missing() -> None:
     of = study()
-    section = conclude(of, [o for o in outcomes(of, {"a": HIGH, "b": LOW}) if o.trial.seed != 2])[0]
-    assert [o.status for o in section.arms[0].outcomes] == ["finished", "finished", "missing"]
-    assert section.answers[0].seeds == (0, 1)
+    section = analyze_study(of, [o for o in outcomes(of, {"a": HIGH, "b": LOW}) if o.trial.seed != 2])[0]
+    assert [o.status for o in section.arms[0].results] == ["finished", "finished", "missing"]
+    assert section.contrast_results[0].seeds == (0, 1)
 
 
 def test_an_undecided_contrast_still_counts_in_the_correction() -> None:
     of = study("abc", [("a", "b"), ("c", "b")])
     found = outcomes(of, {"a": HIGH, "b": LOW, "c": HIGH}, {("c", 0): "diverged"})
-    first, second = conclude(of, found)[0].answers
-    assert first.adjusted == pytest.approx(2 * first.paired.p)
-    assert second.adjusted is None
+    first, second = analyze_study(of, found)[0].contrast_results
+    assert first.p_adjusted == pytest.approx(2 * first.paired_test.p)
+    assert second.p_adjusted is None
 
 
 def test_sections_are_corrected_each_for_itself() -> None:
@@ -137,9 +146,9 @@ def test_sections_are_corrected_each_for_itself() -> None:
         for name in ("one", "two")
         for o in outcomes(of, {"a": HIGH, "b": LOW})
     ]
-    results = conclude(both, made)
+    results = analyze_study(both, made)
     assert [result.name for result in results] == ["one", "two"]
-    assert all(result.answers[0].adjusted == result.answers[0].paired.p for result in results)
+    assert all(result.contrast_results[0].p_adjusted == result.contrast_results[0].paired_test.p for result in results)
 
 
 def test_runs_that_never_got_there_count_no_more_than_the_shortest_of_them() -> None:
@@ -147,11 +156,13 @@ def test_runs_that_never_got_there_count_no_more_than_the_shortest_of_them() -> 
     there = [history([0.1] * 7 + [0.6] + [0.7] * 4)] * 3  # after 8 epochs
     gave_up = [history([0.1] * 5), history([0.1] * 9), history([0.1] * 9)]  # early stopping
     answer = answered(gave_up, there, metric)
-    assert answer.arm == answer.against == (5, 5, 5)  # else the one that gave up first would be the fastest
+    assert (
+        answer.arm_values == answer.baseline_values == (5, 5, 5)
+    )  # else the one that gave up first would be the fastest
     assert answer.verdict == "no difference seen"
     stayed = [history([0.1] * 12)] * 3
     assert answered(stayed, there, metric).verdict == "worse"
-    assert answered(stayed, there, metric).arm == (12, 12, 12)
+    assert answered(stayed, there, metric).arm_values == (12, 12, 12)
 
 
 def test_a_level_that_no_run_reached_decides_nothing() -> None:
@@ -162,14 +173,14 @@ def test_a_level_that_no_run_reached_decides_nothing() -> None:
 
 def test_the_very_same_losses_leave_nothing_to_judge_by() -> None:
     answer = answered(HIGH, HIGH, "final_train_loss")
-    assert (answer.verdict, answer.paired) == (None, None)
+    assert (answer.verdict, answer.paired_test) == (None, None)
     assert "no spread" in answer.reason
 
 
 def test_ties_of_accuracies_are_no_difference_seen() -> None:
     answer = answered(HIGH, HIGH)
     assert answer.verdict == "no difference seen"
-    assert (answer.paired.p, answer.paired.difference.mean) == (1, 0)
+    assert (answer.paired_test.p, answer.paired_test.difference.mean) == (1, 0)
 
 
 # ---- when the curves part
@@ -185,30 +196,34 @@ def wobbling(mean: Sequence[float], spread: float = 0.002) -> Runs:
 )
 def test_the_curves_part_at_the_first_epoch_after_which_they_stay_apart(metric: str) -> None:
     base = [history([0.3, 0.4, 0.5, 0.6, 0.65])] * 3
-    assert answered(wobbling([0.3, 0.4, 0.55, 0.66, 0.72]), base, metric).parts_from == 3
-    assert answered(wobbling([0.35, 0.46, 0.55, 0.66, 0.72]), base, metric).parts_from == 1
+    assert answered(wobbling([0.3, 0.4, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
+    assert answered(wobbling([0.35, 0.46, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 1
     assert (
-        answered(wobbling([0.35, 0.4, 0.55, 0.66, 0.72]), base, metric).parts_from == 3
+        answered(wobbling([0.35, 0.4, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
     )  # apart, together again, apart
-    assert answered(wobbling([0.35, 0.46, 0.55, 0.66, 0.65]), base, metric).parts_from is None  # together at the end
-    assert answered(wobbling([0.25, 0.36, 0.55, 0.66, 0.72]), base, metric).parts_from == 3  # on the other side before
+    assert (
+        answered(wobbling([0.35, 0.46, 0.55, 0.66, 0.65]), base, metric).curves_separate_from_epoch is None
+    )  # together at the end
+    assert (
+        answered(wobbling([0.25, 0.36, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
+    )  # on the other side before
 
 
 def test_the_curves_of_losses_and_of_gaps_part_by_their_own_numbers() -> None:
     base = [history([0.5] * 3, losses=[1.0, 0.8, 0.6])] * 3
     made = [history([0.5] * 3, losses=[1.0 + e, 0.7 + e, 0.5 + e]) for e in (-0.002, 0.0, 0.002)]
-    assert answered(made, base, "final_train_loss").parts_from == 2
-    assert answered(made, base, "final_validation_loss").parts_from == 2
+    assert answered(made, base, "final_train_loss").curves_separate_from_epoch == 2
+    assert answered(made, base, "final_validation_loss").curves_separate_from_epoch == 2
     gaps = [history([0.501, 0.6, 0.7], gap=0.1 + e) for e in (-0.002, 0.0, 0.002)]
-    assert answered(gaps, [history([0.501, 0.6, 0.7])] * 3, "final_gap").parts_from == 1
+    assert answered(gaps, [history([0.501, 0.6, 0.7])] * 3, "final_gap").curves_separate_from_epoch == 1
 
 
 def test_runs_of_unequal_length_are_compared_as_far_as_the_shortest_goes() -> None:
     made = wobbling([0.35, 0.46, 0.55, 0.66, 0.72])
     base = [history([0.3, 0.4, 0.5]), history([0.3, 0.4, 0.5, 0.6]), history([0.3, 0.4, 0.5])]
     answer = answered(made, base, "final_validation_accuracy")
-    assert answer.parts_from == 1
-    assert answer.against == (0.5, 0.6, 0.5)
+    assert answer.curves_separate_from_epoch == 1
+    assert answer.baseline_values == (0.5, 0.6, 0.5)
 
 
 # ---- mean curves
@@ -246,21 +261,21 @@ def test_a_mean_curve_of_one_run_has_no_width_and_of_none_no_points() -> None:
 RECORD = {"accuracy": 0.78, "correct": 7800, "count": 10_000, "interval": [0.77, 0.79]}
 
 
-def made(**status: str) -> list[Outcome]:
+def made(**status: str) -> list[TrialResult]:
     return outcomes(study(), {"a": HIGH, "b": LOW}, {(key[0], int(key[1:])): value for key, value in status.items()})
 
 
 def test_the_best_is_the_finished_run_of_the_highest_validation_accuracy() -> None:
-    assert (best_of(made()).trial.arm, best_of(made()).trial.seed) == ("a", 1)
-    assert best_of(made(a1="diverged")).trial.seed == 0
-    assert best_of(made(**{f"{name}{seed}": "failed" for name in "ab" for seed in range(3)})) is None
+    assert (select_best(made()).trial.arm, select_best(made()).trial.seed) == ("a", 1)
+    assert select_best(made(a1="diverged")).trial.seed == 0
+    assert select_best(made(**{f"{name}{seed}": "failed" for name in "ab" for seed in range(3)})) is None
 
 
 def test_trials_that_share_a_run_are_one_candidate() -> None:
     twice = made() + [replace(o, trial=replace(o.trial, section="again")) for o in made()]
-    best = best_on_test(best_of(twice), twice, 1000, RECORD)
-    assert best.candidates == 6
-    assert best == best_on_test(best_of(made()), made(), 1000, RECORD)
+    best = make_best_on_test(select_best(twice), twice, 1000, RECORD)
+    assert best.num_candidates == 6
+    assert best == make_best_on_test(select_best(made()), made(), 1000, RECORD)
 
 
 def test_choosing_among_more_runs_flatters_more_and_one_run_not_at_all() -> None:
@@ -268,9 +283,9 @@ def test_choosing_among_more_runs_flatters_more_and_one_run_not_at_all() -> None
     of = study(seeds=range(20))
     runs = [history([float(value)]) for value in chance.normal(0.7, 0.01, 40)]
     many = outcomes(of, {"a": runs[:20], "b": runs[20:]})
-    best = best_of(many)
+    best = select_best(many)
     inflated = [
-        best_on_test(best, [best, *(o for o in many[:count] if o is not best)], 1000, RECORD).inflation
+        make_best_on_test(best, [best, *(o for o in many[:count] if o is not best)], 1000, RECORD).selection_bias
         for count in (0, 3, 39)
     ]
     assert inflated[0] == 0
@@ -279,4 +294,4 @@ def test_choosing_among_more_runs_flatters_more_and_one_run_not_at_all() -> None
 
 def test_without_a_validated_run_there_is_nothing_to_test() -> None:
     with pytest.raises(LabError, match="no best to test"):
-        best_on_test(made()[0], [], 1000, RECORD)
+        make_best_on_test(made()[0], [], 1000, RECORD)

@@ -14,10 +14,10 @@ from filelock import FileLock
 from PIL import Image
 
 from convolab.core.errors import LabError
-from convolab.studies.executor import Engine, Hear, Job, News
+from convolab.studies.executor import EventCallback, Executor, Job, JobEvent
 from convolab.studies.results import StudyResult
-from convolab.studies.runner import conduct
-from convolab.studies.serialize import facts
+from convolab.studies.runner import run_study
+from convolab.studies.serialize import study_result_to_dict
 from convolab.studies.study import Study
 
 Tiny = Callable[..., Study]
@@ -36,52 +36,58 @@ def statuses(result: StudyResult) -> dict[tuple[str, int], str]:
         (o.trial.arm, o.trial.seed): o.status
         for section in result.sections
         for arm in section.arms
-        for o in arm.outcomes
+        for o in arm.results
     }
 
 
-def test_a_study_trains_every_trial_and_answers_its_contrast(tiny: Tiny, here: Engine, tmp_path: Path):
-    heard: list[News] = []
-    result = conduct(tiny(), tmp_path, engine=here, hear=heard.append)
+def test_a_study_trains_every_trial_and_answers_its_contrast(tiny: Tiny, here: Executor, tmp_path: Path):
+    heard: list[JobEvent] = []
+    result = run_study(tiny(), tmp_path, executor=here, on_event=heard.append)
     assert set(statuses(result).values()) == {"finished"}
     assert len([news for news in heard if news.kind == "finished"]) == 4
-    (answer,) = result.sections[0].answers
+    (answer,) = result.sections[0].contrast_results
     assert answer.seeds == (0, 1)
-    assert answer.paired.difference.mean == pytest.approx(sum(answer.arm) / 2 - sum(answer.against) / 2)
+    assert answer.paired_test.difference.mean == pytest.approx(
+        sum(answer.arm_values) / 2 - sum(answer.baseline_values) / 2
+    )
 
 
-def test_every_core_gives_the_same_bits_as_this_process(tiny: Tiny, here: Engine, tmp_path: Path):
-    alone = facts(conduct(tiny(), tmp_path / "alone", engine=here))
-    side_by_side = facts(conduct(tiny(), tmp_path / "cores"))
+def test_every_core_gives_the_same_bits_as_this_process(tiny: Tiny, here: Executor, tmp_path: Path):
+    alone = study_result_to_dict(run_study(tiny(), tmp_path / "alone", executor=here))
+    side_by_side = study_result_to_dict(run_study(tiny(), tmp_path / "cores"))
     assert timeless(alone) == timeless(side_by_side)
 
 
-def test_a_finished_run_is_never_trained_twice(tiny: Tiny, here: Engine, tmp_path: Path):
-    conduct(tiny(), tmp_path, engine=here)
+def test_a_finished_run_is_never_trained_twice(tiny: Tiny, here: Executor, tmp_path: Path):
+    run_study(tiny(), tmp_path, executor=here)
     plans: list[tuple[int, int]] = []
-    result = conduct(tiny(), tmp_path, engine=here, plan=lambda jobs, done: plans.append((len(jobs), done)))
+    result = run_study(tiny(), tmp_path, executor=here, on_plan=lambda jobs, done: plans.append((len(jobs), done)))
     assert plans == [(0, 4)]
     assert set(statuses(result).values()) == {"finished"}
 
 
-def test_sections_share_a_run_and_it_is_trained_once(tiny: Tiny, here: Engine, tmp_path: Path):
+def test_sections_share_a_run_and_it_is_trained_once(tiny: Tiny, here: Executor, tmp_path: Path):
     sections = {
         "a": {"arms": {"usual": {}, "slow": {"optimizer.lr": 0.001}}},
         "b": {"arms": {"same": {}, "other": {"optimizer.lr": 0.01}}},
     }
-    result = conduct(tiny(sections=sections), tmp_path, engine=here)
+    result = run_study(tiny(sections=sections), tmp_path, executor=here)
     assert len(list((tmp_path / "runs").iterdir())) == 6
     assert len(statuses(result)) == 8
-    assert result.sections[0].arms[0].outcomes[0].history == result.sections[1].arms[0].outcomes[0].history
+    assert result.sections[0].arms[0].results[0].history == result.sections[1].arms[0].results[0].history
 
 
-def test_a_changed_study_says_which_runs_still_hold_and_trains_the_rest(tiny: Tiny, here: Engine, tmp_path: Path):
-    conduct(tiny(), tmp_path, engine=here)
+def test_a_changed_study_says_which_runs_still_hold_and_trains_the_rest(tiny: Tiny, here: Executor, tmp_path: Path):
+    run_study(tiny(), tmp_path, executor=here)
     other = {"rates": {"arms": {"fast": {}, "slower": {"optimizer.lr": 0.0001}}}}
     said: list[str] = []
     plans: list[int] = []
-    conduct(
-        tiny(sections=other), tmp_path, engine=here, say=said.append, plan=lambda jobs, done: plans.append(len(jobs))
+    run_study(
+        tiny(sections=other),
+        tmp_path,
+        executor=here,
+        on_message=said.append,
+        on_plan=lambda jobs, done: plans.append(len(jobs)),
     )
     assert said[0].startswith(
         "the study was changed since: 2 of its runs still hold, 2 are to be trained, 2 are in no section now ("
@@ -90,21 +96,23 @@ def test_a_changed_study_says_which_runs_still_hold_and_trains_the_rest(tiny: Ti
     assert len(list((tmp_path / "runs").iterdir())) == 6, "a run is never thrown away"
 
 
-def test_a_damaged_run_is_named_and_retrained_only_with_repair(tiny: Tiny, here: Engine, tmp_path: Path):
-    before = facts(conduct(tiny(), tmp_path, engine=here))
+def test_a_damaged_run_is_named_and_retrained_only_with_repair(tiny: Tiny, here: Executor, tmp_path: Path):
+    before = study_result_to_dict(run_study(tiny(), tmp_path, executor=here))
     harmed = sorted((tmp_path / "runs").iterdir())[0]
     lines = [json.loads(line) for line in (harmed / "metrics.jsonl").read_text().splitlines()]
     lines[0]["train_loss"] = 0.0
     (harmed / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(LabError, match=rf"1 of the runs is damaged: .*{harmed.name}.*changed by hand.*--repair"):
-        conduct(tiny(), tmp_path, engine=here)
+        run_study(tiny(), tmp_path, executor=here)
     plans: list[int] = []
-    after = facts(conduct(tiny(), tmp_path, engine=here, repair=True, plan=lambda jobs, done: plans.append(len(jobs))))
+    after = study_result_to_dict(
+        run_study(tiny(), tmp_path, executor=here, repair=True, on_plan=lambda jobs, done: plans.append(len(jobs)))
+    )
     assert plans == [1]
     assert timeless(after) == timeless(before)
 
 
-def test_runs_of_other_pictures_are_refused(tiny: Tiny, here: Engine, tmp_path: Path):
+def test_runs_of_other_pictures_are_refused(tiny: Tiny, here: Executor, tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)
         for shade in range(20):
@@ -113,14 +121,14 @@ def test_runs_of_other_pictures_are_refused(tiny: Tiny, here: Engine, tmp_path: 
         "data": {"name": f"folder:{tmp_path / 'set'}", "size": 8, "augment": []},
         "training": {"epochs": 1, "batch_size": 8},
     }
-    conduct(tiny(recipe=recipe), tmp_path / "study", engine=here)
+    run_study(tiny(recipe=recipe), tmp_path / "study", executor=here)
     Image.new("L", (8, 8), 255).save(tmp_path / "set" / "a" / "00.png")
     with pytest.raises(LabError, match=r"the (train|test) pictures of folder:.* are not those of"):
-        conduct(tiny(recipe=recipe), tmp_path / "study", engine=here)
+        run_study(tiny(recipe=recipe), tmp_path / "study", executor=here)
 
 
 def test_a_diverging_arm_is_shown_as_diverged_and_its_contrast_decides_nothing(
-    tiny: Tiny, here: Engine, tmp_path: Path
+    tiny: Tiny, here: Executor, tmp_path: Path
 ):
     sections = {
         "rates": {
@@ -128,79 +136,81 @@ def test_a_diverging_arm_is_shown_as_diverged_and_its_contrast_decides_nothing(
             "contrasts": [{"arm": "wild", "against": "usual"}],
         }
     }
-    result = conduct(tiny(sections=sections), tmp_path, engine=here)
+    result = run_study(tiny(sections=sections), tmp_path, executor=here)
     assert statuses(result)["wild", 0] == "diverged"
-    (answer,) = result.sections[0].answers
+    (answer,) = result.sections[0].contrast_results
     assert answer.verdict is None
     assert "diverged" in answer.comment
 
 
-def test_a_study_that_cannot_be_trained_is_refused_before_the_first_step(tiny: Tiny, here: Engine, tmp_path: Path):
+def test_a_study_that_cannot_be_trained_is_refused_before_the_first_step(tiny: Tiny, here: Executor, tmp_path: Path):
     sections = {"rates": {"arms": {"usual": {}, "huge": {"training.batch_size": 5000}}}}
     with pytest.raises(LabError, match="section 'rates', arm 'huge': a batch of 5000"):
-        conduct(tiny(sections=sections), tmp_path / "study", engine=here)
+        run_study(tiny(sections=sections), tmp_path / "study", executor=here)
     assert not (tmp_path / "study").exists()
 
 
-def test_two_picture_sets_in_one_study_are_refused(tiny: Tiny, here: Engine, tmp_path: Path):
+def test_two_picture_sets_in_one_study_are_refused(tiny: Tiny, here: Executor, tmp_path: Path):
     sections = {"sets": {"arms": {"a": {}, "b": {"data.name": "fashion_mnist"}}}}
     with pytest.raises(LabError, match="a study has one picture set, and the recipes name digits, fashion_mnist"):
-        conduct(tiny(sections=sections), tmp_path / "study", engine=here)
+        run_study(tiny(sections=sections), tmp_path / "study", executor=here)
 
 
-def test_two_processes_do_not_conduct_one_study(tiny: Tiny, here: Engine, tmp_path: Path):
+def test_two_processes_do_not_conduct_one_study(tiny: Tiny, here: Executor, tmp_path: Path):
     with FileLock(tmp_path / ".lock"), pytest.raises(LabError, match="is being worked on by another process"):
-        conduct(tiny(), tmp_path, engine=here)
+        run_study(tiny(), tmp_path, executor=here)
 
 
 class Failing:
     """An engine whose first job fails."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Executor) -> None:
         self.engine = engine
 
-    def run(self, jobs: Sequence[Job], pictures: Path, hear: Hear, stop: Callable[[], bool]) -> None:
-        hear(News(jobs[0].recipe.key, "failed", reason="its process ended by signal SIGKILL"))
+    def run(self, jobs: Sequence[Job], pictures: Path, hear: EventCallback, stop: Callable[[], bool]) -> None:
+        hear(JobEvent(jobs[0].recipe.key, "failed", reason="its process ended by signal SIGKILL"))
         self.engine.run(jobs[1:], pictures, hear, stop)
 
 
-def test_a_failed_trial_is_reported_and_nothing_is_tested_until_it_is_done(tiny: Tiny, here: Engine, tmp_path: Path):
-    result = conduct(tiny(test_best=True), tmp_path, engine=Failing(here))
+def test_a_failed_trial_is_reported_and_nothing_is_tested_until_it_is_done(tiny: Tiny, here: Executor, tmp_path: Path):
+    result = run_study(tiny(test_best=True), tmp_path, executor=Failing(here))
     assert sorted(statuses(result).values()) == ["failed", "finished", "finished", "finished"]
     assert any("its process ended by signal SIGKILL" in note for note in result.notes)
-    assert result.best is None
+    assert result.best_on_test is None
     assert any("no run was tested" in note for note in result.notes)
-    assert conduct(tiny(test_best=True), tmp_path, engine=here).best is not None
+    assert run_study(tiny(test_best=True), tmp_path, executor=here).best_on_test is not None
 
 
-def test_the_best_run_of_all_is_tested_once(tiny: Tiny, here: Engine, tmp_path: Path):
-    best = conduct(tiny(test_best=True), tmp_path, engine=here).best
+def test_the_best_run_of_all_is_tested_once(tiny: Tiny, here: Executor, tmp_path: Path):
+    best = run_study(tiny(test_best=True), tmp_path, executor=here).best_on_test
     accuracies = {
         path.parent.name: max(json.loads(line)["validation_accuracy"] for line in path.read_text().splitlines())
         for path in (tmp_path / "runs").glob("*/metrics.jsonl")
     }
-    assert best.validation_accuracy == max(accuracies.values()) == accuracies[best.outcome.trial.recipe.key]
-    assert best.candidates == 4
-    assert best.validation_count == 20
-    assert [path.parent.name for path in (tmp_path / "runs").glob("*/test.json")] == [best.outcome.trial.recipe.key]
-    assert conduct(tiny(test_best=True), tmp_path, engine=here).best.record == best.record
+    assert best.validation_accuracy == max(accuracies.values()) == accuracies[best.trial_result.trial.recipe.key]
+    assert best.num_candidates == 4
+    assert best.num_validation_images == 20
+    assert [path.parent.name for path in (tmp_path / "runs").glob("*/test.json")] == [
+        best.trial_result.trial.recipe.key
+    ]
+    assert run_study(tiny(test_best=True), tmp_path, executor=here).best_on_test.test_result == best.test_result
 
 
-def test_a_second_best_run_is_said_to_be_a_second_look_at_the_test_set(tiny: Tiny, here: Engine, tmp_path: Path):
+def test_a_second_best_run_is_said_to_be_a_second_look_at_the_test_set(tiny: Tiny, here: Executor, tmp_path: Path):
     slow = {"rates": {"arms": {"slow": {"optimizer.lr": 0.001}, "slower": {"optimizer.lr": 0.0001}}}}
-    first = conduct(tiny(test_best=True, sections=slow), tmp_path, engine=here)
+    first = run_study(tiny(test_best=True, sections=slow), tmp_path, executor=here)
     assert not first.notes
-    second = conduct(tiny(test_best=True), tmp_path, engine=here)
-    assert second.best.outcome.trial.arm == "fast"
+    second = run_study(tiny(test_best=True), tmp_path, executor=here)
+    assert second.best_on_test.trial_result.trial.arm == "fast"
     assert any("the test set was looked at before" in note for note in second.notes)
 
 
-def test_a_stopped_study_keeps_what_is_done_and_the_same_call_goes_on(tiny: Tiny, here: Engine, tmp_path: Path):
-    whole = facts(conduct(tiny(), tmp_path / "whole", engine=here))
-    done: list[News] = []
-    cut = conduct(tiny(), tmp_path / "cut", engine=here, hear=done.append, stop=lambda: len(done) > 6)
+def test_a_stopped_study_keeps_what_is_done_and_the_same_call_goes_on(tiny: Tiny, here: Executor, tmp_path: Path):
+    whole = study_result_to_dict(run_study(tiny(), tmp_path / "whole", executor=here))
+    done: list[JobEvent] = []
+    cut = run_study(tiny(), tmp_path / "cut", executor=here, on_event=done.append, stop=lambda: len(done) > 6)
     assert "missing" in statuses(cut).values()
-    assert timeless(facts(conduct(tiny(), tmp_path / "cut", engine=here))) == timeless(whole)
+    assert timeless(study_result_to_dict(run_study(tiny(), tmp_path / "cut", executor=here))) == timeless(whole)
 
 
 SCRIPT = """
@@ -214,7 +224,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("moment", [1, 3, 5])
 def test_a_study_killed_at_any_moment_goes_on_and_ends_as_if_undisturbed(
-    tiny: Tiny, here: Engine, tmp_path: Path, moment: int
+    tiny: Tiny, here: Executor, tmp_path: Path, moment: int
 ):
     study = tiny(seeds=[0, 1, 2])
     study.write(tmp_path / "study.toml")
@@ -228,6 +238,6 @@ def test_a_study_killed_at_any_moment_goes_on_and_ends_as_if_undisturbed(
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(0.3)  # its workers end when they see that it is gone
-    again = facts(conduct(study, tmp_path / "killed"))
-    assert timeless(again) == timeless(facts(conduct(study, tmp_path / "whole", engine=here)))
+    again = study_result_to_dict(run_study(study, tmp_path / "killed"))
+    assert timeless(again) == timeless(study_result_to_dict(run_study(study, tmp_path / "whole", executor=here)))
     assert not (tmp_path / "killed" / ".pictures").exists()

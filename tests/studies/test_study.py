@@ -70,7 +70,7 @@ def test_a_grid_makes_an_arm_of_every_combination():
 def test_two_keys_of_a_grid_with_the_same_end_keep_their_whole_names():
     grid = {"optimizer.name": ["sgd", "adam"], "schedule.name": ["step", "cosine"]}
     study = Study.parse({"name": "g", "sections": {"s": {"grid": grid}}})
-    assert "optimizer.name=sgd, schedule.name=cosine" in study.sections["s"].named_arms
+    assert "optimizer.name=sgd, schedule.name=cosine" in study.sections["s"].arm_overrides
 
 
 def test_a_section_may_have_seeds_of_its_own():
@@ -125,10 +125,10 @@ def test_what_is_wrong_with_a_study_is_said_in_one_line_before_anything_runs(val
 
 def test_an_unknown_section_is_answered_with_the_nearest():
     with pytest.raises(LabError, match="no section 'rate' in the study norms: did you mean 'rates'"):
-        Study.parse(BASE).only(["rate"])
+        Study.parse(BASE).select_sections(["rate"])
 
 
 def test_only_some_sections_bring_only_their_own_trials():
-    some = Study.parse(BASE).only(["rates"])
+    some = Study.parse(BASE).select_sections(["rates"])
     assert {trial.section for trial in some.trials} == {"rates"}
     assert set(some.recipes) == {trial.recipe.key for trial in some.trials}

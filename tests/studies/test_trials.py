@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.data.catalog import Pictures
+from convolab.data.catalog import DatasetSplits
 from convolab.studies.study import Study
-from convolab.studies.trials import check, damage, train_trial
+from convolab.studies.trials import estimate_training_cost, find_corruption, train_trial
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
@@ -22,25 +22,27 @@ def recipe(tiny: Tiny) -> Recipe:
 
 
 @pytest.fixture
-def whole(recipe: Recipe, digits: Pictures, tmp_path: Path) -> Path:
+def whole(recipe: Recipe, digits: DatasetSplits, tmp_path: Path) -> Path:
     """The folder of a finished run."""
     assert train_trial(recipe, digits, tmp_path / "run") == ("finished", None)
     return tmp_path / "run"
 
 
-def test_a_finished_run_is_not_trained_again(whole: Path, recipe: Recipe, digits: Pictures):
+def test_a_finished_run_is_not_trained_again(whole: Path, recipe: Recipe, digits: DatasetSplits):
     before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir() if path.name != ".lock"}
     assert train_trial(recipe, digits, whole) == ("finished", None)
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir() if path.name != ".lock"} == before
 
 
-def test_a_folder_that_a_kill_left_before_its_summary_is_begun_anew(recipe: Recipe, digits: Pictures, tmp_path: Path):
+def test_a_folder_that_a_kill_left_before_its_summary_is_begun_anew(
+    recipe: Recipe, digits: DatasetSplits, tmp_path: Path
+):
     recipe.write(tmp_path / "run" / "recipe.toml")
-    assert damage(tmp_path / "run", recipe) is None
+    assert find_corruption(tmp_path / "run", recipe) is None
     assert train_trial(recipe, digits, tmp_path / "run") == ("finished", None)
 
 
-def test_a_stopped_trial_goes_on_where_it_was(recipe: Recipe, digits: Pictures, tmp_path: Path, whole: Path):
+def test_a_stopped_trial_goes_on_where_it_was(recipe: Recipe, digits: DatasetSplits, tmp_path: Path, whole: Path):
     steps = []
     assert train_trial(recipe, digits, tmp_path / "cut", on_step=steps.append, stop=lambda: len(steps) == 3) == (
         "stopped",
@@ -51,17 +53,17 @@ def test_a_stopped_trial_goes_on_where_it_was(recipe: Recipe, digits: Pictures, 
     assert (tmp_path / "cut" / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
 
 
-def test_a_diverging_trial_says_so_each_time_it_is_asked(tiny: Tiny, digits: Pictures, tmp_path: Path):
-    wild = tiny().trials[0].recipe.changed({"optimizer.lr": 1e30})
+def test_a_diverging_trial_says_so_each_time_it_is_asked(tiny: Tiny, digits: DatasetSplits, tmp_path: Path):
+    wild = tiny().trials[0].recipe.with_overrides({"optimizer.lr": 1e30})
     for _ in range(2):
         end, reason = train_trial(wild, digits, tmp_path / "run")
         assert end == "diverged"
         assert "the loss became" in reason
-    assert damage(tmp_path / "run", wild) is None
+    assert find_corruption(tmp_path / "run", wild) is None
 
 
 def test_a_whole_run_is_not_called_damaged(whole: Path, recipe: Recipe):
-    assert damage(whole, recipe) is None
+    assert find_corruption(whole, recipe) is None
 
 
 def edit_metrics(run: Path) -> None:
@@ -100,25 +102,27 @@ def cut(name: str) -> Callable[[Path], None]:
 )  # fmt: skip
 def test_whatever_was_harmed_in_a_run_is_named(whole: Path, recipe: Recipe, harm: Callable[[Path], None], said: str):
     harm(whole)
-    assert said in damage(whole, recipe)
-    assert "\n" not in damage(whole, recipe)
+    assert said in find_corruption(whole, recipe)
+    assert "\n" not in find_corruption(whole, recipe)
 
 
 def test_another_run_s_folder_under_this_key_is_damage(whole: Path, recipe: Recipe):
-    assert "its key is" in damage(whole, recipe.changed({"optimizer.lr": 0.2}))
+    assert "its key is" in find_corruption(whole, recipe.with_overrides({"optimizer.lr": 0.2}))
 
 
-def test_a_costlier_network_and_more_epochs_cost_more(recipe: Recipe, digits: Pictures):
-    cheap = check(recipe, digits)
-    assert check(recipe.changed({"model.name": "simple_convnet"}), digits) > cheap
-    assert check(recipe.changed({"training.epochs": 4}), digits) == 2 * cheap
+def test_a_costlier_network_and_more_epochs_cost_more(recipe: Recipe, digits: DatasetSplits):
+    cheap = estimate_training_cost(recipe, digits)
+    assert estimate_training_cost(recipe.with_overrides({"model.name": "simple_convnet"}), digits) > cheap
+    assert estimate_training_cost(recipe.with_overrides({"training.epochs": 4}), digits) == 2 * cheap
 
 
-def test_a_recipe_that_its_pictures_do_not_fit_is_found_by_the_check(recipe: Recipe, digits: Pictures):
+def test_a_recipe_that_its_pictures_do_not_fit_is_found_by_the_check(recipe: Recipe, digits: DatasetSplits):
     with pytest.raises(LabError, match="a batch of 5000 is larger than the"):
-        check(recipe.changed({"training.batch_size": 5000}), digits)
+        estimate_training_cost(recipe.with_overrides({"training.batch_size": 5000}), digits)
     with pytest.raises(LabError, match="cannot be halved"):
-        check(recipe.changed({"model.name": "resnet_small", "model.channels": [8, 8, 8, 8, 8]}), digits)
+        estimate_training_cost(
+            recipe.with_overrides({"model.name": "resnet_small", "model.channels": [8, 8, 8, 8, 8]}), digits
+        )
 
 
 def test_a_trial_takes_one_thread(whole: Path):

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from convolab.studies.outcomes import Arm, Outcome, Status
+from convolab.studies.outcomes import Arm, TrialResult, TrialStatus
 from convolab.studies.study import Study
-from convolab.training.trainer import Epoch
+from convolab.training.trainer import EpochMetrics
 
 
 def history(
     accuracies: Sequence[float], losses: Sequence[float] | None = None, gap: float = 0.0, seconds: float = 2.0
-) -> tuple[Epoch, ...]:
+) -> tuple[EpochMetrics, ...]:
     """One epoch a validation accuracy; training accuracy is `gap` above it, validation loss twice the training loss."""
     losses = losses or [2.0 - accuracy for accuracy in accuracies]
     return tuple(
-        Epoch(i + 1, loss, accuracy + gap, 2 * loss, accuracy, 0.01, seconds, 1000.0, "running")
+        EpochMetrics(i + 1, loss, accuracy + gap, 2 * loss, accuracy, 0.01, seconds, 1000.0, "running")
         for i, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True))
     )
 
@@ -33,17 +33,17 @@ def study(
 
 def outcomes(
     of: Study,
-    histories: Mapping[str, Sequence[Sequence[Epoch]]],
-    status: Mapping[tuple[str, int], Status] | None = None,
-) -> list[Outcome]:
+    histories: Mapping[str, Sequence[Sequence[EpochMetrics]]],
+    status: Mapping[tuple[str, int], TrialStatus] | None = None,
+) -> list[TrialResult]:
     """The outcomes of a study's trials from each arm's histories, in the order of its seeds."""
     left = {arm: list(runs) for arm, runs in histories.items()}
     status = status or {}
     return [
-        Outcome(trial, status.get((trial.arm, trial.seed), "finished"), tuple(left[trial.arm].pop(0)))
+        TrialResult(trial, status.get((trial.arm, trial.seed), "finished"), tuple(left[trial.arm].pop(0)))
         for trial in of.trials
     ]
 
 
-def arm(name: str, of: Sequence[Outcome]) -> Arm:
+def arm(name: str, of: Sequence[TrialResult]) -> Arm:
     return Arm(name, tuple(outcome for outcome in of if outcome.trial.arm == name))

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from convolab.core.stats import wilson_interval
-from convolab.studies.outcomes import Outcome
-from convolab.studies.results import StudyResult, best_of, best_on_test, conclude
+from convolab.studies.outcomes import TrialResult
+from convolab.studies.results import StudyResult, analyze_study, make_best_on_test, select_best
 from convolab.studies.study import Study, Trial
-from convolab.training.trainer import Epoch
+from convolab.training.trainer import EpochMetrics
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 EVIL = "crop + flip <!--<script>alert(1)<b>&'x'"
@@ -70,7 +70,7 @@ STUDY: dict[str, Any] = {
 
 def history(
     recipe_key: str, epochs: int, level: float, speed: float, validation: bool, seed: int, ends: int | None = None
-) -> tuple[Epoch, ...]:
+) -> tuple[EpochMetrics, ...]:
     """Curves that fall to `level` nats; with `ends`, they blow up and end after that epoch."""
     chance = np.random.default_rng([seed, int(recipe_key, 16)])
     level = level * math.exp(0.04 * chance.standard_normal())
@@ -83,7 +83,7 @@ def history(
         share = max(0.1, min(1.0, 1.02 * math.exp(-0.38 * loss)))
         held_share = max(0.1, 0.95 * math.exp(-0.4 * held))
         lines.append(
-            Epoch(
+            EpochMetrics(
                 epoch,
                 loss,
                 share,
@@ -119,7 +119,7 @@ SHAPES |= {"simple_convnet": (1e-4, 0.35)}
 ENDS = {("lr=3", 0): 3, ("lr=3", 1): 2, ("lr=3", 2): 4, ("lr=1", 1): 6}
 
 
-def outcome(trial: Trial, level: float = 1.0, speed: float = 0.3, ends: int | None = None) -> Outcome:
+def outcome(trial: Trial, level: float = 1.0, speed: float = 0.3, ends: int | None = None) -> TrialResult:
     recipe = trial.recipe
     lines = history(recipe.key, recipe.training.epochs, level, speed, recipe.data.validation > 0, trial.seed, ends)
     summary = {
@@ -128,10 +128,10 @@ def outcome(trial: Trial, level: float = 1.0, speed: float = 0.3, ends: int | No
         "threads": 1,
         "device": "cpu",
         "precision": "fp32",
-        "seconds": sum(line.seconds for line in lines),
+        "seconds": sum(line.train_seconds for line in lines),
     }
     reason = f"the loss became NaN in epoch {ends + 1}: try a smaller optimizer.lr" if ends else None
-    return Outcome(trial, "diverged" if ends else "finished", lines, reason, Path("runs") / recipe.key, summary)
+    return TrialResult(trial, "diverged" if ends else "finished", lines, reason, Path("runs") / recipe.key, summary)
 
 
 @cache
@@ -145,7 +145,7 @@ def made_up(evil: bool = True) -> StudyResult:
     outcomes[lost] = replace(outcomes[lost], status="failed", history=(), reason="out of memory, twice", summary=None)
     notes = ("transforms, + colour, seed 2: failed twice: out of memory",)
     return StudyResult(
-        study, conclude(study, outcomes), best_on_test(best_of(outcomes), outcomes, 5000, record()), notes
+        study, analyze_study(study, outcomes), make_best_on_test(select_best(outcomes), outcomes, 5000, record()), notes
     )
 
 
@@ -190,9 +190,11 @@ def thousand(sections: int = 10, arms: int = 33, seeds: int = 3, epochs: int = 1
         },
     }
     study = Study.parse(values)
-    levels = {arm: 0.5 + abs(i - arms / 2) / arms for i, arm in enumerate(study.sections["section 0"].named_arms)}
+    levels = {arm: 0.5 + abs(i - arms / 2) / arms for i, arm in enumerate(study.sections["section 0"].arm_overrides)}
     outcomes = [
         outcome(trial, levels[trial.arm], 0.4, 4 if trial.arm == "lr=0.3" and trial.seed == 1 else None)
         for trial in study.trials
     ]
-    return StudyResult(study, conclude(study, outcomes), best_on_test(best_of(outcomes), outcomes, 5000, record()))
+    return StudyResult(
+        study, analyze_study(study, outcomes), make_best_on_test(select_best(outcomes), outcomes, 5000, record())
+    )

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from convolab.core.rng import generator
-from convolab.training.transforms import Colour, Rotate
+from convolab.core.rng import make_generator
+from convolab.training.transforms import ColorJitter, RandomRotation
 
 
 def noise(n: int, channels: int = 3, height: int = 9, width: int = 7) -> Tensor:
@@ -23,7 +23,7 @@ def colour_factors(strength: float, n: int, *key: int | str) -> tuple[Tensor, Te
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     probe = torch.empty(3, 2, 2)
     probe[:, :, 0], probe[:, :, 1] = 0.22, torch.tensor([0.26, 0.28, 0.36]).view(3, 1)
-    after = Colour(strength)(probe.expand(n, 3, 2, 2).contiguous(), generator(*key))
+    after = ColorJitter(strength)(probe.expand(n, 3, 2, 2).contiguous(), make_generator(*key))
     luma_before, luma_after = (probe * weights).sum(0)[0], (after * weights).sum(1)[:, 0]  # [2], [N, 2]
     chroma_before, chroma_after = probe[2, 0, 1] - probe[0, 0, 1], after[:, 2, 0, 1] - after[:, 0, 0, 1]
     brightness = luma_after.mean(1) / luma_before.mean()
@@ -34,7 +34,7 @@ def colour_factors(strength: float, n: int, *key: int | str) -> tuple[Tensor, Te
 def angles(degrees: float, n: int, *key: int | str, height: int = 17, width: int = 17) -> Tensor:
     """The angles, in degrees counter-clockwise, that each of `n` pictures is turned by: a slope shows where up went."""
     x = torch.linspace(-0.3, 0.3, width).expand(1, 1, height, width)
-    turned = Rotate(degrees)(0.5 + x.expand(n, -1, -1, -1), generator(*key))
+    turned = RandomRotation(degrees)(0.5 + x.expand(n, -1, -1, -1), make_generator(*key))
     h, w = height // 2, width // 2
     along_x, along_y = turned[:, 0, h, w + 1] - turned[:, 0, h, w - 1], turned[:, 0, h + 1, w] - turned[:, 0, h - 1, w]
     return torch.rad2deg(torch.atan2(-along_y, along_x))

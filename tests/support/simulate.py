@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from support.histories import history, outcomes, study
 
-from convolab.core.stats import noncentrality
-from convolab.studies.outcomes import Outcome
-from convolab.studies.results import SectionResult, conclude
+from convolab.core.stats import detectable_noncentrality
+from convolab.studies.outcomes import TrialResult
+from convolab.studies.results import SectionResult, analyze_study
 from convolab.studies.study import Study
 
 SEEDS, NOISE = 3, 0.01
@@ -31,10 +31,10 @@ class Maker:
     def conclude(self, accuracies: np.ndarray, losses: np.ndarray) -> SectionResult:
         """The section that these numbers, [arms, seeds, epochs] each, come to."""
         rows, other = accuracies.reshape(len(self.blank), -1).tolist(), losses.reshape(len(self.blank), -1).tolist()
-        made: list[Outcome] = [
+        made: list[TrialResult] = [
             replace(blank, history=history(row, loss)) for blank, row, loss in zip(self.blank, rows, other, strict=True)
         ]
-        return conclude(self.of, made)[0]
+        return analyze_study(self.of, made)[0]
 
 
 def no_difference(studies: int) -> dict[str, float]:
@@ -46,10 +46,10 @@ def no_difference(studies: int) -> dict[str, float]:
         luck = chance.normal(0, 2 * NOISE, (1, SEEDS, 1))  # of a seed
         accuracies, losses = (0.7 + luck + chance.normal(0, NOISE, (4, SEEDS, 2)) for _ in range(2))
         section = maker.conclude(accuracies, losses)
-        false += any(answer.verdict in ("better", "worse") for answer in section.answers)
-        loss = section.answers[3].paired.difference
+        false += any(answer.verdict in ("better", "worse") for answer in section.contrast_results)
+        loss = section.contrast_results[3].paired_test.difference
         covered += loss.low <= 0 <= loss.high
-        decided += all(answer.verdict for answer in section.answers)
+        decided += all(answer.verdict for answer in section.contrast_results)
     return {"false": false / studies, "covered": covered / studies, "decided": decided / studies}
 
 
@@ -61,7 +61,9 @@ def coarse(studies: int) -> dict[str, float]:
     false = 0
     for _ in range(studies):
         counts = chance.binomial(144, rising, (2, SEEDS, 6)) / 144
-        false += any(answer.verdict in ("better", "worse") for answer in maker.conclude(counts, 2 - counts).answers)
+        false += any(
+            answer.verdict in ("better", "worse") for answer in maker.conclude(counts, 2 - counts).contrast_results
+        )
     return {"false": false / studies}
 
 
@@ -69,17 +71,17 @@ def real_difference(studies: int) -> dict[str, float]:
     """One arm of four better by just what three seeds are said to see four times in five, the others not."""
     contrasts = [(arm, "a", "final_train_loss") for arm in "bcd"]
     maker, chance = Maker(study("abcd", contrasts), "abcd"), np.random.default_rng(3)
-    true = noncentrality(SEEDS - 1, 0.05 / 3) * NOISE * np.sqrt(2 / SEEDS)
+    true = detectable_noncentrality(SEEDS - 1, 0.05 / 3) * NOISE * np.sqrt(2 / SEEDS)
     better = np.array([0, 0, 0, true]).reshape(4, 1, 1)
     found, wrong, covered, parted = 0, 0, 0, 0
     for _ in range(studies):
         luck = chance.normal(0, 2 * NOISE, (1, SEEDS, 1))
         losses = 0.7 + luck - better + chance.normal(0, NOISE, (4, SEEDS, 1))
-        first, second, third = maker.conclude(1 - losses, losses).answers
+        first, second, third = maker.conclude(1 - losses, losses).contrast_results
         found += third.verdict == "better"
         wrong += third.verdict == "worse" or {first.verdict, second.verdict} != {"no difference seen"}
-        covered += third.paired.difference.low <= -true <= third.paired.difference.high
-        parted += third.verdict == "better" and third.parts_from == 1
+        covered += third.paired_test.difference.low <= -true <= third.paired_test.difference.high
+        parted += third.verdict == "better" and third.curves_separate_from_epoch == 1
     return {
         "found": found / studies,
         "wrong": wrong / studies,

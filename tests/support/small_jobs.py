@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from convolab.data.catalog import load
-from convolab.data.memmap import write_mapped
-from convolab.studies.executor import Engine, Job, LocalEngine, News
+from convolab.data.memmap import write_memmap
+from convolab.studies.executor import Executor, Job, JobEvent, LocalExecutor
 from convolab.training.recipe import Recipe
 
 BASE = {
@@ -38,22 +38,24 @@ NEVER: Callable[[], bool] = lambda: False  # noqa: E731
 
 def jobs(runs: Path, count: int, changes: dict[str, Any] | None = None, base: dict[str, Any] = BASE) -> list[Job]:
     """A job for each of `count` seeds, its run in `runs`, the first the longest."""
-    recipes = [Recipe.parse(base).changed({**(changes or {}), "training.seed": seed}) for seed in range(count)]
+    recipes = [
+        Recipe.from_dict(base).with_overrides({**(changes or {}), "training.seed": seed}) for seed in range(count)
+    ]
     return [Job(recipe, runs / recipe.key, cost=float(count - seed)) for seed, recipe in enumerate(recipes)]
 
 
 def digits_in(folder: Path) -> Path:
-    write_mapped(load("digits"), folder)
+    write_memmap(load("digits"), folder)
     return folder
 
 
 def told(
-    engine: Engine, todo: list[Job], pictures: Path, stop: Callable[[], bool] = NEVER, hear: Any = None
-) -> list[News]:
+    engine: Executor, todo: list[Job], pictures: Path, stop: Callable[[], bool] = NEVER, hear: Any = None
+) -> list[JobEvent]:
     """All that an engine tells of some jobs; `hear` hears it too, at once."""
-    news: list[News] = []
+    news: list[JobEvent] = []
 
-    def listen(word: News) -> None:
+    def listen(word: JobEvent) -> None:
         news.append(word)
         if hear:
             hear(word)
@@ -62,7 +64,7 @@ def told(
     return news
 
 
-def kinds(news: list[News]) -> Counter[str]:
+def kinds(news: list[JobEvent]) -> Counter[str]:
     return Counter(word.kind for word in news)
 
 
@@ -102,13 +104,13 @@ def never_listen(*_: Any) -> None:
 def main() -> None:
     name, pictures, runs, count, epochs = sys.argv[1:]
     if name == "local":
-        engine: Engine = LocalEngine(2)
+        engine: Executor = LocalExecutor(2)
     else:
-        from convolab.studies.ray_executor import RayEngine
+        from convolab.studies.ray_executor import RayExecutor
 
-        engine = RayEngine(None if name == "ray" else name, 2)
+        engine = RayExecutor(None if name == "ray" else name, 2)
 
-    def hear(news: News) -> None:
+    def hear(news: JobEvent) -> None:
         pids = [child.pid for child in multiprocessing.active_children()]
         print(
             json.dumps({"key": news.key, "kind": news.kind, "reason": news.reason, "pids": pids, "pid": os.getpid()}),

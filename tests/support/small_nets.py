@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from convolab.models.classifier import PixelNet
+from convolab.models.classifier import ImageClassifier
 
 MEAN, STD = (0.45, 0.5, 0.4), (0.25, 0.2, 0.3)
 
 
-def wrapped(network: nn.Module, side: int = 32) -> PixelNet:
-    return PixelNet(network, mean=MEAN, std=STD, size=(side, side), classes=tuple("abcdefghij")).eval()
+def wrapped(network: nn.Module, side: int = 32) -> ImageClassifier:
+    return ImageClassifier(network, mean=MEAN, std=STD, input_size=(side, side), classes=tuple("abcdefghij")).eval()
 
 
 def trained(network: nn.Module) -> nn.Module:
@@ -39,7 +39,7 @@ def filled(network: nn.Module) -> nn.Module:
     return network
 
 
-def state(net: PixelNet) -> list:
+def state(net: ImageClassifier) -> list:
     """Everything a lens might leave changed."""
     return [
         {name: tensor.clone() for name, tensor in (*net.state_dict().items(), *net.named_buffers())},

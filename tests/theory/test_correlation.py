@@ -16,14 +16,14 @@ from convolab.theory.correlation import (
     CircularCorrelation,
     convolve,
     correlate,
-    correlate_by_matrix,
-    correlate_directly,
+    correlate_circulant,
+    correlate_direct,
     jacobian_x,
     jacobian_y,
-    mirror,
+    time_reverse,
 )
 
-FORMS = (correlate, correlate_directly, correlate_by_matrix)
+FORMS = (correlate, correlate_direct, correlate_circulant)
 LENGTHS = (1, 2, 3, 8, 13)
 samples = st.floats(-1e3, 1e3, allow_subnormal=False)
 pairs = hnp.array_shapes(max_dims=2, max_side=40).flatmap(
@@ -59,9 +59,9 @@ def test_every_form_is_the_sum_of_the_definition(form, n) -> None:
 def test_a_convolution_is_the_correlation_with_the_mirror_and_commutes(pair) -> None:
     x, y = map(torch.from_numpy, pair)
     tolerance = 1e-12 * (1 + float(x.abs().max() * y.abs().max()) * x.shape[-1])
-    assert (convolve(x, y) - correlate(mirror(x), y)).abs().max() <= tolerance
+    assert (convolve(x, y) - correlate(time_reverse(x), y)).abs().max() <= tolerance
     assert (convolve(x, y) - convolve(y, x)).abs().max() <= tolerance
-    assert (correlate(y, x) - mirror(correlate(x, y))).abs().max() <= tolerance
+    assert (correlate(y, x) - time_reverse(correlate(x, y))).abs().max() <= tolerance
 
 
 @pytest.mark.parametrize("n", LENGTHS)
@@ -189,7 +189,7 @@ def test_shorter_floats_keep_their_type_and_their_accuracy(dtype, tolerance) -> 
 
 def test_half_precisions_are_summed_in_float32() -> None:
     ones = torch.ones(5000, dtype=torch.bfloat16)  # a running sum in bfloat16 would stop at 256
-    for form in (correlate, correlate_by_matrix):
+    for form in (correlate, correlate_circulant):
         assert form(ones, ones)[0] == 4992  # 5000, rounded to bfloat16
 
 

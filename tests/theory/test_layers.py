@@ -5,61 +5,61 @@ import torch
 from torch import nn
 
 from convolab.core.errors import LabError
-from convolab.theory.layers import as_matrix, cost, course_layers, products
+from convolab.theory.layers import convolution_matrix, count_products, course_layers, layer_cost
 
 SIZES = [(100, 10, 3), (7, 1, 1), (12, 4, 5), (9, 2, 9)]
 
 
 def test_the_course_layers_cost_what_the_question_wants() -> None:
-    f, g = (cost(layer, 100) for layer in course_layers())
-    assert (f.outputs, g.outputs) == ((1000,), (10, 100))
-    assert (f.parameters, g.parameters) == (100_000, 30)
+    f, g = (layer_cost(layer, 100) for layer in course_layers())
+    assert (f.output_shape, g.output_shape) == ((1000,), (10, 100))
+    assert (f.num_parameters, g.num_parameters) == (100_000, 30)
     assert (f.macs, g.macs, f.flops, g.flops) == (100_000, 3_000, 200_000, 6_000)
-    assert (f.operations, g.operations) == (199_000, 5_000)
+    assert (f.arithmetic_operations, g.arithmetic_operations) == (199_000, 5_000)
 
 
 def test_a_bias_adds_a_parameter_and_an_addition_for_each_output_and_no_mac() -> None:
     for plain, biased, per_output in zip(course_layers(), course_layers(bias=True), (1000, 10), strict=True):
-        before, after = cost(plain, 100), cost(biased, 100)
-        assert after.parameters - before.parameters == per_output
+        before, after = layer_cost(plain, 100), layer_cost(biased, 100)
+        assert after.num_parameters - before.num_parameters == per_output
         assert after.additions - before.additions == 1000
         assert after.macs == before.macs
-        assert after.operations == after.flops  # m products, m - 1 additions and the bias
+        assert after.arithmetic_operations == after.flops  # m products, m - 1 additions and the bias
 
 
 @pytest.mark.parametrize(("n", "features", "kernel"), SIZES)
 def test_torchs_count_the_run_and_the_closed_forms_agree(n, features, kernel) -> None:
     f, g = course_layers(n, features, kernel)
-    assert cost(f, n).macs == products(f, n) == features * n * n
-    assert cost(g, n).macs == products(g, n) == features * n * kernel
-    assert cost(f, n).parameters == features * n * n
-    assert cost(g, n).parameters == features * kernel
+    assert layer_cost(f, n).macs == count_products(f, n) == features * n * n
+    assert layer_cost(g, n).macs == count_products(g, n) == features * n * kernel
+    assert layer_cost(f, n).num_parameters == features * n * n
+    assert layer_cost(g, n).num_parameters == features * kernel
 
 
 @pytest.mark.parametrize(("n", "features", "kernel"), SIZES)
 def test_products_with_the_padding_are_those_that_reach_over_the_edge(n, features, kernel) -> None:
     _, g = course_layers(n, features, kernel)
     inside = sum(0 <= k + i - kernel // 2 < n for k in range(n) for i in range(kernel))
-    assert products(g, n, padding=0.0) == features * inside
+    assert count_products(g, n, padding_value=0.0) == features * inside
 
 
 def test_a_layer_with_channels_is_counted_over_all_of_them() -> None:
     layer = nn.Conv1d(4, 6, 3, padding=1)
-    assert cost(layer, 20).macs == products(layer, 20) == 4 * 6 * 3 * 20
-    assert cost(layer, 20).parameters == 4 * 6 * 3 + 6
+    assert layer_cost(layer, 20).macs == count_products(layer, 20) == 4 * 6 * 3 * 20
+    assert layer_cost(layer, 20).num_parameters == 4 * 6 * 3 + 6
 
 
 def test_a_layer_of_a_hundred_thousand_million_weights_is_counted_without_making_them() -> None:
     f, _ = course_layers(100_000, 10, 3)
-    assert cost(f, 100_000).macs == 10**11
+    assert layer_cost(f, 100_000).macs == 10**11
 
 
 def test_counting_leaves_the_layer_as_it_was() -> None:
     layer = nn.Conv1d(1, 2, 3, padding=1)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
-    cost(layer, 10)
-    products(layer, 10)
-    as_matrix(layer, 10)
+    layer_cost(layer, 10)
+    count_products(layer, 10)
+    convolution_matrix(layer, 10)
     assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
     assert layer.padding == (1,)
     assert all(p.grad is None and p.requires_grad for p in layer.parameters())
@@ -68,7 +68,7 @@ def test_counting_leaves_the_layer_as_it_was() -> None:
 def test_the_matrix_of_a_convolution_does_what_the_convolution_does() -> None:
     layer = nn.Conv1d(1, 3, 5, padding=2, bias=False, dtype=torch.float64)
     x = torch.randn(1, 1, 11, dtype=torch.float64)
-    matrix = as_matrix(layer, 11)
+    matrix = convolution_matrix(layer, 11)
     assert torch.allclose(matrix @ x.flatten(), layer(x).flatten(), rtol=0, atol=1e-14)
     k, i = torch.arange(11)[:, None], torch.arange(11)
     for band in matrix.view(3, 11, 11):
@@ -81,9 +81,9 @@ def test_the_matrix_of_a_convolution_does_what_the_convolution_does() -> None:
     [
         (lambda: course_layers(100, 10, 4), "a kernel of 4 has no middle"),
         (lambda: course_layers(0), "give each at least 1"),
-        (lambda: cost(nn.Linear(100, 10), 99), r"Linear\(.*\) cannot take an input of length 99: "),
-        (lambda: cost(nn.Conv1d(1, 1, 5), 3), "cannot take an input of length 3: "),
-        (lambda: products(nn.Conv1d(1, 1, 3, stride=2), 9), "without stride, dilation or groups only"),
+        (lambda: layer_cost(nn.Linear(100, 10), 99), r"Linear\(.*\) cannot take an input of length 99: "),
+        (lambda: layer_cost(nn.Conv1d(1, 1, 5), 3), "cannot take an input of length 3: "),
+        (lambda: count_products(nn.Conv1d(1, 1, 3, stride=2), 9), "without stride, dilation or groups only"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(call, said) -> None:

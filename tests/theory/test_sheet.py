@@ -6,12 +6,22 @@ import pytest
 import torch
 
 from convolab.theory import answer_correlation, answer_layers, answer_priors, correlation, layers
-from convolab.theory.sheet import Answer, Check, Formula, Sheet, Table, Text, check, marks, table
+from convolab.theory.sheet import (
+    AnswerSheet,
+    Check,
+    Formula,
+    QuestionAnswer,
+    Table,
+    Text,
+    make_sheet_table,
+    parse_markup,
+    run_sheet_check,
+)
 
 
 def test_marked_text_is_taken_apart_and_nothing_is_lost() -> None:
     text = "a **bold $x$** word, `code` and $y^2$."
-    assert marks(text) == [
+    assert parse_markup(text) == [
         ("text", "a "),
         ("bold", "bold $x$"),
         ("text", " word, "),
@@ -20,46 +30,57 @@ def test_marked_text_is_taken_apart_and_nothing_is_lost() -> None:
         ("formula", "y^2"),
         ("text", "."),
     ]
-    assert marks("") == []
+    assert parse_markup("") == []
 
 
 def test_a_test_that_breaks_down_fails_its_check_and_says_why() -> None:
     def broken() -> tuple[str, bool]:
         raise RuntimeError("no\n such shape")
 
-    assert check("it works", broken) == Check("it works", "the test broke down: no such shape", False)
+    assert run_sheet_check("it works", broken) == Check("it works", "the test broke down: no such shape", False)
 
 
 def test_a_sheet_knows_its_failed_checks() -> None:
     good, bad = Check("a", "b", True), Check("c", "d", False)
-    sheet = Sheet("t", "m", (Answer("1", "q", "s", (Text("x"), good)), Answer("2", "q", "s", (bad, Formula("y")))))
+    sheet = AnswerSheet(
+        "t", "m", (QuestionAnswer("1", "q", "s", (Text("x"), good)), QuestionAnswer("2", "q", "s", (bad, Formula("y"))))
+    )
     assert sheet.checks == (good, bad)
-    assert sheet.failed == (bad,)
+    assert sheet.failed_checks == (bad,)
 
 
 def test_a_table_holds_texts() -> None:
-    assert table("c", ["a", "b"], [[1, 2.5]]) == Table("c", ("a", "b"), (("1", "2.5"),))
+    assert make_sheet_table("c", ["a", "b"], [[1, 2.5]]) == Table("c", ("a", "b"), (("1", "2.5"),))
 
 
 @pytest.mark.parametrize("seed", [0, 7])
 @pytest.mark.parametrize(
-    "answer", [answer_correlation.answer, answer_layers.answer, lambda seed: answer_priors.answer(seed, None, None)]
+    "answer",
+    [
+        answer_correlation.answer_question_1b,
+        answer_layers.answer_question_1c,
+        lambda seed: answer_priors.answer_question_1a(seed, None, None),
+    ],
 )
 def test_every_check_of_the_answers_holds_whatever_the_seed(answer, seed) -> None:
     state = torch.random.get_rng_state()
     made = answer(seed)
-    assert [c for c in made.checks if not c.holds] == []
+    assert [c for c in made.checks if not c.passed] == []
     assert len(made.checks) >= 4
     assert torch.equal(state, torch.random.get_rng_state())
 
 
 def test_the_answers_text_is_whole() -> None:
-    for answer in (answer_correlation.answer(0), answer_layers.answer(0), answer_priors.answer(0, None, None)):
+    for answer in (
+        answer_correlation.answer_question_1b(0),
+        answer_layers.answer_question_1c(0),
+        answer_priors.answer_question_1a(0, None, None),
+    ):
         for block in answer.blocks:
             if isinstance(block, Text):
                 assert block.text.count("$") % 2 == block.text.count("**") % 2 == block.text.count("`") % 2 == 0
             if isinstance(block, Table):
-                assert {len(row) for row in block.rows} == {len(block.headings)}
+                assert {len(row) for row in block.rows} == {len(block.headers)}
 
 
 def broken_turn(x):
@@ -75,14 +96,14 @@ def broken_turn(x):
         ("convolve", lambda x, y: correlation.correlate(x, y), {"a convolution"}),
         (
             "correlate",
-            lambda x, y: correlation.correlate_directly(x, y).roll(1, -1),
+            lambda x, y: correlation.correlate_direct(x, y).roll(1, -1),
             {"every entry", "the direct sum", "a convolution"},
         ),
     ],
 )
 def test_a_wrong_formula_fails_the_checks_that_are_about_it(monkeypatch, name, wrong, failing) -> None:
     monkeypatch.setattr(correlation, name, wrong)
-    failed = [c.claim for c in answer_correlation.answer(0).checks if not c.holds]
+    failed = [c.claim for c in answer_correlation.answer_question_1b(0).checks if not c.passed]
     assert {claim for claim in failed if claim.startswith(tuple(failing))} == set(failed)
     assert len(failed) == len(failing)
 
@@ -95,8 +116,8 @@ def test_a_wrong_backward_pass_fails_gradcheck(monkeypatch) -> None:
         return dx * 2, dy, *rest
 
     monkeypatch.setattr(correlation.SpectralProduct, "backward", staticmethod(twice))
-    failed = [c for c in answer_correlation.answer(0).checks if not c.holds]
-    assert any("gradcheck" in c.claim and "broke down" in c.found for c in failed)
+    failed = [c for c in answer_correlation.answer_question_1b(0).checks if not c.passed]
+    assert any("gradcheck" in c.claim and "broke down" in c.result for c in failed)
 
 
 def test_a_layer_that_costs_something_else_fails_the_checks(monkeypatch) -> None:
@@ -104,26 +125,26 @@ def test_a_layer_that_costs_something_else_fails_the_checks(monkeypatch) -> None
     monkeypatch.setattr(
         layers, "course_layers", lambda n=100, features=10, kernel=3, bias=False: right(n, features, kernel + 2, bias)
     )
-    failed = {c.claim.split(":")[0] for c in answer_layers.answer(0).checks if not c.holds}
+    failed = {c.claim.split(":")[0] for c in answer_layers.answer_question_1c(0).checks if not c.passed}
     assert {"parameters", "MACs"} <= failed
 
 
 def test_the_numbers_of_1c_are_counted_and_not_typed(monkeypatch) -> None:
     monkeypatch.setattr(answer_layers, "FEATURES", 7)
-    answer = answer_layers.answer(0)
-    assert all(c.holds for c in answer.checks)
-    assert "70,000 parameters" in answer.short
-    assert "7 x 100 = 700, with 21 parameters and 2,100 MACs" in answer.short
+    answer = answer_layers.answer_question_1c(0)
+    assert all(c.passed for c in answer.checks)
+    assert "70,000 parameters" in answer.summary
+    assert "7 x 100 = 700, with 21 parameters and 2,100 MACs" in answer.summary
 
 
 def test_the_jacobians_drawn_are_those_of_the_formulae() -> None:
-    drawn = answer_correlation.drawn(4)
-    assert drawn.of_x == [[0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 0, 1], [3, 0, 1, 2]]
-    assert drawn.of_y == [[0, 1, 2, 3], [3, 0, 1, 2], [2, 3, 0, 1], [1, 2, 3, 0]]
+    drawn = answer_correlation.jacobian_indices(4)
+    assert drawn.wrt_x == [[0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 0, 1], [3, 0, 1, 2]]
+    assert drawn.wrt_y == [[0, 1, 2, 3], [3, 0, 1, 2], [2, 3, 0, 1], [1, 2, 3, 0]]
 
 
 def test_the_growth_of_f_is_quadratic_and_gs_linear() -> None:
-    quadratic, fixed, linear = answer_layers.growth()
+    quadratic, fixed, linear = answer_layers.macs_by_length()
     n, m = quadratic.lengths.index(100), quadratic.lengths.index(1000)
     assert [g.macs[m] / g.macs[n] for g in (quadratic, fixed, linear)] == [100, 10, 10]
     assert quadratic.macs[n] == fixed.macs[n]

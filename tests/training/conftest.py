@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from support.remains import remains
 
-from convolab.data.catalog import Pictures, load
+from convolab.data.catalog import DatasetSplits, load
 from convolab.training.recipe import Recipe
 
 
 @pytest.fixture(scope="session")
-def digits() -> Pictures:
+def digits() -> DatasetSplits:
     return load("digits")
 
 
@@ -37,7 +37,7 @@ def quick() -> Callable[..., Recipe]:
         "optimizer": {"lr": 0.1},
         "training": {"epochs": 3, "batch_size": 32},
     }
-    return lambda changes=None: Recipe.parse(base).changed(changes or {})
+    return lambda changes=None: Recipe.from_dict(base).with_overrides(changes or {})
 
 
 @pytest.fixture

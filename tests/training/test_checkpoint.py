@@ -9,10 +9,10 @@ import torch
 
 from convolab.core.errors import LabError
 from convolab.models import zoo
-from convolab.models.classifier import PixelNet
+from convolab.models.classifier import ImageClassifier
 from convolab.training.checkpoint import (
-    PREVIOUS,
-    STATE,
+    PREVIOUS_STATE_FILE,
+    STATE_FILE,
     read_state,
     read_tensors,
     read_weights,
@@ -31,11 +31,11 @@ NETWORKS = {
 CUTS = [step / 20 for step in range(20)]
 
 
-def trained(name: str, seed: int = 0) -> PixelNet:
+def trained(name: str, seed: int = 0) -> ImageClassifier:
     """A network that has seen a batch, so that no weight or running figure is what a new one has."""
     network = zoo.build(name, (3, 8, 10), 4, seed=seed, **NETWORKS[name])
-    net = PixelNet(
-        network, mean=(0.1, 1 / 3, 0.7), std=(0.25, 0.0, 1 / 7), size=(8, 10), classes=("a", "b", "ç", "d d")
+    net = ImageClassifier(
+        network, mean=(0.1, 1 / 3, 0.7), std=(0.25, 0.0, 1 / 7), input_size=(8, 10), classes=("a", "b", "ç", "d d")
     )
     net.to(memory_format=torch.channels_last)
     stepper = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -70,7 +70,7 @@ def test_a_weights_file_alone_tells_how_to_build_its_network_bit_for_bit(tmp_pat
     for key, tensor in net.network.state_dict().items():
         assert theirs[key].dtype == tensor.dtype
         assert torch.equal(theirs[key], tensor)
-    assert (again.mean, again.std, again.size, again.classes) == (net.mean, net.std, net.size, net.classes)
+    assert (again.mean, again.std, again.input_size, again.classes) == (net.mean, net.std, net.input_size, net.classes)
     assert not any(module.training for module in again.modules())
     assert said["epoch"] == 3
     pixels = torch.rand(5, 3, 8, 10)
@@ -146,7 +146,7 @@ def test_weights_of_other_sizes_are_refused(tmp_path: Path):
 def test_a_state_is_no_weights_file_and_neither_is_text_or_nothing(tmp_path: Path):
     write_state(tmp_path, {"net.x": torch.zeros(3)}, {"epoch": 1})
     with pytest.raises(LabError, match="does not say its 'model': it is no weights file"):
-        read_weights(tmp_path / STATE)
+        read_weights(tmp_path / STATE_FILE)
     (tmp_path / "text").write_text("these are my weights: 80 kg")
     with pytest.raises(LabError, match="text is damaged or not one of convolab's"):
         read_weights(tmp_path / "text")
@@ -216,31 +216,31 @@ def test_the_newest_state_is_read_and_the_one_before_is_kept(two_states: Path):
     tensors, progress, damage = read_state(two_states)
     assert torch.equal(tensors["net.x"], state(3)[0]["net.x"])
     assert (progress, damage) == ({"epoch": 3}, None)
-    assert read_tensors(two_states / PREVIOUS)[1] == {"epoch": 2}
-    assert sorted(path.name for path in two_states.iterdir()) == [PREVIOUS, STATE]
+    assert read_tensors(two_states / PREVIOUS_STATE_FILE)[1] == {"epoch": 2}
+    assert sorted(path.name for path in two_states.iterdir()) == [PREVIOUS_STATE_FILE, STATE_FILE]
 
 
 @pytest.mark.parametrize("share", CUTS)
 def test_a_state_cut_off_falls_back_to_the_one_before_and_says_so(two_states: Path, share: float):
-    content = (two_states / STATE).read_bytes()
-    (two_states / STATE).write_bytes(content[: int(share * len(content))])
+    content = (two_states / STATE_FILE).read_bytes()
+    (two_states / STATE_FILE).write_bytes(content[: int(share * len(content))])
     tensors, progress, damage = read_state(two_states)
     assert torch.equal(tensors["net.x"], state(2)[0]["net.x"])
     assert progress == {"epoch": 2}
-    assert str(two_states / STATE) in damage
+    assert str(two_states / STATE_FILE) in damage
     assert damage.endswith("going on from the state before it")
     assert "\n" not in damage
 
 
 def test_the_previous_state_alone_is_used_without_a_word(two_states: Path):
-    (two_states / STATE).unlink()
+    (two_states / STATE_FILE).unlink()
     tensors, progress, damage = read_state(two_states)
     assert torch.equal(tensors["net.x"], state(2)[0]["net.x"])
     assert (progress, damage) == ({"epoch": 2}, None)
 
 
 def test_two_damaged_states_are_refused_by_name(two_states: Path):
-    for name in (STATE, PREVIOUS):
+    for name in (STATE_FILE, PREVIOUS_STATE_FILE):
         (two_states / name).write_bytes(b"damaged")
     with pytest.raises(LabError, match="is damaged") as caught:
         read_state(two_states)
@@ -252,6 +252,8 @@ def test_a_damaged_state_without_one_before_is_refused_and_no_state_too(tmp_path
     with pytest.raises(LabError, match="there is no older state to fall back to: train anew"):
         read_state(tmp_path)
     write_state(tmp_path, *state(1))
-    (tmp_path / STATE).write_bytes(b"damaged")
-    with pytest.raises(LabError, match=f"{STATE} is damaged .*there is no older state to fall back to: train anew"):
+    (tmp_path / STATE_FILE).write_bytes(b"damaged")
+    with pytest.raises(
+        LabError, match=f"{STATE_FILE} is damaged .*there is no older state to fall back to: train anew"
+    ):
         read_state(tmp_path)

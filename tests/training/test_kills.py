@@ -82,9 +82,9 @@ def work(task: dict[str, Any], pictures: Any) -> dict[str, Any]:
         fill(folder, task["room"])
     reaper = Reaper(folder, task.get("moment"), task.get("album"))
     if (folder / "summary.json").exists():
-        run = Run(folder).resume(pictures, on_note=notes.append, **callbacks)
+        run = Run(folder).resume(pictures, on_message=notes.append, **callbacks)
     else:
-        run = Run.start(Recipe.parse(task["recipe"]), pictures, folder, **callbacks)
+        run = Run.start(Recipe.from_dict(task["recipe"]), pictures, folder, **callbacks)
     if run.status == "finished":
         run.test()
     return {"status": run.status, "moments": reaper.moments, "notes": notes}
@@ -205,7 +205,7 @@ def test_the_moments_are_all_there(undisturbed: dict[str, Any]):
 def test_a_recipe_has_the_same_key_in_another_process_with_another_hash_seed(undisturbed: dict[str, Any]):
     from convolab.training.recipe import Recipe
 
-    assert undisturbed["left"]["summary"]["recipe_key"] == Recipe.parse(RECIPE).key
+    assert undisturbed["left"]["summary"]["recipe_key"] == Recipe.from_dict(RECIPE).key
 
 
 def test_a_run_killed_at_any_moment_of_its_writing_goes_on_bit_for_bit(
@@ -266,7 +266,7 @@ def test_a_kill_leaves_the_lock_open_and_the_run_says_that_it_was_killed(
     last = max(i for i, name in enumerate(undisturbed["moments"]) if name == "after state.safetensors was put in place")
     assert do(tmp_path / "run", moment=last) == {"killed": True}
     run = Run(tmp_path / "run")
-    assert (run.status, run.locked, len(run.history)) == ("killed", False, 2)
+    assert (run.status, run.is_training, len(run.history)) == ("killed", False, 2)
 
 
 def test_an_epoch_whose_state_a_kill_prevented_is_not_in_the_metrics_until_it_is_done_again(

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from convolab.training.lr_schedule import Constant, Cosine, OneCycle, Schedule, Step
+from convolab.training.lr_schedule import ConstantLR, CosineLR, OneCycleLR, Schedule, StepLR
 
-SCHEDULES = [Constant(), Step(period=2, gamma=0.5), Cosine(), OneCycle()]
+SCHEDULES = [ConstantLR(), StepLR(step_size=2, gamma=0.5), CosineLR(), OneCycleLR()]
 
 
 @given(st.sampled_from(SCHEDULES), st.floats(0.1, 5), st.floats(0, 10))
@@ -19,27 +19,27 @@ def test_warm_up_grows_linearly_and_then_leaves_the_schedule_alone(
 
 
 def test_warm_up_starts_from_nothing_and_grows_with_every_step() -> None:
-    factors = [Constant(warmup=2).factor(step / 7, 10) for step in range(15)]
+    factors = [ConstantLR(warmup=2).factor(step / 7, 10) for step in range(15)]
     assert factors == pytest.approx([step / 14 for step in range(15)])
 
 
 def test_a_constant_rate_is_constant() -> None:
-    assert {Constant().factor(time / 3, 4) for time in range(13)} == {1.0}
+    assert {ConstantLR().factor(time / 3, 4) for time in range(13)} == {1.0}
 
 
 def test_a_step_falls_between_two_epochs_and_not_within_one() -> None:
-    schedule = Step(period=3, gamma=0.5)
+    schedule = StepLR(step_size=3, gamma=0.5)
     factors = [schedule.factor(epoch + step / 391, 9) for epoch in range(9) for step in range(391)]
     assert factors == [0.5 ** (epoch // 3) for epoch in range(9) for _ in range(391)]
 
 
 def test_cosine_falls_from_one_to_nothing_and_is_half_way_in_the_middle() -> None:
-    assert [Cosine().factor(time, 10) for time in (0.0, 5.0, 10.0)] == pytest.approx([1, 0.5, 0], abs=1e-12)
-    assert Cosine().factor(11.0, 10) == pytest.approx(0, abs=1e-12)
+    assert [CosineLR().factor(time, 10) for time in (0.0, 5.0, 10.0)] == pytest.approx([1, 0.5, 0], abs=1e-12)
+    assert CosineLR().factor(11.0, 10) == pytest.approx(0, abs=1e-12)
 
 
 def test_one_cycle_starts_low_peaks_where_told_and_ends_lowest() -> None:
-    schedule = OneCycle(rise=0.25, start=10, end=100)
+    schedule = OneCycleLR(pct_start=0.25, div_factor=10, final_div_factor=100)
     assert [schedule.factor(time, 8) for time in (0.0, 1.0, 2.0, 8.0)] == pytest.approx([0.1, 0.55, 1, 0.001])
     assert schedule.factor(9.0, 8) == pytest.approx(0.001)
     factors = [schedule.factor(time / 10, 8) for time in range(81)]

@@ -7,15 +7,15 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from convolab.core.errors import LabError
-from convolab.training.optim import Adam, AdamW, Optimizer, Sgd
+from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 
 
 def test_nesterov_without_momentum_is_refused_with_what_to_set() -> None:
     with pytest.raises(LabError, match=r"nesterov needs a momentum above 0: set optimizer\.momentum"):
-        Sgd(momentum=0.0, nesterov=True).build([nn.Parameter(torch.zeros(1))])
+        SGD(momentum=0.0, nesterov=True).build([nn.Parameter(torch.zeros(1))])
 
 
-@pytest.mark.parametrize("optimizer", [Sgd(), Sgd(momentum=0.0), Adam(), AdamW()])
+@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.0), Adam(), AdamW()])
 def test_a_stepper_restored_from_its_state_goes_on_with_the_same_bits(optimizer: Optimizer) -> None:
     def take(stepper, weights, first, last):
         for step in range(first, last):
@@ -31,22 +31,22 @@ def test_a_stepper_restored_from_its_state_goes_on_with_the_same_bits(optimizer:
     before = optimizer.build(halted)
     take(before, halted, 0, 3)
     after = optimizer.build(halted)
-    after.restore(
-        {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in before.state().items()}
+    after.load_state_dict(
+        {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in before.state_dict().items()}
     )
     take(after, halted, 3, 6)
     assert all(torch.equal(a, b) for a, b in zip(whole, halted, strict=True))
 
 
 def test_a_state_of_another_optimiser_or_other_parameters_is_refused() -> None:
-    state = Sgd().build([nn.Parameter(torch.zeros(3))]).state()
+    state = SGD().build([nn.Parameter(torch.zeros(3))]).state_dict()
     for stranger in (
         Adam().build([nn.Parameter(torch.zeros(3))]),
-        Sgd().build([nn.Parameter(torch.zeros(4))]),
-        Sgd(momentum=0.0).build([nn.Parameter(torch.zeros(3))]),
+        SGD().build([nn.Parameter(torch.zeros(4))]),
+        SGD(momentum=0.0).build([nn.Parameter(torch.zeros(3))]),
     ):
         with pytest.raises(ValueError, match="its optimiser is another"):
-            stranger.restore(state)
+            stranger.load_state_dict(state)
 
 
 def test_a_parameter_without_a_gradient_and_a_frozen_one_stay_as_they_are() -> None:

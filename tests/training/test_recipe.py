@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convolab.core.errors import LabError
-from convolab.training.recipe import Recipe, parse_change
+from convolab.training.recipe import Recipe, parse_override
 
 EXAMPLE = """
 [data]
@@ -125,7 +125,7 @@ some_recipes = st.fixed_dictionaries(
 def refusal(values: dict[str, Any]) -> str:
     """What is said of values that are no recipe: always in one line."""
     with pytest.raises(LabError) as caught:
-        Recipe.parse(values)
+        Recipe.from_dict(values)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
@@ -147,7 +147,7 @@ def test_the_example_parses_to_what_it_says(tmp_path: Path):
         0.9,
         5e-4,
     )
-    assert (recipe.schedule.name, recipe.schedule.period, recipe.schedule.gamma) == ("step", 5, 0.1)
+    assert (recipe.schedule.name, recipe.schedule.step_size, recipe.schedule.gamma) == ("step", 5, 0.1)
     training = recipe.training
     assert (training.epochs, training.batch_size, training.seed, training.precision) == (10, 128, 0, "fp32")
 
@@ -155,8 +155,8 @@ def test_the_example_parses_to_what_it_says(tmp_path: Path):
 @settings(deadline=None, max_examples=60)
 @given(some_recipes)
 def test_a_recipe_written_as_toml_and_read_again_is_equal_and_has_the_same_key(values: dict[str, Any]):
-    recipe = Recipe.parse(values)
-    again = Recipe.parse(tomllib.loads(recipe.to_toml()))
+    recipe = Recipe.from_dict(values)
+    again = Recipe.from_dict(tomllib.loads(recipe.to_toml()))
     assert again == recipe
     assert again.key == recipe.key
     assert again.to_toml() == recipe.to_toml()
@@ -165,23 +165,23 @@ def test_a_recipe_written_as_toml_and_read_again_is_equal_and_has_the_same_key(v
 @settings(deadline=None, max_examples=60)
 @given(some_recipes, some_recipes)
 def test_two_recipes_have_one_key_exactly_if_they_are_equal(one: dict[str, Any], other: dict[str, Any]):
-    a, b = Recipe.parse(one), Recipe.parse(other)
+    a, b = Recipe.from_dict(one), Recipe.from_dict(other)
     assert (a.key == b.key) == (a == b)
 
 
 def test_a_recipe_written_to_a_file_is_read_back_equal(tmp_path: Path):
-    recipe = Recipe.parse({"data": {"name": "folder:häuser", "limit": 7}})
+    recipe = Recipe.from_dict({"data": {"name": "folder:häuser", "limit": 7}})
     recipe.write(tmp_path / "recipe.toml")
     assert Recipe.read(tmp_path / "recipe.toml") == recipe
 
 
 def test_the_key_does_not_hang_on_what_was_left_out_or_on_the_order_or_on_1_and_1_0():
-    full = Recipe().values()
+    full = Recipe().to_dict()
     backwards = {section: dict(reversed(keys.items())) for section, keys in reversed(full.items())}
     whole = {"data": {"validation": 0}, "optimizer": {"lr": 1}}
-    assert Recipe.parse({}).key == Recipe.parse(full).key == Recipe.parse(backwards).key == Recipe().key
-    assert Recipe.parse(whole).key == Recipe.parse({"data": {"validation": 0.0}, "optimizer": {"lr": 1.0}}).key
-    assert Recipe.parse({"training": {"clip_norm": None}}).key == Recipe().key
+    assert Recipe.from_dict({}).key == Recipe.from_dict(full).key == Recipe.from_dict(backwards).key == Recipe().key
+    assert Recipe.from_dict(whole).key == Recipe.from_dict({"data": {"validation": 0.0}, "optimizer": {"lr": 1.0}}).key
+    assert Recipe.from_dict({"training": {"clip_norm": None}}).key == Recipe().key
 
 
 def test_the_table_of_other_values_has_every_key():
@@ -195,13 +195,13 @@ def test_the_table_of_other_values_has_every_key():
 @pytest.mark.parametrize("address", OTHER)
 def test_changing_a_key_changes_the_recipe_and_its_key(address: str):
     recipe = Recipe()
-    changed = recipe.changed({address: OTHER[address]})
+    changed = recipe.with_overrides({address: OTHER[address]})
     section, _, key = address.partition(".")
-    assert changed.values()[section][key] == OTHER[address]
+    assert changed.to_dict()[section][key] == OTHER[address]
     assert changed != recipe
     assert changed.key != recipe.key
     if key != "name":
-        assert changed.changed({address: recipe.values()[section].get(key)}) == recipe
+        assert changed.with_overrides({address: recipe.to_dict()[section].get(key)}) == recipe
 
 
 @pytest.mark.parametrize(
@@ -333,16 +333,16 @@ def test_a_missing_file_and_a_folder_are_refused_by_their_path(tmp_path: Path):
 
 
 def test_no_augmentation_named_is_the_usual_one_of_the_set_and_none_wanted_is_none():
-    assert Recipe.parse({"data": {"name": "cifar10"}}).data.augment == ("crop:4", "flip")
-    assert Recipe.parse({"data": {"name": "folder:pets"}}).data.augment == ("crop:4", "flip")
-    assert Recipe.parse({"data": {"name": "digits"}}).data.augment == ()
-    assert Recipe.parse({}).data.augment == ()
-    assert Recipe.parse({"data": {"name": "cifar10", "augment": []}}).data.augment == ()
-    assert Recipe.parse({"data": {"augment": ["flip"]}}).data.augment == ("flip",)
+    assert Recipe.from_dict({"data": {"name": "cifar10"}}).data.augment == ("crop:4", "flip")
+    assert Recipe.from_dict({"data": {"name": "folder:pets"}}).data.augment == ("crop:4", "flip")
+    assert Recipe.from_dict({"data": {"name": "digits"}}).data.augment == ()
+    assert Recipe.from_dict({}).data.augment == ()
+    assert Recipe.from_dict({"data": {"name": "cifar10", "augment": []}}).data.augment == ()
+    assert Recipe.from_dict({"data": {"augment": ["flip"]}}).data.augment == ("flip",)
 
 
 def test_what_decides_a_result_is_written_out_even_where_it_is_a_default():
-    text = Recipe.parse({"data": {"name": "cifar10"}}).to_toml()
+    text = Recipe.from_dict({"data": {"name": "cifar10"}}).to_toml()
     written = tomllib.loads(text)
     assert written["data"]["augment"] == ["crop:4", "flip"]
     assert set(written["model"]) == {"name", "channels", "batch_norm", "residual"}
@@ -353,13 +353,13 @@ def test_a_recipe_never_changes():
     recipe = Recipe()
     with pytest.raises(ValueError, match="frozen"):
         recipe.training.epochs = 3
-    recipe.changed({"training.epochs": 3})
+    recipe.with_overrides({"training.epochs": 3})
     assert recipe == Recipe()
 
 
 def test_changes_reach_their_address_and_leave_the_rest():
-    recipe = Recipe.parse({"optimizer": {"momentum": 0.5}, "training": {"seed": 3}})
-    changed = recipe.changed({"optimizer.lr": 0.5, "model.channels": [4, 8]})
+    recipe = Recipe.from_dict({"optimizer": {"momentum": 0.5}, "training": {"seed": 3}})
+    changed = recipe.with_overrides({"optimizer.lr": 0.5, "model.channels": [4, 8]})
     assert (changed.optimizer.lr, changed.optimizer.momentum) == (0.5, 0.5)
     assert changed.model.options == recipe.model.options | {"channels": (4, 8)}
     assert (changed.training, changed.data, changed.schedule) == (recipe.training, recipe.data, recipe.schedule)
@@ -367,23 +367,25 @@ def test_changes_reach_their_address_and_leave_the_rest():
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_new_name_starts_its_section_afresh_whatever_the_order(turned: bool):
-    recipe = Recipe.parse({"optimizer": {"lr": 0.5, "momentum": 0.1}, "training": {"epochs": 3}})
+    recipe = Recipe.from_dict({"optimizer": {"lr": 0.5, "momentum": 0.1}, "training": {"epochs": 3}})
     changes = {"optimizer.weight_decay": 0.25, "optimizer.name": "adamw"}
-    changed = recipe.changed(dict(reversed(changes.items())) if turned else changes)
-    wanted = Recipe.parse({"optimizer": {"name": "adamw", "weight_decay": 0.25}, "training": {"epochs": 3}})
+    changed = recipe.with_overrides(dict(reversed(changes.items())) if turned else changes)
+    wanted = Recipe.from_dict({"optimizer": {"name": "adamw", "weight_decay": 0.25}, "training": {"epochs": 3}})
     assert changed == wanted
 
 
 def test_a_new_set_brings_its_usual_augmentation():
-    assert Recipe.parse({"data": {"augment": ["rotate"]}}).changed({"data.name": "cifar10"}).data.augment == (
+    assert Recipe.from_dict({"data": {"augment": ["rotate"]}}).with_overrides(
+        {"data.name": "cifar10"}
+    ).data.augment == (
         "crop:4",
         "flip",
     )
 
 
 def test_the_same_name_keeps_its_section():
-    recipe = Recipe.parse({"optimizer": {"name": "adam", "lr": 0.5}, "model": {"batch_norm": False}})
-    assert recipe.changed({"optimizer.name": "adam", "model.name": "simple_convnet"}) == recipe
+    recipe = Recipe.from_dict({"optimizer": {"name": "adam", "lr": 0.5}, "model": {"batch_norm": False}})
+    assert recipe.with_overrides({"optimizer.name": "adam", "model.name": "simple_convnet"}) == recipe
 
 
 @pytest.mark.parametrize(
@@ -399,7 +401,7 @@ def test_the_same_name_keeps_its_section():
 )
 def test_a_change_at_no_address_is_refused(address: str, wanted: str):
     with pytest.raises(LabError) as caught:
-        Recipe().changed({address: 3})
+        Recipe().with_overrides({address: 3})
     assert str(caught.value).startswith(wanted)
 
 
@@ -420,7 +422,7 @@ def test_a_change_at_no_address_is_refused(address: str, wanted: str):
     ],
 )
 def test_a_change_typed_by_a_person_is_read_as_toml_or_as_a_plain_string(text: str, wanted: tuple[str, Any]):
-    address, value = parse_change(text)
+    address, value = parse_override(text)
     assert (address, value) == wanted
     assert type(value) is type(wanted[1])
 
@@ -428,7 +430,7 @@ def test_a_change_typed_by_a_person_is_read_as_toml_or_as_a_plain_string(text: s
 @pytest.mark.parametrize("text", ["optimizer.lr", "=3", " = 3", ""])
 def test_a_change_without_an_address_or_a_value_is_refused(text: str):
     with pytest.raises(LabError, match=r"changes nothing: write section\.key=value$"):
-        parse_change(text)
+        parse_override(text)
 
 
 @settings(deadline=None, max_examples=60)
@@ -436,4 +438,6 @@ def test_a_change_without_an_address_or_a_value_is_refused(text: str):
 def test_a_change_typed_as_toml_is_the_change_itself(address: str):
     value = OTHER[address]
     typed = tomli_w.dumps({"x": value}).removeprefix("x = ").strip().replace("\n", " ")
-    assert Recipe().changed(dict([parse_change(f"{address}={typed}")])) == Recipe().changed({address: value})
+    assert Recipe().with_overrides(dict([parse_override(f"{address}={typed}")])) == Recipe().with_overrides(
+        {address: value}
+    )

@@ -22,14 +22,14 @@ from filelock import FileLock
 from PIL import Image
 
 from convolab.core.errors import LabError
-from convolab.data.catalog import Pictures, load
-from convolab.data.dataset import ImageSet
+from convolab.data.catalog import DatasetSplits, load
+from convolab.data.dataset import ImageDataset
 from convolab.training import run as run_module
-from convolab.training.checkpoint import PREVIOUS, STATE, read_tensors, read_weights
+from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_tensors, read_weights
 from convolab.training.recipe import Recipe
-from convolab.training.run import VERSIONS, Run, find_runs, train
-from convolab.training.setup import overfit_one_batch, training_pictures
-from convolab.training.trainer import Diverged, Fit, evaluate
+from convolab.training.run import RECORDED_PACKAGES, Run, find_runs, train
+from convolab.training.setup import check_overfit, train_validation_split
+from convolab.training.trainer import Diverged, Trainer, evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,13 +91,13 @@ def said(call: Callable[..., Any], *args: Any, **settings: Any) -> str:
 
 @pytest.fixture(scope="module")
 def wavering(
-    tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: DatasetSplits, quick: Callable[..., Recipe]
 ) -> Run:
     """A finished run whose best epoch is not its last, and not its first."""
     for seed in range(30):
         recipe = quick({"training.seed": seed, "training.epochs": 4, "optimizer.lr": 0.5, "data.limit": 400})
         run = Run.start(recipe, digits, tmp_path_factory.mktemp("wavering") / "run")
-        if 1 < run.best.epoch < 4:
+        if 1 < run.best_epoch.epoch < 4:
             return run
     raise AssertionError("no seed wavers")
 
@@ -109,8 +109,8 @@ def finished(wavering: Run, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def validation(wavering: Run, digits: Pictures) -> Any:
-    return training_pictures(wavering.recipe, digits)[1]
+def validation(wavering: Run, digits: DatasetSplits) -> Any:
+    return train_validation_split(wavering.recipe, digits)[1]
 
 
 # ---------------------------------------------------------------- what a run leaves
@@ -129,9 +129,9 @@ def test_the_recipe_file_is_the_recipe_with_every_key(wavering: Run, quick: Call
     assert wavering.recipe.model == quick().model
 
 
-def test_the_summary_says_on_what_and_with_what_the_run_was_made(wavering: Run, digits: Pictures):
+def test_the_summary_says_on_what_and_with_what_the_run_was_made(wavering: Run, digits: DatasetSplits):
     summary = json.loads((wavering.folder / "summary.json").read_text())
-    assert summary["versions"] == {name: importlib.metadata.version(name) for name in VERSIONS}
+    assert summary["versions"] == {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
     assert {"convolab", "torch"} <= set(summary["versions"])
     assert summary["threads"] == 1
     assert summary["machine"]["cores"] == os.cpu_count()
@@ -147,12 +147,12 @@ def test_the_summary_says_on_what_and_with_what_the_run_was_made(wavering: Run, 
         None,
     )
     assert summary["epochs_done"] == 4
-    assert summary["best"]["epoch"] == wavering.best.epoch
-    assert summary["seconds"] == pytest.approx(sum(epoch.seconds for epoch in wavering.history))
+    assert summary["best"]["epoch"] == wavering.best_epoch.epoch
+    assert summary["seconds"] == pytest.approx(sum(epoch.train_seconds for epoch in wavering.history))
     assert time.time() - time.mktime(time.strptime(summary["started"][:19], "%Y-%m-%dT%H:%M:%S")) < 3600
 
 
-def test_a_bf16_run_says_so(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_a_bf16_run_says_so(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
     run = Run.start(quick({"training.precision": "bf16", "training.epochs": 1}), digits, tmp_path / "run")
     assert run.summary["precision"] == "bf16"
 
@@ -173,43 +173,47 @@ def test_the_metrics_have_a_line_an_epoch(wavering: Run):
 
 def test_the_best_weights_are_those_of_the_best_validation_accuracy_exactly(wavering: Run, validation: Any):
     figures = [epoch.validation_accuracy for epoch in wavering.history]
-    assert wavering.best.epoch == figures.index(max(figures)) + 1
+    assert wavering.best_epoch.epoch == figures.index(max(figures)) + 1
     result = evaluate(wavering.net("best"), validation)
-    assert (result.loss, result.accuracy) == (wavering.best.validation_loss, max(figures))
-    assert read_weights(wavering.folder / "best.safetensors")[1]["epoch"] == wavering.best.epoch
+    assert (result.loss, result.accuracy) == (wavering.best_epoch.validation_loss, max(figures))
+    assert read_weights(wavering.folder / "best.safetensors")[1]["epoch"] == wavering.best_epoch.epoch
 
 
 def test_the_last_weights_are_those_of_the_last_epoch_exactly(wavering: Run, validation: Any):
     result = evaluate(wavering.net("last"), validation)
     last = wavering.history[-1]
     assert (result.loss, result.accuracy) == (last.validation_loss, last.validation_accuracy)
-    assert last.validation_loss != wavering.best.validation_loss
+    assert last.validation_loss != wavering.best_epoch.validation_loss
     assert read_weights(wavering.folder / "last.safetensors")[1]["epoch"] == 4
 
 
 def test_exact_training_metrics_are_those_of_the_epochs_last_weights(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     recipe = quick({"metrics.train": "exact", "training.epochs": 1, "data.augment": ["crop:2"]})
     run = Run.start(recipe, digits, tmp_path / "run")
-    result = evaluate(run.net("last"), training_pictures(recipe, digits)[0])
+    result = evaluate(run.net("last"), train_validation_split(recipe, digits)[0])
     assert (run.history[0].train_loss, run.history[0].train_accuracy) == (result.loss, result.accuracy)
-    running = Run.start(recipe.changed({"metrics.train": "running"}), digits, tmp_path / "running")
+    running = Run.start(recipe.with_overrides({"metrics.train": "running"}), digits, tmp_path / "running")
     assert running.history[0].train_loss > result.loss  # of weights that had learnt less, on pictures that were moved
 
 
-def test_without_validation_the_best_is_the_last_epoch(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_without_validation_the_best_is_the_last_epoch(
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+):
     recipe = quick({"data.validation": 0.0})
     run = Run.start(recipe, digits, tmp_path / "run")
     assert [(epoch.validation_loss, epoch.validation_accuracy) for epoch in run.history] == [(None, None)] * 3
-    assert run.best == run.history[-1]
+    assert run.best_epoch == run.history[-1]
     assert run.summary["best"]["epoch"] == 3
     assert (run.folder / "best.safetensors").read_bytes() == (run.folder / "last.safetensors").read_bytes()
-    assert len(training_pictures(recipe, digits)[0]) == 200
+    assert len(train_validation_split(recipe, digits)[0]) == 200
     assert run.test()["epoch"] == 3
 
 
-def test_a_reader_finds_whole_lines_whenever_it_looks(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_a_reader_finds_whole_lines_whenever_it_looks(
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+):
     path, texts, over = tmp_path / "run" / "metrics.jsonl", [], threading.Event()
 
     def read() -> None:
@@ -247,11 +251,11 @@ def test_a_reader_finds_whole_lines_whenever_it_looks(tmp_path: Path, digits: Pi
 
 
 def test_patience_ends_a_run_that_does_not_improve_and_it_is_finished(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     recipe = quick({"optimizer.lr": 1e-12, "training.patience": 2, "training.epochs": 9})
     run = Run.start(recipe, digits, tmp_path / "run")
-    assert (run.best.epoch, len(run.history), run.status) == (1, 3, "finished")
+    assert (run.best_epoch.epoch, len(run.history), run.status) == (1, 3, "finished")
     assert run.test()["epoch"] == 1
     before = run.folder / "metrics.jsonl"
     lines = before.read_text()
@@ -263,8 +267,8 @@ def test_patience_ends_a_run_that_does_not_improve_and_it_is_finished(
 
 
 @pytest.mark.parametrize("limit", [1, 5, 57, 101, 500, 1437, 1438])
-def test_a_limit_takes_exactly_so_many_pictures_the_classes_in_proportion(digits: Pictures, limit: int):
-    chosen, _ = training_pictures(Recipe.parse({"data": {"limit": limit, "validation": 0}}), digits)
+def test_a_limit_takes_exactly_so_many_pictures_the_classes_in_proportion(digits: DatasetSplits, limit: int):
+    chosen, _ = train_validation_split(Recipe.from_dict({"data": {"limit": limit, "validation": 0}}), digits)
     assert len(chosen) == limit
     whole = torch.bincount(digits.train.labels)
     for share, count in zip(
@@ -273,12 +277,12 @@ def test_a_limit_takes_exactly_so_many_pictures_the_classes_in_proportion(digits
         assert abs(share - count) < 1
 
 
-def test_a_limit_is_drawn_by_the_seed_and_validation_is_held_back_from_it(digits: Pictures):
+def test_a_limit_is_drawn_by_the_seed_and_validation_is_held_back_from_it(digits: DatasetSplits):
     def rows(seed: int, limit: int) -> tuple[set[int], set[int]]:
-        parts = training_pictures(
-            Recipe.parse({"data": {"limit": limit, "validation": 0.2}, "training": {"seed": seed}}), digits
+        parts = train_validation_split(
+            Recipe.from_dict({"data": {"limit": limit, "validation": 0.2}, "training": {"seed": seed}}), digits
         )
-        return tuple(set(part.rows.tolist()) for part in parts)
+        return tuple(set(part.indices.tolist()) for part in parts)
 
     (kept, held), (other, _) = rows(0, 300), rows(1, 300)
     assert rows(0, 300) == (kept, held)
@@ -287,10 +291,10 @@ def test_a_limit_is_drawn_by_the_seed_and_validation_is_held_back_from_it(digits
     assert (len(kept), len(held)) == (240, 60)
 
 
-def test_the_test_pictures_are_never_trained_on(digits: Pictures):
-    train_set, held = training_pictures(Recipe(), digits)
-    assert train_set.whole is digits.train
-    assert held.whole is digits.train
+def test_the_test_pictures_are_never_trained_on(digits: DatasetSplits):
+    train_set, held = train_validation_split(Recipe(), digits)
+    assert train_set.dataset is digits.train
+    assert held.dataset is digits.train
     assert len(train_set) + len(held) == len(digits.train)
 
 
@@ -299,7 +303,7 @@ def test_the_test_pictures_are_never_trained_on(digits: Pictures):
 
 @pytest.fixture(scope="module")
 def kinds(
-    tmp_path_factory: pytest.TempPathFactory, one_thread: None, quick: Callable[..., Recipe], digits: Pictures
+    tmp_path_factory: pytest.TempPathFactory, one_thread: None, quick: Callable[..., Recipe], digits: DatasetSplits
 ) -> Callable[[str], Run]:
     """Undisturbed, tested runs of each kind, made when first asked for."""
     folder, made = tmp_path_factory.mktemp("kinds"), {}
@@ -319,7 +323,7 @@ def kinds(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_stopped_after_any_step_goes_on_bit_for_bit(
-    tmp_path: Path, digits: Pictures, kinds: Callable[[str], Run], timeless: Callable[[Path], Any], kind: str
+    tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any], kind: str
 ):
     wanted = kinds(kind)
     for steps in (0, 1, 6, 8, 17):  # of 3 epochs of 6 (without validation 7)
@@ -328,13 +332,13 @@ def test_a_run_stopped_after_any_step_goes_on_bit_for_bit(
         assert stopped.status == "stopped"
         again = Run(folder)
         assert again.status == "stopped"
-        again.resume(again.pictures())
+        again.resume(again.load_splits())
         again.test()
         assert timeless(folder) == timeless(wanted.folder), f"stopped after {steps} steps"
 
 
 def test_a_run_stopped_again_and_again_goes_on_bit_for_bit(
-    tmp_path: Path, digits: Pictures, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
+    tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
 ):
     wanted = kinds("adamw, averaged weights, a warm start")
     Run.start(wanted.recipe, digits, tmp_path / "run", stop=stop_after(1))
@@ -346,16 +350,18 @@ def test_a_run_stopped_again_and_again_goes_on_bit_for_bit(
     assert timeless(tmp_path / "run") == timeless(wanted.folder)
 
 
-def test_the_seconds_of_a_stopped_epoch_are_not_lost(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_the_seconds_of_a_stopped_epoch_are_not_lost(
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+):
     run = Run.start(quick({"training.epochs": 1}), digits, tmp_path / "run", stop=stop_after(4))
     before = run.summary["seconds"]
     assert before > 0
     run.resume(digits)
-    assert run.history[0].seconds > before
-    assert run.history[0].images_per_second == pytest.approx(180 / run.history[0].seconds)
+    assert run.history[0].train_seconds > before
+    assert run.history[0].images_per_second == pytest.approx(180 / run.history[0].train_seconds)
 
 
-def test_a_finished_run_stays_as_it_is_when_resumed(finished: Run, digits: Pictures):
+def test_a_finished_run_stays_as_it_is_when_resumed(finished: Run, digits: DatasetSplits):
     before = everything(finished.folder)
     steps = []
     finished.resume(digits, on_step=steps.append)
@@ -364,42 +370,44 @@ def test_a_finished_run_stays_as_it_is_when_resumed(finished: Run, digits: Pictu
 
 
 def test_a_state_that_is_damaged_is_said_and_the_one_before_continues_bit_for_bit(
-    tmp_path: Path, digits: Pictures, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
+    tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
 ):
     wanted, notes = kinds("momentum"), []
     run = Run.start(wanted.recipe, digits, tmp_path / "run", stop=stop_after(14))
-    (run.folder / STATE).write_bytes((run.folder / STATE).read_bytes()[:999])
-    run = Run(run.folder).resume(digits, on_note=notes.append)
+    (run.folder / STATE_FILE).write_bytes((run.folder / STATE_FILE).read_bytes()[:999])
+    run = Run(run.folder).resume(digits, on_message=notes.append)
     assert len(notes) == 1
-    assert notes[0].startswith(f"{run.folder / STATE} is damaged")
+    assert notes[0].startswith(f"{run.folder / STATE_FILE} is damaged")
     assert notes[0].endswith("going on from the state before it")
     run.test()
     assert timeless(run.folder) == timeless(wanted.folder)
 
 
 def test_a_damaged_state_does_not_push_out_the_good_one_before_it(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(14))
-    (run.folder / STATE).write_bytes(b"damaged")
-    good = (run.folder / PREVIOUS).read_bytes()
+    (run.folder / STATE_FILE).write_bytes(b"damaged")
+    good = (run.folder / PREVIOUS_STATE_FILE).read_bytes()
     Run(run.folder).resume(digits, stop=stop_after(0))  # which writes a state
-    assert (run.folder / PREVIOUS).read_bytes() == good
-    read_tensors(run.folder / STATE)
+    assert (run.folder / PREVIOUS_STATE_FILE).read_bytes() == good
+    read_tensors(run.folder / STATE_FILE)
 
 
 def test_two_damaged_states_are_refused_and_nothing_is_changed(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(14))
-    for name in (STATE, PREVIOUS):
+    for name in (STATE_FILE, PREVIOUS_STATE_FILE):
         (run.folder / name).write_bytes(b"damaged")
     before = everything(run.folder)
     assert "is damaged" in said(Run(run.folder).resume, digits)
     assert everything(run.folder) == before
 
 
-def test_the_parts_that_a_kill_left_are_cleared_away(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_the_parts_that_a_kill_left_are_cleared_away(
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+):
     run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(3))
     (run.folder / ".state.0badcafe.part.safetensors").write_bytes(b"half a st")
     run.resume(digits)
@@ -407,29 +415,29 @@ def test_the_parts_that_a_kill_left_are_cleared_away(tmp_path: Path, digits: Pic
     assert run.status == "finished"
 
 
-def test_another_number_of_threads_is_said(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_another_number_of_threads_is_said(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
     run, notes = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(3)), []
     torch.set_num_threads(2)
     try:
-        run.resume(digits, on_note=notes.append)
+        run.resume(digits, on_message=notes.append)
     finally:
         torch.set_num_threads(1)
     assert notes == ["this run began with 1 threads and goes on with 2: its bits will differ"]
 
 
 def test_a_run_is_not_resumed_with_another_recipe_or_other_pictures(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(3))
     before = everything(run.folder)
-    darker = ImageSet(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
+    darker = ImageDataset(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
     assert "the train pictures of digits are not those of" in said(run.resume, digits._replace(train=darker))
     assert everything(run.folder) == before
-    run.recipe.changed({"optimizer.lr": 0.2}).write(run.folder / "recipe.toml")
+    run.recipe.with_overrides({"optimizer.lr": 0.2}).write(run.folder / "recipe.toml")
     assert "recipe.toml was changed since the run began" in said(Run(run.folder).resume, digits)
 
 
-def test_two_processes_do_not_train_one_run(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_two_processes_do_not_train_one_run(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
     run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(8))
     before = everything(run.folder)
     with FileLock(run.folder / ".lock"):
@@ -439,7 +447,7 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path, digits: Pictures, qu
 
 
 def test_a_run_is_running_while_it_is_locked_and_killed_when_it_is_not(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     seen = []
     Run.start(quick(), digits, tmp_path / "run", on_epoch=lambda _: seen.append(Run(tmp_path / "run").status))
@@ -451,21 +459,21 @@ def test_a_run_is_running_while_it_is_locked_and_killed_when_it_is_not(
 
 
 def test_a_callbacks_own_error_is_not_taken_for_one_of_the_disk(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     def look(_: object) -> None:
         (tmp_path / "nowhere").read_text()
 
     with pytest.raises(FileNotFoundError):
         Run.start(quick(), digits, tmp_path / "run", on_epoch=look)
-    assert not Run(tmp_path / "run").locked
+    assert not Run(tmp_path / "run").is_training
 
 
 # ---------------------------------------------------------------- diverging
 
 
-def test_a_diverging_recipe_is_said_with_epoch_step_and_rate(tmp_path: Path, digits: Pictures):
-    recipe = Recipe.parse({"model": {"batch_norm": False}, "optimizer": {"lr": 1e30}})
+def test_a_diverging_recipe_is_said_with_epoch_step_and_rate(tmp_path: Path, digits: DatasetSplits):
+    recipe = Recipe.from_dict({"model": {"batch_norm": False}, "optimizer": {"lr": 1e30}})
     with pytest.raises(Diverged, match=r"in epoch 1, step 2, at learning rate 1e\+30: lower optimizer\.lr") as caught:
         Run.start(recipe, digits, tmp_path / "run")
     run = Run(tmp_path / "run")
@@ -476,12 +484,12 @@ def test_a_diverging_recipe_is_said_with_epoch_step_and_rate(tmp_path: Path, dig
 
 def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
     tmp_path: Path,
-    digits: Pictures,
+    digits: DatasetSplits,
     quick: Callable[..., Recipe],
     kinds: Callable[[str], Run],
     timeless: Callable[[Path], Any],
 ):
-    def poison(fit: Fit) -> None:
+    def poison(fit: Trainer) -> None:
         if (fit.progress.epoch, fit.progress.step) == (1, 4):
             next(fit.net.parameters()).data.fill_(float("nan"))
 
@@ -501,11 +509,14 @@ def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
 @pytest.mark.parametrize("validation", [0.1, 0.0])
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_weights_that_diverge_in_an_epochs_last_step_are_found_out(
-    tmp_path: Path, digits: Pictures, epochs: int, validation: float
+    tmp_path: Path, digits: DatasetSplits, epochs: int, validation: float
 ):
     data = {"validation": validation}
-    one_step = {"epochs": epochs, "batch_size": len(training_pictures(Recipe.parse({"data": data}), digits)[0])}
-    recipe = Recipe.parse(
+    one_step = {
+        "epochs": epochs,
+        "batch_size": len(train_validation_split(Recipe.from_dict({"data": data}), digits)[0]),
+    }
+    recipe = Recipe.from_dict(
         {"data": data, "model": {"batch_norm": False}, "optimizer": {"lr": 1e38}, "training": one_step}
     )
     with pytest.raises(Diverged):
@@ -517,9 +528,9 @@ def test_weights_that_diverge_in_an_epochs_last_step_are_found_out(
 # ---------------------------------------------------------------- the test
 
 
-def test_the_test_is_what_counting_picture_by_picture_gives(finished: Run, digits: Pictures):
-    trained_on, _ = training_pictures(finished.recipe, digits)
-    pixels = trained_on.take(torch.arange(len(trained_on)))[0].double() / 255
+def test_the_test_is_what_counting_picture_by_picture_gives(finished: Run, digits: DatasetSplits):
+    trained_on, _ = train_validation_split(finished.recipe, digits)
+    pixels = trained_on.gather(torch.arange(len(trained_on)))[0].double() / 255
     net, test = finished.net(), digits.test
     losses, confusion = [], Counter()
     for image, label in zip(test.images, test.labels, strict=True):
@@ -542,20 +553,20 @@ def test_the_test_is_what_counting_picture_by_picture_gives(finished: Run, digit
     assert record["interval"] == pytest.approx(
         [(centre - half) / (1 + z * z / count), (centre + half) / (1 + z * z / count)]
     )
-    assert record["epoch"] == finished.best.epoch
+    assert record["epoch"] == finished.best_epoch.epoch
 
 
-def test_the_test_uses_the_best_weights_and_not_the_last(finished: Run, digits: Pictures):
+def test_the_test_uses_the_best_weights_and_not_the_last(finished: Run, digits: DatasetSplits):
     record = finished.test()
     assert record["loss"] == evaluate(finished.net("best"), digits.test).loss
     assert record["loss"] != evaluate(finished.net("last"), digits.test).loss
 
 
 def test_a_class_without_test_pictures_has_no_accuracy(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     rows = (digits.test.labels != 7).nonzero().squeeze(1)
-    without = ImageSet(*digits.test.take(rows), digits.test.classes, "digits")
+    without = ImageDataset(*digits.test.gather(rows), digits.test.classes, "digits")
     run = Run.start(quick(), digits._replace(test=without), tmp_path / "run")
     monkeypatch.setattr(run_module, "load", lambda *_, **__: digits._replace(test=without))
     record = run.test()
@@ -567,7 +578,7 @@ def test_a_second_test_gives_the_record_even_when_the_pictures_are_gone(finished
     first = finished.test()
     before = everything(finished.folder)
     monkeypatch.setattr(run_module, "load", lambda *_, **__: pytest.fail("the pictures were read again"))
-    assert Run(finished.folder).test() == first == Run(finished.folder).tested
+    assert Run(finished.folder).test() == first == Run(finished.folder).test_result
     assert everything(finished.folder) == before
 
 
@@ -580,13 +591,13 @@ def test_a_test_is_refused_after_the_recipe_was_edited(finished: Run):
 
 
 def test_a_run_is_not_tested_with_the_weights_of_another(
-    finished: Run, tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    finished: Run, tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     other = Run.start(quick({"training.seed": 77, "training.epochs": 1}), digits, tmp_path / "other")
     shutil.copy(other.folder / "best.safetensors", finished.folder / "best.safetensors")
     for look in (finished.test, finished.net):
         assert "best.safetensors holds weights of another run" in said(look)
-    assert finished.tested is None
+    assert finished.test_result is None
 
 
 def test_a_run_without_its_best_weights_is_not_tested(finished: Run):
@@ -595,22 +606,22 @@ def test_a_run_without_its_best_weights_is_not_tested(finished: Run):
 
 
 def test_an_unfinished_run_is_tested_only_on_request_and_once(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     run = Run.start(quick({"training.epochs": 9, "data.limit": None}), digits, tmp_path / "run", stop=stop_after(41))
     assert said(run.test) == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or test it --unfinished"
-    assert run.tested is None
-    record = run.test(unfinished=True)
+    assert run.test_result is None
+    record = run.test(allow_unfinished=True)
     assert record["epoch"] == 1
     assert run.test() == record
     run.resume(digits)
-    assert run.best.epoch > 1
+    assert run.best_epoch.epoch > 1
     assert "a second look would make the test a validation" in said(run.test)
-    assert run.tested == record
+    assert run.test_result == record
 
 
 def test_the_record_names_the_epoch_that_the_weights_are_of_even_after_a_kill(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -622,7 +633,7 @@ def test_the_record_names_the_epoch_that_the_weights_are_of_even_after_a_kill(
         Run.start(quick(), digits, tmp_path / "run")
     run = Run(tmp_path / "run")
     assert run.history == []
-    assert run.test(unfinished=True)["epoch"] == 1
+    assert run.test(allow_unfinished=True)["epoch"] == 1
 
 
 # ---------------------------------------------------------------- a folder of one's own
@@ -633,7 +644,7 @@ def pets(tmp_path: Path, paint_pets: Callable[[Path], Path], monkeypatch: pytest
     """A run on a folder that was named relative to where the person stood, stopped in its second epoch."""
     paint_pets(tmp_path / "home" / "pets")
     monkeypatch.chdir(tmp_path / "home")
-    recipe = Recipe.parse(
+    recipe = Recipe.from_dict(
         {
             "data": {"name": "folder:pets", "size": 16},
             "model": {"channels": [4]},
@@ -652,24 +663,24 @@ def test_a_folder_named_from_here_is_found_again_from_elsewhere(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert pets.recipe.data.name == "folder:pets"
-    pets.resume(pets.pictures()).test()
+    pets.resume(pets.load_splits()).test()
     assert pets.status == "finished"
     assert timeless(pets.folder) == timeless(tmp_path / "undisturbed")
-    assert pets.tested["count"] == 6  # a fifth of each 12
-    assert set(pets.tested["per_class"]) == {"canary", "frog", "jay"}
+    assert pets.test_result["count"] == 6  # a fifth of each 12
+    assert set(pets.test_result["per_class"]) == {"canary", "frog", "jay"}
 
 
 def test_a_set_that_was_moved_is_found_by_its_new_place_and_only_with_the_same_pictures(
     tmp_path: Path, pets: Run, paint_pets: Callable[[Path], Path]
 ):
     shutil.move(tmp_path / "home" / "pets", tmp_path / "moved" / "pets")
-    assert "pets" in said(pets.pictures)
-    assert len(pets.pictures(tmp_path / "moved").train) == 30
+    assert "pets" in said(pets.load_splits)
+    assert len(pets.load_splits(tmp_path / "moved").train) == 30
 
 
 @pytest.mark.parametrize("number", range(0, 12, 3))
 def test_a_test_is_refused_after_any_picture_was_replaced(tmp_path: Path, pets: Run, number: int):
-    pets.resume(pets.pictures())
+    pets.resume(pets.load_splits())
     path = tmp_path / "home" / "pets" / "frog" / f"{number:02}.png"
     picture = Image.open(path)
     picture.putpixel((3, 3), (255, 255, 255))
@@ -677,18 +688,18 @@ def test_a_test_is_refused_after_any_picture_was_replaced(tmp_path: Path, pets: 
     assert re.search(
         "the (train|test) pictures of folder:pets are not those of .*: they changed since", said(pets.test)
     )
-    assert pets.tested is None
+    assert pets.test_result is None
 
 
 def test_a_test_is_refused_after_a_picture_moved_to_another_class(tmp_path: Path, pets: Run):
-    pets.resume(pets.pictures())
+    pets.resume(pets.load_splits())
     home = tmp_path / "home" / "pets"
     (home / "frog" / "00.png").rename(home / "jay" / "99.png")
     assert "are not those of" in said(pets.test)
 
 
 def test_a_network_in_colour_names_the_class_of_a_photo_of_another_size(tmp_path: Path, pets: Run):
-    pets.resume(pets.pictures())
+    pets.resume(pets.load_splits())
     Image.new("RGB", (40, 30), (60, 160, 60)).save(tmp_path / "photo.jpg")
     found = pets.predict(tmp_path / "photo.jpg")
     assert {name for name, _ in found} == {"canary", "frog", "jay"}
@@ -698,16 +709,16 @@ def test_a_network_in_colour_names_the_class_of_a_photo_of_another_size(tmp_path
 # ---------------------------------------------------------------- places for runs
 
 
-def test_a_run_is_made_from_a_networks_name_alone(tmp_path: Path, digits: Pictures):
+def test_a_run_is_made_from_a_networks_name_alone(tmp_path: Path, digits: DatasetSplits):
     run = train("shallow_net", tmp_path / "run")
-    assert run.recipe == Recipe.parse({"model": {"name": "shallow_net"}})
+    assert run.recipe == Recipe.from_dict({"model": {"name": "shallow_net"}})
     assert (run.status, len(run.history)) == ("finished", run.recipe.training.epochs)
     assert run.test()["accuracy"] > 0.5
     assert repr(run) == f"Run('{run.folder}': shallow_net on digits, finished, 10 of 10 epochs)"
 
 
 def test_runs_without_a_place_get_readable_names_of_their_own(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda *_: "20261124-101500")  # all three begin in one second
@@ -749,7 +760,7 @@ def test_a_place_that_is_taken_is_refused_before_any_work(
     finished: Run,
     quick: Callable[..., Recipe],
     monkeypatch: pytest.MonkeyPatch,
-    digits: Pictures,
+    digits: DatasetSplits,
     place: str,
     wanted: str,
 ):
@@ -764,13 +775,13 @@ def test_a_place_that_is_taken_is_refused_before_any_work(
     assert snapshot(tmp_path) == before
 
 
-def test_an_empty_folder_is_a_place_for_a_run(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_an_empty_folder_is_a_place_for_a_run(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
     (tmp_path / "empty").mkdir()
     assert Run.start(quick({"training.epochs": 1}), digits, tmp_path / "empty").status == "finished"
 
 
 def test_a_folder_that_a_kill_left_before_the_run_began_is_not_said_to_hold_a_run(
-    tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     (tmp_path / "run").mkdir()
     quick().write(tmp_path / "run" / "recipe.toml")
@@ -795,7 +806,7 @@ def test_a_folder_that_a_kill_left_before_the_run_began_is_not_said_to_hold_a_ru
 )
 def test_a_recipe_that_cannot_be_trained_is_refused_and_no_folder_is_left(
     tmp_path: Path,
-    digits: Pictures,
+    digits: DatasetSplits,
     quick: Callable[..., Recipe],
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
@@ -829,12 +840,12 @@ OWN_FAULTS = {
 
 @pytest.mark.parametrize("fault", OWN_FAULTS)
 def test_a_network_of_ones_own_that_does_not_fit_is_refused_and_no_folder_is_left(
-    tmp_path: Path, digits: Pictures, fault: str
+    tmp_path: Path, digits: DatasetSplits, fault: str
 ):
     code, wanted = OWN_FAULTS[fault]
     (tmp_path / "own.py").write_text(f"from torch import nn\n{code}\n")
     assert wanted in said(
-        lambda: Run.start(Recipe.parse({"model": {"name": f"{tmp_path / 'own.py'}:net"}}), digits, tmp_path / "run")
+        lambda: Run.start(Recipe.from_dict({"model": {"name": f"{tmp_path / 'own.py'}:net"}}), digits, tmp_path / "run")
     )
     assert not (tmp_path / "run").exists()
 
@@ -859,11 +870,11 @@ def test_metrics_that_somebody_spoilt_are_said_to_be_damaged(finished: Run):
 
 
 @pytest.fixture(scope="module")
-def able(tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: Pictures) -> Run:
-    return Run.start(Recipe.parse({"training": {"epochs": 4}}), digits, tmp_path_factory.mktemp("able") / "run")
+def able(tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: DatasetSplits) -> Run:
+    return Run.start(Recipe.from_dict({"training": {"epochs": 4}}), digits, tmp_path_factory.mktemp("able") / "run")
 
 
-def test_a_saved_digit_is_predicted_as_the_network_sees_it(tmp_path: Path, able: Run, digits: Pictures):
+def test_a_saved_digit_is_predicted_as_the_network_sees_it(tmp_path: Path, able: Run, digits: DatasetSplits):
     net, hits = able.net(), 0
     for label in range(10):
         image = digits.test.images[(digits.test.labels == label).nonzero()[0, 0]]
@@ -878,7 +889,7 @@ def test_a_saved_digit_is_predicted_as_the_network_sees_it(tmp_path: Path, able:
     assert hits >= 9  # of pictures it never saw
 
 
-def test_more_classes_than_there_are_are_all_of_them(tmp_path: Path, able: Run, digits: Pictures):
+def test_more_classes_than_there_are_are_all_of_them(tmp_path: Path, able: Run, digits: DatasetSplits):
     Image.fromarray(digits.test.images[0, 0].numpy()).save(tmp_path / "digit.png")
     found = able.predict(tmp_path / "digit.png", top=99)
     assert {name for name, _ in found} == set(digits.test.classes)
@@ -891,14 +902,16 @@ def test_what_is_no_picture_is_not_predicted(tmp_path: Path, able: Run):
     assert "nowhere.png" in said(able.predict, tmp_path / "nowhere.png")
 
 
-def test_one_batch_is_learnt_by_heart_or_not_and_it_is_said(digits: Pictures, quick: Callable[..., Recipe]):
-    steps, accuracies = overfit_one_batch(quick(), digits)
+def test_one_batch_is_learnt_by_heart_or_not_and_it_is_said(digits: DatasetSplits, quick: Callable[..., Recipe]):
+    steps, accuracies = check_overfit(quick(), digits)
     assert accuracies[-1] == 1
     assert steps == len(accuracies) - 1
     assert accuracies[0] < 0.5
 
 
-def test_training_leaves_torchs_own_generator_alone(tmp_path: Path, digits: Pictures, quick: Callable[..., Recipe]):
+def test_training_leaves_torchs_own_generator_alone(
+    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+):
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
@@ -917,8 +930,8 @@ def test_the_same_recipe_gives_the_same_run_whatever_was_drawn_before(
 
 
 def test_another_seed_gives_another_run(
-    tmp_path: Path, digits: Pictures, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
+    tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
 ):
     wanted = kinds("momentum")
-    run = Run.start(wanted.recipe.changed({"training.seed": 1}), digits, tmp_path / "run")
+    run = Run.start(wanted.recipe.with_overrides({"training.seed": 1}), digits, tmp_path / "run")
     assert timeless(run.folder)["last"] != timeless(wanted.folder)["last"]

@@ -15,16 +15,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
-from convolab.core.rng import generator
+from convolab.core.rng import make_generator
 from convolab.data.catalog import load
-from convolab.data.dataset import ImageSet, Part
+from convolab.data.dataset import ImageDataset, Subset
 from convolab.models.zoo import build
 from convolab.training import trainer
 from convolab.training.checkpoint import read_tensors, write_tensors
-from convolab.training.lr_schedule import Cosine, OneCycle, Step
-from convolab.training.optim import Adam, AdamW, Optimizer, Sgd
+from convolab.training.lr_schedule import CosineLR, OneCycleLR, StepLR
+from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 from convolab.training.recipe import Metrics, Training
-from convolab.training.trainer import Diverged, Epoch, Fit, evaluate, fit, resolve_precision, steps_to_overfit
+from convolab.training.trainer import (
+    Diverged,
+    EpochMetrics,
+    Trainer,
+    evaluate,
+    fit,
+    overfit_single_batch,
+    resolve_precision,
+)
 
 Weights = dict[str, Tensor]
 
@@ -32,16 +40,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache
-def all_digits() -> ImageSet:
+def all_digits() -> ImageDataset:
     return load("digits").train
 
 
-def digits(count: int, start: int = 0) -> Part:
-    return all_digits().part(torch.arange(start, start + count))
+def digits(count: int, start: int = 0) -> Subset:
+    return all_digits().subset(torch.arange(start, start + count))
 
 
-def pixels_of(pictures: Part, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    images, labels = pictures.take(torch.arange(len(pictures)) if rows is None else rows)
+def pixels_of(pictures: Subset, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    images, labels = pictures.gather(torch.arange(len(pictures)) if rows is None else rows)
     return images.float() / 255, labels
 
 
@@ -82,34 +90,34 @@ def equal(one: Weights, other: Weights) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def timeless(history: Iterable[Epoch]) -> list[dict[str, Any]]:
+def timeless(history: Iterable[EpochMetrics]) -> list[dict[str, Any]]:
     """The epochs without the two figures that a clock makes."""
     return [{k: v for k, v in asdict(epoch).items() if k not in ("seconds", "images_per_second")} for epoch in history]
 
 
-def after_steps(fitting: Fit, steps: int) -> None:
+def after_steps(fitting: Trainer, steps: int) -> None:
     """Train on until so many more steps are done, and stop."""
     done = 0
 
-    def count(_: Fit) -> None:
+    def count(_: Trainer) -> None:
         nonlocal done
         done += 1
 
-    list(fitting.epochs(on_step=count, stop=lambda: done >= steps))
+    list(fitting.iter_epochs(on_step=count, stop=lambda: done >= steps))
     assert done == steps
 
 
-def moves(fitting: Fit) -> list[float]:
+def moves(fitting: Trainer) -> list[float]:
     """Train to the end; the norm by which each step moved the weights."""
     norms, last = [], snapshot(fitting.net)
 
-    def measure(_: Fit) -> None:
+    def measure(_: Trainer) -> None:
         nonlocal last
         now = snapshot(fitting.net)
         norms.append(sum(((now[k] - last[k]) ** 2).sum().item() for k in now) ** 0.5)
         last = now
 
-    list(fitting.epochs(on_step=measure))
+    list(fitting.iter_epochs(on_step=measure))
     return norms
 
 
@@ -120,7 +128,7 @@ def moves(fitting: Fit) -> list[float]:
 def test_any_network_is_trained_without_a_recipe(name: str) -> None:
     net, train, validation = build(name, (1, 8, 8), 10), digits(800), digits(200, 800)
     before = snapshot(net)
-    history = fit(net, train, validation, optimizer=Sgd(lr=0.1), training=Training(epochs=4, batch_size=32))
+    history = fit(net, train, validation, optimizer=SGD(lr=0.1), training=Training(epochs=4, batch_size=32))
     assert [epoch.epoch for epoch in history] == [1, 2, 3, 4]
     assert history[-1].validation_accuracy > 0.8
     assert not equal(before, snapshot(net))
@@ -177,11 +185,11 @@ def test_pictures_lie_in_memory_as_convolutions_like_them_and_plainly_where_ther
     first.register_forward_pre_hook(
         lambda _, inputs: channels_last.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
     )
-    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=generator(0))
-    pictures = ImageSet(images, torch.arange(20) % 2, ("a", "b"), "colours")
+    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=make_generator(0))
+    pictures = ImageDataset(images, torch.arange(20) % 2, ("a", "b"), "colours")
     for augmentations in ([], ["crop:1"], ["colour", "crop:1"], ["rotate"]):
-        fit(net, pictures, pictures, training=Training(epochs=1, batch_size=20), augmentations=augmentations)
-    steps_to_overfit(net, pictures, batch_size=20, limit=0)
+        fit(net, pictures, pictures, training=Training(epochs=1, batch_size=20), transforms=augmentations)
+    overfit_single_batch(net, pictures, batch_size=20, max_steps=0)
     assert channels_last == [isinstance(first, nn.Conv2d)] * 9
 
 
@@ -189,7 +197,7 @@ def test_a_last_batch_of_one_picture_is_left_out_and_one_of_two_is_not() -> None
     def sizes(count: int) -> list[int]:
         seen: list[int] = []
         net = Scripted(lambda pixels, _: seen.append(len(pixels)))
-        (epoch,) = fit(net, digits(count), training=Training(epochs=1, batch_size=16), optimizer=Sgd(lr=1e-9))
+        (epoch,) = fit(net, digits(count), training=Training(epochs=1, batch_size=16), optimizer=SGD(lr=1e-9))
         inputs, labels = pixels_of(digits(count))
         if sum(seen) == count:  # then the epoch's means are those over the whole set
             assert epoch.train_accuracy == pytest.approx(float((net.eval()(inputs).argmax(1) == labels).float().mean()))
@@ -205,19 +213,19 @@ def test_a_batch_larger_than_the_set_is_refused_with_what_to_set() -> None:
         LabError,
         match=r"a batch of 128 is larger than the 50 training pictures: set training\.batch_size to 50 or less",
     ):
-        Fit(linear(), digits(50))
+        Trainer(linear(), digits(50))
     with pytest.raises(LabError, match="a batch of 51 is larger"):
-        steps_to_overfit(linear(), digits(50), batch_size=51)
-    Fit(linear(), digits(50), training=Training(batch_size=50))
+        overfit_single_batch(linear(), digits(50), batch_size=51)
+    Trainer(linear(), digits(50), training=Training(batch_size=50))
 
 
-@pytest.mark.parametrize("schedule", [Cosine(), OneCycle(), Step(period=1, gamma=0.5, warmup=1.5)])
+@pytest.mark.parametrize("schedule", [CosineLR(), OneCycleLR(), StepLR(step_size=1, gamma=0.5, warmup=1.5)])
 def test_every_step_has_the_rate_of_its_schedule(schedule: Any) -> None:
     plain, clip = (
-        Sgd(lr=0.2, momentum=0.0, weight_decay=0.0),
+        SGD(lr=0.2, momentum=0.0, weight_decay=0.0),
         0.05,
     )  # so that a step is its rate times a gradient of norm 0.05
-    fitting = Fit(
+    fitting = Trainer(
         linear(),
         digits(96),
         optimizer=plain,
@@ -233,9 +241,11 @@ def test_every_step_has_the_rate_of_its_schedule(schedule: Any) -> None:
 @pytest.mark.parametrize(("clip", "binding"), [(0.05, True), (1e6, False)])
 def test_clipping_bounds_the_norm_of_the_gradient(clip: float, binding: bool) -> None:
     def norms(clip_norm: float | None) -> list[float]:
-        plain = Sgd(lr=1.0, momentum=0.0, weight_decay=0.0)  # so that a step is the gradient itself
+        plain = SGD(lr=1.0, momentum=0.0, weight_decay=0.0)  # so that a step is the gradient itself
         return moves(
-            Fit(linear(), digits(96), optimizer=plain, training=Training(epochs=2, batch_size=32, clip_norm=clip_norm))
+            Trainer(
+                linear(), digits(96), optimizer=plain, training=Training(epochs=2, batch_size=32, clip_norm=clip_norm)
+            )
         )
 
     if binding:
@@ -250,7 +260,7 @@ def test_label_smoothing_reaches_the_loss() -> None:
     inputs, labels = pixels_of(digits(64))
     with torch.no_grad():
         expected = [F.cross_entropy(net(inputs), labels, label_smoothing=smoothing).item() for smoothing in (0.0, 0.3)]
-    still = {"optimizer": Sgd(lr=1e-12), "training": Training(epochs=1, batch_size=64)}
+    still = {"optimizer": SGD(lr=1e-12), "training": Training(epochs=1, batch_size=64)}
     assert fit(net, digits(64), **still)[0].train_loss == pytest.approx(expected[0], rel=1e-5)
     still["training"] = Training(epochs=1, batch_size=64, label_smoothing=0.3)
     assert fit(net, digits(64), **still)[0].train_loss == pytest.approx(expected[1], rel=1e-5)
@@ -260,24 +270,24 @@ def test_augmentations_reach_the_network_as_objects_and_as_entries() -> None:
     def first_batch(augmentations: list) -> Tensor:
         seen: list[Tensor] = []
         net = Scripted(lambda pixels, _: seen.append(pixels.clone()))
-        fit(net, digits(32), training=Training(epochs=1, batch_size=32), augmentations=augmentations)
+        fit(net, digits(32), training=Training(epochs=1, batch_size=32), transforms=augmentations)
         return seen[0]
 
     assert torch.equal(first_batch(["flip:1"]), first_batch([]).flip(3))
-    assert torch.equal(first_batch([trainer.parse("flip:1")]), first_batch([]).flip(3))
+    assert torch.equal(first_batch([trainer.parse_transform("flip:1")]), first_batch([]).flip(3))
     assert not torch.equal(first_batch(["crop:2"]), first_batch([]))
 
 
 def test_augmentations_are_drawn_anew_every_step_and_epoch() -> None:
     seen: list[Tensor] = []
-    same_picture = ImageSet(
-        digits(1).take(torch.tensor([0]))[0].expand(64, -1, -1, -1),
+    same_picture = ImageDataset(
+        digits(1).gather(torch.tensor([0]))[0].expand(64, -1, -1, -1),
         torch.zeros(64, dtype=torch.int64),
         ("a",) * 10,
         "one",
     )
     net = Scripted(lambda pixels, _: seen.append(pixels.clone()))
-    fit(net, same_picture, training=Training(epochs=2, batch_size=32), augmentations=["crop:3"])
+    fit(net, same_picture, training=Training(epochs=2, batch_size=32), transforms=["crop:3"])
     assert len({batch.numpy().tobytes() for batch in seen}) == 4
 
 
@@ -286,9 +296,9 @@ def test_mixed_pictures_are_learnt_by_their_shares() -> None:
         linear(),
         digits(400),
         digits(200, 400),
-        optimizer=Sgd(lr=0.1),
+        optimizer=SGD(lr=0.1),
         training=Training(epochs=5, batch_size=20),
-        augmentations=["mixup:1"],
+        transforms=["mixup:1"],
     )
     assert history[-1].validation_accuracy > 0.75
     assert history[-1].train_loss > history[-1].validation_loss  # a blend cannot be predicted without loss
@@ -321,14 +331,14 @@ def test_running_metrics_are_the_means_over_the_epochs_batches() -> None:
 def test_exact_metrics_are_those_of_the_epochs_last_weights(ema: float) -> None:
     train, held = digits(128), digits(64, 128)
     training = Training(epochs=2, batch_size=32, ema=ema)
-    fitting = Fit(
-        dropout_convnet(), train, held, training=training, metrics=Metrics(train="exact"), augmentations=["crop:2"]
+    fitting = Trainer(
+        dropout_convnet(), train, held, training=training, metrics=Metrics(train="exact"), transforms=["crop:2"]
     )
-    for epoch in fitting.epochs():
-        assert (epoch.train_loss, epoch.train_accuracy) == evaluate(fitting.judged, train).summary
-        assert (epoch.validation_loss, epoch.validation_accuracy) == evaluate(fitting.judged, held).summary
+    for epoch in fitting.iter_epochs():
+        assert (epoch.train_loss, epoch.train_accuracy) == evaluate(fitting.eval_net, train).loss_and_accuracy
+        assert (epoch.validation_loss, epoch.validation_accuracy) == evaluate(fitting.eval_net, held).loss_and_accuracy
         assert epoch.train_metrics == "exact"
-    assert fitting.judged is (fitting.averaged if ema else fitting.net)
+    assert fitting.eval_net is (fitting.ema_net if ema else fitting.net)
 
 
 def test_the_metrics_that_are_asked_for_do_not_change_the_weights() -> None:
@@ -350,7 +360,7 @@ def test_averaged_weights_are_a_naive_average(decay: float) -> None:
     average = {name: tensor.double() for name, tensor in snapshot(net).items()}
     steps = 0
 
-    def follow(fitting: Fit) -> None:
+    def follow(fitting: Trainer) -> None:
         nonlocal steps
         share = min(decay, (1 + steps) / (10 + steps))  # of the past
         for name, tensor in fitting.net.state_dict().items():
@@ -359,12 +369,12 @@ def test_averaged_weights_are_a_naive_average(decay: float) -> None:
             )
         steps += 1
 
-    fitting = Fit(net, digits(128), training=Training(epochs=3, batch_size=32, ema=decay))
-    list(fitting.epochs(on_step=follow))
+    fitting = Trainer(net, digits(128), training=Training(epochs=3, batch_size=32, ema=decay))
+    list(fitting.iter_epochs(on_step=follow))
     assert steps == 12
-    for name, tensor in fitting.judged.state_dict().items():
+    for name, tensor in fitting.eval_net.state_dict().items():
         torch.testing.assert_close(tensor.double(), average[name], rtol=1e-5, atol=1e-6)
-    assert not equal(snapshot(fitting.averaged), snapshot(fitting.net))
+    assert not equal(snapshot(fitting.ema_net), snapshot(fitting.net))
 
 
 def test_averaging_does_not_change_the_training() -> None:
@@ -377,13 +387,13 @@ def test_averaging_does_not_change_the_training() -> None:
 # Early stopping
 
 
-def history_of(accuracies: list[float], monkeypatch: pytest.MonkeyPatch, patience: int | None) -> Fit:
+def history_of(accuracies: list[float], monkeypatch: pytest.MonkeyPatch, patience: int | None) -> Trainer:
     """A fit whose validation accuracies are given."""
     answers = iter(accuracies)
     monkeypatch.setattr(trainer, "evaluate", lambda net, pictures: SimpleNamespace(summary=(0.0, next(answers))))
     training = Training(epochs=len(accuracies), batch_size=20, patience=patience)
-    fitting = Fit(linear(), digits(20), digits(20), training=training)
-    list(fitting.epochs())
+    fitting = Trainer(linear(), digits(20), digits(20), training=training)
+    list(fitting.iter_epochs())
     return fitting
 
 
@@ -402,16 +412,16 @@ def test_training_ends_after_so_many_epochs_without_a_better_one(
 ) -> None:
     fitting = history_of(accuracies, monkeypatch, patience)
     assert len(fitting.progress.history) == epochs
-    assert fitting.best.epoch == best
-    assert fitting.finished
+    assert fitting.best_epoch.epoch == best
+    assert fitting.is_finished
 
 
 def test_a_training_ends_after_the_first_epoch_that_reaches_its_goal() -> None:
     def trained(goal: float | None) -> list[float]:
-        fitting = Fit(
-            linear(), digits(20), optimizer=Sgd(lr=0.1), training=Training(epochs=60, batch_size=20, goal=goal)
+        fitting = Trainer(
+            linear(), digits(20), optimizer=SGD(lr=0.1), training=Training(epochs=60, batch_size=20, goal=goal)
         )
-        return [epoch.train_accuracy for epoch in fitting.epochs()]
+        return [epoch.train_accuracy for epoch in fitting.iter_epochs()]
 
     whole = trained(None)
     reached = next(i for i, accuracy in enumerate(whole) if accuracy >= 0.9)
@@ -420,22 +430,24 @@ def test_a_training_ends_after_the_first_epoch_that_reaches_its_goal() -> None:
 
 
 def test_without_validation_pictures_patience_never_ends() -> None:
-    fitting = Fit(linear(), digits(20), optimizer=Sgd(lr=1e-12), training=Training(epochs=4, batch_size=20, patience=1))
-    assert len(list(fitting.epochs())) == 4
-    assert fitting.best.epoch == 4
+    fitting = Trainer(
+        linear(), digits(20), optimizer=SGD(lr=1e-12), training=Training(epochs=4, batch_size=20, patience=1)
+    )
+    assert len(list(fitting.iter_epochs())) == 4
+    assert fitting.best_epoch.epoch == 4
 
 
 # Stopping and going on
 
 
-OPTIMISERS: list[Optimizer] = [Sgd(lr=0.05, nesterov=True), Adam(), AdamW()]
+OPTIMISERS: list[Optimizer] = [SGD(lr=0.05, nesterov=True), Adam(), AdamW()]
 
 
-def demanding(optimizer: Optimizer, seed: int = 0) -> Fit:
+def demanding(optimizer: Optimizer, seed: int = 0) -> Trainer:
     """A fit with everything that has a state: two epochs of three steps, the last one smaller."""
-    return Fit(
+    return Trainer(
         dropout_convnet(seed), digits(80), digits(40, 80),
-        optimizer=optimizer, schedule=OneCycle(), augmentations=["crop:1", "colour:0.2", "mixup:0.5"],
+        optimizer=optimizer, schedule=OneCycleLR(), transforms=["crop:1", "colour:0.2", "mixup:0.5"],
         training=Training(epochs=2, batch_size=32, ema=0.9, label_smoothing=0.1, clip_norm=1.0),
     )  # fmt: skip
 
@@ -445,9 +457,9 @@ def on_disk(state: tuple[Weights, dict[str, Any]], path: Path) -> tuple[Weights,
     return read_tensors(path)
 
 
-def assert_same_end(one: Fit, other: Fit) -> None:
+def assert_same_end(one: Trainer, other: Trainer) -> None:
     assert equal(snapshot(one.net), snapshot(other.net))
-    assert equal(snapshot(one.averaged), snapshot(other.averaged))
+    assert equal(snapshot(one.ema_net), snapshot(other.ema_net))
     assert timeless(one.progress.history) == timeless(other.progress.history)
     assert len(one.progress.history) == 2
 
@@ -455,15 +467,15 @@ def assert_same_end(one: Fit, other: Fit) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMISERS, ids=lambda o: o.name)
 def test_a_training_stopped_after_any_step_goes_on_bit_for_bit(optimizer: Optimizer, tmp_path: Path) -> None:
     undisturbed = demanding(optimizer)
-    list(undisturbed.epochs())
+    list(undisturbed.iter_epochs())
     for steps in range(7):
         stopped, resumed = (
             demanding(optimizer),
             demanding(optimizer, seed=99),
         )  # with other weights, which the state replaces
         after_steps(stopped, steps)
-        resumed.restore(*on_disk(stopped.state(), tmp_path / "state"))
-        list(resumed.epochs())
+        resumed.restore(*on_disk(stopped.snapshot(), tmp_path / "state"))
+        list(resumed.iter_epochs())
         assert_same_end(resumed, undisturbed)
 
 
@@ -473,15 +485,15 @@ def test_a_state_written_within_a_training_goes_on_bit_for_bit_even_from_an_epoc
 ) -> None:
     undisturbed, written = demanding(optimizer), []
 
-    def write(fitting: Fit) -> None:
-        written.append(on_disk(fitting.state(), tmp_path / "state"))
+    def write(fitting: Trainer) -> None:
+        written.append(on_disk(fitting.snapshot(), tmp_path / "state"))
 
-    list(undisturbed.epochs(on_step=write))
+    list(undisturbed.iter_epochs(on_step=write))
     assert [progress["step"] for _, progress in written] == [1, 2, 3, 1, 2, 3]
     for state in written:
         resumed = demanding(optimizer, seed=99)
         resumed.restore(*state)
-        list(resumed.epochs())
+        list(resumed.iter_epochs())
         assert_same_end(resumed, undisturbed)
 
 
@@ -489,46 +501,46 @@ def test_a_state_written_within_a_training_goes_on_bit_for_bit_even_from_an_epoc
 def test_one_state_can_be_restored_again_and_again(optimizer: Optimizer, tmp_path: Path) -> None:
     stopped = demanding(optimizer)
     after_steps(stopped, 2)
-    state = on_disk(stopped.state(), tmp_path / "state")
+    state = on_disk(stopped.snapshot(), tmp_path / "state")
     ends = [demanding(optimizer, seed=seed) for seed in (1, 2)]
     for fitting in ends:
         fitting.restore(*state)
-        list(fitting.epochs())
+        list(fitting.iter_epochs())
     assert_same_end(*ends)
 
 
 def test_a_stopped_training_goes_on_in_place() -> None:
     undisturbed, stopped = demanding(Adam()), demanding(Adam())
-    list(undisturbed.epochs())
+    list(undisturbed.iter_epochs())
     for _ in range(6):
         after_steps(stopped, 1)
-    list(stopped.epochs())
+    list(stopped.iter_epochs())
     assert_same_end(stopped, undisturbed)
 
 
 def test_progress_is_what_json_can_hold() -> None:
-    fitting = demanding(Sgd())
+    fitting = demanding(SGD())
     after_steps(fitting, 4)
-    _, progress = fitting.state()
+    _, progress = fitting.snapshot()
     assert json.loads(json.dumps(progress, allow_nan=False)) == progress
     assert (progress["epoch"], progress["step"], len(progress["history"])) == (1, 1, 1)
 
 
 def test_a_stop_before_the_first_step_leaves_the_weights() -> None:
-    fitting = demanding(Sgd())
+    fitting = demanding(SGD())
     before = snapshot(fitting.net)
-    assert list(fitting.epochs(stop=lambda: True)) == []
+    assert list(fitting.iter_epochs(stop=lambda: True)) == []
     assert equal(before, snapshot(fitting.net))
 
 
 def test_a_state_of_another_network_or_optimiser_is_refused() -> None:
     def state(net: nn.Module, optimizer: Optimizer) -> tuple[Weights, dict[str, Any]]:
-        fitting = Fit(net, digits(40), optimizer=optimizer, training=Training(batch_size=20))
+        fitting = Trainer(net, digits(40), optimizer=optimizer, training=Training(batch_size=20))
         after_steps(fitting, 1)
-        return fitting.state()
+        return fitting.snapshot()
 
-    fresh = Fit(linear(), digits(40), optimizer=Adam(), training=Training(batch_size=20))
-    for other in (state(dropout_convnet(), Adam()), state(linear(), Sgd())):
+    fresh = Trainer(linear(), digits(40), optimizer=Adam(), training=Training(batch_size=20))
+    for other in (state(dropout_convnet(), Adam()), state(linear(), SGD())):
         with pytest.raises(LabError, match="this state is of another"):
             fresh.restore(*other)
     fresh.restore(*state(linear(5), Adam()))
@@ -549,11 +561,11 @@ def test_a_loss_that_is_no_number_ends_the_training_with_the_weights_before_that
         )  # the second step of the second epoch
 
     good: list[Weights] = []
-    fitting = Fit(Scripted(poison), digits(128), optimizer=Sgd(lr=0.25), training=Training(epochs=3, batch_size=32))
+    fitting = Trainer(Scripted(poison), digits(128), optimizer=SGD(lr=0.25), training=Training(epochs=3, batch_size=32))
     with pytest.raises(
         Diverged, match=r"the loss became (nan|inf) in epoch 2, step 2, at learning rate 0\.25: lower optimizer\.lr"
     ):
-        list(fitting.epochs(on_step=lambda f: good.append(snapshot(f.net))))
+        list(fitting.iter_epochs(on_step=lambda f: good.append(snapshot(f.net))))
     assert len(good) == 5
     assert equal(snapshot(fitting.net), good[-1])
     assert issubclass(Diverged, LabError)
@@ -569,17 +581,17 @@ def test_weights_that_an_epochs_last_step_makes_no_numbers_are_found_in_that_epo
         if calls == 4:  # the loss is a number, its gradient is not
             logits.register_hook(lambda gradient: gradient * float("nan"))
 
-    fitting = Fit(
+    fitting = Trainer(
         Scripted(poison), digits(128), validation and digits(validation), training=Training(epochs=3, batch_size=32)
     )
     with pytest.raises(Diverged, match="in epoch 1, step 4"):
-        list(fitting.epochs())
+        list(fitting.iter_epochs())
     assert fitting.progress.history == []
 
 
 def test_a_rate_far_too_high_is_seen_as_divergence() -> None:
     with pytest.raises(Diverged, match=r"at learning rate 1e\+30"):
-        fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Linear(20, 10)), digits(128), optimizer=Sgd(lr=1e30))
+        fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Linear(20, 10)), digits(128), optimizer=SGD(lr=1e30))
 
 
 # Draws
@@ -609,7 +621,7 @@ def test_what_layers_draw_is_a_function_of_seed_epoch_and_step() -> None:
     first = drawn()
     torch.manual_seed(2)
     assert drawn() == first
-    assert drawn(optimizer=AdamW(), augmentations=["crop", "mixup"], validation=digits(50)) == first
+    assert drawn(optimizer=AdamW(), transforms=["crop", "mixup"], validation=digits(50)) == first
     assert len({tuple(draw) for draw in first}) == 6
     assert not {tuple(draw) for draw in first} & {tuple(draw) for draw in drawn(seed=1)}
 
@@ -617,10 +629,10 @@ def test_what_layers_draw_is_a_function_of_seed_epoch_and_step() -> None:
 def test_what_a_step_draws_does_not_depend_on_the_steps_before() -> None:
     stopped, resumed = Draws(), Draws()
     training = Training(epochs=2, batch_size=32)
-    first, second = (Fit(net, digits(96), training=training) for net in (stopped, resumed))
+    first, second = (Trainer(net, digits(96), training=training) for net in (stopped, resumed))
     after_steps(first, 4)
-    second.restore(*copy.deepcopy(first.state()))
-    list(second.epochs())
+    second.restore(*copy.deepcopy(first.snapshot()))
+    list(second.iter_epochs())
     assert stopped.drawn + resumed.drawn == drawn()
 
 
@@ -634,12 +646,12 @@ def test_the_global_generator_is_as_before_after_a_fit_a_stop_and_an_exception()
     before = torch.get_rng_state()
     fit(dropout_convnet(), digits(64), digits(64), training=Training(epochs=2, batch_size=32))
     assert torch.equal(before, torch.get_rng_state())
-    after_steps(Fit(dropout_convnet(), digits(64), training=Training(batch_size=32)), 1)
+    after_steps(Trainer(dropout_convnet(), digits(64), training=Training(batch_size=32)), 1)
     assert torch.equal(before, torch.get_rng_state())
     with pytest.raises(KeyboardInterrupt):
         fit(Scripted(raises), digits(64), training=Training(batch_size=32))
     assert torch.equal(before, torch.get_rng_state())
-    steps_to_overfit(dropout_convnet(), digits(64), batch_size=32, limit=3)
+    overfit_single_batch(dropout_convnet(), digits(64), batch_size=32, max_steps=3)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -647,10 +659,10 @@ def test_between_two_epochs_the_global_generator_is_the_callers() -> None:
     torch.manual_seed(7)
     expected = torch.rand(4).tolist()
     torch.manual_seed(7)
-    fitting = Fit(dropout_convnet(), digits(64), training=Training(epochs=4, batch_size=32))
-    assert [torch.rand(1).item() for _ in fitting.epochs()] == expected
+    fitting = Trainer(dropout_convnet(), digits(64), training=Training(epochs=4, batch_size=32))
+    assert [torch.rand(1).item() for _ in fitting.iter_epochs()] == expected
     before = torch.get_rng_state()
-    for _ in Fit(dropout_convnet(), digits(64), training=Training(epochs=4, batch_size=32)).epochs():
+    for _ in Trainer(dropout_convnet(), digits(64), training=Training(epochs=4, batch_size=32)).iter_epochs():
         break
     assert torch.equal(before, torch.get_rng_state())
 
@@ -658,9 +670,9 @@ def test_between_two_epochs_the_global_generator_is_the_callers() -> None:
 def test_trainings_that_take_turns_do_not_know_each_other() -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    alone, ones, others = demanding(Adam()), demanding(Adam()), demanding(Sgd(), seed=1)
-    list(alone.epochs())
-    for _ in zip(others.epochs(), ones.epochs(), strict=True):
+    alone, ones, others = demanding(Adam()), demanding(Adam()), demanding(SGD(), seed=1)
+    list(alone.iter_epochs())
+    for _ in zip(others.iter_epochs(), ones.iter_epochs(), strict=True):
         pass
     assert_same_end(ones, alone)
     assert torch.equal(before, torch.get_rng_state())
@@ -668,13 +680,13 @@ def test_trainings_that_take_turns_do_not_know_each_other() -> None:
 
 def test_a_training_within_a_training_changes_nothing() -> None:
     alone, interrupted = demanding(Adam()), demanding(Adam())
-    list(alone.epochs())
+    list(alone.iter_epochs())
 
-    def another(_: Fit) -> None:
+    def another(_: Trainer) -> None:
         torch.rand(5)
         fit(dropout_convnet(4), digits(32), training=Training(epochs=1, batch_size=16))
 
-    list(interrupted.epochs(on_step=another))
+    list(interrupted.iter_epochs(on_step=another))
     assert_same_end(interrupted, alone)
 
 
@@ -704,7 +716,7 @@ def test_a_row_of_the_confusion_matrix_is_a_true_class_and_a_column_what_it_was_
         def forward(self, pixels: Tensor) -> Tensor:
             return F.one_hot(torch.full((len(pixels),), 2), 4).float()
 
-    pictures = ImageSet(
+    pictures = ImageDataset(
         torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.tensor([0] * 5 + [1] * 3 + [2] * 2), tuple("abcd"), "ten"
     )
     assert evaluate(AlwaysTwo(), pictures).confusion.tolist() == [
@@ -741,7 +753,7 @@ def test_an_evaluation_leaves_weights_statistics_gradients_and_the_global_genera
     assert equal(before, snapshot(net))
     assert all(parameter.grad is None for parameter in net.parameters())
     assert torch.equal(generator_before, torch.get_rng_state())
-    assert first.summary == second.summary
+    assert first.loss_and_accuracy == second.loss_and_accuracy
     net(pixels_of(digits(20))[0]).sum().backward()  # and the weights can be trained on
 
 
@@ -751,7 +763,7 @@ def test_an_evaluation_leaves_weights_statistics_gradients_and_the_global_genera
 @pytest.mark.parametrize("name", ["shallow_net", "simple_convnet", "resnet_small"])
 def test_a_network_learns_one_batch_by_heart(name: str) -> None:
     net = build(name, (1, 8, 8), 10)
-    steps, accuracies = steps_to_overfit(net, digits(200), optimizer=Sgd(lr=0.05), batch_size=32, limit=300)
+    steps, accuracies = overfit_single_batch(net, digits(200), optimizer=SGD(lr=0.05), batch_size=32, max_steps=300)
     assert steps == len(accuracies) - 1
     assert steps > 0
     assert accuracies[-1] == 1
@@ -762,7 +774,7 @@ def test_a_network_learns_one_batch_by_heart(name: str) -> None:
 def test_a_network_that_cannot_learn_is_found_out() -> None:
     net = build("simple_convnet", (1, 8, 8), 10)
     before = snapshot(net)
-    steps, accuracies = steps_to_overfit(net, digits(200), optimizer=Sgd(lr=1e-12), batch_size=32, limit=5)
+    steps, accuracies = overfit_single_batch(net, digits(200), optimizer=SGD(lr=1e-12), batch_size=32, max_steps=5)
     assert steps is None
     assert len(accuracies) == 6
     weights = [name for name, _ in net.named_parameters()]
@@ -772,7 +784,7 @@ def test_a_network_that_cannot_learn_is_found_out() -> None:
 def test_overfitting_draws_by_its_seed_alone() -> None:
     def accuracies(global_seed: int, seed: int) -> list[float]:
         torch.manual_seed(global_seed)
-        return steps_to_overfit(dropout_convnet(), digits(64), batch_size=64, seed=seed, limit=8)[1]
+        return overfit_single_batch(dropout_convnet(), digits(64), batch_size=64, seed=seed, max_steps=8)[1]
 
     assert accuracies(1, seed=0) == accuracies(2, seed=0)
     assert accuracies(1, seed=0) != accuracies(1, seed=1)
@@ -780,15 +792,15 @@ def test_overfitting_draws_by_its_seed_alone() -> None:
 
 def test_overfitting_takes_no_decay_and_counts_the_steps_it_takes() -> None:
     def steps(decay: float) -> tuple[int | None, list[float]]:
-        return steps_to_overfit(linear(), digits(200), optimizer=Sgd(lr=0.2, weight_decay=decay), batch_size=32)
+        return overfit_single_batch(linear(), digits(200), optimizer=SGD(lr=0.2, weight_decay=decay), batch_size=32)
 
     assert steps(0.0) == steps(10.0)
     needed, accuracies = steps(0.0)
-    assert steps_to_overfit(linear(), digits(200), optimizer=Sgd(lr=0.2), batch_size=32, limit=needed) == (
+    assert overfit_single_batch(linear(), digits(200), optimizer=SGD(lr=0.2), batch_size=32, max_steps=needed) == (
         needed,
         accuracies,
     )
-    assert steps_to_overfit(linear(), digits(200), optimizer=Sgd(lr=0.2), batch_size=32, limit=needed - 1) == (
+    assert overfit_single_batch(linear(), digits(200), optimizer=SGD(lr=0.2), batch_size=32, max_steps=needed - 1) == (
         None,
         accuracies[:-1],
     )
@@ -802,7 +814,7 @@ def test_bf16_computes_in_bf16_keeps_weights_in_fp32_and_learns() -> None:
     net = dropout_convnet()
     net[0].register_forward_hook(lambda layer, _, output: types.add((layer.training, output.dtype)))
     training = Training(epochs=4, batch_size=32, precision="bf16")
-    history = fit(net, digits(600), digits(100, 600), training=training, optimizer=Sgd(lr=0.05))
+    history = fit(net, digits(600), digits(100, 600), training=training, optimizer=SGD(lr=0.05))
     assert types == {(True, torch.bfloat16), (False, torch.float32)}  # and is judged in fp32
     assert {tensor.dtype for tensor in net.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
     assert history[-1].validation_accuracy > 0.7
@@ -825,7 +837,7 @@ def test_the_loss_of_bf16_logits_is_taken_in_fp32() -> None:
     net.register_forward_hook(lambda layer, inputs, output: logits.append(output.detach()))
     training = Training(epochs=1, batch_size=64, precision="bf16")
     (epoch,) = fit(net, digits(64), training=training)
-    order = torch.randperm(64, generator=generator(0, "order", 0))
+    order = torch.randperm(64, generator=make_generator(0, "order", 0))
     assert logits[0].dtype == torch.bfloat16
     assert epoch.train_loss == pytest.approx(
         F.cross_entropy(logits[0].float(), digits(64).labels[order]).item(), rel=1e-6
@@ -837,7 +849,7 @@ def test_auto_is_bf16_exactly_where_the_processor_has_it(native: bool, monkeypat
     monkeypatch.setattr(trainer, "native_bf16", lambda: native)
     cpu = torch.device("cpu")
     assert resolve_precision("auto", cpu) == ("bf16" if native else "fp32")
-    assert Fit(linear(), digits(20), training=Training(batch_size=20, precision="auto")).bf16 == native
+    assert Trainer(linear(), digits(20), training=Training(batch_size=20, precision="auto")).bf16 == native
     assert resolve_precision("fp32", cpu) == "fp32"
     assert resolve_precision("bf16", cpu) == "bf16"
 
@@ -861,6 +873,6 @@ def test_the_processor_is_asked_what_it_can(
     if cpuinfo is not None:
         path.write_text(cpuinfo)
     monkeypatch.setattr("builtins.open", lambda *_, real=open: real(path))
-    found = trainer.native_bf16()
+    found = trainer.has_native_bf16()
     monkeypatch.undo()
     assert found == native

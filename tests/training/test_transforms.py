@@ -12,30 +12,30 @@ from support.probes import angles, colour_factors, noise
 from torch import Tensor
 
 from convolab.core.errors import LabError
-from convolab.core.rng import generator
+from convolab.core.rng import make_generator
 from convolab.training.transforms import (
-    AUGMENTATIONS,
-    Augmentation,
-    Colour,
-    Crop,
-    Cutmix,
+    TRANSFORMS,
+    ColorJitter,
+    CutMix,
     Cutout,
-    Flip,
-    Mixup,
-    Rotate,
-    augment,
-    parse,
-    to_unit,
+    MixUp,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomRotation,
+    Transform,
+    apply_transforms,
+    parse_transform,
+    to_float01,
 )
 
-MIXING = (Mixup, Cutmix)
+MIXING = (MixUp, CutMix)
 
 
-def applied(step: Augmentation, pixels: Tensor, *key: int | str, classes: int = 4) -> Tensor:
+def applied(step: Transform, pixels: Tensor, *key: int | str, classes: int = 4) -> Tensor:
     """The pictures after a step, drawn by a key; labels are made up where it wants them."""
     if isinstance(step, MIXING):
-        return step(pixels, torch.eye(classes)[torch.arange(len(pixels)) % classes], generator(*key))[0]
-    return step(pixels, generator(*key))
+        return step(pixels, torch.eye(classes)[torch.arange(len(pixels)) % classes], make_generator(*key))[0]
+    return step(pixels, make_generator(*key))
 
 
 # Crop
@@ -67,13 +67,15 @@ def test_a_crop_is_a_window_of_the_padded_picture(
         pixels = pixels.float().contiguous(
             memory_format=torch.channels_last if kind == "channels last" else torch.contiguous_format
         )
-    for picture, cropped in zip(pixels, Crop(padding)(pixels, generator(0)), strict=True):
+    for picture, cropped in zip(pixels, RandomCrop(padding)(pixels, make_generator(0)), strict=True):
         assert cropped.contiguous().numpy().tobytes() in windows(picture.contiguous(), padding)
 
 
 def test_a_crop_behind_a_step_on_floats_is_still_a_window() -> None:
-    shown, _ = augment(noise(4), torch.zeros(4, dtype=torch.int64), [Colour(0.0), Crop(2)], 1, generator(0))
-    for picture, cropped in zip(to_unit(noise(4)), shown, strict=True):
+    shown, _ = apply_transforms(
+        noise(4), torch.zeros(4, dtype=torch.int64), [ColorJitter(0.0), RandomCrop(2)], 1, make_generator(0)
+    )
+    for picture, cropped in zip(to_float01(noise(4)), shown, strict=True):
         brightest = [np.frombuffer(window, np.float32) for window in windows(picture.contiguous(), 2)]
         assert min(np.abs(window - cropped.contiguous().numpy().ravel()).max() for window in brightest) < 1e-5
 
@@ -83,7 +85,7 @@ def test_every_crop_offset_is_equally_likely() -> None:
     offsets = windows(picture[0], 2)
     counts = dict.fromkeys(offsets.values(), 0)
     assert len(counts) == 25
-    for cropped in Crop(2)(picture.expand(5000, -1, -1, -1), generator(0)):
+    for cropped in RandomCrop(2)(picture.expand(5000, -1, -1, -1), make_generator(0)):
         counts[offsets[cropped.numpy().tobytes()]] += 1
     assert chisquare(list(counts.values())).pvalue > 1e-3
 
@@ -94,7 +96,7 @@ def test_every_crop_offset_is_equally_likely() -> None:
 @pytest.mark.parametrize("probability", [0.5, 0.2])
 def test_a_flip_mirrors_left_to_right_as_often_as_it_says(probability: float) -> None:
     pixels = noise(3000, height=2, width=4)
-    flipped = Flip(probability)(pixels, generator(0))
+    flipped = RandomHorizontalFlip(probability)(pixels, make_generator(0))
     mirrored = np.ascontiguousarray(pixels.numpy()[:, :, :, ::-1])
     changed = (flipped.numpy() == mirrored).all((1, 2, 3))
     assert ((flipped.numpy() == pixels.numpy()).all((1, 2, 3)) ^ changed).all()
@@ -103,8 +105,8 @@ def test_a_flip_mirrors_left_to_right_as_often_as_it_says(probability: float) ->
 
 
 def test_a_flip_of_probability_zero_or_one_is_certain() -> None:
-    assert torch.equal(Flip(0.0)(noise(20), generator(0)), noise(20))
-    assert torch.equal(Flip(1.0)(noise(20), generator(0)), noise(20).flip(3))
+    assert torch.equal(RandomHorizontalFlip(0.0)(noise(20), make_generator(0)), noise(20))
+    assert torch.equal(RandomHorizontalFlip(1.0)(noise(20), make_generator(0)), noise(20).flip(3))
 
 
 # Cutout
@@ -124,7 +126,7 @@ def test_a_cutout_is_a_grey_square_whose_centre_is_equally_likely_anywhere(side:
     holes = {hole(6, 7, y, x, side).tobytes(): (y, x) for y, x in product(range(6), range(7))}
     counts = dict.fromkeys(holes.values(), 0)
     assert len(counts) == 42
-    cut = Cutout(side)(pixels, generator(0)).numpy()
+    cut = Cutout(side)(pixels, make_generator(0)).numpy()
     assert set(np.unique(cut)) == {128, 200}
     assert (cut == cut[:, :1]).all()
     for picture in cut[:, 0]:
@@ -133,32 +135,32 @@ def test_a_cutout_is_a_grey_square_whose_centre_is_equally_likely_anywhere(side:
 
 
 def test_a_cutout_leaves_what_is_outside_its_square() -> None:
-    cut = Cutout(3)(noise(50), generator(0))
-    black = Cutout(3)(torch.zeros_like(noise(50)), generator(0)) == 128
+    cut = Cutout(3)(noise(50), make_generator(0))
+    black = Cutout(3)(torch.zeros_like(noise(50)), make_generator(0)) == 128
     assert torch.equal(cut, torch.where(black, 128, noise(50)))
 
 
 def test_a_cutout_of_pixels_in_the_unit_interval_is_half_grey() -> None:
-    cut = Cutout(3)(torch.ones(20, 1, 8, 8), generator(0))
+    cut = Cutout(3)(torch.ones(20, 1, 8, 8), make_generator(0))
     assert set(cut.unique().tolist()) == {0.5, 1.0}
 
 
 def test_a_cutout_larger_than_the_picture_may_cover_it_all() -> None:
-    assert (Cutout(64)(noise(5), generator(0)) == 128).all()
+    assert (Cutout(64)(noise(5), make_generator(0)) == 128).all()
 
 
 # Bytes and floats
 
 
-@pytest.mark.parametrize("step", [Crop(2), Flip(), Cutout(3)])
+@pytest.mark.parametrize("step", [RandomCrop(2), RandomHorizontalFlip(), Cutout(3)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_bytes_and_floats_are_moved_alike(step: Augmentation, channels: int) -> None:
+def test_bytes_and_floats_are_moved_alike(step: Transform, channels: int) -> None:
     pixels = noise(64, channels)
-    late, early = to_unit(step(pixels, generator(0))), step(to_unit(pixels), generator(0))
+    late, early = to_float01(step(pixels, make_generator(0))), step(to_float01(pixels), make_generator(0))
     assert (late - early).abs().max() <= (
         0.5 / 255 + 1e-6 if isinstance(step, Cutout) else 0
     )  # 128 is as near to the middle as bytes come
-    assert not torch.equal(early, to_unit(pixels))
+    assert not torch.equal(early, to_float01(pixels))
 
 
 # Colour
@@ -176,16 +178,16 @@ def test_colours_factors_are_uniform_and_drawn_apart(strength: float) -> None:
 
 
 def test_colour_of_no_strength_changes_nothing() -> None:
-    pixels = to_unit(noise(5))
-    torch.testing.assert_close(Colour(0.0)(pixels, generator(0)), pixels)
+    pixels = to_float01(noise(5))
+    torch.testing.assert_close(ColorJitter(0.0)(pixels, make_generator(0)), pixels)
 
 
 def test_grey_pictures_keep_one_channel_and_change_like_grey_colours() -> None:
-    grey = to_unit(noise(10, channels=1))
-    changed = Colour(0.5)(grey, generator(0))
+    grey = to_float01(noise(10, channels=1))
+    changed = ColorJitter(0.5)(grey, make_generator(0))
     assert changed.shape == grey.shape
     torch.testing.assert_close(
-        Colour(0.5)(grey.expand(-1, 3, -1, -1).contiguous(), generator(0)),
+        ColorJitter(0.5)(grey.expand(-1, 3, -1, -1).contiguous(), make_generator(0)),
         changed.expand(-1, 3, -1, -1),
         atol=1e-5,
         rtol=0,
@@ -206,7 +208,8 @@ def test_the_angle_of_a_turn_is_uniform(degrees: float) -> None:
 @pytest.mark.parametrize(("height", "width"), [(17, 17), (16, 16), (21, 13)])
 def test_a_turn_shows_no_black_corners(height: int, width: int) -> None:
     torch.testing.assert_close(
-        Rotate(180.0)(torch.full((50, 3, height, width), 0.7), generator(0)), torch.full((50, 3, height, width), 0.7)
+        RandomRotation(180.0)(torch.full((50, 3, height, width), 0.7), make_generator(0)),
+        torch.full((50, 3, height, width), 0.7),
     )
 
 
@@ -217,7 +220,7 @@ def shares_of(alpha: float, batches: int = 12, n: int = 256) -> np.ndarray:
     """The shares that pictures keep of themselves: picture i is white in pixel i alone, and so is label i."""
     lone, kept = torch.eye(n), []
     for batch in range(batches):
-        pixels, targets = Mixup(alpha)(lone.view(n, 1, 16, 16), lone, generator("mixup", batch))
+        pixels, targets = MixUp(alpha)(lone.view(n, 1, 16, 16), lone, make_generator("mixup", batch))
         mixed = pixels.view(n, n)
         assert torch.equal(mixed, targets)
         assert (mixed.sum(1) - 1).abs().max() < 1e-6
@@ -236,8 +239,8 @@ def test_mixups_share_is_drawn_from_its_beta_law(alpha: float) -> None:
 
 
 def test_mixup_blends_pixels_and_labels_by_the_same_share() -> None:
-    pixels, labels = to_unit(noise(40, 3)), torch.arange(40)
-    mixed, targets = augment(noise(40, 3), labels, [Mixup(1.0)], 40, generator(0))
+    pixels, labels = to_float01(noise(40, 3)), torch.arange(40)
+    mixed, targets = apply_transforms(noise(40, 3), labels, [MixUp(1.0)], 40, make_generator(0))
     torch.testing.assert_close(mixed, torch.einsum("ij,jchw->ichw", targets, pixels), atol=1e-6, rtol=0)
     torch.testing.assert_close(targets.sum(1), torch.ones(40))
     assert len(targets.diagonal().unique()) > 30  # each picture draws its own
@@ -249,19 +252,19 @@ def test_mixup_blends_pixels_and_labels_by_the_same_share() -> None:
 def pasted(alpha: float, n: int, *key: int | str, side: int = 32) -> Tensor:
     """Masks of what was pasted into each picture; picture i is of value i."""
     values = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1).expand(n, 1, side, side)
-    return (Cutmix(alpha)(values, torch.eye(n), generator(*key))[0] != values)[:, 0]
+    return (CutMix(alpha)(values, torch.eye(n), make_generator(*key))[0] != values)[:, 0]
 
 
 def test_a_cutmix_box_goes_where_it_came_from() -> None:
     places = torch.arange(63, dtype=torch.float32).view(1, 1, 9, 7).expand(50, 1, 9, 7)
-    assert torch.equal(Cutmix(1.0)(places, torch.eye(50), generator(0))[0], places)
+    assert torch.equal(CutMix(1.0)(places, torch.eye(50), make_generator(0))[0], places)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_cutmix_shares_the_label_exactly_by_the_pasted_area(alpha: float) -> None:
     n, side = 200, 32
     values = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1).expand(n, 1, side, side)
-    pixels, targets = Cutmix(alpha)(values, torch.eye(n), generator(0))
+    pixels, targets = CutMix(alpha)(values, torch.eye(n), make_generator(0))
     for i, (picture, target) in enumerate(zip(pixels[:, 0], targets, strict=True)):
         shown, counts = picture.unique(return_counts=True)
         areas = torch.zeros(n).index_put((shown.long(),), counts / side**2)
@@ -316,12 +319,20 @@ def test_the_centres_of_boxes_are_spread_evenly() -> None:
 # All of them
 
 
-ALL = [Crop(2), Flip(), Cutout(3), Colour(0.5), Rotate(20.0), Mixup(1.0), Cutmix(1.0)]
+ALL = [
+    RandomCrop(2),
+    RandomHorizontalFlip(),
+    Cutout(3),
+    ColorJitter(0.5),
+    RandomRotation(20.0),
+    MixUp(1.0),
+    CutMix(1.0),
+]
 
 
 @pytest.mark.parametrize("step", ALL)
-def test_a_key_fixes_the_draw_and_no_global_generator_is_read_or_set(step: Augmentation) -> None:
-    pixels = to_unit(noise(30))
+def test_a_key_fixes_the_draw_and_no_global_generator_is_read_or_set(step: Transform) -> None:
+    pixels = to_float01(noise(30))
     torch.manual_seed(1)
     np.random.seed(1)
     first = applied(step, pixels, 0, "augment", 1)
@@ -337,22 +348,22 @@ def test_a_key_fixes_the_draw_and_no_global_generator_is_read_or_set(step: Augme
 
 @pytest.mark.parametrize("step", ALL)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_augmenting_leaves_the_sets_own_pixels_and_labels(step: Augmentation, channels: int) -> None:
+def test_augmenting_leaves_the_sets_own_pixels_and_labels(step: Transform, channels: int) -> None:
     pixels, labels = noise(30, channels), torch.arange(30) % 4
-    shown, _ = augment(pixels, labels, [step], 4, generator(0))
+    shown, _ = apply_transforms(pixels, labels, [step], 4, make_generator(0))
     assert torch.equal(pixels, noise(30, channels))
     assert torch.equal(labels, torch.arange(30) % 4)
-    floats = to_unit(pixels)
+    floats = to_float01(pixels)
     applied(step, floats, 0)
-    assert torch.equal(floats, to_unit(pixels))
+    assert torch.equal(floats, to_float01(pixels))
     shown.zero_()
     assert torch.equal(pixels, noise(30, channels))
 
 
 @pytest.mark.parametrize("step", ALL)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_stay_in_the_unit_interval_and_keep_their_shape(step: Augmentation, channels: int) -> None:
-    shown, _ = augment(noise(30, channels), torch.arange(30) % 4, [step], 4, generator(0))
+def test_pixels_stay_in_the_unit_interval_and_keep_their_shape(step: Transform, channels: int) -> None:
+    shown, _ = apply_transforms(noise(30, channels), torch.arange(30) % 4, [step], 4, make_generator(0))
     assert shown.shape == (30, channels, 9, 7)
     assert shown.dtype == torch.float32
     assert shown.min() >= 0
@@ -360,22 +371,26 @@ def test_pixels_stay_in_the_unit_interval_and_keep_their_shape(step: Augmentatio
 
 
 def test_without_a_step_pixels_are_bytes_over_255_and_labels_stay_labels() -> None:
-    shown, targets = augment(noise(5), torch.arange(5), [], 5, generator(0))
+    shown, targets = apply_transforms(noise(5), torch.arange(5), [], 5, make_generator(0))
     assert torch.equal(shown, noise(5).float() / 255)
     assert torch.equal(targets, torch.arange(5))
 
 
 def test_steps_are_applied_in_their_order() -> None:
     pixels, labels = noise(40), torch.zeros(40, dtype=torch.int64)
-    flip_first, _ = augment(pixels, labels, [Flip(1.0), Cutout(3)], 1, generator(0))
-    by_hand = generator(0)
-    expected = Cutout(3)(Flip(1.0)(pixels, by_hand), by_hand)
-    assert torch.equal(flip_first, to_unit(expected))
-    assert not torch.equal(flip_first, augment(pixels, labels, [Cutout(3), Flip(1.0)], 1, generator(0))[0])
+    flip_first, _ = apply_transforms(pixels, labels, [RandomHorizontalFlip(1.0), Cutout(3)], 1, make_generator(0))
+    by_hand = make_generator(0)
+    expected = Cutout(3)(RandomHorizontalFlip(1.0)(pixels, by_hand), by_hand)
+    assert torch.equal(flip_first, to_float01(expected))
+    assert not torch.equal(
+        flip_first, apply_transforms(pixels, labels, [Cutout(3), RandomHorizontalFlip(1.0)], 1, make_generator(0))[0]
+    )
 
 
 def test_labels_mixed_twice_are_shares_still() -> None:
-    pixels, targets = augment(noise(40), torch.arange(40) % 7, [Mixup(1.0), Cutmix(1.0), Flip()], 7, generator(0))
+    pixels, targets = apply_transforms(
+        noise(40), torch.arange(40) % 7, [MixUp(1.0), CutMix(1.0), RandomHorizontalFlip()], 7, make_generator(0)
+    )
     torch.testing.assert_close(targets.sum(1), torch.ones(40))
     assert targets.shape == (40, 7)
     assert (targets >= 0).all()
@@ -387,8 +402,8 @@ def test_labels_mixed_twice_are_shares_still() -> None:
 
 
 def test_an_entry_is_a_name_and_perhaps_a_strength() -> None:
-    assert [parse(entry) for entry in ("crop", "crop:2", "flip:0.1", "cutout:4", "colour:0.5", "rotate:30", "mixup:1", "cutmix")] == [
-        Crop(4), Crop(2), Flip(0.1), Cutout(4), Colour(0.5), Rotate(30.0), Mixup(1.0), Cutmix(1.0),
+    assert [parse_transform(entry) for entry in ("crop", "crop:2", "flip:0.1", "cutout:4", "colour:0.5", "rotate:30", "mixup:1", "cutmix")] == [
+        RandomCrop(4), RandomCrop(2), RandomHorizontalFlip(0.1), Cutout(4), ColorJitter(0.5), RandomRotation(30.0), MixUp(1.0), CutMix(1.0),
     ]  # fmt: skip
 
 
@@ -408,15 +423,15 @@ def test_an_entry_is_a_name_and_perhaps_a_strength() -> None:
 )
 def test_an_entry_that_is_none_is_refused_with_what_to_write(entry: str, complaint: str) -> None:
     with pytest.raises(LabError, match=complaint):
-        parse(entry)
+        parse_transform(entry)
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_strength_at_its_limits_works_and_beyond_them_is_refused(name: str) -> None:
-    low, high = AUGMENTATIONS[name].limits
+    low, high = TRANSFORMS[name].valid_range
     for strength in (low, high):
-        shown = applied(parse(f"{name}:{strength}"), to_unit(noise(6)), 0)
+        shown = applied(parse_transform(f"{name}:{strength}"), to_float01(noise(6)), 0)
         assert shown.isfinite().all()
     for strength in (low - 1, high + 1):
         with pytest.raises(LabError, match=f"augmentation '{name}:.*': give a strength from {low} to {high}"):
-            parse(f"{name}:{strength}")
+            parse_transform(f"{name}:{strength}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from convolab.analysis.conventions import Convention, Fvcore, Reckoning, Timm, Torchinfo
-from convolab.core.errors import LabError, nearest, need
+from convolab.core.errors import LabError, require, suggest
 
 
 class ByClass(Convention):
@@ -33,7 +33,7 @@ class ByClass(Convention):
     def module(
         self, module: nn.Module, inputs: Any, output: Any, macs: int, within: Sequence[nn.Module], *, calls_others: bool
     ) -> None:
-        need(
+        require(
             not isinstance(module, (nn.RNNBase, nn.RNNCellBase)),
             f"--convention {self.name} has rules of its own for recurrent layers, which are not reproduced: leave it out",
         )
@@ -253,5 +253,5 @@ CONVENTIONS: dict[str, type[Convention]] = {kind.name: kind for kind in (Fvcore,
 
 def observer(name: str) -> Convention:
     """The observer for a tool's convention. Raises LabError for an unknown one."""
-    need(name in CONVENTIONS, f"unknown convention '{name}': {nearest(name, CONVENTIONS)}")
+    require(name in CONVENTIONS, f"unknown convention '{name}': {suggest(name, CONVENTIONS)}")
     return CONVENTIONS[name]()

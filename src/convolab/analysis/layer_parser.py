@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from convolab.core.errors import LabError, nearest, need
+from convolab.core.errors import LabError, require, suggest
 
-LAYERS: dict[str, type[nn.Module]] = {
+LAYER_CLASSES: dict[str, type[nn.Module]] = {
     name: kind
     for name, kind in vars(nn).items()
     if isinstance(kind, type)
@@ -18,7 +18,7 @@ LAYERS: dict[str, type[nn.Module]] = {
     and "Loss" not in name
     and name != "Module"
 }
-CONTAINERS = {"Sequential"}
+CONTAINER_NAMES = {"Sequential"}
 
 
 def parse_layer(text: str) -> nn.Module:
@@ -36,27 +36,27 @@ def parse_layer(text: str) -> nn.Module:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise LabError(
-            f"'{shortened(text)}' is no layer: write one as in Python, such as \"Linear(100, 1000, bias=False)\""
+            f"'{abbreviate(text)}' is no layer: write one as in Python, such as \"Linear(100, 1000, bias=False)\""
         ) from error
     with torch.device("meta"):
-        return made(tree, text)
+        return build_layer(tree, text)
 
 
-def made(tree: ast.expr, text: str) -> nn.Module:
+def build_layer(tree: ast.expr, text: str) -> nn.Module:
     """The layer of a call, and of the calls in it."""
-    need(
+    require(
         isinstance(tree, ast.Call),
-        f"'{shortened(text)}' is no layer: write one as in Python, such as \"Linear(100, 1000, bias=False)\"",
+        f"'{abbreviate(text)}' is no layer: write one as in Python, such as \"Linear(100, 1000, bias=False)\"",
     )
     name = ast.unparse(tree.func).removeprefix("torch.").removeprefix("nn.")
-    need(name in LAYERS, f"torch.nn has no layer '{shortened(name)}': {nearest_layer(name)}")
-    positional = [value_of(argument, name, text) for argument in tree.args]
-    need(all(keyword.arg for keyword in tree.keywords), f"'{shortened(text)}' has a ** in it: name every argument")
-    named = {keyword.arg: value_of(keyword.value, name, text) for keyword in tree.keywords}
-    kind = LAYERS[name]
+    require(name in LAYER_CLASSES, f"torch.nn has no layer '{abbreviate(name)}': {suggest_layer(name)}")
+    positional = [parse_argument(argument, name, text) for argument in tree.args]
+    require(all(keyword.arg for keyword in tree.keywords), f"'{abbreviate(text)}' has a ** in it: name every argument")
+    keywords = {keyword.arg: parse_argument(keyword.value, name, text) for keyword in tree.keywords}
+    kind = LAYER_CLASSES[name]
     try:
-        inspect.signature(kind).bind(*positional, **named)
-        return kind(*positional, **named)
+        inspect.signature(kind).bind(*positional, **keywords)
+        return kind(*positional, **keywords)
     except (
         TypeError,
         ValueError,
@@ -68,38 +68,38 @@ def made(tree: ast.expr, text: str) -> nn.Module:
         KeyError,
     ) as error:
         raise LabError(
-            f"{name} cannot be made from '{shortened(text)}': {str(error).splitlines()[0] if str(error) else error!r}"
+            f"{name} cannot be made from '{abbreviate(text)}': {str(error).splitlines()[0] if str(error) else error!r}"
         ) from error
 
 
-def value_of(tree: ast.expr, name: str, text: str) -> Any:
+def parse_argument(tree: ast.expr, name: str, text: str) -> Any:
     """An argument: a literal, or a layer where the layer takes layers."""
-    if isinstance(tree, ast.Call) and name in CONTAINERS:
-        return made(tree, text)
+    if isinstance(tree, ast.Call) and name in CONTAINER_NAMES:
+        return build_layer(tree, text)
     try:
         value = ast.literal_eval(tree)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise LabError(
-            f"'{shortened(ast.unparse(tree))}' in '{shortened(text)}' is no number, string or tuple of them: write it out"
+            f"'{abbreviate(ast.unparse(tree))}' in '{abbreviate(text)}' is no number, string or tuple of them: write it out"
         ) from error
-    need(
-        plain(value),
-        f"'{shortened(ast.unparse(tree))}' in '{shortened(text)}' is no number, string or tuple of them: write it out",
+    require(
+        is_literal(value),
+        f"'{abbreviate(ast.unparse(tree))}' in '{abbreviate(text)}' is no number, string or tuple of them: write it out",
     )
     return value
 
 
-def plain(value: Any) -> bool:
+def is_literal(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
-        return all(map(plain, value))
+        return all(map(is_literal, value))
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def nearest_layer(name: str) -> str:
-    hint = nearest(name, LAYERS)
+def suggest_layer(name: str) -> str:
+    hint = suggest(name, LAYER_CLASSES)
     return hint if hint.startswith("did") else "give one of torch.nn's, such as Linear, Conv2d or BatchNorm2d"
 
 
-def shortened(text: str, most: int = 60) -> str:
+def abbreviate(text: str, max_length: int = 60) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"

@@ -10,53 +10,53 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convolab.analysis.receptive_field.window_rules import rule_for
+from convolab.analysis.receptive_field.window_rules import find_rf_rule
 
-Count = Callable[..., int]  # (args, output) of the operation -> multiply-accumulates
+MacCounter = Callable[..., int]  # (args, output) of the operation -> multiply-accumulates
 
 
-def convolution(args, out) -> int:
+def convolution_macs(args, out) -> int:
     """N x out x (kernel x in / groups) for every output position; for a transposed one for every input position."""
     value, weight, transposed = args[0], args[1], args[6]
     positions = value if transposed else out
     return value.shape[0] * prod(positions.shape[2:]) * prod(weight.shape)
 
 
-def matrix_product(args, out) -> int:
+def matmul_macs(args, out) -> int:
     """[..., n, k] x [..., k, m], with or without something added: n x k x m each."""
     return prod(out.shape) * args[-2].shape[-1]
 
 
-def summed_matrix_products(args, out) -> int:
+def addbmm_macs(args, out) -> int:
     """addbmm: [b, n, k] x [b, k, m] summed over b."""
     return prod(out.shape) * args[1].shape[0] * args[1].shape[2]
 
 
-def vector_product(args, out) -> int:
+def matvec_macs(args, out) -> int:
     return prod(args[-2].shape)
 
 
-def attention(args, out) -> int:
+def attention_macs(args, out) -> int:
     """q k^T and its product with v: [..., l, e] x [..., s, e] and [..., l, s] x [..., s, d]."""
     query, key, value = args[:3]
     return prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
-def bilinear(args, out) -> int:
+def bilinear_macs(args, out) -> int:
     """_trilinear(x1, weight, x2): every output sums x1 x weight x x2 over both inputs, two multiplications each."""
     batch, weight = args[0].shape[0], args[1].shape[-3:]
     return 2 * batch * prod(weight)
 
 
-def deformable(args, out) -> int:
+def deform_conv_macs(args, out) -> int:
     return out.shape[0] * prod(out.shape[2:]) * prod(args[1].shape)
 
 
-COUNTS: dict[str, Count] = {
-    "convolution": convolution,
-    **dict.fromkeys(["mm", "addmm", "bmm", "baddbmm"], matrix_product),
-    "addbmm": summed_matrix_products,
-    **dict.fromkeys(["mv", "addmv", "dot", "vdot"], vector_product),
+MAC_COUNTERS: dict[str, MacCounter] = {
+    "convolution": convolution_macs,
+    **dict.fromkeys(["mm", "addmm", "bmm", "baddbmm"], matmul_macs),
+    "addbmm": addbmm_macs,
+    **dict.fromkeys(["mv", "addmv", "dot", "vdot"], matvec_macs),
     **dict.fromkeys(
         [
             "_scaled_dot_product_flash_attention",
@@ -64,19 +64,19 @@ COUNTS: dict[str, Count] = {
             "_scaled_dot_product_efficient_attention",
             "_scaled_dot_product_cudnn_attention",
         ],
-        attention,
+        attention_macs,
     ),
-    "_trilinear": bilinear,
-    "deform_conv2d": deformable,
+    "_trilinear": bilinear_macs,
+    "deform_conv2d": deform_conv_macs,
 }
 
 
-def names(text: str) -> frozenset[str]:
+def name_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 # Operations that only move or make values; whatever is neither here nor counted is listed by name.
-MOVES = names(
+DATA_MOVEMENT_OPS = name_set(
     """view _unsafe_view reshape _reshape_alias _reshape_copy squeeze unsqueeze flatten unflatten permute transpose t numpy_T movedim
     expand expand_as select slice split split_with_sizes unsafe_split unsafe_split_with_sizes chunk unbind narrow diagonal unfold
     as_strided alias detach contiguous clone copy _to_copy to copy_ lift_fresh lift cat stack repeat flip roll index gather index_select
@@ -87,7 +87,7 @@ MOVES = names(
 )
 
 # Operations that compute, and have no multiply-accumulates by the definition: norms, pooling, interpolation, reductions.
-UNCOUNTED = names(
+IGNORED_OPS = name_set(
     """native_batch_norm _native_batch_norm_legit native_layer_norm native_group_norm _fused_rms_norm max_pool2d_with_indices
     max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d
     adaptive_max_pool3d mean sum prod amax amin max min argmax argmin var std var_mean std_mean logsumexp linalg_vector_norm norm
@@ -98,7 +98,7 @@ UNCOUNTED = names(
 )
 
 
-def convolved_shape(args: Any) -> Tensor | None:
+def meta_convolution(args: Any) -> Tensor | None:
     """The output of a convolution by its shape alone: three times as fast as PyTorch's own on the meta device."""
     value, weight, _, stride, padding, dilation, transposed, _, groups = args
     axes = weight.ndim - 2
@@ -113,7 +113,7 @@ def convolved_shape(args: Any) -> Tensor | None:
     return value.new_empty((value.shape[0], weight.shape[0], *sizes))
 
 
-def normalised_shape(args: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+def meta_batch_norm(args: Any) -> tuple[Tensor, Tensor, Tensor] | None:
     """The outputs of batch norm with running statistics: eighteen times as fast as PyTorch's own."""
     value, _, _, mean, _, training = args[:6]
     if training or mean is None or not value.is_meta or value.shape[1] != mean.shape[0]:
@@ -121,29 +121,42 @@ def normalised_shape(args: Any) -> tuple[Tensor, Tensor, Tensor] | None:
     return torch.empty_like(value), value.new_empty(0), value.new_empty(0)
 
 
-SHORTCUTS = {"convolution": convolved_shape, "native_batch_norm": normalised_shape}
+META_SHORTCUTS = {"convolution": meta_convolution, "native_batch_norm": meta_batch_norm}
 
 
-class Operation:
+class OpInfo:
     """What is known of an operation, looked up once."""
 
-    __slots__ = ("composite", "count", "listed", "moves", "name", "plain", "rule", "shortcut", "views", "writes")
+    __slots__ = (
+        "base_name",
+        "count_macs",
+        "is_composite",
+        "is_data_movement",
+        "is_ignored",
+        "is_mutating",
+        "is_view",
+        "meta_shortcut",
+        "name",
+        "rf_rule",
+    )
 
     def __init__(self, func: Any) -> None:
         self.name = func._schema.name.partition("::")[2]
-        plain = self.name.removesuffix("_") if self.name not in ("copy_", "zero_", "fill_") else self.name
-        self.plain = plain.strip("_")
-        self.count = COUNTS.get(self.name)
-        self.moves = plain in MOVES or self.name in MOVES
-        self.views = self.moves and func.is_view
-        self.writes = func._schema.is_mutable
-        self.shortcut = SHORTCUTS.get(self.name)
-        self.composite = not self.moves and torch._C._dispatch_has_kernel_for_dispatch_key(
+        functional_name = self.name.removesuffix("_") if self.name not in ("copy_", "zero_", "fill_") else self.name
+        self.base_name = functional_name.strip("_")
+        self.count_macs = MAC_COUNTERS.get(self.name)
+        self.is_data_movement = functional_name in DATA_MOVEMENT_OPS or self.name in DATA_MOVEMENT_OPS
+        self.is_view = self.is_data_movement and func.is_view
+        self.is_mutating = func._schema.is_mutable
+        self.meta_shortcut = META_SHORTCUTS.get(self.name)
+        self.is_composite = not self.is_data_movement and torch._C._dispatch_has_kernel_for_dispatch_key(
             func.name(), "CompositeImplicitAutograd"
         )
-        by_definition = plain in UNCOUNTED or torch.Tag.pointwise in func.tags
-        self.listed = None if self.count or self.moves else by_definition  # True: known not to multiply-accumulate
-        self.rule = rule_for(func, plain)
+        is_known = functional_name in IGNORED_OPS or torch.Tag.pointwise in func.tags
+        self.is_ignored = (
+            None if self.count_macs or self.is_data_movement else is_known
+        )  # True: known not to multiply-accumulate
+        self.rf_rule = find_rf_rule(func, functional_name)
 
 
-OPERATIONS: dict[Any, Operation] = {}
+OP_INFO_CACHE: dict[Any, OpInfo] = {}

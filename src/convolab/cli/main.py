@@ -15,23 +15,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (
-    training.train,
-    training.resume,
-    training.runs,
-    training.test,
-    training.predict,
-    study.study,
-    study.sweep,
-    study.compare,
-    summary.account,
-    theory.theory,
-    explain.explain,
-    fool.fool,
-    locate.locate,
-):
-    app.command()(command)
-app.add_typer(data.app, name="data")
+COMMANDS = {
+    "train": training.train_command,
+    "resume": training.resume_command,
+    "runs": training.runs_command,
+    "test": training.test_command,
+    "predict": training.predict_command,
+    "study": study.study_command,
+    "sweep": study.sweep_command,
+    "compare": study.compare_command,
+    "summary": summary.summary_command,
+    "theory": theory.theory_command,
+    "explain": explain.explain_command,
+    "fool": fool.fool_command,
+    "locate": locate.locate_command,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(data.data_app, name="data")
 
 
 def main() -> None:

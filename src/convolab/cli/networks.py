@@ -3,25 +3,25 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convolab.core.errors import LabError, nearest
+from convolab.core.errors import LabError, suggest
 
 if TYPE_CHECKING:
-    from convolab.models.classifier import PixelNet
+    from convolab.models.classifier import ImageClassifier
 
 
-def find_net(word: str) -> "PixelNet":
+def load_network(name: str) -> "ImageClassifier":
     """A pretrained network by name (`efficientnet_lite0`, `timm/NAME`) or the best weights of a run by its folder; strict, in evaluation.
 
     Raises LabError for a word that is neither, and for a run without weights.
     """
-    from convolab.models.pretrained import EMBEDDED, pretrained, ready
+    from convolab.models.pretrained import BUNDLED_NETWORKS, freeze_for_inference, pretrained
 
-    if word in EMBEDDED or word.startswith("timm/"):
-        return pretrained(word)
-    if Path(word).is_dir():
+    if name in BUNDLED_NETWORKS or name.startswith("timm/"):
+        return pretrained(name)
+    if Path(name).is_dir():
         from convolab.training.run import Run
 
-        return ready(Run(word).net())
+        return freeze_for_inference(Run(name).net())
     raise LabError(
-        f"there is no network and no run's folder '{word}': {nearest(word, EMBEDDED)} (or timm/NAME, or a folder that convolab train has made)"
+        f"there is no network and no run's folder '{name}': {suggest(name, BUNDLED_NETWORKS)} (or timm/NAME, or a folder that convolab train has made)"
     )

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from convolab.cli.terminal import download_bar, say
-from convolab.core.errors import need
+from convolab.cli.terminal import loading_bar, print_note
+from convolab.core.errors import require
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 DataDir = Annotated[
@@ -23,7 +23,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads.", s
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
-def patient_threads() -> None:
+def set_passive_omp_wait() -> None:
     """Let torch's threads sleep while they wait for each other, where torch is still to be imported and the person did not choose.
 
     By default they spin. On two cores of which another program keeps one busy that took an explanation from 4 s to 28 s.
@@ -38,18 +38,18 @@ def prepare_torch(device: str, threads: int | None) -> None:
 
     if threads:
         torch.set_num_threads(threads)
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = device.partition(":")[0]
-    need(kind in present, f"unknown device '{device}': give cpu, cuda or mps")
-    need(present[kind], f"this machine has no {kind} that torch can use: give --device cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    device_type = device.partition(":")[0]
+    require(device_type in available, f"unknown device '{device}': give cpu, cuda or mps")
+    require(available[device_type], f"this machine has no {device_type} that torch can use: give --device cpu")
 
 
-def load_pictures(name: str, data_dir: Path | None, size: int) -> Any:
+def load_dataset_with_progress(name: str, data_dir: Path | None, size: int) -> Any:
     """Load a set with a bar while it is downloaded or read, and name the files that could not be read."""
     from convolab.data.catalog import load
 
-    with download_bar(name) as progress:
-        pictures = load(name, data_dir, size=size, on_progress=progress)
-    for file in pictures.unreadable:
-        say(f"left out: {file}")
-    return pictures
+    with loading_bar(name) as progress:
+        splits = load(name, data_dir, image_size=size, on_progress=progress)
+    for file in splits.unreadable:
+        print_note(f"left out: {file}")
+    return splits

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convolab.training.trainer import Epoch, Fit
+    from convolab.training.trainer import EpochMetrics, Trainer
 
 
 class TrainingBar:
@@ -26,70 +26,74 @@ class TrainingBar:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-        self.task = None
+        self.progress_bar = Progress(
+            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        )
+        self.task_id = None
 
     def __enter__(self) -> "TrainingBar":
-        self.bar.start()
+        self.progress_bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self.progress_bar.stop()
 
-    def step(self, fit: "Fit") -> None:
-        if self.bar.disable:
+    def on_step(self, trainer: "Trainer") -> None:
+        if self.progress_bar.disable:
             return
-        progress, steps = fit.progress, fit.steps_per_epoch
-        if self.task is None:
-            self.task = self.bar.add_task("", total=steps * self.epochs, rate="")
-        rate = f"loss {progress.loss / progress.seen:.4f}  {progress.seen / progress.seconds:,.0f} images/s"
-        self.bar.update(
-            self.task,
-            completed=progress.epoch * steps + progress.step,
-            description=f"epoch {progress.epoch + 1}/{self.epochs}",
+        state, steps = trainer.progress, trainer.steps_per_epoch
+        if self.task_id is None:
+            self.task_id = self.progress_bar.add_task("", total=steps * self.epochs, rate="")
+        rate = f"loss {state.loss_sum / state.num_images:.4f}  {state.num_images / state.seconds:,.0f} images/s"
+        self.progress_bar.update(
+            self.task_id,
+            completed=state.epoch * steps + state.step,
+            description=f"epoch {state.epoch + 1}/{self.epochs}",
             rate=rate,
         )
 
-    def epoch(self, line: "Epoch") -> None:
+    def on_epoch(self, metrics: "EpochMetrics") -> None:
         validation = (
             ""
-            if line.validation_accuracy is None
-            else f"  validation loss {line.validation_loss:.4f}, accuracy {100 * line.validation_accuracy:.2f} %"
+            if metrics.validation_accuracy is None
+            else f"  validation loss {metrics.validation_loss:.4f}, accuracy {100 * metrics.validation_accuracy:.2f} %"
         )
-        said = f"epoch {line.epoch}/{self.epochs}  training loss {line.train_loss:.4f}, accuracy {100 * line.train_accuracy:.2f} %{validation}  {line.seconds:.1f} s, {line.images_per_second:,.0f} images/s"
-        self.bar.console.print(said, highlight=False, soft_wrap=True)
+        line_text = f"epoch {metrics.epoch}/{self.epochs}  training loss {metrics.train_loss:.4f}, accuracy {100 * metrics.train_accuracy:.2f} %{validation}  {metrics.train_seconds:.1f} s, {metrics.images_per_second:,.0f} images/s"
+        self.progress_bar.console.print(line_text, highlight=False, soft_wrap=True)
 
 
-class Interrupts:
+class InterruptHandler:
     """The first Ctrl-C (or TERM) ends the training after the step, saved; a second one ends the program at once."""
 
     def __init__(self, when: str = "after this step") -> None:
-        self.when = when
-        self.asked = False
+        self.stop_point = when
+        self.requested = False
 
-    def __enter__(self) -> "Interrupts":
-        self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def __enter__(self) -> "InterruptHandler":
+        self.previous_handlers = {
+            number: signal.signal(number, self.handle_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
 
-    def ask(self, number: int, frame: Any) -> None:
-        if self.asked:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.asked = True
-        print(f"convolab: stopping {self.when}; once more to end at once", file=sys.stderr)
+    def handle_signal(self, signal_number: int, frame: Any) -> None:
+        if self.requested:
+            signal.signal(signal_number, signal.SIG_DFL)
+            signal.raise_signal(signal_number)
+        self.requested = True
+        print(f"convolab: stopping {self.stop_point}; once more to end at once", file=sys.stderr)
 
-    def stop(self) -> bool:
-        return self.asked
+    def stop_requested(self) -> bool:
+        return self.requested
 
 
 @contextmanager
-def download_bar(name: str) -> Iterator[Callable[[int, int | None], None] | None]:
+def loading_bar(name: str) -> Iterator[Callable[[int, int | None], None] | None]:
     """A bar of bytes or pictures on a terminal, made when there is something to show; None in a pipe."""
     if not sys.stderr.isatty():
         yield None
@@ -100,27 +104,27 @@ def download_bar(name: str) -> Iterator[Callable[[int, int | None], None] | None
     with Progress(console=Console(stderr=True), transient=True) as bar:
         tasks: dict[int | None, Any] = {}  # one for each file, told apart by its size
 
-        def show(done: int, total: int | None) -> None:
+        def advance(done: int, total: int | None) -> None:
             if total not in tasks:
                 tasks[total] = bar.add_task(name, total=total)
             bar.update(tasks[total], completed=done)
 
-        yield show
+        yield advance
 
 
 @contextmanager
-def working(what: str) -> Iterator[Callable[[str], None]]:
+def status_spinner(activity: str) -> Iterator[Callable[[str], None]]:
     """A line that says what is being done, on a terminal; call it with each next step. Nothing in a pipe."""
     if not sys.stderr.isatty():
         yield lambda step: None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(what) as status:
-        yield lambda step: status.update(f"{what}: {step}")
+    with Console(stderr=True).status(activity) as status:
+        yield lambda step: status.update(f"{activity}: {step}")
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output: drawn on a terminal, tabs between the cells in a pipe."""
     if not sys.stdout.isatty():
         print("\n".join("\t".join(row) for row in (headings, *rows)))
@@ -129,22 +133,22 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(*headings, box=box.SIMPLE_HEAD)
+    rich_table = Table(*headings, box=box.SIMPLE_HEAD)
     for row in rows:
-        drawn.add_row(*row)
-    Console().print(drawn)
+        rich_table.add_row(*row)
+    Console().print(rich_table)
 
 
-def percent(share: float | None) -> str:
+def format_percent(fraction: float | None) -> str:
     """A share as a person reads it.
 
     >>> percent(0.5), percent(None)
     ('50.00 %', '-')
     """
-    return "-" if share is None else f"{100 * share:.2f} %"
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
-def say(note: str) -> None:
+def print_note(note: str) -> None:
     """A remark beside the result."""
     print(f"convolab: {note}", file=sys.stderr)
 

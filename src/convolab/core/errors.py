@@ -11,7 +11,7 @@ class LabError(Exception):
     """
 
 
-def need(condition: object, message: str) -> None:
+def require(condition: object, message: str) -> None:
     """Raise `LabError(message)` unless the condition holds.
 
     >>> need(3 > 2, "never said")
@@ -20,7 +20,7 @@ def need(condition: object, message: str) -> None:
         raise LabError(message)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the nearest known one, or all of them.
 
     >>> nearest("cifar01", ["cifar10", "digits"])

@@ -12,7 +12,7 @@ from typing import Any
 
 from convolab.core.errors import LabError
 
-UNFIT_PLACE = {
+UNWRITABLE_ERRNOS = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -25,7 +25,7 @@ UNFIT_PLACE = {
 
 
 @contextmanager
-def whole_file(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced and takes `path`'s place.
 
     A reader sees the old file or the new one, never a part; on any error the old one stays and the part is removed.
@@ -37,45 +37,45 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     'whole'
     """
     path = Path(path)
-    part = part_beside(path)
+    temporary = temporary_path(path)
     try:
-        with writing_to(path):
+        with translate_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield part
-            with part.open("rb+") as file:
+            yield temporary
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(part, path)
+            os.replace(temporary, path)
     finally:
         with suppress(
             OSError
         ):  # where nothing can be written there is nothing to remove, and the refusal above is what to say
-            part.unlink()
+            temporary.unlink()
 
 
-def write_same(path: Path | str, original: Path | str) -> None:
+def link_or_copy(path: Path | str, source: Path | str) -> None:
     """Let `path` hold what `original` holds, whole, without writing it again where the disk has hard links.
 
     Only for files that are replaced and never changed in place, as all are that this module writes.
     """
-    part = part_beside(Path(path))
+    temporary = temporary_path(Path(path))
     try:
-        os.link(original, part)
-        os.replace(part, path)  # the content was synced under its first name
+        os.link(source, temporary)
+        os.replace(temporary, path)  # the content was synced under its first name
     except OSError:
-        with whole_file(path) as copy:
-            shutil.copyfile(original, copy)
+        with atomic_write(path) as copy:
+            shutil.copyfile(source, copy)
     finally:
         with suppress(OSError):  # a rename onto the same file leaves the part
-            part.unlink()
+            temporary.unlink()
 
 
-def part_beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """A new name beside a file; the ending stays last, because writers of pictures choose their format by it."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
 
 
 @contextmanager
-def writing_to(path: Path) -> Iterator[None]:
+def translate_write_errors(path: Path) -> Iterator[None]:
     """Turn an operating system's refusal to write into one line that says what to do."""
     try:
         yield
@@ -84,15 +84,15 @@ def writing_to(path: Path) -> Iterator[None]:
             raise LabError(
                 f"the disk is full while writing {path}: free some space; the last good files are whole"
             ) from error
-        if error.errno in UNFIT_PLACE:
+        if error.errno in UNWRITABLE_ERRNOS:
             raise LabError(f"cannot write {path} ({error.strerror}): choose another place") from error
         raise
 
 
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file whole."""
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import torch
 
-Key = int | str
+KeyPart = int | str
 
 
-def seed_from(*key: Key) -> int:
+def derive_seed(*key: KeyPart) -> int:
     """A 63-bit seed for a key, by BLAKE2b: equal keys give equal seeds, any other key an unrelated one.
 
     >>> seed_from(0, "order", 1) == seed_from(0, "order", 1), seed_from(0, "order", 1) == seed_from(0, "order", 2)
@@ -22,17 +22,17 @@ def seed_from(*key: Key) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator(*key: Key) -> torch.Generator:
+def make_generator(*key: KeyPart) -> torch.Generator:
     """A fresh CPU generator for a key.
 
     >>> torch.equal(torch.randperm(9, generator=generator(0, "order")), torch.randperm(9, generator=generator(0, "order")))
     True
     """
-    return torch.Generator().manual_seed(seed_from(*key))
+    return torch.Generator().manual_seed(derive_seed(*key))
 
 
 @contextmanager
-def own_global_generators(device: torch.device | str = "cpu") -> Iterator[None]:
+def isolated_rng(device: torch.device | str = "cpu") -> Iterator[None]:
     """Lend out torch's global generators and put their states back afterwards.
 
     Layers such as `nn.Dropout`, and layers' own `reset_parameters`, draw from the global generator and take no other.
@@ -43,12 +43,12 @@ def own_global_generators(device: torch.device | str = "cpu") -> Iterator[None]:
         yield
 
 
-def seed_global(device: torch.device, *key: Key) -> None:
+def seed_default_generator(device: torch.device, *key: KeyPart) -> None:
     """Seed the global generator that layers on `device` draw from; only inside `own_global_generators`.
 
     torch.manual_seed does so for all kinds of devices at once and remembers every call with its traceback: 0.4 ms a step.
     """
-    seed = seed_from(*key)
+    seed = derive_seed(*key)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from convolab.core.errors import need
+from convolab.core.errors import require
 
-LEVEL = 0.05  # of a two-sided test: how often it may see a difference where there is none
+ALPHA = 0.05  # of a two-sided test: how often it may see a difference where there is none
 POWER = 0.8  # how often a difference should be seen that is there
 
 
@@ -35,13 +35,17 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedTest:
     """A paired comparison: the differences' mean with its t-interval, and how sure it is that they are not 0 on average."""
 
     difference: Interval
     p: float  # two-sided, of the paired t-test
-    effect: float  # the mean difference in standard deviations of the differences, corrected for few pairs (Hedges' g)
-    smallest: float  # the smallest difference that so many pairs of this spread would show with 80 % probability
+    hedges_g: (
+        float  # the mean difference in standard deviations of the differences, corrected for few pairs (Hedges' g)
+    )
+    minimum_detectable_effect: (
+        float  # the smallest difference that so many pairs of this spread would show with 80 % probability
+    )
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -53,12 +57,14 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     >>> interval.mean, round(interval.low, 3), round(interval.high, 3)
     (2.0, -0.484, 4.484)
     """
-    need(len(values) > 0, "no values: a mean needs at least one")
-    mean, spread = mean_and_spread(values)
-    return t_interval(mean, spread, len(values), confidence)
+    require(len(values) > 0, "no values: a mean needs at least one")
+    mean, std = mean_std(values)
+    return t_interval(mean, std, len(values), confidence)
 
 
-def paired(first: Sequence[float], second: Sequence[float], resolution: float = 0.0, tests: int = 1) -> Paired | None:
+def paired_t_test(
+    first: Sequence[float], second: Sequence[float], quantization_step: float = 0.0, num_tests: int = 1
+) -> PairedTest | None:
     """Compare values that belong together in pairs, such as two arms' with the same seeds: `first` less `second`.
 
     The t-test of the differences (Student 1908, Biometrika 6), which is exact if they are normal, however few they are.
@@ -77,63 +83,63 @@ def paired(first: Sequence[float], second: Sequence[float], resolution: float = 
     >>> paired([4.0, 5.0, 4.0], [2.0, 3.0, 2.0]) is None, round(paired([4.0, 5.0, 4.0], [2.0, 3.0, 2.0], resolution=1.0).p, 4)
     (True, 0.0136)
     """
-    need(len(first) == len(second), f"{len(first)} and {len(second)} values make no pairs: give the same number")
+    require(len(first) == len(second), f"{len(first)} and {len(second)} values make no pairs: give the same number")
     if len(first) < 2:
         return None
     differences = [a - b for a, b in zip(first, second, strict=True)]
-    mean, spread = mean_and_spread(differences)
-    if spread < 1e-9 * max(
+    mean, std = mean_std(differences)
+    if std < 1e-9 * max(
         abs(value) for value in (*first, *second)
     ):  # equal differences, but for the rounding of their floats
-        spread = 0.0
-    spread = max(spread, resolution * math.sqrt(2 / 12))
-    if spread == 0:
+        std = 0.0
+    std = max(std, quantization_step * math.sqrt(2 / 12))
+    if std == 0:
         return None
     count = len(differences)
-    error = spread / math.sqrt(count)
-    return Paired(
-        difference=t_interval(mean, spread, count, 1 - LEVEL),
-        p=two_sided(mean / error, count - 1),
-        effect=hedges(count - 1) * mean / spread,
-        smallest=noncentrality(count - 1, LEVEL / tests) * error,
+    standard_error = std / math.sqrt(count)
+    return PairedTest(
+        difference=t_interval(mean, std, count, 1 - ALPHA),
+        p=two_sided_p(mean / standard_error, count - 1),
+        hedges_g=hedges_correction(count - 1) * mean / std,
+        minimum_detectable_effect=detectable_noncentrality(count - 1, ALPHA / num_tests) * standard_error,
     )
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation (n - 1 in the denominator); one value spreads by 0."""
     mean = math.fsum(values) / len(values)
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
 
 
-def t_interval(mean: float, spread: float, count: int, confidence: float) -> Interval:
-    half = t_quantile((1 + confidence) / 2, count - 1) * spread / math.sqrt(count) if count > 1 else 0.0
-    return Interval(mean, mean - half, mean + half, count)
+def t_interval(mean: float, std: float, count: int, confidence: float) -> Interval:
+    half_width = t_ppf((1 + confidence) / 2, count - 1) * std / math.sqrt(count) if count > 1 else 0.0
+    return Interval(mean, mean - half_width, mean + half_width, count)
 
 
 @cache
-def t_quantile(share: float, freedom: int) -> float:
+def t_ppf(probability: float, df: int) -> float:
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, share))
+    return float(stdtrit(df, probability))
 
 
-def two_sided(t: float, freedom: int) -> float:
+def two_sided_p(t: float, df: int) -> float:
     """How often |t| is at least this large by chance alone."""
     from scipy.special import stdtr  # scipy.stats.t.sf is the same function at fifty times the time a call
 
-    return float(2 * stdtr(freedom, -abs(t)))
+    return float(2 * stdtr(df, -abs(t)))
 
 
 @cache
-def hedges(freedom: int) -> float:
+def hedges_correction(df: int) -> float:
     """By what to multiply a standardised difference, which is too large on average when there are few values."""
     from scipy.special import gammaln
 
-    return float(math.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) / math.sqrt(freedom / 2))
+    return float(math.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / math.sqrt(df / 2))
 
 
 @cache
-def noncentrality(freedom: int, level: float) -> float:
+def detectable_noncentrality(df: int, alpha: float) -> float:
     """How many standard errors the true mean must be from 0 for a two-sided t-test to reject with 80 % probability.
 
     The other side's rejections, fewer than one in a million there, are left out.
@@ -141,8 +147,8 @@ def noncentrality(freedom: int, level: float) -> float:
     from scipy.optimize import brentq
     from scipy.stats import nct
 
-    critical = t_quantile(1 - level / 2, freedom)
-    return float(brentq(lambda shift: nct.sf(critical, freedom, shift) - POWER, 0, 3 * critical + 5))
+    critical = t_ppf(1 - alpha / 2, df)
+    return float(brentq(lambda shift: nct.sf(critical, df, shift) - POWER, 0, 3 * critical + 5))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -173,7 +179,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def inflation(accuracies: Sequence[float], count: int, *, draws: int = 4000, seed: int = 0) -> float:
+def selection_bias(accuracies: Sequence[float], num_images: int, *, num_resamples: int = 4000, seed: int = 0) -> float:
     """By how much the best of several accuracies, each measured on `count` pictures, is expected to lie above its own truth.
 
     Parametric bootstrap: every accuracy is taken as a truth, numbers of correct pictures are drawn around it binomially, and
@@ -192,15 +198,18 @@ def inflation(accuracies: Sequence[float], count: int, *, draws: int = 4000, see
     """
     import torch
 
-    from convolab.core.rng import generator
+    from convolab.core.rng import make_generator
 
-    need(accuracies and count > 0, "no accuracies, or of no pictures: there is no best to judge")
+    require(accuracies and num_images > 0, "no accuracies, or of no pictures: there is no best to judge")
     if len(accuracies) == 1:
         return 0.0
-    truths = torch.tensor(accuracies, dtype=torch.float64).expand(draws, -1).contiguous()  # [draws, runs]
-    drawn = torch.binomial(torch.full_like(truths, count), truths, generator=generator(seed, "inflation")) / count
-    errors = drawn - drawn.mean(
+    truths = torch.tensor(accuracies, dtype=torch.float64).expand(num_resamples, -1).contiguous()  # [draws, runs]
+    resampled = (
+        torch.binomial(torch.full_like(truths, num_images), truths, generator=make_generator(seed, "inflation"))
+        / num_images
+    )
+    errors = resampled - resampled.mean(
         0
     )  # from the draws' own mean, so that a run that always wins is flattered by exactly nothing
-    picked = drawn.argmax(1, keepdim=True)
-    return max(0.0, math.sqrt(2) * float(errors.gather(1, picked).mean()))
+    best = resampled.argmax(1, keepdim=True)
+    return max(0.0, math.sqrt(2) * float(errors.gather(1, best).mean()))

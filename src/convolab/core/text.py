@@ -1,7 +1,7 @@
 """Numbers and lists as a person reads them."""
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Seconds as a person reads them.
 
     >>> duration(12.34), duration(754.0), duration(11520.0), duration(None)

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from convolab.core.errors import need
-from convolab.core.rng import generator
+from convolab.core.errors import require
+from convolab.core.rng import make_generator
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
+class ImageDataset:
     """Pictures and labels, ready to train on: nothing is decoded later.
 
     Raises LabError if the shapes, types or labels do not fit together.
@@ -29,17 +29,17 @@ class ImageSet:
     name: str
 
     def __post_init__(self) -> None:
-        need(
+        require(
             self.images.dtype == torch.uint8 and self.images.ndim == 4,
             f"{self.name}: images are {self.images.dtype} {list(self.images.shape)}: give uint8 [N, C, H, W]",
         )
-        need(
+        require(
             self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1],
             f"{self.name}: labels are {self.labels.dtype} {list(self.labels.shape)} for {len(self.images)} pictures: give int64 [N]",
         )
-        need(len(self.images), f"{self.name} holds no pictures")
+        require(len(self.images), f"{self.name} holds no pictures")
         low, high = int(self.labels.min()), int(self.labels.max())
-        need(
+        require(
             low >= 0 and high < len(self.classes),
             f"{self.name}: labels run from {low} to {high}, but there are {len(self.classes)} classes",
         )
@@ -65,54 +65,54 @@ class ImageSet:
         digest.update(memoryview(self.labels.contiguous().numpy()).cast("B"))
         return digest.hexdigest()
 
-    def take(self, rows: Int64[Tensor, "m"]) -> tuple[UInt8[Tensor, "m c h w"], Int64[Tensor, "m"]]:
+    def gather(self, indices: Int64[Tensor, "m"]) -> tuple[UInt8[Tensor, "m c h w"], Int64[Tensor, "m"]]:
         """The pictures and labels of some rows, copied."""
-        return self.images.index_select(0, rows), self.labels.index_select(0, rows)
+        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
-    def part(self, rows: Int64[Tensor, "m"]) -> "Part":
+    def subset(self, indices: Int64[Tensor, "m"]) -> "Subset":
         """Some rows as a set of their own, without copying a pixel."""
-        return Part(self, rows)
+        return Subset(self, indices)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Subset:
     """Some rows of a picture set: it is trained and judged on like a whole one, and shares its pixels."""
 
-    whole: ImageSet
-    rows: Int64[Tensor, "m"]
+    dataset: ImageDataset
+    indices: Int64[Tensor, "m"]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.indices)
 
     def __repr__(self) -> str:
-        return f"Part({len(self)} pictures of {self.whole!r})"
+        return f"Part({len(self)} pictures of {self.dataset!r})"
 
     @property
     def name(self) -> str:
-        return self.whole.name
+        return self.dataset.name
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.whole.classes
+        return self.dataset.classes
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.whole.shape
+        return self.dataset.shape
 
     @property
     def labels(self) -> Int64[Tensor, "m"]:
-        return self.whole.labels[self.rows]
+        return self.dataset.labels[self.indices]
 
-    def take(self, rows: Int64[Tensor, "k"]) -> tuple[UInt8[Tensor, "k c h w"], Int64[Tensor, "k"]]:
+    def gather(self, indices: Int64[Tensor, "k"]) -> tuple[UInt8[Tensor, "k c h w"], Int64[Tensor, "k"]]:
         """The pictures and labels of some rows of this part, copied."""
-        return self.whole.take(self.rows[rows])
+        return self.dataset.gather(self.indices[indices])
 
-    def part(self, rows: Int64[Tensor, "k"]) -> "Part":
+    def subset(self, indices: Int64[Tensor, "k"]) -> "Subset":
         """Some rows of this part, without copying a pixel."""
-        return Part(self.whole, self.rows[rows])
+        return Subset(self.dataset, self.indices[indices])
 
 
-def mean_and_std(pictures: ImageSet | Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_mean_std(dataset: ImageDataset | Subset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, of pixels in [0, 1].
 
     Taken from exact whole-number sums, so the same on every machine whatever its number of threads.
@@ -120,19 +120,21 @@ def mean_and_std(pictures: ImageSet | Part) -> tuple[tuple[float, ...], tuple[fl
     >>> mean_and_std(ImageSet(torch.tensor([0, 255]).view(2, 1, 1, 1).byte(), torch.tensor([0, 0]), ("any",), "two"))
     ((0.5,), (0.5,))
     """
-    channels, height, width = pictures.shape
+    channels, height, width = dataset.shape
     totals, squares = torch.zeros(2, channels, dtype=torch.float64)
-    for rows in torch.arange(len(pictures)).split(1024):
-        images = pictures.take(rows)[0].float()
+    for indices in torch.arange(len(dataset)).split(1024):
+        images = dataset.gather(indices)[0].float()
         # A row of up to 258 squared bytes adds up to less than 2^24, so float32 holds it exactly; float64 holds the rest.
         totals += images.sum(3).double().sum((0, 2))
         squares += images.square_().sum(3).double().sum((0, 2))
-    n = len(pictures) * height * width
+    n = len(dataset) * height * width
     sums = [(int(total), int(square)) for total, square in zip(totals, squares, strict=True)]
     return tuple(t / n / 255 for t, _ in sums), tuple(math.sqrt(n * s - t * t) / n / 255 for t, s in sums)
 
 
-def stratified_split(pictures: ImageSet | Part, share: float, seed: int, purpose: str = "split") -> tuple[Part, Part]:
+def stratified_split(
+    dataset: ImageDataset | Subset, fraction: float, seed: int, stream: str = "split"
+) -> tuple[Subset, Subset]:
     """Split into (kept, held back), no pixel copied, with `share` of each class held back, fixed by the seed.
 
     Of every class with two pictures or more at least one goes to each side. Both sides keep the set's order.
@@ -142,16 +144,16 @@ def stratified_split(pictures: ImageSet | Part, share: float, seed: int, purpose
     >>> [len(part) for part in stratified_split(pets, 0.2, seed=0)]
     [8, 2]
     """
-    need(0 < share < 1, f"the share held back is {share}: give one between 0 and 1")
-    held = []
-    labels = pictures.labels
-    for label in range(len(pictures.classes)):
+    require(0 < fraction < 1, f"the share held back is {fraction}: give one between 0 and 1")
+    held_out = []
+    labels = dataset.labels
+    for label in range(len(dataset.classes)):
         members = (labels == label).nonzero().squeeze(1)
-        count = min(max(round(share * len(members)), 1), len(members) - 1)
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         if count > 0:
-            order = torch.randperm(len(members), generator=generator(seed, purpose, label))
-            held.append(members[order[:count]])
-    need(held, f"{pictures.name}: no class has two pictures, so none can be held back: add pictures")
-    mask = torch.zeros(len(pictures), dtype=torch.bool)
-    mask[torch.cat(held)] = True
-    return pictures.part((~mask).nonzero().squeeze(1)), pictures.part(mask.nonzero().squeeze(1))
+            order = torch.randperm(len(members), generator=make_generator(seed, stream, label))
+            held_out.append(members[order[:count]])
+    require(held_out, f"{dataset.name}: no class has two pictures, so none can be held back: add pictures")
+    mask = torch.zeros(len(dataset), dtype=torch.bool)
+    mask[torch.cat(held_out)] = True
+    return dataset.subset((~mask).nonzero().squeeze(1)), dataset.subset(mask.nonzero().squeeze(1))

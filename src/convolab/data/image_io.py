@@ -17,11 +17,11 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from convolab.core.errors import LabError, nearest, need
-from convolab.data.url import fetch
+from convolab.core.errors import LabError, require, suggest
+from convolab.data.url import fetch_url
 
-MAX_PIXELS = 50_000_000
-SAMPLES = {  # pictures that come along: the package that holds them, and where
+MAX_IMAGE_PIXELS = 50_000_000
+SAMPLE_IMAGES = {  # pictures that come along: the package that holds them, and where
     "chelsea": ("skimage", "data/chelsea.png"),
     "coffee": ("skimage", "data/coffee.png"),
     "rocket": ("skimage", "data/rocket.jpg"),
@@ -30,10 +30,10 @@ SAMPLES = {  # pictures that come along: the package that holds them, and where
     "china": ("sklearn", "datasets/images/china.jpg"),
 }
 Interpolation = Literal["bilinear", "bicubic"]
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RESAMPLING_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def open_photo(what: Path | str, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
+def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[Tensor, "3 h w"]:
     """A picture by a sample's name, such as `chelsea`, by its path, or by its http(s) address.
 
     A file that is called like a sample is reached as ./chelsea. Raises LabError as `read_photo` and `address.fetch` do.
@@ -41,49 +41,51 @@ def open_photo(what: Path | str, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, 
     >>> open_photo("chelsea").shape
     torch.Size([3, 300, 451])
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(what)):
-        return decode(io.BytesIO(fetch(str(what))), str(what), max_pixels)
-    if str(what) in SAMPLES:
-        return read_photo(sample(str(what)), max_pixels)
-    if not Path(what).exists() and not Path(what).suffix and len(Path(what).parts) == 1:
-        raise LabError(f"there is neither a file nor a sample picture '{what}': {nearest(str(what), SAMPLES)}")
-    return read_photo(what, max_pixels)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(source)):
+        return decode_image(io.BytesIO(fetch_url(str(source))), str(source), max_pixels)
+    if str(source) in SAMPLE_IMAGES:
+        return read_image_file(sample_image_path(str(source)), max_pixels)
+    if not Path(source).exists() and not Path(source).suffix and len(Path(source).parts) == 1:
+        raise LabError(
+            f"there is neither a file nor a sample picture '{source}': {suggest(str(source), SAMPLE_IMAGES)}"
+        )
+    return read_image_file(source, max_pixels)
 
 
-def sample(name: str) -> Path:
+def sample_image_path(name: str) -> Path:
     """Where a sample picture lies; the package that holds it is not imported."""
-    package, inside = SAMPLES[name]
-    home = find_spec(package)
+    package, relative_path = SAMPLE_IMAGES[name]
+    spec = find_spec(package)
     distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
-    need(
-        home is not None,
+    require(
+        spec is not None,
         f"the sample picture '{name}' comes with {distribution}, which is not installed: pip install {distribution}",
     )
-    path = Path(home.submodule_search_locations[0]) / inside
-    need(path.is_file(), f"{path} is missing: pip install --force-reinstall {distribution}")
+    path = Path(spec.submodule_search_locations[0]) / relative_path
+    require(path.is_file(), f"{path} is missing: pip install --force-reinstall {distribution}")
     return path
 
 
-def read_photo(path: Path | str, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 h w"]:
+def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[Tensor, "3 h w"]:
     """Read a picture of any format Pillow knows: turned upright, on white where it is see-through, an animation's first frame.
 
     Raises LabError, with the path first, if the file is missing, damaged, no picture, or of more than `max_pixels`; the
     latter is seen in the file's head, before anything is decoded.
     """
     path = Path(path)
-    need(path.is_file(), f"{path}: there is no such file: check the name")
-    return decode(path, str(path), max_pixels)
+    require(path.is_file(), f"{path}: there is no such file: check the name")
+    return decode_image(path, str(path), max_pixels)
 
 
-def decode(file: Path | io.BytesIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
+def decode_image(file: Path | io.BytesIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
     """`read_photo` on an open file; `name` is what errors call it."""
     too_large = f"more than {max_pixels:,} pixels: make the picture smaller, or allow more (--max-pixels)"
     try:
         # Pillow warns of large pictures, which are refused below, and of odd details of files that it reads all the same.
-        with warnings.catch_warnings(action="ignore"), up_to(max_pixels), Image.open(file) as image:
+        with warnings.catch_warnings(action="ignore"), raised_pixel_limit(max_pixels), Image.open(file) as image:
             width, height = image.size
-            need(width * height <= max_pixels, f"{name}: {width} x {height} is {too_large}")
-            return _tensor(_upright_rgb(image, name))
+            require(width * height <= max_pixels, f"{name}: {width} x {height} is {too_large}")
+            return _to_tensor(_to_upright_rgb(image, name))
     except LabError:
         raise
     except Image.DecompressionBombError as error:
@@ -94,16 +96,16 @@ def decode(file: Path | io.BytesIO, name: str, max_pixels: int) -> UInt8[Tensor,
         raise LabError(f"{name}: damaged ({' '.join(str(error).split())}): get a whole copy") from error
 
 
-_one_at_a_time = Lock()
+_pixel_limit_lock = Lock()
 
 
 @contextmanager
-def up_to(max_pixels: int) -> Iterator[None]:
+def raised_pixel_limit(max_pixels: int) -> Iterator[None]:
     """Lift Pillow's own bound where a person allows more. It is a global, so this is done by one thread at a time."""
     if Image.MAX_IMAGE_PIXELS is None or max_pixels <= 2 * Image.MAX_IMAGE_PIXELS:
         yield
         return
-    with _one_at_a_time:
+    with _pixel_limit_lock:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
         try:
             yield
@@ -111,7 +113,7 @@ def up_to(max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def fit(
+def resize_and_center_crop(
     photo: UInt8[Tensor, "c h w"] | Image.Image,
     size: tuple[int, int],
     channels: int,
@@ -132,22 +134,26 @@ def fit(
     tensor([[[7, 7, 7],
              [7, 7, 7]]], dtype=torch.uint8)
     """
-    need(channels in (1, 3), f"{channels} channels are wanted: a picture has 1 or 3")
-    need(min(size) > 0, f"a picture of {size[0]} x {size[1]} pixels is wanted: give at least 1 x 1")
-    image = _upright_rgb(photo if isinstance(photo, Image.Image) else _image(photo)).convert(
+    require(channels in (1, 3), f"{channels} channels are wanted: a picture has 1 or 3")
+    require(min(size) > 0, f"a picture of {size[0]} x {size[1]} pixels is wanted: give at least 1 x 1")
+    image = _to_upright_rgb(photo if isinstance(photo, Image.Image) else _to_pil(photo)).convert(
         "RGB" if channels == 3 else "L"
     )
-    need(crop is None or 0 < crop <= 1, f"the crop is {crop}: give a share above 0, at most 1")
-    if crop is None or _is_line(image.size):
-        return _tensor(ImageOps.fit(image, (size[1], size[0]), FILTERS[interpolation], bleed=(1 - (crop or 1)) / 2))
-    (height, width), short = size, math.floor(max(size) / crop)
-    enlarged = [short if side == min(image.size) else int(short * side / min(image.size)) for side in image.size]
-    image = image.resize(enlarged, FILTERS[interpolation])
-    left, top = (round((have - want) / 2) for have, want in zip(image.size, (width, height), strict=True))
-    return _tensor(image.crop((left, top, left + width, top + height)))
+    require(crop is None or 0 < crop <= 1, f"the crop is {crop}: give a share above 0, at most 1")
+    if crop is None or _has_extreme_aspect_ratio(image.size):
+        return _to_tensor(
+            ImageOps.fit(image, (size[1], size[0]), RESAMPLING_FILTERS[interpolation], bleed=(1 - (crop or 1)) / 2)
+        )
+    (height, width), short_side = size, math.floor(max(size) / crop)
+    resized_size = [
+        short_side if side == min(image.size) else int(short_side * side / min(image.size)) for side in image.size
+    ]
+    image = image.resize(resized_size, RESAMPLING_FILTERS[interpolation])
+    left, top = (round((actual - wanted) / 2) for actual, wanted in zip(image.size, (width, height), strict=True))
+    return _to_tensor(image.crop((left, top, left + width, top + height)))
 
 
-def resized(
+def resize_image(
     photo: UInt8[Tensor, "c h w"], size: tuple[int, int], channels: int, *, interpolation: Interpolation = "bilinear"
 ) -> UInt8[Tensor, "{channels} {size[0]} {size[1]}"]:
     """The whole photo at another size (height, width), antialiased; nothing is cropped. One channel is luma.
@@ -156,38 +162,45 @@ def resized(
     tensor([[[7, 7],
              [7, 7]]], dtype=torch.uint8)
     """
-    image = _image(photo).convert("RGB" if channels == 3 else "L")
-    return _tensor(image if image.size == size[::-1] else image.resize(size[::-1], FILTERS[interpolation]))
+    image = _to_pil(photo).convert("RGB" if channels == 3 else "L")
+    return _to_tensor(
+        image if image.size == size[::-1] else image.resize(size[::-1], RESAMPLING_FILTERS[interpolation])
+    )
 
 
-def shown(
-    photo: tuple[int, int], size: tuple[int, int], crop: float | None = None
+def crop_region(
+    image_size: tuple[int, int], size: tuple[int, int], crop: float | None = None
 ) -> tuple[float, float, float, float]:
     """The part of a photo of (height, width) that `fit` shows: left, top, right, bottom in the photo's pixels.
 
     >>> shown((300, 400), (224, 224)), shown((300, 400), (224, 224), crop=0.875)
     ((50.0, 0.0, 350.0, 300.0), (68.75, 18.75, 331.25, 281.25))
     """
-    if crop is None or _is_line(photo):
-        scale = max(want / have for want, have in zip(size, photo, strict=True)) / (crop or 1)
+    if crop is None or _has_extreme_aspect_ratio(image_size):
+        scale = max(want / actual for want, actual in zip(size, image_size, strict=True)) / (crop or 1)
     else:
-        scale = math.floor(max(size) / crop) / min(photo)
-    height, width = (want / scale for want in size)
-    return (photo[1] - width) / 2, (photo[0] - height) / 2, (photo[1] + width) / 2, (photo[0] + height) / 2
+        scale = math.floor(max(size) / crop) / min(image_size)
+    height, width = (wanted / scale for wanted in size)
+    return (
+        (image_size[1] - width) / 2,
+        (image_size[0] - height) / 2,
+        (image_size[1] + width) / 2,
+        (image_size[0] + height) / 2,
+    )
 
 
-def _is_line(sides: tuple[int, int]) -> bool:
+def _has_extreme_aspect_ratio(sides: tuple[int, int]) -> bool:
     """Whether a picture is so narrow that its longer side, resized as a whole, would have thousands of pixels."""
     return max(sides) > 20 * min(sides)
 
 
-def _upright_rgb(image: Image.Image, name: str = "the picture") -> Image.Image:
+def _to_upright_rgb(image: Image.Image, name: str = "the picture") -> Image.Image:
     """Turned as its EXIF says; 16 bits brought to 8; whatever is see-through laid on white."""
     image = ImageOps.exif_transpose(image)
-    need(image.mode != "F", f"{name}: pixels are fractions of no known range: save it with 8 or 16 bits")
+    require(image.mode != "F", f"{name}: pixels are fractions of no known range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
         values = np.asarray(image).astype(np.int32)  # a half of what int64 would take of memory
-        need(
+        require(
             values.min() >= 0 and values.max() <= 65535,
             f"{name}: pixels run from {values.min()} to {values.max()}: save it with 8 or 16 bits",
         )
@@ -198,11 +211,11 @@ def _upright_rgb(image: Image.Image, name: str = "the picture") -> Image.Image:
     return image.convert("RGB")
 
 
-def _image(photo: UInt8[Tensor, "c h w"]) -> Image.Image:
-    need(len(photo) in (1, 3), f"the photo has {len(photo)} channels: give 1 or 3")
+def _to_pil(photo: UInt8[Tensor, "c h w"]) -> Image.Image:
+    require(len(photo) in (1, 3), f"the photo has {len(photo)} channels: give 1 or 3")
     return Image.fromarray((photo[0] if len(photo) == 1 else photo.permute(1, 2, 0)).contiguous().numpy())
 
 
-def _tensor(image: Image.Image) -> UInt8[Tensor, "c h w"]:
+def _to_tensor(image: Image.Image) -> UInt8[Tensor, "c h w"]:
     pixels = np.array(image)  # a copy, because torch wants memory that may be written to
     return torch.from_numpy(pixels.reshape(image.height, image.width, -1)).permute(2, 0, 1).contiguous()

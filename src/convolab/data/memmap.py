@@ -5,34 +5,34 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from convolab.core.files import read_json, whole_file, write_json
-from convolab.data.catalog import Pictures
-from convolab.data.dataset import ImageSet
+from convolab.core.files import atomic_write, read_json, write_json
+from convolab.data.catalog import DatasetSplits
+from convolab.data.dataset import ImageDataset
 
-PARTS = ("train", "test")
+SPLIT_NAMES = ("train", "test")
 
 
-def write_mapped(pictures: Pictures, folder: Path) -> None:
+def write_memmap(splits: DatasetSplits, folder: Path) -> None:
     """Lay a set out in a folder for `read_mapped`. Raises LabError if the disk is full."""
-    for part in PARTS:
-        image_set: ImageSet = getattr(pictures, part)
-        for name, tensor in (("images", image_set.images), ("labels", image_set.labels)):
-            with whole_file(folder / f"{part}-{name}.npy") as path:
+    for split in SPLIT_NAMES:
+        dataset: ImageDataset = getattr(splits, split)
+        for name, tensor in (("images", dataset.images), ("labels", dataset.labels)):
+            with atomic_write(folder / f"{split}-{name}.npy") as path:
                 np.save(path, tensor.numpy())
-        about = {"classes": image_set.classes, "name": image_set.name, "fingerprint": image_set.fingerprint}
-        write_json(folder / f"{part}.json", about)
+        metadata = {"classes": dataset.classes, "name": dataset.name, "fingerprint": dataset.fingerprint}
+        write_json(folder / f"{split}.json", metadata)
 
 
-def read_mapped(folder: Path) -> Pictures:
+def read_memmap(folder: Path) -> DatasetSplits:
     """The set that `write_mapped` laid out; what a process writes to it stays its own."""
-    return Pictures(*(_read(folder, part) for part in PARTS))
+    return DatasetSplits(*(_read_memmap_split(folder, split) for split in SPLIT_NAMES))
 
 
-def _read(folder: Path, part: str) -> ImageSet:
-    about = read_json(folder / f"{part}.json")
+def _read_memmap_split(folder: Path, split: str) -> ImageDataset:
+    metadata = read_json(folder / f"{split}.json")
     images, labels = (
-        torch.from_numpy(np.load(folder / f"{part}-{name}.npy", mmap_mode="c")) for name in ("images", "labels")
+        torch.from_numpy(np.load(folder / f"{split}-{name}.npy", mmap_mode="c")) for name in ("images", "labels")
     )
-    image_set = ImageSet(images, labels, tuple(about["classes"]), about["name"])
-    vars(image_set)["fingerprint"] = about["fingerprint"]  # a pass over every byte, made once and not by each process
-    return image_set
+    dataset = ImageDataset(images, labels, tuple(metadata["classes"]), metadata["name"])
+    vars(dataset)["fingerprint"] = metadata["fingerprint"]  # a pass over every byte, made once and not by each process
+    return dataset

@@ -1,13 +1,13 @@
 """A test set for pictures that come without one."""
 
-from convolab.data.dataset import ImageSet, stratified_split
+from convolab.data.dataset import ImageDataset, stratified_split
 
 
-def with_test_set(pictures: ImageSet) -> tuple[ImageSet, ImageSet]:
+def train_test_split(dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
     """Split into (train, test): of each class the same fifth is for the test whenever it is asked.
 
     Raises LabError if no class has two pictures.
     """
-    parts = stratified_split(pictures, 0.2, seed=0, purpose="test")
-    train, test = (ImageSet(*pictures.take(part.rows), pictures.classes, pictures.name) for part in parts)
+    subsets = stratified_split(dataset, 0.2, seed=0, stream="test")
+    train, test = (ImageDataset(*dataset.gather(subset.indices), dataset.classes, dataset.name) for subset in subsets)
     return train, test

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from convolab.core.files import whole_file
+from convolab.core.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Panel:
     """One frame of a picture: a photo, a map, or a map laid over its photo (stretched over it; with a `unit` it has a legend)."""
 
     title: str
-    photo: UInt8[Tensor, "c h w"] | None = None
-    heat: Float[Tensor, "rows columns"] | None = None  # raw, with sign and scale
+    image: UInt8[Tensor, "c h w"] | None = None
+    heatmap: Float[Tensor, "rows columns"] | None = None  # raw, with sign and scale
     signed: bool = False  # whether 0 is the middle of the colours, or their lower end
-    unit: str = ""  # what the map's numbers are
+    colorbar_label: str = ""  # what the map's numbers are
     caption: str = ""  # lines below the frame
     boxes: tuple[Box, ...] = ()  # drawn on the photo
     grid: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # rows and columns of the photo where lines are drawn
@@ -47,19 +47,21 @@ class Finding:
     warnings   what is wrong with it, such as a constant map
     """
 
-    lens: str
-    words: tuple[str, ...]
-    numbers: dict[str, Any]
+    tool: str
+    summary: tuple[str, ...]
+    metrics: dict[str, Any]
     arrays: dict[str, Tensor]
-    rows: tuple[tuple[Panel, ...], ...] = ()
+    panels: tuple[tuple[Panel, ...], ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
-        return "\n".join((*self.words, *(f"beware: {warning}" for warning in self.warnings)))
+        return "\n".join((*self.summary, *(f"beware: {warning}" for warning in self.warnings)))
 
     def save_arrays(self, path: Path | str) -> Path:
         """Write the raw arrays as .npz, whole, and return its path."""
         path = Path(path).with_suffix(".npz")
-        with whole_file(path) as part:
-            np.savez_compressed(part, **{name: array.detach().cpu().numpy() for name, array in self.arrays.items()})
+        with atomic_write(path) as temporary:
+            np.savez_compressed(
+                temporary, **{name: array.detach().cpu().numpy() for name, array in self.arrays.items()}
+            )
         return path

@@ -12,21 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convolab.models.hooks import Call, Listener, Place, Record, listening
+from convolab.models.hooks import CallRecorder, CallSite, FunctionCallHook, RecordedCall, hook_calls
 
 
-class _Folded(Listener):
-    def __init__(self, weights: dict[Place, tuple[Tensor, Tensor]], norms: set[Place]) -> None:
+class _FoldingHook(FunctionCallHook):
+    def __init__(self, folded_weights: dict[CallSite, tuple[Tensor, Tensor]], batch_norms: set[CallSite]) -> None:
         super().__init__()
-        self.weights, self.norms = weights, norms
+        self.folded_weights, self.batch_norms = folded_weights, batch_norms
 
-    def met(self, place: Place, function: Callable, args: tuple, kwargs: dict) -> Any:
-        if place in self.norms:
+    def on_call(self, call_site: CallSite, function: Callable, args: tuple, kwargs: dict) -> Any:
+        if call_site in self.batch_norms:
             return args[0]
-        if place in self.weights:
+        if call_site in self.folded_weights:
             return function(
                 args[0],
-                *self.weights[place],
+                *self.folded_weights[call_site],
                 *args[3:],
                 **{k: v for k, v in kwargs.items() if k not in ("weight", "bias")},
             )
@@ -34,38 +34,41 @@ class _Folded(Listener):
 
 
 @contextmanager
-def folded(network: nn.Module, record: Record) -> Iterator[None]:
+def fold_batch_norms(network: nn.Module, recorder: CallRecorder) -> Iterator[None]:
     """Passes made meanwhile skip every batch norm that follows a convolution directly, as a `record` of one pass shows.
 
     The turns of calls are counted anew in each pass: one pass at a time.
     """
-    pairs = list(foldable(record.calls))
-    listener = _Folded({conv.place: fold(conv, norm) for conv, norm in pairs}, {norm.place for _, norm in pairs})
-    modules = sorted({call.place.module for pair in pairs for call in pair})
+    pairs = list(find_conv_bn_pairs(recorder.calls))
+    folding_hook = _FoldingHook(
+        {conv.call_site: fuse_conv_bn_weights(conv, norm) for conv, norm in pairs},
+        {norm.call_site for _, norm in pairs},
+    )
+    module_names = sorted({call.call_site.module for pair in pairs for call in pair})
 
-    def anew(*_: object) -> None:
-        listener.turns.clear()
+    def reset_call_counts(*_: object) -> None:
+        folding_hook.call_counts.clear()
 
-    start = network.register_forward_pre_hook(anew)
+    reset_handle = network.register_forward_pre_hook(reset_call_counts)
     try:
-        with listening(listener, network, modules):
+        with hook_calls(folding_hook, network, module_names):
             yield
     finally:
-        start.remove()
+        reset_handle.remove()
 
 
-def foldable(calls: list[Call]) -> Iterator[tuple[Call, Call]]:
+def find_conv_bn_pairs(calls: list[RecordedCall]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
     """Convolutions whose result goes into a batch norm in evaluation, and nowhere else."""
-    makers = {id(call.out): call for call in calls if call.function == "conv2d"}
-    uses = Counter(id(value) for call in calls for value in call.inputs)
+    producers = {id(call.output): call for call in calls if call.function == "conv2d"}
+    use_counts = Counter(id(value) for call in calls for value in call.input_tensors)
     for call in calls:
         if call.function == "batch_norm" and not call.argument(5, "training"):
-            conv = makers.get(id(call.args[0]))
-            if conv is not None and uses[id(conv.out)] == 1 and len(conv.args) >= 3:
+            conv = producers.get(id(call.args[0]))
+            if conv is not None and use_counts[id(conv.output)] == 1 and len(conv.args) >= 3:
                 yield conv, call
 
 
-def fold(conv: Call, norm: Call) -> tuple[Tensor, Tensor]:
+def fuse_conv_bn_weights(conv: RecordedCall, norm: RecordedCall) -> tuple[Tensor, Tensor]:
     """The weights and bias of a convolution that does what it and its batch norm do."""
     weight, bias = conv.args[1:3]
     mean, variance, gamma, beta = (

@@ -6,10 +6,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from convolab.core.errors import LabError, nearest, need
+from convolab.core.errors import LabError, require, suggest
 
 # Two pairs of ImageNet's thousand bear one name: the bird and the machine, the tights and the bathing suit.
-NAMESAKES = {
+AMBIGUOUS_SYNSETS = {
     "n02012849": "crane (bird)",
     "n03126707": "crane (machine)",
     "n03710637": "maillot (tights)",
@@ -20,24 +20,26 @@ Synonyms = tuple[tuple[str, ...], ...]  # for each class, whatever else it is ca
 
 
 @cache
-def imagenet() -> tuple[tuple[str, ...], Synonyms]:
+def imagenet_class_names() -> tuple[tuple[str, ...], Synonyms]:
     """The names of ImageNet's 1,000 classes, and for each its WordNet id and all its names, from the files that come with timm.
 
     >>> names, synonyms = imagenet()
     >>> names[1], synonyms[817]
     ('goldfish', ('n04285008', 'sports car', 'sport car'))
     """
-    home = find_spec("timm")  # not imported: that takes longer than all the rest
-    need(home is not None, "timm, which holds the names of ImageNet's classes, is not installed: pip install timm")
-    folder = Path(home.submodule_search_locations[0]) / "data" / "_info"
+    timm_spec = find_spec("timm")  # not imported: that takes longer than all the rest
+    require(
+        timm_spec is not None, "timm, which holds the names of ImageNet's classes, is not installed: pip install timm"
+    )
+    folder = Path(timm_spec.submodule_search_locations[0]) / "data" / "_info"
     lines = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     lemmas = dict(line.split("\t", 1) for line in lines)
     ids = (folder / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
     synonyms = tuple((wnid, *(lemma.strip() for lemma in lemmas[wnid].strip('"').split(", "))) for wnid in ids)
-    return tuple(NAMESAKES.get(words[0], words[1]) for words in synonyms), synonyms
+    return tuple(AMBIGUOUS_SYNSETS.get(words[0], words[1]) for words in synonyms), synonyms
 
 
-def find_class(word: str | int, classes: Sequence[str], synonyms: Synonyms = ()) -> int:
+def find_class(query: str | int, classes: Sequence[str], synonyms: Synonyms = ()) -> int:
     """The index of the class a person means: by its name or a synonym, an unambiguous beginning of one, its index or WordNet id.
 
     Capitals do not count. A whole name goes before an index, an index before a beginning.
@@ -46,37 +48,41 @@ def find_class(word: str | int, classes: Sequence[str], synonyms: Synonyms = ())
     >>> find_class("ship", ("ship", "shipyard")), find_class("1", ("ship", "shipyard")), find_class("shipy", ("ship", "shipyard"))
     (0, 1, 1)
     """
-    asked = str(word).strip().casefold()
-    called = [
+    normalized_query = str(query).strip().casefold()
+    names_by_class = [
         {name.casefold(), *(s.casefold() for s in more)}
         for name, more in zip(classes, synonyms or [()] * len(classes), strict=True)
     ]
     # A name goes before a synonym: "tank" is the tank, though a bathing suit is called so too.
-    for names in ([{name.casefold()} for name in classes], called):
-        exact = [index for index, those in enumerate(names) if asked in those]
-        if len(exact) == 1:
-            return exact[0]
-        if exact:
-            raise LabError(f"'{word}' may be {either(exact, classes)}: give one of these")
-    if re.fullmatch(r"-?\d+", asked):
-        need(
-            0 <= int(asked) < len(classes),
-            f"there is no class {asked}: this network has {len(classes)}, 0 to {len(classes) - 1}",
+    for names in ([{name.casefold()} for name in classes], names_by_class):
+        exact_matches = [index for index, those in enumerate(names) if normalized_query in those]
+        if len(exact_matches) == 1:
+            return exact_matches[0]
+        if exact_matches:
+            raise LabError(f"'{query}' may be {list_candidates(exact_matches, classes)}: give one of these")
+    if re.fullmatch(r"-?\d+", normalized_query):
+        require(
+            0 <= int(normalized_query) < len(classes),
+            f"there is no class {normalized_query}: this network has {len(classes)}, 0 to {len(classes) - 1}",
         )
-        return int(asked)
-    begun = [index for index, those in enumerate(called) if asked and any(name.startswith(asked) for name in those)]
-    if len(begun) == 1:
-        return begun[0]
-    if begun:
-        raise LabError(f"'{word}' may be {either(begun, classes)}: give more of the name")
-    known = {name for those in called for name in those if not re.fullmatch(r"n\d{8}", name)}
-    hint = nearest(asked, known)
+        return int(normalized_query)
+    prefix_matches = [
+        index
+        for index, those in enumerate(names_by_class)
+        if normalized_query and any(name.startswith(normalized_query) for name in those)
+    ]
+    if len(prefix_matches) == 1:
+        return prefix_matches[0]
+    if prefix_matches:
+        raise LabError(f"'{query}' may be {list_candidates(prefix_matches, classes)}: give more of the name")
+    known = {name for those in names_by_class for name in those if not re.fullmatch(r"n\d{8}", name)}
+    hint = suggest(normalized_query, known)
     if not hint.startswith("did") and len(classes) > 20:
         hint = f"it has {len(classes)}, such as {', '.join(classes[:: len(classes) // 3][:3])}"
-    raise LabError(f"this network knows no class '{word}': {hint}")
+    raise LabError(f"this network knows no class '{query}': {hint}")
 
 
-def either(indices: list[int], classes: Sequence[str]) -> str:
+def list_candidates(indices: list[int], classes: Sequence[str]) -> str:
     names = [f"'{classes[index]}' ({index})" for index in indices[:5]]
     return (
         ", ".join(names[:-1]) + f" or {names[-1]}"

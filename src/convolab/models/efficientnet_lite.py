@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-STAGES = (  # kernel, stride, expansion, channels, blocks: those of EfficientNet-B0
+BASE_STAGES = (  # kernel, stride, expansion, channels, blocks: those of EfficientNet-B0
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
     (5, 2, 6, 40, 2),
@@ -21,10 +21,10 @@ STAGES = (  # kernel, stride, expansion, channels, blocks: those of EfficientNet
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-WIDTH_AND_DEPTH = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # by what channels and blocks are multiplied
+WIDTH_DEPTH_MULTIPLIERS = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # by what channels and blocks are multiplied
 
 
-class SameConv(nn.Conv2d):
+class Conv2dSame(nn.Conv2d):
     """A convolution that pads as TensorFlow does: ceil(side / stride) cells, an odd pixel of padding at the right and bottom."""
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
@@ -40,52 +40,58 @@ class SameConv(nn.Conv2d):
         return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride, groups=self.groups)
 
 
-def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> SameConv:
-    return SameConv(inputs, outputs, kernel, stride, groups=groups, bias=False)
+def make_conv(
+    in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
+) -> Conv2dSame:
+    return Conv2dSame(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
 
 
-def norm(channels: int) -> nn.BatchNorm2d:
+def make_batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
-class Separable(nn.Module):
+class DepthwiseSeparableConv(nn.Module):
     """Depthwise convolution, batch norm, ReLU6; pointwise convolution, batch norm: no activation at the narrow end."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
         super().__init__()
         self.conv_dw, self.bn1, self.act1 = (
-            conv(inputs, inputs, kernel, stride, groups=inputs),
-            norm(inputs),
+            make_conv(in_channels, in_channels, kernel_size, stride, groups=in_channels),
+            make_batch_norm(in_channels),
             nn.ReLU6(inplace=True),
         )
-        self.conv_pw, self.bn2 = conv(inputs, outputs), norm(outputs)
-        self.shortcut = stride == 1 and inputs == outputs
+        self.conv_pw, self.bn2 = make_conv(in_channels, out_channels), make_batch_norm(out_channels)
+        self.has_skip = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
         y = self.bn2(self.conv_pw(self.act1(self.bn1(self.conv_dw(x)))))
-        return x + y if self.shortcut else y
+        return x + y if self.has_skip else y
 
 
-class Inverted(nn.Module):
+class InvertedResidual(nn.Module):
     """`Separable` behind a pointwise convolution that widens the map, with a shortcut around both (Sandler et al. 2018)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int) -> None:
         super().__init__()
-        wide = inputs * expansion
-        self.conv_pw, self.bn1, self.act1 = conv(inputs, wide), norm(wide), nn.ReLU6(inplace=True)
-        self.conv_dw, self.bn2, self.act2 = (
-            conv(wide, wide, kernel, stride, groups=wide),
-            norm(wide),
+        expanded_channels = in_channels * expansion
+        self.conv_pw, self.bn1, self.act1 = (
+            make_conv(in_channels, expanded_channels),
+            make_batch_norm(expanded_channels),
             nn.ReLU6(inplace=True),
         )
-        self.conv_pwl, self.bn3 = conv(wide, outputs), norm(outputs)
-        self.shortcut = stride == 1 and inputs == outputs
+        self.conv_dw, self.bn2, self.act2 = (
+            make_conv(expanded_channels, expanded_channels, kernel_size, stride, groups=expanded_channels),
+            make_batch_norm(expanded_channels),
+            nn.ReLU6(inplace=True),
+        )
+        self.conv_pwl, self.bn3 = make_conv(expanded_channels, out_channels), make_batch_norm(out_channels)
+        self.has_skip = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
         y = self.act1(self.bn1(self.conv_pw(x)))
         y = self.act2(self.bn2(self.conv_dw(y)))
         y = self.bn3(self.conv_pwl(y))
-        return x + y if self.shortcut else y
+        return x + y if self.has_skip else y
 
 
 class EfficientNetLite(nn.Module):
@@ -96,28 +102,32 @@ class EfficientNetLite(nn.Module):
     torch.Size([1, 1000])
     """
 
-    def __init__(self, size: int, classes: int = 1000) -> None:
+    def __init__(self, variant: int, classes: int = 1000) -> None:
         super().__init__()
-        width, depth = WIDTH_AND_DEPTH[size]
-        self.conv_stem, self.bn1, self.act1 = conv(3, 32, kernel=3, stride=2), norm(32), nn.ReLU6(inplace=True)
+        width, depth = WIDTH_DEPTH_MULTIPLIERS[variant]
+        self.conv_stem, self.bn1, self.act1 = (
+            make_conv(3, 32, kernel_size=3, stride=2),
+            make_batch_norm(32),
+            nn.ReLU6(inplace=True),
+        )
         stages, inputs = [], 32
-        for number, (kernel, stride, expansion, channels, blocks) in enumerate(STAGES):
-            outputs = rounded(channels * width)
+        for number, (kernel, stride, expansion, channels, blocks) in enumerate(BASE_STAGES):
+            outputs = round_channels(channels * width)
             repeats = (
-                blocks if number in (0, len(STAGES) - 1) else math.ceil(blocks * depth)
+                blocks if number in (0, len(BASE_STAGES) - 1) else math.ceil(blocks * depth)
             )  # Lite leaves the outer stages alone
             stage = []
             for block in range(repeats):
-                step = stride if block == 0 else 1
+                block_stride = stride if block == 0 else 1
                 stage.append(
-                    Separable(inputs, outputs, kernel, step)
+                    DepthwiseSeparableConv(inputs, outputs, kernel, block_stride)
                     if expansion == 1
-                    else Inverted(inputs, outputs, kernel, step, expansion)
+                    else InvertedResidual(inputs, outputs, kernel, block_stride, expansion)
                 )
                 inputs = outputs
             stages.append(nn.Sequential(*stage))
         self.blocks = nn.Sequential(*stages)
-        self.conv_head, self.bn2, self.act2 = conv(inputs, 1280), norm(1280), nn.ReLU6(inplace=True)
+        self.conv_head, self.bn2, self.act2 = make_conv(inputs, 1280), make_batch_norm(1280), nn.ReLU6(inplace=True)
         self.global_pool = nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
         self.classifier = nn.Linear(1280, classes)
 
@@ -128,7 +138,7 @@ class EfficientNetLite(nn.Module):
         return self.classifier(self.global_pool(x))
 
 
-def rounded(channels: float) -> int:
+def round_channels(channels: float) -> int:
     """The nearest multiple of 8, but never less than 90 % of what was asked for."""
-    nearest = max(8, int(channels + 4) // 8 * 8)
-    return nearest if nearest >= 0.9 * channels else nearest + 8
+    multiple = max(8, int(channels + 4) // 8 * 8)
+    return multiple if multiple >= 0.9 * channels else multiple + 8

@@ -13,28 +13,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convolab.core.errors import need
-from convolab.core.rng import generator
-from convolab.models.classifier import PixelNet, undisturbed
-from convolab.models.hooks import Call, Listener, Place, Record, listening, recording
+from convolab.core.errors import require
+from convolab.core.rng import make_generator
+from convolab.models.classifier import ImageClassifier, frozen_eval
+from convolab.models.hooks import CallRecorder, CallSite, FunctionCallHook, RecordedCall, hook_calls, record_calls
 
-Map = Float[Tensor, "n channels rows columns"]
+FeatureMap = Float[Tensor, "n channels rows columns"]
 Logits = Float[Tensor, "n classes"]
 
 # Functions that hand a value on: another shape, the same numbers (dropout in evaluation).
-HANDS_ON = {"flatten", "view", "view_as", "reshape", "squeeze", "contiguous", "to", "float", "clone", "detach"}
-HANDS_ON |= {"dropout", "dropout_", "dropout2d", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
+PASSTHROUGH_OPS = {"flatten", "view", "view_as", "reshape", "squeeze", "contiguous", "to", "float", "clone", "detach"}
+PASSTHROUGH_OPS |= {"dropout", "dropout_", "dropout2d", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 
 
 @dataclass(frozen=True)
-class Head:
+class ClassifierHead:
     """What turns the last feature map into logits: its `average` or its `flatten`ing, then one linear layer."""
 
     kind: Literal["average", "flatten"]
     weight: Tensor  # [classes, channels] behind an average, [classes, channels, h, w] behind a flattening
     bias: Tensor  # [classes]
 
-    def __call__(self, features: Map) -> Logits:
+    def __call__(self, features: FeatureMap) -> Logits:
         """The logits of a feature map: of any size behind an average, of the network's own behind a flattening."""
         if self.kind == "average":
             return features.mean((2, 3)) @ self.weight.T + self.bias
@@ -42,56 +42,58 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Split:
+class FeatureExtractor:
     """A network cut behind its last feature map.
 
     `shape` is the map's [channels, height, width] for a picture of the network's own size. `head` is None where more than
     pooling and one linear layer follows; `lacking` then says what.
     """
 
-    net: PixelNet
-    place: Place
-    shape: tuple[int, int, int]
-    head: Head | None
-    lacking: str = ""
+    net: ImageClassifier
+    call_site: CallSite
+    feature_shape: tuple[int, int, int]
+    head: ClassifierHead | None
+    no_head_reason: str = ""
 
     @property
-    def layer(self) -> str:
+    def layer_name(self) -> str:
         """The module whose result the map is."""
-        return self.place.module or "the network's own forward"
+        return self.call_site.module or "the network's own forward"
 
-    def features(self, pixels: Float[Tensor, "n c h w"]) -> Map:
+    def forward_features(self, pixels: Float[Tensor, "n c h w"]) -> FeatureMap:
         """The last feature map of pictures of any size; the pass ends there. Gradients flow to the pixels."""
-        with suppress(_Stop), watching(self.net.network, self.place, stop=True) as watch:
-            self.net.respond(pixels)
-        return self.found(watch, pixels)
+        with suppress(_StopForward), capture_call(self.net.network, self.call_site, stop=True) as capture:
+            self.net.forward_unchecked(pixels)
+        return self.require_captured(capture, pixels)
 
-    def features_and_logits(self, pixels: Float[Tensor, "n c h w"], *, detach: bool = False) -> tuple[Map, Logits]:
+    def forward_features_and_logits(
+        self, pixels: Float[Tensor, "n c h w"], *, detach: bool = False
+    ) -> tuple[FeatureMap, Logits]:
         """The last feature map and the logits, of one pass.
 
         With `detach` the map is a leaf that requires gradients: only what follows it is in the graph.
         """
-        with watching(self.net.network, self.place, detach=detach) as watch:
-            logits = self.net.respond(pixels)
-        return self.found(watch, pixels), logits
+        with capture_call(self.net.network, self.call_site, detach=detach) as capture:
+            logits = self.net.forward_unchecked(pixels)
+        return self.require_captured(capture, pixels), logits
 
-    def found(self, watch: "_Watch", pixels: Tensor) -> Map:
-        need(
-            watch.found is not None,
+    def require_captured(self, capture: "_CallCapture", pixels: Tensor) -> FeatureMap:
+        require(
+            capture.captured is not None,
             f"pictures of {list(pixels.shape[2:])} take another way through this network, without its last map",
         )
-        return watch.found
+        return capture.captured
 
-    def need_head(self, purpose: str) -> Head:
+    def require_head(self, purpose: str) -> ClassifierHead:
         """The head. Raises LabError, with what the network would need, if there is none."""
-        need(
+        require(
             self.head is not None,
-            f"{purpose} needs a last feature map that is averaged or flattened and then classified by one linear layer: {self.lacking}",
+            f"{purpose} needs a last feature map that is averaged or flattened and then classified by one linear layer: {self.no_head_reason}",
         )
         return self.head
 
 
-def split(net: PixelNet) -> Split:
+def create_feature_extractor(net: ImageClassifier) -> FeatureExtractor:
     """Cut a network behind its last feature map, found by one pass over a picture of noise.
 
     Whether the head that was found is right is checked on that pass. Raises LabError if the network has no feature map, that is
@@ -103,69 +105,71 @@ def split(net: PixelNet) -> Split:
     ('act2', (1280, 7, 7), 'average', [1000, 1280])
     """
     parameter = next(net.parameters(), torch.zeros(()))
-    noise = torch.rand(1, net.channels, *net.size, generator=generator(0, "split")).to(parameter)
-    with torch.no_grad(), undisturbed(net), recording(net.network) as record:
-        logits = net.respond(noise)
-    return _read_backwards(net, record, logits)
+    noise = torch.rand(1, net.channels, *net.input_size, generator=make_generator(0, "split")).to(parameter)
+    with torch.no_grad(), frozen_eval(net), record_calls(net.network) as record:
+        logits = net.forward_unchecked(noise)
+    return _trace_back_from_logits(net, record, logits)
 
 
-def is_map(call: Call) -> bool:
-    return call.out.ndim == 4 and min(call.out.shape[2:]) > 1
+def is_feature_map(call: RecordedCall) -> bool:
+    return call.output.ndim == 4 and min(call.output.shape[2:]) > 1
 
 
-def averages(call: Call) -> bool:
+def is_global_average(call: RecordedCall) -> bool:
     """Whether a call takes the mean over all of a map (which is checked by number in the end)."""
     if call.function == "mean":
         value, dims = call.args[0], call.argument(1, "dim")
         dims = {d % value.ndim for d in ((dims,) if isinstance(dims, int) else dims or ())}
         return (value.ndim, dims) in ((4, {2, 3}), (3, {2}))
     return (
-        call.function in ("adaptive_avg_pool2d", "avg_pool2d") and call.out.ndim == 4 and max(call.out.shape[2:]) == 1
+        call.function in ("adaptive_avg_pool2d", "avg_pool2d")
+        and call.output.ndim == 4
+        and max(call.output.shape[2:]) == 1
     )
 
 
-def classifies(call: Call) -> bool:
+def is_linear_layer(call: RecordedCall) -> bool:
     """Whether a call is a linear layer, maybe written as a convolution of a 1x1 map."""
-    return call.function == "linear" or (call.function == "conv2d" and max(call.out.shape[2:]) == 1)
+    return call.function == "linear" or (call.function == "conv2d" and max(call.output.shape[2:]) == 1)
 
 
-def _read_backwards(net: PixelNet, record: Record, logits: Tensor) -> Split:
+def _trace_back_from_logits(net: ImageClassifier, recorder: CallRecorder, logits: Tensor) -> FeatureExtractor:
     """From the logits to the last feature map, along every call's first tensor."""
-    calls, value, end = record.calls, logits, len(record.calls)
-    first = next((number for number, call in enumerate(calls) if call.function == "conv2d"), end)
-    need(
-        first < end,
+    calls, value, end = recorder.calls, logits, len(recorder.calls)
+    first_conv = next((number for number, call in enumerate(calls) if call.function == "conv2d"), end)
+    require(
+        first_conv < end,
         "this network has no feature map, because it has no convolution: lenses that need one cannot look into it",
     )
     weight = bias = None
-    kind, lacking = "flatten", ""
+    kind, no_head_reason = "flatten", ""
     while True:
-        number = next((n for n in range(end - 1, first - 1, -1) if calls[n].out is value), None)
-        need(
+        number = next((n for n in range(end - 1, first_conv - 1, -1) if calls[n].output is value), None)
+        require(
             number is not None,
             "this network has no feature map: nothing with a height and a width stands between its convolutions and its logits",
         )
         call = calls[number]
-        if is_map(call):
+        if is_feature_map(call):
             break
-        if averages(call):
+        if is_global_average(call):
             kind = "average"
-        elif classifies(call) and weight is None:
+        elif is_linear_layer(call) and weight is None:
             weight, bias = call.argument(1, "weight").detach().flatten(1), call.argument(2, "bias")
-        elif call.function not in HANDS_ON and not lacking:
-            shrunk = call.out.ndim == 4 and call.out.shape[1] > 1
-            lacking = (
-                f"in this one {call.place} {'works on what has shrunk to one cell' if shrunk else 'stands between'}"
-            )
-        value, end = call.inputs[0] if call.inputs else value, number
-    shape = tuple(call.out.shape[1:])
-    head = None if lacking else _head(kind, weight, bias, call.out)
-    if head is None or not torch.allclose(head(call.out), logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
-        return Split(net, call.place, shape, None, lacking or "in this one something else happens there")
-    return Split(net, call.place, shape, head)
+        elif call.function not in PASSTHROUGH_OPS and not no_head_reason:
+            is_single_cell = call.output.ndim == 4 and call.output.shape[1] > 1
+            no_head_reason = f"in this one {call.place} {'works on what has shrunk to one cell' if is_single_cell else 'stands between'}"
+        value, end = call.input_tensors[0] if call.input_tensors else value, number
+    shape = tuple(call.output.shape[1:])
+    head = None if no_head_reason else _make_head(kind, weight, bias, call.output)
+    if head is None or not torch.allclose(head(call.output), logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
+        return FeatureExtractor(
+            net, call.place, shape, None, no_head_reason or "in this one something else happens there"
+        )
+    return FeatureExtractor(net, call.place, shape, head)
 
 
-def _head(kind: str, weight: Tensor | None, bias: Tensor | None, features: Tensor) -> Head | None:
+def _make_head(kind: str, weight: Tensor | None, bias: Tensor | None, features: Tensor) -> ClassifierHead | None:
     """The head of the parts that were found, or None if they do not fit the map."""
     channels = features.shape[1]
     if weight is None:  # the map holds a score for each class already, and is averaged
@@ -173,35 +177,37 @@ def _head(kind: str, weight: Tensor | None, bias: Tensor | None, features: Tenso
     if weight.shape[1] != (channels if kind == "average" else features[0].numel()):
         return None
     bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
-    return Head(kind, weight if kind == "average" else weight.view(-1, *features.shape[1:]), bias)
+    return ClassifierHead(kind, weight if kind == "average" else weight.view(-1, *features.shape[1:]), bias)
 
 
-class _Stop(BaseException):
+class _StopForward(BaseException):
     """Ends a pass at the feature map; no network's own `except Exception` catches it."""
 
 
-class _Watch(Listener):
+class _CallCapture(FunctionCallHook):
     """Keeps the result of the call at one place."""
 
-    def __init__(self, place: Place, stop: bool, detach: bool) -> None:
+    def __init__(self, call_site: CallSite, stop: bool, detach: bool) -> None:
         super().__init__()
-        self.place, self.stop, self.detach, self.found = place, stop, detach, None
+        self.call_site, self.stop, self.detach, self.captured = call_site, stop, detach, None
 
-    def met(self, place: Place, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def on_call(self, call_site: CallSite, function: Callable, args: tuple, kwargs: dict) -> Any:
         out = function(*args, **kwargs)
-        if place != self.place:
+        if call_site != self.call_site:
             return out
         if self.detach:
             with torch.enable_grad():
                 out = out.detach().requires_grad_()
-        self.found = out
+        self.captured = out
         if self.stop:
-            raise _Stop
+            raise _StopForward
         return out
 
 
 @contextmanager
-def watching(network: nn.Module, place: Place, *, stop: bool = False, detach: bool = False) -> Iterator[_Watch]:
-    watch = _Watch(place, stop, detach)
-    with listening(watch, network, [place.module]):
-        yield watch
+def capture_call(
+    network: nn.Module, call_site: CallSite, *, stop: bool = False, detach: bool = False
+) -> Iterator[_CallCapture]:
+    capture = _CallCapture(call_site, stop, detach)
+    with hook_calls(capture, network, [call_site.module]):
+        yield capture

@@ -14,32 +14,32 @@ from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
-class Place:
+class CallSite:
     """A function call in a network: the `turn`-th of this function in the body of a module, whatever the picture's size."""
 
     module: str
     function: str
-    turn: int
+    call_index: int
 
     def __str__(self) -> str:
         return f"'{self.module or 'forward'}' ({self.function})"
 
 
 @dataclass(frozen=True)
-class Call:
+class RecordedCall:
     """One function call of a recorded pass. It keeps its tensors, so that no two of a pass share an id."""
 
-    place: Place
-    out: Tensor
+    call_site: CallSite
+    output: Tensor
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
     @property
     def function(self) -> str:
-        return self.place.function
+        return self.call_site.function
 
     @property
-    def inputs(self) -> list[Tensor]:
+    def input_tensors(self) -> list[Tensor]:
         """The tensors that went in, also those in lists."""
         values = (*self.args, *self.kwargs.values())
         flat = (v for value in values for v in (value if isinstance(value, list | tuple) else [value]))
@@ -49,67 +49,71 @@ class Call:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name)
 
 
-class Listener(TorchFunctionMode):
+class FunctionCallHook(TorchFunctionMode):
     """Meets every function call made in the bodies of the modules that `listening` tells it of."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.inside: list[str] = []
-        self.turns: dict[tuple[str, str], int] = {}
+        self.module_stack: list[str] = []
+        self.call_counts: dict[tuple[str, str], int] = {}
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if not self.inside:
+        if not self.module_stack:
             return function(*args, **(kwargs or {}))
-        key = self.inside[-1], function.__name__
-        turn = self.turns[key] = self.turns.get(key, -1) + 1
-        return self.met(Place(*key, turn), function, args, kwargs or {})
+        key = self.module_stack[-1], function.__name__
+        call_index = self.call_counts[key] = self.call_counts.get(key, -1) + 1
+        return self.on_call(CallSite(*key, call_index), function, args, kwargs or {})
 
-    def met(self, place: Place, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def on_call(self, call_site: CallSite, function: Callable, args: tuple, kwargs: dict) -> Any:
         """What a call gives."""
         raise NotImplementedError
 
 
-class Record(Listener):
+class CallRecorder(FunctionCallHook):
     """Writes down every call that gives a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[Call] = []
+        self.calls: list[RecordedCall] = []
 
-    def met(self, place: Place, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def on_call(self, call_site: CallSite, function: Callable, args: tuple, kwargs: dict) -> Any:
         out = function(*args, **kwargs)
         if isinstance(out, Tensor):
-            self.calls.append(Call(place, out, args, kwargs))
+            self.calls.append(RecordedCall(call_site, out, args, kwargs))
         return out
 
 
 @contextmanager
-def recording(network: nn.Module) -> Iterator[Record]:
+def record_calls(network: nn.Module) -> Iterator[CallRecorder]:
     """Record the passes made meanwhile."""
-    record = Record()
-    with listening(record, network, [name for name, _ in network.named_modules()]):
-        yield record
+    recorder = CallRecorder()
+    with hook_calls(recorder, network, [name for name, _ in network.named_modules()]):
+        yield recorder
 
 
 @contextmanager
-def listening(listener: Listener, network: nn.Module, modules: Collection[str]) -> Iterator[None]:
+def hook_calls(function_hook: FunctionCallHook, network: nn.Module, module_names: Collection[str]) -> Iterator[None]:
     """Let the listener meet the calls in the bodies of some modules, and in those alone."""
-    near = dict.fromkeys(modules)  # those, and what they call: a call in a child is not one in its parent's body
-    for name in modules:
-        near |= dict.fromkeys(
+    hooked_names = dict.fromkeys(
+        module_names
+    )  # those, and what they call: a call in a child is not one in its parent's body
+    for name in module_names:
+        hooked_names |= dict.fromkeys(
             f"{name}.{child}" if name else child for child, _ in network.get_submodule(name).named_children()
         )
     hooks = []
 
-    def leaving(*_: object) -> None:
-        listener.inside.pop()
+    def pop_module(*_: object) -> None:
+        function_hook.module_stack.pop()
 
     try:
-        for name in near:
+        for name in hooked_names:
             module = network.get_submodule(name)
-            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: listener.inside.append(name)))
-            hooks.append(module.register_forward_hook(leaving, always_call=True))
-        with listener:
+            hooks.append(
+                module.register_forward_pre_hook(lambda *_, name=name: function_hook.module_stack.append(name))
+            )
+            hooks.append(module.register_forward_hook(pop_module, always_call=True))
+        with function_hook:
             yield
     finally:
         for hook in hooks:

@@ -8,24 +8,24 @@ from types import ModuleType
 
 from torch import nn
 
-from convolab.core.errors import LabError, nearest, need
+from convolab.core.errors import LabError, require, suggest
 from convolab.models import zoo
 
-Shape = tuple[int, ...]
-SHORT_NAMES = {f"efficientnet_lite{n}": f"timm/tf_efficientnet_lite{n}" for n in range(5)}
+InputShape = tuple[int, ...]
+NAME_ALIASES = {f"efficientnet_lite{n}": f"timm/tf_efficientnet_lite{n}" for n in range(5)}
 LIBRARIES = ("timm", "torchvision")
 
 
 @dataclass(frozen=True)
-class Named:
+class ModelSpec:
     """A network's definition: how to build it, without pretrained weights, and the input it was made for."""
 
     name: str
     build: Callable[[], nn.Module]
-    input: Shape | None  # channels, height, width; None where its maker does not say
+    input_shape: InputShape | None  # channels, height, width; None where its maker does not say
 
 
-def named(name: str, shape: Shape | None = None, classes: int | None = None) -> Named:
+def resolve_model(name: str, shape: InputShape | None = None, classes: int | None = None) -> ModelSpec:
     """The network of a name: one of the registry, `file.py:Name`, `timm/NAME`, `torchvision/NAME`, `efficientnet_lite0` to 4.
 
     `shape` [channels, height, width] is needed for the registry's networks, which are made for pictures of one shape;
@@ -35,50 +35,65 @@ def named(name: str, shape: Shape | None = None, classes: int | None = None) -> 
     >>> named("simple_convnet", (3, 32, 32)).build().head.linear
     Linear(in_features=64, out_features=10, bias=True)
     """
-    library, slash, model = SHORT_NAMES.get(name, name).partition("/")
+    library, slash, model = NAME_ALIASES.get(name, name).partition("/")
     if slash and library in LIBRARIES and not name.endswith(".py"):
-        return of_timm(name, model, shape, classes) if library == "timm" else of_torchvision(name, model, classes)
-    need(
+        return (
+            timm_model_spec(name, model, shape, classes)
+            if library == "timm"
+            else torchvision_model_spec(name, model, classes)
+        )
+    require(
         name in zoo.NETWORKS or ":" in name,
-        f"unknown network '{name}': {nearest(name, [*zoo.NETWORKS, *SHORT_NAMES])} (or timm/NAME, torchvision/NAME, file.py:Name)",
+        f"unknown network '{name}': {suggest(name, [*zoo.NETWORKS, *NAME_ALIASES])} (or timm/NAME, torchvision/NAME, file.py:Name)",
     )
-    zoo.find(name)
+    zoo.resolve_factory(name)
 
     def build() -> nn.Module:
-        need(
+        require(
             shape is not None and len(shape) == 3,
             f"the network '{name}' is made for pictures of one shape: give --input, such as 3x32x32",
         )
         return zoo.build(name, shape, classes or 10)
 
-    return Named(name, build, None)
+    return ModelSpec(name, build, None)
 
 
-def of_timm(name: str, model: str, shape: Shape | None, classes: int | None) -> Named:
-    timm = imported("timm", name)
-    bare, _, tag = model.partition(".")
-    need(timm.is_model(bare), f"timm has no network '{model}': {nearest_of(bare, timm.list_models())}")
+def timm_model_spec(name: str, model: str, shape: InputShape | None, classes: int | None) -> ModelSpec:
+    timm = import_library("timm", name)
+    architecture, _, tag = model.partition(".")
+    require(
+        timm.is_model(architecture),
+        f"timm has no network '{model}': {suggest_or_count(architecture, timm.list_models())}",
+    )
     options = {} if classes is None else {"num_classes": classes}
     if shape and len(shape) == 3 and shape[0] != 3:
         options["in_chans"] = shape[0]
-    made_for = (timm.get_pretrained_cfg(model if tag else bare) or timm.get_pretrained_cfg(bare)).input_size
-    return Named(name, lambda: quietly(lambda: timm.create_model(model, pretrained=False, **options)), tuple(made_for))
+    native_shape = (
+        timm.get_pretrained_cfg(model if tag else architecture) or timm.get_pretrained_cfg(architecture)
+    ).input_size
+    return ModelSpec(
+        name,
+        lambda: build_without_warnings(lambda: timm.create_model(model, pretrained=False, **options)),
+        tuple(native_shape),
+    )
 
 
-def of_torchvision(name: str, model: str, classes: int | None) -> Named:
-    models = imported("torchvision.models", name)
+def torchvision_model_spec(name: str, model: str, classes: int | None) -> ModelSpec:
+    models = import_library("torchvision.models", name)
     known = models.list_models()
-    need(model in known, f"torchvision has no network '{model}': {nearest_of(model, known)}")
+    require(model in known, f"torchvision has no network '{model}': {suggest_or_count(model, known)}")
     options = {} if classes is None else {"num_classes": classes}
     if model in ("googlenet", "inception_v3"):
         options["init_weights"] = False  # else minutes of drawing weights that nobody asked for
     side = 299 if model == "inception_v3" else 224
     if "weights_backbone" in inspect.signature(models.get_model_builder(model)).parameters:
         options["weights_backbone"] = None  # else its backbone's weights are downloaded
-    return Named(name, lambda: quietly(lambda: models.get_model(model, weights=None, **options)), (3, side, side))
+    return ModelSpec(
+        name, lambda: build_without_warnings(lambda: models.get_model(model, weights=None, **options)), (3, side, side)
+    )
 
 
-def imported(module: str, name: str) -> ModuleType:
+def import_library(module: str, name: str) -> ModuleType:
     """A library's module, or a word on how to get the library."""
     from importlib import import_module
 
@@ -93,13 +108,13 @@ def imported(module: str, name: str) -> ModuleType:
         ) from error
 
 
-def quietly(build: Callable[[], nn.Module]) -> nn.Module:
+def build_without_warnings(build: Callable[[], nn.Module]) -> nn.Module:
     """Build without the library's advice about weights, which nobody is going to use."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return build()
 
 
-def nearest_of(name: str, known: list[str]) -> str:
-    hint = nearest(name, known)
+def suggest_or_count(name: str, known: list[str]) -> str:
+    hint = suggest(name, known)
     return hint if hint.startswith("did") else f"it has {len(known)} others"

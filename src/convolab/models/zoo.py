@@ -18,16 +18,16 @@ from jaxtyping import Float
 from pydantic import PositiveInt, PydanticUserError, ValidationError, create_model
 from torch import Tensor, nn
 
-from convolab.core.errors import LabError, nearest, need
-from convolab.core.rng import own_global_generators, seed_global
+from convolab.core.errors import LabError, require, suggest
+from convolab.core.rng import isolated_rng, seed_default_generator
 
-Shape = tuple[int, int, int]  # channels, height, width of a picture
-Factory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
+ImageShape = tuple[int, int, int]  # channels, height, width of a picture
+NetworkFactory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
 
-NETWORKS: dict[str, Factory] = {}
+NETWORKS: dict[str, NetworkFactory] = {}
 
 
-def register(factory: Factory, name: str | None = None) -> Factory:
+def register(factory: NetworkFactory, name: str | None = None) -> NetworkFactory:
     """Let recipes name a network. Its factory takes `(shape, classes)` and then options with types and defaults.
 
     >>> @register
@@ -41,38 +41,42 @@ def register(factory: Factory, name: str | None = None) -> Factory:
     return factory
 
 
-def find(name: str) -> Factory:
+def resolve_factory(name: str) -> NetworkFactory:
     """The factory of a registered name, or of `file.py:Name` or `package.module:Name`, which are imported.
 
     Raises LabError for an unknown name, with the nearest known one.
     """
     if name in NETWORKS:
         return NETWORKS[name]
-    need(":" in name, f"unknown network '{name}': {nearest(name, NETWORKS)} (or name your own as file.py:Name)")
-    place, _, attribute = name.rpartition(":")
-    relative = place.startswith(".") and not place.endswith(".py")
-    need(place and attribute and not relative, f"'{name}' names no network: write file.py:Name or package.module:Name")
+    require(":" in name, f"unknown network '{name}': {suggest(name, NETWORKS)} (or name your own as file.py:Name)")
+    source, _, attribute = name.rpartition(":")
+    relative = source.startswith(".") and not source.endswith(".py")
+    require(
+        source and attribute and not relative, f"'{name}' names no network: write file.py:Name or package.module:Name"
+    )
     try:
-        if place.endswith(".py"):
-            need(Path(place).is_file(), f"no file {place} to find the network {attribute} in: give its path from here")
-            module = import_file(Path(place).absolute(), Path(place).stat().st_mtime_ns)
+        if source.endswith(".py"):
+            require(
+                Path(source).is_file(), f"no file {source} to find the network {attribute} in: give its path from here"
+            )
+            module = import_file(Path(source).absolute(), Path(source).stat().st_mtime_ns)
         else:
-            module = importlib.import_module(place)
+            module = importlib.import_module(source)
     except ImportError as error:
-        raise LabError(f"cannot import '{place}' for the network {attribute}: {error}") from error
-    need(
+        raise LabError(f"cannot import '{source}' for the network {attribute}: {error}") from error
+    require(
         hasattr(module, attribute),
-        f"{place} has no {attribute}: {nearest(attribute, [n for n in vars(module) if n[0] != '_'])}",
+        f"{source} has no {attribute}: {suggest(attribute, [n for n in vars(module) if n[0] != '_'])}",
     )
     factory = getattr(module, attribute)
-    need(
+    require(
         callable(factory), f"the network '{name}' is {factory!r}: give a class, or a function that returns the network"
     )
     return factory
 
 
 @cache
-def import_file(path: Path, written: int) -> ModuleType:
+def import_file(path: Path, mtime_ns: int) -> ModuleType:
     """The module in a file, run once for each time it was `written`."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -80,45 +84,47 @@ def import_file(path: Path, written: int) -> ModuleType:
     return module
 
 
-def options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+def resolve_options(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """All options of a network: the given ones, checked against its factory's types, and the defaults of the rest.
 
     >>> options("simple_convnet", {"residual": True})
     {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
     """
-    signature = signature_of(name)
+    signature = factory_signature(name)
     positional = signature.bind_partial("shape", "classes").arguments
-    known = {
+    declared = {
         key: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
         for key, p in signature.parameters.items()
         if key not in positional and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and key[0] != "_"
     }
-    for key in given:
-        need(
-            key in known,
-            f"the network '{name}' has no option '{key}': {nearest(key, known) if known else 'it has none'}",
+    for key in overrides:
+        require(
+            key in declared,
+            f"the network '{name}' has no option '{key}': {suggest(key, declared) if declared else 'it has none'}",
         )
-    defaults = {key: default for key, (_, default) in known.items() if default is not ...}
-    for key, value in (defaults | given).items():
-        need(
-            in_json(value),
+    defaults = {key: default for key, (_, default) in declared.items() if default is not ...}
+    for key, value in (defaults | overrides).items():
+        require(
+            is_json_serializable(value),
             f"model.{key} = {repr(value).splitlines()[0]}: a recipe holds strings, finite numbers, booleans and lists",
         )
     try:
         # By way of JSON, where pydantic is strict about types but takes a list for a tuple.
-        return create_model("Options", **known).model_validate_json(json.dumps(given), strict=True).model_dump()
+        return create_model("Options", **declared).model_validate_json(json.dumps(overrides), strict=True).model_dump()
     except ValidationError as error:
-        first = error.errors()[0]
-        raise LabError(f"model.{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}") from error
+        first_error = error.errors()[0]
+        raise LabError(
+            f"model.{'.'.join(map(str, first_error['loc']))} = {first_error['input']!r}: {first_error['msg']}"
+        ) from error
     except PydanticUserError as error:  # a type that nothing in a recipe can be of
         raise LabError(
             f"the network '{name}' takes {signature}, and a recipe cannot hold that: {str(error).splitlines()[0]}"
         ) from error
 
 
-def signature_of(name: str) -> inspect.Signature:
+def factory_signature(name: str) -> inspect.Signature:
     """How a network's factory is called. Raises LabError if it cannot be by (shape, classes)."""
-    factory = find(name)
+    factory = resolve_factory(name)
     try:
         signature = inspect.signature(factory, eval_str=True)
     except (NameError, SyntaxError) as error:
@@ -132,7 +138,7 @@ def signature_of(name: str) -> inspect.Signature:
     return signature
 
 
-def in_json(value: Any) -> bool:
+def is_json_serializable(value: Any) -> bool:
     """Whether JSON, and with it a recipe, can hold a value; it knows no NaN or infinity."""
     try:
         json.dumps(value, allow_nan=False)
@@ -141,42 +147,42 @@ def in_json(value: Any) -> bool:
     return True
 
 
-def build(name: str, shape: Shape, classes: int, *, seed: int = 0, **given: Any) -> nn.Module:
+def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_options: Any) -> nn.Module:
     """A network for pictures of `shape`, its weights a pure function of the seed and each layer's name.
 
     Two networks that share a layer (same name, same shape) so start from the same weights in it.
     Raises LabError for an unknown name or option, or a shape the network cannot take.
     """
-    factory, chosen = find(name), options(name, given)
-    with own_global_generators():
-        network = factory(shape, classes, **chosen)
-        initialise(network, seed)
+    factory, resolved_options = resolve_factory(name), resolve_options(name, model_options)
+    with isolated_rng():
+        network = factory(shape, classes, **resolved_options)
+        initialize_weights(network, seed)
     return network
 
 
-def initialise(network: nn.Module, seed: int) -> None:
+def initialize_weights(network: nn.Module, seed: int) -> None:
     """Draw every layer's weights anew by its own `reset_parameters`, seeded by (seed, layer name).
 
     Must run inside `own_global_generators`.
     """
     for name, layer in network.named_modules():
         if callable(reset := getattr(layer, "reset_parameters", None)):
-            seed_global(torch.device("cpu"), seed, "weights", name)
+            seed_default_generator(torch.device("cpu"), seed, "weights", name)
             reset()
 
 
-def check_shape(shape: Shape) -> None:
+def check_input_shape(shape: ImageShape) -> None:
     """Raise LabError unless the laboratory's own networks take pictures of this shape."""
     channels, height, width = shape
-    need(channels in (1, 3), f"pictures have {channels} channels: give 1 (grey) or 3 (red, green, blue)")
-    need(
+    require(channels in (1, 3), f"pictures have {channels} channels: give 1 (grey) or 3 (red, green, blue)")
+    require(
         min(height, width) >= 8 and max(height, width) <= 64,
         f"pictures are {height}x{width}: give sides of 8 to 64 pixels",
     )
 
 
 @register
-def shallow_net(shape: Shape, classes: int, hidden: PositiveInt = 128) -> nn.Sequential:
+def shallow_net(shape: ImageShape, classes: int, hidden: PositiveInt = 128) -> nn.Sequential:
     """One hidden layer on the flattened picture, as `nn.Sequential`.
 
     flatten   C x H x W -> C*H*W
@@ -184,7 +190,7 @@ def shallow_net(shape: Shape, classes: int, hidden: PositiveInt = 128) -> nn.Seq
     relu
     output    Linear(hidden, classes)
     """
-    check_shape(shape)
+    check_input_shape(shape)
     inputs = shape[0] * shape[1] * shape[2]
     layers = {
         "flatten": nn.Flatten(),
@@ -198,9 +204,9 @@ def shallow_net(shape: Shape, classes: int, hidden: PositiveInt = 128) -> nn.Seq
 class ShallowNet(nn.Module):
     """The layers of `shallow_net` as a class: same parameters, same outputs bit for bit."""
 
-    def __init__(self, shape: Shape, classes: int, hidden: PositiveInt = 128) -> None:
+    def __init__(self, shape: ImageShape, classes: int, hidden: PositiveInt = 128) -> None:
         super().__init__()
-        check_shape(shape)
+        check_input_shape(shape)
         self.hidden = nn.Linear(shape[0] * shape[1] * shape[2], hidden)
         self.output = nn.Linear(hidden, classes)
 
@@ -212,7 +218,7 @@ class ShallowNet(nn.Module):
 register(ShallowNet, "shallow_net_class")
 
 
-class Stage(nn.Module):
+class ConvBlock(nn.Module):
     """Convolution 3x3, max pooling 2x2, batch norm, ReLU: twice as coarse, `outputs` channels.
 
     Pooling comes first because it commutes with ReLU, and the two layers behind it then touch a quarter of the values.
@@ -220,11 +226,11 @@ class Stage(nn.Module):
     zero (He et al. 2016, arXiv:1512.03385, option A). So a network with and one without have the same parameters.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, pool: bool, batch_norm: bool, residual: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, pool: bool, batch_norm: bool, residual: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=not batch_norm)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm)
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
-        self.norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
+        self.norm = nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity()
         self.residual = residual
 
     def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h2 w2"]:
@@ -245,7 +251,7 @@ def shortcut(
     return F.pad(x, (0, 0, 0, 0, 0, like.shape[1] - x.shape[1]))
 
 
-Channels = tuple[PositiveInt, ...]
+StageChannels = tuple[PositiveInt, ...]
 
 
 class SimpleConvnet(nn.Module):
@@ -262,27 +268,27 @@ class SimpleConvnet(nn.Module):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: ImageShape,
         classes: int,
-        channels: Channels = (16, 32, 64),
+        channels: StageChannels = (16, 32, 64),
         batch_norm: bool = True,
         residual: bool = False,
     ) -> None:
         super().__init__()
-        check_shape(shape)
-        need(channels, "model.channels is empty: give at least one number of channels")
-        need(
+        check_input_shape(shape)
+        require(channels, "model.channels is empty: give at least one number of channels")
+        require(
             not residual or all(a <= b for a, b in pairwise(channels)),
             f"model.channels = {list(channels)} shrink: a shortcut cannot drop channels",
         )
         side, stages = min(shape[1:]), []
         for inputs, outputs in zip((shape[0], *channels), channels, strict=False):
             stages.append(
-                Stage(inputs, outputs, pool=side >= 2, batch_norm=batch_norm, residual=residual and bool(stages))
+                ConvBlock(inputs, outputs, pool=side >= 2, batch_norm=batch_norm, residual=residual and bool(stages))
             )
             side = max(side // 2, 1)
         self.features = nn.Sequential(*stages)
-        self.head = average_and_classify(channels[-1], classes)
+        self.head = make_pooling_head(channels[-1], classes)
 
     def forward(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         return self.head(self.features(pixels))
@@ -291,12 +297,12 @@ class SimpleConvnet(nn.Module):
 register(SimpleConvnet, "simple_convnet")
 
 
-def average_and_classify(channels: int, classes: int) -> nn.Sequential:
+def make_pooling_head(channels: int, classes: int) -> nn.Sequential:
     """Mean over the last feature map, then one linear layer: [N, channels, h, w] -> [N, classes]."""
-    return nn.Sequential(OrderedDict(pool=MapMean(), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
+    return nn.Sequential(OrderedDict(pool=GlobalAvgPool2d(), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
 
 
-class MapMean(nn.AdaptiveAvgPool2d):
+class GlobalAvgPool2d(nn.AdaptiveAvgPool2d):
     """The mean over a map of any size, as `nn.AdaptiveAvgPool2d(1)` gives it: [N, C, H, W] -> [N, C, 1, 1].
 
     Its gradient lies in memory as the map does. That of torch's own always has the channels first, and the layers before
@@ -313,12 +319,12 @@ class MapMean(nn.AdaptiveAvgPool2d):
 class ResidualBlock(nn.Module):
     """Conv 3x3 - BatchNorm - ReLU - Conv 3x3 - BatchNorm, plus the parameter-free shortcut, ReLU (He et al. 2016)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h2 w2"]:
         y = F.relu(self.norm1(self.conv1(x)), inplace=True)
@@ -339,17 +345,19 @@ class ResNetSmall(nn.Module):
     Sides must divide by 2 once for every stage but the first.
     """
 
-    def __init__(self, shape: Shape, classes: int, channels: Channels = (32, 64, 128), blocks: PositiveInt = 1) -> None:
+    def __init__(
+        self, shape: ImageShape, classes: int, channels: StageChannels = (32, 64, 128), blocks: PositiveInt = 1
+    ) -> None:
         super().__init__()
-        check_shape(shape)
-        need(
+        check_input_shape(shape)
+        require(
             channels and all(a <= b for a, b in pairwise(channels)),
             f"model.channels = {list(channels)}: give at least one number, none smaller than the one before",
         )
-        coarsest = 2 ** (len(channels) - 1)
-        need(
-            shape[1] % coarsest == 0 and shape[2] % coarsest == 0,
-            f"pictures of {shape[1]}x{shape[2]} cannot be halved {len(channels) - 1} times: give sides that divide by {coarsest}",
+        divisor = 2 ** (len(channels) - 1)
+        require(
+            shape[1] % divisor == 0 and shape[2] % divisor == 0,
+            f"pictures of {shape[1]}x{shape[2]} cannot be halved {len(channels) - 1} times: give sides that divide by {divisor}",
         )
         stem = nn.Sequential(
             OrderedDict(
@@ -360,12 +368,12 @@ class ResNetSmall(nn.Module):
         )
         stages = OrderedDict(stem=stem)
         for number, (inputs, outputs) in enumerate(zip((channels[0], *channels), channels, strict=False), start=1):
-            first = ResidualBlock(inputs, outputs, stride=1 if number == 1 else 2)
+            first_block = ResidualBlock(inputs, outputs, stride=1 if number == 1 else 2)
             stages[f"stage{number}"] = nn.Sequential(
-                first, *(ResidualBlock(outputs, outputs, stride=1) for _ in range(blocks - 1))
+                first_block, *(ResidualBlock(outputs, outputs, stride=1) for _ in range(blocks - 1))
             )
         self.features = nn.Sequential(stages)
-        self.head = average_and_classify(channels[-1], classes)
+        self.head = make_pooling_head(channels[-1], classes)
 
     def forward(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         return self.head(self.features(pixels))

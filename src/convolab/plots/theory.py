@@ -9,14 +9,14 @@ import altair as alt
 import polars as pl
 from PIL import Image, ImageDraw, ImageFont
 
-from convolab.plots.training import BLUE, GREY, ORANGE, styled, to_image
-from convolab.theory.answer_correlation import Jacobians
-from convolab.theory.answer_layers import Growth, Matrices
-from convolab.theory.answer_priors import Accuracies, Example
-from convolab.theory.equivariance import Measured
-from convolab.theory.sheet import Picture
+from convolab.plots.training import BLUE, GRAY, ORANGE, apply_chart_style, to_pil_image
+from convolab.theory.answer_correlation import JacobianIndices
+from convolab.theory.answer_layers import MacsByLength, WeightIndexMatrices
+from convolab.theory.answer_priors import AccuracyChartData, ArrangementExample
+from convolab.theory.equivariance import EquivarianceMeasurement
+from convolab.theory.sheet import SheetFigure
 
-SHOWN = {  # the layers on the picture of equivariance, and what they are called there
+LAYER_LABELS = {  # the layers on the picture of equivariance, and what they are called there
     "convolution 3x3, circular padding": "convolution, circular padding",
     "convolution 3x3, zero padding": "convolution, zero padding",
     "max pooling 2x2, stride 2": "max pooling, stride 2",
@@ -29,39 +29,39 @@ SHOWN = {  # the layers on the picture of equivariance, and what they are called
 
 
 @dataclass(frozen=True)
-class Drawing:
+class RenderedFigure:
     """A picture, drawn: `svg` is None for one made of pixels."""
 
     png: bytes
     svg: str | None
 
 
-def draw(picture: Picture) -> Drawing:
+def render_sheet_figure(figure: SheetFigure) -> RenderedFigure:
     """Draw what a picture of the sheet shows."""
-    made = PICTURES[picture.name](picture.data)
-    if isinstance(made, Image.Image):
-        return Drawing(small_png(made), None)
+    chart = FIGURE_RENDERERS[figure.name](figure.chart_data)
+    if isinstance(chart, Image.Image):
+        return RenderedFigure(palette_png(chart), None)
     png, svg = io.BytesIO(), io.StringIO()
-    made.save(png, format="png", scale_factor=3)
-    made.save(svg, format="svg")
+    chart.save(png, format="png", scale_factor=3)
+    chart.save(svg, format="svg")
     with Image.open(png) as image:
-        return Drawing(small_png(image), svg.getvalue())
+        return RenderedFigure(palette_png(image), svg.getvalue())
 
 
-def small_png(image: Image.Image) -> bytes:
+def palette_png(image: Image.Image) -> bytes:
     """A picture of few colours as PNG: a fifth of what it takes in all colours."""
     buffer = io.BytesIO()
     image.convert("RGB").quantize(256).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
-def jacobians(data: Jacobians) -> alt.TopLevelMixin:
+def jacobians_chart(data: JacobianIndices) -> alt.TopLevelMixin:
     """Two matrices whose entries say which sample they are."""
     panels = []
-    for entries, by, of in ((data.of_x, "x", "y"), (data.of_y, "y", "x")):
+    for entries, variable, other_signal in ((data.wrt_x, "x", "y"), (data.wrt_y, "y", "x")):
         n = len(entries)
         rows = [
-            {"k": k, "i": i, "sample": sample, "text": f"{of}[{sample}]"}
+            {"k": k, "i": i, "sample": sample, "text": f"{other_signal}[{sample}]"}
             for k, line in enumerate(entries)
             for i, sample in enumerate(line)
         ]
@@ -69,27 +69,27 @@ def jacobians(data: Jacobians) -> alt.TopLevelMixin:
             x=alt.X("i:O", title="column i", axis=alt.Axis(labelAngle=0, orient="top")),
             y=alt.Y("k:O", title="row k", axis=alt.Axis(titleAngle=0)),
         )
-        colour = alt.Color("sample:O", scale=alt.Scale(scheme="viridis"), legend=None)
-        ink = alt.condition(alt.datum.sample < n / 2, alt.value("white"), alt.value("black"))
-        cells = base.mark_rect(stroke="white").encode(color=colour) + base.mark_text(fontSize=12).encode(
-            text="text:N", color=ink
+        color = alt.Color("sample:O", scale=alt.Scale(scheme="viridis"), legend=None)
+        text_color = alt.condition(alt.datum.sample < n / 2, alt.value("white"), alt.value("black"))
+        cells = base.mark_rect(stroke="white").encode(color=color) + base.mark_text(fontSize=12).encode(
+            text="text:N", color=text_color
         )
         panels.append(
-            cells.properties(width=40 * n, height=40 * n, title=alt.TitleParams(f"∂z[k] / ∂{by}[i]", fontSize=13))
+            cells.properties(width=40 * n, height=40 * n, title=alt.TitleParams(f"∂z[k] / ∂{variable}[i]", fontSize=13))
         )
-    said = "left: constant along anti-diagonals (Hankel); right: constant along diagonals (circulant)"
-    return styled(
+    subtitle = "left: constant along anti-diagonals (Hankel); right: constant along diagonals (circulant)"
+    return apply_chart_style(
         alt.hconcat(*panels, spacing=50).resolve_scale(color="independent"),
         "The Jacobians of a circular correlation",
-        said,
+        subtitle,
     )
 
 
-def matrices(data: Matrices) -> alt.TopLevelMixin:
+def weight_matrices_chart(data: WeightIndexMatrices) -> alt.TopLevelMixin:
     """Both layers as matrices, a colour a weight."""
     panels = []
     for title, entries in (
-        ("f: every entry a weight of its own", data.connected),
+        ("f: every entry a weight of its own", data.fully_connected),
         ("g: a band of shared weights", data.convolution),
     ):
         # Neighbouring numbers are spread over the colours by the golden ratio, so that different weights look different.
@@ -115,15 +115,15 @@ def matrices(data: Matrices) -> alt.TopLevelMixin:
                 width=18 * data.n, height=11 * data.n * data.features, title=alt.TitleParams(title, fontSize=13)
             )
         )
-    said = f"outputs 0 to {data.n - 1} are g's first feature, the others its second"
-    return styled(alt.hconcat(*panels, spacing=50), "The two layers as matrices", said)
+    subtitle = f"outputs 0 to {data.n - 1} are g's first feature, the others its second"
+    return apply_chart_style(alt.hconcat(*panels, spacing=50), "The two layers as matrices", subtitle)
 
 
-def growth(data: Sequence[Growth]) -> alt.TopLevelMixin:
+def macs_by_length_chart(data: Sequence[MacsByLength]) -> alt.TopLevelMixin:
     """MACs against the input's length."""
     rows = [{"layer": g.layer, "n": n, "MACs": macs} for g in data for n, macs in zip(g.lengths, g.macs, strict=True)]
     table, names = pl.DataFrame(rows), [g.layer for g in data]
-    colour = alt.Color("layer:N", legend=None, scale=alt.Scale(domain=names, range=[ORANGE, GREY, BLUE]))
+    color = alt.Color("layer:N", legend=None, scale=alt.Scale(domain=names, range=[ORANGE, GRAY, BLUE]))
     decades = [10**power for power in range(1, 13)]
     x = alt.X(
         "n:Q",
@@ -134,25 +134,28 @@ def growth(data: Sequence[Growth]) -> alt.TopLevelMixin:
     y = alt.Y(
         "MACs:Q", title="MACs (log scale)", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", values=decades)
     )
-    base = alt.Chart(table).encode(x=x, y=y, color=colour)
-    last = alt.Chart(table.group_by("layer", maintain_order=True).last()).encode(x=x, y=y, color=colour)
+    base = alt.Chart(table).encode(x=x, y=y, color=color)
+    last = alt.Chart(table.group_by("layer", maintain_order=True).last()).encode(x=x, y=y, color=color)
     names = last.mark_text(align="left", dx=8, fontSize=12).encode(text="layer:N")
     chart = base.mark_line(strokeWidth=2) + base.mark_circle(size=40, opacity=1) + names
-    return styled(
+    return apply_chart_style(
         chart.properties(width=420, height=260, padding={"right": 120}),
         "What a longer input costs",
         "a slope of 1 is proportional",
     )
 
 
-def accuracies(data: Accuracies) -> alt.TopLevelMixin:
+def priors_accuracy_chart(data: AccuracyChartData) -> alt.TopLevelMixin:
     """Mean accuracies with their intervals."""
     rows = [
         {"pictures": name, "network": net, "mean": 100 * i.mean, "low": 100 * i.low, "high": 100 * i.high}
-        for name, net, i in data.rows
+        for name, net, i in data.intervals
     ]
-    order, networks = list(dict.fromkeys(r["pictures"] for r in rows)), list(dict.fromkeys(r["network"] for r in rows))
-    colour = alt.Color(
+    arrangement_order, networks = (
+        list(dict.fromkeys(r["pictures"] for r in rows)),
+        list(dict.fromkeys(r["network"] for r in rows)),
+    )
+    color = alt.Color(
         "network:N",
         title=None,
         scale=alt.Scale(domain=networks, range=[BLUE, ORANGE]),
@@ -161,65 +164,75 @@ def accuracies(data: Accuracies) -> alt.TopLevelMixin:
     base = alt.Chart(pl.DataFrame(rows)).encode(
         y=alt.Y(
             "pictures:N",
-            sort=order,
+            sort=arrangement_order,
             title=None,
             axis=alt.Axis(labelFontSize=12, labelLimit=200, ticks=False, domain=False),
         ),
         yOffset=alt.YOffset("network:N", sort=networks),
-        color=colour,
+        color=color,
     )
     x = alt.X("mean:Q", title="test accuracy (%)", scale=alt.Scale(domain=[0, 100]))
-    spans = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title="test accuracy (%)"), x2="high:Q")
+    interval_bars = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title="test accuracy (%)"), x2="high:Q")
     dots = base.mark_circle(size=70, opacity=1).encode(x=x)
-    words = base.mark_text(align="left", dx=12, fontSize=11).encode(x="high:Q", text=alt.Text("mean:Q", format=".1f"))
-    guess = (
-        alt.Chart(pl.DataFrame({"x": [100 * data.guessing]})).mark_rule(strokeDash=[4, 3], color=GREY).encode(x="x:Q")
+    value_labels = base.mark_text(align="left", dx=12, fontSize=11).encode(
+        x="high:Q", text=alt.Text("mean:Q", format=".1f")
     )
-    chart = (guess + spans + dots + words).properties(width=420, height=alt.Step(26))
-    return styled(
+    chance_line = (
+        alt.Chart(pl.DataFrame({"x": [100 * data.chance_accuracy]}))
+        .mark_rule(strokeDash=[4, 3], color=GRAY)
+        .encode(x="x:Q")
+    )
+    chart = (chance_line + interval_bars + dots + value_labels).properties(width=420, height=alt.Step(26))
+    return apply_chart_style(
         chart, "What each network makes of rearranged pictures", "bar: 95 % interval over the seeds; dashed: guessing"
     )
 
 
-def errors(data: Sequence[Measured]) -> alt.TopLevelMixin:
+def equivariance_chart(data: Sequence[EquivarianceMeasurement]) -> alt.TopLevelMixin:
     """Error of equivariance against the shift, a panel a layer."""
-    rows = [{"layer": SHOWN[m.kind], "shift": m.shift, "error": 100 * m.error} for m in data if m.kind in SHOWN]
+    rows = [
+        {"layer": LAYER_LABELS[m.layer], "shift": m.shift, "error": 100 * m.relative_error}
+        for m in data
+        if m.layer in LAYER_LABELS
+    ]
     bars = alt.Chart(pl.DataFrame(rows)).mark_bar(color=BLUE, size=10)
     bars = bars.encode(
         x=alt.X("shift:O", title="shift (pixels)", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("error:Q", title="error (%)", scale=alt.Scale(domain=[0, 160]), axis=alt.Axis(tickCount=4)),
     ).properties(width=150, height=90)
     header = alt.Header(title=None, labelFontSize=11, labelLimit=170)
-    chart = bars.facet(facet=alt.Facet("layer:N", sort=list(SHOWN.values()), header=header), columns=4, spacing=18)
-    return styled(
+    chart = bars.facet(
+        facet=alt.Facet("layer:N", sort=list(LAYER_LABELS.values()), header=header), columns=4, spacing=18
+    )
+    return apply_chart_style(
         chart,
         "How far each layer is from moving its output with its input",
         "random pixels; 141 %: two unrelated outputs",
     )
 
 
-def arrangements(data: Sequence[Example]) -> Image.Image:
+def arrangements_image(data: Sequence[ArrangementExample]) -> Image.Image:
     """The same pictures in each arrangement, a row an arrangement."""
     count, side = len(data[0].images), max(data[0].images[0].shape[1:])
     zoom = max(1, round(96 / side))
     cell, gap, left, font = zoom * side, 8, 190, ImageFont.load_default(22)
     canvas = Image.new("RGB", (left + count * (cell + gap), len(data) * (cell + gap) + gap), "white")
-    brush = ImageDraw.Draw(canvas)
+    canvas_draw = ImageDraw.Draw(canvas)
     for row, example in enumerate(data):
         top = gap + row * (cell + gap)
-        brush.text((gap, top + cell // 2), example.arrangement, fill="black", font=font, anchor="lm")
+        canvas_draw.text((gap, top + cell // 2), example.arrangement, fill="black", font=font, anchor="lm")
         for column, image in enumerate(example.images):
             canvas.paste(
-                to_image(image).resize((cell, cell), Image.Resampling.NEAREST), (left + column * (cell + gap), top)
+                to_pil_image(image).resize((cell, cell), Image.Resampling.NEAREST), (left + column * (cell + gap), top)
             )
     return canvas
 
 
-PICTURES: dict[str, Callable[[Any], alt.TopLevelMixin | Image.Image]] = {
-    "jacobians": jacobians,
-    "matrices": matrices,
-    "growth": growth,
-    "priors": accuracies,
-    "equivariance": errors,
-    "arrangements": arrangements,
+FIGURE_RENDERERS: dict[str, Callable[[Any], alt.TopLevelMixin | Image.Image]] = {
+    "jacobians": jacobians_chart,
+    "matrices": weight_matrices_chart,
+    "growth": macs_by_length_chart,
+    "priors": priors_accuracy_chart,
+    "equivariance": equivariance_chart,
+    "arrangements": arrangements_image,
 }

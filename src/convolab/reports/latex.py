@@ -8,8 +8,8 @@ from xml.etree.ElementTree import Element, fromstring
 
 from convolab.core.errors import LabError
 
-MATHML = "{http://www.w3.org/1998/Math/MathML}"
-SPACES = {
+MATHML_NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
+TYPST_SPACES = {
     "0.167em": "thin",
     "0.2222em": "med",
     "0.222em": "med",
@@ -18,10 +18,10 @@ SPACES = {
     "1em": "quad",
     "2em": "wide",
 }
-OVER = {"―": "overline", "¯": "macron", "~": "tilde", "^": "hat", "→": "arrow"}
+TYPST_ACCENTS = {"―": "overline", "¯": "macron", "~": "tilde", "^": "hat", "→": "arrow"}
 
 
-def to_mathml(latex: str, display: bool = False) -> str:
+def latex_to_mathml(latex: str, display: bool = False) -> str:
     r"""A formula as a MathML element.
 
     >>> to_mathml("x^2")
@@ -32,7 +32,7 @@ def to_mathml(latex: str, display: bool = False) -> str:
     return convert(latex, display="block" if display else "inline")
 
 
-def to_typst(latex: str) -> str:
+def latex_to_typst(latex: str) -> str:
     r"""A formula in typst's notation, without its dollar signs.
 
     Raises LabError for what typst is not told here how to write.
@@ -40,72 +40,72 @@ def to_typst(latex: str) -> str:
     >>> to_typst(r"\frac{a}{b} + x[i]^{2}")
     'frac(a, b) + x \\[ i attach(\\], t: 2)'
     """
-    return written(fromstring(to_mathml(latex)))
+    return mathml_to_typst(fromstring(latex_to_mathml(latex)))
 
 
-def written(element: Element) -> str:
+def mathml_to_typst(element: Element) -> str:
     """One MathML element in typst's notation."""
-    parts, text = list(element), (element.text or "").strip()
-    match element.tag.removeprefix(MATHML):
+    children, text = list(element), (element.text or "").strip()
+    match element.tag.removeprefix(MATHML_NAMESPACE):
         case "math" | "mrow" | "mstyle" | "mpadded":
-            return row(parts)
+            return join_typst(children)
         case "mi":
-            return letter(text, upright=element.get("mathvariant") == "normal")
+            return typst_identifier(text, upright=element.get("mathvariant") == "normal")
         case "mn":
             return text
         case "mo":
-            return operator(text)
+            return typst_operator(text)
         case "mtext":
-            return quoted(element.text or "")
+            return typst_string(element.text or "")
         case "mspace":
-            return SPACES.get(element.get("width", ""), "")
+            return TYPST_SPACES.get(element.get("width", ""), "")
         case "mfrac":
-            return f"frac({written(parts[0])}, {written(parts[1])})"
+            return f"frac({mathml_to_typst(children[0])}, {mathml_to_typst(children[1])})"
         case "msqrt":
-            return f"sqrt({row(parts)})"
+            return f"sqrt({join_typst(children)})"
         case "msub" | "munder":
-            return f"attach({written(parts[0])}, b: {written(parts[1])})"
+            return f"attach({mathml_to_typst(children[0])}, b: {mathml_to_typst(children[1])})"
         case "msup":
-            return f"attach({written(parts[0])}, t: {written(parts[1])})"
+            return f"attach({mathml_to_typst(children[0])}, t: {mathml_to_typst(children[1])})"
         case "mover":
-            return over(*parts)
+            return typst_accent(*children)
         case "msubsup" | "munderover":
-            return f"attach({written(parts[0])}, b: {written(parts[1])}, t: {written(parts[2])})"
+            return f"attach({mathml_to_typst(children[0])}, b: {mathml_to_typst(children[1])}, t: {mathml_to_typst(children[2])})"
         case "mtable":
-            return f"mat(delim: #none, {'; '.join(', '.join(written(cell) for cell in line) for line in parts)})"
+            return f"mat(delim: #none, {'; '.join(', '.join(mathml_to_typst(cell) for cell in line) for line in children)})"
         case "mtd":
-            return row(parts)
+            return join_typst(children)
         case tag:
             raise LabError(f"the formula has a {tag}, which is not among what can be set here: write it otherwise")
 
 
-def row(parts: Sequence[Element]) -> str:
-    return " ".join(filter(None, map(written, parts)))
+def join_typst(elements: Sequence[Element]) -> str:
+    return " ".join(filter(None, map(mathml_to_typst, elements)))
 
 
-def letter(text: str, upright: bool) -> str:
+def typst_identifier(text: str, upright: bool) -> str:
     """A variable; names of several letters, such as log, are upright."""
     if len(text) > 1:
-        return f"op({quoted(text)})"
-    return f"upright({quoted(text)})" if upright else operator(text)
+        return f"op({typst_string(text)})"
+    return f"upright({typst_string(text)})" if upright else typst_operator(text)
 
 
-def operator(text: str) -> str:
+def typst_operator(text: str) -> str:
     """A symbol by itself: what typst would read as its own syntax is escaped, a word such as mod stands between two numbers."""
     if text.isalpha() and len(text) > 1:
-        return f'class("binary", {quoted(text)})'
+        return f'class("binary", {typst_string(text)})'
     text = text.replace("*", "∗")
     return "".join(
         f"\\{sign}" if sign.isascii() and not sign.isalnum() and sign not in "=+-<> " else sign for sign in text
     )
 
 
-def over(base: Element, mark: Element) -> str:
-    sign = (mark.text or "").strip()
-    if sign in OVER:
-        return f"{OVER[sign]}({written(base)})"
-    return f"attach({written(base)}, t: {written(mark)})"
+def typst_accent(base: Element, accent: Element) -> str:
+    symbol = (accent.text or "").strip()
+    if symbol in TYPST_ACCENTS:
+        return f"{TYPST_ACCENTS[symbol]}({mathml_to_typst(base)})"
+    return f"attach({mathml_to_typst(base)}, t: {mathml_to_typst(accent)})"
 
 
-def quoted(text: str) -> str:
+def typst_string(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -3,18 +3,28 @@
 from itertools import groupby
 from typing import Any
 
-from convolab.plots.studies import Figure
-from convolab.plots.style import looks
-from convolab.plots.training import COLOURS
+from convolab.plots.studies import StudyFigure
+from convolab.plots.style import arm_styles
+from convolab.plots.training import COLORS
 from convolab.studies.results import StudyResult
 
 # On dark ground the same hues are lighter, in the order of `plots.COLOURS` and `scales.RAMP`.
-DARK_COLOURS = ("#3d95d6", "#ff8b4a", "#2cc295", "#e79cc6", "#f3b93f", "#8fd3f7", "#a9adb3")
-DARK_RAMP = ("#9a6fd0", "#7d7fd6", "#5f93cf", "#4aa6bd", "#3fb8a6", "#52c98a", "#7fd86c", "#b5e255", "#e8ec6a")
-INK = {"black": "var(--ink)", "#eeeeee": "var(--paper)"}  # what a chart's other colours are on the page
+DARK_COLORS = ("#3d95d6", "#ff8b4a", "#2cc295", "#e79cc6", "#f3b93f", "#8fd3f7", "#a9adb3")
+DARK_SEQUENTIAL_COLORS = (
+    "#9a6fd0",
+    "#7d7fd6",
+    "#5f93cf",
+    "#4aa6bd",
+    "#3fb8a6",
+    "#52c98a",
+    "#7fd86c",
+    "#b5e255",
+    "#e8ec6a",
+)
+CSS_COLORS = {"black": "var(--ink)", "#eeeeee": "var(--paper)"}  # what a chart's other colours are on the page
 
 # What charts look like on the page: its own colours, so that light, dark and print need no second drawing.
-PAGE_LOOK = {
+VEGA_THEME = {
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
     "background": "transparent",
     "padding": {"left": 0, "right": 12, "top": 4, "bottom": 4},
@@ -34,7 +44,7 @@ PAGE_LOOK = {
 }
 
 
-def figure_of(figure: Figure, colours: dict[str, str]) -> dict[str, Any]:
+def figure_payload(figure: StudyFigure, colors: dict[str, str]) -> dict[str, Any]:
     """A figure's words, and the data that the page draws it from."""
     spec = figure.spec | {
         "height": figure.height,
@@ -42,30 +52,32 @@ def figure_of(figure: Figure, colours: dict[str, str]) -> dict[str, Any]:
         "description": f"{figure.title}: {figure.subtitle}",
     }
     tables = {
-        name: {column.name: packed(column.to_list()) for column in table} for name, table in figure.tables.items()
+        name: {column.name: compress_column(column.to_list()) for column in table}
+        for name, table in figure.tables.items()
     }
     return {
         "title": figure.title,
         "subtitle": figure.subtitle,
         "height": figure.height,
-        "by_arm": figure.by_arm,
+        "by_arm": figure.colored_by_arm,
         "data": {
-            "spec": themed(
-                without_legend(spec) if figure.by_arm else spec, INK | {colour: variable(colour) for colour in colours}
+            "spec": apply_css_colors(
+                remove_legends(spec) if figure.colored_by_arm else spec,
+                CSS_COLORS | {colour: css_variable(colour) for colour in colors},
             ),
             "tables": tables,
         },
     }
 
 
-def without_legend(part: Any) -> Any:
+def remove_legends(spec: Any) -> Any:
     """A specification without its legends: the section has one for all its charts."""
-    if isinstance(part, dict):
-        return {key: None if key == "legend" else without_legend(value) for key, value in part.items()}
-    return [without_legend(value) for value in part] if isinstance(part, list) else part
+    if isinstance(spec, dict):
+        return {key: None if key == "legend" else remove_legends(value) for key, value in spec.items()}
+    return [remove_legends(value) for value in spec] if isinstance(spec, list) else spec
 
 
-def packed(column: list[Any]) -> list[Any] | dict[str, Any]:
+def compress_column(column: list[Any]) -> list[Any] | dict[str, Any]:
     """A column as it is, or where that is shorter as [value, times] of what repeats, or [first, count] of what counts up.
 
     >>> packed([1.5, 1.25]), packed(["a", "a", "a", "b", "b"])
@@ -83,30 +95,31 @@ def packed(column: list[Any]) -> list[Any] | dict[str, Any]:
     return column
 
 
-def themed(part: Any, names: dict[str, str]) -> Any:
+def apply_css_colors(spec: Any, css_by_color: dict[str, str]) -> Any:
     """A specification with its colours replaced by the page's, which differ in the dark."""
-    if isinstance(part, dict):
+    if isinstance(spec, dict):
         # A domain, an order and a title hold names of arms and classes, and an arm may be called black.
         return {
-            key: value if key in ("domain", "sort", "title") else themed(value, names) for key, value in part.items()
+            key: value if key in ("domain", "sort", "title") else apply_css_colors(value, css_by_color)
+            for key, value in spec.items()
         }
-    if isinstance(part, list | tuple):
-        return [themed(value, names) for value in part]
-    return names.get(part, part) if isinstance(part, str) else part
+    if isinstance(spec, list | tuple):
+        return [apply_css_colors(value, css_by_color) for value in spec]
+    return css_by_color.get(spec, spec) if isinstance(spec, str) else spec
 
 
-def variable(colour: str) -> str:
+def css_variable(color: str) -> str:
     """
     >>> variable("#0072B2")
     'var(--c-0072B2)'
     """
-    return f"var(--c-{colour[1:]})"
+    return f"var(--c-{color[1:]})"
 
 
-def palette(result: StudyResult) -> dict[str, str]:
+def study_palette(result: StudyResult) -> dict[str, str]:
     """Every colour of the study's charts, and what it is on dark ground."""
-    colours = dict(zip(COLOURS, DARK_COLOURS, strict=True))
+    colors = dict(zip(COLORS, DARK_COLORS, strict=True))
     for section in result.sections:
-        light, dark = looks(section.section), looks(section.section, DARK_RAMP, DARK_COLOURS)
-        colours |= {light[arm][0]: dark[arm][0] for arm in light}
-    return colours
+        light, dark = arm_styles(section.section), arm_styles(section.section, DARK_SEQUENTIAL_COLORS, DARK_COLORS)
+        colors |= {light[arm][0]: dark[arm][0] for arm in light}
+    return colors

@@ -4,7 +4,7 @@ from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerContext
 
 
-def fork_server() -> ForkServerContext:
+def forkserver_context() -> ForkServerContext:
     """The context whose processes are forked from a server that has imported torch once, begun now if it was not before.
 
     A trial so starts in milliseconds, and shares what it only reads. The server does nothing else, so no thread is lost in forking.

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from convolab.core.errors import LabError, nearest, need
-from convolab.training.trainer import Epoch
+from convolab.core.errors import LabError, require, suggest
+from convolab.training.trainer import EpochMetrics
 
 QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-KINDS = ("final", "best", "epochs_until", "seconds_until")
+METRIC_KINDS = ("final", "best", "epochs_until", "seconds_until")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Metric:
 
     kind: Literal["final", "best", "epochs_until", "seconds_until"]
     quantity: str  # of QUANTITIES, or "gap"
-    level: float | None = None
+    threshold: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Metric":
@@ -38,103 +38,110 @@ class Metric:
         >>> Metric.parse("final_train_loss").title
         'final training loss'
         """
-        name, colon, level = text.partition(":")
-        kind = next((kind for kind in KINDS if name.startswith(f"{kind}_")), None)
+        name, colon, threshold_text = text.partition(":")
+        kind = next((kind for kind in METRIC_KINDS if name.startswith(f"{kind}_")), None)
         quantity = name.removeprefix(f"{kind}_")
-        until = kind in ("epochs_until", "seconds_until")
+        is_time_to_threshold = kind in ("epochs_until", "seconds_until")
         if not (kind and (quantity in QUANTITIES or name == "final_gap")):
-            known = [f"{kind}_{quantity}" for kind in KINDS for quantity in QUANTITIES] + ["final_gap"]
-            raise LabError(f"unknown metric '{text}': {nearest(name, known)}")
-        need(
-            bool(colon) == until,
-            f"metric '{text}': " + ("give the level, as in " + name + ":0.6" if until else "it takes no level"),
+            known = [f"{kind}_{quantity}" for kind in METRIC_KINDS for quantity in QUANTITIES] + ["final_gap"]
+            raise LabError(f"unknown metric '{text}': {suggest(name, known)}")
+        require(
+            bool(colon) == is_time_to_threshold,
+            f"metric '{text}': "
+            + ("give the level, as in " + name + ":0.6" if is_time_to_threshold else "it takes no level"),
         )
-        if not until:
+        if not is_time_to_threshold:
             return cls(kind, quantity)
         try:
-            value = float(level)
+            value = float(threshold_text)
         except ValueError as error:
-            raise LabError(f"metric '{text}': '{level}' is not a number") from error
-        need(math.isfinite(value) and value > 0, f"metric '{text}': give a level above 0")
-        need("accuracy" not in quantity or value <= 1, f"metric '{text}': an accuracy is a fraction, at most 1")
+            raise LabError(f"metric '{text}': '{threshold_text}' is not a number") from error
+        require(math.isfinite(value) and value > 0, f"metric '{text}': give a level above 0")
+        require("accuracy" not in quantity or value <= 1, f"metric '{text}': an accuracy is a fraction, at most 1")
         return cls(kind, quantity, value)
 
     def __str__(self) -> str:
-        return f"{self.kind}_{self.quantity}" + ("" if self.level is None else f":{self.level:.12g}")
+        return f"{self.kind}_{self.quantity}" + ("" if self.threshold is None else f":{self.threshold:.12g}")
 
     @property
     def needs_validation(self) -> bool:
         return "validation" in self.quantity or self.quantity == "gap"
 
     @property
-    def rising(self) -> bool:
+    def quantity_higher_is_better(self) -> bool:
         """Whether the quantity gets better by rising."""
         return "accuracy" in self.quantity
 
     @property
     def higher_is_better(self) -> bool:
         """Whether more of this number is better."""
-        return self.rising and self.level is None
+        return self.quantity_higher_is_better and self.threshold is None
 
     @property
     def unit(self) -> str:
         """Of a value as shown: % (of a fraction), nats, epochs or s."""
-        if self.level is not None:
+        if self.threshold is not None:
             return "epochs" if self.kind == "epochs_until" else "s"
         return "nats" if "loss" in self.quantity else "%"
 
     @property
     def title(self) -> str:
         """In words."""
-        return f"{self.kind} {self.words}" if self.level is None else f"{self.kind.split('_')[0]} until {self.aim}"
+        return (
+            f"{self.kind} {self.quantity_title}"
+            if self.threshold is None
+            else f"{self.kind.split('_')[0]} until {self.target_phrase}"
+        )
 
     @property
-    def words(self) -> str:
+    def quantity_title(self) -> str:
         """The quantity alone, in words."""
         if self.quantity == "gap":
             return "gap between training and validation accuracy"
         return self.quantity.replace("train_", "training ").replace("_", " ")
 
     @property
-    def aim(self) -> str:
+    def target_phrase(self) -> str:
         """What an `until` metric waits for, in words."""
-        return f"a {self.words} of " + (f"{100 * self.level:g} %" if self.rising else f"{self.level:g} nats")
+        return f"a {self.quantity_title} of " + (
+            f"{100 * self.threshold:g} %" if self.quantity_higher_is_better else f"{self.threshold:g} nats"
+        )
 
-    def curve(self, history: Sequence[Epoch]) -> list[float]:
+    def curve(self, history: Sequence[EpochMetrics]) -> list[float]:
         """The quantity after each epoch: for an `until` metric that whose level it waits for."""
         if self.quantity == "gap":
             return [epoch.train_accuracy - epoch.validation_accuracy for epoch in history]
         return [getattr(epoch, self.quantity) for epoch in history]
 
-    def reached(self, history: Sequence[Epoch]) -> bool:
+    def reached(self, history: Sequence[EpochMetrics]) -> bool:
         """Whether an `until` metric's level was reached; the others always are."""
-        return self.level is None or any(self._there(epoch) for epoch in history)
+        return self.threshold is None or any(self._reaches_threshold(epoch) for epoch in history)
 
-    def of(self, history: Sequence[Epoch]) -> float:
+    def compute(self, history: Sequence[EpochMetrics]) -> float:
         """The number, of a history that is not empty: fractions, nats, epochs or seconds."""
-        if self.level is None:
+        if self.threshold is None:
             values = self.curve(history)
-            return values[-1] if self.kind == "final" else (max if self.rising else min)(values)
-        count = next((i + 1 for i, epoch in enumerate(history) if self._there(epoch)), len(history))
-        return float(count) if self.kind == "epochs_until" else sum(epoch.seconds for epoch in history[:count])
+            return values[-1] if self.kind == "final" else (max if self.quantity_higher_is_better else min)(values)
+        count = next((i + 1 for i, epoch in enumerate(history) if self._reaches_threshold(epoch)), len(history))
+        return float(count) if self.kind == "epochs_until" else sum(epoch.train_seconds for epoch in history[:count])
 
-    def end(self, histories: Iterable[Sequence[Epoch]]) -> float:
+    def censoring_time(self, histories: Iterable[Sequence[EpochMetrics]]) -> float:
         """Up to where an `until` metric's numbers can be compared: what the shortest run that did not get there counts.
 
         Infinite where all of them got there, and for the other metrics.
         """
-        return min((self.of(history) for history in histories if not self.reached(history)), default=math.inf)
+        return min((self.compute(history) for history in histories if not self.reached(history)), default=math.inf)
 
-    def resolution(self, histories: Iterable[Sequence[Epoch]]) -> float:
+    def quantization_step(self, histories: Iterable[Sequence[EpochMetrics]]) -> float:
         """The step in which the number comes: an epoch, an epoch's seconds, the quantity's grain; 0 if there is none."""
         if self.kind == "epochs_until":
             return 1.0
         if self.kind == "final" or self.kind == "best":
-            return self.grain(histories)
-        seconds = [epoch.seconds for history in histories for epoch in history]
+            return self.quantity_quantization_step(histories)
+        seconds = [epoch.train_seconds for history in histories for epoch in history]
         return sum(seconds) / len(seconds) if seconds else 0.0
 
-    def grain(self, histories: Iterable[Sequence[Epoch]]) -> float:
+    def quantity_quantization_step(self, histories: Iterable[Sequence[EpochMetrics]]) -> float:
         """The step in which the quantity comes: 0 for a loss; for an accuracy one picture's share of all.
 
         How many pictures there were is in no history, but every accuracy is a whole number of their shares: the largest common
@@ -144,15 +151,15 @@ class Metric:
         if "loss" in self.quantity:
             return 0.0
         quantity = "validation_accuracy" if self.quantity == "gap" else self.quantity
-        seen = {getattr(epoch, quantity) for history in histories for epoch in history}
-        return common_step(seen) if len(seen) > 1 else 0.0
+        observed = {getattr(epoch, quantity) for history in histories for epoch in history}
+        return common_step(observed) if len(observed) > 1 else 0.0
 
-    def _there(self, epoch: Epoch) -> bool:
+    def _reaches_threshold(self, epoch: EpochMetrics) -> bool:
         value = getattr(epoch, self.quantity)
-        return value >= self.level if self.rising else value <= self.level
+        return value >= self.threshold if self.quantity_higher_is_better else value <= self.threshold
 
 
-def common_step(values: Iterable[float], finest: float = 1e-6) -> float:
+def common_step(values: Iterable[float], tolerance: float = 1e-6) -> float:
     """The largest number of which all values are whole multiples, by Euclid's algorithm; 0 if it is below `finest`.
 
     >>> round(1 / common_step([60 / 144, 61 / 144, 100 / 144]))
@@ -162,8 +169,8 @@ def common_step(values: Iterable[float], finest: float = 1e-6) -> float:
     """
     step = 0.0
     for value in values:
-        while value > finest:  # the remainder is a little off 0 where it should be 0
+        while value > tolerance:  # the remainder is a little off 0 where it should be 0
             step, value = value, abs(math.remainder(step, value))
-        if 0 < step < finest * 10:
+        if 0 < step < tolerance * 10:
             return 0.0
     return step

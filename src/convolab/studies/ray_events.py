@@ -4,7 +4,7 @@ A process of its own, which imports nothing of convolab's: it starts at once and
 """
 
 
-class Desk:
+class EventQueue:
     """Holds news, as bytes that it does not look into, until they are fetched.
 
     >>> desk = Desk(); desk.leave(b"a trial is under way")
@@ -16,19 +16,19 @@ class Desk:
     """
 
     def __init__(self) -> None:
-        self.news: list[bytes] = []
-        self.stopping = False
+        self.events: list[bytes] = []
+        self.stop_requested = False
 
-    def leave(self, news: bytes) -> bool:
+    def put(self, event: bytes) -> bool:
         """Take news in; the answer says whether to stop."""
-        self.news.append(news)
-        return self.stopping
+        self.events.append(event)
+        return self.stop_requested
 
-    def fetch(self) -> list[bytes]:
+    def drain(self) -> list[bytes]:
         """All news since the last time, the oldest first."""
-        news, self.news = self.news, []
+        news, self.events = self.events, []
         return news
 
-    def stop(self) -> None:
+    def request_stop(self) -> None:
         """From now on whoever leaves news is told to stop."""
-        self.stopping = True
+        self.stop_requested = True

@@ -28,46 +28,55 @@ from typing import Any
 
 import torch
 
-from convolab.core.errors import LabError, need
-from convolab.core.files import whole_file, writing_to
-from convolab.data.catalog import Pictures
-from convolab.data.dataset import ImageSet
-from convolab.data.memmap import PARTS, read_mapped
+from convolab.core.errors import LabError, require
+from convolab.core.files import atomic_write, translate_write_errors
+from convolab.data.catalog import DatasetSplits
+from convolab.data.dataset import ImageDataset
+from convolab.data.memmap import SPLIT_NAMES, read_memmap
 from convolab.models import zoo
-from convolab.studies.executor import ENDS, PATIENCE, TRIES, Hear, Job, News, cores, report_on
-from convolab.studies.ray_events import Desk
+from convolab.studies.executor import (
+    HEARTBEAT_INTERVAL,
+    MAX_ATTEMPTS,
+    TERMINAL_EVENTS,
+    EventCallback,
+    Job,
+    JobEvent,
+    count_usable_cores,
+    run_job,
+)
+from convolab.studies.ray_events import EventQueue
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
-NODES = 5  # how often a trial's node may die under it, before the trial is given up
-GRACE = 10.0  # seconds for a trial to end after its step, once asked to
-QUEUED = 2  # trials handed to Ray for every core: one that trains and one that waits beside it
-SAME = ("convolab", "torch", "numpy")  # packages whose version may change a run's bits
-Files = dict[str, bytes]
+MAX_NODE_FAILURES = 5  # how often a trial's node may die under it, before the trial is given up
+SHUTDOWN_TIMEOUT = 10.0  # seconds for a trial to end after its step, once asked to
+TASKS_PER_CORE = 2  # trials handed to Ray for every core: one that trains and one that waits beside it
+VERSION_CHECKED_PACKAGES = ("convolab", "torch", "numpy")  # packages whose version may change a run's bits
+RunFiles = dict[str, bytes]
 
 
 @dataclass(frozen=True)
-class Parcel:
+class TaskPayload:
     """All that a node needs for one trial, besides the pictures."""
 
     job: Job
-    files: Files  # of the unfinished run to go on with
-    network: str | None  # the text of the file that a network named file.py:Name is in
+    run_files: RunFiles  # of the unfinished run to go on with
+    network_source: str | None  # the text of the file that a network named file.py:Name is in
     versions: dict[str, str]  # on the driver
 
 
 @dataclass
-class Flight:
+class InFlightTask:
     """A trial in Ray's hands."""
 
     job: Job
-    crashes: int = 0  # how often its process died
-    losses: int = 0  # how often its node died
+    process_failures: int = 0  # how often its process died
+    node_failures: int = 0  # how often its node died
     started: bool = False
 
 
 @dataclass(frozen=True)
-class RayEngine:
+class RayExecutor:
     """A task of one core for each trial, on a Ray started for the purpose or on a cluster that is running.
 
     Only a few trials more than there are cores are in Ray's hands at a time, and each result is fetched as it comes. A trial
@@ -81,101 +90,114 @@ class RayEngine:
     def __post_init__(self) -> None:
         import_ray()
         if self.address is not None:
-            need_reachable(self.address)
+            require_reachable(self.address)
 
-    def run(self, jobs: Sequence[Job], pictures: Path, hear: Hear, stop: Callable[[], bool]) -> None:
+    def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, stop: Callable[[], bool]) -> None:
         """See `Engine.run`."""
-        parcels = {job.recipe.key: partial(Parcel, network=source(job.recipe), versions=versions()) for job in jobs}
-        waiting = deque(Flight(job) for job in sorted(jobs, key=lambda job: -job.cost) if not over(job, hear))
-        if not waiting:
+        payload_builders = {
+            job.recipe.key: partial(TaskPayload, network=network_source(job.recipe), versions=driver_versions())
+            for job in jobs
+        }
+        pending = deque(
+            InFlightTask(job)
+            for job in sorted(jobs, key=lambda job: -job.cost)
+            if not finish_without_training(job, on_event)
+        )
+        if not pending:
             return
-        images = pack(read_mapped(pictures))
-        with connected(
-            self.address, self.workers or cores(), sum(part["images"].nbytes for part in images.values())
+        images = splits_to_arrays(read_memmap(dataset_folder))
+        with ray_session(
+            self.address, self.workers or count_usable_cores(), sum(part["images"].nbytes for part in images.values())
         ) as ray:
-            desk = open_desk(ray)
-            mail = Mail(ray, desk)
-            task = ray.remote(num_cpus=1, max_retries=0)(train_on_node)
-            flying: dict[Any, Flight] = {}
-            images, asked = ray.put(images), None
-            while flying or (waiting and asked is None):
-                while waiting and asked is None and len(flying) < self.room(ray):
-                    flight = waiting.popleft()
-                    parcel = parcels[flight.job.recipe.key](flight.job, read_files(flight.job.folder))
-                    flying[task.remote(parcel, images, desk)] = flight
-                    del parcel
-                done, _ = ray.wait(list(flying), timeout=PATIENCE)
-                under_way = {flight.job.recipe.key: flight for flight in flying.values()}
+            event_queue = start_event_queue(ray)
+            receiver = EventReceiver(ray, event_queue)
+            remote_train = ray.remote(num_cpus=1, max_retries=0)(train_on_node)
+            in_flight: dict[Any, InFlightTask] = {}
+            images, stop_requested_at = ray.put(images), None
+            while in_flight or (pending and stop_requested_at is None):
+                while pending and stop_requested_at is None and len(in_flight) < self.capacity(ray):
+                    task = pending.popleft()
+                    payload = payload_builders[task.job.recipe.key](task.job, read_run_files(task.job.folder))
+                    in_flight[remote_train.remote(payload, images, event_queue)] = task
+                    del payload
+                done, _ = ray.wait(list(in_flight), timeout=HEARTBEAT_INTERVAL)
+                tasks_by_key = {flight.job.recipe.key: flight for flight in in_flight.values()}
                 # Of a trial that has ended all news is there, but an answer that is on its way may be from before.
-                for news in mail.fetch(GRACE) + mail.fetch(GRACE) if done else mail.fetch(PATIENCE):
-                    if flight := under_way.get(news.key):
-                        flight.started = True
-                        hear(news)
+                for event in (
+                    receiver.receive(SHUTDOWN_TIMEOUT) + receiver.receive(SHUTDOWN_TIMEOUT)
+                    if done
+                    else receiver.receive(HEARTBEAT_INTERVAL)
+                ):
+                    if task := tasks_by_key.get(event.key):
+                        task.started = True
+                        on_event(event)
                 for ref in done:
-                    land(ray, ref, flying.pop(ref), waiting, hear, asked is not None)
-                if asked is None and stop():
-                    asked = time.monotonic()
-                if asked is not None:
-                    desk.stop.remote()
-                    for ref, flight in flying.items():
-                        if not flight.started or time.monotonic() - asked > GRACE:
-                            ray.cancel(ref, force=flight.started)
+                    handle_finished_task(ray, ref, in_flight.pop(ref), pending, on_event, stop_requested_at is not None)
+                if stop_requested_at is None and stop():
+                    stop_requested_at = time.monotonic()
+                if stop_requested_at is not None:
+                    event_queue.stop.remote()
+                    for ref, task in in_flight.items():
+                        if not task.started or time.monotonic() - stop_requested_at > SHUTDOWN_TIMEOUT:
+                            ray.cancel(ref, force=task.started)
 
-    def room(self, ray: ModuleType) -> int:
+    def capacity(self, ray: ModuleType) -> int:
         """How many trials may be in Ray's hands now; nodes may have come or gone."""
-        return self.workers or max(1, QUEUED * int(ray.cluster_resources().get("CPU", 0)))
+        return self.workers or max(1, TASKS_PER_CORE * int(ray.cluster_resources().get("CPU", 0)))
 
 
-def over(job: Job, hear: Hear) -> bool:
+def finish_without_training(job: Job, on_event: EventCallback) -> bool:
     """Whether a job needs no training, or cannot have any: it is told of, and nothing is sent anywhere."""
     if not (job.folder / "summary.json").exists():
         return False
     try:
         run = Run(job.folder)
-        need(run.status != "running", f"{job.folder} is being trained by another process: wait for it, or stop it")
+        require(run.status != "running", f"{job.folder} is being trained by another process: wait for it, or stop it")
     except LabError as error:
-        hear(News(job.recipe.key, "failed", reason=str(error)))
+        on_event(JobEvent(job.recipe.key, "failed", reason=str(error)))
         return True
     if run.status not in ("finished", "diverged"):
         return False
-    hear(News(job.recipe.key, run.status, reason=run.summary["reason"]))
+    on_event(JobEvent(job.recipe.key, run.status, reason=run.summary["reason"]))
     return True
 
 
-def land(ray: ModuleType, ref: Any, flight: Flight, waiting: deque[Flight], hear: Hear, stopping: bool) -> None:
+def handle_finished_task(
+    ray: ModuleType, ref: Any, task: InFlightTask, pending: deque[InFlightTask], on_event: EventCallback, stopping: bool
+) -> None:
     """Take a trial out of Ray's hands: its files into its folder, or the trial back among those that wait."""
     from ray.exceptions import NodeDiedError, ObjectLostError, RayError, TaskCancelledError
 
-    key = flight.job.recipe.key
+    key = task.job.recipe.key
     try:
-        end, files = ray.get(ref)
+        event, files = ray.get(ref)
         if files:
-            lay_out(flight.job.folder, files)
-        hear(end)
+            write_run_files(task.job.folder, files)
+        on_event(event)
         return
     except LabError as error:
-        hear(News(key, "failed", reason=str(error)))
+        on_event(JobEvent(key, "failed", reason=str(error)))
         return
     except TaskCancelledError:
         stopping = True
     except (NodeDiedError, ObjectLostError):
-        flight.losses += 1
+        task.node_failures += 1
         reason = "its node died"
     except RayError as error:
-        flight.crashes += 1
-        reason = f"its process ended: {last_line(error)}"
+        task.process_failures += 1
+        reason = f"its process ended: {last_error_line(error)}"
     if stopping:
-        if flight.started:  # else nobody has heard of it yet
-            hear(News(key, "stopped"))
-    elif flight.crashes < TRIES and flight.losses < NODES:
-        flight.started = False
-        waiting.appendleft(flight)
-        hear(News(key, "tried again", reason=reason))
+        if task.started:  # else nobody has heard of it yet
+            on_event(JobEvent(key, "stopped"))
+    elif task.process_failures < MAX_ATTEMPTS and task.node_failures < MAX_NODE_FAILURES:
+        task.started = False
+        pending.appendleft(task)
+        on_event(JobEvent(key, "tried again", reason=reason))
     else:
-        hear(News(key, "failed", reason=reason))
+        on_event(JobEvent(key, "failed", reason=reason))
 
 
-def last_line(error: Exception) -> str:
+def last_error_line(error: Exception) -> str:
     """What Ray says of a failure, without the traceback it may hold."""
     return str(error).strip().splitlines()[-1].strip().rstrip(".")
 
@@ -183,82 +205,86 @@ def last_line(error: Exception) -> str:
 # ---------------------------------------------------------------- on the node
 
 
-def train_on_node(parcel: Parcel, images: dict[str, dict[str, Any]], desk: Any) -> tuple[News, Files]:
+def train_on_node(
+    payload: TaskPayload, packed_splits: dict[str, dict[str, Any]], event_queue: Any
+) -> tuple[JobEvent, RunFiles]:
     """Train one trial in a folder of its own; how it ended, and the run's files."""
-    job, ends = parcel.job, []
-    asked, told = threading.Event(), threading.Event()
+    job, terminal_events = payload.job, []
+    stop_requested, delivered = threading.Event(), threading.Event()
 
-    def answered(answer: Future[bool]) -> None:
+    def on_reply(reply: Future[bool]) -> None:
         with suppress(Exception):  # a desk that died is opened anew by Ray: it asks again
-            if answer.result():
-                asked.set()
-        told.set()
+            if reply.result():
+                stop_requested.set()
+        delivered.set()
 
-    def send(news: News) -> None:
-        if news.kind in ENDS:
-            ends.append(news)
+    def send(news: JobEvent) -> None:
+        if news.kind in TERMINAL_EVENTS:
+            terminal_events.append(news)
             return
-        told.clear()
-        desk.leave.remote(pickle.dumps(news)).future().add_done_callback(answered)
+        delivered.clear()
+        event_queue.put.remote(pickle.dumps(news)).future().add_done_callback(on_reply)
 
-    def read() -> Pictures:
-        for name, wanted in parcel.versions.items():
-            need(
-                version(name) == wanted,
-                f"has {name} {version(name)}, and the driver {wanted}: install the same on all nodes",
+    def read() -> DatasetSplits:
+        for name, required in payload.versions.items():
+            require(
+                version(name) == required,
+                f"has {name} {version(name)}, and the driver {required}: install the same on all nodes",
             )
-        return unpack(images)
+        return splits_from_arrays(packed_splits)
 
-    with tempfile.TemporaryDirectory(prefix="convolab-") as place:
-        folder = Path(place) / job.recipe.key
+    with tempfile.TemporaryDirectory(prefix="convolab-") as temporary_folder:
+        folder = Path(temporary_folder) / job.recipe.key
         try:
-            if parcel.network is not None:
-                bring(job.recipe.model.name, parcel.network)
-            lay_out(folder, parcel.files)
-            report_on(replace(job, folder=folder), read, send, asked.is_set)
+            if payload.network_source is not None:
+                register_network_source(job.recipe.model.name, payload.network_source)
+            write_run_files(folder, payload.run_files)
+            run_job(replace(job, folder=folder), read, send, stop_requested.is_set)
         except LabError as error:
-            ends.append(News(job.recipe.key, "failed", reason=str(error)))
-        told.wait(GRACE)  # so that no news of the trial comes after its end; the desk may be slow to open
-        if ends[0].kind == "failed":
-            return replace(ends[0], reason=f"node {socket.gethostname()}: {ends[0].reason}"), {}
-        return ends[0], read_files(folder)
+            terminal_events.append(JobEvent(job.recipe.key, "failed", reason=str(error)))
+        delivered.wait(
+            SHUTDOWN_TIMEOUT
+        )  # so that no news of the trial comes after its end; the desk may be slow to open
+        if terminal_events[0].kind == "failed":
+            return replace(terminal_events[0], reason=f"node {socket.gethostname()}: {terminal_events[0].reason}"), {}
+        return terminal_events[0], read_run_files(folder)
 
 
 @cache
-def bring(name: str, text: str) -> None:
+def register_network_source(name: str, text: str) -> None:
     """Make the network of a person's file known in this process, by the name that recipes have for it."""
-    place, _, attribute = name.rpartition(":")
+    file, _, attribute = name.rpartition(":")
     with tempfile.TemporaryDirectory(prefix="convolab-") as folder:
-        path = Path(folder) / Path(place).name
+        path = Path(folder) / Path(file).name
         path.write_text(text, encoding="utf-8")
-        zoo.register(zoo.find(f"{path}:{attribute}"), name)
+        zoo.register(zoo.resolve_factory(f"{path}:{attribute}"), name)
 
 
 # ---------------------------------------------------------------- what is sent
 
 
-def source(recipe: Recipe) -> str | None:
+def network_source(recipe: Recipe) -> str | None:
     """The text of the file a recipe's network is in, None for one of convolab's or of an installed package.
 
     Raises LabError for one that only this process knows.
     """
     name = recipe.model.name
-    place, colon, _ = name.rpartition(":")
-    if place.endswith(".py"):
-        return Path(place).read_text(encoding="utf-8")
-    need(
-        colon or zoo.find(name).__module__ == zoo.__name__,
+    file, colon, _ = name.rpartition(":")
+    if file.endswith(".py"):
+        return Path(file).read_text(encoding="utf-8")
+    require(
+        colon or zoo.resolve_factory(name).__module__ == zoo.__name__,
         f"the network '{name}' is registered in this process only, and Ray's nodes do not know it: put it in a file and name it file.py:Name",
     )
     return None
 
 
-def versions() -> dict[str, str]:
+def driver_versions() -> dict[str, str]:
     """Of everything that may change a run's bits."""
-    return {name: version(name) for name in SAME}
+    return {name: version(name) for name in VERSION_CHECKED_PACKAGES}
 
 
-def read_files(folder: Path) -> Files:
+def read_run_files(folder: Path) -> RunFiles:
     """The files of a run, none if there is no run; without its lock, which is of one machine."""
     if not (folder / "summary.json").exists():
         return {}
@@ -267,53 +293,53 @@ def read_files(folder: Path) -> Files:
     }
 
 
-def lay_out(folder: Path, files: Files) -> None:
+def write_run_files(folder: Path, files: RunFiles) -> None:
     """Make a folder hold a run's files and nothing else.
 
     The summary goes first and comes last: a kill in between leaves a folder without one, which is no run, and is trained afresh.
     Raises LabError if the disk is full.
     """
-    with writing_to(folder):
+    with translate_write_errors(folder):
         (folder / "summary.json").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     for name in sorted(files, key=lambda name: name == "summary.json"):
-        with whole_file(folder / name) as part:
+        with atomic_write(folder / name) as part:
             part.write_bytes(files[name])
 
 
-def pack(pictures: Pictures) -> dict[str, dict[str, Any]]:
+def splits_to_arrays(splits: DatasetSplits) -> dict[str, dict[str, Any]]:
     """A set as arrays, which Ray stores once on each node and lends to the tasks there without a copy."""
     return {
         part: {
-            "images": whole.images.numpy(),
-            "labels": whole.labels.numpy(),
-            "classes": whole.classes,
-            "name": whole.name,
-            "fingerprint": whole.fingerprint,
+            "images": dataset.images.numpy(),
+            "labels": dataset.labels.numpy(),
+            "classes": dataset.classes,
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
         }
-        for part, whole in zip(PARTS, pictures, strict=False)
+        for part, dataset in zip(SPLIT_NAMES, splits, strict=False)
     }
 
 
-def unpack(packed: dict[str, dict[str, Any]]) -> Pictures:
+def splits_from_arrays(packed: dict[str, dict[str, Any]]) -> DatasetSplits:
     """The set that `pack` made, on the very memory of its arrays."""
     parts = []
-    for part in PARTS:
-        about = packed[part]
+    for part in SPLIT_NAMES:
+        entry = packed[part]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that the arrays cannot be written to: nobody does
-            images, labels = (torch.from_numpy(about[name]) for name in ("images", "labels"))
-        parts.append(ImageSet(images, labels, about["classes"], about["name"]))
-        vars(parts[-1])["fingerprint"] = about["fingerprint"]
-    return Pictures(*parts)
+            images, labels = (torch.from_numpy(entry[name]) for name in ("images", "labels"))
+        parts.append(ImageDataset(images, labels, entry["classes"], entry["name"]))
+        vars(parts[-1])["fingerprint"] = entry["fingerprint"]
+    return DatasetSplits(*parts)
 
 
 # ---------------------------------------------------------------- the cluster
 
 
 @contextmanager
-def connected(address: str | None, workers: int, set_bytes: int) -> Iterator[ModuleType]:
+def ray_session(address: str | None, workers: int, dataset_bytes: int) -> Iterator[ModuleType]:
     """Ray, connected; on leaving, what was started here is shut down, and a running cluster is only left.
 
     A process that is connected already stays so, whatever the address.
@@ -323,22 +349,22 @@ def connected(address: str | None, workers: int, set_bytes: int) -> Iterator[Mod
     if ray.is_initialized():
         yield ray
         return
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    log_settings = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         # The store holds the set and the results on their way; by default it would take a third of the memory.
-        begin = partial(
+        start = partial(
             ray.init,
             "local",
             num_cpus=workers,
             include_dashboard=False,
-            object_store_memory=2 * set_bytes + 2**28,
-            **quiet,
+            object_store_memory=2 * dataset_bytes + 2**28,
+            **log_settings,
         )
     else:
-        begin = partial(ray.init, address, **quiet)
-    with silent():
+        start = partial(ray.init, address, **log_settings)
+    with suppress_ray_logs():
         try:
-            begin()
+            start()
         except Exception as error:  # Ray raises whatever is at hand, down to Exception itself
             raise LabError(f"cannot use Ray at {address or 'this machine'}: {' '.join(str(error).split())}") from error
         try:
@@ -358,12 +384,12 @@ def import_ray() -> ModuleType:
     return ray
 
 
-def need_reachable(address: str) -> None:
+def require_reachable(address: str) -> None:
     """Raise LabError unless somebody listens at an address: Ray itself would try for two minutes."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    need(
+    require(
         host and port.isdecimal(),
         f"'{address}' is no address of a Ray cluster: give auto, host:port or ray://host:port",
     )
@@ -376,7 +402,7 @@ def need_reachable(address: str) -> None:
 
 
 @contextmanager
-def silent() -> Iterator[None]:
+def suppress_ray_logs() -> Iterator[None]:
     """Keep what Ray's daemons say of crashed workers off the terminal, where it would fall into the table: it is told of as news."""
     from ray._private import worker
 
@@ -388,30 +414,32 @@ def silent() -> Iterator[None]:
         worker.print_to_stdstream = before
 
 
-def open_desk(ray: ModuleType) -> Any:
+def start_event_queue(ray: ModuleType) -> Any:
     """A desk on the driver's own node, which lives as long as the driver, and is opened anew should it die."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Desk).remote()
+    on_driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=on_driver_node)(EventQueue).remote()
 
 
 @dataclass
-class Mail:
+class EventReceiver:
     """The driver's side of the desk."""
 
     ray: ModuleType
-    desk: Any
-    asked: Any = None  # what was asked of the desk and not answered in time: the news in the answer is nowhere else
+    event_queue: Any
+    pending_reply: Any = (
+        None  # what was asked of the desk and not answered in time: the news in the answer is nowhere else
+    )
 
-    def fetch(self, patience: float) -> list[News]:
+    def receive(self, timeout: float) -> list[JobEvent]:
         """The news left at the desk; none if it does not answer within so many seconds."""
         from ray.exceptions import RayError
 
-        self.asked = self.asked or self.desk.fetch.remote()
-        if not self.ray.wait([self.asked], timeout=patience)[0]:
+        self.pending_reply = self.pending_reply or self.event_queue.drain.remote()
+        if not self.ray.wait([self.pending_reply], timeout=timeout)[0]:
             return []
-        answer, self.asked = self.asked, None
+        answer, self.pending_reply = self.pending_reply, None
         with suppress(RayError):  # the desk is being opened anew, and what lay there is lost
             return [pickle.loads(news) for news in self.ray.get(answer)]
         return []

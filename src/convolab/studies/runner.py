@@ -7,20 +7,20 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from convolab.core.errors import LabError, need
-from convolab.core.files import writing_to
-from convolab.data.catalog import Pictures, load
-from convolab.data.memmap import read_mapped, write_mapped
-from convolab.studies.executor import Engine, Hear, Job, LocalEngine, News
-from convolab.studies.outcomes import Outcome
-from convolab.studies.results import BestOnTest, StudyResult, best_of, best_on_test, conclude
+from convolab.core.errors import LabError, require
+from convolab.core.files import translate_write_errors
+from convolab.data.catalog import DatasetSplits, load
+from convolab.data.memmap import read_memmap, write_memmap
+from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
+from convolab.studies.outcomes import TrialResult
+from convolab.studies.results import BestOnTest, StudyResult, analyze_study, make_best_on_test, select_best
 from convolab.studies.study import Study, Trial
-from convolab.studies.trials import check, damage
+from convolab.studies.trials import estimate_training_cost, find_corruption
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.setup import training_pictures
+from convolab.training.setup import train_validation_split
 
-Say = Callable[[str], None]
+MessageCallback = Callable[[str], None]
 
 
 class StudyFolder:
@@ -33,27 +33,27 @@ class StudyFolder:
     def __init__(self, folder: Path | str) -> None:
         self.path = Path(folder)
 
-    def run(self, recipe: Recipe) -> Path:
+    def run_folder(self, recipe: Recipe) -> Path:
         """The folder of a recipe's run."""
         return self.path / "runs" / recipe.key
 
-    def outcome(self, trial: Trial, reasons: dict[str, str]) -> Outcome:
+    def trial_result(self, trial: Trial, failure_reasons: dict[str, str]) -> TrialResult:
         """What became of a trial; `reasons` are why trials failed, by recipe key."""
-        folder = self.run(trial.recipe)
+        folder = self.run_folder(trial.recipe)
         if not (folder / "summary.json").exists():
-            failed = trial.recipe.key in reasons
-            return Outcome(trial, "failed" if failed else "missing", (), reasons.get(trial.recipe.key))
+            failed = trial.recipe.key in failure_reasons
+            return TrialResult(trial, "failed" if failed else "missing", (), failure_reasons.get(trial.recipe.key))
         run = Run(folder)
         status = run.status if run.status in ("finished", "diverged") else "stopped"
         reason = run.summary.get("reason")
-        if status == "stopped" and trial.recipe.key in reasons:
-            status, reason = "failed", reasons[trial.recipe.key]
-        return Outcome(trial, status, tuple(run.history), reason, folder, run.summary)
+        if status == "stopped" and trial.recipe.key in failure_reasons:
+            status, reason = "failed", failure_reasons[trial.recipe.key]
+        return TrialResult(trial, status, tuple(run.history), reason, folder, run.summary)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Only one process conducts a study; the lock falls with its process."""
-        with writing_to(self.path):
+        with translate_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=0)
             try:
@@ -66,16 +66,16 @@ class StudyFolder:
             lock.release()
 
 
-def conduct(
+def run_study(
     study: Study,
     out: Path | str,
     *,
     data_dir: Path | None = None,
-    engine: Engine | None = None,
+    executor: Executor | None = None,
     repair: bool = False,
-    hear: Hear = lambda news: None,
-    plan: Callable[[list[Job], int], None] = lambda jobs, done: None,
-    say: Say = lambda note: None,
+    on_event: EventCallback = lambda news: None,
+    on_plan: Callable[[list[Job], int], None] = lambda jobs, done: None,
+    on_message: MessageCallback = lambda note: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> StudyResult:
     """Train every run of a study that is not there yet, and conclude from all of them.
@@ -86,132 +86,137 @@ def conduct(
     other pictures, or if a run was damaged (unless `repair`: then it is trained anew).
     """
     folder = StudyFolder(out)
-    names = {(trial.recipe.data.name, trial.recipe.data.size) for trial in study.trials}
-    need(
-        len(names) == 1,
-        f"a study has one picture set, and the recipes name {', '.join(sorted(name for name, _ in names))}",
+    datasets = {(trial.recipe.data.name, trial.recipe.data.image_size) for trial in study.trials}
+    require(
+        len(datasets) == 1,
+        f"a study has one picture set, and the recipes name {', '.join(sorted(name for name, _ in datasets))}",
     )
-    ((name, size),) = names
-    pictures = load(name, data_dir, size=size)
-    costs = checked(study, pictures)
+    ((name, size),) = datasets
+    splits = load(name, data_dir, image_size=size)
+    costs = estimate_study_costs(study, splits)
     with folder.lock():
-        look_over(folder, study, pictures, repair, say)
+        check_existing_runs(folder, study, splits, repair, on_message)
         study.write(folder.path / "study.toml")
-        runs = {key: folder.run(recipe) for key, recipe in study.recipes.items()}
-        jobs = [Job(study.recipes[key], path, costs[key]) for key, path in runs.items() if not is_done(path)]
-        plan(jobs, len(runs) - len(jobs))
-        reasons: dict[str, str] = {}
+        runs = {key: folder.run_folder(recipe) for key, recipe in study.recipes.items()}
+        jobs = [Job(study.recipes[key], path, costs[key]) for key, path in runs.items() if not is_run_complete(path)]
+        on_plan(jobs, len(runs) - len(jobs))
+        failure_reasons: dict[str, str] = {}
 
-        def note(news: News) -> None:
+        def record_event(news: JobEvent) -> None:
             if news.kind == "failed":
-                reasons[news.key] = news.reason or "for no known reason"
-            hear(news)
+                failure_reasons[news.key] = news.reason or "for no known reason"
+            on_event(news)
 
         if jobs:
-            with on_disk(pictures, folder.path / ".pictures") as place:
-                del pictures  # what the workers map is enough
-                (engine or LocalEngine()).run(jobs, place, note, stop)
-                pictures = read_mapped(place)
-                return gathered(folder, study, pictures, reasons)
-        return gathered(folder, study, pictures, reasons)
+            with memmapped_dataset(splits, folder.path / ".pictures") as dataset_folder:
+                del splits  # what the workers map is enough
+                (executor or LocalExecutor()).run(jobs, dataset_folder, record_event, stop)
+                splits = read_memmap(dataset_folder)
+                return collect_results(folder, study, splits, failure_reasons)
+        return collect_results(folder, study, splits, failure_reasons)
 
 
-def checked(study: Study, pictures: Pictures) -> dict[str, float]:
+def estimate_study_costs(study: Study, splits: DatasetSplits) -> dict[str, float]:
     """What each recipe costs, by key. Raises LabError, naming the arm, for one that cannot be trained; seeds are alike in that."""
     costs: dict[str, float] = {}
-    of_arm: dict[tuple[str, str], float] = {}
+    cost_by_arm: dict[tuple[str, str], float] = {}
     for trial in study.trials:
         arm = (trial.section, trial.arm)
         try:
-            if arm not in of_arm:
-                of_arm[arm] = costs.get(trial.recipe.key) or check(trial.recipe, pictures)
+            if arm not in cost_by_arm:
+                cost_by_arm[arm] = costs.get(trial.recipe.key) or estimate_training_cost(trial.recipe, splits)
         except LabError as error:
             raise LabError(f"section '{trial.section}', arm '{trial.arm}': {error}") from error
-        costs[trial.recipe.key] = of_arm[arm]
+        costs[trial.recipe.key] = cost_by_arm[arm]
     return costs
 
 
-def is_done(folder: Path) -> bool:
+def is_run_complete(folder: Path) -> bool:
     return (folder / "summary.json").exists() and Run(folder).status in ("finished", "diverged")
 
 
-def look_over(folder: StudyFolder, study: Study, pictures: Pictures, repair: bool, say: Say) -> None:
+def check_existing_runs(
+    folder: StudyFolder, study: Study, splits: DatasetSplits, repair: bool, on_message: MessageCallback
+) -> None:
     """Hold what the folder has against the study: other pictures and damaged runs are refused, a change is told of."""
-    before = folder.path / "study.toml"
-    there = {path.parent.name for path in (folder.path / "runs").glob("*/summary.json")}
-    if before.exists() and before.read_text() != study.to_toml():
-        kept, gone = len(there & set(study.recipes)), len(there - set(study.recipes))
-        say(
-            f"the study was changed since: {kept} of its runs still hold, {len(study.recipes) - kept} are to be trained"
+    previous_study = folder.path / "study.toml"
+    existing_keys = {path.parent.name for path in (folder.path / "runs").glob("*/summary.json")}
+    if previous_study.exists() and previous_study.read_text() != study.to_toml():
+        num_reusable, num_unused = len(existing_keys & set(study.recipes)), len(existing_keys - set(study.recipes))
+        on_message(
+            f"the study was changed since: {num_reusable} of its runs still hold, {len(study.recipes) - num_reusable} are to be trained"
             + (
-                f", {gone} are in no section now ({', '.join(sorted(there - set(study.recipes))[:5])}{', ...' if gone > 5 else ''})"
-                if gone
+                f", {num_unused} are in no section now ({', '.join(sorted(existing_keys - set(study.recipes))[:5])}{', ...' if num_unused > 5 else ''})"
+                if num_unused
                 else ""
             )
         )
     damaged = {}
-    for key in there & set(study.recipes):
-        path = folder.run(study.recipes[key])
-        if problem := damage(path, study.recipes[key]):
+    for key in existing_keys & set(study.recipes):
+        path = folder.run_folder(study.recipes[key])
+        if problem := find_corruption(path, study.recipes[key]):
             damaged[path] = problem
         else:
-            Run(path).need_same(pictures)
-    need(
+            Run(path).require_same_data(splits)
+    require(
         repair or not damaged,
         f"{len(damaged)} of the runs {'is' if len(damaged) == 1 else 'are'} damaged: {'; '.join(damaged.values())}: put the files back, or train anew with --repair",
     )
     for path, problem in damaged.items():
-        say(f"trained anew: {problem}")
+        on_message(f"trained anew: {problem}")
         shutil.rmtree(path)
 
 
 @contextmanager
-def on_disk(pictures: Pictures, place: Path) -> Iterator[Path]:
+def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
     """The set laid out for workers to map, and gone afterwards."""
-    shutil.rmtree(place, ignore_errors=True)  # what a kill left
-    write_mapped(pictures, place)
+    shutil.rmtree(folder, ignore_errors=True)  # what a kill left
+    write_memmap(splits, folder)
     try:
-        yield place
+        yield folder
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def gathered(folder: StudyFolder, study: Study, pictures: Pictures, reasons: dict[str, str]) -> StudyResult:
+def collect_results(
+    folder: StudyFolder, study: Study, splits: DatasetSplits, failure_reasons: dict[str, str]
+) -> StudyResult:
     """The study's conclusions from the runs in its folder."""
-    outcomes = tuple(folder.outcome(trial, reasons) for trial in study.trials)
-    open_runs = {o.trial.recipe.key: o for o in outcomes if o.status not in ("finished", "diverged")}
+    trial_results = tuple(folder.trial_result(trial, failure_reasons) for trial in study.trials)
+    unfinished = {o.trial.recipe.key: o for o in trial_results if o.status not in ("finished", "diverged")}
     notes = [
         f"'{o.trial.arm}' of {o.trial.section}, seed {o.trial.seed}, {o.status}" + (f": {o.reason}" if o.reason else "")
-        for o in open_runs.values()
+        for o in unfinished.values()
     ]
     best = None
-    if study.test_best and open_runs:
+    if study.test_best and unfinished:
         notes.append(
-            f"no run was tested: {len(open_runs)} are not done, and the test set is looked at once, when all are"
+            f"no run was tested: {len(unfinished)} are not done, and the test set is looked at once, when all are"
         )
     elif study.test_best:
-        best = tested(outcomes, pictures)
-        notes += second_looks(folder, best)
-    return StudyResult(study, conclude(study, outcomes), best, tuple(notes))
+        best = evaluate_best_run(trial_results, splits)
+        notes += previous_test_evaluations(folder, best)
+    return StudyResult(study, analyze_study(study, trial_results), best, tuple(notes))
 
 
-def tested(outcomes: Sequence[Outcome], pictures: Pictures) -> BestOnTest | None:
+def evaluate_best_run(trial_results: Sequence[TrialResult], splits: DatasetSplits) -> BestOnTest | None:
     """The best run of all on the test set; None if no run held validation pictures back to choose it by."""
-    chosen = best_of(outcomes)
+    chosen = select_best(trial_results)
     if chosen is None:
         return None
-    _, validation = training_pictures(chosen.trial.recipe, pictures)
-    return best_on_test(chosen, outcomes, len(validation), Run(chosen.folder).test(pictures=pictures))
+    _, validation = train_validation_split(chosen.trial.recipe, splits)
+    return make_best_on_test(chosen, trial_results, len(validation), Run(chosen.folder).test(splits=splits))
 
 
-def second_looks(folder: StudyFolder, best: BestOnTest | None) -> list[str]:
+def previous_test_evaluations(folder: StudyFolder, best: BestOnTest | None) -> list[str]:
     """A remark, if other runs of the study met the test set before."""
-    before = sorted(
-        {path.parent for path in (folder.path / "runs").glob("*/test.json")} - {best.outcome.folder if best else None}
+    tested_before = sorted(
+        {path.parent for path in (folder.path / "runs").glob("*/test.json")}
+        - {best.trial_result.folder if best else None}
     )
-    if not before:
+    if not tested_before:
         return []
-    names = ", ".join(path.name for path in before)
+    names = ", ".join(path.name for path in tested_before)
     return [
-        f"the test set was looked at before in this study, with {names}: the test figure is one of {len(before) + 1} looks"
+        f"the test set was looked at before in this study, with {names}: the test figure is one of {len(tested_before) + 1} looks"
     ]

@@ -4,35 +4,35 @@ from dataclasses import asdict
 from typing import Any
 
 from convolab.core.stats import mean_interval
-from convolab.studies.outcomes import Answer, Arm
+from convolab.studies.outcomes import Arm, ContrastResult
 from convolab.studies.results import BestOnTest, SectionResult, StudyResult
 
 
-def facts(result: StudyResult) -> dict[str, Any]:
+def study_result_to_dict(result: StudyResult) -> dict[str, Any]:
     """Every arm's numbers, every answer and the best run's test. Accuracies are fractions, losses nats, times seconds."""
-    outcomes = result.outcomes.values()
+    trial_results = result.trial_results.values()
     return {
         "study": result.study.name,
-        "runs": len(outcomes),
-        "done": sum(outcome.status in ("finished", "diverged") for outcome in outcomes),
-        "training_seconds": sum(epoch.seconds for outcome in outcomes for epoch in outcome.history),
-        "sections": {section.name: of_section(section) for section in result.sections},
-        "best_on_test": of_best(result.best) if result.best else None,
+        "runs": len(trial_results),
+        "done": sum(outcome.status in ("finished", "diverged") for outcome in trial_results),
+        "training_seconds": sum(epoch.train_seconds for outcome in trial_results for epoch in outcome.history),
+        "sections": {section.name: section_result_to_dict(section) for section in result.sections},
+        "best_on_test": best_on_test_to_dict(result.best_on_test) if result.best_on_test else None,
         "notes": list(result.notes),
     }
 
 
-def of_section(section: SectionResult) -> dict[str, Any]:
+def section_result_to_dict(section: SectionResult) -> dict[str, Any]:
     return {
-        "arms": {arm.name: of_arm(arm, section) for arm in section.arms},
-        "contrasts": [of_answer(answer) for answer in section.answers],
+        "arms": {arm.name: arm_to_dict(arm, section) for arm in section.arms},
+        "contrasts": [contrast_result_to_dict(answer) for answer in section.contrast_results],
         "comment": section.comment,
     }
 
 
-def of_arm(arm: Arm, section: SectionResult) -> dict[str, Any]:
+def arm_to_dict(arm: Arm, section: SectionResult) -> dict[str, Any]:
     """The status of each seed, and every metric that the section lists, with its mean and interval."""
-    values = {name: arm.values(metric) for name, metric in section.section.listed.items()}
+    values = {name: arm.values(metric) for name, metric in section.section.reported_metrics.items()}
     return {
         "runs": {
             str(o.trial.seed): {
@@ -41,7 +41,7 @@ def of_arm(arm: Arm, section: SectionResult) -> dict[str, Any]:
                 "epochs": len(o.history),
                 "reason": o.reason,
             }
-            for o in arm.outcomes
+            for o in arm.results
         },
         "metrics": {
             name: {
@@ -54,30 +54,30 @@ def of_arm(arm: Arm, section: SectionResult) -> dict[str, Any]:
     }
 
 
-def of_answer(answer: Answer) -> dict[str, Any]:
+def contrast_result_to_dict(result: ContrastResult) -> dict[str, Any]:
     return {
-        **answer.contrast.model_dump(),
-        "seeds": list(answer.seeds),
-        "paired": asdict(answer.paired) if answer.paired else None,
-        "adjusted_p": answer.adjusted,
-        "verdict": answer.verdict,
-        "reason": answer.reason,
-        "parts_from_epoch": answer.parts_from,
-        "comment": answer.comment,
+        **result.contrast.model_dump(),
+        "seeds": list(result.seeds),
+        "paired": asdict(result.paired_test) if result.paired_test else None,
+        "adjusted_p": result.p_adjusted,
+        "verdict": result.verdict,
+        "reason": result.reason,
+        "parts_from_epoch": result.curves_separate_from_epoch,
+        "comment": result.comment,
     }
 
 
-def of_best(best: BestOnTest) -> dict[str, Any]:
-    trial = best.outcome.trial
+def best_on_test_to_dict(best: BestOnTest) -> dict[str, Any]:
+    trial = best.trial_result.trial
     return {
         "section": trial.section,
         "arm": trial.arm,
         "seed": trial.seed,
         "recipe_key": trial.recipe.key,
-        "candidates": best.candidates,
+        "candidates": best.num_candidates,
         "validation_accuracy": best.validation_accuracy,
-        "validation_count": best.validation_count,
-        "inflation": best.inflation,
-        "test": best.record,
+        "validation_count": best.num_validation_images,
+        "inflation": best.selection_bias,
+        "test": best.test_result,
         "comment": best.comment,
     }

@@ -10,25 +10,25 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from convolab.core.errors import LabError, nearest, need
+from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
 from convolab.core.types import Frozen, NonNegativeInt
 from convolab.studies.metrics import QUANTITIES, Metric
 from convolab.training.recipe import Recipe, read_toml
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[^/\\\n\t]+$")]
-Changes = dict[str, Any]  # `section.key` of a recipe -> value
+Overrides = dict[str, Any]  # `section.key` of a recipe -> value
 
 
 class Contrast(Frozen):
     """A question: is `arm` better than `against`, by `metric`?"""
 
     arm: Name
-    against: Name
+    baseline: Name
     metric: str = "best_validation_accuracy"  # see `Metric.parse`
 
     @property
-    def measure(self) -> Metric:
+    def parsed_metric(self) -> Metric:
         return Metric.parse(self.metric)
 
 
@@ -40,8 +40,8 @@ class Section(Frozen):
 
     title: str = ""
     note: str = ""  # what a reader should know before the curves
-    change: Changes = {}  # to the base recipe, in every arm
-    arms: dict[Name, Changes] = {}
+    overrides: Overrides = {}  # to the base recipe, in every arm
+    arms: dict[Name, Overrides] = {}
     grid: dict[str, tuple[Any, ...]] = {}
     seeds: tuple[NonNegativeInt, ...] | None = None  # left out: the study's
     curves: tuple[str, ...] = ("train_loss", "validation_accuracy")  # quantities to draw against epochs
@@ -49,54 +49,54 @@ class Section(Frozen):
     metrics: tuple[str, ...] = ()  # numbers to list for each arm, besides those that its contrasts ask about
 
     @model_validator(mode="after")
-    def whole(self) -> "Section":
-        need(bool(self.arms) != bool(self.grid), "give either arms or a grid")
-        need(all(self.grid.values()), "a key of the grid has no values")
+    def check_consistency(self) -> "Section":
+        require(bool(self.arms) != bool(self.grid), "give either arms or a grid")
+        require(all(self.grid.values()), "a key of the grid has no values")
         for quantity in self.curves:
-            need(quantity in QUANTITIES, f"no curve '{quantity}': {nearest(quantity, QUANTITIES)}")
+            require(quantity in QUANTITIES, f"no curve '{quantity}': {suggest(quantity, QUANTITIES)}")
         for contrast in self.contrasts:
-            for arm in (contrast.arm, contrast.against):
-                need(
-                    arm in self.named_arms,
-                    f"a contrast names the arm '{arm}', which is not there: {nearest(arm, self.named_arms)}",
+            for arm in (contrast.arm, contrast.baseline):
+                require(
+                    arm in self.arm_overrides,
+                    f"a contrast names the arm '{arm}', which is not there: {suggest(arm, self.arm_overrides)}",
                 )
-            need(contrast.arm != contrast.against, f"a contrast sets the arm '{contrast.arm}' against itself")
-        _ = self.listed
+            require(contrast.arm != contrast.baseline, f"a contrast sets the arm '{contrast.arm}' against itself")
+        _ = self.reported_metrics
         return self
 
     @property
-    def listed(self) -> dict[str, Metric]:
+    def reported_metrics(self) -> dict[str, Metric]:
         """The numbers to list for each arm, by name, each once."""
         return {name: Metric.parse(name) for name in (*(contrast.metric for contrast in self.contrasts), *self.metrics)}
 
     @cached_property
-    def named_arms(self) -> dict[str, Changes]:
+    def arm_overrides(self) -> dict[str, Overrides]:
         """Every arm's own changes, those of the grid too."""
         if self.arms:
             return self.arms
-        ends = [key.rpartition(".")[2] for key in self.grid]
+        short_keys = [key.rpartition(".")[2] for key in self.grid]
         names = (
-            ends if len(set(ends)) == len(ends) else list(self.grid)
+            short_keys if len(set(short_keys)) == len(short_keys) else list(self.grid)
         )  # the short name of a key, unless two keys share it
         combinations = list(itertools.product(*self.grid.values()))
         arms = {
-            ", ".join(f"{name}={shown(value)}" for name, value in zip(names, values, strict=True)): dict(
+            ", ".join(f"{name}={format_arm_value(value)}" for name, value in zip(names, values, strict=True)): dict(
                 zip(self.grid, values, strict=True)
             )
             for values in combinations
         }
-        need(len(arms) == len(combinations), "a value stands twice in the grid")
+        require(len(arms) == len(combinations), "a value stands twice in the grid")
         return arms
 
 
-def shown(value: Any) -> str:
+def format_arm_value(value: Any) -> str:
     """A value as an arm's name has it.
 
     >>> shown(0.001), shown([16, 32]), shown(True)
     ('0.001', '16-32', 'true')
     """
     if isinstance(value, list | tuple):
-        return "-".join(map(shown, value)) or "none"
+        return "-".join(map(format_arm_value, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -126,26 +126,27 @@ class Study(Frozen):
     test_best: bool = False  # test the run of the best validation accuracy of all, once
 
     @model_validator(mode="after")
-    def checked(self) -> "Study":
+    def check_trials(self) -> "Study":
         """Every recipe of every trial is made here, so that a wrong key is found before the first step."""
         for name, section in self.sections.items():
             seeds = self.seeds if section.seeds is None else section.seeds
-            need(
+            require(
                 seeds and len(set(seeds)) == len(seeds),
                 f"section '{name}': seeds {list(seeds)} repeat, or there are none: give each once",
             )
         by_recipe: dict[tuple[str, str], str] = {}
         for trial in self.trials:
-            twin = by_recipe.setdefault((trial.section, trial.recipe.key), trial.arm)
-            need(
-                twin == trial.arm, f"section '{trial.section}': the arms '{twin}' and '{trial.arm}' are the same recipe"
+            first_arm = by_recipe.setdefault((trial.section, trial.recipe.key), trial.arm)
+            require(
+                first_arm == trial.arm,
+                f"section '{trial.section}': the arms '{first_arm}' and '{trial.arm}' are the same recipe",
             )
-            held_back = trial.recipe.data.validation > 0
+            has_validation = trial.recipe.data.validation > 0
             section = self.sections[trial.section]
-            asked = [c.metric for c in section.contrasts if trial.arm in (c.arm, c.against)] + list(section.metrics)
-            for metric in asked:
-                need(
-                    held_back or not section.listed[metric].needs_validation,
+            metrics = [c.metric for c in section.contrasts if trial.arm in (c.arm, c.baseline)] + list(section.metrics)
+            for metric in metrics:
+                require(
+                    has_validation or not section.reported_metrics[metric].needs_validation,
                     f"section '{trial.section}': {metric} needs validation pictures, and the arm '{trial.arm}' holds none back: set data.validation",
                 )
         return self
@@ -157,14 +158,16 @@ class Study(Frozen):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            address = ".".join(str(part) for part in first["loc"])
+            key_path = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                fields = Contrast if "contrasts" in first["loc"] else Section if "sections" in first["loc"] else Study
+                model = Contrast if "contrasts" in first["loc"] else Section if "sections" in first["loc"] else Study
                 raise LabError(
-                    f"a study has no key '{address}': {nearest(str(first['loc'][-1]), fields.model_fields)}"
+                    f"a study has no key '{key_path}': {suggest(str(first['loc'][-1]), model.model_fields)}"
                 ) from error
             raise LabError(
-                f"study: {address} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}".replace("\n", " ")
+                f"study: {key_path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}".replace(
+                    "\n", " "
+                )
             ) from error
 
     @classmethod
@@ -179,21 +182,25 @@ class Study(Frozen):
         write_text(path, self.to_toml())
 
     @cached_property
-    def base(self) -> Recipe:
+    def base_recipe(self) -> Recipe:
         """The base recipe, every key."""
-        return Recipe.parse(self.recipe)
+        return Recipe.from_dict(self.recipe)
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
         """Every arm of every section with every seed, in the order they are written."""
-        return tuple(self._trials())
+        return tuple(self._iter_trials())
 
-    def _trials(self) -> Iterator[Trial]:
+    def _iter_trials(self) -> Iterator[Trial]:
         for name, section in self.sections.items():
-            for arm, changes in section.named_arms.items():
+            for arm, overrides in section.arm_overrides.items():
                 for seed in self.seeds if section.seeds is None else section.seeds:
                     try:
-                        recipe = self.base.changed(section.change).changed(changes).changed({"training.seed": seed})
+                        recipe = (
+                            self.base_recipe.with_overrides(section.overrides)
+                            .with_overrides(overrides)
+                            .with_overrides({"training.seed": seed})
+                        )
                     except LabError as error:
                         raise LabError(f"section '{name}', arm '{arm}': {error}") from error
                     yield Trial(name, arm, seed, recipe)
@@ -203,10 +210,12 @@ class Study(Frozen):
         """The different recipes among the trials by key: what has to be trained."""
         return {trial.recipe.key: trial.recipe for trial in self.trials}
 
-    def only(self, names: list[str]) -> "Study":
+    def select_sections(self, names: list[str]) -> "Study":
         """The study with some of its sections. Raises LabError for one it has not, with the nearest."""
         for name in names:
-            need(name in self.sections, f"no section '{name}' in the study {self.name}: {nearest(name, self.sections)}")
+            require(
+                name in self.sections, f"no section '{name}' in the study {self.name}: {suggest(name, self.sections)}"
+            )
         kept = {name: section for name, section in self.sections.items() if name in names}
         return Study.parse(
             {

@@ -9,30 +9,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from convolab.core.rng import generator, own_global_generators, seed_global
+from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
 from convolab.models import zoo
 from convolab.theory import correlation
-from convolab.theory.sheet import Answer, Formula, Picture, Text, check, table
+from convolab.theory.sheet import Formula, QuestionAnswer, SheetFigure, Text, make_sheet_table, run_sheet_check
 
 TOLERANCE = 1e-12  # of sums of up to 300 products of numbers about 1, in float64
-SMALL = 6  # samples of the signals whose Jacobians are drawn
+FIGURE_SAMPLES = 6  # samples of the signals whose Jacobians are drawn
 
 
 @dataclass(frozen=True)
-class Jacobians:
+class JacobianIndices:
     """Which sample of the other signal stands in each entry: row k, column i."""
 
-    of_x: list[list[int]]  # dz[k]/dx[i] is y[this]
-    of_y: list[list[int]]  # dz[k]/dy[i] is x[this]
+    wrt_x: list[list[int]]  # dz[k]/dx[i] is y[this]
+    wrt_y: list[list[int]]  # dz[k]/dy[i] is x[this]
 
 
-def answer(seed: int = 0) -> Answer:
+def answer_question_1b(seed: int = 0) -> QuestionAnswer:
     """Question 1(b); the signals of the checks are drawn by the seed."""
-    return Answer(
+    return QuestionAnswer(
         name="1(b)",
         question=r"Two signals $x$ and $y$ of $n$ samples have the circular cross-correlation "
         r"$z[k] = \sum_{i=0}^{n-1} x[i]\, y[(i+k) \bmod n]$. What are the derivatives of $z$ by $x$ and by $y$?",
-        short=r"Each output is a sum of products, so its derivative by one factor is the other factor: that of $z[k]$ by $x[i]$ is "
+        summary=r"Each output is a sum of products, so its derivative by one factor is the other factor: that of $z[k]$ by $x[i]$ is "
         r"$y[(i+k) \bmod n]$, by $y[i]$ it is $x[(i-k) \bmod n]$. Both Jacobians hold nothing but turned copies of the other signal.",
         blocks=(
             Text(
@@ -50,14 +50,14 @@ def answer(seed: int = 0) -> Answer:
                 r"step further to the right, so its diagonals are constant (a circulant matrix). As $z$ is linear in each of the two "
                 r"signals, the matrices are also the way to calculate it: $z = J_x x = J_y y$."
             ),
-            Picture(
+            SheetFigure(
                 "jacobians",
-                f"The Jacobians for n = {SMALL}: which sample stands in each entry. Equal samples have equal colours.",
-                drawn(SMALL),
+                f"The Jacobians for n = {FIGURE_SAMPLES}: which sample stands in each entry. Equal samples have equal colours.",
+                jacobian_indices(FIGURE_SAMPLES),
             ),
-            check(
+            run_sheet_check(
                 "every entry of both Jacobians is what automatic differentiation of the definition gives",
-                lambda: of_jacobians(seed),
+                lambda: check_jacobians(seed),
             ),
             Text(
                 r"**Three ways to calculate it.** The sum as it reads takes $n^2$ multiplications; the product with the circulant matrix "
@@ -66,7 +66,7 @@ def answer(seed: int = 0) -> Answer:
                 r"order of $n\,\log\,n$ steps:"
             ),
             Formula(r"z = \mathcal{F}^{-1} ( \mathcal{F}(x)^{*} \cdot \mathcal{F}(y) )"),
-            check("the direct sum, the circulant matrix and the FFT agree", lambda: of_forms(seed)),
+            run_sheet_check("the direct sum, the circulant matrix and the FFT agree", lambda: check_forms_agree(seed)),
             Text(
                 r"**Backward pass.** A loss $L$ has the gradient $g[k] = \partial L / \partial z[k]$ at the output. By the chain rule it "
                 r"is multiplied with the Jacobians from the left, and that is a correlation and a convolution again:"
@@ -77,9 +77,9 @@ def answer(seed: int = 0) -> Answer:
                 "So the backward pass is done by FFT as well, no Jacobian is ever written down, and because it is made of the same "
                 "two operations it can be differentiated in turn."
             ),
-            check(
+            run_sheet_check(
                 "our backward pass by FFT passes torch's `gradcheck`, and its own derivative `gradgradcheck`",
-                lambda: of_gradients(seed),
+                lambda: check_gradients(seed),
             ),
             Text(
                 r"**What deep learning calls a convolution** is this correlation: `conv1d` multiplies a window of the signal with the "
@@ -87,9 +87,9 @@ def answer(seed: int = 0) -> Answer:
                 r"of a batch. With a kernel $w$ of $m$ samples and circular padding,"
             ),
             Formula(r"z[b, o, k] = \sum_{c} \sum_{i=0}^{m-1} w[o, c, i]\, y[b, c, (i+k) \bmod n]"),
-            check(
+            run_sheet_check(
                 "`nn.Conv1d` on circularly padded signals is our correlation over channels, forwards and backwards",
-                lambda: of_conv1d(seed),
+                lambda: check_conv1d_equivalence(seed),
             ),
             Text(
                 r"**A convolution is its mirror.** It runs through one signal backwards, $(x * y)[k] = \sum_i x[i]\, y[(k-i) \bmod n]$: "
@@ -97,11 +97,11 @@ def answer(seed: int = 0) -> Answer:
                 r"does not mind the order of its signals; in a correlation, exchanging them mirrors the result. A network whose kernels "
                 r"are learnt may use either, because it learns the kernel mirrored."
             ),
-            check(
+            run_sheet_check(
                 "a convolution is the correlation with the mirrored signal: compared with `numpy.convolve`, wrapped around",
-                lambda: of_mirror(seed),
+                lambda: check_time_reversal(seed),
             ),
-            table(
+            make_sheet_table(
                 "Which numbers are taken",
                 ("type", "what happens"),
                 (
@@ -116,105 +116,113 @@ def answer(seed: int = 0) -> Answer:
     )
 
 
-def drawn(n: int) -> Jacobians:
+def jacobian_indices(n: int) -> JacobianIndices:
     """The Jacobians of numbered samples, so that each entry says which sample it is."""
-    numbers = torch.arange(n)
-    return Jacobians(correlation.jacobian_x(numbers).tolist(), correlation.jacobian_y(numbers).tolist())
+    sample_indices = torch.arange(n)
+    return JacobianIndices(
+        correlation.jacobian_x(sample_indices).tolist(), correlation.jacobian_y(sample_indices).tolist()
+    )
 
 
-def lengths(seed: int, largest: int) -> list[int]:
+def random_lengths(seed: int, max_length: int) -> list[int]:
     """1, 2, and three lengths drawn at random, in order."""
-    drawn = torch.randint(3, largest + 1, (3,), generator=generator(seed, "lengths", largest)).tolist()
-    return [1, 2, *sorted(drawn)]
+    random_part = torch.randint(3, max_length + 1, (3,), generator=make_generator(seed, "lengths", max_length)).tolist()
+    return [1, 2, *sorted(random_part)]
 
 
-def pair(seed: int, n: int) -> list[Float[Tensor, "n"]]:
+def random_signal_pair(seed: int, n: int) -> list[Float[Tensor, "n"]]:
     """Two random signals in float64, to be differentiated by."""
-    draws = (generator(seed, "signal", name, n) for name in ("x", "y"))
-    return [torch.randn(n, dtype=torch.float64, generator=draw).requires_grad_() for draw in draws]
+    generators = (make_generator(seed, "signal", name, n) for name in ("x", "y"))
+    return [torch.randn(n, dtype=torch.float64, generator=draw).requires_grad_() for draw in generators]
 
 
-def largest_over(sizes: list[int], difference: Callable[[int], float]) -> tuple[str, bool]:
+def compare_over_lengths(signal_lengths: list[int], max_difference: Callable[[int], float]) -> tuple[str, bool]:
     """What a check says that compares two ways for several lengths."""
-    worst = max(difference(n) for n in sizes)
-    return f"n = {', '.join(map(str, sizes))}: largest difference {worst:.1e}", worst <= TOLERANCE
+    worst = max(max_difference(n) for n in signal_lengths)
+    return f"n = {', '.join(map(str, signal_lengths))}: largest difference {worst:.1e}", worst <= TOLERANCE
 
 
-def of_forms(seed: int) -> tuple[str, bool]:
-    def difference(n: int) -> float:
-        x, y = pair(seed, n)
-        direct = correlation.correlate_directly(x, y)
-        others = (correlation.correlate(x, y), correlation.correlate_by_matrix(x, y))
+def check_forms_agree(seed: int) -> tuple[str, bool]:
+    def max_difference(n: int) -> float:
+        x, y = random_signal_pair(seed, n)
+        direct = correlation.correlate_direct(x, y)
+        others = (correlation.correlate(x, y), correlation.correlate_circulant(x, y))
         return max((other - direct).abs().max().item() for other in others)
 
-    return largest_over(lengths(seed, 300), difference)
+    return compare_over_lengths(random_lengths(seed, 300), max_difference)
 
 
-def of_jacobians(seed: int) -> tuple[str, bool]:
+def check_jacobians(seed: int) -> tuple[str, bool]:
     """The formulae against torch's derivative of the plain sum, and against our own backward pass."""
 
-    def difference(n: int) -> float:
-        x, y = pair(seed, n)
+    def max_difference(n: int) -> float:
+        x, y = random_signal_pair(seed, n)
         ours = (correlation.jacobian_x(y), correlation.jacobian_y(x))
-        found = [
+        computed = [
             torch.autograd.functional.jacobian(form, (x, y))
-            for form in (correlation.correlate_directly, correlation.correlate)
+            for form in (correlation.correlate_direct, correlation.correlate)
         ]
-        return max((a - b).abs().max().item() for theirs in found for a, b in zip(ours, theirs, strict=True))
+        return max((a - b).abs().max().item() for reference in computed for a, b in zip(ours, reference, strict=True))
 
-    sizes = lengths(seed, 60)
-    said, holds = largest_over(sizes, difference)
-    return f"{sum(2 * n * n for n in sizes):,} entries, {said}", holds
+    signal_lengths = random_lengths(seed, 60)
+    comparison, passed = compare_over_lengths(signal_lengths, max_difference)
+    return f"{sum(2 * n * n for n in signal_lengths):,} entries, {comparison}", passed
 
 
-def of_gradients(seed: int) -> tuple[str, bool]:
-    sizes = lengths(seed, 12)
-    layer = layer_of(seed, 2, 3, 3)
-    signals = torch.randn(2, 2, 5, dtype=torch.float64, generator=generator(seed, "signals")).requires_grad_()
+def check_gradients(seed: int) -> tuple[str, bool]:
+    signal_lengths = random_lengths(seed, 12)
+    layer = seeded_correlation_layer(seed, 2, 3, 3)
+    signals = torch.randn(2, 2, 5, dtype=torch.float64, generator=make_generator(seed, "signals")).requires_grad_()
 
-    def call(weight: Tensor, y: Tensor) -> Tensor:
+    def call_layer(weight: Tensor, y: Tensor) -> Tensor:
         return torch.func.functional_call(layer, {"weight": weight}, (y,))
 
-    tried = [(correlation.correlate, pair(seed, n)) for n in sizes] + [(call, (layer.weight, signals))]
-    with own_global_generators():  # gradgradcheck draws from the global one
-        seed_global(torch.device("cpu"), seed, "gradients")
-        passed = [test(function, inputs) for test in (gradcheck, gradgradcheck) for function, inputs in tried]
-    return f"both passed for n = {', '.join(map(str, sizes))}, and for a layer of 2 x 3 channels", all(passed)
+    functions_and_inputs = [(correlation.correlate, random_signal_pair(seed, n)) for n in signal_lengths] + [
+        (call_layer, (layer.weight, signals))
+    ]
+    with isolated_rng():  # gradgradcheck draws from the global one
+        seed_default_generator(torch.device("cpu"), seed, "gradients")
+        results = [
+            test(function, inputs) for test in (gradcheck, gradgradcheck) for function, inputs in functions_and_inputs
+        ]
+    return f"both passed for n = {', '.join(map(str, signal_lengths))}, and for a layer of 2 x 3 channels", all(results)
 
 
-def of_conv1d(seed: int) -> tuple[str, bool]:
-    batch, inputs, outputs, kernel, n = 4, 3, 5, 7, 50
-    draw = generator(seed, "channels")
-    signals = torch.randn(batch, inputs, n, dtype=torch.float64, generator=draw).requires_grad_()
-    ours = layer_of(seed, inputs, outputs, kernel)
-    theirs = nn.utils.skip_init(nn.Conv1d, inputs, outputs, kernel, bias=False, dtype=torch.float64)
+def check_conv1d_equivalence(seed: int) -> tuple[str, bool]:
+    batch, in_channels, out_channels, kernel_size, n = 4, 3, 5, 7, 50
+    rng = make_generator(seed, "channels")
+    signals = torch.randn(batch, in_channels, n, dtype=torch.float64, generator=rng).requires_grad_()
+    ours = seeded_correlation_layer(seed, in_channels, out_channels, kernel_size)
+    theirs = nn.utils.skip_init(nn.Conv1d, in_channels, out_channels, kernel_size, bias=False, dtype=torch.float64)
     theirs.weight.data = ours.weight.data
-    z = [ours(signals), theirs(nn.functional.pad(signals, (0, kernel - 1), mode="circular"))]
-    g = torch.randn(z[0].shape, dtype=torch.float64, generator=draw)
-    found = [
+    z = [ours(signals), theirs(nn.functional.pad(signals, (0, kernel_size - 1), mode="circular"))]
+    g = torch.randn(z[0].shape, dtype=torch.float64, generator=rng)
+    outputs_and_gradients = [
         (out, *torch.autograd.grad(out, (layer.weight, signals), g))
         for out, layer in zip(z, (ours, theirs), strict=True)
     ]
-    worst = max((a - b).abs().max().item() for a, b in zip(*found, strict=True))
-    size = f"{batch} signals of {inputs} channels and {n} samples, {outputs} kernels of {kernel}"
-    return f"{size}: largest difference {worst:.1e}, of outputs and of both gradients", worst <= 100 * TOLERANCE
+    worst = max((a - b).abs().max().item() for a, b in zip(*outputs_and_gradients, strict=True))
+    description = f"{batch} signals of {in_channels} channels and {n} samples, {out_channels} kernels of {kernel_size}"
+    return f"{description}: largest difference {worst:.1e}, of outputs and of both gradients", worst <= 100 * TOLERANCE
 
 
-def layer_of(seed: int, inputs: int, outputs: int, kernel: int) -> correlation.CircularCorrelation:
+def seeded_correlation_layer(
+    seed: int, in_channels: int, out_channels: int, kernel_size: int
+) -> correlation.CircularCorrelation:
     """A layer in float64, its weights drawn by the seed."""
-    with own_global_generators():
-        layer = correlation.CircularCorrelation(inputs, outputs, kernel)
-        zoo.initialise(layer, seed)
+    with isolated_rng():
+        layer = correlation.CircularCorrelation(in_channels, out_channels, kernel_size)
+        zoo.initialize_weights(layer, seed)
     return layer.double()
 
 
-def of_mirror(seed: int) -> tuple[str, bool]:
-    def difference(n: int) -> float:
-        x, y = (signal.detach() for signal in pair(seed, n))
-        whole = np.convolve(x.numpy(), y.numpy())  # 2 n - 1 samples; those past n come in again at 0
-        wrapped = torch.from_numpy(whole[:n] + np.append(whole[n:], 0.0))
-        ours = (correlation.convolve(x, y), correlation.correlate(correlation.mirror(x), y))
-        swapped = correlation.correlate(y, x) - correlation.mirror(correlation.correlate(x, y))
-        return max(swapped.abs().max().item(), *((z - wrapped).abs().max().item() for z in ours))
+def check_time_reversal(seed: int) -> tuple[str, bool]:
+    def max_difference(n: int) -> float:
+        x, y = (signal.detach() for signal in random_signal_pair(seed, n))
+        full_convolution = np.convolve(x.numpy(), y.numpy())  # 2 n - 1 samples; those past n come in again at 0
+        circular_convolution = torch.from_numpy(full_convolution[:n] + np.append(full_convolution[n:], 0.0))
+        ours = (correlation.convolve(x, y), correlation.correlate(correlation.time_reverse(x), y))
+        swapped = correlation.correlate(y, x) - correlation.time_reverse(correlation.correlate(x, y))
+        return max(swapped.abs().max().item(), *((z - circular_convolution).abs().max().item() for z in ours))
 
-    return largest_over(lengths(seed, 300), difference)
+    return compare_over_lengths(random_lengths(seed, 300), max_difference)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from convolab.core.rng import own_global_generators
+from convolab.core.rng import isolated_rng
 from convolab.models import zoo
 from convolab.theory import layers
-from convolab.theory.layers import Cost
-from convolab.theory.sheet import Answer, Formula, Picture, Table, Text, check, table
+from convolab.theory.layers import LayerCost
+from convolab.theory.sheet import Formula, QuestionAnswer, SheetFigure, Table, Text, make_sheet_table, run_sheet_check
 
-N, FEATURES, KERNEL = 100, 10, 3  # the question's
-GROWN = (  # (length, features, kernel): each of the three grown on its own, then all together
+N, FEATURES, KERNEL_SIZE = 100, 10, 3  # the question's
+SCALING_CASES = (  # (length, features, kernel): each of the three grown on its own, then all together
     (100, 10, 3),
     (200, 10, 3),
     (400, 10, 3),
@@ -25,11 +25,11 @@ GROWN = (  # (length, features, kernel): each of the three grown on its own, the
     (100, 10, 99),
     (10_000, 40, 9),
 )
-LENGTHS = (10, 30, 100, 300, 1_000, 3_000, 10_000)  # of the picture
+CHART_LENGTHS = (10, 30, 100, 300, 1_000, 3_000, 10_000)  # of the picture
 
 
 @dataclass(frozen=True)
-class Growth:
+class MacsByLength:
     """MACs against the input's length, for the picture."""
 
     layer: str
@@ -38,37 +38,37 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Matrices:
+class WeightIndexMatrices:
     """Two layers as matrices of which weight stands where: -1 where there is none."""
 
-    connected: list[list[int]]
+    fully_connected: list[list[int]]
     convolution: list[list[int]]
     n: int
     features: int
 
 
-def answer(seed: int = 0) -> Answer:
+def answer_question_1c(seed: int = 0) -> QuestionAnswer:
     """Question 1(c); the weights of the checks are drawn by the seed."""
-    f, g = layers.course_layers(N, FEATURES, KERNEL)
-    of_f, of_g = (layers.cost(layer, N) for layer in (f, g))
-    nonzero = layers.products(g, N, padding=0.0)
-    return Answer(
+    f, g = layers.course_layers(N, FEATURES, KERNEL_SIZE)
+    f_cost, g_cost = (layers.layer_cost(layer, N) for layer in (f, g))
+    products_without_padding = layers.count_products(g, N, padding_value=0.0)
+    return QuestionAnswer(
         name="1(c)",
         question=rf"$f$ is a fully-connected layer from {N} to {f.out_features:,} values, $g$ a convolution from 1 channel to "
-        rf"{FEATURES} with kernels of {KERNEL} samples, padding {KERNEL // 2} and stride 1, both without bias, on a signal of "
+        rf"{FEATURES} with kernels of {KERNEL_SIZE} samples, padding {KERNEL_SIZE // 2} and stride 1, both without bias, on a signal of "
         rf"$n = {N}$ samples. How large are their outputs, how many parameters do they have, and how many MACs do they take?",
-        short=f"f gives {f.out_features:,} values, with {of_f.parameters:,} parameters and {of_f.macs:,} MACs; g gives {shape(of_g)}, "
-        f"with {of_g.parameters} parameters and {of_g.macs:,} MACs. Equally large outputs, {of_f.parameters // of_g.parameters:,} times "
-        f"fewer parameters, {of_f.macs // of_g.macs} times fewer MACs.",
+        summary=f"f gives {f.out_features:,} values, with {f_cost.num_parameters:,} parameters and {f_cost.macs:,} MACs; g gives {format_output_shape(g_cost)}, "
+        f"with {g_cost.num_parameters} parameters and {g_cost.macs:,} MACs. Equally large outputs, {f_cost.num_parameters // g_cost.num_parameters:,} times "
+        f"fewer parameters, {f_cost.macs // g_cost.macs} times fewer MACs.",
         blocks=(
             Formula(rf"f(x) = \sigma(W x), \quad W \in \mathbb{{R}}^{{{f.out_features} \times {N}}}"),
             Formula(
-                rf"g(x)[c, k] = \sigma ( \sum_{{i=0}}^{{{KERNEL - 1}}} w[c, i]\, x[k + i - {KERNEL // 2}] ), "
-                rf"\quad w \in \mathbb{{R}}^{{{FEATURES} \times {KERNEL}}}"
+                rf"g(x)[c, k] = \sigma ( \sum_{{i=0}}^{{{KERNEL_SIZE - 1}}} w[c, i]\, x[k + i - {KERNEL_SIZE // 2}] ), "
+                rf"\quad w \in \mathbb{{R}}^{{{FEATURES} \times {KERNEL_SIZE}}}"
             ),
             Text(
-                rf"where $x$ is 0 outside its samples. An output of $g$ has $n + 2 p - m + 1 = {N} + {2 * (KERNEL // 2)} - {KERNEL} + 1 "
-                rf"= {N}$ places for a kernel of $m = {KERNEL}$ and a padding of $p = {KERNEL // 2}$, for each of the {FEATURES} channels."
+                rf"where $x$ is 0 outside its samples. An output of $g$ has $n + 2 p - m + 1 = {N} + {2 * (KERNEL_SIZE // 2)} - {KERNEL_SIZE} + 1 "
+                rf"= {N}$ places for a kernel of $m = {KERNEL_SIZE}$ and a padding of $p = {KERNEL_SIZE // 2}$, for each of the {FEATURES} channels."
             ),
             Text(
                 r"**Parameters.** $f$ has a weight for every pair of an input and an output. $g$ has one for every channel and every "
@@ -77,77 +77,81 @@ def answer(seed: int = 0) -> Answer:
             Text(
                 r"**MACs.** The convention: a MAC is a multiplication of a weight with an input, and the addition that goes with it. "
                 r"Products with the zeros of the padding count, because the layer does them; biases and $\sigma$ do not. Each output "
-                rf"of $f$ takes ${N}$ of them, each output of $g$ takes ${KERNEL}$. A FLOP count is twice the MACs."
+                rf"of $f$ takes ${N}$ of them, each output of $g$ takes ${KERNEL_SIZE}$. A FLOP count is twice the MACs."
             ),
-            table(
+            make_sheet_table(
                 "What one input costs",
                 ("", "outputs", "parameters", "MACs", "FLOPs"),
                 [
-                    [name, shape(cost), f"{cost.parameters:,}", f"{cost.macs:,}", f"{cost.flops:,}"]
-                    for name, cost in (("$f$", of_f), ("$g$", of_g))
+                    [name, format_output_shape(cost), f"{cost.num_parameters:,}", f"{cost.macs:,}", f"{cost.flops:,}"]
+                    for name, cost in (("$f$", f_cost), ("$g$", g_cost))
                 ],
             ),
-            check(
+            run_sheet_check(
                 "outputs: the layers, made with weights and run on a signal, give as many values as the formulae say",
-                lambda: of_outputs(seed),
+                lambda: check_output_shapes(seed),
             ),
-            check(
+            run_sheet_check(
                 f"parameters: counted in the layers, $f$ has ${FEATURES} n^2$ and $g$ has ${FEATURES} m$",
-                lambda: of_parameters(of_f, of_g),
+                lambda: check_parameter_counts(f_cost, g_cost),
             ),
-            check(
+            run_sheet_check(
                 "MACs: torch's own count, and a run with all weights and inputs 1, where every product adds 1, give the formulae's numbers",
-                of_macs,
+                check_mac_counts,
             ),
             Text(
                 f"**Other conventions** give other numbers for the same layers, so a number of operations says little without its "
                 f"convention. A sum of $m$ products takes $m - 1$ additions, and a bias one more, an activation one evaluation for each "
-                f"output. Leaving out the products with the padding's zeros, $g$ takes {nonzero:,} multiplications rather than "
-                f"{of_g.macs:,}."
+                f"output. Leaving out the products with the padding's zeros, $g$ takes {products_without_padding:,} multiplications rather than "
+                f"{g_cost.macs:,}."
             ),
-            variants(),
+            convention_table(),
             Text(
                 r"**$g$ is an $f$ with most weights 0 and the others shared.** A convolution is a linear map, so it can be written as "
                 r"the matrix of a fully-connected layer: locality makes it a band, stationarity makes every diagonal constant. What $g$ "
                 r"saves is what these two assumptions, question 1(a), take away from $f$."
             ),
-            Picture(
+            SheetFigure(
                 "matrices",
                 "Both layers as matrices, for n = 12, 2 features and kernels of 3: each colour is a weight of its own, white is 0.",
-                matrices(12, 2, KERNEL),
+                weight_index_matrices(12, 2, KERNEL_SIZE),
             ),
-            check(
+            run_sheet_check(
                 "$g$, written as a matrix, has few entries that are not 0, and fewer different ones; $f$ with these weights is $g$",
-                lambda: of_matrix(seed),
+                lambda: check_convolution_matrix(seed),
             ),
             Text(
                 r"**When they grow.** With $q$ features for each sample, $f$ takes $q n^2$ weights and as many MACs. $g$ takes $q m$ "
                 r"weights whatever the length, and $q m n$ MACs. Twice the length makes $f$ four times as expensive and $g$ twice."
             ),
-            grown(),
-            Picture("growth", "MACs against the length of the input, both axes logarithmic.", growth()),
+            scaling_table(),
+            SheetFigure("growth", "MACs against the length of the input, both axes logarithmic.", macs_by_length()),
         ),
     )
 
 
-def shape(cost: Cost) -> str:
+def format_output_shape(cost: LayerCost) -> str:
     """The outputs as `10 x 100 = 1,000`."""
-    values = f"{cost.activations:,}"
-    return values if len(cost.outputs) == 1 else f"{' x '.join(f'{side:,}' for side in cost.outputs)} = {values}"
+    num_outputs = f"{cost.activation_evaluations:,}"
+    return (
+        num_outputs
+        if len(cost.output_shape) == 1
+        else f"{' x '.join(f'{side:,}' for side in cost.output_shape)} = {num_outputs}"
+    )
 
 
-def variants() -> Table:
+def convention_table() -> Table:
     """The same layers under other conventions."""
     rows = []
     for bias in (False, True):
-        for name, layer in zip("fg", layers.course_layers(N, FEATURES, KERNEL, bias), strict=True):
-            cost = layers.cost(layer, N)
+        for name, layer in zip("fg", layers.course_layers(N, FEATURES, KERNEL_SIZE, bias), strict=True):
+            cost = layers.layer_cost(layer, N)
             numbers = (
-                cost.parameters,
+                cost.num_parameters,
                 cost.macs,
                 cost.additions,
-                cost.operations,
-                cost.operations + cost.activations,
+                cost.arithmetic_operations,
+                cost.arithmetic_operations + cost.activation_evaluations,
                 cost.flops,
             )
             rows.append([f"${name}$ {'with' if bias else 'without'} bias", *(f"{number:,}" for number in numbers)])
@@ -160,85 +164,91 @@ def variants() -> Table:
         "both, and $\\sigma$",
         "FLOPs = 2 x MACs",
     )
-    return table("The same layers, counted in other ways", headings, rows)
+    return make_sheet_table("The same layers, counted in other ways", headings, rows)
 
 
-def grown() -> Table:
+def scaling_table() -> Table:
     """What becomes of both when the signal, the features or the kernel grow."""
     rows = []
-    for n, features, kernel in GROWN:
-        f, g = (layers.cost(layer, n) for layer in layers.course_layers(n, features, kernel))
+    for n, features, kernel_size in SCALING_CASES:
+        f, g = (layers.layer_cost(layer, n) for layer in layers.course_layers(n, features, kernel_size))
         rows.append(
             [
-                *(f"{v:,}" for v in (n, features, kernel, f.parameters, g.parameters, f.macs, g.macs)),
+                *(f"{v:,}" for v in (n, features, kernel_size, f.num_parameters, g.num_parameters, f.macs, g.macs)),
                 f"{f.macs / g.macs:,.0f}",
             ]
         )
     headings = ("$n$", "features", "kernel", "parameters of $f$", "of $g$", "MACs of $f$", "of $g$", "$f$ to $g$")
-    return table("Growing the signal, the features and the kernel", headings, rows)
+    return make_sheet_table("Growing the signal, the features and the kernel", headings, rows)
 
 
-def growth() -> tuple[Growth, ...]:
+def macs_by_length() -> tuple[MacsByLength, ...]:
     """MACs against the length: f with as many outputs as g, f with the question's number of outputs, and g."""
-    found = {
+    macs_by_layer = {
         name: [] for name in (f"f, {FEATURES} n outputs", f"f, {FEATURES * N:,} outputs", f"g, {FEATURES} n outputs")
     }
-    for n in LENGTHS:
-        f, g = layers.course_layers(n, FEATURES, KERNEL)
+    for n in CHART_LENGTHS:
+        f, g = layers.course_layers(n, FEATURES, KERNEL_SIZE)
         with torch.device("meta"):
-            fixed = nn.Linear(n, FEATURES * N, bias=False)
-        for macs, layer in zip(found.values(), (f, fixed, g), strict=True):
-            macs.append(layers.cost(layer, n).macs)
-    return tuple(Growth(name, LENGTHS, tuple(macs)) for name, macs in found.items())
+            f_fixed_outputs = nn.Linear(n, FEATURES * N, bias=False)
+        for macs, layer in zip(macs_by_layer.values(), (f, f_fixed_outputs, g), strict=True):
+            macs.append(layers.layer_cost(layer, n).macs)
+    return tuple(MacsByLength(name, CHART_LENGTHS, tuple(macs)) for name, macs in macs_by_layer.items())
 
 
-def matrices(n: int, features: int, kernel: int) -> Matrices:
+def weight_index_matrices(n: int, features: int, kernel_size: int) -> WeightIndexMatrices:
     """Which weight stands in each entry, found by numbering the weights from 1 and writing the convolution as a matrix."""
-    g = nn.utils.skip_init(nn.Conv1d, 1, features, kernel, padding=kernel // 2, bias=False, dtype=torch.float64)
-    g.weight.data = torch.arange(1.0, features * kernel + 1, dtype=torch.float64).view(g.weight.shape)
-    numbers = torch.arange(features * n * n).view(features * n, n)
-    return Matrices(numbers.tolist(), (layers.as_matrix(g, n).long() - 1).tolist(), n, features)
+    g = nn.utils.skip_init(
+        nn.Conv1d, 1, features, kernel_size, padding=kernel_size // 2, bias=False, dtype=torch.float64
+    )
+    g.weight.data = torch.arange(1.0, features * kernel_size + 1, dtype=torch.float64).view(g.weight.shape)
+    weight_indices = torch.arange(features * n * n).view(features * n, n)
+    return WeightIndexMatrices(
+        weight_indices.tolist(), (layers.convolution_matrix(g, n).long() - 1).tolist(), n, features
+    )
 
 
-def with_weights(seed: int) -> tuple[nn.Linear, nn.Conv1d]:
+def seeded_course_layers(seed: int) -> tuple[nn.Linear, nn.Conv1d]:
     """The question's layers with weights, in float64."""
-    f, g = (layer.to_empty(device="cpu").double() for layer in layers.course_layers(N, FEATURES, KERNEL))
-    with own_global_generators():
-        zoo.initialise(nn.ModuleList([f, g]), seed)
+    f, g = (layer.to_empty(device="cpu").double() for layer in layers.course_layers(N, FEATURES, KERNEL_SIZE))
+    with isolated_rng():
+        zoo.initialize_weights(nn.ModuleList([f, g]), seed)
     return f, g
 
 
-def of_outputs(seed: int) -> tuple[str, bool]:
-    f, g = with_weights(seed)
+def check_output_shapes(seed: int) -> tuple[str, bool]:
+    f, g = seeded_course_layers(seed)
     x = torch.ones(1, N, dtype=torch.float64)
     outputs = tuple(f(x).shape[1:]), tuple(g(x[None]).shape[1:])
     return f"f: {list(outputs[0])}, g: {list(outputs[1])}", outputs == (
         (FEATURES * N,),
-        (FEATURES, N + 2 * (KERNEL // 2) - KERNEL + 1),
+        (FEATURES, N + 2 * (KERNEL_SIZE // 2) - KERNEL_SIZE + 1),
     )
 
 
-def of_parameters(of_f: Cost, of_g: Cost) -> tuple[str, bool]:
-    counted = (of_f.parameters, of_g.parameters)
-    return f"f: {counted[0]:,}, g: {counted[1]:,}", counted == (FEATURES * N * N, FEATURES * KERNEL)
+def check_parameter_counts(f_cost: LayerCost, g_cost: LayerCost) -> tuple[str, bool]:
+    counted = (f_cost.num_parameters, g_cost.num_parameters)
+    return f"f: {counted[0]:,}, g: {counted[1]:,}", counted == (FEATURES * N * N, FEATURES * KERNEL_SIZE)
 
 
-def of_macs() -> tuple[str, bool]:
-    f, g = layers.course_layers(N, FEATURES, KERNEL)
-    torchs = [layers.cost(layer, N).macs for layer in (f, g)]
-    ours = [layers.products(layer, N) for layer in (f, g)]
-    said = f"torch: {torchs[0]:,} and {torchs[1]:,}; by the run: {ours[0]:,} and {ours[1]:,}"
-    return said, torchs == ours == [FEATURES * N * N, FEATURES * N * KERNEL]
+def check_mac_counts() -> tuple[str, bool]:
+    f, g = layers.course_layers(N, FEATURES, KERNEL_SIZE)
+    torch_counts = [layers.layer_cost(layer, N).macs for layer in (f, g)]
+    run_counts = [layers.count_products(layer, N) for layer in (f, g)]
+    message = f"torch: {torch_counts[0]:,} and {torch_counts[1]:,}; by the run: {run_counts[0]:,} and {run_counts[1]:,}"
+    return message, torch_counts == run_counts == [FEATURES * N * N, FEATURES * N * KERNEL_SIZE]
 
 
-def of_matrix(seed: int) -> tuple[str, bool]:
-    f, g = with_weights(seed)
-    matrix = layers.as_matrix(g, N)
+def check_convolution_matrix(seed: int) -> tuple[str, bool]:
+    f, g = seeded_course_layers(seed)
+    matrix = layers.convolution_matrix(g, N)
     f.weight.data = matrix
     x = torch.linspace(-1, 1, N, dtype=torch.float64)[None]
     difference = (f(x).view(FEATURES, N) - g(x[None])[0]).abs().max().item()
-    entries, different = matrix.numel(), matrix[matrix != 0]
-    counts = f"of {entries:,} entries {len(different):,} are not 0, {len(different.unique())} of them different"
-    said = f"{counts}; largest difference of the outputs {difference:.1g}"
-    wanted = layers.products(g, N, padding=0.0), FEATURES * KERNEL
-    return said, difference < 1e-12 and (len(different), len(different.unique())) == wanted
+    entries, nonzero_weights = matrix.numel(), matrix[matrix != 0]
+    counts = (
+        f"of {entries:,} entries {len(nonzero_weights):,} are not 0, {len(nonzero_weights.unique())} of them different"
+    )
+    message = f"{counts}; largest difference of the outputs {difference:.1g}"
+    expected_counts = layers.count_products(g, N, padding_value=0.0), FEATURES * KERNEL_SIZE
+    return message, difference < 1e-12 and (len(nonzero_weights), len(nonzero_weights.unique())) == expected_counts

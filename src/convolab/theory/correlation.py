@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from convolab.core.errors import need
+from convolab.core.errors import require
 
 Signals = Shaped[Tensor, "..."]  # [..., n], floats; what is taken is checked with a word of what to do
-HALVES = (torch.float16, torch.bfloat16)
-PAIRS = ("...", "...", "...")  # signals by pairs
-CHANNELS = ("oc", "bc", "bo")  # kernels [out, in], signals [batch, in], outputs [batch, out]
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+ELEMENTWISE_SUBSCRIPTS = ("...", "...", "...")  # signals by pairs
+CHANNEL_SUBSCRIPTS = ("oc", "bc", "bo")  # kernels [out, in], signals [batch, in], outputs [batch, out]
 
 
 def correlate(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
@@ -31,7 +31,7 @@ def correlate(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
     >>> correlate(torch.tensor([1.0, 0, 0]), torch.tensor([5.0, 6, 7]))
     tensor([5., 6., 7.])
     """
-    return by_spectrum(x, y, mirrored=False)
+    return apply_spectral_product(x, y, is_convolution=False)
 
 
 def convolve(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
@@ -41,10 +41,10 @@ def convolve(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
     >>> torch.allclose(convolve(x, y), correlate(mirror(x), y)), torch.allclose(convolve(x, y), convolve(y, x))
     (True, True)
     """
-    return by_spectrum(x, y, mirrored=True)
+    return apply_spectral_product(x, y, is_convolution=True)
 
 
-def mirror(x: Shaped[Tensor, "*xs n"]) -> Shaped[Tensor, "*xs n"]:
+def time_reverse(x: Shaped[Tensor, "*xs n"]) -> Shaped[Tensor, "*xs n"]:
     """x[-i mod n]: sample 0 stays, the others run backwards.
 
     >>> mirror(torch.tensor([1, 2, 3]))
@@ -53,23 +53,23 @@ def mirror(x: Shaped[Tensor, "*xs n"]) -> Shaped[Tensor, "*xs n"]:
     return x.flip(-1).roll(1, -1)
 
 
-def correlate_directly(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
+def correlate_direct(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
     """The correlation as its definition reads, O(n^2): y is turned back by k and multiplied with x, for every k.
 
     >>> correlate_directly(torch.tensor([1.0, 0, 0]), torch.tensor([5.0, 6, 7]))
     tensor([5., 6., 7.])
     """
-    a, b, dtype = signals(x, y)
+    a, b, dtype = prepare_signals(x, y)
     return torch.stack([(a * b.roll(-k, -1)).sum(-1) for k in range(a.shape[-1])], dim=-1).to(dtype)
 
 
-def correlate_by_matrix(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
+def correlate_circulant(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
     """The correlation as a product with the circulant matrix of x, O(n^2) in time and memory.
 
     >>> correlate_by_matrix(torch.tensor([1.0, 0, 0]), torch.tensor([5.0, 6, 7]))
     tensor([5., 6., 7.])
     """
-    a, b, dtype = signals(x, y)
+    a, b, dtype = prepare_signals(x, y)
     return (jacobian_y(a) @ b.unsqueeze(-1)).squeeze(-1).to(dtype)
 
 
@@ -81,7 +81,7 @@ def jacobian_x(y: Shaped[Tensor, "*ys n"]) -> Shaped[Tensor, "*ys n n"]:
             [6, 7, 5],
             [7, 5, 6]])
     """
-    k, i = places(y.shape[-1])
+    k, i = row_column_indices(y.shape[-1])
     return y[..., (i + k) % y.shape[-1]]
 
 
@@ -93,14 +93,14 @@ def jacobian_y(x: Shaped[Tensor, "*xs n"]) -> Shaped[Tensor, "*xs n n"]:
             [3, 1, 2],
             [2, 3, 1]])
     """
-    k, j = places(x.shape[-1])
+    k, j = row_column_indices(x.shape[-1])
     return x[..., (j - k) % x.shape[-1]]
 
 
-def places(n: int) -> tuple[Shaped[Tensor, "n 1"], Shaped[Tensor, "1 n"]]:
+def row_column_indices(n: int) -> tuple[Shaped[Tensor, "n 1"], Shaped[Tensor, "1 n"]]:
     """Row and column numbers of an n x n matrix."""
-    numbers = torch.arange(n)
-    return numbers[:, None], numbers[None, :]
+    indices = torch.arange(n)
+    return indices[:, None], indices[None, :]
 
 
 class CircularCorrelation(nn.Module):
@@ -114,13 +114,13 @@ class CircularCorrelation(nn.Module):
     torch.Size([8, 4, 100])
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
-        need(
-            min(inputs, outputs, kernel) >= 1,
-            f"{inputs} inputs, {outputs} outputs and a kernel of {kernel}: give each at least 1",
+        require(
+            min(in_channels, out_channels, kernel_size) >= 1,
+            f"{in_channels} inputs, {out_channels} outputs and a kernel of {kernel_size}: give each at least 1",
         )
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel))
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -128,14 +128,17 @@ class CircularCorrelation(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, y: Signals) -> Float[Tensor, "batch outputs n"]:
-        need(
+        require(
             y.ndim == 3 and y.shape[1] == self.weight.shape[1],
             f"the signals are {list(y.shape)}: give [batch, {self.weight.shape[1]}, n], as the layer has {self.weight.shape[1]} inputs",
         )
-        n, kernel = y.shape[2], self.weight.shape[2]
-        need(kernel <= n, f"the kernel has {kernel} samples and the signals have {n}: give signals at least as long")
-        weight, y, dtype = signals(F.pad(self.weight, (0, n - kernel)), y, paired=False)
-        return SpectralProduct.apply(weight, y, CHANNELS, False).to(dtype)
+        n, kernel_size = y.shape[2], self.weight.shape[2]
+        require(
+            kernel_size <= n,
+            f"the kernel has {kernel_size} samples and the signals have {n}: give signals at least as long",
+        )
+        weight, y, dtype = prepare_signals(F.pad(self.weight, (0, n - kernel_size)), y, require_broadcastable=False)
+        return SpectralProduct.apply(weight, y, CHANNEL_SUBSCRIPTS, False).to(dtype)
 
 
 class SpectralProduct(torch.autograd.Function):
@@ -149,11 +152,15 @@ class SpectralProduct(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, y: Tensor, letters: tuple[str, str, str], mirrored: bool) -> Tensor:
-        of_x, of_y, of_z = letters
-        spectrum = torch.fft.rfft(x)
+    def forward(x: Tensor, y: Tensor, subscripts: tuple[str, str, str], is_convolution: bool) -> Tensor:
+        x_subscripts, y_subscripts, z_subscripts = subscripts
+        x_spectrum = torch.fft.rfft(x)
         return torch.fft.irfft(
-            torch.einsum(f"{of_x}f,{of_y}f->{of_z}f", spectrum if mirrored else spectrum.conj(), torch.fft.rfft(y)),
+            torch.einsum(
+                f"{x_subscripts}f,{y_subscripts}f->{z_subscripts}f",
+                x_spectrum if is_convolution else x_spectrum.conj(),
+                torch.fft.rfft(y),
+            ),
             n=x.shape[-1],
         )
 
@@ -164,47 +171,53 @@ class SpectralProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        (x, y), (of_x, of_y, of_z) = ctx.saved_tensors, ctx.letters
+        (x, y), (x_subscripts, y_subscripts, z_subscripts) = ctx.saved_tensors, ctx.letters
         dx = dy = None
         if ctx.needs_input_grad[0]:
-            here = (y, g, (of_y, of_z, of_x)) if ctx.mirrored else (g, y, (of_z, of_y, of_x))
-            dx = SpectralProduct.apply(*here, False)
+            dx_arguments = (
+                (y, g, (y_subscripts, z_subscripts, x_subscripts))
+                if ctx.mirrored
+                else (g, y, (z_subscripts, y_subscripts, x_subscripts))
+            )
+            dx = SpectralProduct.apply(*dx_arguments, False)
         if ctx.needs_input_grad[1]:
-            dy = SpectralProduct.apply(x, g, (of_x, of_z, of_y), not ctx.mirrored)
+            dy = SpectralProduct.apply(x, g, (x_subscripts, z_subscripts, y_subscripts), not ctx.mirrored)
         return dx, dy, None, None
 
 
-def by_spectrum(x: Signals, y: Signals, mirrored: bool) -> Tensor:
-    x, y, dtype = signals(x, y)
-    return SpectralProduct.apply(*torch.broadcast_tensors(x, y), PAIRS, mirrored).to(dtype)
+def apply_spectral_product(x: Signals, y: Signals, is_convolution: bool) -> Tensor:
+    x, y, dtype = prepare_signals(x, y)
+    return SpectralProduct.apply(*torch.broadcast_tensors(x, y), ELEMENTWISE_SUBSCRIPTS, is_convolution).to(dtype)
 
 
-def signals(x: Signals, y: Signals, paired: bool = True) -> tuple[Tensor, Tensor, torch.dtype]:
+def prepare_signals(x: Signals, y: Signals, require_broadcastable: bool = True) -> tuple[Tensor, Tensor, torch.dtype]:
     """Two signals, checked, in the precision to calculate in; and the type of the answer."""
     for name, signal in (("x", x), ("y", y)):
-        need(
+        require(
             signal.ndim and signal.shape[-1],
             f"{name} is {list(signal.shape)}, which holds no samples: give [..., n] with n of 1 or more",
         )
-        need(
+        require(
             signal.is_floating_point(),
             f"{name} holds {str(signal.dtype).removeprefix('torch.')}: give real floating-point signals, e.g. {name}.double()",
         )
-    need(
+    require(
         x.shape[-1] == y.shape[-1],
         f"x has {x.shape[-1]} samples and y has {y.shape[-1]}: give both the same length, e.g. by adding zeros",
     )
     for name, signal in (("x", x), ("y", y)):
-        wrong = int((~torch.isfinite(signal.detach())).sum())
-        need(wrong == 0, f"{name} holds {wrong} samples that are NaN or infinite: remove them first")
-    if paired:
+        nonfinite_count = int((~torch.isfinite(signal.detach())).sum())
+        require(
+            nonfinite_count == 0, f"{name} holds {nonfinite_count} samples that are NaN or infinite: remove them first"
+        )
+    if require_broadcastable:
         try:
             torch.broadcast_shapes(x.shape, y.shape)
         except RuntimeError:
-            need(
+            require(
                 False,
                 f"x is {list(x.shape)} and y {list(y.shape)}: give batches of the same shape, or one signal for all",
             )
     dtype = torch.promote_types(x.dtype, y.dtype)
-    exact = torch.float32 if dtype in HALVES else dtype
-    return x.to(exact), y.to(exact), dtype
+    compute_dtype = torch.float32 if dtype in HALF_DTYPES else dtype
+    return x.to(compute_dtype), y.to(compute_dtype), dtype

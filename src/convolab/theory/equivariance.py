@@ -9,35 +9,37 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convolab.core.rng import generator, own_global_generators
+from convolab.core.rng import isolated_rng, make_generator
 from convolab.models import zoo
 
-SIDE = 32  # pixels
-ROUNDING = 1e-12  # share of an output's size: a sum of a thousand products in float64 differs by less from itself in another order
-ZERO_PADDED = "convolution 3x3, zero padding"
+IMAGE_SIZE = 32  # pixels
+ROUNDING_TOLERANCE = 1e-12  # share of an output's size: a sum of a thousand products in float64 differs by less from itself in another order
+ZERO_PADDED_CONV = "convolution 3x3, zero padding"
 
 
 @dataclass(frozen=True)
-class Kind:
+class NamedLayer:
     """A kind of layer to measure."""
 
     name: str
-    layer: nn.Module
+    module: nn.Module
     stride: int  # input pixels to one output pixel; SIDE for a layer whose output has no place
 
 
 @dataclass(frozen=True)
-class Measured:
+class EquivarianceMeasurement:
     """How far a layer is from equivariant under one shift."""
 
-    kind: str
+    layer: str
     stride: int
     shift: int  # input pixels, to the right; what leaves on one side comes in on the other
-    error: float  # norm of what differs from the shifted output, as a share of the norm of the output about its mean
-    places: float  # share of the output's values that differ
+    relative_error: (
+        float  # norm of what differs from the shifted output, as a share of the norm of the output about its mean
+    )
+    changed_fraction: float  # share of the output's values that differ
 
 
-class Blur(nn.Module):
+class BlurPool(nn.Module):
     """Each channel smoothed by the binomial filter (1, 2, 1) / 4 along both sides, circularly, then every second pixel.
 
     Zhang 2019, arXiv:1904.11486.
@@ -49,26 +51,26 @@ class Blur(nn.Module):
         return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), kernel, stride=2, groups=x.shape[1])
 
 
-class FullyConnected(nn.Module):
+class FullyConnectedLayer(nn.Module):
     """Every output pixel from every input pixel."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(SIDE**2, SIDE**2)
+        self.linear = nn.Linear(IMAGE_SIZE**2, IMAGE_SIZE**2)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         return self.linear(x.flatten(2)).view(x.shape)
 
 
-def kinds(seed: int = 0) -> list[Kind]:
+def layers_to_measure(seed: int = 0) -> list[NamedLayer]:
     """The layers to measure, with random weights in float64, keyed by the seed."""
 
-    def conv(**options: object) -> nn.Module:
+    def conv3x3(**options: object) -> nn.Module:
         return nn.Conv2d(1, 4, 3, padding=1, **options)
 
-    table: list[tuple[str, Callable[[], nn.Module], int]] = [
-        ("convolution 3x3, circular padding", lambda: conv(padding_mode="circular"), 1),
-        (ZERO_PADDED, conv, 1),
+    cases: list[tuple[str, Callable[[], nn.Module], int]] = [
+        ("convolution 3x3, circular padding", lambda: conv3x3(padding_mode="circular"), 1),
+        (ZERO_PADDED_CONV, conv3x3, 1),
         ("ReLU", nn.ReLU, 1),
         ("batch norm", lambda: nn.BatchNorm2d(1), 1),
         (
@@ -78,64 +80,72 @@ def kinds(seed: int = 0) -> list[Kind]:
         ),
         ("max pooling 2x2, stride 2", lambda: nn.MaxPool2d(2), 2),
         ("average pooling 2x2, stride 2", lambda: nn.AvgPool2d(2), 2),
-        ("blur 3x3, then stride 2", Blur, 2),
-        ("convolution 3x3, circular padding, stride 2", lambda: conv(padding_mode="circular", stride=2), 2),
-        ("convolution 3x3, circular padding, stride 4", lambda: conv(padding_mode="circular", stride=4), 4),
+        ("blur 3x3, then stride 2", BlurPool, 2),
+        ("convolution 3x3, circular padding, stride 2", lambda: conv3x3(padding_mode="circular", stride=2), 2),
+        ("convolution 3x3, circular padding, stride 4", lambda: conv3x3(padding_mode="circular", stride=4), 4),
         ("features of simple_convnet", lambda: simple_convnet_features("zeros"), 8),
         ("the same with circular padding", lambda: simple_convnet_features("circular"), 8),
-        ("global average pooling", lambda: nn.AdaptiveAvgPool2d(1), SIDE),
-        ("fully-connected", FullyConnected, 1),
+        ("global average pooling", lambda: nn.AdaptiveAvgPool2d(1), IMAGE_SIZE),
+        ("fully-connected", FullyConnectedLayer, 1),
     ]
-    made = []
-    with own_global_generators():
-        for name, make, stride in table:
+    layers = []
+    with isolated_rng():
+        for name, make, stride in cases:
             layer = make().double().eval()
-            zoo.initialise(layer, seed)
-            made.append(Kind(name, layer, stride))
-    return made
+            zoo.initialize_weights(layer, seed)
+            layers.append(NamedLayer(name, layer, stride))
+    return layers
 
 
 def simple_convnet_features(padding: str) -> nn.Module:
     """The stages of simple_convnet, whose output is 8 times as coarse as its input, padded by `zeros` or `circular`."""
-    features = zoo.SimpleConvnet((1, SIDE, SIDE), 10).features
+    features = zoo.SimpleConvnet((1, IMAGE_SIZE, IMAGE_SIZE), 10).features
     for layer in features.modules():
         if isinstance(layer, nn.Conv2d):
             layer.padding_mode = padding
     return features
 
 
-def pixels(seed: int = 0) -> Float[Tensor, "n 1 h w"]:
+def random_images(seed: int = 0) -> Float[Tensor, "n 1 h w"]:
     """Random pixels, uniform in [0, 1]: the hardest pictures, because neighbours have nothing in common."""
-    return torch.rand(8, 1, SIDE, SIDE, dtype=torch.float64, generator=generator(seed, "equivariance"))
+    return torch.rand(8, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.float64, generator=make_generator(seed, "equivariance"))
 
 
 @torch.inference_mode()
-def difference(kind: Kind, x: Float[Tensor, "n c h w"], shift: int) -> Float[Tensor, "n c2 h2 w2"]:
+def equivariance_residual(
+    named_layer: NamedLayer, x: Float[Tensor, "n c h w"], shift: int
+) -> Float[Tensor, "n c2 h2 w2"]:
     """The output of the shifted input less the shifted output, which is 0 for an equivariant layer.
 
     A shift that is no multiple of the stride would be a fraction of an output pixel; of the two whole ones about it the
     better counts. Circular shifts, so that no picture loses a pixel and whatever differs is the layer's doing.
     """
-    y, moved = kind.layer(x), kind.layer(x.roll(shift, -1))
-    candidates = {math.floor(shift / kind.stride), math.ceil(shift / kind.stride)}
-    return min((moved - y.roll(k, -1) for k in candidates), key=lambda d: d.norm().item())
+    y, output_of_shifted = named_layer.module(x), named_layer.module(x.roll(shift, -1))
+    output_shifts = {math.floor(shift / named_layer.stride), math.ceil(shift / named_layer.stride)}
+    return min((output_of_shifted - y.roll(k, -1) for k in output_shifts), key=lambda d: d.norm().item())
 
 
 @torch.inference_mode()
-def measure(kind: Kind, x: Float[Tensor, "n c h w"], shift: int) -> Measured:
+def measure_equivariance(named_layer: NamedLayer, x: Float[Tensor, "n c h w"], shift: int) -> EquivarianceMeasurement:
     """How far a layer is from equivariant under one shift.
 
     >>> kind = Kind("pooling", nn.MaxPool2d(2), 2)
     >>> [measure(kind, pixels(), shift).error > 0 for shift in (1, 2)]
     [True, False]
     """
-    y, wrong = kind.layer(x), difference(kind, x, shift)
-    scale = (y - y.mean((-2, -1), keepdim=True)).norm() if y.shape[-1] > 1 else y.norm()
-    differs = wrong.abs() > ROUNDING * y.abs().max()
-    return Measured(kind.name, kind.stride, shift, (wrong.norm() / scale).item(), differs.double().mean().item())
+    y, residual = named_layer.module(x), equivariance_residual(named_layer, x, shift)
+    reference_norm = (y - y.mean((-2, -1), keepdim=True)).norm() if y.shape[-1] > 1 else y.norm()
+    is_changed = residual.abs() > ROUNDING_TOLERANCE * y.abs().max()
+    return EquivarianceMeasurement(
+        named_layer.name,
+        named_layer.stride,
+        shift,
+        (residual.norm() / reference_norm).item(),
+        is_changed.double().mean().item(),
+    )
 
 
-def measure_all(seed: int = 0, shifts: tuple[int, ...] = tuple(range(9))) -> list[Measured]:
+def measure_all_layers(seed: int = 0, shifts: tuple[int, ...] = tuple(range(9))) -> list[EquivarianceMeasurement]:
     """Every kind of layer under every shift."""
-    x = pixels(seed)
-    return [measure(kind, x, shift) for kind in kinds(seed) for shift in shifts]
+    x = random_images(seed)
+    return [measure_equivariance(kind, x, shift) for kind in layers_to_measure(seed) for shift in shifts]

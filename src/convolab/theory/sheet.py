@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-Mark = Literal["text", "formula", "bold", "code"]
+MarkupKind = Literal["text", "formula", "bold", "code"]
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Table:
     """Rows of marked text under headings."""
 
     caption: str
-    headings: tuple[str, ...]
+    headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
-class Picture:
+class SheetFigure:
     """A picture that the front floor draws: `name` says which one, `data` is what it shows."""
 
     name: str
     caption: str
-    data: Any
+    chart_data: Any
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class Check:
     """A claim, what was found when it was put to the test just now, and whether that bears it out."""
 
     claim: str
-    found: str
-    holds: bool
+    result: str
+    passed: bool
 
 
-Block = Text | Formula | Table | Picture | Check
+ContentBlock = Text | Formula | Table | SheetFigure | Check
 
 
 @dataclass(frozen=True)
-class Answer:
+class QuestionAnswer:
     """One part of the question, answered."""
 
     name: str  # such as 1(a)
     question: str
-    short: str  # the answer in a sentence or two
-    blocks: tuple[Block, ...]
+    summary: str  # the answer in a sentence or two
+    blocks: tuple[ContentBlock, ...]
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
@@ -71,56 +71,56 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class AnswerSheet:
     """The whole question, answered and checked."""
 
     title: str
-    made: str  # how, so that it can be made again
-    answers: tuple[Answer, ...]
+    provenance: str  # how, so that it can be made again
+    answers: tuple[QuestionAnswer, ...]
 
     @property
     def checks(self) -> tuple[Check, ...]:
         return tuple(check for answer in self.answers for check in answer.checks)
 
     @property
-    def failed(self) -> tuple[Check, ...]:
-        return tuple(check for check in self.checks if not check.holds)
+    def failed_checks(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if not check.passed)
 
 
-def check(claim: str, test: Callable[[], tuple[str, bool]]) -> Check:
+def run_sheet_check(claim: str, test: Callable[[], tuple[str, bool]]) -> Check:
     """Run a test, which says what it found and whether that is as claimed; one that breaks down bears nothing out.
 
     >>> check("2 and 2 make 5", lambda: (f"{2 + 2}", 2 + 2 == 5))
     Check(claim='2 and 2 make 5', found='4', holds=False)
     """
     try:
-        found, holds = test()
+        result, passed = test()
     except (ArithmeticError, AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        found, holds = f"the test broke down: {' '.join(str(error).split()) or type(error).__name__}", False
-    return Check(claim, found, bool(holds))
+        result, passed = f"the test broke down: {' '.join(str(error).split()) or type(error).__name__}", False
+    return Check(claim, result, bool(passed))
 
 
-MARKED = re.compile(r"\$(?P<formula>[^$]+)\$|\*\*(?P<bold>[^*]+)\*\*|`(?P<code>[^`]+)`")
+MARKUP_PATTERN = re.compile(r"\$(?P<formula>[^$]+)\$|\*\*(?P<bold>[^*]+)\*\*|`(?P<code>[^`]+)`")
 
 
-def marks(text: str) -> list[tuple[Mark, str]]:
+def parse_markup(text: str) -> list[tuple[MarkupKind, str]]:
     """Marked text taken apart.
 
     >>> marks("the $n$ samples of `x`")
     [('text', 'the '), ('formula', 'n'), ('text', ' samples of '), ('code', 'x')]
     """
-    parts: list[tuple[Mark, str]] = []
-    end = 0
-    for match in MARKED.finditer(text):
-        if match.start() > end:
-            parts.append(("text", text[end : match.start()]))
+    parts: list[tuple[MarkupKind, str]] = []
+    position = 0
+    for match in MARKUP_PATTERN.finditer(text):
+        if match.start() > position:
+            parts.append(("text", text[position : match.start()]))
         parts.append((match.lastgroup, match[match.lastgroup]))
-        end = match.end()
-    if end < len(text):
-        parts.append(("text", text[end:]))
+        position = match.end()
+    if position < len(text):
+        parts.append(("text", text[position:]))
     return parts
 
 
-def table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+def make_sheet_table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table of anything that has a text."""
-    return Table(caption, tuple(headings), tuple(tuple(map(str, row)) for row in rows))
+    return Table(caption, tuple(headers), tuple(tuple(map(str, row)) for row in rows))

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from convolab.core.errors import LabError, nearest, need
+from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
 from convolab.core.types import Fraction, Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
-from convolab.data.catalog import usual_augmentation
+from convolab.data.catalog import default_augmentation
 from convolab.models import zoo
-from convolab.training.lr_schedule import Schedule, Step
-from convolab.training.optim import Optimizer, Sgd
-from convolab.training.transforms import parse
+from convolab.training.lr_schedule import Schedule, StepLR
+from convolab.training.optim import SGD, Optimizer
+from convolab.training.transforms import parse_transform
 
 
 class Data(Frozen):
@@ -27,26 +27,26 @@ class Data(Frozen):
     name: str = "digits"  # a source, or folder:PATH
     validation: Fraction = 0.1  # share of the training pictures held back
     limit: PositiveInt | None = None  # train on this many pictures only, the classes in proportion
-    size: Annotated[int, Field(ge=8, le=64)] = (
+    image_size: Annotated[int, Field(ge=8, le=64)] = (
         32  # side that a folder's pictures are resized to; the other sets have their own
     )
     augment: tuple[str, ...] = ()  # left out: what is usual for the set
 
     @model_validator(mode="before")
     @classmethod
-    def usual(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        augment = given.get(
-            "augment", usual_augmentation(str(given.get("name", "digits")))
+    def fill_augment(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        augment = values.get(
+            "augment", default_augmentation(str(values.get("name", "digits")))
         )  # looked up in any case: the name is checked so
-        return {**given, "augment": tuple(augment) if isinstance(augment, list) else augment}
+        return {**values, "augment": tuple(augment) if isinstance(augment, list) else augment}
 
     @field_validator("augment")
     @classmethod
-    def known(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+    def check_augment(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         for entry in entries:
-            parse(entry)
+            parse_transform(entry)
         return entries
 
 
@@ -59,13 +59,13 @@ class Model(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def complete(cls, given: Any) -> Any:
+    def fill_options(cls, values: Any) -> Any:
         """Write every option out, so that a recipe does not depend on defaults that may change."""
-        if not isinstance(given, Mapping):
-            return given
-        name = given.get("name", "simple_convnet")
-        need(isinstance(name, str), f"model.name = {name!r}: give the network's name as a string")
-        return {"name": name, **zoo.options(name, {k: v for k, v in given.items() if k != "name"})}
+        if not isinstance(values, Mapping):
+            return values
+        name = values.get("name", "simple_convnet")
+        require(isinstance(name, str), f"model.name = {name!r}: give the network's name as a string")
+        return {"name": name, **zoo.resolve_options(name, {k: v for k, v in values.items() if k != "name"})}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -107,13 +107,13 @@ class Recipe(Frozen):
 
     data: Data = Data()
     model: Model = Model()
-    optimizer: Optimizer = Sgd()
-    schedule: Schedule = Step()
+    optimizer: Optimizer = SGD()
+    schedule: Schedule = StepLR()
     training: Training = Training()
     metrics: Metrics = Metrics()
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> "Recipe":
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
         """A recipe from nested values; what is left out has its default. Raises LabError, naming the key."""
         values = {**values}
         for section, default in (("optimizer", "sgd"), ("schedule", "step")):
@@ -123,28 +123,28 @@ class Recipe(Frozen):
             # By way of JSON, where pydantic is strict about types but takes a list for a tuple.
             return cls.model_validate_json(json.dumps(values), strict=True)
         except ValidationError as error:
-            raise LabError(explain(error, values).replace("\n", "\\n")) from error
+            raise LabError(format_validation_error(error, values).replace("\n", "\\n")) from error
         except TypeError as error:
             raise LabError(f"a recipe holds strings, numbers, booleans and lists: {error}") from error
 
     @classmethod
     def read(cls, path: Path | str) -> "Recipe":
         """The recipe in a TOML file. Raises LabError if it cannot be read, naming the line or the key."""
-        return cls.parse(read_toml(path))
+        return cls.from_dict(read_toml(path))
 
-    def changed(self, changes: Mapping[str, Any]) -> "Recipe":
+    def with_overrides(self, overrides: Mapping[str, Any]) -> "Recipe":
         """A recipe with some keys changed, addressed as `section.key`.
 
         A new `name` in a section starts that section afresh, because its other keys belonged to the old one.
         """
-        return Recipe.parse(change(self.values(), changes))
+        return Recipe.from_dict(apply_overrides(self.to_dict(), overrides))
 
-    def values(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, dict[str, Any]]:
         """All keys of all sections, defaults too."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def to_toml(self) -> str:
-        return tomli_w.dumps(self.values())
+        return tomli_w.dumps(self.to_dict())
 
     def write(self, path: Path | str) -> None:
         write_text(path, self.to_toml())
@@ -152,39 +152,39 @@ class Recipe(Frozen):
     @cached_property
     def key(self) -> str:
         """A hash of every key: equal for equal recipes, however they were written."""
-        text = json.dumps(self.values(), sort_keys=True)
+        text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def change(values: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def apply_overrides(values: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """`values` with `section.key` entries changed; a new `name` drops the section's other keys, whatever the order."""
     result = {section: dict(keys) for section, keys in values.items()}
-    for address in sorted(changes, key=lambda a: not a.endswith(".name")):
-        section, dot, key = address.partition(".")
-        need(dot and key, f"'{address}' is no address of a recipe key: give section.key, such as optimizer.lr")
-        need(
+    for dotted_key in sorted(overrides, key=lambda a: not a.endswith(".name")):
+        section, dot, key = dotted_key.partition(".")
+        require(dot and key, f"'{dotted_key}' is no address of a recipe key: give section.key, such as optimizer.lr")
+        require(
             section in Recipe.model_fields,
-            f"a recipe has no section '{section}': {nearest(section, Recipe.model_fields)}",
+            f"a recipe has no section '{section}': {suggest(section, Recipe.model_fields)}",
         )
         keys = result.setdefault(section, {})
-        if key == "name" and keys.get("name") != changes[address]:
+        if key == "name" and keys.get("name") != overrides[dotted_key]:
             keys.clear()
-        keys[key] = changes[address]
+        keys[key] = overrides[dotted_key]
     return result
 
 
-def parse_change(text: str) -> tuple[str, Any]:
+def parse_override(text: str) -> tuple[str, Any]:
     """`section.key=value` of a command line; the value is read as TOML, and as a plain string where it is none.
 
     >>> parse_change("optimizer.lr=0.1"), parse_change("model.channels=[8, 16]"), parse_change("schedule.name=cosine")
     (('optimizer.lr', 0.1), ('model.channels', [8, 16]), ('schedule.name', 'cosine'))
     """
-    address, equals, value = text.partition("=")
-    need(equals and address.strip(), f"'{text}' changes nothing: write section.key=value")
+    dotted_key, equals, value = text.partition("=")
+    require(equals and dotted_key.strip(), f"'{text}' changes nothing: write section.key=value")
     try:
-        return address.strip(), tomllib.loads(f"value = {value}")["value"]
+        return dotted_key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return address.strip(), value.strip()
+        return dotted_key.strip(), value.strip()
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:
@@ -197,31 +197,31 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         raise LabError(f"{path} is not TOML: {error}") from error
 
 
-def explain(error: ValidationError, values: Mapping[str, Any]) -> str:
+def format_validation_error(error: ValidationError, values: Mapping[str, Any]) -> str:
     """The first thing wrong with a recipe, in one line."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    if place[0] in ("optimizer", "schedule") and len(place) > 1:
-        del place[1]  # pydantic names the union's member; the person wrote no such level
-    address = ".".join(place)
-    match first["type"]:
+    details = error.errors()[0]
+    path = [str(part) for part in details["loc"]]
+    if path[0] in ("optimizer", "schedule") and len(path) > 1:
+        del path[1]  # pydantic names the union's member; the person wrote no such level
+    dotted_key = ".".join(path)
+    match details["type"]:
         case "extra_forbidden":
-            return f"a recipe has no key '{address}': {nearest(place[-1], known_keys(place[:-1], values))}"
+            return f"a recipe has no key '{dotted_key}': {suggest(path[-1], known_keys(path[:-1], values))}"
         case "union_tag_invalid":
-            names = [name.strip(" '") for name in first["ctx"]["expected_tags"].split(",")]
-            return f"unknown {place[0]} '{first['ctx']['tag']}': {nearest(first['ctx']['tag'], names)}"
+            names = [name.strip(" '") for name in details["ctx"]["expected_tags"].split(",")]
+            return f"unknown {path[0]} '{details['ctx']['tag']}': {suggest(details['ctx']['tag'], names)}"
         case _:
-            return f"{address} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+            return f"{dotted_key} = {details['input']!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
 def known_keys(section: list[str], values: Mapping[str, Any]) -> list[str]:
     """The keys that a section of a recipe may have."""
     if not section:
         return list(Recipe.model_fields)
-    part = getattr(
-        Recipe.parse(
+    section_value = getattr(
+        Recipe.from_dict(
             {section[0]: {"name": values[section[0]]["name"]}} if section[0] in ("optimizer", "schedule") else {}
         ),
         section[0],
     )
-    return list(type(part).model_fields)
+    return list(type(section_value).model_fields)

@@ -13,25 +13,32 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from convolab.core.errors import LabError, need
-from convolab.core.files import read_json, write_json, write_same, write_text, writing_to
+from convolab.core.errors import LabError, require
+from convolab.core.files import link_or_copy, read_json, translate_write_errors, write_json, write_text
 from convolab.core.stats import wilson_interval
-from convolab.data.catalog import Pictures, load
-from convolab.data.image_io import fit as fit_photo
-from convolab.data.image_io import read_photo
-from convolab.models.classifier import PixelNet
-from convolab.training.checkpoint import PREVIOUS, STATE, read_state, read_weights, write_state, write_weights
+from convolab.data.catalog import DatasetSplits, load
+from convolab.data.image_io import read_image_file
+from convolab.data.image_io import resize_and_center_crop as fit_photo
+from convolab.models.classifier import ImageClassifier
+from convolab.training.checkpoint import (
+    PREVIOUS_STATE_FILE,
+    STATE_FILE,
+    read_state,
+    read_weights,
+    write_state,
+    write_weights,
+)
 from convolab.training.recipe import Recipe
-from convolab.training.setup import machine, new_folder, prepare, refuse_used
-from convolab.training.trainer import Diverged, Epoch, Fit, evaluate
+from convolab.training.setup import build_trainer, hardware_info, make_run_folder, require_new_folder
+from convolab.training.trainer import Diverged, EpochMetrics, Trainer, evaluate
 
-VERSIONS = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
+RECORDED_PACKAGES = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
 
 
 @cache
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """The installed version of everything a run's figures depend on."""
-    return {name: version(name) for name in VERSIONS}
+    return {name: version(name) for name in RECORDED_PACKAGES}
 
 
 class Run:
@@ -50,7 +57,7 @@ class Run:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        need(
+        require(
             (self.folder / "summary.json").is_file(),
             f"{self.folder} holds no run: give a folder that convolab train has made",
         )
@@ -64,7 +71,7 @@ class Run:
     def start(
         cls,
         recipe: Recipe,
-        pictures: Pictures,
+        splits: DatasetSplits,
         out: Path | str | None = None,
         *,
         device: str = "cpu",
@@ -75,74 +82,76 @@ class Run:
 
         Raises LabError, with nothing written, if the recipe cannot be trained on these pictures or the place is taken.
         """
-        refuse_used(out)
-        fit = prepare(recipe, pictures, device)
-        dated = data_dir is not None or recipe.data.name.startswith("folder:")
+        require_new_folder(out)
+        trainer = build_trainer(recipe, splits, device)
+        has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
         summary = {
             "status": "new",
             "recipe_key": recipe.key,
             "data": {
-                "dir": str((data_dir or Path()).expanduser().resolve()) if dated else None,
-                "train": pictures.train.fingerprint,
-                "test": pictures.test.fingerprint,
+                "dir": str((data_dir or Path()).expanduser().resolve()) if has_data_dir else None,
+                "train": splits.train.fingerprint,
+                "test": splits.test.fingerprint,
             },
-            "parameters": sum(p.numel() for p in fit.net.parameters()),
+            "parameters": sum(p.numel() for p in trainer.net.parameters()),
             "device": device,
-            "precision": "bf16" if fit.bf16 else "fp32",
+            "precision": "bf16" if trainer.bf16 else "fp32",
             "threads": torch.get_num_threads(),
-            "machine": machine(),
-            "versions": versions(),
+            "machine": hardware_info(),
+            "versions": package_versions(),
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        folder = new_folder(recipe, out)
+        folder = make_run_folder(recipe, out)
         recipe.write(folder / "recipe.toml")
         write_text(folder / "metrics.jsonl", "")
         write_json(folder / "summary.json", summary)
         run = cls(folder)
         with run.lock():
-            run.go_on(fit, **callbacks)
+            run._train(trainer, **callbacks)
         return run
 
     def resume(
-        self, pictures: Pictures, *, on_note: Callable[[str], None] = lambda note: None, **callbacks: Any
+        self, splits: DatasetSplits, *, on_message: Callable[[str], None] = lambda note: None, **callbacks: Any
     ) -> "Run":
         """Go on where the last state is, bit for bit as if never stopped; a finished run stays as it is.
 
         `callbacks` are those of `go_on`; `on_note` hears of a damaged state or another number of threads. Raises LabError if
         the recipe was changed, or another process is training the run.
         """
-        self.need_unchanged_recipe()
-        self.need_same(pictures)
+        self.require_same_recipe()
+        self.require_same_data(splits)
         with self.lock():
-            for part in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
-                part.unlink()
-            fit = prepare(self.recipe, pictures, self.summary["device"], self.summary["precision"])
+            for leftover in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
+                leftover.unlink()
+            trainer = build_trainer(self.recipe, splits, self.summary["device"], self.summary["precision"])
             # A kill before the first state may leave one line of metrics: the run then begins again.
-            if len(self.history) > 1 or any((self.folder / name).exists() for name in (STATE, PREVIOUS)):
-                tensors, progress, damage = read_state(self.folder)
-                fit.restore(tensors, progress)
-                self.write_metrics(fit)
-                if damage:
-                    on_note(damage)
-                    (self.folder / STATE).unlink()  # else the next one written would push it over the good one
+            if len(self.history) > 1 or any(
+                (self.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE)
+            ):
+                tensors, progress, warning = read_state(self.folder)
+                trainer.restore(tensors, progress)
+                self._write_metrics(trainer)
+                if warning:
+                    on_message(warning)
+                    (self.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
             if self.summary["threads"] != torch.get_num_threads():
-                on_note(
+                on_message(
                     f"this run began with {self.summary['threads']} threads and goes on with {torch.get_num_threads()}: its bits will differ"
                 )
-            self.go_on(fit, **callbacks)
+            self._train(trainer, **callbacks)
         return self
 
     @property
-    def history(self) -> list[Epoch]:
+    def history(self) -> list[EpochMetrics]:
         """The epochs done so far."""
         try:
             lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-            return [Epoch(**json.loads(line)) for line in lines]
+            return [EpochMetrics(**json.loads(line)) for line in lines]
         except (OSError, ValueError, TypeError) as error:
             raise LabError(f"{self.folder / 'metrics.jsonl'} is damaged: {error}") from error
 
     @property
-    def best(self) -> Epoch | None:
+    def best_epoch(self) -> EpochMetrics | None:
         """The epoch whose weights `best.safetensors` holds."""
         history = self.history
         if not history or history[0].validation_accuracy is None:
@@ -153,10 +162,10 @@ class Run:
     def status(self) -> str:
         """new, running, stopped (by the person), killed, diverged or finished."""
         status = self.summary["status"]
-        return status if status != "running" or self.locked else "killed"
+        return status if status != "running" or self.is_training else "killed"
 
     @property
-    def locked(self) -> bool:
+    def is_training(self) -> bool:
         """Whether a process is training this run now."""
         try:
             with FileLock(self.folder / ".lock", timeout=0):
@@ -171,7 +180,7 @@ class Run:
         """Only one process trains a run; the lock falls with its process."""
         lock = FileLock(self.folder / ".lock", timeout=0)
         try:
-            with writing_to(self.folder):
+            with translate_write_errors(self.folder):
                 lock.acquire()
         except Timeout as error:
             raise LabError(f"{self.folder} is being trained by another process: wait for it, or stop it") from error
@@ -180,29 +189,29 @@ class Run:
         finally:
             lock.release()
 
-    def pictures(
+    def load_splits(
         self, data_dir: Path | None = None, on_progress: Callable[[int, int | None], None] | None = None
-    ) -> Pictures:
+    ) -> DatasetSplits:
         """The run's pictures, read anew. Raises LabError if they are not the ones it was trained on."""
         root = data_dir or (Path(self.summary["data"]["dir"]) if self.summary["data"]["dir"] else None)
-        pictures = load(self.recipe.data.name, root, size=self.recipe.data.size, on_progress=on_progress)
-        self.need_same(pictures)
-        return pictures
+        splits = load(self.recipe.data.name, root, image_size=self.recipe.data.image_size, on_progress=on_progress)
+        self.require_same_data(splits)
+        return splits
 
-    def need_same(self, pictures: Pictures) -> None:
+    def require_same_data(self, splits: DatasetSplits) -> None:
         """Raise LabError unless these are the pictures the run was trained on."""
         for part in ("train", "test"):
-            need(
-                getattr(pictures, part).fingerprint == self.summary["data"][part],
+            require(
+                getattr(splits, part).fingerprint == self.summary["data"][part],
                 f"the {part} pictures of {self.recipe.data.name} are not those of {self.folder}: they changed since; give the old ones with --data-dir, or train anew",
             )
 
-    def go_on(
+    def _train(
         self,
-        fit: Fit,
+        trainer: Trainer,
         *,
-        on_step: Callable[[Fit], None] | None = None,
-        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        on_step: Callable[[Trainer], None] | None = None,
+        on_epoch: Callable[[EpochMetrics], None] = lambda epoch: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Train to the end, or until `stop()`, writing every epoch down.
@@ -210,69 +219,76 @@ class Run:
         Raises Diverged if the loss becomes NaN or infinite, and LabError if the disk is full; the files of the last good
         epoch then stay whole.
         """
-        self.conclude("running", fit)
+        self._write_status("running", trainer)
         try:
-            for epoch in fit.epochs(on_step=on_step, stop=stop):
-                self.write_epoch(fit)
+            for epoch in trainer.iter_epochs(on_step=on_step, stop=stop):
+                self._write_epoch(trainer)
                 on_epoch(epoch)
         except Diverged as error:
-            self.conclude("diverged", fit, str(error))
+            self._write_status("diverged", trainer, str(error))
             raise
-        if not fit.finished:
-            write_state(self.folder, *fit.state())
-        self.conclude("finished" if fit.finished else "stopped", fit)
+        if not trainer.is_finished:
+            write_state(self.folder, *trainer.snapshot())
+        self._write_status("finished" if trainer.is_finished else "stopped", trainer)
 
-    def write_epoch(self, fit: Fit) -> None:
+    def _write_epoch(self, trainer: Trainer) -> None:
         """Write an epoch down. The state comes last: a kill before it repeats the epoch, and so writes the same again."""
-        about = {"model": self.recipe.values()["model"], "recipe_key": self.recipe.key, "epoch": fit.progress.epoch}
-        write_weights(self.folder / "last.safetensors", fit.judged, about)
-        if fit.best.epoch == fit.progress.epoch:
-            write_same(self.folder / "best.safetensors", self.folder / "last.safetensors")
-        self.write_metrics(fit)
-        write_state(self.folder, *fit.state())
+        metadata = {
+            "model": self.recipe.to_dict()["model"],
+            "recipe_key": self.recipe.key,
+            "epoch": trainer.progress.epoch,
+        }
+        write_weights(self.folder / "last.safetensors", trainer.eval_net, metadata)
+        if trainer.best_epoch.epoch == trainer.progress.epoch:
+            link_or_copy(self.folder / "best.safetensors", self.folder / "last.safetensors")
+        self._write_metrics(trainer)
+        write_state(self.folder, *trainer.snapshot())
 
-    def write_metrics(self, fit: Fit) -> None:
+    def _write_metrics(self, trainer: Trainer) -> None:
         write_text(
-            self.folder / "metrics.jsonl", "".join(json.dumps(asdict(epoch)) + "\n" for epoch in fit.progress.history)
+            self.folder / "metrics.jsonl",
+            "".join(json.dumps(asdict(epoch)) + "\n" for epoch in trainer.progress.history),
         )
 
-    def conclude(self, status: str, fit: Fit, reason: str | None = None) -> None:
+    def _write_status(self, status: str, trainer: Trainer, reason: str | None = None) -> None:
         """Write how the run stands into its summary."""
         self.summary |= {
             "status": status,
             "reason": reason,
-            "epochs_done": fit.progress.epoch,
-            "best": asdict(fit.best) if fit.best else None,
+            "epochs_done": trainer.progress.epoch,
+            "best": asdict(trainer.best_epoch) if trainer.best_epoch else None,
         }
-        self.summary["seconds"] = sum(epoch.seconds for epoch in fit.progress.history) + fit.progress.seconds
+        self.summary["seconds"] = (
+            sum(epoch.train_seconds for epoch in trainer.progress.history) + trainer.progress.seconds
+        )
         write_json(self.folder / "summary.json", self.summary)
 
-    def net(self, which: str = "best") -> PixelNet:
+    def net(self, which: str = "best") -> ImageClassifier:
         """The trained network with its `best` or `last` weights, in evaluation mode.
 
         Raises LabError if the run has none yet, or the file is not this run's.
         """
-        return self.weights(which)[0]
+        return self.load_weights(which)[0]
 
-    def weights(self, which: str) -> tuple[PixelNet, int]:
+    def load_weights(self, which: str) -> tuple[ImageClassifier, int]:
         """The network as `net` gives it, and the epoch its weights are of, as their own file says."""
         path = self.folder / f"{which}.safetensors"
-        need(path.exists(), f"{self.folder} has no weights yet: train it for an epoch first")
-        net, about = read_weights(path)
-        need(
-            about.get("recipe_key") == self.recipe.key,
-            f"{path} holds weights of another run (recipe {about.get('recipe_key')}, not {self.recipe.key}): put this run's file back",
+        require(path.exists(), f"{self.folder} has no weights yet: train it for an epoch first")
+        net, metadata = read_weights(path)
+        require(
+            metadata.get("recipe_key") == self.recipe.key,
+            f"{path} holds weights of another run (recipe {metadata.get('recipe_key')}, not {self.recipe.key}): put this run's file back",
         )
-        return net, about["epoch"]
+        return net, metadata["epoch"]
 
     @property
-    def tested(self) -> dict[str, Any] | None:
+    def test_result(self) -> dict[str, Any] | None:
         """The record of the test, if it was made."""
         path = self.folder / "test.json"
         return read_json(path) if path.exists() else None
 
     def test(
-        self, *, data_dir: Path | None = None, pictures: Pictures | None = None, unfinished: bool = False
+        self, *, data_dir: Path | None = None, splits: DatasetSplits | None = None, allow_unfinished: bool = False
     ) -> dict[str, Any]:
         """The best weights on the test set, recorded in test.json; a second call returns the record.
 
@@ -282,23 +298,23 @@ class Run:
         (rows: the true class). Raises LabError if the recipe or the data changed, if the run is not finished (unless
         `unfinished`), or if other weights of this run were tested before.
         """
-        self.need_unchanged_recipe()
-        net, epoch = self.weights("best")
-        if record := self.tested:
-            need(
+        self.require_same_recipe()
+        net, epoch = self.load_weights("best")
+        if record := self.test_result:
+            require(
                 record["epoch"] == epoch,
                 f"{self.folder} was tested with the weights of epoch {record['epoch']}, and its best are now of epoch {epoch}: a second look would make the test a validation; remove test.json if you mean it",
             )
             return record
-        need(
-            unfinished or self.status == "finished",
+        require(
+            allow_unfinished or self.status == "finished",
             f"{self.folder} is {self.status} after {len(self.history)} of {self.recipe.training.epochs} epochs: resume it first, or test it --unfinished",
         )
-        if pictures is None:
-            pictures = self.pictures(data_dir)
+        if splits is None:
+            splits = self.load_splits(data_dir)
         else:
-            self.need_same(pictures)
-        test = pictures.test
+            self.require_same_data(splits)
+        test = splits.test
         result = evaluate(net, test)
         per_class = result.confusion.diagonal() / result.confusion.sum(1)
         record = {
@@ -318,18 +334,18 @@ class Run:
         write_json(self.folder / "test.json", record)
         return record
 
-    def predict(self, picture: Path | str, top: int = 5) -> list[tuple[str, float]]:
+    def predict(self, image: Path | str, top: int = 5) -> list[tuple[str, float]]:
         """The `top` most probable classes of a picture file, resized as the set's pictures were."""
         net = self.net()
-        pixels = fit_photo(read_photo(Path(picture)), net.size, net.channels)
+        pixels = fit_photo(read_image_file(Path(image)), net.input_size, net.channels)
         with torch.inference_mode():
             probabilities = net(pixels.unsqueeze(0) / 255).softmax(1).squeeze(0)
         values, labels = probabilities.topk(min(top, len(net.classes)))
         return [(net.classes[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
 
-    def need_unchanged_recipe(self) -> None:
+    def require_same_recipe(self) -> None:
         key = self.summary["recipe_key"]
-        need(
+        require(
             self.recipe.key == key,
             f"{self.folder / 'recipe.toml'} was changed since the run began (key {self.recipe.key}, was {key}): put it back, or train anew",
         )
@@ -344,11 +360,16 @@ def train(
     **callbacks: Any,
 ) -> Run:
     """Train a recipe, or a network by name with the default recipe, and return its run; `callbacks` are `Run.go_on`'s."""
-    recipe = Recipe.parse({"model": {"name": recipe}}) if isinstance(recipe, str) else recipe
-    refuse_used(out)
+    recipe = Recipe.from_dict({"model": {"name": recipe}}) if isinstance(recipe, str) else recipe
+    require_new_folder(out)
     root = Path(data_dir) if data_dir else None
     return Run.start(
-        recipe, load(recipe.data.name, root, size=recipe.data.size), out, device=device, data_dir=root, **callbacks
+        recipe,
+        load(recipe.data.name, root, image_size=recipe.data.image_size),
+        out,
+        device=device,
+        data_dir=root,
+        **callbacks,
     )
 
 

@@ -16,19 +16,19 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Generator, Tensor
 
-from convolab.core.errors import LabError, nearest, need
+from convolab.core.errors import LabError, require, suggest
 
 Pixels = Shaped[Tensor, "n c h w"]
 Targets = Int64[Tensor, "n"] | Float[Tensor, "n classes"]  # labels, or a share for each class
 
 
 @dataclass(frozen=True)
-class Crop:
+class RandomCrop:
     """Pad by `padding` black pixels on every side, then cut the old size out at a random offset: each equally likely."""
 
     padding: int = 4
-    limits: ClassVar = (1, 32)
-    on_bytes: ClassVar = True
+    valid_range: ClassVar = (1, 32)
+    supports_uint8: ClassVar = True
 
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         n, c, h, w = pixels.shape
@@ -37,23 +37,23 @@ class Crop:
         y, x = torch.randint(2 * p + 1, (2, n, 1, 1), generator=generator)
         # Row i of `rows` is the w pixels from place i on, so each row of each crop is one copy of neighbouring bytes.
         rows = padded.as_strided((padded.numel() - w + 1, w), (1, 1))
-        first = row_starts(n, c, h, h + 2 * p, w + 2 * p) + (y * (w + 2 * p) + x)  # [N, C, H]
-        return rows.index_select(0, first.view(-1).to(pixels.device)).view(n, c, h, w)
+        offsets = row_offsets(n, c, h, h + 2 * p, w + 2 * p) + (y * (w + 2 * p) + x)  # [N, C, H]
+        return rows.index_select(0, offsets.view(-1).to(pixels.device)).view(n, c, h, w)
 
 
 @lru_cache(maxsize=4)  # a training asks for that of its batch, its last batch, and again; it is read only
-def row_starts(n: int, c: int, rows: int, height: int, width: int) -> Int64[Tensor, "n c rows"]:
+def row_offsets(n: int, c: int, crop_height: int, height: int, width: int) -> Int64[Tensor, "n c rows"]:
     """Where the first rows of every picture's every channel begin in [N, C, height, width] pixels."""
-    return torch.arange(n * c).view(n, c, 1) * (height * width) + torch.arange(rows) * width
+    return torch.arange(n * c).view(n, c, 1) * (height * width) + torch.arange(crop_height) * width
 
 
 @dataclass(frozen=True)
-class Flip:
+class RandomHorizontalFlip:
     """Mirror left to right, each picture with this probability."""
 
     probability: float = 0.5
-    limits: ClassVar = (0.0, 1.0)
-    on_bytes: ClassVar = True
+    valid_range: ClassVar = (0.0, 1.0)
+    supports_uint8: ClassVar = True
 
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         n = len(pixels)
@@ -70,24 +70,24 @@ class Cutout:
     """
 
     side: int = 8
-    limits: ClassVar = (1, 64)
-    on_bytes: ClassVar = True
+    valid_range: ClassVar = (1, 64)
+    supports_uint8: ClassVar = True
 
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         n, _, h, w = pixels.shape
         top = torch.randint(h, (n,), generator=generator) - self.side // 2
         left = torch.randint(w, (n,), generator=generator) - self.side // 2
-        hole = box(top, top + self.side, left, left + self.side, h, w).to(pixels.device)
-        return pixels.masked_fill(hole, 0.5 if pixels.is_floating_point() else 128)
+        mask = box_mask(top, top + self.side, left, left + self.side, h, w).to(pixels.device)
+        return pixels.masked_fill(mask, 0.5 if pixels.is_floating_point() else 128)
 
 
 @dataclass(frozen=True)
-class Colour:
+class ColorJitter:
     """Change brightness, then contrast, then saturation, each by a factor uniform in [1 - strength, 1 + strength]."""
 
     strength: float = 0.2
-    limits: ClassVar = (0.0, 1.0)
-    on_bytes: ClassVar = False
+    valid_range: ClassVar = (0.0, 1.0)
+    supports_uint8: ClassVar = False
 
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         factors = 1 + self.strength * (2 * torch.rand(3, len(pixels), 1, 1, 1, generator=generator) - 1)
@@ -105,45 +105,45 @@ def luma(pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
 
 
 @dataclass(frozen=True)
-class Rotate:
+class RandomRotation:
     """Turn about the centre by an angle uniform in [-degrees, degrees]; bilinear, edges mirrored."""
 
     degrees: float = 10.0
-    limits: ClassVar = (0.0, 180.0)
-    on_bytes: ClassVar = False
+    valid_range: ClassVar = (0.0, 180.0)
+    supports_uint8: ClassVar = False
 
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         n, _, h, w = pixels.shape
         angle = torch.deg2rad(self.degrees * (2 * torch.rand(n, generator=generator) - 1)).to(pixels.device)
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
         # affine_grid's coordinates run from -1 to 1 on both axes, so a turn in pixels has the sides' ratio in it.
-        turn = torch.stack([cos, -sin * h / w, zero, sin * w / h, cos, zero], dim=1).view(n, 2, 3)
-        grid = F.affine_grid(turn, list(pixels.shape), align_corners=False)
+        theta = torch.stack([cos, -sin * h / w, zero, sin * w / h, cos, zero], dim=1).view(n, 2, 3)
+        grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
         return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 @dataclass(frozen=True)
-class Mixup:
+class MixUp:
     """Blend every picture with another of the batch, and its label likewise; the share is drawn from Beta(alpha, alpha).
 
     Zhang et al. 2018, arXiv:1710.09412; here each picture draws its own share.
     """
 
     alpha: float = 0.2
-    limits: ClassVar = (0.01, 100.0)
-    on_bytes: ClassVar = False
+    valid_range: ClassVar = (0.01, 100.0)
+    supports_uint8: ClassVar = False
 
     def __call__(
         self, pixels: Pixels, targets: Float[Tensor, "n classes"], generator: Generator
     ) -> tuple[Pixels, Float[Tensor, "n classes"]]:
-        share = beta(self.alpha, len(pixels), generator).to(pixels.device)
-        other = torch.randperm(len(pixels), generator=generator)
-        pixels = torch.lerp(pixels[other], pixels, share.view(-1, 1, 1, 1))
-        return pixels, torch.lerp(targets[other], targets, share.view(-1, 1))
+        lam = sample_beta(self.alpha, len(pixels), generator).to(pixels.device)
+        permutation = torch.randperm(len(pixels), generator=generator)
+        pixels = torch.lerp(pixels[permutation], pixels, lam.view(-1, 1, 1, 1))
+        return pixels, torch.lerp(targets[permutation], targets, lam.view(-1, 1))
 
 
 @dataclass(frozen=True)
-class Cutmix:
+class CutMix:
     """Paste a box of another picture of the batch into every picture; labels are shared by area.
 
     Yun et al. 2019, arXiv:1905.04899: the box has a share 1 - Beta(alpha, alpha) of the area and its centre is equally
@@ -151,43 +151,56 @@ class Cutmix:
     """
 
     alpha: float = 1.0
-    limits: ClassVar = (0.01, 100.0)
-    on_bytes: ClassVar = False
+    valid_range: ClassVar = (0.01, 100.0)
+    supports_uint8: ClassVar = False
 
     def __call__(
         self, pixels: Pixels, targets: Float[Tensor, "n classes"], generator: Generator
     ) -> tuple[Pixels, Float[Tensor, "n classes"]]:
         n, _, h, w = pixels.shape
-        side = (1 - beta(self.alpha, n, generator)).sqrt()
+        side = (1 - sample_beta(self.alpha, n, generator)).sqrt()
         y, x = torch.randint(h, (n,), generator=generator), torch.randint(w, (n,), generator=generator)
-        high, wide = (side * h).round().long(), (side * w).round().long()
-        pasted = box(y - high // 2, y - high // 2 + high, x - wide // 2, x - wide // 2 + wide, h, w)
-        other = torch.randperm(n, generator=generator)
-        kept = 1 - pasted.float().mean((1, 2, 3))
-        pixels = torch.where(pasted.to(pixels.device), pixels[other], pixels)
-        return pixels, torch.lerp(targets[other], targets, kept.view(-1, 1).to(pixels.device))
+        box_height, box_width = (side * h).round().long(), (side * w).round().long()
+        mask = box_mask(
+            y - box_height // 2,
+            y - box_height // 2 + box_height,
+            x - box_width // 2,
+            x - box_width // 2 + box_width,
+            h,
+            w,
+        )
+        permutation = torch.randperm(n, generator=generator)
+        lam = 1 - mask.float().mean((1, 2, 3))
+        pixels = torch.where(mask.to(pixels.device), pixels[permutation], pixels)
+        return pixels, torch.lerp(targets[permutation], targets, lam.view(-1, 1).to(pixels.device))
 
 
-def box(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, h: int, w: int) -> Shaped[Tensor, "n 1 h w"]:
+def box_mask(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, h: int, w: int) -> Shaped[Tensor, "n 1 h w"]:
     """True inside each picture's box; what lies outside the picture is cut off."""
     y, x = torch.arange(h).view(1, -1, 1), torch.arange(w).view(1, 1, -1)
     top, bottom, left, right = (edge.view(-1, 1, 1) for edge in (top, bottom, left, right))
     return ((y >= top) & (y < bottom) & (x >= left) & (x < right)).unsqueeze(1)
 
 
-def beta(alpha: float, n: int, generator: Generator) -> Float[Tensor, "n"]:
+def sample_beta(alpha: float, count: int, generator: Generator) -> Float[Tensor, "n"]:
     """`n` draws from Beta(alpha, alpha). NumPy draws them, because torch's own takes no generator; torch's seeds it."""
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, n).astype(np.float32))
+    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, count).astype(np.float32))
 
 
-Augmentation = Crop | Flip | Cutout | Colour | Rotate | Mixup | Cutmix
-AUGMENTATIONS: dict[str, type[Augmentation]] = {
-    kind.__name__.lower(): kind for kind in (Crop, Flip, Cutout, Colour, Rotate, Mixup, Cutmix)
+Transform = RandomCrop | RandomHorizontalFlip | Cutout | ColorJitter | RandomRotation | MixUp | CutMix
+TRANSFORMS: dict[str, type[Transform]] = {
+    "crop": RandomCrop,
+    "flip": RandomHorizontalFlip,
+    "cutout": Cutout,
+    "color": ColorJitter,
+    "rotate": RandomRotation,
+    "mixup": MixUp,
+    "cutmix": CutMix,
 }
 
 
-def parse(entry: str) -> Augmentation:
+def parse_transform(entry: str) -> Transform:
     """The augmentation of a recipe's entry, `name` or `name:strength`.
 
     Raises LabError for an unknown name or a strength out of its limits.
@@ -196,39 +209,39 @@ def parse(entry: str) -> Augmentation:
     (Crop(padding=4), Flip(probability=0.5))
     """
     name, colon, strength = entry.partition(":")
-    need(name in AUGMENTATIONS, f"unknown augmentation '{name}': {nearest(name, AUGMENTATIONS)}")
-    kind = AUGMENTATIONS[name]
+    require(name in TRANSFORMS, f"unknown augmentation '{name}': {suggest(name, TRANSFORMS)}")
+    transform_class = TRANSFORMS[name]
     if not colon:
-        return kind()
-    low, high = kind.limits
+        return transform_class()
+    low, high = transform_class.valid_range
     try:
         value = type(low)(strength)
     except ValueError as error:
         raise LabError(
             f"augmentation '{entry}': '{strength}' is not {'a whole number' if type(low) is int else 'a number'}"
         ) from error
-    need(low <= value <= high, f"augmentation '{entry}': give a strength from {low} to {high}")
-    return kind(value)
+    require(low <= value <= high, f"augmentation '{entry}': give a strength from {low} to {high}")
+    return transform_class(value)
 
 
-def to_unit(pixels: Pixels) -> Float[Tensor, "n c h w"]:
+def to_float01(pixels: Pixels) -> Float[Tensor, "n c h w"]:
     """Bytes to pixels in [0, 1]; what is a float already stays."""
     if pixels.is_floating_point():
         return pixels
     return pixels.to(torch.float32).div_(255)
 
 
-def augment(
-    pixels: Pixels, labels: Int64[Tensor, "n"], steps: Sequence[Augmentation], classes: int, generator: Generator
+def apply_transforms(
+    pixels: Pixels, labels: Int64[Tensor, "n"], transforms: Sequence[Transform], num_classes: int, generator: Generator
 ) -> tuple[Float[Tensor, "n c h w"], Targets]:
     """Apply `steps` in order to a batch of bytes: pixels in [0, 1], and labels, or shares where pictures were mixed."""
     targets = labels
-    for step in steps:
-        if not step.on_bytes:
-            pixels = to_unit(pixels)
-        if isinstance(step, Mixup | Cutmix):
-            shares = targets if targets.is_floating_point() else F.one_hot(targets, classes).float()
-            pixels, targets = step(pixels, shares, generator)
+    for transform in transforms:
+        if not transform.supports_uint8:
+            pixels = to_float01(pixels)
+        if isinstance(transform, MixUp | CutMix):
+            label_probabilities = targets if targets.is_floating_point() else F.one_hot(targets, num_classes).float()
+            pixels, targets = transform(pixels, label_probabilities, generator)
         else:
-            pixels = step(pixels, generator)
-    return to_unit(pixels), targets
+            pixels = transform(pixels, generator)
+    return to_float01(pixels), targets

@@ -8,9 +8,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convolab.analysis.receptive_field.interval_map import Windows, enlarged, listed, pooled_adaptively
+from convolab.analysis.receptive_field.interval_map import (
+    IntervalMap,
+    adaptive_pool_taps,
+    interpolation_taps,
+    interval_map_from_list,
+)
 
-IMAGE = Windows((0,), (0,), 1)
+IMAGE = IntervalMap((0,), (0,), 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -25,7 +30,7 @@ def test_convolutions_one_behind_the_other_see_what_their_taps_reach(
 ) -> None:
     windows, pixels = IMAGE, {cell}
     for kernel, stride, padding, dilation in layers:
-        windows = windows.convolved(kernel, stride, padding, dilation)
+        windows = windows.convolve(kernel, stride, padding, dilation)
     for kernel, stride, padding, dilation in reversed(layers):
         pixels = {p * stride - padding + t * dilation for p in pixels for t in range(kernel)}
     assert windows[cell] == (min(pixels), max(pixels))
@@ -37,13 +42,13 @@ def test_convolutions_one_behind_the_other_see_what_their_taps_reach(
 def test_a_transposed_convolution_reads_the_cells_that_reach_it(
     kernel: int, stride: int, padding: int, before: int, cell: int
 ) -> None:
-    inputs = IMAGE.convolved(3, before)
-    windows = inputs.transposed(kernel, stride, padding, 1, 99)
+    inputs = IMAGE.convolve(3, before)
+    windows = inputs.conv_transpose(kernel, stride, padding, 1, 99)
     reached = [i for i in range(-20, 60) if 0 <= cell + padding - i * stride < kernel]
     if kernel < stride:
         assert windows is None  # some cells see nothing
     else:
-        assert windows[cell] == inputs.over(reached)
+        assert windows[cell] == inputs.cells_hull(reached)
         assert windows.stride == Fraction(before, stride)
 
 
@@ -56,7 +61,7 @@ def test_interpolation_reads_the_cells_that_torch_gives_weight(mode: str, cells:
     weight = F.interpolate(eye, size=(size, 2), mode=mode, **options)[:, 0, :, 0]  # [cell read, cell given]
     for cell in range(size):
         read = {i for i in range(cells) if abs(weight[i, cell]) > 1e-12}
-        reads = set(enlarged(cells, size, kind)(cell))
+        reads = set(interpolation_taps(cells, size, kind)(cell))
         assert (min(read), max(read)) == (min(reads), max(reads))
 
 
@@ -65,35 +70,35 @@ def test_aligned_corners_are_read_as_torch_reads_them() -> None:
     weight = F.interpolate(eye, size=11, mode="linear", align_corners=True)[:, 0]
     for cell in range(11):
         read = [i for i in range(6) if abs(weight[i, cell]) > 1e-9]
-        assert read == sorted(set(enlarged(6, 11, "linear-corners")(cell)))
+        assert read == sorted(set(interpolation_taps(6, 11, "linear-corners")(cell)))
 
 
 @pytest.mark.parametrize(("cells", "size"), [(7, 3), (10, 4), (9, 9), (6, 3), (3, 7)])
 def test_adaptive_pooling_reads_the_cells_that_torch_averages(cells: int, size: int) -> None:
     weight = F.adaptive_avg_pool1d(torch.eye(cells).view(cells, 1, cells), size)[:, 0]
     for cell in range(size):
-        assert list(pooled_adaptively(cells, size)(cell)) == weight[:, cell].nonzero().flatten().tolist()
+        assert list(adaptive_pool_taps(cells, size)(cell)) == weight[:, cell].nonzero().flatten().tolist()
 
 
 def test_windows_of_branches_are_joined_cell_by_cell() -> None:
-    wide, narrow = IMAGE.convolved(5, 2, 2), IMAGE.convolved(2, 2)
-    assert wide.joined(narrow, 9) == wide
-    assert IMAGE.convolved(1, 2, 3).joined(narrow, 9) == Windows((-3,), (1,), 2)
-    halves = IMAGE.convolved(2, 2).through(lambda o: [o // 2], Fraction(1, 2), 8)  # nearest upsampling
+    wide, narrow = IMAGE.convolve(5, 2, 2), IMAGE.convolve(2, 2)
+    assert wide.union(narrow, 9) == wide
+    assert IMAGE.convolve(1, 2, 3).union(narrow, 9) == IntervalMap((-3,), (1,), 2)
+    halves = IMAGE.convolve(2, 2).compose(lambda o: [o // 2], Fraction(1, 2), 8)  # nearest upsampling
     assert (halves.first, halves.last, halves.step) == ((0, 0), (1, 1), 2)
-    both = halves.joined(IMAGE, 8)
+    both = halves.union(IMAGE, 8)
     assert [both[cell] for cell in range(4)] == [(0, 1), (0, 1), (2, 3), (2, 3)]
-    assert IMAGE.joined(Windows((3,), (4,), 0), 5)[0] == (0, 4)
+    assert IMAGE.union(IntervalMap((3,), (4,), 0), 5)[0] == (0, 4)
 
 
 def test_phases_that_are_alike_become_one() -> None:
-    there = IMAGE.convolved(2, 2).through(lambda o: [o // 2], Fraction(1, 2), 8).convolved(2, 2)
-    assert there == IMAGE.convolved(2, 2)
+    there = IMAGE.convolve(2, 2).compose(lambda o: [o // 2], Fraction(1, 2), 8).convolve(2, 2)
+    assert there == IMAGE.convolve(2, 2)
 
 
 def test_cells_that_see_nothing_are_left_out_of_what_several_see() -> None:
-    windows = listed([None, (3, 5), (4, 9)])
+    windows = interval_map_from_list([None, (3, 5), (4, 9)])
     assert windows[0] is None
-    assert windows.over(range(3)) == (3, 9)
+    assert windows.cells_hull(range(3)) == (3, 9)
     assert windows.size == 6
     assert windows.stride is None

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolab.analysis.receptive_field.propagation import Field
-from convolab.analysis.summary import account
-from convolab.core.rng import own_global_generators
+from convolab.analysis.receptive_field.propagation import ReceptiveField
+from convolab.analysis.summary import summary
+from convolab.core.rng import isolated_rng
 
 
 def ones(net: nn.Module) -> nn.Module:
@@ -179,12 +179,12 @@ def box(net: nn.Module, cell: Sequence[int], size: tuple[int, int]) -> list[tupl
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_field_is_where_the_gradient_is_not_zero(name: str) -> None:
-    with own_global_generators():
+    with isolated_rng():
         net = ones(ARCHITECTURES[name])
     size = (48, 52)
-    cost = account(net, (2, *size))
-    field, (height, width) = cost.layers[-1].field, cost.layers[-1].output[2:]
-    assert isinstance(field, Field)
+    cost = summary(net, (2, *size))
+    field, (height, width) = cost.layers[-1].receptive_field, cost.layers[-1].output_shape[2:]
+    assert isinstance(field, ReceptiveField)
     assert not field.measured
     cells = {
         (height // 2, width // 2),
@@ -227,31 +227,31 @@ EVEN = set(ARCHITECTURES) - {*PHASES, "flipped", "rolled"}
 
 
 def test_cells_of_several_phases_see_what_their_windows_say() -> None:
-    from convolab.analysis.tracer import trace
+    from convolab.analysis.tracer import trace_network
 
     for name in set(ARCHITECTURES) - EVEN:
-        with own_global_generators():
+        with isolated_rng():
             net = ones(ARCHITECTURES[name])
-        sight = trace(net, (2, 48, 52)).calls[-1].sight
+        sight = trace_network(net, (2, 48, 52)).calls[-1].rf_state
         with torch.no_grad():
             height, width = net(torch.zeros(1, 2, 48, 52, dtype=torch.float64)).shape[2:]
         for cell in [(height // 2, width // 2), (height // 2 + 1, width // 2 - 1), (height // 2 - 1, width // 2 + 1)]:
             for axis, seen in enumerate(box(net, cell, (48, 52))):
-                window = sight[axis].at(cell[axis])
+                window = sight[axis].interval_at(cell[axis])
                 assert (max(window[0], 0), min(window[1], (48, 52)[axis] - 1)) == seen, (name, cell, axis)
 
 
 def test_a_gate_over_the_whole_picture_is_said_and_the_place_is_kept() -> None:
-    with own_global_generators():
+    with isolated_rng():
         net = ones(nn.Sequential(conv(3, stride=2), Gate(), conv(3)))
-    cost = account(net, (2, 49, 53))
-    before, after = cost.layers[0].field, cost.layers[-1].field
-    assert (before.whole, before.size, before.stride, before.start) == ((False, False), (3, 3), (2, 2), (0, 0))
-    assert (after.whole, after.size, after.stride, after.start) == ((True, True), (7, 7), (2, 2), (0, 0))
+    cost = summary(net, (2, 49, 53))
+    before, after = cost.layers[0].receptive_field, cost.layers[-1].receptive_field
+    assert (before.is_global, before.size, before.stride, before.start) == ((False, False), (3, 3), (2, 2), (0, 0))
+    assert (after.is_global, after.size, after.stride, after.start) == ((True, True), (7, 7), (2, 2), (0, 0))
     assert box(net, (5, 5), (49, 53)) == [(0, 48), (0, 52)]
     # One pixel less, and the last row and column are in no stride: the gate does not see the whole picture.
-    field = account(net, (2, 48, 52)).layers[-1].field
-    assert (field.whole, field.size) == ((False, False), (47, 51))
+    field = summary(net, (2, 48, 52)).layers[-1].receptive_field
+    assert (field.is_global, field.size) == ((False, False), (47, 51))
     assert box(net, (5, 5), (48, 52)) == [(0, 46), (0, 50)]
 
 
@@ -265,24 +265,24 @@ def test_a_gate_over_the_whole_picture_is_said_and_the_place_is_kept() -> None:
     ],
 )
 def test_a_norm_by_the_pictures_own_statistics_sees_all_of_it(norm: nn.Module, whole: bool) -> None:
-    cost = account(nn.Sequential(conv(3), norm), (2, 16, 16))
-    assert cost.layers[-1].field.whole == (whole, whole)
-    assert cost.layers[-1].field.size == (3, 3)
+    cost = summary(nn.Sequential(conv(3), norm), (2, 16, 16))
+    assert cost.layers[-1].receptive_field.is_global == (whole, whole)
+    assert cost.layers[-1].receptive_field.size == (3, 3)
 
 
 def test_after_a_flatten_a_linear_layer_sees_the_whole_picture() -> None:
-    cost = account(
+    cost = summary(
         nn.Sequential(nn.Conv2d(2, 2, 3, stride=2, padding=(1, 1)), nn.Flatten(), nn.Linear(2 * 8 * 8, 3)), (2, 16, 16)
     )
-    assert [layer.field.whole for layer in cost.layers] == [
+    assert [layer.receptive_field.is_global for layer in cost.layers] == [
         (False, False),
         (False, False),
         (True, True),
-    ] or cost.layers[-1].field.size == (
+    ] or cost.layers[-1].receptive_field.size == (
         15,
         15,
     )
-    assert cost.layers[-1].field.stride == (None, None)
+    assert cost.layers[-1].receptive_field.stride == (None, None)
 
 
 class Tokens(nn.Module):
@@ -302,32 +302,34 @@ class Tokens(nn.Module):
 
 
 def test_tokens_see_their_patch_until_attention_shows_them_everything() -> None:
-    with own_global_generators():
-        cost = account(Tokens(), (2, 16, 20))
+    with isolated_rng():
+        cost = summary(Tokens(), (2, 16, 20))
     fields = {
-        layer.name: layer.field for layer in cost.layers if layer.kind in ("Conv2d", "MultiheadAttention", "Linear")
+        layer.name: layer.receptive_field
+        for layer in cost.layers
+        if layer.kind in ("Conv2d", "MultiheadAttention", "Linear")
     }
     assert (fields["patches"].size, fields["patches"].stride) == ((4, 4), (4, 4))
-    assert fields["blocks.0.self_attn"].whole == (True, True)
-    assert fields["head"].whole == (True, True)
-    assert not any(layer.unfollowed for layer in cost.layers)
+    assert fields["blocks.0.self_attn"].is_global == (True, True)
+    assert fields["head"].is_global == (True, True)
+    assert not any(layer.rf_unknown_reason for layer in cost.layers)
 
 
 @pytest.mark.parametrize("axes", [1, 3])
 def test_signals_and_volumes_have_fields_too(axes: int) -> None:
     kinds = {1: (nn.Conv1d, nn.AvgPool1d), 3: (nn.Conv3d, nn.AvgPool3d)}[axes]
-    cost = account(nn.Sequential(kinds[0](1, 2, 3, padding=1), kinds[1](2), kinds[0](2, 2, 3)), (1, *[16] * axes))
-    field = cost.layers[-1].field
+    cost = summary(nn.Sequential(kinds[0](1, 2, 3, padding=1), kinds[1](2), kinds[0](2, 2, 3)), (1, *[16] * axes))
+    field = cost.layers[-1].receptive_field
     assert (field.size, field.stride, field.start) == ((8,) * axes, (2,) * axes, (-1,) * axes)
-    assert field.centre == (2.5,) * axes
+    assert field.center == (2.5,) * axes
 
 
 def test_the_centre_of_efficientnet_lites_last_map_is_where_geometry_puts_it() -> None:
-    from convolab.models.resolve import named
+    from convolab.models.resolve import resolve_model
 
-    found = named("efficientnet_lite0")
-    last = next(layer for layer in account(found.build, found.input).layers if layer.name == "conv_head")
-    assert (last.field.stride, last.field.centre) == ((32, 32), (31.0, 31.0))
+    found = resolve_model("efficientnet_lite0")
+    last = next(layer for layer in summary(found.build, found.input_shape).layers if layer.name == "conv_head")
+    assert (last.receptive_field.stride, last.receptive_field.center) == ((32, 32), (31.0, 31.0))
 
 
 class Circular(nn.Module):
@@ -345,31 +347,31 @@ class Circular(nn.Module):
 
 def test_a_field_that_cannot_be_followed_is_measured_and_the_account_says_so() -> None:
     heard: list[str] = []
-    with own_global_generators():
-        cost = account(Circular(), (2, 16, 16), on_note=heard.append)
-    field = cost.layers[-1].field
+    with isolated_rng():
+        cost = summary(Circular(), (2, 16, 16), on_message=heard.append)
+    field = cost.layers[-1].receptive_field
     assert field.measured
     assert heard == ["measuring the receptive fields of 3 layers that could not be followed"]
     assert (field.size, field.stride, field.start) == ((5, 5), (2, 2), (-1, -1))
     assert any("could not be followed" in note and "measured" in note for note in cost.notes)
-    assert all(layer.field.measured for layer in cost.layers)
+    assert all(layer.receptive_field.measured for layer in cost.layers)
 
 
 def test_a_field_that_can_neither_be_followed_nor_measured_is_not_made_up() -> None:
     with torch.device("meta"):
         net = Circular()
-    cost = account(net, (2, 16, 16))
-    assert cost.layers[-1].field is None
-    assert cost.layers[-1].unfollowed
+    cost = summary(net, (2, 16, 16))
+    assert cost.layers[-1].receptive_field is None
+    assert cost.layers[-1].rf_unknown_reason
     assert any("not known" in note for note in cost.notes)
-    assert account(Circular, (2, 16, 16)).layers[-1].field.size == (5, 5)  # as it is built anew with weights
+    assert summary(Circular, (2, 16, 16)).layers[-1].receptive_field.size == (5, 5)  # as it is built anew with weights
 
 
 def test_measuring_leaves_the_network_and_the_random_generator_alone() -> None:
-    with own_global_generators():
+    with isolated_rng():
         net = Circular()
     before, state = net.conv.weight.clone(), torch.get_rng_state()
-    account(net, (2, 16, 16))
+    summary(net, (2, 16, 16))
     assert torch.equal(net.conv.weight, before)
     assert net.conv.weight.dtype == torch.float32
     assert torch.equal(torch.get_rng_state(), state)
@@ -377,17 +379,17 @@ def test_measuring_leaves_the_network_and_the_random_generator_alone() -> None:
 
 @pytest.mark.parametrize("name", ["strided", "dilated", "TF same padding", "residual", "concatenation", "pooling"])
 def test_what_is_measured_is_what_is_followed(name: str) -> None:
-    from convolab.analysis.receptive_field.gradient import measure
-    from convolab.analysis.receptive_field.propagation import field_of
-    from convolab.analysis.tracer import trace
+    from convolab.analysis.receptive_field.gradient import measure_by_gradient
+    from convolab.analysis.receptive_field.propagation import to_receptive_field
+    from convolab.analysis.tracer import trace_network
 
-    with own_global_generators():
+    with isolated_rng():
         net = ARCHITECTURES[name]
-    traced = trace(net, (2, 64, 64))
+    traced = trace_network(net, (2, 64, 64))
     numbers = range(len(traced.calls))
-    found = measure(net, (2, 64, 64), traced, numbers)
+    found = measure_by_gradient(net, (2, 64, 64), traced, numbers)
     for number in numbers:
-        followed, measured = field_of(traced.calls[number].sight), found[number]
+        followed, measured = to_receptive_field(traced.calls[number].rf_state), found[number]
         assert (measured.size, measured.stride, measured.start) == (followed.size, followed.stride, followed.start), (
             traced.calls[number].kind
         )

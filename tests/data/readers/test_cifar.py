@@ -13,7 +13,7 @@ from support.small_sets import cifar10_files, cifar_batch, write_all
 
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
-from convolab.data.dataset import mean_and_std
+from convolab.data.dataset import channel_mean_std
 from convolab.data.readers.cifar import read_cifar10, read_cifar100
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_real_cifar10_is_read_as_published(cifar10_dir):
     started = time.process_time()
-    train, test, unreadable = load("cifar10", cifar10_dir, fetch=False)
+    train, test, unreadable = load("cifar10", cifar10_dir, download=False)
     assert time.process_time() - started < 3  # about 0.6 s; the slack is for slower machines
     assert train.images.shape == (50_000, 3, 32, 32)
     assert test.images.shape == (10_000, 3, 32, 32)
@@ -33,7 +33,7 @@ def test_the_real_cifar10_is_read_as_published(cifar10_dir):
     assert (train.labels[0], test.labels[0]) == (6, 3)
     assert train.classes == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     assert unreadable == ()
-    mean, std = mean_and_std(train)  # figures that many recipes print
+    mean, std = channel_mean_std(train)  # figures that many recipes print
     assert mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=1e-4)
     assert std == pytest.approx((0.2470, 0.2435, 0.2616), abs=1e-4)
 

@@ -12,27 +12,27 @@ from support.small_nets import filled, wrapped
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
-from convolab.data.image_io import open_photo
-from convolab.inspection.adversarial.finding import Aims, magnified
-from convolab.inspection.adversarial.fool import aims_for, drawn_targets, fool, saved_and_read
+from convolab.data.image_io import read_image
+from convolab.inspection.adversarial.finding import AttackTargets, magnified_difference
+from convolab.inspection.adversarial.fool import fool, make_attack_targets, png_round_trip, random_targets
 from convolab.inspection.adversarial.transfer import (
-    Matrix,
-    Row,
-    Share,
-    Views,
-    compared,
-    discordant,
-    judged,
-    lengths,
-    matrix,
-    noisy,
-    said,
-    views,
+    Predictions,
+    Proportion,
+    TransferMatrix,
+    TransferRow,
+    describe_attack_comparison,
+    describe_transfer,
+    l2_distances,
+    mcnemar_result,
+    norm_matched_noise,
+    predict_images,
+    predictions_from_logits,
+    transfer_matrix,
 )
-from convolab.models.classifier import PixelNet
+from convolab.models.classifier import ImageClassifier
 
 
-def little(seed: int, side: int = 32, channels: int = 3) -> PixelNet:
+def little(seed: int, side: int = 32, channels: int = 3) -> ImageClassifier:
     """A small network whose answers hang on the picture; each seed another."""
     layers = filled(
         nn.Sequential(
@@ -43,54 +43,56 @@ def little(seed: int, side: int = 32, channels: int = 3) -> PixelNet:
     layers[3].weight.data += torch.randn(layers[3].weight.shape, generator=drawn) / 10
     net = wrapped(layers, side)
     if channels == 1:
-        net = PixelNet(layers, mean=(0.5,), std=(0.25,), size=(side, side), classes=net.classes).eval()
+        net = ImageClassifier(layers, mean=(0.5,), std=(0.25,), input_size=(side, side), classes=net.classes).eval()
     return net
 
 
-def lookup(clean: list[int], noise: list[int], fooling: list[int], targets: list[int], **more: list[int]) -> Matrix:
+def lookup(
+    clean: list[int], noise: list[int], fooling: list[int], targets: list[int], **more: list[int]
+) -> TransferMatrix:
     """A matrix with one network, `them`, of made-up classes."""
 
-    def row(kind: str, classes: list[int]) -> Row:
+    def row(kind: str, classes: list[int]) -> TransferRow:
         blank = (0.5,) * len(classes)
-        return Row(
+        return TransferRow(
             kind,
             kind,
             0.0 if kind == "clean" else 1.0,
-            {"them": Views(tuple(classes), blank, (1,) * len(classes), blank)},
+            {"them": Predictions(tuple(classes), blank, (1,) * len(classes), blank)},
         )
 
     rows = [
         row(kind, classes) for kind, classes in {"clean": clean, "noise": noise, "fooling": fooling, **more}.items()
     ]
-    return Matrix(tuple(rows), tuple(targets))
+    return TransferMatrix(tuple(rows), tuple(targets))
 
 
 def test_shares_are_counted_against_the_target_and_against_the_clean_picture() -> None:
     found = lookup([1, 1, 2, 2], [1, 1, 2, 3], [7, 1, 3, 7], [7, 7, 7, 7])
-    assert found.targeted("fooling", "them") == [True, False, False, True]
-    assert found.untargeted("fooling", "them") == [True, False, True, True]
-    assert found.untargeted("noise", "them") == [False, False, False, True]
-    assert not any(found.untargeted("clean", "them"))
-    cell = found.values()["fooling"]["networks"]["them"]
+    assert found.targeted_success("fooling", "them") == [True, False, False, True]
+    assert found.untargeted_success("fooling", "them") == [True, False, True, True]
+    assert found.untargeted_success("noise", "them") == [False, False, False, True]
+    assert not any(found.untargeted_success("clean", "them"))
+    cell = found.to_dict()["fooling"]["networks"]["them"]
     assert (cell["targeted"]["hits"], cell["untargeted"]["hits"]) == (2, 3)
     low, high = proportion_confint(2, 4, method="wilson")
     assert (cell["targeted"]["low"], cell["targeted"]["high"]) == pytest.approx((low, high))
-    assert json.loads(json.dumps(found.values(), allow_nan=False)) == found.values()
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False)) == found.to_dict()
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 1), (3, 3), (0, 9), (12, 2)])
 def test_mcnemar_is_the_exact_test(first: int, second: int) -> None:
-    ours = discordant(
+    ours = mcnemar_result(
         [True] * first + [False] * second + [True, False], [False] * first + [True] * second + [True, False]
     )
-    assert (ours.first, ours.second) == (first, second)
+    assert (ours.first_only, ours.second_only) == (first, second)
     theirs = their_mcnemar([[1, first], [second, 1]], exact=True).pvalue if first + second else 1.0
-    assert ours.p == pytest.approx(float(theirs))
-    assert ours.p == pytest.approx(min(1.0, 2 * binom.cdf(min(first, second), first + second, 0.5)))
+    assert ours.p_value == pytest.approx(float(theirs))
+    assert ours.p_value == pytest.approx(min(1.0, 2 * binom.cdf(min(first, second), first + second, 0.5)))
 
 
 def test_the_comment_sees_no_transfer_where_there_is_none_and_no_difference_where_none_is_seen() -> None:
-    lines = said(lookup([1] * 10, [1] * 9 + [2], [1] * 8 + [2, 3], [7] * 10))
+    lines = describe_transfer(lookup([1] * 10, [1] * 9 + [2], [1] * 8 + [2, 3], [7] * 10))
     assert (
         "them: takes 0 of 10 (0 %, 95 % interval 0 to 28 %) for the target: no transfer of the target seen; before, 0"
         in lines
@@ -99,43 +101,47 @@ def test_the_comment_sees_no_transfer_where_there_is_none_and_no_difference_wher
 
 
 def test_the_comment_says_more_where_more_is_seen() -> None:
-    lines = said(lookup([1] * 12, [1] * 12, [7] * 12, [7] * 12))
+    lines = describe_transfer(lookup([1] * 12, [1] * 12, [7] * 12, [7] * 12))
     assert not any("no transfer" in line for line in lines)
     assert any(
         "more, 12 against 0 of the pictures that differ (McNemar's exact p below 0.001)" in line for line in lines
     )
-    against = compared(lookup([1] * 12, [1] * 12, [7] * 12, [7] * 12, plain_as_far=[7] * 3 + [1] * 9, plain=[1] * 12))
+    against = describe_attack_comparison(
+        lookup([1] * 12, [1] * 12, [7] * 12, [7] * 12, plain_as_far=[7] * 3 + [1] * 9, plain=[1] * 12)
+    )
     assert any("them, target: 12 against 3 of 12: more, 9 against 0" in line for line in against)
-    assert compared(lookup([1], [1], [1], [7])) == []
+    assert describe_attack_comparison(lookup([1], [1], [1], [7])) == []
 
 
 def test_each_network_sees_the_picture_through_its_own_fit() -> None:
-    net, pictures = little(1, side=24), torch.stack([open_photo("chelsea")[:, :64, i : i + 64] for i in (0, 100)])
-    net.crop = 0.8
-    found = views(net, pictures, torch.tensor([3, 4]))
+    net, pictures = little(1, side=24), torch.stack([read_image("chelsea")[:, :64, i : i + 64] for i in (0, 100)])
+    net.crop_fraction = 0.8
+    found = predict_images(net, pictures, torch.tensor([3, 4]))
     with torch.no_grad():
-        logits = torch.cat([net(net.fit(picture)) for picture in pictures])
-    assert found.probabilities == pytest.approx(judged(logits, torch.tensor([3, 4])).probabilities, abs=1e-6)
+        logits = torch.cat([net(net.preprocess(picture)) for picture in pictures])
+    assert found.target_probabilities == pytest.approx(
+        predictions_from_logits(logits, torch.tensor([3, 4])).target_probabilities, abs=1e-6
+    )
     assert found.classes == tuple(logits.argmax(1).tolist())
-    assert found.ranks[0] == logits[0].argsort(descending=True).tolist().index(3) + 1
+    assert found.target_ranks[0] == logits[0].argsort(descending=True).tolist().index(3) + 1
 
 
 def test_noise_is_as_long_as_wanted_whatever_the_rounding_and_is_the_seeds() -> None:
-    clean = torch.stack([open_photo("coffee")[:, :64, :64], torch.full((3, 64, 64), 255, dtype=torch.uint8)])
+    clean = torch.stack([read_image("coffee")[:, :64, :64], torch.full((3, 64, 64), 255, dtype=torch.uint8)])
     wanted = torch.tensor([0.3, 4.0], dtype=torch.float64)
-    made = noisy(clean, wanted, 0)
-    assert lengths(made, clean).tolist() == pytest.approx(wanted.tolist(), rel=0.02)
-    assert torch.equal(made, noisy(clean, wanted, 0))
-    assert not torch.equal(made, noisy(clean, wanted, 1))
+    made = norm_matched_noise(clean, wanted, 0)
+    assert l2_distances(made, clean).tolist() == pytest.approx(wanted.tolist(), rel=0.02)
+    assert torch.equal(made, norm_matched_noise(clean, wanted, 0))
+    assert not torch.equal(made, norm_matched_noise(clean, wanted, 1))
 
 
 def test_the_whole_finding_is_numbers_and_its_success_is_the_bytes() -> None:
     net = little(0)
     finding = fool(
-        net, ["chelsea", "coffee"], "random:3", transfer={"other": little(1), "small": little(2, side=24)}, seed=4
+        net, ["chelsea", "coffee"], "random:3", victims={"other": little(1), "small": little(2, side=24)}, seed=4
     )
-    assert json.loads(json.dumps(finding.numbers, allow_nan=False)) == finding.numbers
-    pictures = finding.numbers["pictures"]
+    assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
+    pictures = finding.metrics["pictures"]
     assert len(pictures) == 6
     assert [one["picture"] for one in pictures] == ["chelsea"] * 3 + ["coffee"] * 3
     with torch.no_grad():
@@ -151,29 +157,34 @@ def test_the_whole_finding_is_numbers_and_its_success_is_the_bytes() -> None:
         assert one["linf_levels"] == int(change.abs().max())
         assert set(one["networks"]) == {"other", "small"}
     assert all(one["fooled"] for one in pictures)
-    kinds = finding.numbers["transfer"]["kinds"]
+    kinds = finding.metrics["transfer"]["kinds"]
     assert list(kinds) == ["clean", "noise", "fooling"]
     assert kinds["noise"]["l2"] == pytest.approx(kinds["fooling"]["l2"], rel=0.02)
     assert kinds["clean"]["l2"] == 0
-    assert len(finding.rows) == 3
-    assert "drawn: the first 3 of 6" in finding.words[1]
+    assert len(finding.panels) == 3
+    assert "drawn: the first 3 of 6" in finding.summary[1]
 
 
 def test_climbing_for_transfer_is_held_against_plain_ascent_as_far_as_it_went() -> None:
     finding = fool(
-        little(0), "chelsea", "3,4", transfer={"other": little(1)}, sources={"second": little(2, 24)}, for_transfer=True
+        little(0),
+        "chelsea",
+        "3,4",
+        victims={"other": little(1)},
+        surrogates={"second": little(2, 24)},
+        for_transfer=True,
     )
-    kinds = finding.numbers["transfer"]["kinds"]
+    kinds = finding.metrics["transfer"]["kinds"]
     assert list(kinds) == ["clean", "noise", "fooling", "plain_as_far", "plain"]
     assert kinds["plain_as_far"]["l2"] == pytest.approx(kinds["fooling"]["l2"], rel=0.03)
     assert kinds["plain"]["l2"] < kinds["fooling"]["l2"]
-    assert finding.numbers["confidence"] == 0.95
-    assert (finding.numbers["momentum"], finding.numbers["diversity"], finding.numbers["sources"]) == (
+    assert finding.metrics["confidence"] == 0.95
+    assert (finding.metrics["momentum"], finding.metrics["diversity"], finding.metrics["sources"]) == (
         1.0,
         0.7,
         ["second"],
     )
-    against = {(test["of"], test["against"]) for test in finding.numbers["transfer"]["tests"]}
+    against = {(test["of"], test["against"]) for test in finding.metrics["transfer"]["tests"]}
     assert against == {("fooling", "noise"), ("fooling", "plain_as_far"), ("fooling", "plain")}
 
 
@@ -186,20 +197,20 @@ def test_noise_is_the_seeds_and_of_the_networks_size() -> None:
 
 
 def test_a_budget_too_small_is_said_and_nothing_is_claimed() -> None:
-    finding = fool(little(0), "chelsea", "random", budget="linf=1/255", max_steps=2, step=1e-4)
-    assert not finding.numbers["pictures"][0]["fooled"]
-    assert "not taken for" in finding.words[0]
+    finding = fool(little(0), "chelsea", "random", budget="linf=1/255", max_steps=2, step_size=1e-4)
+    assert not finding.metrics["pictures"][0]["fooled"]
+    assert "not taken for" in finding.summary[0]
     assert "not fooled in 2 steps within linf=1/255: chelsea" in str(finding)
 
 
 def test_a_confidence_that_is_not_reached_is_said() -> None:
     finding = fool(little(0), "chelsea", "random", confidence=0.999999, max_steps=12)
-    assert finding.numbers["pictures"][0]["fooled"]
+    assert finding.metrics["pictures"][0]["fooled"]
     assert "beware: fooled, but not as sure as wanted (99.9999 %, to all sources) in 12 steps: chelsea" in str(finding)
 
 
 def test_targets_are_drawn_for_each_picture_and_never_the_present_class() -> None:
-    drawn = [drawn_targets(10, 3, 4, 0, number) for number in range(200)]
+    drawn = [random_targets(10, 3, 4, 0, number) for number in range(200)]
     assert all(len(set(some)) == 3 and 4 not in some for some in drawn)
     assert {label for some in drawn for label in some} == set(range(10)) - {4}
     assert len(set(drawn)) > 50
@@ -210,22 +221,22 @@ def test_grey_networks_are_fooled_too_and_the_file_gives_their_bytes_back() -> N
     finding = fool(net, "coffee", "random")
     picture = finding.arrays["fooling"][0]
     assert picture.shape == (1, 32, 32)
-    assert torch.equal(saved_and_read(picture), picture)
-    assert torch.equal((255 * net.fit(saved_and_read(picture))[0]).round().to(torch.uint8), picture)
+    assert torch.equal(png_round_trip(picture), picture)
+    assert torch.equal((255 * net.preprocess(png_round_trip(picture))[0]).round().to(torch.uint8), picture)
 
 
 def test_the_difference_is_drawn_around_grey_with_the_gain_it_says() -> None:
     clean = torch.full((3, 10, 10), 100, dtype=torch.uint8)
     changed = clean.clone()
     changed[:, :5], changed[:, 5:8] = 105, 98
-    shown, gain = magnified(clean, changed)
+    shown, gain = magnified_difference(clean, changed)
     assert gain == 25
     assert (shown[:, 0, 0].tolist(), shown[:, 6, 0].tolist(), shown[:, 9, 0].tolist()) == (
         [253] * 3,
         [78] * 3,
         [128] * 3,
     )
-    assert magnified(clean, clean)[0].unique().tolist() == [128]
+    assert magnified_difference(clean, clean)[0].unique().tolist() == [128]
 
 
 @pytest.mark.parametrize(
@@ -259,10 +270,10 @@ def test_networks_of_other_classes_are_refused(part: str) -> None:
 def test_a_target_that_a_picture_is_taken_for_already_is_refused() -> None:
     clean = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(LabError, match="second is taken for c already: choose another target"):
-        aims_for(little(0), ("first", "second"), clean, (2,), [1, 2], 0)
-    aims = aims_for(little(0), ("first", "second"), clean, (5, 6), [1, 2], 0)
-    assert isinstance(aims, Aims)
-    assert (aims.names, aims.targets.tolist()) == (("first", "first", "second", "second"), [5, 6, 5, 6])
+        make_attack_targets(little(0), ("first", "second"), clean, (2,), [1, 2], 0)
+    aims = make_attack_targets(little(0), ("first", "second"), clean, (5, 6), [1, 2], 0)
+    assert isinstance(aims, AttackTargets)
+    assert (aims.image_names, aims.targets.tolist()) == (("first", "first", "second", "second"), [5, 6, 5, 6])
 
 
 def test_a_network_that_went_astray_is_refused() -> None:
@@ -273,14 +284,14 @@ def test_a_network_that_went_astray_is_refused() -> None:
 
 
 def test_the_matrix_is_made_of_the_pictures_it_was_given() -> None:
-    clean = torch.stack([open_photo("coffee")[:, :32, :32]] * 2)
+    clean = torch.stack([read_image("coffee")[:, :32, :32]] * 2)
     kinds: dict[str, tuple[str, Tensor]] = {
         "clean": ("clean", clean),
         "noise": ("noise", clean),
         "fooling": ("black", torch.zeros_like(clean)),
     }
-    found = matrix({"one": little(0), "two": little(1)}, kinds, torch.tensor([1, 2]))
+    found = transfer_matrix({"one": little(0), "two": little(1)}, kinds, torch.tensor([1, 2]))
     assert found.networks == ("one", "two")
-    assert found.row("noise").views == found.row("clean").views
-    assert found.row("fooling").length == pytest.approx(float(clean.double().flatten(1).norm(dim=1).mean()) / 255)
-    assert Share.of(found.untargeted("noise", "one")).hits == 0
+    assert found.row("noise").predictions == found.row("clean").predictions
+    assert found.row("fooling").mean_l2 == pytest.approx(float(clean.double().flatten(1).norm(dim=1).mean()) / 255)
+    assert Proportion.from_hits(found.untargeted_success("noise", "one")).hits == 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convolab.core.errors import LabError
 from convolab.inspection.explain.explain import explain
 from convolab.inspection.explain.methods import METHODS
-from convolab.models.classifier import PixelNet
+from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
 from convolab.models.zoo import build
 
@@ -25,32 +25,32 @@ def photo(pixels: Tensor) -> Tensor:
 
 def test_a_cat_is_explained_with_every_method_and_its_checks() -> None:
     finding = explain(pretrained("efficientnet_lite0"), "chelsea", target="Egyptian cat", methods="cam,gradient")
-    assert finding.numbers["target"]["index"] == 285
-    assert 0 < finding.numbers["target"]["probability"] < 1
-    assert finding.numbers["methods"]["cam"]["checks"]["sum"] < 1e-4
+    assert finding.metrics["target"]["index"] == 285
+    assert 0 < finding.metrics["target"]["probability"] < 1
+    assert finding.metrics["methods"]["cam"]["checks"]["sum"] < 1e-4
     assert finding.arrays["cam"].shape == (7, 7)
     assert finding.arrays["gradient"].shape == (224, 224)
-    assert finding.words[0].startswith("chelsea: ")
+    assert finding.summary[0].startswith("chelsea: ")
     assert "CAM: the map's mean and the bias" in str(finding)
 
 
-def test_without_a_target_the_most_probable_class_is_explained(convnet: PixelNet, photo: Tensor) -> None:
+def test_without_a_target_the_most_probable_class_is_explained(convnet: ImageClassifier, photo: Tensor) -> None:
     finding = explain(convnet, photo, methods="gradient")
     with torch.no_grad():
-        assert finding.numbers["target"]["index"] == int(convnet(convnet.fit(photo)).argmax())
-    assert finding.numbers["top"][0]["class"] == finding.numbers["target"]["class"]
+        assert finding.metrics["target"]["index"] == int(convnet(convnet.preprocess(photo)).argmax())
+    assert finding.metrics["top"][0]["class"] == finding.metrics["target"]["class"]
 
 
-def test_numbers_are_json_and_arrays_are_raw_on_disk(convnet: PixelNet, photo: Tensor, tmp_path) -> None:
+def test_numbers_are_json_and_arrays_are_raw_on_disk(convnet: ImageClassifier, photo: Tensor, tmp_path) -> None:
     finding = explain(convnet, photo, methods=ALL, target="c")
-    assert json.loads(json.dumps(finding.numbers, allow_nan=False)) == finding.numbers
+    assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
     with np.load(finding.save_arrays(tmp_path / "maps.npz")) as stored:
         assert {"pixels", *ALL} <= set(stored)
         assert np.array_equal(stored["integrated"], finding.arrays["integrated"].numpy())
         assert stored["integrated"].min() < 0
 
 
-def test_the_same_seed_gives_the_same_maps(convnet: PixelNet, photo: Tensor) -> None:
+def test_the_same_seed_gives_the_same_maps(convnet: ImageClassifier, photo: Tensor) -> None:
     first, again, other = (
         explain(convnet, photo, methods="smoothgrad", target="a", seed=s).arrays["smoothgrad"] for s in (0, 0, 1)
     )
@@ -72,8 +72,8 @@ def test_a_map_that_says_nothing_is_warned_of_and_is_not_checked(photo: Tensor) 
         "the gradient map is constant: it says nothing",
         "the occlusion map is constant: it says nothing",
     )
-    assert finding.numbers["sanity"] == {}
-    assert finding.numbers["methods"]["gradient"]["fault"] == "constant"
+    assert finding.metrics["sanity"] == {}
+    assert finding.metrics["methods"]["gradient"]["fault"] == "constant"
 
 
 class Roots(nn.Module):
@@ -92,8 +92,8 @@ def test_maps_that_are_not_finite_are_named_and_their_numbers_are_still_json(pho
     assert [warning.split(":")[0] for warning in finding.warnings] == [
         f"the {method} map is not finite" for method in ("gradient", "integrated", "smoothgrad")
     ]
-    assert finding.numbers["methods"]["integrated"]["checks"] == {"completeness": None}
-    assert json.loads(json.dumps(finding.numbers, allow_nan=False)) == finding.numbers
+    assert finding.metrics["methods"]["integrated"]["checks"] == {"completeness": None}
+    assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
 
 
 def test_a_network_whose_logits_are_not_finite_is_refused(photo: Tensor) -> None:
@@ -102,7 +102,7 @@ def test_a_network_whose_logits_are_not_finite_is_refused(photo: Tensor) -> None
             return super().forward(x) * float("nan")
 
     with pytest.raises(LabError, match="logits for cat are not all finite numbers: there is nothing to explain"):
-        explain(wrapped(Diverged()), photo, name="cat")
+        explain(wrapped(Diverged()), photo, image_name="cat")
 
 
 def test_a_check_leaves_no_trace_also_when_a_pass_of_it_fails(photo: Tensor) -> None:
@@ -118,19 +118,19 @@ def test_a_check_leaves_no_trace_also_when_a_pass_of_it_fails(photo: Tensor) -> 
         assert same(before, state(net))
 
 
-def test_a_check_adds_its_numbers_and_words(convnet: PixelNet, photo: Tensor) -> None:
+def test_a_check_adds_its_numbers_and_words(convnet: ImageClassifier, photo: Tensor) -> None:
     steps = []
     finding = explain(convnet, photo, methods="gradcam", target="a", check=True, on_progress=steps.append)
-    assert set(finding.numbers["sanity"]["gradcam"]) == {"method", "randomisation", "deletion", "insertion"}
-    assert sum("gradcam:" in word for word in finding.words) == 3
+    assert set(finding.metrics["sanity"]["gradcam"]) == {"method", "randomisation", "deletion", "insertion"}
+    assert sum("gradcam:" in word for word in finding.summary) == 3
     assert any("drawn anew" in step for step in steps)
-    assert json.dumps(finding.numbers, allow_nan=False)
+    assert json.dumps(finding.metrics, allow_nan=False)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [({"target": "zebra"}, "knows no class 'zebra'"), ({"methods": "grad"}, "there is no method 'grad'")],
 )
-def test_wrong_words_are_said_before_any_work(convnet: PixelNet, photo: Tensor, given: dict, said: str) -> None:
+def test_wrong_words_are_said_before_any_work(convnet: ImageClassifier, photo: Tensor, given: dict, said: str) -> None:
     with pytest.raises(LabError, match=said):
         explain(convnet, photo, **given)

@@ -11,24 +11,26 @@ from torch import Tensor, nn
 from convolab.core.errors import LabError
 from convolab.inspection.explain.methods import (
     METHODS,
-    Saliency,
+    SaliencyMap,
     cam,
-    find_methods,
     gradcam,
     gradient,
     guided,
-    integrated,
-    noise,
+    integrated_gradients,
     occlusion,
+    parse_methods,
     smoothgrad,
+    smoothgrad_noise,
 )
-from convolab.models.classifier import PixelNet
+from convolab.models.classifier import ImageClassifier
 from convolab.models.zoo import build
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_the_network_is_left_as_it_was_bit_for_bit(convnet: PixelNet, pixels: Tensor, method: str, mode: str) -> None:
+def test_the_network_is_left_as_it_was_bit_for_bit(
+    convnet: ImageClassifier, pixels: Tensor, method: str, mode: str
+) -> None:
     convnet.train(mode == "training")
     convnet.network.features[0].eval()
     for number, parameter in enumerate(convnet.parameters()):
@@ -57,7 +59,7 @@ def test_also_when_any_of_its_passes_fails(pixels: Tensor, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["gradient", "integrated", "occlusion"])
 def test_it_works_under_no_grad_and_for_pixels_that_want_gradients(
-    convnet: PixelNet, pixels: Tensor, method: str
+    convnet: ImageClassifier, pixels: Tensor, method: str
 ) -> None:
     plain = METHODS[method](convnet, pixels, 2).values
     with torch.no_grad():
@@ -69,20 +71,22 @@ def test_it_works_under_no_grad_and_for_pixels_that_want_gradients(
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bad", [float("nan"), 1.5, -0.5])
-def test_pixels_that_break_the_contract_are_refused(convnet: PixelNet, pixels: Tensor, method: str, bad: float) -> None:
+def test_pixels_that_break_the_contract_are_refused(
+    convnet: ImageClassifier, pixels: Tensor, method: str, bad: float
+) -> None:
     pixels[0, 0, 0, 0] = bad
     with pytest.raises(LabError, match=r"NaN|pixels run from"):
         METHODS[method](convnet, pixels, 0)
 
 
-def test_several_pictures_at_once_are_refused(convnet: PixelNet, pixels: Tensor) -> None:
+def test_several_pictures_at_once_are_refused(convnet: ImageClassifier, pixels: Tensor) -> None:
     with pytest.raises(LabError, match="2 pictures: give one at a time"):
         gradient(convnet, pixels.expand(2, -1, -1, -1), 0)
 
 
-def test_the_gradient_is_that_of_finite_differences_in_float64(convnet: PixelNet, pixels: Tensor) -> None:
+def test_the_gradient_is_that_of_finite_differences_in_float64(convnet: ImageClassifier, pixels: Tensor) -> None:
     net, x = convnet.double(), pixels.double()
-    found, step = gradient(net, x, 4).detail, 1e-6
+    found, step = gradient(net, x, 4).per_channel, 1e-6
     generator = torch.Generator().manual_seed(0)
     for place in torch.randint(x.numel(), (40,), generator=generator).tolist():
         ahead, back = x.clone(), x.clone()
@@ -93,43 +97,43 @@ def test_the_gradient_is_that_of_finite_differences_in_float64(convnet: PixelNet
         assert found.reshape(-1)[place].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
 
 
-def test_the_map_is_the_largest_absolute_value_of_the_channels(convnet: PixelNet, pixels: Tensor) -> None:
+def test_the_map_is_the_largest_absolute_value_of_the_channels(convnet: ImageClassifier, pixels: Tensor) -> None:
     found = gradient(convnet, pixels, 1)
-    assert torch.equal(found.values, found.detail.abs().max(0).values)
+    assert torch.equal(found.values, found.per_channel.abs().max(0).values)
     assert found.values.min() >= 0
 
 
-def test_smoothgrad_without_noise_is_the_gradient(convnet: PixelNet, pixels: Tensor) -> None:
+def test_smoothgrad_without_noise_is_the_gradient(convnet: ImageClassifier, pixels: Tensor) -> None:
     torch.testing.assert_close(
-        smoothgrad(convnet, pixels, 1, samples=3, spread=0.0).detail,
-        gradient(convnet, pixels, 1).detail,
+        smoothgrad(convnet, pixels, 1, samples=3, noise_level=0.0).per_channel,
+        gradient(convnet, pixels, 1).per_channel,
         rtol=1e-3,
         atol=1e-6,
     )
 
 
-def test_smoothgrads_noise_depends_on_the_seed_and_not_on_the_chunks(convnet: PixelNet, pixels: Tensor) -> None:
+def test_smoothgrads_noise_depends_on_the_seed_and_not_on_the_chunks(convnet: ImageClassifier, pixels: Tensor) -> None:
     first, again, chunked, other = (
-        smoothgrad(convnet, pixels, 1, samples=7, seed=seed, chunk=chunk).detail
+        smoothgrad(convnet, pixels, 1, samples=7, seed=seed, batch_size=chunk).per_channel
         for seed, chunk in ((0, 5), (0, 5), (0, 2), (1, 5))
     )
     assert torch.equal(first, again)
     torch.testing.assert_close(first, chunked, rtol=1e-4, atol=1e-6)
     assert (first - other).abs().max() > 0.01 * first.abs().max()
-    assert not torch.equal(noise(pixels, 0, 0), noise(pixels, 0, 1))
+    assert not torch.equal(smoothgrad_noise(pixels, 0, 0), smoothgrad_noise(pixels, 0, 1))
 
 
 def test_integrated_gradients_are_complete_and_the_error_is_what_the_sum_misses(
-    convnet: PixelNet, pixels: Tensor
+    convnet: ImageClassifier, pixels: Tensor
 ) -> None:
-    few, many = (integrated(convnet, pixels, 4, steps=steps) for steps in (3, 300))
+    few, many = (integrated_gradients(convnet, pixels, 4, steps=steps) for steps in (3, 300))
     with torch.no_grad():
         mean = torch.tensor(convnet.mean).view(1, 3, 1, 1).expand_as(pixels)
         difference = float(convnet(pixels)[0, 4] - convnet(mean)[0, 4])
     for found in (few, many):
         assert found.settings["difference"] == pytest.approx(difference, rel=1e-3)
         assert found.checks["completeness"] == pytest.approx(
-            abs(float(found.detail.sum()) - difference) / abs(difference), rel=0.02, abs=1e-4
+            abs(float(found.per_channel.sum()) - difference) / abs(difference), rel=0.02, abs=1e-4
         )
     assert many.checks["completeness"] < 0.01
     assert few.checks["completeness"] > many.checks["completeness"]
@@ -138,8 +142,10 @@ def test_integrated_gradients_are_complete_and_the_error_is_what_the_sum_misses(
 def test_of_a_linear_network_integrated_gradients_are_weight_times_way(pixels: Tensor) -> None:
     linear = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     net = wrapped(linear)
-    found = integrated(net, pixels, 0, steps=2, baseline=torch.zeros_like(pixels))
-    torch.testing.assert_close(found.detail, gradient(net, pixels, 0).detail * pixels[0], rtol=1e-3, atol=1e-6)
+    found = integrated_gradients(net, pixels, 0, steps=2, baseline=torch.zeros_like(pixels))
+    torch.testing.assert_close(
+        found.per_channel, gradient(net, pixels, 0).per_channel * pixels[0], rtol=1e-3, atol=1e-6
+    )
     assert found.checks["completeness"] < 1e-4
 
 
@@ -158,7 +164,7 @@ def test_the_cams_mean_and_the_bias_are_the_logit(name: str, pixels: Tensor, req
 
 
 def test_gradcam_is_cam_without_its_negative_parts_where_the_head_is_an_average(
-    convnet: PixelNet, pixels: Tensor
+    convnet: ImageClassifier, pixels: Tensor
 ) -> None:
     cells = 16  # the mean's share of each
     torch.testing.assert_close(
@@ -166,7 +172,9 @@ def test_gradcam_is_cam_without_its_negative_parts_where_the_head_is_an_average(
     )
 
 
-def test_gradcam_needs_a_feature_map_and_cam_a_linear_head_and_both_say_so(shallow: PixelNet, pixels: Tensor) -> None:
+def test_gradcam_needs_a_feature_map_and_cam_a_linear_head_and_both_say_so(
+    shallow: ImageClassifier, pixels: Tensor
+) -> None:
     for method in (cam, gradcam):
         with pytest.raises(LabError, match="this network has no feature map, because it has no convolution"):
             method(shallow, pixels, 0)
@@ -196,7 +204,7 @@ def test_occlusion_finds_the_only_part_that_counts(pixels: Tensor) -> None:
     assert (found[~inside].abs() < 1e-5).all()
 
 
-def test_a_window_that_does_not_tile_the_picture_is_refused(convnet: PixelNet, pixels: Tensor) -> None:
+def test_a_window_that_does_not_tile_the_picture_is_refused(convnet: ImageClassifier, pixels: Tensor) -> None:
     for window, stride in ((33, 2), (4, 5)):
         with pytest.raises(LabError, match="do not tile 32 x 32 pixels"):
             occlusion(convnet, pixels, 0, window=window, stride=stride)
@@ -209,7 +217,7 @@ def test_a_constant_and_a_map_that_is_not_finite_are_named() -> None:
         ([[0.0, float("inf")]], "not finite"),
         ([[0.0, 1.0]], ""),
     ):
-        assert Saliency("gradient", "", torch.tensor(values), False, "").fault == fault
+        assert SaliencyMap("gradient", "", torch.tensor(values), False, "").invalid_reason == fault
 
 
 def test_a_network_without_gradient_gives_a_map_that_is_named_constant(pixels: Tensor) -> None:
@@ -217,14 +225,14 @@ def test_a_network_without_gradient_gives_a_map_that_is_named_constant(pixels: T
         def forward(self, x: Tensor) -> Tensor:
             return (x * 0).mean((2, 3)) @ torch.ones(3, 10)
 
-    assert gradient(wrapped(Deaf()), pixels, 0).fault == "constant"
+    assert gradient(wrapped(Deaf()), pixels, 0).invalid_reason == "constant"
 
 
 def test_unknown_methods_are_said_with_the_nearest() -> None:
     with pytest.raises(LabError, match="there is no method 'gradcamm': did you mean 'gradcam'"):
-        find_methods("gradient,gradcamm")
+        parse_methods("gradient,gradcamm")
     with pytest.raises(LabError, match="no method is named"):
-        find_methods(" , ")
+        parse_methods(" , ")
 
 
 GUIDABLE = {
@@ -247,7 +255,7 @@ class Clamp(nn.Module):
         return x.clamp(0, 6)
 
 
-def headed(body: nn.Module) -> PixelNet:
+def headed(body: nn.Module) -> ImageClassifier:
     return wrapped(filled(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))))
 
 
@@ -255,8 +263,8 @@ def headed(body: nn.Module) -> PixelNet:
 def test_relus_of_every_make_are_guided(name: str, pixels: Tensor) -> None:
     net = headed(GUIDABLE[name]())
     found = guided(net, pixels, 1)
-    assert not found.fault
-    assert not torch.allclose(found.detail, gradient(net, pixels, 1).detail)
+    assert not found.invalid_reason
+    assert not torch.allclose(found.per_channel, gradient(net, pixels, 1).per_channel)
 
 
 @pytest.mark.parametrize("name", OTHERS)

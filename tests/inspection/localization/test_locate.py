@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from convolab.core.errors import LabError
 from convolab.inspection.localization import alignment
-from convolab.inspection.localization.dense import dense
-from convolab.inspection.localization.input_scale import MAX_INPUT, Scale, find_scales
-from convolab.inspection.localization.locate import KEPT, MAX_CANVAS, answer, locate
-from convolab.models.classifier import PixelNet
+from convolab.inspection.localization.dense import make_fully_convolutional
+from convolab.inspection.localization.input_scale import MAX_INPUT_PIXELS, InputScale, parse_scales
+from convolab.inspection.localization.locate import MAX_BOXES, MAX_CANVAS_PIXELS, locate, run_at_scale
+from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
 from convolab.models.zoo import build
 
@@ -36,9 +36,9 @@ class Red(nn.Module):
 
 
 @pytest.fixture
-def red() -> PixelNet:
+def red() -> ImageClassifier:
     classes = ("red", "blue", *"cdefghij")
-    return PixelNet(Red(), mean=(0.0,) * 3, std=(1.0,) * 3, size=(32, 32), classes=classes).eval()
+    return ImageClassifier(Red(), mean=(0.0,) * 3, std=(1.0,) * 3, input_size=(32, 32), classes=classes).eval()
 
 
 def scene() -> Tensor:
@@ -49,9 +49,9 @@ def scene() -> Tensor:
     return photo
 
 
-@pytest.mark.parametrize("kind", alignment.KINDS)
-def test_things_are_boxed_where_they_are_and_classes_apart(red: PixelNet, kind: alignment.Kind) -> None:
-    found = locate(red, scene(), targets=["red", "blue"], placement=kind, threshold=0.5).numbers["classes"]
+@pytest.mark.parametrize("kind", alignment.ALIGNMENT_KINDS)
+def test_things_are_boxed_where_they_are_and_classes_apart(red: ImageClassifier, kind: alignment.AlignmentKind) -> None:
+    found = locate(red, scene(), targets=["red", "blue"], alignment=kind, threshold=0.5).metrics["classes"]
     boxes = {label: [thing["box"] for thing in found[label]["things"]] for label in ("red", "blue")}
     assert len(boxes["red"]) == 2
     assert boxes["red"][0] == pytest.approx([100, 40, 160, 80], abs=3)
@@ -60,8 +60,8 @@ def test_things_are_boxed_where_they_are_and_classes_apart(red: PixelNet, kind: 
     assert boxes["blue"][0] == pytest.approx([160, 100, 200, 116], abs=3)
 
 
-def test_confidence_is_the_probability_that_the_head_gives_to_the_boxs_cells_alone(red: PixelNet) -> None:
-    things = locate(red, scene(), targets=["red"], placement="geometric", threshold=0.5).numbers["classes"]["red"][
+def test_confidence_is_the_probability_that_the_head_gives_to_the_boxs_cells_alone(red: ImageClassifier) -> None:
+    things = locate(red, scene(), targets=["red"], alignment="geometric", threshold=0.5).metrics["classes"]["red"][
         "things"
     ]
     response = (250 - 10 - 10) / 255 * 40
@@ -71,10 +71,10 @@ def test_confidence_is_the_probability_that_the_head_gives_to_the_boxs_cells_alo
     assert all(0 < thing["confidence"] <= 1 for thing in things)
 
 
-def test_at_several_scales_boxes_are_still_in_the_photos_pixels(red: PixelNet) -> None:
-    finding = locate(red, scene(), targets=["red"], scales="0.5,1,240px", placement="geometric", threshold=0.5)
-    assert finding.numbers["classes"]["red"]["things"][0]["box"] == pytest.approx([100, 40, 160, 80], abs=5)
-    assert finding.numbers["scales"]["240px"]["size"] == [240, 400]
+def test_at_several_scales_boxes_are_still_in_the_photos_pixels(red: ImageClassifier) -> None:
+    finding = locate(red, scene(), targets=["red"], scales="0.5,1,240px", alignment="geometric", threshold=0.5)
+    assert finding.metrics["classes"]["red"]["things"][0]["box"] == pytest.approx([100, 40, 160, 80], abs=5)
+    assert finding.metrics["scales"]["240px"]["size"] == [240, 400]
     assert {"response red at 0.5", "response red at 1", "response red at 240px", "heat red", "picture"} == set(
         finding.arrays
     )
@@ -82,21 +82,21 @@ def test_at_several_scales_boxes_are_still_in_the_photos_pixels(red: PixelNet) -
     assert finding.arrays["response red at 0.5"].shape == (15, 25)
 
 
-def test_a_photo_larger_than_the_canvas_is_drawn_smaller_and_boxed_in_its_own_pixels(red: PixelNet) -> None:
+def test_a_photo_larger_than_the_canvas_is_drawn_smaller_and_boxed_in_its_own_pixels(red: ImageClassifier) -> None:
     photo = scene().repeat_interleave(12, 1).repeat_interleave(12, 2)
-    finding = locate(red, photo, targets=["red"], scales="120px", placement="geometric", threshold=0.5)
+    finding = locate(red, photo, targets=["red"], scales="120px", alignment="geometric", threshold=0.5)
     height, width = finding.arrays["picture"].shape[1:]
-    assert height * width <= 1.01 * MAX_CANVAS
-    assert finding.numbers["size"] == [1440, 2400]
-    assert finding.numbers["classes"]["red"]["things"][0]["box"] == pytest.approx([1200, 480, 1920, 960], abs=40)
+    assert height * width <= 1.01 * MAX_CANVAS_PIXELS
+    assert finding.metrics["size"] == [1440, 2400]
+    assert finding.metrics["classes"]["red"]["things"][0]["box"] == pytest.approx([1200, 480, 1920, 960], abs=40)
 
 
-def test_without_a_target_the_likeliest_classes_of_the_whole_picture_are_found(red: PixelNet) -> None:
-    assert list(locate(red, scene(), top=2).numbers["classes"]) == ["red", "blue"]
+def test_without_a_target_the_likeliest_classes_of_the_whole_picture_are_found(red: ImageClassifier) -> None:
+    assert list(locate(red, scene(), top=2).metrics["classes"]) == ["red", "blue"]
 
 
-def test_the_mean_response_and_the_bias_are_the_logit_that_is_told(red: PixelNet) -> None:
-    found = locate(red, scene(), targets=["red"]).numbers["classes"]["red"]
+def test_the_mean_response_and_the_bias_are_the_logit_that_is_told(red: ImageClassifier) -> None:
+    found = locate(red, scene(), targets=["red"]).metrics["classes"]["red"]
     facts = found["responses"]["1"]
     assert facts["mean"] + facts["bias"] == pytest.approx(found["logit"], abs=1e-4)
 
@@ -105,36 +105,36 @@ def test_the_mean_response_and_the_bias_are_the_logit_that_is_told(red: PixelNet
 def test_a_network_that_flattens_finds_by_windows(size: tuple[int, int]) -> None:
     net = wrapped(flat_net())
     photo = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    finding = locate(net, photo, targets=["c"], placement="geometric")
-    assert finding.numbers["over"] == "windows"
+    finding = locate(net, photo, targets=["c"], alignment="geometric")
+    assert finding.metrics["over"] == "windows"
     response = finding.arrays["response c at 1"]
     with torch.no_grad():
         assert float(response[0, 0]) == pytest.approx(float(net(photo[None, :, :32, :32] / 255)[0, 2]), abs=1e-4)
 
 
-def test_windows_of_a_network_with_cells_can_be_asked_for(red: PixelNet) -> None:
-    finding = locate(red, scene(), targets=["red"], over="windows", placement="geometric")
+def test_windows_of_a_network_with_cells_can_be_asked_for(red: ImageClassifier) -> None:
+    finding = locate(red, scene(), targets=["red"], granularity="windows", alignment="geometric")
     assert finding.arrays["response red at 1"].shape == (23, 43)
     assert "windows of 32 x 32" in str(finding)
 
 
-def test_a_response_that_says_nothing_is_named_and_has_no_box(red: PixelNet) -> None:
+def test_a_response_that_says_nothing_is_named_and_has_no_box(red: ImageClassifier) -> None:
     finding = locate(red, scene(), targets=["j"])
     assert finding.warnings == ("the response for j is constant: it says nothing",)
-    assert finding.numbers["classes"]["j"]["things"] == []
+    assert finding.metrics["classes"]["j"]["things"] == []
     assert "nowhere" in str(finding)
 
 
-def test_numbers_are_json_and_arrays_are_raw_on_disk(red: PixelNet, tmp_path) -> None:
-    finding = locate(red, scene(), targets=["red"], check=True)
-    assert json.loads(json.dumps(finding.numbers, allow_nan=False)) == finding.numbers
+def test_numbers_are_json_and_arrays_are_raw_on_disk(red: ImageClassifier, tmp_path) -> None:
+    finding = locate(red, scene(), targets=["red"], sliding_window_check=True)
+    assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
     with np.load(finding.save_arrays(tmp_path / "maps")) as stored:
         assert np.array_equal(stored["heat red"], finding.arrays["heat red"].numpy())
 
 
-def test_the_check_finds_no_difference_without_padding_and_says_the_windows(red: PixelNet) -> None:
-    checked = locate(red, scene(), targets=["red"], check=True)
-    sliding = checked.numbers["sliding"]["1"]
+def test_the_check_finds_no_difference_without_padding_and_says_the_windows(red: ImageClassifier) -> None:
+    checked = locate(red, scene(), targets=["red"], sliding_window_check=True)
+    sliding = checked.metrics["sliding"]["1"]
     assert sliding["windows"] == 23 * 43
     assert sliding["largest"] < 1e-4
     assert sliding["same"] == 1
@@ -144,17 +144,17 @@ def test_the_check_finds_no_difference_without_padding_and_says_the_windows(red:
 def test_the_check_measures_what_padding_does() -> None:
     net = wrapped(build("simple_convnet", (3, 32, 32), 10))
     photo = torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    sliding = locate(net, photo, targets=["c"], check=True).numbers["sliding"]["1"]
+    sliding = locate(net, photo, targets=["c"], sliding_window_check=True).metrics["sliding"]["1"]
     assert sliding["windows"] == 5 * 7
     assert sliding["difference"] > 1e-4
     assert sliding["spread"] > 0
 
 
-def test_the_network_is_left_as_it_was(red: PixelNet) -> None:
+def test_the_network_is_left_as_it_was(red: ImageClassifier) -> None:
     red.train()
     before = {name: tensor.clone() for name, tensor in red.state_dict().items()}
     wishes = [p.requires_grad for p in red.parameters()]
-    locate(red, scene(), targets=["red"], check=True)
+    locate(red, scene(), targets=["red"], sliding_window_check=True)
     assert red.training
     assert wishes == [p.requires_grad for p in red.parameters()]
     assert all(torch.equal(before[name], tensor) for name, tensor in red.state_dict().items())
@@ -170,12 +170,12 @@ def test_the_network_is_left_as_it_was(red: PixelNet) -> None:
         ({"scales": "0px"}, "'0px' is no scale"),
         ({"scales": "nan"}, "'nan' is no scale"),
         ({"scales": "inf"}, "'inf' is no scale"),
-        ({"scales": "100"}, f"more than {MAX_INPUT:,}: give a smaller --scale"),
+        ({"scales": "100"}, f"more than {MAX_INPUT_PIXELS:,}: give a smaller --scale"),
         ({"threshold": 0.0}, "the threshold is 0"),
         ({"top": 0}, "the top 0 classes"),
     ],
 )
-def test_wrong_words_are_one_line(red: PixelNet, given: dict, said: str) -> None:
+def test_wrong_words_are_one_line(red: ImageClassifier, given: dict, said: str) -> None:
     with pytest.raises(LabError, match=said) as error:
         locate(red, scene(), **given)
     assert "\n" not in str(error.value)
@@ -191,21 +191,21 @@ def test_a_network_without_a_feature_map_is_told_what_it_would_need() -> None:
         locate(wrapped(build("shallow_net", (3, 32, 32), 10)), scene())
 
 
-def test_of_a_thousand_boxes_the_strongest_fifty_are_looked_into_and_all_are_counted(red: PixelNet) -> None:
+def test_of_a_thousand_boxes_the_strongest_fifty_are_looked_into_and_all_are_counted(red: ImageClassifier) -> None:
     drawn = torch.randint(0, 256, (3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     photo = drawn.repeat_interleave(8, 1).repeat_interleave(8, 2)
-    found = locate(red, photo, targets=["red"], threshold=0.3, placement="geometric").numbers["classes"]["red"]
-    assert found["boxes"] > KEPT
-    assert len(found["things"]) == KEPT
+    found = locate(red, photo, targets=["red"], threshold=0.3, alignment="geometric").metrics["classes"]["red"]
+    assert found["boxes"] > MAX_BOXES
+    assert len(found["things"]) == MAX_BOXES
     peaks = [thing["peak"] for thing in found["things"]]
     assert peaks == sorted(peaks, reverse=True)
 
 
-def test_an_answer_is_the_same_whatever_else_is_asked(red: PixelNet) -> None:
-    everywhere = dense(red)
-    one, two = (answer(everywhere, scene(), scale, "cells") for scale in find_scales("1,120px"))
+def test_an_answer_is_the_same_whatever_else_is_asked(red: ImageClassifier) -> None:
+    everywhere = make_fully_convolutional(red)
+    one, two = (run_at_scale(everywhere, scene(), scale, "cells") for scale in parse_scales("1,120px"))
     assert torch.equal(one.features, two.features)
-    assert Scale(shorter=120).size((120, 200)) == (120, 200)
+    assert InputScale(shorter_side=120).scaled_size((120, 200)) == (120, 200)
 
 
 def test_broccoli_and_oranges_are_told_apart_in_one_photo(photos) -> None:
@@ -214,9 +214,9 @@ def test_broccoli_and_oranges_are_told_apart_in_one_photo(photos) -> None:
         photos / "boxes" / "000000000009.jpg",
         targets=["broccoli", "orange"],
         scales="448px",
-        placement="stretched",
+        alignment="stretched",
     )
-    things = {label: found["things"][0] for label, found in finding.numbers["classes"].items()}
+    things = {label: found["things"][0] for label, found in finding.metrics["classes"].items()}
     row, column = things["broccoli"]["row"], things["broccoli"]["column"]
     assert 229 <= row <= 474
     assert 250 <= column <= 566

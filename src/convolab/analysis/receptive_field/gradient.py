@@ -8,81 +8,85 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolab.analysis.receptive_field.propagation import Field
-from convolab.analysis.tracer import Call, Trace, Tracer
-from convolab.core.rng import generator
+from convolab.analysis.receptive_field.propagation import ReceptiveField
+from convolab.analysis.tracer import LayerCall, Trace, Tracer
+from convolab.core.rng import make_generator
 
 
-def measure(network: nn.Module, shape: Sequence[int], traced: Trace, numbers: Sequence[int]) -> dict[int, Field]:
+def measure_by_gradient(
+    network: nn.Module, shape: Sequence[int], trace_result: Trace, call_indices: Sequence[int]
+) -> dict[int, ReceptiveField]:
     """The fields of the calls with these numbers in a trace, each of the cell in the middle of its output.
 
     A copy of the network runs in float64 with positive weights, its maxima replaced by means and its kinks smoothed, so that
     no path is shut; the network itself is only read. `start` is that of the first cell where the stride could be measured
     too, and else None. At the border of the picture a field is cut off.
     """
-    probe = Probe(positive(network), set(numbers))
-    picture = torch.rand(1, *shape, generator=generator("measure"), dtype=torch.float64) + 0.5
-    probe.run(picture.requires_grad_())
-    found: dict[int, Field] = {}
-    same: dict[int, Field] = {}  # calls with one sight have one field
-    for number in numbers:
-        sight, output = id(traced.calls[number].sight), probe.outputs.get(number)
-        if sight not in same and output is not None and output.requires_grad:
-            same[sight] = field_by_gradient(output, picture)
-        if sight in same:
-            found[number] = same[sight]
-    return found
+    tracer = SmoothTracer(all_positive_copy(network), set(call_indices))
+    image = torch.rand(1, *shape, generator=make_generator("measure"), dtype=torch.float64) + 0.5
+    tracer.run(image.requires_grad_())
+    fields: dict[int, ReceptiveField] = {}
+    field_by_rf_state: dict[int, ReceptiveField] = {}  # calls with one sight have one field
+    for index in call_indices:
+        rf_state, output = id(trace_result.calls[index].rf_state), tracer.kept_outputs.get(index)
+        if rf_state not in field_by_rf_state and output is not None and output.requires_grad:
+            field_by_rf_state[rf_state] = gradient_receptive_field(output, image)
+        if rf_state in field_by_rf_state:
+            fields[index] = field_by_rf_state[rf_state]
+    return fields
 
 
-def field_by_gradient(output: Tensor, picture: Tensor) -> Field:
+def gradient_receptive_field(output: Tensor, image: Tensor) -> ReceptiveField:
     """The field of the middle element of `output`; its stride from the next cell's, if cells lie as in the picture."""
-    middle = [n // 2 for n in output.shape]
-    first = 2 if picture.ndim > 2 else 1
-    box = seen_by(output, middle, picture)
-    size, strides, starts, whole = [], [], [], []
-    for axis, (low, high) in enumerate(box):
-        dim, extent = first + axis, picture.shape[first + axis]
+    center_index = [n // 2 for n in output.shape]
+    first_spatial_dim = 2 if image.ndim > 2 else 1
+    extents = nonzero_gradient_extent(output, center_index, image)
+    size, strides, starts, is_global = [], [], [], []
+    for axis, (low, high) in enumerate(extents):
+        dim, extent = first_spatial_dim + axis, image.shape[first_spatial_dim + axis]
         size.append(high - low + 1)
-        whole.append(low == 0 and high == extent - 1)
+        is_global.append(low == 0 and high == extent - 1)
         stride = None
-        if output.ndim == picture.ndim and output.shape[dim] > 1 and not (low == 0 or high == extent - 1):
-            step = 1 if middle[dim] + 1 < output.shape[dim] else -1
-            beside = seen_by(output, [m + step * (d == dim) for d, m in enumerate(middle)], picture)[axis]
-            if beside[0] > 0 and beside[1] < extent - 1 and beside[0] != low:
-                stride = (beside[0] - low) * step
+        if output.ndim == image.ndim and output.shape[dim] > 1 and not (low == 0 or high == extent - 1):
+            step = 1 if center_index[dim] + 1 < output.shape[dim] else -1
+            neighbor = nonzero_gradient_extent(
+                output, [m + step * (d == dim) for d, m in enumerate(center_index)], image
+            )[axis]
+            if neighbor[0] > 0 and neighbor[1] < extent - 1 and neighbor[0] != low:
+                stride = (neighbor[0] - low) * step
         strides.append(stride)
-        starts.append(None if stride is None else low - stride * middle[dim])
-    return Field(tuple(size), tuple(strides), tuple(starts), tuple(whole), measured=True)
+        starts.append(None if stride is None else low - stride * center_index[dim])
+    return ReceptiveField(tuple(size), tuple(strides), tuple(starts), tuple(is_global), measured=True)
 
 
-def seen_by(output: Tensor, element: Sequence[int], picture: Tensor) -> list[tuple[int, int]]:
+def nonzero_gradient_extent(output: Tensor, index: Sequence[int], image: Tensor) -> list[tuple[int, int]]:
     """The first and last pixel, along each axis of the picture, on which an element of the output depends."""
-    (gradient,) = torch.autograd.grad(output[tuple(element)], picture, retain_graph=True)
-    first = 2 if picture.ndim > 2 else 1
-    box = []
-    for dim in range(first, picture.ndim):
-        others = [d for d in range(picture.ndim) if d != dim]
-        hit = (
+    (gradient,) = torch.autograd.grad(output[tuple(index)], image, retain_graph=True)
+    first_spatial_dim = 2 if image.ndim > 2 else 1
+    extents = []
+    for dim in range(first_spatial_dim, image.ndim):
+        others = [d for d in range(image.ndim) if d != dim]
+        is_nonzero = (
             (gradient != 0).any(dim=others[0])
             if len(others) == 1
             else (gradient != 0).movedim(dim, 0).flatten(1).any(1)
         )
-        where = hit.nonzero().flatten()
-        box.append((int(where[0]), int(where[-1])) if len(where) else (0, -1))
-    return box
+        positions = is_nonzero.nonzero().flatten()
+        extents.append((int(positions[0]), int(positions[-1])) if len(positions) else (0, -1))
+    return extents
 
 
-def positive(network: nn.Module) -> nn.Module:
+def all_positive_copy(network: nn.Module) -> nn.Module:
     """A copy of the network in float64 with positive weights that keep the size of what passes through."""
     network = copy.deepcopy(network).double().eval()
-    for number, (name, weight) in enumerate(network.named_parameters()):
+    for index, (name, weight) in enumerate(network.named_parameters()):
         weight.requires_grad_(False)
         if weight.ndim < 2:
             weight.zero_() if name.endswith("bias") else weight.uniform_(
-                0.5, 1.5, generator=generator("measure", number)
+                0.5, 1.5, generator=make_generator("measure", index)
             )
         else:
-            weight.uniform_(0.5, 1.5, generator=generator("measure", number)).div_(max(weight[0].numel(), 1))
+            weight.uniform_(0.5, 1.5, generator=make_generator("measure", index)).div_(max(weight[0].numel(), 1))
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
             module.running_mean.zero_()
@@ -90,33 +94,41 @@ def positive(network: nn.Module) -> nn.Module:
     return network
 
 
-class Probe(Tracer):
+class SmoothTracer(Tracer):
     """A tracer of a run with values that smooths functions and keeps some calls' outputs."""
 
-    def __init__(self, network: nn.Module, wanted: set[int]) -> None:
-        super().__init__(network, None, real=True)
-        self.wanted, self.outputs = wanted, {}
+    def __init__(self, network: nn.Module, kept_indices: set[int]) -> None:
+        super().__init__(network, None, with_values=True)
+        self.kept_indices, self.kept_outputs = kept_indices, {}
 
-    def function(self, func: Callable, args: Any, kwargs: dict[str, Any]) -> Any:
-        return super().function(SMOOTH.get(func, func), args, kwargs)
+    def on_function(self, func: Callable, args: Any, kwargs: dict[str, Any]) -> Any:
+        return super().on_function(SMOOTH_REPLACEMENTS.get(func, func), args, kwargs)
 
-    def close(self, call: Call, output: Any) -> None:
-        super().close(call, output)
-        self.current = call  # or copying would be a call of its own
+    def record_call(self, call: LayerCall, output: Any) -> None:
+        super().record_call(call, output)
+        self.current_call = call  # or copying would be a call of its own
         # A copy, because what comes next may write over the output.
-        call.result = [call.result[0].clone()] if call.result and call.result[0].is_floating_point() else []
-        self.current = None
+        call.output_tensors = (
+            [call.output_tensors[0].clone()]
+            if call.output_tensors and call.output_tensors[0].is_floating_point()
+            else []
+        )
+        self.current_call = None
 
-    def finish(self) -> Trace:
-        self.outputs = {n: self.calls[n].result[0] for n in self.wanted if n < len(self.calls) and self.calls[n].result}
-        return super().finish()
+    def build_trace(self) -> Trace:
+        self.kept_outputs = {
+            n: self.calls[n].output_tensors[0]
+            for n in self.kept_indices
+            if n < len(self.calls) and self.calls[n].output_tensors
+        }
+        return super().build_trace()
 
 
-def softened(value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def smooth_activation(value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return F.softplus(value)
 
 
-def mean_pool(pool: Callable) -> Callable:
+def max_to_average_pool(average_pool: Callable) -> Callable:
     def pooled(
         value: Tensor,
         kernel_size: Any,
@@ -127,7 +139,7 @@ def mean_pool(pool: Callable) -> Callable:
         **kwargs: Any,
     ) -> Tensor:
         if dilation in (1, (1, 1), (1,), (1, 1, 1)):
-            return pool(value, kernel_size, stride, padding, kwargs.get("ceil_mode", False))
+            return average_pool(value, kernel_size, stride, padding, kwargs.get("ceil_mode", False))
         kernel, stride, padding, dilation = (
             (v, v) if isinstance(v, int) else v for v in (kernel_size, stride or kernel_size, padding, dilation)
         )
@@ -137,15 +149,15 @@ def mean_pool(pool: Callable) -> Callable:
     return pooled
 
 
-def adaptive_mean(pool: Callable) -> Callable:
-    return lambda value, size, *args, **kwargs: pool(value, size)
+def max_to_adaptive_average_pool(average_pool: Callable) -> Callable:
+    return lambda value, size, *args, **kwargs: average_pool(value, size)
 
 
-def mean_of(value: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor:
+def amax_to_mean(value: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor:
     return value.mean() if dim is None else value.mean(dim, keepdim)
 
 
-SMOOTH: dict[Any, Callable] = {
+SMOOTH_REPLACEMENTS: dict[Any, Callable] = {
     **dict.fromkeys(
         [
             F.relu,
@@ -160,13 +172,13 @@ SMOOTH: dict[Any, Callable] = {
             Tensor.clamp,
             torch.clamp,
         ],
-        softened,
+        smooth_activation,
     ),
-    F.max_pool1d: mean_pool(F.avg_pool1d),
-    F.max_pool2d: mean_pool(F.avg_pool2d),
-    F.max_pool3d: mean_pool(F.avg_pool3d),
-    F.adaptive_max_pool1d: adaptive_mean(F.adaptive_avg_pool1d),
-    F.adaptive_max_pool2d: adaptive_mean(F.adaptive_avg_pool2d),
-    F.adaptive_max_pool3d: adaptive_mean(F.adaptive_avg_pool3d),
-    **dict.fromkeys([torch.amax, Tensor.amax], mean_of),
+    F.max_pool1d: max_to_average_pool(F.avg_pool1d),
+    F.max_pool2d: max_to_average_pool(F.avg_pool2d),
+    F.max_pool3d: max_to_average_pool(F.avg_pool3d),
+    F.adaptive_max_pool1d: max_to_adaptive_average_pool(F.adaptive_avg_pool1d),
+    F.adaptive_max_pool2d: max_to_adaptive_average_pool(F.adaptive_avg_pool2d),
+    F.adaptive_max_pool3d: max_to_adaptive_average_pool(F.adaptive_avg_pool3d),
+    **dict.fromkeys([torch.amax, Tensor.amax], amax_to_mean),
 }

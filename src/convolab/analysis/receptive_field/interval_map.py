@@ -6,11 +6,11 @@ from fractions import Fraction
 from itertools import pairwise
 from math import lcm
 
-NOTHING = (0, -1)  # the window of a cell that sees none of the picture
+EMPTY_INTERVAL = (0, -1)  # the window of a cell that sees none of the picture
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
+class IntervalMap:
     """Cell `q * len(first) + f` sees the pixels from `first[f] + q * step` to `last[f] + q * step`, both included.
 
     Most maps have one phase: `Windows((-3,), (3,), 2)` is what a 7-wide convolution with stride 2 and padding 3 sees. A
@@ -49,61 +49,67 @@ class Windows:
         """Pixels from a cell to the next, on average where they differ; None for a single cell or cells out of order."""
         if self.step is not None:
             return Fraction(self.step, len(self.first)) if self.step else None
-        middles = [a + b for a, b in zip(self.first, self.last, strict=True)]
-        rising = (
-            len(middles) > 1
-            and all(a < b for a, b in pairwise(middles))
-            and NOTHING not in zip(self.first, self.last, strict=True)
+        centers = [a + b for a, b in zip(self.first, self.last, strict=True)]
+        is_increasing = (
+            len(centers) > 1
+            and all(a < b for a, b in pairwise(centers))
+            and EMPTY_INTERVAL not in zip(self.first, self.last, strict=True)
         )
-        return Fraction(middles[-1] - middles[0], 2 * (len(middles) - 1)) if rising else None
+        return Fraction(centers[-1] - centers[0], 2 * (len(centers) - 1)) if is_increasing else None
 
-    def over(self, cells: Iterable[int]) -> tuple[int, int] | None:
+    def cells_hull(self, cells: Iterable[int]) -> tuple[int, int] | None:
         """The pixels from the first to the last that any of these cells sees; None if they see nothing."""
-        return merged(*map(self.__getitem__, cells))
+        return interval_hull(*map(self.__getitem__, cells))
 
-    def spanned(self, cells: int) -> tuple[int, int] | None:
+    def hull(self, num_cells: int) -> tuple[int, int] | None:
         """The pixels from the first to the last that any of the first `cells` cells sees."""
         if self.step is not None and self.step >= 0 and len(self.first) == 1:
-            return self.first[0], self.last[0] + (cells - 1) * self.step
-        return self.over(range(cells))
+            return self.first[0], self.last[0] + (num_cells - 1) * self.step
+        return self.cells_hull(range(num_cells))
 
-    def through(self, reads: Callable[[int], Iterable[int]], rate: Fraction | int, cells: int) -> "Windows | None":
+    def compose(
+        self, taps: Callable[[int], Iterable[int]], tap_stride: Fraction | int, num_cells: int
+    ) -> "IntervalMap | None":
         """The windows of `cells` new cells, where cell o reads the cells `reads(o)`, which advance by `rate` from o to o + 1.
 
         None if some new cell would see nothing at all.
         """
         if self.step is None:
-            return listed(self.over(reads(cell)) for cell in range(cells))
-        advance = Fraction(rate) / len(self.first)  # periods for each new cell
-        seen = [self.over(reads(cell)) for cell in range(advance.denominator)]
-        if None in seen:
+            return interval_map_from_list(self.cells_hull(taps(cell)) for cell in range(num_cells))
+        advance = Fraction(tap_stride) / len(self.first)  # periods for each new cell
+        intervals = [self.cells_hull(taps(cell)) for cell in range(advance.denominator)]
+        if None in intervals:
             return None
-        return simplest(tuple(a for a, _ in seen), tuple(b for _, b in seen), self.step * advance.numerator)
+        return canonical_interval_map(
+            tuple(a for a, _ in intervals), tuple(b for _, b in intervals), self.step * advance.numerator
+        )
 
-    def convolved(
-        self, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1, cells: int = 1
-    ) -> "Windows | None":
+    def convolve(
+        self, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1, num_cells: int = 1
+    ) -> "IntervalMap | None":
         """Behind a convolution or pooling; `padding` is what stands before the first cell."""
-        reach = dilation * (kernel - 1)
+        kernel_extent = dilation * (kernel - 1)
         if (
             self.step is not None and len(self.first) == 1
         ):  # nearly always; the recurrence of Araujo et al. 2019, distill.pub
             start = self.first[0] - padding * self.step
-            return Windows((start,), (self.last[0] + (reach - padding) * self.step,), self.step * stride)
-        return self.through(
-            lambda o: range(o * stride - padding, o * stride - padding + reach + 1, dilation), stride, cells
+            return IntervalMap((start,), (self.last[0] + (kernel_extent - padding) * self.step,), self.step * stride)
+        return self.compose(
+            lambda o: range(o * stride - padding, o * stride - padding + kernel_extent + 1, dilation), stride, num_cells
         )
 
-    def transposed(self, kernel: int, stride: int, padding: int, dilation: int, cells: int) -> "Windows | None":
+    def conv_transpose(
+        self, kernel: int, stride: int, padding: int, dilation: int, num_cells: int
+    ) -> "IntervalMap | None":
         """Behind a transposed convolution: cell o reads every cell i with o + padding = i * stride + t * dilation, 0 <= t < kernel."""
 
-        def reads(o: int) -> list[int]:
-            taps = (o + padding - t * dilation for t in range(kernel))
-            return [tap // stride for tap in taps if tap % stride == 0]
+        def taps(o: int) -> list[int]:
+            offsets = (o + padding - t * dilation for t in range(kernel))
+            return [offset // stride for offset in offsets if offset % stride == 0]
 
-        return self.through(reads, Fraction(1, stride), cells)
+        return self.compose(taps, Fraction(1, stride), num_cells)
 
-    def joined(self, other: "Windows", cells: int) -> "Windows":
+    def union(self, other: "IntervalMap", num_cells: int) -> "IntervalMap":
         """Cell by cell what either sees, for maps of as many cells that are added, multiplied or stacked."""
         if self == other:
             return self
@@ -111,61 +117,71 @@ class Windows:
             phases = lcm(len(self.first), len(other.first))
             step = self.step * phases // len(self.first)
         else:
-            phases, step = cells, None
-        seen = [merged(self[cell], other[cell]) or NOTHING for cell in range(phases)]
-        return simplest(tuple(a for a, _ in seen), tuple(b for _, b in seen), step)
+            phases, step = num_cells, None
+        intervals = [interval_hull(self[cell], other[cell]) or EMPTY_INTERVAL for cell in range(phases)]
+        return canonical_interval_map(tuple(a for a, _ in intervals), tuple(b for _, b in intervals), step)
 
 
-def listed(seen: Iterable[tuple[int, int] | None]) -> Windows:
+def interval_map_from_list(intervals: Iterable[tuple[int, int] | None]) -> IntervalMap:
     """Windows cell by cell."""
-    seen = [window or NOTHING for window in seen]
-    return Windows(tuple(a for a, _ in seen), tuple(b for _, b in seen), None)
+    intervals = [interval or EMPTY_INTERVAL for interval in intervals]
+    return IntervalMap(tuple(a for a, _ in intervals), tuple(b for _, b in intervals), None)
 
 
-def merged(*windows: tuple[int, int] | None) -> tuple[int, int] | None:
+def interval_hull(*intervals: tuple[int, int] | None) -> tuple[int, int] | None:
     """From the first pixel of all windows to the last."""
-    seen = [window for window in windows if window]
-    return (min(a for a, _ in seen), max(b for _, b in seen)) if seen else None
+    nonempty = [interval for interval in intervals if interval]
+    return (min(a for a, _ in nonempty), max(b for _, b in nonempty)) if nonempty else None
 
 
-def simplest(first: tuple[int, ...], last: tuple[int, ...], step: int | None) -> Windows:
+def canonical_interval_map(first: tuple[int, ...], last: tuple[int, ...], step: int | None) -> IntervalMap:
     """The same windows with as few phases as they can be written with."""
     phases = len(first)
     if step is None or phases == 1:
-        return Windows(first, last, step)
-    for fewer in range(1, phases):
-        if phases % fewer or step * fewer % phases:
+        return IntervalMap(first, last, step)
+    for divisor in range(1, phases):
+        if phases % divisor or step * divisor % phases:
             continue
-        shift = step * fewer // phases
-        if all(seen[i] == seen[i % fewer] + i // fewer * shift for seen in (first, last) for i in range(phases)):
-            return Windows(first[:fewer], last[:fewer], shift)
-    return Windows(first, last, step)
+        shift = step * divisor // phases
+        if all(
+            bounds[i] == bounds[i % divisor] + i // divisor * shift for bounds in (first, last) for i in range(phases)
+        ):
+            return IntervalMap(first[:divisor], last[:divisor], shift)
+    return IntervalMap(first, last, step)
 
 
-def enlarged(cells: int, size: int, kind: str, scale: float | None = None) -> Callable[[int], list[int]]:
+def interpolation_taps(
+    in_size: int, out_size: int, mode: str, scale: float | None = None
+) -> Callable[[int], list[int]]:
     """The cells that interpolation from `cells` to `size` reads for cell o, those with weight 0 left out.
 
     `kind` is nearest, nearest-exact, linear, cubic (PyTorch's with align_corners=False), or linear-corners (with True).
     """
-    ratio = Fraction(cells, size) if not scale else 1 / Fraction(scale)
+    ratio = Fraction(in_size, out_size) if not scale else 1 / Fraction(scale)
 
-    def reads(o: int) -> list[int]:
-        match kind:
+    def taps(o: int) -> list[int]:
+        match mode:
             case "nearest":
-                return [min(int(o * ratio), cells - 1)]
+                return [min(int(o * ratio), in_size - 1)]
             case "nearest-exact":
-                return [min(int((o + Fraction(1, 2)) * ratio), cells - 1)]
+                return [min(int((o + Fraction(1, 2)) * ratio), in_size - 1)]
             case "linear-corners":
-                at = Fraction(o * (cells - 1), max(size - 1, 1))
+                position = Fraction(o * (in_size - 1), max(out_size - 1, 1))
             case _:
-                at = (o + Fraction(1, 2)) * ratio - Fraction(1, 2)
-        whole, part = divmod(at, 1)
-        taps = [whole] if part == 0 else range(whole - 1, whole + 3) if kind == "cubic" else (whole, whole + 1)
-        return [min(max(int(tap), 0), cells - 1) for tap in taps]
+                position = (o + Fraction(1, 2)) * ratio - Fraction(1, 2)
+        floor_cell, offset = divmod(position, 1)
+        cells = (
+            [floor_cell]
+            if offset == 0
+            else range(floor_cell - 1, floor_cell + 3)
+            if mode == "cubic"
+            else (floor_cell, floor_cell + 1)
+        )
+        return [min(max(int(cell), 0), in_size - 1) for cell in cells]
 
-    return reads
+    return taps
 
 
-def pooled_adaptively(cells: int, size: int) -> Callable[[int], range]:
+def adaptive_pool_taps(in_size: int, out_size: int) -> Callable[[int], range]:
     """The cells that adaptive pooling from `cells` to `size` reads for cell o."""
-    return lambda o: range(o * cells // size, -(-(o + 1) * cells // size))
+    return lambda o: range(o * in_size // out_size, -(-(o + 1) * in_size // out_size))

@@ -9,177 +9,191 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from convolab.analysis.receptive_field.interval_map import Windows, enlarged, listed, pooled_adaptively
+from convolab.analysis.receptive_field.interval_map import (
+    IntervalMap,
+    adaptive_pool_taps,
+    interpolation_taps,
+    interval_map_from_list,
+)
 from convolab.analysis.receptive_field.propagation import (
-    NotFollowed,
-    Place,
-    Rule,
-    Sight,
-    every,
+    AxisField,
+    RFRule,
+    RFState,
+    UnsupportedOpError,
     first_tensor,
-    mixed,
-    sight_of,
+    get_rf_state,
+    map_axes,
+    reduce_dims,
 )
 from convolab.analysis.receptive_field.shape_rules import (
-    along,
-    attention,
-    batch_norm,
-    combined,
-    concatenated,
-    expanded,
-    flipped,
-    gated,
-    multiplied,
-    nothing,
-    permuted,
-    pieces,
-    pointwise,
-    reshaped,
-    rolled,
-    same,
-    selected,
-    sliced,
-    stacked,
-    transposed,
-    unbound,
+    attention_rule,
+    batch_norm_rule,
+    concat_rule,
+    constant_rule,
+    expand_rule,
+    flip_rule,
+    glu_rule,
+    identity_rule,
+    matmul_rule,
+    normalization_rule,
+    permute_rule,
+    pointwise_rule,
+    reduce_rule,
+    reshape_rule,
+    roll_rule,
+    select_rule,
+    slice_rule,
+    split_rule,
+    stack_rule,
+    transpose_rule,
+    unbind_rule,
 )
 
 # Windows that slide
 
 
-def slid(
-    value: Tensor, slide: Callable[[Windows, int, int], Windows | None], out: Tensor, channels_mix: bool = True
-) -> Sight:
+def slide_window(
+    value: Tensor,
+    transform: Callable[[IntervalMap, int, int], IntervalMap | None],
+    out: Tensor,
+    mixes_channels: bool = True,
+) -> RFState:
     """Apply `slide(windows, axis, cells)` to the places on the last dimensions, [N, C, ...axes]; combine the channels."""
 
-    def change(place: Place) -> Place:
-        if place.dim == 1 and channels_mix:
-            return mixed(place, [1], kept=False)
-        if place.dim < 2:
-            return place
-        if place.inner != 1 or place.cells != value.shape[place.dim]:
-            raise NotFollowed("a sliding window across merged axes")
-        cells = out.shape[place.dim]
-        windows = slide(place.windows, place.dim - 2, cells)
-        if windows is None:
-            raise NotFollowed("a map with cells that see nothing")
+    def change(axis_field: AxisField) -> AxisField:
+        if axis_field.dim == 1 and mixes_channels:
+            return reduce_dims(axis_field, [1], keeps_dims=False)
+        if axis_field.dim < 2:
+            return axis_field
+        if axis_field.inner != 1 or axis_field.num_cells != value.shape[axis_field.dim]:
+            raise UnsupportedOpError("a sliding window across merged axes")
+        cells = out.shape[axis_field.dim]
+        intervals = transform(axis_field.intervals, axis_field.dim - 2, cells)
+        if intervals is None:
+            raise UnsupportedOpError("a map with cells that see nothing")
         if cells == 1:
-            return place.alone(windows[0])
-        return place._replace(windows=windows, cells=cells)
+            return axis_field.collapse(intervals[0])
+        return axis_field._replace(intervals=intervals, num_cells=cells)
 
-    return every(sight_of(value), change)
-
-
-def axis(values: Sequence[int] | int, number: int) -> int:
-    return values if isinstance(values, int) else values[number % len(values)]
+    return map_axes(get_rf_state(value), change)
 
 
-def convolution(args, kwargs, out) -> Sight:
+def axis_value(values: Sequence[int] | int, axis: int) -> int:
+    return values if isinstance(values, int) else values[axis % len(values)]
+
+
+def convolution_rule(args, kwargs, out) -> RFState:
     value, weight, _, stride, padding, dilation, is_transposed, _, groups = args
-    if groups > 1 and any(place.dim == 1 for place in sight_of(value)):
-        raise NotFollowed("a grouped convolution with an axis for channels")
+    if groups > 1 and any(axis_field.dim == 1 for axis_field in get_rf_state(value)):
+        raise UnsupportedOpError("a grouped convolution with an axis for channels")
 
-    def slide(windows: Windows, number: int, cells: int) -> Windows | None:
-        how = windows.transposed if is_transposed else windows.convolved
-        return how(
+    def slide(intervals: IntervalMap, number: int, cells: int) -> IntervalMap | None:
+        convolve = intervals.conv_transpose if is_transposed else intervals.convolve
+        return convolve(
             weight.shape[2 + number],
-            axis(stride, number),
-            axis(padding, number),
-            dilation=axis(dilation, number),
-            cells=cells,
+            axis_value(stride, number),
+            axis_value(padding, number),
+            dilation=axis_value(dilation, number),
+            num_cells=cells,
         )
 
-    return slid(value, slide, out)
+    return slide_window(value, slide, out)
 
 
-def pooling(has_dilation: bool) -> Rule:
+def pooling_rule(has_dilation: bool) -> RFRule:
     """(input, kernel, stride, padding, dilation or ceil_mode, ...) over the last dimensions."""
 
-    def rule(args, kwargs, out) -> Sight:
+    def rule(args, kwargs, out) -> RFState:
         value, kernel, stride, padding, dilation = (*args[:5], *([], 0, 1)[max(len(args[:5]) - 2, 0) :])
         dilation = dilation if has_dilation else 1
         out = first_tensor(out)
-        batchless = 2 + len(kernel) - value.ndim  # a map without a batch, [C, ...axes]
-        if batchless:
-            raise NotFollowed("pooling of a map without a batch dimension")
+        missing_dims = 2 + len(kernel) - value.ndim  # a map without a batch, [C, ...axes]
+        if missing_dims:
+            raise UnsupportedOpError("pooling of a map without a batch dimension")
 
-        def slide(windows: Windows, number: int, cells: int) -> Windows | None:
-            return windows.convolved(
-                axis(kernel, number),
-                axis(stride or kernel, number),
-                axis(padding, number),
-                axis(dilation, number),
-                cells=cells,
+        def slide(intervals: IntervalMap, number: int, cells: int) -> IntervalMap | None:
+            return intervals.convolve(
+                axis_value(kernel, number),
+                axis_value(stride or kernel, number),
+                axis_value(padding, number),
+                axis_value(dilation, number),
+                num_cells=cells,
             )
 
-        return slid(value, slide, out, channels_mix=False)
+        return slide_window(value, slide, out, mixes_channels=False)
 
     return rule
 
 
-def adaptive_pooling(args, kwargs, out) -> Sight:
+def adaptive_pooling_rule(args, kwargs, out) -> RFState:
     value, out = args[0], first_tensor(out)
 
-    def slide(windows: Windows, number: int, cells: int) -> Windows | None:
-        before = value.shape[2 + number]
-        if before % cells == 0:
-            return windows.convolved(before // cells, before // cells, cells=cells)
-        reads = pooled_adaptively(before, cells)
-        return listed(windows.over(reads(cell)) for cell in range(cells))
+    def slide(intervals: IntervalMap, number: int, cells: int) -> IntervalMap | None:
+        in_size = value.shape[2 + number]
+        if in_size % cells == 0:
+            return intervals.convolve(in_size // cells, in_size // cells, num_cells=cells)
+        taps = adaptive_pool_taps(in_size, cells)
+        return interval_map_from_list(intervals.cells_hull(taps(cell)) for cell in range(cells))
 
-    return slid(value, slide, out, channels_mix=False)
+    return slide_window(value, slide, out, mixes_channels=False)
 
 
-def padded(args, kwargs, out) -> Sight:
+def pad_rule(args, kwargs, out) -> RFState:
     """Padding moves the cells; what stands beyond the border counts as the map's continuation."""
     value, pad = args[:2]
-    before = {value.ndim - 1 - i: pad[2 * i] for i in range(len(pad) // 2)}
+    pad_before = {value.ndim - 1 - i: pad[2 * i] for i in range(len(pad) // 2)}
 
-    def change(place: Place) -> Place:
-        cells = out.shape[place.dim]
-        if cells == value.shape[place.dim] and not before.get(place.dim):
-            return place
-        if place.inner != 1 or place.cells != value.shape[place.dim] or place.windows.step is None:
-            raise NotFollowed("padding across merged or uneven cells")
-        return place._replace(windows=place.windows.convolved(1, 1, before[place.dim], cells=cells), cells=cells)
+    def change(axis_field: AxisField) -> AxisField:
+        cells = out.shape[axis_field.dim]
+        if cells == value.shape[axis_field.dim] and not pad_before.get(axis_field.dim):
+            return axis_field
+        if (
+            axis_field.inner != 1
+            or axis_field.num_cells != value.shape[axis_field.dim]
+            or axis_field.intervals.step is None
+        ):
+            raise UnsupportedOpError("padding across merged or uneven cells")
+        return axis_field._replace(
+            intervals=axis_field.intervals.convolve(1, 1, pad_before[axis_field.dim], num_cells=cells), num_cells=cells
+        )
 
-    return every(sight_of(value), change)
+    return map_axes(get_rf_state(value), change)
 
 
-def upsampling(kind: str) -> Rule:
-    def rule(args, kwargs, out) -> Sight:
+def upsampling_rule(mode: str) -> RFRule:
+    def rule(args, kwargs, out) -> RFState:
         value, out = args[0], first_tensor(out)
-        corners = kind in ("linear", "cubic") and len(args) > 2 and args[2] is True
-        scales = args[3 if kind in ("linear", "cubic") else 2 :]
+        align_corners = mode in ("linear", "cubic") and len(args) > 2 and args[2] is True
+        scales = args[3 if mode in ("linear", "cubic") else 2 :]
 
-        def slide(windows: Windows, number: int, cells: int) -> Windows | None:
-            before = value.shape[2 + number]
-            if kind == "nearest" and cells % before == 0:
-                return windows.through(lambda o: [o * before // cells], Fraction(before, cells), cells)
-            if corners and kind == "cubic":
-                raise NotFollowed("bicubic interpolation with align_corners")
+        def slide(intervals: IntervalMap, number: int, cells: int) -> IntervalMap | None:
+            in_size = value.shape[2 + number]
+            if mode == "nearest" and cells % in_size == 0:
+                return intervals.compose(lambda o: [o * in_size // cells], Fraction(in_size, cells), cells)
+            if align_corners and mode == "cubic":
+                raise UnsupportedOpError("bicubic interpolation with align_corners")
             scale = scales[number] if len(scales) > number else None
-            reads = enlarged(before, cells, "linear-corners" if corners else kind, scale)
-            return listed(windows.over(reads(cell)) for cell in range(cells))
+            taps = interpolation_taps(in_size, cells, "linear-corners" if align_corners else mode, scale)
+            return interval_map_from_list(intervals.cells_hull(taps(cell)) for cell in range(cells))
 
-        return slid(value, slide, out, channels_mix=False)
+        return slide_window(value, slide, out, mixes_channels=False)
 
     return rule
 
 
-def shuffled(args, kwargs, out) -> Sight:
+def pixel_shuffle_rule(args, kwargs, out) -> RFState:
     value, factor = args[:2]
-    return slid(
-        value, lambda windows, _, cells: windows.through(lambda o: [o // factor], Fraction(1, factor), cells), out
+    return slide_window(
+        value, lambda windows, _, cells: windows.compose(lambda o: [o // factor], Fraction(1, factor), cells), out
     )
 
 
-def unshuffled(args, kwargs, out) -> Sight:
+def pixel_unshuffle_rule(args, kwargs, out) -> RFState:
     value, factor = args[:2]
-    return slid(value, lambda windows, _, cells: windows.convolved(factor, factor, cells=cells), out)
+    return slide_window(value, lambda windows, _, cells: windows.convolve(factor, factor, num_cells=cells), out)
 
 
-RULES: dict[str, Rule] = {
+RF_RULES: dict[str, RFRule] = {
     **dict.fromkeys(
         [
             "view",
@@ -192,9 +206,9 @@ RULES: dict[str, Rule] = {
             "unflatten",
             "view_as",
         ],
-        reshaped,
+        reshape_rule,
     ),
-    **dict.fromkeys(["alias", "detach", "contiguous", "clone", "_to_copy", "lift_fresh", "dropout"], same),
+    **dict.fromkeys(["alias", "detach", "contiguous", "clone", "_to_copy", "lift_fresh", "dropout"], identity_rule),
     **dict.fromkeys(
         [
             "zeros_like",
@@ -208,24 +222,24 @@ RULES: dict[str, Rule] = {
             "new_empty",
             "new_full",
         ],
-        nothing,
+        constant_rule,
     ),
-    **dict.fromkeys(["zero_", "fill_", "new_empty_strided", "empty_strided"], nothing),
-    **dict.fromkeys(["hardswish", "_prelu_kernel", "log_sigmoid_forward", "rrelu_with_noise"], pointwise),
-    "glu": gated,
-    "permute": permuted,
-    **dict.fromkeys(("transpose", "t", "numpy_T"), transposed),
-    "expand": expanded,
-    "select": selected,
-    "slice": sliced,
+    **dict.fromkeys(["zero_", "fill_", "new_empty_strided", "empty_strided"], constant_rule),
+    **dict.fromkeys(["hardswish", "_prelu_kernel", "log_sigmoid_forward", "rrelu_with_noise"], pointwise_rule),
+    "glu": glu_rule,
+    "permute": permute_rule,
+    **dict.fromkeys(("transpose", "t", "numpy_T"), transpose_rule),
+    "expand": expand_rule,
+    "select": select_rule,
+    "slice": slice_rule,
     **dict.fromkeys(
-        ["split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk"], pieces
+        ["split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk"], split_rule
     ),
-    "unbind": unbound,
-    "cat": concatenated,
-    "stack": stacked,
-    "flip": flipped,
-    "roll": rolled,
+    "unbind": unbind_rule,
+    "cat": concat_rule,
+    "stack": stack_rule,
+    "flip": flip_rule,
+    "roll": roll_rule,
     **dict.fromkeys(
         [
             "mean",
@@ -244,47 +258,48 @@ RULES: dict[str, Rule] = {
             "any",
             "all",
         ],
-        combined,
+        reduce_rule,
     ),
     **dict.fromkeys(
         ["_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax"],
-        along(lambda args: [args[1] % args[0].ndim]),
+        normalization_rule(lambda args: [args[1] % args[0].ndim]),
     ),
-    "native_layer_norm": along(lambda args: range(args[0].ndim - len(args[1]), args[0].ndim)),
-    "_fused_rms_norm": along(lambda args: range(args[0].ndim - len(args[1]), args[0].ndim)),
-    "native_group_norm": along(lambda args: range(1, args[0].ndim)),
-    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), batch_norm),
-    **dict.fromkeys(["mm", "bmm", "addmm", "baddbmm"], multiplied),
+    "native_layer_norm": normalization_rule(lambda args: range(args[0].ndim - len(args[1]), args[0].ndim)),
+    "_fused_rms_norm": normalization_rule(lambda args: range(args[0].ndim - len(args[1]), args[0].ndim)),
+    "native_group_norm": normalization_rule(lambda args: range(1, args[0].ndim)),
+    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), batch_norm_rule),
+    **dict.fromkeys(["mm", "bmm", "addmm", "baddbmm"], matmul_rule),
     **dict.fromkeys(
         [
             "_scaled_dot_product_flash_attention_for_cpu",
             "_scaled_dot_product_flash_attention",
             "_scaled_dot_product_efficient_attention",
         ],
-        attention,
+        attention_rule,
     ),
-    "convolution": convolution,
+    "convolution": convolution_rule,
     **dict.fromkeys(
-        [f"max_pool{d}d_with_indices" for d in (2, 3)] + ["max_pool2d", "max_pool3d", "max_pool1d"], pooling(True)
+        [f"max_pool{d}d_with_indices" for d in (2, 3)] + ["max_pool2d", "max_pool3d", "max_pool1d"], pooling_rule(True)
     ),
-    **dict.fromkeys([f"avg_pool{d}d" for d in (1, 2, 3)], pooling(False)),
+    **dict.fromkeys([f"avg_pool{d}d" for d in (1, 2, 3)], pooling_rule(False)),
     **dict.fromkeys(
-        ["_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"], adaptive_pooling
+        ["_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"],
+        adaptive_pooling_rule,
     ),
     **dict.fromkeys(
-        ["constant_pad_nd", *(f"{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3))], padded
+        ["constant_pad_nd", *(f"{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3))], pad_rule
     ),
-    **dict.fromkeys([f"upsample_nearest{d}d" for d in (1, 2, 3)], upsampling("nearest")),
-    **dict.fromkeys([f"_upsample_nearest_exact{d}d" for d in (1, 2, 3)], upsampling("nearest-exact")),
-    **dict.fromkeys(["upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"], upsampling("linear")),
-    "upsample_bicubic2d": upsampling("cubic"),
-    "pixel_shuffle": shuffled,
-    "pixel_unshuffle": unshuffled,
+    **dict.fromkeys([f"upsample_nearest{d}d" for d in (1, 2, 3)], upsampling_rule("nearest")),
+    **dict.fromkeys([f"_upsample_nearest_exact{d}d" for d in (1, 2, 3)], upsampling_rule("nearest-exact")),
+    **dict.fromkeys(["upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"], upsampling_rule("linear")),
+    "upsample_bicubic2d": upsampling_rule("cubic"),
+    "pixel_shuffle": pixel_shuffle_rule,
+    "pixel_unshuffle": pixel_unshuffle_rule,
 }
 
 
-def rule_for(func: torch._ops.OpOverload, name: str) -> Rule | None:
+def find_rf_rule(func: torch._ops.OpOverload, name: str) -> RFRule | None:
     """The rule of an operation: its own, or the elementwise one for all that PyTorch tags so."""
-    if name in RULES:
-        return RULES[name]
-    return pointwise if torch.Tag.pointwise in func.tags else None
+    if name in RF_RULES:
+        return RF_RULES[name]
+    return pointwise_rule if torch.Tag.pointwise in func.tags else None

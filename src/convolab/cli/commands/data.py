@@ -5,32 +5,32 @@ from typing import Annotated
 
 import typer
 
-from convolab.cli.options import AsJson, DataDir, load_pictures
-from convolab.cli.terminal import download_bar, print_json, table
-from convolab.core.errors import need
+from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
+from convolab.cli.terminal import loading_bar, print_json, print_table
+from convolab.core.errors import require
 
-app = typer.Typer(help="Picture sets: list, look at, download.", no_args_is_help=True)
+data_app = typer.Typer(help="Picture sets: list, look at, download.", no_args_is_help=True)
 
 
-@app.command("list")
-def list_sets(as_json: AsJson = False) -> None:
+@data_app.command("list")
+def list_datasets_command(as_json: AsJson = False) -> None:
     """List the picture sets."""
-    from convolab.data.catalog import SOURCES
+    from convolab.data.catalog import DATASETS
 
     if as_json:
         print_json(
             [
                 {
                     "name": s.name,
-                    "summary": s.summary,
+                    "summary": s.description,
                     "shape": s.shape,
-                    "classes": s.classes,
-                    "train": s.train,
-                    "test": s.test,
-                    "megabytes": s.megabytes,
-                    "augment": s.augment,
+                    "classes": s.num_classes,
+                    "train": s.num_train,
+                    "test": s.num_test,
+                    "megabytes": s.download_size_mb,
+                    "augment": s.default_augment,
                 }
-                for s in SOURCES.values()
+                for s in DATASETS.values()
             ]
         )
         return
@@ -38,13 +38,13 @@ def list_sets(as_json: AsJson = False) -> None:
         [
             s.name,
             "x".join(map(str, s.shape)),
-            str(s.classes),
-            f"{s.train:,}",
-            f"{s.test:,}",
-            f"{s.megabytes:g} MB" if s.megabytes else "embedded",
-            s.summary,
+            str(s.num_classes),
+            f"{s.num_train:,}",
+            f"{s.num_test:,}",
+            f"{s.download_size_mb:g} MB" if s.download_size_mb else "embedded",
+            s.description,
         ]
-        for s in SOURCES.values()
+        for s in DATASETS.values()
     ]
     rows.append(
         [
@@ -57,11 +57,11 @@ def list_sets(as_json: AsJson = False) -> None:
             "a folder of pictures per class; train/ and test/ above them if there are both",
         ]
     )
-    table(["name", "shape", "classes", "train", "test", "download", "what it shows"], rows)
+    print_table(["name", "shape", "classes", "train", "test", "download", "what it shows"], rows)
 
 
-@app.command("show")
-def show(
+@data_app.command("show")
+def show_dataset_command(
     name: Annotated[str, typer.Argument(help="A picture set's name, or folder:PATH.")],
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("sheet.png"),
     data_dir: DataDir = None,
@@ -71,35 +71,35 @@ def show(
     """Write a sheet with the first pictures of each class."""
     from convolab.plots import training as training_plots
 
-    need(out.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"), f"--out {out}: end it in .png, .jpg or .webp")
-    pictures = load_pictures(name, data_dir, size)
-    training_plots.save_image(training_plots.sheet(pictures.train), out)
-    facts = {
+    require(out.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"), f"--out {out}: end it in .png, .jpg or .webp")
+    splits = load_dataset_with_progress(name, data_dir, size)
+    training_plots.save_image(training_plots.contact_sheet(splits.train), out)
+    overview = {
         "name": name,
-        "shape": pictures.train.shape,
-        "train": len(pictures.train),
-        "test": len(pictures.test),
-        "classes": pictures.train.classes,
-        "unreadable": pictures.unreadable,
+        "shape": splits.train.shape,
+        "train": len(splits.train),
+        "test": len(splits.test),
+        "classes": splits.train.classes,
+        "unreadable": splits.unreadable,
         "sheet": str(out),
     }
     if as_json:
-        print_json(facts)
+        print_json(overview)
     else:
-        print(f"{pictures.train!r} to train on, {len(pictures.test):,} to test on; sheet: {out}")
+        print(f"{splits.train!r} to train on, {len(splits.test):,} to test on; sheet: {out}")
 
 
-@app.command("fetch")
-def fetch(
+@data_app.command("fetch")
+def download_dataset_command(
     name: Annotated[str, typer.Argument(help="A picture set's name.")],
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Download a picture set from its official address, checked by its checksum; goes on where it was cut off."""
-    from convolab.data.catalog import fetch
+    from convolab.data.catalog import download_dataset
 
-    with download_bar(name) as progress:
-        folder = fetch(name, data_dir, on_progress=progress)
+    with loading_bar(name) as progress:
+        folder = download_dataset(name, data_dir, on_progress=progress)
     if as_json:
         print_json({"name": name, "folder": str(folder)})
     else:

@@ -6,31 +6,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convolab.cli.findings import files_said, keep, name_of, numbers_of, opener, stems_for
-from convolab.cli.options import AsJson, Threads, patient_threads, prepare_torch
-from convolab.cli.terminal import print_json, table, working
+from convolab.cli.findings import (
+    describe_output_files,
+    finding_to_dict,
+    image_name,
+    lazy_image,
+    output_stems,
+    save_finding,
+)
+from convolab.cli.options import AsJson, Threads, prepare_torch, set_passive_omp_wait
+from convolab.cli.terminal import print_json, print_table, status_spinner
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from convolab.inspection.result import Finding
 
-METHODS = "gradient, smoothgrad, integrated, cam, gradcam, occlusion, guided"
-Net = Annotated[str, typer.Option(help="efficientnet_lite0, 1 or 2, timm/NAME, or a run's folder.")]
-MaxPixels = Annotated[
+METHOD_NAMES = "gradient, smoothgrad, integrated, cam, gradcam, occlusion, guided"
+NetOption = Annotated[str, typer.Option(help="efficientnet_lite0, 1 or 2, timm/NAME, or a run's folder.")]
+MaxPixelsOption = Annotated[
     int, typer.Option(min=1, help="The largest picture that is read, in pixels; each takes up to 13 bytes of memory.")
 ]
 
 
-def explain(
-    pictures: Annotated[
+def explain_command(
+    images: Annotated[
         list[str],
         typer.Argument(
             metavar="PICTURE...", help="A sample (chelsea, coffee, rocket, ...), a path, or an http(s) address."
         ),
     ],
-    net: Net = "efficientnet_lite0",
-    method: Annotated[str, typer.Option(help=f"Some of {METHODS}, with commas.")] = "gradient,integrated,gradcam",
+    net: NetOption = "efficientnet_lite0",
+    method: Annotated[str, typer.Option(help=f"Some of {METHOD_NAMES}, with commas.")] = "gradient,integrated,gradcam",
     target: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +52,7 @@ def explain(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of SmoothGrad's noise and the checks' draws.")] = 0,
-    max_pixels: MaxPixels = 50_000_000,
+    max_pixels: MaxPixelsOption = 50_000_000,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -57,93 +64,108 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say what a network sees in a picture, and draw by several methods which pixels its answer hangs on."""
-    patient_threads()
+    set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.cli.networks import find_net
+    from convolab.cli.networks import load_network
     from convolab.inspection.explain.explain import explain as look
-    from convolab.inspection.explain.methods import find_methods
+    from convolab.inspection.explain.methods import parse_methods
 
-    find_methods(method)
-    stems = stems_for("explain", pictures, out)
-    network = find_net(net)
+    parse_methods(method)
+    stems = output_stems("explain", images, out)
+    network = load_network(net)
     if target is not None:
         network.find_class(target)
-    openers = [opener(picture, max_pixels, keep=len(pictures) == 1) for picture in pictures]  # all, before work starts
-    values, said = [], []
-    with working("explaining") as telling:
-        for picture, opened, stem in zip(pictures, openers, stems, strict=True):
-            name = name_of(picture)
-            found = look(
-                network, opened(), target=target, methods=method, check=check, seed=seed, name=name, on_progress=telling
+    lazy_images = [
+        lazy_image(picture, max_pixels, cache=len(images) == 1) for picture in images
+    ]  # all, before work starts
+    results, output_lines = [], []
+    with status_spinner("explaining") as update_status:
+        for picture, opened, stem in zip(images, lazy_images, stems, strict=True):
+            name = image_name(picture)
+            finding = look(
+                network,
+                opened(),
+                target=target,
+                methods=method,
+                check=check,
+                seed=seed,
+                image_name=name,
+                on_progress=update_status,
             )
-            keep(found, stem, net, charts_of(found))
-            values.append(numbers_of(found, net))  # no more is kept of it: there may be thousands of pictures
-            said += [str(found), files_said(stem)]
+            save_finding(finding, stem, net, sanity_check_charts(finding))
+            results.append(finding_to_dict(finding, net))  # no more is kept of it: there may be thousands of pictures
+            output_lines += [str(finding), describe_output_files(stem)]
     if as_json:
-        print_json(values[0] if len(values) == 1 else {"pictures": values, "over_pictures": summary(values)})
+        print_json(
+            results[0]
+            if len(results) == 1
+            else {"pictures": results, "over_pictures": aggregate_sanity_checks(results)}
+        )
         return
-    print("\n".join(said))
-    show_summary(summary(values))
+    print("\n".join(output_lines))
+    print_sanity_summary(aggregate_sanity_checks(results))
 
 
-def charts_of(found: "Finding") -> "list[Image.Image]":
+def sanity_check_charts(finding: "Finding") -> "list[Image.Image]":
     """The curves of a finding's checks."""
-    if not found.numbers["sanity"]:
+    if not finding.metrics["sanity"]:
         return []
     from convolab.plots import explain as explain_plots
 
-    return [explain_plots.as_image(explain_plots.sanity(found.numbers["sanity"]))]
+    return [explain_plots.chart_to_pil_image(explain_plots.sanity_checks_chart(finding.metrics["sanity"]))]
 
 
-def summary(pictures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def aggregate_sanity_checks(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What each method's checks say over the pictures: gains over both controls, and what outlives the weights."""
-    if len(pictures) < 2 or not any(picture["sanity"] for picture in pictures):
+    if len(results) < 2 or not any(picture["sanity"] for picture in results):
         return {}
-    from convolab.inspection.explain.sanity import gains, outlived
+    from convolab.inspection.explain.sanity import auc_gains, remaining_similarity
 
     found = {}
-    for method in dict.fromkeys(method for picture in pictures for method in picture["sanity"]):
-        checks = [picture["sanity"][method] for picture in pictures if method in picture["sanity"]]
-        over = {
-            control: {kind: asdict(gain) for kind, gain in gains(checks, control).items()}
+    for method in dict.fromkeys(method for picture in results for method in picture["sanity"]):
+        checks = [picture["sanity"][method] for picture in results if method in picture["sanity"]]
+        gain_over = {
+            control: {kind: asdict(gain) for kind, gain in auc_gains(checks, control).items()}
             for control in ("random", "smooth")
         }
-        left = {key: asdict(value) if is_dataclass(value) else value for key, value in outlived(checks).items()}
-        found[method] = {"pictures": len(checks), "gain_over": over, "weights_drawn_anew": left}
+        remaining = {
+            key: asdict(value) if is_dataclass(value) else value for key, value in remaining_similarity(checks).items()
+        }
+        found[method] = {"pictures": len(checks), "gain_over": gain_over, "weights_drawn_anew": remaining}
     return found
 
 
-def show_summary(over: dict[str, dict[str, Any]]) -> None:
+def print_sanity_summary(by_method: dict[str, dict[str, Any]]) -> None:
     """The checks over the pictures as a table."""
-    if not over:
+    if not by_method:
         return
     rows = []
-    for method, found in over.items():
-        gained = [
-            with_interval(found["gain_over"][control][kind])
+    for method, found in by_method.items():
+        gains_with_intervals = [
+            format_mean_interval(found["gain_over"][control][kind])
             for kind in ("deletion", "insertion")
             for control in ("random", "smooth")
         ]
-        left = found["weights_drawn_anew"]
-        above = f"{left['above_chance']} of {found['pictures']}"
+        remaining = found["weights_drawn_anew"]
+        above_null = f"{remaining['above_chance']} of {found['pictures']}"
         rows.append(
             [
                 method,
                 str(found["pictures"]),
-                *gained,
-                *(with_interval(left[key]) for key in ("head", "all")),
-                above,
-                with_interval(left["edges"]),
+                *gains_with_intervals,
+                *(format_mean_interval(remaining[key]) for key in ("head", "all")),
+                above_null,
+                format_mean_interval(remaining["edges"]),
             ]
         )
     print(
         "over the pictures, with 95 % intervals: by how much the areas beat random orders, and what outlives weights drawn anew"
     )
     headings = ("deletion over pixels", "deletion over smooth", "insertion over pixels", "insertion over smooth")
-    table(("map", "pictures", *headings, "head anew", "all anew", "above chance", "like edges"), rows)
+    print_table(("map", "pictures", *headings, "head anew", "all anew", "above chance", "like edges"), rows)
 
 
-def with_interval(found: dict[str, float] | None) -> str:
+def format_mean_interval(found: dict[str, float] | None) -> str:
     """
     >>> with_interval({"mean": 0.12, "low": 0.1, "high": 0.14}), with_interval(None)
     ('+0.120 (+0.100 to +0.140)', '-')

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.commands.explain import MaxPixels, Net
-from convolab.cli.findings import files_said, keep, name_of, numbers_of, stem_for
-from convolab.cli.options import AsJson, Threads, patient_threads, prepare_torch
-from convolab.cli.terminal import print_json, working
-from convolab.core.errors import need
+from convolab.cli.commands.explain import MaxPixelsOption, NetOption
+from convolab.cli.findings import describe_output_files, finding_to_dict, image_name, output_stem, save_finding
+from convolab.cli.options import AsJson, Threads, prepare_torch, set_passive_omp_wait
+from convolab.cli.terminal import print_json, status_spinner
+from convolab.core.errors import require
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from convolab.inspection.result import Finding
 
 
-def fool(
-    pictures: Annotated[
+def fool_command(
+    images: Annotated[
         list[str],
         typer.Argument(
             metavar="PICTURE...", help="A sample (chelsea, coffee, ...), a path, an http(s) address, or noise."
@@ -31,8 +31,8 @@ def fool(
             help="The classes to be taken for, with commas: names, indices or WordNet ids; random or random:3 draws them."
         ),
     ],
-    net: Net = "efficientnet_lite0",
-    transfer: Annotated[
+    net: NetOption = "efficientnet_lite0",
+    victims: Annotated[
         str, typer.Option(help="Other networks of the same classes that are to see the pictures, with commas.")
     ] = "",
     objective: Annotated[
@@ -49,8 +49,8 @@ def fool(
             help="Go on until the target is so probable.", show_default="first success; 0.95 with --for-transfer"
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="At most so many steps.")] = 200,
-    step: Annotated[
+    max_steps: Annotated[int, typer.Option(help="At most so many steps.")] = 200,
+    step_size: Annotated[
         float | None,
         typer.Option(help="The length (L2) of a step.", show_default="0.5 for 224 x 224 pixels; see docs/fooling.md"),
     ] = None,
@@ -58,11 +58,11 @@ def fool(
         bool,
         typer.Option("--for-transfer", help="Climb with momentum and input diversity, and compare with plain ascent."),
     ] = False,
-    sources: Annotated[
+    surrogates: Annotated[
         str, typer.Option(help="Networks to climb on besides --net, with commas; with --for-transfer.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of noise, random targets, input diversity and the control.")] = 0,
-    max_pixels: MaxPixels = 50_000_000,
+    max_pixels: MaxPixelsOption = 50_000_000,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -73,100 +73,103 @@ def fool(
     as_json: AsJson = False,
 ) -> None:
     """Change a picture until a network takes it for another class, and see whether other networks do too."""
-    patient_threads()
+    set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.cli.networks import find_net
-    from convolab.data.image_io import open_photo
-    from convolab.inspection.adversarial.fool import NOISE, climb_for, find_targets
+    from convolab.cli.networks import load_network
+    from convolab.data.image_io import read_image
+    from convolab.inspection.adversarial.fool import NOISE_INPUT, make_attack_config, parse_targets
     from convolab.inspection.adversarial.fool import fool as deceive
 
-    climb_for(objective, budget, step, steps, confidence, for_transfer)
-    stem = stem_of(pictures, out)
-    words = {kind: names_in(given) for kind, given in (("transfer", transfer), ("sources", sources))}
-    for kind, given in words.items():
-        need(net not in given, f"{net} is the network to be fooled: leave it out of --{kind}")
-    need(for_transfer or not words["sources"], "--sources are for climbing for transfer: add --for-transfer")
-    network = find_net(net)
-    others = {kind: {word: find_net(word) for word in given} for kind, given in words.items()}
-    find_targets(network, target)
+    make_attack_config(objective, budget, step_size, max_steps, confidence, for_transfer)
+    stem = fool_output_stem(images, out)
+    network_names = {kind: split_names(given) for kind, given in (("transfer", victims), ("sources", surrogates))}
+    for kind, given in network_names.items():
+        require(net not in given, f"{net} is the network to be fooled: leave it out of --{kind}")
+    require(for_transfer or not network_names["sources"], "--sources are for climbing for transfer: add --for-transfer")
+    network = load_network(net)
+    other_networks = {kind: {word: load_network(word) for word in given} for kind, given in network_names.items()}
+    parse_targets(network, target)
     photos = [
-        picture if picture == NOISE else open_photo(picture, max_pixels) for picture in pictures
+        picture if picture == NOISE_INPUT else read_image(picture, max_pixels) for picture in images
     ]  # all, before work starts
-    with working("fooling") as telling:
-        found = deceive(
+    with status_spinner("fooling") as update_status:
+        finding = deceive(
             network,
             photos,
             target,
             objective=objective,
             budget=budget,
-            step=step,
-            max_steps=steps,
+            step_size=step_size,
+            max_steps=max_steps,
             confidence=confidence,
-            **others,
+            **other_networks,
             for_transfer=for_transfer,
             seed=seed,
-            names=[name_of(picture) for picture in pictures],
-            on_progress=telling,
+            image_names=[image_name(picture) for picture in images],
+            on_progress=update_status,
         )
-        keep(found, stem, net, charts_of(found))
-        saved = keep_pictures(found, stem)
+        save_finding(finding, stem, net, transfer_charts(finding))
+        image_paths = save_adversarial_images(finding, stem)
     if as_json:
-        print_json(numbers_of(found, net))
+        print_json(finding_to_dict(finding, net))
         return
-    print(found)
-    print(files_said(stem))
-    print(f"fooling pictures: {saved[0]}" + (f" and {len(saved) - 1} more beside it" if len(saved) > 1 else ""))
+    print(finding)
+    print(describe_output_files(stem))
+    print(
+        f"fooling pictures: {image_paths[0]}"
+        + (f" and {len(image_paths) - 1} more beside it" if len(image_paths) > 1 else "")
+    )
 
 
-def names_in(words: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     """
     >>> names_in("efficientnet_lite1, runs/simple,")
     ['efficientnet_lite1', 'runs/simple']
     """
-    return list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
-def stem_of(pictures: list[str], out: Path | None) -> Path:
+def fool_output_stem(images: list[str], out: Path | None) -> Path:
     """Where the files go, without their endings: several pictures make one finding. Refuses pictures of one name."""
-    names = [name_of(picture) for picture in pictures]
+    names = [image_name(picture) for picture in images]
     repeated = sorted({name for name in names if names.count(name) > 1})
-    need(
+    require(
         not repeated, f"several pictures are called {', '.join(repeated[:3])}: give each once, under a name of its own"
     )
-    return stem_for("fool", pictures[0] if len(pictures) == 1 else f"{len(pictures)}-pictures", out)
+    return output_stem("fool", images[0] if len(images) == 1 else f"{len(images)}-pictures", out)
 
 
-def charts_of(found: "Finding") -> "list[Image.Image]":
+def transfer_charts(finding: "Finding") -> "list[Image.Image]":
     """The transfer matrix, if other networks have looked."""
-    if found.numbers["transfer"] is None:
+    if finding.metrics["transfer"] is None:
         return []
-    from convolab.plots.adversarial import transfer
-    from convolab.plots.explain import as_image
+    from convolab.plots.adversarial import transfer_matrix_chart
+    from convolab.plots.explain import chart_to_pil_image
 
-    return [as_image(transfer(found.numbers["transfer"]["kinds"]))]
+    return [chart_to_pil_image(transfer_matrix_chart(finding.metrics["transfer"]["kinds"]))]
 
 
-def keep_pictures(found: "Finding", stem: Path) -> list[Path]:
+def save_adversarial_images(finding: "Finding", stem: Path) -> list[Path]:
     """Write each fooling picture as its own PNG: beside the others of one picture, in a folder of the finding's name for several."""
-    from convolab.plots.panels import save_picture, to_image
+    from convolab.plots.panels import panel_to_pil_image, save_panel_image
 
-    ones = found.numbers["pictures"]
-    single = len({one["picture"] for one in ones}) == 1
+    records = finding.metrics["pictures"]
+    single = len({one["picture"] for one in records}) == 1
     names = (
-        [slug(one["target"]["class"]) for one in ones]
+        [class_slug(one["target"]["class"]) for one in records]
         if single
-        else [f"{one['picture']}-{slug(one['target']['class'])}" for one in ones]
+        else [f"{one['picture']}-{class_slug(one['target']['class'])}" for one in records]
     )
     paths = []
     for number, name in enumerate(names):
         if names.count(name) > 1:  # two classes whose names differ in signs alone
-            name += f"-{ones[number]['target']['index']}"
+            name += f"-{records[number]['target']['index']}"
         path = stem.with_name(f"{stem.name}-{name}.png") if single else stem / f"{name}.png"
-        paths.append(save_picture(to_image(found.arrays["fooling"][number]), path))
+        paths.append(save_panel_image(panel_to_pil_image(finding.arrays["fooling"][number]), path))
     return paths
 
 
-def slug(name: str) -> str:
+def class_slug(name: str) -> str:
     """A class's name in a file's.
 
     >>> slug("crane (bird)")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convolab.cli.terminal import table
-from convolab.core.errors import LabError, nearest, need
+from convolab.cli.terminal import print_table
+from convolab.core.errors import LabError, require, suggest
 
 if TYPE_CHECKING:
-    from convolab.analysis.summary import Account, Layer
+    from convolab.analysis.summary import LayerSummary, ModelSummary
 
-PICTURES = (".png", ".svg", ".html")
+CHART_SUFFIXES = (".png", ".svg", ".html")
 
 
-def account(
+def summary_command(
     network: Annotated[
         str | None,
         typer.Argument(
@@ -39,11 +39,11 @@ def account(
             "--input", help="The input's shape, e.g. 3x224x224.", show_default="what the network was made for"
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
     classes: Annotated[
         int | None, typer.Option(min=1, help="Classes of a network by name.", show_default="10, or the library's")
     ] = None,
-    convention: Annotated[
+    compare_with: Annotated[
         str | None, typer.Option(help="Give the total of another tool too: fvcore, torchinfo, thop, ptflops or timm.")
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the layers as CSV.")] = None,
@@ -55,63 +55,65 @@ def account(
     ] = False,
 ) -> None:
     """Say what every layer of a network costs and sees: MACs, parameters, memory, receptive field. No weights are needed."""
-    need(bool(network) != bool(layers), "name one network, or give one --layer or more")
-    need(out is None or out.suffix.lower() in PICTURES, f"--out {out}: end it in .png, .svg or .html")
-    if convention is not None:
+    require(bool(network) != bool(layers), "name one network, or give one --layer or more")
+    require(out is None or out.suffix.lower() in CHART_SUFFIXES, f"--out {out}: end it in .png, .svg or .html")
+    if compare_with is not None:
         from convolab.analysis.conventions_by_class import CONVENTIONS
 
-        need(convention in CONVENTIONS, f"unknown convention '{convention}': {nearest(convention, CONVENTIONS)}")
-    shape = parse_shape(input_shape) if input_shape is not None else None
-    found = (
-        [of_network(network, shape, batch, classes, convention)]
+        require(
+            compare_with in CONVENTIONS, f"unknown convention '{compare_with}': {suggest(compare_with, CONVENTIONS)}"
+        )
+    shape = parse_input_shape(input_shape) if input_shape is not None else None
+    summaries = (
+        [summarize_network(network, shape, batch_size, classes, compare_with)]
         if network
-        else of_layers(layers, shape, batch, convention)
+        else summarize_layer_expressions(layers, shape, batch_size, compare_with)
     )
     if csv:
-        write_csv(found, csv)
+        write_layers_csv(summaries, csv)
     if out:
-        draw(found, out)
+        write_cost_chart(summaries, out)
     if as_json:
-        print(json.dumps(found[0].values() if network else [account.values() for account in found], indent=2))
-    elif network or len(found) == 1:
-        show(found[0])
+        print(json.dumps(summaries[0].to_dict() if network else [account.to_dict() for account in summaries], indent=2))
+    elif network or len(summaries) == 1:
+        print_summary(summaries[0])
     else:
-        show_side_by_side(found)
+        print_layer_comparison(summaries)
     if not as_json:
         for what, path in (("layers", csv), ("picture", out)):
             if path:
                 print(f"{what}: {path}")
-    if any(account.disagreements for account in found):
+    if any(account.mismatches for account in summaries):
         raise typer.Exit(1)
 
 
-def say(note: str) -> None:
+def print_summary_note(note: str) -> None:
     """A remark while it works."""
     print(f"convolab: {note}", file=sys.stderr)
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
+def parse_input_shape(text: str) -> tuple[int, ...]:
     """`3x224x224` as numbers.
 
     >>> parse_shape("3x32x32"), parse_shape("100")
     ((3, 32, 32), (100,))
     """
     parts = text.lower().replace("×", "x").replace(",", "x").split("x")
-    need(
+    require(
         all(part.strip().isdecimal() and int(part) > 0 for part in parts),
         f"--input {text} is no shape: give positive whole numbers, channels first, such as 3x224x224",
     )
     return tuple(map(int, parts))
 
 
-def of_network(
+def summarize_network(
     name: str, shape: tuple[int, ...] | None, batch: int, classes: int | None, convention: str | None
-) -> "Account":
+) -> "ModelSummary":
     """The account of a network by name, or of a run's."""
     from dataclasses import replace
 
-    from convolab.analysis.summary import account
-    from convolab.models.resolve import named
+    from convolab.analysis.summary import summary
+    from convolab.models.resolve import resolve_model
     from convolab.models.zoo import NETWORKS
 
     if Path(name).is_dir() and name not in NETWORKS:
@@ -119,45 +121,58 @@ def of_network(
 
         net = Run(name).net()
         return replace(
-            account(net, shape or (net.channels, *net.size), batch=batch, convention=convention, on_note=say),
+            summary(
+                net,
+                shape or (net.channels, *net.input_size),
+                batch_size=batch,
+                counter=convention,
+                on_message=print_summary_note,
+            ),
             network=name,
         )
-    found = named(name, shape, classes)
-    shape = shape or found.input
-    need(shape, f"the network '{name}' does not say what it takes: give --input, such as 3x32x32")
-    return replace(account(found.build, shape, batch=batch, convention=convention, on_note=say), network=name)
+    resolved = resolve_model(name, shape, classes)
+    shape = shape or resolved.input_shape
+    require(shape, f"the network '{name}' does not say what it takes: give --input, such as 3x32x32")
+    return replace(
+        summary(resolved.build, shape, batch_size=batch, counter=convention, on_message=print_summary_note),
+        network=name,
+    )
 
 
-def of_layers(
+def summarize_layer_expressions(
     expressions: Sequence[str], shape: tuple[int, ...] | None, batch: int, convention: str | None
-) -> list["Account"]:
+) -> list["ModelSummary"]:
     """The accounts of layers written as in Python, all of one input."""
     from dataclasses import replace
 
     from torch.nn.modules.conv import _ConvNd
 
     from convolab.analysis.layer_parser import parse_layer
-    from convolab.analysis.summary import account
+    from convolab.analysis.summary import summary
 
     parsed = [parse_layer(expression) for expression in expressions]
-    need(shape, "a layer does not say what it takes: give --input, such as 100 or 3x32x32")
-    found = []
+    require(shape, "a layer does not say what it takes: give --input, such as 100 or 3x32x32")
+    summaries = []
     for expression, layer in zip(expressions, parsed, strict=True):
         # A signal of one channel may be given without it, as the vector that a linear layer takes too.
         one_channel = isinstance(layer, _ConvNd) and layer.in_channels == 1 and len(shape) == len(layer.kernel_size)
         try:
-            cost = account(
-                layer, (1, *shape) if one_channel else shape, batch=batch, convention=convention, on_note=say
+            layer_summary = summary(
+                layer,
+                (1, *shape) if one_channel else shape,
+                batch_size=batch,
+                counter=convention,
+                on_message=print_summary_note,
             )
         except LabError as error:
             raise LabError(f"{expression}: {error}") from error
-        found.append(replace(cost, network=expression))
-    return found
+        summaries.append(replace(layer_summary, network=expression))
+    return summaries
 
 
 # Shown on a terminal
 
-LEAVE_OUT = [
+COLUMN_DROP_ORDER = [
     "closed form",
     "FLOPs",
     "forward",
@@ -166,7 +181,7 @@ LEAVE_OUT = [
     "backward",
     "centre",
 ]  # in this order, where there is no room
-HEADINGS = [
+COLUMN_HEADINGS = [
     "layer",
     "kind",
     "output",
@@ -183,151 +198,160 @@ HEADINGS = [
 ]
 
 
-def show(account: "Account") -> None:
+def print_summary(model_summary: "ModelSummary") -> None:
     """The table, its totals, and what is to be known of them."""
-    rows = [row(layer) for layer in account.layers]
+    rows = [layer_table_row(layer) for layer in model_summary.layers]
     rows.append(
         [
             "total",
             "",
             "",
-            f"{account.parameters:,}",
-            f"{account.macs:,}",
-            f"{account.flops:,}",
+            f"{model_summary.num_parameters:,}",
+            f"{model_summary.macs:,}",
+            f"{model_summary.flops:,}",
             "100 %",
-            size(account.forward_bytes),
-            size(account.backward_bytes),
+            format_bytes(model_summary.activation_bytes),
+            format_bytes(model_summary.saved_for_backward_bytes),
             *[""] * 4,
         ]
     )
-    print_table(rows)
+    print_layer_table(rows)
     print(
-        f"{account.network} for {account.batch} x {'x'.join(map(str, account.input))}: {account.macs:,} MACs ({account.flops:,} FLOPs), {account.parameters:,} parameters ({account.trainable:,} trainable, {account.frozen:,} not)"
+        f"{model_summary.network} for {model_summary.batch_size} x {'x'.join(map(str, model_summary.input_shape))}: {model_summary.macs:,} MACs ({model_summary.flops:,} FLOPs), {model_summary.num_parameters:,} parameters ({model_summary.num_trainable:,} trainable, {model_summary.num_frozen:,} not)"
     )
     print(
-        f"self-check: count and closed form agree in {account.checked - len(account.disagreements)} of {account.checked} linear and convolutional layers"
+        f"self-check: count and closed form agree in {model_summary.num_checked - len(model_summary.mismatches)} of {model_summary.num_checked} linear and convolutional layers"
     )
-    for said in account.disagreements:
-        print(f"  {said}")
-    if any(layer.field and any(layer.field.whole) for layer in account.layers):
+    for mismatch in model_summary.mismatches:
+        print(f"  {mismatch}")
+    if any(layer.receptive_field and any(layer.receptive_field.is_global) for layer in model_summary.layers):
         print("*: every cell sees the whole picture along this axis")
-    if account.uncounted:
-        print(f"not counted as MACs: {', '.join(f'{name} ({n}x)' for name, n in account.uncounted.items())}")
-    for note in account.notes:
+    if model_summary.ignored_ops:
+        print(f"not counted as MACs: {', '.join(f'{name} ({n}x)' for name, n in model_summary.ignored_ops.items())}")
+    for note in model_summary.notes:
         print(f"note: {note}")
-    if account.reckoning:
-        print(f"by {account.reckoning.convention}'s convention: {account.reckoning.macs:,}")
-        for what, more in account.reckoning.differences:
+    if model_summary.other_count:
+        print(f"by {model_summary.other_count.convention}'s convention: {model_summary.other_count.macs:,}")
+        for what, more in model_summary.other_count.differences:
             print(f"  {more:+,}  {what}")
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
+def print_layer_table(rows: Sequence[Sequence[str]]) -> None:
     """The columns that the terminal is wide enough for, each whole; in a pipe all of them."""
-    shown = list(HEADINGS)
+    columns = list(COLUMN_HEADINGS)
     if sys.stdout.isatty():
-        wide = {name: max(len(line[i]) for line in (HEADINGS, *rows)) + 3 for i, name in enumerate(HEADINGS)}
-        room = shutil.get_terminal_size().columns
-        for name in LEAVE_OUT:
-            if sum(wide[name] for name in shown) > room:
-                shown.remove(name)
-    table(shown, [[line[HEADINGS.index(name)] for name in shown] for line in rows])
-    if missing := [name for name in HEADINGS if name not in shown]:
+        widths = {
+            name: max(len(line[i]) for line in (COLUMN_HEADINGS, *rows)) + 3 for i, name in enumerate(COLUMN_HEADINGS)
+        }
+        terminal_width = shutil.get_terminal_size().columns
+        for name in COLUMN_DROP_ORDER:
+            if sum(widths[name] for name in columns) > terminal_width:
+                columns.remove(name)
+    print_table(columns, [[line[COLUMN_HEADINGS.index(name)] for name in columns] for line in rows])
+    if missing := [name for name in COLUMN_HEADINGS if name not in columns]:
         print(f"left out, as the terminal is narrow: {', '.join(missing)} (widen it, or give --csv or --json)")
 
 
-def row(layer: "Layer") -> list[str]:
-    again = f" (call {layer.call})" if layer.call > 1 else ""
+def layer_table_row(layer: "LayerSummary") -> list[str]:
+    call_suffix = f" (call {layer.call_index})" if layer.call_index > 1 else ""
     name = layer.name or "."
     return [
-        name + again,
+        name + call_suffix,
         layer.kind,
-        "x".join(map(str, layer.output[1:])),
-        f"{layer.parameters:,}" + (f" ({layer.frozen:,} frozen)" if layer.frozen else ""),
+        "x".join(map(str, layer.output_shape[1:])),
+        f"{layer.num_parameters:,}" + (f" ({layer.num_frozen:,} frozen)" if layer.num_frozen else ""),
         f"{layer.macs:,}",
         f"{layer.flops:,}",
-        f"{100 * layer.share:.1f} %",
-        size(layer.forward_bytes),
-        size(layer.backward_bytes),
-        *seen(layer),
+        f"{100 * layer.macs_fraction:.1f} %",
+        format_bytes(layer.activation_bytes),
+        format_bytes(layer.saved_for_backward_bytes),
+        *receptive_field_cells(layer),
         layer.closed_form.formula if layer.closed_form else "",
     ]
 
 
-def seen(layer: "Layer") -> list[str]:
+def receptive_field_cells(layer: "LayerSummary") -> list[str]:
     """Size, stride and centre of a layer's field, as the table has them."""
-    if layer.unfollowed:
+    if layer.rf_unknown_reason:
         return ["not known", "", ""]
-    if layer.field is None:
+    if layer.receptive_field is None:
         return ["", "", ""]
-    field = layer.field
-    sizes = [f"{n:g}" + ("*" if whole else "") for n, whole in zip(field.size, field.whole, strict=True)]
-    return [("~" if field.measured else "") + together(sizes), together(field.stride), together(field.centre)]
+    field = layer.receptive_field
+    sizes = [f"{n:g}" + ("*" if is_global else "") for n, is_global in zip(field.size, field.is_global, strict=True)]
+    return [("~" if field.measured else "") + join_axes(sizes), join_axes(field.stride), join_axes(field.center)]
 
 
-def together(values: Sequence[Any]) -> str:
+def join_axes(values: Sequence[Any]) -> str:
     """A value an axis as `3x5`, or once if all are alike.
 
     >>> together([3, 5]), together([7, 7]), together([None, None])
     ('3x5', '7', '')
     """
-    said = ["" if v is None else v if isinstance(v, str) else f"{v:g}" for v in values]
-    return said[0] if len(set(said)) == 1 else "x".join(v or "-" for v in said)
+    texts = ["" if v is None else v if isinstance(v, str) else f"{v:g}" for v in values]
+    return texts[0] if len(set(texts)) == 1 else "x".join(v or "-" for v in texts)
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes for people.
 
     >>> size(0), size(2000), size(1_605_632)
     ('0', '2.0 kB', '1.6 MB')
     """
-    for unit, many in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= many:
-            return f"{count / many:.1f} {unit}"
+    for unit, divisor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= divisor:
+            return f"{count / divisor:.1f} {unit}"
     return f"{count} B" if count else "0"
 
 
-def show_side_by_side(accounts: Sequence["Account"]) -> None:
+def print_layer_comparison(summaries: Sequence["ModelSummary"]) -> None:
     """A column a layer: the same quantities for each."""
 
-    def totals(account: "Account") -> dict[str, str]:
+    def comparison_column(account: "ModelSummary") -> dict[str, str]:
         last = account.layers[-1]
         return {
-            "input": "x".join(map(str, account.input)),
-            "output": "x".join(map(str, last.output[1:])) + (f" = {values(last)}" if len(last.output) > 2 else ""),
-            "parameters": f"{account.parameters:,}",
+            "input": "x".join(map(str, account.input_shape)),
+            "output": "x".join(map(str, last.output_shape[1:]))
+            + (f" = {format_output_size(last)}" if len(last.output_shape) > 2 else ""),
+            "parameters": f"{account.num_parameters:,}",
             "MACs": f"{account.macs:,}",
             "FLOPs (2 x MACs)": f"{account.flops:,}",
             "closed form": ", ".join(layer.closed_form.formula for layer in account.layers if layer.closed_form) or "-",
-            "memory forward": size(account.forward_bytes),
-            "memory backward": size(account.backward_bytes),
-            "field": seen(last)[0],
-            "stride": seen(last)[1] or "-",
-            "centre": seen(last)[2] or "-",
-            **({f"{account.reckoning.convention}'s MACs": f"{account.reckoning.macs:,}"} if account.reckoning else {}),
+            "memory forward": format_bytes(account.activation_bytes),
+            "memory backward": format_bytes(account.saved_for_backward_bytes),
+            "field": receptive_field_cells(last)[0],
+            "stride": receptive_field_cells(last)[1] or "-",
+            "centre": receptive_field_cells(last)[2] or "-",
+            **(
+                {f"{account.other_count.convention}'s MACs": f"{account.other_count.macs:,}"}
+                if account.other_count
+                else {}
+            ),
         }
 
-    columns = [totals(account) for account in accounts]
-    table(
-        ["", *(account.network for account in accounts)],
+    columns = [comparison_column(account) for account in summaries]
+    print_table(
+        ["", *(account.network for account in summaries)],
         [[name, *(column[name] for column in columns)] for name in columns[0]],
     )
-    for account in accounts:
-        for said in (*account.disagreements, *account.notes):
+    for account in summaries:
+        for said in (*account.mismatches, *account.notes):
             print(f"{account.network}: {said}")
-    checked, wrong = sum(a.checked for a in accounts), sum(len(a.disagreements) for a in accounts)
-    print(f"self-check: count and closed form agree in {checked - wrong} of {checked} linear and convolutional layers")
+    checked, mismatches = sum(a.num_checked for a in summaries), sum(len(a.mismatches) for a in summaries)
+    print(
+        f"self-check: count and closed form agree in {checked - mismatches} of {checked} linear and convolutional layers"
+    )
 
 
-def values(layer: "Layer") -> str:
+def format_output_size(layer: "LayerSummary") -> str:
     from math import prod
 
-    return f"{prod(layer.output[1:]):,} values"
+    return f"{prod(layer.output_shape[1:]):,} values"
 
 
 # Written to files
 
 
-def write_csv(accounts: Sequence["Account"], path: Path) -> None:
+def write_layers_csv(summaries: Sequence["ModelSummary"], path: Path) -> None:
     """A line a layer; lists of an axis each are joined by x, figures are exact."""
     import csv
     import io
@@ -337,7 +361,7 @@ def write_csv(accounts: Sequence["Account"], path: Path) -> None:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     fields = ["size", "stride", "start", "centre", "whole"]
-    plain = [
+    scalar_fields = [
         "name",
         "kind",
         "call",
@@ -352,27 +376,38 @@ def write_csv(accounts: Sequence["Account"], path: Path) -> None:
         "backward_bytes",
     ]
     writer.writerow(
-        ["network", *plain, *(f"field_{name}" for name in fields), "field_measured", "closed_form_macs", "closed_form"]
+        [
+            "network",
+            *scalar_fields,
+            *(f"field_{name}" for name in fields),
+            "field_measured",
+            "closed_form_macs",
+            "closed_form",
+        ]
     )
-    for account in accounts:
-        for layer in account.values()["layers"]:
+    for account in summaries:
+        for layer in account.to_dict()["layers"]:
             field, form = layer["field"] or {}, layer["closed_form"] or {}
-            line = [joined(layer[name]) for name in plain] + [joined(field.get(name)) for name in fields]
+            line = [csv_cell(layer[name]) for name in scalar_fields] + [csv_cell(field.get(name)) for name in fields]
             writer.writerow(
                 [account.network, *line, field.get("measured", ""), form.get("macs", ""), form.get("formula", "")]
             )
     write_text(path, buffer.getvalue())
 
 
-def joined(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     if isinstance(value, list):
         return "x".join("" if v is None else str(v) for v in value)
     return "" if value is None else value
 
 
-def draw(accounts: Sequence["Account"], path: Path) -> None:
+def write_cost_chart(summaries: Sequence["ModelSummary"], path: Path) -> None:
     from convolab.plots import summary as summary_plots
     from convolab.plots import training as training_plots
 
-    chart = summary_plots.cost_of_layers(accounts[0]) if len(accounts) == 1 else summary_plots.side_by_side(accounts)
+    chart = (
+        summary_plots.layer_costs_chart(summaries[0])
+        if len(summaries) == 1
+        else summary_plots.layer_comparison_chart(summaries)
+    )
     training_plots.save_chart(chart, path.with_suffix(""), [path.suffix.lower().removeprefix(".")])

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convolab.cli.options import AsJson, DataDir, load_pictures
-from convolab.cli.terminal import print_json, say
-from convolab.core.errors import need
+from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
+from convolab.cli.terminal import print_json, print_note
+from convolab.core.errors import require
 
 if TYPE_CHECKING:
-    from convolab.theory.priors import Findings, Trial
-    from convolab.theory.sheet import Sheet
+    from convolab.theory.priors import PriorsResult, PriorsTrial
+    from convolab.theory.sheet import AnswerSheet
 
 
-ENDINGS = (".md", ".html", ".pdf")
+SHEET_SUFFIXES = (".md", ".html", ".pdf")
 
 
-def theory(
+def theory_command(
     out: Annotated[
         Path | None,
         typer.Option(
@@ -43,68 +43,83 @@ def theory(
     as_json: AsJson = False,
 ) -> None:
     """Answer question 1, each answer with the check that was run just now; exit 1 if one fails."""
-    need(pdf is None or pdf.suffix.lower() == ".pdf", f"--pdf {pdf}: end it in .pdf")
-    places = [place for place in (out, pdf) if place is not None] or [Path("question1")]
-    for place in places:
-        check_place(place)
+    require(pdf is None or pdf.suffix.lower() == ".pdf", f"--pdf {pdf}: end it in .pdf")
+    outputs = [place for place in (out, pdf) if place is not None] or [Path("question1")]
+    for place in outputs:
+        require_writable_output(place)
     from convolab.reports import theory as theory_report
 
-    sheet, findings = answered(data, data_dir, seed, seeds, quick, threads)
-    drawings = theory_report.draw_all(sheet)
-    files = [file for place in places for file in theory_report.write(sheet, drawings, place)]
+    sheet, experiment_result = make_answer_sheet(data, data_dir, seed, seeds, quick, threads)
+    figures = theory_report.render_sheet_figures(sheet)
+    files = [file for place in outputs for file in theory_report.write_sheet(sheet, figures, place)]
     if as_json:
-        print_json(facts(sheet, findings, files))
+        print_json(sheet_to_dict(sheet, experiment_result, files))
     else:
-        show(sheet, files)
-    if sheet.failed:
-        say(f"{len(sheet.failed)} of {len(sheet.checks)} checks failed")
+        print_answer_sheet(sheet, files)
+    if sheet.failed_checks:
+        print_note(f"{len(sheet.failed_checks)} of {len(sheet.checks)} checks failed")
         raise typer.Exit(1)
 
 
-def check_place(place: Path) -> None:
+def require_writable_output(path: Path) -> None:
     """Raise LabError, before any work, if the sheet cannot be written there."""
-    known = place.suffix.lower() in ENDINGS
-    need(known or not place.is_file(), f"{place} is a file: give a folder, or a file that ends in {', '.join(ENDINGS)}")
-    need(not known or not place.is_dir(), f"{place} is a folder: give it another name, or take the ending away")
-    folder = (place.parent if known else place).absolute()
-    above = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    need(
-        above.is_dir() and os.access(above, os.W_OK), f"cannot write {place}: {above} is not a folder you may write to"
+    is_sheet_file = path.suffix.lower() in SHEET_SUFFIXES
+    require(
+        is_sheet_file or not path.is_file(),
+        f"{path} is a file: give a folder, or a file that ends in {', '.join(SHEET_SUFFIXES)}",
+    )
+    require(
+        not is_sheet_file or not path.is_dir(), f"{path} is a folder: give it another name, or take the ending away"
+    )
+    folder = (path.parent if is_sheet_file else path).absolute()
+    existing_parent = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    require(
+        existing_parent.is_dir() and os.access(existing_parent, os.W_OK),
+        f"cannot write {path}: {existing_parent} is not a folder you may write to",
     )
 
 
-def answered(
+def make_answer_sheet(
     data: str, data_dir: Path | None, seed: int, seeds: int, quick: bool, threads: int
-) -> "tuple[Sheet, Findings | None]":
+) -> "tuple[AnswerSheet, PriorsResult | None]":
     """The sheet, and what the experiment found."""
     import torch
 
     from convolab.theory import answer_correlation, answer_layers, answer_priors, priors
-    from convolab.theory.sheet import Sheet
+    from convolab.theory.sheet import AnswerSheet
 
-    before = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        pictures, findings = None, None
+        splits, experiment_result = None, None
         if not quick:
-            plan, pictures = priors.experiment(data, seed, seeds), load_pictures(data, data_dir, 32)
-            with trial_bar(plan.trials) as on_trial:
-                findings = priors.run(plan, pictures, on_trial)
+            config, splits = (
+                priors.config_for_dataset(data, seed, seeds),
+                load_dataset_with_progress(data, data_dir, 32),
+            )
+            with trial_progress_bar(config.num_trials) as on_trial:
+                experiment_result = priors.run_priors_experiment(config, splits, on_trial)
         answers = (
-            answer_priors.answer(seed, findings, pictures),
-            answer_correlation.answer(seed),
-            answer_layers.answer(seed),
+            answer_priors.answer_question_1a(seed, experiment_result, splits),
+            answer_correlation.answer_question_1b(seed),
+            answer_layers.answer_question_1c(seed),
         )
     finally:
-        torch.set_num_threads(before)
-    words = ["convolab theory", f"--seed {seed}", *(["--quick"] if quick else [f"--data {data}", f"--seeds {seeds}"])]
-    made = f"Answered by `{' '.join(words)}`, with torch {torch.__version__}; every check was run for this sheet."
+        torch.set_num_threads(threads_before)
+    command_words = [
+        "convolab theory",
+        f"--seed {seed}",
+        *(["--quick"] if quick else [f"--data {data}", f"--seeds {seeds}"]),
+    ]
+    provenance = (
+        f"Answered by `{' '.join(command_words)}`, with torch {torch.__version__}; every check was run for this sheet."
+    )
     title = "Question 1: what a convolution assumes, its derivatives, and what it costs"
-    return Sheet(title, made, answers), findings
+    return AnswerSheet(title, provenance, answers), experiment_result
 
 
 @contextmanager
-def trial_bar(total: int) -> "Iterator[Callable[[Trial], None] | None]":
+def trial_progress_bar(total: int) -> "Iterator[Callable[[PriorsTrial], None] | None]":
     """A bar of trainings on a terminal; None in a pipe."""
     if not sys.stderr.isatty():
         yield None
@@ -119,20 +134,20 @@ def trial_bar(total: int) -> "Iterator[Callable[[Trial], None] | None]":
         )
 
 
-def show(sheet: "Sheet", files: list[Path]) -> None:
+def print_answer_sheet(sheet: "AnswerSheet", files: list[Path]) -> None:
     """The answers in short, and every check with its result."""
-    from convolab.reports.theory import plain, summary, verdict
+    from convolab.reports.theory import check_status, checks_summary, strip_markup
 
     for answer in sheet.answers:
-        print(f"{answer.name}  {plain(answer.short)}")
+        print(f"{answer.name}  {strip_markup(answer.summary)}")
         for check in answer.checks:
-            print(f"  {verdict(check)}: {plain(check.claim)}\n         {plain(check.found)}")
+            print(f"  {check_status(check)}: {strip_markup(check.claim)}\n         {strip_markup(check.result)}")
         print()
-    print(summary(sheet))
+    print(checks_summary(sheet))
     print(f"the answers in full: {', '.join(map(str, files))}")
 
 
-def facts(sheet: "Sheet", findings: "Findings | None", files: list[Path]) -> dict[str, Any]:
+def sheet_to_dict(sheet: "AnswerSheet", experiment_result: "PriorsResult | None", files: list[Path]) -> dict[str, Any]:
     """What --json prints."""
     from dataclasses import asdict
 
@@ -140,7 +155,7 @@ def facts(sheet: "Sheet", findings: "Findings | None", files: list[Path]) -> dic
         {
             "name": answer.name,
             "question": answer.question,
-            "answer": answer.short,
+            "answer": answer.summary,
             "checks": [asdict(check) for check in answer.checks],
         }
         for answer in sheet.answers
@@ -149,8 +164,8 @@ def facts(sheet: "Sheet", findings: "Findings | None", files: list[Path]) -> dic
         "title": sheet.title,
         "answers": answers,
         "checks": len(sheet.checks),
-        "failed": len(sheet.failed),
-        "trials": [asdict(trial) for trial in findings.trials] if findings else None,
-        "experiment": findings.experiment.model_dump() if findings else None,
+        "failed": len(sheet.failed_checks),
+        "trials": [asdict(trial) for trial in experiment_result.trials] if experiment_result else None,
+        "experiment": experiment_result.config.model_dump() if experiment_result else None,
         "files": [str(file) for file in files],
     }

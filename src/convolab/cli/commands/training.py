@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from convolab.cli.options import AsJson, DataDir, Device, RunFolder, Threads, load_pictures, prepare_torch
-from convolab.cli.terminal import Interrupts, TrainingBar, percent, print_json, say, table
-from convolab.core.errors import need
+from convolab.cli.options import AsJson, DataDir, Device, RunFolder, Threads, load_dataset_with_progress, prepare_torch
+from convolab.cli.terminal import InterruptHandler, TrainingBar, format_percent, print_json, print_note, print_table
+from convolab.core.errors import require
 
 
-def train(
+def train_command(
     network: Annotated[
         str | None, typer.Argument(help="A network's name, or your own as file.py:Name.", show_default="the recipe's")
     ] = None,
@@ -21,7 +21,7 @@ def train(
         str | None, typer.Option(help="A picture set's name, or folder:PATH.", show_default="the recipe's")
     ] = None,
     data_dir: DataDir = None,
-    changes: Annotated[
+    overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a recipe key, e.g. optimizer.lr=0.1. May be repeated.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same as --set training.seed=N.")] = None,
@@ -36,61 +36,69 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network on a picture set, and leave everything needed to get the same bits again."""
-    need(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
+    require(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
     prepare_torch(device, threads)
-    from convolab.training.recipe import Recipe, parse_change
+    from convolab.training.recipe import Recipe, parse_override
     from convolab.training.run import Run
-    from convolab.training.setup import refuse_used
+    from convolab.training.setup import require_new_folder
 
-    wanted = [("model.name", network), ("data.name", data), ("training.seed", seed)]
-    named = {address: value for address, value in wanted if value is not None} | dict(
-        parse_change(change) for change in changes or []
+    named_options = [("model.name", network), ("data.name", data), ("training.seed", seed)]
+    overrides_by_key = {key: value for key, value in named_options if value is not None} | dict(
+        parse_override(change) for change in overrides or []
     )
-    chosen = (Recipe.read(recipe) if recipe else Recipe()).changed(named)
-    refuse_used(out)
-    pictures = load_pictures(chosen.data.name, data_dir, chosen.data.size)
+    resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(overrides_by_key)
+    require_new_folder(out)
+    splits = load_dataset_with_progress(resolved_recipe.data.name, data_dir, resolved_recipe.data.image_size)
     if overfit_one_batch:
-        overfit(chosen, pictures, out, as_json)
+        overfit_check(resolved_recipe, splits, out, as_json)
         return
-    with TrainingBar(chosen.training.epochs) as bar, Interrupts() as interrupts:
+    with TrainingBar(resolved_recipe.training.epochs) as bar, InterruptHandler() as interrupts:
         run = Run.start(
-            chosen,
-            pictures,
+            resolved_recipe,
+            splits,
             out,
             device=device,
             data_dir=data_dir,
-            on_step=bar.step,
-            on_epoch=bar.epoch,
-            stop=interrupts.stop,
+            on_step=bar.on_step,
+            on_epoch=bar.on_epoch,
+            stop=interrupts.stop_requested,
         )
-    report(run, as_json)
+    report_run(run, as_json)
 
 
-def resume(folder: RunFolder, data_dir: DataDir = None, threads: Threads = None, as_json: AsJson = False) -> None:
+def resume_command(
+    folder: RunFolder, data_dir: DataDir = None, threads: Threads = None, as_json: AsJson = False
+) -> None:
     """Go on with a run that was stopped or killed: the same bits as if it never had been."""
     from convolab.training.run import Run
 
     run = Run(folder)
     prepare_torch(run.summary["device"], threads or run.summary["threads"])
     if run.status != "finished":
-        pictures = run.pictures(data_dir)
-        with TrainingBar(run.recipe.training.epochs) as bar, Interrupts() as interrupts:
-            run.resume(pictures, on_step=bar.step, on_epoch=bar.epoch, on_note=say, stop=interrupts.stop)
-    report(run, as_json)
+        splits = run.load_splits(data_dir)
+        with TrainingBar(run.recipe.training.epochs) as bar, InterruptHandler() as interrupts:
+            run.resume(
+                splits,
+                on_step=bar.on_step,
+                on_epoch=bar.on_epoch,
+                on_message=print_note,
+                stop=interrupts.stop_requested,
+            )
+    report_run(run, as_json)
 
 
-def runs(
+def runs_command(
     folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs"), as_json: AsJson = False
 ) -> None:
     """List the runs in a folder: recipe, epochs done, best validation accuracy, state."""
     from convolab.training.run import find_runs
 
-    need(folder.is_dir(), f"there is no folder {folder}: give the one that holds your runs")
-    found = [overview(run) for run in find_runs(folder)]
+    require(folder.is_dir(), f"there is no folder {folder}: give the one that holds your runs")
+    overviews = [run_overview(run) for run in find_runs(folder)]
     if as_json:
-        print_json(found)
+        print_json(overviews)
         return
-    need(found, f"{folder} holds no runs: train one with convolab train")
+    require(overviews, f"{folder} holds no runs: train one with convolab train")
     rows = [
         [
             r["folder"],
@@ -98,19 +106,19 @@ def runs(
             r["data"],
             r["recipe_key"],
             f"{r['epochs_done']}/{r['epochs']}",
-            percent(r["best_validation_accuracy"]),
-            percent(r["test_accuracy"]),
+            format_percent(r["best_validation_accuracy"]),
+            format_percent(r["test_accuracy"]),
             r["state"],
         ]
-        for r in found
+        for r in overviews
     ]
-    table(["run", "network", "data", "recipe", "epochs", "best validation", "test", "state"], rows)
+    print_table(["run", "network", "data", "recipe", "epochs", "best validation", "test", "state"], rows)
 
 
-def test(
+def test_command(
     folder: RunFolder,
     data_dir: DataDir = None,
-    unfinished: Annotated[
+    allow_unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Test a run that has not done all its epochs.")
     ] = False,
     out: Annotated[
@@ -123,44 +131,48 @@ def test(
     from convolab.training.run import Run
 
     run = Run(folder)
-    record = run.test(data_dir=data_dir, unfinished=unfinished)
+    record = run.test(data_dir=data_dir, allow_unfinished=allow_unfinished)
     classes = list(record["per_class"])
-    title = f"{run.recipe.model.name} on the test pictures of {run.recipe.data.name}: {percent(record['accuracy'])}"
+    title = (
+        f"{run.recipe.model.name} on the test pictures of {run.recipe.data.name}: {format_percent(record['accuracy'])}"
+    )
     training_plots.save_chart(
-        training_plots.confusion(record["confusion"], classes, title), (out or folder) / "confusion"
+        training_plots.confusion_matrix_chart(record["confusion"], classes, title), (out or folder) / "confusion"
     )
     if as_json:
         print_json(record)
         return
     low, high = record["interval"]
     print(
-        f"test accuracy {percent(record['accuracy'])} (95 % interval {100 * low:.2f} to {percent(high)}): {record['correct']} of {record['count']} pictures, with the weights of epoch {record['epoch']}"
+        f"test accuracy {format_percent(record['accuracy'])} (95 % interval {100 * low:.2f} to {format_percent(high)}): {record['correct']} of {record['count']} pictures, with the weights of epoch {record['epoch']}"
     )
-    table(["class", "accuracy"], [[name, percent(value)] for name, value in record["per_class"].items()])
+    print_table(["class", "accuracy"], [[name, format_percent(value)] for name, value in record["per_class"].items()])
     print(f"confusion matrix: {(out or folder) / 'confusion.html'} (also .svg and .png)")
 
 
-def predict(
+def predict_command(
     folder: RunFolder,
-    picture: Annotated[Path, typer.Argument(help="A picture of any format and size.")],
+    image: Annotated[Path, typer.Argument(help="A picture of any format and size.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Name the most probable classes of a picture, resized as the run's pictures were."""
     from convolab.training.run import Run
 
-    found = Run(folder).predict(picture, top)
+    predictions = Run(folder).predict(image, top)
     if as_json:
-        print_json([{"class": name, "probability": probability} for name, probability in found])
+        print_json([{"class": name, "probability": probability} for name, probability in predictions])
     else:
-        table(["class", "probability"], [[name, percent(probability)] for name, probability in found])
+        print_table(
+            ["class", "probability"], [[name, format_percent(probability)] for name, probability in predictions]
+        )
 
 
-def overfit(recipe: Any, pictures: Any, out: Path | None, as_json: bool) -> None:
+def overfit_check(recipe: Any, splits: Any, out: Path | None, as_json: bool) -> None:
     """Learn one batch by heart; exit 1 if that cannot be done."""
-    from convolab.training.setup import overfit_one_batch
+    from convolab.training.setup import check_overfit
 
-    steps, accuracies = overfit_one_batch(recipe, pictures)
+    steps, accuracies = check_overfit(recipe, splits)
     result = {
         "reached": steps is not None,
         "steps": steps,
@@ -172,7 +184,9 @@ def overfit(recipe: Any, pictures: Any, out: Path | None, as_json: bool) -> None
         from convolab.plots import training as training_plots
 
         training_plots.save_chart(
-            training_plots.overfit(accuracies, f"{recipe.model.name} on one batch of {recipe.data.name}"),
+            training_plots.overfit_one_batch_chart(
+                accuracies, f"{recipe.model.name} on one batch of {recipe.data.name}"
+            ),
             out / "overfit",
         )
         write_json(out / "overfit.json", result | {"accuracies": accuracies})
@@ -184,42 +198,42 @@ def overfit(recipe: Any, pictures: Any, out: Path | None, as_json: bool) -> None
         )
     else:
         print(
-            f"{recipe.model.name} does not learn one batch: {percent(accuracies[-1])} after {len(accuracies) - 1} steps; look at the network and optimizer.lr"
+            f"{recipe.model.name} does not learn one batch: {format_percent(accuracies[-1])} after {len(accuracies) - 1} steps; look at the network and optimizer.lr"
         )
     if steps is None:
         raise typer.Exit(1)
 
 
-def report(run: Any, as_json: bool) -> None:
+def report_run(run: Any, as_json: bool) -> None:
     """Draw a run's curves and say how it stands."""
     from convolab.plots import training as training_plots
 
     history = run.history
     if history:
         training_plots.save_chart(
-            training_plots.curves(
+            training_plots.training_curves_chart(
                 history, f"{run.recipe.model.name} on {run.recipe.data.name}, recipe {run.recipe.key}"
             ),
             run.folder / "curves",
         )
-    facts = overview(run)
+    overview = run_overview(run)
     if as_json:
-        print_json(facts)
+        print_json(overview)
         return
     best = (
-        f", best validation accuracy {percent(facts['best_validation_accuracy'])} in epoch {run.best.epoch}"
-        if facts["best_validation_accuracy"] is not None
+        f", best validation accuracy {format_percent(overview['best_validation_accuracy'])} in epoch {run.best.epoch}"
+        if overview["best_validation_accuracy"] is not None
         else ""
     )
-    print(f"{run.folder}: {facts['state']} after {facts['epochs_done']} of {facts['epochs']} epochs{best}")
+    print(f"{run.folder}: {overview['state']} after {overview['epochs_done']} of {overview['epochs']} epochs{best}")
     if history:
         print(f"curves: {run.folder / 'curves.html'} (also .svg and .png)")
-    print(f"next: convolab {'test' if facts['state'] == 'finished' else 'resume'} {run.folder}")
+    print(f"next: convolab {'test' if overview['state'] == 'finished' else 'resume'} {run.folder}")
 
 
-def overview(run: Any) -> dict[str, Any]:
+def run_overview(run: Any) -> dict[str, Any]:
     """What the table of runs says of one."""
-    best = run.best
+    best = run.best_epoch
     return {
         "folder": str(run.folder),
         "network": run.recipe.model.name,

@@ -12,18 +12,18 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from convolab.core.errors import need
-from convolab.core.rng import generator
-from convolab.core.stats import LEVEL, mcnemar, wilson_interval
-from convolab.models.classifier import PixelNet, undisturbed
+from convolab.core.errors import require
+from convolab.core.rng import make_generator
+from convolab.core.stats import ALPHA, mcnemar, wilson_interval
+from convolab.models.classifier import ImageClassifier, frozen_eval
 
-Bytes = UInt8[Tensor, "n c h w"]
+UInt8Images = UInt8[Tensor, "n c h w"]
 Logits = Float[Tensor, "n classes"]
-CHUNK = 8  # pictures a pass
+BATCH_SIZE = 8  # pictures a pass
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """How many of some pictures, with Wilson's 95 % interval.
 
     >>> print(Share.of([True, False, False, False]))
@@ -32,229 +32,249 @@ class Share:
 
     hits: int
     count: int
-    share: float
+    fraction: float
     low: float
     high: float
 
     @staticmethod
-    def of(hits: Sequence[bool]) -> "Share":
-        need(len(hits) > 0, "no pictures: a share needs at least one")
-        return Share(sum(hits), len(hits), sum(hits) / len(hits), *wilson_interval(sum(hits), len(hits)))
+    def from_hits(hits: Sequence[bool]) -> "Proportion":
+        require(len(hits) > 0, "no pictures: a share needs at least one")
+        return Proportion(sum(hits), len(hits), sum(hits) / len(hits), *wilson_interval(sum(hits), len(hits)))
 
     def __str__(self) -> str:
-        return f"{self.hits} of {self.count} ({self.interval})"
+        return f"{self.hits} of {self.count} ({self.interval_text})"
 
     @property
-    def interval(self) -> str:
-        return f"{100 * self.share:.0f} %, 95 % interval {100 * self.low:.0f} to {100 * self.high:.0f} %"
+    def interval_text(self) -> str:
+        return f"{100 * self.fraction:.0f} %, 95 % interval {100 * self.low:.0f} to {100 * self.high:.0f} %"
 
 
 @dataclass(frozen=True)
-class Discordant:
+class McNemarResult:
     """Two treatments of the same pictures: how many succeeded with the first alone, with the second alone, and McNemar's exact p."""
 
-    first: int
-    second: int
-    p: float
+    first_only: int
+    second_only: int
+    p_value: float
 
     @property
-    def seen(self) -> bool:
-        return self.p < LEVEL
+    def is_significant(self) -> bool:
+        return self.p_value < ALPHA
 
 
-def discordant(first: Sequence[bool], second: Sequence[bool]) -> Discordant:
+def mcnemar_result(first: Sequence[bool], second: Sequence[bool]) -> McNemarResult:
     """The pictures for which two treatments ended differently; the others say nothing of which is better.
 
     >>> discordant([True] * 6 + [False], [False] * 7)
     Discordant(first=6, second=0, p=0.03125)
     """
-    alone = [sum(a and not b for a, b in zip(*order, strict=True)) for order in ((first, second), (second, first))]
-    return Discordant(*alone, mcnemar(*alone))
+    discordant_counts = [
+        sum(a and not b for a, b in zip(*order, strict=True)) for order in ((first, second), (second, first))
+    ]
+    return McNemarResult(*discordant_counts, mcnemar(*discordant_counts))
 
 
 @dataclass(frozen=True)
-class Views:
+class Predictions:
     """What one network makes of pictures that it brought to its own size: for each its class, and the target's place in it."""
 
     classes: tuple[int, ...]
-    confidences: tuple[float, ...]  # the class's probability
-    ranks: tuple[int, ...]  # the target's; 1 is the most probable
-    probabilities: tuple[float, ...]  # the target's
+    top_probabilities: tuple[float, ...]  # the class's probability
+    target_ranks: tuple[int, ...]  # the target's; 1 is the most probable
+    target_probabilities: tuple[float, ...]  # the target's
 
 
-def views(net: PixelNet, pictures: Bytes, targets: Int64[Tensor, "n"]) -> Views:
+def predict_images(net: ImageClassifier, images: UInt8Images, targets: Int64[Tensor, "n"]) -> Predictions:
     """Pictures through a network's own `fit`, as if they had been read from their files."""
-    return judged(respond(net, [net.fit(picture) for picture in pictures]), targets)
+    return predictions_from_logits(batched_logits(net, [net.preprocess(picture) for picture in images]), targets)
 
 
-def respond(net: PixelNet, pixels: Sequence[Float[Tensor, "1 c h w"]]) -> Logits:
+def batched_logits(net: ImageClassifier, pixels: Sequence[Float[Tensor, "1 c h w"]]) -> Logits:
     """The logits of pictures of one size."""
-    with undisturbed(net), torch.no_grad():
+    with frozen_eval(net), torch.no_grad():
         return torch.cat(
-            [net(torch.cat(list(pixels[i : i + CHUNK])).to(net.scale)) for i in range(0, len(pixels), CHUNK)]
+            [net(torch.cat(list(pixels[i : i + BATCH_SIZE])).to(net.scale)) for i in range(0, len(pixels), BATCH_SIZE)]
         )
 
 
-def judged(logits: Logits, targets: Int64[Tensor, "n"]) -> Views:
+def predictions_from_logits(logits: Logits, targets: Int64[Tensor, "n"]) -> Predictions:
     """What logits say."""
-    shares = logits.double().softmax(1)
-    aim = shares.gather(1, targets[:, None])
-    best = shares.max(1)
+    probabilities = logits.double().softmax(1)
+    target_probabilities = probabilities.gather(1, targets[:, None])
+    best = probabilities.max(1)
     ranks = (logits > logits.gather(1, targets[:, None])).sum(1) + 1
-    return Views(
-        tuple(best.indices.tolist()), tuple(best.values.tolist()), tuple(ranks.tolist()), tuple(aim[:, 0].tolist())
+    return Predictions(
+        tuple(best.indices.tolist()),
+        tuple(best.values.tolist()),
+        tuple(ranks.tolist()),
+        tuple(target_probabilities[:, 0].tolist()),
     )
 
 
 @dataclass(frozen=True)
-class Row:
+class TransferRow:
     """One kind of pictures before the other networks."""
 
-    kind: str  # clean, noise, fooling, ...
+    condition: str  # clean, noise, fooling, ...
     title: str
-    length: float  # their mean L2 from the clean ones
-    views: Mapping[str, Views]  # by network
+    mean_l2: float  # their mean L2 from the clean ones
+    predictions: Mapping[str, Predictions]  # by network
 
 
 @dataclass(frozen=True)
-class Matrix:
+class TransferMatrix:
     """Kinds of pictures against networks; the first row is the clean ones', which `untargeted` success is measured against."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TransferRow, ...]
     targets: tuple[int, ...]
 
     @property
     def networks(self) -> tuple[str, ...]:
-        return tuple(self.rows[0].views)
+        return tuple(self.rows[0].predictions)
 
-    def row(self, kind: str) -> Row:
-        return next(row for row in self.rows if row.kind == kind)
+    def row(self, condition: str) -> TransferRow:
+        return next(row for row in self.rows if row.condition == condition)
 
-    def targeted(self, kind: str, network: str) -> list[bool]:
+    def targeted_success(self, condition: str, network: str) -> list[bool]:
         """Of each picture, whether the network takes it for its target."""
         return [
-            found == target for found, target in zip(self.row(kind).views[network].classes, self.targets, strict=True)
+            found == target
+            for found, target in zip(self.row(condition).predictions[network].classes, self.targets, strict=True)
         ]
 
-    def untargeted(self, kind: str, network: str) -> list[bool]:
+    def untargeted_success(self, condition: str, network: str) -> list[bool]:
         """Of each picture, whether the network takes it for another class than the clean one."""
-        clean = self.rows[0].views[network].classes
-        return [found != before for found, before in zip(self.row(kind).views[network].classes, clean, strict=True)]
+        clean = self.rows[0].predictions[network].classes
+        return [
+            found != before
+            for found, before in zip(self.row(condition).predictions[network].classes, clean, strict=True)
+        ]
 
-    def values(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The shares and what goes with them, for JSON."""
         return {
-            row.kind: {"title": row.title, "l2": row.length, "networks": {n: self.cell(row, n) for n in self.networks}}
+            row.condition: {
+                "title": row.title,
+                "l2": row.mean_l2,
+                "networks": {n: self.network_metrics(row, n) for n in self.networks},
+            }
             for row in self.rows
         }
 
-    def cell(self, row: Row, network: str) -> dict[str, Any]:
-        seen = row.views[network]
+    def network_metrics(self, row: TransferRow, network: str) -> dict[str, Any]:
+        predictions = row.predictions[network]
         return {
-            "targeted": asdict(Share.of(self.targeted(row.kind, network))),
-            "untargeted": asdict(Share.of(self.untargeted(row.kind, network))),
-            "target_rank_median": int(torch.tensor(seen.ranks).median()),
-            "target_probability_mean": sum(seen.probabilities) / len(seen.probabilities),
+            "targeted": asdict(Proportion.from_hits(self.targeted_success(row.condition, network))),
+            "untargeted": asdict(Proportion.from_hits(self.untargeted_success(row.condition, network))),
+            "target_rank_median": int(torch.tensor(predictions.target_ranks).median()),
+            "target_probability_mean": sum(predictions.target_probabilities) / len(predictions.target_probabilities),
         }
 
-    def tests(self) -> list[dict[str, Any]]:
+    def paired_tests(self) -> list[dict[str, Any]]:
         """The paired comparisons: fooling with noise, and for transfer with plain ascent, on each network and both successes."""
-        kinds = [row.kind for row in self.rows]
-        found = []
+        conditions = [row.condition for row in self.rows]
+        results = []
         for network in self.networks:
             for first, second in (("fooling", "noise"), ("fooling", "plain_as_far"), ("fooling", "plain")):
-                if first in kinds and second in kinds:
-                    for success in (self.targeted, self.untargeted):
-                        paired = discordant(success(first, network), success(second, network))
-                        found.append(
+                if first in conditions and second in conditions:
+                    for name, success in (("targeted", self.targeted_success), ("untargeted", self.untargeted_success)):
+                        test_result = mcnemar_result(success(first, network), success(second, network))
+                        results.append(
                             {
                                 "network": network,
-                                "success": success.__name__,
+                                "success": name,
                                 "of": first,
                                 "against": second,
-                                **asdict(paired),
+                                **asdict(test_result),
                             }
                         )
-        return found
+        return results
 
 
-def matrix(
-    networks: Mapping[str, PixelNet],
-    kinds: Mapping[str, tuple[str, Bytes]],
+def transfer_matrix(
+    networks: Mapping[str, ImageClassifier],
+    conditions: Mapping[str, tuple[str, UInt8Images]],
     targets: Int64[Tensor, "n"],
     on_progress: Callable[[str], None] = lambda what: None,
-) -> Matrix:
+) -> TransferMatrix:
     """Every kind of pictures (`clean` the first) before every network. `kinds` holds a title and the pictures of each."""
-    clean = next(iter(kinds.values()))[1]
+    clean = next(iter(conditions.values()))[1]
     rows = []
-    for kind, (title, pictures) in kinds.items():
-        found = {}
+    for condition, (title, images) in conditions.items():
+        predictions = {}
         for name, net in networks.items():
             on_progress(f"{name} sees the pictures: {title}")
-            found[name] = views(net, pictures, targets)
-        rows.append(Row(kind, title, float(lengths(pictures, clean).mean()), found))
-    return Matrix(tuple(rows), tuple(targets.tolist()))
+            predictions[name] = predict_images(net, images, targets)
+        rows.append(TransferRow(condition, title, float(l2_distances(images, clean).mean()), predictions))
+    return TransferMatrix(tuple(rows), tuple(targets.tolist()))
 
 
-def lengths(pictures: Bytes, clean: Bytes) -> Float[Tensor, "n"]:
+def l2_distances(images: UInt8Images, clean: UInt8Images) -> Float[Tensor, "n"]:
     """How far pictures are from others: L2 of pixels in [0, 1]."""
-    return (pictures.double() - clean.double()).flatten(1).norm(dim=1) / 255
+    return (images.double() - clean.double()).flatten(1).norm(dim=1) / 255
 
 
-def noisy(clean: Bytes, wanted: Float[Tensor, "n"], seed: int) -> Bytes:
+def norm_matched_noise(clean: UInt8Images, l2: Float[Tensor, "n"], seed: int) -> UInt8Images:
     """The pictures with normal noise, in 8 bits as long (L2) as wanted; a picture's noise depends on the seed and its number."""
     return torch.stack(
-        [noisy_one(one, float(w) * 255, seed, n) for n, (one, w) in enumerate(zip(clean, wanted, strict=True))]
+        [
+            norm_matched_noise_image(one, float(w) * 255, seed, n)
+            for n, (one, w) in enumerate(zip(clean, l2, strict=True))
+        ]
     )
 
 
-def noisy_one(clean: UInt8[Tensor, "c h w"], wanted: float, seed: int, number: int) -> UInt8[Tensor, "c h w"]:
-    drawn = torch.randn(clean.shape, generator=generator(seed, "fool control", number))
+def norm_matched_noise_image(
+    clean: UInt8[Tensor, "c h w"], l2: float, seed: int, image_index: int
+) -> UInt8[Tensor, "c h w"]:
+    noise = torch.randn(clean.shape, generator=make_generator(seed, "fool control", image_index))
 
-    def at(scale: float) -> Tensor:
-        return (clean + scale * drawn).round().clamp(0, 255)
+    def noisy_at(scale: float) -> Tensor:
+        return (clean + scale * noise).round().clamp(0, 255)
 
     low, high = 0.0, 255.0  # rounding and the ends of [0, 255] change the length, so halving finds the scale
     for _ in range(25):
         middle = (low + high) / 2
-        low, high = (middle, high) if float((at(middle) - clean).norm()) < wanted else (low, middle)
-    return at(high).to(torch.uint8)
+        low, high = (middle, high) if float((noisy_at(middle) - clean).norm()) < l2 else (low, middle)
+    return noisy_at(high).to(torch.uint8)
 
 
-def said(found: Matrix) -> list[str]:
+def describe_transfer(results: TransferMatrix) -> list[str]:
     """The comment: what the numbers say and no more."""
     lines = []
-    for network in found.networks:
-        hits, moved, noise = (
-            Share.of(v)
+    for network in results.networks:
+        hits, untargeted, noise = (
+            Proportion.from_hits(v)
             for v in (
-                found.targeted("fooling", network),
-                found.untargeted("fooling", network),
-                found.untargeted("noise", network),
+                results.targeted_success("fooling", network),
+                results.untargeted_success("fooling", network),
+                results.untargeted_success("noise", network),
             )
         )
         verdict = ": no transfer of the target seen" if hits.hits == 0 else ""
         lines.append(
-            f"{network}: takes {hits} for the target{verdict}; before, {sum(found.targeted('clean', network))}"
+            f"{network}: takes {hits} for the target{verdict}; before, {sum(results.targeted_success('clean', network))}"
         )
-        paired = discordant(found.untargeted("fooling", network), found.untargeted("noise", network))
+        paired = mcnemar_result(
+            results.untargeted_success("fooling", network), results.untargeted_success("noise", network)
+        )
         lines.append(
-            f"{network}: changes its mind on {moved}, on noise of the same L2 on {noise}: {verdict_of(paired, moved, noise)}"
+            f"{network}: changes its mind on {untargeted}, on noise of the same L2 on {noise}: {describe_paired_test(paired, untargeted, noise)}"
         )
     return lines
 
 
-def verdict_of(paired: Discordant, first: Share, second: Share) -> str:
+def describe_paired_test(test_result: McNemarResult, first: Proportion, second: Proportion) -> str:
     """Whether two treatments of the same pictures differ, in words."""
-    apart = first.low > second.high or second.low > first.high
-    overlap = "" if apart else ", the intervals overlap"
-    if not paired.seen:
-        return f"no difference seen (McNemar's exact p {number(paired.p)}{overlap})"
-    more = "more" if paired.first > paired.second else "less"
-    return f"{more}, {paired.first} against {paired.second} of the pictures that differ (McNemar's exact p {number(paired.p)}{overlap})"
+    intervals_disjoint = first.low > second.high or second.low > first.high
+    overlap = "" if intervals_disjoint else ", the intervals overlap"
+    if not test_result.is_significant:
+        return f"no difference seen (McNemar's exact p {p_value_text(test_result.p_value)}{overlap})"
+    more = "more" if test_result.first_only > test_result.second_only else "less"
+    return f"{more}, {test_result.first_only} against {test_result.second_only} of the pictures that differ (McNemar's exact p {p_value_text(test_result.p_value)}{overlap})"
 
 
-def number(p: float) -> str:
+def p_value_text(p: float) -> str:
     """
     >>> number(0.0312), number(1.0), number(0.00001)
     ('0.031', '1', 'below 0.001')
@@ -262,21 +282,21 @@ def number(p: float) -> str:
     return "below 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def compared(found: Matrix) -> list[str]:
+def describe_attack_comparison(results: TransferMatrix) -> list[str]:
     """The comment on climbing for transfer against plain ascent, if the matrix holds both."""
-    kinds = {row.kind: row for row in found.rows}
+    rows_by_condition = {row.condition: row for row in results.rows}
     lines = []
     for other in ("plain_as_far", "plain"):
-        if other not in kinds:
+        if other not in rows_by_condition:
             continue
         lines.append(
-            f"for transfer (L2 {kinds['fooling'].length:.2f}) against {kinds[other].title} (L2 {kinds[other].length:.2f}):"
+            f"for transfer (L2 {rows_by_condition['fooling'].mean_l2:.2f}) against {rows_by_condition[other].title} (L2 {rows_by_condition[other].mean_l2:.2f}):"
         )
-        for network in found.networks:
-            for success, name in ((found.targeted, "target"), (found.untargeted, "another class")):
-                ours, theirs = success("fooling", network), success(other, network)
-                first, second = Share.of(ours), Share.of(theirs)
+        for network in results.networks:
+            for success, name in ((results.targeted_success, "target"), (results.untargeted_success, "another class")):
+                transfer_success, plain_success = success("fooling", network), success(other, network)
+                first, second = Proportion.from_hits(transfer_success), Proportion.from_hits(plain_success)
                 lines.append(
-                    f"  {network}, {name}: {first.hits} against {second.hits} of {first.count}: {verdict_of(discordant(ours, theirs), first, second)}"
+                    f"  {network}, {name}: {first.hits} against {second.hits} of {first.count}: {describe_paired_test(mcnemar_result(transfer_success, plain_success), first, second)}"
                 )
     return lines

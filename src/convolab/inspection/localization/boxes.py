@@ -7,19 +7,19 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-Corners = tuple[int, int, int, int]  # left, top, right, bottom: from the border of the first pixel to that of the last
+PixelBox = tuple[int, int, int, int]  # left, top, right, bottom: from the border of the first pixel to that of the last
 
 
 @dataclass(frozen=True)
 class Region:
     """A connected part of a map above a threshold."""
 
-    corners: Corners
+    box: PixelBox
     peak: float  # the map's largest value in it
-    place: tuple[int, int]  # where that is: row, column
+    peak_position: tuple[int, int]  # where that is: row, column
 
 
-def regions(heat: Float[Tensor, "h w"], threshold: float) -> list[Region]:
+def threshold_regions(heatmap: Float[Tensor, "h w"], threshold: float) -> list[Region]:
     """The connected parts of a map that reach `threshold` times its largest value, the strongest first.
 
     Pixels that touch by a corner are connected. A map that is constant, not finite or nowhere positive has none.
@@ -30,7 +30,7 @@ def regions(heat: Float[Tensor, "h w"], threshold: float) -> list[Region]:
     """
     from scipy import ndimage  # 0.1 s to import, and most lenses have no boxes
 
-    values = heat.numpy()
+    values = heatmap.numpy()
     top = float(values.max())
     if not np.isfinite(values).all() or top <= 0 or top == float(values.min()):
         return []
@@ -44,13 +44,13 @@ def regions(heat: Float[Tensor, "h w"], threshold: float) -> list[Region]:
     return sorted(found, key=lambda region: -region.peak)
 
 
-def overlap(a: Sequence[float | int], b: Sequence[float | int]) -> float:
+def iou(a: Sequence[float | int], b: Sequence[float | int]) -> float:
     """The intersection of two boxes over their union.
 
     >>> overlap((0, 0, 2, 2), (1, 0, 3, 2))
     0.3333333333333333
     """
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0) * max(height, 0)
+    intersection = max(width, 0) * max(height, 0)
     areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return shared / (areas - shared) if shared else 0.0
+    return intersection / (areas - intersection) if intersection else 0.0

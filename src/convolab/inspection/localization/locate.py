@@ -15,112 +15,116 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from convolab.core.errors import need
+from convolab.core.errors import require
 from convolab.data import image_io
 from convolab.inspection.localization import sliding_window
-from convolab.inspection.localization.alignment import Kind, Placement, displacement, place
-from convolab.inspection.localization.boxes import Corners, regions
-from convolab.inspection.localization.dense import Dense, Over, dense
-from convolab.inspection.localization.input_scale import Scale, find_scales
+from convolab.inspection.localization.alignment import Alignment, AlignmentKind, align_cells, erf_offset
+from convolab.inspection.localization.boxes import PixelBox, threshold_regions
+from convolab.inspection.localization.dense import FullyConvolutional, Granularity, make_fully_convolutional
+from convolab.inspection.localization.input_scale import InputScale, parse_scales
 from convolab.inspection.result import Box, Finding, Panel
-from convolab.models.classifier import PixelNet, undisturbed
+from convolab.models.classifier import ImageClassifier, frozen_eval
 
-PLACEMENT: Kind = "effective"
-THRESHOLD = 0.3  # of the map's largest value, what belongs to a thing: docs/localisation.md says how it was chosen
-MOST = 5  # boxes of a class that are told and drawn
-KEPT = 50  # strongest boxes of a class that are looked into: a network lost in a large picture sees thousands
-MAX_CANVAS = 2_000_000  # pixels of the picture that responses are laid on
+DEFAULT_ALIGNMENT: AlignmentKind = "effective"
+DEFAULT_BOX_THRESHOLD = (
+    0.3  # of the map's largest value, what belongs to a thing: docs/localisation.md says how it was chosen
+)
+MAX_SHOWN = 5  # boxes of a class that are told and drawn
+MAX_BOXES = 50  # strongest boxes of a class that are looked into: a network lost in a large picture sees thousands
+MAX_CANVAS_PIXELS = 2_000_000  # pixels of the picture that responses are laid on
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScaleResult:
     """What a network says of a picture at one scale."""
 
-    dense: Dense
-    over: Over
+    fcn: FullyConvolutional
+    granularity: Granularity
     scale: str
-    size: tuple[int, int]  # of the picture as the network saw it
+    input_size: tuple[int, int]  # of the picture as the network saw it
     features: Float[Tensor, "1 channels rows columns"]
     logits: Float[Tensor, "classes"]  # of the whole picture: the mean over cells, or over windows
 
     @cached_property
-    def everything(self) -> Float[Tensor, "classes rows columns"]:
+    def class_maps(self) -> Float[Tensor, "classes rows columns"]:
         """What every cell, or window, says for every class."""
-        return self.dense.answers(self.features, None, self.over)[0]
+        return self.fcn.logits_map(self.features, None, self.granularity)[0]
 
     def response(self, target: int) -> Float[Tensor, "rows columns"]:
         """What every cell, or window, says for a class, raw."""
-        return self.dense.answers(self.features, [target], self.over)[0, 0]
+        return self.fcn.logits_map(self.features, [target], self.granularity)[0, 0]
 
-    def placement(self, kind: Kind, cells: tuple[int, int]) -> Placement:
+    def alignment(self, kind: AlignmentKind, cells: tuple[int, int]) -> Alignment:
         """Where the cells lie on the picture that the network saw."""
-        return place(self.dense, kind, self.size, cells, self.over)
+        return align_cells(self.fcn, kind, self.input_size, cells, self.granularity)
 
-    def laid(self, target: int, kind: Kind, size: tuple[int, int]) -> Float[Tensor, "h w"]:
+    def upsampled_response(self, target: int, kind: AlignmentKind, size: tuple[int, int]) -> Float[Tensor, "h w"]:
         """The response at every pixel of the picture, brought to another size."""
         response = self.response(target)
-        factor = tuple(want / have for want, have in zip(size, self.size, strict=True))
-        return self.placement(kind, tuple(response.shape)).scaled(factor).lay(response, size)
+        scale_factor = tuple(want / have for want, have in zip(size, self.input_size, strict=True))
+        return self.alignment(kind, tuple(response.shape)).scaled(scale_factor).upsample_to_image(response, size)
 
-    def confidence(self, target: int, kind: Kind, corners: Corners, size: tuple[int, int]) -> float:
+    def box_confidence(self, target: int, kind: AlignmentKind, box: PixelBox, size: tuple[int, int]) -> float:
         """The class's probability if the head averages nothing but the cells within a box on the picture of another size.
 
         Of windows it is the best one's whose middle lies in the box. A box between cells has the nearest one.
         """
-        answers = self.everything
-        factor = tuple(want / have for want, have in zip(size, self.size, strict=True))
-        laid = self.placement(kind, tuple(answers.shape[1:])).scaled(factor)
-        chosen = []
-        for axis, (low, high) in enumerate(((corners[1], corners[3]), (corners[0], corners[2]))):
-            middles = laid.start[axis] + torch.arange(answers.shape[1 + axis]) * laid.stride[axis]
-            inside = ((middles >= low) & (middles <= high - 1)).nonzero().flatten()
-            chosen.append(inside if len(inside) else (middles - (low + high - 1) / 2).abs().argmin()[None])
-        within = answers[:, chosen[0]][:, :, chosen[1]].flatten(1)  # [classes, cells]
-        if self.over == "windows":
-            return float(within.softmax(0)[target].max())
-        return float((within.mean(1) + self.dense.head.bias).softmax(0)[target])
+        class_maps = self.class_maps
+        factor = tuple(want / have for want, have in zip(size, self.input_size, strict=True))
+        alignment = self.alignment(kind, tuple(class_maps.shape[1:])).scaled(factor)
+        cells_in_box = []
+        for axis, (low, high) in enumerate(((box[1], box[3]), (box[0], box[2]))):
+            cell_centers = alignment.start[axis] + torch.arange(class_maps.shape[1 + axis]) * alignment.stride[axis]
+            inside = ((cell_centers >= low) & (cell_centers <= high - 1)).nonzero().flatten()
+            cells_in_box.append(inside if len(inside) else (cell_centers - (low + high - 1) / 2).abs().argmin()[None])
+        box_logits = class_maps[:, cells_in_box[0]][:, :, cells_in_box[1]].flatten(1)  # [classes, cells]
+        if self.granularity == "windows":
+            return float(box_logits.softmax(0)[target].max())
+        return float((box_logits.mean(1) + self.fcn.head.bias).softmax(0)[target])
 
 
-def answer(everywhere: Dense, photo: UInt8[Tensor, "c h w"], scale: Scale, over: Over) -> Answer:
+def run_at_scale(
+    fcn: FullyConvolutional, image: UInt8[Tensor, "c h w"], scale: InputScale, granularity: Granularity
+) -> ScaleResult:
     """Let a network look at a whole picture at a scale. Raises LabError for a size that is too small or too large for it."""
-    pixels = scale.seen_by(everywhere.net, photo)
-    with torch.no_grad(), undisturbed(everywhere.net):
-        features = everywhere.features(pixels).contiguous()
-        logits = everywhere.head(features)[0] if over == "cells" else everywhere.windows(features).mean((2, 3))[0]
-    return Answer(everywhere, over, str(scale), tuple(pixels.shape[2:]), features, logits)
+    pixels = scale.prepare_input(fcn.net, image)
+    with torch.no_grad(), frozen_eval(fcn.net):
+        features = fcn.forward_features(pixels).contiguous()
+        logits = fcn.head(features)[0] if granularity == "cells" else fcn.window_logits(features).mean((2, 3))[0]
+    return ScaleResult(fcn, granularity, str(scale), tuple(pixels.shape[2:]), features, logits)
 
 
 @dataclass(frozen=True)
-class Thing:
+class Detection:
     """A box that was found, in the photo's pixels."""
 
-    corners: Corners
+    box: PixelBox
     confidence: float  # the class's probability, see `Answer.confidence`
     peak: float  # of the response in it
-    place: tuple[int, int]  # row and column of the peak
+    peak_position: tuple[int, int]  # row and column of the peak
 
-    def values(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {
-            "box": list(self.corners),
+            "box": list(self.box),
             "confidence": self.confidence,
             "peak": self.peak,
-            "row": self.place[0],
-            "column": self.place[1],
+            "row": self.peak_position[0],
+            "column": self.peak_position[1],
         }
 
 
 def locate(
-    net: PixelNet,
-    photo: UInt8[Tensor, "c h w"] | Path | str,
+    net: ImageClassifier,
+    image: UInt8[Tensor, "c h w"] | Path | str,
     *,
     targets: Sequence[str | int] = (),
     top: int = 1,
     scales: str = "1",
-    placement: Kind = PLACEMENT,
-    threshold: float = THRESHOLD,
-    over: Over | None = None,
-    check: bool = False,
-    name: str | None = None,
+    alignment: AlignmentKind = DEFAULT_ALIGNMENT,
+    threshold: float = DEFAULT_BOX_THRESHOLD,
+    granularity: Granularity | None = None,
+    sliding_window_check: bool = False,
+    image_name: str | None = None,
     on_progress: Callable[[str], None] = lambda what: None,
 ) -> Finding:
     """Where in a picture of any size a network sees some classes: a response for each, and boxes.
@@ -139,250 +143,302 @@ def locate(
     >>> finding.numbers["classes"]["moped"]["things"][0]["box"]
     [127, 62, 695, 461]
     """
-    need(
+    require(
         0 < threshold <= 1, f"the threshold is {threshold:g}: give a share of the largest value, above 0 and at most 1"
     )
-    need(top >= 1, f"the top {top} classes: give at least 1")
-    wanted = [net.find_class(target) for target in targets]
-    chosen_scales = find_scales(scales)
-    everywhere = dense(net)
-    over = over or everywhere.over
-    name = name or (Path(photo).stem if not isinstance(photo, Tensor) else "the picture")
-    photo = photo if isinstance(photo, Tensor) else image_io.open_photo(photo)
-    answers = []
-    for scale in chosen_scales:
+    require(top >= 1, f"the top {top} classes: give at least 1")
+    target_indices = [net.find_class(target) for target in targets]
+    parsed_scales = parse_scales(scales)
+    fcn = make_fully_convolutional(net)
+    granularity = granularity or fcn.default_granularity
+    image_name = image_name or (Path(image).stem if not isinstance(image, Tensor) else "the picture")
+    image = image if isinstance(image, Tensor) else image_io.read_image(image)
+    scale_results = []
+    for scale in parsed_scales:
         on_progress(f"looking at scale {scale}")
-        answers.append(answer(everywhere, photo, scale, over))
-    if placement == "effective":
+        scale_results.append(run_at_scale(fcn, image, scale, granularity))
+    if alignment == "effective":
         on_progress("measuring where the network looks (once a network)")
-        displacement(everywhere)
-    if not wanted:
-        wanted = (
-            torch.stack([a.logits.softmax(0) for a in answers])
+        erf_offset(fcn)
+    if not target_indices:
+        target_indices = (
+            torch.stack([a.logits.softmax(0) for a in scale_results])
             .mean(0)
             .topk(min(top, len(net.classes)))
             .indices.tolist()
         )
-    shrink = min(1.0, math.sqrt(MAX_CANVAS / (photo.shape[1] * photo.shape[2])))
-    canvas = photo if shrink == 1 else image_io.resized(photo, Scale(shrink).size(tuple(photo.shape[1:])), 3)
-    found = describe(answers, canvas, tuple(photo.shape[1:]), wanted, placement, threshold, name)
-    return held_against_sliding(found, everywhere, photo, chosen_scales, on_progress) if check else found
+    shrink = min(1.0, math.sqrt(MAX_CANVAS_PIXELS / (image.shape[1] * image.shape[2])))
+    canvas = (
+        image
+        if shrink == 1
+        else image_io.resize_image(image, InputScale(shrink).scaled_size(tuple(image.shape[1:])), 3)
+    )
+    finding = build_locate_finding(
+        scale_results, canvas, tuple(image.shape[1:]), target_indices, alignment, threshold, image_name
+    )
+    return (
+        with_sliding_window_check(finding, fcn, image, parsed_scales, on_progress) if sliding_window_check else finding
+    )
 
 
-def held_against_sliding(
-    found: Finding,
-    everywhere: Dense,
-    photo: UInt8[Tensor, "c h w"],
-    scales: Sequence[Scale],
+def with_sliding_window_check(
+    finding: Finding,
+    fcn: FullyConvolutional,
+    image: UInt8[Tensor, "c h w"],
+    scales: Sequence[InputScale],
     on_progress: Callable[[str], None],
 ) -> Finding:
     """The finding with what the sliding window says at each scale, where the picture holds a window."""
-    checks, words = {}, []
+    checks, lines = {}, []
     for scale in scales:
-        pixels = scale.seen_by(everywhere.net, photo)
-        compared = sliding_window.compare(everywhere, pixels, on_progress)
-        checks[str(scale)] = compared.values()
-        words.append(f"scale {scale}, {sliding_window.said(compared)}")
-    return replace(found, words=(*found.words, *words), numbers=found.numbers | {"sliding": checks})
+        pixels = scale.prepare_input(fcn.net, image)
+        comparison = sliding_window.compare_with_sliding_window(fcn, pixels, on_progress)
+        checks[str(scale)] = comparison.to_dict()
+        lines.append(f"scale {scale}, {sliding_window.describe_sliding_window(comparison)}")
+    return replace(finding, summary=(*finding.summary, *lines), metrics=finding.metrics | {"sliding": checks})
 
 
-def describe(
-    answers: Sequence[Answer],
+def build_locate_finding(
+    scale_results: Sequence[ScaleResult],
     canvas: UInt8[Tensor, "c h w"],
-    own: tuple[int, int],
+    original_size: tuple[int, int],
     targets: Sequence[int],
-    kind: Kind,
+    alignment: AlignmentKind,
     threshold: float,
-    name: str,
+    image_name: str,
 ) -> Finding:
     """A finding of answers that are already made; `canvas` is the picture that they are laid on, `own` the photo's size."""
-    net, first = answers[0].dense.net, answers[0]
+    net, first = scale_results[0].fcn.net, scale_results[0]
     size = tuple(canvas.shape[1:])
-    zoom = tuple(o / c for o, c in zip(own, size, strict=True))  # from the canvas to the photo
-    words = [f"{name}, {own[1]} x {own[0]}: the whole picture is {', '.join(likeliest(net, first.logits))}"]
-    words += [*(grid_said(a, kind) for a in answers), placement_said(first.dense, kind)]
-    numbers, arrays, rows, warnings = {}, {"picture": canvas}, [], []
+    scale_to_original = tuple(o / c for o, c in zip(original_size, size, strict=True))  # from the canvas to the photo
+    summary = [
+        f"{image_name}, {original_size[1]} x {original_size[0]}: the whole picture is {', '.join(most_probable_texts(net, first.logits))}"
+    ]
+    summary += [*(describe_grid(a, alignment) for a in scale_results), describe_alignment(first.fcn, alignment)]
+    class_metrics, arrays, panel_rows, warnings = {}, {"picture": canvas}, [], []
     for target in targets:
         label = net.classes[target]
-        heat = torch.stack([a.laid(target, kind, size) for a in answers]).mean(0)
-        fault = fault_of(heat)
-        if fault:
-            warnings.append(f"the response for {label} is {fault}: it says nothing")
-        found = regions(heat, threshold)
-        things = [
-            Thing(
-                in_photo(region.corners, zoom, own),
-                max(a.confidence(target, kind, region.corners, size) for a in answers),
+        heatmap = torch.stack([a.upsampled_response(target, alignment, size) for a in scale_results]).mean(0)
+        invalid_reason = map_invalid_reason(heatmap)
+        if invalid_reason:
+            warnings.append(f"the response for {label} is {invalid_reason}: it says nothing")
+        regions_found = threshold_regions(heatmap, threshold)
+        detections = [
+            Detection(
+                to_original_box(region.box, scale_to_original, original_size),
+                max(a.box_confidence(target, alignment, region.box, size) for a in scale_results),
                 region.peak,
-                (int((region.place[0] + 0.5) * zoom[0]), int((region.place[1] + 0.5) * zoom[1])),
+                (
+                    int((region.peak_position[0] + 0.5) * scale_to_original[0]),
+                    int((region.peak_position[1] + 0.5) * scale_to_original[1]),
+                ),
             )
-            for region in found[:KEPT]
+            for region in regions_found[:MAX_BOXES]
         ]
-        words += [told(label, things, len(found), first, target)]
-        maps = {f"{label} at {a.scale}": a.response(target) for a in answers}
-        numbers[label] = {
+        summary += [describe_detections(label, detections, len(regions_found), first, target)]
+        maps = {f"{label} at {a.scale}": a.response(target) for a in scale_results}
+        class_metrics[label] = {
             "index": target,
             "logit": float(first.logits[target]),
             "probability": float(first.logits.double().softmax(0)[target]),
-            "boxes": len(found),
-            "things": [thing.values() for thing in things],
-            "responses": {a.scale: response_facts(a, target) for a in answers},
-            "fault": fault,
+            "boxes": len(regions_found),
+            "things": [thing.to_dict() for thing in detections],
+            "responses": {a.scale: response_metrics(a, target) for a in scale_results},
+            "fault": invalid_reason,
         }
-        arrays |= {f"heat {label}": heat, **{f"response {key}": value for key, value in maps.items()}}
-        rows.append(panels(canvas, heat, label, things[:MOST], zoom, answers, target, kind))
+        arrays |= {f"heat {label}": heatmap, **{f"response {key}": value for key, value in maps.items()}}
+        panel_rows.append(
+            detection_panels(
+                canvas, heatmap, label, detections[:MAX_SHOWN], scale_to_original, scale_results, target, alignment
+            )
+        )
     return Finding(
         "locate",
-        tuple(words),
+        tuple(summary),
         {
-            "picture": name,
-            "size": list(own),
-            "over": first.over,
-            "placement": kind,
+            "picture": image_name,
+            "size": list(original_size),
+            "over": first.granularity,
+            "placement": alignment,
             "threshold": threshold,
-            "scales": {a.scale: placed_facts(a, kind) for a in answers},
-            "classes": numbers,
+            "scales": {a.scale: alignment_metrics(a, alignment) for a in scale_results},
+            "classes": class_metrics,
         },
         arrays,
-        tuple(rows),
+        tuple(panel_rows),
         tuple(warnings),
     )
 
 
-def in_photo(corners: Corners, zoom: tuple[float, float], own: tuple[int, int]) -> Corners:
+def to_original_box(box: PixelBox, scale_to_original: tuple[float, float], original_size: tuple[int, int]) -> PixelBox:
     """A box on the canvas, in the photo's pixels."""
-    left, top, right, bottom = corners
+    left, top, right, bottom = box
     return (
-        round(left * zoom[1]),
-        round(top * zoom[0]),
-        min(round(right * zoom[1]), own[1]),
-        min(round(bottom * zoom[0]), own[0]),
+        round(left * scale_to_original[1]),
+        round(top * scale_to_original[0]),
+        min(round(right * scale_to_original[1]), original_size[1]),
+        min(round(bottom * scale_to_original[0]), original_size[0]),
     )
 
 
-def likeliest(net: PixelNet, logits: Float[Tensor, "classes"], count: int = 3) -> list[str]:
-    shares = logits.double().softmax(0)
+def most_probable_texts(net: ImageClassifier, logits: Float[Tensor, "classes"], count: int = 3) -> list[str]:
+    probabilities = logits.double().softmax(0)
     return [
-        f"{net.classes[i]} {100 * float(shares[i]):.1f} %"
-        for i in shares.topk(min(count, len(shares))).indices.tolist()
+        f"{net.classes[i]} {100 * float(probabilities[i]):.1f} %"
+        for i in probabilities.topk(min(count, len(probabilities))).indices.tolist()
     ]
 
 
-def fault_of(heat: Float[Tensor, "h w"]) -> str:
+def map_invalid_reason(heatmap: Float[Tensor, "h w"]) -> str:
     """What makes a response worthless, in words."""
-    if not heat.isfinite().all():
+    if not heatmap.isfinite().all():
         return "not finite"
-    return "constant" if float(heat.max()) == float(heat.min()) else ""
+    return "constant" if float(heatmap.max()) == float(heatmap.min()) else ""
 
 
-def cells_of(a: Answer) -> tuple[int, int]:
-    return tuple(a.response(0).shape)
+def response_grid_shape(scale_result: ScaleResult) -> tuple[int, int]:
+    return tuple(scale_result.response(0).shape)
 
 
-def placed_facts(a: Answer, kind: Kind) -> dict[str, Any]:
+def alignment_metrics(scale_result: ScaleResult, alignment_kind: AlignmentKind) -> dict[str, Any]:
     """How large the network saw the picture, and where its cells were placed, in the pixels of that size."""
-    laid = a.placement(kind, cells_of(a))
-    facts = {"size": list(a.size), "cells": list(cells_of(a)), "start": list(laid.start), "stride": list(laid.stride)}
-    if kind == "effective":
-        moved = displacement(a.dense)
-        facts["displacement"] = {
-            "mean": list(moved.mean),
-            "spread": list(moved.spread),
-            "from": moved.reference,
-            "radius": moved.radius,
+    alignment = scale_result.alignment(alignment_kind, response_grid_shape(scale_result))
+    metrics = {
+        "size": list(scale_result.input_size),
+        "cells": list(response_grid_shape(scale_result)),
+        "start": list(alignment.start),
+        "stride": list(alignment.stride),
+    }
+    if alignment_kind == "effective":
+        offset = erf_offset(scale_result.fcn)
+        metrics["displacement"] = {
+            "mean": list(offset.mean),
+            "spread": list(offset.std),
+            "from": offset.reference,
+            "radius": offset.rms_radius,
         }
-    return facts
+    return metrics
 
 
-def grid_said(a: Answer, kind: Kind) -> str:
+def describe_grid(scale_result: ScaleResult, alignment_kind: AlignmentKind) -> str:
     """The grid of an answer in words."""
-    laid, (rows, columns) = a.placement(kind, cells_of(a)), cells_of(a)
-    what = "cells" if a.over == "cells" else f"windows of {a.dense.net.size[1]} x {a.dense.net.size[0]}"
-    step = f", {laid.stride[1]:.3g} x {laid.stride[0]:.3g} px apart" if rows * columns > 1 else ""
-    return f"scale {a.scale}: seen at {a.size[1]} x {a.size[0]}, {columns} x {rows} {what}{step}"
+    alignment, (rows, columns) = (
+        scale_result.alignment(alignment_kind, response_grid_shape(scale_result)),
+        response_grid_shape(scale_result),
+    )
+    cell_text = (
+        "cells"
+        if scale_result.granularity == "cells"
+        else f"windows of {scale_result.fcn.net.input_size[1]} x {scale_result.fcn.net.input_size[0]}"
+    )
+    step = f", {alignment.stride[1]:.3g} x {alignment.stride[0]:.3g} px apart" if rows * columns > 1 else ""
+    return f"scale {scale_result.scale}: seen at {scale_result.input_size[1]} x {scale_result.input_size[0]}, {columns} x {rows} {cell_text}{step}"
 
 
-def placement_said(dense: Dense, kind: Kind) -> str:
+def describe_alignment(fcn: FullyConvolutional, alignment_kind: AlignmentKind) -> str:
     """Where the cells were placed, in words."""
-    if kind != "effective":
-        return {"geometric": "placed by geometry", "stretched": "placed by stretching the map over the picture"}[kind]
-    moved = displacement(dense)
-    where = "the middle of their fields" if moved.reference == "geometric" else "where stretching puts them"
+    if alignment_kind != "effective":
+        return {"geometric": "placed by geometry", "stretched": "placed by stretching the map over the picture"}[
+            alignment_kind
+        ]
+    offset = erf_offset(fcn)
+    reference_text = "the middle of their fields" if offset.reference == "geometric" else "where stretching puts them"
     return (
-        f"placed where the network looks: {moved.mean[1]:+.1f} px across and {moved.mean[0]:+.1f} px down from {where} "
-        f"(single cells differ by {moved.spread[1]:.1f} and {moved.spread[0]:.1f} px)"
+        f"placed where the network looks: {offset.mean[1]:+.1f} px across and {offset.mean[0]:+.1f} px down from {reference_text} "
+        f"(single cells differ by {offset.std[1]:.1f} and {offset.std[0]:.1f} px)"
     )
 
 
-def response_facts(a: Answer, target: int) -> dict[str, float]:
-    response = a.response(target)
+def response_metrics(scale_result: ScaleResult, target: int) -> dict[str, float]:
+    response = scale_result.response(target)
     return {
         "min": float(response.min()),
         "max": float(response.max()),
         "mean": float(response.mean()),
-        "bias": float(a.dense.head.bias[target]) if a.over == "cells" else 0.0,
+        "bias": float(scale_result.fcn.head.bias[target]) if scale_result.granularity == "cells" else 0.0,
     }
 
 
-def told(label: str, things: Sequence[Thing], count: int, a: Answer, target: int) -> str:
+def describe_detections(
+    label: str, detections: Sequence[Detection], count: int, scale_result: ScaleResult, target: int
+) -> str:
     """What was found of a class, in words."""
-    said = f"{label}, {100 * float(a.logits.double().softmax(0)[target]):.1f} % in the whole picture: "
-    if not things:
-        return said + "nowhere, its response is not above 0 anywhere"
-    shown = [
-        f"{t.corners[0]}, {t.corners[1]} to {t.corners[2]}, {t.corners[3]} ({100 * t.confidence:.1f} %)"
-        for t in things[:MOST]
+    prefix = f"{label}, {100 * float(scale_result.logits.double().softmax(0)[target]):.1f} % in the whole picture: "
+    if not detections:
+        return prefix + "nowhere, its response is not above 0 anywhere"
+    box_texts = [
+        f"{t.box[0]}, {t.box[1]} to {t.box[2]}, {t.box[3]} ({100 * t.confidence:.1f} %)" for t in detections[:MAX_SHOWN]
     ]
-    more = f", and {count - MOST} weaker" if count > MOST else ""
-    strongest = f"strongest at row {things[0].place[0]}, column {things[0].place[1]}"
-    return said + f"{strongest}; {count} box{'es' * (count > 1)} (left, top to right, bottom): {'; '.join(shown)}{more}"
+    more_text = f", and {count - MAX_SHOWN} weaker" if count > MAX_SHOWN else ""
+    strongest = f"strongest at row {detections[0].peak_position[0]}, column {detections[0].peak_position[1]}"
+    return (
+        prefix
+        + f"{strongest}; {count} box{'es' * (count > 1)} (left, top to right, bottom): {'; '.join(box_texts)}{more_text}"
+    )
 
 
-def panels(
+def detection_panels(
     canvas: UInt8[Tensor, "c h w"],
-    heat: Float[Tensor, "h w"],
+    heatmap: Float[Tensor, "h w"],
     label: str,
-    things: Sequence[Thing],
-    zoom: tuple[float, float],
-    answers: Sequence[Answer],
+    detections: Sequence[Detection],
+    scale_to_original: tuple[float, float],
+    scale_results: Sequence[ScaleResult],
     target: int,
-    kind: Kind,
+    alignment_kind: AlignmentKind,
 ) -> tuple[Panel, ...]:
     """The boxes on the picture, the response over it with the cells' borders, and the raw response."""
     boxes = []
-    for thing in things:
-        left, top, right, bottom = thing.corners
-        said = f"{100 * thing.confidence:.0f} %"
-        boxes.append(Box(left / zoom[1], top / zoom[0], right / zoom[1], bottom / zoom[0], said))
-    a = answers[0]
-    size, response = tuple(canvas.shape[1:]), a.response(target)
-    factor = tuple(want / have for want, have in zip(size, a.size, strict=True))
-    grid = a.placement(kind, tuple(response.shape)).scaled(factor).borders(tuple(response.shape))
-    cells = "cells" if a.over == "cells" else "windows"
-    said = (
+    for detection in detections:
+        left, top, right, bottom = detection.box
+        confidence_text = f"{100 * detection.confidence:.0f} %"
+        boxes.append(
+            Box(
+                left / scale_to_original[1],
+                top / scale_to_original[0],
+                right / scale_to_original[1],
+                bottom / scale_to_original[0],
+                confidence_text,
+            )
+        )
+    first_result = scale_results[0]
+    size, response = tuple(canvas.shape[1:]), first_result.response(target)
+    scale_factor = tuple(want / have for want, have in zip(size, first_result.input_size, strict=True))
+    grid = (
+        first_result.alignment(alignment_kind, tuple(response.shape))
+        .scaled(scale_factor)
+        .cell_borders(tuple(response.shape))
+    )
+    cells = "cells" if first_result.granularity == "cells" else "windows"
+    confidence_text = (
         "the class's probability if the head sees the box alone"
-        if a.over == "cells"
+        if first_result.granularity == "cells"
         else "the best window's probability"
     )
-    unit = "logit" + (" (the mean + the bias is the picture's)" if a.over == "cells" else " of a window")
+    unit = "logit" + (
+        " (the mean + the bias is the picture's)" if first_result.granularity == "cells" else " of a window"
+    )
     return (
         Panel(
-            f"{label}: found", canvas, boxes=tuple(boxes), caption=f"in the box: {said}" if boxes else "nothing found"
-        ),
-        Panel(
-            "Response" if len(answers) == 1 else f"Response, mean of {len(answers)} scales",
+            f"{label}: found",
             canvas,
-            heat,
-            signed=True,
-            unit=unit,
-            grid=grid,
-            caption=f"lines: the {cells}' borders, {kind} placement",
+            boxes=tuple(boxes),
+            caption=f"in the box: {confidence_text}" if boxes else "nothing found",
         ),
         Panel(
-            f"Raw, at scale {a.scale}",
-            heat=response,
+            "Response" if len(scale_results) == 1 else f"Response, mean of {len(scale_results)} scales",
+            canvas,
+            heatmap,
             signed=True,
-            unit=unit,
+            colorbar_label=unit,
+            grid=grid,
+            caption=f"lines: the {cells}' borders, {alignment_kind} placement",
+        ),
+        Panel(
+            f"Raw, at scale {first_result.scale}",
+            heatmap=response,
+            signed=True,
+            colorbar_label=unit,
             caption=f"{response.shape[1]} x {response.shape[0]} {cells}",
         ),
     )

@@ -7,22 +7,29 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
-from convolab.core.errors import need
-from convolab.core.rng import generator
-from convolab.data.dataset import ImageSet
-from convolab.data.image_io import resized
-from convolab.inspection.localization.evaluation import Scene, Target
-from convolab.models.classifier import PixelNet, undisturbed
+from convolab.core.errors import require
+from convolab.core.rng import make_generator
+from convolab.data.dataset import ImageDataset
+from convolab.data.image_io import resize_image
+from convolab.inspection.localization.evaluation import EvaluationSample, ObjectAnnotation
+from convolab.models.classifier import ImageClassifier, frozen_eval
 
-Ground = Literal["plain", "textured"]
-GROUNDS: tuple[Ground, ...] = get_args(Ground)
-CANVAS = 6  # sides of the network's own size along a side of the large picture
-TOLERANCE = 0.03  # of that side, by which a point may lie beside the box: as 15 pixels are of a photo's 500
+Background = Literal["plain", "textured"]
+BACKGROUNDS: tuple[Background, ...] = get_args(Background)
+CANVAS_SCALE = 6  # sides of the network's own size along a side of the large picture
+POINTING_TOLERANCE_FRACTION = (
+    0.03  # of that side, by which a point may lie beside the box: as 15 pixels are of a photo's 500
+)
 
 
-def pasted_scenes(
-    net: PixelNet, pictures: ImageSet, ground: Ground, side: int, count: int, seed: int = 0
-) -> list[Scene]:
+def synthetic_samples(
+    net: ImageClassifier,
+    dataset: ImageDataset,
+    background: Background,
+    object_size: int,
+    num_objects: int,
+    seed: int = 0,
+) -> list[EvaluationSample]:
     """`count` things on large pictures, two of different classes on each: small pictures, resized to `side` pixels, boxes around them.
 
     The other thing is what tells a map of a class from one of all that stands out. Only pictures that the network classifies
@@ -30,89 +37,104 @@ def pasted_scenes(
     where, as shares of what is left there, hangs on the seed alone, so it is the same for every ground and side.
     Raises LabError if the network does not know the pictures' classes, or is right about too few of them.
     """
-    need(
-        tuple(net.classes) == tuple(pictures.classes),
-        f"the network's classes are not those of {pictures.name}: score it on its own set",
+    require(
+        tuple(net.classes) == tuple(dataset.classes),
+        f"the network's classes are not those of {dataset.name}: score it on its own set",
     )
-    canvas = (CANVAS * net.size[0], CANVAS * net.size[1])
-    need(1 <= side <= min(canvas) // 2, f"things of {side} pixels do not fit a half of {canvas[1]} x {canvas[0]}")
-    couples = couples_of(right_ones(net, pictures, seed), pictures)[: count // 2]
-    need(
-        len(couples) == count // 2,
-        f"the network is right about too few of the {len(pictures)} pictures of {pictures.name}: lower --count",
+    canvas = (CANVAS_SCALE * net.input_size[0], CANVAS_SCALE * net.input_size[1])
+    require(
+        1 <= object_size <= min(canvas) // 2,
+        f"things of {object_size} pixels do not fit a half of {canvas[1]} x {canvas[0]}",
     )
-    return [scene(net, pictures, couple, ground, side, canvas, number, seed) for number, couple in enumerate(couples)]
+    pairs = pairs_of_different_classes(correctly_classified(net, dataset, seed), dataset)[: num_objects // 2]
+    require(
+        len(pairs) == num_objects // 2,
+        f"the network is right about too few of the {len(dataset)} pictures of {dataset.name}: lower --count",
+    )
+    return [
+        synthetic_sample(net, dataset, couple, background, object_size, canvas, number, seed)
+        for number, couple in enumerate(pairs)
+    ]
 
 
-def right_ones(net: PixelNet, pictures: ImageSet, seed: int) -> list[int]:
+def correctly_classified(net: ImageClassifier, dataset: ImageDataset, seed: int) -> list[int]:
     """Indices of the pictures that the network classifies right, in an order drawn by the seed."""
-    order, found = torch.randperm(len(pictures), generator=generator(seed, "pasted pictures")), []
-    with torch.no_grad(), undisturbed(net):
-        for some in order.split(256):
-            images, labels = pictures.take(some)
-            found += some[net(images.to(net.scale) / 255).argmax(1) == labels].tolist()
-    return found
+    order, correct = torch.randperm(len(dataset), generator=make_generator(seed, "pasted pictures")), []
+    with torch.no_grad(), frozen_eval(net):
+        for batch in order.split(256):
+            images, labels = dataset.gather(batch)
+            correct += batch[net(images.to(net.scale) / 255).argmax(1) == labels].tolist()
+    return correct
 
 
-def couples_of(indices: list[int], pictures: ImageSet) -> list[tuple[int, int]]:
+def pairs_of_different_classes(indices: list[int], dataset: ImageDataset) -> list[tuple[int, int]]:
     """Pictures in couples of different classes, each with the first before it that is still alone."""
-    couples, alone = [], []
+    pairs, unpaired = [], []
     for index in indices:
-        other = next((i for i in alone if pictures.labels[i] != pictures.labels[index]), None)
+        other = next((i for i in unpaired if dataset.labels[i] != dataset.labels[index]), None)
         if other is None:
-            alone.append(index)
+            unpaired.append(index)
         else:
-            alone.remove(other)
-            couples.append((other, index))
-    return couples
+            unpaired.remove(other)
+            pairs.append((other, index))
+    return pairs
 
 
-def scene(
-    net: PixelNet,
-    pictures: ImageSet,
-    couple: tuple[int, int],
-    ground: Ground,
-    side: int,
+def synthetic_sample(
+    net: ImageClassifier,
+    dataset: ImageDataset,
+    pair: tuple[int, int],
+    background: Background,
+    object_size: int,
     canvas: tuple[int, int],
-    number: int,
+    sample_index: int,
     seed: int,
-) -> Scene:
+) -> EvaluationSample:
     """A large picture with a thing on either half of it."""
-    images, labels = pictures.take(torch.tensor(couple))
-    drawn = torch.rand(5, generator=generator(seed, "pasted places", number)).tolist()
-    axis = int(drawn[0] < 0.5)  # one above the other, or side by side
-    corners = []
+    images, labels = dataset.gather(torch.tensor(pair))
+    uniform = torch.rand(5, generator=make_generator(seed, "pasted places", sample_index)).tolist()
+    axis = int(uniform[0] < 0.5)  # one above the other, or side by side
+    boxes = []
     for half in range(2):
-        room = [canvas[k] // 2 if k == axis else canvas[k] for k in range(2)]
-        place = [
-            round(drawn[1 + 2 * half + k] * (room[k] - side)) + (half * room[k] if k == axis else 0) for k in range(2)
+        free_space = [canvas[k] // 2 if k == axis else canvas[k] for k in range(2)]
+        position = [
+            round(uniform[1 + 2 * half + k] * (free_space[k] - object_size))
+            + (half * free_space[k] if k == axis else 0)
+            for k in range(2)
         ]
-        corners.append((place[1], place[0], place[1] + side, place[0] + side))
+        boxes.append((position[1], position[0], position[1] + object_size, position[0] + object_size))
     targets = tuple(
-        Target(pictures.classes[int(label)], (int(label),), (box,)) for label, box in zip(labels, corners, strict=True)
+        ObjectAnnotation(dataset.classes[int(label)], (int(label),), (box,))
+        for label, box in zip(labels, boxes, strict=True)
     )
 
-    def make() -> UInt8[Tensor, "c h w"]:
-        whole = plain(net, canvas) if ground == "plain" else textured(net, canvas, generator(seed, "texture", number))
-        for image, (left, top, right, bottom) in zip(images, corners, strict=True):
-            whole[:, top:bottom, left:right] = resized(image, (side, side), net.channels)
-        return whole
+    def render() -> UInt8[Tensor, "c h w"]:
+        canvas_image = (
+            plain_background(net, canvas)
+            if background == "plain"
+            else textured_background(net, canvas, make_generator(seed, "texture", sample_index))
+        )
+        for image, (left, top, right, bottom) in zip(images, boxes, strict=True):
+            canvas_image[:, top:bottom, left:right] = resize_image(image, (object_size, object_size), net.channels)
+        return canvas_image
 
-    return Scene(f"{ground} {side} px, {number}", make, targets, TOLERANCE * min(canvas))
+    return EvaluationSample(
+        f"{background} {object_size} px, {sample_index}", render, targets, POINTING_TOLERANCE_FRACTION * min(canvas)
+    )
 
 
-def plain(net: PixelNet, size: tuple[int, int]) -> UInt8[Tensor, "c h w"]:
+def plain_background(net: ImageClassifier, size: tuple[int, int]) -> UInt8[Tensor, "c h w"]:
     """The network's mean colour."""
-    colour = (255 * torch.tensor(net.mean)).round().clamp(0, 255).to(torch.uint8)
-    return colour.view(-1, 1, 1).expand(-1, *size).clone()
+    color = (255 * torch.tensor(net.mean)).round().clamp(0, 255).to(torch.uint8)
+    return color.view(-1, 1, 1).expand(-1, *size).clone()
 
 
-def textured(net: PixelNet, size: tuple[int, int], drawn: torch.Generator) -> UInt8[Tensor, "c h w"]:
+def textured_background(net: ImageClassifier, size: tuple[int, int], rng: torch.Generator) -> UInt8[Tensor, "c h w"]:
     """Noise of every size, as strong in each octave as in natural pictures' (1/f): clouds around the network's mean colour."""
     total, octave = torch.zeros(net.channels, *size), 2
     while octave <= min(size):
-        coarse = torch.randn(1, net.channels, octave, octave, generator=drawn)
+        coarse = torch.randn(1, net.channels, octave, octave, generator=rng)
         total += F.interpolate(coarse, size, mode="bicubic", align_corners=False)[0]
         octave *= 2
-    spread = torch.tensor(net.std).view(-1, 1, 1) * total / total.std()
-    return (255 * (torch.tensor(net.mean).view(-1, 1, 1) + spread)).round().clamp(0, 255).to(torch.uint8)
+    contrast = torch.tensor(net.std).view(-1, 1, 1) * total / total.std()
+    return (255 * (torch.tensor(net.mean).view(-1, 1, 1) + contrast)).round().clamp(0, 255).to(torch.uint8)
