@@ -1,15 +1,56 @@
 """Numbers and lists as a person reads them."""
 
+from collections.abc import Sequence
+
 
 def format_duration(seconds: float | None) -> str:
-    """Seconds as a person reads them.
+    """Seconds in the units that fit; an en dash for None.
 
-    >>> duration(12.34), duration(754.0), duration(11520.0), duration(None)
+    >>> format_duration(12.34), format_duration(754.0), format_duration(11520.0), format_duration(None)
     ('12.3 s', '12 min 34 s', '3 h 12 min', '–')
     """
     if seconds is None:
         return "–"
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    minutes, remaining = divmod(round(seconds), 60)
+    return f"{minutes} min {remaining} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_percent(fraction: float | None) -> str:
+    """A fraction as a percentage with two decimals; a hyphen for None.
+
+    >>> format_percent(0.5), format_percent(None)
+    ('50.00 %', '-')
+    """
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def pluralize(count: int, noun: str) -> str:
+    """A count and its noun.
+
+    >>> pluralize(1, "seed"), pluralize(3, "seed"), pluralize(1200, "image")
+    ('1 seed', '3 seeds', '1,200 images')
+    """
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def join_with_and(items: Sequence[str]) -> str:
+    """Items with commas, and "and" before the last one.
+
+    >>> join_with_and(["a"]), join_with_and(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return ", ".join(items[:-1]) + (" and " if len(items) > 1 else "") + items[-1]
+
+
+def truncate_list(items: Sequence[str], max_items: int = 4) -> str:
+    """All items, or the first of them and how many more there are.
+
+    >>> truncate_list(["a", "b"]), truncate_list(["a", "b", "c"], max_items=2), truncate_list([])
+    ('a, b', 'a, b and 1 more', 'none')
+    """
+    if not items:
+        return "none"
+    more = len(items) - max_items
+    return ", ".join(items[:max_items]) + (f" and {more} more" if more > 0 else "")

@@ -1,13 +1,28 @@
-"""Frozen, validated values that a recipe is made of."""
+"""Frozen, validated values that a recipe is made of, and the type of what a JSON file holds."""
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-UnitInterval = Annotated[float, Field(ge=0, le=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]  # from 0 to 1
+Fraction = Annotated[float, Field(ge=0, lt=1)]  # from 0 to less than 1
 
-__all__ = ["Fraction", "Frozen", "NonNegativeFloat", "NonNegativeInt", "PositiveFloat", "PositiveInt", "UnitInterval"]
+if TYPE_CHECKING:
+    Json: TypeAlias = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
+else:
+    Json = object  # the runtime type checker of the tests cannot follow an alias that names itself
+
+__all__ = [
+    "Fraction",
+    "Frozen",
+    "Json",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveInt",
+    "UnitInterval",
+]
 
 
 class Frozen(BaseModel):

@@ -1,0 +1,98 @@
+"""The machine and the installed packages that results depend on, and the one folder that convolab keeps files in."""
+
+import ctypes
+import os
+import platform
+import sys
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypedDict
+
+RECORDED_PACKAGES = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
+CACHE_TAG = "CACHEDIR.TAG"  # backup programs leave out a folder that holds this file (bford.info/cachedir)
+CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# convolab's cache: it may be deleted at any time.\n"
+
+
+class HardwareInfo(TypedDict):
+    """What a run's figures depend on besides its recipe and the packages."""
+
+    processor: str
+    cores: int | None
+    system: str
+    python: str
+
+
+@cache
+def _package_version(name: str) -> str:
+    return version(name)
+
+
+def package_versions() -> dict[str, str]:
+    """The installed version of each package that a run's figures depend on; read from the disk once per process."""
+    return {name: _package_version(name) for name in RECORDED_PACKAGES}
+
+
+def hardware_info() -> HardwareInfo:
+    """The processor and the system, as a run records them."""
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+@cache
+def processor_name() -> str:
+    """The processor's name, as the system reports it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def has_native_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices itself (AVX-512 BF16, AMX, or ARM's BF16)."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line.split(":")[1].split() for line in file if line.startswith(("flags", "Features"))), [])
+    except OSError:
+        return False
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+
+
+def data_root() -> Path:
+    """The folder that holds downloaded datasets and caches: $CONVOLAB_DATA, or ~/.cache/convolab."""
+    return Path(os.environ.get("CONVOLAB_DATA") or "~/.cache/convolab").expanduser()
+
+
+def cache_folder(name: str) -> Path:
+    """The folder of one of convolab's caches, `data_root()/cache/NAME`.
+
+    It is made if it can be, and marked, so that `data clean` knows that convolab made it. Where it cannot be made, its path
+    is returned all the same: whoever writes there learns why.
+    """
+    folder = data_root() / "cache" / name
+    tag = folder / CACHE_TAG
+    with suppress(OSError):
+        if not tag.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.iterdir()):  # a folder with files and no mark is the user's
+                tag.write_text(CACHE_TAG_TEXT)
+    return folder
+
+
+def tune_malloc() -> None:
+    """Let this process keep the memory that tensors free, for the tensors of the next step.
+
+    For the command line and for workers, never for a library call: it changes the whole process and cannot be undone.
+    By default glibc maps each large block separately and returns free memory at the end of its heap, so that the system
+    fills every page with zeros again: a fifth of a step of simple_convnet at batch 512. Other C libraries are left as
+    they are.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no large block is mapped separately
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: return memory only past 2 GB
