@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from convolab.core.text import format_percent  # noqa: F401
+
 if TYPE_CHECKING:
     from convolab.training.trainer import EpochMetrics, Trainer
 
@@ -137,15 +139,6 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         rich_table.add_row(*row)
     Console().print(rich_table)
-
-
-def format_percent(fraction: float | None) -> str:
-    """A share as a person reads it.
-
-    >>> percent(0.5), percent(None)
-    ('50.00 %', '-')
-    """
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
 def print_note(note: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from convolab.core.text import truncate_list
 from convolab.plots.style import (
     MAX_DISTINCT_ARMS,
     AxisRange,
@@ -487,15 +488,6 @@ def describe_run_count(means: pl.DataFrame) -> str:
     """
     low, high = means["count"].min(), means["count"].max()
     return f"{low} to {high} runs" if low < high else f"{high} runs"
-
-
-def truncate_list(names: list[str], max_items: int = 4) -> str:
-    """Names in a row, or the first of them.
-
-    >>> some(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    return ", ".join(names[:max_items]) + (f" and {len(names) - max_items} more" if len(names) > max_items else "")
 
 
 def train_metrics_caption(result: SectionResult) -> str:

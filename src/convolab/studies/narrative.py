@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from convolab.core.stats import ALPHA, Interval, mean_interval, wilson_interval
+from convolab.core.text import join_with_and
 from convolab.studies.metrics import Metric
 from convolab.studies.outcomes import Arm, ContrastResult, describe_unfinished, pluralize
 from convolab.studies.study import Section, Trial
@@ -223,14 +224,6 @@ def group_undistinguished(pairs: Mapping[tuple[str, str], Sequence[str]]) -> lis
         else f"'{against}' and each of {join_with_and(arms)} in {what}"
         for (against, what), arms in groups.items()
     ]
-
-
-def join_with_and(items: Sequence[str]) -> str:
-    """
-    >>> listed(["a"]), listed(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    return ", ".join(items[:-1]) + (" and " if len(items) > 1 else "") + items[-1]
 
 
 def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[ContrastResult]) -> list[str]:

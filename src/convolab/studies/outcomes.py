@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convolab.core.stats import PairedTest
+from convolab.core.text import pluralize
 from convolab.studies.metrics import Metric
 from convolab.studies.study import Contrast, Trial
 from convolab.training.trainer import EpochMetrics
@@ -86,11 +87,3 @@ def describe_unfinished(arms: Sequence[Arm], statuses: Sequence[str] = tuple(UNF
                     f"'{arm.name}' {UNFINISHED_PHRASES[kind]} with {count} of {pluralize(len(arm.results), 'seed')}"
                 )
     return ", ".join(parts)
-
-
-def pluralize(count: int, noun: str) -> str:
-    """
-    >>> plural(1, "seed"), plural(3, "seed")
-    ('1 seed', '3 seeds')
-    """
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
