@@ -85,7 +85,7 @@ def dense_map(who: str) -> dict[str, Callable[[], Any]]:
     from convolab.inspection.localization.dense import make_fully_convolutional
     from convolab.inspection.localization.input_scale import InputScale
     from convolab.inspection.localization.sliding_window import window_positions
-    from convolab.models.classifier import frozen_eval
+    from convolab.models.inference import frozen_eval
     from convolab.models.pretrained import pretrained
 
     net = pretrained("efficientnet_lite0")

@@ -1,7 +1,7 @@
-"""Batch norms folded into the convolutions before them, while a lens looks.
+"""Fold batch norms into the convolutions before them, for the duration of an inspection.
 
-In evaluation a batch norm is a factor and a shift for each channel, which the convolution's weights can take over: the same
-function, with two passes over memory less for each, forward and backward. The network's own weights stay as they are.
+In evaluation mode a batch norm is a scale and a shift per channel, which the convolution's weights can absorb: the same
+function, with two passes over memory fewer for each, forward and backward. The network's own weights stay as they are.
 """
 
 from collections import Counter
@@ -35,9 +35,9 @@ class _FoldingHook(FunctionCallHook):
 
 @contextmanager
 def fold_batch_norms(network: nn.Module, recorder: CallRecorder) -> Iterator[None]:
-    """Passes made meanwhile skip every batch norm that follows a convolution directly, as a `record` of one pass shows.
+    """Forward passes inside the block skip every batch norm that directly follows a convolution, as recorded in one pass.
 
-    The turns of calls are counted anew in each pass: one pass at a time.
+    Call indices restart with each pass: one pass at a time.
     """
     pairs = list(find_conv_bn_pairs(recorder.calls))
     folding_hook = _FoldingHook(
@@ -58,7 +58,7 @@ def fold_batch_norms(network: nn.Module, recorder: CallRecorder) -> Iterator[Non
 
 
 def find_conv_bn_pairs(calls: list[RecordedCall]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
-    """Convolutions whose result goes into a batch norm in evaluation, and nowhere else."""
+    """Pairs of a convolution and the batch norm in evaluation mode that alone uses its output."""
     producers = {id(call.output): call for call in calls if call.function == "conv2d"}
     use_counts = Counter(id(value) for call in calls for value in call.input_tensors)
     for call in calls:
@@ -69,7 +69,7 @@ def find_conv_bn_pairs(calls: list[RecordedCall]) -> Iterator[tuple[RecordedCall
 
 
 def fuse_conv_bn_weights(conv: RecordedCall, norm: RecordedCall) -> tuple[Tensor, Tensor]:
-    """The weights and bias of a convolution that does what it and its batch norm do."""
+    """The weight and bias of the one convolution that equals a convolution and its batch norm."""
     weight, bias = conv.args[1:3]
     mean, variance, gamma, beta = (
         norm.argument(i, n) for i, n in ((1, "running_mean"), (2, "running_var"), (3, "weight"), (4, "bias"))

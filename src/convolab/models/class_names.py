@@ -1,4 +1,4 @@
-"""What classes are called, and which one a person means."""
+"""Class names, and finding a class by name."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convolab.core.errors import LabError, require, suggest
 
-# Two pairs of ImageNet's thousand bear one name: the bird and the machine, the tights and the bathing suit.
+# Two pairs of ImageNet's 1,000 classes share a name: crane (bird, machine) and maillot (tights, swimsuit).
 AMBIGUOUS_SYNSETS = {
     "n02012849": "crane (bird)",
     "n03126707": "crane (machine)",
@@ -16,18 +16,18 @@ AMBIGUOUS_SYNSETS = {
     "n03710721": "maillot (swimsuit)",
 }
 
-Synonyms = tuple[tuple[str, ...], ...]  # for each class, whatever else it is called by
+Synonyms = tuple[tuple[str, ...], ...]  # for each class, its other names
 
 
 @cache
 def imagenet_class_names() -> tuple[tuple[str, ...], Synonyms]:
-    """The names of ImageNet's 1,000 classes, and for each its WordNet id and all its names, from the files that come with timm.
+    """The names of ImageNet's 1,000 classes, and for each its WordNet id and all its names, from timm's data files.
 
-    >>> names, synonyms = imagenet()
+    >>> names, synonyms = imagenet_class_names()
     >>> names[1], synonyms[817]
     ('goldfish', ('n04285008', 'sports car', 'sport car'))
     """
-    timm_spec = find_spec("timm")  # not imported: that takes longer than all the rest
+    timm_spec = find_spec("timm")  # not imported: that takes longer than everything else here
     require(
         timm_spec is not None, "timm, which holds the names of ImageNet's classes, is not installed: pip install timm"
     )
@@ -40,9 +40,9 @@ def imagenet_class_names() -> tuple[tuple[str, ...], Synonyms]:
 
 
 def find_class(query: str | int, classes: Sequence[str], synonyms: Synonyms = ()) -> int:
-    """The index of the class a person means: by its name or a synonym, an unambiguous beginning of one, its index or WordNet id.
+    """The index of a class, given its name, a synonym, an unambiguous prefix of either, its index or its WordNet id.
 
-    Capitals do not count. A whole name goes before an index, an index before a beginning.
+    Case-insensitive. An exact name takes precedence over an index, an index over a prefix.
     Raises LabError for an unknown class, with the nearest one, and for a beginning that several classes share.
 
     >>> find_class("ship", ("ship", "shipyard")), find_class("1", ("ship", "shipyard")), find_class("shipy", ("ship", "shipyard"))
@@ -53,7 +53,7 @@ def find_class(query: str | int, classes: Sequence[str], synonyms: Synonyms = ()
         {name.casefold(), *(s.casefold() for s in more)}
         for name, more in zip(classes, synonyms or [()] * len(classes), strict=True)
     ]
-    # A name goes before a synonym: "tank" is the tank, though a bathing suit is called so too.
+    # A name takes precedence over a synonym: "tank" is the tank, though it is a synonym of a swimsuit too.
     for names in ([{name.casefold()} for name in classes], names_by_class):
         exact_matches = [index for index, those in enumerate(names) if normalized_query in those]
         if len(exact_matches) == 1:

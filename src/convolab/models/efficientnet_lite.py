@@ -1,8 +1,8 @@
 """EfficientNet-Lite 0 to 2, layer by layer: small ImageNet networks without squeeze-and-excite, with ReLU6 throughout.
 
 Tan & Le 2019 (arXiv:1905.11946), scaled as in github.com/tensorflow/tpu, models/official/efficientnet/lite. Layers have timm's
-names, so a state dict of timm's `tf_efficientnet_lite0` loads as it is. They are written out here because importing timm takes
-longer than explaining a picture.
+names, so a state dict of timm's `tf_efficientnet_lite0` loads as it is. They are defined here because importing timm takes
+longer than explaining an image.
 """
 
 import math
@@ -21,11 +21,11 @@ BASE_STAGES = (  # kernel, stride, expansion, channels, blocks: those of Efficie
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-WIDTH_DEPTH_MULTIPLIERS = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # by what channels and blocks are multiplied
+WIDTH_DEPTH_MULTIPLIERS = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # multipliers of channels and blocks
 
 
 class Conv2dSame(nn.Conv2d):
-    """A convolution that pads as TensorFlow does: ceil(side / stride) cells, an odd pixel of padding at the right and bottom."""
+    """A convolution with TensorFlow's "same" padding: output side ceil(side / stride), the odd pixel of padding at the right and bottom."""
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
         (right, left), (bottom, top) = (
@@ -51,7 +51,7 @@ def make_batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class DepthwiseSeparableConv(nn.Module):
-    """Depthwise convolution, batch norm, ReLU6; pointwise convolution, batch norm: no activation at the narrow end."""
+    """Depthwise convolution, batch norm, ReLU6; pointwise convolution, batch norm: no activation after the projection."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class DepthwiseSeparableConv(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """`Separable` behind a pointwise convolution that widens the map, with a shortcut around both (Sandler et al. 2018)."""
+    """Pointwise expansion, depthwise convolution, pointwise projection, with a skip connection (MobileNetV2, Sandler et al. 2018)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-Lite: normalised pixels [N, 3, H, W] -> logits [N, classes], the last map [N, 1280, H/32, W/32].
+    """EfficientNet-Lite: normalized pixels [N, 3, H, W] -> logits [N, classes], the last map [N, 1280, H/32, W/32].
 
     >>> import torch
     >>> EfficientNetLite(0)(torch.zeros(1, 3, 64, 64)).shape
@@ -115,7 +115,7 @@ class EfficientNetLite(nn.Module):
             outputs = round_channels(channels * width)
             repeats = (
                 blocks if number in (0, len(BASE_STAGES) - 1) else math.ceil(blocks * depth)
-            )  # Lite leaves the outer stages alone
+            )  # Lite does not scale the first and last stage
             stage = []
             for block in range(repeats):
                 block_stride = stride if block == 0 else 1
@@ -139,6 +139,6 @@ class EfficientNetLite(nn.Module):
 
 
 def round_channels(channels: float) -> int:
-    """The nearest multiple of 8, but never less than 90 % of what was asked for."""
+    """The nearest multiple of 8, but at least 90 % of `channels`."""
     multiple = max(8, int(channels + 4) // 8 * 8)
     return multiple if multiple >= 0.9 * channels else multiple + 8

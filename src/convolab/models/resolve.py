@@ -1,4 +1,4 @@
-"""Networks by name: the laboratory's own, timm's and torchvision's definitions, each built by a function that takes no arguments."""
+"""Networks by name: built-in ones, and timm's and torchvision's definitions, each as a function without arguments that builds it."""
 
 import inspect
 import warnings
@@ -18,21 +18,21 @@ LIBRARIES = ("timm", "torchvision")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network's definition: how to build it, without pretrained weights, and the input it was made for."""
+    """A network's definition: how to build it, without pretrained weights, and its input shape."""
 
     name: str
     build: Callable[[], nn.Module]
-    input_shape: InputShape | None  # channels, height, width; None where its maker does not say
+    input_shape: InputShape | None  # channels, height, width; None if unknown
 
 
 def resolve_model(name: str, shape: InputShape | None = None, classes: int | None = None) -> ModelSpec:
-    """The network of a name: one of the registry, `file.py:Name`, `timm/NAME`, `torchvision/NAME`, `efficientnet_lite0` to 4.
+    """Resolve a network by name: one of the registry, `file.py:Name`, `timm/NAME`, `torchvision/NAME`, `efficientnet_lite0` to 4.
 
-    `shape` [channels, height, width] is needed for the registry's networks, which are made for pictures of one shape;
+    `shape` [channels, height, width] is needed for the registry's networks, which are built for one image shape;
     `classes` is 10 for those and the library's own number for the others, if left out.
     Raises LabError for an unknown name, with the nearest known one, and for a library that is not installed.
 
-    >>> named("simple_convnet", (3, 32, 32)).build().head.linear
+    >>> resolve_model("simple_convnet", (3, 32, 32)).build().head.linear
     Linear(in_features=64, out_features=10, bias=True)
     """
     library, slash, model = NAME_ALIASES.get(name, name).partition("/")
@@ -51,7 +51,7 @@ def resolve_model(name: str, shape: InputShape | None = None, classes: int | Non
     def build() -> nn.Module:
         require(
             shape is not None and len(shape) == 3,
-            f"the network '{name}' is made for pictures of one shape: give --input, such as 3x32x32",
+            f"the network '{name}' needs the image shape: give --input, such as 3x32x32",
         )
         return zoo.build(name, shape, classes or 10)
 
@@ -84,7 +84,7 @@ def torchvision_model_spec(name: str, model: str, classes: int | None) -> ModelS
     require(model in known, f"torchvision has no network '{model}': {suggest_or_count(model, known)}")
     options = {} if classes is None else {"num_classes": classes}
     if model in ("googlenet", "inception_v3"):
-        options["init_weights"] = False  # else minutes of drawing weights that nobody asked for
+        options["init_weights"] = False  # else it spends minutes on initial weights that are not used
     side = 299 if model == "inception_v3" else 224
     if "weights_backbone" in inspect.signature(models.get_model_builder(model)).parameters:
         options["weights_backbone"] = None  # else its backbone's weights are downloaded
@@ -94,7 +94,7 @@ def torchvision_model_spec(name: str, model: str, classes: int | None) -> ModelS
 
 
 def import_library(module: str, name: str) -> ModuleType:
-    """A library's module, or a word on how to get the library."""
+    """Import a library's module. Raises LabError, saying how to install it, if it is missing."""
     from importlib import import_module
 
     library = module.partition(".")[0]
@@ -109,7 +109,7 @@ def import_library(module: str, name: str) -> ModuleType:
 
 
 def build_without_warnings(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build without the library's advice about weights, which nobody is going to use."""
+    """Build a network with the library's warnings suppressed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return build()

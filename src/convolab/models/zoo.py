@@ -1,4 +1,4 @@
-"""The networks of the laboratory, and the registry that a person's own network joins by one line."""
+"""The built-in networks, and the registry that users add their own networks to."""
 
 import importlib
 import importlib.util
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.rng import isolated_rng, seed_default_generator
 
-ImageShape = tuple[int, int, int]  # channels, height, width of a picture
+ImageShape = tuple[int, int, int]  # channels, height, width of an image
 NetworkFactory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
 
 NETWORKS: dict[str, NetworkFactory] = {}
 
 
 def register(factory: NetworkFactory, name: str | None = None) -> NetworkFactory:
-    """Let recipes name a network. Its factory takes `(shape, classes)` and then options with types and defaults.
+    """Register a network so that recipes can name it. Its factory takes `(shape, classes)` and then options with types and defaults.
 
     >>> @register
     ... def one_layer(shape: tuple[int, int, int], classes: int, bias: bool = True) -> nn.Module:
@@ -48,16 +48,16 @@ def resolve_factory(name: str) -> NetworkFactory:
     """
     if name in NETWORKS:
         return NETWORKS[name]
-    require(":" in name, f"unknown network '{name}': {suggest(name, NETWORKS)} (or name your own as file.py:Name)")
+    require(":" in name, f"unknown network '{name}': {suggest(name, NETWORKS)} (or give your own as file.py:Name)")
     source, _, attribute = name.rpartition(":")
     relative = source.startswith(".") and not source.endswith(".py")
     require(
-        source and attribute and not relative, f"'{name}' names no network: write file.py:Name or package.module:Name"
+        source and attribute and not relative, f"'{name}' is not the name of a network: write file.py:Name or package.module:Name"
     )
     try:
         if source.endswith(".py"):
             require(
-                Path(source).is_file(), f"no file {source} to find the network {attribute} in: give its path from here"
+                Path(source).is_file(), f"no file {source} to find the network {attribute} in: give its path relative to the current directory"
             )
             module = import_file(Path(source).absolute(), Path(source).stat().st_mtime_ns)
         else:
@@ -77,7 +77,7 @@ def resolve_factory(name: str) -> NetworkFactory:
 
 @cache
 def import_file(path: Path, mtime_ns: int) -> ModuleType:
-    """The module in a file, run once for each time it was `written`."""
+    """Import a file as a module, once for each modification time."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -85,9 +85,9 @@ def import_file(path: Path, mtime_ns: int) -> ModuleType:
 
 
 def resolve_options(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
-    """All options of a network: the given ones, checked against its factory's types, and the defaults of the rest.
+    """All options of a network: `overrides`, checked against the types in its factory's signature, and defaults for all others.
 
-    >>> options("simple_convnet", {"residual": True})
+    >>> resolve_options("simple_convnet", {"residual": True})
     {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
     """
     signature = factory_signature(name)
@@ -109,28 +109,28 @@ def resolve_options(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
             f"model.{key} = {repr(value).splitlines()[0]}: a recipe holds strings, finite numbers, booleans and lists",
         )
     try:
-        # By way of JSON, where pydantic is strict about types but takes a list for a tuple.
+        # Through JSON, where pydantic is strict about types but accepts a list for a tuple.
         return create_model("Options", **declared).model_validate_json(json.dumps(overrides), strict=True).model_dump()
     except ValidationError as error:
         first_error = error.errors()[0]
         raise LabError(
             f"model.{'.'.join(map(str, first_error['loc']))} = {first_error['input']!r}: {first_error['msg']}"
         ) from error
-    except PydanticUserError as error:  # a type that nothing in a recipe can be of
+    except PydanticUserError as error:  # a type that no recipe value can have
         raise LabError(
             f"the network '{name}' takes {signature}, and a recipe cannot hold that: {str(error).splitlines()[0]}"
         ) from error
 
 
 def factory_signature(name: str) -> inspect.Signature:
-    """How a network's factory is called. Raises LabError if it cannot be by (shape, classes)."""
+    """The signature of a network's factory. Raises LabError if it cannot be called with (shape, classes)."""
     factory = resolve_factory(name)
     try:
         signature = inspect.signature(factory, eval_str=True)
     except (NameError, SyntaxError) as error:
-        raise LabError(f"a type in the signature of the network '{name}' is not there at run time: {error}") from error
+        raise LabError(f"a type in the signature of the network '{name}' does not exist at run time: {error}") from error
     except ValueError as error:
-        raise LabError(f"the network '{name}' does not tell what it takes: {error}") from error
+        raise LabError(f"the network '{name}' has no readable signature: {error}") from error
     try:
         signature.bind_partial("shape", "classes")
     except TypeError as error:
@@ -148,9 +148,9 @@ def is_json_serializable(value: Any) -> bool:
 
 
 def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_options: Any) -> nn.Module:
-    """A network for pictures of `shape`, its weights a pure function of the seed and each layer's name.
+    """Build a network for images of `shape`; its initial weights are a pure function of the seed and each layer's name.
 
-    Two networks that share a layer (same name, same shape) so start from the same weights in it.
+    So two networks that share a layer (same name, same shape) start with the same weights in it.
     Raises LabError for an unknown name or option, or a shape the network cannot take.
     """
     factory, resolved_options = resolve_factory(name), resolve_options(name, model_options)
@@ -161,7 +161,7 @@ def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_
 
 
 def initialize_weights(network: nn.Module, seed: int) -> None:
-    """Draw every layer's weights anew by its own `reset_parameters`, seeded by (seed, layer name).
+    """Re-initialize every layer by its own `reset_parameters`, seeded by (seed, layer name).
 
     Must run inside `own_global_generators`.
     """
@@ -172,18 +172,18 @@ def initialize_weights(network: nn.Module, seed: int) -> None:
 
 
 def check_input_shape(shape: ImageShape) -> None:
-    """Raise LabError unless the laboratory's own networks take pictures of this shape."""
+    """Raise LabError unless the built-in networks accept images of this shape."""
     channels, height, width = shape
-    require(channels in (1, 3), f"pictures have {channels} channels: give 1 (grey) or 3 (red, green, blue)")
+    require(channels in (1, 3), f"images have {channels} channels: give 1 (gray) or 3 (RGB)")
     require(
         min(height, width) >= 8 and max(height, width) <= 64,
-        f"pictures are {height}x{width}: give sides of 8 to 64 pixels",
+        f"images are {height}x{width}: give sides of 8 to 64 pixels",
     )
 
 
 @register
 def shallow_net(shape: ImageShape, classes: int, hidden: PositiveInt = 128) -> nn.Sequential:
-    """One hidden layer on the flattened picture, as `nn.Sequential`.
+    """One hidden layer on the flattened image, as `nn.Sequential`.
 
     flatten   C x H x W -> C*H*W
     hidden    Linear(C*H*W, hidden)
@@ -219,7 +219,7 @@ register(ShallowNet, "shallow_net_class")
 
 
 class ConvBlock(nn.Module):
-    """Convolution 3x3, max pooling 2x2, batch norm, ReLU: twice as coarse, `outputs` channels.
+    """Convolution 3x3, max pooling 2x2, batch norm, ReLU: half the resolution, `out_channels` channels.
 
     Pooling comes first because it commutes with ReLU, and the two layers behind it then touch a quarter of the values.
     With `residual` a parameter-free shortcut is added before the ReLU: the stage's input, averaged 2x2, its new channels
@@ -243,7 +243,7 @@ class ConvBlock(nn.Module):
 def shortcut(
     x: Float[Tensor, "n inputs h w"], like: Float[Tensor, "n outputs h2 w2"]
 ) -> Float[Tensor, "n outputs h2 w2"]:
-    """The identity, averaged down to the size of `like` and given zero channels up to its number."""
+    """The identity, averaged down to the size of `like` and padded with zero channels to its number of channels."""
     if x.shape[2:] != like.shape[2:]:
         # A convolution of stride 2 keeps the last row of an odd number, pooling drops it.
         rounds_up = tuple(like.shape[2:]) != (x.shape[2] // 2, x.shape[3] // 2)
@@ -262,8 +262,8 @@ class SimpleConvnet(nn.Module):
         features.2   Conv(32, 64, 3x3, padding 1) - MaxPool 2x2 - BatchNorm - ReLU     64 x H/8 x W/8
         head         mean over the map - Linear(64, classes)
 
-    `channels` sets the stages. Without `batch_norm` the norms are gone and the convolutions have biases. With `residual`
-    every stage but the first gets a parameter-free shortcut (see `Stage`). A side of 1 pixel is not pooled further.
+    `channels` gives the output channels of each stage. Without `batch_norm` the norms are gone and the convolutions have biases. With `residual`
+    every stage but the first gets a parameter-free shortcut (see `ConvBlock`). A side of 1 pixel is not pooled further.
     """
 
     def __init__(
@@ -279,7 +279,7 @@ class SimpleConvnet(nn.Module):
         require(channels, "model.channels is empty: give at least one number of channels")
         require(
             not residual or all(a <= b for a, b in pairwise(channels)),
-            f"model.channels = {list(channels)} shrink: a shortcut cannot drop channels",
+            f"model.channels = {list(channels)} decrease: a shortcut cannot drop channels",
         )
         side, stages = min(shape[1:]), []
         for inputs, outputs in zip((shape[0], *channels), channels, strict=False):
@@ -298,15 +298,15 @@ register(SimpleConvnet, "simple_convnet")
 
 
 def make_pooling_head(channels: int, classes: int) -> nn.Sequential:
-    """Mean over the last feature map, then one linear layer: [N, channels, h, w] -> [N, classes]."""
+    """Global average pooling, then one linear layer: [N, channels, h, w] -> [N, classes]."""
     return nn.Sequential(OrderedDict(pool=GlobalAvgPool2d(), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
 
 
 class GlobalAvgPool2d(nn.AdaptiveAvgPool2d):
     """The mean over a map of any size, as `nn.AdaptiveAvgPool2d(1)` gives it: [N, C, H, W] -> [N, C, 1, 1].
 
-    Its gradient lies in memory as the map does. That of torch's own always has the channels first, and the layers before
-    it, whose maps have them last, then step across memory.
+    Its gradient has the memory format of the map. The gradient of torch's own layer is always contiguous (NCHW), which slows the layers
+    before it when their maps are channels_last.
     """
 
     def __init__(self) -> None:
@@ -333,7 +333,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNetSmall(nn.Module):
-    """A residual network for small pictures (He et al. 2016, section 4.2).
+    """A residual network for small images (He et al. 2016, section 4.2).
 
         features.stem      Conv(C, 32, 3x3, padding 1) - BatchNorm - ReLU              32 x H x W
         features.stage1    `blocks` residual blocks                                   32 x H x W
@@ -342,7 +342,7 @@ class ResNetSmall(nn.Module):
         head               mean over the map - Linear(128, classes)
 
     `channels` sets the stages, `blocks` the residual blocks in each: 6 * blocks + 2 layers with weights.
-    Sides must divide by 2 once for every stage but the first.
+    Sides must be divisible by 2 ** (stages - 1).
     """
 
     def __init__(
@@ -352,7 +352,7 @@ class ResNetSmall(nn.Module):
         check_input_shape(shape)
         require(
             channels and all(a <= b for a, b in pairwise(channels)),
-            f"model.channels = {list(channels)}: give at least one number, none smaller than the one before",
+            f"model.channels = {list(channels)}: give at least one number, in non-decreasing order",
         )
         divisor = 2 ** (len(channels) - 1)
         require(

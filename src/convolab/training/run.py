@@ -20,6 +20,7 @@ from convolab.data.catalog import DatasetSplits, load
 from convolab.data.image_io import read_image_file
 from convolab.data.image_io import resize_and_center_crop as fit_photo
 from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import top_classes
 from convolab.training.checkpoint import (
     PREVIOUS_STATE_FILE,
     STATE_FILE,
@@ -340,8 +341,7 @@ class Run:
         pixels = fit_photo(read_image_file(Path(image)), net.input_size, net.channels)
         with torch.inference_mode():
             probabilities = net(pixels.unsqueeze(0) / 255).softmax(1).squeeze(0)
-        values, labels = probabilities.topk(min(top, len(net.classes)))
-        return [(net.classes[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
+        return [(top_class.name, top_class.probability) for top_class in top_classes(net.classes, probabilities, top)]
 
     def require_same_recipe(self) -> None:
         key = self.summary["recipe_key"]

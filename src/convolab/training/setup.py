@@ -18,6 +18,7 @@ from convolab.data.catalog import DatasetSplits
 from convolab.data.dataset import ImageDataset, Subset, channel_mean_std, stratified_split
 from convolab.models import zoo
 from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import eval_mode
 from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer, overfit_single_batch
 
@@ -110,15 +111,13 @@ def build_network(recipe: Recipe, train: ImageDataset | Subset) -> torch.nn.Modu
 
 def check_forward(network: torch.nn.Module, train: ImageDataset | Subset) -> None:
     """Let the network see two pictures, so that one that does not fit is found before work starts."""
-    was_training = network.training
-    with torch.inference_mode():
+    with torch.inference_mode(), eval_mode(network):
         try:
-            logits: Tensor = network.eval()(train.gather(torch.arange(min(2, len(train))))[0] / 255)
+            logits: Tensor = network(train.gather(torch.arange(min(2, len(train))))[0] / 255)
         except RuntimeError as error:
             raise LabError(
                 f"the network cannot take pictures of {'x'.join(map(str, train.shape))}: {str(error).splitlines()[0]}"
             ) from error
-    network.train(was_training)
     expected = (min(2, len(train)), len(train.classes))
     require(
         tuple(logits.shape) == expected,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from convolab.core.errors import LabError, require
 from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
 from convolab.data.dataset import ImageDataset, Subset
+from convolab.models.inference import eval_mode
 from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.recipe import Metrics, Training
@@ -319,18 +320,6 @@ def evaluate(net: nn.Module, dataset: ImageDataset | Subset) -> Evaluation:
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
             confusion += torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
     return Evaluation(loss / len(dataset), confusion.view(classes, classes))
-
-
-@contextlib.contextmanager
-def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; every layer's own mode put back afterwards."""
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def fit(

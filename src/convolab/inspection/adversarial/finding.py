@@ -11,10 +11,10 @@ from torch import Tensor
 from convolab.core.stats import mean_interval
 from convolab.inspection.adversarial.pgd import AttackConfig, AttackResult
 from convolab.inspection.adversarial.transfer import (
+    BATCH_SIZE,
     Predictions,
     Proportion,
     TransferMatrix,
-    batched_logits,
     describe_attack_comparison,
     describe_transfer,
     predict_images,
@@ -22,6 +22,7 @@ from convolab.inspection.adversarial.transfer import (
 )
 from convolab.inspection.result import Finding, Panel
 from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import compute_logits, top_classes
 
 UInt8Images = UInt8[Tensor, "n c h w"]
 MAX_PANEL_ROWS, MAX_DESCRIBED, TOP_CLASSES = 3, 12, 3  # pictures drawn, pictures told of one by one, classes below each
@@ -49,12 +50,15 @@ def build_fool_finding(
 ) -> Finding:
     """A finding of pictures that are already made."""
     logits = {
-        kind: batched_logits(net, to_network_inputs(pictures))
+        kind: compute_logits(net, to_network_inputs(pictures), BATCH_SIZE)
         for kind, pictures in (("before", attack_targets.clean), ("after", attack_result.images))
     }
     before, after = (predictions_from_logits(z, attack_targets.targets) for z in logits.values())
     repreprocessed = predict_images(net, attack_result.images, attack_targets.targets)
-    top_classes_by_time = {kind: [top_classes(net, row) for row in z] for kind, z in logits.items()}
+    top_classes_by_time = {
+        kind: [[c.to_dict() for c in top_classes(net.classes, row.double().softmax(0), TOP_CLASSES)] for row in z]
+        for kind, z in logits.items()
+    }
     image_results = [
         fooling_metrics(net, attack_targets, attack_result, before, after, repreprocessed, victim_results, number)
         for number in range(len(attack_targets))
@@ -110,14 +114,6 @@ def build_fool_finding(
 def to_network_inputs(images: UInt8Images) -> list[Float[Tensor, "1 c h w"]]:
     """Pictures of a network's own size as it takes them."""
     return [picture[None] / 255 for picture in images]
-
-
-def top_classes(net: ImageClassifier, logits: Float[Tensor, "classes"]) -> list[dict[str, Any]]:
-    top_probabilities = logits.double().softmax(0).topk(min(TOP_CLASSES, len(logits)))
-    return [
-        {"class": net.classes[i], "probability": p}
-        for i, p in zip(top_probabilities.indices.tolist(), top_probabilities.values.tolist(), strict=True)
-    ]
 
 
 def fooling_metrics(

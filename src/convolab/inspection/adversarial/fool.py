@@ -16,9 +16,10 @@ from convolab.core.rng import make_generator
 from convolab.data.image_io import MAX_IMAGE_PIXELS, decode_image, read_image
 from convolab.inspection.adversarial.finding import AttackTargets, build_fool_finding, to_network_inputs
 from convolab.inspection.adversarial.pgd import MAX_STEPS, AttackConfig, AttackResult, PerturbationBudget, run_pgd
-from convolab.inspection.adversarial.transfer import batched_logits, l2_distances, norm_matched_noise, transfer_matrix
+from convolab.inspection.adversarial.transfer import BATCH_SIZE, l2_distances, norm_matched_noise, transfer_matrix
 from convolab.inspection.result import Finding
 from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import compute_logits
 
 UInt8Images = UInt8[Tensor, "n c h w"]
 ImageInput = UInt8[Tensor, "c h w"] | Path | str
@@ -64,7 +65,7 @@ def fool(
     image_inputs = [images] if isinstance(images, Tensor | Path | str) else list(images)
     image_names = tuple(image_names or (default_image_name(picture, i) for i, picture in enumerate(image_inputs)))
     clean = torch.stack([network_sized_image(net, picture, seed, i) for i, picture in enumerate(image_inputs)])
-    logits = batched_logits(net, to_network_inputs(clean))
+    logits = compute_logits(net, to_network_inputs(clean), BATCH_SIZE)
     require(
         logits.isfinite().all(),
         "the network's logits are not finite: its weights are damaged, or its training went astray",

@@ -18,7 +18,8 @@ from torch import Tensor
 from convolab.core.errors import LabError, require, suggest
 from convolab.inspection.adversarial.ensemble import differentiable_preprocess, input_diversity
 from convolab.inspection.explain.methods import with_folded_batch_norm
-from convolab.models.classifier import ImageClassifier, frozen_eval
+from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import frozen_eval
 
 UInt8Images = UInt8[Tensor, "n c h w"]
 Pixels = Float[Tensor, "n c h w"]

@@ -15,7 +15,8 @@ from torch import Tensor
 from convolab.core.errors import require
 from convolab.core.rng import make_generator
 from convolab.core.stats import ALPHA, mcnemar, wilson_interval
-from convolab.models.classifier import ImageClassifier, frozen_eval
+from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import compute_logits
 
 UInt8Images = UInt8[Tensor, "n c h w"]
 Logits = Float[Tensor, "n classes"]
@@ -86,15 +87,8 @@ class Predictions:
 
 def predict_images(net: ImageClassifier, images: UInt8Images, targets: Int64[Tensor, "n"]) -> Predictions:
     """Pictures through a network's own `fit`, as if they had been read from their files."""
-    return predictions_from_logits(batched_logits(net, [net.preprocess(picture) for picture in images]), targets)
-
-
-def batched_logits(net: ImageClassifier, pixels: Sequence[Float[Tensor, "1 c h w"]]) -> Logits:
-    """The logits of pictures of one size."""
-    with frozen_eval(net), torch.no_grad():
-        return torch.cat(
-            [net(torch.cat(list(pixels[i : i + BATCH_SIZE])).to(net.scale)) for i in range(0, len(pixels), BATCH_SIZE)]
-        )
+    pixels = [net.preprocess(picture) for picture in images]
+    return predictions_from_logits(compute_logits(net, pixels, BATCH_SIZE), targets)
 
 
 def predictions_from_logits(logits: Logits, targets: Int64[Tensor, "n"]) -> Predictions:

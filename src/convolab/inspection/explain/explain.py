@@ -15,7 +15,8 @@ from convolab.data.image_io import read_image
 from convolab.inspection.explain import sanity
 from convolab.inspection.explain.methods import METHODS, SaliencyMap, parse_methods
 from convolab.inspection.result import Box, Finding, Panel
-from convolab.models.classifier import ImageClassifier, frozen_eval
+from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import compute_logits, top_classes
 
 DEFAULT_METHODS = ("gradient", "integrated", "gradcam")
 TOP_CLASSES = 5
@@ -48,7 +49,7 @@ def explain(
     image_name = image_name or (Path(image).stem if not isinstance(image, Tensor) else "the picture")
     image = image if isinstance(image, Tensor) else read_image(image)
     pixels = net.preprocess(image)
-    logits = image_logits(net, pixels)
+    logits = compute_logits(net, pixels)[0]
     require(
         logits.isfinite().all(),
         f"the network's logits for {image_name} are not all finite numbers: there is nothing to explain (did its training diverge?)",
@@ -89,12 +90,6 @@ def explain(
     return build_explain_finding(net, image, pixels, logits, target_index, maps, image_name, checks)
 
 
-def image_logits(net: ImageClassifier, pixels: Float[Tensor, "1 c h w"]) -> Float[Tensor, "classes"]:
-    """The logits of one picture."""
-    with frozen_eval(net), torch.no_grad():
-        return net(pixels.to(net.scale))[0]
-
-
 def build_explain_finding(
     net: ImageClassifier,
     image: UInt8[Tensor, "channels rows columns"],
@@ -107,17 +102,14 @@ def build_explain_finding(
 ) -> Finding:
     """A finding of maps and checks that are already made."""
     probabilities = logits.double().softmax(0)
-    top = [
-        (net.classes[i], float(probabilities[i]))
-        for i in probabilities.topk(min(TOP_CLASSES, len(probabilities))).indices.tolist()
-    ]
+    top = top_classes(net.classes, probabilities, TOP_CLASSES)
     target_metrics = {
         "class": net.classes[target],
         "index": target,
         "probability": float(probabilities[target]),
         "logit": float(logits[target]),
     }
-    summary = [f"{image_name}: {', '.join(f'{label} {100 * share:.1f} %' for label, share in top[:3])}"]
+    summary = [f"{image_name}: {', '.join(map(str, top[:3]))}"]
     summary.append(
         f"explained: the logit of {target_metrics['class']}, {target_metrics['logit']:.3f} ({100 * target_metrics['probability']:.1f} %)"
     )
@@ -126,7 +118,7 @@ def build_explain_finding(
     metrics = {
         "picture": image_name,
         "target": target_metrics,
-        "top": [{"class": label, "probability": share} for label, share in top],
+        "top": [top_class.to_dict() for top_class in top],
         "methods": {m.method: saliency_metrics(m) for m in maps},
         "sanity": {check.method: check.to_dict() for check in checks},
     }
@@ -136,7 +128,7 @@ def build_explain_finding(
     input_panel = Panel(
         "What the network sees",
         network_image,
-        caption="\n".join(f"{label} {100 * share:.1f} %" for label, share in top),
+        caption="\n".join(map(str, top)),
     )
     raw_panels = tuple(
         Panel(

@@ -17,9 +17,10 @@ from torch import Tensor
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.rng import make_generator
 from convolab.models.bn_folding import fold_batch_norms
-from convolab.models.classifier import ImageClassifier, frozen_eval
+from convolab.models.classifier import ImageClassifier
 from convolab.models.feature_head import FeatureExtractor, create_feature_extractor
 from convolab.models.hooks import record_calls
+from convolab.models.inference import frozen_eval
 
 BATCH_SIZE = 5  # pictures a pass: more do not fit a small processor's cache
 Pixels = Float[Tensor, "one c h w"]

@@ -29,8 +29,9 @@ from convolab.inspection.explain.methods import (
     prepared_input,
     with_folded_batch_norm,
 )
-from convolab.models.classifier import ImageClassifier, frozen_eval
+from convolab.models.classifier import ImageClassifier
 from convolab.models.hooks import record_calls
+from convolab.models.inference import frozen_eval
 
 Heatmap = Float[Tensor, "rows columns"]
 SaliencyMethod = Callable[[ImageClassifier, Tensor, int], SaliencyMap]

@@ -23,7 +23,8 @@ from convolab.inspection.localization.boxes import PixelBox, threshold_regions
 from convolab.inspection.localization.dense import FullyConvolutional, Granularity, make_fully_convolutional
 from convolab.inspection.localization.input_scale import InputScale, parse_scales
 from convolab.inspection.result import Box, Finding, Panel
-from convolab.models.classifier import ImageClassifier, frozen_eval
+from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import frozen_eval, top_classes
 
 DEFAULT_ALIGNMENT: AlignmentKind = "effective"
 DEFAULT_BOX_THRESHOLD = (
@@ -161,12 +162,8 @@ def locate(
         on_progress("measuring where the network looks (once a network)")
         erf_offset(fcn)
     if not target_indices:
-        target_indices = (
-            torch.stack([a.logits.softmax(0) for a in scale_results])
-            .mean(0)
-            .topk(min(top, len(net.classes)))
-            .indices.tolist()
-        )
+        mean_probabilities = torch.stack([a.logits.softmax(0) for a in scale_results]).mean(0)
+        target_indices = [top_class.index for top_class in top_classes(net.classes, mean_probabilities, top)]
     shrink = min(1.0, math.sqrt(MAX_CANVAS_PIXELS / (image.shape[1] * image.shape[2])))
     canvas = (
         image
@@ -211,8 +208,9 @@ def build_locate_finding(
     net, first = scale_results[0].fcn.net, scale_results[0]
     size = tuple(canvas.shape[1:])
     scale_to_original = tuple(o / c for o, c in zip(original_size, size, strict=True))  # from the canvas to the photo
+    most_probable = top_classes(net.classes, first.logits.double().softmax(0), 3)
     summary = [
-        f"{image_name}, {original_size[1]} x {original_size[0]}: the whole picture is {', '.join(most_probable_texts(net, first.logits))}"
+        f"{image_name}, {original_size[1]} x {original_size[0]}: the whole picture is {', '.join(map(str, most_probable))}"
     ]
     summary += [*(describe_grid(a, alignment) for a in scale_results), describe_alignment(first.fcn, alignment)]
     class_metrics, arrays, panel_rows, warnings = {}, {"picture": canvas}, [], []
@@ -279,14 +277,6 @@ def to_original_box(box: PixelBox, scale_to_original: tuple[float, float], origi
         min(round(right * scale_to_original[1]), original_size[1]),
         min(round(bottom * scale_to_original[0]), original_size[0]),
     )
-
-
-def most_probable_texts(net: ImageClassifier, logits: Float[Tensor, "classes"], count: int = 3) -> list[str]:
-    probabilities = logits.double().softmax(0)
-    return [
-        f"{net.classes[i]} {100 * float(probabilities[i]):.1f} %"
-        for i in probabilities.topk(min(count, len(probabilities))).indices.tolist()
-    ]
 
 
 def map_invalid_reason(heatmap: Float[Tensor, "h w"]) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from convolab.inspection.localization.dense import FullyConvolutional
-from convolab.models.classifier import frozen_eval
+from convolab.models.inference import frozen_eval
 
 BATCH_SIZE = 8  # windows a pass
 

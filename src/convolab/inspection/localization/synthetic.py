@@ -12,7 +12,8 @@ from convolab.core.rng import make_generator
 from convolab.data.dataset import ImageDataset
 from convolab.data.image_io import resize_image
 from convolab.inspection.localization.evaluation import EvaluationSample, ObjectAnnotation
-from convolab.models.classifier import ImageClassifier, frozen_eval
+from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import compute_logits
 
 Background = Literal["plain", "textured"]
 BACKGROUNDS: tuple[Background, ...] = get_args(Background)
@@ -60,10 +61,9 @@ def synthetic_samples(
 def correctly_classified(net: ImageClassifier, dataset: ImageDataset, seed: int) -> list[int]:
     """Indices of the pictures that the network classifies right, in an order drawn by the seed."""
     order, correct = torch.randperm(len(dataset), generator=make_generator(seed, "pasted pictures")), []
-    with torch.no_grad(), frozen_eval(net):
-        for batch in order.split(256):
-            images, labels = dataset.gather(batch)
-            correct += batch[net(images.to(net.scale) / 255).argmax(1) == labels].tolist()
+    for batch in order.split(256):
+        images, labels = dataset.gather(batch)
+        correct += batch[compute_logits(net, images.to(net.scale) / 255).argmax(1) == labels].tolist()
     return correct
 
 

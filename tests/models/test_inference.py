@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import nn
+
+from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import compute_logits, eval_mode, freeze_for_inference, frozen_eval, top_classes
+
+
+def mixed() -> nn.Sequential:
+    """A network whose modules are in different modes, one of its parameters without gradients."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)))
+    net[1].eval()
+    net[0].bias.requires_grad_(False)
+    return net
+
+
+def state_of(net: nn.Module) -> tuple[list[bool], list[bool]]:
+    return [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
+
+
+@pytest.mark.parametrize("context", [eval_mode, frozen_eval])
+def test_each_module_is_put_back_in_its_own_mode_also_after_an_exception(context) -> None:
+    net = mixed()
+    before = state_of(net)
+    with context(net):
+        assert not any(m.training for m in net.modules())
+    assert state_of(net) == before
+    with pytest.raises(KeyboardInterrupt), context(net):
+        raise KeyboardInterrupt
+    assert state_of(net) == before
+
+
+def test_evaluation_mode_leaves_gradients_on_and_its_frozen_form_turns_them_off() -> None:
+    net = mixed()
+    with eval_mode(net):
+        assert net[0].weight.requires_grad
+    with frozen_eval(net):
+        assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_a_gradient_that_was_there_stays() -> None:
+    net = mixed()
+    net[0].weight.grad = torch.ones(2, 2)
+    with frozen_eval(net):
+        pass
+    assert torch.equal(net[0].weight.grad, torch.ones(2, 2))
+
+
+def classifier() -> ImageClassifier:
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 3))
+    return ImageClassifier(network, mean=(0.5,), std=(0.25,), input_size=(2, 2), classes=("a", "b", "c"))
+
+
+def test_logits_are_those_of_evaluation_mode_whatever_the_batches() -> None:
+    net = classifier().train()
+    pixels = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    logits = compute_logits(net, pixels, batch_size=2)
+    assert net.training and not logits.requires_grad
+    torch.testing.assert_close(logits, compute_logits(net, list(pixels.split(1)), batch_size=3))
+    torch.testing.assert_close(logits, compute_logits(net, pixels))
+    with torch.no_grad():
+        torch.testing.assert_close(logits, net.eval()(pixels))
+
+
+def test_a_network_frozen_for_inference_refuses_pixels_outside_0_to_1() -> None:
+    net = freeze_for_inference(classifier())
+    assert net.validate_inputs and not net.training and not any(p.requires_grad for p in net.parameters())
+
+
+def test_the_top_classes_are_all_of_them_where_there_are_fewer() -> None:
+    top = top_classes(("a", "b"), torch.tensor([0.25, 0.75]), 5)
+    assert [(c.name, c.index, c.probability) for c in top] == [("b", 1, 0.75), ("a", 0, 0.25)]
+    assert str(top[0]) == "b 75.0 %" and top[0].to_dict() == {"class": "b", "probability": 0.75}
