@@ -1,8 +1,11 @@
-# make demo: set up and run the main job on the embedded data.  make test: set up and pass the tests.  make setup: only set up.
+# make demo: set up and run the main job on the embedded data.  make setup: only set up.
+# Three rings of tests:  make check (a minute)  <  make test (all that a change must pass)  <  make long (the rest).
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+FAST := not slow and not timing and not long
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo check test long flaky matrix lint types fast bench architecture clean
 
 setup: .venv/installed
 
@@ -12,12 +15,12 @@ setup: .venv/installed
 
 # A torch that is in .venv already, such as the small build for processors only, is kept.
 .venv/installed: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[most]'
 	@touch $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-dev: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
+	@touch $@ .venv/installed
 
 demo: .venv/installed
 	rm -rf demo
@@ -27,26 +30,53 @@ demo: .venv/installed
 	$(BIN)/convolab test demo/shallow
 	$(BIN)/convolab test demo/simple
 	$(BIN)/convolab runs demo
-	$(BIN)/convolab explain chelsea --target "Egyptian cat" --method gradient,smoothgrad,integrated,cam,gradcam,occlusion --out demo/explain
+	$(BIN)/convolab explain chelsea --target "Egyptian cat" --method gradient,smoothgrad,integrated_gradients,cam,gradcam,occlusion --out demo/explain
 	$(BIN)/convolab fool chelsea --target goldfish,tank,teapot --transfer efficientnet_lite1,efficientnet_lite2 --out demo/fool
 	$(BIN)/convolab locate motorcycle_left --target moped --scale 0.5,1 --out demo/locate
 	$(BIN)/convolab train simple_convnet --data digits --set "model.channels=[16, 32]" --out demo/two-stages
-	$(BIN)/convolab locate --score pasted --net demo/two-stages --out demo/placement
+	$(BIN)/convolab locate-score synthetic --net demo/two-stages --out demo/alignment
 	$(BIN)/convolab study coursework --out demo/coursework
 	@echo "look at demo/digits.png, demo/simple/curves.html, demo/simple/confusion.html, demo/explain.png, demo/fool.png,"
-	@echo "demo/locate.png, demo/placement.html and demo/coursework/report.html"
+	@echo "demo/locate.png, demo/alignment.html and demo/coursework/report.html"
 
-test: .venv/installed-dev lint
-	$(BIN)/python -m pytest
+# The inner ring: style, types and the fast tests, side by side. Shapes of tensors are checked by `make test` only.
+check: .venv/installed-dev
+	@$(MAKE) --no-print-directory --output-sync -j3 lint types fast
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+
+types: .venv/installed-dev
+	$(BIN)/basedpyright
+
+fast: .venv/installed-dev
+	CONVOLAB_SHAPE_CHECKS=0 $(PYTEST) -n 2 --dist worksteal -m "$(FAST)" --ignore=tests/oracles
+
+# What a change must pass. Tests that wait for other processes run one at a time.
+test: .venv/installed-dev lint types
+	$(PYTEST) -n 2 --dist worksteal -m "not timing and not long"
+	$(PYTEST) -m "timing and not long" tests
+
+# The outer ring: full simulations and what takes minutes.
+long: .venv/installed-dev
+	$(PYTEST) -m long tests
+
+# The tests that depend on the pace of other processes: 20 times idle, and 20 times beside two busy loops.
+flaky: .venv/installed-dev
+	$(BIN)/python tests/flaky.py --times 20
+
+# The fast tests with each Python and torch that this machine can install.
+matrix:
+	$(PYTHON) tests/matrix.py
 
 bench: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/training.py
 
+architecture: .venv/installed-dev
+	$(BIN)/python docs/architecture.py
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .matrix demo

@@ -1,0 +1,49 @@
+"""Run the tests marked `timing` many times, idle and beside two busy loops, and count the failures.
+
+A test that waits for another process can pass by luck. `make flaky` shows whether it did.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+
+BUSY_LOOP = [sys.executable, "-c", "while True: pass"]
+PYTEST = [sys.executable, "-m", "pytest", "-m", "timing and not long", "-p", "no:cacheprovider", "--tb=line", "-rf"]
+
+
+def run_tests(paths: list[str]) -> tuple[list[str], str]:
+    """Run the timing tests once: the names of those that failed, and pytest's closing line."""
+    done = subprocess.run([*PYTEST, *paths], capture_output=True, text=True)
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    closing_line = (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
+    return failed or ([] if done.returncode == 0 else [f"pytest ended with exit code {done.returncode}"]), closing_line
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=20, help="runs idle, and as many beside two busy loops")
+    parser.add_argument("paths", nargs="*", default=["tests"], help="files or folders of tests; default: all")
+    options = parser.parse_args()
+    failures: Counter[str] = Counter()
+    for condition, busy_loops in (("idle", 0), ("beside two busy loops", 2)):
+        for number in range(1, options.times + 1):
+            with ExitStack() as stack:
+                for _ in range(busy_loops):
+                    loop = stack.enter_context(subprocess.Popen(BUSY_LOOP))
+                    stack.callback(loop.kill)
+                start = time.monotonic()
+                failed, closing_line = run_tests(options.paths)
+            failures.update(f"{name} ({condition})" for name in failed)
+            print(f"{condition}, {number} of {options.times}: {closing_line} ({time.monotonic() - start:.0f} s)", flush=True)
+    for name, count in failures.most_common():
+        print(f"failed {count} of {options.times} times: {name}")
+    print(f"{sum(failures.values())} failures in {2 * options.times} runs")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
