@@ -1,5 +1,6 @@
 """Use a network without changing it: evaluation mode, the logits of images, the most probable classes."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,26 @@ def freeze_for_inference(net: ImageClassifier) -> ImageClassifier:
     """Put a network in evaluation mode for good: no gradients of its parameters, pixels outside [0, 1] refused."""
     net.validate_inputs = True
     return net.eval().requires_grad_(False)
+
+
+def inference_view(net: ImageClassifier) -> ImageClassifier:
+    """A network with modules of its own over the same weights in memory, in evaluation mode, without their gradients.
+
+    Modes, hooks and `requires_grad` that are set on the view leave `net` as it is. So several threads may use one network
+    at a time, each through its own view, as long as nobody changes the weights. A network that Python cannot copy is
+    returned itself: it may be used by one thread at a time.
+
+    >>> net = ImageClassifier(nn.Linear(1, 1), mean=(0.5,), std=(0.5,), input_size=(1, 1), classes=("a",))
+    >>> view = inference_view(net)
+    >>> view.training, net.training, view.network.weight.data_ptr() == net.network.weight.data_ptr()
+    (False, True, True)
+    """
+    same_memory: dict[int, object] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in net.parameters()}
+    same_memory |= {id(buffer): buffer for buffer in net.buffers()}
+    try:
+        return copy.deepcopy(net, same_memory).eval()
+    except Exception:  # a network may hold anything, and its own `__deepcopy__` may fail in any way
+        return net
 
 
 def compute_logits(
