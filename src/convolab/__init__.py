@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from convolab.inspection.result import Finding
     from convolab.models.classifier import ImageClassifier
     from convolab.models.pretrained import pretrained
-    from convolab.models.zoo import build, register
+    from convolab.models.registry import build, register
     from convolab.studies.coursework import coursework
     from convolab.studies.runner import run_study
     from convolab.studies.study import Study
@@ -42,8 +42,8 @@ _LAZY_IMPORTS = {
     "locate": "inspection.localization.locate",
     "ImageClassifier": "models.classifier",
     "pretrained": "models.pretrained",
-    "build": "models.zoo",
-    "register": "models.zoo",
+    "build": "models.registry",
+    "register": "models.registry",
     "evaluate": "training.trainer",
     "fit": "training.trainer",
     "Study": "studies.study",

@@ -6,7 +6,7 @@ from support.small_nets import flat_net, trained, wrapped
 from torch import Tensor
 
 from convolab.models.classifier import ImageClassifier
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from convolab.models.bn_folding import find_conv_bn_pairs, fold_batch_norms
 from convolab.models.hooks import record_calls
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 
 def trained(network: nn.Module) -> nn.Module:

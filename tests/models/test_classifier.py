@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from convolab.core.errors import LabError
 from convolab.models.classifier import ImageClassifier
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 

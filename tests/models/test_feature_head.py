@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from convolab.core.errors import LabError
 from convolab.models.classifier import ImageClassifier
 from convolab.models.feature_head import create_feature_extractor
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 
 def wrapped(network: nn.Module, side: int = 32, channels: int = 3) -> ImageClassifier:
@@ -114,7 +114,7 @@ def test_a_head_of_more_than_one_layer_is_named_and_the_map_is_found_all_the_sam
     parts = create_feature_extractor(wrapped(network))
     assert (parts.layer_name, parts.feature_shape, parts.head) == ("1", (4, 30, 30), None)
     with pytest.raises(
-        LabError, match=r"a dense response needs a last feature map .*: in this one '4' \(tanh\) stands between"
+        LabError, match=r"a dense response needs a last feature map .*: in this one '4' \(tanh\) lies between"
     ):
         parts.require_head("a dense response")
 
@@ -123,7 +123,7 @@ def test_a_map_that_shrinks_to_one_cell_before_the_head_is_said_to() -> None:
     shrinks = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.MaxPool2d(30), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 10)
     )
-    with pytest.raises(LabError, match=r"in this one '3' \(relu\) works on what has shrunk to one cell"):
+    with pytest.raises(LabError, match=r"in this one '3' \(relu\) acts on a map of a single cell"):
         create_feature_extractor(wrapped(shrinks)).require_head("a class activation map")
 
 

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import ks_2samp
 from torch import nn
 
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 
 @pytest.mark.parametrize(

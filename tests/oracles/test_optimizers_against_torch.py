@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convolab.models.zoo import build
+from convolab.models.registry import build
 from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 
 Build = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -16,7 +16,7 @@ from torchcam.methods import GradCAM as TorchGradCam
 from convolab.inspection.explain import methods
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 TARGET = 2
 

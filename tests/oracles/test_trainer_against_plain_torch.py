@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from convolab.core.rng import make_generator
 from convolab.data.catalog import load
 from convolab.data.dataset import Subset
-from convolab.models.zoo import build
+from convolab.models.registry import build
 from convolab.training.lr_schedule import CosineLR
 from convolab.training.optim import SGD, AdamW, Optimizer
 from convolab.training.recipe import Training

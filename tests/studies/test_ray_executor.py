@@ -17,7 +17,7 @@ from support.small_jobs import PROC, TINIEST, alive, descendants, digits_in, job
 from convolab.core.errors import LabError
 from convolab.core.files import atomic_write
 from convolab.data.memmap import read_memmap
-from convolab.models import zoo
+from convolab.models import registry, zoo
 from convolab.studies import ray_executor
 from convolab.studies.executor import TERMINAL_EVENTS, JobEvent, LocalExecutor
 from convolab.studies.ray_executor import RayExecutor
@@ -282,12 +282,12 @@ def test_without_ray_one_line_says_what_to_install(pictures: Path, tmp_path: Pat
 
 
 def test_a_network_that_only_this_process_knows_is_refused_before_anything_starts(pictures: Path, tmp_path: Path):
-    zoo.register(lambda shape, classes: zoo.shallow_net(shape, classes), "mine")
+    registry.register(lambda shape, classes: zoo.shallow_net(shape, classes), "mine")
     try:
         with pytest.raises(LabError, match=r"^the network 'mine' is registered in this process only"):
             told(RayExecutor(), jobs(tmp_path, 1, base=TINIEST | {"model": {"name": "mine"}}), pictures)
     finally:
-        del zoo.NETWORKS["mine"]
+        del registry.NETWORKS["mine"]
 
 
 def test_a_run_that_is_finished_is_not_sent_and_one_in_other_hands_fails(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convolab.core.errors import LabError
-from convolab.models import zoo
+from convolab.models import registry, zoo
 from convolab.models.classifier import ImageClassifier
 from convolab.training.checkpoint import (
     PREVIOUS_STATE_FILE,
@@ -33,7 +33,7 @@ CUTS = [step / 20 for step in range(20)]
 
 def trained(name: str, seed: int = 0) -> ImageClassifier:
     """A network that has seen a batch, so that no weight or running figure is what a new one has."""
-    network = zoo.build(name, (3, 8, 10), 4, seed=seed, **NETWORKS[name])
+    network = registry.build(name, (3, 8, 10), 4, seed=seed, **NETWORKS[name])
     net = ImageClassifier(
         network, mean=(0.1, 1 / 3, 0.7), std=(0.25, 0.0, 1 / 7), input_size=(8, 10), classes=("a", "b", "ç", "d d")
     )
@@ -56,7 +56,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_every_network_is_tried_here():
-    assert set(NETWORKS) == {name for name, factory in zoo.NETWORKS.items() if factory.__module__ == zoo.__name__}
+    assert set(NETWORKS) == {name for name, factory in registry.NETWORKS.items() if factory.__module__ == zoo.__name__}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -18,7 +18,7 @@ from convolab.core.errors import LabError
 from convolab.core.rng import make_generator
 from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset, Subset
-from convolab.models.zoo import build
+from convolab.models.registry import build
 from convolab.training import trainer
 from convolab.training.checkpoint import read_tensors, write_tensors
 from convolab.training.lr_schedule import CosineLR, OneCycleLR, StepLR

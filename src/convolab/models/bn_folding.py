@@ -5,31 +5,36 @@ function, with two passes over memory fewer for each, forward and backward. The 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convolab.models.hooks import CallRecorder, CallSite, FunctionCallHook, RecordedCall, hook_calls
+from convolab.models.hooks import (
+    Args,
+    CallRecorder,
+    CallSite,
+    Function,
+    FunctionCallHook,
+    Kwargs,
+    RecordedCall,
+    hook_calls,
+)
 
 
 class _FoldingHook(FunctionCallHook):
     def __init__(self, folded_weights: dict[CallSite, tuple[Tensor, Tensor]], batch_norms: set[CallSite]) -> None:
         super().__init__()
-        self.folded_weights, self.batch_norms = folded_weights, batch_norms
+        self.folded_weights = folded_weights
+        self.batch_norms = batch_norms
 
-    def on_call(self, call_site: CallSite, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def on_call(self, call_site: CallSite, function: Function, args: Args, kwargs: Kwargs) -> object:
         if call_site in self.batch_norms:
             return args[0]
         if call_site in self.folded_weights:
-            return function(
-                args[0],
-                *self.folded_weights[call_site],
-                *args[3:],
-                **{k: v for k, v in kwargs.items() if k not in ("weight", "bias")},
-            )
+            other_kwargs = {name: value for name, value in kwargs.items() if name not in ("weight", "bias")}
+            return function(args[0], *self.folded_weights[call_site], *args[3:], **other_kwargs)
         return function(*args, **kwargs)
 
 
@@ -57,7 +62,7 @@ def fold_batch_norms(network: nn.Module, recorder: CallRecorder) -> Iterator[Non
         reset_handle.remove()
 
 
-def find_conv_bn_pairs(calls: list[RecordedCall]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
+def find_conv_bn_pairs(calls: Sequence[RecordedCall]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
     """Pairs of a convolution and the batch norm in evaluation mode that alone uses its output."""
     producers = {id(call.output): call for call in calls if call.function == "conv2d"}
     use_counts = Counter(id(value) for call in calls for value in call.input_tensors)
@@ -71,12 +76,16 @@ def find_conv_bn_pairs(calls: list[RecordedCall]) -> Iterator[tuple[RecordedCall
 def fuse_conv_bn_weights(conv: RecordedCall, norm: RecordedCall) -> tuple[Tensor, Tensor]:
     """The weight and bias of the one convolution that equals a convolution and its batch norm."""
     weight, bias = conv.args[1:3]
-    mean, variance, gamma, beta = (
-        norm.argument(i, n) for i, n in ((1, "running_mean"), (2, "running_var"), (3, "weight"), (4, "bias"))
-    )
-    factor = torch.rsqrt(variance + norm.argument(7, "eps"))
+    mean = norm.tensor_argument(1, "running_mean")
+    variance = norm.tensor_argument(2, "running_var")
+    gamma = norm.tensor_argument(3, "weight")
+    beta = norm.tensor_argument(4, "bias")
+    eps = norm.argument(7, "eps")
+    # Torch requires them in evaluation mode.
+    assert mean is not None and variance is not None and isinstance(eps, float)
+    factor = torch.rsqrt(variance + eps)
     if gamma is not None:
         factor = factor * gamma
-    shift = (0 if bias is None else bias) - mean
-    shift = shift * factor + (0 if beta is None else beta)
+    shift = -mean if bias is None else bias - mean
+    shift = shift * factor if beta is None else shift * factor + beta
     return (weight * factor.view(-1, 1, 1, 1)).detach(), shift.detach()

@@ -4,23 +4,33 @@ A head is a mean over the map, or its flattening, and then one linear layer. Wit
 separately to a logit: class activation maps and dense predictions are exact. Gradients with respect to the last map need no head.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convolab.core.errors import require
+from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
 from convolab.models.classifier import ImageClassifier
-from convolab.models.hooks import CallRecorder, CallSite, FunctionCallHook, RecordedCall, hook_calls, record_calls
+from convolab.models.hooks import (
+    Args,
+    CallSite,
+    Function,
+    FunctionCallHook,
+    Kwargs,
+    RecordedCall,
+    hook_calls,
+    record_calls,
+)
 from convolab.models.inference import frozen_eval
 
 FeatureMap = Float[Tensor, "n channels rows columns"]
 Logits = Float[Tensor, "n classes"]
+HeadKind = Literal["average", "flatten"]
 
 # Functions that pass values through unchanged, at most reshaped (dropout in evaluation mode).
 PASSTHROUGH_OPS = {"flatten", "view", "view_as", "reshape", "squeeze", "contiguous", "to", "float", "clone", "detach"}
@@ -31,7 +41,7 @@ PASSTHROUGH_OPS |= {"dropout", "dropout_", "dropout2d", "feature_dropout", "alph
 class ClassifierHead:
     """What turns the last feature map into logits: its `average` or its `flatten`ing, then one linear layer."""
 
-    kind: Literal["average", "flatten"]
+    kind: HeadKind
     weight: Tensor  # [classes, channels] after an average, [classes, channels, h, w] after flattening
     bias: Tensor  # [classes]
 
@@ -79,18 +89,20 @@ class FeatureExtractor:
         return self.require_captured(capture, pixels), logits
 
     def require_captured(self, capture: "_CallCapture", pixels: Tensor) -> FeatureMap:
-        require(
-            capture.captured is not None,
-            f"images of {list(pixels.shape[2:])} take another path through this network and do not reach its last feature map",
-        )
+        if capture.captured is None:
+            raise LabError(
+                f"images of {list(pixels.shape[2:])} take another path through this network "
+                "and do not reach its last feature map"
+            )
         return capture.captured
 
     def require_head(self, purpose: str) -> ClassifierHead:
         """The head. Raises LabError, with what the network would need, if there is none."""
-        require(
-            self.head is not None,
-            f"{purpose} needs a last feature map that is averaged or flattened and then classified by one linear layer: {self.no_head_reason}",
-        )
+        if self.head is None:
+            raise LabError(
+                f"{purpose} needs a last feature map that is averaged or flattened "
+                f"and then classified by one linear layer: {self.no_head_reason}"
+            )
         return self.head
 
 
@@ -107,9 +119,9 @@ def create_feature_extractor(net: ImageClassifier) -> FeatureExtractor:
     """
     parameter = next(net.parameters(), torch.zeros(()))
     noise = torch.rand(1, net.channels, *net.input_size, generator=make_generator(0, "split")).to(parameter)
-    with torch.no_grad(), frozen_eval(net), record_calls(net.network) as record:
+    with torch.no_grad(), frozen_eval(net), record_calls(net.network) as recorder:
         logits = net.forward_unchecked(noise)
-    return _trace_back_from_logits(net, record, logits)
+    return _trace_back_from_logits(net, recorder.calls, logits)
 
 
 def is_feature_map(call: RecordedCall) -> bool:
@@ -119,9 +131,9 @@ def is_feature_map(call: RecordedCall) -> bool:
 def is_global_average(call: RecordedCall) -> bool:
     """Whether a call takes the mean over all of a map (verified numerically at the end)."""
     if call.function == "mean":
-        value, dims = call.args[0], call.argument(1, "dim")
-        dims = {d % value.ndim for d in ((dims,) if isinstance(dims, int) else dims or ())}
-        return (value.ndim, dims) in ((4, {2, 3}), (3, {2}))
+        value, dim = call.args[0], call.argument(1, "dim")
+        dims = dim if isinstance(dim, list | tuple) else () if dim is None else (dim,)
+        return (value.ndim, {d % value.ndim for d in dims}) in ((4, {2, 3}), (3, {2}))
     return (
         call.function in ("adaptive_avg_pool2d", "avg_pool2d")
         and call.output.ndim == 4
@@ -134,21 +146,23 @@ def is_linear_layer(call: RecordedCall) -> bool:
     return call.function == "linear" or (call.function == "conv2d" and max(call.output.shape[2:]) == 1)
 
 
-def _trace_back_from_logits(net: ImageClassifier, recorder: CallRecorder, logits: Tensor) -> FeatureExtractor:
+def _trace_back_from_logits(net: ImageClassifier, calls: Sequence[RecordedCall], logits: Tensor) -> FeatureExtractor:
     """Trace back from the logits to the last feature map, along each call's first tensor."""
-    calls, value, end = recorder.calls, logits, len(recorder.calls)
-    first_conv = next((number for number, call in enumerate(calls) if call.function == "conv2d"), end)
+    first_conv = next((number for number, call in enumerate(calls) if call.function == "conv2d"), len(calls))
     require(
-        first_conv < end,
+        first_conv < len(calls),
         "this network has no feature map, because it has no convolution: methods that need one do not apply",
     )
     weight = bias = None
-    kind, no_head_reason = "flatten", ""
+    kind: HeadKind = "flatten"
+    no_head_reason = ""
+    value, end = logits, len(calls)
     while True:
-        number = next((n for n in range(end - 1, first_conv - 1, -1) if calls[n].output is value), None)
+        number = next((n for n in range(end - 1, first_conv - 1, -1) if calls[n].output is value), -1)
         require(
-            number is not None,
-            "this network has no feature map: nothing with a height and a width lies between its convolutions and its logits",
+            number >= 0,
+            "this network has no feature map: "
+            "nothing with a height and a width lies between its convolutions and its logits",
         )
         call = calls[number]
         if is_feature_map(call):
@@ -156,25 +170,28 @@ def _trace_back_from_logits(net: ImageClassifier, recorder: CallRecorder, logits
         if is_global_average(call):
             kind = "average"
         elif is_linear_layer(call) and weight is None:
-            weight, bias = call.argument(1, "weight").detach().flatten(1), call.argument(2, "bias")
+            weight = call.tensor_argument(1, "weight")
+            bias = call.tensor_argument(2, "bias")
         elif call.function not in PASSTHROUGH_OPS and not no_head_reason:
             is_single_cell = call.output.ndim == 4 and call.output.shape[1] > 1
-            no_head_reason = f"in this one {call.call_site} {'works on what has shrunk to one cell' if is_single_cell else 'stands between'}"
-        value, end = call.input_tensors[0] if call.input_tensors else value, number
-    shape = tuple(call.output.shape[1:])
+            role = "acts on a map of a single cell" if is_single_cell else "lies between"
+            no_head_reason = f"in this one {call.call_site} {role}"
+        value = call.input_tensors[0] if call.input_tensors else value
+        end = number
     head = None if no_head_reason else _make_head(kind, weight, bias, call.output)
     if head is None or not torch.allclose(head(call.output), logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
-        return FeatureExtractor(
-            net, call.call_site, shape, None, no_head_reason or "in this one something else is computed there"
-        )
-    return FeatureExtractor(net, call.call_site, shape, head)
+        head = None
+        no_head_reason = no_head_reason or "in this one something else is computed there"
+    _, channels, height, width = call.output.shape
+    return FeatureExtractor(net, call.call_site, (channels, height, width), head, no_head_reason)
 
 
-def _make_head(kind: str, weight: Tensor | None, bias: Tensor | None, features: Tensor) -> ClassifierHead | None:
+def _make_head(kind: HeadKind, weight: Tensor | None, bias: Tensor | None, features: Tensor) -> ClassifierHead | None:
     """The head with this weight and bias, or None if their shapes do not match the map."""
     channels = features.shape[1]
     if weight is None:  # the map holds a score for each class already, and is averaged
         weight = torch.eye(channels).to(features)
+    weight = weight.detach().flatten(1)
     if weight.shape[1] != (channels if kind == "average" else features[0].numel()):
         return None
     bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
@@ -190,11 +207,14 @@ class _CallCapture(FunctionCallHook):
 
     def __init__(self, call_site: CallSite, stop: bool, detach: bool) -> None:
         super().__init__()
-        self.call_site, self.stop, self.detach, self.captured = call_site, stop, detach, None
+        self.call_site = call_site
+        self.stop = stop
+        self.detach = detach
+        self.captured: Tensor | None = None
 
-    def on_call(self, call_site: CallSite, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def on_call(self, call_site: CallSite, function: Function, args: Args, kwargs: Kwargs) -> object:
         out = function(*args, **kwargs)
-        if call_site != self.call_site:
+        if call_site != self.call_site or not isinstance(out, Tensor):
             return out
         if self.detach:
             with torch.enable_grad():

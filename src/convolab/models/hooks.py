@@ -12,6 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+Function = Callable[..., object]  # one of torch's, or a method of a tensor
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class CallSite:
@@ -31,8 +35,8 @@ class RecordedCall:
 
     call_site: CallSite
     output: Tensor
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    args: Args
+    kwargs: Kwargs
 
     @property
     def function(self) -> str:
@@ -45,8 +49,14 @@ class RecordedCall:
         flat = (v for value in values for v in (value if isinstance(value, list | tuple) else [value]))
         return [value for value in flat if isinstance(value, Tensor)]
 
-    def argument(self, position: int, name: str) -> Any:
+    def argument(self, position: int, name: str) -> object:
+        """An argument that may have been passed by position or by name; None if it was left out."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name)
+
+    def tensor_argument(self, position: int, name: str) -> Tensor | None:
+        """An argument that is a tensor; None if it was left out or is something else."""
+        value = self.argument(position, name)
+        return value if isinstance(value, Tensor) else None
 
 
 class FunctionCallHook(TorchFunctionMode):
@@ -57,14 +67,16 @@ class FunctionCallHook(TorchFunctionMode):
         self.module_stack: list[str] = []
         self.call_counts: dict[tuple[str, str], int] = {}
 
-    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Function, types: Collection[type], args: Args = (), kwargs: Kwargs | None = None
+    ) -> object:
         if not self.module_stack:
-            return function(*args, **(kwargs or {}))
-        key = self.module_stack[-1], function.__name__
+            return func(*args, **(kwargs or {}))
+        key = self.module_stack[-1], func.__name__
         call_index = self.call_counts[key] = self.call_counts.get(key, -1) + 1
-        return self.on_call(CallSite(*key, call_index), function, args, kwargs or {})
+        return self.on_call(CallSite(*key, call_index), func, args, kwargs or {})
 
-    def on_call(self, call_site: CallSite, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def on_call(self, call_site: CallSite, function: Function, args: Args, kwargs: Kwargs) -> object:
         """Run the call, or something in its place, and return the result."""
         raise NotImplementedError
 
@@ -76,7 +88,7 @@ class CallRecorder(FunctionCallHook):
         super().__init__()
         self.calls: list[RecordedCall] = []
 
-    def on_call(self, call_site: CallSite, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def on_call(self, call_site: CallSite, function: Function, args: Args, kwargs: Kwargs) -> object:
         out = function(*args, **kwargs)
         if isinstance(out, Tensor):
             self.calls.append(RecordedCall(call_site, out, args, kwargs))
@@ -85,7 +97,13 @@ class CallRecorder(FunctionCallHook):
 
 @contextmanager
 def record_calls(network: nn.Module) -> Iterator[CallRecorder]:
-    """Record the forward passes made inside the block."""
+    """Record the forward passes made inside the block.
+
+    >>> with record_calls(net := nn.Sequential(nn.Linear(2, 3), nn.ReLU())) as recorder:
+    ...     output = net(Tensor([[1.0, 2.0]]))
+    >>> [str(call.call_site) for call in recorder.calls]
+    ["'0' (linear)", "'1' (relu)"]
+    """
     recorder = CallRecorder()
     with hook_calls(recorder, network, [name for name, _ in network.named_modules()]):
         yield recorder
@@ -94,27 +112,25 @@ def record_calls(network: nn.Module) -> Iterator[CallRecorder]:
 @contextmanager
 def hook_calls(function_hook: FunctionCallHook, network: nn.Module, module_names: Collection[str]) -> Iterator[None]:
     """Call the hook for function calls in the bodies of these modules, and no others."""
-    hooked_names = dict.fromkeys(
-        module_names
-    )  # those, and what they call: a call in a child is not one in its parent's body
-    for name in module_names:
-        hooked_names |= dict.fromkeys(
-            f"{name}.{child}" if name else child for child, _ in network.get_submodule(name).named_children()
-        )
-    hooks = []
+    hooked_names = dict.fromkeys(module_names)
+    for name in module_names:  # and their children: a call in a child is not one in its parent's body
+        children = (child for child, _ in network.get_submodule(name).named_children())
+        hooked_names |= dict.fromkeys(f"{name}.{child}" if name else child for child in children)
+
+    def push_module(name: str) -> Callable[..., None]:
+        return lambda *_: function_hook.module_stack.append(name)
 
     def pop_module(*_: object) -> None:
         function_hook.module_stack.pop()
 
+    handles = []
     try:
         for name in hooked_names:
             module = network.get_submodule(name)
-            hooks.append(
-                module.register_forward_pre_hook(lambda *_, name=name: function_hook.module_stack.append(name))
-            )
-            hooks.append(module.register_forward_hook(pop_module, always_call=True))
+            handles.append(module.register_forward_pre_hook(push_module(name)))
+            handles.append(module.register_forward_hook(pop_module, always_call=True))
         with function_hook:
             yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()

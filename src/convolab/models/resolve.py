@@ -9,7 +9,7 @@ from types import ModuleType
 from torch import nn
 
 from convolab.core.errors import LabError, require, suggest
-from convolab.models import zoo
+from convolab.models.registry import NETWORKS, build, resolve_factory
 
 InputShape = tuple[int, ...]
 NAME_ALIASES = {f"efficientnet_lite{n}": f"timm/tf_efficientnet_lite{n}" for n in range(5)}
@@ -43,19 +43,19 @@ def resolve_model(name: str, shape: InputShape | None = None, classes: int | Non
             else torchvision_model_spec(name, model, classes)
         )
     require(
-        name in zoo.NETWORKS or ":" in name,
-        f"unknown network '{name}': {suggest(name, [*zoo.NETWORKS, *NAME_ALIASES])} (or timm/NAME, torchvision/NAME, file.py:Name)",
+        name in NETWORKS or ":" in name,
+        f"unknown network '{name}': {suggest(name, [*NETWORKS, *NAME_ALIASES])} (or timm/NAME, torchvision/NAME, file.py:Name)",
     )
-    zoo.resolve_factory(name)
+    resolve_factory(name)
 
-    def build() -> nn.Module:
+    def build_registered() -> nn.Module:
         require(
             shape is not None and len(shape) == 3,
             f"the network '{name}' needs the image shape: give --input, such as 3x32x32",
         )
-        return zoo.build(name, shape, classes or 10)
+        return build(name, shape, classes or 10)
 
-    return ModelSpec(name, build, None)
+    return ModelSpec(name, build_registered, None)
 
 
 def timm_model_spec(name: str, model: str, shape: InputShape | None, classes: int | None) -> ModelSpec:

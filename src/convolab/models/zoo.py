@@ -1,174 +1,20 @@
-"""The built-in networks, and the registry that users add their own networks to."""
+"""The built-in networks: two shallow ones, a small convolutional network and a small residual one.
 
-import importlib
-import importlib.util
-import inspect
-import json
+Layer attribute names are keys of saved weights, and enter the seeds of the initial weights: they never change.
+"""
+
 from collections import OrderedDict
-from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import PositiveInt, PydanticUserError, ValidationError, create_model
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from convolab.core.errors import LabError, require, suggest
-from convolab.core.rng import isolated_rng, seed_default_generator
+from convolab.core.errors import require
 
 ImageShape = tuple[int, int, int]  # channels, height, width of an image
-NetworkFactory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
-
-NETWORKS: dict[str, NetworkFactory] = {}
-
-
-def register(factory: NetworkFactory, name: str | None = None) -> NetworkFactory:
-    """Register a network so that recipes can name it. Its factory takes `(shape, classes)` and then options with types and defaults.
-
-    >>> @register
-    ... def one_layer(shape: tuple[int, int, int], classes: int, bias: bool = True) -> nn.Module:
-    ...     return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes, bias=bias))
-    >>> build("one_layer", (1, 8, 8), 10, bias=False)(torch.zeros(2, 1, 8, 8)).shape
-    torch.Size([2, 10])
-    >>> del NETWORKS["one_layer"]
-    """
-    NETWORKS[name or factory.__name__] = factory
-    return factory
-
-
-def resolve_factory(name: str) -> NetworkFactory:
-    """The factory of a registered name, or of `file.py:Name` or `package.module:Name`, which are imported.
-
-    Raises LabError for an unknown name, with the nearest known one.
-    """
-    if name in NETWORKS:
-        return NETWORKS[name]
-    require(":" in name, f"unknown network '{name}': {suggest(name, NETWORKS)} (or give your own as file.py:Name)")
-    source, _, attribute = name.rpartition(":")
-    relative = source.startswith(".") and not source.endswith(".py")
-    require(
-        source and attribute and not relative, f"'{name}' is not the name of a network: write file.py:Name or package.module:Name"
-    )
-    try:
-        if source.endswith(".py"):
-            require(
-                Path(source).is_file(), f"no file {source} to find the network {attribute} in: give its path relative to the current directory"
-            )
-            module = import_file(Path(source).absolute(), Path(source).stat().st_mtime_ns)
-        else:
-            module = importlib.import_module(source)
-    except ImportError as error:
-        raise LabError(f"cannot import '{source}' for the network {attribute}: {error}") from error
-    require(
-        hasattr(module, attribute),
-        f"{source} has no {attribute}: {suggest(attribute, [n for n in vars(module) if n[0] != '_'])}",
-    )
-    factory = getattr(module, attribute)
-    require(
-        callable(factory), f"the network '{name}' is {factory!r}: give a class, or a function that returns the network"
-    )
-    return factory
-
-
-@cache
-def import_file(path: Path, mtime_ns: int) -> ModuleType:
-    """Import a file as a module, once for each modification time."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def resolve_options(name: str, overrides: dict[str, Any]) -> dict[str, Any]:
-    """All options of a network: `overrides`, checked against the types in its factory's signature, and defaults for all others.
-
-    >>> resolve_options("simple_convnet", {"residual": True})
-    {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
-    """
-    signature = factory_signature(name)
-    positional = signature.bind_partial("shape", "classes").arguments
-    declared = {
-        key: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
-        for key, p in signature.parameters.items()
-        if key not in positional and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and key[0] != "_"
-    }
-    for key in overrides:
-        require(
-            key in declared,
-            f"the network '{name}' has no option '{key}': {suggest(key, declared) if declared else 'it has none'}",
-        )
-    defaults = {key: default for key, (_, default) in declared.items() if default is not ...}
-    for key, value in (defaults | overrides).items():
-        require(
-            is_json_serializable(value),
-            f"model.{key} = {repr(value).splitlines()[0]}: a recipe holds strings, finite numbers, booleans and lists",
-        )
-    try:
-        # Through JSON, where pydantic is strict about types but accepts a list for a tuple.
-        return create_model("Options", **declared).model_validate_json(json.dumps(overrides), strict=True).model_dump()
-    except ValidationError as error:
-        first_error = error.errors()[0]
-        raise LabError(
-            f"model.{'.'.join(map(str, first_error['loc']))} = {first_error['input']!r}: {first_error['msg']}"
-        ) from error
-    except PydanticUserError as error:  # a type that no recipe value can have
-        raise LabError(
-            f"the network '{name}' takes {signature}, and a recipe cannot hold that: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def factory_signature(name: str) -> inspect.Signature:
-    """The signature of a network's factory. Raises LabError if it cannot be called with (shape, classes)."""
-    factory = resolve_factory(name)
-    try:
-        signature = inspect.signature(factory, eval_str=True)
-    except (NameError, SyntaxError) as error:
-        raise LabError(f"a type in the signature of the network '{name}' does not exist at run time: {error}") from error
-    except ValueError as error:
-        raise LabError(f"the network '{name}' has no readable signature: {error}") from error
-    try:
-        signature.bind_partial("shape", "classes")
-    except TypeError as error:
-        raise LabError(f"the network '{name}' must take (shape, classes, ...options), and takes {signature}") from error
-    return signature
-
-
-def is_json_serializable(value: Any) -> bool:
-    """Whether JSON, and with it a recipe, can hold a value; it knows no NaN or infinity."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
-
-
-def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_options: Any) -> nn.Module:
-    """Build a network for images of `shape`; its initial weights are a pure function of the seed and each layer's name.
-
-    So two networks that share a layer (same name, same shape) start with the same weights in it.
-    Raises LabError for an unknown name or option, or a shape the network cannot take.
-    """
-    factory, resolved_options = resolve_factory(name), resolve_options(name, model_options)
-    with isolated_rng():
-        network = factory(shape, classes, **resolved_options)
-        initialize_weights(network, seed)
-    return network
-
-
-def initialize_weights(network: nn.Module, seed: int) -> None:
-    """Re-initialize every layer by its own `reset_parameters`, seeded by (seed, layer name).
-
-    Must run inside `own_global_generators`.
-    """
-    for name, layer in network.named_modules():
-        if callable(reset := getattr(layer, "reset_parameters", None)):
-            seed_default_generator(torch.device("cpu"), seed, "weights", name)
-            reset()
+StageChannels = tuple[PositiveInt, ...]  # the output channels of each stage
 
 
 def check_input_shape(shape: ImageShape) -> None:
@@ -181,14 +27,15 @@ def check_input_shape(shape: ImageShape) -> None:
     )
 
 
-@register
 def shallow_net(shape: ImageShape, classes: int, hidden: PositiveInt = 128) -> nn.Sequential:
-    """One hidden layer on the flattened image, as `nn.Sequential`.
+    """One hidden layer on the flattened image: `shallow_net` writes it as `nn.Sequential`, `ShallowNet` as a class.
 
-    flatten   C x H x W -> C*H*W
-    hidden    Linear(C*H*W, hidden)
-    relu
-    output    Linear(hidden, classes)
+        flatten   C x H x W -> C*H*W
+        hidden    Linear(C*H*W, hidden)
+        relu
+        output    Linear(hidden, classes)
+
+    Both have the same parameters under the same names, and the same outputs bit for bit.
     """
     check_input_shape(shape)
     inputs = shape[0] * shape[1] * shape[2]
@@ -202,7 +49,7 @@ def shallow_net(shape: ImageShape, classes: int, hidden: PositiveInt = 128) -> n
 
 
 class ShallowNet(nn.Module):
-    """The layers of `shallow_net` as a class: same parameters, same outputs bit for bit."""
+    __doc__ = shallow_net.__doc__
 
     def __init__(self, shape: ImageShape, classes: int, hidden: PositiveInt = 128) -> None:
         super().__init__()
@@ -215,15 +62,12 @@ class ShallowNet(nn.Module):
         return self.output(hidden)  # [N, classes]
 
 
-register(ShallowNet, "shallow_net_class")
-
-
 class ConvBlock(nn.Module):
     """Convolution 3x3, max pooling 2x2, batch norm, ReLU: half the resolution, `out_channels` channels.
 
-    Pooling comes first because it commutes with ReLU, and the two layers behind it then touch a quarter of the values.
-    With `residual` a parameter-free shortcut is added before the ReLU: the stage's input, averaged 2x2, its new channels
-    zero (He et al. 2016, arXiv:1512.03385, option A). So a network with and one without have the same parameters.
+    Pooling comes first because it commutes with ReLU, and the two layers after it then process a quarter of the values.
+    With `residual` a parameter-free shortcut is added before the ReLU: the input, averaged 2x2, its new channels zero
+    (He et al. 2016, arXiv:1512.03385, option A). So a network with it and one without have the same parameters.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, pool: bool, batch_norm: bool, residual: bool) -> None:
@@ -251,9 +95,6 @@ def shortcut(
     return F.pad(x, (0, 0, 0, 0, 0, like.shape[1] - x.shape[1]))
 
 
-StageChannels = tuple[PositiveInt, ...]
-
-
 class SimpleConvnet(nn.Module):
     """A few 3x3 convolutions, each followed by pooling; the last feature map is averaged and classified linearly.
 
@@ -262,8 +103,9 @@ class SimpleConvnet(nn.Module):
         features.2   Conv(32, 64, 3x3, padding 1) - MaxPool 2x2 - BatchNorm - ReLU     64 x H/8 x W/8
         head         mean over the map - Linear(64, classes)
 
-    `channels` gives the output channels of each stage. Without `batch_norm` the norms are gone and the convolutions have biases. With `residual`
-    every stage but the first gets a parameter-free shortcut (see `ConvBlock`). A side of 1 pixel is not pooled further.
+    `channels` gives the output channels of each stage. Without `batch_norm` there are no norms and the convolutions have
+    biases. With `residual` every stage but the first gets a parameter-free shortcut (see `ConvBlock`). A side of 1 pixel
+    is not pooled further.
     """
 
     def __init__(
@@ -294,9 +136,6 @@ class SimpleConvnet(nn.Module):
         return self.head(self.features(pixels))
 
 
-register(SimpleConvnet, "simple_convnet")
-
-
 def make_pooling_head(channels: int, classes: int) -> nn.Sequential:
     """Global average pooling, then one linear layer: [N, channels, h, w] -> [N, classes]."""
     return nn.Sequential(OrderedDict(pool=GlobalAvgPool2d(), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
@@ -305,8 +144,8 @@ def make_pooling_head(channels: int, classes: int) -> nn.Sequential:
 class GlobalAvgPool2d(nn.AdaptiveAvgPool2d):
     """The mean over a map of any size, as `nn.AdaptiveAvgPool2d(1)` gives it: [N, C, H, W] -> [N, C, 1, 1].
 
-    Its gradient has the memory format of the map. The gradient of torch's own layer is always contiguous (NCHW), which slows the layers
-    before it when their maps are channels_last.
+    Its gradient has the memory format of the map. The gradient of torch's own layer is always contiguous (NCHW), which
+    slows the layers before it when their maps are channels_last.
     """
 
     def __init__(self) -> None:
@@ -341,7 +180,8 @@ class ResNetSmall(nn.Module):
         features.stage3    `blocks` residual blocks, the first with stride 2         128 x H/4 x W/4
         head               mean over the map - Linear(128, classes)
 
-    `channels` sets the stages, `blocks` the residual blocks in each: 6 * blocks + 2 layers with weights.
+    `channels` gives the output channels of each stage, `blocks` the residual blocks in each: 6 * blocks + 2 layers
+    with weights.
     Sides must be divisible by 2 ** (stages - 1).
     """
 
@@ -357,7 +197,8 @@ class ResNetSmall(nn.Module):
         divisor = 2 ** (len(channels) - 1)
         require(
             shape[1] % divisor == 0 and shape[2] % divisor == 0,
-            f"pictures of {shape[1]}x{shape[2]} cannot be halved {len(channels) - 1} times: give sides that divide by {divisor}",
+            f"images of {shape[1]}x{shape[2]} cannot be halved {len(channels) - 1} times: "
+            f"give sides divisible by {divisor}",
         )
         stem = nn.Sequential(
             OrderedDict(
@@ -377,6 +218,3 @@ class ResNetSmall(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         return self.head(self.features(pixels))
-
-
-register(ResNetSmall, "resnet_small")

@@ -30,10 +30,10 @@ import torch
 
 from convolab.core.errors import LabError, require
 from convolab.core.files import atomic_write, translate_write_errors
-from convolab.data.catalog import DatasetSplits
 from convolab.data.dataset import ImageDataset
 from convolab.data.memmap import SPLIT_NAMES, read_memmap
-from convolab.models import zoo
+from convolab.data.splits import DatasetSplits
+from convolab.models import registry, zoo
 from convolab.studies.executor import (
     HEARTBEAT_INTERVAL,
     MAX_ATTEMPTS,
@@ -257,7 +257,7 @@ def register_network_source(name: str, text: str) -> None:
     with tempfile.TemporaryDirectory(prefix="convolab-") as folder:
         path = Path(folder) / Path(file).name
         path.write_text(text, encoding="utf-8")
-        zoo.register(zoo.resolve_factory(f"{path}:{attribute}"), name)
+        registry.register(registry.resolve_factory(f"{path}:{attribute}"), name)
 
 
 # ---------------------------------------------------------------- what is sent
@@ -273,7 +273,7 @@ def network_source(recipe: Recipe) -> str | None:
     if file.endswith(".py"):
         return Path(file).read_text(encoding="utf-8")
     require(
-        colon or zoo.resolve_factory(name).__module__ == zoo.__name__,
+        colon or registry.resolve_factory(name).__module__ == zoo.__name__,
         f"the network '{name}' is registered in this process only, and Ray's nodes do not know it: put it in a file and name it file.py:Name",
     )
     return None

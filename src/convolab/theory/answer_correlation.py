@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
-from convolab.models import zoo
+from convolab.models.registry import initialize_weights
 from convolab.theory import correlation
 from convolab.theory.sheet import Formula, QuestionAnswer, SheetFigure, Text, make_sheet_table, run_sheet_check
 
@@ -212,7 +212,7 @@ def seeded_correlation_layer(
     """A layer in float64, its weights drawn by the seed."""
     with isolated_rng():
         layer = correlation.CircularCorrelation(in_channels, out_channels, kernel_size)
-        zoo.initialize_weights(layer, seed)
+        initialize_weights(layer, seed)
     return layer.double()
 
 

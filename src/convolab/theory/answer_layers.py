@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from convolab.core.rng import isolated_rng
-from convolab.models import zoo
+from convolab.models.registry import initialize_weights
 from convolab.theory import layers
 from convolab.theory.layers import LayerCost
 from convolab.theory.sheet import Formula, QuestionAnswer, SheetFigure, Table, Text, make_sheet_table, run_sheet_check
@@ -212,7 +212,7 @@ def seeded_course_layers(seed: int) -> tuple[nn.Linear, nn.Conv1d]:
     """The question's layers with weights, in float64."""
     f, g = (layer.to_empty(device="cpu").double() for layer in layers.course_layers(N, FEATURES, KERNEL_SIZE))
     with isolated_rng():
-        zoo.initialize_weights(nn.ModuleList([f, g]), seed)
+        initialize_weights(nn.ModuleList([f, g]), seed)
     return f, g
 
 

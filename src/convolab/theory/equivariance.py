@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from convolab.core.rng import isolated_rng, make_generator
-from convolab.models import zoo
+from convolab.models.registry import initialize_weights
+from convolab.models.zoo import SimpleConvnet
 
 IMAGE_SIZE = 32  # pixels
 ROUNDING_TOLERANCE = 1e-12  # share of an output's size: a sum of a thousand products in float64 differs by less from itself in another order
@@ -92,14 +93,14 @@ def layers_to_measure(seed: int = 0) -> list[NamedLayer]:
     with isolated_rng():
         for name, make, stride in cases:
             layer = make().double().eval()
-            zoo.initialize_weights(layer, seed)
+            initialize_weights(layer, seed)
             layers.append(NamedLayer(name, layer, stride))
     return layers
 
 
 def simple_convnet_features(padding: str) -> nn.Module:
     """The stages of simple_convnet, whose output is 8 times as coarse as its input, padded by `zeros` or `circular`."""
-    features = zoo.SimpleConvnet((1, IMAGE_SIZE, IMAGE_SIZE), 10).features
+    features = SimpleConvnet((1, IMAGE_SIZE, IMAGE_SIZE), 10).features
     for layer in features.modules():
         if isinstance(layer, nn.Conv2d):
             layer.padding_mode = padding

@@ -22,10 +22,10 @@ from convolab.core.errors import require
 from convolab.core.rng import make_generator
 from convolab.core.stats import Interval, mean_interval
 from convolab.core.types import Frozen, PositiveFloat, PositiveInt
-from convolab.data.catalog import DatasetSplits
 from convolab.data.dataset import ImageDataset, channel_mean_std
-from convolab.models import zoo
+from convolab.data.splits import DatasetSplits
 from convolab.models.classifier import ImageClassifier
+from convolab.models.registry import build
 from convolab.training.lr_schedule import CosineLR
 from convolab.training.optim import Adam
 from convolab.training.recipe import Training
@@ -175,11 +175,11 @@ def build_networks(shape: tuple[int, int, int], classes: int, seed: int) -> dict
     >>> [sum(p.numel() for p in net.parameters()) for net in networks((1, 16, 16), 10, seed=0).values()]
     [24058, 24040]
     """
-    convnet = zoo.build(CONVNET, shape, classes, seed=seed)
+    convnet = build(CONVNET, shape, classes, seed=seed)
     num_parameters = sum(p.numel() for p in convnet.parameters())
     num_inputs = shape[0] * shape[1] * shape[2]
     hidden = max(1, round((num_parameters - classes) / (num_inputs + 1 + classes)))
-    return {CONVNET: convnet, FULLY_CONNECTED: zoo.build(FULLY_CONNECTED, shape, classes, seed=seed, hidden=hidden)}
+    return {CONVNET: convnet, FULLY_CONNECTED: build(FULLY_CONNECTED, shape, classes, seed=seed, hidden=hidden)}
 
 
 def train_and_test(

@@ -1,11 +1,11 @@
-"""Weights and states on disk, as safetensors: nothing unpickles, and a file that is cut off is found out."""
+"""Weights and states on disk, as safetensors: nothing is unpickled, and a truncated file is detected."""
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -13,14 +13,27 @@ from torch import Tensor
 
 from convolab.core.errors import LabError, require
 from convolab.core.files import atomic_write
-from convolab.models import zoo
+from convolab.core.types import Json
+from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
+from convolab.training.recipe import require_known_format
 
-STATE_FILE, PREVIOUS_STATE_FILE = "state.safetensors", "state.previous.safetensors"
+STATE_FILE = "state.safetensors"
+PREVIOUS_STATE_FILE = "state.previous.safetensors"
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write named tensors and what JSON can hold about them, whole."""
+class TensorFile(Protocol):
+    """What we use of the file that safetensors opens, whose package has no types."""
+
+    def keys(self) -> list[str]: ...
+
+    def get_tensor(self, name: str) -> Tensor: ...
+
+    def metadata(self) -> dict[str, str] | None: ...
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Json]) -> None:
+    """Write named tensors, and metadata that JSON can hold, atomically."""
     content = save(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, {"about": json.dumps(metadata)}
     )
@@ -28,69 +41,80 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, An
         temporary.write_bytes(content)  # not safetensors' own writer: it reports a full disk as damage of the file
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote. Raises LabError if the file is missing, cut off or not one of these."""
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Json]]:
+    """Read what `write_tensors` wrote.
+
+    Raises LabError if the file is missing, truncated, of another program or of a later format.
+    """
     with open_safetensors(path) as (file, metadata):
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a dict)
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Only what was written about the tensors. Raises LabError like `read_tensors`: a file cut off is found by its length."""
+def read_metadata(path: Path) -> dict[str, Json]:
+    """Only the metadata written with the tensors. Raises LabError like `read_tensors`."""
     with open_safetensors(path) as (_, metadata):
         return metadata
 
 
 @contextmanager
-def open_safetensors(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """A file of tensors, and what was written about them; whatever is wrong with it becomes one line."""
+def open_safetensors(path: Path) -> Iterator[tuple[TensorFile, dict[str, Json]]]:
+    """A file of tensors and its metadata; whatever is wrong with it becomes one line."""
     try:
         with safe_open(path, framework="pt") as file:
-            yield file, json.loads((file.metadata() or {})["about"])
+            metadata = json.loads((file.metadata() or {})["about"])
+            require_known_format(metadata.get("format"), path)
+            yield file, metadata
     except FileNotFoundError as error:
         raise LabError(f"there is no {path}") from error
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise LabError(f"{path} is damaged or not one of convolab's: {str(error).splitlines()[0]}") from error
+    except (SafetensorError, KeyError, ValueError, OSError, AttributeError) as error:
+        raise LabError(f"{path} is damaged or was not written by convolab: {str(error).splitlines()[0]}") from error
 
 
-def write_weights(path: Path, net: ImageClassifier, metadata: dict[str, Any]) -> None:
-    """Write a network so that the file alone tells how to build it; `about` must hold its `model` (name and options)."""
+def write_weights(path: Path, net: ImageClassifier, metadata: Mapping[str, Json]) -> None:
+    """Write a network so that the file alone is enough to build it again.
+
+    `metadata` must hold its `model` (name and options), as a recipe has it.
+    """
     preprocessing = {"mean": net.mean, "std": net.std, "size": net.input_size, "classes": net.classes}
     write_tensors(path, net.network.state_dict(), {**metadata, **preprocessing})
 
 
-def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Any]]:
-    """The network in a weights file, in evaluation mode, and what was written about it.
+def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
+    """The network in a weights file, in evaluation mode, and the file's metadata.
 
     Raises LabError if the file is damaged, or its weights do not fit the network it names.
     """
     tensors, metadata = read_tensors(path)
     try:
-        name, shape = metadata["model"]["name"], (len(metadata["mean"]), *metadata["size"])
-        options = {k: v for k, v in metadata["model"].items() if k != "name"}
-        net = ImageClassifier(
-            zoo.build(name, shape, len(metadata["classes"]), **options),
-            mean=metadata["mean"], std=metadata["std"], input_size=tuple(metadata["size"]), classes=metadata["classes"],
-        )  # fmt: skip
-        net.network.load_state_dict(tensors)
+        model = cast("dict[str, Json]", metadata["model"])
+        name = cast("str", model["name"])
+        mean = cast("Sequence[float]", metadata["mean"])
+        std = cast("Sequence[float]", metadata["std"])
+        height, width = cast("Sequence[int]", metadata["size"])
+        classes = cast("Sequence[str]", metadata["classes"])
     except KeyError as error:
-        raise LabError(f"{path} does not say its {error}: it is no weights file of convolab's") from error
+        raise LabError(f"{path} has no {error}: it is not a convolab weights file") from error
+    options = {key: value for key, value in model.items() if key != "name"}
+    network = registry.build(name, (len(mean), height, width), len(classes), **options)
+    net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=classes)
+    try:
+        net.network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise LabError(
-            f"{path} holds weights of another network than {name}: {str(error).splitlines()[1].strip()}"
-        ) from error
+        reason = str(error).splitlines()[1].strip()
+        raise LabError(f"{path} holds weights of another network than {name}: {reason}") from error
     return net.eval(), metadata
 
 
-def write_state(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+def write_state(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Json]) -> None:
     """Write a training's state; the one before is kept beside it."""
     if (folder / STATE_FILE).exists():
-        # A kill between here and the next rename leaves only the previous state, which is as good: it is one epoch older.
+        # A kill between here and the next rename leaves only the previous state, which is as good: one epoch older.
         os.replace(folder / STATE_FILE, folder / PREVIOUS_STATE_FILE)
     write_tensors(folder / STATE_FILE, tensors, metadata)
 
 
-def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
-    """The newest whole state in a folder, and a word on what was wrong with a newer one, if it was damaged.
+def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Json], str | None]:
+    """The newest whole state in a folder: tensors, metadata, and a warning if a newer one was damaged.
 
     Raises LabError if there is none.
     """
@@ -98,7 +122,8 @@ def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str | N
         return *read_tensors(folder / STATE_FILE), None
     except LabError as error:
         require(
-            (folder / PREVIOUS_STATE_FILE).exists(), f"{error}, and there is no older state to fall back to: train anew"
+            (folder / PREVIOUS_STATE_FILE).exists(),
+            f"{error}, and there is no older state to fall back on: train again from the start",
         )
-        warning = f"{error}: going on from the state before it" if (folder / STATE_FILE).exists() else None
+        warning = f"{error}: continuing from the state before it" if (folder / STATE_FILE).exists() else None
         return *read_tensors(folder / PREVIOUS_STATE_FILE), warning

@@ -3,44 +3,51 @@
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, cast
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
-from convolab.core.types import Fraction, Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
+from convolab.core.types import Fraction, Frozen, Json, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 from convolab.data.catalog import default_augmentation
-from convolab.models import zoo
+from convolab.models import registry
 from convolab.training.lr_schedule import Schedule, StepLR
-from convolab.training.optim import SGD, Optimizer
-from convolab.training.transforms import parse_transform
+from convolab.training.optim import SGD, Optimizer, list_to_tuple
+from convolab.training.transforms import RENAMED_TRANSFORMS, parse_transform
+
+FORMAT = 1  # of every file that convolab writes and reads again; the first edition's files have no number
+DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step"}
+RENAMED_KEYS = {  # the first edition's key -> today's
+    "data.size": "data.image_size",
+    "schedule.period": "schedule.step_size",
+    "schedule.rise": "schedule.pct_start",
+    "schedule.start": "schedule.div_factor",
+    "schedule.end": "schedule.final_div_factor",
+}
+RENAMED_VALUES = {("metrics.train", "exact"): "eval_pass"}  # (key, the first edition's value) -> today's
 
 
 class Data(Frozen):
-    """The picture set, and what is done to it before a network sees it."""
+    """The data set, and what is done to its images before a network gets them."""
 
-    name: str = "digits"  # a source, or folder:PATH
-    validation: Fraction = 0.1  # share of the training pictures held back
-    limit: PositiveInt | None = None  # train on this many pictures only, the classes in proportion
-    image_size: Annotated[int, Field(ge=8, le=64)] = (
-        32  # side that a folder's pictures are resized to; the other sets have their own
-    )
-    augment: tuple[str, ...] = ()  # left out: what is usual for the set
+    name: str = "digits"  # a published set, or folder:PATH
+    validation: Fraction = 0.1  # fraction of the training images held out for validation
+    limit: PositiveInt | None = None  # train on this many images only, the classes in proportion
+    image_size: Annotated[int, Field(ge=8, le=64)] = 32  # side that a folder's images are resized to
+    augment: Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = ()  # left out: the default of the data set
 
     @model_validator(mode="before")
     @classmethod
-    def fill_augment(cls, values: Any) -> Any:
+    def fill_augment(cls, values: object) -> object:
         if not isinstance(values, Mapping):
             return values
-        augment = values.get(
-            "augment", default_augmentation(str(values.get("name", "digits")))
-        )  # looked up in any case: the name is checked so
-        return {**values, "augment": tuple(augment) if isinstance(augment, list) else augment}
+        default = default_augmentation(str(values.get("name", "digits")))  # called in any case: it checks the name
+        return {"augment": default, **values}
 
     @field_validator("augment")
     @classmethod
@@ -59,16 +66,16 @@ class Model(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def fill_options(cls, values: Any) -> Any:
-        """Write every option out, so that a recipe does not depend on defaults that may change."""
+    def fill_options(cls, values: object) -> object:
+        """Fill in every option, so that a recipe does not depend on defaults that may change."""
         if not isinstance(values, Mapping):
             return values
         name = values.get("name", "simple_convnet")
         require(isinstance(name, str), f"model.name = {name!r}: give the network's name as a string")
-        return {"name": name, **zoo.resolve_options(name, {k: v for k, v in values.items() if k != "name"})}
+        return {"name": name, **registry.resolve_options(name, {k: v for k, v in values.items() if k != "name"})}
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Json]:
         """The network's options, without its name."""
         return dict(self.__pydantic_extra__ or {})
 
@@ -82,7 +89,7 @@ class Training(Frozen):
     precision: Literal["fp32", "bf16", "auto"] = "fp32"  # auto: bf16 where the processor computes it natively
     label_smoothing: Fraction = 0.0
     clip_norm: PositiveFloat | None = None  # largest norm of the gradient of all parameters together
-    ema: Fraction = 0.0  # decay a step of the averaged weights that are judged and kept; 0: the weights themselves
+    ema: Fraction = 0.0  # decay per step of averaged weights, which are evaluated and kept; 0: the weights themselves
     patience: PositiveInt | None = None  # stop after this many epochs without a better validation accuracy
     goal: UnitInterval | None = None  # stop once the training accuracy of an epoch reaches this
 
@@ -90,17 +97,18 @@ class Training(Frozen):
 class Metrics(Frozen):
     """Of which weights the training loss and accuracy are.
 
-    running: the mean over the epoch's batches, as augmented, while the weights change: free.
-    exact: of the epoch's last weights, on the training pictures as they are, like validation's: a pass more.
+    running: the mean over the epoch's batches, as augmented, while the weights change; free.
+    eval_pass: of the epoch's final weights, on the training images as they are, like validation's; costs one more pass
+    over the training set.
     """
 
-    train: Literal["running", "exact"] = "running"
+    train: Literal["running", "eval_pass"] = "running"
 
 
 class Recipe(Frozen):
     """One recipe decides one result.
 
-    >>> recipe = Recipe.parse({"training": {"epochs": 3}}).changed({"optimizer.lr": 0.1})
+    >>> recipe = Recipe.from_dict({"training": {"epochs": 3}}).with_overrides({"optimizer.lr": 0.1})
     >>> recipe.training.epochs, recipe.optimizer.lr, recipe.model.name
     (3, 0.1, 'simple_convnet')
     """
@@ -113,38 +121,46 @@ class Recipe(Frozen):
     metrics: Metrics = Metrics()
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+    def from_dict(cls, values: Mapping[str, Json]) -> "Recipe":
         """A recipe from nested values; what is left out has its default. Raises LabError, naming the key."""
-        values = {**values}
-        for section, default in (("optimizer", "sgd"), ("schedule", "step")):
-            if isinstance(values.get(section), Mapping):
-                values[section] = {"name": default, **values[section]}
+        require_known_format(values.get("format"), "this recipe")
+        values = {section: keys for section, keys in values.items() if section != "format"}
+        for section, name in DEFAULT_NAMES.items():
+            keys = values.get(section)
+            if isinstance(keys, Mapping):
+                values[section] = {"name": name, **keys}
+        refuse_renamed(values)
         try:
-            # By way of JSON, where pydantic is strict about types but takes a list for a tuple.
-            return cls.model_validate_json(json.dumps(values), strict=True)
+            return cls.model_validate(values, strict=True)
         except ValidationError as error:
             raise LabError(format_validation_error(error, values).replace("\n", "\\n")) from error
-        except TypeError as error:
-            raise LabError(f"a recipe holds strings, numbers, booleans and lists: {error}") from error
 
     @classmethod
     def read(cls, path: Path | str) -> "Recipe":
         """The recipe in a TOML file. Raises LabError if it cannot be read, naming the line or the key."""
         return cls.from_dict(read_toml(path))
 
-    def with_overrides(self, overrides: Mapping[str, Any]) -> "Recipe":
-        """A recipe with some keys changed, addressed as `section.key`.
+    def with_overrides(self, *overrides: Mapping[str, Json]) -> "Recipe":
+        """A recipe with some keys changed, addressed as `section.key`; several sets of overrides apply in order.
 
-        A new `name` in a section starts that section afresh, because its other keys belonged to the old one.
+        A new `name` in a section resets that section to its defaults, because its other keys belonged to the old one.
+        Raises LabError, naming the key.
+
+        >>> Recipe().with_overrides({"optimizer.lr": 0.1}, {"optimizer.name": "adam"}).optimizer.lr
+        0.001
         """
-        return Recipe.from_dict(apply_overrides(self.to_dict(), overrides))
+        values = self.to_dict()
+        for changes in overrides:
+            values = apply_overrides(values, changes)
+        return Recipe.from_dict(values)
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """All keys of all sections, defaults too."""
+    def to_dict(self) -> dict[str, dict[str, Json]]:
+        """All keys of all sections, defaults too, as JSON and TOML can hold them."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def to_toml(self) -> str:
-        return tomli_w.dumps(self.to_dict())
+        """The text of a recipe's file: its format, then every key of every section."""
+        return tomli_w.dumps({"format": FORMAT, **self.to_dict()})
 
     def write(self, path: Path | str) -> None:
         write_text(path, self.to_toml())
@@ -152,16 +168,28 @@ class Recipe(Frozen):
     @cached_property
     def key(self) -> str:
         """A hash of every key: equal for equal recipes, however they were written."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return recipe_key(self.to_dict())
 
 
-def apply_overrides(values: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def recipe_key(values: Mapping[str, Json]) -> str:
+    """The key of a recipe with these values: 12 hexadecimal digits of their SHA-256."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def require_known_format(number: Json, source: Path | str) -> None:
+    """Raise LabError if a file has a format that only a later convolab knows; None, the first edition's, is known."""
+    known = number is None or (isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= FORMAT)
+    require(known, f"{source} has format {number!r}, and this convolab knows formats up to {FORMAT}: update convolab")
+
+
+def apply_overrides(
+    values: Mapping[str, Mapping[str, Json]], overrides: Mapping[str, Json]
+) -> dict[str, dict[str, Json]]:
     """`values` with `section.key` entries changed; a new `name` drops the section's other keys, whatever the order."""
     result = {section: dict(keys) for section, keys in values.items()}
-    for dotted_key in sorted(overrides, key=lambda a: not a.endswith(".name")):
+    for dotted_key in sorted(overrides, key=lambda key: not key.endswith(".name")):
         section, dot, key = dotted_key.partition(".")
-        require(dot and key, f"'{dotted_key}' is no address of a recipe key: give section.key, such as optimizer.lr")
+        require(dot and key, f"'{dotted_key}' is not a recipe key: write section.key, such as optimizer.lr")
         require(
             section in Recipe.model_fields,
             f"a recipe has no section '{section}': {suggest(section, Recipe.model_fields)}",
@@ -173,21 +201,23 @@ def apply_overrides(values: Mapping[str, Mapping[str, Any]], overrides: Mapping[
     return result
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """`section.key=value` of a command line; the value is read as TOML, and as a plain string where it is none.
+def parse_override(text: str) -> tuple[str, Json]:
+    """`section.key=value` of a command line; the value is read as TOML, or as a plain string if it is not TOML.
 
-    >>> parse_change("optimizer.lr=0.1"), parse_change("model.channels=[8, 16]"), parse_change("schedule.name=cosine")
-    (('optimizer.lr', 0.1), ('model.channels', [8, 16]), ('schedule.name', 'cosine'))
+    >>> parse_override("optimizer.lr=0.1"), parse_override("model.channels=[8, 16]")
+    (('optimizer.lr', 0.1), ('model.channels', [8, 16]))
+    >>> parse_override("schedule.name=cosine")
+    ('schedule.name', 'cosine')
     """
     dotted_key, equals, value = text.partition("=")
-    require(equals and dotted_key.strip(), f"'{text}' changes nothing: write section.key=value")
+    require(equals and dotted_key.strip(), f"'{text}' is not an override: write section.key=value")
     try:
         return dotted_key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return dotted_key.strip(), value.strip()
 
 
-def read_toml(path: Path | str) -> dict[str, Any]:
+def read_toml(path: Path | str) -> dict[str, Json]:
     """The values of a TOML file. Raises LabError if it cannot be read or is not TOML."""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -197,31 +227,64 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         raise LabError(f"{path} is not TOML: {error}") from error
 
 
-def format_validation_error(error: ValidationError, values: Mapping[str, Any]) -> str:
-    """The first thing wrong with a recipe, in one line."""
+def refuse_renamed(values: Mapping[str, Json]) -> None:
+    """Raise LabError, with today's word, for a key or a value of the first edition."""
+    for section, keys in values.items():
+        for key, value in keys.items() if isinstance(keys, Mapping) else ():
+            dotted_key = f"{section}.{key}"
+            require(dotted_key not in RENAMED_KEYS, f"{dotted_key} is now called {RENAMED_KEYS.get(dotted_key)}")
+            new = RENAMED_VALUES.get((dotted_key, value)) if isinstance(value, str) else None
+            require(new is None, f"{dotted_key} = {value!r} is now called {new!r}")
+
+
+def translate_first_edition(values: Mapping[str, Json]) -> dict[str, Json]:
+    """The values of a recipe that the first edition stored, in today's words."""
+    translated: dict[str, Json] = {}
+    for section, keys in values.items():
+        if not isinstance(keys, Mapping):
+            translated[section] = keys
+            continue
+        new_keys = {}
+        for key, value in keys.items():
+            dotted_key = f"{section}.{key}"
+            if isinstance(value, str):
+                value = RENAMED_VALUES.get((dotted_key, value), value)
+            if dotted_key == "data.augment" and isinstance(value, list):
+                value = [rename_transform(entry) for entry in value]
+            new_keys[RENAMED_KEYS.get(dotted_key, dotted_key).partition(".")[2]] = value
+        translated[section] = new_keys
+    return translated
+
+
+def rename_transform(entry: str) -> str:
+    """An entry of `data.augment` of the first edition in today's words."""
+    name, colon, strength = entry.partition(":")
+    return RENAMED_TRANSFORMS.get(name, name) + colon + strength
+
+
+def format_validation_error(error: ValidationError, values: Mapping[str, Json]) -> str:
+    """The first error in a recipe, in one line."""
     details = error.errors()[0]
     path = [str(part) for part in details["loc"]]
-    if path[0] in ("optimizer", "schedule") and len(path) > 1:
-        del path[1]  # pydantic names the union's member; the person wrote no such level
+    if path[0] in DEFAULT_NAMES and len(path) > 1:
+        del path[1]  # pydantic names the union's member; the user wrote no such level
     dotted_key = ".".join(path)
     match details["type"]:
         case "extra_forbidden":
             return f"a recipe has no key '{dotted_key}': {suggest(path[-1], known_keys(path[:-1], values))}"
         case "union_tag_invalid":
-            names = [name.strip(" '") for name in details["ctx"]["expected_tags"].split(",")]
-            return f"unknown {path[0]} '{details['ctx']['tag']}': {suggest(details['ctx']['tag'], names)}"
+            context = details.get("ctx", {})
+            names = [name.strip(" '") for name in context["expected_tags"].split(",")]
+            return f"unknown {path[0]} '{context['tag']}': {suggest(context['tag'], names)}"
         case _:
             return f"{dotted_key} = {details['input']!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
-def known_keys(section: list[str], values: Mapping[str, Any]) -> list[str]:
-    """The keys that a section of a recipe may have."""
-    if not section:
+def known_keys(path: Sequence[str], values: Mapping[str, Json]) -> list[str]:
+    """The keys that the section at `path` of a recipe may have; without a path, the sections."""
+    if not path:
         return list(Recipe.model_fields)
-    section_value = getattr(
-        Recipe.from_dict(
-            {section[0]: {"name": values[section[0]]["name"]}} if section[0] in ("optimizer", "schedule") else {}
-        ),
-        section[0],
-    )
-    return list(type(section_value).model_fields)
+    section = path[0]
+    keys = cast("Mapping[str, Json]", values[section])
+    default = Recipe.from_dict({section: {"name": keys["name"]}} if section in DEFAULT_NAMES else {})
+    return list(type(getattr(default, section)).model_fields)

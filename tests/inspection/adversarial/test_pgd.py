@@ -23,7 +23,7 @@ from convolab.inspection.adversarial.pgd import (
 )
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 BUDGETS = ["none", "l2=0.4", "l2=2", "linf=2/255", "linf=0.05"]
 

@@ -13,7 +13,7 @@ from convolab.inspection.explain.explain import explain
 from convolab.inspection.explain.methods import METHODS
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 ALL = tuple(m for m in METHODS if m != "guided")
 

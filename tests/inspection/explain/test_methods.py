@@ -23,7 +23,7 @@ from convolab.inspection.explain.methods import (
     smoothgrad_noise,
 )
 from convolab.models.classifier import ImageClassifier
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -20,7 +20,7 @@ from convolab.inspection.localization.alignment import (
 )
 from convolab.inspection.localization.dense import FullyConvolutional, make_fully_convolutional
 from convolab.models.pretrained import pretrained
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 
 class Peeking(nn.Module):

@@ -8,7 +8,7 @@ from convolab.core.errors import LabError
 from convolab.inspection.localization.dense import make_fully_convolutional
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 MEAN, STD = (0.45, 0.5, 0.4), (0.25, 0.2, 0.3)
 

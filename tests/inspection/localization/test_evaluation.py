@@ -38,7 +38,7 @@ from convolab.inspection.localization.synthetic import (
 )
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 ONE = InputScale(1.0)
 

@@ -15,7 +15,7 @@ from convolab.inspection.localization.input_scale import MAX_INPUT_PIXELS, Input
 from convolab.inspection.localization.locate import MAX_BOXES, MAX_CANVAS_PIXELS, locate, run_at_scale
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
-from convolab.models.zoo import build
+from convolab.models.registry import build
 
 
 class Red(nn.Module):

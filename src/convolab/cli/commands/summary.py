@@ -114,7 +114,7 @@ def summarize_network(
 
     from convolab.analysis.summary import summary
     from convolab.models.resolve import resolve_model
-    from convolab.models.zoo import NETWORKS
+    from convolab.models.registry import NETWORKS
 
     if Path(name).is_dir() and name not in NETWORKS:
         from convolab.training.run import Run
@@ -403,11 +403,11 @@ def csv_cell(value: Any) -> Any:
 
 def write_cost_chart(summaries: Sequence["ModelSummary"], path: Path) -> None:
     from convolab.plots import summary as summary_plots
-    from convolab.plots import training as training_plots
+    from convolab.plots.style import save_chart
 
     chart = (
         summary_plots.layer_costs_chart(summaries[0])
         if len(summaries) == 1
         else summary_plots.layer_comparison_chart(summaries)
     )
-    training_plots.save_chart(chart, path.with_suffix(""), [path.suffix.lower().removeprefix(".")])
+    save_chart(chart, path.with_suffix(""), [path.suffix.lower().removeprefix(".")])
