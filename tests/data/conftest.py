@@ -8,7 +8,8 @@ from threading import Thread
 import pytest
 from support.small_sets import archive, checksum, cifar10_files
 
-from convolab.data.catalog import DATASETS, RemoteFile
+from convolab.data.catalog import DATASETS
+from convolab.data.download import RemoteFile
 
 
 class Server(ThreadingHTTPServer):

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
-from convolab.data.dataset import ImageDataset, channel_mean_std, stratified_split
+from convolab.data.dataset import ImageDataset, channel_mean_std
+from convolab.data.splits import stratified_split
 
 
 def pets(count: int = 12, channels: int = 3, classes: int = 3) -> ImageDataset:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from convolab.data.catalog import DatasetSplits, load
+from convolab.data.catalog import load
 from convolab.data.memmap import read_memmap
+from convolab.data.splits import DatasetSplits
 from convolab.studies.executor import EventCallback, Job, run_job
 from convolab.studies.study import Study
 

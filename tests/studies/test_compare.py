@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.data.catalog import DatasetSplits
+from convolab.data.splits import DatasetSplits
 from convolab.studies.compare import compare_runs, find_runs_of_arm
 from convolab.studies.executor import Executor
 from convolab.studies.runner import run_study

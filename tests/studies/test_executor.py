@@ -16,9 +16,9 @@ from support import small_jobs
 from support.remains import remains
 from support.small_jobs import TINIEST, alive, digits_in, jobs, kinds, told, within
 
-from convolab.data.catalog import DatasetSplits
 from convolab.data.dataset import ImageDataset
 from convolab.data.memmap import write_memmap
+from convolab.data.splits import DatasetSplits
 from convolab.studies import executor
 from convolab.studies.executor import JobEvent, LocalExecutor
 from convolab.training.run import Run

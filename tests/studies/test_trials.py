@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.data.catalog import DatasetSplits
+from convolab.data.splits import DatasetSplits
 from convolab.studies.study import Study
 from convolab.studies.trials import estimate_training_cost, find_corruption, train_trial
 from convolab.training.recipe import Recipe

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from convolab.core.errors import LabError
-from convolab.data.catalog import DatasetSplits, load
+from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset
+from convolab.data.splits import DatasetSplits
 from convolab.theory import answer_priors, priors
 from convolab.theory.priors import (
     AS_IS,

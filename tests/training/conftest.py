@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from support.remains import remains
 
-from convolab.data.catalog import DatasetSplits, load
+from convolab.data.catalog import load
+from convolab.data.splits import DatasetSplits
 from convolab.training.recipe import Recipe
 
 

@@ -22,8 +22,9 @@ from filelock import FileLock
 from PIL import Image
 
 from convolab.core.errors import LabError
-from convolab.data.catalog import DatasetSplits, load
+from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset
+from convolab.data.splits import DatasetSplits
 from convolab.training import run as run_module
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_tensors, read_weights
 from convolab.training.recipe import Recipe

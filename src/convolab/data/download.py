@@ -1,42 +1,174 @@
-"""Files from the network: whole and with the right checksum, or not at all."""
+"""Downloads: complete and with the right checksum, or not at all; and the folder that a dataset's files end in."""
 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from convolab.core.environment import data_root
 from convolab.core.errors import LabError, require
 from convolab.core.files import translate_write_errors
+from convolab.data.storage import record_files
 
-ProgressCallback = Callable[[int, int | None], object]  # told how much is done, and of how much where that is known
+ProgressCallback = Callable[[int, int | None], object]  # called with (done, total); total is None where it is unknown
 
 STALL_TIMEOUT = 30  # seconds without a byte before a connection counts as broken
-DOWNLOAD_ATTEMPTS = 3  # how often a broken connection is taken up again
-DOWNLOAD_CHUNK_BYTES = 1 << 18  # bytes between two reports
+DOWNLOAD_ATTEMPTS = 3  # how often a broken connection is resumed
+DOWNLOAD_CHUNK_BYTES = 1 << 18  # bytes between two progress reports
 
 
 class DownloadError(LabError):
-    """An address does not give its file, for now or from here: another way to the same file may be open."""
+    """A URL does not give its file, for now or from here: another way to the same file may work."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One published file."""
+
+    url: str
+    checksum: str  # "sha256:..." or "md5:..."
+
+    @property
+    def filename(self) -> str:
+        """The file's own name, the end of its URL."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """What a dataset is downloaded from, and what it consists of on the disk."""
+
+    name: str
+    folder: str = field(default="", kw_only=True)  # the name of the folder it is kept in
+    required_files: tuple[str, ...] = field(default=(), kw_only=True)  # what a complete folder holds
+    downloads: tuple[RemoteFile, ...] = field(default=(), kw_only=True)  # these files, or one archive of the folder
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether the download is an archive to extract."""
+        return len(self.downloads) == 1
+
+    def missing_files(self, folder: Path) -> list[str]:
+        """The names of the required files that are not in a folder."""
+        return [name for name in self.required_files if not (folder / name).is_file()]
+
+
+def redownload_hint(what: str = "it") -> str:
+    """How an error about a damaged download ends.
+
+    >>> redownload_hint("the folder")
+    'delete the folder to download it again'
+    """
+    return f"delete {what} to download it again"
+
+
+def ensure_downloaded(
+    dataset: DatasetFiles, data_dir: Path | None, on_progress: ProgressCallback | None, allow_download: bool
+) -> Path:
+    """The folder of a dataset: as it is on the disk, or from files put there by hand, or downloaded.
+
+    Args:
+        dataset: what to have on the disk.
+        data_dir: the folder that holds datasets, or the dataset's own folder; None is `data_root()`.
+        on_progress: called with (bytes done, bytes in total) while a file is downloaded.
+        allow_download: whether the network may be used.
+
+    Raises LabError if the dataset is not there and cannot or may not be downloaded, or arrives damaged.
+    """
+    data_dir = (data_dir or data_root()).expanduser()
+    is_dataset_folder = data_dir.name == dataset.folder or not dataset.missing_files(data_dir)
+    folder = data_dir if is_dataset_folder else data_dir / dataset.folder
+    if not dataset.missing_files(folder):
+        return folder
+
+    download_folder = folder.parent if dataset.is_archive else folder
+    missing = [file for file in dataset.downloads if not (download_folder / file.filename).exists()]
+    require(
+        allow_download or not missing,
+        f"{dataset.name} is not in {data_dir}: {_manual_download_hint(missing, download_folder)}, "
+        "or allow the download",
+    )
+
+    from filelock import FileLock  # takes 0.05 s to import, and most runs find their dataset on the disk
+
+    with translate_write_errors(download_folder):
+        download_folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(download_folder / f".{dataset.name}.lock"):  # of several runs that start together, one downloads
+            if dataset.missing_files(folder):
+                _download_and_extract(dataset, folder, download_folder, on_progress)
+    return folder
+
+
+def _download_and_extract(
+    dataset: DatasetFiles, folder: Path, download_folder: Path, on_progress: ProgressCallback | None
+) -> None:
+    missing = ", ".join(dataset.missing_files(folder))
+    require(
+        not (dataset.is_archive and folder.exists()),
+        f"{folder} is missing {missing}: add what is missing, or {redownload_hint('the folder')}",
+    )
+    downloaded = []
+    for file in dataset.downloads:
+        path = download_folder / file.filename
+        if path.exists():
+            require(
+                matches_checksum(path, file.checksum),
+                f"{path} is not the file at {file.url} (its {file.checksum.split(':')[0]} differs): delete it",
+            )
+            continue
+        if not (partial := partial_path(path)).exists():
+            record_files(download_folder, dataset.name, [partial])
+        try:
+            download_file(file.url, path, file.checksum, on_progress)
+        except DownloadError as error:
+            not_downloaded = [file for file in dataset.downloads if not (download_folder / file.filename).exists()]
+            raise LabError(
+                f"{error}: try again later, or {_manual_download_hint(not_downloaded, download_folder)}"
+            ) from error
+        record_files(download_folder, dataset.name, [path])
+        downloaded.append(path)
+    if dataset.is_archive:
+        extract_archive(download_folder / dataset.downloads[0].filename, folder)
+        record_files(download_folder, dataset.name, [path for path in folder.rglob("*") if path.is_file()])
+        for path in downloaded:  # an archive that a person put there stays; our own only takes up space
+            path.unlink()
+    missing = ", ".join(dataset.missing_files(folder))
+    require(
+        not missing,
+        f"{folder} is missing {missing}, although it was just downloaded: delete the folder and report this",
+    )
+
+
+def _manual_download_hint(files: Sequence[RemoteFile], download_folder: Path) -> str:
+    urls = " and ".join(file.url for file in files)
+    return f"download {urls} and put {'it' if len(files) == 1 else 'them'} in {download_folder}"
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file's bytes are kept until all have come."""
+    return path.with_name(path.name + ".part")
 
 
 def download_file(url: str, path: Path, checksum: str, on_progress: ProgressCallback | None = None) -> Path:
-    """Fetch `address` to `path`, and return `path`; `checksum` reads "sha256:..." or "md5:...".
+    """Download `url` to `path`, and return `path`; `checksum` is "sha256:..." or "md5:...".
 
-    What has come lies in `path`.part until it is whole, and a later call goes on from there, also after a kill.
-    Raises Unreachable if the address cannot be reached, does not hold the file or breaks off, and LabError if the checksum
+    What has come is kept in `path`.part until it is complete, and a later call resumes from there, also after a kill.
+    Raises DownloadError if the URL cannot be reached, does not have the file or breaks off, and LabError if the checksum
     differs or the file cannot be written.
     """
-    partial = path.with_name(path.name + ".part")
+    partial = partial_path(path)
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not (partial.exists() and matches_checksum(partial, checksum)):
             if not any(_resume_download(url, partial, on_progress) for _ in range(DOWNLOAD_ATTEMPTS)):
-                raise DownloadError(f"the connection to {url} broke {DOWNLOAD_ATTEMPTS} times")
+                raise DownloadError(f"the connection to {url} was lost {DOWNLOAD_ATTEMPTS} times")
             if not matches_checksum(partial, checksum):
                 partial.unlink()
                 raise LabError(
-                    f"what came from {url} is not the published file (its {checksum.split(':')[0]} differs): try again, or on another network"
+                    f"the file downloaded from {url} is not the published one (its {checksum.split(':')[0]} differs): "
+                    "try again, or from another network"
                 )
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
@@ -52,27 +184,26 @@ def matches_checksum(path: Path, checksum: str) -> bool:
 
 
 def _resume_download(url: str, partial: Path, on_progress: ProgressCallback | None) -> bool:
-    """Add to `part` what it still lacks; False if another try is worth it."""
-    from http.client import HTTPException  # these two take 0.05 s to import, and most runs fetch nothing
+    """Append to `partial` what is still missing; False if another attempt is worthwhile."""
+    from http.client import HTTPException  # these two take 0.05 s to import, and most runs download nothing
     from urllib import error, request
 
     done = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "convolab"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
         response = request.urlopen(request.Request(url, headers=headers), timeout=STALL_TIMEOUT)
-    except error.HTTPError as refusal:
-        refusal.close()
-        if refusal.code == 416 and done:  # nothing lies past what we have, which is not the file: it is of no use
+    except error.HTTPError as http_error:
+        http_error.close()
+        if http_error.code == 416 and done:  # the file ends here or before, and its checksum differs: start again
             partial.unlink()
             return False
-        raise DownloadError(f"{url} answers {refusal.code} {refusal.reason}") from refusal
+        raise DownloadError(f"{url} responded with {http_error.code} {http_error.reason}") from http_error
     except (OSError, HTTPException) as failure:
         raise DownloadError(f"cannot reach {url} ({getattr(failure, 'reason', failure)})") from failure
 
     with response, partial.open("ab") as file:
-        if not (response.headers["Content-Range"] or "").startswith(
-            f"bytes {done}-"
-        ):  # the server starts from the beginning
+        content_range = response.headers["Content-Range"] or ""
+        if not content_range.startswith(f"bytes {done}-"):  # the server starts from the beginning
             file.truncate(0)
             done = 0
         length = response.headers["Content-Length"]
@@ -91,34 +222,33 @@ def _resume_download(url: str, partial: Path, on_progress: ProgressCallback | No
 
 
 def extract_archive(archive: Path, folder: Path) -> None:
-    """Unpack a tar.gz that holds one folder, by `folder`'s name, so that `folder` appears whole or not at all.
+    """Extract a tar.gz that contains one folder, named like `folder`, so that `folder` appears whole or not at all.
 
-    One process at a time: what an interrupted one left behind is removed.
-    Raises LabError if the archive is damaged, holds anything but plain files and folders, or reaches out of its folder.
+    One process at a time: what an interrupted one left behind is deleted.
+    Raises LabError if the archive is damaged, contains anything but plain files and folders, or reaches out of its folder.
     """
     import gzip
     import tarfile
     import zlib
 
     temporary = folder.with_name(f".{folder.name}.part")
-    require(not folder.exists(), f"{folder} is there already: remove it to unpack {archive.name} again")
+    require(not folder.exists(), f"{folder} exists already: delete it to extract {archive.name} again")
     try:
         with translate_write_errors(folder):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
-                # Python has this filter from 3.11.4 on, and refuses less with it than is wanted here.
+                # Python has this filter from 3.11.4 on; it refuses less than is wanted here.
                 tar.extraction_filter = getattr(tarfile, "data_filter", None)
                 for member in tar:
                     is_inside = not member.name.startswith("/") and ".." not in Path(member.name).parts
                     require(
                         is_inside,
-                        f"{archive} holds '{member.name}', which leads out of its folder: do not trust it, remove it",
+                        f"{archive} contains '{member.name}', a path outside its folder: do not trust it, delete it",
                     )
-                    is_file_or_folder = member.isfile() or member.isdir()
                     require(
-                        is_file_or_folder,
-                        f"{archive} holds '{member.name}', a link or a device: do not trust it, remove it",
+                        member.isfile() or member.isdir(),
+                        f"{archive} contains '{member.name}', a link or a device: do not trust it, delete it",
                     )
                     tar.extract(member, temporary)
                 while stream.read(DOWNLOAD_CHUNK_BYTES):  # to the end, where gzip compares its checksum
@@ -129,10 +259,10 @@ def extract_archive(archive: Path, folder: Path) -> None:
                         os.fsync(file.fileno())
             require(
                 (temporary / folder.name).is_dir(),
-                f"{archive} holds no folder {folder.name}: it is another archive, remove it",
+                f"{archive} contains no folder {folder.name}: it is a different archive, delete it",
             )
             os.replace(temporary / folder.name, folder)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise LabError(f"{archive} is damaged ({error}): remove it and fetch it again") from error
+        raise LabError(f"{archive} is damaged ({error}): {redownload_hint()}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

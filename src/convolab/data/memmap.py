@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from convolab.core.files import atomic_write, read_json, write_json
-from convolab.data.catalog import DatasetSplits
 from convolab.data.dataset import ImageDataset
+from convolab.data.splits import DatasetSplits
 
 SPLIT_NAMES = ("train", "test")
 

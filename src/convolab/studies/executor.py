@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from convolab.core.errors import LabError
-from convolab.data.catalog import DatasetSplits
 from convolab.data.memmap import read_memmap
+from convolab.data.splits import DatasetSplits
 from convolab.studies.forkserver import forkserver_context
 from convolab.studies.trials import train_trial
 from convolab.training.recipe import Recipe

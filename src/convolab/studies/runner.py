@@ -9,8 +9,9 @@ from filelock import FileLock, Timeout
 
 from convolab.core.errors import LabError, require
 from convolab.core.files import translate_write_errors
-from convolab.data.catalog import DatasetSplits, load
+from convolab.data.catalog import load
 from convolab.data.memmap import read_memmap, write_memmap
+from convolab.data.splits import DatasetSplits
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.outcomes import TrialResult
 from convolab.studies.results import BestOnTest, StudyResult, analyze_study, make_best_on_test, select_best

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from convolab.core.errors import LabError, require
-from convolab.data.catalog import DatasetSplits
+from convolab.data.splits import DatasetSplits
 from convolab.training.checkpoint import STATE_FILE, read_metadata
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run

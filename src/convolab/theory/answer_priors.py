@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from convolab.core.stats import Interval
-from convolab.data.catalog import DatasetSplits
+from convolab.data.splits import DatasetSplits
 from convolab.theory import equivariance, priors
 from convolab.theory.equivariance import EquivarianceMeasurement
 from convolab.theory.priors import AS_IS, BLOCKS, CONVNET, FULLY_CONNECTED, MOVED, PERMUTED, PriorsConfig, PriorsResult

@@ -16,9 +16,10 @@ from filelock import FileLock, Timeout
 from convolab.core.errors import LabError, require
 from convolab.core.files import link_or_copy, read_json, translate_write_errors, write_json, write_text
 from convolab.core.stats import wilson_interval
-from convolab.data.catalog import DatasetSplits, load
+from convolab.data.catalog import load
 from convolab.data.image_io import read_image_file
 from convolab.data.image_io import resize_and_center_crop as fit_photo
+from convolab.data.splits import DatasetSplits
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import top_classes
 from convolab.training.checkpoint import (
