@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.models import OptionInfo
 
 from convolab.cli.terminal import loading_bar, print_note
 from convolab.core.errors import require
@@ -21,6 +22,19 @@ DataDir = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads.", show_default="all cores")]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.")]
+
+
+def retired_option(option: str, replacement: str) -> OptionInfo:
+    """A hidden option of the first edition: who types it is told the new word in one line.
+
+    `option` may name its value too: "--score SOURCE".
+    """
+    name = option.partition(" ")[0]
+
+    def refuse(value: str | int | bool | None) -> None:
+        require(not value, f"{option} is now called {replacement}")
+
+    return OptionInfo(param_decls=(name,), hidden=True, callback=refuse)
 
 
 def set_passive_omp_wait() -> None:
