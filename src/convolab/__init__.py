@@ -1,7 +1,7 @@
 """A laboratory for convolutional networks: train, compare, explain, fool and find, with evidence, on a laptop.
 
 >>> import convolab
->>> recipe = convolab.Recipe.parse({"training": {"epochs": 2}})   # the rest as the default recipe has it
+>>> recipe = convolab.Recipe.parse({"training": {"epochs": 2}})   # all else from the default recipe
 >>> digits = convolab.load("digits")
 >>> net = convolab.build("shallow_net", digits.train.shape, 10)
 >>> [epoch.epoch for epoch in convolab.fit(net, digits.train, training=recipe.training)]
@@ -9,9 +9,11 @@
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
+    from convolab.analysis.summary import summary
     from convolab.core.errors import LabError
     from convolab.data.catalog import load
     from convolab.data.dataset import ImageDataset
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
     from convolab.studies.coursework import coursework
     from convolab.studies.runner import run_study
     from convolab.studies.study import Study
+    from convolab.training.evaluation import evaluate
     from convolab.training.recipe import Recipe, Training
     from convolab.training.run import Run, train
-    from convolab.training.trainer import evaluate, fit
+    from convolab.training.trainer import fit
 
-# Loaded when first asked for, because torch takes over a second to import.
+# Loaded when first used, because torch takes over a second to import.
 _LAZY_IMPORTS = {
+    "summary": "analysis.summary",
     "LabError": "core.errors",
     "ImageDataset": "data.dataset",
     "load": "data.catalog",
@@ -44,7 +48,7 @@ _LAZY_IMPORTS = {
     "pretrained": "models.pretrained",
     "build": "models.registry",
     "register": "models.registry",
-    "evaluate": "training.trainer",
+    "evaluate": "training.evaluation",
     "fit": "training.trainer",
     "Study": "studies.study",
     "run_study": "studies.runner",
@@ -75,13 +79,18 @@ __all__ = [
     "read_image",
     "register",
     "run_study",
+    "summary",
     "train",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("convolab")
     if name not in _LAZY_IMPORTS:
-        raise AttributeError(f"convolab has no {name}: it has {', '.join(__all__)}")
+        raise AttributeError(f"module 'convolab' has no attribute '{name}': it has {', '.join(__all__)}")
     return getattr(importlib.import_module(f"convolab.{_LAZY_IMPORTS[name]}"), name)
 
 

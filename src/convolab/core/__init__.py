@@ -1,1 +1,1 @@
-"""What every other package stands on: errors, whole-file writes, keyed randomness, statistics."""
+"""Shared by every layer: errors, atomic file writes, keyed random generators, statistics, the machine, words."""

@@ -72,8 +72,8 @@ def data_root() -> Path:
 def cache_folder(name: str) -> Path:
     """The folder of one of convolab's caches, `data_root()/cache/NAME`.
 
-    It is made if it can be, and marked, so that `data clean` knows that convolab made it. Where it cannot be made, its path
-    is returned all the same: whoever writes there learns why.
+    It is made if it can be, and marked, so that `data clean` knows that convolab made it. Where it cannot be made, its
+    path is returned all the same: whoever writes there learns why.
     """
     folder = data_root() / "cache" / name
     tag = folder / CACHE_TAG

@@ -1,11 +1,13 @@
-"""One kind of error for everything a person can put right."""
+"""One kind of error for everything that the user can correct."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from convolab.core.text import truncate_list
+
 
 class LabError(Exception):
-    """A wrong input, said in one line: what came, what was wanted, what to do.
+    """A user error, reported in one line: what was given, what was expected, what to do.
 
     The command line prints it to stderr and exits 2; any other exception is a bug and shows its traceback.
     """
@@ -14,20 +16,27 @@ class LabError(Exception):
 def require(condition: object, message: str) -> None:
     """Raise `LabError(message)` unless the condition holds.
 
-    >>> need(3 > 2, "never said")
+    >>> require(3 > 2, "never raised")
     """
     if not condition:
         raise LabError(message)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the nearest known one, or all of them.
+def suggest(name: str, known: Iterable[str], max_listed: int | None = None) -> str:
+    """How an error about an unknown name ends: the closest known name, or all of them.
 
-    >>> nearest("cifar01", ["cifar10", "digits"])
+    Of more than `max_listed` names only the first three are listed, and the number of the others.
+
+    >>> suggest("cifar01", ["cifar10", "digits"])
     "did you mean 'cifar10'?"
-    >>> nearest("x", ["cifar10", "digits"])
+    >>> suggest("x", ["cifar10", "digits"])
     'known: cifar10, digits'
+    >>> suggest("x", ["a", "b", "c", "d", "e"], max_listed=4)
+    'known: a, b, c and 2 more'
     """
     known = sorted(known)
     close = get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    is_long = max_listed is not None and len(known) > max_listed
+    return f"known: {truncate_list(known, 3 if is_long else len(known))}"

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all: written beside its place, synced, renamed."""
+"""Atomic writes: to a temporary file in the same folder, synced, then renamed."""
 
 import errno
 import json
@@ -28,13 +28,14 @@ UNWRITABLE_ERRNOS = {
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced and takes `path`'s place.
 
-    A reader sees the old file or the new one, never a part; on any error the old one stays and the part is removed.
+    A reader sees the old file or the new one, never a part of it. On any error the old one stays and the temporary one
+    is deleted.
     Raises LabError if the folder cannot be written or the disk is full.
 
     >>> import tempfile; folder = Path(tempfile.mkdtemp())
-    >>> with whole_file(folder / "a.txt") as part: _ = part.write_text("whole")
+    >>> with atomic_write(folder / "a.txt") as temporary: _ = temporary.write_text("complete")
     >>> (folder / "a.txt").read_text()
-    'whole'
+    'complete'
     """
     path = Path(path)
     temporary = temporary_path(path)
@@ -48,12 +49,12 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(
             OSError
-        ):  # where nothing can be written there is nothing to remove, and the refusal above is what to say
+        ):  # where nothing could be written, nothing is to be deleted: the error above is the one to see
             temporary.unlink()
 
 
 def link_or_copy(path: Path | str, source: Path | str) -> None:
-    """Let `path` hold what `original` holds, whole, without writing it again where the disk has hard links.
+    """Give `path` the content of `source`, atomically, without writing it again where the disk has hard links.
 
     Only for files that are replaced and never changed in place, as all are that this module writes.
     """
@@ -65,42 +66,42 @@ def link_or_copy(path: Path | str, source: Path | str) -> None:
         with atomic_write(path) as copy:
             shutil.copyfile(source, copy)
     finally:
-        with suppress(OSError):  # a rename onto the same file leaves the part
+        with suppress(OSError):  # a rename onto the same file leaves the temporary name
             temporary.unlink()
 
 
 def temporary_path(path: Path) -> Path:
-    """A new name beside a file; the ending stays last, because writers of pictures choose their format by it."""
+    """A new name beside a file; the suffix stays last, because image writers choose their format by it."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
 
 
 @contextmanager
 def translate_write_errors(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one line that says what to do."""
+    """Turn the operating system's refusal to write into a LabError that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise LabError(
-                f"the disk is full while writing {path}: free some space; the last good files are whole"
+                f"the disk is full while writing {path}: free some space; the files written before are intact"
             ) from error
         if error.errno in UNWRITABLE_ERRNOS:
-            raise LabError(f"cannot write {path} ({error.strerror}): choose another place") from error
+            raise LabError(f"cannot write {path} ({error.strerror}): choose another path") from error
         raise
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write a text file whole."""
+    """Write a text file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    """Write a JSON file whole; NaN and infinity are refused, because they are not JSON."""
+def write_json(path: Path | str, value: object) -> None:
+    """Write a JSON file atomically; NaN and infinity are refused, because they are not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
+def read_json(path: Path | str) -> Any:  # noqa: ANN401 (only the caller knows what its file holds)
     """Read a JSON file. Raises LabError if it is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,18 +1,19 @@
-"""Intervals that go with every number, and tests that go with every comparison."""
+"""Confidence intervals for every number, and significance tests for every comparison."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 from convolab.core.errors import require
 
-ALPHA = 0.05  # of a two-sided test: how often it may see a difference where there is none
-POWER = 0.8  # how often a difference should be seen that is there
+ALPHA = 0.05  # significance level of two-sided tests: how often one may report a difference where there is none
+POWER = 0.8  # how often a test should detect a true difference
 
 
 def wilson_interval(correct: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a share, e.g. of pictures classified correctly (Wilson 1927, JASA 22).
+    """Wilson's score interval for a proportion, e.g. of images classified correctly (Wilson 1927, JASA 22).
 
     >>> low, high = wilson_interval(70, 100)
     >>> round(low, 4), round(high, 4)
@@ -36,22 +37,19 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A paired comparison: the differences' mean with its t-interval, and how sure it is that they are not 0 on average."""
+    """A paired comparison: the mean difference with its t-interval, and the evidence that it is not 0."""
 
     difference: Interval
     p: float  # two-sided, of the paired t-test
-    hedges_g: (
-        float  # the mean difference in standard deviations of the differences, corrected for few pairs (Hedges' g)
-    )
-    minimum_detectable_effect: (
-        float  # the smallest difference that so many pairs of this spread would show with 80 % probability
-    )
+    hedges_g: float  # the mean difference in standard deviations of the differences, corrected for few pairs
+    # the smallest true difference that this many pairs, with this standard deviation, detect with 80 % probability
+    minimum_detectable_effect: float
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean of some values with Student's t-interval; of one value no width is known, and the interval has none.
+    """The mean of some values with Student's t-interval.
 
-    Raises LabError if there is no value.
+    A single value has an interval of zero width, because its spread is unknown. Raises LabError if there is no value.
 
     >>> interval = mean_interval([1.0, 2.0, 3.0])
     >>> interval.mean, round(interval.low, 3), round(interval.high, 3)
@@ -65,32 +63,43 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 def paired_t_test(
     first: Sequence[float], second: Sequence[float], quantization_step: float = 0.0, num_tests: int = 1
 ) -> PairedTest | None:
-    """Compare values that belong together in pairs, such as two arms' with the same seeds: `first` less `second`.
+    """Compare values that belong in pairs, such as those of two arms with the same seeds: `first` minus `second`.
 
     The t-test of the differences (Student 1908, Biometrika 6), which is exact if they are normal, however few they are.
+    Hedges' g is corrected exactly (Hedges 1981, J. Educ. Stat. 6); for two pairs, which say nothing of it, it is 0.
 
-    `resolution` is the step in which the values come, such as 1 for whole epochs. Rounding to it has a standard deviation of
-    1/sqrt(12) steps, so the difference of two such values is never taken to spread less than sqrt(2/12) steps: else three
-    pairs that happen to differ by the same whole number would be infinitely sure. Where there is neither resolution nor
-    spread nothing can be judged: None, as for fewer than two pairs.
+    Args:
+        first: the values of one side.
+        second: those of the other side, in the same order.
+        quantization_step: the step in which the values come, such as 1 for whole epochs. Rounding to it has a standard
+            deviation of 1/sqrt(12) steps, so the difference of two such values is never taken to spread less than
+            sqrt(2/12) steps: else three pairs that happen to differ by the same whole number would be infinitely sure.
+        num_tests: the number of comparisons that share the 5 %. The minimum detectable effect is what one of them must
+            be to be detected although the others are tested too.
 
-    `tests` is the number of comparisons that share the 5 %; `smallest` is what one must be, alone among them, to be seen.
-    The effect is the exact one of Hedges 1981 (J. Educ. Stat. 6), which is 0 for two pairs: they tell nothing about it.
+    Returns:
+        the comparison, or None where nothing can be decided: for fewer than two pairs, and for differences that neither
+        spread nor are quantized.
 
-    >>> answer = paired([0.74, 0.71, 0.75], [0.70, 0.69, 0.70])
-    >>> round(answer.difference.mean, 4), round(answer.p, 3), round(answer.smallest, 3)
+    Raises LabError if the lengths differ.
+
+    >>> test = paired_t_test([0.74, 0.71, 0.75], [0.70, 0.69, 0.70])
+    >>> round(test.difference.mean, 4), round(test.p, 3), round(test.minimum_detectable_effect, 3)
     (0.0367, 0.053, 0.05)
-    >>> paired([4.0, 5.0, 4.0], [2.0, 3.0, 2.0]) is None, round(paired([4.0, 5.0, 4.0], [2.0, 3.0, 2.0], resolution=1.0).p, 4)
-    (True, 0.0136)
+    >>> paired_t_test([4.0, 5.0, 4.0], [2.0, 3.0, 2.0]) is None
+    True
+    >>> round(paired_t_test([4.0, 5.0, 4.0], [2.0, 3.0, 2.0], quantization_step=1.0).p, 4)
+    0.0136
     """
-    require(len(first) == len(second), f"{len(first)} and {len(second)} values make no pairs: give the same number")
+    require(
+        len(first) == len(second),
+        f"{len(first)} and {len(second)} values cannot be paired: give the same number of each",
+    )
     if len(first) < 2:
         return None
     differences = [a - b for a, b in zip(first, second, strict=True)]
     mean, std = mean_std(differences)
-    if std < 1e-9 * max(
-        abs(value) for value in (*first, *second)
-    ):  # equal differences, but for the rounding of their floats
+    if std < 1e-9 * max(abs(value) for value in (*first, *second)):  # equal differences, up to floating-point rounding
         std = 0.0
     std = max(std, quantization_step * math.sqrt(2 / 12))
     if std == 0:
@@ -106,7 +115,7 @@ def paired_t_test(
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1 in the denominator); one value spreads by 0."""
+    """Mean and standard deviation (n - 1 in the denominator); that of one value is 0."""
     mean = math.fsum(values) / len(values)
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
 
@@ -124,15 +133,15 @@ def t_ppf(probability: float, df: int) -> float:
 
 
 def two_sided_p(t: float, df: int) -> float:
-    """How often |t| is at least this large by chance alone."""
-    from scipy.special import stdtr  # scipy.stats.t.sf is the same function at fifty times the time a call
+    """The two-sided p-value of a t statistic: how often |t| is at least this large by chance alone."""
+    from scipy.special import stdtr  # scipy.stats.t.sf computes the same in fifty times the time
 
     return float(2 * stdtr(df, -abs(t)))
 
 
 @cache
 def hedges_correction(df: int) -> float:
-    """By what to multiply a standardised difference, which is too large on average when there are few values."""
+    """The factor for a standardized difference, which is too large on average when there are few values."""
     from scipy.special import gammaln
 
     return float(math.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / math.sqrt(df / 2))
@@ -148,13 +157,18 @@ def detectable_noncentrality(df: int, alpha: float) -> float:
     from scipy.stats import nct
 
     critical = t_ppf(1 - alpha / 2, df)
-    return float(brentq(lambda shift: nct.sf(critical, df, shift) - POWER, 0, 3 * critical + 5))
+
+    def missing_power(shift: float) -> float:
+        return float(nct.sf(critical, df, shift)) - POWER
+
+    return float(cast(float, brentq(missing_power, 0, 3 * critical + 5)))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """How often so uneven counts come by chance alone: of pairs that differ, in how many the first and the second succeeds.
+    """The p-value of McNemar's exact test: how often counts this uneven arise by chance.
 
-    McNemar's test (1947, Psychometrika 12) in its exact form, two-sided; 1 where no pair differs.
+    The counts are of pairs in which only the first, or only the second, succeeds (McNemar 1947, Psychometrika 12).
+    Two-sided; 1 where no pair differs.
 
     >>> mcnemar(5, 0), mcnemar(0, 0)
     (0.0625, 1.0)
@@ -165,14 +179,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being several: to take those up to 0.05 errs anywhere among them at most 5 times in 100.
+    """p-values adjusted for multiple testing: accepting those up to 0.05 makes any error at most 5 times in 100.
 
-    Holm's step-down method (1979, Scand. J. Stat. 6), valid however the tests depend on each other.
+    Holm's step-down method (1979, Scand. J. Stat. 6), valid for any dependence between the tests.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    adjusted, largest = [0.0] * len(p_values), 0.0
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
@@ -180,36 +195,42 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def selection_bias(accuracies: Sequence[float], num_images: int, *, num_resamples: int = 4000, seed: int = 0) -> float:
-    """By how much the best of several accuracies, each measured on `count` pictures, is expected to lie above its own truth.
+    """Selection bias (winner's curse): by how much the best of several accuracies is expected to exceed its true value.
 
-    Parametric bootstrap: every accuracy is taken as a truth, numbers of correct pictures are drawn around it binomially, and
-    the best of each draw is set against its truth. But the accuracies taken as truths are spread by chance already, and the
-    draws by chance once more: the best stands out by errors sqrt(2) times as large, of which only the drawn half shows. Where
-    the runs are truly equally good, the case of the largest inflation, this is short by sqrt(2), hence the factor. With it the
-    figure is right on average for equal runs, and an upper estimate for others.
+    Parametric bootstrap: each accuracy is taken as a true value, numbers of correct images are drawn around it
+    binomially, and the best of each draw is compared with its true value. But the accuracies taken as true are spread
+    by chance already, and the draws by chance once more: the best stands out by errors sqrt(2) times as large, of which
+    the draws show only their own part. For runs that are equally good, the case of the largest bias, this is too small
+    by a factor of sqrt(2), which is put back. So the estimate is right on average for equal runs, and an upper bound
+    for others.
 
-    It takes the errors as independent. Runs of one seed share their validation pictures, and pictures hard for one are hard
-    for the others: the truth is then less. It knows nothing of each run's own choice of its best epoch, which flatters too.
+    It takes the errors to be independent. Runs of one seed share their validation images, and images that are hard for
+    one are hard for the others: the bias is then smaller. Each run's choice of its best epoch, which adds to the bias,
+    is not included.
 
-    >>> inflation([0.7], 1000), inflation([0.9, 0.1], 1000) < 0.001
+    Args:
+        accuracies: in [0, 1], of the runs among which the best is selected.
+        num_images: how many images each was measured on.
+        num_resamples: the number of bootstrap draws.
+        seed: of the draws.
+
+    Raises LabError if there are no accuracies or no images.
+
+    >>> selection_bias([0.7], 1000), selection_bias([0.9, 0.1], 1000) < 0.001
     (0.0, True)
-    >>> round(inflation([0.7, 0.715, 0.685, 0.7], 1000), 3)
+    >>> round(selection_bias([0.7, 0.715, 0.685, 0.7], 1000), 3)
     0.015
     """
     import torch
 
     from convolab.core.rng import make_generator
 
-    require(accuracies and num_images > 0, "no accuracies, or of no pictures: there is no best to judge")
+    require(accuracies and num_images > 0, "no accuracies, or accuracies of no images: give at least one of each")
     if len(accuracies) == 1:
         return 0.0
-    truths = torch.tensor(accuracies, dtype=torch.float64).expand(num_resamples, -1).contiguous()  # [draws, runs]
-    resampled = (
-        torch.binomial(torch.full_like(truths, num_images), truths, generator=make_generator(seed, "inflation"))
-        / num_images
-    )
-    errors = resampled - resampled.mean(
-        0
-    )  # from the draws' own mean, so that a run that always wins is flattered by exactly nothing
+    truths = torch.tensor(accuracies, dtype=torch.float64).expand(num_resamples, -1).contiguous()  # [resamples, runs]
+    counts = torch.full_like(truths, num_images)
+    resampled = torch.binomial(counts, truths, generator=make_generator(seed, "inflation")) / num_images
+    errors = resampled - resampled.mean(0)  # from the draws' own mean: a run that always wins has a bias of exactly 0
     best = resampled.argmax(1, keepdim=True)
     return max(0.0, math.sqrt(2) * float(errors.gather(1, best).mean()))

@@ -1,1 +1,1 @@
-"""Image data sets: where they come from, how they are read and split."""
+"""Images and labels: datasets in memory, where they come from, and single images."""

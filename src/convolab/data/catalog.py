@@ -142,8 +142,8 @@ def load(
         on_progress: called with (done, total): bytes while a file is downloaded, images while a folder is read.
 
     Returns:
-        (train, test, unreadable): two datasets of uint8 images [N, C, H, W] with their labels, and the files of a folder
-        that could not be read, each with the reason.
+        (train, test, unreadable): two datasets of uint8 images [N, C, H, W] with their labels, and the files of a
+        folder that could not be read, each with the reason.
 
     Raises LabError if the name is unknown, the dataset cannot be downloaded, or its files are damaged.
 

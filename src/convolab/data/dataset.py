@@ -75,8 +75,8 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     def fingerprint(self) -> str:
         """SHA-256 over the pixels, labels, shape and class names: equal for equal datasets, whatever their name."""
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
-        digest.update(memoryview(self.images.contiguous().numpy()).cast("B"))
-        digest.update(memoryview(self.labels.contiguous().numpy()).cast("B"))
+        digest.update(self.images.contiguous().numpy().data.cast("B"))
+        digest.update(self.labels.contiguous().numpy().data.cast("B"))
         return digest.hexdigest()
 
     def gather(self, indices: Int64[Tensor, "m"]) -> tuple[UInt8[Tensor, "m c h w"], Int64[Tensor, "m"]]:
@@ -145,7 +145,7 @@ def channel_mean_std(dataset: ImageDataset | Subset) -> tuple[tuple[float, ...],
     totals, squares = torch.zeros(2, channels, dtype=torch.float64)
     for indices in torch.arange(len(dataset)).split(1024):
         images = dataset.gather(indices)[0].float()
-        # A row of up to 258 squared bytes adds up to less than 2^24, so float32 holds it exactly; float64 holds the sum.
+        # A row of up to 258 squared bytes adds up to less than 2^24, so float32 is exact; float64 is for their sum.
         totals += images.sum(3).double().sum((0, 2))
         squares += images.square_().sum(3).double().sum((0, 2))
     n = len(dataset) * height * width

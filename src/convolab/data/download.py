@@ -155,8 +155,8 @@ def download_file(url: str, path: Path, checksum: str, on_progress: ProgressCall
     """Download `url` to `path`, and return `path`; `checksum` is "sha256:..." or "md5:...".
 
     What has come is kept in `path`.part until it is complete, and a later call resumes from there, also after a kill.
-    Raises DownloadError if the URL cannot be reached, does not have the file or breaks off, and LabError if the checksum
-    differs or the file cannot be written.
+    Raises DownloadError if the URL cannot be reached, does not have the file or breaks off, and LabError if the
+    checksum differs or the file cannot be written.
     """
     partial = partial_path(path)
     with translate_write_errors(path):
@@ -225,7 +225,8 @@ def extract_archive(archive: Path, folder: Path) -> None:
     """Extract a tar.gz that contains one folder, named like `folder`, so that `folder` appears whole or not at all.
 
     One process at a time: what an interrupted one left behind is deleted.
-    Raises LabError if the archive is damaged, contains anything but plain files and folders, or reaches out of its folder.
+    Raises LabError if the archive is damaged, contains anything but plain files and folders, or reaches out of its
+    folder.
     """
     import gzip
     import tarfile

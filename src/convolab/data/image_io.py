@@ -1,4 +1,4 @@
-"""Single pictures: any file, sample or address to upright RGB, and the one way a picture is brought to a network's size."""
+"""Single images: any file, sample or URL to upright RGB, and how an image is resized for a network."""
 
 import io
 import math
@@ -21,7 +21,7 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.data.url import fetch_url
 
 MAX_IMAGE_PIXELS = 50_000_000
-SAMPLE_IMAGES = {  # pictures that come along: the package that holds them, and where
+SAMPLE_IMAGES = {  # bundled sample images: the package that contains them, and where
     "chelsea": ("skimage", "data/chelsea.png"),
     "coffee": ("skimage", "data/coffee.png"),
     "rocket": ("skimage", "data/rocket.jpg"),
@@ -34,11 +34,18 @@ RESAMPLING_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Re
 
 
 def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[Tensor, "3 h w"]:
-    """A picture by a sample's name, such as `chelsea`, by its path, or by its http(s) address.
+    """Read an image by a sample's name, such as `chelsea`, by its path, or by its http(s) URL.
 
-    A file that is called like a sample is reached as ./chelsea. Raises LabError as `read_photo` and `address.fetch` do.
+    Args:
+        source: a name of `SAMPLE_IMAGES`, a path or a URL; a file named like a sample is reached as `./chelsea`.
+        max_pixels: the largest width x height that is decoded.
 
-    >>> open_photo("chelsea").shape
+    Returns:
+        uint8 [3, H, W], upright RGB.
+
+    Raises LabError if there is no such image, it is damaged or too large, or the URL does not give it.
+
+    >>> read_image("chelsea").shape
     torch.Size([3, 300, 451])
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(source)):
@@ -46,31 +53,30 @@ def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[
     if str(source) in SAMPLE_IMAGES:
         return read_image_file(sample_image_path(str(source)), max_pixels)
     if not Path(source).exists() and not Path(source).suffix and len(Path(source).parts) == 1:
-        raise LabError(
-            f"there is neither a file nor a sample picture '{source}': {suggest(str(source), SAMPLE_IMAGES)}"
-        )
+        raise LabError(f"there is no file and no sample image '{source}': {suggest(str(source), SAMPLE_IMAGES)}")
     return read_image_file(source, max_pixels)
 
 
 def sample_image_path(name: str) -> Path:
-    """Where a sample picture lies; the package that holds it is not imported."""
+    """The path of a sample image; the package that contains it is not imported."""
     package, relative_path = SAMPLE_IMAGES[name]
     spec = find_spec(package)
     distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
-    require(
-        spec is not None,
-        f"the sample picture '{name}' comes with {distribution}, which is not installed: pip install {distribution}",
-    )
+    if spec is None or not spec.submodule_search_locations:
+        raise LabError(
+            f"the sample image '{name}' is part of {distribution}, which is not installed: pip install {distribution}"
+        )
     path = Path(spec.submodule_search_locations[0]) / relative_path
     require(path.is_file(), f"{path} is missing: pip install --force-reinstall {distribution}")
     return path
 
 
 def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[Tensor, "3 h w"]:
-    """Read a picture of any format Pillow knows: turned upright, on white where it is see-through, an animation's first frame.
+    """Read an image of any format Pillow knows: rotated as its EXIF says, transparency composited on white, the first
+    frame of an animation.
 
-    Raises LabError, with the path first, if the file is missing, damaged, no picture, or of more than `max_pixels`; the
-    latter is seen in the file's head, before anything is decoded.
+    Raises LabError, with the path first, if the file is missing, damaged, not an image, or of more than `max_pixels`;
+    the latter is read from the file's header, before anything is decoded.
     """
     path = Path(path)
     require(path.is_file(), f"{path}: there is no such file: check the name")
@@ -78,10 +84,10 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
 
 
 def decode_image(file: Path | io.BytesIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
-    """`read_photo` on an open file; `name` is what errors call it."""
-    too_large = f"more than {max_pixels:,} pixels: make the picture smaller, or allow more (--max-pixels)"
+    """`read_image_file` on a path or an open file; `name` is what errors call it."""
+    too_large = f"more than the limit of {max_pixels:,} pixels: resize the image, or raise the limit (max_pixels)"
     try:
-        # Pillow warns of large pictures, which are refused below, and of odd details of files that it reads all the same.
+        # Pillow warns of large images, which are refused below, and of odd details of files that it reads all the same.
         with warnings.catch_warnings(action="ignore"), raised_pixel_limit(max_pixels), Image.open(file) as image:
             width, height = image.size
             require(width * height <= max_pixels, f"{name}: {width} x {height} is {too_large}")
@@ -91,9 +97,9 @@ def decode_image(file: Path | io.BytesIO, name: str, max_pixels: int) -> UInt8[T
     except Image.DecompressionBombError as error:
         raise LabError(f"{name}: far {too_large}") from error
     except UnidentifiedImageError as error:
-        raise LabError(f"{name}: not a picture that Pillow can read: convert it to PNG or JPEG") from error
+        raise LabError(f"{name}: not an image that Pillow can read: convert it to PNG or JPEG") from error
     except Exception as error:  # a decoder may fail in any way on a damaged file, from OSError to struct.error
-        raise LabError(f"{name}: damaged ({' '.join(str(error).split())}): get a whole copy") from error
+        raise LabError(f"{name}: damaged ({' '.join(str(error).split())}): get an intact copy") from error
 
 
 _pixel_limit_lock = Lock()
@@ -101,7 +107,7 @@ _pixel_limit_lock = Lock()
 
 @contextmanager
 def raised_pixel_limit(max_pixels: int) -> Iterator[None]:
-    """Lift Pillow's own bound where a person allows more. It is a global, so this is done by one thread at a time."""
+    """Raise Pillow's own limit where the caller allows more: a global, so only one thread at a time does so."""
     if Image.MAX_IMAGE_PIXELS is None or max_pixels <= 2 * Image.MAX_IMAGE_PIXELS:
         yield
         return
@@ -121,34 +127,44 @@ def resize_and_center_crop(
     interpolation: Interpolation = "bilinear",
     crop: float | None = None,
 ) -> UInt8[Tensor, "{channels} {size[0]} {size[1]}"]:
-    """Bring a photo to `size` (height, width): its shorter side is resized to fit, and the centre is kept.
+    """Resize a photo so that its shorter side fits, and keep the center.
 
-    The filter is antialiased; resizing and cropping are one step, so no pixel is rounded twice. One channel is luma (ITU-R 601).
-    The pictures of a folder and those to predict both pass here, so a network meets what it was trained on.
+    The filter is antialiased; resizing and cropping are one step, so no pixel is rounded twice. The images of a folder
+    and those to predict both pass through here, so a network sees what it was trained on.
 
-    With `crop`, the share of the shorter side that is kept, it is done as ImageNet's networks are evaluated: resized to whole
-    pixels, of which the centre is cropped, bit for bit as timm and torchvision do it with Pillow.
-    Raises LabError for channels other than 1 or 3, and a crop outside of (0, 1].
+    Args:
+        photo: uint8 [C, H, W] with 1 or 3 channels, or a Pillow image.
+        size: height and width of the result, in pixels.
+        channels: of the result: 3, or 1 for luma (ITU-R 601).
+        interpolation: the resampling filter.
+        crop: the fraction of the shorter side that is kept. With it, the photo is resized to whole pixels, of which the
+            center is cropped, bit for bit as timm and torchvision evaluate ImageNet networks with Pillow.
 
-    >>> fit(torch.full((3, 60, 40), 7, dtype=torch.uint8), (2, 3), channels=1)
+    Returns:
+        uint8 [channels, *size].
+
+    Raises LabError for channels other than 1 or 3, a size without pixels, and a crop outside of (0, 1].
+
+    >>> resize_and_center_crop(torch.full((3, 60, 40), 7, dtype=torch.uint8), (2, 3), channels=1)
     tensor([[[7, 7, 7],
              [7, 7, 7]]], dtype=torch.uint8)
     """
-    require(channels in (1, 3), f"{channels} channels are wanted: a picture has 1 or 3")
-    require(min(size) > 0, f"a picture of {size[0]} x {size[1]} pixels is wanted: give at least 1 x 1")
+    require(channels in (1, 3), f"{channels} channels were requested: give 1 or 3")
+    require(min(size) > 0, f"the size {size[0]} x {size[1]} was requested: give at least 1 x 1")
     image = _to_upright_rgb(photo if isinstance(photo, Image.Image) else _to_pil(photo)).convert(
         "RGB" if channels == 3 else "L"
     )
-    require(crop is None or 0 < crop <= 1, f"the crop is {crop}: give a share above 0, at most 1")
+    require(crop is None or 0 < crop <= 1, f"the crop is {crop}: give a fraction above 0 and at most 1")
     if crop is None or _has_extreme_aspect_ratio(image.size):
         return _to_tensor(
             ImageOps.fit(image, (size[1], size[0]), RESAMPLING_FILTERS[interpolation], bleed=(1 - (crop or 1)) / 2)
         )
-    (height, width), short_side = size, math.floor(max(size) / crop)
-    resized_size = [
+    height, width = size
+    short_side = math.floor(max(size) / crop)
+    resized_width, resized_height = (
         short_side if side == min(image.size) else int(short_side * side / min(image.size)) for side in image.size
-    ]
-    image = image.resize(resized_size, RESAMPLING_FILTERS[interpolation])
+    )
+    image = image.resize((resized_width, resized_height), RESAMPLING_FILTERS[interpolation])
     left, top = (round((actual - wanted) / 2) for actual, wanted in zip(image.size, (width, height), strict=True))
     return _to_tensor(image.crop((left, top, left + width, top + height)))
 
@@ -156,28 +172,31 @@ def resize_and_center_crop(
 def resize_image(
     photo: UInt8[Tensor, "c h w"], size: tuple[int, int], channels: int, *, interpolation: Interpolation = "bilinear"
 ) -> UInt8[Tensor, "{channels} {size[0]} {size[1]}"]:
-    """The whole photo at another size (height, width), antialiased; nothing is cropped. One channel is luma.
+    """Resize a photo to (height, width), antialiased, without cropping. One channel is luma.
 
-    >>> resized(torch.full((3, 60, 40), 7, dtype=torch.uint8), (2, 2), channels=1)
+    >>> resize_image(torch.full((3, 60, 40), 7, dtype=torch.uint8), (2, 2), channels=1)
     tensor([[[7, 7],
              [7, 7]]], dtype=torch.uint8)
     """
     image = _to_pil(photo).convert("RGB" if channels == 3 else "L")
-    return _to_tensor(
-        image if image.size == size[::-1] else image.resize(size[::-1], RESAMPLING_FILTERS[interpolation])
-    )
+    height, width = size
+    if image.size == (width, height):
+        return _to_tensor(image)
+    return _to_tensor(image.resize((width, height), RESAMPLING_FILTERS[interpolation]))
 
 
 def crop_region(
     image_size: tuple[int, int], size: tuple[int, int], crop: float | None = None
 ) -> tuple[float, float, float, float]:
-    """The part of a photo of (height, width) that `fit` shows: left, top, right, bottom in the photo's pixels.
+    """The part of a photo that `resize_and_center_crop` keeps: left, top, right, bottom in the photo's pixels.
 
-    >>> shown((300, 400), (224, 224)), shown((300, 400), (224, 224), crop=0.875)
+    Both sizes are (height, width).
+
+    >>> crop_region((300, 400), (224, 224)), crop_region((300, 400), (224, 224), crop=0.875)
     ((50.0, 0.0, 350.0, 300.0), (68.75, 18.75, 331.25, 281.25))
     """
     if crop is None or _has_extreme_aspect_ratio(image_size):
-        scale = max(want / actual for want, actual in zip(size, image_size, strict=True)) / (crop or 1)
+        scale = max(wanted / actual for wanted, actual in zip(size, image_size, strict=True)) / (crop or 1)
     else:
         scale = math.floor(max(size) / crop) / min(image_size)
     height, width = (wanted / scale for wanted in size)
@@ -190,16 +209,16 @@ def crop_region(
 
 
 def _has_extreme_aspect_ratio(sides: tuple[int, int]) -> bool:
-    """Whether a picture is so narrow that its longer side, resized as a whole, would have thousands of pixels."""
+    """Whether an image is so narrow that its longer side, resized before cropping, would have thousands of pixels."""
     return max(sides) > 20 * min(sides)
 
 
-def _to_upright_rgb(image: Image.Image, name: str = "the picture") -> Image.Image:
-    """Turned as its EXIF says; 16 bits brought to 8; whatever is see-through laid on white."""
+def _to_upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
+    """Rotated as its EXIF says, 16 bits scaled to 8, transparency composited on white."""
     image = ImageOps.exif_transpose(image)
-    require(image.mode != "F", f"{name}: pixels are fractions of no known range: save it with 8 or 16 bits")
+    require(image.mode != "F", f"{name}: pixels are floating-point numbers of unknown range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
-        values = np.asarray(image).astype(np.int32)  # a half of what int64 would take of memory
+        values = np.asarray(image).astype(np.int32)  # half the memory of int64
         require(
             values.min() >= 0 and values.max() <= 65535,
             f"{name}: pixels run from {values.min()} to {values.max()}: save it with 8 or 16 bits",

@@ -1,4 +1,4 @@
-"""A picture set in files that processes map into their memory: each byte is there once, however many of them train on it."""
+"""A dataset in memory-mapped files: the processes that train on it share one copy of it in memory."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SPLIT_NAMES = ("train", "test")
 
 
 def write_memmap(splits: DatasetSplits, folder: Path) -> None:
-    """Lay a set out in a folder for `read_mapped`. Raises LabError if the disk is full."""
+    """Write a dataset to a folder for `read_memmap`. Raises LabError if the disk is full."""
     for split in SPLIT_NAMES:
         dataset: ImageDataset = getattr(splits, split)
         for name, tensor in (("images", dataset.images), ("labels", dataset.labels)):
@@ -24,8 +24,9 @@ def write_memmap(splits: DatasetSplits, folder: Path) -> None:
 
 
 def read_memmap(folder: Path) -> DatasetSplits:
-    """The set that `write_mapped` laid out; what a process writes to it stays its own."""
-    return DatasetSplits(*(_read_memmap_split(folder, split) for split in SPLIT_NAMES))
+    """The dataset that `write_memmap` wrote; what a process changes in it stays in that process."""
+    train, test = (_read_memmap_split(folder, split) for split in SPLIT_NAMES)
+    return DatasetSplits(train, test)
 
 
 def _read_memmap_split(folder: Path, split: str) -> ImageDataset:
@@ -34,5 +35,5 @@ def _read_memmap_split(folder: Path, split: str) -> ImageDataset:
         torch.from_numpy(np.load(folder / f"{split}-{name}.npy", mmap_mode="c")) for name in ("images", "labels")
     )
     dataset = ImageDataset(images, labels, tuple(metadata["classes"]), metadata["name"])
-    vars(dataset)["fingerprint"] = metadata["fingerprint"]  # a pass over every byte, made once and not by each process
+    vars(dataset)["fingerprint"] = metadata["fingerprint"]  # computed once, because it reads every byte
     return dataset

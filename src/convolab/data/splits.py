@@ -54,7 +54,7 @@ def stratified_split(
 
 
 def train_test_split(dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
-    """Split a dataset that comes without a test set into (train, test): always the same fifth of each class for testing.
+    """Split a dataset that has no test set into (train, test): always the same fifth of each class for testing.
 
     Raises LabError if no class has two images.
     """

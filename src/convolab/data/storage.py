@@ -1,7 +1,7 @@
 """What convolab itself has put on the disk, downloaded datasets and caches, and how to free the space.
 
-A dataset's files are recorded, with size and time of change, when they are downloaded. Only a file that is still as it was
-recorded is deleted: what a person put there, changed or linked to stays, and so does a folder with such a file.
+A dataset's files are recorded, with size and time of change, when they are downloaded. Only a file that is still as it
+was recorded is deleted: what a person put there, changed or linked to stays, and so does a folder with such a file.
 """
 
 import shutil
@@ -42,7 +42,7 @@ class StoredItem:
 
 
 def record_files(folder: Path, name: str, files: Iterable[Path]) -> None:
-    """Record files below `folder` as convolab's, for dataset `name`; one that does not exist yet is recorded as unfinished."""
+    """Record files below `folder` as convolab's, of dataset `name`; of one that does not exist yet only the path."""
     record = _record_path(folder, name)
     entries = _read_record(record)
     for path in files:
@@ -70,23 +70,25 @@ def list_stored(data_dir: Path | None = None) -> list[StoredItem]:
 def clean(names: Iterable[str], data_dir: Path | None = None) -> int:
     """Delete datasets and caches of `list_stored` by name, and return how many bytes that freed.
 
-    Raises LabError, before anything is deleted, for a name that is not stored; and if a file cannot be deleted or a dataset
-    is being downloaded.
+    Raises LabError, before anything is deleted, for a name that is not stored; and if a file cannot be deleted or a
+    dataset is being downloaded.
     """
     root = (data_dir or data_root()).expanduser()
     stored = list_stored(root)
     known = {item.name for item in stored}
     names = list(dict.fromkeys(names))
     for name in names:
-        require(
-            name in known, f"convolab has stored no '{name}' in {root}: {suggest(name, known) if known else 'nothing'}"
-        )
+        hint = suggest(name, known) if known else "there is nothing to delete"
+        require(name in known, f"convolab has stored no '{name}' in {root}: {hint}")
     freed = 0
     for item in stored:
         if item.name in names:
             freed += item.num_bytes
             try:
-                _delete_dataset(item) if item.kind == "dataset" else shutil.rmtree(item.folder)
+                if item.kind == "dataset":
+                    _delete_dataset(item)
+                else:
+                    shutil.rmtree(item.folder)
             except OSError as error:
                 raise LabError(f"cannot delete {error.filename} ({error.strerror}): check who owns it") from error
     return freed
@@ -135,9 +137,9 @@ def _unchanged_files(record: Path) -> Iterator[Path]:
     folder = record.parent.resolve()
     for name, entry in _read_record(record).items():
         path = folder / name
-        if path.resolve() == path and path.is_relative_to(folder) and path.is_file():
-            if entry is None or entry == _describe_file(path):
-                yield record.parent / name
+        is_inside = path.resolve() == path and path.is_relative_to(folder)
+        if is_inside and path.is_file() and entry in (None, _describe_file(path)):
+            yield record.parent / name
 
 
 def _subfolders(folder: Path) -> list[Path]:
