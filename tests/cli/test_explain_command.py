@@ -177,7 +177,7 @@ def test_a_damaged_last_picture_is_refused_before_the_first_is_explained(lab, tm
         (["chelsea", "--out", "cat.jpg"], "--out cat.jpg: pictures are written as .png"),
         (["chelse"], "did you mean 'chelsea'"),
         (["gone.png"], "gone.png: there is no such file"),
-        (["chelsea", "--net", "efficientnet_lite9"], "there is no network and no run's folder 'efficientnet_lite9'"),
+        (["chelsea", "--net", "efficientnet_lite9"], "'efficientnet_lite9' is neither a pretrained network nor the folder of a run"),
         (["chelsea", "--net", "."], "holds no run"),
         (["chelsea", "--method", "gradcan"], "did you mean 'gradcam'"),
         (["chelsea", "--target", "goldfsh"], "did you mean 'goldfish'"),

@@ -119,11 +119,11 @@ def test_what_is_not_fooled_is_said_and_is_no_error(lab):
         (["chelsea", "--target", "1", "--step", "0"], "the step is 0.0"),
         (
             ["chelsea", "--target", "1", "--net", "efficientnet_lite9"],
-            "there is no network and no run's folder 'efficientnet_lite9'",
+            "'efficientnet_lite9' is neither a pretrained network nor the folder of a run",
         ),
         (
             ["chelsea", "--target", "1", "--transfer", "efficientnet_lite9"],
-            "there is no network and no run's folder 'efficientnet_lite9'",
+            "'efficientnet_lite9' is neither a pretrained network nor the folder of a run",
         ),
         (
             ["chelsea", "--target", "1", "--transfer", "efficientnet_lite0"],

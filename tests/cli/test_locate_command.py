@@ -117,7 +117,7 @@ def test_pasted_things_of_every_size_are_scored_on_both_grounds(lab, tmp_path, t
         ([], "give pictures to find things in, or --score"),
         (["chelsea", "--score", "."], "give pictures to find things in, or --score"),
         (["chelse"], "did you mean 'chelsea'"),
-        (["chelsea", "--net", "efficientnet_lite9"], "there is no network and no run's folder"),
+        (["chelsea", "--net", "efficientnet_lite9"], "is neither a pretrained network nor the folder of a run"),
         (["chelsea", "--target", "goldfsh"], "did you mean 'goldfish'"),
         (["chelsea", "--scale", "big"], "'big' is no scale"),
         (["chelsea", "--scale", "1,0px"], "'0px' is no scale"),

@@ -31,8 +31,14 @@ MAKERS = {
     "resnet_small": lambda: build("resnet_small", (3, 64, 64), 10),
     "mobilenet": lambda: torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.25),
     "densenet": lambda: torchvision.models.DenseNet(8, (2, 2), 16, num_classes=10),
-    "convolutions with bias": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Conv2d(4, 5, 3, bias=False), nn.BatchNorm2d(5)),
-}  # fmt: skip
+    "convolutions with bias": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4, affine=False),
+        nn.ReLU(),
+        nn.Conv2d(4, 5, 3, bias=False),
+        nn.BatchNorm2d(5),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -45,7 +51,7 @@ def test_the_function_and_its_gradient_stay_and_the_weights_too(name: str) -> No
     assert list(find_conv_bn_pairs(record.calls))
     (slope,) = torch.autograd.grad(plain.square().sum(), x)
     with fold_batch_norms(network, record):
-        for _ in range(2):  # calls are counted anew in each pass
+        for _ in range(2):  # call indices restart with each pass
             quick = network(x)
         (quick_slope,) = torch.autograd.grad(quick.square().sum(), x)
     torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)

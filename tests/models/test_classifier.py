@@ -94,6 +94,6 @@ def test_a_pixelnet_says_what_it_was_made_for() -> None:
 
 
 @pytest.mark.parametrize(("mean", "std"), [(MEAN, STD[:2]), ((0.5,), (-0.25,)), ((0.5,), (float("nan"),))])
-def test_statistics_that_do_not_fit_are_refused(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    with pytest.raises(LabError, match="give one of each a channel"):
+def test_statistics_that_do_not_match_are_refused(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    with pytest.raises(LabError, match="give one mean and one standard deviation"):
         wrapped(nn.Flatten(), mean, std)

@@ -55,7 +55,8 @@ def test_logits_are_those_of_evaluation_mode_whatever_the_batches() -> None:
     net = classifier().train()
     pixels = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     logits = compute_logits(net, pixels, batch_size=2)
-    assert net.training and not logits.requires_grad
+    assert net.training
+    assert not logits.requires_grad
     torch.testing.assert_close(logits, compute_logits(net, list(pixels.split(1)), batch_size=3))
     torch.testing.assert_close(logits, compute_logits(net, pixels))
     with torch.no_grad():
@@ -64,10 +65,13 @@ def test_logits_are_those_of_evaluation_mode_whatever_the_batches() -> None:
 
 def test_a_network_frozen_for_inference_refuses_pixels_outside_0_to_1() -> None:
     net = freeze_for_inference(classifier())
-    assert net.validate_inputs and not net.training and not any(p.requires_grad for p in net.parameters())
+    assert net.validate_inputs
+    assert not net.training
+    assert not any(p.requires_grad for p in net.parameters())
 
 
 def test_the_top_classes_are_all_of_them_where_there_are_fewer() -> None:
     top = top_classes(("a", "b"), torch.tensor([0.25, 0.75]), 5)
     assert [(c.name, c.index, c.probability) for c in top] == [("b", 1, 0.75), ("a", 0, 0.25)]
-    assert str(top[0]) == "b 75.0 %" and top[0].to_dict() == {"class": "b", "probability": 0.75}
+    assert str(top[0]) == "b 75.0 %"
+    assert top[0].to_dict() == {"class": "b", "probability": 0.75}

@@ -12,10 +12,16 @@ from torch import nn
 
 from convolab.core.errors import LabError
 from convolab.data.image_io import read_image, read_image_file
-from convolab.models import pretrained as room
+from convolab.models import pretrained as pretrained_module
 from convolab.models.classifier import ImageClassifier
 from convolab.models.efficientnet_lite import EfficientNetLite
-from convolab.models.pretrained import BUNDLED_NETWORKS, load_by_position, pretrained, wheel_weights
+from convolab.models.pretrained import (
+    BUNDLED_NETWORKS,
+    load_by_position,
+    offline_if_unreachable,
+    pretrained,
+    wheel_weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +47,7 @@ def test_top_1_on_photos_of_200_classes(name: str, least: int, photos: Path) -> 
 
 def test_the_names_are_those_of_the_classes_file(photos: Path) -> None:
     classes = json.loads((photos / "imagenet" / "classes.json").read_text())
-    for theirs, ours, words in zip(classes, *room.imagenet_class_names(), strict=True):
+    for theirs, ours, words in zip(classes, *pretrained_module.imagenet_class_names(), strict=True):
         assert theirs["wnid"] == words[0]
         assert ours.partition(" (")[0] == theirs["name"]
 
@@ -61,12 +67,12 @@ def pixels(value: float = 0.5) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("bad", "word"),
     [
-        (pixels(1.001), "pixels run from 1.001 to 1.001"),
-        (pixels(-0.1), "pixels run from -0.1"),
-        (pixels(float("nan")), "pixels hold NaN"),
-        (pixels(float("inf")), "pixels run from inf"),
-        (pixels()[:, :1], r"the shape \[1, 1, 64, 64\]: give \[pictures, 3, 224, 224\]"),
-        (pixels()[:0], r"the shape \[0, 3, 64, 64\]"),
+        (pixels(1.001), "pixels range from 1.001 to 1.001"),
+        (pixels(-0.1), "pixels range from -0.1"),
+        (pixels(float("nan")), "pixels contain NaN"),
+        (pixels(float("inf")), "pixels range from inf"),
+        (pixels()[:, :1], r"shape \[1, 1, 64, 64\]: give \[images, 3, 224, 224\]"),
+        (pixels()[:0], r"shape \[0, 3, 64, 64\]"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "pixels are uint8: give floats"),
     ],
 )
@@ -78,25 +84,25 @@ def test_pixels_that_break_the_contract_are_refused(lite0: ImageClassifier, bad:
             lite0(bad)
 
 
-def test_only_a_network_that_was_asked_to_be_strict_checks_and_only_in_evaluation() -> None:
+def test_only_a_network_that_validates_its_inputs_checks_them_and_only_in_evaluation() -> None:
     net = ImageClassifier(nn.Flatten(), mean=(0.5,), std=(0.25,), input_size=(1, 1), classes=("a",))
     outside = torch.full((1, 1, 1, 1), 2.0)
     assert net.eval()(outside).item() == 6.0
     net.validate_inputs = True
-    with pytest.raises(LabError, match="pixels run from 2 to 2"):
+    with pytest.raises(LabError, match="pixels range from 2 to 2"):
         net(outside)
     assert net.train()(outside).item() == 6.0
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite3", "efficientnet-lite0", "resnet50"])
-def test_an_unknown_network_is_said_with_what_there_is(name: str) -> None:
+def test_an_unknown_network_is_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(
         LabError, match=r"no pretrained network .*(efficientnet_lite0|did you mean 'efficientnet_lite\d').*timm/NAME"
     ):
         pretrained(name)
 
 
-def test_a_network_that_timm_does_not_have_is_said_with_the_nearest() -> None:
+def test_a_network_that_timm_does_not_have_is_refused_with_the_nearest() -> None:
     with pytest.raises(LabError, match="timm has no network 'resnet5O': did you mean 'resnet50"):
         pretrained("timm/resnet5O")
 
@@ -118,7 +124,7 @@ def test_weights_that_are_neither_cached_nor_reachable_are_one_line(
     assert "efficientnet_lite0" in str(caught.value)
 
 
-def test_without_a_way_to_the_hub_it_is_said_at_once_in_one_line_and_the_hubs_client_is_as_it_was(
+def test_without_a_way_to_the_hub_one_line_comes_at_once_and_the_hubs_client_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from huggingface_hub import constants
@@ -127,14 +133,17 @@ def test_without_a_way_to_the_hub_it_is_said_at_once_in_one_line_and_the_hubs_cl
     def nowhere(*_: object) -> None:
         raise OSError("no way")
 
-    monkeypatch.setattr(room.socket, "create_connection", nowhere)
-    monkeypatch.setattr(room.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(pretrained_module.socket, "create_connection", nowhere)
+    monkeypatch.setattr(pretrained_module.urllib.request, "getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     loudness = logging.get_verbosity()
     pretrained("efficientnet_lite0")  # timm's own import is slow
     start = time.monotonic()
-    with pytest.raises(LabError, match=r"the weights of timm/resnet18 .*its hub cannot be reached") as caught:
+    with (
+        offline_if_unreachable(),
+        pytest.raises(LabError, match=r"the weights of timm/resnet18 .*its hub cannot be reached") as caught,
+    ):
         pretrained("timm/resnet18")
     assert time.monotonic() - start < 20  # the client alone asks for a minute
     assert "\n" not in str(caught.value)
@@ -142,14 +151,32 @@ def test_without_a_way_to_the_hub_it_is_said_at_once_in_one_line_and_the_hubs_cl
     assert (constants.HF_HUB_OFFLINE, logging.get_verbosity()) == (False, loudness)
 
 
+def test_a_program_that_uses_the_library_keeps_its_hub_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+    from huggingface_hub import constants
+    from huggingface_hub.utils import logging
+
+    before = (constants.HF_HUB_OFFLINE, logging.get_verbosity())
+    inside = []
+
+    def look(*_: object, **__: object) -> None:
+        inside.append((constants.HF_HUB_OFFLINE, logging.get_verbosity()))
+        raise OSError("nothing there")
+
+    monkeypatch.setattr(timm, "create_model", look)
+    with pytest.raises(LabError, match="nothing there"):
+        pretrained("timm/resnet18")
+    assert inside == [before]
+
+
 def test_whether_an_address_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(pretrained_module.urllib.request, "getproxies", dict)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert room.is_reachable(address)
-    assert not room.is_reachable(address)
-    monkeypatch.setattr(room.urllib.request, "getproxies", lambda: {"https": "http://proxy"})
-    assert room.is_reachable(address)
+        assert pretrained_module.is_reachable(address)
+    assert not pretrained_module.is_reachable(address)
+    monkeypatch.setattr(pretrained_module.urllib.request, "getproxies", lambda: {"https": "http://proxy"})
+    assert pretrained_module.is_reachable(address)
 
 
 def test_a_network_of_timms_comes_with_its_own_preprocessing_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +208,7 @@ def test_a_network_without_classes_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name, pretrained=False, num_classes=0))
-    with pytest.raises(LabError, match="timm/resnet18 has no classes"):
+    with pytest.raises(LabError, match="timm/resnet18 has no classifier"):
         pretrained("timm/resnet18")
 
 

@@ -304,7 +304,8 @@ def test_a_persons_file_is_run_once_and_again_when_it_was_changed(
 ) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
-        "from torch import nn\nprint('run')\ndef net(shape, classes, wide: int = 3): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+        "from torch import nn\nprint('run')\n"
+        "def net(shape, classes, wide: int = 3): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
     )
     for _ in range(3):
         build(f"{path}:net", (1, 8, 8), 10)

@@ -28,7 +28,8 @@ def test_the_registrys_networks_are_made_for_the_shape_and_classes_asked_for() -
 def test_a_persons_own_network_is_found_in_its_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "from torch import nn\ndef Net(shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], classes))\n"
+        "from torch import nn\ndef Net(shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], classes))\n"
     )
     assert build(f"{file}:Net", (1, 4, 5), 3)[1].in_features == 20
 

@@ -99,7 +99,9 @@ def test_a_convnet_takes_any_sides_and_any_number_of_stages(
     ],
 )
 @pytest.mark.parametrize("name", [*SHALLOW, *CONVNETS])
-def test_images_of_a_size_that_the_networks_do_not_take_are_refused(name: str, shape: zoo.ImageShape, complaint: str) -> None:
+def test_images_of_a_size_that_the_networks_do_not_take_are_refused(
+    name: str, shape: zoo.ImageShape, complaint: str
+) -> None:
     with pytest.raises(LabError, match=f"images (have|are) {complaint}"):
         build(name, shape, 10)
 

@@ -40,7 +40,7 @@ class _FoldingHook(FunctionCallHook):
 
 @contextmanager
 def fold_batch_norms(network: nn.Module, recorder: CallRecorder) -> Iterator[None]:
-    """Forward passes inside the block skip every batch norm that directly follows a convolution, as recorded in one pass.
+    """Forward passes inside the block skip every batch norm that directly follows a convolution in a recorded pass.
 
     Call indices restart with each pass: one pass at a time.
     """
@@ -81,8 +81,8 @@ def fuse_conv_bn_weights(conv: RecordedCall, norm: RecordedCall) -> tuple[Tensor
     gamma = norm.tensor_argument(3, "weight")
     beta = norm.tensor_argument(4, "bias")
     eps = norm.argument(7, "eps")
-    # Torch requires them in evaluation mode.
-    assert mean is not None and variance is not None and isinstance(eps, float)
+    if mean is None or variance is None or not isinstance(eps, float):  # torch itself requires them
+        raise TypeError(f"{norm.call_site} is not a batch norm in evaluation mode")
     factor = torch.rsqrt(variance + eps)
     if gamma is not None:
         factor = factor * gamma

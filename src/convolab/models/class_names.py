@@ -23,14 +23,15 @@ Synonyms = tuple[tuple[str, ...], ...]  # for each class, its other names
 def imagenet_class_names() -> tuple[tuple[str, ...], Synonyms]:
     """The names of ImageNet's 1,000 classes, and for each its WordNet id and all its names, from timm's data files.
 
+    Raises LabError if timm is not installed.
+
     >>> names, synonyms = imagenet_class_names()
     >>> names[1], synonyms[817]
     ('goldfish', ('n04285008', 'sports car', 'sport car'))
     """
     timm_spec = find_spec("timm")  # not imported: that takes longer than everything else here
-    require(
-        timm_spec is not None, "timm, which holds the names of ImageNet's classes, is not installed: pip install timm"
-    )
+    if timm_spec is None or not timm_spec.submodule_search_locations:
+        raise LabError("timm, which holds the names of ImageNet's classes, is not installed: pip install timm")
     folder = Path(timm_spec.submodule_search_locations[0]) / "data" / "_info"
     lines = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     lemmas = dict(line.split("\t", 1) for line in lines)
@@ -43,23 +44,24 @@ def find_class(query: str | int, classes: Sequence[str], synonyms: Synonyms = ()
     """The index of a class, given its name, a synonym, an unambiguous prefix of either, its index or its WordNet id.
 
     Case-insensitive. An exact name takes precedence over an index, an index over a prefix.
-    Raises LabError for an unknown class, with the nearest one, and for a beginning that several classes share.
+    Raises LabError for an unknown class, with the nearest one, and for a prefix that several classes share.
 
-    >>> find_class("ship", ("ship", "shipyard")), find_class("1", ("ship", "shipyard")), find_class("shipy", ("ship", "shipyard"))
+    >>> classes = ("ship", "shipyard")
+    >>> find_class("ship", classes), find_class("1", classes), find_class("shipy", classes)
     (0, 1, 1)
     """
     normalized_query = str(query).strip().casefold()
     names_by_class = [
-        {name.casefold(), *(s.casefold() for s in more)}
-        for name, more in zip(classes, synonyms or [()] * len(classes), strict=True)
+        {name.casefold(), *(synonym.casefold() for synonym in own_synonyms)}
+        for name, own_synonyms in zip(classes, synonyms or [()] * len(classes), strict=True)
     ]
     # A name takes precedence over a synonym: "tank" is the tank, though it is a synonym of a swimsuit too.
     for names in ([{name.casefold()} for name in classes], names_by_class):
-        exact_matches = [index for index, those in enumerate(names) if normalized_query in those]
+        exact_matches = [index for index, own_names in enumerate(names) if normalized_query in own_names]
         if len(exact_matches) == 1:
             return exact_matches[0]
         if exact_matches:
-            raise LabError(f"'{query}' may be {list_candidates(exact_matches, classes)}: give one of these")
+            raise LabError(f"'{query}' is ambiguous, {list_candidates(exact_matches, classes)}: give one of these")
     if re.fullmatch(r"-?\d+", normalized_query):
         require(
             0 <= int(normalized_query) < len(classes),
@@ -68,24 +70,19 @@ def find_class(query: str | int, classes: Sequence[str], synonyms: Synonyms = ()
         return int(normalized_query)
     prefix_matches = [
         index
-        for index, those in enumerate(names_by_class)
-        if normalized_query and any(name.startswith(normalized_query) for name in those)
+        for index, own_names in enumerate(names_by_class)
+        if normalized_query and any(name.startswith(normalized_query) for name in own_names)
     ]
     if len(prefix_matches) == 1:
         return prefix_matches[0]
     if prefix_matches:
-        raise LabError(f"'{query}' may be {list_candidates(prefix_matches, classes)}: give more of the name")
-    known = {name for those in names_by_class for name in those if not re.fullmatch(r"n\d{8}", name)}
-    hint = suggest(normalized_query, known)
-    if not hint.startswith("did") and len(classes) > 20:
-        hint = f"it has {len(classes)}, such as {', '.join(classes[:: len(classes) // 3][:3])}"
-    raise LabError(f"this network knows no class '{query}': {hint}")
+        raise LabError(f"'{query}' is ambiguous, {list_candidates(prefix_matches, classes)}: give more of the name")
+    known = {name for own_names in names_by_class for name in own_names if not re.fullmatch(r"n\d{8}", name)}
+    raise LabError(f"this network has no class '{query}': {suggest(normalized_query, known, max_listed=20)}")
 
 
 def list_candidates(indices: list[int], classes: Sequence[str]) -> str:
+    """At most five classes with their indices, joined by `or`."""
     names = [f"'{classes[index]}' ({index})" for index in indices[:5]]
-    return (
-        ", ".join(names[:-1]) + f" or {names[-1]}"
-        if len(indices) <= 5
-        else f"{', '.join(names)} or {len(indices) - 5} others"
-    )
+    last = names.pop() if len(indices) <= 5 else f"{len(indices) - 5} others"
+    return f"{', '.join(names)} or {last}"

@@ -14,17 +14,30 @@ from convolab.models.class_names import Synonyms, find_class
 class ImageClassifier(nn.Module):
     """A network that takes `[0, 1]` pixels [N, C, H, W] and gives logits [N, classes].
 
-    Normalization by each channel's `mean` and `std` happens inside, so training, saliency, attacks and saved files agree
-    on what a pixel is. `input_size` is the height and width it was trained for; `interpolation` and `crop_fraction` say how a photo is
-    resized to it, see `image_io.resize_and_center_crop`. `synonyms` are other names of each class.
+    Normalization happens inside, so training, saliency, attacks and saved files agree on what a pixel is.
 
-    With `validate_inputs`, as `pretrained` sets it, a network in evaluation mode refuses pixels that break the contract. In training mode
-    nothing is checked, nor by `forward_unchecked`, which inspection methods call when they leave [0, 1] on purpose.
+    Args:
+        network: takes normalized pixels [N, C, H, W] and gives logits [N, classes].
+        mean: of each channel, of pixels in [0, 1].
+        std: standard deviation of each channel; a channel of 0 is only centered.
+        input_size: the height and width it was trained for.
+        classes: the class names, in the order of the logits.
+        synonyms: other names of each class.
+        interpolation: how a photo is resized to `input_size`, see `image_io.resize_and_center_crop`.
+        crop_fraction: the side of the center crop as a fraction of the resized photo's shorter side; None for no crop.
+        validate_inputs: in evaluation mode, refuse pixels that break the contract, as `pretrained` sets it. In training
+            mode nothing is checked, nor by `forward_unchecked`, which inspection methods call when they leave [0, 1]
+            on purpose.
+
+    Raises LabError if `mean` and `std` differ in number or a standard deviation is negative.
 
     >>> net = ImageClassifier(nn.Flatten(), mean=(0.5,), std=(0.25,), input_size=(1, 2), classes=("dark", "light"))
     >>> net(torch.tensor([[[[0.0, 1.0]]]]))
     tensor([[-2.,  2.]])
     """
+
+    scale: Tensor  # 1 / std, [1, C, 1, 1]
+    shift: Tensor  # -mean / std
 
     def __init__(
         self,
@@ -42,16 +55,18 @@ class ImageClassifier(nn.Module):
         super().__init__()
         require(
             len(mean) == len(std) and all(s >= 0 for s in std),
-            f"means {list(mean)} and standard deviations {list(std)} differ in number or are negative: give one mean and one standard deviation >= 0 per channel",
+            f"means {list(mean)} and standard deviations {list(std)} differ in number or are negative: "
+            "give one mean and one standard deviation >= 0 per channel",
         )
         self.network = network
-        self.mean, self.std, self.input_size, self.classes = tuple(mean), tuple(std), tuple(input_size), tuple(classes)
-        self.synonyms, self.interpolation, self.crop_fraction, self.validate_inputs = (
-            synonyms,
-            interpolation,
-            crop_fraction,
-            validate_inputs,
-        )
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.input_size = input_size
+        self.classes = tuple(classes)
+        self.synonyms = synonyms
+        self.interpolation: image_io.Interpolation = interpolation
+        self.crop_fraction = crop_fraction
+        self.validate_inputs = validate_inputs
         # One multiply-add over the batch. A constant channel (std 0) is only centered.
         scale = torch.tensor([1 / s if s > 0 else 1.0 for s in std], dtype=torch.float64).view(1, -1, 1, 1)
         shift = -torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1) * scale
@@ -81,7 +96,7 @@ class ImageClassifier(nn.Module):
         return self.network(torch.addcmul(shift, pixels, scale))
 
     def check_pixels(self, pixels: Tensor, *, require_input_size: bool = False) -> None:
-        """Raise LabError unless these are pixels for this network: floats [N, C, H, W] in [0, 1], of its input size with `require_input_size`."""
+        """Raise LabError unless pixels are floats [N, C, H, W] in [0, 1]; with `require_input_size`, of that size."""
         expected_shape = f"[images, {self.channels}, {self.input_size[0]}, {self.input_size[1]}]"
         actual_shape = list(pixels.shape)
         require(
@@ -90,11 +105,11 @@ class ImageClassifier(nn.Module):
         )
         require(
             pixels.ndim == 4 and pixels.shape[1] == self.channels and pixels.numel(),
-            f"pixels have the shape {actual_shape}: give {expected_shape}",
+            f"pixels have shape {actual_shape}: give {expected_shape}",
         )
         require(
             not require_input_size or tuple(pixels.shape[2:]) == self.input_size,
-            f"pictures are {actual_shape[2]} x {actual_shape[3]}: give {expected_shape}, or use fit(photo)",
+            f"images are {actual_shape[2]} x {actual_shape[3]}: give {expected_shape}, or use preprocess(photo)",
         )
         if pixels.is_meta:
             return
@@ -113,7 +128,8 @@ class ImageClassifier(nn.Module):
 
     def crop_region(self, photo: UInt8[Tensor, "c h w"]) -> tuple[float, float, float, float]:
         """The region of a photo that `preprocess` keeps: left, top, right, bottom in the photo's pixels."""
-        return image_io.crop_region(tuple(photo.shape[1:]), self.input_size, self.crop_fraction)
+        _, height, width = photo.shape
+        return image_io.crop_region((height, width), self.input_size, self.crop_fraction)
 
     def find_class(self, query: str | int) -> int:
         """The index of a class, by name, unambiguous prefix, index or synonym; see `class_names.find_class`."""

@@ -1,8 +1,8 @@
 """EfficientNet-Lite 0 to 2, layer by layer: small ImageNet networks without squeeze-and-excite, with ReLU6 throughout.
 
-Tan & Le 2019 (arXiv:1905.11946), scaled as in github.com/tensorflow/tpu, models/official/efficientnet/lite. Layers have timm's
-names, so a state dict of timm's `tf_efficientnet_lite0` loads as it is. They are defined here because importing timm takes
-longer than explaining an image.
+Tan & Le 2019 (arXiv:1905.11946), scaled as in github.com/tensorflow/tpu, models/official/efficientnet/lite. Layers have
+timm's names, so a state dict of timm's `tf_efficientnet_lite0` loads as it is. They are defined here because importing
+timm takes longer than explaining an image.
 """
 
 import math
@@ -25,19 +25,28 @@ WIDTH_DEPTH_MULTIPLIERS = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # multi
 
 
 class Conv2dSame(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: output side ceil(side / stride), the odd pixel of padding at the right and bottom."""
+    """A convolution with TensorFlow's "same" padding: its output's side is ceil(side / stride).
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
-        (right, left), (bottom, top) = (
-            (p - p // 2, p // 2)
-            for p in (
-                max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
-                for side, stride, kernel in zip(x.shape[:1:-1], self.stride[::-1], self.kernel_size[::-1], strict=True)
-            )
-        )
+    An odd pixel of padding lies at the bottom and at the right.
+    """
+
+    def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
+        top, bottom = same_padding(input.shape[2], self.kernel_size[0], self.stride[0])
+        left, right = same_padding(input.shape[3], self.kernel_size[1], self.stride[1])
         if (left, top) == (right, bottom):  # the convolution's own padding, which copies nothing
-            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride, groups=self.groups)
+            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
+        padded = F.pad(input, (left, right, top, bottom))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, groups=self.groups)
+
+
+def same_padding(side: int, kernel_size: int, stride: int) -> tuple[int, int]:
+    """The pixels before and after a side, so that a convolution gives ceil(side / stride).
+
+    >>> same_padding(224, 3, 2), same_padding(7, 5, 1)
+    ((0, 1), (2, 2))
+    """
+    padding = max((math.ceil(side / stride) - 1) * stride + kernel_size - side, 0)
+    return padding // 2, padding - padding // 2
 
 
 def make_conv(
@@ -51,16 +60,18 @@ def make_batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class DepthwiseSeparableConv(nn.Module):
-    """Depthwise convolution, batch norm, ReLU6; pointwise convolution, batch norm: no activation after the projection."""
+    """Depthwise convolution, batch norm, ReLU6; pointwise convolution, batch norm; no activation after the projection.
+
+    A skip connection adds the input where the shapes agree.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
         super().__init__()
-        self.conv_dw, self.bn1, self.act1 = (
-            make_conv(in_channels, in_channels, kernel_size, stride, groups=in_channels),
-            make_batch_norm(in_channels),
-            nn.ReLU6(inplace=True),
-        )
-        self.conv_pw, self.bn2 = make_conv(in_channels, out_channels), make_batch_norm(out_channels)
+        self.conv_dw = make_conv(in_channels, in_channels, kernel_size, stride, groups=in_channels)
+        self.bn1 = make_batch_norm(in_channels)
+        self.act1 = nn.ReLU6(inplace=True)
+        self.conv_pw = make_conv(in_channels, out_channels)
+        self.bn2 = make_batch_norm(out_channels)
         self.has_skip = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
@@ -69,22 +80,22 @@ class DepthwiseSeparableConv(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Pointwise expansion, depthwise convolution, pointwise projection, with a skip connection (MobileNetV2, Sandler et al. 2018)."""
+    """Pointwise expansion, depthwise convolution, pointwise projection (MobileNetV2, Sandler et al. 2018).
+
+    A skip connection adds the input where the shapes agree.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int) -> None:
         super().__init__()
         expanded_channels = in_channels * expansion
-        self.conv_pw, self.bn1, self.act1 = (
-            make_conv(in_channels, expanded_channels),
-            make_batch_norm(expanded_channels),
-            nn.ReLU6(inplace=True),
-        )
-        self.conv_dw, self.bn2, self.act2 = (
-            make_conv(expanded_channels, expanded_channels, kernel_size, stride, groups=expanded_channels),
-            make_batch_norm(expanded_channels),
-            nn.ReLU6(inplace=True),
-        )
-        self.conv_pwl, self.bn3 = make_conv(expanded_channels, out_channels), make_batch_norm(out_channels)
+        self.conv_pw = make_conv(in_channels, expanded_channels)
+        self.bn1 = make_batch_norm(expanded_channels)
+        self.act1 = nn.ReLU6(inplace=True)
+        self.conv_dw = make_conv(expanded_channels, expanded_channels, kernel_size, stride, groups=expanded_channels)
+        self.bn2 = make_batch_norm(expanded_channels)
+        self.act2 = nn.ReLU6(inplace=True)
+        self.conv_pwl = make_conv(expanded_channels, out_channels)
+        self.bn3 = make_batch_norm(out_channels)
         self.has_skip = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:
@@ -95,7 +106,9 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-Lite: normalized pixels [N, 3, H, W] -> logits [N, classes], the last map [N, 1280, H/32, W/32].
+    """EfficientNet-Lite: normalized pixels [N, 3, H, W] -> logits [N, classes]; its last map is [N, 1280, H/32, W/32].
+
+    `variant` 0, 1 or 2 decides the width and the depth.
 
     >>> import torch
     >>> EfficientNetLite(0)(torch.zeros(1, 3, 64, 64)).shape
@@ -105,29 +118,27 @@ class EfficientNetLite(nn.Module):
     def __init__(self, variant: int, classes: int = 1000) -> None:
         super().__init__()
         width, depth = WIDTH_DEPTH_MULTIPLIERS[variant]
-        self.conv_stem, self.bn1, self.act1 = (
-            make_conv(3, 32, kernel_size=3, stride=2),
-            make_batch_norm(32),
-            nn.ReLU6(inplace=True),
-        )
-        stages, inputs = [], 32
+        self.conv_stem = make_conv(3, 32, kernel_size=3, stride=2)
+        self.bn1 = make_batch_norm(32)
+        self.act1 = nn.ReLU6(inplace=True)
+        stages = []
+        inputs = 32
         for number, (kernel, stride, expansion, channels, blocks) in enumerate(BASE_STAGES):
             outputs = round_channels(channels * width)
-            repeats = (
-                blocks if number in (0, len(BASE_STAGES) - 1) else math.ceil(blocks * depth)
-            )  # Lite does not scale the first and last stage
+            is_outer = number in (0, len(BASE_STAGES) - 1)  # Lite does not scale the first and last stage
             stage = []
-            for block in range(repeats):
+            for block in range(blocks if is_outer else math.ceil(blocks * depth)):
                 block_stride = stride if block == 0 else 1
-                stage.append(
-                    DepthwiseSeparableConv(inputs, outputs, kernel, block_stride)
-                    if expansion == 1
-                    else InvertedResidual(inputs, outputs, kernel, block_stride, expansion)
-                )
+                if expansion == 1:
+                    stage.append(DepthwiseSeparableConv(inputs, outputs, kernel, block_stride))
+                else:
+                    stage.append(InvertedResidual(inputs, outputs, kernel, block_stride, expansion))
                 inputs = outputs
             stages.append(nn.Sequential(*stage))
         self.blocks = nn.Sequential(*stages)
-        self.conv_head, self.bn2, self.act2 = make_conv(inputs, 1280), make_batch_norm(1280), nn.ReLU6(inplace=True)
+        self.conv_head = make_conv(inputs, 1280)
+        self.bn2 = make_batch_norm(1280)
+        self.act2 = nn.ReLU6(inplace=True)
         self.global_pool = nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
         self.classifier = nn.Linear(1280, classes)
 

@@ -1,7 +1,8 @@
 """Where a network's last feature map ends and its head begins, found by recording one forward pass, for any network.
 
-A head is a mean over the map, or its flattening, and then one linear layer. With such a head each cell of the map contributes
-separately to a logit: class activation maps and dense predictions are exact. Gradients with respect to the last map need no head.
+A head is a mean over the map, or its flattening, and then one linear layer. With such a head each cell of the map
+contributes separately to a logit: class activation maps and dense predictions are exact. Gradients with respect to the
+last map need no head.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,8 +57,8 @@ class ClassifierHead:
 class FeatureExtractor:
     """A network split after its last feature map.
 
-    `shape` is the map's [channels, height, width] for an image of the network's input size. `head` is None where more than
-    pooling and one linear layer follows; `no_head_reason` then says what.
+    `feature_shape` is the map's [channels, height, width] for an image of the network's input size. `head` is None if
+    more than pooling and one linear layer follows; `no_head_reason` then says what.
     """
 
     net: ImageClassifier
@@ -109,8 +110,8 @@ class FeatureExtractor:
 def create_feature_extractor(net: ImageClassifier) -> FeatureExtractor:
     """Split a network after its last feature map, found by one forward pass over a noise image.
 
-    The head is verified on that pass. Raises LabError if the network has no feature map, that is
-    nothing with a height and a width after a convolution.
+    The head is verified on that pass. Raises LabError if the network has no feature map, that is nothing with a height
+    and a width after a convolution.
 
     >>> from convolab.models.pretrained import pretrained
     >>> extractor = create_feature_extractor(pretrained("efficientnet_lite0"))

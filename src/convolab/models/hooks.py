@@ -1,4 +1,4 @@
-"""Hooks on every function call of a forward pass: which function is called in which module, with what inputs and output.
+"""Hooks on every function call of a forward pass: which function is called where, with what inputs and output.
 
 Module hooks miss functions called in the body of a `forward`. Here a call is identified by its module, its function and
 its index among that function's calls there, so that it is found again in another pass.
@@ -19,7 +19,7 @@ Kwargs = dict[str, Any]
 
 @dataclass(frozen=True)
 class CallSite:
-    """A function call in a network: call number `call_index` of this function in a module's body, for any image size."""
+    """A function call in a network: number `call_index` of this function in a module's body, for any image size."""
 
     module: str
     function: str

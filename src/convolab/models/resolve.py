@@ -1,8 +1,10 @@
-"""Networks by name: built-in ones, and timm's and torchvision's definitions, each as a function without arguments that builds it."""
+"""Networks by name: those of the registry, a person's own, and timm's and torchvision's definitions."""
 
+import importlib
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -14,6 +16,7 @@ from convolab.models.registry import NETWORKS, build, resolve_factory
 InputShape = tuple[int, ...]
 NAME_ALIASES = {f"efficientnet_lite{n}": f"timm/tf_efficientnet_lite{n}" for n in range(5)}
 LIBRARIES = ("timm", "torchvision")
+MAX_LISTED = 20  # names in a message
 
 
 @dataclass(frozen=True)
@@ -25,96 +28,109 @@ class ModelSpec:
     input_shape: InputShape | None  # channels, height, width; None if unknown
 
 
-def resolve_model(name: str, shape: InputShape | None = None, classes: int | None = None) -> ModelSpec:
-    """Resolve a network by name: one of the registry, `file.py:Name`, `timm/NAME`, `torchvision/NAME`, `efficientnet_lite0` to 4.
+def split_library(name: str) -> tuple[str, str]:
+    """The library in a network's name, `timm`, `torchvision` or none, and the name without it.
 
-    `shape` [channels, height, width] is needed for the registry's networks, which are built for one image shape;
-    `classes` is 10 for those and the library's own number for the others, if left out.
+    >>> split_library("timm/resnet18"), split_library("simple_convnet"), split_library("timm/nets.py:Net")
+    (('timm', 'resnet18'), ('', 'simple_convnet'), ('', 'timm/nets.py:Net'))
+    """
+    library, slash, model = name.partition("/")
+    return (library, model) if slash and library in LIBRARIES and ":" not in name else ("", name)
+
+
+def resolve_model(name: str, shape: InputShape | None = None, classes: int | None = None) -> ModelSpec:
+    """Resolve a network by name; nothing is built, and no weights are loaded.
+
+    Args:
+        name: one of the registry, `file.py:Name`, `timm/NAME`, `torchvision/NAME`, or `efficientnet_lite0` to 4.
+        shape: (channels, height, width) of its images, needed for the registry's networks and a person's own,
+            which are built for one image shape.
+        classes: number of logits; if left out, 10 for those and the library's own number for the others.
+
     Raises LabError for an unknown name, with the nearest known one, and for a library that is not installed.
 
     >>> resolve_model("simple_convnet", (3, 32, 32)).build().head.linear
     Linear(in_features=64, out_features=10, bias=True)
     """
-    library, slash, model = NAME_ALIASES.get(name, name).partition("/")
-    if slash and library in LIBRARIES and not name.endswith(".py"):
-        return (
-            timm_model_spec(name, model, shape, classes)
-            if library == "timm"
-            else torchvision_model_spec(name, model, classes)
-        )
+    library, model = split_library(NAME_ALIASES.get(name, name))
+    if library == "timm":
+        return timm_model_spec(name, model, shape, classes)
+    if library == "torchvision":
+        return torchvision_model_spec(name, model, classes)
     require(
         name in NETWORKS or ":" in name,
-        f"unknown network '{name}': {suggest(name, [*NETWORKS, *NAME_ALIASES])} (or timm/NAME, torchvision/NAME, file.py:Name)",
+        f"unknown network '{name}': {suggest(name, [*NETWORKS, *NAME_ALIASES])} "
+        "(or timm/NAME, torchvision/NAME, file.py:Name)",
     )
     resolve_factory(name)
 
     def build_registered() -> nn.Module:
-        require(
-            shape is not None and len(shape) == 3,
-            f"the network '{name}' needs the image shape: give --input, such as 3x32x32",
-        )
-        return build(name, shape, classes or 10)
+        if shape is None or len(shape) != 3:
+            raise LabError(f"the network '{name}' needs the image shape: give --input, such as 3x32x32")
+        channels, height, width = shape
+        return build(name, (channels, height, width), classes or 10)
 
     return ModelSpec(name, build_registered, None)
 
 
 def timm_model_spec(name: str, model: str, shape: InputShape | None, classes: int | None) -> ModelSpec:
     timm = import_library("timm", name)
-    architecture, _, tag = model.partition(".")
-    require(
-        timm.is_model(architecture),
-        f"timm has no network '{model}': {suggest_or_count(architecture, timm.list_models())}",
-    )
-    options = {} if classes is None else {"num_classes": classes}
+    architecture, tag = require_timm_architecture(timm, model)
+    options: dict[str, object] = {} if classes is None else {"num_classes": classes}
     if shape and len(shape) == 3 and shape[0] != 3:
         options["in_chans"] = shape[0]
-    native_shape = (
-        timm.get_pretrained_cfg(model if tag else architecture) or timm.get_pretrained_cfg(architecture)
-    ).input_size
-    return ModelSpec(
-        name,
-        lambda: build_without_warnings(lambda: timm.create_model(model, pretrained=False, **options)),
-        tuple(native_shape),
-    )
+    config = timm.get_pretrained_cfg(model if tag else architecture) or timm.get_pretrained_cfg(architecture)
+
+    def build_from_timm() -> nn.Module:
+        with suppress_warnings():
+            return timm.create_model(model, pretrained=False, **options)
+
+    return ModelSpec(name, build_from_timm, tuple(config.input_size))
 
 
 def torchvision_model_spec(name: str, model: str, classes: int | None) -> ModelSpec:
     models = import_library("torchvision.models", name)
     known = models.list_models()
-    require(model in known, f"torchvision has no network '{model}': {suggest_or_count(model, known)}")
-    options = {} if classes is None else {"num_classes": classes}
+    require(model in known, f"torchvision has no network '{model}': {suggest(model, known, MAX_LISTED)}")
+    options: dict[str, object] = {} if classes is None else {"num_classes": classes}
     if model in ("googlenet", "inception_v3"):
         options["init_weights"] = False  # else it spends minutes on initial weights that are not used
     side = 299 if model == "inception_v3" else 224
     if "weights_backbone" in inspect.signature(models.get_model_builder(model)).parameters:
         options["weights_backbone"] = None  # else its backbone's weights are downloaded
-    return ModelSpec(
-        name, lambda: build_without_warnings(lambda: models.get_model(model, weights=None, **options)), (3, side, side)
-    )
+
+    def build_from_torchvision() -> nn.Module:
+        with suppress_warnings():
+            return models.get_model(model, weights=None, **options)
+
+    return ModelSpec(name, build_from_torchvision, (3, side, side))
 
 
 def import_library(module: str, name: str) -> ModuleType:
     """Import a library's module. Raises LabError, saying how to install it, if it is missing."""
-    from importlib import import_module
-
     library = module.partition(".")[0]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return import_module(module)
+        with suppress_warnings():
+            return importlib.import_module(module)
     except ImportError as error:
         raise LabError(
             f"the network '{name}' needs {library}, which is not installed: pip install {library}"
         ) from error
 
 
-def build_without_warnings(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network with the library's warnings suppressed."""
+def require_timm_architecture(timm: ModuleType, model: str) -> tuple[str, str]:
+    """The architecture and the tag of its weights in `ARCHITECTURE.TAG`. Raises LabError if timm does not have it."""
+    architecture, _, tag = model.partition(".")
+    require(
+        timm.is_model(architecture),
+        f"timm has no network '{architecture}': {suggest(architecture, timm.list_models(), MAX_LISTED)}",
+    )
+    return architecture, tag
+
+
+@contextmanager
+def suppress_warnings() -> Iterator[None]:
+    """Ignore the warnings of a library inside the block: they concern its developers, and users cannot act on them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return build()
-
-
-def suggest_or_count(name: str, known: list[str]) -> str:
-    hint = suggest(name, known)
-    return hint if hint.startswith("did") else f"it has {len(known)} others"
+        yield

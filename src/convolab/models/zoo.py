@@ -103,9 +103,9 @@ class SimpleConvnet(nn.Module):
         features.2   Conv(32, 64, 3x3, padding 1) - MaxPool 2x2 - BatchNorm - ReLU     64 x H/8 x W/8
         head         mean over the map - Linear(64, classes)
 
-    `channels` gives the output channels of each stage. Without `batch_norm` there are no norms and the convolutions have
-    biases. With `residual` every stage but the first gets a parameter-free shortcut (see `ConvBlock`). A side of 1 pixel
-    is not pooled further.
+    `channels` gives the output channels of each stage. Without `batch_norm` there are no norms, and the convolutions
+    have biases. With `residual` every stage but the first gets a parameter-free shortcut (see `ConvBlock`). A side of
+    1 pixel is not pooled further.
     """
 
     def __init__(
@@ -151,8 +151,8 @@ class GlobalAvgPool2d(nn.AdaptiveAvgPool2d):
     def __init__(self) -> None:
         super().__init__(1)
 
-    def forward(self, features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]:
-        return F.avg_pool2d(features, features.shape[2:])
+    def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]:
+        return F.avg_pool2d(input, input.shape[2:])
 
 
 class ResidualBlock(nn.Module):
@@ -207,7 +207,7 @@ class ResNetSmall(nn.Module):
                 relu=nn.ReLU(inplace=True),
             )
         )
-        stages = OrderedDict(stem=stem)
+        stages: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
         for number, (inputs, outputs) in enumerate(zip((channels[0], *channels), channels, strict=False), start=1):
             first_block = ResidualBlock(inputs, outputs, stride=1 if number == 1 else 2)
             stages[f"stage{number}"] = nn.Sequential(

@@ -164,7 +164,7 @@ def test_the_network_is_left_as_it_was(red: ImageClassifier) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"targets": ["zebra"]}, "knows no class 'zebra'"),
+        ({"targets": ["zebra"]}, "has no class 'zebra'"),
         ({"scales": "0"}, "'0' is no scale"),
         ({"scales": "fast"}, "'fast' is no scale"),
         ({"scales": "0px"}, "'0px' is no scale"),
