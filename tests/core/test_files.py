@@ -12,14 +12,14 @@ from convolab.core.errors import LabError
 from convolab.core.files import atomic_write, link_or_copy, read_json, write_json, write_text
 
 
-def run_elsewhere(script: str, *arguments: object) -> str:
+def run_script(script: str, *arguments: object) -> str:
     """What a script prints in a process of its own."""
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], check=True, capture_output=True, text=True
     ).stdout
 
 
-def test_an_exception_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
+def test_an_exception_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
 
@@ -35,7 +35,7 @@ def test_an_exception_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
 
 
 def test_a_new_file_appears_with_its_folders_and_only_at_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "er" / "picture.png"
+    path = tmp_path / "deep" / "er" / "image.png"
     with atomic_write(path) as part:
         part.write_text("new")
         assert not path.exists()
@@ -50,12 +50,14 @@ def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     texts = ["a" * 300_000, "b" * 200_000]
     path.write_text(texts[0])
-    done, seen, torn = Event(), set(), []
+    done = Event()
+    first_letters = set()
+    torn = []
 
     def read() -> None:
         while not done.is_set():
             text = path.read_text()
-            seen.add(text[:1])
+            first_letters.add(text[:1])
             if text not in texts:
                 torn.append(len(text))
 
@@ -66,7 +68,7 @@ def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
     done.set()
     reader.join()
     assert not torn
-    assert seen == {"a", "b"}
+    assert first_letters == {"a", "b"}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -95,10 +97,10 @@ except LabError as error:
 """
 
 
-def test_a_full_disk_is_said_and_the_old_file_stays_whole(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_old_file_stays_intact(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    assert f"the disk is full while writing {path}" in run_elsewhere(FULL_DISK, path)
+    assert f"the disk is full while writing {path}" in run_script(FULL_DISK, path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -117,35 +119,35 @@ except LabError as error:
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_folder_that_is_not_ours_is_refused_in_one_line(tmp_path: Path, mode: int) -> None:
+def test_a_folder_that_may_not_be_written_is_refused_in_one_line(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "locked"
     folder.mkdir()
     folder.chmod(mode)
     try:
-        said = run_elsewhere(NOBODY, folder / "a.txt")
+        output = run_script(NOBODY, folder / "a.txt")
     finally:
         folder.chmod(0o755)
-    assert said.startswith(f"cannot write {folder / 'a.txt'}")
+    assert output.startswith(f"cannot write {folder / 'a.txt'}")
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("place", ["file/a.txt", "file/below/a.txt", "folder", "n" * 252])
-def test_a_place_that_cannot_hold_a_file_is_refused_in_one_line(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("path", ["file/a.txt", "file/below/a.txt", "folder", "n" * 252])
+def test_a_path_that_cannot_be_a_file_is_refused_in_one_line(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(LabError, match=r"cannot write .*choose another place"):
-        write_text(tmp_path / place, "new")
+    with pytest.raises(LabError, match=r"cannot write .*choose another path"):
+        write_text(tmp_path / path, "new")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "old"
 
 
-def test_what_is_not_about_writing_is_no_lab_error(tmp_path: Path) -> None:
+def test_an_error_that_is_not_about_writing_stays_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(ConnectionResetError), atomic_write(tmp_path / "a.txt"):
         raise ConnectionResetError
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"deep": [float("-inf")]}])
-def test_json_that_is_not_json_is_refused_and_the_old_file_stays(tmp_path: Path, value: object) -> None:
+def test_values_that_json_does_not_have_are_refused_and_the_old_file_stays(tmp_path: Path, value: object) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -169,7 +171,7 @@ def test_json_that_cannot_be_read_is_refused_by_its_path(tmp_path: Path, content
         read_json(path)
 
 
-def test_a_second_name_for_a_file_keeps_its_content_when_the_first_is_written_anew(tmp_path: Path) -> None:
+def test_a_second_name_for_a_file_keeps_its_content_when_the_first_is_written_again(tmp_path: Path) -> None:
     write_text(tmp_path / "last", "first")
     link_or_copy(tmp_path / "best", tmp_path / "last")
     link_or_copy(tmp_path / "best", tmp_path / "last")  # again, as after a kill

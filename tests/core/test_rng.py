@@ -19,7 +19,7 @@ def test_seeds_are_equal_exactly_for_equal_keys(one: tuple, other: tuple) -> Non
     assert 0 <= derive_seed(*one) < 2**63
 
 
-def test_neither_types_nor_borders_nor_the_order_of_a_key_run_together() -> None:
+def test_types_borders_and_order_of_a_keys_parts_all_matter() -> None:
     keys = [
         (1, 2),
         ("1", "2"),
@@ -38,18 +38,21 @@ def test_neither_types_nor_borders_nor_the_order_of_a_key_run_together() -> None
     assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
-def test_the_keys_of_many_runs_all_have_seeds_of_their_own() -> None:
+def test_the_keys_of_many_runs_all_have_different_seeds() -> None:
     keys = list(product(range(10), ("order", "augment", "layers"), range(20), range(50)))
     assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
 def test_a_seed_is_the_same_in_another_process_with_another_hash_seed() -> None:
-    script = "from convolab.core.rng import seed_from; print(seed_from(), seed_from(0, 'order', 1), seed_from('a', -7))"
+    script = (
+        "from convolab.core.rng import derive_seed;"
+        "print(derive_seed(), derive_seed(0, 'order', 1), derive_seed('a', -7))"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment
     ).stdout
-    assert [int(word) for word in said.split()] == [derive_seed(), derive_seed(0, "order", 1), derive_seed("a", -7)]
+    assert [int(word) for word in output.split()] == [derive_seed(), derive_seed(0, "order", 1), derive_seed("a", -7)]
 
 
 def test_streams_of_neighbouring_keys_are_unrelated() -> None:
@@ -58,14 +61,14 @@ def test_streams_of_neighbouring_keys_are_unrelated() -> None:
     assert correlations.abs().max() < 5 / 20_000**0.5
 
 
-def test_a_generator_is_fresh_each_time_and_leaves_the_global_one_alone() -> None:
+def test_a_generator_is_new_each_time_and_leaves_the_global_one_alone() -> None:
     before = torch.get_rng_state()
     first = torch.rand(5, generator=make_generator(3, "x"))
     assert torch.equal(first, torch.rand(5, generator=make_generator(3, "x")))
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_global_generator_is_lent_and_put_back() -> None:
+def test_the_global_generator_is_put_back_after_use() -> None:
     before = torch.get_rng_state()
     with isolated_rng():
         seed_default_generator(torch.device("cpu"), 5, "layers")

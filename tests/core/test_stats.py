@@ -17,16 +17,16 @@ CASES = [(70, 100), (0, 10), (10, 10), (1, 3), (9_235, 10_000), (50, 101)]
 @pytest.mark.parametrize("confidence", [0.68, 0.95, 0.99])
 def test_wilson_interval_is_wilsons_formula(correct: int, count: int, confidence: float) -> None:
     z, p = NormalDist().inv_cdf((1 + confidence) / 2), correct / count
-    centre = (p + z**2 / (2 * count)) / (1 + z**2 / count)
+    center = (p + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
-    assert wilson_interval(correct, count, confidence) == pytest.approx((centre - half, centre + half), abs=1e-12)
+    assert wilson_interval(correct, count, confidence) == pytest.approx((center - half, center + half), abs=1e-12)
 
 
 @pytest.mark.parametrize(("correct", "count"), CASES)
-def test_wilson_interval_holds_the_shares_whose_score_test_does_not_reject(correct: int, count: int) -> None:
-    shares = np.linspace(0, 1, 1_000_001)
+def test_wilson_interval_holds_the_proportions_whose_score_test_does_not_reject(correct: int, count: int) -> None:
+    proportions = np.linspace(0, 1, 1_000_001)
     z = NormalDist().inv_cdf(0.975)
-    kept = shares[np.abs(correct / count - shares) <= z * np.sqrt(shares * (1 - shares) / count)]
+    kept = proportions[np.abs(correct / count - proportions) <= z * np.sqrt(proportions * (1 - proportions) / count)]
     assert wilson_interval(correct, count) == pytest.approx((kept[0], kept[-1]), abs=2e-6)
 
 
@@ -68,7 +68,7 @@ def test_a_paired_comparison_is_scipys_paired_t_test(count: int, shift: float) -
     assert ours.difference.count == count
 
 
-def test_the_effect_is_right_on_average_where_the_plain_one_is_too_large() -> None:
+def test_hedges_g_is_right_on_average_where_the_uncorrected_effect_is_too_large() -> None:
     chance, true, count = np.random.default_rng(1), 0.8, 4
     draws = chance.normal(true, 1, (20_000, count))
     plain = draws.mean(1) / draws.std(1, ddof=1)
@@ -77,23 +77,23 @@ def test_the_effect_is_right_on_average_where_the_plain_one_is_too_large() -> No
     assert np.mean(ours) == pytest.approx(true, abs=4 * np.std(ours) / sqrt(20_000))
 
 
-def test_two_pairs_tell_nothing_of_the_effect() -> None:
+def test_hedges_g_of_two_pairs_is_0() -> None:
     assert paired_t_test([3.0, 5.0], [1.0, 1.0]).hedges_g == 0
 
 
 @pytest.mark.parametrize("count", [3, 5, 10, 50])
 @pytest.mark.parametrize("tests", [1, 5])
-def test_the_smallest_difference_is_what_statsmodels_finds_for_80_percent_power(count: int, tests: int) -> None:
+def test_the_minimum_detectable_effect_is_what_statsmodels_finds_for_80_percent_power(count: int, tests: int) -> None:
     values = np.random.default_rng(count).normal(0, 2, count)
-    smallest = paired_t_test(values.tolist(), [0.0] * count, num_tests=tests).minimum_detectable_effect
-    power = TTestPower().power(effect_size=smallest / values.std(ddof=1), nobs=count, alpha=0.05 / tests)
+    effect = paired_t_test(values.tolist(), [0.0] * count, num_tests=tests).minimum_detectable_effect
+    power = TTestPower().power(effect_size=effect / values.std(ddof=1), nobs=count, alpha=0.05 / tests)
     assert power == pytest.approx(0.8, abs=1e-4)
 
 
-def test_the_smallest_difference_is_found_four_times_in_five_with_three_pairs_of_known_spread() -> None:
+def test_the_minimum_detectable_effect_is_detected_four_times_in_five() -> None:
     values = [-1.0, 0.0, 1.0]  # a spread of exactly 1
-    smallest = paired_t_test(values, [0.0] * 3).minimum_detectable_effect
-    draws = np.random.default_rng(2).normal(smallest, 1, (20_000, 3))
+    effect = paired_t_test(values, [0.0] * 3).minimum_detectable_effect
+    draws = np.random.default_rng(2).normal(effect, 1, (20_000, 3))
     found = np.mean([paired_t_test(draw, [0.0] * 3).p <= 0.05 for draw in draws.tolist()])
     assert found == pytest.approx(0.8, abs=4 * sqrt(0.8 * 0.2 / 20_000))
 
@@ -126,14 +126,14 @@ def test_rounding_to_whole_steps_spreads_a_difference_as_much_as_the_floor_says(
 @pytest.mark.parametrize(
     ("first", "second"), [([0.9, 0.7, 0.4], [0.8, 0.6, 0.3]), ([0.5, 0.5], [0.5, 0.5]), ([0.0, 0.0], [0.0, 0.0])]
 )
-def test_without_spread_and_resolution_nothing_is_judged(first: list[float], second: list[float]) -> None:
+def test_without_spread_and_quantization_nothing_is_decided(first: list[float], second: list[float]) -> None:
     assert paired_t_test(first, second) is None  # 0.9 - 0.8 and 0.7 - 0.6 differ in their last bit only
 
 
-def test_one_pair_is_no_comparison_and_unequal_lengths_are_an_error() -> None:
+def test_one_pair_is_not_a_comparison_and_unequal_lengths_are_an_error() -> None:
     assert paired_t_test([1.0], [2.0], quantization_step=1.0) is None
     assert paired_t_test([], []) is None
-    with pytest.raises(LabError, match="2 and 1 values make no pairs"):
+    with pytest.raises(LabError, match="2 and 1 values cannot be paired"):
         paired_t_test([1.0, 2.0], [1.0])
 
 
@@ -152,41 +152,47 @@ def test_holms_correction_of_many_random_p_values_is_statsmodels() -> None:
         assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
-def simulated(truths: list[float], pictures: int, studies: int) -> tuple[float, float, float]:
-    """By how much the best of several runs really is flattered, how much `inflation` says on average, and the error of both."""
+def simulated(truths: list[float], num_images: int, studies: int) -> tuple[float, float, float]:
+    """The true selection bias of the best of several runs, what `selection_bias` says on average, and the error of both."""
     chance = np.random.default_rng(5)
-    observed = chance.binomial(pictures, truths, (studies, len(truths))) / pictures
+    observed = chance.binomial(num_images, truths, (studies, len(truths))) / num_images
     picked = observed.argmax(1)
     real = observed.max(1) - np.array(truths)[picked]
-    said = [selection_bias(row, pictures, num_resamples=200, seed=i) for i, row in enumerate(observed[:1500].tolist())]
-    return real.mean(), float(np.mean(said)), 4 * (real.std() / sqrt(studies) + float(np.std(said)) / sqrt(1500))
+    estimated = [
+        selection_bias(row, num_images, num_resamples=200, seed=i) for i, row in enumerate(observed[:1500].tolist())
+    ]
+    return (
+        real.mean(),
+        float(np.mean(estimated)),
+        4 * (real.std() / sqrt(studies) + float(np.std(estimated)) / sqrt(1500)),
+    )
 
 
-def test_the_inflation_of_the_best_of_equal_runs_is_right_on_average() -> None:
-    real, said, error = simulated([0.7] * 8, 500, 20_000)
+def test_the_selection_bias_of_equal_runs_is_right_on_average() -> None:
+    real, estimated, error = simulated([0.7] * 8, 500, 20_000)
     assert real > 0.02
-    assert said == pytest.approx(real, abs=error)
+    assert estimated == pytest.approx(real, abs=error)
 
 
 @pytest.mark.parametrize("truths", [[0.7, 0.69, 0.68, 0.66, 0.6], [0.5, 0.9], [0.8, 0.8, 0.8, 0.1, 0.1]])
-def test_the_inflation_of_the_best_of_unequal_runs_is_no_less_than_the_truth(truths: list[float]) -> None:
-    real, said, error = simulated(truths, 500, 20_000)
-    assert real - error < said < 2 * real + error
+def test_the_selection_bias_of_unequal_runs_is_at_least_the_true_one(truths: list[float]) -> None:
+    real, estimated, error = simulated(truths, 500, 20_000)
+    assert real - error < estimated < 2 * real + error
 
 
-def test_runs_that_share_their_pictures_are_flattered_less_than_said() -> None:
-    chance, runs, pictures = np.random.default_rng(6), 6, 500
-    hard = chance.random((2000, 1, pictures))
-    own = chance.random((2000, runs, pictures))
+def test_runs_that_share_their_images_have_a_smaller_selection_bias_than_estimated() -> None:
+    chance, runs, num_images = np.random.default_rng(6), 6, 500
+    hard = chance.random((2000, 1, num_images))
+    own = chance.random((2000, runs, num_images))
     observed = ((hard + own) / 2 < 0.65).mean(2)  # the truth is the same for all: P(mean of two uniforms < 0.65)
     truth = 1 - 2 * 0.35**2
-    said = np.mean([selection_bias(row, pictures, num_resamples=200) for row in observed[:500].tolist()])
-    assert 0 < (observed.max(1) - truth).mean() < 0.9 * said
+    estimated = np.mean([selection_bias(row, num_images, num_resamples=200) for row in observed[:500].tolist()])
+    assert 0 < (observed.max(1) - truth).mean() < 0.9 * estimated
 
 
-def test_the_inflation_is_the_same_each_time_and_none_for_a_single_run() -> None:
+def test_the_selection_bias_is_the_same_each_time_and_0_for_a_single_run() -> None:
     assert selection_bias([0.7, 0.72], 100) == selection_bias([0.7, 0.72], 100) > 0
     assert selection_bias([0.7], 100) == 0
     assert selection_bias([1.0, 1.0], 100) == 0
-    with pytest.raises(LabError, match="no best"):
+    with pytest.raises(LabError, match="no accuracies"):
         selection_bias([], 100)

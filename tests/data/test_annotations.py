@@ -26,33 +26,33 @@ def write(folder, value) -> None:
 
 def test_photos_and_boxes_are_read_in_their_order(folder) -> None:
     write(folder, content(imagenet_ids={"cat": [281, 282]}))
-    photos, kinds = read_annotations(folder)
+    photos, categories = read_annotations(folder)
     assert [(p.path.name, p.objects) for p in photos] == [("a.png", {"cat": ((1, 2, 3, 4.5),)})]
-    assert kinds == {"cat": (281, 282)}
+    assert categories == {"cat": (281, 282)}
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ("{", "is not JSON"),
-        ([], "is not what was expected"),
-        ({"images": {}}, "is not what was expected"),
-        ({"images": {"b.png": {"targets": {"cat": {"boxes": [[0, 0, 1, 1]]}}}}}, "names b.png, which is not there"),
+        ([], "does not have the expected format"),
+        ({"images": {}}, "does not have the expected format"),
+        ({"images": {"b.png": {"targets": {"cat": {"boxes": [[0, 0, 1, 1]]}}}}}, "lists b.png, which does not exist"),
         ({"images": {"a.png": {}}}, "a.png has no targets"),
         ({"images": {"a.png": {"targets": {"cat": {"boxes": []}}}}}, "cat in a.png has no boxes"),
         ({"images": {"a.png": {"targets": {"cat": {"boxes": [[3, 0, 1, 1]]}}}}}, "has the box"),
         ({"images": {"a.png": {"targets": {"cat": {"boxes": [["0", 0, 1, 1]]}}}}}, "has the box"),
-        (content(imagenet_ids=[1]), "is not what was expected"),
+        (content(imagenet_ids=[1]), "does not have the expected format"),
     ],
 )
-def test_what_is_wrong_is_one_line_with_the_files_name(folder, value, said: str) -> None:
+def test_a_wrong_file_gives_one_line_with_its_name(folder, value, message: str) -> None:
     write(folder, value)
-    with pytest.raises(LabError, match=said) as error:
+    with pytest.raises(LabError, match=message) as error:
         read_annotations(folder)
     assert "boxes.json" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_without_boxes_is_told_so(tmp_path) -> None:
-    with pytest.raises(LabError, match=r"holds no boxes\.json"):
+def test_a_folder_without_boxes_is_refused(tmp_path) -> None:
+    with pytest.raises(LabError, match=r"has no boxes\.json"):
         read_annotations(tmp_path)

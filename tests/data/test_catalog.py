@@ -1,4 +1,4 @@
-"""Sets by name: where they are looked for, how they come, and what is said when they do not."""
+"""Datasets by name: where they are looked for, how they are downloaded, and what the errors say."""
 
 import gzip
 import os
@@ -30,7 +30,10 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_is_read_without_torch_numpy_or_scikit_learn():
-    code = "import sys; import convolab.data.catalog; print([name for name in ('torch', 'numpy', 'sklearn') if name in sys.modules])"
+    code = (
+        "import sys; import convolab.data.catalog;"
+        "print([name for name in ('torch', 'numpy', 'sklearn') if name in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
@@ -48,15 +51,15 @@ def test_digits_are_scikit_learns():
 
 def test_the_split_of_digits_is_stratified_and_stays_the_same():
     train, test, _ = load("digits")
-    whole = torch.bincount(torch.cat([train.labels, test.labels]))
-    assert torch.bincount(test.labels).tolist() == [round(0.2 * count) for count in whole.tolist()]
+    total = torch.bincount(torch.cat([train.labels, test.labels]))
+    assert torch.bincount(test.labels).tolist() == [round(0.2 * count) for count in total.tolist()]
     assert test.fingerprint[:16] == "83c1087e7e67913e"
 
 
-def test_the_table_tells_the_truth_about_digits():
+def test_the_table_is_right_about_digits():
     train, test, _ = load("digits")
-    source = DATASETS["digits"]
-    assert (source.shape, source.num_classes, source.num_train, source.num_test) == (
+    info = DATASETS["digits"]
+    assert (info.shape, info.num_classes, info.num_train, info.num_test) == (
         train.shape,
         len(train.classes),
         len(train),
@@ -64,10 +67,10 @@ def test_the_table_tells_the_truth_about_digits():
     )
 
 
-def test_the_table_tells_the_truth_about_cifar10(cifar10_dir):
+def test_the_table_is_right_about_cifar10(cifar10_dir):
     train, test, _ = load("cifar10", cifar10_dir)
-    source = DATASETS["cifar10"]
-    assert (source.shape, source.num_classes, source.num_train, source.num_test) == (
+    info = DATASETS["cifar10"]
+    assert (info.shape, info.num_classes, info.num_train, info.num_test) == (
         train.shape,
         len(train.classes),
         len(train),
@@ -79,23 +82,23 @@ def test_the_table_tells_the_truth_about_cifar10(cifar10_dir):
     ("name", "hint"),
     [("cifar01", "did you mean 'cifar10'"), ("folder", "did you mean 'folder:PATH'"), ("x", "known: cifar10, ")],
 )
-def test_an_unknown_name_meets_the_nearest(name, hint):
-    for ask in (load, download_dataset, default_augmentation):
-        with pytest.raises(LabError, match=f"no picture set is called '{name}': {hint}"):
-            ask(name)
+def test_an_unknown_name_suggests_the_closest(name, hint):
+    for function in (load, download_dataset, default_augmentation):
+        with pytest.raises(LabError, match=f"there is no dataset '{name}': {hint}"):
+            function(name)
 
 
 @pytest.mark.parametrize("name", ["digits", "folder:pets"])
-def test_what_is_here_already_is_not_fetched(name):
+def test_a_local_dataset_is_not_downloaded(name):
     with pytest.raises(LabError, match="nothing to download"):
         download_dataset(name)
 
 
 def test_cifar10_is_downloaded_unpacked_and_read(cifar10_published, tmp_path, server):
-    told = []
-    train, test, _ = load("cifar10", tmp_path / "new", on_progress=lambda *progress: told.append(progress))
+    calls = []
+    train, test, _ = load("cifar10", tmp_path / "new", on_progress=lambda *progress: calls.append(progress))
     assert (len(train), len(test)) == (100, 20)
-    assert told[-1] == (len(cifar10_published), len(cifar10_published))
+    assert calls[-1] == (len(cifar10_published), len(cifar10_published))
     assert [name for name in os.listdir(tmp_path / "new") if not name.startswith(".")] == ["cifar-10-batches-py"]
     load("cifar10", tmp_path / "new")
     assert len(server.ranges) == 1  # the second time it was there
@@ -117,19 +120,19 @@ def test_an_archive_put_there_by_hand_is_unpacked_and_kept(cifar10_published, tm
 
 def test_an_archive_put_there_by_hand_is_checked(cifar10_published, tmp_path):
     write_all(tmp_path, {ARCHIVE: cifar10_published[:-1]})
-    with pytest.raises(LabError, match=rf"{ARCHIVE} is not the file at http.* \(its sha256 differs\): remove it"):
+    with pytest.raises(LabError, match=rf"{ARCHIVE} is not the file at http.* \(its sha256 differs\): delete it"):
         load("cifar10", tmp_path)
     assert not (tmp_path / "cifar-10-batches-py").exists()
 
 
-def test_a_folder_that_is_there_needs_no_checksum_and_may_be_the_root_itself(tmp_path):
+def test_a_folder_that_is_there_needs_no_checksum_and_may_be_the_data_folder_itself(tmp_path):
     folder = write_all(tmp_path / "cifar-10-batches-py", cifar10_files())
     moved = write_all(tmp_path / "my-cifar", cifar10_files())
     for root in (tmp_path, folder, moved):
         assert len(load("cifar10", root, download=False).train) == 100
 
 
-def test_the_default_root_is_from_the_environment_or_the_cache(tmp_path, monkeypatch):
+def test_the_default_folder_is_from_the_environment_or_the_cache(tmp_path, monkeypatch):
     write_all(tmp_path / "data" / "cifar-10-batches-py", cifar10_files())
     monkeypatch.setenv("CONVOLAB_DATA", str(tmp_path / "data"))
     assert download_dataset("cifar10") == tmp_path / "data" / "cifar-10-batches-py"
@@ -140,15 +143,15 @@ def test_the_default_root_is_from_the_environment_or_the_cache(tmp_path, monkeyp
 
 
 def test_without_the_network_one_line_says_what_to_download_and_where_to_put_it(offline, tmp_path):
-    for ask in (load, download_dataset):
+    for function in (load, download_dataset):
         with pytest.raises(LabError) as caught:
-            ask("cifar10", tmp_path)
+            function("cifar10", tmp_path)
         address = DATASETS["cifar10"].downloads[0].url
         assert str(caught.value).endswith(f"or download {address} and put it in {tmp_path}")
         assert "\n" not in str(caught.value)
 
 
-def test_where_no_download_is_allowed_nothing_is_asked_or_written(cifar10_published, tmp_path, server):
+def test_where_no_download_is_allowed_nothing_is_requested_or_written(cifar10_published, tmp_path, server):
     with pytest.raises(
         LabError,
         match=f"cifar10 is not in {tmp_path}/new: download http.*{ARCHIVE} and put it in {tmp_path}/new, or allow",
@@ -158,33 +161,33 @@ def test_where_no_download_is_allowed_nothing_is_asked_or_written(cifar10_publis
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_lacks_a_file_says_which(cifar10_published, tmp_path):
+def test_an_incomplete_folder_names_the_missing_file(cifar10_published, tmp_path):
     write_all(tmp_path / "cifar-10-batches-py", cifar10_files())
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
     for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
         with pytest.raises(
-            LabError, match="cifar-10-batches-py lacks data_batch_3: add what is missing, or remove the folder"
+            LabError, match="cifar-10-batches-py is missing data_batch_3: add what is missing, or delete the folder"
         ):
             load("cifar10", root)
 
 
-def test_an_archive_that_lacks_a_file_is_not_taken_for_whole(published, tmp_path):
+def test_an_incomplete_archive_is_refused(published, tmp_path):
     files = {
         f"cifar-10-batches-py/{name}": content for name, content in cifar10_files().items() if name != "test_batch"
     }
     published("cifar10", {ARCHIVE: archive(files)})
-    with pytest.raises(LabError, match="lacks test_batch, though it was just fetched"):
+    with pytest.raises(LabError, match="is missing test_batch, although it was just downloaded"):
         download_dataset("cifar10", tmp_path)
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
-def test_a_root_that_cannot_be_written_is_said(cifar10_published, tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(cifar10_published, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(LabError, match="cannot write"):
         download_dataset("cifar10", tmp_path)
 
 
-def test_a_root_that_is_a_file_is_said(cifar10_published, tmp_path):
+def test_a_file_in_place_of_the_folder_is_refused(cifar10_published, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(LabError, match=r"cannot write .*file"):
         download_dataset("cifar10", tmp_path / "file")
@@ -201,7 +204,7 @@ def test_fashion_mnist_is_downloaded_and_read(published, tmp_path):
     assert np.array_equal(train.images[:, 0].numpy(), drawn)
 
 
-def test_of_fashion_mnist_only_what_is_missing_is_downloaded(published, tmp_path, server):
+def test_only_the_missing_files_of_fashion_mnist_are_downloaded(published, tmp_path, server):
     files = fashion_files()
     published("fashion_mnist", files)
     write_all(tmp_path / "fashion-mnist", dict(list(files.items())[:3]))
@@ -209,7 +212,7 @@ def test_of_fashion_mnist_only_what_is_missing_is_downloaded(published, tmp_path
     assert len(server.ranges) == 1
 
 
-def test_where_fashion_mnist_cannot_be_had_the_files_that_are_missing_are_named(published, tmp_path, server):
+def test_where_fashion_mnist_cannot_be_downloaded_the_missing_files_are_named(published, tmp_path, server):
     published("fashion_mnist", fashion_files())
     write_all(tmp_path / "fashion-mnist", dict(list(fashion_files().items())[:2]))
     server.content.clear()
@@ -230,7 +233,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         (IMAGES, fashion_files()[IMAGES][:-100], "is damaged"),
         (IMAGES, b"<html>sign in to the network</html>", "is damaged"),
         (IMAGES, idx(np.zeros((20, 28, 27), np.uint8)), r"\[20, 28, 27\], not \[n, 28, 28\]"),
-        (IMAGES, idx(np.zeros((19, 28, 28), np.uint8)), "20 train labels for 19 pictures"),
+        (IMAGES, idx(np.zeros((19, 28, 28), np.uint8)), "20 train labels for 19 images"),
         (LABELS, idx(np.full(20, 10, np.uint8)), "run up to 10, but there are 10 classes"),
         (LABELS, idx(np.zeros(20, np.uint8))[:0], "is not an idx file"),
         (LABELS, gzip.compress(b"\0\0\x08\1\0\0\0\x14short"), r"13 bytes, not those of its shape \[20\]"),
@@ -251,19 +254,19 @@ def test_the_official_addresses_and_the_usual_augmentations_are_these():
         "cifar100": ("crop:4", "flip"),
     }
     assert DATASETS["cifar100"].downloads[0].url == "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
-    for source in DATASETS.values():
-        for download in source.downloads:
+    for info in DATASETS.values():
+        for download in info.downloads:
             method, digest = download.checksum.split(":")
             assert len(digest) == {"sha256": 64, "md5": 32}[method]
 
 
-def test_a_relative_folder_starts_at_the_root_or_else_here(tmp_path, monkeypatch):
+def test_a_relative_folder_starts_at_the_data_folder_or_else_at_the_current_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(LabError, match=f"cannot look into {tmp_path}/data/pets: "):
+    with pytest.raises(LabError, match=f"cannot read {tmp_path}/data/pets: "):
         load("folder:pets", Path(tmp_path / "data"))
-    with pytest.raises(LabError, match="cannot look into pets: "):
+    with pytest.raises(LabError, match="cannot read pets: "):
         load("folder:pets")
-    with pytest.raises(LabError, match="holds no folders"):
+    with pytest.raises(LabError, match="has no subfolders"):
         load("folder:.")
-    with pytest.raises(LabError, match="names no folder"):
+    with pytest.raises(LabError, match="has no path"):
         load("folder:")

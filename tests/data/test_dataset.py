@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
@@ -22,7 +23,7 @@ def pets(count: int = 12, channels: int = 3, classes: int = 3) -> ImageDataset:
 
 
 def of_counts(counts: list[int]) -> ImageDataset:
-    """A set with so many pictures of each class, shuffled."""
+    """A dataset with so many images of each class, shuffled."""
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
     return ImageDataset(
@@ -31,7 +32,7 @@ def of_counts(counts: list[int]) -> ImageDataset:
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "complaint"),
+    ("images", "labels", "message"),
     [
         (torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), r"pets: images are torch.float32 \[2, 1, 8, 8\]"),
         (torch.zeros(2, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]), r"pets: images are torch.uint8 \[2, 8, 8\]"),
@@ -43,14 +44,14 @@ def of_counts(counts: list[int]) -> ImageDataset:
         (
             torch.zeros(2, 1, 8, 8, dtype=torch.uint8),
             torch.tensor([0, 1, 0]),
-            r"labels are torch.int64 \[3\] for 2 pictures",
+            r"labels are torch.int64 \[3\] for 2 images",
         ),
         (
             torch.zeros(2, 1, 8, 8, dtype=torch.uint8),
             torch.tensor([[0], [1]]),
-            r"labels are torch.int64 \[2, 1\] for 2 pictures",
+            r"labels are torch.int64 \[2, 1\] for 2 images",
         ),
-        (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), "pets holds no pictures"),
+        (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), "pets has no images"),
         (
             torch.zeros(2, 1, 8, 8, dtype=torch.uint8),
             torch.tensor([0, 2]),
@@ -59,11 +60,11 @@ def of_counts(counts: list[int]) -> ImageDataset:
         (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([-1, 1]), "labels run from -1 to 1"),
     ],
 )
-def test_pictures_and_labels_that_do_not_fit_are_refused(
-    images: Tensor, labels: Tensor, complaint: str, monkeypatch: pytest.MonkeyPatch
+def test_images_and_labels_that_do_not_fit_are_refused(
+    images: Tensor, labels: Tensor, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # outside the tests nobody else checks the shapes
-    with pytest.raises(LabError, match=complaint):
+    with pytest.raises(LabError, match=message):
         ImageDataset(images, labels, ("cat", "dog"), "pets")
 
 
@@ -82,36 +83,36 @@ def test_the_fingerprint_changes_with_a_pixel_a_label_a_class_name_and_the_shape
     assert len({base.fingerprint, *(one.fingerprint for one in changed)}) == 1 + len(changed)
 
 
-def test_the_fingerprint_does_not_change_with_the_sets_name_or_its_layout_in_memory() -> None:
+def test_the_fingerprint_does_not_change_with_the_datasets_name_or_its_layout_in_memory() -> None:
     base = pets()
     renamed = replace(base, name="animals")
     laid_out = replace(base, images=base.images.contiguous(memory_format=torch.channels_last))
     assert base.fingerprint == renamed.fingerprint == laid_out.fingerprint
 
 
-def test_a_part_shares_the_pixels_and_gives_out_copies() -> None:
-    whole = pets()
-    part = whole.subset(torch.tensor([9, 2, 4]))
-    assert part.dataset.images.data_ptr() == whole.images.data_ptr()
-    before = whole.fingerprint
-    images, labels = part.gather(torch.tensor([1]))
-    assert torch.equal(images, whole.images[[2]])
+def test_a_subset_shares_the_pixels_and_gathers_copies() -> None:
+    dataset = pets()
+    subset = dataset.subset(torch.tensor([9, 2, 4]))
+    assert subset.dataset.images.data_ptr() == dataset.images.data_ptr()
+    before = dataset.fingerprint
+    images, labels = subset.gather(torch.tensor([1]))
+    assert torch.equal(images, dataset.images[[2]])
     images.zero_()
     labels.fill_(2)
-    assert replace(whole).fingerprint == before
-    whole.images[2] = 7
-    assert (part.gather(torch.tensor([1]))[0] == 7).all()
+    assert replace(dataset).fingerprint == before
+    dataset.images[2] = 7
+    assert (subset.gather(torch.tensor([1]))[0] == 7).all()
 
 
-def test_a_part_of_a_part_is_a_part_of_the_whole() -> None:
-    whole = pets()
-    part = whole.subset(torch.tensor([9, 2, 4, 0])).subset(torch.tensor([3, 1]))
-    images, labels = part.gather(torch.tensor([0, 1]))
-    assert len(part) == 2
-    assert torch.equal(images, whole.images[[0, 2]])
-    assert torch.equal(labels, whole.labels[[0, 2]])
-    assert torch.equal(part.labels, whole.labels[[0, 2]])
-    assert (part.name, part.classes, part.shape) == (whole.name, whole.classes, whole.shape)
+def test_a_subset_of_a_subset_is_one_of_the_dataset() -> None:
+    dataset = pets()
+    subset = dataset.subset(torch.tensor([9, 2, 4, 0])).subset(torch.tensor([3, 1]))
+    images, labels = subset.gather(torch.tensor([0, 1]))
+    assert len(subset) == 2
+    assert torch.equal(images, dataset.images[[0, 2]])
+    assert torch.equal(labels, dataset.labels[[0, 2]])
+    assert torch.equal(subset.labels, dataset.labels[[0, 2]])
+    assert (subset.name, subset.classes, subset.shape) == (dataset.name, dataset.classes, dataset.shape)
 
 
 @pytest.mark.parametrize("rows", [range(1438), range(0, 1438, 3)])
@@ -126,11 +127,11 @@ def test_mean_and_std_of_digits_are_numpys(rows: range) -> None:
 def test_mean_and_std_are_each_channels_own() -> None:
     shape = (1100, 3, 20, 16)  # more than are added up at once, and sums that float32 cannot hold
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    colours = ImageDataset(images, torch.zeros(1100, dtype=torch.int64), ("any",), "colours")
-    colours.images[:, 1] //= 2
-    colours.images[:, 2] = 51
-    pixels = colours.images.numpy().astype(np.float64) / 255
-    mean, std = channel_mean_std(colours)
+    colors = ImageDataset(images, torch.zeros(1100, dtype=torch.int64), ("any",), "colors")
+    colors.images[:, 1] //= 2
+    colors.images[:, 2] = 51
+    pixels = colors.images.numpy().astype(np.float64) / 255
+    mean, std = channel_mean_std(colors)
     assert mean == pytest.approx(tuple(pixels.mean((0, 2, 3))), abs=1e-12)
     assert std == pytest.approx(tuple(pixels.std((0, 2, 3))), abs=1e-12)
     assert std[2] == 0
@@ -142,50 +143,86 @@ def test_mean_and_std_are_each_channels_own() -> None:
     st.floats(0.01, 0.99),
     st.integers(0, 9),
 )
-def test_a_split_is_stratified_disjoint_complete_and_in_order(counts: list[int], share: float, seed: int) -> None:
-    whole = of_counts(counts)
-    kept, held = stratified_split(whole, share, seed)
-    assert torch.equal(torch.cat([kept.indices, held.indices]).sort().values, torch.arange(len(whole)))
+def test_a_split_is_stratified_disjoint_complete_and_in_order(counts: list[int], fraction: float, seed: int) -> None:
+    dataset = of_counts(counts)
+    kept, held_out = stratified_split(dataset, fraction, seed)
+    assert torch.equal(torch.cat([kept.indices, held_out.indices]).sort().values, torch.arange(len(dataset)))
     assert torch.equal(kept.indices, kept.indices.sort().values)
-    assert torch.equal(held.indices, held.indices.sort().values)
+    assert torch.equal(held_out.indices, held_out.indices.sort().values)
     for label, count in enumerate(counts):
-        back = int((held.labels == label).sum())
+        count_held_out = int((held_out.labels == label).sum())
         if count >= 2:
-            assert 1 <= back <= count - 1
-            assert abs(back - share * count) <= 1
+            assert 1 <= count_held_out <= count - 1
+            assert abs(count_held_out - fraction * count) <= 1
         else:
-            assert back == 0  # a class with one picture stays in training
+            assert count_held_out == 0  # a class with one image stays in training
 
 
-def test_a_split_is_fixed_by_its_seed_and_purpose() -> None:
-    whole = of_counts([40, 40])
-    held = [stratified_split(whole, 0.3, *key)[1].indices.tolist() for key in ((0,), (0,), (1,), (0, "test"))]
-    assert held[0] == held[1]
-    assert held[0] != held[2]
-    assert held[0] != held[3]
+def test_a_split_is_fixed_by_its_seed_and_stream() -> None:
+    dataset = of_counts([40, 40])
+    held_out = [stratified_split(dataset, 0.3, *key)[1].indices.tolist() for key in ((0,), (0,), (1,), (0, "test"))]
+    assert held_out[0] == held_out[1]
+    assert held_out[0] != held_out[2]
+    assert held_out[0] != held_out[3]
 
 
-def test_every_picture_of_a_class_is_as_likely_to_be_held_back() -> None:
-    whole = of_counts([10])
-    times = torch.zeros(10)
+def test_every_image_of_a_class_is_equally_likely_to_be_held_out() -> None:
+    dataset = of_counts([10])
+    counts = torch.zeros(10)
     for seed in range(1000):
-        times[stratified_split(whole, 0.3, seed)[1].indices] += 1
-    assert ((times - 300).abs() < 5 * (1000 * 0.3 * 0.7) ** 0.5).all()
+        counts[stratified_split(dataset, 0.3, seed)[1].indices] += 1
+    assert ((counts - 300).abs() < 5 * (1000 * 0.3 * 0.7) ** 0.5).all()
 
 
-def test_a_part_is_split_like_a_set() -> None:
-    whole = of_counts([20, 20])
-    part = whole.subset(torch.arange(0, 40, 2))
-    kept, held = stratified_split(part, 0.5, 0)
-    assert sorted([*kept.indices.tolist(), *held.indices.tolist()]) == list(range(0, 40, 2))
+def test_a_subset_is_split_like_a_dataset() -> None:
+    dataset = of_counts([20, 20])
+    subset = dataset.subset(torch.arange(0, 40, 2))
+    kept, held_out = stratified_split(subset, 0.5, 0)
+    assert sorted([*kept.indices.tolist(), *held_out.indices.tolist()]) == list(range(0, 40, 2))
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_a_share_that_leaves_a_side_empty_is_refused(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_a_fraction_that_leaves_a_side_empty_is_refused(fraction: float) -> None:
     with pytest.raises(LabError, match="between 0 and 1"):
-        stratified_split(pets(), share, 0)
+        stratified_split(pets(), fraction, 0)
 
 
-def test_a_set_of_single_pictures_is_not_split() -> None:
-    with pytest.raises(LabError, match="no class has two pictures"):
+def test_a_dataset_of_single_images_is_not_split() -> None:
+    with pytest.raises(LabError, match="no class has two images"):
         stratified_split(of_counts([1, 1, 1]), 0.5, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_loader_takes_a_dataset_and_a_subset(workers: int) -> None:
+    dataset = pets(12)
+    for source in (dataset, dataset.subset(torch.tensor([9, 2, 4, 0, 7]))):
+        batches = list(DataLoader(source, batch_size=4, num_workers=workers))
+        images, labels = source.gather(torch.arange(len(source)))
+        assert torch.equal(torch.cat([batch[0] for batch in batches]), images)
+        assert torch.equal(torch.cat([batch[1] for batch in batches]), labels)
+        assert (batches[0][0].dtype, batches[0][1].dtype) == (torch.uint8, torch.int64)
+
+
+def test_a_shuffling_data_loader_yields_every_image_once() -> None:
+    dataset = of_counts([3, 4])
+    labels = torch.cat([batch[1] for batch in DataLoader(dataset, batch_size=2, shuffle=True)])
+    assert torch.equal(labels.bincount(), torch.tensor([3, 4]))
+
+
+def test_an_index_gives_an_image_and_its_label_and_ends_at_the_last_one() -> None:
+    dataset = pets(5)
+    image, label = dataset[3]
+    assert torch.equal(image, dataset.images[3])
+    assert (label, type(label)) == (0, int)
+    assert dataset[-1][1] == dataset[4][1] == 1
+    subset = dataset.subset(torch.tensor([4, 3]))
+    assert [label for _, label in subset] == [1, 0]
+    for source, index in ((dataset, 5), (subset, 2)):
+        with pytest.raises(IndexError):
+            source[index]
+
+
+def test_the_repr_speaks_of_images() -> None:
+    dataset = pets(12)
+    assert repr(dataset) == "ImageDataset('pets': 12 images of 3x8x9, 3 classes)"
+    assert repr(dataset.subset(torch.tensor([1, 2]))) == f"Subset(2 images of {dataset!r})"

@@ -1,4 +1,4 @@
-"""Files from the network, on good days and bad ones; archives that may be trusted or not."""
+"""Downloads over good and bad connections; archives that can be trusted or not."""
 
 import io
 import os
@@ -10,7 +10,7 @@ import pytest
 from support.small_sets import archive, checksum
 
 from convolab.core.errors import LabError
-from convolab.data import download as room
+from convolab.data import download as module
 from convolab.data.download import DownloadError, download_file, extract_archive
 
 BODY = os.urandom(600_000)
@@ -27,7 +27,7 @@ def part(path: Path) -> Path:
     return path.with_name("file.bin.part")
 
 
-def test_a_file_arrives_whole_and_alone(server, path):
+def test_a_file_arrives_complete_and_alone(server, path):
     server.content["file.bin"] = BODY
     assert download_file(server.address("file.bin"), path, checksum(BODY)) == path
     assert path.read_bytes() == BODY
@@ -36,28 +36,28 @@ def test_a_file_arrives_whole_and_alone(server, path):
 
 def test_progress_grows_to_the_total(server, path):
     server.content["file.bin"] = BODY
-    told = []
-    download_file(server.address("file.bin"), path, checksum(BODY, "md5"), lambda *progress: told.append(progress))
-    assert len(told) > 1
-    assert told == sorted(told)
-    assert told[-1] == (len(BODY), len(BODY))
-    assert {total for _, total in told} == {len(BODY)}
+    calls = []
+    download_file(server.address("file.bin"), path, checksum(BODY, "md5"), lambda *progress: calls.append(progress))
+    assert len(calls) > 1
+    assert calls == sorted(calls)
+    assert calls[-1] == (len(BODY), len(BODY))
+    assert {total for _, total in calls} == {len(BODY)}
 
 
-def test_a_cut_connection_is_taken_up_where_it_broke(server, path):
+def test_a_lost_connection_is_resumed_where_it_broke(server, path):
     server.content["file.bin"] = BODY
     server.cuts = [100_000, 50_000]
-    told = []
-    download_file(server.address("file.bin"), path, checksum(BODY), lambda *progress: told.append(progress))
+    calls = []
+    download_file(server.address("file.bin"), path, checksum(BODY), lambda *progress: calls.append(progress))
     assert path.read_bytes() == BODY
     assert server.ranges == [None, "bytes=100000-", "bytes=150000-"]
-    assert told[-1] == (len(BODY), len(BODY))
+    assert calls[-1] == (len(BODY), len(BODY))
 
 
-def test_a_connection_that_keeps_breaking_is_given_up_and_a_later_call_goes_on(server, path):
+def test_a_connection_that_keeps_breaking_is_given_up_and_a_later_call_resumes(server, path):
     server.content["file.bin"] = BODY
     server.cuts = [100_000] * 3
-    with pytest.raises(DownloadError, match="broke 3 times"):
+    with pytest.raises(DownloadError, match="was lost 3 times"):
         download_file(server.address("file.bin"), path, checksum(BODY))
     assert os.listdir(path.parent) == ["file.bin.part"]
     download_file(server.address("file.bin"), path, checksum(BODY))
@@ -65,8 +65,8 @@ def test_a_connection_that_keeps_breaking_is_given_up_and_a_later_call_goes_on(s
     assert server.ranges[-1] == "bytes=300000-"
 
 
-def test_a_silent_server_counts_as_a_broken_connection(path, monkeypatch):
-    monkeypatch.setattr(room, "TIMEOUT", 0.1)
+def test_a_server_that_sends_nothing_counts_as_a_broken_connection(path, monkeypatch):
+    monkeypatch.setattr(module, "STALL_TIMEOUT", 0.1)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DownloadError, match="timed out"):
         download_file(f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin", path, checksum(BODY))
@@ -80,14 +80,14 @@ def test_a_server_without_ranges_is_asked_for_all_of_it(server, path, part):
     assert path.read_bytes() == BODY
 
 
-def test_a_whole_part_needs_no_network(path, part):
+def test_a_complete_partial_file_needs_no_network(path, part):
     part.write_bytes(BODY)
     download_file("http://127.0.0.1:9/file.bin", path, checksum(BODY))
     assert path.read_bytes() == BODY
 
 
 @pytest.mark.parametrize("surplus", [0, 10])
-def test_a_part_as_long_as_the_file_or_longer_but_not_the_file_is_dropped(server, path, part, surplus):
+def test_a_wrong_partial_file_as_long_as_the_file_or_longer_is_dropped(server, path, part, surplus):
     server.content["file.bin"] = BODY
     part.write_bytes(b"x" * (len(BODY) + surplus))
     download_file(server.address("file.bin"), path, checksum(BODY))
@@ -95,20 +95,20 @@ def test_a_part_as_long_as_the_file_or_longer_but_not_the_file_is_dropped(server
     assert server.ranges == [f"bytes={len(BODY) + surplus}-", None]
 
 
-def test_another_file_is_refused_and_nothing_of_it_stays(server, path):
+def test_a_different_file_is_refused_and_deleted(server, path):
     server.content["file.bin"] = BODY[:-1] + bytes([BODY[-1] ^ 1])
-    with pytest.raises(LabError, match=r"file\.bin is not the published file \(its sha256 differs\)"):
+    with pytest.raises(LabError, match=r"file\.bin is not the published one \(its sha256 differs\)"):
         download_file(server.address("file.bin"), path, checksum(BODY))
     assert os.listdir(path.parent) == []
 
 
-def test_an_address_without_the_file_says_so(server, path):
-    with pytest.raises(DownloadError, match=r"http.*/gone\.bin answers 404"):
+def test_a_url_without_the_file_is_reported(server, path):
+    with pytest.raises(DownloadError, match=r"http.*/gone\.bin responded with 404"):
         download_file(server.address("gone.bin"), path, checksum(BODY))
     assert not path.exists()
 
 
-def test_a_closed_port_says_what_cannot_be_reached(path, monkeypatch):
+def test_a_closed_port_is_reported_with_the_url(path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -116,7 +116,7 @@ def test_a_closed_port_says_what_cannot_be_reached(path, monkeypatch):
         download_file(f"http://127.0.0.1:{port}/file.bin", path, checksum(BODY))
 
 
-def test_an_archive_unpacks_to_its_folder_and_leaves_nothing_beside(tmp_path):
+def test_an_archive_is_extracted_to_its_folder_and_leaves_nothing_beside(tmp_path):
     path = tmp_path / "set.tar.gz"
     path.write_bytes(archive({"set/a": b"one", "set/inner/b": b"two"}))
     extract_archive(path, tmp_path / "set")
@@ -150,18 +150,18 @@ def test_an_archive_that_reaches_out_is_refused_by_the_members_name(tmp_path, ba
     with tarfile.open(inner / "set.tar.gz", "w:gz") as tar:
         tar.addfile(member("set/a"), io.BytesIO())
         tar.addfile(bad, io.BytesIO())
-    with pytest.raises(LabError, match=f"holds '{bad.name}', "):
+    with pytest.raises(LabError, match=f"contains '{bad.name}', "):
         extract_archive(inner / "set.tar.gz", inner / "set")
     assert os.listdir(inner) == ["set.tar.gz"]
     assert os.listdir(tmp_path) == ["inner"]
     assert not Path("/tmp/escaped-from-an-archive").exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.99999])
-def test_a_truncated_archive_is_damaged_and_leaves_nothing(tmp_path, share):
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.3, 0.9, 0.99999])
+def test_a_truncated_archive_is_damaged_and_leaves_nothing(tmp_path, fraction):
     whole = archive({f"set/{i}": os.urandom(5000) for i in range(4)})
     path = tmp_path / "set.tar.gz"
-    path.write_bytes(whole[: int(share * (len(whole) - 20))])
+    path.write_bytes(whole[: int(fraction * (len(whole) - 20))])
     with pytest.raises(LabError, match=r"set\.tar\.gz is damaged"):
         extract_archive(path, tmp_path / "set")
     assert os.listdir(tmp_path) == ["set.tar.gz"]
@@ -176,20 +176,20 @@ def test_an_altered_archive_is_damaged(tmp_path):
     assert not (tmp_path / "set").exists()
 
 
-def test_an_interrupted_unpacking_leaves_no_folder_and_the_next_one_clears_up(tmp_path, monkeypatch):
+def test_an_interrupted_extraction_leaves_no_folder_and_the_next_one_cleans_up(tmp_path, monkeypatch):
     path = tmp_path / "set.tar.gz"
     path.write_bytes(archive({"set/a": b"one", "set/b": b"two"}))
-    seen = []
+    names = []
 
     def killed(*_: object) -> None:
-        seen.extend(sorted(os.listdir(tmp_path)))
+        names.extend(sorted(os.listdir(tmp_path)))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(room.os, "replace", killed)
+        patch.setattr(module.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             extract_archive(path, tmp_path / "set")
-    assert seen == [".set.part", "set.tar.gz"]
+    assert names == [".set.part", "set.tar.gz"]
     assert os.listdir(tmp_path) == ["set.tar.gz"]
 
     (tmp_path / ".set.part" / "set").mkdir(parents=True)  # what a kill leaves behind
@@ -199,15 +199,15 @@ def test_an_interrupted_unpacking_leaves_no_folder_and_the_next_one_clears_up(tm
     assert sorted(os.listdir(tmp_path)) == ["set", "set.tar.gz"]
 
 
-def test_another_archive_is_refused(tmp_path):
+def test_a_different_archive_is_refused(tmp_path):
     (tmp_path / "set.tar.gz").write_bytes(archive({"other/a": b"one"}))
-    with pytest.raises(LabError, match="holds no folder set"):
+    with pytest.raises(LabError, match="contains no folder set"):
         extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
 
 
-def test_a_folder_that_is_there_is_not_written_over(tmp_path):
+def test_an_existing_folder_is_not_overwritten(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set.tar.gz").write_bytes(archive({"set/a": b"one"}))
-    with pytest.raises(LabError, match="is there already"):
+    with pytest.raises(LabError, match="exists already"):
         extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
     assert os.listdir(tmp_path / "set") == []

@@ -1,4 +1,4 @@
-"""Sets of one's own: folders of pictures as people have them."""
+"""The user's own datasets: folders of images as people have them."""
 
 import os
 import warnings
@@ -16,9 +16,9 @@ from convolab.data.image_io import read_image_file, resize_and_center_crop
 RED, GREEN = (220, 30, 40), (20, 200, 60)
 
 
-def picture(path: Path, colour: tuple[int, ...] | int = RED, size: tuple[int, int] = (40, 30), **how: object) -> Path:
+def save_image(path: Path, color: tuple[int, ...] | int = RED, size: tuple[int, int] = (40, 30), **how: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L" if isinstance(colour, int) else "RGB", size, colour).save(path, **how)
+    Image.new("L" if isinstance(color, int) else "RGB", size, color).save(path, **how)
     return path
 
 
@@ -26,13 +26,13 @@ def picture(path: Path, colour: tuple[int, ...] | int = RED, size: tuple[int, in
 def pets(tmp_path: Path) -> Path:
     """Ten red cats, five green dogs."""
     for i in range(10):
-        picture(tmp_path / "pets" / "cat" / f"{i}.png", (220, 30, i))
+        save_image(tmp_path / "pets" / "cat" / f"{i}.png", (220, 30, i))
     for i in range(5):
-        picture(tmp_path / "pets" / "dog" / f"{i}.png", (20, 200, i))
+        save_image(tmp_path / "pets" / "dog" / f"{i}.png", (20, 200, i))
     return tmp_path / "pets"
 
 
-def test_a_fifth_of_each_class_is_for_the_test_and_always_the_same(pets):
+def test_a_fifth_of_each_class_is_for_testing_and_always_the_same(pets):
     train, test, unreadable = load("folder:pets", pets.parent)
     assert (train.name, train.classes, train.shape) == ("pets", ("cat", "dog"), (3, 32, 32))
     assert torch.bincount(train.labels).tolist() == [8, 4]
@@ -42,7 +42,7 @@ def test_a_fifth_of_each_class_is_for_the_test_and_always_the_same(pets):
     assert (again.train.fingerprint, again.test.fingerprint) == (train.fingerprint, test.fingerprint)
 
 
-def test_each_picture_has_its_folders_label(pets):
+def test_each_image_has_its_folders_label(pets):
     train, _, _ = load(f"folder:{pets}", image_size=8)
     assert train.images.shape == (12, 3, 8, 8)
     green = train.images[:, 1].float().mean((1, 2)) > 100
@@ -51,9 +51,9 @@ def test_each_picture_has_its_folders_label(pets):
 
 def test_train_and_test_folders_are_the_split(tmp_path):
     for part, count in (("train", 3), ("test", 2)):
-        for name, colour in (("cat", RED), ("dog", GREEN)):
+        for name, color in (("cat", RED), ("dog", GREEN)):
             for i in range(count):
-                picture(tmp_path / part / name / f"{i}.png", colour)
+                save_image(tmp_path / part / name / f"{i}.png", color)
     train, test, _ = load(f"folder:{tmp_path}")
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert test.labels.tolist() == [0, 0, 1, 1]
@@ -62,91 +62,91 @@ def test_train_and_test_folders_are_the_split(tmp_path):
 
 def test_train_and_test_of_other_classes_are_refused(tmp_path):
     for path in ("train/cat", "train/dog", "test/cat", "test/cow"):
-        picture(tmp_path / path / "0.png")
-    with pytest.raises(LabError, match=r"test holds the classes cat, cow, but .*train holds cat, dog"):
+        save_image(tmp_path / path / "0.png")
+    with pytest.raises(LabError, match=r"test has the classes cat, cow, but .*train has cat, dog"):
         load(f"folder:{tmp_path}")
 
 
 def test_a_third_folder_makes_train_and_test_classes_like_any_other(tmp_path):
     for name in ("train", "test", "tram"):
         for i in range(2):
-            picture(tmp_path / name / f"{i}.png")
+            save_image(tmp_path / name / f"{i}.png")
     assert load(f"folder:{tmp_path}").train.classes == ("test", "train", "tram")
 
 
-@pytest.mark.parametrize(("folders", "said"), [([], "no folders"), (["cat"], "one folder")])
-def test_fewer_than_two_classes_are_refused(tmp_path, folders, said):
+@pytest.mark.parametrize(("folders", "count"), [([], "no subfolders"), (["cat"], "one subfolder")])
+def test_fewer_than_two_classes_are_refused(tmp_path, folders, count):
     for name in folders:
-        picture(tmp_path / name / "0.png")
-    with pytest.raises(LabError, match=f"holds {said}: put the pictures of each class"):
+        save_image(tmp_path / name / "0.png")
+    with pytest.raises(LabError, match=f"has {count}: put the images of each class"):
         load(f"folder:{tmp_path}")
 
 
-def test_a_missing_folder_is_said(tmp_path):
-    with pytest.raises(LabError, match=r"cannot look into .*nowhere"):
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(LabError, match=r"cannot read .*nowhere"):
         load("folder:nowhere", tmp_path)
 
 
 @pytest.mark.parametrize("size", [7, 65])
 def test_a_size_out_of_bounds_is_refused_before_anything_is_read(tmp_path, size):
-    with pytest.raises(LabError, match=f"{size} x {size} pixels are wanted: give a size from 8 to 64"):
+    with pytest.raises(LabError, match=f"image size {size} was requested: give one from 8 to 64"):
         load("folder:nowhere", tmp_path, image_size=size)
 
 
 def test_unreadable_files_are_skipped_and_listed_with_the_reason(pets):
-    whole = picture(pets / "cat" / "big.jpg", size=(300, 300)).read_bytes()
-    (pets / "cat" / "big.jpg").write_bytes(whole[: len(whole) // 2])
+    content = save_image(pets / "cat" / "big.jpg", size=(300, 300)).read_bytes()
+    (pets / "cat" / "big.jpg").write_bytes(content[: len(content) // 2])
     (pets / "dog" / "notes.txt").write_text("Rex was here")
     train, test, unreadable = load(f"folder:{pets}")
     assert len(train) + len(test) == 15
     assert len(unreadable) == 2
     assert unreadable[0].startswith(f"cat{os.sep}big.jpg: damaged (image file is truncated")
-    assert unreadable[1].startswith(f"dog{os.sep}notes.txt: not a picture")
+    assert unreadable[1].startswith(f"dog{os.sep}notes.txt: not an image")
 
 
-@pytest.mark.parametrize("content", [None, b"not a picture"])
-def test_a_class_without_a_readable_picture_is_refused(pets, content):
+@pytest.mark.parametrize("content", [None, b"not an image"])
+def test_a_class_without_a_readable_image_is_refused(pets, content):
     (pets / "eel").mkdir()
     if content:
         (pets / "eel" / "0.png").write_bytes(content)
-    with pytest.raises(LabError, match="eel holds no picture that can be read"):
+    with pytest.raises(LabError, match="eel has no readable image"):
         load(f"folder:{pets}")
 
 
-def test_hidden_files_and_folders_are_passed_over_and_inner_folders_are_not(pets):
+def test_hidden_files_and_folders_are_skipped_and_inner_folders_are_not(pets):
     (pets / ".thumbnails").mkdir()
     (pets / "cat" / ".DS_Store").write_bytes(b"x")
-    picture(pets / "cat" / ".cache" / "0.png")
-    picture(pets / "cat" / "kittens" / "0.png")
+    save_image(pets / "cat" / ".cache" / "0.png")
+    save_image(pets / "cat" / "kittens" / "0.png")
     train, test, unreadable = load(f"folder:{pets}")
     assert train.classes == ("cat", "dog")
     assert len(train) + len(test) == 16
     assert unreadable == ()
 
 
-def test_a_set_of_greys_has_one_channel_even_where_files_hold_three(tmp_path):
+def test_a_gray_dataset_has_one_channel_even_where_files_hold_three(tmp_path):
     for name, level in (("dark", 10), ("light", 200)):
-        picture(tmp_path / name / "0.png", level)
-        picture(tmp_path / name / "1.png", (level, level, level))
-        picture(tmp_path / name / "2.jpg", level)
+        save_image(tmp_path / name / "0.png", level)
+        save_image(tmp_path / name / "1.png", (level, level, level))
+        save_image(tmp_path / name / "2.jpg", level)
     train, test, _ = load(f"folder:{tmp_path}")
     assert train.shape == test.shape == (1, 32, 32)
     assert set(train.images[train.labels == 1].unique().tolist()) == {200}
 
 
-def test_one_picture_in_colour_gives_all_of_them_three_channels(tmp_path):
+def test_one_color_image_gives_all_of_them_three_channels(tmp_path):
     for i in range(3):
-        picture(tmp_path / "dark" / f"{i}.png", 10)
-        picture(tmp_path / "light" / f"{i}.png", 200)
-    picture(tmp_path / "light" / "red.png", RED)
+        save_image(tmp_path / "dark" / f"{i}.png", 10)
+        save_image(tmp_path / "light" / f"{i}.png", 200)
+    save_image(tmp_path / "light" / "red.png", RED)
     assert load(f"folder:{tmp_path}").train.shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
 def test_the_usual_formats_are_read(tmp_path, ending):
-    for name, colour in (("cat", RED), ("dog", GREEN)):
+    for name, color in (("cat", RED), ("dog", GREEN)):
         for i in range(2):
-            picture(tmp_path / name / f"{i}.{ending}", colour)
+            save_image(tmp_path / name / f"{i}.{ending}", color)
     train, _, unreadable = load(f"folder:{tmp_path}")
     assert unreadable == ()
     assert train.images[0, :, 16, 16].tolist() == pytest.approx(RED, abs=3)
@@ -162,7 +162,7 @@ def test_sixteen_bits_keep_their_contrast(tmp_path):
     assert [train.images[train.labels == label].unique().tolist() for label in (0, 1)] == [[220], [20]]
 
 
-def test_pictures_are_turned_as_their_exif_says(tmp_path):
+def test_images_are_rotated_as_their_exif_says(tmp_path):
     upright = Image.new("RGB", (40, 40), RED)
     upright.paste(GREEN, (0, 0, 40, 20))  # green above red
     exif = Image.Exif()
@@ -176,7 +176,7 @@ def test_pictures_are_turned_as_their_exif_says(tmp_path):
     assert tuple(train.images[0, :, 7, 0].tolist()) == RED
 
 
-def test_a_picture_to_predict_is_brought_to_size_as_the_sets_were(tmp_path):
+def test_an_image_to_predict_is_resized_as_the_dataset_was(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (57, 91, 3), dtype=np.uint8)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -188,8 +188,9 @@ def test_a_picture_to_predict_is_brought_to_size_as_the_sets_were(tmp_path):
     )
 
 
-def test_progress_counts_pictures_and_warning_filters_are_left_alone(pets):
-    filters, told = list(warnings.filters), []
-    load(f"folder:{pets}", on_progress=lambda *progress: told.append(progress))
-    assert told == [(i, 15) for i in range(1, 16)]
+def test_progress_counts_images_and_warning_filters_are_left_alone(pets):
+    filters = list(warnings.filters)
+    calls = []
+    load(f"folder:{pets}", on_progress=lambda *progress: calls.append(progress))
+    assert calls == [(i, 15) for i in range(1, 16)]
     assert warnings.filters == filters

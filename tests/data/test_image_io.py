@@ -1,4 +1,4 @@
-"""Single pictures, in every guise they come in."""
+"""Single images, in every format and state they come in."""
 
 import io
 import struct
@@ -28,17 +28,17 @@ def pixel(path: Path, x: int = 0, y: int = 0) -> list[int]:
     return read_image_file(path)[:, y, x].tolist()
 
 
-def test_a_lossless_picture_is_read_bit_for_bit(tmp_path):
+def test_a_lossless_image_is_read_bit_for_bit(tmp_path):
     photo = read_image_file(saved(tmp_path / "a.png", Image.fromarray(NOISE)))
     assert np.array_equal(photo.permute(1, 2, 0).numpy(), NOISE)
 
 
-def test_grey_becomes_three_equal_channels(tmp_path):
+def test_gray_becomes_three_equal_channels(tmp_path):
     photo = read_image_file(saved(tmp_path / "a.png", Image.fromarray(NOISE[..., 0])))
     assert np.array_equal(photo.numpy(), np.stack([NOISE[..., 0]] * 3))
 
 
-def test_see_through_pixels_lie_on_white(tmp_path):
+def test_transparent_pixels_are_composited_on_white(tmp_path):
     image = Image.new("RGBA", (3, 1), (255, 0, 0, 255))
     image.putpixel((1, 0), (255, 0, 0, 0))
     image.putpixel((2, 0), (0, 0, 0, 51))  # a fifth of black
@@ -46,7 +46,7 @@ def test_see_through_pixels_lie_on_white(tmp_path):
     assert [pixel(path, x) for x in range(3)] == [[255, 0, 0], [255, 255, 255], [204, 204, 204]]
 
 
-def test_a_palette_with_a_see_through_colour_is_read(tmp_path):
+def test_a_palette_with_a_transparent_color_is_read(tmp_path):
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
@@ -70,19 +70,19 @@ def test_sixteen_bits_are_scaled_and_rounded(tmp_path, ending):
 @pytest.mark.parametrize(
     "image", [Image.new("F", (2, 2), 0.5), Image.new("I", (2, 2), 70_000)], ids=lambda image: image.mode
 )
-def test_values_of_no_known_range_are_refused(tmp_path, image):
+def test_values_of_unknown_range_are_refused(tmp_path, image):
     with pytest.raises(LabError, match=r"a\.tiff: pixels .*: save it with 8 or 16 bits"):
         read_image_file(saved(tmp_path / "a.tiff", image))
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     path = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
     assert pixel(path) == [255, 0, 0]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_is_turned_upright(tmp_path, orientation):
+def test_every_exif_orientation_is_rotated_upright(tmp_path, orientation):
     turns = Image.Transpose
     stored_as = {
         2: turns.FLIP_LEFT_RIGHT,
@@ -99,7 +99,7 @@ def test_every_exif_orientation_is_turned_upright(tmp_path, orientation):
     assert np.array_equal(photo.permute(1, 2, 0).numpy(), NOISE)
 
 
-def test_garbled_exif_does_not_hide_a_good_picture(tmp_path, recwarn):
+def test_garbled_exif_does_not_hide_a_good_image(tmp_path, recwarn):
     path = saved(
         tmp_path / "a.jpg", Image.new("RGB", (8, 6), (0, 0, 255)), exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"
     )
@@ -107,16 +107,16 @@ def test_garbled_exif_does_not_hide_a_good_picture(tmp_path, recwarn):
     assert not recwarn.list
 
 
-def test_a_missing_file_and_a_folder_are_said(tmp_path):
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "gone.png", tmp_path):
         with pytest.raises(LabError, match=f"^{path}: there is no such file"):
             read_image_file(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_picture_is_said(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_not_an_image_is_refused(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(LabError, match=r"a\.png: (not a picture|damaged)"):
+    with pytest.raises(LabError, match=r"a\.png: (not an image|damaged)"):
         read_image_file(tmp_path / "a.png")
 
 
@@ -126,9 +126,10 @@ def test_a_damaged_file_of_any_format_gives_one_line(tmp_path, ending):
     Image.fromarray(DRAW.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
         buffer, {"jpg": "jpeg"}.get(ending, ending)
     )
-    whole, path = buffer.getvalue(), tmp_path / f"a.{ending}"
-    for share in np.linspace(0, 0.95, 20):
-        path.write_bytes(whole[: int(share * len(whole))])
+    content = buffer.getvalue()
+    path = tmp_path / f"a.{ending}"
+    for fraction in np.linspace(0, 0.95, 20):
+        path.write_bytes(content[: int(fraction * len(content))])
         with pytest.raises(LabError) as caught:
             read_image_file(path)
         assert str(caught.value).startswith(f"{path}: ")
@@ -136,7 +137,7 @@ def test_a_damaged_file_of_any_format_gives_one_line(tmp_path, ending):
 
 
 def test_no_altered_byte_gives_a_traceback(tmp_path):
-    path, said = tmp_path / "a", []
+    path, messages = tmp_path / "a", []
     for form in ("png", "jpeg", "webp", "gif", "bmp", "tiff"):
         buffer = io.BytesIO()
         Image.fromarray(NOISE).save(buffer, form)
@@ -147,9 +148,9 @@ def test_no_altered_byte_gives_a_traceback(tmp_path):
             try:
                 read_image_file(path)
             except LabError as error:
-                said.append(str(error))
-    assert len(said) > 100
-    assert all(line.startswith(f"{path}: ") and "\n" not in line for line in said)
+                messages.append(str(error))
+    assert len(messages) > 100
+    assert all(line.startswith(f"{path}: ") and "\n" not in line for line in messages)
 
 
 def png_head(width: int, height: int) -> bytes:
@@ -161,18 +162,18 @@ def png_head(width: int, height: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("side", [7072, 12_000, 60_000])  # past our bound, past Pillow's warning, past Pillow's refusal
-def test_a_picture_of_too_many_pixels_is_refused_by_its_head(tmp_path, side, recwarn):
+@pytest.mark.parametrize("side", [7072, 12_000, 60_000])  # past our limit, past Pillow's warning, past Pillow's refusal
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path, side, recwarn):
     (tmp_path / "a.png").write_bytes(png_head(side, side))
-    with pytest.raises(LabError, match=r"a\.png: .* more than 50,000,000 pixels: make the picture smaller"):
+    with pytest.raises(LabError, match=r"a\.png: .* more than the limit of 50,000,000 pixels: resize the image"):
         read_image_file(tmp_path / "a.png")
     assert not recwarn.list
 
 
-def test_the_bound_can_be_set(tmp_path):
+def test_the_pixel_limit_can_be_set(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(NOISE))
     assert read_image_file(path, max_pixels=35).shape == (3, 5, 7)
-    with pytest.raises(LabError, match="7 x 5 is more than 34 pixels"):
+    with pytest.raises(LabError, match="7 x 5 is more than the limit of 34 pixels"):
         read_image_file(path, max_pixels=34)
 
 
@@ -199,18 +200,18 @@ def test_shrinking_averages_as_an_antialiased_filter_does():
     assert 120 < int(small.min()) <= int(small.max()) < 136
 
 
-def test_a_smooth_picture_is_resized_as_torch_does():
+def test_a_smooth_image_is_resized_as_torch_does():
     ramp = torch.linspace(0, 255, 90).round().expand(3, 60, 90)
     small = resize_and_center_crop(ramp.to(torch.uint8), (20, 20), channels=3).float()
     theirs = torch.nn.functional.interpolate(ramp[None], (20, 30), mode="bilinear", antialias=True)[0, :, :, 5:25]
     assert (small - theirs).abs().max() <= 1
 
 
-def test_one_channel_is_luma_and_three_of_a_grey_are_equal():
+def test_one_channel_is_luma_and_three_of_a_gray_image_are_equal():
     red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 4, 4)
     assert resize_and_center_crop(red, (4, 4), channels=1).unique().tolist() == [76]  # 0.299 x 255
-    grey = torch.full((1, 4, 4), 9, dtype=torch.uint8)
-    assert resize_and_center_crop(grey, (2, 2), channels=3).unique().tolist() == [9]
+    gray = torch.full((1, 4, 4), 9, dtype=torch.uint8)
+    assert resize_and_center_crop(gray, (2, 2), channels=3).unique().tolist() == [9]
 
 
 def test_a_pillow_image_and_its_tensor_are_fitted_alike():
@@ -229,15 +230,15 @@ def test_a_wrong_number_of_channels_or_pixels_is_refused():
 
 
 @pytest.mark.parametrize("name", SAMPLE_IMAGES)
-def test_every_sample_picture_comes_along(name):
+def test_every_sample_image_can_be_read(name):
     photo = read_image(name)
     assert photo.shape[0] == 3
     assert min(photo.shape[1:]) >= 300
     assert len(photo.unique()) > 100
 
 
-def test_a_near_miss_of_a_sample_suggests_and_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
-    with pytest.raises(LabError, match="neither a file nor a sample picture 'chelse': did you mean 'chelsea'"):
+def test_a_misspelled_sample_suggests_and_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
+    with pytest.raises(LabError, match="no file and no sample image 'chelse': did you mean 'chelsea'"):
         read_image("chelse")
     with pytest.raises(LabError, match=r"^gone/cat\.png: there is no such file"):
         read_image("gone/cat.png")
@@ -247,7 +248,7 @@ def test_a_near_miss_of_a_sample_suggests_and_a_path_is_taken_as_it_is(tmp_path,
     assert read_image("chelsea").shape == (3, 300, 451)
 
 
-def test_a_picture_of_one_pixel_becomes_a_plain_one(tmp_path):
+def test_an_image_of_one_pixel_becomes_a_constant_one(tmp_path):
     photo = read_image_file(saved(tmp_path / "a.png", Image.new("RGB", (1, 1), (10, 20, 30))))
     for crop in (None, 0.875):
         assert resize_and_center_crop(photo, (224, 224), 3, interpolation="bicubic", crop=crop).flatten(1).unique(
@@ -259,14 +260,14 @@ def test_a_picture_of_one_pixel_becomes_a_plain_one(tmp_path):
         ]
 
 
-def test_a_line_of_pixels_is_not_blown_up_before_it_is_cropped():
+def test_a_line_of_pixels_is_not_enlarged_before_it_is_cropped():
     assert resize_and_center_crop(
         torch.full((3, 1, 60_000), 7, dtype=torch.uint8), (224, 224), 3, crop=0.875
     ).unique().tolist() == [7]
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "16 bits", "CMYK"])
-def test_a_large_picture_takes_no_more_than_13_bytes_a_pixel(tmp_path, kind):
+def test_a_large_image_takes_no_more_than_13_bytes_per_pixel(tmp_path, kind):
     """In a process of its own, because the peak never falls."""
     side = 4000
     if kind == "16 bits":
@@ -275,10 +276,10 @@ def test_a_large_picture_takes_no_more_than_13_bytes_a_pixel(tmp_path, kind):
         saved(tmp_path / "a.tiff", Image.new(kind, (side, side), (100, 50, 20, 90)))
     code = """
 import resource, sys
-from convolab.data.image_io import fit, read_photo
-fit(read_photo(sys.argv[1]), (224, 224), 3, interpolation="bicubic", crop=0.875)
+from convolab.data.image_io import read_image_file, resize_and_center_crop
+resize_and_center_crop(read_image_file(sys.argv[1]), (224, 224), 3, interpolation="bicubic", crop=0.875)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-fit(read_photo(sys.argv[2]), (224, 224), 3, interpolation="bicubic", crop=0.875)
+resize_and_center_crop(read_image_file(sys.argv[2]), (224, 224), 3, interpolation="bicubic", crop=0.875)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
     small = saved(tmp_path / "b.png", Image.new("RGB", (50, 50)))
@@ -288,10 +289,13 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
     assert float(done.stdout) / side**2 < 13.5
 
 
-def test_a_bound_above_pillows_own_is_kept_to(tmp_path):
+def test_a_limit_above_pillows_own_holds(tmp_path):
     before = Image.MAX_IMAGE_PIXELS
     (tmp_path / "a.png").write_bytes(png_head(20_000, 20_000))
-    with pytest.raises(LabError, match=r"20000 x 20000 is more than 300,000,000 pixels|far more than 300,000,000"):
+    with pytest.raises(
+        LabError,
+        match=r"20000 x 20000 is more than the limit of 300,000,000 pixels|far more than the limit of 300,000,000",
+    ):
         read_image_file(tmp_path / "a.png", max_pixels=300_000_000)
     with pytest.raises(LabError, match="damaged"):  # allowed, and then found to hold no pixels
         read_image_file(tmp_path / "a.png", max_pixels=400_000_000)

@@ -34,11 +34,7 @@ class StoredItem:
     kind: Literal["dataset", "cache"]
     folder: Path  # where its files are
     files: tuple[Path, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        """What its files take on the disk."""
-        return sum(path.lstat().st_size for path in self.files)
+    num_bytes: int  # of all files
 
 
 def record_files(folder: Path, name: str, files: Iterable[Path]) -> None:
@@ -55,12 +51,12 @@ def list_stored(data_dir: Path | None = None) -> list[StoredItem]:
     root = (data_dir or data_root()).expanduser()
     folders = [root, *(path for path in _subfolders(root) if path.name != "cache")]
     datasets = [
-        StoredItem(_name_of_record(record), "dataset", folder, tuple(_unchanged_files(record)))
+        _stored_item(_name_of_record(record), "dataset", folder, _unchanged_files(record))
         for folder in folders
         for record in sorted(folder.glob(f".*{RECORD_SUFFIX}"))
     ]
     caches = [
-        StoredItem(folder.name, "cache", folder, tuple(path for path in folder.rglob("*") if not path.is_dir()))
+        _stored_item(folder.name, "cache", folder, (path for path in folder.rglob("*") if not path.is_dir()))
         for folder in _subfolders(root / "cache")
         if _is_tagged(folder)
     ]
@@ -78,15 +74,14 @@ def clean(names: Iterable[str], data_dir: Path | None = None) -> int:
     known = {item.name for item in stored}
     names = list(dict.fromkeys(names))
     for name in names:
-        hint = suggest(name, known) if known else "there is nothing to delete"
-        require(name in known, f"convolab has stored no '{name}' in {root}: {hint}")
+        require(name in known, f"convolab has stored no '{name}' in {root}: {suggest(name, known)}")
     freed = 0
     for item in stored:
         if item.name in names:
             freed += item.num_bytes
             try:
                 if item.kind == "dataset":
-                    _delete_dataset(item)
+                    _delete_dataset(item, root)
                 else:
                     shutil.rmtree(item.folder)
             except OSError as error:
@@ -94,7 +89,12 @@ def clean(names: Iterable[str], data_dir: Path | None = None) -> int:
     return freed
 
 
-def _delete_dataset(item: StoredItem) -> None:
+def _stored_item(name: str, kind: Literal["dataset", "cache"], folder: Path, files: Iterable[Path]) -> StoredItem:
+    files = tuple(files)
+    return StoredItem(name, kind, folder, files, sum(path.lstat().st_size for path in files))
+
+
+def _delete_dataset(item: StoredItem, root: Path) -> None:
     from filelock import FileLock, Timeout
 
     lock = item.folder / f".{item.name}.lock"
@@ -106,7 +106,7 @@ def _delete_dataset(item: StoredItem) -> None:
     except Timeout as error:
         raise LabError(f"{item.name} is being downloaded to {item.folder}: wait until it is there") from error
     lock.unlink(missing_ok=True)
-    for folder in sorted({path.parent for path in item.files}, reverse=True):  # inner folders first
+    for folder in sorted({path.parent for path in item.files} - {root}, reverse=True):  # inner folders first
         with suppress(OSError):  # it holds something else, which stays
             folder.rmdir()
 

@@ -33,12 +33,12 @@ def test_the_real_cifar10_is_read_as_published(cifar10_dir):
     assert (train.labels[0], test.labels[0]) == (6, 3)
     assert train.classes == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     assert unreadable == ()
-    mean, std = channel_mean_std(train)  # figures that many recipes print
+    mean, std = channel_mean_std(train)  # numbers in many published recipes
     assert mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=1e-4)
     assert std == pytest.approx((0.2470, 0.2435, 0.2616), abs=1e-4)
 
 
-def test_rows_become_pictures_in_the_order_of_the_files(folder):
+def test_rows_become_images_in_the_order_of_the_files(folder):
     train, _ = read_cifar10(folder)
     third = pickle.loads((folder / "data_batch_3").read_bytes())
     assert np.array_equal(train.images[40:60].numpy(), third["data"].reshape(20, 3, 32, 32))
@@ -59,7 +59,7 @@ def test_cifar100_has_its_fine_labels(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_files_pickled_anew_are_read_too(folder, protocol):
+def test_files_pickled_again_are_read_too(folder, protocol):
     (folder / "test_batch").write_bytes(pickle.dumps(cifar_batch(7, 10), protocol))
     assert len(read_cifar10(folder)[1]) == 7
 
@@ -70,38 +70,38 @@ class Malicious:
 
 
 @pytest.mark.parametrize(
-    ("content", "asked"),
+    ("content", "named"),
     [
         (Malicious(), f"{os.system.__module__}.system"),
         ({"data": Malicious(), "labels": []}, "system"),
         (OrderedDict(data=1), "collections.OrderedDict"),
     ],
 )
-def test_a_pickle_that_asks_for_anything_else_is_refused_unrun(folder, content, asked):
+def test_a_pickle_that_names_anything_else_is_refused_and_not_run(folder, content, named):
     (folder / "data_batch_2").write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(LabError, match=rf"data_batch_2 asks for .*{asked}: not a CIFAR file"):
+    with pytest.raises(LabError, match=rf"data_batch_2 tries to load .*{named}: not a CIFAR file"):
         read_cifar10(folder)
     assert not Path("/tmp/pwned-by-a-pickle").exists()
 
 
 def test_a_pickle_written_by_hand_cannot_name_os_system(folder):
     (folder / "batches.meta").write_bytes(b"cos\nsystem\n(S'touch /tmp/pwned-by-a-pickle'\ntR.")
-    with pytest.raises(LabError, match=r"batches\.meta asks for os\.system: not a CIFAR file"):
+    with pytest.raises(LabError, match=r"batches\.meta tries to load os\.system: not a CIFAR file"):
         read_cifar10(folder)
     assert not Path("/tmp/pwned-by-a-pickle").exists()
 
 
-def test_the_door_for_encoded_bytes_opens_no_other_codec(folder):
+def test_encoded_bytes_are_decoded_by_no_other_codec(folder):
     (folder / "test_batch").write_bytes(b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.")
     with pytest.raises(LabError, match="test_batch"):
         read_cifar10(folder)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.9999])
-def test_a_truncated_file_is_named(folder, share):
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.9, 0.9999])
+def test_a_truncated_file_is_named(folder, fraction):
     path = folder / "data_batch_4"
     content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
+    path.write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(LabError, match="data_batch_4 is damaged"):
         read_cifar10(folder)
 
@@ -109,7 +109,7 @@ def test_a_truncated_file_is_named(folder, share):
 def test_no_altered_byte_gives_a_traceback(folder):
     path = folder / "data_batch_1"
     content = path.read_bytes()
-    said, edges = [], [*range(200), *range(len(content) - 200, len(content))]  # the pixels between may be anything
+    messages, edges = [], [*range(200), *range(len(content) - 200, len(content))]  # the pixels between may be anything
     for place in edges:
         altered = bytearray(content)
         altered[place] ^= 0x15
@@ -117,9 +117,9 @@ def test_no_altered_byte_gives_a_traceback(folder):
         try:
             assert len(read_cifar10(folder)[0]) == 100
         except LabError as error:
-            said.append(str(error))
-    assert len(said) > 200
-    assert all(str(path) in line and "\n" not in line and len(line) < 500 for line in said)
+            messages.append(str(error))
+    assert len(messages) > 200
+    assert all(str(path) in line and "\n" not in line and len(line) < 500 for line in messages)
 
 
 GOOD = cifar_batch(20, 10)
@@ -129,17 +129,17 @@ GOOD = cifar_batch(20, 10)
     ("content", "reason"),
     [
         ([1, 2], "holds a list, not a dictionary"),
-        ({"labels": GOOD["labels"]}, r"lacks 'data' \(it holds labels\)"),
-        ({"data": GOOD["data"]}, r"lacks 'labels' \(it holds data\)"),
-        ({}, "holds nothing"),
+        ({"labels": GOOD["labels"]}, r"has no 'data' \(it has labels\)"),
+        ({"data": GOOD["data"]}, r"has no 'labels' \(it has data\)"),
+        ({}, "it has nothing"),
         (GOOD | {"data": GOOD["data"][:, :-1]}, r"'data' is uint8 \[20, 3071\], not uint8 \[n, 3072\]"),
         (GOOD | {"data": GOOD["data"].astype(np.float32)}, r"'data' is float32 \[20, 3072\]"),
         (GOOD | {"data": b"pixels"}, "'data' is a bytes"),
-        (GOOD | {"labels": GOOD["labels"][:-1]}, "19 labels for 20 pictures"),
+        (GOOD | {"labels": GOOD["labels"][:-1]}, "19 labels for 20 images"),
         (GOOD | {"labels": [10, *GOOD["labels"][1:]]}, "run from 0 to 10, but there are 10 classes"),
         (GOOD | {"labels": [-1, *GOOD["labels"][1:]]}, "run from -1 to 9"),
         (GOOD | {"labels": ["cat"] * 20}, "'labels' is not a list of integers"),
-        (cifar_batch(19, 10), "holds 19 pictures and data_batch_1 holds 20"),
+        (cifar_batch(19, 10), "holds 19 images and data_batch_1 holds 20"),
     ],
 )
 def test_a_file_of_the_wrong_content_says_which_and_what(folder, content, reason):

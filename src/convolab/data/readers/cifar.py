@@ -52,7 +52,7 @@ def _read_batches(paths: Sequence[Path], key: str, classes: tuple[str, ...], nam
     return ImageDataset(torch.from_numpy(images.reshape(-1, 3, 32, 32)), torch.tensor(labels), classes, name)
 
 
-def _read_batch(path: Path, key: str, num_classes: int) -> tuple[np.ndarray[tuple[int, int]], list[int]]:
+def _read_batch(path: Path, key: str, num_classes: int) -> tuple[np.ndarray, list[int]]:
     """The rows of pixels, uint8 [n, 3072], and the labels of one file."""
     content = _load_pickle(path)
     pixels = _require_entry(path, content, "data")

@@ -1,0 +1,30 @@
+"""What `import convolab` offers."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import convolab
+
+
+@pytest.mark.parametrize("name", convolab.__all__)
+def test_every_public_name_can_be_imported_and_is_called_so(name: str) -> None:
+    assert getattr(convolab, name).__name__ == name
+    assert name in dir(convolab)
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert convolab.__version__ == version("convolab")
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(AttributeError, match=r"module 'convolab' has no attribute 'account': it has .*summary"):
+        convolab.account  # noqa: B018
+
+
+def test_importing_convolab_does_not_import_torch() -> None:
+    code = "import sys, convolab; convolab.__version__; print('torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "False"
