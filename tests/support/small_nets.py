@@ -1,4 +1,4 @@
-"""Small networks for lenses to look through."""
+"""Small networks to inspect, and what an inspection might leave changed in them."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ def wrapped(network: nn.Module, side: int = 32) -> ImageClassifier:
 
 
 def trained(network: nn.Module) -> nn.Module:
-    """Batch norms and weights such that logits depend strongly on the picture."""
+    """Give batch norms weights and statistics with which logits depend strongly on the image."""
     generator = torch.Generator().manual_seed(0)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -25,22 +25,19 @@ def trained(network: nn.Module) -> nn.Module:
 
 
 def flat_net() -> nn.Module:
-    torch_net = nn.Sequential(nn.Conv2d(3, 6, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 10))
-    return filled(torch_net)
+    return filled(nn.Sequential(nn.Conv2d(3, 6, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 10)))
 
 
 def filled(network: nn.Module) -> nn.Module:
-    """Weights from a generator of their own."""
+    """Give every parameter values from its own generator, of size 1 after each layer."""
     generator = torch.Generator().manual_seed(3)
     for parameter in network.parameters():
-        parameter.data = (
-            torch.randn(parameter.shape, generator=generator) / max(parameter[0].numel(), 1) ** 0.5
-        )  # normal, of size 1 behind each layer
+        parameter.data = torch.randn(parameter.shape, generator=generator) / max(parameter[0].numel(), 1) ** 0.5
     return network
 
 
 def state(net: ImageClassifier) -> list:
-    """Everything a lens might leave changed."""
+    """Everything that an inspection might leave changed."""
     return [
         {name: tensor.clone() for name, tensor in (*net.state_dict().items(), *net.named_buffers())},
         [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in net.parameters()],
@@ -61,11 +58,13 @@ def same(a: object, b: object) -> bool:
 
 
 class Breaks(nn.Module):
-    """Fails at the n-th pass."""
+    """Fails at forward pass number `at`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.passes, self.at = network, 0, 0
+        self.network = network
+        self.passes = 0
+        self.at = 0
 
     def forward(self, x: Tensor) -> Tensor:
         self.passes += 1
