@@ -10,7 +10,7 @@ LENGTHS = [(1, 2), (1, 7), (2, 3), (3, 1), (5, 10), (10, 12), (17, 3), (30, 8), 
 
 
 def rates(scheduler: type, steps: int, **options: object) -> list[float]:
-    """The rates of torch's scheduler before each step, for an optimiser whose rate is 1."""
+    """The rates of torch's scheduler before each step, for an optimizer whose rate is 1."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     schedule, seen = scheduler(optimizer, **options), []
     for step in range(steps):

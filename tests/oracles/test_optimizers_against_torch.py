@@ -1,4 +1,4 @@
-"""Our fused optimisers take the steps that torch's plain ones take, and those of the published formulas."""
+"""Our fused optimizers take the steps that torch's plain ones take, and those of the published formulas."""
 
 from collections.abc import Callable, Iterable
 
@@ -44,7 +44,7 @@ def after(build_optimizer: Build, steps: int = 8) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=[repr(ours)[:-1] for ours, _ in PAIRS])
-def test_our_optimiser_takes_the_steps_of_torchs_plain_one(ours: Optimizer, theirs: Build) -> None:
+def test_our_optimizer_takes_the_steps_of_torchs_plain_one(ours: Optimizer, theirs: Build) -> None:
     for one, other in zip(after(ours.build), after(theirs), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -54,7 +54,7 @@ def test_nesterovs_momentum_is_not_the_plain_one() -> None:
     assert not torch.allclose(plain, nesterov, rtol=1e-3)
 
 
-def test_the_decay_alone_moves_a_weight_as_each_optimiser_says() -> None:
+def test_the_decay_alone_moves_a_weight_as_each_optimizer_says() -> None:
     decay = 0.1
     for optimizer, expected in [
         (SGD(lr=0.5, momentum=0.0, weight_decay=decay), 1 - 0.5 * decay),

@@ -16,10 +16,10 @@ from convolab.training.trainer import fit
 
 
 def naive(
-    net: nn.Module, optimizer: torch.optim.Optimizer, pictures: Subset, epochs: int, size: int, seed: int
+    net: nn.Module, optimizer: torch.optim.Optimizer, images: Subset, epochs: int, size: int, seed: int
 ) -> list[float]:
     """Train in the obvious way, at a rate that falls along a cosine; returns each epoch's mean loss."""
-    images, labels = pictures.gather(torch.arange(len(pictures)))
+    images, labels = images.gather(torch.arange(len(images)))
     pixels, means = images.float() / 255, []
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * -(-len(labels) // size))
     net.train()
@@ -54,10 +54,10 @@ class Double(nn.Module):
 def assert_same_training(
     ours: nn.Module, theirs: nn.Module, optimizer: Optimizer, plain: torch.optim.Optimizer
 ) -> None:
-    pictures = load("digits").train.subset(torch.arange(200))  # the last batch is smaller
-    expected = naive(theirs, plain, pictures, epochs=2, size=64, seed=5)
+    images = load("digits").train.subset(torch.arange(200))  # the last batch is smaller
+    expected = naive(theirs, plain, images, epochs=2, size=64, seed=5)
     history = fit(
-        ours, pictures, optimizer=optimizer, schedule=CosineLR(), training=Training(epochs=2, batch_size=64, seed=5)
+        ours, images, optimizer=optimizer, schedule=CosineLR(), training=Training(epochs=2, batch_size=64, seed=5)
     )
     assert [epoch.train_loss for epoch in history] == pytest.approx(expected, rel=1e-5)
     for one, other in zip(parameters(ours), parameters(theirs), strict=True):

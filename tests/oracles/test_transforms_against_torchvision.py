@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision.transforms.functional as tv
-from support.probes import angles, colour_factors, noise
+from support.probes import angles, color_factors, noise
 from torch import Tensor
 
 from convolab.core.rng import make_generator
@@ -11,12 +11,12 @@ from convolab.training.transforms import ColorJitter, RandomRotation, to_float01
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.7])
-def test_colour_is_torchvisions_brightness_contrast_and_saturation(strength: float) -> None:
-    pictures = to_float01(noise(60, height=12, width=10))
-    ours = ColorJitter(strength)(pictures, make_generator("colour"))
+def test_color_is_torchvisions_brightness_contrast_and_saturation(strength: float) -> None:
+    images = to_float01(noise(60, height=12, width=10))
+    ours = ColorJitter(strength)(images, make_generator("color"))
     clipped = 0
-    for picture, mine, *factors in zip(pictures, ours, *colour_factors(strength, 60, "colour"), strict=True):
-        expected = picture
+    for image, mine, *factors in zip(images, ours, *color_factors(strength, 60, "color"), strict=True):
+        expected = image
         for adjust, factor in zip(
             (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation), factors, strict=True
         ):
@@ -27,7 +27,7 @@ def test_colour_is_torchvisions_brightness_contrast_and_saturation(strength: flo
 
 
 def central_disc(height: int, width: int) -> Tensor:
-    """The pixels that are inside the picture whatever the angle, neighbours included."""
+    """The pixels that are inside the image whatever the angle, neighbours included."""
     y, x = torch.arange(height).view(-1, 1) - (height - 1) / 2, torch.arange(width) - (width - 1) / 2
     return (y**2 + x**2).sqrt() <= min(height, width) / 2 - 1
 
@@ -35,8 +35,8 @@ def central_disc(height: int, width: int) -> Tensor:
 @pytest.mark.parametrize(("height", "width"), [(17, 17), (16, 16), (32, 32), (25, 13), (12, 20)])
 @pytest.mark.parametrize("degrees", [10.0, 180.0])
 def test_a_turn_is_torchvisions_within_the_central_disc(height: int, width: int, degrees: float) -> None:
-    pictures = to_float01(noise(40, height=height, width=width))
-    ours, disc = RandomRotation(degrees)(pictures, make_generator("turn")), central_disc(height, width)
-    for picture, mine, angle in zip(pictures, ours, angles(degrees, 40, "turn"), strict=True):
-        expected = tv.rotate(picture, angle.item(), tv.InterpolationMode.BILINEAR)
+    images = to_float01(noise(40, height=height, width=width))
+    ours, disc = RandomRotation(degrees)(images, make_generator("turn")), central_disc(height, width)
+    for image, mine, angle in zip(images, ours, angles(degrees, 40, "turn"), strict=True):
+        expected = tv.rotate(image, angle.item(), tv.InterpolationMode.BILINEAR)
         torch.testing.assert_close(mine[:, disc], expected[:, disc], atol=2e-3, rtol=0)

@@ -1,4 +1,4 @@
-"""Pictures that tell, after an augmentation, what it drew."""
+"""Images that tell, after an augmentation, what it drew."""
 
 import torch
 from torch import Tensor
@@ -8,17 +8,17 @@ from convolab.training.transforms import ColorJitter, RandomRotation
 
 
 def noise(n: int, channels: int = 3, height: int = 9, width: int = 7) -> Tensor:
-    """Pictures of which no two have a row in common, in bytes from 1 to 255: nothing in them is padding."""
+    """Images of which no two have a row in common, in bytes from 1 to 255: nothing in them is padding."""
     return torch.randint(
         1, 256, (n, channels, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
 
 
-def colour_factors(strength: float, n: int, *key: int | str) -> tuple[Tensor, Tensor, Tensor]:
-    """The factors that each of `n` pictures draws, recovered from a picture that no factor takes out of [0, 1].
+def color_factors(strength: float, n: int, *key: int | str) -> tuple[Tensor, Tensor, Tensor]:
+    """The factors that each of `n` images draws, recovered from a image that no factor takes out of [0, 1].
 
-    Its left half is dark grey and its right half is blueish: brightness is in the mean of the two lumas, contrast in their
-    difference, saturation in the colour that is left.
+    Its left half is dark gray and its right half is bluish: brightness is in the mean of the two lumas, contrast in their
+    difference, saturation in the color that is left.
     """
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     probe = torch.empty(3, 2, 2)
@@ -32,7 +32,7 @@ def colour_factors(strength: float, n: int, *key: int | str) -> tuple[Tensor, Te
 
 
 def angles(degrees: float, n: int, *key: int | str, height: int = 17, width: int = 17) -> Tensor:
-    """The angles, in degrees counter-clockwise, that each of `n` pictures is turned by: a slope shows where up went."""
+    """The angles, in degrees counter-clockwise, that each of `n` images is turned by: a slope shows where up went."""
     x = torch.linspace(-0.3, 0.3, width).expand(1, 1, height, width)
     turned = RandomRotation(degrees)(0.5 + x.expand(n, -1, -1, -1), make_generator(*key))
     h, w = height // 2, width // 2

@@ -9,11 +9,11 @@ import torch
 from convolab.training.checkpoint import read_tensors
 from convolab.training.run import Run
 
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "train_seconds", "images_per_second")
 
 
 def remains(folder: Path) -> dict[str, Any]:
-    """All that a run left in its folder and that does not hang on the clock, bit for bit."""
+    """All that a run left in its folder and that does not depend on the clock, bit for bit."""
     left: dict[str, Any] = {
         "metrics": [without_times(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     }
@@ -27,10 +27,10 @@ def remains(folder: Path) -> dict[str, Any]:
             "history": [without_times(line) for line in about.get("history", [])]
         }
     if (folder / "test.json").exists():
-        left["test"] = {k: v for k, v in json.loads((folder / "test.json").read_text()).items() if k != "tested"}
+        left["test"] = {k: v for k, v in json.loads((folder / "test.json").read_text()).items() if k != "tested_at"}
     summary = Run(folder).summary
     left["summary"] = {
-        k: summary[k] for k in ("status", "recipe_key", "data", "parameters", "precision", "epochs_done")
+        k: summary[k] for k in ("status", "recipe_key", "data", "num_parameters", "precision", "epochs_done")
     }
     return left
 

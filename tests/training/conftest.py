@@ -1,4 +1,4 @@
-"""Small runs and small made pictures, and what two runs are compared by."""
+"""Small runs and small made images, and what two runs are compared by."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,7 +43,7 @@ def quick() -> Callable[..., Recipe]:
 
 @pytest.fixture
 def paint_pets() -> Callable[[Path], Path]:
-    """Write a picture set of one's own: noise in three colours, 12 pictures each."""
+    """Write a image set of one's own: noise in three colors, 12 images each."""
 
     def paint(folder: Path) -> Path:
         draw = np.random.default_rng(0)

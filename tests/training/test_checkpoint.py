@@ -113,7 +113,7 @@ def test_writing_takes_nothing_from_the_network(tmp_path: Path):
 def test_a_weights_file_cut_off_anywhere_is_refused_by_its_name(weights: Path, share: float):
     content = weights.read_bytes()
     weights.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(LabError, match="is damaged or not one of convolab's: ") as caught:
+    with pytest.raises(LabError, match="is damaged or was not written by convolab: ") as caught:
         read_weights(weights)
     assert str(caught.value).startswith(str(weights))
     assert "\n" not in str(caught.value)
@@ -145,10 +145,10 @@ def test_weights_of_other_sizes_are_refused(tmp_path: Path):
 
 def test_a_state_is_no_weights_file_and_neither_is_text_or_nothing(tmp_path: Path):
     write_state(tmp_path, {"net.x": torch.zeros(3)}, {"epoch": 1})
-    with pytest.raises(LabError, match="does not say its 'model': it is no weights file"):
+    with pytest.raises(LabError, match="has no 'model': it is not a convolab weights file"):
         read_weights(tmp_path / STATE_FILE)
     (tmp_path / "text").write_text("these are my weights: 80 kg")
-    with pytest.raises(LabError, match="text is damaged or not one of convolab's"):
+    with pytest.raises(LabError, match="text is damaged or was not written by convolab"):
         read_weights(tmp_path / "text")
     with pytest.raises(LabError, match=r"^there is no "):
         read_weights(tmp_path / "nowhere.safetensors")
@@ -158,7 +158,7 @@ def test_safetensors_of_somebody_else_are_refused(tmp_path: Path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(3)}, tmp_path / "theirs.safetensors")
-    with pytest.raises(LabError, match="damaged or not one of convolab's"):
+    with pytest.raises(LabError, match="damaged or was not written by convolab"):
         read_weights(tmp_path / "theirs.safetensors")
 
 
@@ -228,7 +228,7 @@ def test_a_state_cut_off_falls_back_to_the_one_before_and_says_so(two_states: Pa
     assert torch.equal(tensors["net.x"], state(2)[0]["net.x"])
     assert progress == {"epoch": 2}
     assert str(two_states / STATE_FILE) in damage
-    assert damage.endswith("going on from the state before it")
+    assert damage.endswith("continuing from the state before it")
     assert "\n" not in damage
 
 
@@ -249,11 +249,11 @@ def test_two_damaged_states_are_refused_by_name(two_states: Path):
 
 
 def test_a_damaged_state_without_one_before_is_refused_and_no_state_too(tmp_path: Path):
-    with pytest.raises(LabError, match="there is no older state to fall back to: train anew"):
+    with pytest.raises(LabError, match="there is no older state to fall back on: train again from the start"):
         read_state(tmp_path)
     write_state(tmp_path, *state(1))
     (tmp_path / STATE_FILE).write_bytes(b"damaged")
     with pytest.raises(
-        LabError, match=f"{STATE_FILE} is damaged .*there is no older state to fall back to: train anew"
+        LabError, match=f"{STATE_FILE} is damaged .*there is no older state to fall back on: train again from the start"
     ):
         read_state(tmp_path)

@@ -66,8 +66,10 @@ class Reaper:
         self.moments.append(name)
 
 
-def work(task: dict[str, Any], pictures: Any) -> dict[str, Any]:
+def work(task: dict[str, Any], images: Any) -> dict[str, Any]:
     """Start the run, or resume it if its folder holds one; test it if it is finished then."""
+    from support.callbacks import FunctionCallbacks
+
     from convolab.training.recipe import Recipe
     from convolab.training.run import Run
 
@@ -77,14 +79,16 @@ def work(task: dict[str, Any], pictures: Any) -> dict[str, Any]:
         if epoch.epoch == task.get("full after"):
             fill(folder, task["room"])
 
-    callbacks = {"on_epoch": fill_disk, "stop": lambda: next(steps) >= task.get("stop", 10**6)}
+    callbacks = FunctionCallbacks(
+        on_epoch=fill_disk, on_message=notes.append, stop=lambda: next(steps) >= task.get("stop", 10**6)
+    )
     if task.get("full after") == 0:
         fill(folder, task["room"])
     reaper = Reaper(folder, task.get("moment"), task.get("album"))
     if (folder / "summary.json").exists():
-        run = Run(folder).resume(pictures, on_message=notes.append, **callbacks)
+        run = Run(folder).resume(images, callbacks=callbacks)
     else:
-        run = Run.start(Recipe.from_dict(task["recipe"]), pictures, folder, **callbacks)
+        run = Run.start(Recipe.from_dict(task["recipe"]), images, folder, callbacks=callbacks)
     if run.status == "finished":
         run.test()
     return {"status": run.status, "moments": reaper.moments, "notes": notes}
@@ -112,8 +116,8 @@ def workshop() -> None:
     from convolab.training import run
 
     torch.set_num_threads(1)
-    pictures = load("digits")
-    run.load = lambda *_, **__: pictures  # read once for all children
+    images = load("digits")
+    run.load = lambda *_, **__: images  # read once for all children
     platform.platform()  # asked once: it starts a process
     print("ready", flush=True)
     for line in sys.stdin:
@@ -122,7 +126,7 @@ def workshop() -> None:
         child = os.fork()
         if child == 0:
             try:
-                answer = work(task, pictures)
+                answer = work(task, images)
             except LabError as error:
                 answer = {"refused": str(error)}
             except BaseException as error:
@@ -146,7 +150,8 @@ Do = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def do() -> Iterator[Do]:
     """Have the workshop do a task: start or resume the run in `folder`."""
-    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    tests_folder = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(tests_folder)}
     with subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as shop:
@@ -208,7 +213,7 @@ def test_a_recipe_has_the_same_key_in_another_process_with_another_hash_seed(und
     assert undisturbed["left"]["summary"]["recipe_key"] == Recipe.from_dict(RECIPE).key
 
 
-def test_a_run_killed_at_any_moment_of_its_writing_goes_on_bit_for_bit(
+def test_a_run_killed_at_any_moment_of_its_writing_continues_bit_for_bit(
     do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
 ):
     begun = undisturbed["moments"].index("after summary.json was put in place")
@@ -223,7 +228,7 @@ def test_a_run_killed_at_any_moment_of_its_writing_goes_on_bit_for_bit(
         need_same(folder, undisturbed, timeless, when)
 
 
-def test_a_run_stopped_within_an_epoch_and_killed_at_any_moment_of_going_on_goes_on_bit_for_bit(
+def test_a_run_stopped_within_an_epoch_and_killed_at_any_moment_of_continuing_continues_bit_for_bit(
     do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
 ):
     assert do(tmp_path / "run", stop=4)["status"] == "stopped"  # of 3 steps an epoch
@@ -238,7 +243,7 @@ def test_a_run_stopped_within_an_epoch_and_killed_at_any_moment_of_going_on_goes
         need_same(album / str(moment), undisturbed, timeless, when)
 
 
-def test_a_run_killed_again_and_again_at_any_time_goes_on_bit_for_bit(
+def test_a_run_killed_again_and_again_at_any_time_continues_bit_for_bit(
     do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
 ):
     draw, kills = random.Random(0), 0
@@ -291,7 +296,7 @@ def sizes(undisturbed: dict[str, Any]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_a_state_that_does_not_fit_on_the_disk_is_said_and_the_run_goes_on_later_bit_for_bit(
+def test_a_state_that_does_not_fit_on_the_disk_is_said_and_the_run_continues_later_bit_for_bit(
     do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any], epoch: int
 ):
     from convolab.training.run import Run
@@ -300,7 +305,7 @@ def test_a_state_that_does_not_fit_on_the_disk_is_said_and_the_run_goes_on_later
     answer = do(tmp_path / "run", full_after=epoch, room=room)
     path = tmp_path / "run" / "state.safetensors"
     assert answer == {
-        "refused": f"the disk is full while writing {path}: free some space; the last good files are whole"
+        "refused": f"the disk is full while writing {path}: free some space; the files written before are intact"
     }
     run = Run(tmp_path / "run")
     assert len(run.history) == epoch + 1
@@ -323,7 +328,7 @@ def test_weights_that_do_not_fit_on_the_disk_leave_all_files_of_the_epoch_before
         assert full[part] == one[part], part
 
 
-def test_a_disk_that_runs_full_is_said_and_the_run_goes_on_when_there_is_room(
+def test_a_disk_that_runs_full_is_said_and_the_run_continues_when_there_is_room(
     do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
 ):
     disk = tmp_path / "disk"

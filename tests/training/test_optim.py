@@ -16,7 +16,7 @@ def test_nesterov_without_momentum_is_refused_with_what_to_set() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.0), Adam(), AdamW()])
-def test_a_stepper_restored_from_its_state_goes_on_with_the_same_bits(optimizer: Optimizer) -> None:
+def test_a_stepper_restored_from_its_state_continues_with_the_same_bits(optimizer: Optimizer) -> None:
     def take(stepper, weights, first, last):
         for step in range(first, last):
             for weight in weights:
@@ -38,14 +38,14 @@ def test_a_stepper_restored_from_its_state_goes_on_with_the_same_bits(optimizer:
     assert all(torch.equal(a, b) for a, b in zip(whole, halted, strict=True))
 
 
-def test_a_state_of_another_optimiser_or_other_parameters_is_refused() -> None:
+def test_a_state_of_another_optimizer_or_other_parameters_is_refused() -> None:
     state = SGD().build([nn.Parameter(torch.zeros(3))]).state_dict()
     for stranger in (
         Adam().build([nn.Parameter(torch.zeros(3))]),
         SGD().build([nn.Parameter(torch.zeros(4))]),
         SGD(momentum=0.0).build([nn.Parameter(torch.zeros(3))]),
     ):
-        with pytest.raises(ValueError, match="its optimiser is another"):
+        with pytest.raises(ValueError, match="the optimizer state is not that of"):
             stranger.load_state_dict(state)
 
 
@@ -79,6 +79,6 @@ def test_training_does_not_import_the_compiler() -> None:
         {"name": "adamax"},
     ],
 )
-def test_values_that_make_no_optimiser_are_refused(values: dict) -> None:
+def test_values_that_make_no_optimizer_are_refused(values: dict) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Optimizer).validate_python(values)

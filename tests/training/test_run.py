@@ -20,17 +20,21 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from PIL import Image
+from support.callbacks import FunctionCallbacks, stop_after
 
+from convolab.core.environment import RECORDED_PACKAGES
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
 from convolab.training import run as run_module
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_tensors, read_weights
+from convolab.training.evaluation import evaluate
+from convolab.training.overfit import check_overfit
 from convolab.training.recipe import Recipe
-from convolab.training.run import RECORDED_PACKAGES, Run, find_runs, train
-from convolab.training.setup import check_overfit, train_validation_split
-from convolab.training.trainer import Diverged, Trainer, evaluate
+from convolab.training.run import Run, find_runs, train
+from convolab.training.setup import train_validation_split
+from convolab.training.trainer import Diverged, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,19 +63,13 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "augmented, mixed, judged exactly": {
         "data.augment": ["crop:1", "rotate", "mixup"],
-        "metrics.train": "exact",
+        "metrics.train": "eval_pass",
         "training.label_smoothing": 0.1,
     },
     "dropout in a network of one's own": {"model.name": "own"},
     "bf16": {"training.precision": "bf16"},
     "no validation": {"data.validation": 0.0},
 }
-
-
-def stop_after(steps: int) -> Callable[[], bool]:
-    """A `stop` that says so once this many steps were done; it is asked before each."""
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= steps
 
 
 def files(folder: Path) -> set[str]:
@@ -82,7 +80,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def said(call: Callable[..., Any], *args: Any, **settings: Any) -> str:
+def error_line(call: Callable[..., Any], *args: Any, **settings: Any) -> str:
     """The one line in which a call refuses."""
     with pytest.raises(LabError) as caught:
         call(*args, **settings)
@@ -135,12 +133,16 @@ def test_the_summary_says_on_what_and_with_what_the_run_was_made(wavering: Run, 
     assert summary["versions"] == {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
     assert {"convolab", "torch"} <= set(summary["versions"])
     assert summary["threads"] == 1
-    assert summary["machine"]["cores"] == os.cpu_count()
-    assert summary["machine"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert summary["machine"]["processor"]
+    assert summary["hardware"]["cores"] == os.cpu_count()
+    assert summary["hardware"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert summary["hardware"]["processor"]
     assert summary["recipe_key"] == wavering.recipe.key
-    assert summary["data"] == {"dir": None, "train": digits.train.fingerprint, "test": digits.test.fingerprint}
-    assert summary["parameters"] == (64 * 16 + 16) + (16 * 10 + 10)
+    assert summary["data"] == {
+        "dir": None,
+        "train_sha256": digits.train.fingerprint,
+        "test_sha256": digits.test.fingerprint,
+    }
+    assert summary["num_parameters"] == (64 * 16 + 16) + (16 * 10 + 10)
     assert (summary["device"], summary["precision"], summary["status"], summary["reason"]) == (
         "cpu",
         "fp32",
@@ -149,8 +151,8 @@ def test_the_summary_says_on_what_and_with_what_the_run_was_made(wavering: Run, 
     )
     assert summary["epochs_done"] == 4
     assert summary["best"]["epoch"] == wavering.best_epoch.epoch
-    assert summary["seconds"] == pytest.approx(sum(epoch.train_seconds for epoch in wavering.history))
-    assert time.time() - time.mktime(time.strptime(summary["started"][:19], "%Y-%m-%dT%H:%M:%S")) < 3600
+    assert summary["train_seconds"] == pytest.approx(sum(epoch.train_seconds for epoch in wavering.history))
+    assert time.time() - time.mktime(time.strptime(summary["started_at"][:19], "%Y-%m-%dT%H:%M:%S")) < 3600
 
 
 def test_a_bf16_run_says_so(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
@@ -165,8 +167,8 @@ def test_the_metrics_have_a_line_an_epoch(wavering: Run):
         assert 0 < line["train_accuracy"] <= 1
         assert 0 < line["validation_accuracy"] <= 1
         assert line["train_loss"] > 0
-        assert line["seconds"] > 0
-        assert line["images_per_second"] == pytest.approx(360 / line["seconds"])
+        assert line["train_seconds"] > 0
+        assert line["images_per_second"] == pytest.approx(360 / line["train_seconds"])
         assert (
             line["learning_rate"] == wavering.recipe.optimizer.lr
         )  # a step schedule whose first step is after 5 epochs
@@ -191,12 +193,12 @@ def test_the_last_weights_are_those_of_the_last_epoch_exactly(wavering: Run, val
 def test_exact_training_metrics_are_those_of_the_epochs_last_weights(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
-    recipe = quick({"metrics.train": "exact", "training.epochs": 1, "data.augment": ["crop:2"]})
+    recipe = quick({"metrics.train": "eval_pass", "training.epochs": 1, "data.augment": ["crop:2"]})
     run = Run.start(recipe, digits, tmp_path / "run")
     result = evaluate(run.net("last"), train_validation_split(recipe, digits)[0])
     assert (run.history[0].train_loss, run.history[0].train_accuracy) == (result.loss, result.accuracy)
     running = Run.start(recipe.with_overrides({"metrics.train": "running"}), digits, tmp_path / "running")
-    assert running.history[0].train_loss > result.loss  # of weights that had learnt less, on pictures that were moved
+    assert running.history[0].train_loss > result.loss  # of weights that had learnt less, on images that were moved
 
 
 def test_without_validation_the_best_is_the_last_epoch(
@@ -235,7 +237,12 @@ def test_a_reader_finds_whole_lines_whenever_it_looks(
         kept.append(path.read_text())
 
     try:
-        Run.start(quick({"training.epochs": 30, "data.limit": 100}), digits, tmp_path / "run", on_epoch=hold)
+        Run.start(
+            quick({"training.epochs": 30, "data.limit": 100}),
+            digits,
+            tmp_path / "run",
+            callbacks=FunctionCallbacks(on_epoch=hold),
+        )
     finally:
         over.set()
         reader.join()
@@ -264,11 +271,11 @@ def test_patience_ends_a_run_that_does_not_improve_and_it_is_finished(
     assert before.read_text() == lines
 
 
-# ---------------------------------------------------------------- the pictures of a run
+# ---------------------------------------------------------------- the images of a run
 
 
 @pytest.mark.parametrize("limit", [1, 5, 57, 101, 500, 1437, 1438])
-def test_a_limit_takes_exactly_so_many_pictures_the_classes_in_proportion(digits: DatasetSplits, limit: int):
+def test_a_limit_takes_exactly_so_many_images_the_classes_in_proportion(digits: DatasetSplits, limit: int):
     chosen, _ = train_validation_split(Recipe.from_dict({"data": {"limit": limit, "validation": 0}}), digits)
     assert len(chosen) == limit
     whole = torch.bincount(digits.train.labels)
@@ -292,7 +299,7 @@ def test_a_limit_is_drawn_by_the_seed_and_validation_is_held_back_from_it(digits
     assert (len(kept), len(held)) == (240, 60)
 
 
-def test_the_test_pictures_are_never_trained_on(digits: DatasetSplits):
+def test_the_test_images_are_never_trained_on(digits: DatasetSplits):
     train_set, held = train_validation_split(Recipe(), digits)
     assert train_set.dataset is digits.train
     assert held.dataset is digits.train
@@ -323,13 +330,13 @@ def kinds(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_stopped_after_any_step_goes_on_bit_for_bit(
+def test_a_run_stopped_after_any_step_continues_bit_for_bit(
     tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any], kind: str
 ):
     wanted = kinds(kind)
     for steps in (0, 1, 6, 8, 17):  # of 3 epochs of 6 (without validation 7)
         folder = tmp_path / str(steps)
-        stopped = Run.start(wanted.recipe, digits, folder, stop=stop_after(steps))
+        stopped = Run.start(wanted.recipe, digits, folder, callbacks=stop_after(steps))
         assert stopped.status == "stopped"
         again = Run(folder)
         assert again.status == "stopped"
@@ -338,13 +345,13 @@ def test_a_run_stopped_after_any_step_goes_on_bit_for_bit(
         assert timeless(folder) == timeless(wanted.folder), f"stopped after {steps} steps"
 
 
-def test_a_run_stopped_again_and_again_goes_on_bit_for_bit(
+def test_a_run_stopped_again_and_again_continues_bit_for_bit(
     tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
 ):
     wanted = kinds("adamw, averaged weights, a warm start")
-    Run.start(wanted.recipe, digits, tmp_path / "run", stop=stop_after(1))
+    Run.start(wanted.recipe, digits, tmp_path / "run", callbacks=stop_after(1))
     for _ in range(100):
-        run = Run(tmp_path / "run").resume(digits, stop=stop_after(1))
+        run = Run(tmp_path / "run").resume(digits, callbacks=stop_after(1))
         if run.status == "finished":
             break
     run.test()
@@ -354,8 +361,8 @@ def test_a_run_stopped_again_and_again_goes_on_bit_for_bit(
 def test_the_seconds_of_a_stopped_epoch_are_not_lost(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
-    run = Run.start(quick({"training.epochs": 1}), digits, tmp_path / "run", stop=stop_after(4))
-    before = run.summary["seconds"]
+    run = Run.start(quick({"training.epochs": 1}), digits, tmp_path / "run", callbacks=stop_after(4))
+    before = run.summary["train_seconds"]
     assert before > 0
     run.resume(digits)
     assert run.history[0].train_seconds > before
@@ -365,7 +372,7 @@ def test_the_seconds_of_a_stopped_epoch_are_not_lost(
 def test_a_finished_run_stays_as_it_is_when_resumed(finished: Run, digits: DatasetSplits):
     before = everything(finished.folder)
     steps = []
-    finished.resume(digits, on_step=steps.append)
+    finished.resume(digits, callbacks=FunctionCallbacks(on_step=steps.append))
     assert not steps
     assert everything(finished.folder) == before
 
@@ -374,12 +381,12 @@ def test_a_state_that_is_damaged_is_said_and_the_one_before_continues_bit_for_bi
     tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
 ):
     wanted, notes = kinds("momentum"), []
-    run = Run.start(wanted.recipe, digits, tmp_path / "run", stop=stop_after(14))
+    run = Run.start(wanted.recipe, digits, tmp_path / "run", callbacks=stop_after(14))
     (run.folder / STATE_FILE).write_bytes((run.folder / STATE_FILE).read_bytes()[:999])
-    run = Run(run.folder).resume(digits, on_message=notes.append)
+    run = Run(run.folder).resume(digits, callbacks=FunctionCallbacks(on_message=notes.append))
     assert len(notes) == 1
     assert notes[0].startswith(f"{run.folder / STATE_FILE} is damaged")
-    assert notes[0].endswith("going on from the state before it")
+    assert notes[0].endswith("continuing from the state before it")
     run.test()
     assert timeless(run.folder) == timeless(wanted.folder)
 
@@ -387,10 +394,10 @@ def test_a_state_that_is_damaged_is_said_and_the_one_before_continues_bit_for_bi
 def test_a_damaged_state_does_not_push_out_the_good_one_before_it(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
-    run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(14))
+    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(14))
     (run.folder / STATE_FILE).write_bytes(b"damaged")
     good = (run.folder / PREVIOUS_STATE_FILE).read_bytes()
-    Run(run.folder).resume(digits, stop=stop_after(0))  # which writes a state
+    Run(run.folder).resume(digits, callbacks=stop_after(0))  # which writes a state
     assert (run.folder / PREVIOUS_STATE_FILE).read_bytes() == good
     read_tensors(run.folder / STATE_FILE)
 
@@ -398,18 +405,18 @@ def test_a_damaged_state_does_not_push_out_the_good_one_before_it(
 def test_two_damaged_states_are_refused_and_nothing_is_changed(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
-    run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(14))
+    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(14))
     for name in (STATE_FILE, PREVIOUS_STATE_FILE):
         (run.folder / name).write_bytes(b"damaged")
     before = everything(run.folder)
-    assert "is damaged" in said(Run(run.folder).resume, digits)
+    assert "is damaged" in error_line(Run(run.folder).resume, digits)
     assert everything(run.folder) == before
 
 
 def test_the_parts_that_a_kill_left_are_cleared_away(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
-    run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(3))
+    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(3))
     (run.folder / ".state.0badcafe.part.safetensors").write_bytes(b"half a st")
     run.resume(digits)
     assert not [name for name in files(run.folder) if ".part" in name]
@@ -417,32 +424,32 @@ def test_the_parts_that_a_kill_left_are_cleared_away(
 
 
 def test_another_number_of_threads_is_said(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
-    run, notes = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(3)), []
+    run, notes = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(3)), []
     torch.set_num_threads(2)
     try:
-        run.resume(digits, on_message=notes.append)
+        run.resume(digits, callbacks=FunctionCallbacks(on_message=notes.append))
     finally:
         torch.set_num_threads(1)
-    assert notes == ["this run began with 1 threads and goes on with 2: its bits will differ"]
+    assert notes == ["this run was started with 1 thread and continues with 2: results will not be bit-identical"]
 
 
-def test_a_run_is_not_resumed_with_another_recipe_or_other_pictures(
+def test_a_run_is_not_resumed_with_another_recipe_or_other_images(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
-    run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(3))
+    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(3))
     before = everything(run.folder)
     darker = ImageDataset(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
-    assert "the train pictures of digits are not those of" in said(run.resume, digits._replace(train=darker))
+    assert "the train images of digits are not those of" in error_line(run.resume, digits._replace(train=darker))
     assert everything(run.folder) == before
     run.recipe.with_overrides({"optimizer.lr": 0.2}).write(run.folder / "recipe.toml")
-    assert "recipe.toml was changed since the run began" in said(Run(run.folder).resume, digits)
+    assert "recipe.toml was changed since the run began" in error_line(Run(run.folder).resume, digits)
 
 
 def test_two_processes_do_not_train_one_run(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
-    run = Run.start(quick(), digits, tmp_path / "run", stop=stop_after(8))
+    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(8))
     before = everything(run.folder)
     with FileLock(run.folder / ".lock"):
-        assert "is being trained by another process: wait for it, or stop it" in said(run.resume, digits)
+        assert "is being trained by another process: wait for it, or stop it" in error_line(run.resume, digits)
     assert everything(run.folder) == before
     assert run.resume(digits).status == "finished"
 
@@ -451,7 +458,12 @@ def test_a_run_is_running_while_it_is_locked_and_killed_when_it_is_not(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     seen = []
-    Run.start(quick(), digits, tmp_path / "run", on_epoch=lambda _: seen.append(Run(tmp_path / "run").status))
+    Run.start(
+        quick(),
+        digits,
+        tmp_path / "run",
+        callbacks=FunctionCallbacks(on_epoch=lambda _: seen.append(Run(tmp_path / "run").status)),
+    )
     assert seen == ["running"] * 3
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary | {"status": "running"}))
@@ -466,7 +478,7 @@ def test_a_callbacks_own_error_is_not_taken_for_one_of_the_disk(
         (tmp_path / "nowhere").read_text()
 
     with pytest.raises(FileNotFoundError):
-        Run.start(quick(), digits, tmp_path / "run", on_epoch=look)
+        Run.start(quick(), digits, tmp_path / "run", callbacks=FunctionCallbacks(on_epoch=look))
     assert not Run(tmp_path / "run").is_training
 
 
@@ -480,7 +492,7 @@ def test_a_diverging_recipe_is_said_with_epoch_step_and_rate(tmp_path: Path, dig
     run = Run(tmp_path / "run")
     assert (run.status, run.summary["reason"], run.history) == ("diverged", str(caught.value), [])
     for look in (run.net, run.test):
-        assert "has no weights yet" in said(look)
+        assert "has no weights yet" in error_line(look)
 
 
 def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
@@ -495,13 +507,13 @@ def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
             next(fit.net.parameters()).data.fill_(float("nan"))
 
     with pytest.raises(Diverged, match=r"in epoch 2, step 5, at learning rate 0\.1"):
-        Run.start(quick(), digits, tmp_path / "run", on_step=poison)
+        Run.start(quick(), digits, tmp_path / "run", callbacks=FunctionCallbacks(on_step=poison))
     run = Run(tmp_path / "run")
     assert (run.status, run.summary["epochs_done"], len(run.history)) == ("diverged", 1, 1)
-    good = Run.start(quick(), digits, tmp_path / "good", stop=stop_after(6))
+    good = Run.start(quick(), digits, tmp_path / "good", callbacks=stop_after(6))
     for name in ("best.safetensors", "last.safetensors"):
         assert (run.folder / name).read_bytes() == (good.folder / name).read_bytes()
-    assert "is diverged after 1 of 3 epochs" in said(run.test)
+    assert "is diverged after 1 of 3 epochs" in error_line(run.test)
     run.resume(digits)  # without the poison
     run.test()
     assert timeless(run.folder) == timeless(kinds("momentum").folder)
@@ -529,7 +541,7 @@ def test_weights_that_diverge_in_an_epochs_last_step_are_found_out(
 # ---------------------------------------------------------------- the test
 
 
-def test_the_test_is_what_counting_picture_by_picture_gives(finished: Run, digits: DatasetSplits):
+def test_the_test_is_what_counting_image_by_image_gives(finished: Run, digits: DatasetSplits):
     trained_on, _ = train_validation_split(finished.recipe, digits)
     pixels = trained_on.gather(torch.arange(len(trained_on)))[0].double() / 255
     net, test = finished.net(), digits.test
@@ -550,9 +562,9 @@ def test_the_test_is_what_counting_picture_by_picture_gives(finished: Run, digit
     for i, name in enumerate(test.classes):
         assert record["per_class"][name] == pytest.approx(confusion[i, i] / int((test.labels == i).sum()))
     p, z = correct / count, 1.959963984540054
-    centre, half = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
+    center, half = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     assert record["interval"] == pytest.approx(
-        [(centre - half) / (1 + z * z / count), (centre + half) / (1 + z * z / count)]
+        [(center - half) / (1 + z * z / count), (center + half) / (1 + z * z / count)]
     )
     assert record["epoch"] == finished.best_epoch.epoch
 
@@ -563,7 +575,7 @@ def test_the_test_uses_the_best_weights_and_not_the_last(finished: Run, digits: 
     assert record["loss"] != evaluate(finished.net("last"), digits.test).loss
 
 
-def test_a_class_without_test_pictures_has_no_accuracy(
+def test_a_class_without_test_images_has_no_accuracy(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     rows = (digits.test.labels != 7).nonzero().squeeze(1)
@@ -575,10 +587,10 @@ def test_a_class_without_test_pictures_has_no_accuracy(
     json.loads((run.folder / "test.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def test_a_second_test_gives_the_record_even_when_the_pictures_are_gone(finished: Run, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_test_gives_the_record_even_when_the_images_are_gone(finished: Run, monkeypatch: pytest.MonkeyPatch):
     first = finished.test()
     before = everything(finished.folder)
-    monkeypatch.setattr(run_module, "load", lambda *_, **__: pytest.fail("the pictures were read again"))
+    monkeypatch.setattr(run_module, "load", lambda *_, **__: pytest.fail("the images were read again"))
     assert Run(finished.folder).test() == first == Run(finished.folder).test_result
     assert everything(finished.folder) == before
 
@@ -588,7 +600,7 @@ def test_a_test_is_refused_after_the_recipe_was_edited(finished: Run):
     (finished.folder / "recipe.toml").write_text("# looked at, not touched\n" + text)
     Run(finished.folder).test()
     (finished.folder / "recipe.toml").write_text(text.replace("lr = 0.5", "lr = 0.25"))
-    assert "recipe.toml was changed since the run began" in said(Run(finished.folder).test)
+    assert "recipe.toml was changed since the run began" in error_line(Run(finished.folder).test)
 
 
 def test_a_run_is_not_tested_with_the_weights_of_another(
@@ -597,27 +609,31 @@ def test_a_run_is_not_tested_with_the_weights_of_another(
     other = Run.start(quick({"training.seed": 77, "training.epochs": 1}), digits, tmp_path / "other")
     shutil.copy(other.folder / "best.safetensors", finished.folder / "best.safetensors")
     for look in (finished.test, finished.net):
-        assert "best.safetensors holds weights of another run" in said(look)
+        assert "best.safetensors belongs to another run (its recipe key is" in error_line(look)
     assert finished.test_result is None
 
 
 def test_a_run_without_its_best_weights_is_not_tested(finished: Run):
     (finished.folder / "best.safetensors").unlink()
-    assert "has no weights yet" in said(finished.test)
+    assert "has no weights yet" in error_line(finished.test)
 
 
 def test_an_unfinished_run_is_tested_only_on_request_and_once(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
-    run = Run.start(quick({"training.epochs": 9, "data.limit": None}), digits, tmp_path / "run", stop=stop_after(41))
-    assert said(run.test) == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or test it --unfinished"
+    run = Run.start(
+        quick({"training.epochs": 9, "data.limit": None}), digits, tmp_path / "run", callbacks=stop_after(41)
+    )
+    assert (
+        error_line(run.test) == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or test it --unfinished"
+    )
     assert run.test_result is None
     record = run.test(allow_unfinished=True)
     assert record["epoch"] == 1
     assert run.test() == record
     run.resume(digits)
     assert run.best_epoch.epoch > 1
-    assert "a second look would make the test a validation" in said(run.test)
+    assert "testing twice would turn the test set into a validation set" in error_line(run.test)
     assert run.test_result == record
 
 
@@ -628,7 +644,7 @@ def test_the_record_names_the_epoch_that_the_weights_are_of_even_after_a_kill(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        Run, "write_metrics", die
+        Run, "_write_metrics", die
     )  # the best weights of epoch 1 are written, and no line of metrics yet
     with pytest.raises(KeyboardInterrupt):
         Run.start(quick(), digits, tmp_path / "run")
@@ -647,13 +663,13 @@ def pets(tmp_path: Path, paint_pets: Callable[[Path], Path], monkeypatch: pytest
     monkeypatch.chdir(tmp_path / "home")
     recipe = Recipe.from_dict(
         {
-            "data": {"name": "folder:pets", "size": 16},
+            "data": {"name": "folder:pets", "image_size": 16},
             "model": {"channels": [4]},
             "training": {"epochs": 3, "batch_size": 8},
             "optimizer": {"lr": 0.1},
         }
     )
-    train(recipe, "runs/one", stop=stop_after(5))
+    train(recipe, "runs/one", callbacks=stop_after(5))
     return Run(tmp_path / "home" / "runs" / "one")
 
 
@@ -671,35 +687,35 @@ def test_a_folder_named_from_here_is_found_again_from_elsewhere(
     assert set(pets.test_result["per_class"]) == {"canary", "frog", "jay"}
 
 
-def test_a_set_that_was_moved_is_found_by_its_new_place_and_only_with_the_same_pictures(
+def test_a_set_that_was_moved_is_found_by_its_new_place_and_only_with_the_same_images(
     tmp_path: Path, pets: Run, paint_pets: Callable[[Path], Path]
 ):
     shutil.move(tmp_path / "home" / "pets", tmp_path / "moved" / "pets")
-    assert "pets" in said(pets.load_splits)
+    assert "pets" in error_line(pets.load_splits)
     assert len(pets.load_splits(tmp_path / "moved").train) == 30
 
 
 @pytest.mark.parametrize("number", range(0, 12, 3))
-def test_a_test_is_refused_after_any_picture_was_replaced(tmp_path: Path, pets: Run, number: int):
+def test_a_test_is_refused_after_any_image_was_replaced(tmp_path: Path, pets: Run, number: int):
     pets.resume(pets.load_splits())
     path = tmp_path / "home" / "pets" / "frog" / f"{number:02}.png"
-    picture = Image.open(path)
-    picture.putpixel((3, 3), (255, 255, 255))
-    picture.save(path)
+    image = Image.open(path)
+    image.putpixel((3, 3), (255, 255, 255))
+    image.save(path)
     assert re.search(
-        "the (train|test) pictures of folder:pets are not those of .*: they changed since", said(pets.test)
+        "the (train|test) images of folder:pets are not those of .*: they have changed", error_line(pets.test)
     )
     assert pets.test_result is None
 
 
-def test_a_test_is_refused_after_a_picture_moved_to_another_class(tmp_path: Path, pets: Run):
+def test_a_test_is_refused_after_a_image_moved_to_another_class(tmp_path: Path, pets: Run):
     pets.resume(pets.load_splits())
     home = tmp_path / "home" / "pets"
     (home / "frog" / "00.png").rename(home / "jay" / "99.png")
-    assert "are not those of" in said(pets.test)
+    assert "are not those of" in error_line(pets.test)
 
 
-def test_a_network_in_colour_names_the_class_of_a_photo_of_another_size(tmp_path: Path, pets: Run):
+def test_a_network_in_color_names_the_class_of_a_photo_of_another_size(tmp_path: Path, pets: Run):
     pets.resume(pets.load_splits())
     Image.new("RGB", (40, 30), (60, 160, 60)).save(tmp_path / "photo.jpg")
     found = pets.predict(tmp_path / "photo.jpg")
@@ -770,9 +786,9 @@ def test_a_place_that_is_taken_is_refused_before_any_work(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter").write_text("another")
     before = snapshot(tmp_path)
-    assert wanted in said(Run.start, quick(), digits, tmp_path / place)
-    monkeypatch.setattr(run_module, "load", lambda *_, **__: pytest.fail("the pictures were read first"))
-    assert wanted in said(train, quick(), tmp_path / place)
+    assert wanted in error_line(Run.start, quick(), digits, tmp_path / place)
+    monkeypatch.setattr(run_module, "load", lambda *_, **__: pytest.fail("the images were read first"))
+    assert wanted in error_line(train, quick(), tmp_path / place)
     assert snapshot(tmp_path) == before
 
 
@@ -786,8 +802,8 @@ def test_a_folder_that_a_kill_left_before_the_run_began_is_not_said_to_hold_a_ru
 ):
     (tmp_path / "run").mkdir()
     quick().write(tmp_path / "run" / "recipe.toml")
-    assert "holds no run" in said(Run, tmp_path / "run")
-    assert "is not empty" in said(Run.start, quick(), digits, tmp_path / "run")
+    assert "is not a run folder" in error_line(Run, tmp_path / "run")
+    assert "is not empty" in error_line(Run.start, quick(), digits, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -795,12 +811,12 @@ def test_a_folder_that_a_kill_left_before_the_run_began_is_not_said_to_hold_a_ru
     [
         (
             {"training.batch_size": 181},
-            "a batch of 181 is larger than the 180 training pictures: set training.batch_size to 180 or less",
+            "a batch of 181 is larger than the 180 training images: set training.batch_size to 180 or less",
         ),
-        ({"data.limit": 1439}, "data.limit is 1439, but digits has 1438 training pictures"),
-        ({"data.limit": 10}, "no class has two pictures, so none can be held back"),
+        ({"data.limit": 1439}, "data.limit is 1439, but digits has 1438 training images"),
+        ({"data.limit": 10}, "no class has two images, so none can be held out"),
         ({"optimizer.momentum": 0.0, "optimizer.nesterov": True}, "optimizer.nesterov needs a momentum above 0"),
-        ({"model.name": "resnet_small", "model.channels": [4, 4, 4, 4, 4]}, "pictures of 8x8 cannot be halved 4 times"),
+        ({"model.name": "resnet_small", "model.channels": [4, 4, 4, 4, 4]}, "images of 8x8 cannot be halved 4 times"),
         ({"model.name": "simple_convnet", "model.channels": []}, "model.channels is empty"),
         ({"model.name": "nowhere.py:Net"}, "nowhere.py to find the network Net in"),
     ],
@@ -815,7 +831,7 @@ def test_a_recipe_that_cannot_be_trained_is_refused_and_no_folder_is_left(
 ):
     monkeypatch.chdir(tmp_path)
     for out in (None, tmp_path / "run"):
-        assert wanted in said(lambda out=out: Run.start(quick(changes), digits, out))
+        assert wanted in error_line(lambda out=out: Run.start(quick(changes), digits, out))
     assert snapshot(tmp_path) == {}
 
 
@@ -830,11 +846,11 @@ OWN_FAULTS = {
     ),
     "too few logits": (
         "def net(shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))",
-        "gives [2, 3] for 2 pictures of 10 classes",
+        "gives [2, 3] for 2 images of 10 classes",
     ),
     "another shape": (
         "def net(shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(65, 10))",
-        "the network cannot take pictures of 1x8x8: ",
+        "the network does not accept images of shape 1x8x8: ",
     ),
 }
 
@@ -845,15 +861,15 @@ def test_a_network_of_ones_own_that_does_not_fit_is_refused_and_no_folder_is_lef
 ):
     code, wanted = OWN_FAULTS[fault]
     (tmp_path / "own.py").write_text(f"from torch import nn\n{code}\n")
-    assert wanted in said(
+    assert wanted in error_line(
         lambda: Run.start(Recipe.from_dict({"model": {"name": f"{tmp_path / 'own.py'}:net"}}), digits, tmp_path / "run")
     )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
-    assert said(Run, tmp_path) == f"{tmp_path} holds no run: give a folder that convolab train has made"
-    assert said(Run, tmp_path / "nowhere").endswith("give a folder that convolab train has made")
+    assert error_line(Run, tmp_path) == f"{tmp_path} is not a run folder: give one made by convolab train"
+    assert error_line(Run, tmp_path / "nowhere").endswith("give one made by convolab train")
 
 
 def test_all_runs_below_a_folder_are_found(tmp_path: Path, finished: Run):
@@ -864,7 +880,7 @@ def test_all_runs_below_a_folder_are_found(tmp_path: Path, finished: Run):
 
 def test_metrics_that_somebody_spoilt_are_said_to_be_damaged(finished: Run):
     (finished.folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
-    assert "metrics.jsonl is damaged" in said(lambda: finished.history)
+    assert "metrics.jsonl is damaged" in error_line(lambda: finished.history)
 
 
 # ---------------------------------------------------------------- predicting
@@ -887,7 +903,7 @@ def test_a_saved_digit_is_predicted_as_the_network_sees_it(tmp_path: Path, able:
         assert [name for name, _ in found] == [digits.test.classes[i] for i in order.indices[:3]]
         assert [probability for _, probability in found] == pytest.approx(order.values[:3].tolist(), rel=1e-5)
         hits += str(label) in [name for name, _ in found]
-    assert hits >= 9  # of pictures it never saw
+    assert hits >= 9  # of images it never saw
 
 
 def test_more_classes_than_there_are_are_all_of_them(tmp_path: Path, able: Run, digits: DatasetSplits):
@@ -897,13 +913,13 @@ def test_more_classes_than_there_are_are_all_of_them(tmp_path: Path, able: Run, 
     assert sum(probability for _, probability in found) == pytest.approx(1)
 
 
-def test_what_is_no_picture_is_not_predicted(tmp_path: Path, able: Run):
+def test_what_is_no_image_is_not_predicted(tmp_path: Path, able: Run):
     (tmp_path / "letter.png").write_text("Dear cat")
-    assert str(tmp_path / "letter.png") in said(able.predict, tmp_path / "letter.png")
-    assert "nowhere.png" in said(able.predict, tmp_path / "nowhere.png")
+    assert str(tmp_path / "letter.png") in error_line(able.predict, tmp_path / "letter.png")
+    assert "nowhere.png" in error_line(able.predict, tmp_path / "nowhere.png")
 
 
-def test_one_batch_is_learnt_by_heart_or_not_and_it_is_said(digits: DatasetSplits, quick: Callable[..., Recipe]):
+def test_one_batch_is_overfitted_or_not_and_it_is_said(digits: DatasetSplits, quick: Callable[..., Recipe]):
     steps, accuracies = check_overfit(quick(), digits)
     assert accuracies[-1] == 1
     assert steps == len(accuracies) - 1

@@ -1,4 +1,4 @@
-"""Each augmentation draws from the distribution it says, and gives exactly the picture that its draw describes."""
+"""Each augmentation draws from the distribution it says, and gives exactly the image that its draw describes."""
 
 from itertools import product
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare, ks_2samp, kstest, pearsonr
-from support.probes import angles, colour_factors, noise
+from support.probes import angles, color_factors, noise
 from torch import Tensor
 
 from convolab.core.errors import LabError
@@ -32,7 +32,7 @@ MIXING = (MixUp, CutMix)
 
 
 def applied(step: Transform, pixels: Tensor, *key: int | str, classes: int = 4) -> Tensor:
-    """The pictures after a step, drawn by a key; labels are made up where it wants them."""
+    """The images after a step, drawn by a key; labels are made up where it wants them."""
     if isinstance(step, MIXING):
         return step(pixels, torch.eye(classes)[torch.arange(len(pixels)) % classes], make_generator(*key))[0]
     return step(pixels, make_generator(*key))
@@ -41,11 +41,11 @@ def applied(step: Transform, pixels: Tensor, *key: int | str, classes: int = 4) 
 # Crop
 
 
-def windows(picture: Tensor, padding: int) -> dict[bytes, tuple[int, int]]:
-    """Every window of the padded picture, by plain slicing, with its offset."""
-    c, h, w = picture.shape
-    padded = np.zeros((c, h + 2 * padding, w + 2 * padding), picture.numpy().dtype)
-    padded[:, padding : padding + h, padding : padding + w] = picture.numpy()
+def windows(image: Tensor, padding: int) -> dict[bytes, tuple[int, int]]:
+    """Every window of the padded image, by plain slicing, with its offset."""
+    c, h, w = image.shape
+    padded = np.zeros((c, h + 2 * padding, w + 2 * padding), image.numpy().dtype)
+    padded[:, padding : padding + h, padding : padding + w] = image.numpy()
     offsets = product(range(2 * padding + 1), repeat=2)
     return {padded[:, y : y + h, x : x + w].tobytes(): (y, x) for y, x in offsets}
 
@@ -59,7 +59,7 @@ def windows(picture: Tensor, padding: int) -> dict[bytes, tuple[int, int]]:
     st.integers(1, 5),
     st.sampled_from(["bytes", "floats", "channels last"]),
 )
-def test_a_crop_is_a_window_of_the_padded_picture(
+def test_a_crop_is_a_window_of_the_padded_image(
     n: int, channels: int, height: int, width: int, padding: int, kind: str
 ) -> None:
     pixels = noise(n, channels, height, width)
@@ -67,25 +67,25 @@ def test_a_crop_is_a_window_of_the_padded_picture(
         pixels = pixels.float().contiguous(
             memory_format=torch.channels_last if kind == "channels last" else torch.contiguous_format
         )
-    for picture, cropped in zip(pixels, RandomCrop(padding)(pixels, make_generator(0)), strict=True):
-        assert cropped.contiguous().numpy().tobytes() in windows(picture.contiguous(), padding)
+    for image, cropped in zip(pixels, RandomCrop(padding)(pixels, make_generator(0)), strict=True):
+        assert cropped.contiguous().numpy().tobytes() in windows(image.contiguous(), padding)
 
 
 def test_a_crop_behind_a_step_on_floats_is_still_a_window() -> None:
     shown, _ = apply_transforms(
         noise(4), torch.zeros(4, dtype=torch.int64), [ColorJitter(0.0), RandomCrop(2)], 1, make_generator(0)
     )
-    for picture, cropped in zip(to_float01(noise(4)), shown, strict=True):
-        brightest = [np.frombuffer(window, np.float32) for window in windows(picture.contiguous(), 2)]
+    for image, cropped in zip(to_float01(noise(4)), shown, strict=True):
+        brightest = [np.frombuffer(window, np.float32) for window in windows(image.contiguous(), 2)]
         assert min(np.abs(window - cropped.contiguous().numpy().ravel()).max() for window in brightest) < 1e-5
 
 
 def test_every_crop_offset_is_equally_likely() -> None:
-    picture = noise(1, channels=1)
-    offsets = windows(picture[0], 2)
+    image = noise(1, channels=1)
+    offsets = windows(image[0], 2)
     counts = dict.fromkeys(offsets.values(), 0)
     assert len(counts) == 25
-    for cropped in RandomCrop(2)(picture.expand(5000, -1, -1, -1), make_generator(0)):
+    for cropped in RandomCrop(2)(image.expand(5000, -1, -1, -1), make_generator(0)):
         counts[offsets[cropped.numpy().tobytes()]] += 1
     assert chisquare(list(counts.values())).pvalue > 1e-3
 
@@ -101,7 +101,7 @@ def test_a_flip_mirrors_left_to_right_as_often_as_it_says(probability: float) ->
     changed = (flipped.numpy() == mirrored).all((1, 2, 3))
     assert ((flipped.numpy() == pixels.numpy()).all((1, 2, 3)) ^ changed).all()
     assert binomtest(int(changed.sum()), 3000, probability).pvalue > 1e-3
-    assert abs(pearsonr(changed[1:], changed[:-1]).statistic) < 0.1  # each picture draws on its own
+    assert abs(pearsonr(changed[1:], changed[:-1]).statistic) < 0.1  # each image draws on its own
 
 
 def test_a_flip_of_probability_zero_or_one_is_certain() -> None:
@@ -121,7 +121,7 @@ def hole(height: int, width: int, y: int, x: int, side: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("side", [1, 3, 4])
-def test_a_cutout_is_a_grey_square_whose_centre_is_equally_likely_anywhere(side: int) -> None:
+def test_a_cutout_is_a_gray_square_whose_center_is_equally_likely_anywhere(side: int) -> None:
     pixels = torch.full((4000, 3, 6, 7), 200, dtype=torch.uint8)
     holes = {hole(6, 7, y, x, side).tobytes(): (y, x) for y, x in product(range(6), range(7))}
     counts = dict.fromkeys(holes.values(), 0)
@@ -129,8 +129,8 @@ def test_a_cutout_is_a_grey_square_whose_centre_is_equally_likely_anywhere(side:
     cut = Cutout(side)(pixels, make_generator(0)).numpy()
     assert set(np.unique(cut)) == {128, 200}
     assert (cut == cut[:, :1]).all()
-    for picture in cut[:, 0]:
-        counts[holes[(picture == 128).tobytes()]] += 1
+    for image in cut[:, 0]:
+        counts[holes[(image == 128).tobytes()]] += 1
     assert chisquare(list(counts.values())).pvalue > 1e-3
 
 
@@ -140,12 +140,12 @@ def test_a_cutout_leaves_what_is_outside_its_square() -> None:
     assert torch.equal(cut, torch.where(black, 128, noise(50)))
 
 
-def test_a_cutout_of_pixels_in_the_unit_interval_is_half_grey() -> None:
+def test_a_cutout_of_pixels_in_the_unit_interval_is_half_gray() -> None:
     cut = Cutout(3)(torch.ones(20, 1, 8, 8), make_generator(0))
     assert set(cut.unique().tolist()) == {0.5, 1.0}
 
 
-def test_a_cutout_larger_than_the_picture_may_cover_it_all() -> None:
+def test_a_cutout_larger_than_the_image_may_cover_it_all() -> None:
     assert (Cutout(64)(noise(5), make_generator(0)) == 128).all()
 
 
@@ -167,8 +167,8 @@ def test_bytes_and_floats_are_moved_alike(step: Transform, channels: int) -> Non
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.6])
-def test_colours_factors_are_uniform_and_drawn_apart(strength: float) -> None:
-    factors = colour_factors(strength, 4000, "colour")
+def test_colors_factors_are_uniform_and_drawn_apart(strength: float) -> None:
+    factors = color_factors(strength, 4000, "color")
     for factor in factors:
         assert factor.min() >= 1 - strength - 1e-4
         assert factor.max() <= 1 + strength + 1e-4
@@ -177,22 +177,22 @@ def test_colours_factors_are_uniform_and_drawn_apart(strength: float) -> None:
         assert abs(pearsonr(factors[one].numpy(), factors[other].numpy()).statistic) < 0.06
 
 
-def test_colour_of_no_strength_changes_nothing() -> None:
+def test_color_of_no_strength_changes_nothing() -> None:
     pixels = to_float01(noise(5))
     torch.testing.assert_close(ColorJitter(0.0)(pixels, make_generator(0)), pixels)
 
 
-def test_grey_pictures_keep_one_channel_and_change_like_grey_colours() -> None:
-    grey = to_float01(noise(10, channels=1))
-    changed = ColorJitter(0.5)(grey, make_generator(0))
-    assert changed.shape == grey.shape
+def test_gray_images_keep_one_channel_and_change_like_gray_colors() -> None:
+    gray = to_float01(noise(10, channels=1))
+    changed = ColorJitter(0.5)(gray, make_generator(0))
+    assert changed.shape == gray.shape
     torch.testing.assert_close(
-        ColorJitter(0.5)(grey.expand(-1, 3, -1, -1).contiguous(), make_generator(0)),
+        ColorJitter(0.5)(gray.expand(-1, 3, -1, -1).contiguous(), make_generator(0)),
         changed.expand(-1, 3, -1, -1),
         atol=1e-5,
         rtol=0,
     )
-    assert not torch.allclose(changed, grey, atol=0.05)
+    assert not torch.allclose(changed, gray, atol=0.05)
 
 
 # Rotate
@@ -217,7 +217,7 @@ def test_a_turn_shows_no_black_corners(height: int, width: int) -> None:
 
 
 def shares_of(alpha: float, batches: int = 12, n: int = 256) -> np.ndarray:
-    """The shares that pictures keep of themselves: picture i is white in pixel i alone, and so is label i."""
+    """The shares that images keep of themselves: image i is white in pixel i alone, and so is label i."""
     lone, kept = torch.eye(n), []
     for batch in range(batches):
         pixels, targets = MixUp(alpha)(lone.view(n, 1, 16, 16), lone, make_generator("mixup", batch))
@@ -243,14 +243,14 @@ def test_mixup_blends_pixels_and_labels_by_the_same_share() -> None:
     mixed, targets = apply_transforms(noise(40, 3), labels, [MixUp(1.0)], 40, make_generator(0))
     torch.testing.assert_close(mixed, torch.einsum("ij,jchw->ichw", targets, pixels), atol=1e-6, rtol=0)
     torch.testing.assert_close(targets.sum(1), torch.ones(40))
-    assert len(targets.diagonal().unique()) > 30  # each picture draws its own
+    assert len(targets.diagonal().unique()) > 30  # each image draws its own
 
 
 # Cutmix
 
 
 def pasted(alpha: float, n: int, *key: int | str, side: int = 32) -> Tensor:
-    """Masks of what was pasted into each picture; picture i is of value i."""
+    """Masks of what was pasted into each image; image i is of value i."""
     values = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1).expand(n, 1, side, side)
     return (CutMix(alpha)(values, torch.eye(n), make_generator(*key))[0] != values)[:, 0]
 
@@ -265,21 +265,21 @@ def test_cutmix_shares_the_label_exactly_by_the_pasted_area(alpha: float) -> Non
     n, side = 200, 32
     values = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1).expand(n, 1, side, side)
     pixels, targets = CutMix(alpha)(values, torch.eye(n), make_generator(0))
-    for i, (picture, target) in enumerate(zip(pixels[:, 0], targets, strict=True)):
-        shown, counts = picture.unique(return_counts=True)
+    for i, (image, target) in enumerate(zip(pixels[:, 0], targets, strict=True)):
+        shown, counts = image.unique(return_counts=True)
         areas = torch.zeros(n).index_put((shown.long(),), counts / side**2)
         torch.testing.assert_close(target, areas, atol=1e-6, rtol=0)
         assert len(shown) <= 2
-        rows, columns = (picture != i).any(1).nonzero(), (picture != i).any(0).nonzero()
+        rows, columns = (image != i).any(1).nonzero(), (image != i).any(0).nonzero()
         if len(rows):  # what was pasted is one full box
-            box = picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            box = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
             assert (box != i).all()
-            assert box.numel() == (picture != i).sum()
+            assert box.numel() == (image != i).sum()
 
 
 def test_the_area_of_a_whole_box_follows_its_law() -> None:
     # For alpha = 1 the area is uniform, so the side, rounded to pixels, is k with probability in proportion to k; of the 32
-    # places a centre can have on either axis, 31 - k leave the box clear of the picture's edges.
+    # places a center can have on either axis, 31 - k leave the box clear of the image's edges.
     masks = torch.cat([pasted(1.0, 300, "cutmix", batch) for batch in range(24)])
     edges = masks[:, 0].any(1) | masks[:, -1].any(1) | masks[:, :, 0].any(1) | masks[:, :, -1].any(1)
     clear = masks[~edges & masks.any((1, 2))]
@@ -298,7 +298,7 @@ def test_the_area_of_any_box_follows_a_plain_simulation(alpha: float) -> None:
     draw, simulated = np.random.default_rng(1), []
     for share in draw.beta(alpha, alpha, 6000):
         r, y, x = 32 * np.sqrt(1 - share), *draw.integers(0, 32, 2)
-        rows, columns = (sum(centre - r / 2 <= place < centre + r / 2 for place in range(32)) for centre in (y, x))
+        rows, columns = (sum(center - r / 2 <= place < center + r / 2 for place in range(32)) for center in (y, x))
         simulated.append(rows * columns)
     ours = masks.sum((1, 2)).double().numpy()
     jitter = 0.02 * 32**2  # the rounding of a side is ours to choose
@@ -310,7 +310,7 @@ def test_the_area_of_any_box_follows_a_plain_simulation(alpha: float) -> None:
     )
 
 
-def test_the_centres_of_boxes_are_spread_evenly() -> None:
+def test_the_centers_of_boxes_are_spread_evenly() -> None:
     masks = torch.cat([pasted(1.0, 300, "cutmix", batch) for batch in range(10)]).double().mean(0)
     for mirrored in (masks.flip(0), masks.flip(1), masks.T):
         assert (masks - mirrored).abs().max() < 0.06
@@ -402,7 +402,7 @@ def test_labels_mixed_twice_are_shares_still() -> None:
 
 
 def test_an_entry_is_a_name_and_perhaps_a_strength() -> None:
-    assert [parse_transform(entry) for entry in ("crop", "crop:2", "flip:0.1", "cutout:4", "colour:0.5", "rotate:30", "mixup:1", "cutmix")] == [
+    assert [parse_transform(entry) for entry in ("crop", "crop:2", "flip:0.1", "cutout:4", "color:0.5", "rotate:30", "mixup:1", "cutmix")] == [
         RandomCrop(4), RandomCrop(2), RandomHorizontalFlip(0.1), Cutout(4), ColorJitter(0.5), RandomRotation(30.0), MixUp(1.0), CutMix(1.0),
     ]  # fmt: skip
 
@@ -411,14 +411,14 @@ def test_an_entry_is_a_name_and_perhaps_a_strength() -> None:
     ("entry", "complaint"),
     [
         ("corp:4", "unknown augmentation 'corp': did you mean 'crop'"),
-        ("color:0.2", "did you mean 'colour'"),
+        ("colour:0.2", "augmentation 'colour' is now called 'color'"),
         ("Flip", "did you mean 'flip'"),
-        ("", "known: colour, crop, cutmix, cutout, flip, mixup, rotate"),
+        ("", "known: color, crop, cutmix, cutout, flip, mixup, rotate"),
         ("crop:4.5", "'4.5' is not a whole number"),
         ("crop:", "'' is not a whole number"),
         ("flip:often", "'often' is not a number"),
-        ("flip:nan", "give a strength from 0.0 to 1.0"),
-        ("rotate:inf", "give a strength from 0.0 to 180.0"),
+        ("flip:nan", "the strength must be from 0.0 to 1.0"),
+        ("rotate:inf", "the strength must be from 0.0 to 180.0"),
     ],
 )
 def test_an_entry_that_is_none_is_refused_with_what_to_write(entry: str, complaint: str) -> None:
@@ -433,5 +433,5 @@ def test_a_strength_at_its_limits_works_and_beyond_them_is_refused(name: str) ->
         shown = applied(parse_transform(f"{name}:{strength}"), to_float01(noise(6)), 0)
         assert shown.isfinite().all()
     for strength in (low - 1, high + 1):
-        with pytest.raises(LabError, match=f"augmentation '{name}:.*': give a strength from {low} to {high}"):
+        with pytest.raises(LabError, match=f"augmentation '{name}:.*': the strength must be from {low} to {high}"):
             parse_transform(f"{name}:{strength}")

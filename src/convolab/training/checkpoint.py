@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -22,6 +22,7 @@ STATE_FILE = "state.safetensors"
 PREVIOUS_STATE_FILE = "state.previous.safetensors"
 
 
+@runtime_checkable
 class TensorFile(Protocol):
     """What we use of the file that safetensors opens, whose package has no types."""
 
@@ -94,7 +95,7 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
         classes = cast("Sequence[str]", metadata["classes"])
     except KeyError as error:
         raise LabError(f"{path} has no {error}: it is not a convolab weights file") from error
-    options = {key: value for key, value in model.items() if key != "name"}
+    options: dict[str, Any] = {key: value for key, value in model.items() if key != "name"}
     network = registry.build(name, (len(mean), height, width), len(classes), **options)
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=classes)
     try:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: each a factor on the optimiser's rate, as a pure function of the time in epochs."""
+"""Learning-rate schedules: each a factor on the optimizer's learning rate, as a pure function of the time in epochs."""
 
 import math
 from typing import Annotated, Literal
@@ -9,12 +9,17 @@ from convolab.core.types import Frozen, NonNegativeFloat, PositiveFloat, Positiv
 
 
 class ScheduleBase(Frozen):
-    """What every schedule has: for the first `warmup` epochs its factor grows linearly from 0, a step at a time."""
+    """What every schedule has: for the first `warmup` epochs its factor grows linearly from 0, step by step."""
 
     warmup: NonNegativeFloat = 0.0  # epochs
 
     def factor(self, epoch: float, total_epochs: int) -> float:
-        """What to multiply the learning rate by at `time`, in epochs since the start of `epochs`."""
+        """What to multiply the learning rate by.
+
+        Args:
+            epoch: the time since the start, in epochs; 1.5 is half-way through the second epoch.
+            total_epochs: the length of the whole training.
+        """
         return self.multiplier(epoch, total_epochs) * (min(1.0, epoch / self.warmup) if self.warmup > 0 else 1.0)
 
     def multiplier(self, epoch: float, total_epochs: int) -> float:
@@ -23,7 +28,7 @@ class ScheduleBase(Frozen):
 
 
 class ConstantLR(ScheduleBase):
-    """The rate as it is."""
+    """A constant learning rate."""
 
     name: Literal["constant"] = "constant"
 
@@ -32,7 +37,11 @@ class ConstantLR(ScheduleBase):
 
 
 class StepLR(ScheduleBase):
-    """Multiply the learning rate by `gamma` every `period` epochs."""
+    """Multiply the learning rate by `gamma` every `step_size` epochs.
+
+    >>> [StepLR(step_size=2).factor(epoch, 6) for epoch in (0.0, 1.9, 2.0, 4.0)]
+    [1.0, 1.0, 0.1, 0.010000000000000002]
+    """
 
     name: Literal["step"] = "step"
     step_size: PositiveInt = 5  # epochs between two steps
@@ -43,7 +52,7 @@ class StepLR(ScheduleBase):
 
 
 class CosineLR(ScheduleBase):
-    """Fall from the full rate to 0 along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+    """Fall from the full learning rate to 0 along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
 
     name: Literal["cosine"] = "cosine"
 
@@ -52,26 +61,27 @@ class CosineLR(ScheduleBase):
 
 
 class OneCycleLR(ScheduleBase):
-    """Rise from 1/25 of the rate along half a cosine, then fall to 1/250,000 of it (Smith & Topin 2018, arXiv:1708.07120)."""
+    """Rise from 1/25 of the learning rate to all of it, then fall to 1/250,000, each along half a cosine.
+
+    Smith & Topin 2018, arXiv:1708.07120.
+    """
 
     name: Literal["one_cycle"] = "one_cycle"
-    pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.3  # share of the epochs until the full rate
-    div_factor: PositiveFloat = 25.0  # the first rate is the full one divided by this
+    pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.3  # fraction of the epochs until the peak learning rate
+    div_factor: PositiveFloat = 25.0  # the first rate is the peak divided by this
     final_div_factor: PositiveFloat = 1e4  # the last rate is the first one divided by this
 
     def multiplier(self, epoch: float, total_epochs: int) -> float:
-        initial, final, peak_epoch = (
-            1 / self.div_factor,
-            1 / self.div_factor / self.final_div_factor,
-            self.pct_start * total_epochs,
-        )
+        initial = 1 / self.div_factor
+        final = 1 / self.div_factor / self.final_div_factor
+        peak_epoch = self.pct_start * total_epochs
         if epoch < peak_epoch:
             return cosine_interpolation(initial, 1.0, epoch / peak_epoch)
         return cosine_interpolation(1.0, final, min((epoch - peak_epoch) / (total_epochs - peak_epoch), 1.0))
 
 
 def cosine_interpolation(start: float, end: float, fraction: float) -> float:
-    """From `a` to `b` along half a cosine."""
+    """Interpolate from `start` to `end` along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 

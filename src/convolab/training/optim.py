@@ -1,24 +1,41 @@
-"""The optimisers a recipe can name, as torch's fused updates: one pass over all parameters and their memory.
+"""The optimizers a recipe can name, as torch's fused updates: one pass over all parameters and their buffers.
 
 torch.optim runs the same updates, but its every step needs the compiler's package, which takes a second and 140 MB to
-import; and a training's state is simpler to keep when the memory is ours.
+import; and the state of a training is simpler to keep when the buffers are ours. The fused updates are private functions
+of torch: `fused_function` is the one place that looks for them, and where a torch lacks one, `OptimizerState` steps by
+torch.optim itself. Its bits are the same, because `fused=True` there calls the same kernels.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from convolab.core.errors import require
 from convolab.core.types import Fraction, Frozen, NonNegativeFloat, PositiveFloat
 
+FusedFunction = Callable[..., object]
+Buffers = Mapping[str, Sequence[Tensor]]
+
+
+def fused_function(name: str) -> FusedFunction | None:
+    """A fused update of torch by its private name, such as `_fused_sgd_`; None where this torch has none."""
+    return getattr(torch, name, None)
+
+
+def list_to_tuple(value: object) -> object:
+    """TOML and JSON have lists where a recipe's values, which never change, have tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
 
 class SGD(Frozen):
     """Stochastic gradient descent with momentum, Nesterov's on request (Sutskever et al. 2013)."""
 
-    needs_step_count: ClassVar = False  # needs not know the steps it has done
+    fused_name: ClassVar[str] = "_fused_sgd_"
+    needs_step_count: ClassVar[bool] = False
+    torch_buffer_names: ClassVar[dict[str, str]] = {"momentum": "momentum_buffer"}  # our name -> torch.optim's
     name: Literal["sgd"] = "sgd"
     lr: PositiveFloat = 0.01
     momentum: Fraction = 0.9
@@ -30,55 +47,78 @@ class SGD(Frozen):
         return ("momentum",) if self.momentum else ()
 
     def build(self, parameters: Iterable[nn.Parameter]) -> "OptimizerState":
+        """The state of this optimizer for some parameters. Raises LabError for Nesterov's rule without momentum."""
         require(
             self.momentum or not self.nesterov, "optimizer.nesterov needs a momentum above 0: set optimizer.momentum"
         )
         return OptimizerState(self, parameters)
 
-    def update(
+    def fused_update(
         self,
+        function: FusedFunction,
         parameters: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        buffers: dict[str, list[Tensor]],
+        buffers: Buffers,
         steps: Sequence[Tensor],
         lr: float,
     ) -> None:
-        torch._fused_sgd_(
+        function(
             parameters, gradients, buffers.get("momentum", []), lr=lr, momentum=self.momentum, nesterov=self.nesterov,
             weight_decay=self.weight_decay, dampening=0.0, maximize=False, is_first_step=False,
+        )  # fmt: skip
+
+    def torch_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """The same optimizer of torch.optim."""
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay,
+            fused=True,
         )  # fmt: skip
 
 
 class AdamBase(Frozen):
     """What Adam and AdamW share: the mean of the gradient and of its square, both corrected for their start at 0."""
 
+    fused_name: ClassVar[str]
+    needs_step_count: ClassVar[bool] = True
+    torch_class: ClassVar[type[torch.optim.Adam]]
+    torch_buffer_names: ClassVar[dict[str, str]] = {"mean": "exp_avg", "square": "exp_avg_sq", "steps": "step"}
     buffer_names: ClassVar[tuple[str, ...]] = ("mean", "square")
-    needs_step_count: ClassVar = True  # needs to know the steps it has done
-    fused_update: ClassVar[Callable[..., None]]  # torch's update
     lr: PositiveFloat = 1e-3
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: Annotated[tuple[Fraction, Fraction], BeforeValidator(list_to_tuple)] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat
 
     def build(self, parameters: Iterable[nn.Parameter]) -> "OptimizerState":
+        """The state of this optimizer for some parameters."""
         return OptimizerState(self, parameters)
 
-    def update(
+    def fused_update(
         self,
+        function: FusedFunction,
         parameters: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        buffers: dict[str, list[Tensor]],
+        buffers: Buffers,
         steps: Sequence[Tensor],
         lr: float,
     ) -> None:
-        self.fused_update(
-            parameters, gradients, buffers["mean"], buffers["square"], [], steps, lr=lr, beta1=self.betas[0], beta2=self.betas[1],
-            weight_decay=self.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
+        for step in steps:
+            step.add_(1)
+        function(
+            parameters, gradients, buffers["mean"], buffers["square"], [], steps, lr=lr, beta1=self.betas[0],
+            beta2=self.betas[1], weight_decay=self.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
         )  # fmt: skip
+
+    def torch_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """The same optimizer of torch.optim."""
+        return self.torch_class(
+            parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=1e-8, fused=True
+        )
 
 
 class Adam(AdamBase):
     """Adam (Kingma & Ba 2015, arXiv:1412.6980)."""
 
-    fused_update: ClassVar = torch._fused_adam_
+    fused_name: ClassVar[str] = "_fused_adam_"
+    torch_class: ClassVar[type[torch.optim.Adam]] = torch.optim.Adam
     name: Literal["adam"] = "adam"
     weight_decay: NonNegativeFloat = 0.0  # L2, added to the gradient
 
@@ -86,28 +126,33 @@ class Adam(AdamBase):
 class AdamW(AdamBase):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
-    fused_update: ClassVar = torch._fused_adamw_
+    fused_name: ClassVar[str] = "_fused_adamw_"
+    torch_class: ClassVar[type[torch.optim.Adam]] = torch.optim.AdamW
     name: Literal["adamw"] = "adamw"
-    weight_decay: NonNegativeFloat = 0.01  # a share of the weight at each step, times the rate
+    weight_decay: NonNegativeFloat = 0.01  # fraction of the weight removed at each step, times the learning rate
 
 
 Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name")]
 
 
 class OptimizerState:
-    """Parameters under an optimiser: `memory` and `steps` are all that it carries from one step to the next.
+    """Parameters under an optimizer: `buffers` and `steps` are all that it carries from one step to the next.
 
-    >>> weight = nn.Parameter(torch.ones(2)); stepper = Sgd(momentum=0, weight_decay=0).build([weight])
-    >>> weight.sum().backward(); stepper.step(lr=0.25); weight.tolist()
+    >>> weight = nn.Parameter(torch.ones(2))
+    >>> state = SGD(momentum=0, weight_decay=0).build([weight])
+    >>> weight.sum().backward()
+    >>> state.step(lr=0.25)
+    >>> weight.tolist()
     [0.75, 0.75]
     """
 
-    def __init__(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    def __init__(self, optimizer: SGD | AdamBase, parameters: Iterable[nn.Parameter]) -> None:
         self.optimizer = optimizer
         self.parameters = [p for p in parameters if p.requires_grad]
-        # zeros_like keeps each parameter's layout: the fused updates walk straight through memory.
-        self.buffers = {slot: [torch.zeros_like(p) for p in self.parameters] for slot in optimizer.buffer_names}
+        # zeros_like keeps each parameter's memory layout: the fused updates walk straight through memory.
+        self.buffers = {name: [torch.zeros_like(p) for p in self.parameters] for name in optimizer.buffer_names}
         self.steps = [torch.zeros((), device=p.device) for p in self.parameters] if optimizer.needs_step_count else []
+        self.torch_optimizer: torch.optim.Optimizer | None = None  # made where torch has no fused function for us
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
@@ -115,30 +160,47 @@ class OptimizerState:
 
     @torch.no_grad()
     def step(self, lr: float | None = None) -> None:
-        """Move every parameter that has a gradient, at the rate `lr`, or the optimiser's own."""
+        """Update every parameter that has a gradient, with the learning rate `lr`, or the optimizer's own."""
+        lr = self.optimizer.lr if lr is None else lr
+        function = fused_function(self.optimizer.fused_name)
+        if function is None:
+            self._public_step(lr)
+            return
         updated = [i for i, p in enumerate(self.parameters) if p.grad is not None]
         parameters = [self.parameters[i] for i in updated]
-        buffers = {slot: [tensors[i] for i in updated] for slot, tensors in self.buffers.items()}
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        buffers = {name: [tensors[i] for i in updated] for name, tensors in self.buffers.items()}
         steps = [self.steps[i] for i in updated] if self.steps else []
-        if steps:
-            torch._foreach_add_(steps, 1)
-        self.optimizer.update(
-            parameters, [p.grad for p in parameters], buffers, steps, self.optimizer.lr if lr is None else lr
-        )
+        self.optimizer.fused_update(function, parameters, gradients, buffers, steps, lr)
+
+    def _public_step(self, lr: float) -> None:
+        """The same step by torch.optim, which works on our buffers."""
+        if self.torch_optimizer is None:
+            self.torch_optimizer = self.optimizer.torch_optimizer(self.parameters)
+            tensors = {**self.buffers, **({"steps": self.steps} if self.steps else {})}
+            for index, parameter in enumerate(self.parameters):
+                names = self.optimizer.torch_buffer_names
+                self.torch_optimizer.state[parameter] = {names[name]: tensors[name][index] for name in tensors}
+        for group in self.torch_optimizer.param_groups:
+            group["lr"] = lr
+        self.torch_optimizer.step()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Its memory by name, the very tensors."""
+        """The buffers by name, the very tensors."""
         by_name = {
-            f"{index}.{slot}": tensor for slot, tensors in self.buffers.items() for index, tensor in enumerate(tensors)
+            f"{index}.{name}": tensor for name, tensors in self.buffers.items() for index, tensor in enumerate(tensors)
         }
-        return by_name | {f"{number}.steps": tensor for number, tensor in enumerate(self.steps)}
+        return by_name | {f"{index}.steps": tensor for index, tensor in enumerate(self.steps)}
 
-    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take its memory from a `state`. Raises ValueError if it is another optimiser's or of other parameters."""
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load buffers from a `state_dict`.
+
+        Raises ValueError if they belong to another optimizer or to other parameters.
+        """
         current = self.state_dict()
         if current.keys() != tensors.keys() or any(current[name].shape != tensors[name].shape for name in current):
             raise ValueError(
-                f"its optimiser is another than {self.optimizer.name} on {len(self.parameters)} parameters"
+                f"the optimizer state is not that of {type(self.optimizer).__name__} on {len(self.parameters)} parameters"
             )
         for name, tensor in current.items():
             tensor.copy_(tensors[name])

@@ -250,7 +250,7 @@ def translate_first_edition(values: Mapping[str, Json]) -> dict[str, Json]:
             if isinstance(value, str):
                 value = RENAMED_VALUES.get((dotted_key, value), value)
             if dotted_key == "data.augment" and isinstance(value, list):
-                value = [rename_transform(entry) for entry in value]
+                value = [rename_transform(entry) if isinstance(entry, str) else entry for entry in value]
             new_keys[RENAMED_KEYS.get(dotted_key, dotted_key).partition(".")[2]] = value
         translated[section] = new_keys
     return translated

@@ -1,24 +1,24 @@
 """A run: the folder in which one recipe becomes one trained network."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from filelock import FileLock, Timeout
 
+from convolab.core.environment import hardware_info, package_versions
 from convolab.core.errors import LabError, require
 from convolab.core.files import link_or_copy, read_json, translate_write_errors, write_json, write_text
 from convolab.core.stats import wilson_interval
+from convolab.core.text import pluralize
 from convolab.data.catalog import load
-from convolab.data.image_io import read_image_file
-from convolab.data.image_io import resize_and_center_crop as fit_photo
+from convolab.data.image_io import read_image_file, resize_and_center_crop
 from convolab.data.splits import DatasetSplits
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import top_classes
@@ -30,44 +30,74 @@ from convolab.training.checkpoint import (
     write_state,
     write_weights,
 )
-from convolab.training.recipe import Recipe
-from convolab.training.setup import build_trainer, hardware_info, make_run_folder, require_new_folder
-from convolab.training.trainer import Diverged, EpochMetrics, Trainer, evaluate
+from convolab.training.evaluation import evaluate
+from convolab.training.recipe import FORMAT, Recipe
+from convolab.training.run_folder import (
+    CODE_FOLDER,
+    COMPLETED,
+    LEFTOVERS,
+    LOCK_FILE,
+    METRICS_FILE,
+    OWN_FILES,
+    RECIPE_FILE,
+    SUMMARY_FILE,
+    TEST_FILE,
+    EvaluationRecord,
+    RunId,
+    RunSummary,
+    Status,
+    data_key,
+    make_run_folder,
+    read_history,
+    read_stored_recipe,
+    read_summary,
+    rename_fields,
+    require_new_folder,
+)
+from convolab.training.setup import build_trainer
+from convolab.training.trainer import (
+    NO_CALLBACKS,
+    Diverged,
+    EpochMetrics,
+    Trainer,
+    TrainingCallbacks,
+    best_epoch_of,
+)
 
-RECORDED_PACKAGES = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
-
-
-@cache
-def package_versions() -> dict[str, str]:
-    """The installed version of everything a run's figures depend on."""
-    return {name: version(name) for name in RECORDED_PACKAGES}
+__all__ = ["COMPLETED", "Run", "Status", "find_runs", "train"]
 
 
 class Run:
     """A folder of a run, which can be read while it is written.
 
-    recipe.toml            what was asked for, every key
-    metrics.jsonl          a line an epoch
+    recipe.toml            the recipe, every key written out
+    metrics.jsonl          one line per epoch
     best.safetensors       the weights of the best validation accuracy
     last.safetensors       the weights of the last epoch
     state.safetensors      all that continues the run bit for bit; state.previous.safetensors the one before
-    summary.json           data, versions, machine, threads, and how it ended
-    test.json              the test, once it was made
+    summary.json           data, versions, hardware, threads, and how it ended
+    test.json              the test result, if there is one
+    code/                  reserved for the source of the user's own parts
 
-    Raises LabError if the folder holds no run.
+    Each file has a format number and names its run by `recipe_key` and `data_key`.
+
+    Raises LabError if the folder holds no run, or one of a later format.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         require(
-            (self.folder / "summary.json").is_file(),
-            f"{self.folder} holds no run: give a folder that convolab train has made",
+            (self.folder / SUMMARY_FILE).is_file(),
+            f"{self.folder} is not a run folder: give one made by convolab train",
         )
-        self.recipe = Recipe.read(self.folder / "recipe.toml")
-        self.summary: dict[str, Any] = read_json(self.folder / "summary.json")
+        self.recipe, self._file_key = read_stored_recipe(self.folder)
+        self.summary: RunSummary = read_summary(self.folder)
+        self._history: list[EpochMetrics] = []
+        self._history_stat: tuple[int, int, int] | None = None
 
     def __repr__(self) -> str:
-        return f"Run('{self.folder}': {self.recipe.model.name} on {self.recipe.data.name}, {self.status}, {len(self.history)} of {self.recipe.training.epochs} epochs)"
+        done = f"{len(self.history)} of {self.recipe.training.epochs} epochs"
+        return f"Run('{self.folder}': {self.recipe.model.name} on {self.recipe.data.name}, {self.status}, {done})"
 
     @classmethod
     def start(
@@ -78,91 +108,120 @@ class Run:
         *,
         device: str = "cpu",
         data_dir: Path | None = None,
-        **callbacks: Any,
+        callbacks: TrainingCallbacks = NO_CALLBACKS,
     ) -> "Run":
-        """Lay out a new folder for a recipe and train it there; `callbacks` are those of `resume`.
+        """Create a new run folder and train the recipe in it.
 
-        Raises LabError, with nothing written, if the recipe cannot be trained on these pictures or the place is taken.
+        Args:
+            recipe: what to train.
+            splits: the dataset that the recipe names.
+            out: the folder, new or empty; by default a new one in runs/.
+            device: "cpu", "cuda" or "mps". A run has the same bits on the same device and number of threads.
+            data_dir: where the dataset was found, if it was named, so that `load_splits` finds it again.
+            callbacks: called while it trains.
+
+        Raises LabError, with nothing written, if the recipe cannot be trained on these images or the folder is in use;
+        Diverged if the loss becomes NaN or infinite.
         """
         require_new_folder(out)
         trainer = build_trainer(recipe, splits, device)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
-        summary = {
-            "status": "new",
+        train_sha256, test_sha256 = splits.train.fingerprint, splits.test.fingerprint
+        summary: RunSummary = {
+            "format": FORMAT,
             "recipe_key": recipe.key,
+            "data_key": data_key(train_sha256, test_sha256),
             "data": {
                 "dir": str((data_dir or Path()).expanduser().resolve()) if has_data_dir else None,
-                "train": splits.train.fingerprint,
-                "test": splits.test.fingerprint,
+                "train_sha256": train_sha256,
+                "test_sha256": test_sha256,
             },
-            "parameters": sum(p.numel() for p in trainer.net.parameters()),
+            "status": "new",
+            "reason": None,
+            "epochs_done": 0,
+            "best": None,
+            "num_parameters": sum(p.numel() for p in trainer.net.parameters()),
+            "train_seconds": 0.0,
             "device": device,
             "precision": "bf16" if trainer.bf16 else "fp32",
             "threads": torch.get_num_threads(),
-            "machine": hardware_info(),
+            "hardware": hardware_info(),
             "versions": package_versions(),
-            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "started_at": now(),
         }
         folder = make_run_folder(recipe, out)
-        recipe.write(folder / "recipe.toml")
-        write_text(folder / "metrics.jsonl", "")
-        write_json(folder / "summary.json", summary)
+        recipe.write(folder / RECIPE_FILE)
+        write_text(folder / METRICS_FILE, "")
+        write_json(folder / SUMMARY_FILE, summary)
         run = cls(folder)
         with run.lock():
-            run._train(trainer, **callbacks)
+            run._train(trainer, callbacks)
         return run
 
-    def resume(
-        self, splits: DatasetSplits, *, on_message: Callable[[str], None] = lambda note: None, **callbacks: Any
-    ) -> "Run":
-        """Go on where the last state is, bit for bit as if never stopped; a finished run stays as it is.
+    def resume(self, splits: DatasetSplits, *, callbacks: TrainingCallbacks = NO_CALLBACKS) -> "Run":
+        """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged.
 
-        `callbacks` are those of `go_on`; `on_note` hears of a damaged state or another number of threads. Raises LabError if
-        the recipe was changed, or another process is training the run.
+        `callbacks.on_message` is called if the state is damaged or the number of threads differs. Raises LabError if the
+        recipe or the data was changed, if another process is training the run, or if its files are of the first edition
+        or of another run.
         """
+        self.require_resumable()
         self.require_same_recipe()
         self.require_same_data(splits)
         with self.lock():
             for leftover in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
                 leftover.unlink()
             trainer = build_trainer(self.recipe, splits, self.summary["device"], self.summary["precision"])
+            has_state = any((self.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
             # A kill before the first state may leave one line of metrics: the run then begins again.
-            if len(self.history) > 1 or any(
-                (self.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE)
-            ):
+            if len(self.history) > 1 or has_state:
                 tensors, progress, warning = read_state(self.folder)
+                path = self.folder / (PREVIOUS_STATE_FILE if warning else STATE_FILE)
+                require(
+                    "recipe_key" in progress and "data_key" in progress,
+                    f"{path} does not name its run, as no file of convolab's first edition did: it cannot be resumed",
+                )
+                self.run_id.require_own(path, progress)
                 trainer.restore(tensors, progress)
                 self._write_metrics(trainer)
                 if warning:
-                    on_message(warning)
+                    callbacks.on_message(warning)
                     (self.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
-            if self.summary["threads"] != torch.get_num_threads():
-                on_message(
-                    f"this run began with {self.summary['threads']} threads and goes on with {torch.get_num_threads()}: its bits will differ"
+            threads = self.summary["threads"]
+            if threads is not None and threads != torch.get_num_threads():
+                callbacks.on_message(
+                    f"this run was started with {pluralize(threads, 'thread')} and continues with "
+                    f"{torch.get_num_threads()}: results will not be bit-identical"
                 )
-            self._train(trainer, **callbacks)
+            self._train(trainer, callbacks)
         return self
 
     @property
+    def run_id(self) -> RunId:
+        """What this run's files name it by."""
+        return RunId(self.summary["recipe_key"], self.summary["data_key"])
+
+    @property
     def history(self) -> list[EpochMetrics]:
-        """The epochs done so far."""
+        """The epochs done so far. The file is read again only when it has changed."""
         try:
-            lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-            return [EpochMetrics(**json.loads(line)) for line in lines]
-        except (OSError, ValueError, TypeError) as error:
-            raise LabError(f"{self.folder / 'metrics.jsonl'} is damaged: {error}") from error
+            stat = os.stat(self.folder / METRICS_FILE)
+        except OSError as error:
+            raise LabError(f"{self.folder / METRICS_FILE} is damaged: {error}") from error
+        key = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if key != self._history_stat:
+            self._history = read_history(self.folder, self.run_id)
+            self._history_stat = key
+        return list(self._history)
 
     @property
     def best_epoch(self) -> EpochMetrics | None:
         """The epoch whose weights `best.safetensors` holds."""
-        history = self.history
-        if not history or history[0].validation_accuracy is None:
-            return history[-1] if history else None
-        return max(history, key=lambda epoch: epoch.validation_accuracy)
+        return best_epoch_of(self.history)
 
     @property
-    def status(self) -> str:
-        """new, running, stopped (by the person), killed, diverged or finished."""
+    def status(self) -> Status:
+        """new, running, stopped (by the user), killed, diverged or finished."""
         status = self.summary["status"]
         return status if status != "running" or self.is_training else "killed"
 
@@ -170,7 +229,7 @@ class Run:
     def is_training(self) -> bool:
         """Whether a process is training this run now."""
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
+            with FileLock(self.folder / LOCK_FILE, timeout=0):
                 return False
         except Timeout:
             return True
@@ -179,8 +238,8 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Only one process trains a run; the lock falls with its process."""
-        lock = FileLock(self.folder / ".lock", timeout=0)
+        """Only one process trains a run; the lock is released when its process ends."""
+        lock = FileLock(self.folder / LOCK_FILE, timeout=0)
         try:
             with translate_write_errors(self.folder):
                 lock.acquire()
@@ -194,76 +253,91 @@ class Run:
     def load_splits(
         self, data_dir: Path | None = None, on_progress: Callable[[int, int | None], None] | None = None
     ) -> DatasetSplits:
-        """The run's pictures, read anew. Raises LabError if they are not the ones it was trained on."""
+        """The run's images, read again. Raises LabError if they are not the ones it was trained on."""
         root = data_dir or (Path(self.summary["data"]["dir"]) if self.summary["data"]["dir"] else None)
         splits = load(self.recipe.data.name, root, image_size=self.recipe.data.image_size, on_progress=on_progress)
         self.require_same_data(splits)
         return splits
 
     def require_same_data(self, splits: DatasetSplits) -> None:
-        """Raise LabError unless these are the pictures the run was trained on."""
-        for part in ("train", "test"):
+        """Raise LabError unless these are the images the run was trained on."""
+        data = self.summary["data"]
+        for part, dataset, fingerprint in (
+            ("train", splits.train, data["train_sha256"]),
+            ("test", splits.test, data["test_sha256"]),
+        ):
             require(
-                getattr(splits, part).fingerprint == self.summary["data"][part],
-                f"the {part} pictures of {self.recipe.data.name} are not those of {self.folder}: they changed since; give the old ones with --data-dir, or train anew",
+                dataset.fingerprint == fingerprint,
+                f"the {part} images of {self.recipe.data.name} are not those of {self.folder}: they have changed; "
+                "point --data-dir to the original data, or start a new run",
             )
 
-    def _train(
-        self,
-        trainer: Trainer,
-        *,
-        on_step: Callable[[Trainer], None] | None = None,
-        on_epoch: Callable[[EpochMetrics], None] = lambda epoch: None,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Train to the end, or until `stop()`, writing every epoch down.
+    def require_same_recipe(self) -> None:
+        """Raise LabError if recipe.toml was changed since the run began; keys that convolab has now and the file has not
+        do not count."""
+        key = self.summary["recipe_key"]
+        require(
+            key in (self.recipe.key, self._file_key),
+            f"{self.folder / RECIPE_FILE} was changed since the run began (key {self._file_key}, was {key}): "
+            "restore it, or start a new run",
+        )
+
+    def require_resumable(self) -> None:
+        """Raise LabError for a run of the first edition, whose state does not name its run."""
+        require(
+            self.summary["format"] is not None,
+            f"{self.folder} was written by convolab's first edition: it can be read and tested, but not resumed; "
+            "start a new run",
+        )
+
+    def _train(self, trainer: Trainer, callbacks: TrainingCallbacks) -> None:
+        """Train to the end, or until the callbacks stop it, recording every epoch.
 
         Raises Diverged if the loss becomes NaN or infinite, and LabError if the disk is full; the files of the last good
         epoch then stay whole.
         """
         self._write_status("running", trainer)
         try:
-            for epoch in trainer.iter_epochs(on_step=on_step, stop=stop):
+            for epoch in trainer.iter_epochs(callbacks):
                 self._write_epoch(trainer)
-                on_epoch(epoch)
+                callbacks.on_epoch(epoch)
         except Diverged as error:
             self._write_status("diverged", trainer, str(error))
             raise
         if not trainer.is_finished:
-            write_state(self.folder, *trainer.snapshot())
+            self._write_state(trainer)
         self._write_status("finished" if trainer.is_finished else "stopped", trainer)
 
     def _write_epoch(self, trainer: Trainer) -> None:
-        """Write an epoch down. The state comes last: a kill before it repeats the epoch, and so writes the same again."""
-        metadata = {
-            "model": self.recipe.to_dict()["model"],
-            "recipe_key": self.recipe.key,
-            "epoch": trainer.progress.epoch,
-        }
-        write_weights(self.folder / "last.safetensors", trainer.eval_net, metadata)
-        if trainer.best_epoch.epoch == trainer.progress.epoch:
+        """Record an epoch. The state comes last: a kill before it repeats the epoch, and so writes the same again."""
+        epoch = trainer.progress.epoch
+        metadata = {**self.run_id.to_dict(), "model": self.recipe.to_dict()["model"], "epoch": epoch}
+        net = cast("ImageClassifier", trainer.eval_net)  # `build_trainer` made it
+        write_weights(self.folder / "last.safetensors", net, metadata)
+        if trainer.best_epoch == trainer.progress.history[-1]:
             link_or_copy(self.folder / "best.safetensors", self.folder / "last.safetensors")
         self._write_metrics(trainer)
-        write_state(self.folder, *trainer.snapshot())
+        self._write_state(trainer)
 
     def _write_metrics(self, trainer: Trainer) -> None:
-        write_text(
-            self.folder / "metrics.jsonl",
-            "".join(json.dumps(asdict(epoch)) + "\n" for epoch in trainer.progress.history),
-        )
+        run_id = self.run_id.to_dict()
+        lines = [json.dumps({**epoch.to_record(), **run_id}) + "\n" for epoch in trainer.progress.history]
+        write_text(self.folder / METRICS_FILE, "".join(lines))
 
-    def _write_status(self, status: str, trainer: Trainer, reason: str | None = None) -> None:
-        """Write how the run stands into its summary."""
-        self.summary |= {
-            "status": status,
-            "reason": reason,
-            "epochs_done": trainer.progress.epoch,
-            "best": asdict(trainer.best_epoch) if trainer.best_epoch else None,
-        }
-        self.summary["seconds"] = (
-            sum(epoch.train_seconds for epoch in trainer.progress.history) + trainer.progress.seconds
-        )
-        write_json(self.folder / "summary.json", self.summary)
+    def _write_state(self, trainer: Trainer) -> None:
+        tensors, progress = trainer.snapshot()
+        write_state(self.folder, tensors, {**self.run_id.to_dict(), **progress})
+
+    def _write_status(self, status: Status, trainer: Trainer, reason: str | None = None) -> None:
+        """Write the run's status into its summary."""
+        history = trainer.progress.history
+        best = trainer.best_epoch
+        self.summary["status"] = status
+        self.summary["reason"] = reason
+        self.summary["epochs_done"] = trainer.progress.epoch
+        self.summary["best"] = dict(best.to_record()) if best else None
+        self.summary["train_seconds"] = sum(epoch.train_seconds for epoch in history) + trainer.progress.seconds
+        write_json(self.folder / SUMMARY_FILE, self.summary)
 
     def net(self, which: str = "best") -> ImageClassifier:
         """The trained network with its `best` or `last` weights, in evaluation mode.
@@ -273,83 +347,105 @@ class Run:
         return self.load_weights(which)[0]
 
     def load_weights(self, which: str) -> tuple[ImageClassifier, int]:
-        """The network as `net` gives it, and the epoch its weights are of, as their own file says."""
+        """The network as `net` gives it, and the epoch its weights are of, according to their own file."""
         path = self.folder / f"{which}.safetensors"
         require(path.exists(), f"{self.folder} has no weights yet: train it for an epoch first")
         net, metadata = read_weights(path)
-        require(
-            metadata.get("recipe_key") == self.recipe.key,
-            f"{path} holds weights of another run (recipe {metadata.get('recipe_key')}, not {self.recipe.key}): put this run's file back",
-        )
-        return net, metadata["epoch"]
+        self.run_id.require_own(path, metadata)
+        return net, cast("int", metadata.get("epoch", len(self.history)))
 
     @property
-    def test_result(self) -> dict[str, Any] | None:
+    def test_result(self) -> EvaluationRecord | None:
         """The record of the test, if it was made."""
-        path = self.folder / "test.json"
-        return read_json(path) if path.exists() else None
+        path = self.folder / TEST_FILE
+        if not path.exists():
+            return None
+        record = rename_fields(read_json(path))
+        self.run_id.require_own(path, record)
+        known = {name: record[name] for name in EvaluationRecord.__annotations__ if name in record}
+        return cast("EvaluationRecord", known)
 
     def test(
         self, *, data_dir: Path | None = None, splits: DatasetSplits | None = None, allow_unfinished: bool = False
-    ) -> dict[str, Any]:
+    ) -> EvaluationRecord:
         """The best weights on the test set, recorded in test.json; a second call returns the record.
 
-        `pictures` saves reading them, for a caller that has them.
+        Args:
+            data_dir: where the dataset is, if it has moved.
+            splits: the dataset, for a caller that has it in memory.
+            allow_unfinished: test a run that has not done all its epochs.
 
-        Gives accuracy (a fraction) with its Wilson 95 % interval, correct, count, loss (nats), per_class and confusion
-        (rows: the true class). Raises LabError if the recipe or the data changed, if the run is not finished (unless
-        `unfinished`), or if other weights of this run were tested before.
+        Raises LabError if the recipe or the data changed, if the run is not finished (unless `allow_unfinished`), or if
+        other weights of this run were tested before.
         """
         self.require_same_recipe()
         net, epoch = self.load_weights("best")
         if record := self.test_result:
             require(
                 record["epoch"] == epoch,
-                f"{self.folder} was tested with the weights of epoch {record['epoch']}, and its best are now of epoch {epoch}: a second look would make the test a validation; remove test.json if you mean it",
+                f"{self.folder} was tested with the weights of epoch {record['epoch']}, and its best are now of epoch "
+                f"{epoch}: testing twice would turn the test set into a validation set; remove test.json to do so anyway",
             )
             return record
         require(
             allow_unfinished or self.status == "finished",
-            f"{self.folder} is {self.status} after {len(self.history)} of {self.recipe.training.epochs} epochs: resume it first, or test it --unfinished",
+            f"{self.folder} is {self.status} after {len(self.history)} of {self.recipe.training.epochs} epochs: "
+            "resume it first, or test it --unfinished",
         )
         if splits is None:
             splits = self.load_splits(data_dir)
         else:
             self.require_same_data(splits)
-        test = splits.test
-        result = evaluate(net, test)
-        per_class = result.confusion.diagonal() / result.confusion.sum(1)
-        record = {
-            "accuracy": result.accuracy,
-            "interval": list(wilson_interval(result.correct, result.count)),
-            "correct": result.correct,
-            "count": result.count,
-            "loss": result.loss,
-            "per_class": {
-                name: value if value == value else None
-                for name, value in zip(test.classes, per_class.tolist(), strict=True)
+        result = evaluate(net, splits.test)
+        per_class = (result.confusion.diagonal() / result.confusion.sum(1)).tolist()
+        record = EvaluationRecord(
+            accuracy=result.accuracy,
+            interval=list(wilson_interval(result.correct, result.count)),
+            correct=result.correct,
+            count=result.count,
+            loss=result.loss,
+            per_class={
+                name: value if value == value else None  # 0 of 0 images is NaN
+                for name, value in zip(splits.test.classes, per_class, strict=True)
             },
-            "confusion": result.confusion.tolist(),
-            "epoch": epoch,
-            "tested": datetime.now().astimezone().isoformat(timespec="seconds"),
-        }
-        write_json(self.folder / "test.json", record)
+            confusion=result.confusion.tolist(),
+            epoch=epoch,
+            tested_at=now(),
+        )
+        write_json(self.folder / TEST_FILE, {**self.run_id.to_dict(), **record})
         return record
 
     def predict(self, image: Path | str, top: int = 5) -> list[tuple[str, float]]:
-        """The `top` most probable classes of a picture file, resized as the set's pictures were."""
+        """The `top` most probable classes of an image file, with their probabilities; resized as the data's images."""
         net = self.net()
-        pixels = fit_photo(read_image_file(Path(image)), net.input_size, net.channels)
+        pixels = resize_and_center_crop(read_image_file(Path(image)), net.input_size, net.channels)
         with torch.inference_mode():
             probabilities = net(pixels.unsqueeze(0) / 255).softmax(1).squeeze(0)
         return [(top_class.name, top_class.probability) for top_class in top_classes(net.classes, probabilities, top)]
 
-    def require_same_recipe(self) -> None:
-        key = self.summary["recipe_key"]
-        require(
-            self.recipe.key == key,
-            f"{self.folder / 'recipe.toml'} was changed since the run began (key {self.recipe.key}, was {key}): put it back, or train anew",
-        )
+    def delete(self) -> list[Path]:
+        """Delete the run's own files, and its folder if that leaves it empty; returns the files that are left.
+
+        Raises LabError if a process is training the run.
+        """
+        with self.lock(), translate_write_errors(self.folder):
+            code = self.folder / CODE_FOLDER
+            if code.is_dir() and not code.is_symlink():
+                shutil.rmtree(code)
+            for leftover in self.folder.glob(LEFTOVERS):
+                leftover.unlink()
+            for name in OWN_FILES:
+                (self.folder / name).unlink(missing_ok=True)
+        (self.folder / LOCK_FILE).unlink(missing_ok=True)  # where releasing the lock left it
+        remaining = sorted(self.folder.iterdir())
+        if not remaining:
+            self.folder.rmdir()
+        return remaining
+
+
+def now() -> str:
+    """The local time with its offset, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def train(
@@ -358,26 +454,28 @@ def train(
     *,
     data_dir: Path | str | None = None,
     device: str = "cpu",
-    **callbacks: Any,
+    callbacks: TrainingCallbacks = NO_CALLBACKS,
 ) -> Run:
-    """Train a recipe, or a network by name with the default recipe, and return its run; `callbacks` are `Run.go_on`'s."""
+    """Train a recipe, or a network by name with the default recipe, and return its run.
+
+    Args:
+        recipe: what to train, or a network's name such as "simple_convnet".
+        out: the folder, new or empty; by default a new one in runs/.
+        data_dir: the folder that holds the dataset.
+        device: "cpu", "cuda" or "mps".
+        callbacks: called while it trains.
+
+    Raises LabError if the recipe cannot be trained or the folder is in use; Diverged if the loss becomes NaN or infinite.
+    """
     recipe = Recipe.from_dict({"model": {"name": recipe}}) if isinstance(recipe, str) else recipe
     require_new_folder(out)
     root = Path(data_dir) if data_dir else None
-    return Run.start(
-        recipe,
-        load(recipe.data.name, root, image_size=recipe.data.image_size),
-        out,
-        device=device,
-        data_dir=root,
-        **callbacks,
-    )
+    splits = load(recipe.data.name, root, image_size=recipe.data.image_size)
+    return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=callbacks)
 
 
 def find_runs(folder: Path | str) -> list[Run]:
     """All runs in a folder and the folders below it, by name."""
     return [
-        Run(path.parent)
-        for path in sorted(Path(folder).rglob("summary.json"))
-        if (path.parent / "recipe.toml").exists()
+        Run(path.parent) for path in sorted(Path(folder).rglob(SUMMARY_FILE)) if (path.parent / RECIPE_FILE).exists()
     ]

@@ -1,14 +1,14 @@
-"""Random changes to the training pictures, a whole batch at once on the tensors.
+"""Random transforms of the training images, a whole batch at once on the tensors.
 
 A recipe names them in order, with an optional strength: `augment = ["crop:4", "flip", "mixup:0.2"]`. Each takes the batch
-and a generator and draws for every picture on its own. Those that only move pixels work on bytes as well as on [0, 1]
-pixels; the others are given [0, 1] pixels.
+and a generator, and draws for every image separately. Those that only move pixels work on uint8 images as well as on
+[0, 1] pixels; the others get [0, 1] pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ from torch import Generator, Tensor
 from convolab.core.errors import LabError, require, suggest
 
 Pixels = Shaped[Tensor, "n c h w"]
-Targets = Int64[Tensor, "n"] | Float[Tensor, "n classes"]  # labels, or a share for each class
+Targets = Int64[Tensor, "n"] | Float[Tensor, "n classes"]  # labels, or a probability for each class
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Pad by `padding` black pixels on every side, then cut the old size out at a random offset: each equally likely."""
+    """Pad by `padding` black pixels on every side, then crop to the old size at a random offset, each equally likely."""
 
     padding: int = 4
     valid_range: ClassVar = (1, 32)
@@ -33,23 +33,23 @@ class RandomCrop:
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         n, c, h, w = pixels.shape
         p = self.padding
-        padded = F.pad(pixels, (p, p, p, p)).contiguous()  # of floats the channels came last, and rows are cut below
+        padded = F.pad(pixels, (p, p, p, p)).contiguous()  # floats may be channels last, and rows are sliced below
         y, x = torch.randint(2 * p + 1, (2, n, 1, 1), generator=generator)
-        # Row i of `rows` is the w pixels from place i on, so each row of each crop is one copy of neighbouring bytes.
+        # Row i of `rows` is the w pixels from position i on, so each row of each crop is one copy of adjacent bytes.
         rows = padded.as_strided((padded.numel() - w + 1, w), (1, 1))
         offsets = row_offsets(n, c, h, h + 2 * p, w + 2 * p) + (y * (w + 2 * p) + x)  # [N, C, H]
         return rows.index_select(0, offsets.view(-1).to(pixels.device)).view(n, c, h, w)
 
 
-@lru_cache(maxsize=4)  # a training asks for that of its batch, its last batch, and again; it is read only
+@lru_cache(maxsize=4)  # a training needs those of its batch and of its last batch; they are only read
 def row_offsets(n: int, c: int, crop_height: int, height: int, width: int) -> Int64[Tensor, "n c rows"]:
-    """Where the first rows of every picture's every channel begin in [N, C, height, width] pixels."""
+    """Where the first rows of each channel of each image begin in [N, C, height, width] pixels."""
     return torch.arange(n * c).view(n, c, 1) * (height * width) + torch.arange(crop_height) * width
 
 
 @dataclass(frozen=True)
 class RandomHorizontalFlip:
-    """Mirror left to right, each picture with this probability."""
+    """Mirror left to right, each image with this probability."""
 
     probability: float = 0.5
     valid_range: ClassVar = (0.0, 1.0)
@@ -58,13 +58,13 @@ class RandomHorizontalFlip:
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
         n = len(pixels)
         mirrored = torch.rand(n, generator=generator) < self.probability
-        # Choosing whole pictures from both is a copy a picture, four times faster than torch.where.
+        # Choosing whole images from both is one copy per image, four times faster than torch.where.
         return torch.cat([pixels, pixels.flip(3)]).index_select(0, (torch.arange(n) + n * mirrored).to(pixels.device))
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """Make a square of `side` pixels mid-grey; its centre is equally likely anywhere, so it may hang over the edge.
+    """Make a square of `side` pixels mid-gray; its center is equally likely anywhere, so it may reach over the edge.
 
     DeVries & Taylor 2017, arXiv:1708.04552.
     """
@@ -98,7 +98,7 @@ class ColorJitter:
 
 
 def luma(pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
-    """Brightness as seen, by ITU-R BT.601; of grey pictures the pixels themselves."""
+    """Luma (perceived brightness) by ITU-R BT.601; of grayscale images the pixels themselves."""
     if pixels.shape[1] == 1:
         return pixels
     return (pixels * pixels.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
@@ -106,7 +106,7 @@ def luma(pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
 
 @dataclass(frozen=True)
 class RandomRotation:
-    """Turn about the centre by an angle uniform in [-degrees, degrees]; bilinear, edges mirrored."""
+    """Rotate about the center by an angle uniform in [-degrees, degrees]; bilinear, edges mirrored."""
 
     degrees: float = 10.0
     valid_range: ClassVar = (0.0, 180.0)
@@ -116,7 +116,7 @@ class RandomRotation:
         n, _, h, w = pixels.shape
         angle = torch.deg2rad(self.degrees * (2 * torch.rand(n, generator=generator) - 1)).to(pixels.device)
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-        # affine_grid's coordinates run from -1 to 1 on both axes, so a turn in pixels has the sides' ratio in it.
+        # affine_grid's coordinates run from -1 to 1 on both axes, so a rotation in pixels has the ratio of the sides in it.
         theta = torch.stack([cos, -sin * h / w, zero, sin * w / h, cos, zero], dim=1).view(n, 2, 3)
         grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
         return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
@@ -124,9 +124,9 @@ class RandomRotation:
 
 @dataclass(frozen=True)
 class MixUp:
-    """Blend every picture with another of the batch, and its label likewise; the share is drawn from Beta(alpha, alpha).
+    """Blend every image with another of the batch, and their labels with the same weight, lambda ~ Beta(alpha, alpha).
 
-    Zhang et al. 2018, arXiv:1710.09412; here each picture draws its own share.
+    Zhang et al. 2018, arXiv:1710.09412, but each image draws its own lambda.
     """
 
     alpha: float = 0.2
@@ -144,10 +144,10 @@ class MixUp:
 
 @dataclass(frozen=True)
 class CutMix:
-    """Paste a box of another picture of the batch into every picture; labels are shared by area.
+    """Paste a box of another image of the batch into every image; labels are mixed by area.
 
-    Yun et al. 2019, arXiv:1905.04899: the box has a share 1 - Beta(alpha, alpha) of the area and its centre is equally
-    likely anywhere; what hangs over the edge is cut off and does not count.
+    Yun et al. 2019, arXiv:1905.04899: the box has the fraction 1 - Beta(alpha, alpha) of the area, and its center is
+    equally likely anywhere; what reaches over the edge is cut off and does not count.
     """
 
     alpha: float = 1.0
@@ -159,16 +159,11 @@ class CutMix:
     ) -> tuple[Pixels, Float[Tensor, "n classes"]]:
         n, _, h, w = pixels.shape
         side = (1 - sample_beta(self.alpha, n, generator)).sqrt()
-        y, x = torch.randint(h, (n,), generator=generator), torch.randint(w, (n,), generator=generator)
+        y = torch.randint(h, (n,), generator=generator)
+        x = torch.randint(w, (n,), generator=generator)
         box_height, box_width = (side * h).round().long(), (side * w).round().long()
-        mask = box_mask(
-            y - box_height // 2,
-            y - box_height // 2 + box_height,
-            x - box_width // 2,
-            x - box_width // 2 + box_width,
-            h,
-            w,
-        )
+        top, left = y - box_height // 2, x - box_width // 2
+        mask = box_mask(top, top + box_height, left, left + box_width, h, w)
         permutation = torch.randperm(n, generator=generator)
         lam = 1 - mask.float().mean((1, 2, 3))
         pixels = torch.where(mask.to(pixels.device), pixels[permutation], pixels)
@@ -176,14 +171,17 @@ class CutMix:
 
 
 def box_mask(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, h: int, w: int) -> Shaped[Tensor, "n 1 h w"]:
-    """True inside each picture's box; what lies outside the picture is cut off."""
+    """True inside each image's box; what lies outside the image is cut off."""
     y, x = torch.arange(h).view(1, -1, 1), torch.arange(w).view(1, 1, -1)
     top, bottom, left, right = (edge.view(-1, 1, 1) for edge in (top, bottom, left, right))
     return ((y >= top) & (y < bottom) & (x >= left) & (x < right)).unsqueeze(1)
 
 
 def sample_beta(alpha: float, count: int, generator: Generator) -> Float[Tensor, "n"]:
-    """`n` draws from Beta(alpha, alpha). NumPy draws them, because torch's own takes no generator; torch's seeds it."""
+    """`count` draws from Beta(alpha, alpha).
+
+    NumPy draws them, because torch's own takes no generator; the torch generator seeds NumPy's.
+    """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, count).astype(np.float32))
 
@@ -198,17 +196,19 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "mixup": MixUp,
     "cutmix": CutMix,
 }
+RENAMED_TRANSFORMS = {"colour": "color"}  # the first edition's name -> today's
 
 
 def parse_transform(entry: str) -> Transform:
-    """The augmentation of a recipe's entry, `name` or `name:strength`.
+    """The transform of a recipe's entry in `data.augment`, `name` or `name:strength`.
 
-    Raises LabError for an unknown name or a strength out of its limits.
+    Raises LabError for an unknown name or a strength out of its range.
 
-    >>> parse("crop:4"), parse("flip")
-    (Crop(padding=4), Flip(probability=0.5))
+    >>> parse_transform("crop:4"), parse_transform("flip")
+    (RandomCrop(padding=4), RandomHorizontalFlip(probability=0.5))
     """
     name, colon, strength = entry.partition(":")
+    require(name not in RENAMED_TRANSFORMS, f"augmentation '{name}' is now called '{RENAMED_TRANSFORMS.get(name)}'")
     require(name in TRANSFORMS, f"unknown augmentation '{name}': {suggest(name, TRANSFORMS)}")
     transform_class = TRANSFORMS[name]
     if not colon:
@@ -220,12 +220,12 @@ def parse_transform(entry: str) -> Transform:
         raise LabError(
             f"augmentation '{entry}': '{strength}' is not {'a whole number' if type(low) is int else 'a number'}"
         ) from error
-    require(low <= value <= high, f"augmentation '{entry}': give a strength from {low} to {high}")
-    return transform_class(value)
+    require(low <= value <= high, f"augmentation '{entry}': the strength must be from {low} to {high}")
+    return cast("Callable[[float], Transform]", transform_class)(value)
 
 
 def to_float01(pixels: Pixels) -> Float[Tensor, "n c h w"]:
-    """Bytes to pixels in [0, 1]; what is a float already stays."""
+    """uint8 to pixels in [0, 1]; floats pass through."""
     if pixels.is_floating_point():
         return pixels
     return pixels.to(torch.float32).div_(255)
@@ -234,7 +234,10 @@ def to_float01(pixels: Pixels) -> Float[Tensor, "n c h w"]:
 def apply_transforms(
     pixels: Pixels, labels: Int64[Tensor, "n"], transforms: Sequence[Transform], num_classes: int, generator: Generator
 ) -> tuple[Float[Tensor, "n c h w"], Targets]:
-    """Apply `steps` in order to a batch of bytes: pixels in [0, 1], and labels, or shares where pictures were mixed."""
+    """Apply transforms in order to a batch of uint8 images.
+
+    Returns the pixels in [0, 1], and the labels, or a probability for each class if a transform mixes images.
+    """
     targets = labels
     for transform in transforms:
         if not transform.supports_uint8:

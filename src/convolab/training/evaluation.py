@@ -1,0 +1,73 @@
+"""A network's loss and confusion matrix on a data set."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from convolab.data.dataset import ImageDataset, Subset
+from convolab.models.inference import eval_mode
+from convolab.training.transforms import to_float01
+
+EVAL_BATCH_SIZE = 256  # images; fixed, so that an evaluation has the same bits whatever the recipe
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network's loss and confusion matrix on a data set."""
+
+    loss: float  # mean over the images, nats
+    confusion: Int64[Tensor, "classes classes"]  # counts; rows: true class, columns: predicted class
+
+    @property
+    def correct(self) -> int:
+        return int(self.confusion.diagonal().sum())
+
+    @property
+    def count(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.count
+
+    @property
+    def loss_and_accuracy(self) -> tuple[float, float]:
+        return self.loss, self.accuracy
+
+
+@torch.inference_mode()
+def evaluate(net: nn.Module, dataset: ImageDataset | Subset) -> Evaluation:
+    """Loss and confusion matrix of a network on a data set, in fp32 and evaluation mode; the network's mode is put back.
+
+    Args:
+        net: takes pixels in [0, 1], float32 [N, C, H, W], and returns logits [N, classes]; on any device.
+        dataset: its images are taken as they are, in batches of `EVAL_BATCH_SIZE`.
+
+    >>> images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    >>> dataset = ImageDataset(images, torch.tensor([0, 1]), ("a", "b"), "two")
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    >>> _ = nn.init.zeros_(net[1].bias)
+    >>> evaluate(net, dataset).accuracy, round(evaluate(net, dataset).loss, 4)
+    (0.5, 0.6931)
+    """
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    num_classes, memory_format = len(dataset.classes), preferred_memory_format(net)
+    loss = 0.0
+    confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64)
+    with eval_mode(net):
+        for batch_indices in torch.arange(len(dataset)).split(EVAL_BATCH_SIZE):
+            images, labels = dataset.gather(batch_indices)
+            pixels = to_float01(images.to(device)).contiguous(memory_format=memory_format)
+            logits = net(pixels).float().cpu()  # [N, classes]
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            predicted = logits.argmax(1)
+            confusion += torch.bincount(labels * num_classes + predicted, minlength=num_classes * num_classes)
+    return Evaluation(loss / len(dataset), confusion.view(num_classes, num_classes))
+
+
+def preferred_memory_format(net: nn.Module) -> torch.memory_format:
+    """The memory format of images: channels last is fastest for convolutions, and slower for a net without any."""
+    return torch.channels_last if any(p.ndim == 4 for p in net.parameters()) else torch.contiguous_format

@@ -1,0 +1,240 @@
+"""The files of a run's folder: their names, the run that each says it belongs to, and how older ones are read.
+
+Every file has a format number and names its run by two keys: the recipe's, and one of the data's fingerprints. Readers
+ignore fields that they do not know, and fill in those that a file lacks. Files of the first edition have no format; what
+they call otherwise is translated here, so that such a run is read like any other, but not resumed.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict, cast
+
+from convolab.core.environment import HardwareInfo
+from convolab.core.errors import LabError, require
+from convolab.core.files import read_json, translate_write_errors
+from convolab.core.types import Json
+from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE
+from convolab.training.recipe import (
+    FORMAT,
+    RENAMED_VALUES,
+    Recipe,
+    read_toml,
+    recipe_key,
+    require_known_format,
+    translate_first_edition,
+)
+from convolab.training.trainer import EpochMetrics
+
+Status = Literal["new", "running", "stopped", "killed", "diverged", "finished"]
+COMPLETED: tuple[Status, ...] = ("finished", "diverged")  # what more training would not change
+RECIPE_FILE = "recipe.toml"
+METRICS_FILE = "metrics.jsonl"
+SUMMARY_FILE = "summary.json"
+TEST_FILE = "test.json"
+LOCK_FILE = ".lock"
+CODE_FOLDER = "code"
+WEIGHTS_FILES = ("best.safetensors", "last.safetensors")
+CHARTS = tuple(f"{name}.{ending}" for name in ("curves", "confusion") for ending in ("html", "svg", "png"))
+LEFTOVERS = ".*.part.*"  # temporary files that a killed process left
+# Deleted in this order: as long as the last two are there, the folder is a run that can be deleted again.
+OWN_FILES = (
+    *CHARTS, TEST_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, LOCK_FILE, SUMMARY_FILE, RECIPE_FILE,
+)  # fmt: skip
+FIRST_EDITION_NAMES = {
+    "seconds": "train_seconds",
+    "parameters": "num_parameters",
+    "machine": "hardware",
+    "started": "started_at",
+    "tested": "tested_at",
+}
+FIRST_EDITION_DATA = {"train": "train_sha256", "test": "test_sha256"}
+
+
+class DataRecord(TypedDict):
+    """The data a run was trained on."""
+
+    dir: str | None  # where it was found, if that was named
+    train_sha256: str  # fingerprint of the training images
+    test_sha256: str
+
+
+class RunSummary(TypedDict):
+    """What summary.json holds. A field that a file lacks has the value of `SUMMARY_DEFAULTS`."""
+
+    format: int | None  # None: written by the first edition
+    recipe_key: str  # at the start
+    data_key: str
+    data: DataRecord
+    status: Status  # as written last; `Run.status` knows whether a running one was killed
+    reason: str | None  # why it diverged
+    epochs_done: int
+    best: dict[str, Json] | None  # metrics of the best epoch
+    num_parameters: int | None
+    train_seconds: float
+    device: str
+    precision: str
+    threads: int | None
+    hardware: HardwareInfo
+    versions: Mapping[str, str]
+    started_at: str | None
+
+
+class EvaluationRecord(TypedDict):
+    """What test.json holds."""
+
+    accuracy: float  # in [0, 1]
+    interval: list[float]  # Wilson's 95 % interval of the accuracy
+    correct: int
+    count: int
+    loss: float  # nats
+    per_class: dict[str, float | None]  # accuracy in [0, 1]; None without test images
+    confusion: list[list[int]]  # rows: the true class
+    epoch: int  # of the weights
+    tested_at: str
+
+
+SUMMARY_DEFAULTS: dict[str, Json] = {
+    "format": None,
+    "status": "new",
+    "reason": None,
+    "epochs_done": 0,
+    "best": None,
+    "num_parameters": None,
+    "train_seconds": 0.0,
+    "device": "cpu",
+    "precision": "fp32",
+    "threads": None,
+    "hardware": {},
+    "versions": {},
+    "started_at": None,
+}
+
+
+@dataclass(frozen=True)
+class RunId:
+    """The run that a file belongs to. Nothing in it is random: equal runs have equal files."""
+
+    recipe_key: str
+    data_key: str
+
+    def to_dict(self) -> dict[str, Json]:
+        return {"format": FORMAT, "recipe_key": self.recipe_key, "data_key": self.data_key}
+
+    def require_own(self, path: Path, metadata: Mapping[str, Json]) -> None:
+        """Raise LabError if a file's metadata names another run; what it does not name is not compared."""
+        for name, own in (("recipe", self.recipe_key), ("data", self.data_key)):
+            other = metadata.get(f"{name}_key")
+            require(
+                other in (None, own),
+                f"{path} belongs to another run (its {name} key is {other}, not {own}): restore this run's own file",
+            )
+
+
+def data_key(train_sha256: str, test_sha256: str) -> str:
+    """A short name of a run's data: 12 hexadecimal digits of the SHA-256 of both fingerprints."""
+    return hashlib.sha256(f"{train_sha256} {test_sha256}".encode()).hexdigest()[:12]
+
+
+def read_summary(folder: Path) -> RunSummary:
+    """The summary of a run, of this format or an older one. Raises LabError if it is damaged or of a later format."""
+    path = folder / SUMMARY_FILE
+    values = read_json(path)
+    require(isinstance(values, dict), f"{path} is damaged: it holds no summary")
+    require_known_format(values.get("format"), path)
+    summary: dict[str, Any] = rename_fields(values)
+    summary |= {name: default for name, default in SUMMARY_DEFAULTS.items() if name not in summary}
+    require(isinstance(summary.get("data"), dict), f"{path} is damaged: it has no data")
+    data: dict[str, Any] = summary["data"]
+    if summary["format"] is None:
+        data = {FIRST_EDITION_DATA.get(name, name): value for name, value in data.items()}
+        summary["best"] = summary["best"] and rename_fields(summary["best"])
+    for name, holder in (("recipe_key", summary), ("train_sha256", data), ("test_sha256", data)):
+        require(isinstance(holder.get(name), str), f"{path} is damaged: it has no {name}")
+    summary["data"] = {"dir": None, **data}
+    summary.setdefault("data_key", data_key(data["train_sha256"], data["test_sha256"]))
+    return cast("RunSummary", summary)
+
+
+def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
+    """The recipe in a run's folder, and the key of just the values in its file.
+
+    That key is still the one of the run's start when a later convolab knows keys that the file does not have.
+    """
+    path = folder / RECIPE_FILE
+    values = read_toml(path)
+    number = values.pop("format", None)
+    require_known_format(number, path)
+    recipe = Recipe.from_dict(translate_first_edition(values) if number is None else values)
+    return recipe, recipe_key(values)
+
+
+def read_history(folder: Path, run_id: RunId) -> list[EpochMetrics]:
+    """The epochs in a run's metrics. Raises LabError if the file is damaged or of another run."""
+    path = folder / METRICS_FILE
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for record in records:
+            require_known_format(record.get("format"), path)
+            run_id.require_own(path, record)
+        return [epoch_from_record(record) for record in records]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise LabError(f"{path} is damaged: {error}") from error
+
+
+def epoch_from_record(record: Mapping[str, Json]) -> EpochMetrics:
+    """The epoch in a record, which may be the first edition's. Raises ValueError if it lacks the essential."""
+    fields = rename_fields(record)
+    kind = fields.get("train_metrics")
+    if isinstance(kind, str):
+        fields["train_metrics"] = RENAMED_VALUES.get(("metrics.train", kind), kind)
+    return EpochMetrics.from_record(fields)
+
+
+def rename_fields(values: Mapping[str, Json]) -> dict[str, Json]:
+    """The fields of a file in today's words, if the first edition wrote it; other files are left as they are."""
+    if "format" in values:
+        return dict(values)
+    return {FIRST_EDITION_NAMES.get(name, name): value for name, value in values.items()}
+
+
+def require_new_folder(out: Path | str | None) -> None:
+    """Raise LabError if the folder for a new run is already in use or cannot be written, before any work is done."""
+    if out is None:
+        return
+    folder = Path(out)
+    require(not (folder / SUMMARY_FILE).exists(), f"{folder} holds a run already: resume it, or choose another --out")
+    require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose a folder for --out")
+    require(
+        not folder.exists() or not any(folder.iterdir()),
+        f"{folder} is not empty: choose a new or empty folder for --out",
+    )
+    existing_parent = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    require(
+        existing_parent.is_dir() and os.access(existing_parent, os.W_OK),
+        f"cannot write {folder}: {existing_parent} is not a folder you may write to; choose another --out",
+    )
+
+
+def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
+    """Make the run's folder; without `out` under runs/, named by network, data and time."""
+    if out is not None:
+        with translate_write_errors(Path(out)):
+            Path(out).mkdir(parents=True, exist_ok=True)
+        return Path(out)
+    data = Path(recipe.data.name.removeprefix("folder:")).name
+    name = f"{recipe.model.name.rpartition(':')[2]}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in range(1000):
+        folder = Path("runs") / (f"{name}-{number}" if number else name)
+        try:
+            with translate_write_errors(folder):
+                folder.mkdir(parents=True)
+            return folder
+        except LabError:
+            if not folder.exists():
+                raise
+    raise LabError(f"runs/ already has a thousand runs named {name}: give --out")
