@@ -1,0 +1,69 @@
+"""`convolab runs`: list the runs in a folder, or delete one."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convolab.cli.options import AsJson
+from convolab.cli.run_status import run_overview
+from convolab.cli.terminal import print_json, print_table
+from convolab.core.errors import require
+from convolab.core.text import format_percent, pluralize
+
+
+def runs_command(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds the runs.")] = Path("runs"),
+    delete: Annotated[
+        Path | None, typer.Option(help="Delete the run in this folder: its own files, and no others.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs in a folder: recipe, epochs done, best validation accuracy, status."""
+    if delete is not None:
+        delete_run(delete, yes, as_json)
+        return
+    from convolab.training.run import find_runs
+
+    require(folder.is_dir(), f"there is no folder {folder}: name the folder that holds your runs")
+    overviews = [run_overview(run) for run in find_runs(folder)]
+    if as_json:
+        print_json(overviews)
+        return
+    require(overviews, f"{folder} holds no runs: train one with convolab train")
+    rows = [
+        [
+            overview["folder"],
+            overview["network"],
+            overview["data"],
+            overview["recipe_key"],
+            f"{overview['epochs_done']}/{overview['epochs']}",
+            format_percent(overview["best_validation_accuracy"]),
+            format_percent(overview["test_accuracy"]),
+            overview["status"],
+        ]
+        for overview in overviews
+    ]
+    print_table(["run", "network", "data", "recipe", "epochs", "best validation", "test", "status"], rows)
+
+
+def delete_run(folder: Path, yes: bool, as_json: bool) -> None:
+    """Ask, and delete a run's own files. Raises LabError if there is no run, or it is being trained."""
+    from convolab.training.run import Run
+
+    run = Run(folder)
+    require(not run.is_training, f"{folder} is being trained by another process: wait for it, or stop it")
+    if not yes:
+        require(sys.stdin.isatty(), f"{folder} is not deleted without a question: add --yes where nobody can answer")
+        done = f"{pluralize(len(run.history), 'epoch')} of {run.recipe.model.name} on {run.recipe.data.name}"
+        if not typer.confirm(f"Delete {folder} ({done}, {run.status})?", err=True):
+            raise typer.Exit(1)
+    remaining = run.delete()
+    if as_json:
+        print_json({"deleted": str(folder), "remaining": [str(path) for path in remaining]})
+    elif remaining:
+        print(f"deleted the run in {folder}; {pluralize(len(remaining), 'other file')} stay: {remaining[0].name}, ...")
+    else:
+        print(f"deleted {folder}")

@@ -1,0 +1,98 @@
+"""`convolab train`: one recipe becomes one run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convolab.cli.options import AsJson, DataDir, Device, Threads, load_dataset_with_progress, prepare_torch
+from convolab.cli.run_status import report_run
+from convolab.cli.terminal import InterruptHandler, TrainingBar, print_json
+from convolab.core.errors import require
+from convolab.core.text import format_percent
+
+if TYPE_CHECKING:
+    from convolab.data.splits import DatasetSplits
+    from convolab.training.recipe import Recipe
+
+
+def train_command(
+    network: Annotated[
+        str | None,
+        typer.Argument(help="Name of a network, or your own as file.py:Name.", show_default="the recipe's"),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe file (TOML).", show_default="the default recipe")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Name of a dataset, or folder:PATH.", show_default="the recipe's")
+    ] = None,
+    data_dir: DataDir = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a recipe key, e.g. optimizer.lr=0.1. Repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same as --set training.seed=N.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run; must be new or empty.", show_default="a new one in runs/"),
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    overfit_one_batch: Annotated[
+        bool, typer.Option("--overfit-one-batch", help="Only check that the network can overfit a single batch.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network on a dataset, and save everything needed to reproduce it bit for bit."""
+    require(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
+    prepare_torch(device, threads)
+    from convolab.training.recipe import Recipe, parse_override
+    from convolab.training.run import Run
+    from convolab.training.run_folder import require_new_folder
+
+    named_options = {"model.name": network, "data.name": data, "training.seed": seed}
+    resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(
+        {key: value for key, value in named_options.items() if value is not None}
+        | dict(parse_override(text) for text in overrides or [])
+    )
+    require_new_folder(out)
+    splits = load_dataset_with_progress(resolved_recipe.data.name, data_dir, resolved_recipe.data.image_size)
+    if overfit_one_batch:
+        overfit_check(resolved_recipe, splits, out, as_json)
+        return
+    with InterruptHandler() as interrupts, TrainingBar(resolved_recipe.training.epochs, interrupts) as bar:
+        run = Run.start(resolved_recipe, splits, out, device=device, data_dir=data_dir, callbacks=bar)
+    report_run(run, as_json)
+
+
+def overfit_check(recipe: "Recipe", splits: "DatasetSplits", out: Path | None, as_json: bool) -> None:
+    """Overfit a single batch; exit with status 1 if that fails."""
+    from convolab.training.overfit import check_overfit
+
+    steps, accuracies = check_overfit(recipe, splits)
+    result = {
+        "success": steps is not None,
+        "steps": steps,
+        "accuracy": accuracies[-1],
+        "batch_size": recipe.training.batch_size,
+    }
+    if out:
+        from convolab.core.files import write_json
+        from convolab.plots import training as training_plots
+        from convolab.plots.style import save_chart
+
+        title = f"{recipe.model.name} on one batch of {recipe.data.name}"
+        save_chart(training_plots.overfit_one_batch_chart(accuracies, title), out / "overfit")
+        write_json(out / "overfit.json", result | {"accuracies": accuracies})
+    if as_json:
+        print_json(result)
+    elif steps is not None:
+        print(f"{recipe.model.name} fits all {recipe.training.batch_size} images of one batch after {steps} steps")
+    else:
+        print(
+            f"{recipe.model.name} cannot overfit one batch: {format_percent(accuracies[-1])} after "
+            f"{len(accuracies) - 1} steps; check the network and optimizer.lr"
+        )
+    if steps is None:
+        raise typer.Exit(1)
