@@ -25,18 +25,18 @@ def column(values: tuple[float, ...]) -> Tensor:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("mean", "std"), [(MEAN, STD), ((0.5,), (0.25,)), ((0.13,), (0.31,))])
-def test_pixels_are_normalised_as_in_float64(
+def test_pixels_are_normalized_as_in_float64(
     layout: torch.memory_format, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
     x = pixels(channels=len(mean))
     expected = ((x.double() - column(mean)) / column(std)).flatten(1)
-    given = x.contiguous(memory_format=layout)
-    assert (wrapped(nn.Flatten(), mean, std)(given) - expected).abs().max() < 1e-6
-    assert torch.equal(given, x)
+    in_layout = x.contiguous(memory_format=layout)
+    assert (wrapped(nn.Flatten(), mean, std)(in_layout) - expected).abs().max() < 1e-6
+    assert torch.equal(in_layout, x)
 
 
 @pytest.mark.parametrize("name", ["simple_convnet", "resnet_small", "shallow_net"])
-def test_a_pixelnet_is_its_network_on_normalised_pixels_in_either_layout(name: str) -> None:
+def test_an_image_classifier_is_its_network_on_normalized_pixels_in_either_layout(name: str) -> None:
     network = build(name, (3, 32, 28), 10).eval()
     exact = copy.deepcopy(network).double()((pixels().double() - column(MEAN)) / column(STD))
     net = wrapped(network)
@@ -58,17 +58,17 @@ def test_the_layout_of_the_pixels_reaches_the_network() -> None:
     assert net.network.last
 
 
-def test_a_channel_without_variation_is_only_centred() -> None:
+def test_a_constant_channel_is_only_centered() -> None:
     x = pixels()
     x[0, 1], x[1, 1] = 0.25, 0.75  # as in training, and as an attack may make it
-    normalised = wrapped(nn.Flatten(), (0.5, 0.25, 0.5), (0.25, 0.0, 0.25))(x).view_as(x)
-    assert normalised.isfinite().all()
-    assert (normalised[0, 1] == 0).all()
-    assert (normalised[1, 1] == 0.5).all()
-    assert not (normalised[:, 0] == 0).any()
+    normalized = wrapped(nn.Flatten(), (0.5, 0.25, 0.5), (0.25, 0.0, 0.25))(x).view_as(x)
+    assert normalized.isfinite().all()
+    assert (normalized[0, 1] == 0).all()
+    assert (normalized[1, 1] == 0.5).all()
+    assert not (normalized[:, 0] == 0).any()
 
 
-def test_the_gradient_reaches_the_pixels_through_the_normalisation() -> None:
+def test_the_gradient_reaches_the_pixels_through_the_normalization() -> None:
     x = pixels().requires_grad_()
     weight = torch.randn(2, 3, 32, 28, generator=torch.Generator().manual_seed(1))
     (wrapped(nn.Flatten())(x).view_as(x) * weight).sum().backward()
@@ -82,7 +82,7 @@ def test_only_the_networks_own_tensors_are_saved_and_trained() -> None:
     assert [id(p) for p in net.parameters()] == [id(p) for p in network.parameters()]
 
 
-def test_a_pixelnet_says_what_it_was_made_for() -> None:
+def test_an_image_classifier_reports_its_input_size_and_classes() -> None:
     net = wrapped(nn.Flatten())
     assert (net.channels, net.input_size, net.classes, net.mean, net.std) == (
         3,

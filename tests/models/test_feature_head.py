@@ -1,4 +1,4 @@
-"""Where a network's head begins, for networks of every make."""
+"""Where a network's head begins, in networks of many makers."""
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_the_head_gives_the_networks_own_logits_from_its_last_map(name: str) -> 
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, kind) in NETWORKS.items() if kind == "average"])
-def test_behind_an_average_it_holds_for_pictures_of_any_size(name: str) -> None:
+def test_after_an_average_the_head_holds_for_images_of_any_size(name: str) -> None:
     net = wrapped(NETWORKS[name][0](), 64 if name in ("densenet", "mobilenet", "squeezenet") else 32)
     parts = create_feature_extractor(net)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_behind_an_average_it_holds_for_pictures_of_any_size(name: str) -> None:
         assert torch.equal(parts.forward_features(x), features)
 
 
-def test_a_picture_whose_sides_need_another_padding_finds_the_same_map() -> None:
+def test_an_image_whose_sides_need_another_padding_finds_the_same_map() -> None:
     from convolab.models.pretrained import pretrained
 
     net = pretrained("efficientnet_lite0")
@@ -119,7 +119,7 @@ def test_a_head_of_more_than_one_layer_is_named_and_the_map_is_found_all_the_sam
         parts.require_head("a dense response")
 
 
-def test_a_map_that_shrinks_to_one_cell_before_the_head_is_said_to() -> None:
+def test_a_map_that_shrinks_to_one_cell_before_the_head_is_the_reason_given() -> None:
     shrinks = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.MaxPool2d(30), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 10)
     )
@@ -143,7 +143,7 @@ def test_a_head_that_is_linear_only_in_looks_is_found_out() -> None:
         nn.Sequential(nn.Conv2d(3, 4, 32), nn.Flatten(), nn.Linear(4, 10)),
     ],
 )
-def test_a_network_without_a_feature_map_is_told_what_it_would_need(network: nn.Module) -> None:
+def test_a_network_without_a_feature_map_is_refused_with_what_it_would_need(network: nn.Module) -> None:
     with pytest.raises(LabError, match="this network has no feature map"):
         create_feature_extractor(wrapped(network))
 

@@ -1,4 +1,4 @@
-"""The networks that others trained: the right weights, the right names, and pixels that break the contract refused."""
+"""Networks that others trained: the right weights and names, and pixels that break the contract are refused."""
 
 import json
 import socket
@@ -244,7 +244,7 @@ def test_weights_that_are_missing_or_damaged_say_what_to_install(
         wheel_weights("bad_net")
 
 
-def test_every_embedded_network_says_its_size_and_crop() -> None:
+def test_every_bundled_network_has_its_own_size_and_crop() -> None:
     assert {
         name: (pretrained(name).input_size[0], pretrained(name).crop_fraction) for name in BUNDLED_NETWORKS
     } == BUNDLED_NETWORKS

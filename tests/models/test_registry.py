@@ -217,7 +217,7 @@ def test_a_factory_that_takes_shape_and_classes_in_any_way_is_called_with_them(
     assert registry.resolve_options("mine", {}) == {}
 
 
-def test_an_option_behind_any_number_of_arguments_is_one(own_registry: None) -> None:
+def test_an_option_after_any_number_of_arguments_is_one(own_registry: None) -> None:
     registry.register(factory("(*args, wide: int = 4)"))
     assert registry.resolve_options("mine", {"wide": 9}) == {"wide": 9}
     with pytest.raises(LabError, match="has no option 'args'"):

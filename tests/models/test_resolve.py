@@ -17,7 +17,7 @@ def build(name: str, *arguments: object) -> nn.Module:
         return resolve_model(name, *arguments).build()
 
 
-def test_the_registrys_networks_are_made_for_the_shape_and_classes_asked_for() -> None:
+def test_the_registrys_networks_are_built_for_the_shape_and_classes_asked_for() -> None:
     net = build("simple_convnet", (1, 28, 28), 7)
     assert (net.features[0].conv.in_channels, net.head.linear.out_features) == (1, 7)
     assert build("simple_convnet", (3, 32, 32)).head.linear.out_features == 10
@@ -38,10 +38,10 @@ def test_a_persons_own_network_is_found_in_its_file(tmp_path: Path) -> None:
     ("short", "side"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
 )
 def test_efficientnet_lites_are_timms_definitions(short: str, side: int) -> None:
-    found = resolve_model(short)
-    assert found.input_shape == (3, side, side)
+    spec = resolve_model(short)
+    assert spec.input_shape == (3, side, side)
     with torch.device("meta"):
-        ours, theirs = found.build(), resolve_model(f"timm/tf_{short}").build()
+        ours, theirs = spec.build(), resolve_model(f"timm/tf_{short}").build()
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 
@@ -61,7 +61,7 @@ def test_nothing_is_downloaded_and_no_weights_are_drawn(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected_message"),
     [
         ("simple_convet", "did you mean 'simple_convnet'"),
         ("efficientnet_lite9", "did you mean 'efficientnet_lite"),
@@ -73,10 +73,10 @@ def test_nothing_is_downloaded_and_no_weights_are_drawn(name: str) -> None:
         ("nowhere.py:Net", "no file nowhere.py"),
     ],
 )
-def test_an_unknown_network_is_refused_with_the_nearest_known_one(name: str, said: str) -> None:
+def test_an_unknown_network_is_refused_with_the_nearest_known_one(name: str, expected_message: str) -> None:
     with pytest.raises(LabError) as refusal:
         build(name, (3, 32, 32))
-    assert said in str(refusal.value)
+    assert expected_message in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -84,12 +84,12 @@ def test_an_unknown_network_is_refused_with_the_nearest_known_one(name: str, sai
 def test_a_library_that_is_missing_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
-    there = builtins.__import__
+    original_import = builtins.__import__
 
     def missing(name: str, *arguments: object, **options: object) -> object:
         if name.partition(".")[0] == library:
             raise ImportError(f"no {library}")
-        return there(name, *arguments, **options)
+        return original_import(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", missing)
     monkeypatch.setitem(sys.modules, library, None)

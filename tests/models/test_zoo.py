@@ -128,17 +128,17 @@ def test_channels_may_shrink_where_there_is_no_shortcut() -> None:
 
 
 def leaves(net: nn.Module, x: Tensor) -> list[tuple[type[nn.Module], tuple[int, ...]]]:
-    """The layers in the order in which they run, with the shape of what each gives for one picture."""
-    seen = []
+    """The layers in the order in which they run, with the shape of what each gives for one image."""
+    layers = []
     hooks = [
-        layer.register_forward_hook(lambda layer, _, y: seen.append((type(layer), tuple(y.shape[1:]))))
+        layer.register_forward_hook(lambda layer, _, y: layers.append((type(layer), tuple(y.shape[1:]))))
         for layer in net.modules()
         if not list(layer.children()) and not isinstance(layer, nn.Identity)
     ]
     net(x)
     for hook in hooks:
         hook.remove()
-    return seen
+    return layers
 
 
 def test_the_simple_convnet_runs_the_layers_its_docstring_lists() -> None:
@@ -185,7 +185,7 @@ def test_the_resnet_runs_the_layers_its_docstring_lists() -> None:
 
 
 def widened(x: Tensor, like: Tensor) -> Tensor:
-    """A shortcut by hand: 2x2 means where the size changes, zeros as new channels."""
+    """A shortcut written out: 2x2 means where the size changes, zeros as new channels."""
     if x.shape[2:] != like.shape[2:]:
         h, w = like.shape[2:]
         x = x[:, :, : 2 * h, : 2 * w].unflatten(3, (w, 2)).unflatten(2, (h, 2)).mean((3, 5))
@@ -256,8 +256,8 @@ def test_the_gradient_of_a_mean_over_a_map_lies_as_the_map_does() -> None:
 def test_a_residual_network_with_zeroed_convolutions_is_its_shortcut_chain(name: str, options: dict) -> None:
     shape = (3, 32, 32)
     net = build(name, shape, 10, **options).eval()
-    first, *rest = net.features
-    for layer in nn.ModuleList(rest if name == "simple_convnet" else net.features[1:]).modules():
+    first, *others = net.features
+    for layer in nn.ModuleList(others if name == "simple_convnet" else net.features[1:]).modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.zeros_(layer.weight)
     x = first(pixels(shape))
