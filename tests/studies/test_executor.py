@@ -66,9 +66,9 @@ def test_a_trial_whose_process_is_killed_is_tried_again_and_is_bit_for_bit_the_u
                 kill_worker(sign)
 
     news = told(LocalExecutor(1), todo, pictures, hear=hear)
-    again = [word for word in news if word.kind == "tried again"]
+    again = [word for word in news if word.kind == "retrying"]
     assert [(word.key, word.reason) for word in again] == [
-        (todo[0].recipe.key, "its process ended by signal SIGKILL (the system may have been out of memory)")
+        (todo[0].recipe.key, "its process ended by signal SIGKILL (the system may have run out of memory)")
     ]
     assert kinds(news)["finished"] == 3
     assert {job.recipe.key: remains(job.folder) for job in todo} == undisturbed
@@ -82,7 +82,7 @@ def test_a_trial_whose_process_dies_twice_has_failed_and_the_others_finish(pictu
             kill_worker(signal.SIGKILL)
 
     news = told(LocalExecutor(1), todo, pictures, hear=hear)
-    assert [word.kind for word in news if word.key == victim] == ["started", "tried again", "started", "failed"]
+    assert [word.kind for word in news if word.key == victim] == ["started", "retrying", "started", "failed"]
     assert {word.key for word in news if word.kind == "finished"} == {job.recipe.key for job in todo[1:]}
 
 
@@ -146,7 +146,7 @@ def test_a_stopped_engine_saves_what_it_trains_and_goes_on_later_bit_for_bit(
 def test_a_worker_that_is_stopped_before_it_can_hear_it_is_stopped_and_has_not_failed(
     pictures: Path, todo: list[executor.Job], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(executor, "work", small_jobs.never_listen)
+    monkeypatch.setattr(executor, "run_worker", small_jobs.never_listen)
     started = time.monotonic()
     news = told(LocalExecutor(2), todo, pictures, stop=lambda: True)
     assert {(word.key, word.kind) for word in news} == {(job.recipe.key, "stopped") for job in todo[:2]}

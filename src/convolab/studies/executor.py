@@ -1,4 +1,4 @@
-"""Engines train the runs of a study: this one on the cores of this machine."""
+"""Executors train the runs of a study; the one here uses the cores of this machine."""
 
 import os
 import signal
@@ -9,27 +9,31 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
+from convolab.core.environment import tune_malloc
 from convolab.core.errors import LabError
 from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
-from convolab.studies.forkserver import forkserver_context
+from convolab.studies.forkserver import worker_context
 from convolab.studies.trials import train_trial
 from convolab.training.recipe import Recipe
-from convolab.training.trainer import EpochMetrics, Trainer
+from convolab.training.trainer import Callbacks, EpochMetrics, Trainer
 
-MAX_ATTEMPTS = 2  # how often a trial whose process dies is begun
-TERMINAL_EVENTS = ("finished", "diverged", "stopped", "failed")  # the last news of a job
-HEARTBEAT_INTERVAL = 0.5  # seconds between two signs of life of a trial
+MAX_ATTEMPTS = 2  # how often a trial is started whose process dies
+HEARTBEAT_INTERVAL = 0.5  # seconds between two progress events of a trial
+
+EventKind = Literal["started", "progress", "epoch", "retrying", "finished", "diverged", "stopped", "failed"]
+TERMINAL_EVENTS: tuple[EventKind, ...] = ("finished", "diverged", "stopped", "failed")  # the last event of a job
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train, or to go on with."""
+    """A run to train, or to resume."""
 
     recipe: Recipe
     folder: Path
@@ -38,14 +42,14 @@ class Job:
 
 @dataclass(frozen=True)
 class JobEvent:
-    """What an engine tells of a job while it works."""
+    """What an executor reports of a job while it works."""
 
     key: str  # of the recipe
-    kind: Literal["started", "under way", "epoch", "finished", "diverged", "stopped", "failed", "tried again"]
-    fraction_done: float = 0.0  # of its steps done
-    images_per_second: float = 0.0  # images/s
-    epoch: EpochMetrics | None = None  # the last one done
-    reason: str | None = None  # why it diverged, failed or is tried again
+    kind: EventKind
+    fraction_done: float = 0.0  # of the job's steps
+    images_per_second: float = 0.0
+    epoch: EpochMetrics | None = None  # the last one completed
+    reason: str | None = None  # why it diverged, failed or is retried
 
 
 EventCallback = Callable[[JobEvent], None]
@@ -53,12 +57,16 @@ EventCallback = Callable[[JobEvent], None]
 
 @runtime_checkable
 class Executor(Protocol):
-    """Whatever trains jobs: every engine gives the same bits."""
+    """Trains jobs. Every executor gives the same bits."""
 
     def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, stop: Callable[[], bool]) -> None:
-        """Train all jobs on the set that lies in `pictures` (see images/mapped), telling of each; end early when `stop()` says so.
+        """Train all jobs, or fewer when `stop()` becomes true.
 
-        A job that fails is told of and does not stop the others.
+        Args:
+            jobs: what to train; a job that fails is reported and does not stop the others.
+            dataset_folder: where `data.memmap.write_memmap` wrote the images.
+            on_event: called with each event, in this process.
+            stop: asked every half second; running jobs then end after their step, saved.
         """
 
 
@@ -72,53 +80,51 @@ class WorkerProcess:
     """A process at work on one job."""
 
     job: Job
-    process: Any
+    process: BaseProcess
     attempts: int
-    finished: bool = False  # it has told how its job ended
+    finished: bool = False  # it has reported how its job ended
 
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """A process for each trial, as many side by side as there are cores, the longest first.
+    """One process per trial, as many in parallel as there are cores, the longest trials first.
 
-    A process that crashes, or that the system ends because memory is short, takes only its own trial with it; the trial is
-    tried once more, goes on from its last epoch, and is then given up. When this process dies, its workers do.
+    A process that crashes, or that the system ends because memory is short, takes only its own trial with it. The trial is
+    retried once, from its last epoch, and then given up. When this process dies, its workers do too.
     """
 
     workers: int = field(default_factory=count_usable_cores)
 
     def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, stop: Callable[[], bool]) -> None:
-        """See `Engine.run`."""
-        context = forkserver_context()
+        """See `Executor.run`."""
         pending = deque((job, 1) for job in sorted(jobs, key=lambda job: -job.cost))
         running: dict[Connection, WorkerProcess] = {}
         stopping = False
         while running or (pending and not stopping):
             while pending and not stopping and len(running) < self.workers:
                 job, attempts = pending.popleft()
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=run_worker, args=(job, dataset_folder, sender), daemon=True)
-                process.start()
-                sender.close()
+                receiver, process = start_worker(job, dataset_folder)
                 running[receiver] = WorkerProcess(job, process, attempts)
-            for connection in wait(list(running), timeout=HEARTBEAT_INTERVAL):
-                worker = running[connection]
+            for receiver in connection.wait(list(running), timeout=HEARTBEAT_INTERVAL):
+                assert isinstance(receiver, Connection)  # nothing else was waited for
+                worker = running[receiver]
                 with suppress(EOFError):
-                    event: JobEvent = connection.recv()
+                    event: JobEvent = receiver.recv()
                     worker.finished = event.kind in TERMINAL_EVENTS
                     on_event(event)
                     continue
-                del running[connection]
-                connection.close()
+                del running[receiver]
+                receiver.close()
                 worker.process.join()
                 if worker.finished:
                     continue
-                key, reason = worker.job.recipe.key, f"its process ended {describe_exit_code(worker.process.exitcode)}"
+                key = worker.job.recipe.key
+                reason = f"its process ended {describe_exit_code(worker.process.exitcode)}"
                 if stopping and worker.process.exitcode == -signal.SIGTERM:
-                    on_event(JobEvent(key, "stopped"))  # asked to stop before it knew how to hear that
+                    on_event(JobEvent(key, "stopped"))  # asked to stop before it had its signal handler
                 elif worker.attempts < MAX_ATTEMPTS and not stopping:
                     pending.append((worker.job, worker.attempts + 1))
-                    on_event(JobEvent(key, "tried again", reason=reason))
+                    on_event(JobEvent(key, "retrying", reason=reason))
                 else:
                     on_event(JobEvent(key, "failed", reason=reason))
             if stop() and not stopping:
@@ -127,54 +133,79 @@ class LocalExecutor:
                     worker.process.terminate()  # it ends after its step, saved
 
 
+def start_worker(job: Job, dataset_folder: Path) -> tuple[Connection, BaseProcess]:
+    """Start a process that trains a job: where its events arrive, and the process."""
+    context = worker_context()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=run_worker, args=(job, dataset_folder, sender), daemon=True)
+    process.start()
+    sender.close()
+    return receiver, process
+
+
 def describe_exit_code(code: int | None) -> str:
     """An exit code in words.
 
-    >>> how(-9), how(1)
-    ('by signal SIGKILL (the system may have been out of memory)', 'with exit code 1')
+    >>> describe_exit_code(-9), describe_exit_code(1)
+    ('by signal SIGKILL (the system may have run out of memory)', 'with exit code 1')
     """
     if code is None or code >= 0:
         return f"with exit code {code}"
     name = signal.Signals(-code).name
-    return f"by signal {name}" + (" (the system may have been out of memory)" if name == "SIGKILL" else "")
+    return f"by signal {name}" + (" (the system may have run out of memory)" if name == "SIGKILL" else "")
 
 
-def run_worker(job: Job, dataset_folder: Path, connection: Connection) -> None:
-    """What a worker's process does: train one job, and tell of it."""
+def run_worker(job: Job, dataset_folder: Path, sender: Connection) -> None:
+    """The worker's side: train one job and report on it."""
     threading.Thread(target=die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches every process of the terminal; the parent decides
     stop_requested = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop_requested.set())
-    run_job(job, partial(read_memmap, dataset_folder), connection.send, stop_requested.is_set)
+    tune_malloc()
+    run_job(job, partial(read_memmap, dataset_folder), sender.send, stop_requested.is_set)
+
+
+class JobCallbacks(Callbacks):
+    """Reports the progress of one job as events."""
+
+    def __init__(self, job: Job, on_event: EventCallback, stop: Callable[[], bool]) -> None:
+        self.job = job
+        self.on_event = on_event
+        self.should_stop = stop
+        self.last_reported = 0.0  # by the monotonic clock
+
+    def on_step(self, trainer: Trainer) -> None:
+        if time.monotonic() - self.last_reported > HEARTBEAT_INTERVAL:
+            self.last_reported = time.monotonic()
+            progress = trainer.progress
+            fraction_done = (progress.epoch + progress.step / trainer.steps_per_epoch) / trainer.training.epochs
+            images_per_second = progress.num_images / progress.seconds
+            self.on_event(JobEvent(self.job.recipe.key, "progress", fraction_done, images_per_second))
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        recipe = self.job.recipe
+        fraction_done = metrics.epoch / recipe.training.epochs
+        self.on_event(JobEvent(recipe.key, "epoch", fraction_done, metrics.images_per_second, metrics))
 
 
 def run_job(
     job: Job, load_splits: Callable[[], DatasetSplits], on_event: EventCallback, stop: Callable[[], bool]
 ) -> None:
-    """Train one job in this process, on the set that `read()` gives, and send news of it, the end last; only a bug is raised."""
-    key, last_reported = job.recipe.key, 0.0
-
-    def on_step(trainer: Trainer) -> None:
-        nonlocal last_reported
-        if time.monotonic() - last_reported > HEARTBEAT_INTERVAL:
-            last_reported, progress = time.monotonic(), trainer.progress
-            fraction_done = (progress.epoch + progress.step / trainer.steps_per_epoch) / trainer.training.epochs
-            on_event(JobEvent(key, "under way", fraction_done, progress.num_images / progress.seconds))
-
-    def on_epoch(epoch: EpochMetrics) -> None:
-        on_event(JobEvent(key, "epoch", epoch.epoch / job.recipe.training.epochs, epoch.images_per_second, epoch))
-
+    """Train one job in this process on the images that `load_splits()` gives, and report events; only a bug raises."""
+    key = job.recipe.key
     on_event(JobEvent(key, "started"))
     try:
-        status, reason = train_trial(
-            job.recipe, load_splits(), job.folder, on_step=on_step, on_epoch=on_epoch, stop=stop
-        )
+        callbacks = JobCallbacks(job, on_event, stop)
+        status, reason = train_trial(job.recipe, load_splits(), job.folder, callbacks=callbacks)
     except LabError as error:
-        status, reason = "failed", str(error)
-    on_event(JobEvent(key, status, reason=reason))
+        on_event(JobEvent(key, "failed", reason=str(error)))
+    else:
+        on_event(JobEvent(key, status, reason=reason))
 
 
 def die_with_parent() -> None:
-    """End this process when the one that asked for it is gone: nobody would hear of its work."""
-    wait([parent_process().sentinel])
+    """End this process when its parent is gone: nobody would receive its results."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
     os._exit(1)

@@ -1,11 +1,10 @@
-"""What the server that workers are forked from does once for all of them: this module is imported there, and nowhere else."""
+"""What the fork server does once for all workers. Nothing else imports this module."""
 
 import gc
 
 import convolab.studies.executor  # noqa: F401 (torch, and all that a trial needs)
-from convolab.training.run import package_versions
-from convolab.training.setup import hardware_info
+from convolab.core.environment import hardware_info, package_versions
 
-hardware_info()  # remembered from here on: it starts a process
+hardware_info()  # cached from here on: it starts a process
 package_versions()  # and this reads files
-gc.freeze()  # a worker's collector then leaves alone what all workers share, which it would else copy page by page
+gc.freeze()  # a worker's collector then leaves shared objects alone, instead of copying their pages one by one

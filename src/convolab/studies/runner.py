@@ -1,4 +1,4 @@
-"""Conducting a study: check it wholly, train what is not trained yet, gather what came of it."""
+"""Run a study: check all of it, train the runs that are missing, collect the results."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -9,26 +9,27 @@ from filelock import FileLock, Timeout
 
 from convolab.core.errors import LabError, require
 from convolab.core.files import translate_write_errors
+from convolab.core.text import truncate_list
 from convolab.data.catalog import load
 from convolab.data.memmap import read_memmap, write_memmap
 from convolab.data.splits import DatasetSplits
+from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
-from convolab.studies.outcomes import TrialResult
-from convolab.studies.results import BestOnTest, StudyResult, analyze_study, make_best_on_test, select_best
+from convolab.studies.results import BestOnTest, StudyResult, TrialResult
 from convolab.studies.study import Study, Trial
 from convolab.studies.trials import estimate_training_cost, find_corruption
 from convolab.training.recipe import Recipe
-from convolab.training.run import Run
+from convolab.training.run import COMPLETED, Run
 from convolab.training.setup import train_validation_split
 
 MessageCallback = Callable[[str], None]
 
 
 class StudyFolder:
-    """Where a study lies.
+    """Where a study is kept.
 
-    study.toml           what was asked for
-    runs/KEY             the run of each recipe, by its key: sections that need the same run share it
+    study.toml           the study
+    runs/KEY             the run of each recipe, by the recipe's key; sections that need the same run share it
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -39,28 +40,28 @@ class StudyFolder:
         return self.path / "runs" / recipe.key
 
     def trial_result(self, trial: Trial, failure_reasons: dict[str, str]) -> TrialResult:
-        """What became of a trial; `reasons` are why trials failed, by recipe key."""
+        """The result of a trial; `failure_reasons` are why trials failed, by recipe key."""
+        key = trial.recipe.key
         folder = self.run_folder(trial.recipe)
         if not (folder / "summary.json").exists():
-            failed = trial.recipe.key in failure_reasons
-            return TrialResult(trial, "failed" if failed else "missing", (), failure_reasons.get(trial.recipe.key))
+            return TrialResult(trial, "failed" if key in failure_reasons else "missing", (), failure_reasons.get(key))
         run = Run(folder)
-        status = run.status if run.status in ("finished", "diverged") else "stopped"
         reason = run.summary.get("reason")
-        if status == "stopped" and trial.recipe.key in failure_reasons:
-            status, reason = "failed", failure_reasons[trial.recipe.key]
-        return TrialResult(trial, status, tuple(run.history), reason, folder, run.summary)
+        if run.status == "finished" or run.status == "diverged":
+            return TrialResult(trial, run.status, tuple(run.history), reason, folder, run.summary)
+        status = "failed" if key in failure_reasons else "stopped"
+        return TrialResult(trial, status, tuple(run.history), failure_reasons.get(key, reason), folder, run.summary)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Only one process conducts a study; the lock falls with its process."""
+        """Let only one process run a study; the lock is released when its process ends."""
         with translate_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=0)
             try:
                 lock.acquire()
             except Timeout as error:
-                raise LabError(f"{self.path} is being worked on by another process: wait for it, or stop it") from error
+                raise LabError(f"{self.path} is in use by another process: wait for it, or stop it") from error
         try:
             yield
         finally:
@@ -74,26 +75,45 @@ def run_study(
     data_dir: Path | None = None,
     executor: Executor | None = None,
     repair: bool = False,
-    on_event: EventCallback = lambda news: None,
-    on_plan: Callable[[list[Job], int], None] = lambda jobs, done: None,
-    on_message: MessageCallback = lambda note: None,
+    on_event: EventCallback = lambda event: None,
+    on_plan: Callable[[list[Job], int], None] = lambda jobs, num_done: None,
+    on_message: MessageCallback = lambda message: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> StudyResult:
-    """Train every run of a study that is not there yet, and conclude from all of them.
+    """Train every run of a study that is missing, and decide its contrasts.
 
-    Killed at any moment, the same call goes on. `plan` hears of the jobs before the first begins and of how many runs were
-    done before; `hear` of each as it goes on; `say` of what a person should know.
-    Raises LabError, before any work, if the study's recipes cannot be trained on its pictures, if the folder holds runs of
-    other pictures, or if a run was damaged (unless `repair`: then it is trained anew).
+    Killed at any moment, the same call continues. In a script, call it below `if __name__ == "__main__":`, because trials
+    are processes that import the script.
+
+    Args:
+        study: what to train and to decide.
+        out: the study's folder.
+        data_dir: where the data set is, see `load`.
+        executor: what trains; default: the cores of this machine.
+        repair: train corrupt runs again instead of refusing them.
+        on_event: called with each event of each job.
+        on_plan: called once before the first job, with the jobs and the number of runs that were done before.
+        on_message: called with what a user should know.
+        stop: asked every half second; when it becomes true, running trials are saved and the rest is left.
+
+    Returns:
+        The results of all trials, also when it was stopped.
+
+    Raises:
+        LabError: before any work, if a recipe cannot be trained on these images, if the folder holds runs of other images,
+            or if a run is corrupt and `repair` is off.
+
+    >>> import tempfile
+    >>> study = Study.from_dict({"name": "rates", "seeds": [0], "sections": {"lr": {"grid": {"optimizer.lr": [0.1, 0.01]}}}})
+    >>> run_study(study, tempfile.mkdtemp(), stop=lambda: True).trial_results[0].status
+    'missing'
     """
     folder = StudyFolder(out)
     datasets = {(trial.recipe.data.name, trial.recipe.data.image_size) for trial in study.trials}
-    require(
-        len(datasets) == 1,
-        f"a study has one picture set, and the recipes name {', '.join(sorted(name for name, _ in datasets))}",
-    )
-    ((name, size),) = datasets
-    splits = load(name, data_dir, image_size=size)
+    names = ", ".join(sorted(name for name, _ in datasets))
+    require(len(datasets) == 1, f"a study uses one data set and one image size, but its recipes name {names}")
+    ((name, image_size),) = datasets
+    splits = load(name, data_dir, image_size=image_size)
     costs = estimate_study_costs(study, splits)
     with folder.lock():
         check_existing_runs(folder, study, splits, repair, on_message)
@@ -103,13 +123,13 @@ def run_study(
         on_plan(jobs, len(runs) - len(jobs))
         failure_reasons: dict[str, str] = {}
 
-        def record_event(news: JobEvent) -> None:
-            if news.kind == "failed":
-                failure_reasons[news.key] = news.reason or "for no known reason"
-            on_event(news)
+        def record_event(event: JobEvent) -> None:
+            if event.kind == "failed":
+                failure_reasons[event.key] = event.reason or "unknown reason"
+            on_event(event)
 
         if jobs:
-            with memmapped_dataset(splits, folder.path / ".pictures") as dataset_folder:
+            with memmapped_dataset(splits, folder.path / ".images") as dataset_folder:
                 del splits  # what the workers map is enough
                 (executor or LocalExecutor()).run(jobs, dataset_folder, record_event, stop)
                 splits = read_memmap(dataset_folder)
@@ -118,7 +138,10 @@ def run_study(
 
 
 def estimate_study_costs(study: Study, splits: DatasetSplits) -> dict[str, float]:
-    """What each recipe costs, by key. Raises LabError, naming the arm, for one that cannot be trained; seeds are alike in that."""
+    """What each recipe costs, by key.
+
+    Raises LabError, naming the arm, for a recipe that cannot be trained. All seeds of an arm cost the same.
+    """
     costs: dict[str, float] = {}
     cost_by_arm: dict[tuple[str, str], float] = {}
     for trial in study.trials:
@@ -133,26 +156,25 @@ def estimate_study_costs(study: Study, splits: DatasetSplits) -> dict[str, float
 
 
 def is_run_complete(folder: Path) -> bool:
-    return (folder / "summary.json").exists() and Run(folder).status in ("finished", "diverged")
+    """Whether a folder holds a run that more training would not change."""
+    return (folder / "summary.json").exists() and Run(folder).status in COMPLETED
 
 
 def check_existing_runs(
     folder: StudyFolder, study: Study, splits: DatasetSplits, repair: bool, on_message: MessageCallback
 ) -> None:
-    """Hold what the folder has against the study: other pictures and damaged runs are refused, a change is told of."""
+    """Refuse runs of other images and corrupt runs, and report what changed in the study since it ran last."""
     previous_study = folder.path / "study.toml"
     existing_keys = {path.parent.name for path in (folder.path / "runs").glob("*/summary.json")}
-    if previous_study.exists() and previous_study.read_text() != study.to_toml():
-        num_reusable, num_unused = len(existing_keys & set(study.recipes)), len(existing_keys - set(study.recipes))
+    if previous_study.exists() and previous_study.read_text(encoding="utf-8") != study.to_toml():
+        reusable = existing_keys & set(study.recipes)
+        unused = sorted(existing_keys - set(study.recipes))
         on_message(
-            f"the study was changed since: {num_reusable} of its runs still hold, {len(study.recipes) - num_reusable} are to be trained"
-            + (
-                f", {num_unused} are in no section now ({', '.join(sorted(existing_keys - set(study.recipes))[:5])}{', ...' if num_unused > 5 else ''})"
-                if num_unused
-                else ""
-            )
+            f"the study has changed since: {len(reusable)} of its runs can be reused, "
+            f"{len(study.recipes) - len(reusable)} are to be trained"
+            + (f", {len(unused)} are in no section now ({truncate_list(unused, 5)})" if unused else "")
         )
-    damaged = {}
+    damaged: dict[Path, str] = {}
     for key in existing_keys & set(study.recipes):
         path = folder.run_folder(study.recipes[key])
         if problem := find_corruption(path, study.recipes[key]):
@@ -161,16 +183,17 @@ def check_existing_runs(
             Run(path).require_same_data(splits)
     require(
         repair or not damaged,
-        f"{len(damaged)} of the runs {'is' if len(damaged) == 1 else 'are'} damaged: {'; '.join(damaged.values())}: put the files back, or train anew with --repair",
+        f"{len(damaged)} of the runs {'is' if len(damaged) == 1 else 'are'} damaged: {'; '.join(damaged.values())}: "
+        "restore the files, or retrain them (--repair, in Python repair=True)",
     )
     for path, problem in damaged.items():
-        on_message(f"trained anew: {problem}")
+        on_message(f"retraining: {problem}")
         shutil.rmtree(path)
 
 
 @contextmanager
 def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
-    """The set laid out for workers to map, and gone afterwards."""
+    """The data set as files that workers map, removed afterwards."""
     shutil.rmtree(folder, ignore_errors=True)  # what a kill left
     write_memmap(splits, folder)
     try:
@@ -182,18 +205,17 @@ def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
 def collect_results(
     folder: StudyFolder, study: Study, splits: DatasetSplits, failure_reasons: dict[str, str]
 ) -> StudyResult:
-    """The study's conclusions from the runs in its folder."""
+    """The study's results from the runs in its folder."""
     trial_results = tuple(folder.trial_result(trial, failure_reasons) for trial in study.trials)
-    unfinished = {o.trial.recipe.key: o for o in trial_results if o.status not in ("finished", "diverged")}
+    unfinished = {result.trial.recipe.key: result for result in trial_results if result.status not in COMPLETED}
     notes = [
-        f"'{o.trial.arm}' of {o.trial.section}, seed {o.trial.seed}, {o.status}" + (f": {o.reason}" if o.reason else "")
-        for o in unfinished.values()
+        f"'{result.trial.arm}' of {result.trial.section}, seed {result.trial.seed}, {result.status}"
+        + (f": {result.reason}" if result.reason else "")
+        for result in unfinished.values()
     ]
     best = None
     if study.test_best and unfinished:
-        notes.append(
-            f"no run was tested: {len(unfinished)} are not done, and the test set is looked at once, when all are"
-        )
+        notes.append(f"no run was tested: {len(unfinished)} are not done, and the test set is used once, when all are")
     elif study.test_best:
         best = evaluate_best_run(trial_results, splits)
         notes += previous_test_evaluations(folder, best)
@@ -201,23 +223,23 @@ def collect_results(
 
 
 def evaluate_best_run(trial_results: Sequence[TrialResult], splits: DatasetSplits) -> BestOnTest | None:
-    """The best run of all on the test set; None if no run held validation pictures back to choose it by."""
+    """The best run of all on the test set; None if no run has validation images to choose it by."""
     chosen = select_best(trial_results)
-    if chosen is None:
+    if chosen is None or chosen.folder is None:
         return None
     _, validation = train_validation_split(chosen.trial.recipe, splits)
+    assert validation is not None  # the best is chosen by its validation accuracy
     return make_best_on_test(chosen, trial_results, len(validation), Run(chosen.folder).test(splits=splits))
 
 
 def previous_test_evaluations(folder: StudyFolder, best: BestOnTest | None) -> list[str]:
-    """A remark, if other runs of the study met the test set before."""
-    tested_before = sorted(
-        {path.parent for path in (folder.path / "runs").glob("*/test.json")}
-        - {best.trial_result.folder if best else None}
-    )
+    """A note, if other runs of the study were tested before."""
+    tested = {path.parent for path in (folder.path / "runs").glob("*/test.json")}
+    tested_before = sorted(tested - {best.trial_result.folder if best else None})
     if not tested_before:
         return []
     names = ", ".join(path.name for path in tested_before)
     return [
-        f"the test set was looked at before in this study, with {names}: the test figure is one of {len(tested_before) + 1} looks"
+        f"the test set was used before in this study, with {names}: "
+        f"the test figure is one of {len(tested_before) + 1} evaluations"
     ]

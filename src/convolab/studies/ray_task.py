@@ -1,0 +1,191 @@
+"""One trial as a Ray task: what the driver sends, and what the node does with it.
+
+A node need not share a disk with the driver. The trial trains in a temporary folder on its node, and the run's files travel
+as bytes.
+"""
+
+import pickle
+import shutil
+import socket
+import tempfile
+import threading
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+import torch
+
+from convolab.core.errors import LabError, require
+from convolab.core.files import atomic_write, translate_write_errors
+from convolab.data.dataset import ImageDataset
+from convolab.data.splits import DatasetSplits
+from convolab.models import registry, zoo
+from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
+from convolab.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from convolab.studies.ray_events import EventQueue
+
+SHUTDOWN_TIMEOUT = 10.0  # seconds that a trial may take to end after its step, once asked to stop
+VERSION_CHECKED_PACKAGES = ("convolab", "torch", "numpy")  # packages whose version may change a run's bits
+RunFiles = dict[str, bytes]
+
+
+class DatasetArrays(TypedDict):
+    """An `ImageDataset` as arrays, which Ray stores once on each node and lends to the tasks there without a copy."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TaskPayload:
+    """All that a node needs for one trial, besides the images."""
+
+    job: Job
+    run_files: RunFiles  # of the unfinished run to resume
+    network_source: str | None  # the text of the file that a network named file.py:Name is in
+    versions: Mapping[str, str]  # of the packages on the driver
+
+
+def train_on_node(
+    payload: TaskPayload, arrays: dict[str, DatasetArrays], event_queue: "ActorHandle[EventQueue]"
+) -> tuple[JobEvent, RunFiles]:
+    """Train one trial in a temporary folder. Returns its terminal event and the run's files."""
+    job = payload.job
+    terminal_events: list[JobEvent] = []
+    stop_requested = threading.Event()
+    delivered = threading.Event()
+
+    def on_reply(reply: "Future[bool]") -> None:
+        with suppress(Exception):  # a queue that died is restarted by Ray, and the next event asks again
+            if reply.result():
+                stop_requested.set()
+        delivered.set()
+
+    def send(event: JobEvent) -> None:
+        if event.kind in TERMINAL_EVENTS:
+            terminal_events.append(event)
+            return
+        delivered.clear()
+        event_queue.put.remote(pickle.dumps(event)).future().add_done_callback(on_reply)
+
+    def load_splits() -> DatasetSplits:
+        for name, required in payload.versions.items():
+            require(
+                version(name) == required,
+                f"has {name} {version(name)}, but the driver has {required}: install the same version on all nodes",
+            )
+        return splits_from_arrays(arrays)
+
+    with tempfile.TemporaryDirectory(prefix="convolab-") as temporary_folder:
+        folder = Path(temporary_folder) / job.recipe.key
+        try:
+            if payload.network_source is not None:
+                register_network_source(job.recipe.model.name, payload.network_source)
+            write_run_files(folder, payload.run_files)
+            run_job(replace(job, folder=folder), load_splits, send, stop_requested.is_set)
+        except LabError as error:
+            terminal_events.append(JobEvent(job.recipe.key, "failed", reason=str(error)))
+        delivered.wait(SHUTDOWN_TIMEOUT)  # no event of the trial may arrive after its end; the queue may start slowly
+        event = terminal_events[0]
+        if event.kind == "failed":
+            return replace(event, reason=f"node {socket.gethostname()}: {event.reason}"), {}
+        return event, read_run_files(folder)
+
+
+@cache
+def register_network_source(name: str, text: str) -> None:
+    """Register the network of a user's file in this process, under the name that recipes have for it."""
+    file, _, attribute = name.rpartition(":")
+    with tempfile.TemporaryDirectory(prefix="convolab-") as folder:
+        path = Path(folder) / Path(file).name
+        path.write_text(text, encoding="utf-8")
+        registry.register(registry.resolve_factory(f"{path}:{attribute}"), name)
+
+
+def network_source(recipe: Recipe) -> str | None:
+    """The text of the file that a recipe's network is in; None for one of convolab's or of an installed package.
+
+    Raises LabError for a network that is registered in this process only.
+    """
+    name = recipe.model.name
+    file, colon, _ = name.rpartition(":")
+    if file.endswith(".py"):
+        return Path(file).read_text(encoding="utf-8")
+    require(
+        colon or registry.resolve_factory(name).__module__ == zoo.__name__,
+        f"the network '{name}' is registered in this process only, and Ray's nodes do not have it: "
+        "put it into a file and name it file.py:Name",
+    )
+    return None
+
+
+def driver_versions() -> dict[str, str]:
+    """The versions, here, of the packages that may change a run's bits."""
+    return {name: version(name) for name in VERSION_CHECKED_PACKAGES}
+
+
+def read_run_files(folder: Path) -> RunFiles:
+    """The files of a run, without its lock, which belongs to one machine; empty if there is no run."""
+    if not (folder / "summary.json").exists():
+        return {}
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def write_run_files(folder: Path, files: RunFiles) -> None:
+    """Make a folder hold a run's files and nothing else.
+
+    The summary is removed first and written last: a kill in between leaves a folder without one, which is not a run and is
+    trained again. Raises LabError if the disk is full.
+    """
+    with translate_write_errors(folder):
+        (folder / "summary.json").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    for name in sorted(files, key=lambda name: name == "summary.json"):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_bytes(files[name])
+
+
+def splits_to_arrays(splits: DatasetSplits) -> dict[str, DatasetArrays]:
+    """A data set as arrays, see `DatasetArrays`."""
+    return {
+        split: {
+            "images": dataset.images.numpy(),
+            "labels": dataset.labels.numpy(),
+            "classes": dataset.classes,
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+        }
+        for split, dataset in (("train", splits.train), ("test", splits.test))
+    }
+
+
+def splits_from_arrays(arrays: dict[str, DatasetArrays]) -> DatasetSplits:
+    """The data set that `splits_to_arrays` took apart, in the memory of its arrays."""
+
+    def to_dataset(entry: DatasetArrays) -> ImageDataset:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that the arrays are read-only; nothing writes to them
+            images = torch.from_numpy(entry["images"])
+            labels = torch.from_numpy(entry["labels"])
+        dataset = ImageDataset(images, labels, entry["classes"], entry["name"])
+        vars(dataset)["fingerprint"] = entry["fingerprint"]
+        return dataset
+
+    return DatasetSplits(to_dataset(arrays["train"]), to_dataset(arrays["test"]))
