@@ -22,20 +22,20 @@ from convolab.core.errors import LabError
 )
 def test_an_expression_gives_the_layer_that_python_would(text: str, layer: nn.Module | None) -> None:
     if "stride=[1, 2]" in text:
-        with pytest.raises(LabError, match="Conv2d cannot be made"):  # "same" and strides do not go together
+        with pytest.raises(LabError, match="Conv2d cannot be built"):  # "same" and strides do not go together
             parse_layer(text)
     elif "-1 + 0" in text:
-        with pytest.raises(LabError, match="no number, string or tuple"):
+        with pytest.raises(LabError, match="not a number, string or tuple"):
             parse_layer(text)
     else:
-        made = parse_layer(text)
+        parsed = parse_layer(text)
         expected = (
             layer
             if layer is not None
             else nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Sequential(nn.BatchNorm2d(8)))
         )
-        assert repr(made) == repr(expected)
-        assert all(p.is_meta for p in made.parameters())
+        assert repr(parsed) == repr(expected)
+        assert all(p.is_meta for p in parsed.parameters())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_an_expression_gives_the_layer_that_python_would(text: str, layer: nn.Mo
         "Linear(1,\x00 2)",
     ],
 )
-def test_what_is_no_layer_is_refused_in_one_line_and_nothing_is_run(text: str, tmp_path, monkeypatch) -> None:
+def test_what_is_not_a_layer_is_refused_in_one_line_and_nothing_is_run(text: str, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LabError) as refusal:
         parse_layer(text)
@@ -78,7 +78,7 @@ def test_what_is_no_layer_is_refused_in_one_line_and_nothing_is_run(text: str, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_misspelt_layer_and_argument_are_told() -> None:
+def test_a_misspelled_layer_and_argument_are_named() -> None:
     with pytest.raises(LabError, match="did you mean 'Linear'"):
         parse_layer("Linar(1, 2)")
     with pytest.raises(LabError, match="biass"):

@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -19,13 +19,18 @@ LAYER_CLASSES: dict[str, type[nn.Module]] = {
     and name != "Module"
 }
 CONTAINER_NAMES = {"Sequential"}
+Argument: TypeAlias = int | float | str | list[object] | tuple[object, ...] | nn.Module | None  # bool is an int
+# What constructors of layers raise for wrong arguments.
+BUILD_ERRORS = (
+    *(TypeError, ValueError, RuntimeError, AssertionError, IndexError, ZeroDivisionError, OverflowError, KeyError),
+)
 
 
 def parse_layer(text: str) -> nn.Module:
-    """The layer of `torch.nn` that an expression names, made without weights (on the meta device).
+    """The layer of `torch.nn` that an expression names, built without weights (on the meta device).
 
-    Arguments are numbers, strings, True, False, None, and tuples or lists of them; `Sequential` takes layers. Nothing is
-    evaluated, so nothing but a layer can come of it. Raises LabError if the text is no such expression.
+    Arguments are numbers, strings, True, False, None, and tuples or lists of them; `Sequential` takes layers. Nothing
+    is evaluated, so the result can only be a layer. Raises LabError if the text is not such an expression.
 
     >>> parse_layer("Linear(100, 1000, bias=False)")
     Linear(in_features=100, out_features=1000, bias=False)
@@ -35,61 +40,53 @@ def parse_layer(text: str) -> nn.Module:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise LabError(
-            f"'{abbreviate(text)}' is no layer: write one as in Python, such as \"Linear(100, 1000, bias=False)\""
-        ) from error
+        raise not_a_layer(text) from error
     with torch.device("meta"):
         return build_layer(tree, text)
 
 
 def build_layer(tree: ast.expr, text: str) -> nn.Module:
     """The layer of a call, and of the calls in it."""
-    require(
-        isinstance(tree, ast.Call),
-        f"'{abbreviate(text)}' is no layer: write one as in Python, such as \"Linear(100, 1000, bias=False)\"",
-    )
+    if not isinstance(tree, ast.Call):
+        raise not_a_layer(text)
     name = ast.unparse(tree.func).removeprefix("torch.").removeprefix("nn.")
     require(name in LAYER_CLASSES, f"torch.nn has no layer '{abbreviate(name)}': {suggest_layer(name)}")
     positional = [parse_argument(argument, name, text) for argument in tree.args]
-    require(all(keyword.arg for keyword in tree.keywords), f"'{abbreviate(text)}' has a ** in it: name every argument")
-    keywords = {keyword.arg: parse_argument(keyword.value, name, text) for keyword in tree.keywords}
+    keywords: dict[str, Argument] = {}
+    for keyword in tree.keywords:
+        if keyword.arg is None:
+            raise LabError(f"'{abbreviate(text)}' unpacks arguments with **: write every argument by name")
+        keywords[keyword.arg] = parse_argument(keyword.value, name, text)
     kind = LAYER_CLASSES[name]
     try:
         inspect.signature(kind).bind(*positional, **keywords)
         return kind(*positional, **keywords)
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        AssertionError,
-        IndexError,
-        ZeroDivisionError,
-        OverflowError,
-        KeyError,
-    ) as error:
-        raise LabError(
-            f"{name} cannot be made from '{abbreviate(text)}': {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from error
+    except BUILD_ERRORS as error:
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise LabError(f"{name} cannot be built from '{abbreviate(text)}': {reason}") from error
 
 
-def parse_argument(tree: ast.expr, name: str, text: str) -> Any:
+def not_a_layer(text: str) -> LabError:
+    return LabError(
+        f"'{abbreviate(text)}' is not a layer: write one as in Python, such as \"Linear(100, 1000, bias=False)\""
+    )
+
+
+def parse_argument(tree: ast.expr, name: str, text: str) -> Argument:
     """An argument: a literal, or a layer where the layer takes layers."""
     if isinstance(tree, ast.Call) and name in CONTAINER_NAMES:
         return build_layer(tree, text)
+    message = f"'{abbreviate(ast.unparse(tree))}' in '{abbreviate(text)}' is not a number, string or tuple of them"
     try:
         value = ast.literal_eval(tree)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise LabError(
-            f"'{abbreviate(ast.unparse(tree))}' in '{abbreviate(text)}' is no number, string or tuple of them: write it out"
-        ) from error
-    require(
-        is_literal(value),
-        f"'{abbreviate(ast.unparse(tree))}' in '{abbreviate(text)}' is no number, string or tuple of them: write it out",
-    )
+        raise LabError(f"{message}: write a literal value") from error
+    require(is_literal(value), f"{message}: write a literal value")
     return value
 
 
-def is_literal(value: Any) -> bool:
+def is_literal(value: object) -> bool:
+    """Whether a value is a number, string, True, False, None, or a tuple or list of them."""
     if isinstance(value, (tuple, list)):
         return all(map(is_literal, value))
     return value is None or isinstance(value, (bool, int, float, str))

@@ -1,25 +1,27 @@
-"""What a network costs and what it sees: layer by layer, without allocating its weights or computing anything."""
+"""Parameters, MACs, memory and receptive field of a network, layer by layer, without allocating its weights."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
-from convolab.analysis.conventions import Reckoning
-from convolab.analysis.conventions_by_class import observer
 from convolab.analysis.formulas import ClosedForm, closed_form
+from convolab.analysis.other_counters import OtherCount, count_with, require_counters
 from convolab.analysis.receptive_field.gradient import measure_by_gradient
-from convolab.analysis.receptive_field.propagation import ReceptiveField, to_receptive_field
+from convolab.analysis.receptive_field.propagation import UnknownRF
+from convolab.analysis.receptive_field.result import ReceptiveField, to_receptive_field
 from convolab.analysis.tracer import DataDependentError, LayerCall, Trace, trace_network
 from convolab.core.errors import require
 from convolab.core.rng import isolated_rng
+from convolab.core.types import Json
 
-NetworkOrBuilder = nn.Module | Callable[[], nn.Module]  # the latter builds it
-MAX_MACS_TO_MEASURE = 5e11  # multiply-accumulates that measuring fields may take: about a minute
+NetworkOrBuilder: TypeAlias = nn.Module | Callable[[], nn.Module]  # the latter builds it
+FieldOrReason: TypeAlias = ReceptiveField | UnknownRF | None
+MAX_MACS_TO_MEASURE = 5e11  # multiply-accumulates that measuring receptive fields may take: about a minute
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,18 @@ class LayerSummary:
 
     name: str  # the module's path; for a function, that of the module that calls it
     kind: str  # the module's class, or the function's name
-    call_index: int  # 1 for the first call of this module; its parameters are counted with that
+    call_index: int  # 1 for the first call of this module, with which its parameters are counted; 0 if never called
     output_shape: tuple[int, ...]  # with the batch
     num_trainable: int
     num_frozen: int  # parameters that are not trained
     macs: int
     macs_fraction: float  # of the network's multiply-accumulates
-    activation_bytes: int  # of the output, 0 if it takes its input's place
+    activation_bytes: int  # of the output; 0 if in place or a view
     saved_for_backward_bytes: int  # of what autograd keeps for the backward pass from here on
-    receptive_field: (
-        ReceptiveField | None
-    )  # None: this layer does not depend on the picture, or `unfollowed` says why it is not known
+    receptive_field: ReceptiveField | None  # None: it does not depend on the input, or it is unknown
     rf_unknown_reason: str | None
     closed_form: ClosedForm | None  # for linear and convolutional layers
-    ops: tuple[str, ...]  # of PyTorch, those that do more than move values
+    ops: tuple[str, ...]  # PyTorch's operations, those that do more than move values
 
     @property
     def num_parameters(self) -> int:
@@ -52,23 +52,56 @@ class LayerSummary:
         """Floating-point operations: a multiplication and an addition for each multiply-accumulate."""
         return 2 * self.macs
 
+    def to_dict(self) -> dict[str, Json]:
+        """The layer as plain values, for JSON."""
+        field = self.receptive_field
+        analytic = self.closed_form
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "call_index": self.call_index,
+            "output_shape": list(self.output_shape),
+            "num_parameters": self.num_parameters,
+            "num_trainable": self.num_trainable,
+            "num_frozen": self.num_frozen,
+            "macs": self.macs,
+            "flops": self.flops,
+            "macs_fraction": self.macs_fraction,
+            "activation_bytes": self.activation_bytes,
+            "saved_for_backward_bytes": self.saved_for_backward_bytes,
+            "receptive_field": field
+            and {
+                "size": list(field.size),
+                "stride": list(field.stride),
+                "start": list(field.start),
+                "center": list(field.center),
+                "is_global": list(field.is_global),
+                "measured": field.measured,
+            },
+            "rf_unknown_reason": self.rf_unknown_reason,
+            "closed_form": analytic
+            and {"formula": analytic.formula, "macs": analytic.macs, "num_parameters": analytic.num_parameters},
+            "ops": list(self.ops),
+        }
+
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What a network costs and sees for inputs of one shape."""
+    """What a network costs, and what its layers depend on, for inputs of one shape."""
 
     network: str
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]  # without the batch
     batch_size: int
     layers: tuple[LayerSummary, ...]
     ignored_ops: dict[str, int]  # operations that compute without counting as multiply-accumulates, and how often
     unsupported_ops: dict[str, int]  # operations of which it is not known whether they multiply
-    notes: tuple[str, ...]  # what a reader should know of this account
-    mismatches: tuple[str, ...]  # of the count and the closed forms
-    other_count: Reckoning | None  # the total by another tool's convention
+    notes: tuple[str, ...]  # what a reader should know of this summary
+    mismatches: tuple[str, ...]  # between the counter and the closed forms
+    other_counts: tuple[OtherCount, ...]  # of the counters that were asked to stand beside
 
     @cached_property
     def macs(self) -> int:
+        """Multiply-accumulates of one batch."""
         return sum(layer.macs for layer in self.layers)
 
     @property
@@ -100,27 +133,27 @@ class ModelSummary:
         """The layers whose count was checked against the closed form."""
         return sum(layer.closed_form is not None for layer in self.layers)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """All of it as plain values, for JSON."""
         return {
             "network": self.network,
-            "input": list(self.input_shape),
-            "batch": self.batch_size,
+            "input_shape": list(self.input_shape),
+            "batch_size": self.batch_size,
             "totals": {
                 "macs": self.macs,
                 "flops": self.flops,
-                "parameters": self.num_parameters,
-                "trainable": self.num_trainable,
-                "frozen": self.num_frozen,
-                "forward_bytes": self.activation_bytes,
-                "backward_bytes": self.saved_for_backward_bytes,
+                "num_parameters": self.num_parameters,
+                "num_trainable": self.num_trainable,
+                "num_frozen": self.num_frozen,
+                "activation_bytes": self.activation_bytes,
+                "saved_for_backward_bytes": self.saved_for_backward_bytes,
             },
-            "self_check": {"layers": self.num_checked, "disagreements": list(self.mismatches)},
-            "uncounted": self.ignored_ops,
-            "unknown": self.unsupported_ops,
+            "self_check": {"num_checked": self.num_checked, "mismatches": list(self.mismatches)},
+            "ignored_ops": self.ignored_ops,
+            "unsupported_ops": self.unsupported_ops,
             "notes": list(self.notes),
-            "convention": self.other_count.values() if self.other_count else None,
-            "layers": [layer_to_dict(layer) for layer in self.layers],
+            "other_counts": [count.to_dict() for count in self.other_counts],
+            "layers": [layer.to_dict() for layer in self.layers],
         }
 
 
@@ -129,47 +162,80 @@ def summary(
     input_shape: Sequence[int],
     *,
     batch_size: int = 1,
-    counter: str | None = None,
-    on_message: Callable[[str], None] = lambda note: None,
+    beside: Sequence[str] = (),
+    on_message: Callable[[str], None] = lambda message: None,
 ) -> ModelSummary:
-    """What every layer of a network costs and sees for inputs of `input_shape`, [channels, height, width] or [n], no batch.
+    """Parameters, MACs, memory and receptive field of every layer of a network, for inputs of one shape.
 
-    The network may be given as a function that builds it: it is then built without weights. In evaluation mode; nothing is
-    allocated, nothing computed, and the network stays as it was. Multiply-accumulates are those of convolutions, linear
-    layers, matrix products and attention, no bias, norm or activation (docs/account.md explains each figure). `convention`
-    adds the total by the rules of fvcore, torchinfo, thop, ptflops or timm. `on_note` hears when something takes long.
+    The network runs once in evaluation mode on PyTorch's meta device: nothing is allocated, nothing computed, and it
+    is as it was afterwards. Multiply-accumulates (MACs) are those of convolutions, linear layers, matrix products and
+    attention; biases, norms, activations and pooling have none. docs/summary.md explains each figure.
 
-    Raises LabError if the input does not fit the network, naming the layer, what it got and what it wants.
+    Args:
+        network: A network, or a function that builds one, which is then built without weights.
+        input_shape: Of one input without the batch: [channels, height, width], [channels, length] or [features].
+        batch_size: Inputs at a time; MACs and memory are those of one batch.
+        beside: Other counters to run on the network too, as far as they are installed (the extra `counters`): fvcore,
+            torchinfo, thop, ptflops. They need weights and compute.
+        on_message: Called with a message before anything slow.
 
-    >>> course = account(nn.Conv1d(1, 10, 3, padding=1, bias=False), (1, 100))
-    >>> course.macs, course.parameters, course.layers[0].field.size, course.layers[0].field.centre
-    (3000, 30, (3,), (0.0,))
+    Returns:
+        A summary with one entry per call of a layer, totals, and notes. Memory is in bytes, receptive fields in pixels.
+
+    Raises:
+        LabError: If the network does not accept the input, naming the layer, the shape it got and the one it expects.
+
+    >>> course = summary(nn.Conv1d(1, 10, 3, padding=1, bias=False), (1, 100))
+    >>> course.macs, course.num_parameters
+    (3000, 30)
+    >>> course.layers[0].receptive_field.size, course.layers[0].receptive_field.center
+    ((3,), (0.0,))
     """
     shape = tuple(input_shape)
     require(
         shape and all(isinstance(n, int) and n > 0 for n in shape) and batch_size > 0,
-        f"the input shape {list(input_shape)} with a batch of {batch_size} is none: give positive whole numbers, such as 3x224x224",
+        f"the input shape {list(input_shape)} with a batch size of {batch_size} is not valid: "
+        "give positive integers, such as [3, 224, 224]",
     )
-    network, notes = build_without_weights(network)
-    trace_result, watch = trace_with_fallback(network, shape, batch_size, counter, notes)
-    fields = [to_receptive_field(call.rf_state) for call in trace_result.calls]
-    if any(isinstance(field, str) for field in fields):
-        fields, note = measure_unknown_fields(network, trace_result, fields, shape, on_message)
+    require_counters(beside)
+    lazy_network, notes = build_without_weights(network)
+    trace, trace_notes = trace_with_fallback(lazy_network, shape, batch_size)
+    notes += trace_notes
+    fields = [to_receptive_field(call.rf_state) for call in trace.calls]
+    if any(isinstance(field, UnknownRF) for field in fields):
+        fields, note = measure_unknown_fields(lazy_network, trace, fields, shape, on_message)
         notes.append(note)
-    layers = summarize_layers(trace_result, fields)
-    if trace_result.unsupported_ops:
-        notes.append(f"not known whether these multiply, so not counted: {', '.join(trace_result.unsupported_ops)}")
+    if trace.unsupported_ops:
+        notes.append(f"unsupported operations, not counted: {', '.join(trace.unsupported_ops)}")
+    layers = summarize_layers(trace, fields)
+    other_counts = ()
+    if beside:
+        macs_by_kind: Counter[str] = Counter()
+        for layer in layers:
+            macs_by_kind[layer.kind] += layer.macs
+        other_counts = count_with(beside, lazy_network.materialize(), (batch_size, *shape), macs_by_kind, on_message)
     return ModelSummary(
-        network=type(network.module).__name__,
+        network=type(lazy_network.module).__name__,
         input_shape=shape,
         batch_size=batch_size,
         layers=layers,
-        ignored_ops=dict(trace_result.ignored_ops),
-        unsupported_ops=dict(trace_result.unsupported_ops),
+        ignored_ops=dict(trace.ignored_ops),
+        unsupported_ops=dict(trace.unsupported_ops),
         notes=tuple(notes),
-        mismatches=tuple(said for call in trace_result.calls for said in find_mismatches(call)),
-        other_count=watch.reckoning(sum(layer.macs for layer in layers)) if watch else None,
+        mismatches=tuple(mismatch for call in trace.calls for mismatch in find_mismatches(call)),
+        other_counts=other_counts,
     )
+
+
+def count_macs(network: NetworkOrBuilder, input_shape: Sequence[int], *, batch_size: int = 1) -> int:
+    """The multiply-accumulates of one batch, as in `summary` and without the rest of it: see there for the arguments.
+
+    >>> count_macs(nn.Linear(100, 1000), (100,))
+    100000
+    """
+    lazy_network, _ = build_without_weights(network)
+    trace, _ = trace_with_fallback(lazy_network, tuple(input_shape), batch_size)
+    return trace.macs
 
 
 @dataclass(frozen=True)
@@ -177,10 +243,10 @@ class LazyNetwork:
     """A network to trace, and how to get it with weights where they are needed."""
 
     module: nn.Module
-    build: Callable[[], nn.Module] | None  # None: it came as it is
+    build: Callable[[], nn.Module] | None  # None: there is no other than `module`
 
     def materialize(self) -> nn.Module | None:
-        """The network with values in its weights, if it can be had."""
+        """The network with values in its weights; None if it has none."""
         if not any(tensor.is_meta for tensor in (*self.module.parameters(), *self.module.buffers())):
             return self.module
         if self.build is None:
@@ -190,11 +256,10 @@ class LazyNetwork:
 
 
 def build_without_weights(network: NetworkOrBuilder) -> tuple[LazyNetwork, list[str]]:
-    """The network, built without weights if it is given as a function; and what is to be said of that."""
+    """The network, built without weights if it is given as a function; and notes on that."""
     if isinstance(network, nn.Module):
-        return LazyNetwork(
-            getattr(network, "_orig_mod", network), None
-        ), []  # torch.compile wraps the network that was written
+        # torch.compile wraps the network that was written, and says so in an attribute.
+        return LazyNetwork(getattr(network, "_orig_mod", network), None), []
     try:
         with torch.device("meta"):
             return LazyNetwork(network(), network), []
@@ -202,33 +267,27 @@ def build_without_weights(network: NetworkOrBuilder) -> tuple[LazyNetwork, list[
         if "meta" not in str(error):
             raise
     with isolated_rng():
-        return LazyNetwork(network(), network), [
-            "the network was built with its weights, because its making looks at values"
-        ]
+        note = "the network was built with its weights, because its constructor reads tensor values"
+        return LazyNetwork(network(), network), [note]
 
 
-def trace_with_fallback(
-    network: LazyNetwork, shape: tuple[int, ...], batch_size: int, convention: str | None, notes: list[str]
-) -> tuple[Trace, Any]:
-    """The network's trace, and the convention's observer, which watched."""
-    watch = observer(convention) if convention else None
+def trace_with_fallback(network: LazyNetwork, shape: tuple[int, ...], batch_size: int) -> tuple[Trace, list[str]]:
+    """The network's trace, of a run with values if it needs them; and notes on that."""
     try:
-        return trace_network(network.module, shape, batch_size=batch_size, observer=watch), watch
+        return trace_network(network.module, shape, batch_size=batch_size), []
     except DataDependentError:
         if (materialized := network.materialize()) is None:
             raise
-        watch = observer(convention) if convention else None
-        trace_result = trace_network(materialized, shape, batch_size=batch_size, observer=watch, with_values=True)
-        notes.append("the network was run with values, because it looks at them while it runs")
-        return trace_result, watch
+    trace = trace_network(materialized, shape, batch_size=batch_size, with_values=True)
+    return trace, ["the network was run with its weights, because its forward pass depends on tensor values"]
 
 
-def summarize_layers(trace_result: Trace, fields: Sequence[ReceptiveField | str | None]) -> tuple[LayerSummary, ...]:
-    """The calls of a trace as layers, and behind them the modules that no call used."""
-    total_macs = sum(call.macs for call in trace_result.calls)
+def summarize_layers(trace: Trace, fields: Sequence[FieldOrReason]) -> tuple[LayerSummary, ...]:
+    """The calls of a trace as layers, and after them the modules that no call used."""
+    total_macs = trace.macs
     calls_per_module: Counter[int] = Counter()
     layers = []
-    for call, field in zip(trace_result.calls, fields, strict=True):
+    for call, field in zip(trace.calls, fields, strict=True):
         calls_per_module[id(call.module)] += 1
         layers.append(
             LayerSummary(
@@ -243,101 +302,70 @@ def summarize_layers(trace_result: Trace, fields: Sequence[ReceptiveField | str 
                 activation_bytes=call.activation_bytes,
                 saved_for_backward_bytes=call.saved_for_backward_bytes,
                 receptive_field=field if isinstance(field, ReceptiveField) else None,
-                rf_unknown_reason=field if isinstance(field, str) else None,
+                rf_unknown_reason=field.reason if isinstance(field, UnknownRF) else None,
                 closed_form=call_closed_form(call),
                 ops=tuple(call.ops),
             )
         )
-    for name, kind, trainable, frozen in trace_result.uncalled_modules:
+    for module in trace.uncalled_modules:
         layers.append(
-            LayerSummary(name, f"{kind} (not called)", 0, (), trainable, frozen, 0, 0.0, 0, 0, None, None, None, ())
+            LayerSummary(
+                name=module.name,
+                kind=f"{module.kind} (not called)",
+                call_index=0,
+                output_shape=(),
+                num_trainable=module.num_trainable,
+                num_frozen=module.num_frozen,
+                macs=0,
+                macs_fraction=0.0,
+                activation_bytes=0,
+                saved_for_backward_bytes=0,
+                receptive_field=None,
+                rf_unknown_reason=None,
+                closed_form=None,
+                ops=(),
+            )
         )
     return tuple(layers)
 
 
 def call_closed_form(call: LayerCall) -> ClosedForm | None:
-    return (
-        closed_form(call.module, call.input_shapes[0], call.output_shape)
-        if call.module is not None and call.input_shapes
-        else None
-    )
+    return closed_form(call.module, call.input_shapes[0], call.output_shape) if call.input_shapes else None
 
 
 def find_mismatches(call: LayerCall) -> Iterator[str]:
-    """Where the count and the closed form differ: a bug here, or a layer that does other than its attributes say."""
-    if analytic := call_closed_form(call):
-        parameters = sum(p.numel() for p in call.module.parameters(recurse=False))
-        if analytic.macs != call.macs:
-            yield f"{call.name} ({call.kind}): {call.macs:,} MACs counted, {analytic.formula} = {analytic.macs:,} by its closed form"
-        if analytic.num_parameters != parameters:
-            yield f"{call.name} ({call.kind}): {parameters:,} parameters counted, {analytic.num_parameters:,} by its closed form"
+    """Where the counter and the closed form differ: a bug here, or a layer that does not do what its attributes say."""
+    analytic = call_closed_form(call)
+    if analytic is None or call.module is None:
+        return
+    layer = f"{call.name} ({call.kind})"
+    num_parameters = sum(p.numel() for p in call.module.parameters(recurse=False))
+    if analytic.macs != call.macs:
+        yield f"{layer}: {call.macs:,} MACs counted, {analytic.formula} = {analytic.macs:,} by its closed form"
+    if analytic.num_parameters != num_parameters:
+        yield f"{layer}: {num_parameters:,} parameters counted, {analytic.num_parameters:,} by its closed form"
 
 
 def measure_unknown_fields(
     network: LazyNetwork,
-    trace_result: Trace,
-    fields: Sequence[ReceptiveField | str | None],
+    trace: Trace,
+    fields: Sequence[FieldOrReason],
     shape: tuple[int, ...],
     on_message: Callable[[str], None],
-) -> tuple[list[ReceptiveField | str | None], str]:
-    """The fields that could not be followed, measured where that can be done; and what is to be said of it."""
-    unknown_indices = [number for number, field in enumerate(fields) if isinstance(field, str)]
-    reasons = ", ".join(dict.fromkeys(fields[number] for number in unknown_indices))
-    prefix = f"the graph could not be followed past {reasons}: "
-    fields, total_macs = list(fields), sum(call.macs for call in trace_result.calls)
-    materialized = (
-        network.materialize()
-        if total_macs * count_distinct_rf_states(trace_result, unknown_indices) <= MAX_MACS_TO_MEASURE
-        else None
-    )
+) -> tuple[list[FieldOrReason], str]:
+    """The receptive fields, the unknown ones measured where that can be done; and a note on that."""
+    unknown = {index: field for index, field in enumerate(fields) if isinstance(field, UnknownRF)}
+    reasons = ", ".join(dict.fromkeys(field.reason for field in unknown.values()))
+    prefix = f"receptive fields could not be computed from the graph past {reasons}: "
+    # Elementwise layers share the state, and so the measurement, of the layer before.
+    num_measurements = len({id(trace.calls[index].rf_state) for index in unknown})
+    materialized = network.materialize() if trace.macs * num_measurements <= MAX_MACS_TO_MEASURE else None
     if materialized is None:
-        return (
-            fields,
-            prefix
-            + "the fields behind it are not known, as the network has no weights at hand or is too large to measure them",
+        return list(fields), (
+            f"{prefix}those after it are unknown, because the network has no weights or is too large to measure them"
         )
-    on_message(f"measuring the receptive fields of {len(unknown_indices)} layers that could not be followed")
-    measured_fields = measure_by_gradient(materialized, shape, trace_result, unknown_indices)
-    for index, field in measured_fields.items():
-        fields[index] = field
-    return (
-        fields,
-        prefix + "the fields behind it (~) are measured, by where the gradient of the middle cell is not zero",
+    on_message(f"measuring the receptive fields of {len(unknown)} layers by gradient")
+    measured = measure_by_gradient(materialized, shape, trace, list(unknown))
+    return [measured.get(index, field) for index, field in enumerate(fields)], (
+        f"{prefix}those after it (marked ~) are measured: the pixels where the gradient of the center cell is not zero"
     )
-
-
-def count_distinct_rf_states(trace_result: Trace, call_indices: Sequence[int]) -> int:
-    """How many different sights are among those calls': an elementwise layer has that of the layer before."""
-    return len({id(trace_result.calls[number].rf_state) for number in call_indices})
-
-
-def layer_to_dict(layer: LayerSummary) -> dict[str, Any]:
-    """A layer as plain values."""
-    field, analytic = layer.receptive_field, layer.closed_form
-    return {
-        "name": layer.name,
-        "kind": layer.kind,
-        "call": layer.call_index,
-        "output": list(layer.output_shape),
-        "parameters": layer.num_parameters,
-        "trainable": layer.num_trainable,
-        "frozen": layer.num_frozen,
-        "macs": layer.macs,
-        "flops": layer.flops,
-        "share": layer.macs_fraction,
-        "forward_bytes": layer.activation_bytes,
-        "backward_bytes": layer.saved_for_backward_bytes,
-        "field": field
-        and {
-            "size": list(field.size),
-            "stride": list(field.stride),
-            "start": list(field.start),
-            "centre": list(field.center),
-            "whole": list(field.is_global),
-            "measured": field.measured,
-        },
-        "unfollowed": layer.rf_unknown_reason,
-        "closed_form": analytic
-        and {"formula": analytic.formula, "macs": analytic.macs, "parameters": analytic.num_parameters},
-        "operations": list(layer.ops),
-    }

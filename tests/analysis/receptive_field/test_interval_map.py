@@ -1,4 +1,4 @@
-"""Windows: arithmetic of what cells see, against doing it pixel by pixel."""
+"""The arithmetic of interval maps, compared with doing it pixel by pixel."""
 
 from fractions import Fraction
 
@@ -12,7 +12,6 @@ from convolab.analysis.receptive_field.interval_map import (
     IntervalMap,
     adaptive_pool_taps,
     interpolation_taps,
-    interval_map_from_list,
 )
 
 IMAGE = IntervalMap((0,), (0,), 1)
@@ -25,16 +24,16 @@ IMAGE = IntervalMap((0,), (0,), 1)
     ),
     st.integers(0, 9),
 )
-def test_convolutions_one_behind_the_other_see_what_their_taps_reach(
+def test_convolutions_one_after_the_other_depend_on_what_their_taps_reach(
     layers: list[tuple[int, int, int, int]], cell: int
 ) -> None:
-    windows, pixels = IMAGE, {cell}
+    intervals, pixels = IMAGE, {cell}
     for kernel, stride, padding, dilation in layers:
-        windows = windows.convolve(kernel, stride, padding, dilation)
+        intervals = intervals.convolve(kernel, stride, padding, dilation)
     for kernel, stride, padding, dilation in reversed(layers):
         pixels = {p * stride - padding + t * dilation for p in pixels for t in range(kernel)}
-    assert windows[cell] == (min(pixels), max(pixels))
-    assert windows.size == max(pixels) - min(pixels) + 1
+    assert intervals[cell] == (min(pixels), max(pixels))
+    assert intervals.size == max(pixels) - min(pixels) + 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,13 +42,13 @@ def test_a_transposed_convolution_reads_the_cells_that_reach_it(
     kernel: int, stride: int, padding: int, before: int, cell: int
 ) -> None:
     inputs = IMAGE.convolve(3, before)
-    windows = inputs.conv_transpose(kernel, stride, padding, 1, 99)
+    intervals = inputs.conv_transpose(kernel, stride, padding, 1, 99)
     reached = [i for i in range(-20, 60) if 0 <= cell + padding - i * stride < kernel]
     if kernel < stride:
-        assert windows is None  # some cells see nothing
+        assert intervals is None  # some cells depend on no pixel
     else:
-        assert windows[cell] == inputs.cells_hull(reached)
-        assert windows.stride == Fraction(before, stride)
+        assert intervals[cell] == inputs.cells_hull(reached)
+        assert intervals.stride == Fraction(before, stride)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear", "bicubic"])
@@ -80,7 +79,7 @@ def test_adaptive_pooling_reads_the_cells_that_torch_averages(cells: int, size: 
         assert list(adaptive_pool_taps(cells, size)(cell)) == weight[:, cell].nonzero().flatten().tolist()
 
 
-def test_windows_of_branches_are_joined_cell_by_cell() -> None:
+def test_intervals_of_branches_are_joined_cell_by_cell() -> None:
     wide, narrow = IMAGE.convolve(5, 2, 2), IMAGE.convolve(2, 2)
     assert wide.union(narrow, 9) == wide
     assert IMAGE.convolve(1, 2, 3).union(narrow, 9) == IntervalMap((-3,), (1,), 2)
@@ -92,13 +91,13 @@ def test_windows_of_branches_are_joined_cell_by_cell() -> None:
 
 
 def test_phases_that_are_alike_become_one() -> None:
-    there = IMAGE.convolve(2, 2).compose(lambda o: [o // 2], Fraction(1, 2), 8).convolve(2, 2)
-    assert there == IMAGE.convolve(2, 2)
+    halved = IMAGE.convolve(2, 2).compose(lambda o: [o // 2], Fraction(1, 2), 8).convolve(2, 2)
+    assert halved == IMAGE.convolve(2, 2)
 
 
-def test_cells_that_see_nothing_are_left_out_of_what_several_see() -> None:
-    windows = interval_map_from_list([None, (3, 5), (4, 9)])
-    assert windows[0] is None
-    assert windows.cells_hull(range(3)) == (3, 9)
-    assert windows.size == 6
-    assert windows.stride is None
+def test_cells_that_depend_on_no_pixel_are_left_out_of_the_hull() -> None:
+    intervals = IntervalMap.from_list([None, (3, 5), (4, 9)])
+    assert intervals[0] is None
+    assert intervals.cells_hull(range(3)) == (3, 9)
+    assert intervals.size == 6
+    assert intervals.stride is None

@@ -1,4 +1,4 @@
-"""Receptive fields against where the gradient of one output cell is not zero, all weights being positive."""
+"""Receptive fields computed from the graph, compared with where the gradient of one output cell is not zero."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolab.analysis.receptive_field.propagation import ReceptiveField
+from convolab.analysis.receptive_field.result import ReceptiveField
 from convolab.analysis.summary import summary
 from convolab.core.rng import isolated_rng
 
@@ -62,7 +62,7 @@ class Concatenated(nn.Module):
 
 
 class Gate(nn.Module):
-    """Squeeze and excitation: every cell is scaled by what the whole picture says."""
+    """Squeeze and excitation: every cell is scaled by a mean over the whole image."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
@@ -168,11 +168,11 @@ ARCHITECTURES: dict[str, nn.Module] = {
 
 def box(net: nn.Module, cell: Sequence[int], size: tuple[int, int]) -> list[tuple[int, int]]:
     """The first and last row and column on which the cell of a map [N, C, h, w] depends."""
-    picture = (
+    image = (
         torch.rand(1, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.5
     ).requires_grad_()
-    output = net(picture)
-    (gradient,) = torch.autograd.grad(output[0, :, cell[0], cell[1]].sum(), picture)
+    output = net(image)
+    (gradient,) = torch.autograd.grad(output[0, :, cell[0], cell[1]].sum(), image)
     hit = (gradient[0] != 0).any(0)
     return [(int(line.nonzero()[0]), int(line.nonzero()[-1])) for line in (hit.any(1), hit.any(0))]
 
@@ -197,8 +197,7 @@ def test_the_field_is_where_the_gradient_is_not_zero(name: str) -> None:
         cells.add((5, 2))
     largest = [0, 0]
     for cell in cells:
-        seen = box(net, cell, size)
-        for axis, (low, high) in enumerate(seen):
+        for axis, (low, high) in enumerate(box(net, cell, size)):
             largest[axis] = max(largest[axis], high - low + 1)
             if name in EVEN:  # every cell is like the first
                 start = field.start[axis] + cell[axis] * field.stride[axis]
@@ -226,22 +225,22 @@ PHASES = [
 EVEN = set(ARCHITECTURES) - {*PHASES, "flipped", "rolled"}
 
 
-def test_cells_of_several_phases_see_what_their_windows_say() -> None:
+def test_cells_of_several_phases_depend_on_their_intervals() -> None:
     from convolab.analysis.tracer import trace_network
 
     for name in set(ARCHITECTURES) - EVEN:
         with isolated_rng():
             net = ones(ARCHITECTURES[name])
-        sight = trace_network(net, (2, 48, 52)).calls[-1].rf_state
+        rf_state = trace_network(net, (2, 48, 52)).calls[-1].rf_state
         with torch.no_grad():
             height, width = net(torch.zeros(1, 2, 48, 52, dtype=torch.float64)).shape[2:]
         for cell in [(height // 2, width // 2), (height // 2 + 1, width // 2 - 1), (height // 2 - 1, width // 2 + 1)]:
-            for axis, seen in enumerate(box(net, cell, (48, 52))):
-                window = sight[axis].interval_at(cell[axis])
-                assert (max(window[0], 0), min(window[1], (48, 52)[axis] - 1)) == seen, (name, cell, axis)
+            for axis, extent in enumerate(box(net, cell, (48, 52))):
+                interval = rf_state[axis].interval_at(cell[axis])
+                assert (max(interval[0], 0), min(interval[1], (48, 52)[axis] - 1)) == extent, (name, cell, axis)
 
 
-def test_a_gate_over_the_whole_picture_is_said_and_the_place_is_kept() -> None:
+def test_a_gate_over_the_whole_image_makes_the_field_global_and_keeps_its_size() -> None:
     with isolated_rng():
         net = ones(nn.Sequential(conv(3, stride=2), Gate(), conv(3)))
     cost = summary(net, (2, 49, 53))
@@ -249,7 +248,7 @@ def test_a_gate_over_the_whole_picture_is_said_and_the_place_is_kept() -> None:
     assert (before.is_global, before.size, before.stride, before.start) == ((False, False), (3, 3), (2, 2), (0, 0))
     assert (after.is_global, after.size, after.stride, after.start) == ((True, True), (7, 7), (2, 2), (0, 0))
     assert box(net, (5, 5), (49, 53)) == [(0, 48), (0, 52)]
-    # One pixel less, and the last row and column are in no stride: the gate does not see the whole picture.
+    # One pixel less, and the last row and column are in no stride: the gate does not see the whole image.
     field = summary(net, (2, 48, 52)).layers[-1].receptive_field
     assert (field.is_global, field.size) == ((False, False), (47, 51))
     assert box(net, (5, 5), (48, 52)) == [(0, 46), (0, 50)]
@@ -264,13 +263,13 @@ def test_a_gate_over_the_whole_picture_is_said_and_the_place_is_kept() -> None:
         (nn.InstanceNorm2d(2), True),
     ],
 )
-def test_a_norm_by_the_pictures_own_statistics_sees_all_of_it(norm: nn.Module, whole: bool) -> None:
+def test_a_norm_by_the_statistics_of_the_image_depends_on_all_of_it(norm: nn.Module, whole: bool) -> None:
     cost = summary(nn.Sequential(conv(3), norm), (2, 16, 16))
     assert cost.layers[-1].receptive_field.is_global == (whole, whole)
     assert cost.layers[-1].receptive_field.size == (3, 3)
 
 
-def test_after_a_flatten_a_linear_layer_sees_the_whole_picture() -> None:
+def test_after_a_flatten_a_linear_layer_depends_on_the_whole_image() -> None:
     cost = summary(
         nn.Sequential(nn.Conv2d(2, 2, 3, stride=2, padding=(1, 1)), nn.Flatten(), nn.Linear(2 * 8 * 8, 3)), (2, 16, 16)
     )
@@ -301,7 +300,7 @@ class Tokens(nn.Module):
         return self.head(self.blocks(x)[:, 0])
 
 
-def test_tokens_see_their_patch_until_attention_shows_them_everything() -> None:
+def test_tokens_depend_on_their_patch_until_attention_makes_them_global() -> None:
     with isolated_rng():
         cost = summary(Tokens(), (2, 16, 20))
     fields = {
@@ -324,16 +323,16 @@ def test_signals_and_volumes_have_fields_too(axes: int) -> None:
     assert field.center == (2.5,) * axes
 
 
-def test_the_centre_of_efficientnet_lites_last_map_is_where_geometry_puts_it() -> None:
+def test_the_center_of_the_last_map_of_efficientnet_lite_is_where_geometry_puts_it() -> None:
     from convolab.models.resolve import resolve_model
 
-    found = resolve_model("efficientnet_lite0")
-    last = next(layer for layer in summary(found.build, found.input_shape).layers if layer.name == "conv_head")
+    spec = resolve_model("efficientnet_lite0")
+    last = next(layer for layer in summary(spec.build, spec.input_shape).layers if layer.name == "conv_head")
     assert (last.receptive_field.stride, last.receptive_field.center) == ((32, 32), (31.0, 31.0))
 
 
 class Circular(nn.Module):
-    """Padding by copies into slices, which the graph does not follow."""
+    """Padding by copies into slices, which no rule follows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -345,26 +344,26 @@ class Circular(nn.Module):
         return self.relu(self.next(self.conv(x)))
 
 
-def test_a_field_that_cannot_be_followed_is_measured_and_the_account_says_so() -> None:
-    heard: list[str] = []
+def test_a_field_that_the_graph_does_not_give_is_measured_and_a_note_says_so() -> None:
+    messages: list[str] = []
     with isolated_rng():
-        cost = summary(Circular(), (2, 16, 16), on_message=heard.append)
+        cost = summary(Circular(), (2, 16, 16), on_message=messages.append)
     field = cost.layers[-1].receptive_field
     assert field.measured
-    assert heard == ["measuring the receptive fields of 3 layers that could not be followed"]
+    assert messages == ["measuring the receptive fields of 3 layers by gradient"]
     assert (field.size, field.stride, field.start) == ((5, 5), (2, 2), (-1, -1))
-    assert any("could not be followed" in note and "measured" in note for note in cost.notes)
+    assert any("could not be computed from the graph" in note and "measured" in note for note in cost.notes)
     assert all(layer.receptive_field.measured for layer in cost.layers)
 
 
-def test_a_field_that_can_neither_be_followed_nor_measured_is_not_made_up() -> None:
+def test_a_field_that_can_be_neither_computed_nor_measured_is_unknown() -> None:
     with torch.device("meta"):
         net = Circular()
     cost = summary(net, (2, 16, 16))
     assert cost.layers[-1].receptive_field is None
     assert cost.layers[-1].rf_unknown_reason
-    assert any("not known" in note for note in cost.notes)
-    assert summary(Circular, (2, 16, 16)).layers[-1].receptive_field.size == (5, 5)  # as it is built anew with weights
+    assert any("are unknown" in note for note in cost.notes)
+    assert summary(Circular, (2, 16, 16)).layers[-1].receptive_field.size == (5, 5)  # it is built again, with weights
 
 
 def test_measuring_leaves_the_network_and_the_random_generator_alone() -> None:
@@ -378,18 +377,66 @@ def test_measuring_leaves_the_network_and_the_random_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["strided", "dilated", "TF same padding", "residual", "concatenation", "pooling"])
-def test_what_is_measured_is_what_is_followed(name: str) -> None:
+def test_the_field_measured_by_gradient_is_the_one_computed_from_the_graph(name: str) -> None:
     from convolab.analysis.receptive_field.gradient import measure_by_gradient
-    from convolab.analysis.receptive_field.propagation import to_receptive_field
+    from convolab.analysis.receptive_field.result import to_receptive_field
     from convolab.analysis.tracer import trace_network
 
     with isolated_rng():
         net = ARCHITECTURES[name]
     traced = trace_network(net, (2, 64, 64))
-    numbers = range(len(traced.calls))
-    found = measure_by_gradient(net, (2, 64, 64), traced, numbers)
-    for number in numbers:
-        followed, measured = to_receptive_field(traced.calls[number].rf_state), found[number]
-        assert (measured.size, measured.stride, measured.start) == (followed.size, followed.stride, followed.start), (
-            traced.calls[number].kind
-        )
+    indices = range(len(traced.calls))
+    by_gradient = measure_by_gradient(net, (2, 64, 64), traced, indices)
+    for index in indices:
+        computed = to_receptive_field(traced.calls[index].rf_state)
+        measured = by_gradient[index]
+        assert isinstance(computed, ReceptiveField), traced.calls[index].kind
+        assert (measured.size, measured.stride, measured.start) == (computed.size, computed.stride, computed.start)
+
+
+class Normalized(nn.Module):
+    """A feature map divided by its own 2-norm along some dimensions, as in the global response norm of ConvNeXt V2."""
+
+    def __init__(self, dim: int | tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return x / x.norm(p=2, dim=self.dim, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("dim", "is_global"), [(1, (False, False)), ((2, 3), (True, True)), (3, (False, True)), ((), (True, True))]
+)
+def test_a_vector_norm_reduces_its_dimensions_and_not_its_order(dim: int | tuple[int, ...], is_global: tuple) -> None:
+    field = summary(lambda: Normalized(dim), (3, 32, 32)).layers[-1].receptive_field
+    assert field.size == (3, 3)
+    assert field.is_global == is_global
+
+
+def test_functional_normalize_has_a_receptive_field() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.normalize(x, dim=-1)
+
+    (layer,) = summary(Net(), (3, 8, 8)).layers
+    assert layer.receptive_field.is_global == (False, True)
+
+
+def test_a_write_into_a_view_changes_the_field_of_what_is_viewed() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            y.view(y.shape)[:, :, :4] = y[:, :, 4:].clone()
+            return y * 2
+
+    with torch.device("meta"):
+        layers = summary(Net(), (2, 8, 8)).layers
+    assert layers[0].receptive_field.size == (3, 3)
+    assert layers[-1].rf_unknown_reason

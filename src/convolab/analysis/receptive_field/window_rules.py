@@ -1,305 +1,168 @@
-"""From which cells of its inputs each of PyTorch's operations computes a cell of its output.
-
-Operations are named as below PyTorch's autograd, where few kinds are left; a rule takes the operation's arguments and output.
-"""
+"""Receptive-field rules of operations that slide a window: convolution, pooling, padding, upsampling."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-import torch
-from torch import Tensor
-
-from convolab.analysis.receptive_field.interval_map import (
-    IntervalMap,
-    adaptive_pool_taps,
-    interpolation_taps,
-    interval_map_from_list,
-)
+from convolab.analysis.op_call import OpCall
+from convolab.analysis.receptive_field.interval_map import IntervalMap, adaptive_pool_taps, interpolation_taps
 from convolab.analysis.receptive_field.propagation import (
     AxisField,
+    AxisFields,
     RFRule,
-    RFState,
     UnsupportedOpError,
-    first_tensor,
-    get_rf_state,
+    main_fields,
     map_axes,
     reduce_dims,
 )
-from convolab.analysis.receptive_field.shape_rules import (
-    attention_rule,
-    batch_norm_rule,
-    concat_rule,
-    constant_rule,
-    expand_rule,
-    flip_rule,
-    glu_rule,
-    identity_rule,
-    matmul_rule,
-    normalization_rule,
-    permute_rule,
-    pointwise_rule,
-    reduce_rule,
-    reshape_rule,
-    roll_rule,
-    select_rule,
-    slice_rule,
-    split_rule,
-    stack_rule,
-    transpose_rule,
-    unbind_rule,
-)
 
-# Windows that slide
+WindowTransform = Callable[[IntervalMap, int, int], IntervalMap | None]  # (intervals, axis, num_cells) -> intervals
 
 
-def slide_window(
-    value: Tensor,
-    transform: Callable[[IntervalMap, int, int], IntervalMap | None],
-    out: Tensor,
-    mixes_channels: bool = True,
-) -> RFState:
-    """Apply `slide(windows, axis, cells)` to the places on the last dimensions, [N, C, ...axes]; combine the channels."""
+def slide_window(call: OpCall, transform: WindowTransform, mixes_channels: bool = True) -> AxisFields:
+    """Apply `transform` to the axes along the last dimensions of [N, C, ...axes], and combine the channels."""
+    value = call.tensor()
+    out = call.out
 
-    def change(axis_field: AxisField) -> AxisField:
-        if axis_field.dim == 1 and mixes_channels:
-            return reduce_dims(axis_field, [1], keeps_dims=False)
-        if axis_field.dim < 2:
+    def slide(axis_field: AxisField, dim: int) -> AxisField:
+        if dim == 1 and mixes_channels:
+            return reduce_dims(axis_field, [1], keeps_cells=False)
+        if dim < 2:
             return axis_field
-        if axis_field.inner != 1 or axis_field.num_cells != value.shape[axis_field.dim]:
+        if axis_field.inner != 1 or axis_field.num_cells != value.shape[dim]:
             raise UnsupportedOpError("a sliding window across merged axes")
-        cells = out.shape[axis_field.dim]
-        intervals = transform(axis_field.intervals, axis_field.dim - 2, cells)
+        num_cells = out.shape[dim]
+        intervals = transform(axis_field.intervals, dim - 2, num_cells)
         if intervals is None:
-            raise UnsupportedOpError("a map with cells that see nothing")
-        if cells == 1:
+            raise UnsupportedOpError("a feature map with cells that depend on no pixel")
+        if num_cells == 1:
             return axis_field.collapse(intervals[0])
-        return axis_field._replace(intervals=intervals, num_cells=cells)
+        return axis_field._replace(intervals=intervals, num_cells=num_cells)
 
-    return map_axes(get_rf_state(value), change)
-
-
-def axis_value(values: Sequence[int] | int, axis: int) -> int:
-    return values if isinstance(values, int) else values[axis % len(values)]
+    return map_axes(main_fields(value), slide)
 
 
-def convolution_rule(args, kwargs, out) -> RFState:
-    value, weight, _, stride, padding, dilation, is_transposed, _, groups = args
-    if groups > 1 and any(axis_field.dim == 1 for axis_field in get_rf_state(value)):
-        raise UnsupportedOpError("a grouped convolution with an axis for channels")
+def axis_value(values: Sequence[int], axis: int) -> int:
+    """The value of an axis, from a list that has one for each or a single one for all."""
+    return values[axis % len(values)]
 
-    def slide(intervals: IntervalMap, number: int, cells: int) -> IntervalMap | None:
-        convolve = intervals.conv_transpose if is_transposed else intervals.convolve
+
+def convolution_rule(call: OpCall) -> AxisFields:
+    """convolution: (input, weight, bias, stride, padding, dilation, transposed, output padding, groups)."""
+    weight = call.tensor(1)
+    stride = call.integers(3)
+    padding = call.integers(4)
+    dilation = call.integers(5)
+    if call.integer(8) > 1 and any(axis_field.dim == 1 for axis_field in main_fields(call.tensor())):
+        raise UnsupportedOpError("a grouped convolution over a spatial axis as channels")
+
+    def transform(intervals: IntervalMap, axis: int, num_cells: int) -> IntervalMap | None:
+        convolve = intervals.conv_transpose if call.value(6) else intervals.convolve
         return convolve(
-            weight.shape[2 + number],
-            axis_value(stride, number),
-            axis_value(padding, number),
-            dilation=axis_value(dilation, number),
-            num_cells=cells,
+            weight.shape[2 + axis],
+            axis_value(stride, axis),
+            axis_value(padding, axis),
+            dilation=axis_value(dilation, axis),
+            num_cells=num_cells,
         )
 
-    return slide_window(value, slide, out)
+    return slide_window(call, transform)
 
 
 def pooling_rule(has_dilation: bool) -> RFRule:
     """(input, kernel, stride, padding, dilation or ceil_mode, ...) over the last dimensions."""
 
-    def rule(args, kwargs, out) -> RFState:
-        value, kernel, stride, padding, dilation = (*args[:5], *([], 0, 1)[max(len(args[:5]) - 2, 0) :])
-        dilation = dilation if has_dilation else 1
-        out = first_tensor(out)
-        missing_dims = 2 + len(kernel) - value.ndim  # a map without a batch, [C, ...axes]
-        if missing_dims:
-            raise UnsupportedOpError("pooling of a map without a batch dimension")
+    def rule(call: OpCall) -> AxisFields:
+        kernel = call.integers(1)
+        stride = call.integers(2) or kernel
+        padding = call.integers(3) or [0]
+        dilation = (call.integers(4) if has_dilation else []) or [1]
+        if call.tensor().ndim != 2 + len(kernel):
+            raise UnsupportedOpError("pooling of a feature map without a batch dimension")
 
-        def slide(intervals: IntervalMap, number: int, cells: int) -> IntervalMap | None:
+        def transform(intervals: IntervalMap, axis: int, num_cells: int) -> IntervalMap | None:
             return intervals.convolve(
-                axis_value(kernel, number),
-                axis_value(stride or kernel, number),
-                axis_value(padding, number),
-                axis_value(dilation, number),
-                num_cells=cells,
+                axis_value(kernel, axis),
+                axis_value(stride, axis),
+                axis_value(padding, axis),
+                axis_value(dilation, axis),
+                num_cells=num_cells,
             )
 
-        return slide_window(value, slide, out, mixes_channels=False)
+        return slide_window(call, transform, mixes_channels=False)
 
     return rule
 
 
-def adaptive_pooling_rule(args, kwargs, out) -> RFState:
-    value, out = args[0], first_tensor(out)
+def adaptive_pooling_rule(call: OpCall) -> AxisFields:
+    value = call.tensor()
 
-    def slide(intervals: IntervalMap, number: int, cells: int) -> IntervalMap | None:
-        in_size = value.shape[2 + number]
-        if in_size % cells == 0:
-            return intervals.convolve(in_size // cells, in_size // cells, num_cells=cells)
-        taps = adaptive_pool_taps(in_size, cells)
-        return interval_map_from_list(intervals.cells_hull(taps(cell)) for cell in range(cells))
+    def transform(intervals: IntervalMap, axis: int, num_cells: int) -> IntervalMap | None:
+        in_size = value.shape[2 + axis]
+        if in_size % num_cells == 0:
+            return intervals.convolve(in_size // num_cells, in_size // num_cells, num_cells=num_cells)
+        taps = adaptive_pool_taps(in_size, num_cells)
+        return IntervalMap.from_list(intervals.cells_hull(taps(cell)) for cell in range(num_cells))
 
-    return slide_window(value, slide, out, mixes_channels=False)
+    return slide_window(call, transform, mixes_channels=False)
 
 
-def pad_rule(args, kwargs, out) -> RFState:
-    """Padding moves the cells; what stands beyond the border counts as the map's continuation."""
-    value, pad = args[:2]
+def pad_rule(call: OpCall) -> AxisFields:
+    """Padding moves the cells; what it adds beyond the border counts as the continuation of the map."""
+    value = call.tensor()
+    pad = call.integers(1)
     pad_before = {value.ndim - 1 - i: pad[2 * i] for i in range(len(pad) // 2)}
 
-    def change(axis_field: AxisField) -> AxisField:
-        cells = out.shape[axis_field.dim]
-        if cells == value.shape[axis_field.dim] and not pad_before.get(axis_field.dim):
+    def transform(axis_field: AxisField, dim: int) -> AxisField:
+        num_cells = call.out.shape[dim]
+        if num_cells == value.shape[dim] and not pad_before.get(dim):
             return axis_field
-        if (
-            axis_field.inner != 1
-            or axis_field.num_cells != value.shape[axis_field.dim]
-            or axis_field.intervals.step is None
-        ):
-            raise UnsupportedOpError("padding across merged or uneven cells")
-        return axis_field._replace(
-            intervals=axis_field.intervals.convolve(1, 1, pad_before[axis_field.dim], num_cells=cells), num_cells=cells
-        )
+        is_regular = axis_field.inner == 1 and axis_field.num_cells == value.shape[dim]
+        if not is_regular or axis_field.intervals.step is None:
+            raise UnsupportedOpError("padding across merged or irregular cells")
+        intervals = axis_field.intervals.convolve(1, 1, pad_before[dim], num_cells=num_cells)
+        if intervals is None:
+            raise UnsupportedOpError("a feature map with cells that depend on no pixel")
+        return axis_field._replace(intervals=intervals, num_cells=num_cells)
 
-    return map_axes(get_rf_state(value), change)
+    return map_axes(main_fields(value), transform)
 
 
 def upsampling_rule(mode: str) -> RFRule:
-    def rule(args, kwargs, out) -> RFState:
-        value, out = args[0], first_tensor(out)
-        align_corners = mode in ("linear", "cubic") and len(args) > 2 and args[2] is True
-        scales = args[3 if mode in ("linear", "cubic") else 2 :]
+    """(input, output size, align_corners, scales...), without align_corners for the nearest modes."""
 
-        def slide(intervals: IntervalMap, number: int, cells: int) -> IntervalMap | None:
-            in_size = value.shape[2 + number]
-            if mode == "nearest" and cells % in_size == 0:
-                return intervals.compose(lambda o: [o * in_size // cells], Fraction(in_size, cells), cells)
+    def rule(call: OpCall) -> AxisFields:
+        value = call.tensor()
+        has_corners = mode in ("linear", "cubic")
+        align_corners = has_corners and call.value(2) is True
+        scales = call.args[3 if has_corners else 2 :]
+
+        def transform(intervals: IntervalMap, axis: int, num_cells: int) -> IntervalMap | None:
+            in_size = value.shape[2 + axis]
+            if mode == "nearest" and num_cells % in_size == 0:
+                return intervals.compose(lambda o: [o * in_size // num_cells], Fraction(in_size, num_cells), num_cells)
             if align_corners and mode == "cubic":
                 raise UnsupportedOpError("bicubic interpolation with align_corners")
-            scale = scales[number] if len(scales) > number else None
-            taps = interpolation_taps(in_size, cells, "linear-corners" if align_corners else mode, scale)
-            return interval_map_from_list(intervals.cells_hull(taps(cell)) for cell in range(cells))
+            scale = scales[axis] if len(scales) > axis else None
+            taps = interpolation_taps(
+                in_size,
+                num_cells,
+                "linear-corners" if align_corners else mode,
+                scale if isinstance(scale, float) else None,
+            )
+            return IntervalMap.from_list(intervals.cells_hull(taps(cell)) for cell in range(num_cells))
 
-        return slide_window(value, slide, out, mixes_channels=False)
+        return slide_window(call, transform, mixes_channels=False)
 
     return rule
 
 
-def pixel_shuffle_rule(args, kwargs, out) -> RFState:
-    value, factor = args[:2]
+def pixel_shuffle_rule(call: OpCall) -> AxisFields:
+    factor = call.integer(1)
     return slide_window(
-        value, lambda windows, _, cells: windows.compose(lambda o: [o // factor], Fraction(1, factor), cells), out
+        call, lambda intervals, _, num_cells: intervals.compose(lambda o: [o // factor], Fraction(1, factor), num_cells)
     )
 
 
-def pixel_unshuffle_rule(args, kwargs, out) -> RFState:
-    value, factor = args[:2]
-    return slide_window(value, lambda windows, _, cells: windows.convolve(factor, factor, num_cells=cells), out)
-
-
-RF_RULES: dict[str, RFRule] = {
-    **dict.fromkeys(
-        [
-            "view",
-            "_unsafe_view",
-            "reshape",
-            "_reshape_alias",
-            "squeeze",
-            "unsqueeze",
-            "flatten",
-            "unflatten",
-            "view_as",
-        ],
-        reshape_rule,
-    ),
-    **dict.fromkeys(["alias", "detach", "contiguous", "clone", "_to_copy", "lift_fresh", "dropout"], identity_rule),
-    **dict.fromkeys(
-        [
-            "zeros_like",
-            "ones_like",
-            "empty_like",
-            "full_like",
-            "rand_like",
-            "randn_like",
-            "new_zeros",
-            "new_ones",
-            "new_empty",
-            "new_full",
-        ],
-        constant_rule,
-    ),
-    **dict.fromkeys(["zero_", "fill_", "new_empty_strided", "empty_strided"], constant_rule),
-    **dict.fromkeys(["hardswish", "_prelu_kernel", "log_sigmoid_forward", "rrelu_with_noise"], pointwise_rule),
-    "glu": glu_rule,
-    "permute": permute_rule,
-    **dict.fromkeys(("transpose", "t", "numpy_T"), transpose_rule),
-    "expand": expand_rule,
-    "select": select_rule,
-    "slice": slice_rule,
-    **dict.fromkeys(
-        ["split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk"], split_rule
-    ),
-    "unbind": unbind_rule,
-    "cat": concat_rule,
-    "stack": stack_rule,
-    "flip": flip_rule,
-    "roll": roll_rule,
-    **dict.fromkeys(
-        [
-            "mean",
-            "sum",
-            "amax",
-            "amin",
-            "max",
-            "min",
-            "var",
-            "std",
-            "var_mean",
-            "std_mean",
-            "logsumexp",
-            "linalg_vector_norm",
-            "norm",
-            "any",
-            "all",
-        ],
-        reduce_rule,
-    ),
-    **dict.fromkeys(
-        ["_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax"],
-        normalization_rule(lambda args: [args[1] % args[0].ndim]),
-    ),
-    "native_layer_norm": normalization_rule(lambda args: range(args[0].ndim - len(args[1]), args[0].ndim)),
-    "_fused_rms_norm": normalization_rule(lambda args: range(args[0].ndim - len(args[1]), args[0].ndim)),
-    "native_group_norm": normalization_rule(lambda args: range(1, args[0].ndim)),
-    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), batch_norm_rule),
-    **dict.fromkeys(["mm", "bmm", "addmm", "baddbmm"], matmul_rule),
-    **dict.fromkeys(
-        [
-            "_scaled_dot_product_flash_attention_for_cpu",
-            "_scaled_dot_product_flash_attention",
-            "_scaled_dot_product_efficient_attention",
-        ],
-        attention_rule,
-    ),
-    "convolution": convolution_rule,
-    **dict.fromkeys(
-        [f"max_pool{d}d_with_indices" for d in (2, 3)] + ["max_pool2d", "max_pool3d", "max_pool1d"], pooling_rule(True)
-    ),
-    **dict.fromkeys([f"avg_pool{d}d" for d in (1, 2, 3)], pooling_rule(False)),
-    **dict.fromkeys(
-        ["_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"],
-        adaptive_pooling_rule,
-    ),
-    **dict.fromkeys(
-        ["constant_pad_nd", *(f"{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3))], pad_rule
-    ),
-    **dict.fromkeys([f"upsample_nearest{d}d" for d in (1, 2, 3)], upsampling_rule("nearest")),
-    **dict.fromkeys([f"_upsample_nearest_exact{d}d" for d in (1, 2, 3)], upsampling_rule("nearest-exact")),
-    **dict.fromkeys(["upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"], upsampling_rule("linear")),
-    "upsample_bicubic2d": upsampling_rule("cubic"),
-    "pixel_shuffle": pixel_shuffle_rule,
-    "pixel_unshuffle": pixel_unshuffle_rule,
-}
-
-
-def find_rf_rule(func: torch._ops.OpOverload, name: str) -> RFRule | None:
-    """The rule of an operation: its own, or the elementwise one for all that PyTorch tags so."""
-    if name in RF_RULES:
-        return RF_RULES[name]
-    return pointwise_rule if torch.Tag.pointwise in func.tags else None
+def pixel_unshuffle_rule(call: OpCall) -> AxisFields:
+    factor = call.integer(1)
+    return slide_window(call, lambda intervals, _, num_cells: intervals.convolve(factor, factor, num_cells=num_cells))

@@ -1,10 +1,10 @@
-"""How long does an account take, and how much memory, against the tools that count too?
+"""How long does a summary take, and how much memory, against the tools that count too?
 
-    python benchmarks/account.py [--rounds 5]
+    python benchmarks/summary.py [--rounds 5]
 
 runs every contender in turn, each in a fresh process, in rounds, on ResNet-50 at 224 x 224: ours with every receptive field,
-torchinfo and fvcore as their documentation calls them, torchinfo and torch's own counter on the meta device too. Prints the
-table in README.md beside it, and then what a network of a billion parameters takes, its building included.
+torchinfo and fvcore as in their documentation, torchinfo and torch's own counter on the meta device too. Prints the
+table in README.md beside it, and then what a network of a billion parameters takes, including building it.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def contender(name: str) -> Callable[[], object]:
     logging.disable(logging.WARNING)
     on_meta = name.endswith("meta")
     with torch.device("meta" if on_meta else "cpu"):
-        net, picture = resnet50().eval(), torch.zeros(1, 3, 224, 224)
+        net, images = resnet50().eval(), torch.zeros(1, 3, 224, 224)
     if name.startswith("convolab"):
         from convolab.analysis.summary import summary
 
@@ -43,18 +43,18 @@ def contender(name: str) -> Callable[[], object]:
     if name.startswith("torchinfo"):
         from torchinfo import summary
 
-        return lambda: summary(net, input_data=picture, verbose=0, device="meta" if on_meta else "cpu")
+        return lambda: summary(net, input_data=images, verbose=0, device="meta" if on_meta else "cpu")
     if name.startswith("fvcore"):
         from fvcore.nn import FlopCountAnalysis
 
         return lambda: (
-            FlopCountAnalysis(net, picture).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+            FlopCountAnalysis(net, images).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
         )
     from torch.utils.flop_counter import FlopCounterMode
 
     def count() -> int:
         with FlopCounterMode(display=False) as counter:
-            net(picture)
+            net(images)
         return counter.get_total_flops()
 
     return count
@@ -80,7 +80,7 @@ def peak() -> float:
 
 
 def time_billion() -> dict[str, float]:
-    """A vision transformer of a billion parameters, built and accounted for."""
+    """A vision transformer of a billion parameters, built and summarized."""
     from torch import nn
 
     from convolab.analysis.summary import summary
@@ -116,13 +116,13 @@ def main() -> None:
     parser.add_argument(
         "--one", choices=[*CONTENDERS, "billion"], help=argparse.SUPPRESS
     )  # what the processes are called with
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(time_billion() if given.one == "billion" else time_one(given.one)))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(time_billion() if args.one == "billion" else time_one(args.one)))
         return
     script = [sys.executable, str(Path(__file__))]
-    results = in_rounds({name: [*script, "--one", name] for name in CONTENDERS}, given.rounds)
-    print(f"{processor()}; {given.rounds} rounds, each the fastest of {REPEATS} calls in a fresh process\n")
+    results = in_rounds({name: [*script, "--one", name] for name in CONTENDERS}, args.rounds)
+    print(f"{processor()}; {args.rounds} rounds, each the fastest of {REPEATS} calls in a fresh process\n")
     faster = {name: 1 / ratio for name, ratio in ratios(results, "convolab", "milliseconds").items()}
     rows = []
     for name, lines in results.items():
@@ -144,10 +144,10 @@ def main() -> None:
         print(f"- {faster[name]:.2f} x {name} (goal {goal:g} x: {verdict(faster[name] >= goal)})")
     added = max(line["added_megabytes"] for line in results["convolab"])
     print(f"- memory added: {added:.0f} MB (goal at most {ADDED_MEGABYTES:g}: {verdict(added <= ADDED_MEGABYTES)})")
-    lines = [run("billion", [*script, "--one", "billion"]) for _ in range(given.rounds)]
+    lines = [run("billion", [*script, "--one", "billion"]) for _ in range(args.rounds)]
     seconds, added = median(line["seconds"] for line in lines), max(line["added_megabytes"] for line in lines)
     print(
-        f"- a vision transformer of {lines[0]['parameters']:,} parameters, built and accounted for: {seconds:.2f} s (goal at most {BILLION_SECONDS:g}: {verdict(seconds <= BILLION_SECONDS)}), {added:.0f} MB added, where its weights would take {4 * lines[0]['parameters'] / 1e6:,.0f}"
+        f"- a vision transformer of {lines[0]['parameters']:,} parameters, built and summarized: {seconds:.2f} s (goal at most {BILLION_SECONDS:g}: {verdict(seconds <= BILLION_SECONDS)}), {added:.0f} MB added, where its weights would take {4 * lines[0]['parameters'] / 1e6:,.0f}"
     )
 
 

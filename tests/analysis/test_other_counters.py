@@ -1,0 +1,69 @@
+"""Running other counters: what is asked wrongly, not installed, or fails."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convolab.analysis import other_counters
+from convolab.analysis.other_counters import Tally, count_with, find_differences
+from convolab.analysis.summary import summary
+from convolab.core.errors import LabError
+
+
+def test_a_tool_that_is_not_installed_says_how_to_install_it(monkeypatch) -> None:
+    def version(name: str) -> str:
+        raise other_counters.PackageNotFoundError(name)
+
+    monkeypatch.setattr(other_counters, "version", version)
+    (count,) = count_with(["thop"], nn.Linear(3, 2), (1, 3), {"Linear": 6})
+    assert count.macs is None
+    assert count.problem == "not installed: pip install 'convolab[counters]'"
+
+
+def test_a_tool_that_fails_says_so_in_one_line_and_the_others_run() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.jit.is_tracing():  # as fvcore does
+                raise RuntimeError("no traces\nplease")
+            return x
+
+    fvcore, torchinfo = summary(
+        nn.Sequential(nn.Linear(3, 2), Net()), (3,), beside=["fvcore", "torchinfo"]
+    ).other_counts
+    assert fvcore.macs is None
+    assert fvcore.problem == "could not count this network: no traces"
+    assert torchinfo.macs == 8
+
+
+def test_an_unknown_tool_is_refused_before_any_work() -> None:
+    with pytest.raises(LabError, match="did you mean 'fvcore'"):
+        summary(nn.Linear(3, 2), (3,), beside=["fvcor"])
+
+
+def test_a_network_without_weights_is_refused_and_one_that_can_be_built_is_built() -> None:
+    with torch.device("meta"):
+        net = nn.Linear(3, 2)
+    with pytest.raises(LabError, match="with weights"):
+        summary(net, (3,), beside=["thop"])
+    assert summary(lambda: nn.Linear(3, 2), (3,), beside=["thop"]).other_counts[0].macs == 6
+
+
+def test_the_network_and_the_batch_are_those_of_the_summary() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    names = set(net.state_dict())
+    counts = summary(net, (3, 8, 8), batch_size=2, beside=list(other_counters.COUNTERS)).other_counts
+    products = 2 * 36 * 4 * 27
+    elements = 2 * 36 * 4
+    assert [count.macs - products for count in counts] == [2 * elements, elements + 2 * 8, 4 * elements, 3 * elements]
+    assert set(net.state_dict()) == names
+    assert net.training
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_parts_that_a_tool_does_not_report_stand_in_total() -> None:
+    assert find_differences(Tally(10), {"Linear": 6}) == (("in total", 4),)
+    assert find_differences(Tally(6), {"Linear": 6}) == ()
+    assert find_differences(Tally(7, by_class={"Linear": 6}), {"Linear": 6, "matmul": 3}) == (
+        ("matmul", -3),
+        ("all other", 1),
+    )
