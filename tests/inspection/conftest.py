@@ -1,4 +1,4 @@
-"""Small networks with every kind of head, and a picture for them."""
+"""Small networks with every kind of head, and an image for them."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def shallow() -> ImageClassifier:
 
 @pytest.fixture
 def pixels() -> Tensor:
-    """A bright square on a textured ground."""
-    picture = 0.3 + 0.2 * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
-    picture[:, :, 8:16, 12:20] += 0.4
-    return picture
+    """A bright square on a textured background."""
+    image = 0.3 + 0.2 * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    image[:, :, 8:16, 12:20] += 0.4
+    return image

@@ -1,4 +1,4 @@
-"""The ascent goes where foolbox's and torchattacks' L2 iterative attacks go, and fools as often within the same budget.
+"""PGD goes where foolbox's and torchattacks' L2 iterative attacks go, and fools as often within the same budget.
 
 In float64, so that bytes differ only where a value falls on the border between two levels.
 """
@@ -10,7 +10,8 @@ import torchattacks
 from torch import Tensor, nn
 
 from convolab.data.image_io import read_image
-from convolab.inspection.adversarial.pgd import AttackConfig, PerturbationBudget, run_pgd
+from convolab.inspection.adversarial.budget import PerturbationBudget
+from convolab.inspection.adversarial.pgd import AttackConfig, run_pgd
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
 
@@ -105,8 +106,8 @@ def test_momentum_is_that_of_the_paper() -> None:
     photo = (255 * net.preprocess(read_image("coffee"))[0]).round().to(torch.uint8)[None]
     x, memory = pixels(net, photo), torch.zeros(1, 3, 32, 32, dtype=torch.float64)
     for _ in range(6):
-        here = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(net(here)[0, 1], here)
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(net(leaf)[0, 1], leaf)
         memory = 0.8 * memory + gradient / gradient.norm(p=1)
         x = (x + step * memory / memory.norm()).clamp(0, 1)
     found = run_pgd(

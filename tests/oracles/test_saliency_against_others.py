@@ -1,4 +1,4 @@
-"""Maps are those of captum, grad-cam and torchcam on the same network, the same picture and the same noise.
+"""Maps are those of captum, grad-cam and torchcam on the same network, the same image and the same noise.
 
 In float64: in float32 a ReLU near its kink may fall to either side by rounding, which shows in a thousandth of a map.
 """
@@ -49,10 +49,10 @@ def pixels() -> Tensor:
     return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def close(ours: Tensor, theirs: Tensor, share: float = 1e-6) -> None:
-    """Equal to a share of the largest value."""
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-6) -> None:
+    """Equal, relative to the largest value."""
     assert float(theirs.abs().max()) > 0
-    assert float((ours - theirs).abs().max()) < share * float(theirs.abs().max())
+    assert float((ours - theirs).abs().max()) < tolerance * float(theirs.abs().max())
 
 
 def test_gradient(net: ImageClassifier, pixels: Tensor) -> None:
@@ -105,7 +105,8 @@ def test_occlusion(net: ImageClassifier, pixels: Tensor) -> None:
 
 
 def test_guided_backpropagation_where_every_relu_is_a_module() -> None:
-    torch_net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))  # fmt: skip
+    convolutions = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU())
+    torch_net = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     half = (0.5, 0.5, 0.5)
     net = (
         ImageClassifier(torch_net, mean=half, std=half, input_size=(32, 32), classes=tuple("abcdefghij"))

@@ -1,6 +1,10 @@
-"""What a lens returns: raw numbers first, then how to draw them. Nothing here is normalised; pictures do that, and say how."""
+"""What explain, fool and locate return: raw numbers first, then how to draw them.
 
-from dataclasses import dataclass, field
+Nothing here is normalized: `plots` does that, and says on the image how.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from convolab.core.files import atomic_write
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle on a photo, in its pixels, and a word for it."""
+    """A rectangle on an image, in its pixels, and a label."""
 
     left: float | int
     top: float | int
@@ -22,46 +26,61 @@ class Box:
     label: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One frame of a picture: a photo, a map, or a map laid over its photo (stretched over it; with a `unit` it has a legend)."""
+    """One frame of a figure: an image, a map, or a map resized to its image and laid over it."""
 
     title: str
     image: UInt8[Tensor, "c h w"] | None = None
     heatmap: Float[Tensor, "rows columns"] | None = None  # raw, with sign and scale
-    signed: bool = False  # whether 0 is the middle of the colours, or their lower end
-    colorbar_label: str = ""  # what the map's numbers are
+    signed: bool = False  # whether 0 is the middle of the colors, or their lower end
+    colorbar_label: str = ""  # what the map's numbers are; without it no color bar is drawn
     caption: str = ""  # lines below the frame
-    boxes: tuple[Box, ...] = ()  # drawn on the photo
-    grid: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # rows and columns of the photo where lines are drawn
+    boxes: tuple[Box, ...] = ()  # drawn on the image
+    grid: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # rows and columns of the image where lines are drawn
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a lens found out about a network and a picture.
+    """What explain, fool or locate found out about a network and an image.
 
-    words      sentences that a person can read out
-    numbers    all there is to say in numbers; JSON can hold it
-    arrays     raw maps and pictures by name
-    rows       how to draw it: rows of panels
-    warnings   what is wrong with it, such as a constant map
+    Attributes:
+        tool: which of the three it was.
+        summary: sentences that a person can read aloud; `print(finding)` shows them and the warnings.
+        metrics: every number, as values that JSON can hold. Probabilities and pixels are in [0, 1].
+        arrays: raw maps and images by name.
+        panels: how to draw it: rows of panels.
+        warnings: what is wrong with it, such as a constant map.
     """
 
     tool: str
     summary: tuple[str, ...]
     metrics: dict[str, Any]
-    arrays: dict[str, Tensor]
+    arrays: Mapping[str, Tensor]
     panels: tuple[tuple[Panel, ...], ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join((*self.summary, *(f"beware: {warning}" for warning in self.warnings)))
+        return "\n".join((*self.summary, *(f"warning: {warning}" for warning in self.warnings)))
 
     def save_arrays(self, path: Path | str) -> Path:
-        """Write the raw arrays as .npz, whole, and return its path."""
+        """Write the raw arrays as .npz and return its path; the file appears complete or not at all."""
         path = Path(path).with_suffix(".npz")
+        arrays = {name: array.detach().cpu().numpy() for name, array in self.arrays.items()}
         with atomic_write(path) as temporary:
-            np.savez_compressed(
-                temporary, **{name: array.detach().cpu().numpy() for name, array in self.arrays.items()}
-            )
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
         return path
+
+
+def map_invalid_reason(heatmap: Float[Tensor, "rows columns"]) -> str:
+    """Why a map carries no information: it is constant (all zeros, for example) or not finite; empty if neither.
+
+    >>> import torch
+    >>> map_invalid_reason(torch.zeros(2, 2)), map_invalid_reason(torch.tensor([[0.0, float("nan")]]))
+    ('constant', 'not finite')
+    >>> map_invalid_reason(torch.eye(2))
+    ''
+    """
+    if not heatmap.isfinite().all():
+        return "not finite"
+    return "constant" if float(heatmap.max()) == float(heatmap.min()) else ""

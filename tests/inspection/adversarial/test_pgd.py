@@ -1,4 +1,4 @@
-"""The ascent: its steps are the formula's, its budgets hold for bytes, its pictures do not know each other, it leaves no trace."""
+"""PGD: its steps are the formula's, budgets hold for bytes, images are independent, networks stay as they were."""
 
 import math
 
@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from convolab.core.errors import LabError
 from convolab.data.image_io import read_image
+from convolab.inspection.adversarial.budget import PerturbationBudget, l2_norms
 from convolab.inspection.adversarial.ensemble import differentiable_preprocess, input_diversity
 from convolab.inspection.adversarial.pgd import (
     OBJECTIVES,
     AttackConfig,
     AttackResult,
-    PerturbationBudget,
-    l2_norms,
     run_pgd,
     to_pixels,
 )
@@ -30,13 +29,13 @@ BUDGETS = ["none", "l2=0.4", "l2=2", "linf=2/255", "linf=0.05"]
 
 @pytest.fixture
 def start(pixels: Tensor) -> Tensor:
-    """Three pictures of a kind."""
+    """Three images of a kind."""
     return (255 * torch.cat([pixels, pixels.flip(3), 1 - pixels])).round().to(torch.uint8)
 
 
 @pytest.fixture
 def net() -> ImageClassifier:
-    """A network whose answers hang on the picture, with a batch norm to fold."""
+    """A network whose predictions depend on the image, with a batch norm to fold."""
     layers = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2), nn.Conv2d(8, 16, 5, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(400, 10)
     )
@@ -45,7 +44,7 @@ def net() -> ImageClassifier:
 
 
 def others(net: ImageClassifier, start: Tensor, by: int = 3) -> Tensor:
-    """Classes that the pictures are not taken for."""
+    """Classes that the images are not classified as."""
     with torch.no_grad():
         return (net(start / 255).argmax(1) + by) % len(net.classes)
 
@@ -66,7 +65,7 @@ def linear(weights: Tensor) -> ImageClassifier:
 
 
 def test_on_a_linear_network_steps_and_length_are_the_closed_form() -> None:
-    """The gradient of the logit is its row w of weights, so x goes straight along w / ||w|| and gains step * ||w|| a step."""
+    """The gradient of the logit is its row w of weights, so x moves straight along w / ||w||."""
     drawn = torch.Generator().manual_seed(0)
     weights = torch.randn(2, 192, generator=drawn, dtype=torch.float64)
     start = torch.randint(110, 140, (1, 3, 8, 8), generator=drawn).to(torch.uint8)
@@ -159,7 +158,7 @@ def test_it_stops_at_the_first_success_and_goes_on_to_a_confidence(net: ImageCla
         assert (net(sure.images / 255).softmax(1).gather(1, targets[:, None]) >= 0.9).all()
 
 
-def test_a_picture_that_is_done_at_once_is_not_touched(net: ImageClassifier, start: Tensor) -> None:
+def test_an_image_that_is_done_at_once_is_not_changed(net: ImageClassifier, start: Tensor) -> None:
     targets = others(net, start, by=0)
     targets[1] = (targets[1] + 1) % 10
     found = run_pgd(net, start, targets)
@@ -176,7 +175,7 @@ def test_a_picture_that_is_done_at_once_is_not_touched(net: ImageClassifier, sta
         AttackConfig(budget=PerturbationBudget("linf", 0.02)),
     ],
 )
-def test_a_picture_does_not_depend_on_its_neighbours(net: ImageClassifier, start: Tensor, climb: AttackConfig) -> None:
+def test_an_image_does_not_depend_on_its_neighbors(net: ImageClassifier, start: Tensor, climb: AttackConfig) -> None:
     net.double()  # so that a batch's own rounding does not show in bytes
     targets = others(net, start)
     together = run_pgd(net, start, targets, climb, seed=3)
@@ -186,19 +185,19 @@ def test_a_picture_does_not_depend_on_its_neighbours(net: ImageClassifier, start
         assert alone.steps[0] == together.steps[number]
 
 
-def test_many_pictures_go_through_in_parts_and_come_back_in_order() -> None:
+def test_many_images_go_through_in_batches_and_come_back_in_order() -> None:
     net = wrapped(nn.Sequential(nn.Flatten(), nn.Linear(3 * 200 * 200, 10)), side=200)
     start = torch.randint(0, 256, (5, 3, 200, 200), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    targets, told = others(net, start), []
-    found = run_pgd(net, start, targets, on_progress=told.append)
-    assert told == ["picture 1 of 5", "picture 3 of 5", "picture 5 of 5"] or len(told) > 1
+    targets, steps = others(net, start), []
+    found = run_pgd(net, start, targets, on_progress=steps.append)
+    assert steps == ["image 1 of 5", "image 4 of 5"]
     assert fooled(net, found, targets).all()
     assert (
         l2_norms(found.images.double() - start.double()) < l2_norms(found.images.flip(0).double() - start.double()) + 1
     )[[0, 4]].all()
 
 
-def test_draws_are_the_seeds(net: ImageClassifier, start: Tensor) -> None:
+def test_draws_depend_on_the_seed(net: ImageClassifier, start: Tensor) -> None:
     targets, climb = others(net, start), AttackConfig(momentum=1.0, diversity_probability=1.0, confidence=0.9)
     once, again, other = (run_pgd(net, start, targets, climb, seed=seed).images for seed in (0, 0, 1))
     assert torch.equal(once, again)
@@ -222,7 +221,7 @@ def test_on_several_networks_all_are_fooled_each_at_its_own_size(net: ImageClass
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
-def test_what_a_source_sees_is_what_its_fit_shows_to_about_a_level(name: str) -> None:
+def test_what_a_surrogate_takes_is_what_its_preprocessing_gives_to_about_a_level(name: str) -> None:
     net, first = pretrained(name), pretrained()
     photo = (255 * first.preprocess(read_image("chelsea"))[0]).round().to(torch.uint8)
     difference = (differentiable_preprocess(photo[None] / 255, net) - net.preprocess(photo)).abs()
@@ -230,20 +229,20 @@ def test_what_a_source_sees_is_what_its_fit_shows_to_about_a_level(name: str) ->
     assert float(difference.mean()) < 0.5 / 255
 
 
-def test_a_way_of_a_wanted_length_is_as_long(net: ImageClassifier, start: Tensor) -> None:
+def test_a_wanted_distance_is_reached(net: ImageClassifier, start: Tensor) -> None:
     wanted = torch.tensor([0.5, 1.0, 2.0])
     found = run_pgd(net, start, others(net, start), target_distance=wanted)
     assert found.reached.all()
     assert torch.allclose(l2_norms(found.images.double() - start.double()).float() / 255, wanted, atol=0.08)
 
 
-def test_diversity_shrinks_a_share_of_the_pictures_and_loses_none_of_them() -> None:
+def test_diversity_shrinks_a_fraction_of_the_images_and_loses_none_of_them() -> None:
     x = torch.ones(400, 1, 20, 30)
-    seen = input_diversity(x, 0.7, 0, list(range(400)), 5)
-    assert seen.shape == x.shape
-    changed = (seen != 1).flatten(1).any(1)
+    varied = input_diversity(x, 0.7, 0, list(range(400)), 5)
+    assert varied.shape == x.shape
+    changed = (varied != 1).flatten(1).any(1)
     assert 0.55 < float(changed.float().mean()) < 0.75  # of 70 % some are drawn to keep their size
-    assert float(seen.mean((1, 2, 3)).min()) >= 0.9**2 * 0.98
+    assert float(varied.mean((1, 2, 3)).min()) >= 0.9**2 * 0.98
     assert torch.equal(input_diversity(x, 0.0, 0, list(range(400)), 5), x)
 
 
@@ -279,7 +278,7 @@ def test_the_network_is_left_as_it_was_though_a_pass_breaks(start: Tensor, at: i
     assert same(before, state(net))
 
 
-def test_a_gradient_of_nothing_leaves_the_picture_where_it_is(start: Tensor) -> None:
+def test_a_gradient_of_zeros_leaves_the_image_where_it_is(start: Tensor) -> None:
     net = linear(torch.zeros(2, 192, dtype=torch.float64))
     start = start[:1, :, :8, :8]
     found = run_pgd(net, start, torch.tensor([1]), AttackConfig(max_steps=3))
@@ -291,7 +290,7 @@ def test_a_gradient_of_nothing_leaves_the_picture_where_it_is(start: Tensor) -> 
     "words",
     ["linf", "linf=", "linf=eight", "l3=1", "l2=nan", "l2=-1", "l2=0", "linf=0.5/255", "1/0", "linf=1/0", "", "l2=inf"],
 )
-def test_a_budget_that_is_none_is_refused_in_one_line(words: str) -> None:
+def test_an_unknown_budget_is_refused_in_one_line(words: str) -> None:
     with pytest.raises(LabError, match=r"give linf=8/255|one of the 255 levels") as refused:
         PerturbationBudget.parse(words)
     assert "\n" not in str(refused.value)
@@ -301,10 +300,10 @@ def test_a_budget_that_is_none_is_refused_in_one_line(words: str) -> None:
     ("how", "said"),
     [
         ({"objective": "logits"}, "did you mean 'logit'"),
-        ({"step": 0.0}, "the step is 0.0"),
-        ({"step": -1.0}, "the step is -1.0"),
-        ({"step": math.nan}, "the step is nan"),
-        ({"step": math.inf}, "the step is inf"),
+        ({"step_size": 0.0}, "the step size is 0.0"),
+        ({"step_size": -1.0}, "the step size is -1.0"),
+        ({"step_size": math.nan}, "the step size is nan"),
+        ({"step_size": math.inf}, "the step size is inf"),
         ({"max_steps": 0}, "0 steps"),
         ({"confidence": 1.0}, "the confidence is 1.0"),
         ({"confidence": -0.1}, "the confidence is -0.1"),
@@ -316,14 +315,14 @@ def test_nonsense_numbers_are_refused(how: dict, said: str) -> None:
         AttackConfig(**how)
 
 
-def test_the_default_step_goes_with_the_picture_and_the_budget() -> None:
+def test_the_default_step_size_depends_on_the_image_and_the_budget() -> None:
     assert AttackConfig().step_size_for(3 * 224 * 224) == 0.5
     assert AttackConfig().step_size_for(3 * 56 * 56) == 0.25
     assert AttackConfig(budget=PerturbationBudget("l2", 1.0)).step_size_for(3 * 224 * 224) == 0.25
     assert AttackConfig(budget=PerturbationBudget("linf", 0.5), step_size=2.0).step_size_for(12) == 2.0
 
 
-def test_pixels_of_bytes_are_those_of_fit(convnet: ImageClassifier) -> None:
+def test_pixels_of_bytes_are_those_of_preprocessing(convnet: ImageClassifier) -> None:
     photo = read_image("coffee")
     fitted = convnet.preprocess(photo)
     assert torch.equal(to_pixels(convnet, (255 * fitted).round().to(torch.uint8)), fitted)

@@ -95,8 +95,8 @@ def test_mcnemar_is_the_exact_test(first: int, second: int) -> None:
 def test_the_description_claims_no_transfer_and_no_difference_where_there_is_none() -> None:
     lines = describe_transfer(lookup([1] * 10, [1] * 9 + [2], [1] * 8 + [2, 3], [7] * 10))
     assert (
-        "them: classifies 0 of 10 (0 %, 95 % interval 0 to 28 %) as the target: no targeted transfer; before the attack, 0"
-        in lines
+        "them: classifies 0 of 10 (0 %, 95 % interval 0 to 28 %) as the target: no targeted transfer; "
+        "before the attack, 0" in lines
     )
     assert any("no significant difference (exact McNemar p = 1, the intervals overlap)" in line for line in lines)
 
@@ -104,9 +104,7 @@ def test_the_description_claims_no_transfer_and_no_difference_where_there_is_non
 def test_the_description_says_more_where_there_is_a_difference() -> None:
     lines = describe_transfer(lookup([1] * 12, [1] * 12, [7] * 12, [7] * 12))
     assert not any("no targeted transfer" in line for line in lines)
-    assert any(
-        "more, 12 vs 0 of the discordant images (exact McNemar p < 0.001)" in line for line in lines
-    )
+    assert any("more, 12 vs 0 of the discordant images (exact McNemar p < 0.001)" in line for line in lines)
     against = describe_attack_comparison(
         lookup([1] * 12, [1] * 12, [7] * 12, [7] * 12, plain_same_l2=[7] * 3 + [1] * 9, plain_first_success=[1] * 12)
     )
@@ -207,7 +205,10 @@ def test_a_budget_too_small_is_reported_and_nothing_is_claimed() -> None:
 def test_a_confidence_that_is_not_reached_is_reported() -> None:
     finding = fool(little(0), "chelsea", "random", confidence=0.999999, max_steps=12)
     assert finding.metrics["images"][0]["fooled"]
-    assert "warning: fooled, but below the requested confidence (99.9999 % on all surrogates) in 12 steps: chelsea" in str(finding)
+    assert (
+        "warning: fooled, but below the requested confidence (99.9999 % on all surrogates) in 12 steps: chelsea"
+        in str(finding)
+    )
 
 
 def test_targets_are_drawn_for_each_image_and_never_the_predicted_class() -> None:
@@ -250,7 +251,10 @@ def test_the_difference_is_drawn_around_gray_with_the_gain_it_states() -> None:
         ({"target": "random:10"}, "10 random targets"),
         ({"target": "a,11"}, "there is no class 11"),
         ({"surrogates": {"x": little(1)}}, "only used with for_transfer"),
-        ({"for_transfer": True, "surrogates": {"x": little(1)}, "victims": {"x": little(1)}}, "x is both a surrogate and a victim"),
+        (
+            {"for_transfer": True, "surrogates": {"x": little(1)}, "victims": {"x": little(1)}},
+            "x is both a surrogate and a victim",
+        ),
         ({"budget": "l5=1"}, "unknown budget 'l5=1'"),
     ],
 )

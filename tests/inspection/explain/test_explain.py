@@ -110,7 +110,7 @@ def test_a_network_whose_logits_are_not_finite_is_refused(photo: Tensor) -> None
 def test_a_check_leaves_the_network_as_it_was_also_when_a_pass_of_it_fails(photo: Tensor) -> None:
     breaks = Breaks(build("simple_convnet", (3, 32, 32), 10))
     net = wrapped(breaks).train()
-    for at in (1, 2, 3, 5, 9, 14):  # of the passes over the one view; those over randomized copies are counted anew in each
+    for at in (1, 2, 3, 5, 9, 14):  # a pass over the view, or over a randomized copy of it
         breaks.at = at
         before = state(net)
         with pytest.raises(RuntimeError, match="the pass broke"):
@@ -131,7 +131,9 @@ def test_a_check_adds_its_numbers_and_words(convnet: ImageClassifier, photo: Ten
     ("given", "said"),
     [({"target": "zebra"}, "has no class 'zebra'"), ({"methods": "grad"}, "unknown method 'grad'")],
 )
-def test_unknown_names_are_refused_before_any_work(convnet: ImageClassifier, photo: Tensor, given: dict, said: str) -> None:
+def test_unknown_names_are_refused_before_any_work(
+    convnet: ImageClassifier, photo: Tensor, given: dict, said: str
+) -> None:
     with pytest.raises(LabError, match=said):
         explain(convnet, photo, **given)
 

@@ -181,9 +181,7 @@ def test_gradcam_needs_a_feature_map_and_cam_a_linear_head_and_both_say_so(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 20), nn.ReLU(), nn.Linear(20, 10))
     )
     assert gradcam(deep, pixels, 0).values.shape == (30, 30)
-    with pytest.raises(
-        LabError, match=r"a class activation map needs a last feature map .* '4' \(relu\) lies between"
-    ):
+    with pytest.raises(LabError, match=r"a class activation map needs a last feature map .* '4' \(relu\) lies between"):
         cam(deep, pixels, 0)
 
 

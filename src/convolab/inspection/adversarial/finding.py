@@ -1,15 +1,15 @@
-"""What is found of pictures that fool: in numbers, in words, and as rows of panels."""
+"""What is known of fooling images: in numbers, in words, and as rows of panels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
-from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
 
-from convolab.core.stats import mean_interval
-from convolab.inspection.adversarial.pgd import AttackConfig, AttackResult
+from convolab.core.stats import Interval, mean_interval
+from convolab.core.types import Json
+from convolab.inspection.adversarial.budget import l2_distances
+from convolab.inspection.adversarial.pgd import AttackConfig, AttackResult, to_pixels
 from convolab.inspection.adversarial.transfer import (
     BATCH_SIZE,
     Predictions,
@@ -21,20 +21,72 @@ from convolab.inspection.adversarial.transfer import (
     predictions_from_logits,
 )
 from convolab.inspection.result import Finding, Panel
+from convolab.inspection.types import ClassIndices, Logits, UInt8Image, UInt8Images
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import compute_logits, top_classes
+from convolab.models.inference import ClassProbability, compute_logits, top_classes
 
-UInt8Images = UInt8[Tensor, "n c h w"]
-MAX_PANEL_ROWS, MAX_DESCRIBED, TOP_CLASSES = 3, 12, 3  # pictures drawn, pictures told of one by one, classes below each
+MAX_PANEL_ROWS = 3  # images that are drawn
+MAX_DESCRIBED = 12  # images that are described one by one
+MAX_NAMED = 5  # images that a warning names
+MAX_TITLE_LENGTH = 38
+TOP_CLASSES = 3  # below each drawn image
+
+ClassReference = TypedDict("ClassReference", {"class": str, "index": int})
+PredictionMetrics = TypedDict(
+    "PredictionMetrics", {"class": str, "probability": float, "target_rank": int, "target_probability": float}
+)
+
+
+class ImageMetrics(TypedDict):
+    """All numbers of one image and target."""
+
+    image: str
+    target: ClassReference
+    fooled: bool  # whether the bytes are classified as the target
+    reached: bool  # whether with the confidence wanted, and on all surrogates
+    steps: int
+    l2: float
+    linf_levels: int  # of 255
+    before: PredictionMetrics
+    after: PredictionMetrics
+    after_preprocessing: PredictionMetrics  # when the saved image is resized and cropped as any image is
+    networks: NotRequired[dict[str, dict[str, PredictionMetrics]]]  # by victim, before and after
+    top_before: NotRequired[list[dict[str, str | float]]]
+    top_after: NotRequired[list[dict[str, str | float]]]
+
+
+@dataclass(frozen=True)
+class FoolSettings:
+    """What decides the result besides networks, images and targets."""
+
+    attack: AttackConfig
+    seed: int = 0
+    for_transfer: bool = False
+    surrogates: tuple[str, ...] = ()
+
+    def to_dict(self, num_values: int) -> dict[str, Json]:
+        """For JSON; the step size is that for images of so many values."""
+        return {
+            "seed": self.seed,
+            "for_transfer": self.for_transfer,
+            "surrogates": list(self.surrogates),
+            "objective": self.attack.objective,
+            "budget": str(self.attack.budget),
+            "step_size": self.attack.step_size_for(num_values),
+            "max_steps": self.attack.max_steps,
+            "confidence": self.attack.confidence,
+            "momentum": self.attack.momentum,
+            "diversity_probability": self.attack.diversity_probability,
+        }
 
 
 @dataclass(frozen=True)
 class AttackTargets:
-    """Pictures and what each is to be taken for; a picture stands there once for each of its targets."""
+    """Images and the class that each shall be classified as; an image is here once for each of its targets."""
 
     image_names: tuple[str, ...]
     clean: UInt8Images
-    targets: Int64[Tensor, "n"]
+    targets: ClassIndices
 
     def __len__(self) -> int:
         return len(self.image_names)
@@ -43,77 +95,73 @@ class AttackTargets:
 def build_fool_finding(
     net: ImageClassifier,
     attack_targets: AttackTargets,
-    config: AttackConfig,
+    settings: FoolSettings,
     attack_result: AttackResult,
     victim_results: TransferMatrix | None,
-    settings: dict[str, Any],
 ) -> Finding:
-    """A finding of pictures that are already made."""
-    logits = {
-        kind: compute_logits(net, to_network_inputs(pictures), BATCH_SIZE)
-        for kind, pictures in (("before", attack_targets.clean), ("after", attack_result.images))
-    }
-    before, after = (predictions_from_logits(z, attack_targets.targets) for z in logits.values())
-    repreprocessed = predict_images(net, attack_result.images, attack_targets.targets)
-    top_classes_by_time = {
-        kind: [[c.to_dict() for c in top_classes(net.classes, row.double().softmax(0), TOP_CLASSES)] for row in z]
-        for kind, z in logits.items()
-    }
-    image_results = [
-        fooling_metrics(net, attack_targets, attack_result, before, after, repreprocessed, victim_results, number)
-        for number in range(len(attack_targets))
+    """A finding of images that are already made."""
+    targets = attack_targets.targets
+    logits_before = compute_logits(net, to_pixels(net, attack_targets.clean), BATCH_SIZE)
+    logits_after = compute_logits(net, to_pixels(net, attack_result.images), BATCH_SIZE)
+    before, after = (predictions_from_logits(logits, targets) for logits in (logits_before, logits_after))
+    repreprocessed = predict_images(net, attack_result.images, targets)
+    top_before, top_after = (top_classes_of_each(net, logits) for logits in (logits_before, logits_after))
+    results = [
+        fooling_metrics(net, attack_targets, attack_result, before, after, repreprocessed, victim_results, index)
+        for index in range(len(attack_targets))
     ]
-    for number, image_result in enumerate(image_results):
-        image_result |= {f"top_{kind}": top_classes_by_time[kind][number] for kind in top_classes_by_time}
-    fooled = Proportion.from_hits([one["fooled"] for one in image_results])
-    step_size = config.step_size_for(attack_targets.clean[0].numel())
+    for result, top_classes_before, top_classes_after in zip(results, top_before, top_after, strict=True):
+        result["top_before"] = [top_class.to_dict() for top_class in top_classes_before]
+        result["top_after"] = [top_class.to_dict() for top_class in top_classes_after]
+    fooled = Proportion.from_hits([result["fooled"] for result in results])
+    still_fooled = Proportion.from_hits(
+        [result["after_preprocessing"]["class"] == result["target"]["class"] for result in results]
+    )
+    l2 = mean_interval([result["l2"] for result in results])
+    steps = mean_interval([float(result["steps"]) for result in results])
     metrics = {
-        **settings,
-        "objective": config.objective,
-        "budget": str(config.budget),
-        "step": step_size,
-        "max_steps": config.max_steps,
-        "confidence": config.confidence,
-        "momentum": config.momentum,
-        "diversity": config.diversity_probability,
+        **settings.to_dict(attack_targets.clean[0].numel()),
         "fooled": asdict(fooled),
-        "seen_anew": asdict(
-            Proportion.from_hits([one["seen_anew"]["class"] == one["target"]["class"] for one in image_results])
-        ),
-        "l2": asdict(mean_interval([one["l2"] for one in image_results])),
-        "steps": asdict(mean_interval([float(one["steps"]) for one in image_results])),
-        "pictures": image_results,
+        "after_preprocessing": asdict(still_fooled),
+        "l2": asdict(l2),
+        "steps": asdict(steps),
+        "images": results,
         "transfer": None
         if victim_results is None
-        else {"kinds": victim_results.to_dict(), "tests": victim_results.paired_tests()},
+        else {"conditions": victim_results.to_dict(), "tests": victim_results.paired_tests()},
     }
     summary = [
-        describe_success(image_results, fooled),
-        describe_attack(config, settings["sources"], metrics),
-        *map(describe_fooling_image, image_results[:MAX_DESCRIBED]),
+        describe_success(results, fooled),
+        describe_attack(settings, attack_targets.clean[0].numel(), l2, steps),
+        *map(describe_fooling_image, results[:MAX_DESCRIBED]),
     ]
-    if len(image_results) > MAX_DESCRIBED:
-        summary.append(f"and {len(image_results) - MAX_DESCRIBED} more, which the numbers hold")
-    summary.append(
-        f"resized and cropped anew, as any photo is, the network itself takes {Proportion(**metrics['seen_anew'])} for the target"
+    if len(results) > MAX_DESCRIBED:
+        summary.append(f"and {len(results) - MAX_DESCRIBED} more, which are in the numbers")
+    summary.append(f"after the network's own resizing and cropping, it classifies {still_fooled} as the target")
+    if victim_results is not None:
+        summary += [*describe_transfer(victim_results), *describe_attack_comparison(victim_results)]
+    arrays = {
+        "clean": attack_targets.clean,
+        "fooling": attack_result.images,
+        "target": targets,
+        "difference": attack_result.images.short() - attack_targets.clean.short(),  # in levels of 255
+    }
+    panels = tuple(
+        fooling_panels(attack_targets.clean[i], attack_result.images[i], results[i], top_before[i], top_after[i])
+        for i in range(min(MAX_PANEL_ROWS, len(attack_targets)))
     )
-    summary += (
-        []
-        if victim_results is None
-        else [*describe_transfer(victim_results), *describe_attack_comparison(victim_results)]
+    return Finding(
+        tool="fool",
+        summary=tuple(summary),
+        metrics=metrics,
+        arrays=arrays,
+        panels=panels,
+        warnings=tuple(attack_warnings(results, settings.attack)),
     )
-    arrays = {"clean": attack_targets.clean, "fooling": attack_result.images, "target": attack_targets.targets}
-    arrays["difference"] = attack_result.images.short() - attack_targets.clean.short()  # in levels of 255
-    panel_rows = tuple(
-        fooling_panels(attack_targets, attack_result, image_results[number], number, victim_results)
-        for number in range(min(MAX_PANEL_ROWS, len(attack_targets)))
-    )
-    return Finding("fool", tuple(summary), metrics, arrays, panel_rows, tuple(attack_warnings(image_results, config)))
 
 
-def to_network_inputs(images: UInt8Images) -> list[Float[Tensor, "1 c h w"]]:
-    """Pictures of a network's own size as it takes them."""
-    return [picture[None] / 255 for picture in images]
+def top_classes_of_each(net: ImageClassifier, logits: Logits) -> list[list[ClassProbability]]:
+    return [top_classes(net.classes, row.double().softmax(0), TOP_CLASSES) for row in logits]
 
 
 def fooling_metrics(
@@ -124,160 +172,146 @@ def fooling_metrics(
     after: Predictions,
     repreprocessed: Predictions,
     victim_results: TransferMatrix | None,
-    image_index: int,
-) -> dict[str, Any]:
-    """All there is to say in numbers of one picture and target."""
-    target = int(attack_targets.targets[image_index])
-    change = attack_result.images[image_index].double() - attack_targets.clean[image_index].double()
-    metrics = {
-        "picture": attack_targets.image_names[image_index],
+    index: int,
+) -> ImageMetrics:
+    """All numbers of one image and target."""
+    target = int(attack_targets.targets[index])
+    fooling, clean = attack_result.images[index], attack_targets.clean[index]
+    metrics: ImageMetrics = {
+        "image": attack_targets.image_names[index],
         "target": {"class": net.classes[target], "index": target},
-        "fooled": after.classes[image_index] == target,
-        "reached": bool(attack_result.reached[image_index]),
-        "steps": int(attack_result.steps[image_index]),
-        "l2": float(change.norm()) / 255,
-        "linf_levels": int(change.abs().max()),
-        "before": prediction_metrics(net, before, image_index),
-        "after": prediction_metrics(net, after, image_index),
-        "seen_anew": prediction_metrics(net, repreprocessed, image_index),
+        "fooled": after.classes[index] == target,
+        "reached": bool(attack_result.reached[index]),
+        "steps": int(attack_result.steps[index]),
+        "l2": float(l2_distances(fooling[None], clean[None])),
+        "linf_levels": int((fooling.short() - clean.short()).abs().max()),
+        "before": prediction_metrics(net, before, index),
+        "after": prediction_metrics(net, after, index),
+        "after_preprocessing": prediction_metrics(net, repreprocessed, index),
     }
     if victim_results is not None:
-        predictions_by_time = {
-            "before": victim_results.row("clean").predictions,
-            "after": victim_results.row("fooling").predictions,
-        }
+        clean_row, fooling_row = victim_results.row("clean"), victim_results.row("fooling")
         metrics["networks"] = {
             name: {
-                time: prediction_metrics(net, predictions[name], image_index)
-                for time, predictions in predictions_by_time.items()
+                "before": prediction_metrics(net, clean_row.predictions[name], index),
+                "after": prediction_metrics(net, fooling_row.predictions[name], index),
             }
             for name in victim_results.networks
         }
     return metrics
 
 
-def prediction_metrics(net: ImageClassifier, predictions: Predictions, image_index: int) -> dict[str, Any]:
+def prediction_metrics(net: ImageClassifier, predictions: Predictions, index: int) -> PredictionMetrics:
     return {
-        "class": net.classes[predictions.classes[image_index]],
-        "probability": predictions.top_probabilities[image_index],
-        "target_rank": predictions.target_ranks[image_index],
-        "target_probability": predictions.target_probabilities[image_index],
+        "class": net.classes[predictions.classes[index]],
+        "probability": predictions.top_probabilities[index],
+        "target_rank": predictions.target_ranks[index],
+        "target_probability": predictions.target_probabilities[index],
     }
 
 
-def describe_success(image_results: Sequence[Mapping[str, Any]], fooled: Proportion) -> str:
-    if len(image_results) == 1:
-        (one,) = image_results
-        result = f"taken for {one['target']['class']}" if one["fooled"] else f"not taken for {one['target']['class']}"
-        return f"{one['picture']} ({one['before']['class']}): {result}"
-    if len({one["picture"] for one in image_results}) == 1:
-        targets = ", ".join(one["target"]["class"] for one in image_results if one["fooled"]) or "none of its targets"
-        return f"{image_results[0]['picture']} ({image_results[0]['before']['class']}): taken for {targets}"
-    return f"{fooled.hits} of {fooled.count} pictures are taken for their target ({fooled.interval_text})"
+def describe_success(results: Sequence[ImageMetrics], fooled: Proportion) -> str:
+    first = results[0]
+    if len(results) == 1:
+        outcome = "classified as" if first["fooled"] else "not classified as"
+        return f"{first['image']} ({first['before']['class']}): {outcome} {first['target']['class']}"
+    if len({result["image"] for result in results}) == 1:
+        targets = ", ".join(result["target"]["class"] for result in results if result["fooled"])
+        return f"{first['image']} ({first['before']['class']}): classified as {targets or 'none of its targets'}"
+    return f"{fooled.hits} of {fooled.count} images are classified as their target ({fooled.interval_text})"
 
 
-def describe_attack(config: AttackConfig, surrogates: Sequence[str], metrics: Mapping[str, Any]) -> str:
-    """How it was climbed and how far that went."""
-    stop_text = f"until {100 * config.confidence:g} % sure" if config.confidence else "until the first success"
-    method_text = ", with momentum and input diversity" * bool(config.momentum)
-    surrogate_text = f", also on {', '.join(surrogates)}" if surrogates else ""
-    budget_text = "" if config.budget.norm == "none" else f" within {config.budget}"
-    count = metrics["l2"]["count"]
-    mean, panel_text = (
-        " on average" * (count > 1),
-        f"; drawn: the first {MAX_PANEL_ROWS} of {count}" * (count > MAX_PANEL_ROWS),
-    )
+def describe_attack(settings: FoolSettings, num_values: int, l2: Interval, steps: Interval) -> str:
+    """The attack and how far it went, in words."""
+    attack = settings.attack
+    extras = ", with momentum and input diversity" if attack.momentum else ""
+    surrogates = f", also on {', '.join(settings.surrogates)}" if settings.surrogates else ""
+    budget = "" if attack.budget.norm == "none" else f" within {attack.budget}"
+    stop = f"until its probability is {100 * attack.confidence:g} %" if attack.confidence else "until the first success"
+    average = " on average" if l2.count > 1 else ""
+    drawn = f"; drawn: the first {MAX_PANEL_ROWS} of {l2.count}" if l2.count > MAX_PANEL_ROWS else ""
     return (
-        f"ascent on the {config.objective.replace('-', ' ')}{method_text}{surrogate_text}, steps of {metrics['step']:.3g}{budget_text}, {stop_text}: "
-        f"{metrics['steps']['mean']:.3g} steps, L2 {metrics['l2']['mean']:.2f}{mean}{panel_text}"
+        f"PGD on the target's {attack.objective}{extras}{surrogates}, "
+        f"step size {attack.step_size_for(num_values):.3g}{budget}, {stop}: "
+        f"{steps.mean:.3g} steps, L2 {l2.mean:.2f}{average}{drawn}"
     )
 
 
-def describe_fooling_image(image_result: Mapping[str, Any]) -> str:
-    before, after, target = image_result["before"], image_result["after"], image_result["target"]["class"]
-    predicted_text = f"{after['class']} {100 * after['probability']:.1f} %"
+def describe_fooling_image(result: ImageMetrics) -> str:
+    before, after = result["before"], result["after"]
     return (
-        f"{image_result['picture']}, {before['class']} {100 * before['probability']:.1f} %: {'fooled, ' if image_result['fooled'] else 'not fooled, '}{predicted_text} "
-        f"({target} was {100 * before['target_probability']:.3g} %) after {image_result['steps']} steps, L2 {image_result['l2']:.2f}, "
-        f"at most {image_result['linf_levels']} of 255 levels"
+        f"{result['image']}, {before['class']} {100 * before['probability']:.1f} %: "
+        f"{'fooled' if result['fooled'] else 'not fooled'}, {after['class']} {100 * after['probability']:.1f} % "
+        f"({result['target']['class']} was {100 * before['target_probability']:.3g} %) after {result['steps']} steps, "
+        f"{perturbation_text(result)}"
     )
 
 
-def attack_warnings(image_results: Sequence[Mapping[str, Any]], config: AttackConfig) -> list[str]:
-    missed = [one for one in image_results if not one["fooled"]]
-    unsure = [one for one in image_results if one["fooled"] and not one["reached"]]
+def perturbation_text(result: ImageMetrics) -> str:
+    return f"L2 {result['l2']:.2f}, at most {result['linf_levels']} of 255 levels"
+
+
+def attack_warnings(results: Sequence[ImageMetrics], config: AttackConfig) -> list[str]:
+    missed = [result for result in results if not result["fooled"]]
+    unsure = [result for result in results if result["fooled"] and not result["reached"]]
     warnings = []
     if missed:
-        which = ", ".join(f"{one['picture']} ({one['target']['class']})" for one in missed[:5]) + ", ..." * (
-            len(missed) > 5
+        budget = "" if config.budget.norm == "none" else f" within {config.budget}"
+        hint = (
+            "; the objective log-probability also pushes the other classes down" if config.objective == "logit" else ""
         )
-        within = "" if config.budget.norm == "none" else f" within {config.budget}"
-        hint = "; --objective log-probability also pushes the others down" * (config.objective == "logit")
-        warnings.append(f"not fooled in {config.max_steps} steps{within}: {which}{hint}")
+        warnings.append(f"not fooled in {config.max_steps} steps{budget}: {image_list(missed)}{hint}")
     if unsure:
-        which = ", ".join(f"{one['picture']} ({one['target']['class']})" for one in unsure[:5]) + ", ..." * (
-            len(unsure) > 5
-        )
         warnings.append(
-            f"fooled, but not as sure as wanted ({100 * config.confidence:g} %, to all sources) in {config.max_steps} steps: {which}"
+            f"fooled, but below the requested confidence ({100 * config.confidence:g} % on all surrogates) "
+            f"in {config.max_steps} steps: {image_list(unsure)}"
         )
     return warnings
 
 
+def image_list(results: Sequence[ImageMetrics]) -> str:
+    named = ", ".join(f"{result['image']} ({result['target']['class']})" for result in results[:MAX_NAMED])
+    return named + (", ..." if len(results) > MAX_NAMED else "")
+
+
 def fooling_panels(
-    attack_targets: AttackTargets,
-    attack_result: AttackResult,
-    image_result: Mapping[str, Any],
-    image_index: int,
-    victim_results: TransferMatrix | None,
+    clean: UInt8Image,
+    fooling: UInt8Image,
+    result: ImageMetrics,
+    top_before: Sequence[ClassProbability],
+    top_after: Sequence[ClassProbability],
 ) -> tuple[Panel, ...]:
-    """A fooling picture between its original and its difference."""
-    clean, fooling = attack_targets.clean[image_index], attack_result.images[image_index]
+    """The clean image, the fooling image, their difference, and the predictions of the other networks."""
     difference, gain = magnified_difference(clean, fooling)
-    size_text = f"L2 {image_result['l2']:.2f}, at most {image_result['linf_levels']} levels of 255; grey: none"
+    fooling_title = f"X_fooling: {result['target']['class']}"[:MAX_TITLE_LENGTH]
     panels = (
-        Panel(f"{image_result['picture']}: original", clean, caption=top_classes_text(image_result["top_before"])),
-        Panel(
-            f"X_fooling: {image_result['target']['class']}"[:38],
-            fooling,
-            caption=top_classes_text(image_result["top_after"]),
-        ),
-        Panel(f"Difference, x {gain}", difference, caption=size_text),
+        Panel(title=f"{result['image']}: original", image=clean, caption="\n".join(map(str, top_before))),
+        Panel(title=fooling_title, image=fooling, caption="\n".join(map(str, top_after))),
+        Panel(title=f"Difference, x {gain}", image=difference, caption=f"{perturbation_text(result)}; gray: none"),
     )
-    return (
-        panels
-        if victim_results is None
-        else (*panels, Panel("On other networks", caption=victim_predictions_text(image_result)))
-    )
+    if "networks" not in result:
+        return panels
+    return (*panels, Panel(title="On other networks", caption=victim_predictions_text(result)))
 
 
-def top_classes_text(top: Sequence[Mapping[str, Any]]) -> str:
-    return "\n".join(f"{item['class']} {100 * item['probability']:.1f} %" for item in top)
-
-
-def victim_predictions_text(image_result: Mapping[str, Any]) -> str:
-    """What the other networks see, before and after."""
+def victim_predictions_text(result: ImageMetrics) -> str:
+    """What the other networks predict, before and after."""
     lines = []
-    for name, predictions in image_result["networks"].items():
-        lines.append(f"{name}")
+    for name, predictions in result.get("networks", {}).items():
+        lines.append(name)
         for time in ("before", "after"):
             lines.append(f"{time}: {predictions[time]['class']} {100 * predictions[time]['probability']:.1f} %")
-        lines.append(
-            f"{image_result['target']['class']}: rank {predictions['before']['target_rank']}, then {predictions['after']['target_rank']}"
-        )
-        lines.append(" ")
+        ranks = f"rank {predictions['before']['target_rank']}, then {predictions['after']['target_rank']}"
+        lines += [f"{result['target']['class']}: {ranks}", " "]
     return "\n".join(lines)
 
 
-def magnified_difference(
-    clean: UInt8[Tensor, "c h w"], fooling: UInt8[Tensor, "c h w"]
-) -> tuple[UInt8[Tensor, "c h w"], int]:
-    """A difference around grey, and by how much it is multiplied: as far as 99.5 % of its values keep their place."""
-    change = fooling.double() - clean.double()
+def magnified_difference(clean: UInt8Image, fooling: UInt8Image) -> tuple[UInt8Image, int]:
+    """A difference around gray, and its gain: as large as it can be with 99.5 % of the values still apart."""
+    difference = fooling.double() - clean.double()
+    magnitudes = difference.abs().flatten()
     largest = (
-        float(change.abs().flatten().kthvalue(max(1, round(0.995 * change.numel()))).values)
-        or float(change.abs().max())
-        or 1.0
+        float(magnitudes.kthvalue(max(1, round(0.995 * len(magnitudes)))).values) or float(magnitudes.max()) or 1.0
     )
     gain = max(1, int(127 / largest))
-    return (128 + gain * change).round().clamp(0, 255).to(torch.uint8), gain
+    return (128 + gain * difference).round().clamp(0, 255).to(torch.uint8), gain

@@ -1,8 +1,8 @@
-"""Fool a network with pictures: what it took, what it is taken for now, and whether other networks are fooled too."""
+"""Fool a network: change images until it predicts chosen classes, and see whether other networks are fooled too."""
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,17 +14,20 @@ from torch import Tensor
 from convolab.core.errors import require
 from convolab.core.rng import make_generator
 from convolab.data.image_io import MAX_IMAGE_PIXELS, decode_image, read_image
-from convolab.inspection.adversarial.finding import AttackTargets, build_fool_finding, to_network_inputs
-from convolab.inspection.adversarial.pgd import MAX_STEPS, AttackConfig, AttackResult, PerturbationBudget, run_pgd
-from convolab.inspection.adversarial.transfer import BATCH_SIZE, l2_distances, norm_matched_noise, transfer_matrix
+from convolab.inspection.adversarial.budget import PerturbationBudget, l2_distances
+from convolab.inspection.adversarial.finding import AttackTargets, FoolSettings, build_fool_finding
+from convolab.inspection.adversarial.pgd import MAX_STEPS, AttackConfig, AttackResult, run_pgd, to_pixels
+from convolab.inspection.adversarial.transfer import BATCH_SIZE, norm_matched_noise, transfer_matrix
 from convolab.inspection.result import Finding
+from convolab.inspection.types import Progress, UInt8Image, UInt8Images
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import compute_logits
+from convolab.models.inference import compute_logits, inference_view
 
-UInt8Images = UInt8[Tensor, "n c h w"]
-ImageInput = UInt8[Tensor, "c h w"] | Path | str
-TRANSFER_MOMENTUM, TRANSFER_DIVERSITY, TRANSFER_CONFIDENCE = 1.0, 0.7, 0.95  # of a climb for transfer
+ImageInput = UInt8Image | Path | str
 NOISE_INPUT = "noise"
+TRANSFER_MOMENTUM = 1.0
+TRANSFER_DIVERSITY = 0.7
+TRANSFER_CONFIDENCE = 0.95
 
 
 def fool(
@@ -42,50 +45,71 @@ def fool(
     surrogates: Mapping[str, ImageClassifier] | None = None,
     seed: int = 0,
     image_names: Sequence[str] | None = None,
-    on_progress: Callable[[str], None] = lambda what: None,
+    on_progress: Progress = lambda step: None,
 ) -> Finding:
-    """Change pictures by gradient ascent until the network takes each for each target, and see whether other networks do too.
+    """Change images by gradient ascent until the network classifies each as each target; see if it transfers.
 
-    A picture is bytes, what `open_photo` opens, or `noise`. A target is a class as `PixelNet.find_class` takes it; several with
-    commas or in a list; `random:3` draws three for each picture. `objective` is one of `ascent.OBJECTIVES`, by default the
-    log-probability, for transfer the logit. `transfer` are other networks by name, of the same classes.
-    `for_transfer` climbs with momentum and input diversity, on all `sources` besides this network, until all are `confidence`
-    sure (0.95 unless given; else the first success is enough), and measures plain ascent beside it.
-    Raises LabError for what cannot be understood, a target that a picture is taken for already, and networks of other classes.
+    The networks stay as they are. Several threads may fool one network at the same time: each call puts its hooks on a
+    view of its own (`models.inference.inference_view`).
+
+    Args:
+        net: the network to fool.
+        images: one image or several: bytes [C, H, W], what `read_image` takes, or `noise`.
+        target: a class as `ImageClassifier.find_class` takes it; several in a list or with commas; `random:3` draws
+            three for each image.
+        objective: what to maximize, one of `pgd.OBJECTIVES`; by default the log-probability, for transfer the logit.
+        budget: how far an image may move: `linf=8/255`, `l2=1.5` or `none`.
+        step_size: the L2 norm of a step, in pixels of [0, 1]; see `AttackConfig.step_size_for` for the default.
+        max_steps: at most so many steps.
+        confidence: go on until the target has this probability, in [0, 1); by default the first success is enough.
+        victims: other networks of the same classes, by name, on which transfer is measured.
+        for_transfer: attack with momentum and input diversity, on all `surrogates` too, until the target's probability
+            is 0.95 on all of them (or `confidence`); plain PGD is measured beside it.
+        surrogates: networks that are attacked together with `net`, by name; only with `for_transfer`.
+        seed: of noise, random targets, input diversity and the control.
+        image_names: what the summary calls the images.
+        on_progress: called with each next step.
+
+    Returns:
+        A `Finding` whose arrays are `clean` and `fooling`, bytes [N, C, H, W] of the network's input size, their
+        `difference` in levels of 255, and `target` [N].
+
+    Raises:
+        LabError: for what cannot be understood, a target that an image is classified as already, networks of other
+            classes, and logits that are not finite.
 
     >>> from convolab.models.pretrained import pretrained
     >>> finding = fool(pretrained("efficientnet_lite0"), "chelsea", "goldfish")
-    >>> finding.numbers["fooled"]["share"], finding.numbers["pictures"][0]["before"]["class"]
+    >>> finding.metrics["fooled"]["fraction"], finding.metrics["images"][0]["before"]["class"]
     (1.0, 'tiger cat')
     """
     surrogates, victims = dict(surrogates or {}), dict(victims or {})
     config = make_attack_config(objective, budget, step_size, max_steps, confidence, for_transfer)
+    settings = FoolSettings(config, seed, for_transfer, tuple(surrogates))
     require_same_classes(net, victims, surrogates, for_transfer)
     target_choice = parse_targets(net, target)
-    image_inputs = [images] if isinstance(images, Tensor | Path | str) else list(images)
-    image_names = tuple(image_names or (default_image_name(picture, i) for i, picture in enumerate(image_inputs)))
-    clean = torch.stack([network_sized_image(net, picture, seed, i) for i, picture in enumerate(image_inputs)])
-    logits = compute_logits(net, to_network_inputs(clean), BATCH_SIZE)
+    net = inference_view(net)
+    surrogates = {name: inference_view(surrogate) for name, surrogate in surrogates.items()}
+    victims = {name: inference_view(victim) for name, victim in victims.items()}
+    inputs = [images] if isinstance(images, Tensor | Path | str) else list(images)
+    names = tuple(image_names or (default_image_name(image, i) for i, image in enumerate(inputs)))
+    clean = torch.stack([network_sized_image(net, image, seed, i) for i, image in enumerate(inputs)])
+    logits = compute_logits(net, to_pixels(net, clean), BATCH_SIZE)
     require(
         logits.isfinite().all(),
-        "the network's logits are not finite: its weights are damaged, or its training went astray",
+        "the network's logits are not finite: its weights are damaged, or its training diverged",
     )
-    attack_targets = make_attack_targets(net, image_names, clean, target_choice, logits.argmax(1).tolist(), seed)
+    attack_targets = make_attack_targets(net, names, clean, target_choice, logits.argmax(1).tolist(), seed)
+    nets = (net, *surrogates.values())
     attack_result = run_pgd(
-        (net, *surrogates.values()),
-        attack_targets.clean,
-        attack_targets.targets,
-        config,
-        seed=seed,
-        on_progress=on_progress,
+        nets, attack_targets.clean, attack_targets.targets, config, seed=seed, on_progress=on_progress
     )
     attack_result = replace(attack_result, images=torch.stack([png_round_trip(p) for p in attack_result.images]))
     victim_results = None
     if victims:
-        conditions = control_images(net, attack_targets, attack_result, config, for_transfer, seed, on_progress)
+        conditions = transfer_conditions(net, attack_targets, attack_result, settings, on_progress)
         victim_results = transfer_matrix(victims, conditions, attack_targets.targets, on_progress)
-    settings = {"seed": seed, "for_transfer": for_transfer, "sources": list(surrogates)}
-    return build_fool_finding(net, attack_targets, config, attack_result, victim_results, settings)
+    return build_fool_finding(net, attack_targets, settings, attack_result, victim_results)
 
 
 def make_attack_config(
@@ -96,22 +120,20 @@ def make_attack_config(
     confidence: float | None,
     for_transfer: bool,
 ) -> AttackConfig:
-    """How to climb, from what a person says. Raises LabError for what cannot be.
+    """The attack, from `fool`'s arguments. Raises LabError for what cannot be.
 
-    For transfer it is the logit, which goes on pulling when the sources are sure (Zhao et al. 2021, arXiv:2012.11207).
+    For transfer the objective is the logit, which keeps growing when the surrogates are sure (Zhao et al. 2021,
+    arXiv:2012.11207).
     """
-    min_confidence = (TRANSFER_CONFIDENCE if for_transfer else 0.0) if confidence is None else confidence
-    config = AttackConfig(
-        objective or ("logit" if for_transfer else "log-probability"),
-        PerturbationBudget.parse(budget),
-        step_size,
-        max_steps,
-        min_confidence,
-    )
-    return (
-        replace(config, momentum=TRANSFER_MOMENTUM, diversity_probability=TRANSFER_DIVERSITY)
-        if for_transfer
-        else config
+    default_confidence = TRANSFER_CONFIDENCE if for_transfer else 0.0
+    return AttackConfig(
+        objective=objective or ("logit" if for_transfer else "log-probability"),
+        budget=PerturbationBudget.parse(budget),
+        step_size=step_size,
+        max_steps=max_steps,
+        confidence=default_confidence if confidence is None else confidence,
+        momentum=TRANSFER_MOMENTUM if for_transfer else 0.0,
+        diversity_probability=TRANSFER_DIVERSITY if for_transfer else 0.0,
     )
 
 
@@ -121,39 +143,47 @@ def require_same_classes(
     surrogates: Mapping[str, ImageClassifier],
     for_transfer: bool,
 ) -> None:
-    """Refuse networks that do not know this one's classes, and those that would be a source and a test at once."""
-    require(for_transfer or not surrogates, "more sources are for climbing for transfer: add --for-transfer")
+    """Refuse networks of other classes or channels, and those that would be a surrogate and a victim at once."""
+    require(
+        for_transfer or not surrogates,
+        "surrogates are only used with for_transfer (in the shell: --for-transfer)",
+    )
     for name, other in (*victims.items(), *surrogates.items()):
         require(
             other.classes == net.classes,
-            f"{name} has other classes ({abbreviate_classes(other)}) than the network to fool ({abbreviate_classes(net)}): choose networks of the same classes",
+            f"{name} has different classes ({abbreviate_classes(other)}) from the attacked network "
+            f"({abbreviate_classes(net)}): choose networks of the same classes",
         )
     for name, other in surrogates.items():
         require(
             other.channels == net.channels,
-            f"{name} sees {other.channels} channels, not {net.channels}: choose another source",
+            f"{name} takes {other.channels} channels, not {net.channels}: choose another surrogate",
         )
     used_twice = [name for name in victims if name in surrogates]
     require(
-        not used_twice, f"{', '.join(used_twice)} would be a source, on which a transfer does not count: name it once"
+        not used_twice,
+        f"{', '.join(used_twice)} is both a surrogate and a victim; transfer to a surrogate does not count: "
+        "name it once",
     )
 
 
 def abbreviate_classes(net: ImageClassifier) -> str:
-    return f"{len(net.classes)}: {', '.join(net.classes[:3])}{', ...' * (len(net.classes) > 3)}"
+    return f"{len(net.classes)}: {', '.join(net.classes[:3])}{', ...' if len(net.classes) > 3 else ''}"
 
 
 def parse_targets(net: ImageClassifier, target: str | int | Sequence[str | int]) -> tuple[int, ...] | int:
-    """The targets' indices, or how many are to be drawn for each picture. Raises LabError for an unknown class."""
-    target_words = target.split(",") if isinstance(target, str) else [target] if isinstance(target, int) else target
-    target_words = [w.strip() if isinstance(w, str) else w for w in target_words]
-    target_words = [w for w in target_words if w != ""]
-    require(target_words, "no target is named: give a class, several with commas, or random")
-    random_match = re.fullmatch(r"random(?::(\d+))?", str(target_words[0]).casefold())
+    """The targets' indices, or how many are to be drawn for each image. Raises LabError for an unknown class."""
+    if isinstance(target, str):
+        words: list[str | int] = [word.strip() for word in target.split(",")]
+    else:
+        words = [target] if isinstance(target, int) else list(target)
+    words = [word for word in words if word != ""]
+    require(words, "no target is named: give a class, several with commas, or random")
+    random_match = re.fullmatch(r"random(?::(\d+))?", str(words[0]).strip().casefold())
     if random_match is None:
-        return tuple(dict.fromkeys(net.find_class(word) for word in target_words))
+        return tuple(dict.fromkeys(net.find_class(word) for word in words))
     count = int(random_match[1] or 1)
-    require(len(target_words) == 1, "random is among other targets: give random alone, or classes")
+    require(len(words) == 1, "random is among other targets: give random alone, or classes")
     require(
         1 <= count < len(net.classes),
         f"{count} random targets: this network has {len(net.classes)} classes, so give 1 to {len(net.classes) - 1}",
@@ -169,7 +199,7 @@ def make_attack_targets(
     predicted: Sequence[int],
     seed: int,
 ) -> AttackTargets:
-    """A picture for each of its targets. Raises LabError for a target that a picture is taken for already."""
+    """An image for each of its targets. Raises LabError for a target that an image is classified as already."""
     pairs = []
     for image_index, (name, predicted_class) in enumerate(zip(names, predicted, strict=True)):
         image_targets = (
@@ -179,17 +209,18 @@ def make_attack_targets(
         )
         require(
             predicted_class not in image_targets,
-            f"{name} is taken for {net.classes[predicted_class]} already: choose another target",
+            f"{name} is already classified as {net.classes[predicted_class]}: choose another target",
         )
         pairs += [(image_index, target) for target in image_targets]
-    image_indices, targets = (torch.tensor(values) for values in zip(*pairs, strict=True))
-    return AttackTargets(tuple(names[row] for row in image_indices.tolist()), clean[image_indices], targets)
+    image_indices = [image_index for image_index, _ in pairs]
+    targets = torch.tensor([target for _, target in pairs])
+    return AttackTargets(tuple(names[index] for index in image_indices), clean[image_indices], targets)
 
 
 def random_targets(num_classes: int, count: int, predicted_class: int, seed: int, image_index: int) -> tuple[int, ...]:
-    """Classes drawn for the picture of a number, never the one it is taken for.
+    """Classes drawn for the image of an index, never the one it is classified as.
 
-    >>> 2 in drawn_targets(4, 3, 2, 0, 0)
+    >>> 2 in random_targets(4, 3, 2, 0, 0)
     False
     """
     order = torch.randperm(num_classes, generator=make_generator(seed, "fool target", image_index)).tolist()
@@ -197,13 +228,13 @@ def random_targets(num_classes: int, count: int, predicted_class: int, seed: int
 
 
 def default_image_name(image: ImageInput, image_index: int) -> str:
-    return f"picture {image_index + 1}" if isinstance(image, Tensor) else Path(image).stem
+    return f"image {image_index + 1}" if isinstance(image, Tensor) else Path(image).stem
 
 
 def network_sized_image(
     net: ImageClassifier, image: ImageInput, seed: int, image_index: int
 ) -> UInt8[Tensor, "channels rows columns"]:
-    """A picture as the network sees it, in bytes; `noise` is uniform and of the network's size."""
+    """An image as the network's input, in bytes; `noise` is uniform and of the network's size."""
     if isinstance(image, str) and image == NOISE_INPUT:
         size = (net.channels, *net.input_size)
         return torch.randint(0, 256, size, generator=make_generator(seed, "fool noise", image_index)).to(torch.uint8)
@@ -211,48 +242,37 @@ def network_sized_image(
     return (255 * net.preprocess(decoded)[0]).round().to(torch.uint8)
 
 
-def png_round_trip(image: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "c h w"]:
-    """A picture as its PNG gives it back: what is claimed of it is claimed of the file."""
+def png_round_trip(image: UInt8Image) -> UInt8Image:
+    """An image as its PNG gives it back: what is claimed of it is claimed of the file."""
     file = io.BytesIO()
-    Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", compress_level=1)
+    rgb = image.expand(3, -1, -1).permute(1, 2, 0).contiguous()
+    Image.fromarray(rgb.numpy()).save(file, "PNG", compress_level=1)
     file.seek(0)
-    return decode_image(file, "the fooling picture", MAX_IMAGE_PIXELS)[
-        : len(image)
-    ]  # grey ones have three equal channels there
+    return decode_image(file, "the fooling image", MAX_IMAGE_PIXELS)[: len(image)]  # a gray image's channels are equal
 
 
-def control_images(
+def transfer_conditions(
     net: ImageClassifier,
     attack_targets: AttackTargets,
     attack_result: AttackResult,
-    config: AttackConfig,
-    for_transfer: bool,
-    seed: int,
-    on_progress: Callable[[str], None],
+    settings: FoolSettings,
+    on_progress: Progress,
 ) -> dict[str, tuple[str, UInt8Images]]:
-    """The kinds of pictures that the other networks are to see, each with its title."""
-    l2_distance = l2_distances(attack_result.images, attack_targets.clean)
+    """The images that the victims classify, by condition, each with its title."""
+    clean, targets = attack_targets.clean, attack_targets.targets
+    l2 = l2_distances(attack_result.images, clean)
+    fooling_title = "attack for transfer (momentum, input diversity)" if settings.for_transfer else "fooling images"
     conditions = {
-        "clean": ("the clean pictures", attack_targets.clean),
-        "noise": ("noise of the same L2", norm_matched_noise(attack_targets.clean, l2_distance, seed)),
-        "fooling": ("climbing for transfer" if for_transfer else "fooling pictures", attack_result.images),
+        "clean": ("the clean images", clean),
+        "noise": ("noise of the same L2", norm_matched_noise(clean, l2, settings.seed)),
+        "fooling": (fooling_title, attack_result.images),
     }
-    if for_transfer:
-        plain_config = replace(config, momentum=0.0, diversity_probability=0.0, confidence=0.0)
-        on_progress("plain ascent, to compare with")
-        first_success = run_pgd(
-            net, attack_targets.clean, attack_targets.targets, plain_config, seed=seed, on_progress=on_progress
-        )
-        on_progress("plain ascent as far")
-        same_l2 = run_pgd(
-            net,
-            attack_targets.clean,
-            attack_targets.targets,
-            plain_config,
-            target_distance=l2_distance,
-            seed=seed,
-            on_progress=on_progress,
-        )
-        conditions["plain_as_far"] = ("plain ascent gone on to the same L2", same_l2.images)
-        conditions["plain"] = ("plain ascent to its first success", first_success.images)
+    if settings.for_transfer:
+        plain = replace(settings.attack, momentum=0.0, diversity_probability=0.0, confidence=0.0)
+        on_progress("plain PGD, for comparison")
+        first_success = run_pgd(net, clean, targets, plain, seed=settings.seed, on_progress=on_progress)
+        on_progress("plain PGD, to the same L2")
+        same_l2 = run_pgd(net, clean, targets, plain, target_distance=l2, seed=settings.seed, on_progress=on_progress)
+        conditions["plain_same_l2"] = ("plain PGD, continued to the same L2", same_l2.images)
+        conditions["plain_first_success"] = ("plain PGD, until first success", first_success.images)
     return conditions

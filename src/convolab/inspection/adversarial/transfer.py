@@ -1,33 +1,34 @@
-"""Transfer: does a picture that fools one network fool another, which sees it through its own preprocessing?
+"""Transfer: does an image that fools one network fool another, which preprocesses it in its own way?
 
-Beside every share stand its Wilson interval and two controls: the clean picture, and noise of the same length, which tells a
-network that was fooled from one that is merely fragile.
+Beside every proportion stand its Wilson interval and two controls: the clean image, and noise of the same L2, which
+tells a network that was fooled from one that is merely fragile.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from convolab.core.errors import require
 from convolab.core.rng import make_generator
 from convolab.core.stats import ALPHA, mcnemar, wilson_interval
+from convolab.core.types import Json
+from convolab.inspection.adversarial.budget import l2_distances
+from convolab.inspection.types import ClassIndices, Logits, Progress, UInt8Image, UInt8Images
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import compute_logits
 
-UInt8Images = UInt8[Tensor, "n c h w"]
-Logits = Float[Tensor, "n classes"]
-BATCH_SIZE = 8  # pictures a pass
+BATCH_SIZE = 8  # images in one pass
+PAIRED_CONDITIONS = (("fooling", "noise"), ("fooling", "plain_same_l2"), ("fooling", "plain_first_success"))
 
 
 @dataclass(frozen=True)
 class Proportion:
-    """How many of some pictures, with Wilson's 95 % interval.
+    """How many of some images, with Wilson's 95 % interval.
 
-    >>> print(Share.of([True, False, False, False]))
+    >>> print(Proportion.from_hits([True, False, False, False]))
     1 of 4 (25 %, 95 % interval 5 to 70 %)
     """
 
@@ -39,7 +40,7 @@ class Proportion:
 
     @staticmethod
     def from_hits(hits: Sequence[bool]) -> "Proportion":
-        require(len(hits) > 0, "no pictures: a share needs at least one")
+        require(len(hits) > 0, "no images: a proportion needs at least one")
         return Proportion(sum(hits), len(hits), sum(hits) / len(hits), *wilson_interval(sum(hits), len(hits)))
 
     def __str__(self) -> str:
@@ -52,7 +53,7 @@ class Proportion:
 
 @dataclass(frozen=True)
 class McNemarResult:
-    """Two treatments of the same pictures: how many succeeded with the first alone, with the second alone, and McNemar's exact p."""
+    """Two treatments of the same images: on how many only one of them succeeded, and McNemar's exact p."""
 
     first_only: int
     second_only: int
@@ -64,60 +65,64 @@ class McNemarResult:
 
 
 def mcnemar_result(first: Sequence[bool], second: Sequence[bool]) -> McNemarResult:
-    """The pictures for which two treatments ended differently; the others say nothing of which is better.
+    """Compare two treatments by the images on which only one of them succeeded.
 
-    >>> discordant([True] * 6 + [False], [False] * 7)
-    Discordant(first=6, second=0, p=0.03125)
+    >>> mcnemar_result([True] * 6 + [False], [False] * 7)
+    McNemarResult(first_only=6, second_only=0, p_value=0.03125)
     """
-    discordant_counts = [
-        sum(a and not b for a, b in zip(*order, strict=True)) for order in ((first, second), (second, first))
-    ]
-    return McNemarResult(*discordant_counts, mcnemar(*discordant_counts))
+    first_only = sum(a and not b for a, b in zip(first, second, strict=True))
+    second_only = sum(b and not a for a, b in zip(first, second, strict=True))
+    return McNemarResult(first_only, second_only, mcnemar(first_only, second_only))
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one network makes of pictures that it brought to its own size: for each its class, and the target's place in it."""
+    """What one network predicts for images.
+
+    Attributes:
+        classes: the index of the most probable class of each.
+        top_probabilities: that class's probability.
+        target_ranks: the target's rank; 1 is the most probable class.
+        target_probabilities: the target's probability.
+    """
 
     classes: tuple[int, ...]
-    top_probabilities: tuple[float, ...]  # the class's probability
-    target_ranks: tuple[int, ...]  # the target's; 1 is the most probable
-    target_probabilities: tuple[float, ...]  # the target's
+    top_probabilities: tuple[float, ...]
+    target_ranks: tuple[int, ...]
+    target_probabilities: tuple[float, ...]
 
 
-def predict_images(net: ImageClassifier, images: UInt8Images, targets: Int64[Tensor, "n"]) -> Predictions:
-    """Pictures through a network's own `fit`, as if they had been read from their files."""
-    pixels = [net.preprocess(picture) for picture in images]
+def predict_images(net: ImageClassifier, images: UInt8Images, targets: ClassIndices) -> Predictions:
+    """Predict images through a network's own `preprocess`, as if they had been read from their files."""
+    pixels = [net.preprocess(image) for image in images]
     return predictions_from_logits(compute_logits(net, pixels, BATCH_SIZE), targets)
 
 
-def predictions_from_logits(logits: Logits, targets: Int64[Tensor, "n"]) -> Predictions:
-    """What logits say."""
+def predictions_from_logits(logits: Logits, targets: ClassIndices) -> Predictions:
     probabilities = logits.double().softmax(1)
-    target_probabilities = probabilities.gather(1, targets[:, None])
     best = probabilities.max(1)
     ranks = (logits > logits.gather(1, targets[:, None])).sum(1) + 1
     return Predictions(
-        tuple(best.indices.tolist()),
-        tuple(best.values.tolist()),
-        tuple(ranks.tolist()),
-        tuple(target_probabilities[:, 0].tolist()),
+        classes=tuple(best.indices.tolist()),
+        top_probabilities=tuple(best.values.tolist()),
+        target_ranks=tuple(ranks.tolist()),
+        target_probabilities=tuple(probabilities.gather(1, targets[:, None])[:, 0].tolist()),
     )
 
 
 @dataclass(frozen=True)
 class TransferRow:
-    """One kind of pictures before the other networks."""
+    """The predictions of several networks for the images of one condition."""
 
     condition: str  # clean, noise, fooling, ...
     title: str
-    mean_l2: float  # their mean L2 from the clean ones
+    mean_l2: float  # their mean L2 distance from the clean images
     predictions: Mapping[str, Predictions]  # by network
 
 
 @dataclass(frozen=True)
 class TransferMatrix:
-    """Kinds of pictures against networks; the first row is the clean ones', which `untargeted` success is measured against."""
+    """Conditions by networks. The first row is the clean images', against which untargeted success is measured."""
 
     rows: tuple[TransferRow, ...]
     targets: tuple[int, ...]
@@ -126,36 +131,36 @@ class TransferMatrix:
     def networks(self) -> tuple[str, ...]:
         return tuple(self.rows[0].predictions)
 
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return tuple(row.condition for row in self.rows)
+
     def row(self, condition: str) -> TransferRow:
         return next(row for row in self.rows if row.condition == condition)
 
     def targeted_success(self, condition: str, network: str) -> list[bool]:
-        """Of each picture, whether the network takes it for its target."""
-        return [
-            found == target
-            for found, target in zip(self.row(condition).predictions[network].classes, self.targets, strict=True)
-        ]
+        """Of each image, whether the network classifies it as its target."""
+        predicted = self.row(condition).predictions[network].classes
+        return [label == target for label, target in zip(predicted, self.targets, strict=True)]
 
     def untargeted_success(self, condition: str, network: str) -> list[bool]:
-        """Of each picture, whether the network takes it for another class than the clean one."""
+        """Of each image, whether the network predicts another class than for the clean one."""
         clean = self.rows[0].predictions[network].classes
-        return [
-            found != before
-            for found, before in zip(self.row(condition).predictions[network].classes, clean, strict=True)
-        ]
+        predicted = self.row(condition).predictions[network].classes
+        return [label != before for label, before in zip(predicted, clean, strict=True)]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The shares and what goes with them, for JSON."""
+    def to_dict(self) -> dict[str, Json]:
+        """The proportions and what goes with them, for JSON."""
         return {
             row.condition: {
                 "title": row.title,
                 "l2": row.mean_l2,
-                "networks": {n: self.network_metrics(row, n) for n in self.networks},
+                "networks": {network: self.network_metrics(row, network) for network in self.networks},
             }
             for row in self.rows
         }
 
-    def network_metrics(self, row: TransferRow, network: str) -> dict[str, Any]:
+    def network_metrics(self, row: TransferRow, network: str) -> dict[str, Json]:
         predictions = row.predictions[network]
         return {
             "targeted": asdict(Proportion.from_hits(self.targeted_success(row.condition, network))),
@@ -164,133 +169,120 @@ class TransferMatrix:
             "target_probability_mean": sum(predictions.target_probabilities) / len(predictions.target_probabilities),
         }
 
-    def paired_tests(self) -> list[dict[str, Any]]:
-        """The paired comparisons: fooling with noise, and for transfer with plain ascent, on each network and both successes."""
-        conditions = [row.condition for row in self.rows]
-        results = []
+    def paired_tests(self) -> list[dict[str, Json]]:
+        """The comparisons of conditions on each network, for both kinds of success, for JSON."""
+        results: list[dict[str, Json]] = []
         for network in self.networks:
-            for first, second in (("fooling", "noise"), ("fooling", "plain_as_far"), ("fooling", "plain")):
-                if first in conditions and second in conditions:
-                    for name, success in (("targeted", self.targeted_success), ("untargeted", self.untargeted_success)):
-                        test_result = mcnemar_result(success(first, network), success(second, network))
-                        results.append(
-                            {
-                                "network": network,
-                                "success": name,
-                                "of": first,
-                                "against": second,
-                                **asdict(test_result),
-                            }
-                        )
+            for first, second in PAIRED_CONDITIONS:
+                if first not in self.conditions or second not in self.conditions:
+                    continue
+                for name, success in (("targeted", self.targeted_success), ("untargeted", self.untargeted_success)):
+                    test = mcnemar_result(success(first, network), success(second, network))
+                    results.append(
+                        {"network": network, "success": name, "first": first, "second": second, **asdict(test)}
+                    )
         return results
 
 
 def transfer_matrix(
     networks: Mapping[str, ImageClassifier],
     conditions: Mapping[str, tuple[str, UInt8Images]],
-    targets: Int64[Tensor, "n"],
-    on_progress: Callable[[str], None] = lambda what: None,
+    targets: ClassIndices,
+    on_progress: Progress = lambda step: None,
 ) -> TransferMatrix:
-    """Every kind of pictures (`clean` the first) before every network. `kinds` holds a title and the pictures of each."""
+    """The predictions of every network for the images of every condition.
+
+    Args:
+        networks: by name.
+        conditions: a title and the images of each, `clean` first.
+        targets: the class of each image, [N].
+        on_progress: called with each next step.
+    """
     clean = next(iter(conditions.values()))[1]
     rows = []
     for condition, (title, images) in conditions.items():
         predictions = {}
         for name, net in networks.items():
-            on_progress(f"{name} sees the pictures: {title}")
+            on_progress(f"{name} classifies: {title}")
             predictions[name] = predict_images(net, images, targets)
         rows.append(TransferRow(condition, title, float(l2_distances(images, clean).mean()), predictions))
     return TransferMatrix(tuple(rows), tuple(targets.tolist()))
 
 
-def l2_distances(images: UInt8Images, clean: UInt8Images) -> Float[Tensor, "n"]:
-    """How far pictures are from others: L2 of pixels in [0, 1]."""
-    return (images.double() - clean.double()).flatten(1).norm(dim=1) / 255
-
-
 def norm_matched_noise(clean: UInt8Images, l2: Float[Tensor, "n"], seed: int) -> UInt8Images:
-    """The pictures with normal noise, in 8 bits as long (L2) as wanted; a picture's noise depends on the seed and its number."""
-    return torch.stack(
-        [
-            norm_matched_noise_image(one, float(w) * 255, seed, n)
-            for n, (one, w) in enumerate(zip(clean, l2, strict=True))
-        ]
-    )
+    """The images with normal noise, in 8 bits as far (L2) from them as wanted; the noise depends on seed and index."""
+    pairs = zip(clean, l2.tolist(), strict=True)
+    return torch.stack([norm_matched_noise_image(one, distance, seed, n) for n, (one, distance) in enumerate(pairs)])
 
 
-def norm_matched_noise_image(
-    clean: UInt8[Tensor, "c h w"], l2: float, seed: int, image_index: int
-) -> UInt8[Tensor, "c h w"]:
+def norm_matched_noise_image(clean: UInt8Image, l2: float, seed: int, image_index: int) -> UInt8Image:
     noise = torch.randn(clean.shape, generator=make_generator(seed, "fool control", image_index))
 
     def noisy_at(scale: float) -> Tensor:
         return (clean + scale * noise).round().clamp(0, 255)
 
-    low, high = 0.0, 255.0  # rounding and the ends of [0, 255] change the length, so halving finds the scale
+    low, high = 0.0, 255.0  # rounding and clipping to [0, 255] change the distance, so bisection finds the scale
     for _ in range(25):
         middle = (low + high) / 2
-        low, high = (middle, high) if float((noisy_at(middle) - clean).norm()) < l2 else (low, middle)
+        too_near = float((noisy_at(middle) - clean).norm()) < 255 * l2
+        low, high = (middle, high) if too_near else (low, middle)
     return noisy_at(high).to(torch.uint8)
 
 
 def describe_transfer(results: TransferMatrix) -> list[str]:
-    """The comment: what the numbers say and no more."""
+    """The transfer in words: what the numbers show and no more."""
     lines = []
     for network in results.networks:
-        hits, untargeted, noise = (
-            Proportion.from_hits(v)
-            for v in (
-                results.targeted_success("fooling", network),
-                results.untargeted_success("fooling", network),
-                results.untargeted_success("noise", network),
-            )
-        )
-        verdict = ": no transfer of the target seen" if hits.hits == 0 else ""
+        targeted = Proportion.from_hits(results.targeted_success("fooling", network))
+        targeted_before = sum(results.targeted_success("clean", network))
+        verdict = ": no targeted transfer" if targeted.hits == 0 else ""
+        lines.append(f"{network}: classifies {targeted} as the target{verdict}; before the attack, {targeted_before}")
+        changed, changed_by_noise = (results.untargeted_success(kind, network) for kind in ("fooling", "noise"))
         lines.append(
-            f"{network}: takes {hits} for the target{verdict}; before, {sum(results.targeted_success('clean', network))}"
-        )
-        paired = mcnemar_result(
-            results.untargeted_success("fooling", network), results.untargeted_success("noise", network)
-        )
-        lines.append(
-            f"{network}: changes its mind on {untargeted}, on noise of the same L2 on {noise}: {describe_paired_test(paired, untargeted, noise)}"
+            f"{network}: prediction changes (untargeted success) on {Proportion.from_hits(changed)}, "
+            f"with noise of the same L2 on {Proportion.from_hits(changed_by_noise)}: "
+            f"{describe_paired_test(changed, changed_by_noise)}"
         )
     return lines
 
 
-def describe_paired_test(test_result: McNemarResult, first: Proportion, second: Proportion) -> str:
-    """Whether two treatments of the same pictures differ, in words."""
-    intervals_disjoint = first.low > second.high or second.low > first.high
-    overlap = "" if intervals_disjoint else ", the intervals overlap"
-    if not test_result.is_significant:
-        return f"no difference seen (McNemar's exact p {p_value_text(test_result.p_value)}{overlap})"
-    more = "more" if test_result.first_only > test_result.second_only else "less"
-    return f"{more}, {test_result.first_only} against {test_result.second_only} of the pictures that differ (McNemar's exact p {p_value_text(test_result.p_value)}{overlap})"
+def describe_paired_test(first: Sequence[bool], second: Sequence[bool]) -> str:
+    """Whether two treatments of the same images differ, in words."""
+    test = mcnemar_result(first, second)
+    a, b = Proportion.from_hits(first), Proportion.from_hits(second)
+    overlap_text = "" if a.low > b.high or b.low > a.high else ", the intervals overlap"
+    if not test.is_significant:
+        return f"no significant difference (exact McNemar {p_value_text(test.p_value)}{overlap_text})"
+    comparison = "more" if test.first_only > test.second_only else "fewer"
+    return (
+        f"{comparison}, {test.first_only} vs {test.second_only} of the discordant images "
+        f"(exact McNemar {p_value_text(test.p_value)}{overlap_text})"
+    )
 
 
 def p_value_text(p: float) -> str:
     """
-    >>> number(0.0312), number(1.0), number(0.00001)
-    ('0.031', '1', 'below 0.001')
+    >>> p_value_text(0.0312), p_value_text(1.0), p_value_text(0.00001)
+    ('p = 0.031', 'p = 1', 'p < 0.001')
     """
-    return "below 0.001" if p < 0.001 else f"{p:.2g}"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def describe_attack_comparison(results: TransferMatrix) -> list[str]:
-    """The comment on climbing for transfer against plain ascent, if the matrix holds both."""
-    rows_by_condition = {row.condition: row for row in results.rows}
+    """The attack for transfer compared with plain PGD in words, if the matrix holds both."""
     lines = []
-    for other in ("plain_as_far", "plain"):
-        if other not in rows_by_condition:
+    for condition in ("plain_same_l2", "plain_first_success"):
+        if condition not in results.conditions:
             continue
-        lines.append(
-            f"for transfer (L2 {rows_by_condition['fooling'].mean_l2:.2f}) against {rows_by_condition[other].title} (L2 {rows_by_condition[other].mean_l2:.2f}):"
-        )
+        fooling, plain = results.row("fooling"), results.row(condition)
+        lines.append(f"{fooling.title} (L2 {fooling.mean_l2:.2f}) vs {plain.title} (L2 {plain.mean_l2:.2f}):")
         for network in results.networks:
-            for success, name in ((results.targeted_success, "target"), (results.untargeted_success, "another class")):
-                transfer_success, plain_success = success("fooling", network), success(other, network)
-                first, second = Proportion.from_hits(transfer_success), Proportion.from_hits(plain_success)
-                lines.append(
-                    f"  {network}, {name}: {first.hits} against {second.hits} of {first.count}: {describe_paired_test(mcnemar_result(transfer_success, plain_success), first, second)}"
-                )
+            lines.append(comparison_line(results.targeted_success, condition, network, "target"))
+            lines.append(comparison_line(results.untargeted_success, condition, network, "another class"))
     return lines
+
+
+def comparison_line(success: Callable[[str, str], list[bool]], condition: str, network: str, kind: str) -> str:
+    first, second = success("fooling", network), success(condition, network)
+    test_text = describe_paired_test(first, second)
+    return f"  {network}, {kind}: {sum(first)} vs {sum(second)} of {len(first)}: {test_text}"

@@ -1,198 +1,248 @@
-"""One network, one picture: what it sees in it, and by several maps where."""
+"""One network, one image: the prediction, and by several maps the pixels it depends on."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from convolab.core.errors import require
+from convolab.core.types import Json
 from convolab.data.image_io import read_image
-from convolab.inspection.explain import sanity
-from convolab.inspection.explain.methods import METHODS, SaliencyMap, parse_methods
+from convolab.inspection.explain.deletion_insertion import curves_in_random_order
+from convolab.inspection.explain.method_names import DEFAULT_METHODS, parse_methods
+from convolab.inspection.explain.methods import METHODS, SaliencyMap, SaliencyMethod
+from convolab.inspection.explain.sanity import SanityResult, describe_sanity, run_sanity_checks
 from convolab.inspection.result import Box, Finding, Panel
+from convolab.inspection.types import Progress, SinglePixels, UInt8Image
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import compute_logits, top_classes
+from convolab.models.inference import compute_logits, inference_view, top_classes
 
-DEFAULT_METHODS = ("gradient", "integrated", "gradcam")
-TOP_CLASSES = 5
+TOP_CLASSES = 5  # in the metrics and below the network's input
+MAX_DESCRIBED = 3  # of them in the summary
 
 
 def explain(
     net: ImageClassifier,
-    image: UInt8[Tensor, "c h w"] | Path | str,
+    image: UInt8Image | Path | str,
     *,
     target: str | int | None = None,
     methods: Sequence[str] | str = DEFAULT_METHODS,
     check: bool = False,
     seed: int = 0,
     image_name: str | None = None,
-    on_progress: Callable[[str], None] = lambda what: None,
+    on_progress: Progress = lambda step: None,
 ) -> Finding:
-    """Why a network gives a class its logit: a map by each method, each with what was checked of it.
+    """Explain a class's logit: a map by each method, and what was checked of each map.
 
-    `photo` is bytes, or what `open_photo` opens. `target` is a class as `PixelNet.find_class` takes it, by default the most
-    probable one. With `check` every map is checked as in `sanity`, which takes twenty maps more for each. Raises LabError for an
-    unknown class or method, for a method that this network does not allow, and for logits that are not finite.
+    The network stays as it is. Several threads may explain one network at the same time: each call puts its hooks on a
+    view of its own (`models.inference.inference_view`).
+
+    Args:
+        net: the network.
+        image: bytes [C, H, W], or a sample's name, a path or an http(s) address as `read_image` takes it.
+        target: a class as `ImageClassifier.find_class` takes it; by default the most probable one.
+        methods: names of methods, in a list or with commas between them: see `METHOD_NAMES`.
+        check: check every map as in `sanity`. It takes about twenty more maps for each.
+        seed: of SmoothGrad's noise and of the checks.
+        image_name: what the summary calls the image.
+        on_progress: called with each next step.
+
+    Returns:
+        A `Finding` whose arrays are `pixels` [C, H, W] and, for each method, its map [h, w] and where there is one
+        `METHOD_channels` [C, H, W].
+
+    Raises:
+        LabError: for an unknown class or method, for a method that this network does not allow, for an image that
+            cannot be read, and for logits that are not finite.
 
     >>> from convolab.models.pretrained import pretrained
     >>> finding = explain(pretrained("efficientnet_lite0"), "coffee", methods="gradcam")
-    >>> print(finding.words[0])
+    >>> print(finding.summary[0])
     coffee: espresso 95.1 %, cup 1.5 %, consomme 0.7 %
     """
-    method_names = parse_methods(methods if isinstance(methods, str) else ",".join(methods))
+    method_names = parse_methods(methods)
     target_index = None if target is None else net.find_class(target)
-    image_name = image_name or (Path(image).stem if not isinstance(image, Tensor) else "the picture")
+    image_name = image_name or (Path(image).stem if not isinstance(image, Tensor) else "the image")
     image = image if isinstance(image, Tensor) else read_image(image)
+    net = inference_view(net)
     pixels = net.preprocess(image)
     logits = compute_logits(net, pixels)[0]
     require(
         logits.isfinite().all(),
-        f"the network's logits for {image_name} are not all finite numbers: there is nothing to explain (did its training diverge?)",
+        f"the network's logits for {image_name} are not all finite numbers: there is nothing to explain "
+        "(did its training diverge?)",
     )
     target_index = int(logits.argmax()) if target_index is None else target_index
-    method_calls = {
-        method: partial(METHODS[method], **({"seed": seed} if method == "smoothgrad" else {}))
-        for method in method_names
-    }
-    maps, checks = [], []
-    for method, call in method_calls.items():
-        on_progress(method)
-        maps.append(call(net, pixels, target_index))
-    valid_maps = [found for found in maps if check and not found.invalid_reason]
-    if valid_maps:
-        on_progress("deletion and insertion in random order")
-        random_order_curves = sanity.curves_in_random_order(
-            net, pixels, target_index, seed=seed
-        )  # the same for every map
-    for saliency_map in valid_maps:
-
-        def report_check(step: str, method: str = saliency_map.method) -> None:
-            on_progress(f"{method}: {step}")
-
-        call = method_calls[saliency_map.method]
-        checks.append(
-            sanity.run_sanity_checks(
-                net,
-                pixels,
-                target_index,
-                saliency_map,
-                call,
-                seed=seed,
-                precomputed_curves=random_order_curves,
-                on_progress=report_check,
-            )
-        )
+    calls = {name: seeded_method(name, seed) for name in method_names}
+    maps = []
+    for name, method in calls.items():
+        on_progress(name)
+        maps.append(method(net, pixels, target_index))
+    checks = check_maps(net, pixels, target_index, maps, calls, seed, on_progress) if check else []
     return build_explain_finding(net, image, pixels, logits, target_index, maps, image_name, checks)
+
+
+def seeded_method(name: str, seed: int) -> SaliencyMethod:
+    return partial(METHODS[name], seed=seed) if name == "smoothgrad" else METHODS[name]
+
+
+def check_maps(
+    net: ImageClassifier,
+    pixels: SinglePixels,
+    target: int,
+    maps: Sequence[SaliencyMap],
+    calls: dict[str, SaliencyMethod],
+    seed: int,
+    on_progress: Progress,
+) -> list[SanityResult]:
+    """The sanity checks of every map that carries information."""
+    valid_maps = [saliency_map for saliency_map in maps if not saliency_map.invalid_reason]
+    if not valid_maps:
+        return []
+    on_progress("deletion and insertion in random order")
+    random_order_curves = curves_in_random_order(net, pixels, target, seed=seed)  # the same for every map
+    return [
+        run_sanity_checks(
+            net,
+            pixels,
+            target,
+            saliency_map,
+            calls[saliency_map.method],
+            seed=seed,
+            random_order_curves=random_order_curves,
+            on_progress=lambda step, method=saliency_map.method: on_progress(f"{method}: {step}"),
+        )
+        for saliency_map in valid_maps
+    ]
 
 
 def build_explain_finding(
     net: ImageClassifier,
     image: UInt8[Tensor, "channels rows columns"],
-    pixels: Float[Tensor, "1 c h w"],
+    pixels: SinglePixels,
     logits: Float[Tensor, "classes"],
     target: int,
     maps: Sequence[SaliencyMap],
     image_name: str,
-    checks: Sequence[sanity.SanityResult] = (),
+    checks: Sequence[SanityResult] = (),
 ) -> Finding:
     """A finding of maps and checks that are already made."""
     probabilities = logits.double().softmax(0)
     top = top_classes(net.classes, probabilities, TOP_CLASSES)
-    target_metrics = {
-        "class": net.classes[target],
-        "index": target,
-        "probability": float(probabilities[target]),
-        "logit": float(logits[target]),
-    }
-    summary = [f"{image_name}: {', '.join(map(str, top[:3]))}"]
-    summary.append(
-        f"explained: the logit of {target_metrics['class']}, {target_metrics['logit']:.3f} ({100 * target_metrics['probability']:.1f} %)"
-    )
-    summary += [line for line in map(describe_map_checks, maps) if line]
-    summary += [line for check in checks for line in sanity.describe_sanity(check)]
+    label, logit, probability = net.classes[target], float(logits[target]), float(probabilities[target])
+    summary = [
+        f"{image_name}: {', '.join(map(str, top[:MAX_DESCRIBED]))}",
+        f"explained logit: {label}, {logit:.3f} ({100 * probability:.1f} %)",
+        *filter(None, map(describe_map_checks, maps)),
+        *(line for check in checks for line in describe_sanity(check)),
+    ]
     metrics = {
-        "picture": image_name,
-        "target": target_metrics,
+        "image": image_name,
+        "target": {"class": label, "index": target, "probability": probability, "logit": logit},
         "top": [top_class.to_dict() for top_class in top],
-        "methods": {m.method: saliency_metrics(m) for m in maps},
+        "methods": {saliency_map.method: saliency_metrics(saliency_map) for saliency_map in maps},
         "sanity": {check.method: check.to_dict() for check in checks},
     }
-    network_image = (255 * pixels[0]).round().to(torch.uint8)
-    arrays = {"pixels": pixels[0], **{m.method: m.values for m in maps}}
+    arrays = {"pixels": pixels[0], **{saliency_map.method: saliency_map.values for saliency_map in maps}}
     arrays |= {f"{m.method}_channels": m.per_channel for m in maps if m.per_channel is not None}
-    input_panel = Panel(
-        "What the network sees",
-        network_image,
-        caption="\n".join(map(str, top)),
-    )
-    raw_panels = tuple(
-        Panel(
-            m.title,
-            heatmap=m.values,
-            signed=m.signed,
-            colorbar_label=m.unit,
-            caption=describe_map_checks(m, short=True),
-        )
-        for m in maps
-    )
-    overlay_panels = tuple(Panel("over the picture", network_image, m.values, m.signed) for m in maps)
-    warnings = tuple(f"the {m.method} map is {m.invalid_reason}: it says nothing" for m in maps if m.invalid_reason)
-    image_panel = Panel(
-        "The picture", image, boxes=(Box(*net.crop_region(image)),), caption="in the frame: what the network sees"
-    )
     return Finding(
-        "explain",
-        tuple(summary),
-        metrics,
-        arrays,
-        ((input_panel, *raw_panels), (image_panel, *overlay_panels)),
-        warnings,
+        tool="explain",
+        summary=tuple(summary),
+        metrics=metrics,
+        arrays=arrays,
+        panels=explain_panels(net, image, pixels, maps, "\n".join(map(str, top))),
+        warnings=tuple(
+            f"the {saliency_map.method} map is {saliency_map.invalid_reason}: it carries no information"
+            for saliency_map in maps
+            if saliency_map.invalid_reason
+        ),
     )
 
 
-def saliency_metrics(saliency_map: SaliencyMap) -> dict[str, Any]:
-    """What there is to say of a map in numbers."""
-    finite = saliency_map.values[saliency_map.values.isfinite()]
-    extremes = {"min": float(finite.min()), "max": float(finite.max())} if len(finite) else {"min": None, "max": None}
-    peak = divmod(int(saliency_map.values.nan_to_num(float("-inf")).argmax()), saliency_map.values.shape[1])
-    peak_position = {"row": peak[0], "column": peak[1]} if not saliency_map.invalid_reason else None
+def explain_panels(
+    net: ImageClassifier,
+    image: UInt8[Tensor, "channels rows columns"],
+    pixels: SinglePixels,
+    maps: Sequence[SaliencyMap],
+    top_text: str,
+) -> tuple[tuple[Panel, ...], ...]:
+    """The network's input and the raw maps; below them the whole image and the maps laid over the input."""
+    network_image = (255 * pixels[0]).round().to(torch.uint8)
+    input_panel = Panel(title="Network input", image=network_image, caption=top_text)
+    raw_panels = (
+        Panel(
+            title=saliency_map.title,
+            heatmap=saliency_map.values,
+            signed=saliency_map.signed,
+            colorbar_label=saliency_map.unit,
+            caption=describe_map_checks(saliency_map, short=True),
+        )
+        for saliency_map in maps
+    )
+    frame = Box(*net.crop_region(image))
+    image_panel = Panel(title="The image", image=image, boxes=(frame,), caption="frame: the network's input")
+    overlay_panels = (
+        Panel(
+            title="overlaid on the image",
+            image=network_image,
+            heatmap=saliency_map.values,
+            signed=saliency_map.signed,
+        )
+        for saliency_map in maps
+    )
+    return (input_panel, *raw_panels), (image_panel, *overlay_panels)
+
+
+def saliency_metrics(saliency_map: SaliencyMap) -> dict[str, Json]:
+    """A map in numbers; what is not finite is None, because JSON cannot hold it."""
+    values = saliency_map.values
+    finite = values[values.isfinite()]
+    row, column = divmod(int(values.nan_to_num(float("-inf")).argmax()), values.shape[1])
     return {
         "title": saliency_map.title,
         "unit": saliency_map.unit,
-        "shape": list(saliency_map.values.shape),
-        **extremes,
-        "peak": peak_position,
-        "fault": saliency_map.invalid_reason,
+        "shape": list(values.shape),
+        "min": float(finite.min()) if len(finite) else None,
+        "max": float(finite.max()) if len(finite) else None,
+        "peak": None if saliency_map.invalid_reason else {"row": row, "column": column},
+        "invalid_reason": saliency_map.invalid_reason,
         "checks": {key: finite_or_none(value) for key, value in saliency_map.checks.items()},
         "settings": {key: finite_or_none(value) for key, value in saliency_map.settings.items()},
     }
 
 
-def finite_or_none(value: Any) -> Any:
+def finite_or_none(value: str | int | float) -> str | int | float | None:
     """A value as JSON can hold it: None for a number that is not finite.
 
-    >>> known(float("nan")), known(0.5), known("mean colour")
-    (None, 0.5, 'mean colour')
+    >>> finite_or_none(float("nan")), finite_or_none(0.5), finite_or_none("mean color")
+    (None, 0.5, 'mean color')
     """
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe_map_checks(saliency_map: SaliencyMap, short: bool = False) -> str:
-    """What was checked of a map, in words; empty if there is nothing to check."""
+    """What was checked of a map, in words; empty if there is nothing to check. `short` is for a caption."""
+    checks, settings = saliency_map.checks, saliency_map.settings
     if saliency_map.invalid_reason:
-        return f"{saliency_map.invalid_reason}: says nothing" if short else ""
-    if saliency_map.method == "integrated":
-        relative_error, difference = saliency_map.checks["completeness"], saliency_map.settings["difference"]
+        return f"{saliency_map.invalid_reason}: carries no information" if short else ""
+    if saliency_map.method == "integrated_gradients":
+        error_text = f"{100 * checks['completeness_error']:.1f} %"
         if short:
-            return f"completeness: misses {100 * relative_error:.1f} %"
-        return f"integrated gradients: the map's sum misses the difference of the logits ({difference:.3g} from the mean colour's) by {100 * relative_error:.1f} %"
+            return f"completeness error {error_text}"
+        return (
+            "integrated gradients: the map's sum differs from the logit difference to the mean-color baseline "
+            f"({settings['logit_difference']:.3g}) by {error_text}"
+        )
     if saliency_map.method == "cam":
+        error_text = f"{checks['sum_error']:.0e}"
         if short:
-            return f"mean + bias = logit, to {saliency_map.checks['sum']:.0e}"
-        return f"CAM: the map's mean and the bias {saliency_map.settings['bias']:+.3f} give the logit {saliency_map.settings['logit']:.3f}, to {saliency_map.checks['sum']:.0e}"
+            return f"mean + bias = logit, to {error_text}"
+        return (
+            f"CAM: the map's mean and the bias {settings['bias']:+.3f} give the logit {settings['logit']:.3f}, "
+            f"to {error_text}"
+        )
     return ""

@@ -1,33 +1,37 @@
-"""Guided backpropagation, for the networks it is defined for, and a refusal that names the layer for all others.
+"""Guided backpropagation, for the networks it is defined for; for all others a refusal that names the layer.
 
-Hooks hang on the nodes of one backward pass, not on modules: activations that a `forward` calls as functions are guided too, and
-nothing of the network is touched.
+The hooks are on the nodes of one backward pass, not on modules: activations that a `forward` calls as functions are
+guided too, and nothing of the network is changed.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from convolab.core.errors import LabError, require
+from convolab.inspection.types import SinglePixels
 from convolab.models.classifier import ImageClassifier
 from convolab.models.hooks import record_calls
 
-RELU_OPERATIONS = {"Relu", "Hardtanh", "Threshold", "Clamp", "ClampMin"}  # guided where they cut off at 0
-# Steps that are linear in what comes from the picture, or pick some of it: guidance does not concern them.
-LINEAR_OPERATIONS = """Convolution MkldnnConvolution Addmm Mm Bmm Baddbmm Linear Add Sub Neg Addcmul Mean Sum Cat Stack View UnsafeView Reshape
-ReshapeAlias Alias AsStrided Clone ToCopy Expand Repeat Permute T Transpose Squeeze Unsqueeze Select Slice Split SplitWithSizes Unbind
-Index Gather ConstantPadNd ReflectionPad2D ReplicationPad2D MaxPool2DWithIndices MaxPool2D AvgPool2D AdaptiveAvgPool2D AdaptiveMaxPool2D
-NativeBatchNorm CudnnBatchNorm UpsampleNearest2D UpsampleBilinear2D PixelShuffle AccumulateGrad Contiguous Narrow Flip Roll"""
+RELU_OPERATIONS = {"Relu", "Hardtanh", "Threshold", "Clamp", "ClampMin"}  # guided where their lower bound is 0
+# Steps that are linear in what comes from the image, or select some of it: guidance does not concern them.
+LINEAR_OPERATIONS = """
+    Convolution MkldnnConvolution Addmm Mm Bmm Baddbmm Linear Add Sub Neg Addcmul Mean Sum Cat Stack View UnsafeView
+    Reshape ReshapeAlias Alias AsStrided Clone ToCopy Expand Repeat Permute T Transpose Squeeze Unsqueeze Select Slice
+    Split SplitWithSizes Unbind Index Gather ConstantPadNd ReflectionPad2D ReplicationPad2D MaxPool2DWithIndices
+    MaxPool2D AvgPool2D AdaptiveAvgPool2D AdaptiveMaxPool2D NativeBatchNorm CudnnBatchNorm UpsampleNearest2D
+    UpsampleBilinear2D PixelShuffle AccumulateGrad Contiguous Narrow Flip Roll
+"""
 
 
-def guided_gradient(net: ImageClassifier, x: Float[Tensor, "1 c h w"], target: int) -> Float[Tensor, "c h w"]:
-    """The gradient of a logit, negative values set to 0 on their way back through every ReLU (Springenberg et al. 2014).
+def guided_gradient(net: ImageClassifier, x: SinglePixels, target: int) -> Float[Tensor, "c h w"]:
+    """The gradient of a logit, with negative values set to 0 on their way back through every ReLU.
 
-    Raises LabError, with the layer's name, for a network with any other activation: there it would be the plain gradient under
-    another name. It is one too for a network without any ReLU.
+    Springenberg et al. 2014, arXiv:1412.6806. Raises LabError, with the layer's name, for a network with any other
+    activation, or without any ReLU: there the result would be the plain gradient under another name.
     """
     with torch.enable_grad(), record_calls(net.network) as record:
         x = x.detach().requires_grad_()
@@ -35,18 +39,17 @@ def guided_gradient(net: ImageClassifier, x: Float[Tensor, "1 c h w"], target: i
     call_sites = {call.output.grad_fn: str(call.call_site) for call in record.calls if call.output.grad_fn is not None}
     relus = []
     for node in backward_graph_nodes(score.grad_fn):
-        kind = operation_name(node)
-        if kind in RELU_OPERATIONS and lower_clip_bound(node) == 0:
+        operation = operation_name(node)
+        if operation in RELU_OPERATIONS and lower_clip_bound(node) == 0:
             relus.append(node)
-        elif kind not in LINEAR_OPERATIONS.split():
+        elif operation not in LINEAR_OPERATIONS.split():
             layer_name = call_sites.get(node) or "a step in the network's forward"
             raise LabError(
-                f"guided backpropagation is defined for ReLUs alone, and {layer_name} is {kind}: use another method"
+                f"guided backpropagation is defined for ReLUs alone, and {layer_name} is {operation}: "
+                "use another method"
             )
     require(relus, "guided backpropagation needs ReLUs, and this network has none: its map would be the plain gradient")
-    hooks = [
-        node.register_prehook(lambda grads: tuple(g if g is None else g.clamp(min=0) for g in grads)) for node in relus
-    ]
+    hooks = [node.register_prehook(clamp_gradients) for node in relus]
     try:
         return torch.autograd.grad(score, x)[0][0]
     finally:
@@ -54,9 +57,14 @@ def guided_gradient(net: ImageClassifier, x: Float[Tensor, "1 c h w"], target: i
             hook.remove()
 
 
-def backward_graph_nodes(start: Any) -> Iterator[Any]:
-    """All nodes of a backward pass."""
-    visited, pending = {start}, [start]
+def clamp_gradients(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(gradient if gradient is None else gradient.clamp(min=0) for gradient in gradients)
+
+
+def backward_graph_nodes(start: Node | None) -> Iterator[Node]:
+    """All nodes of a backward pass, from its start."""
+    pending = [] if start is None else [start]
+    visited = set(pending)
     while pending:
         node = pending.pop()
         yield node
@@ -66,17 +74,17 @@ def backward_graph_nodes(start: Any) -> Iterator[Any]:
                 pending.append(next_node)
 
 
-def operation_name(node: Any) -> str:
+def operation_name(node: Node) -> str:
     """A node's operation, e.g. Relu for ReluBackward0.
 
-    >>> kind_of(torch.ones(1, requires_grad=True).relu().grad_fn)
+    >>> operation_name(torch.ones(1, requires_grad=True).relu().grad_fn)
     'Relu'
     """
     return node.name().rpartition("::")[2].partition("Backward")[0]
 
 
-def lower_clip_bound(node: Any) -> float | None:
-    """Below which value an activation cuts off."""
+def lower_clip_bound(node: Node) -> float | None:
+    """The value below which an activation is constant; None if there is no such value."""
     if operation_name(node) == "Relu":
         return 0.0
     for name in ("_saved_min_val", "_saved_min", "_saved_threshold"):

@@ -1,72 +1,86 @@
-"""Saliency: which pixels of one picture a class's logit hangs on, by six methods. Maps are raw floats with their sign and scale.
+"""Saliency: which pixels of an image a class's logit depends on. Maps are raw floats with their sign and scale.
 
-What is explained is the logit of the target class. Every method leaves the network as it was, also when it fails.
+What is explained is the logit of the target class. Every method leaves the network as it was, also when it fails;
+while it runs it puts hooks on the network's modules, so a network serves one thread at a time (`explain` gives each
+call its own view).
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from convolab.core.errors import LabError, require, suggest
+from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
-from convolab.models.bn_folding import fold_batch_norms
+from convolab.inspection.explain.guided_backprop import guided_gradient
+from convolab.inspection.explain.method_names import METHOD_NAMES
+from convolab.inspection.passes import (
+    BATCH_SIZE,
+    logit_gradients,
+    mean_color_image,
+    prepared_input,
+    with_folded_batch_norm,
+)
+from convolab.inspection.result import map_invalid_reason
+from convolab.inspection.types import Heatmap, Pixels, SinglePixels
 from convolab.models.classifier import ImageClassifier
 from convolab.models.feature_head import FeatureExtractor, create_feature_extractor
-from convolab.models.hooks import record_calls
-from convolab.models.inference import frozen_eval
 
-BATCH_SIZE = 5  # pictures a pass: more do not fit a small processor's cache
-Pixels = Float[Tensor, "one c h w"]
-INTEGRATION_STEPS, NOISE_SAMPLES, NOISE_LEVEL = 50, 25, 0.15
+INTEGRATION_STEPS = 50
+NOISE_SAMPLES = 25
+NOISE_LEVEL = 0.15  # standard deviation of SmoothGrad's noise, as a fraction of the image's range
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SaliencyMap:
-    """A map of how much each place of a picture matters for one logit, and what was checked of it.
+    """How much each place of an image matters for one logit, and what was checked of that.
 
-    `values` are raw: at the pixels' resolution, or at the last feature map's for cam and gradcam. `detail` are the values of each
-    channel before they were made one map. `checks` are numbers that should be near 0; `fault` names a map that says nothing.
+    Attributes:
+        method: one of `METHOD_NAMES`.
+        values: raw, at the pixels' resolution, or at the last feature map's for cam and gradcam.
+        signed: whether negative values mean "against the class".
+        unit: the unit of the values, in words.
+        per_channel: the values of each color channel, before they became one map.
+        checks: numbers that should be near 0.
+        settings: what the method was run with, and numbers it met on the way.
     """
 
     method: str
     title: str
-    values: Float[Tensor, "h w"]
-    signed: bool  # whether negative values mean "against the class"
+    values: Heatmap
+    signed: bool
     unit: str
     per_channel: Float[Tensor, "c h w"] | None = None
-    checks: dict[str, float] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+    checks: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, str | int | float] = field(default_factory=dict)
 
     @property
     def invalid_reason(self) -> str:
-        """What makes the map worthless, in words; empty if nothing does.
+        """Why the map carries no information; empty if it does."""
+        return map_invalid_reason(self.values)
 
-        >>> Saliency("gradient", "", torch.zeros(2, 2), False, "").fault
-        'constant'
-        """
-        if not self.values.isfinite().all():
-            return "not finite"
-        return "constant" if float(self.values.max()) == float(self.values.min()) else ""
+
+SaliencyMethod = Callable[..., SaliencyMap]  # of a network, the pixels of one image and the target's index
 
 
 def gradient(net: ImageClassifier, pixels: Pixels, target: int) -> SaliencyMap:
-    """The logit's derivative with respect to each pixel: its absolute value, the largest of the channels (Simonyan et al. 2013)."""
+    """The logit's derivative with respect to each pixel: the largest absolute value of its channels.
+
+    Simonyan et al. 2013, arXiv:1312.6034.
+    """
     with prepared_input(net, pixels) as x:
         per_channel = logit_gradients(net, x, target)[0]
     return SaliencyMap(
-        "gradient",
-        "Gradient",
-        per_channel.abs().amax(0),
-        False,
-        "|d logit / d pixel|, largest of the channels",
-        per_channel,
+        method="gradient",
+        title="Gradient",
+        values=per_channel.abs().amax(0),
+        signed=False,
+        unit="|d logit / d pixel|, largest of the channels",
+        per_channel=per_channel,
     )
 
 
@@ -80,40 +94,35 @@ def smoothgrad(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> SaliencyMap:
-    """The mean gradient at noisy copies of the picture (Smilkov et al. 2017, arXiv:1706.03825), reduced as `gradient` is.
+    """The mean gradient at noisy copies of the image, reduced as `gradient` is (Smilkov et al. 2017, arXiv:1706.03825).
 
-    The noise is normal with `spread` times the picture's range as its standard deviation; `noise` gives each copy's.
+    The noise is normal; its standard deviation is `noise_level` times the image's range.
     """
     require(
-        samples >= 1 and noise_level >= 0, f"{samples} samples with a spread of {noise_level}: give at least 1 and 0"
+        samples >= 1 and noise_level >= 0,
+        f"{samples} samples with a noise level of {noise_level}: give at least 1 sample and a level of at least 0",
     )
-    with (
-        prepared_input(net, pixels) as x,
-        with_folded_batch_norm(net, x),
-    ):  # x stays in range; its noisy copies need not
+    with prepared_input(net, pixels) as x, with_folded_batch_norm(net, x):
         sigma = noise_level * float(x.max() - x.min())
         total = torch.zeros_like(x[0])
         for first in range(0, samples, batch_size):
-            noise_batch = torch.cat(
-                [smoothgrad_noise(x, seed, number) for number in range(first, min(first + batch_size, samples))]
-            )
+            sample_indices = range(first, min(first + batch_size, samples))
+            noise_batch = torch.cat([smoothgrad_noise(x, seed, index) for index in sample_indices])
             total += logit_gradients(net, x + sigma * noise_batch, target).sum(0)
     per_channel = total / samples
-    settings = {"samples": samples, "sigma": sigma, "seed": seed}
-    unit = "|d logit / d pixel|, largest of the channels"
     return SaliencyMap(
-        "smoothgrad",
-        f"SmoothGrad, {samples} samples",
-        per_channel.abs().amax(0),
-        False,
-        unit,
-        per_channel,
-        settings=settings,
+        method="smoothgrad",
+        title=f"SmoothGrad, {samples} samples",
+        values=per_channel.abs().amax(0),
+        signed=False,
+        unit="|d logit / d pixel|, largest of the channels",
+        per_channel=per_channel,
+        settings={"samples": samples, "sigma": sigma, "seed": seed},
     )
 
 
-def smoothgrad_noise(like: Float[Tensor, "1 c h w"], seed: int, sample_index: int) -> Float[Tensor, "1 c h w"]:
-    """Standard normal noise for the copy of this `number`: the same whatever the chunks are."""
+def smoothgrad_noise(like: SinglePixels, seed: int, sample_index: int) -> SinglePixels:
+    """Standard normal noise for one noisy copy: the same whatever the batches are."""
     return torch.randn(like.shape, generator=make_generator(seed, "smoothgrad", sample_index)).to(like)
 
 
@@ -126,21 +135,21 @@ def integrated_gradients(
     baseline: Tensor | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> SaliencyMap:
-    """Integrated gradients along the line from a baseline to the picture, summed over channels (Sundararajan et al. 2017).
+    """Integrated gradients along the line from a baseline to the image, summed over channels.
 
-    The baseline is a picture of the network's mean colour unless another is given. The integral is Gauss and Legendre's
-    quadrature with `steps` nodes. The values' sum should be the difference of the two logits; `checks["completeness"]` is by
-    what share of it they miss.
+    Sundararajan et al. 2017, arXiv:1703.01365. The baseline is an image of the network's mean color unless another is
+    given. The integral is Gauss-Legendre quadrature with `steps` nodes. The values' sum should be the difference of the
+    two logits; `checks["completeness_error"]` is how far it is from that, relative to the difference.
     """
     require(steps >= 1, f"{steps} steps: give at least 1")
     with prepared_input(net, pixels) as x:
         baseline_pixels = mean_color_image(net, x) if baseline is None else baseline.to(x).expand_as(x)
-        path, total = x - baseline_pixels, torch.zeros_like(x[0])
+        path = x - baseline_pixels
+        total = torch.zeros_like(x[0])
         with with_folded_batch_norm(net, x) as logits:
             with torch.no_grad():
-                logit_difference = float(
-                    logits[0, target].double() - net.forward_unchecked(baseline_pixels)[0, target].double()
-                )
+                baseline_logits = net.forward_unchecked(baseline_pixels)
+            logit_difference = float(logits[0, target].double() - baseline_logits[0, target].double())
             nodes, weights = gauss_legendre(steps)
             for node_batch, weight in zip(nodes.to(x).split(batch_size), weights.to(x).split(batch_size), strict=True):
                 points = baseline_pixels + node_batch.view(-1, 1, 1, 1) * path
@@ -148,17 +157,17 @@ def integrated_gradients(
     per_channel = path[0] * total
     error = float(per_channel.double().sum()) - logit_difference
     return SaliencyMap(
-        "integrated",
-        f"Integrated gradients, {steps} steps",
-        per_channel.sum(0),
-        True,
-        "logit, summed over channels",
-        per_channel,
-        checks={"completeness": abs(error) / max(abs(logit_difference), 1e-12)},
+        method="integrated_gradients",
+        title=f"Integrated gradients, {steps} steps",
+        values=per_channel.sum(0),
+        signed=True,
+        unit="logit, summed over channels",
+        per_channel=per_channel,
+        checks={"completeness_error": abs(error) / max(abs(logit_difference), 1e-12)},
         settings={
             "steps": steps,
-            "baseline": "mean colour" if baseline is None else "given",
-            "difference": logit_difference,
+            "baseline": "mean color" if baseline is None else "given",
+            "logit_difference": logit_difference,
             "error": error,
         },
     )
@@ -171,10 +180,11 @@ def gauss_legendre(steps: int) -> tuple[Float[Tensor, "steps"], Float[Tensor, "s
 
 
 def cam(net: ImageClassifier, pixels: Pixels, target: int, *, extractor: FeatureExtractor | None = None) -> SaliencyMap:
-    """The class activation map: what each cell of the last feature map says for the class (Zhou et al. 2016, arXiv:1512.04150).
+    """The class activation map: how much each cell of the last feature map adds to the class's logit.
 
-    Its mean plus the head's bias is the logit; `checks["sum"]` is by how much they differ. Raises LabError, with what it would
-    need, if the network's head is not pooling or flattening and one linear layer.
+    Zhou et al. 2016, arXiv:1512.04150. Its mean plus the head's bias is the logit; `checks["sum_error"]` is by how
+    much they differ. Raises LabError, with what it would need, if the network's head is not pooling or flattening and
+    one linear layer.
     """
     with prepared_input(net, pixels) as x, torch.no_grad():
         extractor = extractor or split_at_last_feature_map(net)
@@ -184,36 +194,40 @@ def cam(net: ImageClassifier, pixels: Pixels, target: int, *, extractor: Feature
             values = torch.einsum("k,khw->hw", head.weight[target], features[0])
         else:  # every cell has weights of its own, and their sum is the logit: in the mean's unit
             values = (head.weight[target] * features[0]).sum(0) * features[0, 0].numel()
-        bias, logit = float(head.bias[target]), float(logits[0, target])
+        bias = float(head.bias[target])
+        logit = float(logits[0, target])
     error = float(values.double().mean()) + bias - logit
-    settings = {"layer": extractor.layer_name, "bias": bias, "logit": logit}
     return SaliencyMap(
-        "cam",
-        "CAM",
-        values,
-        True,
-        "logit (the mean + the bias is the class's)",
-        checks={"sum": abs(error)},
-        settings=settings,
+        method="cam",
+        title="CAM",
+        values=values,
+        signed=True,
+        unit="logit (the mean + the bias is the class's)",
+        checks={"sum_error": abs(error)},
+        settings={"layer": extractor.layer_name, "bias": bias, "logit": logit},
     )
 
 
 def gradcam(
     net: ImageClassifier, pixels: Pixels, target: int, *, extractor: FeatureExtractor | None = None
 ) -> SaliencyMap:
-    """Grad-CAM: the last feature map's channels, weighted by their mean gradient, negative sums cut off (Selvaraju et al. 2017).
+    """Grad-CAM: the last feature map's channels, weighted by their mean gradient, with a ReLU on their sum.
 
-    Raises LabError if the network has no feature map.
+    Selvaraju et al. 2017, arXiv:1610.02391. Raises LabError if the network has no feature map.
     """
     with prepared_input(net, pixels) as x:
         extractor = extractor or split_at_last_feature_map(net)
         with torch.enable_grad():
             features, logits = extractor.forward_features_and_logits(x, detach=True)
-            (gradient,) = torch.autograd.grad(logits[0, target], features)
-        values = torch.einsum("k,khw->hw", gradient[0].mean((1, 2)), features.detach()[0])
-    settings = {"layer": extractor.layer_name, "least before cut off": float(values.min())}
+            (feature_gradient,) = torch.autograd.grad(logits[0, target], features)
+        values = torch.einsum("k,khw->hw", feature_gradient[0].mean((1, 2)), features.detach()[0])
     return SaliencyMap(
-        "gradcam", "Grad-CAM", values.clamp(min=0), False, "logit / cells, negative ones cut off", settings=settings
+        method="gradcam",
+        title="Grad-CAM",
+        values=values.clamp(min=0),
+        signed=False,
+        unit="logit / cells, negative ones set to 0",
+        settings={"layer": extractor.layer_name, "min_before_relu": float(values.min())},
     )
 
 
@@ -222,7 +236,8 @@ def split_at_last_feature_map(net: ImageClassifier) -> FeatureExtractor:
     try:
         return create_feature_extractor(net)
     except LabError as error:
-        raise LabError(f"{error} (gradient, smoothgrad, integrated and occlusion need none)") from error
+        independent = ", ".join(name for name in METHOD_NAMES if name not in ("cam", "gradcam", "guided"))
+        raise LabError(f"{error} (these methods need none: {independent})") from error
 
 
 def occlusion(
@@ -234,10 +249,17 @@ def occlusion(
     stride: int | None = None,
     batch_size: int = 2 * BATCH_SIZE,
 ) -> SaliencyMap:
-    """By how much the logit falls when a square is covered by the network's mean colour (Zeiler & Fergus 2014).
+    """By how much the logit drops when a square is covered with the network's mean color.
 
-    A pixel's value is the mean over the squares that cover it. The square's side is an eighth of the picture's shorter side and
-    the stride half of that, if they are not given.
+    Zeiler & Fergus 2014, arXiv:1311.2901. A pixel's value is the mean over the squares that cover it.
+
+    Args:
+        net: the network.
+        pixels: one image, [1, C, H, W].
+        target: the class's index.
+        window: the square's side in pixels; an eighth of the image's shorter side if it is not given.
+        stride: pixels between two squares; half of `window` if it is not given.
+        batch_size: images in one pass.
     """
     height, width = pixels.shape[2:]
     window = window or max(1, min(height, width) // 8)
@@ -247,105 +269,43 @@ def occlusion(
         f"a window of {window} and a stride of {stride} do not tile {height} x {width} pixels",
     )
     tops, lefts = (range(0, math.ceil((side - window) / stride) * stride + 1, stride) for side in (height, width))
-    window_positions = [(top, left) for top in tops for left in lefts]
-    logit_drops, cover_counts = torch.zeros(height, width), torch.zeros(height, width)
+    squares = [(slice(top, top + window), slice(left, left + window)) for top in tops for left in lefts]
+    logit_drops = torch.zeros(height, width)
+    cover_counts = torch.zeros(height, width)
     with prepared_input(net, pixels) as x, with_folded_batch_norm(net, x) as logits, torch.no_grad():
-        occlusion_value = mean_color_image(net, x)[0]
-        for first in range(0, len(window_positions), batch_size):
-            batch_positions = window_positions[first : first + batch_size]
-            occluded = x.expand(len(batch_positions), -1, -1, -1).clone(memory_format=torch.channels_last)
-            for image, (top, left) in zip(occluded, batch_positions, strict=True):
-                image[:, top : top + window, left : left + window] = occlusion_value[
-                    :, top : top + window, left : left + window
-                ]
-            for logit_drop, (top, left) in zip(
-                (logits[0, target] - net.forward_unchecked(occluded)[:, target]).cpu(), batch_positions, strict=True
-            ):
-                logit_drops[top : top + window, left : left + window] += logit_drop
-                cover_counts[top : top + window, left : left + window] += 1
-    settings = {"window": window, "stride": stride, "cover": "mean colour", "passes": len(window_positions)}
+        mean_color = mean_color_image(net, x)[0]
+        for first in range(0, len(squares), batch_size):
+            batch_squares = squares[first : first + batch_size]
+            occluded = x.expand(len(batch_squares), -1, -1, -1).clone(memory_format=torch.channels_last)
+            for image, (rows, columns) in zip(occluded, batch_squares, strict=True):
+                image[:, rows, columns] = mean_color[:, rows, columns]
+            drops = (logits[0, target] - net.forward_unchecked(occluded)[:, target]).cpu()
+            for drop, (rows, columns) in zip(drops, batch_squares, strict=True):
+                logit_drops[rows, columns] += drop
+                cover_counts[rows, columns] += 1
     return SaliencyMap(
-        "occlusion",
-        f"Occlusion, {window} px square",
-        logit_drops / cover_counts,
-        True,
-        "fall of the logit",
-        settings=settings,
+        method="occlusion",
+        title=f"Occlusion, {window} px square",
+        values=logit_drops / cover_counts,
+        signed=True,
+        unit="drop of the logit",
+        settings={"window": window, "stride": stride, "occlusion_value": "mean color", "passes": len(squares)},
     )
 
 
 def guided(net: ImageClassifier, pixels: Pixels, target: int) -> SaliencyMap:
-    """Guided backpropagation, reduced as `gradient` is; see `guided.guided_gradient` for which networks can be guided."""
-    from convolab.inspection.explain.guided_backprop import guided_gradient
-
+    """Guided backpropagation, reduced as `gradient` is; `guided_gradient` says for which networks it is defined."""
     with prepared_input(net, pixels) as x:
         per_channel = guided_gradient(net, x, target)
     return SaliencyMap(
-        "guided",
-        "Guided backpropagation",
-        per_channel.abs().amax(0),
-        False,
-        "|guided value|, largest of the channels",
-        per_channel,
+        method="guided",
+        title="Guided backpropagation",
+        values=per_channel.abs().amax(0),
+        signed=False,
+        unit="|guided value|, largest of the channels",
+        per_channel=per_channel,
     )
 
 
-METHODS: dict[str, Callable[..., SaliencyMap]] = {
-    "gradient": gradient,
-    "smoothgrad": smoothgrad,
-    "integrated_gradients": integrated_gradients,
-    "cam": cam,
-    "gradcam": gradcam,
-    "occlusion": occlusion,
-    "guided": guided,
-}
-
-
-def parse_methods(text: str) -> tuple[str, ...]:
-    """The methods in a list with commas, in its order. Raises LabError for an unknown one, with the nearest.
-
-    >>> find_methods("gradcam, gradient")
-    ('gradcam', 'gradient')
-    """
-    method_names = [word.strip() for word in text.split(",") if word.strip()]
-    require(method_names, f"no method is named: give some of {', '.join(METHODS)}")
-    for word in method_names:
-        if word not in METHODS:
-            raise LabError(f"there is no method '{word}': {suggest(word, METHODS)}")
-    return tuple(dict.fromkeys(method_names))
-
-
-@contextmanager
-def prepared_input(net: ImageClassifier, pixels: Pixels) -> Iterator[Pixels]:
-    """The pixels as a method wants them, checked, while the network is looked through and left as it was.
-
-    Its layers like pixels with the channels last. Raises LabError for pixels that break the contract.
-    """
-    net.check_pixels(pixels)
-    require(len(pixels) == 1, f"{len(pixels)} pictures: give one at a time")
-    parameter = next(net.parameters(), net.scale)
-    with frozen_eval(net):
-        yield pixels.detach().to(parameter).contiguous(memory_format=torch.channels_last)
-
-
-@contextmanager
-def with_folded_batch_norm(net: ImageClassifier, x: Pixels) -> Iterator[Float[Tensor, "1 classes"]]:
-    """The same network, its batch norms folded meanwhile; gives the logits of `x` without that."""
-    with torch.no_grad(), record_calls(net.network) as record:
-        logits = net.forward_unchecked(x)
-    with fold_batch_norms(net.network, record):
-        del record
-        yield logits
-
-
-def logit_gradients(net: ImageClassifier, points: Float[Tensor, "n c h w"], target: int) -> Float[Tensor, "n c h w"]:
-    """The gradient of the target's logit at each picture; nothing of the passes is kept."""
-    with torch.enable_grad():
-        points = points.detach().requires_grad_()
-        score = net.forward_unchecked(points)[:, target].sum()
-        return torch.autograd.grad(score, points)[0]
-
-
-def mean_color_image(net: ImageClassifier, like: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """A picture of the colour that normalisation makes zero."""
-    return torch.tensor(net.mean).to(like).view(1, -1, 1, 1).expand_as(like)
+# Each method has the name of its function.
+METHODS: dict[str, SaliencyMethod] = {name: globals()[name] for name in METHOD_NAMES}

@@ -1,0 +1,162 @@
+"""The model parameter randomization test: does a map change with the weights (Adebayo et al. 2018, arXiv:1810.03292)?
+
+A map that stays as it was when all weights are random does not explain the network.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from convolab.core.rng import make_generator
+from convolab.core.stats import Interval, mean_interval
+from convolab.inspection.explain.methods import SaliencyMethod
+from convolab.inspection.explain.null_maps import phase_randomized, rank_correlation, sobel_edges
+from convolab.inspection.types import Heatmap, Progress, SinglePixels
+from convolab.models.classifier import ImageClassifier
+from convolab.models.hooks import record_calls
+from convolab.models.inference import frozen_eval
+
+N_NULL_MAPS = 20  # random maps with the map's spectrum
+
+
+@dataclass(frozen=True)
+class RandomizationTest:
+    """How similar a map stays when weights are randomized: rank correlations of absolute values.
+
+    Attributes:
+        layer_groups: names of the network's groups of layers, the head first.
+        cascading: with all groups from the head down to this one randomized; None where the map became constant or
+            not finite.
+        independent: with this group alone randomized; None likewise.
+        edge_correlation: the map and the image's edges, which know nothing of any weight: a map so like them is
+            suspect.
+        null_95th_percentile: of the absolute correlation with random maps that have this map's spectrum.
+    """
+
+    layer_groups: tuple[str, ...]
+    cascading: tuple[float | None, ...]
+    independent: tuple[float | None, ...]
+    edge_correlation: float | None
+    null_95th_percentile: float
+
+
+def run_randomization_test(
+    net: ImageClassifier,
+    pixels: SinglePixels,
+    target: int,
+    heatmap: Heatmap,
+    method: SaliencyMethod,
+    *,
+    seed: int = 0,
+    on_progress: Progress = lambda step: None,
+) -> RandomizationTest:
+    """Randomize the weights of copies of the network, group by group, and compare the method's maps with `heatmap`."""
+    groups = layer_groups(net, pixels)
+    cascading: list[float | None] = []
+    independent: list[float | None] = []
+
+    def correlation_without(randomized_groups: Sequence[tuple[str, list[str]]]) -> float | None:
+        return rank_correlation(heatmap, method(randomized_copy(net, randomized_groups, seed), pixels, target).values)
+
+    for index, (name, _) in enumerate(groups):
+        on_progress(f"randomizing the weights of {name}")
+        cascading.append(correlation_without(groups[: index + 1]))
+        # The head alone is the first step of both.
+        independent.append(correlation_without(groups[index : index + 1]) if index else cascading[0])
+    null_maps = (phase_randomized(heatmap, seed, index) for index in range(N_NULL_MAPS))
+    null_correlations = sorted(abs(rank_correlation(heatmap, null_map) or 0.0) for null_map in null_maps)
+    return RandomizationTest(
+        layer_groups=tuple(name for name, _ in groups),
+        cascading=tuple(cascading),
+        independent=tuple(independent),
+        edge_correlation=rank_correlation(heatmap, sobel_edges(pixels, heatmap)),
+        null_95th_percentile=null_correlations[-N_NULL_MAPS // 20 - 1],
+    )
+
+
+def layer_groups(net: ImageClassifier, pixels: SinglePixels) -> list[tuple[str, list[str]]]:
+    """The network's groups of layers, the head first, each with its parameters' names.
+
+    Layers are in one group if the first two parts of their path are the same; a layer that only normalizes belongs to
+    the group before it.
+    """
+    with frozen_eval(net), torch.no_grad(), record_calls(net.network) as record:
+        net.forward_unchecked(pixels.to(net.scale))
+    parameter_names = {id(parameter): name for name, parameter in net.network.named_parameters()}
+    groups: dict[str, list[str]] = {}
+    for call in record.calls:
+        call_parameters = [parameter_names[id(value)] for value in call.input_tensors if id(value) in parameter_names]
+        if not call_parameters or any(name in group for name in call_parameters for group in groups.values()):
+            continue
+        group_name = ".".join(call_parameters[0].split(".")[:-1][:2]) or call_parameters[0]
+        if call.function in ("batch_norm", "group_norm", "layer_norm") and groups and group_name not in groups:
+            group_name = next(reversed(groups))
+        groups.setdefault(group_name, []).extend(call_parameters)
+    return list(reversed(groups.items()))
+
+
+def randomized_copy(net: ImageClassifier, groups: Sequence[tuple[str, list[str]]], seed: int) -> ImageClassifier:
+    """A copy of the network with the weights of some groups randomized.
+
+    Each of their tensors is drawn from a normal distribution of its own mean and standard deviation, so the following
+    layers meet numbers of the usual size. The draw depends on the tensor's name alone, so it is the same in every copy.
+    """
+    copied_net = copy.deepcopy(net)
+    parameters: dict[str, nn.Parameter] = dict(copied_net.network.named_parameters())
+    with torch.no_grad():
+        for name in (name for _, names in groups for name in names):
+            weights = parameters[name]
+            std = weights.std(correction=0) if weights.numel() > 1 else weights.abs()
+            random_values = torch.randn(weights.shape, generator=make_generator(seed, "forget", name)).to(weights)
+            weights.copy_(weights.mean() + std * random_values)
+    return copied_net
+
+
+def describe_randomization(test: RandomizationTest) -> str:
+    """The test in words."""
+    head = test.cascading[0]
+    head_text = (
+        f"with the head's weights randomized, rank correlation with the map {head:+.2f}; " if head is not None else ""
+    )
+    edges = test.edge_correlation
+    edge_text = f"; rank correlation with the image's edges {edges:+.2f}" if edges is not None else ""
+    return (
+        f"{head_text}all weights randomized, {remaining_text(test.cascading[-1], test.null_95th_percentile)}{edge_text}"
+    )
+
+
+def remaining_text(correlation: float | None, null_95th_percentile: float) -> str:
+    """What remains of a map with all weights randomized, in words."""
+    if correlation is None:
+        return "the map became constant or not finite"
+    reference = f"the 95th percentile of random maps with its spectrum ({null_95th_percentile:.2f})"
+    if abs(correlation) <= null_95th_percentile:
+        return f"{correlation:+.2f}, within {reference}"
+    return f"{correlation:+.2f}, above {reference}: part of the map does not depend on the weights"
+
+
+def remaining_similarity(tests: Sequence[Mapping[str, Any]]) -> dict[str, Interval | float | int | None]:
+    """What remains of a method's maps when weights are randomized, over images, with t-intervals over them.
+
+    `tests` are `RandomizationTest`s as dicts, one an image. `head` is with the head's weights alone randomized, `all`
+    with all weights. `above_null_95th_percentile` counts the images where, with all weights randomized, the map stays
+    above its own null percentile; by chance one in 20 does. `constant_or_nonfinite` counts the maps of which nothing
+    remained.
+    """
+    final = [
+        (test["cascading"][-1], test["null_95th_percentile"]) for test in tests if test["cascading"][-1] is not None
+    ]
+    head_correlations = [test["cascading"][0] for test in tests if test["cascading"][0] is not None]
+    edge_correlations = [test["edge_correlation"] for test in tests if test["edge_correlation"] is not None]
+    return {
+        "head": mean_interval(head_correlations) if head_correlations else None,
+        "all": mean_interval([correlation for correlation, _ in final]) if final else None,
+        "null_95th_percentile": sum(test["null_95th_percentile"] for test in tests) / len(tests),
+        "above_null_95th_percentile": sum(abs(correlation) > percentile for correlation, percentile in final),
+        "constant_or_nonfinite": len(tests) - len(final),
+        "edge_correlation": mean_interval(edge_correlations) if edge_correlations else None,
+    }

@@ -1,0 +1,49 @@
+"""The one list of methods: what is taken, what is refused, and that the docs list the same."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convolab.core.errors import LabError
+from convolab.inspection.explain.method_names import DEFAULT_METHODS, METHOD_NAMES, parse_methods
+from convolab.inspection.explain.methods import METHODS
+
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "explain.md"
+
+
+def test_names_come_in_a_list_or_with_commas_and_count_once() -> None:
+    assert parse_methods("gradcam, gradient,gradcam") == ("gradcam", "gradient")
+    assert parse_methods(["gradcam", "gradient"]) == ("gradcam", "gradient")
+    assert parse_methods(DEFAULT_METHODS) == DEFAULT_METHODS
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(LabError, match="unknown method 'gradcamm': did you mean 'gradcam'"):
+        parse_methods("gradient,gradcamm")
+    with pytest.raises(LabError, match="no method given: choose from gradient, smoothgrad"):
+        parse_methods(" , ")
+
+
+def test_integrated_means_integrated_gradients_and_a_hint_says_so_once() -> None:
+    hints: list[str] = []
+    assert parse_methods("integrated,cam,integrated", on_hint=hints.append) == ("integrated_gradients", "cam")
+    assert hints == ["the method integrated is now called integrated_gradients"]
+    with pytest.warns(FutureWarning, match="now called integrated_gradients"):
+        parse_methods("integrated")
+
+
+def test_every_method_is_the_function_of_its_name() -> None:
+    assert [method.__name__ for method in METHODS.values()] == list(METHOD_NAMES)
+
+
+def test_the_docs_table_lists_the_methods_in_order() -> None:
+    table = DOCS.read_text().partition("| `--method` |")[2]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))[: len(METHOD_NAMES)] == METHOD_NAMES
+
+
+def test_the_names_are_known_without_torch() -> None:
+    code = "import sys; import convolab.inspection.explain.method_names; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
