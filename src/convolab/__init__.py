@@ -1,7 +1,7 @@
 """A laboratory for convolutional networks: train, compare, explain, fool and find, with evidence, on a laptop.
 
 >>> import convolab
->>> recipe = convolab.Recipe.parse({"training": {"epochs": 2}})   # all else from the default recipe
+>>> recipe = convolab.Recipe.from_dict({"training": {"epochs": 2}})   # all else from the default recipe
 >>> digits = convolab.load("digits")
 >>> net = convolab.build("shallow_net", digits.train.shape, 10)
 >>> [epoch.epoch for epoch in convolab.fit(net, digits.train, training=recipe.training)]

@@ -28,6 +28,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc has mallopt")
 def test_memory_that_a_large_tensor_freed_is_not_filled_with_zeros_again() -> None:
     tuned, default = (
@@ -129,5 +130,6 @@ assert state() == before
 """
 
 
+@pytest.mark.slow
 def test_importing_convolab_and_loading_a_dataset_leave_the_process_as_it_was() -> None:
     subprocess.run([sys.executable, "-c", USE_THE_LIBRARY], check=True, capture_output=True)

@@ -43,6 +43,7 @@ def test_the_keys_of_many_runs_all_have_different_seeds() -> None:
     assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_in_another_process_with_another_hash_seed() -> None:
     script = (
         "from convolab.core.rng import derive_seed;"

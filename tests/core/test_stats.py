@@ -68,6 +68,7 @@ def test_a_paired_comparison_is_scipys_paired_t_test(count: int, shift: float) -
     assert ours.difference.count == count
 
 
+@pytest.mark.slow
 def test_hedges_g_is_right_on_average_where_the_uncorrected_effect_is_too_large() -> None:
     chance, true, count = np.random.default_rng(1), 0.8, 4
     draws = chance.normal(true, 1, (20_000, count))
@@ -90,6 +91,7 @@ def test_the_minimum_detectable_effect_is_what_statsmodels_finds_for_80_percent_
     assert power == pytest.approx(0.8, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_minimum_detectable_effect_is_detected_four_times_in_five() -> None:
     values = [-1.0, 0.0, 1.0]  # a spread of exactly 1
     effect = paired_t_test(values, [0.0] * 3).minimum_detectable_effect
@@ -153,7 +155,7 @@ def test_holms_correction_of_many_random_p_values_is_statsmodels() -> None:
 
 
 def simulated(truths: list[float], num_images: int, studies: int) -> tuple[float, float, float]:
-    """The true selection bias of the best of several runs, what `selection_bias` says on average, and the error of both."""
+    """The true selection bias of the best of several runs, `selection_bias` on average, and the error of both."""
     chance = np.random.default_rng(5)
     observed = chance.binomial(num_images, truths, (studies, len(truths))) / num_images
     picked = observed.argmax(1)

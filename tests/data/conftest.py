@@ -1,4 +1,4 @@
-"""A server on this machine that holds small sets in their published layouts."""
+"""A server on this machine with small datasets in their published layouts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +13,7 @@ from convolab.data.download import RemoteFile
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` by path, and does what servers do on bad days."""
+    """Serves `content` by path, and fails in the ways that servers fail."""
 
     daemon_threads = True
 
@@ -22,7 +22,7 @@ class Server(ThreadingHTTPServer):
         self.content: dict[str, bytes] = {}
         self.knows_ranges = True
         self.cuts: list[int] = []  # the next replies end after so many bytes
-        self.ranges: list[str | None] = []  # what was asked for, request by request
+        self.ranges: list[str | None] = []  # the Range header of each request
 
     def address(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
@@ -32,12 +32,12 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        asked = self.headers["Range"]
-        self.server.ranges.append(asked)
+        requested = self.headers["Range"]
+        self.server.ranges.append(requested)
         body = self.server.content.get(self.path[1:])
         if body is None:
             return self.send_error(404)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.knows_ranges else 0
+        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and self.server.knows_ranges else 0
         if start and start >= len(body):
             return self.send_error(416)
         self.send_response(206 if start else 200)
@@ -64,7 +64,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, bytes]], None]:
-    """Put files on the server, and let a source's entry point to them."""
+    """Put files on the server, and let a dataset's entry point to them."""
 
     def publish(name: str, files: dict[str, bytes]) -> None:
         server.content |= files
@@ -79,7 +79,7 @@ def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str,
 
 @pytest.fixture
 def cifar10_published(published: Callable[[str, dict[str, bytes]], None]) -> bytes:
-    """A small CIFAR-10's archive, which lies on the server."""
+    """The archive of a small CIFAR-10, which is on the server."""
     content = archive({f"cifar-10-batches-py/{name}": file for name, file in cifar10_files().items()})
     published("cifar10", {"cifar-10-python.tar.gz": content})
     return content

@@ -67,6 +67,7 @@ def test_the_table_is_right_about_digits():
     )
 
 
+@pytest.mark.slow
 def test_the_table_is_right_about_cifar10(cifar10_dir):
     train, test, _ = load("cifar10", cifar10_dir)
     info = DATASETS["cifar10"]

@@ -159,18 +159,18 @@ def test_an_archive_that_reaches_out_is_refused_by_the_members_name(tmp_path, ba
 
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.3, 0.9, 0.99999])
 def test_a_truncated_archive_is_damaged_and_leaves_nothing(tmp_path, fraction):
-    whole = archive({f"set/{i}": os.urandom(5000) for i in range(4)})
+    content = archive({f"set/{i}": os.urandom(5000) for i in range(4)})
     path = tmp_path / "set.tar.gz"
-    path.write_bytes(whole[: int(fraction * (len(whole) - 20))])
+    path.write_bytes(content[: int(fraction * (len(content) - 20))])
     with pytest.raises(LabError, match=r"set\.tar\.gz is damaged"):
         extract_archive(path, tmp_path / "set")
     assert os.listdir(tmp_path) == ["set.tar.gz"]
 
 
 def test_an_altered_archive_is_damaged(tmp_path):
-    whole = bytearray(archive({"set/a": bytes(100_000)}))
-    whole[len(whole) // 2] ^= 0xFF
-    (tmp_path / "set.tar.gz").write_bytes(whole)
+    content = bytearray(archive({"set/a": bytes(100_000)}))
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "set.tar.gz").write_bytes(content)
     with pytest.raises(LabError, match="damaged"):
         extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
     assert not (tmp_path / "set").exists()

@@ -177,13 +177,13 @@ def test_the_pixel_limit_can_be_set(tmp_path):
         read_image_file(path, max_pixels=34)
 
 
-def test_a_picture_of_the_right_size_is_left_as_it_is():
+def test_an_image_of_the_right_size_is_left_as_it_is():
     photo = torch.from_numpy(NOISE).permute(2, 0, 1)
     assert torch.equal(resize_and_center_crop(photo, (5, 7), channels=3), photo)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 24), (24, 8), (9, 8), (80, 241), (3, 5)])
-def test_the_centre_is_kept_and_the_sides_are_cropped(height, width):
+def test_the_center_is_kept_and_the_sides_are_cropped(height, width):
     photo = torch.zeros(1, height, width, dtype=torch.uint8)
     short = min(height, width)
     top, left = (height - short) // 2, (width - short) // 2
@@ -266,6 +266,7 @@ def test_a_line_of_pixels_is_not_enlarged_before_it_is_cropped():
     ).unique().tolist() == [7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["RGBA", "16 bits", "CMYK"])
 def test_a_large_image_takes_no_more_than_13_bytes_per_pixel(tmp_path, kind):
     """In a process of its own, because the peak never falls."""

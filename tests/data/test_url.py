@@ -1,4 +1,4 @@
-"""Pictures from addresses: within bounds of size and time, and never from on this machine or a private network."""
+"""Images from URLs: within limits of size and time, and never from this machine or a private network."""
 
 import contextlib
 import io

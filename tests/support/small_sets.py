@@ -1,4 +1,4 @@
-"""Small picture sets in the layouts of the published ones, with random pixels."""
+"""Small datasets in the layouts of the published ones, with random pixels."""
 
 import gzip
 import hashlib
@@ -43,10 +43,10 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def fashion_files(train: int = 20, test: int = 10) -> dict[str, bytes]:
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     files = {}
     for part, count in (("train", train), ("t10k", test)):
-        files[f"{part}-images-idx3-ubyte.gz"] = idx(draw.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        files[f"{part}-images-idx3-ubyte.gz"] = idx(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
         files[f"{part}-labels-idx1-ubyte.gz"] = idx(np.arange(count, dtype=np.uint8) % 10)
     return files
 

@@ -1,4 +1,4 @@
-"""The published datasets by name, and how to load one, or a folder of one's own images.
+"""The published datasets by name, and how to load one, or a folder of the user's own images.
 
 Commands that only list the datasets import this module, so torch and whatever decodes images is imported where needed.
 """

@@ -22,6 +22,7 @@ def folder(tmp_path: Path) -> Path:
     return write_all(tmp_path / "cifar-10-batches-py", cifar10_files())
 
 
+@pytest.mark.slow
 def test_the_real_cifar10_is_read_as_published(cifar10_dir):
     started = time.process_time()
     train, test, unreadable = load("cifar10", cifar10_dir, download=False)
