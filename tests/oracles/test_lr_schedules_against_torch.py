@@ -40,7 +40,7 @@ def test_cosine_is_torchs_cosine_annealing_stepped_every_step(epochs: int, steps
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [length for length in LENGTHS if length[0] * length[1] > 6])
-@pytest.mark.parametrize("options", [{}, {"rise": 0.45, "start": 10.0, "end": 50.0}])
+@pytest.mark.parametrize("options", [{}, {"pct_start": 0.45, "div_factor": 10.0, "final_div_factor": 50.0}])
 def test_one_cycle_is_torchs_at_a_time_within_each_step(epochs: int, steps: int, options: dict) -> None:
     # Torch stretches the rise so that its last step has the full rate, and the fall so that the last step has the lowest:
     # its rate in a step is ours at some time within that step, and in the fall ours at the step's end.

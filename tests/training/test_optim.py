@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from convolab.core.errors import LabError
+from convolab.training import optim
 from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 
 
@@ -57,6 +58,44 @@ def test_a_parameter_without_a_gradient_and_a_frozen_one_stay_as_they_are() -> N
     assert not torch.equal(used, torch.ones(2))
     assert torch.equal(unused, torch.ones(2))
     assert torch.equal(frozen, torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [SGD(), SGD(nesterov=True), SGD(momentum=0.0), Adam(), Adam(weight_decay=0.1), AdamW()],
+    ids=lambda o: f"{o.name} {o.weight_decay:g} {getattr(o, 'momentum', '')}",
+)
+def test_a_torch_without_the_private_fused_functions_gives_the_same_bits_by_torch_optim(
+    optimizer: Optimizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_a_little() -> dict[str, torch.Tensor]:
+        weights = [nn.Parameter(torch.arange(3.0)), nn.Parameter(torch.ones(2, 3, 4, 4))]
+        weights[1].data = weights[1].data.to(memory_format=torch.channels_last)
+        state = optimizer.build(weights)
+        for step in range(8):
+            if step == 4:  # a resumed training
+                saved = {name: tensor.clone() for name, tensor in state.state_dict().items()}
+                state = optimizer.build(weights)
+                state.load_state_dict(saved)
+            for weight in weights:
+                weight.grad = torch.sin(weight.detach() + step)
+            if step == 2:
+                weights[0].grad = None
+            state.step(lr=0.01 * (1 + step % 3))
+        return {**state.state_dict(), **{f"weight {i}": weight.detach() for i, weight in enumerate(weights)}}
+
+    fused = train_a_little()
+    monkeypatch.setattr(optim, "fused_function", lambda name: None)
+    public = train_a_little()
+    assert fused.keys() == public.keys()
+    for name in fused:
+        assert torch.equal(fused[name], public[name]), name
+
+
+def test_this_torch_has_the_private_fused_functions() -> None:
+    for optimizer in (SGD(), Adam(), AdamW()):
+        assert optim.fused_function(optimizer.fused_name) is not None
+    assert optim.fused_function("_fused_nothing_") is None
 
 
 def test_training_does_not_import_the_compiler() -> None:

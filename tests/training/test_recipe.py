@@ -390,6 +390,21 @@ def test_the_same_name_keeps_its_section():
     assert recipe.with_overrides({"optimizer.name": "adam", "model.name": "simple_convnet"}) == recipe
 
 
+def test_several_sets_of_overrides_apply_in_order_and_are_parsed_once(monkeypatch: pytest.MonkeyPatch):
+    recipe, parsed = Recipe(), []
+    real = Recipe.from_dict
+    monkeypatch.setattr(Recipe, "from_dict", lambda values: parsed.append(values) or real(values))
+    changed = recipe.with_overrides(
+        {"optimizer.name": "adam", "optimizer.lr": 0.5}, {"optimizer.lr": 0.25}, {"training.seed": 3}
+    )
+    assert len(parsed) == 1
+    assert (changed.optimizer.name, changed.optimizer.lr, changed.training.seed) == ("adam", 0.25, 3)
+    one_by_one = recipe.with_overrides({"optimizer.name": "adam", "optimizer.lr": 0.5}).with_overrides(
+        {"optimizer.lr": 0.25}
+    )
+    assert changed == one_by_one.with_overrides({"training.seed": 3})
+
+
 @pytest.mark.parametrize(
     ("address", "wanted"),
     [

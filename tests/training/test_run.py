@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -952,3 +953,23 @@ def test_another_seed_gives_another_run(
     wanted = kinds("momentum")
     run = Run.start(wanted.recipe.with_overrides({"training.seed": 1}), digits, tmp_path / "run")
     assert timeless(run.folder)["last"] != timeless(wanted.folder)["last"]
+
+
+LIBRARY_CALL = """
+import os, torch
+torch.set_num_threads(2)
+import convolab
+from convolab.core import environment
+
+environment.ctypes.CDLL = None  # which mallopt is called through
+before = dict(os.environ)
+recipe = convolab.Recipe.from_dict({"model": {"name": "shallow_net"}, "training": {"epochs": 1}})
+run = convolab.train(recipe, "run")
+run.test()
+assert dict(os.environ) == before
+assert torch.get_num_threads() == 2
+"""
+
+
+def test_training_from_python_changes_nothing_of_the_process(tmp_path: Path):
+    subprocess.run([sys.executable, "-c", LIBRARY_CALL], check=True, cwd=tmp_path)

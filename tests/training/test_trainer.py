@@ -443,7 +443,30 @@ def test_without_validation_images_patience_never_ends() -> None:
     assert fitting.best_epoch.epoch == 4
 
 
-# Stopping and going on
+# Callbacks
+
+
+def test_a_fit_calls_its_callbacks_after_each_step_and_each_epoch() -> None:
+    steps, epochs = [], []
+    callbacks = FunctionCallbacks(on_step=lambda t: steps.append(t.progress.step), on_epoch=epochs.append)
+    history = fit(linear(), digits(96), training=Training(epochs=2, batch_size=32), callbacks=callbacks)
+    assert steps == [1, 2, 3, 1, 2, 3]
+    assert epochs == history
+    never = FunctionCallbacks(stop=lambda: True)
+    assert fit(linear(), digits(96), training=Training(batch_size=32), callbacks=never) == []
+
+
+def test_the_best_epoch_is_the_first_of_the_highest_validation_accuracy_or_the_last_without_validation() -> None:
+    def epochs(*accuracies: float | None) -> list[EpochMetrics]:
+        return [EpochMetrics(i, 1.0, 0.5, None, accuracy) for i, accuracy in enumerate(accuracies, start=1)]
+
+    assert best_epoch_of([]) is None
+    assert best_epoch_of(epochs(0.1, 0.3, 0.3, 0.2)).epoch == 2
+    assert best_epoch_of(epochs(0.0, 0.0)).epoch == 1
+    assert best_epoch_of(epochs(None, None, None)).epoch == 3
+
+
+# Stopping and continuing
 
 
 OPTIMIZERS: list[Optimizer] = [SGD(lr=0.05, nesterov=True), Adam(), AdamW()]

@@ -152,7 +152,7 @@ def read_summary(folder: Path) -> RunSummary:
     data: dict[str, Any] = summary["data"]
     if summary["format"] is None:
         data = {FIRST_EDITION_DATA.get(name, name): value for name, value in data.items()}
-        summary["best"] = summary["best"] and rename_fields(summary["best"])
+        summary["best"] = epoch_from_record(summary["best"]).to_record() if summary["best"] else None
     for name, holder in (("recipe_key", summary), ("train_sha256", data), ("test_sha256", data)):
         require(isinstance(holder.get(name), str), f"{path} is damaged: it has no {name}")
     summary["data"] = {"dir": None, **data}
