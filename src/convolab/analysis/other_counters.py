@@ -154,7 +154,10 @@ def count_with(
 
 
 def run_quietly(run: Callable[[nn.Module, Tensor], Tally], network: nn.Module, input_shape: Sequence[int]) -> Tally:
-    """Run one counter on a copy of the network, without its messages: some leave hooks and buffers behind."""
+    """Run one counter on a copy of the network, without its messages: some leave hooks and buffers behind.
+
+    As in their documentation, not inside `torch.no_grad()`: there attention takes a path that fvcore cannot count.
+    """
     net = copy.deepcopy(network).eval()
     parameter = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(0))
     images = torch.zeros(tuple(input_shape), dtype=parameter.dtype, device=parameter.device)
@@ -162,7 +165,6 @@ def run_quietly(run: Callable[[nn.Module, Tensor], Tally], network: nn.Module, i
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
-        torch.no_grad(),
     ):
         warnings.simplefilter("ignore")
         return run(net, images)
