@@ -53,9 +53,9 @@ def recipes(given: argparse.Namespace) -> list[Any]:
 
 def study(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Side by side, as `convolab study` does: a process and a thread a trial, forked from a server that is begun before all else."""
-    from convolab.studies.forkserver import forkserver_context
+    from convolab.studies.forkserver import worker_context
 
-    forkserver_context()
+    worker_context()
     from convolab.data.catalog import load
     from convolab.data.memmap import write_memmap
     from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, LocalExecutor
@@ -223,8 +223,8 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     import random
 
     from convolab.reports.studies import write_study_report
-    from convolab.studies.outcomes import TrialResult
-    from convolab.studies.results import StudyResult, analyze_study
+    from convolab.studies.analyze import analyze_study
+    from convolab.studies.results import StudyResult, TrialResult
     from convolab.studies.study import Study
     from convolab.training.run import package_versions
     from convolab.training.setup import hardware_info

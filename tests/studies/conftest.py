@@ -37,7 +37,7 @@ def tiny() -> Callable[..., Study]:
             "sections": {
                 "rates": {
                     "arms": {"fast": {}, "slow": {"optimizer.lr": 0.001}},
-                    "contrasts": [{"arm": "fast", "against": "slow"}],
+                    "contrasts": [{"arm": "fast", "baseline": "slow"}],
                 }
             },
         }

@@ -1,9 +1,10 @@
-"""Runs that are there already, set side by side."""
+"""Finished runs, side by side."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.callbacks import FunctionCallbacks
 
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
@@ -39,7 +40,7 @@ def test_runs_are_named_by_what_sets_them_apart(make: Make):
     assert result.study.base_recipe.model.name == "shallow_net"
 
 
-def test_a_changed_name_takes_its_section_s_keys_along(make: Make):
+def test_a_different_name_makes_all_keys_of_its_section_overrides(make: Make):
     result = compare_runs([make("a"), make("b", optimizer__name="adam")])
     assert {t.recipe.optimizer.name for t in result.study.trials} == {"sgd", "adam"}
     assert {o.trial.recipe.key for arm in result.sections[0].arms for o in arm.results} == {
@@ -58,7 +59,9 @@ def test_runs_that_differ_only_in_their_seed_are_one_arm_and_pair_with_the_same_
 
 def test_two_single_runs_decide_nothing(make: Make):
     result = compare_runs([make("a"), make("b", optimizer__lr=0.01)])
-    assert all(answer.verdict is None and "one run" in answer.reason for answer in result.sections[0].contrast_results)
+    for contrast_result in result.sections[0].contrast_results:
+        assert contrast_result.verdict is None
+        assert "a single seed decides nothing" in contrast_result.reason
 
 
 def test_seeds_of_one_recipe_are_shown_without_a_contrast(make: Make):
@@ -67,13 +70,12 @@ def test_seeds_of_one_recipe_are_shown_without_a_contrast(make: Make):
     assert not result.sections[0].contrast_results
 
 
-def test_an_unfinished_run_is_said_not_to_count(make: Make, tiny: Tiny, digits: DatasetSplits, tmp_path: Path):
+def test_an_unfinished_run_is_left_out_with_a_note(make: Make, tiny: Tiny, digits: DatasetSplits, tmp_path: Path):
     epochs = []
-    cut = Run.start(
-        tiny().trials[2].recipe, digits, tmp_path / "cut", on_epoch=epochs.append, stop=lambda: bool(epochs)
-    )
+    callbacks = FunctionCallbacks(on_epoch=epochs.append, stop=lambda: bool(epochs))
+    cut = Run.start(tiny().trials[2].recipe, digits, tmp_path / "cut", callbacks=callbacks)
     result = compare_runs([make("a"), cut])
-    assert any("has done 1 epochs and is stopped" in note for note in result.notes)
+    assert any("cut is stopped after 1 of 2 epochs and is left out of the comparison" in note for note in result.notes)
 
 
 def test_arms_of_a_study_are_named_by_their_folder_and_name(tiny: Tiny, here: Executor, tmp_path: Path):
@@ -83,15 +85,56 @@ def test_arms_of_a_study_are_named_by_their_folder_and_name(tiny: Tiny, here: Ex
     assert [arm.name for arm in compare_runs([*fast, *slow]).sections[0].arms] == ["lr=0.1", "lr=0.001"]
     with pytest.raises(LabError, match="has no arm 'fats': did you mean 'fast'"):
         find_runs_of_arm(f"{tmp_path / 'study'}:fats")
-    with pytest.raises(LabError, match="holds no study"):
+    with pytest.raises(LabError, match="is not a study's folder: give a run's folder, or STUDY:ARM"):
         find_runs_of_arm(f"{tmp_path}:fast")
+
+
+FIRST_EDITION = """
+name = "tiny"
+seeds = [0, 1]
+test_best = false
+
+[recipe]
+data = {limit = 200, size = 32}
+model = {name = "shallow_net", hidden = 8}
+optimizer = {lr = 0.1}
+schedule = {name = "step", period = 5}
+training = {epochs = 2, batch_size = 64}
+metrics = {train = "running"}
+
+[sections.rates.arms]
+fast = {}
+slow = {"optimizer.lr" = 0.001}
+[[sections.rates.contrasts]]
+arm = "fast"
+against = "slow"
+metric = "epochs_until_train_accuracy:0.5"
+"""
+
+
+def test_arms_of_a_study_of_the_first_edition_are_found_though_its_folders_had_other_names(
+    tiny: Tiny, here: Executor, tmp_path: Path
+):
+    folder = tmp_path / "study"
+    run_study(tiny(), folder, executor=here)
+    (folder / "study.toml").write_text(FIRST_EDITION)
+    for number, path in enumerate(sorted((folder / "runs").iterdir())):
+        path.rename(folder / "runs" / f"old-{number}")
+    runs = [run for arm in ("fast", "slow") for run in find_runs_of_arm(f"{folder}:{arm}")]
+    assert [(run.recipe.optimizer.lr, run.recipe.training.seed) for run in runs] == [
+        (0.1, 0),
+        (0.1, 1),
+        (0.001, 0),
+        (0.001, 1),
+    ]
+    assert compare_runs(runs).sections[0].contrast_results[0].seeds == (0, 1)
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(make: Make, tmp_path: Path):
     run = make("a")
-    with pytest.raises(LabError, match="one run alone"):
+    with pytest.raises(LabError, match="a comparison needs at least two runs"):
         compare_runs([run])
-    with pytest.raises(LabError, match="are one recipe, seed and all"):
+    with pytest.raises(LabError, match="have the same recipe and the same seed"):
         compare_runs([run, Run(tmp_path / "a")])
-    with pytest.raises(LabError, match="holds no run"):
+    with pytest.raises(LabError, match="is not a run folder"):
         find_runs_of_arm(str(tmp_path / "none"))

@@ -39,7 +39,7 @@ def test_the_one_batch_is_the_whole_training_set():
             assert trial.recipe.data.augment == ()
 
 
-def test_crops_and_holes_grow_with_the_pictures():
+def test_crops_and_cutouts_grow_with_the_images():
     small, large = (
         {t.recipe.data.augment for t in coursework(data).trials if "cutout" in t.arm} for data in ("digits", "cifar10")
     )
@@ -54,7 +54,7 @@ def test_the_usual_recipe_is_trained_once_for_all_sections_that_hold_it():
     assert {"residual", "transforms", "schedules", "lr-sgd", "gamma-step"} <= shared
 
 
-def test_the_quick_budget_takes_fewer_pictures_and_epochs():
+def test_the_quick_budget_takes_fewer_images_and_epochs():
     quick, full = coursework("cifar10", "quick").base_recipe, coursework("cifar10", "full").base_recipe
     assert (quick.data.limit, full.data.limit) == (10_000, None)
     assert quick.training.epochs < full.training.epochs

@@ -7,8 +7,8 @@ from scipy import stats
 from support.histories import arm, history, outcomes, study
 
 from convolab.core.errors import LabError
-from convolab.studies.outcomes import ContrastResult, TrialResult
-from convolab.studies.results import analyze_study, make_best_on_test, mean_curve, select_best
+from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
+from convolab.studies.results import ContrastResult, TrialResult, mean_curve
 from convolab.studies.study import Study
 from convolab.training.trainer import EpochMetrics
 
@@ -52,7 +52,7 @@ def test_a_smaller_gap_and_a_sooner_arrival_are_better() -> None:
     wide = [history([0.5, 0.7], gap=gap) for gap in (0.11, 0.13, 0.12)]
     assert answered(narrow, wide, "final_gap").verdict == "better"
     soon, late = [history([0.1, 0.6, 0.6, 0.6])] * 3, [history([0.1, 0.2, 0.3, 0.6])] * 3
-    for metric in ("epochs_until_validation_accuracy:0.6", "seconds_until_validation_accuracy:0.6"):
+    for metric in ("epochs_to_validation_accuracy:0.6", "seconds_to_validation_accuracy:0.6"):
         assert answered(soon, late, metric).verdict == "better"
         assert answered(late, soon, metric).verdict == "worse"
 
@@ -64,24 +64,26 @@ def test_runs_are_paired_by_seed_and_not_by_their_order() -> None:
     assert analyze_study(of, shuffled) == analyze_study(of, found)
 
 
-def test_a_small_difference_within_the_noise_is_no_difference_seen() -> None:
+def test_a_small_difference_within_the_noise_is_no_significant_difference() -> None:
     answer = answered(HIGH, [history([0.5, 0.7, value]) for value in (0.80, 0.79, 0.80)])
-    assert answer.verdict == "no difference seen"
+    assert answer.verdict == "no significant difference"
     assert answer.curves_separate_from_epoch is None
     assert answer.paired_test.minimum_detectable_effect > abs(answer.paired_test.difference.mean)
 
 
-def test_holms_correction_can_take_back_what_a_contrast_alone_would_have_seen() -> None:
-    against, noise, clear = [0.70, 0.70, 0.70], [0.72, 0.73, 0.69], [0.75, 0.76, 0.74]
-    p = stats.ttest_rel(clear, against).pvalue
+def test_holms_correction_can_take_back_what_a_contrast_alone_would_decide() -> None:
+    baseline = [0.70, 0.70, 0.70]
+    noise = [0.72, 0.73, 0.69]
+    clear = [0.75, 0.76, 0.74]
+    p = stats.ttest_rel(clear, baseline).pvalue
     assert 0.05 / 6 < p < 0.05
-    arms = {name: [history([value]) for value in values] for name, values in {"a": clear, "b": against}.items()}
+    arms = {name: [history([value]) for value in values] for name, values in {"a": clear, "b": baseline}.items()}
     alone = study("ab", [("a", "b")])
     assert analyze_study(alone, outcomes(alone, arms))[0].contrast_results[0].verdict == "better"
     arms |= {name: [history([value]) for value in noise] for name in "cdefg"}
     many = study("abcdefg", [(name, "b") for name in "acdefg"])
     first = analyze_study(many, outcomes(many, arms))[0].contrast_results[0]
-    assert first.verdict == "no difference seen"
+    assert first.verdict == "no significant difference"
     assert first.paired_test.p == pytest.approx(p)
     assert first.p_adjusted == pytest.approx(6 * p)
 
@@ -95,11 +97,11 @@ def test_one_seed_decides_nothing_and_gives_both_numbers() -> None:
         None,
     )
     assert (answer.arm_values, answer.baseline_values) == ((0.80,), (0.70,))
-    assert answer.reason.startswith("one run decides nothing")
+    assert answer.reason.startswith("a single seed decides nothing")
 
 
 @pytest.mark.parametrize("lost", [{"a1": "failed"}, {"b1": "missing"}, {"a1": "stopped", "b1": "failed"}])
-def test_a_lost_run_leaves_the_other_seeds_to_decide(lost: dict[str, str]) -> None:
+def test_an_unfinished_run_leaves_the_other_seeds_to_decide(lost: dict[str, str]) -> None:
     answer = answered(HIGH, LOW, **lost)
     assert (answer.seeds, answer.arm_values) == ((0, 2), (0.80, 0.79))
     assert answer.paired_test.difference.count == 2
@@ -109,15 +111,21 @@ def test_a_lost_run_leaves_the_other_seeds_to_decide(lost: dict[str, str]) -> No
 def test_without_a_seed_that_both_have_there_is_no_answer() -> None:
     answer = answered(HIGH[:2], LOW[:2], a0="failed", b1="missing")
     assert (answer.verdict, answer.paired_test, answer.seeds) == (None, None, ())
-    assert "no seed with which both arms are finished" in answer.reason
-    assert "'a' failed with 1 of 2 seeds" in answer.reason
+    assert "no seed has finished runs of both arms" in answer.reason
+    assert "'a' failed in 1 of 2 runs" in answer.reason
 
 
-@pytest.mark.parametrize(("status", "said"), [({"a0": "diverged"}, "'a' diverged with 1 of 3 seeds"), ({f"b{i}": "diverged" for i in range(3)}, "'b' diverged with 3 of 3 seeds")])  # fmt: skip
-def test_divergence_leaves_no_verdict_and_is_said(status: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ({"a0": "diverged"}, "'a' diverged in 1 of 3 runs"),
+        ({f"b{i}": "diverged" for i in range(2)}, "'b' diverged in 2 of 3 runs"),
+    ],
+)
+def test_divergence_leaves_no_verdict_and_is_the_reason(status: dict[str, str], message: str) -> None:
     answer = answered(HIGH, LOW, **status)
     assert (answer.verdict, answer.p_adjusted, answer.curves_separate_from_epoch) == (None, None, None)
-    assert answer.reason.startswith(said)
+    assert answer.reason.startswith(message)
     assert set(answer.seeds) == {0, 1, 2} - {int(key[1:]) for key in status}
 
 
@@ -151,39 +159,39 @@ def test_sections_are_corrected_each_for_itself() -> None:
     assert all(result.contrast_results[0].p_adjusted == result.contrast_results[0].paired_test.p for result in results)
 
 
-def test_runs_that_never_got_there_count_no_more_than_the_shortest_of_them() -> None:
-    metric = "epochs_until_validation_accuracy:0.6"
+def test_runs_that_never_reached_the_threshold_count_no_more_than_the_shortest_of_them() -> None:
+    metric = "epochs_to_validation_accuracy:0.6"
     there = [history([0.1] * 7 + [0.6] + [0.7] * 4)] * 3  # after 8 epochs
     gave_up = [history([0.1] * 5), history([0.1] * 9), history([0.1] * 9)]  # early stopping
     answer = answered(gave_up, there, metric)
     assert (
         answer.arm_values == answer.baseline_values == (5, 5, 5)
     )  # else the one that gave up first would be the fastest
-    assert answer.verdict == "no difference seen"
+    assert answer.verdict == "no significant difference"
     stayed = [history([0.1] * 12)] * 3
     assert answered(stayed, there, metric).verdict == "worse"
     assert answered(stayed, there, metric).arm_values == (12, 12, 12)
 
 
 def test_a_level_that_no_run_reached_decides_nothing() -> None:
-    answer = answered(HIGH, LOW, "epochs_until_validation_accuracy:0.95")
+    answer = answered(HIGH, LOW, "epochs_to_validation_accuracy:0.95")
     assert answer.verdict is None
     assert answer.reason == "no run reached a validation accuracy of 95 %"
 
 
-def test_the_very_same_losses_leave_nothing_to_judge_by() -> None:
+def test_identical_losses_leave_nothing_to_test() -> None:
     answer = answered(HIGH, HIGH, "final_train_loss")
     assert (answer.verdict, answer.paired_test) == (None, None)
-    assert "no spread" in answer.reason
+    assert answer.reason == "the difference is identical for all seeds, so a paired t-test is not possible"
 
 
-def test_ties_of_accuracies_are_no_difference_seen() -> None:
+def test_ties_of_accuracies_are_no_significant_difference() -> None:
     answer = answered(HIGH, HIGH)
-    assert answer.verdict == "no difference seen"
+    assert answer.verdict == "no significant difference"
     assert (answer.paired_test.p, answer.paired_test.difference.mean) == (1, 0)
 
 
-# ---- when the curves part
+# ---- when the curves separate
 
 
 def wobbling(mean: Sequence[float], spread: float = 0.002) -> Runs:
@@ -192,9 +200,9 @@ def wobbling(mean: Sequence[float], spread: float = 0.002) -> Runs:
 
 
 @pytest.mark.parametrize(
-    "metric", ["best_validation_accuracy", "final_validation_accuracy", "epochs_until_validation_accuracy:0.55"]
+    "metric", ["best_validation_accuracy", "final_validation_accuracy", "epochs_to_validation_accuracy:0.55"]
 )
-def test_the_curves_part_at_the_first_epoch_after_which_they_stay_apart(metric: str) -> None:
+def test_curves_separate_at_the_first_epoch_after_which_they_stay_so(metric: str) -> None:
     base = [history([0.3, 0.4, 0.5, 0.6, 0.65])] * 3
     assert answered(wobbling([0.3, 0.4, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
     assert answered(wobbling([0.35, 0.46, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 1
@@ -209,7 +217,7 @@ def test_the_curves_part_at_the_first_epoch_after_which_they_stay_apart(metric: 
     )  # on the other side before
 
 
-def test_the_curves_of_losses_and_of_gaps_part_by_their_own_numbers() -> None:
+def test_the_curves_of_losses_and_of_gaps_separate_by_their_own_numbers() -> None:
     base = [history([0.5] * 3, losses=[1.0, 0.8, 0.6])] * 3
     made = [history([0.5] * 3, losses=[1.0 + e, 0.7 + e, 0.5 + e]) for e in (-0.002, 0.0, 0.002)]
     assert answered(made, base, "final_train_loss").curves_separate_from_epoch == 2
@@ -278,20 +286,20 @@ def test_trials_that_share_a_run_are_one_candidate() -> None:
     assert best == make_best_on_test(select_best(made()), made(), 1000, RECORD)
 
 
-def test_choosing_among_more_runs_flatters_more_and_one_run_not_at_all() -> None:
+def test_choosing_from_more_runs_has_more_selection_bias_and_from_one_run_none() -> None:
     chance = np.random.default_rng(0)
     of = study(seeds=range(20))
     runs = [history([float(value)]) for value in chance.normal(0.7, 0.01, 40)]
     many = outcomes(of, {"a": runs[:20], "b": runs[20:]})
     best = select_best(many)
-    inflated = [
+    biases = [
         make_best_on_test(best, [best, *(o for o in many[:count] if o is not best)], 1000, RECORD).selection_bias
         for count in (0, 3, 39)
     ]
-    assert inflated[0] == 0
-    assert 0 < inflated[1] < inflated[2]
+    assert biases[0] == 0
+    assert 0 < biases[1] < biases[2]
 
 
 def test_without_a_validated_run_there_is_nothing_to_test() -> None:
-    with pytest.raises(LabError, match="no best to test"):
+    with pytest.raises(LabError, match="no best run to evaluate"):
         make_best_on_test(made()[0], [], 1000, RECORD)

@@ -21,7 +21,7 @@ from convolab.studies.serialize import study_result_to_dict
 from convolab.studies.study import Study
 
 Tiny = Callable[..., Study]
-TIMES = ("seconds", "training_seconds", "images_per_second", "tested", "folder", "started", "machine", "versions")
+TIMES = ("seconds", "train_seconds", "images_per_second", "tested", "folder", "started", "machine", "versions")
 
 
 def timeless(value: Any) -> Any:
@@ -133,7 +133,7 @@ def test_a_diverging_arm_is_shown_as_diverged_and_its_contrast_decides_nothing(
     sections = {
         "rates": {
             "arms": {"usual": {}, "wild": {"optimizer.lr": 1e30}},
-            "contrasts": [{"arm": "wild", "against": "usual"}],
+            "contrasts": [{"arm": "wild", "baseline": "usual"}],
         }
     }
     result = run_study(tiny(sections=sections), tmp_path, executor=here)

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.studies.study import Study
+from convolab.studies.study import Section, Study
+from convolab.training.recipe import Recipe
 
 BASE: dict[str, Any] = {
     "name": "norms",
@@ -12,17 +13,17 @@ BASE: dict[str, Any] = {
     "recipe": {"training": {"epochs": 2}},
     "sections": {
         "norm": {
-            "change": {"optimizer.lr": 1e-3},
+            "overrides": {"optimizer.lr": 1e-3},
             "arms": {"with": {}, "without": {"model.batch_norm": False}},
-            "contrasts": [{"arm": "with", "against": "without", "metric": "final_train_loss"}],
+            "contrasts": [{"arm": "with", "baseline": "without", "metric": "final_train_loss"}],
         },
-        "rates": {"change": {"optimizer.name": "adam"}, "grid": {"optimizer.lr": [0.01, 0.001]}},
+        "rates": {"overrides": {"optimizer.name": "adam"}, "grid": {"optimizer.lr": [0.01, 0.001]}},
     },
 }
 
 
 def changed(*path: str, **entries: Any) -> dict[str, Any]:
-    """BASE with some entries of the table at `path` set anew; None takes one away."""
+    """BASE with some entries of the table at `path` changed; None removes one."""
     whole = {**BASE, "sections": {name: dict(section) for name, section in BASE["sections"].items()}}
     table: Any = whole
     for part in path:
@@ -33,7 +34,7 @@ def changed(*path: str, **entries: Any) -> dict[str, Any]:
     return whole
 
 
-def test_every_arm_gets_every_seed_and_its_section_s_changes():
+def test_every_arm_gets_every_seed_and_its_section_s_overrides():
     trials = Study.parse(BASE).trials
     assert [(t.section, t.arm, t.seed) for t in trials[:4]] == [
         ("norm", "with", 0),
@@ -67,7 +68,7 @@ def test_a_grid_makes_an_arm_of_every_combination():
     assert study.trials[1].recipe.model.options["channels"] == (8, 16)
 
 
-def test_two_keys_of_a_grid_with_the_same_end_keep_their_whole_names():
+def test_two_keys_of_a_grid_with_the_same_last_part_keep_their_full_names():
     grid = {"optimizer.name": ["sgd", "adam"], "schedule.name": ["step", "cosine"]}
     study = Study.parse({"name": "g", "sections": {"s": {"grid": grid}}})
     assert "optimizer.name=sgd, schedule.name=cosine" in study.sections["s"].arm_overrides
@@ -93,42 +94,132 @@ def test_a_study_reads_back_from_its_own_file_as_the_same_trials(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        (changed("sections", "norm", arms=None), "give either arms or a grid"),
-        (changed("sections", "norm", grid={"optimizer.lr": [1.0]}), "give either arms or a grid"),
-        (changed("sections", "norm", contrasts=[{"arm": "with", "against": "wihtout"}]), "did you mean 'without'?"),
-        (changed("sections", "norm", contrasts=[{"arm": "with", "against": "with"}]), "sets the arm 'with' against itself"),
-        (changed("sections", "norm", contrasts=[{"arm": "with", "against": "without", "metric": "final_trian_loss"}]), "did you mean 'final_train_loss'?"),
+        (changed("sections", "norm", arms=None), "give either arms or a grid, not both"),
+        (changed("sections", "norm", grid={"optimizer.lr": [1.0]}), "give either arms or a grid, not both"),
+        (changed("sections", "norm", contrasts=[{"arm": "with", "baseline": "wihtout"}]), "did you mean 'without'?"),
+        (
+            changed("sections", "norm", contrasts=[{"arm": "with", "baseline": "with"}]),
+            "compares the arm 'with' with itself",
+        ),
+        (
+            changed(
+                "sections", "norm", contrasts=[{"arm": "with", "baseline": "without", "metric": "final_trian_loss"}]
+            ),
+            "did you mean 'final_train_loss'?",
+        ),
         (changed("sections", "norm", curves=["train_los"]), "did you mean 'train_loss'?"),
-        (changed("sections", "norm", arms={"with": {}, "without": {"model.batchnorm": False}}), "section 'norm', arm 'without': the network 'simple_convnet' has no option 'batchnorm': did you mean 'batch_norm'?"),
-        (changed("sections", "norm", change={"optimiser.lr": 1.0}), "did you mean 'optimizer'?"),
-        (changed("sections", "norm", change={"optimizer.lr": "fast"}), "optimizer.lr = 'fast'"),
-        (changed("sections", "norm", arms={"a": {}, "b": {}}, contrasts=[]), "the arms 'a' and 'b' are the same recipe"),
-        (changed("sections", "rates", grid={"optimizer.lr": [0.1, 0.1]}), "a value stands twice in the grid"),
+        (
+            changed("sections", "norm", arms={"with": {}, "without": {"model.batchnorm": False}}),
+            "section 'norm', arm 'without': the network 'simple_convnet' has no option 'batchnorm': "
+            "did you mean 'batch_norm'?",
+        ),
+        (changed("sections", "norm", overrides={"optimiser.lr": 1.0}), "did you mean 'optimizer'?"),
+        (changed("sections", "norm", overrides={"optimizer.lr": "fast"}), "optimizer.lr = 'fast'"),
+        (
+            changed("sections", "norm", arms={"a": {}, "b": {}}, contrasts=[]),
+            "the arms 'a' and 'b' are the same recipe",
+        ),
+        (changed("sections", "rates", grid={"optimizer.lr": [0.1, 0.1]}), "the grid holds a value twice"),
         (changed("sections", "rates", grid={"optimizer.lr": []}), "a key of the grid has no values"),
-        (changed("sections", "norm", contrast=[]), "a study has no key 'sections.norm.contrast': did you mean 'contrasts'?"),
-        (changed(seeds=[0, 0]), "seeds [0, 0] repeat"),
+        (
+            changed("sections", "norm", contrast=[]),
+            "a study has no key 'sections.norm.contrast': did you mean 'contrasts'?",
+        ),
+        (changed(seeds=[0, 0]), "seeds [0, 0] must be non-empty and distinct"),
         (changed(seeds=[]), "seeds"),
         (changed(sections={}), "sections"),
         (changed(sede=[1]), "did you mean 'seeds'?"),
         (changed(recipe={"trainign": {}}), "did you mean 'training'?"),
-        (changed("sections", "norm", change={"data.validation": 0}, contrasts=[{"arm": "with", "against": "without"}]), "needs validation pictures, and the arm 'with' holds none back"),
+        (
+            changed(
+                "sections", "norm", overrides={"data.validation": 0}, contrasts=[{"arm": "with", "baseline": "without"}]
+            ),
+            "needs validation images, but the arm 'with' has none: set data.validation above 0",
+        ),
     ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_study_is_said_in_one_line_before_anything_runs(values: dict[str, Any], said: str):
+)
+def test_an_error_in_a_study_is_reported_in_one_line_before_anything_runs(values: dict[str, Any], message: str):
     with pytest.raises(LabError) as refused:
         Study.parse(values)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_an_unknown_section_is_answered_with_the_nearest():
-    with pytest.raises(LabError, match="no section 'rate' in the study norms: did you mean 'rates'"):
-        Study.parse(BASE).select_sections(["rate"])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            changed("sections", "norm", change={"optimizer.lr": 0.1}),
+            "sections.norm.change is now called sections.norm.overrides",
+        ),
+        (
+            changed("sections", "norm", contrasts=[{"arm": "with", "against": "without"}]),
+            "sections.norm.contrasts.0.against is now called sections.norm.contrasts.0.baseline",
+        ),
+        (
+            changed("sections", "norm", metrics=["epochs_until_train_accuracy:1"]),
+            "metric 'epochs_until_train_accuracy:1' is now called 'epochs_to_train_accuracy:1'",
+        ),
+        (
+            changed("sections", "norm", metrics=["seconds_until_train_loss:1"]),
+            "is now called 'seconds_to_train_loss:1'",
+        ),
+        (changed(recipe={"data": {"size": 32}}), "data.size is now called data.image_size"),
+    ],
+)
+def test_a_word_of_the_first_edition_is_answered_with_the_new_one(values: dict[str, Any], message: str):
+    with pytest.raises(LabError) as refused:
+        Study.parse(values)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
-def test_only_some_sections_bring_only_their_own_trials():
-    some = Study.parse(BASE).select_sections(["rates"])
-    assert {trial.section for trial in some.trials} == {"rates"}
-    assert set(some.recipes) == {trial.recipe.key for trial in some.trials}
+def test_overrides_apply_in_order_so_that_an_arm_s_new_name_resets_what_its_section_set():
+    sections = {
+        "s": {"overrides": {"optimizer.name": "adam", "optimizer.lr": 0.5}, "arms": {"a": {"optimizer.name": "sgd"}}}
+    }
+    (trial,) = Study.parse({"name": "order", "seeds": [0], "sections": sections}).trials
+    assert trial.recipe.key == Recipe().key
+
+
+def test_a_study_file_of_a_later_format_is_refused():
+    with pytest.raises(LabError, match="this study has format 2, and this convolab knows formats up to 1"):
+        Study.parse(changed(format=2))
+
+
+def test_a_study_is_written_with_its_format():
+    assert Study.parse(BASE).to_toml().startswith("format = 1\n")
+
+
+def test_an_unknown_section_is_answered_with_the_nearest(tmp_path: Path):
+    Study.parse(BASE).write(tmp_path / "study.toml")
+    with pytest.raises(LabError, match=r"no section 'rate' in the study .*: did you mean 'rates'"):
+        Study.read(tmp_path / "study.toml", sections=["rate"])
+
+
+def test_a_file_is_read_with_some_sections_other_seeds_and_another_dataset(tmp_path: Path):
+    Study.parse(BASE).write(tmp_path / "study.toml")
+    study = Study.read(tmp_path / "study.toml", data="cifar10", seeds=range(3), sections=["rates"])
+    assert {trial.section for trial in study.trials} == {"rates"}
+    assert {trial.seed for trial in study.trials} == {0, 1, 2}
+    assert {trial.recipe.data.name for trial in study.trials} == {"cifar10"}
+    assert study.base_recipe.training.epochs == 2
+
+
+# ---- grids
+
+
+GRID = Section(grid={"optimizer.lr": (0.1, 1.0, 0.01), "optimizer.name": ("sgd", "adam")})
+
+
+def test_neighbors_in_a_grid_differ_by_one_step_of_one_key_in_the_order_of_size():
+    assert GRID.grid_neighbors("lr=0.1, name=sgd") == ["lr=0.1, name=adam", "lr=1, name=sgd", "lr=0.01, name=sgd"]
+    assert GRID.grid_neighbors("lr=1, name=adam") == ["lr=0.1, name=adam", "lr=1, name=sgd"]
+
+
+def test_a_grid_has_an_edge_only_along_numbers():
+    assert GRID.is_at_grid_edge("lr=1, name=sgd")
+    assert GRID.is_at_grid_edge("lr=0.01, name=adam")
+    assert not GRID.is_at_grid_edge("lr=0.1, name=adam")

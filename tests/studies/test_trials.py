@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from support.callbacks import FunctionCallbacks
 
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
@@ -34,7 +36,7 @@ def test_a_finished_run_is_not_trained_again(whole: Path, recipe: Recipe, digits
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir() if path.name != ".lock"} == before
 
 
-def test_a_folder_that_a_kill_left_before_its_summary_is_begun_anew(
+def test_a_folder_that_a_kill_left_before_its_summary_is_started_again(
     recipe: Recipe, digits: DatasetSplits, tmp_path: Path
 ):
     recipe.write(tmp_path / "run" / "recipe.toml")
@@ -42,13 +44,12 @@ def test_a_folder_that_a_kill_left_before_its_summary_is_begun_anew(
     assert train_trial(recipe, digits, tmp_path / "run") == ("finished", None)
 
 
-def test_a_stopped_trial_goes_on_where_it_was(recipe: Recipe, digits: DatasetSplits, tmp_path: Path, whole: Path):
+def test_a_stopped_trial_resumes_where_it_was(recipe: Recipe, digits: DatasetSplits, tmp_path: Path, whole: Path):
     steps = []
-    assert train_trial(recipe, digits, tmp_path / "cut", on_step=steps.append, stop=lambda: len(steps) == 3) == (
-        "stopped",
-        None,
-    )
-    assert train_trial(recipe, digits, tmp_path / "cut", on_step=steps.append) == ("finished", None)
+    first = FunctionCallbacks(on_step=steps.append, stop=lambda: len(steps) == 3)
+    assert train_trial(recipe, digits, tmp_path / "cut", callbacks=first) == ("stopped", None)
+    second = FunctionCallbacks(on_step=steps.append)
+    assert train_trial(recipe, digits, tmp_path / "cut", callbacks=second) == ("finished", None)
     assert len(steps) == 6
     assert (tmp_path / "cut" / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
 
@@ -62,7 +63,7 @@ def test_a_diverging_trial_says_so_each_time_it_is_asked(tiny: Tiny, digits: Dat
     assert find_corruption(tmp_path / "run", wild) is None
 
 
-def test_a_whole_run_is_not_called_damaged(whole: Path, recipe: Recipe):
+def test_a_complete_run_is_not_called_damaged(whole: Path, recipe: Recipe):
     assert find_corruption(whole, recipe) is None
 
 
@@ -84,25 +85,30 @@ def cut(name: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "message"),
     [
-        (edit_metrics, "metrics.jsonl was changed by hand"),
+        (edit_metrics, "metrics.jsonl was edited"),
         (lambda run: (run / "metrics.jsonl").write_text("{"), "metrics.jsonl is damaged"),
         (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl is damaged"),
         (cut("best.safetensors"), "best.safetensors is damaged"),
         (cut("last.safetensors"), "last.safetensors is damaged"),
         (cut("state.safetensors"), "state.safetensors is damaged"),
         (lambda run: (run / "best.safetensors").unlink(), "there is no"),
-        (lambda run: (run / "recipe.toml").write_text((run / "recipe.toml").read_text().replace("hidden = 8", "hidden = 9")), "recipe.toml was changed by hand"),
+        (
+            lambda run: (run / "recipe.toml").write_text(
+                (run / "recipe.toml").read_text().replace("hidden = 8", "hidden = 9")
+            ),
+            "recipe.toml was edited",
+        ),
         (lambda run: (run / "recipe.toml").unlink(), "cannot read the recipe"),
-        (lambda run: (run / "summary.json").write_text("{}"), "is missing"),
+        (lambda run: (run / "summary.json").write_text("{}"), "summary.json is damaged"),
         (lambda run: (run / "summary.json").write_text("[]"), "is damaged"),
         (lambda run: (run / "summary.json").write_text("{"), "is not JSON"),
     ],
-)  # fmt: skip
-def test_whatever_was_harmed_in_a_run_is_named(whole: Path, recipe: Recipe, harm: Callable[[Path], None], said: str):
+)
+def test_whatever_is_damaged_in_a_run_is_named(whole: Path, recipe: Recipe, harm: Callable[[Path], None], message: str):
     harm(whole)
-    assert said in find_corruption(whole, recipe)
+    assert message in find_corruption(whole, recipe)
     assert "\n" not in find_corruption(whole, recipe)
 
 
@@ -116,7 +122,7 @@ def test_a_costlier_network_and_more_epochs_cost_more(recipe: Recipe, digits: Da
     assert estimate_training_cost(recipe.with_overrides({"training.epochs": 4}), digits) == 2 * cheap
 
 
-def test_a_recipe_that_its_pictures_do_not_fit_is_found_by_the_check(recipe: Recipe, digits: DatasetSplits):
+def test_a_recipe_that_does_not_fit_its_images_is_found_before_training(recipe: Recipe, digits: DatasetSplits):
     with pytest.raises(LabError, match="a batch of 5000 is larger than the"):
         estimate_training_cost(recipe.with_overrides({"training.batch_size": 5000}), digits)
     with pytest.raises(LabError, match="cannot be halved"):
@@ -125,5 +131,8 @@ def test_a_recipe_that_its_pictures_do_not_fit_is_found_by_the_check(recipe: Rec
         )
 
 
-def test_a_trial_takes_one_thread(whole: Path):
-    assert Run(whole).summary["threads"] == 1
+def test_a_trial_takes_one_thread_and_gives_the_others_back(recipe: Recipe, digits: DatasetSplits, tmp_path: Path):
+    torch.set_num_threads(2)
+    train_trial(recipe, digits, tmp_path / "run")
+    assert Run(tmp_path / "run").summary["threads"] == 1
+    assert torch.get_num_threads() == 2

@@ -1,8 +1,8 @@
-"""Histories and outcomes that nobody trained, for tests that need to know the numbers."""
+"""Histories and trial results that nobody trained, for tests that need to know the numbers."""
 
 from collections.abc import Mapping, Sequence
 
-from convolab.studies.outcomes import Arm, TrialResult, TrialStatus
+from convolab.studies.results import Arm, TrialResult, TrialStatus
 from convolab.studies.study import Study
 from convolab.training.trainer import EpochMetrics
 
@@ -10,7 +10,7 @@ from convolab.training.trainer import EpochMetrics
 def history(
     accuracies: Sequence[float], losses: Sequence[float] | None = None, gap: float = 0.0, seconds: float = 2.0
 ) -> tuple[EpochMetrics, ...]:
-    """One epoch a validation accuracy; training accuracy is `gap` above it, validation loss twice the training loss."""
+    """An epoch per validation accuracy; training accuracy is `gap` higher, validation loss twice the training loss."""
     losses = losses or [2.0 - accuracy for accuracy in accuracies]
     return tuple(
         EpochMetrics(i + 1, loss, accuracy + gap, 2 * loss, accuracy, 0.01, seconds, 1000.0, "running")
@@ -23,8 +23,8 @@ def study(
     contrasts: Sequence[tuple[str, ...]] = (("a", "b"),),
     seeds: Sequence[int] = (0, 1, 2),
 ) -> Study:
-    """One section of arms that differ in their weight decay; contrasts are (arm, against) or (arm, against, metric)."""
-    asked = [dict(zip(("arm", "against", "metric"), contrast, strict=False)) for contrast in contrasts]
+    """A section of arms that differ in their weight decay; contrasts are (arm, baseline) or (arm, baseline, metric)."""
+    asked = [dict(zip(("arm", "baseline", "metric"), contrast, strict=False)) for contrast in contrasts]
     changes = {arm: {"optimizer.weight_decay": i / 1000} for i, arm in enumerate(arms)}
     return Study.parse(
         {"name": "made up", "seeds": list(seeds), "sections": {"section": {"arms": changes, "contrasts": asked}}}

@@ -1,4 +1,4 @@
-"""A study nobody trained: histories drawn from a formula, so that every kind of verdict, curve and mishap is on its report."""
+"""A study nobody trained: histories from a formula, so that every kind of verdict, curve and failure is on its report."""
 
 import math
 from dataclasses import replace
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from convolab.core.stats import wilson_interval
-from convolab.studies.outcomes import TrialResult
-from convolab.studies.results import StudyResult, analyze_study, make_best_on_test, select_best
+from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
+from convolab.studies.results import SectionResult, StudyResult, TrialResult
 from convolab.studies.study import Study, Trial
 from convolab.training.trainer import EpochMetrics
 
@@ -30,36 +30,36 @@ STUDY: dict[str, Any] = {
             "arms": {"with batch norm": {"model.batch_norm": True}, "without": {"model.batch_norm": False}},
             "curves": ["train_loss", "train_accuracy"],
             "contrasts": [
-                {"arm": "with batch norm", "against": "without", "metric": "final_train_loss"},
-                {"arm": "with batch norm", "against": "without", "metric": "epochs_until_validation_accuracy:0.6"},
-                {"arm": "without", "against": "with batch norm", "metric": "best_validation_accuracy"},
+                {"arm": "with batch norm", "baseline": "without", "metric": "final_train_loss"},
+                {"arm": "with batch norm", "baseline": "without", "metric": "epochs_to_validation_accuracy:0.6"},
+                {"arm": "without", "baseline": "with batch norm", "metric": "best_validation_accuracy"},
             ],
         },
         "transforms": {
             "title": "Augmentations",
-            "note": "Crop and flip first, then cutout and colour on top; mixup alone.",
+            "note": "Crop and flip first, then cutout and color on top; mixup alone.",
             "arms": {
                 "none": {"data.augment": []},
                 EVIL: {"data.augment": ["flip", "crop:2"]},
                 "+ cutout": {"data.augment": ["flip", "crop:2", "cutout:8"]},
-                "+ colour": {"data.augment": ["flip", "crop:2", "cutout:8", "colour:0.2"]},
+                "+ color": {"data.augment": ["flip", "crop:2", "cutout:8", "color:0.2"]},
                 "mixup": {"data.augment": ["mixup:0.2"]},
             },
             "curves": ["train_loss", "train_accuracy", "validation_loss", "validation_accuracy"],
             "contrasts": [
-                {"arm": EVIL, "against": "none", "metric": "final_gap"},
-                {"arm": "mixup", "against": "none"},
+                {"arm": EVIL, "baseline": "none", "metric": "final_gap"},
+                {"arm": "mixup", "baseline": "none"},
             ],
         },
         "lr-sgd": {
             "title": "Learning rates of SGD",
             "grid": {"optimizer.lr": [3.0, 1.0, 0.1, 0.01, 0.001]},
             "curves": ["train_loss", "validation_loss"],
-            "contrasts": [{"arm": "lr=0.1", "against": "lr=0.01"}, {"arm": "lr=3", "against": "lr=0.1"}],
+            "contrasts": [{"arm": "lr=0.1", "baseline": "lr=0.01"}, {"arm": "lr=3", "baseline": "lr=0.1"}],
         },
         "overfit-one-batch": {
-            "title": "One batch by heart",
-            "change": {"data.limit": 128, "data.validation": 0.0, "training.batch_size": 128, "training.epochs": 40},
+            "title": "Overfit one batch",
+            "overrides": {"data.limit": 128, "data.validation": 0.0, "training.batch_size": 128, "training.epochs": 40},
             "arms": {"simple_convnet": {}},
             "seeds": [0],
             "curves": ["train_loss", "train_accuracy"],
@@ -105,7 +105,7 @@ SHAPES = {
     "none": (0.3, 0.5),
     EVIL: (0.6, 0.3),
     "+ cutout": (0.65, 0.3),
-    "+ colour": (0.8, 0.3),
+    "+ color": (0.8, 0.3),
 }
 SHAPES |= {
     "mixup": (0.3, 0.48),
@@ -123,12 +123,12 @@ def outcome(trial: Trial, level: float = 1.0, speed: float = 0.3, ends: int | No
     recipe = trial.recipe
     lines = history(recipe.key, recipe.training.epochs, level, speed, recipe.data.validation > 0, trial.seed, ends)
     summary = {
-        "machine": {"processor": "Abacus 9000", "cores": 2, "system": "Linux-6", "python": "3.12.1"},
+        "hardware": {"processor": "Abacus 9000", "cores": 2, "system": "Linux-6", "python": "3.12.1"},
         "versions": {"convolab": "0.1.0", "torch": "2.14.0"},
         "threads": 1,
         "device": "cpu",
         "precision": "fp32",
-        "seconds": sum(line.train_seconds for line in lines),
+        "train_seconds": sum(line.train_seconds for line in lines),
     }
     reason = f"the loss became NaN in epoch {ends + 1}: try a smaller optimizer.lr" if ends else None
     return TrialResult(trial, "diverged" if ends else "finished", lines, reason, Path("runs") / recipe.key, summary)
@@ -141,16 +141,21 @@ def made_up(evil: bool = True) -> StudyResult:
     study = Study.parse(eval(text))
     shapes = {name if evil or name != EVIL else "crop + flip": shape for name, shape in SHAPES.items()}
     outcomes = [outcome(trial, *shapes[trial.arm], ENDS.get((trial.arm, trial.seed))) for trial in study.trials]
-    lost = next(i for i, o in enumerate(outcomes) if o.trial.arm == "+ colour" and o.trial.seed == 2)
+    lost = next(i for i, o in enumerate(outcomes) if o.trial.arm == "+ color" and o.trial.seed == 2)
     outcomes[lost] = replace(outcomes[lost], status="failed", history=(), reason="out of memory, twice", summary=None)
-    notes = ("transforms, + colour, seed 2: failed twice: out of memory",)
+    notes = ("transforms, + color, seed 2: failed twice: out of memory",)
     return StudyResult(
         study, analyze_study(study, outcomes), make_best_on_test(select_best(outcomes), outcomes, 5000, record()), notes
     )
 
 
+def made_up_section(name: str) -> SectionResult:
+    """A section of the study without `evil`."""
+    return next(section for section in made_up(False).sections if section.name == name)
+
+
 def record() -> dict[str, Any]:
-    """A test of ten classes, 1,000 pictures each."""
+    """A test of ten classes, 1,000 images each."""
     chance = np.random.default_rng(0)
     confusion = np.stack(
         [chance.multinomial(1000, chance.dirichlet([80 if i == j else 3 for j in range(10)])) for i in range(10)]
@@ -178,12 +183,12 @@ def thousand(sections: int = 10, arms: int = 33, seeds: int = 3, epochs: int = 1
         "recipe": {"training": {"epochs": epochs}},
         "sections": {
             f"section {s}": {
-                "change": {"optimizer.weight_decay": s / 1000},
+                "overrides": {"optimizer.weight_decay": s / 1000},
                 "grid": {"optimizer.lr": [round(0.3 * 0.8**i, 6) for i in range(arms)]},
                 "curves": ["train_loss", "train_accuracy", "validation_loss", "validation_accuracy"],
                 "contrasts": [
-                    {"arm": "lr=0.3", "against": "lr=0.24"},
-                    {"arm": "lr=0.192", "against": "lr=0.24", "metric": "final_train_loss"},
+                    {"arm": "lr=0.3", "baseline": "lr=0.24"},
+                    {"arm": "lr=0.192", "baseline": "lr=0.24", "metric": "final_train_loss"},
                 ],
             }
             for s in range(sections)

@@ -1,71 +1,118 @@
-"""Runs that are there already, as the arms of a study: those of one recipe with several seeds are one arm."""
+"""Finished runs as the arms of a study: runs of one recipe with several seeds are one arm."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from convolab.core.errors import require, suggest
-from convolab.studies.outcomes import TrialResult
-from convolab.studies.results import StudyResult, analyze_study
+from convolab.core.errors import LabError, require, suggest
+from convolab.core.text import join_with_and
+from convolab.core.types import Json
+from convolab.studies.analyze import analyze_study
+from convolab.studies.results import StudyResult, TrialResult
 from convolab.studies.runner import StudyFolder
-from convolab.studies.study import Study, Trial, format_arm_value
-from convolab.training.run import Run
+from convolab.studies.stored_study import read_stored_study
+from convolab.studies.study import Overrides, Study, Trial, format_arm_value
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run, find_runs
+from convolab.training.run_folder import SUMMARY_FILE
 
 COMPARISON_METRICS = ("best_validation_accuracy", "final_validation_loss", "final_train_loss")
+MAX_NAME_LENGTH = 60  # of an arm that is named by what is its own
 
 
 def find_runs_of_arm(spec: str) -> list[Run]:
-    """The runs that a person names: a run's folder, or STUDY:ARM or STUDY:SECTION/ARM of a study's folder.
+    """The runs that a person names.
 
+    `spec` is a run's folder, or STUDY:ARM or STUDY:SECTION/ARM with a study's folder, also one of the first edition.
     Raises LabError if there are none.
     """
     folder, colon, arm = spec.rpartition(":")
-    if not colon or (Path(spec) / "summary.json").exists():
+    if not colon or (Path(spec) / SUMMARY_FILE).exists():
         return [Run(spec)]
+    study_file = Path(folder) / "study.toml"
+    require(study_file.exists(), f"{folder} is not a study's folder: give a run's folder, or STUDY:ARM")
+    recipes: dict[str, dict[str, Recipe]] = {}  # by SECTION/ARM, then by the recipe's key
+    for trial in read_stored_study(study_file).trials:
+        recipes.setdefault(f"{trial.section}/{trial.arm}", {})[trial.recipe.key] = trial.recipe
+    matching = [name for name in recipes if arm in (name, name.partition("/")[2])]
+    known = {*recipes, *(name.partition("/")[2] for name in recipes)}
+    require(matching, f"the study {folder} has no arm '{arm}': {suggest(arm, known)}")
+    chosen = recipes[matching[0]]
     require(
-        (Path(folder) / "study.toml").exists(),
-        f"{folder} holds no study: give a run's folder, or STUDY:ARM of a study's",
-    )
-    study, study_folder = Study.read(Path(folder) / "study.toml"), StudyFolder(folder)
-    names = {f"{trial.section}/{trial.arm}" for trial in study.trials}
-    matching = {name for name in names if name == arm or name.partition("/")[2] == arm}
-    require(
-        matching,
-        f"the study {folder} has no arm '{arm}': {suggest(arm, names | {name.partition('/')[2] for name in names})}",
-    )
-    recipes = {name: [t.recipe for t in study.trials if f"{t.section}/{t.arm}" == name] for name in matching}
-    key_sets = {tuple(recipe.key for recipe in found) for found in recipes.values()}
-    require(
-        len(key_sets) == 1,
+        all(recipes[name].keys() == chosen.keys() for name in matching),
         f"several sections of {folder} have an arm '{arm}': name one of {', '.join(sorted(matching))}",
     )
-    folders = [study_folder.run_folder(recipe) for recipe in next(iter(recipes.values()))]
-    trained = [path for path in folders if (path / "summary.json").exists()]
-    require(trained, f"the arm '{arm}' of {folder} has no runs yet: run the study first")
-    return [Run(path) for path in trained]
+    runs = runs_of_recipes(StudyFolder(folder), chosen)
+    require(runs, f"the arm '{arm}' of {folder} has no runs yet: run the study first")
+    return runs
+
+
+def runs_of_recipes(folder: StudyFolder, recipes: Mapping[str, Recipe]) -> list[Run]:
+    """The runs of a study that were trained with these recipes."""
+    paths = [folder.run_folder(recipe) for recipe in recipes.values()]
+    runs = [Run(path) for path in paths if (path / SUMMARY_FILE).exists()]
+    if runs:
+        return runs
+    # The first edition named the folders by another hash of the recipe.
+    by_key = {run.recipe.key: run for run in find_runs(folder.path / "runs")}
+    return [by_key[key] for key in recipes if key in by_key]
 
 
 def compare_runs(runs: Sequence[Run]) -> StudyResult:
-    """What sets runs apart, and how sure that is. Every arm is held against the first.
+    """How runs differ in what they were trained with and in what they reached, and how sure that is.
 
-    Raises LabError for runs of different pictures, the same run twice, or one without an epoch.
+    Every arm is compared with the first. Raises LabError for runs of different datasets, the same run twice, or one
+    without an epoch.
     """
-    require(len(runs) > 1, "one run alone cannot be compared: name two or more")
-    fingerprints = {(run.summary["data"]["train"], run.summary["data"]["test"]) for run in runs}
-    require(len(fingerprints) == 1, "these runs were trained on different pictures: compare runs of one picture set")
+    require(len(runs) > 1, "a comparison needs at least two runs")
+    datasets = {run.summary["data_key"] for run in runs}
+    require(len(datasets) == 1, "these runs were trained on different datasets: compare runs of one dataset")
     for run in runs:
-        require(run.history, f"{run.folder} has no epoch yet: resume it first")
+        require(run.history, f"{run.folder} has not completed an epoch: resume it first")
     keys = [run.recipe.key for run in runs]
-    duplicates = [run for run in runs if keys.count(run.recipe.key) > 1]
-    require(
-        not duplicates,
-        f"{' and '.join(str(run.folder) for run in duplicates)} are one recipe, seed and all: a run tells nothing about itself",
-    )
-    values = [run.recipe.to_dict() for run in runs]
+    if duplicates := [str(run.folder) for run in runs if keys.count(run.recipe.key) > 1]:
+        raise LabError(
+            f"{join_with_and(duplicates)} have the same recipe and the same seed, so there is nothing to compare: "
+            "give different runs"
+        )
+    common, overrides_of_runs = split_recipes([run.recipe for run in runs])
+    arms: dict[str, Overrides] = {}
+    names = []  # the arm of each run
+    for run, overrides in zip(runs, overrides_of_runs, strict=True):
+        same_arm = next((name for name, known in arms.items() if known == overrides), None)
+        names.append(same_arm or derive_arm_name(overrides, run, arms))
+        arms[names[-1]] = overrides
+    has_validation = all(run.history[0].validation_accuracy is not None for run in runs)
+    study = comparison_study(common, arms, sorted({run.recipe.training.seed for run in runs}), has_validation)
+    trial_results = []
+    notes = []
+    for run, name in zip(runs, names, strict=True):
+        trial = Trial("runs", name, run.recipe.training.seed, run.recipe)
+        status = run.status if run.status in ("finished", "diverged") else "stopped"
+        reason = run.summary["reason"]
+        trial_results.append(TrialResult(trial, status, tuple(run.history), reason, run.folder, run.summary))
+        if status == "stopped":
+            epochs = f"{len(run.history)} of {run.recipe.training.epochs} epochs"
+            notes.append(f"{run.folder} is {run.status} after {epochs} and is left out of the comparison")
+    return StudyResult(study, analyze_study(study, trial_results), None, tuple(notes))
+
+
+def split_recipes(recipes: Sequence[Recipe]) -> tuple[dict[str, dict[str, Json]], list[Overrides]]:
+    """What recipes have in common, as a recipe's file has it, and the overrides that make each of them; without seeds.
+
+    Where the `name` of a section differs, all its keys are overrides, because they belong to the name.
+    """
+    values = [recipe.to_dict() for recipe in recipes]
     for one in values:
-        one["training"].pop("seed")
-    common = {section: common_entries([one[section] for one in values]) for section in values[0]}
-    arm_overrides = [
+        del one["training"]["seed"]
+    common: dict[str, dict[str, Json]] = {}
+    for section in values[0]:
+        first, *others = [one[section] for one in values]
+        same_name = all(other.get("name") == first.get("name") for other in others)
+        entries = first.items() if same_name else ()
+        common[section] = {
+            key: value for key, value in entries if all(key in other and other[key] == value for other in others)
+        }
+    overrides: list[Overrides] = [
         {
             f"{section}.{key}": value
             for section, entries in one.items()
@@ -74,65 +121,36 @@ def compare_runs(runs: Sequence[Run]) -> StudyResult:
         }
         for one in values
     ]
-    arms: dict[str, dict[str, Any]] = {}
-    names = []
-    for overrides, run in zip(arm_overrides, runs, strict=True):
-        names.append(
-            next((name for name, known in arms.items() if known == overrides), None)
-            or derive_arm_name(overrides, run, arms)
-        )
-        arms[names[-1]] = overrides
+    return common, overrides
+
+
+def comparison_study(
+    common: dict[str, dict[str, Json]], arms: dict[str, Overrides], seeds: Sequence[int], has_validation: bool
+) -> Study:
+    """The study whose arms the runs are, with every arm compared with the first."""
     baseline, *others = arms
-    section = {
-        "title": "Every arm against the first",
+    metrics = [metric for metric in COMPARISON_METRICS if has_validation or "validation" not in metric]
+    curves = ["train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
+    section: dict[str, Json] = {
+        "title": "Each arm compared with the first (baseline)",
         "arms": arms,
-        "curves": ["train_loss", "validation_loss", "train_accuracy", "validation_accuracy"],
-        "contrasts": [
-            {"arm": arm, "against": baseline, "metric": metric} for metric in COMPARISON_METRICS for arm in others
-        ],
+        "curves": [curve for curve in curves if has_validation or "validation" not in curve],
+        "contrasts": [{"arm": arm, "baseline": baseline, "metric": metric} for metric in metrics for arm in others],
     }
-    if any(run.history[0].validation_accuracy is None for run in runs):
-        section |= {
-            "curves": ["train_loss", "train_accuracy"],
-            "contrasts": [c for c in section["contrasts"] if "validation" not in c["metric"]],
-        }
-    seeds = sorted({run.recipe.training.seed for run in runs})
-    study = Study.parse(
+    return Study.parse(
         {
             "name": "comparison",
-            "title": " against ".join(arms),
+            "title": " and ".join(arms),
             "seeds": seeds,
             "recipe": common,
             "sections": {"runs": section},
         }
     )
-    trial_results = [
-        TrialResult(
-            Trial("runs", name, run.recipe.training.seed, run.recipe),
-            run.status if run.status in ("finished", "diverged") else "stopped",
-            tuple(run.history), run.summary.get("reason"), run.folder, run.summary,
-        )
-        for name, run in zip(names, runs, strict=True)
-    ]  # fmt: skip
-    notes = [
-        f"{o.folder} has done {len(o.history)} epochs and is {o.status}: it does not count"
-        for o in trial_results
-        if o.status == "stopped"
-    ]
-    return StudyResult(study, analyze_study(study, trial_results), None, tuple(notes))
 
 
-def common_entries(sections: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The keys with the same value in all of them; none if their names differ, because the other keys belong to the name."""
-    first = sections[0]
-    if any(one.get("name") != first.get("name") for one in sections):
-        return {}
-    return {key: value for key, value in first.items() if all(key in one and one[key] == value for one in sections)}
-
-
-def derive_arm_name(overrides: dict[str, Any], run: Run, existing_names: Collection[str]) -> str:
-    """A new arm's name: what is its own, if that is short, else its run's folder."""
+def derive_arm_name(overrides: Overrides, run: Run, existing_names: Collection[str]) -> str:
+    """A new arm's name: its overrides if they are short, else the name of its run's folder."""
     keys = [key_path if key_path.endswith(".name") else key_path.rpartition(".")[2] for key_path in overrides]
     name = ", ".join(f"{key}={format_arm_value(value)}" for key, value in zip(keys, overrides.values(), strict=True))
-    name = name if 0 < len(name) <= 60 else run.folder.resolve().name
+    name = name if 0 < len(name) <= MAX_NAME_LENGTH else run.folder.resolve().name
     return name if name not in existing_names else f"{name} ({len(existing_names) + 1})"

@@ -1,27 +1,29 @@
-"""A study: one base recipe under named changes and several seeds, and the questions it exists to decide."""
+"""A study: one base recipe under named overrides and several seeds, and the contrasts it exists to decide."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tomli_w
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
-from convolab.core.types import Frozen, NonNegativeInt
+from convolab.core.types import Frozen, Json, NonNegativeInt
 from convolab.studies.metrics import QUANTITIES, Metric
-from convolab.training.recipe import Recipe, read_toml
+from convolab.training.recipe import FORMAT, Recipe, read_toml, require_known_format
+
+RENAMED_STUDY_KEYS = {"change": "overrides", "against": "baseline"}  # the first edition's key -> today's
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[^/\\\n\t]+$")]
-Overrides = dict[str, Any]  # `section.key` of a recipe -> value
+Overrides = dict[str, Json]  # `section.key` of a recipe -> value
 
 
 class Contrast(Frozen):
-    """A question: is `arm` better than `against`, by `metric`?"""
+    """A question: is `arm` better than `baseline`, by `metric`?"""
 
     arm: Name
     baseline: Name
@@ -33,16 +35,16 @@ class Contrast(Frozen):
 
 
 class Section(Frozen):
-    """Arms that belong together: what is changed, what is drawn and what is asked.
+    """Arms that belong together: how they differ, what is drawn and what is asked.
 
-    Arms are named changes to the base recipe; or a `grid` of values of some keys gives an arm for every combination.
+    Arms are named overrides of the base recipe; or a `grid` of values of some keys makes an arm of every combination.
     """
 
     title: str = ""
     note: str = ""  # what a reader should know before the curves
-    overrides: Overrides = {}  # to the base recipe, in every arm
+    overrides: Overrides = {}  # of the base recipe, in every arm
     arms: dict[Name, Overrides] = {}
-    grid: dict[str, tuple[Any, ...]] = {}
+    grid: dict[str, tuple[Json, ...]] = {}
     seeds: tuple[NonNegativeInt, ...] | None = None  # left out: the study's
     curves: tuple[str, ...] = ("train_loss", "validation_accuracy")  # quantities to draw against epochs
     contrasts: tuple[Contrast, ...] = ()
@@ -50,17 +52,15 @@ class Section(Frozen):
 
     @model_validator(mode="after")
     def check_consistency(self) -> "Section":
-        require(bool(self.arms) != bool(self.grid), "give either arms or a grid")
+        require(bool(self.arms) != bool(self.grid), "give either arms or a grid, not both")
         require(all(self.grid.values()), "a key of the grid has no values")
         for quantity in self.curves:
-            require(quantity in QUANTITIES, f"no curve '{quantity}': {suggest(quantity, QUANTITIES)}")
+            require(quantity in QUANTITIES, f"unknown curve '{quantity}': {suggest(quantity, QUANTITIES)}")
         for contrast in self.contrasts:
             for arm in (contrast.arm, contrast.baseline):
-                require(
-                    arm in self.arm_overrides,
-                    f"a contrast names the arm '{arm}', which is not there: {suggest(arm, self.arm_overrides)}",
-                )
-            require(contrast.arm != contrast.baseline, f"a contrast sets the arm '{contrast.arm}' against itself")
+                known = self.arm_overrides
+                require(arm in known, f"a contrast names the unknown arm '{arm}': {suggest(arm, known)}")
+            require(contrast.arm != contrast.baseline, f"a contrast compares the arm '{contrast.arm}' with itself")
         _ = self.reported_metrics
         return self
 
@@ -71,38 +71,67 @@ class Section(Frozen):
 
     @cached_property
     def arm_overrides(self) -> dict[str, Overrides]:
-        """Every arm's own changes, those of the grid too."""
+        """Every arm's own overrides, those of the grid too."""
         if self.arms:
             return self.arms
         short_keys = [key.rpartition(".")[2] for key in self.grid]
-        names = (
-            short_keys if len(set(short_keys)) == len(short_keys) else list(self.grid)
-        )  # the short name of a key, unless two keys share it
+        names = short_keys if len(set(short_keys)) == len(short_keys) else list(self.grid)
         combinations = list(itertools.product(*self.grid.values()))
-        arms = {
-            ", ".join(f"{name}={format_arm_value(value)}" for name, value in zip(names, values, strict=True)): dict(
-                zip(self.grid, values, strict=True)
-            )
-            for values in combinations
-        }
-        require(len(arms) == len(combinations), "a value stands twice in the grid")
+        arms: dict[str, Overrides] = {}
+        for values in combinations:
+            pairs = [f"{name}={format_arm_value(value)}" for name, value in zip(names, values, strict=True)]
+            arms[", ".join(pairs)] = dict(zip(self.grid, values, strict=True))
+        require(len(arms) == len(combinations), "the grid holds a value twice")
         return arms
 
+    @cached_property
+    def grid_positions(self) -> dict[str, tuple[int, ...]]:
+        """Each arm's index along every key of the grid: in order of size for numbers, else as written."""
+        orders: dict[str, Sequence[Json]] = {key: sorted_numbers(values) or values for key, values in self.grid.items()}
+        return {
+            arm: tuple(order.index(overrides[key]) for key, order in orders.items())
+            for arm, overrides in self.arm_overrides.items()
+        }
 
-def format_arm_value(value: Any) -> str:
-    """A value as an arm's name has it.
+    def grid_neighbors(self, arm: str) -> list[str]:
+        """The arms of the grid that differ from one by a single step of a single key."""
+        center = self.grid_positions[arm]
+        return [
+            name
+            for name, position in self.grid_positions.items()
+            if sum(abs(a - b) for a, b in zip(position, center, strict=True)) == 1
+        ]
 
-    >>> shown(0.001), shown([16, 32]), shown(True)
+    def is_at_grid_edge(self, arm: str) -> bool:
+        """Whether an arm has the smallest or the largest of three or more numbers that a key of the grid was given."""
+        return any(
+            len(values) > 2 and sorted_numbers(values) and index in (0, len(values) - 1)
+            for values, index in zip(self.grid.values(), self.grid_positions[arm], strict=True)
+        )
+
+
+def sorted_numbers(values: Sequence[Json]) -> list[int | float]:
+    """The values in order of size if all of them are numbers, else nothing."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return sorted(numbers) if len(numbers) == len(values) else []
+
+
+def format_arm_value(value: Json) -> str:
+    """A value as it appears in an arm's name.
+
+    >>> format_arm_value(0.001), format_arm_value([16, 32]), format_arm_value(True)
     ('0.001', '16-32', 'true')
     """
     if isinstance(value, list | tuple):
         return "-".join(map(format_arm_value, value)) or "none"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One arm of one section with one seed: what a run is trained for. Two trials with the same recipe share their run."""
+    """One arm of one section with one seed: what a run is trained for. Trials with the same recipe share their run."""
 
     section: str
     arm: str
@@ -113,30 +142,33 @@ class Trial:
 class Study(Frozen):
     """A base recipe, sections of named arms, seeds, and the contrasts it exists to decide.
 
-    >>> study = Study.parse({"name": "rates", "seeds": [0, 1], "sections": {"lr": {"grid": {"optimizer.lr": [0.1, 0.01]}}}})
+    >>> sections = {"lr": {"grid": {"optimizer.lr": [0.1, 0.01]}}}
+    >>> study = Study.parse({"name": "rates", "seeds": [0, 1], "sections": sections})
     >>> [(trial.arm, trial.seed) for trial in study.trials]
     [('lr=0.1', 0), ('lr=0.1', 1), ('lr=0.01', 0), ('lr=0.01', 1)]
     """
 
+    format: int = FORMAT
     name: Name
     title: str = ""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
-    recipe: dict[str, dict[str, Any]] = {}  # the base, as a recipe's file has it; what is left out has its default
+    recipe: dict[str, dict[str, Json]] = {}  # the base, as in a recipe's file; what is left out has its default
     sections: Annotated[dict[Name, Section], Field(min_length=1)]
     test_best: bool = False  # test the run of the best validation accuracy of all, once
 
     @model_validator(mode="after")
     def check_trials(self) -> "Study":
         """Every recipe of every trial is made here, so that a wrong key is found before the first step."""
+        require_known_format(self.format, "this study")
         for name, section in self.sections.items():
             seeds = self.seeds if section.seeds is None else section.seeds
             require(
                 seeds and len(set(seeds)) == len(seeds),
-                f"section '{name}': seeds {list(seeds)} repeat, or there are none: give each once",
+                f"section '{name}': seeds {list(seeds)} must be non-empty and distinct",
             )
-        by_recipe: dict[tuple[str, str], str] = {}
+        arms_by_recipe: dict[tuple[str, str], str] = {}
         for trial in self.trials:
-            first_arm = by_recipe.setdefault((trial.section, trial.recipe.key), trial.arm)
+            first_arm = arms_by_recipe.setdefault((trial.section, trial.recipe.key), trial.arm)
             require(
                 first_arm == trial.arm,
                 f"section '{trial.section}': the arms '{first_arm}' and '{trial.arm}' are the same recipe",
@@ -147,38 +179,59 @@ class Study(Frozen):
             for metric in metrics:
                 require(
                     has_validation or not section.reported_metrics[metric].needs_validation,
-                    f"section '{trial.section}': {metric} needs validation pictures, and the arm '{trial.arm}' holds none back: set data.validation",
+                    f"section '{trial.section}': {metric} needs validation images, but the arm '{trial.arm}' has none: "
+                    "set data.validation above 0",
                 )
         return self
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> "Study":
-        """A study from nested values. Raises LabError, naming the section and the key."""
+    def parse(cls, values: Mapping[str, Json]) -> "Study":
+        """A study from nested values, as `tomllib` gives them. Raises LabError, naming the section and the key."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            key_path = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                model = Contrast if "contrasts" in first["loc"] else Section if "sections" in first["loc"] else Study
-                raise LabError(
-                    f"a study has no key '{key_path}': {suggest(str(first['loc'][-1]), model.model_fields)}"
-                ) from error
-            raise LabError(
-                f"study: {key_path} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}".replace(
-                    "\n", " "
-                )
-            ) from error
+            raise LabError(format_study_error(error)) from error
 
     @classmethod
-    def read(cls, path: Path | str) -> "Study":
-        """The study in a TOML file. Raises LabError if it cannot be read, naming the line or the key."""
-        return cls.parse(read_toml(path))
+    def read(
+        cls,
+        path: Path | str,
+        *,
+        data: str | None = None,
+        seeds: Sequence[int] = (),
+        sections: Sequence[str] = (),
+    ) -> "Study":
+        """The study in a TOML file.
+
+        Args:
+            path: the file
+            data: train on this dataset instead of the file's
+            seeds: take these seeds instead of the file's
+            sections: take only these sections
+
+        Raises LabError if the file cannot be read, naming the line or the key, or has no such section.
+        """
+        values = read_toml(path)
+        recipe = values.get("recipe", {})
+        if data and isinstance(recipe, Mapping):
+            keys = recipe.get("data")
+            values["recipe"] = {**recipe, "data": {**(keys if isinstance(keys, Mapping) else {}), "name": data}}
+        if seeds:
+            values["seeds"] = list(seeds)
+        written = values.get("sections")
+        if sections and isinstance(written, dict):
+            for name in sections:
+                require(name in written, f"no section '{name}' in the study {path}: {suggest(name, written)}")
+            values["sections"] = {name: section for name, section in written.items() if name in sections}
+        return cls.parse(values)
 
     def to_toml(self) -> str:
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
+        """The study as a TOML file has it: the format's number, and every key that is not at its default."""
+        values = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return tomli_w.dumps({"format": self.format, **values})
 
     def write(self, path: Path | str) -> None:
+        """Write the study as a TOML file."""
         write_text(path, self.to_toml())
 
     @cached_property
@@ -196,11 +249,7 @@ class Study(Frozen):
             for arm, overrides in section.arm_overrides.items():
                 for seed in self.seeds if section.seeds is None else section.seeds:
                     try:
-                        recipe = (
-                            self.base_recipe.with_overrides(section.overrides)
-                            .with_overrides(overrides)
-                            .with_overrides({"training.seed": seed})
-                        )
+                        recipe = self.base_recipe.with_overrides(section.overrides, overrides, {"training.seed": seed})
                     except LabError as error:
                         raise LabError(f"section '{name}', arm '{arm}': {error}") from error
                     yield Trial(name, arm, seed, recipe)
@@ -210,16 +259,17 @@ class Study(Frozen):
         """The different recipes among the trials by key: what has to be trained."""
         return {trial.recipe.key: trial.recipe for trial in self.trials}
 
-    def select_sections(self, names: list[str]) -> "Study":
-        """The study with some of its sections. Raises LabError for one it has not, with the nearest."""
-        for name in names:
-            require(
-                name in self.sections, f"no section '{name}' in the study {self.name}: {suggest(name, self.sections)}"
-            )
-        kept = {name: section for name, section in self.sections.items() if name in names}
-        return Study.parse(
-            {
-                **self.model_dump(exclude_unset=True),
-                "sections": {name: kept[name].model_dump(exclude_unset=True) for name in kept},
-            }
-        )
+
+def format_study_error(error: ValidationError) -> str:
+    """The first problem of a study, in one line; an unknown key goes before what is missing in its place."""
+    errors = error.errors()
+    details = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    path = [str(part) for part in details["loc"]]
+    key_path = ".".join(path)
+    if details["type"] != "extra_forbidden":
+        message = details["msg"].replace("\n", " ")
+        return f"study: {key_path} = {details['input']!r}: {message[0].lower()}{message[1:]}".replace("\n", " ")
+    if new_name := RENAMED_STUDY_KEYS.get(path[-1]):
+        return f"{key_path} is now called {'.'.join([*path[:-1], new_name])}"
+    model = Contrast if "contrasts" in path else Section if "sections" in path else Study
+    return f"a study has no key '{key_path}': {suggest(path[-1], model.model_fields)}"

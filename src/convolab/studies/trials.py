@@ -1,21 +1,34 @@
-"""One trial in the present process: whatever is in its folder, a finished run comes of it, with the same bits."""
+"""One trial in the present process: whatever its folder holds, the result is a finished run with the same bits."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import torch
+from torch import nn
 
+from convolab.analysis.formulas import closed_form
 from convolab.core.errors import LabError, require
+from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
 from convolab.training.checkpoint import STATE_FILE, read_metadata
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
+from convolab.training.run_folder import (
+    COMPLETED,
+    METRICS_FILE,
+    RECIPE_FILE,
+    SUMMARY_FILE,
+    WEIGHTS_FILES,
+    epoch_from_record,
+)
 from convolab.training.setup import build_network, check_forward, train_validation_split
-from convolab.training.trainer import Diverged, EpochMetrics, Trainer, require_full_batch
+from convolab.training.trainer import NO_CALLBACKS, Diverged, TrainingCallbacks, require_full_batch
 
 EndStatus = Literal["finished", "diverged", "stopped"]
+IMAGE_COST = 200_000  # MACs that loading and augmenting one image takes as long as
 
 
 def train_trial(
@@ -23,77 +36,88 @@ def train_trial(
     splits: DatasetSplits,
     folder: Path,
     *,
-    on_step: Callable[[Trainer], None] | None = None,
-    on_epoch: Callable[[EpochMetrics], None] = lambda epoch: None,
-    stop: Callable[[], bool] = lambda: False,
+    callbacks: TrainingCallbacks = NO_CALLBACKS,
 ) -> tuple[EndStatus, str | None]:
-    """Train a recipe in a folder, or go on with the run that is there, on one thread; how it ended, and why it diverged.
+    """Train a recipe in a folder, or resume the run that is there, on one thread.
 
-    One thread, because that many trials as there are cores are faster side by side than one after another on all cores, and
-    because a run's bits depend on the number. Raises LabError if the recipe cannot be trained or its place not be written.
+    One thread, because as many trials in parallel as there are cores are faster than one after another on all cores,
+    and because a run's bits depend on the number of threads.
+
+    Returns how it ended, and why it diverged. Raises LabError if the recipe cannot be trained, or the folder not be
+    written.
     """
+    with single_thread():
+        try:
+            if not (folder / SUMMARY_FILE).exists():
+                shutil.rmtree(folder, ignore_errors=True)  # a run that was killed before its first epoch
+                run = Run.start(recipe, splits, folder, callbacks=callbacks)
+            else:
+                run = Run(folder)
+                if run.status not in COMPLETED:
+                    run.resume(splits, callbacks=callbacks)
+        except Diverged as error:
+            return "diverged", str(error)
+    return cast("EndStatus", run.status), run.summary["reason"]
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Let torch compute on one thread meanwhile."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    callbacks: dict[str, Any] = {"on_step": on_step, "on_epoch": on_epoch, "stop": stop}
     try:
-        if not (folder / "summary.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # a run that was killed before its first line
-            run = Run.start(recipe, splits, folder, **callbacks)
-        elif Run(folder).status not in ("finished", "diverged"):
-            run = Run(folder).resume(splits, **callbacks)
-        else:
-            run = Run(folder)
-    except Diverged as error:
-        return "diverged", str(error)
-    return run.status, run.summary["reason"]
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def find_corruption(folder: Path, recipe: Recipe) -> str | None:
     """What is wrong with the run in a trial's folder, in one line; None if nothing is.
 
-    A folder that is not there, or that a kill left half-made, is not damaged: training makes it whole.
+    A missing folder, or one that a kill left incomplete, is not corrupt: training completes it.
     """
-    if not (folder / "summary.json").exists():
+    if not (folder / SUMMARY_FILE).exists():
         return None
     try:
         run = Run(folder)
-        require(
-            run.recipe.key == recipe.key,
-            f"{folder / 'recipe.toml'} was changed by hand: its key is {run.recipe.key}, not {recipe.key}",
-        )
+        key = run.recipe.key
+        require(key == recipe.key, f"{folder / RECIPE_FILE} was edited: its key is {key}, not {recipe.key}")
         run.require_same_recipe()
-        # A run under way may be one line of metrics ahead of its state, and resuming it sets that right.
-        if run.status in ("finished", "diverged") and run.summary["epochs_done"]:
+        # An unfinished run may be one line of metrics ahead of its state, and resuming it corrects that.
+        if run.status in COMPLETED and run.summary["epochs_done"]:
             state = read_metadata(folder / STATE_FILE)
+            run.run_id.require_own(folder / STATE_FILE, state)
+            records = cast("list[dict[str, Json]]", state["history"])
             require(
-                [EpochMetrics(**line) for line in state["history"]] == run.history,
-                f"{folder / 'metrics.jsonl'} was changed by hand: the run's state says otherwise",
+                [epoch_from_record(record) for record in records] == run.history,
+                f"{folder / METRICS_FILE} was edited: it disagrees with the run's saved state",
             )
-            for name in ("best", "last"):
-                metadata = read_metadata(folder / f"{name}.safetensors")
-                require(
-                    metadata.get("recipe_key") == recipe.key, f"{folder / name}.safetensors holds another run's weights"
-                )
+            for name in WEIGHTS_FILES:
+                run.run_id.require_own(folder / name, read_metadata(folder / name))
     except LabError as error:
         return str(error)
     except (KeyError, TypeError) as error:
-        return f"{folder} is damaged: {error} is missing or of the wrong kind"
+        return f"{folder} is damaged: {error} is missing or has the wrong type"
     return None
 
 
 def estimate_training_cost(recipe: Recipe, splits: DatasetSplits) -> float:
-    """Make sure that a recipe can be trained on these pictures, before any work; what its training costs, in MACs.
+    """Check that a recipe can be trained on these images, and estimate what that costs, in MACs.
 
-    The cost counts layers with weights, and a share for every picture's own handling: it serves to begin with the longest.
+    The estimate orders trials by their length. It counts linear and convolutional layers, and a constant per image.
     Raises LabError if the recipe cannot be trained.
     """
     train, _ = train_validation_split(recipe, splits)
     require_full_batch(recipe.training.batch_size, train)
-    network, macs = build_network(recipe, train), [200_000]  # taking a picture and augmenting it
+    network = build_network(recipe, train)
+    batch_macs: list[float] = []
+
+    def add_macs(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if cost := closed_form(layer, inputs[0].shape, output.shape):
+            batch_macs.append(cost.macs / len(output))
+
     for layer in network.modules():
-        weight = getattr(layer, "weight", None)
-        if isinstance(weight, torch.Tensor) and weight.ndim > 1:
-            layer.register_forward_hook(
-                lambda layer, _, output: macs.append(output[0].numel() * layer.weight[0].numel())
-            )
+        if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+            layer.register_forward_hook(add_macs)
     check_forward(network, train)
-    return float(recipe.training.epochs * len(train) * sum(macs))
+    return float(recipe.training.epochs * len(train) * (IMAGE_COST + sum(batch_macs)))

@@ -1,0 +1,176 @@
+"""Conclusions of a study from its trials: every contrast decided or not, and the run to test chosen."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from convolab.core.errors import require
+from convolab.core.stats import ALPHA, PairedTest, holm, paired_t_test, selection_bias
+from convolab.studies import narrative
+from convolab.studies.metrics import Metric
+from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, TrialResult, Verdict
+from convolab.studies.study import Contrast, Study
+from convolab.training.run_folder import EvaluationRecord
+from convolab.training.trainer import EpochMetrics
+
+SELECTION_METRIC = Metric("best", "validation_accuracy")  # chooses the run to test
+
+History = Sequence[EpochMetrics]
+
+
+def analyze_study(study: Study, trial_results: Sequence[TrialResult]) -> tuple[SectionResult, ...]:
+    """Decide every contrast of every section from the results of its trials; a trial without a result is missing."""
+    known = {(r.trial.section, r.trial.arm, r.trial.seed): r for r in trial_results}
+    results: dict[str, dict[str, list[TrialResult]]] = {}
+    for trial in study.trials:
+        result = known.get((trial.section, trial.arm, trial.seed)) or TrialResult(trial, "missing", ())
+        results.setdefault(trial.section, {}).setdefault(trial.arm, []).append(result)
+    sections = []
+    for name, section in study.sections.items():
+        arms = tuple(Arm(arm, tuple(of_arm)) for arm, of_arm in results[name].items())
+        contrast_results = analyze_contrasts(section.contrasts, arms)
+        comment = narrative.describe_section(section, arms, contrast_results)
+        sections.append(SectionResult(name, section, arms, contrast_results, comment))
+    return tuple(sections)
+
+
+def analyze_contrasts(contrasts: Sequence[Contrast], arms: Sequence[Arm]) -> tuple[ContrastResult, ...]:
+    """Decide contrasts that share one chance of 5 % to find a difference where there is none (Holm's correction).
+
+    All of them count in the correction, also those that cannot be decided: their number was fixed before the first run.
+    """
+    arms_by_name = {arm.name: arm for arm in arms}
+    pairs = [(arms_by_name[contrast.arm], arms_by_name[contrast.baseline]) for contrast in contrasts]
+    compared = [compare_arms(contrast, *pair, len(contrasts)) for contrast, pair in zip(contrasts, pairs, strict=True)]
+    p_values = [1.0 if result.reason or not result.paired_test else result.paired_test.p for result in compared]
+    results = []
+    for result, pair, p_adjusted in zip(compared, pairs, holm(p_values), strict=True):
+        decided = with_verdict(result, p_adjusted)
+        results.append(replace(decided, comment=narrative.describe_contrast(decided, *pair, len(contrasts))))
+    return tuple(results)
+
+
+def compare_arms(contrast: Contrast, arm: Arm, baseline: Arm, num_tests: int) -> ContrastResult:
+    """All of a contrast's result but its verdict, as one of `num_tests` comparisons. Runs are paired by seed.
+
+    Times to a threshold are compared up to the length of the shortest run that never reached it (restricted times,
+    Royston & Parmar 2013, BMC Med. Res. Methodol. 13): nobody knows what would have come after that.
+    """
+    metric = contrast.parsed_metric
+    values = arm.values(metric)
+    baseline_values = baseline.values(metric)
+    seeds = tuple(seed for seed in values if seed in baseline_values)
+    history_pairs = [(arm.history(seed), baseline.history(seed)) for seed in seeds]
+    histories = [history for pair in history_pairs for history in pair]
+    censoring_time = metric.censoring_time(histories)
+    arm_values = tuple(min(values[seed], censoring_time) for seed in seeds)
+    censored_baseline_values = tuple(min(baseline_values[seed], censoring_time) for seed in seeds)
+    test = paired_t_test(arm_values, censored_baseline_values, metric.quantization_step(histories), num_tests)
+    reason = why_undecided(metric, arm, baseline, histories, test)
+    return ContrastResult(
+        contrast=contrast,
+        seeds=seeds,
+        arm_values=arm_values,
+        baseline_values=censored_baseline_values,
+        paired_test=test,
+        p_adjusted=None,
+        verdict=None,
+        reason=reason,
+        curves_separate_from_epoch=None if reason else find_separation_epoch(metric, history_pairs),
+        comment="",
+    )
+
+
+def why_undecided(
+    metric: Metric, arm: Arm, baseline: Arm, histories: Sequence[History], test: PairedTest | None
+) -> str | None:
+    """Why nothing can be decided, in one line, or None. `histories` are those of all paired runs."""
+    unfinished = narrative.count_unfinished([arm, baseline])
+    detail = f" ({unfinished})" if unfinished else ""
+    if not histories:
+        return f"no seed has finished runs of both arms{detail}"
+    if arm.diverged or baseline.diverged:
+        return f"{unfinished}, and the remaining runs are a biased sample"
+    if len(histories) == 2:
+        return f"a single seed decides nothing, because another may reverse the order: use at least three{detail}"
+    if not any(metric.reached(history) for history in histories):
+        return f"no run reached {metric.target_phrase}"
+    return None if test else "the difference is identical for all seeds, so a paired t-test is not possible"
+
+
+def with_verdict(result: ContrastResult, p_adjusted: float) -> ContrastResult:
+    """A contrast's result with its verdict, from the p-value after the correction."""
+    if result.reason or not result.paired_test:
+        return result
+    is_better = (result.paired_test.difference.mean > 0) == result.contrast.parsed_metric.higher_is_better
+    verdict: Verdict = "better" if is_better else "worse"
+    if p_adjusted > ALPHA:
+        verdict = "no significant difference"
+    return replace(result, p_adjusted=p_adjusted, verdict=verdict)
+
+
+def find_separation_epoch(metric: Metric, history_pairs: Sequence[tuple[History, History]]) -> int | None:
+    """The first epoch from which on the 95 % interval of the paired difference excludes 0 on one side, until the end.
+
+    The end is that of the shortest run, and the curve is the metric's `Metric.curve`. Each epoch has its own interval.
+    """
+    quantization_step = metric.quantity_quantization_step(history for pair in history_pairs for history in pair)
+    arm_curve, baseline_curve = (
+        list(zip(*(metric.curve(pair[side]) for pair in history_pairs), strict=False)) for side in (0, 1)
+    )  # [epochs][seeds]
+    separation_epoch = None
+    side = 0
+    for epoch in range(min(len(arm_curve), len(baseline_curve)), 0, -1):
+        test = paired_t_test(arm_curve[epoch - 1], baseline_curve[epoch - 1], quantization_step)
+        current_side = int(test.difference.low > 0) - int(test.difference.high < 0) if test else 0
+        if current_side == 0 or current_side == -side:
+            break
+        separation_epoch = epoch
+        side = current_side
+    return separation_epoch
+
+
+# ---- the best run on the test set
+
+
+def select_best(trial_results: Sequence[TrialResult]) -> TrialResult | None:
+    """The finished run of the best validation accuracy, the first of equals; None where no run has one."""
+    return max(eligible_results(trial_results), key=lambda r: SELECTION_METRIC.compute(r.history), default=None)
+
+
+def eligible_results(trial_results: Sequence[TrialResult]) -> list[TrialResult]:
+    """The finished runs that have a validation accuracy, each once however many trials share it."""
+    runs: dict[str, TrialResult] = {}
+    for result in trial_results:
+        if result.status == "finished" and result.history[0].validation_accuracy is not None:
+            runs.setdefault(result.trial.recipe.key, result)
+    return list(runs.values())
+
+
+def make_best_on_test(
+    trial_result: TrialResult,
+    trial_results: Sequence[TrialResult],
+    num_validation_images: int,
+    test_result: EvaluationRecord,
+) -> BestOnTest:
+    """What the test of one finished run says, which `select_best` chose by its validation accuracy.
+
+    Args:
+        trial_result: the tested run's
+        trial_results: those that it was chosen from
+        num_validation_images: images that its validation accuracy was measured on
+        test_result: what its `Run.test` gave
+
+    Raises LabError if no result has a validation accuracy.
+    """
+    accuracies = [SELECTION_METRIC.compute(r.history) for r in eligible_results(trial_results)]
+    require(accuracies, "no finished run has a validation accuracy, so there is no best run to evaluate")
+    best = BestOnTest(
+        trial_result=trial_result,
+        num_candidates=len(accuracies),
+        validation_accuracy=SELECTION_METRIC.compute(trial_result.history),
+        num_validation_images=num_validation_images,
+        selection_bias=selection_bias(accuracies, num_validation_images),
+        test_result=test_result,
+        comment="",
+    )
+    return replace(best, comment=narrative.describe_best_on_test(best))
