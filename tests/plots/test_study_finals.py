@@ -1,0 +1,41 @@
+"""The final values of a section's arms."""
+
+from dataclasses import replace
+
+from support.made_up_study import made_up_section
+
+from convolab.plots.studies import section_figures
+from convolab.plots.study_finals import final_values_chart
+from convolab.studies.analyze import analyze_study
+from convolab.studies.metrics import Metric
+from convolab.studies.study import Study
+
+
+def test_a_grid_of_numbers_lies_along_an_axis_of_them_log_where_they_range() -> None:
+    figures = section_figures(made_up_section("lr-sgd"))
+    rates = next(figure for figure in figures if figure.name == "best_validation_accuracy")
+    x = rates.chart.to_dict()["layer"][0]["encoding"]["x"]
+    assert (x["title"], x["scale"]["type"]) == ("optimizer.lr (log scale)", "log")
+    assert x["axis"]["values"] == [0.001, 0.01, 0.1, 1.0, 3.0]
+    assert rates.tables["diverged"] == [
+        {"arm": "lr=3", "position": 3.0, "diverged_runs": "3 of 3"},
+        {"arm": "lr=1", "position": 1.0, "diverged_runs": "1 of 3"},
+    ]
+    assert "lr=3 (3 of 3), lr=1 (1 of 3)" in rates.subtitle
+    assert [row["seed"] for row in rates.tables["points"] if row["arm"] == "lr=1"] == [0, 2]
+
+
+def test_arms_are_in_rows_in_the_order_written() -> None:
+    figure = section_figures(made_up_section("transforms"))[-1]
+    y = figure.chart.to_dict()["layer"][0]["encoding"]["y"]
+    assert y["sort"] == ["none", "crop + flip", "+ cutout", "+ color", "mixup"]
+
+
+def test_an_arm_without_validation_images_has_its_final_training_accuracy_alone() -> None:
+    arms = {"overrides": {"data.validation": 0.0}, "arms": {"a": {}, "b": {"optimizer.lr": 0.5}}}
+    study = Study.parse({"name": "s", "seeds": [0, 1], "sections": {"one": arms}})
+    source = made_up_section("overfit-one-batch").arms[0].results[0]
+    (result,) = analyze_study(study, [replace(source, trial=trial) for trial in study.trials])
+    metrics = [Metric("final", "train_accuracy"), Metric("final", "validation_accuracy")]
+    figure = final_values_chart(result, metrics)
+    assert {row["series"] for row in figure.tables["means"]} == {"training"}

@@ -1,0 +1,31 @@
+"""Charts as files."""
+
+import re
+
+import altair as alt
+
+from convolab.plots.style import apply_chart_style, chart_data, chart_to_pil_image, save_chart
+
+
+def line_chart() -> alt.TopLevelMixin:
+    rows = [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2, 3)]
+    return apply_chart_style(
+        alt.Chart(chart_data(rows)).mark_line().encode(x="epoch:Q", y="loss:Q"), "three epochs", ""
+    )
+
+
+def test_a_chart_opens_without_the_network_and_comes_in_three_formats(tmp_path) -> None:
+    paths = save_chart(line_chart(), tmp_path / "curves")
+    assert [path.name for path in paths] == ["curves.html", "curves.svg", "curves.png"]
+    html, svg, png = (path.read_bytes() for path in paths)
+    assert not re.search(rb"<script[^>]+src=", html)
+    assert b"vegaEmbed" in html
+    assert svg.lstrip().startswith(b"<svg")
+    assert b"three epochs" in svg
+    assert png.startswith(b"\x89PNG")
+
+
+def test_a_chart_becomes_an_image() -> None:
+    image = chart_to_pil_image(line_chart())
+    assert image.mode == "RGB"
+    assert len(image.getcolors(1 << 24) or ()) > 10
