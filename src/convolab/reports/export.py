@@ -1,103 +1,151 @@
 """A study in files that can be handed in: every figure, every table, and a page in Markdown that shows them."""
 
+import csv
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from convolab.core.files import atomic_write, write_text
-from convolab.plots import studies as study_plots
-from convolab.plots.training import save_chart
-from convolab.reports import page
-from convolab.reports import studies as study_report
+from convolab.core.text import pluralize
+from convolab.plots.study_figure import StudyFigure
+from convolab.plots.style import save_chart
+from convolab.reports import markdown, study_cards
+from convolab.reports.study_cards import BestOnTestCard, SectionCard, TableCell
 from convolab.studies import tables
 from convolab.studies.results import StudyResult
 
+BEST_ON_TEST_TITLE = "Test accuracy of the best run"
+METHOD = (
+    "Means are over the finished runs, with the 95 % t-interval of the mean over seeds below. Verdicts: a paired t-test "
+    "over seeds with Holm's correction over the section's contrasts, at 5 %."
+)
+
 
 def export_study(result: StudyResult, folder: Path) -> list[Path]:
-    """Write every figure as SVG and PNG and every table as CSV, a folder a section, and README.md, which shows them; gives the paths.
+    """Write every figure as SVG and PNG and every table as CSV, one folder per section, and a README.md that shows them.
 
-    The tables hold the numbers as they were measured: fractions, nats, epochs and seconds. Raises LabError if the place cannot
-    be written.
+    The tables hold the numbers as measured: fractions, nats, epochs and seconds. Returns the paths. Raises LabError if
+    a file cannot be written.
     """
     folder_names = section_folders([section.name for section in result.sections])
-    placed_figures = [
-        (folder_names[section.name], figure)
-        for section in result.sections
-        for figure in study_plots.section_figures(section)
-    ]
-    placed_figures += [
-        ("", figure)
-        for figure in (study_plots.best_on_test_figures(result.best_on_test) if result.best_on_test else [])
-    ]
+    cards = study_cards.section_cards(result)
+    test = study_cards.best_on_test_card(result.best_on_test) if result.best_on_test else None
     paths = []
-    for place, figure in placed_figures:
-        paths += save_chart(figure.to_vega_lite(), folder / place / figure.name, ("svg", "png"))
-    for section, name, table in tables.study_tables(result):
+    for card in cards:
+        for figure in card.figures:
+            paths += save_chart(figure.to_chart(), folder / folder_names[card.name] / figure.name, ("svg", "png"))
+    for figure in test.figures if test else ():
+        paths += save_chart(figure.to_chart(), folder / figure.name, ("svg", "png"))
+    for section, name, rows in tables.study_tables(result):
         paths.append(folder / (folder_names[section] if section else "") / f"{name}.csv")
-        with atomic_write(paths[-1]) as part:
-            table.write_csv(part)
+        write_csv(rows, paths[-1])
     paths.append(folder / "README.md")
-    write_text(paths[-1], study_report_markdown(result, folder_names))
+    write_text(paths[-1], study_report_markdown(result, cards, test, folder_names))
     return paths
 
 
-def study_report_markdown(result: StudyResult, folder_names: dict[str, str]) -> str:
-    """The report as a page in Markdown beside the figures; `places` are the sections' folders."""
-    environment = Environment(
-        loader=PackageLoader("convolab.reports"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["plain"] = lambda text: text.replace("|", "\\|").replace("\n", " ")
-    colors = page.study_palette(result)
-    cards = [
-        {
-            **study_report.section_card(section, colors),
-            "anchor": heading_anchor(section.section.title or section.name),
-            "figures": figure_links(study_plots.section_figures(section), f"{folder_names[section.name]}/"),
-        }
-        for section in result.sections
+def write_csv(rows: tables.Table, path: Path) -> None:
+    """Rows of the same fields as CSV; None is an empty cell."""
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def study_report_markdown(
+    result: StudyResult, cards: Sequence[SectionCard], test: BestOnTestCard | None, folder_names: Mapping[str, str]
+) -> str:
+    """The report as a page in Markdown beside the figures, which are in the sections' folders."""
+    overview = " · ".join(study_cards.study_overview(result))
+    blocks = [
+        markdown.heading(result.study.title or result.study.name),
+        markdown.escape(f"{overview}. Written by convolab {version('convolab')}."),
+        markdown.heading("Results", 2),
+        overview_table(cards, test),
     ]
-    test = (
-        {
-            **study_report.best_on_test_card(result.best_on_test, colors),
-            "figures": figure_links(study_plots.best_on_test_figures(result.best_on_test), ""),
-        }
-        if result.best_on_test
-        else None
-    )
-    return environment.get_template("report.md").render(
-        title=result.study.title or result.study.name,
-        study=result.study.to_toml(),
-        cards=cards,
-        test=test,
-        facts=study_report.study_overview(result),
-        notes=study_report.failure_notes(result),
-        origins=study_report.provenance(result.trial_results.values()),
-        convolab=version("convolab"),
-    )
+    for card in cards:
+        blocks += section_blocks(card, f"{folder_names[card.name]}/")
+    if test:
+        blocks += [
+            markdown.heading(BEST_ON_TEST_TITLE, 2),
+            markdown.escape(test.comment),
+            figure_links(test.figures, ""),
+        ]
+    runs = study_cards.provenance(result.trial_results.values())
+    blocks += [
+        markdown.heading("Reproducibility", 2),
+        markdown.bullets(markdown.escape(note) for note in study_cards.failure_notes(result)),
+        markdown.bullets(f"{markdown.escape(origin)} ({pluralize(count, 'run')})" for origin, count in runs),
+        METHOD,
+        markdown.code_block(result.study.to_toml(), "toml"),
+    ]
+    return markdown.document(blocks)
 
 
-def figure_links(figures: Iterable[study_plots.StudyFigure], folder: str) -> list[dict[str, Any]]:
-    return [{"title": figure.title, "file": f"{folder}{figure.name}.svg"} for figure in figures]
+def overview_table(cards: Sequence[SectionCard], test: BestOnTestCard | None) -> str:
+    """A row per section: its verdicts and the first sentences of its comment."""
+    rows = [
+        [
+            markdown.cell(markdown.heading_link(card.title)),
+            markdown.cell(
+                *(
+                    f"{badge.mark} {f'{count} × ' if count > 1 else ''}{badge.verdict}"
+                    for badge, count in card.verdict_counts
+                )
+            ),
+            markdown.cell(markdown.escape(card.summary)),
+        ]
+        for card in cards
+    ]
+    if test:
+        trial = f"{test.trial.arm} of {test.trial.section}, seed {test.trial.seed}"
+        choice = f"95 % interval {test.interval}: {trial}, chosen among {test.num_candidates}"
+        link = markdown.heading_link(BEST_ON_TEST_TITLE)
+        rows.append([link, f"**{test.accuracy}**", markdown.cell(markdown.escape(choice))])
+    return markdown.table(["section", "verdicts", "summary"], rows)
 
 
-def heading_anchor(title: str) -> str:
-    """What Markdown's readers make of a heading for links to it.
+def section_blocks(card: SectionCard, folder: str) -> list[str]:
+    """A section: its note, comment, figures, arms and contrasts."""
+    return [
+        markdown.heading(card.title, 2),
+        f"*{markdown.escape(card.note)}*" if card.note else "",
+        markdown.escape(card.comment),
+        figure_links(card.figures, folder, f" of {card.title}"),
+        arms_table(card),
+        markdown.bullets(f"{row.verdict.mark} {markdown.escape(row.comment)}" for row in card.contrasts),
+    ]
 
-    >>> anchor("Can each network learn one batch by heart?")
-    'can-each-network-learn-one-batch-by-heart'
-    """
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+def arms_table(card: SectionCard) -> str:
+    """A row per arm: its runs, its metrics and its time."""
+
+    def table_cell(value: TableCell) -> str:
+        return markdown.cell(value.text, *value.small_lines)
+
+    rows = [
+        [
+            markdown.cell(markdown.escape(arm.name)),
+            markdown.cell(str(arm.runs), *arm.failure_counts),
+            *map(table_cell, arm.cells),
+            arm.train_time,
+        ]
+        for arm in card.arms
+    ]
+    return markdown.table(["arm", "runs", *card.metrics, "training time"], rows)
+
+
+def figure_links(figures: Iterable[StudyFigure], folder: str, suffix: str = "") -> str:
+    """The figures' images, one line each."""
+    return "\n".join(markdown.image(f"{figure.title}{suffix}", f"{folder}{figure.name}.svg") for figure in figures)
 
 
 def section_folders(names: Iterable[str]) -> dict[str, str]:
-    """A folder's name for each section that every file system takes, no two alike.
+    """A folder's name for each section that every file system accepts, no two alike.
 
-    >>> folders(["lr sgd", "lr/sgd?", "..", "LR sgd"])
+    >>> section_folders(["lr sgd", "lr/sgd?", "..", "LR sgd"])
     {'lr sgd': 'lr-sgd', 'lr/sgd?': 'lr-sgd-2', '..': 'section', 'LR sgd': 'LR-sgd-3'}
     """
     name_counts: Counter[str] = Counter()
