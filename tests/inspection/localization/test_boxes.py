@@ -28,7 +28,7 @@ def test_regions_that_touch_by_a_corner_are_one() -> None:
 @pytest.mark.parametrize(
     "heat", [torch.zeros(4, 4), torch.full((4, 4), 3.0), torch.full((4, 4), float("nan")), -torch.rand(4, 4) - 1]
 )
-def test_a_map_that_says_nothing_has_no_box(heat: torch.Tensor) -> None:
+def test_a_map_without_information_has_no_box(heat: torch.Tensor) -> None:
     assert threshold_regions(heat, 0.5) == []
 
 
@@ -41,7 +41,7 @@ def test_a_peak_is_that_of_its_own_region_also_where_boxes_overlap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "share"),
+    ("a", "b", "expected"),
     [
         ((0, 0, 4, 4), (0, 0, 4, 4), 1),
         ((0, 0, 4, 4), (4, 0, 8, 4), 0),
@@ -49,6 +49,6 @@ def test_a_peak_is_that_of_its_own_region_also_where_boxes_overlap() -> None:
         ((0, 0, 4, 4), (0, 0, 2, 4), 0.5),
     ],
 )
-def test_overlap_is_intersection_over_union(a: tuple, b: tuple, share: float) -> None:
-    assert iou(a, b) == share
-    assert iou(b, a) == share
+def test_iou_is_intersection_over_union(a: tuple, b: tuple, expected: float) -> None:
+    assert iou(a, b) == expected
+    assert iou(b, a) == expected

@@ -1,4 +1,4 @@
-"""How large a network sees a picture."""
+"""The size at which a network sees an image."""
 
 import math
 from dataclasses import dataclass
@@ -11,55 +11,60 @@ from convolab.core.errors import require
 from convolab.data import image_io
 from convolab.models.classifier import ImageClassifier
 
-MAX_INPUT_PIXELS = 6_000_000  # pixels of a picture that a network looks at: lite0 takes 2 GB for them
+MAX_INPUT_PIXELS = 6_000_000  # pixels of an image that a network takes: EfficientNet-Lite0 needs 2 GB for them
 
 
 @dataclass(frozen=True)
 class InputScale:
-    """How large a network sees a picture: `factor` times its own size, or `shorter` pixels along its shorter side."""
+    """The size at which a network sees an image: its own size times `factor`, unless `shorter_side` (pixels) is given."""
 
-    factor: float | None = None
+    factor: float = 1.0
     shorter_side: int | None = None
 
     def scaled_size(self, original_size: tuple[int, int]) -> tuple[int, int]:
-        """
-        >>> Scale(shorter=448).size((480, 640)), Scale(0.5).size((480, 640))
+        """Height and width at this scale.
+
+        >>> InputScale(shorter_side=448).scaled_size((480, 640)), InputScale(0.5).scaled_size((480, 640))
         ((448, 597), (240, 320))
         """
-        factor = self.factor or self.shorter_side / min(original_size)
+        factor = self.shorter_side / min(original_size) if self.shorter_side else self.factor
         return max(1, round(factor * original_size[0])), max(1, round(factor * original_size[1]))
 
     def prepare_input(
         self, net: ImageClassifier, image: UInt8[Tensor, "c h w"]
     ) -> Float[Tensor, "1 channels rows columns"]:
-        """The whole photo at this scale as pixels for a network. Raises LabError for more than MAX_INPUT."""
-        size = self.scaled_size(tuple(image.shape[1:]))
+        """The image, uncropped, at this scale as pixels in [0, 1]. Raises LabError for more than MAX_INPUT_PIXELS."""
+        height, width = self.scaled_size((image.shape[1], image.shape[2]))
         require(
-            size[0] * size[1] <= MAX_INPUT_PIXELS,
-            f"at scale {self} the network would see {size[1]} x {size[0]} pixels, more than {MAX_INPUT_PIXELS:,}: give a smaller --scale, such as 1000px",
+            height * width <= MAX_INPUT_PIXELS,
+            f"at scale {self} the network would see {width} x {height} pixels, more than {MAX_INPUT_PIXELS:,}: "
+            "give a smaller --scale, such as 1000px",
         )
-        resized = image_io.resize_image(image, size, net.channels, interpolation=net.interpolation).unsqueeze(0) / 255
-        return resized.to(net.scale).contiguous(memory_format=torch.channels_last)
+        resized = image_io.resize_image(image, (height, width), net.channels, interpolation=net.interpolation)
+        pixels = resized.unsqueeze(0) / 255
+        return pixels.to(net.scale).contiguous(memory_format=torch.channels_last)
 
     def __str__(self) -> str:
         return f"{self.shorter_side}px" if self.shorter_side else f"{self.factor:g}"
 
 
 def parse_scales(text: str) -> tuple[InputScale, ...]:
-    """Scales with commas between them: a factor, or the shorter side in pixels.
+    """Comma-separated scales: a factor, or the shorter side in pixels; each once.
 
-    >>> [str(scale) for scale in find_scales("1, 0.5,448px")]
+    Raises LabError for a word that is neither.
+
+    >>> [str(scale) for scale in parse_scales("1, 0.5,448px")]
     ['1', '0.5', '448px']
     """
-    parsed = []
-    for word in (part.strip() for part in text.split(",")):
-        try:
-            scale = InputScale(shorter_side=int(word[:-2])) if word.endswith("px") else InputScale(factor=float(word))
-        except ValueError:
-            scale = InputScale(factor=0.0)
-        value = scale.shorter_side if scale.shorter_side is not None else scale.factor
-        require(
-            0 < value < math.inf, f"'{word}' is no scale: give a factor such as 0.5, or the shorter side such as 448px"
-        )
-        parsed.append(scale)
-    return tuple(dict.fromkeys(parsed))
+    return tuple(dict.fromkeys(_parse_scale(word.strip()) for word in text.split(",")))
+
+
+def _parse_scale(word: str) -> InputScale:
+    try:
+        value = int(word[:-2]) if word.endswith("px") else float(word)
+    except ValueError:
+        value = 0
+    require(
+        0 < value < math.inf, f"'{word}' is not a scale: give a factor such as 0.5, or the shorter side such as 448px"
+    )
+    return InputScale(shorter_side=int(value)) if word.endswith("px") else InputScale(factor=value)

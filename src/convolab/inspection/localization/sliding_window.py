@@ -1,111 +1,129 @@
-"""The dense map beside what it stands for: the classifier on every window cut out of the picture.
+"""The dense map beside what it replaces: the classifier on every window, cropped from the image.
 
-Without padding in the network both are the same. With padding a window that is cut out has zeros where the dense map sees the
-window's neighbours, so that the two differ: by how much is measured here.
+Without padding in the network both are the same. With padding a cropped window has zeros where the dense map sees the window's
+neighbors, so that the two differ: by how much is measured here.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from convolab.inspection.localization.dense import FullyConvolutional
+from convolab.inspection.types import Progress, SinglePixels
 from convolab.models.inference import frozen_eval
 
-BATCH_SIZE = 8  # windows a pass
+BATCH_SIZE = 8  # windows in one forward pass
+
+CellIndex: TypeAlias = tuple[int, int]  # row, column of a response
+Corner: TypeAlias = tuple[int, int]  # top, left of a window, in pixels
 
 
 @dataclass(frozen=True)
 class SlidingWindowComparison:
-    """Logits of windows by the dense map and by cutting them out."""
+    """Logits of windows by the dense map and by cropping."""
 
-    num_windows: int  # compared: those that lie in the picture
-    mean_abs_difference: float  # mean absolute difference of the logits
+    num_windows: int  # compared: those inside the image
+    mean_abs_difference: float  # of the logits
     max_abs_difference: float
-    logit_std: float  # standard deviation of the cut-out windows' logits: what a difference is to be held against
-    top1_agreement: float  # share of the windows with the same best class
+    logit_std: float  # standard deviation of the cropped windows' logits: what a difference is compared with
+    top1_agreement: float  # fraction of the windows with the same best class
     dense_seconds: float
-    sliding_window_seconds: float  # at the dense map's own step
+    sliding_window_seconds: float  # at the dense map's own stride
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, int | float]:
         return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"compared with {self.num_windows} windows cropped and classified one by one: "
+            f"logits differ by {self.mean_abs_difference:.2g} on average (standard deviation {self.logit_std:.2g}), "
+            f"the best class is the same in {100 * self.top1_agreement:.1f} %; "
+            f"{self.dense_seconds:.2f} s instead of {self.sliding_window_seconds:.2f} s"
+        )
 
 
 def compare_with_sliding_window(
-    fcn: FullyConvolutional, pixels: Float[Tensor, "1 c h w"], on_progress: Callable[[str], None] = lambda what: None
+    fcn: FullyConvolutional, pixels: SinglePixels, on_progress: Progress = lambda step: None
 ) -> SlidingWindowComparison:
-    """The dense map's windows against the same windows, cut out and classified one by one. Raises LabError for a picture without any."""
+    """Compare the dense map's windows with the same windows, cropped and classified in small batches.
+
+    Raises LabError for an image smaller than a window.
+    """
     net = fcn.net
     pixels = pixels.to(net.scale).contiguous(memory_format=torch.channels_last)
     with frozen_eval(net), torch.no_grad():
         start = time.perf_counter()
         logits = fcn.window_logits(fcn.forward_features(pixels))[0]  # [classes, rows, columns]
         dense_seconds = time.perf_counter() - start
-        cells, corners = window_positions(fcn, tuple(pixels.shape[2:]), tuple(logits.shape[1:]))
-        window_logits, start = [], time.perf_counter()
-        for first in range(0, len(corners), BATCH_SIZE):
-            on_progress(f"window {first + 1} of {len(corners)}")
-            windows = [
-                pixels[0, :, top : top + net.input_size[0], left : left + net.input_size[1]]
-                for top, left in corners[first : first + BATCH_SIZE]
-            ]
-            window_logits.append(
-                net.forward_unchecked(torch.stack(windows).contiguous(memory_format=torch.channels_last))
-            )
+        size = pixels.shape[2], pixels.shape[3]
+        cells, corners = window_positions(fcn, size, (logits.shape[1], logits.shape[2]))
+        start = time.perf_counter()
+        sliding_logits = _classify_windows(fcn, pixels, corners, on_progress).T  # [classes, windows]
         sliding_seconds = time.perf_counter() - start
-    sliding_logits = torch.cat(window_logits).T  # [classes, windows]
     rows, columns = (torch.tensor(indices) for indices in zip(*cells, strict=True))
     dense_logits = logits[:, rows, columns]
     abs_difference = (dense_logits - sliding_logits).abs()
     agreement = float((dense_logits.argmax(0) == sliding_logits.argmax(0)).double().mean())
     return SlidingWindowComparison(
-        len(corners),
-        float(abs_difference.mean()),
-        float(abs_difference.max()),
-        float(sliding_logits.std()),
-        agreement,
-        dense_seconds,
-        sliding_seconds,
+        num_windows=len(corners),
+        mean_abs_difference=float(abs_difference.mean()),
+        max_abs_difference=float(abs_difference.max()),
+        logit_std=float(sliding_logits.std()),
+        top1_agreement=agreement,
+        dense_seconds=dense_seconds,
+        sliding_window_seconds=sliding_seconds,
     )
+
+
+def _classify_windows(
+    fcn: FullyConvolutional,
+    pixels: SinglePixels,
+    corners: Sequence[Corner],
+    on_progress: Progress,
+) -> Float[Tensor, "windows classes"]:
+    height, width = fcn.net.input_size
+    window_logits = []
+    for first in range(0, len(corners), BATCH_SIZE):
+        on_progress(f"window {first + 1} of {len(corners)}")
+        batch = corners[first : first + BATCH_SIZE]
+        windows = torch.stack([pixels[0, :, top : top + height, left : left + width] for top, left in batch])
+        window_logits.append(fcn.net.forward_unchecked(windows.contiguous(memory_format=torch.channels_last)))
+    return torch.cat(window_logits)
 
 
 def window_positions(
     fcn: FullyConvolutional, size: tuple[int, int], windows: tuple[int, int]
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Where each window would be cut out, top and left: its first cell's field then lies as in a picture of the network's own size.
+) -> tuple[list[CellIndex], list[Corner]]:
+    """The windows inside the image, as cells of the dense map and as corners on an image of `size`.
 
-    Windows that do not lie in the picture are left out; where geometry is not known the step is that of the sizes.
+    The receptive field of a cropped window's first cell lies as in an image of the network's own size. Where receptive fields
+    are not known, the windows are spaced evenly.
     """
-    image_axes, window_axes = fcn.rf_grid(size), fcn.rf_grid(fcn.net.input_size)
-    positions = []
-    for axis in range(2):
-        if image_axes is None or window_axes is None:
-            count = windows[axis]
-            positions.append(
-                [round(i * (size[axis] - fcn.net.input_size[axis]) / max(count - 1, 1)) for i in range(count)]
-            )
-        else:
-            positions.append(
-                [
-                    round(image_axes[axis][0] - window_axes[axis][0] + i * image_axes[axis][1])
-                    for i in range(windows[axis])
-                ]
-            )
+    tops = _window_starts(fcn, size, windows, axis=0)
+    lefts = _window_starts(fcn, size, windows, axis=1)
+    max_top = size[0] - fcn.net.input_size[0]
+    max_left = size[1] - fcn.net.input_size[1]
     cells = [
         (row, column)
-        for row, top in enumerate(positions[0])
-        for column, left in enumerate(positions[1])
-        if 0 <= top <= size[0] - fcn.net.input_size[0] and 0 <= left <= size[1] - fcn.net.input_size[1]
+        for row, top in enumerate(tops)
+        for column, left in enumerate(lefts)
+        if 0 <= top <= max_top and 0 <= left <= max_left
     ]
-    return cells, [(positions[0][row], positions[1][column]) for row, column in cells]
+    return cells, [(tops[row], lefts[column]) for row, column in cells]
 
 
-def describe_sliding_window(comparison: SlidingWindowComparison) -> str:
-    return (
-        f"against {comparison.num_windows} windows cut out one by one: logits differ by {comparison.mean_abs_difference:.2g} on average (they spread by {comparison.logit_std:.2g}), "
-        f"the best class is the same in {100 * comparison.top1_agreement:.1f} %; {comparison.dense_seconds:.2f} s instead of {comparison.sliding_window_seconds:.2f} s"
-    )
+def _window_starts(fcn: FullyConvolutional, size: tuple[int, int], windows: tuple[int, int], axis: int) -> list[int]:
+    """The first pixel of each window along an axis."""
+    count = windows[axis]
+    image_grid = fcn.rf_grid(size)
+    window_grid = fcn.rf_grid(fcn.net.input_size)
+    if image_grid is None or window_grid is None:
+        free_pixels = size[axis] - fcn.net.input_size[axis]
+        return [round(i * free_pixels / max(count - 1, 1)) for i in range(count)]
+    start, stride = image_grid[axis]
+    return [round(start - window_grid[axis][0] + i * stride) for i in range(count)]

@@ -1,0 +1,229 @@
+"""What `locate` returns: its sentences, its numbers and the panels that draw it."""
+
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict
+
+from convolab.core.text import pluralize
+from convolab.inspection.localization.alignment import AlignmentKind
+from convolab.inspection.localization.dense import FullyConvolutional
+from convolab.inspection.localization.detection import Canvas, ClassDetections, Detection, DetectionMetrics
+from convolab.inspection.localization.erf_offset import erf_offset
+from convolab.inspection.localization.response import ScaleResult
+from convolab.inspection.result import Box, Finding, Panel
+from convolab.models.inference import top_classes
+
+MAX_SHOWN = 5  # boxes of a class that are named and drawn
+
+
+class ErfOffsetMetrics(TypedDict):
+    """How far the cells were moved from their reference positions, in pixels: rows, columns."""
+
+    mean: list[float]
+    std: list[float]
+    reference: str
+    rms_radius: float
+
+
+class ScaleMetrics(TypedDict):
+    """The size at which the network saw the image, and where its cells lie in the pixels of that size."""
+
+    size: list[int]
+    cells: list[int]
+    start: list[float]
+    stride: list[float]
+    erf_offset: NotRequired[ErfOffsetMetrics]  # of the alignment erf
+
+
+class ResponseMetrics(TypedDict):
+    """A raw response: behind an average, its mean and the bias add up to the logit."""
+
+    min: float
+    max: float
+    mean: float
+    bias: float
+
+
+class ClassMetrics(TypedDict):
+    """What was found of a class. Logit and probability are those of the whole image at the first scale."""
+
+    index: int
+    logit: float
+    probability: float
+    num_boxes: int
+    detections: list[DetectionMetrics]
+    responses: dict[str, ResponseMetrics]
+    invalid_reason: str
+
+
+def build_locate_finding(
+    image_name: str,
+    canvas: Canvas,
+    scale_results: Sequence[ScaleResult],
+    classes: Sequence[ClassDetections],
+    alignment: AlignmentKind,
+    threshold: float,
+) -> Finding:
+    """Put what was computed into words, numbers and panels."""
+    first = scale_results[0]
+    height, width = canvas.original_size
+    most_probable = top_classes(first.fcn.net.classes, first.logits.double().softmax(0), 3)
+    arrays = {"image": canvas.image}
+    for found in classes:
+        arrays[f"heatmap {found.label}"] = found.heatmap
+        arrays |= {f"response {found.label} at {r.scale}": r.response(found.target) for r in scale_results}
+    return Finding(
+        "locate",
+        summary=(
+            f"{image_name}, {width} x {height}: prediction for the whole image: {', '.join(map(str, most_probable))}",
+            *(describe_grid(result, alignment) for result in scale_results),
+            describe_alignment(first.fcn, alignment),
+            *(describe_detections(found, first) for found in classes),
+        ),
+        metrics={
+            "image": image_name,
+            "size": [height, width],
+            "granularity": first.granularity,
+            "alignment": alignment,
+            "threshold": threshold,
+            "scales": {result.scale: scale_metrics(result, alignment) for result in scale_results},
+            "classes": {found.label: class_metrics(found, scale_results) for found in classes},
+        },
+        arrays=arrays,
+        panels=tuple(detection_panels(canvas, scale_results, found, alignment) for found in classes),
+        warnings=tuple(
+            f"the response for {found.label} is {found.invalid_reason}: it carries no information"
+            for found in classes
+            if found.invalid_reason
+        ),
+    )
+
+
+def scale_metrics(result: ScaleResult, alignment_kind: AlignmentKind) -> ScaleMetrics:
+    alignment = result.alignment(alignment_kind)
+    metrics: ScaleMetrics = {
+        "size": list(result.input_size),
+        "cells": list(result.grid_shape),
+        "start": list(alignment.start),
+        "stride": list(alignment.stride),
+    }
+    if alignment_kind == "erf":
+        metrics["erf_offset"] = erf_offset_metrics(result.fcn)
+    return metrics
+
+
+def erf_offset_metrics(fcn: FullyConvolutional) -> ErfOffsetMetrics:
+    offset = erf_offset(fcn)
+    return {
+        "mean": list(offset.mean),
+        "std": list(offset.std),
+        "reference": offset.reference,
+        "rms_radius": offset.rms_radius,
+    }
+
+
+def class_metrics(found: ClassDetections, scale_results: Sequence[ScaleResult]) -> ClassMetrics:
+    logits = scale_results[0].logits
+    return {
+        "index": found.target,
+        "logit": float(logits[found.target]),
+        "probability": float(logits.double().softmax(0)[found.target]),
+        "num_boxes": found.num_boxes,
+        "detections": [detection.to_dict() for detection in found.detections],
+        "responses": {result.scale: response_metrics(result, found.target) for result in scale_results},
+        "invalid_reason": found.invalid_reason,
+    }
+
+
+def response_metrics(result: ScaleResult, target: int) -> ResponseMetrics:
+    response = result.response(target)
+    return {
+        "min": float(response.min()),
+        "max": float(response.max()),
+        "mean": float(response.mean()),
+        "bias": float(result.fcn.head.bias[target]) if result.granularity == "cell" else 0.0,
+    }
+
+
+def describe_grid(result: ScaleResult, alignment_kind: AlignmentKind) -> str:
+    """The size of a response in words."""
+    rows, columns = result.grid_shape
+    stride = result.alignment(alignment_kind).stride
+    input_height, input_width = result.fcn.net.input_size
+    unit = "cells" if result.granularity == "cell" else f"windows of {input_width} x {input_height}"
+    spacing = f", {stride[1]:.3g} x {stride[0]:.3g} px apart" if rows * columns > 1 else ""
+    height, width = result.input_size
+    return f"scale {result.scale}: seen at {width} x {height}, {columns} x {rows} {unit}{spacing}"
+
+
+def describe_alignment(fcn: FullyConvolutional, alignment_kind: AlignmentKind) -> str:
+    """How cells were mapped to pixels, in words."""
+    if alignment_kind == "rf-center":
+        return "aligned by receptive-field centers"
+    if alignment_kind == "resize":
+        return "aligned by resizing the map to the image"
+    offset = erf_offset(fcn)
+    reference = "the receptive-field centers" if offset.reference == "rf-center" else "where resizing puts them"
+    return (
+        f"aligned by the effective receptive field: offset {offset.mean[1]:+.1f} px across and {offset.mean[0]:+.1f} px down "
+        f"from {reference} (single cells differ by {offset.std[1]:.1f} and {offset.std[0]:.1f} px)"
+    )
+
+
+def describe_detections(found: ClassDetections, first: ScaleResult) -> str:
+    """What was found of a class, in words."""
+    probability = float(first.logits.double().softmax(0)[found.target])
+    prefix = f"{found.label}, {100 * probability:.1f} % in the whole image: "
+    if not found.detections:
+        return f"{prefix}not found: its response is nowhere above 0"
+    row, column = found.detections[0].peak_position
+    boxes = "; ".join(_describe_box(detection) for detection in found.detections[:MAX_SHOWN])
+    weaker = f", and {found.num_boxes - MAX_SHOWN} weaker" if found.num_boxes > MAX_SHOWN else ""
+    count = f"{found.num_boxes} box{'es' if found.num_boxes > 1 else ''}"
+    return f"{prefix}strongest at row {row}, column {column}; {count} (left, top to right, bottom): {boxes}{weaker}"
+
+
+def _describe_box(detection: Detection) -> str:
+    left, top, right, bottom = detection.box
+    return f"{left}, {top} to {right}, {bottom} ({100 * detection.confidence:.1f} %)"
+
+
+def detection_panels(
+    canvas: Canvas, scale_results: Sequence[ScaleResult], found: ClassDetections, alignment_kind: AlignmentKind
+) -> tuple[Panel, ...]:
+    """The boxes on the image, the response over it with the cells' borders, and the raw response."""
+    first = scale_results[0]
+    of_cells = first.granularity == "cell"
+    boxes = tuple(_panel_box(canvas, detection) for detection in found.detections[:MAX_SHOWN])
+    confidence = "when the head averages only the cells in the box" if of_cells else "in its best window"
+    unit = "logit (the mean + the bias is the image's)" if of_cells else "logit of a window"
+    num_scales = len(scale_results)
+    return (
+        Panel(
+            title=f"{found.label}: found",
+            image=canvas.image,
+            boxes=boxes,
+            caption=f"number: the class's probability {confidence}" if boxes else "nothing found",
+        ),
+        Panel(
+            title="Response" if num_scales == 1 else f"Response, mean of {pluralize(num_scales, 'scale')}",
+            image=canvas.image,
+            heatmap=found.heatmap,
+            signed=True,
+            colorbar_label=unit,
+            grid=first.alignment(alignment_kind, canvas.size).cell_borders(first.grid_shape),
+            caption=f"lines: borders of the {first.granularity}s, alignment {alignment_kind}",
+        ),
+        Panel(
+            title=f"Raw, at scale {first.scale}",
+            heatmap=first.response(found.target),
+            signed=True,
+            colorbar_label=unit,
+            caption=f"{first.grid_shape[1]} x {first.grid_shape[0]} {first.granularity}s",
+        ),
+    )
+
+
+def _panel_box(canvas: Canvas, detection: Detection) -> Box:
+    left, top, right, bottom = detection.box
+    down, across = canvas.scale_to_original
+    return Box(left / across, top / down, right / across, bottom / down, f"{100 * detection.confidence:.0f} %")
