@@ -1,0 +1,89 @@
+"""Names that enter a seed or a file of weights: renaming one changes results in silence, so they are listed here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from convolab.core.rng import derive_seed
+from convolab.models.registry import build
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "convolab"
+KEYED = {"make_generator", "derive_seed", "seed_default_generator"}
+
+# Module -> the strings in its calls of the functions above.
+STREAMS = {
+    "analysis/receptive_field/gradient.py": {"measure"},
+    "core/stats.py": {"inflation"},
+    "inspection/adversarial/ensemble.py": {"diversity"},
+    "inspection/adversarial/fool.py": {"fool target", "fool noise"},
+    "inspection/adversarial/transfer.py": {"fool control"},
+    "inspection/explain/deletion_insertion.py": {"pixel order"},
+    "inspection/explain/methods.py": {"smoothgrad"},
+    "inspection/explain/null_maps.py": {"random map"},
+    "inspection/explain/randomization.py": {"forget"},
+    "inspection/localization/evaluation.py": {"random response"},
+    "inspection/localization/synthetic.py": {"pasted pictures", "pasted places", "texture"},
+    "models/feature_head.py": {"split"},
+    "models/registry.py": {"weights"},
+    "theory/answer_correlation.py": {"channels", "gradients", "lengths", "signal", "signals"},
+    "theory/arrangements.py": {"blocks", "permutation", "place"},
+    "theory/equivariance.py": {"equivariance"},
+    "training/overfit.py": {"layers", "order"},
+    "training/setup.py": {"limit"},
+    "training/trainer.py": {"augment", "layers", "order"},
+}
+# Layers of the shipped networks: each parameter's first weights are drawn with its name, and files hold it.
+PARAMETERS = {
+    "shallow_net": "hidden.weight hidden.bias output.weight output.bias",
+    "shallow_net_class": "hidden.weight hidden.bias output.weight output.bias",
+    "simple_convnet": " ".join(
+        [f"features.{i}.{name}" for i in range(3) for name in ("conv.weight", "norm.weight", "norm.bias")]
+        + ["head.linear.weight", "head.linear.bias"]
+    ),
+    "resnet_small": " ".join(
+        ["features.stem.conv.weight", "features.stem.norm.weight", "features.stem.norm.bias"]
+        + [
+            f"features.stage{stage}.0.{name}"
+            for stage in (1, 2, 3)
+            for name in ("conv1.weight", "norm1.weight", "norm1.bias", "conv2.weight", "norm2.weight", "norm2.bias")
+        ]
+        + ["head.linear.weight", "head.linear.bias"]
+    ),
+}
+# The sum of the first weights' absolute values for 3x32x32 images, ten classes and seed 0.
+FIRST_WEIGHTS = {
+    "shallow_net": 3606.10973,
+    "shallow_net_class": 3606.10973,
+    "simple_convnet": 929.328518,
+    "resnet_small": 6177.349058,
+}
+
+
+def call_strings(path: Path) -> set[str]:
+    strings = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+        if name in KEYED:
+            strings |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
+    return strings - {"cpu"}
+
+
+def test_the_random_streams_have_the_names_they_always_had() -> None:
+    found = {str(path.relative_to(PACKAGE)): call_strings(path) for path in sorted(PACKAGE.rglob("*.py"))}
+    assert {name: strings for name, strings in found.items() if strings} == STREAMS
+
+
+def test_a_key_gives_the_seed_it_always_gave() -> None:
+    assert derive_seed(0, "order", 1) == 2002067703672271585
+
+
+def test_the_shipped_networks_have_the_parameters_they_always_had() -> None:
+    for name, parameters in PARAMETERS.items():
+        assert [key for key, _ in build(name, (3, 32, 32), 10).named_parameters()] == parameters.split()
+
+
+def test_the_first_weights_are_the_ones_they_always_were() -> None:
+    for name, total in FIRST_WEIGHTS.items():
+        parameters = build(name, (3, 32, 32), 10, seed=0).parameters()
+        assert sum(p.detach().double().abs().sum().item() for p in parameters) == pytest.approx(total, abs=1e-5)
