@@ -181,7 +181,7 @@ def test_a_deep_network_is_drawn_by_blocks(lab) -> None:
         (("--layer", "Linear(100, 1000"), "is not a layer"),
         (("--layer", "Linear(100, 1000)"), "give --input"),
         (("--layer", "Linear(100, 1000)", "--input", "99"), "got an input of shape [1, 99], expected [..., 100]"),
-        (("--layer", "__import__('os').abort()", "--input", "9"), "is not a layer"),
+        (("--layer", "__import__('os').abort()", "--input", "9"), "torch.nn has no layer"),
         (("simple_convnet", "--input", "3x32x32", "--beside", "fvcor"), "did you mean 'fvcore'?"),
         (
             ("simple_convnet", "--input", "3x32x32", "--convention", "fvcore"),
@@ -189,7 +189,7 @@ def test_a_deep_network_is_drawn_by_blocks(lab) -> None:
         ),
         (("simple_convnet", "--input", "3x32x32", "--batch", "2"), "is now called 'convolab summary --batch-size'"),
         (("simple_convnet", "--input", "3x32x32", "--out", "cost.pdf"), ".png, .svg or .html"),
-        (("empty",), "holds no run"),
+        (("empty",), "is not a run folder"),
     ],
 )
 def test_a_wrong_input_is_one_line_and_exit_2_and_nothing_is_written(
