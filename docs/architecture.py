@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "convolab"
-ROW, LEFT, TEXT, CELL = 74, 16, 700, 58  # pixels: height of a row, margin, width of the text, width of a column
+ROW, LEFT, TEXT, CELL = 74, 16, 600, 62  # pixels: height of a row, margin, width of the text, width of a column
 STYLE = """
 svg { font: 13px system-ui, sans-serif; background: #fff; color: #1a1a1a } text { fill: currentColor }
 .name { font-weight: 600; font-size: 15px } .modules { opacity: .75; font-size: 12px } .line { stroke: currentColor; opacity: .25 }
@@ -59,7 +59,7 @@ def wrap(text: str, width: int) -> list[str]:
     for word in text.split("  "):
         if lines[-1] and len(lines[-1]) + len(word) + 2 > width:
             lines.append("")
-        lines[-1] += ("   " if lines[-1] else "") + word
+        lines[-1] += (" · " if lines[-1] else "") + word
     return lines
 
 
@@ -83,7 +83,7 @@ def draw() -> str:
         top = 44 + ROW * row
         parts.append(f'<line class="line" x1="{LEFT}" x2="{width - LEFT}" y1="{top}" y2="{top}"/>')
         parts.append(f'<text class="name" x="{LEFT}" y="{top + 20}">{layer}</text>')
-        for number, line in enumerate(wrap(list_modules(layer), 108)[:3]):
+        for number, line in enumerate(wrap(list_modules(layer), 92)[:3]):
             parts.append(f'<text class="modules" x="{LEFT}" y="{top + 37 + 14 * number}">{escape(line)}</text>')
         for column, other in enumerate(layers):
             count = counts[layer, other]
