@@ -225,6 +225,7 @@ def test_a_billion_parameters_are_summarized_without_being_allocated() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB; the weights would be 4,000,000
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch on even kernels
 def test_every_kind_of_convolution_costs_what_its_closed_form_says() -> None:
     kinds = [
         (nn.Conv1d(4, 6, 3, stride=2, dilation=2, groups=2), (4, 20)),
