@@ -626,7 +626,8 @@ def test_an_unfinished_run_is_tested_only_on_request_and_once(
         quick({"training.epochs": 9, "data.limit": None}), digits, tmp_path / "run", callbacks=stop_after(41)
     )
     assert (
-        error_line(run.test) == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or test it --unfinished"
+        error_line(run.test)
+        == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or test it --allow-unfinished"
     )
     assert run.test_result is None
     record = run.test(allow_unfinished=True)

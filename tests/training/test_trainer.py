@@ -31,6 +31,7 @@ from convolab.training.trainer import (
     Diverged,
     EpochMetrics,
     Trainer,
+    best_epoch_of,
     fit,
     resolve_precision,
 )
