@@ -20,9 +20,16 @@ from measure import in_rounds, processor, table
 
 def one_run(data_dir: Path, network: str) -> dict[str, float]:
     """Two epochs of CIFAR-10 in this process, as `convolab train` does them."""
+    from convolab.core.environment import tune_malloc
     from convolab.data.catalog import load
     from convolab.training.recipe import Recipe
     from convolab.training.run import Run
+    from convolab.training.trainer import Callbacks
+
+    class Clock(Callbacks):
+        def on_step(self, trainer: object) -> None:
+            if not first:
+                first.append(time.perf_counter())
 
     imported = peak_mb()
     start, first, writing = time.perf_counter(), [], []
@@ -36,10 +43,9 @@ def one_run(data_dir: Path, network: str) -> dict[str, float]:
         writing.append(time.perf_counter() - begun)
 
     Run._write_epoch = timed
+    tune_malloc()  # as the command line does
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.start(
-            recipe, pictures, Path(folder) / "run", on_step=lambda fit: first or first.append(time.perf_counter())
-        )
+        run = Run.start(recipe, pictures, Path(folder) / "run", callbacks=Clock())
         epochs = [epoch.train_seconds for epoch in run.history]
     pixels = sum(part.images.nbytes for part in (pictures.train, pictures.test)) / 1e6
     return {

@@ -18,6 +18,7 @@ from measure import matrix_peak, processor, table
 from peers import BATCH, LR, MOMENTUM, NETWORKS, WEIGHT_DECAY, training_loader
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from convolab.core.environment import tune_malloc
 from convolab.data.catalog import load
 from convolab.training import trainer
 from convolab.training.recipe import Recipe
@@ -49,11 +50,22 @@ def our_step(data_dir: Path, network: str, precision: str, steps: int) -> dict[s
     recipe = Recipe.from_dict(
         {"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}}
     )
-    fit, ends = build_trainer(recipe, load("cifar10", data_dir), "cpu"), []
+    tune_malloc()  # as the command line does
+    fit = build_trainer(recipe, load("cifar10", data_dir), "cpu")
+    ends: list[float] = []
+
+    class Clock(trainer.Callbacks):
+        def __init__(self, last: int) -> None:
+            self.last = last
+
+        def on_step(self, trainer: trainer.Trainer) -> None:
+            ends.append(time.perf_counter())
+
+        def should_stop(self) -> bool:
+            return len(ends) >= self.last
 
     def train(count: int) -> None:
-        last = len(ends) + count
-        for _ in fit.iter_epochs(on_step=lambda _: ends.append(time.perf_counter()), stop=lambda: len(ends) >= last):
+        for _ in fit.iter_epochs(Clock(len(ends) + count)):
             pass
 
     augment, take = trainer.apply_transforms, type(fit.train_set).gather

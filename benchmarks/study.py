@@ -76,7 +76,7 @@ def study(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     engine = time.perf_counter()
     LocalExecutor(cores()).run(jobs, folder / "pictures", hear, lambda: False)
     end = time.perf_counter()
-    own = sum(Run(job.folder).summary["seconds"] for job in jobs)
+    own = sum(Run(job.folder).summary["train_seconds"] for job in jobs)
     return {"seconds": end - STARTED, "engine": end - engine, "trials": wall / cores(), "training": own / cores()}
 
 
@@ -222,12 +222,11 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The report of 1,000 runs of 50 epochs: 20 sections of 10 arms with 5 seeds each, with made-up curves."""
     import random
 
+    from convolab.core.environment import hardware_info, package_versions
     from convolab.reports.studies import write_study_report
     from convolab.studies.analyze import analyze_study
     from convolab.studies.results import StudyResult, TrialResult
     from convolab.studies.study import Study
-    from convolab.training.run import package_versions
-    from convolab.training.setup import hardware_info
     from convolab.training.trainer import EpochMetrics
 
     def made_up(key: str, effect: float) -> tuple[EpochMetrics, ...]:

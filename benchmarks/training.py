@@ -24,17 +24,29 @@ def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, 
     from peers import NETWORKS, Stopwatch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from convolab.core.environment import tune_malloc
     from convolab.data.catalog import load
     from convolab.training.recipe import Recipe
     from convolab.training.setup import build_trainer
+    from convolab.training.trainer import Callbacks
 
     recipe = Recipe.from_dict(
         {"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}}
     )
-    fit, watch = build_trainer(recipe, load("cifar10", data_dir), "cpu"), Stopwatch(steps)
+    tune_malloc()  # as the command line does
+    fit = build_trainer(recipe, load("cifar10", data_dir), "cpu")
+    watch = Stopwatch(steps)
+
+    class Clock(Callbacks):
+        def on_step(self, trainer: object) -> None:
+            watch.batch_ends()
+
+        def should_stop(self) -> bool:
+            return watch.done
+
     theirs = sum(p.numel() for p in NETWORKS[network]().parameters())
     assert sum(p.numel() for p in fit.net.parameters()) == theirs, "the contenders train different networks"
-    for _ in fit.iter_epochs(on_step=lambda fit: watch.batch_ends(), stop=lambda: watch.done):
+    for _ in fit.iter_epochs(Clock()):
         pass
     with FlopCounterMode(display=False) as counter:
         fit.net(torch.zeros(1, 3, 32, 32)).sum().backward()
