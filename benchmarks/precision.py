@@ -74,7 +74,7 @@ def main() -> None:
     differences = [100 * (found[seed, "bf16"] - found[seed, "fp32"]) for seed in range(given.seeds)]
     half = t.ppf(0.975, given.seeds - 1) * stdev(differences) / given.seeds**0.5
     low, high = mean(differences) - half, mean(differences) + half
-    verdict = "no difference seen" if low < 0 < high else "a difference"
+    verdict = "no significant difference" if low < 0 < high else "a difference"
     print(
         f"- bf16 - fp32, paired by seed: {mean(differences):+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}: {verdict}"
     )

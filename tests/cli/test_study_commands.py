@@ -24,7 +24,7 @@ arms.fast = {"optimizer.lr" = 0.1}
 arms.slow = {"optimizer.lr" = 0.001}
 [[sections.rates.contrasts]]
 arm = "fast"
-against = "slow"
+baseline = "slow"
 """
 
 
@@ -35,7 +35,7 @@ def study(lab) -> Path:
     return Path("my_study.toml")
 
 
-def test_a_study_says_what_it_saw_and_leaves_a_report(lab, study: Path) -> None:
+def test_a_study_prints_its_conclusions_and_writes_a_report(lab, study: Path) -> None:
     done = lab("study", study)
     assert done.code == 0
     assert "rates: A fast and a slow rate" in done.out
@@ -48,17 +48,17 @@ def test_a_study_says_what_it_saw_and_leaves_a_report(lab, study: Path) -> None:
 def test_the_same_command_again_trains_nothing(lab, study: Path) -> None:
     first, again = lab("study", study), lab("study", study)
     assert again.out == first.out
-    assert again.err == "4 of 4 runs are there already\n"
+    assert again.err == "4 of 4 runs are already complete\n"
 
 
 def test_a_study_s_json_holds_every_arm_and_contrast(lab, study: Path) -> None:
     found = json.loads(lab("study", study, "--seeds", 3, "--json").out)
-    assert found["done"] == found["runs"] == 6
+    assert found["num_completed"] == found["num_runs"] == 6
     arms = found["sections"]["rates"]["arms"]
     values = arms["fast"]["metrics"]["best_validation_accuracy"]["by_seed"]
     assert list(values) == ["0", "1", "2"]
     (contrast,) = found["sections"]["rates"]["contrasts"]
-    assert contrast["paired"]["difference"]["mean"] == pytest.approx(
+    assert contrast["paired_test"]["difference"]["mean"] == pytest.approx(
         arms["fast"]["metrics"]["best_validation_accuracy"]["mean"]
         - arms["slow"]["metrics"]["best_validation_accuracy"]["mean"]
     )
@@ -74,16 +74,16 @@ def test_figures_and_tables_are_exported(lab, study: Path) -> None:
 def test_one_section_of_the_coursework_with_one_seed_decides_nothing(lab) -> None:
     done = lab("study", "coursework", "--section", "residual", "--seeds", 1)
     assert done.code == 0
-    assert "one run decides nothing" in done.out.lower()
+    assert "a single outcome, which decides nothing" in done.out
     assert "best-on-test" not in done.out
 
 
-def test_a_sweep_holds_every_value_against_the_first(lab) -> None:
+def test_a_sweep_compares_every_value_with_the_first(lab) -> None:
     found = json.loads(
         lab("sweep", "shallow_net", "optimizer.lr=0.1,0.01,0.001", "training.epochs=1", "--seeds", 2, "--json").out
     )
     assert list(found["sections"]["sweep"]["arms"]) == [f"lr={rate}, epochs=1" for rate in (0.1, 0.01, 0.001)]
-    assert {c["against"] for c in found["sections"]["sweep"]["contrasts"]} == {"lr=0.1, epochs=1"}
+    assert {c["baseline"] for c in found["sections"]["sweep"]["contrasts"]} == {"lr=0.1, epochs=1"}
     assert Path("studies/shallow_net-lr-epochs-digits/report.html").exists()
 
 
@@ -105,36 +105,41 @@ def test_runs_and_arms_of_studies_are_compared(lab, study: Path) -> None:
             f"runs/{name}",
         )
     single = lab("compare", "runs/a", "runs/b", "--out", "pair.html")
-    assert "one run decides nothing" in single.out.lower()
+    assert "a single outcome, which decides nothing" in single.out
     assert Path("pair.html").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["study", "courswork"], "there is no study 'courswork'"),
+        (["study", "courswork"], "no study file 'courswork'"),
         (["study", "coursework", "--section", "residul"], "did you mean 'residual'?"),
-        (["study", "coursework", "--budget", "huge"], "no budget 'huge'"),
+        (["study", "coursework", "--budget", "huge"], "unknown budget 'huge'"),
         (["study", "coursework", "--data", "cifar01"], "did you mean 'cifar10'?"),
         (["study", "my_study.toml", "--section", "rate"], "did you mean 'rates'?"),
-        (["study", "my_study.toml", "--budget", "quick"], "a study's file has no budgets"),
-        (["study", "my_study.toml", "--engine", "rya"], "did you mean 'ray'?"),
-        (["study", "my_study.toml", "--address", "auto"], "give --engine ray too"),
-        (["sweep", "shallow_net", "optimizer.lr"], "sweeps nothing"),
-        (["sweep", "shallow_net", "optimizer.lr=0.1,0.1"], "a value stands twice"),
-        (["sweep", "shallow_net", "optimizer.lr=0.1", "optimizer.lr=0.2"], "a key stands twice"),
+        (["study", "my_study.toml", "--budget", "quick"], "--budget is for coursework alone"),
+        (["study", "my_study.toml", "--executor", "rya"], "did you mean 'ray'?"),
+        (
+            ["study", "my_study.toml", "--engine", "ray"],
+            "'convolab study --engine' is now called 'convolab study --executor'",
+        ),
+        (["sweep", "shallow_net", "optimizer.lr=1", "--repair"], "is now called 'convolab sweep --retrain-damaged'"),
+        (["study", "my_study.toml", "--address", "auto"], "--address needs --executor ray"),
+        (["sweep", "shallow_net", "optimizer.lr"], "is not a sweep"),
+        (["sweep", "shallow_net", "optimizer.lr=0.1,0.1"], "the grid holds a value twice"),
+        (["sweep", "shallow_net", "optimizer.lr=0.1", "optimizer.lr=0.2"], "a key is given twice"),
         (["sweep", "shallow_net", "optimizer.rate=0.1"], "a recipe has no key 'optimizer.rate'"),
         (["sweep", "shalow_net", "optimizer.lr=0.1"], "did you mean 'shallow_net'?"),
-        (["compare", "runs/none", "runs/other"], "holds no run"),
-        (["compare", "my_study:fast"], "holds no study"),
+        (["compare", "runs/none", "runs/other"], "is not a run folder"),
+        (["compare", "my_study:fast"], "is not a study's folder"),
     ],
 )
-def test_a_wrong_word_is_answered_in_one_line_and_nothing_is_written(
-    lab, study: Path, words: list[str], said: str
+def test_a_wrong_argument_is_answered_in_one_line_and_nothing_is_written(
+    lab, study: Path, words: list[str], message: str
 ) -> None:
     refused = lab(*words)
     assert refused.code == 2
-    assert said in refused.err
+    assert message in refused.err
     assert refused.err.count("\n") == 1
     assert refused.out == ""
     assert [path.name for path in Path().iterdir()] == ["my_study.toml"]
@@ -145,7 +150,7 @@ def test_a_diverging_arm_is_said_to_diverge_and_the_study_ends_well(lab) -> None
     done = lab("study", "wild.toml")
     assert done.code == 0
     assert "diverged" in done.out
-    assert "2 seeds" in done.out
+    assert "2 of 2 runs" in done.out
 
 
 def begin(*words: str, **options) -> subprocess.Popen:
@@ -154,7 +159,7 @@ def begin(*words: str, **options) -> subprocess.Popen:
     )
 
 
-def test_control_c_ends_a_study_saved_and_the_same_command_goes_on(lab, study: Path) -> None:
+def test_control_c_stops_a_study_with_its_runs_saved(lab, study: Path) -> None:
     Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 400"))
     process = begin("study", "long.toml", stderr=subprocess.PIPE, text=True)
     while not list(Path("studies").glob("rates/runs/*/state.safetensors")):
@@ -162,13 +167,13 @@ def test_control_c_ends_a_study_saved_and_the_same_command_goes_on(lab, study: P
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "stopping after the steps under way" in err
+    assert "stopping after the current steps" in err
     summaries = [json.loads(path.read_text()) for path in Path("studies/rates/runs").glob("*/summary.json")]
     assert {summary["status"] for summary in summaries} == {"stopped"}
     assert all(0 < summary["epochs_done"] < 400 for summary in summaries)
 
 
-def test_on_a_terminal_there_is_a_table_of_the_trials_under_way(lab, study: Path) -> None:
+def test_on_a_terminal_there_is_a_table_of_the_running_trials(lab, study: Path) -> None:
     Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 150"))
     parent, child = pty.openpty()
     process = begin("study", "long.toml", stdout=subprocess.DEVNULL, stderr=child)

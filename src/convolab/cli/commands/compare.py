@@ -1,0 +1,27 @@
+"""convolab compare: runs side by side, with what they support."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convolab.cli.options import AsJson
+from convolab.cli.studies import Export, report_study
+
+
+def compare_command(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders of runs, or STUDY:ARM of a study's folder; the others are compared with the first."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The HTML report to write.")] = Path("comparison.html"),
+    export: Export = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs; runs that differ only in their seed form one arm."""
+    from convolab.studies.compare import compare_runs, find_runs_of_arm
+
+    result = compare_runs([run for spec in runs for run in find_runs_of_arm(spec)])
+    report_study(result, out, export, as_json)

@@ -1,0 +1,112 @@
+"""convolab sweep: a grid of values of some recipe keys, as a study."""
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convolab.cli.options import AsJson, DataDir
+from convolab.cli.studies import (
+    ExecutorName,
+    Export,
+    RayAddress,
+    RetrainDamaged,
+    SeedCount,
+    StudyOut,
+    Workers,
+    choose_executor,
+    run_and_report_study,
+)
+from convolab.core.errors import require
+from convolab.core.types import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from convolab.studies.study import Study
+    from convolab.training.recipe import Recipe
+
+
+def sweep_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe's file (TOML), or a network's name.")],
+    grid: Annotated[
+        list[str],
+        typer.Argument(help="Keys and values, such as optimizer.lr=0.1,0.01; several keys make a grid."),
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Name of a dataset, or folder:PATH.", show_default="the recipe's")
+    ] = None,
+    seeds: SeedCount = None,
+    data_dir: DataDir = None,
+    executor: ExecutorName = "local",
+    address: RayAddress = None,
+    workers: Workers = None,
+    out: StudyOut = None,
+    retrain_damaged: RetrainDamaged = False,
+    export: Export = None,
+    as_json: AsJson = False,
+) -> None:
+    """Grid search over recipe keys with several seeds; every arm is compared with the first."""
+    chosen_executor = choose_executor(executor, address, workers)
+    from convolab.training.recipe import Recipe
+
+    base = Recipe.read(recipe) if recipe.endswith(".toml") else Recipe.from_dict({"model": {"name": recipe}})
+    if data:
+        base = base.with_overrides({"data.name": data})
+    values = dict(parse_sweep_values(text) for text in grid)
+    require(
+        len(values) == len(grid),
+        "a key is given twice: list all its values at once, such as optimizer.lr=0.1,0.01",
+    )
+    plan = sweep_study(recipe, base, values, range(seeds or 3))
+    run_and_report_study(
+        plan,
+        out or Path("studies") / plan.name,
+        data_dir=data_dir,
+        executor=chosen_executor,
+        retrain_damaged=retrain_damaged,
+        export=export,
+        as_json=as_json,
+    )
+
+
+def parse_sweep_values(text: str) -> tuple[str, tuple[Json, ...]]:
+    """`section.key=a,b,c`: the key and its values, read as TOML, or as plain strings if they are not TOML.
+
+    >>> parse_sweep_values("optimizer.lr=0.1,0.01"), parse_sweep_values("model.channels=[8],[8,16]")
+    (('optimizer.lr', (0.1, 0.01)), ('model.channels', ([8], [8, 16])))
+    >>> parse_sweep_values("schedule.name=step,cosine")
+    ('schedule.name', ('step', 'cosine'))
+    """
+    key, equals, values = text.partition("=")
+    require(equals and key.strip() and values.strip(), f"'{text}' is not a sweep: write section.key=value,value")
+    try:
+        return key.strip(), tuple(tomllib.loads(f"values = [{values}]")["values"])
+    except tomllib.TOMLDecodeError:
+        return key.strip(), tuple(value.strip() for value in values.split(","))
+
+
+def sweep_study(
+    recipe_name: str, base: "Recipe", grid: "Mapping[str, Sequence[Json]]", seeds: "Sequence[int]"
+) -> "Study":
+    """The study of a grid around a recipe, with every arm compared with the first."""
+    from convolab.studies.study import Section, Study
+
+    first, *others = Section(grid={key: tuple(values) for key, values in grid.items()}).arm_overrides
+    metrics = ("best_validation_accuracy", "final_train_loss") if base.data.validation else ("final_train_loss",)
+    swept = "-".join(key.rpartition(".")[2] for key in grid)
+    section: dict[str, Json] = {
+        "grid": grid,
+        "curves": ["train_loss", "validation_loss", "validation_accuracy"],
+        "contrasts": [{"arm": arm, "baseline": first, "metric": metric} for metric in metrics for arm in others],
+    }
+    return Study.parse(
+        {
+            "name": f"{Path(recipe_name).stem}-{swept}-{Path(base.data.name).name}",
+            "title": f"{recipe_name}: {', '.join(grid)}",
+            "seeds": seeds,
+            "recipe": base.to_dict(),
+            "sections": {"sweep": section},
+        }
+    )

@@ -1,0 +1,108 @@
+"""What the commands study, sweep and compare share: their options, how a study is run, and what is printed of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convolab.cli.progress import StudyProgress
+from convolab.cli.terminal import InterruptHandler, print_json, print_note
+from convolab.core.errors import require, suggest
+
+if TYPE_CHECKING:
+    from convolab.studies.executor import Executor
+    from convolab.studies.results import StudyResult
+    from convolab.studies.study import Study
+
+SeedCount = Annotated[
+    int | None, typer.Option(min=1, help="Number of seeds, starting at 0.", show_default="3, or the study's own")
+]
+StudyOut = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the study; repeating the command resumes it.", show_default="studies/NAME"),
+]
+ExecutorName = Annotated[str, typer.Option("--executor", help="local: one trial per core; ray: a Ray cluster.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the Ray cluster; auto: the one this machine belongs to.", show_default="a local cluster"
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Number of trials to run in parallel.", show_default="one per core")
+]
+RetrainDamaged = Annotated[bool, typer.Option("--retrain-damaged", help="Retrain damaged runs.")]
+Export = Annotated[Path | None, typer.Option(help="Folder to write every figure (SVG, PNG) and table (CSV) to.")]
+
+
+def choose_executor(name: str, address: str | None, workers: int | None) -> "Executor":
+    """The executor of that name. Raises LabError for an unknown one."""
+    require(name in ("local", "ray"), f"unknown executor '{name}': {suggest(name, ('local', 'ray'))}")
+    require(name == "ray" or address is None, "--address needs --executor ray")
+    if name == "ray":
+        from convolab.studies.ray_executor import RayExecutor
+
+        return RayExecutor(address, workers)
+    from convolab.studies.forkserver import worker_context
+
+    worker_context()  # imports torch while this process does
+    from convolab.studies.executor import LocalExecutor
+
+    return LocalExecutor(workers) if workers else LocalExecutor()
+
+
+def run_and_report_study(
+    study: "Study",
+    folder: Path,
+    *,
+    data_dir: Path | None,
+    executor: "Executor",
+    retrain_damaged: bool,
+    export: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a study and report its results; exit with status 1 if a trial failed."""
+    from convolab.studies.runner import run_study
+
+    with StudyProgress(study) as progress, InterruptHandler("after the current steps") as interrupts:
+        result = run_study(
+            study,
+            folder,
+            data_dir=data_dir,
+            executor=executor,
+            repair=retrain_damaged,
+            on_event=progress.on_event,
+            on_plan=progress.on_plan,
+            on_message=print_note,
+            stop=interrupts.stop_requested,
+        )
+    report_study(result, folder / "report.html", export, as_json)
+    if any(r.status == "failed" for r in result.trial_results.values()):
+        raise typer.Exit(1)
+
+
+def report_study(result: "StudyResult", page: Path, export: Path | None, as_json: bool) -> None:
+    """Write the report, and print what each section came to; intervals and single contrasts are in the report."""
+    from convolab.core.files import write_json
+    from convolab.reports.export import export_study
+    from convolab.reports.studies import write_study_report
+    from convolab.studies.serialize import study_result_to_dict
+
+    write_study_report(result, page)
+    if export:
+        export_study(result, export)
+    values = {**study_result_to_dict(result), "report": str(page)}
+    write_json(page.with_suffix(".json"), values)
+    if as_json:
+        print_json(values)
+        return
+    for section in result.sections:
+        print(f"\n{section.name}: {section.section.title}" if section.section.title else f"\n{section.name}")
+        print(f"  {section.comment}")
+    if result.best_on_test:
+        print(f"\nbest-on-test: {result.best_on_test.comment}")
+    for note in result.notes:
+        print_note(note)
+    runs = result.trial_results.values()
+    exported = f"; figures and tables: {export}" if export else ""
+    print(f"\n{sum(r.is_complete for r in runs)} of {len(runs)} runs; report: {page}{exported}")
