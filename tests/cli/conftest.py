@@ -21,7 +21,7 @@ Lab = Callable[..., Result]
 
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Lab:
-    """`lab("train", "shallow_net")` as a person types it, in an empty folder."""
+    """`lab("train", "shallow_net")` as typed after `convolab`, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def call(*words: object) -> Result:

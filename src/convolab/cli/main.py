@@ -1,38 +1,96 @@
-"""The command line: which words there are, and how an error is said."""
+"""The command line: the commands, and how an error is printed."""
 
+import importlib
 import os
 import sys
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
+from typer.main import get_command
 
-from convolab.cli.commands import data, explain, fool, locate, study, summary, theory, training
+from convolab.cli.retired import Command, Context, HelpFormatter, LabCommand, LabGroup
 from convolab.core.errors import LabError
+
+
+@dataclass(frozen=True)
+class CommandEntry:
+    """Where a command is, and its line in `convolab --help`."""
+
+    target: str  # module in convolab.cli.commands : function, or a Typer with commands of its own
+    summary: str
+
+
+COMMANDS = {
+    "train": CommandEntry("train:train_command", "Train a network on a dataset."),
+    "resume": CommandEntry("resume:resume_command", "Resume a stopped or killed run, bit for bit."),
+    "runs": CommandEntry("runs:runs_command", "List the runs in a folder."),
+    "test": CommandEntry("test:test_command", "Evaluate a run on the test set, once."),
+    "predict": CommandEntry("predict:predict_command", "Classify an image with a run's network."),
+    "study": CommandEntry("study:study_command", "Compare recipes over several seeds: a report."),
+    "sweep": CommandEntry("sweep:sweep_command", "Try values of recipe keys, each with several seeds."),
+    "compare": CommandEntry("compare:compare_command", "Compare runs that are already there."),
+    "summary": CommandEntry("summary:summary_command", "Cost and receptive field of each layer of a network."),
+    "explain": CommandEntry("explain:explain_command", "Saliency maps: which pixels a prediction depends on."),
+    "fool": CommandEntry("fool:fool_command", "Adversarial images that a network misclassifies."),
+    "locate": CommandEntry("locate:locate_command", "Find objects in images of any size."),
+    "locate-score": CommandEntry("locate_score:locate_score_command", "Evaluate localization on images with boxes."),
+    "theory": CommandEntry("theory:theory_command", "Question 1, answered and checked."),
+    "data": CommandEntry("data:data_app", "Datasets: list, preview, download, clean."),
+}
+
+
+class LazyGroup(LabGroup):
+    """The commands, each imported when it is called: `--help` needs none of them."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+
+def load_command(name: str) -> Command:
+    """A command of the table, imported."""
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    target = getattr(importlib.import_module(f"convolab.cli.commands.{module}"), attribute)
+    if isinstance(target, typer.Typer):
+        return get_command(target)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name, cls=LabCommand)(target)
+    return get_command(alone)
+
 
 app = typer.Typer(
     name="convolab",
-    help="A laboratory for convolutional networks.",
+    cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than all else that `--help` needs; the commands' help has it
 )
-COMMANDS = {
-    "train": training.train_command,
-    "resume": training.resume_command,
-    "runs": training.runs_command,
-    "test": training.test_command,
-    "predict": training.predict_command,
-    "study": study.study_command,
-    "sweep": study.sweep_command,
-    "compare": study.compare_command,
-    "summary": summary.summary_command,
-    "theory": theory.theory_command,
-    "explain": explain.explain_command,
-    "fool": fool.fool_command,
-    "locate": locate.locate_command,
-}
-for name, command in COMMANDS.items():
-    app.command(name)(command)
-app.add_typer(data.data_app, name="data")
+
+
+def print_version(wanted: bool) -> bool:
+    if wanted:
+        import convolab
+
+        print(f"convolab {convolab.__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """A laboratory for convolutional networks."""
 
 
 def main() -> None:
@@ -42,6 +100,6 @@ def main() -> None:
     except LabError as error:
         print(f"convolab: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # whoever read our output has closed it, e.g. `convolab runs | head -1`
+    except BrokenPipeError:  # the reader of our output has closed it, e.g. `convolab runs | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

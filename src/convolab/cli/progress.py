@@ -1,14 +1,15 @@
-"""A study as it goes on: a live table on a terminal, a line a trial in a pipe."""
+"""Live progress of a study: a table on a terminal, one line per trial in a pipe."""
 
 import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from convolab.cli.terminal import format_percent
-from convolab.core.text import format_duration
+from convolab.core.text import format_duration, format_percent
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from convolab.studies.executor import Job, JobEvent
     from convolab.studies.study import Study, Trial
 
@@ -16,26 +17,27 @@ TERMINAL_EVENTS = ("finished", "diverged", "stopped", "failed")
 
 
 class StudyProgress:
-    """Listens to an engine, and shows what is under way, how fast, what is left and the best so far, on standard error."""
+    """Handles the events of an executor: shows running trials, speed, time left and the best accuracy on standard error."""
 
     def __init__(self, study: "Study") -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self.trials: dict[str, Trial] = {}
+        self.trials: dict[str, Trial] = {}  # by recipe key
         for trial in study.trials:
             self.trials.setdefault(trial.recipe.key, trial)
         self.costs: dict[str, float] = {}
-        self.fractions_done: dict[str, float] = {}  # of each job that was begun
-        self.fractions_done_before: dict[str, float] = {}  # the share that an earlier process had done
+        self.fractions_done: dict[str, float] = {}  # of each job that has started
+        self.fractions_done_before: dict[str, float] = {}  # the fraction that an earlier process had done
         self.running: dict[str, JobEvent] = {}
-        self.num_done, self.started_at, self.best = 0, time.monotonic(), (0.0, "")
-        console = Console(stderr=True)
-        self.live = (
-            Live(console=console, refresh_per_second=2, transient=True, get_renderable=self.render_table)
-            if sys.stderr.isatty()
-            else None
-        )
+        self.num_done = 0
+        self.started_at = time.monotonic()
+        self.best_accuracy = 0.0
+        self.best_trial = ""
+        self.live: Live | None = None
+        if sys.stderr.isatty():
+            console = Console(stderr=True)
+            self.live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self.render_table)
 
     def __enter__(self) -> "StudyProgress":
         return self
@@ -47,55 +49,50 @@ class StudyProgress:
             self.live.stop()
 
     def on_plan(self, jobs: list["Job"], num_done: int) -> None:
-        """What there is to do, and how many runs were done before."""
-        self.costs, self.num_done, self.started_at = (
-            {job.recipe.key: job.cost for job in jobs},
-            num_done,
-            time.monotonic(),
-        )
+        """The jobs to do, and how many runs were complete before."""
+        self.costs = {job.recipe.key: job.cost for job in jobs}
+        self.num_done = num_done
+        self.started_at = time.monotonic()
         if num_done:
-            self.print_line(f"{num_done} of {num_done + len(jobs)} runs are there already")
+            self.print_line(f"{num_done} of {num_done + len(jobs)} runs are already complete")
         if self.live and jobs:
             self.live.start()
 
     def on_event(self, event: "JobEvent") -> None:
-        """One word of the engine."""
-        trial = self.trials[event.key]
-        if event.epoch and (event.epoch.validation_accuracy or 0) > self.best[0]:
-            self.best = (event.epoch.validation_accuracy, self.trial_label(trial))
-        if event.kind in ("under way", "epoch"):
+        """Handle one event of the executor."""
+        label = trial_label(self.trials[event.key])
+        accuracy = event.epoch.validation_accuracy if event.epoch else None
+        if accuracy is not None and accuracy > self.best_accuracy:
+            self.best_accuracy = accuracy
+            self.best_trial = label
+        if event.kind in ("progress", "epoch"):
             self.running[event.key] = event
-            self.fractions_done_before.setdefault(
-                event.key, event.fraction_done if event.fraction_done > 0.5 and event.kind == "under way" else 0.0
-            )
+            resumed = event.fraction_done > 0.5 and event.kind == "progress"
+            self.fractions_done_before.setdefault(event.key, event.fraction_done if resumed else 0.0)
             self.fractions_done[event.key] = event.fraction_done
-        elif event.kind == "tried again":
+        elif event.kind == "retrying":
             self.running.pop(event.key, None)
-            self.print_line(f"{self.trial_label(trial)}: {event.reason}; tried once more")
+            self.print_line(f"{label}: {event.reason}; retrying")
         elif event.kind in TERMINAL_EVENTS:
-            last_event = self.running.pop(event.key, None)
-            if event.kind != "stopped":
-                self.num_done += 1
-                self.fractions_done[event.key] = 1.0
-            accuracy = last_event.epoch.validation_accuracy if last_event and last_event.epoch else None
-            accuracy_text = (
-                f", validation accuracy {format_percent(accuracy)}"
-                if accuracy is not None and event.kind == "finished"
-                else ""
-            )
-            self.print_line(
-                f"{self.num_done}/{len(self.trials)}  {self.trial_label(trial)}: {event.kind}{accuracy_text}"
-                + (f" ({event.reason})" if event.reason else "")
-            )
+            self.on_end(event, label)
 
-    def trial_label(self, trial: "Trial") -> str:
-        return f"{trial.section}, {trial.arm}, seed {trial.seed}"
+    def on_end(self, event: "JobEvent", label: str) -> None:
+        """A trial's line when it has ended."""
+        last_event = self.running.pop(event.key, None)
+        if event.kind != "stopped":
+            self.num_done += 1
+            self.fractions_done[event.key] = 1.0
+        accuracy = last_event.epoch.validation_accuracy if last_event and last_event.epoch else None
+        line = f"{self.num_done}/{len(self.trials)}  {label}: {event.kind}"
+        if accuracy is not None and event.kind == "finished":
+            line += f", validation accuracy {format_percent(accuracy)}"
+        self.print_line(line + (f" ({event.reason})" if event.reason else ""))
 
     def seconds_left(self) -> float | None:
-        """Seconds until all is done, by the cost of what was done since the start."""
+        """Seconds until all is done, by the cost of what was done since the start; None in the first two seconds."""
         cost_done = sum(
-            self.costs[key] * (share - self.fractions_done_before.get(key, 0.0))
-            for key, share in self.fractions_done.items()
+            self.costs[key] * (fraction - self.fractions_done_before.get(key, 0.0))
+            for key, fraction in self.fractions_done.items()
         )
         cost_left = sum(cost * (1 - self.fractions_done.get(key, 0.0)) for key, cost in self.costs.items())
         seconds = time.monotonic() - self.started_at
@@ -107,19 +104,18 @@ class StudyProgress:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def render_table(self) -> object:
-        """The table as it stands."""
+    def render_table(self) -> "Table":
+        """The table of running trials, below a line about all."""
         from rich import box
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        seconds_left, rate = self.seconds_left(), sum(news.images_per_second for news in self.running.values())
-        best = f"; best validation accuracy {format_percent(self.best[0])} ({self.best[1]})" if self.best[1] else ""
-        title = (
-            f"{self.num_done} of {len(self.trials)} runs done, {rate:,.0f} images/s"
-            + (f", about {format_duration(seconds_left)} left" if seconds_left else "")
-            + best
-        )
+        speed = sum(event.images_per_second for event in self.running.values())
+        title = f"{self.num_done} of {len(self.trials)} runs done, {speed:,.0f} images/s"
+        if seconds_left := self.seconds_left():
+            title += f", about {format_duration(seconds_left)} left"
+        if self.best_trial:
+            title += f"; best validation accuracy {format_percent(self.best_accuracy)} ({self.best_trial})"
         table = Table(
             "trial",
             "done",
@@ -130,12 +126,16 @@ class StudyProgress:
             title_justify="left",
             title_style="",
         )
-        for key, news in list(self.running.items()):
-            accuracy = format_percent(news.epoch.validation_accuracy) if news.epoch else ""
+        for key, event in list(self.running.items()):
             table.add_row(
-                self.trial_label(self.trials[key]),
-                ProgressBar(1.0, news.fraction_done, width=20),
-                f"{news.images_per_second:,.0f}",
-                accuracy,
+                trial_label(self.trials[key]),
+                ProgressBar(1.0, event.fraction_done, width=20),
+                f"{event.images_per_second:,.0f}",
+                format_percent(event.epoch.validation_accuracy) if event.epoch else "",
             )
         return table
+
+
+def trial_label(trial: "Trial") -> str:
+    """A trial in a few words."""
+    return f"{trial.section}, {trial.arm}, seed {trial.seed}"

@@ -1,27 +1,28 @@
-"""What moves on a terminal: bars, tables, and the person's Ctrl-C. In a pipe there are plain lines and no bars."""
+"""Progress bars, tables and Ctrl-C handling for the terminal. In a pipe there are plain lines and no bars."""
 
 import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
-from convolab.core.text import format_percent  # noqa: F401
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from convolab.training.trainer import EpochMetrics, Trainer
 
 
 class TrainingBar:
-    """A bar for the epoch under way and a line for each that is done, on standard error."""
+    """A bar for the current epoch and a line for each completed one, on standard error; the callbacks of a training."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, interrupts: "InterruptHandler") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.epochs = epochs
+        self.should_stop = interrupts.stop_requested
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -31,7 +32,7 @@ class TrainingBar:
         self.progress_bar = Progress(
             *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
         )
-        self.task_id = None
+        self.task_id: TaskID | None = None
 
     def __enter__(self) -> "TrainingBar":
         self.progress_bar.start()
@@ -43,7 +44,8 @@ class TrainingBar:
     def on_step(self, trainer: "Trainer") -> None:
         if self.progress_bar.disable:
             return
-        state, steps = trainer.progress, trainer.steps_per_epoch
+        state = trainer.progress
+        steps = trainer.steps_per_epoch
         if self.task_id is None:
             self.task_id = self.progress_bar.add_task("", total=steps * self.epochs, rate="")
         rate = f"loss {state.loss_sum / state.num_images:.4f}  {state.num_images / state.seconds:,.0f} images/s"
@@ -55,20 +57,24 @@ class TrainingBar:
         )
 
     def on_epoch(self, metrics: "EpochMetrics") -> None:
-        validation = (
-            ""
-            if metrics.validation_accuracy is None
-            else f"  validation loss {metrics.validation_loss:.4f}, accuracy {100 * metrics.validation_accuracy:.2f} %"
-        )
-        line_text = f"epoch {metrics.epoch}/{self.epochs}  training loss {metrics.train_loss:.4f}, accuracy {100 * metrics.train_accuracy:.2f} %{validation}  {metrics.train_seconds:.1f} s, {metrics.images_per_second:,.0f} images/s"
-        self.progress_bar.console.print(line_text, highlight=False, soft_wrap=True)
+        train = f"training loss {metrics.train_loss:.4f}, accuracy {100 * metrics.train_accuracy:.2f} %"
+        speed = f"{metrics.train_seconds:.1f} s, {metrics.images_per_second:,.0f} images/s"
+        validation = ""
+        if metrics.validation_accuracy is not None and metrics.validation_loss is not None:
+            accuracy = 100 * metrics.validation_accuracy
+            validation = f"  validation loss {metrics.validation_loss:.4f}, accuracy {accuracy:.2f} %"
+        line = f"epoch {metrics.epoch}/{self.epochs}  {train}{validation}  {speed}"
+        self.progress_bar.console.print(line, highlight=False, soft_wrap=True)
+
+    def on_message(self, message: str) -> None:
+        print_note(message)
 
 
 class InterruptHandler:
-    """The first Ctrl-C (or TERM) ends the training after the step, saved; a second one ends the program at once."""
+    """The first Ctrl-C (or TERM) asks for a stop at `stop_point`; a second one ends the program immediately."""
 
-    def __init__(self, when: str = "after this step") -> None:
-        self.stop_point = when
+    def __init__(self, stop_point: str = "after this step") -> None:
+        self.stop_point = stop_point
         self.requested = False
 
     def __enter__(self) -> "InterruptHandler":
@@ -83,12 +89,12 @@ class InterruptHandler:
         for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
 
-    def handle_signal(self, signal_number: int, frame: Any) -> None:
+    def handle_signal(self, signal_number: int, frame: FrameType | None) -> None:
         if self.requested:
             signal.signal(signal_number, signal.SIG_DFL)
             signal.raise_signal(signal_number)
         self.requested = True
-        print(f"convolab: stopping {self.stop_point}; once more to end at once", file=sys.stderr)
+        print(f"convolab: stopping {self.stop_point}; press again to quit immediately", file=sys.stderr)
 
     def stop_requested(self) -> bool:
         return self.requested
@@ -96,7 +102,7 @@ class InterruptHandler:
 
 @contextmanager
 def loading_bar(name: str) -> Iterator[Callable[[int, int | None], None] | None]:
-    """A bar of bytes or pictures on a terminal, made when there is something to show; None in a pipe."""
+    """A progress bar of bytes or images on a terminal, created on the first report; None in a pipe."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -104,7 +110,7 @@ def loading_bar(name: str) -> Iterator[Callable[[int, int | None], None] | None]
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[int | None, Any] = {}  # one for each file, told apart by its size
+        tasks: dict[int | None, TaskID] = {}  # one for each file, by its size
 
         def advance(done: int, total: int | None) -> None:
             if total not in tasks:
@@ -116,7 +122,7 @@ def loading_bar(name: str) -> Iterator[Callable[[int, int | None], None] | None]
 
 @contextmanager
 def status_spinner(activity: str) -> Iterator[Callable[[str], None]]:
-    """A line that says what is being done, on a terminal; call it with each next step. Nothing in a pipe."""
+    """A status line on a terminal; call it with the name of each next step. Silent in a pipe."""
     if not sys.stderr.isatty():
         yield lambda step: None
         return
@@ -127,7 +133,7 @@ def status_spinner(activity: str) -> Iterator[Callable[[str], None]]:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output: drawn on a terminal, tabs between the cells in a pipe."""
+    """A table on standard output: drawn on a terminal, with tabs between the cells in a pipe."""
     if not sys.stdout.isatty():
         print("\n".join("\t".join(row) for row in (headings, *rows)))
         return
@@ -142,9 +148,10 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_note(note: str) -> None:
-    """A remark beside the result."""
+    """Print a note to standard error."""
     print(f"convolab: {note}", file=sys.stderr)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
+    """Print a value as JSON on standard output."""
     print(json.dumps(value, indent=2))

@@ -390,7 +390,7 @@ class Run:
         require(
             allow_unfinished or self.status == "finished",
             f"{self.folder} is {self.status} after {len(self.history)} of {self.recipe.training.epochs} epochs: "
-            "resume it first, or test it --unfinished",
+            "resume it first, or test it --allow-unfinished",
         )
         if splits is None:
             splits = self.load_splits(data_dir)

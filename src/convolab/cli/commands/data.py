@@ -1,101 +1,101 @@
-"""Picture sets: list, look at, download."""
+"""Datasets: list, preview, download, clean."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
-from convolab.cli.terminal import loading_bar, print_json, print_table
-from convolab.core.errors import require
+from convolab.cli.retired import LabCommand, LabGroup
+from convolab.cli.terminal import loading_bar, print_json, print_note, print_table
+from convolab.core.errors import require, suggest
+from convolab.core.text import join_with_and, pluralize
 
-data_app = typer.Typer(help="Picture sets: list, look at, download.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Datasets: list, preview, download, clean.", cls=LabGroup, no_args_is_help=True, add_completion=False
+)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-@data_app.command("list")
+@data_app.command("list", cls=LabCommand)
 def list_datasets_command(as_json: AsJson = False) -> None:
-    """List the picture sets."""
+    """List the datasets."""
     from convolab.data.catalog import DATASETS
 
     if as_json:
         print_json(
             [
                 {
-                    "name": s.name,
-                    "summary": s.description,
-                    "shape": s.shape,
-                    "classes": s.num_classes,
-                    "train": s.num_train,
-                    "test": s.num_test,
-                    "megabytes": s.download_size_mb,
-                    "augment": s.default_augment,
+                    "name": info.name,
+                    "description": info.description,
+                    "shape": info.shape,
+                    "num_classes": info.num_classes,
+                    "num_train": info.num_train,
+                    "num_test": info.num_test,
+                    "download_size_mb": info.download_size_mb,
+                    "default_augment": info.default_augment,
                 }
-                for s in DATASETS.values()
+                for info in DATASETS.values()
             ]
         )
         return
     rows = [
         [
-            s.name,
-            "x".join(map(str, s.shape)),
-            str(s.num_classes),
-            f"{s.num_train:,}",
-            f"{s.num_test:,}",
-            f"{s.download_size_mb:g} MB" if s.download_size_mb else "embedded",
-            s.description,
+            info.name,
+            "x".join(map(str, info.shape)),
+            str(info.num_classes),
+            f"{info.num_train:,}",
+            f"{info.num_test:,}",
+            f"{info.download_size_mb:g} MB" if info.download_size_mb else "bundled",
+            info.description,
         ]
-        for s in DATASETS.values()
+        for info in DATASETS.values()
     ]
-    rows.append(
-        [
-            "folder:PATH",
-            "any",
-            "any",
-            "",
-            "",
-            "yours",
-            "a folder of pictures per class; train/ and test/ above them if there are both",
-        ]
-    )
-    print_table(["name", "shape", "classes", "train", "test", "download", "what it shows"], rows)
+    folder = "one folder of images per class, optionally under train/ and test/"
+    rows.append(["folder:PATH", "any", "any", "", "", "your images", folder])
+    print_table(["name", "shape", "classes", "train", "test", "download", "description"], rows)
 
 
-@data_app.command("show")
+@data_app.command("show", cls=LabCommand)
 def show_dataset_command(
-    name: Annotated[str, typer.Argument(help="A picture set's name, or folder:PATH.")],
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("sheet.png"),
+    name: Annotated[str, typer.Argument(help="Name of a dataset, or folder:PATH.")],
+    out: Annotated[Path, typer.Option(help="The image file to write.")] = Path("contact_sheet.png"),
     data_dir: DataDir = None,
-    size: Annotated[int, typer.Option(min=8, max=64, help="Side to which a folder's pictures are resized.")] = 32,
+    image_size: Annotated[
+        int, typer.Option(min=8, max=64, help="Side length that a folder's images are resized to.")
+    ] = 32,
     as_json: AsJson = False,
 ) -> None:
-    """Write a sheet with the first pictures of each class."""
-    from convolab.plots import training as training_plots
+    """Write a contact sheet with the first images of each class."""
+    from convolab.plots.images import contact_sheet, save_image
 
-    require(out.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"), f"--out {out}: end it in .png, .jpg or .webp")
-    splits = load_dataset_with_progress(name, data_dir, size)
-    training_plots.save_image(training_plots.contact_sheet(splits.train), out)
-    overview = {
-        "name": name,
-        "shape": splits.train.shape,
-        "train": len(splits.train),
-        "test": len(splits.test),
-        "classes": splits.train.classes,
-        "unreadable": splits.unreadable,
-        "sheet": str(out),
-    }
+    require(out.suffix.lower() in IMAGE_SUFFIXES, f"--out {out}: end it in .png, .jpg or .webp")
+    splits = load_dataset_with_progress(name, data_dir, image_size)
+    save_image(contact_sheet(splits.train), out)
     if as_json:
-        print_json(overview)
+        print_json(
+            {
+                "name": name,
+                "shape": splits.train.shape,
+                "num_train": len(splits.train),
+                "num_test": len(splits.test),
+                "classes": splits.train.classes,
+                "unreadable_files": splits.unreadable,
+                "contact_sheet": str(out),
+            }
+        )
     else:
-        print(f"{splits.train!r} to train on, {len(splits.test):,} to test on; sheet: {out}")
+        print(f"{splits.train!r} for training, {len(splits.test):,} for testing; contact sheet: {out}")
 
 
-@data_app.command("fetch")
+@data_app.command("download", cls=LabCommand)
 def download_dataset_command(
-    name: Annotated[str, typer.Argument(help="A picture set's name.")],
+    name: Annotated[str, typer.Argument(help="Name of a dataset.")],
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download a picture set from its official address, checked by its checksum; goes on where it was cut off."""
+    """Download a dataset from its official URL and verify its checksum; resumes a partial download."""
     from convolab.data.catalog import download_dataset
 
     with loading_bar(name) as progress:
@@ -104,3 +104,37 @@ def download_dataset_command(
         print_json({"name": name, "folder": str(folder)})
     else:
         print(f"{name} is in {folder}")
+
+
+@data_app.command("clean", cls=LabCommand)
+def clean_data_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Datasets and caches to delete.", show_default="all")
+    ] = None,
+    data_dir: DataDir = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the downloaded datasets and caches with their sizes, and delete them after a question."""
+    from convolab.data.storage import clean, list_stored
+
+    stored = list_stored(data_dir)
+    known = [item.name for item in stored]
+    for name in names or ():
+        require(name in known, f"convolab has stored no '{name}': {suggest(name, known)}")
+    wanted = list(dict.fromkeys(names or known))
+    if not yes and wanted:
+        for item in stored:
+            if item.name in wanted:
+                files = pluralize(len(item.files), "file")
+                print_note(f"{item.kind} {item.name}: {item.num_bytes / 1e6:,.1f} MB, {files} in {item.folder}")
+        require(sys.stdin.isatty(), "nothing is deleted without a question: add --yes where nobody can answer")
+        if not typer.confirm(f"Delete {join_with_and(wanted)}?", err=True):
+            raise typer.Exit(1)
+    freed = clean(wanted, data_dir)
+    if as_json:
+        print_json({"deleted": wanted, "bytes": freed})
+    elif wanted:
+        print(f"deleted {join_with_and(wanted)}: {freed / 1e6:,.1f} MB")
+    else:
+        print("there is nothing to delete")

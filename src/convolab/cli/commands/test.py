@@ -14,7 +14,7 @@ def test_command(
     folder: RunFolder,
     data_dir: DataDir = None,
     allow_unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Also test a run that has not finished its epochs.")
+        bool, typer.Option("--allow-unfinished", help="Also test a run that has not finished its epochs.")
     ] = False,
     out: Annotated[
         Path | None,
