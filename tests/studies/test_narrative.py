@@ -257,8 +257,7 @@ def test_a_section_says_divergence_first_and_how_many_contrasts_could_not_be_dec
 def test_a_section_of_one_run_per_arm_decides_nothing() -> None:
     comment = section({"a": HIGH[:1], "b": LOW[:1]}, [("a", "b")]).comment
     assert (
-        comment
-        == "With one run per arm the curves show a single outcome, which decides nothing. "
+        comment == "With one run per arm the curves show a single outcome, which decides nothing. "
         "1 of 1 contrast could not be decided."
     )
 
@@ -415,6 +414,6 @@ def test_no_comment_claims_more_than_its_verdict_whatever_the_runs(metric: str |
 
 
 def random_run(chance: np.random.Generator, lift: float) -> Sequence[EpochMetrics]:
-    """One to five epochs on 50 pictures."""
+    """One to five epochs on 50 images."""
     counts = chance.binomial(50, np.linspace(0.3, 0.6, int(chance.integers(1, 6))) + lift)
     return history((counts / 50).tolist(), gap=float(chance.normal(0, 0.01)), seconds=float(chance.uniform(1, 1.1)))

@@ -21,8 +21,8 @@ LOW = [history([0.5, 0.6, 0.70]), history([0.5, 0.6, 0.72]), history([0.5, 0.6, 
 def answered(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **status: str) -> ContrastResult:
     """The answer to "is a better than b?"; `status` is of runs by arm and seed, as a0="diverged"."""
     of = study(contrasts=[("a", "b", metric)], seeds=range(max(len(a), len(b))))
-    found = outcomes(of, {"a": a, "b": b}, {(key[0], int(key[1:])): value for key, value in status.items()})
-    return analyze_study(of, found)[0].contrast_results[0]
+    results = outcomes(of, {"a": a, "b": b}, {(key[0], int(key[1:])): value for key, value in status.items()})
+    return analyze_study(of, results)[0].contrast_results[0]
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_a_smaller_gap_and_a_sooner_arrival_are_better() -> None:
 
 def test_runs_are_paired_by_seed_and_not_by_their_order() -> None:
     of = study()
-    found = outcomes(of, {"a": HIGH, "b": LOW})
-    shuffled = [found[i] for i in (3, 2, 5, 0, 4, 1)]
-    assert analyze_study(of, shuffled) == analyze_study(of, found)
+    results = outcomes(of, {"a": HIGH, "b": LOW})
+    shuffled = [results[i] for i in (3, 2, 5, 0, 4, 1)]
+    assert analyze_study(of, shuffled) == analyze_study(of, results)
 
 
 def test_a_small_difference_within_the_noise_is_no_significant_difference() -> None:
@@ -138,8 +138,8 @@ def test_a_trial_without_an_outcome_is_missing() -> None:
 
 def test_an_undecided_contrast_still_counts_in_the_correction() -> None:
     of = study("abc", [("a", "b"), ("c", "b")])
-    found = outcomes(of, {"a": HIGH, "b": LOW, "c": HIGH}, {("c", 0): "diverged"})
-    first, second = analyze_study(of, found)[0].contrast_results
+    results = outcomes(of, {"a": HIGH, "b": LOW, "c": HIGH}, {("c", 0): "diverged"})
+    first, second = analyze_study(of, results)[0].contrast_results
     assert first.p_adjusted == pytest.approx(2 * first.paired_test.p)
     assert second.p_adjusted is None
 
@@ -240,24 +240,24 @@ def test_runs_of_unequal_length_are_compared_as_far_as_the_shortest_goes() -> No
 def test_a_mean_curve_has_every_epoch_that_all_finished_runs_have() -> None:
     of = study()
     runs = [history([0.3, 0.5, 0.6]), history([0.4, 0.5]), history([0.9])]
-    found = arm("a", outcomes(of, {"a": runs, "b": LOW}, {("a", 2): "diverged"}))
-    curve = mean_curve(found, "validation_accuracy")
+    results = arm("a", outcomes(of, {"a": runs, "b": LOW}, {("a", 2): "diverged"}))
+    curve = mean_curve(results, "validation_accuracy")
     assert [epoch for epoch, _ in curve] == [1, 2]
     assert curve[0][1].mean == pytest.approx(0.35)
     assert (curve[0][1].low, curve[0][1].high) == pytest.approx(stats.t.interval(0.95, 1, 0.35, stats.sem([0.3, 0.4])))
-    assert [interval.mean for _, interval in mean_curve(found, "train_loss")] == pytest.approx([1.65, 1.5])
+    assert [interval.mean for _, interval in mean_curve(results, "train_loss")] == pytest.approx([1.65, 1.5])
 
 
 def test_a_mean_curve_of_one_run_has_no_width_and_of_none_no_points() -> None:
     of = study(seeds=[0])
-    found = outcomes(of, {"a": HIGH[:1], "b": LOW[:1]}, {("b", 0): "failed"})
+    results = outcomes(of, {"a": HIGH[:1], "b": LOW[:1]}, {("b", 0): "failed"})
     assert all(
-        interval.low == interval.mean == interval.high for _, interval in mean_curve(arm("a", found), "train_loss")
+        interval.low == interval.mean == interval.high for _, interval in mean_curve(arm("a", results), "train_loss")
     )
-    assert mean_curve(arm("b", found), "train_loss") == []
+    assert mean_curve(arm("b", results), "train_loss") == []
     blind = [
         replace(o, history=tuple(replace(e, validation_loss=None, validation_accuracy=None) for e in o.history))
-        for o in found
+        for o in results
     ]
     assert mean_curve(arm("a", blind), "validation_loss") == []
     assert len(mean_curve(arm("a", blind), "train_accuracy")) == 3
