@@ -1,7 +1,8 @@
 """A run that is killed at any moment, or meets a full disk, goes on as if nothing had been.
 
-Run as a script this file is the workshop: a process that has imported torch once and forks a child for every task, so that
-a training to kill costs a twentieth of a second. It uses one thread and computes nothing itself, as forking asks for.
+Run as a script this file is the workshop: a process that has imported torch once and forks a child for every task, so
+that a training to kill costs a twentieth of a second. It uses one thread and computes nothing itself, as forking
+requires.
 """
 
 import json
@@ -33,7 +34,7 @@ RECIPE = {
 
 
 class Reaper:
-    """Counts the moments at which files change; kills this process at one of them, or photographs its run at all of them."""
+    """Counts the moments at which files change; kills this process at one of them, or copies its run at each."""
 
     def __init__(self, folder: Path, victim: int | None = None, album: str | None = None) -> None:
         self.folder, self.victim, self.album, self.moments = folder, victim, album, []

@@ -99,7 +99,12 @@ def test_this_torch_has_the_private_fused_functions() -> None:
 
 
 def test_training_does_not_import_the_compiler() -> None:
-    code = "import sys, convolab; convolab.fit(convolab.build('simple_convnet', (1, 8, 8), 10), convolab.load('digits').train, training=convolab.Training(epochs=1)); assert 'torch._dynamo' not in sys.modules"
+    code = """
+import sys, convolab
+net, train = convolab.build("simple_convnet", (1, 8, 8), 10), convolab.load("digits").train
+convolab.fit(net, train, training=convolab.Training(epochs=1))
+assert "torch._dynamo" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -402,8 +402,10 @@ def test_labels_mixed_twice_are_shares_still() -> None:
 
 
 def test_an_entry_is_a_name_and_perhaps_a_strength() -> None:
-    assert [parse_transform(entry) for entry in ("crop", "crop:2", "flip:0.1", "cutout:4", "color:0.5", "rotate:30", "mixup:1", "cutmix")] == [
-        RandomCrop(4), RandomCrop(2), RandomHorizontalFlip(0.1), Cutout(4), ColorJitter(0.5), RandomRotation(30.0), MixUp(1.0), CutMix(1.0),
+    entries = ("crop", "crop:2", "flip:0.1", "cutout:4", "color:0.5", "rotate:30", "mixup:1", "cutmix")
+    assert [parse_transform(entry) for entry in entries] == [
+        RandomCrop(4), RandomCrop(2), RandomHorizontalFlip(0.1), Cutout(4), ColorJitter(0.5), RandomRotation(30.0),
+        MixUp(1.0), CutMix(1.0),
     ]  # fmt: skip
 
 

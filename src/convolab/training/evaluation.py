@@ -1,4 +1,4 @@
-"""A network's loss and confusion matrix on a data set."""
+"""A network's loss and confusion matrix on a dataset."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ EVAL_BATCH_SIZE = 256  # images; fixed, so that an evaluation has the same bits 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's loss and confusion matrix on a data set."""
+    """A network's loss and confusion matrix on a dataset."""
 
     loss: float  # mean over the images, nats
     confusion: Int64[Tensor, "classes classes"]  # counts; rows: true class, columns: predicted class
@@ -40,7 +40,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(net: nn.Module, dataset: ImageDataset | Subset) -> Evaluation:
-    """Loss and confusion matrix of a network on a data set, in fp32 and evaluation mode; the network's mode is put back.
+    """Loss and confusion matrix of a network on a dataset, in fp32 and evaluation mode; the network's mode is put back.
 
     Args:
         net: takes pixels in [0, 1], float32 [N, C, H, W], and returns logits [N, classes]; on any device.

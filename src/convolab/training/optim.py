@@ -1,9 +1,9 @@
 """The optimizers a recipe can name, as torch's fused updates: one pass over all parameters and their buffers.
 
 torch.optim runs the same updates, but its every step needs the compiler's package, which takes a second and 140 MB to
-import; and the state of a training is simpler to keep when the buffers are ours. The fused updates are private functions
-of torch: `fused_function` is the one place that looks for them, and where a torch lacks one, `OptimizerState` steps by
-torch.optim itself. Its bits are the same, because `fused=True` there calls the same kernels.
+import; and the state of a training is simpler to keep when the buffers are ours. The fused updates are private
+functions of torch: `fused_function` is the one place that looks for them, and where a torch lacks one,
+`OptimizerState` steps by torch.optim itself. Its bits are the same, because `fused=True` there calls the same kernels.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -200,7 +200,8 @@ class OptimizerState:
         current = self.state_dict()
         if current.keys() != tensors.keys() or any(current[name].shape != tensors[name].shape for name in current):
             raise ValueError(
-                f"the optimizer state is not that of {type(self.optimizer).__name__} on {len(self.parameters)} parameters"
+                f"the optimizer state is not that of {type(self.optimizer).__name__} "
+                f"on {len(self.parameters)} parameters"
             )
         for name, tensor in current.items():
             tensor.copy_(tensors[name])

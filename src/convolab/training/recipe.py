@@ -33,13 +33,13 @@ RENAMED_VALUES = {("metrics.train", "exact"): "eval_pass"}  # (key, the first ed
 
 
 class Data(Frozen):
-    """The data set, and what is done to its images before a network gets them."""
+    """The dataset, and what is done to its images before a network gets them."""
 
     name: str = "digits"  # a published set, or folder:PATH
     validation: Fraction = 0.1  # fraction of the training images held out for validation
     limit: PositiveInt | None = None  # train on this many images only, the classes in proportion
     image_size: Annotated[int, Field(ge=8, le=64)] = 32  # side that a folder's images are resized to
-    augment: Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = ()  # left out: the default of the data set
+    augment: Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = ()  # left out: the default of the dataset
 
     @model_validator(mode="before")
     @classmethod

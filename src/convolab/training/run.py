@@ -1,21 +1,15 @@
 """A run: the folder in which one recipe becomes one trained network."""
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast
 
 import torch
-from filelock import FileLock, Timeout
 
-from convolab.core.environment import hardware_info, package_versions
-from convolab.core.errors import LabError, require
-from convolab.core.files import link_or_copy, read_json, translate_write_errors, write_json, write_text
-from convolab.core.stats import wilson_interval
+from convolab.core.errors import require
+from convolab.core.files import link_or_copy, read_json, write_json, write_text
 from convolab.core.text import pluralize
 from convolab.data.catalog import load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
@@ -31,14 +25,11 @@ from convolab.training.checkpoint import (
     write_weights,
 )
 from convolab.training.evaluation import evaluate
-from convolab.training.recipe import FORMAT, Recipe
+from convolab.training.recipe import Recipe
 from convolab.training.run_folder import (
-    CODE_FOLDER,
     COMPLETED,
-    LEFTOVERS,
     LOCK_FILE,
     METRICS_FILE,
-    OWN_FILES,
     RECIPE_FILE,
     SUMMARY_FILE,
     TEST_FILE,
@@ -46,23 +37,20 @@ from convolab.training.run_folder import (
     RunId,
     RunSummary,
     Status,
-    data_key,
+    delete_own_files,
+    is_locked,
     make_run_folder,
+    new_evaluation_record,
+    new_summary,
     read_history,
     read_stored_recipe,
     read_summary,
     rename_fields,
     require_new_folder,
+    run_lock,
 )
 from convolab.training.setup import build_trainer
-from convolab.training.trainer import (
-    NO_CALLBACKS,
-    Diverged,
-    EpochMetrics,
-    Trainer,
-    TrainingCallbacks,
-    best_epoch_of,
-)
+from convolab.training.trainer import NO_CALLBACKS, Diverged, EpochMetrics, Trainer, TrainingCallbacks, best_epoch_of
 
 __all__ = ["COMPLETED", "Run", "Status", "find_runs", "train"]
 
@@ -126,33 +114,11 @@ class Run:
         require_new_folder(out)
         trainer = build_trainer(recipe, splits, device)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
-        train_sha256, test_sha256 = splits.train.fingerprint, splits.test.fingerprint
-        summary: RunSummary = {
-            "format": FORMAT,
-            "recipe_key": recipe.key,
-            "data_key": data_key(train_sha256, test_sha256),
-            "data": {
-                "dir": str((data_dir or Path()).expanduser().resolve()) if has_data_dir else None,
-                "train_sha256": train_sha256,
-                "test_sha256": test_sha256,
-            },
-            "status": "new",
-            "reason": None,
-            "epochs_done": 0,
-            "best": None,
-            "num_parameters": sum(p.numel() for p in trainer.net.parameters()),
-            "train_seconds": 0.0,
-            "device": device,
-            "precision": "bf16" if trainer.bf16 else "fp32",
-            "threads": torch.get_num_threads(),
-            "hardware": hardware_info(),
-            "versions": package_versions(),
-            "started_at": now(),
-        }
+        data_folder = str((data_dir or Path()).expanduser().resolve()) if has_data_dir else None
         folder = make_run_folder(recipe, out)
         recipe.write(folder / RECIPE_FILE)
         write_text(folder / METRICS_FILE, "")
-        write_json(folder / SUMMARY_FILE, summary)
+        write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device))
         run = cls(folder)
         with run.lock():
             run._train(trainer, callbacks)
@@ -161,9 +127,9 @@ class Run:
     def resume(self, splits: DatasetSplits, *, callbacks: TrainingCallbacks = NO_CALLBACKS) -> "Run":
         """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged.
 
-        `callbacks.on_message` is called if the state is damaged or the number of threads differs. Raises LabError if the
-        recipe or the data was changed, if another process is training the run, or if its files are of the first edition
-        or of another run.
+        `callbacks.on_message` is called if the state is damaged or the number of threads differs. Raises LabError if
+        the recipe or the data was changed, if another process is training the run, or if its files are of the first
+        edition or of another run.
         """
         self.require_resumable()
         self.require_same_recipe()
@@ -204,12 +170,10 @@ class Run:
     @property
     def history(self) -> list[EpochMetrics]:
         """The epochs done so far. The file is read again only when it has changed."""
-        try:
-            stat = os.stat(self.folder / METRICS_FILE)
-        except OSError as error:
-            raise LabError(f"{self.folder / METRICS_FILE} is damaged: {error}") from error
-        key = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        if key != self._history_stat:
+        path = self.folder / METRICS_FILE
+        stat = path.stat() if path.exists() else None
+        key = stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if key is None or key != self._history_stat:
             self._history = read_history(self.folder, self.run_id)
             self._history_stat = key
         return list(self._history)
@@ -228,27 +192,11 @@ class Run:
     @property
     def is_training(self) -> bool:
         """Whether a process is training this run now."""
-        try:
-            with FileLock(self.folder / LOCK_FILE, timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:  # a folder that can only be read
-            return False
+        return is_locked(self.folder)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Only one process trains a run; the lock is released when its process ends."""
-        lock = FileLock(self.folder / LOCK_FILE, timeout=0)
-        try:
-            with translate_write_errors(self.folder):
-                lock.acquire()
-        except Timeout as error:
-            raise LabError(f"{self.folder} is being trained by another process: wait for it, or stop it") from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def lock(self) -> AbstractContextManager[None]:
+        """Only one process trains a run. Raises LabError if another one does."""
+        return run_lock(self.folder)
 
     def load_splits(
         self, data_dir: Path | None = None, on_progress: Callable[[int, int | None], None] | None = None
@@ -273,8 +221,10 @@ class Run:
             )
 
     def require_same_recipe(self) -> None:
-        """Raise LabError if recipe.toml was changed since the run began; keys that convolab has now and the file has not
-        do not count."""
+        """Raise LabError if recipe.toml was changed since the run began.
+
+        Keys that convolab has now and had not then do not count.
+        """
         key = self.summary["recipe_key"]
         require(
             key in (self.recipe.key, self._file_key),
@@ -293,8 +243,8 @@ class Run:
     def _train(self, trainer: Trainer, callbacks: TrainingCallbacks) -> None:
         """Train to the end, or until the callbacks stop it, recording every epoch.
 
-        Raises Diverged if the loss becomes NaN or infinite, and LabError if the disk is full; the files of the last good
-        epoch then stay whole.
+        Raises Diverged if the loss becomes NaN or infinite, and LabError if the disk is full; the files of the last
+        good epoch then stay whole.
         """
         self._write_status("running", trainer)
         try:
@@ -384,7 +334,8 @@ class Run:
             require(
                 record["epoch"] == epoch,
                 f"{self.folder} was tested with the weights of epoch {record['epoch']}, and its best are now of epoch "
-                f"{epoch}: testing twice would turn the test set into a validation set; remove test.json to do so anyway",
+                f"{epoch}: testing twice would turn the test set into a validation set; remove test.json to do so "
+                "anyway",
             )
             return record
         require(
@@ -397,21 +348,7 @@ class Run:
         else:
             self.require_same_data(splits)
         result = evaluate(net, splits.test)
-        per_class = (result.confusion.diagonal() / result.confusion.sum(1)).tolist()
-        record = EvaluationRecord(
-            accuracy=result.accuracy,
-            interval=list(wilson_interval(result.correct, result.count)),
-            correct=result.correct,
-            count=result.count,
-            loss=result.loss,
-            per_class={
-                name: value if value == value else None  # 0 of 0 images is NaN
-                for name, value in zip(splits.test.classes, per_class, strict=True)
-            },
-            confusion=result.confusion.tolist(),
-            epoch=epoch,
-            tested_at=now(),
-        )
+        record = new_evaluation_record(result, splits.test.classes, epoch)
         write_json(self.folder / TEST_FILE, {**self.run_id.to_dict(), **record})
         return record
 
@@ -428,24 +365,13 @@ class Run:
 
         Raises LabError if a process is training the run.
         """
-        with self.lock(), translate_write_errors(self.folder):
-            code = self.folder / CODE_FOLDER
-            if code.is_dir() and not code.is_symlink():
-                shutil.rmtree(code)
-            for leftover in self.folder.glob(LEFTOVERS):
-                leftover.unlink()
-            for name in OWN_FILES:
-                (self.folder / name).unlink(missing_ok=True)
-        (self.folder / LOCK_FILE).unlink(missing_ok=True)  # where releasing the lock left it
+        with self.lock():
+            delete_own_files(self.folder)
+        (self.folder / LOCK_FILE).unlink(missing_ok=True)
         remaining = sorted(self.folder.iterdir())
         if not remaining:
             self.folder.rmdir()
         return remaining
-
-
-def now() -> str:
-    """The local time with its offset, to the second."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def train(
@@ -465,7 +391,8 @@ def train(
         device: "cpu", "cuda" or "mps".
         callbacks: called while it trains.
 
-    Raises LabError if the recipe cannot be trained or the folder is in use; Diverged if the loss becomes NaN or infinite.
+    Raises LabError if the recipe cannot be trained or the folder is in use; Diverged if the loss becomes NaN or
+    infinite.
     """
     recipe = Recipe.from_dict({"model": {"name": recipe}}) if isinstance(recipe, str) else recipe
     require_new_folder(out)

@@ -1,24 +1,33 @@
 """The files of a run's folder: their names, the run that each says it belongs to, and how older ones are read.
 
-Every file has a format number and names its run by two keys: the recipe's, and one of the data's fingerprints. Readers
-ignore fields that they do not know, and fill in those that a file lacks. Files of the first edition have no format; what
-they call otherwise is translated here, so that such a run is read like any other, but not resumed.
+Every file has a format number and names its run by two keys: the recipe's, and one of the data's fingerprints.
+Readers ignore fields that they do not know, and fill in those that a file lacks. Files of the first edition have no
+format; their names are translated here, so that such a run is read like any other, but not resumed.
 """
 
 import hashlib
 import json
 import os
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
-from convolab.core.environment import HardwareInfo
+import torch
+from filelock import FileLock, Timeout
+
+from convolab.core.environment import HardwareInfo, hardware_info, package_versions
 from convolab.core.errors import LabError, require
 from convolab.core.files import read_json, translate_write_errors
+from convolab.core.stats import wilson_interval
 from convolab.core.types import Json
+from convolab.data.splits import DatasetSplits
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE
+from convolab.training.evaluation import Evaluation
 from convolab.training.recipe import (
     FORMAT,
     RENAMED_VALUES,
@@ -28,7 +37,7 @@ from convolab.training.recipe import (
     require_known_format,
     translate_first_edition,
 )
-from convolab.training.trainer import EpochMetrics
+from convolab.training.trainer import EpochMetrics, Trainer
 
 Status = Literal["new", "running", "stopped", "killed", "diverged", "finished"]
 COMPLETED: tuple[Status, ...] = ("finished", "diverged")  # what more training would not change
@@ -43,7 +52,7 @@ CHARTS = tuple(f"{name}.{ending}" for name in ("curves", "confusion") for ending
 LEFTOVERS = ".*.part.*"  # temporary files that a killed process left
 # Deleted in this order: as long as the last two are there, the folder is a run that can be deleted again.
 OWN_FILES = (
-    *CHARTS, TEST_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, LOCK_FILE, SUMMARY_FILE, RECIPE_FILE,
+    *CHARTS, TEST_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
 )  # fmt: skip
 FIRST_EDITION_NAMES = {
     "seconds": "train_seconds",
@@ -138,6 +147,53 @@ class RunId:
 def data_key(train_sha256: str, test_sha256: str) -> str:
     """A short name of a run's data: 12 hexadecimal digits of the SHA-256 of both fingerprints."""
     return hashlib.sha256(f"{train_sha256} {test_sha256}".encode()).hexdigest()[:12]
+
+
+def new_summary(
+    recipe: Recipe, splits: DatasetSplits, trainer: Trainer, data_folder: str | None, device: str
+) -> RunSummary:
+    """The summary of a run before its first step."""
+    train_sha256, test_sha256 = splits.train.fingerprint, splits.test.fingerprint
+    return {
+        "format": FORMAT,
+        "recipe_key": recipe.key,
+        "data_key": data_key(train_sha256, test_sha256),
+        "data": {"dir": data_folder, "train_sha256": train_sha256, "test_sha256": test_sha256},
+        "status": "new",
+        "reason": None,
+        "epochs_done": 0,
+        "best": None,
+        "num_parameters": sum(p.numel() for p in trainer.net.parameters()),
+        "train_seconds": 0.0,
+        "device": device,
+        "precision": "bf16" if trainer.bf16 else "fp32",
+        "threads": torch.get_num_threads(),
+        "hardware": hardware_info(),
+        "versions": package_versions(),
+        "started_at": current_time(),
+    }
+
+
+def new_evaluation_record(result: Evaluation, classes: Sequence[str], epoch: int) -> EvaluationRecord:
+    """What is recorded of a test with the weights of an epoch."""
+    per_class = (result.confusion.diagonal() / result.confusion.sum(1)).tolist()
+    return {
+        "accuracy": result.accuracy,
+        "interval": list(wilson_interval(result.correct, result.count)),
+        "correct": result.correct,
+        "count": result.count,
+        "loss": result.loss,
+        # 0 of 0 images is NaN
+        "per_class": {name: value if value == value else None for name, value in zip(classes, per_class, strict=True)},
+        "confusion": result.confusion.tolist(),
+        "epoch": epoch,
+        "tested_at": current_time(),
+    }
+
+
+def current_time() -> str:
+    """The local time with its offset, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def read_summary(folder: Path) -> RunSummary:
@@ -238,3 +294,41 @@ def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
             if not folder.exists():
                 raise
     raise LabError(f"runs/ already has a thousand runs named {name}: give --out")
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Only one process trains a run; the lock is released when its process ends."""
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        with translate_write_errors(folder):
+            lock.acquire()
+    except Timeout as error:
+        raise LabError(f"{folder} is being trained by another process: wait for it, or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a run."""
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that can only be read
+        return False
+
+
+def delete_own_files(folder: Path) -> None:
+    """Delete what a run wrote, except its lock."""
+    code = folder / CODE_FOLDER
+    with translate_write_errors(folder):
+        if code.is_dir() and not code.is_symlink():
+            shutil.rmtree(code)
+        for leftover in folder.glob(LEFTOVERS):
+            leftover.unlink()
+        for name in OWN_FILES:
+            (folder / name).unlink(missing_ok=True)

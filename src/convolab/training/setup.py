@@ -46,7 +46,7 @@ def build_trainer(recipe: Recipe, splits: DatasetSplits, device: str, precision:
 def train_validation_split(recipe: Recipe, splits: DatasetSplits) -> tuple[ImageDataset | Subset, Subset | None]:
     """What a recipe trains on and what it validates on.
 
-    Both are stratified subsets of the training images, fixed by the recipe's seed; the test images are never among them.
+    Both are stratified subsets of the training images, fixed by the recipe's seed; no test image is among them.
     """
     train: ImageDataset | Subset = splits.train
     limit, seed = recipe.data.limit, recipe.training.seed

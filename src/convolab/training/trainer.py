@@ -1,4 +1,4 @@
-"""The training loop: any network, on any data set, in memory."""
+"""The training loop: any network, on any dataset, in memory."""
 
 import copy
 import math
@@ -90,15 +90,12 @@ class TrainingCallbacks(Protocol):
 
     def on_step(self, trainer: "Trainer") -> None:
         """After each step; `trainer.progress` counts it."""
-        ...
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """After each epoch; a `Run` has written it to the disk by then."""
-        ...
 
     def on_message(self, message: str) -> None:
         """When there is something the user should know, such as a damaged state, in one line."""
-        ...
 
     def should_stop(self) -> bool:
         """Before each step: True ends the training there, ready to be continued."""
@@ -129,8 +126,8 @@ NO_CALLBACKS = Callbacks()
 class Trainer:
     """A training in progress. It can be stopped after any step, and a `snapshot` taken then continues it bit for bit.
 
-    Each image of `train` is used once per epoch, in an order that is a function of (seed, epoch); every random transform
-    is one of (seed, epoch, step). A last batch of a single image is left out, because batch norm cannot normalize one.
+    Each image of `train` is used once per epoch, in an order that is a function of (seed, epoch); every random
+    transform is one of (seed, epoch, step). A last batch of a single image is left out: batch norm cannot normalize it.
 
     Args:
         net: takes pixels in [0, 1], float32 [N, C, H, W], and returns logits [N, classes]; trained in place.
@@ -234,7 +231,7 @@ class Trainer:
         if self.metrics.train == "eval_pass":
             loss, accuracy = evaluate(self.eval_net, self.train_set).loss_and_accuracy
         lr = self.lr_at(self.steps_per_epoch - 1)
-        # The epoch's last step has no loss of its own after it: it is checked by validation's, or by the weights it left.
+        # No loss follows the epoch's last step: it is checked by validation's, or by the weights that it left.
         validation_loss, validation_accuracy = None, None
         if self.validation_set is not None:
             validation_loss, validation_accuracy = evaluate(self.eval_net, self.validation_set).loss_and_accuracy
@@ -272,7 +269,7 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """All epochs are done, the training accuracy is at its goal, or `patience` epochs brought no better validation."""
+        """All epochs are done, the training accuracy is at its goal, or `patience` epochs improved nothing."""
         history, training = self.progress.history, self.training
         best = self.best_epoch
         goal_reached = training.goal is not None and best is not None and history[-1].train_accuracy >= training.goal
@@ -296,7 +293,7 @@ class Trainer:
 
     @torch.no_grad()
     def update_ema(self, ema_net: nn.Module, steps_done: int) -> None:
-        """Move the averaged weights towards the present ones, faster in the first steps, when the average says little."""
+        """Move the averaged weights towards the present ones, faster in the first steps: the average says little."""
         decay = min(self.training.ema, (1 + steps_done) / (10 + steps_done))
         for ema, current in zip(ema_net.state_dict().values(), self.net.state_dict().values(), strict=True):
             if ema.is_floating_point():

@@ -1,8 +1,8 @@
 """Random transforms of the training images, a whole batch at once on the tensors.
 
-A recipe names them in order, with an optional strength: `augment = ["crop:4", "flip", "mixup:0.2"]`. Each takes the batch
-and a generator, and draws for every image separately. Those that only move pixels work on uint8 images as well as on
-[0, 1] pixels; the others get [0, 1] pixels.
+A recipe names them in order, with an optional strength: `augment = ["crop:4", "flip", "mixup:0.2"]`. Each takes the
+batch and a generator, and draws for every image separately. Those that only move pixels work on
+uint8 images as well as on [0, 1] pixels; the others get [0, 1] pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Targets = Int64[Tensor, "n"] | Float[Tensor, "n classes"]  # labels, or a probab
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Pad by `padding` black pixels on every side, then crop to the old size at a random offset, each equally likely."""
+    """Pad by `padding` black pixels on every side, then crop to the old size at a uniformly random offset."""
 
     padding: int = 4
     valid_range: ClassVar = (1, 32)
@@ -116,7 +116,7 @@ class RandomRotation:
         n, _, h, w = pixels.shape
         angle = torch.deg2rad(self.degrees * (2 * torch.rand(n, generator=generator) - 1)).to(pixels.device)
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-        # affine_grid's coordinates run from -1 to 1 on both axes, so a rotation in pixels has the ratio of the sides in it.
+        # affine_grid's coordinates run from -1 to 1 on both axes, so a rotation has the ratio of the sides in it.
         theta = torch.stack([cos, -sin * h / w, zero, sin * w / h, cos, zero], dim=1).view(n, 2, 3)
         grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
         return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
