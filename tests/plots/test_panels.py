@@ -1,97 +1,108 @@
-"""Findings as pictures: which number has which colour, and that nothing is hidden."""
+"""Findings as figures: which number has which color, and that nothing is hidden."""
 
 import numpy as np
 import pytest
 import torch
 
 from convolab.inspection.result import Box, Finding, Panel
-from convolab.plots import panels as room
+from convolab.plots import panels
 
 
 def photo(rows: int = 40, columns: int = 60, value: int = 120) -> torch.Tensor:
     return torch.full((3, rows, columns), value, dtype=torch.uint8)
 
 
-def finding(*panels: Panel, warnings: tuple[str, ...] = ()) -> Finding:
-    return Finding("test", ("a title", "a subtitle"), {}, {}, (panels,), warnings)
+def finding(*row: Panel, warnings: tuple[str, ...] = ()) -> Finding:
+    return Finding("test", ("a title", "a subtitle"), {}, {}, (row,), warnings)
 
 
 def test_zero_is_the_lower_end_or_the_middle_and_the_scale_the_upper_end():
-    signed = room.colorize_heatmap(torch.tensor([[-2.0, 0.0, 2.0]]), signed=True)
+    signed = panels.colorize_heatmap(torch.tensor([[-2.0, 0.0, 2.0]]), signed=True)
     assert [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.asarray(signed)[0]] == [
-        room.DIVERGING_COLORMAP[0],
+        panels.DIVERGING_COLORMAP[0],
         "#f7f7f7",
-        room.DIVERGING_COLORMAP[-1],
+        panels.DIVERGING_COLORMAP[-1],
     ]
-    plain = room.colorize_heatmap(torch.tensor([[0.0, 4.0]]), signed=False)
+    plain = panels.colorize_heatmap(torch.tensor([[0.0, 4.0]]), signed=False)
     assert [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.asarray(plain)[0]] == [
-        room.SEQUENTIAL_COLORMAP[0],
-        room.SEQUENTIAL_COLORMAP[-1],
+        panels.SEQUENTIAL_COLORMAP[0],
+        panels.SEQUENTIAL_COLORMAP[-1],
     ]
 
 
 def test_the_scale_is_the_largest_of_a_few_cells_and_a_percentile_of_many_pixels():
-    assert room.color_limit(torch.tensor([[1.0, -8.0]]), signed=True) == 8
-    assert room.color_limit(torch.tensor([[1.0, -8.0]]), signed=False) == 1
+    assert panels.color_limit(torch.tensor([[1.0, -8.0]]), signed=True) == 8
+    assert panels.color_limit(torch.tensor([[1.0, -8.0]]), signed=False) == 1
     many = torch.linspace(0, 1, 10_000).view(100, 100)
     many[0, 0] = 1000
-    assert 0.99 < room.color_limit(many, signed=False) < 1.01
-    assert room.color_limit(torch.zeros(2, 2), signed=True) == 1
+    assert 0.99 < panels.color_limit(many, signed=False) < 1.01
+    assert panels.color_limit(torch.zeros(2, 2), signed=True) == 1
 
 
 def test_a_raw_map_shows_its_cells_and_a_photo_keeps_its_shape():
-    frame = np.asarray(room.render_frame(Panel("", heatmap=torch.eye(2))))
-    assert frame.shape == (room.FRAME_WIDTH, room.FRAME_WIDTH, 3)
+    frame = np.asarray(panels.render_frame(Panel(title="", heatmap=torch.eye(2))))
+    assert frame.shape == (panels.FRAME_WIDTH, panels.FRAME_WIDTH, 3)
     assert len(np.unique(frame.reshape(-1, 3), axis=0)) == 2
-    assert room.render_frame(Panel("", photo())).size == (room.FRAME_WIDTH, room.FRAME_WIDTH * 40 // 60)
+    assert panels.render_frame(Panel(title="", image=photo())).size == (
+        panels.FRAME_WIDTH,
+        panels.FRAME_WIDTH * 40 // 60,
+    )
 
 
-def test_where_a_map_is_nothing_the_photo_shows_in_grey_and_where_it_is_strong_the_colour():
+def test_where_a_map_is_zero_the_image_shows_in_gray_and_where_it_is_strong_the_color():
     heat = torch.zeros(10, 10)
     heat[:, 5:] = 1.0
-    frame = np.asarray(room.render_frame(Panel("", photo(50, 50), heat))).astype(int)
+    frame = np.asarray(panels.render_frame(Panel(title="", image=photo(50, 50), heatmap=heat))).astype(int)
     left, right = frame[150, 20], frame[150, -20]
     assert left.max() - left.min() == 0
     assert right[0] - right[2] > 50
 
 
-def test_a_map_that_is_not_finite_is_said_in_its_frame_and_the_warning_above():
+def test_a_map_that_is_not_finite_is_marked_in_its_frame_and_the_warning_stands_above():
     broken = torch.full((4, 4), float("nan"))
-    drawn = room.render_finding(
-        finding(Panel("broken", heatmap=broken), Panel("over", photo(), broken), warnings=("the map is not finite",))
+    drawn = panels.render_finding(
+        finding(
+            Panel(title="broken", heatmap=broken),
+            Panel(title="over", image=photo(), heatmap=broken),
+            warnings=("the map is not finite",),
+        )
     )
-    assert drawn.width == 2 * (room.FRAME_WIDTH + room.FRAME_GAP) + room.FRAME_GAP
-    alarm = np.array([int(room.WARNING_COLOR[i : i + 2], 16) for i in (1, 3, 5)])
+    assert drawn.width == 2 * (panels.FRAME_WIDTH + panels.FRAME_GAP) + panels.FRAME_GAP
+    alarm = np.array([int(panels.WARNING_COLOR[i : i + 2], 16) for i in (1, 3, 5)])
     assert (np.abs(np.asarray(drawn).astype(int) - alarm).sum(2) < 60).any()
 
 
 def test_a_box_is_drawn_where_it_is():
-    frame = np.asarray(room.render_frame(Panel("", photo(30, 30, 200), boxes=(Box(10, 5, 20, 25, "cat"),)))).astype(int)
+    frame = np.asarray(
+        panels.render_frame(Panel(title="", image=photo(30, 30, 200), boxes=(Box(10, 5, 20, 25, "cat"),)))
+    ).astype(int)
     assert (np.abs(frame - np.array([0xFF, 0xD4, 0x00])).sum(2) < 30)[50:250, 100:200].any()
     assert (frame[270:, 210:] == 200).all()
 
 
 @pytest.mark.parametrize("size", [(30, 30), (2000, 3000)])
-def test_a_box_of_one_pixel_is_drawn_and_seen(size):
+def test_a_box_of_one_pixel_is_drawn_and_visible(size):
     frame = np.asarray(
-        room.render_frame(Panel("", photo(*size, 200), boxes=(Box(0, 0, 1, 1, "x"), Box(size[1] - 1, 9, size[1], 10))))
+        panels.render_frame(
+            Panel(title="", image=photo(*size, 200), boxes=(Box(0, 0, 1, 1, "x"), Box(size[1] - 1, 9, size[1], 10)))
+        )
     ).astype(int)
     assert (np.abs(frame - np.array([0xFF, 0xD4, 0x00])).sum(2) < 30).any()
 
 
 @pytest.mark.parametrize("width", [80, 300])
 def test_no_line_is_wider_than_its_frame_and_no_word_is_lost(width):
-    font = room.ImageFont.load_default(13)
-    text = "mean + bias = logit, to 4e-07\nwhat the network sees, in its own size and colours"
-    lines = room.wrap_text(text, font, width)
+    font = panels.ImageFont.load_default(13)
+    text = "mean + bias = logit, to 4e-07\nframe: the network's input, in its own size and colors"
+    lines = panels.wrap_text(text, font, width)
     assert all(font.getlength(line) <= width for line in lines)
     assert " ".join(lines).split() == text.split()
 
 
 def test_captions_and_rows_of_different_heights_do_not_overlap():
     rows = (
-        (Panel("a", photo(), caption="one\ntwo\nthree"), Panel("b", heatmap=torch.rand(3, 3))),
-        (Panel(""), Panel("c", photo())),
+        (Panel(title="a", image=photo(), caption="one\ntwo\nthree"), Panel(title="b", heatmap=torch.rand(3, 3))),
+        (Panel(title=""), Panel(title="c", image=photo())),
     )
-    drawn = room.render_finding(Finding("test", ("title",), {}, {}, rows))
-    assert drawn.height > sum(max(room.render_panel(panel).height for panel in row) for row in rows)
+    drawn = panels.render_finding(Finding("test", ("title",), {}, {}, rows))
+    assert drawn.height > sum(max(panels.render_panel(panel).height for panel in row) for row in rows)

@@ -1,32 +1,36 @@
-"""The transfer matrix as a chart, by altair, in the one look of all charts."""
+"""The transfer matrix as a chart."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
-import polars as pl
 
-from convolab.plots.explain import METHOD_COLORS
-from convolab.plots.training import apply_chart_style
+from convolab.plots.style import METHOD_COLORS, apply_chart_style, chart_data
 
-PANEL_TITLES = {"targeted": "taken for the target (%)", "untargeted": "taken for another class than the clean one (%)"}
+PANEL_TITLES = {"targeted": "classified as the target (%)", "untargeted": "prediction changed (%)"}
 
 
-def transfer_matrix_chart(kinds: Mapping[str, Mapping[str, Any]]) -> alt.TopLevelMixin:
-    """How many of each kind of pictures fool each network, with Wilson's intervals; `kinds` is what `Matrix.values` gives."""
-    titles = [f"{kind['title']}, L2 {kind['l2']:.2f}" if kind["l2"] else kind["title"] for kind in kinds.values()]
-    networks = list(next(iter(kinds.values()))["networks"])
+def transfer_matrix_chart(conditions: Mapping[str, Mapping[str, Any]]) -> alt.TopLevelMixin:
+    """How many of the images of each condition fool each network, with Wilson's intervals.
+
+    `conditions` is what `TransferMatrix.to_dict` gives.
+    """
+    titles = [
+        f"{condition['title']}, L2 {condition['l2']:.2f}" if condition["l2"] else condition["title"]
+        for condition in conditions.values()
+    ]
+    networks = list(conditions["clean"]["networks"])
     rows = [
         {
-            "kind": title,
+            "condition": title,
             "network": network,
             "success": success,
-            **{k: 100 * cell[success][k] for k in ("share", "low", "high")},
+            **{key: 100 * metrics[success][key] for key in ("fraction", "low", "high")},
         }
-        for title, kind in zip(titles, kinds.values(), strict=True)
-        for network, cell in kind["networks"].items()
+        for title, (name, condition) in zip(titles, conditions.items(), strict=True)
+        for network, metrics in condition["networks"].items()
         for success in PANEL_TITLES
-        if not (success == "untargeted" and kind is kinds["clean"])  # none by definition
+        if not (success == "untargeted" and name == "clean")  # none by definition
     ]
     color = alt.Color(
         "network:N",
@@ -35,21 +39,18 @@ def transfer_matrix_chart(kinds: Mapping[str, Mapping[str, Any]]) -> alt.TopLeve
         legend=alt.Legend(orient="top"),
     )
     panels = []
-    for number, (success, title) in enumerate(PANEL_TITLES.items()):
-        panel_table = pl.DataFrame([row for row in rows if row["success"] == success])
-        axis = alt.Axis(labelLimit=320, title=None, labels=number == 0, ticks=False, grid=True, labelPadding=10)
-        y, offset = alt.Y("kind:N", scale=alt.Scale(domain=titles), axis=axis), alt.YOffset("network:N", sort=networks)
-        x = alt.X("share:Q", title=title, scale=alt.Scale(domain=[0, 100]))
-        base = alt.Chart(panel_table).encode(y=y, yOffset=offset, color=color)
-        lines = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=alt.X("low:Q", title=title), x2="high:Q")
-        panels.append(
-            (lines + base.mark_point(filled=True, size=55, opacity=1).encode(x=x)).properties(
-                width=300, height=alt.Step(16)
-            )
-        )
-    count = next(iter(kinds["clean"]["networks"].values()))["targeted"]["count"]
+    for index, (success, title) in enumerate(PANEL_TITLES.items()):
+        axis = alt.Axis(labelLimit=320, title=None, labels=index == 0, ticks=False, grid=True, labelPadding=10)
+        y = alt.Y("condition:N", scale=alt.Scale(domain=titles), axis=axis)
+        x = alt.X("fraction:Q", title=title, scale=alt.Scale(domain=[0, 100]))
+        panel_rows = chart_data(row for row in rows if row["success"] == success)
+        base = alt.Chart(panel_rows).encode(y=y, yOffset=alt.YOffset("network:N", sort=networks), color=color)
+        intervals = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+        points = base.mark_point(filled=True, size=55, opacity=1).encode(x=x)
+        panels.append((intervals + points).properties(width=300, height=alt.Step(16)))
+    count = next(iter(conditions["clean"]["networks"].values()))["targeted"]["count"]
     return apply_chart_style(
         alt.hconcat(*panels, spacing=24),
         "Does it transfer?",
-        f"of {count} pictures, each through the network's own preprocessing; lines: 95 % intervals (Wilson)",
+        f"of {count} images, each through the network's own preprocessing; lines: 95 % intervals (Wilson)",
     )

@@ -113,11 +113,11 @@ def test_the_description_says_more_where_there_is_a_difference() -> None:
 
 
 def test_each_network_preprocesses_the_image_in_its_own_way() -> None:
-    net, pictures = little(1, side=24), torch.stack([read_image("chelsea")[:, :64, i : i + 64] for i in (0, 100)])
+    net, images = little(1, side=24), torch.stack([read_image("chelsea")[:, :64, i : i + 64] for i in (0, 100)])
     net.crop_fraction = 0.8
-    found = predict_images(net, pictures, torch.tensor([3, 4]))
+    found = predict_images(net, images, torch.tensor([3, 4]))
     with torch.no_grad():
-        logits = torch.cat([net(net.preprocess(picture)) for picture in pictures])
+        logits = torch.cat([net(net.preprocess(image)) for image in images])
     assert found.target_probabilities == pytest.approx(
         predictions_from_logits(logits, torch.tensor([3, 4])).target_probabilities, abs=1e-6
     )
@@ -221,10 +221,10 @@ def test_targets_are_drawn_for_each_image_and_never_the_predicted_class() -> Non
 def test_gray_networks_are_fooled_too_and_the_file_gives_their_bytes_back() -> None:
     net = little(0, channels=1)
     finding = fool(net, "coffee", "random")
-    picture = finding.arrays["fooling"][0]
-    assert picture.shape == (1, 32, 32)
-    assert torch.equal(png_round_trip(picture), picture)
-    assert torch.equal((255 * net.preprocess(png_round_trip(picture))[0]).round().to(torch.uint8), picture)
+    image = finding.arrays["fooling"][0]
+    assert image.shape == (1, 32, 32)
+    assert torch.equal(png_round_trip(image), image)
+    assert torch.equal((255 * net.preprocess(png_round_trip(image))[0]).round().to(torch.uint8), image)
 
 
 def test_the_difference_is_drawn_around_gray_with_the_gain_it_states() -> None:

@@ -147,10 +147,10 @@ def test_the_old_name_of_integrated_gradients_is_taken_with_a_hint(convnet: Imag
 def test_two_threads_may_explain_one_network_at_the_same_time(photo: Tensor) -> None:
     net = wrapped(trained(build("resnet_small", (3, 32, 32), 10)))
     before = state(net)
-    images = [photo, photo.flip(2), 255 - photo, photo.flip(1)] * 3
+    images = [photo, photo.flip(2), 255 - photo, photo.flip(1)]
 
     def maps(image: Tensor) -> dict[str, Tensor]:
-        return dict(explain(net, image, methods=ALL, target="c").arrays)
+        return dict(explain(net, image, methods="smoothgrad,integrated_gradients,cam,gradcam", target="c").arrays)
 
     alone = [maps(image) for image in images]
     with ThreadPoolExecutor(2) as pool:

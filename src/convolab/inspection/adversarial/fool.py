@@ -200,7 +200,7 @@ def make_attack_targets(
     seed: int,
 ) -> AttackTargets:
     """An image for each of its targets. Raises LabError for a target that an image is classified as already."""
-    pairs = []
+    pairs: list[tuple[int, int]] = []  # an image's index and a target
     for image_index, (name, predicted_class) in enumerate(zip(names, predicted, strict=True)):
         image_targets = (
             random_targets(len(net.classes), target_choice, predicted_class, seed, image_index)

@@ -275,7 +275,7 @@ def describe_attack_comparison(results: TransferMatrix) -> list[str]:
         if condition not in results.conditions:
             continue
         fooling, plain = results.row("fooling"), results.row(condition)
-        lines.append(f"{fooling.title} (L2 {fooling.mean_l2:.2f}) vs {plain.title} (L2 {plain.mean_l2:.2f}):")
+        lines.append(f"L2 {fooling.mean_l2:.2f}, {fooling.title}, vs L2 {plain.mean_l2:.2f}, {plain.title}:")
         for network in results.networks:
             lines.append(comparison_line(results.targeted_success, condition, network, "target"))
             lines.append(comparison_line(results.untargeted_success, condition, network, "another class"))

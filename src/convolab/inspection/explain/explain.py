@@ -43,7 +43,7 @@ def explain(
 
     Args:
         net: the network.
-        image: bytes [C, H, W], or a sample's name, a path or an http(s) address as `read_image` takes it.
+        image: bytes [C, H, W], or a sample's name, a path or an http(s) URL as `read_image` takes it.
         target: a class as `ImageClassifier.find_class` takes it; by default the most probable one.
         methods: names of methods, in a list or with commas between them: see `METHOD_NAMES`.
         check: check every map as in `sanity`. It takes about twenty more maps for each.
