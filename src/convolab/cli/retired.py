@@ -19,8 +19,6 @@ __all__ = ["RETIRED", "Command", "Context", "HelpFormatter", "LabCommand", "LabG
 # What was typed after `convolab` -> what is typed today.
 RETIRED = {
     "account": "summary",
-    "account --batch": "summary --batch-size",
-    "account --convention": "summary --beside",
     "summary --batch": "summary --batch-size",
     "summary --convention": "summary --beside",
     "data fetch": "data download",

@@ -221,7 +221,7 @@ def _to_upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
         values = np.asarray(image).astype(np.int32)  # half the memory of int64
         require(
             values.min() >= 0 and values.max() <= 65535,
-            f"{name}: pixels run from {values.min()} to {values.max()}: save it with 8 or 16 bits",
+            f"{name}: pixels range from {values.min()} to {values.max()}: save it with 8 or 16 bits",
         )
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:

@@ -114,12 +114,12 @@ def section_blocks(card: SectionCard, folder: str) -> list[str]:
         f"*{markdown.escape(card.note)}*" if card.note else "",
         markdown.escape(card.comment),
         figure_links(card.figures, folder, f" of {card.title}"),
-        arms_table(card),
+        arms_markdown(card),
         markdown.bullets(f"{row.verdict.mark} {markdown.escape(row.comment)}" for row in card.contrasts),
     ]
 
 
-def arms_table(card: SectionCard) -> str:
+def arms_markdown(card: SectionCard) -> str:
     """A row per arm: its runs, its metrics and its time."""
 
     def table_cell(value: TableCell) -> str:

@@ -1,0 +1,103 @@
+"""One word for one thing: no two functions or classes share a name, and no word that was retired comes back."""
+
+import ast
+import re
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from convolab.cli import retired
+from convolab.cli.main import app
+from convolab.core.errors import LabError
+from convolab.training.recipe import RENAMED_KEYS, Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "convolab"
+RETIRED = tomllib.loads((ROOT / "tests" / "retired_words.toml").read_text())
+TREES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def module_level_names(tree: ast.Module, constants: bool) -> set[str]:
+    """The functions and classes of a module, and its constants if asked for."""
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    if constants:
+        for node in tree.body:
+            targets = (
+                node.targets
+                if isinstance(node, ast.Assign)
+                else [node.target]
+                if isinstance(node, ast.AnnAssign)
+                else []
+            )
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_no_two_functions_or_classes_of_the_package_share_a_name() -> None:
+    homes = defaultdict(list)
+    for path, tree in TREES.items():
+        for name in module_level_names(tree, constants=False):
+            homes[name].append(str(path.relative_to(PACKAGE)))
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_no_retired_function_class_or_constant_is_defined() -> None:
+    defined = {name for tree in TREES.values() for name in module_level_names(tree, constants=True)}
+    assert sorted(defined & set(RETIRED["definitions"])) == []
+
+
+def test_no_retired_method_or_field_is_defined() -> None:
+    members = set()
+    for tree in TREES.values():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                members |= {f"{node.name}.{m.name}" for m in node.body if isinstance(m, ast.FunctionDef)}
+                members |= {
+                    f"{node.name}.{m.target.id}"
+                    for m in node.body
+                    if isinstance(m, ast.AnnAssign) and isinstance(m.target, ast.Name)
+                }
+    assert sorted(members & set(RETIRED["members"])) == []
+
+
+def texts() -> dict[str, str]:
+    """What people read: code with its comments and messages, templates, documents and recipes."""
+    paths = [
+        *PACKAGE.rglob("*.py"), *PACKAGE.rglob("templates/*"), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"),
+        *ROOT.glob("benchmarks/*"), *ROOT.glob("recipes/*"),
+    ]  # fmt: skip
+    return {str(path.relative_to(ROOT)): path.read_text() for path in paths if path.is_file() and path.suffix != ".png"}
+
+
+@pytest.mark.parametrize("phrase", RETIRED["phrases"])
+def test_no_retired_phrase_is_left(phrase: str) -> None:
+    pattern = re.compile(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])".replace(r"\ ", r"\s+(?:#\s+)?"), re.IGNORECASE)
+    exempt = {tuple(entry) for entry in RETIRED.get("exempt", {}).get(phrase, [])}
+    found = [
+        (name, line.strip())
+        for name, text in texts().items()
+        for line in text.splitlines()
+        if pattern.search(line) and not any(name == place and part in line for place, part in exempt)
+    ]
+    assert found == [], f"say '{RETIRED['phrases'][phrase]}'"
+
+
+@pytest.mark.parametrize(("old", "new"), RETIRED["recipe_keys"].items())
+def test_a_retired_recipe_key_is_refused_in_one_line_that_names_the_new_one(old: str, new: str) -> None:
+    section, _, key = old.partition(".")
+    assert RENAMED_KEYS[old] == new
+    assert key not in type(getattr(Recipe(), section)).model_fields
+    with pytest.raises(LabError, match=re.escape(new)):
+        Recipe.from_dict({}).with_overrides({old: 1})
+
+
+def test_the_command_line_knows_every_retired_command_and_option() -> None:
+    assert RETIRED["commands_and_options"] == retired.RETIRED
+
+
+@pytest.mark.parametrize(("old", "new"), RETIRED["commands_and_options"].items())
+def test_a_retired_command_or_option_is_refused_in_one_line_that_names_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(LabError, match=re.escape(f"'convolab {old}' is now called 'convolab {new}'")):
+        app(old.split(), standalone_mode=False)
