@@ -1,4 +1,4 @@
-"""Circular correlation: its forms agree with each other and with NumPy, its derivatives with autograd and finite differences."""
+"""Circular correlation: its forms agree with NumPy, its derivatives with autograd and finite differences."""
 
 import math
 
@@ -32,10 +32,11 @@ pairs = hnp.array_shapes(max_dims=2, max_side=40).flatmap(
 
 
 def signals(n: int, count: int = 2, **options) -> list[torch.Tensor]:
-    draw = torch.Generator().manual_seed(n)
-    return [torch.randn(n, dtype=torch.float64, generator=draw).requires_grad_(**options) for _ in range(count)]
+    rng = torch.Generator().manual_seed(n)
+    return [torch.randn(n, dtype=torch.float64, generator=rng).requires_grad_(**options) for _ in range(count)]
 
 
+@pytest.mark.slow
 @given(pairs)
 @settings(deadline=None, max_examples=40)
 def test_the_three_forms_agree_with_numpys_spectra(pair) -> None:
@@ -54,9 +55,10 @@ def test_every_form_is_the_sum_of_the_definition(form, n) -> None:
     assert torch.allclose(form(x, y), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 @given(pairs)
 @settings(deadline=None, max_examples=20)
-def test_a_convolution_is_the_correlation_with_the_mirror_and_commutes(pair) -> None:
+def test_a_convolution_is_the_correlation_with_the_time_reversed_signal_and_commutes(pair) -> None:
     x, y = map(torch.from_numpy, pair)
     tolerance = 1e-12 * (1 + float(x.abs().max() * y.abs().max()) * x.shape[-1])
     assert (convolve(x, y) - correlate(time_reverse(x), y)).abs().max() <= tolerance
@@ -67,24 +69,25 @@ def test_a_convolution_is_the_correlation_with_the_mirror_and_commutes(pair) -> 
 @pytest.mark.parametrize("n", LENGTHS)
 def test_a_convolution_is_numpys_wrapped_around(n) -> None:
     x, y = signals(n, requires_grad=False)
-    whole = np.convolve(x.numpy(), y.numpy())  # 2n - 1 samples; what is past n comes in again at 0
-    wrapped = whole[:n] + np.append(whole[n:], np.zeros(1))
-    assert np.abs(convolve(x, y).numpy() - wrapped).max() < 1e-13
+    full = np.convolve(x.numpy(), y.numpy())  # 2n - 1 samples; those past n wrap around to 0
+    circular = full[:n] + np.append(full[n:], np.zeros(1))
+    assert np.abs(convolve(x, y).numpy() - circular).max() < 1e-13
 
 
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_entry_of_both_jacobians_is_autograds(form, n) -> None:
     x, y = signals(n)
-    of_x, of_y = torch.autograd.functional.jacobian(form, (x, y))
-    assert (of_x - jacobian_x(y)).abs().max() < 1e-14
-    assert (of_y - jacobian_y(x)).abs().max() < 1e-14
+    wrt_x, wrt_y = torch.autograd.functional.jacobian(form, (x, y))
+    assert (wrt_x - jacobian_x(y)).abs().max() < 1e-14
+    assert (wrt_y - jacobian_y(x)).abs().max() < 1e-14
     for k in range(n):
         for i in range(n):
             assert jacobian_x(y)[k, i] == y[(i + k) % n]
             assert jacobian_y(x)[k, i] == x[(i - k) % n]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("function", [correlate, convolve])
 def test_the_backward_pass_is_right_and_so_is_its_own(function, n) -> None:
@@ -103,20 +106,21 @@ def test_the_third_derivative_is_right_too() -> None:
     assert gradcheck(gradient_of_gradient, (x, y))
 
 
-def test_the_backward_pass_is_by_spectra_and_no_product_of_n_squared() -> None:
+def test_the_backward_pass_uses_ffts_and_no_matrix_products() -> None:
     x, y = (torch.randn(2**16, requires_grad=True) for _ in range(2))
-    with torch.autograd.profiler.profile(with_stack=False) as seen:
+    with torch.autograd.profiler.profile(with_stack=False) as profile:
         correlate(x, y).sum().backward()
-    names = [event.name for event in seen.function_events]
+    names = [event.name for event in profile.function_events]
     assert sum("_fft_r2c" in name for name in names) == 6  # two spectra of each of three products
     assert not any("matmul" in name or "aten::mm" in name for name in names)
 
 
+@pytest.mark.slow
 def test_batches_are_broadcast_and_their_gradients_summed() -> None:
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     x, y = (
-        torch.randn(4, 1, 6, dtype=torch.float64, generator=draw),
-        torch.randn(3, 6, dtype=torch.float64, generator=draw),
+        torch.randn(4, 1, 6, dtype=torch.float64, generator=rng),
+        torch.randn(3, 6, dtype=torch.float64, generator=rng),
     )
     z = correlate(x, y)
     assert z.shape == (4, 3, 6)
@@ -127,6 +131,7 @@ def test_batches_are_broadcast_and_their_gradients_summed() -> None:
     assert gradgradcheck(correlate, (x, y))
 
 
+@pytest.mark.slow
 def test_functional_transforms_work_through_the_backward_pass() -> None:
     x, y = signals(7, requires_grad=False)
     assert torch.allclose(torch.func.jacrev(correlate)(x, y), jacobian_x(y))
@@ -135,14 +140,16 @@ def test_functional_transforms_work_through_the_backward_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "kernel", "n"), [(1, 1, 1, 1), (2, 3, 3, 10), (3, 2, 5, 5), (4, 1, 4, 9)]
+    ("in_channels", "out_channels", "kernel_size", "n"), [(1, 1, 1, 1), (2, 3, 3, 10), (3, 2, 5, 5), (4, 1, 4, 9)]
 )
-def test_the_layer_is_torchs_convolution_with_circular_padding_turned(inputs, outputs, kernel, n) -> None:
-    layer = CircularCorrelation(inputs, outputs, kernel).double()
-    padded = nn.Conv1d(inputs, outputs, kernel, bias=False, dtype=torch.float64)
+def test_the_layer_is_torchs_convolution_on_circularly_padded_signals(
+    in_channels, out_channels, kernel_size, n
+) -> None:
+    layer = CircularCorrelation(in_channels, out_channels, kernel_size).double()
+    padded = nn.Conv1d(in_channels, out_channels, kernel_size, bias=False, dtype=torch.float64)
     padded.weight.data = layer.weight.data.clone()
-    y = torch.randn(6, inputs, n, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    ours, theirs = layer(y), padded(nn.functional.pad(y, (0, kernel - 1), mode="circular"))
+    y = torch.randn(6, in_channels, n, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    ours, theirs = layer(y), padded(nn.functional.pad(y, (0, kernel_size - 1), mode="circular"))
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-13)
     g = torch.randn(ours.shape, dtype=torch.float64)
     for ours_by, theirs_by in zip(
@@ -151,6 +158,7 @@ def test_the_layer_is_torchs_convolution_with_circular_padding_turned(inputs, ou
         assert torch.allclose(ours_by, theirs_by, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_layer_passes_both_gradient_checks() -> None:
     layer = CircularCorrelation(2, 3, 3).double()
     y = torch.randn(4, 2, 5, dtype=torch.float64).requires_grad_()
@@ -163,14 +171,14 @@ def test_the_layer_passes_both_gradient_checks() -> None:
 
 
 def test_the_layer_learns_the_kernel_that_made_the_signals() -> None:
-    draw = torch.Generator().manual_seed(2)
-    y, wanted = torch.randn(64, 1, 16, generator=draw), torch.randn(1, 1, 3, generator=draw)
+    rng = torch.Generator().manual_seed(2)
+    y, kernel = torch.randn(64, 1, 16, generator=rng), torch.randn(1, 1, 3, generator=rng)
     layer = CircularCorrelation(1, 1, 3)
-    aims = torch.nn.functional.conv1d(torch.nn.functional.pad(y, (0, 2), mode="circular"), wanted)
+    targets = torch.nn.functional.conv1d(torch.nn.functional.pad(y, (0, 2), mode="circular"), kernel)
     for _ in range(100):
-        (gradient,) = torch.autograd.grad((layer(y) - aims).square().mean(), layer.weight)
+        (gradient,) = torch.autograd.grad((layer(y) - targets).square().mean(), layer.weight)
         layer.weight.data -= 0.3 * gradient
-    assert torch.allclose(layer.weight, wanted, atol=1e-4)
+    assert torch.allclose(layer.weight, kernel, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +201,7 @@ def test_half_precisions_are_summed_in_float32() -> None:
         assert form(ones, ones)[0] == 4992  # 5000, rounded to bfloat16
 
 
-def test_two_precisions_give_the_finer_and_each_its_gradient() -> None:
+def test_two_precisions_give_the_higher_and_each_its_gradient() -> None:
     x, y = torch.rand(5, requires_grad=True), torch.rand(5, dtype=torch.float64, requires_grad=True)
     z = correlate(x, y)
     z.sum().backward()
@@ -202,37 +210,37 @@ def test_two_precisions_give_the_finer_and_each_its_gradient() -> None:
 
 ONE = torch.ones(3)
 WRONG = [
-    (torch.ones(0), torch.ones(0), "x is [0], which holds no samples: give [..., n]"),
-    (torch.tensor(1.0), ONE, "x is [], which holds no samples"),
+    (torch.ones(0), torch.ones(0), "x is [0] and has no samples: give [..., n] with n >= 1"),
+    (torch.tensor(1.0), ONE, "x is [] and has no samples"),
     (torch.ones(2), ONE, "x has 2 samples and y has 3: give both the same length"),
-    (ONE, torch.tensor([1.0, math.nan, math.inf]), "y holds 2 samples that are NaN or infinite"),
-    (torch.ones(3, dtype=torch.complex64), ONE, "x holds complex64: give real floating-point signals"),
-    (ONE, torch.ones(3, dtype=torch.int64), "y holds int64: give real floating-point signals, e.g. y.double()"),
-    (torch.ones(3, dtype=torch.bool), ONE, "x holds bool"),
+    (ONE, torch.tensor([1.0, math.nan, math.inf]), "y has 2 NaN or infinite samples"),
+    (torch.ones(3, dtype=torch.complex64), ONE, "x has dtype complex64: give real floating-point signals"),
+    (ONE, torch.ones(3, dtype=torch.int64), "y has dtype int64: give real floating-point signals, e.g. y.double()"),
+    (torch.ones(3, dtype=torch.bool), ONE, "x has dtype bool"),
     (torch.ones(2, 3), torch.ones(4, 3), "x is [2, 3] and y [4, 3]: give batches of the same shape"),
 ]
 
 
 @pytest.mark.parametrize("form", [*FORMS, convolve])
-@pytest.mark.parametrize(("x", "y", "said"), WRONG)
-def test_signals_that_make_no_correlation_are_refused_in_one_line(form, x, y, said) -> None:
+@pytest.mark.parametrize(("x", "y", "message"), WRONG)
+def test_signals_that_make_no_correlation_are_refused_in_one_line(form, x, y, message) -> None:
     with pytest.raises(LabError) as refusal:
         form(x, y)
-    assert str(refusal.value).startswith(said)
+    assert str(refusal.value).startswith(message)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("signal", "said"),
+    ("signal", "message"),
     [
         (torch.ones(2, 5), r"the signals are \[2, 5\]: give \[batch, 2, n\]"),
         (torch.ones(1, 3, 5), r"the signals are \[1, 3, 5\]: give \[batch, 2, n\]"),
         (torch.ones(1, 2, 2), "the kernel has 3 samples and the signals have 2"),
-        (torch.full((1, 2, 5), math.nan), "y holds 10 samples that are NaN or infinite"),
+        (torch.full((1, 2, 5), math.nan), "y has 10 NaN or infinite samples"),
     ],
 )
-def test_the_layer_refuses_signals_that_do_not_fit(signal, said) -> None:
-    with pytest.raises(LabError, match=said):
+def test_the_layer_refuses_signals_that_do_not_fit(signal, message) -> None:
+    with pytest.raises(LabError, match=message):
         CircularCorrelation(2, 1, 3)(signal)
 
 

@@ -1,4 +1,4 @@
-"""What layers cost: counted against closed forms, by hand, and by running them."""
+"""What layers cost: compared with closed forms, with sums written out, and with running them."""
 
 import pytest
 import torch
@@ -77,16 +77,16 @@ def test_the_matrix_of_a_convolution_does_what_the_convolution_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
-        (lambda: course_layers(100, 10, 4), "a kernel of 4 has no middle"),
+        (lambda: course_layers(100, 10, 4), "kernel size 4 is even: give an odd one"),
         (lambda: course_layers(0), "give each at least 1"),
         (lambda: layer_cost(nn.Linear(100, 10), 99), r"Linear\(.*\) cannot take an input of length 99: "),
         (lambda: layer_cost(nn.Conv1d(1, 1, 5), 3), "cannot take an input of length 3: "),
-        (lambda: count_products(nn.Conv1d(1, 1, 3, stride=2), 9), "without stride, dilation or groups only"),
+        (lambda: count_products(nn.Conv1d(1, 1, 3, stride=2), 9), "products are counted only for stride 1, dilation 1"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(call, said) -> None:
-    with pytest.raises(LabError, match=said) as refusal:
+def test_what_does_not_fit_is_refused_in_one_line(call, message) -> None:
+    with pytest.raises(LabError, match=message) as refusal:
         call()
     assert "\n" not in str(refusal.value)

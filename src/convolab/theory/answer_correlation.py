@@ -14,100 +14,105 @@ from convolab.models.registry import initialize_weights
 from convolab.theory import correlation
 from convolab.theory.sheet import Formula, QuestionAnswer, SheetFigure, Text, make_sheet_table, run_sheet_check
 
-TOLERANCE = 1e-12  # of sums of up to 300 products of numbers about 1, in float64
-FIGURE_SAMPLES = 6  # samples of the signals whose Jacobians are drawn
+TOLERANCE = 1e-12  # absolute; sums of up to 300 products of numbers near 1, in float64
+FIGURE_SAMPLES = 6  # samples of the signals on the figure of the Jacobians
 
 
 @dataclass(frozen=True)
 class JacobianIndices:
-    """Which sample of the other signal stands in each entry: row k, column i."""
+    """The sample of the other signal in each entry: row k, column i."""
 
-    wrt_x: list[list[int]]  # dz[k]/dx[i] is y[this]
-    wrt_y: list[list[int]]  # dz[k]/dy[i] is x[this]
+    wrt_x: list[list[int]]  # dz[k]/dx[i] is y at this index
+    wrt_y: list[list[int]]  # dz[k]/dy[i] is x at this index
 
 
 def answer_question_1b(seed: int = 0) -> QuestionAnswer:
-    """Question 1(b); the signals of the checks are drawn by the seed."""
+    """Question 1(b); the seed decides the signals of the checks."""
     return QuestionAnswer(
         name="1(b)",
-        question=r"Two signals $x$ and $y$ of $n$ samples have the circular cross-correlation "
-        r"$z[k] = \sum_{i=0}^{n-1} x[i]\, y[(i+k) \bmod n]$. What are the derivatives of $z$ by $x$ and by $y$?",
-        summary=r"Each output is a sum of products, so its derivative by one factor is the other factor: that of $z[k]$ by $x[i]$ is "
-        r"$y[(i+k) \bmod n]$, by $y[i]$ it is $x[(i-k) \bmod n]$. Both Jacobians hold nothing but turned copies of the other signal.",
+        question="Two signals $x$ and $y$ of $n$ samples have the circular cross-correlation $z[k] = "
+        r"\sum_{i=0}^{n-1} x[i]\, y[(i+k) \bmod n]$. What are the derivatives of $z$ with respect to $x$ and to $y$?",
+        summary="Each output is a sum of products, so its derivative by one factor is the other factor: that of "
+        r"$z[k]$ by $x[i]$ is $y[(i+k) \bmod n]$, by $y[i]$ it is $x[(i-k) \bmod n]$. Each row of either Jacobian is "
+        "a circular shift of the other signal.",
         blocks=(
-            Text(
-                "**By $x$.** In the sum for $z[k]$ every $x[i]$ occurs once, and it is multiplied by $y[(i+k) \\bmod n]$. So"
-            ),
+            Text(r"**By $x$.** In the sum for $z[k]$ every $x[i]$ occurs once, multiplied by $y[(i+k) \bmod n]$. So"),
             Formula(r"\frac{\partial z[k]}{\partial x[i]} = y[(i+k) \bmod n]"),
             Text(
-                r"**By $y$.** Every $y[j]$ occurs once too, where $(i+k) \bmod n = j$: there $i = (j-k) \bmod n$, and the factor is "
-                r"$x[(j-k) \bmod n]$. Calling the index $i$ again,"
+                r"**By $y$.** Every $y[j]$ occurs once too, where $(i+k) \bmod n = j$: there $i = (j-k) \bmod n$, and "
+                r"the factor is $x[(j-k) \bmod n]$. Renaming the index to $i$,"
             ),
             Formula(r"\frac{\partial z[k]}{\partial y[i]} = x[(i-k) \bmod n]"),
             Text(
-                r"Written as matrices, with a row for each $z[k]$ and a column for each sample: $J_x$ has in each row $y$, turned one "
-                r"step further to the left, so its anti-diagonals are constant (a Hankel matrix). $J_y$ has in each row $x$, turned one "
-                r"step further to the right, so its diagonals are constant (a circulant matrix). As $z$ is linear in each of the two "
-                r"signals, the matrices are also the way to calculate it: $z = J_x x = J_y y$."
+                "Written as matrices, with a row for each $z[k]$ and a column for each sample: each row of $J_x$ is "
+                "$y$, shifted one step further to the left, so its anti-diagonals are constant (a Hankel matrix). "
+                "Each row of $J_y$ is $x$, shifted one step further to the right, so its diagonals are constant (a "
+                "circulant matrix). As $z$ is linear in each of the two signals, the matrices also compute it: $z = "
+                "J_x x = J_y y$."
             ),
             SheetFigure(
                 "jacobians",
-                f"The Jacobians for n = {FIGURE_SAMPLES}: which sample stands in each entry. Equal samples have equal colours.",
+                f"The Jacobians for n = {FIGURE_SAMPLES}: the sample index of each entry; equal samples have equal "
+                "colors.",
                 jacobian_indices(FIGURE_SAMPLES),
             ),
             run_sheet_check(
-                "every entry of both Jacobians is what automatic differentiation of the definition gives",
+                "every entry of both Jacobians equals automatic differentiation of the definition",
                 lambda: check_jacobians(seed),
             ),
             Text(
-                r"**Three ways to calculate it.** The sum as it reads takes $n^2$ multiplications; the product with the circulant matrix "
-                r"takes as many, and $n^2$ numbers of memory. The discrete Fourier transform $\mathcal{F}$ turns the sum into a product "
-                r"at each frequency (the correlation theorem; the star is the complex conjugate), and a fast transform takes in the "
-                r"order of $n\,\log\,n$ steps:"
+                "**Three ways to compute it.** The direct sum takes $n^2$ multiplications; the product with the "
+                "circulant matrix takes as many, and memory for $n^2$ numbers. The discrete Fourier transform "
+                r"$\mathcal{F}$ turns the sum into a product at each frequency (the correlation theorem; the star is "
+                r"the complex conjugate), and a fast Fourier transform takes $O(n\,\log\,n)$ steps:"
             ),
             Formula(r"z = \mathcal{F}^{-1} ( \mathcal{F}(x)^{*} \cdot \mathcal{F}(y) )"),
             run_sheet_check("the direct sum, the circulant matrix and the FFT agree", lambda: check_forms_agree(seed)),
             Text(
-                r"**Backward pass.** A loss $L$ has the gradient $g[k] = \partial L / \partial z[k]$ at the output. By the chain rule it "
-                r"is multiplied with the Jacobians from the left, and that is a correlation and a convolution again:"
+                r"**Backward pass.** A loss $L$ has the gradient $g[k] = \partial L / \partial z[k]$ at the output. "
+                "By the chain rule it is multiplied by the Jacobians from the left, and that is a correlation and a "
+                "convolution again:"
             ),
             Formula(r"\frac{\partial L}{\partial x[i]} = \sum_{k=0}^{n-1} g[k]\, y[(i+k) \bmod n]"),
             Formula(r"\frac{\partial L}{\partial y[j]} = \sum_{k=0}^{n-1} g[k]\, x[(j-k) \bmod n]"),
             Text(
-                "So the backward pass is done by FFT as well, no Jacobian is ever written down, and because it is made of the same "
-                "two operations it can be differentiated in turn."
+                "So the backward pass is done by FFT as well, no Jacobian is ever formed, and because it is made of "
+                "the same two operations it can itself be differentiated."
             ),
             run_sheet_check(
                 "our backward pass by FFT passes torch's `gradcheck`, and its own derivative `gradgradcheck`",
                 lambda: check_gradients(seed),
             ),
             Text(
-                r"**What deep learning calls a convolution** is this correlation: `conv1d` multiplies a window of the signal with the "
-                r"kernel as it lies, adds up over the input channels $c$, and does so for every output channel $o$ and every picture $b$ "
-                r"of a batch. With a kernel $w$ of $m$ samples and circular padding,"
+                "**What deep learning calls a convolution** is this correlation: `conv1d` multiplies a window of the "
+                "signal with the kernel (not reversed), sums over the input channels $c$, and does so for every "
+                "output channel $o$ and every signal $b$ of a batch. With a kernel $w$ of $m$ samples and circular "
+                "padding,"
             ),
             Formula(r"z[b, o, k] = \sum_{c} \sum_{i=0}^{m-1} w[o, c, i]\, y[b, c, (i+k) \bmod n]"),
             run_sheet_check(
-                "`nn.Conv1d` on circularly padded signals is our correlation over channels, forwards and backwards",
+                "`nn.Conv1d` on circularly padded signals is our correlation over channels, forward and backward",
                 lambda: check_conv1d_equivalence(seed),
             ),
             Text(
-                r"**A convolution is its mirror.** It runs through one signal backwards, $(x * y)[k] = \sum_i x[i]\, y[(k-i) \bmod n]$: "
-                r"with the mirrored signal $\tilde{x}[i] = x[-i \bmod n]$ it is the correlation of $\tilde{x}$ with $y$. A convolution "
-                r"does not mind the order of its signals; in a correlation, exchanging them mirrors the result. A network whose kernels "
-                r"are learnt may use either, because it learns the kernel mirrored."
+                "**Convolution is correlation with a time-reversed signal.** It runs through one signal backwards, "
+                r"$(x * y)[k] = \sum_i x[i]\, y[(k-i) \bmod n]$: with the reversed signal $\tilde{x}[i] = x[-i \bmod "
+                r"n]$ it is the correlation of $\tilde{x}$ with $y$. A convolution is commutative; in a correlation, "
+                "exchanging the signals reverses the result in time. A network that learns its kernels may use "
+                "either, because it simply learns the reversed kernel."
             ),
             run_sheet_check(
-                "a convolution is the correlation with the mirrored signal: compared with `numpy.convolve`, wrapped around",
+                "a convolution is the correlation with the time-reversed signal: compared with `numpy.convolve`, made "
+                "circular",
                 lambda: check_time_reversal(seed),
             ),
             make_sheet_table(
-                "Which numbers are taken",
+                "Accepted dtypes",
                 ("type", "what happens"),
                 (
-                    ("`float64`, `float32`", "calculated in that precision; of two, in the finer"),
+                    ("`float64`, `float32`", "computed in that precision; of two, in the higher"),
                     ("`bfloat16`, `float16`", "summed in `float32`, rounded at the end"),
-                    ("integers, booleans", "refused: an FFT would round them unasked"),
+                    ("integers, booleans", "refused: an FFT would silently convert them to floating point"),
                     ("complex numbers", "refused: there $x$ would have to be conjugated first"),
                     ("no samples, different lengths, NaN, infinity", "refused"),
                 ),
@@ -125,19 +130,19 @@ def jacobian_indices(n: int) -> JacobianIndices:
 
 
 def random_lengths(seed: int, max_length: int) -> list[int]:
-    """1, 2, and three lengths drawn at random, in order."""
+    """1, 2, and three random lengths up to `max_length`, in order."""
     random_part = torch.randint(3, max_length + 1, (3,), generator=make_generator(seed, "lengths", max_length)).tolist()
     return [1, 2, *sorted(random_part)]
 
 
 def random_signal_pair(seed: int, n: int) -> list[Float[Tensor, "n"]]:
-    """Two random signals in float64, to be differentiated by."""
+    """Two random signals in float64 that require a gradient."""
     generators = (make_generator(seed, "signal", name, n) for name in ("x", "y"))
-    return [torch.randn(n, dtype=torch.float64, generator=draw).requires_grad_() for draw in generators]
+    return [torch.randn(n, dtype=torch.float64, generator=rng).requires_grad_() for rng in generators]
 
 
 def compare_over_lengths(signal_lengths: list[int], max_difference: Callable[[int], float]) -> tuple[str, bool]:
-    """What a check says that compares two ways for several lengths."""
+    """The result of a check that compares two ways to compute the same numbers, for several lengths."""
     worst = max(max_difference(n) for n in signal_lengths)
     return f"n = {', '.join(map(str, signal_lengths))}: largest difference {worst:.1e}", worst <= TOLERANCE
 
@@ -153,7 +158,7 @@ def check_forms_agree(seed: int) -> tuple[str, bool]:
 
 
 def check_jacobians(seed: int) -> tuple[str, bool]:
-    """The formulae against torch's derivative of the plain sum, and against our own backward pass."""
+    """Compare the formulas with torch's derivative of the direct sum, and with our own backward pass."""
 
     def max_difference(n: int) -> float:
         x, y = random_signal_pair(seed, n)
@@ -177,10 +182,11 @@ def check_gradients(seed: int) -> tuple[str, bool]:
     def call_layer(weight: Tensor, y: Tensor) -> Tensor:
         return torch.func.functional_call(layer, {"weight": weight}, (y,))
 
-    functions_and_inputs = [(correlation.correlate, random_signal_pair(seed, n)) for n in signal_lengths] + [
-        (call_layer, (layer.weight, signals))
+    functions_and_inputs = [
+        *((correlation.correlate, random_signal_pair(seed, n)) for n in signal_lengths),
+        (call_layer, (layer.weight, signals)),
     ]
-    with isolated_rng():  # gradgradcheck draws from the global one
+    with isolated_rng():  # gradgradcheck draws from the global generator
         seed_default_generator(torch.device("cpu"), seed, "gradients")
         results = [
             test(function, inputs) for test in (gradcheck, gradgradcheck) for function, inputs in functions_and_inputs
@@ -193,13 +199,14 @@ def check_conv1d_equivalence(seed: int) -> tuple[str, bool]:
     rng = make_generator(seed, "channels")
     signals = torch.randn(batch, in_channels, n, dtype=torch.float64, generator=rng).requires_grad_()
     ours = seeded_correlation_layer(seed, in_channels, out_channels, kernel_size)
-    theirs = nn.utils.skip_init(nn.Conv1d, in_channels, out_channels, kernel_size, bias=False, dtype=torch.float64)
-    theirs.weight.data = ours.weight.data
+    with torch.device("meta"):  # its own weights are never initialized
+        theirs = nn.Conv1d(in_channels, out_channels, kernel_size, bias=False)
+    theirs.weight = nn.Parameter(ours.weight.data.clone())
     z = [ours(signals), theirs(nn.functional.pad(signals, (0, kernel_size - 1), mode="circular"))]
     g = torch.randn(z[0].shape, dtype=torch.float64, generator=rng)
+    weights = (ours.weight, theirs.weight)
     outputs_and_gradients = [
-        (out, *torch.autograd.grad(out, (layer.weight, signals), g))
-        for out, layer in zip(z, (ours, theirs), strict=True)
+        (out, *torch.autograd.grad([out], [weight, signals], [g])) for out, weight in zip(z, weights, strict=True)
     ]
     worst = max((a - b).abs().max().item() for a, b in zip(*outputs_and_gradients, strict=True))
     description = f"{batch} signals of {in_channels} channels and {n} samples, {out_channels} kernels of {kernel_size}"
@@ -209,7 +216,7 @@ def check_conv1d_equivalence(seed: int) -> tuple[str, bool]:
 def seeded_correlation_layer(
     seed: int, in_channels: int, out_channels: int, kernel_size: int
 ) -> correlation.CircularCorrelation:
-    """A layer in float64, its weights drawn by the seed."""
+    """A layer in float64; the seed decides its weights."""
     with isolated_rng():
         layer = correlation.CircularCorrelation(in_channels, out_channels, kernel_size)
         initialize_weights(layer, seed)
@@ -219,7 +226,7 @@ def seeded_correlation_layer(
 def check_time_reversal(seed: int) -> tuple[str, bool]:
     def max_difference(n: int) -> float:
         x, y = (signal.detach() for signal in random_signal_pair(seed, n))
-        full_convolution = np.convolve(x.numpy(), y.numpy())  # 2 n - 1 samples; those past n come in again at 0
+        full_convolution = np.convolve(x.numpy(), y.numpy())  # 2 n - 1 samples; those past n wrap around to 0
         circular_convolution = torch.from_numpy(full_convolution[:n] + np.append(full_convolution[n:], 0.0))
         ours = (correlation.convolve(x, y), correlation.correlate(correlation.time_reverse(x), y))
         swapped = correlation.correlate(y, x) - correlation.time_reverse(correlation.correlate(x, y))

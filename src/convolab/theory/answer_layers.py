@@ -1,4 +1,7 @@
-"""Question 1(c), answered and checked: what a fully-connected and a convolutional layer cost. No number here is typed in."""
+"""Question 1(c), answered and checked: what a fully-connected and a convolutional layer cost.
+
+Every number here is computed.
+"""
 
 from dataclasses import dataclass
 
@@ -12,7 +15,7 @@ from convolab.theory.layers import LayerCost
 from convolab.theory.sheet import Formula, QuestionAnswer, SheetFigure, Table, Text, make_sheet_table, run_sheet_check
 
 N, FEATURES, KERNEL_SIZE = 100, 10, 3  # the question's
-SCALING_CASES = (  # (length, features, kernel): each of the three grown on its own, then all together
+SCALING_CASES = (  # (length, features, kernel size): each grows alone, then all together
     (100, 10, 3),
     (200, 10, 3),
     (400, 10, 3),
@@ -25,12 +28,12 @@ SCALING_CASES = (  # (length, features, kernel): each of the three grown on its 
     (100, 10, 99),
     (10_000, 40, 9),
 )
-CHART_LENGTHS = (10, 30, 100, 300, 1_000, 3_000, 10_000)  # of the picture
+CHART_LENGTHS = (10, 30, 100, 300, 1_000, 3_000, 10_000)  # of the figure
 
 
 @dataclass(frozen=True)
 class MacsByLength:
-    """MACs against the input's length, for the picture."""
+    """MACs against the input's length, for the figure."""
 
     layer: str
     lengths: tuple[int, ...]
@@ -39,7 +42,7 @@ class MacsByLength:
 
 @dataclass(frozen=True)
 class WeightIndexMatrices:
-    """Two layers as matrices of which weight stands where: -1 where there is none."""
+    """Two layers as matrices of weight indices: which weight each entry is, -1 where there is none."""
 
     fully_connected: list[list[int]]
     convolution: list[list[int]]
@@ -48,18 +51,20 @@ class WeightIndexMatrices:
 
 
 def answer_question_1c(seed: int = 0) -> QuestionAnswer:
-    """Question 1(c); the weights of the checks are drawn by the seed."""
+    """Question 1(c); the seed decides the weights of the checks."""
     f, g = layers.course_layers(N, FEATURES, KERNEL_SIZE)
     f_cost, g_cost = (layers.layer_cost(layer, N) for layer in (f, g))
     products_without_padding = layers.count_products(g, N, padding_value=0.0)
     return QuestionAnswer(
         name="1(c)",
-        question=rf"$f$ is a fully-connected layer from {N} to {f.out_features:,} values, $g$ a convolution from 1 channel to "
-        rf"{FEATURES} with kernels of {KERNEL_SIZE} samples, padding {KERNEL_SIZE // 2} and stride 1, both without bias, on a signal of "
-        rf"$n = {N}$ samples. How large are their outputs, how many parameters do they have, and how many MACs do they take?",
-        summary=f"f gives {f.out_features:,} values, with {f_cost.num_parameters:,} parameters and {f_cost.macs:,} MACs; g gives {format_output_shape(g_cost)}, "
-        f"with {g_cost.num_parameters} parameters and {g_cost.macs:,} MACs. Equally large outputs, {f_cost.num_parameters // g_cost.num_parameters:,} times "
-        f"fewer parameters, {f_cost.macs // g_cost.macs} times fewer MACs.",
+        question=f"$f$ is a fully-connected layer from {N} to {f.out_features:,} values, $g$ a convolution from 1 "
+        f"channel to {FEATURES} with kernels of {KERNEL_SIZE} samples, padding {KERNEL_SIZE // 2} and stride 1, both "
+        f"without bias, on a signal of $n = {N}$ samples. How large are their outputs, how many parameters do they "
+        "have, and how many MACs do they take?",
+        summary=f"f gives {f.out_features:,} values, with {f_cost.num_parameters:,} parameters and {f_cost.macs:,} "
+        f"MACs; g gives {format_output_shape(g_cost)}, with {g_cost.num_parameters} parameters and {g_cost.macs:,} "
+        f"MACs. Equally large outputs, {f_cost.num_parameters // g_cost.num_parameters:,} times fewer parameters, "
+        f"{f_cost.macs // g_cost.macs} times fewer MACs.",
         blocks=(
             Formula(rf"f(x) = \sigma(W x), \quad W \in \mathbb{{R}}^{{{f.out_features} \times {N}}}"),
             Formula(
@@ -67,17 +72,20 @@ def answer_question_1c(seed: int = 0) -> QuestionAnswer:
                 rf"\quad w \in \mathbb{{R}}^{{{FEATURES} \times {KERNEL_SIZE}}}"
             ),
             Text(
-                rf"where $x$ is 0 outside its samples. An output of $g$ has $n + 2 p - m + 1 = {N} + {2 * (KERNEL_SIZE // 2)} - {KERNEL_SIZE} + 1 "
-                rf"= {N}$ places for a kernel of $m = {KERNEL_SIZE}$ and a padding of $p = {KERNEL_SIZE // 2}$, for each of the {FEATURES} channels."
+                f"where $x$ is 0 outside its samples. An output of $g$ has $n + 2 p - m + 1 = {N} + "
+                f"{2 * (KERNEL_SIZE // 2)} - {KERNEL_SIZE} + 1 = {N}$ positions for kernel size $m = {KERNEL_SIZE}$ "
+                f"and padding $p = {KERNEL_SIZE // 2}$, for each of the {FEATURES} channels."
             ),
             Text(
-                r"**Parameters.** $f$ has a weight for every pair of an input and an output. $g$ has one for every channel and every "
-                r"sample of the kernel: all places share them, so the length of the signal does not count."
+                "**Parameters.** $f$ has a weight for every pair of an input and an output. $g$ has one for every "
+                "channel and every sample of the kernel: all positions share them, so their number does not depend on "
+                "the signal's length."
             ),
             Text(
-                r"**MACs.** The convention: a MAC is a multiplication of a weight with an input, and the addition that goes with it. "
-                r"Products with the zeros of the padding count, because the layer does them; biases and $\sigma$ do not. Each output "
-                rf"of $f$ takes ${N}$ of them, each output of $g$ takes ${KERNEL_SIZE}$. A FLOP count is twice the MACs."
+                "**MACs.** The convention: a MAC is a multiplication of a weight with an input, and the addition that "
+                "goes with it. Products with the zeros of the padding count, because the layer does them; biases and "
+                rf"$\sigma$ do not. Each output of $f$ takes ${N}$ of them, each output of $g$ takes ${KERNEL_SIZE}$. "
+                "A FLOP count is twice the MACs."
             ),
             make_sheet_table(
                 "What one input costs",
@@ -88,7 +96,7 @@ def answer_question_1c(seed: int = 0) -> QuestionAnswer:
                 ],
             ),
             run_sheet_check(
-                "outputs: the layers, made with weights and run on a signal, give as many values as the formulae say",
+                "outputs: the layers, run on a signal, give as many values as the formulas predict",
                 lambda: check_output_shapes(seed),
             ),
             run_sheet_check(
@@ -96,33 +104,38 @@ def answer_question_1c(seed: int = 0) -> QuestionAnswer:
                 lambda: check_parameter_counts(f_cost, g_cost),
             ),
             run_sheet_check(
-                "MACs: torch's own count, and a run with all weights and inputs 1, where every product adds 1, give the formulae's numbers",
+                "MACs: `convolab summary`, and a run with all weights and inputs 1 (every product then adds 1 to the "
+                "sum), count what the formulas predict",
                 check_mac_counts,
             ),
             Text(
-                f"**Other conventions** give other numbers for the same layers, so a number of operations says little without its "
-                f"convention. A sum of $m$ products takes $m - 1$ additions, and a bias one more, an activation one evaluation for each "
-                f"output. Leaving out the products with the padding's zeros, $g$ takes {products_without_padding:,} multiplications rather than "
-                f"{g_cost.macs:,}."
+                "**Other conventions** give other numbers for the same layers, so an operation count means little "
+                "without its convention. A sum of $m$ products takes $m - 1$ additions, a bias one more, and an "
+                "activation one evaluation for each output. Without the products with the padding's zeros, $g$ takes "
+                f"{products_without_padding:,} multiplications instead of {g_cost.macs:,}."
             ),
             convention_table(),
             Text(
-                r"**$g$ is an $f$ with most weights 0 and the others shared.** A convolution is a linear map, so it can be written as "
-                r"the matrix of a fully-connected layer: locality makes it a band, stationarity makes every diagonal constant. What $g$ "
-                r"saves is what these two assumptions, question 1(a), take away from $f$."
+                "**$g$ is an $f$ with most weights 0 and the others shared.** A convolution is a linear map, so it "
+                "can be written as the matrix of a fully-connected layer: locality makes it a band, stationarity "
+                "makes every diagonal constant. What $g$ saves is what these two assumptions (question 1(a)) remove "
+                "from $f$."
             ),
             SheetFigure(
                 "matrices",
-                "Both layers as matrices, for n = 12, 2 features and kernels of 3: each colour is a weight of its own, white is 0.",
+                "Both layers as matrices, for n = 12, 2 features and kernels of 3: each color is one weight, white is "
+                "0.",
                 weight_index_matrices(12, 2, KERNEL_SIZE),
             ),
             run_sheet_check(
-                "$g$, written as a matrix, has few entries that are not 0, and fewer different ones; $f$ with these weights is $g$",
+                "$g$, written as a matrix, has few entries that are not 0, and fewer distinct ones; $f$ with these "
+                "weights is $g$",
                 lambda: check_convolution_matrix(seed),
             ),
             Text(
-                r"**When they grow.** With $q$ features for each sample, $f$ takes $q n^2$ weights and as many MACs. $g$ takes $q m$ "
-                r"weights whatever the length, and $q m n$ MACs. Twice the length makes $f$ four times as expensive and $g$ twice."
+                "**Scaling.** With $q$ features for each sample, $f$ takes $q n^2$ weights and as many MACs. $g$ "
+                "takes $q m$ weights whatever the length, and $q m n$ MACs. Twice the length makes $f$ four times as "
+                "expensive and $g$ twice."
             ),
             scaling_table(),
             SheetFigure("growth", "MACs against the length of the input, both axes logarithmic.", macs_by_length()),
@@ -133,11 +146,9 @@ def answer_question_1c(seed: int = 0) -> QuestionAnswer:
 def format_output_shape(cost: LayerCost) -> str:
     """The outputs as `10 x 100 = 1,000`."""
     num_outputs = f"{cost.activation_evaluations:,}"
-    return (
-        num_outputs
-        if len(cost.output_shape) == 1
-        else f"{' x '.join(f'{side:,}' for side in cost.output_shape)} = {num_outputs}"
-    )
+    if len(cost.output_shape) == 1:
+        return num_outputs
+    return f"{' x '.join(f'{size:,}' for size in cost.output_shape)} = {num_outputs}"
 
 
 def convention_table() -> Table:
@@ -155,7 +166,7 @@ def convention_table() -> Table:
                 cost.flops,
             )
             rows.append([f"${name}$ {'with' if bias else 'without'} bias", *(f"{number:,}" for number in numbers)])
-    headings = (
+    headers = (
         "",
         "parameters",
         "multiplications = MACs",
@@ -164,11 +175,11 @@ def convention_table() -> Table:
         "both, and $\\sigma$",
         "FLOPs = 2 x MACs",
     )
-    return make_sheet_table("The same layers, counted in other ways", headings, rows)
+    return make_sheet_table("The same layers, counted in other ways", headers, rows)
 
 
 def scaling_table() -> Table:
-    """What becomes of both when the signal, the features or the kernel grow."""
+    """How both costs scale with the signal length, the features and the kernel size."""
     rows = []
     for n, features, kernel_size in SCALING_CASES:
         f, g = (layers.layer_cost(layer, n) for layer in layers.course_layers(n, features, kernel_size))
@@ -178,8 +189,8 @@ def scaling_table() -> Table:
                 f"{f.macs / g.macs:,.0f}",
             ]
         )
-    headings = ("$n$", "features", "kernel", "parameters of $f$", "of $g$", "MACs of $f$", "of $g$", "$f$ to $g$")
-    return make_sheet_table("Growing the signal, the features and the kernel", headings, rows)
+    headers = ("$n$", "features", "kernel size", "parameters of $f$", "of $g$", "MACs of $f$", "of $g$", "$f$ to $g$")
+    return make_sheet_table("Scaling with the signal length, the features and the kernel size", headers, rows)
 
 
 def macs_by_length() -> tuple[MacsByLength, ...]:
@@ -197,11 +208,11 @@ def macs_by_length() -> tuple[MacsByLength, ...]:
 
 
 def weight_index_matrices(n: int, features: int, kernel_size: int) -> WeightIndexMatrices:
-    """Which weight stands in each entry, found by numbering the weights from 1 and writing the convolution as a matrix."""
-    g = nn.utils.skip_init(
-        nn.Conv1d, 1, features, kernel_size, padding=kernel_size // 2, bias=False, dtype=torch.float64
-    )
-    g.weight.data = torch.arange(1.0, features * kernel_size + 1, dtype=torch.float64).view(g.weight.shape)
+    """Which weight each entry is: number the weights from 1 and write the convolution as a matrix."""
+    with torch.device("meta"):  # its own weights are never initialized
+        g = nn.Conv1d(1, features, kernel_size, padding=kernel_size // 2, bias=False)
+    numbers = torch.arange(1.0, features * kernel_size + 1, dtype=torch.float64).view(g.weight.shape)
+    g.weight = nn.Parameter(numbers)
     weight_indices = torch.arange(features * n * n).view(features * n, n)
     return WeightIndexMatrices(
         weight_indices.tolist(), (layers.convolution_matrix(g, n).long() - 1).tolist(), n, features
@@ -210,7 +221,9 @@ def weight_index_matrices(n: int, features: int, kernel_size: int) -> WeightInde
 
 def seeded_course_layers(seed: int) -> tuple[nn.Linear, nn.Conv1d]:
     """The question's layers with weights, in float64."""
-    f, g = (layer.to_empty(device="cpu").double() for layer in layers.course_layers(N, FEATURES, KERNEL_SIZE))
+    f, g = layers.course_layers(N, FEATURES, KERNEL_SIZE)
+    for layer in (f, g):
+        layer.to_empty(device="cpu").double()
     with isolated_rng():
         initialize_weights(nn.ModuleList([f, g]), seed)
     return f, g
@@ -219,11 +232,9 @@ def seeded_course_layers(seed: int) -> tuple[nn.Linear, nn.Conv1d]:
 def check_output_shapes(seed: int) -> tuple[str, bool]:
     f, g = seeded_course_layers(seed)
     x = torch.ones(1, N, dtype=torch.float64)
-    outputs = tuple(f(x).shape[1:]), tuple(g(x[None]).shape[1:])
-    return f"f: {list(outputs[0])}, g: {list(outputs[1])}", outputs == (
-        (FEATURES * N,),
-        (FEATURES, N + 2 * (KERNEL_SIZE // 2) - KERNEL_SIZE + 1),
-    )
+    outputs = (list(f(x).shape[1:]), list(g(x[None]).shape[1:]))
+    expected = ([FEATURES * N], [FEATURES, N + 2 * (KERNEL_SIZE // 2) - KERNEL_SIZE + 1])
+    return f"f: {outputs[0]}, g: {outputs[1]}", outputs == expected
 
 
 def check_parameter_counts(f_cost: LayerCost, g_cost: LayerCost) -> tuple[str, bool]:
@@ -233,10 +244,12 @@ def check_parameter_counts(f_cost: LayerCost, g_cost: LayerCost) -> tuple[str, b
 
 def check_mac_counts() -> tuple[str, bool]:
     f, g = layers.course_layers(N, FEATURES, KERNEL_SIZE)
-    torch_counts = [layers.layer_cost(layer, N).macs for layer in (f, g)]
+    summary_counts = [layers.layer_cost(layer, N).macs for layer in (f, g)]
     run_counts = [layers.count_products(layer, N) for layer in (f, g)]
-    message = f"torch: {torch_counts[0]:,} and {torch_counts[1]:,}; by the run: {run_counts[0]:,} and {run_counts[1]:,}"
-    return message, torch_counts == run_counts == [FEATURES * N * N, FEATURES * N * KERNEL_SIZE]
+    message = (
+        f"summary: {summary_counts[0]:,} and {summary_counts[1]:,}; by running: {run_counts[0]:,} and {run_counts[1]:,}"
+    )
+    return message, summary_counts == run_counts == [FEATURES * N * N, FEATURES * N * KERNEL_SIZE]
 
 
 def check_convolution_matrix(seed: int) -> tuple[str, bool]:
@@ -245,10 +258,11 @@ def check_convolution_matrix(seed: int) -> tuple[str, bool]:
     f.weight.data = matrix
     x = torch.linspace(-1, 1, N, dtype=torch.float64)[None]
     difference = (f(x).view(FEATURES, N) - g(x[None])[0]).abs().max().item()
-    entries, nonzero_weights = matrix.numel(), matrix[matrix != 0]
-    counts = (
-        f"of {entries:,} entries {len(nonzero_weights):,} are not 0, {len(nonzero_weights.unique())} of them different"
+    nonzero_weights = matrix[matrix != 0]
+    counts = (len(nonzero_weights), len(nonzero_weights.unique()))
+    message = (
+        f"of {matrix.numel():,} entries {counts[0]:,} are not 0, {counts[1]} of them distinct; largest difference of "
+        f"the outputs {difference:.1g}"
     )
-    message = f"{counts}; largest difference of the outputs {difference:.1g}"
-    expected_counts = layers.count_products(g, N, padding_value=0.0), FEATURES * KERNEL_SIZE
-    return message, difference < 1e-12 and (len(nonzero_weights), len(nonzero_weights.unique())) == expected_counts
+    expected_counts = (layers.count_products(g, N, padding_value=0.0), FEATURES * KERNEL_SIZE)
+    return message, difference < 1e-12 and counts == expected_counts

@@ -1,31 +1,34 @@
-"""Circular cross-correlation: three forms that agree, its Jacobians, and a differentiable one with its own backward pass.
+"""Circular cross-correlation: three forms that agree, its Jacobians, and its own backward pass.
 
-z[k] = sum_i x[i] y[(i + k) mod n]: how much y, turned back by k, looks like x. (Oppenheim & Schafer, Discrete-Time Signal
-Processing, 3rd ed., ch. 8.) A convolution is its mirror: it runs through x backwards, x[-i mod n].
+z[k] = sum_i x[i] y[(i + k) mod n]: how similar y, shifted left by k, is to x. (Oppenheim & Schafer, Discrete-Time
+Signal Processing, 3rd ed., ch. 8.) A convolution is the same with x reversed in time, x[-i mod n].
 
-Signals are real. float64, float32 and the two half precisions are taken; the halves are summed in float32 and rounded at the end.
-Integers are refused, because an FFT would round them unasked, and complex signals, because there x is conjugated by convention.
+Signals are real. float64, float32 and the two half precisions are accepted; half-precision inputs are summed in float32
+and rounded at the end. Integers are refused, because an FFT would silently convert them to floating point, and complex
+signals, because there x is conjugated by convention.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from convolab.core.errors import require
 
-Signals = Shaped[Tensor, "..."]  # [..., n], floats; what is taken is checked with a word of what to do
+Signals = Shaped[Tensor, "..."]  # [..., n], floats; `prepare_signals` checks them, and says what to do
 HALF_DTYPES = (torch.float16, torch.bfloat16)
-ELEMENTWISE_SUBSCRIPTS = ("...", "...", "...")  # signals by pairs
+ELEMENTWISE_SUBSCRIPTS = ("...", "...", "...")  # each signal of x with the same one of y
 CHANNEL_SUBSCRIPTS = ("oc", "bc", "bo")  # kernels [out, in], signals [batch, in], outputs [batch, out]
 
 
 def correlate(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
     """Circular cross-correlation z[k] = sum_i x[i] y[(i + k) mod n] by FFT: O(n log n), with its own backward pass.
 
-    Dimensions before the last are batches, broadcast as usual. Twice differentiable, as often as wanted.
+    Dimensions before the last are batches, broadcast as usual. Differentiable any number of times.
     Raises LabError for signals that are empty, of different lengths, not finite, complex or of integers.
 
     >>> correlate(torch.tensor([1.0, 0, 0]), torch.tensor([5.0, 6, 7]))
@@ -35,10 +38,10 @@ def correlate(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
 
 
 def convolve(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
-    """Circular convolution z[k] = sum_i x[i] y[(k - i) mod n] by FFT: the correlation of x's mirror with y.
+    """Circular convolution z[k] = sum_i x[i] y[(k - i) mod n] by FFT: the correlation of the time-reversed x with y.
 
     >>> x, y = torch.tensor([1.0, 2, 3]), torch.tensor([5.0, 6, 7])
-    >>> torch.allclose(convolve(x, y), correlate(mirror(x), y)), torch.allclose(convolve(x, y), convolve(y, x))
+    >>> torch.allclose(convolve(x, y), correlate(time_reverse(x), y)), torch.allclose(convolve(x, y), convolve(y, x))
     (True, True)
     """
     return apply_spectral_product(x, y, is_convolution=True)
@@ -47,16 +50,16 @@ def convolve(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
 def time_reverse(x: Shaped[Tensor, "*xs n"]) -> Shaped[Tensor, "*xs n"]:
     """x[-i mod n]: sample 0 stays, the others run backwards.
 
-    >>> mirror(torch.tensor([1, 2, 3]))
+    >>> time_reverse(torch.tensor([1, 2, 3]))
     tensor([1, 3, 2])
     """
     return x.flip(-1).roll(1, -1)
 
 
 def correlate_direct(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
-    """The correlation as its definition reads, O(n^2): y is turned back by k and multiplied with x, for every k.
+    """The correlation as its definition reads, O(n^2): for every k, y is shifted left by k and multiplied by x.
 
-    >>> correlate_directly(torch.tensor([1.0, 0, 0]), torch.tensor([5.0, 6, 7]))
+    >>> correlate_direct(torch.tensor([1.0, 0, 0]), torch.tensor([5.0, 6, 7]))
     tensor([5., 6., 7.])
     """
     a, b, dtype = prepare_signals(x, y)
@@ -66,7 +69,7 @@ def correlate_direct(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
 def correlate_circulant(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
     """The correlation as a product with the circulant matrix of x, O(n^2) in time and memory.
 
-    >>> correlate_by_matrix(torch.tensor([1.0, 0, 0]), torch.tensor([5.0, 6, 7]))
+    >>> correlate_circulant(torch.tensor([1.0, 0, 0]), torch.tensor([5.0, 6, 7]))
     tensor([5., 6., 7.])
     """
     a, b, dtype = prepare_signals(x, y)
@@ -74,7 +77,7 @@ def correlate_circulant(x: Signals, y: Signals) -> Float[Tensor, "*zs n"]:
 
 
 def jacobian_x(y: Shaped[Tensor, "*ys n"]) -> Shaped[Tensor, "*ys n n"]:
-    """dz[k]/dx[i] = y[(i + k) mod n]: row k is y turned back by k, so every anti-diagonal is constant (a Hankel matrix).
+    """dz[k]/dx[i] = y[(i + k) mod n]: row k is y shifted left by k, so every anti-diagonal is constant (Hankel).
 
     >>> jacobian_x(torch.tensor([5, 6, 7]))
     tensor([[5, 6, 7],
@@ -86,7 +89,7 @@ def jacobian_x(y: Shaped[Tensor, "*ys n"]) -> Shaped[Tensor, "*ys n n"]:
 
 
 def jacobian_y(x: Shaped[Tensor, "*xs n"]) -> Shaped[Tensor, "*xs n n"]:
-    """dz[k]/dy[j] = x[(j - k) mod n]: row k is x turned forward by k, so every diagonal is constant (a circulant matrix).
+    """dz[k]/dy[j] = x[(j - k) mod n]: row k is x shifted right by k, so every diagonal is constant (circulant).
 
     >>> jacobian_y(torch.tensor([1, 2, 3]))
     tensor([[1, 2, 3],
@@ -98,7 +101,7 @@ def jacobian_y(x: Shaped[Tensor, "*xs n"]) -> Shaped[Tensor, "*xs n n"]:
 
 
 def row_column_indices(n: int) -> tuple[Shaped[Tensor, "n 1"], Shaped[Tensor, "1 n"]]:
-    """Row and column numbers of an n x n matrix."""
+    """Row and column indices of an n x n matrix, to be broadcast."""
     indices = torch.arange(n)
     return indices[:, None], indices[None, :]
 
@@ -106,10 +109,10 @@ def row_column_indices(n: int) -> tuple[Shaped[Tensor, "n 1"], Shaped[Tensor, "1
 class CircularCorrelation(nn.Module):
     """A layer of circular correlations over channels: z[b, o, k] = sum_c sum_i weight[o, c, i] y[b, c, (i + k) mod n].
 
-    It is `nn.Conv1d` with circular padding, without bias, up to a turn of the output by its padding: what deep learning
-    calls a convolution is a correlation. A kernel as long as the signal costs no more than a short one.
+    It is `nn.Conv1d` with circular padding, without bias, up to a circular shift of the output by its padding: what
+    deep learning calls a convolution is a correlation. A kernel as long as the signal costs no more than a short one.
 
-    >>> layer = CircularCorrelation(inputs=2, outputs=4, kernel=3)
+    >>> layer = CircularCorrelation(in_channels=2, out_channels=4, kernel_size=3)
     >>> layer(torch.randn(8, 2, 100)).shape
     torch.Size([8, 4, 100])
     """
@@ -118,7 +121,8 @@ class CircularCorrelation(nn.Module):
         super().__init__()
         require(
             min(in_channels, out_channels, kernel_size) >= 1,
-            f"{in_channels} inputs, {out_channels} outputs and a kernel of {kernel_size}: give each at least 1",
+            f"{in_channels} input channels, {out_channels} output channels and kernel size {kernel_size}: "
+            "give each at least 1",
         )
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
         self.reset_parameters()
@@ -130,7 +134,8 @@ class CircularCorrelation(nn.Module):
     def forward(self, y: Signals) -> Float[Tensor, "batch outputs n"]:
         require(
             y.ndim == 3 and y.shape[1] == self.weight.shape[1],
-            f"the signals are {list(y.shape)}: give [batch, {self.weight.shape[1]}, n], as the layer has {self.weight.shape[1]} inputs",
+            f"the signals are {list(y.shape)}: give [batch, {self.weight.shape[1]}, n], because the layer has "
+            f"{self.weight.shape[1]} input channels",
         )
         n, kernel_size = y.shape[2], self.weight.shape[2]
         require(
@@ -141,8 +146,22 @@ class CircularCorrelation(nn.Module):
         return SpectralProduct.apply(weight, y, CHANNEL_SUBSCRIPTS, False).to(dtype)
 
 
+if TYPE_CHECKING:
+
+    class SpectralContext(FunctionCtx):
+        """What the forward pass keeps for the backward pass."""
+
+        subscripts: tuple[str, str, str]
+        is_convolution: bool
+        saved_tensors: tuple[Tensor, Tensor]
+        needs_input_grad: tuple[bool, ...]
+
+else:
+    SpectralContext = object  # torch passes classes of its own; those of torch.func are not even a FunctionCtx
+
+
 class SpectralProduct(torch.autograd.Function):
-    """A correlation or convolution as a product of spectra, the dimensions before the last combined as einsum letters.
+    """A correlation or convolution as a product of spectra; einsum subscripts combine the dimensions before the last.
 
     Its backward pass is two products of the same kind, so it can be differentiated again and again. With g = dL/dz:
     of a correlation  dL/dx = correlate(g, y) and dL/dy = convolve(x, g);
@@ -155,33 +174,33 @@ class SpectralProduct(torch.autograd.Function):
     def forward(x: Tensor, y: Tensor, subscripts: tuple[str, str, str], is_convolution: bool) -> Tensor:
         x_subscripts, y_subscripts, z_subscripts = subscripts
         x_spectrum = torch.fft.rfft(x)
-        return torch.fft.irfft(
-            torch.einsum(
-                f"{x_subscripts}f,{y_subscripts}f->{z_subscripts}f",
-                x_spectrum if is_convolution else x_spectrum.conj(),
-                torch.fft.rfft(y),
-            ),
-            n=x.shape[-1],
-        )
+        x_factor = x_spectrum if is_convolution else x_spectrum.conj()
+        equation = f"{x_subscripts}f,{y_subscripts}f->{z_subscripts}f"
+        return torch.fft.irfft(torch.einsum(equation, x_factor, torch.fft.rfft(y)), n=x.shape[-1])
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        x, y, ctx.letters, ctx.mirrored = inputs
+    def setup_context(
+        ctx: SpectralContext, inputs: tuple[Tensor, Tensor, tuple[str, str, str], bool], output: Tensor
+    ) -> None:
+        x, y, ctx.subscripts, ctx.is_convolution = inputs
         ctx.save_for_backward(x, y)
 
     @staticmethod
-    def backward(ctx, g: Tensor):
-        (x, y), (x_subscripts, y_subscripts, z_subscripts) = ctx.saved_tensors, ctx.letters
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] (torch's stub takes any number of gradients)
+        ctx: SpectralContext, g: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, y = ctx.saved_tensors
+        x_subscripts, y_subscripts, z_subscripts = ctx.subscripts
         dx = dy = None
         if ctx.needs_input_grad[0]:
             dx_arguments = (
                 (y, g, (y_subscripts, z_subscripts, x_subscripts))
-                if ctx.mirrored
+                if ctx.is_convolution
                 else (g, y, (z_subscripts, y_subscripts, x_subscripts))
             )
             dx = SpectralProduct.apply(*dx_arguments, False)
         if ctx.needs_input_grad[1]:
-            dy = SpectralProduct.apply(x, g, (x_subscripts, z_subscripts, y_subscripts), not ctx.mirrored)
+            dy = SpectralProduct.apply(x, g, (x_subscripts, z_subscripts, y_subscripts), not ctx.is_convolution)
         return dx, dy, None, None
 
 
@@ -191,25 +210,28 @@ def apply_spectral_product(x: Signals, y: Signals, is_convolution: bool) -> Tens
 
 
 def prepare_signals(x: Signals, y: Signals, require_broadcastable: bool = True) -> tuple[Tensor, Tensor, torch.dtype]:
-    """Two signals, checked, in the precision to calculate in; and the type of the answer."""
+    """Two signals, checked, in the precision to compute in; and the dtype of the result.
+
+    Raises LabError for signals that cannot be correlated.
+    """
     for name, signal in (("x", x), ("y", y)):
         require(
             signal.ndim and signal.shape[-1],
-            f"{name} is {list(signal.shape)}, which holds no samples: give [..., n] with n of 1 or more",
+            f"{name} is {list(signal.shape)} and has no samples: give [..., n] with n >= 1",
         )
         require(
             signal.is_floating_point(),
-            f"{name} holds {str(signal.dtype).removeprefix('torch.')}: give real floating-point signals, e.g. {name}.double()",
+            f"{name} has dtype {str(signal.dtype).removeprefix('torch.')}: give real floating-point signals, "
+            f"e.g. {name}.double()",
         )
     require(
         x.shape[-1] == y.shape[-1],
-        f"x has {x.shape[-1]} samples and y has {y.shape[-1]}: give both the same length, e.g. by adding zeros",
+        f"x has {x.shape[-1]} samples and y has {y.shape[-1]}: give both the same length, "
+        "e.g. by zero-padding the shorter one",
     )
     for name, signal in (("x", x), ("y", y)):
         nonfinite_count = int((~torch.isfinite(signal.detach())).sum())
-        require(
-            nonfinite_count == 0, f"{name} holds {nonfinite_count} samples that are NaN or infinite: remove them first"
-        )
+        require(nonfinite_count == 0, f"{name} has {nonfinite_count} NaN or infinite samples: remove them first")
     if require_broadcastable:
         try:
             torch.broadcast_shapes(x.shape, y.shape)

@@ -1,8 +1,9 @@
-"""Shift in, shift out: how far a layer is from moving its output when its input is moved, and from not changing at all."""
+"""Translation equivariance and invariance of layers, measured: shift the input and compare the outputs."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +15,18 @@ from convolab.models.registry import initialize_weights
 from convolab.models.zoo import SimpleConvnet
 
 IMAGE_SIZE = 32  # pixels
-ROUNDING_TOLERANCE = 1e-12  # share of an output's size: a sum of a thousand products in float64 differs by less from itself in another order
+# A fraction of an output's magnitude; a float64 sum of 1,000 products changes by less when its order changes.
+ROUNDING_TOLERANCE = 1e-12
 ZERO_PADDED_CONV = "convolution 3x3, zero padding"
 
 
 @dataclass(frozen=True)
 class NamedLayer:
-    """A kind of layer to measure."""
+    """A layer to measure, with its name on the sheet."""
 
     name: str
     module: nn.Module
-    stride: int  # input pixels to one output pixel; SIDE for a layer whose output has no place
+    stride: int  # input pixels to one output pixel; IMAGE_SIZE for a layer whose output has no spatial position
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,9 @@ class EquivarianceMeasurement:
 
     layer: str
     stride: int
-    shift: int  # input pixels, to the right; what leaves on one side comes in on the other
-    relative_error: (
-        float  # norm of what differs from the shifted output, as a share of the norm of the output about its mean
-    )
-    changed_fraction: float  # share of the output's values that differ
+    shift: int  # input pixels, to the right; circular
+    relative_error: float  # norm of the difference from the shifted output, relative to the output minus its mean
+    changed_fraction: float  # fraction of the output's values that differ
 
 
 class BlurPool(nn.Module):
@@ -53,7 +53,7 @@ class BlurPool(nn.Module):
 
 
 class FullyConnectedLayer(nn.Module):
-    """Every output pixel from every input pixel."""
+    """Each output pixel is a weighted sum of all input pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ class FullyConnectedLayer(nn.Module):
 
 
 def layers_to_measure(seed: int = 0) -> list[NamedLayer]:
-    """The layers to measure, with random weights in float64, keyed by the seed."""
+    """The layers to measure, in float64; the seed decides their random weights."""
 
-    def conv3x3(**options: object) -> nn.Module:
-        return nn.Conv2d(1, 4, 3, padding=1, **options)
+    def conv3x3(padding_mode: Literal["zeros", "circular"] = "zeros", stride: int = 1) -> nn.Module:
+        return nn.Conv2d(1, 4, 3, padding=1, padding_mode=padding_mode, stride=stride)
 
     cases: list[tuple[str, Callable[[], nn.Module], int]] = [
         ("convolution 3x3, circular padding", lambda: conv3x3(padding_mode="circular"), 1),
@@ -98,28 +98,35 @@ def layers_to_measure(seed: int = 0) -> list[NamedLayer]:
     return layers
 
 
-def simple_convnet_features(padding: str) -> nn.Module:
-    """The stages of simple_convnet, whose output is 8 times as coarse as its input, padded by `zeros` or `circular`."""
+def simple_convnet_features(padding_mode: Literal["zeros", "circular"]) -> nn.Module:
+    """The convolutional stages of simple_convnet (total stride 8), padded with zeros or circularly."""
     features = SimpleConvnet((1, IMAGE_SIZE, IMAGE_SIZE), 10).features
     for layer in features.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.padding_mode = padding
+            layer.padding_mode = padding_mode
     return features
 
 
 def random_images(seed: int = 0) -> Float[Tensor, "n 1 h w"]:
-    """Random pixels, uniform in [0, 1]: the hardest pictures, because neighbours have nothing in common."""
+    """Random pixels, uniform in [0, 1]: neighboring pixels are independent."""
     return torch.rand(8, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.float64, generator=make_generator(seed, "equivariance"))
+
+
+def smooth_images(seed: int = 0) -> Float[Tensor, "n 1 h w"]:
+    """Random pixels averaged over 9 x 9 neighbors, circularly, and stretched to [0, 1]: like photos, smooth."""
+    smooth = F.avg_pool2d(F.pad(random_images(seed), (4, 4, 4, 4), mode="circular"), 9, stride=1)
+    low, high = smooth.amin((1, 2, 3), keepdim=True), smooth.amax((1, 2, 3), keepdim=True)
+    return (smooth - low) / (high - low)
 
 
 @torch.inference_mode()
 def equivariance_residual(
     named_layer: NamedLayer, x: Float[Tensor, "n c h w"], shift: int
 ) -> Float[Tensor, "n c2 h2 w2"]:
-    """The output of the shifted input less the shifted output, which is 0 for an equivariant layer.
+    """The output of the shifted input minus the shifted output, which is 0 for an equivariant layer.
 
-    A shift that is no multiple of the stride would be a fraction of an output pixel; of the two whole ones about it the
-    better counts. Circular shifts, so that no picture loses a pixel and whatever differs is the layer's doing.
+    A shift that is not a multiple of the stride would be a fraction of an output pixel; the better of the
+    two nearest whole output pixels is used. Shifts are circular, so that no image loses a pixel.
     """
     y, output_of_shifted = named_layer.module(x), named_layer.module(x.roll(shift, -1))
     output_shifts = {math.floor(shift / named_layer.stride), math.ceil(shift / named_layer.stride)}
@@ -130,8 +137,8 @@ def equivariance_residual(
 def measure_equivariance(named_layer: NamedLayer, x: Float[Tensor, "n c h w"], shift: int) -> EquivarianceMeasurement:
     """How far a layer is from equivariant under one shift.
 
-    >>> kind = Kind("pooling", nn.MaxPool2d(2), 2)
-    >>> [measure(kind, pixels(), shift).error > 0 for shift in (1, 2)]
+    >>> pooling = NamedLayer("pooling", nn.MaxPool2d(2), 2)
+    >>> [measure_equivariance(pooling, random_images(), shift).relative_error > 0 for shift in (1, 2)]
     [True, False]
     """
     y, residual = named_layer.module(x), equivariance_residual(named_layer, x, shift)
@@ -147,6 +154,6 @@ def measure_equivariance(named_layer: NamedLayer, x: Float[Tensor, "n c h w"], s
 
 
 def measure_all_layers(seed: int = 0, shifts: tuple[int, ...] = tuple(range(9))) -> list[EquivarianceMeasurement]:
-    """Every kind of layer under every shift."""
+    """Every layer under every shift."""
     x = random_images(seed)
-    return [measure_equivariance(kind, x, shift) for kind in layers_to_measure(seed) for shift in shifts]
+    return [measure_equivariance(layer, x, shift) for layer in layers_to_measure(seed) for shift in shifts]

@@ -1,13 +1,14 @@
-"""What an answer sheet is made of: text, formulae, tables, pictures, and checks that were run.
+"""What an answer sheet is made of: text, formulas, tables, figures and checks that were run.
 
-Text is marked as in Markdown: `$...$` holds a formula in LaTeX, **bold** and `code` are what they say. Bold text may hold formulae.
+Text is marked up as in Markdown: `$...$` is a formula in LaTeX, `**...**` is bold and may hold formulas, and backquotes
+hold code.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal, cast
 
 MarkupKind = Literal["text", "formula", "bold", "code"]
 
@@ -21,14 +22,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula on a line of its own, in LaTeX."""
+    """A formula in LaTeX, on a line of its own."""
 
     latex: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of marked text under headings."""
+    """Rows of marked-up text under headers."""
 
     caption: str
     headers: tuple[str, ...]
@@ -37,16 +38,16 @@ class Table:
 
 @dataclass(frozen=True)
 class SheetFigure:
-    """A picture that the front floor draws: `name` says which one, `data` is what it shows."""
+    """A figure that plots.theory draws: `name` says which one, `chart_data` is what it shows."""
 
     name: str
     caption: str
-    chart_data: Any
+    chart_data: object  # what the function of that name in plots.theory takes
 
 
 @dataclass(frozen=True)
 class Check:
-    """A claim, what was found when it was put to the test just now, and whether that bears it out."""
+    """A claim, the result of testing it when the sheet was made, and whether that confirms it."""
 
     claim: str
     result: str
@@ -72,10 +73,10 @@ class QuestionAnswer:
 
 @dataclass(frozen=True)
 class AnswerSheet:
-    """The whole question, answered and checked."""
+    """The question, answered and checked."""
 
     title: str
-    provenance: str  # how, so that it can be made again
+    provenance: str  # the command and the versions that made the sheet
     answers: tuple[QuestionAnswer, ...]
 
     @property
@@ -88,15 +89,15 @@ class AnswerSheet:
 
 
 def run_sheet_check(claim: str, test: Callable[[], tuple[str, bool]]) -> Check:
-    """Run a test, which says what it found and whether that is as claimed; one that breaks down bears nothing out.
+    """Run a test, which returns its result in words and whether it confirms the claim; an error counts as failed.
 
-    >>> check("2 and 2 make 5", lambda: (f"{2 + 2}", 2 + 2 == 5))
-    Check(claim='2 and 2 make 5', found='4', holds=False)
+    >>> run_sheet_check("2 and 2 make 5", lambda: (f"{2 + 2}", 2 + 2 == 5))
+    Check(claim='2 and 2 make 5', result='4', passed=False)
     """
     try:
         result, passed = test()
     except (ArithmeticError, AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        result, passed = f"the test broke down: {' '.join(str(error).split()) or type(error).__name__}", False
+        result, passed = f"the check raised an error: {' '.join(str(error).split()) or type(error).__name__}", False
     return Check(claim, result, bool(passed))
 
 
@@ -104,9 +105,9 @@ MARKUP_PATTERN = re.compile(r"\$(?P<formula>[^$]+)\$|\*\*(?P<bold>[^*]+)\*\*|`(?
 
 
 def parse_markup(text: str) -> list[tuple[MarkupKind, str]]:
-    """Marked text taken apart.
+    """Split marked-up text into (kind, text) pieces.
 
-    >>> marks("the $n$ samples of `x`")
+    >>> parse_markup("the $n$ samples of `x`")
     [('text', 'the '), ('formula', 'n'), ('text', ' samples of '), ('code', 'x')]
     """
     parts: list[tuple[MarkupKind, str]] = []
@@ -114,7 +115,8 @@ def parse_markup(text: str) -> list[tuple[MarkupKind, str]]:
     for match in MARKUP_PATTERN.finditer(text):
         if match.start() > position:
             parts.append(("text", text[position : match.start()]))
-        parts.append((match.lastgroup, match[match.lastgroup]))
+        kind = cast("MarkupKind", match.lastgroup)  # the pattern's groups have these names
+        parts.append((kind, match[kind]))
         position = match.end()
     if position < len(text):
         parts.append(("text", text[position:]))
@@ -122,5 +124,5 @@ def parse_markup(text: str) -> list[tuple[MarkupKind, str]]:
 
 
 def make_sheet_table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table of anything that has a text."""
+    """Make a table, converting each cell to a string."""
     return Table(caption, tuple(headers), tuple(tuple(map(str, row)) for row in rows))

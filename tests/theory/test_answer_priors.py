@@ -1,0 +1,47 @@
+"""The answer to question 1(a): its checks fail where the results contradict them."""
+
+from convolab.theory import answer_priors
+from convolab.theory.arrangements import AS_IS, BLOCKS, PERMUTED, PriorsConfig
+from convolab.theory.priors import CONVNET, FULLY_CONNECTED, PriorsResult, PriorsTrial
+
+CONFIG = PriorsConfig(num_seeds=3)
+
+
+def make_result(convnet: list[float], fully_connected: list[float], permuted: list[float]) -> PriorsResult:
+    accuracies = {
+        (AS_IS, CONVNET): convnet,
+        (AS_IS, FULLY_CONNECTED): fully_connected,
+        (PERMUTED, CONVNET): permuted,
+        (PERMUTED, FULLY_CONNECTED): fully_connected,
+    }
+    accuracies |= {(BLOCKS, CONVNET): permuted, (BLOCKS, FULLY_CONNECTED): fully_connected}
+    trials = [
+        PriorsTrial(a, n, seed, 10, 1.0, value)
+        for (a, n), values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    return PriorsResult(CONFIG, "made up", 10, tuple(trials))
+
+
+def test_a_convnet_that_keeps_its_lead_fails_the_checks() -> None:
+    kept = make_result([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.9, 0.9, 0.91])
+    assert answer_priors.check_convnet_lead(kept)[1]
+    assert not answer_priors.check_permutation_removes_lead(kept)[1]
+    lost = make_result([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.5, 0.5, 0.51])
+    assert answer_priors.check_permutation_removes_lead(lost)[1]
+    assert answer_priors.check_block_shifts_reduce_lead(lost)[1]
+
+
+def test_a_lead_within_chance_and_a_fully_connected_network_that_changes_fail_the_checks() -> None:
+    even = make_result([0.5, 0.6, 0.4], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    assert not answer_priors.check_convnet_lead(even)[1]
+    unchanged = make_result([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.5, 0.5, 0.5])
+    trials = [
+        t
+        if (t.arrangement, t.network) != (PERMUTED, FULLY_CONNECTED)
+        else PriorsTrial(PERMUTED, FULLY_CONNECTED, t.seed, 10, 1.0, 0.4)
+        for t in unchanged.trials
+    ]
+    assert answer_priors.check_fully_connected_unchanged(unchanged)[1]
+    changed = PriorsResult(CONFIG, "made up", 10, tuple(trials))
+    assert not answer_priors.check_fully_connected_unchanged(changed)[1]
