@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from convolab.studies.executor import Job, JobEvent
     from convolab.studies.study import Study, Trial
 
-TERMINAL_EVENTS = ("finished", "diverged", "stopped", "failed")
-
 
 class StudyProgress:
     """Handles the events of an executor: shows running trials, speed, time left and the best accuracy on standard error."""
@@ -73,7 +71,7 @@ class StudyProgress:
         elif event.kind == "retrying":
             self.running.pop(event.key, None)
             self.print_line(f"{label}: {event.reason}; retrying")
-        elif event.kind in TERMINAL_EVENTS:
+        elif event.kind != "started":
             self.on_end(event, label)
 
     def on_end(self, event: "JobEvent", label: str) -> None:
