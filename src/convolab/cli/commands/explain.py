@@ -1,6 +1,6 @@
-"""Explain: what a network sees in a picture, and where."""
+"""Explain: what a network predicts for an image, and which pixels the prediction depends on."""
 
-from dataclasses import asdict, is_dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,30 +14,38 @@ from convolab.cli.findings import (
     output_stems,
     save_finding,
 )
-from convolab.cli.options import AsJson, Threads, prepare_torch, set_passive_omp_wait
-from convolab.cli.terminal import print_json, print_table, status_spinner
+from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
+from convolab.cli.terminal import print_json, print_note, print_table, status_spinner
+from convolab.inspection.explain.method_names import DEFAULT_METHODS, METHOD_NAMES, parse_methods
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from convolab.inspection.result import Finding
 
-METHOD_NAMES = "gradient, smoothgrad, integrated, cam, gradcam, occlusion, guided"
-NetOption = Annotated[str, typer.Option(help="efficientnet_lite0, 1 or 2, timm/NAME, or a run's folder.")]
-MaxPixelsOption = Annotated[
-    int, typer.Option(min=1, help="The largest picture that is read, in pixels; each takes up to 13 bytes of memory.")
-]
+SUMMARY_HEADINGS = (
+    "map",
+    "images",
+    "deletion over random order",
+    "deletion over phase-randomized",
+    "insertion over random order",
+    "insertion over phase-randomized",
+    "head randomized",
+    "all randomized",
+    "above 95th percentile",
+    "edges",
+)
 
 
 def explain_command(
     images: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PICTURE...", help="A sample (chelsea, coffee, rocket, ...), a path, or an http(s) address."
-        ),
+        typer.Argument(metavar="IMAGE...", help="A sample (chelsea, coffee, rocket, ...), a path, or an http(s) URL."),
     ],
     net: NetOption = "efficientnet_lite0",
-    method: Annotated[str, typer.Option(help=f"Some of {METHOD_NAMES}, with commas.")] = "gradient,integrated,gradcam",
+    method: Annotated[str, typer.Option(help=f"Some of {', '.join(METHOD_NAMES)}, with commas.")] = ",".join(
+        DEFAULT_METHODS
+    ),
     target: Annotated[
         str | None,
         typer.Option(
@@ -48,126 +56,100 @@ def explain_command(
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Check the maps: weights drawn anew, deletion and insertion. Up to a minute a picture."
+            "--check", help="Check the maps: randomized weights, deletion and insertion. Up to a minute an image."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of SmoothGrad's noise and the checks' draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of SmoothGrad's noise and of the checks.")] = 0,
     max_pixels: MaxPixelsOption = 50_000_000,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where it goes: OUT.png, .npz and .json; a folder if there are several pictures.",
+            help="Where it goes: OUT.png, .npz and .json; a folder if there are several images.",
             show_default="explain-NAME",
         ),
     ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a network sees in a picture, and draw by several methods which pixels its answer hangs on."""
+    """Say what a network predicts for an image and draw, by several methods, the pixels its prediction depends on."""
+    method_names = parse_methods(method, on_hint=print_note)
+    stems = output_stems("explain", images, out)
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
     from convolab.cli.networks import load_network
-    from convolab.inspection.explain.explain import explain as look
-    from convolab.inspection.explain.methods import parse_methods
+    from convolab.inspection.explain.explain import explain
+    from convolab.inspection.explain.sanity import aggregate_sanity_checks
 
-    parse_methods(method)
-    stems = output_stems("explain", images, out)
     network = load_network(net)
     if target is not None:
         network.find_class(target)
-    lazy_images = [
-        lazy_image(picture, max_pixels, cache=len(images) == 1) for picture in images
-    ]  # all, before work starts
-    results, output_lines = [], []
+    lazy_images = [lazy_image(image, max_pixels, cache=len(images) == 1) for image in images]  # all, before work starts
+    results = []  # only the numbers are kept: there may be thousands of images
+    output_lines = []
     with status_spinner("explaining") as update_status:
-        for picture, opened, stem in zip(images, lazy_images, stems, strict=True):
-            name = image_name(picture)
-            finding = look(
+        for image, open_image, stem in zip(images, lazy_images, stems, strict=True):
+            finding = explain(
                 network,
-                opened(),
+                open_image(),
                 target=target,
-                methods=method,
+                methods=method_names,
                 check=check,
                 seed=seed,
-                image_name=name,
+                image_name=image_name(image),
                 on_progress=update_status,
             )
             save_finding(finding, stem, net, sanity_check_charts(finding))
-            results.append(finding_to_dict(finding, net))  # no more is kept of it: there may be thousands of pictures
+            results.append(finding_to_dict(finding, net))
             output_lines += [str(finding), describe_output_files(stem)]
+    over_images = aggregate_sanity_checks(results)
     if as_json:
-        print_json(
-            results[0]
-            if len(results) == 1
-            else {"pictures": results, "over_pictures": aggregate_sanity_checks(results)}
-        )
+        print_json(results[0] if len(results) == 1 else {"images": results, "over_images": over_images})
         return
     print("\n".join(output_lines))
-    print_sanity_summary(aggregate_sanity_checks(results))
+    if over_images:
+        print_sanity_summary(over_images)
 
 
 def sanity_check_charts(finding: "Finding") -> "list[Image.Image]":
-    """The curves of a finding's checks."""
+    """The charts of a finding's checks, if there are any."""
     if not finding.metrics["sanity"]:
         return []
-    from convolab.plots import explain as explain_plots
+    from convolab.plots.explain import sanity_checks_chart
+    from convolab.plots.style import chart_to_pil_image
 
-    return [explain_plots.chart_to_pil_image(explain_plots.sanity_checks_chart(finding.metrics["sanity"]))]
-
-
-def aggregate_sanity_checks(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What each method's checks say over the pictures: gains over both controls, and what outlives the weights."""
-    if len(results) < 2 or not any(picture["sanity"] for picture in results):
-        return {}
-    from convolab.inspection.explain.sanity import auc_gains, remaining_similarity
-
-    found = {}
-    for method in dict.fromkeys(method for picture in results for method in picture["sanity"]):
-        checks = [picture["sanity"][method] for picture in results if method in picture["sanity"]]
-        gain_over = {
-            control: {kind: asdict(gain) for kind, gain in auc_gains(checks, control).items()}
-            for control in ("random", "smooth")
-        }
-        remaining = {
-            key: asdict(value) if is_dataclass(value) else value for key, value in remaining_similarity(checks).items()
-        }
-        found[method] = {"pictures": len(checks), "gain_over": gain_over, "weights_drawn_anew": remaining}
-    return found
+    return [chart_to_pil_image(sanity_checks_chart(finding.metrics["sanity"]))]
 
 
-def print_sanity_summary(by_method: dict[str, dict[str, Any]]) -> None:
-    """The checks over the pictures as a table."""
-    if not by_method:
-        return
+def print_sanity_summary(by_method: Mapping[str, Mapping[str, Any]]) -> None:
+    """The checks over several images as a table."""
     rows = []
-    for method, found in by_method.items():
-        gains_with_intervals = [
-            format_mean_interval(found["gain_over"][control][kind])
-            for kind in ("deletion", "insertion")
-            for control in ("random", "smooth")
+    for method, checks in by_method.items():
+        gains = checks["auc_gain_over"]
+        remaining = checks["randomized_weights"]
+        cells = [
+            *(
+                gains[control][kind]
+                for kind in ("deletion", "insertion")
+                for control in ("random_order", "phase_randomized")
+            ),
+            remaining["head"],
+            remaining["all"],
         ]
-        remaining = found["weights_drawn_anew"]
-        above_null = f"{remaining['above_chance']} of {found['pictures']}"
-        rows.append(
-            [
-                method,
-                str(found["pictures"]),
-                *gains_with_intervals,
-                *(format_mean_interval(remaining[key]) for key in ("head", "all")),
-                above_null,
-                format_mean_interval(remaining["edges"]),
-            ]
-        )
+        above_count = f"{remaining['above_null_95th_percentile']} of {checks['images']}"
+        edges = format_mean_interval(remaining["edge_correlation"])
+        rows.append([method, str(checks["images"]), *map(format_mean_interval, cells), above_count, edges])
     print(
-        "over the pictures, with 95 % intervals: by how much the areas beat random orders, and what outlives weights drawn anew"
+        "over the images, with 95 % intervals: the gain in AUC over both controls, and the rank correlation of the map "
+        "with that of randomized weights and with the image's edges"
     )
-    headings = ("deletion over pixels", "deletion over smooth", "insertion over pixels", "insertion over smooth")
-    print_table(("map", "pictures", *headings, "head anew", "all anew", "above chance", "like edges"), rows)
+    print_table(SUMMARY_HEADINGS, rows)
 
 
-def format_mean_interval(found: dict[str, float] | None) -> str:
+def format_mean_interval(interval: Mapping[str, float] | None) -> str:
     """
-    >>> with_interval({"mean": 0.12, "low": 0.1, "high": 0.14}), with_interval(None)
+    >>> format_mean_interval({"mean": 0.12, "low": 0.1, "high": 0.14}), format_mean_interval(None)
     ('+0.120 (+0.100 to +0.140)', '-')
     """
-    return "-" if found is None else f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+    if interval is None:
+        return "-"
+    return f"{interval['mean']:+.3f} ({interval['low']:+.3f} to {interval['high']:+.3f})"

@@ -1,14 +1,14 @@
-"""Fool: change a picture until a network takes it for another class, and see whether other networks do too."""
+"""Fool: change images until a network predicts another class, and see whether other networks are fooled too."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.commands.explain import MaxPixelsOption, NetOption
 from convolab.cli.findings import describe_output_files, finding_to_dict, image_name, output_stem, save_finding
-from convolab.cli.options import AsJson, Threads, prepare_torch, set_passive_omp_wait
+from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
 from convolab.cli.terminal import print_json, status_spinner
 from convolab.core.errors import require
 
@@ -21,45 +21,43 @@ if TYPE_CHECKING:
 def fool_command(
     images: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PICTURE...", help="A sample (chelsea, coffee, ...), a path, an http(s) address, or noise."
-        ),
+        typer.Argument(metavar="IMAGE...", help="A sample (chelsea, coffee, ...), a path, an http(s) URL, or noise."),
     ],
     target: Annotated[
         str,
         typer.Option(
-            help="The classes to be taken for, with commas: names, indices or WordNet ids; random or random:3 draws them."
+            help="The classes to predict, with commas: names, indices or WordNet ids; random or random:3 draws them."
         ),
     ],
     net: NetOption = "efficientnet_lite0",
     victims: Annotated[
-        str, typer.Option(help="Other networks of the same classes that are to see the pictures, with commas.")
+        str, typer.Option(help="Other networks of the same classes, on which transfer is measured, with commas.")
     ] = "",
     objective: Annotated[
         str | None,
         typer.Option(
-            help="What to climb: the target's log-probability, logit or margin.",
+            help="What to maximize: the target's log-probability, logit or margin.",
             show_default="log-probability; logit with --for-transfer",
         ),
     ] = None,
-    budget: Annotated[str, typer.Option(help="How far a picture may go: linf=8/255, l2=1.5, or none.")] = "none",
+    budget: Annotated[str, typer.Option(help="How far an image may move: linf=8/255, l2=1.5, or none.")] = "none",
     confidence: Annotated[
         float | None,
         typer.Option(
-            help="Go on until the target is so probable.", show_default="first success; 0.95 with --for-transfer"
+            help="Go on until the target has this probability.", show_default="first success; 0.95 with --for-transfer"
         ),
     ] = None,
     max_steps: Annotated[int, typer.Option(help="At most so many steps.")] = 200,
     step_size: Annotated[
         float | None,
-        typer.Option(help="The length (L2) of a step.", show_default="0.5 for 224 x 224 pixels; see docs/fooling.md"),
+        typer.Option(help="The L2 norm of a step.", show_default="0.5 for 224 x 224 pixels; see docs/adversarial.md"),
     ] = None,
     for_transfer: Annotated[
         bool,
-        typer.Option("--for-transfer", help="Climb with momentum and input diversity, and compare with plain ascent."),
+        typer.Option("--for-transfer", help="Attack with momentum and input diversity, and compare with plain PGD."),
     ] = False,
     surrogates: Annotated[
-        str, typer.Option(help="Networks to climb on besides --net, with commas; with --for-transfer.")
+        str, typer.Option(help="Networks to attack together with --net, with commas; with --for-transfer.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of noise, random targets, input diversity and the control.")] = 0,
     max_pixels: MaxPixelsOption = 50_000_000,
@@ -72,40 +70,40 @@ def fool_command(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a picture until a network takes it for another class, and see whether other networks do too."""
+    """Change images until a network predicts another class, and see whether other networks are fooled too."""
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
     from convolab.cli.networks import load_network
     from convolab.data.image_io import read_image
-    from convolab.inspection.adversarial.fool import NOISE_INPUT, make_attack_config, parse_targets
-    from convolab.inspection.adversarial.fool import fool as deceive
+    from convolab.inspection.adversarial.fool import NOISE_INPUT, fool, make_attack_config, parse_targets
 
     make_attack_config(objective, budget, step_size, max_steps, confidence, for_transfer)
     stem = fool_output_stem(images, out)
-    network_names = {kind: split_names(given) for kind, given in (("transfer", victims), ("sources", surrogates))}
-    for kind, given in network_names.items():
-        require(net not in given, f"{net} is the network to be fooled: leave it out of --{kind}")
-    require(for_transfer or not network_names["sources"], "--sources are for climbing for transfer: add --for-transfer")
+    victim_names, surrogate_names = split_names(victims), split_names(surrogates)
+    for option, names in (("--victims", victim_names), ("--surrogates", surrogate_names)):
+        require(net not in names, f"{net} is the network to be fooled: leave it out of {option}")
+    require(for_transfer or not surrogate_names, "--surrogates are only used with --for-transfer: add it")
     network = load_network(net)
-    other_networks = {kind: {word: load_network(word) for word in given} for kind, given in network_names.items()}
+    victim_nets = {name: load_network(name) for name in victim_names}
+    surrogate_nets = {name: load_network(name) for name in surrogate_names}
     parse_targets(network, target)
-    photos = [
-        picture if picture == NOISE_INPUT else read_image(picture, max_pixels) for picture in images
-    ]  # all, before work starts
+    # All images are read before work starts.
+    inputs = [image if image == NOISE_INPUT else read_image(image, max_pixels) for image in images]
     with status_spinner("fooling") as update_status:
-        finding = deceive(
+        finding = fool(
             network,
-            photos,
+            inputs,
             target,
             objective=objective,
             budget=budget,
             step_size=step_size,
             max_steps=max_steps,
             confidence=confidence,
-            **other_networks,
+            victims=victim_nets,
+            surrogates=surrogate_nets,
             for_transfer=for_transfer,
             seed=seed,
-            image_names=[image_name(picture) for picture in images],
+            image_names=[image_name(image) for image in images],
             on_progress=update_status,
         )
         save_finding(finding, stem, net, transfer_charts(finding))
@@ -113,66 +111,59 @@ def fool_command(
     if as_json:
         print_json(finding_to_dict(finding, net))
         return
-    print(finding)
-    print(describe_output_files(stem))
-    print(
-        f"fooling pictures: {image_paths[0]}"
-        + (f" and {len(image_paths) - 1} more beside it" if len(image_paths) > 1 else "")
-    )
+    more = f" and {len(image_paths) - 1} more beside it" if len(image_paths) > 1 else ""
+    print(f"{finding}\n{describe_output_files(stem)}\nfooling images: {image_paths[0]}{more}")
 
 
 def split_names(text: str) -> list[str]:
     """
-    >>> names_in("efficientnet_lite1, runs/simple,")
+    >>> split_names("efficientnet_lite1, runs/simple,")
     ['efficientnet_lite1', 'runs/simple']
     """
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
-def fool_output_stem(images: list[str], out: Path | None) -> Path:
-    """Where the files go, without their endings: several pictures make one finding. Refuses pictures of one name."""
-    names = [image_name(picture) for picture in images]
+def fool_output_stem(images: Sequence[str], out: Path | None) -> Path:
+    """Where the files go, without their endings: several images make one finding. Refuses images of one name."""
+    names = [image_name(image) for image in images]
     repeated = sorted({name for name in names if names.count(name) > 1})
     require(
-        not repeated, f"several pictures are called {', '.join(repeated[:3])}: give each once, under a name of its own"
+        not repeated, f"several images are called {', '.join(repeated[:3])}: give each once, under a name of its own"
     )
-    return output_stem("fool", images[0] if len(images) == 1 else f"{len(images)}-pictures", out)
+    return output_stem("fool", images[0] if len(images) == 1 else f"{len(images)}-images", out)
 
 
 def transfer_charts(finding: "Finding") -> "list[Image.Image]":
-    """The transfer matrix, if other networks have looked."""
+    """The transfer matrix, if there are victims."""
     if finding.metrics["transfer"] is None:
         return []
     from convolab.plots.adversarial import transfer_matrix_chart
-    from convolab.plots.explain import chart_to_pil_image
+    from convolab.plots.style import chart_to_pil_image
 
-    return [chart_to_pil_image(transfer_matrix_chart(finding.metrics["transfer"]["kinds"]))]
+    return [chart_to_pil_image(transfer_matrix_chart(finding.metrics["transfer"]["conditions"]))]
 
 
 def save_adversarial_images(finding: "Finding", stem: Path) -> list[Path]:
-    """Write each fooling picture as its own PNG: beside the others of one picture, in a folder of the finding's name for several."""
-    from convolab.plots.panels import panel_to_pil_image, save_panel_image
+    """Write each fooling image as a PNG: beside the figure for one image, in a folder of its name for several."""
+    from convolab.plots.images import save_image, to_pil_image
 
-    records = finding.metrics["pictures"]
-    single = len({one["picture"] for one in records}) == 1
-    names = (
-        [class_slug(one["target"]["class"]) for one in records]
-        if single
-        else [f"{one['picture']}-{class_slug(one['target']['class'])}" for one in records]
-    )
+    records = finding.metrics["images"]
+    single = len({record["image"] for record in records}) == 1
+    slugs = [class_slug(record["target"]["class"]) for record in records]
+    names = slugs if single else [f"{record['image']}-{slug}" for record, slug in zip(records, slugs, strict=True)]
     paths = []
-    for number, name in enumerate(names):
-        if names.count(name) > 1:  # two classes whose names differ in signs alone
-            name += f"-{records[number]['target']['index']}"
+    for name, record, pixels in zip(names, records, finding.arrays["fooling"], strict=True):
+        if names.count(name) > 1:  # two classes whose names differ in punctuation alone
+            name += f"-{record['target']['index']}"
         path = stem.with_name(f"{stem.name}-{name}.png") if single else stem / f"{name}.png"
-        paths.append(save_panel_image(panel_to_pil_image(finding.arrays["fooling"][number]), path))
+        paths.append(save_image(to_pil_image(pixels), path))
     return paths
 
 
 def class_slug(name: str) -> str:
-    """A class's name in a file's.
+    """A class's name as part of a file's.
 
-    >>> slug("crane (bird)")
+    >>> class_slug("crane (bird)")
     'crane-bird'
     """
     return re.sub(r"[^\w]+", "-", name).strip("-") or "class"
