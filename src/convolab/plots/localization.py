@@ -110,7 +110,7 @@ def scores_by_size_chart(rows: Sequence[ScoreRow], size_field: str) -> alt.VConc
             )
             band = (
                 alt.Chart(chart_data(row for row in selected if row["map"] == BAND_MAP))
-                .mark_area(opacity=0.15)
+                .mark_area(opacity=0.15, clip=True)
                 .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=color)
             )
             panels.append((band + lines).properties(width=250, height=200))

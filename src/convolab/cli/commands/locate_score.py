@@ -44,7 +44,7 @@ def locate_score_command(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate localization: compare responses with known boxes, for each alignment, beside maps that know no network."""
+    """Evaluate localization: compare responses with known boxes, for each alignment, beside baselines."""
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
     from convolab.cli.networks import load_network

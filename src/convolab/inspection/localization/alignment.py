@@ -1,7 +1,8 @@
-"""How the cells of a response map to the pixels of an image: by receptive-field centers, by resizing, or by measurement.
+"""How the cells of a response map to the pixels of an image: by receptive-field centers, by resizing, or measured.
 
-A receptive-field center is the middle of all pixels that a cell can depend on. A trained network need not look there: with
-padding on one side, as TensorFlow pads, networks learn to be centered all the same. `erf_offset` measures by how much.
+A receptive-field center is the middle of all pixels that a cell can depend on. A trained network need not look there:
+with padding on one side, as TensorFlow pads, networks learn to be centered all the same. `erf_offset` measures how
+much.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ RETIRED_KINDS = {"effective": "erf", "geometric": "rf-center", "stretched": "res
 
 @dataclass(frozen=True)
 class Alignment:
-    """Cell (i, j) lies at start + (i, j) * stride: rows, columns, in the image's pixels, whose centers are whole numbers."""
+    """Cell (i, j) lies at start + (i, j) * stride: rows, columns, in pixels, whose centers are whole numbers."""
 
     kind: AlignmentKind
     start: tuple[float, float]
@@ -52,7 +53,7 @@ class Alignment:
         return min(max(y, 0.0), size[0] - 1.0), min(max(x, 0.0), size[1] - 1.0)
 
     def scaled(self, factor: tuple[float, float]) -> "Alignment":
-        """The same positions on an image `factor` times as large: the pixels' borders, not their centers, are scaled."""
+        """The same positions on an image `factor` times as large: the pixels' borders, not their centers, scale."""
         start = (self.start[0] + 0.5) * factor[0] - 0.5, (self.start[1] + 0.5) * factor[1] - 0.5
         return Alignment(self.kind, start, (self.stride[0] * factor[0], self.stride[1] * factor[1]))
 

@@ -1,7 +1,8 @@
 """A classifier of small images, applied everywhere in a large one: its linear layer becomes a convolution.
 
-Nothing is trained, and no weight is copied. Behind a mean over the last feature map the linear layer is a convolution of 1 x 1 cells, behind a
-flattening one as large as the map was (Sermanet et al. 2014, arXiv:1312.6229; Oquab et al. 2015).
+Nothing is trained, and no weight is copied. Behind a mean over the last feature map the linear layer is a convolution
+of 1 x 1 cells, behind a flattening one as large as the map was (Sermanet et al. 2014, arXiv:1312.6229; Oquab et al.
+2015).
 """
 
 from collections.abc import Sequence
@@ -59,13 +60,14 @@ class FullyConvolutional:
             ) from error
 
     def cell_scores(self, features: FeatureMap, classes: Sequence[int]) -> Float[Tensor, "n k rows columns"]:
-        """The score of each cell of a feature map for some classes: their mean over the cells plus the bias is the logit.
+        """The score of each cell of a feature map for some classes: their mean over cells plus the bias is the logit.
 
         Raises LabError behind a flattening, where a cell's weights depend on its position in the small image.
         """
         require(
             self.head.kind == "average",
-            "this network flattens its last feature map, so that a single cell has no score: choose the granularity window",
+            "this network flattens its last feature map, so that a single cell has no score: "
+            "choose the granularity window",
         )
         return torch.einsum("kc,nchw->nkhw", self.head.weight[list(classes)], features)
 
@@ -74,9 +76,9 @@ class FullyConvolutional:
     ) -> Float[Tensor, "n k down across"]:
         """The classifier's logits for every window of its own size, one cell apart: of some classes, or of all.
 
-        An image of the network's own size has one window, whose logits are the classifier's. With padding inside the network
-        the windows of larger images differ from cropped images, because their border sees its neighbors instead of zeros.
-        Raises LabError for a map smaller than a window.
+        An image of the network's own size has one window, whose logits are the classifier's. With padding inside the
+        network the windows of larger images differ from cropped images, because their border sees its neighbors instead
+        of zeros. Raises LabError for a map smaller than a window.
         """
         rows, columns = self.window_shape
         height, width = self.net.input_size
@@ -105,8 +107,8 @@ class FullyConvolutional:
     def rf_grid(self, size: tuple[int, int]) -> RfGrid | None:
         """Where the receptive fields of the last map's cells are centered on images of a size; None where not known.
 
-        It depends on the size: padding on one side, as TensorFlow pads, moves it. A network that flattens its map cannot be
-        traced on other sizes; its grid is taken from its own size, which is exact unless it pads so.
+        It depends on the size: padding on one side, as TensorFlow pads, moves it. A network that flattens its map
+        cannot be traced on other sizes; its grid is taken from its own size, which is exact unless it pads so.
         """
         if size not in self._rf_grids:
             try:

@@ -1,7 +1,8 @@
 """Where a network's cells really look: the effective receptive field (Luo et al. 2016, arXiv:1701.04128).
 
-The energy of a cell's gradient with respect to the pixels has a centroid. How far it lies from the cell's receptive-field
-center is measured once per network: for every inner cell, and for images of every size, it is the same by translation.
+The energy of a cell's gradient with respect to the pixels has a centroid. How far it lies from the cell's
+receptive-field center is measured once per network: for every inner cell, and for images of every size, it is the same
+by translation.
 """
 
 import hashlib
@@ -78,8 +79,8 @@ def network_fingerprint(fcn: FullyConvolutional) -> str:
 def measure_erf_offset(fcn: FullyConvolutional, images: Sequence[SinglePixels] | None = None) -> ErfOffset:
     """The mean offset of inner cells, each for its best class, over six photos or over `images` of one size.
 
-    The photos are resized to twice the network's own size, so that the receptive field of an inner cell fits in. Each is
-    used upright and upside down: where its objects are moves the energy, and so cancels.
+    The photos are resized to twice the network's own size, so that the receptive field of an inner cell fits in. Each
+    is used upright and upside down: where its objects are moves the energy, and so cancels.
 
     Raises LabError if no cell depends on the image.
     """

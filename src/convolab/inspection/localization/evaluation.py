@@ -1,4 +1,4 @@
-"""Evaluate localization: a network's responses compared with annotated boxes, beside maps that know nothing of the network."""
+"""Evaluate localization: responses compared with annotated boxes, beside maps that know nothing of the network."""
 
 from collections.abc import Mapping, Sequence
 
@@ -31,7 +31,7 @@ def evaluate_localization(
         fcn: the network, made fully convolutional: once for all settings.
         setting: the images, the objects in them, and the scales; responses at several scales are averaged.
         alignments: how cells map to pixels; each gives a map.
-        granularity: whether responses are of cells or of windows; by default cells, if the network averages its last map.
+        granularity: whether responses are of cells or windows; by default cells, if the network averages its last map.
         seed: of the random baseline.
         on_progress: called with what is done next.
 

@@ -164,8 +164,9 @@ def describe_alignment(fcn: FullyConvolutional, alignment_kind: AlignmentKind) -
     offset = erf_offset(fcn)
     reference = "the receptive-field centers" if offset.reference == "rf-center" else "where resizing puts them"
     return (
-        f"aligned by the effective receptive field: offset {offset.mean[1]:+.1f} px across and {offset.mean[0]:+.1f} px down "
-        f"from {reference} (single cells differ by {offset.std[1]:.1f} and {offset.std[0]:.1f} px)"
+        f"aligned by the effective receptive field: offset {offset.mean[1]:+.1f} px across and "
+        f"{offset.mean[0]:+.1f} px down from {reference} "
+        f"(single cells differ by {offset.std[1]:.1f} and {offset.std[0]:.1f} px)"
     )
 
 

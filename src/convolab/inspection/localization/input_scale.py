@@ -16,7 +16,7 @@ MAX_INPUT_PIXELS = 6_000_000  # pixels of an image that a network takes: Efficie
 
 @dataclass(frozen=True)
 class InputScale:
-    """The size at which a network sees an image: its own size times `factor`, unless `shorter_side` (pixels) is given."""
+    """The size at which a network sees an image: its own times `factor`, unless `shorter_side` (pixels) is given."""
 
     factor: float = 1.0
     shorter_side: int | None = None

@@ -1,7 +1,7 @@
 """Where in a large image an object is, by a network that was trained on small ones.
 
-The last feature map before average pooling has a score for a class in each of its cells (Zhou et al. 2016, arXiv:1512.04150), on
-images of any size and at several scales; `alignment` maps its cells to pixels.
+The last feature map before average pooling has a score for a class in each of its cells (Zhou et al. 2016,
+arXiv:1512.04150), on images of any size and at several scales; `alignment` maps its cells to pixels.
 """
 
 from collections.abc import Sequence
@@ -60,18 +60,19 @@ def locate(
         top: the number of most probable classes, where there are no `targets`.
         scales: comma-separated sizes at which the network sees the image: factors (0.5) or shorter sides (448px).
             The responses at several are averaged.
-        alignment: how cells map to pixels: `erf` (by the effective receptive field, measured once per network and kept in
-            convolab's cache), `rf-center` or `resize`.
+        alignment: how cells map to pixels: `erf` (by the effective receptive field, measured once per network and
+            kept in convolab's cache), `rf-center` or `resize`.
         threshold: a box is a connected region of the response above this fraction of its largest value, in (0, 1].
-        granularity: whether the response is of each `cell` of the last map, or of each `window` of the network's own input
-            size; by default cells, if the network averages its last map.
+        granularity: whether the response is of each `cell` of the last map, or of each `window` of the network's own
+            input size; by default cells, if the network averages its last map.
         sliding_window_check: compare the dense map with windows cropped and classified one by one. Slow.
         image_name: what to call the image in the summary; by default its file's name.
         on_progress: called with what is done next.
 
     Returns:
-        A Finding whose metrics["classes"] holds for each class its probability in the whole image and its detections, in
-        pixels of the original image (left, top, right, bottom), and whose arrays hold the raw responses [rows, columns].
+        A Finding whose metrics["classes"] holds for each class its probability in the whole image and its detections,
+        in pixels of the original image (left, top, right, bottom), and whose arrays hold the raw responses [rows,
+        columns].
 
     Raises:
         LabError: for an unknown class, scale, alignment or granularity, an image that is too small or too large, and a

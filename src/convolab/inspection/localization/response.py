@@ -52,8 +52,8 @@ class ScaleResult:
     def alignment(self, kind: AlignmentKind, size: tuple[int, int] | None = None) -> Alignment:
         """Where the cells lie on the image resized to `size`, by default on the image that the network saw.
 
-        `erf` measures where the network looks, once per network. Raises LabError for `rf-center` where the receptive fields
-        of the network are not known.
+        `erf` measures where the network looks, once per network. Raises LabError for `rf-center` where the receptive
+        fields of the network are not known.
         """
         alignment = resize_alignment(self.fcn, self.input_size, self.grid_shape, self.granularity)
         if kind != "resize":

@@ -16,7 +16,8 @@ from convolab.inspection.localization.metrics import POINTING_TOLERANCE
 from convolab.models.class_names import imagenet_class_names
 from convolab.models.classifier import ImageClassifier
 
-# Behind an object: a photo's own background, or that of a synthetic image. `all_scales`: photos at several scales at once.
+# What is behind an object: a photo's own background, or that of a synthetic image.
+# `all_scales`: photos at several scales at once.
 Background: TypeAlias = Literal["photos", "all_scales", "plain", "textured"]
 
 
@@ -59,7 +60,7 @@ class EvaluationSetting:
 def annotated_samples(folder: Path | str, net: ImageClassifier) -> tuple[EvaluationSample, ...]:
     """The photos of a folder with boxes.json, see `read_annotations`.
 
-    Raises LabError for a category that is neither a class of the network nor comprises classes of ImageNet that it knows.
+    Raises LabError for a category that is not a class of the network and comprises none that it knows.
     """
     photos, category_classes = read_annotations(folder)
     is_imagenet = tuple(net.classes) == imagenet_class_names()[0]

@@ -1,7 +1,7 @@
 """A localization score: what each map reached in one setting, and which differences between maps are significant.
 
-The threshold of a box is always chosen on the other half of the images: Choe et al. 2020 (arXiv:2001.07437) show what choosing
-it on the same ones hides.
+The threshold of a box is always chosen on the other half of the images: Choe et al. 2020 (arXiv:2001.07437) show what
+choosing it on the same ones hides.
 """
 
 from collections.abc import Sequence

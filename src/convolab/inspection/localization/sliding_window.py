@@ -1,7 +1,7 @@
 """The dense map beside what it replaces: the classifier on every window, cropped from the image.
 
-Without padding in the network both are the same. With padding a cropped window has zeros where the dense map sees the window's
-neighbors, so that the two differ: by how much is measured here.
+Without padding in the network both are the same. With padding a cropped window has zeros where the dense map sees the
+window's neighbors, so that the two differ: by how much is measured here.
 """
 
 import time
@@ -101,8 +101,8 @@ def window_positions(
 ) -> tuple[list[CellIndex], list[Corner]]:
     """The windows inside the image, as cells of the dense map and as corners on an image of `size`.
 
-    The receptive field of a cropped window's first cell lies as in an image of the network's own size. Where receptive fields
-    are not known, the windows are spaced evenly.
+    The receptive field of a cropped window's first cell lies as in an image of the network's own size. Where receptive
+    fields are not known, the windows are spaced evenly.
     """
     tops = _window_starts(fcn, size, windows, axis=0)
     lefts = _window_starts(fcn, size, windows, axis=1)

@@ -58,9 +58,10 @@ def synthetic_samples(
 ) -> tuple[EvaluationSample, ...]:
     """Large images with two objects each: small images of different classes, with boxes around them.
 
-    The other object is what distinguishes a map of a class from one of all that stands out. Only images that the network
-    classifies correctly at its own size are used: what is scored is where it sees them. Which ones, in which half of the large
-    image and where, as fractions of the free space, depends on the seed alone, so it is the same for every background and size.
+    The other object is what distinguishes a map of a class from one of all that stands out. Only images that the
+    network classifies correctly at its own size are used: what is scored is where it sees them. Which ones, in which
+    half of the large image and where, as fractions of the free space, depends on the seed alone, so it is the same for
+    every background and size.
 
     Args:
         net: the network.
@@ -71,7 +72,7 @@ def synthetic_samples(
         seed: of the choice and the positions.
 
     Raises:
-        LabError: if the network has other classes, or classifies too few images correctly, and for a size that does not fit.
+        LabError: if the network has other classes or classifies too few images correctly, or the size does not fit.
     """
     pairs = choose_pairs(net, dataset, num_objects, seed)
     return render_samples(net, dataset, pairs, background, object_size, seed)
