@@ -34,7 +34,7 @@ def one_run(data_dir: Path, network: str) -> dict[str, float]:
     imported = peak_mb()
     start, first, writing = time.perf_counter(), [], []
     recipe = Recipe.from_dict({"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"epochs": 2}})
-    pictures = load("cifar10", data_dir)
+    images = load("cifar10", data_dir)
     write_epoch = Run._write_epoch
 
     def timed(*given: object) -> None:
@@ -45,9 +45,9 @@ def one_run(data_dir: Path, network: str) -> dict[str, float]:
     Run._write_epoch = timed
     tune_malloc()  # as the command line does
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.start(recipe, pictures, Path(folder) / "run", callbacks=Clock())
+        run = Run.start(recipe, images, Path(folder) / "run", callbacks=Clock())
         epochs = [epoch.train_seconds for epoch in run.history]
-    pixels = sum(part.images.nbytes for part in (pictures.train, pictures.test)) / 1e6
+    pixels = sum(part.images.nbytes for part in (images.train, images.test)) / 1e6
     return {
         "first step": first[0] - start,
         "imported": imported,

@@ -2,7 +2,7 @@
 
     python benchmarks/limits.py --data-dir DIR [--network simple_convnet] [--steps 60]
 
-takes our own step apart with torch's profiler, in fp32 and bf16, and times the two halves of the tutorial's loop, pictures
+takes our own step apart with torch's profiler, in fp32 and bf16, and times the two halves of the tutorial's loop, images
 and network, each alone; medians over steps. Prints the parts of a step in ms, and the ratios that would remain if all but some of ours were free.
 """
 
@@ -40,8 +40,8 @@ PARTS = {
     ),
     "batch norm": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
     "ReLU": ("aten::relu", "aten::relu_", "aten::threshold_backward"),
-    "taking and augmenting pictures": ("pictures",),
-    "optimiser": ("aten::_fused_sgd_",),
+    "taking and augmenting images": ("images",),
+    "optimizer": ("aten::_fused_sgd_",),
 }
 
 
@@ -88,10 +88,10 @@ def our_step(data_dir: Path, network: str, precision: str, steps: int) -> dict[s
 
 
 def recorded(function: Callable) -> Callable:
-    """The function, its time written down as `pictures`."""
+    """The function, its time written down as `images`."""
 
     def call(*given: object) -> object:
-        with record_function("pictures"):
+        with record_function("images"):
             return function(*given)
 
     return call
@@ -112,7 +112,7 @@ def their_step(data_dir: Path, network: str, steps: int) -> dict[str, float]:
         loss.item()
 
     return {
-        "pictures": median(islice(times(lambda: next(batches)), steps)),
+        "images": median(islice(times(lambda: next(batches)), steps)),
         "network": median(islice(times(step), WARMUP, WARMUP + steps)),
     }
 
@@ -140,12 +140,12 @@ def main() -> None:
     print(table([{"part of our step, ms": part, **{p: f"{ours[p][part]:.2f}" for p in ours}} for part in ours["fp32"]]))
     total = sum(theirs.values())
     print(
-        f"\n- the tutorial's loop: {theirs['pictures']:.1f} ms for the pictures and {theirs['network']:.1f} ms for the network"
+        f"\n- the tutorial's loop: {theirs['images']:.1f} ms for the images and {theirs['network']:.1f} ms for the network"
     )
     for precision, step in ours.items():
-        free = step["whole"] - step["taking and augmenting pictures"]
+        free = step["whole"] - step["taking and augmenting images"]
         print(
-            f"- {precision}: {total / step['whole']:.2f} x as fast as that; with pictures at no cost {total / free:.2f} x; "
+            f"- {precision}: {total / step['whole']:.2f} x as fast as that; with images at no cost {total / free:.2f} x; "
             f"with nothing left but convolutions and matrix products {total / step['convolutions and matrix products']:.2f} x"
         )
     print(f"- matrix peak, GFLOP/s: fp32 {peaks[torch.float32]:.0f}, bf16 {peaks[torch.bfloat16]:.0f}")

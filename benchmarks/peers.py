@@ -3,7 +3,7 @@
     python benchmarks/peers.py tutorial --data-dir DIR --network simple_convnet --steps 60
 
 prints one JSON line with the steady-state images/s. Every peer does the same work: random crop (padding 4), horizontal
-flip, normalisation, batches of 128, SGD with momentum and weight decay, cross-entropy, float32, torch's own choice of
+flip, normalization, batches of 128, SGD with momentum and weight decay, cross-entropy, float32, torch's own choice of
 threads. Setting up and the first WARMUP batches are not timed. A library is imported inside its peer, so a process pays
 for one only.
 """
@@ -32,7 +32,7 @@ BATCH = 128
 WARMUP = 10  # batches before the clock starts
 MAX_STEPS = 50_000 // BATCH - WARMUP  # the full batches of one epoch behind the warm-up
 LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training pictures, a channel
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images, a channel
 
 Network = Callable[[], nn.Module]
 Peer = Callable[..., float]  # (data_dir, network, steps, workers=0) -> images/s
@@ -52,7 +52,7 @@ def simple_convnet() -> nn.Sequential:
 
 
 def shallow_net() -> nn.Sequential:
-    """One hidden layer on the flattened picture."""
+    """One hidden layer on the flattened image."""
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
@@ -69,7 +69,7 @@ class CIFAR10(datasets.CIFAR10):
 
 
 def training_set(data_dir: Path) -> CIFAR10:
-    """The training pictures with the usual transforms, a picture at a time."""
+    """The training images with the usual transforms, one image at a time."""
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     return CIFAR10(
         data_dir,
@@ -178,8 +178,8 @@ def keras(data_dir: Path, network: Network, steps: int, workers: int = 0, augmen
 
     watch = Stopwatch(steps)
     if augment_in_model:
-        pictures = CIFAR10(data_dir, train=True)
-        data = {"x": pictures.data, "y": np.array(pictures.targets), "batch_size": BATCH}
+        images = CIFAR10(data_dir, train=True)
+        data = {"x": images.data, "y": np.array(images.targets), "batch_size": BATCH}
     else:
         keras.config.set_image_data_format("channels_first")  # as the DataLoader's batches are
         data = {"x": training_loader(data_dir, workers)}

@@ -72,22 +72,22 @@ def study(given: argparse.Namespace, folder: Path) -> dict[str, float]:
             assert news.kind == "finished", news
 
     jobs = [Job(recipe, folder / recipe.key) for recipe in recipes(given)]
-    write_memmap(load("cifar10", given.data_dir), folder / "pictures")
+    write_memmap(load("cifar10", given.data_dir), folder / "images")
     engine = time.perf_counter()
-    LocalExecutor(cores()).run(jobs, folder / "pictures", hear, lambda: False)
+    LocalExecutor(cores()).run(jobs, folder / "images", hear, lambda: False)
     end = time.perf_counter()
     own = sum(Run(job.folder).summary["train_seconds"] for job in jobs)
     return {"seconds": end - STARTED, "engine": end - engine, "trials": wall / cores(), "training": own / cores()}
 
 
 def one_after_another(given: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """The same runs in turn in one process, each with all threads: `convolab train` in a loop that reads the pictures once."""
+    """The same runs in turn in one process, each with all threads: `convolab train` in a loop that reads the images once."""
     from convolab.data.catalog import load
     from convolab.training.run import Run
 
-    pictures = load("cifar10", given.data_dir)
+    images = load("cifar10", given.data_dir)
     for recipe in recipes(given):
-        Run.start(recipe, pictures, folder / recipe.key)
+        Run.start(recipe, images, folder / recipe.key)
     return {"seconds": time.perf_counter() - STARTED}
 
 
@@ -193,7 +193,7 @@ def memory(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     finally:
         done.set()
         watcher.join()
-    images = sum(path.stat().st_size for path in (folder / "pictures").glob("*.npy")) / 2**20
+    images = sum(path.stat().st_size for path in (folder / "images").glob("*.npy")) / 2**20
     return {"peak": peak, "set": images}
 
 
@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder that holds cifar-10-batches-py")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=10)
-    parser.add_argument("--limit", type=int, default=10_000, help="pictures of a trial, the tenth held back included")
+    parser.add_argument("--limit", type=int, default=10_000, help="images of a trial, the tenth held back included")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--reports", action="store_true", help="also draw a report of 1,000 runs")
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)  # what the processes are called with
@@ -306,7 +306,7 @@ def main() -> None:
     ]
     commands = {name: [sys.executable, __file__, *common, "--one", name] for name in CONTENDERS}
     print(
-        f"{processor()}; {given.rounds} rounds of {given.trials} trials of {given.epochs} epochs of {given.limit} pictures\n"
+        f"{processor()}; {given.rounds} rounds of {given.trials} trials of {given.epochs} epochs of {given.limit} images\n"
     )
     results = in_rounds({name: commands[name] for name in ("convolab study", *GOALS)}, given.rounds)
     print(f"{table(compare(results, 'convolab study'))}\n")

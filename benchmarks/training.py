@@ -83,7 +83,7 @@ def main() -> None:
         results = in_rounds(contenders, given.rounds)
         print(f"### {network}\n\n{table(compare(results, 'convolab'))}\n")
         for name in OURS:
-            # The best peer is chosen anew in each round, so the ratio is never flattered by a peer's bad round.
+            # The best peer is chosen again in each round, so the ratio is never flattered by a peer's bad round.
             best = [max(results[peer][i]["images_per_second"] for peer in PEERS) for i in range(given.rounds)]
             ratio = median(line["images_per_second"] / peer for line, peer in zip(results[name], best, strict=True))
             share = median(line["images_per_second"] * line["flops"] / line["peak"] / 1e9 for line in results[name])
