@@ -13,6 +13,7 @@ from convolab.inspection.localization.synthetic import (
     CANVAS_SCALE,
     OBJECT_SIDES,
     correctly_classified,
+    object_boxes,
     synthetic_samples,
     synthetic_settings,
 )
@@ -118,3 +119,8 @@ def test_the_dataset_is_classified_once_for_all_settings(monkeypatch: pytest.Mon
     direct = synthetic_samples(color_net(), colors(), "plain", 16, 4)
     assert [s.annotations for s in settings[1].samples] == [s.annotations for s in direct]
     assert torch.equal(settings[1].samples[0].open_image(), direct[0].open_image())
+
+
+def test_the_positions_of_a_seed_stay_the_same() -> None:
+    assert object_boxes((192, 192), 16, 0, 0) == ((128, 54, 144, 70), (7, 108, 23, 124))
+    assert object_boxes((192, 192), 16, 1, 0) == ((39, 65, 55, 81), (151, 19, 167, 35))
