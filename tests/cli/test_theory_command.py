@@ -1,6 +1,7 @@
 """`convolab theory`, as a person types it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,45 +12,50 @@ from convolab.theory import correlation, priors
 
 @pytest.fixture
 def small(monkeypatch):
-    """The experiment, in seconds: its claims are tested beside it."""
+    """The experiment, in seconds: its claims are tested in tests/theory."""
     tiny = priors.PriorsConfig(train_size=64, epochs=1, test_placements=1)
-    monkeypatch.setattr(priors, "EXPERIMENTS", {"digits": tiny})
+    monkeypatch.setattr(priors, "CONFIG_BY_DATASET", {"digits": tiny})
 
 
-def test_a_quick_run_answers_and_writes_the_sheet_in_three_forms(lab) -> None:
+@pytest.mark.slow
+def test_a_quick_run_answers_and_writes_the_sheet_in_three_formats(lab) -> None:
     done = lab("theory", "--quick")
     assert (done.code, done.err) == (0, "")
-    for said in ("1(a)", "1(b)", "1(c)", "100,000 MACs", "13 checks hold"):
-        assert said in done.out
-    assert "FAILS" not in done.out
+    for words in ("1(a)", "1(b)", "1(c)", "100,000 MACs", "All 14 checks passed."):
+        assert words in done.out
+    assert "FAILED" not in done.out
     assert {p.name for p in Path("question1").iterdir()} == {
         "question1.md",
         "question1.html",
         "question1.pdf",
-        "pictures",
+        "figures",
     }
-    assert "left out of this run" in Path("question1/question1.md").read_text()
+    assert "skipped (--quick)" in Path("question1/question1.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_failed_check_makes_the_command_exit_1_and_is_in_the_sheet(lab, monkeypatch) -> None:
     monkeypatch.setattr(correlation, "jacobian_x", lambda y: correlation.jacobian_y(y))
     done = lab("theory", "--quick", "--out", "a.md")
     assert done.code == 1
-    assert done.err == "convolab: 1 of 13 checks failed\n"
-    assert "FAILS: every entry of both Jacobians" in done.out
-    assert "❌ **Check, FAILS:** every entry" in Path("a.md").read_text()
+    assert done.err == "convolab: 1 of 14 checks failed\n"
+    assert "FAILED: every entry of both Jacobians" in done.out
+    assert "❌ **Check FAILED:** every entry" in Path("a.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_experiment_is_part_of_the_sheet_and_of_the_json(lab, small) -> None:
     done = lab("theory", "--seeds", 3, "--seed", 5, "--pdf", "sheet.pdf", "--json")
     facts = json.loads(done.out)  # nothing else on standard output
-    assert done.code == (1 if facts["failed"] else 0)
-    assert facts["checks"] == 19
+    assert done.code == (1 if facts["num_failed"] else 0)
+    assert facts["num_checks"] == 20
+    assert all(answer["summary"] for answer in facts["answers"])
     assert [answer["name"] for answer in facts["answers"]] == ["1(a)", "1(b)", "1(c)"]
-    assert all({"claim", "found", "holds"} == set(check) for answer in facts["answers"] for check in answer["checks"])
+    assert all({"claim", "result", "passed"} == set(check) for answer in facts["answers"] for check in answer["checks"])
     assert len(facts["trials"]) == 3 * 4 * 2
     assert {trial["seed"] for trial in facts["trials"]} == {5, 6, 7}
-    assert facts["experiment"]["train"] == 64
+    assert {"num_parameters", "test_accuracy"} <= set(facts["trials"][0])
+    assert facts["config"]["train_size"] == 64
     assert facts["files"] == ["sheet.pdf"]
     assert [p.name for p in Path().iterdir()] == ["sheet.pdf"]
 
@@ -63,22 +69,40 @@ def test_there_is_no_bar_in_a_pipe_and_one_on_a_terminal(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (("--pdf", "sheet.txt"), "--pdf sheet.txt: end it in .pdf"),
+        (("--pdf", "sheet.txt"), "--pdf sheet.txt: the file name must end in .pdf"),
         (("--out", "taken"), "taken is a file: give a folder"),
-        (("--out", "folder.md"), "folder.md is a folder: give it another name"),
+        (("--out", "folder.md"), "folder.md is a folder: choose another name"),
         (("--out", "taken/below"), "cannot write taken/below"),
-        (("--data", "digitz"), "no picture set is called 'digitz': did you mean 'digits'?"),
+        (("--data", "digitz"), "there is no dataset 'digitz': did you mean 'digits'?"),
         (("--data", "cifar10", "--data-dir", "taken"), "cannot write taken"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line_before_work_starts(lab, monkeypatch, words, said) -> None:
-    monkeypatch.setattr(priors, "run", lambda *_: pytest.fail("work was started"))
+def test_what_cannot_be_is_refused_in_one_line_before_work_starts(lab, monkeypatch, words, message) -> None:
+    monkeypatch.setattr(priors, "run_priors_experiment", lambda *_: pytest.fail("work was started"))
     Path("taken").write_text("mine")
     Path("folder.md").mkdir()
     done = lab("theory", *words)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1
     assert Path("taken").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "missing", "message"),
+    [
+        (("--pdf", "a.pdf"), "typst", "a.pdf needs typst: pip install 'convolab[pdf]'"),
+        (("--out", "a.html"), "latex2mathml", "a.html needs latex2mathml: pip install 'convolab[pdf]'"),
+        ((), "typst", "question1 needs typst: pip install 'convolab[pdf]', or write a file ending in .md"),
+    ],
+)
+def test_a_missing_package_is_named_in_one_line_before_work_starts(lab, monkeypatch, words, missing, message) -> None:
+    monkeypatch.setattr(priors, "run_priors_experiment", lambda *_: pytest.fail("work was started"))
+    monkeypatch.setitem(sys.modules, missing, None)
+    done = lab("theory", *words)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert list(Path().iterdir()) == []

@@ -52,7 +52,6 @@ def test_both_networks_have_the_same_size_and_every_trial_is_there(result) -> No
     assert abs(sizes[CONVNET] - sizes[FULLY_CONNECTED]) < 0.01 * sizes[CONVNET]
 
 
-@pytest.mark.slow
 def test_an_input_permuted_copy_is_the_same_function_before_and_after_training(digits) -> None:
     invariance = priors.measure_permutation_invariance(SMALL, digits)
     assert invariance.untrained_difference < 1e-14
@@ -60,14 +59,12 @@ def test_an_input_permuted_copy_is_the_same_function_before_and_after_training(d
     assert invariance.max_abs_logit > 0.1
 
 
-@pytest.mark.slow
 def test_a_copy_with_the_wrong_permutation_is_another_function(digits, monkeypatch) -> None:
     monkeypatch.setattr(priors, "permute_input_weights", lambda network, order: network)
     assert priors.measure_permutation_invariance(SMALL, digits).untrained_difference > 0.01
     assert not answer_priors.check_permutation_invariance(SMALL, digits)[1]
 
 
-@pytest.mark.slow
 def test_the_input_weights_of_color_images_are_permuted_alike_in_every_channel(color_images) -> None:
     config = PriorsConfig(canvas_size=None, train_size=40, batch_size=20, block_size=3)
     assert priors.measure_permutation_invariance(config, color_images).untrained_difference < 1e-14

@@ -90,6 +90,12 @@ def translate_write_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file atomically."""
     with atomic_write(path) as temporary:

@@ -1,22 +1,21 @@
-"""The pictures of the answer sheet, each as PNG and, where it is a chart, as SVG."""
+"""The figures of the answer sheet, each as PNG and, where it is a chart, as SVG."""
 
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import altair as alt
-import polars as pl
 from PIL import Image, ImageDraw, ImageFont
 
-from convolab.plots.training import BLUE, GRAY, ORANGE, apply_chart_style, to_pil_image
+from convolab.plots.images import to_pil_image
+from convolab.plots.style import BLUE, GRAY, ORANGE, apply_chart_style, chart_data
 from convolab.theory.answer_correlation import JacobianIndices
 from convolab.theory.answer_layers import MacsByLength, WeightIndexMatrices
 from convolab.theory.answer_priors import AccuracyChartData, ArrangementExample
 from convolab.theory.equivariance import EquivarianceMeasurement
 from convolab.theory.sheet import SheetFigure
 
-LAYER_LABELS = {  # the layers on the picture of equivariance, and what they are called there
+LAYER_LABELS = {  # the layers on the figure of equivariance, and their labels
     "convolution 3x3, circular padding": "convolution, circular padding",
     "convolution 3x3, zero padding": "convolution, zero padding",
     "max pooling 2x2, stride 2": "max pooling, stride 2",
@@ -30,14 +29,14 @@ LAYER_LABELS = {  # the layers on the picture of equivariance, and what they are
 
 @dataclass(frozen=True)
 class RenderedFigure:
-    """A picture, drawn: `svg` is None for one made of pixels."""
+    """A rendered figure; `svg` is None for one made of pixels."""
 
     png: bytes
     svg: str | None
 
 
 def render_sheet_figure(figure: SheetFigure) -> RenderedFigure:
-    """Draw what a picture of the sheet shows."""
+    """Render a figure of the sheet."""
     chart = FIGURE_RENDERERS[figure.name](figure.chart_data)
     if isinstance(chart, Image.Image):
         return RenderedFigure(palette_png(chart), None)
@@ -49,14 +48,14 @@ def render_sheet_figure(figure: SheetFigure) -> RenderedFigure:
 
 
 def palette_png(image: Image.Image) -> bytes:
-    """A picture of few colours as PNG: a fifth of what it takes in all colours."""
+    """An image of few colors as PNG: a fifth of its size in true color."""
     buffer = io.BytesIO()
     image.convert("RGB").quantize(256).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
 def jacobians_chart(data: JacobianIndices) -> alt.TopLevelMixin:
-    """Two matrices whose entries say which sample they are."""
+    """Two matrices whose entries are labeled by the sample they are."""
     panels = []
     for entries, variable, other_signal in ((data.wrt_x, "x", "y"), (data.wrt_y, "y", "x")):
         n = len(entries)
@@ -65,18 +64,16 @@ def jacobians_chart(data: JacobianIndices) -> alt.TopLevelMixin:
             for k, line in enumerate(entries)
             for i, sample in enumerate(line)
         ]
-        base = alt.Chart(pl.DataFrame(rows)).encode(
+        base = alt.Chart(chart_data(rows)).encode(
             x=alt.X("i:O", title="column i", axis=alt.Axis(labelAngle=0, orient="top")),
             y=alt.Y("k:O", title="row k", axis=alt.Axis(titleAngle=0)),
         )
         color = alt.Color("sample:O", scale=alt.Scale(scheme="viridis"), legend=None)
         text_color = alt.condition(alt.datum.sample < n / 2, alt.value("white"), alt.value("black"))
-        cells = base.mark_rect(stroke="white").encode(color=color) + base.mark_text(fontSize=12).encode(
-            text="text:N", color=text_color
-        )
-        panels.append(
-            cells.properties(width=40 * n, height=40 * n, title=alt.TitleParams(f"∂z[k] / ∂{variable}[i]", fontSize=13))
-        )
+        cells = base.mark_rect(stroke="white").encode(color=color)
+        labels = base.mark_text(fontSize=12).encode(text="text:N", color=text_color)
+        title = alt.TitleParams(f"∂z[k] / ∂{variable}[i]", fontSize=13)
+        panels.append((cells + labels).properties(width=40 * n, height=40 * n, title=title))
     subtitle = "left: constant along anti-diagonals (Hankel); right: constant along diagonals (circulant)"
     return apply_chart_style(
         alt.hconcat(*panels, spacing=50).resolve_scale(color="independent"),
@@ -86,20 +83,20 @@ def jacobians_chart(data: JacobianIndices) -> alt.TopLevelMixin:
 
 
 def weight_matrices_chart(data: WeightIndexMatrices) -> alt.TopLevelMixin:
-    """Both layers as matrices, a colour a weight."""
+    """Both layers as matrices, one color per weight."""
     panels = []
     for title, entries in (
-        ("f: every entry a weight of its own", data.fully_connected),
+        ("f: every entry is a separate weight", data.fully_connected),
         ("g: a band of shared weights", data.convolution),
     ):
-        # Neighbouring numbers are spread over the colours by the golden ratio, so that different weights look different.
+        # The golden ratio spreads neighboring indices over the colors, so that different weights look different.
         rows = [
             {"output": k, "input": i, "weight": weight * 0.618034 % 1}
             for k, line in enumerate(entries)
             for i, weight in enumerate(line)
             if weight >= 0
         ]
-        chart = alt.Chart(pl.DataFrame(rows)).mark_rect()
+        chart = alt.Chart(chart_data(rows)).mark_rect()
         chart = chart.encode(
             x=alt.X(
                 "input:O",
@@ -115,15 +112,20 @@ def weight_matrices_chart(data: WeightIndexMatrices) -> alt.TopLevelMixin:
                 width=18 * data.n, height=11 * data.n * data.features, title=alt.TitleParams(title, fontSize=13)
             )
         )
-    subtitle = f"outputs 0 to {data.n - 1} are g's first feature, the others its second"
+    subtitle = f"rows 0 to {data.n - 1}: first feature of g; the rest: second feature"
     return apply_chart_style(alt.hconcat(*panels, spacing=50), "The two layers as matrices", subtitle)
 
 
 def macs_by_length_chart(data: Sequence[MacsByLength]) -> alt.TopLevelMixin:
     """MACs against the input's length."""
-    rows = [{"layer": g.layer, "n": n, "MACs": macs} for g in data for n, macs in zip(g.lengths, g.macs, strict=True)]
-    table, names = pl.DataFrame(rows), [g.layer for g in data]
-    color = alt.Color("layer:N", legend=None, scale=alt.Scale(domain=names, range=[ORANGE, GRAY, BLUE]))
+    rows = [
+        {"layer": curve.layer, "n": n, "MACs": macs}
+        for curve in data
+        for n, macs in zip(curve.lengths, curve.macs, strict=True)
+    ]
+    last_rows = [{"layer": curve.layer, "n": curve.lengths[-1], "MACs": curve.macs[-1]} for curve in data]
+    scale = alt.Scale(domain=[curve.layer for curve in data], range=[ORANGE, GRAY, BLUE])
+    color = alt.Color("layer:N", legend=None, scale=scale)
     decades = [10**power for power in range(1, 13)]
     x = alt.X(
         "n:Q",
@@ -134,36 +136,34 @@ def macs_by_length_chart(data: Sequence[MacsByLength]) -> alt.TopLevelMixin:
     y = alt.Y(
         "MACs:Q", title="MACs (log scale)", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", values=decades)
     )
-    base = alt.Chart(table).encode(x=x, y=y, color=color)
-    last = alt.Chart(table.group_by("layer", maintain_order=True).last()).encode(x=x, y=y, color=color)
+    base = alt.Chart(chart_data(rows)).encode(x=x, y=y, color=color)
+    last = alt.Chart(chart_data(last_rows)).encode(x=x, y=y, color=color)
     names = last.mark_text(align="left", dx=8, fontSize=12).encode(text="layer:N")
     chart = base.mark_line(strokeWidth=2) + base.mark_circle(size=40, opacity=1) + names
     return apply_chart_style(
         chart.properties(width=420, height=260, padding={"right": 120}),
-        "What a longer input costs",
-        "a slope of 1 is proportional",
+        "MACs by input length",
+        "slope 1: linear; slope 2: quadratic",
     )
 
 
 def priors_accuracy_chart(data: AccuracyChartData) -> alt.TopLevelMixin:
-    """Mean accuracies with their intervals."""
+    """Mean accuracies with their confidence intervals."""
     rows = [
-        {"pictures": name, "network": net, "mean": 100 * i.mean, "low": 100 * i.low, "high": 100 * i.high}
+        {"arrangement": name, "network": net, "mean": 100 * i.mean, "low": 100 * i.low, "high": 100 * i.high}
         for name, net, i in data.intervals
     ]
-    arrangement_order, networks = (
-        list(dict.fromkeys(r["pictures"] for r in rows)),
-        list(dict.fromkeys(r["network"] for r in rows)),
-    )
+    arrangement_order = list(dict.fromkeys(name for name, _, _ in data.intervals))
+    networks = list(dict.fromkeys(net for _, net, _ in data.intervals))
     color = alt.Color(
         "network:N",
         title=None,
         scale=alt.Scale(domain=networks, range=[BLUE, ORANGE]),
         legend=alt.Legend(orient="top", symbolType="circle"),
     )
-    base = alt.Chart(pl.DataFrame(rows)).encode(
+    base = alt.Chart(chart_data(rows)).encode(
         y=alt.Y(
-            "pictures:N",
+            "arrangement:N",
             sort=arrangement_order,
             title=None,
             axis=alt.Axis(labelFontSize=12, labelLimit=200, ticks=False, domain=False),
@@ -178,24 +178,24 @@ def priors_accuracy_chart(data: AccuracyChartData) -> alt.TopLevelMixin:
         x="high:Q", text=alt.Text("mean:Q", format=".1f")
     )
     chance_line = (
-        alt.Chart(pl.DataFrame({"x": [100 * data.chance_accuracy]}))
+        alt.Chart(chart_data([{"x": 100 * data.chance_accuracy}]))
         .mark_rule(strokeDash=[4, 3], color=GRAY)
         .encode(x="x:Q")
     )
     chart = (chance_line + interval_bars + dots + value_labels).properties(width=420, height=alt.Step(26))
     return apply_chart_style(
-        chart, "What each network makes of rearranged pictures", "bar: 95 % interval over the seeds; dashed: guessing"
+        chart, "Test accuracy on rearranged images", "bar: 95 % confidence interval over seeds; dashed: chance level"
     )
 
 
 def equivariance_chart(data: Sequence[EquivarianceMeasurement]) -> alt.TopLevelMixin:
-    """Error of equivariance against the shift, a panel a layer."""
+    """Equivariance error against the shift, one panel per layer."""
     rows = [
         {"layer": LAYER_LABELS[m.layer], "shift": m.shift, "error": 100 * m.relative_error}
         for m in data
         if m.layer in LAYER_LABELS
     ]
-    bars = alt.Chart(pl.DataFrame(rows)).mark_bar(color=BLUE, size=10)
+    bars = alt.Chart(chart_data(rows)).mark_bar(color=BLUE, size=10)
     bars = bars.encode(
         x=alt.X("shift:O", title="shift (pixels)", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("error:Q", title="error (%)", scale=alt.Scale(domain=[0, 160]), axis=alt.Axis(tickCount=4)),
@@ -206,16 +206,19 @@ def equivariance_chart(data: Sequence[EquivarianceMeasurement]) -> alt.TopLevelM
     )
     return apply_chart_style(
         chart,
-        "How far each layer is from moving its output with its input",
+        "Equivariance error of each layer",
         "random pixels; 141 %: two unrelated outputs",
     )
 
 
 def arrangements_image(data: Sequence[ArrangementExample]) -> Image.Image:
-    """The same pictures in each arrangement, a row an arrangement."""
-    count, side = len(data[0].images), max(data[0].images[0].shape[1:])
-    zoom = max(1, round(96 / side))
-    cell, gap, left, font = zoom * side, 8, 190, ImageFont.load_default(22)
+    """The same images in each arrangement, one row per arrangement."""
+    count = len(data[0].images)
+    size = max(data[0].images[0].shape[1:])
+    cell = size * max(1, round(96 / size))  # a whole zoom factor keeps pixels square
+    gap = 8
+    left = 190
+    font = ImageFont.load_default(22)
     canvas = Image.new("RGB", (left + count * (cell + gap), len(data) * (cell + gap) + gap), "white")
     canvas_draw = ImageDraw.Draw(canvas)
     for row, example in enumerate(data):
@@ -228,7 +231,7 @@ def arrangements_image(data: Sequence[ArrangementExample]) -> Image.Image:
     return canvas
 
 
-FIGURE_RENDERERS: dict[str, Callable[[Any], alt.TopLevelMixin | Image.Image]] = {
+FIGURE_RENDERERS: dict[str, Callable[..., alt.TopLevelMixin | Image.Image]] = {
     "jacobians": jacobians_chart,
     "matrices": weight_matrices_chart,
     "growth": macs_by_length_chart,

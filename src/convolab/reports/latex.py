@@ -1,6 +1,6 @@
-"""Formulae in LaTeX, made into MathML, which browsers draw without help, and into typst's own notation.
+"""Convert LaTeX formulas to MathML, which browsers draw without help, and into typst's own notation.
 
-latex2mathml reads the LaTeX; typst's notation is written from the MathML, so both come from one reading.
+latex2mathml parses the LaTeX; typst's notation is written from the MathML, so both come from one parser.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ TYPST_ACCENTS = {"―": "overline", "¯": "macron", "~": "tilde", "^": "hat", "�
 def latex_to_mathml(latex: str, display: bool = False) -> str:
     r"""A formula as a MathML element.
 
-    >>> to_mathml("x^2")
-    '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow></math>'
+    >>> latex_to_mathml("x")
+    '<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline"><mrow><mi>x</mi></mrow></math>'
     """
     from latex2mathml.converter import convert
 
@@ -35,9 +35,9 @@ def latex_to_mathml(latex: str, display: bool = False) -> str:
 def latex_to_typst(latex: str) -> str:
     r"""A formula in typst's notation, without its dollar signs.
 
-    Raises LabError for what typst is not told here how to write.
+    Raises LabError for a MathML element that has no counterpart here.
 
-    >>> to_typst(r"\frac{a}{b} + x[i]^{2}")
+    >>> latex_to_typst(r"\frac{a}{b} + x[i]^{2}")
     'frac(a, b) + x \\[ i attach(\\], t: 2)'
     """
     return mathml_to_typst(fromstring(latex_to_mathml(latex)))
@@ -70,13 +70,15 @@ def mathml_to_typst(element: Element) -> str:
         case "mover":
             return typst_accent(*children)
         case "msubsup" | "munderover":
-            return f"attach({mathml_to_typst(children[0])}, b: {mathml_to_typst(children[1])}, t: {mathml_to_typst(children[2])})"
+            base, below, above = map(mathml_to_typst, children)
+            return f"attach({base}, b: {below}, t: {above})"
         case "mtable":
-            return f"mat(delim: #none, {'; '.join(', '.join(mathml_to_typst(cell) for cell in line) for line in children)})"
+            rows = [", ".join(map(mathml_to_typst, row)) for row in children]
+            return f"mat(delim: #none, {'; '.join(rows)})"
         case "mtd":
             return join_typst(children)
         case tag:
-            raise LabError(f"the formula has a {tag}, which is not among what can be set here: write it otherwise")
+            raise LabError(f"MathML element '{tag}' cannot be converted to typst: rewrite the formula without it")
 
 
 def join_typst(elements: Sequence[Element]) -> str:
@@ -91,7 +93,7 @@ def typst_identifier(text: str, upright: bool) -> str:
 
 
 def typst_operator(text: str) -> str:
-    """A symbol by itself: what typst would read as its own syntax is escaped, a word such as mod stands between two numbers."""
+    """A symbol: what typst would read as its own syntax is escaped, and a word such as mod is a binary operator."""
     if text.isalpha() and len(text) > 1:
         return f'class("binary", {typst_string(text)})'
     text = text.replace("*", "∗")

@@ -1,11 +1,11 @@
-"""The course's question 1, answered, with the checks that were run just now."""
+"""`convolab theory`: question 1 of the course, answered and checked."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,33 +25,35 @@ def theory_command(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="A folder for the sheet in all forms, or one file: .md, .html or .pdf.",
-            show_default="question1, without --pdf",
+            help="Output folder (all three formats) or one file: .md, .html or .pdf.",
+            show_default="question1, unless --pdf is given",
         ),
     ] = None,
-    pdf: Annotated[Path | None, typer.Option(help="A file for the typeset sheet.")] = None,
-    data: Annotated[
-        str, typer.Option(help="The picture set of the experiment: digits, cifar10, or any other.")
-    ] = "digits",
+    pdf: Annotated[Path | None, typer.Option(help="Also write a typeset PDF to this file.")] = None,
+    data: Annotated[str, typer.Option(help="Dataset of the experiment: digits, cifar10 or another.")] = "digits",
     data_dir: DataDir = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the signals, the pictures and the first weights.")] = 0,
-    seeds: Annotated[int, typer.Option(min=3, help="Trainings of each kind, from --seed on.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the signals, the images and the initial weights.")] = 0,
+    seeds: Annotated[int, typer.Option(min=3, help="Number of seeds, starting at --seed.")] = 5,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Leave the experiment of 1(a) out: seconds instead of a minute.")
+        bool, typer.Option("--quick", help="Skip the experiment of 1(a): seconds instead of a minute.")
     ] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Processor threads; networks this small are fastest on one.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads of the checks; each network of the experiment trains on one.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Answer question 1, each answer with the check that was run just now; exit 1 if one fails."""
-    require(pdf is None or pdf.suffix.lower() == ".pdf", f"--pdf {pdf}: end it in .pdf")
-    outputs = [place for place in (out, pdf) if place is not None] or [Path("question1")]
-    for place in outputs:
-        require_writable_output(place)
+    """Answer question 1 and run a check of every answer; exits with 1 if a check fails."""
+    require(pdf is None or pdf.suffix.lower() == ".pdf", f"--pdf {pdf}: the file name must end in .pdf")
+    outputs = [path for path in (out, pdf) if path is not None] or [Path("question1")]
+    for path in outputs:
+        require_writable_output(path)
     from convolab.reports import theory as theory_report
 
+    for path in outputs:
+        theory_report.require_format_packages(path)
     sheet, experiment_result = make_answer_sheet(data, data_dir, seed, seeds, quick, threads)
     figures = theory_report.render_sheet_figures(sheet)
-    files = [file for place in outputs for file in theory_report.write_sheet(sheet, figures, place)]
+    files = [file for path in outputs for file in theory_report.write_sheet(sheet, figures, path)]
     if as_json:
         print_json(sheet_to_dict(sheet, experiment_result, files))
     else:
@@ -66,23 +68,21 @@ def require_writable_output(path: Path) -> None:
     is_sheet_file = path.suffix.lower() in SHEET_SUFFIXES
     require(
         is_sheet_file or not path.is_file(),
-        f"{path} is a file: give a folder, or a file that ends in {', '.join(SHEET_SUFFIXES)}",
+        f"{path} is a file: give a folder, or a file name ending in .md, .html or .pdf",
     )
-    require(
-        not is_sheet_file or not path.is_dir(), f"{path} is a folder: give it another name, or take the ending away"
-    )
+    require(not is_sheet_file or not path.is_dir(), f"{path} is a folder: choose another name, or drop the suffix")
     folder = (path.parent if is_sheet_file else path).absolute()
     existing_parent = next(parent for parent in (folder, *folder.parents) if parent.exists())
     require(
         existing_parent.is_dir() and os.access(existing_parent, os.W_OK),
-        f"cannot write {path}: {existing_parent} is not a folder you may write to",
+        f"cannot write {path}: {existing_parent} is not a writable folder",
     )
 
 
 def make_answer_sheet(
     data: str, data_dir: Path | None, seed: int, seeds: int, quick: bool, threads: int
 ) -> "tuple[AnswerSheet, PriorsResult | None]":
-    """The sheet, and what the experiment found."""
+    """The sheet, and the result of the experiment; None with --quick."""
     import torch
 
     from convolab.theory import answer_correlation, answer_layers, answer_priors, priors
@@ -93,10 +93,8 @@ def make_answer_sheet(
     try:
         splits, experiment_result = None, None
         if not quick:
-            config, splits = (
-                priors.config_for_dataset(data, seed, seeds),
-                load_dataset_with_progress(data, data_dir, 32),
-            )
+            config = priors.config_for_dataset(data, seed, seeds)
+            splits = load_dataset_with_progress(data, data_dir, 32)
             with trial_progress_bar(config.num_trials) as on_trial:
                 experiment_result = priors.run_priors_experiment(config, splits, on_trial)
         answers = (
@@ -112,7 +110,8 @@ def make_answer_sheet(
         *(["--quick"] if quick else [f"--data {data}", f"--seeds {seeds}"]),
     ]
     provenance = (
-        f"Answered by `{' '.join(command_words)}`, with torch {torch.__version__}; every check was run for this sheet."
+        f"Answered by `{' '.join(command_words)}`, with torch {torch.__version__}; "
+        "every check was run when this sheet was made."
     )
     title = "Question 1: what a convolution assumes, its derivatives, and what it costs"
     return AnswerSheet(title, provenance, answers), experiment_result
@@ -120,7 +119,7 @@ def make_answer_sheet(
 
 @contextmanager
 def trial_progress_bar(total: int) -> "Iterator[Callable[[PriorsTrial], None] | None]":
-    """A bar of trainings on a terminal; None in a pipe."""
+    """A progress bar over the trials on a terminal; None in a pipe."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -135,19 +134,21 @@ def trial_progress_bar(total: int) -> "Iterator[Callable[[PriorsTrial], None] | 
 
 
 def print_answer_sheet(sheet: "AnswerSheet", files: list[Path]) -> None:
-    """The answers in short, and every check with its result."""
+    """The summary of each answer, and every check with its result."""
     from convolab.reports.theory import check_status, checks_summary, strip_markup
 
     for answer in sheet.answers:
         print(f"{answer.name}  {strip_markup(answer.summary)}")
         for check in answer.checks:
-            print(f"  {check_status(check)}: {strip_markup(check.claim)}\n         {strip_markup(check.result)}")
+            print(f"  {check_status(check)}: {strip_markup(check.claim)}\n          {strip_markup(check.result)}")
         print()
     print(checks_summary(sheet))
-    print(f"the answers in full: {', '.join(map(str, files))}")
+    print(f"full answers written to: {', '.join(map(str, files))}")
 
 
-def sheet_to_dict(sheet: "AnswerSheet", experiment_result: "PriorsResult | None", files: list[Path]) -> dict[str, Any]:
+def sheet_to_dict(
+    sheet: "AnswerSheet", experiment_result: "PriorsResult | None", files: list[Path]
+) -> dict[str, object]:
     """What --json prints."""
     from dataclasses import asdict
 
@@ -155,7 +156,7 @@ def sheet_to_dict(sheet: "AnswerSheet", experiment_result: "PriorsResult | None"
         {
             "name": answer.name,
             "question": answer.question,
-            "answer": answer.summary,
+            "summary": answer.summary,
             "checks": [asdict(check) for check in answer.checks],
         }
         for answer in sheet.answers
@@ -163,9 +164,9 @@ def sheet_to_dict(sheet: "AnswerSheet", experiment_result: "PriorsResult | None"
     return {
         "title": sheet.title,
         "answers": answers,
-        "checks": len(sheet.checks),
-        "failed": len(sheet.failed_checks),
+        "num_checks": len(sheet.checks),
+        "num_failed": len(sheet.failed_checks),
         "trials": [asdict(trial) for trial in experiment_result.trials] if experiment_result else None,
-        "experiment": experiment_result.config.model_dump() if experiment_result else None,
+        "config": experiment_result.config.model_dump() if experiment_result else None,
         "files": [str(file) for file in files],
     }
