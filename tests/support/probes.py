@@ -1,4 +1,4 @@
-"""Images that tell, after an augmentation, what it drew."""
+"""Images that show, after a transform, what it drew."""
 
 import torch
 from torch import Tensor
@@ -15,10 +15,10 @@ def noise(n: int, channels: int = 3, height: int = 9, width: int = 7) -> Tensor:
 
 
 def color_factors(strength: float, n: int, *key: int | str) -> tuple[Tensor, Tensor, Tensor]:
-    """The factors that each of `n` images draws, recovered from a image that no factor takes out of [0, 1].
+    """The factors that each of `n` images draws, recovered from an image that no factor takes out of [0, 1].
 
-    Its left half is dark gray and its right half is bluish: brightness is in the mean of the two lumas, contrast in their
-    difference, saturation in the color that is left.
+    Its left half is dark gray and its right half is bluish: brightness is in the mean of the two lumas, contrast in
+    their difference, saturation in the color that is left.
     """
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     probe = torch.empty(3, 2, 2)

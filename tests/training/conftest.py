@@ -43,7 +43,7 @@ def quick() -> Callable[..., Recipe]:
 
 @pytest.fixture
 def paint_pets() -> Callable[[Path], Path]:
-    """Write a image set of one's own: noise in three colors, 12 images each."""
+    """Write an image set of one's own: noise in three colors, 12 images each."""
 
     def paint(folder: Path) -> Path:
         draw = np.random.default_rng(0)

@@ -110,7 +110,7 @@ def test_writing_takes_nothing_from_the_network(tmp_path: Path):
 
 
 @pytest.mark.parametrize("share", CUTS)
-def test_a_weights_file_cut_off_anywhere_is_refused_by_its_name(weights: Path, share: float):
+def test_a_weights_file_truncated_anywhere_is_refused_by_its_name(weights: Path, share: float):
     content = weights.read_bytes()
     weights.write_bytes(content[: int(share * len(content))])
     with pytest.raises(LabError, match="is damaged or was not written by convolab: ") as caught:
@@ -221,7 +221,7 @@ def test_the_newest_state_is_read_and_the_one_before_is_kept(two_states: Path):
 
 
 @pytest.mark.parametrize("share", CUTS)
-def test_a_state_cut_off_falls_back_to_the_one_before_and_says_so(two_states: Path, share: float):
+def test_a_truncated_state_falls_back_to_the_one_before_with_a_warning(two_states: Path, share: float):
     content = (two_states / STATE_FILE).read_bytes()
     (two_states / STATE_FILE).write_bytes(content[: int(share * len(content))])
     tensors, progress, damage = read_state(two_states)

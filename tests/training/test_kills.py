@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timing
+
 RECIPE = {
     "data": {"limit": 100, "augment": ["crop:1"]},
     "model": {"name": "simple_convnet", "channels": [4]},
@@ -297,7 +299,7 @@ def sizes(undisturbed: dict[str, Any]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_a_state_that_does_not_fit_on_the_disk_is_said_and_the_run_continues_later_bit_for_bit(
+def test_a_state_that_does_not_fit_on_the_disk_is_reported_and_the_run_continues_later_bit_for_bit(
     do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any], epoch: int
 ):
     from convolab.training.run import Run
@@ -325,11 +327,14 @@ def test_weights_that_do_not_fit_on_the_disk_leave_all_files_of_the_epoch_before
     assert do(tmp_path / "one", recipe | {"training": recipe["training"] | {"epochs": 1}})["status"] == "finished"
     (tmp_path / "one" / "test.json").unlink()
     full, one = timeless(tmp_path / "run"), timeless(tmp_path / "one")
+    assert {record.pop("recipe_key") for record in (*full["metrics"], full["about state"])} != {
+        record.pop("recipe_key") for record in (*one["metrics"], one["about state"])
+    }  # the number of epochs is part of the recipe
     for part in ("metrics", "best", "last", "state", "about state"):
         assert full[part] == one[part], part
 
 
-def test_a_disk_that_runs_full_is_said_and_the_run_continues_when_there_is_room(
+def test_a_disk_that_runs_full_is_reported_and_the_run_continues_when_there_is_room(
     do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
 ):
     disk = tmp_path / "disk"

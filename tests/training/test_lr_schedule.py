@@ -38,7 +38,7 @@ def test_cosine_falls_from_one_to_nothing_and_is_half_way_in_the_middle() -> Non
     assert CosineLR().factor(11.0, 10) == pytest.approx(0, abs=1e-12)
 
 
-def test_one_cycle_starts_low_peaks_where_told_and_ends_lowest() -> None:
+def test_one_cycle_starts_low_peaks_at_pct_start_and_ends_lowest() -> None:
     schedule = OneCycleLR(pct_start=0.25, div_factor=10, final_div_factor=100)
     assert [schedule.factor(time, 8) for time in (0.0, 1.0, 2.0, 8.0)] == pytest.approx([0.1, 0.55, 1, 0.001])
     assert schedule.factor(9.0, 8) == pytest.approx(0.001)

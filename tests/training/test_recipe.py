@@ -275,7 +275,7 @@ def test_a_key_of_another_optimizer_is_refused_with_those_of_this_one():
         ({"data": "digits"}, "data = 'digits'"),
     ],
 )
-def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_address(values: dict[str, Any], wanted: str):
+def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_key(values: dict[str, Any], wanted: str):
     assert refusal(values).startswith(f"{wanted}: ")
 
 
@@ -310,7 +310,7 @@ def test_a_date_in_a_recipe_is_refused_in_a_line(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("[data]\nname = digits\n", 2), ("[training]\nepochs = 3\nepochs = 4\n", 3), ("a image of a cat", 1)],
+    [("[data]\nname = digits\n", 2), ("[training]\nepochs = 3\nepochs = 4\n", 3), ("an image of a cat", 1)],
 )
 def test_a_file_that_is_not_toml_is_refused_by_its_line(tmp_path: Path, text: str, line: int):
     path = tmp_path / "recipe.toml"
@@ -334,7 +334,7 @@ def test_a_missing_file_and_a_folder_are_refused_by_their_path(tmp_path: Path):
             Recipe.read(path)
 
 
-def test_no_augmentation_named_is_the_usual_one_of_the_set_and_none_wanted_is_none():
+def test_augment_left_out_is_the_default_of_the_dataset_and_an_empty_list_is_none():
     assert Recipe.from_dict({"data": {"name": "cifar10"}}).data.augment == ("crop:4", "flip")
     assert Recipe.from_dict({"data": {"name": "folder:pets"}}).data.augment == ("crop:4", "flip")
     assert Recipe.from_dict({"data": {"name": "digits"}}).data.augment == ()
@@ -359,7 +359,7 @@ def test_a_recipe_never_changes():
     assert recipe == Recipe()
 
 
-def test_changes_reach_their_address_and_leave_the_rest():
+def test_overrides_change_their_key_and_no_other():
     recipe = Recipe.from_dict({"optimizer": {"momentum": 0.5}, "training": {"seed": 3}})
     changed = recipe.with_overrides({"optimizer.lr": 0.5, "model.channels": [4, 8]})
     assert (changed.optimizer.lr, changed.optimizer.momentum) == (0.5, 0.5)
@@ -416,7 +416,7 @@ def test_several_sets_of_overrides_apply_in_order_and_are_parsed_once(monkeypatc
         ("model.name.first", "the network 'simple_convnet' has no option 'name.first'"),
     ],
 )
-def test_a_change_at_no_address_is_refused(address: str, wanted: str):
+def test_an_override_of_no_key_is_refused(address: str, wanted: str):
     with pytest.raises(LabError) as caught:
         Recipe().with_overrides({address: 3})
     assert str(caught.value).startswith(wanted)
@@ -438,21 +438,21 @@ def test_a_change_at_no_address_is_refused(address: str, wanted: str):
         ("training.epochs=", ("training.epochs", "")),
     ],
 )
-def test_a_change_typed_by_a_person_is_read_as_toml_or_as_a_plain_string(text: str, wanted: tuple[str, Any]):
+def test_a_typed_override_is_read_as_toml_or_as_a_plain_string(text: str, wanted: tuple[str, Any]):
     address, value = parse_override(text)
     assert (address, value) == wanted
     assert type(value) is type(wanted[1])
 
 
 @pytest.mark.parametrize("text", ["optimizer.lr", "=3", " = 3", ""])
-def test_a_change_without_an_address_or_a_value_is_refused(text: str):
+def test_an_override_without_a_key_or_a_value_is_refused(text: str):
     with pytest.raises(LabError, match=r"is not an override: write section\.key=value$"):
         parse_override(text)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(sorted(OTHER)))
-def test_a_change_typed_as_toml_is_the_change_itself(address: str):
+def test_an_override_typed_as_toml_is_the_value_itself(address: str):
     value = OTHER[address]
     typed = tomli_w.dumps({"x": value}).removeprefix("x = ").strip().replace("\n", " ")
     assert Recipe().with_overrides(dict([parse_override(f"{address}={typed}")])) == Recipe().with_overrides(

@@ -215,9 +215,7 @@ def test_without_validation_the_best_is_the_last_epoch(
     assert run.test()["epoch"] == 3
 
 
-def test_a_reader_finds_whole_lines_whenever_it_looks(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
-):
+def test_a_reader_finds_complete_lines_at_any_time(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
     path, texts, over = tmp_path / "run" / "metrics.jsonl", [], threading.Event()
 
     def read() -> None:
@@ -286,7 +284,7 @@ def test_a_limit_takes_exactly_so_many_images_the_classes_in_proportion(digits: 
         assert abs(share - count) < 1
 
 
-def test_a_limit_is_drawn_by_the_seed_and_validation_is_held_back_from_it(digits: DatasetSplits):
+def test_a_limit_is_drawn_by_the_seed_and_validation_is_held_out_of_it(digits: DatasetSplits):
     def rows(seed: int, limit: int) -> tuple[set[int], set[int]]:
         parts = train_validation_split(
             Recipe.from_dict({"data": {"limit": limit, "validation": 0.2}, "training": {"seed": seed}}), digits
@@ -378,7 +376,7 @@ def test_a_finished_run_stays_as_it_is_when_resumed(finished: Run, digits: Datas
     assert everything(finished.folder) == before
 
 
-def test_a_state_that_is_damaged_is_said_and_the_one_before_continues_bit_for_bit(
+def test_a_damaged_state_is_reported_and_the_one_before_continues_bit_for_bit(
     tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
 ):
     wanted, notes = kinds("momentum"), []
@@ -424,7 +422,7 @@ def test_the_parts_that_a_kill_left_are_cleared_away(
     assert run.status == "finished"
 
 
-def test_another_number_of_threads_is_said(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
+def test_another_number_of_threads_is_reported(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
     run, notes = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(3)), []
     torch.set_num_threads(2)
     try:
@@ -446,6 +444,7 @@ def test_a_run_is_not_resumed_with_another_recipe_or_other_images(
     assert "recipe.toml was changed since the run began" in error_line(Run(run.folder).resume, digits)
 
 
+@pytest.mark.timing
 def test_two_processes_do_not_train_one_run(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
     run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(8))
     before = everything(run.folder)
@@ -455,6 +454,7 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path, digits: DatasetSplit
     assert run.resume(digits).status == "finished"
 
 
+@pytest.mark.timing
 def test_a_run_is_running_while_it_is_locked_and_killed_when_it_is_not(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
@@ -486,7 +486,7 @@ def test_a_callbacks_own_error_is_not_taken_for_one_of_the_disk(
 # ---------------------------------------------------------------- diverging
 
 
-def test_a_diverging_recipe_is_said_with_epoch_step_and_rate(tmp_path: Path, digits: DatasetSplits):
+def test_a_diverging_recipe_is_reported_with_epoch_step_and_rate(tmp_path: Path, digits: DatasetSplits):
     recipe = Recipe.from_dict({"model": {"batch_norm": False}, "optimizer": {"lr": 1e30}})
     with pytest.raises(Diverged, match=r"in epoch 1, step 2, at learning rate 1e\+30: lower optimizer\.lr") as caught:
         Run.start(recipe, digits, tmp_path / "run")
@@ -522,7 +522,7 @@ def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
 
 @pytest.mark.parametrize("validation", [0.1, 0.0])
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_weights_that_diverge_in_an_epochs_last_step_are_found_out(
+def test_weights_that_diverge_in_an_epochs_last_step_are_detected(
     tmp_path: Path, digits: DatasetSplits, epochs: int, validation: float
 ):
     data = {"validation": validation}
@@ -799,7 +799,7 @@ def test_an_empty_folder_is_a_place_for_a_run(tmp_path: Path, digits: DatasetSpl
     assert Run.start(quick({"training.epochs": 1}), digits, tmp_path / "empty").status == "finished"
 
 
-def test_a_folder_that_a_kill_left_before_the_run_began_is_not_said_to_hold_a_run(
+def test_a_folder_that_a_kill_left_before_the_run_began_is_not_reported_as_a_run(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
     (tmp_path / "run").mkdir()
@@ -858,7 +858,7 @@ OWN_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", OWN_FAULTS)
-def test_a_network_of_ones_own_that_does_not_fit_is_refused_and_no_folder_is_left(
+def test_a_network_of_the_users_that_does_not_fit_is_refused_and_no_folder_is_left(
     tmp_path: Path, digits: DatasetSplits, fault: str
 ):
     code, wanted = OWN_FAULTS[fault]
@@ -880,7 +880,7 @@ def test_all_runs_below_a_folder_are_found(tmp_path: Path, finished: Run):
     assert [run.folder for run in find_runs(tmp_path)] == [tmp_path / "a" / "b" / "c", finished.folder]
 
 
-def test_metrics_that_somebody_spoilt_are_said_to_be_damaged(finished: Run):
+def test_metrics_that_were_edited_badly_are_reported_as_damaged(finished: Run):
     (finished.folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
     assert "metrics.jsonl is damaged" in error_line(lambda: finished.history)
 
@@ -921,7 +921,7 @@ def test_what_is_no_image_is_not_predicted(tmp_path: Path, able: Run):
     assert "nowhere.png" in error_line(able.predict, tmp_path / "nowhere.png")
 
 
-def test_one_batch_is_overfitted_or_not_and_it_is_said(digits: DatasetSplits, quick: Callable[..., Recipe]):
+def test_a_recipe_is_checked_by_overfitting_one_batch(digits: DatasetSplits, quick: Callable[..., Recipe]):
     steps, accuracies = check_overfit(quick(), digits)
     assert accuracies[-1] == 1
     assert steps == len(accuracies) - 1

@@ -155,7 +155,7 @@ def test_a_network_in_evaluation_mode_is_trained_like_any_other() -> None:
     assert equal(snapshot(asleep), snapshot(awake))
 
 
-def test_every_image_is_seen_once_an_epoch_and_in_another_order_the_next() -> None:
+def test_every_image_is_used_once_an_epoch_and_in_another_order_the_next() -> None:
     seen: list[Tensor] = []
     train = digits(100)
     fit(Scripted(lambda pixels, _: seen.append(pixels.clone())), train, training=Training(epochs=2, batch_size=30))
@@ -296,7 +296,7 @@ def test_augmentations_are_drawn_again_every_step_and_epoch() -> None:
     assert len({batch.numpy().tobytes() for batch in seen}) == 4
 
 
-def test_mixed_images_are_learnt_by_their_shares() -> None:
+def test_mixed_images_are_learned_by_their_label_probabilities() -> None:
     history = fit(
         linear(),
         digits(400),
@@ -619,7 +619,7 @@ def test_weights_that_an_epochs_last_step_makes_no_numbers_are_found_in_that_epo
     assert fitting.progress.history == []
 
 
-def test_a_rate_far_too_high_is_seen_as_divergence() -> None:
+def test_a_rate_far_too_high_is_reported_as_divergence() -> None:
     with pytest.raises(Diverged, match=r"at learning rate 1e\+30"):
         fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Linear(20, 10)), digits(128), optimizer=SGD(lr=1e30))
 
@@ -801,7 +801,7 @@ def test_a_network_learns_one_batch_completely(name: str) -> None:
     assert accuracies[0] < 0.5
 
 
-def test_a_network_that_cannot_learn_is_found_out() -> None:
+def test_a_network_that_cannot_learn_is_detected() -> None:
     net = build("simple_convnet", (1, 8, 8), 10)
     before = snapshot(net)
     steps, accuracies = overfit_single_batch(net, digits(200), optimizer=SGD(lr=1e-12), batch_size=32, max_steps=5)

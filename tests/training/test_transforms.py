@@ -232,13 +232,13 @@ def shares_of(alpha: float, batches: int = 12, n: int = 256) -> np.ndarray:
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.6, 5.0])
-def test_mixups_share_is_drawn_from_its_beta_law(alpha: float) -> None:
+def test_the_lambda_of_mixup_has_its_beta_distribution(alpha: float) -> None:
     shares = shares_of(alpha)
     assert len(shares) > 2900
     assert kstest(shares, "beta", (alpha, alpha)).pvalue > 1e-3
 
 
-def test_mixup_blends_pixels_and_labels_by_the_same_share() -> None:
+def test_mixup_blends_pixels_and_labels_by_the_same_lambda() -> None:
     pixels, labels = to_float01(noise(40, 3)), torch.arange(40)
     mixed, targets = apply_transforms(noise(40, 3), labels, [MixUp(1.0)], 40, make_generator(0))
     torch.testing.assert_close(mixed, torch.einsum("ij,jchw->ichw", targets, pixels), atol=1e-6, rtol=0)
@@ -261,7 +261,7 @@ def test_a_cutmix_box_goes_where_it_came_from() -> None:
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
-def test_cutmix_shares_the_label_exactly_by_the_pasted_area(alpha: float) -> None:
+def test_cutmix_mixes_the_label_exactly_by_the_pasted_area(alpha: float) -> None:
     n, side = 200, 32
     values = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1).expand(n, 1, side, side)
     pixels, targets = CutMix(alpha)(values, torch.eye(n), make_generator(0))
@@ -277,9 +277,9 @@ def test_cutmix_shares_the_label_exactly_by_the_pasted_area(alpha: float) -> Non
             assert box.numel() == (image != i).sum()
 
 
-def test_the_area_of_a_whole_box_follows_its_law() -> None:
-    # For alpha = 1 the area is uniform, so the side, rounded to pixels, is k with probability in proportion to k; of the 32
-    # places a center can have on either axis, 31 - k leave the box clear of the image's edges.
+def test_the_area_of_a_complete_box_has_its_distribution() -> None:
+    # For alpha = 1 the area is uniform, so the side, rounded to pixels, is k with probability in proportion to k; of the
+    # 32 places a center can have on either axis, 31 - k leave the box clear of the image's edges.
     masks = torch.cat([pasted(1.0, 300, "cutmix", batch) for batch in range(24)])
     edges = masks[:, 0].any(1) | masks[:, -1].any(1) | masks[:, :, 0].any(1) | masks[:, :, -1].any(1)
     clear = masks[~edges & masks.any((1, 2))]
@@ -387,7 +387,7 @@ def test_steps_are_applied_in_their_order() -> None:
     )
 
 
-def test_labels_mixed_twice_are_shares_still() -> None:
+def test_labels_mixed_twice_are_still_probabilities() -> None:
     pixels, targets = apply_transforms(
         noise(40), torch.arange(40) % 7, [MixUp(1.0), CutMix(1.0), RandomHorizontalFlip()], 7, make_generator(0)
     )
