@@ -38,7 +38,10 @@ def main() -> int:
                 start = time.monotonic()
                 failed, closing_line = run_tests(options.paths)
             failures.update(f"{name} ({condition})" for name in failed)
-            print(f"{condition}, {number} of {options.times}: {closing_line} ({time.monotonic() - start:.0f} s)", flush=True)
+            print(
+                f"{condition}, {number} of {options.times}: {closing_line} ({time.monotonic() - start:.0f} s)",
+                flush=True,
+            )
     for name, count in failures.most_common():
         print(f"failed {count} of {options.times} times: {name}")
     print(f"{sum(failures.values())} failures in {2 * options.times} runs")

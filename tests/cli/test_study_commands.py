@@ -159,20 +159,23 @@ def begin(*words: str, **options) -> subprocess.Popen:
     )
 
 
+@pytest.mark.timing
 def test_control_c_stops_a_study_with_its_runs_saved(lab, study: Path) -> None:
     Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 400"))
     process = begin("study", "long.toml", stderr=subprocess.PIPE, text=True)
     while not list(Path("studies").glob("rates/runs/*/state.safetensors")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0
     assert "stopping after the current steps" in err
     summaries = [json.loads(path.read_text()) for path in Path("studies/rates/runs").glob("*/summary.json")]
     assert {summary["status"] for summary in summaries} == {"stopped"}
-    assert all(0 < summary["epochs_done"] < 400 for summary in summaries)
+    assert all(summary["epochs_done"] < 400 for summary in summaries)
+    assert any(summary["epochs_done"] > 0 for summary in summaries)  # of the one whose state was waited for
 
 
+@pytest.mark.timing
 def test_on_a_terminal_there_is_a_table_of_the_running_trials(lab, study: Path) -> None:
     Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 150"))
     parent, child = pty.openpty()
@@ -184,7 +187,7 @@ def test_on_a_terminal_there_is_a_table_of_the_running_trials(lab, study: Path) 
             seen += os.read(parent, 65536)
         except OSError:
             break
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     assert b"of 4 runs done" in seen
     assert b"images/s" in seen
     assert b"4/4" in seen

@@ -13,6 +13,8 @@ from convolab.core.errors import LabError
 from convolab.data import download as module
 from convolab.data.download import DownloadError, download_file, extract_archive
 
+pytestmark = pytest.mark.timing
+
 BODY = os.urandom(600_000)
 
 

@@ -17,6 +17,8 @@ from convolab.data import url as module
 from convolab.data.image_io import decode_image, read_image
 from convolab.data.url import fetch_url, is_public_ip
 
+pytestmark = pytest.mark.timing
+
 
 def anywhere(ip: str) -> bool:
     """The allowance of these tests; no command has it."""

@@ -23,6 +23,8 @@ from convolab.studies import executor
 from convolab.studies.executor import JobEvent, LocalExecutor
 from convolab.training.run import Run
 
+pytestmark = pytest.mark.timing
+
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell what memory is shared"
 )

@@ -26,6 +26,8 @@ from convolab.training.run import Run
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'convolab[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402 (after the skip)
 
+pytestmark = pytest.mark.timing
+
 NETS = '''
 import os, signal, time
 from torch import nn

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from PIL import Image
+from support.small_jobs import within
 
 from convolab.core.errors import LabError
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent
@@ -19,6 +19,7 @@ from convolab.studies.results import StudyResult
 from convolab.studies.runner import run_study
 from convolab.studies.serialize import study_result_to_dict
 from convolab.studies.study import Study
+from convolab.training.run import Run
 
 Tiny = Callable[..., Study]
 TIMES = ("seconds", "train_seconds", "images_per_second", "tested", "folder", "started", "machine", "versions")
@@ -90,7 +91,7 @@ def test_a_changed_study_says_which_runs_still_hold_and_trains_the_rest(tiny: Ti
         on_plan=lambda jobs, done: plans.append(len(jobs)),
     )
     assert said[0].startswith(
-        "the study was changed since: 2 of its runs still hold, 2 are to be trained, 2 are in no section now ("
+        "the study has changed since: 2 of its runs can be reused, 2 are to be trained, 2 are in no section now ("
     )
     assert plans == [2]
     assert len(list((tmp_path / "runs").iterdir())) == 6, "a run is never thrown away"
@@ -102,7 +103,9 @@ def test_a_damaged_run_is_named_and_retrained_only_with_repair(tiny: Tiny, here:
     lines = [json.loads(line) for line in (harmed / "metrics.jsonl").read_text().splitlines()]
     lines[0]["train_loss"] = 0.0
     (harmed / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(LabError, match=rf"1 of the runs is damaged: .*{harmed.name}.*changed by hand.*--repair"):
+    with pytest.raises(
+        LabError, match=rf"1 of the runs is damaged: .*{harmed.name}.*was edited.*--retrain-damaged"
+    ):
         run_study(tiny(), tmp_path, executor=here)
     plans: list[int] = []
     after = study_result_to_dict(
@@ -118,12 +121,12 @@ def test_runs_of_other_pictures_are_refused(tiny: Tiny, here: Executor, tmp_path
         for shade in range(20):
             Image.new("L", (8, 8), shade * 10).save(tmp_path / "set" / name / f"{shade:02}.png")
     recipe = {
-        "data": {"name": f"folder:{tmp_path / 'set'}", "size": 8, "augment": []},
+        "data": {"name": f"folder:{tmp_path / 'set'}", "image_size": 8, "augment": []},
         "training": {"epochs": 1, "batch_size": 8},
     }
     run_study(tiny(recipe=recipe), tmp_path / "study", executor=here)
     Image.new("L", (8, 8), 255).save(tmp_path / "set" / "a" / "00.png")
-    with pytest.raises(LabError, match=r"the (train|test) pictures of folder:.* are not those of"):
+    with pytest.raises(LabError, match=r"the (train|test) images of folder:.* are not those of"):
         run_study(tiny(recipe=recipe), tmp_path / "study", executor=here)
 
 
@@ -152,12 +155,15 @@ def test_a_study_that_cannot_be_trained_is_refused_before_the_first_step(tiny: T
 
 def test_two_picture_sets_in_one_study_are_refused(tiny: Tiny, here: Executor, tmp_path: Path):
     sections = {"sets": {"arms": {"a": {}, "b": {"data.name": "fashion_mnist"}}}}
-    with pytest.raises(LabError, match="a study has one picture set, and the recipes name digits, fashion_mnist"):
+    with pytest.raises(
+        LabError, match="a study uses one data set and one image size, but its recipes name digits, fashion_mnist"
+    ):
         run_study(tiny(sections=sections), tmp_path / "study", executor=here)
 
 
+@pytest.mark.timing
 def test_two_processes_do_not_conduct_one_study(tiny: Tiny, here: Executor, tmp_path: Path):
-    with FileLock(tmp_path / ".lock"), pytest.raises(LabError, match="is being worked on by another process"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(LabError, match="is in use by another process"):
         run_study(tiny(), tmp_path, executor=here)
 
 
@@ -202,7 +208,7 @@ def test_a_second_best_run_is_said_to_be_a_second_look_at_the_test_set(tiny: Tin
     assert not first.notes
     second = run_study(tiny(test_best=True), tmp_path, executor=here)
     assert second.best_on_test.trial_result.trial.arm == "fast"
-    assert any("the test set was looked at before" in note for note in second.notes)
+    assert any("the test set was used before" in note for note in second.notes)
 
 
 def test_a_stopped_study_keeps_what_is_done_and_the_same_call_goes_on(tiny: Tiny, here: Executor, tmp_path: Path):
@@ -215,13 +221,14 @@ def test_a_stopped_study_keeps_what_is_done_and_the_same_call_goes_on(tiny: Tiny
 
 SCRIPT = """
 import sys
-from convolab.studies.runner import conduct
+from convolab.studies.runner import run_study
 from convolab.studies.study import Study
 if __name__ == "__main__":
-    conduct(Study.read(sys.argv[1]), sys.argv[2], hear=lambda news: print(news.kind, flush=True))
+    run_study(Study.read(sys.argv[1]), sys.argv[2], on_event=lambda event: print(event.kind, flush=True))
 """
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("moment", [1, 3, 5])
 def test_a_study_killed_at_any_moment_goes_on_and_ends_as_if_undisturbed(
     tiny: Tiny, here: Executor, tmp_path: Path, moment: int
@@ -237,7 +244,8 @@ def test_a_study_killed_at_any_moment_goes_on_and_ends_as_if_undisturbed(
         process.stdout.readline()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.3)  # its workers end when they see that it is gone
+    runs = tmp_path / "killed" / "runs"
+    assert within(60, lambda: not any(Run(path.parent).status == "running" for path in runs.glob("*/summary.json")))
     again = study_result_to_dict(run_study(study, tmp_path / "killed"))
     assert timeless(again) == timeless(study_result_to_dict(run_study(study, tmp_path / "whole", executor=here)))
-    assert not (tmp_path / "killed" / ".pictures").exists()
+    assert not (tmp_path / "killed" / ".images").exists()
