@@ -18,6 +18,8 @@ from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
 from convolab.models.registry import build
 
+# captum warns that it makes its inputs require gradients, and of its hooks.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:captum")
 TARGET = 2
 
 
