@@ -3,9 +3,9 @@
     python benchmarks/inspection.py [--rounds 5] [--part integrated_gradients,smoothgrad,fooling,dense,command]
 
 runs every contender one after the other, each in a fresh process, in rounds, and prints a table for each question, as
-in README.md beside it. captum and the sliding window "at their best" have the fastest of the batch sizes they were given,
-chosen in every process. An attack "at its best" is the fastest of the budgets, steps and batch sizes it was given that
-fools as many images as ours, in the 8 bits that a file holds.
+in README.md beside it. captum and the sliding window "at their best" have the fastest of the batch sizes they were
+given, chosen in every process. An attack "at its best" is the fastest of the budgets, steps and batch sizes it was
+given that fools as many images as ours, in the 8 bits that a file holds.
 """
 
 import argparse
