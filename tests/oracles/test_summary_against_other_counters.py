@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+import torchinfo
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -126,9 +127,8 @@ def test_torchs_own_counter_gives_twice_our_multiply_accumulates(name: str) -> N
 
 
 def test_torchinfo_counts_the_same_parameters() -> None:
-    from torchinfo import summary
-
     net, shape = network("torchvision/mobilenet_v2")
     net.features[0].requires_grad_(False)
-    theirs, ours = summary(net, input_size=(1, *shape), verbose=0, device="cpu"), summary(net, shape)
+    theirs = torchinfo.summary(net, input_size=(1, *shape), verbose=0, device="cpu")
+    ours = summary(net, shape)
     assert (ours.num_parameters, ours.num_trainable) == (theirs.total_params, theirs.trainable_params)

@@ -31,7 +31,7 @@ def test_a_section_shows_the_curves_it_asks_for_and_the_final_values_of_its_arms
 
 
 def test_a_section_where_everything_diverged_in_its_first_epoch_has_no_curve_and_no_error() -> None:
-    study = Study.parse({"name": "s", "seeds": [0], "sections": {"one": {"grid": {"optimizer.lr": [1.0, 2.0, 3.0]}}}})
+    study = Study.from_dict({"name": "s", "seeds": [0], "sections": {"one": {"grid": {"optimizer.lr": [1.0, 2.0, 3.0]}}}})
     diverged = made_up_section("lr-sgd").arms[0].results[0]
     results = [replace(diverged, trial=trial, history=()) for trial in study.trials]
     (result,) = analyze_study(study, results)

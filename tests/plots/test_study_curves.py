@@ -72,7 +72,7 @@ def test_many_arms_are_drawn_without_single_runs_except_the_diverged_and_the_cha
 
 def test_a_section_without_validation_images_has_no_validation_curve() -> None:
     arms = {"overrides": {"data.validation": 0.0}, "arms": {"a": {}, "b": {"optimizer.lr": 0.5}}}
-    study = Study.parse({"name": "s", "seeds": [0, 1], "sections": {"one": arms}})
+    study = Study.from_dict({"name": "s", "seeds": [0, 1], "sections": {"one": arms}})
     source = made_up_section("overfit-one-batch").arms[0].results[0]
     (result,) = analyze_study(study, [replace(source, trial=trial) for trial in study.trials])
     assert section_curves_chart(result, "validation_accuracy") is None

@@ -33,7 +33,7 @@ def test_arms_are_in_rows_in_the_order_written() -> None:
 
 def test_an_arm_without_validation_images_has_its_final_training_accuracy_alone() -> None:
     arms = {"overrides": {"data.validation": 0.0}, "arms": {"a": {}, "b": {"optimizer.lr": 0.5}}}
-    study = Study.parse({"name": "s", "seeds": [0, 1], "sections": {"one": arms}})
+    study = Study.from_dict({"name": "s", "seeds": [0, 1], "sections": {"one": arms}})
     source = made_up_section("overfit-one-batch").arms[0].results[0]
     (result,) = analyze_study(study, [replace(source, trial=trial) for trial in study.trials])
     metrics = [Metric("final", "train_accuracy"), Metric("final", "validation_accuracy")]

@@ -149,7 +149,7 @@ def test_a_study_of_one_seed_without_a_test_or_anything_finished_has_a_page() ->
             "one": {"arms": {"a": {}, "b": {"optimizer.lr": 0.5}}, "contrasts": [{"arm": "a", "baseline": "b"}]}
         },
     }
-    study = Study.parse(values)
+    study = Study.from_dict(values)
     page = study_report_html(StudyResult(study, analyze_study(study, []), None, ("nothing ran",)))
     assert "missing 1 of 1" in page
     assert "not decided" in page

@@ -16,7 +16,7 @@ def test_a_summary_ends_with_a_sentence() -> None:
 def test_sections_with_seeds_of_their_own_are_not_described_as_one_seed() -> None:
     def described(**seeds: tuple[int, ...]) -> str:
         arms = {"arms": {"a": {}}}
-        study = Study.parse({"name": "s", "seeds": [0], "sections": {"x": arms | seeds, "y": arms}})
+        study = Study.from_dict({"name": "s", "seeds": [0], "sections": {"x": arms | seeds, "y": arms}})
         return describe_seeds(StudyResult(study, analyze_study(study, []), None))
 
     assert described() == "one seed, 0"

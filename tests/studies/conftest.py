@@ -41,7 +41,7 @@ def tiny() -> Callable[..., Study]:
                 }
             },
         }
-        return Study.parse(values | changes)
+        return Study.from_dict(values | changes)
 
     return make
 

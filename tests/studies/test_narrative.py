@@ -281,7 +281,7 @@ def grid(
     """The comment on a grid of learning rates, by their runs' best accuracies."""
     asked = [{"arm": arm, "baseline": baseline} for arm, baseline in contrasts]
     seeds = list(range(len(next(iter(ends.values())))))
-    of = Study.parse(
+    of = Study.from_dict(
         {
             "name": "rates",
             "seeds": seeds,

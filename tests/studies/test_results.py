@@ -146,7 +146,7 @@ def test_an_undecided_contrast_still_counts_in_the_correction() -> None:
 
 def test_sections_are_corrected_each_for_itself() -> None:
     of = study()
-    both = Study.parse(
+    both = Study.from_dict(
         {"name": "both", "sections": {name: of.sections["section"].model_dump() for name in ("one", "two")}}
     )
     made = [

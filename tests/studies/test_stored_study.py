@@ -50,7 +50,7 @@ def test_a_study_of_the_first_edition_is_read_in_today_s_words(tmp_path: Path):
 
 
 def test_keys_that_this_version_does_not_know_are_left_out_of_a_stored_study_only(tmp_path: Path):
-    study = Study.parse({"name": "s", "sections": {"one": {"arms": {"a": {}}}}})
+    study = Study.from_dict({"name": "s", "sections": {"one": {"arms": {"a": {}}}}})
     text = study.to_toml().replace("[sections.one", "[sections.one]\nmood = 1\n[sections.one", 1)
     path = write(tmp_path / "study.toml", f'mood = "good"\n{text}')
     assert read_stored_study(path) == study

@@ -35,7 +35,7 @@ def changed(*path: str, **entries: Any) -> dict[str, Any]:
 
 
 def test_every_arm_gets_every_seed_and_its_section_s_overrides():
-    trials = Study.parse(BASE).trials
+    trials = Study.from_dict(BASE).trials
     assert [(t.section, t.arm, t.seed) for t in trials[:4]] == [
         ("norm", "with", 0),
         ("norm", "with", 1),
@@ -52,7 +52,7 @@ def test_every_arm_gets_every_seed_and_its_section_s_overrides():
 
 
 def test_a_grid_makes_an_arm_of_every_combination():
-    study = Study.parse(
+    study = Study.from_dict(
         {
             "name": "g",
             "seeds": [0],
@@ -70,25 +70,25 @@ def test_a_grid_makes_an_arm_of_every_combination():
 
 def test_two_keys_of_a_grid_with_the_same_last_part_keep_their_full_names():
     grid = {"optimizer.name": ["sgd", "adam"], "schedule.name": ["step", "cosine"]}
-    study = Study.parse({"name": "g", "sections": {"s": {"grid": grid}}})
+    study = Study.from_dict({"name": "g", "sections": {"s": {"grid": grid}}})
     assert "optimizer.name=sgd, schedule.name=cosine" in study.sections["s"].arm_overrides
 
 
 def test_a_section_may_have_seeds_of_its_own():
-    study = Study.parse(changed("sections", "rates", seeds=[7]))
+    study = Study.from_dict(changed("sections", "rates", seeds=[7]))
     assert {t.seed for t in study.trials if t.section == "rates"} == {7}
     assert {t.seed for t in study.trials if t.section == "norm"} == {0, 1}
 
 
 def test_sections_that_need_the_same_run_share_it():
     same = {"arms": {"usual": {"optimizer.lr": 1e-3}, "fast": {"optimizer.lr": 1.0}}}
-    study = Study.parse(changed("sections", again=same))
+    study = Study.from_dict(changed("sections", again=same))
     assert len(study.trials) == 2 * (2 + 2 + 2)
     assert len(study.recipes) == 2 * (2 + 2 + 1)
 
 
 def test_a_study_reads_back_from_its_own_file_as_the_same_trials(tmp_path: Path):
-    study = Study.parse(BASE)
+    study = Study.from_dict(BASE)
     study.write(tmp_path / "study.toml")
     assert Study.read(tmp_path / "study.toml").trials == study.trials
 
@@ -142,7 +142,7 @@ def test_a_study_reads_back_from_its_own_file_as_the_same_trials(tmp_path: Path)
 )
 def test_an_error_in_a_study_is_reported_in_one_line_before_anything_runs(values: dict[str, Any], message: str):
     with pytest.raises(LabError) as refused:
-        Study.parse(values)
+        Study.from_dict(values)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -171,7 +171,7 @@ def test_an_error_in_a_study_is_reported_in_one_line_before_anything_runs(values
 )
 def test_a_word_of_the_first_edition_is_answered_with_the_new_one(values: dict[str, Any], message: str):
     with pytest.raises(LabError) as refused:
-        Study.parse(values)
+        Study.from_dict(values)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -180,27 +180,27 @@ def test_overrides_apply_in_order_so_that_an_arm_s_new_name_resets_what_its_sect
     sections = {
         "s": {"overrides": {"optimizer.name": "adam", "optimizer.lr": 0.5}, "arms": {"a": {"optimizer.name": "sgd"}}}
     }
-    (trial,) = Study.parse({"name": "order", "seeds": [0], "sections": sections}).trials
+    (trial,) = Study.from_dict({"name": "order", "seeds": [0], "sections": sections}).trials
     assert trial.recipe.key == Recipe().key
 
 
 def test_a_study_file_of_a_later_format_is_refused():
     with pytest.raises(LabError, match="this study has format 2, and this convolab knows formats up to 1"):
-        Study.parse(changed(format=2))
+        Study.from_dict(changed(format=2))
 
 
 def test_a_study_is_written_with_its_format():
-    assert Study.parse(BASE).to_toml().startswith("format = 1\n")
+    assert Study.from_dict(BASE).to_toml().startswith("format = 1\n")
 
 
 def test_an_unknown_section_is_answered_with_the_nearest(tmp_path: Path):
-    Study.parse(BASE).write(tmp_path / "study.toml")
+    Study.from_dict(BASE).write(tmp_path / "study.toml")
     with pytest.raises(LabError, match=r"no section 'rate' in the study .*: did you mean 'rates'"):
         Study.read(tmp_path / "study.toml", sections=["rate"])
 
 
 def test_a_file_is_read_with_some_sections_other_seeds_and_another_dataset(tmp_path: Path):
-    Study.parse(BASE).write(tmp_path / "study.toml")
+    Study.from_dict(BASE).write(tmp_path / "study.toml")
     study = Study.read(tmp_path / "study.toml", data="cifar10", seeds=range(3), sections=["rates"])
     assert {trial.section for trial in study.trials} == {"rates"}
     assert {trial.seed for trial in study.trials} == {0, 1, 2}

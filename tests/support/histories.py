@@ -26,7 +26,7 @@ def study(
     """A section of arms that differ in their weight decay; contrasts are (arm, baseline) or (arm, baseline, metric)."""
     asked = [dict(zip(("arm", "baseline", "metric"), contrast, strict=False)) for contrast in contrasts]
     changes = {arm: {"optimizer.weight_decay": i / 1000} for i, arm in enumerate(arms)}
-    return Study.parse(
+    return Study.from_dict(
         {"name": "made up", "seeds": list(seeds), "sections": {"section": {"arms": changes, "contrasts": asked}}}
     )
 

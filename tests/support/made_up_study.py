@@ -138,7 +138,7 @@ def outcome(trial: Trial, level: float = 1.0, speed: float = 0.3, ends: int | No
 def made_up(evil: bool = True) -> StudyResult:
     """Four sections and a test. Without `evil`, with names that are fit to be looked at."""
     text = repr(STUDY) if evil else repr(STUDY).replace(repr(EVIL), "'crop + flip'")
-    study = Study.parse(eval(text))
+    study = Study.from_dict(eval(text))
     shapes = {name if evil or name != EVIL else "crop + flip": shape for name, shape in SHAPES.items()}
     outcomes = [outcome(trial, *shapes[trial.arm], ENDS.get((trial.arm, trial.seed))) for trial in study.trials]
     lost = next(i for i, o in enumerate(outcomes) if o.trial.arm == "+ color" and o.trial.seed == 2)
@@ -194,7 +194,7 @@ def thousand(sections: int = 10, arms: int = 33, seeds: int = 3, epochs: int = 1
             for s in range(sections)
         },
     }
-    study = Study.parse(values)
+    study = Study.from_dict(values)
     levels = {arm: 0.5 + abs(i - arms / 2) / arms for i, arm in enumerate(study.sections["section 0"].arm_overrides)}
     outcomes = [
         outcome(trial, levels[trial.arm], 0.4, 4 if trial.arm == "lr=0.3" and trial.seed == 1 else None)

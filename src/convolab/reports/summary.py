@@ -60,7 +60,7 @@ def receptive_field_cells(layer: LayerSummary) -> list[str]:
     return [("~" if field.measured else "") + join_axes(sizes), join_axes(field.stride), join_axes(field.center)]
 
 
-def join_axes(values: Sequence[str | float | None]) -> str:
+def join_axes(values: Sequence[str | int | float | None]) -> str:
     """One value per axis as `3x5`, or once if all are equal.
 
     >>> join_axes([3, 5]), join_axes([7, 7]), join_axes([None, None])

@@ -58,7 +58,7 @@ def coursework(
             "training": {"epochs": 5},
             "schedule": {"name": "step", "step_size": 3},
         }
-    return Study.parse(
+    return Study.from_dict(
         {
             "name": f"coursework-{data.removeprefix('folder:').strip('/').rpartition('/')[2]}",
             "title": f"Question 2 on {data}",

@@ -104,9 +104,11 @@ def run_study(
             or if a run is corrupt and `repair` is off.
 
     >>> import tempfile
-    >>> study = Study.from_dict({"name": "rates", "seeds": [0], "sections": {"lr": {"grid": {"optimizer.lr": [0.1, 0.01]}}}})
-    >>> run_study(study, tempfile.mkdtemp(), stop=lambda: True).trial_results[0].status
-    'missing'
+    >>> rates = {"grid": {"optimizer.lr": [0.1, 0.01]}}
+    >>> recipe = {"model": {"name": "shallow_net"}, "training": {"epochs": 1}}
+    >>> study = Study.from_dict({"name": "rates", "seeds": [0], "recipe": recipe, "sections": {"lr": rates}})
+    >>> [(result.trial.arm, result.status) for result in run_study(study, tempfile.mkdtemp()).trial_results]
+    [('lr=0.1', 'finished'), ('lr=0.01', 'finished')]
     """
     folder = StudyFolder(out)
     datasets = {(trial.recipe.data.name, trial.recipe.data.image_size) for trial in study.trials}

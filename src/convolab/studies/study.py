@@ -143,7 +143,7 @@ class Study(Frozen):
     """A base recipe, sections of named arms, seeds, and the contrasts it exists to decide.
 
     >>> sections = {"lr": {"grid": {"optimizer.lr": [0.1, 0.01]}}}
-    >>> study = Study.parse({"name": "rates", "seeds": [0, 1], "sections": sections})
+    >>> study = Study.from_dict({"name": "rates", "seeds": [0, 1], "sections": sections})
     >>> [(trial.arm, trial.seed) for trial in study.trials]
     [('lr=0.1', 0), ('lr=0.1', 1), ('lr=0.01', 0), ('lr=0.01', 1)]
     """
@@ -185,7 +185,7 @@ class Study(Frozen):
         return self
 
     @classmethod
-    def parse(cls, values: Mapping[str, Json]) -> "Study":
+    def from_dict(cls, values: Mapping[str, Json]) -> "Study":
         """A study from nested values, as `tomllib` gives them. Raises LabError, naming the section and the key."""
         try:
             return cls.model_validate(values)
@@ -223,7 +223,7 @@ class Study(Frozen):
             for name in sections:
                 require(name in written, f"no section '{name}' in the study {path}: {suggest(name, written)}")
             values["sections"] = {name: section for name, section in written.items() if name in sections}
-        return cls.parse(values)
+        return cls.from_dict(values)
 
     def to_toml(self) -> str:
         """The study as a TOML file has it: the format's number, and every key that is not at its default."""

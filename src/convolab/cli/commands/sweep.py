@@ -101,7 +101,7 @@ def sweep_study(
         "curves": ["train_loss", "validation_loss", "validation_accuracy"],
         "contrasts": [{"arm": arm, "baseline": first, "metric": metric} for metric in metrics for arm in others],
     }
-    return Study.parse(
+    return Study.from_dict(
         {
             "name": f"{Path(recipe_name).stem}-{swept}-{Path(base.data.name).name}",
             "title": f"{recipe_name}: {', '.join(grid)}",
