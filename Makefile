@@ -52,7 +52,7 @@ types: .venv/installed-dev
 	$(BIN)/basedpyright
 
 fast: .venv/installed-dev
-	CONVOLAB_SHAPE_CHECKS=0 $(PYTEST) -n 2 --dist worksteal -m "$(FAST)" --ignore=tests/oracles
+	CONVOLAB_SHAPE_CHECKS=0 $(PYTEST) -n 2 --dist worksteal -m "$(FAST)" --ignore=tests/oracles tests
 
 # What a change must pass. Tests that wait for other processes run one at a time.
 test: .venv/installed-dev lint types

@@ -245,7 +245,7 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
         f"width {width}": {"change": {"model.channels": [width, 2 * width]}, "arms": arms, "contrasts": contrasts}
         for width in range(4, 24)
     }
-    whole = Study.parse({"name": "thousand", "seeds": list(range(5)), "sections": sections})
+    whole = Study.from_dict({"name": "thousand", "seeds": list(range(5)), "sections": sections})
     about = {
         "seconds": 500.0,
         "threads": 1,

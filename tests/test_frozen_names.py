@@ -69,6 +69,7 @@ def call_strings(path: Path) -> set[str]:
     return strings - {"cpu"}
 
 
+@pytest.mark.slow
 def test_the_random_streams_have_the_names_they_always_had() -> None:
     found = {str(path.relative_to(PACKAGE)): call_strings(path) for path in sorted(PACKAGE.rglob("*.py"))}
     assert {name: strings for name, strings in found.items() if strings} == STREAMS

@@ -24,6 +24,7 @@ TOTALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOTALS)
 def test_published_networks_cost_what_they_do_to_the_last_unit(name: str) -> None:
     macs, parameters, side = TOTALS[name]

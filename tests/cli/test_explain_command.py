@@ -29,6 +29,7 @@ def tiny_run(lab, tmp_path):
     return "tiny"
 
 
+@pytest.mark.slow
 def test_a_sample_is_explained_with_a_figure_arrays_and_numbers(lab, tmp_path):
     result = lab("explain", "chelsea", "--method", "gradient,gradcam", "--threads", 1)
     assert result.code == 0
@@ -42,6 +43,7 @@ def test_a_sample_is_explained_with_a_figure_arrays_and_numbers(lab, tmp_path):
     assert numbers["net"] == "efficientnet_lite0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chosen", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_threads_sleep_while_they_wait_unless_a_person_chose_otherwise(tmp_path, chosen, kept):
     """libgomp says itself what it will do: a busy neighbour would else make an explanation seven times slower."""
@@ -58,12 +60,14 @@ def test_threads_sleep_while_they_wait_unless_a_person_chose_otherwise(tmp_path,
     assert f"OMP_WAIT_POLICY = '{kept}'" in done.stderr
 
 
+@pytest.mark.slow
 def test_json_is_the_numbers_and_nothing_else(lab):
     result = lab("explain", "coffee", "--method", "gradcam", "--target", "espresso", "--json")
     assert json.loads(result.out)["target"]["index"] == 967
     assert result.err == ""
 
 
+@pytest.mark.slow
 def test_a_run_is_explained_like_a_pretrained_network(lab, tmp_path, tiny_run):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "three.png")
     result = lab(
@@ -86,6 +90,7 @@ def test_a_run_is_explained_like_a_pretrained_network(lab, tmp_path, tiny_run):
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {"three.png", "three.npz", "three.json"}
 
 
+@pytest.mark.slow
 def test_several_images_go_to_a_folder_and_the_checks_are_averaged_over_them(lab, tmp_path, tiny_run):
     for name in ("one", "two"):
         Image.fromarray(np.random.default_rng(len(name)).integers(0, 256, (8, 8), dtype=np.uint8)).save(
@@ -204,6 +209,7 @@ def test_a_wrong_input_is_one_line_and_nothing_is_written(lab, tmp_path, words, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_for_a_network_without_a_feature_map_the_methods_that_need_none_are_named(lab, tmp_path):
     lab("train", "shallow_net", "--set", "training.epochs=1", "--set", "data.limit=200", "--out", tmp_path / "flat")
     result = lab("explain", "chelsea", "--net", "flat", "--method", "gradcam")
@@ -218,6 +224,7 @@ def test_for_a_network_without_a_feature_map_the_methods_that_need_none_are_name
     )
 
 
+@pytest.mark.slow
 def test_the_old_name_of_a_method_is_taken_with_one_line_that_gives_the_new_one(lab):
     result = lab("explain", "chelsea", "--method", "integrated", "--json")
     assert result.code == 0

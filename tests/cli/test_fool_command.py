@@ -30,6 +30,7 @@ def read_back(path):
     return read_image(path)
 
 
+@pytest.mark.slow
 def test_a_cat_becomes_a_goldfish_on_one_network_and_its_file_says_so(lab, tmp_path):
     result = lab("fool", "chelsea", "--target", "goldfish,tank", "--victims", "efficientnet_lite1", "--threads", 1)
     assert result.code == 0, result.err
@@ -54,6 +55,7 @@ def test_a_cat_becomes_a_goldfish_on_one_network_and_its_file_says_so(lab, tmp_p
         assert image.width > 1200
 
 
+@pytest.mark.slow
 def test_noise_within_a_bound_holds_it_in_the_file(lab, tmp_path):
     result = lab("fool", "noise", "--target", 1, "--budget", "linf=8/255", "--json")
     values = json.loads(result.out)
@@ -65,6 +67,7 @@ def test_noise_within_a_bound_holds_it_in_the_file(lab, tmp_path):
     assert 0 < np.abs(read_back(tmp_path / "fool-noise-goldfish.png").numpy().astype(int) - clean).max() <= 8
 
 
+@pytest.mark.slow
 def test_a_run_is_fooled_like_a_pretrained_network(lab, tmp_path, tiny_run):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "three.png")
     result = lab(
@@ -94,6 +97,7 @@ def test_a_run_is_fooled_like_a_pretrained_network(lab, tmp_path, tiny_run):
     assert any(one["fooled"] for one in values["images"])
 
 
+@pytest.mark.slow
 def test_what_is_not_fooled_is_reported_and_is_no_error(lab):
     result = lab("fool", "chelsea", "--target", "goldfish", "--max-steps", 1, "--budget", "linf=1/255")
     assert result.code == 0
@@ -101,6 +105,7 @@ def test_what_is_not_fooled_is_reported_and_is_no_error(lab):
     assert "warning: not fooled in 1 steps within linf=1/255: chelsea (goldfish)" in result.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -175,6 +180,7 @@ def test_a_wrong_input_is_one_line_and_nothing_is_written(lab, tmp_path, words, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_networks_of_other_classes_cannot_be_compared(lab, tmp_path, tiny_run):
     result = lab("fool", "chelsea", "--target", "goldfish", "--victims", tiny_run)
     assert result.code == 2

@@ -21,6 +21,7 @@ def big(tmp_path):
     return "big.png"
 
 
+@pytest.mark.slow
 def test_a_sample_is_searched_with_image_arrays_and_numbers(lab, tmp_path):
     words = ("--target", "moped,disk brake", "--scale", "0.5,1", "--alignment", "resize", "--threads", 1)
     result = lab("locate", "motorcycle_left", *words)
@@ -39,6 +40,7 @@ def test_a_sample_is_searched_with_image_arrays_and_numbers(lab, tmp_path):
     assert metrics["net"] == "efficientnet_lite0"
 
 
+@pytest.mark.slow
 def test_a_run_finds_objects_in_an_image_of_any_size(lab, tmp_path, tiny_run, big):
     words = ("--net", tiny_run, "--top", "2", "--sliding-window-check", "--out", "maps/found.png", "--json")
     result = lab("locate", big, *words)
@@ -52,6 +54,7 @@ def test_a_run_finds_objects_in_an_image_of_any_size(lab, tmp_path, tiny_run, bi
     assert result.err == ""
 
 
+@pytest.mark.slow
 def test_several_images_go_to_a_folder(lab, tmp_path, tiny_run, big):
     Image.open(tmp_path / big).save(tmp_path / "other.png")
     result = lab("locate", big, "other.png", "--net", tiny_run, "--target", "3", "--out", "both", "--json")
@@ -60,6 +63,7 @@ def test_several_images_go_to_a_folder(lab, tmp_path, tiny_run, big):
     assert {path.name for path in (tmp_path / "both").glob("*.png")} == {"locate-big.png", "locate-other.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -92,6 +96,7 @@ def test_a_wrong_or_old_word_is_one_line_and_nothing_is_written(lab, tmp_path, w
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_network_without_a_feature_map_is_refused_with_what_it_would_need(lab, tmp_path):
     lab("train", "shallow_net", "--set", "training.epochs=1", "--set", "data.limit=200", "--out", tmp_path / "flat")
     result = lab("locate", "chelsea", "--net", "flat")
@@ -99,6 +104,7 @@ def test_a_network_without_a_feature_map_is_refused_with_what_it_would_need(lab,
     assert "no feature map, because it has no convolution" in result.err
 
 
+@pytest.mark.slow
 def test_an_image_of_one_pixel_is_one_line(lab, tmp_path, tiny_run):
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     result = lab("locate", "dot.png", "--net", tiny_run, "--granularity", "window")

@@ -29,6 +29,7 @@ def annotated_folder(tmp_path):
     return "annotated"
 
 
+@pytest.mark.slow
 def test_a_folder_with_boxes_is_scored_at_each_scale_and_at_all(lab, tmp_path, tiny_run, annotated_folder):
     result = lab("locate-score", annotated_folder, "--net", tiny_run, "--scale", "1,40px")
     assert result.code == 0, result.err
@@ -52,6 +53,7 @@ def test_a_folder_with_boxes_is_scored_at_each_scale_and_at_all(lab, tmp_path, t
     assert suffixes == {".html", ".png", ".json", ".csv"}
 
 
+@pytest.mark.slow
 def test_synthetic_objects_of_every_size_are_scored_on_both_backgrounds_by_one_dense_network(
     lab, tiny_run, monkeypatch
 ):

@@ -49,6 +49,7 @@ def test_the_version_is_the_package_s(lab) -> None:
     assert (result.code, result.out) == (0, f"convolab {version('convolab')}\n")
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_and_tested_and_predicts(lab, tmp_path) -> None:
     trained = lab("train", "simple_convnet", "--data", "digits", "--set", "training.epochs=4", "--out", "runs/simple")
     assert trained.code == 0
@@ -76,6 +77,7 @@ def test_a_network_is_trained_and_tested_and_predicts(lab, tmp_path) -> None:
     assert listed[0]["best_validation_accuracy"] == Run("runs/simple").best_epoch.validation_accuracy
 
 
+@pytest.mark.slow
 def test_options_override_keys_of_a_recipe_file(lab) -> None:
     Path("r.toml").write_text('[model]\nname = "shallow_net"\nhidden = 16\n[training]\nepochs = 7\n')
     assert (
@@ -103,6 +105,7 @@ def test_options_override_keys_of_a_recipe_file(lab) -> None:
     )
 
 
+@pytest.mark.slow
 def test_without_out_two_runs_get_two_readable_folders(lab) -> None:
     for _ in range(2):
         assert lab("train", "shallow_net", "--set", "training.epochs=1").code == 0
@@ -111,6 +114,7 @@ def test_without_out_two_runs_get_two_readable_folders(lab) -> None:
     assert all(name.startswith("shallow_net-digits-") for name in names)
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_trained_on_and_what_cannot_be_read_is_named(lab) -> None:
     for shade, name in ((40, "dark"), (200, "light")):
         Path("mine", name).mkdir(parents=True)
@@ -133,6 +137,7 @@ def test_a_folder_of_images_is_trained_on_and_what_cannot_be_read_is_named(lab) 
     assert lab("test", "runs/mine", "--json").code == 0
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfitted_and_the_steps_are_reported(lab) -> None:
     done = lab("train", "simple_convnet", "--overfit-one-batch", "--out", "o", "--json")
     result = json.loads(done.out)
@@ -141,6 +146,7 @@ def test_one_batch_is_overfitted_and_the_steps_are_reported(lab) -> None:
     assert Path("o/overfit.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_learn_a_batch_ends_with_1(lab) -> None:
     done = lab(
         "train", "shallow_net", "--overfit-one-batch", "--set", "optimizer.lr=1e-9", "--set", "training.batch_size=8"
@@ -196,6 +202,7 @@ def test_a_wrong_input_is_one_line_and_exit_2_and_nothing_is_written(lab, tmp_pa
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_an_out_that_holds_a_run_is_refused(lab) -> None:
     assert lab("train", "shallow_net", *QUICK, "--out", "a").code == 0
     before = Path("a/metrics.jsonl").read_bytes()
@@ -205,6 +212,7 @@ def test_an_out_that_holds_a_run_is_refused(lab) -> None:
     assert Path("a/metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_predict_refuses_a_file_that_is_not_an_image(lab) -> None:
     lab("train", "shallow_net", *QUICK, "--out", "a")
     Path("x.png").write_text("no image")
@@ -214,12 +222,14 @@ def test_predict_refuses_a_file_that_is_not_an_image(lab) -> None:
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_in_a_pipe_there_are_plain_lines_and_no_bars(lab) -> None:
     done = lab("train", "shallow_net", *QUICK, "--out", "a")
     assert "\x1b" not in done.out + done.err
     assert [line.split()[1] for line in done.err.splitlines() if line.startswith("epoch")] == ["1/2", "2/2"]
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(lab) -> None:
     lab("train", "shallow_net", *QUICK, "--out", "a")
     before = Path("a/last.safetensors").read_bytes()
@@ -252,6 +262,7 @@ def test_ctrl_c_ends_after_the_step_and_resume_gives_the_same_bits(lab, tmp_path
         assert Path("stopped", name).read_bytes() == Path("whole", name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_is_deleted_only_with_consent_and_only_its_own_files(lab, monkeypatch) -> None:
     assert lab("train", "shallow_net", *QUICK, "--out", "a").code == 0
     Path("a/letter.txt").write_text("theirs")
@@ -266,6 +277,7 @@ def test_a_run_is_deleted_only_with_consent_and_only_its_own_files(lab, monkeypa
     assert "is not a run folder" in lab("runs", "--delete", "a", "--yes").err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
 def test_deleting_a_run_asks_at_a_terminal(lab, monkeypatch, answer: str, code: int) -> None:
     lab("train", "shallow_net", *QUICK, "--out", "a")
@@ -278,6 +290,7 @@ def test_deleting_a_run_asks_at_a_terminal(lab, monkeypatch, answer: str, code: 
     assert Path("a").exists() == (answer == "n")
 
 
+@pytest.mark.slow
 def test_a_run_in_training_is_not_deleted(lab) -> None:
     lab("train", "shallow_net", *QUICK, "--out", "a")
     with FileLock("a/.lock"):

@@ -35,6 +35,7 @@ def study(lab) -> Path:
     return Path("my_study.toml")
 
 
+@pytest.mark.slow
 def test_a_study_prints_its_conclusions_and_writes_a_report(lab, study: Path) -> None:
     done = lab("study", study)
     assert done.code == 0
@@ -45,12 +46,14 @@ def test_a_study_prints_its_conclusions_and_writes_a_report(lab, study: Path) ->
     assert "A fast and a slow rate" in Path("studies/rates/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(lab, study: Path) -> None:
     first, again = lab("study", study), lab("study", study)
     assert again.out == first.out
     assert again.err == "4 of 4 runs are already complete\n"
 
 
+@pytest.mark.slow
 def test_a_study_s_json_holds_every_arm_and_contrast(lab, study: Path) -> None:
     found = json.loads(lab("study", study, "--seeds", 3, "--json").out)
     assert found["num_completed"] == found["num_runs"] == 6
@@ -65,12 +68,14 @@ def test_a_study_s_json_holds_every_arm_and_contrast(lab, study: Path) -> None:
     assert json.loads(Path("studies/rates/report.json").read_text()) == found
 
 
+@pytest.mark.slow
 def test_figures_and_tables_are_exported(lab, study: Path) -> None:
     assert lab("study", study, "--export", "figures").code == 0
     endings = {path.suffix for path in Path("figures").rglob("*") if path.is_file()}
     assert endings == {".svg", ".png", ".csv", ".md"}
 
 
+@pytest.mark.slow
 def test_one_section_of_the_coursework_with_one_seed_decides_nothing(lab) -> None:
     done = lab("study", "coursework", "--section", "residual", "--seeds", 1)
     assert done.code == 0
@@ -78,6 +83,7 @@ def test_one_section_of_the_coursework_with_one_seed_decides_nothing(lab) -> Non
     assert "best-on-test" not in done.out
 
 
+@pytest.mark.slow
 def test_a_sweep_compares_every_value_with_the_first(lab) -> None:
     found = json.loads(
         lab("sweep", "shallow_net", "optimizer.lr=0.1,0.01,0.001", "training.epochs=1", "--seeds", 2, "--json").out
@@ -87,6 +93,7 @@ def test_a_sweep_compares_every_value_with_the_first(lab) -> None:
     assert Path("studies/shallow_net-lr-epochs-digits/report.html").exists()
 
 
+@pytest.mark.slow
 def test_runs_and_arms_of_studies_are_compared(lab, study: Path) -> None:
     lab("study", study)
     done = lab("compare", "studies/rates:fast", "studies/rates:slow")
@@ -145,6 +152,7 @@ def test_a_wrong_argument_is_answered_in_one_line_and_nothing_is_written(
     assert [path.name for path in Path().iterdir()] == ["my_study.toml"]
 
 
+@pytest.mark.slow
 def test_a_diverging_arm_is_said_to_diverge_and_the_study_ends_well(lab) -> None:
     Path("wild.toml").write_text(STUDY.replace("= 0.1}", "= 1e30}"))
     done = lab("study", "wild.toml")

@@ -11,6 +11,7 @@ from PIL import Image
 from convolab.cli.commands import summary as summary_command
 
 
+@pytest.mark.slow
 def test_a_network_is_summarized_in_a_table_json_csv_and_a_chart(lab) -> None:
     done = lab("summary", "simple_convnet", "--input", "3x32x32", "--csv", "layers.csv", "--out", "cost.png")
     assert done.code == 0
@@ -71,6 +72,7 @@ def test_a_network_is_summarized_in_a_table_json_csv_and_a_chart(lab) -> None:
         assert chart.width > 800
 
 
+@pytest.mark.slow
 def test_the_courses_two_layers_stand_side_by_side(lab) -> None:
     f, g = "Linear(100, 1000, bias=False)", "Conv1d(1, 10, 3, padding=1, bias=False)"
     done = lab("summary", "--layer", f, "--layer", g, "--input", "100", "--out", "fg.svg")
@@ -95,10 +97,12 @@ def test_the_documentation_shows_what_the_command_prints(lab) -> None:
             assert ("| " + " | ".join(line.split("\t")) + " |" if "\t" in line else line).removeprefix("|  |") in page
 
 
+@pytest.mark.slow
 def test_a_layer_without_parameters_is_drawn_beside_one_that_has_some(lab) -> None:
     assert lab("summary", "--layer", "ReLU()", "--layer", "Linear(4, 4)", "--input", "4", "--out", "two.png").code == 0
 
 
+@pytest.mark.slow
 def test_a_runs_folder_is_summarized_for_the_shape_it_was_trained_on(lab) -> None:
     assert lab("train", "shallow_net", "--set", "training.epochs=1", "--out", "runs/a").code == 0
     result = json.loads(lab("summary", "runs/a", "--json").out)
@@ -155,6 +159,7 @@ def test_a_narrow_terminal_shows_fewer_columns_and_names_the_others(lab, monkeyp
     assert "…" not in done.out
 
 
+@pytest.mark.slow
 def test_a_deep_network_is_drawn_by_blocks(lab) -> None:
     assert lab("summary", "torchvision/resnet18", "--out", "deep.html").code == 0
     assert "a bar is a block of layers" in Path("deep.html").read_text()

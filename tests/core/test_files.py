@@ -46,6 +46,7 @@ def test_a_new_file_appears_with_its_folders_and_only_at_the_end(tmp_path: Path)
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     texts = ["a" * 300_000, "b" * 200_000]

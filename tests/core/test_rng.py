@@ -13,6 +13,7 @@ from convolab.core.rng import derive_seed, isolated_rng, make_generator, seed_de
 KEYS = st.lists(st.integers() | st.text(), max_size=4).map(tuple)
 
 
+@pytest.mark.slow
 @given(KEYS, KEYS)
 def test_seeds_are_equal_exactly_for_equal_keys(one: tuple, other: tuple) -> None:
     assert (derive_seed(*one) == derive_seed(*other)) == (one == other)

@@ -147,6 +147,7 @@ def test_holms_correction_is_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(theirs)
 
 
+@pytest.mark.slow
 def test_holms_correction_of_many_random_p_values_is_statsmodels() -> None:
     chance = np.random.default_rng(4)
     for _ in range(8):
@@ -170,18 +171,21 @@ def simulated(truths: list[float], num_images: int, studies: int) -> tuple[float
     )
 
 
+@pytest.mark.slow
 def test_the_selection_bias_of_equal_runs_is_right_on_average() -> None:
     real, estimated, error = simulated([0.7] * 8, 500, 20_000)
     assert real > 0.02
     assert estimated == pytest.approx(real, abs=error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truths", [[0.7, 0.69, 0.68, 0.66, 0.6], [0.5, 0.9], [0.8, 0.8, 0.8, 0.1, 0.1]])
 def test_the_selection_bias_of_unequal_runs_is_at_least_the_true_one(truths: list[float]) -> None:
     real, estimated, error = simulated(truths, 500, 20_000)
     assert real - error < estimated < 2 * real + error
 
 
+@pytest.mark.slow
 def test_runs_that_share_their_images_have_a_smaller_selection_bias_than_estimated() -> None:
     chance, runs, num_images = np.random.default_rng(6), 6, 500
     hard = chance.random((2000, 1, num_images))

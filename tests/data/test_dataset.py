@@ -166,6 +166,7 @@ def test_a_split_is_fixed_by_its_seed_and_stream() -> None:
     assert held_out[0] != held_out[3]
 
 
+@pytest.mark.slow
 def test_every_image_of_a_class_is_equally_likely_to_be_held_out() -> None:
     dataset = of_counts([10])
     counts = torch.zeros(10)
@@ -192,6 +193,7 @@ def test_a_dataset_of_single_images_is_not_split() -> None:
         stratified_split(of_counts([1, 1, 1]), 0.5, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_data_loader_takes_a_dataset_and_a_subset(workers: int) -> None:
     dataset = pets(12)

@@ -136,6 +136,7 @@ def test_a_damaged_file_of_any_format_gives_one_line(tmp_path, ending):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_altered_byte_gives_a_traceback(tmp_path):
     path, messages = tmp_path / "a", []
     for form in ("png", "jpeg", "webp", "gif", "bmp", "tiff"):
@@ -290,6 +291,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
     assert float(done.stdout) / side**2 < 13.5
 
 
+@pytest.mark.slow
 def test_a_limit_above_pillows_own_holds(tmp_path):
     before = Image.MAX_IMAGE_PIXELS
     (tmp_path / "a.png").write_bytes(png_head(20_000, 20_000))

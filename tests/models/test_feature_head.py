@@ -95,6 +95,7 @@ def test_after_an_average_the_head_holds_for_images_of_any_size(name: str) -> No
         assert torch.equal(parts.forward_features(x), features)
 
 
+@pytest.mark.slow
 def test_an_image_whose_sides_need_another_padding_finds_the_same_map() -> None:
     from convolab.models.pretrained import pretrained
 

@@ -30,6 +30,7 @@ def lite0() -> ImageClassifier:
     return pretrained("efficientnet_lite0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "least"), [("efficientnet_lite0", 178), ("efficientnet_lite1", 182), ("efficientnet_lite2", 184)]
 )
@@ -125,6 +126,7 @@ def test_weights_that_are_neither_cached_nor_reachable_are_one_line(
     assert "efficientnet_lite0" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_without_a_way_to_the_hub_one_line_comes_at_once_and_the_hubs_client_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +246,7 @@ def test_weights_that_are_missing_or_damaged_say_what_to_install(
         wheel_weights("bad_net")
 
 
+@pytest.mark.slow
 def test_every_bundled_network_has_its_own_size_and_crop() -> None:
     assert {
         name: (pretrained(name).input_size[0], pretrained(name).crop_fraction) for name in BUNDLED_NETWORKS

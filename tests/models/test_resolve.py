@@ -34,6 +34,7 @@ def test_a_persons_own_network_is_found_in_its_file(tmp_path: Path) -> None:
     assert build(f"{file}:Net", (1, 4, 5), 3)[1].in_features == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("short", "side"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
 )

@@ -1,5 +1,7 @@
 """Charts of localization scores: the rows they are drawn from, and which kind is drawn."""
 
+import pytest
+
 from convolab.inspection.localization.samples import EvaluationSetting
 from convolab.inspection.localization.score import BASELINES, LocalizationScore, ScoreRecord
 from convolab.plots.localization import localization_scores_chart, score_rows
@@ -56,12 +58,14 @@ def test_there_is_a_row_for_each_setting_map_and_metric_in_percent() -> None:
     }
 
 
+@pytest.mark.slow
 def test_several_sizes_are_lines_and_one_size_is_dots() -> None:
     assert fields([photos(160), photos(224), ALL_SCALES]) == {"shorter_side", "mean", "low"}
     assert fields([photos(160)]) == {"map", "mean", "low"}
     assert fields([photos(None), photos(224)]) == {"map", "mean", "low"}
 
 
+@pytest.mark.slow
 def test_synthetic_objects_are_drawn_against_their_size_with_a_row_of_panels_for_each_background() -> None:
     scores = [
         score(EvaluationSetting(f"{size} {background}", (), background=background, object_size=size))

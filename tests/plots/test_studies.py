@@ -10,6 +10,7 @@ from convolab.studies.analyze import analyze_study
 from convolab.studies.study import Study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch-norm-sgd", "transforms", "lr-sgd", "overfit-one-batch"])
 def test_every_figure_with_its_tables_is_valid_vega_lite(name) -> None:
     for figure in section_figures(made_up_section(name)):
@@ -17,6 +18,7 @@ def test_every_figure_with_its_tables_is_valid_vega_lite(name) -> None:
         assert {layer["data"]["name"] for layer in spec["layer"] if "data" in layer} <= set(spec["datasets"])
 
 
+@pytest.mark.slow
 def test_a_section_shows_the_curves_it_asks_for_and_the_final_values_of_its_arms() -> None:
     transforms = made_up_section("transforms")
     assert [figure.name for figure in section_figures(transforms)] == [*transforms.section.curves, "final_accuracy"]
@@ -31,7 +33,9 @@ def test_a_section_shows_the_curves_it_asks_for_and_the_final_values_of_its_arms
 
 
 def test_a_section_where_everything_diverged_in_its_first_epoch_has_no_curve_and_no_error() -> None:
-    study = Study.from_dict({"name": "s", "seeds": [0], "sections": {"one": {"grid": {"optimizer.lr": [1.0, 2.0, 3.0]}}}})
+    study = Study.from_dict(
+        {"name": "s", "seeds": [0], "sections": {"one": {"grid": {"optimizer.lr": [1.0, 2.0, 3.0]}}}}
+    )
     diverged = made_up_section("lr-sgd").arms[0].results[0]
     results = [replace(diverged, trial=trial, history=()) for trial in study.trials]
     (result,) = analyze_study(study, results)

@@ -37,6 +37,7 @@ def test_one_run_has_neither_band_nor_faint_lines_and_the_chart_says_so() -> Non
     assert "one run per arm" in figure.subtitle
 
 
+@pytest.mark.slow
 def test_axes_have_units_and_a_log_scale_where_the_range_asks_for_it() -> None:
     narrow, wide, fraction = (
         layers(section_curves_chart(made_up_section(name), quantity))[0]["encoding"]["y"]
@@ -51,6 +52,7 @@ def test_axes_have_units_and_a_log_scale_where_the_range_asks_for_it() -> None:
     assert (fraction["title"], fraction["scale"]["type"]) == ("training accuracy (%)", "linear")
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_in_a_cross_inside_the_chart_and_does_not_stretch_it() -> None:
     figure = section_curves_chart(made_up_section("lr-sgd"), "train_loss")
     crosses = figure.tables["divergences"]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from support.made_up_study import made_up_section
 
 from convolab.plots.studies import section_figures
@@ -11,6 +12,7 @@ from convolab.studies.metrics import Metric
 from convolab.studies.study import Study
 
 
+@pytest.mark.slow
 def test_a_grid_of_numbers_lies_along_an_axis_of_them_log_where_they_range() -> None:
     figures = section_figures(made_up_section("lr-sgd"))
     rates = next(figure for figure in figures if figure.name == "best_validation_accuracy")
@@ -25,6 +27,7 @@ def test_a_grid_of_numbers_lies_along_an_axis_of_them_log_where_they_range() -> 
     assert [row["seed"] for row in rates.tables["points"] if row["arm"] == "lr=1"] == [0, 2]
 
 
+@pytest.mark.slow
 def test_arms_are_in_rows_in_the_order_written() -> None:
     figure = section_figures(made_up_section("transforms"))[-1]
     y = figure.chart.to_dict()["layer"][0]["encoding"]["y"]

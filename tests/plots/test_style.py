@@ -3,6 +3,7 @@
 import re
 
 import altair as alt
+import pytest
 
 from convolab.plots.style import apply_chart_style, chart_data, chart_to_pil_image, save_chart
 
@@ -14,6 +15,7 @@ def line_chart() -> alt.TopLevelMixin:
     )
 
 
+@pytest.mark.slow
 def test_a_chart_opens_without_the_network_and_comes_in_three_formats(tmp_path) -> None:
     paths = save_chart(line_chart(), tmp_path / "curves")
     assert [path.name for path in paths] == ["curves.html", "curves.svg", "curves.png"]
@@ -25,6 +27,7 @@ def test_a_chart_opens_without_the_network_and_comes_in_three_formats(tmp_path) 
     assert png.startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_chart_becomes_an_image() -> None:
     image = chart_to_pil_image(line_chart())
     assert image.mode == "RGB"

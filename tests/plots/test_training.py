@@ -26,6 +26,7 @@ def history(losses, validation=True, metrics="running"):
     ]
 
 
+@pytest.mark.slow
 def test_axes_have_units_and_a_wide_loss_is_drawn_on_a_log_scale(tmp_path) -> None:
     narrow, wide = (training_curves_chart(history(losses), "t").to_dict() for losses in ([2.0, 1.0], [2.0, 0.01]))
     assert "loss (nats)" in str(narrow)
@@ -33,12 +34,14 @@ def test_axes_have_units_and_a_wide_loss_is_drawn_on_a_log_scale(tmp_path) -> No
     assert "loss (nats, log scale)" in str(wide)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metrics", ["running", "eval_pass"])
 def test_the_curves_say_which_weights_the_training_metrics_are_of(metrics) -> None:
     chart = training_curves_chart(history([2.0, 1.0], metrics=metrics), "t").to_dict()
     assert ("with augmentation" in chart["title"]["subtitle"]) == (metrics == "running")
 
 
+@pytest.mark.slow
 def test_a_ring_marks_the_first_epoch_of_the_best_validation_accuracy() -> None:
     chart = training_curves_chart(history([1.0] * 10), "t").to_dict()
     assert "best validation accuracy, 40.00 % in epoch 5" in chart["title"]["subtitle"]
@@ -46,6 +49,7 @@ def test_a_ring_marks_the_first_epoch_of_the_best_validation_accuracy() -> None:
     assert chart["datasets"][ring["data"]["name"]] == [{"epoch": 5, "accuracy": 40.0}]
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_and_one_of_a_single_epoch_are_drawn(tmp_path) -> None:
     for number, epochs in enumerate((history([1.0]), history([1.0, 0.5], validation=False))):
         save_chart(training_curves_chart(epochs, "t"), tmp_path / f"c{number}", ["svg"])
@@ -63,6 +67,7 @@ def test_the_confusion_matrix_shows_every_count_and_shades_by_row(tmp_path) -> N
     }
 
 
+@pytest.mark.slow
 def test_a_hundred_classes_fit_on_a_confusion_matrix(tmp_path) -> None:
     (path,) = save_chart(
         confusion_matrix_chart(np.eye(100, dtype=int).tolist(), [f"class {i}" for i in range(100)], "t"),

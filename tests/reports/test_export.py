@@ -28,6 +28,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_table_is_exported_with_the_results_own_numbers(exported) -> None:
     result = made_up()
     section = result.sections[0]
@@ -59,6 +60,7 @@ def test_every_table_is_exported_with_the_results_own_numbers(exported) -> None:
     assert [row["true"] for row in confusion] == list(CLASSES)
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_page_is_exported_as_svg_and_png(exported, figures) -> None:
     svgs, pngs = ({path.with_suffix("") for path in exported.rglob(f"*.{kind}")} for kind in ("svg", "png"))
     assert svgs == pngs

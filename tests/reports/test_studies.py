@@ -127,6 +127,7 @@ def test_names_and_texts_cannot_break_out_of_the_page(page, figures) -> None:
     assert EVIL in json.dumps(figures, ensure_ascii=False)  # and the data still say it
 
 
+@pytest.mark.slow
 def test_a_title_that_ends_a_script_stays_a_title() -> None:
     result = made_up(False)
     first = result.sections[0]
@@ -181,6 +182,7 @@ def test_a_thousand_runs_make_a_page_of_at_most_2_mb_in_10_seconds(tmp_path) -> 
     assert (tmp_path / "report.html").stat().st_size <= 2e6
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match="cannot write"):
@@ -213,6 +215,7 @@ def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["1400,900", "375,800"])
 def test_a_browser_draws_every_chart_without_a_message_on_its_console(tmp_path, page, figures, size) -> None:
     (tmp_path / "report.html").write_text(page)
@@ -232,6 +235,7 @@ def test_a_browser_draws_every_chart_without_a_message_on_its_console(tmp_path, 
         assert not re.search(r'\b(d|x|y|transform)="[^"]*NaN', chart)
 
 
+@pytest.mark.slow
 def test_a_page_that_asks_the_network_for_something_is_refused(tmp_path, page) -> None:
     asking = page.replace("\ndrawAll();", '\nfetch("http://127.0.0.1:9/").catch(() => {});\ndrawAll();')
     assert asking != page

@@ -112,6 +112,7 @@ metric = "epochs_until_train_accuracy:0.5"
 """
 
 
+@pytest.mark.slow
 def test_arms_of_a_study_of_the_first_edition_are_found_though_its_folders_had_other_names(
     tiny: Tiny, here: Executor, tmp_path: Path
 ):

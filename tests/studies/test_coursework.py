@@ -10,6 +10,7 @@ def test_the_coursework_has_every_section_of_the_question():
     assert study.test_best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["digits", "cifar10"])
 @pytest.mark.parametrize("section", ["lr-sgd", "lr-adam", "gamma-step"])
 def test_each_search_tries_five_values_and_draws_both_losses(data: str, section: str):
@@ -18,6 +19,7 @@ def test_each_search_tries_five_values_and_draws_both_losses(data: str, section:
     assert {"train_loss", "validation_loss"} <= set(study.sections[section].curves)
 
 
+@pytest.mark.slow
 def test_batch_norm_is_compared_at_the_rates_that_the_course_names():
     study = coursework("cifar10", "full")
     rates = {
@@ -28,6 +30,7 @@ def test_batch_norm_is_compared_at_the_rates_that_the_course_names():
     assert rates == {("batch-norm-sgd", "sgd", 1e-3), ("batch-norm-adam", "adam", 1e-4)}
 
 
+@pytest.mark.slow
 def test_the_one_batch_is_the_whole_training_set():
     for trial in coursework().trials:
         if trial.section == "overfit-one-batch":
@@ -39,6 +42,7 @@ def test_the_one_batch_is_the_whole_training_set():
             assert trial.recipe.data.augment == ()
 
 
+@pytest.mark.slow
 def test_crops_and_cutouts_grow_with_the_images():
     small, large = (
         {t.recipe.data.augment for t in coursework(data).trials if "cutout" in t.arm} for data in ("digits", "cifar10")
@@ -47,6 +51,7 @@ def test_crops_and_cutouts_grow_with_the_images():
     assert large == {("crop:4", "flip", "cutout:8")}
 
 
+@pytest.mark.slow
 def test_the_usual_recipe_is_trained_once_for_all_sections_that_hold_it():
     study = coursework()
     usual = {t.recipe.key for t in study.trials if t.section == "shallow-vs-conv" and t.arm == "convnet"}
@@ -54,6 +59,7 @@ def test_the_usual_recipe_is_trained_once_for_all_sections_that_hold_it():
     assert {"residual", "transforms", "schedules", "lr-sgd", "gamma-step"} <= shared
 
 
+@pytest.mark.slow
 def test_the_quick_budget_takes_fewer_images_and_epochs():
     quick, full = coursework("cifar10", "quick").base_recipe, coursework("cifar10", "full").base_recipe
     assert (quick.data.limit, full.data.limit) == (10_000, None)

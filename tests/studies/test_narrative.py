@@ -387,6 +387,7 @@ def test_a_single_run_was_not_chosen() -> None:
 # ---- of anything
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "metric",
     [None, "final_train_loss", "final_gap", "epochs_to_validation_accuracy:0.6", "seconds_to_train_loss:1.3"],

@@ -41,6 +41,7 @@ def statuses(result: StudyResult) -> dict[tuple[str, int], str]:
     }
 
 
+@pytest.mark.slow
 def test_a_study_trains_every_trial_and_answers_its_contrast(tiny: Tiny, here: Executor, tmp_path: Path):
     heard: list[JobEvent] = []
     result = run_study(tiny(), tmp_path, executor=here, on_event=heard.append)
@@ -53,12 +54,14 @@ def test_a_study_trains_every_trial_and_answers_its_contrast(tiny: Tiny, here: E
     )
 
 
+@pytest.mark.slow
 def test_every_core_gives_the_same_bits_as_this_process(tiny: Tiny, here: Executor, tmp_path: Path):
     alone = study_result_to_dict(run_study(tiny(), tmp_path / "alone", executor=here))
     side_by_side = study_result_to_dict(run_study(tiny(), tmp_path / "cores"))
     assert timeless(alone) == timeless(side_by_side)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_never_trained_twice(tiny: Tiny, here: Executor, tmp_path: Path):
     run_study(tiny(), tmp_path, executor=here)
     plans: list[tuple[int, int]] = []
@@ -67,6 +70,7 @@ def test_a_finished_run_is_never_trained_twice(tiny: Tiny, here: Executor, tmp_p
     assert set(statuses(result).values()) == {"finished"}
 
 
+@pytest.mark.slow
 def test_sections_share_a_run_and_it_is_trained_once(tiny: Tiny, here: Executor, tmp_path: Path):
     sections = {
         "a": {"arms": {"usual": {}, "slow": {"optimizer.lr": 0.001}}},
@@ -78,6 +82,7 @@ def test_sections_share_a_run_and_it_is_trained_once(tiny: Tiny, here: Executor,
     assert result.sections[0].arms[0].results[0].history == result.sections[1].arms[0].results[0].history
 
 
+@pytest.mark.slow
 def test_a_changed_study_says_which_runs_still_hold_and_trains_the_rest(tiny: Tiny, here: Executor, tmp_path: Path):
     run_study(tiny(), tmp_path, executor=here)
     other = {"rates": {"arms": {"fast": {}, "slower": {"optimizer.lr": 0.0001}}}}
@@ -97,15 +102,14 @@ def test_a_changed_study_says_which_runs_still_hold_and_trains_the_rest(tiny: Ti
     assert len(list((tmp_path / "runs").iterdir())) == 6, "a run is never thrown away"
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_named_and_retrained_only_with_repair(tiny: Tiny, here: Executor, tmp_path: Path):
     before = study_result_to_dict(run_study(tiny(), tmp_path, executor=here))
     harmed = sorted((tmp_path / "runs").iterdir())[0]
     lines = [json.loads(line) for line in (harmed / "metrics.jsonl").read_text().splitlines()]
     lines[0]["train_loss"] = 0.0
     (harmed / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(
-        LabError, match=rf"1 of the runs is damaged: .*{harmed.name}.*was edited.*--retrain-damaged"
-    ):
+    with pytest.raises(LabError, match=rf"1 of the runs is damaged: .*{harmed.name}.*was edited.*--retrain-damaged"):
         run_study(tiny(), tmp_path, executor=here)
     plans: list[int] = []
     after = study_result_to_dict(
@@ -115,6 +119,7 @@ def test_a_damaged_run_is_named_and_retrained_only_with_repair(tiny: Tiny, here:
     assert timeless(after) == timeless(before)
 
 
+@pytest.mark.slow
 def test_runs_of_other_pictures_are_refused(tiny: Tiny, here: Executor, tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)
@@ -130,6 +135,7 @@ def test_runs_of_other_pictures_are_refused(tiny: Tiny, here: Executor, tmp_path
         run_study(tiny(recipe=recipe), tmp_path / "study", executor=here)
 
 
+@pytest.mark.slow
 def test_a_diverging_arm_is_shown_as_diverged_and_its_contrast_decides_nothing(
     tiny: Tiny, here: Executor, tmp_path: Path
 ):
@@ -178,6 +184,7 @@ class Failing:
         self.engine.run(jobs[1:], pictures, hear, stop)
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_reported_and_nothing_is_tested_until_it_is_done(tiny: Tiny, here: Executor, tmp_path: Path):
     result = run_study(tiny(test_best=True), tmp_path, executor=Failing(here))
     assert sorted(statuses(result).values()) == ["failed", "finished", "finished", "finished"]
@@ -187,6 +194,7 @@ def test_a_failed_trial_is_reported_and_nothing_is_tested_until_it_is_done(tiny:
     assert run_study(tiny(test_best=True), tmp_path, executor=here).best_on_test is not None
 
 
+@pytest.mark.slow
 def test_the_best_run_of_all_is_tested_once(tiny: Tiny, here: Executor, tmp_path: Path):
     best = run_study(tiny(test_best=True), tmp_path, executor=here).best_on_test
     accuracies = {
@@ -202,6 +210,7 @@ def test_the_best_run_of_all_is_tested_once(tiny: Tiny, here: Executor, tmp_path
     assert run_study(tiny(test_best=True), tmp_path, executor=here).best_on_test.test_result == best.test_result
 
 
+@pytest.mark.slow
 def test_a_second_best_run_is_said_to_be_a_second_look_at_the_test_set(tiny: Tiny, here: Executor, tmp_path: Path):
     slow = {"rates": {"arms": {"slow": {"optimizer.lr": 0.001}, "slower": {"optimizer.lr": 0.0001}}}}
     first = run_study(tiny(test_best=True, sections=slow), tmp_path, executor=here)
@@ -211,6 +220,7 @@ def test_a_second_best_run_is_said_to_be_a_second_look_at_the_test_set(tiny: Tin
     assert any("the test set was used before" in note for note in second.notes)
 
 
+@pytest.mark.slow
 def test_a_stopped_study_keeps_what_is_done_and_the_same_call_goes_on(tiny: Tiny, here: Executor, tmp_path: Path):
     whole = study_result_to_dict(run_study(tiny(), tmp_path / "whole", executor=here))
     done: list[JobEvent] = []

@@ -195,6 +195,7 @@ def test_shorter_floats_keep_their_type_and_their_accuracy(dtype, tolerance) -> 
         assert ((z.double() - exact) / exact).abs().max() < tolerance
 
 
+@pytest.mark.slow
 def test_half_precisions_are_summed_in_float32() -> None:
     ones = torch.ones(5000, dtype=torch.bfloat16)  # a running sum in bfloat16 would stop at 256
     for form in (correlate, correlate_circulant):

@@ -74,6 +74,7 @@ def test_the_error_is_the_norm_of_what_differs_over_the_outputs_spread() -> None
     assert measured.changed_fraction == 1.0
 
 
+@pytest.mark.slow
 def test_layers_and_pixels_are_a_function_of_the_seed() -> None:
     state = torch.random.get_rng_state()
     assert measure_all_layers(1, (1,)) == measure_all_layers(1, (1,)) != measure_all_layers(2, (1,))

@@ -184,6 +184,7 @@ def other(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]) -
     return run
 
 
+@pytest.mark.slow
 def test_the_state_of_another_run_is_refused(stopped: Run, other: Run, digits: DatasetSplits):
     shutil.copy(other.folder / STATE_FILE, stopped.folder / STATE_FILE)
     assert error_line(stopped.resume, digits) == (
@@ -192,6 +193,7 @@ def test_the_state_of_another_run_is_refused(stopped: Run, other: Run, digits: D
     )
 
 
+@pytest.mark.slow
 def test_the_metrics_and_the_test_of_another_run_are_refused(stopped: Run, other: Run):
     for name, look in (("metrics.jsonl", lambda: stopped.history), ("test.json", lambda: stopped.test_result)):
         shutil.copy(other.folder / name, stopped.folder / name)

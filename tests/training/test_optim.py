@@ -98,6 +98,7 @@ def test_this_torch_has_the_private_fused_functions() -> None:
     assert optim.fused_function("_fused_nothing_") is None
 
 
+@pytest.mark.slow
 def test_training_does_not_import_the_compiler() -> None:
     code = """
 import sys, convolab

@@ -152,6 +152,7 @@ def test_the_example_parses_to_what_it_says(tmp_path: Path):
     assert (training.epochs, training.batch_size, training.seed, training.precision) == (10, 128, 0, "fp32")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(some_recipes)
 def test_a_recipe_written_as_toml_and_read_again_is_equal_and_has_the_same_key(values: dict[str, Any]):
@@ -162,6 +163,7 @@ def test_a_recipe_written_as_toml_and_read_again_is_equal_and_has_the_same_key(v
     assert again.to_toml() == recipe.to_toml()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(some_recipes, some_recipes)
 def test_two_recipes_have_one_key_exactly_if_they_are_equal(one: dict[str, Any], other: dict[str, Any]):

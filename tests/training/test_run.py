@@ -215,6 +215,7 @@ def test_without_validation_the_best_is_the_last_epoch(
     assert run.test()["epoch"] == 3
 
 
+@pytest.mark.slow
 def test_a_reader_finds_complete_lines_at_any_time(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
     path, texts, over = tmp_path / "run" / "metrics.jsonl", [], threading.Event()
 
@@ -328,6 +329,7 @@ def kinds(
     return undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_stopped_after_any_step_continues_bit_for_bit(
     tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any], kind: str
@@ -344,6 +346,7 @@ def test_a_run_stopped_after_any_step_continues_bit_for_bit(
         assert timeless(folder) == timeless(wanted.folder), f"stopped after {steps} steps"
 
 
+@pytest.mark.slow
 def test_a_run_stopped_again_and_again_continues_bit_for_bit(
     tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
 ):
@@ -619,6 +622,7 @@ def test_a_run_without_its_best_weights_is_not_tested(finished: Run):
     assert "has no weights yet" in error_line(finished.test)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_tested_only_on_request_and_once(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
 ):
@@ -675,6 +679,7 @@ def pets(tmp_path: Path, paint_pets: Callable[[Path], Path], monkeypatch: pytest
     return Run(tmp_path / "home" / "runs" / "one")
 
 
+@pytest.mark.slow
 def test_a_folder_named_from_here_is_found_again_from_elsewhere(
     tmp_path: Path, pets: Run, monkeypatch: pytest.MonkeyPatch, timeless: Callable[[Path], Any]
 ):
@@ -697,6 +702,7 @@ def test_a_set_that_was_moved_is_found_by_its_new_place_and_only_with_the_same_i
     assert len(pets.load_splits(tmp_path / "moved").train) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(0, 12, 3))
 def test_a_test_is_refused_after_any_image_was_replaced(tmp_path: Path, pets: Run, number: int):
     pets.resume(pets.load_splits())
@@ -710,6 +716,7 @@ def test_a_test_is_refused_after_any_image_was_replaced(tmp_path: Path, pets: Ru
     assert pets.test_result is None
 
 
+@pytest.mark.slow
 def test_a_test_is_refused_after_a_image_moved_to_another_class(tmp_path: Path, pets: Run):
     pets.resume(pets.load_splits())
     home = tmp_path / "home" / "pets"
@@ -717,6 +724,7 @@ def test_a_test_is_refused_after_a_image_moved_to_another_class(tmp_path: Path, 
     assert "are not those of" in error_line(pets.test)
 
 
+@pytest.mark.slow
 def test_a_network_in_color_names_the_class_of_a_photo_of_another_size(tmp_path: Path, pets: Run):
     pets.resume(pets.load_splits())
     Image.new("RGB", (40, 30), (60, 160, 60)).save(tmp_path / "photo.jpg")
@@ -728,6 +736,7 @@ def test_a_network_in_color_names_the_class_of_a_photo_of_another_size(tmp_path:
 # ---------------------------------------------------------------- places for runs
 
 
+@pytest.mark.slow
 def test_a_run_is_made_from_a_networks_name_alone(tmp_path: Path, digits: DatasetSplits):
     run = train("shallow_net", tmp_path / "run")
     assert run.recipe == Recipe.from_dict({"model": {"name": "shallow_net"}})
@@ -893,6 +902,7 @@ def able(tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: Dat
     return Run.start(Recipe.from_dict({"training": {"epochs": 4}}), digits, tmp_path_factory.mktemp("able") / "run")
 
 
+@pytest.mark.slow
 def test_a_saved_digit_is_predicted_as_the_network_sees_it(tmp_path: Path, able: Run, digits: DatasetSplits):
     net, hits = able.net(), 0
     for label in range(10):
@@ -972,5 +982,6 @@ assert torch.get_num_threads() == 2
 """
 
 
+@pytest.mark.slow
 def test_training_from_python_changes_nothing_of_the_process(tmp_path: Path):
     subprocess.run([sys.executable, "-c", LIBRARY_CALL], check=True, cwd=tmp_path)

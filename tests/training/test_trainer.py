@@ -129,6 +129,7 @@ def moves(fitting: Trainer) -> list[float]:
 # What it computes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simple_convnet", "shallow_net"])
 def test_any_network_is_trained_without_a_recipe(name: str) -> None:
     net, train, validation = build(name, (1, 8, 8), 10), digits(800), digits(200, 800)
@@ -494,6 +495,7 @@ def assert_same_end(one: Trainer, other: Trainer) -> None:
     assert len(one.progress.history) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
 def test_a_training_stopped_after_any_step_continues_bit_for_bit(optimizer: Optimizer, tmp_path: Path) -> None:
     undisturbed = demanding(optimizer)
@@ -509,6 +511,7 @@ def test_a_training_stopped_after_any_step_continues_bit_for_bit(optimizer: Opti
         assert_same_end(resumed, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
 def test_a_state_written_within_a_training_continues_bit_for_bit_even_from_an_epochs_last_step(
     optimizer: Optimizer, tmp_path: Path
@@ -839,6 +842,7 @@ def test_overfitting_takes_no_decay_and_counts_the_steps_it_takes() -> None:
 # Precision
 
 
+@pytest.mark.slow
 def test_bf16_computes_in_bf16_keeps_weights_in_fp32_and_learns() -> None:
     types: set[torch.dtype] = set()
     net = dropout_convnet()

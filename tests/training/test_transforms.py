@@ -292,6 +292,7 @@ def test_the_area_of_a_complete_box_has_its_distribution() -> None:
     assert chisquare(*pairs).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.5, 4.0])
 def test_the_area_of_any_box_follows_a_plain_simulation(alpha: float) -> None:
     masks = torch.cat([pasted(alpha, 300, "cutmix", batch) for batch in range(8)])

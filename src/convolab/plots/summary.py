@@ -72,7 +72,9 @@ def cost_panel(
     )
 
 
-def receptive_field_panel(bars: Sequence[Bar], order: Sequence[str], image_side: int) -> alt.LayerChart | alt.FacetChart:
+def receptive_field_panel(
+    bars: Sequence[Bar], order: Sequence[str], image_side: int
+) -> alt.LayerChart | alt.FacetChart:
     """The larger side of the receptive field, and a line where it reaches the image's."""
     rows = [{"layer": bar["layer"], "field": bar["field"]} for bar in bars if bar["field"] is not None]
     x = alt.X("field:Q", title="receptive field (pixels)")

@@ -107,7 +107,8 @@ def run_study(
     >>> rates = {"grid": {"optimizer.lr": [0.1, 0.01]}}
     >>> recipe = {"model": {"name": "shallow_net"}, "training": {"epochs": 1}}
     >>> study = Study.from_dict({"name": "rates", "seeds": [0], "recipe": recipe, "sections": {"lr": rates}})
-    >>> [(result.trial.arm, result.status) for result in run_study(study, tempfile.mkdtemp()).trial_results]
+    >>> results = run_study(study, tempfile.mkdtemp()).trial_results.values()
+    >>> [(result.trial.arm, result.status) for result in results]
     [('lr=0.1', 'finished'), ('lr=0.01', 'finished')]
     """
     folder = StudyFolder(out)

@@ -323,6 +323,7 @@ def test_signals_and_volumes_have_fields_too(axes: int) -> None:
     assert field.center == (2.5,) * axes
 
 
+@pytest.mark.slow
 def test_the_center_of_the_last_map_of_efficientnet_lite_is_where_geometry_puts_it() -> None:
     from convolab.models.resolve import resolve_model
 

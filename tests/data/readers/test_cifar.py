@@ -107,6 +107,7 @@ def test_a_truncated_file_is_named(folder, fraction):
         read_cifar10(folder)
 
 
+@pytest.mark.slow
 def test_no_altered_byte_gives_a_traceback(folder):
     path = folder / "data_batch_1"
     content = path.read_bytes()

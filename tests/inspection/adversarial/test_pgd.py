@@ -102,6 +102,7 @@ def test_what_the_objectives_are() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_bytes_are_within_the_budget_exactly_and_success_is_theirs(
@@ -139,6 +140,7 @@ def test_whatever_is_rounded_is_within_the_budget(seed: int, words: str, scale: 
         assert int(change.abs().max()) <= math.floor(255 * budget.epsilon + 1e-6)
 
 
+@pytest.mark.slow
 def test_it_stops_at_the_first_success_and_goes_on_to_a_confidence(net: ImageClassifier, start: Tensor) -> None:
     targets = others(net, start)
     first = run_pgd(net, start, targets, AttackConfig(step_size=0.01))
@@ -197,6 +199,7 @@ def test_many_images_go_through_in_batches_and_come_back_in_order() -> None:
     )[[0, 4]].all()
 
 
+@pytest.mark.slow
 def test_draws_depend_on_the_seed(net: ImageClassifier, start: Tensor) -> None:
     targets, climb = others(net, start), AttackConfig(momentum=1.0, diversity_probability=1.0, confidence=0.9)
     once, again, other = (run_pgd(net, start, targets, climb, seed=seed).images for seed in (0, 0, 1))
@@ -220,6 +223,7 @@ def test_on_several_networks_all_are_fooled_each_at_its_own_size(net: ImageClass
         assert differentiable_preprocess(found.images / 255, small).shape == (3, 3, 24, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
 def test_what_a_surrogate_takes_is_what_its_preprocessing_gives_to_about_a_level(name: str) -> None:
     net, first = pretrained(name), pretrained()

@@ -164,6 +164,7 @@ def test_the_whole_finding_is_numbers_and_its_success_is_the_bytes() -> None:
     assert "drawn: the first 3 of 6" in finding.summary[1]
 
 
+@pytest.mark.slow
 def test_the_attack_for_transfer_is_compared_with_plain_pgd_to_the_same_l2() -> None:
     finding = fool(
         little(0),
@@ -302,6 +303,7 @@ def test_the_matrix_is_made_of_the_images_it_was_given() -> None:
     assert Proportion.from_hits(found.untargeted_success("noise", "one")).hits == 0
 
 
+@pytest.mark.slow
 def test_two_threads_may_fool_one_network_at_the_same_time() -> None:
     net, victim = little(0), little(1)
     before = state(net), state(victim)

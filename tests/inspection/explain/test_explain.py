@@ -25,6 +25,7 @@ def photo(pixels: Tensor) -> Tensor:
     return (255 * pixels[0]).to(torch.uint8)
 
 
+@pytest.mark.slow
 def test_a_cat_is_explained_with_every_method_and_its_checks() -> None:
     finding = explain(pretrained("efficientnet_lite0"), "chelsea", target="Egyptian cat", methods="cam,gradient")
     assert finding.metrics["target"]["index"] == 285
@@ -43,6 +44,7 @@ def test_without_a_target_the_most_probable_class_is_explained(convnet: ImageCla
     assert finding.metrics["top"][0]["class"] == finding.metrics["target"]["class"]
 
 
+@pytest.mark.slow
 def test_numbers_are_json_and_arrays_are_raw_on_disk(convnet: ImageClassifier, photo: Tensor, tmp_path) -> None:
     finding = explain(convnet, photo, methods=ALL, target="c")
     assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
@@ -118,6 +120,7 @@ def test_a_check_leaves_the_network_as_it_was_also_when_a_pass_of_it_fails(photo
         assert same(before, state(net))
 
 
+@pytest.mark.slow
 def test_a_check_adds_its_numbers_and_words(convnet: ImageClassifier, photo: Tensor) -> None:
     steps = []
     finding = explain(convnet, photo, methods="gradcam", target="a", check=True, on_progress=steps.append)
@@ -144,6 +147,7 @@ def test_the_old_name_of_integrated_gradients_is_taken_with_a_hint(convnet: Imag
     assert list(finding.metrics["methods"]) == ["integrated_gradients"]
 
 
+@pytest.mark.slow
 def test_two_threads_may_explain_one_network_at_the_same_time(photo: Tensor) -> None:
     net = wrapped(trained(build("resnet_small", (3, 32, 32), 10)))
     before = state(net)

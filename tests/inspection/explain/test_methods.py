@@ -56,6 +56,7 @@ def test_also_when_any_of_its_passes_fails(pixels: Tensor, method: str) -> None:
         assert same(before, state(net))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "occlusion"])
 def test_it_works_under_no_grad_and_for_pixels_that_want_gradients(
     convnet: ImageClassifier, pixels: Tensor, method: str
@@ -122,6 +123,7 @@ def test_smoothgrads_noise_depends_on_the_seed_and_not_on_the_chunks(convnet: Im
     assert not torch.equal(smoothgrad_noise(pixels, 0, 0), smoothgrad_noise(pixels, 0, 1))
 
 
+@pytest.mark.slow
 def test_integrated_gradients_are_complete_and_the_error_is_what_the_sum_misses(
     convnet: ImageClassifier, pixels: Tensor
 ) -> None:
@@ -279,6 +281,7 @@ def test_a_clamp_that_does_not_cut_off_at_zero_is_no_relu(pixels: Tensor) -> Non
         guided(headed(nn.Sequential(nn.Conv2d(3, 4, 3), Other())), pixels, 1)
 
 
+@pytest.mark.slow
 def test_a_thousand_steps_need_no_more_memory_than_ten() -> None:
     """In a process of its own, because the peak never falls. To keep every step's gradient would take 77 MB."""
     code = """

@@ -56,6 +56,7 @@ def test_randomizing_changes_only_the_named_groups_of_a_copy_and_keeps_each_tens
     )
 
 
+@pytest.mark.slow
 def test_a_map_of_the_image_alone_does_not_change_and_one_of_the_weights_does(
     resnet: ImageClassifier, pixels: Tensor
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_map_that_became_constant_is_none_in_the_cascade(resnet: ImageClassifi
     )
 
 
+@pytest.mark.slow
 def test_the_head_alone_begins_both_rows_and_is_randomized_once(resnet: ImageClassifier, pixels: Tensor) -> None:
     calls = []
 
@@ -107,6 +109,7 @@ def test_the_head_alone_begins_both_rows_and_is_randomized_once(resnet: ImageCla
     assert len(calls) == 2 * len(found.layer_groups) - 1
 
 
+@pytest.mark.slow
 def test_guided_backpropagation_hardly_knows_the_class_and_the_check_says_so(
     convnet: ImageClassifier, pixels: Tensor
 ) -> None:

@@ -20,6 +20,7 @@ def test_an_invalid_map_is_not_checked(resnet: ImageClassifier, pixels: Tensor) 
         sanity.run_sanity_checks(resnet, pixels, 0, as_map(torch.zeros(8, 8)), gradcam)
 
 
+@pytest.mark.slow
 def test_the_checks_are_reproducible_describe_themselves_and_leave_the_network_alone(
     convnet: ImageClassifier, pixels: Tensor
 ) -> None:

@@ -54,6 +54,7 @@ def test_on_an_image_of_its_own_size_the_one_window_has_the_classifiers_logits(n
         assert torch.allclose(windows[..., 0, 0], net(random_image(32, 32)), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["own", "larger"])
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_an_imagenet_networks_response_averages_to_its_logits(number: int, side: str) -> None:
@@ -110,6 +111,7 @@ def test_windows_of_some_classes_are_those_of_all(name: str) -> None:
         assert torch.allclose(fcn.window_logits(features)[:, [8, 1]], fcn.window_logits(features, [8, 1]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_receptive_field_centers_follow_padding_on_one_side_which_depends_on_the_size() -> None:
     fcn = make_fully_convolutional(pretrained("efficientnet_lite0"))
     assert fcn.rf_grid((448, 448)) == ((31.0, 32.0), (31.0, 32.0))

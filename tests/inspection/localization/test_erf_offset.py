@@ -51,6 +51,7 @@ def test_the_offset_of_a_made_network_is_the_one_it_was_made_with(row: int, colu
     assert offset.rms_radius == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (61, 83)])
 def test_a_small_disc_is_found_where_it_is_only_by_where_the_network_looks(
     size: tuple[int, int], tmp_path: Path
@@ -68,6 +69,7 @@ def test_a_small_disc_is_found_where_it_is_only_by_where_the_network_looks(
     assert peaks["resize"] != pytest.approx(center, abs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["simple_convnet", "resnet_small"])
 def test_a_symmetrically_padded_network_looks_at_about_its_receptive_field_center(net: str) -> None:
     offset = measure_erf_offset(make_fully_convolutional(wrapped(trained(build(net, (3, 32, 32), 10)))))
@@ -75,11 +77,13 @@ def test_a_symmetrically_padded_network_looks_at_about_its_receptive_field_cente
     assert offset.num_cells == 48
 
 
+@pytest.mark.slow
 def test_lite0_looks_half_a_stride_before_its_receptive_field_center_as_if_it_were_centered() -> None:
     offset = measure_erf_offset(make_fully_convolutional(pretrained("efficientnet_lite0")))
     assert all(-19 < mean < -11 for mean in offset.mean)
 
 
+@pytest.mark.slow
 def test_an_offset_is_measured_once_and_again_where_its_file_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,12 +108,14 @@ def test_offsets_are_kept_in_the_folder_that_convolab_data_moves(
     assert len(list((tmp_path / "cache" / "erf_offsets").glob("*.json"))) == 1
 
 
+@pytest.mark.slow
 def test_different_weights_are_a_different_network(tmp_path: Path) -> None:
     one, other = peeking(0, 0), peeking(0, 1)
     assert erf_offset(one, tmp_path).mean != erf_offset(other, tmp_path).mean
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_offset_of_a_network_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     fcn = peeking(0, 0)
     erf_offset(fcn, tmp_path)

@@ -41,6 +41,7 @@ def setting(count: int = 3, scales: tuple[InputScale, ...] = (InputScale(),)) ->
     return EvaluationSetting("noise", samples, scales)
 
 
+@pytest.mark.slow
 def test_a_score_has_every_map_and_is_the_same_again_and_json(fcn: FullyConvolutional) -> None:
     first, again, other = (evaluate_localization(fcn, setting(), seed=seed) for seed in (0, 0, 1))
     assert len(first.records) == 6
@@ -63,6 +64,7 @@ def test_nothing_to_evaluate_on_is_one_line(fcn: FullyConvolutional) -> None:
         evaluate_localization(fcn, setting(0))
 
 
+@pytest.mark.slow
 def test_the_photos_objects_are_imagenets_classes_and_lite0_points_at_most_of_them(photos: Path) -> None:
     net = pretrained("efficientnet_lite0")
     samples = annotated_samples(photos / "boxes", net)

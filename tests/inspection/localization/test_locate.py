@@ -85,6 +85,7 @@ def test_at_several_scales_boxes_are_still_in_the_original_pixels(red: ImageClas
     assert finding.arrays["response red at 0.5"].shape == (15, 25)
 
 
+@pytest.mark.slow
 def test_an_image_larger_than_the_canvas_is_drawn_smaller_and_boxed_in_its_own_pixels(red: ImageClassifier) -> None:
     photo = scene().repeat_interleave(12, 1).repeat_interleave(12, 2)
     finding = locate(red, photo, targets=["red"], scales="120px", alignment="rf-center", threshold=0.5)
@@ -144,6 +145,7 @@ def test_the_sliding_window_check_finds_no_difference_without_padding(red: Image
     assert "989 windows cropped and classified one by one" in str(checked)
 
 
+@pytest.mark.slow
 def test_the_sliding_window_check_measures_what_padding_does() -> None:
     net = wrapped(build("simple_convnet", (3, 32, 32), 10))
     photo = torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -213,6 +215,7 @@ def test_a_result_does_not_depend_on_what_was_run_before(red: ImageClassifier) -
     assert InputScale(shorter_side=120).scaled_size((120, 200)) == (120, 200)
 
 
+@pytest.mark.slow
 def test_broccoli_and_oranges_are_distinguished_in_one_photo(photos) -> None:
     finding = locate(
         pretrained("efficientnet_lite0"),
