@@ -2,7 +2,8 @@
 # Three rings of tests:  make check (a minute)  <  make test (all that a change must pass)  <  make long (the rest).
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Compiled modules are kept, whatever the shell says: without them each of the many processes compiles all that it imports.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 FAST := not slow and not timing and not long
 
 .PHONY: setup demo check test long flaky matrix lint types fast bench architecture clean

@@ -71,6 +71,7 @@ def texts() -> dict[str, str]:
     return {str(path.relative_to(ROOT)): path.read_text() for path in paths if path.is_file() and path.suffix != ".png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phrase", RETIRED["phrases"])
 def test_no_retired_phrase_is_left(phrase: str) -> None:
     pattern = re.compile(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])".replace(r"\ ", r"\s+(?:#\s+)?"), re.IGNORECASE)

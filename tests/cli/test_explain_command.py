@@ -171,6 +171,7 @@ def test_ctrl_c_leaves_no_part_of_a_file(tmp_path, tiny_run):
             assert json.loads(path.read_text())["summary"]
 
 
+@pytest.mark.slow
 def test_a_damaged_last_image_is_refused_before_the_first_is_explained(lab, tmp_path):
     Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
@@ -180,6 +181,7 @@ def test_a_damaged_last_image_is_refused_before_the_first_is_explained(lab, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

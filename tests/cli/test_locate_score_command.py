@@ -70,6 +70,7 @@ def test_synthetic_objects_of_every_size_are_scored_on_both_backgrounds_by_one_d
     assert len(constructions) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -26,6 +26,7 @@ QUICK = ("--set", "training.epochs=2")
 HELP = "from convolab.cli.main import app\ntry: app(['--help'])\nexcept SystemExit: pass"
 
 
+@pytest.mark.slow
 def test_help_needs_neither_torch_nor_pydantic_nor_rich() -> None:
     heavy = "{'torch', 'numpy', 'pydantic', 'altair', 'rich'}"
     code = f"{HELP}\nimport sys\nassert not {heavy} & set(sys.modules)"

@@ -10,6 +10,7 @@ from convolab.core.errors import LabError
 from convolab.models import pretrained as pretrained_module
 
 
+@pytest.mark.slow
 def test_a_bundled_network_is_loaded_without_asking_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained_module, "is_reachable", lambda url: pytest.fail(f"asked {url}"))
     net = load_network("efficientnet_lite0")

@@ -139,6 +139,7 @@ def test_one_pair_is_not_a_comparison_and_unequal_lengths_are_an_error() -> None
         paired_t_test([1.0, 2.0], [1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "p_values", [[], [0.03], [0.01, 0.01, 0.01], [0.5, 0.001, 0.04, 0.04, 0.9], [1.0, 1.0], [0.0, 0.2]]
 )

@@ -137,6 +137,7 @@ def test_mean_and_std_are_each_channels_own() -> None:
     assert std[2] == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(0, 30), min_size=1, max_size=5).filter(lambda counts: max(counts) >= 2),

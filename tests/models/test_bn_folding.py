@@ -41,6 +41,7 @@ MAKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_function_and_its_gradient_stay_and_the_weights_too(name: str) -> None:
     network = trained(MAKERS[name]())

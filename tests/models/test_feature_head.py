@@ -83,6 +83,7 @@ def test_the_head_gives_the_networks_own_logits_from_its_last_map(name: str) -> 
         torch.testing.assert_close(parts.head(parts.forward_features(x)), net(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (_, _, kind) in NETWORKS.items() if kind == "average"])
 def test_after_an_average_the_head_holds_for_images_of_any_size(name: str) -> None:
     net = wrapped(NETWORKS[name][0](), 64 if name in ("densenet", "mobilenet", "squeezenet") else 32)

@@ -66,6 +66,7 @@ def pixels(value: float = 0.5) -> torch.Tensor:
     return torch.full((1, 3, 64, 64), value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "word"),
     [
@@ -182,6 +183,7 @@ def test_whether_an_address_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> N
     assert pretrained_module.is_reachable(address)
 
 
+@pytest.mark.slow
 def test_a_network_of_timms_comes_with_its_own_preprocessing_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
@@ -206,6 +208,7 @@ def test_a_network_of_timms_comes_with_its_own_preprocessing_and_names(monkeypat
     assert not net.training
 
 
+@pytest.mark.slow
 def test_a_network_without_classes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 

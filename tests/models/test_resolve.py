@@ -46,6 +46,7 @@ def test_efficientnet_lites_are_timms_definitions(short: str, side: int) -> None
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_libraries_networks_take_classes_and_channels() -> None:
     assert build("torchvision/resnet18", None, 7).fc.out_features == 7
     net = build("timm/resnet18", (1, 64, 64), 7)
@@ -54,6 +55,7 @@ def test_libraries_networks_take_classes_and_channels() -> None:
     assert resolve_model("torchvision/inception_v3").input_shape == (3, 299, 299)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision/fcn_resnet50", "torchvision/inception_v3", "torchvision/googlenet"])
 def test_nothing_is_downloaded_and_no_weights_are_drawn(name: str) -> None:
     state = torch.get_rng_state()

@@ -76,6 +76,7 @@ def test_every_network_takes_every_size(name: str, options: dict, channels: int,
     assert logits.isfinite().all()
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(8, 64), st.integers(8, 64), st.integers(1, 7), st.booleans())
 def test_a_convnet_takes_any_sides_and_any_number_of_stages(

@@ -39,6 +39,7 @@ def test_the_scale_is_the_largest_of_a_few_cells_and_a_percentile_of_many_pixels
     assert panels.color_limit(torch.zeros(2, 2), signed=True) == 1
 
 
+@pytest.mark.slow
 def test_a_raw_map_shows_its_cells_and_a_photo_keeps_its_shape():
     frame = np.asarray(panels.render_frame(Panel(title="", heatmap=torch.eye(2))))
     assert frame.shape == (panels.FRAME_WIDTH, panels.FRAME_WIDTH, 3)
@@ -80,6 +81,7 @@ def test_a_box_is_drawn_where_it_is():
     assert (frame[270:, 210:] == 200).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(30, 30), (2000, 3000)])
 def test_a_box_of_one_pixel_is_drawn_and_visible(size):
     frame = np.asarray(

@@ -65,6 +65,7 @@ def test_a_run_that_diverges_ends_in_a_cross_inside_the_chart_and_does_not_stret
     assert "cross: diverged run" in figure.subtitle
 
 
+@pytest.mark.slow
 def test_many_arms_are_drawn_without_single_runs_except_the_diverged_and_the_chart_says_so() -> None:
     figure = section_curves_chart(thousand(1, 12, 3, 5).sections[0], "train_loss")
     assert "with this many arms, bands and single runs are omitted" in figure.subtitle

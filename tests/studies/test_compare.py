@@ -48,6 +48,7 @@ def test_a_different_name_makes_all_keys_of_its_section_overrides(make: Make):
     }
 
 
+@pytest.mark.slow
 def test_runs_that_differ_only_in_their_seed_are_one_arm_and_pair_with_the_same_seed(make: Make):
     runs = [
         make(f"{rate}-{seed}", optimizer__lr=rate, training__seed=seed) for rate in (0.1, 0.01) for seed in (0, 1, 2)
@@ -78,6 +79,7 @@ def test_an_unfinished_run_is_left_out_with_a_note(make: Make, tiny: Tiny, digit
     assert any("cut is stopped after 1 of 2 epochs and is left out of the comparison" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_arms_of_a_study_are_named_by_their_folder_and_name(tiny: Tiny, here: Executor, tmp_path: Path):
     run_study(tiny(), tmp_path / "study", executor=here)
     fast, slow = (find_runs_of_arm(f"{tmp_path / 'study'}:{arm}") for arm in ("fast", "rates/slow"))

@@ -4,6 +4,7 @@ from convolab.core.errors import LabError
 from convolab.studies.coursework import COURSEWORK_SECTIONS, coursework
 
 
+@pytest.mark.slow
 def test_the_coursework_has_every_section_of_the_question():
     study = coursework()
     assert (*study.sections, "best-on-test") == COURSEWORK_SECTIONS

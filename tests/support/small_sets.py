@@ -39,7 +39,9 @@ def cifar10_files(count: int = 20) -> dict[str, bytes]:
 
 
 def idx(array: np.ndarray) -> bytes:
-    return gzip.compress(bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes())
+    return gzip.compress(
+        bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes(), mtime=0
+    )
 
 
 def fashion_files(train: int = 20, test: int = 10) -> dict[str, bytes]:

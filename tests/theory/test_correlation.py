@@ -170,6 +170,7 @@ def test_the_layer_passes_both_gradient_checks() -> None:
     assert gradgradcheck(call, (layer.weight, y))
 
 
+@pytest.mark.slow
 def test_the_layer_learns_the_kernel_that_made_the_signals() -> None:
     rng = torch.Generator().manual_seed(2)
     y, kernel = torch.randn(64, 1, 16, generator=rng), torch.randn(1, 1, 3, generator=rng)

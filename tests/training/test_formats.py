@@ -129,6 +129,7 @@ def test_a_run_of_the_first_edition_is_not_resumed_and_stays_as_it_is(
 # ---------------------------------------------------------------- formats and keys
 
 
+@pytest.mark.slow
 def test_every_file_of_a_run_has_a_format_and_names_its_run(stopped: Run):
     stopped.test(allow_unfinished=True)
     own = stopped.run_id.to_dict()
@@ -220,6 +221,7 @@ def test_a_state_that_names_no_run_is_refused(stopped: Run, digits: DatasetSplit
 # ---------------------------------------------------------------- older and later versions of this format
 
 
+@pytest.mark.slow
 def test_a_key_that_a_later_convolab_adds_to_the_recipe_does_not_change_the_runs_made_before(
     tmp_path: Path,
     digits: DatasetSplits,
@@ -337,6 +339,7 @@ def test_a_value_of_the_first_edition_gets_one_line_with_todays():
 # ---------------------------------------------------------------- reading and deleting
 
 
+@pytest.mark.slow
 def test_the_history_is_read_again_only_when_the_file_has_changed(
     stopped: Run, digits: DatasetSplits, monkeypatch: pytest.MonkeyPatch
 ):

@@ -10,6 +10,7 @@ from convolab.training.lr_schedule import ConstantLR, CosineLR, OneCycleLR, Sche
 SCHEDULES = [ConstantLR(), StepLR(step_size=2, gamma=0.5), CosineLR(), OneCycleLR()]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(SCHEDULES), st.floats(0.1, 5), st.floats(0, 10))
 def test_warm_up_grows_linearly_and_then_leaves_the_schedule_alone(
     schedule: Schedule, warmup: float, time: float

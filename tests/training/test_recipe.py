@@ -452,6 +452,7 @@ def test_an_override_without_a_key_or_a_value_is_refused(text: str):
         parse_override(text)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(sorted(OTHER)))
 def test_an_override_typed_as_toml_is_the_value_itself(address: str):

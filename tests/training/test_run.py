@@ -116,6 +116,7 @@ def validation(wavering: Run, digits: DatasetSplits) -> Any:
 # ---------------------------------------------------------------- what a run leaves
 
 
+@pytest.mark.slow
 def test_a_finished_run_holds_the_files_it_says(wavering: Run):
     named = set(re.findall(r"[a-z]+(?:\.[a-z]+)*\.(?:toml|jsonl|safetensors|json)", Run.__doc__)) - {"test.json"}
     assert files(wavering.folder) - {".lock"} == named
@@ -379,6 +380,7 @@ def test_a_finished_run_stays_as_it_is_when_resumed(finished: Run, digits: Datas
     assert everything(finished.folder) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_reported_and_the_one_before_continues_bit_for_bit(
     tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
 ):
@@ -499,6 +501,7 @@ def test_a_diverging_recipe_is_reported_with_epoch_step_and_rate(tmp_path: Path,
         assert "has no weights yet" in error_line(look)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
     tmp_path: Path,
     digits: DatasetSplits,
@@ -545,6 +548,7 @@ def test_weights_that_diverge_in_an_epochs_last_step_are_detected(
 # ---------------------------------------------------------------- the test
 
 
+@pytest.mark.slow
 def test_the_test_is_what_counting_image_by_image_gives(finished: Run, digits: DatasetSplits):
     trained_on, _ = train_validation_split(finished.recipe, digits)
     pixels = trained_on.gather(torch.arange(len(trained_on)))[0].double() / 255
@@ -745,6 +749,7 @@ def test_a_run_is_made_from_a_networks_name_alone(tmp_path: Path, digits: Datase
     assert repr(run) == f"Run('{run.folder}': shallow_net on digits, finished, 10 of 10 epochs)"
 
 
+@pytest.mark.slow
 def test_runs_without_a_place_get_readable_names_of_their_own(
     tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
@@ -948,6 +953,7 @@ def test_training_leaves_torchs_own_generator_alone(
     assert torch.equal(torch.rand(3), wanted)
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_run_whatever_was_drawn_before(
     tmp_path: Path, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
 ):

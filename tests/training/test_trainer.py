@@ -711,6 +711,7 @@ def test_trainings_that_take_turns_do_not_know_each_other() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_a_training_within_a_training_changes_nothing() -> None:
     alone, interrupted = demanding(Adam()), demanding(Adam())
     list(alone.iter_epochs())
@@ -726,6 +727,7 @@ def test_a_training_within_a_training_changes_nothing() -> None:
 # Evaluation
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_what_a_image_by_image_loop_finds() -> None:
     net, images = dropout_convnet(), digits(300)
     fit(net, images, training=Training(epochs=1, batch_size=50))
@@ -793,6 +795,7 @@ def test_an_evaluation_leaves_weights_statistics_gradients_and_the_global_genera
 # Overfitting one batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shallow_net", "simple_convnet", "resnet_small"])
 def test_a_network_learns_one_batch_completely(name: str) -> None:
     net = build(name, (1, 8, 8), 10)
@@ -814,6 +817,7 @@ def test_a_network_that_cannot_learn_is_detected() -> None:
     assert all(torch.allclose(before[name], net.state_dict()[name]) for name in weights)
 
 
+@pytest.mark.slow
 def test_overfitting_draws_by_its_seed_alone() -> None:
     def accuracies(global_seed: int, seed: int) -> list[float]:
         torch.manual_seed(global_seed)

@@ -260,6 +260,7 @@ def test_a_cutmix_box_goes_where_it_came_from() -> None:
     assert torch.equal(CutMix(1.0)(places, torch.eye(50), make_generator(0))[0], places)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_cutmix_mixes_the_label_exactly_by_the_pasted_area(alpha: float) -> None:
     n, side = 200, 32
@@ -277,6 +278,7 @@ def test_cutmix_mixes_the_label_exactly_by_the_pasted_area(alpha: float) -> None
             assert box.numel() == (image != i).sum()
 
 
+@pytest.mark.slow
 def test_the_area_of_a_complete_box_has_its_distribution() -> None:
     # For alpha = 1 the area is uniform, so the side, rounded to pixels, is k with probability in proportion to k; of the
     # 32 places a center can have on either axis, 31 - k leave the box clear of the image's edges.

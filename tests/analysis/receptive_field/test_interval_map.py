@@ -17,6 +17,7 @@ from convolab.analysis.receptive_field.interval_map import (
 IMAGE = IntervalMap((0,), (0,), 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(

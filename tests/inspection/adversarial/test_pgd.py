@@ -121,6 +121,7 @@ def test_bytes_are_within_the_budget_exactly_and_success_is_theirs(
     assert found.reached.any() or budget in ("l2=0.4", "linf=2/255")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 10**6),
@@ -169,6 +170,7 @@ def test_an_image_that_is_done_at_once_is_not_changed(net: ImageClassifier, star
     assert found.steps[1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "climb",
     [
@@ -187,6 +189,7 @@ def test_an_image_does_not_depend_on_its_neighbors(net: ImageClassifier, start: 
         assert alone.steps[0] == together.steps[number]
 
 
+@pytest.mark.slow
 def test_many_images_go_through_in_batches_and_come_back_in_order() -> None:
     net = wrapped(nn.Sequential(nn.Flatten(), nn.Linear(3 * 200 * 200, 10)), side=200)
     start = torch.randint(0, 256, (5, 3, 200, 200), generator=torch.Generator().manual_seed(0)).to(torch.uint8)

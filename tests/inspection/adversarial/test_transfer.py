@@ -134,6 +134,7 @@ def test_noise_has_the_wanted_l2_whatever_the_rounding_and_depends_on_the_seed()
     assert not torch.equal(made, norm_matched_noise(clean, wanted, 1))
 
 
+@pytest.mark.slow
 def test_the_whole_finding_is_numbers_and_its_success_is_the_bytes() -> None:
     net = little(0)
     finding = fool(

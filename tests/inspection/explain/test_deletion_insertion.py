@@ -31,6 +31,7 @@ def truth() -> Tensor:
     return values
 
 
+@pytest.mark.slow
 def test_the_true_map_beats_random_order_and_its_opposite_does_worse(pixels: Tensor) -> None:
     net = wrapped(Square())
     areas = {}
@@ -69,6 +70,7 @@ def test_the_baselines_are_named_and_are_what_they_say(pixels: Tensor) -> None:
     assert 0 < float((inserted[0] - image).abs().mean()) < float((deleted[-1] - image).abs().mean())
 
 
+@pytest.mark.slow
 def test_the_random_orders_of_an_image_are_the_same_for_all_its_maps_and_phase_randomized_maps_are_not(
     convnet: ImageClassifier, pixels: Tensor
 ) -> None:

@@ -54,6 +54,7 @@ def test_numbers_are_json_and_arrays_are_raw_on_disk(convnet: ImageClassifier, p
         assert stored["integrated_gradients"].min() < 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_maps(convnet: ImageClassifier, photo: Tensor) -> None:
     first, again, other = (
         explain(convnet, photo, methods="smoothgrad", target="a", seed=s).arrays["smoothgrad"] for s in (0, 0, 1)
@@ -109,6 +110,7 @@ def test_a_network_whose_logits_are_not_finite_is_refused(photo: Tensor) -> None
         explain(wrapped(Diverged()), photo, image_name="cat")
 
 
+@pytest.mark.slow
 def test_a_check_leaves_the_network_as_it_was_also_when_a_pass_of_it_fails(photo: Tensor) -> None:
     breaks = Breaks(build("simple_convnet", (3, 32, 32), 10))
     net = wrapped(breaks).train()

@@ -42,6 +42,7 @@ def test_the_network_is_left_as_it_was_bit_for_bit(
     assert torch.equal(random, torch.get_rng_state())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_also_when_any_of_its_passes_fails(pixels: Tensor, method: str) -> None:
     breaks = Breaks(build("simple_convnet", (3, 32, 32), 10))
@@ -84,6 +85,7 @@ def test_several_images_at_once_are_refused(convnet: ImageClassifier, pixels: Te
         gradient(convnet, pixels.expand(2, -1, -1, -1), 0)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences_in_float64(convnet: ImageClassifier, pixels: Tensor) -> None:
     net, x = convnet.double(), pixels.double()
     found, step = gradient(net, x, 4).per_channel, 1e-6
@@ -150,6 +152,7 @@ def test_of_a_linear_network_integrated_gradients_are_weight_times_path(pixels: 
     assert found.checks["completeness_error"] < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnet", "resnet", "flat"])
 def test_the_cams_mean_and_the_bias_are_the_logit(name: str, pixels: Tensor, request: pytest.FixtureRequest) -> None:
     net = request.getfixturevalue(name)

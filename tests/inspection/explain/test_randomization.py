@@ -74,6 +74,7 @@ def test_a_map_of_the_image_alone_does_not_change_and_one_of_the_weights_does(
     assert 0 < found.null_95th_percentile < 0.5
 
 
+@pytest.mark.slow
 def test_random_maps_correlate_no_more_than_by_chance(resnet: ImageClassifier, pixels: Tensor) -> None:
     draws = iter(range(1000))
 
@@ -85,6 +86,7 @@ def test_random_maps_correlate_no_more_than_by_chance(resnet: ImageClassifier, p
     assert found.null_95th_percentile < 0.15
 
 
+@pytest.mark.slow
 def test_a_map_that_became_constant_is_none_in_the_cascade(resnet: ImageClassifier, pixels: Tensor) -> None:
     def dies(net: ImageClassifier, x: Tensor, target: int) -> SaliencyMap:
         return as_map(heat(0, 32, 32) if net is resnet else torch.zeros(32, 32))

@@ -69,6 +69,7 @@ def test_an_imagenet_networks_response_averages_to_its_logits(number: int, side:
             assert torch.allclose(fcn.window_logits(features)[..., 0, 0], logits, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETS if "flatten" not in name])
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (100, 64), (71, 71)])
 def test_the_mean_response_and_the_bias_are_the_logit_on_every_size(name: str, size: tuple[int, int]) -> None:

@@ -42,6 +42,7 @@ def peeking(row: int, column: int) -> FullyConvolutional:
     return make_fully_convolutional(wrapped(Peeking(row, column)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "column"), [(5, 5), (0, 10), (8, 3)])
 def test_the_offset_of_a_made_network_is_the_one_it_was_made_with(row: int, column: int) -> None:
     offset = measure_erf_offset(peeking(row, column))
@@ -100,6 +101,7 @@ def test_an_offset_is_measured_once_and_again_where_its_file_is_damaged(
     assert len(calls) == 4
 
 
+@pytest.mark.slow
 def test_offsets_are_kept_in_the_folder_that_convolab_data_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +127,7 @@ def test_the_offset_of_a_network_that_is_gone_is_forgotten(tmp_path: Path) -> No
     assert len(module._offsets) < before
 
 
+@pytest.mark.slow
 def test_where_no_file_can_be_written_the_offset_is_measured_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert erf_offset(peeking(0, 0), tmp_path / "file").mean == pytest.approx((-5, -5), abs=1e-6)
@@ -137,6 +140,7 @@ def test_rf_center_is_refused_where_the_receptive_fields_are_not_known(monkeypat
         result.alignment("rf-center")
 
 
+@pytest.mark.slow
 def test_a_network_that_ignores_the_image_is_refused() -> None:
     class Constant(Peeking):
         def forward(self, x: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ def test_a_score_has_every_map_and_is_the_same_again_and_json(fcn: FullyConvolut
     assert set(values["maps"]["edges"]["box_accuracy"]) == set(map(str, IOU_LEVELS))
 
 
+@pytest.mark.slow
 def test_several_scales_are_their_mean(fcn: FullyConvolutional) -> None:
     both = evaluate_localization(fcn, setting(1, (InputScale(), InputScale(2.0))))
     alone = evaluate_localization(fcn, setting(1))

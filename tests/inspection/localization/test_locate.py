@@ -52,6 +52,7 @@ def scene() -> Tensor:
     return photo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALIGNMENT_KINDS)
 def test_objects_are_boxed_where_they_are_and_classes_apart(red: ImageClassifier, kind: str) -> None:
     found = locate(red, scene(), targets=["red", "blue"], alignment=kind, threshold=0.5).metrics["classes"]
@@ -129,6 +130,7 @@ def test_a_response_without_information_is_named_and_has_no_box(red: ImageClassi
     assert "not found" in str(finding)
 
 
+@pytest.mark.slow
 def test_numbers_are_json_and_arrays_are_raw_on_disk(red: ImageClassifier, tmp_path) -> None:
     finding = locate(red, scene(), targets=["red"], sliding_window_check=True)
     assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
@@ -233,6 +235,7 @@ def test_broccoli_and_oranges_are_distinguished_in_one_photo(photos) -> None:
     assert 364 <= column <= 524
 
 
+@pytest.mark.slow
 def test_two_threads_may_locate_with_one_network_at_the_same_time(red: ImageClassifier) -> None:
     red.train()
     images = [scene(), scene().flip(2)]

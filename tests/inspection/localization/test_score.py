@@ -83,6 +83,7 @@ def test_p_values_are_corrected_for_their_number() -> None:
     assert p_values == {1.0, round(6 * uncorrected, 9)}
 
 
+@pytest.mark.slow
 def test_energy_and_iou_are_compared_in_pairs_and_by_holm() -> None:
     noise = torch.rand(30, generator=torch.Generator().manual_seed(0)).tolist()
     records = []
