@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-if (
-    os.environ.get("CONVOLAB_SHAPE_CHECKS") != "0"
-):  # `make check` leaves them out: with them imports take four times as long
+# `make check` leaves them out: with them imports take four times as long.
+if os.environ.get("CONVOLAB_SHAPE_CHECKS") != "0":
     install_import_hook("convolab", "beartype.beartype")
 
 SHARED = Path(os.environ.get("CONVOLAB_SHARED", Path(__file__).resolve().parents[2] / "shared" / "data"))
