@@ -1,0 +1,15 @@
+"""The picture of the layers is drawn from the imports as they are."""
+
+import importlib.util
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def test_the_picture_of_the_layers_is_that_of_the_present_imports() -> None:
+    spec = importlib.util.spec_from_file_location("architecture", DOCS / "architecture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    architecture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(architecture)
+    assert architecture.draw() == (DOCS / "architecture.svg").read_text(), "run `make architecture`"
