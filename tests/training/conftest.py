@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.remains import remains
+from support.run_contents import run_contents
 
 from convolab.data.catalog import load
 from convolab.data.splits import DatasetSplits
@@ -60,5 +60,5 @@ def paint_pets() -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def timeless() -> Callable[[Path], dict[str, Any]]:
-    """All that a run left in its folder and that does not hang on the clock, bit for bit."""
-    return remains
+    """All that a run left in its folder and that does not depend on the clock, bit for bit."""
+    return run_contents

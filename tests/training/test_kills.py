@@ -1,7 +1,7 @@
-"""A run that is killed at any moment, or meets a full disk, goes on as if nothing had been.
+"""A run that is killed at any moment, or meets a full disk, resumes as if nothing had happened.
 
-Run as a script this file is the workshop: a process that has imported torch once and forks a child for every task, so
-that a training to kill costs a twentieth of a second. It uses one thread and computes nothing itself, as forking
+Run as a script this file is the task server: a process that has imported torch once and forks a child for every task,
+so that a training to kill costs a twentieth of a second. It uses one thread and computes nothing itself, as forking
 requires.
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.run_contents import run_contents
 
 pytestmark = pytest.mark.timing
 
@@ -32,75 +33,75 @@ RECIPE = {
 }
 
 
-# ---------------------------------------------------------------- the workshop
+# ---------------------------------------------------------------- the task server
 
 
-class Reaper:
-    """Counts the moments at which files change; kills this process at one of them, or copies its run at each."""
+class KillPoints:
+    """Names the moments at which files change; kills this process at one of them, or copies its run at each."""
 
-    def __init__(self, folder: Path, victim: int | None = None, album: str | None = None) -> None:
-        self.folder, self.victim, self.album, self.moments = folder, victim, album, []
+    def __init__(self, folder: Path, kill_at: int | None = None, snapshots: str | None = None) -> None:
+        self.folder, self.kill_at, self.snapshots, self.names = folder, kill_at, snapshots, []
         replace, write_bytes, write_text = os.replace, Path.write_bytes, Path.write_text
 
         def replacing(source: Path, target: Path) -> None:
-            replace(source, target)  # the moment before it left the same on the disk as the one before the sync
-            self.moment(f"after {Path(target).name} was put in place")
+            replace(source, target)  # a kill before it would leave what a kill before the sync leaves
+            self.reach(f"after {Path(target).name} was put in place")
 
-        def syncing(file: int) -> None:  # without the disk's wait: what a killed process has written stays written
-            self.moment("before a file is synced")
+        def syncing(file: int) -> None:  # without waiting for the disk: what a killed process has written stays written
+            self.reach("before a file is synced")
 
         def writing_bytes(path: Path, content: bytes) -> None:
             write_bytes(path, content[: len(content) // 2])
-            self.moment(f"with half of {path.name.split('.')[1]} written")
+            self.reach(f"with half of {path.name.split('.')[1]} written")
             write_bytes(path, content)
 
         def writing_text(path: Path, content: str, **settings: Any) -> None:
             write_text(path, content[: len(content) // 2], **settings)
-            self.moment(f"with half of {path.name.split('.')[1]} written")
+            self.reach(f"with half of {path.name.split('.')[1]} written")
             write_text(path, content, **settings)
 
         os.replace, os.fsync, Path.write_bytes, Path.write_text = replacing, syncing, writing_bytes, writing_text
 
-    def moment(self, name: str) -> None:
-        if len(self.moments) == self.victim:
+    def reach(self, name: str) -> None:
+        if len(self.names) == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.album:
-            shutil.copytree(self.folder, Path(self.album) / str(len(self.moments)))
-        self.moments.append(name)
+        if self.snapshots:
+            shutil.copytree(self.folder, Path(self.snapshots) / str(len(self.names)))
+        self.names.append(name)
 
 
-def work(task: dict[str, Any], images: Any) -> dict[str, Any]:
+def execute(task: dict[str, Any], images: Any) -> dict[str, Any]:
     """Start the run, or resume it if its folder holds one; test it if it is finished then."""
     from support.callbacks import FunctionCallbacks
 
     from convolab.training.recipe import Recipe
     from convolab.training.run import Run
 
-    folder, notes, steps = Path(task["folder"]), [], iter(range(10**6))
+    folder, messages, steps = Path(task["folder"]), [], iter(range(10**6))
 
-    def fill_disk(epoch: Any) -> None:
-        if epoch.epoch == task.get("full after"):
-            fill(folder, task["room"])
+    def after_epoch(epoch: Any) -> None:
+        if epoch.epoch == task.get("full_after_epoch"):
+            fill_disk(folder, task["max_bytes"])
 
     callbacks = FunctionCallbacks(
-        on_epoch=fill_disk, on_message=notes.append, stop=lambda: next(steps) >= task.get("stop", 10**6)
+        on_epoch=after_epoch, on_message=messages.append, stop=lambda: next(steps) >= task.get("stop_after", 10**6)
     )
-    if task.get("full after") == 0:
-        fill(folder, task["room"])
-    reaper = Reaper(folder, task.get("moment"), task.get("album"))
+    if task.get("full_after_epoch") == 0:
+        fill_disk(folder, task["max_bytes"])
+    kill_points = KillPoints(folder, task.get("kill_at"), task.get("snapshots"))
     if (folder / "summary.json").exists():
         run = Run(folder).resume(images, callbacks=callbacks)
     else:
         run = Run.start(Recipe.from_dict(task["recipe"]), images, folder, callbacks=callbacks)
     if run.status == "finished":
         run.test()
-    return {"status": run.status, "moments": reaper.moments, "notes": notes}
+    return {"status": run.status, "kill_points": kill_points.names, "messages": messages}
 
 
-def fill(folder: Path, room: int | None) -> None:
-    """From now on no file may have more than `room` bytes; or, without it, the disk has none left."""
-    if room is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+def fill_disk(folder: Path, max_bytes: int | None) -> None:
+    """From now on no file may have more than `max_bytes` bytes; or, if it is None, the disk has no free space."""
+    if max_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, resource.RLIM_INFINITY))
         return
     with (folder.parent / "filler").open("wb", buffering=0) as file:
         try:
@@ -110,8 +111,8 @@ def fill(folder: Path, room: int | None) -> None:
             pass
 
 
-def workshop() -> None:
-    """Take a task a line; fork; answer with a line how the child ended."""
+def serve_tasks() -> None:
+    """Read one task per line, fork a child for it, and print one line of JSON: how the child ended."""
     import torch
 
     from convolab.core.errors import LabError
@@ -121,212 +122,213 @@ def workshop() -> None:
     torch.set_num_threads(1)
     images = load("digits")
     run.load = lambda *_, **__: images  # read once for all children
-    platform.platform()  # asked once: it starts a process
+    platform.platform()  # called once and cached: it starts a process
     print("ready", flush=True)
     for line in sys.stdin:
         task = json.loads(line)
-        ours, theirs = os.pipe()
+        read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                answer = work(task, images)
+                result = execute(task, images)
             except LabError as error:
-                answer = {"refused": str(error)}
+                result = {"error": str(error)}
             except BaseException as error:
-                answer = {"bug": repr(error)}
-            os.write(theirs, json.dumps(answer).encode())
+                result = {"bug": repr(error)}
+            os.write(write_end, json.dumps(result).encode())
             os._exit(0)
-        os.close(theirs)
-        if "kill after" in task and not select.select([ours], [], [], task["kill after"])[0]:
+        os.close(write_end)
+        if "kill_after" in task and not select.select([read_end], [], [], task["kill_after"])[0]:
             os.kill(child, signal.SIGKILL)
-        with open(ours, "rb") as pipe:
-            answer = pipe.read()
+        with open(read_end, "rb") as pipe:
+            result = pipe.read()
         _, status = os.waitpid(child, 0)
-        print(json.dumps({"killed": True} if os.WIFSIGNALED(status) else json.loads(answer)), flush=True)
+        print(json.dumps({"killed": True} if os.WIFSIGNALED(status) else json.loads(result)), flush=True)
 
 
 # ---------------------------------------------------------------- the tests
 
-Do = Callable[..., dict[str, Any]]
+RunTask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def do() -> Iterator[Do]:
-    """Have the workshop do a task: start or resume the run in `folder`."""
+def run_task() -> Iterator[RunTask]:
+    """Have the task server start or resume the run in `folder`, and return how that ended."""
     tests_folder = Path(__file__).resolve().parents[1]
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(tests_folder)}
     with subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as shop:
-        assert shop.stdout.readline() == "ready\n"
+    ) as server:
+        assert server.stdout.readline() == "ready\n"
 
-        def ask(folder: Path, recipe: dict[str, Any] = RECIPE, **task: Any) -> dict[str, Any]:
+        def send_task(folder: Path, recipe: dict[str, Any] = RECIPE, **task: Any) -> dict[str, Any]:
             print(
-                json.dumps(
-                    {"folder": str(folder), "recipe": recipe} | {k.replace("_", " "): v for k, v in task.items()}
-                ),
-                file=shop.stdin,
+                json.dumps({"folder": str(folder), "recipe": recipe} | task),
+                file=server.stdin,
                 flush=True,
             )
-            answer = json.loads(shop.stdout.readline())
-            assert "bug" not in answer, answer["bug"]
-            return answer
+            result = json.loads(server.stdout.readline())
+            assert "bug" not in result, result["bug"]
+            return result
 
-        yield ask
-        shop.stdin.close()
+        yield send_task
+        server.stdin.close()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(do: Do, tmp_path_factory: pytest.TempPathFactory, timeless: Callable[[Path], Any]) -> dict[str, Any]:
-    """What a run leaves that nothing happened to; its moments; and how long it took."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+def uninterrupted(run_task: RunTask, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run that nothing interrupted: what it leaves in its folder, its kill points and how long it took."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     started = time.monotonic()
-    answer = do(folder)
-    assert answer["status"] == "finished"
+    result = run_task(folder)
+    assert result["status"] == "finished"
     return {
-        "left": timeless(folder),
-        "moments": answer["moments"],
+        "contents": run_contents(folder),
+        "kill_points": result["kill_points"],
         "seconds": time.monotonic() - started,
         "folder": folder,
     }
 
 
-def need_same(folder: Path, undisturbed: dict[str, Any], timeless: Callable[[Path], Any], when: str) -> None:
-    left = timeless(folder)
-    assert left == undisturbed["left"], (
-        f"killed {when}: {[part for part in left if left[part] != undisturbed['left'].get(part)]} differ"
+def assert_same(folder: Path, uninterrupted: dict[str, Any], when: str) -> None:
+    contents = run_contents(folder)
+    assert contents == uninterrupted["contents"], (
+        f"killed {when}: {[part for part in contents if contents[part] != uninterrupted['contents'].get(part)]} differ"
     )
     assert not [path.name for path in folder.iterdir() if path.name.endswith(".part.safetensors")], f"killed {when}"
 
 
-def test_the_moments_are_all_there(undisturbed: dict[str, Any]):
-    moments = undisturbed["moments"]
+def test_every_kind_of_write_is_among_the_kill_points(uninterrupted: dict[str, Any]):
+    points = uninterrupted["kill_points"]
     for name in ("last", "state"):
-        assert moments.count(f"after {name}.safetensors was put in place") >= 1
-        assert moments.count(f"with half of {name} written") >= 1
-    assert "after best.safetensors was put in place" in moments  # a second name for last's file: there is no half of it
+        assert points.count(f"after {name}.safetensors was put in place") >= 1
+        assert points.count(f"with half of {name} written") >= 1
+    assert "after best.safetensors was put in place" in points  # a second name for last's file: there is no half of it
     for name in ("recipe.toml", "metrics.jsonl", "summary.json", "test.json", "state.previous.safetensors"):
-        assert f"after {name} was put in place" in moments
-    assert moments.count("before a file is synced") == len([m for m in moments if "half" in m])
+        assert f"after {name} was put in place" in points
+    assert points.count("before a file is synced") == len([point for point in points if "half" in point])
 
 
-def test_a_recipe_has_the_same_key_in_another_process_with_another_hash_seed(undisturbed: dict[str, Any]):
+def test_a_recipe_has_the_same_key_in_another_process_with_another_hash_seed(uninterrupted: dict[str, Any]):
     from convolab.training.recipe import Recipe
 
-    assert undisturbed["left"]["summary"]["recipe_key"] == Recipe.from_dict(RECIPE).key
+    assert uninterrupted["contents"]["summary"]["recipe_key"] == Recipe.from_dict(RECIPE).key
 
 
-def test_a_run_killed_at_any_moment_of_its_writing_continues_bit_for_bit(
-    do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
+def test_a_run_killed_at_any_moment_of_its_writing_resumes_bit_for_bit(
+    run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path
 ):
-    begun = undisturbed["moments"].index("after summary.json was put in place")
-    for moment, when in enumerate(undisturbed["moments"]):
-        folder = tmp_path / str(moment)
-        assert do(folder, moment=moment) == {"killed": True}
-        answer = do(folder)
-        if moment < begun and "refused" in answer:  # nothing has been trained yet, and nobody is told to resume it
-            assert answer["refused"].endswith("is not empty: choose a new or empty folder for --out")
+    first_summary = uninterrupted["kill_points"].index("after summary.json was put in place")
+    for number, when in enumerate(uninterrupted["kill_points"]):
+        folder = tmp_path / str(number)
+        assert run_task(folder, kill_at=number) == {"killed": True}
+        result = run_task(folder)
+        if (
+            number < first_summary and "error" in result
+        ):  # nothing has been trained yet, and no message says to resume it
+            assert result["error"].endswith("is not empty: choose a new or empty folder for --out")
             continue
-        assert (answer.get("status"), answer.get("notes")) == ("finished", []), f"killed {when}: {answer}"
-        need_same(folder, undisturbed, timeless, when)
+        assert (result.get("status"), result.get("messages")) == ("finished", []), f"killed {when}: {result}"
+        assert_same(folder, uninterrupted, when)
 
 
-def test_a_run_stopped_within_an_epoch_and_killed_at_any_moment_of_continuing_continues_bit_for_bit(
-    do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
+def test_a_run_stopped_within_an_epoch_and_killed_at_any_moment_of_resuming_resumes_bit_for_bit(
+    run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path
 ):
-    assert do(tmp_path / "run", stop=4)["status"] == "stopped"  # of 3 steps an epoch
-    album = (
-        tmp_path / "album"
-    )  # what a kill would have left at each moment: all that a process has written, and nothing else
-    moments = do(tmp_path / "run", album=str(album))["moments"]
-    assert "after state.previous.safetensors was put in place" in moments
-    for moment, when in enumerate(moments):
-        answer = do(album / str(moment))
-        assert (answer.get("status"), answer.get("notes")) == ("finished", []), f"killed {when}: {answer}"
-        need_same(album / str(moment), undisturbed, timeless, when)
+    assert run_task(tmp_path / "run", stop_after=4)["status"] == "stopped"  # of 3 steps an epoch
+    # What a kill would have left at each moment: all that the process had written, and nothing else.
+    snapshots = tmp_path / "snapshots"
+    points = run_task(tmp_path / "run", snapshots=str(snapshots))["kill_points"]
+    assert "after state.previous.safetensors was put in place" in points
+    for number, when in enumerate(points):
+        result = run_task(snapshots / str(number))
+        assert (result.get("status"), result.get("messages")) == ("finished", []), f"killed {when}: {result}"
+        assert_same(snapshots / str(number), uninterrupted, when)
 
 
-def test_a_run_killed_again_and_again_at_any_time_continues_bit_for_bit(
-    do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
+def test_a_run_killed_again_and_again_at_any_time_resumes_bit_for_bit(
+    run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path
 ):
-    draw, kills = random.Random(0), 0
+    rng, kills = random.Random(0), 0
     for number in range(5):
         folder, finished = tmp_path / str(number), False
         for _ in range(8):
-            answer = do(folder, kill_after=draw.uniform(0, undisturbed["seconds"] / 2))
-            finished = answer.get("status") == "finished"
+            result = run_task(folder, kill_after=rng.uniform(0, uninterrupted["seconds"] / 2))
+            finished = result.get("status") == "finished"
             if finished:
                 break
-            assert answer == {"killed": True}
+            assert result == {"killed": True}
             kills += 1
             if not (folder / "summary.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)  # as a person would, who is told that it is not empty
-        assert finished or do(folder)["status"] == "finished"
-        need_same(folder, undisturbed, timeless, "again and again")
+                shutil.rmtree(folder, ignore_errors=True)  # as a person would who reads that it is not empty
+        assert finished or run_task(folder)["status"] == "finished"
+        assert_same(folder, uninterrupted, "again and again")
     assert kills >= 5
 
 
-def test_a_kill_leaves_the_lock_open_and_the_run_says_that_it_was_killed(
-    do: Do, undisturbed: dict[str, Any], tmp_path: Path
+def test_a_kill_leaves_the_lock_open_and_the_status_of_the_run_is_killed(
+    run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path
 ):
     from convolab.training.run import Run
 
-    last = max(i for i, name in enumerate(undisturbed["moments"]) if name == "after state.safetensors was put in place")
-    assert do(tmp_path / "run", moment=last) == {"killed": True}
+    last = max(
+        i for i, name in enumerate(uninterrupted["kill_points"]) if name == "after state.safetensors was put in place"
+    )
+    assert run_task(tmp_path / "run", kill_at=last) == {"killed": True}
     run = Run(tmp_path / "run")
     assert (run.status, run.is_training, len(run.history)) == ("killed", False, 2)
 
 
-def test_an_epoch_whose_state_a_kill_prevented_is_not_in_the_metrics_until_it_is_done_again(
-    do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
+def test_an_epoch_that_was_killed_before_its_state_was_saved_is_not_in_the_metrics_until_it_is_trained_again(
+    run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path
 ):
     from convolab.training.run import Run
 
-    last = max(i for i, name in enumerate(undisturbed["moments"]) if name == "after metrics.jsonl was put in place")
-    assert do(tmp_path / "run", moment=last) == {"killed": True}
+    last = max(
+        i for i, name in enumerate(uninterrupted["kill_points"]) if name == "after metrics.jsonl was put in place"
+    )
+    assert run_task(tmp_path / "run", kill_at=last) == {"killed": True}
     assert len(Run(tmp_path / "run").history) == 2
-    assert do(tmp_path / "run", stop=0)["status"] == "stopped"
+    assert run_task(tmp_path / "run", stop_after=0)["status"] == "stopped"
     assert len(Run(tmp_path / "run").history) == 1
-    assert do(tmp_path / "run")["status"] == "finished"
-    need_same(tmp_path / "run", undisturbed, timeless, "before a state")
+    assert run_task(tmp_path / "run")["status"] == "finished"
+    assert_same(tmp_path / "run", uninterrupted, "before a state")
 
 
 # ---------------------------------------------------------------- a full disk
 
 
-def sizes(undisturbed: dict[str, Any]) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in undisturbed["folder"].iterdir()}
+def sizes(uninterrupted: dict[str, Any]) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in uninterrupted["folder"].iterdir()}
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_a_state_that_does_not_fit_on_the_disk_is_reported_and_the_run_continues_later_bit_for_bit(
-    do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any], epoch: int
+def test_a_state_that_does_not_fit_on_the_disk_is_reported_and_the_run_resumes_bit_for_bit_later(
+    run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path, epoch: int
 ):
     from convolab.training.run import Run
 
-    room = (sizes(undisturbed)["last.safetensors"] + sizes(undisturbed)["state.safetensors"]) // 2
-    answer = do(tmp_path / "run", full_after=epoch, room=room)
+    max_bytes = (sizes(uninterrupted)["last.safetensors"] + sizes(uninterrupted)["state.safetensors"]) // 2
+    result = run_task(tmp_path / "run", full_after_epoch=epoch, max_bytes=max_bytes)
     path = tmp_path / "run" / "state.safetensors"
-    assert answer == {
-        "refused": f"the disk is full while writing {path}: free some space; the files written before are intact"
+    assert result == {
+        "error": f"the disk is full while writing {path}: free some space; the files written before are intact"
     }
     run = Run(tmp_path / "run")
     assert len(run.history) == epoch + 1
     for which in ("best", "last"):
         run.net(which)
-    assert do(tmp_path / "run") | {"moments": []} == {"status": "finished", "moments": [], "notes": []}
-    need_same(tmp_path / "run", undisturbed, timeless, "by a full disk")
+    assert run_task(tmp_path / "run") | {"kill_points": []} == {"status": "finished", "kill_points": [], "messages": []}
+    assert_same(tmp_path / "run", uninterrupted, "by a full disk")
 
 
-def test_weights_that_do_not_fit_on_the_disk_leave_all_files_of_the_epoch_before(
-    do: Do, tmp_path: Path, timeless: Callable[[Path], Any]
-):
+def test_weights_that_do_not_fit_on_the_disk_leave_all_files_of_the_epoch_before(run_task: RunTask, tmp_path: Path):
     recipe = RECIPE | {"data": RECIPE["data"] | {"validation": 0.0}}  # so that both epochs write their best weights
-    answer = do(tmp_path / "run", recipe, full_after=1, room=100)
-    assert answer["refused"].startswith(f"the disk is full while writing {tmp_path / 'run' / 'last.safetensors'}: ")
-    assert do(tmp_path / "one", recipe | {"training": recipe["training"] | {"epochs": 1}})["status"] == "finished"
+    result = run_task(tmp_path / "run", recipe, full_after_epoch=1, max_bytes=100)
+    assert result["error"].startswith(f"the disk is full while writing {tmp_path / 'run' / 'last.safetensors'}: ")
+    assert run_task(tmp_path / "one", recipe | {"training": recipe["training"] | {"epochs": 1}})["status"] == "finished"
     (tmp_path / "one" / "test.json").unlink()
-    full, one = timeless(tmp_path / "run"), timeless(tmp_path / "one")
+    full, one = run_contents(tmp_path / "run"), run_contents(tmp_path / "one")
     assert {record.pop("recipe_key") for record in (*full["metrics"], full["about state"])} != {
         record.pop("recipe_key") for record in (*one["metrics"], one["about state"])
     }  # the number of epochs is part of the recipe
@@ -334,8 +336,8 @@ def test_weights_that_do_not_fit_on_the_disk_leave_all_files_of_the_epoch_before
         assert full[part] == one[part], part
 
 
-def test_a_disk_that_runs_full_is_reported_and_the_run_continues_when_there_is_room(
-    do: Do, undisturbed: dict[str, Any], tmp_path: Path, timeless: Callable[[Path], Any]
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_space_again(
+    run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path
 ):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -347,16 +349,16 @@ def test_a_disk_that_runs_full_is_reported_and_the_run_continues_when_there_is_r
     if mounted is None or mounted.returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
-        answer = do(disk / "run", full_after=1, room=None)
-        assert answer.get("refused", answer).startswith(f"the disk is full while writing {disk / 'run'}")
+        result = run_task(disk / "run", full_after_epoch=1, max_bytes=None)
+        assert result.get("error", result).startswith(f"the disk is full while writing {disk / 'run'}")
         for name in ("best", "last", "state"):
-            assert timeless(disk / "run")[name]
+            assert run_contents(disk / "run")[name]
         (disk / "filler").unlink()
-        assert do(disk / "run")["status"] == "finished"
-        need_same(disk / "run", undisturbed, timeless, "by a full disk")
+        assert run_task(disk / "run")["status"] == "finished"
+        assert_same(disk / "run", uninterrupted, "by a full disk")
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
 if __name__ == "__main__":
-    workshop()
+    serve_tasks()
