@@ -8,6 +8,7 @@ import altair as alt
 from PIL import Image
 
 from convolab.core.files import atomic_write
+from convolab.plots.chart_page import chart_page
 
 # The palette of Okabe & Ito (2008), which color-blind readers can tell apart too.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -58,7 +59,7 @@ def save_chart(chart: alt.TopLevelMixin, stem: Path, formats: Sequence[str] = ("
     for path in paths:
         with atomic_write(path) as part:
             if path.suffix == ".html":
-                chart.save(part, inline=True)
+                part.write_text(chart_page(chart.to_dict()), encoding="utf-8")
             elif path.suffix == ".png":
                 chart.save(part, scale_factor=2)
             else:

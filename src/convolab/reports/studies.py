@@ -4,11 +4,11 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from convolab.core.files import write_text
+from convolab.plots.chart_page import vega_libraries
 from convolab.reports import study_cards
 from convolab.reports.page import VEGA_THEME, css_variable, figure_payload, study_palette
 from convolab.studies.results import StudyResult
@@ -38,7 +38,6 @@ def study_report_html(result: StudyResult) -> str:
     figures += test.figures if test else ()
     colors = study_palette(result)
     payload = {"theme": VEGA_THEME, "figures": [figure_payload(figure, colors) for figure in figures]}
-    libraries = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]  (the stub lacks the default)
     return environment.get_template("report.html").render(
         study=result.study,
         cards=cards,
@@ -50,6 +49,6 @@ def study_report_html(result: StudyResult) -> str:
         provenance=study_cards.provenance(result.trial_results.values()),
         colors={color: (css_variable(color), dark) for color, dark in colors.items()},
         payload=Markup(json.dumps(payload, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")),
-        libraries=Markup(libraries.replace("</script", "<\\/script")),
+        libraries=Markup(vega_libraries()),
         convolab=version("convolab"),
     )
