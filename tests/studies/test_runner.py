@@ -103,6 +103,19 @@ def test_a_changed_study_says_which_runs_still_hold_and_trains_the_rest(tiny: Ti
 
 
 @pytest.mark.slow
+def test_a_study_of_the_first_edition_is_refused_in_one_line_and_nothing_of_it_is_trained_again(
+    tiny: Tiny, here: Executor, tmp_path: Path
+):
+    run_study(tiny(), tmp_path, executor=here)
+    summary = next((tmp_path / "runs").glob("*/summary.json"))
+    values = json.loads(summary.read_text())
+    del values["format"]
+    summary.write_text(json.dumps(values))
+    with pytest.raises(LabError, match="is a study of convolab's first edition: it can be read"):
+        run_study(tiny(), tmp_path, executor=here)
+
+
+@pytest.mark.slow
 def test_a_damaged_run_is_named_and_retrained_only_with_repair(tiny: Tiny, here: Executor, tmp_path: Path):
     before = study_result_to_dict(run_study(tiny(), tmp_path, executor=here))
     harmed = sorted((tmp_path / "runs").iterdir())[0]

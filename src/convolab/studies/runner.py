@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -20,6 +20,7 @@ from convolab.studies.study import Study, Trial
 from convolab.studies.trials import estimate_training_cost, find_corruption
 from convolab.training.recipe import Recipe
 from convolab.training.run import COMPLETED, Run
+from convolab.training.run_folder import read_summary
 from convolab.training.setup import train_validation_split
 
 MessageCallback = Callable[[str], None]
@@ -163,12 +164,25 @@ def is_run_complete(folder: Path) -> bool:
     return (folder / "summary.json").exists() and Run(folder).status in COMPLETED
 
 
+def is_of_first_edition(run_folder: Path) -> bool:
+    """Whether a run was written before files had a format number. A damaged summary is reported elsewhere."""
+    with suppress(LabError):
+        return read_summary(run_folder)["format"] is None
+    return False
+
+
 def check_existing_runs(
     folder: StudyFolder, study: Study, splits: DatasetSplits, repair: bool, on_message: MessageCallback
 ) -> None:
-    """Refuse runs of other images and corrupt runs, and report what changed in the study since it ran last."""
+    """Refuse the first edition's runs, those of other images and corrupt ones; report what changed in the study."""
     previous_study = folder.path / "study.toml"
-    existing_keys = {path.parent.name for path in (folder.path / "runs").glob("*/summary.json")}
+    run_folders = [path.parent for path in (folder.path / "runs").glob("*/summary.json")]
+    require(
+        not any(is_of_first_edition(path) for path in run_folders),
+        f"{folder.path} is a study of convolab's first edition: it can be read and compared, but not continued; "
+        "choose another folder",
+    )
+    existing_keys = {path.name for path in run_folders}
     if previous_study.exists() and previous_study.read_text(encoding="utf-8") != study.to_toml():
         reusable = existing_keys & set(study.recipes)
         unused = sorted(existing_keys - set(study.recipes))
