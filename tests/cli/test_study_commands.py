@@ -185,7 +185,7 @@ def test_control_c_stops_a_study_with_its_runs_saved(lab, study: Path) -> None:
 
 @pytest.mark.timing
 def test_on_a_terminal_there_is_a_table_of_the_running_trials(lab, study: Path) -> None:
-    Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 150"))
+    Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 40"))
     parent, child = pty.openpty()
     process = begin("study", "long.toml", stdout=subprocess.DEVNULL, stderr=child)
     os.close(child)

@@ -212,8 +212,12 @@ def test_the_dataset_is_shared_by_the_workers_and_not_copied(tmp_path: Path):
         assert total["Private_Dirty"] < size + 50_000
 
 
-def test_a_thousand_trials_need_no_more_file_handles_than_a_few(dataset_folder: Path, tmp_path: Path):
-    jobs, soft, hard = make_jobs(tmp_path / "runs", 1000, base=TINY_RECIPE), *resource.getrlimit(resource.RLIMIT_NOFILE)
+@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.long)])
+def test_many_trials_need_no_more_file_handles_than_a_few(dataset_folder: Path, tmp_path: Path, count: int):
+    jobs, soft, hard = (
+        make_jobs(tmp_path / "runs", count, base=TINY_RECIPE),
+        *resource.getrlimit(resource.RLIMIT_NOFILE),
+    )
     run_jobs(LocalExecutor(2), jobs[:1], dataset_folder)  # starts the fork server, which keeps the limit of its start
     most, handles = 0, len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
 
@@ -226,7 +230,7 @@ def test_a_thousand_trials_need_no_more_file_handles_than_a_few(dataset_folder: 
         events = run_jobs(LocalExecutor(2), jobs, dataset_folder, on_event=on_event)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert count_kinds(events)["finished"] == 1000
+    assert count_kinds(events)["finished"] == count
     assert most < handles + 30
 
 
