@@ -55,10 +55,9 @@ types: .venv/installed-dev
 fast: .venv/installed-dev
 	CONVOLAB_SHAPE_CHECKS=0 $(PYTEST) -n 2 --dist worksteal -m "$(FAST)" --ignore=tests/oracles tests
 
-# What a change must pass. Tests that wait for other processes run one at a time.
+# What a change must pass. The tests of a file run one after another, because they share clusters and servers.
 test: .venv/installed-dev lint types
-	$(PYTEST) -n 2 --dist worksteal -m "not timing and not long"
-	$(PYTEST) -m "timing and not long" tests
+	$(PYTEST) -n 2 --dist loadfile -m "not long"
 
 # The outer ring: full simulations and what takes minutes.
 long: .venv/installed-dev
