@@ -1,7 +1,8 @@
 """Run the fast tests with each Python and torch that this machine can install, and print the table of the README.
 
-Each combination gets a virtual environment of its own under .matrix/. A combination that cannot be installed is named with its
-reason and left out of the table: the table holds only what was run.
+Each combination gets a virtual environment of its own under .matrix/, which is deleted after the tests; their output is
+kept. A combination that cannot be installed is named with its reason and left out of the table: the table holds only
+what was run.
 """
 
 import datetime
@@ -31,7 +32,7 @@ def find_python(version: str) -> str | None:
 
 def run_combination(python: str, version: str, torch: str, torchvision: str) -> str:
     """Install and test one combination: a row of the table, or why there is none."""
-    place = ROOT / ".matrix" / f"python{version}-torch{torch or 'newest'}"
+    place = ROOT / ".matrix" / f"python{version}-torch-{torch or 'newest'}"
     shutil.rmtree(place, ignore_errors=True)
     pip = [str(place / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
     wanted = [f"torch=={torch}", f"torchvision=={torchvision}"] if torch else ["torch", "torchvision"]
@@ -48,7 +49,8 @@ def run_combination(python: str, version: str, torch: str, torchvision: str) -> 
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     closing_line = re.sub(r"[= ]*([^=]*?)[= ]*$", r"\1", (tests.stdout.strip().splitlines() or ["?"])[-1])
-    (place / "tests.log").write_text(tests.stdout + tests.stderr)
+    shutil.rmtree(place)  # it takes gigabytes
+    place.with_name(f"{place.name}.log").write_text(tests.stdout + tests.stderr)
     return f"| {full_python} | {full_torch} | {sys.platform} | {closing_line} | {datetime.date.today()} |"
 
 
