@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from support.made_up_study import CLASSES, made_up, made_up_section
+from support.synthetic_study import CLASSES, synthetic_section, synthetic_study
 
 from convolab.plots.studies import best_on_test_figures, section_figures
 from convolab.studies.analyze import analyze_study
@@ -13,22 +13,22 @@ from convolab.studies.study import Study
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch-norm-sgd", "transforms", "lr-sgd", "overfit-one-batch"])
 def test_every_figure_with_its_tables_is_valid_vega_lite(name) -> None:
-    for figure in section_figures(made_up_section(name)):
+    for figure in section_figures(synthetic_section(name)):
         spec = figure.to_chart().to_dict()  # raises where it is not
         assert {layer["data"]["name"] for layer in spec["layer"] if "data" in layer} <= set(spec["datasets"])
 
 
 @pytest.mark.slow
 def test_a_section_shows_the_curves_it_asks_for_and_the_final_values_of_its_arms() -> None:
-    transforms = made_up_section("transforms")
+    transforms = synthetic_section("transforms")
     assert [figure.name for figure in section_figures(transforms)] == [*transforms.section.curves, "final_accuracy"]
-    assert [figure.name for figure in section_figures(made_up_section("lr-sgd"))] == [
+    assert [figure.name for figure in section_figures(synthetic_section("lr-sgd"))] == [
         "train_loss",
         "validation_loss",
         "best_validation_accuracy",
         "final_loss",
     ]
-    one_batch = section_figures(made_up_section("overfit-one-batch"))
+    one_batch = section_figures(synthetic_section("overfit-one-batch"))
     assert [figure.name for figure in one_batch] == ["train_loss", "train_accuracy"]
 
 
@@ -36,14 +36,14 @@ def test_a_section_where_everything_diverged_in_its_first_epoch_has_no_curve_and
     study = Study.from_dict(
         {"name": "s", "seeds": [0], "sections": {"one": {"grid": {"optimizer.lr": [1.0, 2.0, 3.0]}}}}
     )
-    diverged = made_up_section("lr-sgd").arms[0].results[0]
+    diverged = synthetic_section("lr-sgd").arms[0].results[0]
     results = [replace(diverged, trial=trial, history=()) for trial in study.trials]
     (result,) = analyze_study(study, results)
     assert section_figures(result) == []
 
 
 def test_the_tested_run_has_its_confusion_matrix_and_its_accuracy_per_class() -> None:
-    best = made_up(False).best_on_test
+    best = synthetic_study(False).best_on_test
     confusion, per_class = best_on_test_figures(best)
     assert len(confusion.tables["cells"]) == len(CLASSES) ** 2
     accuracies = [row["accuracy"] for row in per_class.tables["classes"]]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from support.made_up_study import made_up_section, thousand
+from support.synthetic_study import study_of_1000_runs, synthetic_section
 
 from convolab.plots.study_curves import section_curves_chart
 from convolab.plots.study_figure import DIVERGED_MARK
@@ -21,7 +21,7 @@ def marks(figure):
 
 
 def test_the_line_is_the_mean_the_band_its_interval_and_the_single_runs_are_all_there() -> None:
-    result = made_up_section("batch-norm-sgd")
+    result = synthetic_section("batch-norm-sgd")
     figure = section_curves_chart(result, "train_loss")
     assert marks(figure) == ["area", "line", "line", "circle"]
     first = mean_curve(result.arms[0], "train_loss")[0][1]
@@ -32,7 +32,7 @@ def test_the_line_is_the_mean_the_band_its_interval_and_the_single_runs_are_all_
 
 
 def test_one_run_has_neither_band_nor_faint_lines_and_the_chart_says_so() -> None:
-    figure = section_curves_chart(made_up_section("overfit-one-batch"), "train_loss")
+    figure = section_curves_chart(synthetic_section("overfit-one-batch"), "train_loss")
     assert marks(figure) == ["line", "circle"]
     assert "one run per arm" in figure.subtitle
 
@@ -40,7 +40,7 @@ def test_one_run_has_neither_band_nor_faint_lines_and_the_chart_says_so() -> Non
 @pytest.mark.slow
 def test_axes_have_units_and_a_log_scale_where_the_range_asks_for_it() -> None:
     narrow, wide, fraction = (
-        layers(section_curves_chart(made_up_section(name), quantity))[0]["encoding"]["y"]
+        layers(section_curves_chart(synthetic_section(name), quantity))[0]["encoding"]["y"]
         for name, quantity in (
             ("batch-norm-sgd", "train_loss"),
             ("overfit-one-batch", "train_loss"),
@@ -54,7 +54,7 @@ def test_axes_have_units_and_a_log_scale_where_the_range_asks_for_it() -> None:
 
 @pytest.mark.slow
 def test_a_run_that_diverges_ends_in_a_cross_inside_the_chart_and_does_not_stretch_it() -> None:
-    figure = section_curves_chart(made_up_section("lr-sgd"), "train_loss")
+    figure = section_curves_chart(synthetic_section("lr-sgd"), "train_loss")
     crosses = figure.tables["divergences"]
     low, high = layers(figure)[-1]["encoding"]["y"]["scale"]["domain"]
     assert [row["epoch"] for row in crosses] == [3, 2, 4, 6]
@@ -67,7 +67,7 @@ def test_a_run_that_diverges_ends_in_a_cross_inside_the_chart_and_does_not_stret
 
 @pytest.mark.slow
 def test_many_arms_are_drawn_without_single_runs_except_the_diverged_and_the_chart_says_so() -> None:
-    figure = section_curves_chart(thousand(1, 12, 3, 5).sections[0], "train_loss")
+    figure = section_curves_chart(study_of_1000_runs(1, 12, 3, 5).sections[0], "train_loss")
     assert "with this many arms, bands and single runs are omitted" in figure.subtitle
     assert {row["arm"] for row in figure.tables["runs"]} == {"lr=0.3"}
     assert len(figure.tables["divergences"]) == 1
@@ -76,6 +76,6 @@ def test_many_arms_are_drawn_without_single_runs_except_the_diverged_and_the_cha
 def test_a_section_without_validation_images_has_no_validation_curve() -> None:
     arms = {"overrides": {"data.validation": 0.0}, "arms": {"a": {}, "b": {"optimizer.lr": 0.5}}}
     study = Study.from_dict({"name": "s", "seeds": [0, 1], "sections": {"one": arms}})
-    source = made_up_section("overfit-one-batch").arms[0].results[0]
+    source = synthetic_section("overfit-one-batch").arms[0].results[0]
     (result,) = analyze_study(study, [replace(source, trial=trial) for trial in study.trials])
     assert section_curves_chart(result, "validation_accuracy") is None

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from support.made_up_study import made_up_section
+from support.synthetic_study import synthetic_section
 
 from convolab.plots.studies import section_figures
 from convolab.plots.study_finals import final_values_chart
@@ -14,7 +14,7 @@ from convolab.studies.study import Study
 
 @pytest.mark.slow
 def test_a_grid_of_numbers_lies_along_an_axis_of_them_log_where_they_range() -> None:
-    figures = section_figures(made_up_section("lr-sgd"))
+    figures = section_figures(synthetic_section("lr-sgd"))
     rates = next(figure for figure in figures if figure.name == "best_validation_accuracy")
     x = rates.chart.to_dict()["layer"][0]["encoding"]["x"]
     assert (x["title"], x["scale"]["type"]) == ("optimizer.lr (log scale)", "log")
@@ -29,7 +29,7 @@ def test_a_grid_of_numbers_lies_along_an_axis_of_them_log_where_they_range() -> 
 
 @pytest.mark.slow
 def test_arms_are_in_rows_in_the_order_written() -> None:
-    figure = section_figures(made_up_section("transforms"))[-1]
+    figure = section_figures(synthetic_section("transforms"))[-1]
     y = figure.chart.to_dict()["layer"][0]["encoding"]["y"]
     assert y["sort"] == ["none", "crop + flip", "+ cutout", "+ color", "mixup"]
 
@@ -37,7 +37,7 @@ def test_arms_are_in_rows_in_the_order_written() -> None:
 def test_an_arm_without_validation_images_has_its_final_training_accuracy_alone() -> None:
     arms = {"overrides": {"data.validation": 0.0}, "arms": {"a": {}, "b": {"optimizer.lr": 0.5}}}
     study = Study.from_dict({"name": "s", "seeds": [0, 1], "sections": {"one": arms}})
-    source = made_up_section("overfit-one-batch").arms[0].results[0]
+    source = synthetic_section("overfit-one-batch").arms[0].results[0]
     (result,) = analyze_study(study, [replace(source, trial=trial) for trial in study.trials])
     metrics = [Metric("final", "train_accuracy"), Metric("final", "validation_accuracy")]
     figure = final_values_chart(result, metrics)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.made_up_study import CLASSES, made_up
+from support.synthetic_study import CLASSES, synthetic_study
 
 from convolab.core.stats import mean_interval
 from convolab.reports import markdown
@@ -19,7 +19,7 @@ from convolab.studies.tables import finished_metric_values
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    export_study(made_up(), folder)
+    export_study(synthetic_study(), folder)
     return folder
 
 
@@ -30,7 +30,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_every_table_is_exported_with_the_results_own_numbers(exported) -> None:
-    result = made_up()
+    result = synthetic_study()
     section = result.sections[0]
     for row, arm in zip(read_csv(exported / "batch-norm-sgd" / "arms.csv"), section.arms, strict=True):
         interval = mean_interval(list(finished_metric_values(arm, Metric.parse("final_train_loss")).values()))
@@ -85,7 +85,7 @@ def test_the_exported_page_shows_every_figure_beside_it_and_has_every_comment(ex
     page = (exported / "README.md").read_text()
     linked = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
     assert sorted(linked) == sorted(path.relative_to(exported).as_posix() for path in exported.rglob("*.svg"))
-    result = made_up()
+    result = synthetic_study()
     for section in result.sections:
         assert markdown.escape(section.comment) in page
         assert all(markdown.escape(contrast.comment) in page for contrast in section.contrast_results)
@@ -100,5 +100,5 @@ def test_every_link_of_the_exported_page_s_overview_has_its_heading(exported) ->
         markdown.heading_anchor(line.removeprefix("## ")) for line in page.splitlines() if line.startswith("## ")
     }
     links = re.findall(r"\]\(#([^)]+)\)", page)
-    assert len(links) == len(made_up().sections) + 1
+    assert len(links) == len(synthetic_study().sections) + 1
     assert set(links) <= headings

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.made_up_study import EVIL, made_up
+from support.synthetic_study import SPECIAL_NAME, synthetic_study
 
 from convolab.core.errors import LabError
 from convolab.core.stats import mean_interval
@@ -54,7 +54,7 @@ def test_the_results_come_before_every_card_and_the_recipes_after(words) -> None
 
 
 def test_every_section_note_verdict_comment_and_problem_is_on_the_page(words) -> None:
-    result = made_up()
+    result = synthetic_study()
     for section in result.sections:
         for text in (
             section.section.title,
@@ -95,10 +95,10 @@ def test_divergence_is_in_the_table_on_the_charts_and_among_the_notes(words, fig
 
 
 def test_numbers_on_the_page_are_the_results(words) -> None:
-    arm = made_up().sections[0].arms[0]
+    arm = synthetic_study().sections[0].arms[0]
     of = mean_interval(list(arm.values(Metric("best", "validation_accuracy")).values()))
     assert f"{100 * of.mean:.2f} % {100 * of.low:.2f} to {100 * of.high:.2f}" in words
-    best = made_up().best_on_test
+    best = synthetic_study().best_on_test
     assert f"{100 * best.test_result['accuracy']:.2f} %" in words
     assert f"{best.test_result['correct']:,} of {best.test_result['count']:,} test images" in words
 
@@ -118,18 +118,18 @@ def test_recipes_seeds_times_versions_and_machine_are_on_the_page(words) -> None
 
 def test_names_and_texts_cannot_break_out_of_the_page(page, figures) -> None:
     markup = SCRIPTS.sub("", page)
-    assert EVIL not in page
-    assert html.escape(EVIL, quote=False).split("'")[0] in markup
+    assert SPECIAL_NAME not in page
+    assert html.escape(SPECIAL_NAME, quote=False).split("'")[0] in markup
     assert "<b>bold</b>" not in page  # of the note below, in markup and in data
     opened, closed = page.count("<script"), page.count("</script>")
     assert opened == closed == 3
     assert "<!--" not in page
-    assert EVIL in json.dumps(figures, ensure_ascii=False)  # and the data still say it
+    assert SPECIAL_NAME in json.dumps(figures, ensure_ascii=False)  # and the data still say it
 
 
 @pytest.mark.slow
 def test_a_title_that_ends_a_script_stays_a_title() -> None:
-    result = made_up(False)
+    result = synthetic_study(False)
     first = result.sections[0]
     named = first.section.model_copy(
         update={"title": "</script><script>alert(1)</script>", "note": "</style><b>bold</b>"}
@@ -162,7 +162,7 @@ def test_a_study_of_one_seed_without_a_test_or_anything_finished_has_a_page() ->
 THOUSAND_RUNS = """
 import sys, time
 from pathlib import Path
-from support.made_up_study import thousand
+from support.synthetic_study import thousand
 from convolab.reports.studies import write_study_report
 result = thousand()
 assert len(result.trial_results) == 990
@@ -186,7 +186,7 @@ def test_a_thousand_runs_make_a_page_of_at_most_2_mb_in_10_seconds(tmp_path) -> 
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match="cannot write"):
-        write_study_report(made_up(), tmp_path / "file" / "report.html")
+        write_study_report(synthetic_study(), tmp_path / "file" / "report.html")
 
 
 def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -21,10 +21,10 @@ def digits() -> DatasetSplits:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Callable[..., Study]:
-    """A study of two arms and two seeds whose runs take a twentieth of a second each; its values can be changed."""
+def make_study() -> Callable[..., Study]:
+    """A study of two arms and two seeds whose runs take a twentieth of a second each; `overrides` replace its values."""
 
-    def make(**changes: Any) -> Study:
+    def make(**overrides: Any) -> Study:
         values: dict[str, Any] = {
             "name": "tiny",
             "seeds": [0, 1],
@@ -41,28 +41,28 @@ def tiny() -> Callable[..., Study]:
                 }
             },
         }
-        return Study.from_dict(values | changes)
+        return Study.from_dict(values | overrides)
 
     return make
 
 
 @pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    """A trial takes one thread in whatever process it is trained."""
+def restore_threads() -> Iterator[None]:
+    """A trial sets one thread in the process that trains it."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
 
 
-class InThisProcess:
-    """An engine without processes, for tests of what lies around engines."""
+class InProcessExecutor:
+    """An executor that trains in this process, for tests of the code around executors."""
 
-    def run(self, jobs: Sequence[Job], pictures: Path, hear: EventCallback, stop: Callable[[], bool]) -> None:
+    def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, stop: Callable[[], bool]) -> None:
         for job in jobs:
             if not stop():
-                run_job(job, partial(read_memmap, pictures), hear, stop)
+                run_job(job, partial(read_memmap, dataset_folder), on_event, stop)
 
 
 @pytest.fixture
-def here() -> InThisProcess:
-    return InThisProcess()
+def in_process() -> InProcessExecutor:
+    return InProcessExecutor()

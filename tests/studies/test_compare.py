@@ -1,4 +1,4 @@
-"""Finished runs, side by side."""
+"""Comparisons of finished runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,73 +15,81 @@ from convolab.studies.study import Study
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
-Tiny = Callable[..., Study]
-Make = Callable[..., Run]
+MakeStudy = Callable[..., Study]
+MakeRun = Callable[..., Run]
 
 
 @pytest.fixture
-def make(tiny: Tiny, digits: DatasetSplits, tmp_path: Path) -> Make:
-    """A finished run under a name, some keys changed."""
-    base: Recipe = tiny().trials[0].recipe
+def make_run(make_study: MakeStudy, digits: DatasetSplits, tmp_path: Path) -> MakeRun:
+    """Train a run in the folder `name`; `overrides` change its recipe, as optimizer__lr=0.1."""
+    base: Recipe = make_study().trials[0].recipe
 
-    def run(name: str, **changes: object) -> Run:
+    def make(name: str, **overrides: object) -> Run:
         return Run.start(
-            base.with_overrides({key.replace("__", "."): value for key, value in changes.items()}),
+            base.with_overrides({key.replace("__", "."): value for key, value in overrides.items()}),
             digits,
             tmp_path / name,
         )
 
-    return run
+    return make
 
 
-def test_runs_are_named_by_what_sets_them_apart(make: Make):
-    result = compare_runs([make("a"), make("b", optimizer__lr=0.01, training__epochs=3)])
+def test_runs_are_named_by_the_keys_in_which_they_differ(make_run: MakeRun):
+    result = compare_runs([make_run("a"), make_run("b", optimizer__lr=0.01, training__epochs=3)])
     assert [arm.name for arm in result.sections[0].arms] == ["lr=0.1, epochs=2", "lr=0.01, epochs=3"]
     assert result.study.base_recipe.model.name == "shallow_net"
 
 
-def test_a_different_name_makes_all_keys_of_its_section_overrides(make: Make):
-    result = compare_runs([make("a"), make("b", optimizer__name="adam")])
+def test_a_different_name_makes_all_keys_of_its_section_overrides(make_run: MakeRun):
+    result = compare_runs([make_run("a"), make_run("b", optimizer__name="adam")])
     assert {t.recipe.optimizer.name for t in result.study.trials} == {"sgd", "adam"}
-    assert {o.trial.recipe.key for arm in result.sections[0].arms for o in arm.results} == {
+    assert {trial_result.trial.recipe.key for arm in result.sections[0].arms for trial_result in arm.results} == {
         t.recipe.key for t in result.study.trials
     }
 
 
 @pytest.mark.slow
-def test_runs_that_differ_only_in_their_seed_are_one_arm_and_pair_with_the_same_seed(make: Make):
+def test_runs_that_differ_only_in_their_seed_are_one_arm_and_pair_with_the_same_seed(make_run: MakeRun):
     runs = [
-        make(f"{rate}-{seed}", optimizer__lr=rate, training__seed=seed) for rate in (0.1, 0.01) for seed in (0, 1, 2)
+        make_run(f"{rate}-{seed}", optimizer__lr=rate, training__seed=seed)
+        for rate in (0.1, 0.01)
+        for seed in (0, 1, 2)
     ]
     result = compare_runs(runs)
     assert [(arm.name, len(arm.results)) for arm in result.sections[0].arms] == [("lr=0.1", 3), ("lr=0.01", 3)]
-    assert all(answer.seeds == (0, 1, 2) for answer in result.sections[0].contrast_results)
+    assert all(contrast_result.seeds == (0, 1, 2) for contrast_result in result.sections[0].contrast_results)
 
 
-def test_two_single_runs_decide_nothing(make: Make):
-    result = compare_runs([make("a"), make("b", optimizer__lr=0.01)])
+def test_two_single_runs_decide_nothing(make_run: MakeRun):
+    result = compare_runs([make_run("a"), make_run("b", optimizer__lr=0.01)])
     for contrast_result in result.sections[0].contrast_results:
         assert contrast_result.verdict is None
         assert "a single seed decides nothing" in contrast_result.reason
 
 
-def test_seeds_of_one_recipe_are_shown_without_a_contrast(make: Make):
-    result = compare_runs([make("a"), make("b", training__seed=1)])
+def test_seeds_of_one_recipe_are_shown_without_a_contrast(make_run: MakeRun):
+    result = compare_runs([make_run("a"), make_run("b", training__seed=1)])
     assert [(arm.name, len(arm.results)) for arm in result.sections[0].arms] == [("a", 2)]
     assert not result.sections[0].contrast_results
 
 
-def test_an_unfinished_run_is_left_out_with_a_note(make: Make, tiny: Tiny, digits: DatasetSplits, tmp_path: Path):
+def test_an_unfinished_run_is_skipped_with_a_note(
+    make_run: MakeRun, make_study: MakeStudy, digits: DatasetSplits, tmp_path: Path
+):
     epochs = []
     callbacks = FunctionCallbacks(on_epoch=epochs.append, stop=lambda: bool(epochs))
-    cut = Run.start(tiny().trials[2].recipe, digits, tmp_path / "cut", callbacks=callbacks)
-    result = compare_runs([make("a"), cut])
-    assert any("cut is stopped after 1 of 2 epochs and is left out of the comparison" in note for note in result.notes)
+    stopped = Run.start(make_study().trials[2].recipe, digits, tmp_path / "stopped", callbacks=callbacks)
+    result = compare_runs([make_run("a"), stopped])
+    assert any(
+        "stopped is stopped after 1 of 2 epochs and is left out of the comparison" in note for note in result.notes
+    )
 
 
 @pytest.mark.slow
-def test_arms_of_a_study_are_named_by_their_folder_and_name(tiny: Tiny, here: Executor, tmp_path: Path):
-    run_study(tiny(), tmp_path / "study", executor=here)
+def test_arms_of_a_study_are_named_by_their_folder_and_name(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
+):
+    run_study(make_study(), tmp_path / "study", executor=in_process)
     fast, slow = (find_runs_of_arm(f"{tmp_path / 'study'}:{arm}") for arm in ("fast", "rates/slow"))
     assert [run.recipe.training.seed for run in fast] == [0, 1]
     assert [arm.name for arm in compare_runs([*fast, *slow]).sections[0].arms] == ["lr=0.1", "lr=0.001"]
@@ -115,11 +123,11 @@ metric = "epochs_until_train_accuracy:0.5"
 
 
 @pytest.mark.slow
-def test_arms_of_a_study_of_the_first_edition_are_found_though_its_folders_had_other_names(
-    tiny: Tiny, here: Executor, tmp_path: Path
+def test_arms_of_a_study_of_the_first_edition_are_found_although_its_folders_had_other_names(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
     folder = tmp_path / "study"
-    run_study(tiny(), folder, executor=here)
+    run_study(make_study(), folder, executor=in_process)
     (folder / "study.toml").write_text(FIRST_EDITION)
     for number, path in enumerate(sorted((folder / "runs").iterdir())):
         path.rename(folder / "runs" / f"old-{number}")
@@ -133,8 +141,8 @@ def test_arms_of_a_study_of_the_first_edition_are_found_though_its_folders_had_o
     assert compare_runs(runs).sections[0].contrast_results[0].seeds == (0, 1)
 
 
-def test_what_cannot_be_compared_is_refused_in_one_line(make: Make, tmp_path: Path):
-    run = make("a")
+def test_what_cannot_be_compared_is_refused_in_one_line(make_run: MakeRun, tmp_path: Path):
+    run = make_run("a")
     with pytest.raises(LabError, match="a comparison needs at least two runs"):
         compare_runs([run])
     with pytest.raises(LabError, match="have the same recipe and the same seed"):

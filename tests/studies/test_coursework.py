@@ -14,14 +14,14 @@ def test_the_coursework_has_every_section_of_the_question():
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["digits", "cifar10"])
 @pytest.mark.parametrize("section", ["lr-sgd", "lr-adam", "gamma-step"])
-def test_each_search_tries_five_values_and_draws_both_losses(data: str, section: str):
+def test_each_search_tries_five_values_and_plots_both_losses(data: str, section: str):
     study = coursework(data)
     assert len(study.sections[section].arm_overrides) == 5
     assert {"train_loss", "validation_loss"} <= set(study.sections[section].curves)
 
 
 @pytest.mark.slow
-def test_batch_norm_is_compared_at_the_rates_that_the_course_names():
+def test_batch_norm_is_compared_at_the_learning_rates_of_the_course():
     study = coursework("cifar10", "full")
     rates = {
         (t.section, t.recipe.optimizer.name, t.recipe.optimizer.lr)
@@ -32,7 +32,7 @@ def test_batch_norm_is_compared_at_the_rates_that_the_course_names():
 
 
 @pytest.mark.slow
-def test_the_one_batch_is_the_whole_training_set():
+def test_the_one_batch_to_overfit_is_the_whole_training_set():
     for trial in coursework().trials:
         if trial.section == "overfit-one-batch":
             assert (trial.recipe.data.limit, trial.recipe.training.batch_size, trial.recipe.data.validation) == (
@@ -53,10 +53,10 @@ def test_crops_and_cutouts_grow_with_the_images():
 
 
 @pytest.mark.slow
-def test_the_usual_recipe_is_trained_once_for_all_sections_that_hold_it():
+def test_the_default_recipe_is_trained_once_for_all_sections_that_use_it():
     study = coursework()
-    usual = {t.recipe.key for t in study.trials if t.section == "shallow-vs-conv" and t.arm == "convnet"}
-    shared = {t.section for t in study.trials if t.recipe.key in usual}
+    default = {t.recipe.key for t in study.trials if t.section == "shallow-vs-conv" and t.arm == "convnet"}
+    shared = {t.section for t in study.trials if t.recipe.key in default}
     assert {"residual", "transforms", "schedules", "lr-sgd", "gamma-step"} <= shared
 
 
@@ -67,6 +67,6 @@ def test_the_quick_budget_takes_fewer_images_and_epochs():
     assert quick.training.epochs < full.training.epochs
 
 
-def test_an_unknown_section_of_the_coursework_is_answered_with_the_nearest():
+def test_the_error_about_an_unknown_section_suggests_the_nearest_name():
     with pytest.raises(LabError, match="did you mean 'residual'"):
         coursework(sections=("residuals",))

@@ -16,7 +16,7 @@ def test_a_bound_that_is_not_0_is_not_shown_as_0() -> None:
     assert format_difference_interval(ACCURACY, Interval(-0.01, -0.03, 0.01, 3)) == "from 3.0 lower to 1.0 higher"
 
 
-def test_decimals_show_the_smallest_width_with_two_digits_within_the_unit_s_limits() -> None:
+def test_decimals_show_the_smallest_width_with_two_digits_within_the_limits_of_the_unit() -> None:
     assert choose_decimals(ACCURACY, 0.2) == 0
     assert choose_decimals(ACCURACY, 0.2, 0.012) == 1
     assert choose_decimals(ACCURACY, 0.00001) == 2

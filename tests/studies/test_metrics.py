@@ -53,7 +53,7 @@ def test_an_unknown_metric_is_refused_in_one_line(name: str, message: str) -> No
         ("epochs_to_validation_accuracy:0.6", 2.0),  # reached when equal
         ("epochs_to_train_loss:0.9", 2.0),
         ("seconds_to_train_loss:0.9", 4.0),
-        ("epochs_to_validation_accuracy:0.61", 3.0),  # never: its whole length
+        ("epochs_to_validation_accuracy:0.61", 3.0),  # never reached: all its epochs
         ("seconds_to_validation_accuracy:0.61", 6.0),
     ],
 )

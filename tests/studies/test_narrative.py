@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.histories import history, outcomes, study
+from support.histories import history, study_of_arms, trial_results
 
 from convolab.core.stats import wilson_interval
 from convolab.studies.analyze import analyze_study
@@ -16,23 +16,25 @@ from convolab.training.trainer import EpochMetrics
 Runs = Sequence[Sequence[EpochMetrics]]
 
 
-def curves(*ends: float, start: float = 0.5) -> Runs:
+def runs_ending_at(*ends: float, start: float = 0.5) -> Runs:
     """Runs of three epochs by their last validation accuracy."""
     return [history([start, (start + end) / 2, end]) for end in ends]
 
 
-HIGH, LOW = curves(0.801, 0.812, 0.793), curves(0.70, 0.723, 0.691)
+HIGH, LOW = runs_ending_at(0.801, 0.812, 0.793), runs_ending_at(0.70, 0.723, 0.691)
 
 
-def section(arms: Mapping[str, Runs], contrasts: Sequence[tuple[str, ...]], **status: str) -> SectionResult:
-    """A section concluded from its arms' runs; `status` is of runs by arm and seed, as a0="diverged"."""
-    of = study(list(arms), contrasts, seeds=range(len(next(iter(arms.values())))))
-    return analyze_study(of, outcomes(of, arms, {(key[0], int(key[1:])): value for key, value in status.items()}))[0]
+def analyze_section(arms: Mapping[str, Runs], contrasts: Sequence[tuple[str, ...]], **status: str) -> SectionResult:
+    """A section analyzed from its arms' runs; `status` gives the status of single runs, as a0="diverged"."""
+    study = study_of_arms(list(arms), contrasts, seeds=range(len(next(iter(arms.values())))))
+    return analyze_study(
+        study, trial_results(study, arms, {(key[0], int(key[1:])): value for key, value in status.items()})
+    )[0]
 
 
 def comment_on(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **status: str) -> str:
     """The comment on "is a better than b?"."""
-    return section({"a": a, "b": b}, [("a", "b", metric)], **status).contrast_results[0].comment
+    return analyze_section({"a": a, "b": b}, [("a", "b", metric)], **status).contrast_results[0].comment
 
 
 # ---- of a contrast
@@ -71,7 +73,7 @@ def test_a_smaller_gap_is_better_and_is_in_percentage_points() -> None:
     assert "The curves of the generalization gap are separated" in comment
 
 
-def test_fewer_epochs_and_less_time_are_named_so() -> None:
+def test_fewer_epochs_and_less_time_are_described_as_such() -> None:
     soon, late = [history([0.1, 0.6, 0.6, 0.6, 0.61])] * 3, [history([0.1, 0.2, 0.3, 0.4, 0.6])] * 3
     epochs = comment_on(soon, late, "epochs_to_validation_accuracy:0.6")
     assert "in the number of epochs to a validation accuracy of 60 %: 2.0 epochs versus 5.0 epochs" in epochs
@@ -82,7 +84,7 @@ def test_fewer_epochs_and_less_time_are_named_so() -> None:
 
 
 def test_no_difference_comes_with_the_smallest_that_would_have_been_detected() -> None:
-    comment = comment_on(HIGH, curves(0.803, 0.804, 0.796))
+    comment = comment_on(HIGH, runs_ending_at(0.803, 0.804, 0.796))
     assert comment.startswith(
         "No significant difference between 'a' and 'b' in the best validation accuracy: 80.2 % versus 80.1 %"
     )
@@ -98,19 +100,23 @@ def test_no_difference_comes_with_the_smallest_that_would_have_been_detected() -
 
 
 def test_where_hardly_any_difference_could_be_detected_the_comment_says_just_that() -> None:
-    comment = comment_on(curves(0.2, 0.9), curves(0.6, 0.5))
+    comment = comment_on(runs_ending_at(0.2, 0.9), runs_ending_at(0.6, 0.5))
     assert "hardly any difference could be detected: use more seeds" in comment
     assert "power" not in comment
 
 
-def test_the_comment_says_what_holms_correction_took_back() -> None:
-    noise = curves(0.71, 0.73, 0.69)
-    arms = {"a": curves(0.75, 0.76, 0.74), "b": curves(0.70, 0.70, 0.701), **{name: noise for name in "cdefg"}}
-    comment = section(arms, [(name, "b") for name in "acdefg"]).contrast_results[0].comment
+def test_the_comment_says_that_a_contrast_is_significant_only_without_holms_correction() -> None:
+    small_gain = runs_ending_at(0.71, 0.73, 0.69)
+    arms = {
+        "a": runs_ending_at(0.75, 0.76, 0.74),
+        "b": runs_ending_at(0.70, 0.70, 0.701),
+        **{name: small_gain for name in "cdefg"},
+    }
+    comment = analyze_section(arms, [(name, "b") for name in "acdefg"]).contrast_results[0].comment
     assert comment.startswith("No significant difference between 'a' and 'b'")
     assert "after Holm's correction for 6 contrasts" in comment
     assert "Alone it would be significant, but one of 6 contrasts may be so by chance." in comment
-    assert "Alone it" not in section(arms, [("c", "b"), ("d", "b")]).contrast_results[0].comment
+    assert "Alone it" not in analyze_section(arms, [("c", "b"), ("d", "b")]).contrast_results[0].comment
 
 
 def test_one_seed_gives_both_numbers_and_no_verdict() -> None:
@@ -175,15 +181,15 @@ def test_identical_losses_leave_no_verdict() -> None:
     assert "the difference is identical for all seeds" in comment
 
 
-def test_the_comment_says_when_the_curves_separate_and_whether_they_end_the_other_way_round() -> None:
+def test_the_comment_says_when_the_curves_separate_and_whether_the_order_is_reversed_at_the_end() -> None:
     assert "(the 95 % interval of each epoch excludes 0) from epoch 2 to the end." in comment_on(HIGH, LOW)
-    assert "from epoch 1 to the end" in comment_on(curves(0.801, 0.812, 0.793, start=0.6), LOW)
+    assert "from epoch 1 to the end" in comment_on(runs_ending_at(0.801, 0.812, 0.793, start=0.6), LOW)
     assert "are not separated at the end" in comment_on(
         [history([0.1, 0.8 + e, 0.5]) for e in (0, 0.01, 0.02)], [history([0.1, 0.6, 0.5])] * 3
     )
-    turned = [history([0.1, 0.6, 0.61, 0.65 + e]) for e in (0.001, 0.002, 0.003)]
+    crossed = [history([0.1, 0.6, 0.61, 0.65 + e]) for e in (0.001, 0.002, 0.003)]
     comment = comment_on(
-        turned, [history([0.1, 0.2, 0.3, 0.9 + e]) for e in (0.001, 0.0, 0.002)], "epochs_to_validation_accuracy:0.6"
+        crossed, [history([0.1, 0.2, 0.3, 0.9 + e]) for e in (0.001, 0.0, 0.002)], "epochs_to_validation_accuracy:0.6"
     )
     assert comment.startswith("'a' is better than 'b'")
     assert "from epoch 4 to the end, where 'a' is the worse one." in comment
@@ -193,22 +199,22 @@ def test_one_epoch_makes_no_curve() -> None:
     assert "curves" not in comment_on([history([0.8 + e]) for e in (0.0, 0.01, 0.002)], [history([0.6])] * 3)
 
 
-def test_runs_of_unequal_length_are_commented_as_others() -> None:
+def test_runs_of_unequal_length_get_a_comment_like_others() -> None:
     comment = comment_on([run[: 2 + i % 2] for i, run in enumerate(HIGH)], LOW, "final_validation_accuracy")
     assert "nan" not in comment
     assert comment.count(".") > 2
 
 
-@pytest.mark.parametrize("kind", ["better", "worse", "none", "one", "lost"])
-def test_every_comment_is_a_few_whole_sentences(kind: str) -> None:
-    made = {
+@pytest.mark.parametrize("kind", ["better", "worse", "none", "one", "failed"])
+def test_every_comment_is_a_few_complete_sentences(kind: str) -> None:
+    runs = {
         "better": (HIGH, LOW),
         "worse": (LOW, HIGH),
         "none": (HIGH, HIGH),
         "one": (HIGH[:1], LOW[:1]),
-        "lost": (HIGH, LOW),
+        "failed": (HIGH, LOW),
     }[kind]
-    comment = comment_on(*made, **({"a0": "failed"} if kind == "lost" else {}))
+    comment = comment_on(*runs, **({"a0": "failed"} if kind == "failed" else {}))
     sentences = re.findall(r"[^.]+(?:\.\d+[^.]*)*\.", comment)
     assert 1 < len(sentences) <= 4
     assert all(sentence.strip()[0] in "'ABCDEFGHIJKLMNOPQRSTUVWXYZ" for sentence in sentences)
@@ -219,8 +225,8 @@ def test_every_comment_is_a_few_whole_sentences(kind: str) -> None:
 # ---- of a section
 
 
-def test_a_section_sums_up_its_contrasts() -> None:
-    comment = section({"a": HIGH, "b": LOW, "c": HIGH}, [("a", "b"), ("b", "c"), ("a", "c")]).comment
+def test_a_section_summarizes_its_contrasts() -> None:
+    comment = analyze_section({"a": HIGH, "b": LOW, "c": HIGH}, [("a", "b"), ("b", "c"), ("a", "c")]).comment
     assert (
         "'a' (80.2 %) is better than 'b' (70.5 %) in the best validation accuracy, on average over 3 seeds (p = 0.00"
         in comment
@@ -230,8 +236,8 @@ def test_a_section_sums_up_its_contrasts() -> None:
 
 
 def test_arms_with_the_same_verdict_and_baseline_share_a_sentence() -> None:
-    arms = {"usual": LOW, "x": HIGH, "y": curves(0.811, 0.822, 0.803), "z": LOW[::-1]}
-    comment = section(arms, [(name, "usual") for name in "xyz"]).comment
+    arms = {"usual": LOW, "x": HIGH, "y": runs_ending_at(0.811, 0.822, 0.803), "z": LOW[::-1]}
+    comment = analyze_section(arms, [(name, "usual") for name in "xyz"]).comment
     assert comment.startswith(
         "'x' (80.2 %) and 'y' (81.2 %) are better than 'usual' (70.5 %) in the best validation accuracy, on average "
         "over 3 seeds (each with p <= 0.0"
@@ -239,7 +245,7 @@ def test_arms_with_the_same_verdict_and_baseline_share_a_sentence() -> None:
     assert comment.endswith(
         "There is no significant difference between 'z' and 'usual' in the best validation accuracy."
     )
-    alike = section(
+    alike = analyze_section(
         {"usual": LOW, "x": LOW[::-1], "y": [LOW[1], LOW[2], LOW[0]]}, [("x", "usual"), ("y", "usual")]
     ).comment
     assert (
@@ -249,13 +255,13 @@ def test_arms_with_the_same_verdict_and_baseline_share_a_sentence() -> None:
 
 
 def test_a_section_says_divergence_first_and_how_many_contrasts_could_not_be_decided() -> None:
-    comment = section({"a": HIGH, "b": LOW, "c": HIGH}, [("a", "b"), ("c", "b")], c1="diverged").comment
+    comment = analyze_section({"a": HIGH, "b": LOW, "c": HIGH}, [("a", "b"), ("c", "b")], c1="diverged").comment
     assert comment.startswith("'c' diverged in 1 of 3 runs. 'a' (80.2 %) is better")
     assert comment.endswith("1 of 2 contrasts could not be decided.")
 
 
 def test_a_section_of_one_run_per_arm_decides_nothing() -> None:
-    comment = section({"a": HIGH[:1], "b": LOW[:1]}, [("a", "b")]).comment
+    comment = analyze_section({"a": HIGH[:1], "b": LOW[:1]}, [("a", "b")]).comment
     assert (
         comment == "With one run per arm the curves show a single outcome, which decides nothing. "
         "1 of 1 contrast could not be decided."
@@ -263,47 +269,47 @@ def test_a_section_of_one_run_per_arm_decides_nothing() -> None:
 
 
 def test_a_section_without_contrasts_lists_its_means_and_decides_nothing() -> None:
-    comment = section({"a": HIGH, "b": LOW}, []).comment
+    comment = analyze_section({"a": HIGH, "b": LOW}, []).comment
     assert comment.startswith(
         "No contrast was specified, so nothing is tested: the best validation accuracy is 80.2 % (77.8 to 82.6) for 'a' "
         "and 70.5 %"
     )
 
 
-def test_a_section_without_a_finished_run_says_what_became_of_them() -> None:
-    comment = section({"a": HIGH[:1], "b": LOW[:1]}, [("a", "b")], a0="diverged", b0="failed").comment
+def test_a_section_without_a_finished_run_says_how_each_ended() -> None:
+    comment = analyze_section({"a": HIGH[:1], "b": LOW[:1]}, [("a", "b")], a0="diverged", b0="failed").comment
     assert comment == "'a' diverged in 1 of 1 run, 'b' failed in 1 of 1 run, so there is nothing to compare."
 
 
-def grid(
+def comment_on_grid(
     ends: Mapping[float, Sequence[float]], contrasts: Sequence[tuple[str, str]] = (), diverged: Sequence[str] = ()
 ) -> str:
     """The comment on a grid of learning rates, by their runs' best accuracies."""
-    asked = [{"arm": arm, "baseline": baseline} for arm, baseline in contrasts]
+    contrast_dicts = [{"arm": arm, "baseline": baseline} for arm, baseline in contrasts]
     seeds = list(range(len(next(iter(ends.values())))))
-    of = Study.from_dict(
+    study = Study.from_dict(
         {
             "name": "rates",
             "seeds": seeds,
-            "sections": {"lr": {"grid": {"optimizer.lr": list(ends)}, "contrasts": asked}},
+            "sections": {"lr": {"grid": {"optimizer.lr": list(ends)}, "contrasts": contrast_dicts}},
         }
     )
-    made = [
+    results = [
         TrialResult(
             t,
             "diverged" if t.arm in diverged and t.seed == 0 else "finished",
-            tuple(curves(ends[t.recipe.optimizer.lr][t.seed])[0]),
+            tuple(runs_ending_at(ends[t.recipe.optimizer.lr][t.seed])[0]),
         )
-        for t in of.trials
+        for t in study.trials
     ]
-    return analyze_study(of, made)[0].comment
+    return analyze_study(study, results)[0].comment
 
 
 RATES = {0.3: (0.61, 0.62, 0.601), 0.003: (0.55, 0.541, 0.56), 0.1: (0.80, 0.81, 0.822), 0.01: (0.80, 0.80, 0.811)}
 
 
 def test_a_grid_names_its_best_arm_and_how_its_neighbors_compare_with_it() -> None:
-    comment = grid(RATES, [("lr=0.1", "lr=0.01"), ("lr=0.3", "lr=0.1")])
+    comment = comment_on_grid(RATES, [("lr=0.1", "lr=0.01"), ("lr=0.3", "lr=0.1")])
     assert "'lr=0.1' is best on average in the best validation accuracy: 81.1 % (78.3 to 83.8)." in comment
     assert (
         "Of its neighbors in the grid, 'lr=0.3' is worse and 'lr=0.01' does not differ significantly from it."
@@ -312,44 +318,44 @@ def test_a_grid_names_its_best_arm_and_how_its_neighbors_compare_with_it() -> No
 
 
 def test_a_grid_says_which_neighbors_were_not_compared() -> None:
-    comment = grid(RATES)
+    comment = comment_on_grid(RATES)
     assert (
         "'lr=0.3' was not compared with it conclusively and 'lr=0.01' was not compared with it conclusively." in comment
     )
     assert "worse" not in comment
 
 
-def test_a_best_arm_at_the_edge_of_a_grid_is_named_so() -> None:
-    assert "at the edge of the grid: better values may lie outside it." in grid(
+def test_a_best_arm_at_the_edge_of_a_grid_is_described_as_such() -> None:
+    assert "at the edge of the grid: better values may lie outside it." in comment_on_grid(
         {rate: values for rate, values in RATES.items() if rate < 0.3}
     )
 
 
 def test_a_diverged_arm_is_not_the_best_of_its_grid() -> None:
-    comment = grid(RATES, diverged=["lr=0.1"])
+    comment = comment_on_grid(RATES, diverged=["lr=0.1"])
     assert comment.startswith("'lr=0.1' diverged in 1 of 3 runs.")
     assert "Of the arms that did not diverge, 'lr=0.01' is best" in comment
 
 
 def test_a_grid_of_one_run_per_arm_says_which_has_the_best_value_and_no_more() -> None:
-    comment = grid({rate: values[:1] for rate, values in RATES.items()})
+    comment = comment_on_grid({rate: values[:1] for rate, values in RATES.items()})
     assert comment.startswith("With one run per arm")
     assert "has the best value" in comment
     assert "on average" not in comment
 
 
-# ---- of the test
+# ---- of the best run on the test set
 
 
-def of_test(correct: int, validation: float = 0.80, candidates: int = 12, bias: float = 0.02) -> str:
-    trial = study().trials[0]
+def comment_on_test(correct: int, validation: float = 0.80, candidates: int = 12, bias: float = 0.02) -> str:
+    trial = study_of_arms().trials[0]
     record: Any = {"correct": correct, "count": 10_000, "interval": wilson_interval(correct, 10_000)}
     result = TrialResult(trial, "finished", ())
     return describe_best_on_test(BestOnTest(result, candidates, validation, 1000, bias, record, ""))
 
 
-def test_the_test_comes_with_its_interval_and_the_selection_bias() -> None:
-    comment = of_test(7800)
+def test_the_test_accuracy_comes_with_its_interval_and_the_selection_bias() -> None:
+    comment = comment_on_test(7800)
     assert (
         "the best of 12 runs in validation, classifies 78.00 % of 10,000 test images correctly "
         "(95 % interval 77.18 to 78.80 %)" in comment
@@ -361,7 +367,7 @@ def test_the_test_comes_with_its_interval_and_the_selection_bias() -> None:
 
 
 @pytest.mark.parametrize(
-    ("correct", "judged"),
+    ("correct", "expected"),
     [
         (7800, "2.00 percentage points lower, within what selection bias and chance explain"),
         (
@@ -373,18 +379,20 @@ def test_the_test_comes_with_its_interval_and_the_selection_bias() -> None:
         (8600, "6.00 percentage points higher, more than chance explains: the test images seem to be easier"),
     ],
 )
-def test_the_test_is_compared_with_the_validation_the_selection_bias_and_chance(correct: int, judged: str) -> None:
-    assert judged in of_test(correct)
+def test_the_test_accuracy_is_compared_with_validation_accuracy_selection_bias_and_chance(
+    correct: int, expected: str
+) -> None:
+    assert expected in comment_on_test(correct)
 
 
-def test_a_single_run_was_not_chosen() -> None:
-    comment = of_test(7800, candidates=1, bias=0.0)
+def test_a_single_run_has_no_selection_bias() -> None:
+    comment = comment_on_test(7800, candidates=1, bias=0.0)
     assert "the only run in validation" in comment
     assert "inflate" not in comment
     assert "within what chance explains" in comment
 
 
-# ---- of anything
+# ---- of any runs
 
 
 @pytest.mark.slow
@@ -393,28 +401,36 @@ def test_a_single_run_was_not_chosen() -> None:
     [None, "final_train_loss", "final_gap", "epochs_to_validation_accuracy:0.6", "seconds_to_train_loss:1.3"],
 )
 def test_no_comment_claims_more_than_its_verdict_whatever_the_runs(metric: str | None) -> None:
-    chance = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     for _ in range(12):
-        seeds = int(chance.integers(1, 5))
-        arms = {name: [random_run(chance, 0.1 * (name == "a")) for _ in range(seeds)] for name in "abc"}
-        fates = chance.choice(["finished", "finished", "finished", "finished", "diverged", "failed"], (3, seeds))
-        status = {f"{name}{seed}": str(fates[i, seed]) for i, name in enumerate("abc") for seed in range(seeds)}
+        seeds = int(rng.integers(1, 5))
+        arms = {name: [random_run(rng, 0.1 * (name == "a")) for _ in range(seeds)] for name in "abc"}
+        statuses = rng.choice(["finished", "finished", "finished", "finished", "diverged", "failed"], (3, seeds))
+        status = {f"{name}{seed}": str(statuses[i, seed]) for i, name in enumerate("abc") for seed in range(seeds)}
         pairs = [("a", "b"), ("b", "c"), ("c", "a")]
-        result = section(arms, [pair if metric is None else (*pair, metric) for pair in pairs], **status)
-        for answer in result.contrast_results:
-            assert (answer.verdict is None) == (answer.reason is not None) == (answer.p_adjusted is None)
-            assert ("is better than" in answer.comment) == (answer.verdict == "better")
-            assert ("is worse than" in answer.comment) == (answer.verdict == "worse")
-            assert ("No significant difference" in answer.comment) == (answer.verdict == "no significant difference")
-            for arm in (answer.contrast.arm, answer.contrast.baseline):
-                lost = sum(status[f"{arm}{seed}"] == "diverged" for seed in range(seeds))
-                assert (f"'{arm}' diverged in {lost} of {seeds} run" in answer.comment) == (lost > 0)
-        for comment in (result.comment, *(answer.comment for answer in result.contrast_results)):
+        result = analyze_section(arms, [pair if metric is None else (*pair, metric) for pair in pairs], **status)
+        for contrast_result in result.contrast_results:
+            assert (
+                (contrast_result.verdict is None)
+                == (contrast_result.reason is not None)
+                == (contrast_result.p_adjusted is None)
+            )
+            assert ("is better than" in contrast_result.comment) == (contrast_result.verdict == "better")
+            assert ("is worse than" in contrast_result.comment) == (contrast_result.verdict == "worse")
+            assert ("No significant difference" in contrast_result.comment) == (
+                contrast_result.verdict == "no significant difference"
+            )
+            for arm in (contrast_result.contrast.arm, contrast_result.contrast.baseline):
+                num_diverged = sum(status[f"{arm}{seed}"] == "diverged" for seed in range(seeds))
+                assert (f"'{arm}' diverged in {num_diverged} of {seeds} run" in contrast_result.comment) == (
+                    num_diverged > 0
+                )
+        for comment in (result.comment, *(contrast_result.comment for contrast_result in result.contrast_results)):
             assert comment
             assert not re.search(r"\b(nan|inf|None)\b|  |\.\.", comment)
 
 
-def random_run(chance: np.random.Generator, lift: float) -> Sequence[EpochMetrics]:
+def random_run(rng: np.random.Generator, gain: float) -> Sequence[EpochMetrics]:
     """One to five epochs on 50 images."""
-    counts = chance.binomial(50, np.linspace(0.3, 0.6, int(chance.integers(1, 6))) + lift)
-    return history((counts / 50).tolist(), gap=float(chance.normal(0, 0.01)), seconds=float(chance.uniform(1, 1.1)))
+    counts = rng.binomial(50, np.linspace(0.3, 0.6, int(rng.integers(1, 6))) + gain)
+    return history((counts / 50).tolist(), gap=float(rng.normal(0, 0.01)), seconds=float(rng.uniform(1, 1.1)))

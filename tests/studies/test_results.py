@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
-from support.histories import arm, history, outcomes, study
+from support.histories import arm_of, history, study_of_arms, trial_results
 
 from convolab.core.errors import LabError
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
@@ -18,11 +18,11 @@ HIGH = [history([0.5, 0.7, 0.80]), history([0.5, 0.7, 0.81]), history([0.5, 0.7,
 LOW = [history([0.5, 0.6, 0.70]), history([0.5, 0.6, 0.72]), history([0.5, 0.6, 0.69])]
 
 
-def answered(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **status: str) -> ContrastResult:
-    """The answer to "is a better than b?"; `status` is of runs by arm and seed, as a0="diverged"."""
-    of = study(contrasts=[("a", "b", metric)], seeds=range(max(len(a), len(b))))
-    results = outcomes(of, {"a": a, "b": b}, {(key[0], int(key[1:])): value for key, value in status.items()})
-    return analyze_study(of, results)[0].contrast_results[0]
+def analyze_contrast(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **status: str) -> ContrastResult:
+    """The result of the contrast "is a better than b?"; `status` gives the status of single runs, as a0="diverged"."""
+    study = study_of_arms(contrasts=[("a", "b", metric)], seeds=range(max(len(a), len(b))))
+    results = trial_results(study, {"a": a, "b": b}, {(key[0], int(key[1:])): value for key, value in status.items()})
+    return analyze_study(study, results)[0].contrast_results[0]
 
 
 @pytest.mark.parametrize(
@@ -30,89 +30,89 @@ def answered(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **statu
     [("best_validation_accuracy", "better"), ("final_train_loss", "better"), ("final_validation_loss", "better")],
 )
 def test_more_accuracy_and_less_loss_are_better_and_the_reverse_is_worse(metric: str, verdict: str) -> None:
-    assert answered(HIGH, LOW, metric).verdict == "better"
-    assert answered(LOW, HIGH, metric).verdict == "worse"
+    assert analyze_contrast(HIGH, LOW, metric).verdict == "better"
+    assert analyze_contrast(LOW, HIGH, metric).verdict == "worse"
 
 
-def test_an_answer_is_the_paired_t_test_over_the_seeds() -> None:
-    answer = answered(HIGH, LOW)
+def test_a_contrast_is_decided_by_the_paired_t_test_over_the_seeds() -> None:
+    result = analyze_contrast(HIGH, LOW)
     theirs = stats.ttest_rel([0.80, 0.81, 0.79], [0.70, 0.72, 0.69])
-    assert answer.paired_test.p == answer.p_adjusted == pytest.approx(theirs.pvalue)
-    assert answer.paired_test.difference.low == pytest.approx(theirs.confidence_interval().low)
-    assert (answer.seeds, answer.arm_values, answer.baseline_values) == (
+    assert result.paired_test.p == result.p_adjusted == pytest.approx(theirs.pvalue)
+    assert result.paired_test.difference.low == pytest.approx(theirs.confidence_interval().low)
+    assert (result.seeds, result.arm_values, result.baseline_values) == (
         (0, 1, 2),
         (0.80, 0.81, 0.79),
         (0.70, 0.72, 0.69),
     )
-    assert answer.reason is None
+    assert result.reason is None
 
 
-def test_a_smaller_gap_and_a_sooner_arrival_are_better() -> None:
+def test_a_smaller_gap_and_reaching_the_threshold_sooner_are_better() -> None:
     narrow = [history([0.5, 0.7], gap=gap) for gap in (0.01, 0.02, 0.015)]
     wide = [history([0.5, 0.7], gap=gap) for gap in (0.11, 0.13, 0.12)]
-    assert answered(narrow, wide, "final_gap").verdict == "better"
+    assert analyze_contrast(narrow, wide, "final_gap").verdict == "better"
     soon, late = [history([0.1, 0.6, 0.6, 0.6])] * 3, [history([0.1, 0.2, 0.3, 0.6])] * 3
     for metric in ("epochs_to_validation_accuracy:0.6", "seconds_to_validation_accuracy:0.6"):
-        assert answered(soon, late, metric).verdict == "better"
-        assert answered(late, soon, metric).verdict == "worse"
+        assert analyze_contrast(soon, late, metric).verdict == "better"
+        assert analyze_contrast(late, soon, metric).verdict == "worse"
 
 
 def test_runs_are_paired_by_seed_and_not_by_their_order() -> None:
-    of = study()
-    results = outcomes(of, {"a": HIGH, "b": LOW})
+    study = study_of_arms()
+    results = trial_results(study, {"a": HIGH, "b": LOW})
     shuffled = [results[i] for i in (3, 2, 5, 0, 4, 1)]
-    assert analyze_study(of, shuffled) == analyze_study(of, results)
+    assert analyze_study(study, shuffled) == analyze_study(study, results)
 
 
 def test_a_small_difference_within_the_noise_is_no_significant_difference() -> None:
-    answer = answered(HIGH, [history([0.5, 0.7, value]) for value in (0.80, 0.79, 0.80)])
-    assert answer.verdict == "no significant difference"
-    assert answer.curves_separate_from_epoch is None
-    assert answer.paired_test.minimum_detectable_effect > abs(answer.paired_test.difference.mean)
+    result = analyze_contrast(HIGH, [history([0.5, 0.7, value]) for value in (0.80, 0.79, 0.80)])
+    assert result.verdict == "no significant difference"
+    assert result.curves_separate_from_epoch is None
+    assert result.paired_test.minimum_detectable_effect > abs(result.paired_test.difference.mean)
 
 
-def test_holms_correction_can_take_back_what_a_contrast_alone_would_decide() -> None:
+def test_holms_correction_can_make_a_contrast_not_significant_that_alone_would_be() -> None:
     baseline = [0.70, 0.70, 0.70]
     noise = [0.72, 0.73, 0.69]
     clear = [0.75, 0.76, 0.74]
     p = stats.ttest_rel(clear, baseline).pvalue
     assert 0.05 / 6 < p < 0.05
     arms = {name: [history([value]) for value in values] for name, values in {"a": clear, "b": baseline}.items()}
-    alone = study("ab", [("a", "b")])
-    assert analyze_study(alone, outcomes(alone, arms))[0].contrast_results[0].verdict == "better"
+    alone = study_of_arms("ab", [("a", "b")])
+    assert analyze_study(alone, trial_results(alone, arms))[0].contrast_results[0].verdict == "better"
     arms |= {name: [history([value]) for value in noise] for name in "cdefg"}
-    many = study("abcdefg", [(name, "b") for name in "acdefg"])
-    first = analyze_study(many, outcomes(many, arms))[0].contrast_results[0]
+    all_arms = study_of_arms("abcdefg", [(name, "b") for name in "acdefg"])
+    first = analyze_study(all_arms, trial_results(all_arms, arms))[0].contrast_results[0]
     assert first.verdict == "no significant difference"
     assert first.paired_test.p == pytest.approx(p)
     assert first.p_adjusted == pytest.approx(6 * p)
 
 
 def test_one_seed_decides_nothing_and_gives_both_numbers() -> None:
-    answer = answered(HIGH[:1], LOW[:1])
-    assert (answer.verdict, answer.paired_test, answer.p_adjusted, answer.curves_separate_from_epoch) == (
+    result = analyze_contrast(HIGH[:1], LOW[:1])
+    assert (result.verdict, result.paired_test, result.p_adjusted, result.curves_separate_from_epoch) == (
         None,
         None,
         None,
         None,
     )
-    assert (answer.arm_values, answer.baseline_values) == ((0.80,), (0.70,))
-    assert answer.reason.startswith("a single seed decides nothing")
+    assert (result.arm_values, result.baseline_values) == ((0.80,), (0.70,))
+    assert result.reason.startswith("a single seed decides nothing")
 
 
-@pytest.mark.parametrize("lost", [{"a1": "failed"}, {"b1": "missing"}, {"a1": "stopped", "b1": "failed"}])
-def test_an_unfinished_run_leaves_the_other_seeds_to_decide(lost: dict[str, str]) -> None:
-    answer = answered(HIGH, LOW, **lost)
-    assert (answer.seeds, answer.arm_values) == ((0, 2), (0.80, 0.79))
-    assert answer.paired_test.difference.count == 2
-    assert answer.reason is None
+@pytest.mark.parametrize("status", [{"a1": "failed"}, {"b1": "missing"}, {"a1": "stopped", "b1": "failed"}])
+def test_an_unfinished_run_leaves_the_other_seeds_to_decide(status: dict[str, str]) -> None:
+    result = analyze_contrast(HIGH, LOW, **status)
+    assert (result.seeds, result.arm_values) == ((0, 2), (0.80, 0.79))
+    assert result.paired_test.difference.count == 2
+    assert result.reason is None
 
 
-def test_without_a_seed_that_both_have_there_is_no_answer() -> None:
-    answer = answered(HIGH[:2], LOW[:2], a0="failed", b1="missing")
-    assert (answer.verdict, answer.paired_test, answer.seeds) == (None, None, ())
-    assert "no seed has finished runs of both arms" in answer.reason
-    assert "'a' failed in 1 of 2 runs" in answer.reason
+def test_without_a_seed_that_both_arms_have_there_is_no_verdict() -> None:
+    result = analyze_contrast(HIGH[:2], LOW[:2], a0="failed", b1="missing")
+    assert (result.verdict, result.paired_test, result.seeds) == (None, None, ())
+    assert "no seed has finished runs of both arms" in result.reason
+    assert "'a' failed in 1 of 2 runs" in result.reason
 
 
 @pytest.mark.parametrize(
@@ -123,80 +123,82 @@ def test_without_a_seed_that_both_have_there_is_no_answer() -> None:
     ],
 )
 def test_divergence_leaves_no_verdict_and_is_the_reason(status: dict[str, str], message: str) -> None:
-    answer = answered(HIGH, LOW, **status)
-    assert (answer.verdict, answer.p_adjusted, answer.curves_separate_from_epoch) == (None, None, None)
-    assert answer.reason.startswith(message)
-    assert set(answer.seeds) == {0, 1, 2} - {int(key[1:]) for key in status}
+    result = analyze_contrast(HIGH, LOW, **status)
+    assert (result.verdict, result.p_adjusted, result.curves_separate_from_epoch) == (None, None, None)
+    assert result.reason.startswith(message)
+    assert set(result.seeds) == {0, 1, 2} - {int(key[1:]) for key in status}
 
 
-def test_a_trial_without_an_outcome_is_missing() -> None:
-    of = study()
-    section = analyze_study(of, [o for o in outcomes(of, {"a": HIGH, "b": LOW}) if o.trial.seed != 2])[0]
-    assert [o.status for o in section.arms[0].results] == ["finished", "finished", "missing"]
+def test_a_trial_without_a_result_is_missing() -> None:
+    study = study_of_arms()
+    section = analyze_study(
+        study, [result for result in trial_results(study, {"a": HIGH, "b": LOW}) if result.trial.seed != 2]
+    )[0]
+    assert [result.status for result in section.arms[0].results] == ["finished", "finished", "missing"]
     assert section.contrast_results[0].seeds == (0, 1)
 
 
 def test_an_undecided_contrast_still_counts_in_the_correction() -> None:
-    of = study("abc", [("a", "b"), ("c", "b")])
-    results = outcomes(of, {"a": HIGH, "b": LOW, "c": HIGH}, {("c", 0): "diverged"})
-    first, second = analyze_study(of, results)[0].contrast_results
+    study = study_of_arms("abc", [("a", "b"), ("c", "b")])
+    results = trial_results(study, {"a": HIGH, "b": LOW, "c": HIGH}, {("c", 0): "diverged"})
+    first, second = analyze_study(study, results)[0].contrast_results
     assert first.p_adjusted == pytest.approx(2 * first.paired_test.p)
     assert second.p_adjusted is None
 
 
-def test_sections_are_corrected_each_for_itself() -> None:
-    of = study()
+def test_each_section_is_corrected_on_its_own() -> None:
+    study = study_of_arms()
     both = Study.from_dict(
-        {"name": "both", "sections": {name: of.sections["section"].model_dump() for name in ("one", "two")}}
+        {"name": "both", "sections": {name: study.sections["section"].model_dump() for name in ("one", "two")}}
     )
-    made = [
-        replace(o, trial=replace(o.trial, section=name))
+    section_results = [
+        replace(result, trial=replace(result.trial, section=name))
         for name in ("one", "two")
-        for o in outcomes(of, {"a": HIGH, "b": LOW})
+        for result in trial_results(study, {"a": HIGH, "b": LOW})
     ]
-    results = analyze_study(both, made)
+    results = analyze_study(both, section_results)
     assert [result.name for result in results] == ["one", "two"]
     assert all(result.contrast_results[0].p_adjusted == result.contrast_results[0].paired_test.p for result in results)
 
 
 def test_runs_that_never_reached_the_threshold_count_no_more_than_the_shortest_of_them() -> None:
     metric = "epochs_to_validation_accuracy:0.6"
-    there = [history([0.1] * 7 + [0.6] + [0.7] * 4)] * 3  # after 8 epochs
-    gave_up = [history([0.1] * 5), history([0.1] * 9), history([0.1] * 9)]  # early stopping
-    answer = answered(gave_up, there, metric)
+    reached = [history([0.1] * 7 + [0.6] + [0.7] * 4)] * 3  # after 8 epochs
+    stopped_early = [history([0.1] * 5), history([0.1] * 9), history([0.1] * 9)]  # early stopping
+    result = analyze_contrast(stopped_early, reached, metric)
     assert (
-        answer.arm_values == answer.baseline_values == (5, 5, 5)
-    )  # else the one that gave up first would be the fastest
-    assert answer.verdict == "no significant difference"
-    stayed = [history([0.1] * 12)] * 3
-    assert answered(stayed, there, metric).verdict == "worse"
-    assert answered(stayed, there, metric).arm_values == (12, 12, 12)
+        result.arm_values == result.baseline_values == (5, 5, 5)
+    )  # else the run that stopped first would be the fastest
+    assert result.verdict == "no significant difference"
+    trained_on = [history([0.1] * 12)] * 3
+    assert analyze_contrast(trained_on, reached, metric).verdict == "worse"
+    assert analyze_contrast(trained_on, reached, metric).arm_values == (12, 12, 12)
 
 
-def test_a_level_that_no_run_reached_decides_nothing() -> None:
-    answer = answered(HIGH, LOW, "epochs_to_validation_accuracy:0.95")
-    assert answer.verdict is None
-    assert answer.reason == "no run reached a validation accuracy of 95 %"
+def test_a_threshold_that_no_run_reached_decides_nothing() -> None:
+    result = analyze_contrast(HIGH, LOW, "epochs_to_validation_accuracy:0.95")
+    assert result.verdict is None
+    assert result.reason == "no run reached a validation accuracy of 95 %"
 
 
 def test_identical_losses_leave_nothing_to_test() -> None:
-    answer = answered(HIGH, HIGH, "final_train_loss")
-    assert (answer.verdict, answer.paired_test) == (None, None)
-    assert answer.reason == "the difference is identical for all seeds, so a paired t-test is not possible"
+    result = analyze_contrast(HIGH, HIGH, "final_train_loss")
+    assert (result.verdict, result.paired_test) == (None, None)
+    assert result.reason == "the difference is identical for all seeds, so a paired t-test is not possible"
 
 
 def test_ties_of_accuracies_are_no_significant_difference() -> None:
-    answer = answered(HIGH, HIGH)
-    assert answer.verdict == "no significant difference"
-    assert (answer.paired_test.p, answer.paired_test.difference.mean) == (1, 0)
+    result = analyze_contrast(HIGH, HIGH)
+    assert result.verdict == "no significant difference"
+    assert (result.paired_test.p, result.paired_test.difference.mean) == (1, 0)
 
 
 # ---- when the curves separate
 
 
-def wobbling(mean: Sequence[float], spread: float = 0.002) -> Runs:
-    """Three runs around a curve, whose differences to the curve itself have a known spread."""
-    return [history([value + shift * spread for value in mean]) for shift in (-1, 0, 1)]
+def runs_around(mean: Sequence[float], std: float = 0.002) -> Runs:
+    """Three runs around a curve, whose differences from it have a known standard deviation."""
+    return [history([value + shift * std for value in mean]) for shift in (-1, 0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -204,43 +206,43 @@ def wobbling(mean: Sequence[float], spread: float = 0.002) -> Runs:
 )
 def test_curves_separate_at_the_first_epoch_after_which_they_stay_so(metric: str) -> None:
     base = [history([0.3, 0.4, 0.5, 0.6, 0.65])] * 3
-    assert answered(wobbling([0.3, 0.4, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
-    assert answered(wobbling([0.35, 0.46, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 1
+    assert analyze_contrast(runs_around([0.3, 0.4, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
+    assert analyze_contrast(runs_around([0.35, 0.46, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 1
     assert (
-        answered(wobbling([0.35, 0.4, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
+        analyze_contrast(runs_around([0.35, 0.4, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
     )  # apart, together again, apart
     assert (
-        answered(wobbling([0.35, 0.46, 0.55, 0.66, 0.65]), base, metric).curves_separate_from_epoch is None
+        analyze_contrast(runs_around([0.35, 0.46, 0.55, 0.66, 0.65]), base, metric).curves_separate_from_epoch is None
     )  # together at the end
     assert (
-        answered(wobbling([0.25, 0.36, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
+        analyze_contrast(runs_around([0.25, 0.36, 0.55, 0.66, 0.72]), base, metric).curves_separate_from_epoch == 3
     )  # on the other side before
 
 
 def test_the_curves_of_losses_and_of_gaps_separate_by_their_own_numbers() -> None:
-    base = [history([0.5] * 3, losses=[1.0, 0.8, 0.6])] * 3
-    made = [history([0.5] * 3, losses=[1.0 + e, 0.7 + e, 0.5 + e]) for e in (-0.002, 0.0, 0.002)]
-    assert answered(made, base, "final_train_loss").curves_separate_from_epoch == 2
-    assert answered(made, base, "final_validation_loss").curves_separate_from_epoch == 2
+    higher = [history([0.5] * 3, losses=[1.0, 0.8, 0.6])] * 3
+    lower = [history([0.5] * 3, losses=[1.0 + e, 0.7 + e, 0.5 + e]) for e in (-0.002, 0.0, 0.002)]
+    assert analyze_contrast(lower, higher, "final_train_loss").curves_separate_from_epoch == 2
+    assert analyze_contrast(lower, higher, "final_validation_loss").curves_separate_from_epoch == 2
     gaps = [history([0.501, 0.6, 0.7], gap=0.1 + e) for e in (-0.002, 0.0, 0.002)]
-    assert answered(gaps, [history([0.501, 0.6, 0.7])] * 3, "final_gap").curves_separate_from_epoch == 1
+    assert analyze_contrast(gaps, [history([0.501, 0.6, 0.7])] * 3, "final_gap").curves_separate_from_epoch == 1
 
 
 def test_runs_of_unequal_length_are_compared_as_far_as_the_shortest_goes() -> None:
-    made = wobbling([0.35, 0.46, 0.55, 0.66, 0.72])
+    runs = runs_around([0.35, 0.46, 0.55, 0.66, 0.72])
     base = [history([0.3, 0.4, 0.5]), history([0.3, 0.4, 0.5, 0.6]), history([0.3, 0.4, 0.5])]
-    answer = answered(made, base, "final_validation_accuracy")
-    assert answer.curves_separate_from_epoch == 1
-    assert answer.baseline_values == (0.5, 0.6, 0.5)
+    result = analyze_contrast(runs, base, "final_validation_accuracy")
+    assert result.curves_separate_from_epoch == 1
+    assert result.baseline_values == (0.5, 0.6, 0.5)
 
 
 # ---- mean curves
 
 
 def test_a_mean_curve_has_every_epoch_that_all_finished_runs_have() -> None:
-    of = study()
+    study = study_of_arms()
     runs = [history([0.3, 0.5, 0.6]), history([0.4, 0.5]), history([0.9])]
-    results = arm("a", outcomes(of, {"a": runs, "b": LOW}, {("a", 2): "diverged"}))
+    results = arm_of("a", trial_results(study, {"a": runs, "b": LOW}, {("a", 2): "diverged"}))
     curve = mean_curve(results, "validation_accuracy")
     assert [epoch for epoch, _ in curve] == [1, 2]
     assert curve[0][1].mean == pytest.approx(0.35)
@@ -249,51 +251,59 @@ def test_a_mean_curve_has_every_epoch_that_all_finished_runs_have() -> None:
 
 
 def test_a_mean_curve_of_one_run_has_no_width_and_of_none_no_points() -> None:
-    of = study(seeds=[0])
-    results = outcomes(of, {"a": HIGH[:1], "b": LOW[:1]}, {("b", 0): "failed"})
+    study = study_of_arms(seeds=[0])
+    results = trial_results(study, {"a": HIGH[:1], "b": LOW[:1]}, {("b", 0): "failed"})
     assert all(
-        interval.low == interval.mean == interval.high for _, interval in mean_curve(arm("a", results), "train_loss")
+        interval.low == interval.mean == interval.high for _, interval in mean_curve(arm_of("a", results), "train_loss")
     )
-    assert mean_curve(arm("b", results), "train_loss") == []
-    blind = [
-        replace(o, history=tuple(replace(e, validation_loss=None, validation_accuracy=None) for e in o.history))
-        for o in results
+    assert mean_curve(arm_of("b", results), "train_loss") == []
+    without_validation = [
+        replace(
+            result, history=tuple(replace(e, validation_loss=None, validation_accuracy=None) for e in result.history)
+        )
+        for result in results
     ]
-    assert mean_curve(arm("a", blind), "validation_loss") == []
-    assert len(mean_curve(arm("a", blind), "train_accuracy")) == 3
+    assert mean_curve(arm_of("a", without_validation), "validation_loss") == []
+    assert len(mean_curve(arm_of("a", without_validation), "train_accuracy")) == 3
 
 
-# ---- the best on the test
+# ---- the best run on the test set
 
 
 RECORD = {"accuracy": 0.78, "correct": 7800, "count": 10_000, "interval": [0.77, 0.79]}
 
 
-def made(**status: str) -> list[TrialResult]:
-    return outcomes(study(), {"a": HIGH, "b": LOW}, {(key[0], int(key[1:])): value for key, value in status.items()})
+def results_of_six_runs(**status: str) -> list[TrialResult]:
+    return trial_results(
+        study_of_arms(), {"a": HIGH, "b": LOW}, {(key[0], int(key[1:])): value for key, value in status.items()}
+    )
 
 
-def test_the_best_is_the_finished_run_of_the_highest_validation_accuracy() -> None:
-    assert (select_best(made()).trial.arm, select_best(made()).trial.seed) == ("a", 1)
-    assert select_best(made(a1="diverged")).trial.seed == 0
-    assert select_best(made(**{f"{name}{seed}": "failed" for name in "ab" for seed in range(3)})) is None
+def test_the_best_run_is_the_finished_one_with_the_highest_validation_accuracy() -> None:
+    assert (select_best(results_of_six_runs()).trial.arm, select_best(results_of_six_runs()).trial.seed) == ("a", 1)
+    assert select_best(results_of_six_runs(a1="diverged")).trial.seed == 0
+    assert select_best(results_of_six_runs(**{f"{name}{seed}": "failed" for name in "ab" for seed in range(3)})) is None
 
 
 def test_trials_that_share_a_run_are_one_candidate() -> None:
-    twice = made() + [replace(o, trial=replace(o.trial, section="again")) for o in made()]
-    best = make_best_on_test(select_best(twice), twice, 1000, RECORD)
+    doubled = results_of_six_runs() + [
+        replace(result, trial=replace(result.trial, section="again")) for result in results_of_six_runs()
+    ]
+    best = make_best_on_test(select_best(doubled), doubled, 1000, RECORD)
     assert best.num_candidates == 6
-    assert best == make_best_on_test(select_best(made()), made(), 1000, RECORD)
+    assert best == make_best_on_test(select_best(results_of_six_runs()), results_of_six_runs(), 1000, RECORD)
 
 
 def test_choosing_from_more_runs_has_more_selection_bias_and_from_one_run_none() -> None:
-    chance = np.random.default_rng(0)
-    of = study(seeds=range(20))
-    runs = [history([float(value)]) for value in chance.normal(0.7, 0.01, 40)]
-    many = outcomes(of, {"a": runs[:20], "b": runs[20:]})
-    best = select_best(many)
+    rng = np.random.default_rng(0)
+    study = study_of_arms(seeds=range(20))
+    runs = [history([float(value)]) for value in rng.normal(0.7, 0.01, 40)]
+    results = trial_results(study, {"a": runs[:20], "b": runs[20:]})
+    best = select_best(results)
     biases = [
-        make_best_on_test(best, [best, *(o for o in many[:count] if o is not best)], 1000, RECORD).selection_bias
+        make_best_on_test(
+            best, [best, *(result for result in results[:count] if result is not best)], 1000, RECORD
+        ).selection_bias
         for count in (0, 3, 39)
     ]
     assert biases[0] == 0
@@ -302,4 +312,4 @@ def test_choosing_from_more_runs_has_more_selection_bias_and_from_one_run_none()
 
 def test_without_a_validated_run_there_is_nothing_to_test() -> None:
     with pytest.raises(LabError, match="no best run to evaluate"):
-        make_best_on_test(made()[0], [], 1000, RECORD)
+        make_best_on_test(results_of_six_runs()[0], [], 1000, RECORD)

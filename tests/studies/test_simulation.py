@@ -1,4 +1,4 @@
-"""How often a study errs, and how often it finds what is there, over thousands of studies whose truth is known."""
+"""How often a study is wrong, and how often it finds a real difference, over thousands of simulated studies."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ class Simulation:
     fractions: dict[str, dict[str, float]]
 
 
-def error(fraction: float, count: int) -> float:
+def three_standard_errors(fraction: float, count: int) -> float:
     """Three standard errors of a fraction that was counted."""
     return 3 * sqrt(fraction * (1 - fraction) / count)
 
@@ -42,21 +42,23 @@ def simulated(request: pytest.FixtureRequest) -> Simulation:
 def test_a_study_of_arms_that_do_not_differ_finds_a_difference_at_most_5_times_in_100(simulated: Simulation) -> None:
     fractions = simulated.fractions["no_difference"]
     assert fractions["decided"] == 1  # every contrast had its verdict
-    assert fractions["false"] <= 0.05 + error(0.05, simulated.no_difference)
-    assert fractions["false"] > 0.02  # Holm's correction does not give away more than it must
+    assert fractions["false"] <= 0.05 + three_standard_errors(0.05, simulated.no_difference)
+    assert fractions["false"] > 0.02  # Holm's correction is not much too strict
 
 
-def test_numbers_that_come_in_coarse_steps_deceive_no_more_often(simulated: Simulation) -> None:
-    assert simulated.fractions["coarse"]["false"] <= 0.05 + error(0.05, simulated.coarse)
+def test_numbers_in_coarse_steps_give_no_more_false_positives(simulated: Simulation) -> None:
+    assert simulated.fractions["coarse"]["false"] <= 0.05 + three_standard_errors(0.05, simulated.coarse)
 
 
 def test_the_interval_of_a_difference_covers_the_truth_95_times_in_100(simulated: Simulation) -> None:
     for kind, count in (("no_difference", simulated.no_difference), ("real_difference", simulated.real_difference)):
-        assert simulated.fractions[kind]["covered"] == pytest.approx(0.95, abs=error(0.95, count))
+        assert simulated.fractions[kind]["covered"] == pytest.approx(0.95, abs=three_standard_errors(0.95, count))
 
 
 def test_a_real_difference_is_found_as_often_as_the_minimum_detectable_effect_promises(simulated: Simulation) -> None:
     fractions, count = simulated.fractions["real_difference"], simulated.real_difference
-    assert fractions["found"] == pytest.approx(0.8, abs=error(0.8, count) + 0.01)  # Holm's later steps add a little
-    assert fractions["wrong"] <= 0.05 + error(0.05, count)
+    assert fractions["found"] == pytest.approx(
+        0.8, abs=three_standard_errors(0.8, count) + 0.01
+    )  # Holm's later steps add a little
+    assert fractions["wrong"] <= 0.05 + three_standard_errors(0.05, count)
     assert fractions["separated"] == fractions["found"]  # of one epoch: where there is a verdict the curves differ

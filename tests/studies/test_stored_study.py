@@ -37,7 +37,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_study_of_the_first_edition_is_read_in_today_s_words(tmp_path: Path):
+def test_a_study_of_the_first_edition_is_read_with_the_present_names(tmp_path: Path):
     study = read_stored_study(write(tmp_path / "study.toml", FIRST_EDITION))
     assert study.base_recipe.data.augment == ("flip", "color:0.2")
     assert study.base_recipe.schedule.pct_start == 0.4
@@ -49,10 +49,10 @@ def test_a_study_of_the_first_edition_is_read_in_today_s_words(tmp_path: Path):
     assert study.sections["size"].arms == {"small": {"data.image_size": 16}}
 
 
-def test_keys_that_this_version_does_not_know_are_left_out_of_a_stored_study_only(tmp_path: Path):
+def test_keys_that_this_version_does_not_know_are_ignored_in_a_stored_study_only(tmp_path: Path):
     study = Study.from_dict({"name": "s", "sections": {"one": {"arms": {"a": {}}}}})
-    text = study.to_toml().replace("[sections.one", "[sections.one]\nmood = 1\n[sections.one", 1)
-    path = write(tmp_path / "study.toml", f'mood = "good"\n{text}')
+    text = study.to_toml().replace("[sections.one", "[sections.one]\nunknown = 1\n[sections.one", 1)
+    path = write(tmp_path / "study.toml", f'unknown = "good"\n{text}')
     assert read_stored_study(path) == study
     with pytest.raises(LabError, match="a study has no key"):
         Study.read(path)

@@ -22,19 +22,19 @@ BASE: dict[str, Any] = {
 }
 
 
-def changed(*path: str, **entries: Any) -> dict[str, Any]:
+def with_changes(*path: str, **entries: Any) -> dict[str, Any]:
     """BASE with some entries of the table at `path` changed; None removes one."""
-    whole = {**BASE, "sections": {name: dict(section) for name, section in BASE["sections"].items()}}
-    table: Any = whole
+    values = {**BASE, "sections": {name: dict(section) for name, section in BASE["sections"].items()}}
+    table: Any = values
     for part in path:
         table = table[part]
     table.update(entries)
     for key in [key for key, value in entries.items() if value is None]:
         del table[key]
-    return whole
+    return values
 
 
-def test_every_arm_gets_every_seed_and_its_section_s_overrides():
+def test_every_arm_gets_every_seed_and_the_overrides_of_its_section():
     trials = Study.from_dict(BASE).trials
     assert [(t.section, t.arm, t.seed) for t in trials[:4]] == [
         ("norm", "with", 0),
@@ -74,15 +74,15 @@ def test_two_keys_of_a_grid_with_the_same_last_part_keep_their_full_names():
     assert "optimizer.name=sgd, schedule.name=cosine" in study.sections["s"].arm_overrides
 
 
-def test_a_section_may_have_seeds_of_its_own():
-    study = Study.from_dict(changed("sections", "rates", seeds=[7]))
+def test_a_section_may_have_its_own_seeds():
+    study = Study.from_dict(with_changes("sections", "rates", seeds=[7]))
     assert {t.seed for t in study.trials if t.section == "rates"} == {7}
     assert {t.seed for t in study.trials if t.section == "norm"} == {0, 1}
 
 
 def test_sections_that_need_the_same_run_share_it():
     same = {"arms": {"usual": {"optimizer.lr": 1e-3}, "fast": {"optimizer.lr": 1.0}}}
-    study = Study.from_dict(changed("sections", again=same))
+    study = Study.from_dict(with_changes("sections", again=same))
     assert len(study.trials) == 2 * (2 + 2 + 2)
     assert len(study.recipes) == 2 * (2 + 2 + 1)
 
@@ -96,44 +96,47 @@ def test_a_study_reads_back_from_its_own_file_as_the_same_trials(tmp_path: Path)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (changed("sections", "norm", arms=None), "give either arms or a grid, not both"),
-        (changed("sections", "norm", grid={"optimizer.lr": [1.0]}), "give either arms or a grid, not both"),
-        (changed("sections", "norm", contrasts=[{"arm": "with", "baseline": "wihtout"}]), "did you mean 'without'?"),
+        (with_changes("sections", "norm", arms=None), "give either arms or a grid, not both"),
+        (with_changes("sections", "norm", grid={"optimizer.lr": [1.0]}), "give either arms or a grid, not both"),
         (
-            changed("sections", "norm", contrasts=[{"arm": "with", "baseline": "with"}]),
+            with_changes("sections", "norm", contrasts=[{"arm": "with", "baseline": "wihtout"}]),
+            "did you mean 'without'?",
+        ),
+        (
+            with_changes("sections", "norm", contrasts=[{"arm": "with", "baseline": "with"}]),
             "compares the arm 'with' with itself",
         ),
         (
-            changed(
+            with_changes(
                 "sections", "norm", contrasts=[{"arm": "with", "baseline": "without", "metric": "final_trian_loss"}]
             ),
             "did you mean 'final_train_loss'?",
         ),
-        (changed("sections", "norm", curves=["train_los"]), "did you mean 'train_loss'?"),
+        (with_changes("sections", "norm", curves=["train_los"]), "did you mean 'train_loss'?"),
         (
-            changed("sections", "norm", arms={"with": {}, "without": {"model.batchnorm": False}}),
+            with_changes("sections", "norm", arms={"with": {}, "without": {"model.batchnorm": False}}),
             "section 'norm', arm 'without': the network 'simple_convnet' has no option 'batchnorm': "
             "did you mean 'batch_norm'?",
         ),
-        (changed("sections", "norm", overrides={"optimiser.lr": 1.0}), "did you mean 'optimizer'?"),
-        (changed("sections", "norm", overrides={"optimizer.lr": "fast"}), "optimizer.lr = 'fast'"),
+        (with_changes("sections", "norm", overrides={"optimiser.lr": 1.0}), "did you mean 'optimizer'?"),
+        (with_changes("sections", "norm", overrides={"optimizer.lr": "fast"}), "optimizer.lr = 'fast'"),
         (
-            changed("sections", "norm", arms={"a": {}, "b": {}}, contrasts=[]),
+            with_changes("sections", "norm", arms={"a": {}, "b": {}}, contrasts=[]),
             "the arms 'a' and 'b' are the same recipe",
         ),
-        (changed("sections", "rates", grid={"optimizer.lr": [0.1, 0.1]}), "the grid holds a value twice"),
-        (changed("sections", "rates", grid={"optimizer.lr": []}), "a key of the grid has no values"),
+        (with_changes("sections", "rates", grid={"optimizer.lr": [0.1, 0.1]}), "the grid holds a value twice"),
+        (with_changes("sections", "rates", grid={"optimizer.lr": []}), "a key of the grid has no values"),
         (
-            changed("sections", "norm", contrast=[]),
+            with_changes("sections", "norm", contrast=[]),
             "a study has no key 'sections.norm.contrast': did you mean 'contrasts'?",
         ),
-        (changed(seeds=[0, 0]), "seeds [0, 0] must be non-empty and distinct"),
-        (changed(seeds=[]), "seeds"),
-        (changed(sections={}), "sections"),
-        (changed(sede=[1]), "did you mean 'seeds'?"),
-        (changed(recipe={"trainign": {}}), "did you mean 'training'?"),
+        (with_changes(seeds=[0, 0]), "seeds [0, 0] must be non-empty and distinct"),
+        (with_changes(seeds=[]), "seeds"),
+        (with_changes(sections={}), "sections"),
+        (with_changes(sede=[1]), "did you mean 'seeds'?"),
+        (with_changes(recipe={"trainign": {}}), "did you mean 'training'?"),
         (
-            changed(
+            with_changes(
                 "sections", "norm", overrides={"data.validation": 0}, contrasts=[{"arm": "with", "baseline": "without"}]
             ),
             "needs validation images, but the arm 'with' has none: set data.validation above 0",
@@ -141,42 +144,42 @@ def test_a_study_reads_back_from_its_own_file_as_the_same_trials(tmp_path: Path)
     ],
 )
 def test_an_error_in_a_study_is_reported_in_one_line_before_anything_runs(values: dict[str, Any], message: str):
-    with pytest.raises(LabError) as refused:
+    with pytest.raises(LabError) as error:
         Study.from_dict(values)
-    assert message in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         (
-            changed("sections", "norm", change={"optimizer.lr": 0.1}),
+            with_changes("sections", "norm", change={"optimizer.lr": 0.1}),
             "sections.norm.change is now called sections.norm.overrides",
         ),
         (
-            changed("sections", "norm", contrasts=[{"arm": "with", "against": "without"}]),
+            with_changes("sections", "norm", contrasts=[{"arm": "with", "against": "without"}]),
             "sections.norm.contrasts.0.against is now called sections.norm.contrasts.0.baseline",
         ),
         (
-            changed("sections", "norm", metrics=["epochs_until_train_accuracy:1"]),
+            with_changes("sections", "norm", metrics=["epochs_until_train_accuracy:1"]),
             "metric 'epochs_until_train_accuracy:1' is now called 'epochs_to_train_accuracy:1'",
         ),
         (
-            changed("sections", "norm", metrics=["seconds_until_train_loss:1"]),
+            with_changes("sections", "norm", metrics=["seconds_until_train_loss:1"]),
             "is now called 'seconds_to_train_loss:1'",
         ),
-        (changed(recipe={"data": {"size": 32}}), "data.size is now called data.image_size"),
+        (with_changes(recipe={"data": {"size": 32}}), "data.size is now called data.image_size"),
     ],
 )
-def test_a_word_of_the_first_edition_is_answered_with_the_new_one(values: dict[str, Any], message: str):
-    with pytest.raises(LabError) as refused:
+def test_the_error_about_a_name_of_the_first_edition_gives_the_new_name(values: dict[str, Any], message: str):
+    with pytest.raises(LabError) as error:
         Study.from_dict(values)
-    assert message in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_overrides_apply_in_order_so_that_an_arm_s_new_name_resets_what_its_section_set():
+def test_overrides_apply_in_order_so_an_arm_with_a_new_name_resets_the_options_of_its_section():
     sections = {
         "s": {"overrides": {"optimizer.name": "adam", "optimizer.lr": 0.5}, "arms": {"a": {"optimizer.name": "sgd"}}}
     }
@@ -186,20 +189,20 @@ def test_overrides_apply_in_order_so_that_an_arm_s_new_name_resets_what_its_sect
 
 def test_a_study_file_of_a_later_format_is_refused():
     with pytest.raises(LabError, match="this study has format 2, and this convolab knows formats up to 1"):
-        Study.from_dict(changed(format=2))
+        Study.from_dict(with_changes(format=2))
 
 
 def test_a_study_is_written_with_its_format():
     assert Study.from_dict(BASE).to_toml().startswith("format = 1\n")
 
 
-def test_an_unknown_section_is_answered_with_the_nearest(tmp_path: Path):
+def test_the_error_about_an_unknown_section_suggests_the_nearest_name(tmp_path: Path):
     Study.from_dict(BASE).write(tmp_path / "study.toml")
     with pytest.raises(LabError, match=r"no section 'rate' in the study .*: did you mean 'rates'"):
         Study.read(tmp_path / "study.toml", sections=["rate"])
 
 
-def test_a_file_is_read_with_some_sections_other_seeds_and_another_dataset(tmp_path: Path):
+def test_a_study_file_can_be_read_with_fewer_sections_other_seeds_and_another_dataset(tmp_path: Path):
     Study.from_dict(BASE).write(tmp_path / "study.toml")
     study = Study.read(tmp_path / "study.toml", data="cifar10", seeds=range(3), sections=["rates"])
     assert {trial.section for trial in study.trials} == {"rates"}

@@ -1,4 +1,4 @@
-"""Histories and trial results that nobody trained, for tests that need to know the numbers."""
+"""Histories and trial results with given numbers, without training."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,32 +18,37 @@ def history(
     )
 
 
-def study(
+def study_of_arms(
     arms: Sequence[str] = ("a", "b"),
     contrasts: Sequence[tuple[str, ...]] = (("a", "b"),),
     seeds: Sequence[int] = (0, 1, 2),
 ) -> Study:
     """A section of arms that differ in their weight decay; contrasts are (arm, baseline) or (arm, baseline, metric)."""
-    asked = [dict(zip(("arm", "baseline", "metric"), contrast, strict=False)) for contrast in contrasts]
-    changes = {arm: {"optimizer.weight_decay": i / 1000} for i, arm in enumerate(arms)}
+    contrast_dicts = [dict(zip(("arm", "baseline", "metric"), contrast, strict=False)) for contrast in contrasts]
+    arm_overrides = {arm: {"optimizer.weight_decay": i / 1000} for i, arm in enumerate(arms)}
     return Study.from_dict(
-        {"name": "made up", "seeds": list(seeds), "sections": {"section": {"arms": changes, "contrasts": asked}}}
+        {
+            "name": "made up",
+            "seeds": list(seeds),
+            "sections": {"section": {"arms": arm_overrides, "contrasts": contrast_dicts}},
+        }
     )
 
 
-def outcomes(
-    of: Study,
+def trial_results(
+    study: Study,
     histories: Mapping[str, Sequence[Sequence[EpochMetrics]]],
     status: Mapping[tuple[str, int], TrialStatus] | None = None,
 ) -> list[TrialResult]:
-    """The outcomes of a study's trials from each arm's histories, in the order of its seeds."""
-    left = {arm: list(runs) for arm, runs in histories.items()}
+    """The results of a study's trials from each arm's histories, in the order of its seeds."""
+    remaining = {arm: list(runs) for arm, runs in histories.items()}
     status = status or {}
     return [
-        TrialResult(trial, status.get((trial.arm, trial.seed), "finished"), tuple(left[trial.arm].pop(0)))
-        for trial in of.trials
+        TrialResult(trial, status.get((trial.arm, trial.seed), "finished"), tuple(remaining[trial.arm].pop(0)))
+        for trial in study.trials
     ]
 
 
-def arm(name: str, of: Sequence[TrialResult]) -> Arm:
-    return Arm(name, tuple(outcome for outcome in of if outcome.trial.arm == name))
+def arm_of(name: str, results: Sequence[TrialResult]) -> Arm:
+    """An arm with its results among those of all arms."""
+    return Arm(name, tuple(result for result in results if result.trial.arm == name))

@@ -1,7 +1,7 @@
-"""Thousands of made-up studies, analyzed like real ones; prints as JSON how often they were right.
+"""Thousands of simulated studies, analyzed like real ones; prints as JSON how often they were right.
 
-A program of its own, because the tests check the types of every call, which takes six times as long. In this folder's
-parent: python -m support.simulate 5000 1500 2500
+A script of its own, because the tests check the types of every call, which takes six times as long. Run it in the folder
+above: python -m support.simulate 5000 1500 2500
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
-from support.histories import history, outcomes, study
+from support.histories import history, study_of_arms, trial_results
 
 from convolab.core.stats import detectable_noncentrality
 from convolab.studies.analyze import analyze_study
@@ -21,50 +21,52 @@ NOISE = 0.01
 
 
 @dataclass
-class Maker:
-    """Gives new numbers to the same trials, which take longer to make than to analyze."""
+class StudySimulator:
+    """Analyzes one study with many sets of numbers; its trials, which take longer to make than to analyze, are made once."""
 
-    of: Study
+    study: Study
     arms: str
 
     def __post_init__(self) -> None:
-        self.blank = outcomes(self.of, {arm: [history([0.5])] * SEEDS for arm in self.arms})
+        self.empty = trial_results(self.study, {arm: [history([0.5])] * SEEDS for arm in self.arms})
 
     def analyze(self, accuracies: np.ndarray, losses: np.ndarray) -> SectionResult:
         """The result of a section with these numbers, [arms, seeds, epochs] each."""
-        rows, other = accuracies.reshape(len(self.blank), -1).tolist(), losses.reshape(len(self.blank), -1).tolist()
-        made: list[TrialResult] = [
-            replace(blank, history=history(row, loss)) for blank, row, loss in zip(self.blank, rows, other, strict=True)
+        accuracy_rows = accuracies.reshape(len(self.empty), -1).tolist()
+        loss_rows = losses.reshape(len(self.empty), -1).tolist()
+        results: list[TrialResult] = [
+            replace(result, history=history(accuracy_row, loss_row))
+            for result, accuracy_row, loss_row in zip(self.empty, accuracy_rows, loss_rows, strict=True)
         ]
-        return analyze_study(self.of, made)[0]
+        return analyze_study(self.study, results)[0]
 
 
 def no_difference(studies: int) -> dict[str, float]:
     """Four arms that do not differ, four contrasts of two metrics, seeds that are better or worse for all arms."""
     contrasts = [("b", "a"), ("c", "a"), ("d", "a"), ("d", "c", "final_train_loss")]
-    maker, chance = Maker(study("abcd", contrasts), "abcd"), np.random.default_rng(1)
+    simulator, rng = StudySimulator(study_of_arms("abcd", contrasts), "abcd"), np.random.default_rng(1)
     false = covered = decided = 0
     for _ in range(studies):
-        luck = chance.normal(0, 2 * NOISE, (1, SEEDS, 1))  # of a seed
-        accuracies, losses = (0.7 + luck + chance.normal(0, NOISE, (4, SEEDS, 2)) for _ in range(2))
-        section = maker.analyze(accuracies, losses)
-        false += any(answer.verdict in ("better", "worse") for answer in section.contrast_results)
+        seed_effect = rng.normal(0, 2 * NOISE, (1, SEEDS, 1))
+        accuracies, losses = (0.7 + seed_effect + rng.normal(0, NOISE, (4, SEEDS, 2)) for _ in range(2))
+        section = simulator.analyze(accuracies, losses)
+        false += any(result.verdict in ("better", "worse") for result in section.contrast_results)
         loss = section.contrast_results[3].paired_test.difference
         covered += loss.low <= 0 <= loss.high
-        decided += all(answer.verdict for answer in section.contrast_results)
+        decided += all(result.verdict for result in section.contrast_results)
     return {"false": false / studies, "covered": covered / studies, "decided": decided / studies}
 
 
 def coarse(studies: int) -> dict[str, float]:
-    """The same for accuracies on 144 images, and for whole epochs to one: numbers that often tie."""
+    """The same for accuracies on 144 images, and for the number of epochs to a threshold: numbers that often tie."""
     contrasts = [("b", "a", "final_validation_accuracy"), ("b", "a", "epochs_to_validation_accuracy:0.9")]
-    maker, chance = Maker(study("ab", contrasts), "ab"), np.random.default_rng(2)
-    rising = np.array([0.7, 0.85, 0.88, 0.9, 0.92, 0.93])
+    simulator, rng = StudySimulator(study_of_arms("ab", contrasts), "ab"), np.random.default_rng(2)
+    mean_accuracies = np.array([0.7, 0.85, 0.88, 0.9, 0.92, 0.93])
     false = 0
     for _ in range(studies):
-        counts = chance.binomial(144, rising, (2, SEEDS, 6)) / 144
+        counts = rng.binomial(144, mean_accuracies, (2, SEEDS, 6)) / 144
         false += any(
-            answer.verdict in ("better", "worse") for answer in maker.analyze(counts, 2 - counts).contrast_results
+            result.verdict in ("better", "worse") for result in simulator.analyze(counts, 2 - counts).contrast_results
         )
     return {"false": false / studies}
 
@@ -72,17 +74,17 @@ def coarse(studies: int) -> dict[str, float]:
 def real_difference(studies: int) -> dict[str, float]:
     """One arm of four is better by just the minimum detectable effect of three seeds, the others are not."""
     contrasts = [(arm, "a", "final_train_loss") for arm in "bcd"]
-    maker, chance = Maker(study("abcd", contrasts), "abcd"), np.random.default_rng(3)
-    true = detectable_noncentrality(SEEDS - 1, 0.05 / 3) * NOISE * np.sqrt(2 / SEEDS)
-    better = np.array([0, 0, 0, true]).reshape(4, 1, 1)
+    simulator, rng = StudySimulator(study_of_arms("abcd", contrasts), "abcd"), np.random.default_rng(3)
+    true_difference = detectable_noncentrality(SEEDS - 1, 0.05 / 3) * NOISE * np.sqrt(2 / SEEDS)
+    better = np.array([0, 0, 0, true_difference]).reshape(4, 1, 1)
     found = wrong = covered = separated = 0
     for _ in range(studies):
-        luck = chance.normal(0, 2 * NOISE, (1, SEEDS, 1))
-        losses = 0.7 + luck - better + chance.normal(0, NOISE, (4, SEEDS, 1))
-        first, second, third = maker.analyze(1 - losses, losses).contrast_results
+        seed_effect = rng.normal(0, 2 * NOISE, (1, SEEDS, 1))
+        losses = 0.7 + seed_effect - better + rng.normal(0, NOISE, (4, SEEDS, 1))
+        first, second, third = simulator.analyze(1 - losses, losses).contrast_results
         found += third.verdict == "better"
         wrong += third.verdict == "worse" or {first.verdict, second.verdict} != {"no significant difference"}
-        covered += third.paired_test.difference.low <= -true <= third.paired_test.difference.high
+        covered += third.paired_test.difference.low <= -true_difference <= third.paired_test.difference.high
         separated += third.verdict == "better" and third.curves_separate_from_epoch == 1
     return {
         "found": found / studies,

@@ -1,4 +1,5 @@
-"""A study nobody trained: histories from a formula, so that every kind of verdict, curve and failure is on its report."""
+"""A synthetic study, without training: its histories come from a formula, and its report has every kind of verdict, curve
+and failure."""
 
 import math
 from dataclasses import replace
@@ -15,7 +16,7 @@ from convolab.studies.study import Study, Trial
 from convolab.training.trainer import EpochMetrics
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-EVIL = "crop + flip <!--<script>alert(1)<b>&'x'"
+SPECIAL_NAME = "crop + flip <!--<script>alert(1)<b>&'x'"
 
 STUDY: dict[str, Any] = {
     "name": "made-up",
@@ -40,14 +41,14 @@ STUDY: dict[str, Any] = {
             "note": "Crop and flip first, then cutout and color on top; mixup alone.",
             "arms": {
                 "none": {"data.augment": []},
-                EVIL: {"data.augment": ["flip", "crop:2"]},
+                SPECIAL_NAME: {"data.augment": ["flip", "crop:2"]},
                 "+ cutout": {"data.augment": ["flip", "crop:2", "cutout:8"]},
                 "+ color": {"data.augment": ["flip", "crop:2", "cutout:8", "color:0.2"]},
                 "mixup": {"data.augment": ["mixup:0.2"]},
             },
             "curves": ["train_loss", "train_accuracy", "validation_loss", "validation_accuracy"],
             "contrasts": [
-                {"arm": EVIL, "baseline": "none", "metric": "final_gap"},
+                {"arm": SPECIAL_NAME, "baseline": "none", "metric": "final_gap"},
                 {"arm": "mixup", "baseline": "none"},
             ],
         },
@@ -68,42 +69,48 @@ STUDY: dict[str, Any] = {
 }
 
 
-def history(
-    recipe_key: str, epochs: int, level: float, speed: float, validation: bool, seed: int, ends: int | None = None
+def synthetic_history(
+    recipe_key: str,
+    epochs: int,
+    final_loss: float,
+    decay_rate: float,
+    validation: bool,
+    seed: int,
+    last_epoch: int | None = None,
 ) -> tuple[EpochMetrics, ...]:
-    """Curves that fall to `level` nats; with `ends`, they blow up and end after that epoch."""
-    chance = np.random.default_rng([seed, int(recipe_key, 16)])
-    level = level * math.exp(0.04 * chance.standard_normal())
-    lines = []
-    for epoch in range(1, (ends or epochs) + 1):
-        loss = level + (2.3 - level) * math.exp(-speed * epoch) * (1 + 0.05 * chance.standard_normal())
-        if ends and epoch >= ends - 1:
-            loss *= 30.0 ** (epoch - ends + 2)
-        held = 0.25 + 0.9 * loss + 0.02 * epoch * speed + 0.02 * chance.standard_normal()
-        share = max(0.1, min(1.0, 1.02 * math.exp(-0.38 * loss)))
-        held_share = max(0.1, 0.95 * math.exp(-0.4 * held))
-        lines.append(
+    """Curves that fall to `final_loss` nats; with `last_epoch`, they diverge and end after that epoch."""
+    rng = np.random.default_rng([seed, int(recipe_key, 16)])
+    final_loss = final_loss * math.exp(0.04 * rng.standard_normal())
+    history = []
+    for epoch in range(1, (last_epoch or epochs) + 1):
+        loss = final_loss + (2.3 - final_loss) * math.exp(-decay_rate * epoch) * (1 + 0.05 * rng.standard_normal())
+        if last_epoch and epoch >= last_epoch - 1:
+            loss *= 30.0 ** (epoch - last_epoch + 2)
+        validation_loss = 0.25 + 0.9 * loss + 0.02 * epoch * decay_rate + 0.02 * rng.standard_normal()
+        accuracy = max(0.1, min(1.0, 1.02 * math.exp(-0.38 * loss)))
+        validation_accuracy = max(0.1, 0.95 * math.exp(-0.4 * validation_loss))
+        history.append(
             EpochMetrics(
                 epoch,
                 loss,
-                share,
-                held if validation else None,
-                held_share if validation else None,
+                accuracy,
+                validation_loss if validation else None,
+                validation_accuracy if validation else None,
                 0.01,
                 7.5,
                 6000.0,
                 "running",
             )
         )
-    return tuple(lines)
+    return tuple(history)
 
 
-# arm -> (level in nats, speed), and the epoch after which seed n's curve ends in NaN
+# arm -> (final loss in nats, decay rate); (arm, seed) -> the epoch after which the loss is NaN
 SHAPES = {
     "with batch norm": (0.7, 0.5),
     "without": (1.1, 0.2),
     "none": (0.3, 0.5),
-    EVIL: (0.6, 0.3),
+    SPECIAL_NAME: (0.6, 0.3),
     "+ cutout": (0.65, 0.3),
     "+ color": (0.8, 0.3),
 }
@@ -116,49 +123,60 @@ SHAPES |= {
     "lr=0.001": (1.6, 0.1),
 }
 SHAPES |= {"simple_convnet": (1e-4, 0.35)}
-ENDS = {("lr=3", 0): 3, ("lr=3", 1): 2, ("lr=3", 2): 4, ("lr=1", 1): 6}
+LAST_EPOCHS = {("lr=3", 0): 3, ("lr=3", 1): 2, ("lr=3", 2): 4, ("lr=1", 1): 6}
 
 
-def outcome(trial: Trial, level: float = 1.0, speed: float = 0.3, ends: int | None = None) -> TrialResult:
+def synthetic_result(
+    trial: Trial, final_loss: float = 1.0, decay_rate: float = 0.3, last_epoch: int | None = None
+) -> TrialResult:
     recipe = trial.recipe
-    lines = history(recipe.key, recipe.training.epochs, level, speed, recipe.data.validation > 0, trial.seed, ends)
+    history = synthetic_history(
+        recipe.key, recipe.training.epochs, final_loss, decay_rate, recipe.data.validation > 0, trial.seed, last_epoch
+    )
     summary = {
         "hardware": {"processor": "Abacus 9000", "cores": 2, "system": "Linux-6", "python": "3.12.1"},
         "versions": {"convolab": "0.1.0", "torch": "2.14.0"},
         "threads": 1,
         "device": "cpu",
         "precision": "fp32",
-        "train_seconds": sum(line.train_seconds for line in lines),
+        "train_seconds": sum(epoch.train_seconds for epoch in history),
     }
-    reason = f"the loss became NaN in epoch {ends + 1}: try a smaller optimizer.lr" if ends else None
-    return TrialResult(trial, "diverged" if ends else "finished", lines, reason, Path("runs") / recipe.key, summary)
-
-
-@cache
-def made_up(evil: bool = True) -> StudyResult:
-    """Four sections and a test. Without `evil`, with names that are fit to be looked at."""
-    text = repr(STUDY) if evil else repr(STUDY).replace(repr(EVIL), "'crop + flip'")
-    study = Study.from_dict(eval(text))
-    shapes = {name if evil or name != EVIL else "crop + flip": shape for name, shape in SHAPES.items()}
-    outcomes = [outcome(trial, *shapes[trial.arm], ENDS.get((trial.arm, trial.seed))) for trial in study.trials]
-    lost = next(i for i, o in enumerate(outcomes) if o.trial.arm == "+ color" and o.trial.seed == 2)
-    outcomes[lost] = replace(outcomes[lost], status="failed", history=(), reason="out of memory, twice", summary=None)
-    notes = ("transforms, + color, seed 2: failed twice: out of memory",)
-    return StudyResult(
-        study, analyze_study(study, outcomes), make_best_on_test(select_best(outcomes), outcomes, 5000, record()), notes
+    reason = f"the loss became NaN in epoch {last_epoch + 1}: try a smaller optimizer.lr" if last_epoch else None
+    return TrialResult(
+        trial, "diverged" if last_epoch else "finished", history, reason, Path("runs") / recipe.key, summary
     )
 
 
-def made_up_section(name: str) -> SectionResult:
-    """A section of the study without `evil`."""
-    return next(section for section in made_up(False).sections if section.name == name)
+@cache
+def synthetic_study(special_name: bool = True) -> StudyResult:
+    """Four sections and a test of the best run. `special_name`: one arm has a name that must be escaped in HTML."""
+    text = repr(STUDY) if special_name else repr(STUDY).replace(repr(SPECIAL_NAME), "'crop + flip'")
+    study = Study.from_dict(eval(text))
+    shapes = {name if special_name or name != SPECIAL_NAME else "crop + flip": shape for name, shape in SHAPES.items()}
+    results = [
+        synthetic_result(trial, *shapes[trial.arm], LAST_EPOCHS.get((trial.arm, trial.seed))) for trial in study.trials
+    ]
+    failed = next(i for i, result in enumerate(results) if (result.trial.arm, result.trial.seed) == ("+ color", 2))
+    results[failed] = replace(results[failed], status="failed", history=(), reason="out of memory, twice", summary=None)
+    notes = ("transforms, + color, seed 2: failed twice: out of memory",)
+    return StudyResult(
+        study,
+        analyze_study(study, results),
+        make_best_on_test(select_best(results), results, 5000, synthetic_test_result()),
+        notes,
+    )
 
 
-def record() -> dict[str, Any]:
-    """A test of ten classes, 1,000 images each."""
-    chance = np.random.default_rng(0)
+def synthetic_section(name: str) -> SectionResult:
+    """A section of the study without the special name."""
+    return next(section for section in synthetic_study(False).sections if section.name == name)
+
+
+def synthetic_test_result() -> dict[str, Any]:
+    """The test result of ten classes, 1,000 images each."""
+    rng = np.random.default_rng(0)
     confusion = np.stack(
-        [chance.multinomial(1000, chance.dirichlet([80 if i == j else 3 for j in range(10)])) for i in range(10)]
+        [rng.multinomial(1000, rng.dirichlet([80 if i == j else 3 for j in range(10)])) for i in range(10)]
     )
     correct = int(confusion.trace())
     return {
@@ -175,7 +193,7 @@ def record() -> dict[str, Any]:
 
 
 @cache
-def thousand(sections: int = 10, arms: int = 33, seeds: int = 3, epochs: int = 10) -> StudyResult:
+def study_of_1000_runs(sections: int = 10, arms: int = 33, seeds: int = 3, epochs: int = 10) -> StudyResult:
     """About 1,000 runs, no two alike."""
     values = {
         "name": "thousand",
@@ -195,11 +213,15 @@ def thousand(sections: int = 10, arms: int = 33, seeds: int = 3, epochs: int = 1
         },
     }
     study = Study.from_dict(values)
-    levels = {arm: 0.5 + abs(i - arms / 2) / arms for i, arm in enumerate(study.sections["section 0"].arm_overrides)}
-    outcomes = [
-        outcome(trial, levels[trial.arm], 0.4, 4 if trial.arm == "lr=0.3" and trial.seed == 1 else None)
+    final_losses = {
+        arm: 0.5 + abs(i - arms / 2) / arms for i, arm in enumerate(study.sections["section 0"].arm_overrides)
+    }
+    results = [
+        synthetic_result(trial, final_losses[trial.arm], 0.4, 4 if trial.arm == "lr=0.3" and trial.seed == 1 else None)
         for trial in study.trials
     ]
     return StudyResult(
-        study, analyze_study(study, outcomes), make_best_on_test(select_best(outcomes), outcomes, 5000, record())
+        study,
+        analyze_study(study, results),
+        make_best_on_test(select_best(results), results, 5000, synthetic_test_result()),
     )
