@@ -40,9 +40,14 @@ def isolated_rng(device: torch.device | str = "cpu") -> Iterator[None]:
     Layers such as `nn.Dropout`, and layers' own `reset_parameters`, draw from the global generator and take no other.
     Inside this context they may be seeded by `seed_default_generator`; outside nothing has changed.
     """
-    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
+    device = torch.device(device)
+    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        if mps_state is not None:
+            torch.mps.set_rng_state(mps_state)
 
 
 def seed_default_generator(device: torch.device, *key: KeyPart) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 import torch
 
+from convolab.core.environment import tune_malloc
 from convolab.core.errors import LabError, require
 from convolab.core.files import atomic_write, translate_write_errors
 from convolab.data.dataset import ImageDataset
@@ -64,6 +65,7 @@ def train_on_node(
     payload: TaskPayload, arrays: dict[str, DatasetArrays], event_queue: "ActorHandle[EventQueue]"
 ) -> tuple[JobEvent, RunFiles]:
     """Train one trial in a temporary folder. Returns its terminal event and the run's files."""
+    tune_malloc()
     job = payload.job
     terminal_events: list[JobEvent] = []
     stop_requested = threading.Event()

@@ -35,7 +35,7 @@ def theory_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the signals, the images and the initial weights.")] = 0,
     seeds: Annotated[int, typer.Option(min=3, help="Number of seeds, starting at --seed.")] = 5,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Skip the experiment of 1(a): seconds instead of a minute.")
+        bool, typer.Option("--quick", help="Leave out the experiment of 1(a), which takes most of the time.")
     ] = False,
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads of the checks; each network of the experiment trains on one.")
