@@ -174,7 +174,7 @@ def test_a_network_that_cannot_learn_a_batch_ends_with_1(lab) -> None:
         (("train", "shallow_net", "--data", "folder:empty"), "empty"),
         (("train", "shallow_net", "--data", "folder:one"), "at least two classes"),
         (("train", "shallow_net", "--out", "full"), "not empty"),
-        (("train", "shallow_net", "--out", "file/below"), "choose another --out"),
+        (("train", "shallow_net", "--out", "file/below"), "choose another folder"),
         (("train", "mine.py:Net"), "mine.py"),
         (("resume", "nowhere"), "is not a run folder"),
         (("test", "nowhere"), "is not a run folder"),

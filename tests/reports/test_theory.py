@@ -210,7 +210,7 @@ def test_the_sheet_in_docs_is_what_the_code_writes_today() -> None:
         for block in answer.blocks:
             if isinstance(block, Check):
                 assert f"> ✅ **Check passed:** {block.claim}. Result: " in page
-            elif block != Text("**Experiment:** skipped (--quick)."):
+            elif block != Text("**Experiment:** left out."):
                 assert theory_report.block_markdown(block, "theory") in page
     images = re.findall(r"\]\((figures/.+?)\)", page)
     assert len(images) == 6

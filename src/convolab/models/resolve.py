@@ -66,7 +66,7 @@ def resolve_model(name: str, shape: InputShape | None = None, classes: int | Non
 
     def build_registered() -> nn.Module:
         if shape is None or len(shape) != 3:
-            raise LabError(f"the network '{name}' needs the image shape: give --input, such as 3x32x32")
+            raise LabError(f"the network '{name}' needs the shape of an image, such as 3x32x32")
         channels, height, width = shape
         return build(name, (channels, height, width), classes or 10)
 

@@ -234,7 +234,7 @@ def import_ray() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise LabError("Ray is not installed: pip install 'convolab[ray]', or leave out --executor ray") from error
+        raise LabError("Ray is not installed: pip install 'convolab[ray]', or use the local executor") from error
     return ray
 
 

@@ -201,7 +201,7 @@ def check_existing_runs(
     require(
         repair or not damaged,
         f"{len(damaged)} of the runs {'is' if len(damaged) == 1 else 'are'} damaged: {'; '.join(damaged.values())}: "
-        "restore the files, or retrain them (--retrain-damaged; in Python repair=True)",
+        "restore the files, or have the damaged runs retrained",
     )
     for path, problem in damaged.items():
         on_message(f"retraining: {problem}")

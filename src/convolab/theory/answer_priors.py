@@ -86,7 +86,7 @@ def answer_question_1a(seed: int, result: PriorsResult | None, splits: DatasetSp
 def experiment_blocks(result: PriorsResult | None, splits: DatasetSplits | None) -> list[ContentBlock]:
     """What the experiment did, its results, and their checks."""
     if result is None or splits is None:
-        return [Text("**Experiment:** skipped (--quick).")]
+        return [Text("**Experiment:** left out.")]
     config = result.config
     return [
         Text(describe_experiment(result)),

@@ -217,7 +217,7 @@ class Run:
             require(
                 dataset.fingerprint == fingerprint,
                 f"the {part} images of {self.recipe.data.name} are not those of {self.folder}: they have changed; "
-                "point --data-dir to the original data, or start a new run",
+                "name the folder of the original data, or start a new run",
             )
 
     def require_same_recipe(self) -> None:
@@ -341,7 +341,7 @@ class Run:
         require(
             allow_unfinished or self.status == "finished",
             f"{self.folder} is {self.status} after {len(self.history)} of {self.recipe.training.epochs} epochs: "
-            "resume it first, or test it --allow-unfinished",
+            "resume it first, or allow an unfinished run",
         )
         if splits is None:
             splits = self.load_splits(data_dir)

@@ -263,16 +263,16 @@ def require_new_folder(out: Path | str | None) -> None:
     if out is None:
         return
     folder = Path(out)
-    require(not (folder / SUMMARY_FILE).exists(), f"{folder} holds a run already: resume it, or choose another --out")
-    require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose a folder for --out")
+    require(not (folder / SUMMARY_FILE).exists(), f"{folder} holds a run already: resume it, or choose another folder")
+    require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose a folder")
     require(
         not folder.exists() or not any(folder.iterdir()),
-        f"{folder} is not empty: choose a new or empty folder for --out",
+        f"{folder} is not empty: choose a new or empty folder",
     )
     existing_parent = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     require(
         existing_parent.is_dir() and os.access(existing_parent, os.W_OK),
-        f"cannot write {folder}: {existing_parent} is not a folder you may write to; choose another --out",
+        f"cannot write {folder}: {existing_parent} is not a folder you may write to; choose another folder",
     )
 
 
@@ -293,7 +293,7 @@ def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
         except LabError:
             if not folder.exists():
                 raise
-    raise LabError(f"runs/ already has a thousand runs named {name}: give --out")
+    raise LabError(f"runs/ already has a thousand runs named {name}: choose a folder yourself")
 
 
 @contextmanager

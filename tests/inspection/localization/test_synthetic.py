@@ -89,7 +89,7 @@ def test_a_texture_has_the_networks_colors_and_varies() -> None:
     [
         (200, 10, "do not fit into half"),
         (0, 10, "do not fit"),
-        (16, 1000, "classifies too few of the 60 images of colors correctly: lower --num-objects"),
+        (16, 1000, "classifies too few of the 60 images of colors correctly: use fewer objects"),
         (97, 4, "do not fit into half"),
     ],
 )

@@ -146,7 +146,7 @@ def require_same_classes(
     """Refuse networks of other classes or channels, and those that would be a surrogate and a victim at once."""
     require(
         for_transfer or not surrogates,
-        "surrogates are only used with for_transfer (in the shell: --for-transfer)",
+        "surrogates are only used in an attack for transfer",
     )
     for name, other in (*victims.items(), *surrogates.items()):
         require(

@@ -38,7 +38,7 @@ class InputScale:
         require(
             height * width <= MAX_INPUT_PIXELS,
             f"at scale {self} the network would see {width} x {height} pixels, more than {MAX_INPUT_PIXELS:,}: "
-            "give a smaller --scale, such as 1000px",
+            "give a smaller scale, such as 1000px",
         )
         resized = image_io.resize_image(image, (height, width), net.channels, interpolation=net.interpolation)
         pixels = resized.unsqueeze(0) / 255

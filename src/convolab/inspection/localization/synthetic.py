@@ -87,7 +87,7 @@ def choose_pairs(net: ImageClassifier, dataset: ImageDataset, num_objects: int, 
     pairs = pairs_of_different_classes(correctly_classified(net, dataset, seed), dataset)[: num_objects // 2]
     require(
         len(pairs) == num_objects // 2,
-        f"the network classifies too few of the {len(dataset)} images of {dataset.name} correctly: lower --num-objects",
+        f"the network classifies too few of the {len(dataset)} images of {dataset.name} correctly: use fewer objects",
     )
     return pairs
 
