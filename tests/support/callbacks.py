@@ -1,4 +1,4 @@
-"""Training callbacks made of functions."""
+"""Training callbacks from functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 from convolab.training.trainer import Callbacks, EpochMetrics, Trainer
 
 
-def nothing(_: Any) -> None:
+def do_nothing(_: Any) -> None:
     pass
 
 
 class FunctionCallbacks(Callbacks):
-    """Callbacks that are given as functions; those left out do nothing."""
+    """Callbacks given as functions; those left out do nothing."""
 
     def __init__(
         self,
-        on_step: Callable[[Trainer], Any] = nothing,
-        on_epoch: Callable[[EpochMetrics], Any] = nothing,
-        on_message: Callable[[str], Any] = nothing,
+        on_step: Callable[[Trainer], Any] = do_nothing,
+        on_epoch: Callable[[EpochMetrics], Any] = do_nothing,
+        on_message: Callable[[str], Any] = do_nothing,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.on_step = on_step
@@ -27,6 +27,6 @@ class FunctionCallbacks(Callbacks):
 
 
 def stop_after(steps: int) -> Callbacks:
-    """Callbacks that stop a training after this many steps; they are asked before each."""
-    asked = iter(range(10**6))
-    return FunctionCallbacks(stop=lambda: next(asked) >= steps)
+    """Callbacks that stop a training after this many steps; `should_stop` is called before each."""
+    step_numbers = iter(range(10**6))
+    return FunctionCallbacks(stop=lambda: next(step_numbers) >= steps)

@@ -1,4 +1,4 @@
-"""Images that show, after a transform, what it drew."""
+"""Images from which, after a transform, one can compute what it drew."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from convolab.training.transforms import ColorJitter, RandomRotation
 
 
 def noise(n: int, channels: int = 3, height: int = 9, width: int = 7) -> Tensor:
-    """Images of which no two have a row in common, in bytes from 1 to 255: nothing in them is padding."""
+    """Images of which no two have a row in common, in bytes from 1 to 255, so that none looks like padding."""
     return torch.randint(
         1, 256, (n, channels, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -18,7 +18,7 @@ def color_factors(strength: float, n: int, *key: int | str) -> tuple[Tensor, Ten
     """The factors that each of `n` images draws, recovered from an image that no factor takes out of [0, 1].
 
     Its left half is dark gray and its right half is bluish: brightness is in the mean of the two lumas, contrast in
-    their difference, saturation in the color that is left.
+    their difference, saturation in the remaining color.
     """
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     probe = torch.empty(3, 2, 2)
@@ -32,9 +32,12 @@ def color_factors(strength: float, n: int, *key: int | str) -> tuple[Tensor, Ten
 
 
 def angles(degrees: float, n: int, *key: int | str, height: int = 17, width: int = 17) -> Tensor:
-    """The angles, in degrees counter-clockwise, that each of `n` images is turned by: a slope shows where up went."""
-    x = torch.linspace(-0.3, 0.3, width).expand(1, 1, height, width)
-    turned = RandomRotation(degrees)(0.5 + x.expand(n, -1, -1, -1), make_generator(*key))
+    """The angles, in degrees counter-clockwise, by which each of `n` images is rotated, measured on a linear ramp."""
+    ramp = torch.linspace(-0.3, 0.3, width).expand(1, 1, height, width)
+    rotated = RandomRotation(degrees)(0.5 + ramp.expand(n, -1, -1, -1), make_generator(*key))
     h, w = height // 2, width // 2
-    along_x, along_y = turned[:, 0, h, w + 1] - turned[:, 0, h, w - 1], turned[:, 0, h + 1, w] - turned[:, 0, h - 1, w]
+    along_x, along_y = (
+        rotated[:, 0, h, w + 1] - rotated[:, 0, h, w - 1],
+        rotated[:, 0, h + 1, w] - rotated[:, 0, h - 1, w],
+    )
     return torch.rad2deg(torch.atan2(-along_y, along_x))

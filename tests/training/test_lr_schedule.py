@@ -12,29 +12,31 @@ SCHEDULES = [ConstantLR(), StepLR(step_size=2, gamma=0.5), CosineLR(), OneCycleL
 
 @pytest.mark.slow
 @given(st.sampled_from(SCHEDULES), st.floats(0.1, 5), st.floats(0, 10))
-def test_warm_up_grows_linearly_and_then_leaves_the_schedule_alone(
+def test_warmup_grows_linearly_and_then_the_schedule_is_unchanged(
     schedule: Schedule, warmup: float, time: float
 ) -> None:
-    warmed, bare = schedule.model_copy(update={"warmup": warmup}), schedule.factor(time, 10)
-    assert warmed.factor(time, 10) == (pytest.approx(bare * time / warmup) if time < warmup else bare)
+    with_warmup, factor_without_warmup = schedule.model_copy(update={"warmup": warmup}), schedule.factor(time, 10)
+    assert with_warmup.factor(time, 10) == (
+        pytest.approx(factor_without_warmup * time / warmup) if time < warmup else factor_without_warmup
+    )
 
 
-def test_warm_up_starts_from_nothing_and_grows_with_every_step() -> None:
+def test_warmup_starts_from_zero_and_grows_with_every_step() -> None:
     factors = [ConstantLR(warmup=2).factor(step / 7, 10) for step in range(15)]
     assert factors == pytest.approx([step / 14 for step in range(15)])
 
 
-def test_a_constant_rate_is_constant() -> None:
+def test_a_constant_schedule_is_constant() -> None:
     assert {ConstantLR().factor(time / 3, 4) for time in range(13)} == {1.0}
 
 
-def test_a_step_falls_between_two_epochs_and_not_within_one() -> None:
+def test_a_step_schedule_changes_between_epochs_and_not_within_one() -> None:
     schedule = StepLR(step_size=3, gamma=0.5)
     factors = [schedule.factor(epoch + step / 391, 9) for epoch in range(9) for step in range(391)]
     assert factors == [0.5 ** (epoch // 3) for epoch in range(9) for _ in range(391)]
 
 
-def test_cosine_falls_from_one_to_nothing_and_is_half_way_in_the_middle() -> None:
+def test_cosine_falls_from_one_to_zero_and_is_one_half_in_the_middle() -> None:
     assert [CosineLR().factor(time, 10) for time in (0.0, 5.0, 10.0)] == pytest.approx([1, 0.5, 0], abs=1e-12)
     assert CosineLR().factor(11.0, 10) == pytest.approx(0, abs=1e-12)
 
@@ -49,7 +51,7 @@ def test_one_cycle_starts_low_peaks_at_pct_start_and_ends_lowest() -> None:
 
 
 @pytest.mark.parametrize("schedule", [*SCHEDULES, *(s.model_copy(update={"warmup": 1.5}) for s in SCHEDULES)])
-def test_every_factor_is_between_nothing_and_the_full_rate(schedule: Schedule) -> None:
+def test_every_factor_is_between_zero_and_one(schedule: Schedule) -> None:
     assert all(
         0 <= schedule.factor(step / 9, 5) <= 1 and math.isfinite(schedule.factor(step / 9, 5)) for step in range(46)
     )
@@ -58,22 +60,22 @@ def test_every_factor_is_between_nothing_and_the_full_rate(schedule: Schedule) -
 @pytest.mark.parametrize(
     "values",
     [
-        {"name": "step", "period": 0},
-        {"name": "step", "period": 2.5},
+        {"name": "step", "step_size": 0},
+        {"name": "step", "step_size": 2.5},
         {"name": "step", "gamma": 1.1},
         {"name": "step", "gamma": -0.1},
         {"name": "constant", "warmup": -1},
         {"name": "constant", "warmup": float("nan")},
         {"name": "cosine", "warmup": float("inf")},
-        {"name": "one_cycle", "rise": 0},
-        {"name": "one_cycle", "rise": 1},
-        {"name": "one_cycle", "start": 0},
-        {"name": "one_cycle", "end": -1},
+        {"name": "one_cycle", "pct_start": 0},
+        {"name": "one_cycle", "pct_start": 1},
+        {"name": "one_cycle", "div_factor": 0},
+        {"name": "one_cycle", "final_div_factor": -1},
         {"name": "constant", "gamma": 0.1},
         {"name": "cosines"},
-        {"period": 3},
+        {"step_size": 3},
     ],
 )
-def test_values_that_make_no_schedule_are_refused(values: dict) -> None:
+def test_invalid_values_of_a_schedule_are_refused(values: dict) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Schedule).validate_python(values)

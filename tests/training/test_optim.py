@@ -11,50 +11,50 @@ from convolab.training import optim
 from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 
 
-def test_nesterov_without_momentum_is_refused_with_what_to_set() -> None:
+def test_nesterov_without_momentum_is_refused_with_the_key_to_set() -> None:
     with pytest.raises(LabError, match=r"nesterov needs a momentum above 0: set optimizer\.momentum"):
         SGD(momentum=0.0, nesterov=True).build([nn.Parameter(torch.zeros(1))])
 
 
 @pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.0), Adam(), AdamW()])
-def test_a_stepper_restored_from_its_state_continues_with_the_same_bits(optimizer: Optimizer) -> None:
-    def take(stepper, weights, first, last):
+def test_an_optimizer_restored_from_its_state_continues_with_the_same_bits(optimizer: Optimizer) -> None:
+    def take_steps(optimizer_state, weights, first, last):
         for step in range(first, last):
             for weight in weights:
                 weight.grad = torch.sin(weight.detach() + step)
-            stepper.step()
+            optimizer_state.step()
 
-    whole, halted = (
+    expected, weights = (
         [nn.Parameter(torch.arange(3.0)), nn.Parameter(torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last))]
         for _ in range(2)
     )
-    take(optimizer.build(whole), whole, 0, 6)
-    before = optimizer.build(halted)
-    take(before, halted, 0, 3)
-    after = optimizer.build(halted)
-    after.load_state_dict(
-        {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in before.state_dict().items()}
+    take_steps(optimizer.build(expected), expected, 0, 6)
+    first_half = optimizer.build(weights)
+    take_steps(first_half, weights, 0, 3)
+    second_half = optimizer.build(weights)
+    second_half.load_state_dict(
+        {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in first_half.state_dict().items()}
     )
-    take(after, halted, 3, 6)
-    assert all(torch.equal(a, b) for a, b in zip(whole, halted, strict=True))
+    take_steps(second_half, weights, 3, 6)
+    assert all(torch.equal(a, b) for a, b in zip(expected, weights, strict=True))
 
 
 def test_a_state_of_another_optimizer_or_other_parameters_is_refused() -> None:
     state = SGD().build([nn.Parameter(torch.zeros(3))]).state_dict()
-    for stranger in (
+    for other in (
         Adam().build([nn.Parameter(torch.zeros(3))]),
         SGD().build([nn.Parameter(torch.zeros(4))]),
         SGD(momentum=0.0).build([nn.Parameter(torch.zeros(3))]),
     ):
         with pytest.raises(ValueError, match="the optimizer state is not that of"):
-            stranger.load_state_dict(state)
+            other.load_state_dict(state)
 
 
-def test_a_parameter_without_a_gradient_and_a_frozen_one_stay_as_they_are() -> None:
+def test_a_parameter_without_a_gradient_and_a_frozen_one_do_not_change() -> None:
     used, unused, frozen = (nn.Parameter(torch.ones(2), requires_grad=grad) for grad in (True, True, False))
-    stepper = Adam().build([used, unused, frozen])
+    optimizer_state = Adam().build([used, unused, frozen])
     used.sum().backward()
-    stepper.step()
+    optimizer_state.step()
     assert not torch.equal(used, torch.ones(2))
     assert torch.equal(unused, torch.ones(2))
     assert torch.equal(frozen, torch.ones(2))
@@ -86,10 +86,10 @@ def test_a_torch_without_the_private_fused_functions_gives_the_same_bits_by_torc
 
     fused = train_a_little()
     monkeypatch.setattr(optim, "fused_function", lambda name: None)
-    public = train_a_little()
-    assert fused.keys() == public.keys()
+    by_torch_optim = train_a_little()
+    assert fused.keys() == by_torch_optim.keys()
     for name in fused:
-        assert torch.equal(fused[name], public[name]), name
+        assert torch.equal(fused[name], by_torch_optim[name]), name
 
 
 def test_this_torch_has_the_private_fused_functions() -> None:
@@ -124,6 +124,6 @@ assert "torch._dynamo" not in sys.modules
         {"name": "adamax"},
     ],
 )
-def test_values_that_make_no_optimizer_are_refused(values: dict) -> None:
+def test_invalid_values_of_an_optimizer_are_refused(values: dict) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Optimizer).validate_python(values)

@@ -1,4 +1,4 @@
-"""A recipe: whatever is wrong with one is said in a line, and equal recipes have equal keys."""
+"""Recipes: any error in one is reported in one line, and equal recipes have equal keys."""
 
 import tomllib
 from pathlib import Path
@@ -42,8 +42,8 @@ seed = 0
 precision = "fp32"
 """
 
-# Another value for every key that a recipe may have; `test_..._every_key` finds out if one is missing.
-OTHER: dict[str, Any] = {
+# Another value for every key of a recipe; `test_the_table_of_other_values_has_every_key` checks that none is missing.
+OTHER_VALUES: dict[str, Any] = {
     "data.name": "cifar10",
     "data.validation": 0.2,
     "data.limit": 500,
@@ -75,7 +75,7 @@ OTHER: dict[str, Any] = {
 }
 
 small = st.floats(0.001, 0.999)
-some_recipes = st.fixed_dictionaries(
+recipe_values = st.fixed_dictionaries(
     {},
     optional={
         "data": st.fixed_dictionaries(
@@ -122,15 +122,15 @@ some_recipes = st.fixed_dictionaries(
 )
 
 
-def refusal(values: dict[str, Any]) -> str:
-    """What is said of values that are no recipe: always in one line."""
+def error_message(values: dict[str, Any]) -> str:
+    """The message, of one line, of the error about values that are not a recipe."""
     with pytest.raises(LabError) as caught:
         Recipe.from_dict(values)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
 
-def test_the_example_parses_to_what_it_says(tmp_path: Path):
+def test_the_example_is_parsed_to_its_values(tmp_path: Path):
     (tmp_path / "example.toml").write_text(EXAMPLE)
     recipe = Recipe.read(tmp_path / "example.toml")
     assert (recipe.data.name, recipe.data.validation, recipe.data.augment, recipe.data.limit) == (
@@ -154,18 +154,18 @@ def test_the_example_parses_to_what_it_says(tmp_path: Path):
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
-@given(some_recipes)
+@given(recipe_values)
 def test_a_recipe_written_as_toml_and_read_again_is_equal_and_has_the_same_key(values: dict[str, Any]):
     recipe = Recipe.from_dict(values)
-    again = Recipe.from_dict(tomllib.loads(recipe.to_toml()))
-    assert again == recipe
-    assert again.key == recipe.key
-    assert again.to_toml() == recipe.to_toml()
+    parsed = Recipe.from_dict(tomllib.loads(recipe.to_toml()))
+    assert parsed == recipe
+    assert parsed.key == recipe.key
+    assert parsed.to_toml() == recipe.to_toml()
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
-@given(some_recipes, some_recipes)
+@given(recipe_values, recipe_values)
 def test_two_recipes_have_one_key_exactly_if_they_are_equal(one: dict[str, Any], other: dict[str, Any]):
     a, b = Recipe.from_dict(one), Recipe.from_dict(other)
     assert (a.key == b.key) == (a == b)
@@ -177,12 +177,14 @@ def test_a_recipe_written_to_a_file_is_read_back_equal(tmp_path: Path):
     assert Recipe.read(tmp_path / "recipe.toml") == recipe
 
 
-def test_the_key_does_not_depend_on_what_was_left_out_or_on_the_order_or_on_1_and_1_0():
+def test_the_key_does_not_depend_on_what_was_left_out_or_on_the_order_or_on_writing_1_as_1_0():
     full = Recipe().to_dict()
     backwards = {section: dict(reversed(keys.items())) for section, keys in reversed(full.items())}
-    whole = {"data": {"validation": 0}, "optimizer": {"lr": 1}}
+    integers = {"data": {"validation": 0}, "optimizer": {"lr": 1}}
     assert Recipe.from_dict({}).key == Recipe.from_dict(full).key == Recipe.from_dict(backwards).key == Recipe().key
-    assert Recipe.from_dict(whole).key == Recipe.from_dict({"data": {"validation": 0.0}, "optimizer": {"lr": 1.0}}).key
+    assert (
+        Recipe.from_dict(integers).key == Recipe.from_dict({"data": {"validation": 0.0}, "optimizer": {"lr": 1.0}}).key
+    )
     assert Recipe.from_dict({"training": {"clip_norm": None}}).key == Recipe().key
 
 
@@ -191,23 +193,23 @@ def test_the_table_of_other_values_has_every_key():
     known = {
         f"{section}.{key}" for section in Recipe.model_fields for key in type(getattr(recipe, section)).model_fields
     }
-    assert set(OTHER) == known | {f"model.{option}" for option in recipe.model.options}
+    assert set(OTHER_VALUES) == known | {f"model.{option}" for option in recipe.model.options}
 
 
-@pytest.mark.parametrize("address", OTHER)
-def test_changing_a_key_changes_the_recipe_and_its_key(address: str):
+@pytest.mark.parametrize("key_path", OTHER_VALUES)
+def test_changing_a_key_changes_the_recipe_and_its_key(key_path: str):
     recipe = Recipe()
-    changed = recipe.with_overrides({address: OTHER[address]})
-    section, _, key = address.partition(".")
-    assert changed.to_dict()[section][key] == OTHER[address]
+    changed = recipe.with_overrides({key_path: OTHER_VALUES[key_path]})
+    section, _, key = key_path.partition(".")
+    assert changed.to_dict()[section][key] == OTHER_VALUES[key_path]
     assert changed != recipe
     assert changed.key != recipe.key
     if key != "name":
-        assert changed.with_overrides({address: recipe.to_dict()[section].get(key)}) == recipe
+        assert changed.with_overrides({key_path: recipe.to_dict()[section].get(key)}) == recipe
 
 
 @pytest.mark.parametrize(
-    ("section", "given", "wanted"),
+    ("section", "values", "message"),
     [
         ("data", {"validaton": 0.1}, "'data.validaton': did you mean 'validation'?"),
         ("model", {"batchnorm": True}, "'batchnorm': did you mean 'batch_norm'?"),
@@ -219,17 +221,17 @@ def test_changing_a_key_changes_the_recipe_and_its_key(address: str):
         ("metrics", {"trian": "running"}, "'metrics.trian': did you mean 'train'?"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest(section: str, given: dict[str, Any], wanted: str):
-    assert refusal({section: given}).endswith(wanted)
+def test_an_unknown_key_is_refused_with_the_nearest_name(section: str, values: dict[str, Any], message: str):
+    assert error_message({section: values}).endswith(message)
 
 
 def test_a_key_of_another_optimizer_is_refused_with_those_of_this_one():
-    said = refusal({"optimizer": {"name": "adam", "nesterov": True}})
-    assert said == "a recipe has no key 'optimizer.nesterov': known: betas, lr, name, weight_decay"
+    message = error_message({"optimizer": {"name": "adam", "nesterov": True}})
+    assert message == "a recipe has no key 'optimizer.nesterov': known: betas, lr, name, weight_decay"
 
 
 @pytest.mark.parametrize(
-    ("values", "wanted"),
+    ("values", "message"),
     [
         ({"training": {"epochs": "10"}}, "training.epochs = '10'"),
         ({"training": {"epochs": 1.5}}, "training.epochs = 1.5"),
@@ -277,12 +279,12 @@ def test_a_key_of_another_optimizer_is_refused_with_those_of_this_one():
         ({"data": "digits"}, "data = 'digits'"),
     ],
 )
-def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_key(values: dict[str, Any], wanted: str):
-    assert refusal(values).startswith(f"{wanted}: ")
+def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_key(values: dict[str, Any], message: str):
+    assert error_message(values).startswith(f"{message}: ")
 
 
 @pytest.mark.parametrize(
-    ("values", "wanted"),
+    ("values", "message"),
     [
         ({"optimizer": {"name": "sdg"}}, "unknown optimizer 'sdg': did you mean 'sgd'?"),
         ({"optimizer": {"name": 3}}, "unknown optimizer '3': known: adam, adamw, sgd"),
@@ -297,11 +299,11 @@ def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_key(values: dict[st
         ({"training": {"a\nb": 1}}, "a recipe has no key 'training.a\\nb'"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(values: dict[str, Any], wanted: str):
-    assert refusal(values).startswith(wanted)
+def test_an_unknown_name_is_refused_with_the_nearest_name(values: dict[str, Any], message: str):
+    assert error_message(values).startswith(message)
 
 
-def test_a_date_in_a_recipe_is_refused_in_a_line(tmp_path: Path):
+def test_a_date_in_a_recipe_is_refused_in_one_line(tmp_path: Path):
     (tmp_path / "dated.toml").write_text("[training]\nseed = 2026-11-24\n")
     with pytest.raises(
         LabError, match=r"^training\.seed = datetime\.date\(2026, 11, 24\): input should be a valid integer$"
@@ -323,7 +325,7 @@ def test_a_file_that_is_not_toml_is_refused_by_its_line(tmp_path: Path, text: st
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_bytes_that_are_no_text_is_refused_in_a_line(tmp_path: Path):
+def test_a_file_that_is_not_text_is_refused_in_one_line(tmp_path: Path):
     (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe[\x00d\x00")
     with pytest.raises(LabError, match=r"recipe\.toml is not TOML") as caught:
         Recipe.read(tmp_path / "recipe.toml")
@@ -345,15 +347,15 @@ def test_augment_left_out_is_the_default_of_the_dataset_and_an_empty_list_is_non
     assert Recipe.from_dict({"data": {"augment": ["flip"]}}).data.augment == ("flip",)
 
 
-def test_what_decides_a_result_is_written_out_even_where_it_is_a_default():
+def test_default_values_are_written_to_the_file_too():
     text = Recipe.from_dict({"data": {"name": "cifar10"}}).to_toml()
-    written = tomllib.loads(text)
-    assert written["data"]["augment"] == ["crop:4", "flip"]
-    assert set(written["model"]) == {"name", "channels", "batch_norm", "residual"}
-    assert written["optimizer"]["lr"] == 0.01
+    values = tomllib.loads(text)
+    assert values["data"]["augment"] == ["crop:4", "flip"]
+    assert set(values["model"]) == {"name", "channels", "batch_norm", "residual"}
+    assert values["optimizer"]["lr"] == 0.01
 
 
-def test_a_recipe_never_changes():
+def test_a_recipe_is_immutable():
     recipe = Recipe()
     with pytest.raises(ValueError, match="frozen"):
         recipe.training.epochs = 3
@@ -369,16 +371,16 @@ def test_overrides_change_their_key_and_no_other():
     assert (changed.training, changed.data, changed.schedule) == (recipe.training, recipe.data, recipe.schedule)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_new_name_starts_its_section_afresh_whatever_the_order(turned: bool):
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_a_new_name_resets_its_section_to_defaults_whatever_the_order(is_reversed: bool):
     recipe = Recipe.from_dict({"optimizer": {"lr": 0.5, "momentum": 0.1}, "training": {"epochs": 3}})
-    changes = {"optimizer.weight_decay": 0.25, "optimizer.name": "adamw"}
-    changed = recipe.with_overrides(dict(reversed(changes.items())) if turned else changes)
-    wanted = Recipe.from_dict({"optimizer": {"name": "adamw", "weight_decay": 0.25}, "training": {"epochs": 3}})
-    assert changed == wanted
+    overrides = {"optimizer.weight_decay": 0.25, "optimizer.name": "adamw"}
+    changed = recipe.with_overrides(dict(reversed(overrides.items())) if is_reversed else overrides)
+    expected = Recipe.from_dict({"optimizer": {"name": "adamw", "weight_decay": 0.25}, "training": {"epochs": 3}})
+    assert changed == expected
 
 
-def test_a_new_set_brings_its_usual_augmentation():
+def test_a_new_dataset_sets_its_default_augmentation():
     assert Recipe.from_dict({"data": {"augment": ["rotate"]}}).with_overrides(
         {"data.name": "cifar10"}
     ).data.augment == (
@@ -387,15 +389,15 @@ def test_a_new_set_brings_its_usual_augmentation():
     )
 
 
-def test_the_same_name_keeps_its_section():
+def test_the_same_name_keeps_the_values_of_its_section():
     recipe = Recipe.from_dict({"optimizer": {"name": "adam", "lr": 0.5}, "model": {"batch_norm": False}})
     assert recipe.with_overrides({"optimizer.name": "adam", "model.name": "simple_convnet"}) == recipe
 
 
 def test_several_sets_of_overrides_apply_in_order_and_are_parsed_once(monkeypatch: pytest.MonkeyPatch):
     recipe, parsed = Recipe(), []
-    real = Recipe.from_dict
-    monkeypatch.setattr(Recipe, "from_dict", lambda values: parsed.append(values) or real(values))
+    original = Recipe.from_dict
+    monkeypatch.setattr(Recipe, "from_dict", lambda values: parsed.append(values) or original(values))
     changed = recipe.with_overrides(
         {"optimizer.name": "adam", "optimizer.lr": 0.5}, {"optimizer.lr": 0.25}, {"training.seed": 3}
     )
@@ -408,7 +410,7 @@ def test_several_sets_of_overrides_apply_in_order_and_are_parsed_once(monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("address", "wanted"),
+    ("key_path", "message"),
     [
         ("epochs", "'epochs' is not a recipe key: write section.key, such as optimizer.lr"),
         ("training.", "'training.' is not a recipe key"),
@@ -418,14 +420,14 @@ def test_several_sets_of_overrides_apply_in_order_and_are_parsed_once(monkeypatc
         ("model.name.first", "the network 'simple_convnet' has no option 'name.first'"),
     ],
 )
-def test_an_override_of_no_key_is_refused(address: str, wanted: str):
+def test_an_override_of_an_unknown_key_is_refused(key_path: str, message: str):
     with pytest.raises(LabError) as caught:
-        Recipe().with_overrides({address: 3})
-    assert str(caught.value).startswith(wanted)
+        Recipe().with_overrides({key_path: 3})
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("optimizer.lr=0.1", ("optimizer.lr", 0.1)),
         ("optimizer.lr = 1e-3", ("optimizer.lr", 1e-3)),
@@ -440,10 +442,10 @@ def test_an_override_of_no_key_is_refused(address: str, wanted: str):
         ("training.epochs=", ("training.epochs", "")),
     ],
 )
-def test_a_typed_override_is_read_as_toml_or_as_a_plain_string(text: str, wanted: tuple[str, Any]):
-    address, value = parse_override(text)
-    assert (address, value) == wanted
-    assert type(value) is type(wanted[1])
+def test_a_typed_override_is_read_as_toml_or_as_a_plain_string(text: str, expected: tuple[str, Any]):
+    key_path, value = parse_override(text)
+    assert (key_path, value) == expected
+    assert type(value) is type(expected[1])
 
 
 @pytest.mark.parametrize("text", ["optimizer.lr", "=3", " = 3", ""])
@@ -454,10 +456,10 @@ def test_an_override_without_a_key_or_a_value_is_refused(text: str):
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
-@given(st.sampled_from(sorted(OTHER)))
-def test_an_override_typed_as_toml_is_the_value_itself(address: str):
-    value = OTHER[address]
+@given(st.sampled_from(sorted(OTHER_VALUES)))
+def test_an_override_typed_as_toml_is_the_value_itself(key_path: str):
+    value = OTHER_VALUES[key_path]
     typed = tomli_w.dumps({"x": value}).removeprefix("x = ").strip().replace("\n", " ")
-    assert Recipe().with_overrides(dict([parse_override(f"{address}={typed}")])) == Recipe().with_overrides(
-        {address: value}
+    assert Recipe().with_overrides(dict([parse_override(f"{key_path}={typed}")])) == Recipe().with_overrides(
+        {key_path: value}
     )

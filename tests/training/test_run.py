@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from PIL import Image
 from support.callbacks import FunctionCallbacks, stop_after
+from support.run_contents import run_contents
 
 from convolab.core.environment import RECORDED_PACKAGES
 from convolab.core.errors import LabError
@@ -42,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 OWN_NETWORK = """
 from torch import nn
 
-class Forgetful(nn.Module):
+class WithDropout(nn.Module):
     def __init__(self, shape, classes, rate: float = 0.5):
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(rate), nn.Linear(16, classes))
@@ -51,38 +52,38 @@ class Forgetful(nn.Module):
         return self.layers(pixels)
 """
 
-# Each keeps something else between two steps, or draws something else.
-KINDS: dict[str, dict[str, Any]] = {
+# Each has another state between two steps, or another use of random numbers.
+RECIPE_KINDS: dict[str, dict[str, Any]] = {
     "momentum": {},
     "batch norm": {"model.name": "simple_convnet", "model.channels": [4]},
-    "adamw, averaged weights, a warm start": {
+    "adamw, averaged weights, warmup": {
         "optimizer.name": "adamw",
         "training.ema": 0.9,
         "training.clip_norm": 1.0,
         "schedule.name": "cosine",
         "schedule.warmup": 0.7,
     },
-    "augmented, mixed, judged exactly": {
+    "augmentation, mixup, exact training metrics": {
         "data.augment": ["crop:1", "rotate", "mixup"],
         "metrics.train": "eval_pass",
         "training.label_smoothing": 0.1,
     },
-    "dropout in a network of one's own": {"model.name": "own"},
+    "dropout in a user's network": {"model.name": "own"},
     "bf16": {"training.precision": "bf16"},
     "no validation": {"data.validation": 0.0},
 }
 
 
-def files(folder: Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def everything(folder: Path) -> dict[str, bytes]:
+def file_contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def error_line(call: Callable[..., Any], *args: Any, **settings: Any) -> str:
-    """The one line in which a call refuses."""
+    """The message, of one line, of the error that a call raises."""
     with pytest.raises(LabError) as caught:
         call(*args, **settings)
     assert len(str(caught.value).splitlines()) == 1
@@ -90,55 +91,58 @@ def error_line(call: Callable[..., Any], *args: Any, **settings: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def wavering(
-    tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: DatasetSplits, quick: Callable[..., Recipe]
+def peaked_run(
+    tmp_path_factory: pytest.TempPathFactory,
+    one_thread: None,
+    digits: DatasetSplits,
+    make_recipe: Callable[..., Recipe],
 ) -> Run:
-    """A finished run whose best epoch is not its last, and not its first."""
+    """A finished run whose validation accuracy is highest neither in the first epoch nor in the last."""
     for seed in range(30):
-        recipe = quick({"training.seed": seed, "training.epochs": 4, "optimizer.lr": 0.5, "data.limit": 400})
-        run = Run.start(recipe, digits, tmp_path_factory.mktemp("wavering") / "run")
+        recipe = make_recipe({"training.seed": seed, "training.epochs": 4, "optimizer.lr": 0.5, "data.limit": 400})
+        run = Run.start(recipe, digits, tmp_path_factory.mktemp("peaked") / "run")
         if 1 < run.best_epoch.epoch < 4:
             return run
-    raise AssertionError("no seed wavers")
+    raise AssertionError("no seed gives such a run")
 
 
 @pytest.fixture
-def finished(wavering: Run, tmp_path: Path) -> Run:
-    """A copy of the wavering run, to do anything to."""
-    return Run(shutil.copytree(wavering.folder, tmp_path / "finished"))
+def finished_run(peaked_run: Run, tmp_path: Path) -> Run:
+    """A copy of that run, which a test may change."""
+    return Run(shutil.copytree(peaked_run.folder, tmp_path / "finished_run"))
 
 
 @pytest.fixture
-def validation(wavering: Run, digits: DatasetSplits) -> Any:
-    return train_validation_split(wavering.recipe, digits)[1]
+def validation(peaked_run: Run, digits: DatasetSplits) -> Any:
+    return train_validation_split(peaked_run.recipe, digits)[1]
 
 
-# ---------------------------------------------------------------- what a run leaves
+# ---------------------------------------------------------------- the files of a run
 
 
 @pytest.mark.slow
-def test_a_finished_run_holds_the_files_it_says(wavering: Run):
+def test_a_finished_run_has_the_files_that_its_docstring_names(peaked_run: Run):
     named = set(re.findall(r"[a-z]+(?:\.[a-z]+)*\.(?:toml|jsonl|safetensors|json)", Run.__doc__)) - {"test.json"}
-    assert files(wavering.folder) - {".lock"} == named
-    assert wavering.status == "finished"
+    assert file_names(peaked_run.folder) - {".lock"} == named
+    assert peaked_run.status == "finished"
 
 
-def test_the_recipe_file_is_the_recipe_with_every_key(wavering: Run, quick: Callable[..., Recipe]):
-    text = (wavering.folder / "recipe.toml").read_text()
-    assert Recipe.read(wavering.folder / "recipe.toml") == wavering.recipe
-    assert text == wavering.recipe.to_toml()
-    assert wavering.recipe.model == quick().model
+def test_the_recipe_file_is_the_recipe_with_every_key(peaked_run: Run, make_recipe: Callable[..., Recipe]):
+    text = (peaked_run.folder / "recipe.toml").read_text()
+    assert Recipe.read(peaked_run.folder / "recipe.toml") == peaked_run.recipe
+    assert text == peaked_run.recipe.to_toml()
+    assert peaked_run.recipe.model == make_recipe().model
 
 
-def test_the_summary_says_on_what_and_with_what_the_run_was_made(wavering: Run, digits: DatasetSplits):
-    summary = json.loads((wavering.folder / "summary.json").read_text())
+def test_the_summary_records_the_data_the_versions_and_the_hardware(peaked_run: Run, digits: DatasetSplits):
+    summary = json.loads((peaked_run.folder / "summary.json").read_text())
     assert summary["versions"] == {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
     assert {"convolab", "torch"} <= set(summary["versions"])
     assert summary["threads"] == 1
     assert summary["hardware"]["cores"] == os.cpu_count()
     assert summary["hardware"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert summary["hardware"]["processor"]
-    assert summary["recipe_key"] == wavering.recipe.key
+    assert summary["recipe_key"] == peaked_run.recipe.key
     assert summary["data"] == {
         "dir": None,
         "train_sha256": digits.train.fingerprint,
@@ -152,18 +156,18 @@ def test_the_summary_says_on_what_and_with_what_the_run_was_made(wavering: Run, 
         None,
     )
     assert summary["epochs_done"] == 4
-    assert summary["best"]["epoch"] == wavering.best_epoch.epoch
-    assert summary["train_seconds"] == pytest.approx(sum(epoch.train_seconds for epoch in wavering.history))
+    assert summary["best"]["epoch"] == peaked_run.best_epoch.epoch
+    assert summary["train_seconds"] == pytest.approx(sum(epoch.train_seconds for epoch in peaked_run.history))
     assert time.time() - time.mktime(time.strptime(summary["started_at"][:19], "%Y-%m-%dT%H:%M:%S")) < 3600
 
 
-def test_a_bf16_run_says_so(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
-    run = Run.start(quick({"training.precision": "bf16", "training.epochs": 1}), digits, tmp_path / "run")
+def test_a_bf16_run_records_its_precision(tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]):
+    run = Run.start(make_recipe({"training.precision": "bf16", "training.epochs": 1}), digits, tmp_path / "run")
     assert run.summary["precision"] == "bf16"
 
 
-def test_the_metrics_have_a_line_an_epoch(wavering: Run):
-    lines = [json.loads(line) for line in (wavering.folder / "metrics.jsonl").read_text().splitlines()]
+def test_the_metrics_have_one_line_per_epoch(peaked_run: Run):
+    lines = [json.loads(line) for line in (peaked_run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     for line in lines:
         assert 0 < line["train_accuracy"] <= 1
@@ -172,41 +176,41 @@ def test_the_metrics_have_a_line_an_epoch(wavering: Run):
         assert line["train_seconds"] > 0
         assert line["images_per_second"] == pytest.approx(360 / line["train_seconds"])
         assert (
-            line["learning_rate"] == wavering.recipe.optimizer.lr
+            line["learning_rate"] == peaked_run.recipe.optimizer.lr
         )  # a step schedule whose first step is after 5 epochs
 
 
-def test_the_best_weights_are_those_of_the_best_validation_accuracy_exactly(wavering: Run, validation: Any):
-    figures = [epoch.validation_accuracy for epoch in wavering.history]
-    assert wavering.best_epoch.epoch == figures.index(max(figures)) + 1
-    result = evaluate(wavering.net("best"), validation)
-    assert (result.loss, result.accuracy) == (wavering.best_epoch.validation_loss, max(figures))
-    assert read_weights(wavering.folder / "best.safetensors")[1]["epoch"] == wavering.best_epoch.epoch
+def test_the_best_weights_are_those_of_the_best_validation_accuracy_exactly(peaked_run: Run, validation: Any):
+    figures = [epoch.validation_accuracy for epoch in peaked_run.history]
+    assert peaked_run.best_epoch.epoch == figures.index(max(figures)) + 1
+    result = evaluate(peaked_run.net("best"), validation)
+    assert (result.loss, result.accuracy) == (peaked_run.best_epoch.validation_loss, max(figures))
+    assert read_weights(peaked_run.folder / "best.safetensors")[1]["epoch"] == peaked_run.best_epoch.epoch
 
 
-def test_the_last_weights_are_those_of_the_last_epoch_exactly(wavering: Run, validation: Any):
-    result = evaluate(wavering.net("last"), validation)
-    last = wavering.history[-1]
+def test_the_last_weights_are_those_of_the_last_epoch_exactly(peaked_run: Run, validation: Any):
+    result = evaluate(peaked_run.net("last"), validation)
+    last = peaked_run.history[-1]
     assert (result.loss, result.accuracy) == (last.validation_loss, last.validation_accuracy)
-    assert last.validation_loss != wavering.best_epoch.validation_loss
-    assert read_weights(wavering.folder / "last.safetensors")[1]["epoch"] == 4
+    assert last.validation_loss != peaked_run.best_epoch.validation_loss
+    assert read_weights(peaked_run.folder / "last.safetensors")[1]["epoch"] == 4
 
 
-def test_exact_training_metrics_are_those_of_the_epochs_last_weights(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+def test_exact_training_metrics_are_those_of_the_weights_at_the_end_of_the_epoch(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    recipe = quick({"metrics.train": "eval_pass", "training.epochs": 1, "data.augment": ["crop:2"]})
+    recipe = make_recipe({"metrics.train": "eval_pass", "training.epochs": 1, "data.augment": ["crop:2"]})
     run = Run.start(recipe, digits, tmp_path / "run")
     result = evaluate(run.net("last"), train_validation_split(recipe, digits)[0])
     assert (run.history[0].train_loss, run.history[0].train_accuracy) == (result.loss, result.accuracy)
     running = Run.start(recipe.with_overrides({"metrics.train": "running"}), digits, tmp_path / "running")
-    assert running.history[0].train_loss > result.loss  # of weights that had learnt less, on images that were moved
+    assert running.history[0].train_loss > result.loss  # of earlier weights, on augmented images
 
 
 def test_without_validation_the_best_is_the_last_epoch(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    recipe = quick({"data.validation": 0.0})
+    recipe = make_recipe({"data.validation": 0.0})
     run = Run.start(recipe, digits, tmp_path / "run")
     assert [(epoch.validation_loss, epoch.validation_accuracy) for epoch in run.history] == [(None, None)] * 3
     assert run.best_epoch == run.history[-1]
@@ -217,35 +221,37 @@ def test_without_validation_the_best_is_the_last_epoch(
 
 
 @pytest.mark.slow
-def test_a_reader_finds_complete_lines_at_any_time(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
-    path, texts, over = tmp_path / "run" / "metrics.jsonl", [], threading.Event()
+def test_a_reader_finds_complete_lines_at_any_time(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+):
+    path, texts, finished_training = tmp_path / "run" / "metrics.jsonl", [], threading.Event()
 
-    def read() -> None:
-        while not over.is_set():
+    def read_again_and_again() -> None:
+        while not finished_training.is_set():
             if path.exists():
                 texts.append(path.read_text())
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read_again_and_again)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     reader.start()
-    held, kept = [], []
+    open_files, texts_when_opened = [], []
 
-    def hold(
+    def keep_open(
         _: object,
     ) -> None:  # a file that is opened now must still read as it is now when the next epoch is written
-        held.append(path.open())
-        kept.append(path.read_text())
+        open_files.append(path.open())
+        texts_when_opened.append(path.read_text())
 
     try:
         Run.start(
-            quick({"training.epochs": 30, "data.limit": 100}),
+            make_recipe({"training.epochs": 30, "data.limit": 100}),
             digits,
             tmp_path / "run",
-            callbacks=FunctionCallbacks(on_epoch=hold),
+            callbacks=FunctionCallbacks(on_epoch=keep_open),
         )
     finally:
-        over.set()
+        finished_training.set()
         reader.join()
         sys.setswitchinterval(interval)
     for text in texts:
@@ -254,15 +260,15 @@ def test_a_reader_finds_complete_lines_at_any_time(tmp_path: Path, digits: Datas
     counts = [text.count("\n") for text in texts]
     assert counts == sorted(counts)
     assert len(set(counts)) > 10
-    for file, text in zip(held, kept, strict=True):
+    for file, text in zip(open_files, texts_when_opened, strict=True):
         with file:
             assert file.read() == text
 
 
-def test_patience_ends_a_run_that_does_not_improve_and_it_is_finished(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+def test_early_stopping_ends_a_run_that_does_not_improve_as_finished(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    recipe = quick({"optimizer.lr": 1e-12, "training.patience": 2, "training.epochs": 9})
+    recipe = make_recipe({"optimizer.lr": 1e-12, "training.patience": 2, "training.epochs": 9})
     run = Run.start(recipe, digits, tmp_path / "run")
     assert (run.best_epoch.epoch, len(run.history), run.status) == (1, 3, "finished")
     assert run.test()["epoch"] == 1
@@ -276,95 +282,100 @@ def test_patience_ends_a_run_that_does_not_improve_and_it_is_finished(
 
 
 @pytest.mark.parametrize("limit", [1, 5, 57, 101, 500, 1437, 1438])
-def test_a_limit_takes_exactly_so_many_images_the_classes_in_proportion(digits: DatasetSplits, limit: int):
+def test_a_limit_takes_exactly_that_many_images_with_the_classes_in_proportion(digits: DatasetSplits, limit: int):
     chosen, _ = train_validation_split(Recipe.from_dict({"data": {"limit": limit, "validation": 0}}), digits)
     assert len(chosen) == limit
-    whole = torch.bincount(digits.train.labels)
-    for share, count in zip(
-        whole * limit / len(digits.train), torch.bincount(chosen.labels, minlength=10), strict=True
+    class_counts = torch.bincount(digits.train.labels)
+    for expected_count, count in zip(
+        class_counts * limit / len(digits.train), torch.bincount(chosen.labels, minlength=10), strict=True
     ):
-        assert abs(share - count) < 1
+        assert abs(expected_count - count) < 1
 
 
-def test_a_limit_is_drawn_by_the_seed_and_validation_is_held_out_of_it(digits: DatasetSplits):
-    def rows(seed: int, limit: int) -> tuple[set[int], set[int]]:
-        parts = train_validation_split(
+def test_the_seed_decides_which_images_a_limit_takes_and_validation_is_held_out_of_them(digits: DatasetSplits):
+    def split_indices(seed: int, limit: int) -> tuple[set[int], set[int]]:
+        splits = train_validation_split(
             Recipe.from_dict({"data": {"limit": limit, "validation": 0.2}, "training": {"seed": seed}}), digits
         )
-        return tuple(set(part.indices.tolist()) for part in parts)
+        return tuple(set(split.indices.tolist()) for split in splits)
 
-    (kept, held), (other, _) = rows(0, 300), rows(1, 300)
-    assert rows(0, 300) == (kept, held)
+    (kept, held_out), (other, _) = split_indices(0, 300), split_indices(1, 300)
+    assert split_indices(0, 300) == (kept, held_out)
     assert kept != other
-    assert not kept & held
-    assert (len(kept), len(held)) == (240, 60)
+    assert not kept & held_out
+    assert (len(kept), len(held_out)) == (240, 60)
 
 
 def test_the_test_images_are_never_trained_on(digits: DatasetSplits):
-    train_set, held = train_validation_split(Recipe(), digits)
+    train_set, validation_set = train_validation_split(Recipe(), digits)
     assert train_set.dataset is digits.train
-    assert held.dataset is digits.train
-    assert len(train_set) + len(held) == len(digits.train)
+    assert validation_set.dataset is digits.train
+    assert len(train_set) + len(validation_set) == len(digits.train)
 
 
-# ---------------------------------------------------------------- stopping and going on
+# ---------------------------------------------------------------- stopping and resuming
 
 
 @pytest.fixture(scope="module")
-def kinds(
-    tmp_path_factory: pytest.TempPathFactory, one_thread: None, quick: Callable[..., Recipe], digits: DatasetSplits
+def run_of_kind(
+    tmp_path_factory: pytest.TempPathFactory,
+    one_thread: None,
+    make_recipe: Callable[..., Recipe],
+    digits: DatasetSplits,
 ) -> Callable[[str], Run]:
-    """Undisturbed, tested runs of each kind, made when first asked for."""
-    folder, made = tmp_path_factory.mktemp("kinds"), {}
+    """Uninterrupted, tested runs of each kind, each trained at its first use."""
+    folder, runs = tmp_path_factory.mktemp("kinds"), {}
     (folder / "own.py").write_text(OWN_NETWORK)
 
-    def undisturbed(kind: str) -> Run:
-        if kind not in made:
-            changes = KINDS[kind] | (
-                {"model.name": f"{folder / 'own.py'}:Forgetful"} if KINDS[kind].get("model.name") == "own" else {}
+    def uninterrupted(kind: str) -> Run:
+        if kind not in runs:
+            overrides = RECIPE_KINDS[kind] | (
+                {"model.name": f"{folder / 'own.py'}:WithDropout"}
+                if RECIPE_KINDS[kind].get("model.name") == "own"
+                else {}
             )
-            made[kind] = Run.start(quick(changes), digits, folder / f"run {len(made)}")
-            made[kind].test()
-        return made[kind]
+            runs[kind] = Run.start(make_recipe(overrides), digits, folder / f"run {len(runs)}")
+            runs[kind].test()
+        return runs[kind]
 
-    return undisturbed
+    return uninterrupted
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_run_stopped_after_any_step_continues_bit_for_bit(
-    tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any], kind: str
+@pytest.mark.parametrize("kind", RECIPE_KINDS)
+def test_a_run_stopped_after_any_step_resumes_bit_for_bit(
+    tmp_path: Path, digits: DatasetSplits, run_of_kind: Callable[[str], Run], kind: str
 ):
-    wanted = kinds(kind)
+    expected = run_of_kind(kind)
     for steps in (0, 1, 6, 8, 17):  # of 3 epochs of 6 (without validation 7)
         folder = tmp_path / str(steps)
-        stopped = Run.start(wanted.recipe, digits, folder, callbacks=stop_after(steps))
+        stopped = Run.start(expected.recipe, digits, folder, callbacks=stop_after(steps))
         assert stopped.status == "stopped"
-        again = Run(folder)
-        assert again.status == "stopped"
-        again.resume(again.load_splits())
-        again.test()
-        assert timeless(folder) == timeless(wanted.folder), f"stopped after {steps} steps"
+        resumed = Run(folder)
+        assert resumed.status == "stopped"
+        resumed.resume(resumed.load_splits())
+        resumed.test()
+        assert run_contents(folder) == run_contents(expected.folder), f"stopped after {steps} steps"
 
 
 @pytest.mark.slow
-def test_a_run_stopped_again_and_again_continues_bit_for_bit(
-    tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
+def test_a_run_stopped_many_times_resumes_bit_for_bit(
+    tmp_path: Path, digits: DatasetSplits, run_of_kind: Callable[[str], Run]
 ):
-    wanted = kinds("adamw, averaged weights, a warm start")
-    Run.start(wanted.recipe, digits, tmp_path / "run", callbacks=stop_after(1))
+    expected = run_of_kind("adamw, averaged weights, warmup")
+    Run.start(expected.recipe, digits, tmp_path / "run", callbacks=stop_after(1))
     for _ in range(100):
         run = Run(tmp_path / "run").resume(digits, callbacks=stop_after(1))
         if run.status == "finished":
             break
     run.test()
-    assert timeless(tmp_path / "run") == timeless(wanted.folder)
+    assert run_contents(tmp_path / "run") == run_contents(expected.folder)
 
 
 def test_the_seconds_of_a_stopped_epoch_are_not_lost(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    run = Run.start(quick({"training.epochs": 1}), digits, tmp_path / "run", callbacks=stop_after(4))
+    run = Run.start(make_recipe({"training.epochs": 1}), digits, tmp_path / "run", callbacks=stop_after(4))
     before = run.summary["train_seconds"]
     assert before > 0
     run.resume(digits)
@@ -372,33 +383,33 @@ def test_the_seconds_of_a_stopped_epoch_are_not_lost(
     assert run.history[0].images_per_second == pytest.approx(180 / run.history[0].train_seconds)
 
 
-def test_a_finished_run_stays_as_it_is_when_resumed(finished: Run, digits: DatasetSplits):
-    before = everything(finished.folder)
+def test_a_finished_run_stays_as_it_is_when_resumed(finished_run: Run, digits: DatasetSplits):
+    before = file_contents(finished_run.folder)
     steps = []
-    finished.resume(digits, callbacks=FunctionCallbacks(on_step=steps.append))
+    finished_run.resume(digits, callbacks=FunctionCallbacks(on_step=steps.append))
     assert not steps
-    assert everything(finished.folder) == before
+    assert file_contents(finished_run.folder) == before
 
 
 @pytest.mark.slow
-def test_a_damaged_state_is_reported_and_the_one_before_continues_bit_for_bit(
-    tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
+def test_a_damaged_state_is_reported_and_the_run_resumes_bit_for_bit_from_the_previous_one(
+    tmp_path: Path, digits: DatasetSplits, run_of_kind: Callable[[str], Run]
 ):
-    wanted, notes = kinds("momentum"), []
-    run = Run.start(wanted.recipe, digits, tmp_path / "run", callbacks=stop_after(14))
+    expected, messages = run_of_kind("momentum"), []
+    run = Run.start(expected.recipe, digits, tmp_path / "run", callbacks=stop_after(14))
     (run.folder / STATE_FILE).write_bytes((run.folder / STATE_FILE).read_bytes()[:999])
-    run = Run(run.folder).resume(digits, callbacks=FunctionCallbacks(on_message=notes.append))
-    assert len(notes) == 1
-    assert notes[0].startswith(f"{run.folder / STATE_FILE} is damaged")
-    assert notes[0].endswith("continuing from the state before it")
+    run = Run(run.folder).resume(digits, callbacks=FunctionCallbacks(on_message=messages.append))
+    assert len(messages) == 1
+    assert messages[0].startswith(f"{run.folder / STATE_FILE} is damaged")
+    assert messages[0].endswith("continuing from the state before it")
     run.test()
-    assert timeless(run.folder) == timeless(wanted.folder)
+    assert run_contents(run.folder) == run_contents(expected.folder)
 
 
-def test_a_damaged_state_does_not_push_out_the_good_one_before_it(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+def test_a_damaged_state_does_not_replace_the_good_previous_one(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(14))
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(14))
     (run.folder / STATE_FILE).write_bytes(b"damaged")
     good = (run.folder / PREVIOUS_STATE_FILE).read_bytes()
     Run(run.folder).resume(digits, callbacks=stop_after(0))  # which writes a state
@@ -407,123 +418,126 @@ def test_a_damaged_state_does_not_push_out_the_good_one_before_it(
 
 
 def test_two_damaged_states_are_refused_and_nothing_is_changed(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(14))
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(14))
     for name in (STATE_FILE, PREVIOUS_STATE_FILE):
         (run.folder / name).write_bytes(b"damaged")
-    before = everything(run.folder)
+    before = file_contents(run.folder)
     assert "is damaged" in error_line(Run(run.folder).resume, digits)
-    assert everything(run.folder) == before
+    assert file_contents(run.folder) == before
 
 
-def test_the_parts_that_a_kill_left_are_cleared_away(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+def test_part_files_that_a_kill_left_are_deleted(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(3))
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(3))
     (run.folder / ".state.0badcafe.part.safetensors").write_bytes(b"half a st")
     run.resume(digits)
-    assert not [name for name in files(run.folder) if ".part" in name]
+    assert not [name for name in file_names(run.folder) if ".part" in name]
     assert run.status == "finished"
 
 
-def test_another_number_of_threads_is_reported(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
-    run, notes = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(3)), []
+def test_another_number_of_threads_is_reported(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+):
+    run, messages = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(3)), []
     torch.set_num_threads(2)
     try:
-        run.resume(digits, callbacks=FunctionCallbacks(on_message=notes.append))
+        run.resume(digits, callbacks=FunctionCallbacks(on_message=messages.append))
     finally:
         torch.set_num_threads(1)
-    assert notes == ["this run was started with 1 thread and continues with 2: results will not be bit-identical"]
+    assert messages == ["this run was started with 1 thread and continues with 2: results will not be bit-identical"]
 
 
 def test_a_run_is_not_resumed_with_another_recipe_or_other_images(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(3))
-    before = everything(run.folder)
-    darker = ImageDataset(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
-    assert "the train images of digits are not those of" in error_line(run.resume, digits._replace(train=darker))
-    assert everything(run.folder) == before
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(3))
+    before = file_contents(run.folder)
+    darker_images = ImageDataset(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
+    assert "the train images of digits are not those of" in error_line(run.resume, digits._replace(train=darker_images))
+    assert file_contents(run.folder) == before
     run.recipe.with_overrides({"optimizer.lr": 0.2}).write(run.folder / "recipe.toml")
     assert "recipe.toml was changed since the run began" in error_line(Run(run.folder).resume, digits)
 
 
 @pytest.mark.timing
-def test_two_processes_do_not_train_one_run(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
-    run = Run.start(quick(), digits, tmp_path / "run", callbacks=stop_after(8))
-    before = everything(run.folder)
+def test_two_processes_cannot_train_the_same_run(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+):
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(8))
+    before = file_contents(run.folder)
     with FileLock(run.folder / ".lock"):
         assert "is being trained by another process: wait for it, or stop it" in error_line(run.resume, digits)
-    assert everything(run.folder) == before
+    assert file_contents(run.folder) == before
     assert run.resume(digits).status == "finished"
 
 
 @pytest.mark.timing
 def test_a_run_is_running_while_it_is_locked_and_killed_when_it_is_not(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    seen = []
+    statuses = []
     Run.start(
-        quick(),
+        make_recipe(),
         digits,
         tmp_path / "run",
-        callbacks=FunctionCallbacks(on_epoch=lambda _: seen.append(Run(tmp_path / "run").status)),
+        callbacks=FunctionCallbacks(on_epoch=lambda _: statuses.append(Run(tmp_path / "run").status)),
     )
-    assert seen == ["running"] * 3
+    assert statuses == ["running"] * 3
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary | {"status": "running"}))
     assert Run(tmp_path / "run").status == "killed"
     assert Run(tmp_path / "run").resume(digits).status == "finished"
 
 
-def test_a_callbacks_own_error_is_not_taken_for_one_of_the_disk(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+def test_an_error_in_a_callback_is_not_reported_as_an_error_of_the_disk(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    def look(_: object) -> None:
+    def read_missing_file(_: object) -> None:
         (tmp_path / "nowhere").read_text()
 
     with pytest.raises(FileNotFoundError):
-        Run.start(quick(), digits, tmp_path / "run", callbacks=FunctionCallbacks(on_epoch=look))
+        Run.start(make_recipe(), digits, tmp_path / "run", callbacks=FunctionCallbacks(on_epoch=read_missing_file))
     assert not Run(tmp_path / "run").is_training
 
 
 # ---------------------------------------------------------------- diverging
 
 
-def test_a_diverging_recipe_is_reported_with_epoch_step_and_rate(tmp_path: Path, digits: DatasetSplits):
+def test_a_diverging_recipe_is_reported_with_epoch_step_and_learning_rate(tmp_path: Path, digits: DatasetSplits):
     recipe = Recipe.from_dict({"model": {"batch_norm": False}, "optimizer": {"lr": 1e30}})
     with pytest.raises(Diverged, match=r"in epoch 1, step 2, at learning rate 1e\+30: lower optimizer\.lr") as caught:
         Run.start(recipe, digits, tmp_path / "run")
     run = Run(tmp_path / "run")
     assert (run.status, run.summary["reason"], run.history) == ("diverged", str(caught.value), [])
-    for look in (run.net, run.test):
-        assert "has no weights yet" in error_line(look)
+    for call in (run.net, run.test):
+        assert "has no weights yet" in error_line(call)
 
 
 @pytest.mark.slow
 def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
     tmp_path: Path,
     digits: DatasetSplits,
-    quick: Callable[..., Recipe],
-    kinds: Callable[[str], Run],
-    timeless: Callable[[Path], Any],
+    make_recipe: Callable[..., Recipe],
+    run_of_kind: Callable[[str], Run],
 ):
-    def poison(fit: Trainer) -> None:
-        if (fit.progress.epoch, fit.progress.step) == (1, 4):
-            next(fit.net.parameters()).data.fill_(float("nan"))
+    def set_weights_to_nan(trainer: Trainer) -> None:
+        if (trainer.progress.epoch, trainer.progress.step) == (1, 4):
+            next(trainer.net.parameters()).data.fill_(float("nan"))
 
     with pytest.raises(Diverged, match=r"in epoch 2, step 5, at learning rate 0\.1"):
-        Run.start(quick(), digits, tmp_path / "run", callbacks=FunctionCallbacks(on_step=poison))
+        Run.start(make_recipe(), digits, tmp_path / "run", callbacks=FunctionCallbacks(on_step=set_weights_to_nan))
     run = Run(tmp_path / "run")
     assert (run.status, run.summary["epochs_done"], len(run.history)) == ("diverged", 1, 1)
-    good = Run.start(quick(), digits, tmp_path / "good", callbacks=stop_after(6))
+    good = Run.start(make_recipe(), digits, tmp_path / "good", callbacks=stop_after(6))
     for name in ("best.safetensors", "last.safetensors"):
         assert (run.folder / name).read_bytes() == (good.folder / name).read_bytes()
     assert "is diverged after 1 of 3 epochs" in error_line(run.test)
-    run.resume(digits)  # without the poison
+    run.resume(digits)  # with finite weights
     run.test()
-    assert timeless(run.folder) == timeless(kinds("momentum").folder)
+    assert run_contents(run.folder) == run_contents(run_of_kind("momentum").folder)
 
 
 @pytest.mark.parametrize("validation", [0.1, 0.0])
@@ -549,10 +563,10 @@ def test_weights_that_diverge_in_an_epochs_last_step_are_detected(
 
 
 @pytest.mark.slow
-def test_the_test_is_what_counting_image_by_image_gives(finished: Run, digits: DatasetSplits):
-    trained_on, _ = train_validation_split(finished.recipe, digits)
+def test_the_test_result_is_that_of_counting_image_by_image(finished_run: Run, digits: DatasetSplits):
+    trained_on, _ = train_validation_split(finished_run.recipe, digits)
     pixels = trained_on.gather(torch.arange(len(trained_on)))[0].double() / 255
-    net, test = finished.net(), digits.test
+    net, test = finished_run.net(), digits.test
     losses, confusion = [], Counter()
     for image, label in zip(test.images, test.labels, strict=True):
         with torch.no_grad():
@@ -560,7 +574,7 @@ def test_the_test_is_what_counting_image_by_image_gives(finished: Run, digits: D
         confusion[int(label), int(logits.argmax())] += 1
         losses.append(float(F.cross_entropy(logits.double(), label[None])))
 
-    record = finished.test()
+    record = finished_run.test()
     correct, count = sum(confusion[i, i] for i in range(10)), len(test)
     assert (record["correct"], record["count"]) == (correct, count)
     assert record["accuracy"] == correct / count
@@ -574,68 +588,70 @@ def test_the_test_is_what_counting_image_by_image_gives(finished: Run, digits: D
     assert record["interval"] == pytest.approx(
         [(center - half) / (1 + z * z / count), (center + half) / (1 + z * z / count)]
     )
-    assert record["epoch"] == finished.best_epoch.epoch
+    assert record["epoch"] == finished_run.best_epoch.epoch
 
 
-def test_the_test_uses_the_best_weights_and_not_the_last(finished: Run, digits: DatasetSplits):
-    record = finished.test()
-    assert record["loss"] == evaluate(finished.net("best"), digits.test).loss
-    assert record["loss"] != evaluate(finished.net("last"), digits.test).loss
+def test_the_test_uses_the_best_weights_and_not_the_last(finished_run: Run, digits: DatasetSplits):
+    record = finished_run.test()
+    assert record["loss"] == evaluate(finished_run.net("best"), digits.test).loss
+    assert record["loss"] != evaluate(finished_run.net("last"), digits.test).loss
 
 
 def test_a_class_without_test_images_has_no_accuracy(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     rows = (digits.test.labels != 7).nonzero().squeeze(1)
-    without = ImageDataset(*digits.test.gather(rows), digits.test.classes, "digits")
-    run = Run.start(quick(), digits._replace(test=without), tmp_path / "run")
-    monkeypatch.setattr(run_module, "load", lambda *_, **__: digits._replace(test=without))
+    test_set = ImageDataset(*digits.test.gather(rows), digits.test.classes, "digits")
+    run = Run.start(make_recipe(), digits._replace(test=test_set), tmp_path / "run")
+    monkeypatch.setattr(run_module, "load", lambda *_, **__: digits._replace(test=test_set))
     record = run.test()
     assert [name for name, accuracy in record["per_class"].items() if accuracy is None] == ["7"]
     json.loads((run.folder / "test.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def test_a_second_test_gives_the_record_even_when_the_images_are_gone(finished: Run, monkeypatch: pytest.MonkeyPatch):
-    first = finished.test()
-    before = everything(finished.folder)
+def test_a_second_test_returns_the_recorded_result_even_without_the_images(
+    finished_run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    first = finished_run.test()
+    before = file_contents(finished_run.folder)
     monkeypatch.setattr(run_module, "load", lambda *_, **__: pytest.fail("the images were read again"))
-    assert Run(finished.folder).test() == first == Run(finished.folder).test_result
-    assert everything(finished.folder) == before
+    assert Run(finished_run.folder).test() == first == Run(finished_run.folder).test_result
+    assert file_contents(finished_run.folder) == before
 
 
-def test_a_test_is_refused_after_the_recipe_was_edited(finished: Run):
-    text = (finished.folder / "recipe.toml").read_text()
-    (finished.folder / "recipe.toml").write_text("# looked at, not touched\n" + text)
-    Run(finished.folder).test()
-    (finished.folder / "recipe.toml").write_text(text.replace("lr = 0.5", "lr = 0.25"))
-    assert "recipe.toml was changed since the run began" in error_line(Run(finished.folder).test)
+def test_a_test_is_refused_after_the_recipe_was_edited(finished_run: Run):
+    text = (finished_run.folder / "recipe.toml").read_text()
+    (finished_run.folder / "recipe.toml").write_text("# only a comment\n" + text)
+    Run(finished_run.folder).test()
+    (finished_run.folder / "recipe.toml").write_text(text.replace("lr = 0.5", "lr = 0.25"))
+    assert "recipe.toml was changed since the run began" in error_line(Run(finished_run.folder).test)
 
 
 def test_a_run_is_not_tested_with_the_weights_of_another(
-    finished: Run, tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+    finished_run: Run, tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
-    other = Run.start(quick({"training.seed": 77, "training.epochs": 1}), digits, tmp_path / "other")
-    shutil.copy(other.folder / "best.safetensors", finished.folder / "best.safetensors")
-    for look in (finished.test, finished.net):
-        assert "best.safetensors belongs to another run (its recipe key is" in error_line(look)
-    assert finished.test_result is None
+    other = Run.start(make_recipe({"training.seed": 77, "training.epochs": 1}), digits, tmp_path / "other")
+    shutil.copy(other.folder / "best.safetensors", finished_run.folder / "best.safetensors")
+    for call in (finished_run.test, finished_run.net):
+        assert "best.safetensors belongs to another run (its recipe key is" in error_line(call)
+    assert finished_run.test_result is None
 
 
-def test_a_run_without_its_best_weights_is_not_tested(finished: Run):
-    (finished.folder / "best.safetensors").unlink()
-    assert "has no weights yet" in error_line(finished.test)
+def test_a_run_without_its_best_weights_is_not_tested(finished_run: Run):
+    (finished_run.folder / "best.safetensors").unlink()
+    assert "has no weights yet" in error_line(finished_run.test)
 
 
 @pytest.mark.slow
 def test_an_unfinished_run_is_tested_only_on_request_and_once(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
     run = Run.start(
-        quick({"training.epochs": 9, "data.limit": None}), digits, tmp_path / "run", callbacks=stop_after(41)
+        make_recipe({"training.epochs": 9, "data.limit": None}), digits, tmp_path / "run", callbacks=stop_after(41)
     )
     assert (
         error_line(run.test)
-        == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or test it --allow-unfinished"
+        == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or allow an unfinished run"
     )
     assert run.test_result is None
     record = run.test(allow_unfinished=True)
@@ -647,8 +663,8 @@ def test_an_unfinished_run_is_tested_only_on_request_and_once(
     assert run.test_result == record
 
 
-def test_the_record_names_the_epoch_that_the_weights_are_of_even_after_a_kill(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+def test_the_test_result_names_the_epoch_of_the_weights_even_after_a_kill(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -657,19 +673,19 @@ def test_the_record_names_the_epoch_that_the_weights_are_of_even_after_a_kill(
         Run, "_write_metrics", die
     )  # the best weights of epoch 1 are written, and no line of metrics yet
     with pytest.raises(KeyboardInterrupt):
-        Run.start(quick(), digits, tmp_path / "run")
+        Run.start(make_recipe(), digits, tmp_path / "run")
     run = Run(tmp_path / "run")
     assert run.history == []
     assert run.test(allow_unfinished=True)["epoch"] == 1
 
 
-# ---------------------------------------------------------------- a folder of one's own
+# ---------------------------------------------------------------- a folder of the user's images
 
 
 @pytest.fixture
-def pets(tmp_path: Path, paint_pets: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run on a folder that was named relative to where the person stood, stopped in its second epoch."""
-    paint_pets(tmp_path / "home" / "pets")
+def pets_run(tmp_path: Path, write_pet_images: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run on a folder that was given relative to the working directory, stopped in its second epoch."""
+    write_pet_images(tmp_path / "home" / "pets")
     monkeypatch.chdir(tmp_path / "home")
     recipe = Recipe.from_dict(
         {
@@ -684,64 +700,64 @@ def pets(tmp_path: Path, paint_pets: Callable[[Path], Path], monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_a_folder_named_from_here_is_found_again_from_elsewhere(
-    tmp_path: Path, pets: Run, monkeypatch: pytest.MonkeyPatch, timeless: Callable[[Path], Any]
+def test_a_folder_given_as_a_relative_path_is_found_from_another_working_directory(
+    tmp_path: Path, pets_run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    train(pets.recipe, tmp_path / "undisturbed").test()
+    train(pets_run.recipe, tmp_path / "uninterrupted").test()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert pets.recipe.data.name == "folder:pets"
-    pets.resume(pets.load_splits()).test()
-    assert pets.status == "finished"
-    assert timeless(pets.folder) == timeless(tmp_path / "undisturbed")
-    assert pets.test_result["count"] == 6  # a fifth of each 12
-    assert set(pets.test_result["per_class"]) == {"canary", "frog", "jay"}
+    assert pets_run.recipe.data.name == "folder:pets"
+    pets_run.resume(pets_run.load_splits()).test()
+    assert pets_run.status == "finished"
+    assert run_contents(pets_run.folder) == run_contents(tmp_path / "uninterrupted")
+    assert pets_run.test_result["count"] == 6  # a fifth of each 12
+    assert set(pets_run.test_result["per_class"]) == {"canary", "frog", "jay"}
 
 
-def test_a_set_that_was_moved_is_found_by_its_new_place_and_only_with_the_same_images(
-    tmp_path: Path, pets: Run, paint_pets: Callable[[Path], Path]
+def test_a_dataset_that_was_moved_is_loaded_from_its_new_path(
+    tmp_path: Path, pets_run: Run, write_pet_images: Callable[[Path], Path]
 ):
     shutil.move(tmp_path / "home" / "pets", tmp_path / "moved" / "pets")
-    assert "pets" in error_line(pets.load_splits)
-    assert len(pets.load_splits(tmp_path / "moved").train) == 30
+    assert "pets" in error_line(pets_run.load_splits)
+    assert len(pets_run.load_splits(tmp_path / "moved").train) == 30
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(0, 12, 3))
-def test_a_test_is_refused_after_any_image_was_replaced(tmp_path: Path, pets: Run, number: int):
-    pets.resume(pets.load_splits())
+def test_a_test_is_refused_after_any_image_was_replaced(tmp_path: Path, pets_run: Run, number: int):
+    pets_run.resume(pets_run.load_splits())
     path = tmp_path / "home" / "pets" / "frog" / f"{number:02}.png"
     image = Image.open(path)
     image.putpixel((3, 3), (255, 255, 255))
     image.save(path)
     assert re.search(
-        "the (train|test) images of folder:pets are not those of .*: they have changed", error_line(pets.test)
+        "the (train|test) images of folder:pets are not those of .*: they have changed", error_line(pets_run.test)
     )
-    assert pets.test_result is None
+    assert pets_run.test_result is None
 
 
 @pytest.mark.slow
-def test_a_test_is_refused_after_a_image_moved_to_another_class(tmp_path: Path, pets: Run):
-    pets.resume(pets.load_splits())
+def test_a_test_is_refused_after_an_image_moved_to_another_class(tmp_path: Path, pets_run: Run):
+    pets_run.resume(pets_run.load_splits())
     home = tmp_path / "home" / "pets"
     (home / "frog" / "00.png").rename(home / "jay" / "99.png")
-    assert "are not those of" in error_line(pets.test)
+    assert "are not those of" in error_line(pets_run.test)
 
 
 @pytest.mark.slow
-def test_a_network_in_color_names_the_class_of_a_photo_of_another_size(tmp_path: Path, pets: Run):
-    pets.resume(pets.load_splits())
+def test_a_color_network_predicts_the_class_of_a_photo_of_another_size(tmp_path: Path, pets_run: Run):
+    pets_run.resume(pets_run.load_splits())
     Image.new("RGB", (40, 30), (60, 160, 60)).save(tmp_path / "photo.jpg")
-    found = pets.predict(tmp_path / "photo.jpg")
-    assert {name for name, _ in found} == {"canary", "frog", "jay"}
-    assert sum(probability for _, probability in found) == pytest.approx(1)
+    predicted = pets_run.predict(tmp_path / "photo.jpg")
+    assert {name for name, _ in predicted} == {"canary", "frog", "jay"}
+    assert sum(probability for _, probability in predicted) == pytest.approx(1)
 
 
-# ---------------------------------------------------------------- places for runs
+# ---------------------------------------------------------------- the folder of a run
 
 
 @pytest.mark.slow
-def test_a_run_is_made_from_a_networks_name_alone(tmp_path: Path, digits: DatasetSplits):
+def test_the_name_of_a_network_is_enough_to_train_a_run(tmp_path: Path, digits: DatasetSplits):
     run = train("shallow_net", tmp_path / "run")
     assert run.recipe == Recipe.from_dict({"model": {"name": "shallow_net"}})
     assert (run.status, len(run.history)) == ("finished", run.recipe.training.epochs)
@@ -750,22 +766,22 @@ def test_a_run_is_made_from_a_networks_name_alone(tmp_path: Path, digits: Datase
 
 
 @pytest.mark.slow
-def test_runs_without_a_place_get_readable_names_of_their_own(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+def test_runs_without_a_given_folder_get_readable_distinct_names(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda *_: "20261124-101500")  # all three begin in one second
-    made = [train(quick({"training.epochs": 1})) for _ in range(3)]
+    runs = [train(make_recipe({"training.epochs": 1})) for _ in range(3)]
     name = "runs/shallow_net-digits-20261124-101500"
-    assert [str(run.folder) for run in made] == [name, f"{name}-1", f"{name}-2"]
-    assert [run.folder for run in find_runs(".")] == [run.folder for run in made]
+    assert [str(run.folder) for run in runs] == [name, f"{name}-1", f"{name}-2"]
+    assert [run.folder for run in find_runs(".")] == [run.folder for run in runs]
 
 
-def test_the_name_of_a_run_tells_the_day_and_time(
-    tmp_path: Path, quick: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+def test_the_name_of_a_run_has_its_date_and_time(
+    tmp_path: Path, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    run = train(quick({"training.epochs": 1}))
+    run = train(make_recipe({"training.epochs": 1}))
     stamp = run.folder.name.removeprefix("shallow_net-digits-")
     assert abs(time.mktime(time.strptime(stamp, "%Y%m%d-%H%M%S")) - time.time()) < 60
 
@@ -779,51 +795,53 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("place", "wanted"),
+    ("out", "message"),
     [
-        ("run", "holds a run already: resume it, or choose another --out"),
-        ("file", "is a file: choose a folder for --out"),
-        ("full", "is not empty: choose a new or empty folder for --out"),
-        ("file/below", "is not a folder you may write to; choose another --out"),
-        ("file/far/below", "is not a folder you may write to; choose another --out"),
+        ("run", "holds a run already: resume it, or choose another folder"),
+        ("file", "is a file: choose a folder"),
+        ("full", "is not empty: choose a new or empty folder"),
+        ("file/below", "is not a folder you may write to; choose another folder"),
+        ("file/far/below", "is not a folder you may write to; choose another folder"),
     ],
 )
-def test_a_place_that_is_taken_is_refused_before_any_work(
+def test_a_folder_that_cannot_be_used_is_refused_before_any_work(
     tmp_path: Path,
-    finished: Run,
-    quick: Callable[..., Recipe],
+    finished_run: Run,
+    make_recipe: Callable[..., Recipe],
     monkeypatch: pytest.MonkeyPatch,
     digits: DatasetSplits,
-    place: str,
-    wanted: str,
+    out: str,
+    message: str,
 ):
-    finished.folder.rename(tmp_path / "run")
+    finished_run.folder.rename(tmp_path / "run")
     (tmp_path / "file").write_text("a letter")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter").write_text("another")
     before = snapshot(tmp_path)
-    assert wanted in error_line(Run.start, quick(), digits, tmp_path / place)
+    assert message in error_line(Run.start, make_recipe(), digits, tmp_path / out)
     monkeypatch.setattr(run_module, "load", lambda *_, **__: pytest.fail("the images were read first"))
-    assert wanted in error_line(train, quick(), tmp_path / place)
+    assert message in error_line(train, make_recipe(), tmp_path / out)
     assert snapshot(tmp_path) == before
 
 
-def test_an_empty_folder_is_a_place_for_a_run(tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]):
+def test_a_run_may_be_written_to_an_empty_folder(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+):
     (tmp_path / "empty").mkdir()
-    assert Run.start(quick({"training.epochs": 1}), digits, tmp_path / "empty").status == "finished"
+    assert Run.start(make_recipe({"training.epochs": 1}), digits, tmp_path / "empty").status == "finished"
 
 
 def test_a_folder_that_a_kill_left_before_the_run_began_is_not_reported_as_a_run(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
     (tmp_path / "run").mkdir()
-    quick().write(tmp_path / "run" / "recipe.toml")
+    make_recipe().write(tmp_path / "run" / "recipe.toml")
     assert "is not a run folder" in error_line(Run, tmp_path / "run")
-    assert "is not empty" in error_line(Run.start, quick(), digits, tmp_path / "run")
+    assert "is not empty" in error_line(Run.start, make_recipe(), digits, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
-    ("changes", "wanted"),
+    ("overrides", "message"),
     [
         (
             {"training.batch_size": 181},
@@ -840,18 +858,18 @@ def test_a_folder_that_a_kill_left_before_the_run_began_is_not_reported_as_a_run
 def test_a_recipe_that_cannot_be_trained_is_refused_and_no_folder_is_left(
     tmp_path: Path,
     digits: DatasetSplits,
-    quick: Callable[..., Recipe],
+    make_recipe: Callable[..., Recipe],
     monkeypatch: pytest.MonkeyPatch,
-    changes: dict[str, Any],
-    wanted: str,
+    overrides: dict[str, Any],
+    message: str,
 ):
     monkeypatch.chdir(tmp_path)
     for out in (None, tmp_path / "run"):
-        assert wanted in error_line(lambda out=out: Run.start(quick(changes), digits, out))
+        assert message in error_line(lambda out=out: Run.start(make_recipe(overrides), digits, out))
     assert snapshot(tmp_path) == {}
 
 
-OWN_FAULTS = {
+UNSUITABLE_NETWORKS = {
     "too few arguments": (
         "def net(shape): return nn.Flatten()",
         "must take (shape, classes, ...options), and takes (shape)",
@@ -871,13 +889,13 @@ OWN_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", OWN_FAULTS)
-def test_a_network_of_the_users_that_does_not_fit_is_refused_and_no_folder_is_left(
-    tmp_path: Path, digits: DatasetSplits, fault: str
+@pytest.mark.parametrize("problem", UNSUITABLE_NETWORKS)
+def test_a_users_network_that_does_not_fit_is_refused_and_no_folder_is_left(
+    tmp_path: Path, digits: DatasetSplits, problem: str
 ):
-    code, wanted = OWN_FAULTS[fault]
+    code, message = UNSUITABLE_NETWORKS[problem]
     (tmp_path / "own.py").write_text(f"from torch import nn\n{code}\n")
-    assert wanted in error_line(
+    assert message in error_line(
         lambda: Run.start(Recipe.from_dict({"model": {"name": f"{tmp_path / 'own.py'}:net"}}), digits, tmp_path / "run")
     )
     assert not (tmp_path / "run").exists()
@@ -888,88 +906,90 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path):
     assert error_line(Run, tmp_path / "nowhere").endswith("give one made by convolab train")
 
 
-def test_all_runs_below_a_folder_are_found(tmp_path: Path, finished: Run):
-    shutil.copytree(finished.folder, tmp_path / "a" / "b" / "c")
+def test_all_runs_below_a_folder_are_found(tmp_path: Path, finished_run: Run):
+    shutil.copytree(finished_run.folder, tmp_path / "a" / "b" / "c")
     (tmp_path / "no run").mkdir()
-    assert [run.folder for run in find_runs(tmp_path)] == [tmp_path / "a" / "b" / "c", finished.folder]
+    assert [run.folder for run in find_runs(tmp_path)] == [tmp_path / "a" / "b" / "c", finished_run.folder]
 
 
-def test_metrics_that_were_edited_badly_are_reported_as_damaged(finished: Run):
-    (finished.folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
-    assert "metrics.jsonl is damaged" in error_line(lambda: finished.history)
+def test_metrics_that_were_edited_badly_are_reported_as_damaged(finished_run: Run):
+    (finished_run.folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    assert "metrics.jsonl is damaged" in error_line(lambda: finished_run.history)
 
 
 # ---------------------------------------------------------------- predicting
 
 
 @pytest.fixture(scope="module")
-def able(tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: DatasetSplits) -> Run:
-    return Run.start(Recipe.from_dict({"training": {"epochs": 4}}), digits, tmp_path_factory.mktemp("able") / "run")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, one_thread: None, digits: DatasetSplits) -> Run:
+    return Run.start(Recipe.from_dict({"training": {"epochs": 4}}), digits, tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.mark.slow
-def test_a_saved_digit_is_predicted_as_the_network_sees_it(tmp_path: Path, able: Run, digits: DatasetSplits):
-    net, hits = able.net(), 0
+def test_a_digit_from_an_image_file_is_predicted_like_its_tensor(
+    tmp_path: Path, trained_run: Run, digits: DatasetSplits
+):
+    net, hits = trained_run.net(), 0
     for label in range(10):
         image = digits.test.images[(digits.test.labels == label).nonzero()[0, 0]]
         Image.fromarray(image[0].numpy()).save(tmp_path / f"{label}.png")
-        found = able.predict(tmp_path / f"{label}.png", top=3)
+        predicted = trained_run.predict(tmp_path / f"{label}.png", top=3)
         with torch.no_grad():
-            wanted = net(image[None] / 255).softmax(1)[0]
-        order = wanted.sort(descending=True)
-        assert [name for name, _ in found] == [digits.test.classes[i] for i in order.indices[:3]]
-        assert [probability for _, probability in found] == pytest.approx(order.values[:3].tolist(), rel=1e-5)
-        hits += str(label) in [name for name, _ in found]
-    assert hits >= 9  # of images it never saw
+            expected = net(image[None] / 255).softmax(1)[0]
+        order = expected.sort(descending=True)
+        assert [name for name, _ in predicted] == [digits.test.classes[i] for i in order.indices[:3]]
+        assert [probability for _, probability in predicted] == pytest.approx(order.values[:3].tolist(), rel=1e-5)
+        hits += str(label) in [name for name, _ in predicted]
+    assert hits >= 9  # of images that it was not trained on
 
 
-def test_more_classes_than_there_are_are_all_of_them(tmp_path: Path, able: Run, digits: DatasetSplits):
+def test_asking_for_more_classes_than_there_are_gives_all_of_them(
+    tmp_path: Path, trained_run: Run, digits: DatasetSplits
+):
     Image.fromarray(digits.test.images[0, 0].numpy()).save(tmp_path / "digit.png")
-    found = able.predict(tmp_path / "digit.png", top=99)
-    assert {name for name, _ in found} == set(digits.test.classes)
-    assert sum(probability for _, probability in found) == pytest.approx(1)
+    predicted = trained_run.predict(tmp_path / "digit.png", top=99)
+    assert {name for name, _ in predicted} == set(digits.test.classes)
+    assert sum(probability for _, probability in predicted) == pytest.approx(1)
 
 
-def test_what_is_no_image_is_not_predicted(tmp_path: Path, able: Run):
+def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path, trained_run: Run):
     (tmp_path / "letter.png").write_text("Dear cat")
-    assert str(tmp_path / "letter.png") in error_line(able.predict, tmp_path / "letter.png")
-    assert "nowhere.png" in error_line(able.predict, tmp_path / "nowhere.png")
+    assert str(tmp_path / "letter.png") in error_line(trained_run.predict, tmp_path / "letter.png")
+    assert "nowhere.png" in error_line(trained_run.predict, tmp_path / "nowhere.png")
 
 
-def test_a_recipe_is_checked_by_overfitting_one_batch(digits: DatasetSplits, quick: Callable[..., Recipe]):
-    steps, accuracies = check_overfit(quick(), digits)
+def test_a_recipe_is_checked_by_overfitting_one_batch(digits: DatasetSplits, make_recipe: Callable[..., Recipe]):
+    steps, accuracies = check_overfit(make_recipe(), digits)
     assert accuracies[-1] == 1
     assert steps == len(accuracies) - 1
     assert accuracies[0] < 0.5
 
 
-def test_training_leaves_torchs_own_generator_alone(
-    tmp_path: Path, digits: DatasetSplits, quick: Callable[..., Recipe]
+def test_training_does_not_change_torchs_global_generator(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
     torch.manual_seed(5)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(5)
-    Run.start(quick({"training.epochs": 1}), digits, tmp_path / "run")
-    assert torch.equal(torch.rand(3), wanted)
+    Run.start(make_recipe({"training.epochs": 1}), digits, tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.slow
-def test_the_same_recipe_gives_the_same_run_whatever_was_drawn_before(
-    tmp_path: Path, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
+def test_the_same_recipe_gives_the_same_run_whatever_random_numbers_were_drawn_before(
+    tmp_path: Path, run_of_kind: Callable[[str], Run]
 ):
-    wanted = kinds("augmented, mixed, judged exactly")
+    expected = run_of_kind("augmentation, mixup, exact training metrics")
     torch.rand(17)
-    run = Run.start(wanted.recipe, load("digits"), tmp_path / "run")
+    run = Run.start(expected.recipe, load("digits"), tmp_path / "run")
     run.test()
-    assert timeless(run.folder) == timeless(wanted.folder)
+    assert run_contents(run.folder) == run_contents(expected.folder)
 
 
-def test_another_seed_gives_another_run(
-    tmp_path: Path, digits: DatasetSplits, kinds: Callable[[str], Run], timeless: Callable[[Path], Any]
-):
-    wanted = kinds("momentum")
-    run = Run.start(wanted.recipe.with_overrides({"training.seed": 1}), digits, tmp_path / "run")
-    assert timeless(run.folder)["last"] != timeless(wanted.folder)["last"]
+def test_another_seed_gives_another_run(tmp_path: Path, digits: DatasetSplits, run_of_kind: Callable[[str], Run]):
+    expected = run_of_kind("momentum")
+    run = Run.start(expected.recipe.with_overrides({"training.seed": 1}), digits, tmp_path / "run")
+    assert run_contents(run.folder)["last"] != run_contents(expected.folder)["last"]
 
 
 LIBRARY_CALL = """
@@ -978,7 +998,7 @@ torch.set_num_threads(2)
 import convolab
 from convolab.core import environment
 
-environment.ctypes.CDLL = None  # which mallopt is called through
+environment.ctypes.CDLL = None  # through which mallopt is called
 before = dict(os.environ)
 recipe = convolab.Recipe.from_dict({"model": {"name": "shallow_net"}, "training": {"epochs": 1}})
 run = convolab.train(recipe, "run")
@@ -989,5 +1009,5 @@ assert torch.get_num_threads() == 2
 
 
 @pytest.mark.slow
-def test_training_from_python_changes_nothing_of_the_process(tmp_path: Path):
+def test_training_from_python_changes_no_setting_of_the_process(tmp_path: Path):
     subprocess.run([sys.executable, "-c", LIBRARY_CALL], check=True, cwd=tmp_path)

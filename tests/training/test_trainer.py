@@ -1,4 +1,4 @@
-"""The loop on the digits: what it computes, that it can be stopped anywhere, and that nothing around it matters."""
+"""The training loop on the digits: what it computes, that it can stop after any step, and that nothing else changes it."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from convolab.core.rng import make_generator
 from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.models.registry import build
-from convolab.training import trainer
+from convolab.training import trainer as trainer_module
 from convolab.training.checkpoint import read_tensors, write_tensors
 from convolab.training.evaluation import evaluate
 from convolab.training.lr_schedule import CosineLR, OneCycleLR, StepLR
@@ -43,15 +43,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache
-def all_digits() -> ImageDataset:
+def digits_train_set() -> ImageDataset:
     return load("digits").train
 
 
 def digits(count: int, start: int = 0) -> Subset:
-    return all_digits().subset(torch.arange(start, start + count))
+    return digits_train_set().subset(torch.arange(start, start + count))
 
 
-def pixels_of(images: Subset, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def float_pixels_and_labels(images: Subset, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
     images, labels = images.gather(torch.arange(len(images)) if rows is None else rows)
     return images.float() / 255, labels
 
@@ -63,7 +63,7 @@ def linear(seed: int = 0) -> nn.Module:
 
 
 def dropout_convnet(seed: int = 0) -> nn.Module:
-    """Convolutions (so weights lie channels last), batch norms (so there are buffers) and dropout (so layers draw)."""
+    """Convolutions (weights are channels last), batch norms (buffers) and dropout (layers draw random numbers)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -72,17 +72,17 @@ def dropout_convnet(seed: int = 0) -> nn.Module:
         )  # fmt: skip
 
 
-class Scripted(nn.Module):
-    """A linear network that hands every training batch to a function, which may change the logits."""
+class LinearWithHook(nn.Module):
+    """A linear network that calls a function with every training batch and its logits, which may return other logits."""
 
-    def __init__(self, see: Callable[[Tensor, Tensor], Tensor | None]) -> None:
+    def __init__(self, hook: Callable[[Tensor, Tensor], Tensor | None]) -> None:
         super().__init__()
-        self.linear, self.see = linear()[1], see
+        self.linear, self.hook = linear()[1], hook
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits = self.linear(pixels.flatten(1))
-        changed = self.see(pixels, logits) if self.training else None
-        return logits if changed is None else changed
+        new_logits = self.hook(pixels, logits) if self.training else None
+        return logits if new_logits is None else new_logits
 
 
 def snapshot(net: nn.Module) -> Weights:
@@ -93,36 +93,36 @@ def equal(one: Weights, other: Weights) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def timeless(history: Iterable[EpochMetrics]) -> list[dict[str, Any]]:
-    """The epochs without the two figures that a clock makes."""
+def without_times(history: Iterable[EpochMetrics]) -> list[dict[str, Any]]:
+    """The epochs without the two numbers that depend on the clock."""
     return [
         {k: v for k, v in asdict(epoch).items() if k not in ("train_seconds", "images_per_second")} for epoch in history
     ]
 
 
-def after_steps(fitting: Trainer, steps: int) -> None:
-    """Train on until so many more steps are done, and stop."""
-    done = 0
+def train_steps(trainer: Trainer, steps: int) -> None:
+    """Train for this many more steps, then stop."""
+    num_done = 0
 
     def count(_: Trainer) -> None:
-        nonlocal done
-        done += 1
+        nonlocal num_done
+        num_done += 1
 
-    list(fitting.iter_epochs(FunctionCallbacks(on_step=count, stop=lambda: done >= steps)))
-    assert done == steps
+    list(trainer.iter_epochs(FunctionCallbacks(on_step=count, stop=lambda: num_done >= steps)))
+    assert num_done == steps
 
 
-def moves(fitting: Trainer) -> list[float]:
-    """Train to the end; the norm by which each step moved the weights."""
-    norms, last = [], snapshot(fitting.net)
+def update_norms(trainer: Trainer) -> list[float]:
+    """Train to the end; return the norm of each step's change of the weights."""
+    norms, last = [], snapshot(trainer.net)
 
     def measure(_: Trainer) -> None:
         nonlocal last
-        now = snapshot(fitting.net)
+        now = snapshot(trainer.net)
         norms.append(sum(((now[k] - last[k]) ** 2).sum().item() for k in now) ** 0.5)
         last = now
 
-    list(fitting.iter_epochs(FunctionCallbacks(on_step=measure)))
+    list(trainer.iter_epochs(FunctionCallbacks(on_step=measure)))
     return norms
 
 
@@ -150,41 +150,45 @@ def test_a_network_of_any_class_is_trained_in_place() -> None:
 
 
 def test_a_network_in_evaluation_mode_is_trained_like_any_other() -> None:
-    asleep, awake = dropout_convnet().eval(), dropout_convnet()
-    for net in (asleep, awake):
+    in_eval_mode, in_train_mode = dropout_convnet().eval(), dropout_convnet()
+    for net in (in_eval_mode, in_train_mode):
         fit(net, digits(64), training=Training(epochs=1, batch_size=32))
-    assert equal(snapshot(asleep), snapshot(awake))
+    assert equal(snapshot(in_eval_mode), snapshot(in_train_mode))
 
 
-def test_every_image_is_used_once_an_epoch_and_in_another_order_the_next() -> None:
-    seen: list[Tensor] = []
+def test_every_image_is_used_once_per_epoch_in_another_order_each_time() -> None:
+    batches: list[Tensor] = []
     train = digits(100)
-    fit(Scripted(lambda pixels, _: seen.append(pixels.clone())), train, training=Training(epochs=2, batch_size=30))
-    assert [len(batch) for batch in seen] == [30, 30, 30, 10] * 2
-    wanted, _ = pixels_of(train)
-    first, second = torch.cat(seen[:4]), torch.cat(seen[4:])
+    fit(
+        LinearWithHook(lambda pixels, _: batches.append(pixels.clone())),
+        train,
+        training=Training(epochs=2, batch_size=30),
+    )
+    assert [len(batch) for batch in batches] == [30, 30, 30, 10] * 2
+    expected, _ = float_pixels_and_labels(train)
+    first, second = torch.cat(batches[:4]), torch.cat(batches[4:])
     for epoch in (first, second):
-        assert sorted(epoch.flatten(1).tolist()) == sorted(wanted.flatten(1).tolist())
+        assert sorted(epoch.flatten(1).tolist()) == sorted(expected.flatten(1).tolist())
     assert not torch.equal(first, second)
-    assert not torch.equal(first, wanted)
+    assert not torch.equal(first, expected)
 
 
-def test_the_order_is_a_function_of_the_seed() -> None:
+def test_the_order_of_the_images_depends_on_the_seed_only() -> None:
     def order(seed: int) -> Tensor:
-        seen: list[Tensor] = []
+        batches: list[Tensor] = []
         fit(
-            Scripted(lambda pixels, _: seen.append(pixels.clone())),
+            LinearWithHook(lambda pixels, _: batches.append(pixels.clone())),
             digits(64),
             training=Training(epochs=1, batch_size=32, seed=seed),
         )
-        return torch.cat(seen)
+        return torch.cat(batches)
 
     assert torch.equal(order(3), order(3))
     assert not torch.equal(order(3), order(4))
 
 
 @pytest.mark.parametrize("first", [nn.Conv2d(3, 4, 3), nn.Linear(8, 4)])
-def test_images_lie_in_memory_as_convolutions_like_them_and_plainly_where_there_are_none(first: nn.Module) -> None:
+def test_batches_are_channels_last_for_convolutions_and_contiguous_for_other_networks(first: nn.Module) -> None:
     channels_last: list[bool] = []
     net = nn.Sequential(first, nn.Flatten(), nn.LazyLinear(2))
     net(torch.zeros(1, 3, 8, 8))
@@ -201,20 +205,20 @@ def test_images_lie_in_memory_as_convolutions_like_them_and_plainly_where_there_
 
 def test_a_last_batch_of_one_image_is_left_out_and_one_of_two_is_not() -> None:
     def sizes(count: int) -> list[int]:
-        seen: list[int] = []
-        net = Scripted(lambda pixels, _: seen.append(len(pixels)))
+        batch_sizes: list[int] = []
+        net = LinearWithHook(lambda pixels, _: batch_sizes.append(len(pixels)))
         (epoch,) = fit(net, digits(count), training=Training(epochs=1, batch_size=16), optimizer=SGD(lr=1e-9))
-        inputs, labels = pixels_of(digits(count))
-        if sum(seen) == count:  # then the epoch's means are those over the whole set
+        inputs, labels = float_pixels_and_labels(digits(count))
+        if sum(batch_sizes) == count:  # then the epoch's means are those over all images
             assert epoch.train_accuracy == pytest.approx(float((net.eval()(inputs).argmax(1) == labels).float().mean()))
-        return seen
+        return batch_sizes
 
     assert sizes(32) == [16, 16]
     assert sizes(33) == [16, 16]
     assert sizes(34) == [16, 16, 2]
 
 
-def test_a_batch_larger_than_the_set_is_refused_with_what_to_set() -> None:
+def test_a_batch_larger_than_the_dataset_is_refused_with_the_key_to_change() -> None:
     with pytest.raises(
         LabError,
         match=r"a batch of 128 is larger than the 50 training images: set training\.batch_size to 50 or less",
@@ -226,58 +230,58 @@ def test_a_batch_larger_than_the_set_is_refused_with_what_to_set() -> None:
 
 
 @pytest.mark.parametrize("schedule", [CosineLR(), OneCycleLR(), StepLR(step_size=1, gamma=0.5, warmup=1.5)])
-def test_every_step_has_the_rate_of_its_schedule(schedule: Any) -> None:
+def test_every_step_has_the_learning_rate_of_its_schedule(schedule: Any) -> None:
     plain, clip = (
         SGD(lr=0.2, momentum=0.0, weight_decay=0.0),
         0.05,
-    )  # so that a step is its rate times a gradient of norm 0.05
-    fitting = Trainer(
+    )  # so that a step is its learning rate times a gradient of norm 0.05
+    trainer = Trainer(
         linear(),
         digits(96),
         optimizer=plain,
         schedule=schedule,
         training=Training(epochs=3, batch_size=24, clip_norm=clip),
     )
-    moved = moves(fitting)
+    norms = update_norms(trainer)
     rates = [0.2 * schedule.factor(epoch + step / 4, 3) for epoch in range(3) for step in range(4)]
-    assert [move / clip for move in moved] == pytest.approx(rates, rel=1e-3, abs=1e-5)
-    assert [epoch.learning_rate for epoch in fitting.progress.history] == rates[3::4]
+    assert [norm / clip for norm in norms] == pytest.approx(rates, rel=1e-3, abs=1e-5)
+    assert [epoch.learning_rate for epoch in trainer.progress.history] == rates[3::4]
 
 
 @pytest.mark.parametrize(("clip", "binding"), [(0.05, True), (1e6, False)])
 def test_clipping_bounds_the_norm_of_the_gradient(clip: float, binding: bool) -> None:
-    def norms(clip_norm: float | None) -> list[float]:
+    def step_norms(clip_norm: float | None) -> list[float]:
         plain = SGD(lr=1.0, momentum=0.0, weight_decay=0.0)  # so that a step is the gradient itself
-        return moves(
+        return update_norms(
             Trainer(
                 linear(), digits(96), optimizer=plain, training=Training(epochs=2, batch_size=32, clip_norm=clip_norm)
             )
         )
 
     if binding:
-        assert norms(clip) == pytest.approx([clip] * 6, rel=1e-3)
-        assert min(norms(None)) > clip
+        assert step_norms(clip) == pytest.approx([clip] * 6, rel=1e-3)
+        assert min(step_norms(None)) > clip
     else:
-        assert norms(clip) == norms(None)
+        assert step_norms(clip) == step_norms(None)
 
 
-def test_label_smoothing_reaches_the_loss() -> None:
+def test_label_smoothing_is_used_in_the_loss() -> None:
     net = linear()
-    inputs, labels = pixels_of(digits(64))
+    inputs, labels = float_pixels_and_labels(digits(64))
     with torch.no_grad():
         expected = [F.cross_entropy(net(inputs), labels, label_smoothing=smoothing).item() for smoothing in (0.0, 0.3)]
-    still = {"optimizer": SGD(lr=1e-12), "training": Training(epochs=1, batch_size=64)}
-    assert fit(net, digits(64), **still)[0].train_loss == pytest.approx(expected[0], rel=1e-5)
-    still["training"] = Training(epochs=1, batch_size=64, label_smoothing=0.3)
-    assert fit(net, digits(64), **still)[0].train_loss == pytest.approx(expected[1], rel=1e-5)
+    options = {"optimizer": SGD(lr=1e-12), "training": Training(epochs=1, batch_size=64)}
+    assert fit(net, digits(64), **options)[0].train_loss == pytest.approx(expected[0], rel=1e-5)
+    options["training"] = Training(epochs=1, batch_size=64, label_smoothing=0.3)
+    assert fit(net, digits(64), **options)[0].train_loss == pytest.approx(expected[1], rel=1e-5)
 
 
-def test_augmentations_reach_the_network_as_objects_and_as_entries() -> None:
+def test_augmentations_can_be_given_as_objects_and_as_strings() -> None:
     def first_batch(augmentations: list) -> Tensor:
-        seen: list[Tensor] = []
-        net = Scripted(lambda pixels, _: seen.append(pixels.clone()))
+        batches: list[Tensor] = []
+        net = LinearWithHook(lambda pixels, _: batches.append(pixels.clone()))
         fit(net, digits(32), training=Training(epochs=1, batch_size=32), transforms=augmentations)
-        return seen[0]
+        return batches[0]
 
     assert torch.equal(first_batch(["flip:1"]), first_batch([]).flip(3))
     assert torch.equal(first_batch([parse_transform("flip:1")]), first_batch([]).flip(3))
@@ -285,19 +289,19 @@ def test_augmentations_reach_the_network_as_objects_and_as_entries() -> None:
 
 
 def test_augmentations_are_drawn_again_every_step_and_epoch() -> None:
-    seen: list[Tensor] = []
+    batches: list[Tensor] = []
     same_image = ImageDataset(
         digits(1).gather(torch.tensor([0]))[0].expand(64, -1, -1, -1),
         torch.zeros(64, dtype=torch.int64),
         ("a",) * 10,
         "one",
     )
-    net = Scripted(lambda pixels, _: seen.append(pixels.clone()))
+    net = LinearWithHook(lambda pixels, _: batches.append(pixels.clone()))
     fit(net, same_image, training=Training(epochs=2, batch_size=32), transforms=["crop:3"])
-    assert len({batch.numpy().tobytes() for batch in seen}) == 4
+    assert len({batch.numpy().tobytes() for batch in batches}) == 4
 
 
-def test_mixed_images_are_learned_by_their_label_probabilities() -> None:
+def test_mixed_images_are_trained_on_with_label_probabilities() -> None:
     history = fit(
         linear(),
         digits(400),
@@ -308,7 +312,7 @@ def test_mixed_images_are_learned_by_their_label_probabilities() -> None:
     )
     assert history[-1].validation_accuracy > 0.75
     assert history[-1].train_loss > history[-1].validation_loss  # a blend cannot be predicted without loss
-    assert history[-1].train_accuracy > 0.6  # of the larger share's label
+    assert history[-1].train_accuracy > 0.6  # by the label of the larger part
 
 
 # Metrics
@@ -317,37 +321,44 @@ def test_mixed_images_are_learned_by_their_label_probabilities() -> None:
 def test_running_metrics_are_the_means_over_the_epochs_batches() -> None:
     losses, hits, inputs = [], [], []
 
-    def see(pixels: Tensor, logits: Tensor) -> None:
+    def record(pixels: Tensor, logits: Tensor) -> None:
         inputs.append(pixels.clone())
-        rows = [int((wanted == image).flatten(1).all(1).nonzero()[0]) for image in pixels]
+        rows = [int((pixels_of_all == image).flatten(1).all(1).nonzero()[0]) for image in pixels]
         losses.append(F.cross_entropy(logits.detach(), labels[rows], reduction="none"))
         hits.append(logits.argmax(1) == labels[rows])
 
     train = digits(70)
-    wanted, labels = pixels_of(train)
-    history = fit(Scripted(see), train, training=Training(epochs=2, batch_size=32))
+    pixels_of_all, labels = float_pixels_and_labels(train)
+    history = fit(LinearWithHook(record), train, training=Training(epochs=2, batch_size=32))
     for number, epoch in enumerate(history):
-        here = slice(3 * number, 3 * number + 3)
-        assert epoch.train_loss == pytest.approx(float(torch.cat(losses[here]).mean()), rel=1e-5)
-        assert epoch.train_accuracy == pytest.approx(float(torch.cat(hits[here]).float().mean()))
+        steps = slice(3 * number, 3 * number + 3)
+        assert epoch.train_loss == pytest.approx(float(torch.cat(losses[steps]).mean()), rel=1e-5)
+        assert epoch.train_accuracy == pytest.approx(float(torch.cat(hits[steps]).float().mean()))
         assert epoch.train_metrics == "running"
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_exact_metrics_are_those_of_the_epochs_last_weights(ema: float) -> None:
-    train, held = digits(128), digits(64, 128)
+def test_exact_metrics_are_those_of_the_weights_at_the_end_of_the_epoch(ema: float) -> None:
+    train, validation = digits(128), digits(64, 128)
     training = Training(epochs=2, batch_size=32, ema=ema)
-    fitting = Trainer(
-        dropout_convnet(), train, held, training=training, metrics=Metrics(train="eval_pass"), transforms=["crop:2"]
+    trainer = Trainer(
+        dropout_convnet(),
+        train,
+        validation,
+        training=training,
+        metrics=Metrics(train="eval_pass"),
+        transforms=["crop:2"],
     )
-    for epoch in fitting.iter_epochs():
-        assert (epoch.train_loss, epoch.train_accuracy) == evaluate(fitting.eval_net, train).loss_and_accuracy
-        assert (epoch.validation_loss, epoch.validation_accuracy) == evaluate(fitting.eval_net, held).loss_and_accuracy
+    for epoch in trainer.iter_epochs():
+        assert (epoch.train_loss, epoch.train_accuracy) == evaluate(trainer.eval_net, train).loss_and_accuracy
+        assert (epoch.validation_loss, epoch.validation_accuracy) == evaluate(
+            trainer.eval_net, validation
+        ).loss_and_accuracy
         assert epoch.train_metrics == "eval_pass"
-    assert fitting.eval_net is (fitting.ema_net if ema else fitting.net)
+    assert trainer.eval_net is (trainer.ema_net if ema else trainer.net)
 
 
-def test_the_metrics_that_are_asked_for_do_not_change_the_weights() -> None:
+def test_the_requested_metrics_do_not_change_the_weights() -> None:
     nets = [dropout_convnet(), dropout_convnet(), dropout_convnet()]
     training = Training(epochs=2, batch_size=32)
     fit(nets[0], digits(96), training=training)
@@ -361,26 +372,28 @@ def test_the_metrics_that_are_asked_for_do_not_change_the_weights() -> None:
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.99])
-def test_averaged_weights_are_a_naive_average(decay: float) -> None:
+def test_averaged_weights_are_those_of_a_plain_moving_average(decay: float) -> None:
     net = dropout_convnet()
     average = {name: tensor.double() for name, tensor in snapshot(net).items()}
-    steps = 0
+    num_steps = 0
 
-    def follow(fitting: Trainer) -> None:
-        nonlocal steps
-        share = min(decay, (1 + steps) / (10 + steps))  # of the past
-        for name, tensor in fitting.net.state_dict().items():
+    def update_average(trainer: Trainer) -> None:
+        nonlocal num_steps
+        weight = min(decay, (1 + num_steps) / (10 + num_steps))  # of the past
+        for name, tensor in trainer.net.state_dict().items():
             average[name] = (
-                share * average[name] + (1 - share) * tensor.double() if tensor.is_floating_point() else tensor.double()
+                weight * average[name] + (1 - weight) * tensor.double()
+                if tensor.is_floating_point()
+                else tensor.double()
             )
-        steps += 1
+        num_steps += 1
 
-    fitting = Trainer(net, digits(128), training=Training(epochs=3, batch_size=32, ema=decay))
-    list(fitting.iter_epochs(FunctionCallbacks(on_step=follow)))
-    assert steps == 12
-    for name, tensor in fitting.eval_net.state_dict().items():
+    trainer = Trainer(net, digits(128), training=Training(epochs=3, batch_size=32, ema=decay))
+    list(trainer.iter_epochs(FunctionCallbacks(on_step=update_average)))
+    assert num_steps == 12
+    for name, tensor in trainer.eval_net.state_dict().items():
         torch.testing.assert_close(tensor.double(), average[name], rtol=1e-5, atol=1e-6)
-    assert not equal(snapshot(fitting.ema_net), snapshot(fitting.net))
+    assert not equal(snapshot(trainer.ema_net), snapshot(trainer.net))
 
 
 def test_averaging_does_not_change_the_training() -> None:
@@ -393,62 +406,62 @@ def test_averaging_does_not_change_the_training() -> None:
 # Early stopping
 
 
-def history_of(accuracies: list[float], monkeypatch: pytest.MonkeyPatch, patience: int | None) -> Trainer:
-    """A fit whose validation accuracies are given."""
-    answers = iter(accuracies)
+def train_with_accuracies(accuracies: list[float], monkeypatch: pytest.MonkeyPatch, patience: int | None) -> Trainer:
+    """Train with given validation accuracies."""
+    remaining = iter(accuracies)
     monkeypatch.setattr(
-        trainer, "evaluate", lambda net, images: SimpleNamespace(loss_and_accuracy=(0.0, next(answers)))
+        trainer_module, "evaluate", lambda net, images: SimpleNamespace(loss_and_accuracy=(0.0, next(remaining)))
     )
     training = Training(epochs=len(accuracies), batch_size=20, patience=patience)
-    fitting = Trainer(linear(), digits(20), digits(20), training=training)
-    list(fitting.iter_epochs())
-    return fitting
+    trainer = Trainer(linear(), digits(20), digits(20), training=training)
+    list(trainer.iter_epochs())
+    return trainer
 
 
 @pytest.mark.parametrize(
     ("accuracies", "patience", "epochs", "best"),
     [
-        ([0.5, 0.6, 0.6, 0.55, 0.9], 2, 4, 2),  # an equal one is no better, and the first of them is the best
+        ([0.5, 0.6, 0.6, 0.55, 0.9], 2, 4, 2),  # an equal accuracy is not better, and the first of them is the best
         ([0.5, 0.6, 0.6, 0.7, 0.6, 0.5, 0.9], 2, 6, 4),
         ([0.5, 0.4, 0.6, 0.5, 0.7], 1, 2, 1),
         ([0.5, 0.4, 0.3, 0.2], None, 4, 1),
         ([0.1, 0.2, 0.3, 0.4], 1, 4, 4),
     ],
 )
-def test_training_ends_after_so_many_epochs_without_a_better_one(
+def test_training_ends_after_patience_epochs_without_a_better_one(
     accuracies: list[float], patience: int | None, epochs: int, best: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitting = history_of(accuracies, monkeypatch, patience)
-    assert len(fitting.progress.history) == epochs
-    assert fitting.best_epoch.epoch == best
-    assert fitting.is_finished
+    trainer = train_with_accuracies(accuracies, monkeypatch, patience)
+    assert len(trainer.progress.history) == epochs
+    assert trainer.best_epoch.epoch == best
+    assert trainer.is_finished
 
 
 def test_a_training_ends_after_the_first_epoch_that_reaches_its_goal() -> None:
-    def trained(goal: float | None) -> list[float]:
-        fitting = Trainer(
+    def accuracies(goal: float | None) -> list[float]:
+        trainer = Trainer(
             linear(), digits(20), optimizer=SGD(lr=0.1), training=Training(epochs=60, batch_size=20, goal=goal)
         )
-        return [epoch.train_accuracy for epoch in fitting.iter_epochs()]
+        return [epoch.train_accuracy for epoch in trainer.iter_epochs()]
 
-    whole = trained(None)
-    reached = next(i for i, accuracy in enumerate(whole) if accuracy >= 0.9)
+    without_goal = accuracies(None)
+    reached = next(i for i, accuracy in enumerate(without_goal) if accuracy >= 0.9)
     assert 0 < reached < 59
-    assert trained(0.9) == whole[: reached + 1]
+    assert accuracies(0.9) == without_goal[: reached + 1]
 
 
-def test_without_validation_images_patience_never_ends() -> None:
-    fitting = Trainer(
+def test_without_validation_images_there_is_no_early_stopping() -> None:
+    trainer = Trainer(
         linear(), digits(20), optimizer=SGD(lr=1e-12), training=Training(epochs=4, batch_size=20, patience=1)
     )
-    assert len(list(fitting.iter_epochs())) == 4
-    assert fitting.best_epoch.epoch == 4
+    assert len(list(trainer.iter_epochs())) == 4
+    assert trainer.best_epoch.epoch == 4
 
 
 # Callbacks
 
 
-def test_a_fit_calls_its_callbacks_after_each_step_and_each_epoch() -> None:
+def test_fit_calls_its_callbacks_after_each_step_and_each_epoch() -> None:
     steps, epochs = [], []
     callbacks = FunctionCallbacks(on_step=lambda t: steps.append(t.progress.step), on_epoch=epochs.append)
     history = fit(linear(), digits(96), training=Training(epochs=2, batch_size=32), callbacks=callbacks)
@@ -468,14 +481,14 @@ def test_the_best_epoch_is_the_first_of_the_highest_validation_accuracy_or_the_l
     assert best_epoch_of(epochs(None, None, None)).epoch == 3
 
 
-# Stopping and continuing
+# Stopping and resuming
 
 
 OPTIMIZERS: list[Optimizer] = [SGD(lr=0.05, nesterov=True), Adam(), AdamW()]
 
 
-def demanding(optimizer: Optimizer, seed: int = 0) -> Trainer:
-    """A fit with everything that has a state: two epochs of three steps, the last one smaller."""
+def stateful_trainer(optimizer: Optimizer, seed: int = 0) -> Trainer:
+    """A trainer with everything that has a state: two epochs of three steps, the last batch of each smaller."""
     return Trainer(
         dropout_convnet(seed), digits(80), digits(40, 80),
         optimizer=optimizer, schedule=OneCycleLR(), transforms=["crop:1", "color:0.2", "mixup:0.5"],
@@ -483,193 +496,198 @@ def demanding(optimizer: Optimizer, seed: int = 0) -> Trainer:
     )  # fmt: skip
 
 
-def on_disk(state: tuple[Weights, dict[str, Any]], path: Path) -> tuple[Weights, dict[str, Any]]:
+def write_and_read(state: tuple[Weights, dict[str, Any]], path: Path) -> tuple[Weights, dict[str, Any]]:
     write_tensors(path, *state)
     return read_tensors(path)
 
 
-def assert_same_end(one: Trainer, other: Trainer) -> None:
+def assert_same_result(one: Trainer, other: Trainer) -> None:
     assert equal(snapshot(one.net), snapshot(other.net))
     assert equal(snapshot(one.ema_net), snapshot(other.ema_net))
-    assert timeless(one.progress.history) == timeless(other.progress.history)
+    assert without_times(one.progress.history) == without_times(other.progress.history)
     assert len(one.progress.history) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
-def test_a_training_stopped_after_any_step_continues_bit_for_bit(optimizer: Optimizer, tmp_path: Path) -> None:
-    undisturbed = demanding(optimizer)
-    list(undisturbed.iter_epochs())
+def test_a_training_stopped_after_any_step_resumes_bit_for_bit(optimizer: Optimizer, tmp_path: Path) -> None:
+    uninterrupted = stateful_trainer(optimizer)
+    list(uninterrupted.iter_epochs())
     for steps in range(7):
         stopped, resumed = (
-            demanding(optimizer),
-            demanding(optimizer, seed=99),
+            stateful_trainer(optimizer),
+            stateful_trainer(optimizer, seed=99),
         )  # with other weights, which the state replaces
-        after_steps(stopped, steps)
-        resumed.restore(*on_disk(stopped.snapshot(), tmp_path / "state"))
+        train_steps(stopped, steps)
+        resumed.restore(*write_and_read(stopped.snapshot(), tmp_path / "state"))
         list(resumed.iter_epochs())
-        assert_same_end(resumed, undisturbed)
+        assert_same_result(resumed, uninterrupted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
-def test_a_state_written_within_a_training_continues_bit_for_bit_even_from_an_epochs_last_step(
+def test_a_state_written_after_any_step_resumes_bit_for_bit_even_from_the_last_step_of_an_epoch(
     optimizer: Optimizer, tmp_path: Path
 ) -> None:
-    undisturbed, written = demanding(optimizer), []
+    uninterrupted, written = stateful_trainer(optimizer), []
 
-    def write(fitting: Trainer) -> None:
-        written.append(on_disk(fitting.snapshot(), tmp_path / "state"))
+    def write(trainer: Trainer) -> None:
+        written.append(write_and_read(trainer.snapshot(), tmp_path / "state"))
 
-    list(undisturbed.iter_epochs(FunctionCallbacks(on_step=write)))
+    list(uninterrupted.iter_epochs(FunctionCallbacks(on_step=write)))
     assert [progress["step"] for _, progress in written] == [1, 2, 3, 1, 2, 3]
     for state in written:
-        resumed = demanding(optimizer, seed=99)
+        resumed = stateful_trainer(optimizer, seed=99)
         resumed.restore(*state)
         list(resumed.iter_epochs())
-        assert_same_end(resumed, undisturbed)
+        assert_same_result(resumed, uninterrupted)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
-def test_one_state_can_be_restored_again_and_again(optimizer: Optimizer, tmp_path: Path) -> None:
-    stopped = demanding(optimizer)
-    after_steps(stopped, 2)
-    state = on_disk(stopped.snapshot(), tmp_path / "state")
-    ends = [demanding(optimizer, seed=seed) for seed in (1, 2)]
-    for fitting in ends:
-        fitting.restore(*state)
-        list(fitting.iter_epochs())
-    assert_same_end(*ends)
+def test_one_state_can_be_restored_many_times(optimizer: Optimizer, tmp_path: Path) -> None:
+    stopped = stateful_trainer(optimizer)
+    train_steps(stopped, 2)
+    state = write_and_read(stopped.snapshot(), tmp_path / "state")
+    ends = [stateful_trainer(optimizer, seed=seed) for seed in (1, 2)]
+    for trainer in ends:
+        trainer.restore(*state)
+        list(trainer.iter_epochs())
+    assert_same_result(*ends)
 
 
-def test_a_stopped_training_continues_in_place() -> None:
-    undisturbed, stopped = demanding(Adam()), demanding(Adam())
-    list(undisturbed.iter_epochs())
+def test_a_stopped_trainer_can_continue_without_restoring_a_state() -> None:
+    uninterrupted, stopped = stateful_trainer(Adam()), stateful_trainer(Adam())
+    list(uninterrupted.iter_epochs())
     for _ in range(6):
-        after_steps(stopped, 1)
+        train_steps(stopped, 1)
     list(stopped.iter_epochs())
-    assert_same_end(stopped, undisturbed)
+    assert_same_result(stopped, uninterrupted)
 
 
-def test_progress_is_what_json_can_hold() -> None:
-    fitting = demanding(SGD())
-    after_steps(fitting, 4)
-    _, progress = fitting.snapshot()
+def test_progress_can_be_written_as_json() -> None:
+    trainer = stateful_trainer(SGD())
+    train_steps(trainer, 4)
+    _, progress = trainer.snapshot()
     assert json.loads(json.dumps(progress, allow_nan=False)) == progress
     assert (progress["epoch"], progress["step"], len(progress["history"])) == (1, 1, 1)
 
 
 def test_a_stop_before_the_first_step_leaves_the_weights() -> None:
-    fitting = demanding(SGD())
-    before = snapshot(fitting.net)
-    assert list(fitting.iter_epochs(FunctionCallbacks(stop=lambda: True))) == []
-    assert equal(before, snapshot(fitting.net))
+    trainer = stateful_trainer(SGD())
+    before = snapshot(trainer.net)
+    assert list(trainer.iter_epochs(FunctionCallbacks(stop=lambda: True))) == []
+    assert equal(before, snapshot(trainer.net))
 
 
 def test_a_state_of_another_network_or_optimizer_is_refused() -> None:
     def state(net: nn.Module, optimizer: Optimizer) -> tuple[Weights, dict[str, Any]]:
-        fitting = Trainer(net, digits(40), optimizer=optimizer, training=Training(batch_size=20))
-        after_steps(fitting, 1)
-        return fitting.snapshot()
+        trainer = Trainer(net, digits(40), optimizer=optimizer, training=Training(batch_size=20))
+        train_steps(trainer, 1)
+        return trainer.snapshot()
 
-    fresh = Trainer(linear(), digits(40), optimizer=Adam(), training=Training(batch_size=20))
+    new_trainer = Trainer(linear(), digits(40), optimizer=Adam(), training=Training(batch_size=20))
     for other in (state(dropout_convnet(), Adam()), state(linear(), SGD())):
         with pytest.raises(LabError, match="this state belongs to another"):
-            fresh.restore(*other)
-    fresh.restore(*state(linear(5), Adam()))
+            new_trainer.restore(*other)
+    new_trainer.restore(*state(linear(5), Adam()))
 
 
 # Divergence
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
-def test_a_loss_that_is_no_number_ends_the_training_with_the_weights_before_that_step(bad: float) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_nan_or_infinite_loss_ends_the_training_with_the_weights_before_that_step(value: float) -> None:
     calls = 0
 
-    def poison(_: Tensor, logits: Tensor) -> Tensor:
+    def change_logits(_: Tensor, logits: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         return (
-            logits.index_fill(1, torch.arange(1, 10), bad) if calls == 6 else logits
+            logits.index_fill(1, torch.arange(1, 10), value) if calls == 6 else logits
         )  # the second step of the second epoch
 
     good: list[Weights] = []
-    fitting = Trainer(Scripted(poison), digits(128), optimizer=SGD(lr=0.25), training=Training(epochs=3, batch_size=32))
+    trainer = Trainer(
+        LinearWithHook(change_logits), digits(128), optimizer=SGD(lr=0.25), training=Training(epochs=3, batch_size=32)
+    )
     with pytest.raises(
         Diverged, match=r"the loss became (nan|inf) in epoch 2, step 2, at learning rate 0\.25: lower optimizer\.lr"
     ):
-        list(fitting.iter_epochs(FunctionCallbacks(on_step=lambda f: good.append(snapshot(f.net)))))
+        list(trainer.iter_epochs(FunctionCallbacks(on_step=lambda f: good.append(snapshot(f.net)))))
     assert len(good) == 5
-    assert equal(snapshot(fitting.net), good[-1])
+    assert equal(snapshot(trainer.net), good[-1])
     assert issubclass(Diverged, LabError)
 
 
 @pytest.mark.parametrize("validation", [20, None])
-def test_weights_that_an_epochs_last_step_makes_no_numbers_are_found_in_that_epoch(validation: int | None) -> None:
+def test_weights_that_become_nan_in_the_last_step_of_an_epoch_are_found_in_that_epoch(validation: int | None) -> None:
     calls = 0
 
-    def poison(_: Tensor, logits: Tensor) -> None:
+    def change_logits(_: Tensor, logits: Tensor) -> None:
         nonlocal calls
         calls += 1
-        if calls == 4:  # the loss is a number, its gradient is not
+        if calls == 4:  # the loss is finite, its gradient is not
             logits.register_hook(lambda gradient: gradient * float("nan"))
 
-    fitting = Trainer(
-        Scripted(poison), digits(128), validation and digits(validation), training=Training(epochs=3, batch_size=32)
+    trainer = Trainer(
+        LinearWithHook(change_logits),
+        digits(128),
+        validation and digits(validation),
+        training=Training(epochs=3, batch_size=32),
     )
     with pytest.raises(Diverged, match="in epoch 1, step 4"):
-        list(fitting.iter_epochs())
-    assert fitting.progress.history == []
+        list(trainer.iter_epochs())
+    assert trainer.progress.history == []
 
 
-def test_a_rate_far_too_high_is_reported_as_divergence() -> None:
+def test_a_learning_rate_far_too_high_is_reported_as_divergence() -> None:
     with pytest.raises(Diverged, match=r"at learning rate 1e\+30"):
         fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Linear(20, 10)), digits(128), optimizer=SGD(lr=1e30))
 
 
-# Draws
+# Random numbers
 
 
-class Draws(nn.Module):
-    """A linear network that writes down what it draws from the global generator, as dropout does."""
+class DrawRecorder(nn.Module):
+    """A linear network that draws from the global generator, as dropout does, and records what it draws."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear, self.drawn = linear()[1], []
+        self.linear, self.draws = linear()[1], []
 
     def forward(self, pixels: Tensor) -> Tensor:
         if self.training:
-            self.drawn.append(torch.rand(3).tolist())
+            self.draws.append(torch.rand(3).tolist())
         return self.linear(pixels.flatten(1))
 
 
-def drawn(seed: int = 0, **settings: Any) -> list[list[float]]:
-    net = Draws()
+def record_draws(seed: int = 0, **settings: Any) -> list[list[float]]:
+    net = DrawRecorder()
     fit(net, digits(96), training=Training(epochs=2, batch_size=32, seed=seed), **settings)
-    return net.drawn
+    return net.draws
 
 
-def test_what_layers_draw_is_a_function_of_seed_epoch_and_step() -> None:
+def test_the_random_numbers_of_layers_depend_on_seed_epoch_and_step_only() -> None:
     torch.manual_seed(1)
-    first = drawn()
+    first = record_draws()
     torch.manual_seed(2)
-    assert drawn() == first
-    assert drawn(optimizer=AdamW(), transforms=["crop", "mixup"], validation=digits(50)) == first
+    assert record_draws() == first
+    assert record_draws(optimizer=AdamW(), transforms=["crop", "mixup"], validation=digits(50)) == first
     assert len({tuple(draw) for draw in first}) == 6
-    assert not {tuple(draw) for draw in first} & {tuple(draw) for draw in drawn(seed=1)}
+    assert not {tuple(draw) for draw in first} & {tuple(draw) for draw in record_draws(seed=1)}
 
 
-def test_what_a_step_draws_does_not_depend_on_the_steps_before() -> None:
-    stopped, resumed = Draws(), Draws()
+def test_the_random_numbers_of_a_step_do_not_depend_on_the_steps_before() -> None:
+    stopped, resumed = DrawRecorder(), DrawRecorder()
     training = Training(epochs=2, batch_size=32)
     first, second = (Trainer(net, digits(96), training=training) for net in (stopped, resumed))
-    after_steps(first, 4)
+    train_steps(first, 4)
     second.restore(*copy.deepcopy(first.snapshot()))
     list(second.iter_epochs())
-    assert stopped.drawn + resumed.drawn == drawn()
+    assert stopped.draws + resumed.draws == record_draws()
 
 
-def raises(_: Tensor, __: Tensor) -> None:
+def draw_and_raise(_: Tensor, __: Tensor) -> None:
     torch.rand(3)
     raise KeyboardInterrupt
 
@@ -679,60 +697,60 @@ def test_the_global_generator_is_as_before_after_a_fit_a_stop_and_an_exception()
     before = torch.get_rng_state()
     fit(dropout_convnet(), digits(64), digits(64), training=Training(epochs=2, batch_size=32))
     assert torch.equal(before, torch.get_rng_state())
-    after_steps(Trainer(dropout_convnet(), digits(64), training=Training(batch_size=32)), 1)
+    train_steps(Trainer(dropout_convnet(), digits(64), training=Training(batch_size=32)), 1)
     assert torch.equal(before, torch.get_rng_state())
     with pytest.raises(KeyboardInterrupt):
-        fit(Scripted(raises), digits(64), training=Training(batch_size=32))
+        fit(LinearWithHook(draw_and_raise), digits(64), training=Training(batch_size=32))
     assert torch.equal(before, torch.get_rng_state())
     overfit_single_batch(dropout_convnet(), digits(64), batch_size=32, max_steps=3)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_between_two_epochs_the_global_generator_is_the_callers() -> None:
+def test_between_two_epochs_the_global_generator_is_that_of_the_caller() -> None:
     torch.manual_seed(7)
     expected = torch.rand(4).tolist()
     torch.manual_seed(7)
-    fitting = Trainer(dropout_convnet(), digits(64), training=Training(epochs=4, batch_size=32))
-    assert [torch.rand(1).item() for _ in fitting.iter_epochs()] == expected
+    trainer = Trainer(dropout_convnet(), digits(64), training=Training(epochs=4, batch_size=32))
+    assert [torch.rand(1).item() for _ in trainer.iter_epochs()] == expected
     before = torch.get_rng_state()
     for _ in Trainer(dropout_convnet(), digits(64), training=Training(epochs=4, batch_size=32)).iter_epochs():
         break
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_trainings_that_take_turns_do_not_know_each_other() -> None:
+def test_trainings_that_alternate_do_not_change_each_other() -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    alone, ones, others = demanding(Adam()), demanding(Adam()), demanding(SGD(), seed=1)
+    alone, one, other = stateful_trainer(Adam()), stateful_trainer(Adam()), stateful_trainer(SGD(), seed=1)
     list(alone.iter_epochs())
-    for _ in zip(others.iter_epochs(), ones.iter_epochs(), strict=True):
+    for _ in zip(other.iter_epochs(), one.iter_epochs(), strict=True):
         pass
-    assert_same_end(ones, alone)
+    assert_same_result(one, alone)
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.slow
 def test_a_training_within_a_training_changes_nothing() -> None:
-    alone, interrupted = demanding(Adam()), demanding(Adam())
+    alone, interrupted = stateful_trainer(Adam()), stateful_trainer(Adam())
     list(alone.iter_epochs())
 
-    def another(_: Trainer) -> None:
+    def train_another(_: Trainer) -> None:
         torch.rand(5)
         fit(dropout_convnet(4), digits(32), training=Training(epochs=1, batch_size=16))
 
-    list(interrupted.iter_epochs(FunctionCallbacks(on_step=another)))
-    assert_same_end(interrupted, alone)
+    list(interrupted.iter_epochs(FunctionCallbacks(on_step=train_another)))
+    assert_same_result(interrupted, alone)
 
 
 # Evaluation
 
 
 @pytest.mark.slow
-def test_an_evaluation_is_what_a_image_by_image_loop_finds() -> None:
+def test_an_evaluation_is_that_of_a_loop_image_by_image() -> None:
     net, images = dropout_convnet(), digits(300)
     fit(net, images, training=Training(epochs=1, batch_size=50))
     result = evaluate(net, images)
-    inputs, labels = pixels_of(images)
+    inputs, labels = float_pixels_and_labels(images)
     net.eval()
     confusion, losses = torch.zeros(10, 10, dtype=torch.int64), []
     with torch.no_grad():
@@ -746,7 +764,7 @@ def test_an_evaluation_is_what_a_image_by_image_loop_finds() -> None:
     assert result.accuracy == result.correct / 300
 
 
-def test_a_row_of_the_confusion_matrix_is_a_true_class_and_a_column_what_it_was_called() -> None:
+def test_a_row_of_the_confusion_matrix_is_a_true_class_and_a_column_a_predicted_class() -> None:
     class AlwaysTwo(nn.Module):
         def forward(self, pixels: Tensor) -> Tensor:
             return F.one_hot(torch.full((len(pixels),), 2), 4).float()
@@ -768,7 +786,7 @@ class Fails(nn.Module):
         raise ZeroDivisionError
 
 
-def test_an_evaluation_puts_every_layers_own_mode_back() -> None:
+def test_an_evaluation_restores_the_mode_of_every_layer() -> None:
     net = dropout_convnet().train()
     net[1].eval()
     net[4].eval()
@@ -781,7 +799,7 @@ def test_an_evaluation_puts_every_layers_own_mode_back() -> None:
     assert [module.training for module in net.modules()] == [*modes, True]
 
 
-def test_an_evaluation_leaves_weights_statistics_gradients_and_the_global_generator() -> None:
+def test_an_evaluation_does_not_change_weights_statistics_gradients_or_the_global_generator() -> None:
     net = dropout_convnet().train()
     before, generator_before = snapshot(net), torch.get_rng_state()
     first, second = evaluate(net, digits(300)), evaluate(net, digits(300))
@@ -789,7 +807,7 @@ def test_an_evaluation_leaves_weights_statistics_gradients_and_the_global_genera
     assert all(parameter.grad is None for parameter in net.parameters())
     assert torch.equal(generator_before, torch.get_rng_state())
     assert first.loss_and_accuracy == second.loss_and_accuracy
-    net(pixels_of(digits(20))[0]).sum().backward()  # and the weights can be trained on
+    net(float_pixels_and_labels(digits(20))[0]).sum().backward()  # and the weights can still be trained
 
 
 # Overfitting one batch
@@ -797,7 +815,7 @@ def test_an_evaluation_leaves_weights_statistics_gradients_and_the_global_genera
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["shallow_net", "simple_convnet", "resnet_small"])
-def test_a_network_learns_one_batch_completely(name: str) -> None:
+def test_a_network_overfits_one_batch_completely(name: str) -> None:
     net = build(name, (1, 8, 8), 10)
     steps, accuracies = overfit_single_batch(net, digits(200), optimizer=SGD(lr=0.05), batch_size=32, max_steps=300)
     assert steps == len(accuracies) - 1
@@ -818,7 +836,7 @@ def test_a_network_that_cannot_learn_is_detected() -> None:
 
 
 @pytest.mark.slow
-def test_overfitting_draws_by_its_seed_alone() -> None:
+def test_overfitting_depends_on_its_seed_only() -> None:
     def accuracies(global_seed: int, seed: int) -> list[float]:
         torch.manual_seed(global_seed)
         return overfit_single_batch(dropout_convnet(), digits(64), batch_size=64, seed=seed, max_steps=8)[1]
@@ -827,12 +845,12 @@ def test_overfitting_draws_by_its_seed_alone() -> None:
     assert accuracies(1, seed=0) != accuracies(1, seed=1)
 
 
-def test_overfitting_takes_no_decay_and_counts_the_steps_it_takes() -> None:
-    def steps(decay: float) -> tuple[int | None, list[float]]:
+def test_overfitting_uses_no_weight_decay_and_counts_its_steps() -> None:
+    def overfit(decay: float) -> tuple[int | None, list[float]]:
         return overfit_single_batch(linear(), digits(200), optimizer=SGD(lr=0.2, weight_decay=decay), batch_size=32)
 
-    assert steps(0.0) == steps(10.0)
-    needed, accuracies = steps(0.0)
+    assert overfit(0.0) == overfit(10.0)
+    needed, accuracies = overfit(0.0)
     assert overfit_single_batch(linear(), digits(200), optimizer=SGD(lr=0.2), batch_size=32, max_steps=needed) == (
         needed,
         accuracies,
@@ -853,7 +871,7 @@ def test_bf16_computes_in_bf16_keeps_weights_in_fp32_and_learns() -> None:
     net[0].register_forward_hook(lambda layer, _, output: types.add((layer.training, output.dtype)))
     training = Training(epochs=4, batch_size=32, precision="bf16")
     history = fit(net, digits(600), digits(100, 600), training=training, optimizer=SGD(lr=0.05))
-    assert types == {(True, torch.bfloat16), (False, torch.float32)}  # and is judged in fp32
+    assert types == {(True, torch.bfloat16), (False, torch.float32)}  # and is evaluated in fp32
     assert {tensor.dtype for tensor in net.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
     assert history[-1].validation_accuracy > 0.7
 
@@ -869,7 +887,7 @@ def test_bf16_is_near_fp32_and_not_the_same() -> None:
     assert losses["bf16"] != losses["fp32"]
 
 
-def test_the_loss_of_bf16_logits_is_taken_in_fp32() -> None:
+def test_the_loss_of_bf16_logits_is_computed_in_fp32() -> None:
     logits: list[Tensor] = []
     net = linear()
     net.register_forward_hook(lambda layer, inputs, output: logits.append(output.detach()))
@@ -884,7 +902,7 @@ def test_the_loss_of_bf16_logits_is_taken_in_fp32() -> None:
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_is_bf16_exactly_where_the_processor_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "has_native_bf16", lambda: native)
+    monkeypatch.setattr(trainer_module, "has_native_bf16", lambda: native)
     cpu = torch.device("cpu")
     assert resolve_precision("auto", cpu) == ("bf16" if native else "fp32")
     assert Trainer(linear(), digits(20), training=Training(batch_size=20, precision="auto")).bf16 == native
