@@ -1,4 +1,4 @@
-"""The command line, called in this process: what it printed and how it ended."""
+"""The command line, called in this process: its output and its exit code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,28 +10,30 @@ from convolab.cli.main import main
 
 
 @dataclass(frozen=True)
-class Result:
+class CliResult:
+    """The exit code, standard output and standard error of a command."""
+
     code: int
     out: str
     err: str
 
 
-Lab = Callable[..., Result]
+RunCli = Callable[..., CliResult]
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Lab:
-    """`lab("train", "shallow_net")` as typed after `convolab`, in an empty folder."""
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> RunCli:
+    """`run_cli("train", "shallow_net")` runs `convolab train shallow_net` in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: object) -> Result:
-        monkeypatch.setattr("sys.argv", ["convolab", *map(str, words)])
+    def call(*args: object) -> CliResult:
+        monkeypatch.setattr("sys.argv", ["convolab", *map(str, args)])
         capsys.readouterr()
         try:
             main()
             code = 0
         except SystemExit as end:
             code = end.code or 0
-        return Result(code, *capsys.readouterr())
+        return CliResult(code, *capsys.readouterr())
 
     return call

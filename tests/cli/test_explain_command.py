@@ -1,4 +1,4 @@
-"""convolab explain, as a person types it."""
+"""The command `convolab explain`."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from PIL import Image
 
 
 @pytest.fixture
-def tiny_run(lab, tmp_path):
-    lab(
+def tiny_run(run_cli, tmp_path):
+    run_cli(
         "train",
         "simple_convnet",
         "--set",
@@ -30,8 +30,8 @@ def tiny_run(lab, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sample_is_explained_with_a_figure_arrays_and_numbers(lab, tmp_path):
-    result = lab("explain", "chelsea", "--method", "gradient,gradcam", "--threads", 1)
+def test_a_sample_is_explained_with_a_figure_arrays_and_metrics(run_cli, tmp_path):
+    result = run_cli("explain", "chelsea", "--method", "gradient,gradcam", "--threads", 1)
     assert result.code == 0
     assert "chelsea: tiger cat" in result.out
     assert "image: explain-chelsea.png; raw arrays: explain-chelsea.npz" in result.out
@@ -39,38 +39,38 @@ def test_a_sample_is_explained_with_a_figure_arrays_and_numbers(lab, tmp_path):
         assert figure.width > 900
     with np.load(tmp_path / "explain-chelsea.npz") as arrays:
         assert arrays["gradcam"].shape == (7, 7)
-    numbers = json.loads((tmp_path / "explain-chelsea.json").read_text())
-    assert numbers["net"] == "efficientnet_lite0"
+    metrics = json.loads((tmp_path / "explain-chelsea.json").read_text())
+    assert metrics["net"] == "efficientnet_lite0"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("chosen", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_sleep_while_they_wait_unless_a_person_chose_otherwise(tmp_path, chosen, kept):
-    """libgomp says itself what it will do: a busy neighbour would else make an explanation seven times slower."""
+@pytest.mark.parametrize(("user_value", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_chose_otherwise(tmp_path, user_value, expected):
+    """libgomp prints its own policy. With active waiting a busy neighbor makes an explanation seven times slower."""
     command = ["explain", "chelsea", "--method", "gradcam"]
     code = f"import sys; from convolab.cli.main import main; sys.argv[1:] = {command}; main()"
-    surroundings = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | {
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | {
         "OMP_DISPLAY_ENV": "TRUE"
     }
-    surroundings |= {"OMP_WAIT_POLICY": chosen} if chosen else {}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=surroundings, capture_output=True, text=True)
-    assert done.returncode == 0
-    if "OMP_WAIT_POLICY" not in done.stderr:
+    environment |= {"OMP_WAIT_POLICY": user_value} if user_value else {}
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0
+    if "OMP_WAIT_POLICY" not in result.stderr:
         pytest.skip("torch's threads here are not OpenMP's")
-    assert f"OMP_WAIT_POLICY = '{kept}'" in done.stderr
+    assert f"OMP_WAIT_POLICY = '{expected}'" in result.stderr
 
 
 @pytest.mark.slow
-def test_json_is_the_numbers_and_nothing_else(lab):
-    result = lab("explain", "coffee", "--method", "gradcam", "--target", "espresso", "--json")
+def test_json_output_is_the_metrics_and_nothing_else(run_cli):
+    result = run_cli("explain", "coffee", "--method", "gradcam", "--target", "espresso", "--json")
     assert json.loads(result.out)["target"]["index"] == 967
     assert result.err == ""
 
 
 @pytest.mark.slow
-def test_a_run_is_explained_like_a_pretrained_network(lab, tmp_path, tiny_run):
+def test_a_run_is_explained_like_a_pretrained_network(run_cli, tmp_path, tiny_run):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "three.png")
-    result = lab(
+    result = run_cli(
         "explain",
         "three.png",
         "--net",
@@ -91,12 +91,14 @@ def test_a_run_is_explained_like_a_pretrained_network(lab, tmp_path, tiny_run):
 
 
 @pytest.mark.slow
-def test_several_images_go_to_a_folder_and_the_checks_are_averaged_over_them(lab, tmp_path, tiny_run):
+def test_several_images_go_to_a_folder_and_the_checks_are_averaged_over_them(run_cli, tmp_path, tiny_run):
     for name in ("one", "two"):
         Image.fromarray(np.random.default_rng(len(name)).integers(0, 256, (8, 8), dtype=np.uint8)).save(
             tmp_path / f"{name}.png"
         )
-    result = lab("explain", "one.png", "two.png", "--net", tiny_run, "--method", "gradient", "--check", "--out", "both")
+    result = run_cli(
+        "explain", "one.png", "two.png", "--net", tiny_run, "--method", "gradient", "--check", "--out", "both"
+    )
     assert result.code == 0, result.err
     table = [line.split("\t") for line in result.out.splitlines() if "\t" in line]
     assert [row[:2] for row in table] == [["map", "images"], ["gradient", "2"]]
@@ -105,7 +107,7 @@ def test_several_images_go_to_a_folder_and_the_checks_are_averaged_over_them(lab
     assert {path.name for path in (tmp_path / "both").glob("*.png")} == {"explain-one.png", "explain-two.png"}
 
 
-def test_each_of_several_files_is_read_in_its_turn_and_not_held_meanwhile(tmp_path, monkeypatch):
+def test_each_of_several_files_is_read_when_it_is_used_and_not_kept_in_memory(tmp_path, monkeypatch):
     import gc
     import weakref
 
@@ -113,23 +115,23 @@ def test_each_of_several_files_is_read_in_its_turn_and_not_held_meanwhile(tmp_pa
     from convolab.data import image_io
 
     Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
-    read, real = [], image_io.read_image
+    references, original = [], image_io.read_image
 
-    def counted(*given):
-        found = real(*given)
-        read.append(weakref.ref(found))
-        return found
+    def record_reference(*args):
+        image = original(*args)
+        references.append(weakref.ref(image))
+        return image
 
-    monkeypatch.setattr(image_io, "read_image", counted)
-    again, kept = (lazy_image(str(tmp_path / "a.png"), 100, cache=keep) for keep in (False, True))
+    monkeypatch.setattr(image_io, "read_image", record_reference)
+    reread, cached = (lazy_image(str(tmp_path / "a.png"), 100, cache=cache) for cache in (False, True))
     gc.collect()
-    assert [ref() is None for ref in read] == [True, False]
-    assert again().shape == kept().shape == (3, 5, 9)
-    assert len(read) == 3
+    assert [ref() is None for ref in references] == [True, False]
+    assert reread().shape == cached().shape == (3, 5, 9)
+    assert len(references) == 3
 
 
 @pytest.mark.timing
-def test_ctrl_c_leaves_no_part_of_a_file(tmp_path, tiny_run):
+def test_ctrl_c_leaves_no_partly_written_file(tmp_path, tiny_run):
     (tmp_path / "many").mkdir()
     for number in range(200):
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (30, 30), dtype=np.uint8)).save(
@@ -139,7 +141,7 @@ def test_ctrl_c_leaves_no_part_of_a_file(tmp_path, tiny_run):
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from convolab.cli.main import main; sys.argv[0] = 'convolab'; main()"
     )
-    words = [
+    args = [
         "explain",
         *sorted(map(str, (tmp_path / "many").iterdir())),
         "--net",
@@ -149,19 +151,19 @@ def test_ctrl_c_leaves_no_part_of_a_file(tmp_path, tiny_run):
         "--out",
         "maps",
     ]
-    working = subprocess.Popen(
-        [sys.executable, "-c", code, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *args], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 300
     while len(list((tmp_path / "maps").glob("*.png"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
-    working.send_signal(signal.SIGINT)
-    _, error = working.communicate(timeout=300)
-    assert working.returncode not in (0, None)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode not in (0, None)
     assert "Traceback" not in error
-    left = list((tmp_path / "maps").iterdir())
-    assert 6 <= len(left) < 600
-    for path in left:
+    files = list((tmp_path / "maps").iterdir())
+    assert 6 <= len(files) < 600
+    for path in files:
         if path.suffix == ".png":
             Image.open(path).load()
         elif path.suffix == ".npz":
@@ -172,10 +174,10 @@ def test_ctrl_c_leaves_no_part_of_a_file(tmp_path, tiny_run):
 
 
 @pytest.mark.slow
-def test_a_damaged_last_image_is_refused_before_the_first_is_explained(lab, tmp_path):
+def test_a_damaged_last_image_is_refused_before_the_first_is_explained(run_cli, tmp_path):
     Image.new("RGB", (9, 5)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
-    result = lab("explain", "a.png", "b.png", "--method", "gradcam")
+    result = run_cli("explain", "a.png", "b.png", "--method", "gradcam")
     assert result.code == 2
     assert "convolab: b.png: " in result.err
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
@@ -183,7 +185,7 @@ def test_a_damaged_last_image_is_refused_before_the_first_is_explained(lab, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (["chelsea", "coffee", "--out", "both.png"], "2 images do not fit in one both.png: give --out a folder"),
         (["chelsea", "--out", "cat.jpg"], "--out cat.jpg: images are written as .png"),
@@ -203,23 +205,23 @@ def test_a_damaged_last_image_is_refused_before_the_first_is_explained(lab, tmp_
         (["chelsea", "chelsea"], "several images would be called explain-chelsea"),
     ],
 )
-def test_a_wrong_input_is_one_line_and_nothing_is_written(lab, tmp_path, words, said):
-    result = lab("explain", *words)
+def test_a_wrong_input_gives_one_line_and_writes_nothing(run_cli, tmp_path, args, message):
+    result = run_cli("explain", *args)
     assert result.code == 2
-    assert said in result.err
+    assert message in result.err
     assert result.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_for_a_network_without_a_feature_map_the_methods_that_need_none_are_named(lab, tmp_path):
-    lab("train", "shallow_net", "--set", "training.epochs=1", "--set", "data.limit=200", "--out", tmp_path / "flat")
-    result = lab("explain", "chelsea", "--net", "flat", "--method", "gradcam")
+def test_for_a_network_without_a_feature_map_the_error_names_the_methods_that_need_none(run_cli, tmp_path):
+    run_cli("train", "shallow_net", "--set", "training.epochs=1", "--set", "data.limit=200", "--out", tmp_path / "flat")
+    result = run_cli("explain", "chelsea", "--net", "flat", "--method", "gradcam")
     assert result.code == 2
     assert "no feature map, because it has no convolution" in result.err
     assert "these methods need none: gradient, smoothgrad, integrated_gradients, occlusion" in result.err
     assert (
-        lab(
+        run_cli(
             "explain", "chelsea", "--net", "flat", "--method", "gradient,smoothgrad,integrated_gradients,occlusion"
         ).code
         == 0
@@ -227,8 +229,8 @@ def test_for_a_network_without_a_feature_map_the_methods_that_need_none_are_name
 
 
 @pytest.mark.slow
-def test_the_old_name_of_a_method_is_taken_with_one_line_that_gives_the_new_one(lab):
-    result = lab("explain", "chelsea", "--method", "integrated", "--json")
+def test_the_old_name_of_a_method_is_accepted_with_one_line_that_gives_the_new_name(run_cli):
+    result = run_cli("explain", "chelsea", "--method", "integrated", "--json")
     assert result.code == 0
     assert result.err == "convolab: the method integrated is now called integrated_gradients\n"
     assert list(json.loads(result.out)["methods"]) == ["integrated_gradients"]

@@ -1,4 +1,4 @@
-"""convolab fool, as a person types it."""
+"""The command `convolab fool`."""
 
 import json
 
@@ -13,9 +13,9 @@ from convolab.training.run import Run
 
 
 @pytest.fixture
-def tiny_run(lab, tmp_path):
+def tiny_run(run_cli, tmp_path):
     settings = ("training.epochs=3", "data.limit=400", "model.channels=[8, 16]")
-    lab(
+    run_cli(
         "train",
         "simple_convnet",
         *(word for setting in settings for word in ("--set", setting)),
@@ -25,52 +25,52 @@ def tiny_run(lab, tmp_path):
     return "tiny"
 
 
-def read_back(path):
-    """A saved image as the bytes that were saved."""
+def read_saved_image(path):
+    """A saved image as the bytes in its file."""
     return read_image(path)
 
 
 @pytest.mark.slow
-def test_a_cat_becomes_a_goldfish_on_one_network_and_its_file_says_so(lab, tmp_path):
-    result = lab("fool", "chelsea", "--target", "goldfish,tank", "--victims", "efficientnet_lite1", "--threads", 1)
+def test_a_cat_is_classified_as_a_goldfish_and_so_is_its_saved_file(run_cli, tmp_path):
+    result = run_cli("fool", "chelsea", "--target", "goldfish,tank", "--victims", "efficientnet_lite1", "--threads", 1)
     assert result.code == 0, result.err
     assert "chelsea (tiger cat): classified as goldfish, tank" in result.out
     assert "efficientnet_lite1: classifies" in result.out
     assert "with noise of the same L2" in result.out
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"fool-chelsea{end}" for end in (".png", ".npz", ".json", "-goldfish.png", "-tank.png")}
-    numbers = json.loads((tmp_path / "fool-chelsea.json").read_text())
+    metrics = json.loads((tmp_path / "fool-chelsea.json").read_text())
     net = pretrained()
     for number, (name, label) in enumerate((("goldfish", 1), ("tank", 847))):
-        image = read_back(tmp_path / f"fool-chelsea-{name}.png")
+        image = read_saved_image(tmp_path / f"fool-chelsea-{name}.png")
         with torch.no_grad():
-            shares = net(image[None] / 255).double().softmax(1)[0]
-        assert int(shares.argmax()) == label
-        assert numbers["images"][number]["after"]["probability"] == pytest.approx(float(shares[label]), abs=1e-5)
+            probabilities = net(image[None] / 255).double().softmax(1)[0]
+        assert int(probabilities.argmax()) == label
+        assert metrics["images"][number]["after"]["probability"] == pytest.approx(float(probabilities[label]), abs=1e-5)
         with np.load(tmp_path / "fool-chelsea.npz") as arrays:
             assert np.array_equal(arrays["fooling"][number], image.numpy())
             change = arrays["fooling"][number].astype(float) - arrays["clean"][number]
-        assert numbers["images"][number]["l2"] == pytest.approx(np.linalg.norm(change) / 255)
+        assert metrics["images"][number]["l2"] == pytest.approx(np.linalg.norm(change) / 255)
     with Image.open(tmp_path / "fool-chelsea.png") as image:
         assert image.width > 1200
 
 
 @pytest.mark.slow
-def test_noise_within_a_bound_holds_it_in_the_file(lab, tmp_path):
-    result = lab("fool", "noise", "--target", 1, "--budget", "linf=8/255", "--json")
+def test_a_perturbation_within_a_budget_is_within_it_in_the_saved_file_too(run_cli, tmp_path):
+    result = run_cli("fool", "noise", "--target", 1, "--budget", "linf=8/255", "--json")
     values = json.loads(result.out)
     assert result.err == ""
     assert values["images"][0]["fooled"]
     assert values["budget"] == "linf=8/255"
     with np.load(tmp_path / "fool-noise.npz") as arrays:
         clean = arrays["clean"][0].astype(int)
-    assert 0 < np.abs(read_back(tmp_path / "fool-noise-goldfish.png").numpy().astype(int) - clean).max() <= 8
+    assert 0 < np.abs(read_saved_image(tmp_path / "fool-noise-goldfish.png").numpy().astype(int) - clean).max() <= 8
 
 
 @pytest.mark.slow
-def test_a_run_is_fooled_like_a_pretrained_network(lab, tmp_path, tiny_run):
+def test_a_run_is_fooled_like_a_pretrained_network(run_cli, tmp_path, tiny_run):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "three.png")
-    result = lab(
+    result = run_cli(
         "fool",
         "three.png",
         "noise",
@@ -89,17 +89,21 @@ def test_a_run_is_fooled_like_a_pretrained_network(lab, tmp_path, tiny_run):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"both.png", "both.npz", "both.json", "both"}
     assert len(list((tmp_path / "out" / "both").glob("*.png"))) == 2
     net = Run(tiny_run).net().eval()
-    for one in values["images"]:
-        image = read_back(tmp_path / "out" / "both" / f"{one['image']}-{one['target']['class']}.png")
-        with torch.no_grad():  # a run's own preprocessing gives an image of its size back as it is
-            assert (int(net(net.preprocess(image)).argmax()) == one["target"]["index"]) == one["fooled"]
-        assert one["after_preprocessing"]["class"] == one["after"]["class"]
-    assert any(one["fooled"] for one in values["images"])
+    for image_result in values["images"]:
+        image = read_saved_image(
+            tmp_path / "out" / "both" / f"{image_result['image']}-{image_result['target']['class']}.png"
+        )
+        with torch.no_grad():  # the preprocessing of a run does not change an image of its own size
+            assert (int(net(net.preprocess(image)).argmax()) == image_result["target"]["index"]) == image_result[
+                "fooled"
+            ]
+        assert image_result["after_preprocessing"]["class"] == image_result["after"]["class"]
+    assert any(image_result["fooled"] for image_result in values["images"])
 
 
 @pytest.mark.slow
-def test_what_is_not_fooled_is_reported_and_is_no_error(lab):
-    result = lab("fool", "chelsea", "--target", "goldfish", "--max-steps", 1, "--budget", "linf=1/255")
+def test_an_image_that_does_not_fool_is_reported_without_an_error(run_cli):
+    result = run_cli("fool", "chelsea", "--target", "goldfish", "--max-steps", 1, "--budget", "linf=1/255")
     assert result.code == 0
     assert "chelsea (tiger cat): not classified as goldfish" in result.out
     assert "warning: not fooled in 1 steps within linf=1/255: chelsea (goldfish)" in result.out
@@ -107,7 +111,7 @@ def test_what_is_not_fooled_is_reported_and_is_no_error(lab):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (["chelsea", "--target", "tiger cat"], "chelsea is already classified as tiger cat: choose another target"),
         (["chelsea", "--target", "goldfsh"], "did you mean 'goldfish'"),
@@ -171,18 +175,18 @@ def test_what_is_not_fooled_is_reported_and_is_no_error(lab):
         ),
     ],
 )
-def test_a_wrong_input_is_one_line_and_nothing_is_written(lab, tmp_path, words, said):
-    result = lab("fool", *words)
+def test_a_wrong_input_gives_one_line_and_writes_nothing(run_cli, tmp_path, args, message):
+    result = run_cli("fool", *args)
     assert result.code == 2
-    assert said in result.err
+    assert message in result.err
     assert result.err.count("\n") == 1
     assert result.out == ""
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_networks_of_other_classes_cannot_be_compared(lab, tmp_path, tiny_run):
-    result = lab("fool", "chelsea", "--target", "goldfish", "--victims", tiny_run)
+def test_networks_of_other_classes_cannot_be_compared(run_cli, tmp_path, tiny_run):
+    result = run_cli("fool", "chelsea", "--target", "goldfish", "--victims", tiny_run)
     assert result.code == 2
     assert "tiny has different classes" in result.err
     assert result.err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""convolab locate, as a person types it."""
+"""The command `convolab locate`."""
 
 import json
 
@@ -8,23 +8,23 @@ from PIL import Image
 
 
 @pytest.fixture
-def tiny_run(lab, tmp_path):
+def tiny_run(run_cli, tmp_path):
     overrides = ("training.epochs=2", "model.channels=[8, 16]")
-    lab("train", "simple_convnet", *(word for o in overrides for word in ("--set", o)), "--out", tmp_path / "tiny")
+    run_cli("train", "simple_convnet", *(word for o in overrides for word in ("--set", o)), "--out", tmp_path / "tiny")
     return "tiny"
 
 
 @pytest.fixture
-def big(tmp_path):
+def large_image(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "big.png")
     return "big.png"
 
 
 @pytest.mark.slow
-def test_a_sample_is_searched_with_image_arrays_and_numbers(lab, tmp_path):
-    words = ("--target", "moped,disk brake", "--scale", "0.5,1", "--alignment", "resize", "--threads", 1)
-    result = lab("locate", "motorcycle_left", *words)
+def test_a_sample_is_located_with_an_image_arrays_and_metrics(run_cli, tmp_path):
+    args = ("--target", "moped,disk brake", "--scale", "0.5,1", "--alignment", "resize", "--threads", 1)
+    result = run_cli("locate", "motorcycle_left", *args)
     assert result.code == 0, result.err
     assert "moped, " in result.out
     assert "disk brake, " in result.out
@@ -41,9 +41,9 @@ def test_a_sample_is_searched_with_image_arrays_and_numbers(lab, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_finds_objects_in_an_image_of_any_size(lab, tmp_path, tiny_run, big):
-    words = ("--net", tiny_run, "--top", "2", "--sliding-window-check", "--out", "maps/found.png", "--json")
-    result = lab("locate", big, *words)
+def test_a_run_finds_objects_in_an_image_of_any_size(run_cli, tmp_path, tiny_run, large_image):
+    args = ("--net", tiny_run, "--top", "2", "--sliding-window-check", "--out", "maps/found.png", "--json")
+    result = run_cli("locate", large_image, *args)
     assert result.code == 0, result.err
     metrics = json.loads(result.out)
     assert len(metrics["classes"]) == 2
@@ -55,9 +55,9 @@ def test_a_run_finds_objects_in_an_image_of_any_size(lab, tmp_path, tiny_run, bi
 
 
 @pytest.mark.slow
-def test_several_images_go_to_a_folder(lab, tmp_path, tiny_run, big):
-    Image.open(tmp_path / big).save(tmp_path / "other.png")
-    result = lab("locate", big, "other.png", "--net", tiny_run, "--target", "3", "--out", "both", "--json")
+def test_several_images_go_to_a_folder(run_cli, tmp_path, tiny_run, large_image):
+    Image.open(tmp_path / large_image).save(tmp_path / "other.png")
+    result = run_cli("locate", large_image, "other.png", "--net", tiny_run, "--target", "3", "--out", "both", "--json")
     assert result.code == 0, result.err
     assert [finding["image"] for finding in json.loads(result.out)["images"]] == ["big", "other"]
     assert {path.name for path in (tmp_path / "both").glob("*.png")} == {"locate-big.png", "locate-other.png"}
@@ -65,7 +65,7 @@ def test_several_images_go_to_a_folder(lab, tmp_path, tiny_run, big):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         ([], "give at least one image"),
         (["chelse"], "did you mean 'chelsea'"),
@@ -73,7 +73,7 @@ def test_several_images_go_to_a_folder(lab, tmp_path, tiny_run, big):
         (["chelsea", "--target", "goldfsh"], "did you mean 'goldfish'"),
         (["chelsea", "--scale", "big"], "'big' is not a scale"),
         (["chelsea", "--scale", "1,0px"], "'0px' is not a scale"),
-        (["chelsea", "--scale", "40"], "more than 6,000,000: give a smaller --scale"),
+        (["chelsea", "--scale", "40"], "more than 6,000,000: give a smaller scale"),
         (["chelsea", "--alignment", "rf-centre"], "did you mean 'rf-center'"),
         (["chelsea", "--alignment", "effective"], "alignment 'effective' is now called 'erf'"),
         (["chelsea", "--granularity", "pixel"], "unknown granularity 'pixel'"),
@@ -88,8 +88,8 @@ def test_several_images_go_to_a_folder(lab, tmp_path, tiny_run, big):
         (["chelsea", "--check"], "is now called 'convolab locate --sliding-window-check'"),
     ],
 )
-def test_a_wrong_or_old_word_is_one_line_and_nothing_is_written(lab, tmp_path, words, message):
-    result = lab("locate", *words)
+def test_a_wrong_or_retired_name_gives_one_line_and_writes_nothing(run_cli, tmp_path, args, message):
+    result = run_cli("locate", *args)
     assert result.code == 2
     assert message in result.err
     assert result.err.count("\n") == 1
@@ -97,17 +97,17 @@ def test_a_wrong_or_old_word_is_one_line_and_nothing_is_written(lab, tmp_path, w
 
 
 @pytest.mark.slow
-def test_a_network_without_a_feature_map_is_refused_with_what_it_would_need(lab, tmp_path):
-    lab("train", "shallow_net", "--set", "training.epochs=1", "--set", "data.limit=200", "--out", tmp_path / "flat")
-    result = lab("locate", "chelsea", "--net", "flat")
+def test_a_network_without_a_feature_map_is_refused_with_the_reason(run_cli, tmp_path):
+    run_cli("train", "shallow_net", "--set", "training.epochs=1", "--set", "data.limit=200", "--out", tmp_path / "flat")
+    result = run_cli("locate", "chelsea", "--net", "flat")
     assert result.code == 2
     assert "no feature map, because it has no convolution" in result.err
 
 
 @pytest.mark.slow
-def test_an_image_of_one_pixel_is_one_line(lab, tmp_path, tiny_run):
+def test_an_image_of_one_pixel_gives_a_one_line_error(run_cli, tmp_path, tiny_run):
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
-    result = lab("locate", "dot.png", "--net", tiny_run, "--granularity", "window")
+    result = run_cli("locate", "dot.png", "--net", tiny_run, "--granularity", "window")
     assert result.code == 2
     assert "give" in result.err
     assert result.err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""convolab locate-score, as a person types it."""
+"""The command `convolab locate-score`."""
 
 import csv
 import json
@@ -11,9 +11,9 @@ from convolab.inspection.localization import dense
 
 
 @pytest.fixture
-def tiny_run(lab, tmp_path):
+def tiny_run(run_cli, tmp_path):
     overrides = ("training.epochs=2", "model.channels=[8, 16]")
-    lab("train", "simple_convnet", *(word for o in overrides for word in ("--set", o)), "--out", tmp_path / "tiny")
+    run_cli("train", "simple_convnet", *(word for o in overrides for word in ("--set", o)), "--out", tmp_path / "tiny")
     return "tiny"
 
 
@@ -30,8 +30,8 @@ def annotated_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_with_boxes_is_scored_at_each_scale_and_at_all(lab, tmp_path, tiny_run, annotated_folder):
-    result = lab("locate-score", annotated_folder, "--net", tiny_run, "--scale", "1,40px")
+def test_a_folder_with_boxes_is_scored_at_each_scale_and_at_all_scales(run_cli, tmp_path, tiny_run, annotated_folder):
+    result = run_cli("locate-score", annotated_folder, "--net", tiny_run, "--scale", "1,40px")
     assert result.code == 0, result.err
     assert "scale 1, 4 objects, pointing game hits: erf" in result.out
     assert "scales 1 + 40px, 4 objects" in result.out
@@ -55,12 +55,12 @@ def test_a_folder_with_boxes_is_scored_at_each_scale_and_at_all(lab, tmp_path, t
 
 @pytest.mark.slow
 def test_synthetic_objects_of_every_size_are_scored_on_both_backgrounds_by_one_dense_network(
-    lab, tiny_run, monkeypatch
+    run_cli, tiny_run, monkeypatch
 ):
     constructions = []
     create = dense.create_feature_extractor
     monkeypatch.setattr(dense, "create_feature_extractor", lambda net: constructions.append(net) or create(net))
-    result = lab("locate-score", "synthetic", "--net", tiny_run, "--num-objects", "4", "--json")
+    result = run_cli("locate-score", "synthetic", "--net", tiny_run, "--num-objects", "4", "--json")
     assert result.code == 0, result.err
     scores = json.loads(result.out)["scores"]
     assert [(score["background"], score["object_size"]) for score in scores] == [
@@ -72,7 +72,7 @@ def test_synthetic_objects_of_every_size_are_scored_on_both_backgrounds_by_one_d
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["."], "has no boxes.json"),
         ([".", "--scale", "big"], "'big' is not a scale"),
@@ -82,8 +82,8 @@ def test_synthetic_objects_of_every_size_are_scored_on_both_backgrounds_by_one_d
         (["synthetic", "--count", "4"], "is now called 'convolab locate-score --num-objects'"),
     ],
 )
-def test_a_wrong_or_old_word_is_one_line_and_nothing_is_written(lab, tmp_path, words, message):
-    result = lab("locate-score", *words)
+def test_a_wrong_or_retired_name_gives_one_line_and_writes_nothing(run_cli, tmp_path, args, message):
+    result = run_cli("locate-score", *args)
     assert result.code == 2
     assert message in result.err
     assert result.err.count("\n") == 1

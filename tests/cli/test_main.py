@@ -1,4 +1,4 @@
-"""The commands, as a person types them."""
+"""The commands to train, test and predict, as a user calls them."""
 
 import io
 import json
@@ -39,23 +39,27 @@ def test_help_takes_at_most_12_times_as_long_as_python_alone() -> None:
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
         return time.perf_counter() - started
 
-    pairs = [(seconds("0"), seconds(HELP)) for _ in range(20)]  # in turn, so that other load meets both
-    assert statistics.median(of_help for _, of_help in pairs) <= 12 * statistics.median(alone for alone, _ in pairs)
+    pairs = [(seconds("0"), seconds(HELP)) for _ in range(20)]  # alternating, so that other load slows both
+    assert statistics.median(help_seconds for _, help_seconds in pairs) <= 12 * statistics.median(
+        python_seconds for python_seconds, _ in pairs
+    )
 
 
-def test_the_version_is_the_package_s(lab) -> None:
-    result = lab("--version")
+def test_the_version_is_that_of_the_package(run_cli) -> None:
+    result = run_cli("--version")
     assert (result.code, result.out) == (0, f"convolab {version('convolab')}\n")
 
 
 @pytest.mark.slow
-def test_a_network_is_trained_and_tested_and_predicts(lab, tmp_path) -> None:
-    trained = lab("train", "simple_convnet", "--data", "digits", "--set", "training.epochs=4", "--out", "runs/simple")
+def test_a_network_is_trained_and_tested_and_predicts(run_cli, tmp_path) -> None:
+    trained = run_cli(
+        "train", "simple_convnet", "--data", "digits", "--set", "training.epochs=4", "--out", "runs/simple"
+    )
     assert trained.code == 0
     assert "finished after 4 of 4 epochs" in trained.out
     assert {"curves.html", "curves.svg", "curves.png"} <= {p.name for p in Path("runs/simple").iterdir()}
 
-    record = json.loads(lab("test", "runs/simple", "--json").out)
+    record = json.loads(run_cli("test", "runs/simple", "--json").out)
     assert record["accuracy"] == record["correct"] / record["count"]
     assert record["interval"][0] < record["accuracy"] < record["interval"][1]
     assert len(record["per_class"]) == 10
@@ -63,24 +67,25 @@ def test_a_network_is_trained_and_tested_and_predicts(lab, tmp_path) -> None:
 
     images = load("digits").test
     to_pil_image(images.images[0]).resize((80, 80), Image.Resampling.NEAREST).save("digit.png")
-    found = json.loads(lab("predict", "runs/simple", "digit.png", "--top", 3, "--json").out)
-    assert len(found) == 3
+    predicted = json.loads(run_cli("predict", "runs/simple", "digit.png", "--top", 3, "--json").out)
+    assert len(predicted) == 3
     assert sum(
-        f["probability"] for f in json.loads(lab("predict", "runs/simple", "digit.png", "--top", 10, "--json").out)
+        entry["probability"]
+        for entry in json.loads(run_cli("predict", "runs/simple", "digit.png", "--top", 10, "--json").out)
     ) == pytest.approx(1, abs=1e-5)
-    assert found[0]["class"] == images.classes[images.labels[0]]
+    assert predicted[0]["class"] == images.classes[images.labels[0]]
 
-    listed = json.loads(lab("runs", "--json").out)
-    assert [r["status"] for r in listed] == ["finished"]
+    listed = json.loads(run_cli("runs", "--json").out)
+    assert [run["status"] for run in listed] == ["finished"]
     assert listed[0]["test_accuracy"] == record["accuracy"]
     assert listed[0]["best_validation_accuracy"] == Run("runs/simple").best_epoch.validation_accuracy
 
 
 @pytest.mark.slow
-def test_options_override_keys_of_a_recipe_file(lab) -> None:
+def test_options_override_keys_of_a_recipe_file(run_cli) -> None:
     Path("r.toml").write_text('[model]\nname = "shallow_net"\nhidden = 16\n[training]\nepochs = 7\n')
     assert (
-        lab(
+        run_cli(
             "train",
             "--recipe",
             "r.toml",
@@ -105,22 +110,22 @@ def test_options_override_keys_of_a_recipe_file(lab) -> None:
 
 
 @pytest.mark.slow
-def test_without_out_two_runs_get_two_readable_folders(lab) -> None:
+def test_without_out_two_runs_get_two_readable_folders(run_cli) -> None:
     for _ in range(2):
-        assert lab("train", "shallow_net", "--set", "training.epochs=1").code == 0
+        assert run_cli("train", "shallow_net", "--set", "training.epochs=1").code == 0
     names = [p.name for p in Path("runs").iterdir()]
     assert len(names) == 2
     assert all(name.startswith("shallow_net-digits-") for name in names)
 
 
 @pytest.mark.slow
-def test_a_folder_of_images_is_trained_on_and_what_cannot_be_read_is_named(lab) -> None:
+def test_a_folder_of_images_is_trained_on_and_unreadable_files_are_named(run_cli) -> None:
     for shade, name in ((40, "dark"), (200, "light")):
         Path("mine", name).mkdir(parents=True)
         for i in range(20):
             Image.new("RGB", (50, 40), (shade + i, shade, shade)).save(Path("mine", name, f"{i}.png"))
     Path("mine/dark/broken.png").write_bytes(b"no image")
-    done = lab(
+    result = run_cli(
         "train",
         "simple_convnet",
         "--data",
@@ -131,31 +136,31 @@ def test_a_folder_of_images_is_trained_on_and_what_cannot_be_read_is_named(lab) 
         "--out",
         "runs/mine",
     )
-    assert done.code == 0
-    assert "dark/broken.png" in done.err
-    assert lab("test", "runs/mine", "--json").code == 0
+    assert result.code == 0
+    assert "dark/broken.png" in result.err
+    assert run_cli("test", "runs/mine", "--json").code == 0
 
 
 @pytest.mark.slow
-def test_one_batch_is_overfitted_and_the_steps_are_reported(lab) -> None:
-    done = lab("train", "simple_convnet", "--overfit-one-batch", "--out", "o", "--json")
-    result = json.loads(done.out)
-    assert (done.code, result["success"], result["accuracy"]) == (0, True, 1.0)
-    assert len(json.loads(Path("o/overfit.json").read_text())["accuracies"]) == result["steps"] + 1
+def test_one_batch_is_overfitted_and_the_steps_are_reported(run_cli) -> None:
+    result = run_cli("train", "simple_convnet", "--overfit-one-batch", "--out", "o", "--json")
+    report = json.loads(result.out)
+    assert (result.code, report["success"], report["accuracy"]) == (0, True, 1.0)
+    assert len(json.loads(Path("o/overfit.json").read_text())["accuracies"]) == report["steps"] + 1
     assert Path("o/overfit.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
-def test_a_network_that_cannot_learn_a_batch_ends_with_1(lab) -> None:
-    done = lab(
+def test_a_network_that_cannot_overfit_a_batch_exits_with_1(run_cli) -> None:
+    result = run_cli(
         "train", "shallow_net", "--overfit-one-batch", "--set", "optimizer.lr=1e-9", "--set", "training.batch_size=8"
     )
-    assert done.code == 1
-    assert "cannot overfit one batch" in done.out
+    assert result.code == 1
+    assert "cannot overfit one batch" in result.out
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("args", "message"),
     [
         (("train",), "simple_convnet"),
         (("train", "simple_convet"), "did you mean 'simple_convnet'?"),
@@ -185,55 +190,55 @@ def test_a_network_that_cannot_learn_a_batch_ends_with_1(lab) -> None:
         (("data", "download", "digits"), "nothing to download"),
     ],
 )
-def test_a_wrong_input_is_one_line_and_exit_2_and_nothing_is_written(lab, tmp_path, words, expected) -> None:
+def test_a_wrong_input_gives_one_line_and_exit_code_2_and_writes_nothing(run_cli, tmp_path, args, message) -> None:
     for folder in ("empty", "one/cats", "full"):
         (tmp_path / folder).mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(tmp_path / "one/cats/a.png")
     (tmp_path / "full/letter.txt").write_text("dear")
     (tmp_path / "file").write_text("a file")
     before = sorted(tmp_path.rglob("*"))
-    result = lab(*words)
+    result = run_cli(*args)
     assert result.code == 2
     assert result.out == ""
     assert result.err.startswith("convolab: ")
     assert result.err.count("\n") == 1
-    assert expected in result.err
+    assert message in result.err
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.slow
-def test_an_out_that_holds_a_run_is_refused(lab) -> None:
-    assert lab("train", "shallow_net", *QUICK, "--out", "a").code == 0
+def test_an_out_folder_that_has_a_run_is_refused(run_cli) -> None:
+    assert run_cli("train", "shallow_net", *QUICK, "--out", "a").code == 0
     before = Path("a/metrics.jsonl").read_bytes()
-    again = lab("train", "shallow_net", *QUICK, "--out", "a")
-    assert again.code == 2
-    assert "holds a run already" in again.err
+    result = run_cli("train", "shallow_net", *QUICK, "--out", "a")
+    assert result.code == 2
+    assert "holds a run already" in result.err
     assert Path("a/metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow
-def test_predict_refuses_a_file_that_is_not_an_image(lab) -> None:
-    lab("train", "shallow_net", *QUICK, "--out", "a")
+def test_predict_refuses_a_file_that_is_not_an_image(run_cli) -> None:
+    run_cli("train", "shallow_net", *QUICK, "--out", "a")
     Path("x.png").write_text("no image")
-    result = lab("predict", "a", "x.png")
+    result = run_cli("predict", "a", "x.png")
     assert result.code == 2
     assert "x.png" in result.err
     assert result.err.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_in_a_pipe_there_are_plain_lines_and_no_bars(lab) -> None:
-    done = lab("train", "shallow_net", *QUICK, "--out", "a")
-    assert "\x1b" not in done.out + done.err
-    assert [line.split()[1] for line in done.err.splitlines() if line.startswith("epoch")] == ["1/2", "2/2"]
+def test_in_a_pipe_there_are_plain_lines_and_no_progress_bars(run_cli) -> None:
+    result = run_cli("train", "shallow_net", *QUICK, "--out", "a")
+    assert "\x1b" not in result.out + result.err
+    assert [line.split()[1] for line in result.err.splitlines() if line.startswith("epoch")] == ["1/2", "2/2"]
 
 
 @pytest.mark.slow
-def test_resuming_a_finished_run_changes_nothing(lab) -> None:
-    lab("train", "shallow_net", *QUICK, "--out", "a")
+def test_resuming_a_finished_run_changes_nothing(run_cli) -> None:
+    run_cli("train", "shallow_net", *QUICK, "--out", "a")
     before = Path("a/last.safetensors").read_bytes()
-    again = lab("resume", "a")
-    assert again.code == 0
+    result = run_cli("resume", "a")
+    assert result.code == 0
     assert Path("a/last.safetensors").read_bytes() == before
 
 
@@ -250,10 +255,10 @@ main.main()
 
 
 @pytest.mark.timing
-def test_ctrl_c_ends_after_the_step_and_resume_gives_the_same_bits(lab, tmp_path) -> None:
+def test_ctrl_c_ends_after_the_step_and_resume_gives_the_same_bits(run_cli, tmp_path) -> None:
     settings = ["--set", "training.epochs=3", "--set", "data.limit=300"]
-    words = ["train", "simple_convnet", *settings, "--threads", "1"]
-    command = [sys.executable, "-c", INTERRUPTED_AFTER_AN_EPOCH, *words, "--out", "stopped"]
+    args = ["train", "simple_convnet", *settings, "--threads", "1"]
+    command = [sys.executable, "-c", INTERRUPTED_AFTER_AN_EPOCH, *args, "--out", "stopped"]
     child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out, err = child.communicate(timeout=300)
     assert child.returncode == 0, err
@@ -261,63 +266,63 @@ def test_ctrl_c_ends_after_the_step_and_resume_gives_the_same_bits(lab, tmp_path
     assert "next: convolab resume stopped" in out
     run = Run(tmp_path / "stopped")
     assert (run.status, len(run.history)) == ("stopped", 1)
-    resumed = lab("resume", "stopped")
+    resumed = run_cli("resume", "stopped")
     assert resumed.code == 0, resumed.err
-    lab(*words, "--out", "whole")
+    run_cli(*args, "--out", "uninterrupted")
     for name in ("best.safetensors", "last.safetensors"):
-        assert Path("stopped", name).read_bytes() == Path("whole", name).read_bytes()
+        assert Path("stopped", name).read_bytes() == Path("uninterrupted", name).read_bytes()
 
 
 @pytest.mark.slow
-def test_a_run_is_deleted_only_with_consent_and_only_its_own_files(lab, monkeypatch) -> None:
-    assert lab("train", "shallow_net", *QUICK, "--out", "a").code == 0
+def test_a_run_is_deleted_only_after_confirmation_and_only_its_own_files(run_cli, monkeypatch) -> None:
+    assert run_cli("train", "shallow_net", *QUICK, "--out", "a").code == 0
     Path("a/letter.txt").write_text("theirs")
     names = {path.name for path in Path("a").iterdir()}
-    refused = lab("runs", "--delete", "a")
+    refused = run_cli("runs", "--delete", "a")
     assert refused.code == 2
     assert refused.err == "convolab: a is not deleted without a question: add --yes where nobody can answer\n"
     assert {path.name for path in Path("a").iterdir()} == names
-    deleted = lab("runs", "--delete", "a", "--yes", "--json")
+    deleted = run_cli("runs", "--delete", "a", "--yes", "--json")
     assert json.loads(deleted.out) == {"deleted": "a", "remaining": ["a/letter.txt"]}
     assert [path.name for path in Path("a").iterdir()] == ["letter.txt"]
-    assert "is not a run folder" in lab("runs", "--delete", "a", "--yes").err
+    assert "is not a run folder" in run_cli("runs", "--delete", "a", "--yes").err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
-def test_deleting_a_run_asks_at_a_terminal(lab, monkeypatch, answer: str, code: int) -> None:
-    lab("train", "shallow_net", *QUICK, "--out", "a")
+def test_deleting_a_run_asks_for_confirmation_at_a_terminal(run_cli, monkeypatch, answer: str, code: int) -> None:
+    run_cli("train", "shallow_net", *QUICK, "--out", "a")
     terminal = io.StringIO(f"{answer}\n")
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr("sys.stdin", terminal)
-    result = lab("runs", "--delete", "a")
+    result = run_cli("runs", "--delete", "a")
     assert result.code == code
     assert "Delete a (2 epochs of shallow_net on digits, finished)?" in result.err
     assert Path("a").exists() == (answer == "n")
 
 
 @pytest.mark.slow
-def test_a_run_in_training_is_not_deleted(lab) -> None:
-    lab("train", "shallow_net", *QUICK, "--out", "a")
+def test_a_run_in_training_is_not_deleted(run_cli) -> None:
+    run_cli("train", "shallow_net", *QUICK, "--out", "a")
     with FileLock("a/.lock"):
-        result = lab("runs", "--delete", "a", "--yes")
+        result = run_cli("runs", "--delete", "a", "--yes")
     assert result.code == 2
     assert "is being trained by another process" in result.err
     assert Path("a/recipe.toml").exists()
 
 
-def test_a_run_of_the_first_edition_is_listed_and_not_resumed(lab) -> None:
+def test_a_run_of_the_first_edition_is_listed_and_not_resumed(run_cli) -> None:
     stored = Path(__file__).resolve().parents[1] / "data_files" / "run_first_edition"
     shutil.copytree(stored, "runs/old")
-    (overview,) = json.loads(lab("runs", "--json").out)
+    (overview,) = json.loads(run_cli("runs", "--json").out)
     assert (overview["status"], overview["epochs_done"], overview["epochs"]) == ("stopped", 2, 3)
-    result = lab("resume", "runs/old")
+    result = run_cli("resume", "runs/old")
     assert result.code == 2
     assert result.err.count("\n") == 1
     assert "was written by convolab's first edition: it can be read and tested, but not resumed" in result.err
 
 
-def test_the_public_face_has_what_it_promises() -> None:
+def test_every_public_name_can_be_imported() -> None:
     import convolab
 
     assert all(getattr(convolab, name) is not None for name in convolab.__all__)

@@ -1,4 +1,4 @@
-"""The network of a command: a pretrained one or a run's."""
+"""The network that a command works on: a pretrained one or that of a run."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from convolab.models import pretrained as pretrained_module
 
 
 @pytest.mark.slow
-def test_a_bundled_network_is_loaded_without_asking_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained_module, "is_reachable", lambda url: pytest.fail(f"asked {url}"))
+def test_a_bundled_network_is_loaded_without_a_request_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained_module, "is_reachable", lambda url: pytest.fail(f"requested {url}"))
     net = load_network("efficientnet_lite0")
     assert net.validate_inputs
     assert not net.training
 
 
-def test_where_the_hub_cannot_be_reached_only_its_cache_is_read_and_afterwards_the_setting_is_restored(
+def test_without_access_to_the_hub_only_its_cache_is_read_and_the_setting_is_restored_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import timm
@@ -44,6 +44,6 @@ def test_a_name_that_is_neither_a_pretrained_network_nor_a_run_is_refused(name: 
         load_network(name)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabError):
         load_network(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Commands and options of the first edition: one line that names the new word."""
+"""Commands and options of the first edition: one line that gives the new name."""
 
 import pytest
 
@@ -6,35 +6,35 @@ from convolab.cli.main import COMMANDS, load_command
 from convolab.cli.retired import RETIRED
 
 
-@pytest.mark.parametrize(("words", "replacement"), RETIRED.items())
-def test_a_retired_word_is_one_line_that_names_the_new_one_and_exit_2(lab, words, replacement) -> None:
-    command, _, option = words.partition(" --")
-    result = lab(*command.split(), *([f"--{option}", "1"] if option else []))
+@pytest.mark.parametrize(("retired", "replacement"), RETIRED.items())
+def test_a_retired_name_gives_one_line_with_the_new_name_and_exit_code_2(run_cli, retired, replacement) -> None:
+    command, _, option = retired.partition(" --")
+    result = run_cli(*command.split(), *([f"--{option}", "1"] if option else []))
     assert (result.code, result.out) == (2, "")
     assert result.err.count("\n") == 1
     assert result.err.startswith("convolab: 'convolab ")
-    # A retired command with a retired option is refused for the command.
+    # A retired command with a retired option is refused because of the command.
     assert f"'convolab {replacement}'" in result.err or f"'convolab {RETIRED.get(command)}'" in result.err
 
 
 @pytest.mark.parametrize("replacement", sorted(set(RETIRED.values())))
 def test_every_replacement_exists(replacement) -> None:
-    words, _, option = replacement.partition(" --")
-    name, _, subcommand = words.partition(" ")
+    command_path, _, option = replacement.partition(" --")
+    name, _, subcommand = command_path.partition(" ")
     command = load_command(name)
     if subcommand:
         command = command.commands[subcommand]
-    assert not option or f"--{option}" in {word for parameter in command.params for word in parameter.opts}
+    assert not option or f"--{option}" in {name for parameter in command.params for name in parameter.opts}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_of_the_table_has_its_help(lab, name) -> None:
-    result = lab(name, "--help")
+def test_every_command_has_a_help_text(run_cli, name) -> None:
+    result = run_cli(name, "--help")
     assert result.code == 0
     assert f"convolab {name}" in result.out
 
 
-def test_an_unknown_command_is_one_line_with_the_nearest_one(lab) -> None:
-    result = lab("trian")
+def test_an_unknown_command_gives_one_line_with_the_nearest_name(run_cli) -> None:
+    result = run_cli("trian")
     assert (result.code, result.out) == (2, "")
     assert result.err == "convolab: there is no command 'convolab trian': did you mean 'train'?\n"

@@ -1,4 +1,4 @@
-"""Studies, sweeps and comparisons as a person types them."""
+"""The commands for studies, sweeps and comparisons."""
 
 import json
 import os
@@ -29,79 +29,79 @@ baseline = "slow"
 
 
 @pytest.fixture
-def study(lab) -> Path:
-    """A study of four runs that take no time, in the present folder."""
+def study(run_cli) -> Path:
+    """The file of a study of four short runs, in the working directory."""
     Path("my_study.toml").write_text(STUDY)
     return Path("my_study.toml")
 
 
 @pytest.mark.slow
-def test_a_study_prints_its_conclusions_and_writes_a_report(lab, study: Path) -> None:
-    done = lab("study", study)
-    assert done.code == 0
-    assert "rates: A fast and a slow rate" in done.out
-    assert "'fast' " in done.out
-    assert done.out.rstrip().endswith("4 of 4 runs; report: studies/rates/report.html")
-    assert [line.partition("  ")[0] for line in done.err.splitlines()] == ["1/4", "2/4", "3/4", "4/4"]
+def test_a_study_prints_its_conclusions_and_writes_a_report(run_cli, study: Path) -> None:
+    result = run_cli("study", study)
+    assert result.code == 0
+    assert "rates: A fast and a slow rate" in result.out
+    assert "'fast' " in result.out
+    assert result.out.rstrip().endswith("4 of 4 runs; report: studies/rates/report.html")
+    assert [line.partition("  ")[0] for line in result.err.splitlines()] == ["1/4", "2/4", "3/4", "4/4"]
     assert "A fast and a slow rate" in Path("studies/rates/report.html").read_text()
 
 
 @pytest.mark.slow
-def test_the_same_command_again_trains_nothing(lab, study: Path) -> None:
-    first, again = lab("study", study), lab("study", study)
+def test_the_same_command_run_again_trains_nothing(run_cli, study: Path) -> None:
+    first, again = run_cli("study", study), run_cli("study", study)
     assert again.out == first.out
     assert again.err == "4 of 4 runs are already complete\n"
 
 
 @pytest.mark.slow
-def test_a_study_s_json_holds_every_arm_and_contrast(lab, study: Path) -> None:
-    found = json.loads(lab("study", study, "--seeds", 3, "--json").out)
-    assert found["num_completed"] == found["num_runs"] == 6
-    arms = found["sections"]["rates"]["arms"]
+def test_the_json_of_a_study_has_every_arm_and_contrast(run_cli, study: Path) -> None:
+    results = json.loads(run_cli("study", study, "--seeds", 3, "--json").out)
+    assert results["num_completed"] == results["num_runs"] == 6
+    arms = results["sections"]["rates"]["arms"]
     values = arms["fast"]["metrics"]["best_validation_accuracy"]["by_seed"]
     assert list(values) == ["0", "1", "2"]
-    (contrast,) = found["sections"]["rates"]["contrasts"]
+    (contrast,) = results["sections"]["rates"]["contrasts"]
     assert contrast["paired_test"]["difference"]["mean"] == pytest.approx(
         arms["fast"]["metrics"]["best_validation_accuracy"]["mean"]
         - arms["slow"]["metrics"]["best_validation_accuracy"]["mean"]
     )
-    assert json.loads(Path("studies/rates/report.json").read_text()) == found
+    assert json.loads(Path("studies/rates/report.json").read_text()) == results
 
 
 @pytest.mark.slow
-def test_figures_and_tables_are_exported(lab, study: Path) -> None:
-    assert lab("study", study, "--export", "figures").code == 0
+def test_figures_and_tables_are_exported(run_cli, study: Path) -> None:
+    assert run_cli("study", study, "--export", "figures").code == 0
     endings = {path.suffix for path in Path("figures").rglob("*") if path.is_file()}
     assert endings == {".svg", ".png", ".csv", ".md"}
 
 
 @pytest.mark.slow
-def test_one_section_of_the_coursework_with_one_seed_decides_nothing(lab) -> None:
-    done = lab("study", "coursework", "--section", "residual", "--seeds", 1)
-    assert done.code == 0
-    assert "a single outcome, which decides nothing" in done.out
-    assert "best-on-test" not in done.out
+def test_one_section_of_the_coursework_with_one_seed_decides_nothing(run_cli) -> None:
+    result = run_cli("study", "coursework", "--section", "residual", "--seeds", 1)
+    assert result.code == 0
+    assert "a single outcome, which decides nothing" in result.out
+    assert "best-on-test" not in result.out
 
 
 @pytest.mark.slow
-def test_a_sweep_compares_every_value_with_the_first(lab) -> None:
-    found = json.loads(
-        lab("sweep", "shallow_net", "optimizer.lr=0.1,0.01,0.001", "training.epochs=1", "--seeds", 2, "--json").out
+def test_a_sweep_compares_every_value_with_the_first(run_cli) -> None:
+    results = json.loads(
+        run_cli("sweep", "shallow_net", "optimizer.lr=0.1,0.01,0.001", "training.epochs=1", "--seeds", 2, "--json").out
     )
-    assert list(found["sections"]["sweep"]["arms"]) == [f"lr={rate}, epochs=1" for rate in (0.1, 0.01, 0.001)]
-    assert {c["baseline"] for c in found["sections"]["sweep"]["contrasts"]} == {"lr=0.1, epochs=1"}
+    assert list(results["sections"]["sweep"]["arms"]) == [f"lr={rate}, epochs=1" for rate in (0.1, 0.01, 0.001)]
+    assert {c["baseline"] for c in results["sections"]["sweep"]["contrasts"]} == {"lr=0.1, epochs=1"}
     assert Path("studies/shallow_net-lr-epochs-digits/report.html").exists()
 
 
 @pytest.mark.slow
-def test_runs_and_arms_of_studies_are_compared(lab, study: Path) -> None:
-    lab("study", study)
-    done = lab("compare", "studies/rates:fast", "studies/rates:slow")
-    assert done.code == 0
-    assert "'lr=0.001'" in done.out
+def test_runs_and_arms_of_studies_are_compared(run_cli, study: Path) -> None:
+    run_cli("study", study)
+    result = run_cli("compare", "studies/rates:fast", "studies/rates:slow")
+    assert result.code == 0
+    assert "'lr=0.001'" in result.out
     assert "lr=0.001" in Path("comparison.html").read_text()
     for name, rate in (("a", 0.1), ("b", 0.01)):
-        lab(
+        run_cli(
             "train",
             "shallow_net",
             "--set",
@@ -111,13 +111,13 @@ def test_runs_and_arms_of_studies_are_compared(lab, study: Path) -> None:
             "--out",
             f"runs/{name}",
         )
-    single = lab("compare", "runs/a", "runs/b", "--out", "pair.html")
+    single = run_cli("compare", "runs/a", "runs/b", "--out", "pair.html")
     assert "a single outcome, which decides nothing" in single.out
     assert Path("pair.html").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["study", "courswork"], "no study file 'courswork'"),
         (["study", "coursework", "--section", "residul"], "did you mean 'residual'?"),
@@ -141,36 +141,36 @@ def test_runs_and_arms_of_studies_are_compared(lab, study: Path) -> None:
         (["compare", "my_study:fast"], "is not a study's folder"),
     ],
 )
-def test_a_wrong_argument_is_answered_in_one_line_and_nothing_is_written(
-    lab, study: Path, words: list[str], message: str
+def test_a_wrong_argument_gives_one_line_and_writes_nothing(
+    run_cli, study: Path, args: list[str], message: str
 ) -> None:
-    refused = lab(*words)
-    assert refused.code == 2
-    assert message in refused.err
-    assert refused.err.count("\n") == 1
-    assert refused.out == ""
+    result = run_cli(*args)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == ""
     assert [path.name for path in Path().iterdir()] == ["my_study.toml"]
 
 
 @pytest.mark.slow
-def test_a_diverging_arm_is_said_to_diverge_and_the_study_ends_well(lab) -> None:
-    Path("wild.toml").write_text(STUDY.replace("= 0.1}", "= 1e30}"))
-    done = lab("study", "wild.toml")
-    assert done.code == 0
-    assert "diverged" in done.out
-    assert "2 of 2 runs" in done.out
+def test_a_diverging_arm_is_reported_and_the_study_ends_without_an_error(run_cli) -> None:
+    Path("diverging.toml").write_text(STUDY.replace("= 0.1}", "= 1e30}"))
+    result = run_cli("study", "diverging.toml")
+    assert result.code == 0
+    assert "diverged" in result.out
+    assert "2 of 2 runs" in result.out
 
 
-def begin(*words: str, **options) -> subprocess.Popen:
+def start_convolab(*args: str, **options) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", "from convolab.cli.main import main; main()", *words], start_new_session=True, **options
+        [sys.executable, "-c", "from convolab.cli.main import main; main()", *args], start_new_session=True, **options
     )
 
 
 @pytest.mark.timing
-def test_control_c_stops_a_study_with_its_runs_saved(lab, study: Path) -> None:
+def test_control_c_stops_a_study_with_its_runs_saved(run_cli, study: Path) -> None:
     Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 400"))
-    process = begin("study", "long.toml", stderr=subprocess.PIPE, text=True)
+    process = start_convolab("study", "long.toml", stderr=subprocess.PIPE, text=True)
     while not list(Path("studies").glob("rates/runs/*/state.safetensors")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
@@ -180,22 +180,22 @@ def test_control_c_stops_a_study_with_its_runs_saved(lab, study: Path) -> None:
     summaries = [json.loads(path.read_text()) for path in Path("studies/rates/runs").glob("*/summary.json")]
     assert {summary["status"] for summary in summaries} == {"stopped"}
     assert all(summary["epochs_done"] < 400 for summary in summaries)
-    assert any(summary["epochs_done"] > 0 for summary in summaries)  # of the one whose state was waited for
+    assert any(summary["epochs_done"] > 0 for summary in summaries)  # of the run whose state the test waited for
 
 
 @pytest.mark.timing
-def test_on_a_terminal_there_is_a_table_of_the_running_trials(lab, study: Path) -> None:
+def test_on_a_terminal_there_is_a_table_of_the_running_trials(run_cli, study: Path) -> None:
     Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 40"))
     parent, child = pty.openpty()
-    process = begin("study", "long.toml", stdout=subprocess.DEVNULL, stderr=child)
+    process = start_convolab("study", "long.toml", stdout=subprocess.DEVNULL, stderr=child)
     os.close(child)
-    seen = b""
-    while process.poll() is None or not seen:
+    output = b""
+    while process.poll() is None or not output:
         try:
-            seen += os.read(parent, 65536)
+            output += os.read(parent, 65536)
         except OSError:
             break
     process.wait(timeout=300)
-    assert b"of 4 runs done" in seen
-    assert b"images/s" in seen
-    assert b"4/4" in seen
+    assert b"of 4 runs done" in output
+    assert b"images/s" in output
+    assert b"4/4" in output

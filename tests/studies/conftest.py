@@ -22,7 +22,7 @@ def digits() -> DatasetSplits:
 
 @pytest.fixture(scope="session")
 def make_study() -> Callable[..., Study]:
-    """A study of two arms and two seeds whose runs take a twentieth of a second each; `overrides` replace its values."""
+    """A study of two arms and two seeds whose runs take a twentieth of a second; `overrides` replace its values."""
 
     def make(**overrides: Any) -> Study:
         values: dict[str, Any] = {

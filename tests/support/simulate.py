@@ -1,7 +1,7 @@
 """Thousands of simulated studies, analyzed like real ones; prints as JSON how often they were right.
 
-A script of its own, because the tests check the types of every call, which takes six times as long. Run it in the folder
-above: python -m support.simulate 5000 1500 2500
+A script of its own, because the tests check the types of every call, which takes six times as long. Run it in the
+folder `tests`: python -m support.simulate 5000 1500 2500
 """
 
 import json
@@ -22,7 +22,7 @@ NOISE = 0.01
 
 @dataclass
 class StudySimulator:
-    """Analyzes one study with many sets of numbers; its trials, which take longer to make than to analyze, are made once."""
+    """Analyzes one study with many sets of numbers. Its trials take longer to make than to analyze: they are made once."""
 
     study: Study
     arms: str

@@ -1,5 +1,6 @@
-"""A synthetic study, without training: its histories come from a formula, and its report has every kind of verdict, curve
-and failure."""
+"""A synthetic study, without training: a formula gives its histories, and its report has every kind of verdict, curve and
+failure.
+"""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The training loop on the digits: what it computes, that it can stop after any step, and that nothing else changes it."""
+"""The training loop on the digits: what it computes, that it can stop after any step, what must not change it."""
 
 import copy
 import json
@@ -73,7 +73,7 @@ def dropout_convnet(seed: int = 0) -> nn.Module:
 
 
 class LinearWithHook(nn.Module):
-    """A linear network that calls a function with every training batch and its logits, which may return other logits."""
+    """A linear network that calls a function with every training batch and its logits; it may return other logits."""
 
     def __init__(self, hook: Callable[[Tensor, Tensor], Tensor | None]) -> None:
         super().__init__()
