@@ -16,7 +16,7 @@ CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# convolab's cach
 
 
 class HardwareInfo(TypedDict):
-    """What a run's figures depend on besides its recipe and the packages."""
+    """The machine that a run's results depend on, besides its recipe and the packages."""
 
     processor: str
     cores: int | None
@@ -30,7 +30,7 @@ def _package_version(name: str) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """The installed version of each package that a run's figures depend on; read from the disk once per process."""
+    """The installed version of each package that a run's results depend on; read from the disk once per process."""
     return {name: _package_version(name) for name in RECORDED_PACKAGES}
 
 
@@ -72,15 +72,15 @@ def data_root() -> Path:
 def cache_folder(name: str) -> Path:
     """The folder of one of convolab's caches, `data_root()/cache/NAME`.
 
-    It is made if it can be, and marked, so that `data clean` knows that convolab made it. Where it cannot be made, its
-    path is returned all the same: whoever writes there learns why.
+    It is created if that is possible, and tagged, so that `data clean` knows that convolab created it. Where it cannot
+    be created, its path is returned nevertheless: writing a file there then raises the error.
     """
     folder = data_root() / "cache" / name
     tag = folder / CACHE_TAG
     with suppress(OSError):
         if not tag.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            if not any(folder.iterdir()):  # a folder with files and no mark is the user's
+            if not any(folder.iterdir()):  # a folder with files and no tag is the user's
                 tag.write_text(CACHE_TAG_TEXT)
     return folder
 
@@ -90,8 +90,8 @@ def tune_malloc() -> None:
 
     For the command line and for workers, never for a library call: it changes the whole process and cannot be undone.
     By default glibc maps each large block separately and returns free memory at the end of its heap, so that the system
-    fills every page with zeros again: a fifth of a step of simple_convnet at batch 512. Other C libraries are left as
-    they are.
+    fills every page with zeros again: this took a fifth of a training step of simple_convnet at batch size 512. Other C
+    libraries are left as they are.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no large block is mapped separately

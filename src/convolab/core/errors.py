@@ -10,6 +10,12 @@ class LabError(Exception):
     """A user error, reported in one line: what was given, what was expected, what to do.
 
     The command line prints it to stderr and exits 2; any other exception is a bug and shows its traceback.
+
+    >>> try:
+    ...     raise LabError("there is no dataset 'cifar01': did you mean 'cifar10'?")
+    ... except LabError as error:
+    ...     print(error)
+    there is no dataset 'cifar01': did you mean 'cifar10'?
     """
 
 

@@ -26,7 +26,7 @@ UNWRITABLE_ERRNOS = {
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on success it is synced and takes `path`'s place.
+    """Yield a temporary path in the same folder to write to; on success it is synced and renamed to `path`.
 
     A reader sees the old file or the new one, never a part of it. On any error the old one stays and the temporary one
     is deleted.
@@ -47,9 +47,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        with suppress(
-            OSError
-        ):  # where nothing could be written, nothing is to be deleted: the error above is the one to see
+        # Where nothing could be written, nothing is to be deleted: the error above is the one to see.
+        with suppress(OSError):
             temporary.unlink()
 
 
@@ -71,7 +70,7 @@ def link_or_copy(path: Path | str, source: Path | str) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """A new name beside a file; the suffix stays last, because image writers choose their format by it."""
+    """A new name in the folder of a file; the suffix stays last, because image writers choose their format by it."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
 
 

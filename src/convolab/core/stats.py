@@ -73,12 +73,12 @@ def paired_t_test(
         second: those of the other side, in the same order.
         quantization_step: the step in which the values come, such as 1 for whole epochs. Rounding to it has a standard
             deviation of 1/sqrt(12) steps, so the difference of two such values is never taken to spread less than
-            sqrt(2/12) steps: else three pairs that happen to differ by the same whole number would be infinitely sure.
+            sqrt(2/12) steps: otherwise three pairs that happen to differ by the same whole number would have p = 0.
         num_tests: the number of comparisons that share the 5 %. The minimum detectable effect is what one of them must
             be to be detected although the others are tested too.
 
     Returns:
-        the comparison, or None where nothing can be decided: for fewer than two pairs, and for differences that neither
+        the comparison, or None where the test is not defined: for fewer than two pairs, and for differences that neither
         spread nor are quantized.
 
     Raises LabError if the lengths differ.
@@ -121,12 +121,14 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
 
 
 def t_interval(mean: float, std: float, count: int, confidence: float) -> Interval:
+    """Student's t-interval of a mean, from the mean and the standard deviation of `count` values."""
     half_width = t_ppf((1 + confidence) / 2, count - 1) * std / math.sqrt(count) if count > 1 else 0.0
     return Interval(mean, mean - half_width, mean + half_width, count)
 
 
 @cache
 def t_ppf(probability: float, df: int) -> float:
+    """The quantile of Student's t distribution."""
     from scipy.special import stdtrit
 
     return float(stdtrit(df, probability))
@@ -134,14 +136,14 @@ def t_ppf(probability: float, df: int) -> float:
 
 def two_sided_p(t: float, df: int) -> float:
     """The two-sided p-value of a t statistic: how often |t| is at least this large by chance alone."""
-    from scipy.special import stdtr  # scipy.stats.t.sf computes the same in fifty times the time
+    from scipy.special import stdtr  # scipy.stats.t.sf takes fifty times as long for the same number
 
     return float(2 * stdtr(df, -abs(t)))
 
 
 @cache
 def hedges_correction(df: int) -> float:
-    """The factor for a standardized difference, which is too large on average when there are few values."""
+    """The factor that corrects a standardized difference for its bias: from few values it is too large on average."""
     from scipy.special import gammaln
 
     return float(math.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / math.sqrt(df / 2))
@@ -151,7 +153,7 @@ def hedges_correction(df: int) -> float:
 def detectable_noncentrality(df: int, alpha: float) -> float:
     """How many standard errors the true mean must be from 0 for a two-sided t-test to reject with 80 % probability.
 
-    The other side's rejections, fewer than one in a million there, are left out.
+    Rejections in the opposite tail, fewer than one in a million there, are neglected.
     """
     from scipy.optimize import brentq
     from scipy.stats import nct
@@ -179,7 +181,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for multiple testing: accepting those up to 0.05 makes any error at most 5 times in 100.
+    """p-values adjusted for multiple testing: to reject where they are at most 0.05 keeps the family-wise error at 5 %.
 
     Holm's step-down method (1979, Scand. J. Stat. 6), valid for any dependence between the tests.
 
@@ -201,7 +203,7 @@ def selection_bias(accuracies: Sequence[float], num_images: int, *, num_resample
     binomially, and the best of each draw is compared with its true value. But the accuracies taken as true are spread
     by chance already, and the draws by chance once more: the best stands out by errors sqrt(2) times as large, of which
     the draws show only their own part. For runs that are equally good, the case of the largest bias, this is too small
-    by a factor of sqrt(2), which is put back. So the estimate is right on average for equal runs, and an upper bound
+    by a factor of sqrt(2), by which it is multiplied. So the estimate is right on average for equal runs, and an upper bound
     for others.
 
     It takes the errors to be independent. Runs of one seed share their validation images, and images that are hard for
