@@ -87,7 +87,7 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What a network costs, and what its layers depend on, for inputs of one shape."""
+    """What a network costs, and which input pixels its layers depend on, for inputs of one shape."""
 
     network: str
     input_shape: tuple[int, ...]  # without the batch
@@ -97,7 +97,7 @@ class ModelSummary:
     unsupported_ops: dict[str, int]  # operations of which it is not known whether they multiply
     notes: tuple[str, ...]  # what a reader should know of this summary
     mismatches: tuple[str, ...]  # between the counter and the closed forms
-    other_counts: tuple[OtherCount, ...]  # of the counters that were asked to stand beside
+    other_counts: tuple[OtherCount, ...]  # by the other counters that `summary` was told to run
 
     @cached_property
     def macs(self) -> int:
@@ -169,21 +169,23 @@ def summary(
 
     The network runs once in evaluation mode on PyTorch's meta device: nothing is allocated, nothing computed, and it
     is as it was afterwards. Multiply-accumulates (MACs) are those of convolutions, linear layers, matrix products and
-    attention; biases, norms, activations and pooling have none. docs/summary.md explains each figure.
+    attention; biases, norms, activations and pooling have none. docs/summary.md explains each number.
 
     Args:
-        network: A network, or a function that builds one, which is then built without weights.
-        input_shape: Of one input without the batch: [channels, height, width], [channels, length] or [features].
-        batch_size: Inputs at a time; MACs and memory are those of one batch.
-        beside: Other counters to run on the network too, as far as they are installed (the extra `counters`): fvcore,
-            torchinfo, thop, ptflops. They need weights and compute.
-        on_message: Called with a message before anything slow.
+        network: a network, or a function that builds one, which is then built without weights.
+        input_shape: the shape of one input without the batch: [channels, height, width], [channels, length] or
+            [features].
+        batch_size: inputs at a time; MACs and memory are those of one batch.
+        beside: other counters to run on the network too, as far as they are installed (the extra `counters`): fvcore,
+            torchinfo, thop, ptflops. They run the network, so it must have weights.
+        on_message: called with a line of text before anything slow.
 
     Returns:
-        A summary with one entry per call of a layer, totals, and notes. Memory is in bytes, receptive fields in pixels.
+        A `ModelSummary` with one entry per call of a layer, totals, and notes. Memory is in bytes, receptive fields in
+        pixels.
 
-    Raises:
-        LabError: If the network does not accept the input, naming the layer, the shape it got and the one it expects.
+    Raises LabError if the network does not accept the input, naming the layer, the shape it got and the one it expects,
+    and if `beside` names an unknown counter.
 
     >>> course = summary(nn.Conv1d(1, 10, 3, padding=1, bias=False), (1, 100))
     >>> course.macs, course.num_parameters

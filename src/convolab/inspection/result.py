@@ -28,7 +28,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One frame of a figure: an image, a map, or a map resized to its image and laid over it."""
+    """One frame of a figure: an image, a map, or a map resized to its image and overlaid on it."""
 
     title: str
     image: UInt8[Tensor, "c h w"] | None = None
@@ -51,6 +51,11 @@ class Finding:
         arrays: raw maps and images by name.
         panels: how to draw it: rows of panels.
         warnings: what is wrong with it, such as a constant map.
+
+    >>> from torch import zeros
+    >>> finding = Finding("explain", ("chelsea: tabby",), {"image": "chelsea"}, {"gradient": zeros(2, 2)})
+    >>> print(finding)
+    chelsea: tabby
     """
 
     tool: str
