@@ -13,18 +13,18 @@ from convolab.data.download import RemoteFile
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` by path, and fails in the ways that servers fail."""
+    """Serves `content` by path, and can fail like real servers."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.content: dict[str, bytes] = {}
-        self.knows_ranges = True
-        self.cuts: list[int] = []  # the next replies end after so many bytes
+        self.supports_ranges = True
+        self.reply_limits: list[int] = []  # the next replies end after this many bytes
         self.ranges: list[str | None] = []  # the Range header of each request
 
-    def address(self, name: str) -> str:
+    def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
 
 
@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.server.content.get(self.path[1:])
         if body is None:
             return self.send_error(404)
-        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and self.server.knows_ranges else 0
+        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and self.server.supports_ranges else 0
         if start and start >= len(body):
             return self.send_error(416)
         self.send_response(206 if start else 200)
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
-        self.wfile.write(body[start:][: self.server.cuts.pop(0) if self.server.cuts else None])
+        self.wfile.write(body[start:][: self.server.reply_limits.pop(0) if self.server.reply_limits else None])
 
     def log_message(self, *_: object) -> None:
         pass
@@ -63,23 +63,21 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def published(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, bytes]], None]:
-    """Put files on the server, and let a dataset's entry point to them."""
+def publish_dataset(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, bytes]], None]:
+    """Put files on the server and make them the downloads of a dataset."""
 
     def publish(name: str, files: dict[str, bytes]) -> None:
         server.content |= files
         method = DATASETS[name].downloads[0].checksum.split(":")[0]
-        downloads = tuple(
-            RemoteFile(server.address(file), checksum(content, method)) for file, content in files.items()
-        )
+        downloads = tuple(RemoteFile(server.url(file), checksum(content, method)) for file, content in files.items())
         monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], downloads=downloads))
 
     return publish
 
 
 @pytest.fixture
-def cifar10_published(published: Callable[[str, dict[str, bytes]], None]) -> bytes:
+def published_cifar10_archive(publish_dataset: Callable[[str, dict[str, bytes]], None]) -> bytes:
     """The archive of a small CIFAR-10, which is on the server."""
     content = archive({f"cifar-10-batches-py/{name}": file for name, file in cifar10_files().items()})
-    published("cifar10", {"cifar-10-python.tar.gz": content})
+    publish_dataset("cifar10", {"cifar-10-python.tar.gz": content})
     return content

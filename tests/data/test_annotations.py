@@ -1,4 +1,4 @@
-"""A folder of photos with boxes, and what is wrong with one."""
+"""A folder of photos with boxes, and the errors in one."""
 
 import json
 
@@ -10,8 +10,8 @@ from convolab.core.errors import LabError
 from convolab.data.annotations import read_annotations
 
 
-def content(**change) -> dict:
-    return {"images": {"a.png": {"targets": {"cat": {"boxes": [[1, 2, 3, 4.5]]}}}}} | change
+def annotations(**changes) -> dict:
+    return {"images": {"a.png": {"targets": {"cat": {"boxes": [[1, 2, 3, 4.5]]}}}}} | changes
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def write(folder, value) -> None:
 
 
 def test_photos_and_boxes_are_read_in_their_order(folder) -> None:
-    write(folder, content(imagenet_ids={"cat": [281, 282]}))
+    write(folder, annotations(imagenet_ids={"cat": [281, 282]}))
     photos, categories = read_annotations(folder)
     assert [(p.path.name, p.objects) for p in photos] == [("a.png", {"cat": ((1, 2, 3, 4.5),)})]
     assert categories == {"cat": (281, 282)}
@@ -42,7 +42,7 @@ def test_photos_and_boxes_are_read_in_their_order(folder) -> None:
         ({"images": {"a.png": {"targets": {"cat": {"boxes": []}}}}}, "cat in a.png has no boxes"),
         ({"images": {"a.png": {"targets": {"cat": {"boxes": [[3, 0, 1, 1]]}}}}}, "has the box"),
         ({"images": {"a.png": {"targets": {"cat": {"boxes": [["0", 0, 1, 1]]}}}}}, "has the box"),
-        (content(imagenet_ids=[1]), "does not have the expected format"),
+        (annotations(imagenet_ids=[1]), "does not have the expected format"),
     ],
 )
 def test_a_wrong_file_gives_one_line_with_its_name(folder, value, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Datasets by name: where they are looked for, how they are downloaded, and what the errors say."""
+"""Datasets by name: where they are searched, how they are downloaded, and the errors."""
 
 import gzip
 import os
@@ -22,7 +22,7 @@ ARCHIVE = "cifar-10-python.tar.gz"
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing answers: every address leads to a proxy that is not there."""
+    """No network: all requests go to a proxy that does not exist."""
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
@@ -30,7 +30,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_is_read_without_torch_numpy_or_scikit_learn():
+def test_the_catalog_is_imported_without_torch_numpy_or_scikit_learn():
     code = (
         "import sys; import convolab.data.catalog;"
         "print([name for name in ('torch', 'numpy', 'sklearn') if name in sys.modules])"
@@ -40,24 +40,26 @@ def test_the_table_is_read_without_torch_numpy_or_scikit_learn():
     )
 
 
-def test_digits_are_scikit_learns():
+def test_digits_are_those_of_scikit_learn():
     train, test, _ = load("digits")
-    theirs = load_digits()
-    ours = Counter(
-        (bytes(x.numpy()), int(y)) for part in (train, test) for x, y in zip(part.images, part.labels, strict=True)
+    bunch = load_digits()
+    images_and_labels = Counter(
+        (bytes(x.numpy()), int(y)) for split in (train, test) for x, y in zip(split.images, split.labels, strict=True)
     )
-    expected = ((x.astype(int) * 255 + 8) // 16 for x in theirs.images)  # 0..16 to 0..255, rounded, in integers
-    assert ours == Counter((bytes(x.astype(np.uint8)), int(y)) for x, y in zip(expected, theirs.target, strict=True))
+    expected = ((x.astype(int) * 255 + 8) // 16 for x in bunch.images)  # 0..16 to 0..255, rounded, in integers
+    assert images_and_labels == Counter(
+        (bytes(x.astype(np.uint8)), int(y)) for x, y in zip(expected, bunch.target, strict=True)
+    )
 
 
-def test_the_split_of_digits_is_stratified_and_stays_the_same():
+def test_the_split_of_digits_is_stratified_and_always_the_same():
     train, test, _ = load("digits")
     total = torch.bincount(torch.cat([train.labels, test.labels]))
     assert torch.bincount(test.labels).tolist() == [round(0.2 * count) for count in total.tolist()]
     assert test.fingerprint[:16] == "83c1087e7e67913e"
 
 
-def test_the_table_is_right_about_digits():
+def test_the_catalog_describes_digits_correctly():
     train, test, _ = load("digits")
     info = DATASETS["digits"]
     assert (info.shape, info.num_classes, info.num_train, info.num_test) == (
@@ -69,7 +71,7 @@ def test_the_table_is_right_about_digits():
 
 
 @pytest.mark.slow
-def test_the_table_is_right_about_cifar10(cifar10_dir):
+def test_the_catalog_describes_cifar10_correctly(cifar10_dir):
     train, test, _ = load("cifar10", cifar10_dir)
     info = DATASETS["cifar10"]
     assert (info.shape, info.num_classes, info.num_train, info.num_test) == (
@@ -84,7 +86,7 @@ def test_the_table_is_right_about_cifar10(cifar10_dir):
     ("name", "hint"),
     [("cifar01", "did you mean 'cifar10'"), ("folder", "did you mean 'folder:PATH'"), ("x", "known: cifar10, ")],
 )
-def test_an_unknown_name_suggests_the_closest(name, hint):
+def test_the_error_about_an_unknown_name_suggests_the_nearest(name, hint):
     for function in (load, download_dataset, default_augmentation):
         with pytest.raises(LabError, match=f"there is no dataset '{name}': {hint}"):
             function(name)
@@ -96,45 +98,45 @@ def test_a_local_dataset_is_not_downloaded(name):
         download_dataset(name)
 
 
-def test_cifar10_is_downloaded_unpacked_and_read(cifar10_published, tmp_path, server):
+def test_cifar10_is_downloaded_extracted_and_read(published_cifar10_archive, tmp_path, server):
     calls = []
     train, test, _ = load("cifar10", tmp_path / "new", on_progress=lambda *progress: calls.append(progress))
     assert (len(train), len(test)) == (100, 20)
-    assert calls[-1] == (len(cifar10_published), len(cifar10_published))
+    assert calls[-1] == (len(published_cifar10_archive), len(published_cifar10_archive))
     assert [name for name in os.listdir(tmp_path / "new") if not name.startswith(".")] == ["cifar-10-batches-py"]
     load("cifar10", tmp_path / "new")
-    assert len(server.ranges) == 1  # the second time it was there
+    assert len(server.ranges) == 1  # it was downloaded only once
 
 
-def test_runs_that_start_together_download_once(cifar10_published, tmp_path, server):
+def test_simultaneous_downloads_request_the_file_once(published_cifar10_archive, tmp_path, server):
     with ThreadPoolExecutor(4) as pool:
         folders = list(pool.map(lambda _: download_dataset("cifar10", tmp_path), range(4)))
     assert folders == [tmp_path / "cifar-10-batches-py"] * 4
     assert len(server.ranges) == 1
 
 
-def test_an_archive_put_there_by_hand_is_unpacked_and_kept(cifar10_published, tmp_path, server):
-    write_all(tmp_path, {ARCHIVE: cifar10_published})
+def test_an_archive_that_the_user_put_there_is_extracted_and_kept(published_cifar10_archive, tmp_path, server):
+    write_all(tmp_path, {ARCHIVE: published_cifar10_archive})
     assert len(load("cifar10", tmp_path, download=False).train) == 100
     assert (tmp_path / ARCHIVE).exists()
     assert server.ranges == []
 
 
-def test_an_archive_put_there_by_hand_is_checked(cifar10_published, tmp_path):
-    write_all(tmp_path, {ARCHIVE: cifar10_published[:-1]})
+def test_the_checksum_of_an_archive_that_the_user_put_there_is_checked(published_cifar10_archive, tmp_path):
+    write_all(tmp_path, {ARCHIVE: published_cifar10_archive[:-1]})
     with pytest.raises(LabError, match=rf"{ARCHIVE} is not the file at http.* \(its sha256 differs\): delete it"):
         load("cifar10", tmp_path)
     assert not (tmp_path / "cifar-10-batches-py").exists()
 
 
-def test_a_folder_that_is_there_needs_no_checksum_and_may_be_the_data_folder_itself(tmp_path):
+def test_an_extracted_folder_needs_no_checksum_and_may_be_the_data_folder_itself(tmp_path):
     folder = write_all(tmp_path / "cifar-10-batches-py", cifar10_files())
     moved = write_all(tmp_path / "my-cifar", cifar10_files())
     for root in (tmp_path, folder, moved):
         assert len(load("cifar10", root, download=False).train) == 100
 
 
-def test_the_default_folder_is_from_the_environment_or_the_cache(tmp_path, monkeypatch):
+def test_the_default_folder_is_that_of_the_environment_or_the_cache(tmp_path, monkeypatch):
     write_all(tmp_path / "data" / "cifar-10-batches-py", cifar10_files())
     monkeypatch.setenv("CONVOLAB_DATA", str(tmp_path / "data"))
     assert download_dataset("cifar10") == tmp_path / "data" / "cifar-10-batches-py"
@@ -148,12 +150,12 @@ def test_without_the_network_one_line_says_what_to_download_and_where_to_put_it(
     for function in (load, download_dataset):
         with pytest.raises(LabError) as caught:
             function("cifar10", tmp_path)
-        address = DATASETS["cifar10"].downloads[0].url
-        assert str(caught.value).endswith(f"or download {address} and put it in {tmp_path}")
+        url = DATASETS["cifar10"].downloads[0].url
+        assert str(caught.value).endswith(f"or download {url} and put it in {tmp_path}")
         assert "\n" not in str(caught.value)
 
 
-def test_where_no_download_is_allowed_nothing_is_requested_or_written(cifar10_published, tmp_path, server):
+def test_if_downloads_are_not_allowed_nothing_is_requested_or_written(published_cifar10_archive, tmp_path, server):
     with pytest.raises(
         LabError,
         match=f"cifar10 is not in {tmp_path}/new: download http.*{ARCHIVE} and put it in {tmp_path}/new, or allow",
@@ -163,7 +165,7 @@ def test_where_no_download_is_allowed_nothing_is_requested_or_written(cifar10_pu
     assert os.listdir(tmp_path) == []
 
 
-def test_an_incomplete_folder_names_the_missing_file(cifar10_published, tmp_path):
+def test_the_error_about_an_incomplete_folder_names_the_missing_file(published_cifar10_archive, tmp_path):
     write_all(tmp_path / "cifar-10-batches-py", cifar10_files())
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
     for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
@@ -173,57 +175,57 @@ def test_an_incomplete_folder_names_the_missing_file(cifar10_published, tmp_path
             load("cifar10", root)
 
 
-def test_an_incomplete_archive_is_refused(published, tmp_path):
+def test_an_incomplete_archive_is_refused(publish_dataset, tmp_path):
     files = {
         f"cifar-10-batches-py/{name}": content for name, content in cifar10_files().items() if name != "test_batch"
     }
-    published("cifar10", {ARCHIVE: archive(files)})
+    publish_dataset("cifar10", {ARCHIVE: archive(files)})
     with pytest.raises(LabError, match="is missing test_batch, although it was just downloaded"):
         download_dataset("cifar10", tmp_path)
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_refused(cifar10_published, tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(published_cifar10_archive, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(LabError, match="cannot write"):
         download_dataset("cifar10", tmp_path)
 
 
-def test_a_file_in_place_of_the_folder_is_refused(cifar10_published, tmp_path):
+def test_a_file_in_place_of_the_folder_is_refused(published_cifar10_archive, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(LabError, match=r"cannot write .*file"):
         download_dataset("cifar10", tmp_path / "file")
 
 
-def test_fashion_mnist_is_downloaded_and_read(published, tmp_path):
+def test_fashion_mnist_is_downloaded_and_read(publish_dataset, tmp_path):
     files = fashion_files()
-    published("fashion_mnist", files)
+    publish_dataset("fashion_mnist", files)
     train, test, _ = load("fashion_mnist", tmp_path)
     assert (train.images.shape, test.images.shape) == ((20, 1, 28, 28), (10, 1, 28, 28))
     assert train.labels.tolist() == [i % 10 for i in range(20)]
     assert (train.classes[0], train.classes[9]) == ("T-shirt/top", "Ankle boot")
-    drawn = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)  # as `fashion_files` draws them
-    assert np.array_equal(train.images[:, 0].numpy(), drawn)
+    expected = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)  # like those of `fashion_files`
+    assert np.array_equal(train.images[:, 0].numpy(), expected)
 
 
-def test_only_the_missing_files_of_fashion_mnist_are_downloaded(published, tmp_path, server):
+def test_only_the_missing_files_of_fashion_mnist_are_downloaded(publish_dataset, tmp_path, server):
     files = fashion_files()
-    published("fashion_mnist", files)
+    publish_dataset("fashion_mnist", files)
     write_all(tmp_path / "fashion-mnist", dict(list(files.items())[:3]))
     load("fashion_mnist", tmp_path)
     assert len(server.ranges) == 1
 
 
-def test_where_fashion_mnist_cannot_be_downloaded_the_missing_files_are_named(published, tmp_path, server):
-    published("fashion_mnist", fashion_files())
+def test_if_fashion_mnist_cannot_be_downloaded_the_missing_files_are_named(publish_dataset, tmp_path, server):
+    publish_dataset("fashion_mnist", fashion_files())
     write_all(tmp_path / "fashion-mnist", dict(list(fashion_files().items())[:2]))
     server.content.clear()
     with pytest.raises(LabError) as caught:
         load("fashion_mnist", tmp_path)
-    remedy = str(caught.value).split(", or download ")[1]
-    assert remedy.count("http://") == 2
-    assert "train" not in remedy
-    assert remedy.endswith(f"put them in {tmp_path / 'fashion-mnist'}")
+    advice = str(caught.value).split(", or download ")[1]
+    assert advice.count("http://") == 2
+    assert "train" not in advice
+    assert advice.endswith(f"put them in {tmp_path / 'fashion-mnist'}")
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -242,13 +244,13 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         (LABELS, gzip.compress(b"\0\0\x08\3\0", mtime=0), "not those of its shape"),
     ],
 )
-def test_a_damaged_fashion_mnist_says_what_is_wrong(tmp_path, name, content, reason):
+def test_the_error_about_a_damaged_fashion_mnist_gives_the_problem(tmp_path, name, content, reason):
     write_all(tmp_path, fashion_files() | {name: content})
     with pytest.raises(LabError, match=f"{tmp_path}.*{reason}"):
         load("fashion_mnist", tmp_path, download=False)
 
 
-def test_the_official_addresses_and_the_usual_augmentations_are_these():
+def test_the_official_urls_and_the_default_augmentations_are_these():
     assert {name: default_augmentation(name) for name in DATASETS} == {
         "digits": (),
         "fashion_mnist": ("crop:2", "flip"),
@@ -262,7 +264,7 @@ def test_the_official_addresses_and_the_usual_augmentations_are_these():
             assert len(digest) == {"sha256": 64, "md5": 32}[method]
 
 
-def test_a_relative_folder_starts_at_the_data_folder_or_else_at_the_current_one(tmp_path, monkeypatch):
+def test_a_relative_folder_is_relative_to_the_data_folder_or_else_to_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LabError, match=f"cannot read {tmp_path}/data/pets: "):
         load("folder:pets", Path(tmp_path / "data"))

@@ -22,8 +22,8 @@ def pets(count: int = 12, channels: int = 3, classes: int = 3) -> ImageDataset:
     return ImageDataset(images, torch.arange(count) % classes, tuple(f"kind {i}" for i in range(classes)), "pets")
 
 
-def of_counts(counts: list[int]) -> ImageDataset:
-    """A dataset with so many images of each class, shuffled."""
+def dataset_with_counts(counts: list[int]) -> ImageDataset:
+    """A dataset with given numbers of images per class, shuffled."""
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
     return ImageDataset(
@@ -63,7 +63,8 @@ def of_counts(counts: list[int]) -> ImageDataset:
 def test_images_and_labels_that_do_not_fit_are_refused(
     images: Tensor, labels: Tensor, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # outside the tests nobody else checks the shapes
+    # Outside the tests jaxtyping does not check the shapes.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(LabError, match=message):
         ImageDataset(images, labels, ("cat", "dog"), "pets")
 
@@ -80,14 +81,14 @@ def test_the_fingerprint_changes_with_a_pixel_a_label_a_class_name_and_the_shape
         replace(base, classes=("kind 1", "kind 0", "kind 2")),
         replace(base, images=base.images.view(12, 3, 9, 8)),
     ]
-    assert len({base.fingerprint, *(one.fingerprint for one in changed)}) == 1 + len(changed)
+    assert len({base.fingerprint, *(variant.fingerprint for variant in changed)}) == 1 + len(changed)
 
 
 def test_the_fingerprint_does_not_change_with_the_datasets_name_or_its_layout_in_memory() -> None:
     base = pets()
     renamed = replace(base, name="animals")
-    laid_out = replace(base, images=base.images.contiguous(memory_format=torch.channels_last))
-    assert base.fingerprint == renamed.fingerprint == laid_out.fingerprint
+    channels_last = replace(base, images=base.images.contiguous(memory_format=torch.channels_last))
+    assert base.fingerprint == renamed.fingerprint == channels_last.fingerprint
 
 
 def test_a_subset_shares_the_pixels_and_gathers_copies() -> None:
@@ -104,7 +105,7 @@ def test_a_subset_shares_the_pixels_and_gathers_copies() -> None:
     assert (subset.gather(torch.tensor([1]))[0] == 7).all()
 
 
-def test_a_subset_of_a_subset_is_one_of_the_dataset() -> None:
+def test_a_subset_of_a_subset_is_a_subset_of_the_dataset() -> None:
     dataset = pets()
     subset = dataset.subset(torch.tensor([9, 2, 4, 0])).subset(torch.tensor([3, 1]))
     images, labels = subset.gather(torch.tensor([0, 1]))
@@ -116,7 +117,7 @@ def test_a_subset_of_a_subset_is_one_of_the_dataset() -> None:
 
 
 @pytest.mark.parametrize("rows", [range(1438), range(0, 1438, 3)])
-def test_mean_and_std_of_digits_are_numpys(rows: range) -> None:
+def test_mean_and_std_of_digits_are_those_of_numpy(rows: range) -> None:
     train = load("digits").train
     pixels = train.images.numpy()[list(rows)].astype(np.float64) / 255
     mean, std = channel_mean_std(train.subset(torch.tensor(rows)))
@@ -124,14 +125,14 @@ def test_mean_and_std_of_digits_are_numpys(rows: range) -> None:
     assert std == pytest.approx((pixels.std(),), abs=1e-12)
 
 
-def test_mean_and_std_are_each_channels_own() -> None:
-    shape = (1100, 3, 20, 16)  # more than are added up at once, and sums that float32 cannot hold
+def test_mean_and_std_are_computed_per_channel() -> None:
+    shape = (1100, 3, 20, 16)  # more than one chunk, and sums too large for float32
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    colors = ImageDataset(images, torch.zeros(1100, dtype=torch.int64), ("any",), "colors")
-    colors.images[:, 1] //= 2
-    colors.images[:, 2] = 51
-    pixels = colors.images.numpy().astype(np.float64) / 255
-    mean, std = channel_mean_std(colors)
+    dataset = ImageDataset(images, torch.zeros(1100, dtype=torch.int64), ("any",), "colors")
+    dataset.images[:, 1] //= 2
+    dataset.images[:, 2] = 51
+    pixels = dataset.images.numpy().astype(np.float64) / 255
+    mean, std = channel_mean_std(dataset)
     assert mean == pytest.approx(tuple(pixels.mean((0, 2, 3))), abs=1e-12)
     assert std == pytest.approx(tuple(pixels.std((0, 2, 3))), abs=1e-12)
     assert std[2] == 0
@@ -145,7 +146,7 @@ def test_mean_and_std_are_each_channels_own() -> None:
     st.integers(0, 9),
 )
 def test_a_split_is_stratified_disjoint_complete_and_in_order(counts: list[int], fraction: float, seed: int) -> None:
-    dataset = of_counts(counts)
+    dataset = dataset_with_counts(counts)
     kept, held_out = stratified_split(dataset, fraction, seed)
     assert torch.equal(torch.cat([kept.indices, held_out.indices]).sort().values, torch.arange(len(dataset)))
     assert torch.equal(kept.indices, kept.indices.sort().values)
@@ -159,8 +160,8 @@ def test_a_split_is_stratified_disjoint_complete_and_in_order(counts: list[int],
             assert count_held_out == 0  # a class with one image stays in training
 
 
-def test_a_split_is_fixed_by_its_seed_and_stream() -> None:
-    dataset = of_counts([40, 40])
+def test_a_split_depends_on_its_seed_and_stream_only() -> None:
+    dataset = dataset_with_counts([40, 40])
     held_out = [stratified_split(dataset, 0.3, *key)[1].indices.tolist() for key in ((0,), (0,), (1,), (0, "test"))]
     assert held_out[0] == held_out[1]
     assert held_out[0] != held_out[2]
@@ -169,7 +170,7 @@ def test_a_split_is_fixed_by_its_seed_and_stream() -> None:
 
 @pytest.mark.slow
 def test_every_image_of_a_class_is_equally_likely_to_be_held_out() -> None:
-    dataset = of_counts([10])
+    dataset = dataset_with_counts([10])
     counts = torch.zeros(10)
     for seed in range(1000):
         counts[stratified_split(dataset, 0.3, seed)[1].indices] += 1
@@ -177,26 +178,26 @@ def test_every_image_of_a_class_is_equally_likely_to_be_held_out() -> None:
 
 
 def test_a_subset_is_split_like_a_dataset() -> None:
-    dataset = of_counts([20, 20])
+    dataset = dataset_with_counts([20, 20])
     subset = dataset.subset(torch.arange(0, 40, 2))
     kept, held_out = stratified_split(subset, 0.5, 0)
     assert sorted([*kept.indices.tolist(), *held_out.indices.tolist()]) == list(range(0, 40, 2))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_a_fraction_that_leaves_a_side_empty_is_refused(fraction: float) -> None:
+def test_a_fraction_that_leaves_a_split_empty_is_refused(fraction: float) -> None:
     with pytest.raises(LabError, match="between 0 and 1"):
         stratified_split(pets(), fraction, 0)
 
 
 def test_a_dataset_of_single_images_is_not_split() -> None:
     with pytest.raises(LabError, match="no class has two images"):
-        stratified_split(of_counts([1, 1, 1]), 0.5, 0)
+        stratified_split(dataset_with_counts([1, 1, 1]), 0.5, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_data_loader_takes_a_dataset_and_a_subset(workers: int) -> None:
+def test_a_data_loader_accepts_a_dataset_and_a_subset(workers: int) -> None:
     dataset = pets(12)
     for source in (dataset, dataset.subset(torch.tensor([9, 2, 4, 0, 7]))):
         batches = list(DataLoader(source, batch_size=4, num_workers=workers))
@@ -207,12 +208,12 @@ def test_a_data_loader_takes_a_dataset_and_a_subset(workers: int) -> None:
 
 
 def test_a_shuffling_data_loader_yields_every_image_once() -> None:
-    dataset = of_counts([3, 4])
+    dataset = dataset_with_counts([3, 4])
     labels = torch.cat([batch[1] for batch in DataLoader(dataset, batch_size=2, shuffle=True)])
     assert torch.equal(labels.bincount(), torch.tensor([3, 4]))
 
 
-def test_an_index_gives_an_image_and_its_label_and_ends_at_the_last_one() -> None:
+def test_an_index_gives_an_image_and_its_label_and_is_checked() -> None:
     dataset = pets(5)
     image, label = dataset[3]
     assert torch.equal(image, dataset.images[3])
@@ -225,7 +226,7 @@ def test_an_index_gives_an_image_and_its_label_and_ends_at_the_last_one() -> Non
             source[index]
 
 
-def test_the_repr_speaks_of_images() -> None:
+def test_the_repr_gives_the_number_and_the_shape_of_images() -> None:
     dataset = pets(12)
     assert repr(dataset) == "ImageDataset('pets': 12 images of 3x8x9, 3 classes)"
     assert repr(dataset.subset(torch.tensor([1, 2]))) == f"Subset(2 images of {dataset!r})"

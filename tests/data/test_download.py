@@ -1,4 +1,4 @@
-"""Downloads over good and bad connections; archives that can be trusted or not."""
+"""Downloads over good and bad connections; safe and unsafe archives."""
 
 import io
 import os
@@ -10,7 +10,7 @@ import pytest
 from support.small_sets import archive, checksum
 
 from convolab.core.errors import LabError
-from convolab.data import download as module
+from convolab.data import download as download_module
 from convolab.data.download import DownloadError, download_file, extract_archive
 
 pytestmark = pytest.mark.timing
@@ -29,9 +29,9 @@ def part(path: Path) -> Path:
     return path.with_name("file.bin.part")
 
 
-def test_a_file_arrives_complete_and_alone(server, path):
+def test_a_file_is_downloaded_completely_without_other_files(server, path):
     server.content["file.bin"] = BODY
-    assert download_file(server.address("file.bin"), path, checksum(BODY)) == path
+    assert download_file(server.url("file.bin"), path, checksum(BODY)) == path
     assert path.read_bytes() == BODY
     assert os.listdir(path.parent) == ["file.bin"]
 
@@ -39,45 +39,45 @@ def test_a_file_arrives_complete_and_alone(server, path):
 def test_progress_grows_to_the_total(server, path):
     server.content["file.bin"] = BODY
     calls = []
-    download_file(server.address("file.bin"), path, checksum(BODY, "md5"), lambda *progress: calls.append(progress))
+    download_file(server.url("file.bin"), path, checksum(BODY, "md5"), lambda *progress: calls.append(progress))
     assert len(calls) > 1
     assert calls == sorted(calls)
     assert calls[-1] == (len(BODY), len(BODY))
     assert {total for _, total in calls} == {len(BODY)}
 
 
-def test_a_lost_connection_is_resumed_where_it_broke(server, path):
+def test_a_download_resumes_where_the_connection_was_lost(server, path):
     server.content["file.bin"] = BODY
-    server.cuts = [100_000, 50_000]
+    server.reply_limits = [100_000, 50_000]
     calls = []
-    download_file(server.address("file.bin"), path, checksum(BODY), lambda *progress: calls.append(progress))
+    download_file(server.url("file.bin"), path, checksum(BODY), lambda *progress: calls.append(progress))
     assert path.read_bytes() == BODY
     assert server.ranges == [None, "bytes=100000-", "bytes=150000-"]
     assert calls[-1] == (len(BODY), len(BODY))
 
 
-def test_a_connection_that_keeps_breaking_is_given_up_and_a_later_call_resumes(server, path):
+def test_a_connection_lost_too_often_is_an_error_and_a_later_call_resumes(server, path):
     server.content["file.bin"] = BODY
-    server.cuts = [100_000] * 3
+    server.reply_limits = [100_000] * 3
     with pytest.raises(DownloadError, match="was lost 3 times"):
-        download_file(server.address("file.bin"), path, checksum(BODY))
+        download_file(server.url("file.bin"), path, checksum(BODY))
     assert os.listdir(path.parent) == ["file.bin.part"]
-    download_file(server.address("file.bin"), path, checksum(BODY))
+    download_file(server.url("file.bin"), path, checksum(BODY))
     assert path.read_bytes() == BODY
     assert server.ranges[-1] == "bytes=300000-"
 
 
-def test_a_server_that_sends_nothing_counts_as_a_broken_connection(path, monkeypatch):
-    monkeypatch.setattr(module, "STALL_TIMEOUT", 0.1)
+def test_a_server_that_sends_nothing_counts_as_a_lost_connection(path, monkeypatch):
+    monkeypatch.setattr(download_module, "STALL_TIMEOUT", 0.1)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DownloadError, match="timed out"):
         download_file(f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin", path, checksum(BODY))
 
 
-def test_a_server_without_ranges_is_asked_for_all_of_it(server, path, part):
-    server.content["file.bin"], server.knows_ranges = BODY, False
+def test_from_a_server_without_ranges_the_whole_file_is_downloaded(server, path, part):
+    server.content["file.bin"], server.supports_ranges = BODY, False
     part.write_bytes(b"x" * 1000)
-    download_file(server.address("file.bin"), path, checksum(BODY))
+    download_file(server.url("file.bin"), path, checksum(BODY))
     assert server.ranges == ["bytes=1000-"]
     assert path.read_bytes() == BODY
 
@@ -88,37 +88,37 @@ def test_a_complete_partial_file_needs_no_network(path, part):
     assert path.read_bytes() == BODY
 
 
-@pytest.mark.parametrize("surplus", [0, 10])
-def test_a_wrong_partial_file_as_long_as_the_file_or_longer_is_dropped(server, path, part, surplus):
+@pytest.mark.parametrize("extra_bytes", [0, 10])
+def test_a_wrong_partial_file_as_long_as_the_file_or_longer_is_deleted(server, path, part, extra_bytes):
     server.content["file.bin"] = BODY
-    part.write_bytes(b"x" * (len(BODY) + surplus))
-    download_file(server.address("file.bin"), path, checksum(BODY))
+    part.write_bytes(b"x" * (len(BODY) + extra_bytes))
+    download_file(server.url("file.bin"), path, checksum(BODY))
     assert path.read_bytes() == BODY
-    assert server.ranges == [f"bytes={len(BODY) + surplus}-", None]
+    assert server.ranges == [f"bytes={len(BODY) + extra_bytes}-", None]
 
 
 def test_a_different_file_is_refused_and_deleted(server, path):
     server.content["file.bin"] = BODY[:-1] + bytes([BODY[-1] ^ 1])
     with pytest.raises(LabError, match=r"file\.bin is not the published one \(its sha256 differs\)"):
-        download_file(server.address("file.bin"), path, checksum(BODY))
+        download_file(server.url("file.bin"), path, checksum(BODY))
     assert os.listdir(path.parent) == []
 
 
 def test_a_url_without_the_file_is_reported(server, path):
     with pytest.raises(DownloadError, match=r"http.*/gone\.bin responded with 404"):
-        download_file(server.address("gone.bin"), path, checksum(BODY))
+        download_file(server.url("gone.bin"), path, checksum(BODY))
     assert not path.exists()
 
 
 def test_a_closed_port_is_reported_with_the_url(path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as closed_socket:
+        port = closed_socket.getsockname()[1]
     with pytest.raises(DownloadError, match=rf"cannot reach http://127\.0\.0\.1:{port}/file\.bin \(.*refused"):
         download_file(f"http://127.0.0.1:{port}/file.bin", path, checksum(BODY))
 
 
-def test_an_archive_is_extracted_to_its_folder_and_leaves_nothing_beside(tmp_path):
+def test_an_archive_is_extracted_to_its_folder_and_no_other_file_is_left(tmp_path):
     path = tmp_path / "set.tar.gz"
     path.write_bytes(archive({"set/a": b"one", "set/inner/b": b"two"}))
     extract_archive(path, tmp_path / "set")
@@ -133,7 +133,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 
 @pytest.mark.parametrize(
-    "bad",
+    "unsafe_member",
     [
         member("../escaped"),
         member("set/../../escaped"),
@@ -144,15 +144,15 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
         member("set/device", tarfile.CHRTYPE),
         member("set/pipe", tarfile.FIFOTYPE),
     ],
-    ids=lambda bad: f"{bad.name} {bad.linkname}",
+    ids=lambda unsafe_member: f"{unsafe_member.name} {unsafe_member.linkname}",
 )
-def test_an_archive_that_reaches_out_is_refused_by_the_members_name(tmp_path, bad):
+def test_an_archive_with_an_unsafe_member_is_refused_by_its_name(tmp_path, unsafe_member):
     inner = tmp_path / "inner"
     inner.mkdir()
     with tarfile.open(inner / "set.tar.gz", "w:gz") as tar:
         tar.addfile(member("set/a"), io.BytesIO())
-        tar.addfile(bad, io.BytesIO())
-    with pytest.raises(LabError, match=f"contains '{bad.name}', "):
+        tar.addfile(unsafe_member, io.BytesIO())
+    with pytest.raises(LabError, match=f"contains '{unsafe_member.name}', "):
         extract_archive(inner / "set.tar.gz", inner / "set")
     assert os.listdir(inner) == ["set.tar.gz"]
     assert os.listdir(tmp_path) == ["inner"]
@@ -169,7 +169,7 @@ def test_a_truncated_archive_is_damaged_and_leaves_nothing(tmp_path, fraction):
     assert os.listdir(tmp_path) == ["set.tar.gz"]
 
 
-def test_an_altered_archive_is_damaged(tmp_path):
+def test_a_changed_archive_is_damaged(tmp_path):
     content = bytearray(archive({"set/a": bytes(100_000)}))
     content[len(content) // 2] ^= 0xFF
     (tmp_path / "set.tar.gz").write_bytes(content)
@@ -183,18 +183,18 @@ def test_an_interrupted_extraction_leaves_no_folder_and_the_next_one_cleans_up(t
     path.write_bytes(archive({"set/a": b"one", "set/b": b"two"}))
     names = []
 
-    def killed(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         names.extend(sorted(os.listdir(tmp_path)))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "replace", killed)
+        patch.setattr(download_module.os, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             extract_archive(path, tmp_path / "set")
     assert names == [".set.part", "set.tar.gz"]
     assert os.listdir(tmp_path) == ["set.tar.gz"]
 
-    (tmp_path / ".set.part" / "set").mkdir(parents=True)  # what a kill leaves behind
+    (tmp_path / ".set.part" / "set").mkdir(parents=True)  # what a kill leaves
     (tmp_path / ".set.part" / "set" / "stale").write_text("old")
     extract_archive(path, tmp_path / "set")
     assert sorted(os.listdir(tmp_path / "set")) == ["a", "b"]

@@ -1,4 +1,4 @@
-"""The user's own datasets: folders of images as people have them."""
+"""The user's own datasets: folders of images."""
 
 import os
 import warnings
@@ -16,15 +16,17 @@ from convolab.data.image_io import read_image_file, resize_and_center_crop
 RED, GREEN = (220, 30, 40), (20, 200, 60)
 
 
-def save_image(path: Path, color: tuple[int, ...] | int = RED, size: tuple[int, int] = (40, 30), **how: object) -> Path:
+def save_image(
+    path: Path, color: tuple[int, ...] | int = RED, size: tuple[int, int] = (40, 30), **options: object
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L" if isinstance(color, int) else "RGB", size, color).save(path, **how)
+    Image.new("L" if isinstance(color, int) else "RGB", size, color).save(path, **options)
     return path
 
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    """Ten red cats, five green dogs."""
+    """Ten red images of cats, five green ones of dogs."""
     for i in range(10):
         save_image(tmp_path / "pets" / "cat" / f"{i}.png", (220, 30, i))
     for i in range(5):
@@ -38,11 +40,11 @@ def test_a_fifth_of_each_class_is_for_testing_and_always_the_same(pets):
     assert torch.bincount(train.labels).tolist() == [8, 4]
     assert torch.bincount(test.labels).tolist() == [2, 1]
     assert unreadable == ()
-    again = load(f"folder:{pets}")
-    assert (again.train.fingerprint, again.test.fingerprint) == (train.fingerprint, test.fingerprint)
+    reloaded = load(f"folder:{pets}")
+    assert (reloaded.train.fingerprint, reloaded.test.fingerprint) == (train.fingerprint, test.fingerprint)
 
 
-def test_each_image_has_its_folders_label(pets):
+def test_each_image_has_the_label_of_its_folder(pets):
     train, _, _ = load(f"folder:{pets}", image_size=8)
     assert train.images.shape == (12, 3, 8, 8)
     green = train.images[:, 1].float().mean((1, 2)) > 100
@@ -50,10 +52,10 @@ def test_each_image_has_its_folders_label(pets):
 
 
 def test_train_and_test_folders_are_the_split(tmp_path):
-    for part, count in (("train", 3), ("test", 2)):
+    for split, count in (("train", 3), ("test", 2)):
         for name, color in (("cat", RED), ("dog", GREEN)):
             for i in range(count):
-                save_image(tmp_path / part / name / f"{i}.png", color)
+                save_image(tmp_path / split / name / f"{i}.png", color)
     train, test, _ = load(f"folder:{tmp_path}")
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert test.labels.tolist() == [0, 0, 1, 1]
@@ -124,7 +126,7 @@ def test_hidden_files_and_folders_are_skipped_and_inner_folders_are_not(pets):
     assert unreadable == ()
 
 
-def test_a_gray_dataset_has_one_channel_even_where_files_hold_three(tmp_path):
+def test_a_gray_dataset_has_one_channel_even_if_files_have_three(tmp_path):
     for name, level in (("dark", 10), ("light", 200)):
         save_image(tmp_path / name / "0.png", level)
         save_image(tmp_path / name / "1.png", (level, level, level))
@@ -142,11 +144,11 @@ def test_one_color_image_gives_all_of_them_three_channels(tmp_path):
     assert load(f"folder:{tmp_path}").train.shape == (3, 32, 32)
 
 
-@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
-def test_the_usual_formats_are_read(tmp_path, ending):
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
+def test_common_formats_are_read(tmp_path, suffix):
     for name, color in (("cat", RED), ("dog", GREEN)):
         for i in range(2):
-            save_image(tmp_path / name / f"{i}.{ending}", color)
+            save_image(tmp_path / name / f"{i}.{suffix}", color)
     train, _, unreadable = load(f"folder:{tmp_path}")
     assert unreadable == ()
     assert train.images[0, :, 16, 16].tolist() == pytest.approx(RED, abs=3)
@@ -162,11 +164,11 @@ def test_sixteen_bits_keep_their_contrast(tmp_path):
     assert [train.images[train.labels == label].unique().tolist() for label in (0, 1)] == [[220], [20]]
 
 
-def test_images_are_rotated_as_their_exif_says(tmp_path):
+def test_images_are_rotated_by_their_exif_orientation(tmp_path):
     upright = Image.new("RGB", (40, 40), RED)
     upright.paste(GREEN, (0, 0, 40, 20))  # green above red
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by a quarter clockwise to see it upright
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(2):
@@ -176,7 +178,7 @@ def test_images_are_rotated_as_their_exif_says(tmp_path):
     assert tuple(train.images[0, :, 7, 0].tolist()) == RED
 
 
-def test_an_image_to_predict_is_resized_as_the_dataset_was(tmp_path):
+def test_an_image_to_predict_is_resized_like_the_dataset(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (57, 91, 3), dtype=np.uint8)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -188,7 +190,7 @@ def test_an_image_to_predict_is_resized_as_the_dataset_was(tmp_path):
     )
 
 
-def test_progress_counts_images_and_warning_filters_are_left_alone(pets):
+def test_progress_counts_images_and_warning_filters_are_not_changed(pets):
     filters = list(warnings.filters)
     calls = []
     load(f"folder:{pets}", on_progress=lambda *progress: calls.append(progress))

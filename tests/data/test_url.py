@@ -13,78 +13,78 @@ import pytest
 from PIL import Image
 
 from convolab.core.errors import LabError
-from convolab.data import url as module
+from convolab.data import url as url_module
 from convolab.data.image_io import decode_image, read_image
 from convolab.data.url import fetch_url, is_public_ip
 
 pytestmark = pytest.mark.timing
 
 
-def anywhere(ip: str) -> bool:
-    """The allowance of these tests; no command has it."""
+def allow_any_ip(ip: str) -> bool:
+    """For these tests only: connect to any address. No command allows it."""
     return True
 
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
+Reply = Callable[[BaseHTTPRequestHandler], None]
 
 
-class Site(ThreadingHTTPServer):
+class LocalServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answers: dict[str, Answer] = {}
+        self.replies: dict[str, Reply] = {}
         self.requested: list[str] = []
 
-    def at(self, name: str) -> str:
+    def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Site
+    server: LocalServer
 
     def do_GET(self) -> None:
         self.server.requested.append(self.path)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.server.answers[self.path[1:]](self)
+            self.server.replies[self.path[1:]](self)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    with Site() as site:
-        thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.01})
+def server() -> Iterator[LocalServer]:
+    with LocalServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield site
-        site.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
 
 
-def content(body: bytes, *, length: int | None = None) -> Answer:
-    def answer(request: BaseHTTPRequestHandler) -> None:
+def content(body: bytes, *, length: int | None = None) -> Reply:
+    def reply(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         if length != 0:
             request.send_header("Content-Length", str(len(body) if length is None else length))
         request.end_headers()
         request.wfile.write(body)
 
-    return answer
+    return reply
 
 
-def redirect(to: str, status: int = 302) -> Answer:
-    def answer(request: BaseHTTPRequestHandler) -> None:
+def redirect(to: str, status: int = 302) -> Reply:
+    def reply(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
         request.send_header("Location", to)
         request.send_header("Content-Length", "0")
         request.end_headers()
 
-    return answer
+    return reply
 
 
 PUBLIC = ["8.8.8.8", "93.184.215.14", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
-OWN = [
+NOT_PUBLIC = [
     "127.0.0.1",
     "127.9.9.9",
     "0.0.0.0",
@@ -116,118 +116,126 @@ OWN = [
 
 
 @pytest.mark.parametrize("ip", PUBLIC)
-def test_the_open_internet_may_be_reached(ip: str) -> None:
+def test_public_addresses_are_allowed(ip: str) -> None:
     assert is_public_ip(ip)
 
 
-@pytest.mark.parametrize("ip", OWN)
-def test_this_machine_and_its_networks_may_not(ip: str) -> None:
+@pytest.mark.parametrize("ip", NOT_PUBLIC)
+def test_this_machine_and_private_networks_are_not_allowed(ip: str) -> None:
     assert not is_public_ip(ip)
 
 
-def test_an_image_is_fetched_completely_with_and_without_a_stated_length(site: Site) -> None:
+def test_an_image_is_fetched_completely_with_and_without_a_stated_length(server: LocalServer) -> None:
     body = bytes(range(256)) * 1000
-    site.answers |= {"a": content(body), "b": content(body, length=0)}
-    assert fetch_url(site.at("a"), is_allowed=anywhere) == fetch_url(site.at("b"), is_allowed=anywhere) == body
+    server.replies |= {"a": content(body), "b": content(body, length=0)}
+    assert (
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)
+        == fetch_url(server.url("b"), is_allowed=allow_any_ip)
+        == body
+    )
 
 
-def test_a_fetched_image_is_decoded_like_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetched_image_is_decoded_like_a_file(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
-    site.answers["cat.png?size=1"] = content(file.getvalue())
-    fetched = fetch_url(site.at("cat.png?size=1"), is_allowed=anywhere)
+    server.replies["cat.png?size=1"] = content(file.getvalue())
+    fetched = fetch_url(server.url("cat.png?size=1"), is_allowed=allow_any_ip)
     assert np.array_equal(decode_image(io.BytesIO(fetched), "cat", 100).permute(1, 2, 0).numpy(), pixels)
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f000001", "127.1", "[::ffff:127.0.0.1]"]
 )
-def test_this_machine_is_refused_under_each_of_its_names(site: Site, host: str) -> None:
-    site.answers["a"] = content(b"secret")
+def test_this_machine_is_refused_under_each_of_its_names(server: LocalServer, host: str) -> None:
+    server.replies["a"] = content(b"secret")
     with pytest.raises(LabError, match=r"on this machine or a private network|cannot be reached"):
-        read_image(f"http://{host}:{site.server_port}/a")
-    assert site.requested == []
+        read_image(f"http://{host}:{server.server_port}/a")
+    assert server.requested == []
 
 
-def test_a_name_that_resolves_to_this_machine_is_refused_where_it_connects(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+def test_a_name_that_resolves_to_this_machine_is_refused_before_connecting(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hosts = []
 
-    def resolved(host: str, port: int, **_: object) -> list:
+    def resolve(host: str, port: int, **_: object) -> list:
         hosts.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
-    monkeypatch.setattr(module.socket, "getaddrinfo", resolved)
+    monkeypatch.setattr(url_module.socket, "getaddrinfo", resolve)
     with pytest.raises(LabError, match=r"harmless\.example.* resolves to 127\.0\.0\.1, on this machine"):
-        fetch_url(f"http://harmless.example:{site.server_port}/a")
-    assert hosts == ["harmless.example"]  # once: no second answer could differ from the one that was checked
-    assert site.requested == []
+        fetch_url(f"http://harmless.example:{server.server_port}/a")
+    assert hosts == ["harmless.example"]  # resolved once, so the checked address is the one that is used
+    assert server.requested == []
 
 
-def test_of_several_addresses_only_the_allowed_are_connected_to(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.answers["a"] = content(b"here")
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 0)) for ip in ("127.0.0.2", "127.0.0.1")]
-    monkeypatch.setattr(module.socket, "getaddrinfo", lambda *_, **__: found)
+def test_of_several_addresses_only_the_allowed_ones_are_connected_to(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.replies["a"] = content(b"image")
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 0)) for ip in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr(url_module.socket, "getaddrinfo", lambda *_, **__: addresses)
     allowed = []
 
     def only_the_second(ip: str) -> bool:
         allowed.append(ip)
         return ip == "127.0.0.1"
 
-    assert fetch_url(f"http://two.example:{site.server_port}/a", is_allowed=only_the_second) == b"here"
+    assert fetch_url(f"http://two.example:{server.server_port}/a", is_allowed=only_the_second) == b"image"
     assert allowed == ["127.0.0.2", "127.0.0.1"]
 
 
-def test_redirects_are_followed_relative_ones_too(site: Site) -> None:
-    site.answers |= {"a": redirect("/b"), "b": redirect(site.at("c"), 308), "c": content(b"image")}
-    assert fetch_url(site.at("a"), is_allowed=anywhere) == b"image"
+def test_redirects_are_followed_also_relative_ones(server: LocalServer) -> None:
+    server.replies |= {"a": redirect("/b"), "b": redirect(server.url("c"), 308), "c": content(b"image")}
+    assert fetch_url(server.url("a"), is_allowed=allow_any_ip) == b"image"
 
 
 @pytest.mark.parametrize(
     "to", ["file:///etc/passwd", "ftp://example.org/a.png", "data:image/png;base64,AAAA", "gopher://x/"]
 )
-def test_a_redirect_to_a_file_or_another_protocol_is_refused(site: Site, to: str) -> None:
-    site.answers["a"] = redirect(to)
+def test_a_redirect_to_a_file_or_another_protocol_is_refused(server: LocalServer, to: str) -> None:
+    server.replies["a"] = redirect(to)
     with pytest.raises(LabError, match=r"redirects to .* which is not an http"):
-        fetch_url(site.at("a"), is_allowed=anywhere)
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)
 
 
-def test_a_redirect_to_this_machine_is_refused_where_the_first_address_was_allowed(site: Site) -> None:
-    site.answers |= {"a": redirect(f"http://127.0.0.3:{site.server_port}/secret"), "secret": content(b"secret")}
+def test_a_redirect_to_this_machine_is_refused_even_if_the_first_address_was_allowed(server: LocalServer) -> None:
+    server.replies |= {"a": redirect(f"http://127.0.0.3:{server.server_port}/secret"), "secret": content(b"secret")}
     with pytest.raises(LabError, match=r"redirects to http://127\.0\.0\.3.*on this machine or a private network"):
-        fetch_url(site.at("a"), is_allowed=lambda ip: ip == "127.0.0.1")
-    assert site.requested == ["/a"]
+        fetch_url(server.url("a"), is_allowed=lambda ip: ip == "127.0.0.1")
+    assert server.requested == ["/a"]
 
 
-def test_endless_redirects_end(site: Site) -> None:
-    site.answers["a"] = redirect("/a")
+def test_endless_redirects_are_stopped(server: LocalServer) -> None:
+    server.replies["a"] = redirect("/a")
     with pytest.raises(LabError, match="redirects more than 5 times"):
-        fetch_url(site.at("a"), is_allowed=anywhere)
-    assert len(site.requested) == 6
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)
+    assert len(server.requested) == 6
 
 
-@pytest.mark.parametrize("stated", [None, 0])
-def test_more_bytes_than_the_limit_are_refused_whether_stated_or_not(site: Site, stated: int | None) -> None:
-    site.answers["a"] = content(b"x" * 1001, length=stated)
+@pytest.mark.parametrize("stated_length", [None, 0])
+def test_more_bytes_than_the_limit_are_refused_whether_stated_or_not(
+    server: LocalServer, stated_length: int | None
+) -> None:
+    server.replies["a"] = content(b"x" * 1001, length=stated_length)
     with pytest.raises(LabError, match="more than 1,000 bytes"):
-        fetch_url(site.at("a"), max_bytes=1000, is_allowed=anywhere)
-    site.answers["a"] = content(b"x" * 1000, length=stated)
-    assert len(fetch_url(site.at("a"), max_bytes=1000, is_allowed=anywhere)) == 1000
+        fetch_url(server.url("a"), max_bytes=1000, is_allowed=allow_any_ip)
+    server.replies["a"] = content(b"x" * 1000, length=stated_length)
+    assert len(fetch_url(server.url("a"), max_bytes=1000, is_allowed=allow_any_ip)) == 1000
 
 
-def test_a_response_that_is_cut_off_is_reported(site: Site) -> None:
-    site.answers["a"] = content(b"x" * 100, length=200)
+def test_a_response_that_is_cut_off_is_reported(server: LocalServer) -> None:
+    server.replies["a"] = content(b"x" * 100, length=200)
     with pytest.raises(LabError, match=r"was cut off after 100 bytes|cannot be reached"):
-        fetch_url(site.at("a"), is_allowed=anywhere)
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)
 
 
-def silent(request: BaseHTTPRequestHandler) -> None:
+def send_nothing(request: BaseHTTPRequestHandler) -> None:
     time.sleep(3)
 
 
-def dripping(request: BaseHTTPRequestHandler) -> None:
+def send_slowly(request: BaseHTTPRequestHandler) -> None:
     request.send_response(200)
     request.end_headers()
     for _ in range(100):
@@ -235,36 +243,36 @@ def dripping(request: BaseHTTPRequestHandler) -> None:
         time.sleep(0.05)
 
 
-def dripping_head(request: BaseHTTPRequestHandler) -> None:
+def send_headers_slowly(request: BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
     for _ in range(100):
         request.wfile.write(b"x")
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("answer", [silent, dripping, dripping_head])
-def test_a_slow_server_is_given_up(site: Site, answer: Answer) -> None:
-    site.answers["a"] = answer
+@pytest.mark.parametrize("reply", [send_nothing, send_slowly, send_headers_slowly])
+def test_a_slow_server_gives_a_timeout(server: LocalServer, reply: Reply) -> None:
+    server.replies["a"] = reply
     start = time.monotonic()
     with pytest.raises(LabError, match="timed out"):
-        fetch_url(site.at("a"), timeout=0.6, read_timeout=0.4, is_allowed=anywhere)
+        fetch_url(server.url("a"), timeout=0.6, read_timeout=0.4, is_allowed=allow_any_ip)
     assert time.monotonic() - start < 2.5
 
 
-def test_an_error_response_and_a_dead_address_are_one_line(site: Site) -> None:
-    site.answers["a"] = lambda request: request.send_error(404)
+def test_an_error_response_and_a_closed_port_give_a_one_line_error(server: LocalServer) -> None:
+    server.replies["a"] = lambda request: request.send_error(404)
     with pytest.raises(LabError, match=r"/a responded with 404 Not Found"):
-        fetch_url(site.at("a"), is_allowed=anywhere)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)
+    with socket.socket() as closed_socket:
+        closed_socket.bind(("127.0.0.1", 0))
+        port = closed_socket.getsockname()[1]
     with pytest.raises(LabError, match="cannot be reached") as caught:
-        fetch_url(f"http://127.0.0.1:{port}/a", is_allowed=anywhere)
+        fetch_url(f"http://127.0.0.1:{port}/a", is_allowed=allow_any_ip)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "address",
+    "url",
     [
         "http://",
         "http:///a.png",
@@ -275,12 +283,12 @@ def test_an_error_response_and_a_dead_address_are_one_line(site: Site) -> None:
         "file:///etc/passwd",
     ],
 )
-def test_what_is_not_an_http_url_is_refused(address: str) -> None:
+def test_a_url_that_is_not_http_is_refused(url: str) -> None:
     with pytest.raises(LabError, match=r"not a valid URL|has no host name|characters|not an http"):
-        read_image(address)
+        read_image(url)
 
 
-def test_a_server_that_does_not_speak_http_is_one_line(site: Site) -> None:
-    site.answers["a"] = lambda request: request.wfile.write(b"garbage\r\n\r\n")
+def test_a_server_that_does_not_use_http_gives_a_one_line_error(server: LocalServer) -> None:
+    server.replies["a"] = lambda request: request.wfile.write(b"garbage\r\n\r\n")
     with pytest.raises(LabError, match="cannot be reached"):
-        fetch_url(site.at("a"), is_allowed=anywhere)
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)

@@ -31,7 +31,7 @@ def cifar_batch(count: int, classes: int, key: str = "labels", seed: int = 0) ->
 
 
 def cifar10_files(count: int = 20) -> dict[str, bytes]:
-    """A small CIFAR-10, as Python 3 writes it for Python 2: bytes become calls of `_codecs.encode`."""
+    """A small CIFAR-10, as Python 3 pickles it for Python 2: bytes become calls of `_codecs.encode`."""
     files = {f"data_batch_{i}": pickle.dumps(cifar_batch(count, 10, seed=i), protocol=2) for i in range(1, 6)}
     files["test_batch"] = pickle.dumps(cifar_batch(count, 10), protocol=2)
     files["batches.meta"] = pickle.dumps({b"label_names": [f"class {i}".encode() for i in range(10)]}, protocol=2)
@@ -47,9 +47,9 @@ def idx(array: np.ndarray) -> bytes:
 def fashion_files(train: int = 20, test: int = 10) -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     files = {}
-    for part, count in (("train", train), ("t10k", test)):
-        files[f"{part}-images-idx3-ubyte.gz"] = idx(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
-        files[f"{part}-labels-idx1-ubyte.gz"] = idx(np.arange(count, dtype=np.uint8) % 10)
+    for prefix, count in (("train", train), ("t10k", test)):
+        files[f"{prefix}-images-idx3-ubyte.gz"] = idx(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        files[f"{prefix}-labels-idx1-ubyte.gz"] = idx(np.arange(count, dtype=np.uint8) % 10)
     return files
 
 

@@ -39,7 +39,7 @@ def test_the_real_cifar10_is_read_as_published(cifar10_dir):
     assert std == pytest.approx((0.2470, 0.2435, 0.2616), abs=1e-4)
 
 
-def test_rows_become_images_in_the_order_of_the_files(folder):
+def test_images_are_in_the_order_of_the_files_and_their_rows(folder):
     train, _ = read_cifar10(folder)
     third = pickle.loads((folder / "data_batch_3").read_bytes())
     assert np.array_equal(train.images[40:60].numpy(), third["data"].reshape(20, 3, 32, 32))
@@ -60,46 +60,46 @@ def test_cifar100_has_its_fine_labels(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_files_pickled_again_are_read_too(folder, protocol):
+def test_files_pickled_with_other_protocols_are_read_too(folder, protocol):
     (folder / "test_batch").write_bytes(pickle.dumps(cifar_batch(7, 10), protocol))
     assert len(read_cifar10(folder)[1]) == 7
 
 
 class Malicious:
     def __reduce__(self):
-        return os.system, ("touch /tmp/pwned-by-a-pickle",)
+        return os.system, ("touch /tmp/created-by-a-pickle",)
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
+    ("content", "name"),
     [
         (Malicious(), f"{os.system.__module__}.system"),
         ({"data": Malicious(), "labels": []}, "system"),
         (OrderedDict(data=1), "collections.OrderedDict"),
     ],
 )
-def test_a_pickle_that_names_anything_else_is_refused_and_not_run(folder, content, named):
+def test_a_pickle_that_names_any_other_function_is_refused_and_not_run(folder, content, name):
     (folder / "data_batch_2").write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(LabError, match=rf"data_batch_2 tries to load .*{named}: not a CIFAR file"):
+    with pytest.raises(LabError, match=rf"data_batch_2 tries to load .*{name}: not a CIFAR file"):
         read_cifar10(folder)
-    assert not Path("/tmp/pwned-by-a-pickle").exists()
+    assert not Path("/tmp/created-by-a-pickle").exists()
 
 
-def test_a_pickle_written_by_hand_cannot_name_os_system(folder):
-    (folder / "batches.meta").write_bytes(b"cos\nsystem\n(S'touch /tmp/pwned-by-a-pickle'\ntR.")
+def test_a_handwritten_pickle_cannot_name_os_system(folder):
+    (folder / "batches.meta").write_bytes(b"cos\nsystem\n(S'touch /tmp/created-by-a-pickle'\ntR.")
     with pytest.raises(LabError, match=r"batches\.meta tries to load os\.system: not a CIFAR file"):
         read_cifar10(folder)
-    assert not Path("/tmp/pwned-by-a-pickle").exists()
+    assert not Path("/tmp/created-by-a-pickle").exists()
 
 
-def test_encoded_bytes_are_decoded_by_no_other_codec(folder):
+def test_encoded_bytes_are_not_decoded_by_another_codec(folder):
     (folder / "test_batch").write_bytes(b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.")
     with pytest.raises(LabError, match="test_batch"):
         read_cifar10(folder)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.9, 0.9999])
-def test_a_truncated_file_is_named(folder, fraction):
+def test_a_truncated_file_is_named_in_the_error(folder, fraction):
     path = folder / "data_batch_4"
     content = path.read_bytes()
     path.write_bytes(content[: int(fraction * len(content))])
@@ -108,14 +108,14 @@ def test_a_truncated_file_is_named(folder, fraction):
 
 
 @pytest.mark.slow
-def test_no_altered_byte_gives_a_traceback(folder):
+def test_no_changed_byte_gives_a_traceback(folder):
     path = folder / "data_batch_1"
     content = path.read_bytes()
-    messages, edges = [], [*range(200), *range(len(content) - 200, len(content))]  # the pixels between may be anything
-    for place in edges:
-        altered = bytearray(content)
-        altered[place] ^= 0x15
-        path.write_bytes(altered)
+    messages, edges = [], [*range(200), *range(len(content) - 200, len(content))]  # a changed pixel is not an error
+    for index in edges:
+        changed = bytearray(content)
+        changed[index] ^= 0x15
+        path.write_bytes(changed)
         try:
             assert len(read_cifar10(folder)[0]) == 100
         except LabError as error:
@@ -124,33 +124,33 @@ def test_no_altered_byte_gives_a_traceback(folder):
     assert all(str(path) in line and "\n" not in line and len(line) < 500 for line in messages)
 
 
-GOOD = cifar_batch(20, 10)
+GOOD_BATCH = cifar_batch(20, 10)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ([1, 2], "holds a list, not a dictionary"),
-        ({"labels": GOOD["labels"]}, r"has no 'data' \(it has labels\)"),
-        ({"data": GOOD["data"]}, r"has no 'labels' \(it has data\)"),
+        ({"labels": GOOD_BATCH["labels"]}, r"has no 'data' \(it has labels\)"),
+        ({"data": GOOD_BATCH["data"]}, r"has no 'labels' \(it has data\)"),
         ({}, "it has nothing"),
-        (GOOD | {"data": GOOD["data"][:, :-1]}, r"'data' is uint8 \[20, 3071\], not uint8 \[n, 3072\]"),
-        (GOOD | {"data": GOOD["data"].astype(np.float32)}, r"'data' is float32 \[20, 3072\]"),
-        (GOOD | {"data": b"pixels"}, "'data' is a bytes"),
-        (GOOD | {"labels": GOOD["labels"][:-1]}, "19 labels for 20 images"),
-        (GOOD | {"labels": [10, *GOOD["labels"][1:]]}, "run from 0 to 10, but there are 10 classes"),
-        (GOOD | {"labels": [-1, *GOOD["labels"][1:]]}, "run from -1 to 9"),
-        (GOOD | {"labels": ["cat"] * 20}, "'labels' is not a list of integers"),
+        (GOOD_BATCH | {"data": GOOD_BATCH["data"][:, :-1]}, r"'data' is uint8 \[20, 3071\], not uint8 \[n, 3072\]"),
+        (GOOD_BATCH | {"data": GOOD_BATCH["data"].astype(np.float32)}, r"'data' is float32 \[20, 3072\]"),
+        (GOOD_BATCH | {"data": b"pixels"}, "'data' is a bytes"),
+        (GOOD_BATCH | {"labels": GOOD_BATCH["labels"][:-1]}, "19 labels for 20 images"),
+        (GOOD_BATCH | {"labels": [10, *GOOD_BATCH["labels"][1:]]}, "run from 0 to 10, but there are 10 classes"),
+        (GOOD_BATCH | {"labels": [-1, *GOOD_BATCH["labels"][1:]]}, "run from -1 to 9"),
+        (GOOD_BATCH | {"labels": ["cat"] * 20}, "'labels' is not a list of integers"),
         (cifar_batch(19, 10), "holds 19 images and data_batch_1 holds 20"),
     ],
 )
-def test_a_file_of_the_wrong_content_says_which_and_what(folder, content, reason):
+def test_the_error_about_wrong_content_names_the_file_and_the_problem(folder, content, reason):
     (folder / "data_batch_5").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(LabError, match=f"data_batch_5.*{reason}"):
         read_cifar10(folder)
 
 
-def test_a_missing_file_is_named(folder):
+def test_a_missing_file_is_named_in_the_error(folder):
     (folder / "data_batch_3").unlink()
     with pytest.raises(LabError, match="data_batch_3 is missing"):
         read_cifar10(folder)
