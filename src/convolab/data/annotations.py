@@ -12,7 +12,7 @@ EXPECTED_FORMAT = '{"images": {FILE: {"targets": {CATEGORY: {"boxes": [[left, to
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """A photo, and the boxes of all objects of each category in it."""
+    """A photo, and the boxes of all objects in it, by category."""
 
     path: Path
     objects: dict[str, tuple[BoundingBox, ...]]
@@ -22,7 +22,8 @@ def read_annotations(folder: Path | str) -> tuple[list[AnnotatedImage], dict[str
     """The photos of a folder in the order of its boxes.json, and which ImageNet classes each category comprises.
 
     boxes.json is {"images": {FILE: {"targets": {CATEGORY: {"boxes": [[left, top, right, bottom], ...]}}}}}, and may
-    have {"imagenet_ids": {CATEGORY: [index, ...]}}. Raises LabError, with the file's name first, for anything else.
+    have {"imagenet_ids": {CATEGORY: [index, ...]}}. Raises LabError for anything else; its message begins with the
+    file's name.
     """
     file = Path(folder) / "boxes.json"
     require(file.is_file(), f"{folder} has no boxes.json with the objects' boxes: give a folder that has one")
@@ -44,7 +45,7 @@ def read_annotations(folder: Path | str) -> tuple[list[AnnotatedImage], dict[str
 
 
 def parse_boxes(value: object, context: str) -> tuple[BoundingBox, ...]:
-    """The boxes of `{"boxes": [[left, top, right, bottom], ...]}`. Raises LabError, with the context first."""
+    """The boxes of `{"boxes": [[left, top, right, bottom], ...]}`. Errors begin with the context."""
     boxes = value.get("boxes") if isinstance(value, dict) else None
     if not isinstance(boxes, list) or not boxes:
         raise LabError(f"{context} has no boxes")

@@ -22,11 +22,11 @@ class DatasetInfo(DatasetFiles):
     description: str
     shape: tuple[int, int, int]  # channels, height, width
     num_classes: int
-    num_train: int  # images to train on
-    num_test: int  # and to test on
+    num_train: int  # training images
+    num_test: int  # test images
     reader: str  # module:function in convolab.data.readers, which takes the folder, if there is one to download
     download_size_mb: float = 0.0  # 0 if it is part of an installed library
-    default_augment: tuple[str, ...] = ()  # the usual augmentation
+    default_augment: tuple[str, ...] = ()  # the usual augmentation, as in a recipe's data.augment
 
 
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
@@ -137,7 +137,8 @@ def load(
         name: a name of `DATASETS`, or `folder:PATH` for a folder with one subfolder of images per class.
         data_dir: the folder that holds downloaded datasets (or the dataset's own folder), and where a relative PATH
             starts. By default $CONVOLAB_DATA or ~/.cache/convolab for datasets, and the current folder for PATH.
-        image_size: height and width, in pixels, that a folder's images are resized to; published datasets keep theirs.
+        image_size: height and width, in pixels, that a folder's images are resized to, 8 to 64; published datasets keep
+            theirs.
         download: whether a dataset that is not on the disk may be downloaded.
         on_progress: called with (done, total): bytes while a file is downloaded, images while a folder is read.
 
@@ -145,7 +146,8 @@ def load(
         (train, test, unreadable): two datasets of uint8 images [N, C, H, W] with their labels, and the files of a
         folder that could not be read, each with the reason.
 
-    Raises LabError if the name is unknown, the dataset cannot be downloaded, or its files are damaged.
+    Raises LabError if the name is unknown, the dataset cannot be downloaded, its files are damaged, or a folder does
+    not have at least two classes of readable images.
 
     >>> load("digits").train
     ImageDataset('digits': 1438 images of 1x8x8, 10 classes)
@@ -170,7 +172,7 @@ def load(
 def download_dataset(name: str, data_dir: Path | None = None, on_progress: ProgressCallback | None = None) -> Path:
     """Make sure that a published dataset is on the disk, and return its folder; for the arguments see `load`.
 
-    Raises LabError if there is nothing to download for this name, the network does not give it, or it arrives damaged.
+    Raises LabError if there is nothing to download for this name, the download fails, or its checksum is wrong.
     """
     require(not name.startswith("folder:"), f"{name} is a local folder: there is nothing to download")
     info = _dataset_info(name)

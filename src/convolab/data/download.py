@@ -1,4 +1,4 @@
-"""Downloads: complete and with the right checksum, or not at all; and the folder that a dataset's files end in."""
+"""Downloads, complete and with the right checksum or not at all, and the folder that a dataset's files are in."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ DOWNLOAD_CHUNK_BYTES = 1 << 18  # bytes between two progress reports
 
 
 class DownloadError(LabError):
-    """A URL does not give its file, for now or from here: another way to the same file may work."""
+    """A file cannot be downloaded from its URL, for now or from here: another way to it may work."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def ensure_downloaded(
         on_progress: called with (bytes done, bytes in total) while a file is downloaded.
         allow_download: whether the network may be used.
 
-    Raises LabError if the dataset is not there and cannot or may not be downloaded, or arrives damaged.
+    Raises LabError if the dataset is not there and cannot or may not be downloaded, or its checksum is wrong.
     """
     data_dir = (data_dir or data_root()).expanduser()
     is_dataset_folder = data_dir.name == dataset.folder or not dataset.missing_files(data_dir)
@@ -132,7 +132,7 @@ def _download_and_extract(
     if dataset.is_archive:
         extract_archive(download_folder / dataset.downloads[0].filename, folder)
         record_files(download_folder, dataset.name, [path for path in folder.rglob("*") if path.is_file()])
-        for path in downloaded:  # an archive that a person put there stays; our own only takes up space
+        for path in downloaded:  # an archive that the user put there stays; a downloaded one only takes up space
             path.unlink()
     missing = ", ".join(dataset.missing_files(folder))
     require(
@@ -147,14 +147,15 @@ def _manual_download_hint(files: Sequence[RemoteFile], download_folder: Path) ->
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file's bytes are kept until all have come."""
+    """Where the bytes of a file are kept while its download is incomplete."""
     return path.with_name(path.name + ".part")
 
 
 def download_file(url: str, path: Path, checksum: str, on_progress: ProgressCallback | None = None) -> Path:
     """Download `url` to `path`, and return `path`; `checksum` is "sha256:..." or "md5:...".
 
-    What has come is kept in `path`.part until it is complete, and a later call resumes from there, also after a kill.
+    What was received is kept in `path`.part until it is complete, and a later call resumes from there, also after a
+    kill.
     Raises DownloadError if the URL cannot be reached, does not have the file or breaks off, and LabError if the
     checksum differs or the file cannot be written.
     """

@@ -217,7 +217,7 @@ def _to_upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     """Rotated as its EXIF says, 16 bits scaled to 8, transparency composited on white."""
     image = ImageOps.exif_transpose(image)
     require(image.mode != "F", f"{name}: pixels are floating-point numbers of unknown range: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
+    if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255
         values = np.asarray(image).astype(np.int32)  # half the memory of int64
         require(
             values.min() >= 0 and values.max() <= 65535,

@@ -20,16 +20,18 @@ class DatasetSplits(NamedTuple):
 def stratified_split(
     dataset: ImageDataset | Subset, fraction: float, seed: int, stream: str = "split"
 ) -> tuple[Subset, Subset]:
-    """Split into (kept, held out), with `fraction` of each class held out; no pixel is copied.
+    """Split into the kept and the held-out images, with `fraction` of each class held out; no pixel is copied.
 
-    Of every class with two images or more at least one goes to each side; a class with one image is kept. Both sides
-    keep the dataset's order.
+    Of every class with two images or more at least one goes to each side; a class with one image is kept.
 
     Args:
         dataset: what to split.
         fraction: the held-out fraction of each class, above 0 and below 1.
         seed: equal seeds give equal splits.
         stream: which of the seed's random streams draws the split.
+
+    Returns:
+        (kept, held out), each in the dataset's order.
 
     Raises LabError if the fraction is not between 0 and 1 or no class has two images.
 

@@ -1,7 +1,7 @@
-"""What convolab itself has put on the disk, downloaded datasets and caches, and how to free the space.
+"""What convolab itself has written to the disk, downloaded datasets and caches, and how to free the space.
 
-A dataset's files are recorded, with size and time of change, when they are downloaded. Only a file that is still as it
-was recorded is deleted: what a person put there, changed or linked to stays, and so does a folder with such a file.
+A dataset's files are recorded, with size and modification time, when they are downloaded. Only a file that is still as
+it was recorded is deleted: what the user put there, changed or linked to stays, and so does a folder with such a file.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_json, write_json
 
 RECORD_FORMAT = 1
-RECORD_SUFFIX = ".files.json"  # of .NAME.files.json, beside the files
+RECORD_SUFFIX = ".files.json"  # of .NAME.files.json, in the folder of the files
 
 
 class FileRecord(TypedDict):

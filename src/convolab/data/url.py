@@ -1,8 +1,8 @@
 """Images from an http(s) URL: bounded in size and time, and never from this machine or its own network.
 
-Whoever puts a URL into a web page or a mail may mean harm: it can lead, or redirect, to a router, a cloud's metadata
-or a service on this machine. So every connection is made to an IP address that was itself checked; a host name that
-resolves to another address later changes nothing.
+A URL from a web page or a mail may be malicious: it can lead, or redirect, to a router, a cloud's metadata or a service
+on this machine (server-side request forgery). So every connection is made to an IP address that was itself checked; a
+host name that resolves to another address later (DNS rebinding) changes nothing.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ TOTAL_TIMEOUT = 30.0  # seconds for everything: resolving, redirects, all bytes
 READ_TIMEOUT = 10.0  # seconds without a byte
 MAX_REDIRECTS = 5
 RESPONSE_CHUNK_BYTES = 1 << 16
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # addresses whose last 32 bits are an IPv4 address (RFC 6052)
 
 IpFilter = Callable[[str], bool]  # whether an IP address may be connected to
 
@@ -54,14 +54,15 @@ def fetch_url(
     """The bytes at an http(s) URL; connections are made directly, without a proxy.
 
     Args:
-        url: where they are.
+        url: the file's URL.
         max_bytes: the largest file that is read.
         timeout: seconds for everything, redirects included.
         read_timeout: seconds without a byte.
         is_allowed: whether an IP address may be connected to.
 
     Raises LabError if it is not such a URL, leads to an address that is not allowed, cannot be reached, responds with
-    anything but a file, is larger than `max_bytes`, takes longer than `timeout`, or sends nothing for `read_timeout`.
+    anything but a file, is larger than `max_bytes`, takes longer than `timeout`, or sends nothing for `read_timeout`
+    seconds.
     """
     deadline = time.monotonic() + timeout
     original_url = url
