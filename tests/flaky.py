@@ -12,7 +12,10 @@ from collections import Counter
 from contextlib import ExitStack
 
 BUSY_LOOP = [sys.executable, "-c", "while True: pass"]
-PYTEST = [sys.executable, "-m", "pytest", "-m", "timing and not long", "-p", "no:cacheprovider", "--tb=line", "-rf"]
+PYTEST = [
+    sys.executable, "-m", "pytest", "-m", "timing and not long", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider",
+    "--tb=line", "-rf",
+]  # fmt: skip
 
 
 def run_tests(paths: list[str]) -> tuple[list[str], str]:
