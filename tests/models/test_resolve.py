@@ -1,4 +1,4 @@
-"""Networks by name: the registry's, timm's and torchvision's definitions."""
+"""Networks by name: from the registry, from timm and from torchvision."""
 
 import builtins
 import sys
@@ -17,15 +17,15 @@ def build(name: str, *arguments: object) -> nn.Module:
         return resolve_model(name, *arguments).build()
 
 
-def test_the_registrys_networks_are_built_for_the_shape_and_classes_asked_for() -> None:
+def test_networks_of_the_registry_are_built_for_the_given_shape_and_classes() -> None:
     net = build("simple_convnet", (1, 28, 28), 7)
     assert (net.features[0].conv.in_channels, net.head.linear.out_features) == (1, 7)
     assert build("simple_convnet", (3, 32, 32)).head.linear.out_features == 10
-    with pytest.raises(LabError, match="give --input"):
+    with pytest.raises(LabError, match="needs the shape of an image, such as 3x32x32"):
         build("simple_convnet")
 
 
-def test_a_persons_own_network_is_found_in_its_file(tmp_path: Path) -> None:
+def test_a_users_own_network_is_found_in_its_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from torch import nn\ndef Net(shape, classes):\n"
@@ -38,7 +38,7 @@ def test_a_persons_own_network_is_found_in_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("short", "side"), [("efficientnet_lite0", 224), ("efficientnet_lite1", 240), ("efficientnet_lite2", 260)]
 )
-def test_efficientnet_lites_are_timms_definitions(short: str, side: int) -> None:
+def test_efficientnet_lites_are_defined_as_in_timm(short: str, side: int) -> None:
     spec = resolve_model(short)
     assert spec.input_shape == (3, side, side)
     with torch.device("meta"):
@@ -47,7 +47,7 @@ def test_efficientnet_lites_are_timms_definitions(short: str, side: int) -> None
 
 
 @pytest.mark.slow
-def test_libraries_networks_take_classes_and_channels() -> None:
+def test_networks_of_libraries_accept_classes_and_channels() -> None:
     assert build("torchvision/resnet18", None, 7).fc.out_features == 7
     net = build("timm/resnet18", (1, 64, 64), 7)
     assert (net.conv1.in_channels, net.fc.out_features) == (1, 7)
@@ -57,14 +57,14 @@ def test_libraries_networks_take_classes_and_channels() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision/fcn_resnet50", "torchvision/inception_v3", "torchvision/googlenet"])
-def test_nothing_is_downloaded_and_no_weights_are_drawn(name: str) -> None:
+def test_nothing_is_downloaded_and_no_random_weights_are_drawn(name: str) -> None:
     state = torch.get_rng_state()
     assert all(p.is_meta for p in build(name).parameters())
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(
-    ("name", "expected_message"),
+    ("name", "message"),
     [
         ("simple_convet", "did you mean 'simple_convnet'"),
         ("efficientnet_lite9", "did you mean 'efficientnet_lite"),
@@ -76,25 +76,25 @@ def test_nothing_is_downloaded_and_no_weights_are_drawn(name: str) -> None:
         ("nowhere.py:Net", "no file nowhere.py"),
     ],
 )
-def test_an_unknown_network_is_refused_with_the_nearest_known_one(name: str, expected_message: str) -> None:
-    with pytest.raises(LabError) as refusal:
+def test_an_unknown_network_is_refused_with_the_nearest_known_one(name: str, message: str) -> None:
+    with pytest.raises(LabError) as caught:
         build(name, (3, 32, 32))
-    assert expected_message in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-def test_a_library_that_is_missing_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named_in_the_error(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
     original_import = builtins.__import__
 
-    def missing(name: str, *arguments: object, **options: object) -> object:
+    def import_without_library(name: str, *arguments: object, **options: object) -> object:
         if name.partition(".")[0] == library:
             raise ImportError(f"no {library}")
         return original_import(name, *arguments, **options)
 
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setattr(builtins, "__import__", import_without_library)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(LabError, match=rf"pip install {library}"):
         resolve_model(f"{library}/resnet18")

@@ -1,7 +1,8 @@
 """Fold batch norms into the convolutions before them, for the duration of an inspection.
 
 In evaluation mode a batch norm is a scale and a shift per channel, which the convolution's weights can absorb: the same
-function, with two passes over memory fewer for each, forward and backward. The network's own weights stay as they are.
+function, with two passes fewer over memory for each batch norm, forward and backward. The network's own weights stay as
+they are.
 """
 
 from collections import Counter
@@ -24,6 +25,8 @@ from convolab.models.hooks import (
 
 
 class _FoldingHook(FunctionCallHook):
+    """Calls folded convolutions with their folded weights, and passes over the batch norms that were folded."""
+
     def __init__(self, folded_weights: dict[CallSite, tuple[Tensor, Tensor]], batch_norms: set[CallSite]) -> None:
         super().__init__()
         self.folded_weights = folded_weights
@@ -40,9 +43,9 @@ class _FoldingHook(FunctionCallHook):
 
 @contextmanager
 def fold_batch_norms(network: nn.Module, recorder: CallRecorder) -> Iterator[None]:
-    """Forward passes inside the block skip every batch norm that directly follows a convolution in a recorded pass.
+    """In forward passes inside the block, fold every batch norm that directly follows a convolution in a recorded pass.
 
-    Call indices restart with each pass: one pass at a time.
+    Calls are counted from the start of a pass, so there may be only one pass at a time.
     """
     pairs = list(find_conv_bn_pairs(recorder.calls))
     folding_hook = _FoldingHook(
@@ -74,7 +77,7 @@ def find_conv_bn_pairs(calls: Sequence[RecordedCall]) -> Iterator[tuple[Recorded
 
 
 def fuse_conv_bn_weights(conv: RecordedCall, norm: RecordedCall) -> tuple[Tensor, Tensor]:
-    """The weight and bias of the one convolution that equals a convolution and its batch norm."""
+    """The weight and bias of a single convolution that computes what a convolution and its batch norm compute."""
     weight, bias = conv.args[1:3]
     mean = norm.tensor_argument(1, "running_mean")
     variance = norm.tensor_argument(2, "running_var")

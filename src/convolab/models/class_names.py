@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convolab.core.errors import LabError, require, suggest
 
-# Two pairs of ImageNet's 1,000 classes share a name: crane (bird, machine) and maillot (tights, swimsuit).
+# WordNet ids, with names that tell them apart: of ImageNet's 1,000 classes, two are called crane and two maillot.
 AMBIGUOUS_SYNSETS = {
     "n02012849": "crane (bird)",
     "n03126707": "crane (machine)",

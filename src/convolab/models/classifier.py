@@ -19,8 +19,8 @@ class ImageClassifier(nn.Module):
     Args:
         network: takes normalized pixels [N, C, H, W] and gives logits [N, classes].
         mean: of each channel, of pixels in [0, 1].
-        std: standard deviation of each channel; a channel of 0 is only centered.
-        input_size: the height and width it was trained for.
+        std: standard deviation of each channel, of pixels in [0, 1]; a channel whose deviation is 0 is only centered.
+        input_size: the height and width that it was trained for, in pixels.
         classes: the class names, in the order of the logits.
         synonyms: other names of each class.
         interpolation: how a photo is resized to `input_size`, see `image_io.resize_and_center_crop`.
@@ -67,7 +67,7 @@ class ImageClassifier(nn.Module):
         self.interpolation: image_io.Interpolation = interpolation
         self.crop_fraction = crop_fraction
         self.validate_inputs = validate_inputs
-        # One multiply-add over the batch. A constant channel (std 0) is only centered.
+        # As a scale and a shift, so that normalization is one multiply-add over the batch.
         scale = torch.tensor([1 / s if s > 0 else 1.0 for s in std], dtype=torch.float64).view(1, -1, 1, 1)
         shift = -torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1) * scale
         self.register_buffer("scale", scale.float(), persistent=False)
@@ -79,6 +79,7 @@ class ImageClassifier(nn.Module):
         return len(self.mean)
 
     def forward(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """The logits of pixels in [0, 1]. Raises LabError for others, in evaluation mode and with `validate_inputs`."""
         if self.validate_inputs and not self.training:
             self.check_pixels(pixels)
         return self.forward_unchecked(pixels)
@@ -120,7 +121,7 @@ class ImageClassifier(nn.Module):
     def preprocess(
         self, photo: UInt8[Tensor, "c h w"]
     ) -> Float[Tensor, "1 {self.channels} {self.input_size[0]} {self.input_size[1]}"]:
-        """Resize and center-crop a photo to this network's input size, in [0, 1]."""
+        """A photo, resized and center-cropped to this network's input size, as pixels in [0, 1]."""
         resized = image_io.resize_and_center_crop(
             photo, self.input_size, self.channels, interpolation=self.interpolation, crop=self.crop_fraction
         )

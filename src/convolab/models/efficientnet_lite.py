@@ -27,7 +27,7 @@ WIDTH_DEPTH_MULTIPLIERS = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # multi
 class Conv2dSame(nn.Conv2d):
     """A convolution with TensorFlow's "same" padding: its output's side is ceil(side / stride).
 
-    An odd pixel of padding lies at the bottom and at the right.
+    Where the padding is odd, the bottom and the right get the extra pixel.
     """
 
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h2 w2"]:

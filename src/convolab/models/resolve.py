@@ -1,4 +1,4 @@
-"""Networks by name: those of the registry, a person's own, and timm's and torchvision's definitions."""
+"""Networks by name: those of the registry, the user's own, and timm's and torchvision's definitions."""
 
 import importlib
 import inspect
@@ -43,9 +43,9 @@ def resolve_model(name: str, shape: InputShape | None = None, classes: int | Non
 
     Args:
         name: one of the registry, `file.py:Name`, `timm/NAME`, `torchvision/NAME`, or `efficientnet_lite0` to 4.
-        shape: (channels, height, width) of its images, needed for the registry's networks and a person's own,
+        shape: (channels, height, width) of its images, needed for the registry's networks and the user's own,
             which are built for one image shape.
-        classes: number of logits; if left out, 10 for those and the library's own number for the others.
+        classes: the number of classes; if left out, 10 for those and the library's own number for the others.
 
     Raises LabError for an unknown name, with the nearest known one, and for a library that is not installed.
 

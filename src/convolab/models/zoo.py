@@ -180,9 +180,8 @@ class ResNetSmall(nn.Module):
         features.stage3    `blocks` residual blocks, the first with stride 2         128 x H/4 x W/4
         head               mean over the map - Linear(128, classes)
 
-    `channels` gives the output channels of each stage, `blocks` the residual blocks in each: 6 * blocks + 2 layers
-    with weights.
-    Sides must be divisible by 2 ** (stages - 1).
+    `channels` gives the output channels of each stage, `blocks` the residual blocks in each: with three stages it has
+    6 * blocks + 2 layers with weights. Sides must be divisible by 2 ** (stages - 1).
     """
 
     def __init__(
