@@ -24,7 +24,7 @@ BATCH_NORMS = (
 class ClosedForm:
     """Multiply-accumulates and parameters by formula."""
 
-    formula: str  # of the multiply-accumulates, with the numbers put in
+    formula: str  # of the multiply-accumulates, with numbers for its variables
     macs: int
     num_parameters: int
 
@@ -74,7 +74,7 @@ def output_positions(module: Convolution, input_shape: Sequence[int], axis: int)
 
 
 def expected_input(module: nn.Module, input_shape: tuple[int, ...]) -> str | None:
-    """The shape that a layer expects; None where `input_shape`, with the batch, is one, or the layer does not say."""
+    """The shape that a layer expects; None where `input_shape`, with the batch, fits, or the layer does not say."""
     channels = input_shape[1] if len(input_shape) > 1 else None
     if isinstance(module, nn.Linear):
         return None if input_shape[-1:] == (module.in_features,) else f"[..., {module.in_features}]"
@@ -98,7 +98,7 @@ def expected_input(module: nn.Module, input_shape: tuple[int, ...]) -> str | Non
 
 
 def smallest_input(module: Convolution | TransposedConvolution) -> list[int]:
-    """The least size of the input along each axis that gives an output."""
+    """The smallest input size along each axis that gives an output."""
     if isinstance(module, TRANSPOSED_CONVOLUTIONS) or module.padding == "same":
         return [1] * len(module.kernel_size)
     kernel_extents = [d * (k - 1) + 1 for k, d in zip(module.kernel_size, module.dilation, strict=True)]

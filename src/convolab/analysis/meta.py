@@ -1,4 +1,4 @@
-"""A network on the meta device during one pass, where tensors have shapes and no values, and nests of tensors."""
+"""A network on the meta device during one pass, where tensors have shapes and no values, and nested tensors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +49,7 @@ def on_meta_device(network: nn.Module, with_values: bool) -> Iterator[dict[int, 
 def tensor_stores(module: nn.Module) -> list[dict[str, Tensor | None]]:
     """The dictionaries in which a module keeps its own parameters and buffers.
 
-    They are the only way to replace them without the checks of `setattr`, and to put them back in the same order.
+    Only through them can tensors be replaced without the checks of `setattr`, and restored in the same order.
     """
     return [cast("dict[str, Tensor | None]", module._parameters), module._buffers]
 
@@ -63,7 +63,7 @@ def meta_copy(tensor: Tensor) -> Tensor:
 
 
 def to_meta(value: T) -> T:
-    """A nest of arguments with every tensor on the meta device: a constant created in forward may be on the CPU."""
+    """Nested arguments with every tensor on the meta device: a constant created in forward may be on the CPU."""
     if isinstance(value, Tensor):
         return value if value.is_meta else torch.empty_like(value, device="meta")
     if isinstance(value, dict):
@@ -75,7 +75,7 @@ def to_meta(value: T) -> T:
 
 
 def tensors_in(value: object) -> list[Tensor]:
-    """The tensors in a nest of lists, tuples and dictionaries."""
+    """The tensors in nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
@@ -86,7 +86,7 @@ def tensors_in(value: object) -> list[Tensor]:
 
 
 def shapes_of(value: object) -> tuple[tuple[int, ...], ...]:
-    """The shapes of the tensors in a nest."""
+    """The shapes of the tensors in nested lists, tuples and dictionaries."""
     return tuple(tuple(tensor.shape) for tensor in tensors_in(value))
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 class OpCall:
     """The arguments and the output of one operation.
 
-    Operations have no types that Python knows, so each accessor checks what it finds and raises TypeError where a rule
-    asks for something that this operation does not have there: that is a mistake of the rule.
+    The arguments of operations are not typed, so each accessor checks what it finds and raises TypeError where a rule
+    asks for something that this operation does not have there: that is a bug of the rule.
     """
 
     __slots__ = ("args", "kwargs", "output")
@@ -21,7 +21,7 @@ class OpCall:
         self.output = output
 
     def value(self, index: int, name: str = "", default: object = None) -> object:
-        """The argument at a position, or of a name where it was not given by position."""
+        """The argument at a position, or by its name where it was not given by position."""
         return self.args[index] if index < len(self.args) else self.kwargs.get(name, default)
 
     def tensor(self, index: int = 0) -> Tensor:

@@ -1,7 +1,7 @@
 """What each PyTorch operation costs, from its input and output shapes, and how it is treated otherwise.
 
-Operations are named as below PyTorch's autograd, where linear layers, einsum, attention and every convolution have
-become one of these.
+Operations have ATen's names, as PyTorch dispatches them below autograd, where linear layers, einsum, attention and
+every convolution have become one of these.
 """
 
 from collections.abc import Callable, Sequence
@@ -151,7 +151,22 @@ META_SHORTCUTS: dict[str, Callable[[OpCall], Tensor | tuple[Tensor, ...] | None]
 
 
 class OpInfo:
-    """What is known of an operation, looked up once."""
+    """What is known of an operation, looked up once.
+
+    Attributes:
+        name: its name without namespace and overload.
+        base_name: its name as it is listed, without underscores.
+        count_macs: counts its multiply-accumulates; None if it has none, or they are not known.
+        is_data_movement: whether it only moves or makes values.
+        is_view: whether its output shares memory with its input.
+        computes: whether it does more than give a view.
+        is_mutating: whether it writes into one of its arguments.
+        meta_shortcut: computes its output's shape faster than PyTorch does; None if there is no shortcut.
+        is_ignored: True if it is known to have no multiply-accumulates, False if that is not known, None if it is
+            counted or only moves data.
+        may_decompose: whether it may be composed of other operations: until PyTorch says that it is not.
+        rf_rule: how it passes receptive fields on; None if there is no rule.
+    """
 
     __slots__ = (
         "base_name",
@@ -179,10 +194,9 @@ class OpInfo:
         self.computes = not (self.is_data_movement and self.is_view)
         self.is_mutating = in_place or overload.endswith("out")
         self.meta_shortcut = META_SHORTCUTS.get(self.name)
-        # True: known to have no multiply-accumulates; False: not known; None: counted, or moves data only.
         is_known = functional_name in IGNORED_OPS or is_pointwise
         self.is_ignored = None if self.count_macs or self.is_data_movement else is_known
-        self.may_decompose = self.is_ignored is False  # until PyTorch says that it is not composed of others
+        self.may_decompose = self.is_ignored is False
         self.rf_rule = find_rf_rule(functional_name, is_pointwise)
 
 
@@ -190,7 +204,7 @@ OP_INFO_CACHE: dict[Operator, OpInfo] = {}
 
 
 def op_info(func: Operator) -> OpInfo:
-    """What is known of an operation."""
+    """What is known of an operation, from the cache."""
     info = OP_INFO_CACHE.get(func)
     if info is None:
         info = OP_INFO_CACHE[func] = OpInfo(func)

@@ -1,8 +1,8 @@
-"""The figures of other tools that count, by running them: fvcore, torchinfo, thop and ptflops (the extra `counters`).
+"""The MACs that other tools count, by running them: fvcore, torchinfo, thop and ptflops (the extra `counters`).
 
 Each counts by a convention of its own, and changes it from version to version. So the tool itself runs, on a copy of
-the network in evaluation mode, and what its figure has more or less than ours is shown beside it: by kind of
-operation or layer where the tool reports that, else as one number.
+the network in evaluation mode, and the difference between its count and ours is shown too: by kind of operation or
+layer where the tool reports that, else as one number.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ PRODUCT_OPERATORS = frozenset(["conv", "linear", "addmm", "mm", "matmul", "bmm",
 
 @dataclass(frozen=True)
 class OtherCount:
-    """One tool's figure for a network, in multiply-accumulates, and what differs from ours."""
+    """The multiply-accumulates that one tool counts for a network, and how they differ from ours."""
 
     tool: str
     convention: str  # what it counts
@@ -57,7 +57,7 @@ else:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a tool reports: its total, and its parts where it gives them."""
+    """What a tool reports: its total, and the parts of it where it gives them."""
 
     macs: int
     by_operator: Mapping[str, int] | None = None  # fvcore
@@ -100,7 +100,7 @@ def run_ptflops(net: nn.Module, images: Tensor) -> Tally:
     macs, _ = ptflops.get_model_complexity_info(
         net, tuple(images.shape[1:]), as_strings=False, print_per_layer_stat=False
     )
-    require(macs is not None, "it gives no figure")
+    require(macs is not None, "it gives no number")
     return Tally(int(macs) * images.shape[0])  # it runs one image
 
 
@@ -154,7 +154,7 @@ def count_with(
 
 
 def run_quietly(run: Callable[[nn.Module, Tensor], Tally], network: nn.Module, input_shape: Sequence[int]) -> Tally:
-    """Run one counter on a copy of the network, without its messages: some leave hooks and buffers behind.
+    """Run one counter without its messages, on a copy of the network: some leave hooks and buffers behind.
 
     As in their documentation, not inside `torch.no_grad()`: there attention takes a path that fvcore cannot count.
     """

@@ -15,6 +15,7 @@ from convolab.analysis.receptive_field.gradient import measure_by_gradient
 from convolab.analysis.receptive_field.propagation import UnknownRF
 from convolab.analysis.receptive_field.result import ReceptiveField, to_receptive_field
 from convolab.analysis.tracer import DataDependentError, LayerCall, Trace, trace_network
+from convolab.core.display import Displayable
 from convolab.core.errors import require
 from convolab.core.rng import isolated_rng
 from convolab.core.types import Json
@@ -85,8 +86,8 @@ class LayerSummary:
         }
 
 
-@dataclass(frozen=True)
-class ModelSummary:
+@dataclass(frozen=True, repr=False)
+class ModelSummary(Displayable):
     """What a network costs, and which input pixels its layers depend on, for inputs of one shape."""
 
     network: str
@@ -98,6 +99,13 @@ class ModelSummary:
     notes: tuple[str, ...]  # what a reader should know of this summary
     mismatches: tuple[str, ...]  # between the counter and the closed forms
     other_counts: tuple[OtherCount, ...]  # by the other counters that `summary` was told to run
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.input_shape))
+        return (
+            f"ModelSummary({self.network} for {self.batch_size} x {shape}: {self.num_parameters:,} parameters, "
+            f"{self.macs:,} MACs, {len(self.layers)} layers)"
+        )
 
     @cached_property
     def macs(self) -> int:

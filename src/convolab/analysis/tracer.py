@@ -45,13 +45,13 @@ class LayerCall:
     macs: int = 0
     activation_bytes: int = 0
     saved_for_backward_bytes: int = 0
-    computes: bool = False
+    computes: bool = False  # whether any of its operations does more than give a view
     ops: list[str] = field(default_factory=list)  # those that do more than move values
     rf_state: RFState = None
     output_tensors: list[Tensor] = field(default_factory=list)  # kept, so that no storage takes the place of another
 
     def absorb(self, other: "LayerCall") -> None:
-        """Take over what a call inside this one has done."""
+        """Add what a call inside this one has done."""
         self.num_trainable += other.num_trainable
         self.num_frozen += other.num_frozen
         self.macs += other.macs
@@ -117,7 +117,7 @@ class Frame:
         self.name = name
         self.module = module
         self.first_call_index = first_call_index
-        # A network that is written in functions only is still taken apart.
+        # A network that is written in functions only is still traced function by function.
         has_children = next(module.children(), None) is not None
         self.is_leaf = not has_children and (bool(name) or type(module).__module__.startswith("torch.nn"))
         self.calls_others = False
@@ -142,7 +142,7 @@ class Tracer(TorchDispatchMode):
 
     @contextmanager
     def hooked(self, copies: list[Tensor]) -> Iterator[None]:
-        """Listen to modules, functions, operations and autograd; `copies` are all parameters and buffers."""
+        """Hook modules, functions, operations and autograd inside the block; `copies` are all parameters and buffers."""
         self.uncounted_parameters = {
             id(copy): (copy.numel(), copy.requires_grad) for copy in copies if isinstance(copy, nn.Parameter)
         }
@@ -221,7 +221,7 @@ class Tracer(TorchDispatchMode):
             self.record_call(call, output)
 
     def record_call(self, call: LayerCall, output: object) -> None:
-        """Note the output of a call, and the storage that it is the first to use."""
+        """Record a call with its output, and the storage that it is the first to use."""
         call.output_tensors = tensors_in(output)
         for tensor in call.output_tensors:
             storage = storage_id(tensor)
@@ -363,7 +363,7 @@ def input_tensors(args: tuple[object, ...], kwargs: dict[str, object]) -> list[T
 
 
 def pass_on_rf_state(op: OpInfo, call: OpCall, inputs: list[Tensor]) -> None:
-    """Store the receptive field of an operation's output on its tensors, and what a write changes behind a view."""
+    """Store the receptive field of an operation's output on its tensors, and of a tensor written through a view."""
     state = propagate(op.rf_rule, op.name, call, inputs)
     outputs = call.outputs()
     for index, tensor in enumerate(outputs):

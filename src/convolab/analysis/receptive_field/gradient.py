@@ -81,7 +81,7 @@ def nonzero_gradient_extent(output: Tensor, index: Sequence[int], image: Tensor)
 
 
 def all_positive_copy(network: nn.Module) -> nn.Module:
-    """A copy of the network in float64 with positive weights that keep the size of what passes through."""
+    """A copy of the network in float64 with positive weights, scaled so that activations keep their magnitude."""
     network = copy.deepcopy(network).double().eval()
     for index, (name, weight) in enumerate(network.named_parameters()):
         weight.requires_grad_(False)
@@ -111,7 +111,7 @@ class SmoothTracer(Tracer):
 
     def record_call(self, call: LayerCall, output: object) -> None:
         super().record_call(call, output)
-        self.current_call = call  # or copying would be a call of its own
+        self.current_call = call  # or the clone would be recorded as another call
         # A copy, because what comes next may write over the output.
         call.output_tensors = [tensor.clone() for tensor in call.output_tensors[:1] if tensor.is_floating_point()]
         self.current_call = None

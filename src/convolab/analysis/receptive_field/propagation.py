@@ -19,8 +19,8 @@ class AxisField(NamedTuple):
     """How a tensor's elements depend on one axis of the image.
 
     An element at index i of dimension `dim` belongs to cell `i // inner % num_cells` and depends on the interval of
-    that cell; with `dim` None all elements depend on the interval of the only cell. `has_global_path`: beside that,
-    each depends on the whole axis through another path.
+    that cell; with `dim` None all elements depend on the interval of the only cell. `has_global_path`: besides, each
+    depends on the whole axis through another path.
     """
 
     intervals: IntervalMap
@@ -81,7 +81,7 @@ def covers_axis(interval: Interval | None, extent: int) -> bool:
 
 
 def identity_rf(shape: Sequence[int]) -> AxisFields:
-    """The state of the image itself, [N, C, ...axes], or of a plain vector [N, n], whose one axis are its elements."""
+    """The state of the image itself, [N, C, ...axes], or of a plain vector [N, n], whose one axis is its elements."""
     first_spatial_dim = 2 if len(shape) > 2 else 1
     return tuple(
         AxisField(IntervalMap((0,), (0,), 1), shape[dim], dim if shape[dim] > 1 else None, 1, shape[dim])
@@ -125,7 +125,7 @@ def propagate(rule: Rule | None, name: str, call: OpCall, inputs: Sequence[Tenso
             unknown.append(rf_state)
         elif rf_state is not None:
             known.append(rf_state)
-    if unknown:  # an elementwise layer has the very state of the layer before, so that it is measured only once
+    if unknown:  # an elementwise layer shares the state object of the layer before, so that it is measured only once
         is_unchanged = rule is not None and rule.is_elementwise and not known
         same = all(rf_state is unknown[0] for rf_state in unknown)
         return unknown[0] if is_unchanged and same else UnknownRF(unknown[0].reason)

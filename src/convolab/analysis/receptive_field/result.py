@@ -1,4 +1,4 @@
-"""The receptive field of a layer, as a reader wants it: a value per image axis, in input pixels."""
+"""The receptive field of a layer as it is reported: a value per image axis, in input pixels."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,7 +29,7 @@ class ReceptiveField:
 
 
 def to_receptive_field(rf_state: RFState) -> ReceptiveField | UnknownRF | None:
-    """The field that a tensor's state amounts to; None if the tensor does not depend on the input."""
+    """The receptive field that a tensor's state describes; None if the tensor does not depend on the input."""
     if rf_state is None or isinstance(rf_state, UnknownRF):
         return rf_state
     starts: list[int | None] = []

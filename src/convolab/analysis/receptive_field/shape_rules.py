@@ -164,7 +164,7 @@ def concat_rule(call: OpCall) -> AxisFields | None:
 
 
 def concat_axis(pieces: Sequence[AxisField | None], lengths: Sequence[int], template: AxisField, dim: int) -> AxisField:
-    """The field of pieces put one after the other along a dimension, each of so many indices."""
+    """The field of pieces concatenated along a dimension; `lengths` are the pieces' numbers of indices."""
     known = [piece for piece in pieces if piece is not None]
     if not any(piece.dim == dim for piece in known):
         union = known[0]
