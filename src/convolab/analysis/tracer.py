@@ -142,7 +142,7 @@ class Tracer(TorchDispatchMode):
 
     @contextmanager
     def hooked(self, copies: list[Tensor]) -> Iterator[None]:
-        """Hook modules, functions, operations and autograd inside the block; `copies` are all parameters and buffers."""
+        """Hook modules, functions, operations and autograd in the block; `copies` are all parameters and buffers."""
         self.uncounted_parameters = {
             id(copy): (copy.numel(), copy.requires_grad) for copy in copies if isinstance(copy, nn.Parameter)
         }

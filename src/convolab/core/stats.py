@@ -84,8 +84,8 @@ def paired_t_test(
             be to be detected although the others are tested too.
 
     Returns:
-        the comparison, or None where the test is not defined: for fewer than two pairs, and for differences that neither
-        spread nor are quantized.
+        the comparison, or None where the test is not defined: for fewer than two pairs, and for differences that
+        neither spread nor are quantized.
 
     Raises LabError if the lengths differ.
 
@@ -210,8 +210,8 @@ def selection_bias(accuracies: Sequence[float], num_images: int, *, num_resample
     binomially, and the best of each draw is compared with its true value. But the accuracies taken as true are spread
     by chance already, and the draws by chance once more: the best stands out by errors sqrt(2) times as large, of which
     the draws show only their own part. For runs that are equally good, the case of the largest bias, this is too small
-    by a factor of sqrt(2), by which it is multiplied. So the estimate is right on average for equal runs, and an upper bound
-    for others.
+    by a factor of sqrt(2), by which it is multiplied. So the estimate is right on average for equal runs, and an upper
+    bound for others.
 
     It takes the errors to be independent. Runs of one seed share their validation images, and images that are hard for
     one are hard for the others: the bias is then smaller. Each run's choice of its best epoch, which adds to the bias,

@@ -182,7 +182,7 @@ def offline_if_unreachable() -> Iterator[bool]:
 
 
 def is_reachable(url: str, timeout: float = 5.0) -> bool:
-    """Whether a server accepts connections at a URL; assumed where there is a proxy, which may reach more than we do."""
+    """Whether a server accepts connections at a URL; assumed where there is a proxy, which may reach more than we."""
     if urllib.request.getproxies():
         return True
     parts = urlsplit(url)
