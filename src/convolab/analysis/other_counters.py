@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.types import Json
+from convolab.core.types import Json, MessageCallback
 
 INSTALL_HINT = "pip install 'convolab[counters]'"
 # By fvcore's names.
@@ -123,7 +123,7 @@ def count_with(
     network: nn.Module | None,
     input_shape: Sequence[int],
     our_macs_by_kind: Mapping[str, int],
-    on_message: Callable[[str], None] = lambda message: None,
+    on_message: MessageCallback = lambda message: None,
 ) -> tuple[OtherCount, ...]:
     """Run counters on a network, which is not changed, with zeros of a shape [N, C, ...] as input.
 

@@ -18,7 +18,7 @@ from convolab.analysis.tracer import DataDependentError, LayerCall, Trace, trace
 from convolab.core.display import Displayable
 from convolab.core.errors import require
 from convolab.core.rng import isolated_rng
-from convolab.core.types import Json
+from convolab.core.types import Json, MessageCallback
 
 NetworkOrBuilder: TypeAlias = nn.Module | Callable[[], nn.Module]  # the latter builds it
 FieldOrReason: TypeAlias = ReceptiveField | UnknownRF | None
@@ -171,7 +171,7 @@ def summary(
     *,
     batch_size: int = 1,
     beside: Sequence[str] = (),
-    on_message: Callable[[str], None] = lambda message: None,
+    on_message: MessageCallback = lambda message: None,
 ) -> ModelSummary:
     """Parameters, MACs, memory and receptive field of every layer of a network, for inputs of one shape.
 
@@ -361,7 +361,7 @@ def measure_unknown_fields(
     trace: Trace,
     fields: Sequence[FieldOrReason],
     shape: tuple[int, ...],
-    on_message: Callable[[str], None],
+    on_message: MessageCallback,
 ) -> tuple[list[FieldOrReason], str]:
     """The receptive fields, the unknown ones measured where that can be done; and a note on that."""
     unknown = {index: field for index, field in enumerate(fields) if isinstance(field, UnknownRF)}

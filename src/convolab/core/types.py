@@ -1,12 +1,14 @@
-"""Frozen, validated values that a recipe is made of, and the type of what a JSON file holds."""
+"""Frozen, validated values that a recipe is made of, and the types of what a JSON file holds and of a callback."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]  # from 0 to 1
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # from 0 to less than 1
+
+MessageCallback = Callable[[str], None]  # called with a line of text
 
 if TYPE_CHECKING:
     Json: TypeAlias = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
@@ -17,6 +19,7 @@ __all__ = [
     "Fraction",
     "Frozen",
     "Json",
+    "MessageCallback",
     "NonNegativeFloat",
     "NonNegativeInt",
     "PositiveFloat",

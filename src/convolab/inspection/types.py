@@ -1,6 +1,4 @@
-"""Types of tensors, and of a callback, that several modules of inspection share."""
-
-from collections.abc import Callable
+"""Types of tensors that several modules of inspection share."""
 
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -12,4 +10,3 @@ SinglePixels = Float[Tensor, "1 c h w"]  # one image in [0, 1]
 Pixels = Float[Tensor, "n c h w"]  # images in [0, 1]
 Logits = Float[Tensor, "n classes"]
 ClassIndices = Int64[Tensor, "n"]
-Progress = Callable[[str], None]  # called with each next step of a long piece of work

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from convolab.core.errors import LabError, require
 from convolab.core.files import translate_write_errors
 from convolab.core.text import truncate_list
+from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
 from convolab.data.memmap import read_memmap, write_memmap
 from convolab.data.splits import DatasetSplits
@@ -22,8 +23,6 @@ from convolab.training.recipe import Recipe
 from convolab.training.run import COMPLETED, Run
 from convolab.training.run_folder import read_summary
 from convolab.training.setup import train_validation_split
-
-MessageCallback = Callable[[str], None]
 
 
 class StudyFolder:

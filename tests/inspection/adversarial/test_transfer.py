@@ -252,7 +252,7 @@ def test_the_difference_is_drawn_around_gray_with_the_gain_it_states() -> None:
         ({"target": "random:0"}, "0 random targets"),
         ({"target": "random:10"}, "10 random targets"),
         ({"target": "a,11"}, "there is no class 11"),
-        ({"surrogates": {"x": little(1)}}, "only used with for_transfer"),
+        ({"surrogates": {"x": little(1)}}, "only used in an attack for transfer"),
         (
             {"for_transfer": True, "surrogates": {"x": little(1)}, "victims": {"x": little(1)}},
             "x is both a surrogate and a victim",

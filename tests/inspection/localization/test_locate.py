@@ -177,7 +177,7 @@ def test_the_network_is_left_as_it_was(red: ImageClassifier) -> None:
         ({"scales": "0px"}, "'0px' is not a scale"),
         ({"scales": "nan"}, "'nan' is not a scale"),
         ({"scales": "inf"}, "'inf' is not a scale"),
-        ({"scales": "100"}, f"more than {MAX_INPUT_PIXELS:,}: give a smaller --scale"),
+        ({"scales": "100"}, f"more than {MAX_INPUT_PIXELS:,}: give a smaller scale"),
         ({"threshold": 0.0}, "the threshold is 0"),
         ({"alignment": "effective"}, "alignment 'effective' is now called 'erf'"),
         ({"granularity": "cells"}, "granularity 'cells' is now called 'cell'"),

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from convolab.core.errors import require
 from convolab.core.rng import make_generator
+from convolab.core.types import MessageCallback
 from convolab.data.image_io import MAX_IMAGE_PIXELS, decode_image, read_image
 from convolab.inspection.adversarial.budget import PerturbationBudget, l2_distances
 from convolab.inspection.adversarial.finding import AttackTargets, FoolSettings, build_fool_finding
 from convolab.inspection.adversarial.pgd import MAX_STEPS, AttackConfig, AttackResult, run_pgd, to_pixels
 from convolab.inspection.adversarial.transfer import BATCH_SIZE, norm_matched_noise, transfer_matrix
 from convolab.inspection.result import Finding
-from convolab.inspection.types import Progress, UInt8Image, UInt8Images
+from convolab.inspection.types import UInt8Image, UInt8Images
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import compute_logits, inference_view
 
@@ -45,7 +46,7 @@ def fool(
     surrogates: Mapping[str, ImageClassifier] | None = None,
     seed: int = 0,
     image_names: Sequence[str] | None = None,
-    on_progress: Progress = lambda step: None,
+    on_progress: MessageCallback = lambda message: None,
 ) -> Finding:
     """Change images by gradient ascent until the network classifies each as each target; see if it transfers.
 
@@ -256,7 +257,7 @@ def transfer_conditions(
     attack_targets: AttackTargets,
     attack_result: AttackResult,
     settings: FoolSettings,
-    on_progress: Progress,
+    on_progress: MessageCallback,
 ) -> dict[str, tuple[str, UInt8Images]]:
     """The images that the victims classify, by condition, each with its title."""
     clean, targets = attack_targets.clean, attack_targets.targets

@@ -15,10 +15,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from convolab.core.errors import require, suggest
+from convolab.core.types import MessageCallback
 from convolab.inspection.adversarial.budget import PerturbationBudget, l2_norms
 from convolab.inspection.adversarial.ensemble import differentiable_preprocess, input_diversity
 from convolab.inspection.passes import with_folded_batch_norm
-from convolab.inspection.types import ClassIndices, Logits, Pixels, Progress, UInt8Images
+from convolab.inspection.types import ClassIndices, Logits, Pixels, UInt8Images
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import frozen_eval
 
@@ -131,7 +132,7 @@ def run_pgd(
     target_distance: Float[Tensor, "n"] | None = None,
     seed: int = 0,
     image_indices: Sequence[int] | None = None,
-    on_progress: Progress = lambda step: None,
+    on_progress: MessageCallback = lambda message: None,
 ) -> AttackResult:
     """Change each image until its bytes are classified as its target, or the steps are used up.
 

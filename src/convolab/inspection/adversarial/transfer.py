@@ -14,9 +14,9 @@ from torch import Tensor
 from convolab.core.errors import require
 from convolab.core.rng import make_generator
 from convolab.core.stats import ALPHA, mcnemar, wilson_interval
-from convolab.core.types import Json
+from convolab.core.types import Json, MessageCallback
 from convolab.inspection.adversarial.budget import l2_distances
-from convolab.inspection.types import ClassIndices, Logits, Progress, UInt8Image, UInt8Images
+from convolab.inspection.types import ClassIndices, Logits, UInt8Image, UInt8Images
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import compute_logits
 
@@ -188,7 +188,7 @@ def transfer_matrix(
     networks: Mapping[str, ImageClassifier],
     conditions: Mapping[str, tuple[str, UInt8Images]],
     targets: ClassIndices,
-    on_progress: Progress = lambda step: None,
+    on_progress: MessageCallback = lambda message: None,
 ) -> TransferMatrix:
     """The predictions of every network for the images of every condition.
 

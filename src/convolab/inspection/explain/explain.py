@@ -10,14 +10,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from convolab.core.errors import require
-from convolab.core.types import Json
+from convolab.core.types import Json, MessageCallback
 from convolab.data.image_io import read_image
 from convolab.inspection.explain.deletion_insertion import curves_in_random_order
 from convolab.inspection.explain.method_names import DEFAULT_METHODS, parse_methods
 from convolab.inspection.explain.methods import METHODS, SaliencyMap, SaliencyMethod
 from convolab.inspection.explain.sanity import SanityResult, describe_sanity, run_sanity_checks
 from convolab.inspection.result import Box, Finding, Panel
-from convolab.inspection.types import Progress, SinglePixels, UInt8Image
+from convolab.inspection.types import SinglePixels, UInt8Image
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import compute_logits, inference_view, top_classes
 
@@ -34,7 +34,7 @@ def explain(
     check: bool = False,
     seed: int = 0,
     image_name: str | None = None,
-    on_progress: Progress = lambda step: None,
+    on_progress: MessageCallback = lambda message: None,
 ) -> Finding:
     """Explain a class's logit: a map by each method, and what was checked of each map.
 
@@ -97,7 +97,7 @@ def check_maps(
     maps: Sequence[SaliencyMap],
     calls: dict[str, SaliencyMethod],
     seed: int,
-    on_progress: Progress,
+    on_progress: MessageCallback,
 ) -> list[SanityResult]:
     """The sanity checks of every map that carries information."""
     valid_maps = [saliency_map for saliency_map in maps if not saliency_map.invalid_reason]

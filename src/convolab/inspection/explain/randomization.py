@@ -13,9 +13,10 @@ from torch import nn
 
 from convolab.core.rng import make_generator
 from convolab.core.stats import Interval, mean_interval
+from convolab.core.types import MessageCallback
 from convolab.inspection.explain.methods import SaliencyMethod
 from convolab.inspection.explain.null_maps import phase_randomized, rank_correlation, sobel_edges
-from convolab.inspection.types import Heatmap, Progress, SinglePixels
+from convolab.inspection.types import Heatmap, SinglePixels
 from convolab.models.classifier import ImageClassifier
 from convolab.models.hooks import record_calls
 from convolab.models.inference import frozen_eval
@@ -52,7 +53,7 @@ def run_randomization_test(
     method: SaliencyMethod,
     *,
     seed: int = 0,
-    on_progress: Progress = lambda step: None,
+    on_progress: MessageCallback = lambda message: None,
 ) -> RandomizationTest:
     """Randomize the weights of copies of the network, group by group, and compare the method's maps with `heatmap`."""
     groups = layer_groups(net, pixels)

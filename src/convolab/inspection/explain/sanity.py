@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from convolab.core.errors import require
-from convolab.core.types import Json
+from convolab.core.types import Json, MessageCallback
 from convolab.inspection.explain.deletion_insertion import (
     CONTROLS,
     CurvesByBaseline,
@@ -21,7 +21,7 @@ from convolab.inspection.explain.randomization import (
     remaining_similarity,
     run_randomization_test,
 )
-from convolab.inspection.types import Progress, SinglePixels
+from convolab.inspection.types import SinglePixels
 from convolab.models.classifier import ImageClassifier
 
 
@@ -47,7 +47,7 @@ def run_sanity_checks(
     *,
     seed: int = 0,
     random_order_curves: CurvesByBaseline | None = None,
-    on_progress: Progress = lambda step: None,
+    on_progress: MessageCallback = lambda message: None,
 ) -> SanityResult:
     """Check a map that a method made: on networks with randomized weights, and by deleting and inserting pixels.
 

@@ -6,6 +6,7 @@ import torch
 
 from convolab.core.errors import require
 from convolab.core.rng import make_generator
+from convolab.core.types import MessageCallback
 from convolab.inspection.explain.null_maps import sobel_edges
 from convolab.inspection.localization.alignment import ALIGNMENT_KINDS, AlignmentKind, resize_alignment
 from convolab.inspection.localization.dense import FullyConvolutional, Granularity
@@ -13,7 +14,7 @@ from convolab.inspection.localization.metrics import energy_pointing_game, ious_
 from convolab.inspection.localization.response import ScaleResult, run_at_scale
 from convolab.inspection.localization.samples import EvaluationSample, EvaluationSetting, ObjectAnnotation
 from convolab.inspection.localization.score import BASELINES, LocalizationScore, ScoreRecord
-from convolab.inspection.types import Heatmap, Progress, UInt8Image
+from convolab.inspection.types import Heatmap, UInt8Image
 
 
 def evaluate_localization(
@@ -23,7 +24,7 @@ def evaluate_localization(
     alignments: Sequence[AlignmentKind] = ALIGNMENT_KINDS,
     granularity: Granularity | None = None,
     seed: int = 0,
-    on_progress: Progress = lambda step: None,
+    on_progress: MessageCallback = lambda message: None,
 ) -> LocalizationScore:
     """Compare a network's responses with annotated boxes, for each way of aligning them and for the baselines.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from convolab.core.errors import require
+from convolab.core.types import MessageCallback
 from convolab.data import image_io
 from convolab.inspection.localization.alignment import AlignmentKind, parse_alignment
 from convolab.inspection.localization.dense import (
@@ -26,7 +27,7 @@ from convolab.inspection.localization.input_scale import InputScale, parse_scale
 from convolab.inspection.localization.response import run_at_scale
 from convolab.inspection.localization.sliding_window import compare_with_sliding_window
 from convolab.inspection.result import Finding
-from convolab.inspection.types import Progress, UInt8Image
+from convolab.inspection.types import UInt8Image
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import top_classes
 
@@ -46,7 +47,7 @@ def locate(
     granularity: str | None = None,
     sliding_window_check: bool = False,
     image_name: str | None = None,
-    on_progress: Progress = lambda step: None,
+    on_progress: MessageCallback = lambda message: None,
 ) -> Finding:
     """Find objects of some classes in an image of any size: a response and boxes for each class.
 
@@ -121,7 +122,7 @@ def _with_sliding_window_check(
     fcn: FullyConvolutional,
     image: UInt8Image,
     scales: Sequence[InputScale],
-    on_progress: Progress,
+    on_progress: MessageCallback,
 ) -> Finding:
     """The finding and what the sliding window gives at each scale."""
     checks = {}

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from convolab.core.types import MessageCallback
 from convolab.inspection.localization.dense import FullyConvolutional
-from convolab.inspection.types import Progress, SinglePixels
+from convolab.inspection.types import SinglePixels
 from convolab.models.inference import frozen_eval
 
 BATCH_SIZE = 8  # windows in one forward pass
@@ -48,7 +49,7 @@ class SlidingWindowComparison:
 
 
 def compare_with_sliding_window(
-    fcn: FullyConvolutional, pixels: SinglePixels, on_progress: Progress = lambda step: None
+    fcn: FullyConvolutional, pixels: SinglePixels, on_progress: MessageCallback = lambda message: None
 ) -> SlidingWindowComparison:
     """Compare the dense map's windows with the same windows, cropped and classified in small batches.
 
@@ -84,7 +85,7 @@ def _classify_windows(
     fcn: FullyConvolutional,
     pixels: SinglePixels,
     corners: Sequence[Corner],
-    on_progress: Progress,
+    on_progress: MessageCallback,
 ) -> Float[Tensor, "windows classes"]:
     height, width = fcn.net.input_size
     window_logits = []
