@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: the same function, and nothing of the network touched."""
+"""Batch norms folded into convolutions: the same function, and an unchanged network."""
 
 import copy
 
@@ -12,8 +12,8 @@ from convolab.models.hooks import record_calls
 from convolab.models.registry import build
 
 
-def trained(network: nn.Module) -> nn.Module:
-    """Batch norms as after a training: every number of them matters."""
+def randomize_batch_norms(network: nn.Module) -> nn.Module:
+    """Batch norms as after training: with weights and statistics that change the output."""
     generator = torch.Generator().manual_seed(0)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -27,7 +27,7 @@ def pixels() -> Tensor:
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-MAKERS = {
+NETWORKS = {
     "resnet_small": lambda: build("resnet_small", (3, 64, 64), 10),
     "mobilenet": lambda: torchvision.models.mobilenet_v2(num_classes=10, width_mult=0.25),
     "densenet": lambda: torchvision.models.DenseNet(8, (2, 2), 16, num_classes=10),
@@ -42,26 +42,26 @@ MAKERS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MAKERS)
-def test_the_function_and_its_gradient_stay_and_the_weights_too(name: str) -> None:
-    network = trained(MAKERS[name]())
+@pytest.mark.parametrize("name", NETWORKS)
+def test_folding_changes_neither_the_function_nor_its_gradient_nor_the_weights(name: str) -> None:
+    network = randomize_batch_norms(NETWORKS[name]())
     before = copy.deepcopy(network.state_dict())
     x = pixels().requires_grad_()
     with record_calls(network) as record:
         plain = network(x)
     assert list(find_conv_bn_pairs(record.calls))
-    (slope,) = torch.autograd.grad(plain.square().sum(), x)
+    (gradient,) = torch.autograd.grad(plain.square().sum(), x)
     with fold_batch_norms(network, record):
         for _ in range(2):  # call indices restart with each pass
-            quick = network(x)
-        (quick_slope,) = torch.autograd.grad(quick.square().sum(), x)
-    torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(quick_slope, slope, rtol=1e-3, atol=1e-5 * float(slope.abs().max()))
+            folded = network(x)
+        (folded_gradient,) = torch.autograd.grad(folded.square().sum(), x)
+    torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(folded_gradient, gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()))
     assert torch.equal(network(x), plain)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
-def test_a_convolution_that_others_use_too_is_left_alone() -> None:
+def test_a_convolution_whose_output_is_used_twice_is_not_folded() -> None:
     class Fork(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -71,7 +71,7 @@ def test_a_convolution_that_others_use_too_is_left_alone() -> None:
             y = self.conv(x)
             return y + self.norm(y)
 
-    network = trained(Fork())
+    network = randomize_batch_norms(Fork())
     with torch.no_grad(), record_calls(network) as record:
         plain = network(pixels())
     assert not list(find_conv_bn_pairs(record.calls))
@@ -79,15 +79,15 @@ def test_a_convolution_that_others_use_too_is_left_alone() -> None:
         assert torch.equal(network(pixels()), plain)
 
 
-def test_batch_norms_in_training_are_left_alone() -> None:
+def test_batch_norms_in_training_are_not_folded() -> None:
     network = build("simple_convnet", (3, 64, 64), 10).train()
     with torch.no_grad(), record_calls(network) as record:
         network(pixels())
     assert not list(find_conv_bn_pairs(record.calls))
 
 
-def test_no_hook_stays_when_a_pass_fails() -> None:
-    network = trained(build("resnet_small", (3, 64, 64), 10))
+def test_no_hook_remains_when_a_forward_pass_fails() -> None:
+    network = randomize_batch_norms(build("resnet_small", (3, 64, 64), 10))
     with torch.no_grad(), record_calls(network) as record:
         network(pixels())
     with pytest.raises(RuntimeError), fold_batch_norms(network, record):

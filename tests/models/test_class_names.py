@@ -1,4 +1,4 @@
-"""Which class a person means."""
+"""Finding a class by its name, index or WordNet id."""
 
 import pytest
 
@@ -9,7 +9,7 @@ NAMES, SYNONYMS = imagenet_class_names()
 
 
 @pytest.mark.parametrize(
-    ("word", "index"),
+    ("text", "index"),
     [
         ("goldfish", 1),
         ("Egyptian cat", 285),
@@ -27,12 +27,12 @@ NAMES, SYNONYMS = imagenet_class_names()
         ("jack-o'-lantern", 607),
     ],
 )
-def test_a_class_is_found_by_name_prefix_index_or_wordnet_id(word, index):
-    assert find_class(word, NAMES, SYNONYMS) == index
+def test_a_class_is_found_by_name_prefix_index_or_wordnet_id(text, index):
+    assert find_class(text, NAMES, SYNONYMS) == index
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("text", "message"),
     [
         ("goldfsh", "did you mean 'goldfish'"),
         ("crane", r"is ambiguous, 'crane \(bird\)' \(134\) or 'crane \(machine\)' \(517\)"),
@@ -44,9 +44,9 @@ def test_a_class_is_found_by_name_prefix_index_or_wordnet_id(word, index):
         ("zzzzqq", r"known: .* and \d+ more"),
     ],
 )
-def test_an_unknown_or_ambiguous_class_is_refused(word, said):
-    with pytest.raises(LabError, match=said) as caught:
-        find_class(word, NAMES, SYNONYMS)
+def test_an_unknown_or_ambiguous_class_is_refused(text, message):
+    with pytest.raises(LabError, match=message) as caught:
+        find_class(text, NAMES, SYNONYMS)
     assert "\n" not in str(caught.value)
 
 
@@ -55,5 +55,5 @@ def test_a_name_takes_precedence_over_an_index():
     assert find_class("2", ("1", "0", "x")) == 2
 
 
-def test_names_are_a_thousand_and_all_different():
+def test_there_are_a_thousand_distinct_names():
     assert len(NAMES) == len(set(NAMES)) == len(SYNONYMS) == 1000

@@ -15,11 +15,11 @@ def pixels(n: int = 2, channels: int = 3) -> Tensor:
     return torch.rand(n, channels, 32, 28, generator=torch.Generator().manual_seed(0))
 
 
-def wrapped(network: nn.Module, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> ImageClassifier:
+def classifier_of(network: nn.Module, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> ImageClassifier:
     return ImageClassifier(network, mean=mean, std=std, input_size=(32, 28), classes=tuple("0123456789"))
 
 
-def column(values: tuple[float, ...]) -> Tensor:
+def per_channel(values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
 
 
@@ -29,29 +29,29 @@ def test_pixels_are_normalized_as_in_float64(
     layout: torch.memory_format, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
     x = pixels(channels=len(mean))
-    expected = ((x.double() - column(mean)) / column(std)).flatten(1)
+    expected = ((x.double() - per_channel(mean)) / per_channel(std)).flatten(1)
     in_layout = x.contiguous(memory_format=layout)
-    assert (wrapped(nn.Flatten(), mean, std)(in_layout) - expected).abs().max() < 1e-6
+    assert (classifier_of(nn.Flatten(), mean, std)(in_layout) - expected).abs().max() < 1e-6
     assert torch.equal(in_layout, x)
 
 
 @pytest.mark.parametrize("name", ["simple_convnet", "resnet_small", "shallow_net"])
 def test_an_image_classifier_is_its_network_on_normalized_pixels_in_either_layout(name: str) -> None:
     network = build(name, (3, 32, 28), 10).eval()
-    exact = copy.deepcopy(network).double()((pixels().double() - column(MEAN)) / column(STD))
-    net = wrapped(network)
+    expected = copy.deepcopy(network).double()((pixels().double() - per_channel(MEAN)) / per_channel(STD))
+    net = classifier_of(network)
     contiguous, channels_last = net(pixels()), net(pixels().contiguous(memory_format=torch.channels_last))
-    assert (contiguous - exact).abs().max() < 1e-6 * exact.abs().max().clamp(min=1)
-    assert (channels_last - exact).abs().max() < 1e-6 * exact.abs().max().clamp(min=1)
+    assert (contiguous - expected).abs().max() < 1e-6 * expected.abs().max().clamp(min=1)
+    assert (channels_last - expected).abs().max() < 1e-6 * expected.abs().max().clamp(min=1)
 
 
-def test_the_layout_of_the_pixels_reaches_the_network() -> None:
-    class Layout(nn.Module):
+def test_the_network_gets_pixels_in_the_memory_format_of_the_input() -> None:
+    class RecordsLayout(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             self.last = x.is_contiguous(memory_format=torch.channels_last)
             return x.flatten(1)
 
-    net = wrapped(Layout())
+    net = classifier_of(RecordsLayout())
     net(pixels())
     assert not net.network.last
     net(pixels().contiguous(memory_format=torch.channels_last))
@@ -60,30 +60,30 @@ def test_the_layout_of_the_pixels_reaches_the_network() -> None:
 
 def test_a_constant_channel_is_only_centered() -> None:
     x = pixels()
-    x[0, 1], x[1, 1] = 0.25, 0.75  # as in training, and as an attack may make it
-    normalized = wrapped(nn.Flatten(), (0.5, 0.25, 0.5), (0.25, 0.0, 0.25))(x).view_as(x)
+    x[0, 1], x[1, 1] = 0.25, 0.75  # as in the training images, and as an attack may change it
+    normalized = classifier_of(nn.Flatten(), (0.5, 0.25, 0.5), (0.25, 0.0, 0.25))(x).view_as(x)
     assert normalized.isfinite().all()
     assert (normalized[0, 1] == 0).all()
     assert (normalized[1, 1] == 0.5).all()
     assert not (normalized[:, 0] == 0).any()
 
 
-def test_the_gradient_reaches_the_pixels_through_the_normalization() -> None:
+def test_the_gradient_with_respect_to_the_pixels_includes_the_normalization() -> None:
     x = pixels().requires_grad_()
     weight = torch.randn(2, 3, 32, 28, generator=torch.Generator().manual_seed(1))
-    (wrapped(nn.Flatten())(x).view_as(x) * weight).sum().backward()
-    torch.testing.assert_close(x.grad, (weight / column(STD)).float())
+    (classifier_of(nn.Flatten())(x).view_as(x) * weight).sum().backward()
+    torch.testing.assert_close(x.grad, (weight / per_channel(STD)).float())
 
 
-def test_only_the_networks_own_tensors_are_saved_and_trained() -> None:
+def test_only_the_tensors_of_the_network_are_saved_and_trained() -> None:
     network = build("simple_convnet", (3, 32, 28), 10)
-    net = wrapped(network)
+    net = classifier_of(network)
     assert list(net.state_dict()) == [f"network.{name}" for name in network.state_dict()]
     assert [id(p) for p in net.parameters()] == [id(p) for p in network.parameters()]
 
 
 def test_an_image_classifier_reports_its_input_size_and_classes() -> None:
-    net = wrapped(nn.Flatten())
+    net = classifier_of(nn.Flatten())
     assert (net.channels, net.input_size, net.classes, net.mean, net.std) == (
         3,
         (32, 28),
@@ -96,4 +96,4 @@ def test_an_image_classifier_reports_its_input_size_and_classes() -> None:
 @pytest.mark.parametrize(("mean", "std"), [(MEAN, STD[:2]), ((0.5,), (-0.25,)), ((0.5,), (float("nan"),))])
 def test_statistics_that_do_not_match_are_refused(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     with pytest.raises(LabError, match="give one mean and one standard deviation"):
-        wrapped(nn.Flatten(), mean, std)
+        classifier_of(nn.Flatten(), mean, std)

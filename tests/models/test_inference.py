@@ -6,8 +6,8 @@ from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import compute_logits, eval_mode, freeze_for_inference, frozen_eval, top_classes
 
 
-def mixed() -> nn.Sequential:
-    """A network whose modules are in different modes, one of its parameters without gradients."""
+def net_with_mixed_modes() -> nn.Sequential:
+    """A network with modules in different modes and one parameter without gradients."""
     net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)))
     net[1].eval()
     net[0].bias.requires_grad_(False)
@@ -19,8 +19,8 @@ def state_of(net: nn.Module) -> tuple[list[bool], list[bool]]:
 
 
 @pytest.mark.parametrize("context", [eval_mode, frozen_eval])
-def test_each_module_is_put_back_in_its_own_mode_also_after_an_exception(context) -> None:
-    net = mixed()
+def test_the_mode_of_each_module_is_restored_even_after_an_exception(context) -> None:
+    net = net_with_mixed_modes()
     before = state_of(net)
     with context(net):
         assert not any(m.training for m in net.modules())
@@ -30,16 +30,16 @@ def test_each_module_is_put_back_in_its_own_mode_also_after_an_exception(context
     assert state_of(net) == before
 
 
-def test_evaluation_mode_leaves_gradients_on_and_its_frozen_form_turns_them_off() -> None:
-    net = mixed()
+def test_eval_mode_keeps_gradients_and_frozen_eval_turns_them_off() -> None:
+    net = net_with_mixed_modes()
     with eval_mode(net):
         assert net[0].weight.requires_grad
     with frozen_eval(net):
         assert not any(p.requires_grad for p in net.parameters())
 
 
-def test_a_gradient_that_was_there_stays() -> None:
-    net = mixed()
+def test_existing_gradients_are_kept() -> None:
+    net = net_with_mixed_modes()
     net[0].weight.grad = torch.ones(2, 2)
     with frozen_eval(net):
         pass
@@ -51,7 +51,7 @@ def classifier() -> ImageClassifier:
     return ImageClassifier(network, mean=(0.5,), std=(0.25,), input_size=(2, 2), classes=("a", "b", "c"))
 
 
-def test_logits_are_those_of_evaluation_mode_whatever_the_batches() -> None:
+def test_logits_are_those_of_evaluation_mode_whatever_the_batch_size() -> None:
     net = classifier().train()
     pixels = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     logits = compute_logits(net, pixels, batch_size=2)
@@ -70,7 +70,7 @@ def test_a_network_frozen_for_inference_refuses_pixels_outside_0_to_1() -> None:
     assert not any(p.requires_grad for p in net.parameters())
 
 
-def test_the_top_classes_are_all_of_them_where_there_are_fewer() -> None:
+def test_top_classes_returns_all_classes_if_there_are_fewer() -> None:
     top = top_classes(("a", "b"), torch.tensor([0.25, 0.75]), 5)
     assert [(c.name, c.index, c.probability) for c in top] == [("b", 1, 0.75), ("a", 0, 0.25)]
     assert str(top[0]) == "b 75.0 %"

@@ -1,4 +1,4 @@
-"""Networks that others trained: the right weights and names, and pixels that break the contract are refused."""
+"""Pretrained networks: the right weights and names, and the check of their input pixels."""
 
 import json
 import socket
@@ -32,32 +32,32 @@ def lite0() -> ImageClassifier:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "least"), [("efficientnet_lite0", 178), ("efficientnet_lite1", 182), ("efficientnet_lite2", 184)]
+    ("name", "min_correct"), [("efficientnet_lite0", 178), ("efficientnet_lite1", 182), ("efficientnet_lite2", 184)]
 )
-def test_top_1_on_photos_of_200_classes(name: str, least: int, photos: Path) -> None:
-    net, truth = pretrained(name), json.loads((photos / "imagenet" / "labels.json").read_text())
-    right = 0
+def test_top_1_on_photos_of_200_classes(name: str, min_correct: int, photos: Path) -> None:
+    net, labels = pretrained(name), json.loads((photos / "imagenet" / "labels.json").read_text())
+    num_correct = 0
     with torch.inference_mode():
-        for start in range(0, len(truth), 10):
-            files = list(truth)[start : start + 10]
-            found = net(
+        for start in range(0, len(labels), 10):
+            files = list(labels)[start : start + 10]
+            predicted = net(
                 torch.cat([net.preprocess(read_image_file(photos / "imagenet" / file)) for file in files])
             ).argmax(1)
-            right += sum(int(label) == truth[file] for label, file in zip(found, files, strict=True))
-    assert right >= least
+            num_correct += sum(int(label) == labels[file] for label, file in zip(predicted, files, strict=True))
+    assert num_correct >= min_correct
 
 
 def test_the_names_are_those_of_the_classes_file(photos: Path) -> None:
     classes = json.loads((photos / "imagenet" / "classes.json").read_text())
-    for theirs, ours, words in zip(classes, *pretrained_module.imagenet_class_names(), strict=True):
-        assert theirs["wnid"] == words[0]
+    for theirs, ours, synonyms in zip(classes, *pretrained_module.imagenet_class_names(), strict=True):
+        assert theirs["wnid"] == synonyms[0]
         assert ours.partition(" (")[0] == theirs["name"]
 
 
-def test_a_cat_is_a_cat_and_the_weights_take_no_gradients(lite0: ImageClassifier) -> None:
+def test_a_cat_is_classified_as_a_cat_and_the_weights_need_no_gradients(lite0: ImageClassifier) -> None:
     with torch.inference_mode():
-        found = lite0(lite0.preprocess(read_image("chelsea"))).argmax()
-    assert lite0.classes[found] in ("tabby", "tiger cat", "Egyptian cat")
+        predicted = lite0(lite0.preprocess(read_image("chelsea"))).argmax()
+    assert lite0.classes[predicted] in ("tabby", "tiger cat", "Egyptian cat")
     assert not lite0.training
     assert not any(p.requires_grad for p in lite0.parameters())
 
@@ -68,7 +68,7 @@ def pixels(value: float = 0.5) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("bad", "word"),
+    ("invalid_pixels", "message"),
     [
         (pixels(1.001), "pixels range from 1.001 to 1.001"),
         (pixels(-0.1), "pixels range from -0.1"),
@@ -79,15 +79,15 @@ def pixels(value: float = 0.5) -> torch.Tensor:
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "pixels are uint8: give floats"),
     ],
 )
-def test_pixels_that_break_the_contract_are_refused(lite0: ImageClassifier, bad: torch.Tensor, word: str) -> None:
-    with pytest.raises(LabError, match=word):
-        lite0.check_pixels(bad)
-    if bad.is_floating_point():
-        with pytest.raises(LabError, match=word):
-            lite0(bad)
+def test_invalid_pixels_are_refused(lite0: ImageClassifier, invalid_pixels: torch.Tensor, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        lite0.check_pixels(invalid_pixels)
+    if invalid_pixels.is_floating_point():
+        with pytest.raises(LabError, match=message):
+            lite0(invalid_pixels)
 
 
-def test_only_a_network_that_validates_its_inputs_checks_them_and_only_in_evaluation() -> None:
+def test_inputs_are_checked_only_if_requested_and_only_in_evaluation_mode() -> None:
     net = ImageClassifier(nn.Flatten(), mean=(0.5,), std=(0.25,), input_size=(1, 1), classes=("a",))
     outside = torch.full((1, 1, 1, 1), 2.0)
     assert net.eval()(outside).item() == 6.0
@@ -98,7 +98,7 @@ def test_only_a_network_that_validates_its_inputs_checks_them_and_only_in_evalua
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite3", "efficientnet-lite0", "resnet50"])
-def test_an_unknown_network_is_refused_with_those_there_are(name: str) -> None:
+def test_an_unknown_network_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(
         LabError, match=r"no pretrained network .*(efficientnet_lite0|did you mean 'efficientnet_lite\d').*timm/NAME"
     ):
@@ -110,15 +110,15 @@ def test_a_network_that_timm_does_not_have_is_refused_with_the_nearest() -> None
         pretrained("timm/resnet5O")
 
 
-def test_weights_that_are_neither_cached_nor_reachable_are_one_line(
+def test_weights_that_are_neither_cached_nor_reachable_give_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import timm
 
-    def unreachable(*_: object, **__: object) -> None:
+    def raise_os_error(*_: object, **__: object) -> None:
         raise OSError("We couldn't connect\nto the hub")
 
-    monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr(timm, "create_model", raise_os_error)
     with pytest.raises(
         LabError, match="the weights of timm/resnet18 are not in timm's cache and cannot be fetched"
     ) as caught:
@@ -128,31 +128,31 @@ def test_weights_that_are_neither_cached_nor_reachable_are_one_line(
 
 
 @pytest.mark.slow
-def test_without_a_way_to_the_hub_one_line_comes_at_once_and_the_hubs_client_is_restored(
+def test_without_access_to_the_hub_the_error_is_quick_and_the_hubs_client_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from huggingface_hub import constants
     from huggingface_hub.utils import logging
 
-    def nowhere(*_: object) -> None:
-        raise OSError("no way")
+    def refuse_connection(*_: object) -> None:
+        raise OSError("no connection")
 
-    monkeypatch.setattr(pretrained_module.socket, "create_connection", nowhere)
+    monkeypatch.setattr(pretrained_module.socket, "create_connection", refuse_connection)
     monkeypatch.setattr(pretrained_module.urllib.request, "getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    loudness = logging.get_verbosity()
-    pretrained("efficientnet_lite0")  # timm's own import is slow
+    verbosity = logging.get_verbosity()
+    pretrained("efficientnet_lite0")  # before the clock starts: the import of timm is slow
     start = time.monotonic()
     with (
         offline_if_unreachable(),
         pytest.raises(LabError, match=r"the weights of timm/resnet18 .*its hub cannot be reached") as caught,
     ):
         pretrained("timm/resnet18")
-    assert time.monotonic() - start < 20  # the client alone asks for a minute
+    assert time.monotonic() - start < 20  # the hub's client alone retries for a minute
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
-    assert (constants.HF_HUB_OFFLINE, logging.get_verbosity()) == (False, loudness)
+    assert (constants.HF_HUB_OFFLINE, logging.get_verbosity()) == (False, verbosity)
 
 
 def test_a_program_that_uses_the_library_keeps_its_hub_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,42 +161,42 @@ def test_a_program_that_uses_the_library_keeps_its_hub_settings(monkeypatch: pyt
     from huggingface_hub.utils import logging
 
     before = (constants.HF_HUB_OFFLINE, logging.get_verbosity())
-    inside = []
+    settings = []
 
-    def look(*_: object, **__: object) -> None:
-        inside.append((constants.HF_HUB_OFFLINE, logging.get_verbosity()))
+    def record_settings(*_: object, **__: object) -> None:
+        settings.append((constants.HF_HUB_OFFLINE, logging.get_verbosity()))
         raise OSError("nothing there")
 
-    monkeypatch.setattr(timm, "create_model", look)
+    monkeypatch.setattr(timm, "create_model", record_settings)
     with pytest.raises(LabError, match="nothing there"):
         pretrained("timm/resnet18")
-    assert inside == [before]
+    assert settings == [before]
 
 
-def test_whether_an_address_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_is_reachable_if_its_server_or_a_proxy_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained_module.urllib.request, "getproxies", dict)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert pretrained_module.is_reachable(address)
-    assert not pretrained_module.is_reachable(address)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert pretrained_module.is_reachable(url)
+    assert not pretrained_module.is_reachable(url)
     monkeypatch.setattr(pretrained_module.urllib.request, "getproxies", lambda: {"https": "http://proxy"})
-    assert pretrained_module.is_reachable(address)
+    assert pretrained_module.is_reachable(url)
 
 
 @pytest.mark.slow
-def test_a_network_of_timms_comes_with_its_own_preprocessing_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_of_timm_has_its_own_preprocessing_and_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
     create = timm.create_model
-    asked = []
+    calls = []
 
     def without_weights(name: str, pretrained: bool) -> nn.Module:
-        asked.append((name, pretrained))
+        calls.append((name, pretrained))
         return create(name, pretrained=False)
 
     monkeypatch.setattr(timm, "create_model", without_weights)
     net = pretrained("timm/resnet18")
-    assert asked == [("resnet18", True)]
+    assert calls == [("resnet18", True)]
     assert (net.input_size, net.interpolation, net.crop_fraction) == (
         (224, 224),
         net.network.pretrained_cfg["interpolation"],
@@ -218,24 +218,24 @@ def test_a_network_without_classes_is_refused(monkeypatch: pytest.MonkeyPatch) -
         pretrained("timm/resnet18")
 
 
-def test_weights_are_mapped_only_where_every_shape_and_role_agrees() -> None:
-    network, good = EfficientNetLite(0), wheel_weights("efficientnet_lite0")
-    names = list(good)
-    short = OrderedDict(list(good.items())[:-1])
-    wrong_shape = OrderedDict(good) | {names[0]: torch.zeros(32, 3, 5, 5)}
+def test_weights_are_loaded_by_position_only_if_every_shape_and_role_agrees() -> None:
+    network, weights = EfficientNetLite(0), wheel_weights("efficientnet_lite0")
+    names = list(weights)
+    short = OrderedDict(list(weights.items())[:-1])
+    wrong_shape = OrderedDict(weights) | {names[0]: torch.zeros(32, 3, 5, 5)}
     swapped = OrderedDict(
-        (names[2] if i == 1 else names[1] if i == 2 else n, t) for i, (n, t) in enumerate(good.items())
+        (names[2] if i == 1 else names[1] if i == 2 else n, t) for i, (n, t) in enumerate(weights.items())
     )
-    for bad in (
+    for wrong_weights in (
         short,
         wrong_shape,
         swapped,
     ):  # the last: a batch norm's weight and bias, of one shape, in the other order
         with pytest.raises(LabError, match="another version"):
-            load_by_position(network, bad, "efficientnet_lite0")
+            load_by_position(network, wrong_weights, "efficientnet_lite0")
 
 
-def test_weights_that_are_missing_or_damaged_say_what_to_install(
+def test_the_error_about_missing_or_damaged_weights_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,4 +1,4 @@
-"""Networks by name: their options, their initial weights, and a person's own in a file, a package or the registry."""
+"""Networks by name: their options, their initial weights, and the user's own in a file, a package or the registry."""
 
 import math
 import os
@@ -20,8 +20,8 @@ NAMES = ("shallow_net", "shallow_net_class", "simple_convnet", "resnet_small")
 
 
 @pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry forgets what a test puts in."""
+def restore_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove from the registry what the test registers."""
     monkeypatch.setattr(registry, "NETWORKS", dict(registry.NETWORKS))
 
 
@@ -39,28 +39,28 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_initial_weights_depend_on_the_seed_alone_and_leave_the_global_generator_untouched(name: str) -> None:
+def test_initial_weights_depend_on_the_seed_only_and_do_not_use_the_global_generator(name: str) -> None:
     torch.manual_seed(1)
     first = build(name, (1, 8, 8), 10, seed=4)
     torch.manual_seed(2)
     before = torch.get_rng_state()
     build("resnet_small", (3, 32, 32), 5, seed=9)
-    again = build(name, (1, 8, 8), 10, seed=4)
+    repeated = build(name, (1, 8, 8), 10, seed=4)
     assert torch.equal(before, torch.get_rng_state())
-    assert same(first, again)
+    assert same(first, repeated)
     for (layer, one), other in zip(
         first.named_parameters(), build(name, (1, 8, 8), 10, seed=5).parameters(), strict=True
     ):
-        assert one.std() == 0 or not torch.equal(one, other), layer  # a batch norm starts from ones and zeros
+        assert one.std() == 0 or not torch.equal(one, other), layer  # the weights of a batch norm are ones and zeros
 
 
-def test_layers_of_one_shape_start_from_different_weights() -> None:
+def test_layers_of_the_same_shape_have_different_initial_weights() -> None:
     net = build("resnet_small", (3, 32, 32), 10, blocks=3)
     weights = [layer.weight for layer in net.features.stage1.modules() if isinstance(layer, nn.Conv2d)]
     assert len({weight.sum().item() for weight in weights}) == 6
 
 
-def test_a_layers_weights_depend_on_its_name_and_not_on_its_neighbours(own_registry: None) -> None:
+def test_the_initial_weights_of_a_layer_depend_on_its_name_and_not_on_other_layers(restore_registry: None) -> None:
     def forwards(shape: ImageShape, classes: int) -> nn.Module:
         return nn.Sequential(OrderedDict(a=nn.Conv2d(1, 4, 3), b=nn.Conv2d(4, 4, 3), c=nn.Flatten()))
 
@@ -75,7 +75,7 @@ def test_a_layers_weights_depend_on_its_name_and_not_on_its_neighbours(own_regis
         assert torch.equal(one.get_submodule(layer).bias, other.get_submodule(layer).bias)
 
 
-def test_a_longer_network_starts_where_the_shorter_one_does() -> None:
+def test_a_longer_network_has_the_initial_weights_of_the_shorter_one() -> None:
     shorter, longer = (
         build("simple_convnet", (1, 32, 32), 10, channels=c).state_dict() for c in ([8, 16], [8, 16, 16])
     )
@@ -85,7 +85,7 @@ def test_a_longer_network_starts_where_the_shorter_one_does() -> None:
 # Registry and options
 
 
-def test_a_persons_function_joins_by_one_line(own_registry: None) -> None:
+def test_a_users_function_is_registered_by_one_line(restore_registry: None) -> None:
     @registry.register
     def mine(shape: ImageShape, classes: int, wide: int = 4, *, bias: bool = True) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], wide), nn.Linear(wide, classes, bias=bias))
@@ -97,7 +97,7 @@ def test_a_persons_function_joins_by_one_line(own_registry: None) -> None:
     assert registry.resolve_options("mine", {"wide": 9}) == {"wide": 9, "bias": True}
 
 
-def test_a_persons_class_joins_under_a_name_of_its_own(own_registry: None) -> None:
+def test_a_users_class_is_registered_under_a_given_name(restore_registry: None) -> None:
     class Mine(nn.Module):
         def __init__(self, shape: ImageShape, classes: int) -> None:
             super().__init__()
@@ -132,62 +132,62 @@ def needs(shape, classes, wide: int):
 
 
 @pytest.fixture(params=["", "from __future__ import annotations\n"], ids=["plain", "with postponed annotations"])
-def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A file with somebody's networks, its annotations as types and as strings."""
+def network_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file with a user's networks, its annotations as types and as strings."""
     path = tmp_path / "networks.py"
     path.write_text(request.param + SOURCE)
     return path
 
 
-def test_a_network_is_found_in_a_file(file: Path) -> None:
-    net = build(f"{file}:Mine", (1, 8, 8), 3, wide=6)
+def test_a_network_is_found_in_a_file(network_file: Path) -> None:
+    net = build(f"{network_file}:Mine", (1, 8, 8), 3, wide=6)
     assert net(pixels((1, 8, 8))).shape == (3, 3)
     assert net[1].out_features == 6
-    assert same(net, build(f"{file}:Mine", (1, 8, 8), 3, wide=6))
+    assert same(net, build(f"{network_file}:Mine", (1, 8, 8), 3, wide=6))
 
 
-def test_the_options_of_a_network_in_a_file_are_checked_by_its_own_types(file: Path) -> None:
+def test_the_options_of_a_network_in_a_file_are_checked_by_its_own_types(network_file: Path) -> None:
     with pytest.raises(LabError, match=r"model\.wide = 'a'"):
-        registry.resolve_options(f"{file}:Mine", {"wide": "a"})
+        registry.resolve_options(f"{network_file}:Mine", {"wide": "a"})
     with pytest.raises(LabError, match=r"model\.wide = 0"):
-        registry.resolve_options(f"{file}:Mine", {"wide": 0})
+        registry.resolve_options(f"{network_file}:Mine", {"wide": 0})
     with pytest.raises(LabError, match=r"model\.wide"):
-        registry.resolve_options(f"{file}:needs", {})
+        registry.resolve_options(f"{network_file}:needs", {})
 
 
 def test_a_network_is_found_in_an_installed_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "somebodys_package"
+    package = tmp_path / "users_package"
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "networks.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
-    assert build("somebodys_package.networks:Mine", (1, 8, 8), 3)[1].out_features == 4
+    assert build("users_package.networks:Mine", (1, 8, 8), 3)[1].out_features == 4
 
 
-def test_a_file_or_module_without_the_network_is_refused(file: Path) -> None:
-    for name, complaint in {
-        f"{file}:Mime": "has no Mime: did you mean 'Mine'",
-        f"{file.parent}/other.py:Mine": "no file .*other.py",
+def test_a_file_or_module_without_the_network_is_refused(network_file: Path) -> None:
+    for name, message in {
+        f"{network_file}:Mime": "has no Mime: did you mean 'Mine'",
+        f"{network_file.parent}/other.py:Mine": "no file .*other.py",
         "no_such_package.nets:Mine": "cannot import 'no_such_package.nets' for the network Mine",
-        f"{file}:nothing": "is 3: give a class, or a function",
-        f"{file}:too_few": r"must take \(shape, classes, ...options\), and takes \(shape\)",
-        f"{file}:": "is not the name of a network",
+        f"{network_file}:nothing": "is 3: give a class, or a function",
+        f"{network_file}:too_few": r"must take \(shape, classes, ...options\), and takes \(shape\)",
+        f"{network_file}:": "is not the name of a network",
         ":Mine": "is not the name of a network",
         ".networks:Mine": "is not the name of a network",
     }.items():
-        with pytest.raises(LabError, match=complaint):
+        with pytest.raises(LabError, match=message):
             registry.resolve_options(name, {})
 
 
-def test_a_type_that_is_not_there_at_run_time_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_type_that_does_not_exist_at_run_time_is_refused_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "net.py"
     path.write_text("from __future__ import annotations\ndef net(shape, classes, wide: Missing = 3): ...\n")
     with pytest.raises(LabError, match="'Missing' is not defined"):
         registry.resolve_options(f"{path}:net", {})
 
 
-def factory(signature: str) -> registry.NetworkFactory:
-    """A function of the signature, as a person would write it."""
+def make_factory(signature: str) -> registry.NetworkFactory:
+    """A function with this signature, as a user would write it."""
     names = {"nn": nn}
     exec(f"def mine{signature}: return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))", names)
     return names["mine"]
@@ -196,8 +196,10 @@ def factory(signature: str) -> registry.NetworkFactory:
 @pytest.mark.parametrize(
     "signature", ["(**options)", "(shape, **options)", "(*, shape, classes)", "()", "(shape, *, classes=3)"]
 )
-def test_a_factory_that_cannot_be_called_by_shape_and_classes_is_refused(signature: str, own_registry: None) -> None:
-    registry.register(factory(signature))
+def test_a_factory_that_cannot_be_called_by_shape_and_classes_is_refused(
+    signature: str, restore_registry: None
+) -> None:
+    registry.register(make_factory(signature))
     with pytest.raises(
         LabError,
         match=rf"^the network 'mine' must take \(shape, classes, ...options\), and takes {re.escape(signature)}$",
@@ -209,16 +211,16 @@ def test_a_factory_that_cannot_be_called_by_shape_and_classes_is_refused(signatu
     "signature",
     ["(*args)", "(*args, **options)", "(shape, *rest)", "(shape, classes, /)", "(shape, classes, **options)"],
 )
-def test_a_factory_that_takes_shape_and_classes_in_any_way_is_called_with_them(
-    signature: str, own_registry: None
+def test_a_factory_that_accepts_shape_and_classes_in_any_way_is_called_with_them(
+    signature: str, restore_registry: None
 ) -> None:
-    registry.register(factory(signature))
+    registry.register(make_factory(signature))
     assert build("mine", (1, 8, 8), 3)(pixels((1, 8, 8))).shape[1:] == (3,)
     assert registry.resolve_options("mine", {}) == {}
 
 
-def test_an_option_after_any_number_of_arguments_is_one(own_registry: None) -> None:
-    registry.register(factory("(*args, wide: int = 4)"))
+def test_a_keyword_after_any_number_of_arguments_is_an_option(restore_registry: None) -> None:
+    registry.register(make_factory("(*args, wide: int = 4)"))
     assert registry.resolve_options("mine", {"wide": 9}) == {"wide": 9}
     with pytest.raises(LabError, match="has no option 'args'"):
         registry.resolve_options("mine", {"args": 9})
@@ -232,40 +234,40 @@ def test_a_builtin_without_a_readable_signature_is_refused() -> None:
 @pytest.mark.parametrize(
     "value", [date(2024, 1, 1), {1, 2}, nn.ReLU, torch.eye(2), 1j, b"16", math.nan, math.inf, [math.inf]], ids=repr
 )
-def test_an_option_or_default_that_a_recipe_cannot_hold_is_refused_by_its_key(
-    value: object, own_registry: None
+def test_an_option_or_default_that_a_recipe_cannot_contain_is_refused_by_its_key(
+    value: object, restore_registry: None
 ) -> None:
     @registry.register
-    def open_minded(shape: ImageShape, classes: int, first=1, second=value) -> nn.Module: ...
+    def any_options(shape: ImageShape, classes: int, first=1, second=value) -> nn.Module: ...
 
-    for chosen in ({"first": value, "second": 2}, {}):
+    for options in ({"first": value, "second": 2}, {}):
         with pytest.raises(
             LabError, match=r"^model\.(first|second) = .*: a recipe holds strings, finite numbers, booleans and lists$"
         ):
-            registry.resolve_options("open_minded", chosen)
+            registry.resolve_options("any_options", options)
 
 
-def test_an_option_of_a_type_that_no_recipe_has_is_refused(own_registry: None) -> None:
-    registry.register(factory("(shape, classes, act: nn.Module = None)"))
+def test_an_option_of_a_type_that_no_recipe_has_is_refused(restore_registry: None) -> None:
+    registry.register(make_factory("(shape, classes, act: nn.Module = None)"))
     with pytest.raises(LabError, match=r"^the network 'mine' takes .*act.*, and a recipe cannot hold that: .*$"):
         registry.resolve_options("mine", {})
 
 
-def test_a_private_argument_is_no_option(own_registry: None) -> None:
-    registry.register(factory("(shape, classes, wide: int = 3, _act: int = 3)"))
+def test_a_private_argument_is_not_an_option(restore_registry: None) -> None:
+    registry.register(make_factory("(shape, classes, wide: int = 3, _act: int = 3)"))
     assert registry.resolve_options("mine", {}) == {"wide": 3}
     with pytest.raises(LabError, match="the network 'mine' has no option '_act'"):
         registry.resolve_options("mine", {"_act": 4})
 
 
-def test_an_unknown_network_suggests_the_nearest() -> None:
+def test_the_error_about_an_unknown_network_suggests_the_nearest() -> None:
     with pytest.raises(LabError, match="unknown network 'simple_convnets': did you mean 'simple_convnet'"):
         build("simple_convnets", (3, 32, 32), 10)
     with pytest.raises(LabError, match="known: resnet_small, shallow_net, shallow_net_class, simple_convnet"):
         build("zzz", (3, 32, 32), 10)
 
 
-def test_an_unknown_option_suggests_the_nearest() -> None:
+def test_the_error_about_an_unknown_option_suggests_the_nearest() -> None:
     with pytest.raises(LabError, match="'simple_convnet' has no option 'residuals': did you mean 'residual'"):
         build("simple_convnet", (3, 32, 32), 10, residuals=True)
 
@@ -299,7 +301,7 @@ def test_a_list_and_a_tuple_of_channels_are_the_same() -> None:
     )
 
 
-def test_a_persons_file_is_run_once_and_again_when_it_was_changed(
+def test_a_users_file_is_run_once_and_again_after_it_was_changed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "mine.py"

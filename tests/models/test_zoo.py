@@ -22,12 +22,12 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return list(a) == list(b) and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def trained(net: nn.Module, shape: zoo.ImageShape, classes: int) -> nn.Module:
-    """The network with weights, biases and running statistics that are no longer the first ones."""
-    draw = torch.Generator().manual_seed(1)
+def perturb_weights(net: nn.Module, shape: zoo.ImageShape, classes: int) -> nn.Module:
+    """The network with weights, biases and running statistics that are not the initial ones."""
+    generator = torch.Generator().manual_seed(1)
     for tensor in net.state_dict().values():
         if tensor.is_floating_point():
-            tensor.add_(torch.rand(tensor.shape, generator=draw) - 0.5, alpha=0.4)
+            tensor.add_(torch.rand(tensor.shape, generator=generator) - 0.5, alpha=0.4)
     return net
 
 
@@ -35,7 +35,7 @@ def trained(net: nn.Module, shape: zoo.ImageShape, classes: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])
-def test_the_shallow_net_and_its_class_are_one_network_bit_for_bit(shape: zoo.ImageShape) -> None:
+def test_the_shallow_net_and_its_class_are_the_same_network_bit_for_bit(shape: zoo.ImageShape) -> None:
     sequential, module = (build(name, shape, 10, seed=3, hidden=50) for name in SHALLOW)
     assert isinstance(sequential, nn.Sequential)
     assert same(sequential, module)
@@ -65,7 +65,7 @@ def test_the_shallow_net_is_two_linear_layers_with_a_relu_between() -> None:
 @pytest.mark.parametrize(
     ("name", "options"), [*((n, {}) for n in (*SHALLOW, *CONVNETS)), ("simple_convnet", {"residual": True})]
 )
-def test_every_network_takes_every_size(name: str, options: dict, channels: int, side: int) -> None:
+def test_every_network_accepts_every_image_size(name: str, options: dict, channels: int, side: int) -> None:
     shape = (channels, side, side)
     if name == "resnet_small" and side == 9:
         with pytest.raises(LabError, match="9x9 cannot be halved 2 times: give sides divisible by 4"):
@@ -79,7 +79,7 @@ def test_every_network_takes_every_size(name: str, options: dict, channels: int,
 @pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(8, 64), st.integers(8, 64), st.integers(1, 7), st.booleans())
-def test_a_convnet_takes_any_sides_and_any_number_of_stages(
+def test_a_convnet_accepts_any_image_size_and_any_number_of_stages(
     height: int, width: int, stages: int, residual: bool
 ) -> None:
     net = build("simple_convnet", (1, height, width), 2, channels=[3] * stages, residual=residual)
@@ -89,7 +89,7 @@ def test_a_convnet_takes_any_sides_and_any_number_of_stages(
 
 
 @pytest.mark.parametrize(
-    ("shape", "complaint"),
+    ("shape", "message"),
     [
         ((2, 32, 32), "2 channels"),
         ((4, 32, 32), "4 channels"),
@@ -100,15 +100,15 @@ def test_a_convnet_takes_any_sides_and_any_number_of_stages(
     ],
 )
 @pytest.mark.parametrize("name", [*SHALLOW, *CONVNETS])
-def test_images_of_a_size_that_the_networks_do_not_take_are_refused(
-    name: str, shape: zoo.ImageShape, complaint: str
+def test_images_of_a_size_that_the_networks_do_not_accept_are_refused(
+    name: str, shape: zoo.ImageShape, message: str
 ) -> None:
-    with pytest.raises(LabError, match=f"images (have|are) {complaint}"):
+    with pytest.raises(LabError, match=f"images (have|are) {message}"):
         build(name, shape, 10)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "complaint"),
+    ("name", "options", "message"),
     [
         ("simple_convnet", {"channels": [16, 8], "residual": True}, "decrease"),
         ("simple_convnet", {"channels": []}, "empty"),
@@ -116,20 +116,20 @@ def test_images_of_a_size_that_the_networks_do_not_take_are_refused(
         ("resnet_small", {"channels": []}, "at least one"),
     ],
 )
-def test_stages_that_cannot_be_joined_are_refused(name: str, options: dict, complaint: str) -> None:
-    with pytest.raises(LabError, match=complaint):
+def test_stages_whose_channels_do_not_fit_are_refused(name: str, options: dict, message: str) -> None:
+    with pytest.raises(LabError, match=message):
         build(name, (3, 32, 32), 10, **options)
 
 
-def test_channels_may_shrink_where_there_is_no_shortcut() -> None:
+def test_channels_may_decrease_if_there_is_no_shortcut() -> None:
     assert build("simple_convnet", (1, 8, 8), 10, channels=[8, 4])(pixels((1, 8, 8))).shape == (3, 10)
 
 
 # Layers
 
 
-def leaves(net: nn.Module, x: Tensor) -> list[tuple[type[nn.Module], tuple[int, ...]]]:
-    """The layers in the order in which they run, with the shape of what each gives for one image."""
+def executed_layers(net: nn.Module, x: Tensor) -> list[tuple[type[nn.Module], tuple[int, ...]]]:
+    """The layers in the order in which they run, with the shape of their output for one image."""
     layers = []
     hooks = [
         layer.register_forward_hook(lambda layer, _, y: layers.append((type(layer), tuple(y.shape[1:]))))
@@ -142,7 +142,7 @@ def leaves(net: nn.Module, x: Tensor) -> list[tuple[type[nn.Module], tuple[int, 
     return layers
 
 
-def test_the_simple_convnet_runs_the_layers_its_docstring_lists() -> None:
+def test_the_simple_convnet_runs_the_layers_that_its_docstring_lists() -> None:
     net = build("simple_convnet", (3, 32, 40), 10)
     expected = []
     for channels, h, w in ((16, 32, 40), (32, 16, 20), (64, 8, 10)):
@@ -151,7 +151,7 @@ def test_the_simple_convnet_runs_the_layers_its_docstring_lists() -> None:
             (nn.MaxPool2d, (channels, h // 2, w // 2)),
             (nn.BatchNorm2d, (channels, h // 2, w // 2)),
         ]
-    assert leaves(net, pixels((3, 32, 40))) == [
+    assert executed_layers(net, pixels((3, 32, 40))) == [
         *expected,
         (zoo.GlobalAvgPool2d, (64, 1, 1)),
         (nn.Flatten, (64,)),
@@ -161,7 +161,7 @@ def test_the_simple_convnet_runs_the_layers_its_docstring_lists() -> None:
 
 def test_without_batch_norm_there_is_none_and_convolutions_have_biases() -> None:
     net = build("simple_convnet", (3, 32, 32), 10, batch_norm=False)
-    assert [kind for kind, _ in leaves(net, pixels((3, 32, 32)))][:4] == [
+    assert [kind for kind, _ in executed_layers(net, pixels((3, 32, 32)))][:4] == [
         nn.Conv2d,
         nn.MaxPool2d,
         nn.Conv2d,
@@ -170,12 +170,12 @@ def test_without_batch_norm_there_is_none_and_convolutions_have_biases() -> None
     assert all(layer.bias is not None for layer in net.modules() if isinstance(layer, nn.Conv2d))
 
 
-def test_the_resnet_runs_the_layers_its_docstring_lists() -> None:
+def test_the_resnet_runs_the_layers_that_its_docstring_lists() -> None:
     net = build("resnet_small", (3, 32, 40), 10, blocks=2)
     expected = [(nn.Conv2d, (32, 32, 40)), (nn.BatchNorm2d, (32, 32, 40)), (nn.ReLU, (32, 32, 40))]
     for channels, h, w in ((32, 32, 40), (64, 16, 20), (128, 8, 10)):
         expected += [(nn.Conv2d, (channels, h, w)), (nn.BatchNorm2d, (channels, h, w))] * 4
-    assert leaves(net, pixels((3, 32, 40))) == [
+    assert executed_layers(net, pixels((3, 32, 40))) == [
         *expected,
         (zoo.GlobalAvgPool2d, (128, 1, 1)),
         (nn.Flatten, (128,)),
@@ -185,8 +185,8 @@ def test_the_resnet_runs_the_layers_its_docstring_lists() -> None:
     assert len(with_weights) == 6 * 2 + 2
 
 
-def widened(x: Tensor, like: Tensor) -> Tensor:
-    """A shortcut written out: 2x2 means where the size changes, zeros as new channels."""
+def pad_shortcut(x: Tensor, like: Tensor) -> Tensor:
+    """A shortcut, computed explicitly: 2x2 means if the size changes, zeros as new channels."""
     if x.shape[2:] != like.shape[2:]:
         h, w = like.shape[2:]
         x = x[:, :, : 2 * h, : 2 * w].unflatten(3, (w, 2)).unflatten(2, (h, 2)).mean((3, 5))
@@ -203,9 +203,11 @@ def norm(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("side", [9, 32])
-def test_the_simple_convnet_computes_what_its_docstring_says(residual: bool, batch_norm: bool, side: int) -> None:
+def test_the_simple_convnet_computes_what_its_docstring_describes(residual: bool, batch_norm: bool, side: int) -> None:
     shape = (3, side, side)
-    net = trained(build("simple_convnet", shape, 10, residual=residual, batch_norm=batch_norm), shape, 10).eval()
+    net = perturb_weights(
+        build("simple_convnet", shape, 10, residual=residual, batch_norm=batch_norm), shape, 10
+    ).eval()
     weights, x = net.state_dict(), pixels(shape)
     for i in range(3):
         y = F.max_pool2d(
@@ -213,14 +215,14 @@ def test_the_simple_convnet_computes_what_its_docstring_says(residual: bool, bat
         )
         if batch_norm:
             y = norm(weights, f"features.{i}.norm", y)
-        x = (y + widened(x, y) if residual and i > 0 else y).clamp(min=0)
+        x = (y + pad_shortcut(x, y) if residual and i > 0 else y).clamp(min=0)
     expected = x.mean((2, 3)) @ weights["head.linear.weight"].T + weights["head.linear.bias"]
     torch.testing.assert_close(net(pixels(shape)), expected)
 
 
-def test_the_resnet_computes_what_its_docstring_says() -> None:
+def test_the_resnet_computes_what_its_docstring_describes() -> None:
     shape = (1, 28, 32)
-    net = trained(build("resnet_small", shape, 10, channels=[4, 6], blocks=2), shape, 10).eval()
+    net = perturb_weights(build("resnet_small", shape, 10, channels=[4, 6], blocks=2), shape, 10).eval()
     weights, x = net.state_dict(), pixels(shape)
     x = norm(weights, "features.stem.norm", F.conv2d(x, weights["features.stem.conv.weight"], padding=1)).clamp(min=0)
     for stage in (1, 2):
@@ -230,14 +232,14 @@ def test_the_resnet_computes_what_its_docstring_says() -> None:
                 weights, f"{name}.norm1", F.conv2d(x, weights[f"{name}.conv1.weight"], stride=stride, padding=1)
             ).clamp(min=0)
             y = norm(weights, f"{name}.norm2", F.conv2d(y, weights[f"{name}.conv2.weight"], padding=1))
-            x = (y + widened(x, y)).clamp(min=0)
+            x = (y + pad_shortcut(x, y)).clamp(min=0)
     expected = x.mean((2, 3)) @ weights["head.linear.weight"].T + weights["head.linear.bias"]
     torch.testing.assert_close(net(pixels(shape)), expected)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (1, 3), (7, 2), (1, 1)])
-def test_the_mean_over_a_map_is_torchs_and_so_is_its_gradient(
+def test_global_average_pooling_and_its_gradient_are_those_of_torch(
     height: int, width: int, layout: torch.memory_format
 ) -> None:
     maps = [pixels((5, height, width)).contiguous(memory_format=layout).requires_grad_() for _ in range(2)]
@@ -247,24 +249,24 @@ def test_the_mean_over_a_map_is_torchs_and_so_is_its_gradient(
     torch.testing.assert_close(zoo.GlobalAvgPool2d()(maps[0]), nn.AdaptiveAvgPool2d(1)(maps[1]))
 
 
-def test_the_gradient_of_a_mean_over_a_map_lies_as_the_map_does() -> None:
+def test_the_gradient_of_global_average_pooling_has_the_memory_format_of_its_input() -> None:
     features = pixels((5, 4, 4)).contiguous(memory_format=torch.channels_last).requires_grad_()
     (gradient,) = torch.autograd.grad(zoo.GlobalAvgPool2d()(features).sum(), features)
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(("name", "options"), [("simple_convnet", {"residual": True}), ("resnet_small", {"blocks": 2})])
-def test_a_residual_network_with_zeroed_convolutions_is_its_shortcut_chain(name: str, options: dict) -> None:
+def test_a_residual_network_with_convolutions_of_zeros_is_the_chain_of_its_shortcuts(name: str, options: dict) -> None:
     shape = (3, 32, 32)
     net = build(name, shape, 10, **options).eval()
-    first, *others = net.features
-    for layer in nn.ModuleList(others if name == "simple_convnet" else net.features[1:]).modules():
+    first, *later_layers = net.features
+    for layer in nn.ModuleList(later_layers if name == "simple_convnet" else net.features[1:]).modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.zeros_(layer.weight)
     x = first(pixels(shape))
-    halved = F.avg_pool2d(F.avg_pool2d(x, 2), 2)
+    pooled = F.avg_pool2d(F.avg_pool2d(x, 2), 2)
     features = net.features(pixels(shape))
-    torch.testing.assert_close(features[:, : x.shape[1]], halved)
+    torch.testing.assert_close(features[:, : x.shape[1]], pooled)
     assert features[:, x.shape[1] :].abs().max() == 0
 
 
@@ -273,12 +275,12 @@ def test_a_residual_network_with_zeroed_convolutions_is_its_shortcut_chain(name:
 
 @pytest.mark.parametrize("channels", [(16, 32, 64), (5,), (8, 8, 8, 8)])
 @pytest.mark.parametrize("batch_norm", [True, False])
-@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("in_channels", [1, 3])
 def test_the_simple_convnet_has_the_parameters_of_its_formula(
-    channels: tuple[int, ...], batch_norm: bool, colours: int
+    channels: tuple[int, ...], batch_norm: bool, in_channels: int
 ) -> None:
-    net = build("simple_convnet", (colours, 32, 32), 7, channels=list(channels), batch_norm=batch_norm)
-    inputs = (colours, *channels[:-1])
+    net = build("simple_convnet", (in_channels, 32, 32), 7, channels=list(channels), batch_norm=batch_norm)
+    inputs = (in_channels, *channels[:-1])
     formula = (
         sum(9 * i * o + (2 * o if batch_norm else o) for i, o in zip(inputs, channels, strict=True))
         + 7 * channels[-1]
@@ -287,15 +289,17 @@ def test_the_simple_convnet_has_the_parameters_of_its_formula(
     assert sum(p.numel() for p in net.parameters()) == formula
 
 
-def test_residual_adds_no_parameter_and_starts_from_the_same_weights() -> None:
+def test_residual_adds_no_parameter_and_does_not_change_the_initial_weights() -> None:
     plain, residual = (build("simple_convnet", (3, 32, 32), 10, seed=5, residual=r) for r in (False, True))
     assert same(plain, residual)
     assert not torch.allclose(plain(pixels((3, 32, 32))), residual(pixels((3, 32, 32))))
 
 
-def test_without_batch_norm_the_convolutions_start_from_the_same_weights() -> None:
-    normed, bare = (build("simple_convnet", (3, 32, 32), 10, seed=5, batch_norm=b).state_dict() for b in (True, False))
-    shared = [name for name in normed if name in bare]
+def test_without_batch_norm_the_convolutions_have_the_same_initial_weights() -> None:
+    with_norm, without_norm = (
+        build("simple_convnet", (3, 32, 32), 10, seed=5, batch_norm=b).state_dict() for b in (True, False)
+    )
+    shared = [name for name in with_norm if name in without_norm]
     assert shared == [
         "features.0.conv.weight",
         "features.1.conv.weight",
@@ -303,4 +307,4 @@ def test_without_batch_norm_the_convolutions_start_from_the_same_weights() -> No
         "head.linear.weight",
         "head.linear.bias",
     ]
-    assert all(torch.equal(normed[name], bare[name]) for name in shared)
+    assert all(torch.equal(with_norm[name], without_norm[name]) for name in shared)
