@@ -19,7 +19,7 @@ BATCH_SIZE = 5  # images in one pass: more do not fit into a small processor's c
 
 @contextmanager
 def prepared_input(net: ImageClassifier, pixels: Pixels) -> Iterator[SinglePixels]:
-    """The checked pixels of one image, in the network's type and layout; meanwhile the network is in evaluation mode.
+    """The checked pixels of one image, in the network's type and layout; the network is in evaluation mode inside.
 
     Raises LabError for pixels that are not finite, outside [0, 1], or of several images.
     """
@@ -33,15 +33,15 @@ def prepared_input(net: ImageClassifier, pixels: Pixels) -> Iterator[SinglePixel
 @contextmanager
 def with_folded_batch_norm(net: ImageClassifier, x: SinglePixels) -> Iterator[Float[Tensor, "1 classes"]]:
     """The network with its batch norms folded into the convolutions; yields the logits of `x` without folding."""
-    with torch.no_grad(), record_calls(net.network) as record:
+    with torch.no_grad(), record_calls(net.network) as recorder:
         logits = net.forward_unchecked(x)
-    with fold_batch_norms(net.network, record):
-        del record  # it holds every activation of the pass
+    with fold_batch_norms(net.network, recorder):
+        del recorder  # it holds every activation of the pass
         yield logits
 
 
 def logit_gradients(net: ImageClassifier, points: Pixels, target: int) -> Pixels:
-    """The gradient of the target's logit with respect to each image; nothing of the passes is kept."""
+    """The gradient of the target's logit with respect to each image in `points`; the graph is freed."""
     with torch.enable_grad():
         points = points.detach().requires_grad_()
         score = net.forward_unchecked(points)[:, target].sum()

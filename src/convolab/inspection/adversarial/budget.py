@@ -1,4 +1,4 @@
-"""How far an image may move from where it started: norm balls, exactly for bytes, and L2 distances."""
+"""How far an image may move from its original: norm balls, exactly for 8-bit images, and L2 distances."""
 
 import math
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class PerturbationBudget:
         return f"{self.norm}={f'{round(levels)}/255' if is_whole else f'{self.epsilon:g}'}"
 
     def l2_radius(self, num_values: int) -> float:
-        """The L2 norm of the longest perturbation within the budget, for images of so many values."""
+        """The L2 norm of the longest perturbation within the budget, for images of `num_values` values."""
         return self.epsilon * math.sqrt(num_values) if self.norm == "linf" else self.epsilon
 
     def project(self, x: Pixels, origin: Pixels) -> Pixels:
@@ -68,8 +68,8 @@ class PerturbationBudget:
     def quantize_into_ball(self, x: Pixels, clean: UInt8Images) -> UInt8Images:
         """The images in 8 bits, exactly within the budget when whole levels are counted.
 
-        Each value is rounded to the nearest level. Under Linf the difference is clipped to the whole levels within;
-        under L2, where rounding makes a difference too long, it is shrunk until the rounded one fits.
+        Each value is rounded to the nearest level. Under Linf the difference is clipped to the whole levels within the
+        budget; under L2, where rounding makes a difference too long, it is shrunk until the rounded one fits.
         """
         perturbation = (255 * x - clean).double()
         if self.norm == "linf":

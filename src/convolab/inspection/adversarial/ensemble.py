@@ -17,7 +17,7 @@ MIN_RESIZE_FRACTION = 0.9  # of an image's sides, to which input diversity shrin
 
 
 def differentiable_preprocess(x: Pixels, net: ImageClassifier) -> Float[Tensor, "n c rows columns"]:
-    """Images as a network's `preprocess` would give them, in floats that gradients pass: resized, center cropped.
+    """Images as a network's `preprocess` would give them, resized and center-cropped, in floats and differentiable.
 
     `preprocess` rounds to bytes after each pass of Pillow's filter, so the two differ by about a level. Raises
     LabError for images of other channels than the network's.
@@ -39,7 +39,7 @@ def differentiable_preprocess(x: Pixels, net: ImageClassifier) -> Float[Tensor, 
 
 
 def input_diversity(x: Pixels, probability: float, seed: int, image_indices: Sequence[int], step: int) -> Pixels:
-    """Input diversity: each image is, with a probability, shrunk to 90 % or more and put at a random place on black.
+    """Input diversity: with a probability, each image is shrunk to 90 % or more and padded with black at random.
 
     Xie et al. 2019, arXiv:1803.06978. An image's draw depends on its index and the step alone.
     """
@@ -51,6 +51,7 @@ def input_diversity(x: Pixels, probability: float, seed: int, image_indices: Seq
 
 
 def random_resize_pad(x: SinglePixels, probability: float, rng: torch.Generator) -> SinglePixels:
+    """Input diversity for one image, drawn from a generator."""
     draw, size, down, right = torch.rand(4, generator=rng, dtype=torch.float64).tolist()
     if draw >= probability:
         return x

@@ -1,4 +1,4 @@
-"""What is known of fooling images: in numbers, in words, and as rows of panels."""
+"""The finding of fooling images: in numbers, in words, and as rows of panels."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,7 +43,7 @@ class ImageMetrics(TypedDict):
     image: str
     target: ClassReference
     fooled: bool  # whether the bytes are classified as the target
-    reached: bool  # whether with the confidence wanted, and on all surrogates
+    reached: bool  # whether with the requested confidence, and on all surrogates too
     steps: int
     l2: float
     linf_levels: int  # of 255
@@ -65,7 +65,7 @@ class FoolSettings:
     surrogates: tuple[str, ...] = ()
 
     def to_dict(self, num_values: int) -> dict[str, Json]:
-        """For JSON; the step size is that for images of so many values."""
+        """For JSON; the step size is that for images of `num_values` values."""
         return {
             "seed": self.seed,
             "for_transfer": self.for_transfer,
@@ -82,7 +82,7 @@ class FoolSettings:
 
 @dataclass(frozen=True)
 class AttackTargets:
-    """Images and the class that each shall be classified as; an image is here once for each of its targets."""
+    """Images and the class that each is to be classified as; an image is here once for each of its targets."""
 
     image_names: tuple[str, ...]
     clean: UInt8Images
@@ -99,15 +99,15 @@ def build_fool_finding(
     attack_result: AttackResult,
     victim_results: TransferMatrix | None,
 ) -> Finding:
-    """A finding of images that are already made."""
+    """The finding of fooling images that were computed."""
     targets = attack_targets.targets
     logits_before = compute_logits(net, to_pixels(net, attack_targets.clean), BATCH_SIZE)
     logits_after = compute_logits(net, to_pixels(net, attack_result.images), BATCH_SIZE)
     before, after = (predictions_from_logits(logits, targets) for logits in (logits_before, logits_after))
-    repreprocessed = predict_images(net, attack_result.images, targets)
+    after_preprocessing = predict_images(net, attack_result.images, targets)
     top_before, top_after = (top_classes_of_each(net, logits) for logits in (logits_before, logits_after))
     results = [
-        fooling_metrics(net, attack_targets, attack_result, before, after, repreprocessed, victim_results, index)
+        fooling_metrics(net, attack_targets, attack_result, before, after, after_preprocessing, victim_results, index)
         for index in range(len(attack_targets))
     ]
     for result, top_classes_before, top_classes_after in zip(results, top_before, top_after, strict=True):
@@ -170,7 +170,7 @@ def fooling_metrics(
     attack_result: AttackResult,
     before: Predictions,
     after: Predictions,
-    repreprocessed: Predictions,
+    after_preprocessing: Predictions,
     victim_results: TransferMatrix | None,
     index: int,
 ) -> ImageMetrics:
@@ -187,7 +187,7 @@ def fooling_metrics(
         "linf_levels": int((fooling.short() - clean.short()).abs().max()),
         "before": prediction_metrics(net, before, index),
         "after": prediction_metrics(net, after, index),
-        "after_preprocessing": prediction_metrics(net, repreprocessed, index),
+        "after_preprocessing": prediction_metrics(net, after_preprocessing, index),
     }
     if victim_results is not None:
         clean_row, fooling_row = victim_results.row("clean"), victim_results.row("fooling")
@@ -202,6 +202,7 @@ def fooling_metrics(
 
 
 def prediction_metrics(net: ImageClassifier, predictions: Predictions, index: int) -> PredictionMetrics:
+    """The prediction for one image, as JSON holds it."""
     return {
         "class": net.classes[predictions.classes[index]],
         "probability": predictions.top_probabilities[index],
@@ -307,7 +308,7 @@ def victim_predictions_text(result: ImageMetrics) -> str:
 
 
 def magnified_difference(clean: UInt8Image, fooling: UInt8Image) -> tuple[UInt8Image, int]:
-    """A difference around gray, and its gain: as large as it can be with 99.5 % of the values still apart."""
+    """A difference around gray, and its gain: the largest that clips at most 0.5 % of the values."""
     difference = fooling.double() - clean.double()
     magnitudes = difference.abs().flatten()
     largest = (

@@ -55,29 +55,28 @@ def fool(
 
     Args:
         net: the network to fool.
-        images: one image or several: bytes [C, H, W], what `read_image` takes, or `noise`.
+        images: one image or several: uint8 [C, H, W], what `read_image` takes, or `noise`.
         target: a class as `ImageClassifier.find_class` takes it; several in a list or with commas; `random:3` draws
             three for each image.
         objective: what to maximize, one of `pgd.OBJECTIVES`; by default the log-probability, for transfer the logit.
         budget: how far an image may move: `linf=8/255`, `l2=1.5` or `none`.
         step_size: the L2 norm of a step, in pixels of [0, 1]; see `AttackConfig.step_size_for` for the default.
-        max_steps: at most so many steps.
+        max_steps: the largest number of steps.
         confidence: go on until the target has this probability, in [0, 1); by default the first success is enough.
         victims: other networks of the same classes, by name, on which transfer is measured.
         for_transfer: attack with momentum and input diversity, on all `surrogates` too, until the target's probability
-            is 0.95 on all of them (or `confidence`); plain PGD is measured beside it.
+            is 0.95 on all of them (or `confidence`); plain PGD is measured for comparison.
         surrogates: networks that are attacked together with `net`, by name; only with `for_transfer`.
         seed: of noise, random targets, input diversity and the control.
         image_names: what the summary calls the images.
-        on_progress: called with each next step.
+        on_progress: called with a line of text before each step.
 
     Returns:
-        A `Finding` whose arrays are `clean` and `fooling`, bytes [N, C, H, W] of the network's input size, their
+        A `Finding` whose arrays are `clean` and `fooling`, uint8 [N, C, H, W] of the network's input size, their
         `difference` in levels of 255, and `target` [N].
 
-    Raises:
-        LabError: for what cannot be understood, a target that an image is classified as already, networks of other
-            classes, and logits that are not finite.
+    Raises LabError for an unknown class, objective or budget, a number out of its range, an image that cannot be read
+    or is already classified as its target, networks of other classes, and logits that are not finite.
 
     >>> from convolab.models.pretrained import pretrained
     >>> finding = fool(pretrained("efficientnet_lite0"), "chelsea", "goldfish")
@@ -121,7 +120,7 @@ def make_attack_config(
     confidence: float | None,
     for_transfer: bool,
 ) -> AttackConfig:
-    """The attack, from `fool`'s arguments. Raises LabError for what cannot be.
+    """The attack, from `fool`'s arguments. Raises LabError for an unknown objective or budget, or an invalid number.
 
     For transfer the objective is the logit, which keeps growing when the surrogates are sure (Zhao et al. 2021,
     arXiv:2012.11207).
@@ -173,7 +172,7 @@ def abbreviate_classes(net: ImageClassifier) -> str:
 
 
 def parse_targets(net: ImageClassifier, target: str | int | Sequence[str | int]) -> tuple[int, ...] | int:
-    """The targets' indices, or how many are to be drawn for each image. Raises LabError for an unknown class."""
+    """The targets' indices, or how many to draw for each image. Raises LabError for an unknown class."""
     if isinstance(target, str):
         words: list[str | int] = [word.strip() for word in target.split(",")]
     else:
@@ -235,7 +234,7 @@ def default_image_name(image: ImageInput, image_index: int) -> str:
 def network_sized_image(
     net: ImageClassifier, image: ImageInput, seed: int, image_index: int
 ) -> UInt8[Tensor, "channels rows columns"]:
-    """An image as the network's input, in bytes; `noise` is uniform and of the network's size."""
+    """An image as the network's input, in 8 bits; `noise` is uniform and of the network's input size."""
     if isinstance(image, str) and image == NOISE_INPUT:
         size = (net.channels, *net.input_size)
         return torch.randint(0, 256, size, generator=make_generator(seed, "fool noise", image_index)).to(torch.uint8)
@@ -244,7 +243,7 @@ def network_sized_image(
 
 
 def png_round_trip(image: UInt8Image) -> UInt8Image:
-    """An image as its PNG gives it back: what is claimed of it is claimed of the file."""
+    """An image, written as PNG and read again: what is claimed of it holds for the file."""
     file = io.BytesIO()
     rgb = image.expand(3, -1, -1).permute(1, 2, 0).contiguous()
     Image.fromarray(rgb.numpy()).save(file, "PNG", compress_level=1)

@@ -1,8 +1,8 @@
 """Projected gradient ascent on images until a network classifies each as a chosen class.
 
 A step is the course's: X += step_size * g / ||g||_2, with g the gradient of the target's objective (Simonyan et al.
-2013, arXiv:1312.6034; Szegedy et al. 2013, arXiv:1312.6199; PGD: Madry et al. 2017, arXiv:1706.06083). Whatever is
-claimed is claimed for bytes: success is tested on the 8-bit image, and a budget holds for it exactly.
+2013, arXiv:1312.6034; Szegedy et al. 2013, arXiv:1312.6199; PGD: Madry et al. 2017, arXiv:1706.06083). All claims are
+about 8-bit images: success is tested on the quantized image, and a budget holds for it exactly.
 """
 
 import math
@@ -26,10 +26,10 @@ from convolab.models.inference import frozen_eval
 NO_BUDGET = PerturbationBudget()
 MAX_STEPS = 200
 REFERENCE_VALUES = 3 * 224 * 224  # values of the images that the defaults were measured on
-REFERENCE_STEP_SIZE = 0.5  # for them: larger steps are fewer and go further past the decision border than they need to
+REFERENCE_STEP_SIZE = 0.5  # for them: larger steps are fewer and go further past the decision boundary than needed
 REFERENCE_BATCH_SIZE = 2  # such images in one pass: more do not fit into a small processor's cache
 MAX_BATCH_SIZE = 128
-STEPS_TO_TARGET_DISTANCE = 10  # at most so many steps where a distance is wanted
+STEPS_TO_TARGET_DISTANCE = 10  # the largest number of steps to a `target_distance`
 
 
 def target_logit(logits: Logits, targets: ClassIndices) -> Float[Tensor, "n"]:
@@ -66,9 +66,9 @@ class AttackConfig:
         objective: one of `OBJECTIVES`.
         budget: the norm ball that the images stay in.
         step_size: the L2 norm of a step in pixels of [0, 1]; None for the default of `step_size_for`.
-        max_steps: at most so many steps.
+        max_steps: the largest number of steps.
         confidence: the probability that the target must reach besides being the largest.
-        momentum: the factor of the steps before (MI-FGSM: Dong et al. 2018, arXiv:1710.06081).
+        momentum: the decay of the accumulated gradient (MI-FGSM: Dong et al. 2018, arXiv:1710.06081); 0: no momentum.
         diversity_probability: how often the gradient is taken at a shrunk image (`input_diversity`).
     """
 
@@ -98,11 +98,11 @@ class AttackConfig:
         )
 
     def step_size_for(self, num_values: int) -> float:
-        """The L2 norm of a step for images of so many values.
+        """The L2 norm of a step for images of `num_values` values.
 
-        By default it is 0.5 for 3 x 224 x 224 of them and falls with the fourth root of their number (0.19 for 3 x 32
-        x 32, 0.07 for 1 x 8 x 8): small images need shorter ways, yet more in each value. It is at most a quarter of
-        the budget's L2 radius.
+        By default it is 0.5 for 3 x 224 x 224 values and grows with the fourth root of their number (0.19 for 3 x 32 x
+        32, 0.07 for 1 x 8 x 8): small images need shorter perturbations, but larger ones per value. It is at most a
+        quarter of the budget's L2 radius.
         """
         default = REFERENCE_STEP_SIZE * (num_values / REFERENCE_VALUES) ** 0.25
         return self.step_size or min(default, self.budget.l2_radius(num_values) / 4)
@@ -110,12 +110,12 @@ class AttackConfig:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Where the images got to.
+    """What an attack made of the images.
 
     Attributes:
-        images: bytes [N, C, H, W].
+        images: uint8 [N, C, H, W].
         steps: how many steps each took.
-        reached: whether the bytes are what was wanted, for all attacked networks.
+        reached: whether the 8-bit image fulfills the attack's goal on all attacked networks.
     """
 
     images: UInt8Images
@@ -134,7 +134,7 @@ def run_pgd(
     image_indices: Sequence[int] | None = None,
     on_progress: MessageCallback = lambda message: None,
 ) -> AttackResult:
-    """Change each image until its bytes are classified as its target, or the steps are used up.
+    """Change each image until its 8-bit version is classified as its target, or the steps are used up.
 
     Images do not influence each other: one that is done leaves the batch and is changed no more. Of several networks
     the logits are averaged and all must be fooled; the first takes the images as they are, the others as
@@ -143,17 +143,16 @@ def run_pgd(
 
     Args:
         nets: the network, or several.
-        clean: the images, bytes [N, C, H, W] of the first network's channels and size.
+        clean: the images, uint8 [N, C, H, W] of the first network's channels and size.
         targets: the class of each image, [N].
         config: objective, budget, steps and stop.
         target_distance: go on, whatever the image is classified as, until it has this L2 distance from its start, [N];
             in steps of at least a tenth of it, because shorter ones turn around and get nowhere.
         seed: of input diversity, together with each image's index.
         image_indices: the images' indices, by default 0, 1, ...
-        on_progress: called with each next batch.
+        on_progress: called with a line of text before each batch.
 
-    Raises:
-        LabError: for images that are not of the first network's channels.
+    Raises LabError for images that are not of the first network's channels.
     """
     nets = (nets,) if isinstance(nets, ImageClassifier) else tuple(nets)
     indices = list(range(len(clean)) if image_indices is None else image_indices)
@@ -175,7 +174,7 @@ def run_pgd(
 
 @contextmanager
 def prepared_networks(nets: Sequence[ImageClassifier], clean: UInt8Images) -> Iterator[None]:
-    """The networks in evaluation mode, their batch norms folded meanwhile, and left as they were."""
+    """Inside the block the networks are in evaluation mode and their batch norms are folded."""
     first = to_attack_pixels(nets[0], clean[:1])
     nets[0].check_pixels(first)
     with ExitStack() as stack:
@@ -186,7 +185,7 @@ def prepared_networks(nets: Sequence[ImageClassifier], clean: UInt8Images) -> It
 
 
 def to_pixels(net: ImageClassifier, images: UInt8Images) -> Pixels:
-    """Bytes of a network's own size as its pixels."""
+    """8-bit images of a network's input size as its pixels in [0, 1]."""
     return images.to(next(net.parameters(), net.scale)) / 255
 
 
@@ -196,7 +195,7 @@ def to_attack_pixels(net: ImageClassifier, images: UInt8Images) -> Pixels:
 
 
 def network_input(x: Pixels, net: ImageClassifier, network_index: int) -> Float[Tensor, "n c rows columns"]:
-    """What a network takes of the images: the first as they are, the others at their own size."""
+    """The images as a network takes them: the first as they are, the others at their own input size."""
     return x if network_index == 0 else differentiable_preprocess(x, net)
 
 
@@ -229,7 +228,7 @@ def run_pgd_batch(
         logits = network_logits(nets, attacked_pixels)  # of each network, [active, classes]
         if target_distance is None:
             done = is_successful(logits, targets[active], config.confidence)
-            # The bytes are tested only where the floats have arrived, which saves a pass in all other steps.
+            # The 8-bit images are tested only where the floats succeed, which saves a pass in all other steps.
             if done.any():
                 successful = active[done]
                 done[done.clone()] = is_successful_after_quantization(
@@ -250,19 +249,20 @@ def run_pgd_batch(
             gradient = momentum_buffer[active] = config.momentum * momentum_buffer[active] + gradient
         update = step_sizes[active].view(-1, 1, 1, 1) * gradient / safe_divisor(l2_norms(gradient))
         x[active] = config.budget.project(x[active] + update, origin[active])
-    if target_distance is not None:  # the last step went past it
+    if target_distance is not None:  # the last step overshot it
         shrink_factor = (target_distance.to(x) / l2_norms(x - origin).clamp(min=1e-12)).clamp(max=1)
         x = origin + shrink_factor.view(-1, 1, 1, 1) * (x - origin)
     return AttackResult(config.budget.quantize_into_ball(x, clean), steps, reached)
 
 
 def network_logits(nets: Sequence[ImageClassifier], x: Pixels) -> list[Logits]:
+    """The logits of each network, with gradients."""
     with torch.enable_grad():
         return [net.forward_unchecked(network_input(x, net, index)) for index, net in enumerate(nets)]
 
 
 def is_successful(logits: Sequence[Logits], targets: ClassIndices, confidence: float) -> Bool[Tensor, "n"]:
-    """Whether all networks classify the images as their targets, with the confidence wanted."""
+    """Whether all networks classify the images as their targets, with the requested confidence."""
     successes = [
         (z.argmax(1) == targets) & (target_logit(z.detach().double().softmax(1), targets) >= confidence) for z in logits
     ]

@@ -1,6 +1,6 @@
 """Transfer: does an image that fools one network fool another, which preprocesses it in its own way?
 
-Beside every proportion stand its Wilson interval and two controls: the clean image, and noise of the same L2, which
+Every proportion comes with its Wilson interval and two controls: the clean image, and noise of the same L2, which
 tells a network that was fooled from one that is merely fragile.
 """
 
@@ -122,7 +122,7 @@ class TransferRow:
 
 @dataclass(frozen=True)
 class TransferMatrix:
-    """Conditions by networks. The first row is the clean images', against which untargeted success is measured."""
+    """Conditions by networks. The first row is that of the clean images, which define untargeted success."""
 
     rows: tuple[TransferRow, ...]
     targets: tuple[int, ...]
@@ -196,7 +196,7 @@ def transfer_matrix(
         networks: by name.
         conditions: a title and the images of each, `clean` first.
         targets: the class of each image, [N].
-        on_progress: called with each next step.
+        on_progress: called with a line of text before each step.
     """
     clean = next(iter(conditions.values()))[1]
     rows = []
@@ -210,12 +210,13 @@ def transfer_matrix(
 
 
 def norm_matched_noise(clean: UInt8Images, l2: Float[Tensor, "n"], seed: int) -> UInt8Images:
-    """The images with normal noise, in 8 bits as far (L2) from them as wanted; the noise depends on seed and index."""
+    """The images with normal noise, in 8 bits at the L2 distances `l2`; the noise depends on seed and index."""
     pairs = zip(clean, l2.tolist(), strict=True)
     return torch.stack([norm_matched_noise_image(one, distance, seed, n) for n, (one, distance) in enumerate(pairs)])
 
 
 def norm_matched_noise_image(clean: UInt8Image, l2: float, seed: int, image_index: int) -> UInt8Image:
+    """One image with normal noise, in 8 bits at an L2 distance in pixels of [0, 1]."""
     noise = torch.randn(clean.shape, generator=make_generator(seed, "fool control", image_index))
 
     def noisy_at(scale: float) -> Tensor:
@@ -230,7 +231,7 @@ def norm_matched_noise_image(clean: UInt8Image, l2: float, seed: int, image_inde
 
 
 def describe_transfer(results: TransferMatrix) -> list[str]:
-    """The transfer in words: what the numbers show and no more."""
+    """The transfer in words."""
     lines = []
     for network in results.networks:
         targeted = Proportion.from_hits(results.targeted_success("fooling", network))

@@ -69,7 +69,7 @@ def deletion_and_insertion(
     """The curves of deletion and of insertion for a map and its controls.
 
     Deleted pixels take the network's mean color. Insertion starts from the blurred image. Pixels are ordered by
-    falling value; equal values keep the image's order, rows first.
+    descending value; equal values keep the image's order, rows first.
 
     Args:
         net: the network.
@@ -81,6 +81,9 @@ def deletion_and_insertion(
         seed: of the controls.
         random_order_curves: what `curves_in_random_order` gives for this image, if it is known: it is the same for all
             maps.
+
+    Returns:
+        The curve of deletion and that of insertion.
     """
     if random_order_curves is None:
         random_order_curves = curves_in_random_order(net, pixels, target, steps=steps, n_orders=n_orders, seed=seed)
@@ -146,7 +149,7 @@ def perturbation_curves(
 
 
 def pixel_order(heatmap: Heatmap, size: tuple[int, int]) -> PixelOrder:
-    """The pixels' indices by falling value of a map resized to (height, width); equal ones rows first."""
+    """The pixels' indices by descending value of a map resized to (height, width); equal ones rows first."""
     if tuple(heatmap.shape) != size:
         heatmap = F.interpolate(heatmap[None, None].double(), size, mode="bilinear", align_corners=False)[0, 0]
     return heatmap.flatten().argsort(descending=True, stable=True)
@@ -173,7 +176,7 @@ def curve_auc(curve: Float[Tensor, "n"]) -> float:
 
 
 def gaussian_blur(x: SinglePixels, sigma: float) -> SinglePixels:
-    """Gaussian blur, cut off at 3 sigma; beyond the border the image is continued by its border."""
+    """Gaussian blur, truncated at 3 sigma; beyond the border the image is continued by its border."""
     kernel_radius = min(math.ceil(3 * sigma), min(x.shape[2:]) - 1)
     offsets = torch.arange(-kernel_radius, kernel_radius + 1).to(x)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
@@ -205,8 +208,8 @@ def describe_curve(curve: PerturbationCurve, kind: Literal["deletion", "insertio
 def auc_gains(checks: Sequence[Mapping[str, Any]], control: Control = "random_order") -> dict[str, Interval]:
     """By how much a method's areas are better than a control's, on average over images, with t-intervals over them.
 
-    `checks` are what `SanityResult.to_dict` gives, one an image. Deletion's gain is the control's area minus the map's,
-    insertion's is the map's minus the control's.
+    `checks` are what `SanityResult.to_dict` gives, one for each image. Deletion's gain is the control's area minus the
+    map's, insertion's is the map's minus the control's.
     """
     gain_intervals = {}
     for kind, sign in (("deletion", -1), ("insertion", 1)):

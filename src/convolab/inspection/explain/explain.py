@@ -1,4 +1,4 @@
-"""One network, one image: the prediction, and by several maps the pixels it depends on."""
+"""One network, one image: the prediction, and the pixels it depends on, by several methods."""
 
 import math
 from collections.abc import Sequence
@@ -43,21 +43,20 @@ def explain(
 
     Args:
         net: the network.
-        image: bytes [C, H, W], or a sample's name, a path or an http(s) URL as `read_image` takes it.
+        image: uint8 [C, H, W], or a sample's name, a path or an http(s) URL as `read_image` takes it.
         target: a class as `ImageClassifier.find_class` takes it; by default the most probable one.
         methods: names of methods, in a list or with commas between them: see `METHOD_NAMES`.
-        check: check every map as in `sanity`. It takes about twenty more maps for each.
+        check: check every map as `sanity` does. It takes about twenty more maps for each.
         seed: of SmoothGrad's noise and of the checks.
         image_name: what the summary calls the image.
-        on_progress: called with each next step.
+        on_progress: called with a line of text before each step.
 
     Returns:
-        A `Finding` whose arrays are `pixels` [C, H, W] and, for each method, its map [h, w] and where there is one
-        `METHOD_channels` [C, H, W].
+        A `Finding` whose arrays are `pixels` [C, H, W] in [0, 1] and, for each method, its raw map [h, w] and where
+        there is one `METHOD_channels` [C, H, W].
 
-    Raises:
-        LabError: for an unknown class or method, for a method that this network does not allow, for an image that
-            cannot be read, and for logits that are not finite.
+    Raises LabError for an unknown class or method, for a method that this network does not allow, for an image that
+    cannot be read, and for logits that are not finite.
 
     >>> from convolab.models.pretrained import pretrained
     >>> finding = explain(pretrained("efficientnet_lite0"), "coffee", methods="gradcam")
@@ -130,7 +129,7 @@ def build_explain_finding(
     image_name: str,
     checks: Sequence[SanityResult] = (),
 ) -> Finding:
-    """A finding of maps and checks that are already made."""
+    """The finding of maps and checks that were computed."""
     probabilities = logits.double().softmax(0)
     top = top_classes(net.classes, probabilities, TOP_CLASSES)
     label, logit, probability = net.classes[target], float(logits[target]), float(probabilities[target])
@@ -170,7 +169,7 @@ def explain_panels(
     maps: Sequence[SaliencyMap],
     top_text: str,
 ) -> tuple[tuple[Panel, ...], ...]:
-    """The network's input and the raw maps; below them the whole image and the maps laid over the input."""
+    """The network's input and the raw maps; below them the whole image and the maps overlaid on the input."""
     network_image = (255 * pixels[0]).round().to(torch.uint8)
     input_panel = Panel(title="Network input", image=network_image, caption=top_text)
     raw_panels = (

@@ -17,7 +17,7 @@ from convolab.models.classifier import ImageClassifier
 from convolab.models.hooks import record_calls
 
 RELU_OPERATIONS = {"Relu", "Hardtanh", "Threshold", "Clamp", "ClampMin"}  # guided where their lower bound is 0
-# Steps that are linear in what comes from the image, or select some of it: guidance does not concern them.
+# Operations that are linear in the image's activations, or select some of them: guidance does not concern them.
 LINEAR_OPERATIONS = """
     Convolution MkldnnConvolution Addmm Mm Bmm Baddbmm Linear Add Sub Neg Addcmul Mean Sum Cat Stack View UnsafeView
     Reshape ReshapeAlias Alias AsStrided Clone ToCopy Expand Repeat Permute T Transpose Squeeze Unsqueeze Select Slice
@@ -33,10 +33,12 @@ def guided_gradient(net: ImageClassifier, x: SinglePixels, target: int) -> Float
     Springenberg et al. 2014, arXiv:1412.6806. Raises LabError, with the layer's name, for a network with any other
     activation, or without any ReLU: there the result would be the plain gradient under another name.
     """
-    with torch.enable_grad(), record_calls(net.network) as record:
+    with torch.enable_grad(), record_calls(net.network) as recorder:
         x = x.detach().requires_grad_()
         score = net.forward_unchecked(x)[0, target]
-    call_sites = {call.output.grad_fn: str(call.call_site) for call in record.calls if call.output.grad_fn is not None}
+    call_sites = {
+        call.output.grad_fn: str(call.call_site) for call in recorder.calls if call.output.grad_fn is not None
+    }
     relus = []
     for node in backward_graph_nodes(score.grad_fn):
         operation = operation_name(node)

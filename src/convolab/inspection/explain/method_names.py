@@ -21,8 +21,7 @@ def parse_methods(methods: str | Sequence[str], on_hint: Callable[[str], None] =
         methods: names with commas between them, or a list of names.
         on_hint: called with one line that gives the new name of a renamed method.
 
-    Raises:
-        LabError: for an unknown name, with the nearest one, or for none at all.
+    Raises LabError for an unknown name, with the nearest one, or for none at all.
 
     >>> parse_methods("gradcam, gradient")
     ('gradcam', 'gradient')

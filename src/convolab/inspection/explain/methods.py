@@ -46,7 +46,7 @@ class SaliencyMap:
         unit: the unit of the values, in words.
         per_channel: the values of each color channel, before they became one map.
         checks: numbers that should be near 0.
-        settings: what the method was run with, and numbers it met on the way.
+        settings: what the method was run with, and intermediate numbers.
     """
 
     method: str
@@ -122,7 +122,7 @@ def smoothgrad(
 
 
 def smoothgrad_noise(like: SinglePixels, seed: int, sample_index: int) -> SinglePixels:
-    """Standard normal noise for one noisy copy: the same whatever the batches are."""
+    """Standard normal noise for one noisy copy: the same for all batch sizes."""
     return torch.randn(like.shape, generator=make_generator(seed, "smoothgrad", sample_index)).to(like)
 
 
@@ -192,7 +192,7 @@ def cam(net: ImageClassifier, pixels: Pixels, target: int, *, extractor: Feature
         features, logits = extractor.forward_features_and_logits(x)
         if head.kind == "average":
             values = torch.einsum("k,khw->hw", head.weight[target], features[0])
-        else:  # every cell has weights of its own, and their sum is the logit: in the mean's unit
+        else:  # each cell's own weights: their sum is the logit, so that the mean of these values is it too
             values = (head.weight[target] * features[0]).sum(0) * features[0, 0].numel()
         bias = float(head.bias[target])
         logit = float(logits[0, target])

@@ -1,4 +1,4 @@
-"""What a map is compared with that does not know the network: random maps of its smoothness, the image's edges."""
+"""What a map is compared with that does not depend on the network: random maps as smooth, the image's edges."""
 
 import math
 
@@ -35,7 +35,7 @@ def average_ranks(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
 def phase_randomized(heatmap: Heatmap, seed: int, map_index: int) -> Heatmap:
     """A random map as smooth as another: the spectrum of its absolute values with the phases of noise.
 
-    Two maps that have only their smoothness in common are the more alike by chance the smoother they are.
+    Two maps that have only their smoothness in common are the more correlated by chance the smoother they are.
     """
     spectrum = torch.fft.rfft2(heatmap.abs().double() - heatmap.abs().double().mean()).abs()
     rng = make_generator(seed, "random map", map_index)

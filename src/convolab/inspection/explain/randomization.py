@@ -33,8 +33,8 @@ class RandomizationTest:
         cascading: with all groups from the head down to this one randomized; None where the map became constant or
             not finite.
         independent: with this group alone randomized; None likewise.
-        edge_correlation: the map and the image's edges, which know nothing of any weight: a map so like them is
-            suspect.
+        edge_correlation: of the map with the image's edges, which do not depend on any weight: a map that is as similar
+            to them is suspect.
         null_95th_percentile: of the absolute correlation with random maps that have this map's spectrum.
     """
 
@@ -85,11 +85,11 @@ def layer_groups(net: ImageClassifier, pixels: SinglePixels) -> list[tuple[str, 
     Layers are in one group if the first two parts of their path are the same; a layer that only normalizes belongs to
     the group before it.
     """
-    with frozen_eval(net), torch.no_grad(), record_calls(net.network) as record:
+    with frozen_eval(net), torch.no_grad(), record_calls(net.network) as recorder:
         net.forward_unchecked(pixels.to(net.scale))
     parameter_names = {id(parameter): name for name, parameter in net.network.named_parameters()}
     groups: dict[str, list[str]] = {}
-    for call in record.calls:
+    for call in recorder.calls:
         call_parameters = [parameter_names[id(value)] for value in call.input_tensors if id(value) in parameter_names]
         if not call_parameters or any(name in group for name in call_parameters for group in groups.values()):
             continue
@@ -104,7 +104,8 @@ def randomized_copy(net: ImageClassifier, groups: Sequence[tuple[str, list[str]]
     """A copy of the network with the weights of some groups randomized.
 
     Each of their tensors is drawn from a normal distribution of its own mean and standard deviation, so the following
-    layers meet numbers of the usual size. The draw depends on the tensor's name alone, so it is the same in every copy.
+    layers get values of the usual magnitude. The draw depends on the tensor's name alone, so it is the same in every
+    copy.
     """
     copied_net = copy.deepcopy(net)
     parameters: dict[str, nn.Parameter] = dict(copied_net.network.named_parameters())
@@ -143,10 +144,10 @@ def remaining_text(correlation: float | None, null_95th_percentile: float) -> st
 def remaining_similarity(tests: Sequence[Mapping[str, Any]]) -> dict[str, Interval | float | int | None]:
     """What remains of a method's maps when weights are randomized, over images, with t-intervals over them.
 
-    `tests` are `RandomizationTest`s as dicts, one an image. `head` is with the head's weights alone randomized, `all`
-    with all weights. `above_null_95th_percentile` counts the images where, with all weights randomized, the map stays
-    above its own null percentile; by chance one in 20 does. `constant_or_nonfinite` counts the maps of which nothing
-    remained.
+    `tests` are `RandomizationTest`s as dicts, one for each image. `head` is with the head's weights alone randomized,
+    `all` with all weights. `above_null_95th_percentile` counts the images where, with all weights randomized, the map
+    stays above its own null percentile; by chance one in 20 does. `constant_or_nonfinite` counts the maps of which
+    nothing remained.
     """
     final = [
         (test["cascading"][-1], test["null_95th_percentile"]) for test in tests if test["cascading"][-1] is not None

@@ -1,4 +1,4 @@
-"""Whether a map can be trusted: both checks of one map, and the checks of many images put together."""
+"""Whether a map can be trusted: both checks of one map, and the checks of many images aggregated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -59,10 +59,9 @@ def run_sanity_checks(
         method: what made the map.
         seed: of random weights and controls.
         random_order_curves: what `curves_in_random_order` gives for this image, if it is known.
-        on_progress: called with each next step.
+        on_progress: called with a line of text before each step.
 
-    Raises:
-        LabError: for a map that is constant or not finite: there is nothing to check.
+    Raises LabError for a map that is constant or not finite: there is nothing to check.
     """
     reason = saliency_map.invalid_reason
     require(not reason, f"the {saliency_map.method} map is {reason}: there is nothing to check")
@@ -89,7 +88,7 @@ def describe_sanity(result: SanityResult) -> list[str]:
 def aggregate_sanity_checks(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Each method's checks over several images; empty for fewer than two images, or where nothing was checked.
 
-    `results` are explain's metrics, one an image. Of each method: the number of images, the gain in AUC over both
+    `results` are explain's metrics, one for each image. Of each method: the number of images, the gain in AUC over both
     controls, and what remains of the maps with randomized weights.
     """
     if len(results) < 2:

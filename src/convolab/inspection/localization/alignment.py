@@ -1,8 +1,8 @@
 """How the cells of a response map to the pixels of an image: by receptive-field centers, by resizing, or measured.
 
-A receptive-field center is the middle of all pixels that a cell can depend on. A trained network need not look there:
-with padding on one side, as TensorFlow pads, networks learn to be centered all the same. `erf_offset` measures how
-much.
+A receptive-field center is the middle of all pixels that a cell can depend on. A trained cell's effective receptive
+field need not be centered there: with padding on one side, as TensorFlow pads, networks learn to be centered on the
+image nevertheless. `erf_offset` measures the difference.
 """
 
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def resize_alignment(
 
 
 def rf_center_alignment(fcn: FullyConvolutional, size: tuple[int, int], granularity: Granularity) -> Alignment | None:
-    """The center of all pixels that a cell, or a window of cells, can depend on; None where that is not known."""
+    """Cells, or windows of cells, at the center of all pixels they can depend on; None where that is not known."""
     grid = fcn.rf_grid(size)
     if grid is None:
         return None

@@ -1,4 +1,4 @@
-"""From a map to boxes, its connected regions above a fraction of its largest value; and how much two boxes overlap."""
+"""From a map to boxes: its connected regions above a fraction of its largest value; and the IoU of two boxes."""
 
 from dataclasses import dataclass
 

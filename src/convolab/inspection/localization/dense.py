@@ -22,11 +22,11 @@ from convolab.models.inference import inference_view
 
 GridAxis: TypeAlias = tuple[float, float]  # center of the first cell's receptive field, and the stride: pixels
 RfGrid: TypeAlias = tuple[GridAxis, GridAxis]  # rows, columns
-Granularity = Literal["cell", "window"]  # what a response is of: a cell of the last map, or all cells of a small image
+Granularity = Literal["cell", "window"]  # of a response: a cell of the last map, or all cells of a small image
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 
 
-@dataclass(frozen=True, eq=False)  # known by its identity: what was measured on it is kept while it lives
+@dataclass(frozen=True, eq=False)  # compared by identity: `erf_offset` keeps its measurement while it lives
 class FullyConvolutional:
     """A network that gives logits for every position in an image of any size."""
 

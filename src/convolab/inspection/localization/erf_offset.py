@@ -1,4 +1,4 @@
-"""Where a network's cells really look: the effective receptive field (Luo et al. 2016, arXiv:1701.04128).
+"""The effective receptive field of a network's cells (Luo et al. 2016, arXiv:1701.04128), measured by gradients.
 
 The energy of a cell's gradient with respect to the pixels has a centroid. How far it lies from the cell's
 receptive-field center is measured once per network: for every inner cell, and for images of every size, it is the same
@@ -41,7 +41,7 @@ class ErfOffset(Frozen):
 
     mean: tuple[float, float]
     std: tuple[float, float]  # standard deviation over cells and images
-    rms_radius: float  # root mean square distance of the energy from its centroid: how far a cell looks, in pixels
+    rms_radius: float  # root mean square distance of the energy from its centroid, in pixels
     num_cells: int  # how many were measured
     image_size: tuple[int, int]  # height and width of the images that they were measured on
     reference: Literal["rf-center", "resize"]  # where the offset starts; resize only where rf-center is not known
@@ -66,7 +66,7 @@ def _cached_erf_offset(fcn: FullyConvolutional, path: Path) -> ErfOffset:
 
 
 def network_fingerprint(fcn: FullyConvolutional) -> str:
-    """A hash of all that an offset depends on: the network's weights, its layers and what it does to pixels."""
+    """A hash of all that an offset depends on: the network's weights, its layers and its normalization."""
     net = fcn.net
     description = repr((CACHE_VERSION, str(net.network), net.mean, net.std, net.input_size))
     digest = hashlib.blake2b(description.encode(), digest_size=16)

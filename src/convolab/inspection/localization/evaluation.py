@@ -1,4 +1,4 @@
-"""Evaluate localization: responses compared with annotated boxes, beside maps that know nothing of the network."""
+"""Evaluate localization: responses compared with annotated boxes, and with maps that do not depend on the network."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,19 +34,21 @@ def evaluate_localization(
         alignments: how cells map to pixels; each gives a map.
         granularity: whether responses are of cells or windows; by default cells, if the network averages its last map.
         seed: of the random baseline.
-        on_progress: called with what is done next.
+        on_progress: called with a line of text before each step.
 
-    Raises:
-        LabError: for a setting without images, and where `locate` would.
+    Returns:
+        What each alignment's map and each baseline reached on every object.
+
+    Raises LabError for a setting without images, and where `locate` would.
     """
     require(setting.samples, "there is no image to evaluate on")
-    unit = granularity or fcn.default_granularity
+    granularity = granularity or fcn.default_granularity
     records = []
     for number, sample in enumerate(setting.samples, start=1):
         on_progress(f"{setting.name}: image {number} of {len(setting.samples)}")
         image = sample.open_image()
         size = image.shape[1], image.shape[2]
-        results = [run_at_scale(fcn, image, scale, unit) for scale in setting.scales]
+        results = [run_at_scale(fcn, image, scale, granularity) for scale in setting.scales]
         for annotation in sample.annotations:
             # Of several classes, such as breeds of dogs, the one that the network finds the most probable.
             target = max(annotation.classes, key=lambda index: float(results[0].logits[index]))
@@ -60,7 +62,7 @@ def evaluate_localization(
 
 
 def baseline_maps(result: ScaleResult, image: UInt8Image, seed: int, *key: str) -> dict[str, Heatmap]:
-    """Maps that know nothing of the network: the image's center, random cells, and the image's edges."""
+    """Maps that do not depend on the network: the image's center, random cells, and the image's edges."""
     size = image.shape[1], image.shape[2]
     down, across = (1 - torch.linspace(-1, 1, side).abs() for side in size)
     cells = torch.rand(result.grid_shape, generator=make_generator(seed, "random response", *key))

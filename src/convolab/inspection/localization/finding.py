@@ -1,4 +1,4 @@
-"""What `locate` returns: its sentences, its numbers and the panels that draw it."""
+"""The finding of `locate`: its sentences, its numbers and the panels that draw it."""
 
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
@@ -63,7 +63,7 @@ def build_locate_finding(
     alignment: AlignmentKind,
     threshold: float,
 ) -> Finding:
-    """Put what was computed into words, numbers and panels."""
+    """The finding of responses and boxes that were computed."""
     first = scale_results[0]
     height, width = canvas.original_size
     most_probable = top_classes(first.fcn.net.classes, first.logits.double().softmax(0), 3)

@@ -56,28 +56,27 @@ def locate(
 
     Args:
         net: a network whose last feature map is averaged or flattened and then classified by one linear layer.
-        image: bytes [channels, height, width], or what `read_image` opens: a sample's name, a path, an address.
+        image: uint8 [C, H, W], or a sample's name, a path or an http(s) URL as `read_image` takes it.
         targets: classes, as `ImageClassifier.find_class` takes them; without any, the `top` most probable ones.
         top: the number of most probable classes, where there are no `targets`.
         scales: comma-separated sizes at which the network sees the image: factors (0.5) or shorter sides (448px).
-            The responses at several are averaged.
+            The responses at several scales are averaged.
         alignment: how cells map to pixels: `erf` (by the effective receptive field, measured once per network and
             kept in convolab's cache), `rf-center` or `resize`.
         threshold: a box is a connected region of the response above this fraction of its largest value, in (0, 1].
         granularity: whether the response is of each `cell` of the last map, or of each `window` of the network's own
             input size; by default cells, if the network averages its last map.
         sliding_window_check: compare the dense map with windows cropped and classified one by one. Slow.
-        image_name: what to call the image in the summary; by default its file's name.
-        on_progress: called with what is done next.
+        image_name: what the summary calls the image; by default its file's name.
+        on_progress: called with a line of text before each step.
 
     Returns:
-        A Finding whose metrics["classes"] holds for each class its probability in the whole image and its detections,
+        A `Finding` whose metrics["classes"] holds for each class its probability in the whole image and its detections,
         in pixels of the original image (left, top, right, bottom), and whose arrays hold the raw responses [rows,
         columns].
 
-    Raises:
-        LabError: for an unknown class, scale, alignment or granularity, an image that is too small or too large, and a
-            network without such a feature map and head.
+    Raises LabError for an unknown class, scale, alignment or granularity, an image that is too small or too large, and
+    a network without such a feature map and head.
 
     >>> from convolab.models.pretrained import pretrained
     >>> finding = locate(pretrained("efficientnet_lite0"), "motorcycle_left", targets=["moped"], alignment="resize")
@@ -92,28 +91,26 @@ def locate(
     kind = parse_alignment(alignment)
     target_indices = [net.find_class(target) for target in targets]
     parsed_scales = parse_scales(scales)
-    unit = None if granularity is None else parse_granularity(granularity)
+    parsed_granularity = None if granularity is None else parse_granularity(granularity)
     fcn = make_fully_convolutional(net)
     name = image_name or (Path(image).stem if not isinstance(image, Tensor) else "the image")
-    pixels = image if isinstance(image, Tensor) else image_io.read_image(image)
+    photo = image if isinstance(image, Tensor) else image_io.read_image(image)
 
     scale_results = []
     for scale in parsed_scales:
         on_progress(f"running at scale {scale}")
-        scale_results.append(run_at_scale(fcn, pixels, scale, unit or fcn.default_granularity))
+        scale_results.append(run_at_scale(fcn, photo, scale, parsed_granularity or fcn.default_granularity))
     if kind == "erf":
         on_progress("measuring the effective receptive field (once per network)")
         erf_offset(fcn)
     if not target_indices:
         mean_probabilities = torch.stack([result.logits.softmax(0) for result in scale_results]).mean(0)
         target_indices = [top_class.index for top_class in top_classes(net.classes, mean_probabilities, top)]
-    canvas = make_canvas(pixels)
+    canvas = make_canvas(photo)
     classes = [detect_class(scale_results, canvas, target, kind, threshold) for target in target_indices]
     finding = build_locate_finding(name, canvas, scale_results, classes, kind, threshold)
     return (
-        _with_sliding_window_check(finding, fcn, pixels, parsed_scales, on_progress)
-        if sliding_window_check
-        else finding
+        _with_sliding_window_check(finding, fcn, photo, parsed_scales, on_progress) if sliding_window_check else finding
     )
 
 
@@ -124,7 +121,7 @@ def _with_sliding_window_check(
     scales: Sequence[InputScale],
     on_progress: MessageCallback,
 ) -> Finding:
-    """The finding and what the sliding window gives at each scale."""
+    """The finding, and how the dense map compares with a sliding window at each scale."""
     checks = {}
     lines = []
     for scale in scales:

@@ -52,8 +52,8 @@ class ScaleResult:
     def alignment(self, kind: AlignmentKind, size: tuple[int, int] | None = None) -> Alignment:
         """Where the cells lie on the image resized to `size`, by default on the image that the network saw.
 
-        `erf` measures where the network looks, once per network. Raises LabError for `rf-center` where the receptive
-        fields of the network are not known.
+        `erf` measures the effective receptive field, once per network. Raises LabError for `rf-center` where the
+        receptive fields of the network are not known.
         """
         alignment = resize_alignment(self.fcn, self.input_size, self.grid_shape, self.granularity)
         if kind != "resize":
@@ -77,7 +77,8 @@ class ScaleResult:
     def box_confidence(self, target: int, kind: AlignmentKind, box: BoundingBox, size: tuple[int, int]) -> float:
         """The class's probability when the head averages only the cells in a box on the image resized to `size`.
 
-        Of windows it is the best one's whose center lies in the box. A box between cells has the nearest one.
+        For windows it is the largest probability of those whose center lies in the box. A box without a cell's center
+        gets the nearest cell.
         """
         alignment = self.alignment(kind, size)
         left, top, right, bottom = box

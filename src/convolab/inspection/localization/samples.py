@@ -16,8 +16,8 @@ from convolab.inspection.localization.metrics import POINTING_TOLERANCE
 from convolab.models.class_names import imagenet_class_names
 from convolab.models.classifier import ImageClassifier
 
-# What is behind an object: a photo's own background, or that of a synthetic image.
-# `all_scales`: photos at several scales at once.
+# What is behind the objects: `photos` keep their own background, at several scales at once in `all_scales`; synthetic
+# images have a `plain` or a `textured` one.
 Background: TypeAlias = Literal["photos", "all_scales", "plain", "textured"]
 
 

@@ -84,7 +84,7 @@ class LocalizationScore:
 
     @property
     def alignment_names(self) -> list[str]:
-        """The maps that are the network's."""
+        """The network's maps, one for each alignment."""
         return [name for name in self.map_names if name not in BASELINES]
 
     def pointing_game(self, name: str) -> tuple[int, tuple[float, float]]:

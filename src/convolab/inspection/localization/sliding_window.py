@@ -1,4 +1,4 @@
-"""The dense map beside what it replaces: the classifier on every window, cropped from the image.
+"""The dense map compared with what it replaces: the classifier on every window, cropped from the image.
 
 Without padding in the network both are the same. With padding a cropped window has zeros where the dense map sees the
 window's neighbors, so that the two differ: by how much is measured here.

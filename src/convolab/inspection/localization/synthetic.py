@@ -58,10 +58,10 @@ def synthetic_samples(
 ) -> tuple[EvaluationSample, ...]:
     """Large images with two objects each: small images of different classes, with boxes around them.
 
-    The other object is what distinguishes a map of a class from one of all that stands out. Only images that the
-    network classifies correctly at its own size are used: what is scored is where it sees them. Which ones, in which
-    half of the large image and where, as fractions of the free space, depends on the seed alone, so it is the same for
-    every background and size.
+    The other object distinguishes a map of one class from a map of everything that stands out. Only images that the
+    network classifies correctly at its own size are used, because what is scored is where it sees them. Which images,
+    in which half of the large image and where, as fractions of the free space, depends on the seed alone, so it is the
+    same for every background and size.
 
     Args:
         net: the network.
@@ -71,8 +71,7 @@ def synthetic_samples(
         num_objects: how many objects there are in all, two in an image.
         seed: of the choice and the positions.
 
-    Raises:
-        LabError: if the network has other classes or classifies too few images correctly, or the size does not fit.
+    Raises LabError if the network has other classes or classifies too few images correctly, or the size does not fit.
     """
     pairs = choose_pairs(net, dataset, num_objects, seed)
     return render_samples(net, dataset, pairs, background, object_size, seed)
