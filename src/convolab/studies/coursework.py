@@ -30,13 +30,16 @@ def coursework(
     """The coursework's study of a dataset.
 
     Args:
-        data: a dataset's name, or folder:PATH
+        data: a dataset's name, or folder:PATH.
         budget: `quick` trains on 10,000 images for 5 epochs, `full` on all images for 10. Left out, it is `full` for
-            the embedded digits and `quick` for every other dataset.
-        seeds: of every arm
-        sections: some of COURSEWORK_SECTIONS; left out, all of them
+            the bundled digits and `quick` for every other dataset.
+        seeds: of every arm.
+        sections: some of COURSEWORK_SECTIONS; left out, all of them.
 
-    Raises LabError for an unknown section, with the nearest.
+    Returns:
+        The study, of which nothing is trained yet: `run_study` does that.
+
+    Raises LabError for an unknown section, with the nearest, and for an unknown dataset.
 
     >>> study = coursework(sections=["residual"])
     >>> [trial.arm for trial in study.trials if trial.seed == 0]
