@@ -358,9 +358,20 @@ def fit(
 ) -> list[EpochMetrics]:
     """Train a network that takes [0, 1] pixels, in place, without a folder.
 
-    Args: those of `Trainer`, and the callbacks.
+    Args:
+        net: takes pixels in [0, 1], float32 [N, C, H, W], and returns logits [N, classes]; trained in place.
+        train: the images to train on.
+        validation: the images to evaluate on after each epoch.
+        optimizer: by default SGD.
+        schedule: of the learning rate, by default constant.
+        training: epochs, batch size, seed and so on.
+        transforms: random transforms of the training images, in order, such as "crop:4".
+        metrics: of which weights the training loss and accuracy are.
+        device: where the network and each batch go.
+        callbacks: called while it trains.
 
-    Returns the metrics of its epochs; the network has the last weights.
+    Returns:
+        The metrics of each epoch, losses in nats and accuracies in [0, 1]; the network has the last epoch's weights.
 
     Raises LabError if the batch is larger than the set, and Diverged if the loss becomes NaN or infinite.
 
