@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.small_nets import flat_net, trained, wrapped
+from support.small_nets import classifier_of, flatten_net, randomize_batch_norms
 from torch import Tensor
 
 from convolab.models.classifier import ImageClassifier
@@ -11,22 +11,22 @@ from convolab.models.registry import build
 
 @pytest.fixture
 def convnet() -> ImageClassifier:
-    return wrapped(trained(build("simple_convnet", (3, 32, 32), 10)))
+    return classifier_of(randomize_batch_norms(build("simple_convnet", (3, 32, 32), 10)))
 
 
 @pytest.fixture
 def resnet() -> ImageClassifier:
-    return wrapped(trained(build("resnet_small", (3, 32, 32), 10)))
+    return classifier_of(randomize_batch_norms(build("resnet_small", (3, 32, 32), 10)))
 
 
 @pytest.fixture
 def flat() -> ImageClassifier:
-    return wrapped(flat_net())
+    return classifier_of(flatten_net())
 
 
 @pytest.fixture
 def shallow() -> ImageClassifier:
-    return wrapped(build("shallow_net", (3, 32, 32), 10))
+    return classifier_of(build("shallow_net", (3, 32, 32), 10))
 
 
 @pytest.fixture

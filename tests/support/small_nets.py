@@ -1,4 +1,4 @@
-"""Small networks to inspect, and what an inspection might leave changed in them."""
+"""Small networks to inspect, and their state, which an inspection must not change."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from convolab.models.classifier import ImageClassifier
 MEAN, STD = (0.45, 0.5, 0.4), (0.25, 0.2, 0.3)
 
 
-def wrapped(network: nn.Module, side: int = 32) -> ImageClassifier:
+def classifier_of(network: nn.Module, side: int = 32) -> ImageClassifier:
     return ImageClassifier(network, mean=MEAN, std=STD, input_size=(side, side), classes=tuple("abcdefghij")).eval()
 
 
-def trained(network: nn.Module) -> nn.Module:
-    """Give batch norms weights and statistics with which logits depend strongly on the image."""
+def randomize_batch_norms(network: nn.Module) -> nn.Module:
+    """Give batch norms random weights and statistics, so that logits depend strongly on the image."""
     generator = torch.Generator().manual_seed(0)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -24,20 +24,22 @@ def trained(network: nn.Module) -> nn.Module:
     return network
 
 
-def flat_net() -> nn.Module:
-    return filled(nn.Sequential(nn.Conv2d(3, 6, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 10)))
+def flatten_net() -> nn.Module:
+    return randomize_parameters(
+        nn.Sequential(nn.Conv2d(3, 6, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 10))
+    )
 
 
-def filled(network: nn.Module) -> nn.Module:
-    """Give every parameter values from its own generator, of size 1 after each layer."""
+def randomize_parameters(network: nn.Module) -> nn.Module:
+    """Give every parameter random values such that the outputs of all layers are of size 1."""
     generator = torch.Generator().manual_seed(3)
     for parameter in network.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) / max(parameter[0].numel(), 1) ** 0.5
     return network
 
 
-def state(net: ImageClassifier) -> list:
-    """Everything that an inspection might leave changed."""
+def capture_state(net: ImageClassifier) -> list:
+    """Everything in a network that an inspection could change."""
     return [
         {name: tensor.clone() for name, tensor in (*net.state_dict().items(), *net.named_buffers())},
         [(p.requires_grad, None if p.grad is None else p.grad.clone()) for p in net.parameters()],
@@ -47,28 +49,28 @@ def state(net: ImageClassifier) -> list:
     ]
 
 
-def same(a: object, b: object) -> bool:
+def is_equal(a: object, b: object) -> bool:
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and torch.equal(a, b)
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+        return a.keys() == b.keys() and all(is_equal(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(is_equal, a, b))
     return a == b
 
 
-class Breaks(nn.Module):
-    """Fails at forward pass number `at`."""
+class FailsAtPass(nn.Module):
+    """A network that fails at forward pass number `fail_at`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.passes = 0
-        self.at = 0
+        self.num_passes = 0
+        self.fail_at = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        self.passes += 1
+        self.num_passes += 1
         y = self.network(x)
-        if self.passes == self.at:
+        if self.num_passes == self.fail_at:
             raise RuntimeError("the pass broke")
         return y

@@ -1,4 +1,4 @@
-"""What an explanation holds, in words, numbers and arrays."""
+"""The summary, the metrics and the arrays of an explanation."""
 
 import json
 import threading
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from support.small_nets import Breaks, same, state, trained, wrapped
+from support.small_nets import FailsAtPass, capture_state, classifier_of, is_equal, randomize_batch_norms
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
@@ -17,7 +17,7 @@ from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
 from convolab.models.registry import build
 
-ALL = tuple(m for m in METHODS if m != "guided")
+ALL_METHODS = tuple(m for m in METHODS if m != "guided")
 
 
 @pytest.fixture
@@ -45,25 +45,25 @@ def test_without_a_target_the_most_probable_class_is_explained(convnet: ImageCla
 
 
 @pytest.mark.slow
-def test_numbers_are_json_and_arrays_are_raw_on_disk(convnet: ImageClassifier, photo: Tensor, tmp_path) -> None:
-    finding = explain(convnet, photo, methods=ALL, target="c")
+def test_metrics_are_json_and_arrays_are_saved_unchanged(convnet: ImageClassifier, photo: Tensor, tmp_path) -> None:
+    finding = explain(convnet, photo, methods=ALL_METHODS, target="c")
     assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
     with np.load(finding.save_arrays(tmp_path / "maps.npz")) as stored:
-        assert {"pixels", *ALL} <= set(stored)
+        assert {"pixels", *ALL_METHODS} <= set(stored)
         assert np.array_equal(stored["integrated_gradients"], finding.arrays["integrated_gradients"].numpy())
         assert stored["integrated_gradients"].min() < 0
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_maps(convnet: ImageClassifier, photo: Tensor) -> None:
-    first, again, other = (
+    first, repeated, other = (
         explain(convnet, photo, methods="smoothgrad", target="a", seed=s).arrays["smoothgrad"] for s in (0, 0, 1)
     )
-    assert torch.equal(first, again)
+    assert torch.equal(first, repeated)
     assert not torch.equal(first, other)
 
 
-def test_a_map_without_information_is_warned_of_and_is_not_checked(photo: Tensor) -> None:
+def test_a_map_without_information_gives_a_warning_and_is_not_checked(photo: Tensor) -> None:
     class Constant(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -72,7 +72,7 @@ def test_a_map_without_information_is_warned_of_and_is_not_checked(photo: Tensor
         def forward(self, x: Tensor) -> Tensor:
             return (self.conv(x) * 0).mean((2, 3)) @ torch.ones(4, 10)
 
-    finding = explain(wrapped(Constant()), photo, methods="gradient,occlusion", check=True)
+    finding = explain(classifier_of(Constant()), photo, methods="gradient,occlusion", check=True)
     assert finding.warnings == (
         "the gradient map is constant: it carries no information",
         "the occlusion map is constant: it carries no information",
@@ -81,8 +81,8 @@ def test_a_map_without_information_is_warned_of_and_is_not_checked(photo: Tensor
     assert finding.metrics["methods"]["gradient"]["invalid_reason"] == "constant"
 
 
-class Roots(nn.Module):
-    """Finite logits whose gradient is not: the root's slope at 0."""
+class InfiniteGradient(nn.Module):
+    """Finite logits with an infinite gradient: that of a square root at 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,8 +92,10 @@ class Roots(nn.Module):
         return (self.conv(x).relu() * 0).sqrt().mean((2, 3)) + torch.arange(10.0)
 
 
-def test_maps_that_are_not_finite_are_named_and_their_numbers_are_still_json(photo: Tensor) -> None:
-    finding = explain(wrapped(Roots()), photo, methods="gradient,integrated_gradients,smoothgrad", check=True)
+def test_nonfinite_maps_give_warnings_and_their_metrics_are_still_json(photo: Tensor) -> None:
+    finding = explain(
+        classifier_of(InfiniteGradient()), photo, methods="gradient,integrated_gradients,smoothgrad", check=True
+    )
     assert [warning.split(":")[0] for warning in finding.warnings] == [
         f"the {method} map is not finite" for method in ("gradient", "integrated_gradients", "smoothgrad")
     ]
@@ -101,74 +103,74 @@ def test_maps_that_are_not_finite_are_named_and_their_numbers_are_still_json(pho
     assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
 
 
-def test_a_network_whose_logits_are_not_finite_is_refused(photo: Tensor) -> None:
-    class Diverged(Roots):
+def test_a_network_with_nonfinite_logits_is_refused(photo: Tensor) -> None:
+    class Diverged(InfiniteGradient):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * float("nan")
 
     with pytest.raises(LabError, match="logits for cat are not all finite numbers: there is nothing to explain"):
-        explain(wrapped(Diverged()), photo, image_name="cat")
+        explain(classifier_of(Diverged()), photo, image_name="cat")
 
 
 @pytest.mark.slow
-def test_a_check_leaves_the_network_as_it_was_also_when_a_pass_of_it_fails(photo: Tensor) -> None:
-    breaks = Breaks(build("simple_convnet", (3, 32, 32), 10))
-    net = wrapped(breaks).train()
-    for at in (1, 2, 3, 5, 9, 14):  # a pass over the view, or over a randomized copy of it
-        breaks.at = at
-        before = state(net)
+def test_a_check_does_not_change_the_network_even_if_a_forward_pass_fails(photo: Tensor) -> None:
+    failing_network = FailsAtPass(build("simple_convnet", (3, 32, 32), 10))
+    net = classifier_of(failing_network).train()
+    for at in (1, 2, 3, 5, 9, 14):  # a pass of the view or of a randomized copy of it
+        failing_network.fail_at = at
+        before = capture_state(net)
         with pytest.raises(RuntimeError, match="the pass broke"):
             explain(net, photo, methods="gradient,gradcam", check=True)
-        assert same(before, state(net))
+        assert is_equal(before, capture_state(net))
 
 
 @pytest.mark.slow
-def test_a_check_adds_its_numbers_and_words(convnet: ImageClassifier, photo: Tensor) -> None:
+def test_a_check_adds_its_metrics_and_its_description(convnet: ImageClassifier, photo: Tensor) -> None:
     steps = []
     finding = explain(convnet, photo, methods="gradcam", target="a", check=True, on_progress=steps.append)
     assert set(finding.metrics["sanity"]["gradcam"]) == {"method", "randomization", "deletion", "insertion"}
-    assert sum("gradcam:" in word for word in finding.summary) == 3
+    assert sum("gradcam:" in line for line in finding.summary) == 3
     assert any("randomizing the weights" in step for step in steps)
     assert json.dumps(finding.metrics, allow_nan=False)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "message"),
     [({"target": "zebra"}, "has no class 'zebra'"), ({"methods": "grad"}, "unknown method 'grad'")],
 )
 def test_unknown_names_are_refused_before_any_work(
-    convnet: ImageClassifier, photo: Tensor, given: dict, said: str
+    convnet: ImageClassifier, photo: Tensor, arguments: dict, message: str
 ) -> None:
-    with pytest.raises(LabError, match=said):
-        explain(convnet, photo, **given)
+    with pytest.raises(LabError, match=message):
+        explain(convnet, photo, **arguments)
 
 
-def test_the_old_name_of_integrated_gradients_is_taken_with_a_hint(convnet: ImageClassifier, photo: Tensor) -> None:
+def test_the_old_name_of_integrated_gradients_is_accepted_with_a_hint(convnet: ImageClassifier, photo: Tensor) -> None:
     with pytest.warns(FutureWarning, match="the method integrated is now called integrated_gradients"):
         finding = explain(convnet, photo, methods="integrated")
     assert list(finding.metrics["methods"]) == ["integrated_gradients"]
 
 
 @pytest.mark.slow
-def test_two_threads_may_explain_one_network_at_the_same_time(photo: Tensor) -> None:
-    net = wrapped(trained(build("resnet_small", (3, 32, 32), 10)))
-    before = state(net)
+def test_two_threads_can_explain_one_network_at_the_same_time(photo: Tensor) -> None:
+    net = classifier_of(randomize_batch_norms(build("resnet_small", (3, 32, 32), 10)))
+    before = capture_state(net)
     images = [photo, photo.flip(2), 255 - photo, photo.flip(1)]
 
     def maps(image: Tensor) -> dict[str, Tensor]:
         return dict(explain(net, image, methods="smoothgrad,integrated_gradients,cam,gradcam", target="c").arrays)
 
-    alone = [maps(image) for image in images]
+    sequential = [maps(image) for image in images]
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(maps, images))
-    assert same(alone, together)
-    assert same(before, state(net))
+    assert is_equal(sequential, together)
+    assert is_equal(before, capture_state(net))
 
 
-def test_a_network_that_cannot_be_copied_is_explained_all_the_same(photo: Tensor) -> None:
-    net = wrapped(trained(build("simple_convnet", (3, 32, 32), 10)))
+def test_a_network_that_cannot_be_copied_is_explained_too(photo: Tensor) -> None:
+    net = classifier_of(randomize_batch_norms(build("simple_convnet", (3, 32, 32), 10)))
     expected = explain(net, photo, methods="gradcam").arrays["gradcam"]
     net.lock = threading.Lock()
-    before = state(net)
+    before = capture_state(net)
     assert torch.equal(explain(net, photo, methods="gradcam").arrays["gradcam"], expected)
-    assert same(before, state(net))
+    assert is_equal(before, capture_state(net))

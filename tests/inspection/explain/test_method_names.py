@@ -1,4 +1,4 @@
-"""The one list of methods: what is taken, what is refused, and that the docs list the same."""
+"""The list of methods: which names are accepted and refused, and that the docs have the same list."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from convolab.inspection.explain.methods import METHODS
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "explain.md"
 
 
-def test_names_come_in_a_list_or_with_commas_and_count_once() -> None:
+def test_names_are_given_in_a_list_or_with_commas_and_used_once() -> None:
     assert parse_methods("gradcam, gradient,gradcam") == ("gradcam", "gradient")
     assert parse_methods(["gradcam", "gradient"]) == ("gradcam", "gradient")
     assert parse_methods(DEFAULT_METHODS) == DEFAULT_METHODS
@@ -27,7 +27,7 @@ def test_an_unknown_method_is_refused_with_the_nearest_name() -> None:
         parse_methods(" , ")
 
 
-def test_integrated_means_integrated_gradients_and_a_hint_says_so_once() -> None:
+def test_integrated_is_an_alias_of_integrated_gradients_with_one_hint() -> None:
     hints: list[str] = []
     assert parse_methods("integrated,cam,integrated", on_hint=hints.append) == ("integrated_gradients", "cam")
     assert hints == ["the method integrated is now called integrated_gradients"]
@@ -39,11 +39,11 @@ def test_every_method_is_the_function_of_its_name() -> None:
     assert [method.__name__ for method in METHODS.values()] == list(METHOD_NAMES)
 
 
-def test_the_docs_table_lists_the_methods_in_order() -> None:
+def test_the_table_in_the_docs_lists_the_methods_in_order() -> None:
     table = DOCS.read_text().partition("| `--method` |")[2]
     assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))[: len(METHOD_NAMES)] == METHOD_NAMES
 
 
-def test_the_names_are_known_without_torch() -> None:
+def test_the_names_are_imported_without_torch() -> None:
     code = "import sys; import convolab.inspection.explain.method_names; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,11 +1,11 @@
-"""Saliency methods: their formulas, what they check of themselves, and that they leave the network as it was."""
+"""Saliency methods: their formulas and checks, and that they do not change the network."""
 
 import subprocess
 import sys
 
 import pytest
 import torch
-from support.small_nets import Breaks, filled, same, state, wrapped
+from support.small_nets import FailsAtPass, capture_state, classifier_of, is_equal, randomize_parameters
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
@@ -27,7 +27,7 @@ from convolab.models.registry import build
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_the_network_is_left_as_it_was_bit_for_bit(
+def test_the_network_is_not_changed_bit_for_bit(
     convnet: ImageClassifier, pixels: Tensor, method: str, mode: str
 ) -> None:
     convnet.train(mode == "training")
@@ -35,47 +35,45 @@ def test_the_network_is_left_as_it_was_bit_for_bit(
     for number, parameter in enumerate(convnet.parameters()):
         parameter.requires_grad_(number % 2 == 0)
         parameter.grad = torch.ones_like(parameter) if number % 4 == 0 else None
-    before, random = state(convnet), torch.get_rng_state()
-    found = METHODS[method](convnet, pixels, 3)
-    assert found.method == method
-    assert same(before, state(convnet))
+    before, random = capture_state(convnet), torch.get_rng_state()
+    saliency_map = METHODS[method](convnet, pixels, 3)
+    assert saliency_map.method == method
+    assert is_equal(before, capture_state(convnet))
     assert torch.equal(random, torch.get_rng_state())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_also_when_any_of_its_passes_fails(pixels: Tensor, method: str) -> None:
-    breaks = Breaks(build("simple_convnet", (3, 32, 32), 10))
-    net = wrapped(breaks).train()
+def test_the_network_is_not_changed_even_if_a_forward_pass_fails(pixels: Tensor, method: str) -> None:
+    failing_network = FailsAtPass(build("simple_convnet", (3, 32, 32), 10))
+    net = classifier_of(failing_network).train()
     METHODS[method](net, pixels, 3)
-    passes = breaks.passes
-    for at in range(1, min(passes, 4) + 1):
-        breaks.passes, breaks.at = 0, at
-        before = state(net)
+    num_passes = failing_network.num_passes
+    for at in range(1, min(num_passes, 4) + 1):
+        failing_network.num_passes, failing_network.fail_at = 0, at
+        before = capture_state(net)
         with pytest.raises(RuntimeError, match="the pass broke"):
             METHODS[method](net, pixels, 3)
-        assert same(before, state(net))
+        assert is_equal(before, capture_state(net))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "occlusion"])
-def test_it_works_under_no_grad_and_for_pixels_that_want_gradients(
+def test_methods_work_under_no_grad_and_for_pixels_that_require_gradients(
     convnet: ImageClassifier, pixels: Tensor, method: str
 ) -> None:
     plain = METHODS[method](convnet, pixels, 2).values
     with torch.no_grad():
         assert torch.equal(METHODS[method](convnet, pixels, 2).values, plain)
-    wanting = pixels.clone().requires_grad_()
-    assert torch.equal(METHODS[method](convnet, wanting, 2).values, plain)
-    assert wanting.grad is None
+    requiring_grad = pixels.clone().requires_grad_()
+    assert torch.equal(METHODS[method](convnet, requiring_grad, 2).values, plain)
+    assert requiring_grad.grad is None
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("bad", [float("nan"), 1.5, -0.5])
-def test_pixels_that_break_the_contract_are_refused(
-    convnet: ImageClassifier, pixels: Tensor, method: str, bad: float
-) -> None:
-    pixels[0, 0, 0, 0] = bad
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.5])
+def test_invalid_pixels_are_refused(convnet: ImageClassifier, pixels: Tensor, method: str, value: float) -> None:
+    pixels[0, 0, 0, 0] = value
     with pytest.raises(LabError, match=r"NaN|pixels range from"):
         METHODS[method](convnet, pixels, 0)
 
@@ -88,21 +86,21 @@ def test_several_images_at_once_are_refused(convnet: ImageClassifier, pixels: Te
 @pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences_in_float64(convnet: ImageClassifier, pixels: Tensor) -> None:
     net, x = convnet.double(), pixels.double()
-    found, step = gradient(net, x, 4).per_channel, 1e-6
+    computed, step = gradient(net, x, 4).per_channel, 1e-6
     generator = torch.Generator().manual_seed(0)
-    for place in torch.randint(x.numel(), (40,), generator=generator).tolist():
-        ahead, back = x.clone(), x.clone()
-        ahead.view(-1)[place] += step
-        back.view(-1)[place] -= step
+    for index in torch.randint(x.numel(), (40,), generator=generator).tolist():
+        above, below = x.clone(), x.clone()
+        above.view(-1)[index] += step
+        below.view(-1)[index] -= step
         with torch.no_grad():
-            slope = float(net(ahead)[0, 4] - net(back)[0, 4]) / (2 * step)
-        assert found.reshape(-1)[place].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
+            expected = float(net(above)[0, 4] - net(below)[0, 4]) / (2 * step)
+        assert computed.reshape(-1)[index].item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
 def test_the_map_is_the_largest_absolute_value_of_the_channels(convnet: ImageClassifier, pixels: Tensor) -> None:
-    found = gradient(convnet, pixels, 1)
-    assert torch.equal(found.values, found.per_channel.abs().max(0).values)
-    assert found.values.min() >= 0
+    saliency_map = gradient(convnet, pixels, 1)
+    assert torch.equal(saliency_map.values, saliency_map.per_channel.abs().max(0).values)
+    assert saliency_map.values.min() >= 0
 
 
 def test_smoothgrad_without_noise_is_the_gradient(convnet: ImageClassifier, pixels: Tensor) -> None:
@@ -114,75 +112,75 @@ def test_smoothgrad_without_noise_is_the_gradient(convnet: ImageClassifier, pixe
     )
 
 
-def test_smoothgrads_noise_depends_on_the_seed_and_not_on_the_chunks(convnet: ImageClassifier, pixels: Tensor) -> None:
-    first, again, chunked, other = (
+def test_the_noise_of_smoothgrad_depends_on_the_seed_and_not_on_the_batch_size(
+    convnet: ImageClassifier, pixels: Tensor
+) -> None:
+    first, repeated, chunked, other = (
         smoothgrad(convnet, pixels, 1, samples=7, seed=seed, batch_size=chunk).per_channel
         for seed, chunk in ((0, 5), (0, 5), (0, 2), (1, 5))
     )
-    assert torch.equal(first, again)
+    assert torch.equal(first, repeated)
     torch.testing.assert_close(first, chunked, rtol=1e-4, atol=1e-6)
     assert (first - other).abs().max() > 0.01 * first.abs().max()
     assert not torch.equal(smoothgrad_noise(pixels, 0, 0), smoothgrad_noise(pixels, 0, 1))
 
 
 @pytest.mark.slow
-def test_integrated_gradients_are_complete_and_the_error_is_what_the_sum_misses(
-    convnet: ImageClassifier, pixels: Tensor
-) -> None:
+def test_integrated_gradients_are_complete_up_to_the_reported_error(convnet: ImageClassifier, pixels: Tensor) -> None:
     few, many = (integrated_gradients(convnet, pixels, 4, steps=steps) for steps in (3, 300))
     with torch.no_grad():
         mean = torch.tensor(convnet.mean).view(1, 3, 1, 1).expand_as(pixels)
         difference = float(convnet(pixels)[0, 4] - convnet(mean)[0, 4])
-    for found in (few, many):
-        assert found.settings["logit_difference"] == pytest.approx(difference, rel=1e-3)
-        assert found.checks["completeness_error"] == pytest.approx(
-            abs(float(found.per_channel.sum()) - difference) / abs(difference), rel=0.02, abs=1e-4
+    for saliency_map in (few, many):
+        assert saliency_map.settings["logit_difference"] == pytest.approx(difference, rel=1e-3)
+        assert saliency_map.checks["completeness_error"] == pytest.approx(
+            abs(float(saliency_map.per_channel.sum()) - difference) / abs(difference), rel=0.02, abs=1e-4
         )
     assert many.checks["completeness_error"] < 0.01
     assert few.checks["completeness_error"] > many.checks["completeness_error"]
 
 
-def test_of_a_linear_network_integrated_gradients_are_weight_times_path(pixels: Tensor) -> None:
+def test_integrated_gradients_of_a_linear_network_are_the_gradient_times_the_pixels(pixels: Tensor) -> None:
     linear = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
-    net = wrapped(linear)
-    found = integrated_gradients(net, pixels, 0, steps=2, baseline=torch.zeros_like(pixels))
+    net = classifier_of(linear)
+    saliency_map = integrated_gradients(net, pixels, 0, steps=2, baseline=torch.zeros_like(pixels))
     torch.testing.assert_close(
-        found.per_channel, gradient(net, pixels, 0).per_channel * pixels[0], rtol=1e-3, atol=1e-6
+        saliency_map.per_channel, gradient(net, pixels, 0).per_channel * pixels[0], rtol=1e-3, atol=1e-6
     )
-    assert found.checks["completeness_error"] < 1e-4
+    assert saliency_map.checks["completeness_error"] < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnet", "resnet", "flat"])
-def test_the_cams_mean_and_the_bias_are_the_logit(name: str, pixels: Tensor, request: pytest.FixtureRequest) -> None:
+def test_the_mean_of_a_cam_plus_the_bias_is_the_logit(
+    name: str, pixels: Tensor, request: pytest.FixtureRequest
+) -> None:
     net = request.getfixturevalue(name)
     with torch.no_grad():
         logits = net(pixels)[0]
     for target in range(10):
-        found = cam(net, pixels, target)
-        assert found.values.mean().item() + found.settings["bias"] == pytest.approx(
+        saliency_map = cam(net, pixels, target)
+        assert saliency_map.values.mean().item() + saliency_map.settings["bias"] == pytest.approx(
             float(logits[target]), rel=1e-4, abs=1e-5
         )
-        assert found.checks["sum_error"] < 1e-4
-        assert found.signed
+        assert saliency_map.checks["sum_error"] < 1e-4
+        assert saliency_map.signed
 
 
-def test_gradcam_is_cam_without_its_negative_parts_where_the_head_is_an_average(
-    convnet: ImageClassifier, pixels: Tensor
-) -> None:
-    cells = 16  # of the map: the mean divides by them
+def test_gradcam_is_cam_without_negative_values_if_the_head_averages(convnet: ImageClassifier, pixels: Tensor) -> None:
+    cells = 16  # of the map: the mean divides by their number
     torch.testing.assert_close(
         gradcam(convnet, pixels, 2).values, cam(convnet, pixels, 2).values.clamp(min=0) / cells, rtol=1e-4, atol=1e-6
     )
 
 
-def test_gradcam_needs_a_feature_map_and_cam_a_linear_head_and_both_say_so(
+def test_gradcam_needs_a_feature_map_and_cam_a_linear_head_and_the_errors_say_so(
     shallow: ImageClassifier, pixels: Tensor
 ) -> None:
     for method in (cam, gradcam):
         with pytest.raises(LabError, match="this network has no feature map, because it has no convolution"):
             method(shallow, pixels, 0)
-    deep = wrapped(
+    deep = classifier_of(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 20), nn.ReLU(), nn.Linear(20, 10))
     )
     assert gradcam(deep, pixels, 0).values.shape == (30, 30)
@@ -190,8 +188,8 @@ def test_gradcam_needs_a_feature_map_and_cam_a_linear_head_and_both_say_so(
         cam(deep, pixels, 0)
 
 
-def test_occlusion_finds_the_only_part_that_matters(pixels: Tensor) -> None:
-    class Reads(nn.Module):
+def test_occlusion_finds_the_only_square_that_matters(pixels: Tensor) -> None:
+    class ReadsOneSquare(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(3, 3, 1)
@@ -199,11 +197,11 @@ def test_occlusion_finds_the_only_part_that_matters(pixels: Tensor) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x[:, :, 8:16, 12:20].mean((2, 3)) @ torch.ones(3, 10)
 
-    found = occlusion(wrapped(Reads()), pixels, 0, window=4, stride=4).values
+    values = occlusion(classifier_of(ReadsOneSquare()), pixels, 0, window=4, stride=4).values
     inside = torch.zeros(32, 32, dtype=torch.bool)
     inside[8:16, 12:20] = True
-    assert (found[inside] > 0).all()
-    assert (found[~inside].abs() < 1e-5).all()
+    assert (values[inside] > 0).all()
+    assert (values[~inside].abs() < 1e-5).all()
 
 
 def test_a_window_that_does_not_tile_the_image_is_refused(convnet: ImageClassifier, pixels: Tensor) -> None:
@@ -212,7 +210,7 @@ def test_a_window_that_does_not_tile_the_image_is_refused(convnet: ImageClassifi
             occlusion(convnet, pixels, 0, window=window, stride=stride)
 
 
-def test_a_constant_and_a_map_that_is_not_finite_are_named() -> None:
+def test_a_constant_or_nonfinite_map_is_invalid() -> None:
     for values, reason in (
         ([[1.0, 1.0]], "constant"),
         ([[0.0, float("nan")]], "not finite"),
@@ -223,19 +221,19 @@ def test_a_constant_and_a_map_that_is_not_finite_are_named() -> None:
         assert saliency_map.invalid_reason == reason
 
 
-def test_a_network_without_gradient_gives_a_map_that_is_named_constant(pixels: Tensor) -> None:
-    class Deaf(nn.Module):
+def test_a_network_without_gradient_gives_a_constant_map(pixels: Tensor) -> None:
+    class IgnoresImage(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return (x * 0).mean((2, 3)) @ torch.ones(3, 10)
 
-    assert gradient(wrapped(Deaf()), pixels, 0).invalid_reason == "constant"
+    assert gradient(classifier_of(IgnoresImage()), pixels, 0).invalid_reason == "constant"
 
 
-GUIDABLE = {
+NETWORKS_WITH_RELUS = {
     "relu modules": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU6(inplace=True)),
     "clamp": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), Clamp()),
 }
-OTHERS = {
+OTHER_ACTIVATIONS = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
@@ -251,42 +249,44 @@ class Clamp(nn.Module):
         return x.clamp(0, 6)
 
 
-def headed(body: nn.Module) -> ImageClassifier:
-    return wrapped(filled(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))))
+def with_head(body: nn.Module) -> ImageClassifier:
+    return classifier_of(
+        randomize_parameters(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)))
+    )
 
 
-@pytest.mark.parametrize("name", GUIDABLE)
-def test_relus_of_every_make_are_guided(name: str, pixels: Tensor) -> None:
-    net = headed(GUIDABLE[name]())
-    found = guided(net, pixels, 1)
-    assert not found.invalid_reason
-    assert not torch.allclose(found.per_channel, gradient(net, pixels, 1).per_channel)
+@pytest.mark.parametrize("name", NETWORKS_WITH_RELUS)
+def test_relus_of_every_form_are_guided(name: str, pixels: Tensor) -> None:
+    net = with_head(NETWORKS_WITH_RELUS[name]())
+    saliency_map = guided(net, pixels, 1)
+    assert not saliency_map.invalid_reason
+    assert not torch.allclose(saliency_map.per_channel, gradient(net, pixels, 1).per_channel)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", OTHER_ACTIVATIONS)
 def test_any_other_activation_is_refused_by_its_name(name: str, pixels: Tensor) -> None:
-    net = headed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), OTHERS[name]()))
+    net = with_head(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), OTHER_ACTIVATIONS[name]()))
     with pytest.raises(LabError, match=r"guided backpropagation is defined for ReLUs alone, and '0\.3' "):
         guided(net, pixels, 1)
 
 
 def test_without_any_relu_there_is_nothing_to_guide(pixels: Tensor) -> None:
     with pytest.raises(LabError, match="this network has none"):
-        guided(headed(nn.Conv2d(3, 4, 3)), pixels, 1)
+        guided(with_head(nn.Conv2d(3, 4, 3)), pixels, 1)
 
 
-def test_a_clamp_that_does_not_cut_off_at_zero_is_no_relu(pixels: Tensor) -> None:
-    class Other(nn.Module):
+def test_a_clamp_that_does_not_clip_at_zero_is_not_a_relu(pixels: Tensor) -> None:
+    class ClampAroundZero(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.clamp(-1, 1)
 
     with pytest.raises(LabError, match=r"'0\.1' \(clamp\) is Clamp"):
-        guided(headed(nn.Sequential(nn.Conv2d(3, 4, 3), Other())), pixels, 1)
+        guided(with_head(nn.Sequential(nn.Conv2d(3, 4, 3), ClampAroundZero())), pixels, 1)
 
 
 @pytest.mark.slow
 def test_a_thousand_steps_need_no_more_memory_than_ten() -> None:
-    """In a process of its own, because the peak never falls. To keep every step's gradient would take 77 MB."""
+    """In a process of its own, because the peak of memory never falls. The gradients of all steps would take 77 MB."""
     code = """
 import resource, sys, torch
 from convolab.data.image_io import read_image
@@ -300,5 +300,5 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 integrated_gradients(net, pixels, 1, steps=1000)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 60
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 60

@@ -1,10 +1,10 @@
-"""Both checks of a map together, in words and over several images."""
+"""Both sanity checks of a map together, their description and their aggregate over images."""
 
 import copy
 
 import pytest
 import torch
-from support.heatmaps import as_map
+from support.heatmaps import to_saliency_map
 from torch import Tensor
 
 from convolab.core.errors import LabError
@@ -17,20 +17,20 @@ from convolab.models.classifier import ImageClassifier
 
 def test_an_invalid_map_is_not_checked(resnet: ImageClassifier, pixels: Tensor) -> None:
     with pytest.raises(LabError, match="the made map is constant: there is nothing to check"):
-        sanity.run_sanity_checks(resnet, pixels, 0, as_map(torch.zeros(8, 8)), gradcam)
+        sanity.run_sanity_checks(resnet, pixels, 0, to_saliency_map(torch.zeros(8, 8)), gradcam)
 
 
 @pytest.mark.slow
-def test_the_checks_are_reproducible_describe_themselves_and_leave_the_network_alone(
+def test_the_checks_are_reproducible_have_a_description_and_do_not_change_the_network(
     convnet: ImageClassifier, pixels: Tensor
 ) -> None:
     before = copy.deepcopy(convnet.state_dict())
-    named = next(c for c in range(10) if not gradcam(convnet, pixels, c).invalid_reason)
-    first, again = (
-        sanity.run_sanity_checks(convnet, pixels, named, gradcam(convnet, pixels, named), gradcam, seed=3)
+    target = next(c for c in range(10) if not gradcam(convnet, pixels, c).invalid_reason)
+    first, repeated = (
+        sanity.run_sanity_checks(convnet, pixels, target, gradcam(convnet, pixels, target), gradcam, seed=3)
         for _ in range(2)
     )
-    assert first == again
+    assert first == repeated
     assert all(torch.equal(before[key], value) for key, value in convnet.state_dict().items())
     lines = sanity.describe_sanity(first)
     assert len(lines) == 3
@@ -39,15 +39,17 @@ def test_the_checks_are_reproducible_describe_themselves_and_leave_the_network_a
     assert "of 5 random orders of pixels" in lines[2]
 
 
-def made(auc: float, cascading: tuple[float | None, ...] = (0.9, 0.3), percentile: float = 0.2) -> sanity.SanityResult:
+def sanity_result(
+    auc: float, cascading: tuple[float | None, ...] = (0.9, 0.3), percentile: float = 0.2
+) -> sanity.SanityResult:
     curve = PerturbationCurve("mean color", (1.0, 0.0), auc, (1.0, 0.0), (0.5, 0.6, 0.7), (1.0, 0.0), (0.1, 0.2, 0.65))
     return sanity.SanityResult(
         "made", RandomizationTest(("head", "stem"), cascading, cascading, 0.4, percentile), curve, curve
     )
 
 
-def test_the_description_counts_the_draws_that_a_map_is_better_than() -> None:
-    head, deletion, insertion = sanity.describe_sanity(made(0.62))
+def test_the_description_says_how_many_random_orders_and_maps_a_map_is_better_than() -> None:
+    head, deletion, insertion = sanity.describe_sanity(sanity_result(0.62))
     assert (
         "with the head's weights randomized, rank correlation with the map +0.90; all weights randomized, +0.30, above"
         in head
@@ -62,13 +64,15 @@ def test_the_description_counts_the_draws_that_a_map_is_better_than() -> None:
     assert "and 2 of 3 phase-randomized maps" in insertion
     assert (
         "within the 95th percentile of random maps with its spectrum (0.35)"
-        in sanity.describe_sanity(made(0.62, percentile=0.35))[0]
+        in sanity.describe_sanity(sanity_result(0.62, percentile=0.35))[0]
     )
-    assert "the map became constant or not finite" in sanity.describe_sanity(made(0.62, cascading=(0.9, None)))[0]
+    assert (
+        "the map became constant or not finite" in sanity.describe_sanity(sanity_result(0.62, cascading=(0.9, None)))[0]
+    )
 
 
 def test_checks_are_aggregated_over_several_images_and_not_over_one() -> None:
-    results = [{"sanity": {"made": made(0.6, cascading).to_dict()}} for cascading in ((0.9, 0.3), (0.7, None))]
+    results = [{"sanity": {"made": sanity_result(0.6, cascading).to_dict()}} for cascading in ((0.9, 0.3), (0.7, None))]
     by_method = sanity.aggregate_sanity_checks(results)
     assert set(by_method["made"]) == {"images", "auc_gain_over", "randomized_weights"}
     assert by_method["made"]["images"] == 2

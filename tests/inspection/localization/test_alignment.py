@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.small_nets import wrapped
+from support.small_nets import classifier_of
 
 from convolab.core.errors import LabError
 from convolab.inspection.localization.alignment import (
@@ -17,7 +17,7 @@ from convolab.models.registry import build
 
 
 def test_an_object_that_moves_by_one_stride_moves_the_response_by_one_cell() -> None:
-    fcn = make_fully_convolutional(wrapped(build("simple_convnet", (3, 32, 32), 10)))
+    fcn = make_fully_convolutional(classifier_of(build("simple_convnet", (3, 32, 32), 10)))
     responses = []
     for shift in (0, 8):
         image = torch.full((1, 3, 96, 96), 0.4)
@@ -32,13 +32,13 @@ def test_an_object_that_moves_by_one_stride_moves_the_response_by_one_cell() -> 
 
 
 def test_resizing_spreads_cells_evenly_and_windows_by_their_centers() -> None:
-    fcn = make_fully_convolutional(wrapped(build("simple_convnet", (3, 32, 32), 10)))
+    fcn = make_fully_convolutional(classifier_of(build("simple_convnet", (3, 32, 32), 10)))
     assert resize_alignment(fcn, (64, 96), (8, 12), "cell") == Alignment("resize", (3.5, 3.5), (8.0, 8.0))
     assert resize_alignment(fcn, (64, 96), (5, 9), "window") == Alignment("resize", (15.5, 15.5), (8.0, 8.0))
     assert rf_center_alignment(fcn, (64, 96), "window") == Alignment("rf-center", (15.5, 15.5), (8.0, 8.0))
 
 
-def test_a_map_is_upsampled_linearly_between_cells_and_scaled_by_the_pixels_borders() -> None:
+def test_a_map_is_upsampled_linearly_between_cells_and_scaled_by_pixel_borders() -> None:
     alignment = Alignment("rf-center", (3.5, 3.5), (8.0, 8.0))
     heatmap = alignment.upsample_to_image(torch.tensor([[0.0, 8.0], [0.0, 8.0]]), (16, 16))
     assert torch.allclose(heatmap[5], (torch.arange(16.0) - 3.5).clamp(0, 8), atol=1e-5)
@@ -60,7 +60,7 @@ def test_each_alignment_is_parsed_from_its_own_name(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("name", "message"),
     [
         ("rf-centre", "did you mean 'rf-center'"),
         ("effective", "alignment 'effective' is now called 'erf'"),
@@ -68,6 +68,6 @@ def test_each_alignment_is_parsed_from_its_own_name(kind: str) -> None:
         ("stretched", "alignment 'stretched' is now called 'resize'"),
     ],
 )
-def test_an_unknown_or_old_alignment_is_one_line(word: str, message: str) -> None:
+def test_an_unknown_or_retired_alignment_gives_a_one_line_error(name: str, message: str) -> None:
     with pytest.raises(LabError, match=message):
-        parse_alignment(word)
+        parse_alignment(name)

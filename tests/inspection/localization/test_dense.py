@@ -1,4 +1,4 @@
-"""A classifier made fully convolutional: its windows and cells compared with the classifier itself."""
+"""A fully convolutional classifier: its windows and cells compared with the classifier itself."""
 
 import pytest
 import torch
@@ -13,12 +13,12 @@ from convolab.models.registry import build
 MEAN, STD = (0.45, 0.5, 0.4), (0.25, 0.2, 0.3)
 
 
-def wrapped(network: nn.Module, side: int = 32) -> ImageClassifier:
-    """With weights such that logits depend strongly on the image."""
+def classifier_of(network: nn.Module, side: int = 32) -> ImageClassifier:
+    """A classifier with random weights, so that logits depend strongly on the image."""
     generator = torch.Generator().manual_seed(3)
     for tensor in (*network.parameters(), *(b for b in network.buffers() if b.is_floating_point())):
-        drawn = torch.rand(tensor.shape, generator=generator)
-        tensor.data = drawn + 0.2 if tensor.ndim < 2 else (drawn - 0.5) * (12 / tensor[0].numel()) ** 0.5
+        values = torch.rand(tensor.shape, generator=generator)
+        tensor.data = values + 0.2 if tensor.ndim < 2 else (values - 0.5) * (12 / tensor[0].numel()) ** 0.5
     return ImageClassifier(network, mean=MEAN, std=STD, input_size=(side, side), classes=tuple("abcdefghij")).eval()
 
 
@@ -31,12 +31,12 @@ def unpadded(head: str) -> nn.Module:
     return nn.Sequential(*body, *ends[head])
 
 
-NETS = {
-    "unpadded, average": lambda: wrapped(unpadded("average")),
-    "unpadded, flatten": lambda: wrapped(unpadded("flatten")),
-    "simple_convnet": lambda: wrapped(build("simple_convnet", (3, 32, 32), 10)),
-    "simple_convnet, residual": lambda: wrapped(build("simple_convnet", (3, 32, 32), 10, residual=True)),
-    "resnet_small": lambda: wrapped(build("resnet_small", (3, 32, 32), 10)),
+NETWORKS = {
+    "unpadded, average": lambda: classifier_of(unpadded("average")),
+    "unpadded, flatten": lambda: classifier_of(unpadded("flatten")),
+    "simple_convnet": lambda: classifier_of(build("simple_convnet", (3, 32, 32), 10)),
+    "simple_convnet, residual": lambda: classifier_of(build("simple_convnet", (3, 32, 32), 10, residual=True)),
+    "resnet_small": lambda: classifier_of(build("resnet_small", (3, 32, 32), 10)),
 }
 
 
@@ -44,9 +44,9 @@ def random_image(height: int, width: int, seed: int = 0) -> Tensor:
     return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_on_an_image_of_its_own_size_the_one_window_has_the_classifiers_logits(name: str) -> None:
-    net = NETS[name]()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_on_an_image_of_the_input_size_the_only_window_has_the_logits_of_the_classifier(name: str) -> None:
+    net = NETWORKS[name]()
     fcn = make_fully_convolutional(net)
     with torch.no_grad():
         windows = fcn.window_logits(fcn.forward_features(random_image(32, 32)))
@@ -57,7 +57,7 @@ def test_on_an_image_of_its_own_size_the_one_window_has_the_classifiers_logits(n
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["own", "larger"])
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_an_imagenet_networks_response_averages_to_its_logits(number: int, side: str) -> None:
+def test_the_mean_response_of_an_imagenet_network_is_its_logit(number: int, side: str) -> None:
     net = pretrained(f"efficientnet_lite{number}")
     fcn = make_fully_convolutional(net)
     pixels = random_image(*net.input_size) if side == "own" else random_image(251, 330)
@@ -70,10 +70,10 @@ def test_an_imagenet_networks_response_averages_to_its_logits(number: int, side:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NETS if "flatten" not in name])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "flatten" not in name])
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (100, 64), (71, 71)])
-def test_the_mean_response_and_the_bias_are_the_logit_on_every_size(name: str, size: tuple[int, int]) -> None:
-    net = NETS[name]()
+def test_the_mean_response_plus_the_bias_is_the_logit_for_every_image_size(name: str, size: tuple[int, int]) -> None:
+    net = NETWORKS[name]()
     fcn = make_fully_convolutional(net)
     with torch.no_grad():
         cells = fcn.cell_scores(fcn.forward_features(random_image(*size)), [3, 7])
@@ -84,8 +84,8 @@ def test_the_mean_response_and_the_bias_are_the_logit_on_every_size(name: str, s
 
 @pytest.mark.parametrize("head", ["average", "flatten"])
 @pytest.mark.parametrize("size", [(32, 32), (40, 61), (64, 36)])
-def test_without_padding_the_dense_map_is_the_sliding_window_fcn(head: str, size: tuple[int, int]) -> None:
-    net = wrapped(unpadded(head))
+def test_without_padding_the_dense_map_is_that_of_the_sliding_window(head: str, size: tuple[int, int]) -> None:
+    net = classifier_of(unpadded(head))
     fcn, pixels = make_fully_convolutional(net), random_image(*size)
     with torch.no_grad():
         windows = fcn.window_logits(fcn.forward_features(pixels))[0]
@@ -96,17 +96,17 @@ def test_without_padding_the_dense_map_is_the_sliding_window_fcn(head: str, size
                 assert torch.allclose(windows[:, row, column], net(crop)[0], atol=1e-4)
 
 
-def test_with_padding_the_dense_map_is_not_the_sliding_window() -> None:
-    net = NETS["simple_convnet"]()
+def test_with_padding_the_dense_map_is_not_that_of_the_sliding_window() -> None:
+    net = NETWORKS["simple_convnet"]()
     fcn, pixels = make_fully_convolutional(net), random_image(64, 64)
     with torch.no_grad():
         middle = fcn.window_logits(fcn.forward_features(pixels))[0, :, 2, 2]
         assert float((middle - net(pixels[:, :, 16:48, 16:48])[0]).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_windows_of_some_classes_are_those_of_all(name: str) -> None:
-    fcn = make_fully_convolutional(NETS[name]())
+    fcn = make_fully_convolutional(NETWORKS[name]())
     with torch.no_grad():
         features = fcn.forward_features(random_image(48, 40))
         assert torch.allclose(fcn.window_logits(features)[:, [8, 1]], fcn.window_logits(features, [8, 1]), atol=1e-4)
@@ -117,11 +117,11 @@ def test_receptive_field_centers_follow_padding_on_one_side_which_depends_on_the
     fcn = make_fully_convolutional(pretrained("efficientnet_lite0"))
     assert fcn.rf_grid((448, 448)) == ((31.0, 32.0), (31.0, 32.0))
     assert fcn.rf_grid((450, 448))[0] == (1.0, 32.0)
-    assert make_fully_convolutional(NETS["simple_convnet"]()).rf_grid((64, 40)) == ((3.5, 8.0), (3.5, 8.0))
+    assert make_fully_convolutional(NETWORKS["simple_convnet"]()).rf_grid((64, 40)) == ((3.5, 8.0), (3.5, 8.0))
 
 
-def test_behind_a_flattening_a_single_cell_has_no_score() -> None:
-    fcn = make_fully_convolutional(NETS["unpadded, flatten"]())
+def test_after_a_flatten_a_single_cell_has_no_score() -> None:
+    fcn = make_fully_convolutional(NETWORKS["unpadded, flatten"]())
     assert fcn.default_granularity == "window"
     with torch.no_grad(), pytest.raises(LabError, match="a single cell has no score: choose the granularity window"):
         fcn.cell_scores(fcn.forward_features(random_image(40, 40)), [0])
@@ -129,30 +129,30 @@ def test_behind_a_flattening_a_single_cell_has_no_score() -> None:
 
 @pytest.mark.parametrize("name", ["unpadded, flatten", "simple_convnet"])
 def test_an_image_smaller_than_a_window_is_refused(name: str) -> None:
-    fcn = make_fully_convolutional(NETS[name]())
+    fcn = make_fully_convolutional(NETWORKS[name]())
     with torch.no_grad(), pytest.raises(LabError, match="give an image of at least 32 x 32 pixels"):
         fcn.window_logits(fcn.forward_features(random_image(24, 40)))
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_an_image_of_one_pixel_is_one_line_never_a_traceback(name: str) -> None:
-    fcn = make_fully_convolutional(NETS[name]())
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_image_of_one_pixel_gives_a_one_line_error(name: str) -> None:
+    fcn = make_fully_convolutional(NETWORKS[name]())
     with torch.no_grad(), pytest.raises(LabError, match=r"give (an image of )?at least 32 x 32"):
         fcn.window_logits(fcn.forward_features(random_image(1, 1)))
 
 
-def test_a_network_without_a_linear_head_is_refused_with_what_it_would_need() -> None:
+def test_a_network_without_a_linear_head_is_refused() -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 20), nn.ReLU(), nn.Linear(20, 10)
     )
     with pytest.raises(
         LabError, match="needs a last feature map that is averaged or flattened and then classified by one linear layer"
     ):
-        make_fully_convolutional(wrapped(network))
+        make_fully_convolutional(classifier_of(network))
 
 
 def test_the_network_is_used_through_a_view_over_the_same_weights() -> None:
-    net = NETS["simple_convnet"]().train()
+    net = NETWORKS["simple_convnet"]().train()
     fcn = make_fully_convolutional(net)
     assert fcn.net is not net
     assert net.training
@@ -160,14 +160,14 @@ def test_the_network_is_used_through_a_view_over_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("name", "message"),
     [
         ("cells", "granularity 'cells' is now called 'cell'"),
         ("windows", "granularity 'windows' is now called 'window'"),
         ("pixel", "unknown granularity 'pixel'"),
     ],
 )
-def test_an_unknown_or_old_granularity_is_one_line(word: str, message: str) -> None:
+def test_an_unknown_or_retired_granularity_gives_a_one_line_error(name: str, message: str) -> None:
     assert [parse_granularity(known) for known in GRANULARITIES] == list(GRANULARITIES)
     with pytest.raises(LabError, match=message):
-        parse_granularity(word)
+        parse_granularity(name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.small_nets import trained, wrapped
+from support.small_nets import classifier_of, randomize_batch_norms
 from torch import Tensor
 
 from convolab.core.errors import LabError
@@ -26,7 +26,7 @@ from convolab.models.registry import build
 
 @pytest.fixture
 def fcn() -> FullyConvolutional:
-    return make_fully_convolutional(wrapped(trained(build("simple_convnet", (3, 32, 32), 10))))
+    return make_fully_convolutional(classifier_of(randomize_batch_norms(build("simple_convnet", (3, 32, 32), 10))))
 
 
 def setting(count: int = 3, scales: tuple[InputScale, ...] = (InputScale(),)) -> EvaluationSetting:
@@ -42,10 +42,10 @@ def setting(count: int = 3, scales: tuple[InputScale, ...] = (InputScale(),)) ->
 
 
 @pytest.mark.slow
-def test_a_score_has_every_map_and_is_the_same_again_and_json(fcn: FullyConvolutional) -> None:
-    first, again, other = (evaluate_localization(fcn, setting(), seed=seed) for seed in (0, 0, 1))
+def test_a_score_has_every_map_is_reproducible_and_is_json(fcn: FullyConvolutional) -> None:
+    first, repeated, other = (evaluate_localization(fcn, setting(), seed=seed) for seed in (0, 0, 1))
     assert len(first.records) == 6
-    assert first.to_dict() == again.to_dict()
+    assert first.to_dict() == repeated.to_dict()
     assert first.records[0].energy_fractions["random"] != other.records[0].energy_fractions["random"]
     assert first.records[0].energy_fractions["erf"] == other.records[0].energy_fractions["erf"]
     values = json.loads(json.dumps(first.to_dict(), allow_nan=False))
@@ -54,24 +54,24 @@ def test_a_score_has_every_map_and_is_the_same_again_and_json(fcn: FullyConvolut
 
 
 @pytest.mark.slow
-def test_several_scales_are_their_mean(fcn: FullyConvolutional) -> None:
-    both = evaluate_localization(fcn, setting(1, (InputScale(), InputScale(2.0))))
-    alone = evaluate_localization(fcn, setting(1))
-    assert both.records[0].energy_fractions["erf"] != alone.records[0].energy_fractions["erf"]
+def test_several_scales_give_another_map_than_one(fcn: FullyConvolutional) -> None:
+    two_scales = evaluate_localization(fcn, setting(1, (InputScale(), InputScale(2.0))))
+    one_scale = evaluate_localization(fcn, setting(1))
+    assert two_scales.records[0].energy_fractions["erf"] != one_scale.records[0].energy_fractions["erf"]
 
 
-def test_nothing_to_evaluate_on_is_one_line(fcn: FullyConvolutional) -> None:
+def test_a_setting_without_images_gives_a_one_line_error(fcn: FullyConvolutional) -> None:
     with pytest.raises(LabError, match="no image to evaluate on"):
         evaluate_localization(fcn, setting(0))
 
 
 @pytest.mark.slow
-def test_the_photos_objects_are_imagenets_classes_and_lite0_points_at_most_of_them(photos: Path) -> None:
+def test_the_objects_in_the_photos_are_imagenet_classes_and_lite0_hits_most_of_them(photos: Path) -> None:
     net = pretrained("efficientnet_lite0")
     samples = annotated_samples(photos / "boxes", net)
     assert sum(len(sample.annotations) for sample in samples) == 65
     classes = {annotation.label: annotation.classes for sample in samples for annotation in sample.annotations}
     assert classes["cat"] == (281, 282, 283, 284, 285)
-    scored = EvaluationSetting("20 photos", samples[:20], (InputScale(shorter_side=320),))
-    score = evaluate_localization(make_fully_convolutional(net), scored, alignments=("resize",))
+    photo_setting = EvaluationSetting("20 photos", samples[:20], (InputScale(shorter_side=320),))
+    score = evaluate_localization(make_fully_convolutional(net), photo_setting, alignments=("resize",))
     assert score.pointing_game("resize")[0] > max(score.pointing_game(name)[0] for name in BASELINES) + 3

@@ -1,4 +1,4 @@
-"""Metrics of maps that are known to be right or wrong."""
+"""Metrics of localization for maps with a known result."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from convolab.inspection.localization.metrics import (
 )
 
 
-def spot(row: int, column: int) -> Tensor:
+def heatmap_with_peak(row: int, column: int) -> Tensor:
     heatmap = torch.zeros(100, 100)
     heatmap[row, column] = 1.0
     return heatmap
@@ -33,17 +33,17 @@ def spot(row: int, column: int) -> Tensor:
     ],
 )
 def test_a_point_counts_in_the_box_or_within_15_pixels_of_it(row: int, column: int, hit: bool) -> None:
-    assert pointing_game_hit(spot(row, column), [(20, 20, 50, 51)]) is hit
+    assert pointing_game_hit(heatmap_with_peak(row, column), [(20, 20, 50, 51)]) is hit
     assert POINTING_TOLERANCE == 15
 
 
 def test_a_small_image_has_a_small_tolerance() -> None:
-    assert pointing_game_hit(spot(50, 53), [(20, 20, 50, 51)], 5.0)
-    assert not pointing_game_hit(spot(50, 56), [(20, 20, 50, 51)], 5.0)
+    assert pointing_game_hit(heatmap_with_peak(50, 53), [(20, 20, 50, 51)], 5.0)
+    assert not pointing_game_hit(heatmap_with_peak(50, 56), [(20, 20, 50, 51)], 5.0)
 
 
 @pytest.mark.parametrize("heatmap", [torch.zeros(9, 9), torch.full((9, 9), 5.0), torch.full((9, 9), float("nan"))])
-def test_a_map_without_information_misses_though_its_first_pixel_lies_in_the_box(heatmap: Tensor) -> None:
+def test_a_map_without_information_is_a_miss_even_if_its_first_pixel_is_in_the_box(heatmap: Tensor) -> None:
     assert not pointing_game_hit(heatmap, [(0, 0, 9, 9)])
     assert energy_pointing_game(heatmap, [(0, 0, 9, 9)]) == 0
     assert set(ious_by_threshold(heatmap, [(0, 0, 9, 9)])) == {0}

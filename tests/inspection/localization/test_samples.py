@@ -1,4 +1,4 @@
-"""What localization is evaluated on: photos with boxes, at several scales."""
+"""The samples for the evaluation of localization: photos with boxes, at several scales."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.small_nets import flat_net, wrapped
+from support.small_nets import classifier_of, flatten_net
 
 from convolab.core.errors import LabError
 from convolab.inspection.localization.input_scale import InputScale, parse_scales
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_categories_are_classes_of_the_network(folder: Path) -> None:
-    (sample,) = annotated_samples(folder, wrapped(flat_net()))
+    (sample,) = annotated_samples(folder, classifier_of(flatten_net()))
     assert sample.open_image().shape == (3, 60, 90)
     assert [(a.label, a.classes, a.boxes) for a in sample.annotations] == [
         ("c", (2,), ((5, 5, 40, 50),)),
@@ -35,20 +35,20 @@ def test_a_category_that_the_network_does_not_know_is_refused(folder: Path) -> N
     content = (folder / "boxes.json").read_text()
     (folder / "boxes.json").write_text(content.replace('"c"', '"zebra"'))
     with pytest.raises(LabError, match="zebra"):
-        annotated_samples(folder, wrapped(flat_net()))
+        annotated_samples(folder, classifier_of(flatten_net()))
 
 
 def test_there_is_a_setting_for_each_scale_and_one_for_all_of_them(folder: Path) -> None:
-    settings = photo_settings(folder, wrapped(flat_net()), parse_scales("1,40px"))
+    settings = photo_settings(folder, classifier_of(flatten_net()), parse_scales("1,40px"))
     assert [(s.name, s.background, s.shorter_side, len(s.scales)) for s in settings] == [
         ("scale 1", "photos", None, 1),
         ("scale 40px", "photos", 40, 1),
         ("scales 1 + 40px", "all_scales", None, 2),
     ]
-    (alone,) = photo_settings(folder, wrapped(flat_net()), parse_scales("40px"))
-    assert alone.scales == (InputScale(shorter_side=40),)
+    (setting,) = photo_settings(folder, classifier_of(flatten_net()), parse_scales("40px"))
+    assert setting.scales == (InputScale(shorter_side=40),)
 
 
 def test_a_setting_has_the_tolerance_of_its_samples(folder: Path) -> None:
-    samples = annotated_samples(folder, wrapped(flat_net()))
+    samples = annotated_samples(folder, classifier_of(flatten_net()))
     assert EvaluationSetting("x", samples).tolerance == 15

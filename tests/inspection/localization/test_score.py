@@ -1,4 +1,4 @@
-"""Scores made of records that are known, beside scipy and statsmodels."""
+"""Scores of known records, compared with scipy and statsmodels."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ from convolab.inspection.localization.score import (
     describe_score,
 )
 
-ALL = ("erf", "rf-center", "resize", *BASELINES)
+ALL_MAPS = ("erf", "rf-center", "resize", *BASELINES)
 
 
 def record(sample: str, hits: dict[str, bool], ious: tuple[float, ...] = (0.5,) * 9, label: str = "x") -> ScoreRecord:
@@ -35,18 +35,18 @@ def score(records: tuple[ScoreRecord, ...], names: tuple[str, ...] = ("erf", *BA
     return LocalizationScore(EvaluationSetting("x", ()), names, records)
 
 
-def test_thresholds_are_chosen_on_the_other_half() -> None:
+def test_the_threshold_of_each_half_is_chosen_on_the_other_half() -> None:
     low = (1.0,) + (0.0,) * 8
     high = (0.0,) * 8 + (0.4,)
     records = tuple(record(str(n), {"erf": True}, low if n % 2 == 0 else high) for n in range(6))
-    found = score(records)
-    assert found.fold_thresholds("erf") == (0.9, 0.1)
-    assert found.cross_fitted_ious("erf") == [0.0] * 6
+    result = score(records)
+    assert result.fold_thresholds("erf") == (0.9, 0.1)
+    assert result.cross_fitted_ious("erf") == [0.0] * 6
     assert best_threshold(records[:1], "erf") == 0.1
     assert best_threshold((), "erf") == 0.5
 
 
-def test_objects_of_one_image_are_in_one_half() -> None:
+def test_objects_of_one_image_are_in_the_same_half() -> None:
     first, second = score(tuple(record(name, {"erf": True}) for name in "aabbccdd")).folds
     assert {r.sample for r in first} == {"a", "c"}
     assert {r.sample for r in second} == {"b", "d"}
@@ -57,54 +57,54 @@ def test_every_category_has_the_same_weight_in_the_macro_mean() -> None:
         *(record(str(n), {"erf": True}, label="many") for n in range(9)),
         record("z", {"erf": False}, label="one"),
     )
-    found = score(records)
-    assert found.pointing_game("erf")[0] == 9
-    assert found.pointing_game_macro_mean("erf").mean == 0.5
-    assert found.pointing_game("erf")[1] == pytest.approx(tuple(binomtest(9, 10).proportion_ci(method="wilson")))
+    result = score(records)
+    assert result.pointing_game("erf")[0] == 9
+    assert result.pointing_game_macro_mean("erf").mean == 0.5
+    assert result.pointing_game("erf")[1] == pytest.approx(tuple(binomtest(9, 10).proportion_ci(method="wilson")))
 
 
-def test_a_difference_that_is_there_is_significant_and_one_that_is_not_is_not_claimed() -> None:
+def test_a_real_difference_is_significant_and_no_other_is_claimed() -> None:
     records = tuple(record(str(n), {"erf": n < 36, "resize": n < 35, "rf-center": n < 10}) for n in range(40))
-    found = score(records, ALL)
-    by_pair = {(c.first, c.second): c for c in found.comparisons if c.metric == "pointing_game"}
+    result = score(records, ALL_MAPS)
+    by_pair = {(c.first, c.second): c for c in result.comparisons if c.metric == "pointing_game"}
     assert by_pair["erf", "rf-center"].p_value < 0.001
     assert by_pair["erf", "rf-center"].better == "erf"
     assert by_pair["erf", "resize"].p_value == 1
     assert by_pair["erf", "resize"].discordant_counts == (1, 0)
-    text = " ".join(describe_score(found))
+    text = " ".join(describe_score(result))
     assert "erf over rf-center" in text
     assert "not significant: erf and resize" in text
 
 
-def test_p_values_are_corrected_for_their_number() -> None:
+def test_p_values_are_corrected_for_the_number_of_tests() -> None:
     records = tuple(record(str(n), {"erf": n < 7, "resize": False, "rf-center": True}) for n in range(7))
     uncorrected = 2 * 0.5**7  # of four of the six comparisons
-    p_values = {round(c.p_value, 9) for c in score(records, ALL).comparisons if c.metric == "pointing_game"}
+    p_values = {round(c.p_value, 9) for c in score(records, ALL_MAPS).comparisons if c.metric == "pointing_game"}
     assert p_values == {1.0, round(6 * uncorrected, 9)}
 
 
 @pytest.mark.slow
-def test_energy_and_iou_are_compared_in_pairs_and_by_holm() -> None:
+def test_energy_and_iou_are_compared_by_paired_tests_with_holms_correction() -> None:
     noise = torch.rand(30, generator=torch.Generator().manual_seed(0)).tolist()
     records = []
     for number, value in enumerate(noise):
-        one = record(str(number), {"erf": True, "resize": True})
+        base = record(str(number), {"erf": True, "resize": True})
         energies = {"erf": 0.5 + 0.1 * value, "resize": 0.45 + 0.1 * value + 0.01 * (number % 3)}
-        records.append(replace(one, energy_fractions=one.energy_fractions | energies))
-    found = score(tuple(records), ("erf", "resize", *BASELINES))
-    compared = [c for c in found.comparisons if c.metric == "energy_in_box"]
+        records.append(replace(base, energy_fractions=base.energy_fractions | energies))
+    result = score(tuple(records), ("erf", "resize", *BASELINES))
+    compared = [c for c in result.comparisons if c.metric == "energy_in_box"]
     values = {name: [r.energy_fractions[name] for r in records] for name in ("erf", "resize", "center")}
     uncorrected = [ttest_rel(values[c.first], values[c.second]).pvalue for c in compared]
     expected = multipletests(uncorrected, method="holm")[1].tolist()
     assert [c.p_value for c in compared] == pytest.approx(expected, rel=1e-6)
     assert compared[0].better == "erf"
     assert compared[0].difference == pytest.approx(0.04, abs=1e-6)
-    assert [c.p_value for c in found.comparisons if c.metric == "iou"] == [1.0] * 3
+    assert [c.p_value for c in result.comparisons if c.metric == "iou"] == [1.0] * 3
 
 
-def test_a_score_is_kept_under_the_fields_names() -> None:
+def test_the_keys_of_a_score_in_json() -> None:
     records = tuple(record(str(n), {"erf": n < 3, "rf-center": True, "resize": True}) for n in range(6))
-    values = json.loads(json.dumps(score(records, ALL).to_dict(), allow_nan=False))
+    values = json.loads(json.dumps(score(records, ALL_MAPS).to_dict(), allow_nan=False))
     assert set(values) == {
         "setting",
         "background",
@@ -117,7 +117,7 @@ def test_a_score_is_kept_under_the_fields_names() -> None:
         "comparisons",
         "records",
     }
-    assert set(values["maps"]) == set(ALL)
+    assert set(values["maps"]) == set(ALL_MAPS)
     assert set(values["maps"]["erf"]) == {
         "hits",
         "fraction",

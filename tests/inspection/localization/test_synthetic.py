@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.small_nets import filled, wrapped
+from support.small_nets import classifier_of, randomize_parameters
 from torch import nn
 
 from convolab.core.errors import LabError
@@ -29,10 +29,10 @@ def color_net() -> ImageClassifier:
         nn.Flatten(),
         nn.Linear(24, 10, bias=False),
     )
-    return wrapped(filled(nn.Sequential(*layers)))
+    return classifier_of(randomize_parameters(nn.Sequential(*layers)))
 
 
-def colors(count: int = 60) -> ImageDataset:
+def color_images(count: int = 60) -> ImageDataset:
     """Images of one color each, of which `color_net` classifies two of three correctly."""
     generator = torch.Generator().manual_seed(2)
     base = torch.randint(0, 200, (count, 3, 1, 1), generator=generator)
@@ -43,9 +43,9 @@ def colors(count: int = 60) -> ImageDataset:
     return ImageDataset(images, labels, tuple("abcdefghij"), "colors")
 
 
-def test_objects_are_images_that_the_network_knows_at_the_positions_of_their_boxes() -> None:
+def test_objects_are_correctly_classified_images_at_the_positions_of_their_boxes() -> None:
     net = color_net()
-    dataset = colors()
+    dataset = color_images()
     assert len(correctly_classified(net, dataset, 0)) == 40
     background = (255 * torch.tensor(net.mean)).round().to(torch.uint8).view(3, 1, 1)
     for sample in synthetic_samples(net, dataset, "plain", 16, 10):
@@ -62,9 +62,9 @@ def test_objects_are_images_that_the_network_knows_at_the_positions_of_their_box
         assert sample.tolerance == pytest.approx(0.03 * CANVAS_SCALE * 32)
 
 
-def test_the_same_objects_lie_at_the_same_positions_on_every_background() -> None:
+def test_the_same_objects_are_at_the_same_positions_on_every_background() -> None:
     net = color_net()
-    dataset = colors()
+    dataset = color_images()
     plain, textured = (
         [sample.annotations for sample in synthetic_samples(net, dataset, background, 16, 8)]
         for background in BACKGROUNDS
@@ -77,9 +77,9 @@ def test_the_same_objects_lie_at_the_same_positions_on_every_background() -> Non
     assert all(0 <= x <= CANVAS_SCALE * 32 for annotation in large.annotations for x in annotation.boxes[0])
 
 
-def test_a_texture_has_the_networks_colors_and_varies() -> None:
+def test_a_texture_has_the_mean_color_of_the_network_and_varies() -> None:
     net = color_net()
-    image = synthetic_samples(net, colors(), "textured", 8, 2)[0].open_image().float() / 255
+    image = synthetic_samples(net, color_images(), "textured", 8, 2)[0].open_image().float() / 255
     assert torch.allclose(image.mean((1, 2)), torch.tensor(net.mean), atol=0.15)
     assert float(image.std()) > 0.05
 
@@ -95,32 +95,32 @@ def test_a_texture_has_the_networks_colors_and_varies() -> None:
 )
 def test_objects_that_cannot_be_made_are_refused(object_size: int, num_objects: int, message: str) -> None:
     with pytest.raises(LabError, match=message):
-        synthetic_samples(color_net(), colors(), "plain", object_size, num_objects)
+        synthetic_samples(color_net(), color_images(), "plain", object_size, num_objects)
 
 
 def test_objects_of_another_dataset_are_refused() -> None:
-    dataset = colors()
-    others = ImageDataset(dataset.images, dataset.labels, tuple("ABCDEFGHIJ"), "others")
+    dataset = color_images()
+    relabeled = ImageDataset(dataset.images, dataset.labels, tuple("ABCDEFGHIJ"), "others")
     with pytest.raises(LabError, match="score it on its own dataset"):
-        synthetic_samples(color_net(), others, "plain", 16, 4)
+        synthetic_samples(color_net(), relabeled, "plain", 16, 4)
 
 
 def test_the_dataset_is_classified_once_for_all_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     classify = synthetic.correctly_classified
     monkeypatch.setattr(synthetic, "correctly_classified", lambda *a: calls.append(a) or classify(*a))
-    settings = synthetic_settings(color_net(), colors(), 4)
+    settings = synthetic_settings(color_net(), color_images(), 4)
     assert [(s.background, s.object_size) for s in settings] == [
         (background, side) for background in BACKGROUNDS for side in OBJECT_SIDES
     ]
     assert len(calls) == 1
     names = [sample.name for setting in settings for sample in setting.samples]
-    assert names[:3] == ["plain 8 px, 0", "plain 8 px, 1", "plain 16 px, 0"]  # they enter the seed of a baseline
-    direct = synthetic_samples(color_net(), colors(), "plain", 16, 4)
-    assert [s.annotations for s in settings[1].samples] == [s.annotations for s in direct]
-    assert torch.equal(settings[1].samples[0].open_image(), direct[0].open_image())
+    assert names[:3] == ["plain 8 px, 0", "plain 8 px, 1", "plain 16 px, 0"]  # names are part of the seed of a baseline
+    one_setting = synthetic_samples(color_net(), color_images(), "plain", 16, 4)
+    assert [s.annotations for s in settings[1].samples] == [s.annotations for s in one_setting]
+    assert torch.equal(settings[1].samples[0].open_image(), one_setting[0].open_image())
 
 
-def test_the_positions_of_a_seed_stay_the_same() -> None:
+def test_the_positions_of_a_seed_never_change() -> None:
     assert object_boxes((192, 192), 16, 0, 0) == ((128, 54, 144, 70), (7, 108, 23, 124))
     assert object_boxes((192, 192), 16, 1, 0) == ((39, 65, 55, 81), (151, 19, 167, 35))
