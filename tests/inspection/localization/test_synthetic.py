@@ -8,13 +8,15 @@ from torch import nn
 from convolab.core.errors import LabError
 from convolab.data.dataset import ImageDataset
 from convolab.inspection.localization import synthetic
+from convolab.inspection.localization.samples import Background, EvaluationSample
 from convolab.inspection.localization.synthetic import (
     BACKGROUNDS,
     CANVAS_SCALE,
     OBJECT_SIDES,
+    choose_pairs,
     correctly_classified,
     object_boxes,
-    synthetic_samples,
+    render_samples,
     synthetic_settings,
 )
 from convolab.models.classifier import ImageClassifier
@@ -41,6 +43,18 @@ def color_images(count: int = 60) -> ImageDataset:
         labels = color_net()(images / 255).argmax(1)
     labels[::3] = (labels[::3] + 1) % 10
     return ImageDataset(images, labels, tuple("abcdefghij"), "colors")
+
+
+def synthetic_samples(
+    net: ImageClassifier,
+    dataset: ImageDataset,
+    background: Background,
+    object_size: int,
+    num_objects: int,
+    seed: int = 0,
+) -> tuple[EvaluationSample, ...]:
+    """The images of a single setting."""
+    return render_samples(net, dataset, choose_pairs(net, dataset, num_objects, seed), background, object_size, seed)
 
 
 def test_objects_are_correctly_classified_images_at_the_positions_of_their_boxes() -> None:

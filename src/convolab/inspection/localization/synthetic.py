@@ -33,7 +33,21 @@ IndexPair: TypeAlias = tuple[int, int]  # two images of a dataset
 def synthetic_settings(
     net: ImageClassifier, dataset: ImageDataset, num_objects: int, seed: int = 0
 ) -> list[EvaluationSetting]:
-    """Objects of every size of OBJECT_SIDES, on each background. Raises LabError like `synthetic_samples`."""
+    """Large images with two objects each, small images of different classes: one setting per size and background.
+
+    The other object distinguishes a map of one class from a map of everything that stands out. Only images that the
+    network classifies correctly at its own size are used, because what is scored is where it sees them. Which images,
+    in which half of the large image and where, as fractions of the free space, depends on the seed alone, so it is the
+    same for every background and size.
+
+    Args:
+        net: the network.
+        dataset: images of its own classes.
+        num_objects: the number of objects in each setting, two in an image.
+        seed: of the choice and the positions.
+
+    Raises LabError if the network has other classes or classifies too few images correctly.
+    """
     pairs = choose_pairs(net, dataset, num_objects, seed)
     sizes = [max(1, round(side * min(net.input_size) / 32)) for side in OBJECT_SIDES]
     return [
@@ -46,35 +60,6 @@ def synthetic_settings(
         for background in BACKGROUNDS
         for size in sizes
     ]
-
-
-def synthetic_samples(
-    net: ImageClassifier,
-    dataset: ImageDataset,
-    background: Background,
-    object_size: int,
-    num_objects: int,
-    seed: int = 0,
-) -> tuple[EvaluationSample, ...]:
-    """Large images with two objects each: small images of different classes, with boxes around them.
-
-    The other object distinguishes a map of one class from a map of everything that stands out. Only images that the
-    network classifies correctly at its own size are used, because what is scored is where it sees them. Which images,
-    in which half of the large image and where, as fractions of the free space, depends on the seed alone, so it is the
-    same for every background and size.
-
-    Args:
-        net: the network.
-        dataset: images of its own classes.
-        background: plain or textured.
-        object_size: the side that the small images are resized to, in pixels.
-        num_objects: how many objects there are in all, two in an image.
-        seed: of the choice and the positions.
-
-    Raises LabError if the network has other classes or classifies too few images correctly, or the size does not fit.
-    """
-    pairs = choose_pairs(net, dataset, num_objects, seed)
-    return render_samples(net, dataset, pairs, background, object_size, seed)
 
 
 def choose_pairs(net: ImageClassifier, dataset: ImageDataset, num_objects: int, seed: int) -> list[IndexPair]:
@@ -123,7 +108,10 @@ def render_samples(
     object_size: int,
     seed: int,
 ) -> tuple[EvaluationSample, ...]:
-    """A large image for each pair, rendered when it is opened."""
+    """A large image for each pair, rendered when it is opened; `object_size` is its objects' side in pixels.
+
+    Raises LabError if the objects do not fit.
+    """
     height, width = CANVAS_SCALE * net.input_size[0], CANVAS_SCALE * net.input_size[1]
     require(
         1 <= object_size <= min(height, width) // 2,
