@@ -67,6 +67,7 @@ def build_layer(tree: ast.expr, text: str) -> nn.Module:
 
 
 def not_a_layer(text: str) -> LabError:
+    """The error for a text that is no call of a layer."""
     return LabError(
         f"'{abbreviate(text)}' is not a layer: write one as in Python, such as \"Linear(100, 1000, bias=False)\""
     )
@@ -93,10 +94,12 @@ def is_literal(value: object) -> bool:
 
 
 def suggest_layer(name: str) -> str:
+    """How an error about an unknown layer ends: the closest one, or a few of the usual ones."""
     hint = suggest(name, LAYER_CLASSES)
     return hint if hint.startswith("did") else "give one of torch.nn's, such as Linear, Conv2d or BatchNorm2d"
 
 
 def abbreviate(text: str, max_length: int = 60) -> str:
+    """A text in one line, cut after `max_length` characters."""
     text = " ".join(text.split())
     return text if len(text) <= max_length else text[: max_length - 1] + "…"

@@ -49,6 +49,7 @@ def addbmm_macs(call: OpCall) -> int:
 
 
 def matvec_macs(call: OpCall) -> int:
+    """mv and addmv, [n, k] x [k]: n x k; dot and vdot, [k] x [k]: k."""
     return prod(call.tensor(-2).shape)
 
 
@@ -66,10 +67,12 @@ def bilinear_macs(call: OpCall) -> int:
 
 
 def deform_conv_macs(call: OpCall) -> int:
+    """deform_conv2d: as a convolution of the same sizes, without the interpolation of its samples."""
     return call.out.shape[0] * prod(call.out.shape[2:]) * prod(call.tensor(1).shape)
 
 
 def name_set(text: str) -> frozenset[str]:
+    """Names separated by white space."""
     return frozenset(text.split())
 
 

@@ -129,10 +129,13 @@ IntOrInts = int | Sequence[int]
 
 
 def smooth_activation(value: Tensor, *args: object, **kwargs: object) -> Tensor:
+    """Softplus in place of an activation, whose own arguments are ignored."""
     return F.softplus(value)
 
 
 def max_to_average_pool(average_pool: Callable[..., Tensor]) -> Function:
+    """A function with the arguments of max pooling that averages; with dilation, as a depthwise convolution."""
+
     def pool(
         value: Tensor,
         kernel_size: IntOrInts,
@@ -157,6 +160,7 @@ def as_pair(value: IntOrInts) -> tuple[int, int]:
 
 
 def max_to_adaptive_average_pool(average_pool: Callable[..., Tensor]) -> Function:
+    """A function with the arguments of adaptive max pooling that averages."""
     return lambda value, size, *args, **kwargs: average_pool(value, size)
 
 

@@ -77,6 +77,7 @@ class UnsupportedOpError(Exception):
 
 
 def covers_axis(interval: Interval | None, extent: int) -> bool:
+    """Whether an interval holds all `extent` pixels of an image axis."""
     return interval is not None and interval[0] <= 0 and interval[1] >= extent - 1
 
 

@@ -274,6 +274,7 @@ def all_but_channels(call: OpCall) -> list[int]:
 
 
 def batch_norm_rule(call: OpCall) -> AxisFields:
+    """Elementwise with running statistics; with those of the batch it combines all elements of a channel."""
     uses_running_statistics = call.value(5) is False
     if uses_running_statistics:
         return main_fields(call.tensor())
