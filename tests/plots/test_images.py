@@ -1,4 +1,4 @@
-"""Contact sheets: what is on them."""
+"""Contact sheets."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from convolab.data.dataset import ImageDataset
 from convolab.plots.images import contact_sheet
 
 
-def test_the_sheet_shows_the_first_images_of_each_class_in_rows() -> None:
+def test_a_contact_sheet_shows_the_first_images_of_each_class_in_rows() -> None:
     shades = torch.tensor([10, 200, 60, 250], dtype=torch.uint8)
     images = ImageDataset(
         shades.view(4, 1, 1, 1).expand(4, 3, 8, 8).contiguous(), torch.tensor([0, 1, 0, 1]), ("a", "b"), "four"
@@ -16,4 +16,4 @@ def test_the_sheet_shows_the_first_images_of_each_class_in_rows() -> None:
     assert [(sheet == shade).sum() >= 64 for shade in shades.tolist()] == [True] * 4
     first = {shade: np.argwhere(sheet == shade) for shade in (10, 60, 200, 250)}
     assert np.median(first[10][:, 0]) < np.median(first[200][:, 0])  # class a is above class b
-    assert np.median(first[10][:, 1]) < np.median(first[60][:, 1])  # in the set's order
+    assert np.median(first[10][:, 1]) < np.median(first[60][:, 1])  # in the order of the dataset

@@ -1,4 +1,4 @@
-"""Charts of localization scores: the rows they are drawn from, and which kind is drawn."""
+"""Charts of localization scores: their data and their kind."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def fields(scores: list[LocalizationScore]) -> set[str]:
     }
 
 
-def test_there_is_a_row_for_each_setting_map_and_metric_in_percent() -> None:
+def test_the_data_have_a_row_for_each_setting_map_and_metric_in_percent() -> None:
     rows = score_rows([photos(160), ALL_SCALES])
     assert len(rows) == 2 * 6 * 3
     assert rows[0] | {"low": 0, "high": 0} == {
@@ -66,7 +66,7 @@ def test_several_sizes_are_lines_and_one_size_is_dots() -> None:
 
 
 @pytest.mark.slow
-def test_synthetic_objects_are_drawn_against_their_size_with_a_row_of_panels_for_each_background() -> None:
+def test_scores_of_synthetic_objects_are_plotted_over_their_size_with_a_row_of_panels_per_background() -> None:
     scores = [
         score(EvaluationSetting(f"{size} {background}", (), background=background, object_size=size))
         for background in ("plain", "textured")

@@ -1,4 +1,4 @@
-"""Findings as figures: which number has which color, and that nothing is hidden."""
+"""Findings as figures: the colors of heatmaps, boxes, captions and warnings."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def finding(*row: Panel, warnings: tuple[str, ...] = ()) -> Finding:
     return Finding("test", ("a title", "a subtitle"), {}, {}, (row,), warnings)
 
 
-def test_zero_is_the_lower_end_or_the_middle_and_the_scale_the_upper_end():
+def test_zero_has_the_first_or_the_middle_color_and_the_limit_the_last():
     signed = panels.colorize_heatmap(torch.tensor([[-2.0, 0.0, 2.0]]), signed=True)
     assert [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.asarray(signed)[0]] == [
         panels.DIVERGING_COLORMAP[0],
@@ -30,7 +30,7 @@ def test_zero_is_the_lower_end_or_the_middle_and_the_scale_the_upper_end():
     ]
 
 
-def test_the_scale_is_the_largest_of_a_few_cells_and_a_percentile_of_many_pixels():
+def test_the_color_limit_is_the_maximum_of_few_cells_and_a_percentile_of_many_pixels():
     assert panels.color_limit(torch.tensor([[1.0, -8.0]]), signed=True) == 8
     assert panels.color_limit(torch.tensor([[1.0, -8.0]]), signed=False) == 1
     many = torch.linspace(0, 1, 10_000).view(100, 100)
@@ -50,30 +50,30 @@ def test_a_raw_map_shows_its_cells_and_a_photo_keeps_its_shape():
     )
 
 
-def test_where_a_map_is_zero_the_image_shows_in_gray_and_where_it_is_strong_the_color():
-    heat = torch.zeros(10, 10)
-    heat[:, 5:] = 1.0
-    frame = np.asarray(panels.render_frame(Panel(title="", image=photo(50, 50), heatmap=heat))).astype(int)
+def test_an_overlay_is_gray_where_the_map_is_zero_and_colored_where_it_is_strong():
+    heatmap = torch.zeros(10, 10)
+    heatmap[:, 5:] = 1.0
+    frame = np.asarray(panels.render_frame(Panel(title="", image=photo(50, 50), heatmap=heatmap))).astype(int)
     left, right = frame[150, 20], frame[150, -20]
     assert left.max() - left.min() == 0
     assert right[0] - right[2] > 50
 
 
-def test_a_map_that_is_not_finite_is_marked_in_its_frame_and_the_warning_stands_above():
-    broken = torch.full((4, 4), float("nan"))
-    drawn = panels.render_finding(
+def test_a_nonfinite_map_has_a_marked_frame_and_a_warning_above_it():
+    nan_map = torch.full((4, 4), float("nan"))
+    figure = panels.render_finding(
         finding(
-            Panel(title="broken", heatmap=broken),
-            Panel(title="over", image=photo(), heatmap=broken),
+            Panel(title="nan", heatmap=nan_map),
+            Panel(title="over", image=photo(), heatmap=nan_map),
             warnings=("the map is not finite",),
         )
     )
-    assert drawn.width == 2 * (panels.FRAME_WIDTH + panels.FRAME_GAP) + panels.FRAME_GAP
-    alarm = np.array([int(panels.WARNING_COLOR[i : i + 2], 16) for i in (1, 3, 5)])
-    assert (np.abs(np.asarray(drawn).astype(int) - alarm).sum(2) < 60).any()
+    assert figure.width == 2 * (panels.FRAME_WIDTH + panels.FRAME_GAP) + panels.FRAME_GAP
+    warning_color = np.array([int(panels.WARNING_COLOR[i : i + 2], 16) for i in (1, 3, 5)])
+    assert (np.abs(np.asarray(figure).astype(int) - warning_color).sum(2) < 60).any()
 
 
-def test_a_box_is_drawn_where_it_is():
+def test_a_box_is_drawn_at_its_position():
     frame = np.asarray(
         panels.render_frame(Panel(title="", image=photo(30, 30, 200), boxes=(Box(10, 5, 20, 25, "cat"),)))
     ).astype(int)
@@ -93,7 +93,7 @@ def test_a_box_of_one_pixel_is_drawn_and_visible(size):
 
 
 @pytest.mark.parametrize("width", [80, 300])
-def test_no_line_is_wider_than_its_frame_and_no_word_is_lost(width):
+def test_no_line_is_wider_than_its_frame_and_no_word_is_dropped(width):
     font = panels.ImageFont.load_default(13)
     text = "mean + bias = logit, to 4e-07\nframe: the network's input, in its own size and colors"
     lines = panels.wrap_text(text, font, width)
@@ -106,5 +106,5 @@ def test_captions_and_rows_of_different_heights_do_not_overlap():
         (Panel(title="a", image=photo(), caption="one\ntwo\nthree"), Panel(title="b", heatmap=torch.rand(3, 3))),
         (Panel(title=""), Panel(title="c", image=photo())),
     )
-    drawn = panels.render_finding(Finding("test", ("title",), {}, {}, rows))
-    assert drawn.height > sum(max(panels.render_panel(panel).height for panel in row) for row in rows)
+    figure = panels.render_finding(Finding("test", ("title",), {}, {}, rows))
+    assert figure.height > sum(max(panels.render_panel(panel).height for panel in row) for row in rows)

@@ -1,4 +1,4 @@
-"""The figures of a study: which ones there are, and those of the tested run."""
+"""The figures of the sections of a study and of its best run."""
 
 from dataclasses import replace
 
@@ -14,12 +14,12 @@ from convolab.studies.study import Study
 @pytest.mark.parametrize("name", ["batch-norm-sgd", "transforms", "lr-sgd", "overfit-one-batch"])
 def test_every_figure_with_its_tables_is_valid_vega_lite(name) -> None:
     for figure in section_figures(synthetic_section(name)):
-        spec = figure.to_chart().to_dict()  # raises where it is not
+        spec = figure.to_chart().to_dict()  # raises an error if it is not
         assert {layer["data"]["name"] for layer in spec["layer"] if "data" in layer} <= set(spec["datasets"])
 
 
 @pytest.mark.slow
-def test_a_section_shows_the_curves_it_asks_for_and_the_final_values_of_its_arms() -> None:
+def test_a_section_shows_its_requested_curves_and_the_final_values_of_its_arms() -> None:
     transforms = synthetic_section("transforms")
     assert [figure.name for figure in section_figures(transforms)] == [*transforms.section.curves, "final_accuracy"]
     assert [figure.name for figure in section_figures(synthetic_section("lr-sgd"))] == [
@@ -32,7 +32,7 @@ def test_a_section_shows_the_curves_it_asks_for_and_the_final_values_of_its_arms
     assert [figure.name for figure in one_batch] == ["train_loss", "train_accuracy"]
 
 
-def test_a_section_where_everything_diverged_in_its_first_epoch_has_no_curve_and_no_error() -> None:
+def test_a_section_in_which_all_runs_diverged_in_their_first_epoch_has_no_curve() -> None:
     study = Study.from_dict(
         {"name": "s", "seeds": [0], "sections": {"one": {"grid": {"optimizer.lr": [1.0, 2.0, 3.0]}}}}
     )

@@ -20,7 +20,7 @@ def marks(figure):
     return [layer["mark"]["type"] for layer in layers(figure)]
 
 
-def test_the_line_is_the_mean_the_band_its_interval_and_the_single_runs_are_all_there() -> None:
+def test_a_chart_has_the_mean_as_a_line_its_interval_as_a_band_and_all_single_runs() -> None:
     result = synthetic_section("batch-norm-sgd")
     figure = section_curves_chart(result, "train_loss")
     assert marks(figure) == ["area", "line", "line", "circle"]
@@ -31,14 +31,14 @@ def test_the_line_is_the_mean_the_band_its_interval_and_the_single_runs_are_all_
     assert "band: its 95 % t-interval; faint: single runs" in figure.subtitle
 
 
-def test_one_run_has_neither_band_nor_faint_lines_and_the_chart_says_so() -> None:
+def test_one_run_per_arm_has_no_band_and_no_faint_lines_and_the_subtitle_says_so() -> None:
     figure = section_curves_chart(synthetic_section("overfit-one-batch"), "train_loss")
     assert marks(figure) == ["line", "circle"]
     assert "one run per arm" in figure.subtitle
 
 
 @pytest.mark.slow
-def test_axes_have_units_and_a_log_scale_where_the_range_asks_for_it() -> None:
+def test_axes_have_units_and_a_log_scale_if_the_range_is_wide() -> None:
     narrow, wide, fraction = (
         layers(section_curves_chart(synthetic_section(name), quantity))[0]["encoding"]["y"]
         for name, quantity in (
@@ -53,7 +53,7 @@ def test_axes_have_units_and_a_log_scale_where_the_range_asks_for_it() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_diverges_ends_in_a_cross_inside_the_chart_and_does_not_stretch_it() -> None:
+def test_a_run_that_diverges_ends_in_a_cross_inside_the_chart_and_does_not_change_its_range() -> None:
     figure = section_curves_chart(synthetic_section("lr-sgd"), "train_loss")
     crosses = figure.tables["divergences"]
     low, high = layers(figure)[-1]["encoding"]["y"]["scale"]["domain"]
@@ -66,7 +66,7 @@ def test_a_run_that_diverges_ends_in_a_cross_inside_the_chart_and_does_not_stret
 
 
 @pytest.mark.slow
-def test_many_arms_are_drawn_without_single_runs_except_the_diverged_and_the_chart_says_so() -> None:
+def test_many_arms_are_plotted_without_single_runs_except_the_diverged_ones() -> None:
     figure = section_curves_chart(study_of_1000_runs(1, 12, 3, 5).sections[0], "train_loss")
     assert "with this many arms, bands and single runs are omitted" in figure.subtitle
     assert {row["arm"] for row in figure.tables["runs"]} == {"lr=0.3"}

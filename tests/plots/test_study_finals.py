@@ -13,7 +13,7 @@ from convolab.studies.study import Study
 
 
 @pytest.mark.slow
-def test_a_grid_of_numbers_lies_along_an_axis_of_them_log_where_they_range() -> None:
+def test_a_numeric_grid_has_a_numeric_axis_with_a_log_scale_if_its_range_is_wide() -> None:
     figures = section_figures(synthetic_section("lr-sgd"))
     rates = next(figure for figure in figures if figure.name == "best_validation_accuracy")
     x = rates.chart.to_dict()["layer"][0]["encoding"]["x"]
@@ -28,13 +28,13 @@ def test_a_grid_of_numbers_lies_along_an_axis_of_them_log_where_they_range() -> 
 
 
 @pytest.mark.slow
-def test_arms_are_in_rows_in_the_order_written() -> None:
+def test_arms_are_rows_in_the_order_of_the_study_file() -> None:
     figure = section_figures(synthetic_section("transforms"))[-1]
     y = figure.chart.to_dict()["layer"][0]["encoding"]["y"]
     assert y["sort"] == ["none", "crop + flip", "+ cutout", "+ color", "mixup"]
 
 
-def test_an_arm_without_validation_images_has_its_final_training_accuracy_alone() -> None:
+def test_an_arm_without_validation_images_has_its_final_training_accuracy_only() -> None:
     arms = {"overrides": {"data.validation": 0.0}, "arms": {"a": {}, "b": {"optimizer.lr": 0.5}}}
     study = Study.from_dict({"name": "s", "seeds": [0, 1], "sections": {"one": arms}})
     source = synthetic_section("overfit-one-batch").arms[0].results[0]

@@ -16,7 +16,7 @@ def line_chart() -> alt.TopLevelMixin:
 
 
 @pytest.mark.slow
-def test_a_chart_opens_without_the_network_and_comes_in_three_formats(tmp_path) -> None:
+def test_a_chart_is_saved_in_three_formats_that_need_no_network_connection(tmp_path) -> None:
     paths = save_chart(line_chart(), tmp_path / "curves")
     assert [path.name for path in paths] == ["curves.html", "curves.svg", "curves.png"]
     html, svg, png = (path.read_bytes() for path in paths)
@@ -28,7 +28,7 @@ def test_a_chart_opens_without_the_network_and_comes_in_three_formats(tmp_path) 
 
 
 @pytest.mark.slow
-def test_a_chart_becomes_an_image() -> None:
+def test_a_chart_is_converted_to_an_image() -> None:
     image = chart_to_pil_image(line_chart())
     assert image.mode == "RGB"
     assert len(image.getcolors(1 << 24) or ()) > 10

@@ -1,4 +1,4 @@
-"""A study as files: every figure, every table, and a page that shows them."""
+"""The export of a study: every figure, every table, and a page that shows them."""
 
 import csv
 import re
@@ -29,7 +29,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_every_table_is_exported_with_the_results_own_numbers(exported) -> None:
+def test_every_table_is_exported_with_the_numbers_of_the_results(exported) -> None:
     result = synthetic_study()
     section = result.sections[0]
     for row, arm in zip(read_csv(exported / "batch-norm-sgd" / "arms.csv"), section.arms, strict=True):
@@ -51,9 +51,9 @@ def test_every_table_is_exported_with_the_results_own_numbers(exported) -> None:
     diverged = read_csv(exported / "lr-sgd" / "arms.csv")[0]
     assert (diverged["arm"], diverged["diverged"], diverged["best_validation_accuracy"]) == ("lr=3", "3", "")
     assert len(read_csv(exported / "runs.csv")) == len(result.study.trials)
-    key, outcome = next(iter(result.trial_results.items()))
+    key, trial_result = next(iter(result.trial_results.items()))
     losses = [float(row["validation_loss"]) for row in read_csv(exported / "epochs.csv") if row["recipe_key"] == key]
-    assert losses == [epoch.validation_loss for epoch in outcome.history]
+    assert losses == [epoch.validation_loss for epoch in trial_result.history]
     confusion = read_csv(exported / "confusion.csv")
     counts = [[int(row[f"predicted {name}"]) for name in CLASSES] for row in confusion]
     assert counts == result.best_on_test.test_result["confusion"]
@@ -74,14 +74,14 @@ def test_every_figure_of_the_page_is_exported_as_svg_and_png(exported, figures) 
             assert len(image.convert("RGB").getcolors(1 << 24)) > 20
 
 
-def test_sections_get_folders_of_their_own_whatever_their_names() -> None:
+def test_each_section_has_its_own_folder_whatever_its_name() -> None:
     names = ["a b", "a?b", "A B", "..", ".", "…", "lr=0.1"]
     folders = section_folders(names)
     assert len({folder.casefold() for folder in folders.values()}) == len(names)
     assert all(re.fullmatch(r"[\w+=][\w+=.-]*", folder) for folder in folders.values())
 
 
-def test_the_exported_page_shows_every_figure_beside_it_and_has_every_comment(exported) -> None:
+def test_the_exported_page_shows_every_exported_figure_and_every_comment(exported) -> None:
     page = (exported / "README.md").read_text()
     linked = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
     assert sorted(linked) == sorted(path.relative_to(exported).as_posix() for path in exported.rglob("*.svg"))
@@ -94,7 +94,7 @@ def test_the_exported_page_shows_every_figure_beside_it_and_has_every_comment(ex
     assert "<script" not in page.replace(r"\<script", "").partition("```toml")[0]
 
 
-def test_every_link_of_the_exported_page_s_overview_has_its_heading(exported) -> None:
+def test_every_link_in_the_overview_of_the_exported_page_has_a_heading(exported) -> None:
     page = (exported / "README.md").read_text()
     headings = {
         markdown.heading_anchor(line.removeprefix("## ")) for line in page.splitlines() if line.startswith("## ")

@@ -1,4 +1,4 @@
-"""Formulas: LaTeX to MathML and to typst's notation."""
+"""Formulas: LaTeX converted to MathML and to typst."""
 
 from xml.etree.ElementTree import fromstring
 
@@ -28,7 +28,7 @@ TYPST_OF_LATEX = [
 
 
 @pytest.mark.parametrize(("latex", "expected"), TYPST_OF_LATEX)
-def test_a_formula_is_written_in_typsts_notation(latex, expected) -> None:
+def test_a_formula_is_converted_to_the_notation_of_typst(latex, expected) -> None:
     assert latex_to_typst(latex) == expected
 
 
@@ -62,7 +62,7 @@ def formulas_of_the_sheet() -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_formula_of_the_sheet_is_well_formed_in_both() -> None:
+def test_every_formula_of_the_sheet_is_valid_mathml_and_typst() -> None:
     formulas = formulas_of_the_sheet()
     assert len(formulas) > 30
     for latex in formulas:
@@ -72,6 +72,6 @@ def test_every_formula_of_the_sheet_is_well_formed_in_both() -> None:
     assert typst.compile(page.encode(), format="pdf", ignore_system_fonts=True).startswith(b"%PDF")
 
 
-def test_what_cannot_be_converted_is_refused_by_name() -> None:
+def test_an_element_that_cannot_be_converted_is_named_in_the_error() -> None:
     with pytest.raises(LabError, match="MathML element 'mphantom' cannot be converted to typst"):
         latex_to_typst(r"\phantom{x}")

@@ -3,7 +3,7 @@
 from convolab.reports.page import apply_page_style, css_variable
 
 
-def test_colors_are_themed_but_names_of_colors_are_not() -> None:
+def test_colors_are_replaced_by_css_variables_but_names_of_colors_in_data_are_not() -> None:
     scale = {"domain": ["black"], "range": ["#0072B2"]}
     spec = {"mark": {"color": "black"}, "encoding": {"color": {"scale": scale, "title": "black", "legend": {}}}}
     css_by_color = {"black": "var(--ink)", "#0072B2": css_variable("#0072B2")}

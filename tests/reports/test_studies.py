@@ -1,4 +1,4 @@
-"""The report of a study: what is on the page, what it loads, how large it is, and whether a browser draws it."""
+"""The report of a study: its contents, its size, that it loads nothing, and that a browser renders it."""
 
 import html
 import json
@@ -25,13 +25,13 @@ SCRIPTS = re.compile(r"<script\b[^>]*>(.*?)</script>", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def words(page) -> str:
+def text_of_page(page) -> str:
     """The text of the page: no scripts, no styles, no tags."""
     text = re.sub(r"<style>.*?</style>", " ", SCRIPTS.sub(" ", page), flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
 
 
-def test_the_page_refers_to_nothing_outside_itself(page) -> None:
+def test_the_page_refers_to_no_other_file_or_url(page) -> None:
     markup = SCRIPTS.sub("", page)
     assert not re.search(r"""(src|href|action|data)\s*=\s*["'](?!#)""", markup)
     assert not re.search(r"@import|url\(", markup)
@@ -39,71 +39,71 @@ def test_the_page_refers_to_nothing_outside_itself(page) -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]
     assert policy.startswith("default-src 'none'")
     assert not re.search(r"https?:|\*|'self'|connect-src", policy)
-    *data, libraries, own = SCRIPTS.findall(page)
-    assert "http" not in "".join(data) + own
-    assert "vegaEmbed" in libraries  # it is inside, not loaded
+    *data, libraries, page_script = SCRIPTS.findall(page)
+    assert "http" not in "".join(data) + page_script
+    assert "vegaEmbed" in libraries  # it is embedded, not loaded
 
 
-def test_the_results_come_before_every_card_and_the_recipes_after(words) -> None:
+def test_the_results_are_before_all_cards_and_the_recipes_after_them(text_of_page) -> None:
     positions = [
-        words.index(part)
+        text_of_page.index(part)
         for part in ("Question 2, made up", "Results", "SGD with learning rate 1e-3", "Reproducibility")
     ]
     assert positions == sorted(positions)
-    assert words.index("on the test images, 95 % interval") < positions[2]
+    assert text_of_page.index("on the test images, 95 % interval") < positions[2]
 
 
-def test_every_section_note_verdict_comment_and_problem_is_on_the_page(words) -> None:
+def test_every_section_note_verdict_comment_and_problem_is_on_the_page(text_of_page) -> None:
     result = synthetic_study()
     for section in result.sections:
         for text in (
             section.section.title,
             section.section.note,
             section.comment,
-            *(answer.comment for answer in section.contrast_results),
+            *(contrast_result.comment for contrast_result in section.contrast_results),
         ):
-            assert " ".join(text.split()) in words
-        for answer in section.contrast_results:
+            assert " ".join(text.split()) in text_of_page
+        for contrast_result in section.contrast_results:
             mark = {
                 "better": "▲ better",
                 "worse": "▼ worse",
                 "no significant difference": "= no significant difference",
                 None: "? not decided",
             }
-            assert mark[answer.verdict] in words
-            assert not answer.reason or answer.reason in words
-    assert {answer.verdict for section in result.sections for answer in section.contrast_results} == {
+            assert mark[contrast_result.verdict] in text_of_page
+            assert not contrast_result.reason or contrast_result.reason in text_of_page
+    assert {contrast_result.verdict for section in result.sections for contrast_result in section.contrast_results} == {
         "better",
         "worse",
         "no significant difference",
         None,
     }
-    assert result.best_on_test.comment in words
-    assert all(note in words for note in result.notes)
+    assert result.best_on_test.comment in text_of_page
+    assert all(note in text_of_page for note in result.notes)
 
 
-def test_divergence_is_in_the_table_on_the_charts_and_among_the_notes(words, figures) -> None:
-    assert "lr=3 3 diverged 3 of 3" in words
-    assert "lr=1 3 diverged 1 of 3" in words
+def test_divergence_is_in_the_table_in_the_charts_and_in_the_notes(text_of_page, figures) -> None:
+    assert "lr=3 3 diverged 3 of 3" in text_of_page
+    assert "lr=1 3 diverged 1 of 3" in text_of_page
     assert (
         "lr-sgd, lr=1, seed 1: diverged after 6 epochs: the loss became NaN in epoch 7: try a smaller optimizer.lr"
-        in words
+        in text_of_page
     )
     loss = next(figure for figure in figures if "divergences" in figure["tables"])
     assert loss["tables"]["divergences"]["epoch"] == [3, 2, 4, 6]  # the epoch where each curve ends
     assert "divergences" in {layer["data"]["name"] for layer in loss["spec"]["layer"]}
 
 
-def test_numbers_on_the_page_are_the_results(words) -> None:
+def test_the_numbers_on_the_page_are_those_of_the_results(text_of_page) -> None:
     arm = synthetic_study().sections[0].arms[0]
-    of = mean_interval(list(arm.values(Metric("best", "validation_accuracy")).values()))
-    assert f"{100 * of.mean:.2f} % {100 * of.low:.2f} to {100 * of.high:.2f}" in words
+    interval = mean_interval(list(arm.values(Metric("best", "validation_accuracy")).values()))
+    assert f"{100 * interval.mean:.2f} % {100 * interval.low:.2f} to {100 * interval.high:.2f}" in text_of_page
     best = synthetic_study().best_on_test
-    assert f"{100 * best.test_result['accuracy']:.2f} %" in words
-    assert f"{best.test_result['correct']:,} of {best.test_result['count']:,} test images" in words
+    assert f"{100 * best.test_result['accuracy']:.2f} %" in text_of_page
+    assert f"{best.test_result['correct']:,} of {best.test_result['count']:,} test images" in text_of_page
 
 
-def test_recipes_seeds_times_versions_and_machine_are_on_the_page(words) -> None:
+def test_recipes_seeds_times_versions_and_hardware_are_on_the_page(text_of_page) -> None:
     for text in (
         'name = "simple_convnet"',
         "model.batch_norm = false",
@@ -113,36 +113,36 @@ def test_recipes_seeds_times_versions_and_machine_are_on_the_page(words) -> None
         "torch 2.14.0",
         "Abacus 9000",
     ):
-        assert text in words
+        assert text in text_of_page
 
 
-def test_names_and_texts_cannot_break_out_of_the_page(page, figures) -> None:
+def test_names_and_texts_are_escaped_on_the_page(page, figures) -> None:
     markup = SCRIPTS.sub("", page)
     assert SPECIAL_NAME not in page
     assert html.escape(SPECIAL_NAME, quote=False).split("'")[0] in markup
-    assert "<b>bold</b>" not in page  # of the note below, in markup and in data
-    opened, closed = page.count("<script"), page.count("</script>")
-    assert opened == closed == 3
+    assert "<b>bold</b>" not in page  # neither in markup nor in data
+    num_opened, num_closed = page.count("<script"), page.count("</script>")
+    assert num_opened == num_closed == 3
     assert "<!--" not in page
-    assert SPECIAL_NAME in json.dumps(figures, ensure_ascii=False)  # and the data still say it
+    assert SPECIAL_NAME in json.dumps(figures, ensure_ascii=False)  # and the data still contain it
 
 
 @pytest.mark.slow
-def test_a_title_that_ends_a_script_stays_a_title() -> None:
+def test_a_title_that_contains_script_tags_is_escaped() -> None:
     result = synthetic_study(False)
     first = result.sections[0]
-    named = first.section.model_copy(
+    section = first.section.model_copy(
         update={"title": "</script><script>alert(1)</script>", "note": "</style><b>bold</b>"}
     )
     page = study_report_html(
-        replace(result, sections=(replace(first, section=named), *result.sections[1:]), notes=("</script>",))
+        replace(result, sections=(replace(first, section=section), *result.sections[1:]), notes=("</script>",))
     )
     assert page.count("<script") == 3
     assert "<b>bold" not in page
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page
 
 
-def test_a_study_of_one_seed_without_a_test_or_anything_finished_has_a_page() -> None:
+def test_a_study_without_any_finished_run_has_a_page() -> None:
     values = {
         "name": "bare",
         "seeds": [4],
@@ -159,12 +159,12 @@ def test_a_study_of_one_seed_without_a_test_or_anything_finished_has_a_page() ->
     assert '"figures":[]}' in page
 
 
-THOUSAND_RUNS = """
+TIME_1000_RUNS = """
 import sys, time
 from pathlib import Path
-from support.synthetic_study import thousand
+from support.synthetic_study import study_of_1000_runs
 from convolab.reports.studies import write_study_report
-result = thousand()
+result = study_of_1000_runs()
 assert len(result.trial_results) == 990
 started = time.process_time()
 write_study_report(result, Path(sys.argv[1]))
@@ -173,28 +173,28 @@ print(time.process_time() - started)
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_make_a_page_of_at_most_2_mb_in_10_seconds(tmp_path) -> None:
+def test_the_page_of_a_thousand_runs_has_at_most_2_mb_and_takes_at_most_10_seconds(tmp_path) -> None:
     # In a process of its own: the tests check the types of every call, which takes longer than the page.
-    command = [sys.executable, "-c", THOUSAND_RUNS, tmp_path / "report.html"]
+    command = [sys.executable, "-c", TIME_1000_RUNS, tmp_path / "report.html"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert float(done.stdout) <= 10
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert float(result.stdout) <= 10
     assert (tmp_path / "report.html").stat().st_size <= 2e6
 
 
 @pytest.mark.slow
-def test_a_page_that_cannot_be_written_is_one_line(tmp_path) -> None:
+def test_a_page_that_cannot_be_written_gives_a_one_line_error(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match="cannot write"):
         write_study_report(synthetic_study(), tmp_path / "file" / "report.html")
 
 
-def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """The page as headless Chromium leaves it, and what it wrote on its console."""
+def render_in_browser(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Render the page in headless Chromium: the resulting page on stdout, messages of the console on stderr."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not browser:
-        pytest.skip("no Chromium here: the page's charts are not checked in a browser")
-    quiet = (
+        pytest.skip("no Chromium found: the page's charts are not checked in a browser")
+    quiet_options = (
         "--disable-gpu",
         "--disable-quic",
         "--no-first-run",
@@ -206,7 +206,7 @@ def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProc
         browser,
         "--headless",
         "--no-sandbox",
-        *quiet,
+        *quiet_options,
         f"--user-data-dir={profile}",
         "--enable-logging=stderr",
         *options,
@@ -217,9 +217,9 @@ def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["1400,900", "375,800"])
-def test_a_browser_draws_every_chart_without_a_message_on_its_console(tmp_path, page, figures, size) -> None:
+def test_a_browser_renders_every_chart_without_a_message_on_its_console(tmp_path, page, figures, size) -> None:
     (tmp_path / "report.html").write_text(page)
-    result = browse(
+    result = render_in_browser(
         tmp_path / "report.html",
         tmp_path / "profile",
         f"--window-size={size}",
@@ -236,9 +236,11 @@ def test_a_browser_draws_every_chart_without_a_message_on_its_console(tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_page_that_asks_the_network_for_something_is_refused(tmp_path, page) -> None:
-    asking = page.replace("\ndrawAll();", '\nfetch("http://127.0.0.1:9/").catch(() => {});\ndrawAll();')
-    assert asking != page
-    (tmp_path / "report.html").write_text(asking)
-    result = browse(tmp_path / "report.html", tmp_path / "profile", "--virtual-time-budget=30000", "--dump-dom")
+def test_a_request_to_the_network_is_blocked_by_the_page(tmp_path, page) -> None:
+    page_with_request = page.replace("\ndrawAll();", '\nfetch("http://127.0.0.1:9/").catch(() => {});\ndrawAll();')
+    assert page_with_request != page
+    (tmp_path / "report.html").write_text(page_with_request)
+    result = render_in_browser(
+        tmp_path / "report.html", tmp_path / "profile", "--virtual-time-budget=30000", "--dump-dom"
+    )
     assert "Content Security Policy" in result.stderr

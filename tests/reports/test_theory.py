@@ -1,4 +1,4 @@
-"""The sheet in its three formats: it is complete, needs no other file, and shows a failed check."""
+"""The answer sheet in its three formats: it is complete, needs no other file, and shows a failed check."""
 
 import io
 import re
@@ -41,14 +41,14 @@ SHEET = AnswerSheet(
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, RenderedFigure]:
-    """A made-up figure; the real ones are rendered in the tests further down."""
+    """A placeholder figure; the real ones are rendered in the tests further down."""
     png = io.BytesIO()
     Image.new("RGB", (8, 8)).save(png, "PNG")
     return {"jacobians": RenderedFigure(png.getvalue(), '<svg xmlns="http://www.w3.org/2000/svg"/>')}
 
 
-class Reader(HTMLParser):
-    """The text of a page, and what its tags refer to."""
+class PageReader(HTMLParser):
+    """The text of a page, its tags and the URLs that they refer to."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ class Reader(HTMLParser):
         self.sources += [value for name, value in attrs if name in ("src", "href")]
 
 
-def test_the_html_loads_nothing_else(figures) -> None:
-    page = Reader(theory_report.sheet_html(SHEET, figures))
+def test_the_html_loads_no_other_file(figures) -> None:
+    page = PageReader(theory_report.sheet_html(SHEET, figures))
     assert page.sources
     assert all(source.startswith("data:image/") for source in page.sources)
     assert "script" not in page.tags
@@ -74,7 +74,7 @@ def test_the_html_loads_nothing_else(figures) -> None:
     assert "#hash [brackets] *stars* \\ backslash; 100 % of " in page.text
 
 
-def test_markdown_has_formulas_tables_and_figures_as_github_reads_them() -> None:
+def test_markdown_has_formulas_tables_and_figures_in_the_syntax_of_github() -> None:
     page = theory_report.sheet_markdown(SHEET, "stem")
     assert "$$\n\\frac{a}{b}\n$$" in page
     assert "| kind | $n$ |\n|---|---|\n| first kind | 1,000 |" in page
@@ -82,26 +82,26 @@ def test_markdown_has_formulas_tables_and_figures_as_github_reads_them() -> None
     assert "> What is $x_1$?" in page
 
 
-@pytest.mark.parametrize("form", ["markdown", "html", "typst"])
-def test_every_format_says_which_check_failed(form, figures) -> None:
+@pytest.mark.parametrize("output_format", ["markdown", "html", "typst"])
+def test_every_format_shows_which_check_failed(output_format, figures) -> None:
     page = {
         "markdown": theory_report.sheet_markdown(SHEET),
         "html": theory_report.sheet_html(SHEET, figures),
         "typst": theory_report.sheet_typst(SHEET),
-    }[form]
+    }[output_format]
     assert page.count("Check passed:") == 1
     assert page.count("Check FAILED:") == 1
     assert "1 of 2 checks FAILED." in page
 
 
-def test_the_same_sheet_gives_the_same_bytes_of_pdf(tmp_path, figures) -> None:
+def test_the_pdf_of_the_same_sheet_has_the_same_bytes(tmp_path, figures) -> None:
     for name in ("a.pdf", "b.pdf"):
         theory_report.write_sheet(SHEET, figures, tmp_path / name)
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
 
 
-def test_a_folder_gets_all_formats_and_a_file_its_own(tmp_path, figures) -> None:
+def test_a_folder_gets_all_formats_and_a_file_only_its_own(tmp_path, figures) -> None:
     files = theory_report.write_sheet(SHEET, figures, tmp_path / "sheet")
     assert [file.name for file in files] == ["question1.md", "question1.html", "question1.pdf"]
     for source in re.findall(r"\]\((.+?)\)", files[0].read_text()):
@@ -123,10 +123,10 @@ def test_a_format_whose_packages_are_missing_is_refused_in_one_line(
 ) -> None:
     for package in missing:
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(LabError) as refusal:
+    with pytest.raises(LabError) as caught:
         theory_report.write_sheet(SHEET, figures, tmp_path / name)
-    assert message in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,7 +141,7 @@ def test_html_needs_no_typst(tmp_path, figures, monkeypatch) -> None:
     assert theory_report.write_sheet(SHEET, figures, tmp_path / "a.html") == [tmp_path / "a.html"]
 
 
-def test_a_bar_in_a_cell_does_not_end_it() -> None:
+def test_a_vertical_bar_in_a_cell_is_escaped() -> None:
     table = make_sheet_table("c", ("a", "b"), [("x|y", "1")])
     assert "| x\\|y | 1 |" in theory_report.block_markdown(table, "stem")
 
@@ -184,19 +184,19 @@ def test_every_figure_of_the_sheet_is_rendered(name) -> None:
         assert min(image.size) > 60
         assert len(image.convert("RGB").getcolors(1 << 24)) > 2
     assert (figure.svg is None) == (name == "arrangements")
-    words = {
+    expected_texts = {
         "jacobians": "y[3]",
         "growth": "MACs",
         "priors": "pixels permuted",
         "equivariance": "fully-connected",
         "matrices": "input",
     }
-    if name in words:
-        assert words[name] in figure.svg
+    if name in expected_texts:
+        assert expected_texts[name] in figure.svg
 
 
 @pytest.mark.slow
-def test_the_sheet_in_docs_is_what_the_code_writes_today() -> None:
+def test_the_sheet_in_docs_is_the_one_that_the_code_writes() -> None:
     """All but the experiment, which takes minutes, and the last digits of the checks, which depend on the processor."""
     path = Path(__file__).resolve().parents[2] / "docs" / "theory.md"
     page = path.read_text()
