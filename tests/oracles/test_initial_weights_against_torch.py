@@ -1,4 +1,4 @@
-"""Our networks start from the weights that torch's own layers draw, though each from a key of its own."""
+"""The initial weights of our networks have the distribution of those of torch's layers, each with its own seed."""
 
 import pytest
 import torch
@@ -21,7 +21,9 @@ from convolab.models.registry import build
         (("shallow_net", {}), "hidden", lambda: nn.Linear(3 * 32 * 32, 128)),
     ],
 )
-def test_initial_weights_are_distributed_as_torchs_own(ours: tuple[str, dict], layer: str, theirs: object) -> None:
+def test_initial_weights_have_the_distribution_of_those_of_torch(
+    ours: tuple[str, dict], layer: str, theirs: object
+) -> None:
     name, options = ours
     weights = build(name, (3, 32, 32), 10, seed=1, **options).get_submodule(layer).weight.detach().flatten()
     with torch.random.fork_rng():
@@ -33,7 +35,7 @@ def test_initial_weights_are_distributed_as_torchs_own(ours: tuple[str, dict], l
     assert ks_2samp(weights.numpy(), default.numpy()).pvalue > 1e-3
 
 
-def test_initial_biases_are_distributed_as_torchs_own() -> None:
+def test_initial_biases_have_the_distribution_of_those_of_torch() -> None:
     biases = torch.cat([build("shallow_net", (1, 8, 8), 10, seed=seed).hidden.bias.detach() for seed in range(30)])
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -46,5 +48,5 @@ def test_batch_norms_start_as_the_identity() -> None:
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert len(norms) == 7
     for layer in norms:
-        fresh = nn.BatchNorm2d(layer.num_features).state_dict()
-        assert all(torch.equal(tensor, fresh[name]) for name, tensor in layer.state_dict().items())
+        new_state = nn.BatchNorm2d(layer.num_features).state_dict()
+        assert all(torch.equal(tensor, new_state[name]) for name, tensor in layer.state_dict().items())

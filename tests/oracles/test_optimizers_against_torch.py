@@ -1,4 +1,4 @@
-"""Our fused optimizers take the steps that torch's plain ones take, and those of the published formulas."""
+"""Our fused optimizers take the steps of torch's plain ones, and those of the published formulas."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from convolab.models.registry import build
 from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 
-Build = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+BuildOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
-PAIRS: list[tuple[Optimizer, Build]] = [
+PAIRS: list[tuple[Optimizer, BuildOptimizer]] = [
     (SGD(), lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=False)),
     (SGD(lr=0.3, momentum=0.0, weight_decay=0.0), lambda p: torch.optim.SGD(p, lr=0.3, foreach=False)),
     (
@@ -31,38 +31,38 @@ PAIRS: list[tuple[Optimizer, Build]] = [
 ]
 
 
-def after(build_optimizer: Build, steps: int = 8) -> list[Tensor]:
-    """A small convnet's weights after some steps."""
+def train_steps(build_optimizer: BuildOptimizer, steps: int = 8) -> list[Tensor]:
+    """The weights of a small convnet after some training steps."""
     net = build("simple_convnet", (3, 8, 8), 4, channels=[4, 8]).to(memory_format=torch.channels_last)
-    optimizer, draw = build_optimizer(net.parameters()), torch.Generator().manual_seed(0)
+    optimizer, generator = build_optimizer(net.parameters()), torch.Generator().manual_seed(0)
     for _ in range(steps):
         net.zero_grad()
-        loss = nn.functional.cross_entropy(net(torch.rand(8, 3, 8, 8, generator=draw)), torch.arange(8) % 4)
+        loss = nn.functional.cross_entropy(net(torch.rand(8, 3, 8, 8, generator=generator)), torch.arange(8) % 4)
         loss.backward()
         optimizer.step()
     return [p.detach() for p in net.parameters()]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=[repr(ours)[:-1] for ours, _ in PAIRS])
-def test_our_optimizer_takes_the_steps_of_torchs_plain_one(ours: Optimizer, theirs: Build) -> None:
-    for one, other in zip(after(ours.build), after(theirs), strict=True):
+def test_our_optimizer_takes_the_steps_of_the_plain_one_of_torch(ours: Optimizer, theirs: BuildOptimizer) -> None:
+    for one, other in zip(train_steps(ours.build), train_steps(theirs), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_nesterovs_momentum_is_not_the_plain_one() -> None:
-    plain, nesterov = (after(SGD(lr=0.1, nesterov=n).build)[0] for n in (False, True))
+def test_nesterov_momentum_differs_from_plain_momentum() -> None:
+    plain, nesterov = (train_steps(SGD(lr=0.1, nesterov=n).build)[0] for n in (False, True))
     assert not torch.allclose(plain, nesterov, rtol=1e-3)
 
 
-def test_the_decay_alone_moves_a_weight_as_each_optimizer_says() -> None:
+def test_weight_decay_alone_changes_a_weight_by_the_formula_of_each_optimizer() -> None:
     decay = 0.1
     for optimizer, expected in [
         (SGD(lr=0.5, momentum=0.0, weight_decay=decay), 1 - 0.5 * decay),
         (AdamW(lr=0.5, weight_decay=decay), 1 - 0.5 * decay),
-        (Adam(lr=0.5, weight_decay=decay), 0.5),  # the sign of the decay's gradient, times the rate
+        (Adam(lr=0.5, weight_decay=decay), 0.5),  # the sign of the decay's gradient, times the learning rate
     ]:
         weight = nn.Parameter(torch.ones(1))
-        stepper = optimizer.build([weight])
+        optimizer_state = optimizer.build([weight])
         weight.grad = torch.zeros(1)
-        stepper.step()
+        optimizer_state.step()
         assert weight.item() == pytest.approx(expected, abs=1e-6)

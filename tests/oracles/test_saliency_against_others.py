@@ -1,6 +1,6 @@
-"""Maps are those of captum, grad-cam and torchcam on the same network, the same image and the same noise.
+"""Saliency maps are those of captum, grad-cam and torchcam for the same network, image and noise.
 
-In float64: in float32 a ReLU near its kink may fall to either side by rounding, which shows in a thousandth of a map.
+In float64: in float32 rounding may put the input of a ReLU on either side of 0, which changes a thousandth of a map.
 """
 
 import numpy as np
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:captum")
 TARGET = 2
 
 
-def small(name: str) -> ImageClassifier:
-    """A network of ours with batch norms that matter."""
+def small_net(name: str) -> ImageClassifier:
+    """One of our networks, with batch norms that change the output."""
     network, generator = build(name, (3, 32, 32), 10), torch.Generator().manual_seed(0)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -35,8 +35,8 @@ def small(name: str) -> ImageClassifier:
 
 
 NETWORKS = {
-    "simple_convnet": lambda: small("simple_convnet"),
-    "resnet_small": lambda: small("resnet_small"),
+    "simple_convnet": lambda: small_net("simple_convnet"),
+    "resnet_small": lambda: small_net("resnet_small"),
     "lite0": pretrained,
 }
 
@@ -51,7 +51,7 @@ def pixels() -> Tensor:
     return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-6) -> None:
+def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-6) -> None:
     """Equal, relative to the largest value."""
     assert float(theirs.abs().max()) > 0
     assert float((ours - theirs).abs().max()) < tolerance * float(theirs.abs().max())
@@ -59,7 +59,7 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-6) -> None:
 
 def test_gradient(net: ImageClassifier, pixels: Tensor) -> None:
     theirs = Saliency(net.forward_unchecked).attribute(pixels.clone(), target=TARGET, abs=True)[0]
-    close(methods.gradient(net, pixels, TARGET).values, theirs.max(0).values)
+    assert_close(methods.gradient(net, pixels, TARGET).values, theirs.max(0).values)
 
 
 def test_smoothgrad_with_the_same_noise(net: ImageClassifier, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,16 +67,16 @@ def test_smoothgrad_with_the_same_noise(net: ImageClassifier, pixels: Tensor, mo
     ours = methods.smoothgrad(net, pixels, TARGET, samples=samples, noise_level=0.15, seed=7)
     noise = torch.cat([methods.smoothgrad_noise(pixels, 7, number) for number in range(samples)])
 
-    def same(mean: float, deviations: Tensor) -> Tensor:
-        assert deviations.shape == noise.shape
-        return mean + deviations * noise
+    def same_noise(mean: float, stds: Tensor) -> Tensor:
+        assert stds.shape == noise.shape
+        return mean + stds * noise
 
-    monkeypatch.setattr(torch, "normal", same)
-    tunnel = NoiseTunnel(Saliency(net.forward_unchecked))
-    theirs = tunnel.attribute(
+    monkeypatch.setattr(torch, "normal", same_noise)
+    noise_tunnel = NoiseTunnel(Saliency(net.forward_unchecked))
+    theirs = noise_tunnel.attribute(
         pixels.clone(), target=TARGET, nt_type="smoothgrad", nt_samples=samples, stdevs=sigma, abs=False
     )
-    close(ours.per_channel, theirs[0].detach())
+    assert_close(ours.per_channel, theirs[0].detach())
 
 
 @pytest.mark.parametrize("steps", [7, 50])
@@ -86,14 +86,14 @@ def test_integrated_gradients(net: ImageClassifier, pixels: Tensor, steps: int) 
     theirs, delta = IntegratedGradients(net.forward_unchecked).attribute(
         pixels.clone(), baseline, target=TARGET, n_steps=steps, internal_batch_size=5, return_convergence_delta=True
     )
-    close(ours.per_channel, theirs[0].detach())
+    assert_close(ours.per_channel, theirs[0].detach())
     assert ours.settings["error"] == pytest.approx(float(delta), rel=1e-4, abs=1e-6)
 
 
 def test_integrated_gradients_from_black(net: ImageClassifier, pixels: Tensor) -> None:
     ours = methods.integrated_gradients(net, pixels, TARGET, steps=10, baseline=torch.zeros_like(pixels))
     theirs = IntegratedGradients(net.forward_unchecked).attribute(pixels.clone(), target=TARGET, n_steps=10)
-    close(ours.per_channel, theirs[0].detach())
+    assert_close(ours.per_channel, theirs[0].detach())
 
 
 def test_occlusion(net: ImageClassifier, pixels: Tensor) -> None:
@@ -103,10 +103,10 @@ def test_occlusion(net: ImageClassifier, pixels: Tensor) -> None:
         theirs = Occlusion(net.forward_unchecked).attribute(
             pixels.clone(), sliding_window_shapes=(3, 16, 16), strides=(3, 10, 10), baselines=mean, target=TARGET
         )
-    close(ours.values, theirs[0, 0])
+    assert_close(ours.values, theirs[0, 0])
 
 
-def test_guided_backpropagation_where_every_relu_is_a_module() -> None:
+def test_guided_backpropagation_with_relu_modules() -> None:
     convolutions = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU())
     torch_net = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     half = (0.5, 0.5, 0.5)
@@ -117,36 +117,36 @@ def test_guided_backpropagation_where_every_relu_is_a_module() -> None:
     )
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     ours = methods.guided(net, x, TARGET).per_channel
-    close(ours, GuidedBackprop(net).attribute(x.clone().requires_grad_(), target=TARGET)[0])
+    assert_close(ours, GuidedBackprop(net).attribute(x.clone().requires_grad_(), target=TARGET)[0])
 
 
-def last_layer(net: ImageClassifier) -> nn.Module:
+def last_feature_layer(net: ImageClassifier) -> nn.Module:
     return net.network.act2 if hasattr(net.network, "act2") else net.network.features[-1]
 
 
-def test_gradcam_before_their_own_scaling(net: ImageClassifier, pixels: Tensor) -> None:
+def test_gradcam_before_normalization(net: ImageClassifier, pixels: Tensor) -> None:
     ours = methods.gradcam(net, pixels, TARGET).values
-    layer = last_layer(net)
+    layer = last_feature_layer(net)
     with TorchGradCam(net, target_layer=layer, input_shape=(3, 64, 64)) as extractor:
         scores = net(pixels.clone().requires_grad_())
         (theirs,) = extractor(TARGET, scores, normalized=False)
-    close(ours, theirs[0])
+    assert_close(ours, theirs[0])
     net.requires_grad_(True)
-    with PytorchGradCam(model=net, target_layers=[layer]) as peer:
-        peer.activations_and_grads(pixels.clone().requires_grad_())[0, TARGET].backward()
-        acts, grads = peer.activations_and_grads.activations[0], peer.activations_and_grads.gradients[0]
-        raw = peer.get_cam_image(pixels, layer, [ClassifierOutputTarget(TARGET)], acts, grads.cpu().numpy())
-    close(ours, torch.from_numpy(np.maximum(raw[0], 0)))
+    with PytorchGradCam(model=net, target_layers=[layer]) as library_cam:
+        library_cam.activations_and_grads(pixels.clone().requires_grad_())[0, TARGET].backward()
+        acts, grads = library_cam.activations_and_grads.activations[0], library_cam.activations_and_grads.gradients[0]
+        raw = library_cam.get_cam_image(pixels, layer, [ClassifierOutputTarget(TARGET)], acts, grads.cpu().numpy())
+    assert_close(ours, torch.from_numpy(np.maximum(raw[0], 0)))
 
 
 def test_cam(net: ImageClassifier, pixels: Tensor) -> None:
     ours = methods.cam(net, pixels, TARGET).values
     linear = "classifier" if hasattr(net.network, "classifier") else "head.linear"
-    layer = last_layer(net)
+    layer = last_feature_layer(net)
     with TorchCam(
         net, target_layer=layer, fc_layer=net.get_submodule(f"network.{linear}"), input_shape=(3, 64, 64)
     ) as extractor:
         net(pixels)
         (theirs,) = extractor(TARGET, normalized=False)
-    # torchcam cuts negative values off even where it does not normalise.
-    close(ours.clamp(min=0), theirs[0].clamp(min=0))
+    # torchcam clips negative values even if it does not normalize.
+    assert_close(ours.clamp(min=0), theirs[0].clamp(min=0))

@@ -1,4 +1,4 @@
-"""Our totals beside those of other counters, which run as their documentation calls them."""
+"""Our totals compared with other counters, which are called as in their documentation."""
 
 import contextlib
 import io
@@ -16,8 +16,8 @@ from convolab.analysis.summary import summary
 from convolab.models.resolve import resolve_model
 
 
-class Mixed(nn.Module):
-    """Everything that the tools count differently, in one small network."""
+class NetOfManyLayers(nn.Module):
+    """A small network with all layers that the tools count differently."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,14 +50,14 @@ class Mixed(nn.Module):
         return self.head(F.silu(x.mean(1)))
 
 
-def mixed() -> nn.Module:
+def net_of_many_layers() -> nn.Module:
     with torch.random.fork_rng():
-        return Mixed().eval()
+        return NetOfManyLayers().eval()
 
 
 def network(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     if name == "mixed":
-        return mixed(), (3, 32, 32)
+        return net_of_many_layers(), (3, 32, 32)
     shape = (3, 224, 224) if "vit" in name or "alexnet" in name else (3, 64, 64)
     with torch.random.fork_rng():
         return resolve_model(name, shape).build().eval(), shape
@@ -101,7 +101,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_figure_beside_ours_is_the_tools_own_and_the_differences_add_up(tool: str, name: str) -> None:
+def test_the_count_shown_for_a_tool_is_its_own_and_the_differences_add_up(tool: str, name: str) -> None:
     net, shape = network(name)
     cost = summary(net, shape, beside=[tool])
     with warnings.catch_warnings():
@@ -113,12 +113,12 @@ def test_the_figure_beside_ours_is_the_tools_own_and_the_differences_add_up(tool
             logging.disable(logging.NOTSET)
     (count,) = cost.other_counts
     assert count.macs == theirs, count.problem
-    assert cost.macs + sum(more for _, more in count.differences) == theirs
-    assert all(more for _, more in count.differences)
+    assert cost.macs + sum(difference for _, difference in count.differences) == theirs
+    assert all(difference for _, difference in count.differences)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_torchs_own_counter_gives_twice_our_multiply_accumulates(name: str) -> None:
+def test_the_flop_counter_of_torch_gives_twice_our_macs(name: str) -> None:
     net, shape = network(name)
     net = net.to("meta")
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""The loop is the one that every course writes on the blackboard, in plain torch and plain layout."""
+"""Our training loop gives the results of the textbook loop in plain torch with the default memory format."""
 
 import pytest
 import torch
@@ -15,10 +15,10 @@ from convolab.training.recipe import Training
 from convolab.training.trainer import fit
 
 
-def naive(
+def train_plainly(
     net: nn.Module, optimizer: torch.optim.Optimizer, images: Subset, epochs: int, size: int, seed: int
 ) -> list[float]:
-    """Train in the obvious way, at a rate that falls along a cosine; returns each epoch's mean loss."""
+    """Train with the textbook loop and a cosine schedule; return the mean loss of each epoch."""
     images, labels = images.gather(torch.arange(len(images)))
     pixels, means = images.float() / 255, []
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * -(-len(labels) // size))
@@ -40,8 +40,8 @@ def parameters(net: nn.Module) -> list[Tensor]:
     return [tensor.double() for tensor in net.state_dict().values()]
 
 
-class Double(nn.Module):
-    """A network in float64, for Adam: it divides gradients by their own size, so a rounding error in a small one is no small step."""
+class InFloat64(nn.Module):
+    """A network in float64, for Adam, which divides gradients by their size, so rounding errors may become large steps."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def assert_same_training(
     ours: nn.Module, theirs: nn.Module, optimizer: Optimizer, plain: torch.optim.Optimizer
 ) -> None:
     images = load("digits").train.subset(torch.arange(200))  # the last batch is smaller
-    expected = naive(theirs, plain, images, epochs=2, size=64, seed=5)
+    expected = train_plainly(theirs, plain, images, epochs=2, size=64, seed=5)
     history = fit(
         ours, images, optimizer=optimizer, schedule=CosineLR(), training=Training(epochs=2, batch_size=64, seed=5)
     )
@@ -65,14 +65,14 @@ def assert_same_training(
 
 
 @pytest.mark.parametrize("name", ["simple_convnet", "shallow_net"])
-def test_fit_is_the_naive_loop(name: str) -> None:
+def test_fit_gives_the_results_of_the_plain_loop(name: str) -> None:
     ours, theirs = (build(name, (1, 8, 8), 10, seed=2) for _ in range(2))
     plain = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     assert_same_training(ours, theirs, SGD(lr=0.01, weight_decay=5e-4), plain)
 
 
 @pytest.mark.parametrize("name", ["simple_convnet", "resnet_small"])
-def test_fit_with_adamw_is_the_naive_loop(name: str) -> None:
-    ours, theirs = (Double(build(name, (1, 8, 8), 10, seed=2)) for _ in range(2))
+def test_fit_with_adamw_gives_the_results_of_the_plain_loop(name: str) -> None:
+    ours, theirs = (InFloat64(build(name, (1, 8, 8), 10, seed=2)) for _ in range(2))
     plain = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.1)
     assert_same_training(ours, theirs, AdamW(lr=1e-3, weight_decay=0.1), plain)

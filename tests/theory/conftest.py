@@ -1,4 +1,4 @@
-"""Images of the tests of the experiment."""
+"""Images for the tests of the experiment."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The answer to question 1(a): its checks fail where the results contradict them."""
+"""The answer to question 1(a): its checks fail if the results contradict them."""
 
 from convolab.theory import answer_priors
 from convolab.theory.arrangements import AS_IS, BLOCKS, PERMUTED, PriorsConfig
@@ -20,21 +20,21 @@ def make_result(convnet: list[float], fully_connected: list[float], permuted: li
         for (a, n), values in accuracies.items()
         for seed, value in enumerate(values)
     ]
-    return PriorsResult(CONFIG, "made up", 10, tuple(trials))
+    return PriorsResult(CONFIG, "synthetic", 10, tuple(trials))
 
 
-def test_a_convnet_that_keeps_its_lead_fails_the_checks() -> None:
-    kept = make_result([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.9, 0.9, 0.91])
-    assert answer_priors.check_convnet_lead(kept)[1]
-    assert not answer_priors.check_permutation_removes_lead(kept)[1]
-    lost = make_result([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.5, 0.5, 0.51])
-    assert answer_priors.check_permutation_removes_lead(lost)[1]
-    assert answer_priors.check_block_shifts_reduce_lead(lost)[1]
+def test_results_in_which_the_convnet_keeps_its_lead_fail_the_checks() -> None:
+    keeps_lead = make_result([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.9, 0.9, 0.91])
+    assert answer_priors.check_convnet_lead(keeps_lead)[1]
+    assert not answer_priors.check_permutation_removes_lead(keeps_lead)[1]
+    loses_lead = make_result([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.5, 0.5, 0.51])
+    assert answer_priors.check_permutation_removes_lead(loses_lead)[1]
+    assert answer_priors.check_block_shifts_reduce_lead(loses_lead)[1]
 
 
-def test_a_lead_within_chance_and_a_fully_connected_network_that_changes_fail_the_checks() -> None:
-    even = make_result([0.5, 0.6, 0.4], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
-    assert not answer_priors.check_convnet_lead(even)[1]
+def test_an_insignificant_lead_and_a_changed_fully_connected_network_fail_the_checks() -> None:
+    no_lead = make_result([0.5, 0.6, 0.4], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    assert not answer_priors.check_convnet_lead(no_lead)[1]
     unchanged = make_result([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.5, 0.5, 0.5])
     trials = [
         t
@@ -43,5 +43,5 @@ def test_a_lead_within_chance_and_a_fully_connected_network_that_changes_fail_th
         for t in unchanged.trials
     ]
     assert answer_priors.check_fully_connected_unchanged(unchanged)[1]
-    changed = PriorsResult(CONFIG, "made up", 10, tuple(trials))
+    changed = PriorsResult(CONFIG, "synthetic", 10, tuple(trials))
     assert not answer_priors.check_fully_connected_unchanged(changed)[1]

@@ -1,4 +1,4 @@
-"""The answers whose checks need no training: all pass, and a wrong formula fails those that are about it."""
+"""The answers whose checks need no training: all checks pass, and a wrong formula fails its checks."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def off_by_one_jacobian(x):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "failing"),
+    ("name", "replacement", "failing"),
     [
         ("jacobian_x", off_by_one_jacobian, {"every entry"}),
         ("jacobian_y", lambda x: correlation.jacobian_x(x), {"every entry", "the direct sum"}),
@@ -57,37 +57,37 @@ def off_by_one_jacobian(x):
         ),
     ],
 )
-def test_a_wrong_formula_fails_the_checks_that_are_about_it(monkeypatch, name, wrong, failing) -> None:
-    monkeypatch.setattr(correlation, name, wrong)
+def test_a_wrong_formula_fails_its_checks(monkeypatch, name, replacement, failing) -> None:
+    monkeypatch.setattr(correlation, name, replacement)
     failed = [c.claim for c in answer_correlation.answer_question_1b(0).checks if not c.passed]
     assert {claim for claim in failed if claim.startswith(tuple(failing))} == set(failed)
     assert len(failed) == len(failing)
 
 
 def test_a_wrong_backward_pass_fails_gradcheck(monkeypatch) -> None:
-    right = correlation.SpectralProduct.backward
+    original = correlation.SpectralProduct.backward
 
-    def twice(ctx, g):
-        dx, dy, *rest = right(ctx, g)
+    def doubled(ctx, g):
+        dx, dy, *rest = original(ctx, g)
         return dx * 2, dy, *rest
 
-    monkeypatch.setattr(correlation.SpectralProduct, "backward", staticmethod(twice))
+    monkeypatch.setattr(correlation.SpectralProduct, "backward", staticmethod(doubled))
     failed = [c for c in answer_correlation.answer_question_1b(0).checks if not c.passed]
     assert any("gradcheck" in c.claim and "raised an error" in c.result for c in failed)
 
 
-def test_a_layer_that_costs_something_else_fails_the_checks(monkeypatch) -> None:
-    right = layers.course_layers
+def test_a_layer_with_another_cost_fails_the_checks(monkeypatch) -> None:
+    original = layers.course_layers
     monkeypatch.setattr(
         layers,
         "course_layers",
-        lambda n=100, features=10, kernel_size=3, bias=False: right(n, features, kernel_size + 2, bias),
+        lambda n=100, features=10, kernel_size=3, bias=False: original(n, features, kernel_size + 2, bias),
     )
     failed = {c.claim.split(":")[0] for c in answer_layers.answer_question_1c(0).checks if not c.passed}
     assert {"parameters", "MACs"} <= failed
 
 
-def test_the_numbers_of_1c_are_counted_and_not_typed(monkeypatch) -> None:
+def test_the_numbers_of_1c_are_computed_and_not_constants(monkeypatch) -> None:
     monkeypatch.setattr(answer_layers, "FEATURES", 7)
     answer = answer_layers.answer_question_1c(0)
     assert all(c.passed for c in answer.checks)
@@ -95,13 +95,13 @@ def test_the_numbers_of_1c_are_counted_and_not_typed(monkeypatch) -> None:
     assert "7 x 100 = 700, with 21 parameters and 2,100 MACs" in answer.summary
 
 
-def test_the_jacobians_on_the_figure_are_those_of_the_formulas() -> None:
+def test_the_jacobians_in_the_figure_are_those_of_the_formulas() -> None:
     indices = answer_correlation.jacobian_indices(4)
     assert indices.wrt_x == [[0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 0, 1], [3, 0, 1, 2]]
     assert indices.wrt_y == [[0, 1, 2, 3], [3, 0, 1, 2], [2, 3, 0, 1], [1, 2, 3, 0]]
 
 
-def test_the_growth_of_f_is_quadratic_and_gs_linear() -> None:
+def test_the_cost_of_f_grows_quadratically_and_that_of_g_linearly() -> None:
     quadratic, fixed, linear = answer_layers.macs_by_length()
     n, m = quadratic.lengths.index(100), quadratic.lengths.index(1000)
     assert [g.macs[m] / g.macs[n] for g in (quadratic, fixed, linear)] == [100, 10, 10]

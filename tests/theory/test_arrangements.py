@@ -1,4 +1,4 @@
-"""The arrangements of the images: nothing is lost, everything is a function of the seed."""
+"""The arrangements of the images: no pixel is lost, and the seed decides everything."""
 
 import pytest
 import torch
@@ -9,27 +9,31 @@ from convolab.theory.arrangements import AS_IS, BLOCKS, PERMUTED, PriorsConfig
 
 
 @pytest.mark.parametrize("region", ["anywhere", "left", "right"])
-def test_digits_are_placed_complete_and_in_their_region_only(digits, region) -> None:
+def test_complete_digits_are_placed_only_in_their_region(digits, region) -> None:
     few = digits.test.subset(torch.arange(100))
     few = ImageDataset(*few.dataset.gather(few.indices), few.classes, "few")
     placed = arrangements.place_on_canvas(few, 16, 3, 0, "test", region)
     assert placed.images.shape == (300, 1, 16, 16)
     assert torch.equal(placed.labels, few.labels.repeat(3))
     assert torch.equal(placed.images.sum((1, 2, 3)), few.images.sum((1, 2, 3)).repeat(3))
-    lit = placed.images.amax((0, 1, 2)).nonzero().flatten()
-    assert {"anywhere": lit.max() - lit.min() > 12, "left": lit.max() <= 9, "right": lit.min() >= 6}[region]
+    nonzero_columns = placed.images.amax((0, 1, 2)).nonzero().flatten()
+    assert {
+        "anywhere": nonzero_columns.max() - nonzero_columns.min() > 12,
+        "left": nonzero_columns.max() <= 9,
+        "right": nonzero_columns.min() >= 6,
+    }[region]
 
 
 def test_all_positions_are_equally_likely() -> None:
-    dot = ImageDataset(torch.full((1, 1, 8, 8), 255, dtype=torch.uint8), torch.tensor([0]), ("dot",), "dot")
-    placed = arrangements.place_on_canvas(dot, 16, 8100, 0, "test")
+    one_dot = ImageDataset(torch.full((1, 1, 8, 8), 255, dtype=torch.uint8), torch.tensor([0]), ("dot",), "dot")
+    placed = arrangements.place_on_canvas(one_dot, 16, 8100, 0, "test")
     corners = placed.images[:, 0].flatten(1).argmax(1)
     counts = torch.stack([(corners == y * 16 + x).sum() for y in range(9) for x in range(9)])
     assert counts.sum() == 8100
     assert ((counts - 100) ** 2 / 100).sum() < 130  # chi square with 80 degrees of freedom: above 130 once in 3,000
 
 
-def test_a_reordering_keeps_every_pixel_and_is_the_same_for_all_images_and_channels(color_images) -> None:
+def test_a_permutation_keeps_every_pixel_and_is_the_same_for_all_images_and_channels(color_images) -> None:
     dataset = color_images.train
     for order in (arrangements.pixel_permutation(12, 12, 0), arrangements.block_shift_permutation(12, 12, 5, 0)):
         assert torch.equal(order.sort().values, torch.arange(144))
@@ -45,7 +49,7 @@ def test_each_block_is_shifted_circularly_by_its_own_offset() -> None:
             block = order[top : top + 4, left : left + 4]
             y, x = block // 16 - top, block % 16 - left
             assert sorted((4 * y + x).flatten().tolist()) == list(range(16))
-            assert torch.equal((y - y[:, :1]) % 4, torch.zeros(4, 4, dtype=torch.int64))  # rows stay rows
+            assert torch.equal((y - y[:, :1]) % 4, torch.zeros(4, 4, dtype=torch.int64))  # rows are kept
             assert torch.equal((x - x[:1]) % 4, torch.zeros(4, 4, dtype=torch.int64))
             offsets.add((int(y[0, 0]), int(x[0, 0])))
     assert len(offsets) > 5

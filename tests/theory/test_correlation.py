@@ -39,7 +39,7 @@ def signals(n: int, count: int = 2, **options) -> list[torch.Tensor]:
 @pytest.mark.slow
 @given(pairs)
 @settings(deadline=None, max_examples=40)
-def test_the_three_forms_agree_with_numpys_spectra(pair) -> None:
+def test_the_three_forms_agree_with_the_spectra_of_numpy(pair) -> None:
     x, y = pair
     expected = np.fft.ifft(np.fft.fft(x).conj() * np.fft.fft(y)).real
     size = 1 + np.abs(x).max() * np.abs(y).max() * x.shape[-1]
@@ -67,7 +67,7 @@ def test_a_convolution_is_the_correlation_with_the_time_reversed_signal_and_comm
 
 
 @pytest.mark.parametrize("n", LENGTHS)
-def test_a_convolution_is_numpys_wrapped_around(n) -> None:
+def test_a_convolution_is_that_of_numpy_wrapped_around(n) -> None:
     x, y = signals(n, requires_grad=False)
     full = np.convolve(x.numpy(), y.numpy())  # 2n - 1 samples; those past n wrap around to 0
     circular = full[:n] + np.append(full[n:], np.zeros(1))
@@ -76,7 +76,7 @@ def test_a_convolution_is_numpys_wrapped_around(n) -> None:
 
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("form", FORMS)
-def test_every_entry_of_both_jacobians_is_autograds(form, n) -> None:
+def test_every_entry_of_both_jacobians_is_that_of_autograd(form, n) -> None:
     x, y = signals(n)
     wrt_x, wrt_y = torch.autograd.functional.jacobian(form, (x, y))
     assert (wrt_x - jacobian_x(y)).abs().max() < 1e-14
@@ -90,7 +90,7 @@ def test_every_entry_of_both_jacobians_is_autograds(form, n) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("function", [correlate, convolve])
-def test_the_backward_pass_is_right_and_so_is_its_own(function, n) -> None:
+def test_the_first_and_second_derivatives_are_right(function, n) -> None:
     pair = signals(n)
     assert gradcheck(function, pair)
     assert gradgradcheck(function, pair)
@@ -116,7 +116,7 @@ def test_the_backward_pass_uses_ffts_and_no_matrix_products() -> None:
 
 
 @pytest.mark.slow
-def test_batches_are_broadcast_and_their_gradients_summed() -> None:
+def test_batches_are_broadcast_and_their_gradients_are_summed() -> None:
     rng = torch.Generator().manual_seed(0)
     x, y = (
         torch.randn(4, 1, 6, dtype=torch.float64, generator=rng),
@@ -142,7 +142,7 @@ def test_functional_transforms_work_through_the_backward_pass() -> None:
 @pytest.mark.parametrize(
     ("in_channels", "out_channels", "kernel_size", "n"), [(1, 1, 1, 1), (2, 3, 3, 10), (3, 2, 5, 5), (4, 1, 4, 9)]
 )
-def test_the_layer_is_torchs_convolution_on_circularly_padded_signals(
+def test_the_layer_is_the_convolution_of_torch_on_circularly_padded_signals(
     in_channels, out_channels, kernel_size, n
 ) -> None:
     layer = CircularCorrelation(in_channels, out_channels, kernel_size).double()
@@ -171,7 +171,7 @@ def test_the_layer_passes_both_gradient_checks() -> None:
 
 
 @pytest.mark.slow
-def test_the_layer_learns_the_kernel_that_made_the_signals() -> None:
+def test_the_layer_learns_the_kernel_that_generated_the_signals() -> None:
     rng = torch.Generator().manual_seed(2)
     y, kernel = torch.randn(64, 1, 16, generator=rng), torch.randn(1, 1, 3, generator=rng)
     layer = CircularCorrelation(1, 1, 3)
@@ -185,15 +185,15 @@ def test_the_layer_learns_the_kernel_that_made_the_signals() -> None:
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8), (torch.float16, 2**-11)]
 )
-def test_shorter_floats_keep_their_type_and_their_accuracy(dtype, tolerance) -> None:
+def test_lower_precisions_keep_their_dtype_and_their_accuracy(dtype, tolerance) -> None:
     x, y = (
         torch.rand(500, dtype=torch.float64, generator=torch.Generator().manual_seed(i)).to(dtype) for i in range(2)
     )
-    exact = correlate(x.double(), y.double())
+    expected = correlate(x.double(), y.double())
     for form in FORMS:
         z = form(x, y)
         assert z.dtype == dtype
-        assert ((z.double() - exact) / exact).abs().max() < tolerance
+        assert ((z.double() - expected) / expected).abs().max() < tolerance
 
 
 @pytest.mark.slow
@@ -203,33 +203,37 @@ def test_half_precisions_are_summed_in_float32() -> None:
         assert form(ones, ones)[0] == 4992  # 5000, rounded to bfloat16
 
 
-def test_two_precisions_give_the_higher_and_each_its_gradient() -> None:
+def test_two_precisions_give_the_higher_one_and_gradients_in_their_own() -> None:
     x, y = torch.rand(5, requires_grad=True), torch.rand(5, dtype=torch.float64, requires_grad=True)
     z = correlate(x, y)
     z.sum().backward()
     assert (z.dtype, x.grad.dtype, y.grad.dtype) == (torch.float64, torch.float32, torch.float64)
 
 
-ONE = torch.ones(3)
-WRONG = [
+THREE_ONES = torch.ones(3)
+INVALID_SIGNALS = [
     (torch.ones(0), torch.ones(0), "x is [0] and has no samples: give [..., n] with n >= 1"),
-    (torch.tensor(1.0), ONE, "x is [] and has no samples"),
-    (torch.ones(2), ONE, "x has 2 samples and y has 3: give both the same length"),
-    (ONE, torch.tensor([1.0, math.nan, math.inf]), "y has 2 NaN or infinite samples"),
-    (torch.ones(3, dtype=torch.complex64), ONE, "x has dtype complex64: give real floating-point signals"),
-    (ONE, torch.ones(3, dtype=torch.int64), "y has dtype int64: give real floating-point signals, e.g. y.double()"),
-    (torch.ones(3, dtype=torch.bool), ONE, "x has dtype bool"),
+    (torch.tensor(1.0), THREE_ONES, "x is [] and has no samples"),
+    (torch.ones(2), THREE_ONES, "x has 2 samples and y has 3: give both the same length"),
+    (THREE_ONES, torch.tensor([1.0, math.nan, math.inf]), "y has 2 NaN or infinite samples"),
+    (torch.ones(3, dtype=torch.complex64), THREE_ONES, "x has dtype complex64: give real floating-point signals"),
+    (
+        THREE_ONES,
+        torch.ones(3, dtype=torch.int64),
+        "y has dtype int64: give real floating-point signals, e.g. y.double()",
+    ),
+    (torch.ones(3, dtype=torch.bool), THREE_ONES, "x has dtype bool"),
     (torch.ones(2, 3), torch.ones(4, 3), "x is [2, 3] and y [4, 3]: give batches of the same shape"),
 ]
 
 
 @pytest.mark.parametrize("form", [*FORMS, convolve])
-@pytest.mark.parametrize(("x", "y", "message"), WRONG)
-def test_signals_that_make_no_correlation_are_refused_in_one_line(form, x, y, message) -> None:
-    with pytest.raises(LabError) as refusal:
+@pytest.mark.parametrize(("x", "y", "message"), INVALID_SIGNALS)
+def test_invalid_signals_are_refused_in_one_line(form, x, y, message) -> None:
+    with pytest.raises(LabError) as caught:
         form(x, y)
-    assert str(refusal.value).startswith(message)
-    assert "\n" not in str(refusal.value)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

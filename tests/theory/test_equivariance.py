@@ -1,4 +1,4 @@
-"""Which layers are equivariant, and where the others are not."""
+"""Which layers are equivariant, and at which positions the others are not."""
 
 import pytest
 import torch
@@ -29,19 +29,19 @@ def test_layers_without_edge_and_stride_are_equivariant(name) -> None:
     "name",
     [name for name, layer in LAYERS.items() if 1 < layer.stride < IMAGE_SIZE and name != "features of simple_convnet"],
 )
-def test_strided_layers_are_equivariant_under_multiples_of_the_stride_alone(name) -> None:
+def test_strided_layers_are_equivariant_only_under_multiples_of_the_stride(name) -> None:
     stride = LAYERS[name].stride
     for shift in range(1, 9):
         assert (MEASURED[name, shift].relative_error < 1e-12) == (shift % stride == 0)
 
 
-def test_zero_padding_breaks_the_columns_next_to_the_edge_only() -> None:
+def test_zero_padding_breaks_equivariance_only_next_to_the_edge() -> None:
     residual = equivariance_residual(LAYERS["convolution 3x3, zero padding"], random_images(), 5).abs().amax((0, 1, 2))
     # Some processors round a sum differently in each column; the padding's effect is a hundred thousand times larger.
     assert (residual > 1e-5).nonzero().flatten().tolist() == [0, 4, 5, IMAGE_SIZE - 1]
 
 
-def test_zero_padding_breaks_the_whole_network_where_circular_padding_does_not() -> None:
+def test_zero_padding_breaks_equivariance_of_the_network_but_circular_padding_does_not() -> None:
     assert MEASURED["features of simple_convnet", 8].relative_error > 0.5
     assert MEASURED["the same with circular padding", 8].relative_error < 1e-12
 
@@ -62,8 +62,8 @@ def test_a_global_average_is_invariant_and_a_fully_connected_layer_is_not_equiva
     assert all(1 < MEASURED["fully-connected", shift].relative_error < 2 for shift in range(1, 9))
 
 
-def test_the_error_is_the_norm_of_what_differs_over_the_outputs_spread() -> None:
-    class Ramp(nn.Module):  # brighter to the right: the position carries the meaning
+def test_the_error_is_the_norm_of_the_difference_relative_to_that_of_the_centered_output() -> None:
+    class Ramp(nn.Module):  # brighter to the right: the output depends on the position
         def forward(self, x):
             return x + torch.arange(4.0, dtype=x.dtype)
 
@@ -75,7 +75,7 @@ def test_the_error_is_the_norm_of_what_differs_over_the_outputs_spread() -> None
 
 
 @pytest.mark.slow
-def test_layers_and_pixels_are_a_function_of_the_seed() -> None:
+def test_layers_and_pixels_depend_on_the_seed_only() -> None:
     state = torch.random.get_rng_state()
     assert measure_all_layers(1, (1,)) == measure_all_layers(1, (1,)) != measure_all_layers(2, (1,))
     assert torch.equal(state, torch.random.get_rng_state())

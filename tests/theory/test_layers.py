@@ -1,4 +1,4 @@
-"""What layers cost: compared with closed forms, with sums written out, and with running them."""
+"""The costs of layers, compared with closed forms, with explicit sums and with running them."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from convolab.theory.layers import convolution_matrix, count_products, course_la
 SIZES = [(100, 10, 3), (7, 1, 1), (12, 4, 5), (9, 2, 9)]
 
 
-def test_the_course_layers_cost_what_the_question_wants() -> None:
+def test_the_costs_of_the_two_layers_of_the_question() -> None:
     f, g = (layer_cost(layer, 100) for layer in course_layers())
     assert (f.output_shape, g.output_shape) == ((1000,), (10, 100))
     assert (f.num_parameters, g.num_parameters) == (100_000, 30)
@@ -19,8 +19,8 @@ def test_the_course_layers_cost_what_the_question_wants() -> None:
 
 
 def test_a_bias_adds_a_parameter_and_an_addition_for_each_output_and_no_mac() -> None:
-    for plain, biased, per_output in zip(course_layers(), course_layers(bias=True), (1000, 10), strict=True):
-        before, after = layer_cost(plain, 100), layer_cost(biased, 100)
+    for plain, with_bias, per_output in zip(course_layers(), course_layers(bias=True), (1000, 10), strict=True):
+        before, after = layer_cost(plain, 100), layer_cost(with_bias, 100)
         assert after.num_parameters - before.num_parameters == per_output
         assert after.additions - before.additions == 1000
         assert after.macs == before.macs
@@ -28,7 +28,7 @@ def test_a_bias_adds_a_parameter_and_an_addition_for_each_output_and_no_mac() ->
 
 
 @pytest.mark.parametrize(("n", "features", "kernel"), SIZES)
-def test_torchs_count_the_run_and_the_closed_forms_agree(n, features, kernel) -> None:
+def test_the_count_of_torch_the_counted_products_and_the_closed_forms_agree(n, features, kernel) -> None:
     f, g = course_layers(n, features, kernel)
     assert layer_cost(f, n).macs == count_products(f, n) == features * n * n
     assert layer_cost(g, n).macs == count_products(g, n) == features * n * kernel
@@ -37,7 +37,7 @@ def test_torchs_count_the_run_and_the_closed_forms_agree(n, features, kernel) ->
 
 
 @pytest.mark.parametrize(("n", "features", "kernel"), SIZES)
-def test_products_with_the_padding_are_those_that_reach_over_the_edge(n, features, kernel) -> None:
+def test_products_with_the_padding_are_those_outside_the_signal(n, features, kernel) -> None:
     _, g = course_layers(n, features, kernel)
     inside = sum(0 <= k + i - kernel // 2 < n for k in range(n) for i in range(kernel))
     assert count_products(g, n, padding_value=0.0) == features * inside
@@ -49,12 +49,12 @@ def test_a_layer_with_channels_is_counted_over_all_of_them() -> None:
     assert layer_cost(layer, 20).num_parameters == 4 * 6 * 3 + 6
 
 
-def test_a_layer_of_a_hundred_thousand_million_weights_is_counted_without_making_them() -> None:
+def test_a_layer_of_a_hundred_thousand_million_weights_is_counted_without_allocating_them() -> None:
     f, _ = course_layers(100_000, 10, 3)
     assert layer_cost(f, 100_000).macs == 10**11
 
 
-def test_counting_leaves_the_layer_as_it_was() -> None:
+def test_counting_does_not_change_the_layer() -> None:
     layer = nn.Conv1d(1, 2, 3, padding=1)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
     layer_cost(layer, 10)
@@ -86,7 +86,7 @@ def test_the_matrix_of_a_convolution_does_what_the_convolution_does() -> None:
         (lambda: count_products(nn.Conv1d(1, 1, 3, stride=2), 9), "products are counted only for stride 1, dilation 1"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(call, message) -> None:
-    with pytest.raises(LabError, match=message) as refusal:
+def test_invalid_arguments_are_refused_in_one_line(call, message) -> None:
+    with pytest.raises(LabError, match=message) as caught:
         call()
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The experiment on the two assumptions: its networks behave as theory says, and its seed decides everything."""
+"""The experiment on the two assumptions: its networks behave as in theory, and its seed decides everything."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def result(digits) -> PriorsResult:
 
 
 @pytest.mark.slow
-def test_the_convnet_leads_and_loses_its_lead_under_the_permutation(result) -> None:
+def test_the_convnet_is_better_and_loses_its_lead_under_the_permutation(result) -> None:
     assert result.mean_convnet_lead(AS_IS).low > 0.4
     assert result.mean_lead_loss(PERMUTED).low > 0.4
     assert abs(result.mean_convnet_lead(PERMUTED).mean) < 0.1
@@ -46,7 +46,7 @@ def test_on_moved_digits_the_convnet_keeps_its_accuracy_and_the_other_is_at_chan
 
 
 @pytest.mark.slow
-def test_both_networks_have_the_same_size_and_every_trial_is_there(result) -> None:
+def test_both_networks_have_the_same_size_and_there_are_all_trials(result) -> None:
     assert len(result.trials) == SMALL.num_trials == 3 * 4 * 2
     sizes = result.parameter_counts
     assert abs(sizes[CONVNET] - sizes[FULLY_CONNECTED]) < 0.01 * sizes[CONVNET]
@@ -71,10 +71,10 @@ def test_the_input_weights_of_color_images_are_permuted_alike_in_every_channel(c
 
 
 @pytest.mark.slow
-def test_a_seed_decides_everything(digits) -> None:
+def test_the_seed_decides_everything(digits) -> None:
     state = torch.random.get_rng_state()
-    first, again = (priors.run_priors_experiment(TINY, digits) for _ in range(2))
-    assert first.trials == again.trials
+    first, repeated = (priors.run_priors_experiment(TINY, digits) for _ in range(2))
+    assert first.trials == repeated.trials
     later = priors.run_priors_experiment(TINY.model_copy(update={"seed": 1}), digits)
     assert [t for t in first.trials if t.seed == 1] == [t for t in later.trials if t.seed == 1]
     assert torch.equal(state, torch.random.get_rng_state())
@@ -82,9 +82,12 @@ def test_a_seed_decides_everything(digits) -> None:
 
 @pytest.mark.slow
 def test_every_trial_is_reported_when_it_ends(digits) -> None:
-    reported = []
+    reported_trials = []
     assert (
-        tuple(reported) == () != priors.run_priors_experiment(TINY, digits, reported.append).trials == tuple(reported)
+        tuple(reported_trials)
+        == ()
+        != priors.run_priors_experiment(TINY, digits, reported_trials.append).trials
+        == tuple(reported_trials)
     )
 
 
@@ -102,7 +105,7 @@ def test_a_failed_trial_ends_the_experiment_in_one_line(digits) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("overrides", "message"),
     [
         ({"train_size": 5000}, "trains on 5000 images but digits has 1438: choose a larger dataset"),
         ({"num_seeds": 1}, "one seed gives no confidence interval"),
@@ -111,6 +114,6 @@ def test_a_failed_trial_ends_the_experiment_in_one_line(digits) -> None:
         ({"batch_size": 500}, "batch_size is 500: give at most the 300 images to train on"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_before_work_starts(digits, change, message) -> None:
+def test_settings_that_do_not_fit_are_refused_before_work_starts(digits, overrides, message) -> None:
     with pytest.raises(LabError, match=message):
-        priors.run_priors_experiment(SMALL.model_copy(update=change), digits)
+        priors.run_priors_experiment(SMALL.model_copy(update=overrides), digits)

@@ -1,4 +1,4 @@
-"""The answer sheet's parts."""
+"""The parts of the answer sheet."""
 
 from convolab.theory.sheet import (
     AnswerSheet,
@@ -13,7 +13,7 @@ from convolab.theory.sheet import (
 )
 
 
-def test_markup_is_split_and_nothing_is_lost() -> None:
+def test_markup_is_split_into_all_its_parts() -> None:
     text = "a **bold $x$** word, `code` and $y^2$."
     assert parse_markup(text) == [
         ("text", "a "),
@@ -27,21 +27,25 @@ def test_markup_is_split_and_nothing_is_lost() -> None:
     assert parse_markup("") == []
 
 
-def test_a_check_that_raises_an_error_fails_and_says_why() -> None:
-    def broken() -> tuple[str, bool]:
+def test_a_check_that_raises_an_error_fails_with_the_message() -> None:
+    def failing_check() -> tuple[str, bool]:
         raise RuntimeError("no\n such shape")
 
-    assert run_sheet_check("it works", broken) == Check("it works", "the check raised an error: no such shape", False)
-
-
-def test_a_sheet_knows_its_failed_checks() -> None:
-    good, bad = Check("a", "b", True), Check("c", "d", False)
-    sheet = AnswerSheet(
-        "t", "m", (QuestionAnswer("1", "q", "s", (Text("x"), good)), QuestionAnswer("2", "q", "s", (bad, Formula("y"))))
+    assert run_sheet_check("it works", failing_check) == Check(
+        "it works", "the check raised an error: no such shape", False
     )
-    assert sheet.checks == (good, bad)
-    assert sheet.failed_checks == (bad,)
 
 
-def test_a_table_holds_texts() -> None:
+def test_a_sheet_lists_its_failed_checks() -> None:
+    passed, failed = Check("a", "b", True), Check("c", "d", False)
+    sheet = AnswerSheet(
+        "t",
+        "m",
+        (QuestionAnswer("1", "q", "s", (Text("x"), passed)), QuestionAnswer("2", "q", "s", (failed, Formula("y")))),
+    )
+    assert sheet.checks == (passed, failed)
+    assert sheet.failed_checks == (failed,)
+
+
+def test_the_cells_of_a_table_are_strings() -> None:
     assert make_sheet_table("c", ["a", "b"], [[1, 2.5]]) == Table("c", ("a", "b"), (("1", "2.5"),))
