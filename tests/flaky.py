@@ -20,10 +20,12 @@ PYTEST = [
 
 def run_tests(paths: list[str]) -> tuple[list[str], str]:
     """Run the timing tests once: the names of those that failed, and pytest's closing line."""
-    done = subprocess.run([*PYTEST, *paths], capture_output=True, text=True)
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    closing_line = (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
-    return failed or ([] if done.returncode == 0 else [f"pytest ended with exit code {done.returncode}"]), closing_line
+    result = subprocess.run([*PYTEST, *paths], capture_output=True, text=True)
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", result.stdout, re.MULTILINE)
+    closing_line = (result.stdout.strip().splitlines() or [result.stderr.strip()])[-1]
+    return failed or (
+        [] if result.returncode == 0 else [f"pytest ended with exit code {result.returncode}"]
+    ), closing_line
 
 
 def main() -> int:

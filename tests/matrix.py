@@ -32,25 +32,29 @@ def find_python(version: str) -> str | None:
 
 def run_combination(python: str, version: str, torch: str, torchvision: str) -> str:
     """Install and test one combination: a row of the table, or why there is none."""
-    place = ROOT / ".matrix" / f"python{version}-torch-{torch or 'newest'}"
-    shutil.rmtree(place, ignore_errors=True)
-    pip = [str(place / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-    wanted = [f"torch=={torch}", f"torchvision=={torchvision}"] if torch else ["torch", "torchvision"]
-    for command in ([python, "-m", "venv", str(place)], [*pip, *wanted], [*pip, f"{ROOT}[most,test]", *wanted]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            return f"Python {version}, torch {torch or 'newest'}: not installed: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
+    folder = ROOT / ".matrix" / f"python{version}-torch-{torch or 'newest'}"
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    requirements = [f"torch=={torch}", f"torchvision=={torchvision}"] if torch else ["torch", "torchvision"]
+    for command in (
+        [python, "-m", "venv", str(folder)],
+        [*pip, *requirements],
+        [*pip, f"{ROOT}[most,test]", *requirements],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            return f"Python {version}, torch {torch or 'newest'}: not installed: {(result.stderr.strip().splitlines() or ['?'])[-1]}"
     code = "import torch, platform; print(platform.python_version(), torch.__version__)"
     full_python, full_torch = subprocess.run(
-        [str(place / "bin" / "python"), "-c", code], capture_output=True, text=True
+        [str(folder / "bin" / "python"), "-c", code], capture_output=True, text=True
     ).stdout.split()
     tests = subprocess.run(
-        [str(place / "bin" / "python"), "-m", "pytest", "-n", "2", "-m", FAST, "--ignore=tests/oracles", "-W", "default", "tests"],
+        [str(folder / "bin" / "python"), "-m", "pytest", "-n", "2", "-m", FAST, "--ignore=tests/oracles", "-W", "default", "tests"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     closing_line = re.sub(r"[= ]*([^=]*?)[= ]*$", r"\1", (tests.stdout.strip().splitlines() or ["?"])[-1])
-    shutil.rmtree(place)  # it takes gigabytes
-    place.with_name(f"{place.name}.log").write_text(tests.stdout + tests.stderr)
+    shutil.rmtree(folder)  # it takes gigabytes
+    folder.with_name(f"{folder.name}.log").write_text(tests.stdout + tests.stderr)
     return f"| {full_python} | {full_torch} | {sys.platform} | {closing_line} | {datetime.date.today()} |"
 
 

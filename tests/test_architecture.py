@@ -1,4 +1,4 @@
-"""The picture of the layers is drawn from the imports as they are."""
+"""The figure of the layers is drawn from the present imports."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def test_the_picture_of_the_layers_is_that_of_the_present_imports() -> None:
+def test_the_figure_of_the_layers_is_that_of_the_present_imports() -> None:
     spec = importlib.util.spec_from_file_location("architecture", DOCS / "architecture.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""Names that enter a seed or a file of weights: renaming one changes results in silence, so they are listed here."""
+"""Names in a seed or a file of weights: renaming one silently changes results, so all of them are listed here."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,7 @@ from convolab.core.rng import derive_seed
 from convolab.models.registry import build
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "convolab"
-KEYED = {"make_generator", "derive_seed", "seed_default_generator"}
+SEEDING_FUNCTIONS = {"make_generator", "derive_seed", "seed_default_generator"}
 
 # Module -> the strings in its calls of the functions above.
 STREAMS = {
@@ -33,7 +33,7 @@ STREAMS = {
     "training/setup.py": {"limit"},
     "training/trainer.py": {"augment", "layers", "order"},
 }
-# Layers of the shipped networks: each parameter's first weights are drawn with its name, and files hold it.
+# Layers of the built-in networks: the name of a parameter is part of the seed of its initial weights and of files.
 PARAMETERS = {
     "shallow_net": "hidden.weight hidden.bias output.weight output.bias",
     "shallow_net_class": "hidden.weight hidden.bias output.weight output.bias",
@@ -51,8 +51,8 @@ PARAMETERS = {
         + ["head.linear.weight", "head.linear.bias"]
     ),
 }
-# The sum of the first weights' absolute values for 3x32x32 images, ten classes and seed 0.
-FIRST_WEIGHTS = {
+# The sum of the absolute values of the initial weights for 3x32x32 images, ten classes and seed 0.
+INITIAL_WEIGHTS = {
     "shallow_net": 3606.10973,
     "shallow_net_class": 3606.10973,
     "simple_convnet": 929.328518,
@@ -64,27 +64,27 @@ def call_strings(path: Path) -> set[str]:
     strings = set()
     for node in ast.walk(ast.parse(path.read_text())):
         name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
-        if name in KEYED:
+        if name in SEEDING_FUNCTIONS:
             strings |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
     return strings - {"cpu"}
 
 
 @pytest.mark.slow
-def test_the_random_streams_have_the_names_they_always_had() -> None:
-    found = {str(path.relative_to(PACKAGE)): call_strings(path) for path in sorted(PACKAGE.rglob("*.py"))}
-    assert {name: strings for name, strings in found.items() if strings} == STREAMS
+def test_the_names_of_the_random_streams_have_not_changed() -> None:
+    streams = {str(path.relative_to(PACKAGE)): call_strings(path) for path in sorted(PACKAGE.rglob("*.py"))}
+    assert {name: strings for name, strings in streams.items() if strings} == STREAMS
 
 
-def test_a_key_gives_the_seed_it_always_gave() -> None:
+def test_the_seed_of_a_key_has_not_changed() -> None:
     assert derive_seed(0, "order", 1) == 2002067703672271585
 
 
-def test_the_shipped_networks_have_the_parameters_they_always_had() -> None:
+def test_the_names_of_the_parameters_have_not_changed() -> None:
     for name, parameters in PARAMETERS.items():
         assert [key for key, _ in build(name, (3, 32, 32), 10).named_parameters()] == parameters.split()
 
 
-def test_the_first_weights_are_the_ones_they_always_were() -> None:
-    for name, total in FIRST_WEIGHTS.items():
+def test_the_initial_weights_have_not_changed() -> None:
+    for name, total in INITIAL_WEIGHTS.items():
         parameters = build(name, (3, 32, 32), 10, seed=0).parameters()
         assert sum(p.detach().double().abs().sum().item() for p in parameters) == pytest.approx(total, abs=1e-5)

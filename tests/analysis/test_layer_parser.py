@@ -1,4 +1,4 @@
-"""A layer written as Python is parsed, never evaluated."""
+"""The text of a layer is parsed and never evaluated as Python."""
 
 import pytest
 import torch
@@ -20,9 +20,9 @@ from convolab.core.errors import LabError
         ("LayerNorm((4, 5), eps=1e-6)", nn.LayerNorm((4, 5), eps=1e-6)),
     ],
 )
-def test_an_expression_gives_the_layer_that_python_would(text: str, layer: nn.Module | None) -> None:
+def test_an_expression_gives_the_same_layer_as_in_python(text: str, layer: nn.Module | None) -> None:
     if "stride=[1, 2]" in text:
-        with pytest.raises(LabError, match="Conv2d cannot be built"):  # "same" and strides do not go together
+        with pytest.raises(LabError, match="Conv2d cannot be built"):  # "same" padding does not allow strides
             parse_layer(text)
     elif "-1 + 0" in text:
         with pytest.raises(LabError, match="not a number, string or tuple"):
@@ -70,22 +70,22 @@ def test_an_expression_gives_the_layer_that_python_would(text: str, layer: nn.Mo
         "Linear(1,\x00 2)",
     ],
 )
-def test_what_is_not_a_layer_is_refused_in_one_line_and_nothing_is_run(text: str, tmp_path, monkeypatch) -> None:
+def test_text_that_is_not_a_layer_is_refused_in_one_line_and_not_executed(text: str, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(LabError) as refusal:
+    with pytest.raises(LabError) as caught:
         parse_layer(text)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_misspelled_layer_and_argument_are_named() -> None:
+def test_a_misspelled_layer_or_argument_is_named_in_the_error() -> None:
     with pytest.raises(LabError, match="did you mean 'Linear'"):
         parse_layer("Linar(1, 2)")
     with pytest.raises(LabError, match="biass"):
         parse_layer("Linear(1, 2, biass=False)")
 
 
-def test_no_weights_are_made_and_no_random_numbers_drawn() -> None:
+def test_no_weights_are_allocated_and_no_random_numbers_are_drawn() -> None:
     state = torch.get_rng_state()
-    parse_layer("Linear(100000, 100000)")  # 40 GB, if they were
+    parse_layer("Linear(100000, 100000)")  # 40 GB if they were allocated
     assert torch.equal(torch.get_rng_state(), state)

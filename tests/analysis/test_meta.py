@@ -1,4 +1,4 @@
-"""A network on the meta device for one pass, and storages told apart without private functions of PyTorch."""
+"""A network on the meta device for one pass, and ids of storages without private functions of PyTorch."""
 
 import gc
 
@@ -8,7 +8,7 @@ from torch import nn
 from convolab.analysis.meta import on_meta_device, shapes_of, storage_id, tensors_in, to_meta
 
 
-def test_the_network_has_meta_copies_inside_and_its_own_tensors_after() -> None:
+def test_the_network_has_meta_copies_inside_the_context_and_its_own_tensors_after_it() -> None:
     net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).train()
     before = dict(net.state_dict(keep_vars=True))
     with on_meta_device(net, with_values=False) as copies:
@@ -26,22 +26,22 @@ def test_shared_parameters_share_one_meta_copy() -> None:
         assert net[1].weight is net[0].weight
 
 
-def test_views_have_the_storage_id_of_their_base_on_any_device_and_others_do_not() -> None:
+def test_views_have_the_storage_id_of_their_base_and_other_tensors_do_not() -> None:
     for device in ("cpu", "meta"):
         base = torch.empty(4, 4, device=device)
         number = storage_id(base)
         gc.collect()  # nothing in Python refers to the storage in between
-        others = [torch.empty(4, 4, device=device) for _ in range(100)]
+        other_tensors = [torch.empty(4, 4, device=device) for _ in range(100)]
         assert storage_id(base[1:]) == storage_id(base.view(16)) == number
-        assert len({storage_id(other) for other in others} | {number}) == 101
+        assert len({storage_id(other) for other in other_tensors} | {number}) == 101
 
 
-def test_nests_are_walked_through() -> None:
+def test_tensors_are_found_in_nested_containers() -> None:
     tensor = torch.zeros(2, 3)
-    nest = {"a": [tensor, (1, tensor)], "b": "text"}
-    assert tensors_in(nest) == [tensor, tensor]
-    assert shapes_of(nest) == ((2, 3), (2, 3))
-    copy = to_meta(nest)
+    nested = {"a": [tensor, (1, tensor)], "b": "text"}
+    assert tensors_in(nested) == [tensor, tensor]
+    assert shapes_of(nested) == ((2, 3), (2, 3))
+    copy = to_meta(nested)
     assert copy["b"] == "text"
     assert copy["a"][0].is_meta
     assert type(copy["a"][1]) is tuple

@@ -1,4 +1,4 @@
-"""Running other counters: what is asked wrongly, not installed, or fails."""
+"""Running other counters: wrong names, tools that are not installed, and tools that fail."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from convolab.analysis.summary import summary
 from convolab.core.errors import LabError
 
 
-def test_a_tool_that_is_not_installed_says_how_to_install_it(monkeypatch) -> None:
+def test_for_a_tool_that_is_not_installed_the_problem_says_how_to_install_it(monkeypatch) -> None:
     def version(name: str) -> str:
         raise other_counters.PackageNotFoundError(name)
 
@@ -20,7 +20,7 @@ def test_a_tool_that_is_not_installed_says_how_to_install_it(monkeypatch) -> Non
     assert count.problem == "not installed: pip install 'convolab[counters]'"
 
 
-def test_a_tool_that_fails_says_so_in_one_line_and_the_others_run() -> None:
+def test_a_tool_that_fails_is_reported_in_one_line_and_the_others_run() -> None:
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             if torch.jit.is_tracing():  # as fvcore does
@@ -40,7 +40,7 @@ def test_an_unknown_tool_is_refused_before_any_work() -> None:
         summary(nn.Linear(3, 2), (3,), beside=["fvcor"])
 
 
-def test_a_network_without_weights_is_refused_and_one_that_can_be_built_is_built() -> None:
+def test_a_network_without_weights_is_refused_and_a_function_that_builds_it_is_called() -> None:
     with torch.device("meta"):
         net = nn.Linear(3, 2)
     with pytest.raises(LabError, match="with weights"):
@@ -52,15 +52,15 @@ def test_the_network_and_the_batch_are_those_of_the_summary() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     names = set(net.state_dict())
     counts = summary(net, (3, 8, 8), batch_size=2, beside=list(other_counters.COUNTERS)).other_counts
-    products = 2 * 36 * 4 * 27
+    macs = 2 * 36 * 4 * 27
     elements = 2 * 36 * 4
-    assert [count.macs - products for count in counts] == [2 * elements, elements + 2 * 8, 4 * elements, 3 * elements]
+    assert [count.macs - macs for count in counts] == [2 * elements, elements + 2 * 8, 4 * elements, 3 * elements]
     assert set(net.state_dict()) == names
     assert net.training
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_parts_that_a_tool_does_not_report_stand_in_total() -> None:
+def test_differences_that_a_tool_does_not_report_per_layer_are_totals() -> None:
     assert find_differences(Tally(10), {"Linear": 6}) == (("in total", 4),)
     assert find_differences(Tally(6), {"Linear": 6}) == ()
     assert find_differences(Tally(7, by_class={"Linear": 6}), {"Linear": 6, "matmul": 3}) == (

@@ -1,4 +1,4 @@
-"""Totals to the last unit, attribution, memory, and that the network stays as it was."""
+"""Exact totals, counts per layer, memory, and that the network is not changed."""
 
 import contextlib
 import resource
@@ -26,7 +26,7 @@ TOTALS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOTALS)
-def test_published_networks_cost_what_they_do_to_the_last_unit(name: str) -> None:
+def test_published_networks_have_exactly_their_known_costs(name: str) -> None:
     macs, parameters, side = TOTALS[name]
     spec = resolve_model(name)
     assert spec.input_shape == (3, side, side)
@@ -39,7 +39,7 @@ def test_published_networks_cost_what_they_do_to_the_last_unit(name: str) -> Non
 
 
 class Functional(nn.Module):
-    """Every way to multiply without a layer."""
+    """Products by functions of torch instead of layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Functional(nn.Module):
         return torch.baddbmm(y, y @ y.mT, y)  # 4 x 6 x 4 and 4 x 4 x 6
 
 
-def test_functional_calls_count_as_layers_do() -> None:
+def test_functional_calls_are_counted_like_layers() -> None:
     expected = [6 * 5 * 7, 6 * 7 * 6, 6 * 6 * 5, 6 * 5 * 6, 4 * 6 * 2 * 3, 2 * 4 * 4 * 6, 4 * 6 * 4, 4 * 4 * 6]
     cost = summary(Functional(), (6, 5))
     assert [layer.macs for layer in cost.layers if layer.macs] == expected
@@ -67,8 +67,8 @@ def test_functional_calls_count_as_layers_do() -> None:
     assert summary(Functional(), (6, 5), batch_size=3).macs == 3 * sum(expected)
 
 
-@pytest.mark.parametrize("weights", [True, False])
-def test_multi_head_attention_is_one_layer_with_all_its_products_and_parameters(weights: bool) -> None:
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_multi_head_attention_is_one_layer_with_all_its_products_and_parameters(need_weights: bool) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -76,7 +76,7 @@ def test_multi_head_attention_is_one_layer_with_all_its_products_and_parameters(
             self.relu = nn.ReLU()
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.relu(self.attention(x, x, x, need_weights=weights)[0])
+            return self.relu(self.attention(x, x, x, need_weights=need_weights)[0])
 
     cost = summary(Net(), (9, 16))
     (attention,) = [layer for layer in cost.layers if layer.macs]
@@ -95,13 +95,13 @@ def test_a_reused_module_counts_each_call_and_its_parameters_once() -> None:
     ]
 
 
-def test_tied_weights_count_once_and_each_layer_with_its_own_bias() -> None:
+def test_tied_weights_are_counted_once_and_each_layer_with_its_own_bias() -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     net[1].weight = net[0].weight
     assert summary(net, (8,)).num_parameters == 64 + 8 + 8
 
 
-def test_frozen_parameters_are_told_apart_and_keep_nothing_for_the_backward_pass() -> None:
+def test_frozen_parameters_are_counted_separately_and_save_nothing_for_the_backward_pass() -> None:
     net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
     net[0].requires_grad_(False)
     cost = summary(net, (8,))
@@ -109,9 +109,9 @@ def test_frozen_parameters_are_told_apart_and_keep_nothing_for_the_backward_pass
     assert [layer.saved_for_backward_bytes for layer in cost.layers] == [0, 0, 4 * 6]
 
 
-def test_parameters_that_no_call_uses_are_in_the_total_and_named() -> None:
+def test_unused_parameters_are_in_the_total_and_listed() -> None:
     net = nn.Sequential(nn.Linear(4, 4))
-    net[0].extra = nn.Linear(3, 2)  # held, never called
+    net[0].extra = nn.Linear(3, 2)  # registered but never called
     cost = summary(net, (4,))
     assert cost.num_parameters == 20 + 8
     assert [(layer.name, layer.num_parameters) for layer in cost.layers if "not called" in layer.kind] == [
@@ -119,7 +119,7 @@ def test_parameters_that_no_call_uses_are_in_the_total_and_named() -> None:
     ]
 
 
-def test_what_is_not_counted_is_listed_by_name() -> None:
+def test_operations_that_are_not_counted_are_listed() -> None:
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.fft.fft2(F.softmax(x * 2, -1)).real
@@ -130,35 +130,35 @@ def test_what_is_not_counted_is_listed_by_name() -> None:
     assert any("fft" in note for note in cost.notes)
 
 
-def test_the_memory_of_a_layer_is_that_of_its_output_unless_it_writes_over_its_input() -> None:
+def test_the_memory_of_a_layer_is_that_of_its_output_unless_it_works_in_place() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)
     )
     cost = summary(net, (3, 8, 8))
     assert [layer.activation_bytes for layer in cost.layers] == [4 * 256, 0, 4 * 256, 0, 4 * 2]
-    # The convolution keeps the image, both ReLUs their outputs, the linear layer shares the last one's.
+    # The convolution saves the image, both ReLUs save their outputs, and the linear layer shares that of the last one.
     assert [layer.saved_for_backward_bytes for layer in cost.layers] == [4 * 192, 4 * 256, 4 * 256, 0, 0]
     assert summary(net, (3, 8, 8), batch_size=5).saved_for_backward_bytes == 5 * cost.saved_for_backward_bytes
 
 
-def test_what_is_kept_for_backward_is_what_autograd_keeps_in_a_real_run() -> None:
+def test_the_memory_for_the_backward_pass_is_that_of_autograd_in_a_real_run() -> None:
     net = resolve_model("simple_convnet", (3, 32, 32)).build().eval()
     storages = {p.untyped_storage().data_ptr() for p in (*net.parameters(), *net.buffers())}
-    kept: dict[int, int] = {}
+    saved_bytes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in storages and storage.nbytes():
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved_bytes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = net(torch.rand(2, 3, 32, 32))
-    assert summary(net, (3, 32, 32), batch_size=2).saved_for_backward_bytes == sum(kept.values())
-    assert output.requires_grad  # the graph, and so what it keeps, was alive until here
+    assert summary(net, (3, 32, 32), batch_size=2).saved_for_backward_bytes == sum(saved_bytes.values())
+    assert output.requires_grad  # the graph and its saved tensors were alive until here
 
 
-def test_the_network_stays_as_it_was() -> None:
+def test_the_network_is_not_changed() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 2)).train()
     net[4].eval()
     before = {name: (tensor, tensor.clone()) for name, tensor in net.state_dict(keep_vars=True).items()}
@@ -172,7 +172,7 @@ def test_the_network_stays_as_it_was() -> None:
     assert [module.training for module in net.modules()] == modes
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     assert torch.equal(torch.get_rng_state(), random)
-    assert not hasattr(torch.ones(1) + 1, "rf_state")  # nothing listens any more
+    assert not hasattr(torch.ones(1) + 1, "rf_state")  # no hook is left
     net.train()(torch.rand(2, 3, 8, 8)).sum().backward()
 
 
@@ -197,7 +197,7 @@ def test_a_forward_pass_inside_inference_mode_is_counted_too() -> None:
     assert summary(Net(), (8,)).macs == 8 * 4 + 4 * 3
 
 
-def test_a_network_whose_forward_depends_on_values_is_run_with_them_and_a_note_says_so() -> None:
+def test_a_network_whose_forward_depends_on_values_is_run_with_weights_and_a_note_says_so() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -227,7 +227,7 @@ def test_a_billion_parameters_are_summarized_without_being_allocated() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch on even kernels
-def test_every_kind_of_convolution_costs_what_its_closed_form_says() -> None:
+def test_every_kind_of_convolution_has_the_cost_of_its_closed_form() -> None:
     kinds = [
         (nn.Conv1d(4, 6, 3, stride=2, dilation=2, groups=2), (4, 20)),
         (nn.Conv2d(4, 6, (3, 5), stride=(1, 2), padding=(1, 0), bias=False), (4, 9, 11)),
@@ -244,19 +244,19 @@ def test_every_kind_of_convolution_costs_what_its_closed_form_says() -> None:
         assert row.closed_form.num_parameters == row.num_parameters, layer
 
 
-def test_a_layer_that_does_not_do_what_its_attributes_say_is_reported() -> None:
-    class Twice(nn.Conv2d):
+def test_a_layer_whose_cost_differs_from_its_closed_form_is_reported() -> None:
+    class ConvolvesTwice(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + super().forward(x)
 
-    cost = summary(nn.Sequential(Twice(3, 4, 3)), (3, 8, 8))
+    cost = summary(nn.Sequential(ConvolvesTwice(3, 4, 3)), (3, 8, 8))
     assert cost.num_checked == 1
     assert "7,776 MACs counted" in cost.mismatches[0]
     assert "3,888 by its closed form" in cost.mismatches[0]
 
 
 @pytest.mark.parametrize(
-    ("net", "shape", "parts"),
+    ("net", "shape", "texts"),
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (3, 3, 3), ["1 (Linear)", "[1, 27]", "[..., 12]"]),
         (nn.Sequential(nn.Conv2d(3, 4, 3)), (1, 8, 8), ["0 (Conv2d)", "[1, 1, 8, 8]", "[N, 3, >= 3, >= 3]"]),
@@ -272,20 +272,20 @@ def test_a_layer_that_does_not_do_what_its_attributes_say_is_reported() -> None:
         (nn.Sequential(nn.LazyLinear(3)), (3,), ["lazy"]),
     ],
 )
-def test_an_input_that_does_not_fit_names_the_layer_the_shape_it_got_and_the_one_it_expects(
-    net: nn.Module, shape: tuple, parts: list[str]
+def test_the_error_about_a_wrong_input_shape_names_the_layer_its_input_and_the_expected_shape(
+    net: nn.Module, shape: tuple, texts: list[str]
 ) -> None:
-    with pytest.raises(LabError) as refusal:
+    with pytest.raises(LabError) as caught:
         summary(net, shape)
-    for words in parts:
-        assert words in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    for text in texts:
+        assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_hooks_come_off_after_any_error() -> None:
+def test_hooks_are_removed_after_any_error() -> None:
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            raise KeyError("a bug of its own")
+            raise KeyError("a bug in the network")
 
     net = nn.Sequential(nn.Linear(3, 3), Net())
     with contextlib.suppress(KeyError):
@@ -294,12 +294,12 @@ def test_hooks_come_off_after_any_error() -> None:
     assert not net[0].weight.is_meta
 
 
-def test_macs_alone_are_those_of_the_summary() -> None:
+def test_count_macs_gives_the_macs_of_the_summary() -> None:
     spec = resolve_model("torchvision/resnet18")
     assert count_macs(spec.build, (3, 224, 224)) == TOTALS["torchvision/resnet18"][0]
 
 
-def test_fold_only_adds_and_is_not_an_unsupported_operation() -> None:
+def test_fold_has_no_products_and_is_not_an_unsupported_operation() -> None:
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return F.fold(x, (4, 4), 2)
@@ -309,7 +309,7 @@ def test_fold_only_adds_and_is_not_an_unsupported_operation() -> None:
     assert cost.ignored_ops == {"col2im": 1}
 
 
-def test_a_network_run_with_values_keeps_no_trace_of_it_on_its_tensors() -> None:
+def test_no_attribute_is_left_on_the_tensors_of_a_network_that_was_run_with_values() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""The machine, the packages, the one folder that convolab keeps files in, and what is set for a whole process."""
+"""The hardware, the packages, the folder with the files of convolab, and settings of the whole process."""
 
 import os
 import subprocess
@@ -30,9 +30,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc has mallopt")
-def test_memory_that_a_large_tensor_freed_is_not_filled_with_zeros_again() -> None:
+def test_memory_freed_by_a_large_tensor_is_reused_without_page_faults() -> None:
     tuned, default = (
-        int(subprocess.check_output([sys.executable, "-c", COUNT_PAGE_FAULTS, how])) for how in ("tuned", "default")
+        int(subprocess.check_output([sys.executable, "-c", COUNT_PAGE_FAULTS, setting]))
+        for setting in ("tuned", "default")
     )
     assert default > 200  # at least one fault per 2 MB; 8 x 16384 of them with small pages
     assert tuned < default / 4
@@ -68,16 +69,16 @@ def test_the_recorded_versions_are_those_of_the_installed_packages() -> None:
     assert set(versions) == set(environment.RECORDED_PACKAGES)
 
 
-def test_a_caller_that_changes_its_versions_changes_nobody_elses() -> None:
+def test_a_caller_can_change_its_dict_of_versions_without_an_effect_on_others() -> None:
     package_versions()["torch"] = "0"
     assert package_versions()["torch"] == version("torch")
 
 
-def test_the_hardware_is_named_without_empty_fields() -> None:
+def test_no_field_of_the_hardware_is_empty() -> None:
     assert all(hardware_info().values())
 
 
-def test_the_data_root_is_from_the_environment_or_in_the_home_folder(
+def test_the_data_root_is_given_by_the_environment_or_in_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -87,7 +88,7 @@ def test_the_data_root_is_from_the_environment_or_in_the_home_folder(
     assert data_root() == tmp_path / ".cache" / "convolab"
 
 
-def test_a_cache_folder_is_made_and_marked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_is_created_and_marked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOLAB_DATA", str(tmp_path))
     folder = tmp_path / "cache" / "hub"
     assert cache_folder("hub") == cache_folder("hub") == folder
@@ -95,7 +96,7 @@ def test_a_cache_folder_is_made_and_marked_once(tmp_path: Path, monkeypatch: pyt
     assert (folder / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
-def test_a_persons_own_folder_is_not_marked_as_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_the_user_is_not_marked_as_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOLAB_DATA", str(tmp_path))
     folder = tmp_path / "cache" / "hub"
     folder.mkdir(parents=True)
@@ -104,7 +105,7 @@ def test_a_persons_own_folder_is_not_marked_as_a_cache(tmp_path: Path, monkeypat
     assert os.listdir(folder) == ["notes.txt"]
 
 
-def test_a_cache_folder_that_cannot_be_made_is_named_all_the_same(
+def test_the_path_of_a_cache_folder_that_cannot_be_created_is_returned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -131,5 +132,5 @@ assert state() == before
 
 
 @pytest.mark.slow
-def test_importing_convolab_and_loading_a_dataset_leave_the_process_as_it_was() -> None:
+def test_importing_convolab_and_loading_a_dataset_do_not_change_the_process() -> None:
     subprocess.run([sys.executable, "-c", USE_THE_LIBRARY], check=True, capture_output=True)

@@ -13,7 +13,7 @@ from convolab.core.files import atomic_write, link_or_copy, read_json, write_jso
 
 
 def run_script(script: str, *arguments: object) -> str:
-    """What a script prints in a process of its own."""
+    """The output of a script that runs in its own process."""
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], check=True, capture_output=True, text=True
     ).stdout
@@ -34,7 +34,7 @@ def test_an_exception_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_new_file_appears_with_its_folders_and_only_at_the_end(tmp_path: Path) -> None:
+def test_a_new_file_and_its_folders_appear_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "image.png"
     with atomic_write(path) as part:
         part.write_text("new")
@@ -47,33 +47,33 @@ def test_a_new_file_appears_with_its_folders_and_only_at_the_end(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
+def test_a_reader_never_sees_a_partly_written_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     texts = ["a" * 300_000, "b" * 200_000]
     path.write_text(texts[0])
-    done = Event()
+    finished = Event()
     first_letters = set()
-    torn = []
+    partial_lengths = []
 
     def read() -> None:
-        while not done.is_set():
+        while not finished.is_set():
             text = path.read_text()
             first_letters.add(text[:1])
             if text not in texts:
-                torn.append(len(text))
+                partial_lengths.append(len(text))
 
     reader = Thread(target=read)
     reader.start()
     for number in range(300):
         write_text(path, texts[number % 2])
-    done.set()
+    finished.set()
     reader.join()
-    assert not torn
+    assert not partial_lengths
     assert first_letters == {"a", "b"}
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+def test_two_simultaneous_writers_leave_one_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     texts = ["a" * 100_000, "b" * 50_000]
     writers = [Thread(target=lambda text=text: [write_text(path, text) for _ in range(30)]) for text in texts]
@@ -106,7 +106,7 @@ def test_a_full_disk_is_reported_and_the_old_file_stays_intact(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
 
 
-NOBODY = """
+WRITE_AS_ANOTHER_USER = """
 import os, sys
 from convolab.core.errors import LabError
 from convolab.core.files import write_text
@@ -120,12 +120,12 @@ except LabError as error:
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_folder_that_may_not_be_written_is_refused_in_one_line(tmp_path: Path, mode: int) -> None:
+def test_a_folder_without_write_permission_is_refused_in_one_line(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "locked"
     folder.mkdir()
     folder.chmod(mode)
     try:
-        output = run_script(NOBODY, folder / "a.txt")
+        output = run_script(WRITE_AS_ANOTHER_USER, folder / "a.txt")
     finally:
         folder.chmod(0o755)
     assert output.startswith(f"cannot write {folder / 'a.txt'}")
@@ -142,13 +142,13 @@ def test_a_path_that_cannot_be_a_file_is_refused_in_one_line(tmp_path: Path, pat
     assert (tmp_path / "file").read_text() == "old"
 
 
-def test_an_error_that_is_not_about_writing_stays_as_it_is(tmp_path: Path) -> None:
+def test_an_error_that_is_not_about_writing_is_not_translated(tmp_path: Path) -> None:
     with pytest.raises(ConnectionResetError), atomic_write(tmp_path / "a.txt"):
         raise ConnectionResetError
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {"deep": [float("-inf")]}])
-def test_values_that_json_does_not_have_are_refused_and_the_old_file_stays(tmp_path: Path, value: object) -> None:
+def test_values_that_json_does_not_have_are_refused_and_the_old_file_is_kept(tmp_path: Path, value: object) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -156,7 +156,7 @@ def test_values_that_json_does_not_have_are_refused_and_the_old_file_stays(tmp_p
     assert read_json(path) == {"old": 1}
 
 
-def test_json_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
     value = {"name": "Zoë", "number": 0.1 + 0.2, "list": [None, True, -1]}
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
@@ -182,11 +182,11 @@ def test_a_second_name_for_a_file_keeps_its_content_when_the_first_is_written_ag
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last"]
 
 
-def test_where_the_disk_has_no_links_a_second_name_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+def test_without_hard_links_a_second_name_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_permission_error(*_: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", raise_permission_error)
     write_text(tmp_path / "last", "first")
     link_or_copy(tmp_path / "best", tmp_path / "last")
     assert (tmp_path / "best").read_text() == "first"

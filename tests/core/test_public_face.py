@@ -1,4 +1,4 @@
-"""What `import convolab` offers."""
+"""The public names of convolab."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import convolab
 
 
 @pytest.mark.parametrize("name", convolab.__all__)
-def test_every_public_name_can_be_imported_and_is_called_so(name: str) -> None:
+def test_every_public_name_can_be_imported_and_is_the_name_of_its_object(name: str) -> None:
     assert getattr(convolab, name).__name__ == name
     assert name in dir(convolab)
 
@@ -19,7 +19,7 @@ def test_the_version_is_the_installed_one() -> None:
     assert convolab.__version__ == version("convolab")
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
+def test_the_error_about_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(AttributeError, match=r"module 'convolab' has no attribute 'account': it has .*summary"):
         convolab.account  # noqa: B018
 

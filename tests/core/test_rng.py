@@ -20,7 +20,7 @@ def test_seeds_are_equal_exactly_for_equal_keys(one: tuple, other: tuple) -> Non
     assert 0 <= derive_seed(*one) < 2**63
 
 
-def test_types_borders_and_order_of_a_keys_parts_all_matter() -> None:
+def test_the_types_the_borders_and_the_order_of_the_parts_of_a_key_all_matter() -> None:
     keys = [
         (1, 2),
         ("1", "2"),
@@ -54,23 +54,27 @@ def test_a_seed_is_the_same_in_another_process_with_another_hash_seed() -> None:
     output = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment
     ).stdout
-    assert [int(word) for word in output.split()] == [derive_seed(), derive_seed(0, "order", 1), derive_seed("a", -7)]
+    assert [int(number) for number in output.split()] == [
+        derive_seed(),
+        derive_seed(0, "order", 1),
+        derive_seed("a", -7),
+    ]
 
 
-def test_streams_of_neighbouring_keys_are_unrelated() -> None:
+def test_streams_of_neighboring_keys_are_uncorrelated() -> None:
     streams = torch.stack([torch.randn(20_000, generator=make_generator(0, "order", epoch)) for epoch in range(8)])
     correlations = torch.corrcoef(streams) - torch.eye(8)
     assert correlations.abs().max() < 5 / 20_000**0.5
 
 
-def test_a_generator_is_new_each_time_and_leaves_the_global_one_alone() -> None:
+def test_each_generator_is_new_and_the_global_one_is_not_changed() -> None:
     before = torch.get_rng_state()
     first = torch.rand(5, generator=make_generator(3, "x"))
     assert torch.equal(first, torch.rand(5, generator=make_generator(3, "x")))
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_global_generator_is_put_back_after_use() -> None:
+def test_the_state_of_the_global_generator_is_restored_after_use() -> None:
     before = torch.get_rng_state()
     with isolated_rng():
         seed_default_generator(torch.device("cpu"), 5, "layers")
@@ -79,7 +83,7 @@ def test_the_global_generator_is_put_back_after_use() -> None:
     assert torch.equal(inside, torch.rand(3, generator=make_generator(5, "layers")))
 
 
-def test_the_global_generator_is_put_back_after_an_exception() -> None:
+def test_the_state_of_the_global_generator_is_restored_after_an_exception() -> None:
     before = torch.get_rng_state()
     with pytest.raises(ZeroDivisionError), isolated_rng():
         torch.rand(3)[3 // 0]

@@ -23,14 +23,16 @@ def test_wilson_interval_is_wilsons_formula(correct: int, count: int, confidence
 
 
 @pytest.mark.parametrize(("correct", "count"), CASES)
-def test_wilson_interval_holds_the_proportions_whose_score_test_does_not_reject(correct: int, count: int) -> None:
+def test_wilson_interval_has_the_proportions_that_the_score_test_does_not_reject(correct: int, count: int) -> None:
     proportions = np.linspace(0, 1, 1_000_001)
     z = NormalDist().inv_cdf(0.975)
-    kept = proportions[np.abs(correct / count - proportions) <= z * np.sqrt(proportions * (1 - proportions) / count)]
-    assert wilson_interval(correct, count) == pytest.approx((kept[0], kept[-1]), abs=2e-6)
+    not_rejected = proportions[
+        np.abs(correct / count - proportions) <= z * np.sqrt(proportions * (1 - proportions) / count)
+    ]
+    assert wilson_interval(correct, count) == pytest.approx((not_rejected[0], not_rejected[-1]), abs=2e-6)
 
 
-def test_wilson_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_wilson_interval_covers_the_true_proportion_with_its_confidence() -> None:
     counts = np.random.default_rng(0).binomial(100, 0.7, 20_000)
     intervals = {int(correct): wilson_interval(int(correct), 100) for correct in np.unique(counts)}
     covered = np.mean([intervals[correct][0] <= 0.7 <= intervals[correct][1] for correct in counts.tolist()])
@@ -39,7 +41,7 @@ def test_wilson_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 5, 30])
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
-def test_the_mean_interval_is_scipys_t_interval(count: int, confidence: float) -> None:
+def test_the_mean_interval_is_the_t_interval_of_scipy(count: int, confidence: float) -> None:
     values = np.random.default_rng(count).normal(3, 2, count)
     interval = mean_interval(values.tolist(), confidence)
     theirs = stats.t.interval(confidence, count - 1, loc=values.mean(), scale=stats.sem(values))
@@ -56,10 +58,10 @@ def test_one_value_has_an_interval_without_width_and_none_is_an_error() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 5, 30])
 @pytest.mark.parametrize("shift", [-3.0, 0.0, 0.4])
-def test_a_paired_comparison_is_scipys_paired_t_test(count: int, shift: float) -> None:
-    chance = np.random.default_rng(count)
-    second = chance.normal(0, 5, count)
-    first = second + chance.normal(shift, 1, count)
+def test_a_paired_comparison_is_the_paired_t_test_of_scipy(count: int, shift: float) -> None:
+    rng = np.random.default_rng(count)
+    second = rng.normal(0, 5, count)
+    first = second + rng.normal(shift, 1, count)
     ours, theirs = paired_t_test(first.tolist(), second.tolist()), stats.ttest_rel(first, second)
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
     interval = theirs.confidence_interval(0.95)
@@ -69,13 +71,13 @@ def test_a_paired_comparison_is_scipys_paired_t_test(count: int, shift: float) -
 
 
 @pytest.mark.slow
-def test_hedges_g_is_right_on_average_where_the_uncorrected_effect_is_too_large() -> None:
-    chance, true, count = np.random.default_rng(1), 0.8, 4
-    draws = chance.normal(true, 1, (20_000, count))
-    plain = draws.mean(1) / draws.std(1, ddof=1)
-    ours = [paired_t_test(draw, [0.0] * count).hedges_g for draw in draws.tolist()]
-    assert plain.mean() > 1.3 * true
-    assert np.mean(ours) == pytest.approx(true, abs=4 * np.std(ours) / sqrt(20_000))
+def test_hedges_g_is_unbiased_although_the_uncorrected_effect_is_too_large() -> None:
+    rng, true_effect, count = np.random.default_rng(1), 0.8, 4
+    samples = rng.normal(true_effect, 1, (20_000, count))
+    plain = samples.mean(1) / samples.std(1, ddof=1)
+    ours = [paired_t_test(sample, [0.0] * count).hedges_g for sample in samples.tolist()]
+    assert plain.mean() > 1.3 * true_effect
+    assert np.mean(ours) == pytest.approx(true_effect, abs=4 * np.std(ours) / sqrt(20_000))
 
 
 def test_hedges_g_of_two_pairs_is_0() -> None:
@@ -84,7 +86,7 @@ def test_hedges_g_of_two_pairs_is_0() -> None:
 
 @pytest.mark.parametrize("count", [3, 5, 10, 50])
 @pytest.mark.parametrize("tests", [1, 5])
-def test_the_minimum_detectable_effect_is_what_statsmodels_finds_for_80_percent_power(count: int, tests: int) -> None:
+def test_the_minimum_detectable_effect_has_80_percent_power_by_statsmodels(count: int, tests: int) -> None:
     values = np.random.default_rng(count).normal(0, 2, count)
     effect = paired_t_test(values.tolist(), [0.0] * count, num_tests=tests).minimum_detectable_effect
     power = TTestPower().power(effect_size=effect / values.std(ddof=1), nobs=count, alpha=0.05 / tests)
@@ -93,14 +95,14 @@ def test_the_minimum_detectable_effect_is_what_statsmodels_finds_for_80_percent_
 
 @pytest.mark.slow
 def test_the_minimum_detectable_effect_is_detected_four_times_in_five() -> None:
-    values = [-1.0, 0.0, 1.0]  # a spread of exactly 1
+    values = [-1.0, 0.0, 1.0]  # a standard deviation of exactly 1
     effect = paired_t_test(values, [0.0] * 3).minimum_detectable_effect
-    draws = np.random.default_rng(2).normal(effect, 1, (20_000, 3))
-    found = np.mean([paired_t_test(draw, [0.0] * 3).p <= 0.05 for draw in draws.tolist()])
+    samples = np.random.default_rng(2).normal(effect, 1, (20_000, 3))
+    found = np.mean([paired_t_test(sample, [0.0] * 3).p <= 0.05 for sample in samples.tolist()])
     assert found == pytest.approx(0.8, abs=4 * sqrt(0.8 * 0.2 / 20_000))
 
 
-def test_equal_differences_are_judged_by_the_step_they_come_in() -> None:
+def test_identical_differences_are_tested_with_the_error_of_quantization() -> None:
     ours = paired_t_test([4.0, 5.0, 4.0], [2.0, 3.0, 2.0], quantization_step=1.0)
     error = sqrt(2 / 12) / sqrt(3)
     assert ours.p == pytest.approx(2 * stats.t.sf(2 / error, 2))
@@ -113,22 +115,22 @@ def test_equal_differences_are_judged_by_the_step_they_come_in() -> None:
     assert same.minimum_detectable_effect > 0
 
 
-def test_the_step_matters_only_where_values_spread_less_than_it() -> None:
+def test_the_quantization_step_matters_only_if_values_vary_less_than_it() -> None:
     first, second = [4.0, 9.0, 6.0], [2.0, 3.0, 2.0]
     assert paired_t_test(first, second, quantization_step=1.0) == paired_t_test(first, second)
 
 
-def test_rounding_to_whole_steps_spreads_a_difference_as_much_as_the_floor_says() -> None:
-    chance = np.random.default_rng(3)
-    first, second = chance.uniform(0, 1000, (2, 100_000))
-    lost = (np.round(first) - np.round(second)) - (first - second)
-    assert lost.std() == pytest.approx(sqrt(2 / 12), rel=0.01)
+def test_rounding_to_whole_steps_gives_a_difference_the_assumed_standard_deviation() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.uniform(0, 1000, (2, 100_000))
+    rounding_errors = (np.round(first) - np.round(second)) - (first - second)
+    assert rounding_errors.std() == pytest.approx(sqrt(2 / 12), rel=0.01)
 
 
 @pytest.mark.parametrize(
     ("first", "second"), [([0.9, 0.7, 0.4], [0.8, 0.6, 0.3]), ([0.5, 0.5], [0.5, 0.5]), ([0.0, 0.0], [0.0, 0.0])]
 )
-def test_without_spread_and_quantization_nothing_is_decided(first: list[float], second: list[float]) -> None:
+def test_without_variation_and_quantization_nothing_is_decided(first: list[float], second: list[float]) -> None:
     assert paired_t_test(first, second) is None  # 0.9 - 0.8 and 0.7 - 0.6 differ in their last bit only
 
 
@@ -143,58 +145,59 @@ def test_one_pair_is_not_a_comparison_and_unequal_lengths_are_an_error() -> None
 @pytest.mark.parametrize(
     "p_values", [[], [0.03], [0.01, 0.01, 0.01], [0.5, 0.001, 0.04, 0.04, 0.9], [1.0, 1.0], [0.0, 0.2]]
 )
-def test_holms_correction_is_statsmodels(p_values: list[float]) -> None:
+def test_holms_correction_is_that_of_statsmodels(p_values: list[float]) -> None:
     theirs = multipletests(p_values, method="holm")[1].tolist() if p_values else []
     assert holm(p_values) == pytest.approx(theirs)
 
 
 @pytest.mark.slow
-def test_holms_correction_of_many_random_p_values_is_statsmodels() -> None:
-    chance = np.random.default_rng(4)
+def test_holms_correction_of_many_random_p_values_is_that_of_statsmodels() -> None:
+    rng = np.random.default_rng(4)
     for _ in range(8):
-        p_values = (chance.random(chance.integers(1, 12)) ** 3).round(2).tolist()  # rounded: with ties
+        p_values = (rng.random(rng.integers(1, 12)) ** 3).round(2).tolist()  # rounded: with ties
         assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
-def simulated(truths: list[float], num_images: int, studies: int) -> tuple[float, float, float]:
+def simulate_selection_bias(true_accuracies: list[float], num_images: int, studies: int) -> tuple[float, float, float]:
     """The true selection bias of the best of several runs, `selection_bias` on average, and the error of both."""
-    chance = np.random.default_rng(5)
-    observed = chance.binomial(num_images, truths, (studies, len(truths))) / num_images
-    picked = observed.argmax(1)
-    real = observed.max(1) - np.array(truths)[picked]
+    rng = np.random.default_rng(5)
+    observed = rng.binomial(num_images, true_accuracies, (studies, len(true_accuracies))) / num_images
+    best_runs = observed.argmax(1)
+    true_bias = observed.max(1) - np.array(true_accuracies)[best_runs]
     estimated = [
         selection_bias(row, num_images, num_resamples=200, seed=i) for i, row in enumerate(observed[:1500].tolist())
     ]
     return (
-        real.mean(),
+        true_bias.mean(),
         float(np.mean(estimated)),
-        4 * (real.std() / sqrt(studies) + float(np.std(estimated)) / sqrt(1500)),
+        4 * (true_bias.std() / sqrt(studies) + float(np.std(estimated)) / sqrt(1500)),
     )
 
 
 @pytest.mark.slow
 def test_the_selection_bias_of_equal_runs_is_right_on_average() -> None:
-    real, estimated, error = simulated([0.7] * 8, 500, 20_000)
-    assert real > 0.02
-    assert estimated == pytest.approx(real, abs=error)
+    true_bias, estimated, error = simulate_selection_bias([0.7] * 8, 500, 20_000)
+    assert true_bias > 0.02
+    assert estimated == pytest.approx(true_bias, abs=error)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("truths", [[0.7, 0.69, 0.68, 0.66, 0.6], [0.5, 0.9], [0.8, 0.8, 0.8, 0.1, 0.1]])
-def test_the_selection_bias_of_unequal_runs_is_at_least_the_true_one(truths: list[float]) -> None:
-    real, estimated, error = simulated(truths, 500, 20_000)
-    assert real - error < estimated < 2 * real + error
+@pytest.mark.parametrize("true_accuracies", [[0.7, 0.69, 0.68, 0.66, 0.6], [0.5, 0.9], [0.8, 0.8, 0.8, 0.1, 0.1]])
+def test_the_estimated_selection_bias_of_unequal_runs_is_at_least_the_true_one(true_accuracies: list[float]) -> None:
+    true_bias, estimated, error = simulate_selection_bias(true_accuracies, 500, 20_000)
+    assert true_bias - error < estimated < 2 * true_bias + error
 
 
 @pytest.mark.slow
 def test_runs_that_share_their_images_have_a_smaller_selection_bias_than_estimated() -> None:
-    chance, runs, num_images = np.random.default_rng(6), 6, 500
-    hard = chance.random((2000, 1, num_images))
-    own = chance.random((2000, runs, num_images))
-    observed = ((hard + own) / 2 < 0.65).mean(2)  # the truth is the same for all: P(mean of two uniforms < 0.65)
-    truth = 1 - 2 * 0.35**2
+    rng, runs, num_images = np.random.default_rng(6), 6, 500
+    common = rng.random((2000, 1, num_images))
+    individual = rng.random((2000, runs, num_images))
+    # The true accuracy of all runs is the same: P(mean of two uniforms < 0.65).
+    observed = ((common + individual) / 2 < 0.65).mean(2)
+    true_accuracy = 1 - 2 * 0.35**2
     estimated = np.mean([selection_bias(row, num_images, num_resamples=200) for row in observed[:500].tolist()])
-    assert 0 < (observed.max(1) - truth).mean() < 0.9 * estimated
+    assert 0 < (observed.max(1) - true_accuracy).mean() < 0.9 * estimated
 
 
 def test_the_selection_bias_is_the_same_each_time_and_0_for_a_single_run() -> None:

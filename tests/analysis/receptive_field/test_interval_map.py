@@ -1,4 +1,4 @@
-"""The arithmetic of interval maps, compared with doing it pixel by pixel."""
+"""The arithmetic of interval maps, compared with a computation pixel by pixel."""
 
 from fractions import Fraction
 
@@ -25,7 +25,7 @@ IMAGE = IntervalMap((0,), (0,), 1)
     ),
     st.integers(0, 9),
 )
-def test_convolutions_one_after_the_other_depend_on_what_their_taps_reach(
+def test_consecutive_convolutions_depend_on_all_pixels_that_their_taps_reach(
     layers: list[tuple[int, int, int, int]], cell: int
 ) -> None:
     intervals, pixels = IMAGE, {cell}
@@ -54,23 +54,23 @@ def test_a_transposed_convolution_reads_the_cells_that_reach_it(
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear", "bicubic"])
 @pytest.mark.parametrize(("cells", "size"), [(7, 14), (7, 15), (7, 9), (12, 5), (5, 20)])
-def test_interpolation_reads_the_cells_that_torch_gives_weight(mode: str, cells: int, size: int) -> None:
+def test_interpolation_reads_the_cells_with_a_weight_in_torch(mode: str, cells: int, size: int) -> None:
     kind = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
     eye = torch.eye(cells, dtype=torch.float64).view(cells, 1, cells, 1).expand(-1, -1, -1, 2)
     options = {} if "nearest" in mode else {"align_corners": False}
     weight = F.interpolate(eye, size=(size, 2), mode=mode, **options)[:, 0, :, 0]  # [cell read, cell given]
     for cell in range(size):
-        read = {i for i in range(cells) if abs(weight[i, cell]) > 1e-12}
-        reads = set(interpolation_taps(cells, size, kind)(cell))
-        assert (min(read), max(read)) == (min(reads), max(reads))
+        cells_with_weight = {i for i in range(cells) if abs(weight[i, cell]) > 1e-12}
+        taps = set(interpolation_taps(cells, size, kind)(cell))
+        assert (min(cells_with_weight), max(cells_with_weight)) == (min(taps), max(taps))
 
 
-def test_aligned_corners_are_read_as_torch_reads_them() -> None:
+def test_interpolation_with_aligned_corners_reads_the_same_cells_as_torch() -> None:
     eye = torch.eye(6, dtype=torch.float64).view(6, 1, 6)
     weight = F.interpolate(eye, size=11, mode="linear", align_corners=True)[:, 0]
     for cell in range(11):
-        read = [i for i in range(6) if abs(weight[i, cell]) > 1e-9]
-        assert read == sorted(set(interpolation_taps(6, 11, "linear-corners")(cell)))
+        cells_with_weight = [i for i in range(6) if abs(weight[i, cell]) > 1e-9]
+        assert cells_with_weight == sorted(set(interpolation_taps(6, 11, "linear-corners")(cell)))
 
 
 @pytest.mark.parametrize(("cells", "size"), [(7, 3), (10, 4), (9, 9), (6, 3), (3, 7)])
@@ -80,23 +80,23 @@ def test_adaptive_pooling_reads_the_cells_that_torch_averages(cells: int, size: 
         assert list(adaptive_pool_taps(cells, size)(cell)) == weight[:, cell].nonzero().flatten().tolist()
 
 
-def test_intervals_of_branches_are_joined_cell_by_cell() -> None:
+def test_intervals_of_branches_are_united_cell_by_cell() -> None:
     wide, narrow = IMAGE.convolve(5, 2, 2), IMAGE.convolve(2, 2)
     assert wide.union(narrow, 9) == wide
     assert IMAGE.convolve(1, 2, 3).union(narrow, 9) == IntervalMap((-3,), (1,), 2)
-    halves = IMAGE.convolve(2, 2).compose(lambda o: [o // 2], Fraction(1, 2), 8)  # nearest upsampling
-    assert (halves.first, halves.last, halves.step) == ((0, 0), (1, 1), 2)
-    both = halves.union(IMAGE, 8)
-    assert [both[cell] for cell in range(4)] == [(0, 1), (0, 1), (2, 3), (2, 3)]
+    upsampled = IMAGE.convolve(2, 2).compose(lambda o: [o // 2], Fraction(1, 2), 8)  # nearest upsampling
+    assert (upsampled.first, upsampled.last, upsampled.step) == ((0, 0), (1, 1), 2)
+    union = upsampled.union(IMAGE, 8)
+    assert [union[cell] for cell in range(4)] == [(0, 1), (0, 1), (2, 3), (2, 3)]
     assert IMAGE.union(IntervalMap((3,), (4,), 0), 5)[0] == (0, 4)
 
 
-def test_phases_that_are_alike_become_one() -> None:
+def test_identical_phases_are_merged() -> None:
     halved = IMAGE.convolve(2, 2).compose(lambda o: [o // 2], Fraction(1, 2), 8).convolve(2, 2)
     assert halved == IMAGE.convolve(2, 2)
 
 
-def test_cells_that_depend_on_no_pixel_are_left_out_of_the_hull() -> None:
+def test_cells_that_depend_on_no_pixel_are_not_in_the_hull() -> None:
     intervals = IntervalMap.from_list([None, (3, 5), (4, 9)])
     assert intervals[0] is None
     assert intervals.cells_hull(range(3)) == (3, 9)

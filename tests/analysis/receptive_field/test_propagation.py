@@ -12,12 +12,12 @@ from convolab.analysis.summary import summary
 from convolab.core.rng import isolated_rng
 
 
-def ones(net: nn.Module) -> nn.Module:
-    """In float64, every weight positive; norms pass on what they get."""
+def set_positive_weights(net: nn.Module) -> nn.Module:
+    """Make a network float64 with positive weights, and its norms the identity."""
     net = net.double().eval()
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     for name, weight in net.named_parameters():
-        weight.data = torch.rand(weight.shape, generator=draw, dtype=torch.float64) + 0.5
+        weight.data = torch.rand(weight.shape, generator=generator, dtype=torch.float64) + 0.5
         if weight.ndim > 1:
             weight.data /= weight[0].numel()
         elif name.endswith("bias"):
@@ -25,10 +25,10 @@ def ones(net: nn.Module) -> nn.Module:
     return net
 
 
-def same(kernel: int, stride: int, dilation: int = 1) -> nn.Module:
-    """A convolution that pads as TensorFlow does: what is odd goes to the right and the bottom."""
+def same_conv(kernel: int, stride: int, dilation: int = 1) -> nn.Module:
+    """A convolution with the padding of TensorFlow: an odd pixel is added on the right and at the bottom."""
 
-    class Same(nn.Conv2d):
+    class SameConv(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
             pads = []
             for n in (x.shape[3], x.shape[2]):
@@ -36,7 +36,7 @@ def same(kernel: int, stride: int, dilation: int = 1) -> nn.Module:
                 pads += [total // 2, total - total // 2]
             return super().forward(F.pad(x, pads))
 
-    return Same(2, 2, kernel, stride, dilation=dilation)
+    return SameConv(2, 2, kernel, stride, dilation=dilation)
 
 
 def conv(kernel: int | tuple[int, int], **options: object) -> nn.Module:
@@ -61,7 +61,7 @@ class Concatenated(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
-class Gate(nn.Module):
+class SqueezeExcitation(nn.Module):
     """Squeeze and excitation: every cell is scaled by a mean over the whole image."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class Crop(nn.Module):
 
 
 class Shuffled(nn.Module):
-    """Channels shuffled as in ShuffleNet, by reshapes; the axes go through permute and back."""
+    """Channels shuffled as in ShuffleNet by reshapes; the axes are permuted and permuted back."""
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -116,7 +116,7 @@ ARCHITECTURES: dict[str, nn.Module] = {
     "asymmetric padding": nn.Sequential(
         nn.ZeroPad2d((0, 1, 2, 0)), conv(4, stride=2), nn.ZeroPad2d((2, 0, 0, 0)), conv(3)
     ),
-    "TF same padding": nn.Sequential(same(3, 2), same(5, 2), same(3, 1, dilation=2), same(2, 2)),
+    "TF same padding": nn.Sequential(same_conv(3, 2), same_conv(5, 2), same_conv(3, 1, dilation=2), same_conv(2, 2)),
     "residual": nn.Sequential(
         conv(3, stride=2, padding=1),
         Residual(nn.Sequential(conv(3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), conv(3, padding=1))),
@@ -162,25 +162,26 @@ ARCHITECTURES: dict[str, nn.Module] = {
     "channels moved": nn.Sequential(conv(3, stride=2), Shuffled(), conv(3)),
     "adaptive pooling": nn.Sequential(conv(3, padding=1), nn.AdaptiveAvgPool2d((7, 6))),
     "flipped": nn.Sequential(conv(3, stride=2, padding=1), Flipped(), conv(3)),
-    "rolled": nn.Sequential(conv(3, stride=2, padding=1), Rolled(), conv(3)),  # the cells at the seam see both ends
+    # The cells at the seam depend on both edges.
+    "rolled": nn.Sequential(conv(3, stride=2, padding=1), Rolled(), conv(3)),
 }
 
 
-def box(net: nn.Module, cell: Sequence[int], size: tuple[int, int]) -> list[tuple[int, int]]:
+def gradient_box(net: nn.Module, cell: Sequence[int], size: tuple[int, int]) -> list[tuple[int, int]]:
     """The first and last row and column on which the cell of a map [N, C, h, w] depends."""
     image = (
         torch.rand(1, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.5
     ).requires_grad_()
     output = net(image)
     (gradient,) = torch.autograd.grad(output[0, :, cell[0], cell[1]].sum(), image)
-    hit = (gradient[0] != 0).any(0)
-    return [(int(line.nonzero()[0]), int(line.nonzero()[-1])) for line in (hit.any(1), hit.any(0))]
+    is_nonzero = (gradient[0] != 0).any(0)
+    return [(int(line.nonzero()[0]), int(line.nonzero()[-1])) for line in (is_nonzero.any(1), is_nonzero.any(0))]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_field_is_where_the_gradient_is_not_zero(name: str) -> None:
+def test_the_receptive_field_is_where_the_gradient_is_not_zero(name: str) -> None:
     with isolated_rng():
-        net = ones(ARCHITECTURES[name])
+        net = set_positive_weights(ARCHITECTURES[name])
     size = (48, 52)
     cost = summary(net, (2, *size))
     field, (height, width) = cost.layers[-1].receptive_field, cost.layers[-1].output_shape[2:]
@@ -197,14 +198,14 @@ def test_the_field_is_where_the_gradient_is_not_zero(name: str) -> None:
         cells.add((5, 2))
     largest = [0, 0]
     for cell in cells:
-        for axis, (low, high) in enumerate(box(net, cell, size)):
+        for axis, (low, high) in enumerate(gradient_box(net, cell, size)):
             largest[axis] = max(largest[axis], high - low + 1)
-            if name in EVEN:  # every cell is like the first
+            if name in SINGLE_PHASE:  # every cell has the field of the first, shifted
                 start = field.start[axis] + cell[axis] * field.stride[axis]
                 end = start + field.size[axis] - 1
                 if name != "dilated" or (
                     start >= 0 and end < size[axis]
-                ):  # a dilated kernel has holes where the border cuts it
+                ):  # a dilated kernel cut by the border has holes there
                     assert (max(start, 0), min(end, size[axis] - 1)) == (low, high)
                 assert max(start, 0) <= low <= high <= min(end, size[axis] - 1)
             else:
@@ -212,8 +213,8 @@ def test_the_field_is_where_the_gradient_is_not_zero(name: str) -> None:
     assert largest == [min(n, extent) for n, extent in zip(field.size, size, strict=True)]
 
 
-# The others have cells of several phases: their size is the largest cell's.
-PHASES = [
+# The cells of these have several phases: their size is that of the largest cell.
+SEVERAL_PHASES = [
     "transposed",
     "transposed by three",
     "encoder and decoder",
@@ -222,40 +223,40 @@ PHASES = [
     "space to depth",
     "adaptive pooling",
 ]
-EVEN = set(ARCHITECTURES) - {*PHASES, "flipped", "rolled"}
+SINGLE_PHASE = set(ARCHITECTURES) - {*SEVERAL_PHASES, "flipped", "rolled"}
 
 
-def test_cells_of_several_phases_depend_on_their_intervals() -> None:
+def test_cells_of_several_phases_have_the_computed_intervals() -> None:
     from convolab.analysis.tracer import trace_network
 
-    for name in set(ARCHITECTURES) - EVEN:
+    for name in set(ARCHITECTURES) - SINGLE_PHASE:
         with isolated_rng():
-            net = ones(ARCHITECTURES[name])
+            net = set_positive_weights(ARCHITECTURES[name])
         rf_state = trace_network(net, (2, 48, 52)).calls[-1].rf_state
         with torch.no_grad():
             height, width = net(torch.zeros(1, 2, 48, 52, dtype=torch.float64)).shape[2:]
         for cell in [(height // 2, width // 2), (height // 2 + 1, width // 2 - 1), (height // 2 - 1, width // 2 + 1)]:
-            for axis, extent in enumerate(box(net, cell, (48, 52))):
+            for axis, extent in enumerate(gradient_box(net, cell, (48, 52))):
                 interval = rf_state[axis].interval_at(cell[axis])
                 assert (max(interval[0], 0), min(interval[1], (48, 52)[axis] - 1)) == extent, (name, cell, axis)
 
 
-def test_a_gate_over_the_whole_image_makes_the_field_global_and_keeps_its_size() -> None:
+def test_squeeze_excitation_makes_the_field_global_and_keeps_its_size() -> None:
     with isolated_rng():
-        net = ones(nn.Sequential(conv(3, stride=2), Gate(), conv(3)))
+        net = set_positive_weights(nn.Sequential(conv(3, stride=2), SqueezeExcitation(), conv(3)))
     cost = summary(net, (2, 49, 53))
     before, after = cost.layers[0].receptive_field, cost.layers[-1].receptive_field
     assert (before.is_global, before.size, before.stride, before.start) == ((False, False), (3, 3), (2, 2), (0, 0))
     assert (after.is_global, after.size, after.stride, after.start) == ((True, True), (7, 7), (2, 2), (0, 0))
-    assert box(net, (5, 5), (49, 53)) == [(0, 48), (0, 52)]
-    # One pixel less, and the last row and column are in no stride: the gate does not see the whole image.
+    assert gradient_box(net, (5, 5), (49, 53)) == [(0, 48), (0, 52)]
+    # With one pixel less, the last row and column are outside the strided convolution: the field is not global.
     field = summary(net, (2, 48, 52)).layers[-1].receptive_field
     assert (field.is_global, field.size) == ((False, False), (47, 51))
-    assert box(net, (5, 5), (48, 52)) == [(0, 46), (0, 50)]
+    assert gradient_box(net, (5, 5), (48, 52)) == [(0, 46), (0, 50)]
 
 
 @pytest.mark.parametrize(
-    ("norm", "whole"),
+    ("norm", "is_global"),
     [
         (nn.BatchNorm2d(2), False),
         (nn.BatchNorm2d(2, track_running_stats=False), True),
@@ -263,9 +264,9 @@ def test_a_gate_over_the_whole_image_makes_the_field_global_and_keeps_its_size()
         (nn.InstanceNorm2d(2), True),
     ],
 )
-def test_a_norm_by_the_statistics_of_the_image_depends_on_all_of_it(norm: nn.Module, whole: bool) -> None:
+def test_a_norm_with_statistics_of_the_image_has_a_global_field(norm: nn.Module, is_global: bool) -> None:
     cost = summary(nn.Sequential(conv(3), norm), (2, 16, 16))
-    assert cost.layers[-1].receptive_field.is_global == (whole, whole)
+    assert cost.layers[-1].receptive_field.is_global == (is_global, is_global)
     assert cost.layers[-1].receptive_field.size == (3, 3)
 
 
@@ -284,7 +285,7 @@ def test_after_a_flatten_a_linear_layer_depends_on_the_whole_image() -> None:
     assert cost.layers[-1].receptive_field.stride == (None, None)
 
 
-class Tokens(nn.Module):
+class TinyVisionTransformer(nn.Module):
     """A vision transformer of two blocks."""
 
     def __init__(self) -> None:
@@ -302,7 +303,7 @@ class Tokens(nn.Module):
 
 def test_tokens_depend_on_their_patch_until_attention_makes_them_global() -> None:
     with isolated_rng():
-        cost = summary(Tokens(), (2, 16, 20))
+        cost = summary(TinyVisionTransformer(), (2, 16, 20))
     fields = {
         layer.name: layer.receptive_field
         for layer in cost.layers
@@ -315,7 +316,7 @@ def test_tokens_depend_on_their_patch_until_attention_makes_them_global() -> Non
 
 
 @pytest.mark.parametrize("axes", [1, 3])
-def test_signals_and_volumes_have_fields_too(axes: int) -> None:
+def test_signals_and_volumes_have_receptive_fields_too(axes: int) -> None:
     kinds = {1: (nn.Conv1d, nn.AvgPool1d), 3: (nn.Conv3d, nn.AvgPool3d)}[axes]
     cost = summary(nn.Sequential(kinds[0](1, 2, 3, padding=1), kinds[1](2), kinds[0](2, 2, 3)), (1, *[16] * axes))
     field = cost.layers[-1].receptive_field
@@ -324,7 +325,7 @@ def test_signals_and_volumes_have_fields_too(axes: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_center_of_the_last_map_of_efficientnet_lite_is_where_geometry_puts_it() -> None:
+def test_the_center_of_the_field_of_the_last_map_of_efficientnet_lite_is_known() -> None:
     from convolab.models.resolve import resolve_model
 
     spec = resolve_model("efficientnet_lite0")
@@ -332,8 +333,8 @@ def test_the_center_of_the_last_map_of_efficientnet_lite_is_where_geometry_puts_
     assert (last.receptive_field.stride, last.receptive_field.center) == ((32, 32), (31.0, 31.0))
 
 
-class Circular(nn.Module):
-    """Padding by copies into slices, which no rule follows."""
+class CircularConvNet(nn.Module):
+    """A network with circular padding, which copies into slices: there is no rule for that."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -345,10 +346,10 @@ class Circular(nn.Module):
         return self.relu(self.next(self.conv(x)))
 
 
-def test_a_field_that_the_graph_does_not_give_is_measured_and_a_note_says_so() -> None:
+def test_a_field_that_cannot_be_computed_from_the_graph_is_measured_and_a_note_says_so() -> None:
     messages: list[str] = []
     with isolated_rng():
-        cost = summary(Circular(), (2, 16, 16), on_message=messages.append)
+        cost = summary(CircularConvNet(), (2, 16, 16), on_message=messages.append)
     field = cost.layers[-1].receptive_field
     assert field.measured
     assert messages == ["measuring the receptive fields of 3 layers by gradient"]
@@ -359,17 +360,18 @@ def test_a_field_that_the_graph_does_not_give_is_measured_and_a_note_says_so() -
 
 def test_a_field_that_can_be_neither_computed_nor_measured_is_unknown() -> None:
     with torch.device("meta"):
-        net = Circular()
+        net = CircularConvNet()
     cost = summary(net, (2, 16, 16))
     assert cost.layers[-1].receptive_field is None
     assert cost.layers[-1].rf_unknown_reason
     assert any("are unknown" in note for note in cost.notes)
-    assert summary(Circular, (2, 16, 16)).layers[-1].receptive_field.size == (5, 5)  # it is built again, with weights
+    # Given the class, it is built again with weights.
+    assert summary(CircularConvNet, (2, 16, 16)).layers[-1].receptive_field.size == (5, 5)
 
 
-def test_measuring_leaves_the_network_and_the_random_generator_alone() -> None:
+def test_measuring_does_not_change_the_network_or_the_random_generator() -> None:
     with isolated_rng():
-        net = Circular()
+        net = CircularConvNet()
     before, state = net.conv.weight.clone(), torch.get_rng_state()
     summary(net, (2, 16, 16))
     assert torch.equal(net.conv.weight, before)
@@ -385,13 +387,13 @@ def test_the_field_measured_by_gradient_is_the_one_computed_from_the_graph(name:
 
     with isolated_rng():
         net = ARCHITECTURES[name]
-    traced = trace_network(net, (2, 64, 64))
-    indices = range(len(traced.calls))
-    by_gradient = measure_by_gradient(net, (2, 64, 64), traced, indices)
+    trace = trace_network(net, (2, 64, 64))
+    indices = range(len(trace.calls))
+    by_gradient = measure_by_gradient(net, (2, 64, 64), trace, indices)
     for index in indices:
-        computed = to_receptive_field(traced.calls[index].rf_state)
+        computed = to_receptive_field(trace.calls[index].rf_state)
         measured = by_gradient[index]
-        assert isinstance(computed, ReceptiveField), traced.calls[index].kind
+        assert isinstance(computed, ReceptiveField), trace.calls[index].kind
         assert (measured.size, measured.stride, measured.start) == (computed.size, computed.stride, computed.start)
 
 
@@ -411,7 +413,7 @@ class Normalized(nn.Module):
 @pytest.mark.parametrize(
     ("dim", "is_global"), [(1, (False, False)), ((2, 3), (True, True)), (3, (False, True)), ((), (True, True))]
 )
-def test_a_vector_norm_reduces_its_dimensions_and_not_its_order(dim: int | tuple[int, ...], is_global: tuple) -> None:
+def test_a_vector_norm_reduces_over_its_dimensions(dim: int | tuple[int, ...], is_global: tuple) -> None:
     field = summary(lambda: Normalized(dim), (3, 32, 32)).layers[-1].receptive_field
     assert field.size == (3, 3)
     assert field.is_global == is_global
@@ -426,7 +428,7 @@ def test_functional_normalize_has_a_receptive_field() -> None:
     assert layer.receptive_field.is_global == (False, True)
 
 
-def test_a_write_into_a_view_changes_the_field_of_what_is_viewed() -> None:
+def test_after_a_write_into_a_view_the_field_of_its_base_is_unknown() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
