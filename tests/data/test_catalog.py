@@ -146,7 +146,7 @@ def test_the_default_folder_is_that_of_the_environment_or_the_cache(tmp_path, mo
         load("cifar10", download=False)
 
 
-def test_without_the_network_one_line_says_what_to_download_and_where_to_put_it(offline, tmp_path):
+def test_without_a_network_the_error_says_what_to_download_and_where_to_put_it(offline, tmp_path):
     for function in (load, download_dataset):
         with pytest.raises(LabError) as caught:
             function("cifar10", tmp_path)

@@ -13,7 +13,7 @@ TIMES = [f"{kind}_{q}:0.5" for kind in METRIC_KINDS[2:] for q in QUANTITIES]
 
 
 @pytest.mark.parametrize("name", NAMES + TIMES + ["epochs_to_train_loss:0.0123456789", "seconds_to_train_accuracy:1"])
-def test_a_metric_reads_what_it_writes(name: str) -> None:
+def test_the_text_of_a_metric_is_parsed_to_the_same_metric(name: str) -> None:
     assert str(Metric.parse(name)) == name
     assert Metric.parse(str(Metric.parse(name))) == Metric.parse(name)
 
@@ -72,7 +72,7 @@ def test_a_metric_is_the_number_its_name_says(name: str, value: float) -> None:
         ("seconds_to_train_loss:0.6", False, "s", False),
     ],
 )
-def test_a_metric_knows_its_direction_its_unit_and_what_it_needs(
+def test_a_metric_has_a_direction_a_unit_and_says_whether_it_needs_validation(
     name: str, higher: bool, unit: str, validation: bool
 ) -> None:
     metric = Metric.parse(name)
@@ -100,7 +100,7 @@ def test_times_can_be_compared_up_to_the_shortest_run_that_never_reached_the_thr
     assert Metric.parse("seconds_to_validation_accuracy:0.6").censoring_time([long, short]) == 8.0
 
 
-def test_accuracies_come_in_steps_of_an_image_and_losses_in_none() -> None:
+def test_accuracies_are_quantized_by_the_number_of_images_and_losses_are_not() -> None:
     fractions = [history([correct / 144 for correct in row]) for row in ([50, 61, 62], [70, 90, 90])]
     for name in ("best_validation_accuracy", "final_gap"):
         assert Metric.parse(name).quantization_step(fractions) == pytest.approx(1 / 144)
@@ -112,7 +112,7 @@ def test_accuracies_come_in_steps_of_an_image_and_losses_in_none() -> None:
     )  # no step was observed
 
 
-def test_times_come_in_epochs() -> None:
+def test_times_are_quantized_by_epochs() -> None:
     runs = [history([0.3, 0.6], seconds=2.0), history([0.3, 0.6], seconds=3.0)]
     assert Metric.parse("epochs_to_validation_accuracy:0.6").quantization_step(runs) == 1
     assert Metric.parse("seconds_to_validation_accuracy:0.6").quantization_step(runs) == pytest.approx(2.5)

@@ -65,7 +65,7 @@ def test_counting_does_not_change_the_layer() -> None:
     assert all(p.grad is None and p.requires_grad for p in layer.parameters())
 
 
-def test_the_matrix_of_a_convolution_does_what_the_convolution_does() -> None:
+def test_the_matrix_of_a_convolution_gives_the_same_output() -> None:
     layer = nn.Conv1d(1, 3, 5, padding=2, bias=False, dtype=torch.float64)
     x = torch.randn(1, 1, 11, dtype=torch.float64)
     matrix = convolution_matrix(layer, 11)
