@@ -637,6 +637,10 @@ def test_a_run_is_not_tested_with_the_weights_of_another(
     assert finished_run.test_result is None
 
 
+def test_weights_of_an_unknown_name_are_refused(finished_run: Run):
+    assert error_line(finished_run.net, "bset") == "unknown weights 'bset': did you mean 'best'?"
+
+
 def test_a_run_without_its_best_weights_is_not_tested(finished_run: Run):
     (finished_run.folder / "best.safetensors").unlink()
     assert "has no weights yet" in error_line(finished_run.test)

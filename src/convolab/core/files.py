@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from convolab.core.errors import LabError
+from convolab.core.errors import LabError, require
 
 UNWRITABLE_ERRNOS = {
     errno.EACCES,
@@ -87,6 +87,15 @@ def translate_write_errors(path: Path) -> Iterator[None]:
         if error.errno in UNWRITABLE_ERRNOS:
             raise LabError(f"cannot write {path} ({error.strerror}): choose another path") from error
         raise
+
+
+def require_writable(folder: Path) -> None:
+    """Raise LabError, before any work is done, unless files can be written in a folder, which need not exist yet."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    require(
+        existing.is_dir() and os.access(existing, os.W_OK),
+        f"cannot write {folder}: {existing} is not a folder you may write to; choose another folder",
+    )
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "PositiveFloat",
     "PositiveInt",
     "UnitInterval",
+    "list_to_tuple",
 ]
 
 
@@ -32,3 +33,8 @@ class Frozen(BaseModel):
     """A value: it never changes, an unknown key in it is an error, and NaN or infinity are not numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def list_to_tuple(value: object) -> object:
+    """TOML and JSON have lists where a recipe's values, which never change, have tuples."""
+    return tuple(value) if isinstance(value, list) else value

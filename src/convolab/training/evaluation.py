@@ -40,11 +40,14 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(net: nn.Module, dataset: ImageDataset | Subset) -> Evaluation:
-    """Loss and confusion matrix of a network on a dataset, in fp32 and evaluation mode; the network's mode is put back.
+    """Loss and confusion matrix of a network on a dataset, in fp32 and evaluation mode; the network's mode is restored.
 
     Args:
         net: takes pixels in [0, 1], float32 [N, C, H, W], and returns logits [N, classes]; on any device.
         dataset: its images are taken as they are, in batches of `EVAL_BATCH_SIZE`.
+
+    Returns:
+        An `Evaluation`: the mean loss in nats, and confusion counts [classes, classes], one row for each true class.
 
     >>> images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     >>> dataset = ImageDataset(images, torch.tensor([0, 1]), ("a", "b"), "two")

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from convolab.core.errors import require
-from convolab.core.types import Fraction, Frozen, NonNegativeFloat, PositiveFloat
+from convolab.core.types import Fraction, Frozen, NonNegativeFloat, PositiveFloat, list_to_tuple
 
 FusedFunction = Callable[..., object]
 Buffers = Mapping[str, Sequence[Tensor]]
@@ -23,11 +23,6 @@ Buffers = Mapping[str, Sequence[Tensor]]
 def fused_function(name: str) -> FusedFunction | None:
     """A fused update of torch by its private name, such as `_fused_sgd_`; None where this torch has none."""
     return getattr(torch, name, None)
-
-
-def list_to_tuple(value: object) -> object:
-    """TOML and JSON have lists where a recipe's values, which never change, have tuples."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 class SGD(Frozen):
@@ -186,7 +181,7 @@ class OptimizerState:
         self.torch_optimizer.step()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The buffers by name, the very tensors."""
+        """The buffers by name: the tensors themselves, not copies."""
         by_name = {
             f"{index}.{name}": tensor for name, tensors in self.buffers.items() for index, tensor in enumerate(tensors)
         }

@@ -42,7 +42,7 @@ def overfit_single_batch(
 
     Returns:
         The steps it took (None: not within `max_steps`), and the accuracy before each step, in [0, 1]. The accuracy is
-        that of the training pass itself, whose batch norm sees the very batch.
+        that of the training pass itself, whose batch norm uses that batch's statistics.
 
     Raises LabError if the batch is larger than the set.
     """

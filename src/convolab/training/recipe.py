@@ -13,11 +13,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
-from convolab.core.types import Fraction, Frozen, Json, NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
+from convolab.core.types import (
+    Fraction,
+    Frozen,
+    Json,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    UnitInterval,
+    list_to_tuple,
+)
 from convolab.data.catalog import default_augmentation
 from convolab.models import registry
 from convolab.training.lr_schedule import Schedule, StepLR
-from convolab.training.optim import SGD, Optimizer, list_to_tuple
+from convolab.training.optim import SGD, Optimizer
 from convolab.training.transforms import RENAMED_TRANSFORMS, parse_transform
 
 FORMAT = 1  # of every file that convolab writes and reads again; the first edition's files have no number
@@ -81,21 +90,36 @@ class Model(BaseModel):
 
 
 class Training(Frozen):
-    """How the network is trained, whatever the network."""
+    """How the network is trained, whatever the network.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images in each step.
+        seed: of the initial weights, the order of the images, their transforms and the layers that draw.
+        precision: of the network's arithmetic; auto is bf16 where the processor computes it natively.
+        label_smoothing: probability that is spread evenly over all classes.
+        clip_norm: largest L2 norm of the gradient of all parameters together.
+        ema: decay per step of averaged weights, which are evaluated and kept; 0: the weights themselves.
+        patience: stop after this many epochs without a better validation accuracy.
+        goal: stop once the training accuracy of an epoch reaches this.
+
+    >>> Training(epochs=30, patience=5).batch_size
+    128
+    """
 
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
     seed: NonNegativeInt = 0
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"  # auto: bf16 where the processor computes it natively
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     label_smoothing: Fraction = 0.0
-    clip_norm: PositiveFloat | None = None  # largest norm of the gradient of all parameters together
-    ema: Fraction = 0.0  # decay per step of averaged weights, which are evaluated and kept; 0: the weights themselves
-    patience: PositiveInt | None = None  # stop after this many epochs without a better validation accuracy
-    goal: UnitInterval | None = None  # stop once the training accuracy of an epoch reaches this
+    clip_norm: PositiveFloat | None = None
+    ema: Fraction = 0.0
+    patience: PositiveInt | None = None
+    goal: UnitInterval | None = None
 
 
 class Metrics(Frozen):
-    """Of which weights the training loss and accuracy are.
+    """How the training loss and accuracy are measured.
 
     running: the mean over the epoch's batches, as augmented, while the weights change; free.
     eval_pass: of the epoch's final weights, on the training images as they are, like validation's; costs one more pass
@@ -107,6 +131,14 @@ class Metrics(Frozen):
 
 class Recipe(Frozen):
     """One recipe decides one result.
+
+    Attributes:
+        data: the dataset, and what is done to its images.
+        model: the network's name and its options.
+        optimizer: `SGD`, `Adam` or `AdamW`, with its learning rate.
+        schedule: a factor on the learning rate over the epochs.
+        training: epochs, batch size, seed and so on.
+        metrics: how the training loss and accuracy are measured.
 
     >>> recipe = Recipe.from_dict({"training": {"epochs": 3}}).with_overrides({"optimizer.lr": 0.1})
     >>> recipe.training.epochs, recipe.optimizer.lr, recipe.model.name

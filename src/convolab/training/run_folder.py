@@ -7,7 +7,6 @@ format; their names are translated here, so that such a run is read like any oth
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from convolab.core.environment import HardwareInfo, hardware_info, package_versions
 from convolab.core.errors import LabError, require
-from convolab.core.files import read_json, translate_write_errors
+from convolab.core.files import read_json, require_writable, translate_write_errors
 from convolab.core.stats import wilson_interval
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
@@ -269,11 +268,7 @@ def require_new_folder(out: Path | str | None) -> None:
         not folder.exists() or not any(folder.iterdir()),
         f"{folder} is not empty: choose a new or empty folder",
     )
-    existing_parent = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    require(
-        existing_parent.is_dir() and os.access(existing_parent, os.W_OK),
-        f"cannot write {folder}: {existing_parent} is not a folder you may write to; choose another folder",
-    )
+    require_writable(folder)
 
 
 def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:

@@ -137,7 +137,7 @@ class Trainer:
         schedule: of the learning rate, by default constant.
         training: epochs, batch size, seed and so on.
         transforms: random transforms of the training images, in order, such as "crop:4".
-        metrics: of which weights the training loss and accuracy are.
+        metrics: how the training loss and accuracy are measured.
         device: where the network and each batch go.
 
     Raises LabError if the batch is larger than the set.
@@ -293,7 +293,7 @@ class Trainer:
 
     @torch.no_grad()
     def update_ema(self, ema_net: nn.Module, steps_done: int) -> None:
-        """Move the averaged weights towards the present ones, faster in the first steps: the average says little."""
+        """Update the averaged weights; the decay is warmed up, because early averages say little."""
         decay = min(self.training.ema, (1 + steps_done) / (10 + steps_done))
         for ema, current in zip(ema_net.state_dict().values(), self.net.state_dict().values(), strict=True):
             if ema.is_floating_point():
@@ -366,7 +366,7 @@ def fit(
         schedule: of the learning rate, by default constant.
         training: epochs, batch size, seed and so on.
         transforms: random transforms of the training images, in order, such as "crop:4".
-        metrics: of which weights the training loss and accuracy are.
+        metrics: how the training loss and accuracy are measured.
         device: where the network and each batch go.
         callbacks: called while it trains.
 
