@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 
-from convolab.core.errors import require
+from convolab.core.errors import require, suggest
 from convolab.core.files import link_or_copy, read_json, write_json, write_text
 from convolab.core.text import pluralize
 from convolab.data.catalog import load
@@ -69,7 +69,21 @@ class Run:
 
     Each file has a format number and names its run by `recipe_key` and `data_key`.
 
+    Args:
+        folder: made by `Run.start` or `convolab train`.
+
+    Attributes:
+        folder: where the run is.
+        recipe: what it trains.
+        summary: what summary.json holds.
+
     Raises LabError if the folder holds no run, or one of a later format.
+
+    >>> import tempfile
+    >>> recipe = Recipe.from_dict({"model": {"name": "shallow_net"}, "training": {"epochs": 2}})
+    >>> run = Run.start(recipe, load("digits"), tempfile.mkdtemp())
+    >>> run.status, len(run.history), run.net("last").classes[:3]
+    ('finished', 2, ('0', '1', '2'))
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -289,15 +303,16 @@ class Run:
         self.summary["train_seconds"] = sum(epoch.train_seconds for epoch in history) + trainer.progress.seconds
         write_json(self.folder / SUMMARY_FILE, self.summary)
 
-    def net(self, which: str = "best") -> ImageClassifier:
+    def net(self, which: Literal["best", "last"] = "best") -> ImageClassifier:
         """The trained network with its `best` or `last` weights, in evaluation mode.
 
         Raises LabError if the run has none yet, or the file is not this run's.
         """
         return self.load_weights(which)[0]
 
-    def load_weights(self, which: str) -> tuple[ImageClassifier, int]:
+    def load_weights(self, which: Literal["best", "last"]) -> tuple[ImageClassifier, int]:
         """The network as `net` gives it, and the epoch its weights are of, according to their own file."""
+        require(which in ("best", "last"), f"unknown weights '{which}': {suggest(which, ('best', 'last'))}")
         path = self.folder / f"{which}.safetensors"
         require(path.exists(), f"{self.folder} has no weights yet: train it for an epoch first")
         net, metadata = read_weights(path)
