@@ -60,7 +60,7 @@ NETWORKS: dict[str, Network] = {"simple_convnet": simple_convnet, "shallow_net":
 
 
 class CIFAR10(datasets.CIFAR10):
-    """torchvision's data set, which takes the folder as it is: our copy's checksums are not the archive's."""
+    """torchvision's dataset, which takes the folder as it is: our copy's checksums are not the archive's."""
 
     meta = datasets.CIFAR10.meta | {"md5": None}
 
@@ -220,7 +220,7 @@ def keras_layers(name: str, augment: bool) -> list:
 def skorch(data_dir: Path, network: Network, steps: int, workers: int = 0) -> float:
     """NeuralNetClassifier on a torch Dataset (skorch.readthedocs.io/en/stable/user/FAQ.html, "How do I use a PyTorch Dataset").
 
-    No validation split, no printing; its other default callbacks stay. The data set ends where the measurement does.
+    No validation split, no printing; its other default callbacks stay. The dataset ends where the measurement does.
     """
     from skorch import NeuralNetClassifier
     from skorch.callbacks import Callback

@@ -57,10 +57,12 @@ def restore_threads() -> Iterator[None]:
 class InProcessExecutor:
     """An executor that trains in this process, for tests of the code around executors."""
 
-    def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, stop: Callable[[], bool]) -> None:
+    def run(
+        self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
+    ) -> None:
         for job in jobs:
-            if not stop():
-                run_job(job, partial(read_memmap, dataset_folder), on_event, stop)
+            if not should_stop():
+                run_job(job, partial(read_memmap, dataset_folder), on_event, should_stop)
 
 
 @pytest.fixture

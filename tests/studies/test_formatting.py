@@ -1,5 +1,6 @@
 from convolab.core.stats import Interval
-from convolab.studies.formatting import choose_decimals, format_difference_interval, format_mean, format_p_value
+from convolab.core.text import format_p_value
+from convolab.studies.formatting import choose_decimals, format_difference_interval, format_mean
 from convolab.studies.metrics import Metric
 
 ACCURACY = Metric.parse("best_validation_accuracy")

@@ -124,7 +124,7 @@ def test_a_study_of_the_first_edition_is_refused_in_one_line_and_none_of_its_run
 
 
 @pytest.mark.slow
-def test_a_damaged_run_is_named_and_retrained_only_with_repair(
+def test_a_damaged_run_is_named_and_retrained_only_if_asked_for(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
     before = study_result_to_dict(run_study(make_study(), tmp_path, executor=in_process))
@@ -137,7 +137,11 @@ def test_a_damaged_run_is_named_and_retrained_only_with_repair(
     plans: list[int] = []
     after = study_result_to_dict(
         run_study(
-            make_study(), tmp_path, executor=in_process, repair=True, on_plan=lambda jobs, done: plans.append(len(jobs))
+            make_study(),
+            tmp_path,
+            executor=in_process,
+            retrain_damaged=True,
+            on_plan=lambda jobs, done: plans.append(len(jobs)),
         )
     )
     assert plans == [1]
@@ -189,7 +193,7 @@ def test_a_study_that_cannot_be_trained_is_refused_before_the_first_step(
 def test_two_datasets_in_one_study_are_refused(make_study: MakeStudy, in_process: Executor, tmp_path: Path):
     sections = {"sets": {"arms": {"a": {}, "b": {"data.name": "fashion_mnist"}}}}
     with pytest.raises(
-        LabError, match="a study uses one data set and one image size, but its recipes name digits, fashion_mnist"
+        LabError, match="a study uses one dataset and one image size, but its recipes name digits, fashion_mnist"
     ):
         run_study(make_study(sections=sections), tmp_path / "study", executor=in_process)
 
@@ -206,9 +210,11 @@ class FailingExecutor:
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
 
-    def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, stop: Callable[[], bool]) -> None:
+    def run(
+        self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
+    ) -> None:
         on_event(JobEvent(jobs[0].recipe.key, "failed", reason="its process ended by signal SIGKILL"))
-        self.executor.run(jobs[1:], dataset_folder, on_event, stop)
+        self.executor.run(jobs[1:], dataset_folder, on_event, should_stop)
 
 
 @pytest.mark.slow
@@ -261,7 +267,7 @@ def test_a_stopped_study_keeps_its_finished_runs_and_the_same_call_resumes_it(
     expected = study_result_to_dict(run_study(make_study(), tmp_path / "uninterrupted", executor=in_process))
     done: list[JobEvent] = []
     stopped = run_study(
-        make_study(), tmp_path / "stopped", executor=in_process, on_event=done.append, stop=lambda: len(done) > 6
+        make_study(), tmp_path / "stopped", executor=in_process, on_event=done.append, should_stop=lambda: len(done) > 6
     )
     assert "missing" in statuses(stopped).values()
     assert without_times(

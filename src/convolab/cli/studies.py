@@ -70,11 +70,11 @@ def run_and_report_study(
             folder,
             data_dir=data_dir,
             executor=executor,
-            repair=retrain_damaged,
+            retrain_damaged=retrain_damaged,
             on_event=progress.on_event,
             on_plan=progress.on_plan,
             on_message=print_note,
-            stop=interrupts.stop_requested,
+            should_stop=interrupts.stop_requested,
         )
     report_study(result, folder / "report.html", export, as_json)
     if any(r.status == "failed" for r in result.trial_results.values()):

@@ -54,6 +54,11 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def count_usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def has_native_bf16() -> bool:
     """Whether this processor multiplies bfloat16 matrices itself (AVX-512 BF16, AMX, or ARM's BF16)."""
     try:

@@ -26,6 +26,19 @@ def format_percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
+def format_p_value(p: float) -> str:
+    """A p-value that shows on which side of 0.05 it is.
+
+    >>> format_p_value(0.0321), format_p_value(0.00002), format_p_value(0.0496), format_p_value(1.0)
+    ('p = 0.032', 'p < 0.001', 'p = 0.0496', 'p = 1')
+    """
+    if p < 0.001:
+        return "p < 0.001"
+    if p == 1:
+        return "p = 1"
+    return f"p = {p:.4f}" if f"{p:.3f}" == "0.050" else f"p = {p:.3f}"
+
+
 def pluralize(count: int, noun: str) -> str:
     """A count and its noun.
 

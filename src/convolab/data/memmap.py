@@ -35,5 +35,4 @@ def _read_memmap_split(folder: Path, split: str) -> ImageDataset:
         torch.from_numpy(np.load(folder / f"{split}-{name}.npy", mmap_mode="c")) for name in ("images", "labels")
     )
     dataset = ImageDataset(images, labels, tuple(metadata["classes"]), metadata["name"])
-    vars(dataset)["fingerprint"] = metadata["fingerprint"]  # computed once, because it reads every byte
-    return dataset
+    return dataset.with_fingerprint(metadata["fingerprint"])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from convolab.core.text import format_duration, pluralize
+from convolab.core.text import format_duration, format_p_value, pluralize
 from convolab.plots.studies import best_on_test_figures, section_figures
 from convolab.plots.study_figure import StudyFigure
 from convolab.plots.study_scales import arm_styles
@@ -19,11 +19,18 @@ from convolab.studies.formatting import (
     display_scale,
     format_metric_difference,
     format_metric_value,
-    format_p_value,
     interval_half_width,
 )
 from convolab.studies.metrics import Metric
-from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, StudyResult, TrialResult
+from convolab.studies.results import (
+    TRIAL_STATUSES,
+    Arm,
+    BestOnTest,
+    ContrastResult,
+    SectionResult,
+    StudyResult,
+    TrialResult,
+)
 from convolab.studies.study import Trial
 
 VERDICT_MARKS = {"better": "▲", "worse": "▼", "no significant difference": "=", "not decided": "?"}
@@ -245,9 +252,7 @@ def shared_decimals(arms: Iterable[Arm], metric: Metric) -> int:
 def failure_counts(arm: Arm) -> tuple[str, ...]:
     """How many of an arm's runs are not finished, by status: "diverged 2 of 3"."""
     counts = Counter(result.status for result in arm.results)
-    return tuple(
-        f"{status} {counts[status]} of {len(arm.results)}" for status in tables.TRIAL_STATUSES[1:] if counts[status]
-    )
+    return tuple(f"{status} {counts[status]} of {len(arm.results)}" for status in TRIAL_STATUSES[1:] if counts[status])
 
 
 def best_on_test_card(best: BestOnTest, first_figure: int = 0) -> BestOnTestCard:
@@ -276,7 +281,7 @@ def study_overview(result: StudyResult) -> list[str]:
     results = list(result.trial_results.values())
     statuses = Counter(result.status for result in results)
     datasets = sorted({result.trial.recipe.data.name for result in results})
-    counts = ", ".join(f"{statuses[status]:,} {status}" for status in tables.TRIAL_STATUSES if statuses[status])
+    counts = ", ".join(f"{statuses[status]:,} {status}" for status in TRIAL_STATUSES if statuses[status])
     return [
         f"{pluralize(len(results), 'run')}: {counts}",
         describe_seeds(result),

@@ -8,7 +8,7 @@ from convolab.core.text import join_with_and
 from convolab.core.types import Json
 from convolab.studies.analyze import analyze_study
 from convolab.studies.results import StudyResult, TrialResult
-from convolab.studies.runner import StudyFolder
+from convolab.studies.runner import STUDY_FILE, StudyFolder
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Overrides, Study, Trial, format_arm_value
 from convolab.training.recipe import Recipe
@@ -28,7 +28,7 @@ def find_runs_of_arm(spec: str) -> list[Run]:
     folder, colon, arm = spec.rpartition(":")
     if not colon or (Path(spec) / SUMMARY_FILE).exists():
         return [Run(spec)]
-    study_file = Path(folder) / "study.toml"
+    study_file = Path(folder) / STUDY_FILE
     require(study_file.exists(), f"{folder} is not a study's folder: give a run's folder, or STUDY:ARM")
     recipes: dict[str, dict[str, Recipe]] = {}  # by SECTION/ARM, then by the recipe's key
     for trial in read_stored_study(study_file).trials:
@@ -46,14 +46,14 @@ def find_runs_of_arm(spec: str) -> list[Run]:
     return runs
 
 
-def runs_of_recipes(folder: StudyFolder, recipes: Mapping[str, Recipe]) -> list[Run]:
+def runs_of_recipes(study_folder: StudyFolder, recipes: Mapping[str, Recipe]) -> list[Run]:
     """The runs of a study that were trained with these recipes."""
-    paths = [folder.run_folder(recipe) for recipe in recipes.values()]
+    paths = [study_folder.run_folder(recipe) for recipe in recipes.values()]
     runs = [Run(path) for path in paths if (path / SUMMARY_FILE).exists()]
     if runs:
         return runs
     # The first edition named the folders by another hash of the recipe.
-    by_key = {run.recipe.key: run for run in find_runs(folder.path / "runs")}
+    by_key = {run.recipe.key: run for run in find_runs(study_folder.folder / "runs")}
     return [by_key[key] for key in recipes if key in by_key]
 
 

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from convolab.core.environment import tune_malloc
+from convolab.core.environment import count_usable_cores, tune_malloc
 from convolab.core.errors import LabError
 from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
@@ -59,20 +59,17 @@ EventCallback = Callable[[JobEvent], None]
 class Executor(Protocol):
     """Trains jobs. Every executor gives the same bits."""
 
-    def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, stop: Callable[[], bool]) -> None:
-        """Train all jobs, or fewer when `stop()` becomes true.
+    def run(
+        self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
+    ) -> None:
+        """Train all jobs, or fewer when `should_stop()` becomes true.
 
         Args:
             jobs: what to train; a job that fails is reported and does not stop the others.
             dataset_folder: where `data.memmap.write_memmap` wrote the images.
             on_event: called with each event, in this process.
-            stop: asked every half second; running jobs then end after their step, saved.
+            should_stop: asked every half second; running jobs then end after their step, saved.
         """
-
-
-def count_usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -95,7 +92,9 @@ class LocalExecutor:
 
     workers: int = field(default_factory=count_usable_cores)
 
-    def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, stop: Callable[[], bool]) -> None:
+    def run(
+        self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
+    ) -> None:
         """See `Executor.run`."""
         pending = deque((job, 1) for job in sorted(jobs, key=lambda job: -job.cost))
         running: dict[Connection, WorkerProcess] = {}
@@ -127,7 +126,7 @@ class LocalExecutor:
                     on_event(JobEvent(key, "retrying", reason=reason))
                 else:
                     on_event(JobEvent(key, "failed", reason=reason))
-            if stop() and not stopping:
+            if should_stop() and not stopping:
                 stopping = True
                 for worker in running.values():
                     worker.process.terminate()  # it ends after its step, saved
@@ -168,10 +167,10 @@ def run_worker(job: Job, dataset_folder: Path, sender: Connection) -> None:
 class JobCallbacks(Callbacks):
     """Reports the progress of one job as events."""
 
-    def __init__(self, job: Job, on_event: EventCallback, stop: Callable[[], bool]) -> None:
+    def __init__(self, job: Job, on_event: EventCallback, should_stop: Callable[[], bool]) -> None:
         self.job = job
         self.on_event = on_event
-        self.should_stop = stop
+        self.should_stop = should_stop
         self.last_reported = 0.0  # by the monotonic clock
 
     def on_step(self, trainer: Trainer) -> None:
@@ -189,13 +188,13 @@ class JobCallbacks(Callbacks):
 
 
 def run_job(
-    job: Job, load_splits: Callable[[], DatasetSplits], on_event: EventCallback, stop: Callable[[], bool]
+    job: Job, load_splits: Callable[[], DatasetSplits], on_event: EventCallback, should_stop: Callable[[], bool]
 ) -> None:
     """Train one job in this process on the images that `load_splits()` gives, and report events; only a bug raises."""
     key = job.recipe.key
     on_event(JobEvent(key, "started"))
     try:
-        callbacks = JobCallbacks(job, on_event, stop)
+        callbacks = JobCallbacks(job, on_event, should_stop)
         status, reason = train_trial(job.recipe, load_splits(), job.folder, callbacks=callbacks)
     except LabError as error:
         on_event(JobEvent(key, "failed", reason=str(error)))

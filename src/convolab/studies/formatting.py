@@ -82,19 +82,6 @@ def format_difference_interval(metric: Metric, difference: Interval) -> str:
     return f"from {decrease} to {scale * difference.high:.{decimals}f} {INCREASE_WORDS[metric.unit]}"
 
 
-def format_p_value(p: float) -> str:
-    """A p-value that shows on which side of 0.05 it is.
-
-    >>> format_p_value(0.0321), format_p_value(0.00002), format_p_value(0.0496), format_p_value(1.0)
-    ('p = 0.032', 'p < 0.001', 'p = 0.0496', 'p = 1')
-    """
-    if p < 0.001:
-        return "p < 0.001"
-    if p == 1:
-        return "p = 1"
-    return f"p = {p:.4f}" if f"{p:.3f}" == "0.050" else f"p = {p:.3f}"
-
-
 def format_decimal(value: float, decimals: int) -> str:
     """A number with so many decimals; in scientific notation where these would all be zeros.
 

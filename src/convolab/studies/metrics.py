@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.training.trainer import EpochMetrics
 
 MetricKind = Literal["final", "best", "epochs_to", "seconds_to"]
 QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-METRIC_KINDS: tuple[MetricKind, ...] = ("final", "best", "epochs_to", "seconds_to")
+METRIC_KINDS: tuple[MetricKind, ...] = get_args(MetricKind)
 RENAMED_KINDS = {"epochs_until_": "epochs_to_", "seconds_until_": "seconds_to_"}  # first edition -> now
 
 

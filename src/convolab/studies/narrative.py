@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from convolab.core.stats import ALPHA, Interval, mean_interval
-from convolab.core.text import join_with_and, pluralize
+from convolab.core.text import format_p_value, join_with_and, pluralize
 from convolab.studies.formatting import (
     choose_decimals,
     format_difference_interval,
     format_mean,
     format_metric_difference,
     format_metric_value,
-    format_p_value,
     format_signed_difference,
     interval_half_width,
     metric_phrase,

@@ -18,16 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from convolab.core.environment import count_usable_cores
 from convolab.core.errors import LabError, require
 from convolab.data.memmap import read_memmap
-from convolab.studies.executor import (
-    HEARTBEAT_INTERVAL,
-    MAX_ATTEMPTS,
-    EventCallback,
-    Job,
-    JobEvent,
-    count_usable_cores,
-)
+from convolab.studies.executor import HEARTBEAT_INTERVAL, MAX_ATTEMPTS, EventCallback, Job, JobEvent
 from convolab.studies.ray_events import EventReceiver, start_event_queue
 from convolab.studies.ray_task import (
     SHUTDOWN_TIMEOUT,
@@ -41,6 +35,7 @@ from convolab.studies.ray_task import (
     write_run_files,
 )
 from convolab.training.run import COMPLETED, Run
+from convolab.training.run_folder import SUMMARY_FILE
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -81,7 +76,9 @@ class RayExecutor:
         if self.address is not None:
             require_reachable(self.address)
 
-    def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, stop: Callable[[], bool]) -> None:
+    def run(
+        self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
+    ) -> None:
         """See `Executor.run`."""
         sources = {job.recipe.key: network_source(job.recipe) for job in jobs}
         versions = driver_versions()
@@ -120,7 +117,7 @@ class RayExecutor:
                         on_event(event)
                 for ref in done:
                     handle_finished_task(ray, ref, in_flight.pop(ref), pending, on_event, stop_requested_at is not None)
-                if stop_requested_at is None and stop():
+                if stop_requested_at is None and should_stop():
                     stop_requested_at = time.monotonic()
                 if stop_requested_at is not None:
                     event_queue.request_stop.remote()
@@ -135,7 +132,7 @@ class RayExecutor:
 
 def finish_without_training(job: Job, on_event: EventCallback) -> bool:
     """Whether a job needs no training, or cannot have any: then it is reported, and nothing is sent."""
-    if not (job.folder / "summary.json").exists():
+    if not (job.folder / SUMMARY_FILE).exists():
         return False
     try:
         run = Run(job.folder)
@@ -240,7 +237,7 @@ def import_ray() -> ModuleType:
 
 @contextmanager
 def ray_settings() -> Iterator[None]:
-    """Ray's settings while it starts; its processes inherit them, and this process's environment is put back."""
+    """Ray's settings while it starts; its processes inherit them, and this process's environment is restored."""
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a coming change

@@ -30,6 +30,7 @@ from convolab.data.splits import DatasetSplits
 from convolab.models import registry, zoo
 from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
 from convolab.training.recipe import Recipe
+from convolab.training.run_folder import SUMMARY_FILE
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -142,7 +143,7 @@ def driver_versions() -> dict[str, str]:
 
 def read_run_files(folder: Path) -> RunFiles:
     """The files of a run, without its lock, which belongs to one machine; empty if there is no run."""
-    if not (folder / "summary.json").exists():
+    if not (folder / SUMMARY_FILE).exists():
         return {}
     return {
         path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
@@ -156,16 +157,16 @@ def write_run_files(folder: Path, files: RunFiles) -> None:
     trained again. Raises LabError if the disk is full.
     """
     with translate_write_errors(folder):
-        (folder / "summary.json").unlink(missing_ok=True)
+        (folder / SUMMARY_FILE).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    for name in sorted(files, key=lambda name: name == "summary.json"):
+    for name in sorted(files, key=lambda name: name == SUMMARY_FILE):
         with atomic_write(folder / name) as temporary:
             temporary.write_bytes(files[name])
 
 
 def splits_to_arrays(splits: DatasetSplits) -> dict[str, DatasetArrays]:
-    """A data set as arrays, see `DatasetArrays`."""
+    """A dataset as arrays, see `DatasetArrays`."""
     return {
         split: {
             "images": dataset.images.numpy(),
@@ -179,7 +180,7 @@ def splits_to_arrays(splits: DatasetSplits) -> dict[str, DatasetArrays]:
 
 
 def splits_from_arrays(arrays: dict[str, DatasetArrays]) -> DatasetSplits:
-    """The data set that `splits_to_arrays` took apart, in the memory of its arrays."""
+    """The dataset that `splits_to_arrays` took apart, in the memory of its arrays."""
 
     def to_dataset(entry: DatasetArrays) -> ImageDataset:
         with warnings.catch_warnings():
@@ -187,7 +188,6 @@ def splits_from_arrays(arrays: dict[str, DatasetArrays]) -> DatasetSplits:
             images = torch.from_numpy(entry["images"])
             labels = torch.from_numpy(entry["labels"])
         dataset = ImageDataset(images, labels, entry["classes"], entry["name"])
-        vars(dataset)["fingerprint"] = entry["fingerprint"]
-        return dataset
+        return dataset.with_fingerprint(entry["fingerprint"])
 
     return DatasetSplits(to_dataset(arrays["train"]), to_dataset(arrays["test"]))

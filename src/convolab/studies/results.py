@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from convolab.core.stats import Interval, PairedTest, mean_interval
 from convolab.studies.metrics import Metric
@@ -12,7 +12,8 @@ from convolab.studies.study import Contrast, Section, Study, Trial
 from convolab.training.run_folder import COMPLETED, EvaluationRecord, RunSummary
 from convolab.training.trainer import EpochMetrics
 
-TrialStatus = Literal["finished", "diverged", "stopped", "failed", "missing"]
+TrialStatus = Literal["finished", "diverged", "failed", "stopped", "missing"]
+TRIAL_STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)
 Verdict = Literal["better", "worse", "no significant difference"]
 
 

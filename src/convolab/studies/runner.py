@@ -21,8 +21,10 @@ from convolab.studies.study import Study, Trial
 from convolab.studies.trials import estimate_training_cost, find_corruption
 from convolab.training.recipe import Recipe
 from convolab.training.run import COMPLETED, Run
-from convolab.training.run_folder import read_summary
+from convolab.training.run_folder import SUMMARY_FILE, TEST_FILE, read_summary
 from convolab.training.setup import train_validation_split
+
+STUDY_FILE = "study.toml"
 
 
 class StudyFolder:
@@ -33,17 +35,17 @@ class StudyFolder:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.path = Path(folder)
+        self.folder = Path(folder)
 
     def run_folder(self, recipe: Recipe) -> Path:
         """The folder of a recipe's run."""
-        return self.path / "runs" / recipe.key
+        return self.folder / "runs" / recipe.key
 
     def trial_result(self, trial: Trial, failure_reasons: dict[str, str]) -> TrialResult:
         """The result of a trial; `failure_reasons` are why trials failed, by recipe key."""
         key = trial.recipe.key
         folder = self.run_folder(trial.recipe)
-        if not (folder / "summary.json").exists():
+        if not (folder / SUMMARY_FILE).exists():
             return TrialResult(trial, "failed" if key in failure_reasons else "missing", (), failure_reasons.get(key))
         run = Run(folder)
         reason = run.summary.get("reason")
@@ -55,13 +57,13 @@ class StudyFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Let only one process run a study; the lock is released when its process ends."""
-        with translate_write_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
+        with translate_write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock", timeout=0)
             try:
                 lock.acquire()
             except Timeout as error:
-                raise LabError(f"{self.path} is in use by another process: wait for it, or stop it") from error
+                raise LabError(f"{self.folder} is in use by another process: wait for it, or stop it") from error
         try:
             yield
         finally:
@@ -74,11 +76,11 @@ def run_study(
     *,
     data_dir: Path | None = None,
     executor: Executor | None = None,
-    repair: bool = False,
+    retrain_damaged: bool = False,
     on_event: EventCallback = lambda event: None,
     on_plan: Callable[[list[Job], int], None] = lambda jobs, num_done: None,
     on_message: MessageCallback = lambda message: None,
-    stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> StudyResult:
     """Train every run of a study that is missing, and decide its contrasts.
 
@@ -88,20 +90,20 @@ def run_study(
     Args:
         study: what to train and to decide.
         out: the study's folder.
-        data_dir: where the data set is, see `load`.
+        data_dir: where the dataset is, see `load`.
         executor: what trains; default: the cores of this machine.
-        repair: train corrupt runs again instead of refusing them.
+        retrain_damaged: train damaged runs again instead of refusing them.
         on_event: called with each event of each job.
         on_plan: called once before the first job, with the jobs and the number of runs that were done before.
         on_message: called with what a user should know.
-        stop: asked every half second; when it becomes true, running trials are saved and the rest is left.
+        should_stop: asked every half second; when it becomes true, running trials are saved and the rest is left.
 
     Returns:
         The results of all trials, also when it was stopped.
 
     Raises:
         LabError: before any work, if a recipe cannot be trained on these images, if the folder holds runs of other images,
-            or if a run is corrupt and `repair` is off.
+            or if a run is damaged and `retrain_damaged` is off.
 
     >>> import tempfile
     >>> rates = {"grid": {"optimizer.lr": [0.1, 0.01]}}
@@ -111,17 +113,17 @@ def run_study(
     >>> [(result.trial.arm, result.status) for result in results]
     [('lr=0.1', 'finished'), ('lr=0.01', 'finished')]
     """
-    folder = StudyFolder(out)
+    study_folder = StudyFolder(out)
     datasets = {(trial.recipe.data.name, trial.recipe.data.image_size) for trial in study.trials}
     names = ", ".join(sorted(name for name, _ in datasets))
-    require(len(datasets) == 1, f"a study uses one data set and one image size, but its recipes name {names}")
+    require(len(datasets) == 1, f"a study uses one dataset and one image size, but its recipes name {names}")
     ((name, image_size),) = datasets
     splits = load(name, data_dir, image_size=image_size)
     costs = estimate_study_costs(study, splits)
-    with folder.lock():
-        check_existing_runs(folder, study, splits, repair, on_message)
-        study.write(folder.path / "study.toml")
-        runs = {key: folder.run_folder(recipe) for key, recipe in study.recipes.items()}
+    with study_folder.lock():
+        check_existing_runs(study_folder, study, splits, retrain_damaged, on_message)
+        study.write(study_folder.folder / STUDY_FILE)
+        runs = {key: study_folder.run_folder(recipe) for key, recipe in study.recipes.items()}
         jobs = [Job(study.recipes[key], path, costs[key]) for key, path in runs.items() if not is_run_complete(path)]
         on_plan(jobs, len(runs) - len(jobs))
         failure_reasons: dict[str, str] = {}
@@ -132,12 +134,12 @@ def run_study(
             on_event(event)
 
         if jobs:
-            with memmapped_dataset(splits, folder.path / ".images") as dataset_folder:
+            with memmapped_dataset(splits, study_folder.folder / ".images") as dataset_folder:
                 del splits  # what the workers map is enough
-                (executor or LocalExecutor()).run(jobs, dataset_folder, record_event, stop)
+                (executor or LocalExecutor()).run(jobs, dataset_folder, record_event, should_stop)
                 splits = read_memmap(dataset_folder)
-                return collect_results(folder, study, splits, failure_reasons)
-        return collect_results(folder, study, splits, failure_reasons)
+                return collect_results(study_folder, study, splits, failure_reasons)
+        return collect_results(study_folder, study, splits, failure_reasons)
 
 
 def estimate_study_costs(study: Study, splits: DatasetSplits) -> dict[str, float]:
@@ -160,7 +162,7 @@ def estimate_study_costs(study: Study, splits: DatasetSplits) -> dict[str, float
 
 def is_run_complete(folder: Path) -> bool:
     """Whether a folder holds a run that more training would not change."""
-    return (folder / "summary.json").exists() and Run(folder).status in COMPLETED
+    return (folder / SUMMARY_FILE).exists() and Run(folder).status in COMPLETED
 
 
 def is_of_first_edition(run_folder: Path) -> bool:
@@ -171,14 +173,14 @@ def is_of_first_edition(run_folder: Path) -> bool:
 
 
 def check_existing_runs(
-    folder: StudyFolder, study: Study, splits: DatasetSplits, repair: bool, on_message: MessageCallback
+    study_folder: StudyFolder, study: Study, splits: DatasetSplits, retrain_damaged: bool, on_message: MessageCallback
 ) -> None:
     """Refuse the first edition's runs, those of other images and corrupt ones; report what changed in the study."""
-    previous_study = folder.path / "study.toml"
-    run_folders = [path.parent for path in (folder.path / "runs").glob("*/summary.json")]
+    previous_study = study_folder.folder / STUDY_FILE
+    run_folders = [path.parent for path in (study_folder.folder / "runs").glob(f"*/{SUMMARY_FILE}")]
     require(
         not any(is_of_first_edition(path) for path in run_folders),
-        f"{folder.path} is a study of convolab's first edition: it can be read and compared, but not continued; "
+        f"{study_folder.folder} is a study of convolab's first edition: it can be read and compared, but not continued; "
         "choose another folder",
     )
     existing_keys = {path.name for path in run_folders}
@@ -192,13 +194,13 @@ def check_existing_runs(
         )
     damaged: dict[Path, str] = {}
     for key in existing_keys & set(study.recipes):
-        path = folder.run_folder(study.recipes[key])
+        path = study_folder.run_folder(study.recipes[key])
         if problem := find_corruption(path, study.recipes[key]):
             damaged[path] = problem
         else:
             Run(path).require_same_data(splits)
     require(
-        repair or not damaged,
+        retrain_damaged or not damaged,
         f"{len(damaged)} of the runs {'is' if len(damaged) == 1 else 'are'} damaged: {'; '.join(damaged.values())}: "
         "restore the files, or have the damaged runs retrained",
     )
@@ -209,7 +211,7 @@ def check_existing_runs(
 
 @contextmanager
 def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
-    """The data set as files that workers map, removed afterwards."""
+    """The dataset as files that workers map, removed afterwards."""
     shutil.rmtree(folder, ignore_errors=True)  # what a kill left
     write_memmap(splits, folder)
     try:
@@ -219,10 +221,10 @@ def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
 
 
 def collect_results(
-    folder: StudyFolder, study: Study, splits: DatasetSplits, failure_reasons: dict[str, str]
+    study_folder: StudyFolder, study: Study, splits: DatasetSplits, failure_reasons: dict[str, str]
 ) -> StudyResult:
     """The study's results from the runs in its folder."""
-    trial_results = tuple(folder.trial_result(trial, failure_reasons) for trial in study.trials)
+    trial_results = tuple(study_folder.trial_result(trial, failure_reasons) for trial in study.trials)
     unfinished = {result.trial.recipe.key: result for result in trial_results if result.status not in COMPLETED}
     notes = [
         f"'{result.trial.arm}' of {result.trial.section}, seed {result.trial.seed}, {result.status}"
@@ -234,7 +236,7 @@ def collect_results(
         notes.append(f"no run was tested: {len(unfinished)} are not done, and the test set is used once, when all are")
     elif study.test_best:
         best = evaluate_best_run(trial_results, splits)
-        notes += previous_test_evaluations(folder, best)
+        notes += previous_test_evaluations(study_folder, best)
     return StudyResult(study, analyze_study(study, trial_results), best, tuple(notes))
 
 
@@ -248,14 +250,14 @@ def evaluate_best_run(trial_results: Sequence[TrialResult], splits: DatasetSplit
     return make_best_on_test(chosen, trial_results, len(validation), Run(chosen.folder).test(splits=splits))
 
 
-def previous_test_evaluations(folder: StudyFolder, best: BestOnTest | None) -> list[str]:
+def previous_test_evaluations(study_folder: StudyFolder, best: BestOnTest | None) -> list[str]:
     """A note, if other runs of the study were tested before."""
-    tested = {path.parent for path in (folder.path / "runs").glob("*/test.json")}
+    tested = {path.parent for path in (study_folder.folder / "runs").glob(f"*/{TEST_FILE}")}
     tested_before = sorted(tested - {best.trial_result.folder if best else None})
     if not tested_before:
         return []
     names = ", ".join(path.name for path in tested_before)
     return [
         f"the test set was used before in this study, with {names}: "
-        f"the test figure is one of {len(tested_before) + 1} evaluations"
+        f"the test accuracy is one of {len(tested_before) + 1} evaluations"
     ]

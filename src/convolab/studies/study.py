@@ -142,6 +142,15 @@ class Trial:
 class Study(Frozen):
     """A base recipe, sections of named arms, seeds, and the contrasts it exists to decide.
 
+    Attributes:
+        format: of the study's file.
+        name: of its folder.
+        title: of its report.
+        seeds: with which each arm of each section is trained.
+        recipe: the base, as in a recipe's file; what is left out has its default.
+        sections: arms that belong together, by name.
+        test_best: test the run of the best validation accuracy of all, once.
+
     >>> sections = {"lr": {"grid": {"optimizer.lr": [0.1, 0.01]}}}
     >>> study = Study.from_dict({"name": "rates", "seeds": [0, 1], "sections": sections})
     >>> [(trial.arm, trial.seed) for trial in study.trials]
@@ -152,9 +161,9 @@ class Study(Frozen):
     name: Name
     title: str = ""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
-    recipe: dict[str, dict[str, Json]] = {}  # the base, as in a recipe's file; what is left out has its default
+    recipe: dict[str, dict[str, Json]] = {}
     sections: Annotated[dict[Name, Section], Field(min_length=1)]
-    test_best: bool = False  # test the run of the best validation accuracy of all, once
+    test_best: bool = False
 
     @model_validator(mode="after")
     def check_trials(self) -> "Study":

@@ -5,13 +5,12 @@ from dataclasses import fields
 
 from convolab.core.stats import Interval, mean_interval
 from convolab.studies.metrics import Metric
-from convolab.studies.results import Arm, BestOnTest, SectionResult, StudyResult, mean_curve
+from convolab.studies.results import TRIAL_STATUSES, Arm, BestOnTest, SectionResult, StudyResult, mean_curve
 from convolab.training.trainer import EpochMetrics
 
 Row = dict[str, str | int | float | None]
 Table = list[Row]  # all rows have the same columns
 
-TRIAL_STATUSES = ("finished", "diverged", "failed", "stopped", "missing")
 DEFAULT_METRICS = ("final_validation_accuracy", "best_validation_accuracy")
 TRAINING_METRICS = ("final_train_loss", "final_train_accuracy", "epochs_to_train_accuracy:1")  # without validation
 

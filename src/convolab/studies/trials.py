@@ -62,7 +62,7 @@ def train_trial(
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Let torch compute on one thread meanwhile."""
+    """Let torch compute on one thread inside the block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

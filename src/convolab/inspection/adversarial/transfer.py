@@ -14,6 +14,7 @@ from torch import Tensor
 from convolab.core.errors import require
 from convolab.core.rng import make_generator
 from convolab.core.stats import ALPHA, mcnemar, wilson_interval
+from convolab.core.text import format_p_value
 from convolab.core.types import Json, MessageCallback
 from convolab.inspection.adversarial.budget import l2_distances
 from convolab.inspection.types import ClassIndices, Logits, UInt8Image, UInt8Images
@@ -253,20 +254,12 @@ def describe_paired_test(first: Sequence[bool], second: Sequence[bool]) -> str:
     a, b = Proportion.from_hits(first), Proportion.from_hits(second)
     overlap_text = "" if a.low > b.high or b.low > a.high else ", the intervals overlap"
     if not test.is_significant:
-        return f"no significant difference (exact McNemar {p_value_text(test.p_value)}{overlap_text})"
+        return f"no significant difference (exact McNemar {format_p_value(test.p_value)}{overlap_text})"
     comparison = "more" if test.first_only > test.second_only else "fewer"
     return (
         f"{comparison}, {test.first_only} vs {test.second_only} of the discordant images "
-        f"(exact McNemar {p_value_text(test.p_value)}{overlap_text})"
+        f"(exact McNemar {format_p_value(test.p_value)}{overlap_text})"
     )
-
-
-def p_value_text(p: float) -> str:
-    """
-    >>> p_value_text(0.0312), p_value_text(1.0), p_value_text(0.00001)
-    ('p = 0.031', 'p = 1', 'p < 0.001')
-    """
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def describe_attack_comparison(results: TransferMatrix) -> list[str]:

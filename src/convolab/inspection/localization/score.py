@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Literal, TypedDict, get_args
 
 from convolab.core.stats import ALPHA, Interval, holm, mcnemar, mean_interval, paired_t_test, wilson_interval
+from convolab.core.text import format_p_value
 from convolab.core.types import Json
 from convolab.inspection.localization.metrics import BOX_THRESHOLDS, IOU_LEVELS
 from convolab.inspection.localization.samples import EvaluationSetting
@@ -246,7 +247,7 @@ def describe_score(score: LocalizationScore) -> list[str]:
 def describe_differences(score: LocalizationScore, metric: LocalizationMetric) -> str:
     """Which maps differ significantly in a metric, and which do not."""
     comparisons = [comparison for comparison in score.comparisons if comparison.metric == metric]
-    better = [f"{c.better} over {c.worse} (p = {c.p_value:.2g})" for c in comparisons if c.is_significant]
+    better = [f"{c.better} over {c.worse} ({format_p_value(c.p_value)})" for c in comparisons if c.is_significant]
     undecided = [f"{c.first} and {c.second}" for c in comparisons if not c.is_significant]
     text = f"significant differences: {', '.join(better) or 'none'}"
     return f"{text}; not significant: {', '.join(undecided)}" if undecided else text
