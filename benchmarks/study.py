@@ -227,7 +227,7 @@ def report(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     from convolab.studies.analyze import analyze_study
     from convolab.studies.results import StudyResult, TrialResult
     from convolab.studies.study import Study
-    from convolab.training.trainer import EpochMetrics
+    from convolab.training.history import EpochMetrics
 
     def made_up(key: str, effect: float) -> tuple[EpochMetrics, ...]:
         draw = random.Random(key)

@@ -37,13 +37,13 @@ def contender(name: str) -> Callable[[], object]:
     with torch.device("meta" if on_meta else "cpu"):
         net, images = resnet50().eval(), torch.zeros(1, 3, 224, 224)
     if name.startswith("convolab"):
-        from convolab.analysis.summary import summary
+        from convolab.analysis.summary import summarize_network
 
-        return lambda: summary(net, (3, 224, 224))
+        return lambda: summarize_network(net, (3, 224, 224))
     if name.startswith("torchinfo"):
         from torchinfo import summary
 
-        return lambda: summary(net, input_data=images, verbose=0, device="meta" if on_meta else "cpu")
+        return lambda: summarize_network(net, input_data=images, verbose=0, device="meta" if on_meta else "cpu")
     if name.startswith("fvcore"):
         from fvcore.nn import FlopCountAnalysis
 
@@ -101,7 +101,7 @@ def time_billion() -> dict[str, float]:
             return self.head(x.mean(1))
 
     before, start = peak(), time.perf_counter()
-    cost = summary(Tokens, (3, 224, 224))
+    cost = summarize_network(Tokens, (3, 224, 224))
     return {
         "seconds": time.perf_counter() - start,
         "added_megabytes": peak() - before,

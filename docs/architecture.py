@@ -30,7 +30,7 @@ def count_imports(layers: list[str]) -> Counter[tuple[str, str]]:
     """How many import statements of each package name each other package."""
     counts: Counter[tuple[str, str]] = Counter()
     for path in PACKAGE.rglob("*.py"):
-        importer = path.relative_to(PACKAGE).parts[0]
+        importer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -43,6 +43,8 @@ def count_imports(layers: list[str]) -> Counter[tuple[str, str]]:
 
 def list_modules(layer: str) -> str:
     """A package's modules and subpackages by name, the way they are listed on the picture."""
+    if (PACKAGE / f"{layer}.py").exists():
+        return "what a person calls in Python, in one module"
     names = []
     for path in sorted((PACKAGE / layer).iterdir()):
         if path.is_dir() and (path / "__init__.py").exists():

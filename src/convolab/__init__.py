@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     __version__: str
-    from convolab.analysis.summary import summary
+    from convolab.api import explain, fool, locate, summary, train
     from convolab.core.errors import LabError
     from convolab.data.catalog import load
     from convolab.data.dataset import ImageDataset
     from convolab.data.image_io import read_image
-    from convolab.inspection.adversarial.fool import fool
-    from convolab.inspection.explain.explain import explain
-    from convolab.inspection.localization.locate import locate
     from convolab.inspection.result import Finding
     from convolab.models.classifier import ImageClassifier
     from convolab.models.pretrained import pretrained
@@ -30,20 +27,20 @@ if TYPE_CHECKING:
     from convolab.studies.study import Study
     from convolab.training.evaluation import evaluate
     from convolab.training.recipe import Recipe, Training
-    from convolab.training.run import Run, train
+    from convolab.training.run import Run
     from convolab.training.trainer import fit
 
 # Loaded when first used, because torch takes over a second to import.
 _LAZY_IMPORTS = {
-    "summary": "analysis.summary",
+    "summary": "api",
     "LabError": "core.errors",
     "ImageDataset": "data.dataset",
     "load": "data.catalog",
     "read_image": "data.image_io",
     "Finding": "inspection.result",
-    "explain": "inspection.explain.explain",
-    "fool": "inspection.adversarial.fool",
-    "locate": "inspection.localization.locate",
+    "explain": "api",
+    "fool": "api",
+    "locate": "api",
     "ImageClassifier": "models.classifier",
     "pretrained": "models.pretrained",
     "build": "models.registry",
@@ -56,7 +53,7 @@ _LAZY_IMPORTS = {
     "Recipe": "training.recipe",
     "Training": "training.recipe",
     "Run": "training.run",
-    "train": "training.run",
+    "train": "api",
 }
 __all__ = [
     "Finding",

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from convolab.analysis import other_counters
 from convolab.analysis.other_counters import Tally, count_with, find_differences
-from convolab.analysis.summary import summary
+from convolab.analysis.summary import summarize_network
 from convolab.core.errors import LabError
 
 
@@ -27,7 +27,7 @@ def test_a_tool_that_fails_is_reported_in_one_line_and_the_others_run() -> None:
                 raise RuntimeError("no traces\nplease")
             return x
 
-    fvcore, torchinfo = summary(
+    fvcore, torchinfo = summarize_network(
         nn.Sequential(nn.Linear(3, 2), Net()), (3,), beside=["fvcore", "torchinfo"]
     ).other_counts
     assert fvcore.macs is None
@@ -37,21 +37,21 @@ def test_a_tool_that_fails_is_reported_in_one_line_and_the_others_run() -> None:
 
 def test_an_unknown_tool_is_refused_before_any_work() -> None:
     with pytest.raises(LabError, match="did you mean 'fvcore'"):
-        summary(nn.Linear(3, 2), (3,), beside=["fvcor"])
+        summarize_network(nn.Linear(3, 2), (3,), beside=["fvcor"])
 
 
 def test_a_network_without_weights_is_refused_and_a_function_that_builds_it_is_called() -> None:
     with torch.device("meta"):
         net = nn.Linear(3, 2)
     with pytest.raises(LabError, match="with weights"):
-        summary(net, (3,), beside=["thop"])
-    assert summary(lambda: nn.Linear(3, 2), (3,), beside=["thop"]).other_counts[0].macs == 6
+        summarize_network(net, (3,), beside=["thop"])
+    assert summarize_network(lambda: nn.Linear(3, 2), (3,), beside=["thop"]).other_counts[0].macs == 6
 
 
 def test_the_network_and_the_batch_are_those_of_the_summary() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     names = set(net.state_dict())
-    counts = summary(net, (3, 8, 8), batch_size=2, beside=list(other_counters.COUNTERS)).other_counts
+    counts = summarize_network(net, (3, 8, 8), batch_size=2, beside=list(other_counters.COUNTERS)).other_counts
     macs = 2 * 36 * 4 * 27
     elements = 2 * 36 * 4
     assert [count.macs - macs for count in counts] == [2 * elements, elements + 2 * 8, 4 * elements, 3 * elements]

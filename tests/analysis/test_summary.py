@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolab.analysis.summary import count_macs, summary
+from convolab.analysis.summary import count_macs, summarize_network
 from convolab.core.errors import LabError
 from convolab.models.resolve import resolve_model
 
@@ -30,7 +30,7 @@ def test_published_networks_have_exactly_their_known_costs(name: str) -> None:
     macs, parameters, side = TOTALS[name]
     spec = resolve_model(name)
     assert spec.input_shape == (3, side, side)
-    cost = summary(spec.build, spec.input_shape)
+    cost = summarize_network(spec.build, spec.input_shape)
     assert (cost.macs, cost.num_parameters, cost.flops) == (macs, parameters, 2 * macs)
     assert cost.mismatches == ()
     assert cost.num_checked == sum(layer.macs > 0 for layer in cost.layers)
@@ -59,12 +59,12 @@ class Functional(nn.Module):
 
 def test_functional_calls_are_counted_like_layers() -> None:
     expected = [6 * 5 * 7, 6 * 7 * 6, 6 * 6 * 5, 6 * 5 * 6, 4 * 6 * 2 * 3, 2 * 4 * 4 * 6, 4 * 6 * 4, 4 * 4 * 6]
-    cost = summary(Functional(), (6, 5))
+    cost = summarize_network(Functional(), (6, 5))
     assert [layer.macs for layer in cost.layers if layer.macs] == expected
     kinds = [layer.kind for layer in cost.layers if layer.macs]
     assert kinds == ["linear", "matmul", "einsum", "bmm", "conv1d", "scaled_dot_product_attention", "matmul", "baddbmm"]
     assert cost.num_parameters == 7 * 5 + 4 * 2 * 3
-    assert summary(Functional(), (6, 5), batch_size=3).macs == 3 * sum(expected)
+    assert summarize_network(Functional(), (6, 5), batch_size=3).macs == 3 * sum(expected)
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
@@ -78,7 +78,7 @@ def test_multi_head_attention_is_one_layer_with_all_its_products_and_parameters(
         def forward(self, x: Tensor) -> Tensor:
             return self.relu(self.attention(x, x, x, need_weights=need_weights)[0])
 
-    cost = summary(Net(), (9, 16))
+    cost = summarize_network(Net(), (9, 16))
     (attention,) = [layer for layer in cost.layers if layer.macs]
     assert (attention.name, attention.kind) == ("attention", "MultiheadAttention")
     assert attention.macs == 4 * 9 * 16 * 16 + 2 * 9 * 9 * 16
@@ -87,7 +87,7 @@ def test_multi_head_attention_is_one_layer_with_all_its_products_and_parameters(
 
 def test_a_reused_module_counts_each_call_and_its_parameters_once() -> None:
     linear = nn.Linear(8, 8)
-    cost = summary(nn.Sequential(linear, nn.ReLU(), linear), (8,))
+    cost = summarize_network(nn.Sequential(linear, nn.ReLU(), linear), (8,))
     assert (cost.macs, cost.num_parameters) == (2 * 64, 72)
     assert [(layer.call_index, layer.num_parameters) for layer in cost.layers if layer.kind == "Linear"] == [
         (1, 72),
@@ -98,13 +98,13 @@ def test_a_reused_module_counts_each_call_and_its_parameters_once() -> None:
 def test_tied_weights_are_counted_once_and_each_layer_with_its_own_bias() -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     net[1].weight = net[0].weight
-    assert summary(net, (8,)).num_parameters == 64 + 8 + 8
+    assert summarize_network(net, (8,)).num_parameters == 64 + 8 + 8
 
 
 def test_frozen_parameters_are_counted_separately_and_save_nothing_for_the_backward_pass() -> None:
     net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
     net[0].requires_grad_(False)
-    cost = summary(net, (8,))
+    cost = summarize_network(net, (8,))
     assert (cost.num_trainable, cost.num_frozen) == (28, 54)
     assert [layer.saved_for_backward_bytes for layer in cost.layers] == [0, 0, 4 * 6]
 
@@ -112,7 +112,7 @@ def test_frozen_parameters_are_counted_separately_and_save_nothing_for_the_backw
 def test_unused_parameters_are_in_the_total_and_listed() -> None:
     net = nn.Sequential(nn.Linear(4, 4))
     net[0].extra = nn.Linear(3, 2)  # registered but never called
-    cost = summary(net, (4,))
+    cost = summarize_network(net, (4,))
     assert cost.num_parameters == 20 + 8
     assert [(layer.name, layer.num_parameters) for layer in cost.layers if "not called" in layer.kind] == [
         ("0.extra", 8)
@@ -124,7 +124,7 @@ def test_operations_that_are_not_counted_are_listed() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.fft.fft2(F.softmax(x * 2, -1)).real
 
-    cost = summary(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), Net()), (3, 8, 8))
+    cost = summarize_network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), Net()), (3, 8, 8))
     assert {"native_batch_norm", "relu", "max_pool2d_with_indices", "softmax", "mul"} <= set(cost.ignored_ops)
     assert any("fft" in name for name in cost.unsupported_ops)
     assert any("fft" in note for note in cost.notes)
@@ -134,11 +134,11 @@ def test_the_memory_of_a_layer_is_that_of_its_output_unless_it_works_in_place() 
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)
     )
-    cost = summary(net, (3, 8, 8))
+    cost = summarize_network(net, (3, 8, 8))
     assert [layer.activation_bytes for layer in cost.layers] == [4 * 256, 0, 4 * 256, 0, 4 * 2]
     # The convolution saves the image, both ReLUs save their outputs, and the linear layer shares that of the last one.
     assert [layer.saved_for_backward_bytes for layer in cost.layers] == [4 * 192, 4 * 256, 4 * 256, 0, 0]
-    assert summary(net, (3, 8, 8), batch_size=5).saved_for_backward_bytes == 5 * cost.saved_for_backward_bytes
+    assert summarize_network(net, (3, 8, 8), batch_size=5).saved_for_backward_bytes == 5 * cost.saved_for_backward_bytes
 
 
 def test_the_memory_for_the_backward_pass_is_that_of_autograd_in_a_real_run() -> None:
@@ -154,7 +154,7 @@ def test_the_memory_for_the_backward_pass_is_that_of_autograd_in_a_real_run() ->
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = net(torch.rand(2, 3, 32, 32))
-    assert summary(net, (3, 32, 32), batch_size=2).saved_for_backward_bytes == sum(saved_bytes.values())
+    assert summarize_network(net, (3, 32, 32), batch_size=2).saved_for_backward_bytes == sum(saved_bytes.values())
     assert output.requires_grad  # the graph and its saved tensors were alive until here
 
 
@@ -164,9 +164,9 @@ def test_the_network_is_not_changed() -> None:
     before = {name: (tensor, tensor.clone()) for name, tensor in net.state_dict(keep_vars=True).items()}
     random = torch.get_rng_state()
     modes = [module.training for module in net.modules()]
-    summary(net, (3, 8, 8))
+    summarize_network(net, (3, 8, 8))
     with pytest.raises(LabError):
-        summary(net, (3, 9, 9))  # fails in the last layer, with hooks and meta copies in place
+        summarize_network(net, (3, 9, 9))  # fails in the last layer, with hooks and meta copies in place
     after = net.state_dict(keep_vars=True)
     assert all(after[name] is tensor and torch.equal(tensor, value) for name, (tensor, value) in before.items())
     assert [module.training for module in net.modules()] == modes
@@ -178,10 +178,10 @@ def test_the_network_is_not_changed() -> None:
 
 def test_a_summary_is_the_same_inside_no_grad_and_inference_mode() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(256, 2))
-    first = summary(net, (3, 8, 8)).to_dict()
+    first = summarize_network(net, (3, 8, 8)).to_dict()
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
-            assert summary(net, (3, 8, 8)).to_dict() == first
+            assert summarize_network(net, (3, 8, 8)).to_dict() == first
 
 
 def test_a_forward_pass_inside_inference_mode_is_counted_too() -> None:
@@ -194,7 +194,7 @@ def test_a_forward_pass_inside_inference_mode_is_counted_too() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(x) @ torch.ones(4, 3)
 
-    assert summary(Net(), (8,)).macs == 8 * 4 + 4 * 3
+    assert summarize_network(Net(), (8,)).macs == 8 * 4 + 4 * 3
 
 
 def test_a_network_whose_forward_depends_on_values_is_run_with_weights_and_a_note_says_so() -> None:
@@ -206,14 +206,14 @@ def test_a_network_whose_forward_depends_on_values_is_run_with_weights_and_a_not
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(x) if x.sum().item() > 0 else x
 
-    cost = summary(Net(), (8,))
+    cost = summarize_network(Net(), (8,))
     assert cost.macs == 32
     assert any("run with its weights" in note for note in cost.notes)
-    assert summary(Net, (8,)).macs == 32
+    assert summarize_network(Net, (8,)).macs == 32
     with torch.device("meta"):
         net = Net()
     with pytest.raises(LabError, match="depends on tensor values"):
-        summary(net, (8,))
+        summarize_network(net, (8,))
 
 
 def test_a_billion_parameters_are_summarized_without_being_allocated() -> None:
@@ -221,7 +221,7 @@ def test_a_billion_parameters_are_summarized_without_being_allocated() -> None:
         return nn.Sequential(*(nn.Linear(10_000, 10_000) for _ in range(10)))
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cost = summary(build, (10_000,))
+    cost = summarize_network(build, (10_000,))
     assert (cost.num_parameters, cost.macs) == (1_000_100_000, 1_000_000_000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB; the weights would be 4,000,000
 
@@ -239,7 +239,7 @@ def test_every_kind_of_convolution_has_the_cost_of_its_closed_form() -> None:
         (nn.Linear(7, 5), (3, 7)),
     ]
     for layer, shape in kinds:
-        (row,) = summary(layer, shape, batch_size=2).layers
+        (row,) = summarize_network(layer, shape, batch_size=2).layers
         assert row.closed_form.macs == row.macs > 0, layer
         assert row.closed_form.num_parameters == row.num_parameters, layer
 
@@ -249,7 +249,7 @@ def test_a_layer_whose_cost_differs_from_its_closed_form_is_reported() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + super().forward(x)
 
-    cost = summary(nn.Sequential(ConvolvesTwice(3, 4, 3)), (3, 8, 8))
+    cost = summarize_network(nn.Sequential(ConvolvesTwice(3, 4, 3)), (3, 8, 8))
     assert cost.num_checked == 1
     assert "7,776 MACs counted" in cost.mismatches[0]
     assert "3,888 by its closed form" in cost.mismatches[0]
@@ -276,7 +276,7 @@ def test_the_error_about_a_wrong_input_shape_names_the_layer_its_input_and_the_e
     net: nn.Module, shape: tuple, texts: list[str]
 ) -> None:
     with pytest.raises(LabError) as caught:
-        summary(net, shape)
+        summarize_network(net, shape)
     for text in texts:
         assert text in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -289,7 +289,7 @@ def test_hooks_are_removed_after_any_error() -> None:
 
     net = nn.Sequential(nn.Linear(3, 3), Net())
     with contextlib.suppress(KeyError):
-        summary(net, (3,))
+        summarize_network(net, (3,))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     assert not net[0].weight.is_meta
 
@@ -304,7 +304,7 @@ def test_fold_has_no_products_and_is_not_an_unsupported_operation() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return F.fold(x, (4, 4), 2)
 
-    cost = summary(Net(), (12, 9))
+    cost = summarize_network(Net(), (12, 9))
     assert cost.unsupported_ops == {}
     assert cost.ignored_ops == {"col2im": 1}
 
@@ -320,5 +320,5 @@ def test_no_attribute_is_left_on_the_tensors_of_a_network_that_was_run_with_valu
             return x * 2 if x.sum().item() > 0 else x
 
     net = Net()
-    summary(net, (4,))
+    summarize_network(net, (4,))
     assert not hasattr(net.state, "rf_state")

@@ -244,12 +244,13 @@ def test_resuming_a_finished_run_changes_nothing(run_cli) -> None:
 
 INTERRUPTED_AFTER_AN_EPOCH = """
 import os, signal
-from convolab.cli import main, terminal
+from convolab.cli import main
+from convolab.reports import live
 
 def interrupt(bar, metrics):
     os.kill(os.getpid(), signal.SIGINT)
 
-terminal.TrainingBar.on_epoch = interrupt
+live.TrainingBar.on_epoch = interrupt
 main.main()
 """
 

@@ -175,7 +175,7 @@ def test_a_deep_network_is_drawn_by_blocks(run_cli) -> None:
         ((), "name one network, or give one --layer"),
         (("simple_convnet", "--layer", "ReLU()"), "name one network, or give one --layer"),
         (("simple_convet", "--input", "3x32x32"), "did you mean 'simple_convnet'?"),
-        (("simple_convnet",), "give --input"),
+        (("simple_convnet",), "give it, such as 3x32x32"),
         (("simple_convnet", "--input", "3x32"), "needs the shape of an image, such as 3x32x32"),
         (("simple_convnet", "--input", "3x-2x2"), "is not a shape"),
         (("simple_convnet", "--input", "3x0x2"), "is not a shape"),

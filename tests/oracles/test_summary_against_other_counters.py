@@ -12,7 +12,7 @@ import torchinfo
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convolab.analysis.summary import summary
+from convolab.analysis.summary import summarize_network
 from convolab.models.resolve import resolve_model
 
 
@@ -70,9 +70,8 @@ def by_fvcore(net: nn.Module, images: Tensor) -> int:
 
 
 def by_torchinfo(net: nn.Module, images: Tensor) -> int:
-    from torchinfo import summary
 
-    return summary(net, input_data=images, verbose=0, device="cpu").total_mult_adds
+    return summarize_network(net, input_data=images, verbose=0, device="cpu").total_mult_adds
 
 
 def by_thop(net: nn.Module, images: Tensor) -> int:
@@ -103,7 +102,7 @@ NETWORKS = [
 @pytest.mark.parametrize("tool", TOOLS)
 def test_the_count_shown_for_a_tool_is_its_own_and_the_differences_add_up(tool: str, name: str) -> None:
     net, shape = network(name)
-    cost = summary(net, shape, beside=[tool])
+    cost = summarize_network(net, shape, beside=[tool])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -123,12 +122,12 @@ def test_the_flop_counter_of_torch_gives_twice_our_macs(name: str) -> None:
     net = net.to("meta")
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, *shape, device="meta"))
-    assert summary(net, shape).flops == counter.get_total_flops()
+    assert summarize_network(net, shape).flops == counter.get_total_flops()
 
 
 def test_torchinfo_counts_the_same_parameters() -> None:
     net, shape = network("torchvision/mobilenet_v2")
     net.features[0].requires_grad_(False)
     theirs = torchinfo.summary(net, input_size=(1, *shape), verbose=0, device="cpu")
-    ours = summary(net, shape)
+    ours = summarize_network(net, shape)
     assert (ours.num_parameters, ours.num_trainable) == (theirs.total_params, theirs.trainable_params)

@@ -1,4 +1,4 @@
-"""Charts of a run: what is on them."""
+"""The charts of a run."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 from convolab.plots.style import save_chart
 from convolab.plots.training import confusion_matrix_chart, training_curves_chart
-from convolab.training.trainer import EpochMetrics
+from convolab.training.history import EpochMetrics
 
 
 def history(losses, validation=True, metrics="running"):
@@ -27,7 +27,7 @@ def history(losses, validation=True, metrics="running"):
 
 
 @pytest.mark.slow
-def test_axes_have_units_and_a_wide_loss_is_drawn_on_a_log_scale(tmp_path) -> None:
+def test_axes_have_units_and_losses_of_a_wide_range_a_log_scale(tmp_path) -> None:
     narrow, wide = (training_curves_chart(history(losses), "t").to_dict() for losses in ([2.0, 1.0], [2.0, 0.01]))
     assert "loss (nats)" in str(narrow)
     assert "accuracy (%)" in str(narrow)
@@ -36,7 +36,7 @@ def test_axes_have_units_and_a_wide_loss_is_drawn_on_a_log_scale(tmp_path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metrics", ["running", "eval_pass"])
-def test_the_curves_say_which_weights_the_training_metrics_are_of(metrics) -> None:
+def test_the_subtitle_says_how_the_training_metrics_were_computed(metrics) -> None:
     chart = training_curves_chart(history([2.0, 1.0], metrics=metrics), "t").to_dict()
     assert ("with augmentation" in chart["title"]["subtitle"]) == (metrics == "running")
 
@@ -50,13 +50,13 @@ def test_a_ring_marks_the_first_epoch_of_the_best_validation_accuracy() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_without_validation_and_one_of_a_single_epoch_are_drawn(tmp_path) -> None:
+def test_a_run_without_validation_and_a_run_of_one_epoch_are_plotted(tmp_path) -> None:
     for number, epochs in enumerate((history([1.0]), history([1.0, 0.5], validation=False))):
         save_chart(training_curves_chart(epochs, "t"), tmp_path / f"c{number}", ["svg"])
         assert (tmp_path / f"c{number}.svg").read_text().count("<path") > 3
 
 
-def test_the_confusion_matrix_shows_every_count_and_shades_by_row(tmp_path) -> None:
+def test_the_confusion_matrix_shows_every_count_and_colors_by_row(tmp_path) -> None:
     chart = confusion_matrix_chart([[7, 3], [0, 40]], ["cat", "dog"], "t").to_dict()
     rows = next(iter(chart["datasets"].values()))
     assert {(r["true"], r["predicted"]): (r["count"], r["percent_of_row"]) for r in rows} == {

@@ -11,7 +11,7 @@ from convolab.studies.analyze import analyze_study
 from convolab.studies.narrative import describe_best_on_test
 from convolab.studies.results import BestOnTest, SectionResult, TrialResult
 from convolab.studies.study import Study
-from convolab.training.trainer import EpochMetrics
+from convolab.training.history import EpochMetrics
 
 Runs = Sequence[Sequence[EpochMetrics]]
 

@@ -10,7 +10,7 @@ from convolab.core.errors import LabError
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.results import ContrastResult, TrialResult, mean_curve
 from convolab.studies.study import Study
-from convolab.training.trainer import EpochMetrics
+from convolab.training.history import EpochMetrics
 
 Runs = Sequence[Sequence[EpochMetrics]]
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from convolab.training.trainer import Callbacks, EpochMetrics, Trainer
+from convolab.training.history import EpochMetrics
+from convolab.training.trainer import Callbacks, Trainer
 
 
 def do_nothing(_: Any) -> None:

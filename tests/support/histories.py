@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from convolab.studies.results import Arm, TrialResult, TrialStatus
 from convolab.studies.study import Study
-from convolab.training.trainer import EpochMetrics
+from convolab.training.history import EpochMetrics
 
 
 def history(

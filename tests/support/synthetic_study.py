@@ -14,7 +14,7 @@ from convolab.core.stats import wilson_interval
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.results import SectionResult, StudyResult, TrialResult
 from convolab.studies.study import Study, Trial
-from convolab.training.trainer import EpochMetrics
+from convolab.training.history import EpochMetrics
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SPECIAL_NAME = "crop + flip <!--<script>alert(1)<b>&'x'"

@@ -24,6 +24,7 @@ from PIL import Image
 from support.callbacks import FunctionCallbacks, stop_after
 from support.run_contents import run_contents
 
+from convolab.api import train
 from convolab.core.environment import RECORDED_PACKAGES
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
@@ -34,7 +35,7 @@ from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_t
 from convolab.training.evaluation import evaluate
 from convolab.training.overfit import check_overfit
 from convolab.training.recipe import Recipe
-from convolab.training.run import Run, find_runs, train
+from convolab.training.run import Run, find_runs
 from convolab.training.setup import train_validation_split
 from convolab.training.trainer import Diverged, Trainer
 
@@ -699,7 +700,7 @@ def pets_run(tmp_path: Path, write_pet_images: Callable[[Path], Path], monkeypat
             "optimizer": {"lr": 0.1},
         }
     )
-    train(recipe, "runs/one", callbacks=stop_after(5))
+    train(recipe, out="runs/one", callbacks=stop_after(5))
     return Run(tmp_path / "home" / "runs" / "one")
 
 
@@ -707,7 +708,7 @@ def pets_run(tmp_path: Path, write_pet_images: Callable[[Path], Path], monkeypat
 def test_a_folder_given_as_a_relative_path_is_found_from_another_working_directory(
     tmp_path: Path, pets_run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    train(pets_run.recipe, tmp_path / "uninterrupted").test()
+    train(pets_run.recipe, out=tmp_path / "uninterrupted").test()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert pets_run.recipe.data.name == "folder:pets"
@@ -762,7 +763,7 @@ def test_a_color_network_predicts_the_class_of_a_photo_of_another_size(tmp_path:
 
 @pytest.mark.slow
 def test_the_name_of_a_network_is_enough_to_train_a_run(tmp_path: Path, digits: DatasetSplits):
-    run = train("shallow_net", tmp_path / "run")
+    run = train("shallow_net", out=tmp_path / "run")
     assert run.recipe == Recipe.from_dict({"model": {"name": "shallow_net"}})
     assert (run.status, len(run.history)) == ("finished", run.recipe.training.epochs)
     assert run.test()["accuracy"] > 0.5
@@ -824,7 +825,7 @@ def test_a_folder_that_cannot_be_used_is_refused_before_any_work(
     before = snapshot(tmp_path)
     assert message in error_line(Run.start, make_recipe(), digits, tmp_path / out)
     monkeypatch.setattr(run_module, "load", lambda *_, **__: pytest.fail("the images were read first"))
-    assert message in error_line(train, make_recipe(), tmp_path / out)
+    assert message in error_line(train, make_recipe(), out=tmp_path / out)
     assert snapshot(tmp_path) == before
 
 
@@ -1005,7 +1006,7 @@ from convolab.core import environment
 environment.ctypes.CDLL = None  # through which mallopt is called
 before = dict(os.environ)
 recipe = convolab.Recipe.from_dict({"model": {"name": "shallow_net"}, "training": {"epochs": 1}})
-run = convolab.train(recipe, "run")
+run = convolab.train(recipe, out="run")
 run.test()
 assert dict(os.environ) == before
 assert torch.get_num_threads() == 2

@@ -165,7 +165,7 @@ class ModelSummary(Displayable):
         }
 
 
-def summary(
+def summarize_network(
     network: NetworkOrBuilder,
     input_shape: Sequence[int],
     *,
@@ -195,7 +195,7 @@ def summary(
     Raises LabError if the network does not accept the input, naming the layer, the shape it got and the one it expects,
     and if `beside` names an unknown counter.
 
-    >>> course = summary(nn.Conv1d(1, 10, 3, padding=1, bias=False), (1, 100))
+    >>> course = summarize_network(nn.Conv1d(1, 10, 3, padding=1, bias=False), (1, 100))
     >>> course.macs, course.num_parameters
     (3000, 30)
     >>> course.layers[0].receptive_field.size, course.layers[0].receptive_field.center

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.cli.progress import StudyProgress
-from convolab.cli.terminal import InterruptHandler, print_json, print_note
+from convolab.cli.terminal import print_json, print_note
 from convolab.core.errors import require, suggest
+from convolab.reports.live import InterruptHandler
 
 if TYPE_CHECKING:
     from convolab.studies.executor import Executor

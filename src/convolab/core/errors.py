@@ -18,6 +18,10 @@ class LabError(Exception):
     there is no dataset 'cifar01': did you mean 'cifar10'?
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython, and so a notebook, shows instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def require(condition: object, message: str) -> None:
     """Raise `LabError(message)` unless the condition holds.

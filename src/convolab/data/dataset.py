@@ -10,11 +10,12 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from convolab.core.display import Displayable
 from convolab.core.errors import require
 
 
 @dataclass(frozen=True, eq=False)
-class ImageDataset(Dataset[tuple[Tensor, int]]):
+class ImageDataset(Dataset[tuple[Tensor, int]], Displayable):
     """Images and labels, ready to train on: nothing is decoded later.
 
     It is a map-style dataset, so a `torch.utils.data.DataLoader` takes it: `dataset[i]` is (image, label), the image
@@ -94,7 +95,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
 
 @dataclass(frozen=True, eq=False)
-class Subset(Dataset[tuple[Tensor, int]]):
+class Subset(Dataset[tuple[Tensor, int]], Displayable):
     """Some images of a dataset: networks train on it and are evaluated on it as on the dataset, whose pixels it shares.
 
     As of a dataset, `subset[i]` is (image, label), and a `torch.utils.data.DataLoader` takes it.

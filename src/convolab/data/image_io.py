@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -228,6 +228,37 @@ def _to_upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def to_uint8_image(image: Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor) -> UInt8[Tensor, "c h w"]:
+    """An image that is in memory, as bytes [C, H, W].
+
+    Args:
+        image: a Pillow image; an array [H, W, C] or a tensor [C, H, W] (either order is accepted where it is clear), or
+            [H, W]; with 1 or 3 channels. Integers are bytes, floats are pixels in [0, 1].
+
+    Raises LabError for other shapes and types, and for values out of range.
+
+    >>> to_uint8_image(np.full((4, 5, 3), 0.5)).shape, int(to_uint8_image(torch.ones(1, 2, 2)).max())
+    (torch.Size([3, 4, 5]), 255)
+    """
+    if isinstance(image, Image.Image):
+        return _to_tensor(_to_upright_rgb(image, "the image"))
+    values = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+    values = values.unsqueeze(0) if values.ndim == 2 else values
+    wanted = "give [H, W, C], [C, H, W] or [H, W] with 1 or 3 channels"
+    require(values.ndim == 3, f"the image has the shape {list(values.shape)}: {wanted}")
+    is_channels_last = values.shape[2] in (1, 3) and (not isinstance(image, Tensor) or values.shape[0] not in (1, 3))
+    values = values.permute(2, 0, 1) if is_channels_last else values
+    require(values.shape[0] in (1, 3), f"the image has the shape {list(values.shape)}: {wanted}")
+    require(values.numel(), "the image has no pixels")
+    if values.is_floating_point():
+        in_range = bool(((values >= 0) & (values <= 1)).all())
+        require(in_range, "an image of floats has values that are not in [0, 1]: divide by 255, or give bytes")
+        return (values * 255).round().to(torch.uint8).contiguous()
+    in_range = not values.is_complex() and int(values.min()) >= 0 and int(values.max()) <= 255
+    require(in_range, f"an image of {values.dtype} has values that are not in 0 to 255: give bytes")
+    return values.to(torch.uint8).contiguous()
 
 
 def _to_pil(photo: UInt8[Tensor, "c h w"]) -> Image.Image:

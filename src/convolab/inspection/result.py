@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from convolab.core.display import Displayable
 from convolab.core.files import atomic_write
 
 
@@ -40,8 +41,8 @@ class Panel:
     grid: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # rows and columns of the image where lines are drawn
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, repr=False)
+class Finding(Displayable):
     """What explain, fool or locate found out about a network and an image.
 
     Attributes:
@@ -64,6 +65,10 @@ class Finding:
     arrays: Mapping[str, Tensor]
     panels: tuple[tuple[Panel, ...], ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        more = f"\n({len(self.summary) - 2} more lines: print it)" if len(self.summary) > 2 else ""
+        return f"Finding of {self.tool}: " + "\n".join(self.summary[:2]) + more
 
     def __str__(self) -> str:
         return "\n".join((*self.summary, *(f"warning: {warning}" for warning in self.warnings)))

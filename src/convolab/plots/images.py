@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from convolab.core.files import atomic_write
-from convolab.data.dataset import ImageDataset
+from convolab.data.dataset import ImageDataset, Subset
 
 SHEET_CELL = 48  # pixels that a small image is enlarged to, about
 SHEET_GAP = 4  # pixels between two images
@@ -28,7 +28,7 @@ def save_image(image: Image.Image, path: Path) -> Path:
     return path
 
 
-def contact_sheet(dataset: ImageDataset, per_class: int = 10, zoom: int | None = None) -> Image.Image:
+def contact_sheet(dataset: ImageDataset | Subset, per_class: int = 10, zoom: int | None = None) -> Image.Image:
     """The first images of each class, one labeled row per class, enlarged by whole pixels."""
     _, height, width = dataset.shape
     zoom = zoom or max(1, round(SHEET_CELL / max(height, width)))

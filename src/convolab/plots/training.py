@@ -6,7 +6,7 @@ import altair as alt
 
 from convolab.plots.style import BLUE, ORANGE, apply_chart_style, chart_data, needs_log_scale
 from convolab.studies.tables import Table
-from convolab.training.trainer import EpochMetrics
+from convolab.training.history import EpochMetrics
 
 # Which weights the training metrics are of, by the recipe's metrics.train.
 TRAIN_METRICS_CAPTIONS = {

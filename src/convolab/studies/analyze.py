@@ -9,8 +9,8 @@ from convolab.studies import narrative
 from convolab.studies.metrics import Metric
 from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, TrialResult, Verdict
 from convolab.studies.study import Contrast, Study
+from convolab.training.history import EpochMetrics
 from convolab.training.run_folder import EvaluationRecord
-from convolab.training.trainer import EpochMetrics
 
 SELECTION_METRIC = Metric("best", "validation_accuracy")  # chooses the run to test
 

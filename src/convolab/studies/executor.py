@@ -21,8 +21,9 @@ from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
 from convolab.studies.forkserver import worker_context
 from convolab.studies.trials import train_trial
+from convolab.training.history import EpochMetrics
 from convolab.training.recipe import Recipe
-from convolab.training.trainer import Callbacks, EpochMetrics, Trainer
+from convolab.training.trainer import Callbacks, Trainer
 
 MAX_ATTEMPTS = 2  # how often a trial is started whose process dies
 HEARTBEAT_INTERVAL = 0.5  # seconds between two progress events of a trial

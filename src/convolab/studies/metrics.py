@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from convolab.core.errors import LabError, require, suggest
-from convolab.training.trainer import EpochMetrics
+from convolab.training.history import EpochMetrics
 
 MetricKind = Literal["final", "best", "epochs_to", "seconds_to"]
 QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")

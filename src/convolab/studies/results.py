@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from convolab.core.display import Displayable
 from convolab.core.stats import Interval, PairedTest, mean_interval
+from convolab.core.text import pluralize
 from convolab.studies.metrics import Metric
 from convolab.studies.study import Contrast, Section, Study, Trial
+from convolab.training.history import EpochMetrics
 from convolab.training.run_folder import COMPLETED, EvaluationRecord, RunSummary
-from convolab.training.trainer import EpochMetrics
 
 TrialStatus = Literal["finished", "diverged", "failed", "stopped", "missing"]
 TRIAL_STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)
@@ -112,14 +114,20 @@ class BestOnTest:
         return 1.96 * math.sqrt(sum(fraction * (1 - fraction) / count for fraction, count in fractions))
 
 
-@dataclass(frozen=True)
-class StudyResult:
+@dataclass(frozen=True, repr=False)
+class StudyResult(Displayable):
     """All that a report shows."""
 
     study: Study
     sections: tuple[SectionResult, ...]
     best_on_test: BestOnTest | None
     notes: tuple[str, ...] = ()  # what went wrong: trials that failed or are missing, each in one line
+
+    def __repr__(self) -> str:
+        runs = self.trial_results.values()
+        complete = sum(run.is_complete for run in runs)
+        sections = pluralize(len(self.sections), "section")
+        return f"StudyResult('{self.study.name}': {complete} of {pluralize(len(runs), 'run')}, {sections})"
 
     @property
     def trial_results(self) -> dict[str, TrialResult]:

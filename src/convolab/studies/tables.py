@@ -6,7 +6,7 @@ from dataclasses import fields
 from convolab.core.stats import Interval, mean_interval
 from convolab.studies.metrics import Metric
 from convolab.studies.results import TRIAL_STATUSES, Arm, BestOnTest, SectionResult, StudyResult, mean_curve
-from convolab.training.trainer import EpochMetrics
+from convolab.training.history import EpochMetrics
 
 Row = dict[str, str | int | float | None]
 Table = list[Row]  # all rows have the same columns

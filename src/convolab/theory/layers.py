@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convolab.analysis.summary import summary
+from convolab.analysis.summary import summarize_network
 from convolab.core.errors import LabError, require
 
 SampleShape = tuple[int, ...]
@@ -80,7 +80,7 @@ def layer_cost(layer: nn.Linear | nn.Conv1d, n: int) -> LayerCost:
     [100000, 3000]
     """
     try:
-        result = summary(layer, layer_input_shape(layer, n))
+        result = summarize_network(layer, layer_input_shape(layer, n))
     except LabError as error:
         raise LabError(f"{layer} cannot take an input of length {n}: {error}") from error
     output_shape = result.layers[-1].output_shape[1:]

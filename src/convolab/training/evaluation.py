@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from convolab.core.display import Displayable
+from convolab.core.text import format_percent
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.models.inference import eval_mode
 from convolab.training.transforms import to_float01
@@ -14,12 +16,16 @@ from convolab.training.transforms import to_float01
 EVAL_BATCH_SIZE = 256  # images; fixed, so that an evaluation has the same bits whatever the recipe
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Displayable):
     """A network's loss and confusion matrix on a dataset."""
 
     loss: float  # mean over the images, nats
     confusion: Int64[Tensor, "classes classes"]  # counts; rows: true class, columns: predicted class
+    classes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.correct:,} of {self.count:,} correct, {format_percent(self.accuracy)}; loss {self.loss:.4f} nats)"
 
     @property
     def correct(self) -> int:
@@ -68,7 +74,7 @@ def evaluate(net: nn.Module, dataset: ImageDataset | Subset) -> Evaluation:
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
             predicted = logits.argmax(1)
             confusion += torch.bincount(labels * num_classes + predicted, minlength=num_classes * num_classes)
-    return Evaluation(loss / len(dataset), confusion.view(num_classes, num_classes))
+    return Evaluation(loss / len(dataset), confusion.view(num_classes, num_classes), tuple(dataset.classes))
 
 
 def preferred_memory_format(net: nn.Module) -> torch.memory_format:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, cast
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
 from convolab.core.types import (
@@ -129,7 +130,7 @@ class Metrics(Frozen):
     train: Literal["running", "eval_pass"] = "running"
 
 
-class Recipe(Frozen):
+class Recipe(Frozen, Displayable):
     """One recipe decides one result.
 
     Attributes:
@@ -151,6 +152,13 @@ class Recipe(Frozen):
     schedule: Schedule = StepLR()
     training: Training = Training()
     metrics: Metrics = Metrics()
+
+    def __repr__(self) -> str:
+        training, optimizer = self.training, self.optimizer
+        return (
+            f"Recipe({self.model.name} on {self.data.name}, {optimizer.name} at {optimizer.lr:g}, "
+            f"{training.epochs} epochs of batches of {training.batch_size}, seed {training.seed}; key {self.key})"
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Json]) -> "Recipe":

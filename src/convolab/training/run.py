@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 import torch
 
+from convolab.core.display import Displayable
 from convolab.core.errors import require, suggest
 from convolab.core.files import link_or_copy, read_json, write_json, write_text
 from convolab.core.text import pluralize
@@ -25,6 +26,7 @@ from convolab.training.checkpoint import (
     write_weights,
 )
 from convolab.training.evaluation import evaluate
+from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import (
     COMPLETED,
@@ -50,12 +52,12 @@ from convolab.training.run_folder import (
     run_lock,
 )
 from convolab.training.setup import build_trainer
-from convolab.training.trainer import NO_CALLBACKS, Diverged, EpochMetrics, Trainer, TrainingCallbacks, best_epoch_of
+from convolab.training.trainer import NO_CALLBACKS, Diverged, Trainer, TrainingCallbacks
 
-__all__ = ["COMPLETED", "Run", "Status", "find_runs", "train"]
+__all__ = ["COMPLETED", "Run", "Status", "find_runs"]
 
 
-class Run:
+class Run(Displayable):
     """A folder of a run, which can be read while it is written.
 
     recipe.toml            the recipe, every key written out
@@ -94,7 +96,7 @@ class Run:
         )
         self.recipe, self._file_key = read_stored_recipe(self.folder)
         self.summary: RunSummary = read_summary(self.folder)
-        self._history: list[EpochMetrics] = []
+        self._history = History()
         self._history_stat: tuple[int, int, int] | None = None
 
     def __repr__(self) -> str:
@@ -138,7 +140,7 @@ class Run:
             run._train(trainer, callbacks)
         return run
 
-    def resume(self, splits: DatasetSplits, *, callbacks: TrainingCallbacks = NO_CALLBACKS) -> "Run":
+    def resume(self, splits: DatasetSplits | None = None, *, callbacks: TrainingCallbacks = NO_CALLBACKS) -> "Run":
         """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged.
 
         `callbacks.on_message` is called if the state is damaged or the number of threads differs. Raises LabError if
@@ -147,6 +149,7 @@ class Run:
         """
         self.require_resumable()
         self.require_same_recipe()
+        splits = self.load_splits() if splits is None else splits
         self.require_same_data(splits)
         with self.lock():
             for leftover in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
@@ -182,15 +185,15 @@ class Run:
         return RunId(self.summary["recipe_key"], self.summary["data_key"])
 
     @property
-    def history(self) -> list[EpochMetrics]:
+    def history(self) -> History:
         """The epochs done so far. The file is read again only when it has changed."""
         path = self.folder / METRICS_FILE
         stat = path.stat() if path.exists() else None
         key = stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if key is None or key != self._history_stat:
-            self._history = read_history(self.folder, self.run_id)
+            self._history = History(read_history(self.folder, self.run_id))
             self._history_stat = key
-        return list(self._history)
+        return History(self._history)
 
     @property
     def best_epoch(self) -> EpochMetrics | None:
@@ -387,33 +390,6 @@ class Run:
         if not remaining:
             self.folder.rmdir()
         return remaining
-
-
-def train(
-    recipe: Recipe | str,
-    out: Path | str | None = None,
-    *,
-    data_dir: Path | str | None = None,
-    device: str = "cpu",
-    callbacks: TrainingCallbacks = NO_CALLBACKS,
-) -> Run:
-    """Train a recipe, or a network by name with the default recipe, and return its run.
-
-    Args:
-        recipe: what to train, or a network's name such as "simple_convnet".
-        out: the folder, new or empty; by default a new one in runs/.
-        data_dir: the folder that holds the dataset.
-        device: "cpu", "cuda" or "mps".
-        callbacks: called while it trains.
-
-    Raises LabError if the recipe cannot be trained or the folder is in use; Diverged if the loss becomes NaN or
-    infinite.
-    """
-    recipe = Recipe.from_dict({"model": {"name": recipe}}) if isinstance(recipe, str) else recipe
-    require_new_folder(out)
-    root = Path(data_dir) if data_dir else None
-    splits = load(recipe.data.name, root, image_size=recipe.data.image_size)
-    return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=callbacks)
 
 
 def find_runs(folder: Path | str) -> list[Run]:

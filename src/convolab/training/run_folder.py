@@ -27,6 +27,7 @@ from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.training.evaluation import Evaluation
+from convolab.training.history import EpochMetrics
 from convolab.training.recipe import (
     FORMAT,
     RENAMED_VALUES,
@@ -36,7 +37,7 @@ from convolab.training.recipe import (
     require_known_format,
     translate_first_edition,
 )
-from convolab.training.trainer import EpochMetrics, Trainer
+from convolab.training.trainer import Trainer
 
 Status = Literal["new", "running", "stopped", "killed", "diverged", "finished"]
 COMPLETED: tuple[Status, ...] = ("finished", "diverged")  # what more training would not change

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -18,6 +18,7 @@ from convolab.core.rng import isolated_rng, make_generator, seed_default_generat
 from convolab.core.types import Json
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.training.evaluation import evaluate, preferred_memory_format
+from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.recipe import Metrics, Training
@@ -26,49 +27,6 @@ from convolab.training.transforms import Transform, apply_transforms, parse_tran
 
 class Diverged(LabError):
     """The loss became NaN or infinite; the weights are those before that step."""
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """The metrics of one epoch. Losses in nats, accuracies in [0, 1]; validation's are None without a validation set.
-
-    A field that a file lacks, because another version of convolab wrote it, is NaN or None.
-    """
-
-    epoch: int  # counted from 1
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-    learning_rate: float = math.nan  # at the epoch's last step
-    train_seconds: float = math.nan  # of training, without the validation
-    images_per_second: float = math.nan
-    train_metrics: str = "running"  # or "eval_pass", see Metrics
-
-    def to_record(self) -> dict[str, int | float | str | None]:
-        """What a file holds of the epoch; NaN, which JSON does not know, is left out."""
-        return {name: value for name, value in asdict(self).items() if value == value}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Json]) -> "EpochMetrics":
-        """The epoch in a record; keys that it does not know are ignored. Raises ValueError if it lacks the essential.
-
-        >>> EpochMetrics.from_record({"epoch": 1, "train_loss": 2.3, "train_accuracy": 0.1, "mood": "good"}).train_loss
-        2.3
-        """
-        known = {f.name: record[f.name] for f in fields(cls) if f.name in record}
-        missing = [name for name in ("epoch", "train_loss", "train_accuracy") if name not in known]
-        if missing:
-            raise ValueError(f"an epoch has no {missing[0]}")
-        return cls(**cast("dict[str, Any]", known))
-
-
-def best_epoch_of(history: Sequence[EpochMetrics]) -> EpochMetrics | None:
-    """The first epoch of the highest validation accuracy; without validation the last epoch; None without any epoch."""
-    validated = [epoch for epoch in history if epoch.validation_accuracy is not None]
-    if not validated:
-        return history[-1] if history else None
-    return max(validated, key=lambda epoch: epoch.validation_accuracy or 0.0)
 
 
 @dataclass
@@ -355,7 +313,7 @@ def fit(
     metrics: Metrics | None = None,
     device: torch.device | str = "cpu",
     callbacks: TrainingCallbacks = NO_CALLBACKS,
-) -> list[EpochMetrics]:
+) -> History:
     """Train a network that takes [0, 1] pixels, in place, without a folder.
 
     Args:
@@ -391,7 +349,7 @@ def fit(
         metrics=metrics,
         device=device,
     )
-    history: list[EpochMetrics] = []
+    history = History()
     for metrics_of_epoch in trainer.iter_epochs(callbacks):
         history.append(metrics_of_epoch)
         callbacks.on_epoch(metrics_of_epoch)

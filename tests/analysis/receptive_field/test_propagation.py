@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convolab.analysis.receptive_field.result import ReceptiveField
-from convolab.analysis.summary import summary
+from convolab.analysis.summary import summarize_network
 from convolab.core.rng import isolated_rng
 
 
@@ -183,7 +183,7 @@ def test_the_receptive_field_is_where_the_gradient_is_not_zero(name: str) -> Non
     with isolated_rng():
         net = set_positive_weights(ARCHITECTURES[name])
     size = (48, 52)
-    cost = summary(net, (2, *size))
+    cost = summarize_network(net, (2, *size))
     field, (height, width) = cost.layers[-1].receptive_field, cost.layers[-1].output_shape[2:]
     assert isinstance(field, ReceptiveField)
     assert not field.measured
@@ -244,13 +244,13 @@ def test_cells_of_several_phases_have_the_computed_intervals() -> None:
 def test_squeeze_excitation_makes_the_field_global_and_keeps_its_size() -> None:
     with isolated_rng():
         net = set_positive_weights(nn.Sequential(conv(3, stride=2), SqueezeExcitation(), conv(3)))
-    cost = summary(net, (2, 49, 53))
+    cost = summarize_network(net, (2, 49, 53))
     before, after = cost.layers[0].receptive_field, cost.layers[-1].receptive_field
     assert (before.is_global, before.size, before.stride, before.start) == ((False, False), (3, 3), (2, 2), (0, 0))
     assert (after.is_global, after.size, after.stride, after.start) == ((True, True), (7, 7), (2, 2), (0, 0))
     assert gradient_box(net, (5, 5), (49, 53)) == [(0, 48), (0, 52)]
     # With one pixel less, the last row and column are outside the strided convolution: the field is not global.
-    field = summary(net, (2, 48, 52)).layers[-1].receptive_field
+    field = summarize_network(net, (2, 48, 52)).layers[-1].receptive_field
     assert (field.is_global, field.size) == ((False, False), (47, 51))
     assert gradient_box(net, (5, 5), (48, 52)) == [(0, 46), (0, 50)]
 
@@ -265,13 +265,13 @@ def test_squeeze_excitation_makes_the_field_global_and_keeps_its_size() -> None:
     ],
 )
 def test_a_norm_with_statistics_of_the_image_has_a_global_field(norm: nn.Module, is_global: bool) -> None:
-    cost = summary(nn.Sequential(conv(3), norm), (2, 16, 16))
+    cost = summarize_network(nn.Sequential(conv(3), norm), (2, 16, 16))
     assert cost.layers[-1].receptive_field.is_global == (is_global, is_global)
     assert cost.layers[-1].receptive_field.size == (3, 3)
 
 
 def test_after_a_flatten_a_linear_layer_depends_on_the_whole_image() -> None:
-    cost = summary(
+    cost = summarize_network(
         nn.Sequential(nn.Conv2d(2, 2, 3, stride=2, padding=(1, 1)), nn.Flatten(), nn.Linear(2 * 8 * 8, 3)), (2, 16, 16)
     )
     assert [layer.receptive_field.is_global for layer in cost.layers] == [
@@ -303,7 +303,7 @@ class TinyVisionTransformer(nn.Module):
 
 def test_tokens_depend_on_their_patch_until_attention_makes_them_global() -> None:
     with isolated_rng():
-        cost = summary(TinyVisionTransformer(), (2, 16, 20))
+        cost = summarize_network(TinyVisionTransformer(), (2, 16, 20))
     fields = {
         layer.name: layer.receptive_field
         for layer in cost.layers
@@ -318,7 +318,7 @@ def test_tokens_depend_on_their_patch_until_attention_makes_them_global() -> Non
 @pytest.mark.parametrize("axes", [1, 3])
 def test_signals_and_volumes_have_receptive_fields_too(axes: int) -> None:
     kinds = {1: (nn.Conv1d, nn.AvgPool1d), 3: (nn.Conv3d, nn.AvgPool3d)}[axes]
-    cost = summary(nn.Sequential(kinds[0](1, 2, 3, padding=1), kinds[1](2), kinds[0](2, 2, 3)), (1, *[16] * axes))
+    cost = summarize_network(nn.Sequential(kinds[0](1, 2, 3, padding=1), kinds[1](2), kinds[0](2, 2, 3)), (1, *[16] * axes))
     field = cost.layers[-1].receptive_field
     assert (field.size, field.stride, field.start) == ((8,) * axes, (2,) * axes, (-1,) * axes)
     assert field.center == (2.5,) * axes
@@ -329,7 +329,7 @@ def test_the_center_of_the_field_of_the_last_map_of_efficientnet_lite_is_known()
     from convolab.models.resolve import resolve_model
 
     spec = resolve_model("efficientnet_lite0")
-    last = next(layer for layer in summary(spec.build, spec.input_shape).layers if layer.name == "conv_head")
+    last = next(layer for layer in summarize_network(spec.build, spec.input_shape).layers if layer.name == "conv_head")
     assert (last.receptive_field.stride, last.receptive_field.center) == ((32, 32), (31.0, 31.0))
 
 
@@ -349,7 +349,7 @@ class CircularConvNet(nn.Module):
 def test_a_field_that_cannot_be_computed_from_the_graph_is_measured_and_a_note_says_so() -> None:
     messages: list[str] = []
     with isolated_rng():
-        cost = summary(CircularConvNet(), (2, 16, 16), on_message=messages.append)
+        cost = summarize_network(CircularConvNet(), (2, 16, 16), on_message=messages.append)
     field = cost.layers[-1].receptive_field
     assert field.measured
     assert messages == ["measuring the receptive fields of 3 layers by gradient"]
@@ -361,19 +361,19 @@ def test_a_field_that_cannot_be_computed_from_the_graph_is_measured_and_a_note_s
 def test_a_field_that_can_be_neither_computed_nor_measured_is_unknown() -> None:
     with torch.device("meta"):
         net = CircularConvNet()
-    cost = summary(net, (2, 16, 16))
+    cost = summarize_network(net, (2, 16, 16))
     assert cost.layers[-1].receptive_field is None
     assert cost.layers[-1].rf_unknown_reason
     assert any("are unknown" in note for note in cost.notes)
     # Given the class, it is built again with weights.
-    assert summary(CircularConvNet, (2, 16, 16)).layers[-1].receptive_field.size == (5, 5)
+    assert summarize_network(CircularConvNet, (2, 16, 16)).layers[-1].receptive_field.size == (5, 5)
 
 
 def test_measuring_does_not_change_the_network_or_the_random_generator() -> None:
     with isolated_rng():
         net = CircularConvNet()
     before, state = net.conv.weight.clone(), torch.get_rng_state()
-    summary(net, (2, 16, 16))
+    summarize_network(net, (2, 16, 16))
     assert torch.equal(net.conv.weight, before)
     assert net.conv.weight.dtype == torch.float32
     assert torch.equal(torch.get_rng_state(), state)
@@ -414,7 +414,7 @@ class Normalized(nn.Module):
     ("dim", "is_global"), [(1, (False, False)), ((2, 3), (True, True)), (3, (False, True)), ((), (True, True))]
 )
 def test_a_vector_norm_reduces_over_its_dimensions(dim: int | tuple[int, ...], is_global: tuple) -> None:
-    field = summary(lambda: Normalized(dim), (3, 32, 32)).layers[-1].receptive_field
+    field = summarize_network(lambda: Normalized(dim), (3, 32, 32)).layers[-1].receptive_field
     assert field.size == (3, 3)
     assert field.is_global == is_global
 
@@ -424,7 +424,7 @@ def test_functional_normalize_has_a_receptive_field() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return F.normalize(x, dim=-1)
 
-    (layer,) = summary(Net(), (3, 8, 8)).layers
+    (layer,) = summarize_network(Net(), (3, 8, 8)).layers
     assert layer.receptive_field.is_global == (False, True)
 
 
@@ -440,6 +440,6 @@ def test_after_a_write_into_a_view_the_field_of_its_base_is_unknown() -> None:
             return y * 2
 
     with torch.device("meta"):
-        layers = summary(Net(), (2, 8, 8)).layers
+        layers = summarize_network(Net(), (2, 8, 8)).layers
     assert layers[0].receptive_field.size == (3, 3)
     assert layers[-1].rf_unknown_reason

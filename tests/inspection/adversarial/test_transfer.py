@@ -16,7 +16,7 @@ from convolab.core.errors import LabError
 from convolab.data.image_io import read_image
 from convolab.inspection.adversarial.budget import l2_distances
 from convolab.inspection.adversarial.finding import AttackTargets, magnified_difference
-from convolab.inspection.adversarial.fool import fool, make_attack_targets, png_round_trip, random_targets
+from convolab.inspection.adversarial.fool import fool_classifier, make_attack_targets, png_round_trip, random_targets
 from convolab.inspection.adversarial.transfer import (
     Predictions,
     Proportion,
@@ -140,7 +140,7 @@ def test_noise_has_the_given_l2_after_rounding_and_depends_on_the_seed() -> None
 @pytest.mark.slow
 def test_the_metrics_of_a_finding_are_json_and_success_is_that_of_the_saved_bytes() -> None:
     net = small_net(0)
-    finding = fool(
+    finding = fool_classifier(
         net, ["chelsea", "coffee"], "random:3", victims={"other": small_net(1), "small": small_net(2, side=24)}, seed=4
     )
     assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
@@ -172,7 +172,7 @@ def test_the_metrics_of_a_finding_are_json_and_success_is_that_of_the_saved_byte
 
 @pytest.mark.slow
 def test_the_attack_for_transfer_is_compared_with_plain_pgd_to_the_same_l2() -> None:
-    finding = fool(
+    finding = fool_classifier(
         small_net(0),
         "chelsea",
         "3,4",
@@ -195,7 +195,7 @@ def test_the_attack_for_transfer_is_compared_with_plain_pgd_to_the_same_l2() -> 
 
 
 def test_a_noise_image_depends_on_the_seed_and_has_the_input_size_of_the_network() -> None:
-    first, repeated, other = (fool(small_net(0), "noise", "random", seed=seed).arrays["clean"] for seed in (0, 0, 1))
+    first, repeated, other = (fool_classifier(small_net(0), "noise", "random", seed=seed).arrays["clean"] for seed in (0, 0, 1))
     assert first.shape == (1, 3, 32, 32)
     assert torch.equal(first, repeated)
     assert not torch.equal(first, other)
@@ -203,14 +203,14 @@ def test_a_noise_image_depends_on_the_seed_and_has_the_input_size_of_the_network
 
 
 def test_a_budget_that_is_too_small_is_reported_as_a_failure() -> None:
-    finding = fool(small_net(0), "chelsea", "random", budget="linf=1/255", max_steps=2, step_size=1e-4)
+    finding = fool_classifier(small_net(0), "chelsea", "random", budget="linf=1/255", max_steps=2, step_size=1e-4)
     assert not finding.metrics["images"][0]["fooled"]
     assert "not classified as" in finding.summary[0]
     assert "not fooled in 2 steps within linf=1/255: chelsea" in str(finding)
 
 
 def test_a_confidence_that_is_not_reached_is_reported() -> None:
-    finding = fool(small_net(0), "chelsea", "random", confidence=0.999999, max_steps=12)
+    finding = fool_classifier(small_net(0), "chelsea", "random", confidence=0.999999, max_steps=12)
     assert finding.metrics["images"][0]["fooled"]
     assert (
         "warning: fooled, but below the requested confidence (99.9999 % on all surrogates) in 12 steps: chelsea"
@@ -227,7 +227,7 @@ def test_targets_are_drawn_for_each_image_and_never_the_predicted_class() -> Non
 
 def test_networks_for_gray_images_are_fooled_too_and_the_file_has_the_same_bytes() -> None:
     net = small_net(0, channels=1)
-    finding = fool(net, "coffee", "random")
+    finding = fool_classifier(net, "coffee", "random")
     image = finding.arrays["fooling"][0]
     assert image.shape == (1, 32, 32)
     assert torch.equal(png_round_trip(image), image)
@@ -267,7 +267,7 @@ def test_the_difference_image_is_gray_plus_the_difference_times_the_stated_gain(
 )
 def test_invalid_arguments_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(LabError, match=message) as caught:
-        fool(small_net(0), "chelsea", **({"target": "random"} | arguments))
+        fool_classifier(small_net(0), "chelsea", **({"target": "random"} | arguments))
     assert "\n" not in str(caught.value)
 
 
@@ -276,7 +276,7 @@ def test_networks_of_other_classes_are_refused(argument: str) -> None:
     other = small_net(1)
     other.classes = tuple("klmnopqrst")
     with pytest.raises(LabError, match=r"stranger has different classes \(10: k, l, m, ...\)"):
-        fool(small_net(0), "chelsea", "random", for_transfer=True, **{argument: {"stranger": other}})
+        fool_classifier(small_net(0), "chelsea", "random", for_transfer=True, **{argument: {"stranger": other}})
 
 
 def test_a_target_that_is_already_the_predicted_class_is_refused() -> None:
@@ -295,7 +295,7 @@ def test_a_network_that_diverged_is_refused() -> None:
     net = small_net(0)
     net.network[3].weight.data[:] = math.nan
     with pytest.raises(LabError, match="not finite"):
-        fool(net, "chelsea", "a")
+        fool_classifier(net, "chelsea", "a")
 
 
 def test_the_transfer_matrix_is_computed_from_the_given_images() -> None:
@@ -318,7 +318,7 @@ def test_two_threads_can_fool_one_network_at_the_same_time() -> None:
     before = capture_state(net), capture_state(victim)
 
     def fooling_image(target: int) -> Tensor:
-        return fool(net, "chelsea", target, victims={"other": victim}).arrays["fooling"]
+        return fool_classifier(net, "chelsea", target, victims={"other": victim}).arrays["fooling"]
 
     targets = [label for label in range(10) if net.classes[label] != predicted_class(net)]
     sequential = [fooling_image(target) for target in targets]
@@ -329,4 +329,4 @@ def test_two_threads_can_fool_one_network_at_the_same_time() -> None:
 
 
 def predicted_class(net: ImageClassifier) -> str:
-    return fool(net, "chelsea", "random").metrics["images"][0]["before"]["class"]
+    return fool_classifier(net, "chelsea", "random").metrics["images"][0]["before"]["class"]

@@ -11,7 +11,7 @@ from support.small_nets import FailsAtPass, capture_state, classifier_of, is_equ
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
-from convolab.inspection.explain.explain import explain
+from convolab.inspection.explain.explain import explain_prediction
 from convolab.inspection.explain.methods import METHODS
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
@@ -27,7 +27,7 @@ def photo(pixels: Tensor) -> Tensor:
 
 @pytest.mark.slow
 def test_a_cat_is_explained_with_every_method_and_its_checks() -> None:
-    finding = explain(pretrained("efficientnet_lite0"), "chelsea", target="Egyptian cat", methods="cam,gradient")
+    finding = explain_prediction(pretrained("efficientnet_lite0"), "chelsea", target="Egyptian cat", methods="cam,gradient")
     assert finding.metrics["target"]["index"] == 285
     assert 0 < finding.metrics["target"]["probability"] < 1
     assert finding.metrics["methods"]["cam"]["checks"]["sum_error"] < 1e-4
@@ -38,7 +38,7 @@ def test_a_cat_is_explained_with_every_method_and_its_checks() -> None:
 
 
 def test_without_a_target_the_most_probable_class_is_explained(convnet: ImageClassifier, photo: Tensor) -> None:
-    finding = explain(convnet, photo, methods="gradient")
+    finding = explain_prediction(convnet, photo, methods="gradient")
     with torch.no_grad():
         assert finding.metrics["target"]["index"] == int(convnet(convnet.preprocess(photo)).argmax())
     assert finding.metrics["top"][0]["class"] == finding.metrics["target"]["class"]
@@ -46,7 +46,7 @@ def test_without_a_target_the_most_probable_class_is_explained(convnet: ImageCla
 
 @pytest.mark.slow
 def test_metrics_are_json_and_arrays_are_saved_unchanged(convnet: ImageClassifier, photo: Tensor, tmp_path) -> None:
-    finding = explain(convnet, photo, methods=ALL_METHODS, target="c")
+    finding = explain_prediction(convnet, photo, methods=ALL_METHODS, target="c")
     assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
     with np.load(finding.save_arrays(tmp_path / "maps.npz")) as stored:
         assert {"pixels", *ALL_METHODS} <= set(stored)
@@ -57,7 +57,7 @@ def test_metrics_are_json_and_arrays_are_saved_unchanged(convnet: ImageClassifie
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_maps(convnet: ImageClassifier, photo: Tensor) -> None:
     first, repeated, other = (
-        explain(convnet, photo, methods="smoothgrad", target="a", seed=s).arrays["smoothgrad"] for s in (0, 0, 1)
+        explain_prediction(convnet, photo, methods="smoothgrad", target="a", seed=s).arrays["smoothgrad"] for s in (0, 0, 1)
     )
     assert torch.equal(first, repeated)
     assert not torch.equal(first, other)
@@ -72,7 +72,7 @@ def test_a_map_without_information_gives_a_warning_and_is_not_checked(photo: Ten
         def forward(self, x: Tensor) -> Tensor:
             return (self.conv(x) * 0).mean((2, 3)) @ torch.ones(4, 10)
 
-    finding = explain(classifier_of(Constant()), photo, methods="gradient,occlusion", check=True)
+    finding = explain_prediction(classifier_of(Constant()), photo, methods="gradient,occlusion", check=True)
     assert finding.warnings == (
         "the gradient map is constant: it carries no information",
         "the occlusion map is constant: it carries no information",
@@ -93,7 +93,7 @@ class InfiniteGradient(nn.Module):
 
 
 def test_nonfinite_maps_give_warnings_and_their_metrics_are_still_json(photo: Tensor) -> None:
-    finding = explain(
+    finding = explain_prediction(
         classifier_of(InfiniteGradient()), photo, methods="gradient,integrated_gradients,smoothgrad", check=True
     )
     assert [warning.split(":")[0] for warning in finding.warnings] == [
@@ -109,7 +109,7 @@ def test_a_network_with_nonfinite_logits_is_refused(photo: Tensor) -> None:
             return super().forward(x) * float("nan")
 
     with pytest.raises(LabError, match="logits for cat are not all finite numbers: there is nothing to explain"):
-        explain(classifier_of(Diverged()), photo, image_name="cat")
+        explain_prediction(classifier_of(Diverged()), photo, image_name="cat")
 
 
 @pytest.mark.slow
@@ -120,14 +120,14 @@ def test_a_check_does_not_change_the_network_even_if_a_forward_pass_fails(photo:
         failing_network.fail_at = at
         before = capture_state(net)
         with pytest.raises(RuntimeError, match="the pass broke"):
-            explain(net, photo, methods="gradient,gradcam", check=True)
+            explain_prediction(net, photo, methods="gradient,gradcam", check=True)
         assert is_equal(before, capture_state(net))
 
 
 @pytest.mark.slow
 def test_a_check_adds_its_metrics_and_its_description(convnet: ImageClassifier, photo: Tensor) -> None:
     steps = []
-    finding = explain(convnet, photo, methods="gradcam", target="a", check=True, on_progress=steps.append)
+    finding = explain_prediction(convnet, photo, methods="gradcam", target="a", check=True, on_progress=steps.append)
     assert set(finding.metrics["sanity"]["gradcam"]) == {"method", "randomization", "deletion", "insertion"}
     assert sum("gradcam:" in line for line in finding.summary) == 3
     assert any("randomizing the weights" in step for step in steps)
@@ -142,12 +142,12 @@ def test_unknown_names_are_refused_before_any_work(
     convnet: ImageClassifier, photo: Tensor, arguments: dict, message: str
 ) -> None:
     with pytest.raises(LabError, match=message):
-        explain(convnet, photo, **arguments)
+        explain_prediction(convnet, photo, **arguments)
 
 
 def test_the_old_name_of_integrated_gradients_is_accepted_with_a_hint(convnet: ImageClassifier, photo: Tensor) -> None:
     with pytest.warns(FutureWarning, match="the method integrated is now called integrated_gradients"):
-        finding = explain(convnet, photo, methods="integrated")
+        finding = explain_prediction(convnet, photo, methods="integrated")
     assert list(finding.metrics["methods"]) == ["integrated_gradients"]
 
 
@@ -158,7 +158,7 @@ def test_two_threads_can_explain_one_network_at_the_same_time(photo: Tensor) -> 
     images = [photo, photo.flip(2), 255 - photo, photo.flip(1)]
 
     def maps(image: Tensor) -> dict[str, Tensor]:
-        return dict(explain(net, image, methods="smoothgrad,integrated_gradients,cam,gradcam", target="c").arrays)
+        return dict(explain_prediction(net, image, methods="smoothgrad,integrated_gradients,cam,gradcam", target="c").arrays)
 
     sequential = [maps(image) for image in images]
     with ThreadPoolExecutor(2) as pool:
@@ -169,8 +169,8 @@ def test_two_threads_can_explain_one_network_at_the_same_time(photo: Tensor) -> 
 
 def test_a_network_that_cannot_be_copied_is_explained_too(photo: Tensor) -> None:
     net = classifier_of(randomize_batch_norms(build("simple_convnet", (3, 32, 32), 10)))
-    expected = explain(net, photo, methods="gradcam").arrays["gradcam"]
+    expected = explain_prediction(net, photo, methods="gradcam").arrays["gradcam"]
     net.lock = threading.Lock()
     before = capture_state(net)
-    assert torch.equal(explain(net, photo, methods="gradcam").arrays["gradcam"], expected)
+    assert torch.equal(explain_prediction(net, photo, methods="gradcam").arrays["gradcam"], expected)
     assert is_equal(before, capture_state(net))

@@ -14,7 +14,7 @@ from convolab.inspection.localization.alignment import ALIGNMENT_KINDS
 from convolab.inspection.localization.dense import make_fully_convolutional
 from convolab.inspection.localization.detection import MAX_BOXES, MAX_CANVAS_PIXELS
 from convolab.inspection.localization.input_scale import MAX_INPUT_PIXELS, InputScale, parse_scales
-from convolab.inspection.localization.locate import locate
+from convolab.inspection.localization.locate import locate_objects
 from convolab.inspection.localization.response import run_at_scale
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
@@ -55,7 +55,7 @@ def red_blue_image() -> Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ALIGNMENT_KINDS)
 def test_objects_have_boxes_at_their_positions_for_each_class(red_blue_net: ImageClassifier, kind: str) -> None:
-    results = locate(red_blue_net, red_blue_image(), targets=["red", "blue"], alignment=kind, threshold=0.5).metrics[
+    results = locate_objects(red_blue_net, red_blue_image(), targets=["red", "blue"], alignment=kind, threshold=0.5).metrics[
         "classes"
     ]
     boxes = {label: [detection["box"] for detection in results[label]["detections"]] for label in ("red", "blue")}
@@ -67,7 +67,7 @@ def test_objects_have_boxes_at_their_positions_for_each_class(red_blue_net: Imag
 
 
 def test_the_confidence_of_a_box_is_the_probability_computed_from_its_cells_only(red_blue_net: ImageClassifier) -> None:
-    detections = locate(red_blue_net, red_blue_image(), targets=["red"], alignment="rf-center", threshold=0.5).metrics[
+    detections = locate_objects(red_blue_net, red_blue_image(), targets=["red"], alignment="rf-center", threshold=0.5).metrics[
         "classes"
     ]["red"]["detections"]
     response = (250 - 10 - 10) / 255 * 40
@@ -78,7 +78,7 @@ def test_the_confidence_of_a_box_is_the_probability_computed_from_its_cells_only
 
 
 def test_boxes_are_in_the_original_pixels_at_all_scales(red_blue_net: ImageClassifier) -> None:
-    finding = locate(
+    finding = locate_objects(
         red_blue_net, red_blue_image(), targets=["red"], scales="0.5,1,240px", alignment="rf-center", threshold=0.5
     )
     assert finding.metrics["classes"]["red"]["detections"][0]["box"] == pytest.approx([100, 40, 160, 80], abs=5)
@@ -95,7 +95,7 @@ def test_an_image_larger_than_the_canvas_is_shrunk_but_its_boxes_are_in_its_own_
     red_blue_net: ImageClassifier,
 ) -> None:
     photo = red_blue_image().repeat_interleave(12, 1).repeat_interleave(12, 2)
-    finding = locate(red_blue_net, photo, targets=["red"], scales="120px", alignment="rf-center", threshold=0.5)
+    finding = locate_objects(red_blue_net, photo, targets=["red"], scales="120px", alignment="rf-center", threshold=0.5)
     height, width = finding.arrays["image"].shape[1:]
     assert height * width <= 1.01 * MAX_CANVAS_PIXELS
     assert finding.metrics["size"] == [1440, 2400]
@@ -103,11 +103,11 @@ def test_an_image_larger_than_the_canvas_is_shrunk_but_its_boxes_are_in_its_own_
 
 
 def test_without_a_target_the_most_probable_classes_of_the_image_are_located(red_blue_net: ImageClassifier) -> None:
-    assert list(locate(red_blue_net, red_blue_image(), top=2).metrics["classes"]) == ["red", "blue"]
+    assert list(locate_objects(red_blue_net, red_blue_image(), top=2).metrics["classes"]) == ["red", "blue"]
 
 
 def test_the_mean_response_plus_the_bias_is_the_reported_logit(red_blue_net: ImageClassifier) -> None:
-    result = locate(red_blue_net, red_blue_image(), targets=["red"]).metrics["classes"]["red"]
+    result = locate_objects(red_blue_net, red_blue_image(), targets=["red"]).metrics["classes"]["red"]
     response = result["responses"]["1"]
     assert response["mean"] + response["bias"] == pytest.approx(result["logit"], abs=1e-4)
 
@@ -116,7 +116,7 @@ def test_the_mean_response_plus_the_bias_is_the_reported_logit(red_blue_net: Ima
 def test_a_network_that_flattens_is_evaluated_in_windows(size: tuple[int, int]) -> None:
     net = classifier_of(flatten_net())
     photo = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    finding = locate(net, photo, targets=["c"], alignment="rf-center")
+    finding = locate_objects(net, photo, targets=["c"], alignment="rf-center")
     assert finding.metrics["granularity"] == "window"
     response = finding.arrays["response c at 1"]
     with torch.no_grad():
@@ -124,13 +124,13 @@ def test_a_network_that_flattens_is_evaluated_in_windows(size: tuple[int, int]) 
 
 
 def test_a_network_with_cells_can_be_evaluated_in_windows_too(red_blue_net: ImageClassifier) -> None:
-    finding = locate(red_blue_net, red_blue_image(), targets=["red"], granularity="window", alignment="rf-center")
+    finding = locate_objects(red_blue_net, red_blue_image(), targets=["red"], granularity="window", alignment="rf-center")
     assert finding.arrays["response red at 1"].shape == (23, 43)
     assert "windows of 32 x 32" in str(finding)
 
 
 def test_a_response_without_information_gives_a_warning_and_no_box(red_blue_net: ImageClassifier) -> None:
-    finding = locate(red_blue_net, red_blue_image(), targets=["j"])
+    finding = locate_objects(red_blue_net, red_blue_image(), targets=["j"])
     assert finding.warnings == ("the response for j is constant: it carries no information",)
     assert finding.metrics["classes"]["j"]["detections"] == []
     assert "not found" in str(finding)
@@ -138,14 +138,14 @@ def test_a_response_without_information_gives_a_warning_and_no_box(red_blue_net:
 
 @pytest.mark.slow
 def test_metrics_are_json_and_arrays_are_saved_unchanged(red_blue_net: ImageClassifier, tmp_path) -> None:
-    finding = locate(red_blue_net, red_blue_image(), targets=["red"], sliding_window_check=True)
+    finding = locate_objects(red_blue_net, red_blue_image(), targets=["red"], sliding_window_check=True)
     assert json.loads(json.dumps(finding.metrics, allow_nan=False)) == finding.metrics
     with np.load(finding.save_arrays(tmp_path / "maps")) as stored:
         assert np.array_equal(stored["heatmap red"], finding.arrays["heatmap red"].numpy())
 
 
 def test_the_sliding_window_check_finds_no_difference_without_padding(red_blue_net: ImageClassifier) -> None:
-    finding = locate(red_blue_net, red_blue_image(), targets=["red"], sliding_window_check=True)
+    finding = locate_objects(red_blue_net, red_blue_image(), targets=["red"], sliding_window_check=True)
     check = finding.metrics["sliding_window_check"]["1"]
     assert check["num_windows"] == 23 * 43
     assert check["max_abs_difference"] < 1e-4
@@ -157,7 +157,7 @@ def test_the_sliding_window_check_finds_no_difference_without_padding(red_blue_n
 def test_the_sliding_window_check_measures_what_padding_does() -> None:
     net = classifier_of(build("simple_convnet", (3, 32, 32), 10))
     photo = torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    check = locate(net, photo, targets=["c"], sliding_window_check=True).metrics["sliding_window_check"]["1"]
+    check = locate_objects(net, photo, targets=["c"], sliding_window_check=True).metrics["sliding_window_check"]["1"]
     assert check["num_windows"] == 5 * 7
     assert check["mean_abs_difference"] > 1e-4
     assert check["logit_std"] > 0
@@ -167,7 +167,7 @@ def test_the_network_is_not_changed(red_blue_net: ImageClassifier) -> None:
     red_blue_net.train()
     before = {name: tensor.clone() for name, tensor in red_blue_net.state_dict().items()}
     flags = [p.requires_grad for p in red_blue_net.parameters()]
-    locate(red_blue_net, red_blue_image(), targets=["red"], sliding_window_check=True)
+    locate_objects(red_blue_net, red_blue_image(), targets=["red"], sliding_window_check=True)
     assert red_blue_net.training
     assert flags == [p.requires_grad for p in red_blue_net.parameters()]
     assert all(torch.equal(before[name], tensor) for name, tensor in red_blue_net.state_dict().items())
@@ -192,24 +192,24 @@ def test_the_network_is_not_changed(red_blue_net: ImageClassifier) -> None:
 )
 def test_a_wrong_argument_gives_a_one_line_error(red_blue_net: ImageClassifier, arguments: dict, message: str) -> None:
     with pytest.raises(LabError, match=message) as error:
-        locate(red_blue_net, red_blue_image(), **arguments)
+        locate_objects(red_blue_net, red_blue_image(), **arguments)
     assert "\n" not in str(error.value)
 
 
 def test_an_image_too_small_for_a_window_is_refused() -> None:
     with pytest.raises(LabError, match="give an image of at least 32 x 32"):
-        locate(classifier_of(flatten_net()), torch.zeros(3, 20, 64, dtype=torch.uint8))
+        locate_objects(classifier_of(flatten_net()), torch.zeros(3, 20, 64, dtype=torch.uint8))
 
 
 def test_a_network_without_a_feature_map_is_refused_with_the_reason() -> None:
     with pytest.raises(LabError, match="no feature map, because it has no convolution"):
-        locate(classifier_of(build("shallow_net", (3, 32, 32), 10)), red_blue_image())
+        locate_objects(classifier_of(build("shallow_net", (3, 32, 32), 10)), red_blue_image())
 
 
 def test_at_most_fifty_boxes_are_kept_the_strongest_ones_but_all_are_counted(red_blue_net: ImageClassifier) -> None:
     pixels = torch.randint(0, 256, (3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     photo = pixels.repeat_interleave(8, 1).repeat_interleave(8, 2)
-    result = locate(red_blue_net, photo, targets=["red"], threshold=0.3, alignment="rf-center").metrics["classes"][
+    result = locate_objects(red_blue_net, photo, targets=["red"], threshold=0.3, alignment="rf-center").metrics["classes"][
         "red"
     ]
     assert result["num_boxes"] > MAX_BOXES
@@ -227,7 +227,7 @@ def test_a_result_does_not_depend_on_earlier_calls(red_blue_net: ImageClassifier
 
 @pytest.mark.slow
 def test_broccoli_and_oranges_are_distinguished_in_one_photo(photos) -> None:
-    finding = locate(
+    finding = locate_objects(
         pretrained("efficientnet_lite0"),
         photos / "boxes" / "000000000009.jpg",
         targets=["broccoli", "orange"],
@@ -247,11 +247,11 @@ def test_broccoli_and_oranges_are_distinguished_in_one_photo(photos) -> None:
 def test_two_threads_can_locate_with_one_network_at_the_same_time(red_blue_net: ImageClassifier) -> None:
     red_blue_net.train()
     images = [red_blue_image(), red_blue_image().flip(2)]
-    sequential = [locate(red_blue_net, image, targets=["red"], alignment="rf-center") for image in images]
+    sequential = [locate_objects(red_blue_net, image, targets=["red"], alignment="rf-center") for image in images]
     with ThreadPoolExecutor(2) as pool:
         for _ in range(5):
             together = list(
-                pool.map(lambda image: locate(red_blue_net, image, targets=["red"], alignment="rf-center"), images)
+                pool.map(lambda image: locate_objects(red_blue_net, image, targets=["red"], alignment="rf-center"), images)
             )
             assert [finding.metrics for finding in together] == [finding.metrics for finding in sequential]
     assert red_blue_net.training
@@ -259,7 +259,7 @@ def test_two_threads_can_locate_with_one_network_at_the_same_time(red_blue_net: 
 
 
 def test_the_keys_of_the_metrics(red_blue_net: ImageClassifier) -> None:
-    metrics = locate(red_blue_net, red_blue_image(), targets=["red"]).metrics
+    metrics = locate_objects(red_blue_net, red_blue_image(), targets=["red"]).metrics
     assert set(metrics) == {"image", "size", "granularity", "alignment", "threshold", "scales", "classes"}
     assert set(metrics["scales"]["1"]["erf_offset"]) == {"mean", "std", "reference", "rms_radius"}
     result = metrics["classes"]["red"]

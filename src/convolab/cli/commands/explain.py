@@ -76,11 +76,11 @@ def explain_command(
     stems = output_stems("explain", images, out)
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.cli.networks import load_network
-    from convolab.inspection.explain.explain import explain
+    from convolab.api import resolve_classifier
+    from convolab.inspection.explain.explain import explain_prediction
     from convolab.inspection.explain.sanity import aggregate_sanity_checks
 
-    network = load_network(net)
+    network = resolve_classifier(net)
     if target is not None:
         network.find_class(target)
     lazy_images = [lazy_image(image, max_pixels, cache=len(images) == 1) for image in images]  # all, before work starts
@@ -88,7 +88,7 @@ def explain_command(
     output_lines = []
     with status_spinner("explaining") as update_status:
         for image, open_image, stem in zip(images, lazy_images, stems, strict=True):
-            finding = explain(
+            finding = explain_prediction(
                 network,
                 open_image(),
                 target=target,

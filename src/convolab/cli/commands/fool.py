@@ -73,9 +73,9 @@ def fool_command(
     """Change images until a network predicts another class, and see whether other networks are fooled too."""
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.cli.networks import load_network
+    from convolab.api import resolve_classifier
     from convolab.data.image_io import read_image
-    from convolab.inspection.adversarial.fool import NOISE_INPUT, fool, make_attack_config, parse_targets
+    from convolab.inspection.adversarial.fool import NOISE_INPUT, fool_classifier, make_attack_config, parse_targets
 
     make_attack_config(objective, budget, step_size, max_steps, confidence, for_transfer)
     stem = fool_output_stem(images, out)
@@ -83,14 +83,14 @@ def fool_command(
     for option, names in (("--victims", victim_names), ("--surrogates", surrogate_names)):
         require(net not in names, f"{net} is the network to be fooled: leave it out of {option}")
     require(for_transfer or not surrogate_names, "--surrogates are only used with --for-transfer: add it")
-    network = load_network(net)
-    victim_nets = {name: load_network(name) for name in victim_names}
-    surrogate_nets = {name: load_network(name) for name in surrogate_names}
+    network = resolve_classifier(net)
+    victim_nets = {name: resolve_classifier(name) for name in victim_names}
+    surrogate_nets = {name: resolve_classifier(name) for name in surrogate_names}
     parse_targets(network, target)
     # All images are read before work starts.
     inputs = [image if image == NOISE_INPUT else read_image(image, max_pixels) for image in images]
     with status_spinner("fooling") as update_status:
-        finding = fool(
+        finding = fool_classifier(
             network,
             inputs,
             target,

@@ -63,18 +63,18 @@ def locate_command(
     images = images or []
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.cli.networks import load_network
+    from convolab.api import resolve_classifier
     from convolab.inspection.localization.alignment import parse_alignment
     from convolab.inspection.localization.dense import parse_granularity
     from convolab.inspection.localization.input_scale import parse_scales
-    from convolab.inspection.localization.locate import locate
+    from convolab.inspection.localization.locate import locate_objects
 
     parse_scales(scale)
     parse_alignment(alignment)
     if granularity is not None:
         parse_granularity(granularity)
     stems = output_stems("locate", images, out)
-    network = load_network(net)
+    network = resolve_classifier(net)
     targets = [word.strip() for word in target.split(",")] if target is not None else []
     for word in targets:
         network.find_class(word)
@@ -83,7 +83,7 @@ def locate_command(
     output_lines = []
     with status_spinner("locating") as update_status:
         for image, open_image, stem in zip(images, lazy_images, stems, strict=True):
-            finding = locate(
+            finding = locate_objects(
                 network,
                 open_image(),
                 targets=targets,

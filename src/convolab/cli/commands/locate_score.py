@@ -47,7 +47,7 @@ def locate_score_command(
     """Evaluate localization: compare responses with known boxes, for each alignment, beside baselines."""
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.cli.networks import load_network
+    from convolab.api import resolve_classifier
     from convolab.inspection.localization.dense import make_fully_convolutional, parse_granularity
     from convolab.inspection.localization.erf_offset import erf_offset
     from convolab.inspection.localization.evaluation import evaluate_localization
@@ -60,7 +60,7 @@ def locate_score_command(
     scales = parse_scales(scale)
     unit = None if granularity is None else parse_granularity(granularity)
     stem = output_stem("locate-score", Path(net).name, out)
-    network = load_network(net)
+    network = resolve_classifier(net)
     with status_spinner("evaluating") as update_status:
         if source == "synthetic":
             settings = settings_of_run(network, net, num_objects, data_dir, seed)

@@ -2,13 +2,13 @@
 
 from convolab.cli.options import AsJson, DataDir, RunFolder, Threads, prepare_torch
 from convolab.cli.run_status import report_run
-from convolab.cli.terminal import InterruptHandler, TrainingBar
 
 
 def resume_command(
     folder: RunFolder, data_dir: DataDir = None, threads: Threads = None, as_json: AsJson = False
 ) -> None:
     """Resume a stopped or killed run; the result is bit-identical to an uninterrupted one."""
+    from convolab.reports.live import live_training
     from convolab.training.run import Run
 
     run = Run(folder)
@@ -16,6 +16,6 @@ def resume_command(
     if run.status != "finished":
         run.require_resumable()  # before the data are read
         splits = run.load_splits(data_dir)
-        with InterruptHandler() as interrupts, TrainingBar(run.recipe.training.epochs, interrupts) as bar:
-            run.resume(splits, callbacks=bar)
+        with live_training(run.recipe.training.epochs) as callbacks:
+            run.resume(splits, callbacks=callbacks)
     report_run(run, as_json)

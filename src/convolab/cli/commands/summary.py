@@ -16,7 +16,7 @@ from convolab.core.errors import LabError, require
 if TYPE_CHECKING:
     from torch import nn
 
-    from convolab.analysis.summary import ModelSummary, NetworkOrBuilder
+    from convolab.analysis.summary import ModelSummary
 
 CHART_SUFFIXES = (".png", ".svg", ".html")
 Shape = tuple[int, ...]
@@ -69,7 +69,11 @@ def summary_command(
         require_counters(counters)
     shape = parse_input_shape(input_shape) if input_shape is not None else None
     if network:
-        summaries = [summarize_network(network, shape, batch_size, classes, counters)]
+        from convolab.api import summary
+
+        summaries = [
+            summary(network, shape, batch_size=batch_size, classes=classes, beside=counters, on_message=print_note)
+        ]
     else:
         summaries = summarize_layer_expressions(layers or [], shape, batch_size, counters)
     if csv:
@@ -104,30 +108,12 @@ def parse_input_shape(text: str) -> Shape:
     return tuple(map(int, parts))
 
 
-def summarize_network(
-    name: str, shape: Shape | None, batch_size: int, classes: int | None, counters: Sequence[str]
-) -> "ModelSummary":
-    """The summary of a network by name, or of a run's."""
-    from convolab.models.registry import NETWORKS
-    from convolab.models.resolve import resolve_model
-
-    if Path(name).is_dir() and name not in NETWORKS:
-        from convolab.training.run import Run
-
-        net = Run(name).net()
-        return summarize(net, shape or (net.channels, *net.input_size), batch_size, counters, name)
-    resolved = resolve_model(name, shape, classes)
-    shape = shape or resolved.input_shape
-    if shape is None:
-        raise LabError(f"the input shape of the network '{name}' is not known: give --input, such as 3x32x32")
-    return summarize(resolved.build, shape, batch_size, counters, name)
-
-
 def summarize_layer_expressions(
     expressions: Sequence[str], shape: Shape | None, batch_size: int, counters: Sequence[str]
 ) -> list["ModelSummary"]:
     """The summaries of layers written as in Python, all for the same input."""
     from convolab.analysis.layer_parser import parse_layer
+    from convolab.analysis.summary import summarize_network
 
     parsed = [parse_layer(expression) for expression in expressions]
     if shape is None:
@@ -137,7 +123,10 @@ def summarize_layer_expressions(
         try:
             layer_shape = add_channel(layer, shape)
             builder = layer if not counters else lambda text=expression: parse_layer(text).to_empty(device="cpu")
-            summaries.append(summarize(builder, layer_shape, batch_size, counters, expression))
+            result = summarize_network(
+                builder, layer_shape, batch_size=batch_size, beside=counters, on_message=print_note
+            )
+            summaries.append(replace(result, network=expression))
         except LabError as error:
             raise LabError(f"{expression}: {error}") from error
     return summaries
@@ -150,16 +139,6 @@ def add_channel(layer: "nn.Module", shape: Shape) -> Shape:
     if not isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)):
         return shape
     return (1, *shape) if layer.in_channels == 1 and len(shape) == len(layer.kernel_size) else shape
-
-
-def summarize(
-    network: "NetworkOrBuilder", shape: Shape, batch_size: int, counters: Sequence[str], name: str
-) -> "ModelSummary":
-    """The summary of a network, under the name that was typed."""
-    from convolab.analysis.summary import summary
-
-    result = summary(network, shape, batch_size=batch_size, beside=counters, on_message=print_note)
-    return replace(result, network=name)
 
 
 def print_summaries(summaries: Sequence["ModelSummary"]) -> None:

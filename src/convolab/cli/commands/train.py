@@ -7,7 +7,7 @@ import typer
 
 from convolab.cli.options import AsJson, DataDir, Device, Threads, load_dataset_with_progress, prepare_torch
 from convolab.cli.run_status import report_run
-from convolab.cli.terminal import InterruptHandler, TrainingBar, print_json
+from convolab.cli.terminal import print_json
 from convolab.core.errors import require
 from convolab.core.text import format_percent
 
@@ -47,6 +47,7 @@ def train_command(
     """Train a network on a dataset, and save everything needed to reproduce it bit for bit."""
     require(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
     prepare_torch(device, threads)
+    from convolab.reports.live import live_training
     from convolab.training.recipe import Recipe, parse_override
     from convolab.training.run import Run
     from convolab.training.run_folder import require_new_folder
@@ -61,8 +62,8 @@ def train_command(
     if overfit_one_batch:
         overfit_check(resolved_recipe, splits, out, as_json)
         return
-    with InterruptHandler() as interrupts, TrainingBar(resolved_recipe.training.epochs, interrupts) as bar:
-        run = Run.start(resolved_recipe, splits, out, device=device, data_dir=data_dir, callbacks=bar)
+    with live_training(resolved_recipe.training.epochs) as callbacks:
+        run = Run.start(resolved_recipe, splits, out, device=device, data_dir=data_dir, callbacks=callbacks)
     report_run(run, as_json)
 
 

@@ -31,7 +31,7 @@ TRANSFER_DIVERSITY = 0.7
 TRANSFER_CONFIDENCE = 0.95
 
 
-def fool(
+def fool_classifier(
     net: ImageClassifier,
     images: ImageInput | Sequence[ImageInput],
     target: str | int | Sequence[str | int],
@@ -79,7 +79,7 @@ def fool(
     or is already classified as its target, networks of other classes, and logits that are not finite.
 
     >>> from convolab.models.pretrained import pretrained
-    >>> finding = fool(pretrained("efficientnet_lite0"), "chelsea", "goldfish")
+    >>> finding = fool_classifier(pretrained("efficientnet_lite0"), "chelsea", "goldfish")
     >>> finding.metrics["fooled"]["fraction"], finding.metrics["images"][0]["before"]["class"]
     (1.0, 'tiger cat')
     """

@@ -25,7 +25,7 @@ TOP_CLASSES = 5  # in the metrics and below the network's input
 MAX_DESCRIBED = 3  # of them in the summary
 
 
-def explain(
+def explain_prediction(
     net: ImageClassifier,
     image: UInt8Image | Path | str,
     *,
@@ -59,7 +59,7 @@ def explain(
     cannot be read, and for logits that are not finite.
 
     >>> from convolab.models.pretrained import pretrained
-    >>> finding = explain(pretrained("efficientnet_lite0"), "coffee", methods="gradcam")
+    >>> finding = explain_prediction(pretrained("efficientnet_lite0"), "coffee", methods="gradcam")
     >>> print(finding.summary[0])
     coffee: espresso 95.1 %, cup 1.5 %, consomme 0.7 %
     """

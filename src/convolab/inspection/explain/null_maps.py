@@ -1,4 +1,4 @@
-"""What a map is compared with that does not depend on the network: random maps as smooth, the image's edges."""
+"""What a map is compared with that does not depend on the network: phase-randomized maps, the image's edges."""
 
 import math
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from convolab.analysis.summary import LayerSummary, summary
+from convolab.analysis.summary import LayerSummary, summarize_network
 from convolab.core.errors import LabError, require, suggest
 from convolab.models.classifier import ImageClassifier
 from convolab.models.feature_head import ClassifierHead, FeatureExtractor, FeatureMap, create_feature_extractor
@@ -112,7 +112,7 @@ class FullyConvolutional:
         """
         if size not in self._rf_grids:
             try:
-                layers = summary(self.net.network, (self.net.channels, *size)).layers
+                layers = summarize_network(self.net.network, (self.net.channels, *size)).layers
                 self._rf_grids[size] = last_rf_grid(layers, self.extractor.feature_shape[0])
             except LabError:
                 own_size = self.net.input_size

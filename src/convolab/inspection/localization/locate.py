@@ -35,7 +35,7 @@ DEFAULT_ALIGNMENT: AlignmentKind = "erf"
 DEFAULT_BOX_THRESHOLD = 0.3  # of the map's largest value: docs/localization.md shows how it was chosen
 
 
-def locate(
+def locate_objects(
     net: ImageClassifier,
     image: UInt8Image | Path | str,
     *,
@@ -79,7 +79,7 @@ def locate(
     a network without such a feature map and head.
 
     >>> from convolab.models.pretrained import pretrained
-    >>> finding = locate(pretrained("efficientnet_lite0"), "motorcycle_left", targets=["moped"], alignment="resize")
+    >>> finding = locate_objects(pretrained("efficientnet_lite0"), "motorcycle_left", targets=["moped"], alignment="resize")
     >>> finding.metrics["classes"]["moped"]["detections"][0]["box"]
     [127, 62, 695, 461]
     """

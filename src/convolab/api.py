@@ -1,0 +1,343 @@
+"""What a person calls in Python: names, paths and arrays become what the layers below take, and progress is shown.
+
+`convolab.train`, `explain`, `fool`, `locate`, `summary` and `run_study` are these. The functions below them in
+`training`, `inspection`, `analysis` and `studies` take objects only and show nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from convolab.analysis.summary import ModelSummary, summarize_network
+from convolab.core.errors import LabError, require, suggest
+from convolab.core.types import Json
+from convolab.data.catalog import load
+from convolab.data.image_io import read_image, to_uint8_image
+from convolab.inspection.adversarial.fool import fool_classifier
+from convolab.inspection.explain.explain import explain_prediction
+from convolab.inspection.explain.method_names import DEFAULT_METHODS
+from convolab.inspection.localization.locate import locate_objects
+from convolab.inspection.result import Finding
+from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import freeze_for_inference
+from convolab.models.pretrained import BUNDLED_NETWORKS, DEFAULT_NETWORK, offline_if_unreachable, pretrained
+from convolab.models.registry import NETWORKS
+from convolab.models.resolve import resolve_model, split_library
+from convolab.reports.live import live_training
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run
+from convolab.training.run_folder import require_new_folder
+from convolab.training.trainer import TrainingCallbacks
+
+NetworkSource: TypeAlias = ImageClassifier | Run | str | Path  # a network, a run, or the name or folder of one
+ImageSource: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image
+
+TRAIN_KEYWORDS = {  # of `train`: the recipe key of each
+    "data": "data.name",
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "seed": "training.seed",
+    "lr": "optimizer.lr",
+    "optimizer": "optimizer.name",
+    "schedule": "schedule.name",
+    "augment": "data.augment",
+}
+
+
+def train(
+    network: str | Recipe = "simple_convnet",
+    data: str | None = None,
+    *,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    optimizer: str | None = None,
+    schedule: str | None = None,
+    augment: Sequence[str] | None = None,
+    out: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    device: str = "cpu",
+    callbacks: TrainingCallbacks | None = None,
+    overrides: Mapping[str, Json] | None = None,
+    **settings: Json,
+) -> Run:
+    """Train a network, show how it goes, and return its run.
+
+    All is checked before a folder is made. Ctrl-C, or a notebook's stop button, stops after the present step;
+    `run.resume()` then continues bit for bit.
+
+    Args:
+        network: A network's name such as "simple_convnet", "file.py:Name" for your own, or a whole recipe.
+        data: A dataset's name, or "folder:PATH"; by default the recipe's, which is "digits".
+        epochs: How often each training image is used.
+        lr: The learning rate.
+        batch_size: Images per step.
+        seed: Of the split, the first weights and the order of images.
+        optimizer: "sgd", "adam" or "adamw".
+        schedule: "constant", "step", "cosine" or "onecycle".
+        augment: Random transforms of the training images, such as ["crop:4", "flip"].
+        out: The run's folder, new or empty; by default a new one in runs/.
+        data_dir: The folder that holds the dataset.
+        device: "cpu", "cuda" or "mps".
+        callbacks: Called while it trains, instead of the display.
+        overrides: Any recipe keys, such as {"optimizer.weight_decay": 0}.
+        **settings: Sections of a recipe as dicts, such as model={"channels": [8, 16]}.
+
+    Returns:
+        The run; `run.history` are its epochs, `run.net()` is the network, `run.test()` tests it.
+
+    Raises:
+        LabError: For an unknown keyword, name or key, with the nearest; for a recipe that cannot be trained on the
+            images; for a folder that is in use.
+        Diverged: If the loss becomes NaN or infinite.
+
+    >>> import tempfile
+    >>> run = train("shallow_net", epochs=2, lr=0.1, out=tempfile.mkdtemp())
+    >>> run.status, len(run.history)
+    ('finished', 2)
+    """
+    values = {
+        "data": data, "epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "optimizer": optimizer,
+        "schedule": schedule, "augment": None if augment is None else list(augment),
+    }  # fmt: skip
+    named = {TRAIN_KEYWORDS[name]: value for name, value in values.items() if value is not None}
+    base = network if isinstance(network, Recipe) else Recipe.from_dict({"model": {"name": network}})
+    recipe = base.with_overrides({**named, **flatten_sections(settings), **(overrides or {})})
+    require_new_folder(out)
+    root = Path(data_dir) if data_dir is not None else None
+    splits = load(recipe.data.name, root, image_size=recipe.data.image_size)
+    shown = nullcontext(callbacks) if callbacks is not None else live_training(recipe.training.epochs)
+    with shown as chosen:
+        return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=chosen)
+
+
+def flatten_sections(settings: Mapping[str, Json]) -> dict[str, Json]:
+    """Sections of a recipe as overrides. Raises LabError, naming the nearest word, for what is no section.
+
+    >>> flatten_sections({"model": {"name": "simple_convnet", "residual": True}})
+    {'model.name': 'simple_convnet', 'model.residual': True}
+    """
+    overrides: dict[str, Json] = {}
+    for name, value in settings.items():
+        known = name in Recipe.model_fields or "." in name
+        require(known, f"train has no keyword '{name}': {suggest(name, [*TRAIN_KEYWORDS, *Recipe.model_fields])}")
+        if isinstance(value, Mapping):
+            overrides |= {f"{name}.{key}": entry for key, entry in value.items()}
+        else:
+            require("." in name, f"{name} = {value!r}: give the section's keys as a dict, such as {{'name': ...}}")
+            overrides[name] = value
+    return overrides
+
+
+def explain(
+    image: ImageSource,
+    net: NetworkSource = DEFAULT_NETWORK,
+    *,
+    target: str | int | None = None,
+    methods: str | Sequence[str] = DEFAULT_METHODS,
+    check: bool = False,
+    seed: int = 0,
+) -> Finding:
+    """What a network predicts for an image, and by several methods which pixels the prediction depends on.
+
+    Args:
+        image: A sample's name such as "chelsea", a path, an http(s) address, a Pillow image, an array [H, W, 3] or a
+            tensor [3, H, W]; bytes, or floats in [0, 1].
+        net: A pretrained network's name, a run or its folder, or an `ImageClassifier`.
+        target: The class to explain: its name, an unambiguous beginning, or index; by default the most probable.
+        methods: Names of methods, such as "gradient,gradcam".
+        check: Whether to check the maps: randomized weights, deletion and insertion. Up to a minute.
+        seed: Of SmoothGrad's noise and of the checks.
+
+    Returns:
+        A finding, which draws itself; `finding.arrays` holds the raw maps [H, W].
+
+    Raises:
+        LabError: For an unknown class, method, network or image, and for logits that are not finite.
+
+    >>> explain("coffee", methods="gradcam").metrics["target"]["class"]
+    'espresso'
+    """
+    classifier = resolve_classifier(net)
+    name, pixels = resolve_image(image)
+    return explain_prediction(
+        classifier, pixels, target=target, methods=methods, check=check, seed=seed, image_name=name
+    )
+
+
+def fool(
+    images: ImageSource | Sequence[ImageSource],
+    target: str | int | Sequence[str | int],
+    net: NetworkSource = DEFAULT_NETWORK,
+    *,
+    victims: Sequence[NetworkSource] = (),
+    surrogates: Sequence[NetworkSource] = (),
+    **settings: Any,  # noqa: ANN401 (those of inspection.adversarial.fool, which checks them)
+) -> Finding:
+    """Change images until a network predicts another class, and see whether other networks are fooled too.
+
+    Args:
+        images: One image or several, as `explain` takes them, or "noise".
+        target: The class to reach, or several.
+        net: The network to fool, as `explain` takes it.
+        victims: Other networks of the same classes, on which transfer is measured.
+        surrogates: Networks to attack together with `net`; only with for_transfer=True.
+        **settings: objective, budget, step_size, max_steps, confidence, for_transfer, seed: see
+            `convolab.inspection.adversarial.fool.fool_classifier`.
+
+    Returns:
+        A finding, which draws itself; its arrays hold the fooling images, bytes [N, C, H, W].
+
+    Raises:
+        LabError: For what cannot be understood, and a target that an image is classified as already.
+
+    >>> fool("chelsea", "goldfish").metrics["fooled"]["fraction"]
+    1.0
+    """
+    several = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+    named = [("noise", "noise") if isinstance(i, str) and i == "noise" else resolve_image(i) for i in several]
+    pixels: list[Tensor | str] = [image for _, image in named]
+    return fool_classifier(
+        resolve_classifier(net),
+        pixels,
+        target,
+        victims={network_label(victim): resolve_classifier(victim) for victim in victims},
+        surrogates={network_label(surrogate): resolve_classifier(surrogate) for surrogate in surrogates},
+        image_names=[name for name, _ in named],
+        **settings,
+    )
+
+
+def locate(
+    image: ImageSource,
+    net: NetworkSource = DEFAULT_NETWORK,
+    *,
+    targets: str | int | Sequence[str | int] = (),
+    top: int = 1,
+    scales: str | float = "1",
+    **settings: Any,  # noqa: ANN401 (those of inspection.localization.locate, which checks them)
+) -> Finding:
+    """Find objects of some classes in an image of any size: a response and boxes for each class.
+
+    Args:
+        image: As `explain` takes it.
+        net: A network whose last feature map is averaged or flattened and then classified by one linear layer.
+        targets: Classes to find; without any the `top` most probable ones.
+        top: How many classes, where there are no targets.
+        scales: Sizes at which the network sees the image: factors or shorter sides, such as "0.5,1" or "448px".
+        **settings: alignment, threshold, granularity, sliding_window_check: see
+            `convolab.inspection.localization.locate.locate_objects`.
+
+    Returns:
+        A finding, which draws itself; `finding.rows()` are the boxes, in pixels of the image.
+
+    Raises:
+        LabError: For an unknown class or scale, an image that is too small or too large, and a network without such a
+            head.
+
+    >>> locate("motorcycle_left", targets="moped", alignment="resize").rows()[0]["box"]
+    [127, 62, 695, 461]
+    """
+    name, pixels = resolve_image(image)
+    several = [targets] if isinstance(targets, str | int) else list(targets)
+    return locate_objects(
+        resolve_classifier(net), pixels, targets=several, top=top, scales=str(scales), image_name=name, **settings
+    )
+
+
+def summary(
+    network: nn.Module | Callable[[], nn.Module] | Run | str | Path,
+    input_shape: Sequence[int] | None = None,
+    *,
+    batch_size: int = 1,
+    classes: int | None = None,
+    beside: Sequence[str] = (),
+    on_message: Callable[[str], None] = lambda message: None,
+) -> ModelSummary:
+    """Parameters, MACs, memory and receptive field of every layer of a network, for inputs of one shape.
+
+    Args:
+        network: A network, its name ("simple_convnet", "timm/NAME", "torchvision/NAME", "file.py:Name"), a run or its
+            folder; or a function that builds a network, which is then built without weights.
+        input_shape: Of one input without the batch, such as (3, 32, 32); by default that of the run or the library.
+        batch_size: Inputs at a time; MACs and memory are those of one batch.
+        classes: Number of logits of a network by name; by default 10, or the library's own number.
+        beside: Other counters to run too: "fvcore", "torchinfo", "thop", "ptflops".
+        on_message: Called with a line before anything slow.
+
+    Returns:
+        A summary, which draws itself. Memory is in bytes, receptive fields in pixels.
+
+    Raises:
+        LabError: For an unknown name, a shape that is not known or does not fit the network.
+
+    >>> summary("simple_convnet", (3, 32, 32)).num_parameters
+    24346
+    """
+    given_shape = None if input_shape is None else tuple(input_shape)
+    if isinstance(network, str | Path) and not is_run_folder(network):
+        spec = resolve_model(str(network), given_shape, classes)
+        builder, own_shape, name = spec.build, spec.input_shape, str(network)
+    else:
+        builder = resolve_classifier(network) if isinstance(network, Run | str | Path) else network
+        own_shape = (builder.channels, *builder.input_size) if isinstance(builder, ImageClassifier) else None
+        name = network_label(network) if isinstance(network, Run | str | Path) else ""
+    shape = given_shape or own_shape
+    if shape is None:
+        raise LabError(f"the input shape of {name or 'the network'} is not known: give it, such as 3x32x32")
+    result = summarize_network(builder, shape, batch_size=batch_size, beside=beside, on_message=on_message)
+    return replace(result, network=name or result.network)
+
+
+# ---- what is given, as what is taken
+
+
+def is_run_folder(name: str | Path) -> bool:
+    """Whether a name is a folder, and not a network's."""
+    return str(name) not in NETWORKS and Path(name).is_dir()
+
+
+def resolve_classifier(net: NetworkSource) -> ImageClassifier:
+    """A network to inspect, in evaluation mode: given itself, as a run, by a run's folder or by its name.
+
+    While it is loaded, the client of timm's hub is silent and does not wait for a hub that cannot be reached.
+
+    Raises LabError for a name that is neither a pretrained network's nor a run's folder, and for a run without weights.
+    """
+    if isinstance(net, ImageClassifier):
+        return net
+    if isinstance(net, Run):
+        return freeze_for_inference(net.net())
+    name = str(net)
+    if name in BUNDLED_NETWORKS:
+        return pretrained(name)
+    if split_library(name)[0] == "timm":
+        with offline_if_unreachable():
+            return pretrained(name)
+    if Path(name).is_dir():
+        return freeze_for_inference(Run(name).net())
+    raise LabError(
+        f"'{name}' is neither a pretrained network nor the folder of a run: {suggest(name, BUNDLED_NETWORKS)} "
+        "(or timm/NAME, or a folder that convolab train has made)"
+    )
+
+
+def network_label(net: NetworkSource) -> str:
+    """What a network is called in a result."""
+    return str(net.folder) if isinstance(net, Run) else type(net).__name__ if isinstance(net, nn.Module) else str(net)
+
+
+def resolve_image(image: ImageSource | nn.Module | Run) -> tuple[str, Tensor]:
+    """What an image is called, and its pixels, bytes [C, H, W]. Raises LabError for what is no image."""
+    if isinstance(image, nn.Module | Run):
+        raise LabError("the image comes first, then the network: explain(image, net)")
+    if isinstance(image, str | Path):
+        return Path(str(image).rstrip("/")).stem, read_image(image)
+    return "the image", to_uint8_image(image)

@@ -1,0 +1,216 @@
+"""What a person sees while a network trains: a bar and lines in a terminal, curves that grow in a notebook."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+from convolab.core.text import format_duration
+from convolab.training.history import EpochMetrics, History
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from convolab.training.trainer import Trainer
+
+DISPLAY_SHARE = 0.01  # of the time may go into drawing, so that the display hardly slows a training
+MIN_REDRAW_SECONDS = 0.3
+
+
+def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
+    """An epoch in one line."""
+    train = f"training loss {metrics.train_loss:.4f}, accuracy {100 * metrics.train_accuracy:.2f} %"
+    speed = f"{metrics.train_seconds:.1f} s, {metrics.images_per_second:,.0f} images/s"
+    validation = ""
+    if metrics.validation_accuracy is not None and metrics.validation_loss is not None:
+        accuracy = 100 * metrics.validation_accuracy
+        validation = f"  validation loss {metrics.validation_loss:.4f}, accuracy {accuracy:.2f} %"
+    return f"epoch {metrics.epoch}/{epochs}  {train}{validation}  {speed}"
+
+
+def fraction_done(trainer: "Trainer") -> float:
+    """How much of a training is done, in [0, 1]."""
+    state, steps = trainer.progress, trainer.steps_per_epoch
+    return (state.epoch * steps + state.step) / (trainer.training.epochs * steps)
+
+
+class InterruptHandler:
+    """The first Ctrl-C (or TERM) asks for a stop at `stop_point`; a second one ends the program immediately.
+
+    A notebook's stop button is a Ctrl-C. In a thread that gets no signals nothing is handled.
+    """
+
+    def __init__(self, stop_point: str = "after this step") -> None:
+        self.stop_point = stop_point
+        self.requested = False
+
+    def __enter__(self) -> "InterruptHandler":
+        is_main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        self.previous_handlers = {number: signal.signal(number, self.handle_signal) for number in numbers}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self.previous_handlers.items():
+            signal.signal(number, handler)
+
+    def handle_signal(self, signal_number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            signal.signal(signal_number, signal.SIG_DFL)
+            signal.raise_signal(signal_number)
+        self.requested = True
+        print(f"convolab: stopping {self.stop_point}; press again to quit immediately", file=sys.stderr)
+
+    def stop_requested(self) -> bool:
+        return self.requested
+
+
+class TrainingBar:
+    """A bar for the current epoch and a line for each completed one, on standard error; the callbacks of a training."""
+
+    def __init__(self, epochs: int, should_stop: Callable[[], bool]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.epochs = epochs
+        self.should_stop = should_stop
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        self.progress_bar = Progress(
+            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        )
+        self.task_id: TaskID | None = None
+
+    def __enter__(self) -> "TrainingBar":
+        self.progress_bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress_bar.stop()
+
+    def on_step(self, trainer: "Trainer") -> None:
+        if self.progress_bar.disable:
+            return
+        state = trainer.progress
+        if self.task_id is None:
+            self.task_id = self.progress_bar.add_task("", total=1.0, rate="")
+        rate = f"loss {state.loss_sum / state.num_images:.4f}  {state.num_images / state.seconds:,.0f} images/s"
+        self.progress_bar.update(
+            self.task_id,
+            completed=fraction_done(trainer),
+            description=f"epoch {state.epoch + 1}/{self.epochs}",
+            rate=rate,
+        )
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        self.progress_bar.console.print(epoch_line(metrics, self.epochs), highlight=False, soft_wrap=True)
+
+    def on_message(self, message: str) -> None:
+        print(f"convolab: {message}", file=sys.stderr)
+
+
+class NotebookTraining:
+    """A bar and the curves so far, drawn in place in a notebook; the callbacks of a training."""
+
+    def __init__(self, epochs: int, should_stop: Callable[[], bool], history: History | None = None) -> None:
+        from IPython.display import HTML, display
+
+        self.epochs = epochs
+        self.should_stop = should_stop
+        self.history = History(history or ())
+        self.curves = ""
+        self.messages: list[str] = []
+        self.started_at = time.monotonic()
+        self.seconds_drawing = 0.0
+        self.drawn_at = self.started_at
+        self.fraction_done = self.fraction_at_start = len(self.history) / epochs
+        self.make_html = HTML
+        self.handle = display(HTML(self.html()), display_id=True)
+
+    def __enter__(self) -> "NotebookTraining":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.draw(with_curves=True)
+
+    def on_step(self, trainer: "Trainer") -> None:
+        self.fraction_done = fraction_done(trainer)
+        if self.may_draw():
+            self.draw()
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        self.history.append(metrics)
+        if self.may_draw():
+            self.draw(with_curves=True)
+
+    def on_message(self, message: str) -> None:
+        self.messages.append(message)
+        self.draw()
+
+    def may_draw(self) -> bool:
+        """Whether drawing has taken its share of the time only, and the last drawing is a moment ago."""
+        now = time.monotonic()
+        is_cheap = self.seconds_drawing <= DISPLAY_SHARE * (now - self.started_at)
+        return is_cheap and now - self.drawn_at >= MIN_REDRAW_SECONDS
+
+    def draw(self, with_curves: bool = False) -> None:
+        """Draw the bar again, and the curves if there is something new."""
+        started = time.monotonic()
+        if with_curves and self.history:
+            from convolab.reports.views import HistoryView, figure_html
+
+            self.curves = figure_html(HistoryView(self.history).figure())
+        if self.handle is not None:
+            self.handle.update(self.make_html(self.html()))
+        self.drawn_at = time.monotonic()
+        self.seconds_drawing += self.drawn_at - started
+
+    def html(self) -> str:
+        """The bar, its line, messages and curves."""
+        seconds = time.monotonic() - self.started_at
+        done_here = self.fraction_done - self.fraction_at_start
+        left = seconds * (1 - self.fraction_done) / done_here if done_here > 0 and seconds > 1 else None
+        line = epoch_line(self.history[-1], self.epochs) if self.history else f"epoch 1/{self.epochs}"
+        time_left = f", about {format_duration(left)} left" if left and self.fraction_done < 1 else ""
+        bar = f'<progress value="{self.fraction_done:.4f}" max="1" style="width:100%"></progress>'
+        messages = "".join(f"<p>{escape(message)}</p>" for message in self.messages)
+        return f"<div>{bar}<br><code>{escape(line + time_left)}</code></div>{messages}{self.curves}"
+
+
+def is_notebook() -> bool:
+    """Whether this runs in the kernel of a notebook, which can draw."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return (shell is not None and "IPKernelApp" in getattr(shell, "config", {})) or is_colab(shell)
+
+
+def is_colab(shell: object) -> bool:
+    """Whether a shell is Google Colab's, which draws like Jupyter's."""
+    return type(shell).__module__.startswith("google.colab")
+
+
+@contextmanager
+def live_training(epochs: int, history: History | None = None) -> Iterator[TrainingBar | NotebookTraining]:
+    """The callbacks of a training that a person watches; Ctrl-C, or a notebook's stop button, stops it after a step.
+
+    They draw curves in a notebook and a bar in a terminal, and print lines in a pipe. `history` are the epochs that
+    were done before.
+    """
+    with InterruptHandler() as interrupts:
+        if is_notebook():
+            shown: TrainingBar | NotebookTraining = NotebookTraining(epochs, interrupts.stop_requested, history)
+        else:
+            shown = TrainingBar(epochs, interrupts.stop_requested)
+        with shown:
+            yield shown

@@ -1,0 +1,353 @@
+"""How each kind of result shows itself in Python: as HTML for a notebook, as a figure, as rows, as a file."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from convolab.analysis.summary import ModelSummary
+from convolab.core.display import Row
+from convolab.core.errors import LabError, require
+from convolab.core.files import write_json, write_text
+from convolab.core.text import format_percent, pluralize
+from convolab.data.dataset import ImageDataset, Subset
+from convolab.inspection.result import Finding
+from convolab.plots.figure import ChartFigure, ImageFigure
+from convolab.plots.images import contact_sheet
+from convolab.plots.panels import render_finding
+from convolab.plots.study_finals import final_values_chart
+from convolab.plots.summary import layer_costs_chart
+from convolab.plots.theory import render_sheet_figure
+from convolab.plots.training import confusion_matrix_chart, training_curves_chart
+from convolab.reports.studies import write_study_report
+from convolab.reports.summary import LAYER_HEADINGS, layer_table, layers_csv, summary_foot
+from convolab.reports.theory import block_html, inline_html, render_sheet_figures, write_sheet
+from convolab.studies import tables
+from convolab.studies.results import StudyResult
+from convolab.studies.serialize import study_result_to_dict
+from convolab.theory.sheet import AnswerSheet, QuestionAnswer, SheetFigure
+from convolab.training.evaluation import Evaluation
+from convolab.training.history import History
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run
+
+MAX_ROWS = 40  # of a table in a notebook
+FIGURE_STYLE = "background:white;border-radius:6px;max-width:100%;overflow-x:auto"
+WARNING_STYLE = "border-left:4px solid #D55E00;padding-left:8px"
+
+
+class ResultView:
+    """What all views share. A subclass gives `rows`, `figure` and `html`, and `writers` for the files it can write."""
+
+    def rows(self) -> Sequence[Row]:
+        raise NotImplementedError
+
+    def figure(self) -> ChartFigure | ImageFigure:
+        raise LabError("this result has no figure: see its rows()")
+
+    def html(self) -> str:
+        raise NotImplementedError
+
+    def writers(self) -> Mapping[str, Callable[[Path], object]]:
+        """By the ending of a file, what writes it."""
+        figure_endings = (".png", ".svg", ".html", ".pdf")
+        return {ending: lambda path: self.figure().save(path) for ending in figure_endings} | {
+            ".csv": lambda path: write_text(path, rows_to_csv(self.rows()))
+        }
+
+    def save(self, path: Path) -> Path:
+        writers = self.writers()
+        require(path.suffix.lower() in writers, f"{path}: give a name that ends in {', '.join(writers)}")
+        writers[path.suffix.lower()](path)
+        return path
+
+
+class HistoryView(ResultView):
+    """The epochs of a training."""
+
+    def __init__(self, history: History, title: str = "training") -> None:
+        self.history = history
+        self.title = title
+
+    def rows(self) -> Sequence[Row]:
+        return [dict(epoch.to_record()) for epoch in self.history]
+
+    def figure(self) -> ChartFigure:
+        require(self.history, "no epoch is done yet: there is nothing to draw")
+        return ChartFigure(training_curves_chart(self.history, self.title))
+
+    def html(self) -> str:
+        if not self.history:
+            return "<p>no epoch is done yet</p>"
+        last = self.history[-1]
+        accuracy = (
+            "" if last.validation_accuracy is None else f", {format_percent(last.validation_accuracy)} on validation"
+        )
+        sentence = f"{pluralize(len(self.history), 'epoch')}: training accuracy {format_percent(last.train_accuracy)}{accuracy}"
+        return figure_html(self.figure()) + paragraph(sentence)
+
+
+class RunView(HistoryView):
+    """A run: its state, curves and recipe."""
+
+    def __init__(self, run: Run) -> None:
+        recipe = run.recipe
+        super().__init__(run.history, f"{recipe.model.name} on {recipe.data.name}, recipe {run.summary['recipe_key']}")
+        self.run = run
+
+    def html(self) -> str:
+        curves = figure_html(self.figure()) if self.history else ""
+        return curves + paragraph(repr(self.run)) + details("recipe", self.run.recipe.to_toml())
+
+
+class EvaluationView(ResultView):
+    """Loss, accuracy and confusion matrix of a network on a dataset."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self.evaluation = evaluation
+
+    def rows(self) -> Sequence[Row]:
+        totals = self.evaluation.confusion.sum(1)
+        correct = self.evaluation.confusion.diagonal()
+        return [
+            {"class": name, "images": int(total), "correct": int(right), "accuracy": int(right) / max(int(total), 1)}
+            for name, total, right in zip(self.evaluation.classes, totals, correct, strict=True)
+        ]
+
+    def figure(self) -> ChartFigure:
+        chart = confusion_matrix_chart(self.evaluation.confusion.tolist(), self.evaluation.classes, "confusion matrix")
+        return ChartFigure(chart)
+
+    def html(self) -> str:
+        return paragraph(repr(self.evaluation)) + figure_html(self.figure())
+
+
+class DatasetView(ResultView):
+    """A sheet of images."""
+
+    def __init__(self, dataset: ImageDataset | Subset) -> None:
+        self.dataset = dataset
+
+    def rows(self) -> Sequence[Row]:
+        counts = self.dataset.labels.bincount(minlength=len(self.dataset.classes)).tolist()
+        return [{"class": name, "images": count} for name, count in zip(self.dataset.classes, counts, strict=True)]
+
+    def figure(self) -> ImageFigure:
+        return ImageFigure(contact_sheet(self.dataset), f"images of {self.dataset.name}, a row for each class")
+
+    def html(self) -> str:
+        return figure_html(self.figure())
+
+
+class FindingView(ResultView):
+    """What explain, fool or locate found: the sentences, then the figure."""
+
+    def __init__(self, finding: Finding) -> None:
+        self.finding = finding
+
+    def rows(self) -> Sequence[Row]:
+        """A row per method of explain, per image and target of fool, per box of locate."""
+        metrics = self.finding.metrics
+        match self.finding.tool:
+            case "explain":
+                return [{"method": name, **scalar_entries(values)} for name, values in metrics["methods"].items()]
+            case "fool":
+                return [
+                    {
+                        **scalar_entries(image),
+                        "target": image["target"]["class"],
+                        "class_before": image["before"]["class"],
+                        "class_after": image["after"]["class"],
+                        "target_probability": image["after"]["target_probability"],
+                    }
+                    for image in metrics["images"]
+                ]
+            case _:
+                return [
+                    {"class": name, **detection}
+                    for name, found in metrics["classes"].items()
+                    for detection in found["detections"]
+                ]
+
+    def figure(self) -> ImageFigure:
+        return ImageFigure(render_finding(self.finding), self.finding.summary[0])
+
+    def html(self) -> str:
+        warnings = "".join(f'<p style="{WARNING_STYLE}">{escape(text)}</p>' for text in self.finding.warnings)
+        return figure_html(self.figure()) + "".join(map(paragraph, self.finding.summary)) + warnings
+
+    def writers(self) -> Mapping[str, Callable[[Path], object]]:
+        values = {
+            **self.finding.metrics,
+            "summary": list(self.finding.summary),
+            "warnings": list(self.finding.warnings),
+        }
+        return {
+            ".png": lambda path: self.figure().save(path),
+            ".npz": self.finding.save_arrays,
+            ".json": lambda path: write_json(path, values),
+        }
+
+
+class RecipeView(ResultView):
+    """A recipe as its file has it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def rows(self) -> Sequence[Row]:
+        sections = self.recipe.to_dict().items()
+        return [
+            {"key": f"{section}.{key}", "value": value} for section, keys in sections for key, value in keys.items()
+        ]
+
+    def html(self) -> str:
+        return rows_to_html([{"key": row["key"], "value": repr(row["value"])} for row in self.rows()])
+
+    def writers(self) -> Mapping[str, Callable[[Path], object]]:
+        return {".toml": self.recipe.write}
+
+
+class SummaryView(ResultView):
+    """What a network costs, layer by layer."""
+
+    def __init__(self, summary: ModelSummary) -> None:
+        self.summary = summary
+
+    def rows(self) -> Sequence[Row]:
+        return [layer.to_dict() for layer in self.summary.layers]
+
+    def figure(self) -> ChartFigure:
+        return ChartFigure(layer_costs_chart(self.summary))
+
+    def html(self) -> str:
+        rows = [dict(zip(LAYER_HEADINGS, row, strict=True)) for row in layer_table(self.summary)]
+        return rows_to_html(rows) + "".join(map(paragraph, summary_foot(self.summary)))
+
+    def writers(self) -> Mapping[str, Callable[[Path], object]]:
+        return {
+            **super().writers(),
+            ".csv": lambda path: write_text(path, layers_csv([self.summary])),
+            ".json": lambda path: write_json(path, self.summary.to_dict()),
+        }
+
+
+class StudyView(ResultView):
+    """A study: what each section came to, with its figure; `save("report.html")` writes the whole report."""
+
+    def __init__(self, result: StudyResult) -> None:
+        self.result = result
+
+    def rows(self) -> Sequence[Row]:
+        return [
+            {"section": section.name, **row}
+            for section in self.result.sections
+            for row in tables.contrasts_table(section)
+        ]
+
+    def section_figures(self) -> Iterable[tuple[str, ChartFigure]]:
+        for section in self.result.sections:
+            figure = final_values_chart(section, tables.table_metrics(section)[:1])
+            if figure is not None:
+                yield section.name, ChartFigure(figure.to_chart())
+
+    def figure(self) -> ChartFigure:
+        figures = [figure for _, figure in self.section_figures()]
+        require(figures, "no run is finished yet: there is nothing to draw")
+        return figures[0]
+
+    def html(self) -> str:
+        figures = dict(self.section_figures())
+        parts = []
+        for section in self.result.sections:
+            parts += [f"<h4>{escape(section.section.title or section.name)}</h4>", paragraph(section.comment)]
+            parts += [figure_html(figures[section.name])] if section.name in figures else []
+        if self.result.best_on_test:
+            parts += ["<h4>The best run on the test set</h4>", paragraph(self.result.best_on_test.comment)]
+        return "".join([*parts, *map(paragraph, self.result.notes)])
+
+    def writers(self) -> Mapping[str, Callable[[Path], object]]:
+        return {
+            ".html": lambda path: write_study_report(self.result, path),
+            ".json": lambda path: write_json(path, study_result_to_dict(self.result)),
+            ".csv": lambda path: write_text(path, rows_to_csv(self.rows())),
+        }
+
+
+class AnswerView(ResultView):
+    """One part of question 1, answered and checked."""
+
+    def __init__(self, answer: QuestionAnswer) -> None:
+        self.answer = answer
+
+    def rows(self) -> Sequence[Row]:
+        return [{"claim": check.claim, "result": check.result, "passed": check.passed} for check in self.answer.checks]
+
+    def html(self) -> str:
+        figures = {
+            block.name: render_sheet_figure(block) for block in self.answer.blocks if isinstance(block, SheetFigure)
+        }
+        blocks = [block_html(block, figures) for block in self.answer.blocks]
+        return f"<h4>{escape(self.answer.name)}</h4><p>{inline_html(self.answer.summary)}</p>{''.join(blocks)}"
+
+    def writers(self) -> Mapping[str, Callable[[Path], object]]:
+        return {".csv": lambda path: write_text(path, rows_to_csv(self.rows()))}
+
+
+class AnswerSheetView(ResultView):
+    """Question 1, answered and checked."""
+
+    def __init__(self, sheet: AnswerSheet) -> None:
+        self.sheet = sheet
+
+    def rows(self) -> Sequence[Row]:
+        return [{"part": answer.name, **row} for answer in self.sheet.answers for row in AnswerView(answer).rows()]
+
+    def html(self) -> str:
+        return "".join(AnswerView(answer).html() for answer in self.sheet.answers)
+
+    def writers(self) -> Mapping[str, Callable[[Path], object]]:
+        figures = render_sheet_figures(self.sheet)
+        return {ending: lambda path: write_sheet(self.sheet, figures, path) for ending in (".pdf", ".html", ".md")}
+
+
+def scalar_entries(values: Mapping[str, object]) -> Row:
+    """The entries that fit in one cell of a table."""
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
+
+
+# ---- pieces of HTML
+
+
+def figure_html(figure: ChartFigure | ImageFigure) -> str:
+    """A figure on a white ground, because its text is dark in a dark notebook too."""
+    return f'<div style="{FIGURE_STYLE}">{figure.html()}</div>'
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def details(title: str, text: str) -> str:
+    """Text that is shown on a click."""
+    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+
+
+def rows_to_html(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as a table, of the first `MAX_ROWS`."""
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in rows[0]) if rows else ""
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row.values())}</tr>" for row in rows[:MAX_ROWS]
+    )
+    rest = paragraph(f"and {len(rows) - MAX_ROWS} more rows: see rows()") if len(rows) > MAX_ROWS else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
+
+
+def rows_to_csv(rows: Sequence[Row]) -> str:
+    """Rows as CSV, the columns those of all rows."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()

@@ -1,0 +1,67 @@
+"""The epochs of a training: their metrics, and which of them is the best."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
+
+from convolab.core.display import Displayable
+from convolab.core.text import format_percent, pluralize
+from convolab.core.types import Json
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """The metrics of one epoch. Losses in nats, accuracies in [0, 1]; validation's are None without a validation set.
+
+    A field that a file lacks, because another version of convolab wrote it, is NaN or None.
+    """
+
+    epoch: int  # counted from 1
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    learning_rate: float = math.nan  # at the epoch's last step
+    train_seconds: float = math.nan  # of training, without the validation
+    images_per_second: float = math.nan
+    train_metrics: str = "running"  # or "eval_pass", see Metrics
+
+    def to_record(self) -> dict[str, int | float | str | None]:
+        """What a file holds of the epoch; NaN, which JSON does not know, is left out."""
+        return {name: value for name, value in asdict(self).items() if value == value}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Json]) -> "EpochMetrics":
+        """The epoch in a record; keys that it does not know are ignored. Raises ValueError if it lacks the essential.
+
+        >>> EpochMetrics.from_record({"epoch": 1, "train_loss": 2.3, "train_accuracy": 0.1, "mood": "good"}).train_loss
+        2.3
+        """
+        known = {f.name: record[f.name] for f in fields(cls) if f.name in record}
+        missing = [name for name in ("epoch", "train_loss", "train_accuracy") if name not in known]
+        if missing:
+            raise ValueError(f"an epoch has no {missing[0]}")
+        return cls(**cast("dict[str, Any]", known))
+
+
+def best_epoch_of(history: Sequence[EpochMetrics]) -> EpochMetrics | None:
+    """The first epoch of the highest validation accuracy; without validation the last epoch; None without any epoch."""
+    validated = [epoch for epoch in history if epoch.validation_accuracy is not None]
+    if not validated:
+        return history[-1] if history else None
+    return max(validated, key=lambda epoch: epoch.validation_accuracy or 0.0)
+
+
+class History(list[EpochMetrics], Displayable):
+    """The epochs of a training in order; it draws itself as curves."""
+
+    def __repr__(self) -> str:
+        if not self:
+            return "History(no epoch is done yet)"
+        last = self[-1]
+        validation = ""
+        if last.validation_accuracy is not None:
+            validation = f", validation {format_percent(last.validation_accuracy)}"
+        training = f"training accuracy {format_percent(last.train_accuracy)}"
+        return f"History({pluralize(len(self), 'epoch')}, at the end {training}{validation})"

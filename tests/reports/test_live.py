@@ -1,0 +1,111 @@
+"""What a person sees while a network trains."""
+
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from convolab.reports import live
+from convolab.training.history import EpochMetrics
+
+nbformat = pytest.importorskip("nbformat", reason="notebooks are not installed: pip install 'convolab[notebook]'")
+
+CELLS = [
+    "import convolab",
+    "run = convolab.train('shallow_net', epochs=3, lr=0.1, out='run')",
+    "run",
+    "run.plot()",
+    "convolab.train('shallow_net', epoch=3)",
+    "convolab.load('digits').train",
+    """
+import os, signal
+from convolab.reports.live import NotebookTraining
+before = NotebookTraining.on_epoch
+def interrupt(shown, metrics):
+    before(shown, metrics)
+    os.kill(os.getpid(), signal.SIGINT)
+NotebookTraining.on_epoch = interrupt
+stopped = convolab.train('shallow_net', epochs=3, lr=0.1, out='stopped')
+print(stopped.status, len(stopped.history))
+""",
+    "NotebookTraining.on_epoch = before; stopped.resume().status",
+]
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict]]:
+    """The outputs of the cells, from a kernel of Jupyter."""
+    from nbclient import NotebookClient
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    folder = tmp_path_factory.mktemp("notebook")
+    NotebookClient(
+        notebook, timeout=300, allow_errors=True, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    return [cell.outputs for cell in notebook.cells]
+
+
+@pytest.mark.slow
+def test_a_training_in_a_notebook_shows_its_bar_and_its_curves_in_one_place(executed: list[list[dict]]) -> None:
+    (shown,) = executed[1]
+    page = shown["data"]["text/html"]
+    assert '<progress value="1.0000"' in page
+    assert "epoch 3/3" in page
+    assert page.count("<svg") == 1
+
+
+@pytest.mark.slow
+def test_a_run_and_a_dataset_and_a_figure_draw_themselves_without_the_network(executed: list[list[dict]]) -> None:
+    assert "<svg" in executed[2][0]["data"]["text/html"]
+    assert executed[2][0]["data"]["text/plain"].startswith("Run('run': shallow_net on digits, finished")
+    assert "image/svg+xml" in executed[3][0]["data"]
+    assert "data:image/" in executed[5][0]["data"]["text/html"]
+    assert "http" not in executed[2][0]["data"]["text/html"].replace("http://www.w3.org/", "")
+
+
+@pytest.mark.slow
+def test_a_wrong_keyword_is_one_line_in_a_notebook(executed: list[list[dict]]) -> None:
+    (error,) = executed[4]
+    assert error["traceback"] == ["LabError: train has no keyword 'epoch': did you mean 'epochs'?"]
+
+
+@pytest.mark.slow
+def test_the_stop_button_leaves_a_run_that_resumes(executed: list[list[dict]]) -> None:
+    printed = "".join(output.get("text", "") for output in executed[6])
+    assert "stopped 1" in printed
+    assert executed[7][0]["data"]["text/plain"] == "'finished'"
+
+
+def test_a_thread_that_gets_no_signals_trains_without_a_handler() -> None:
+    seen: list[dict] = []
+
+    def enter() -> None:
+        with live.InterruptHandler() as handler:
+            seen.append(handler.previous_handlers)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [{}]
+
+
+def test_the_first_interrupt_asks_for_a_stop_and_the_handlers_are_put_back(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with live.InterruptHandler() as handler:
+        signal.raise_signal(signal.SIGINT)
+        assert handler.stop_requested()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capsys.readouterr().err == "convolab: stopping after this step; press again to quit immediately\n"
+
+
+def test_an_epoch_is_one_line() -> None:
+    metrics = EpochMetrics(1, 2.0, 0.3, 1.9, 0.35, 0.1, 1.5, 1000.0)
+    assert live.epoch_line(metrics, 10) == (
+        "epoch 1/10  training loss 2.0000, accuracy 30.00 %  validation loss 1.9000, accuracy 35.00 %  1.5 s, 1,000 images/s"
+    )
+
+
+def test_outside_of_a_notebook_there_are_lines(tmp_path: Path) -> None:
+    with live.live_training(3) as shown:
+        assert isinstance(shown, live.TrainingBar)

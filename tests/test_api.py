@@ -1,0 +1,201 @@
+"""What a person calls in Python."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from PIL import Image
+
+from convolab.api import explain, fool, locate, resolve_classifier, resolve_image, summary, train
+from convolab.core.errors import LabError
+from convolab.data.catalog import load
+from convolab.models import pretrained as pretrained_module
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run
+from convolab.training.trainer import Callbacks
+
+
+@pytest.mark.slow
+def test_a_bundled_network_is_loaded_without_a_request_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained_module, "is_reachable", lambda url: pytest.fail(f"requested {url}"))
+    net = resolve_classifier("efficientnet_lite0")
+    assert net.validate_inputs
+    assert not net.training
+
+
+def test_without_access_to_the_hub_only_its_cache_is_read_and_the_setting_is_restored_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import timm
+
+    settings = []
+
+    def create(*_: object, **__: object) -> None:
+        settings.append(constants.HF_HUB_OFFLINE)
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(pretrained_module, "is_reachable", lambda url: False)
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(LabError, match="its hub cannot be reached"):
+        resolve_classifier("timm/resnet18")
+    assert settings == [True]
+    assert constants.HF_HUB_OFFLINE is False
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite9", "torchvision/resnet18", "no_such_run"])
+def test_a_name_that_is_neither_a_pretrained_network_nor_a_run_is_refused(name: str) -> None:
+    with pytest.raises(LabError, match=f"'{name}' is neither a pretrained network nor the folder of a run"):
+        resolve_classifier(name)
+
+
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabError):
+        resolve_classifier(str(tmp_path))
+
+
+# ---- train
+
+
+@pytest.mark.slow
+def test_keywords_sections_and_overrides_are_the_recipe_s_keys(tmp_path: Path) -> None:
+    run = train(
+        "simple_convnet",
+        epochs=1,
+        lr=0.2,
+        batch_size=64,
+        seed=3,
+        optimizer="adam",
+        augment=["crop:1"],
+        model={"channels": [4]},
+        overrides={"data.limit": 100},
+        out=tmp_path / "run",
+    )
+    recipe = run.recipe
+    assert (recipe.training.epochs, recipe.training.batch_size, recipe.training.seed) == (1, 64, 3)
+    assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adam", 0.2)
+    assert recipe.data.augment == ("crop:1",)
+    assert (recipe.data.limit, list(recipe.model.options["channels"])) == (100, [4])
+
+
+@pytest.mark.slow
+def test_the_python_call_trains_the_same_bits_as_its_recipe(tmp_path: Path) -> None:
+    recipe = Recipe.from_dict({"model": {"name": "shallow_net"}, "training": {"epochs": 1}})
+    silent = Run.start(recipe, load("digits"), tmp_path / "silent")
+    shown = train("shallow_net", epochs=1, out=str(tmp_path / "shown"))
+    for name in ("best.safetensors", "last.safetensors", "state.safetensors"):
+        assert (silent.folder / name).stat().st_size == (shown.folder / name).stat().st_size
+    assert all(torch.equal(a, b) for a, b in zip(silent.net().parameters(), shown.net().parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"epoch": 3}, "train has no keyword 'epoch': did you mean 'epochs'?"),
+        ({"learning_rate": 3}, "train has no keyword 'learning_rate'"),
+        ({"model": 3}, "model = 3: give the section's keys as a dict"),
+        ({"model": {"chanels": [3]}}, "chanels"),
+        ({"epochs": 0}, "training.epochs = 0"),
+        ({"lr": -1.0}, "optimizer.lr = -1.0"),
+        ({"overrides": {"optimizer.rate": 1}}, "a recipe has no key 'optimizer.rate'"),
+        ({"data": "cifar01"}, "did you mean 'cifar10'"),
+        ({"batch_size": 100_000}, "a batch of 100000 is larger"),
+    ],
+)
+def test_a_wrong_keyword_is_one_line_and_no_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keywords: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LabError) as error:
+        train("shallow_net", **keywords)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_stopped_run_resumes_without_naming_its_data_again(tmp_path: Path) -> None:
+    class StopAfterThree(Callbacks):
+        steps = 0
+
+        def on_step(self, trainer: object) -> None:
+            self.steps += 1
+
+        def should_stop(self) -> bool:
+            return self.steps == 3
+
+    run = train("shallow_net", epochs=2, out=tmp_path / "run", callbacks=StopAfterThree())
+    assert run.status == "stopped"
+    assert run.resume().status == "finished"
+
+
+# ---- images and networks
+
+
+PHOTO = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        PHOTO,
+        PHOTO / 255,
+        torch.from_numpy(PHOTO).permute(2, 0, 1),
+        torch.from_numpy(PHOTO).permute(2, 0, 1).float() / 255,
+        torch.from_numpy(PHOTO),
+        PHOTO.transpose(2, 0, 1),
+        Image.fromarray(PHOTO),
+        PHOTO.astype(np.int64),
+    ],
+)
+def test_an_image_in_memory_is_the_same_bytes_in_any_form(image: Any) -> None:
+    name, pixels = resolve_image(image)
+    assert name == "the image"
+    assert torch.equal(pixels, torch.from_numpy(PHOTO).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.full((4, 6, 3), 2.0), "not in \\[0, 1\\]"),
+        (np.full((4, 6, 3), np.nan), "not in \\[0, 1\\]"),
+        (np.full((4, 6, 3), 300), "not in 0 to 255"),
+        (np.zeros((4, 6, 2)), "give \\[H, W, C\\]"),
+        (np.zeros((1, 4, 6, 3)), "give \\[H, W, C\\]"),
+        (np.zeros((0, 6, 3)), "has no pixels"),
+        ("no_such_image", "there is no file and no sample image"),
+        (torch.nn.Identity(), "the image comes first"),
+    ],
+)
+def test_what_is_no_image_is_one_line(image: Any, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        resolve_image(image)
+
+
+@pytest.mark.slow
+def test_an_array_is_explained_fooled_and_located_like_a_file(tmp_path: Path) -> None:
+    run = train("simple_convnet", epochs=1, model={"channels": [4, 8]}, out=tmp_path / "run")
+    image = load("digits").test[0][0]
+    explained = explain(image, run, methods="gradient")
+    assert explained.metrics["target"]["class"] in load("digits").test.classes
+    prediction = explained.metrics["target"]["index"]
+    fooled = fool([image, "noise"], (prediction + 1) % 10, run.folder, max_steps=5)
+    assert [entry["image"] for entry in fooled.metrics["images"]] == ["the image", "noise"]
+    located = locate(torch.nn.functional.pad(image, (4, 4, 4, 4)), run, targets=prediction, alignment="resize")
+    assert list(located.metrics["classes"]) == [str(prediction)]
+
+
+@pytest.mark.slow
+def test_a_summary_takes_a_name_a_run_its_folder_a_network_or_what_builds_one(tmp_path: Path) -> None:
+    run = train("shallow_net", epochs=1, out=tmp_path / "run")
+    by_name = summary("shallow_net", (1, 8, 8))
+    for given in (run, run.folder, str(run.folder)):
+        assert summary(given).num_parameters == by_name.num_parameters
+        assert summary(given).network == str(run.folder)
+    assert summary(run.net()).macs == by_name.macs
+    assert summary(lambda: torch.nn.Linear(3, 2), [3]).macs == 6
+    with pytest.raises(LabError, match="give it, such as 3x32x32"):
+        summary(torch.nn.Linear(3, 2))
