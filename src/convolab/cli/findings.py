@@ -65,21 +65,21 @@ def image_name(image: str) -> str:
     return Path(image.rstrip("/").rpartition("/")[2]).stem or "image"
 
 
-def finding_to_dict(finding: "Finding", net: str) -> dict[str, Json]:
+def finding_to_dict(finding: "Finding", net_name: str) -> dict[str, Json]:
     """A finding as plain values, for JSON."""
-    return {"net": net, **finding.metrics, "summary": list(finding.summary), "warnings": list(finding.warnings)}
+    return {"net": net_name, **finding.metrics, "summary": list(finding.summary), "warnings": list(finding.warnings)}
 
 
-def save_finding(finding: "Finding", stem: Path, net: str, charts: "Sequence[Image.Image]" = ()) -> None:
+def save_finding(finding: "Finding", stem: Path, net_name: str, charts: "Sequence[Image.Image]" = ()) -> None:
     """Write a finding's figure (charts below it), raw arrays and numbers; each file appears complete or not at all."""
     from convolab.core.files import write_json
     from convolab.plots.images import save_image
     from convolab.plots.panels import render_finding, stack_vertically
 
-    figure = stack_vertically([render_finding(finding, f"{net}, "), *charts])
+    figure = stack_vertically([render_finding(finding, f"{net_name}, "), *charts])
     save_image(figure, stem.with_name(f"{stem.name}.png"))
     finding.save_arrays(stem.with_name(f"{stem.name}.npz"))
-    write_json(stem.with_name(f"{stem.name}.json"), finding_to_dict(finding, net))
+    write_json(stem.with_name(f"{stem.name}.json"), finding_to_dict(finding, net_name))
 
 
 def describe_output_files(stem: Path) -> str:

@@ -1,11 +1,12 @@
 """Atomic writes: to a temporary file in the same folder, synced, then renamed."""
 
+import csv
 import errno
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,14 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: object) -> None:
     """Write a JSON file atomically; NaN and infinity are refused, because they are not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path | str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows with the same columns, at least one, as a CSV file atomically; None is an empty cell."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: Path | str) -> Any:  # noqa: ANN401 (only the caller knows what its file holds)

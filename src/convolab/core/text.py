@@ -26,6 +26,18 @@ def format_percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
+def format_bytes(count: int) -> str:
+    """Bytes in the unit that fits.
+
+    >>> format_bytes(0), format_bytes(2000), format_bytes(1_605_632)
+    ('0', '2.0 kB', '1.6 MB')
+    """
+    for unit, divisor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= divisor:
+            return f"{count / divisor:.1f} {unit}"
+    return f"{count} B" if count else "0"
+
+
 def format_p_value(p: float) -> str:
     """A p-value that shows on which side of 0.05 it is.
 

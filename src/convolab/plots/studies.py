@@ -5,7 +5,7 @@ import altair as alt
 from convolab.plots.study_curves import section_curves_chart
 from convolab.plots.study_figure import StudyFigure
 from convolab.plots.study_finals import final_values_chart
-from convolab.plots.study_scales import swept_numeric_key, to_display_unit
+from convolab.plots.study_scales import round_significant, swept_numeric_key
 from convolab.plots.style import BLUE
 from convolab.plots.training import (
     CONFUSION_CAPTION,
@@ -62,7 +62,6 @@ def confusion_figure(best: BestOnTest) -> StudyFigure:
 
 def per_class_figure(best: BestOnTest) -> StudyFigure:
     """The accuracy per class as bars, the best class first; classes without a test image are left out."""
-    accuracy = Metric("final", "validation_accuracy")
     per_class = {name: value for name, value in best.test_result["per_class"].items() if value is not None}
     names = sorted(per_class, key=lambda name: -per_class[name])
     y = alt.Y("class:N", sort=names, title=None, axis=alt.Axis(labelLimit=120, ticks=False, domain=False))
@@ -80,6 +79,6 @@ def per_class_figure(best: BestOnTest) -> StudyFigure:
                 alt.Chart(classes, mark=text).encode(y=y, x=x, text=alt.Text("accuracy:Q", format=".1f")),
             ]
         ),
-        tables={"classes": [{"class": name, "accuracy": to_display_unit(accuracy, per_class[name])} for name in names]},
+        tables={"classes": [{"class": name, "accuracy": round_significant(100 * per_class[name])} for name in names]},
         height=max(100, BAR_HEIGHT * len(names)),
     )

@@ -27,7 +27,7 @@ def swept_numeric_key(section: Section) -> str | None:
 
 def arm_numbers(section: Section, key: str) -> dict[str, float]:
     """The number that each arm of a grid has for `swept_numeric_key`."""
-    values = {arm: changes.get(key) for arm, changes in section.arm_overrides.items()}
+    values = {arm: overrides.get(key) for arm, overrides in section.arm_overrides.items()}
     return {arm: float(value) for arm, value in values.items() if isinstance(value, int | float)}
 
 

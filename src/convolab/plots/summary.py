@@ -128,7 +128,7 @@ def display_unit(values: Sequence[float], units: Sequence[tuple[float, str]]) ->
 
 
 def layer_comparison_chart(summaries: Sequence[ModelSummary]) -> alt.TopLevelMixin:
-    """Parameters and MACs of a few layers for the same input, on a log scale, each bar with its figure."""
+    """Parameters and MACs of a few layers for the same input, on a log scale, each bar with its number."""
     panels = [
         comparison_panel(summaries, [summary.num_parameters for summary in summaries], "parameters", ORANGE, True),
         comparison_panel(summaries, [summary.macs for summary in summaries], "multiply-accumulates", BLUE),
@@ -138,11 +138,11 @@ def layer_comparison_chart(summaries: Sequence[ModelSummary]) -> alt.TopLevelMix
 
 
 def comparison_panel(
-    summaries: Sequence[ModelSummary], figures: Sequence[int], title: str, color: str, has_labels: bool = False
+    summaries: Sequence[ModelSummary], values: Sequence[int], title: str, color: str, has_labels: bool = False
 ) -> alt.LayerChart | alt.FacetChart:
     names = [summary.network for summary in summaries]
     rows = [  # a log scale has no place for 0
-        {"layer": name, "figure": figure, "value": max(figure, 1)} for name, figure in zip(names, figures, strict=True)
+        {"layer": name, "number": number, "value": max(number, 1)} for name, number in zip(names, values, strict=True)
     ]
     base = alt.Chart(chart_data(rows)).encode(
         y=alt.Y("layer:N", sort=names, title=None, axis=alt.Axis(labelLimit=360) if has_labels else None)
@@ -154,5 +154,5 @@ def comparison_panel(
         axis=alt.Axis(tickCount=5, format="~s"),
     )
     bar = base.mark_bar(color=color).encode(x=x, x2=alt.X2Datum(1))
-    text = base.mark_text(align="left", dx=4).encode(x=x, text=alt.Text("figure:Q", format=","))
+    text = base.mark_text(align="left", dx=4).encode(x=x, text=alt.Text("number:Q", format=","))
     return alt.layer(bar, text).properties(width=260, height=alt.Step(34))

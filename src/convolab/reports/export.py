@@ -1,13 +1,12 @@
 """A study in files that can be handed in: every figure, every table, and a page in Markdown that shows them."""
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from convolab.core.files import atomic_write, write_text
+from convolab.core.files import write_csv, write_text
 from convolab.core.text import pluralize
 from convolab.plots.study_figure import StudyFigure
 from convolab.plots.style import save_chart
@@ -40,18 +39,10 @@ def export_study(result: StudyResult, folder: Path) -> list[Path]:
         paths += save_chart(figure.to_chart(), folder / figure.name, ("svg", "png"))
     for section, name, rows in tables.study_tables(result):
         paths.append(folder / (folder_names[section] if section else "") / f"{name}.csv")
-        write_csv(rows, paths[-1])
+        write_csv(paths[-1], rows)
     paths.append(folder / "README.md")
     write_text(paths[-1], study_report_markdown(result, cards, test, folder_names))
     return paths
-
-
-def write_csv(rows: tables.Table, path: Path) -> None:
-    """Rows of the same fields as CSV; None is an empty cell."""
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def study_report_markdown(

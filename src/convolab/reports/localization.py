@@ -1,12 +1,11 @@
 """Localization scores as an HTML page, an image and tables: which map fits the boxes, at which scale."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from convolab.core.files import atomic_write, write_json, write_text
+from convolab.core.files import write_csv, write_json, write_text
 from convolab.core.types import Json
 from convolab.inspection.localization.erf_offset import ErfOffset
 from convolab.inspection.localization.metrics import IOU_LEVELS
@@ -17,7 +16,7 @@ from convolab.plots.style import save_chart
 
 def write_localization_report(
     stem: Path,
-    net: str,
+    net_name: str,
     source: str,
     offset: ErfOffset,
     scores: Sequence[LocalizationScore],
@@ -28,7 +27,7 @@ def write_localization_report(
 
     Args:
         stem: the files' path without their ending.
-        net: the network's name, or its run's folder.
+        net_name: the network's name, or its run's folder.
         source: `synthetic`, or the folder of the photos.
         offset: where the network's cells look.
         scores: at least one.
@@ -39,10 +38,10 @@ def write_localization_report(
         LabError: if a file cannot be written.
     """
     images = "synthetic images" if source == "synthetic" else Path(source).name
-    chart = localization_scores_chart(scores, f"{Path(net).name} on {images}: localization scores")
+    chart = localization_scores_chart(scores, f"{Path(net_name).name} on {images}: localization scores")
     png_path, svg_path = save_chart(chart, stem, ("png", "svg"))
     page = _render_page(
-        net=Path(net).name,
+        net=Path(net_name).name,
         images=images,
         offset=offset,
         scores=scores,
@@ -53,7 +52,7 @@ def write_localization_report(
     html_path, csv_path, json_path = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("html", "csv", "json"))
     write_text(html_path, page)
     write_json(json_path, metrics)
-    _write_csv(csv_path, scores)
+    write_csv(csv_path, score_rows(scores))
     return [html_path, png_path, csv_path, json_path]
 
 
@@ -63,11 +62,3 @@ def _render_page(**values: object) -> str:
     css, _, _ = loader.get_source(environment, "report.css")
     template = environment.get_template("localization.html")
     return template.render(css=css, levels=IOU_LEVELS, baselines=BASELINES, **values)
-
-
-def _write_csv(path: Path, scores: Sequence[LocalizationScore]) -> None:
-    rows = score_rows(scores)
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

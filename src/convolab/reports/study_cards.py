@@ -158,19 +158,18 @@ def section_card(result: SectionResult, first_figure: int = 0) -> SectionCard:
     """What a section's card shows."""
     verdicts = Counter(VerdictBadge.from_result(contrast) for contrast in result.contrast_results)
     metrics = tables.table_metrics(result)
-    digits = {metric: shared_decimals(result.arms, metric) for metric in metrics}
+    decimals = {metric: shared_decimals(result.arms, metric) for metric in metrics}
     arms = [
         ArmRow(
             name=arm.name,
             runs=len(arm.results),
             failure_counts=failure_counts(arm),
-            cells=tuple(metric_cell(arm, metric, digits[metric]) for metric in metrics),
+            cells=tuple(metric_cell(arm, metric, decimals[metric]) for metric in metrics),
             train_time=format_duration(tables.mean_train_seconds(arm)),
         )
         for arm in result.arms
     ]
     styles = arm_styles(result.section)
-    overrides = result.section.arm_overrides
     return SectionCard(
         id=f"section-{result.name}",
         name=result.name,
@@ -190,7 +189,9 @@ def section_card(result: SectionResult, first_figure: int = 0) -> SectionCard:
         arms=tuple(arms),
         contrasts=tuple(contrast_row(contrast) for contrast in result.contrast_results),
         overrides=format_overrides(result.section.overrides),
-        arm_overrides=tuple((arm, format_overrides(changes)) for arm, changes in overrides.items()),
+        arm_overrides=tuple(
+            (arm, format_overrides(overrides)) for arm, overrides in result.section.arm_overrides.items()
+        ),
     )
 
 
@@ -201,9 +202,9 @@ def contrast_row(result: ContrastResult) -> ContrastRow:
     p = hedges_g = minimum_detectable_effect = NO_VALUE
     if paired := result.paired_test:
         interval = paired.difference
-        digits = choose_decimals(metric, interval_half_width(interval))
-        low, high = (f"{display_scale(metric) * end:+.{digits}f}" for end in (interval.low, interval.high))
-        mean = format_metric_difference(metric, interval.mean, digits)
+        decimals = choose_decimals(metric, interval_half_width(interval))
+        low, high = (f"{display_scale(metric) * end:+.{decimals}f}" for end in (interval.low, interval.high))
+        mean = format_metric_difference(metric, interval.mean, decimals)
         difference = TableCell(
             typographic_minus(f"+{mean}" if interval.mean > 0 else mean), (typographic_minus(f"{low} to {high}"),)
         )
@@ -228,7 +229,7 @@ def contrast_row(result: ContrastResult) -> ContrastRow:
     )
 
 
-def metric_cell(arm: Arm, metric: Metric, digits: int) -> TableCell:
+def metric_cell(arm: Arm, metric: Metric, decimals: int) -> TableCell:
     """An arm's mean of a metric with its interval, and how many runs never reached the level of a time-to metric."""
     interval = tables.finished_metric_interval(arm, metric)
     if not interval:
@@ -236,10 +237,10 @@ def metric_cell(arm: Arm, metric: Metric, digits: int) -> TableCell:
     num_missed = sum(not metric.reached(result.history) for result in arm.finished)
     missed = (f"{num_missed} of {interval.count} never reached it",) if num_missed else ()
     if interval.count == 1:
-        decimals = max(digits, DEFAULT_DECIMALS[metric.unit])
-        return TableCell(format_metric_value(metric, interval.mean, decimals), ("one run", *missed))
-    low, high = (f"{display_scale(metric) * end:.{digits}f}" for end in (interval.low, interval.high))
-    mean = format_metric_value(metric, interval.mean, digits)
+        value = format_metric_value(metric, interval.mean, max(decimals, DEFAULT_DECIMALS[metric.unit]))
+        return TableCell(value, ("one run", *missed))
+    low, high = (f"{display_scale(metric) * end:.{decimals}f}" for end in (interval.low, interval.high))
+    mean = format_metric_value(metric, interval.mean, decimals)
     return TableCell(mean, (typographic_minus(f"{low} to {high}"), *missed))
 
 

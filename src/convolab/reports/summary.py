@@ -7,6 +7,7 @@ from math import prod
 
 from convolab.analysis.other_counters import OtherCount
 from convolab.analysis.summary import LayerSummary, ModelSummary
+from convolab.core.text import format_bytes
 
 LAYER_HEADINGS = (
     *("layer", "kind", "output", "parameters", "MACs", "FLOPs", "% of MACs", "activations", "saved for backward"),
@@ -68,18 +69,6 @@ def join_axes(values: Sequence[str | int | float | None]) -> str:
     """
     texts = ["" if v is None else v if isinstance(v, str) else f"{v:g}" for v in values]
     return texts[0] if len(set(texts)) == 1 else "x".join(v or "-" for v in texts)
-
-
-def format_bytes(count: int) -> str:
-    """Bytes in the unit that fits.
-
-    >>> format_bytes(0), format_bytes(2000), format_bytes(1_605_632)
-    ('0', '2.0 kB', '1.6 MB')
-    """
-    for unit, divisor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= divisor:
-            return f"{count / divisor:.1f} {unit}"
-    return f"{count} B" if count else "0"
 
 
 def summary_foot(summary: ModelSummary) -> list[str]:

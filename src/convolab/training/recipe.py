@@ -190,8 +190,8 @@ class Recipe(Frozen, Displayable):
         0.001
         """
         values = self.to_dict()
-        for changes in overrides:
-            values = apply_overrides(values, changes)
+        for entries in overrides:
+            values = apply_overrides(values, entries)
         return Recipe.from_dict(values)
 
     def to_dict(self) -> dict[str, dict[str, Json]]:

@@ -10,7 +10,7 @@ from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
 from convolab.cli.retired import LabCommand, LabGroup
 from convolab.cli.terminal import loading_bar, print_json, print_note, print_table
 from convolab.core.errors import require, suggest
-from convolab.core.text import join_with_and, pluralize
+from convolab.core.text import format_bytes, join_with_and, pluralize
 
 data_app = typer.Typer(
     help="Datasets: list, preview, download, clean.", cls=LabGroup, no_args_is_help=True, add_completion=False
@@ -127,7 +127,7 @@ def clean_data_command(
         for item in stored:
             if item.name in wanted:
                 files = pluralize(len(item.files), "file")
-                print_note(f"{item.kind} {item.name}: {item.num_bytes / 1e6:,.1f} MB, {files} in {item.folder}")
+                print_note(f"{item.kind} {item.name}: {format_bytes(item.num_bytes)}, {files} in {item.folder}")
         require(sys.stdin.isatty(), "nothing is deleted without a question: add --yes where nobody can answer")
         if not typer.confirm(f"Delete {join_with_and(wanted)}?", err=True):
             raise typer.Exit(1)
@@ -135,6 +135,6 @@ def clean_data_command(
     if as_json:
         print_json({"deleted": wanted, "bytes": freed})
     elif wanted:
-        print(f"deleted {join_with_and(wanted)}: {freed / 1e6:,.1f} MB")
+        print(f"deleted {join_with_and(wanted)}: {format_bytes(freed)}")
     else:
         print("there is nothing to delete")
