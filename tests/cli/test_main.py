@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from convolab.cli.main import COMMANDS
 from convolab.data.catalog import load
 from convolab.plots.images import to_pil_image
 from convolab.training.run import Run
@@ -329,3 +331,30 @@ def test_every_public_name_can_be_imported() -> None:
     assert all(getattr(convolab, name) is not None for name in convolab.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = convolab.nonsense
+
+
+def test_alone_it_says_what_to_try_first(run_cli) -> None:
+    result = run_cli()
+    assert result.code == 0
+    for command in ("convolab train simple_convnet", "convolab explain chelsea", "convolab study coursework"):
+        assert command in result.out
+
+
+def test_help_shows_the_commands_in_sections_and_flags_without_a_type(run_cli) -> None:
+    page = run_cli("--help").out
+    positions = [page.index(f"{section}:") for section in ("Train", "Compare", "Look inside", "Homework")]
+    assert positions == sorted(positions)
+    assert all(f"  {name} " in page for name in COMMANDS)
+    for command in COMMANDS:
+        assert "<bool>" not in run_cli(command, "--help").out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("typed", "word", "completed"), [("tra", 1, "train"), ("train --dat", 2, "--data-dir")])
+def test_the_shell_completes_commands_and_options(typed: str, word: int, completed: str) -> None:
+    code = "from convolab.cli.main import app; app(prog_name='convolab')"
+    environment = os.environ | {
+        "_CONVOLAB_COMPLETE": "complete_bash", "COMP_WORDS": f"convolab {typed}", "COMP_CWORD": str(word),
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert completed in done.stdout.split()

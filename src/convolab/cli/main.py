@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from convolab.cli.retired import Command, Context, HelpFormatter, LabCommand, LabGroup
+from convolab.cli.groups import Command, Context, HelpFormatter, LabCommand, LabGroup
 from convolab.core.errors import LabError
 
 
@@ -21,23 +21,42 @@ class CommandEntry:
     summary: str
 
 
-COMMANDS = {
-    "train": CommandEntry("train:train_command", "Train a network on a dataset."),
-    "resume": CommandEntry("resume:resume_command", "Resume a stopped or killed run, bit for bit."),
-    "runs": CommandEntry("runs:runs_command", "List the runs in a folder."),
-    "test": CommandEntry("test:test_command", "Evaluate a run on the test set, once."),
-    "predict": CommandEntry("predict:predict_command", "Classify an image with a run's network."),
-    "study": CommandEntry("study:study_command", "Compare recipes over several seeds: a report."),
-    "sweep": CommandEntry("sweep:sweep_command", "Try values of recipe keys, each with several seeds."),
-    "compare": CommandEntry("compare:compare_command", "Compare runs that are already there."),
-    "summary": CommandEntry("summary:summary_command", "Cost and receptive field of each layer of a network."),
-    "explain": CommandEntry("explain:explain_command", "Saliency maps: which pixels a prediction depends on."),
-    "fool": CommandEntry("fool:fool_command", "Adversarial images that a network misclassifies."),
-    "locate": CommandEntry("locate:locate_command", "Find objects in images of any size."),
-    "locate-score": CommandEntry("locate_score:locate_score_command", "Evaluate localization on images with boxes."),
-    "theory": CommandEntry("theory:theory_command", "Question 1, answered and checked."),
-    "data": CommandEntry("data:data_app", "Datasets: list, preview, download, clean."),
+COMMAND_SECTIONS = {
+    "Train": {
+        "train": CommandEntry("train:train_command", "Train a network on a dataset."),
+        "resume": CommandEntry("resume:resume_command", "Resume a stopped or killed run, bit for bit."),
+        "runs": CommandEntry("runs:runs_command", "List the runs in a folder."),
+        "test": CommandEntry("test:test_command", "Evaluate a run on the test set, once."),
+        "predict": CommandEntry("predict:predict_command", "Classify an image with a run's network."),
+        "data": CommandEntry("data:data_app", "Datasets: list, preview, download, clean."),
+    },
+    "Compare": {
+        "study": CommandEntry("study:study_command", "Compare recipes over several seeds: a report."),
+        "sweep": CommandEntry("sweep:sweep_command", "Try values of recipe keys, each with several seeds."),
+        "compare": CommandEntry("compare:compare_command", "Compare runs that are already there."),
+    },
+    "Look inside": {
+        "summary": CommandEntry("summary:summary_command", "Cost and receptive field of each layer of a network."),
+        "explain": CommandEntry("explain:explain_command", "Saliency maps: which pixels a prediction depends on."),
+        "fool": CommandEntry("fool:fool_command", "Adversarial images that a network misclassifies."),
+        "locate": CommandEntry("locate:locate_command", "Find objects in images of any size."),
+        "locate-score": CommandEntry(
+            "locate_score:locate_score_command", "Evaluate localization on images with boxes."
+        ),
+    },
+    "Homework": {
+        "theory": CommandEntry("theory:theory_command", "Question 1, answered and checked."),
+    },
 }
+COMMANDS = {name: entry for section in COMMAND_SECTIONS.values() for name, entry in section.items()}
+FIRST_STEPS = """\
+Try one of these, here in this folder:
+  convolab train simple_convnet                      a network on small digits, in seconds
+  convolab explain chelsea                           which pixels make this a cat
+  convolab study coursework                          ten questions on training, answered: minutes
+
+convolab --help lists all commands, convolab COMMAND --help explains one.
+"""
 
 
 class LazyGroup(LabGroup):
@@ -50,8 +69,10 @@ class LazyGroup(LabGroup):
         return load_command(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, section in COMMAND_SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), entry.summary) for name, entry in section.items()])
 
 
 def load_command(name: str) -> Command:
@@ -68,8 +89,7 @@ def load_command(name: str) -> Command:
 app = typer.Typer(
     name="convolab",
     cls=LazyGroup,
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich takes longer to import than all else that `--help` needs; the commands' help has it
 )
@@ -86,11 +106,14 @@ def print_version(wanted: bool) -> bool:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """A laboratory for convolutional networks."""
+    if context.invoked_subcommand is None:
+        print(f"{root.__doc__}\n\n{FIRST_STEPS}", end="")
 
 
 def main() -> None:
