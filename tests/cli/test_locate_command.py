@@ -67,7 +67,6 @@ def test_several_images_go_to_a_folder(run_cli, tmp_path, tiny_run, large_image)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "give at least one image"),
         (["chelse"], "did you mean 'chelsea'"),
         (["chelsea", "--net", "efficientnet_lite9"], "is neither a pretrained network nor the folder of a run"),
         (["chelsea", "--target", "goldfsh"], "did you mean 'goldfish'"),
@@ -94,6 +93,13 @@ def test_a_wrong_or_retired_name_gives_one_line_and_writes_nothing(run_cli, tmp_
     assert message in result.err
     assert result.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["explain", "fool", "locate"])
+def test_a_command_without_its_image_says_what_is_missing(run_cli, command):
+    result = run_cli(command)
+    assert result.code == 2
+    assert "Missing argument 'IMAGE...'" in result.err
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convolab.cli.terminal import status_spinner
 from convolab.core.errors import require
 from convolab.core.types import Json
 
@@ -68,6 +69,42 @@ def image_name(image: str) -> str:
 def finding_to_dict(finding: "Finding", net_name: str) -> dict[str, Json]:
     """A finding as plain values, for JSON."""
     return {"net": net_name, **finding.metrics, "summary": list(finding.summary), "warnings": list(finding.warnings)}
+
+
+def inspect_images(
+    activity: str,
+    inspect: "Callable[..., Finding]",
+    images: Sequence[str],
+    stems: Sequence[Path],
+    net_name: str,
+    max_pixels: int,
+    draw_charts: "Callable[[Finding], Sequence[Image.Image]]" = lambda finding: (),
+) -> tuple[list[dict[str, Json]], list[str]]:
+    """Inspect images one by one, and write each finding's files at its stem.
+
+    Args:
+        activity: what the status line says, such as "explaining".
+        inspect: takes an image, and `image_name` and `on_progress` by name.
+        images: all are opened before work starts.
+        stems: a path without ending for each image.
+        net_name: the network's name, or its run's folder.
+        max_pixels: the largest image that is read.
+        draw_charts: the charts below a finding's figure.
+
+    Returns:
+        The numbers of each finding, as `finding_to_dict` has them, and the lines to print. There may be thousands of
+        images, so nothing else is kept.
+    """
+    lazy_images = [lazy_image(image, max_pixels, cache=len(images) == 1) for image in images]
+    results: list[dict[str, Json]] = []
+    lines: list[str] = []
+    with status_spinner(activity) as update_status:
+        for image, open_image, stem in zip(images, lazy_images, stems, strict=True):
+            finding = inspect(open_image(), image_name=image_name(image), on_progress=update_status)
+            save_finding(finding, stem, net_name, draw_charts(finding))
+            results.append(finding_to_dict(finding, net_name))
+            lines += [str(finding), describe_output_files(stem)]
+    return results, lines
 
 
 def save_finding(finding: "Finding", stem: Path, net_name: str, charts: "Sequence[Image.Image]" = ()) -> None:

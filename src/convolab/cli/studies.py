@@ -54,7 +54,7 @@ def choose_executor(name: str, address: str | None, workers: int | None) -> "Exe
 
 def run_and_report_study(
     study: "Study",
-    folder: Path,
+    out: Path | None,
     *,
     data_dir: Path | None,
     executor: "Executor",
@@ -62,9 +62,10 @@ def run_and_report_study(
     export: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a study and report its results; exit with status 1 if a trial failed."""
+    """Run a study in `out`, by default studies/NAME, and report its results; exit with status 1 if a trial failed."""
     from convolab.studies.runner import run_study
 
+    folder = out or Path("studies") / study.name
     with StudyProgress(study) as progress, InterruptHandler("after the current steps") as interrupts:
         result = run_study(
             study,

@@ -63,6 +63,17 @@ def list_stored(data_dir: Path | None = None) -> list[StoredItem]:
     return [*(item for item in datasets if item.files), *caches]
 
 
+def find_stored(names: Iterable[str] | None, data_dir: Path | None = None) -> list[StoredItem]:
+    """The items of `list_stored` with these names; None: all. Raises LabError for a name that is not stored."""
+    root = (data_dir or data_root()).expanduser()
+    stored = list_stored(root)
+    known = {item.name for item in stored}
+    wanted = known if names is None else set(names)
+    for name in wanted:
+        require(name in known, f"convolab has stored no '{name}' in {root}: {suggest(name, known)}")
+    return [item for item in stored if item.name in wanted]
+
+
 def clean(names: Iterable[str], data_dir: Path | None = None) -> int:
     """Delete datasets and caches of `list_stored` by name, and return how many bytes that freed.
 
@@ -70,22 +81,16 @@ def clean(names: Iterable[str], data_dir: Path | None = None) -> int:
     dataset is being downloaded.
     """
     root = (data_dir or data_root()).expanduser()
-    stored = list_stored(root)
-    known = {item.name for item in stored}
-    names = list(dict.fromkeys(names))
-    for name in names:
-        require(name in known, f"convolab has stored no '{name}' in {root}: {suggest(name, known)}")
     freed = 0
-    for item in stored:
-        if item.name in names:
-            freed += item.num_bytes
-            try:
-                if item.kind == "dataset":
-                    _delete_dataset(item, root)
-                else:
-                    shutil.rmtree(item.folder)
-            except OSError as error:
-                raise LabError(f"cannot delete {error.filename} ({error.strerror}): check who owns it") from error
+    for item in find_stored(names, root):
+        freed += item.num_bytes
+        try:
+            if item.kind == "dataset":
+                _delete_dataset(item, root)
+            else:
+                shutil.rmtree(item.folder)
+        except OSError as error:
+            raise LabError(f"cannot delete {error.filename} ({error.strerror}): check who owns it") from error
     return freed
 
 

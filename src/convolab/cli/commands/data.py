@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from convolab.cli.groups import LabCommand, LabGroup
 from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
-from convolab.cli.retired import LabCommand, LabGroup
 from convolab.cli.terminal import loading_bar, print_json, print_note, print_table
-from convolab.core.errors import require, suggest
+from convolab.core.errors import require
 from convolab.core.text import format_bytes, join_with_and, pluralize
 
 data_app = typer.Typer(
@@ -116,18 +116,14 @@ def clean_data_command(
     as_json: AsJson = False,
 ) -> None:
     """List the downloaded datasets and caches with their sizes, and delete them after a question."""
-    from convolab.data.storage import clean, list_stored
+    from convolab.data.storage import clean, find_stored
 
-    stored = list_stored(data_dir)
-    known = [item.name for item in stored]
-    for name in names or ():
-        require(name in known, f"convolab has stored no '{name}': {suggest(name, known)}")
-    wanted = list(dict.fromkeys(names or known))
+    items = find_stored(names or None, data_dir)
+    wanted = list(dict.fromkeys(names or (item.name for item in items)))
     if not yes and wanted:
-        for item in stored:
-            if item.name in wanted:
-                files = pluralize(len(item.files), "file")
-                print_note(f"{item.kind} {item.name}: {format_bytes(item.num_bytes)}, {files} in {item.folder}")
+        for item in items:
+            files = pluralize(len(item.files), "file")
+            print_note(f"{item.kind} {item.name}: {format_bytes(item.num_bytes)}, {files} in {item.folder}")
         require(sys.stdin.isatty(), "nothing is deleted without a question: add --yes where nobody can answer")
         if not typer.confirm(f"Delete {join_with_and(wanted)}?", err=True):
             raise typer.Exit(1)

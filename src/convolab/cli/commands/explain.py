@@ -1,21 +1,15 @@
 """Explain: what a network predicts for an image, and which pixels the prediction depends on."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convolab.cli.findings import (
-    describe_output_files,
-    finding_to_dict,
-    image_name,
-    lazy_image,
-    output_stems,
-    save_finding,
-)
+from convolab.cli.findings import inspect_images, output_stems
 from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
-from convolab.cli.terminal import print_json, print_note, print_table, status_spinner
+from convolab.cli.terminal import print_json, print_note, print_table
 from convolab.inspection.explain.method_names import DEFAULT_METHODS, METHOD_NAMES, parse_methods
 
 if TYPE_CHECKING:
@@ -83,24 +77,8 @@ def explain_command(
     network = resolve_classifier(net)
     if target is not None:
         network.find_class(target)
-    lazy_images = [lazy_image(image, max_pixels, cache=len(images) == 1) for image in images]  # all, before work starts
-    results = []  # only the numbers are kept: there may be thousands of images
-    output_lines = []
-    with status_spinner("explaining") as update_status:
-        for image, open_image, stem in zip(images, lazy_images, stems, strict=True):
-            finding = explain_prediction(
-                network,
-                open_image(),
-                target=target,
-                methods=method_names,
-                check=check,
-                seed=seed,
-                image_name=image_name(image),
-                on_progress=update_status,
-            )
-            save_finding(finding, stem, net, sanity_check_charts(finding))
-            results.append(finding_to_dict(finding, net))
-            output_lines += [str(finding), describe_output_files(stem)]
+    inspect = partial(explain_prediction, network, target=target, methods=method_names, check=check, seed=seed)
+    results, output_lines = inspect_images("explaining", inspect, images, stems, net, max_pixels, sanity_check_charts)
     over_images = aggregate_sanity_checks(results)
     if as_json:
         print_json(results[0] if len(results) == 1 else {"images": results, "over_images": over_images})

@@ -1,28 +1,21 @@
 """Locate: where in a large image an object is."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from convolab.cli.findings import (
-    describe_output_files,
-    finding_to_dict,
-    image_name,
-    lazy_image,
-    output_stems,
-    save_finding,
-)
+from convolab.cli.findings import inspect_images, output_stems
 from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
-from convolab.cli.terminal import print_json, status_spinner
-from convolab.core.errors import require
+from convolab.cli.terminal import print_json
 
 
 def locate_command(
     images: Annotated[
-        list[str] | None,
+        list[str],
         typer.Argument(metavar="IMAGE...", help="A sample (motorcycle_left, ...), a path, or an http(s) URL."),
-    ] = None,
+    ],
     net: NetOption = "efficientnet_lite0",
     target: Annotated[
         str | None, typer.Option(help="Classes to find, comma-separated.", show_default="the most probable")
@@ -59,8 +52,6 @@ def locate_command(
     as_json: AsJson = False,
 ) -> None:
     """Find objects in an image of any size; locate-score measures how well."""
-    require(images, "give at least one image")
-    images = images or []
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
     from convolab.api import resolve_classifier
@@ -78,27 +69,18 @@ def locate_command(
     targets = [word.strip() for word in target.split(",")] if target is not None else []
     for word in targets:
         network.find_class(word)
-    lazy_images = [lazy_image(image, max_pixels, cache=len(images) == 1) for image in images]  # all, before work starts
-    results = []
-    output_lines = []
-    with status_spinner("locating") as update_status:
-        for image, open_image, stem in zip(images, lazy_images, stems, strict=True):
-            finding = locate_objects(
-                network,
-                open_image(),
-                targets=targets,
-                top=top,
-                scales=scale,
-                alignment=alignment,
-                threshold=threshold,
-                granularity=granularity,
-                sliding_window_check=sliding_window_check,
-                image_name=image_name(image),
-                on_progress=update_status,
-            )
-            save_finding(finding, stem, net)
-            results.append(finding_to_dict(finding, net))
-            output_lines += [str(finding), describe_output_files(stem)]
+    inspect = partial(
+        locate_objects,
+        network,
+        targets=targets,
+        top=top,
+        scales=scale,
+        alignment=alignment,
+        threshold=threshold,
+        granularity=granularity,
+        sliding_window_check=sliding_window_check,
+    )
+    results, output_lines = inspect_images("locating", inspect, images, stems, net, max_pixels)
     if as_json:
         print_json(results[0] if len(results) == 1 else {"images": results})
         return

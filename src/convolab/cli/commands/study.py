@@ -61,7 +61,7 @@ def study_command(
         plan = Study.read(study, data=data, seeds=seed_values, sections=sections)
     run_and_report_study(
         plan,
-        out or Path("studies") / plan.name,
+        out,
         data_dir=data_dir,
         executor=chosen_executor,
         retrain_damaged=retrain_damaged,

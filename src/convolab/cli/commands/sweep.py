@@ -62,7 +62,7 @@ def sweep_command(
     plan = sweep_study(recipe, base, values, range(seeds or 3))
     run_and_report_study(
         plan,
-        out or Path("studies") / plan.name,
+        out,
         data_dir=data_dir,
         executor=chosen_executor,
         retrain_damaged=retrain_damaged,
