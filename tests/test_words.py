@@ -43,6 +43,11 @@ def test_no_two_functions_or_classes_of_the_package_share_a_name() -> None:
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
 
+def test_no_function_or_class_of_a_module_begins_with_an_underscore() -> None:
+    names = {name for tree in TREES.values() for name in module_level_names(tree, constants=False)}
+    assert sorted(name for name in names if name.startswith("_") and not name.startswith("__")) == []
+
+
 def test_no_retired_function_class_or_constant_is_defined() -> None:
     defined = {name for tree in TREES.values() for name in module_level_names(tree, constants=True)}
     assert sorted(defined & set(RETIRED["definitions"])) == []

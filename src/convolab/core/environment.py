@@ -25,13 +25,13 @@ class HardwareInfo(TypedDict):
 
 
 @cache
-def _package_version(name: str) -> str:
+def package_version(name: str) -> str:
     return version(name)
 
 
 def package_versions() -> dict[str, str]:
     """The installed version of each package that a run's results depend on; read from the disk once per process."""
-    return {name: _package_version(name) for name in RECORDED_PACKAGES}
+    return {name: package_version(name) for name in RECORDED_PACKAGES}
 
 
 def hardware_info() -> HardwareInfo:

@@ -120,7 +120,7 @@ def default_augmentation(name: str) -> tuple[str, ...]:
     >>> default_augmentation("cifar10"), default_augmentation("folder:pets"), default_augmentation("digits")
     (('crop:4', 'flip'), ('crop:4', 'flip'), ())
     """
-    return ("crop:4", "flip") if name.startswith("folder:") else _dataset_info(name).default_augment
+    return ("crop:4", "flip") if name.startswith("folder:") else dataset_info(name).default_augment
 
 
 def load(
@@ -161,7 +161,7 @@ def load(
         path = Path(name.removeprefix("folder:")).expanduser()
         return DatasetSplits(*read_image_folder((data_dir or Path()).expanduser() / path, image_size, on_progress))
 
-    info = _dataset_info(name)
+    info = dataset_info(name)
     module, function = info.reader.split(":")
     read = getattr(importlib.import_module(f"convolab.data.readers.{module}"), function)
     if not info.downloads:
@@ -175,11 +175,11 @@ def download_dataset(name: str, data_dir: Path | None = None, on_progress: Progr
     Raises LabError if there is nothing to download for this name, the download fails, or its checksum is wrong.
     """
     require(not name.startswith("folder:"), f"{name} is a local folder: there is nothing to download")
-    info = _dataset_info(name)
+    info = dataset_info(name)
     require(info.downloads, f"{name} is included in an installed library: there is nothing to download")
     return ensure_downloaded(info, data_dir, on_progress, allow_download=True)
 
 
-def _dataset_info(name: str) -> DatasetInfo:
+def dataset_info(name: str) -> DatasetInfo:
     require(name in DATASETS, f"there is no dataset '{name}': {suggest(name, [*DATASETS, 'folder:PATH'])}")
     return DATASETS[name]

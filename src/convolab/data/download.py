@@ -87,8 +87,7 @@ def ensure_downloaded(
     missing = [file for file in dataset.downloads if not (download_folder / file.filename).exists()]
     require(
         allow_download or not missing,
-        f"{dataset.name} is not in {data_dir}: {_manual_download_hint(missing, download_folder)}, "
-        "or allow the download",
+        f"{dataset.name} is not in {data_dir}: {manual_download_hint(missing, download_folder)}, or allow the download",
     )
 
     from filelock import FileLock  # takes 0.05 s to import, and most runs find their dataset on the disk
@@ -97,11 +96,11 @@ def ensure_downloaded(
         download_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(download_folder / f".{dataset.name}.lock"):  # of several runs that start together, one downloads
             if dataset.missing_files(folder):
-                _download_and_extract(dataset, folder, download_folder, on_progress)
+                download_and_extract(dataset, folder, download_folder, on_progress)
     return folder
 
 
-def _download_and_extract(
+def download_and_extract(
     dataset: DatasetFiles, folder: Path, download_folder: Path, on_progress: ProgressCallback | None
 ) -> None:
     missing = ", ".join(dataset.missing_files(folder))
@@ -125,7 +124,7 @@ def _download_and_extract(
         except DownloadError as error:
             not_downloaded = [file for file in dataset.downloads if not (download_folder / file.filename).exists()]
             raise LabError(
-                f"{error}: try again later, or {_manual_download_hint(not_downloaded, download_folder)}"
+                f"{error}: try again later, or {manual_download_hint(not_downloaded, download_folder)}"
             ) from error
         record_files(download_folder, dataset.name, [path])
         downloaded.append(path)
@@ -141,7 +140,7 @@ def _download_and_extract(
     )
 
 
-def _manual_download_hint(files: Sequence[RemoteFile], download_folder: Path) -> str:
+def manual_download_hint(files: Sequence[RemoteFile], download_folder: Path) -> str:
     urls = " and ".join(file.url for file in files)
     return f"download {urls} and put {'it' if len(files) == 1 else 'them'} in {download_folder}"
 
@@ -163,7 +162,7 @@ def download_file(url: str, path: Path, checksum: str, on_progress: ProgressCall
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not (partial.exists() and matches_checksum(partial, checksum)):
-            if not any(_resume_download(url, partial, on_progress) for _ in range(DOWNLOAD_ATTEMPTS)):
+            if not any(resume_download(url, partial, on_progress) for _ in range(DOWNLOAD_ATTEMPTS)):
                 raise DownloadError(f"the connection to {url} was lost {DOWNLOAD_ATTEMPTS} times")
             if not matches_checksum(partial, checksum):
                 partial.unlink()
@@ -184,7 +183,7 @@ def matches_checksum(path: Path, checksum: str) -> bool:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest() == expected
 
 
-def _resume_download(url: str, partial: Path, on_progress: ProgressCallback | None) -> bool:
+def resume_download(url: str, partial: Path, on_progress: ProgressCallback | None) -> bool:
     """Append to `partial` what is still missing; False if another attempt is worthwhile."""
     from http.client import HTTPException  # these two take 0.05 s to import, and most runs download nothing
     from urllib import error, request

@@ -44,8 +44,8 @@ def read_image_folder(
         folder.is_dir() and os.access(folder, os.R_OK | os.X_OK),
         f"cannot read {folder}: give a folder with one subfolder of images per class",
     )
-    split_folders = [folder / "train", folder / "test"] if _subfolder_names(folder) == ["test", "train"] else [folder]
-    classes = _subfolder_names(split_folders[0])
+    split_folders = [folder / "train", folder / "test"] if subfolder_names(folder) == ["test", "train"] else [folder]
+    classes = subfolder_names(split_folders[0])
     count = "one subfolder" if classes else "no subfolders"
     require(
         len(classes) > 1,
@@ -53,7 +53,7 @@ def read_image_folder(
         "for at least two classes",
     )
     for split_folder in split_folders:
-        names = _subfolder_names(split_folder)
+        names = subfolder_names(split_folder)
         require(
             names == classes,
             f"{split_folder} has the classes {truncate_list(names)}, "
@@ -64,9 +64,9 @@ def read_image_folder(
         (split_folder, label, path)
         for split_folder in split_folders
         for label, name in enumerate(classes)
-        for path in _image_paths(split_folder / name)
+        for path in image_paths(split_folder / name)
     ]
-    images, reasons = _decode_images([path for _, _, path in entries], image_size, on_progress)
+    images, reasons = decode_images([path for _, _, path in entries], image_size, on_progress)
     unreadable = tuple(reason.removeprefix(f"{folder}{os.sep}") for reason in reasons if reason)
     kept = [
         (split_folder, label) for (split_folder, label, _), reason in zip(entries, reasons, strict=True) if not reason
@@ -91,7 +91,7 @@ def read_image_folder(
     return train, test, unreadable
 
 
-def _decode_images(
+def decode_images(
     paths: list[Path], image_size: int, on_progress: ProgressCallback | None
 ) -> tuple[UInt8[Tensor, "n c {image_size} {image_size}"], list[str]]:
     """The readable images, with one channel if all of them are gray, and for each path why it is unreadable, or ""."""
@@ -100,7 +100,7 @@ def _decode_images(
     count = 0
     # Each reading silences Pillow's warnings, but threads put the filters back in any order: this outer one comes last.
     with warnings.catch_warnings(), ThreadPoolExecutor(DECODE_THREADS) as pool:
-        for result in pool.map(lambda path: _read_or_reason(path, image_size), paths):
+        for result in pool.map(lambda path: read_or_reason(path, image_size), paths):
             if isinstance(result, str):
                 reasons.append(result)
             else:
@@ -115,7 +115,7 @@ def _decode_images(
     return images, reasons
 
 
-def _read_or_reason(path: Path, image_size: int) -> UInt8[Tensor, "3 {image_size} {image_size}"] | str:
+def read_or_reason(path: Path, image_size: int) -> UInt8[Tensor, "3 {image_size} {image_size}"] | str:
     """The image at the dataset's size, or why it is unreadable."""
     try:
         return resize_and_center_crop(read_image_file(path), (image_size, image_size), channels=3)
@@ -123,11 +123,11 @@ def _read_or_reason(path: Path, image_size: int) -> UInt8[Tensor, "3 {image_size
         return str(error)
 
 
-def _subfolder_names(folder: Path) -> list[str]:
+def subfolder_names(folder: Path) -> list[str]:
     return sorted(inner.name for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
 
 
-def _image_paths(folder: Path) -> list[Path]:
+def image_paths(folder: Path) -> list[Path]:
     """Every file in and below the folder, in the same order on every machine."""
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     return [

@@ -91,7 +91,7 @@ def decode_image(file: Path | io.BytesIO, name: str, max_pixels: int) -> UInt8[T
         with warnings.catch_warnings(action="ignore"), raised_pixel_limit(max_pixels), Image.open(file) as image:
             width, height = image.size
             require(width * height <= max_pixels, f"{name}: {width} x {height} is {too_large}")
-            return _to_tensor(_to_upright_rgb(image, name))
+            return to_tensor(to_upright_rgb(image, name))
     except LabError:
         raise
     except Image.DecompressionBombError as error:
@@ -151,12 +151,12 @@ def resize_and_center_crop(
     """
     require(channels in (1, 3), f"{channels} channels were requested: give 1 or 3")
     require(min(size) > 0, f"the size {size[0]} x {size[1]} was requested: give at least 1 x 1")
-    image = _to_upright_rgb(photo if isinstance(photo, Image.Image) else _to_pil(photo)).convert(
+    image = to_upright_rgb(photo if isinstance(photo, Image.Image) else to_pil(photo)).convert(
         "RGB" if channels == 3 else "L"
     )
     require(crop is None or 0 < crop <= 1, f"the crop is {crop}: give a fraction above 0 and at most 1")
-    if crop is None or _has_extreme_aspect_ratio(image.size):
-        return _to_tensor(
+    if crop is None or has_extreme_aspect_ratio(image.size):
+        return to_tensor(
             ImageOps.fit(image, (size[1], size[0]), RESAMPLING_FILTERS[interpolation], bleed=(1 - (crop or 1)) / 2)
         )
     height, width = size
@@ -166,7 +166,7 @@ def resize_and_center_crop(
     )
     image = image.resize((resized_width, resized_height), RESAMPLING_FILTERS[interpolation])
     left, top = (round((actual - wanted) / 2) for actual, wanted in zip(image.size, (width, height), strict=True))
-    return _to_tensor(image.crop((left, top, left + width, top + height)))
+    return to_tensor(image.crop((left, top, left + width, top + height)))
 
 
 def resize_image(
@@ -178,11 +178,11 @@ def resize_image(
     tensor([[[7, 7],
              [7, 7]]], dtype=torch.uint8)
     """
-    image = _to_pil(photo).convert("RGB" if channels == 3 else "L")
+    image = to_pil(photo).convert("RGB" if channels == 3 else "L")
     height, width = size
     if image.size == (width, height):
-        return _to_tensor(image)
-    return _to_tensor(image.resize((width, height), RESAMPLING_FILTERS[interpolation]))
+        return to_tensor(image)
+    return to_tensor(image.resize((width, height), RESAMPLING_FILTERS[interpolation]))
 
 
 def crop_region(
@@ -195,7 +195,7 @@ def crop_region(
     >>> crop_region((300, 400), (224, 224)), crop_region((300, 400), (224, 224), crop=0.875)
     ((50.0, 0.0, 350.0, 300.0), (68.75, 18.75, 331.25, 281.25))
     """
-    if crop is None or _has_extreme_aspect_ratio(image_size):
+    if crop is None or has_extreme_aspect_ratio(image_size):
         scale = max(wanted / actual for wanted, actual in zip(size, image_size, strict=True)) / (crop or 1)
     else:
         scale = math.floor(max(size) / crop) / min(image_size)
@@ -208,12 +208,12 @@ def crop_region(
     )
 
 
-def _has_extreme_aspect_ratio(sides: tuple[int, int]) -> bool:
+def has_extreme_aspect_ratio(sides: tuple[int, int]) -> bool:
     """Whether an image is so narrow that its longer side, resized before cropping, would have thousands of pixels."""
     return max(sides) > 20 * min(sides)
 
 
-def _to_upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
+def to_upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     """Rotated as its EXIF says, 16 bits scaled to 8, transparency composited on white."""
     image = ImageOps.exif_transpose(image)
     require(image.mode != "F", f"{name}: pixels are floating-point numbers of unknown range: save it with 8 or 16 bits")
@@ -243,7 +243,7 @@ def to_uint8_image(image: Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor)
     (torch.Size([3, 4, 5]), 255)
     """
     if isinstance(image, Image.Image):
-        return _to_tensor(_to_upright_rgb(image, "the image"))
+        return to_tensor(to_upright_rgb(image, "the image"))
     values = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
     values = values.unsqueeze(0) if values.ndim == 2 else values
     wanted = "give [H, W, C], [C, H, W] or [H, W] with 1 or 3 channels"
@@ -261,11 +261,11 @@ def to_uint8_image(image: Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor)
     return values.to(torch.uint8).contiguous()
 
 
-def _to_pil(photo: UInt8[Tensor, "c h w"]) -> Image.Image:
+def to_pil(photo: UInt8[Tensor, "c h w"]) -> Image.Image:
     require(len(photo) in (1, 3), f"the photo has {len(photo)} channels: give 1 or 3")
     return Image.fromarray((photo[0] if len(photo) == 1 else photo.permute(1, 2, 0)).contiguous().numpy())
 
 
-def _to_tensor(image: Image.Image) -> UInt8[Tensor, "c h w"]:
+def to_tensor(image: Image.Image) -> UInt8[Tensor, "c h w"]:
     pixels = np.array(image)  # a copy, because torch wants memory that may be written to
     return torch.from_numpy(pixels.reshape(image.height, image.width, -1)).permute(2, 0, 1).contiguous()

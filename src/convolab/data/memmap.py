@@ -25,11 +25,11 @@ def write_memmap(splits: DatasetSplits, folder: Path) -> None:
 
 def read_memmap(folder: Path) -> DatasetSplits:
     """The dataset that `write_memmap` wrote; what a process changes in it stays in that process."""
-    train, test = (_read_memmap_split(folder, split) for split in SPLIT_NAMES)
+    train, test = (read_memmap_split(folder, split) for split in SPLIT_NAMES)
     return DatasetSplits(train, test)
 
 
-def _read_memmap_split(folder: Path, split: str) -> ImageDataset:
+def read_memmap_split(folder: Path, split: str) -> ImageDataset:
     metadata = read_json(folder / f"{split}.json")
     images, labels = (
         torch.from_numpy(np.load(folder / f"{split}-{name}.npy", mmap_mode="c")) for name in ("images", "labels")

@@ -39,26 +39,26 @@ class StoredItem:
 
 def record_files(folder: Path, name: str, files: Iterable[Path]) -> None:
     """Record files below `folder` as convolab's, of dataset `name`; of one that does not exist yet only the path."""
-    record = _record_path(folder, name)
-    entries = _read_record(record)
+    record = record_path(folder, name)
+    entries = read_record(record)
     for path in files:
-        entries[path.relative_to(folder).as_posix()] = _describe_file(path) if path.exists() else None
+        entries[path.relative_to(folder).as_posix()] = describe_file(path) if path.exists() else None
     write_json(record, {"format": RECORD_FORMAT, "files": entries})
 
 
 def list_stored(data_dir: Path | None = None) -> list[StoredItem]:
     """The datasets and caches in a folder (by default `data_root()`) that convolab made and `clean` can delete."""
     root = (data_dir or data_root()).expanduser()
-    folders = [root, *(path for path in _subfolders(root) if path.name != "cache")]
+    folders = [root, *(path for path in subfolders(root) if path.name != "cache")]
     datasets = [
-        _stored_item(_name_of_record(record), "dataset", folder, _unchanged_files(record))
+        stored_item(name_of_record(record), "dataset", folder, unchanged_files(record))
         for folder in folders
         for record in sorted(folder.glob(f".*{RECORD_SUFFIX}"))
     ]
     caches = [
-        _stored_item(folder.name, "cache", folder, (path for path in folder.rglob("*") if not path.is_dir()))
-        for folder in _subfolders(root / "cache")
-        if _is_tagged(folder)
+        stored_item(folder.name, "cache", folder, (path for path in folder.rglob("*") if not path.is_dir()))
+        for folder in subfolders(root / "cache")
+        if is_tagged(folder)
     ]
     return [*(item for item in datasets if item.files), *caches]
 
@@ -86,7 +86,7 @@ def clean(names: Iterable[str], data_dir: Path | None = None) -> int:
         freed += item.num_bytes
         try:
             if item.kind == "dataset":
-                _delete_dataset(item, root)
+                delete_dataset(item, root)
             else:
                 shutil.rmtree(item.folder)
         except OSError as error:
@@ -94,12 +94,12 @@ def clean(names: Iterable[str], data_dir: Path | None = None) -> int:
     return freed
 
 
-def _stored_item(name: str, kind: Literal["dataset", "cache"], folder: Path, files: Iterable[Path]) -> StoredItem:
+def stored_item(name: str, kind: Literal["dataset", "cache"], folder: Path, files: Iterable[Path]) -> StoredItem:
     files = tuple(files)
     return StoredItem(name, kind, folder, files, sum(path.lstat().st_size for path in files))
 
 
-def _delete_dataset(item: StoredItem, root: Path) -> None:
+def delete_dataset(item: StoredItem, root: Path) -> None:
     from filelock import FileLock, Timeout
 
     lock = item.folder / f".{item.name}.lock"
@@ -107,7 +107,7 @@ def _delete_dataset(item: StoredItem, root: Path) -> None:
         with FileLock(lock, timeout=0):
             for path in item.files:
                 path.unlink()
-            _record_path(item.folder, item.name).unlink()
+            record_path(item.folder, item.name).unlink()
     except Timeout as error:
         raise LabError(f"{item.name} is being downloaded to {item.folder}: wait until it is there") from error
     lock.unlink(missing_ok=True)
@@ -116,15 +116,15 @@ def _delete_dataset(item: StoredItem, root: Path) -> None:
             folder.rmdir()
 
 
-def _record_path(folder: Path, name: str) -> Path:
+def record_path(folder: Path, name: str) -> Path:
     return folder / f".{name}{RECORD_SUFFIX}"
 
 
-def _name_of_record(record: Path) -> str:
+def name_of_record(record: Path) -> str:
     return record.name.removesuffix(RECORD_SUFFIX).removeprefix(".")
 
 
-def _read_record(record: Path) -> dict[str, FileRecord | None]:
+def read_record(record: Path) -> dict[str, FileRecord | None]:
     """The recorded files by their path; none if there is no record, or one that cannot be understood."""
     try:
         return dict(read_json(record)["files"])
@@ -132,29 +132,29 @@ def _read_record(record: Path) -> dict[str, FileRecord | None]:
         return {}
 
 
-def _describe_file(path: Path) -> FileRecord:
+def describe_file(path: Path) -> FileRecord:
     status = path.lstat()
     return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _unchanged_files(record: Path) -> Iterator[Path]:
+def unchanged_files(record: Path) -> Iterator[Path]:
     """The recorded files that are still there as they were, reached through no link."""
     folder = record.parent.resolve()
-    for name, entry in _read_record(record).items():
+    for name, entry in read_record(record).items():
         path = folder / name
         is_inside = path.resolve() == path and path.is_relative_to(folder)
-        if is_inside and path.is_file() and entry in (None, _describe_file(path)):
+        if is_inside and path.is_file() and entry in (None, describe_file(path)):
             yield record.parent / name
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
     except OSError:
         return []
 
 
-def _is_tagged(folder: Path) -> bool:
+def is_tagged(folder: Path) -> bool:
     """Whether convolab made this cache folder."""
     try:
         return (folder / CACHE_TAG).read_text() == CACHE_TAG_TEXT

@@ -67,14 +67,14 @@ def fetch_url(
     deadline = time.monotonic() + timeout
     original_url = url
     for _ in range(MAX_REDIRECTS + 1):
-        content, redirect = _request_once(url, original_url, deadline, timeout, read_timeout, max_bytes, is_allowed)
+        content, redirect = request_once(url, original_url, deadline, timeout, read_timeout, max_bytes, is_allowed)
         if redirect is None:
             return content
         url = urljoin(url, redirect)
     raise LabError(f"{original_url} redirects more than {MAX_REDIRECTS} times: give the image's direct URL")
 
 
-def _request_once(
+def request_once(
     url: str,
     original_url: str,
     deadline: float,
@@ -111,9 +111,9 @@ def _request_once(
     connection = None
     timer = None
     try:
-        raw = _connect(host, port, subject, deadline, read_timeout, is_allowed)
+        raw = connect(host, port, subject, deadline, read_timeout, is_allowed)
         # A server that sends a byte now and then never reaches the read timeout: at the deadline it is disconnected.
-        timer = Timer(max(0.0, deadline - time.monotonic()), lambda: _shut_down(raw))
+        timer = Timer(max(0.0, deadline - time.monotonic()), lambda: shut_down(raw))
         timer.daemon = True
         timer.start()
         connection = http.client.HTTPConnection(host, port)
@@ -153,7 +153,7 @@ def _request_once(
             connection.close()
 
 
-def _connect(
+def connect(
     host: str, port: int, subject: str, deadline: float, read_timeout: float, is_allowed: IpFilter
 ) -> socket.socket:
     """A connection to an allowed IP address of the host: to exactly the address that was checked."""
@@ -185,6 +185,6 @@ def _connect(
     raise failure
 
 
-def _shut_down(sock: socket.socket) -> None:
+def shut_down(sock: socket.socket) -> None:
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)

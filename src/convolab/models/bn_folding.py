@@ -24,7 +24,7 @@ from convolab.models.hooks import (
 )
 
 
-class _FoldingHook(FunctionCallHook):
+class FoldingHook(FunctionCallHook):
     """Calls folded convolutions with their folded weights, and passes over the batch norms that were folded."""
 
     def __init__(self, folded_weights: dict[CallSite, tuple[Tensor, Tensor]], batch_norms: set[CallSite]) -> None:
@@ -48,7 +48,7 @@ def fold_batch_norms(network: nn.Module, recorder: CallRecorder) -> Iterator[Non
     Calls are counted from the start of a pass, so there may be only one pass at a time.
     """
     pairs = list(find_conv_bn_pairs(recorder.calls))
-    folding_hook = _FoldingHook(
+    folding_hook = FoldingHook(
         {conv.call_site: fuse_conv_bn_weights(conv, norm) for conv, norm in pairs},
         {norm.call_site for _, norm in pairs},
     )

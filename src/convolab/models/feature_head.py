@@ -74,7 +74,7 @@ class FeatureExtractor:
 
     def forward_features(self, pixels: Float[Tensor, "n c h w"]) -> FeatureMap:
         """The last feature map of images of any size; the forward pass stops there. Gradients flow to the pixels."""
-        with suppress(_StopForward), capture_call(self.net.network, self.call_site, stop=True) as capture:
+        with suppress(StopForward), capture_call(self.net.network, self.call_site, stop=True) as capture:
             self.net.forward_unchecked(pixels)
         return self.require_captured(capture, pixels)
 
@@ -89,7 +89,7 @@ class FeatureExtractor:
             logits = self.net.forward_unchecked(pixels)
         return self.require_captured(capture, pixels), logits
 
-    def require_captured(self, capture: "_CallCapture", pixels: Tensor) -> FeatureMap:
+    def require_captured(self, capture: "CallCapture", pixels: Tensor) -> FeatureMap:
         """The captured map. Raises LabError if the pass did not reach it."""
         if capture.captured is None:
             raise LabError(
@@ -123,7 +123,7 @@ def create_feature_extractor(net: ImageClassifier) -> FeatureExtractor:
     noise = torch.rand(1, net.channels, *net.input_size, generator=make_generator(0, "split")).to(parameter)
     with torch.no_grad(), frozen_eval(net), record_calls(net.network) as recorder:
         logits = net.forward_unchecked(noise)
-    return _trace_back_from_logits(net, recorder.calls, logits)
+    return trace_back_from_logits(net, recorder.calls, logits)
 
 
 def is_feature_map(call: RecordedCall) -> bool:
@@ -149,7 +149,7 @@ def is_linear_layer(call: RecordedCall) -> bool:
     return call.function == "linear" or (call.function == "conv2d" and max(call.output.shape[2:]) == 1)
 
 
-def _trace_back_from_logits(net: ImageClassifier, calls: Sequence[RecordedCall], logits: Tensor) -> FeatureExtractor:
+def trace_back_from_logits(net: ImageClassifier, calls: Sequence[RecordedCall], logits: Tensor) -> FeatureExtractor:
     """Trace back from the logits to the last feature map, along each call's first tensor."""
     first_conv = next((number for number, call in enumerate(calls) if call.function == "conv2d"), len(calls))
     require(
@@ -181,7 +181,7 @@ def _trace_back_from_logits(net: ImageClassifier, calls: Sequence[RecordedCall],
             no_head_reason = f"in this one {call.call_site} {role}"
         value = call.input_tensors[0] if call.input_tensors else value
         end = number
-    head = None if no_head_reason else _make_head(kind, weight, bias, call.output)
+    head = None if no_head_reason else make_head(kind, weight, bias, call.output)
     if head is None or not torch.allclose(head(call.output), logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
         head = None
         no_head_reason = no_head_reason or "in this one something else is computed there"
@@ -189,7 +189,7 @@ def _trace_back_from_logits(net: ImageClassifier, calls: Sequence[RecordedCall],
     return FeatureExtractor(net, call.call_site, (channels, height, width), head, no_head_reason)
 
 
-def _make_head(kind: HeadKind, weight: Tensor | None, bias: Tensor | None, features: Tensor) -> ClassifierHead | None:
+def make_head(kind: HeadKind, weight: Tensor | None, bias: Tensor | None, features: Tensor) -> ClassifierHead | None:
     """The head with this weight and bias, or None if their shapes do not match the map."""
     channels = features.shape[1]
     if weight is None:  # the map holds a score for each class already, and is averaged
@@ -201,11 +201,11 @@ def _make_head(kind: HeadKind, weight: Tensor | None, bias: Tensor | None, featu
     return ClassifierHead(kind, weight if kind == "average" else weight.view(-1, *features.shape[1:]), bias)
 
 
-class _StopForward(BaseException):
+class StopForward(BaseException):
     """Stops a forward pass at the feature map; no network's own `except Exception` catches it."""
 
 
-class _CallCapture(FunctionCallHook):
+class CallCapture(FunctionCallHook):
     """Captures the output of the call at one call site."""
 
     def __init__(self, call_site: CallSite, stop: bool, detach: bool) -> None:
@@ -224,18 +224,18 @@ class _CallCapture(FunctionCallHook):
                 out = out.detach().requires_grad_()
         self.captured = out
         if self.stop:
-            raise _StopForward
+            raise StopForward
         return out
 
 
 @contextmanager
 def capture_call(
     network: nn.Module, call_site: CallSite, *, stop: bool = False, detach: bool = False
-) -> Iterator[_CallCapture]:
+) -> Iterator[CallCapture]:
     """Capture the output of the call at a call site in the forward pass made inside the block.
 
-    With `stop` the pass ends there, by a `_StopForward`; with `detach` the output is a leaf that requires gradients.
+    With `stop` the pass ends there, by a `StopForward`; with `detach` the output is a leaf that requires gradients.
     """
-    capture = _CallCapture(call_site, stop, detach)
+    capture = CallCapture(call_site, stop, detach)
     with hook_calls(capture, network, [call_site.module]):
         yield capture

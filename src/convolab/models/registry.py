@@ -110,7 +110,7 @@ def resolve_factory(name: str) -> NetworkFactory:
         f"'{name}' is not the name of a network: write file.py:Name or package.module:Name",
     )
     try:
-        module = _import_source(source, attribute)
+        module = import_source(source, attribute)
     except ImportError as error:
         raise LabError(f"cannot import '{source}' for the network {attribute}: {error}") from error
     public_names = [n for n in vars(module) if not n.startswith("_")]
@@ -122,7 +122,7 @@ def resolve_factory(name: str) -> NetworkFactory:
     return factory
 
 
-def _import_source(source: str, attribute: str) -> ModuleType:
+def import_source(source: str, attribute: str) -> ModuleType:
     if not source.endswith(".py"):
         return importlib.import_module(source)
     path = Path(source)

@@ -40,7 +40,7 @@ def write_localization_report(
     images = "synthetic images" if source == "synthetic" else Path(source).name
     chart = localization_scores_chart(scores, f"{Path(net_name).name} on {images}: localization scores")
     png_path, svg_path = save_chart(chart, stem, ("png", "svg"))
-    page = _render_page(
+    page = render_page(
         net=Path(net_name).name,
         images=images,
         offset=offset,
@@ -56,7 +56,7 @@ def write_localization_report(
     return [html_path, png_path, csv_path, json_path]
 
 
-def _render_page(**values: object) -> str:
+def render_page(**values: object) -> str:
     loader = PackageLoader("convolab.reports")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     css, _, _ = loader.get_source(environment, "report.css")

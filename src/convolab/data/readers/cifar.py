@@ -21,25 +21,25 @@ def read_cifar10(folder: Path) -> tuple[ImageDataset, ImageDataset]:
 
     Raises LabError, naming the file, if one is missing, damaged or tries to load anything but arrays.
     """
-    classes = _read_class_names(folder / "batches.meta", "label_names")
+    classes = read_class_names(folder / "batches.meta", "label_names")
     batches = [folder / f"data_batch_{number}" for number in range(1, 6)]
-    train, test = (_read_batches(paths, "labels", classes, "cifar10") for paths in (batches, [folder / "test_batch"]))
+    train, test = (read_batches(paths, "labels", classes, "cifar10") for paths in (batches, [folder / "test_batch"]))
     return train, test
 
 
 def read_cifar100(folder: Path) -> tuple[ImageDataset, ImageDataset]:
     """The training and the test set with the hundred fine labels, from `cifar-100-python`; else as `read_cifar10`."""
-    classes = _read_class_names(folder / "meta", "fine_label_names")
-    train, test = (_read_batches([folder / part], "fine_labels", classes, "cifar100") for part in ("train", "test"))
+    classes = read_class_names(folder / "meta", "fine_label_names")
+    train, test = (read_batches([folder / part], "fine_labels", classes, "cifar100") for part in ("train", "test"))
     return train, test
 
 
-def _read_batches(paths: Sequence[Path], key: str, classes: tuple[str, ...], name: str) -> ImageDataset:
+def read_batches(paths: Sequence[Path], key: str, classes: tuple[str, ...], name: str) -> ImageDataset:
     """Join batch files of equal length. Each is copied and then freed: at most one is in memory beside the dataset."""
     labels: list[int] = []
     images = np.empty((0, 0, BYTES_PER_IMAGE), dtype=np.uint8)
     for number, path in enumerate(paths):
-        pixels, batch_labels = _read_batch(path, key, len(classes))
+        pixels, batch_labels = read_batch(path, key, len(classes))
         if number == 0:
             images = np.empty((len(paths), len(pixels), BYTES_PER_IMAGE), dtype=np.uint8)
         require(
@@ -52,11 +52,11 @@ def _read_batches(paths: Sequence[Path], key: str, classes: tuple[str, ...], nam
     return ImageDataset(torch.from_numpy(images.reshape(-1, 3, 32, 32)), torch.tensor(labels), classes, name)
 
 
-def _read_batch(path: Path, key: str, num_classes: int) -> tuple[np.ndarray, list[int]]:
+def read_batch(path: Path, key: str, num_classes: int) -> tuple[np.ndarray, list[int]]:
     """The rows of pixels, uint8 [n, 3072], and the labels of one file."""
-    content = _load_pickle(path)
-    pixels = _require_entry(path, content, "data")
-    labels = _require_entry(path, content, key)
+    content = load_pickle(path)
+    pixels = require_entry(path, content, "data")
+    labels = require_entry(path, content, key)
     if not isinstance(pixels, np.ndarray):
         raise LabError(f"{path}: 'data' is a {type(pixels).__name__}, not uint8 [n, {BYTES_PER_IMAGE}]: {HINT}")
     require(
@@ -78,40 +78,40 @@ def _read_batch(path: Path, key: str, num_classes: int) -> tuple[np.ndarray, lis
     return pixels, labels
 
 
-def _read_class_names(path: Path, key: str) -> tuple[str, ...]:
-    names = _require_entry(path, _load_pickle(path), key)
+def read_class_names(path: Path, key: str) -> tuple[str, ...]:
+    names = require_entry(path, load_pickle(path), key)
     if not isinstance(names, list) or not names or not all(isinstance(name, bytes | str) for name in names):
         raise LabError(f"{path}: '{key}' is not a list of names: {HINT}")
     return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names)
 
 
-def _require_entry(path: Path, content: dict[str, object], key: str) -> object:
-    keys = _printable_prefix(", ".join(content)) or "nothing"
+def require_entry(path: Path, content: dict[str, object], key: str) -> object:
+    keys = printable_prefix(", ".join(content)) or "nothing"
     require(key in content, f"{path} has no '{key}' (it has {keys}): {HINT}")
     return content[key]
 
 
-def _load_pickle(path: Path) -> dict[str, object]:
+def load_pickle(path: Path) -> dict[str, object]:
     require(path.is_file(), f"{path} is missing: {HINT}")
     try:
         with path.open("rb") as file:
-            content: object = _RestrictedUnpickler(file, path).load()
+            content: object = RestrictedUnpickler(file, path).load()
     except LabError:
         raise
     except Exception as error:  # a damaged pickle may fail in any way, from EOFError to UnicodeDecodeError
-        reason = f"{type(error).__name__}: {_printable_prefix(str(error))}"
+        reason = f"{type(error).__name__}: {printable_prefix(str(error))}"
         raise LabError(f"{path} is damaged ({reason}): {HINT}") from error
     if not isinstance(content, dict):
         raise LabError(f"{path} holds a {type(content).__name__}, not a dictionary: it is not a CIFAR file")
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 
-def _printable_prefix(text: str) -> str:
+def printable_prefix(text: str) -> str:
     """Short and on one line, because names in a damaged file may be anything."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:100])
 
 
-def _encode_latin1(text: str, encoding: str) -> bytes:
+def encode_latin1(text: str, encoding: str) -> bytes:
     """What Python 3 writes for bytes into a pickle that Python 2 can read, `_codecs.encode`, kept to its one use."""
     if encoding != "latin1":
         raise ValueError(f"bytes are encoded in {encoding!r}")
@@ -125,11 +125,11 @@ ALLOWED_GLOBALS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy._core.multiarray", "_reconstruct"): NUMPY_RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode_latin1,
+    ("_codecs", "encode"): encode_latin1,
 }
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
+class RestrictedUnpickler(pickle.Unpickler):
     """Loads arrays, and refuses everything else that a pickle can name."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
@@ -139,6 +139,6 @@ class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Callable[..., object]:
         require(
             (module, name) in ALLOWED_GLOBALS,
-            f"{self.path} tries to load {_printable_prefix(f'{module}.{name}')}: not a CIFAR file",
+            f"{self.path} tries to load {printable_prefix(f'{module}.{name}')}: not a CIFAR file",
         )
         return ALLOWED_GLOBALS[module, name]

@@ -34,10 +34,10 @@ def read_fashion_mnist(folder: Path) -> tuple[ImageDataset, ImageDataset]:
 
     Raises LabError, naming the file, if one is missing or damaged, or if images and labels do not fit together.
     """
-    return _read_idx_pair(folder, "train"), _read_idx_pair(folder, "t10k")
+    return read_idx_pair(folder, "train"), read_idx_pair(folder, "t10k")
 
 
-def _read_idx_pair(folder: Path, prefix: str) -> ImageDataset:
+def read_idx_pair(folder: Path, prefix: str) -> ImageDataset:
     images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
     require(

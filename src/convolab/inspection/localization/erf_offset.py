@@ -51,11 +51,11 @@ def erf_offset(fcn: FullyConvolutional, cache_dir: Path | None = None) -> ErfOff
     """The network's offset, measured once and kept in a file of `cache_dir` (by default in convolab's cache)."""
     if fcn not in _offsets:
         folder = cache_dir or cache_folder(CACHE_NAME)
-        _offsets[fcn] = _cached_erf_offset(fcn, folder / f"{network_fingerprint(fcn)}.json")
+        _offsets[fcn] = cached_erf_offset(fcn, folder / f"{network_fingerprint(fcn)}.json")
     return _offsets[fcn]
 
 
-def _cached_erf_offset(fcn: FullyConvolutional, path: Path) -> ErfOffset:
+def cached_erf_offset(fcn: FullyConvolutional, path: Path) -> ErfOffset:
     if path.exists():
         with suppress(LabError, ValidationError):  # damaged, or of another edition: measured again
             return ErfOffset.model_validate(read_json(path))

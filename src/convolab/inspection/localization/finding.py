@@ -177,13 +177,13 @@ def describe_detections(found: ClassDetections, first: ScaleResult) -> str:
     if not found.detections:
         return f"{prefix}not found: its response is nowhere above 0"
     row, column = found.detections[0].peak_position
-    boxes = "; ".join(_describe_box(detection) for detection in found.detections[:MAX_SHOWN])
+    boxes = "; ".join(describe_box(detection) for detection in found.detections[:MAX_SHOWN])
     weaker = f", and {found.num_boxes - MAX_SHOWN} weaker" if found.num_boxes > MAX_SHOWN else ""
     count = f"{found.num_boxes} box{'es' if found.num_boxes > 1 else ''}"
     return f"{prefix}strongest at row {row}, column {column}; {count} (left, top to right, bottom): {boxes}{weaker}"
 
 
-def _describe_box(detection: Detection) -> str:
+def describe_box(detection: Detection) -> str:
     left, top, right, bottom = detection.box
     return f"{left}, {top} to {right}, {bottom} ({100 * detection.confidence:.1f} %)"
 
@@ -194,7 +194,7 @@ def detection_panels(
     """The boxes on the image, the response over it with the cells' borders, and the raw response."""
     first = scale_results[0]
     of_cells = first.granularity == "cell"
-    boxes = tuple(_panel_box(canvas, detection) for detection in found.detections[:MAX_SHOWN])
+    boxes = tuple(panel_box(canvas, detection) for detection in found.detections[:MAX_SHOWN])
     confidence = "when the head averages only the cells in the box" if of_cells else "in its best window"
     unit = "logit (the mean + the bias is the image's)" if of_cells else "logit of a window"
     num_scales = len(scale_results)
@@ -224,7 +224,7 @@ def detection_panels(
     )
 
 
-def _panel_box(canvas: Canvas, detection: Detection) -> Box:
+def panel_box(canvas: Canvas, detection: Detection) -> Box:
     left, top, right, bottom = detection.box
     down, across = canvas.scale_to_original
     return Box(left / across, top / down, right / across, bottom / down, f"{100 * detection.confidence:.0f} %")

@@ -56,10 +56,10 @@ def parse_scales(text: str) -> tuple[InputScale, ...]:
     >>> [str(scale) for scale in parse_scales("1, 0.5,448px")]
     ['1', '0.5', '448px']
     """
-    return tuple(dict.fromkeys(_parse_scale(word.strip()) for word in text.split(",")))
+    return tuple(dict.fromkeys(parse_scale(word.strip()) for word in text.split(",")))
 
 
-def _parse_scale(word: str) -> InputScale:
+def parse_scale(word: str) -> InputScale:
     try:
         value = int(word[:-2]) if word.endswith("px") else float(word)
     except ValueError:

@@ -110,11 +110,11 @@ def locate_objects(
     classes = [detect_class(scale_results, canvas, target, kind, threshold) for target in target_indices]
     finding = build_locate_finding(name, canvas, scale_results, classes, kind, threshold)
     return (
-        _with_sliding_window_check(finding, fcn, photo, parsed_scales, on_progress) if sliding_window_check else finding
+        with_sliding_window_check(finding, fcn, photo, parsed_scales, on_progress) if sliding_window_check else finding
     )
 
 
-def _with_sliding_window_check(
+def with_sliding_window_check(
     finding: Finding,
     fcn: FullyConvolutional,
     image: UInt8Image,

@@ -82,15 +82,15 @@ class ScaleResult:
         """
         alignment = self.alignment(kind, size)
         left, top, right, bottom = box
-        rows = _indices_between(alignment.start[0], alignment.stride[0], self.grid_shape[0], top, bottom)
-        columns = _indices_between(alignment.start[1], alignment.stride[1], self.grid_shape[1], left, right)
+        rows = indices_between(alignment.start[0], alignment.stride[0], self.grid_shape[0], top, bottom)
+        columns = indices_between(alignment.start[1], alignment.stride[1], self.grid_shape[1], left, right)
         box_logits = self.class_maps[:, rows][:, :, columns].flatten(1)  # [classes, cells]
         if self.granularity == "window":
             return float(box_logits.softmax(0)[target].max())
         return float((box_logits.mean(1) + self.fcn.head.bias).softmax(0)[target])
 
 
-def _indices_between(start: float, stride: float, count: int, low: float | int, high: float | int) -> Tensor:
+def indices_between(start: float, stride: float, count: int, low: float | int, high: float | int) -> Tensor:
     """The cells of an axis whose centers lie in the pixels from `low` up to `high`; the nearest one if none does."""
     centers = start + torch.arange(count) * stride
     inside = ((centers >= low) & (centers <= high - 1)).nonzero().flatten()

@@ -64,7 +64,7 @@ def compare_with_sliding_window(
         size = pixels.shape[2], pixels.shape[3]
         cells, corners = window_positions(fcn, size, (logits.shape[1], logits.shape[2]))
         start = time.perf_counter()
-        sliding_logits = _classify_windows(fcn, pixels, corners, on_progress).T  # [classes, windows]
+        sliding_logits = classify_windows(fcn, pixels, corners, on_progress).T  # [classes, windows]
         sliding_seconds = time.perf_counter() - start
     rows, columns = (torch.tensor(indices) for indices in zip(*cells, strict=True))
     dense_logits = logits[:, rows, columns]
@@ -81,7 +81,7 @@ def compare_with_sliding_window(
     )
 
 
-def _classify_windows(
+def classify_windows(
     fcn: FullyConvolutional,
     pixels: SinglePixels,
     corners: Sequence[Corner],
@@ -105,8 +105,8 @@ def window_positions(
     The receptive field of a cropped window's first cell lies as in an image of the network's own size. Where receptive
     fields are not known, the windows are spaced evenly.
     """
-    tops = _window_starts(fcn, size, windows, axis=0)
-    lefts = _window_starts(fcn, size, windows, axis=1)
+    tops = window_starts(fcn, size, windows, axis=0)
+    lefts = window_starts(fcn, size, windows, axis=1)
     max_top = size[0] - fcn.net.input_size[0]
     max_left = size[1] - fcn.net.input_size[1]
     cells = [
@@ -118,7 +118,7 @@ def window_positions(
     return cells, [(tops[row], lefts[column]) for row, column in cells]
 
 
-def _window_starts(fcn: FullyConvolutional, size: tuple[int, int], windows: tuple[int, int], axis: int) -> list[int]:
+def window_starts(fcn: FullyConvolutional, size: tuple[int, int], windows: tuple[int, int], axis: int) -> list[int]:
     """The first pixel of each window along an axis."""
     count = windows[axis]
     image_grid = fcn.rf_grid(size)
