@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     __version__: str
-    from convolab.api import explain, fool, locate, summary, train
+    from convolab.api import explain, fool, locate, run_study, summary, train
     from convolab.core.errors import LabError
     from convolab.data.catalog import load
     from convolab.data.dataset import ImageDataset
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from convolab.models.pretrained import pretrained
     from convolab.models.registry import build, register
     from convolab.studies.coursework import coursework
-    from convolab.studies.runner import run_study
     from convolab.studies.study import Study
     from convolab.training.evaluation import evaluate
     from convolab.training.recipe import Recipe, Training
@@ -48,7 +47,7 @@ _LAZY_IMPORTS = {
     "evaluate": "training.evaluation",
     "fit": "training.trainer",
     "Study": "studies.study",
-    "run_study": "studies.runner",
+    "run_study": "api",
     "coursework": "studies.coursework",
     "Recipe": "training.recipe",
     "Training": "training.recipe",

@@ -29,7 +29,12 @@ from convolab.models.inference import freeze_for_inference
 from convolab.models.pretrained import BUNDLED_NETWORKS, DEFAULT_NETWORK, offline_if_unreachable, pretrained
 from convolab.models.registry import NETWORKS
 from convolab.models.resolve import resolve_model, split_library
-from convolab.reports.live import live_training
+from convolab.reports.live import InterruptHandler, live_training
+from convolab.reports.live_study import live_study
+from convolab.studies.executor import Executor
+from convolab.studies.results import StudyResult
+from convolab.studies.runner import execute_study
+from convolab.studies.study import Study
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.run_folder import require_new_folder
@@ -294,6 +299,55 @@ def summary(
         raise LabError(f"the input shape of {name or 'the network'} is not known: give it, such as 3x32x32")
     result = summarize_network(builder, shape, batch_size=batch_size, beside=beside, on_message=on_message)
     return replace(result, network=name or result.network)
+
+
+def run_study(
+    study: Study | str | Path,
+    out: Path | str | None = None,
+    *,
+    data_dir: Path | str | None = None,
+    executor: Executor | None = None,
+    retrain_damaged: bool = False,
+) -> StudyResult:
+    """Train every run of a study that is missing, show how it goes, and decide its contrasts.
+
+    Killed at any moment, the same call continues; Ctrl-C, or a notebook's stop button, saves the running trials. In a
+    script, call it below `if __name__ == "__main__":`, because trials are processes that import the script.
+
+    Args:
+        study: What to train and to decide: a `Study`, or the path of its file.
+        out: The study's folder; by default studies/NAME.
+        data_dir: The folder that holds the dataset.
+        executor: What trains; by default the cores of this machine.
+        retrain_damaged: Whether to train damaged runs again instead of refusing them.
+
+    Returns:
+        The results of all trials, also when it was stopped; `result.save("report.html")` writes the report.
+
+    Raises:
+        LabError: Before any work, if a recipe cannot be trained on its images, or if the folder holds runs of other
+            images or damaged ones.
+
+    >>> import tempfile
+    >>> rates = {"grid": {"optimizer.lr": [0.1, 0.01]}}
+    >>> recipe = {"model": {"name": "shallow_net"}, "training": {"epochs": 1}}
+    >>> study = Study.from_dict({"name": "rates", "seeds": [0], "recipe": recipe, "sections": {"lr": rates}})
+    >>> run_study(study, tempfile.mkdtemp())
+    StudyResult('rates': 2 of 2 runs, 1 section)
+    """
+    study = study if isinstance(study, Study) else Study.read(study)
+    with live_study(study) as shown, InterruptHandler("after the current steps") as interrupts:
+        return execute_study(
+            study,
+            out or Path("studies") / study.name,
+            data_dir=Path(data_dir) if data_dir is not None else None,
+            executor=executor,
+            retrain_damaged=retrain_damaged,
+            on_event=shown.on_event,
+            on_plan=shown.on_plan,
+            on_message=shown.print_line,
+            should_stop=interrupts.stop_requested,
+        )
 
 
 # ---- what is given, as what is taken

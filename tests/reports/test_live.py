@@ -30,6 +30,13 @@ stopped = convolab.train('shallow_net', epochs=3, lr=0.1, out='stopped')
 print(stopped.status, len(stopped.history))
 """,
     "NotebookTraining.on_epoch = before; stopped.resume().status",
+    """
+rates = {"grid": {"optimizer.lr": [0.1, 0.01]}}
+recipe = {"model": {"name": "shallow_net"}, "training": {"epochs": 2}}
+study = convolab.Study.from_dict({"name": "rates", "seeds": [0], "recipe": recipe, "sections": {"lr": rates}})
+result = convolab.run_study(study, "rates")
+""",
+    "result",
 ]
 
 
@@ -109,3 +116,14 @@ def test_an_epoch_is_one_line() -> None:
 def test_outside_of_a_notebook_there_are_lines(tmp_path: Path) -> None:
     with live.live_training(3) as shown:
         assert isinstance(shown, live.TrainingBar)
+
+
+@pytest.mark.slow
+def test_a_study_in_a_notebook_shows_its_bar_and_its_trials_curves_in_one_place(executed: list[list[dict]]) -> None:
+    (shown,) = executed[8]
+    page = shown["data"]["text/html"]
+    assert '<progress value="1.0000"' in page
+    assert "2 of 2 runs done" in page
+    assert page.count("<svg") == 1
+    assert executed[9][0]["data"]["text/plain"] == "StudyResult('rates': 2 of 2 runs, 1 section)"
+    assert "lr=0.1" in executed[9][0]["data"]["text/html"]

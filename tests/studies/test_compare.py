@@ -10,7 +10,7 @@ from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
 from convolab.studies.compare import compare_runs, find_runs_of_arm
 from convolab.studies.executor import Executor
-from convolab.studies.runner import run_study
+from convolab.studies.runner import execute_study
 from convolab.studies.study import Study
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -89,7 +89,7 @@ def test_an_unfinished_run_is_skipped_with_a_note(
 def test_arms_of_a_study_are_named_by_their_folder_and_name(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
-    run_study(make_study(), tmp_path / "study", executor=in_process)
+    execute_study(make_study(), tmp_path / "study", executor=in_process)
     fast, slow = (find_runs_of_arm(f"{tmp_path / 'study'}:{arm}") for arm in ("fast", "rates/slow"))
     assert [run.recipe.training.seed for run in fast] == [0, 1]
     assert [arm.name for arm in compare_runs([*fast, *slow]).sections[0].arms] == ["lr=0.1", "lr=0.001"]
@@ -127,7 +127,7 @@ def test_arms_of_a_study_of_the_first_edition_are_found_although_its_folders_had
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
     folder = tmp_path / "study"
-    run_study(make_study(), folder, executor=in_process)
+    execute_study(make_study(), folder, executor=in_process)
     (folder / "study.toml").write_text(FIRST_EDITION)
     for number, path in enumerate(sorted((folder / "runs").iterdir())):
         path.rename(folder / "runs" / f"old-{number}")

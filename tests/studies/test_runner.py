@@ -16,7 +16,7 @@ from support.small_jobs import within
 from convolab.core.errors import LabError
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent
 from convolab.studies.results import StudyResult
-from convolab.studies.runner import run_study
+from convolab.studies.runner import execute_study
 from convolab.studies.serialize import study_result_to_dict
 from convolab.studies.study import Study
 from convolab.training.run import Run
@@ -46,7 +46,7 @@ def test_a_study_trains_every_trial_and_decides_its_contrast(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
     events: list[JobEvent] = []
-    result = run_study(make_study(), tmp_path, executor=in_process, on_event=events.append)
+    result = execute_study(make_study(), tmp_path, executor=in_process, on_event=events.append)
     assert set(statuses(result).values()) == {"finished"}
     assert len([event for event in events if event.kind == "finished"]) == 4
     (contrast_result,) = result.sections[0].contrast_results
@@ -60,16 +60,16 @@ def test_a_study_trains_every_trial_and_decides_its_contrast(
 def test_worker_processes_give_the_same_bits_as_this_process(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
-    in_one_process = study_result_to_dict(run_study(make_study(), tmp_path / "one", executor=in_process))
-    in_workers = study_result_to_dict(run_study(make_study(), tmp_path / "workers"))
+    in_one_process = study_result_to_dict(execute_study(make_study(), tmp_path / "one", executor=in_process))
+    in_workers = study_result_to_dict(execute_study(make_study(), tmp_path / "workers"))
     assert without_times(in_one_process) == without_times(in_workers)
 
 
 @pytest.mark.slow
 def test_a_finished_run_is_never_trained_twice(make_study: MakeStudy, in_process: Executor, tmp_path: Path):
-    run_study(make_study(), tmp_path, executor=in_process)
+    execute_study(make_study(), tmp_path, executor=in_process)
     plans: list[tuple[int, int]] = []
-    result = run_study(
+    result = execute_study(
         make_study(), tmp_path, executor=in_process, on_plan=lambda jobs, done: plans.append((len(jobs), done))
     )
     assert plans == [(0, 4)]
@@ -82,7 +82,7 @@ def test_sections_share_a_run_and_it_is_trained_once(make_study: MakeStudy, in_p
         "a": {"arms": {"usual": {}, "slow": {"optimizer.lr": 0.001}}},
         "b": {"arms": {"same": {}, "other": {"optimizer.lr": 0.01}}},
     }
-    result = run_study(make_study(sections=sections), tmp_path, executor=in_process)
+    result = execute_study(make_study(sections=sections), tmp_path, executor=in_process)
     assert len(list((tmp_path / "runs").iterdir())) == 6
     assert len(statuses(result)) == 8
     assert result.sections[0].arms[0].results[0].history == result.sections[1].arms[0].results[0].history
@@ -92,11 +92,11 @@ def test_sections_share_a_run_and_it_is_trained_once(make_study: MakeStudy, in_p
 def test_a_changed_study_reports_which_runs_it_can_reuse_and_trains_the_rest(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
-    run_study(make_study(), tmp_path, executor=in_process)
+    execute_study(make_study(), tmp_path, executor=in_process)
     other = {"rates": {"arms": {"fast": {}, "slower": {"optimizer.lr": 0.0001}}}}
     messages: list[str] = []
     plans: list[int] = []
-    run_study(
+    execute_study(
         make_study(sections=other),
         tmp_path,
         executor=in_process,
@@ -114,29 +114,29 @@ def test_a_changed_study_reports_which_runs_it_can_reuse_and_trains_the_rest(
 def test_a_study_of_the_first_edition_is_refused_in_one_line_and_none_of_its_runs_is_trained_again(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
-    run_study(make_study(), tmp_path, executor=in_process)
+    execute_study(make_study(), tmp_path, executor=in_process)
     summary = next((tmp_path / "runs").glob("*/summary.json"))
     values = json.loads(summary.read_text())
     del values["format"]
     summary.write_text(json.dumps(values))
     with pytest.raises(LabError, match="is a study of convolab's first edition: it can be read"):
-        run_study(make_study(), tmp_path, executor=in_process)
+        execute_study(make_study(), tmp_path, executor=in_process)
 
 
 @pytest.mark.slow
 def test_a_damaged_run_is_named_and_retrained_only_if_asked_for(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
-    before = study_result_to_dict(run_study(make_study(), tmp_path, executor=in_process))
+    before = study_result_to_dict(execute_study(make_study(), tmp_path, executor=in_process))
     damaged = sorted((tmp_path / "runs").iterdir())[0]
     lines = [json.loads(line) for line in (damaged / "metrics.jsonl").read_text().splitlines()]
     lines[0]["train_loss"] = 0.0
     (damaged / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(LabError, match=rf"1 of the runs is damaged: .*{damaged.name}.*was edited.*retrained"):
-        run_study(make_study(), tmp_path, executor=in_process)
+        execute_study(make_study(), tmp_path, executor=in_process)
     plans: list[int] = []
     after = study_result_to_dict(
-        run_study(
+        execute_study(
             make_study(),
             tmp_path,
             executor=in_process,
@@ -158,10 +158,10 @@ def test_runs_on_other_images_are_refused(make_study: MakeStudy, in_process: Exe
         "data": {"name": f"folder:{tmp_path / 'dataset'}", "image_size": 8, "augment": []},
         "training": {"epochs": 1, "batch_size": 8},
     }
-    run_study(make_study(recipe=recipe), tmp_path / "study", executor=in_process)
+    execute_study(make_study(recipe=recipe), tmp_path / "study", executor=in_process)
     Image.new("L", (8, 8), 255).save(tmp_path / "dataset" / "a" / "00.png")
     with pytest.raises(LabError, match=r"the (train|test) images of folder:.* are not those of"):
-        run_study(make_study(recipe=recipe), tmp_path / "study", executor=in_process)
+        execute_study(make_study(recipe=recipe), tmp_path / "study", executor=in_process)
 
 
 @pytest.mark.slow
@@ -174,7 +174,7 @@ def test_a_diverging_arm_is_shown_as_diverged_and_its_contrast_decides_nothing(
             "contrasts": [{"arm": "wild", "baseline": "usual"}],
         }
     }
-    result = run_study(make_study(sections=sections), tmp_path, executor=in_process)
+    result = execute_study(make_study(sections=sections), tmp_path, executor=in_process)
     assert statuses(result)["wild", 0] == "diverged"
     (contrast_result,) = result.sections[0].contrast_results
     assert contrast_result.verdict is None
@@ -186,7 +186,7 @@ def test_a_study_that_cannot_be_trained_is_refused_before_the_first_step(
 ):
     sections = {"rates": {"arms": {"usual": {}, "huge": {"training.batch_size": 5000}}}}
     with pytest.raises(LabError, match="section 'rates', arm 'huge': a batch of 5000"):
-        run_study(make_study(sections=sections), tmp_path / "study", executor=in_process)
+        execute_study(make_study(sections=sections), tmp_path / "study", executor=in_process)
     assert not (tmp_path / "study").exists()
 
 
@@ -195,13 +195,13 @@ def test_two_datasets_in_one_study_are_refused(make_study: MakeStudy, in_process
     with pytest.raises(
         LabError, match="a study uses one dataset and one image size, but its recipes name digits, fashion_mnist"
     ):
-        run_study(make_study(sections=sections), tmp_path / "study", executor=in_process)
+        execute_study(make_study(sections=sections), tmp_path / "study", executor=in_process)
 
 
 @pytest.mark.timing
 def test_two_processes_cannot_run_the_same_study(make_study: MakeStudy, in_process: Executor, tmp_path: Path):
     with FileLock(tmp_path / ".lock"), pytest.raises(LabError, match="is in use by another process"):
-        run_study(make_study(), tmp_path, executor=in_process)
+        execute_study(make_study(), tmp_path, executor=in_process)
 
 
 class FailingExecutor:
@@ -221,17 +221,17 @@ class FailingExecutor:
 def test_a_failed_trial_is_reported_and_no_run_is_tested_until_it_is_finished(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
-    result = run_study(make_study(test_best=True), tmp_path, executor=FailingExecutor(in_process))
+    result = execute_study(make_study(test_best=True), tmp_path, executor=FailingExecutor(in_process))
     assert sorted(statuses(result).values()) == ["failed", "finished", "finished", "finished"]
     assert any("its process ended by signal SIGKILL" in note for note in result.notes)
     assert result.best_on_test is None
     assert any("no run was tested" in note for note in result.notes)
-    assert run_study(make_study(test_best=True), tmp_path, executor=in_process).best_on_test is not None
+    assert execute_study(make_study(test_best=True), tmp_path, executor=in_process).best_on_test is not None
 
 
 @pytest.mark.slow
 def test_the_best_run_of_all_is_tested_once(make_study: MakeStudy, in_process: Executor, tmp_path: Path):
-    best = run_study(make_study(test_best=True), tmp_path, executor=in_process).best_on_test
+    best = execute_study(make_study(test_best=True), tmp_path, executor=in_process).best_on_test
     accuracies = {
         path.parent.name: max(json.loads(line)["validation_accuracy"] for line in path.read_text().splitlines())
         for path in (tmp_path / "runs").glob("*/metrics.jsonl")
@@ -243,7 +243,7 @@ def test_the_best_run_of_all_is_tested_once(make_study: MakeStudy, in_process: E
         best.trial_result.trial.recipe.key
     ]
     assert (
-        run_study(make_study(test_best=True), tmp_path, executor=in_process).best_on_test.test_result
+        execute_study(make_study(test_best=True), tmp_path, executor=in_process).best_on_test.test_result
         == best.test_result
     )
 
@@ -253,9 +253,9 @@ def test_a_note_says_when_another_best_run_uses_the_test_set_a_second_time(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
     slow = {"rates": {"arms": {"slow": {"optimizer.lr": 0.001}, "slower": {"optimizer.lr": 0.0001}}}}
-    first = run_study(make_study(test_best=True, sections=slow), tmp_path, executor=in_process)
+    first = execute_study(make_study(test_best=True, sections=slow), tmp_path, executor=in_process)
     assert not first.notes
-    second = run_study(make_study(test_best=True), tmp_path, executor=in_process)
+    second = execute_study(make_study(test_best=True), tmp_path, executor=in_process)
     assert second.best_on_test.trial_result.trial.arm == "fast"
     assert any("the test set was used before" in note for note in second.notes)
 
@@ -264,23 +264,23 @@ def test_a_note_says_when_another_best_run_uses_the_test_set_a_second_time(
 def test_a_stopped_study_keeps_its_finished_runs_and_the_same_call_resumes_it(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path
 ):
-    expected = study_result_to_dict(run_study(make_study(), tmp_path / "uninterrupted", executor=in_process))
+    expected = study_result_to_dict(execute_study(make_study(), tmp_path / "uninterrupted", executor=in_process))
     done: list[JobEvent] = []
-    stopped = run_study(
+    stopped = execute_study(
         make_study(), tmp_path / "stopped", executor=in_process, on_event=done.append, should_stop=lambda: len(done) > 6
     )
     assert "missing" in statuses(stopped).values()
     assert without_times(
-        study_result_to_dict(run_study(make_study(), tmp_path / "stopped", executor=in_process))
+        study_result_to_dict(execute_study(make_study(), tmp_path / "stopped", executor=in_process))
     ) == without_times(expected)
 
 
 SCRIPT = """
 import sys
-from convolab.studies.runner import run_study
+from convolab.studies.runner import execute_study
 from convolab.studies.study import Study
 if __name__ == "__main__":
-    run_study(Study.read(sys.argv[1]), sys.argv[2], on_event=lambda event: print(event.kind, flush=True))
+    execute_study(Study.read(sys.argv[1]), sys.argv[2], on_event=lambda event: print(event.kind, flush=True))
 """
 
 
@@ -301,8 +301,8 @@ def test_a_study_killed_at_any_moment_resumes_with_the_same_result(
         process.send_signal(signal.SIGKILL)
     runs = tmp_path / "killed" / "runs"
     assert within(60, lambda: not any(Run(path.parent).status == "running" for path in runs.glob("*/summary.json")))
-    resumed = study_result_to_dict(run_study(study, tmp_path / "killed"))
+    resumed = study_result_to_dict(execute_study(study, tmp_path / "killed"))
     assert without_times(resumed) == without_times(
-        study_result_to_dict(run_study(study, tmp_path / "uninterrupted", executor=in_process))
+        study_result_to_dict(execute_study(study, tmp_path / "uninterrupted", executor=in_process))
     )
     assert not (tmp_path / "killed" / ".images").exists()

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.progress import StudyProgress
 from convolab.cli.terminal import print_json, print_note
 from convolab.core.errors import require, suggest
 from convolab.reports.live import InterruptHandler
+from convolab.reports.live_study import StudyProgress
 
 if TYPE_CHECKING:
     from convolab.studies.executor import Executor
@@ -63,11 +63,11 @@ def run_and_report_study(
     as_json: bool,
 ) -> None:
     """Run a study in `out`, by default studies/NAME, and report its results; exit with status 1 if a trial failed."""
-    from convolab.studies.runner import run_study
+    from convolab.studies.runner import execute_study
 
     folder = out or Path("studies") / study.name
     with StudyProgress(study) as progress, InterruptHandler("after the current steps") as interrupts:
-        result = run_study(
+        result = execute_study(
             study,
             folder,
             data_dir=data_dir,

@@ -1,6 +1,6 @@
 """Charts of one run: learning curves, the confusion matrix, and overfitting one batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 
@@ -134,3 +134,14 @@ def overfit_one_batch_chart(accuracies: Sequence[float], title: str) -> alt.TopL
     return apply_chart_style(
         line.properties(width=480, height=240), title, "measured in training mode, before each step"
     )
+
+
+def trials_chart(points: Sequence[Mapping[str, object]]) -> alt.TopLevelMixin:
+    """The accuracy of several trainings so far; `points` have a trial, an epoch and an accuracy in %."""
+    base = alt.Chart(chart_data(points)).encode(
+        x=alt.X("epoch:Q", axis=alt.Axis(format="d", tickMinStep=1, grid=False)),
+        y=alt.Y("accuracy:Q", title="accuracy (%)", scale=alt.Scale(zero=False)),
+        color=alt.Color("trial:N", title=None, legend=alt.Legend(symbolLimit=12, labelLimit=260)),
+    )
+    chart = alt.LayerChart(layer=[base.mark_line(), base.mark_circle(size=20)]).properties(width=480, height=240)
+    return apply_chart_style(chart, "validation accuracy so far", "a line for each trial")

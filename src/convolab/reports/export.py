@@ -17,13 +17,13 @@ from convolab.studies.results import StudyResult
 
 BEST_ON_TEST_TITLE = "Test accuracy of the best run"
 METHOD = (
-    "Means are over the finished runs, with the 95 % t-interval of the mean over seeds below. Verdicts: a paired t-test "
-    "over seeds with Holm's correction over the section's contrasts, at 5 %."
+    "Means are over the finished runs, with the 95 % t-interval of the mean over seeds below. Verdicts: a paired "
+    "t-test over seeds with Holm's correction over the section's contrasts, at 5 %."
 )
 
 
 def export_study(result: StudyResult, folder: Path) -> list[Path]:
-    """Write every figure as SVG and PNG and every table as CSV, one folder per section, and a README.md that shows them.
+    """Write every figure as SVG and PNG, every table as CSV, one folder per section, and a README.md that shows them.
 
     The tables hold the numbers as measured: fractions, nats, epochs and seconds. Returns the paths. Raises LabError if
     a file cannot be written.

@@ -11,15 +11,13 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from convolab.core.text import format_duration
+from convolab.reports.notebook import NotebookDisplay, bar_html, is_notebook
 from convolab.training.history import EpochMetrics, History
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from convolab.training.trainer import Trainer
-
-DISPLAY_SHARE = 0.01  # of the time may go into drawing, so that the display hardly slows a training
-MIN_REDRAW_SECONDS = 0.3
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
@@ -124,19 +122,14 @@ class NotebookTraining:
     """A bar and the curves so far, drawn in place in a notebook; the callbacks of a training."""
 
     def __init__(self, epochs: int, should_stop: Callable[[], bool], history: History | None = None) -> None:
-        from IPython.display import HTML, display
-
         self.epochs = epochs
         self.should_stop = should_stop
         self.history = History(history or ())
         self.curves = ""
         self.messages: list[str] = []
         self.started_at = time.monotonic()
-        self.seconds_drawing = 0.0
-        self.drawn_at = self.started_at
         self.fraction_done = self.fraction_at_start = len(self.history) / epochs
-        self.make_html = HTML
-        self.handle = display(HTML(self.html()), display_id=True)
+        self.display = NotebookDisplay(self.html())
 
     def __enter__(self) -> "NotebookTraining":
         return self
@@ -146,23 +139,17 @@ class NotebookTraining:
 
     def on_step(self, trainer: "Trainer") -> None:
         self.fraction_done = fraction_done(trainer)
-        if self.may_draw():
+        if self.display.may_draw():
             self.draw()
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         self.history.append(metrics)
-        if self.may_draw():
+        if self.display.may_draw():
             self.draw(with_curves=True)
 
     def on_message(self, message: str) -> None:
         self.messages.append(message)
         self.draw()
-
-    def may_draw(self) -> bool:
-        """Whether drawing has taken its share of the time only, and the last drawing is a moment ago."""
-        now = time.monotonic()
-        is_cheap = self.seconds_drawing <= DISPLAY_SHARE * (now - self.started_at)
-        return is_cheap and now - self.drawn_at >= MIN_REDRAW_SECONDS
 
     def draw(self, with_curves: bool = False) -> None:
         """Draw the bar again, and the curves if there is something new."""
@@ -171,10 +158,7 @@ class NotebookTraining:
             from convolab.reports.views import HistoryView, figure_html
 
             self.curves = figure_html(HistoryView(self.history).figure())
-        if self.handle is not None:
-            self.handle.update(self.make_html(self.html()))
-        self.drawn_at = time.monotonic()
-        self.seconds_drawing += self.drawn_at - started
+        self.display.draw(self.html(), started)
 
     def html(self) -> str:
         """The bar, its line, messages and curves."""
@@ -183,21 +167,8 @@ class NotebookTraining:
         left = seconds * (1 - self.fraction_done) / done_here if done_here > 0 and seconds > 1 else None
         line = epoch_line(self.history[-1], self.epochs) if self.history else f"epoch 1/{self.epochs}"
         time_left = f", about {format_duration(left)} left" if left and self.fraction_done < 1 else ""
-        bar = f'<progress value="{self.fraction_done:.4f}" max="1" style="width:100%"></progress>'
         messages = "".join(f"<p>{escape(message)}</p>" for message in self.messages)
-        return f"<div>{bar}<br><code>{escape(line + time_left)}</code></div>{messages}{self.curves}"
-
-
-def is_notebook() -> bool:
-    """Whether this runs in the kernel of a notebook, which can draw."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return (shell is not None and "IPKernelApp" in getattr(shell, "config", {})) or is_colab(shell)
-
-
-def is_colab(shell: object) -> bool:
-    """Whether a shell is Google Colab's, which draws like Jupyter's."""
-    return type(shell).__module__.startswith("google.colab")
+        return f"<div>{bar_html(self.fraction_done)}<br><code>{escape(line + time_left)}</code></div>{messages}{self.curves}"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from convolab.core.text import format_duration, format_p_value, pluralize
+from convolab.core.text import NO_VALUE, format_duration, format_p_value, pluralize
 from convolab.plots.studies import best_on_test_figures, section_figures
 from convolab.plots.study_figure import StudyFigure
 from convolab.plots.study_scales import arm_styles
@@ -34,7 +34,6 @@ from convolab.studies.results import (
 from convolab.studies.study import Trial
 
 VERDICT_MARKS = {"better": "▲", "worse": "▼", "no significant difference": "=", "not decided": "?"}
-NO_VALUE = "–"
 
 
 @dataclass(frozen=True)

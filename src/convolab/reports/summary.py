@@ -7,7 +7,7 @@ from math import prod
 
 from convolab.analysis.other_counters import OtherCount
 from convolab.analysis.summary import LayerSummary, ModelSummary
-from convolab.core.text import format_bytes
+from convolab.core.text import NO_VALUE, format_bytes
 
 LAYER_HEADINGS = (
     *("layer", "kind", "output", "parameters", "MACs", "FLOPs", "% of MACs", "activations", "saved for backward"),
@@ -68,7 +68,7 @@ def join_axes(values: Sequence[str | int | float | None]) -> str:
     ('3x5', '7', '')
     """
     texts = ["" if v is None else v if isinstance(v, str) else f"{v:g}" for v in values]
-    return texts[0] if len(set(texts)) == 1 else "x".join(v or "-" for v in texts)
+    return texts[0] if len(set(texts)) == 1 else "x".join(v or NO_VALUE for v in texts)
 
 
 def summary_foot(summary: ModelSummary) -> list[str]:
@@ -110,7 +110,7 @@ def comparison_table(summaries: Sequence[ModelSummary]) -> list[list[str]]:
     columns = [comparison_column(summary) for summary in summaries]
     headings = ["", *(summary.network for summary in summaries)]
     quantities = dict.fromkeys(name for column in columns for name in column)
-    return [headings, *([name, *(column.get(name, "-") for column in columns)] for name in quantities)]
+    return [headings, *([name, *(column.get(name, NO_VALUE) for column in columns)] for name in quantities)]
 
 
 def comparison_column(summary: ModelSummary) -> dict[str, str]:
@@ -123,12 +123,12 @@ def comparison_column(summary: ModelSummary) -> dict[str, str]:
         "parameters": f"{summary.num_parameters:,}",
         "MACs": f"{summary.macs:,}",
         "FLOPs (2 x MACs)": f"{summary.flops:,}",
-        "closed form": ", ".join(layer.closed_form.formula for layer in summary.layers if layer.closed_form) or "-",
+        "closed form": ", ".join(layer.closed_form.formula for layer in summary.layers if layer.closed_form) or NO_VALUE,
         "activations": format_bytes(summary.activation_bytes),
         "saved for backward": format_bytes(summary.saved_for_backward_bytes),
         "receptive field": size,
-        "stride": stride or "-",
-        "center": center or "-",
+        "stride": stride or NO_VALUE,
+        "center": center or NO_VALUE,
         **{
             f"MACs by {count.tool}": count.problem if count.macs is None else f"{count.macs:,}"
             for count in summary.other_counts

@@ -70,7 +70,7 @@ class StudyFolder:
             lock.release()
 
 
-def run_study(
+def execute_study(
     study: Study,
     out: Path | str,
     *,
@@ -84,8 +84,8 @@ def run_study(
 ) -> StudyResult:
     """Train every run of a study that is missing, and decide its contrasts.
 
-    Killed at any moment, the same call continues. In a script, call it below `if __name__ == "__main__":`, because trials
-    are processes that import the script.
+    Killed at any moment, the same call continues. In a script, call it below `if __name__ == "__main__":`, because
+    trials are processes that import the script.
 
     Args:
         study: what to train and to decide.
@@ -102,14 +102,14 @@ def run_study(
         The results of all trials, also when it was stopped.
 
     Raises:
-        LabError: before any work, if a recipe cannot be trained on these images, if the folder holds runs of other images,
-            or if a run is damaged and `retrain_damaged` is off.
+        LabError: before any work, if a recipe cannot be trained on these images, if the folder holds runs of other
+            images, or if a run is damaged and `retrain_damaged` is off.
 
     >>> import tempfile
     >>> rates = {"grid": {"optimizer.lr": [0.1, 0.01]}}
     >>> recipe = {"model": {"name": "shallow_net"}, "training": {"epochs": 1}}
     >>> study = Study.from_dict({"name": "rates", "seeds": [0], "recipe": recipe, "sections": {"lr": rates}})
-    >>> results = run_study(study, tempfile.mkdtemp()).trial_results.values()
+    >>> results = execute_study(study, tempfile.mkdtemp()).trial_results.values()
     >>> [(result.trial.arm, result.status) for result in results]
     [('lr=0.1', 'finished'), ('lr=0.01', 'finished')]
     """

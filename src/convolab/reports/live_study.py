@@ -1,11 +1,13 @@
-"""Live progress of a study: a table on a terminal, one line per trial in a pipe."""
+"""What a person sees while a study runs: a table in a terminal, curves in a notebook, a line per trial in a pipe."""
 
 import sys
 import time
+from html import escape
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from convolab.core.text import format_duration, format_percent
+from convolab.reports.notebook import NotebookDisplay, bar_html, is_notebook
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,18 +104,23 @@ class StudyProgress:
         else:
             print(line, file=sys.stderr, flush=True)
 
+    def status_line(self) -> str:
+        """How far the study is, in a line."""
+        speed = sum(event.images_per_second for event in self.running.values())
+        line = f"{self.num_done} of {len(self.trials)} runs done, {speed:,.0f} images/s"
+        if seconds_left := self.seconds_left():
+            line += f", about {format_duration(seconds_left)} left"
+        if self.best_trial:
+            line += f"; best validation accuracy {format_percent(self.best_accuracy)} ({self.best_trial})"
+        return line
+
     def render_table(self) -> "Table":
         """The table of running trials, below a line about all."""
         from rich import box
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
-        speed = sum(event.images_per_second for event in self.running.values())
-        title = f"{self.num_done} of {len(self.trials)} runs done, {speed:,.0f} images/s"
-        if seconds_left := self.seconds_left():
-            title += f", about {format_duration(seconds_left)} left"
-        if self.best_trial:
-            title += f"; best validation accuracy {format_percent(self.best_accuracy)} ({self.best_trial})"
+        title = self.status_line()
         table = Table(
             "trial",
             "done",
@@ -132,6 +139,56 @@ class StudyProgress:
                 format_percent(event.epoch.validation_accuracy) if event.epoch else "",
             )
         return table
+
+
+class NotebookStudy(StudyProgress):
+    """The same in a notebook: a bar, a line and every trial's accuracy so far, drawn in one place."""
+
+    def __init__(self, study: "Study") -> None:
+        super().__init__(study)
+        self.live = None
+        self.points: list[dict[str, object]] = []
+        self.curves = ""
+        self.last_line = ""
+        self.display = NotebookDisplay(self.html())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.draw()
+
+    def on_event(self, event: "JobEvent") -> None:
+        super().on_event(event)
+        if event.kind == "epoch" and event.epoch:
+            accuracy = event.epoch.validation_accuracy
+            accuracy = event.epoch.train_accuracy if accuracy is None else accuracy
+            label = trial_label(self.trials[event.key])
+            self.points.append({"trial": label, "epoch": event.epoch.epoch, "accuracy": 100 * accuracy})
+        if self.display.may_draw():
+            self.draw()
+
+    def print_line(self, line: str) -> None:
+        self.last_line = line
+
+    def draw(self) -> None:
+        started = time.monotonic()
+        if self.points:
+            from convolab.plots.figure import ChartFigure
+            from convolab.plots.training import trials_chart
+            from convolab.reports.views import figure_html
+
+            self.curves = figure_html(ChartFigure(trials_chart(self.points)))
+        self.display.draw(self.html(), started)
+
+    def html(self) -> str:
+        """The bar, its lines, and the curves."""
+        lines = "<br>".join(f"<code>{escape(line)}</code>" for line in (self.status_line(), self.last_line) if line)
+        return f"<div>{bar_html(self.num_done / max(len(self.trials), 1))}<br>{lines}</div>{self.curves}"
+
+
+def live_study(study: "Study") -> StudyProgress:
+    """What shows a study here: curves in a notebook, a table in a terminal, lines in a pipe."""
+    return NotebookStudy(study) if is_notebook() else StudyProgress(study)
 
 
 def trial_label(trial: "Trial") -> str:
