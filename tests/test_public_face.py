@@ -1,0 +1,115 @@
+"""What `import convolab` gives, as an editor, a notebook and PyTorch see it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+
+import convolab
+from convolab.training.transforms import apply_transforms, parse_transform
+
+
+def test_every_name_is_there_and_dir_shows_these_names_only() -> None:
+    assert dir(convolab) == sorted(convolab.__all__)
+    for name in convolab.__all__:
+        assert getattr(convolab, name).__doc__, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in convolab.__all__ if name != "LabError"])
+def test_every_name_says_what_it_takes_and_shows_an_example(name: str) -> None:
+    text = getattr(convolab, name).__doc__
+    assert ">>>" in text
+    assert len(text.splitlines()) >= 3
+
+
+@pytest.mark.slow
+def test_an_editor_completes_and_explains() -> None:
+    jedi = pytest.importorskip("jedi", reason="jedi comes with IPython: pip install 'convolab[notebook]'")
+    code = "import convolab\nrun = convolab.train('shallow_net')\n"
+    (signature,) = jedi.Script(f"{code}convolab.train(").get_signatures()
+    assert {"epochs", "lr", "batch_size", "seed", "out"} <= {parameter.name for parameter in signature.params}
+    assert "learning rate" in signature.docstring()
+    completions = {completion.name for completion in jedi.Script(f"{code}run.").complete()}
+    assert {"history", "net", "plot", "recipe", "resume", "save", "test"} <= completions
+    assert {"load", "train", "explain"} <= {
+        found.name for found in jedi.Script("import convolab\nconvolab.").complete()
+    }
+
+
+def test_dir_of_a_recipe_shows_its_sections_and_methods_and_nothing_of_pydantic() -> None:
+    names = dir(convolab.Recipe())
+    assert {"data", "model", "optimizer", "schedule", "training", "key", "with_overrides", "write"} <= set(names)
+    assert not [name for name in names if name.startswith(("model_", "__pydantic"))]
+
+
+def train_plainly(loader: DataLoader, transform: object = None) -> float:
+    """A training as PyTorch's tutorials have it; gives the accuracy of the last epoch."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9)
+    for _ in range(3):
+        correct = count = 0
+        for images, labels in loader:
+            pixels = images.float() / 255
+            logits = net(transform(pixels) if transform else pixels)
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            correct += int((logits.argmax(1) == labels).sum())
+            count += len(labels)
+    return correct / count
+
+
+@pytest.mark.slow
+def test_a_plain_pytorch_loop_trains_on_a_dataset_by_a_data_loader() -> None:
+    digits = convolab.load("digits").train
+    images, labels = next(iter(DataLoader(digits, batch_size=4)))
+    assert (images.dtype, images.shape, labels.dtype) == (torch.uint8, (4, 1, 8, 8), torch.int64)
+    shuffled = DataLoader(digits, batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(0))
+    assert train_plainly(shuffled) > 0.9
+    assert train_plainly(DataLoader(digits.subset(torch.arange(400)), batch_size=64)) > 0.8
+
+
+@pytest.mark.slow
+def test_the_plain_loop_takes_our_transforms_and_those_of_torchvision() -> None:
+    transforms = pytest.importorskip("torchvision.transforms.v2", reason="torchvision is not installed")
+    loader = DataLoader(convolab.load("digits").train, batch_size=64)
+    assert train_plainly(loader, transforms.RandomAffine(degrees=5)) > 0.8
+    ours = [parse_transform("crop:1")]
+    generator = torch.Generator().manual_seed(0)
+
+    def augment(pixels: torch.Tensor) -> torch.Tensor:
+        images, labels = (pixels * 255).round().to(torch.uint8), torch.zeros(len(pixels), dtype=torch.int64)
+        return apply_transforms(images, labels, ours, 10, generator)[0]
+
+    assert train_plainly(loader, augment) > 0.5
+
+
+@pytest.mark.long
+def test_the_wheel_and_the_sdist_work_without_the_checkout(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[1]
+    for kind in ("sdist", "wheel"):
+        subprocess.run(
+            [sys.executable, "-c", f"from setuptools.build_meta import *; build_{kind}({str(tmp_path)!r})"],
+            cwd=root, check=True, capture_output=True,
+        )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    assert list(tmp_path.glob("*.tar.gz"))
+    place = tmp_path / "installed"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", place, wheel], check=True
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(place)!r}); import convolab; "
+        f"assert convolab.__file__.startswith({str(place)!r}); run = convolab.train('shallow_net', epochs=1, out='run'); "
+        "run.save('curves.html'); print(run.status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "finished"
