@@ -111,7 +111,7 @@ def test_each_of_several_files_is_read_when_it_is_used_and_not_kept_in_memory(tm
     import gc
     import weakref
 
-    from convolab.cli.commands.explain import lazy_image
+    from convolab.cli.findings import lazy_image
     from convolab.data import image_io
 
     Image.new("RGB", (9, 5)).save(tmp_path / "a.png")

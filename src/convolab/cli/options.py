@@ -39,7 +39,7 @@ def set_passive_omp_wait() -> None:
 
 
 def prepare_torch(device: str, threads: int | None) -> None:
-    """Set the number of threads (None: torch's choice). Raises LabError for a device that this machine does not have."""
+    """Set the number of threads (None: torch's choice). Raises LabError for a device that this machine lacks."""
     import torch
 
     from convolab.core.environment import tune_malloc

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 
+NO_VALUE = "-"  # what a table shows where there is none
+
 
 def format_duration(seconds: float | None) -> str:
-    """Seconds in the units that fit; an en dash for None.
+    """Seconds in the units that fit; a hyphen for None.
 
     >>> format_duration(12.34), format_duration(754.0), format_duration(11520.0), format_duration(None)
-    ('12.3 s', '12 min 34 s', '3 h 12 min', '–')
+    ('12.3 s', '12 min 34 s', '3 h 12 min', '-')
     """
     if seconds is None:
-        return "–"
+        return NO_VALUE
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, remaining = divmod(round(seconds), 60)
@@ -23,7 +25,7 @@ def format_percent(fraction: float | None) -> str:
     >>> format_percent(0.5), format_percent(None)
     ('50.00 %', '-')
     """
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+    return NO_VALUE if fraction is None else f"{100 * fraction:.2f} %"
 
 
 def format_bytes(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Learning curves of a section: each arm's mean over the seeds with its interval, single runs, and where runs diverged."""
+"""Learning curves of a section: each arm's mean over the seeds and its interval, single runs, where runs diverged."""
 
 import math
 from collections.abc import Sequence
@@ -210,7 +210,7 @@ def run_points(arms: Sequence[Arm], metric: Metric, status: str) -> list[RunPoin
 
 
 def divergence_points(arms: Sequence[Arm], metric: Metric, value_range: AxisRange) -> list[Divergence]:
-    """Where the curves of diverged runs end: on the bad edge of the chart for one without an epoch or beyond the axis."""
+    """Where the curves of diverged runs end: at the bad edge of the chart for one without an epoch or off the axis."""
     points = []
     for arm in arms:
         for result in arm.diverged:
@@ -226,6 +226,14 @@ def divergence_points(arms: Sequence[Arm], metric: Metric, value_range: AxisRang
 
 
 def train_metrics_caption(result: SectionResult) -> str:
-    """Which weights the training metrics are of."""
-    kinds = {outcome.history[0].train_metrics for arm in result.arms for outcome in arm.results if outcome.history}
-    return TRAIN_METRICS_CAPTIONS[kinds.pop()] if len(kinds) == 1 else ""
+    """Which weights the training metrics are of, and whether of augmented images."""
+    trained = [outcome for arm in result.arms for outcome in arm.results if outcome.history]
+    kinds = {outcome.history[0].train_metrics for outcome in trained}
+    if len(kinds) != 1:
+        return ""
+    (kind,) = kinds
+    augmented = {bool(outcome.trial.recipe.data.augment) for outcome in trained}
+    images = ""
+    if kind == "running" and any(augmented):
+        images = ", with augmentation" if all(augmented) else ", with augmentation where the arm has one"
+    return TRAIN_METRICS_CAPTIONS[kind] + images

@@ -8,9 +8,10 @@ from convolab.plots.style import BLUE, ORANGE, apply_chart_style, chart_data, ne
 from convolab.studies.tables import Table
 from convolab.training.history import EpochMetrics
 
-# Which weights the training metrics are of, by the recipe's metrics.train.
+# Which weights and images the training metrics are of, by the recipe's metrics.train. The images of a running mean are
+# those that the network is trained on: with augmentation, if there is one.
 TRAIN_METRICS_CAPTIONS = {
-    "running": "training: running mean over the epoch, with augmentation",
+    "running": "training: running mean over the epoch",
     "eval_pass": "training: after the epoch, without augmentation",
 }
 CONFUSION_CAPTION = "rows: true classes; shade: percentage of the row; text: number of images"
@@ -18,7 +19,7 @@ MAX_LABELED_CLASSES = 20  # of a confusion matrix whose cells show their counts
 
 
 def training_curves_chart(history: Sequence[EpochMetrics], title: str) -> alt.TopLevelMixin:
-    """Loss and accuracy against epochs, training and validation side by side; a ring marks the best validation accuracy.
+    """Loss and accuracy against epochs, training and validation; a ring marks the best validation accuracy.
 
     `history` has one epoch or more. The loss has a log scale where it spans more than a factor of 20.
     """

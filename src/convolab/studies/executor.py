@@ -87,8 +87,8 @@ class WorkerProcess:
 class LocalExecutor:
     """One process per trial, as many in parallel as there are cores, the longest trials first.
 
-    A process that crashes, or that the system ends because memory is short, takes only its own trial with it. The trial is
-    retried once, from its last epoch, and then given up. When this process dies, its workers do too.
+    A process that crashes, or that the system ends because memory is short, takes only its own trial with it. The trial
+    is retried once, from its last epoch, and then given up. When this process dies, its workers do too.
     """
 
     workers: int = field(default_factory=count_usable_cores)

@@ -1,6 +1,7 @@
 """How events of trials travel from the nodes of a Ray cluster to the driver, and the request to stop back to them.
 
-`EventQueue` runs in a process of its own and imports nothing else of convolab: it starts at once and takes little memory.
+`EventQueue` runs in a process of its own and imports nothing else of convolab: it starts at once and takes little
+memory.
 """
 
 import pickle

@@ -1,8 +1,9 @@
 """The executor for many machines: the same trials through Ray, on nodes that need not share a disk.
 
-A node needs Ray and convolab in the driver's versions. The images travel through Ray's object store, once to each node. An
-unfinished run is sent along and resumed, since a trial may have taken hours; when a node or a process dies, its trials start
-again from what was sent. The bits are those of the local executor: one thread per trial, and the same code.
+A node needs Ray and convolab in the driver's versions. The images travel through Ray's object store, once to each
+node. An unfinished run is sent along and resumed, since a trial may have taken hours; when a node or a process dies,
+its trials start again from what was sent. The bits are those of the local executor: one thread per trial, and the same
+code.
 """
 
 import logging
@@ -58,8 +59,8 @@ class InFlightTask:
 class RayExecutor:
     """A task of one core for each trial, on a Ray that is started for the purpose or on a running cluster.
 
-    Only a few more trials than there are cores are handed to Ray at a time, and each result is fetched as it arrives. A trial
-    whose process dies is retried once; one whose node dies runs again on another.
+    Only a few more trials than there are cores are handed to Ray at a time, and each result is fetched as it arrives. A
+    trial whose process dies is retried once; one whose node dies runs again on another.
 
     Args:
         address: auto, host:port or ray://host:port; None starts a Ray on this machine.

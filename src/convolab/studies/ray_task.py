@@ -1,7 +1,7 @@
 """One trial as a Ray task: what the driver sends, and what the node does with it.
 
-A node need not share a disk with the driver. The trial trains in a temporary folder on its node, and the run's files travel
-as bytes.
+A node need not share a disk with the driver. The trial trains in a temporary folder on its node, and the run's files
+travel as bytes.
 """
 
 import pickle
@@ -153,8 +153,8 @@ def read_run_files(folder: Path) -> RunFiles:
 def write_run_files(folder: Path, files: RunFiles) -> None:
     """Make a folder hold a run's files and nothing else.
 
-    The summary is removed first and written last: a kill in between leaves a folder without one, which is not a run and is
-    trained again. Raises LabError if the disk is full.
+    The summary is removed first and written last: a kill in between leaves a folder without one, which is not a run and
+    is trained again. Raises LabError if the disk is full.
     """
     with translate_write_errors(folder):
         (folder / SUMMARY_FILE).unlink(missing_ok=True)

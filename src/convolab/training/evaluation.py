@@ -25,7 +25,8 @@ class Evaluation(Displayable):
     classes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Evaluation({self.correct:,} of {self.count:,} correct, {format_percent(self.accuracy)}; loss {self.loss:.4f} nats)"
+        correct = f"{self.correct:,} of {self.count:,} correct, {format_percent(self.accuracy)}"
+        return f"Evaluation({correct}; loss {self.loss:.4f} nats)"
 
     @property
     def correct(self) -> int:

@@ -10,6 +10,7 @@ import typer
 from convolab.cli.findings import inspect_images, output_stems
 from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
 from convolab.cli.terminal import print_json, print_note, print_table
+from convolab.core.text import NO_VALUE
 from convolab.inspection.explain.method_names import DEFAULT_METHODS, METHOD_NAMES, parse_methods
 
 if TYPE_CHECKING:
@@ -129,5 +130,5 @@ def format_mean_interval(interval: Mapping[str, float] | None) -> str:
     ('+0.120 (+0.100 to +0.140)', '-')
     """
     if interval is None:
-        return "-"
+        return NO_VALUE
     return f"{interval['mean']:+.3f} ({interval['low']:+.3f} to {interval['high']:+.3f})"

@@ -79,7 +79,8 @@ def locate_objects(
     a network without such a feature map and head.
 
     >>> from convolab.models.pretrained import pretrained
-    >>> finding = locate_objects(pretrained("efficientnet_lite0"), "motorcycle_left", targets=["moped"], alignment="resize")
+    >>> net = pretrained("efficientnet_lite0")
+    >>> finding = locate_objects(net, "motorcycle_left", targets=["moped"], alignment="resize")
     >>> finding.metrics["classes"]["moped"]["detections"][0]["box"]
     [127, 62, 695, 461]
     """
