@@ -115,6 +115,7 @@ def comparison_table(summaries: Sequence[ModelSummary]) -> list[list[str]]:
 
 def comparison_column(summary: ModelSummary) -> dict[str, str]:
     last = summary.layers[-1]
+    formulas = [layer.closed_form.formula for layer in summary.layers if layer.closed_form]
     num_values = f" = {prod(last.output_shape[1:]):,} values" if len(last.output_shape) > 2 else ""
     size, stride, center = receptive_field_cells(last)
     return {
@@ -123,7 +124,7 @@ def comparison_column(summary: ModelSummary) -> dict[str, str]:
         "parameters": f"{summary.num_parameters:,}",
         "MACs": f"{summary.macs:,}",
         "FLOPs (2 x MACs)": f"{summary.flops:,}",
-        "closed form": ", ".join(layer.closed_form.formula for layer in summary.layers if layer.closed_form) or NO_VALUE,
+        "closed form": ", ".join(formulas) or NO_VALUE,
         "activations": format_bytes(summary.activation_bytes),
         "saved for backward": format_bytes(summary.saved_for_backward_bytes),
         "receptive field": size,
