@@ -1,4 +1,4 @@
-"""Run the fast tests with each Python and torch that this machine can install, and print the table of the README.
+"""Run the fast tests with each Python and torch that this machine can install, and print the table of docs/install.md.
 
 Each combination gets a virtual environment of its own under .matrix/, which is deleted after the tests; their output is
 kept. A combination that cannot be installed is named with its reason and left out of the table: the table holds only

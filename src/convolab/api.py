@@ -86,7 +86,7 @@ def train(
         batch_size: Images per step.
         seed: Of the split, the first weights and the order of images.
         optimizer: "sgd", "adam" or "adamw".
-        schedule: "constant", "step", "cosine" or "onecycle".
+        schedule: "constant", "step", "cosine" or "one_cycle".
         augment: Random transforms of the training images, such as ["crop:4", "flip"].
         out: The run's folder, new or empty; by default a new one in runs/.
         data_dir: The folder that holds the dataset.
