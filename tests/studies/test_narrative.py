@@ -40,7 +40,7 @@ def comment_on(a: Runs, b: Runs, metric: str = "best_validation_accuracy", **sta
 # ---- of a contrast
 
 
-def test_a_better_arm_comes_with_both_means_the_difference_its_interval_and_p() -> None:
+def test_the_comment_on_a_better_arm_has_both_means_the_difference_its_interval_and_p() -> None:
     comment = comment_on(HIGH, LOW)
     assert comment.startswith(
         "'a' is better than 'b' in the best validation accuracy: 80.2 % versus 70.5 % on average over 3 seeds, "
@@ -48,7 +48,7 @@ def test_a_better_arm_comes_with_both_means_the_difference_its_interval_and_p() 
     assert "9.7 percentage points higher (95 % interval 7.9 to 11.5; p = 0.002)" in comment
 
 
-def test_a_worse_arm_comes_with_the_same_numbers_the_other_way_round() -> None:
+def test_the_comment_on_a_worse_arm_has_the_same_numbers_in_reverse() -> None:
     comment = comment_on(LOW, HIGH)
     assert comment.startswith(
         "'a' is worse than 'b' in the best validation accuracy: 70.5 % versus 80.2 % on average over 3 seeds, "
@@ -83,7 +83,7 @@ def test_fewer_epochs_and_less_time_are_described_as_such() -> None:
     assert "6.0 s less" in seconds
 
 
-def test_no_difference_comes_with_the_smallest_that_would_have_been_detected() -> None:
+def test_the_comment_on_no_difference_has_the_minimum_detectable_one() -> None:
     comment = comment_on(HIGH, runs_ending_at(0.803, 0.804, 0.796))
     assert comment.startswith(
         "No significant difference between 'a' and 'b' in the best validation accuracy: 80.2 % versus 80.1 %"
@@ -99,7 +99,7 @@ def test_no_difference_comes_with_the_smallest_that_would_have_been_detected() -
     assert "separated" not in comment
 
 
-def test_where_hardly_any_difference_could_be_detected_the_comment_says_just_that() -> None:
+def test_if_hardly_any_difference_could_be_detected_the_comment_says_so() -> None:
     comment = comment_on(runs_ending_at(0.2, 0.9), runs_ending_at(0.6, 0.5))
     assert "hardly any difference could be detected: use more seeds" in comment
     assert "power" not in comment
@@ -148,7 +148,7 @@ def test_divergence_is_the_reason_that_there_is_no_verdict(status: dict[str, str
     assert not re.search("better|worse|higher|lower|p [=<]", comment)
 
 
-def test_runs_that_failed_come_before_the_verdict_of_the_others() -> None:
+def test_failed_runs_are_mentioned_before_the_verdict_of_the_others() -> None:
     comment = comment_on(HIGH, LOW, b1="failed")
     assert comment.startswith("'b' failed in 1 of 3 runs. 'a' is better than 'b'")
     assert "on average over 2 seeds" in comment
@@ -354,7 +354,7 @@ def comment_on_test(correct: int, validation: float = 0.80, candidates: int = 12
     return describe_best_on_test(BestOnTest(result, candidates, validation, 1000, bias, record, ""))
 
 
-def test_the_test_accuracy_comes_with_its_interval_and_the_selection_bias() -> None:
+def test_the_comment_on_the_test_accuracy_has_its_interval_and_the_selection_bias() -> None:
     comment = comment_on_test(7800)
     assert (
         "the best of 12 runs in validation, classifies 78.00 % of 10,000 test images correctly "
