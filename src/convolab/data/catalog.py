@@ -125,7 +125,7 @@ def default_augmentation(name: str) -> tuple[str, ...]:
 
 def load(
     name: str,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     *,
     image_size: int = 32,
     download: bool = True,
@@ -154,19 +154,20 @@ def load(
     """
     from convolab.data.splits import DatasetSplits
 
+    folder = Path(data_dir).expanduser() if data_dir is not None else None
     if name.startswith("folder:"):
         from convolab.data.image_folder import read_image_folder
 
         require(name != "folder:", "'folder:' has no path: write folder:PATH")
         path = Path(name.removeprefix("folder:")).expanduser()
-        return DatasetSplits(*read_image_folder((data_dir or Path()).expanduser() / path, image_size, on_progress))
+        return DatasetSplits(*read_image_folder((folder or Path()) / path, image_size, on_progress))
 
     info = dataset_info(name)
     module, function = info.reader.split(":")
     read = getattr(importlib.import_module(f"convolab.data.readers.{module}"), function)
     if not info.downloads:
         return DatasetSplits(*read())
-    return DatasetSplits(*read(ensure_downloaded(info, data_dir, on_progress, allow_download=download)))
+    return DatasetSplits(*read(ensure_downloaded(info, folder, on_progress, allow_download=download)))
 
 
 def download_dataset(name: str, data_dir: Path | None = None, on_progress: ProgressCallback | None = None) -> Path:

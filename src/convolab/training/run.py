@@ -216,10 +216,10 @@ class Run(Displayable):
         return run_lock(self.folder)
 
     def load_splits(
-        self, data_dir: Path | None = None, on_progress: Callable[[int, int | None], None] | None = None
+        self, data_dir: Path | str | None = None, on_progress: Callable[[int, int | None], None] | None = None
     ) -> DatasetSplits:
         """The run's images, read again. Raises LabError if they are not the ones it was trained on."""
-        root = data_dir or (Path(self.summary["data"]["dir"]) if self.summary["data"]["dir"] else None)
+        root = data_dir or self.summary["data"]["dir"]
         splits = load(self.recipe.data.name, root, image_size=self.recipe.data.image_size, on_progress=on_progress)
         self.require_same_data(splits)
         return splits
@@ -334,7 +334,7 @@ class Run(Displayable):
         return cast("EvaluationRecord", known)
 
     def test(
-        self, *, data_dir: Path | None = None, splits: DatasetSplits | None = None, allow_unfinished: bool = False
+        self, *, data_dir: Path | str | None = None, splits: DatasetSplits | None = None, allow_unfinished: bool = False
     ) -> EvaluationRecord:
         """The best weights on the test set, recorded in test.json; a second call returns the record.
 
