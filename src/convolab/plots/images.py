@@ -28,14 +28,17 @@ def save_image(image: Image.Image, path: Path) -> Path:
     return path
 
 
-def contact_sheet(dataset: ImageDataset | Subset, per_class: int = 10, zoom: int | None = None) -> Image.Image:
-    """The first images of each class, one labeled row per class, enlarged by whole pixels."""
+def contact_sheet(
+    dataset: ImageDataset | Subset, per_class: int = 10, zoom: int | None = None, max_classes: int | None = None
+) -> Image.Image:
+    """The first images of each class (of the first `max_classes`), one labeled row per class, enlarged by whole pixels."""
+    classes = dataset.classes[:max_classes]
     _, height, width = dataset.shape
     zoom = zoom or max(1, round(SHEET_CELL / max(height, width)))
     cell = zoom * max(height, width)
     font = ImageFont.load_default(14)
-    left = 12 + max(math.ceil(font.getlength(name)) for name in dataset.classes)
-    rows = len(dataset.classes)
+    left = 12 + max(math.ceil(font.getlength(name)) for name in classes)
+    rows = len(classes)
     size = (
         left + per_class * (cell + SHEET_GAP) + SHEET_GAP,
         SHEET_HEADER + rows * (cell + SHEET_GAP) + SHEET_GAP,
@@ -43,9 +46,11 @@ def contact_sheet(dataset: ImageDataset | Subset, per_class: int = 10, zoom: int
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     shape = "x".join(map(str, dataset.shape))
-    header = f"{dataset.name}: {len(dataset):,} images of {shape}, {rows} classes"
+    header = f"{dataset.name}: {len(dataset):,} images of {shape}, {len(dataset.classes)} classes"
+    if rows < len(dataset.classes):
+        header += f" (the first {rows})"
     draw.text((SHEET_GAP, 4), header, fill="black", font=font)
-    for row, name in enumerate(dataset.classes):
+    for row, name in enumerate(classes):
         top = SHEET_HEADER + SHEET_GAP + row * (cell + SHEET_GAP)
         draw.text((SHEET_GAP, top + cell // 2), name, fill="black", font=font, anchor="lm")
         members = (dataset.labels == row).nonzero().squeeze(1)[:per_class]

@@ -33,6 +33,7 @@ from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
 MAX_ROWS = 40  # of a table in a notebook
+MAX_SHEET_CLASSES = 20  # of a sheet of images
 FIGURE_STYLE = "background:white;border-radius:6px;max-width:100%;overflow-x:auto"
 WARNING_STYLE = "border-left:4px solid #D55E00;padding-left:8px"
 
@@ -134,7 +135,10 @@ class DatasetView(ResultView):
         return [{"class": name, "images": count} for name, count in zip(self.dataset.classes, counts, strict=True)]
 
     def figure(self) -> ImageFigure:
-        return ImageFigure(contact_sheet(self.dataset), f"images of {self.dataset.name}, a row for each class")
+        return ImageFigure(
+            contact_sheet(self.dataset, max_classes=MAX_SHEET_CLASSES),
+            f"images of {self.dataset.name}, a row for each class",
+        )
 
     def html(self) -> str:
         return figure_html(self.figure())
