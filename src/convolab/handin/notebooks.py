@@ -1,0 +1,136 @@
+"""The homework's notebooks, made from one source: the form to fill in, and the form with the solution.
+
+The source of a notebook is a Python file of cells (jupytext's percent format). A cell's tag says what it is: `gap` has
+lines between `# BEGIN SOLUTION: hint` and `# END SOLUTION` that the student form lacks, `check` asserts, `figure`
+shows one, and `comment` is code that writes a comment from the run's numbers, in place of which the student form has
+an empty text. A cell without a tag is in both forms as it is. Equal sources give equal bytes.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pprint import pformat
+from typing import Literal
+
+from convolab.core.errors import require, suggest
+from convolab.handin.homework import Form, Homework, read_package_file
+
+CellType = Literal["code", "markdown"]
+CELL_HEADER = re.compile(r'# %%( \[markdown\])?(?: name="([\w.-]+)")?(?: tags=\["(\w+)"\])?')
+SOLUTION_LINES = re.compile(r"(?ms)^( *)# BEGIN SOLUTION: ([^\n]*)\n(.*?)^ *# END SOLUTION$")
+MARKER_LINE = re.compile(r"(?m)^ *# (?:BEGIN SOLUTION: |INSTEAD: |END SOLUTION|PROMPT: ).*\n?")
+INSTEAD_LINE = re.compile(r"(?m)^ *# INSTEAD: (.*)$")
+PROMPT_LINE = re.compile(r"(?m)^# PROMPT: (.*)$")
+PLACEHOLDER = "*Write your comment here, in place of this line.*"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+@dataclass(frozen=True)
+class NotebookCell:
+    """One cell of a notebook."""
+
+    type: CellType
+    name: str
+    tag: str  # gap, check, figure, comment, or empty
+    text: str
+
+
+def build_notebook(homework: Homework, name: str, form: Form, data: str) -> list[NotebookCell]:
+    """The cells of a notebook in one form, set to train on a dataset. Raises LabError for an unknown dataset.
+
+    >>> from convolab.handin.homework import load_homework
+    >>> build_notebook(load_homework(), "question2_training", "student", "digits")[0].name
+    'q2-title'
+    """
+    require(data in homework.datasets, f"there is no homework on '{data}': {suggest(data, homework.datasets)}")
+    make = student_cell if form == "student" else solution_cell
+    return [make(replace(cell, text=fill_in(cell.text, homework, name, data))) for cell in read_source(name)]
+
+
+def read_source(name: str) -> list[NotebookCell]:
+    """The cells of a notebook's source, with both forms in them."""
+    return list(parse_cells(read_package_file(f"source/{name}.py")))
+
+
+def parse_cells(text: str) -> Iterator[NotebookCell]:
+    """The cells of a text in percent format.
+
+    >>> [cell] = parse_cells('# %% name="a" tags=["check"]\\nassert True\\n')
+    >>> cell.name, cell.tag, cell.text
+    ('a', 'check', 'assert True')
+    """
+    lines = text.splitlines()
+    headers = [(number, match) for number, line in enumerate(lines) if (match := CELL_HEADER.fullmatch(line))]
+    ends = [number for number, _ in headers[1:]] + [len(lines)]
+    for (number, header), end in zip(headers, ends, strict=True):
+        is_text = header[1] is not None
+        body = [line.removeprefix("#").removeprefix(" ") if is_text else line for line in lines[number + 1 : end]]
+        yield NotebookCell("markdown" if is_text else "code", header[2] or "", header[3] or "", "\n".join(body).strip())
+
+
+def fill_in(text: str, homework: Homework, name: str, data: str) -> str:
+    """A cell's text with the values of homework.toml in it."""
+    info = homework.find_notebook(name)
+    budgets = {key: budget.model_dump() for key, budget in homework.budgets.items()}
+    for variable, values in (("BUDGETS", budgets), ("RECIPE", homework.recipes[info.recipe])):
+        line = f"{variable} = {{}}  # from homework.toml"
+        text = text.replace(line, f"{variable} = {pformat(values, width=100, sort_dicts=False)}")
+    if data != "digits":
+        text = text.replace('DATA = "digits"  # or "cifar10"', f'DATA = "{data}"  # or "digits"')
+    return text
+
+
+def solution_cell(cell: NotebookCell) -> NotebookCell:
+    """A cell of the form with the solution: the source without its marks."""
+    return replace(cell, text=MARKER_LINE.sub("", cell.text).strip())
+
+
+def student_cell(cell: NotebookCell) -> NotebookCell:
+    """A cell of the form to fill in: gaps in place of the solution's lines, an empty text in place of a comment."""
+    if cell.tag == "comment":
+        prompt = PROMPT_LINE.search(cell.text)
+        question = f"> **Your comment.** {prompt[1]}\n\n" if prompt else ""
+        return replace(cell, type="markdown", text=question + PLACEHOLDER)
+    return replace(cell, text=SOLUTION_LINES.sub(gap_lines, cell.text))
+
+
+def gap_lines(block: re.Match[str]) -> str:
+    """What the student form has in place of some lines of the solution: what to write, and a statement to replace."""
+    indent, hint, body = block[1], block[2], block[3]
+    given = INSTEAD_LINE.findall(body) or ["..."]
+    return "\n".join(indent + line for line in (f"# TODO: {hint}", *given))
+
+
+def notebook_json(cells: Sequence[NotebookCell]) -> str:
+    """The text of an .ipynb file, format 4.5, without outputs; equal cells give an equal text."""
+    content = {"cells": [cell_json(cell) for cell in cells], "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def cell_json(cell: NotebookCell) -> dict[str, object]:
+    """A cell as an .ipynb file holds it."""
+    metadata: dict[str, object] = {"name": cell.name}
+    if cell.tag:
+        metadata["tags"] = [cell.tag]
+    run: dict[str, object] = {"execution_count": None, "outputs": []} if cell.type == "code" else {}
+    source = cell.text.splitlines(keepends=True)
+    return {"cell_type": cell.type, "id": cell.name, "metadata": metadata, **run, "source": source}
+
+
+def percent_text(cells: Sequence[NotebookCell]) -> str:
+    """The text of a .py file with the same cells, which jupytext and editors read as a notebook."""
+    return "\n\n".join(percent_cell(cell) for cell in cells) + "\n"
+
+
+def percent_cell(cell: NotebookCell) -> str:
+    """A cell in percent format."""
+    kind = " [markdown]" if cell.type == "markdown" else ""
+    tags = f' tags=["{cell.tag}"]' if cell.tag else ""
+    body = cell.text
+    if cell.type == "markdown":
+        body = "\n".join(f"# {line}".rstrip() for line in cell.text.splitlines())
+    return f'# %%{kind} name="{cell.name}"{tags}\n{body}'
