@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
@@ -306,14 +306,14 @@ class Run(Displayable):
         self.summary["train_seconds"] = sum(epoch.train_seconds for epoch in history) + trainer.progress.seconds
         write_json(self.folder / SUMMARY_FILE, self.summary)
 
-    def net(self, which: Literal["best", "last"] = "best") -> ImageClassifier:
+    def net(self, which: str = "best") -> ImageClassifier:
         """The trained network with its `best` or `last` weights, in evaluation mode.
 
         Raises LabError if the run has none yet, or the file is not this run's.
         """
         return self.load_weights(which)[0]
 
-    def load_weights(self, which: Literal["best", "last"]) -> tuple[ImageClassifier, int]:
+    def load_weights(self, which: str) -> tuple[ImageClassifier, int]:
         """The network as `net` gives it, and the epoch its weights are of, according to their own file."""
         require(which in ("best", "last"), f"unknown weights '{which}': {suggest(which, ('best', 'last'))}")
         path = self.folder / f"{which}.safetensors"
