@@ -24,6 +24,7 @@ def test_an_axis_of_equal_values_has_a_range_and_accuracies_stay_within_0_and_10
     span = axis_range([0.5], [(0.5, 0.5)], LOSS)
     assert span.low < 0.5 < span.high
     assert axis_range([50.0, 100.0], [(40.0, 120.0)], ACCURACY).high <= 101
+    assert 100 < axis_range([100.0, 100.0], [(100.0, 100.0)], ACCURACY).high < 100.05  # no tick beyond 100 %
     assert axis_range([0.0, 1.0], [(0.0, 1.0)], LOSS).low < 0  # a loss of 0 is on the axis, and on a linear one
     span = axis_range([0.0, 0.0], [(0.0, 0.0)], LOSS)
     assert span.low < span.high

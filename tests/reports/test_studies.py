@@ -4,13 +4,13 @@ import html
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.browser import render_in_browser
 from support.synthetic_study import SPECIAL_NAME, synthetic_study
 
 from convolab.core.errors import LabError
@@ -187,32 +187,6 @@ def test_a_page_that_cannot_be_written_gives_a_one_line_error(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match="cannot write"):
         write_study_report(synthetic_study(), tmp_path / "file" / "report.html")
-
-
-def render_in_browser(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Render the page in headless Chromium: the resulting page on stdout, messages of the console on stderr."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not browser:
-        pytest.skip("no Chromium found: the page's charts are not checked in a browser")
-    quiet_options = (
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    )
-    command = [
-        browser,
-        "--headless",
-        "--no-sandbox",
-        *quiet_options,
-        f"--user-data-dir={profile}",
-        "--enable-logging=stderr",
-        *options,
-        page.as_uri(),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
 
 
 @pytest.mark.slow

@@ -1,41 +1,101 @@
 """A chart as a web page that contains everything it needs and opens without a network."""
 
-import html
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
+from typing import Any
 
 import vl_convert
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from convolab.core.environment import cache_folder
 from convolab.core.errors import LabError
 from convolab.core.files import write_text
+from convolab.core.types import Json
+from convolab.plots.page_style import VEGA_THEME, apply_page_style, css_colors, css_variable, dark_palette
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>body {{ margin: 0; background: white; }} #chart {{ overflow-x: auto; }}</style>
-</head>
-<body>
-<div id="chart"></div>
-<script>{libraries}</script>
-<script>vegaEmbed("#chart", {spec}, {{mode: "vega-lite"}});</script>
-</body>
-</html>
-"""
+CHART_KEYS = ("$schema", "background", "config", "datasets", "padding", "title")  # that a chart has and a panel lacks
 
 
-def chart_page(spec: Mapping[str, object]) -> str:
-    """The page of a chart, given as Vega-Lite; its first line of title is the page's."""
+def chart_page(spec: Mapping[str, Any]) -> str:
+    """The page of a chart, given as Vega-Lite: the reports' frame, with the chart's title as the page's."""
     title = spec.get("title", "")
-    text = title.get("text", "") if isinstance(title, Mapping) else title
-    first_line = str(text[0] if isinstance(text, list) else text)
-    safe_spec = json.dumps(spec, separators=(",", ":")).replace("<", "\\u003c")
-    return PAGE.format(title=html.escape(first_line), libraries=vega_libraries(), spec=safe_spec)
+    title = title if isinstance(title, Mapping) else {"text": title}
+    title_lines, subtitle_lines = text_lines(title.get("text", "")), text_lines(title.get("subtitle", ""))
+    colors = dark_palette()
+    description = ". ".join((*title_lines, *subtitle_lines))
+    panels = [page_panel(panel) | {"description": description} for panel in separable_panels(spec)]
+    figures = [
+        {"spec": apply_page_style(panel, css_colors(colors)), "tables": spec.get("datasets", {})} for panel in panels
+    ]
+    template = page_environment().get_template("chart.html")
+    return template.render(
+        title=" ".join(title_lines),
+        subtitle=subtitle_lines,
+        has_fixed_width=[panel.get("width") != "container" for panel in panels],
+        **chart_values(figures, colors),
+    )
+
+
+def separable_panels(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The chart's parts that may stand one below the other: panels in a row, each with axes of its own, or the whole.
+
+    >>> numeric = {"encoding": {"x": {"type": "quantitative"}, "y": {"type": "quantitative"}}}
+    >>> len(separable_panels({"hconcat": [numeric, {"layer": [numeric]}]})), len(separable_panels({"layer": [numeric]}))
+    (2, 1)
+    """
+    whole = {key: value for key, value in spec.items() if key not in CHART_KEYS}
+    panels = spec.get("hconcat", [])
+    if panels and all(has_numeric_axis(panel, "x") and has_numeric_axis(panel, "y") for panel in panels):
+        shared = {key: value for key, value in whole.items() if key not in ("hconcat", "spacing")}
+        return [shared | panel for panel in panels]
+    return [whole]
+
+
+def page_panel(panel: Mapping[str, Any]) -> dict[str, Any]:
+    """A panel that is as wide as its column where its x axis is of numbers, else as it is."""
+    is_flexible = has_numeric_axis(panel, "x") and isinstance(panel.get("width"), int | float)
+    return {**panel, "width": "container"} if is_flexible else dict(panel)
+
+
+def has_numeric_axis(chart: Mapping[str, Any], channel: str) -> bool:
+    """Whether numbers are along a channel of a chart or of one of its layers."""
+    encodings = (layer.get("encoding", {}) for layer in (chart, *chart.get("layer", ())))
+    return any(encoding.get(channel, {}).get("type") == "quantitative" for encoding in encodings)
+
+
+def text_lines(text: str | list[str]) -> list[str]:
+    """A title's lines.
+
+    >>> text_lines("one"), text_lines(["one", "two"]), text_lines("")
+    (['one'], ['one', 'two'], [])
+    """
+    return list(filter(None, [text] if isinstance(text, str) else text))
+
+
+def page_environment(*packages: str) -> Environment:
+    """The templates of the frame that every page has, and those of `packages`."""
+    loaders = [PackageLoader(package) for package in (*packages, "convolab.plots")]
+    return Environment(
+        loader=ChoiceLoader(loaders),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def chart_values(figures: Iterable[Json], colors: Mapping[str, str]) -> dict[str, object]:
+    """What the frame needs to draw charts: their data, the libraries, and the colors with what they are in the dark."""
+    payload = {"theme": VEGA_THEME, "figures": list(figures)}
+    text = json.dumps(payload, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return {
+        "payload": Markup(text),
+        "libraries": Markup(vega_libraries()),
+        "colors": {color: (css_variable(color), dark) for color, dark in colors.items()},
+    }
 
 
 def vega_libraries() -> str:

@@ -75,17 +75,19 @@ def final_values_chart(result: SectionResult, metrics: Sequence[Metric], key: st
     """Each arm's value of a metric, or of one of training and one of validation: every seed, the mean, its interval.
 
     The arms are in rows; with `key`, of which the section's grid tries numbers, they lie along an axis of these.
-    None where no run finished.
+    A metric that no finished run has is left out. None where no run finished.
     """
-    values = final_values(result, metrics, key)
-    if not values.means:
+    drawn = [metric for metric in metrics if any(finished_metric_values(arm, metric) for arm in result.arms)]
+    values = final_values(result, drawn, key)
+    if not drawn:
         return None
-    first = metrics[0]
-    compares_splits = len(metrics) > 1
+    first = drawn[0]
+    compares_splits = len(drawn) > 1
     value_range = axis_range(
         [point.value for point in values.points], [(mean.low, mean.high) for mean in values.means], first
     )
-    name = f"final {first.quantity.removeprefix('train_')}" if compares_splits else first.title
+    both = f"final {metrics[0].quantity.removeprefix('train_')}"
+    name = both if compares_splits else first.title
     counts = [mean.runs for mean in values.means]
     clipped = ", clipped at the axis" if value_range.clips_intervals else ""
     caption = (
@@ -101,7 +103,7 @@ def final_values_chart(result: SectionResult, metrics: Sequence[Metric], key: st
         arms = list(result.section.arm_overrides)
         place = RowPlacement(value_range, value_range.title(name, first.unit), arms, compares_splits)
     return StudyFigure(
-        name=name.replace(" ", "_") if compares_splits else str(first).replace(":", "-"),
+        name=both.replace(" ", "_") if len(metrics) > 1 else str(first).replace(":", "-"),
         title=f"{name[0].upper()}{name[1:]}" + (f" against {key}" if key else ""),
         subtitle=caption,
         chart=final_values_layers(values, place, compares_splits, has_line=bool(key)),

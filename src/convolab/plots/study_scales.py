@@ -114,8 +114,9 @@ def axis_range(values: Sequence[float], intervals: Sequence[tuple[float, float]]
     bottom = min(low - 0.05 * span, max(lowest, low - 0.25 * span))
     top = max(high + 0.05 * span, min(highest, high + 0.25 * span))
     if metric.unit == "%" and metric.quantity != "gap":
-        bottom = max(bottom, -1.0)
-        top = min(top, 101.0)  # a line along 100 % stays visible
+        margin = min(1.0, 0.02 * (min(top, 100.0) - max(bottom, 0.0)))  # a line along 0 or 100 % stays visible
+        bottom = max(bottom, -margin)
+        top = min(top, 100.0 + margin)
     return AxisRange(
         round_significant(inverse(bottom)), round_significant(inverse(top)), log, lowest < bottom or highest > top
     )

@@ -8,7 +8,6 @@ import altair as alt
 from PIL import Image
 
 from convolab.core.files import atomic_write
-from convolab.plots.chart_page import chart_page
 
 # The palette of Okabe & Ito (2008), which color-blind readers can tell apart too.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -55,6 +54,8 @@ def save_chart(chart: alt.TopLevelMixin, stem: Path, formats: Sequence[str] = ("
 
     The HTML file contains everything it needs and opens without a network. Raises LabError if a file cannot be written.
     """
+    from convolab.plots.chart_page import chart_page  # here, because the page has the colors of this module
+
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
     for path in paths:
         with atomic_write(path) as part:

@@ -1,16 +1,12 @@
 """The report of a study as one HTML file that contains everything it needs."""
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
-
 from convolab.core.files import write_text
-from convolab.plots.chart_page import vega_libraries
+from convolab.plots.chart_page import chart_values, page_environment
 from convolab.reports import study_cards
-from convolab.reports.page import VEGA_THEME, css_variable, figure_payload, study_palette
+from convolab.reports.page import figure_payload, study_palette
 from convolab.studies.results import StudyResult
 
 
@@ -25,20 +21,14 @@ def write_study_report(result: StudyResult, path: Path) -> Path:
 
 def study_report_html(result: StudyResult) -> str:
     """The page. Its charts are drawn by the Vega libraries that it contains."""
-    environment = Environment(
-        loader=PackageLoader("convolab.reports"),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     cards = study_cards.section_cards(result)
     figures = [figure for card in cards for figure in card.figures]
     test = study_cards.best_on_test_card(result.best_on_test, len(figures)) if result.best_on_test else None
     figures += test.figures if test else ()
     colors = study_palette(result)
-    payload = {"theme": VEGA_THEME, "figures": [figure_payload(figure, colors) for figure in figures]}
-    return environment.get_template("report.html").render(
+    template = page_environment("convolab.reports").get_template("report.html")
+    return template.render(
+        title=result.study.title or result.study.name,
         study=result.study,
         cards=cards,
         test=test,
@@ -47,8 +37,7 @@ def study_report_html(result: StudyResult) -> str:
         notes=study_cards.failure_notes(result),
         section_times=study_cards.section_times(result),
         provenance=study_cards.provenance(result.trial_results.values()),
-        colors={color: (css_variable(color), dark) for color, dark in colors.items()},
-        payload=Markup(json.dumps(payload, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")),
-        libraries=Markup(vega_libraries()),
+        glossary=study_cards.GLOSSARY,
         convolab=version("convolab"),
+        **chart_values([figure_payload(figure, colors) for figure in figures], colors),
     )

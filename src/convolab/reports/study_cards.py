@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from convolab.core.text import NO_VALUE, format_duration, format_p_value, pluralize
+from convolab.plots.page_style import css_variable
 from convolab.plots.studies import best_on_test_figures, section_figures
 from convolab.plots.study_figure import StudyFigure
 from convolab.plots.study_scales import arm_styles
-from convolab.reports.page import css_variable
 from convolab.studies import tables
 from convolab.studies.formatting import (
     DEFAULT_DECIMALS,
@@ -34,6 +34,20 @@ from convolab.studies.results import (
 from convolab.studies.study import Trial
 
 VERDICT_MARKS = {"better": "▲", "worse": "▼", "no significant difference": "=", "not decided": "?"}
+# The page's words that a reader may not know, each in a sentence.
+GLOSSARY = {
+    "arm": "One of the variants that a section compares: the base recipe with a few changes, trained with every seed.",
+    "contrast": "A planned comparison of one arm with a baseline arm in one metric, seed by seed.",
+    "seed": "The number that decides a run's random draws: initial weights, order of the images, augmentation.",
+    "nats": "The unit of the loss, the mean cross-entropy with natural logarithms; guessing among 10 classes costs 2.303.",
+    "t-interval": "The values of the true mean that the seeds are compatible with at 95 %, by Student's t-distribution.",
+    "p": "How probable a difference at least this large would be if the arms were equally good.",
+    "Holm": "Holm's correction raises the p-values of several tests so that, at 5 %, the chance of any false claim "
+    "among them stays below 5 %.",
+    "Hedges' g": "A difference in units of its standard deviation over seeds, so that metrics can be compared.",
+    "detectable": "The smallest true difference that as many seeds would reveal in four of five studies.",
+    "selection bias": "The best of many runs is partly the luckiest, so that its validation accuracy is too high.",
+}
 
 
 @dataclass(frozen=True)
@@ -237,10 +251,10 @@ def metric_cell(arm: Arm, metric: Metric, decimals: int) -> TableCell:
     missed = (f"{num_missed} of {interval.count} never reached it",) if num_missed else ()
     if interval.count == 1:
         value = format_metric_value(metric, interval.mean, max(decimals, DEFAULT_DECIMALS[metric.unit]))
-        return TableCell(value, ("one run", *missed))
+        return TableCell(typographic_minus(value), ("one run", *missed))
     low, high = (f"{display_scale(metric) * end:.{decimals}f}" for end in (interval.low, interval.high))
     mean = format_metric_value(metric, interval.mean, decimals)
-    return TableCell(mean, (typographic_minus(f"{low} to {high}"), *missed))
+    return TableCell(typographic_minus(mean), (typographic_minus(f"{low} to {high}"), *missed))
 
 
 def shared_decimals(arms: Iterable[Arm], metric: Metric) -> int:

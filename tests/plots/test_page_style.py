@@ -1,6 +1,6 @@
-"""Charts on a page."""
+"""Charts in the colors of a page."""
 
-from convolab.reports.page import apply_page_style, css_variable
+from convolab.plots.page_style import apply_page_style, css_variable
 
 
 def test_colors_are_replaced_by_css_variables_but_names_of_colors_in_data_are_not() -> None:
