@@ -195,6 +195,7 @@ def test_a_summary_takes_a_name_a_run_its_folder_a_network_or_what_builds_one(tm
     for given in (run, run.folder, str(run.folder)):
         assert summary(given).num_parameters == by_name.num_parameters
         assert summary(given).network == str(run.folder)
+        assert summary(given).num_frozen == 0
     assert summary(run.net()).macs == by_name.macs
     assert summary(lambda: torch.nn.Linear(3, 2), [3]).macs == 6
     with pytest.raises(LabError, match="give it, such as 3x32x32"):

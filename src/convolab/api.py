@@ -287,13 +287,19 @@ def summary(
     24346
     """
     given_shape = None if input_shape is None else tuple(input_shape)
+    builder: nn.Module | Callable[[], nn.Module]
+    own_shape: tuple[int, ...] | None = None
+    name = ""
     if isinstance(network, str | Path) and not is_run_folder(network):
         spec = resolve_model(str(network), given_shape, classes)
         builder, own_shape, name = spec.build, spec.input_shape, str(network)
+    elif isinstance(network, Run | str | Path):
+        run = network if isinstance(network, Run) else Run(network)
+        builder, name = run.net(), str(run.folder)
     else:
-        builder = resolve_classifier(network) if isinstance(network, Run | str | Path) else network
-        own_shape = (builder.channels, *builder.input_size) if isinstance(builder, ImageClassifier) else None
-        name = network_label(network) if isinstance(network, Run | str | Path) else ""
+        builder = network
+    if isinstance(builder, ImageClassifier):
+        own_shape = (builder.channels, *builder.input_size)
     shape = given_shape or own_shape
     if shape is None:
         raise LabError(f"the input shape of {name or 'the network'} is not known: give it, such as 3x32x32")
