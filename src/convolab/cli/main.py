@@ -46,6 +46,7 @@ COMMAND_SECTIONS = {
     },
     "Homework": {
         "theory": CommandEntry("theory:theory_command", "Question 1, answered and checked."),
+        "handin": CommandEntry("handin:handin_app", "The homework: start, check, pack."),
     },
 }
 COMMANDS = {name: entry for section in COMMAND_SECTIONS.values() for name, entry in section.items()}

@@ -24,6 +24,15 @@ class Value(Frozen):
     ranges: dict[str, tuple[float, float]]  # by dataset
 
 
+class Question1(Frozen):
+    """The question that is answered with pencil and paper."""
+
+    title: str
+    answers: str  # the file to write into
+    pdf: str  # the file that may take its place
+    parts: dict[str, str]  # what each part asks
+
+
 class Item(Frozen):
     """One thing that the homework asks for: which cells of a notebook hold its code, checks, figures and comments."""
 
@@ -63,6 +72,7 @@ class Homework(Frozen):
     format: Literal[1]
     title: str
     min_comment_words: int
+    question1: Question1
     budgets: dict[str, Budget]  # by dataset; NAME-fast is the one of a trial run
     recipes: dict[str, RecipeOverrides]
     notebooks: tuple[NotebookInfo, ...]

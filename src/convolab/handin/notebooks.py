@@ -22,6 +22,7 @@ SOLUTION_LINES = re.compile(r"(?ms)^( *)# BEGIN SOLUTION: ([^\n]*)\n(.*?)^ *# EN
 MARKER_LINE = re.compile(r"(?m)^ *# (?:BEGIN SOLUTION: |INSTEAD: |END SOLUTION|PROMPT: ).*\n?")
 INSTEAD_LINE = re.compile(r"(?m)^ *# INSTEAD: (.*)$")
 PROMPT_LINE = re.compile(r"(?m)^# PROMPT: (.*)$")
+BLANK_LINES = re.compile(r"\n{4,}")  # more than two, where a mark was
 PLACEHOLDER = "*Write your comment here, in place of this line.*"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -86,7 +87,7 @@ def fill_in(text: str, homework: Homework, name: str, data: str) -> str:
 
 def solution_cell(cell: NotebookCell) -> NotebookCell:
     """A cell of the form with the solution: the source without its marks."""
-    return replace(cell, text=MARKER_LINE.sub("", cell.text).strip())
+    return replace(cell, text=BLANK_LINES.sub("\n\n\n", MARKER_LINE.sub("", cell.text)).strip())
 
 
 def student_cell(cell: NotebookCell) -> NotebookCell:

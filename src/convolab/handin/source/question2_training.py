@@ -689,7 +689,7 @@ plot_curves(transform_histories, title="Transforms of the training images, SGD a
 ends = {word: history[-1] for word, history in transform_histories.items()}
 gaps = {word: 100 * (end["train_accuracy"] - end["validation_accuracy"]) for word, end in ends.items()}
 gain = ends["with"]["validation_accuracy"] - ends["without"]["validation_accuracy"]
-verdict = "do not change much" if abs(gain) < noise else "raise" if gain > 0 else "lower"
+verdict = "hardly change" if abs(gain) < noise else "raise" if gain > 0 else "lower"
 display(
     Markdown(
         f"""The transforms {verdict} the accuracy on validation: {ends["with"]["validation_accuracy"]:.1%} with them,
@@ -809,13 +809,19 @@ def best_value(histories):
     best_value, (sgd_histories, adam_histories, gamma_histories)
 )
 place = "at the edge of the range, so a wider range is needed" if sgd_rate in (0.3, 0.003) else "inside the range"
+slow, fast = sgd_histories[0.003][-1]["train_loss"], sgd_histories[0.3][-1]["train_loss"]
+slow_end = "has not arrived" if slow > 1.1 * sgd_loss else "has arrived too"
+fast_end = (
+    "jumps about and ends higher" if fast > 1.1 * sgd_histories[sgd_rate][-1]["train_loss"] else "does no harm yet"
+)
+adam_place = "smaller than" if adam_rate < sgd_rate else "no smaller than"
 display(
     Markdown(
         f"""With SGD the lowest validation loss is {sgd_loss:.3f}, at the rate {sgd_rate:g}, {place}. With Adam it is
-{adam_loss:.3f}, at {adam_rate:g}. The best gamma is {gamma:g}, with {gamma_loss:.3f}. Too small a rate has not arrived
-after {EPOCHS} epochs (SGD at 0.003: training loss {sgd_histories[0.003][-1]["train_loss"]:.3f}); too large a rate
-jumps about (SGD at 0.3: {sgd_histories[0.3][-1]["train_loss"]:.3f}). Adam wants smaller rates than SGD, because it
-divides each step by the size of the gradient. Too small a gamma stops the training when the first step comes."""
+{adam_loss:.3f}, at {adam_rate:g}, which is {adam_place} that of SGD: Adam divides each step by the size of the
+gradient, so its rate means something else. The smallest rate of SGD {slow_end} after {EPOCHS} epochs (training loss
+{slow:.3f}); the largest {fast_end} ({fast:.3f}). The best gamma is {gamma:g}, with {gamma_loss:.3f}. A gamma of
+{min(GAMMAS):g} all but stops the training at its first step, so what is not learned by then is never learned."""
     )
 )
 

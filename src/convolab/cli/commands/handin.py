@@ -1,0 +1,96 @@
+"""`convolab handin`: the homework, from the first notebook to the file that is handed in."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convolab.cli.groups import LabCommand, LabGroup
+from convolab.cli.options import AsJson
+from convolab.cli.terminal import print_json, print_note, print_table
+from convolab.core.errors import require
+from convolab.core.text import pluralize
+
+if TYPE_CHECKING:
+    from convolab.handin.check import CheckResult
+
+SUMMARY = "The homework: start, check, pack."
+handin_app = typer.Typer(help=SUMMARY, cls=LabGroup, no_args_is_help=True, add_completion=False)
+HomeworkFolder = Annotated[Path, typer.Argument(help="Folder of the homework.")]
+
+
+@handin_app.command("start", cls=LabCommand)
+def start_command(
+    folder: HomeworkFolder,
+    form: Annotated[str, typer.Option(help="student: with gaps to fill in; or solution.")] = "student",
+    data: Annotated[str, typer.Option(help="What the notebooks train on: digits or cifar10.")] = "digits",
+    i_am_teaching: Annotated[
+        bool, typer.Option("--i-am-teaching", help="Needed with --form solution: you will not hand it in.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the notebooks, a file for question 1 and a README into a folder; nothing is overwritten."""
+    from convolab.handin.homework import FORMS, Form, load_homework
+    from convolab.handin.start import start_homework
+
+    known: dict[str, Form] = {name: name for name in FORMS}
+    require(form in known, f"there is no form '{form}': give student or solution")
+    require(form != "solution" or i_am_teaching, "the solution is for teachers: add --i-am-teaching")
+    files = start_homework(load_homework(), folder, known[form], data)
+    if as_json:
+        print_json({"folder": str(folder), "form": form, "data": data, "files": [str(file) for file in files]})
+    else:
+        print("\n".join(map(str, files)))
+        print_note(f"read {files[-1]} first")
+
+
+@handin_app.command("check", cls=LabCommand)
+def check_command(folder: HomeworkFolder, as_json: AsJson = False) -> None:
+    """List what is done and what is open; runs nothing of the notebooks. Exits with 1 if something is open."""
+    from convolab.handin.check import check_folder
+    from convolab.handin.homework import load_homework
+
+    result = check_folder(load_homework(), folder)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_check(result)
+    if result.open_items:
+        raise typer.Exit(1)
+
+
+def print_check(result: "CheckResult") -> None:
+    """A row for each item, then what to do for each that is open."""
+    from convolab.handin.check import ASPECTS
+
+    rows = [[item.id, item.title, *(item.state_of(aspect) for aspect in ASPECTS)] for item in result.items]
+    print_table(["item", "title", *ASPECTS], rows)
+    for item in result.open_items:
+        for problem in item.problems:
+            print(f"{item.id} {problem.aspect}: {problem.what}\n    {problem.remedy}")
+    num_done = len(result.items) - len(result.open_items)
+    print(f"{num_done} of {pluralize(len(result.items), 'item')} done")
+
+
+@handin_app.command("pack", cls=LabCommand)
+def pack_command(
+    folder: HomeworkFolder,
+    name: Annotated[str, typer.Option(help="Who hands it in.")],
+    out: Annotated[Path, typer.Option(help="The zip to write.")] = Path("handin.zip"),
+    strict: Annotated[bool, typer.Option("--strict", help="Write nothing if an item is open.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the file to hand in: answers, notebooks, and the evidence of the runs; lists what is open."""
+    from convolab.handin.homework import load_homework
+    from convolab.handin.pack import pack_homework
+
+    result = pack_homework(load_homework(), folder, out, name, strict=strict)
+    if as_json:
+        open_ids = [item.id for item in result.check.open_items]
+        print_json({"out": str(out), "files": result.files, "notes": result.notes, "open": open_ids})
+        return
+    for note in result.notes:
+        print_note(note)
+    if result.check.open_items:
+        print_note(f"{pluralize(len(result.check.open_items), 'item')} open: see OPEN.md in it")
+    print(f"{out}: {pluralize(len(result.files), 'file')}")

@@ -1,0 +1,234 @@
+"""What of the homework is done, item by item, read from the notebooks of a folder without running anything of them."""
+
+import ast
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from convolab.core.errors import LabError, require
+from convolab.handin.comments import comment_problem
+from convolab.handin.homework import Homework, Item, NotebookInfo, Value
+from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook
+from convolab.handin.question1 import question1_problem
+
+Aspect = Literal["code", "run", "figure", "comment", "value"]
+ASPECTS: tuple[Aspect, ...] = ("code", "run", "figure", "comment", "value")
+MAX_RUNS = 1_000
+CellsByName = dict[str, HandedInCell]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is open in one aspect of an item, and what to do about it."""
+
+    aspect: Aspect
+    what: str
+    remedy: str  # the cell or the command
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """An item and what is open in it."""
+
+    id: str
+    question: int
+    title: str
+    aspects: tuple[Aspect, ...]  # that the item asks for
+    problems: tuple[Problem, ...]
+
+    @property
+    def is_done(self) -> bool:
+        return not self.problems
+
+    def state_of(self, aspect: Aspect) -> str:
+        """How a table shows an aspect: done, open, or empty where the item does not ask for it."""
+        if aspect not in self.aspects:
+            return ""
+        return "open" if any(problem.aspect == aspect for problem in self.problems) else "done"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """All items of the homework, in order."""
+
+    folder: str
+    items: tuple[ItemResult, ...]
+
+    @property
+    def open_items(self) -> list[ItemResult]:
+        return [item for item in self.items if not item.is_done]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        items = [{**asdict(item), "done": item.is_done} for item in self.items]
+        return {"folder": self.folder, "items": items, "num_items": len(items), "num_open": len(self.open_items)}
+
+
+def check_folder(homework: Homework, folder: Path) -> CheckResult:
+    """Check the homework in a folder. Nothing is run, and nothing is written.
+
+    Raises LabError if there is no such folder; what is wrong with a file in it is a problem of its items.
+    """
+    require(folder.is_dir(), f"{folder} is no folder: give the one that `convolab handin start` made")
+    problem = question1_problem(homework, folder)
+    results = [ItemResult("1", 1, homework.question1.title, ("comment",), () if problem is None else (
+        Problem("comment", problem, f"write {homework.question1.answers}, or put your {homework.question1.pdf} there"),
+    ))]  # fmt: skip
+    for notebook in homework.notebooks:
+        results += check_notebook(homework, notebook, folder)
+    return CheckResult(str(folder), (*results, check_runs(homework, folder)))
+
+
+def check_notebook(homework: Homework, notebook: NotebookInfo, folder: Path) -> list[ItemResult]:
+    """The items of one notebook. Where it cannot be read, each is open for that reason."""
+    path = folder / f"{notebook.name}.ipynb"
+    items = homework.items_of(notebook.name)
+    try:
+        cells = read_notebook(path, folder)
+    except LabError as error:
+        unreadable = Problem("run", one_line(str(error)), f"restore {path.name}")
+        return [ItemResult(item.id, item.question, item.title, aspects_of(item), (unreadable,)) for item in items]
+    checker = NotebookChecker(path.name, cells, homework.min_comment_words)
+    return [checker.check(item) for item in items]
+
+
+def aspects_of(item: Item) -> tuple[Aspect, ...]:
+    """What an item asks for."""
+    has = {"code": item.code, "run": True, "figure": item.figures, "comment": item.comments, "value": item.values}
+    return tuple(aspect for aspect in ASPECTS if has[aspect])
+
+
+class NotebookChecker:
+    """Checks items against the cells of one notebook."""
+
+    def __init__(self, file: str, cells: Sequence[HandedInCell], min_comment_words: int) -> None:
+        self.file = file
+        self.cells: CellsByName = {cell.name: cell for cell in reversed(cells)}  # of two of a name the first
+        self.out_of_order = find_out_of_order(cells)
+        self.min_comment_words = min_comment_words
+        printed = re.search(r"(?m)^data = (\w+)$", "\n".join(cell.text for cell in cells if "-settings" in cell.name))
+        self.data = printed[1] if printed else ""
+
+    def check(self, item: Item) -> ItemResult:
+        """An item and its problems."""
+        problems = [
+            *self.problems_of("code", item.code, self.code_problem),
+            *self.problems_of("run", (*item.code, *item.checks, *item.figures), self.run_problem),
+            *self.problems_of("figure", item.figures, self.figure_problem),
+            *self.problems_of("comment", item.comments, self.comment_problem),
+            *self.value_problems(item.values),
+        ]
+        return ItemResult(item.id, item.question, item.title, aspects_of(item), tuple(problems))
+
+    def problems_of(
+        self, aspect: Aspect, names: Sequence[str], find_problem: Callable[[HandedInCell], str]
+    ) -> list[Problem]:
+        """What is open in one aspect of some cells; only the run's check tells of a missing cell that others need."""
+        problems = []
+        for name in names:
+            cell = self.cells.get(name)
+            what = "the cell is missing" if cell is None else find_problem(cell)
+            if what:
+                problems.append(Problem(aspect, what, f"cell {name} of {self.file}"))
+        return problems
+
+    def code_problem(self, cell: HandedInCell) -> str:
+        if cell.type != "code":
+            return "it is no code"
+        return "a gap is not filled in yet" if has_gap(cell.source) else ""
+
+    def run_problem(self, cell: HandedInCell) -> str:
+        if cell.error:
+            return cell.error
+        if cell.execution_count is None:
+            return "it was not run: restart the kernel, run all cells, and save"
+        return "it was run out of order: restart the kernel, run all cells, and save" * (cell.name in self.out_of_order)
+
+    def figure_problem(self, cell: HandedInCell) -> str:
+        return "" if cell.has_figure else "it shows no figure"
+
+    def comment_problem(self, cell: HandedInCell) -> str:
+        text = cell.source if cell.type == "markdown" else cell.markdown
+        return comment_problem(text, self.min_comment_words)
+
+    def value_problems(self, values: Sequence[Value]) -> list[Problem]:
+        """What is open in the numbers that an item asks for."""
+        problems = []
+        for value in values:
+            what = self.value_problem(value)
+            if what:
+                problems.append(Problem("value", what, f"cell {value.cell} of {self.file}"))
+        return problems
+
+    def value_problem(self, value: Value) -> str:
+        """What is wrong with a number that a cell prints, or an empty text."""
+        cell = self.cells.get(value.cell)
+        number = None if cell is None else printed_value(cell.text, value.label)
+        if number is None:
+            return f"it does not print '{value.label} = NUMBER'"
+        low, high = value.ranges.get(self.data, (-math.inf, math.inf))
+        return "" if low <= number <= high else f"{value.label} = {number:g} is not plausible: {low:g} to {high:g}"
+
+
+def printed_value(text: str, label: str) -> float | None:
+    """The last number that a text gives a label.
+
+    >>> printed_value("test accuracy = 0.9\\ntest accuracy = 0.8", "test accuracy")
+    0.8
+    """
+    found = re.findall(rf"(?m)^\W*{re.escape(label)} = (-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)", text)
+    return float(found[-1]) if found else None
+
+
+def has_gap(source: str) -> bool:
+    """Whether a cell's code still has a `...` to be replaced.
+
+    >>> has_gap("def f():\\n    ..."), has_gap("x = ..."), has_gap("x = a[..., 0]")
+    (True, True, False)
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return any(re.fullmatch(r"\s*(?:[\w, ]+ = )?(?:\.\.\.,? ?)+(?:#.*)?", line) for line in source.splitlines())
+    return any(is_gap(node) for node in ast.walk(tree))
+
+
+def is_gap(node: ast.AST) -> bool:
+    """Whether a statement is `...`, or gives `...` to a name."""
+    if not isinstance(node, ast.Expr | ast.Assign):
+        return False
+    values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+    return any(isinstance(value, ast.Constant) and value.value is ... for value in values)
+
+
+def find_out_of_order(cells: Sequence[HandedInCell]) -> set[str]:
+    """The names of the cells that were run before a cell above them."""
+    names, highest = set(), 0
+    for cell in cells:
+        if cell.execution_count is not None:
+            if cell.execution_count <= highest:
+                names.add(cell.name)
+            highest = max(highest, cell.execution_count)
+    return names
+
+
+def check_runs(homework: Homework, folder: Path) -> ItemResult:
+    """Whether the runs that the notebooks leave are there."""
+    wanted = min(sum(notebook.num_runs[budget] for notebook in homework.notebooks) for budget in homework.budgets)
+    found = find_run_folders(folder)
+    what = f"{len(found)} runs are in runs/, and the notebooks leave {wanted} or more"
+    problem = Problem("run", what, "part 13 of question 2 and part 4.3 make them, beside the notebooks")
+    return ItemResult("runs", 2, "the runs of convolab", ("run",), (problem,) if len(found) < wanted else ())
+
+
+def find_run_folders(folder: Path) -> list[Path]:
+    """The folders in runs/ that hold a run, by name; links are not followed. Raises LabError for too many."""
+    root = folder / "runs"
+    if root.is_symlink() or not root.is_dir():
+        return []
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.is_symlink()]
+    require(len(folders) <= MAX_RUNS, f"{root} has {len(folders):,} folders: at most {MAX_RUNS:,} are read")
+    return [path for path in folders if (path / "summary.json").is_file() and (path / "recipe.toml").is_file()]

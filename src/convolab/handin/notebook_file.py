@@ -1,0 +1,123 @@
+"""A notebook as a person hands it in, read as data: nothing of it is run, drawn or trusted."""
+
+import json
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convolab.core.errors import LabError, require
+
+MAX_NOTEBOOK_BYTES = 40_000_000
+MAX_CELLS = 2_000
+MAX_SHOWN = 160  # characters of a text from a notebook that are shown
+FIGURE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
+FIGURE_TAGS = ("<img ", "<svg")
+
+
+@dataclass(frozen=True)
+class HandedInCell:
+    """What one cell holds and what came out of it."""
+
+    name: str
+    type: str
+    source: str
+    execution_count: int | None
+    error: str  # the first line of the error that it ended with, or empty
+    text: str  # what it printed, and its results as text
+    markdown: str  # what it showed as formatted text
+    has_figure: bool
+
+
+def read_notebook(path: Path, folder: Path) -> list[HandedInCell]:
+    """The cells of a notebook of a folder. Raises LabError, in one line, for what is no notebook of that folder.
+
+    Nothing is read of a file that is too large, no regular file, or a link out of the folder.
+    """
+    content = read_bounded(path, folder, MAX_NOTEBOOK_BYTES)
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else one_line(str(error))
+        raise LabError(f"{path} is no notebook: it is not JSON ({reason}); save it again in Jupyter") from error
+    cells = values.get("cells") if isinstance(values, dict) else None
+    if not isinstance(cells, list):
+        raise LabError(f"{path} is no notebook: it has no list of cells; save it again in Jupyter")
+    require(len(cells) <= MAX_CELLS, f"{path} has {len(cells):,} cells: at most {MAX_CELLS:,} are read")
+    return [parse_cell(cell) for cell in cells if isinstance(cell, dict)]
+
+
+def read_bounded(path: Path, folder: Path, max_bytes: int) -> bytes:
+    """The bytes of a file of a folder, at most so many. Raises LabError for what is missing, too large or elsewhere."""
+    try:
+        resolved = path.resolve(strict=True)
+        status = resolved.stat()
+    except (OSError, RuntimeError) as error:
+        raise LabError(
+            f"{path} is missing: put it there, or lay out a new folder with `convolab handin start`"
+        ) from error
+    require(
+        resolved.is_relative_to(folder.resolve()),
+        f"{path} leads out of {folder}: put the file itself there, in place of the link",
+    )
+    require(stat.S_ISREG(status.st_mode), f"{path} is no regular file: put a file there")
+    require(
+        status.st_size <= max_bytes,
+        f"{path} has {status.st_size / 1e6:,.0f} MB: at most {max_bytes / 1e6:,.0f} MB are read; clear large outputs",
+    )
+    try:
+        with resolved.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise LabError(f"cannot read {path} ({error.strerror})") from error
+    require(len(content) <= max_bytes, f"{path} grows while it is read: wait until it is saved")
+    return content
+
+
+def parse_cell(cell: Mapping[str, Any]) -> HandedInCell:
+    """A cell of the JSON; what has another type than it should have counts as empty."""
+    metadata = cell.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    count = cell.get("execution_count")
+    listed = cell.get("outputs")
+    outputs = [output for output in listed if isinstance(output, dict)] if isinstance(listed, list) else []
+    data = [output["data"] for output in outputs if isinstance(output.get("data"), dict)]
+    printed = [join_lines(output.get("text")) for output in outputs if output.get("output_type") == "stream"]
+    return HandedInCell(
+        name=str(name or cell.get("id") or ""),
+        type=str(cell.get("cell_type")),
+        source=join_lines(cell.get("source")),
+        execution_count=count if isinstance(count, int) else None,
+        error=next((error_line(output) for output in outputs if output.get("output_type") == "error"), ""),
+        text="\n".join([*printed, *(join_lines(entry.get("text/plain")) for entry in data)]),
+        markdown="\n".join(join_lines(entry["text/markdown"]) for entry in data if "text/markdown" in entry),
+        has_figure=any(shows_figure(entry) for entry in data),
+    )
+
+
+def join_lines(value: object) -> str:
+    """A text of the format, which is a string or a list of lines."""
+    return "".join(line for line in value if isinstance(line, str)) if isinstance(value, list) else str(value or "")
+
+
+def shows_figure(data: Mapping[str, object]) -> bool:
+    """Whether an output is an image, a chart, or HTML with one in it."""
+    page = join_lines(data.get("text/html")).lower()
+    is_chart = any(str(kind).startswith("application/vnd.vega") for kind in data)
+    return is_chart or any(kind in data for kind in FIGURE_TYPES) or any(tag in page for tag in FIGURE_TAGS)
+
+
+def error_line(output: Mapping[str, object]) -> str:
+    """The error of an output in one line."""
+    return one_line(f"{output.get('ename', 'error')}: {join_lines(output.get('evalue'))}")
+
+
+def one_line(text: str) -> str:
+    """A text from elsewhere in one short line that a terminal can show.
+
+    >>> one_line("a\\x1b[31m\\nb")
+    'a?[31m b'
+    """
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(text[: 4 * MAX_SHOWN].split()))
+    return line if len(line) <= MAX_SHOWN else line[: MAX_SHOWN - 1] + "…"

@@ -1,0 +1,194 @@
+"""The file that is handed in: answers, executed notebooks and the evidence of the runs. Equal content, equal bytes."""
+
+import hashlib
+import importlib
+import json
+import re
+import zipfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from convolab.core.errors import LabError, require
+from convolab.core.files import atomic_write
+from convolab.handin.check import CheckResult, check_folder, find_run_folders
+from convolab.handin.homework import Homework
+from convolab.handin.notebook_file import MAX_NOTEBOOK_BYTES, one_line, read_bounded
+from convolab.handin.question1 import MAX_ANSWERS_BYTES, MAX_PDF_BYTES
+
+FORMAT = 1  # of manifest.json
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # of every file in the zip: the earliest that the format knows
+MAX_EVIDENCE_BYTES = 20_000_000
+MAX_WEIGHTS_BYTES = 2_000_000_000
+MAX_NAME_CHARS = 200
+EVIDENCE = ("recipe.toml", "metrics.jsonl", "summary.json", "test.json")
+WEIGHTS = ("best.safetensors", "last.safetensors")
+RUN_NAME = re.compile(r"[\w][\w.+-]*")
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """What was packed, and what is still open."""
+
+    path: Path
+    files: tuple[str, ...]  # in the zip
+    notes: tuple[str, ...]  # what was left out, and why
+    check: CheckResult
+
+
+def pack_homework(homework: Homework, folder: Path, out: Path, name: str, *, strict: bool = False) -> PackResult:
+    """Write a zip of the homework in a folder. What is missing is left out and listed in OPEN.md.
+
+    Args:
+        homework: what is asked for.
+        folder: as `start_homework` made it, filled in.
+        out: the zip to write; one that this function wrote before is replaced.
+        name: who hands it in.
+        strict: refuse to write where anything is open.
+
+    Returns:
+        What was packed, and the result of the check.
+
+    Raises LabError for an empty name, a path that is no zip or another's file, and with `strict` for open items.
+    """
+    require_name(name)
+    require_zip_path(out)
+    check = check_folder(homework, folder)
+    require(
+        not strict or not check.open_items,
+        f"{len(check.open_items)} of {len(check.items)} items are open: see `convolab handin check`, "
+        "or pack without --strict",
+    )
+    notes: list[str] = []
+    files = {**collect_documents(homework, folder, notes), **collect_evidence(folder, notes)}
+    if check.open_items:
+        files["OPEN.md"] = open_items_text(check).encode()
+    files["manifest.json"] = manifest_bytes(name, homework, check, files, notes)
+    write_zip(out, files)
+    return PackResult(out, tuple(sorted(files)), tuple(notes), check)
+
+
+def require_name(name: str) -> None:
+    """Raise LabError for a name that is empty, too long or cannot be printed."""
+    require(name.strip() and name.isprintable(), "--name is empty or cannot be printed: give the name of who hands in")
+    require(len(name) <= MAX_NAME_CHARS, f"--name has {len(name)} characters: give at most {MAX_NAME_CHARS}")
+
+
+def require_zip_path(out: Path) -> None:
+    """Raise LabError unless a zip can be written there without harm: nothing is there, or a zip that we wrote."""
+    require(out.suffix.lower() == ".zip", f"--out {out}: give a name that ends in .zip")
+    if not out.exists() and not out.is_symlink():
+        return
+    require(out.is_file() and not out.is_symlink(), f"{out} is no regular file: choose another name")
+    try:
+        with zipfile.ZipFile(out) as archive:
+            is_ours = "manifest.json" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        is_ours = False
+    require(is_ours, f"{out} was not written by `convolab handin pack`: choose another name")
+
+
+def collect_documents(homework: Homework, folder: Path, notes: list[str]) -> dict[str, bytes]:
+    """The answers and the notebooks, the latter as HTML too; a note for what is missing."""
+    question1 = {homework.question1.pdf: MAX_PDF_BYTES, homework.question1.answers: MAX_ANSWERS_BYTES}
+    wanted = {name: limit for name, limit in question1.items() if (folder / name).exists()} or question1
+    wanted |= {f"{notebook.name}.ipynb": MAX_NOTEBOOK_BYTES for notebook in homework.notebooks}
+    files = {name: content for name, limit in wanted.items() if (content := read_or_note(folder, name, limit, notes))}
+    if not find_spec("nbconvert"):
+        notes.append("no HTML of the notebooks: nbconvert is not installed (pip install nbconvert)")
+        return files
+    for notebook in homework.notebooks:
+        content = files.get(f"{notebook.name}.ipynb")
+        page = notebook_page(content) if content else None
+        if page:
+            files[f"{notebook.name}.html"] = page
+        elif content:
+            notes.append(f"no HTML of {notebook.name}.ipynb: it cannot be converted")
+    return files
+
+
+def read_or_note(folder: Path, name: str, limit: int, notes: list[str]) -> bytes | None:
+    """The bytes of a file of a folder; None and a note where it is missing or refused."""
+    try:
+        return read_bounded(folder / name, folder, limit)
+    except LabError as error:
+        notes.append(one_line(str(error)))
+        return None
+
+
+def notebook_page(content: bytes) -> bytes | None:
+    """A notebook as HTML by nbconvert, active content of its outputs removed; None if it cannot be converted.
+
+    Files and addresses that it names are not embedded: what is read is the notebook alone.
+    """
+    nbformat = importlib.import_module("nbformat")
+    exporter = importlib.import_module("nbconvert").HTMLExporter(sanitize_html=True)
+    try:
+        page, _ = exporter.from_notebook_node(nbformat.reads(content.decode("utf-8"), as_version=4))
+    except Exception:  # of a damaged notebook: nbconvert and its parts raise many kinds
+        return None
+    return page.encode()
+
+
+def collect_evidence(folder: Path, notes: list[str]) -> dict[str, bytes]:
+    """Recipe, metrics, summary and test of each run, and the digests of its weights."""
+    files: dict[str, bytes] = {}
+    for run in find_run_folders(folder):
+        if not RUN_NAME.fullmatch(run.name):
+            notes.append(f"the run {one_line(run.name)!r} is left out: rename it to letters, digits and dashes")
+            continue
+        for name in EVIDENCE:
+            if (run / name).exists():
+                content = read_or_note(folder, f"runs/{run.name}/{name}", MAX_EVIDENCE_BYTES, notes)
+                files |= {f"evidence/{run.name}/{name}": content} if content is not None else {}
+        digests = {name: weights_sha256(run / name) for name in WEIGHTS if is_plain_file(run / name)}
+        files[f"evidence/{run.name}/weights.json"] = json_bytes({"sha256": digests})
+    return files
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether there is a file of a size that weights have, and no link."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_WEIGHTS_BYTES
+
+
+def weights_sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_items_text(check: CheckResult) -> str:
+    """OPEN.md: what is open, and where."""
+    lines = [
+        f"- {item.id} {item.title}, {problem.aspect}: {problem.what} ({problem.remedy})"
+        for item in check.open_items
+        for problem in item.problems
+    ]
+    return "\n".join(["# Open", "", *lines, ""])
+
+
+def manifest_bytes(
+    name: str, homework: Homework, check: CheckResult, files: dict[str, bytes], notes: list[str]
+) -> bytes:
+    """manifest.json: who, what is done and open, and the SHA-256 of every file."""
+    items: list[dict[str, Any]] = [{"id": item.id, "title": item.title, "done": item.is_done} for item in check.items]
+    digests = {path: hashlib.sha256(files[path]).hexdigest() for path in sorted(files)}
+    return json_bytes(
+        {"format": FORMAT, "homework": homework.title, "name": name, "items": items, "sha256": digests, "notes": notes}
+    )
+
+
+def json_bytes(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_zip(out: Path, files: dict[str, bytes]) -> None:
+    """Write a zip atomically, its files by name, each with the same time and rights. Raises LabError if it cannot be."""
+    with atomic_write(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for path, content in sorted(files.items()):
+            entry = zipfile.ZipInfo(path, ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3  # Unix, wherever it is written
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content)

@@ -1,0 +1,59 @@
+"""Lay out the homework in a folder: notebooks, the file for question 1, and what to do."""
+
+from pathlib import Path
+
+from convolab.core.errors import require, suggest
+from convolab.core.files import require_writable, write_text
+from convolab.handin.homework import FORMS, Form, Homework
+from convolab.handin.notebooks import build_notebook, notebook_json
+from convolab.handin.question1 import answers_template
+
+README = "README.md"
+
+
+def start_homework(homework: Homework, folder: Path, form: Form = "student", data: str = "digits") -> list[Path]:
+    """Write the homework into a folder, new or with other files in it, and return the files.
+
+    Raises LabError, before anything is written, for an unknown form or dataset, a folder that cannot be written, and
+    for a file that is there already.
+    """
+    require(form in FORMS, f"there is no form '{form}': {suggest(form, FORMS)}")
+    texts = homework_files(homework, form, data, folder)
+    require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose a folder")
+    existing = [name for name in texts if (folder / name).exists() or (folder / name).is_symlink()]
+    require(
+        not existing, f"{folder} has {', '.join(existing)} already, and nothing is overwritten: choose a new folder"
+    )
+    require_writable(folder)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def homework_files(homework: Homework, form: Form, data: str, folder: Path) -> dict[str, str]:
+    """The text of each file by its name."""
+    notebooks = {
+        f"{notebook.name}.ipynb": notebook_json(build_notebook(homework, notebook.name, form, data))
+        for notebook in homework.notebooks
+    }
+    answers = {homework.question1.answers: answers_template(homework)}
+    return {**notebooks, **answers, README: what_to_do(homework, folder)}
+
+
+def what_to_do(homework: Homework, folder: Path) -> str:
+    """The text of the README."""
+    name = folder.absolute().name
+    notebooks = "\n".join(f"- `{notebook.name}.ipynb`: {notebook.title}" for notebook in homework.notebooks)
+    return f"""# {homework.title}
+
+- `{homework.question1.answers}`: question 1, {homework.question1.title}
+{notebooks}
+
+1. Answer question 1 in its file, or put a PDF called `{homework.question1.pdf}` here.
+2. Open the notebooks with Jupyter, VS Code or Colab. Fill in each `# TODO`, in place of the `...` below it. The cell
+   after it checks your code and says what is still wrong. Write your own comments.
+3. `DATA` at the top of a notebook chooses the images: the bundled digits take minutes, CIFAR-10 takes longer.
+4. Restart the kernel, run all cells in order, and save.
+5. In the folder above this one, `convolab handin check {name}` lists what is still open.
+6. `convolab handin pack {name} --name "Your Name" --out handin.zip` makes the file that you hand in.
+"""
