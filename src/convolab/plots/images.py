@@ -31,7 +31,7 @@ def save_image(image: Image.Image, path: Path) -> Path:
 def contact_sheet(
     dataset: ImageDataset | Subset, per_class: int = 10, zoom: int | None = None, max_classes: int | None = None
 ) -> Image.Image:
-    """The first images of each class (of the first `max_classes`), one labeled row per class, enlarged by whole pixels."""
+    """The first images of each class, or of the first `max_classes`: a labeled row per class, enlarged by whole pixels."""
     classes = dataset.classes[:max_classes]
     _, height, width = dataset.shape
     zoom = zoom or max(1, round(SHEET_CELL / max(height, width)))

@@ -168,7 +168,8 @@ class NotebookTraining:
         line = epoch_line(self.history[-1], self.epochs) if self.history else f"epoch 1/{self.epochs}"
         time_left = f", about {format_duration(left)} left" if left and self.fraction_done < 1 else ""
         messages = "".join(f"<p>{escape(message)}</p>" for message in self.messages)
-        return f"<div>{bar_html(self.fraction_done)}<br><code>{escape(line + time_left)}</code></div>{messages}{self.curves}"
+        bar = f"<div>{bar_html(self.fraction_done)}<br><code>{escape(line + time_left)}</code></div>"
+        return bar + messages + self.curves
 
 
 @contextmanager

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class StudyProgress:
-    """Handles the events of an executor: shows running trials, speed, time left and the best accuracy on standard error."""
+    """Shows what an executor reports: running trials, speed, time left and the best accuracy, on standard error."""
 
     def __init__(self, study: "Study") -> None:
         from rich.console import Console

@@ -180,8 +180,8 @@ def check_existing_runs(
     run_folders = [path.parent for path in (study_folder.folder / "runs").glob(f"*/{SUMMARY_FILE}")]
     require(
         not any(is_of_first_edition(path) for path in run_folders),
-        f"{study_folder.folder} is a study of convolab's first edition: it can be read and compared, but not continued; "
-        "choose another folder",
+        f"{study_folder.folder} is a study of convolab's first edition: "
+        "it can be read and compared, but not continued; choose another folder",
     )
     existing_keys = {path.name for path in run_folders}
     if previous_study.exists() and previous_study.read_text(encoding="utf-8") != study.to_toml():
