@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from support.synthetic_study import study_of_1000_runs, synthetic_section
 
-from convolab.plots.study_curves import section_curves_chart
+from convolab.plots.study_curves import section_curves_chart, train_metrics_caption
 from convolab.plots.study_figure import DIVERGED_MARK
 from convolab.studies.analyze import analyze_study
 from convolab.studies.results import mean_curve
@@ -35,6 +35,22 @@ def test_one_run_per_arm_has_no_band_and_no_faint_lines_and_the_subtitle_says_so
     figure = section_curves_chart(synthetic_section("overfit-one-batch"), "train_loss")
     assert marks(figure) == ["line", "circle"]
     assert "one run per arm" in figure.subtitle
+
+
+@pytest.mark.parametrize(
+    ("augment", "expected"),
+    [
+        ([[], []], ""),
+        ([["flip"], ["flip"]], ", with augmentation"),
+        ([[], ["flip"]], ", with augmentation where the arm has one"),
+    ],
+)
+def test_the_caption_speaks_of_augmentation_only_where_there_is_one(augment, expected) -> None:
+    arms = {f"lr={lr}": {"data.augment": names, "optimizer.lr": lr} for lr, names in enumerate(augment, 1)}
+    study = Study.from_dict({"name": "s", "seeds": [0], "sections": {"one": {"arms": arms}}})
+    source = synthetic_section("overfit-one-batch").arms[0].results[0]
+    (result,) = analyze_study(study, [replace(source, trial=trial) for trial in study.trials])
+    assert train_metrics_caption(result) == f"training: running mean over the epoch{expected}"
 
 
 @pytest.mark.slow

@@ -42,3 +42,8 @@ def test_an_arm_without_validation_images_has_its_final_training_accuracy_only()
     metrics = [Metric("final", "train_accuracy"), Metric("final", "validation_accuracy")]
     figure = final_values_chart(result, metrics)
     assert {row["series"] for row in figure.tables["means"]} == {"training"}
+    assert figure.title == "Final training accuracy"
+    assert figure.name == "final_accuracy"
+    layers = figure.chart.to_dict()["layer"]
+    assert all(layer["encoding"]["color"]["legend"] is None for layer in layers)
+    assert all("yOffset" not in layer["encoding"] for layer in layers)

@@ -16,6 +16,7 @@ from support.synthetic_study import SPECIAL_NAME, synthetic_study
 from convolab.core.errors import LabError
 from convolab.core.stats import mean_interval
 from convolab.reports.studies import study_report_html, write_study_report
+from convolab.reports.study_cards import GLOSSARY
 from convolab.studies.analyze import analyze_study
 from convolab.studies.metrics import Metric
 from convolab.studies.results import StudyResult
@@ -207,6 +208,38 @@ def test_a_browser_renders_every_chart_without_a_message_on_its_console(tmp_path
     for chart in charts:
         assert chart.count("<path") > 5
         assert not re.search(r'\b(d|x|y|transform)="[^"]*NaN', chart)
+
+
+@pytest.mark.slow
+def test_on_a_phone_the_page_does_not_scroll_sideways_and_a_row_of_a_table_is_a_card(tmp_path, page) -> None:
+    measure = """
+drawAll().then(() => {
+  const width = element => Math.round(element.getBoundingClientRect().width);
+  const widest = Math.max(...[...document.querySelectorAll(".scroll")].map(e => e.scrollWidth - e.clientWidth));
+  const inside = [...document.querySelectorAll(".scroll td")].every(cell => width(cell) <= innerWidth);
+  root.dataset.measured = [root.scrollWidth <= innerWidth, widest, inside].join();
+});"""
+    measured_page = page.replace("\ndrawAll();", measure)
+    assert measured_page != page
+    (tmp_path / "report.html").write_text(measured_page)
+    result = render_in_browser(
+        tmp_path / "report.html",
+        tmp_path / "profile",
+        "--window-size=390,800",
+        "--virtual-time-budget=60000",
+        "--dump-dom",
+    )
+    assert 'data-measured="true,0,true"' in result.stdout
+
+
+def test_every_cell_of_a_table_has_its_heading_and_every_term_its_meaning(page) -> None:
+    markup = SCRIPTS.sub("", page)
+    assert re.findall(r"<td(?! (?:class=\"words\" )?data-label=\"[^\"]+\")", markup) == []
+    ids = set(re.findall(r'<div id="(term-[^"]+)"', markup))
+    terms = re.findall(r'<a class="term" href="#([^"]+)" title="([^"]+)">', markup)
+    assert {target for target, _ in terms} == ids
+    assert {"term-nats", "term-arm", "term-contrast", "term-Holm", "term-Hedges&#39;-g"} <= ids
+    assert all(html.unescape(meaning) in GLOSSARY.values() for _, meaning in terms)
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def curves_chart(
     x = alt.X(
         "epoch:Q",
         scale=alt.Scale(domain=[1, max(2, epochs)], nice=False),
-        axis=alt.Axis(format="d", tickMinStep=1, tickCount=8, grid=False),
+        axis=alt.Axis(format="d", tickMinStep=1, tickCount=8, grid=False, labelOverlap=True),
     )
     return (
         alt.LayerChart(layer=layers)
