@@ -10,7 +10,6 @@ from convolab.analysis.summary import ModelSummary
 from convolab.core.display import Row
 from convolab.core.errors import LabError, require
 from convolab.core.files import write_json, write_text
-from convolab.core.text import format_percent, pluralize
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.inspection.result import Finding
 from convolab.plots.figure import ChartFigure, ImageFigure
@@ -81,12 +80,7 @@ class HistoryView(ResultView):
     def html(self) -> str:
         if not self.history:
             return "<p>no epoch is done yet</p>"
-        last = self.history[-1]
-        accuracy = (
-            "" if last.validation_accuracy is None else f", {format_percent(last.validation_accuracy)} on validation"
-        )
-        sentence = f"{pluralize(len(self.history), 'epoch')}: training accuracy {format_percent(last.train_accuracy)}{accuracy}"
-        return figure_html(self.figure()) + paragraph(sentence)
+        return figure_html(self.figure()) + paragraph(repr(self.history))
 
 
 class RunView(HistoryView):
