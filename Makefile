@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 FAST := not slow and not timing and not long
 
-.PHONY: setup demo check test long flaky matrix lint types fast bench architecture clean
+.PHONY: setup demo check test long flaky matrix lint types fast bench architecture notebooks clean
 
 setup: .venv/installed
 
@@ -77,6 +77,10 @@ bench: .venv/installed-dev
 
 architecture: .venv/installed-dev
 	$(BIN)/python docs/architecture.py
+
+# The homework's notebooks, from src/convolab/handin/source; `notebooks/make.py --execute` runs the solutions.
+notebooks: .venv/installed-dev
+	$(BIN)/python notebooks/make.py
 
 clean:
 	rm -rf .venv .matrix demo

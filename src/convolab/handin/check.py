@@ -192,7 +192,7 @@ def has_gap(source: str) -> bool:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return any(re.fullmatch(r"\s*(?:[\w, ]+ = )?(?:\.\.\.,? ?)+(?:#.*)?", line) for line in source.splitlines())
+        return any(re.fullmatch(r"\s*(?:[\w, ]+ = )?(?:\.\.\.,?\s*)+(?:#.*)?", line) for line in source.splitlines())
     return any(is_gap(node) for node in ast.walk(tree))
 
 

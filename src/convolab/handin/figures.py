@@ -113,7 +113,7 @@ def show_panels(rows: Sequence[Sequence[Panel]]) -> ImageFigure:
 
     >>> import torch
     >>> show_panels([[Panel(title="noise", image=torch.zeros(3, 8, 8, dtype=torch.uint8))]]).image.size
-    (348, 378)
+    (348, 388)
     """
     require(any(rows), "there is no image to draw yet: fill in the cell above")
     frames = [[render_panel(panel) for panel in row] for row in rows if row]

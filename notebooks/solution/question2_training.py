@@ -1,0 +1,862 @@
+# %% [markdown] name="q2-title"
+# # Question 2: train networks, written from scratch
+#
+# Work from top to bottom. Each part has a task, a cell for your code, a cell that checks it, a figure and your comment.
+# The networks and the training loop are yours: plain PyTorch, to show and to explain. convolab reads the images,
+# draws the curves, and trains the same recipe once more at the end, as a second witness.
+#
+# When all is done: restart the kernel, run all cells in order, and save. Then `convolab handin check .` lists what is
+# still open.
+
+# %% name="q2-install"
+import importlib.util
+import subprocess
+import sys
+
+CONVOLAB = "convolab[notebook]"  # what pip installs where convolab is missing: a name, a folder or an address
+
+if importlib.util.find_spec("convolab") is None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", CONVOLAB], check=True)
+
+# %% name="q2-settings"
+import copy
+import os
+from functools import partial
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine, threads that spin while they wait are slow
+
+import scipy.stats
+import torch
+import torch.nn.functional as F
+from convolab.handin.figures import plot_bars, plot_curves
+from IPython.display import Markdown, display
+from torch import nn
+from torch.utils.data import DataLoader, random_split
+
+import convolab
+from convolab.core.stats import wilson_interval
+from convolab.training.trainer import Callbacks
+
+DATA = "cifar10"  # or "digits"
+DATA_DIR = None  # the folder that holds the images; None: $CONVOLAB_DATA, or convolab's own folder
+FAST = False  # True: a short run that only shows whether all works
+
+DATA = os.environ.get("CONVOLAB_HOMEWORK_DATA", DATA)
+FAST = os.environ.get("CONVOLAB_FAST", "1" if FAST else "0") == "1"
+BUDGETS = {'digits': {'limit': 1438, 'epochs': 20, 'batch_size': 64, 'seeds': 4, 'small_epochs': 15},
+ 'digits-fast': {'limit': 600, 'epochs': 3, 'batch_size': 64, 'seeds': 2, 'small_epochs': 3},
+ 'cifar10': {'limit': 15000, 'epochs': 8, 'batch_size': 128, 'seeds': 3, 'small_epochs': 10},
+ 'cifar10-fast': {'limit': 1000, 'epochs': 2, 'batch_size': 128, 'seeds': 2, 'small_epochs': 1}}
+BUDGET = BUDGETS[f"{DATA}-fast" if FAST else DATA]
+EPOCHS, BATCH_SIZE, SEED = BUDGET["epochs"], BUDGET["batch_size"], 0
+print(f"data = {DATA}\nfast = {FAST}\ntorch = {torch.__version__}, {torch.get_num_threads()} threads")
+BUDGET
+
+# %% [markdown] name="q2-data-text"
+# ## The images
+# `convolab.load` gives a training and a test set. Both are `torch.utils.data.Dataset`s: `dataset[i]` is an image
+# (uint8, [channels, height, width]) and its label. A tenth of the training images is held out for validation. The test
+# images are used once, in part 12.
+
+# %% name="q2-data"
+splits = convolab.load(DATA, DATA_DIR)
+SHAPE, CLASSES = splits.train.shape, len(splits.train.classes)
+limit = min(BUDGET["limit"], len(splits.train))
+num_validation = limit // 10
+train_set, validation_set, _ = random_split(
+    splits.train,
+    [limit - num_validation, num_validation, len(splits.train) - limit],
+    generator=torch.Generator().manual_seed(SEED),
+)
+print(f"{len(train_set)} images to train on, {len(validation_set)} to validate, {len(splits.test)} to test")
+splits.train.plot()
+
+# %% name="q2-loaders"
+def collate(samples):
+    """A batch of samples of a dataset. Returns pixels in [0, 1], float32 [N, C, H, W], and labels, int64 [N]."""
+    pixels = torch.stack([image for image, _ in samples]).float() / 255
+    return pixels, torch.tensor([label for _, label in samples])
+
+
+def make_loader(dataset, shuffle=False, seed=SEED):
+    """The batches of a dataset; the seed decides their order. A last batch of one image is left out."""
+    generator = torch.Generator().manual_seed(seed)
+    is_single = len(dataset) % BATCH_SIZE == 1
+    return DataLoader(dataset, BATCH_SIZE, shuffle, generator=generator, collate_fn=collate, drop_last=is_single)
+
+
+pixels = torch.cat([pixels for pixels, _ in make_loader(train_set)])
+MEAN, STD = pixels.mean((0, 2, 3)).view(-1, 1, 1), pixels.std((0, 2, 3)).view(-1, 1, 1)
+
+
+def normalize(pixels):
+    """Pixels in [0, 1] with mean 0 and standard deviation 1 in each channel, by the training images' statistics."""
+    return (pixels - MEAN) / STD
+
+
+first_pixels, first_labels = next(iter(make_loader(train_set)))
+first_pixels.shape, first_labels[:10]
+
+# %% [markdown] name="q2-1-text"
+# ## 1. A training loop for any network
+# Write three functions. `train_one_epoch` takes one gradient step for each batch. `evaluate` measures the mean loss and
+# the accuracy, and changes nothing. `fit` calls both for each epoch and notes the results. The network gets
+# `normalize(pixels)`; a transform, if there is one, comes before that.
+
+# %% name="q2-1-loop" tags=["gap"]
+def train_one_epoch(net, criterion, optimizer, loader, transform=None):
+    """Train for one epoch. Returns the mean loss and the accuracy over its images, while the weights change."""
+    net.train()
+    loss_sum, correct, count = 0.0, 0, 0
+    for pixels, labels in loader:
+        if transform is not None:
+            pixels = transform(pixels)
+        logits = net(normalize(pixels))  # [N, classes]
+        loss = criterion(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.item() * len(labels)
+        correct += (logits.argmax(1) == labels).sum().item()
+        count += len(labels)
+    return loss_sum / count, correct / count
+
+
+def evaluate(net, criterion, loader):
+    """Returns the mean loss and the accuracy over the images of a loader. The network does not change."""
+    net.eval()
+    loss_sum, correct, count = 0.0, 0, 0
+    with torch.no_grad():
+        for pixels, labels in loader:
+            logits = net(normalize(pixels))
+            loss_sum += criterion(logits, labels).item() * len(labels)
+            correct += (logits.argmax(1) == labels).sum().item()
+            count += len(labels)
+    return loss_sum / count, correct / count
+
+
+def fit(net, criterion, optimizer, train_loader, validation_loader, epochs, scheduler=None, transform=None, name=""):
+    """Train for some epochs. Returns a list with a dict for each epoch; a scheduler makes a step after each epoch.
+
+    The keys are epoch, learning_rate, train_loss, train_accuracy, validation_loss and validation_accuracy.
+    """
+    history = []
+    line = display({"text/plain": name}, raw=True, display_id=True)  # one line, which is replaced after each epoch
+    for epoch in range(1, epochs + 1):
+        learning_rate = optimizer.param_groups[0]["lr"]
+        train_loss, train_accuracy = train_one_epoch(net, criterion, optimizer, train_loader, transform)
+        validation_loss, validation_accuracy = evaluate(net, criterion, validation_loader)
+        if scheduler is not None:
+            scheduler.step()
+        history.append(
+            {
+                "epoch": epoch,
+                "learning_rate": learning_rate,
+                "train_loss": train_loss,
+                "train_accuracy": train_accuracy,
+                "validation_loss": validation_loss,
+                "validation_accuracy": validation_accuracy,
+            }
+        )
+        text = (
+            f"{name}: epoch {epoch} of {epochs}, loss {train_loss:.4f}, validation accuracy {validation_accuracy:.2%}"
+        )
+        line.update({"text/plain": text}, raw=True)
+    return history
+
+# %% name="q2-1-check" tags=["check"]
+torch.manual_seed(0)
+probe = nn.Sequential(nn.Flatten(), nn.Linear(first_pixels[0].numel(), CLASSES), nn.Dropout(0.5))
+probe_sgd = torch.optim.SGD(probe.parameters(), lr=0.1)
+probe_batch = [(first_pixels, first_labels)]
+weights_before = copy.deepcopy(probe.state_dict())
+result = train_one_epoch(probe, nn.CrossEntropyLoss(), probe_sgd, probe_batch)
+assert isinstance(result, tuple) and len(result) == 2, "train_one_epoch: return the mean loss and the accuracy"
+assert probe.training, "train_one_epoch: put the network into training mode with net.train()"
+assert not torch.equal(probe[1].weight, weights_before["1.weight"]), "train_one_epoch: the weights have not changed"
+weights_before = copy.deepcopy(probe.state_dict())
+measured = [evaluate(probe, nn.CrossEntropyLoss(), probe_batch) for _ in range(2)]
+assert all(isinstance(r, tuple) and len(r) == 2 for r in measured), "evaluate: return the mean loss and the accuracy"
+assert measured[0] == measured[1], "evaluate: two calls differ; put the network into evaluation mode with net.eval()"
+assert torch.equal(probe[1].weight, weights_before["1.weight"]), "evaluate: it changed the weights"
+probe_steps = torch.optim.lr_scheduler.StepLR(probe_sgd, step_size=1, gamma=0.5)
+probe_history = fit(probe, nn.CrossEntropyLoss(), probe_sgd, probe_batch, probe_batch, 3, probe_steps, name="check")
+assert len(probe_history) == 3, f"fit: the history has {len(probe_history)} entries after 3 epochs"
+assert {"epoch", "train_loss", "validation_accuracy"} <= probe_history[0].keys(), "fit: the history lacks a key"
+rates = [entry["learning_rate"] for entry in probe_history]
+assert rates == [0.1, 0.05, 0.025], f"fit: the learning rates are {rates}; step the scheduler after each epoch"
+assert probe_history[2]["train_loss"] < probe_history[0]["train_loss"] + 1, "fit: the loss rises"
+print("The loop trains, evaluates and follows the scheduler.")
+
+# %% [markdown] name="q2-2-text"
+# ## 2. A shallow network as a class
+# Below is a network as `nn.Sequential`. Write the same network as a class, with `__init__` and `forward`.
+
+# %% name="q2-2-sequential"
+def make_sequential():
+    """One hidden layer of 128 units on the flattened image."""
+    inputs = SHAPE[0] * SHAPE[1] * SHAPE[2]
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, CLASSES))
+
+
+make_sequential()
+
+# %% name="q2-2-class" tags=["gap"]
+class ShallowNet(nn.Module):
+    """The network of `make_sequential` as a class: [N, C, H, W] -> logits [N, classes]."""
+
+    def __init__(self, shape, classes, hidden=128):
+        super().__init__()
+        self.hidden = nn.Linear(shape[0] * shape[1] * shape[2], hidden)
+        self.output = nn.Linear(hidden, classes)
+
+    def forward(self, x):
+        x = x.flatten(1)  # [N, C*H*W]
+        x = F.relu(self.hidden(x))  # [N, hidden]
+        return self.output(x)  # [N, classes]
+
+# %% name="q2-2-check" tags=["check"]
+sequential, shallow = make_sequential(), ShallowNet(SHAPE, CLASSES)
+shapes = [tuple(p.shape) for p in shallow.parameters()]
+expected_shapes = [tuple(p.shape) for p in sequential.parameters()]
+assert shapes == expected_shapes, f"ShallowNet: its parameters have the shapes {shapes}, wanted {expected_shapes}"
+for own, given in zip(shallow.parameters(), sequential.parameters(), strict=True):
+    own.data.copy_(given)
+logits = shallow(first_pixels)
+assert isinstance(logits, torch.Tensor), "ShallowNet.forward: return the logits"
+assert torch.equal(logits, sequential(first_pixels)), "ShallowNet: same weights, but other logits than the Sequential"
+print(f"Both have {sum(p.numel() for p in shallow.parameters()):,} parameters and the same logits, bit for bit.")
+
+# %% [markdown] name="q2-3-text"
+# ## 3. Train it with SGD
+# Choose the loss for labels of several classes. Choose stochastic gradient descent with momentum 0.9. Write down in your
+# comment why the loss is the right one, and what it takes as input.
+
+# %% name="q2-3-train" tags=["gap"]
+LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
+criterion = nn.CrossEntropyLoss()
+
+
+def make_sgd(net, lr=LR):
+    """SGD with momentum and weight decay."""
+    return torch.optim.SGD(net.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+
+
+candidates = {}  # name -> (network, history); part 12 chooses among them
+
+
+def train_candidate(name, net, optimizer, scheduler=None, transform=None, seed=SEED):
+    """Train a network with the loop above, keep it as a candidate, and return its history."""
+    loaders = make_loader(train_set, shuffle=True, seed=seed), make_loader(validation_set)
+    history = fit(net, criterion, optimizer, *loaders, EPOCHS, scheduler, transform, name)
+    candidates[name] = net, history
+    return history
+
+
+torch.manual_seed(SEED)
+net = ShallowNet(SHAPE, CLASSES)
+shallow_history = train_candidate("shallow, SGD", net, make_sgd(net))
+
+# %% name="q2-3-check" tags=["check"]
+assert isinstance(globals().get("criterion"), nn.Module), "part 3: criterion is not a loss yet, such as nn.MSELoss()"
+wrong, right = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
+label = torch.tensor([1])
+assert criterion(right, label) < criterion(wrong, label), "part 3: the loss must be smaller for the right class"
+assert abs(criterion(torch.zeros(1, 10), label) - 2.302585) < 1e-4, "part 3: of 10 equal logits the loss is log 10"
+assert len(globals().get("shallow_history") or ()) == EPOCHS, "part 3: shallow_history must have an entry per epoch"
+assert shallow_history[-1]["train_loss"] < shallow_history[0]["train_loss"], "part 3: the training loss does not fall"
+print("The shallow network trains.")
+
+# %% name="q2-3-comment" tags=["comment"]
+display(
+    Markdown(
+        f"""Each image has exactly one of {CLASSES} labels, so the network should give a probability for each class.
+The cross entropy is the negative logarithm of the probability of the true class, and minimizing it is maximum
+likelihood. `nn.CrossEntropyLoss` takes logits and applies the softmax itself, so the network has no softmax at its end.
+Equal probabilities would cost log {CLASSES} = {torch.tensor(float(CLASSES)).log():.2f} nats; after the first epoch the
+mean was {shallow_history[0]["train_loss"]:.2f}, after the last one {shallow_history[-1]["train_loss"]:.2f}."""
+    )
+)
+
+# %% [markdown] name="q2-4-text"
+# ## 4. A convolutional network from a table
+#
+# | layer | what it does | size of the result |
+# |---|---|---|
+# | 1 | convolution 3x3, padding 1, 16 channels; max pooling 2x2; ReLU | 16 x H/2 x W/2 |
+# | 2 | convolution 3x3, padding 1, 32 channels; max pooling 2x2; ReLU | 32 x H/4 x W/4 |
+# | 3 | convolution 3x3, padding 1, 64 channels; max pooling 2x2; ReLU | 64 x H/8 x W/8 |
+# | 4 | mean over the map; linear layer to the classes | classes |
+
+# %% name="q2-4-class" tags=["gap"]
+class ConvNet(nn.Module):
+    """Three convolutions with pooling, then a mean over the map and one linear layer: see the table."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(shape[0], 16, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, kernel_size=3, padding=1)
+        self.conv3 = nn.Conv2d(32, 64, kernel_size=3, padding=1)
+        self.linear = nn.Linear(64, classes)
+
+    def features(self, x):
+        """The last feature map, [N, 64, H/8, W/8]."""
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        return F.relu(F.max_pool2d(self.conv3(x), 2))
+
+    def forward(self, x):
+        return self.linear(self.features(x).mean((2, 3)))
+
+# %% name="q2-4-check" tags=["check"]
+conv_net = ConvNet(SHAPE, CLASSES)
+num_parameters = sum(p.numel() for p in conv_net.parameters())
+expected_number = convolab.summary("simple_convnet", SHAPE).num_parameters + 16 + 32 + 64 - 2 * (16 + 32 + 64)
+assert num_parameters == expected_number, f"ConvNet has {num_parameters} parameters; the table needs {expected_number}"
+map_shape = getattr(conv_net.features(first_pixels), "shape", None)
+expected_map = (len(first_pixels), 64, SHAPE[1] // 8, SHAPE[2] // 8)
+assert map_shape == expected_map, f"ConvNet.features gives {map_shape}; the table needs {expected_map}"
+logits_shape = getattr(conv_net(first_pixels), "shape", None)
+assert logits_shape == (len(first_pixels), CLASSES), f"ConvNet gives {logits_shape}; give one logit per class"
+print(f"The network is that of the table, with {num_parameters:,} parameters.")
+
+# %% [markdown] name="q2-5-text"
+# ## 5. Both with SGD
+# Train the convolutional network with the same optimizer, loss and number of epochs. Draw the curves of both. What do
+# you see?
+
+# %% name="q2-5-train" tags=["gap"]
+torch.manual_seed(SEED)
+net = ConvNet(SHAPE, CLASSES)
+conv_history = train_candidate("convolutional, SGD", net, make_sgd(net))
+
+# %% name="q2-5-check" tags=["check"]
+assert "convolutional, SGD" in globals().get("candidates", {}), "part 5: train the ConvNet with train_candidate"
+assert len(conv_history) == EPOCHS, "part 5: conv_history must have an entry per epoch"
+assert conv_history[-1]["train_loss"] < conv_history[0]["train_loss"], "part 5: the training loss does not fall"
+print("Both networks are trained.")
+
+# %% name="q2-5-figure" tags=["figure"]
+plot_curves({"shallow": shallow_history, "convolutional": conv_history}, title="Two networks, both with SGD")
+
+# %% name="q2-5-comment" tags=["comment"]
+shallow_end, conv_end = shallow_history[-1], conv_history[-1]
+counts = [sum(p.numel() for p in candidates[name][0].parameters()) for name in ("shallow, SGD", "convolutional, SGD")]
+gap = conv_end["validation_accuracy"] - shallow_end["validation_accuracy"]
+verdict = "ahead of" if gap > 0.01 else "behind" if gap < -0.01 else "level with"
+reason = (
+    "It shares its weights over the image, which suits objects that may be anywhere."
+    if gap > 0.01
+    else "On small, centered images the shared weights help little, and without normalization it starts slowly."
+)
+display(
+    Markdown(
+        f"""After {EPOCHS} epochs the convolutional network is {verdict} the shallow one on validation:
+{conv_end["validation_accuracy"]:.1%} against {shallow_end["validation_accuracy"]:.1%}, with {counts[1]:,} parameters
+against {counts[0]:,}. {reason} The training losses end at {conv_end["train_loss"]:.3f} and
+{shallow_end["train_loss"]:.3f}. Of one seed and {len(validation_set)} validation images, differences below
+{100 * 2 * (0.25 / len(validation_set)) ** 0.5:.1f} percentage points mean nothing."""
+    )
+)
+
+# %% [markdown] name="q2-6-text"
+# ## 6. Batch normalization
+# Put a batch norm between pooling and ReLU, with a switch. With it the convolutions need no bias. Then train four
+# networks: with and without, each with SGD at 0.001 and with Adam at 0.0001. Draw the training loss and accuracy.
+# At last, train one network on a single batch until it knows all of it.
+
+# %% name="q2-6-class" tags=["gap"]
+class ConvBlock(nn.Module):
+    """Convolution 3x3, max pooling 2x2, batch norm if wanted, ReLU: half the resolution."""
+
+    def __init__(self, in_channels, out_channels, batch_norm=True):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm)
+        self.norm = nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity()
+
+    def forward(self, x):
+        return F.relu(self.norm(F.max_pool2d(self.conv(x), 2)))
+
+
+class BlockNet(nn.Module):
+    """Blocks one after another, then a mean over the map and one linear layer."""
+
+    def __init__(self, blocks, channels, classes):
+        super().__init__()
+        self.features = nn.Sequential(*blocks)
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, x):
+        return self.linear(self.features(x).mean((2, 3)))
+
+
+def make_conv_net(batch_norm=True, seed=SEED):
+    """The network of part 4 from blocks, with new random weights."""
+    torch.manual_seed(seed)
+    channels = [SHAPE[0], 16, 32, 64]
+    blocks = [ConvBlock(channels[i], channels[i + 1], batch_norm) for i in range(3)]
+    return BlockNet(blocks, channels[-1], CLASSES)
+
+# %% name="q2-6-check" tags=["check"]
+norms = [m for m in ConvBlock(3, 8, batch_norm=True).modules() if isinstance(m, nn.BatchNorm2d)]
+assert len(norms) == 1, f"ConvBlock: it has {len(norms)} batch norms, wanted 1"
+without = ConvBlock(3, 8, batch_norm=False)
+assert not any(isinstance(m, nn.BatchNorm2d) for m in without.modules()), "ConvBlock: a norm although it is off"
+block_output = ConvBlock(3, 8)(torch.randn(4, 3, 8, 8))
+assert getattr(block_output, "shape", None) == (4, 8, 4, 4), "ConvBlock: [N, 3, 8, 8] must become [N, 8, 4, 4]"
+assert block_output.min() == 0, "ConvBlock: after the ReLU nothing is negative"
+sizes = [sum(p.numel() for p in make_conv_net(on).parameters()) for on in (True, False)]
+assert sizes[0] == convolab.summary("simple_convnet", SHAPE).num_parameters, (
+    "ConvBlock: convolutions before a norm need no bias"
+)
+assert sizes[1] == sum(p.numel() for p in ConvNet(SHAPE, CLASSES).parameters()), "ConvBlock: without norm, with bias"
+print("The block has its norm and its switch.")
+
+# %% name="q2-6-train" tags=["gap"]
+def make_adam(net, lr=1e-3):
+    """Adam with PyTorch's own settings."""
+    return torch.optim.Adam(net.parameters(), lr=lr)
+
+
+norm_histories = {}
+for name, make_optimizer, lr in (("SGD", make_sgd, 1e-3), ("Adam", make_adam, 1e-4)):
+    for word, batch_norm in (("with", True), ("without", False)):
+        net = make_conv_net(batch_norm)
+        norm_histories[f"{name}, {word}"] = train_candidate(
+            f"batch norm {word}, {name} {lr:g}", net, make_optimizer(net, lr)
+        )
+
+# %% name="q2-6-curves-check" tags=["check"]
+missing = {f"{name}, {word}" for name in ("SGD", "Adam") for word in ("with", "without")} - norm_histories.keys()
+assert not missing, f"part 6: norm_histories lacks {sorted(missing)}"
+assert all(len(history) == EPOCHS for history in norm_histories.values()), "part 6: an entry per epoch, please"
+print("All four are trained.")
+
+# %% name="q2-6-figure" tags=["figure"]
+plot_curves(
+    norm_histories,
+    ["train_loss", "train_accuracy"],
+    title="Batch norm: SGD at 0.001 and Adam at 0.0001",
+)
+
+# %% name="q2-6-comment" tags=["comment"]
+ends = {name: history[-1] for name, history in norm_histories.items()}
+effects = {
+    name: ends[f"{name}, with"]["train_accuracy"] - ends[f"{name}, without"]["train_accuracy"]
+    for name in ("SGD", "Adam")
+}
+lines = []
+for name, effect in effects.items():
+    direction = "raises" if effect > 0.005 else "lowers" if effect < -0.005 else "hardly changes"
+    lines.append(
+        f"With {name} batch norm {direction} the training accuracy after {EPOCHS} epochs: "
+        f"{ends[f'{name}, with']['train_accuracy']:.1%} with it and "
+        f"{ends[f'{name}, without']['train_accuracy']:.1%} without."
+    )
+larger = max(effects, key=lambda name: abs(effects[name]))
+lines.append(
+    f"The effect is larger with {larger}. The norm keeps the scale of every layer's inputs, so small learning rates "
+    "move the function faster; Adam already adapts the step of each weight, SGD does not."
+    if larger == "SGD"
+    else f"The effect is larger with {larger} here; both rates are small, and the norm lets each step change more."
+)
+display(Markdown("\n".join(lines)))
+
+# %% name="q2-6-one-batch" tags=["gap"]
+def fit_one_batch(net, pixels, labels, max_steps=400):
+    """Train on one batch until every label of it is predicted. Returns the accuracy before each step and after all."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    accuracies = []
+    net.train()
+    for _ in range(max_steps):
+        logits = net(normalize(pixels))
+        accuracies.append((logits.argmax(1) == labels).float().mean().item())
+        if accuracies[-1] == 1:
+            break
+        loss = criterion(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return accuracies
+
+
+batch_pixels, batch_labels = next(iter(make_loader(train_set, shuffle=True)))
+batch_accuracies = fit_one_batch(make_conv_net(), batch_pixels, batch_labels)
+if batch_accuracies:
+    print(f"one batch accuracy = {batch_accuracies[-1]:.4f}\nafter {len(batch_accuracies) - 1} steps")
+
+# %% name="q2-6-one-batch-check" tags=["check"]
+assert globals().get("batch_accuracies"), "part 6: fit_one_batch returns no accuracies"
+assert batch_accuracies[-1] == 1, f"part 6: one batch ends at {batch_accuracies[-1]:.1%}; a sound network reaches 100 %"
+print("A single batch is learned completely, so loss, gradient and network fit together.")
+
+# %% [markdown] name="q2-7-text"
+# ## 7. Residual connections
+# Add the input of a block to its output, before the ReLU. The sizes differ: average the input 2x2, and fill the new
+# channels with zeros. So the connection has no weights. The first block has no connection.
+
+# %% name="q2-7-class" tags=["gap"]
+class ResidualBlock(ConvBlock):
+    """A `ConvBlock` with batch norm whose input is added before the ReLU, averaged 2x2, its new channels zero."""
+
+    def shortcut(self, x, out_channels):
+        """The input at half the resolution, with `out_channels` channels: [N, C, H, W] -> [N, out, H/2, W/2]."""
+        x = F.avg_pool2d(x, 2)
+        return F.pad(x, (0, 0, 0, 0, 0, out_channels - x.shape[1]))
+
+    def forward(self, x):
+        y = self.norm(F.max_pool2d(self.conv(x), 2))
+        return F.relu(y + self.shortcut(x, y.shape[1]))
+
+
+def make_residual_net(seed=SEED):
+    """The network of part 6 with residual connections in its second and third block."""
+    torch.manual_seed(seed)
+    blocks = [ConvBlock(SHAPE[0], 16), ResidualBlock(16, 32), ResidualBlock(32, 64)]
+    return BlockNet(blocks, 64, CLASSES)
+
+# %% name="q2-7-check" tags=["check"]
+block = ResidualBlock(3, 5)
+x = torch.rand(2, 3, 4, 4)
+short = block.shortcut(x, 5)
+assert getattr(short, "shape", None) == (2, 5, 2, 2), "ResidualBlock.shortcut: [2, 3, 4, 4] must become [2, 5, 2, 2]"
+assert torch.allclose(short[:, :3], F.avg_pool2d(x, 2)), "ResidualBlock.shortcut: the first channels are the 2x2 means"
+assert short[:, 3:].abs().max() == 0, "ResidualBlock.shortcut: the new channels are zero"
+for parameter in block.norm.parameters():
+    nn.init.zeros_(parameter)
+block_output = block(x)
+assert isinstance(block_output, torch.Tensor), "ResidualBlock.forward: return a tensor"
+assert torch.allclose(block_output, short), "ResidualBlock: with a norm of zero the block must give its shortcut"
+print("The block adds its input.")
+
+# %% [markdown] name="q2-8-text"
+# ## 8. Curves with and without residual connections
+# Train both with SGD at 0.01.
+
+# %% name="q2-8-train" tags=["gap"]
+residual_histories = {}
+for word, net in (("without", make_conv_net()), ("with", make_residual_net())):
+    residual_histories[word] = train_candidate(f"residual {word}, SGD {LR:g}", net, make_sgd(net))
+
+# %% name="q2-8-check" tags=["check"]
+assert residual_histories.keys() == {"with", "without"}, "part 8: train both networks into residual_histories"
+assert all(len(history) == EPOCHS for history in residual_histories.values()), "part 8: an entry per epoch, please"
+print("Both are trained.")
+
+# %% name="q2-8-figure" tags=["figure"]
+plot_curves(residual_histories, title="Residual connections, SGD at 0.01")
+
+# %% name="q2-8-comment" tags=["comment"]
+ends = {word: history[-1] for word, history in residual_histories.items()}
+gap = ends["with"]["validation_accuracy"] - ends["without"]["validation_accuracy"]
+noise = 2 * (0.25 / len(validation_set)) ** 0.5
+verdict = "no clear difference" if abs(gap) < noise else "a gain" if gap > 0 else "a loss"
+display(
+    Markdown(
+        f"""On validation there is {verdict}: {ends["with"]["validation_accuracy"]:.1%} with residual connections,
+{ends["without"]["validation_accuracy"]:.1%} without; the training losses end at {ends["with"]["train_loss"]:.3f} and
+{ends["without"]["train_loss"]:.3f}. The shortcut has no weights, so both networks have the same number of parameters.
+Gradients pass three blocks without trouble, with batch norm in each. Shortcuts matter in networks of twenty layers
+and more, where the gradient would otherwise fade."""
+    )
+)
+
+# %% [markdown] name="q2-9-text"
+# ## 9. Transforms of the training images
+# Write a random horizontal flip and a random crop. Both take a batch of pixels and give one of the same shape. Each
+# image is drawn for separately. For digits only the crop is used: a mirrored digit is no digit. Draw the curves with
+# and without, and print the accuracies after the last epoch.
+
+# %% name="q2-9-transforms" tags=["gap"]
+def random_flip(pixels):
+    """Mirror each image of a batch left to right with probability 1/2."""
+    mirrored = torch.rand(len(pixels)) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+
+
+def random_crop(pixels, padding):
+    """Pad each image with black, then cut out the old size at a random place."""
+    n, _, height, width = pixels.shape
+    padded = F.pad(pixels, (padding, padding, padding, padding))
+    top, left = torch.randint(2 * padding + 1, (2, n)).tolist()
+    crops = [padded[i, :, top[i] : top[i] + height, left[i] : left[i] + width] for i in range(n)]
+    return torch.stack(crops)
+
+
+def transform(pixels):
+    """What the training images go through: a crop, and a flip where mirrored images make sense."""
+    pixels = random_crop(pixels, max(1, SHAPE[1] // 8))
+    return pixels if DATA == "digits" else random_flip(pixels)
+
+# %% name="q2-9-check" tags=["check"]
+torch.manual_seed(0)
+x = torch.rand(64, 1, 8, 8)
+flipped = random_flip(x)
+assert getattr(flipped, "shape", None) == x.shape, "random_flip: return a batch of the same shape"
+same = (flipped == x).flatten(1).all(1)
+mirror = (flipped == x.flip(3)).flatten(1).all(1)
+assert (same | mirror).all(), "random_flip: every image must be the old one or its mirror image"
+assert 10 < mirror.sum() < 54, f"random_flip: {int(mirror.sum())} of 64 images are mirrored, about half were wanted"
+cropped = random_crop(x, 2)
+assert getattr(cropped, "shape", None) == x.shape, "random_crop: return a batch of the same shape"
+padded = F.pad(x, (2, 2, 2, 2)).unfold(2, 8, 1).unfold(3, 8, 1).flatten(2, 3)  # all 25 crops of each image
+found = (padded == cropped[:, :, None]).flatten(3).all(3).any((1, 2))
+assert found.all(), "random_crop: every result must be one of the 25 crops of its own image"
+assert not torch.equal(cropped, x), "random_crop: nothing has moved"
+print("Both transforms work.")
+
+# %% name="q2-9-train" tags=["gap"]
+transform_histories = {}
+for word, chosen in (("without", None), ("with", transform)):
+    net = make_conv_net()
+    transform_histories[word] = train_candidate(f"transforms {word}, SGD {LR:g}", net, make_sgd(net), transform=chosen)
+
+# %% name="q2-9-train-check" tags=["check"]
+assert transform_histories.keys() == {"with", "without"}, "part 9: train both networks into transform_histories"
+assert all(len(history) == EPOCHS for history in transform_histories.values()), "part 9: an entry per epoch, please"
+print("Both are trained.")
+
+# %% name="q2-9-figure" tags=["figure"]
+for word, history in transform_histories.items():
+    print(f"{word} transforms: training accuracy {history[-1]['train_accuracy']:.2%}")
+    print(f"validation accuracy {word} = {history[-1]['validation_accuracy']:.4f}")
+plot_curves(transform_histories, title="Transforms of the training images, SGD at 0.01")
+
+# %% name="q2-9-comment" tags=["comment"]
+ends = {word: history[-1] for word, history in transform_histories.items()}
+gaps = {word: 100 * (end["train_accuracy"] - end["validation_accuracy"]) for word, end in ends.items()}
+gain = ends["with"]["validation_accuracy"] - ends["without"]["validation_accuracy"]
+verdict = "hardly change" if abs(gain) < noise else "raise" if gain > 0 else "lower"
+display(
+    Markdown(
+        f"""The transforms {verdict} the accuracy on validation: {ends["with"]["validation_accuracy"]:.1%} with them,
+{ends["without"]["validation_accuracy"]:.1%} without. The gap between training and validation goes from
+{gaps["without"]:.1f} to {gaps["with"]:.1f} percentage points. The training accuracy is measured on the transformed
+images, which are harder, so it can be below that on validation. Transforms pay when a network would otherwise
+overfit, and that takes more than {EPOCHS} epochs."""
+    )
+)
+
+# %% [markdown] name="q2-10-text"
+# ## 10. Schedules of the learning rate
+# A scheduler changes the learning rate after each epoch. Compare a constant rate with `StepLR` and one more of
+# `torch.optim.lr_scheduler`. Draw the rates too.
+
+# %% name="q2-10-train" tags=["gap"]
+STEP_SIZE = max(1, EPOCHS // 2)  # epochs between two steps of StepLR
+schedule_histories = {}
+schedulers = {
+    "constant": lambda optimizer: None,
+    "step": partial(torch.optim.lr_scheduler.StepLR, step_size=STEP_SIZE, gamma=0.1),
+    "cosine": partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=EPOCHS),
+}
+for name, make_scheduler in schedulers.items():
+    net = make_conv_net()
+    optimizer = make_sgd(net, 0.03)
+    schedule_histories[name] = train_candidate(f"schedule {name}, SGD 0.03", net, optimizer, make_scheduler(optimizer))
+
+# %% name="q2-10-check" tags=["check"]
+assert {"constant", "step"} <= schedule_histories.keys(), "part 10: train 'constant' and 'step' into schedule_histories"
+rates = [entry["learning_rate"] for entry in schedule_histories["step"]]
+assert abs(rates[STEP_SIZE] / rates[0] - 0.1) < 1e-6, (
+    f"part 10: StepLR must cut the rate to a tenth, the rates are {rates}"
+)
+constant_rates = {entry["learning_rate"] for entry in schedule_histories["constant"]}
+assert len(constant_rates) == 1, "part 10: the constant rate changes"
+print("The schedules are followed.")
+
+# %% name="q2-10-figure" tags=["figure"]
+plot_curves(
+    schedule_histories,
+    ["learning_rate", "train_loss", "validation_loss", "validation_accuracy"],
+    title="Schedules of the learning rate, SGD at 0.03",
+)
+
+# %% name="q2-10-comment" tags=["comment"]
+ends = {name: history[-1] for name, history in schedule_histories.items()}
+best = min(ends, key=lambda name: ends[name]["validation_loss"])
+before, after = schedule_histories["step"][STEP_SIZE - 1], schedule_histories["step"][STEP_SIZE]
+display(
+    Markdown(
+        f"""When StepLR cuts the rate to a tenth, after epoch {before["epoch"]}, the training loss goes from
+{before["train_loss"]:.3f} to {after["train_loss"]:.3f} in one epoch: small steps end the bouncing between the walls of
+a valley. Afterwards hardly anything moves. At the end the lowest validation loss is that of the {best} schedule,
+{ends[best]["validation_loss"]:.3f}; the others have
+{", ".join(f"{end['validation_loss']:.3f} ({name})" for name, end in ends.items() if name != best)}."""
+    )
+)
+
+# %% [markdown] name="q2-11-text"
+# ## 11. Five rates with SGD, five with Adam, five gammas
+# Train a network for each value, always from the same first weights. Draw the training and the validation loss.
+
+# %% name="q2-11-train" tags=["gap"]
+SGD_RATES = [0.3, 0.1, 0.03, 0.01, 0.003]
+ADAM_RATES = [0.03, 0.01, 0.003, 0.001, 0.0003]
+GAMMAS = [1.0, 0.5, 0.2, 0.1, 0.01]
+sgd_histories, adam_histories, gamma_histories = {}, {}, {}
+for lr in SGD_RATES:
+    net = make_conv_net()
+    sgd_histories[lr] = train_candidate(f"SGD {lr:g}", net, make_sgd(net, lr))
+for lr in ADAM_RATES:
+    net = make_conv_net()
+    adam_histories[lr] = train_candidate(f"Adam {lr:g}", net, make_adam(net, lr))
+for gamma in GAMMAS:
+    net = make_conv_net()
+    optimizer = make_sgd(net, 0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, STEP_SIZE, gamma)
+    gamma_histories[gamma] = train_candidate(f"SGD 0.1, StepLR gamma {gamma:g}", net, optimizer, scheduler)
+
+# %% name="q2-11-check" tags=["check"]
+for name, values, histories in (
+    ("sgd_histories", SGD_RATES, sgd_histories),
+    ("adam_histories", ADAM_RATES, adam_histories),
+    ("gamma_histories", GAMMAS, gamma_histories),
+):
+    assert list(histories) == values, f"part 11: {name} has {list(histories)}, wanted {values}"
+    assert all(len(history) == EPOCHS for history in histories.values()), f"part 11: {name}: an entry per epoch, please"
+print("Fifteen networks are trained.")
+
+# %% name="q2-11-figure-sgd" tags=["figure"]
+LOSSES = ["train_loss", "validation_loss"]
+plot_curves(sgd_histories, LOSSES, title="Learning rate of SGD")
+
+# %% name="q2-11-figure-adam" tags=["figure"]
+plot_curves(adam_histories, LOSSES, title="Learning rate of Adam")
+
+# %% name="q2-11-figure-gamma" tags=["figure"]
+plot_curves(gamma_histories, LOSSES, title=f"gamma of StepLR, every {STEP_SIZE} epochs, SGD at 0.1")
+
+# %% name="q2-11-comment" tags=["comment"]
+def best_value(histories):
+    """The value whose last validation loss is the lowest, and that loss."""
+    return min(
+        ((value, history[-1]["validation_loss"]) for value, history in histories.items()), key=lambda pair: pair[1]
+    )
+
+
+(sgd_rate, sgd_loss), (adam_rate, adam_loss), (gamma, gamma_loss) = map(
+    best_value, (sgd_histories, adam_histories, gamma_histories)
+)
+place = "at the edge of the range, so a wider range is needed" if sgd_rate in (0.3, 0.003) else "inside the range"
+slow, fast = sgd_histories[0.003][-1]["train_loss"], sgd_histories[0.3][-1]["train_loss"]
+slow_end = "has not arrived" if slow > 1.1 * sgd_loss else "has arrived too"
+fast_end = (
+    "jumps about and ends higher" if fast > 1.1 * sgd_histories[sgd_rate][-1]["train_loss"] else "does no harm yet"
+)
+adam_place = "smaller than" if adam_rate < sgd_rate else "no smaller than"
+display(
+    Markdown(
+        f"""With SGD the lowest validation loss is {sgd_loss:.3f}, at the rate {sgd_rate:g}, {place}. With Adam it is
+{adam_loss:.3f}, at {adam_rate:g}, which is {adam_place} that of SGD: Adam divides each step by the size of the
+gradient, so its rate means something else. The smallest rate of SGD {slow_end} after {EPOCHS} epochs (training loss
+{slow:.3f}); the largest {fast_end} ({fast:.3f}). The best gamma is {gamma:g}, with {gamma_loss:.3f}. A gamma of
+{min(GAMMAS):g} all but stops the training at its first step, so what is not learned by then is never learned."""
+    )
+)
+
+# %% [markdown] name="q2-12-text"
+# ## 12. The best network, tested once
+# Choose the candidate with the highest validation accuracy. Evaluate it on the test images: once, at the very end.
+
+# %% name="q2-12-test" tags=["gap"]
+best_name = max(candidates, key=lambda name: candidates[name][1][-1]["validation_accuracy"])
+best_net, best_history = candidates[best_name]
+test_loss, test_accuracy = evaluate(best_net, criterion, make_loader(splits.test))
+
+# %% name="q2-12-check" tags=["check"]
+assert globals().get("best_name") in globals().get("candidates", {}), "part 12: best_name must be one of the candidates"
+validation = {name: history[-1]["validation_accuracy"] for name, (_, history) in candidates.items()}
+assert validation[best_name] == max(validation.values()), "part 12: another candidate is better on validation"
+assert isinstance(test_accuracy, float) and 0 <= test_accuracy <= 1, "part 12: test_accuracy must be in [0, 1]"
+print("Chosen by validation, tested once.")
+
+# %% name="q2-12-figure" tags=["figure"]
+low, high = wilson_interval(round(test_accuracy * len(splits.test)), len(splits.test))
+print(f"best = {best_name}\ntest accuracy = {test_accuracy:.4f}\n95 % interval {low:.4f} to {high:.4f}")
+plot_bars(validation, "validation accuracy after the last epoch", title=f"All candidates; the best is {best_name}")
+
+# %% name="q2-12-comment" tags=["comment"]
+drop = 100 * (validation[best_name] - test_accuracy)
+display(
+    Markdown(
+        f"""Of {len(candidates)} candidates the best on validation is "{best_name}" with {validation[best_name]:.2%}. On
+the test images it has {test_accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}). That is
+{abs(drop):.1f} percentage points {"less" if drop > 0 else "more"} than on validation. The maximum over many candidates
+is too high on average, because luck on {len(validation_set)} validation images is chosen along with quality. The test
+set was used for this one number only, so it has no such bias."""
+    )
+)
+
+# %% [markdown] name="q2-13-text"
+# ## 13. The same recipe, trained by convolab
+# Is the loop above right? A second program trains the same network by the same recipe: same number of images, epochs,
+# rate, momentum and weight decay. Seeds differ between two programs, so several seeds of each are compared. The runs are
+# kept in `runs/`: they are part of what you hand in.
+
+# %% name="q2-13-runs"
+RECIPE = {'data.augment': [],
+ 'data.validation': 0.1,
+ 'optimizer.name': 'sgd',
+ 'optimizer.lr': 0.01,
+ 'optimizer.momentum': 0.9,
+ 'optimizer.weight_decay': 0.0005,
+ 'schedule.name': 'constant'}
+own_accuracies, their_accuracies, runs = [], [], []
+for seed in range(BUDGET["seeds"]):
+    net = make_conv_net(seed=seed)
+    loaders = make_loader(train_set, shuffle=True, seed=seed), make_loader(validation_set)
+    history = fit(net, criterion, make_sgd(net), *loaders, EPOCHS, name=f"own loop, seed {seed}")
+    own_accuracies.append(history[-1]["validation_accuracy"])
+    run = convolab.train(
+        "simple_convnet",
+        DATA,
+        data_dir=DATA_DIR,
+        seed=seed,
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        callbacks=None if seed == 0 else Callbacks(),  # the first one is shown while it trains
+        overrides={**RECIPE, "data.limit": limit},
+    )
+    runs.append(run)
+    their_accuracies.append(run.history[-1].validation_accuracy)
+runs[0]
+
+# %% name="q2-13-check" tags=["check"]
+assert len(globals().get("runs", ())) == BUDGET["seeds"], "part 13: the runs are missing; first fill in parts 1 to 6"
+mean_difference = sum(own_accuracies) / len(runs) - sum(their_accuracies) / len(runs)
+comparison = scipy.stats.ttest_ind(own_accuracies, their_accuracies, equal_var=False)
+interval = comparison.confidence_interval()
+within_noise = interval.low <= 0 <= interval.high
+assert within_noise or abs(mean_difference) < 0.05, (
+    f"part 13: the loops differ by {100 * mean_difference:.1f} percentage points"
+)
+print(f"own loop {own_accuracies}\nconvolab {their_accuracies}")
+print(f"difference of the means = {mean_difference:.4f}\n95 % interval {interval.low:.4f} to {interval.high:.4f}")
+
+# %% name="q2-13-figure" tags=["figure"]
+plot_bars(
+    {
+        f"{who}, seed {seed}": values[seed]
+        for seed in range(len(runs))
+        for who, values in (("own loop", own_accuracies), ("convolab", their_accuracies))
+    },
+    "validation accuracy after the last epoch",
+    title="The own loop and convolab, the same recipe",
+)
+
+# %% name="q2-13-comment" tags=["comment"]
+spread = 100 * (max(own_accuracies) - min(own_accuracies))
+verdict = (
+    "contains 0, so the two programs agree within the noise of the seeds"
+    if within_noise
+    else ("does not contain 0; the programs split the images differently, and that is a part of it")
+)
+display(
+    Markdown(
+        f"""Over {len(runs)} seeds the own loop has {sum(own_accuracies) / len(runs):.2%} on validation and convolab
+{sum(their_accuracies) / len(runs):.2%}. The interval of the difference, {100 * interval.low:.1f} to
+{100 * interval.high:.1f} percentage points, {verdict}. The seeds of the own loop alone differ by {spread:.1f}
+points: a gain smaller than that, seen with one seed, is no gain."""
+    )
+)

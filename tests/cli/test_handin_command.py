@@ -1,0 +1,58 @@
+"""The command `convolab handin`."""
+
+import json
+from pathlib import Path
+
+
+def test_start_check_and_pack_lead_from_the_first_notebook_to_the_zip(run_cli) -> None:
+    started = run_cli("handin", "start", "work")
+    assert (started.code, started.out.splitlines()[-1]) == (0, "work/README.md")
+    checked = run_cli("handin", "check", "work")
+    assert checked.code == 1
+    assert "0 of 20 items done" in checked.out
+    assert "2.1 code: a gap is not filled in yet\n    cell q2-1-loop of question2_training.ipynb" in checked.out
+    packed = run_cli("handin", "pack", "work", "--name", "Ada")
+    assert packed.code == 0
+    assert "20 items open: see OPEN.md in it" in packed.err
+    assert Path("handin.zip").is_file()
+
+
+def test_json_is_all_that_is_printed(run_cli) -> None:
+    started = json.loads(run_cli("handin", "start", "work", "--data", "cifar10", "--json").out)
+    assert (started["form"], started["data"], len(started["files"])) == ("student", "cifar10", 4)
+    checked = run_cli("handin", "check", "work", "--json")
+    assert (checked.code, checked.err) == (1, "")
+    assert json.loads(checked.out)["num_open"] == 20
+    packed = json.loads(run_cli("handin", "pack", "work", "--name", "Ada", "--json").out)
+    assert "manifest.json" in packed["files"]
+    assert len(packed["open"]) == 20
+
+
+def test_the_solution_is_for_teachers(run_cli) -> None:
+    refused = run_cli("handin", "start", "work", "--form", "solution")
+    assert (refused.code, refused.err) == (2, "convolab: the solution is for teachers: add --i-am-teaching\n")
+    assert not Path("work").exists()
+    assert run_cli("handin", "start", "work", "--form", "solution", "--i-am-teaching").code == 0
+
+
+def test_wrong_words_are_one_line_before_anything_is_written(run_cli) -> None:
+    for words in (
+        ("start", "work", "--form", "teacher"),
+        ("start", "work", "--data", "mnist"),
+        ("check", "nowhere"),
+        ("pack", "nowhere", "--name", "Ada"),
+        ("chek", "work"),
+    ):
+        refused = run_cli("handin", *words)
+        assert refused.code == 2
+        assert refused.err.startswith("convolab: ")
+        assert refused.err.count("\n") == 1
+    assert list(Path().iterdir()) == []
+
+
+def test_strict_refuses_what_is_open(run_cli) -> None:
+    run_cli("handin", "start", "work")
+    refused = run_cli("handin", "pack", "work", "--name", "Ada", "--strict")
+    assert (refused.code, refused.out) == (2, "")
+    assert "20 of 20 items are open" in refused.err
+    assert not Path("handin.zip").exists()

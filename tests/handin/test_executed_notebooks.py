@@ -1,0 +1,93 @@
+"""Both notebooks, run in a kernel of Jupyter: the solution from top to bottom, and the student form with its gaps."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.homework_folder import OWN_COMMENT
+
+from convolab.handin.check import check_folder
+from convolab.handin.homework import Form, Homework
+from convolab.handin.notebooks import build_notebook, notebook_json
+
+nbformat = pytest.importorskip("nbformat", reason="notebooks are not installed: pip install 'convolab[notebook]'")
+NAMES = ("question2_training", "question3_4_inspection")
+pytestmark = pytest.mark.slow
+
+
+def execute(homework: Homework, name: str, form: Form, folder: Path) -> Any:
+    """A notebook with its outputs. Those of the solution may not fail."""
+    from nbclient import NotebookClient
+
+    notebook = nbformat.reads(notebook_json(build_notebook(homework, name, form, "digits")), as_version=4)
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", allow_errors=form == "student", coalesce_streams=True,
+        resources={"metadata": {"path": str(folder)}},
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVOLAB_FAST", "1")
+        patch.setenv("CONVOLAB_HOMEWORK_DATA", "digits")
+        client.execute(env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory: pytest.TempPathFactory, homework: Homework) -> Path:
+    """A folder with both solutions, executed, and their runs."""
+    folder = tmp_path_factory.mktemp("solved")
+    for name in NAMES:
+        started = time.monotonic()
+        notebook = execute(homework, name, "solution", folder)
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+        print(f"{name}: {time.monotonic() - started:.0f} s")
+    return folder
+
+
+def test_in_the_solutions_only_the_comments_and_question_1_are_open(solved: Path, homework: Homework) -> None:
+    result = check_folder(homework, solved)
+    open_aspects = {problem.aspect for item in result.open_items for problem in item.problems}
+    assert open_aspects == {"comment"}
+    texts = {problem.what for item in result.open_items for problem in item.problems if item.id != "1"}
+    assert texts == {"it is the text of the solution or of the task: write what you see in your run"}
+    assert len(result.open_items) == 1 + sum(bool(item.comments) for item in homework.items)
+
+
+def test_with_comments_of_ones_own_nothing_is_open(solved: Path, homework: Homework, tmp_path: Path) -> None:
+    for name in NAMES:
+        content = json.loads((solved / f"{name}.ipynb").read_text())
+        for cell in content["cells"]:
+            if cell["metadata"].get("tags") == ["comment"]:
+                cell.update(cell_type="markdown", source=OWN_COMMENT)
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps(content))
+    (tmp_path / "runs").symlink_to(solved / "runs")
+    (tmp_path / homework.question1.pdf).write_bytes(b"%PDF-1.7\n")
+    assert [item.id for item in check_folder(homework, tmp_path).open_items] == ["runs"]  # a link is not followed
+
+
+def test_the_comments_of_the_solution_tell_the_numbers_of_their_run(solved: Path) -> None:
+    for name in NAMES:
+        cells = json.loads((solved / f"{name}.ipynb").read_text())["cells"]
+        comments = [cell for cell in cells if cell["metadata"].get("tags") == ["comment"]]
+        for cell in comments:
+            [output] = cell["outputs"]
+            text = "".join(output["data"]["text/markdown"])
+            assert any(char.isdigit() for char in text)
+            assert "{" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_before_anything_is_filled_in_every_check_fails_with_a_message_of_its_own(
+    homework: Homework, name: str, tmp_path: Path
+) -> None:
+    notebook = execute(homework, name, "student", tmp_path)
+    checks = [cell for cell in notebook.cells if cell.metadata.get("tags") == ["check"]]
+    errors = {cell.metadata.name: [o for o in cell.outputs if o.output_type == "error"] for cell in checks}
+    assert {name: [error.ename for error in found] for name, found in errors.items()} == {
+        cell.metadata.name: ["AssertionError"] for cell in checks
+    }
+    messages = [found[0].evalue for found in errors.values()]
+    assert all(len(message) > 15 for message in messages)
+    assert len(set(messages)) == len(messages)

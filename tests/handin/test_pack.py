@@ -1,0 +1,123 @@
+"""The file that is handed in."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.homework_folder import edit_cell
+
+from convolab.core.errors import LabError
+from convolab.handin import pack
+from convolab.handin.homework import Homework
+from convolab.handin.pack import pack_homework
+
+
+def test_all_that_was_done_is_packed_with_its_digests(done: Path, homework: Homework, tmp_path: Path) -> None:
+    out = tmp_path / "handin.zip"
+    result = pack_homework(homework, done, out, "Ada Lovelace")
+    with zipfile.ZipFile(out) as archive:
+        names = archive.namelist()
+        manifest = json.loads(archive.read("manifest.json"))
+        assert archive.testzip() is None
+        digests = {name: hashlib.sha256(archive.read(name)).hexdigest() for name in names if name != "manifest.json"}
+        weights = json.loads(archive.read("evidence/simple_convnet-0/weights.json"))
+    assert names == sorted(names) == list(result.files)
+    assert "OPEN.md" not in names
+    assert {"question1.pdf", "question1_answers.md", "question2_training.ipynb"} <= set(names)
+    assert manifest["sha256"] == digests
+    assert manifest["name"] == "Ada Lovelace"
+    assert all(item["done"] for item in manifest["items"])
+    expected = hashlib.sha256(b"best.safetensors of run 0").hexdigest()
+    assert weights == {"sha256": {"best.safetensors": expected}}
+    assert not any(name.endswith(".safetensors") for name in names)
+
+
+def test_equal_content_gives_equal_bytes(done: Path, homework: Homework, tmp_path: Path) -> None:
+    packed = []
+    for number in range(2):
+        for path in done.rglob("*"):
+            path.touch()
+        packed.append(tmp_path / f"{number}.zip")
+        pack_homework(homework, done, packed[-1], "Ada")
+    assert packed[0].read_bytes() == packed[1].read_bytes()
+
+
+def test_what_is_open_is_written_into_the_zip_and_refused_with_strict(
+    done: Path, homework: Homework, tmp_path: Path
+) -> None:
+    edit_cell(done / "question2_training.ipynb", "q2-8-comment", source="")
+    (done / "question3_4_inspection.ipynb").unlink()
+    out = tmp_path / "handin.zip"
+    with pytest.raises(LabError, match=r"6 of 20 items are open"):
+        pack_homework(homework, done, out, "Ada", strict=True)
+    assert not out.exists()
+    result = pack_homework(homework, done, out, "Ada")
+    with zipfile.ZipFile(out) as archive:
+        text = archive.read("OPEN.md").decode()
+        manifest = json.loads(archive.read("manifest.json"))
+    assert "- 2.8 curves with and without residual connections, comment: it is empty" in text
+    assert {item["id"] for item in manifest["items"] if not item["done"]} == {"2.8", "3.1", "3.2", "4.1", "4.2", "4.3"}
+    assert any("question3_4_inspection.ipynb is missing" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("name", ["", "   ", "a\nb", "\x1b[31m", "x" * 201])
+def test_a_name_that_cannot_be_printed_is_refused(done: Path, homework: Homework, tmp_path: Path, name: str) -> None:
+    with pytest.raises(LabError, match="--name"):
+        pack_homework(homework, done, tmp_path / "a.zip", name)
+
+
+def test_a_file_that_is_not_ours_is_never_replaced(done: Path, homework: Homework, tmp_path: Path) -> None:
+    other, foreign, link = tmp_path / "photos.zip", tmp_path / "foreign.zip", tmp_path / "link.zip"
+    other.write_bytes(b"mine")
+    with zipfile.ZipFile(foreign, "w") as archive:
+        archive.writestr("a.txt", "a")
+    link.symlink_to(other)
+    for path in (other, foreign, link, tmp_path / "handin.tar"):
+        with pytest.raises(LabError, match=r"choose another name|ends in .zip"):
+            pack_homework(homework, done, path, "Ada")
+    assert other.read_bytes() == b"mine"
+    pack_homework(homework, done, tmp_path / "ours.zip", "Ada")
+    pack_homework(homework, done, tmp_path / "ours.zip", "Grace")
+
+
+def test_links_and_odd_names_do_not_get_into_the_zip(done: Path, homework: Homework, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("key")
+    run = done / "runs" / "simple_convnet-0"
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").symlink_to(secret)
+    (run / "last.safetensors").symlink_to(secret)
+    (done / "runs" / "simple_convnet-1").rename(done / "runs" / "..\\..\\a\x1b")
+    (done / "runs" / "simple_convnet-2" / "summary.json").write_text("{}")
+    result = pack_homework(homework, done, tmp_path / "a.zip", "Ada")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert all(archive.read(name) != b"key" for name in archive.namelist())
+        assert not any("\\" in name or ".." in name or name.startswith("/") for name in archive.namelist())
+        weights = json.loads(archive.read("evidence/simple_convnet-0/weights.json"))
+    assert weights["sha256"].keys() == {"best.safetensors"}
+    assert any("is left out: rename it" in note and note.isprintable() for note in result.notes)
+    assert any("leads out of" in note for note in result.notes)
+
+
+def test_pages_of_the_notebooks_are_made_where_nbconvert_is_installed_and_else_noted(
+    done: Path, homework: Homework, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "find_spec", lambda name: None)
+    result = pack_homework(homework, done, tmp_path / "a.zip", "Ada")
+    assert any("nbconvert is not installed" in note for note in result.notes)
+    monkeypatch.setattr(pack, "find_spec", lambda name: True)
+    monkeypatch.setattr(pack, "notebook_page", lambda content: b"<html></html>")
+    result = pack_homework(homework, done, tmp_path / "a.zip", "Ada")
+    assert {"question2_training.html", "question3_4_inspection.html"} <= set(result.files)
+
+
+def test_active_content_of_outputs_is_not_in_the_page(done: Path) -> None:
+    pytest.importorskip("nbconvert", reason="pip install nbconvert")
+    page = {"output_type": "display_data", "data": {"text/html": "<script>steal()</script>"}, "metadata": {}}
+    edit_cell(done / "question2_training.ipynb", "q2-5-figure", outputs=[page])
+    html = pack.notebook_page((done / "question2_training.ipynb").read_bytes())
+    assert html is not None
+    assert b"steal()</script>" not in html
+    assert pack.notebook_page(b"{}") is None
