@@ -126,6 +126,8 @@ RETIRED_IN_TESTS = {
 ALLOWED_IN_TESTS = {
     "cli/test_locate_command.py": {"centre"},
     "cli/test_study_commands.py": {"engine"},
+    "handin/test_notebooks.py": {"todo"},
+    "handin/test_start.py": {"todo"},
     "inspection/localization/test_alignment.py": {"centre"},
     "studies/test_stored_study.py": {"colour"},
     "studies/test_study.py": {"optimiser"},

@@ -41,7 +41,7 @@ DATA = os.environ.get("CONVOLAB_HOMEWORK_DATA", DATA)
 FAST = os.environ.get("CONVOLAB_FAST", "1" if FAST else "0") == "1"
 BUDGETS = {'digits': {'limit': 1438, 'epochs': 20, 'batch_size': 64, 'seeds': 4, 'small_epochs': 15},
  'digits-fast': {'limit': 600, 'epochs': 3, 'batch_size': 64, 'seeds': 2, 'small_epochs': 3},
- 'cifar10': {'limit': 15000, 'epochs': 8, 'batch_size': 128, 'seeds': 3, 'small_epochs': 10},
+ 'cifar10': {'limit': 10000, 'epochs': 6, 'batch_size': 128, 'seeds': 3, 'small_epochs': 10},
  'cifar10-fast': {'limit': 1000, 'epochs': 2, 'batch_size': 128, 'seeds': 2, 'small_epochs': 1}}
 BUDGET = BUDGETS[f"{DATA}-fast" if FAST else DATA]
 print(f"data = {DATA}\nfast = {FAST}\ntorch = {torch.__version__}, {torch.get_num_threads()} threads")

@@ -38,7 +38,7 @@ def test_everything_is_open_at_the_start(started: Path, homework: Homework) -> N
 
 def test_a_gap_left_in_the_code_is_open(done: Path, homework: Homework) -> None:
     edit_cell(
-        done / Q2, "q2-2-class", source="class ShallowNet:\n    def forward(self, x):\n        # TODO\n        ..."
+        done / Q2, "q2-2-class", source="class ShallowNet:\n    def forward(self, x):\n        # later\n        ..."
     )
     [problem] = item_of(homework, done, "2.2").problems
     assert (problem.aspect, problem.what) == ("code", "a gap is not filled in yet")

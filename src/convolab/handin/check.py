@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from convolab.core.errors import LabError, require
 from convolab.handin.comments import comment_problem
-from convolab.handin.homework import Homework, Item, NotebookInfo, Value
+from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, Value
 from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook
 from convolab.handin.question1 import question1_problem
 
@@ -95,7 +95,7 @@ def check_notebook(homework: Homework, notebook: NotebookInfo, folder: Path) -> 
     return [checker.check(item) for item in items]
 
 
-def aspects_of(item: Item) -> tuple[Aspect, ...]:
+def aspects_of(item: HomeworkItem) -> tuple[Aspect, ...]:
     """What an item asks for."""
     has = {"code": item.code, "run": True, "figure": item.figures, "comment": item.comments, "value": item.values}
     return tuple(aspect for aspect in ASPECTS if has[aspect])
@@ -112,7 +112,7 @@ class NotebookChecker:
         printed = re.search(r"(?m)^data = (\w+)$", "\n".join(cell.text for cell in cells if "-settings" in cell.name))
         self.data = printed[1] if printed else ""
 
-    def check(self, item: Item) -> ItemResult:
+    def check(self, item: HomeworkItem) -> ItemResult:
         """An item and its problems."""
         problems = [
             *self.problems_of("code", item.code, self.code_problem),

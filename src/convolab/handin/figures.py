@@ -19,7 +19,7 @@ CURVE_TITLES = {
     "validation_accuracy": "validation accuracy (%)",
     "learning_rate": "learning rate",
 }
-DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1], [10, 4], [1, 3])
+LINE_DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1], [10, 4], [1, 3])
 PANEL_WIDTH, PANEL_HEIGHT = 420, 240
 PANELS_PER_ROW = 2
 BAR_HEIGHT = 20  # pixels for each bar
@@ -67,7 +67,7 @@ def curve_panel(histories: Mapping[str, Epochs], column: str) -> alt.LayerChart:
     has_log_scale = factor == 1 and needs_log_scale(row["value"] for row in rows)
     names, longest = list(histories), max(map(len, histories.values()))
     legend = alt.Legend(orient="top", columns=5, symbolType="stroke", symbolSize=400, symbolStrokeWidth=2)
-    colors, dashes = alt.Scale(domain=names, range=list(COLORS)), alt.Scale(domain=names, range=list(DASHES))
+    colors, dashes = alt.Scale(domain=names, range=list(COLORS)), alt.Scale(domain=names, range=list(LINE_DASHES))
     color = alt.Color("training:N", title=None, legend=legend, scale=colors)
     dash = alt.StrokeDash("training:N", title=None, legend=legend, scale=dashes)
     ticks = sorted({round(1 + i * (longest - 1) / 9) for i in range(10)})
@@ -82,15 +82,14 @@ def curve_panel(histories: Mapping[str, Epochs], column: str) -> alt.LayerChart:
     return layers.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
 
 
-def plot_bars(values: Mapping[str, float], label: str, title: str = "") -> ChartFigure:
-    """Fractions as horizontal bars in percent, the largest first and in color.
+def plot_bars(values: Mapping[str, float], label: str, title: str = "", highlight: str | None = None) -> ChartFigure:
+    """Fractions as horizontal bars in percent, the largest first; one may be highlighted by a color.
 
     Raises LabError if there are none.
     """
     require(values, "there is nothing to draw: train a network first")
-    highest = max(values.values())
     rows = [
-        {"name": name, "value": 100 * value, "text": f"{100 * value:.1f} %", "is_best": value == highest}
+        {"name": name, "value": 100 * value, "text": f"{100 * value:.1f} %", "in_color": highlight in (None, name)}
         for name, value in values.items()
     ]
     order = sorted(values, key=lambda name: -values[name])
@@ -99,11 +98,11 @@ def plot_bars(values: Mapping[str, float], label: str, title: str = "") -> Chart
     base = alt.Chart(chart_data(rows)).encode(
         y=alt.Y("name:N", sort=order, axis=axis), x=alt.X("value:Q", title=f"{label} (%)", scale=scale)
     )
-    shade = alt.condition("datum.is_best", alt.value(BLUE), alt.value(GRAY))
+    shade = alt.condition("datum.in_color", alt.value(BLUE), alt.value(GRAY))
     bars = base.mark_bar(height=12).encode(color=shade)
     texts = base.mark_text(align="left", dx=4, fontSize=11).encode(text="text:N")
     chart = alt.LayerChart(layer=[bars, texts]).properties(width=560, height=BAR_HEIGHT * len(rows))
-    return ChartFigure(apply_chart_style(chart, title, "the best one in color"))
+    return ChartFigure(apply_chart_style(chart, title, f"in color: {highlight}" if highlight else ""))
 
 
 def show_panels(rows: Sequence[Sequence[Panel]]) -> ImageFigure:

@@ -33,7 +33,7 @@ class Question1(Frozen):
     parts: dict[str, str]  # what each part asks
 
 
-class Item(Frozen):
+class HomeworkItem(Frozen):
     """One thing that the homework asks for: which cells of a notebook hold its code, checks, figures and comments."""
 
     id: str  # such as 2.6
@@ -56,7 +56,7 @@ class NotebookInfo(Frozen):
     num_runs: dict[str, int]  # by budget: how many runs it leaves in runs/
 
 
-class Budget(Frozen):
+class TrainingBudget(Frozen):
     """How long the notebooks train on a dataset."""
 
     limit: int  # training images, those for validation included
@@ -73,17 +73,17 @@ class Homework(Frozen):
     title: str
     min_comment_words: int
     question1: Question1
-    budgets: dict[str, Budget]  # by dataset; NAME-fast is the one of a trial run
+    budgets: dict[str, TrainingBudget]  # by dataset; NAME-fast is the one of a trial run
     recipes: dict[str, RecipeOverrides]
     notebooks: tuple[NotebookInfo, ...]
-    items: tuple[Item, ...]
+    items: tuple[HomeworkItem, ...]
 
     @property
     def datasets(self) -> list[str]:
         """The datasets that the notebooks can train on."""
         return [name for name in self.budgets if not name.endswith("-fast")]
 
-    def items_of(self, notebook: str) -> list[Item]:
+    def items_of(self, notebook: str) -> list[HomeworkItem]:
         """The items of a notebook, in order."""
         return [item for item in self.items if item.notebook == notebook]
 
