@@ -1,13 +1,16 @@
 """The command `convolab theory`."""
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
 from convolab.cli.commands.theory import trial_progress_bar
-from convolab.theory import correlation, priors
+from convolab.theory import correlation, priors, question1
+from convolab.theory.sheet import AnswerSheet
 
 
 @pytest.fixture
@@ -62,6 +65,89 @@ def test_the_experiment_is_part_of_the_sheet_and_of_the_json(run_cli, small_expe
     assert [p.name for p in Path().iterdir()] == ["sheet.pdf"]
 
 
+@pytest.mark.slow
+def test_name_date_and_sizes_are_in_every_format_of_the_sheet(run_cli) -> None:
+    options = ("--samples", 64, "--outputs", 20, "--kernel-size", 5, "--maps", 4, "--jacobian-size", 4)
+    result = run_cli("theory", "--quick", "--name", "Ada <Lovelace>", "--date", "1 May", *options)
+    assert (result.code, result.err) == (0, "")
+    assert "f gives 20 values, with 1,280 parameters and 1,280 MACs." in result.out
+    assert "Ada \\<Lovelace\\>, 1 May" in Path("question1/question1.md").read_text()
+    assert "Ada &lt;Lovelace&gt;, 1 May" in Path("question1/question1.html").read_text()
+    assert Path("question1/question1.pdf").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_template_is_filled_in_and_typeset_with_the_checks_as_appendix(run_cli) -> None:
+    written = run_cli("theory", "--answers-template", "my.md", "--samples", 64)
+    assert (written.code, written.out.splitlines()[0]) == (0, "written to: my.md")
+    assert "from 64 to 640 values" in Path("my.md").read_text()
+    again = run_cli("theory", "--answers-template", "my.md")
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "my.md exists already and is never overwritten" in again.err
+    text = Path("my.md").read_text().replace("## 1(b)", "My own <b>words</b> and $x_1$.\n\n## 1(b)")
+    Path("my.md").write_text(text)
+    result = run_cli("theory", "--quick", "--answers", "my.md", "--out", "sheet")
+    assert result.code == 0
+    assert result.err == "convolab: not answered yet: 1(b) and 1(c)\n"
+    page = Path("sheet/question1.html").read_text()
+    assert "<p>My own &lt;b&gt;words&lt;/b&gt; and <math" in page
+    assert page.count('class="open"') == 2
+    assert page.index("1(c) is not answered yet") < page.index("Appendix: what convolab checked")
+    assert page.count("Check passed:") == 14
+    assert "Short answer" not in page
+    assert Path("my.md").read_text() == text
+
+
+def test_the_answers_are_never_replaced_by_the_sheet(run_cli, monkeypatch) -> None:
+    monkeypatch.setattr(question1, "make_sheet", lambda *_: pytest.fail("work was started"))
+    Path("q").mkdir()
+    Path("q/question1.md").write_text("## 1(a)\nmine")
+    for out in ("q", "q/../q/question1.md"):
+        result = run_cli("theory", "--quick", "--answers", "q/question1.md", "--out", out)
+        assert result.code == 2
+        assert "holds your answers and would be replaced" in result.err
+    assert Path("q/question1.md").read_text() == "## 1(a)\nmine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("## 1(e)\nx", "my.md, line 1: the heading '1(e)' is not one of 1(a), 1(b) and 1(c)"),
+        ("## 1(a)\n$\\frac{a$", "the formula $\\frac{a$ cannot be typeset: an argument is missing"),
+        ("## 1(a)\n$\\foo$", "the command \\foo is not known"),
+        ("## 1(a)\n" + "x" * 10**6, "my.md has 1,000,008 bytes: give a text of at most 1,000,000"),
+    ],
+)
+def test_answers_that_cannot_be_typeset_are_refused_in_one_line_before_work_starts(
+    run_cli, monkeypatch, text: str, message: str
+) -> None:
+    monkeypatch.setattr(question1, "make_sheet", lambda *_: pytest.fail("work was started"))
+    Path("my.md").write_text(text)
+    result = run_cli("theory", "--answers", "my.md")
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+
+
+def commands_in_docs() -> list[list[str]]:
+    """The arguments of every `convolab theory` in docs/theory.md."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "theory.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def test_the_commands_in_docs_are_those_that_the_command_line_takes(run_cli, monkeypatch) -> None:
+    sheet = AnswerSheet("t", "made by a test", ())
+    monkeypatch.setattr(question1, "make_sheet", lambda *_: sheet)
+    commands = commands_in_docs()
+    assert len(commands) == 5
+    for command in commands:
+        result = run_cli(*command)
+        assert (result.code, result.err) == (0, "")
+    assert Path("my.md").is_file()
+    assert Path("sheet.pdf").is_file()
+
+
 def test_there_is_no_progress_bar_in_a_pipe_and_one_on_a_terminal(monkeypatch) -> None:
     with trial_progress_bar(3) as on_trial:
         assert on_trial is None
@@ -79,6 +165,14 @@ def test_there_is_no_progress_bar_in_a_pipe_and_one_on_a_terminal(monkeypatch) -
         (("--out", "taken/below"), "cannot write taken/below"),
         (("--data", "digitz"), "there is no dataset 'digitz': did you mean 'digits'?"),
         (("--data", "cifar10", "--data-dir", "taken"), "cannot write taken"),
+        (("--kernel-size", "4"), "kernel size 4 is even: give an odd one"),
+        (("--samples", "9", "--kernel-size", "11"), "kernel size 11 is longer than the signal of 9 samples"),
+        (("--samples", "100000"), "the checks run it, so give at most 10,000,000"),
+        (("--jacobian-size", "13"), "Jacobians of size 13: give 2 to 12 samples"),
+        (("--maps", "0"), "maps 0: give a whole number of at least 1"),
+        (("--name", "a\nb"), "does not fit in the sheet's head"),
+        (("--answers", "none.md"), "there is no file none.md"),
+        (("--answers-template", "taken"), "taken exists already and is never overwritten"),
     ],
 )
 def test_a_wrong_argument_is_refused_in_one_line_before_work_starts(run_cli, monkeypatch, args, message) -> None:

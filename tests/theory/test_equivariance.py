@@ -1,9 +1,13 @@
 """Which layers are equivariant, and at which positions the others are not."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from convolab.data.image_io import read_image, resize_and_center_crop
+from convolab.theory import equivariance
 from convolab.theory.equivariance import (
     IMAGE_SIZE,
     NamedLayer,
@@ -79,3 +83,25 @@ def test_layers_and_pixels_depend_on_the_seed_only() -> None:
     state = torch.random.get_rng_state()
     assert measure_all_layers(1, (1,)) == measure_all_layers(1, (1,)) != measure_all_layers(2, (1,))
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.slow
+def test_photos_err_more_at_a_zero_padded_border_and_less_under_a_stride() -> None:
+    zero_padded, *strided = equivariance.compare_on_photos(seed=3, draws=20)
+    assert zero_padded.layer == "convolution 3x3, zero padding"
+    assert zero_padded.difference.low > 0
+    assert 10 < zero_padded.num_larger_on_photos <= 20
+    assert all(comparison.difference.high < -0.3 for comparison in strided)
+    assert all(comparison.num_larger_on_photos == 0 for comparison in strided)
+
+
+@pytest.mark.slow
+def test_two_hundred_photos_err_as_the_sample_photos_do(photos: Path, monkeypatch) -> None:
+    names = sorted((photos / "imagenet").glob("*.jpg"))
+    images = [resize_and_center_crop(read_image(name), (IMAGE_SIZE, IMAGE_SIZE), 1) for name in names]
+    monkeypatch.setattr(equivariance, "sample_photos", lambda: torch.stack(images).double() / 255)
+    zero_padded, pooled, *_ = equivariance.compare_on_photos(seed=0, draws=20)
+    assert len(images) >= 200
+    assert zero_padded.on_photos.mean == pytest.approx(0.49, abs=0.02)
+    assert zero_padded.on_random.mean == pytest.approx(0.38, abs=0.02)
+    assert pooled.on_photos.mean < pooled.on_random.mean

@@ -4,6 +4,7 @@ from convolab.theory.sheet import (
     AnswerSheet,
     Check,
     Formula,
+    OpenItem,
     QuestionAnswer,
     Table,
     Text,
@@ -49,3 +50,17 @@ def test_a_sheet_lists_its_failed_checks() -> None:
 
 def test_the_cells_of_a_table_are_strings() -> None:
     assert make_sheet_table("c", ["a", "b"], [[1, 2.5]]) == Table("c", ("a", "b"), (("1", "2.5"),))
+
+
+def test_a_sheet_lists_its_open_parts_and_says_in_short_what_it_holds() -> None:
+    answered = QuestionAnswer("1(a)", "q", "s", (Text("x"), Check("a", "b", True)))
+    unanswered = QuestionAnswer("1(b)", "q", "", (OpenItem("not yet"),))
+    sheet = AnswerSheet("A title", "p", (answered, unanswered))
+    assert sheet.open_parts == ("1(b)",)
+    assert repr(sheet) == "<A title: 1 of 1 checks passed>"
+
+
+def test_columns_of_numbers_are_right_aligned() -> None:
+    rows = (("100", "none", "words"), ("200", "10 %", "more"), ("300", "20 %", "words"))
+    assert Table("c", ("a", "b", "c"), rows).numeric_columns == [False, True, False]
+    assert Table("c", ("a", "b"), ()).numeric_columns == [False, False]

@@ -86,7 +86,7 @@ def weight_matrices_chart(data: WeightIndexMatrices) -> alt.TopLevelMixin:
     """Both layers as matrices, one color per weight."""
     panels = []
     for title, entries in (
-        ("f: every entry is a separate weight", data.fully_connected),
+        ("fully-connected: every entry is a weight", data.fully_connected),
         ("g: a band of shared weights", data.convolution),
     ):
         # The golden ratio spreads neighboring indices over the colors, so that different weights look different.
@@ -104,47 +104,76 @@ def weight_matrices_chart(data: WeightIndexMatrices) -> alt.TopLevelMixin:
                 scale=alt.Scale(domain=list(range(data.n))),
                 axis=alt.Axis(labelAngle=0, orient="top"),
             ),
-            y=alt.Y("output:O", title="output", scale=alt.Scale(domain=list(range(data.n * data.features)))),
+            y=alt.Y("output:O", title="output", scale=alt.Scale(domain=list(range(data.n * data.maps)))),
             color=alt.Color("weight:Q", scale=alt.Scale(scheme="turbo", domain=[-0.1, 1.1]), legend=None),
         )
         panels.append(
             chart.properties(
-                width=18 * data.n, height=11 * data.n * data.features, title=alt.TitleParams(title, fontSize=13)
+                width=18 * data.n, height=11 * data.n * data.maps, title=alt.TitleParams(title, fontSize=13)
             )
         )
-    subtitle = f"rows 0 to {data.n - 1}: first feature of g; the rest: second feature"
+    subtitle = f"rows 0 to {data.n - 1}: first feature map of g; the rest: second" if data.maps > 1 else ""
     return apply_chart_style(alt.hconcat(*panels, spacing=50), "The two layers as matrices", subtitle)
 
 
 def macs_by_length_chart(data: Sequence[MacsByLength]) -> alt.TopLevelMixin:
-    """MACs against the input's length."""
-    rows = [
-        {"layer": curve.layer, "n": n, "MACs": macs}
-        for curve in data
-        for n, macs in zip(curve.lengths, curve.macs, strict=True)
+    """MACs against the input's length, for three layers; the second one is dashed."""
+    layers = [curve.layer for curve in data]
+    decades = [10**power for power in range(13)]
+    x_axis = alt.Axis(format=",d", values=decades, grid=False)
+    x_scale = alt.Scale(type="log", nice=False)
+    y_axis = alt.Axis(format="~s", values=decades)
+    encodings = {
+        "x": alt.X("n:Q", title="length n of the input (log scale)", scale=x_scale, axis=x_axis),
+        "y": alt.Y("MACs:Q", title="MACs (log scale)", scale=alt.Scale(type="log"), axis=y_axis),
+        "color": alt.Color("layer:N", legend=None, scale=alt.Scale(domain=layers, range=[ORANGE, GRAY, BLUE])),
+    }
+    dashes = alt.StrokeDash("layer:N", legend=None, scale=alt.Scale(domain=layers, range=[[1, 0], [6, 4], [1, 0]]))
+    base = alt.Chart(chart_data(macs_rows(data))).encode(**encodings)
+    lines = [
+        base.transform_filter(alt.datum.layer == layers[index]).mark_line(strokeWidth=2).encode(strokeDash=dashes)
+        for index in (0, 2, 1)  # the dashed one last, so that it is seen on one that it coincides with
     ]
-    last_rows = [{"layer": curve.layer, "n": curve.lengths[-1], "MACs": curve.macs[-1]} for curve in data]
-    scale = alt.Scale(domain=[curve.layer for curve in data], range=[ORANGE, GRAY, BLUE])
-    color = alt.Color("layer:N", legend=None, scale=scale)
-    decades = [10**power for power in range(1, 13)]
-    x = alt.X(
-        "n:Q",
-        title="length n of the input (log scale)",
-        scale=alt.Scale(type="log", nice=False),
-        axis=alt.Axis(format=",d", values=decades, grid=False),
-    )
-    y = alt.Y(
-        "MACs:Q", title="MACs (log scale)", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", values=decades)
-    )
-    base = alt.Chart(chart_data(rows)).encode(x=x, y=y, color=color)
-    last = alt.Chart(chart_data(last_rows)).encode(x=x, y=y, color=color)
-    names = last.mark_text(align="left", dx=8, fontSize=12).encode(text="layer:N")
-    chart = base.mark_line(strokeWidth=2) + base.mark_circle(size=40, opacity=1) + names
+    names = alt.Chart(chart_data(label_rows(data))).encode(**encodings)
+    names = names.mark_text(align="left", dx=8, fontSize=12).encode(text="layer:N")
+    chart = alt.layer(*lines, base.mark_circle(size=40, opacity=1), names)
     return apply_chart_style(
         chart.properties(width=420, height=260, padding={"right": 120}),
         "MACs by input length",
         "slope 1: linear; slope 2: quadratic",
     )
+
+
+def macs_rows(data: Sequence[MacsByLength]) -> list[dict[str, object]]:
+    """Every point of every curve."""
+    return [
+        {"layer": curve.layer, "n": n, "MACs": macs}
+        for curve in data
+        for n, macs in zip(curve.lengths, curve.macs, strict=True)
+    ]
+
+
+def label_rows(data: Sequence[MacsByLength]) -> list[dict[str, object]]:
+    """The label of every curve, at its end."""
+    places = spread_labels([float(curve.macs[-1]) for curve in data], lowest=float(data[0].macs[0]))
+    return [
+        {"layer": curve.layer, "n": curve.lengths[-1], "MACs": place} for curve, place in zip(data, places, strict=True)
+    ]
+
+
+def spread_labels(ends: Sequence[float], lowest: float, min_fraction: float = 0.07) -> list[float]:
+    """Where the labels of curves on a logarithmic axis go: at their ends, but apart by a fraction of the axis.
+
+    >>> spread_labels([100.0, 100.0], lowest=1.0, min_fraction=0.5)
+    [100.0, 1000.0]
+    """
+    step = (max(ends) / lowest) ** min_fraction
+    places = [0.0] * len(ends)
+    previous = 0.0
+    for index in sorted(range(len(ends)), key=lambda index: ends[index]):
+        previous = max(ends[index], previous * step)
+        places[index] = previous
+    return places
 
 
 def priors_accuracy_chart(data: AccuracyChartData) -> alt.TopLevelMixin:

@@ -9,13 +9,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
+from convolab.core.errors import require
 from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
 from convolab.models.registry import initialize_weights
 from convolab.theory import correlation
-from convolab.theory.sheet import Formula, QuestionAnswer, SheetFigure, Text, make_sheet_table, run_sheet_check
+from convolab.theory.sheet import (
+    Check,
+    ContentBlock,
+    Formula,
+    Heading,
+    QuestionAnswer,
+    SheetFigure,
+    Text,
+    run_sheet_check,
+)
 
 TOLERANCE = 1e-12  # absolute; sums of up to 300 products of numbers near 1, in float64
-FIGURE_SAMPLES = 6  # samples of the signals on the figure of the Jacobians
+DEFAULT_JACOBIAN_SIZE = 6  # samples of the signals on the figure of the Jacobians
+JACOBIAN_SIZES = range(2, 13)
 
 
 @dataclass(frozen=True)
@@ -26,99 +37,144 @@ class JacobianIndices:
     wrt_y: list[list[int]]  # dz[k]/dy[i] is x at this index
 
 
-def answer_question_1b(seed: int = 0) -> QuestionAnswer:
-    """Question 1(b); the seed decides the signals of the checks."""
+def answer_question_1b(seed: int = 0, jacobian_size: int = DEFAULT_JACOBIAN_SIZE) -> QuestionAnswer:
+    """Question 1(b), answered and checked.
+
+    Args:
+        seed: decides the signals of the checks.
+        jacobian_size: the signal length n of the Jacobians on the figure.
+
+    Returns:
+        The answer.
+
+    Raises:
+        LabError: Jacobians of this size could not be read on the figure.
+    """
+    require_jacobian_size(jacobian_size)
     return QuestionAnswer(
         name="1(b)",
-        question="Two signals $x$ and $y$ of $n$ samples have the circular cross-correlation $z[k] = "
-        r"\sum_{i=0}^{n-1} x[i]\, y[(i+k) \bmod n]$. What are the derivatives of $z$ with respect to $x$ and to $y$?",
-        summary="Each output is a sum of products, so its derivative by one factor is the other factor: that of "
-        r"$z[k]$ by $x[i]$ is $y[(i+k) \bmod n]$, by $y[i]$ it is $x[(i-k) \bmod n]$. Each row of either Jacobian is "
-        "a circular shift of the other signal.",
+        question=question_1b(),
+        summary="Each output is a sum of products, so its derivative by one factor is the other factor: "
+        r"$\partial z[k] / \partial x[i] = y[(i+k) \bmod n]$ and $\partial z[k] / \partial y[i] = x[(i-k) \bmod n]$. "
+        "Each row of either Jacobian is a circular shift of the other signal.",
         blocks=(
-            Text(r"**By $x$.** In the sum for $z[k]$ every $x[i]$ occurs once, multiplied by $y[(i+k) \bmod n]$. So"),
-            Formula(r"\frac{\partial z[k]}{\partial x[i]} = y[(i+k) \bmod n]"),
-            Text(
-                r"**By $y$.** Every $y[j]$ occurs once too, where $(i+k) \bmod n = j$: there $i = (j-k) \bmod n$, and "
-                r"the factor is $x[(j-k) \bmod n]$. Renaming the index to $i$,"
-            ),
-            Formula(r"\frac{\partial z[k]}{\partial y[i]} = x[(i-k) \bmod n]"),
-            Text(
-                "Written as matrices, with a row for each $z[k]$ and a column for each sample: each row of $J_x$ is "
-                "$y$, shifted one step further to the left, so its anti-diagonals are constant (a Hankel matrix). "
-                "Each row of $J_y$ is $x$, shifted one step further to the right, so its diagonals are constant (a "
-                "circulant matrix). As $z$ is linear in each of the two signals, the matrices also compute it: $z = "
-                "J_x x = J_y y$."
-            ),
-            SheetFigure(
-                "jacobians",
-                f"The Jacobians for n = {FIGURE_SAMPLES}: the sample index of each entry; equal samples have equal "
-                "colors.",
-                jacobian_indices(FIGURE_SAMPLES),
-            ),
-            run_sheet_check(
-                "every entry of both Jacobians equals automatic differentiation of the definition",
-                lambda: check_jacobians(seed),
-            ),
-            Text(
-                "**Three ways to compute it.** The direct sum takes $n^2$ multiplications; the product with the "
-                "circulant matrix takes as many, and memory for $n^2$ numbers. The discrete Fourier transform "
-                r"$\mathcal{F}$ turns the sum into a product at each frequency (the correlation theorem; the star is "
-                r"the complex conjugate), and a fast Fourier transform takes $O(n\,\log\,n)$ steps:"
-            ),
-            Formula(r"z = \mathcal{F}^{-1} ( \mathcal{F}(x)^{*} \cdot \mathcal{F}(y) )"),
-            run_sheet_check("the direct sum, the circulant matrix and the FFT agree", lambda: check_forms_agree(seed)),
-            Text(
-                r"**Backward pass.** A loss $L$ has the gradient $g[k] = \partial L / \partial z[k]$ at the output. "
-                "By the chain rule it is multiplied by the Jacobians from the left, and that is a correlation and a "
-                "convolution again:"
-            ),
-            Formula(r"\frac{\partial L}{\partial x[i]} = \sum_{k=0}^{n-1} g[k]\, y[(i+k) \bmod n]"),
-            Formula(r"\frac{\partial L}{\partial y[j]} = \sum_{k=0}^{n-1} g[k]\, x[(j-k) \bmod n]"),
-            Text(
-                "So the backward pass is done by FFT as well, no Jacobian is ever formed, and because it is made of "
-                "the same two operations it can itself be differentiated."
-            ),
-            run_sheet_check(
-                "our backward pass by FFT passes torch's `gradcheck`, and its own derivative `gradgradcheck`",
-                lambda: check_gradients(seed),
-            ),
-            Text(
-                "**What deep learning calls a convolution** is this correlation: `conv1d` multiplies a window of the "
-                "signal with the kernel (not reversed), sums over the input channels $c$, and does so for every "
-                "output channel $o$ and every signal $b$ of a batch. With a kernel $w$ of $m$ samples and circular "
-                "padding,"
-            ),
-            Formula(r"z[b, o, k] = \sum_{c} \sum_{i=0}^{m-1} w[o, c, i]\, y[b, c, (i+k) \bmod n]"),
-            run_sheet_check(
-                "`nn.Conv1d` on circularly padded signals is our correlation over channels, forward and backward",
-                lambda: check_conv1d_equivalence(seed),
-            ),
-            Text(
-                "**Convolution is correlation with a time-reversed signal.** It runs through one signal backwards, "
-                r"$(x * y)[k] = \sum_i x[i]\, y[(k-i) \bmod n]$: with the reversed signal $\tilde{x}[i] = x[-i \bmod "
-                r"n]$ it is the correlation of $\tilde{x}$ with $y$. A convolution is commutative; in a correlation, "
-                "exchanging the signals reverses the result in time. A network that learns its kernels may use "
-                "either, because it simply learns the reversed kernel."
-            ),
-            run_sheet_check(
-                "a convolution is the correlation with the time-reversed signal: compared with `numpy.convolve`, made "
-                "circular",
-                lambda: check_time_reversal(seed),
-            ),
-            make_sheet_table(
-                "Accepted dtypes",
-                ("type", "what happens"),
-                (
-                    ("`float64`, `float32`", "computed in that precision; of two, in the higher"),
-                    ("`bfloat16`, `float16`", "summed in `float32`, rounded at the end"),
-                    ("integers, booleans", "refused: an FFT would silently convert them to floating point"),
-                    ("complex numbers", "refused: there $x$ would have to be conjugated first"),
-                    ("no samples, different lengths, NaN, infinity", "refused"),
-                ),
-            ),
+            Heading("Reasoning"),
+            *derivative_blocks(jacobian_size),
+            *computation_blocks(),
+            *convolution_blocks(),
+            Heading("Checks"),
+            *correlation_checks(seed),
         ),
     )
+
+
+def require_jacobian_size(size: int) -> None:
+    """Raise LabError for Jacobians that could not be read on a page."""
+    require(
+        isinstance(size, int) and not isinstance(size, bool) and size in JACOBIAN_SIZES,
+        f"Jacobians of size {size}: give {JACOBIAN_SIZES[0]} to {JACOBIAN_SIZES[-1]} samples, which can be read on a page",
+    )
+
+
+def question_1b() -> str:
+    """The question."""
+    return (
+        "Two signals $x$ and $y$ of $n$ samples have the circular cross-correlation $z[k] = "
+        r"\sum_{i=0}^{n-1} x[i]\, y[(i+k) \bmod n]$. What are the derivatives of $z$ with respect to $x$ and to $y$?"
+    )
+
+
+def derivative_blocks(jacobian_size: int) -> list[ContentBlock]:
+    """Both derivatives, and both Jacobians."""
+    return [
+        Text(r"**By $x$.** In the sum for $z[k]$ every $x[i]$ occurs once, multiplied by $y[(i+k) \bmod n]$. So"),
+        Formula(r"\frac{\partial z[k]}{\partial x[i]} = y[(i+k) \bmod n]"),
+        Text(
+            r"**By $y$.** Every $y[j]$ occurs once too, where $(i+k) \bmod n = j$: there $i = (j-k) \bmod n$, and "
+            r"the factor is $x[(j-k) \bmod n]$. Renaming the index to $i$,"
+        ),
+        Formula(r"\frac{\partial z[k]}{\partial y[i]} = x[(i-k) \bmod n]"),
+        Text(
+            "Written as matrices, with a row for each $z[k]$ and a column for each sample: each row of $J_x$ is "
+            "$y$, shifted one step further to the left, so its anti-diagonals are constant (a Hankel matrix). "
+            "Each row of $J_y$ is $x$, shifted one step further to the right, so its diagonals are constant (a "
+            "circulant matrix). As $z$ is linear in each of the two signals, the matrices also compute it: $z = "
+            "J_x x = J_y y$."
+        ),
+        SheetFigure(
+            "jacobians",
+            f"The Jacobians for n = {jacobian_size}: the sample index of each entry; equal samples have equal colors.",
+            jacobian_indices(jacobian_size),
+        ),
+    ]
+
+
+def computation_blocks() -> list[ContentBlock]:
+    """How the correlation and its backward pass are computed."""
+    return [
+        Text(
+            "**Three ways to compute it.** The direct sum takes $n^2$ multiplications; the product with the "
+            "circulant matrix takes as many, and memory for $n^2$ numbers. The discrete Fourier transform "
+            r"$\mathcal{F}$ turns the sum into a product at each frequency (the correlation theorem; the star is "
+            r"the complex conjugate), and a fast Fourier transform takes $O(n\,\log\,n)$ steps:"
+        ),
+        Formula(r"z = \mathcal{F}^{-1} ( \mathcal{F}(x)^{*} \cdot \mathcal{F}(y) )"),
+        Text(
+            r"**Backward pass.** A loss $L$ has the gradient $g[k] = \partial L / \partial z[k]$ at the output. "
+            "By the chain rule it is multiplied by the Jacobians from the left, and that is a correlation and a "
+            "convolution again:"
+        ),
+        Formula(r"\frac{\partial L}{\partial x[i]} = \sum_{k=0}^{n-1} g[k]\, y[(i+k) \bmod n]"),
+        Formula(r"\frac{\partial L}{\partial y[j]} = \sum_{k=0}^{n-1} g[k]\, x[(j-k) \bmod n]"),
+        Text(
+            "So the backward pass is done by FFT as well, no Jacobian is ever formed, and because it is made of "
+            "the same two operations it can itself be differentiated."
+        ),
+    ]
+
+
+def convolution_blocks() -> list[ContentBlock]:
+    """What deep learning and what mathematics call a convolution."""
+    return [
+        Text(
+            "**What deep learning calls a convolution** is this correlation: `conv1d` multiplies a window of the "
+            "signal with the kernel (not reversed), sums over the input channels $c$, and does so for every "
+            "output channel $o$ and every signal $b$ of a batch. With a kernel $w$ of $m$ samples and circular "
+            "padding,"
+        ),
+        Formula(r"z[b, o, k] = \sum_{c} \sum_{i=0}^{m-1} w[o, c, i]\, y[b, c, (i+k) \bmod n]"),
+        Text(
+            "**Convolution is correlation with a time-reversed signal.** It runs through one signal backwards, "
+            r"$(x * y)[k] = \sum_i x[i]\, y[(k-i) \bmod n]$: with the reversed signal $\tilde{x}[i] = x[-i \bmod "
+            r"n]$ it is the correlation of $\tilde{x}$ with $y$. A convolution is commutative; in a correlation, "
+            "exchanging the signals reverses the result in time. A network that learns its kernels may use "
+            "either, because it simply learns the reversed kernel."
+        ),
+    ]
+
+
+def correlation_checks(seed: int) -> list[Check]:
+    """The checks of the formulas above."""
+    return [
+        run_sheet_check(
+            "every entry of both Jacobians equals automatic differentiation of the definition",
+            lambda: check_jacobians(seed),
+        ),
+        run_sheet_check("the direct sum, the circulant matrix and the FFT agree", lambda: check_forms_agree(seed)),
+        run_sheet_check(
+            "our backward pass by FFT passes torch's `gradcheck`, and its own derivative `gradgradcheck`",
+            lambda: check_gradients(seed),
+        ),
+        run_sheet_check(
+            "`nn.Conv1d` on circularly padded signals is our correlation over channels, forward and backward",
+            lambda: check_conv1d_equivalence(seed),
+        ),
+        run_sheet_check(
+            "a convolution is the correlation with the time-reversed signal: compared with `numpy.convolve`, made "
+            "circular",
+            lambda: check_time_reversal(seed),
+        ),
+    ]
 
 
 def jacobian_indices(n: int) -> JacobianIndices:

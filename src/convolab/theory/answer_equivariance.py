@@ -2,27 +2,41 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from convolab.core.stats import Interval
 from convolab.theory import equivariance
-from convolab.theory.equivariance import EquivarianceMeasurement
-from convolab.theory.sheet import ContentBlock, SheetFigure, Table, Text, make_sheet_table, run_sheet_check
+from convolab.theory.equivariance import EquivarianceMeasurement, ImageComparison
+from convolab.theory.sheet import Check, ContentBlock, SheetFigure, Table, Text, make_sheet_table, run_sheet_check
+
+MAX_POOLING = "max pooling 2x2, stride 2"
 
 
-def equivariance_blocks(seed: int) -> list[ContentBlock]:
-    """The measurements of every layer, what they mean, and their checks."""
-    measurements = equivariance.measure_all_layers(seed)
+@dataclass(frozen=True)
+class EquivarianceResult:
+    """What was measured: every layer under every shift, and some of them on photos too."""
+
+    measurements: list[EquivarianceMeasurement]
+    comparisons: list[ImageComparison]
+
+
+def measure_for_sheet(seed: int) -> EquivarianceResult:
+    """Measure everything that this half of the answer says."""
+    return EquivarianceResult(equivariance.measure_all_layers(seed), equivariance.compare_on_photos(seed))
+
+
+def equivariance_blocks(result: EquivarianceResult) -> list[ContentBlock]:
+    """How equivariance is measured, the measurements, and what they mean."""
     return [
         Text(
             "**Equivariance, measured.** The input of each layer is shifted by $s$ pixels, circularly, and its output "
             "is compared with the shifted output of the original input. The error is the norm of the difference, "
             "relative to the norm of the output minus its mean: 0 is equivariant, and two unrelated outputs give "
             "about 141 %. A layer of stride 2 can move its output only by output pixels, of two input pixels each; "
-            "the better of the two nearest shifts is used. The input is random pixels. Smooth images, such as photos, "
-            "give other numbers: smaller errors where a stride skips pixels, and larger ones at a zero-padded border, "
-            "where the padding makes an edge that the image does not have."
+            "the better of the two nearest shifts is used. The input is random pixels."
         ),
-        equivariance_table(measurements),
-        SheetFigure("equivariance", "Equivariance error against the shift.", measurements),
+        equivariance_table(result.measurements),
+        SheetFigure("equivariance", "Equivariance error against the shift.", result.measurements),
         Text(
             "**Zero padding** breaks equivariance at the border only, because there the layer sees the edge of the "
             "image; layer by layer the border grows inward. **Stride and pooling** keep it for shifts by multiples of "
@@ -30,6 +44,53 @@ def equivariance_blocks(seed: int) -> list[ContentBlock]:
             "before the stride (anti-aliasing) reduces that. **Global pooling** turns equivariance into invariance: "
             "the position is discarded, the content kept."
         ),
+        Text(describe_comparisons(result.comparisons)),
+        photo_comparison_table(result.comparisons),
+    ]
+
+
+def describe_comparisons(comparisons: Sequence[ImageComparison]) -> str:
+    """How photos differ from random pixels, in the words that the measured numbers ask for."""
+    zero_padded = next(c for c in comparisons if c.layer == equivariance.ZERO_PADDED_CONV)
+    pooled = next(c for c in comparisons if c.layer == MAX_POOLING)
+
+    def errors(comparison: ImageComparison) -> str:
+        larger = "more" if comparison.difference.mean > 0 else "less"
+        on_photos, on_random = (format_relative_error(i.mean) for i in (comparison.on_photos, comparison.on_random))
+        return f"{larger} on photos than on random pixels ({on_photos} against {on_random})"
+
+    return (
+        "**Photos** give other numbers than random pixels, because neighboring pixels resemble each other. Under a shift "
+        f"by one pixel, over {zero_padded.difference.count} draws of the weights, the zero-padded convolution errs "
+        f"{errors(zero_padded)} on average; in {zero_padded.num_larger_on_photos} of the draws it errs more. The "
+        "zeros of the padding are an edge that the image does not have, and the error is relative to how much the output "
+        f"varies, which is less for a smooth image. Max pooling with stride 2 errs {errors(pooled)}: a pixel that is "
+        "skipped resembles its neighbors."
+    )
+
+
+def photo_comparison_table(comparisons: Sequence[ImageComparison]) -> Table:
+    """A row per layer: its errors on both kinds of images."""
+    rows = [
+        [
+            comparison.layer,
+            format_relative_error(comparison.on_random.mean),
+            format_relative_error(comparison.on_photos.mean),
+            f"{comparison.num_larger_on_photos} of {comparison.difference.count}",
+        ]
+        for comparison in comparisons
+    ]
+    return make_sheet_table(
+        f"Equivariance error at s = 1, mean over {comparisons[0].difference.count} draws of the weights",
+        ("layer", "random pixels", "photos", "draws with more on photos"),
+        rows,
+    )
+
+
+def equivariance_checks(result: EquivarianceResult, seed: int) -> list[Check]:
+    """The checks of the measurements."""
+    measurements = result.measurements
+    return [
         run_sheet_check(
             "a convolution with circular padding, ReLU, batch norm and stride-1 pooling are equivariant under every "
             "shift",
@@ -45,9 +106,9 @@ def equivariance_blocks(seed: int) -> list[ContentBlock]:
             lambda: check_stride_multiples(measurements),
         ),
         run_sheet_check(
-            "on smooth images the error of zero padding is larger than on random pixels, and that of strided pooling "
-            "smaller",
-            lambda: check_smooth_images(seed),
+            "on photos zero padding errs more than on random pixels, on average over the draws of the weights, and "
+            "every strided layer less",
+            lambda: check_photos(result.comparisons),
         ),
         run_sheet_check(
             "global average pooling is invariant; a fully-connected layer is not equivariant",
@@ -109,19 +170,12 @@ def check_stride_multiples(measurements: list[EquivarianceMeasurement]) -> tuple
     return message, max(aligned_errors) < equivariance.ROUNDING_TOLERANCE and min(misaligned_errors) > 0.05
 
 
-def check_smooth_images(seed: int) -> tuple[str, bool]:
-    """Compare the errors of one zero-padded and one strided layer, under a shift by 1, on both kinds of images."""
-    layers = {layer.name: layer for layer in equivariance.layers_to_measure(seed)}
-    names = (equivariance.ZERO_PADDED_CONV, "max pooling 2x2, stride 2")
-    on_random, on_smooth = (
-        [equivariance.measure_equivariance(layers[name], images, 1).relative_error for name in names]
-        for images in (equivariance.random_images(seed), equivariance.smooth_images(seed))
-    )
-    message = "; ".join(
-        f"{name}: {format_relative_error(random)} on random pixels, {format_relative_error(smooth)} on smooth images"
-        for name, random, smooth in zip(names, on_random, on_smooth, strict=True)
-    )
-    return message, on_smooth[0] > on_random[0] and on_smooth[1] < on_random[1]
+def check_photos(comparisons: Sequence[ImageComparison]) -> tuple[str, bool]:
+    """The sign of every layer's mean difference, beyond chance."""
+    zero_padded, *strided = comparisons
+    message = "; ".join(f"{c.layer}: {format_error_difference(c.difference)}" for c in comparisons)
+    passed = zero_padded.difference.low > 0 and all(c.difference.high < 0 for c in strided)
+    return f"photos minus random pixels, in percentage points (95 % confidence interval): {message}", passed
 
 
 def check_pooling_and_linear(measurements: list[EquivarianceMeasurement]) -> tuple[str, bool]:
@@ -139,6 +193,14 @@ def format_relative_error(error: float) -> str:
     if error < equivariance.ROUNDING_TOLERANCE:
         return "0"
     return f"{100 * error:.0f} %" if error >= 0.005 else f"{100 * error:.1g} %"
+
+
+def format_error_difference(interval: Interval) -> str:
+    """In percentage points, with its confidence interval where the draws differ."""
+    mean, low, high = (
+        f"{100 * value:+.0f}".replace("-", "−") for value in (interval.mean, interval.low, interval.high)
+    )
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def format_changed_fraction(changed_fraction: float) -> str:

@@ -6,15 +6,18 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from convolab.core.stats import Interval
+from convolab.core.text import pluralize
 from convolab.data.splits import DatasetSplits
 from convolab.theory import priors
-from convolab.theory.answer_equivariance import equivariance_blocks
+from convolab.theory.answer_equivariance import equivariance_blocks, equivariance_checks, measure_for_sheet
 from convolab.theory.arrangements import AS_IS, BLOCKS, MOVED, PERMUTED, PriorsConfig, iterate_arrangements
 from convolab.theory.equivariance import ROUNDING_TOLERANCE
 from convolab.theory.priors import CONVNET, FULLY_CONNECTED, PriorsResult
 from convolab.theory.sheet import (
+    Check,
     ContentBlock,
     Formula,
+    Heading,
     QuestionAnswer,
     SheetFigure,
     Table,
@@ -42,75 +45,152 @@ class AccuracyChartData:
     chance_accuracy: float
 
 
-def answer_question_1a(seed: int, result: PriorsResult | None, splits: DatasetSplits | None) -> QuestionAnswer:
-    """Question 1(a); without a result and images it says that the experiment was skipped."""
+def answer_question_1a(
+    seed: int, result: PriorsResult | None, splits: DatasetSplits | None, kernel_size: int = 3
+) -> QuestionAnswer:
+    """Question 1(a), answered and checked.
+
+    Args:
+        seed: decides the images and the weights of the measurements.
+        result: of the experiment; None: the answer says that it was left out.
+        splits: the images of the experiment.
+        kernel_size: of the question's convolution.
+
+    Returns:
+        The answer.
+    """
+    equivariance_result = measure_for_sheet(seed)
+    experiment = None if result is None or splits is None else (result, splits)
     return QuestionAnswer(
         name="1(a)",
-        question="A fully-connected layer could learn whatever a convolutional one does. Which two assumptions about "
-        "images does a convolutional layer make, what is gained by them, and where do they fail?",
-        summary="Locality: related pixels are close together. Stationarity: a pattern means the same wherever it is. "
-        "They save weights and examples, and let what is learned at one position apply at every position; they fail "
-        "where neighbors are unrelated or where the position carries the meaning.",
+        question=question_1a(),
+        summary=short_answer_1a(result),
         blocks=(
-            Text(
-                "**Locality.** An output sees only the inputs near it. For a kernel of 3 samples, $z[k]$ depends on "
-                "$x[k-1]$, $x[k]$ and $x[k+1]$; all weights to inputs further away are 0. It is assumed that what is "
-                "needed to recognize an edge or a corner lies within a few pixels, and that what is far apart can "
-                "wait for deeper layers."
-            ),
-            Text(
-                "**Stationarity.** All outputs use the same weights. It is assumed that an edge is an edge wherever "
-                "it is, so that what is worth detecting at one position is worth detecting at every other. With $T_s$ "
-                "for a shift by $s$ samples, such a layer $g$ is equivariant to translation: shifting its input "
-                "shifts its output by the same amount."
-            ),
-            Formula(r"g(T_s\, x) = T_s\, g(x)"),
-            Text(
-                "**What is gained.** Fewer weights: their number no longer grows with the image (question 1(c) counts "
-                "them). Fewer examples: every position of every image trains the same weights. And what is learned at "
-                "one position applies at all others, without an example there."
-            ),
-            Text(
-                "**Where they fail.** Locality fails where neighbors have nothing to do with each other: the columns "
-                "of a table of blood values, or pixels in shuffled order. Stationarity fails where the position "
-                "carries the meaning: in a passport photo eyes are above the mouth, in a spectrogram a pattern "
-                "further up is another tone. There shared weights cannot treat one position differently from another, "
-                "and a fully-connected layer loses nothing."
-            ),
-            *experiment_blocks(result, splits),
-            *equivariance_blocks(seed),
+            Heading("Reasoning"),
+            *assumption_blocks(kernel_size),
+            *(experiment_blocks(*experiment) if experiment else [Text("**Experiment:** left out.")]),
+            *equivariance_blocks(equivariance_result),
+            Heading("Checks"),
+            *(experiment_checks(*experiment) if experiment else []),
+            *equivariance_checks(equivariance_result, seed),
         ),
     )
 
 
-def experiment_blocks(result: PriorsResult | None, splits: DatasetSplits | None) -> list[ContentBlock]:
-    """What the experiment did, its results, and their checks."""
-    if result is None or splits is None:
-        return [Text("**Experiment:** left out.")]
+def question_1a() -> str:
+    """The question."""
+    return (
+        "A fully-connected layer could learn whatever a convolutional one does. Which two assumptions about images does "
+        "a convolutional layer make, what is gained by them, and for which data do they fail?"
+    )
+
+
+def short_answer_1a(result: PriorsResult | None) -> str:
+    """Both assumptions, the gain, and data where they fail, measured if the experiment was made."""
+    example = ", such as the columns of a table or permuted pixels"
+    if result is not None:
+        before, after = (format_tenths_of_percent(result.mean_convnet_lead(name).mean) for name in (AS_IS, PERMUTED))
+        example = (
+            f": on {result.dataset_name} with all pixels in one random order, a convnet's lead over a fully-connected "
+            f"network goes from {before} to {after} percentage points"
+        )
+    return (
+        "**Locality:** related pixels are close together. **Stationarity** (translation equivariance): a pattern means "
+        "the same wherever it is. They save weights and examples, and what is learned at one position applies at every "
+        f"position. They fail where the position carries the meaning, and for data whose neighbors are unrelated{example}."
+    )
+
+
+def assumption_blocks(kernel_size: int) -> list[ContentBlock]:
+    """What is assumed, what is gained, and where it fails."""
+    return [
+        Text(
+            f"**Locality.** An output sees only the inputs near it. {describe_reach(kernel_size)}; all weights to inputs "
+            "further away are 0. It is assumed that what is needed to recognize an edge or a corner lies within a few "
+            "pixels, and that what is far apart can wait for deeper layers."
+        ),
+        Text(
+            "**Stationarity.** All outputs use the same weights. It is assumed that an edge is an edge wherever "
+            "it is, so that what is worth detecting at one position is worth detecting at every other. With $T_s$ "
+            "for a shift by $s$ samples, such a layer $g$ is equivariant to translation: shifting its input "
+            "shifts its output by the same amount."
+        ),
+        Formula(r"g(T_s\, x) = T_s\, g(x)"),
+        Text(
+            "**What is gained.** Fewer weights: their number no longer grows with the image (question 1(c) counts "
+            "them). Fewer examples: every position of every image trains the same weights. And what is learned at "
+            "one position applies at all others, without an example there."
+        ),
+        Text(
+            "**Where they fail.** Locality fails where neighbors have nothing to do with each other: the columns "
+            "of a table of blood values, or pixels in shuffled order. Stationarity fails where the position "
+            "carries the meaning: in a passport photo eyes are above the mouth, in a spectrogram a pattern "
+            "further up is another tone. There shared weights cannot treat one position differently from another, "
+            "and a fully-connected layer loses nothing."
+        ),
+    ]
+
+
+def describe_reach(kernel_size: int) -> str:
+    """Which inputs an output depends on.
+
+    >>> describe_reach(5)
+    'For a kernel of 5 samples, $z[k]$ depends on $x[k-2]$ to $x[k+2]$'
+    """
+    reach = kernel_size // 2
+    inputs = f"$x[k-{reach}]$ to $x[k+{reach}]$" if reach else "$x[k]$ alone"
+    return f"For a kernel of {pluralize(kernel_size, 'sample')}, $z[k]$ depends on {inputs}"
+
+
+def experiment_blocks(result: PriorsResult, splits: DatasetSplits) -> list[ContentBlock]:
+    """What the experiment did, its results, and why they are no accident of these images."""
     config = result.config
     return [
         Text(describe_experiment(result)),
         SheetFigure("arrangements", "The same test images in each arrangement.", arrangement_examples(config, splits)),
-        Table(
-            f"Test accuracy, mean and 95 % confidence interval (Student's t) over {config.num_seeds} seeds; the lead "
-            "is convnet minus fully-connected, paired by seed",
-            ("images", "convnet", "fully-connected", "lead"),
-            tuple(
-                (
-                    name,
-                    format_accuracy_interval(result.mean_test_accuracy(name, CONVNET)),
-                    format_accuracy_interval(result.mean_test_accuracy(name, FULLY_CONNECTED)),
-                    format_points_interval(result.mean_convnet_lead(name)),
-                )
-                for name in config.arrangements
-            ),
-        ),
+        accuracy_table(result),
         SheetFigure(
             "priors",
             f"Test accuracy of both networks: each dot is the mean over {config.num_seeds} seeds, with its 95 % "
             "confidence interval.",
             accuracy_chart_data(result),
         ),
+        Text(
+            "**A fully-connected network does not depend on the order of the pixels**, whatever the images. Let $P$ be "
+            "the matrix that permutes the pixels and $W$ the weights of the first layer. A network with the weights "
+            r"$W P^\top$ gives for permuted images what the other gives for the original images:"
+        ),
+        Formula(r"(W P^\top) (P x) = W x"),
+        Text(
+            "Its gradients are permuted in the same way, and so is each step of the training. The initial weights are "
+            r"drawn independently of each other, so $W P^\top$ is an equally likely initialization: the expected "
+            "accuracy on permuted images is exactly the same. A convolution has no such equivalent: its band of "
+            "shared weights, permuted, is no longer a band of shared weights."
+        ),
+    ]
+
+
+def accuracy_table(result: PriorsResult) -> Table:
+    """A row per arrangement: both accuracies, and the convnet's lead."""
+    return Table(
+        f"Test accuracy, mean and 95 % confidence interval (Student's t) over {result.config.num_seeds} seeds; the lead "
+        "is convnet minus fully-connected, paired by seed",
+        ("images", "convnet", "fully-connected", "lead"),
+        tuple(
+            (
+                name,
+                format_accuracy_interval(result.mean_test_accuracy(name, CONVNET)),
+                format_accuracy_interval(result.mean_test_accuracy(name, FULLY_CONNECTED)),
+                format_points_interval(result.mean_convnet_lead(name)),
+            )
+            for name in result.config.arrangements
+        ),
+    )
+
+
+def experiment_checks(result: PriorsResult, splits: DatasetSplits) -> list[Check]:
+    """The checks of the experiment."""
+    checks = [
         run_sheet_check("on the original images the convnet is more accurate", lambda: check_convnet_lead(result)),
         run_sheet_check(
             "with all pixels permuted less than a quarter of the lead remains",
@@ -126,34 +206,18 @@ def experiment_blocks(result: PriorsResult | None, splits: DatasetSplits | None)
             "percentage points of 0",
             lambda: check_fully_connected_unchanged(result),
         ),
-        Text(
-            "This holds for any images, not just these. Let $P$ be the matrix that permutes the pixels and $W$ the "
-            r"weights of the first layer. A network with the weights $W P^\top$ gives for permuted images what the "
-            "other gives for the original images:"
-        ),
-        Formula(r"(W P^\top) (P x) = W x"),
-        Text(
-            "Its gradients are permuted in the same way, and so is each step of the training. The initial weights are "
-            r"drawn independently of each other, so $W P^\top$ is an equally likely initialization: the expected "
-            "accuracy on permuted images is exactly the same. A convolution has no such equivalent: its band of "
-            "shared weights, permuted, is no longer a band of shared weights."
-        ),
         run_sheet_check(
             "a fully-connected network and its input-permuted copy are the same function, before and after training",
-            lambda: check_permutation_invariance(config, splits),
-        ),
-        *(
-            [
-                run_sheet_check(
-                    "at positions never seen in training, the convnet keeps its accuracy and the fully-connected "
-                    "network is at chance level",
-                    lambda: check_moved_accuracy(result),
-                )
-            ]
-            if MOVED in config.arrangements
-            else []
+            lambda: check_permutation_invariance(result.config, splits),
         ),
     ]
+    if MOVED in result.config.arrangements:
+        claim = (
+            "at positions never seen in training, the convnet keeps its accuracy and the fully-connected network is at "
+            "chance level"
+        )
+        checks.append(run_sheet_check(claim, lambda: check_moved_accuracy(result)))
+    return checks
 
 
 def describe_experiment(result: PriorsResult) -> str:

@@ -1,7 +1,7 @@
 """Translation equivariance and invariance of layers, measured: shift the input and compare the outputs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from convolab.core.rng import isolated_rng, make_generator
+from convolab.core.stats import Interval, mean_interval
+from convolab.data.image_io import SAMPLE_IMAGES, read_image, resize_and_center_crop
 from convolab.models.registry import initialize_weights
 from convolab.models.zoo import SimpleConvnet
 
@@ -18,6 +20,14 @@ IMAGE_SIZE = 32  # pixels
 # A fraction of an output's magnitude; a float64 sum of 1,000 products changes by less when its order changes.
 ROUNDING_TOLERANCE = 1e-12
 ZERO_PADDED_CONV = "convolution 3x3, zero padding"
+LAYERS_ON_PHOTOS = (  # what is measured on photos too
+    ZERO_PADDED_CONV,
+    "max pooling 2x2, stride 2",
+    "average pooling 2x2, stride 2",
+    "blur 3x3, then stride 2",
+    "convolution 3x3, circular padding, stride 2",
+)
+WEIGHT_DRAWS = 50  # random weights of each of these
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,17 @@ class EquivarianceMeasurement:
     shift: int  # input pixels, to the right; circular
     relative_error: float  # norm of the difference from the shifted output, relative to the output minus its mean
     changed_fraction: float  # fraction of the output's values that differ
+
+
+@dataclass(frozen=True)
+class ImageComparison:
+    """The error of a layer under a shift by 1 on random pixels and on photos, over several draws of its weights."""
+
+    layer: str
+    on_random: Interval
+    on_photos: Interval
+    difference: Interval  # photos minus random pixels, draw by draw
+    num_larger_on_photos: int  # of the draws
 
 
 class BlurPool(nn.Module):
@@ -63,8 +84,8 @@ class FullyConnectedLayer(nn.Module):
         return self.linear(x.flatten(2)).view(x.shape)
 
 
-def layers_to_measure(seed: int = 0) -> list[NamedLayer]:
-    """The layers to measure, in float64; the seed decides their random weights."""
+def layers_to_measure(seed: int = 0, names: Collection[str] | None = None) -> list[NamedLayer]:
+    """The layers to measure, in float64; the seed decides their random weights. `names` chooses some of them."""
 
     def conv3x3(padding_mode: Literal["zeros", "circular"] = "zeros", stride: int = 1) -> nn.Module:
         return nn.Conv2d(1, 4, 3, padding=1, padding_mode=padding_mode, stride=stride)
@@ -92,9 +113,10 @@ def layers_to_measure(seed: int = 0) -> list[NamedLayer]:
     layers = []
     with isolated_rng():
         for name, make, stride in cases:
-            layer = make().double().eval()
-            initialize_weights(layer, seed)
-            layers.append(NamedLayer(name, layer, stride))
+            if names is None or name in names:
+                layer = make().double().eval()
+                initialize_weights(layer, seed)
+                layers.append(NamedLayer(name, layer, stride))
     return layers
 
 
@@ -112,11 +134,11 @@ def random_images(seed: int = 0) -> Float[Tensor, "n 1 h w"]:
     return torch.rand(8, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.float64, generator=make_generator(seed, "equivariance"))
 
 
-def smooth_images(seed: int = 0) -> Float[Tensor, "n 1 h w"]:
-    """Random pixels averaged over 9 x 9 neighbors, circularly, and stretched to [0, 1]: like photos, smooth."""
-    smooth = F.avg_pool2d(F.pad(random_images(seed), (4, 4, 4, 4), mode="circular"), 9, stride=1)
-    low, high = smooth.amin((1, 2, 3), keepdim=True), smooth.amax((1, 2, 3), keepdim=True)
-    return (smooth - low) / (high - low)
+def sample_photos() -> Float[Tensor, "n 1 h w"]:
+    """The bundled sample photos in gray, their centers resized."""
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    images = [resize_and_center_crop(read_image(name), size, channels=1) for name in SAMPLE_IMAGES]
+    return torch.stack(images).double() / 255
 
 
 @torch.inference_mode()
@@ -157,3 +179,24 @@ def measure_all_layers(seed: int = 0, shifts: tuple[int, ...] = tuple(range(9)))
     """Every layer under every shift."""
     x = random_images(seed)
     return [measure_equivariance(layer, x, shift) for layer in layers_to_measure(seed) for shift in shifts]
+
+
+def compare_on_photos(seed: int = 0, draws: int = WEIGHT_DRAWS) -> list[ImageComparison]:
+    """The layers of `LAYERS_ON_PHOTOS` on random pixels and on photos, for several draws of their weights."""
+    errors: dict[str, list[tuple[float, float]]] = {name: [] for name in LAYERS_ON_PHOTOS}
+    images = (random_images(seed), sample_photos())
+    for draw in range(seed, seed + draws):
+        for layer in layers_to_measure(draw, LAYERS_ON_PHOTOS):
+            on_random, on_photos = (measure_equivariance(layer, x, 1).relative_error for x in images)
+            errors[layer.name].append((on_random, on_photos))
+    comparisons = []
+    for name, pairs in errors.items():
+        on_random, on_photos = zip(*pairs, strict=True)
+        difference = [photo - random for random, photo in pairs]
+        num_larger = sum(value > 0 for value in difference)
+        comparisons.append(
+            ImageComparison(
+                name, mean_interval(on_random), mean_interval(on_photos), mean_interval(difference), num_larger
+            )
+        )
+    return comparisons

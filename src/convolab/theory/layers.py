@@ -16,6 +16,8 @@ from convolab.analysis.summary import summarize_network
 from convolab.core.errors import LabError, require
 
 SampleShape = tuple[int, ...]
+MAX_WEIGHTS_TO_RUN = 10_000_000  # of f in float64: 80 MB
+MAX_MACS_TO_RUN = 2_000_000_000  # to write g as a matrix: about ten seconds
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class LayerCost:
     activation_evaluations: int  # of sigma, one for each output, if one follows
 
     @property
+    def num_outputs(self) -> int:
+        return math.prod(self.output_shape)
+
+    @property
     def flops(self) -> int:
         """2 x MACs, as papers count."""
         return 2 * self.macs
@@ -39,30 +45,98 @@ class LayerCost:
         return self.macs + self.additions
 
 
-def course_layers(
-    n: int = 100, features: int = 10, kernel_size: int = 3, bias: bool = False
-) -> tuple[nn.Linear, nn.Conv1d]:
-    """The question's f and g: a fully-connected and a convolutional layer that give the same number of outputs.
+@dataclass(frozen=True)
+class LayerSizes:
+    """The sizes of question 1(c), whose defaults are the course's.
 
-    f = Linear(n -> features n), g = Conv1d(1 -> features, kernel_size, padding (kernel_size - 1) / 2). On the meta
+    Raises:
+        LabError: a size is not a whole number from 1, the kernel size is even or longer than the signal, or the layers
+            are too large to be run.
+
+    >>> LayerSizes(samples=64, maps=4, kernel_size=5).num_outputs
+    256
+    """
+
+    samples: int = 100  # n, the length of the signal: the inputs of f
+    maps: int = 10  # feature maps of g: its output channels
+    kernel_size: int = 3
+    outputs: int | None = None  # of f; None: as many as g gives
+
+    def __post_init__(self) -> None:
+        sizes = {"samples": self.samples, "maps": self.maps, "kernel size": self.kernel_size, "outputs": self.outputs}
+        for name, size in sizes.items():
+            is_size = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+            require(
+                is_size or (name == "outputs" and size is None), f"{name} {size}: give a whole number of at least 1"
+            )
+        require_same_padding(self.kernel_size)
+        require(
+            self.kernel_size <= self.samples,
+            f"kernel size {self.kernel_size} is longer than the signal of {self.samples} samples: give at most "
+            f"{self.samples}",
+        )
+        num_weights = max(self.num_outputs, self.maps * self.samples) * self.samples
+        require(
+            num_weights <= MAX_WEIGHTS_TO_RUN,
+            f"{self.samples:,} samples, {self.maps:,} maps and {self.num_outputs:,} outputs make a fully-connected "
+            f"layer of {num_weights:,} weights: the checks run it, so give at most {MAX_WEIGHTS_TO_RUN:,}",
+        )
+        num_macs = self.maps * self.samples**2 * self.kernel_size
+        require(
+            num_macs <= MAX_MACS_TO_RUN,
+            f"{self.samples:,} samples, {self.maps:,} maps and kernel size {self.kernel_size:,} take {num_macs:,} MACs "
+            f"to write the convolution as a matrix: give at most {MAX_MACS_TO_RUN:,}",
+        )
+
+    @property
+    def num_outputs(self) -> int:
+        """The outputs of f."""
+        return self.maps * self.samples if self.outputs is None else self.outputs
+
+    def make_layers(self, bias: bool = False) -> tuple[nn.Linear, nn.Conv1d]:
+        """f and g, on the meta device."""
+        return course_layers(self.samples, self.maps, self.kernel_size, bias, self.num_outputs)
+
+
+def require_same_padding(kernel_size: int) -> None:
+    """Raise LabError for an even kernel size, whose output would not be as long as its input."""
+    require(
+        kernel_size % 2 == 1,
+        f"kernel size {kernel_size} is even: give an odd one, so that the output is as long as the input",
+    )
+
+
+def course_layers(
+    samples: int = 100, maps: int = 10, kernel_size: int = 3, bias: bool = False, outputs: int | None = None
+) -> tuple[nn.Linear, nn.Conv1d]:
+    """The question's f and g: a fully-connected and a convolutional layer.
+
+    f = Linear(samples -> outputs), g = Conv1d(1 -> maps, kernel_size, padding (kernel_size - 1) / 2). On the meta
     device, where a layer has shapes but no weights, so they can be arbitrarily large.
-    Raises LabError for an even kernel size, whose output would not be as long as its input.
+
+    Args:
+        samples: the length of the signal.
+        maps: feature maps of g.
+        kernel_size: of g.
+        bias: whether both add one.
+        outputs: of f; None: maps x samples, as many as g gives.
+
+    Raises:
+        LabError: a size is below 1, or the kernel size is even.
 
     >>> f, g = course_layers()
     >>> f.weight.shape, g.weight.shape
     (torch.Size([1000, 100]), torch.Size([10, 1, 3]))
     """
+    outputs = maps * samples if outputs is None else outputs
     require(
-        min(n, features, kernel_size) >= 1,
-        f"n = {n}, {features} features and kernel size {kernel_size}: give each at least 1",
+        min(samples, maps, kernel_size, outputs) >= 1,
+        f"{samples} samples, {maps} maps, kernel size {kernel_size} and {outputs} outputs: give each at least 1",
     )
-    require(
-        kernel_size % 2 == 1,
-        f"kernel size {kernel_size} is even: give an odd one, so that the output is as long as the input",
-    )
+    require_same_padding(kernel_size)
     with torch.device("meta"):
-        f = nn.Linear(n, features * n, bias=bias)
-        g = nn.Conv1d(1, features, kernel_size, padding=kernel_size // 2, bias=bias)
+        f = nn.Linear(samples, outputs, bias=bias)
+        g = nn.Conv1d(1, maps, kernel_size, padding=kernel_size // 2, bias=bias)
     return f, g
 
 
@@ -132,7 +206,7 @@ def convolution_matrix(layer: nn.Conv1d, n: int) -> Float[Tensor, "outputs n"]:
     """The matrix of a convolution without bias on one input channel of length n.
 
     It is what a fully-connected layer would have to learn. Column i is the layer's response to a unit impulse at sample
-    i, [features, n] flattened; the matrix has `features` bands of the kernel's width.
+    i, [maps, n] flattened; the matrix has `maps` bands of the kernel's width.
 
     >>> layer = nn.Conv1d(1, 1, 3, padding=1, bias=False)
     >>> _ = layer.weight.data.copy_(torch.tensor([[[1.0, 2, 3]]]))
@@ -142,5 +216,7 @@ def convolution_matrix(layer: nn.Conv1d, n: int) -> Float[Tensor, "outputs n"]:
             [0., 1., 2., 3.],
             [0., 0., 1., 2.]])
     """
+    batch_size = max(1, MAX_WEIGHTS_TO_RUN // (n * layer.kernel_size[0]))  # a convolution copies a window per output
+    impulses = torch.eye(n, dtype=layer.weight.dtype)[:, None].split(batch_size)
     with torch.no_grad():
-        return layer(torch.eye(n, dtype=layer.weight.dtype)[:, None]).flatten(1).T
+        return torch.cat([layer(batch).flatten(1) for batch in impulses]).T

@@ -1,9 +1,11 @@
 """`convolab theory`: question 1 of the course, answered and checked."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +14,12 @@ import typer
 from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
 from convolab.cli.terminal import print_json, print_note
 from convolab.core.errors import require
+from convolab.core.text import join_with_and
 
 if TYPE_CHECKING:
-    from convolab.theory.priors import PriorsResult, PriorsTrial
+    from convolab.data.splits import DatasetSplits
+    from convolab.theory.priors import PriorsTrial
+    from convolab.theory.question1 import SheetSettings
     from convolab.theory.sheet import AnswerSheet
 
 
@@ -30,10 +35,26 @@ def theory_command(
         ),
     ] = None,
     pdf: Annotated[Path | None, typer.Option(help="Also write a typeset PDF to this file.")] = None,
+    name: Annotated[str, typer.Option(help="Your name, for the head of the sheet.")] = "",
+    date: Annotated[str, typer.Option(help="A date, for the head of the sheet.")] = "",
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="Your own answers (Markdown); convolab's checks follow as an appendix.", show_default=False),
+    ] = None,
+    answers_template: Annotated[
+        Path | None, typer.Option(help="Write a file to fill in for --answers, and nothing else.", show_default=False)
+    ] = None,
+    samples: Annotated[int, typer.Option(help="1(c): the signal length n, f's inputs.")] = 100,
+    outputs: Annotated[
+        int | None, typer.Option(help="1(c): outputs of the fully-connected layer f.", show_default="maps x samples")
+    ] = None,
+    kernel_size: Annotated[int, typer.Option(help="1(c): the kernel size of the convolution g, odd.")] = 3,
+    maps: Annotated[int, typer.Option(help="1(c): feature maps (output channels) of g.")] = 10,
+    jacobian_size: Annotated[int, typer.Option(help="1(b): the signal length n of the Jacobians shown.")] = 6,
     data: Annotated[str, typer.Option(help="Dataset of the experiment: digits, cifar10 or another.")] = "digits",
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the signals, the images and the initial weights.")] = 0,
-    seeds: Annotated[int, typer.Option(min=3, help="Number of seeds, starting at --seed.")] = 5,
+    seeds: Annotated[int, typer.Option(min=3, max=100, help="Number of seeds, starting at --seed.")] = 5,
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out the experiment of 1(a), which takes most of the time.")
     ] = False,
@@ -43,28 +64,42 @@ def theory_command(
     as_json: AsJson = False,
 ) -> None:
     """Answer question 1 and run a check of every answer; exits with 1 if a check fails."""
-    require(pdf is None or pdf.suffix.lower() == ".pdf", f"--pdf {pdf}: the file name must end in .pdf")
-    outputs = [path for path in (out, pdf) if path is not None] or [Path("question1")]
-    for path in outputs:
-        require_writable_output(path)
-    from convolab.reports import theory as theory_report
+    paths = [] if answers_template else choose_outputs(out, pdf)
+    from convolab.theory.layers import LayerSizes
+    from convolab.theory.own_answers import read_own_answers, write_answers_template
+    from convolab.theory.question1 import EXPERIMENT_IMAGE_SIZE, SheetSettings, questions
 
-    for path in outputs:
-        theory_report.require_format_packages(path)
-    sheet, experiment_result = make_answer_sheet(data, data_dir, seed, seeds, quick, threads)
-    figures = theory_report.render_sheet_figures(sheet)
-    files = [file for path in outputs for file in theory_report.write_sheet(sheet, figures, path)]
-    if as_json:
-        print_json(sheet_to_dict(sheet, experiment_result, files))
-    else:
-        print_answer_sheet(sheet, files)
-    if sheet.failed_checks:
-        print_note(f"{len(sheet.failed_checks)} of {len(sheet.checks)} checks failed")
-        raise typer.Exit(1)
+    settings = SheetSettings(
+        sizes=LayerSizes(samples, maps, kernel_size, outputs),
+        jacobian_size=jacobian_size,
+        data=None if quick else data,
+        seed=seed,
+        seeds=seeds,
+        name=name,
+        date=date,
+        answers_file=None if answers is None else str(answers),
+        own_answers=None if answers is None else read_own_answers(answers),
+    )
+    if answers_template is not None:
+        print_template(write_answers_template(answers_template, questions(settings.sizes)), as_json)
+        return
+    require_sheet_can_be_written(settings, paths)
+    splits = None if quick else load_dataset_with_progress(data, data_dir, EXPERIMENT_IMAGE_SIZE)
+    sheet = make_sheet_with_progress(settings, splits, threads)
+    write_and_print(sheet, paths, as_json)
+
+
+def choose_outputs(out: Path | None, pdf: Path | None) -> list[Path]:
+    """Where the sheet is written. Raises LabError, before any work, if it cannot be."""
+    require(pdf is None or pdf.suffix.lower() == ".pdf", f"--pdf {pdf}: the file name must end in .pdf")
+    paths = [path for path in (out, pdf) if path is not None] or [Path("question1")]
+    for path in paths:
+        require_writable_output(path)
+    return paths
 
 
 def require_writable_output(path: Path) -> None:
-    """Raise LabError, before any work, if the sheet cannot be written there."""
+    """Raise LabError if the sheet cannot be written there."""
     is_sheet_file = path.suffix.lower() in SHEET_SUFFIXES
     require(
         is_sheet_file or not path.is_file(),
@@ -79,42 +114,61 @@ def require_writable_output(path: Path) -> None:
     )
 
 
-def make_answer_sheet(
-    data: str, data_dir: Path | None, seed: int, seeds: int, quick: bool, threads: int
-) -> "tuple[AnswerSheet, PriorsResult | None]":
-    """The sheet, and the result of the experiment; None with --quick."""
+def require_sheet_can_be_written(settings: "SheetSettings", paths: list[Path]) -> None:
+    """Raise LabError, before any work, if a package is missing, a formula is wrong, or the answers would be replaced."""
+    from convolab.reports.theory import require_format_packages, require_typesettable, sheet_files
+
+    own_answers = settings.own_answers or {}
+    for path in paths:
+        require_format_packages(path)
+        require_typesettable([block for blocks in own_answers.values() for block in blocks], path)
+        for file in sheet_files(path):
+            is_input = settings.answers_file is not None and file.exists() and file.samefile(settings.answers_file)
+            require(not is_input, f"{file} holds your answers and would be replaced: choose another output")
+
+
+def make_sheet_with_progress(settings: "SheetSettings", splits: "DatasetSplits | None", threads: int) -> "AnswerSheet":
+    """The sheet, with a progress bar over the experiment; torch has its threads back afterwards."""
     import torch
 
-    from convolab.theory import answer_correlation, answer_layers, answer_priors, priors
-    from convolab.theory.sheet import AnswerSheet
+    from convolab.theory.priors import config_for_dataset
+    from convolab.theory.question1 import make_sheet
 
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        splits, experiment_result = None, None
-        if not quick:
-            config = priors.config_for_dataset(data, seed, seeds)
-            splits = load_dataset_with_progress(data, data_dir, 32)
-            with trial_progress_bar(config.num_trials) as on_trial:
-                experiment_result = priors.run_priors_experiment(config, splits, on_trial)
-        answers = (
-            answer_priors.answer_question_1a(seed, experiment_result, splits),
-            answer_correlation.answer_question_1b(seed),
-            answer_layers.answer_question_1c(seed),
-        )
+        if settings.data is None:
+            return make_sheet(settings, None)
+        config = config_for_dataset(settings.data, settings.seed, settings.seeds)
+        with trial_progress_bar(config.num_trials) as on_trial:
+            return make_sheet(settings, splits, on_trial)
     finally:
         torch.set_num_threads(threads_before)
-    command_words = [
-        "convolab theory",
-        f"--seed {seed}",
-        *(["--quick"] if quick else [f"--data {data}", f"--seeds {seeds}"]),
-    ]
-    provenance = (
-        f"Answered by `{' '.join(command_words)}`, with torch {torch.__version__}; "
-        "every check was run when this sheet was made."
-    )
-    title = "Question 1: what a convolution assumes, its derivatives, and what it costs"
-    return AnswerSheet(title, provenance, answers), experiment_result
+
+
+def write_and_print(sheet: "AnswerSheet", paths: list[Path], as_json: bool) -> None:
+    """Write the sheet, and print what it says; exits with 1 if a check failed."""
+    from convolab.reports import theory as theory_report
+
+    figures = theory_report.render_sheet_figures(sheet)
+    files = [file for path in paths for file in theory_report.write_sheet(sheet, figures, path)]
+    if as_json:
+        print_json(sheet_to_dict(sheet, files))
+    else:
+        print_answer_sheet(sheet, files)
+    if sheet.open_parts:
+        print_note(f"not answered yet: {join_with_and(sheet.open_parts)}")
+    if sheet.failed_checks:
+        print_note(f"{len(sheet.failed_checks)} of {len(sheet.checks)} checks failed")
+        raise typer.Exit(1)
+
+
+def print_template(path: Path, as_json: bool) -> None:
+    """Say where the template is and what to do with it."""
+    if as_json:
+        print_json({"files": [str(path)]})
+    else:
+        print(f"written to: {path}\nfill it in, then: convolab theory --answers {shlex.quote(str(path))}")
 
 
 @contextmanager
@@ -134,11 +188,11 @@ def trial_progress_bar(total: int) -> "Iterator[Callable[[PriorsTrial], None] | 
 
 
 def print_answer_sheet(sheet: "AnswerSheet", files: list[Path]) -> None:
-    """The summary of each answer, and every check with its result."""
+    """The short answer of each part, and every check with its result."""
     from convolab.reports.theory import check_status, checks_summary, strip_markup
 
     for answer in sheet.answers:
-        print(f"{answer.name}  {strip_markup(answer.summary)}")
+        print(f"{answer.name}  {strip_markup(answer.summary)}".rstrip())
         for check in answer.checks:
             print(f"  {check_status(check)}: {strip_markup(check.claim)}\n          {strip_markup(check.result)}")
         print()
@@ -146,12 +200,8 @@ def print_answer_sheet(sheet: "AnswerSheet", files: list[Path]) -> None:
     print(f"full answers written to: {', '.join(map(str, files))}")
 
 
-def sheet_to_dict(
-    sheet: "AnswerSheet", experiment_result: "PriorsResult | None", files: list[Path]
-) -> dict[str, object]:
+def sheet_to_dict(sheet: "AnswerSheet", files: list[Path]) -> dict[str, object]:
     """What --json prints."""
-    from dataclasses import asdict
-
     answers = [
         {
             "name": answer.name,
@@ -161,12 +211,14 @@ def sheet_to_dict(
         }
         for answer in sheet.answers
     ]
+    experiment = sheet.experiment
     return {
         "title": sheet.title,
         "answers": answers,
+        "open": list(sheet.open_parts),
         "num_checks": len(sheet.checks),
         "num_failed": len(sheet.failed_checks),
-        "trials": [asdict(trial) for trial in experiment_result.trials] if experiment_result else None,
-        "config": experiment_result.config.model_dump() if experiment_result else None,
+        "trials": [asdict(trial) for trial in experiment.trials] if experiment else None,
+        "config": experiment.config.model_dump() if experiment else None,
         "files": [str(file) for file in files],
     }
