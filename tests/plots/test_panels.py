@@ -42,11 +42,11 @@ def test_the_color_limit_is_the_maximum_of_few_cells_and_a_percentile_of_many_pi
 @pytest.mark.slow
 def test_a_raw_map_shows_its_cells_and_a_photo_keeps_its_shape():
     frame = np.asarray(panels.render_frame(Panel(title="", heatmap=torch.eye(2))))
-    assert frame.shape == (panels.FRAME_WIDTH, panels.FRAME_WIDTH, 3)
+    assert frame.shape == (panels.FRAME_WIDTHS[0], panels.FRAME_WIDTHS[0], 3)
     assert len(np.unique(frame.reshape(-1, 3), axis=0)) == 2
     assert panels.render_frame(Panel(title="", image=photo())).size == (
-        panels.FRAME_WIDTH,
-        panels.FRAME_WIDTH * 40 // 60,
+        panels.FRAME_WIDTHS[0],
+        panels.FRAME_WIDTHS[0] * 40 // 60,
     )
 
 
@@ -68,7 +68,7 @@ def test_a_nonfinite_map_has_a_marked_frame_and_a_warning_above_it():
             warnings=("the map is not finite",),
         )
     )
-    assert figure.width == 2 * (panels.FRAME_WIDTH + panels.FRAME_GAP) + panels.FRAME_GAP
+    assert figure.width == 2 * (panels.FRAME_WIDTHS[1] + panels.FRAME_GAP) + panels.FRAME_GAP
     warning_color = np.array([int(panels.WARNING_COLOR[i : i + 2], 16) for i in (1, 3, 5)])
     assert (np.abs(np.asarray(figure).astype(int) - warning_color).sum(2) < 60).any()
 
@@ -108,3 +108,34 @@ def test_captions_and_rows_of_different_heights_do_not_overlap():
     )
     figure = panels.render_finding(Finding("test", ("title",), {}, {}, rows))
     assert figure.height > sum(max(panels.render_panel(panel).height for panel in row) for row in rows)
+
+
+def test_a_figure_of_up_to_four_columns_fits_a_page_of_1400_pixels() -> None:
+    for columns in range(1, 5):
+        width = columns * (panels.frame_width(columns) + panels.FRAME_GAP) + panels.FRAME_GAP
+        assert width <= panels.FIGURE_WIDTH <= 1400
+
+
+def test_a_grid_is_drawn_and_named_only_where_its_cells_are_large_on_the_figure() -> None:
+    def grid(spacing: int) -> Panel:
+        lines = tuple(float(position) for position in range(0, 301, spacing))
+        return Panel(title="", image=photo(300, 300), grid=(lines, lines))
+
+    coarse, fine = grid(15), grid(13)
+    assert len(panels.visible_grid_lines(coarse, 300)) == 2 * 19
+    assert panels.visible_grid_lines(fine, 300) == []
+    assert panels.visible_grid_lines(fine, 408)  # a larger frame has larger cells
+    heights = {panels.render_panel(panel, 300).height for panel in (fine, Panel(title="", image=photo(300, 300)))}
+    assert len(heights) == 1
+    assert panels.render_panel(coarse, 300).height > heights.pop()  # a line says what the lines are
+
+
+def test_a_title_that_is_too_long_ends_in_dots_and_a_box_label_stays_in_the_frame() -> None:
+    font = panels.ImageFont.load_default(19)
+    assert panels.shorten_text("CAM", font, 300) == "CAM"
+    short = panels.shorten_text("German short-haired pointer " * 3, font, 300)
+    assert short.endswith("...")
+    assert font.getlength(short) <= 300
+    box = Box(280, 280, 300, 300, "46 % on this box alone")
+    frame = np.asarray(panels.render_frame(Panel(title="", image=photo(300, 300, 200), boxes=(box,)))).astype(int)
+    assert (np.abs(frame - np.array([0xFF, 0xD4, 0x00])).sum(2) < 30)[:, 140:180].any()  # it begins left of its box

@@ -15,13 +15,16 @@ from convolab.inspection.result import Finding, Panel
 from convolab.plots.images import to_pil_image
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-FRAME_WIDTH = 300  # pixels of a frame
+FIGURE_WIDTH = 1320  # pixels of a figure of three or four columns
+FRAME_WIDTHS = (300, 408)  # pixels of a frame, at least and at most
 FRAME_GAP = 24  # pixels between frames
-COLORBAR_HEIGHT = 12  # pixels of the bar alone
-LEGEND_HEIGHT = 72  # pixels of the bar and the text below it
+COLORBAR_HEIGHT = 14  # pixels of the bar alone
+LEGEND_HEIGHT = 46  # pixels of the bar with the numbers below it
+HEADING_SIZE, TITLE_SIZE, TEXT_SIZE = 24, 19, 16  # pixels of the type: of the figure, of a panel, of what is below it
+LINE_HEIGHTS = {HEADING_SIZE: 32, TITLE_SIZE: 28, TEXT_SIZE: 22}
 TEXT_COLOR, CAPTION_COLOR, WARNING_COLOR, BOX_COLOR = "#1a1a1a", "#666666", "#B00020", "#ffd400"
 MIN_BOX_SIDE = 4  # pixels of a frame that a box takes at least
-MIN_GRID_SPACING = 5  # pixels between lines of a grid that are still drawn
+MIN_GRID_SPACING = 14  # pixels between lines of a grid that are still drawn
 COLOR_QUANTILE = 0.995  # of a map's values that have colors of their own; what is beyond has the last color
 MIN_QUANTILE_CELLS = 1000  # a map of fewer cells ends at its largest value
 SEQUENTIAL_COLORMAP = ("#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4")  # matplotlib's inferno
@@ -30,85 +33,103 @@ DIVERGING_COLORMAP = ("#003a5d", "#0072B2", "#8ec1df", "#f7f7f7", "#f0a977", "#D
 
 def render_finding(finding: Finding, heading: str = "") -> Image.Image:
     """A finding's rows of panels, below the first lines of its summary and its warnings."""
-    title_font, small_font = ImageFont.load_default(19), ImageFont.load_default(14)
     columns = max(len(row) for row in finding.panels)
-    width = columns * (FRAME_WIDTH + FRAME_GAP) + FRAME_GAP
-    texts = [(f"{heading}{finding.summary[0]}", title_font, TEXT_COLOR, 26)]
-    texts += [(text, small_font, CAPTION_COLOR, 20) for text in finding.summary[1:2]]
-    texts += [(f"Warning: {text}", small_font, WARNING_COLOR, 20) for text in finding.warnings]
+    panel_width = frame_width(columns)
+    width = columns * (panel_width + FRAME_GAP) + FRAME_GAP
+    texts = [(f"{heading}{finding.summary[0]}", HEADING_SIZE, TEXT_COLOR)]
+    texts += [(text, TEXT_SIZE, CAPTION_COLOR) for text in finding.summary[1:2]]
+    texts += [(f"Warning: {text}", TEXT_SIZE, WARNING_COLOR) for text in finding.warnings]
     lines = [
-        (line, font, color, line_height)
-        for text, font, color, line_height in texts
-        for line in wrap_text(text, font, width - 2 * FRAME_GAP)
+        (line, size, color)
+        for text, size, color in texts
+        for line in wrap_text(text, ImageFont.load_default(size), width - 2 * FRAME_GAP)
     ]
-    rows = [[render_panel(panel) for panel in row] for row in finding.panels]
+    rows = [[render_panel(panel, panel_width) for panel in row] for row in finding.panels]
     row_heights = [max(frame.height for frame in row) for row in rows]
-    top = FRAME_GAP + sum(line_height for *_, line_height in lines) + 8
+    top = FRAME_GAP + sum(LINE_HEIGHTS[size] for _, size, _ in lines) + 10
     canvas = Image.new("RGB", (width, top + sum(row_heights) + FRAME_GAP // 2 * len(rows)), "white")
     draw = ImageDraw.Draw(canvas)
     y = FRAME_GAP
-    for line, font, color, line_height in lines:
-        draw.text((FRAME_GAP, y), line, fill=color, font=font)
-        y += line_height
+    for line, size, color in lines:
+        draw.text((FRAME_GAP, y), line, fill=color, font=ImageFont.load_default(size))
+        y += LINE_HEIGHTS[size]
     y = top
     for row, height in zip(rows, row_heights, strict=True):
         for column, frame in enumerate(row):
-            canvas.paste(frame, (FRAME_GAP + column * (FRAME_WIDTH + FRAME_GAP), y))
+            canvas.paste(frame, (FRAME_GAP + column * (panel_width + FRAME_GAP), y))
         y += height + FRAME_GAP // 2
     return canvas
 
 
-def render_panel(panel: Panel) -> Image.Image:
-    """One panel: title, frame, color bar, caption."""
-    title_font, small_font = ImageFont.load_default(16), ImageFont.load_default(13)
-    frame = render_frame(panel)
-    frame_top = 24 if panel.title else 0
+def frame_width(columns: int) -> int:
+    """Pixels of a frame where there are so many side by side.
+
+    >>> [frame_width(columns) for columns in (1, 3, 4, 5)]
+    [408, 408, 300, 300]
+    """
+    least, most = FRAME_WIDTHS
+    return max(least, min(most, (FIGURE_WIDTH - FRAME_GAP) // columns - FRAME_GAP))
+
+
+def render_panel(panel: Panel, width: int = FRAME_WIDTHS[0]) -> Image.Image:
+    """One panel: title, frame, color bar, and in words the bar's numbers, the caption and what the lines are."""
+    font = ImageFont.load_default(TEXT_SIZE)
+    frame = render_frame(panel, width)
+    frame_top = LINE_HEIGHTS[TITLE_SIZE] if panel.title else 0
     frame_bottom = frame_top + (0 if frame is None else frame.height)
-    has_colorbar = panel.heatmap is not None and bool(panel.colorbar_label) and is_finite_map(panel.heatmap)
-    caption_top = frame_bottom + (LEGEND_HEIGHT if has_colorbar else 0)
-    caption = wrap_text(panel.caption, small_font, FRAME_WIDTH)
-    canvas = Image.new("RGB", (FRAME_WIDTH, caption_top + 18 * len(caption) + 6), "white")
+    colored = panel.heatmap if panel.colorbar_label else None
+    if colored is not None and not is_finite_map(colored):
+        colored = None
+    caption_top = frame_bottom + (4 if colored is None else LEGEND_HEIGHT)
+    colorbar_caption = (
+        "" if colored is None else f"{panel.colorbar_label}\n{describe_color_limit(colored, panel.signed)}"
+    )
+    grid_caption = "lines: borders of the map's cells" if visible_grid_lines(panel, width) else ""
+    caption = "\n".join(filter(None, (colorbar_caption, panel.caption, grid_caption)))
+    lines = wrap_text(caption, font, width)
+    canvas = Image.new("RGB", (width, caption_top + LINE_HEIGHTS[TEXT_SIZE] * len(lines) + 8), "white")
     draw = ImageDraw.Draw(canvas)
     if panel.title:
-        draw.text((0, 0), panel.title, fill=TEXT_COLOR, font=title_font)
+        title_font = ImageFont.load_default(TITLE_SIZE)
+        draw.text((0, 0), shorten_text(panel.title, title_font, width), fill=TEXT_COLOR, font=title_font)
     if frame is not None:
         canvas.paste(frame, (0, frame_top))
-    if has_colorbar and panel.heatmap is not None:
-        draw_colorbar(canvas, panel.heatmap, panel.signed, panel.colorbar_label, frame_bottom + 6)
-    for index, line in enumerate(caption):
-        draw.text((0, caption_top + 4 + 18 * index), line, fill=CAPTION_COLOR, font=small_font)
+    if colored is not None:
+        draw_colorbar(canvas, colored, panel.signed, frame_bottom + 6)
+    for index, line in enumerate(lines):
+        draw.text((0, caption_top + LINE_HEIGHTS[TEXT_SIZE] * index), line, fill=CAPTION_COLOR, font=font)
     return canvas
 
 
-def render_frame(panel: Panel) -> Image.Image | None:
-    """A panel's frame, FRAME_WIDTH pixels wide; None for a panel of text alone.
+def render_frame(panel: Panel, width: int = FRAME_WIDTHS[0]) -> Image.Image | None:
+    """A panel's frame, `width` pixels wide; None for a panel of text alone.
 
     Small images and raw maps keep their pixels and cells visible.
     """
     if panel.image is not None:
-        return render_image(panel, panel.image)
+        return render_image(panel, panel.image, width)
     if panel.heatmap is None:
         return None
-    size = frame_size(panel.heatmap)
+    size = frame_size(panel.heatmap, width)
     if not is_finite_map(panel.heatmap):
         return placeholder_frame(size)
     return colorize_heatmap(panel.heatmap, panel.signed).resize(size, Image.Resampling.NEAREST)
 
 
-def frame_size(pixels: Tensor) -> tuple[int, int]:
+def frame_size(pixels: Tensor, width: int) -> tuple[int, int]:
     """Width and height of the frame for an image or a map."""
     rows, columns = pixels.shape[-2:]
-    return FRAME_WIDTH, max(1, round(FRAME_WIDTH * rows / columns))
+    return width, max(1, round(width * rows / columns))
 
 
-def render_image(panel: Panel, image: Tensor) -> Image.Image:
+def render_image(panel: Panel, image: Tensor, width: int) -> Image.Image:
     """A panel's image with its boxes, the map over it and the grid."""
-    size, zoom = frame_size(image), FRAME_WIDTH / image.shape[-1]
+    size, zoom = frame_size(image, width), width / image.shape[-1]
     frame = to_pil_image(image).resize(size, Image.Resampling.NEAREST if zoom > 2 else Image.Resampling.LANCZOS)
     draw_boxes(frame, panel, zoom)
     if panel.heatmap is not None and is_finite_map(panel.heatmap):
         frame = overlay_heatmap(frame, panel.heatmap, panel.signed)
-    draw_grid(frame, panel, zoom)
+    draw_grid(frame, visible_grid_lines(panel, width))
     return frame
 
 
@@ -125,34 +146,45 @@ def overlay_heatmap(frame: Image.Image, heatmap: Float[Tensor, "h w"], signed: b
     return Image.fromarray(((1 - opacity) * gray + opacity * colors).clip(0, 255).astype(np.uint8))
 
 
-def draw_grid(frame: Image.Image, panel: Panel, zoom: float) -> None:
-    """A panel's lines, half transparent; none where they would hide what they divide."""
+def visible_grid_lines(panel: Panel, width: int) -> list[tuple[int, int]]:
+    """The axis and the pixel of each line of a panel's grid; none where they would hide what they divide."""
+    if panel.image is None:
+        return []
+    size, zoom = frame_size(panel.image, width), width / panel.image.shape[-1]
+    visible = []
     for axis, lines in enumerate(panel.grid):
         spacing = zoom * (lines[-1] - lines[0]) / (len(lines) - 1) if len(lines) > 1 else float("inf")
-        if spacing < MIN_GRID_SPACING:
-            continue
-        for line in lines:
-            position = round(zoom * line)
-            if not 0 < position < frame.size[1 - axis]:
-                continue
-            strip = (0, position, frame.width, position + 1) if axis == 0 else (position, 0, position + 1, frame.height)
-            pixels = frame.crop(strip)
-            frame.paste(Image.blend(pixels, Image.new("RGB", pixels.size, "white"), 0.45), strip[:2])
+        if spacing >= MIN_GRID_SPACING:
+            visible += [(axis, round(zoom * line)) for line in lines if 0 < round(zoom * line) < size[1 - axis]]
+    return visible
+
+
+def draw_grid(frame: Image.Image, lines: Sequence[tuple[int, int]]) -> None:
+    """Horizontal lines (axis 0) and vertical ones, half transparent."""
+    for axis, position in lines:
+        strip = (0, position, frame.width, position + 1) if axis == 0 else (position, 0, position + 1, frame.height)
+        pixels = frame.crop(strip)
+        frame.paste(Image.blend(pixels, Image.new("RGB", pixels.size, "white"), 0.45), strip[:2])
 
 
 def draw_boxes(frame: Image.Image, panel: Panel, zoom: float) -> None:
     """A panel's boxes: a bright line between dark ones is visible on any background."""
-    draw, font = ImageDraw.Draw(frame), ImageFont.load_default(13)
+    draw, font = ImageDraw.Draw(frame), ImageFont.load_default(TEXT_SIZE)
+    corners = []
     for box in panel.boxes:
         left, top = zoom * box.left, zoom * box.top
         right = max(zoom * box.right - 1, left + MIN_BOX_SIDE)
         bottom = max(zoom * box.bottom - 1, top + MIN_BOX_SIDE)
         draw.rectangle((left, top, right, bottom), outline="black", width=4)
         draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=BOX_COLOR, width=2)
-        if box.label:
-            label_position = (max(left, 0) + 6, max(top, 0) + 5)
-            draw.rectangle(draw.textbbox(label_position, box.label, font=font), fill="black")
-            draw.text(label_position, box.label, fill=BOX_COLOR, font=font)
+        corners.append((max(left, 0) + 6, max(top, 0) + 5))
+    for box, (left, top) in reversed(list(zip(panel.boxes, corners, strict=True))):  # the first box's is never hidden
+        label = shorten_text(box.label, font, frame.width - 8)
+        if label:
+            position = (min(left, frame.width - font.getlength(label) - 4), min(top, frame.height - 24))
+            background = draw.textbbox(position, label, font=font)
+            draw.rectangle((background[0] - 3, background[1] - 3, background[2] + 3, background[3] + 3), fill="black")
+            draw.text(position, label, fill=BOX_COLOR, font=font)
 
 
 def placeholder_frame(size: tuple[int, int]) -> Image.Image:
@@ -195,24 +227,38 @@ def colorize_heatmap(heatmap: Float[Tensor, "h w"], signed: bool) -> Image.Image
     return apply_colormap(normalize_heatmap(heatmap, signed, color_limit(heatmap, signed)), signed)
 
 
-def draw_colorbar(canvas: Image.Image, heatmap: Float[Tensor, "h w"], signed: bool, label: str, top: int) -> None:
-    """A bar of the colors with the numbers at its ends, what they are, and what was cut off."""
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
-    limit, largest = color_limit(heatmap, signed), float(heatmap.abs().max())
-    ramp = torch.linspace(-1 if signed else 0, 1, FRAME_WIDTH).expand(COLORBAR_HEIGHT, FRAME_WIDTH)
+def draw_colorbar(canvas: Image.Image, heatmap: Float[Tensor, "h w"], signed: bool, top: int) -> None:
+    """A bar of the colors, as wide as the canvas, with the numbers at its ends."""
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(TEXT_SIZE)
+    limit = f"{color_limit(heatmap, signed):.3g}"
+    ramp = torch.linspace(-1 if signed else 0, 1, canvas.width).expand(COLORBAR_HEIGHT, canvas.width)
     canvas.paste(apply_colormap(ramp, signed), (0, top))
-    low_text, high_text = f"{-limit:.3g}" if signed else "0", f"{limit:.3g}"
-    limit_note = "colors end at the largest value"
-    if largest > limit * 1.0001:
-        high_text += f" (largest {largest:.3g})"
-        limit_note = "colors end at the 99.5th percentile"
-    ticks_top = top + COLORBAR_HEIGHT + 3
-    draw.text((0, ticks_top), low_text, fill=TEXT_COLOR, font=font)
-    draw.text((FRAME_WIDTH, ticks_top), high_text, fill=TEXT_COLOR, font=font, anchor="ra")
+    ticks_top = top + COLORBAR_HEIGHT + 4
+    draw.text((0, ticks_top), f"-{limit}" if signed else "0", fill=TEXT_COLOR, font=font)
+    draw.text((canvas.width, ticks_top), limit, fill=TEXT_COLOR, font=font, anchor="ra")
     if signed:
-        draw.text((FRAME_WIDTH // 2, ticks_top), "0", fill=TEXT_COLOR, font=font, anchor="ma")
-    draw.text((0, ticks_top + 16), label, fill=CAPTION_COLOR, font=font)
-    draw.text((0, ticks_top + 33), limit_note, fill=CAPTION_COLOR, font=font)
+        draw.text((canvas.width // 2, ticks_top), "0", fill=TEXT_COLOR, font=font, anchor="ma")
+
+
+def describe_color_limit(heatmap: Float[Tensor, "h w"], signed: bool) -> str:
+    """What the number with the last color is, and what was cut off.
+
+    >>> describe_color_limit(torch.eye(2), signed=True)
+    'colors end at the largest value'
+    """
+    largest = float(heatmap.abs().max())
+    if largest > color_limit(heatmap, signed) * 1.0001:
+        return f"colors end at the 99.5th percentile; largest: {largest:.3g}"
+    return "colors end at the largest value"
+
+
+def shorten_text(text: str, font: Font, width: int) -> str:
+    """A text in one line no wider than `width` pixels: what does not fit becomes an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text.rstrip()}..."
 
 
 def wrap_text(text: str, font: Font, width: int) -> list[str]:

@@ -167,6 +167,7 @@ def test_the_metrics_of_a_finding_are_json_and_success_is_that_of_the_saved_byte
     assert conditions["noise"]["l2"] == pytest.approx(conditions["fooling"]["l2"], rel=0.02)
     assert conditions["clean"]["l2"] == 0
     assert len(finding.panels) == 3
+    assert [row[0].image is not None for row in finding.panels] == [True, False, False]  # an original is drawn once
     assert "drawn: the first 3 of 6" in finding.summary[1]
 
 
@@ -195,7 +196,9 @@ def test_the_attack_for_transfer_is_compared_with_plain_pgd_to_the_same_l2() -> 
 
 
 def test_a_noise_image_depends_on_the_seed_and_has_the_input_size_of_the_network() -> None:
-    first, repeated, other = (fool_classifier(small_net(0), "noise", "random", seed=seed).arrays["clean"] for seed in (0, 0, 1))
+    first, repeated, other = (
+        fool_classifier(small_net(0), "noise", "random", seed=seed).arrays["clean"] for seed in (0, 0, 1)
+    )
     assert first.shape == (1, 3, 32, 32)
     assert torch.equal(first, repeated)
     assert not torch.equal(first, other)

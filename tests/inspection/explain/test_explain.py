@@ -27,7 +27,9 @@ def photo(pixels: Tensor) -> Tensor:
 
 @pytest.mark.slow
 def test_a_cat_is_explained_with_every_method_and_its_checks() -> None:
-    finding = explain_prediction(pretrained("efficientnet_lite0"), "chelsea", target="Egyptian cat", methods="cam,gradient")
+    finding = explain_prediction(
+        pretrained("efficientnet_lite0"), "chelsea", target="Egyptian cat", methods="cam,gradient"
+    )
     assert finding.metrics["target"]["index"] == 285
     assert 0 < finding.metrics["target"]["probability"] < 1
     assert finding.metrics["methods"]["cam"]["checks"]["sum_error"] < 1e-4
@@ -55,9 +57,21 @@ def test_metrics_are_json_and_arrays_are_saved_unchanged(convnet: ImageClassifie
 
 
 @pytest.mark.slow
+def test_at_most_four_panels_are_in_a_row_and_coarse_maps_are_called_raw_and_smooth(convnet, photo: Tensor) -> None:
+    finding = explain_prediction(convnet, photo, methods=ALL_METHODS, target="c")
+    assert [len(row) for row in finding.panels] == [4, 4, 3, 3]
+    panels = {panel.title: panel for row in finding.panels for panel in row}
+    rows, columns = finding.arrays["cam"].shape
+    assert panels["CAM"].caption.startswith(f"raw: {columns} x {rows} cells")
+    assert panels["CAM, overlaid"].caption == "smooth: interpolated between the cells"
+    assert panels["Gradient"].caption == panels["Gradient, overlaid"].caption == ""
+
+
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_maps(convnet: ImageClassifier, photo: Tensor) -> None:
     first, repeated, other = (
-        explain_prediction(convnet, photo, methods="smoothgrad", target="a", seed=s).arrays["smoothgrad"] for s in (0, 0, 1)
+        explain_prediction(convnet, photo, methods="smoothgrad", target="a", seed=s).arrays["smoothgrad"]
+        for s in (0, 0, 1)
     )
     assert torch.equal(first, repeated)
     assert not torch.equal(first, other)
@@ -158,7 +172,9 @@ def test_two_threads_can_explain_one_network_at_the_same_time(photo: Tensor) -> 
     images = [photo, photo.flip(2), 255 - photo, photo.flip(1)]
 
     def maps(image: Tensor) -> dict[str, Tensor]:
-        return dict(explain_prediction(net, image, methods="smoothgrad,integrated_gradients,cam,gradcam", target="c").arrays)
+        return dict(
+            explain_prediction(net, image, methods="smoothgrad,integrated_gradients,cam,gradcam", target="c").arrays
+        )
 
     sequential = [maps(image) for image in images]
     with ThreadPoolExecutor(2) as pool:

@@ -55,9 +55,9 @@ def red_blue_image() -> Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ALIGNMENT_KINDS)
 def test_objects_have_boxes_at_their_positions_for_each_class(red_blue_net: ImageClassifier, kind: str) -> None:
-    results = locate_objects(red_blue_net, red_blue_image(), targets=["red", "blue"], alignment=kind, threshold=0.5).metrics[
-        "classes"
-    ]
+    results = locate_objects(
+        red_blue_net, red_blue_image(), targets=["red", "blue"], alignment=kind, threshold=0.5
+    ).metrics["classes"]
     boxes = {label: [detection["box"] for detection in results[label]["detections"]] for label in ("red", "blue")}
     assert len(boxes["red"]) == 2
     assert boxes["red"][0] == pytest.approx([100, 40, 160, 80], abs=3)
@@ -67,9 +67,9 @@ def test_objects_have_boxes_at_their_positions_for_each_class(red_blue_net: Imag
 
 
 def test_the_confidence_of_a_box_is_the_probability_computed_from_its_cells_only(red_blue_net: ImageClassifier) -> None:
-    detections = locate_objects(red_blue_net, red_blue_image(), targets=["red"], alignment="rf-center", threshold=0.5).metrics[
-        "classes"
-    ]["red"]["detections"]
+    detections = locate_objects(
+        red_blue_net, red_blue_image(), targets=["red"], alignment="rf-center", threshold=0.5
+    ).metrics["classes"]["red"]["detections"]
     response = (250 - 10 - 10) / 255 * 40
     expected = float(torch.tensor([response - 0.5] + [-0.5] * 9).softmax(0)[0])
     assert detections[0]["confidence"] == pytest.approx(expected, rel=1e-3)
@@ -102,6 +102,17 @@ def test_an_image_larger_than_the_canvas_is_shrunk_but_its_boxes_are_in_its_own_
     assert finding.metrics["classes"]["red"]["detections"][0]["box"] == pytest.approx([1200, 480, 1920, 960], abs=40)
 
 
+def test_the_figure_says_what_percentages_are_and_how_large_cells_are_in_both_scales(
+    red_blue_net: ImageClassifier,
+) -> None:
+    (row,) = locate_objects(red_blue_net, red_blue_image(), targets=["red"], scales="0.5").panels
+    found, response, raw = row
+    assert found.boxes[0].label.endswith("% on this box alone")
+    assert "percentage: the probability of red when the head averages only the cells in the box" in found.caption
+    assert "smooth: interpolated between the cells" in response.caption
+    assert raw.caption == "raw: 25 x 15 cells, each 4 x 4 px of what the network saw (100 x 60), 8 x 8 px of the image"
+
+
 def test_without_a_target_the_most_probable_classes_of_the_image_are_located(red_blue_net: ImageClassifier) -> None:
     assert list(locate_objects(red_blue_net, red_blue_image(), top=2).metrics["classes"]) == ["red", "blue"]
 
@@ -124,7 +135,9 @@ def test_a_network_that_flattens_is_evaluated_in_windows(size: tuple[int, int]) 
 
 
 def test_a_network_with_cells_can_be_evaluated_in_windows_too(red_blue_net: ImageClassifier) -> None:
-    finding = locate_objects(red_blue_net, red_blue_image(), targets=["red"], granularity="window", alignment="rf-center")
+    finding = locate_objects(
+        red_blue_net, red_blue_image(), targets=["red"], granularity="window", alignment="rf-center"
+    )
     assert finding.arrays["response red at 1"].shape == (23, 43)
     assert "windows of 32 x 32" in str(finding)
 
@@ -209,9 +222,9 @@ def test_a_network_without_a_feature_map_is_refused_with_the_reason() -> None:
 def test_at_most_fifty_boxes_are_kept_the_strongest_ones_but_all_are_counted(red_blue_net: ImageClassifier) -> None:
     pixels = torch.randint(0, 256, (3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     photo = pixels.repeat_interleave(8, 1).repeat_interleave(8, 2)
-    result = locate_objects(red_blue_net, photo, targets=["red"], threshold=0.3, alignment="rf-center").metrics["classes"][
-        "red"
-    ]
+    result = locate_objects(red_blue_net, photo, targets=["red"], threshold=0.3, alignment="rf-center").metrics[
+        "classes"
+    ]["red"]
     assert result["num_boxes"] > MAX_BOXES
     assert len(result["detections"]) == MAX_BOXES
     peaks = [detection["peak"] for detection in result["detections"]]
@@ -251,7 +264,9 @@ def test_two_threads_can_locate_with_one_network_at_the_same_time(red_blue_net: 
     with ThreadPoolExecutor(2) as pool:
         for _ in range(5):
             together = list(
-                pool.map(lambda image: locate_objects(red_blue_net, image, targets=["red"], alignment="rf-center"), images)
+                pool.map(
+                    lambda image: locate_objects(red_blue_net, image, targets=["red"], alignment="rf-center"), images
+                )
             )
             assert [finding.metrics for finding in together] == [finding.metrics for finding in sequential]
     assert red_blue_net.training

@@ -147,7 +147,14 @@ def build_fool_finding(
         "difference": attack_result.images.short() - attack_targets.clean.short(),  # in levels of 255
     }
     panels = tuple(
-        fooling_panels(attack_targets.clean[i], attack_result.images[i], results[i], top_before[i], top_after[i])
+        fooling_panels(
+            attack_targets.clean[i],
+            attack_result.images[i],
+            results[i],
+            top_before[i],
+            top_after[i],
+            is_drawn_above=attack_targets.image_names[i] in attack_targets.image_names[:i],
+        )
         for i in range(min(MAX_PANEL_ROWS, len(attack_targets)))
     )
     return Finding(
@@ -281,12 +288,17 @@ def fooling_panels(
     result: ImageMetrics,
     top_before: Sequence[ClassProbability],
     top_after: Sequence[ClassProbability],
+    is_drawn_above: bool = False,
 ) -> tuple[Panel, ...]:
-    """The clean image, the fooling image, their difference, and the predictions of the other networks."""
+    """The clean image, the fooling image, their difference, and the predictions of the other networks.
+
+    The place of the clean image stays empty where `is_drawn_above` says that a row above shows it.
+    """
     difference, gain = magnified_difference(clean, fooling)
     fooling_title = f"X_fooling: {result['target']['class']}"[:MAX_TITLE_LENGTH]
+    original = Panel(title=f"{result['image']}: original", image=clean, caption="\n".join(map(str, top_before)))
     panels = (
-        Panel(title=f"{result['image']}: original", image=clean, caption="\n".join(map(str, top_before))),
+        Panel(title="") if is_drawn_above else original,
         Panel(title=fooling_title, image=fooling, caption="\n".join(map(str, top_after))),
         Panel(title=f"Difference, x {gain}", image=difference, caption=f"{perturbation_text(result)}; gray: none"),
     )

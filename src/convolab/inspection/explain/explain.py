@@ -23,6 +23,7 @@ from convolab.models.inference import compute_logits, inference_view, top_classe
 
 TOP_CLASSES = 5  # in the metrics and below the network's input
 MAX_DESCRIBED = 3  # of them in the summary
+MAX_COLUMNS = 4  # panels in a row
 
 
 def explain_prediction(
@@ -169,31 +170,46 @@ def explain_panels(
     maps: Sequence[SaliencyMap],
     top_text: str,
 ) -> tuple[tuple[Panel, ...], ...]:
-    """The network's input and the raw maps; below them the whole image and the maps overlaid on the input."""
+    """The network's input and the raw maps; below them the whole image and the maps over the input.
+
+    There are at most MAX_COLUMNS panels in a row: further maps follow in rows of their own.
+    """
     network_image = (255 * pixels[0]).round().to(torch.uint8)
-    input_panel = Panel(title="Network input", image=network_image, caption=top_text)
-    raw_panels = (
-        Panel(
-            title=saliency_map.title,
-            heatmap=saliency_map.values,
-            signed=saliency_map.signed,
-            colorbar_label=saliency_map.unit,
-            caption=describe_map_checks(saliency_map, short=True),
-        )
-        for saliency_map in maps
-    )
     frame = Box(*net.crop_region(image))
-    image_panel = Panel(title="The image", image=image, boxes=(frame,), caption="frame: the network's input")
-    overlay_panels = (
-        Panel(
-            title="overlaid on the image",
-            image=network_image,
-            heatmap=saliency_map.values,
-            signed=saliency_map.signed,
-        )
-        for saliency_map in maps
+    raw = [Panel(title="Network input", image=network_image, caption=top_text)]
+    raw += [raw_map_panel(saliency_map, network_image) for saliency_map in maps]
+    overlaid = [Panel(title="The image", image=image, boxes=(frame,), caption="frame: the network's input")]
+    overlaid += [overlaid_map_panel(saliency_map, network_image) for saliency_map in maps]
+    return tuple(
+        tuple(panels[first : first + MAX_COLUMNS])
+        for first in range(0, len(raw), MAX_COLUMNS)
+        for panels in (raw, overlaid)
     )
-    return (input_panel, *raw_panels), (image_panel, *overlay_panels)
+
+
+def raw_map_panel(saliency_map: SaliencyMap, network_image: UInt8[Tensor, "channels rows columns"]) -> Panel:
+    """A map as it is: each of its cells has one color."""
+    rows, columns = saliency_map.values.shape
+    cells = "" if (rows, columns) == network_image.shape[1:] else f"raw: {columns} x {rows} cells"
+    return Panel(
+        title=saliency_map.title,
+        heatmap=saliency_map.values,
+        signed=saliency_map.signed,
+        colorbar_label=saliency_map.unit,
+        caption="\n".join(filter(None, (cells, describe_map_checks(saliency_map, short=True)))),
+    )
+
+
+def overlaid_map_panel(saliency_map: SaliencyMap, network_image: UInt8[Tensor, "channels rows columns"]) -> Panel:
+    """A map over the network's input, between its cells interpolated."""
+    is_coarse = saliency_map.values.shape != network_image.shape[1:]
+    return Panel(
+        title=f"{saliency_map.title.partition(',')[0]}, overlaid",
+        image=network_image,
+        heatmap=saliency_map.values,
+        signed=saliency_map.signed,
+        caption="smooth: interpolated between the cells" if is_coarse else "",
+    )
 
 
 def saliency_metrics(saliency_map: SaliencyMap) -> dict[str, Json]:

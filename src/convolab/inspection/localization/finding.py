@@ -1,6 +1,7 @@
 """The finding of `locate`: its sentences, its numbers and the panels that draw it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NotRequired, TypedDict
 
 from convolab.core.text import pluralize
@@ -195,15 +196,24 @@ def detection_panels(
     first = scale_results[0]
     of_cells = first.granularity == "cell"
     boxes = tuple(panel_box(canvas, detection) for detection in found.detections[:MAX_SHOWN])
-    confidence = "when the head averages only the cells in the box" if of_cells else "in its best window"
+    if boxes:
+        boxes = (
+            replace(boxes[0], label=f"{boxes[0].label} {'on this box alone' if of_cells else 'in its best window'}"),
+            *boxes[1:],
+        )
+    confidence = "when the head averages only the cells in the box" if of_cells else "in the box's best window"
     unit = "logit (the mean + the bias is the image's)" if of_cells else "logit of a window"
     num_scales = len(scale_results)
+    rows, columns = first.grid_shape
+    pitch = describe_cell_pitch(first.alignment(alignment_kind).stride)
+    original_pitch = describe_cell_pitch(first.alignment(alignment_kind, canvas.original_size).stride)
+    height, width = first.input_size
     return (
         Panel(
             title=f"{found.label}: found",
             image=canvas.image,
             boxes=boxes,
-            caption=f"number: the class's probability {confidence}" if boxes else "nothing found",
+            caption=f"percentage: the probability of {found.label} {confidence}" if boxes else "nothing found",
         ),
         Panel(
             title="Response" if num_scales == 1 else f"Response, mean of {pluralize(num_scales, 'scale')}",
@@ -212,19 +222,32 @@ def detection_panels(
             signed=True,
             colorbar_label=unit,
             grid=first.alignment(alignment_kind, canvas.size).cell_borders(first.grid_shape),
-            caption=f"lines: borders of the {first.granularity}s, alignment {alignment_kind}",
+            caption=f"smooth: interpolated between the {first.granularity}s, alignment {alignment_kind}",
         ),
         Panel(
             title=f"Raw, at scale {first.scale}",
             heatmap=first.response(found.target),
             signed=True,
             colorbar_label=unit,
-            caption=f"{first.grid_shape[1]} x {first.grid_shape[0]} {first.granularity}s",
+            caption=f"raw: {columns} x {rows} {first.granularity}s, each {pitch} px of what the network saw "
+            f"({width} x {height}), {original_pitch} px of the image",
         ),
     )
+
+
+def describe_cell_pitch(stride: tuple[float, float]) -> str:
+    """How far cells are apart, across and down.
+
+    >>> describe_cell_pitch((32.0, 31.25))
+    '31.2 x 32'
+    """
+    down, across = stride
+    return f"{across:.3g} x {down:.3g}"
 
 
 def panel_box(canvas: Canvas, detection: Detection) -> Box:
     left, top, right, bottom = detection.box
     down, across = canvas.scale_to_original
-    return Box(left / across, top / down, right / across, bottom / down, f"{100 * detection.confidence:.0f} %")
+    percent = 100 * detection.confidence
+    label = f"{percent:.1f} %" if percent < 9.95 else f"{percent:.0f} %"
+    return Box(left / across, top / down, right / across, bottom / down, label)
