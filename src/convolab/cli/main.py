@@ -63,6 +63,12 @@ convolab --help lists all commands, convolab COMMAND --help explains one.
 class LazyGroup(LabGroup):
     """The commands, each imported when it is called: `--help` needs none of them."""
 
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            print(f"{root.__doc__}\n\n{FIRST_STEPS}", end="")
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: Context) -> list[str]:
         return list(COMMANDS)
 
@@ -90,7 +96,6 @@ def load_command(name: str) -> Command:
 app = typer.Typer(
     name="convolab",
     cls=LazyGroup,
-    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich takes longer to import than all else that `--help` needs; the commands' help has it
 )
@@ -107,14 +112,11 @@ def print_version(wanted: bool) -> bool:
 
 @app.callback()
 def root(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """A laboratory for convolutional networks."""
-    if context.invoked_subcommand is None:
-        print(f"{root.__doc__}\n\n{FIRST_STEPS}", end="")
 
 
 def main() -> None:
