@@ -390,7 +390,7 @@ for index, (top, left) in zip(chosen, corners, strict=True):
 print(
     f"found = {correct} of {len(chosen)}\nsmall network's validation accuracy = {small_run.best_epoch.validation_accuracy:.4f}"
 )
-show_panels([panels])
+show_panels([panels[:3], panels[3:]])
 
 # %% [markdown] name="q4-3-comment" tags=["comment"]
 # > **Your comment.** How many of the four are found? What does the network do where there is nothing?

@@ -30,7 +30,6 @@ class Question1(Frozen):
     title: str
     answers: str  # the file to write into
     pdf: str  # the file that may take its place
-    parts: dict[str, str]  # what each part asks
 
 
 class HomeworkItem(Frozen):

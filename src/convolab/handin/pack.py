@@ -15,7 +15,8 @@ from convolab.core.files import atomic_write
 from convolab.handin.check import CheckResult, check_folder, find_run_folders
 from convolab.handin.homework import Homework
 from convolab.handin.notebook_file import MAX_NOTEBOOK_BYTES, one_line, read_bounded
-from convolab.handin.question1 import MAX_ANSWERS_BYTES, MAX_PDF_BYTES
+from convolab.handin.question1 import MAX_PDF_BYTES
+from convolab.theory.own_answers import MAX_BYTES_OF_ANSWERS
 
 FORMAT = 1  # of manifest.json
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # of every file in the zip: the earliest that the format knows
@@ -91,7 +92,7 @@ def require_zip_path(out: Path) -> None:
 
 def collect_documents(homework: Homework, folder: Path, notes: list[str]) -> dict[str, bytes]:
     """The answers and the notebooks, the latter as HTML too; a note for what is missing."""
-    question1 = {homework.question1.pdf: MAX_PDF_BYTES, homework.question1.answers: MAX_ANSWERS_BYTES}
+    question1 = {homework.question1.pdf: MAX_PDF_BYTES, homework.question1.answers: MAX_BYTES_OF_ANSWERS}
     wanted = {name: limit for name, limit in question1.items() if (folder / name).exists()} or question1
     wanted |= {f"{notebook.name}.ipynb": MAX_NOTEBOOK_BYTES for notebook in homework.notebooks}
     files = {name: content for name, limit in wanted.items() if (content := read_or_note(folder, name, limit, notes))}

@@ -3,23 +3,18 @@
 from pathlib import Path
 
 from convolab.core.errors import LabError
-from convolab.handin.comments import own_text
 from convolab.handin.homework import Homework
 from convolab.handin.notebook_file import one_line, read_bounded
+from convolab.theory.own_answers import MAX_BYTES_OF_ANSWERS, own_answers_template, parse_own_answers
 
-MAX_ANSWERS_BYTES = 2_000_000
 MAX_PDF_BYTES = 50_000_000
-PLACEHOLDER = "*Write your answer here, in place of this line.*"
 
 
-def answers_template(homework: Homework) -> str:
-    """The text of the file for the answers: a section for each part of the question."""
-    parts = [f"## {name}\n> {task}\n\n{PLACEHOLDER}\n" for name, task in homework.question1.parts.items()]
-    head = (
-        f"# Question 1: {homework.question1.title}\n\n"
-        f"Write your answers here, or put a PDF beside this file and call it {homework.question1.pdf}.\n"
-    )
-    return "\n".join([head, *parts])
+def answers_template() -> str:
+    """The text of the file for the answers, as `convolab theory --answers-template` writes it."""
+    from convolab.theory.question1 import questions  # imports torch, which a check does not need
+
+    return own_answers_template(questions())
 
 
 def question1_problem(homework: Homework, folder: Path) -> str | None:
@@ -29,15 +24,13 @@ def question1_problem(homework: Homework, folder: Path) -> str | None:
         if pdf.exists():
             content = read_bounded(pdf, folder, MAX_PDF_BYTES)
             return None if content.startswith(b"%PDF-") else f"{pdf.name} is no PDF"
-        content = read_bounded(folder / homework.question1.answers, folder, MAX_ANSWERS_BYTES)
+        return answers_problem(folder / homework.question1.answers, folder)
     except LabError as error:
         return one_line(str(error))
-    text = content.decode("utf-8", errors="replace")
-    unanswered = [name for name in homework.question1.parts if not answer_to(text, name)]
+
+
+def answers_problem(path: Path, folder: Path) -> str | None:
+    """What is open in the file of answers; None if nothing is. Raises LabError if it cannot be read."""
+    text = read_bounded(path, folder, MAX_BYTES_OF_ANSWERS).decode("utf-8", errors="replace")
+    unanswered = [part for part, blocks in parse_own_answers(text, path.name).items() if not blocks]
     return f"no answer to {', '.join(unanswered)} yet" if unanswered else None
-
-
-def answer_to(text: str, part: str) -> str:
-    """What a person wrote below a part's heading."""
-    _, _, rest = text.partition(f"## {part}\n")
-    return own_text(rest.partition("\n## ")[0].replace(PLACEHOLDER, ""))

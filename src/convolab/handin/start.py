@@ -36,7 +36,7 @@ def homework_files(homework: Homework, form: Form, data: str, folder: Path) -> d
         f"{notebook.name}.ipynb": notebook_json(build_notebook(homework, notebook.name, form, data))
         for notebook in homework.notebooks
     }
-    answers = {homework.question1.answers: answers_template(homework)}
+    answers = {homework.question1.answers: answers_template()}
     return {**notebooks, **answers, README: what_to_do(homework, folder)}
 
 
@@ -49,7 +49,8 @@ def what_to_do(homework: Homework, folder: Path) -> str:
 - `{homework.question1.answers}`: question 1, {homework.question1.title}
 {notebooks}
 
-1. Answer question 1 in its file, or put a PDF called `{homework.question1.pdf}` here.
+1. Answer question 1 in its file, or put a PDF called `{homework.question1.pdf}` here. From the file,
+   `convolab theory --answers {homework.question1.answers} --name "Your Name" --pdf {homework.question1.pdf}` makes one.
 2. Open the notebooks with Jupyter, VS Code or Colab. Fill in each `# TODO`, in place of the `...` below it. The cell
    after it checks your code and says what is still wrong. Write your own comments.
 3. `DATA` at the top of a notebook chooses the images: the bundled digits take minutes, CIFAR-10 takes longer.
