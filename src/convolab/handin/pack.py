@@ -123,11 +123,11 @@ def notebook_page(content: bytes) -> bytes | None:
 
     Files and addresses that it names are not embedded: what is read is the notebook alone.
     """
-    nbformat = importlib.import_module("nbformat")
-    exporter = importlib.import_module("nbconvert").HTMLExporter(sanitize_html=True)
+    nbformat, nbconvert = (importlib.import_module(name) for name in ("nbformat", "nbconvert"))
     try:
-        page, _ = exporter.from_notebook_node(nbformat.reads(content.decode("utf-8"), as_version=4))
-    except Exception:  # of a damaged notebook: nbconvert and its parts raise many kinds
+        notebook = nbformat.reads(content.decode("utf-8"), as_version=4)
+        page, _ = nbconvert.HTMLExporter(sanitize_html=True).from_notebook_node(notebook)
+    except Exception:  # of a damaged notebook or a damaged installation: nbconvert and its parts raise many kinds
         return None
     return page.encode()
 
