@@ -10,6 +10,7 @@ from support.homework_folder import edit_cell
 
 from convolab.core.errors import LabError
 from convolab.handin import pack
+from convolab.handin.check import check_folder
 from convolab.handin.homework import Homework
 from convolab.handin.pack import pack_homework
 
@@ -121,3 +122,12 @@ def test_active_content_of_outputs_is_not_in_the_page(done: Path) -> None:
     assert html is not None
     assert b"steal()</script>" not in html
     assert pack.notebook_page(b"{}") is None
+
+
+def test_an_unpacked_zip_is_checked_like_the_folder_it_was_made_of(
+    done: Path, homework: Homework, tmp_path: Path
+) -> None:
+    pack_homework(homework, done, tmp_path / "a.zip", "Ada")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert check_folder(homework, tmp_path / "unpacked").open_items == []

@@ -216,17 +216,16 @@ def find_out_of_order(cells: Sequence[HandedInCell]) -> set[str]:
 
 
 def check_runs(homework: Homework, folder: Path) -> ItemResult:
-    """Whether the runs that the notebooks leave are there."""
+    """Whether the runs that the notebooks leave are there: in runs/, or in evidence/ of an unpacked zip."""
     wanted = min(sum(notebook.num_runs[budget] for notebook in homework.notebooks) for budget in homework.budgets)
-    found = find_run_folders(folder)
-    what = f"{len(found)} runs are in runs/, and the notebooks leave {wanted} or more"
+    found = max(len(find_run_folders(folder / name)) for name in ("runs", "evidence"))
+    what = f"{found} runs are in runs/, and the notebooks leave {wanted} or more"
     problem = Problem("run", what, "part 13 of question 2 and part 4.3 make them, beside the notebooks")
-    return ItemResult("runs", 2, "the runs of convolab", ("run",), (problem,) if len(found) < wanted else ())
+    return ItemResult("runs", 2, "the runs of convolab", ("run",), (problem,) if found < wanted else ())
 
 
-def find_run_folders(folder: Path) -> list[Path]:
-    """The folders in runs/ that hold a run, by name; links are not followed. Raises LabError for too many."""
-    root = folder / "runs"
+def find_run_folders(root: Path) -> list[Path]:
+    """The folders in a folder that hold a run, by name; links are not followed. Raises LabError for too many."""
     if root.is_symlink() or not root.is_dir():
         return []
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.is_symlink()]

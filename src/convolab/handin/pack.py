@@ -135,7 +135,7 @@ def notebook_page(content: bytes) -> bytes | None:
 def collect_evidence(folder: Path, notes: list[str]) -> dict[str, bytes]:
     """Recipe, metrics, summary and test of each run, and the digests of its weights."""
     files: dict[str, bytes] = {}
-    for run in find_run_folders(folder):
+    for run in find_run_folders(folder / "runs"):
         if not RUN_NAME.fullmatch(run.name):
             notes.append(f"the run {one_line(run.name)!r} is left out: rename it to letters, digits and dashes")
             continue
