@@ -136,6 +136,7 @@ def commands_in_docs() -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+@pytest.mark.slow
 def test_the_commands_in_docs_are_those_that_the_command_line_takes(run_cli, monkeypatch) -> None:
     sheet = AnswerSheet("t", "made by a test", ())
     monkeypatch.setattr(question1, "make_sheet", lambda *_: sheet)

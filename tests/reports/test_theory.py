@@ -236,6 +236,7 @@ def test_hostile_text_is_text_in_the_markdown(text: str) -> None:
     assert "".join(child.content for child in inner if child.type == "text").count(text) >= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_text_in_the_pdf(text: str, tmp_path: Path) -> None:
     sheet = AnswerSheet(text, (Span("code", text),), own_answers_of(text), name=text, date=text)
@@ -291,6 +292,36 @@ def test_a_formula_that_cannot_be_typeset_is_refused_with_the_formula(latex: str
         theory_report.require_typesettable([Text("fine $x$"), nested], Path(name))
     assert message in str(caught.value)
     theory_report.require_typesettable([nested], Path("a.md"))  # GitHub's renderer knows more
+
+
+def inked_columns(source: str) -> tuple[int, int, int]:
+    """The first and last column with ink, and the width, over all pages of a typst document."""
+    boxes, width = [], 0
+    pages = typst.compile(source.encode(), format="png", ppi=40, ignore_system_fonts=True)
+    for page in [pages] if isinstance(pages, bytes) else pages:
+        with Image.open(io.BytesIO(page)) as image:
+            boxes.append(image.convert("L").point(lambda value: 255 * (value < 200)).getbbox())
+            width = image.width
+    return min(box[0] for box in boxes if box), max(box[2] for box in boxes if box), width
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "block",
+    [
+        Text((Span("text", "x" * 400),)),
+        Text((Span("code", "x" * 400),)),
+        CodeBlock("x" * 400),
+        Formula(" + ".join(["x[i]"] * 60)),
+        Table("", tuple("abcdefghij"), (tuple(["words in a cell"] * 10),)),
+    ],
+)
+def test_long_words_formulas_and_tables_stay_on_the_page(block) -> None:
+    sheet = AnswerSheet("t", "m", (QuestionAnswer("1(a)", "q", "", (block,)),), name="x" * 200)
+    left, right, width = inked_columns(theory_typst.sheet_typst(sheet, "status"))
+    margin = width * 2.3 / 21
+    assert left >= margin - 3
+    assert right <= width - margin + 3
 
 
 @pytest.mark.slow

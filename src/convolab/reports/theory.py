@@ -216,7 +216,7 @@ blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 4px solid #999; c
 table { border-collapse: collapse; font-size: .82rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: bottom; }
 td { white-space: nowrap; } td.text-column { white-space: normal; min-width: 8rem; }
-.text-column { text-align: left !important; } caption { text-align: left; padding: .4rem 0; color: #444; }
+.text-column { text-align: left !important; } .caption { font-size: .85rem; color: #555; margin: 1.5rem 0 .4rem; }
 figure { margin: 1.5rem 0; overflow-x: auto; } figcaption { font-size: .85rem; color: #555; }
 figure img { max-width: max(100%, 30rem); }
 math { font-family: 'Latin Modern Math', 'STIX Two Math', 'Cambria Math', math; }
@@ -300,10 +300,10 @@ def sheet_table_html(table: Table) -> str:
         cells = zip(classes, row, strict=True)
         return f"<tr>{''.join(f'<{tag}{column}>{inline_html(cell)}</{tag}>' for column, cell in cells)}</tr>"
 
-    caption = f"<caption>{inline_html(table.caption)}</caption>" if table.caption else ""
-    head = f"{caption}<thead>{row_html('th', table.headers)}</thead>"
+    caption = f'<p class="caption">{inline_html(table.caption)}</p>' if table.caption else ""  # it does not scroll
+    head = f"<thead>{row_html('th', table.headers)}</thead>"
     body = "\n".join(row_html("td", row) for row in table.rows)
-    return f'<div class="scroll"><table>{head}\n<tbody>{body}</tbody></table></div>'
+    return f'{caption}<div class="scroll"><table>{head}\n<tbody>{body}</tbody></table></div>'
 
 
 def inline_html(text: MarkedUpText) -> str:

@@ -1,5 +1,7 @@
 """The answer sheet as a typst document. All text goes in as strings, so that nothing in it is read as typst."""
 
+import re
+
 from convolab.reports.latex import latex_to_typst, typst_string
 from convolab.theory.sheet import (
     AnswerSheet,
@@ -37,6 +39,10 @@ TYPST_PREAMBLE = """#set document(title: {title}, author: {author})
 #show figure.caption: set text(size: 9pt, fill: luma(70))
 #show figure: set block(above: 1.4em, below: 1.4em)
 #show raw.where(block: true): it => block(fill: luma(245), inset: 7pt, width: 100%, text(size: 9pt, it))
+#let fitted(body) = layout(size => {{
+  let width = measure(body).width
+  if width > size.width {{ align(center, scale(size.width / width * 100%, reflow: true, body)) }} else {{ body }}
+}})
 #let question(body) = block(inset: (left: 10pt, y: 4pt), stroke: (left: 2pt + luma(150)), text(fill: luma(60), body))
 #let summary(body) = block(fill: rgb("#f3f3ee"), inset: 9pt, width: 100%, body)
 #let note(fill, line, body) = block(
@@ -47,6 +53,7 @@ TYPST_PREAMBLE = """#set document(title: {title}, author: {author})
 """
 FIGURE_WIDTH_PERCENT = {"equivariance": 95, "jacobians": 80, "matrices": 75, "arrangements": 60}  # of the text's width
 DEFAULT_FIGURE_WIDTH_PERCENT = 70
+LONG_WORD = re.compile(r"\S{40,}")
 
 
 def sheet_typst(sheet: AnswerSheet, status: str) -> str:
@@ -57,8 +64,8 @@ def sheet_typst(sheet: AnswerSheet, status: str) -> str:
         status: how many checks passed, for the head.
     """
     author = ", ".join(text for text in (sheet.name, sheet.date) if text)
-    parts = [TYPST_PREAMBLE.format(title=typst_string(sheet.title), author=typst_string(author))]
-    parts += [f"= {inline_typst(sheet.title)}", f"#text(size: 11.5pt, {typst_string(author)})" if author else ""]
+    parts = [TYPST_PREAMBLE.format(title=typst_string(sheet.title), author=breakable_string(author))]
+    parts += [f"= {inline_typst(sheet.title)}", f"#text(size: 11.5pt, {breakable_string(author)})" if author else ""]
     parts += [f"#text(size: 9pt, fill: luma(90))[{inline_typst(sheet.provenance)} {inline_typst(status)}]"]
     parts += [answer_typst(answer) for answer in sheet.answers]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -81,9 +88,9 @@ def block_typst(block: ContentBlock) -> str:
         case Text(text):
             return inline_typst(text)
         case Formula(latex):
-            return f"$ {latex_to_typst(latex)} $"
+            return f"#fitted($ {latex_to_typst(latex)} $)"
         case CodeBlock(code):
-            return f"#raw(block: true, {typst_string(code)})"
+            return f"#raw(block: true, {breakable_string(code)})"
         case ItemList():
             return list_typst(block)
         case Table():
@@ -126,17 +133,22 @@ def span_typst(span: Span) -> str:
     kind, part = span
     match kind:
         case "text":
-            return f"#{typst_string(str(part))};"
+            return f"#{breakable_string(str(part))};"
         case "bold":
             return f"#strong[{inline_typst(part)}];"
         case "italic":
             return f"#emph[{inline_typst(part)}];"
         case "code":
-            return f"#raw({typst_string(str(part))});"
+            return f"#raw({breakable_string(str(part))});"
         case "formula":
             return f"${latex_to_typst(str(part))}$"
         case "line break":
             return "#linebreak();"
+
+
+def breakable_string(text: str) -> str:
+    """Text as a string of typst that may break within a word too long for a line."""
+    return typst_string(LONG_WORD.sub(lambda word: "\u200b".join(re.findall(".{1,20}", word[0])), text))
 
 
 def needs_system_fonts(source: str) -> bool:

@@ -36,7 +36,7 @@ def equivariance_blocks(result: EquivarianceResult) -> list[ContentBlock]:
             "the better of the two nearest shifts is used. The input is random pixels."
         ),
         equivariance_table(result.measurements),
-        SheetFigure("equivariance", "Equivariance error against the shift.", result.measurements),
+        SheetFigure("equivariance", "Equivariance error against the shift, on random pixels.", result.measurements),
         Text(
             "**Zero padding** breaks equivariance at the border only, because there the layer sees the edge of the "
             "image; layer by layer the border grows inward. **Stride and pooling** keep it for shifts by multiples of "
@@ -127,7 +127,11 @@ def equivariance_table(measurements: Sequence[EquivarianceMeasurement]) -> Table
         errors = [format_relative_error(by_layer_and_shift[layer_name, shift].relative_error) for shift in (1, 2, 4, 8)]
         rows.append([layer_name, stride, *errors, format_changed_fraction(first.changed_fraction)])
     headers = ("layer", "stride", "s = 1", "s = 2", "s = 4", "s = 8", "values that differ at s = 1")
-    return make_sheet_table("Equivariance error, by layer and shift", headers, rows)
+    caption = (
+        "Equivariance error, by layer and shift of s pixels: the norm of the output of the shifted input minus the "
+        "shifted output, relative to the norm of the output minus its mean"
+    )
+    return make_sheet_table(caption, headers, rows)
 
 
 def check_stride_one_equivariance(measurements: list[EquivarianceMeasurement]) -> tuple[str, bool]:

@@ -147,7 +147,7 @@ def experiment_blocks(result: PriorsResult, splits: DatasetSplits) -> list[Conte
     config = result.config
     return [
         Text(describe_experiment(result)),
-        SheetFigure("arrangements", "The same test images in each arrangement.", arrangement_examples(config, splits)),
+        SheetFigure("arrangements", arrangements_caption(config), arrangement_examples(config, splits)),
         accuracy_table(result),
         SheetFigure(
             "priors",
@@ -168,6 +168,15 @@ def experiment_blocks(result: PriorsResult, splits: DatasetSplits) -> list[Conte
             "shared weights, permuted, is no longer a band of shared weights."
         ),
     ]
+
+
+def arrangements_caption(config: PriorsConfig) -> str:
+    """What the figure shows, so that it can be read without the text."""
+    moved = f"; {MOVED}: trained on digits at the left, tested on digits at the right" if config.canvas_size else ""
+    return (
+        "The same test images in each arrangement. A convnet and a fully-connected network of the same size learn from "
+        f"{config.train_size:,} images arranged in the same way{moved}."
+    )
 
 
 def accuracy_table(result: PriorsResult) -> Table:
