@@ -53,5 +53,5 @@ def test_a_file_in_place_of_the_folder_and_unknown_words_are_refused_before_anyt
     with pytest.raises(LabError, match="there is no homework on 'mnist'"):
         start_homework(homework, tmp_path / "a", data="mnist")
     with pytest.raises(LabError, match="did you mean 'student'"):
-        start_homework(homework, tmp_path / "a", "studnt")  # pyright: ignore[reportArgumentType]
+        start_homework(homework, tmp_path / "a", "studnt")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

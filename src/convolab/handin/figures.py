@@ -11,7 +11,7 @@ from convolab.plots.figure import ChartFigure, ImageFigure
 from convolab.plots.panels import FRAME_GAP, render_panel
 from convolab.plots.style import BLUE, COLORS, GRAY, apply_chart_style, chart_data, needs_log_scale
 
-Epochs = Sequence[Mapping[str, float]]  # of one training, a dict for each epoch
+Epochs = Sequence[Mapping[str, float | int]]  # of one training, a dict for each epoch
 CURVE_TITLES = {
     "train_loss": "training loss (nats)",
     "validation_loss": "validation loss (nats)",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from convolab.core.errors import require, suggest
+from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import require_writable, write_text
 from convolab.handin.homework import FORMS, Form, Homework
 from convolab.handin.notebooks import build_notebook, notebook_json
@@ -11,14 +11,13 @@ from convolab.handin.question1 import answers_template
 README = "README.md"
 
 
-def start_homework(homework: Homework, folder: Path, form: Form = "student", data: str = "digits") -> list[Path]:
+def start_homework(homework: Homework, folder: Path, form: str = "student", data: str = "digits") -> list[Path]:
     """Write the homework into a folder, new or with other files in it, and return the files.
 
     Raises LabError, before anything is written, for an unknown form or dataset, a folder that cannot be written, and
     for a file that is there already.
     """
-    require(form in FORMS, f"there is no form '{form}': {suggest(form, FORMS)}")
-    texts = homework_files(homework, form, data, folder)
+    texts = homework_files(homework, find_form(form), data, folder)
     require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose a folder")
     existing = [name for name in texts if (folder / name).exists() or (folder / name).is_symlink()]
     require(
@@ -28,6 +27,14 @@ def start_homework(homework: Homework, folder: Path, form: Form = "student", dat
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]
+
+
+def find_form(name: str) -> Form:
+    """A form by its name. Raises LabError for an unknown one."""
+    for form in FORMS:
+        if form == name:
+            return form
+    raise LabError(f"there is no form '{name}': {suggest(name, FORMS)}")
 
 
 def homework_files(homework: Homework, form: Form, data: str, folder: Path) -> dict[str, str]:
