@@ -130,7 +130,7 @@ def scores_by_map_chart(rows: Sequence[ScoreRow]) -> alt.VConcatChart:
             axis = alt.Axis(labels=column == 0, ticks=False)
             y = alt.Y("map:N", sort=names, title=setting if column == 0 else None, axis=axis)
             base = alt.Chart(chart_data(selected)).encode(y=y, color=color)
-            bars = base.mark_rule(strokeWidth=2).encode(
+            bars = base.mark_rule(strokeWidth=2, clip=True).encode(
                 x=alt.X("low:Q", title=metric_title, scale=PERCENT_SCALE), x2="high:Q"
             )
             dots = base.mark_circle(size=70, opacity=1).encode(x="mean:Q")

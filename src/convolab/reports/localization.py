@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from convolab.core.files import write_csv, write_json, write_text
 from convolab.core.types import Json
 from convolab.inspection.localization.erf_offset import ErfOffset
 from convolab.inspection.localization.metrics import IOU_LEVELS
 from convolab.inspection.localization.score import BASELINES, LocalizationScore
+from convolab.plots.chart_page import page_environment
 from convolab.plots.localization import localization_scores_chart, score_rows
 from convolab.plots.style import save_chart
 
@@ -40,13 +41,16 @@ def write_localization_report(
     images = "synthetic images" if source == "synthetic" else Path(source).name
     chart = localization_scores_chart(scores, f"{Path(net_name).name} on {images}: localization scores")
     png_path, svg_path = save_chart(chart, stem, ("png", "svg"))
-    page = render_page(
-        net=Path(net_name).name,
+    template = page_environment("convolab.reports").get_template("localization.html")
+    page = template.render(
+        title=f"Localization scores of {Path(net_name).name}",
         images=images,
         offset=offset,
         scores=scores,
         lines=lines,
-        chart=svg_path.read_text(encoding="utf-8"),
+        chart=Markup(svg_path.read_text(encoding="utf-8")),
+        levels=IOU_LEVELS,
+        baselines=BASELINES,
     )
     svg_path.unlink()
     html_path, csv_path, json_path = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("html", "csv", "json"))
@@ -54,11 +58,3 @@ def write_localization_report(
     write_json(json_path, metrics)
     write_csv(csv_path, score_rows(scores))
     return [html_path, png_path, csv_path, json_path]
-
-
-def render_page(**values: object) -> str:
-    loader = PackageLoader("convolab.reports")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    css, _, _ = loader.get_source(environment, "report.css")
-    template = environment.get_template("localization.html")
-    return template.render(css=css, levels=IOU_LEVELS, baselines=BASELINES, **values)
