@@ -1,5 +1,6 @@
 """What a person calls in Python."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_the_python_call_trains_the_same_bits_as_its_recipe(tmp_path: Path) -> N
     ("keywords", "message"),
     [
         ({"epoch": 3}, "train has no keyword 'epoch': did you mean 'epochs'?"),
-        ({"learning_rate": 3}, "train has no keyword 'learning_rate'"),
+        ({"learning_rate": 3}, "train has no keyword 'learning_rate': did you mean 'lr'?"),
         ({"model": 3}, "model = 3: give the section's keys as a dict"),
         ({"model": {"chanels": [3]}}, "chanels"),
         ({"epochs": 0}, "training.epochs = 0"),
@@ -200,3 +201,28 @@ def test_a_summary_takes_a_name_a_run_its_folder_a_network_or_what_builds_one(tm
     assert summary(lambda: torch.nn.Linear(3, 2), [3]).macs == 6
     with pytest.raises(LabError, match="give it, such as 3x32x32"):
         summary(torch.nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("network", [torch.nn.Linear(3, 4), torch.nn.Linear])
+def test_a_network_that_is_no_name_is_answered_with_what_takes_it(network: Any) -> None:
+    undecorated = getattr(train, "__wrapped__", train)
+    with pytest.raises(LabError, match=r"convolab.register\(it, 'name'\).*convolab.fit\(net, dataset\)"):
+        undecorated(network)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: locate("chelsea", target="cat"), "locate has no keyword 'target': did you mean 'targets'?"),
+        (lambda: fool("chelsea", "goldfish", step=1), "fool has no keyword 'step': did you mean 'steps'?|step_size"),
+    ],
+)
+def test_a_wrong_keyword_of_an_inspection_names_the_nearest(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        call()
+
+
+def test_a_shape_is_numbers_or_text() -> None:
+    assert summary("shallow_net", "1x8x8").macs == summary("shallow_net", (1, 8, 8)).macs
+    with pytest.raises(LabError, match="is not a shape"):
+        summary("shallow_net", "large")

@@ -27,8 +27,8 @@ def numbers_in(line: str) -> list[float]:
 def assert_same_line(printed: str, expected: str) -> None:
     """Same words; numbers within 2 %, because another processor rounds differently."""
     assert NUMBER.sub("N", printed) == NUMBER.sub("N", expected)
-    for got, wanted in zip_longest(numbers_in(printed), numbers_in(expected)):
-        assert got == pytest.approx(wanted, rel=0.02, abs=2 if "epoch" in expected else 0), (printed, expected)
+    for got, shown in zip_longest(numbers_in(printed), numbers_in(expected)):
+        assert got == pytest.approx(shown, rel=0.02, abs=2 if "epoch" in expected else 0), (printed, expected)
 
 
 def exit_code_of(main: Callable[[], None]) -> int:

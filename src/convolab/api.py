@@ -4,6 +4,7 @@
 `training`, `inspection`, `analysis` and `studies` take objects only and show nothing.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -113,6 +114,11 @@ def train(
         "schedule": schedule, "augment": None if augment is None else list(augment),
     }  # fmt: skip
     named = {TRAIN_KEYWORDS[name]: value for name, value in values.items() if value is not None}
+    require(
+        isinstance(network, str | Recipe),
+        "train takes a network's name or a recipe: for a class or function of your own call convolab.register(it, 'name') "
+        "first, for a network that is built already call convolab.fit(net, dataset)",
+    )
     base = network if isinstance(network, Recipe) else Recipe.from_dict({"model": {"name": network}})
     recipe = base.with_overrides({**named, **flatten_sections(settings), **(overrides or {})})
     require_new_folder(out)
@@ -132,7 +138,12 @@ def flatten_sections(settings: Mapping[str, Json]) -> dict[str, Json]:
     overrides: dict[str, Json] = {}
     for name, value in settings.items():
         known = name in Recipe.model_fields or "." in name
-        require(known, f"train has no keyword '{name}': {suggest(name, [*TRAIN_KEYWORDS, *Recipe.model_fields])}")
+        nearest = (
+            "did you mean 'lr'?"
+            if name in ("learning_rate", "rate")
+            else suggest(name, {*TRAIN_KEYWORDS, *Recipe.model_fields})
+        )
+        require(known, f"train has no keyword '{name}': {nearest}")
         if isinstance(value, Mapping):
             overrides |= {f"{name}.{key}": entry for key, entry in value.items()}
         else:
@@ -206,6 +217,7 @@ def fool(
     >>> fool("chelsea", "goldfish").metrics["fooled"]["fraction"]
     1.0
     """
+    require_settings(fool_classifier, settings)
     several = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
     named = [("noise", "noise") if isinstance(i, str) and i == "noise" else resolve_image(i) for i in several]
     pixels: list[Tensor | str] = [image for _, image in named]
@@ -250,6 +262,7 @@ def locate(
     >>> locate("motorcycle_left", targets="moped", alignment="resize").rows()[0]["box"]
     [127, 62, 695, 461]
     """
+    require_settings(locate_objects, settings)
     name, pixels = resolve_image(image)
     several = [targets] if isinstance(targets, str | int) else list(targets)
     return locate_objects(
@@ -259,7 +272,7 @@ def locate(
 
 def summary(
     network: nn.Module | Callable[[], nn.Module] | Run | str | Path,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | str | None = None,
     *,
     batch_size: int = 1,
     classes: int | None = None,
@@ -271,7 +284,8 @@ def summary(
     Args:
         network: A network, its name ("simple_convnet", "timm/NAME", "torchvision/NAME", "file.py:Name"), a run or its
             folder; or a function that builds a network, which is then built without weights.
-        input_shape: Of one input without the batch, such as (3, 32, 32); by default that of the run or the library.
+        input_shape: Of one input without the batch, such as (3, 32, 32) or "3x32x32"; by default that of the run or the
+            library.
         batch_size: Inputs at a time; MACs and memory are those of one batch.
         classes: Number of logits of a network by name; by default 10, or the library's own number.
         beside: Other counters to run too: "fvcore", "torchinfo", "thop", "ptflops".
@@ -286,7 +300,7 @@ def summary(
     >>> summary("simple_convnet", (3, 32, 32)).num_parameters
     24346
     """
-    given_shape = None if input_shape is None else tuple(input_shape)
+    given_shape = None if input_shape is None else parse_input_shape(input_shape)
     builder: nn.Module | Callable[[], nn.Module]
     own_shape: tuple[int, ...] | None = None
     name = ""
@@ -357,6 +371,30 @@ def run_study(
 
 
 # ---- what is given, as what is taken
+
+
+def parse_input_shape(shape: Sequence[int] | str) -> tuple[int, ...]:
+    """The shape of an input, given as numbers or as text.
+
+    >>> parse_input_shape("3x32x32"), parse_input_shape("100"), parse_input_shape([1, 8, 8])
+    ((3, 32, 32), (100,), (1, 8, 8))
+    """
+    if not isinstance(shape, str):
+        return tuple(shape)
+    parts = shape.lower().replace("×", "x").replace(",", "x").split("x")
+    require(
+        all(part.strip().isdecimal() and len(part) < 10 and int(part) > 0 for part in parts),
+        f"{shape} is not a shape: give positive integers, channels first, such as 3x224x224",
+    )
+    return tuple(map(int, parts))
+
+
+def require_settings(function: Callable[..., object], settings: Mapping[str, object]) -> None:
+    """Raise LabError, with the nearest, for a keyword that a function does not have."""
+    names = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for name in settings:
+        what = function.__name__.partition("_")[0]
+        require(name in names, f"{what} has no keyword '{name}': {suggest(name, names)}")
 
 
 def is_run_folder(name: str | Path) -> bool:

@@ -358,3 +358,11 @@ def test_the_shell_completes_commands_and_options(typed: str, word: int, complet
     }  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert completed in done.stdout.split()
+
+
+@pytest.mark.slow
+def test_what_is_changed_most_has_options_of_its_own(run_cli) -> None:
+    result = run_cli("train", "shallow_net", "--epochs", "1", "--lr", "0.2", "--batch-size", "64", "--out", "a")
+    assert result.code == 0
+    recipe = Run("a").recipe
+    assert (recipe.training.epochs, recipe.optimizer.lr, recipe.training.batch_size) == (1, 0.2, 64)

@@ -55,6 +55,7 @@ Try one of these, here in this folder:
   convolab train simple_convnet                      a network on small digits, in seconds
   convolab explain chelsea                           which pixels make this a cat
   convolab study coursework                          ten questions on training, answered: minutes
+  convolab handin start homework                     the course's homework, laid out to be done
 
 convolab --help lists all commands, convolab COMMAND --help explains one.
 """

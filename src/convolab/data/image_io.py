@@ -79,6 +79,7 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
     the latter is read from the file's header, before anything is decoded.
     """
     path = Path(path)
+    require(not path.is_dir(), f"{path}: this is a folder: give one of its images")
     require(path.is_file(), f"{path}: there is no such file: check the name")
     return decode_image(path, str(path), max_pixels)
 

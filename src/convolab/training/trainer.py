@@ -338,6 +338,10 @@ def fit(
     >>> len(fit(net, load("digits").train, training=Training(epochs=2)))
     2
     """
+    require(
+        isinstance(net, nn.Module) and isinstance(train, ImageDataset | Subset),
+        "fit takes a network, then the images to train on: fit(net, splits.train, splits.test)",
+    )
     trainer = Trainer(
         net,
         train,

@@ -67,10 +67,10 @@ def summary_command(
         from convolab.analysis.other_counters import require_counters
 
         require_counters(counters)
+    from convolab.api import parse_input_shape, summary
+
     shape = parse_input_shape(input_shape) if input_shape is not None else None
     if network:
-        from convolab.api import summary
-
         summaries = [
             summary(network, shape, batch_size=batch_size, classes=classes, beside=counters, on_message=print_note)
         ]
@@ -92,20 +92,6 @@ def summary_command(
                 print(f"{what}: {path}")
     if any(summary.mismatches for summary in summaries):
         raise typer.Exit(1)
-
-
-def parse_input_shape(text: str) -> Shape:
-    """`3x224x224` as numbers.
-
-    >>> parse_input_shape("3x32x32"), parse_input_shape("100")
-    ((3, 32, 32), (100,))
-    """
-    parts = text.lower().replace("×", "x").replace(",", "x").split("x")
-    require(
-        all(part.strip().isdecimal() and len(part) < 10 and int(part) > 0 for part in parts),
-        f"--input {text} is not a shape: give positive integers, channels first, such as 3x224x224",
-    )
-    return tuple(map(int, parts))
 
 
 def summarize_layer_expressions(

@@ -32,6 +32,9 @@ def train_command(
         list[str] | None,
         typer.Option("--set", help="Override a recipe key, e.g. optimizer.lr=0.1. Repeatable."),
     ] = None,
+    epochs: Annotated[int | None, typer.Option(help="The same as --set training.epochs=N.")] = None,
+    lr: Annotated[float | None, typer.Option(help="The learning rate: the same as --set optimizer.lr=X.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="The same as --set training.batch_size=N.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same as --set training.seed=N.")] = None,
     out: Annotated[
         Path | None,
@@ -52,7 +55,10 @@ def train_command(
     from convolab.training.run import Run
     from convolab.training.run_folder import require_new_folder
 
-    named_options = {"model.name": network, "data.name": data, "training.seed": seed}
+    named_options = {
+        "model.name": network, "data.name": data, "training.epochs": epochs, "optimizer.lr": lr,
+        "training.batch_size": batch_size, "training.seed": seed,
+    }  # fmt: skip
     resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(
         {key: value for key, value in named_options.items() if value is not None}
         | dict(parse_override(text) for text in overrides or [])
