@@ -127,6 +127,32 @@ def test_a_notebook_that_cannot_be_read_leaves_its_items_open_and_the_others_don
     assert "is not JSON" in result.open_items[0].problems[0].what
 
 
+def test_of_a_missing_notebook_nothing_is_done(done: Path, homework: Homework) -> None:
+    (done / Q2).unlink()
+    result = check_folder(homework, done)
+    of_question2 = [item for item in result.items if item.id.startswith("2.")]
+    assert {item.state_of(aspect) for item in of_question2 for aspect in item.aspects} == {"open"}
+    assert {item.id for item in result.open_items} == {item.id for item in of_question2}
+
+
+def test_a_folder_without_any_file_of_the_homework_is_refused(homework: Homework, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(LabError, match=r"is no homework folder: make one by `convolab handin start NAME`"):
+        check_folder(homework, tmp_path)
+
+
+def test_a_fast_run_is_open_in_each_item_of_its_notebook(done: Path, homework: Homework) -> None:
+    printed = {"output_type": "stream", "name": "stdout", "text": "data = digits\nfast = True\n"}
+    edit_cell(done / Q2, "q2-settings", outputs=[printed])
+    result = check_folder(homework, done)
+    assert [item.id for item in result.open_items] == [item.id for item in homework.items_of("question2_training")]
+    problems = {problem for item in result.open_items for problem in item.problems}
+    assert {(problem.aspect, problem.what) for problem in problems} == {
+        ("run", "this was the fast run: run it again without FAST")
+    }
+    assert result.to_dict()["fast"] == ["question2_training"]
+
+
 def test_question_1_is_done_with_a_pdf_or_with_an_answer_to_each_part(done: Path, homework: Homework) -> None:
     (done / homework.question1.pdf).write_bytes(b"GIF89a")
     assert item_of(homework, done, "1").problems[0].what == "question1.pdf is no PDF"

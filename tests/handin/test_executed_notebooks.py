@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.homework_folder import OWN_COMMENT
 
-from convolab.handin.check import check_folder
+from convolab.handin.check import FAST_RUN, check_folder
 from convolab.handin.homework import Form, Homework
 from convolab.handin.notebooks import build_notebook, notebook_json
 
@@ -46,21 +46,26 @@ def solved(tmp_path_factory: pytest.TempPathFactory, homework: Homework) -> Path
     return folder
 
 
-def test_in_the_solutions_only_the_comments_and_question_1_are_open(solved: Path, homework: Homework) -> None:
+def test_in_the_solutions_only_the_comments_the_fast_run_and_question_1_are_open(solved: Path, homework: Homework) -> None:
     result = check_folder(homework, solved)
     open_aspects = {problem.aspect for item in result.open_items for problem in item.problems}
-    assert open_aspects == {"comment"}
+    assert open_aspects == {"comment", "run"}
     texts = {problem.what for item in result.open_items for problem in item.problems if item.id != "1"}
-    assert texts == {"it is the text of the solution or of the task: write what you see in your run"}
-    assert len(result.open_items) == 1 + sum(bool(item.comments) for item in homework.items)
+    assert texts == {"it is the text of the solution or of the task: write what you see in your run", FAST_RUN}
+    assert result.fast == NAMES
+    with_comments = [item for item in result.items if any(problem.aspect == "comment" for problem in item.problems)]
+    assert len(with_comments) == 1 + sum(bool(item.comments) for item in homework.items)
 
 
-def test_with_comments_of_ones_own_nothing_is_open(solved: Path, homework: Homework, tmp_path: Path) -> None:
+def test_with_comments_of_ones_own_and_a_full_run_nothing_is_open(solved: Path, homework: Homework, tmp_path: Path) -> None:
     for name in NAMES:
         content = json.loads((solved / f"{name}.ipynb").read_text())
         for cell in content["cells"]:
             if cell["metadata"].get("tags") == ["comment"]:
                 cell.update(cell_type="markdown", source=OWN_COMMENT)
+            elif cell["metadata"]["name"].endswith("-settings"):
+                [printed] = [output for output in cell["outputs"] if output["output_type"] == "stream"]
+                printed["text"] = "".join(printed["text"]).replace("fast = True", "fast = False")
         (tmp_path / f"{name}.ipynb").write_text(json.dumps(content))
     (tmp_path / "runs").symlink_to(solved / "runs")
     (tmp_path / homework.question1.pdf).write_bytes(b"%PDF-1.7\n")

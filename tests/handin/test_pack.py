@@ -63,6 +63,19 @@ def test_what_is_open_is_written_into_the_zip_and_refused_with_strict(
     assert any("question3_4_inspection.ipynb is missing" in note for note in result.notes)
 
 
+def test_a_fast_run_stands_in_the_manifest(done: Path, homework: Homework, tmp_path: Path) -> None:
+    printed = {"output_type": "stream", "name": "stdout", "text": "data = digits\nfast = True\n"}
+    for path, cell, expected in (
+        ("question2_training.ipynb", "q2-settings", ["question2_training"]),
+        ("question3_4_inspection.ipynb", "q3-settings", ["question2_training", "question3_4_inspection"]),
+    ):
+        edit_cell(done / path, cell, outputs=[printed])
+        pack_homework(homework, done, tmp_path / "handin.zip", "Ada")
+        with zipfile.ZipFile(tmp_path / "handin.zip") as archive:
+            assert json.loads(archive.read("manifest.json"))["fast_runs"] == expected
+            assert "this was the fast run" in archive.read("OPEN.md").decode()
+
+
 @pytest.mark.parametrize("name", ["", "   ", "a\nb", "\x1b[31m", "x" * 201])
 def test_a_name_that_cannot_be_printed_is_refused(done: Path, homework: Homework, tmp_path: Path, name: str) -> None:
     with pytest.raises(LabError, match="--name"):

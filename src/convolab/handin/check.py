@@ -17,6 +17,7 @@ from convolab.handin.question1 import question1_problem
 Aspect = Literal["code", "run", "figure", "comment", "value"]
 ASPECTS: tuple[Aspect, ...] = ("code", "run", "figure", "comment", "value")
 MAX_RUNS = 1_000
+FAST_RUN = "this was the fast run: run it again without FAST"
 CellsByName = dict[str, HandedInCell]
 
 
@@ -24,7 +25,7 @@ CellsByName = dict[str, HandedInCell]
 class Problem:
     """What is open in one aspect of an item, and what to do about it."""
 
-    aspect: Aspect
+    aspect: Aspect | Literal["notebook"]  # notebook: all aspects, since it cannot be read
     what: str
     remedy: str  # the cell or the command
 
@@ -47,7 +48,7 @@ class ItemResult:
         """How a table shows an aspect: done, open, or empty where the item does not ask for it."""
         if aspect not in self.aspects:
             return ""
-        return "open" if any(problem.aspect == aspect for problem in self.problems) else "done"
+        return "open" if any(problem.aspect in (aspect, "notebook") for problem in self.problems) else "done"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class CheckResult:
 
     folder: str
     items: tuple[ItemResult, ...]
+    fast: tuple[str, ...] = ()  # the notebooks that hold a fast run
 
     @property
     def open_items(self) -> list[ItemResult]:
@@ -64,22 +66,41 @@ class CheckResult:
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""
         items = [{**asdict(item), "done": item.is_done} for item in self.items]
-        return {"folder": self.folder, "items": items, "num_items": len(items), "num_open": len(self.open_items)}
+        counts = {"num_items": len(items), "num_open": len(self.open_items)}
+        return {"folder": self.folder, "items": items, "fast": list(self.fast), **counts}
 
 
 def check_folder(homework: Homework, folder: Path) -> CheckResult:
     """Check the homework in a folder. Nothing is run, and nothing is written.
 
-    Raises LabError if there is no such folder; what is wrong with a file in it is a problem of its items.
+    Raises LabError if there is no such folder, or none of the homework's files is in it; what is wrong with a file in
+    it is a problem of its items.
     """
     require(folder.is_dir(), f"{folder} is no folder: give the one that `convolab handin start` made")
+    require_homework_folder(homework, folder)
     problem = question1_problem(homework, folder)
     results = [ItemResult("1", 1, homework.question1.title, ("comment",), () if problem is None else (
         Problem("comment", problem, f"write {homework.question1.answers}, or put your {homework.question1.pdf} there"),
     ))]  # fmt: skip
     for notebook in homework.notebooks:
         results += check_notebook(homework, notebook, folder)
-    return CheckResult(str(folder), (*results, check_runs(homework, folder)))
+    fast_items = {item.id for item in results if any(problem.what == FAST_RUN for problem in item.problems)}
+    fast = tuple(
+        notebook.name
+        for notebook in homework.notebooks
+        if any(item.id in fast_items for item in homework.items_of(notebook.name))
+    )
+    return CheckResult(str(folder), (*results, check_runs(homework, folder)), fast)
+
+
+def require_homework_folder(homework: Homework, folder: Path) -> None:
+    """Raise LabError for a folder without any file of the homework."""
+    question1 = homework.question1
+    names = [question1.answers, question1.pdf, *(f"{notebook.name}.ipynb" for notebook in homework.notebooks)]
+    require(
+        any((folder / name).exists() or (folder / name).is_symlink() for name in names),
+        f"{folder} is no homework folder: make one by `convolab handin start NAME`",
+    )
 
 
 def check_notebook(homework: Homework, notebook: NotebookInfo, folder: Path) -> list[ItemResult]:
@@ -89,7 +110,7 @@ def check_notebook(homework: Homework, notebook: NotebookInfo, folder: Path) -> 
     try:
         cells = read_notebook(path, folder)
     except LabError as error:
-        unreadable = Problem("run", one_line(str(error)), f"restore {path.name}")
+        unreadable = Problem("notebook", one_line(str(error)), f"restore {path.name}")
         return [ItemResult(item.id, item.question, item.title, aspects_of(item), (unreadable,)) for item in items]
     checker = NotebookChecker(path.name, cells, homework.min_comment_words)
     return [checker.check(item) for item in items]
@@ -109,14 +130,21 @@ class NotebookChecker:
         self.cells: CellsByName = {cell.name: cell for cell in reversed(cells)}  # of two of a name the first
         self.out_of_order = find_out_of_order(cells)
         self.min_comment_words = min_comment_words
-        printed = re.search(r"(?m)^data = (\w+)$", "\n".join(cell.text for cell in cells if "-settings" in cell.name))
-        self.data = printed[1] if printed else ""
+        self.settings = next((cell for cell in cells if cell.name.endswith("-settings")), None)
+        self.data = self.printed_setting("data")
+        self.is_fast = self.printed_setting("fast") == "True"
+
+    def printed_setting(self, name: str) -> str:
+        """What the cell of settings printed for a name, or an empty text."""
+        printed = re.search(rf"(?m)^{name} = (\w+)$", self.settings.text if self.settings else "")
+        return printed[1] if printed else ""
 
     def check(self, item: HomeworkItem) -> ItemResult:
         """An item and its problems."""
         problems = [
             *self.problems_of("code", item.code, self.code_problem),
             *self.problems_of("run", (*item.code, *item.checks, *item.figures), self.run_problem),
+            *self.fast_problems(),
             *self.problems_of("figure", item.figures, self.figure_problem),
             *self.problems_of("comment", item.comments, self.comment_problem),
             *self.value_problems(item.values),
@@ -146,6 +174,12 @@ class NotebookChecker:
         if cell.execution_count is None:
             return "it was not run: restart the kernel, run all cells, and save"
         return "it was run out of order: restart the kernel, run all cells, and save" * (cell.name in self.out_of_order)
+
+    def fast_problems(self) -> list[Problem]:
+        """That the notebook holds a trial run, if it does."""
+        if self.settings is None or not self.is_fast:
+            return []
+        return [Problem("run", FAST_RUN, f"cell {self.settings.name} of {self.file}")]
 
     def figure_problem(self, cell: HandedInCell) -> str:
         return "" if cell.has_figure else "it shows no figure"

@@ -175,9 +175,8 @@ def manifest_bytes(
     """manifest.json: who, what is done and open, and the SHA-256 of every file."""
     items: list[dict[str, Any]] = [{"id": item.id, "title": item.title, "done": item.is_done} for item in check.items]
     digests = {path: hashlib.sha256(files[path]).hexdigest() for path in sorted(files)}
-    return json_bytes(
-        {"format": FORMAT, "homework": homework.title, "name": name, "items": items, "sha256": digests, "notes": notes}
-    )
+    head = {"format": FORMAT, "homework": homework.title, "name": name}
+    return json_bytes({**head, "items": items, "fast_runs": list(check.fast), "sha256": digests, "notes": notes})
 
 
 def json_bytes(value: object) -> bytes:
