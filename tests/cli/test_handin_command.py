@@ -15,6 +15,8 @@ def test_start_check_and_pack_lead_from_the_first_notebook_to_the_zip(run_cli) -
     assert packed.code == 0
     assert "20 items open: see OPEN.md in it" in packed.err
     assert Path("handin.zip").is_file()
+    again = run_cli("handin", "pack", "work", "--name", "Ada")
+    assert "handin.zip was the hand-in of Ada, 0 of 20 items done: replaced" in again.err
 
 
 def test_json_is_all_that_is_printed(run_cli) -> None:

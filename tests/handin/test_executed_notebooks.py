@@ -46,7 +46,9 @@ def solved(tmp_path_factory: pytest.TempPathFactory, homework: Homework) -> Path
     return folder
 
 
-def test_in_the_solutions_only_the_comments_the_fast_run_and_question_1_are_open(solved: Path, homework: Homework) -> None:
+def test_in_the_solutions_only_the_comments_the_fast_run_and_question_1_are_open(
+    solved: Path, homework: Homework
+) -> None:
     result = check_folder(homework, solved)
     open_aspects = {problem.aspect for item in result.open_items for problem in item.problems}
     assert open_aspects == {"comment", "run"}
@@ -57,7 +59,9 @@ def test_in_the_solutions_only_the_comments_the_fast_run_and_question_1_are_open
     assert len(with_comments) == 1 + sum(bool(item.comments) for item in homework.items)
 
 
-def test_with_comments_of_ones_own_and_a_full_run_nothing_is_open(solved: Path, homework: Homework, tmp_path: Path) -> None:
+def test_with_comments_of_ones_own_and_a_full_run_nothing_is_open(
+    solved: Path, homework: Homework, tmp_path: Path
+) -> None:
     for name in NAMES:
         content = json.loads((solved / f"{name}.ipynb").read_text())
         for cell in content["cells"]:

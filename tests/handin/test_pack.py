@@ -92,8 +92,21 @@ def test_a_file_that_is_not_ours_is_never_replaced(done: Path, homework: Homewor
         with pytest.raises(LabError, match=r"choose another name|ends in .zip"):
             pack_homework(homework, done, path, "Ada")
     assert other.read_bytes() == b"mine"
-    pack_homework(homework, done, tmp_path / "ours.zip", "Ada")
-    pack_homework(homework, done, tmp_path / "ours.zip", "Grace")
+    assert pack_homework(homework, done, tmp_path / "ours.zip", "Ada").replaced == ""
+    again = pack_homework(homework, done, tmp_path / "ours.zip", "Grace")
+    assert again.replaced == "the hand-in of Ada, 20 of 20 items done"
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", '{"name": "an extension"}', "[" * 100_000])
+def test_a_zip_with_a_manifest_of_something_else_is_not_replaced(
+    done: Path, homework: Homework, tmp_path: Path, manifest: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("manifest.json", manifest)
+    before = (tmp_path / "other.zip").read_bytes()
+    with pytest.raises(LabError, match=r"was not written by `convolab handin pack`: choose another name"):
+        pack_homework(homework, done, tmp_path / "other.zip", "Ada")
+    assert (tmp_path / "other.zip").read_bytes() == before
 
 
 def test_links_and_odd_names_do_not_get_into_the_zip(done: Path, homework: Homework, tmp_path: Path) -> None:

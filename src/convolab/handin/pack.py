@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # of every file in the zip: the earliest that 
 MAX_EVIDENCE_BYTES = 20_000_000
 MAX_WEIGHTS_BYTES = 2_000_000_000
 MAX_NAME_CHARS = 200
+MAX_MANIFEST_BYTES = 10_000_000
 EVIDENCE = ("recipe.toml", "metrics.jsonl", "summary.json", "test.json")
 WEIGHTS = ("best.safetensors", "last.safetensors")
 RUN_NAME = re.compile(r"[\w][\w.+-]*")
@@ -36,6 +38,7 @@ class PackResult:
     files: tuple[str, ...]  # in the zip
     notes: tuple[str, ...]  # what was left out, and why
     check: CheckResult
+    replaced: str = ""  # what the path held before, or empty
 
 
 def pack_homework(homework: Homework, folder: Path, out: Path, name: str, *, strict: bool = False) -> PackResult:
@@ -54,7 +57,7 @@ def pack_homework(homework: Homework, folder: Path, out: Path, name: str, *, str
     Raises LabError for an empty name, a path that is no zip or another's file, and with `strict` for open items.
     """
     require_name(name)
-    require_zip_path(out)
+    replaced = require_zip_path(out)
     check = check_folder(homework, folder)
     require(
         not strict or not check.open_items,
@@ -67,7 +70,7 @@ def pack_homework(homework: Homework, folder: Path, out: Path, name: str, *, str
         files["OPEN.md"] = open_items_text(check).encode()
     files["manifest.json"] = manifest_bytes(name, homework, check, files, notes)
     write_zip(out, files)
-    return PackResult(out, tuple(sorted(files)), tuple(notes), check)
+    return PackResult(out, tuple(sorted(files)), tuple(notes), check, replaced)
 
 
 def require_name(name: str) -> None:
@@ -76,18 +79,34 @@ def require_name(name: str) -> None:
     require(len(name) <= MAX_NAME_CHARS, f"--name has {len(name)} characters: give at most {MAX_NAME_CHARS}")
 
 
-def require_zip_path(out: Path) -> None:
-    """Raise LabError unless a zip can be written there without harm: nothing is there, or a zip that we wrote."""
+def require_zip_path(out: Path) -> str:
+    """Raise LabError unless a zip can be written there without harm: nothing is there, or a zip that we wrote.
+
+    Returns:
+        What will be replaced, in a few words; an empty text if nothing is there.
+    """
     require(out.suffix.lower() == ".zip", f"--out {out}: give a name that ends in .zip")
     if not out.exists() and not out.is_symlink():
-        return
+        return ""
     require(out.is_file() and not out.is_symlink(), f"{out} is no regular file: choose another name")
+    described = describe_packed(out)
+    require(described, f"{out} was not written by `convolab handin pack`: choose another name")
+    return described
+
+
+def describe_packed(path: Path) -> str:
+    """Whose a zip of ours is and how much of it is done, by its manifest; an empty text for any other file."""
     try:
-        with zipfile.ZipFile(out) as archive:
-            is_ours = "manifest.json" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        is_ours = False
-    require(is_ours, f"{out} was not written by `convolab handin pack`: choose another name")
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.getinfo("manifest.json")
+            manifest = json.loads(archive.read(entry)) if entry.file_size <= MAX_MANIFEST_BYTES else None
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError):  # damaged or another's
+        return ""
+    if not isinstance(manifest, dict) or not {"format", "homework", "name", "sha256"} <= manifest.keys():
+        return ""
+    items = manifest.get("items")
+    done = [isinstance(item, dict) and item.get("done") is True for item in items] if isinstance(items, list) else []
+    return f"the hand-in of {one_line(str(manifest['name']))}, {sum(done)} of {len(done)} items done"
 
 
 def collect_documents(homework: Homework, folder: Path, notes: list[str]) -> dict[str, bytes]:

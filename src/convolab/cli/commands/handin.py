@@ -85,8 +85,18 @@ def pack_command(
     result = pack_homework(load_homework(), folder, out, name, strict=strict)
     if as_json:
         open_ids = [item.id for item in result.check.open_items]
-        print_json({"out": str(out), "files": result.files, "notes": result.notes, "open": open_ids})
+        print_json(
+            {
+                "out": str(out),
+                "files": result.files,
+                "notes": result.notes,
+                "open": open_ids,
+                "replaced": result.replaced,
+            }
+        )
         return
+    if result.replaced:
+        print_note(f"{out} was {result.replaced}: replaced")
     for note in result.notes:
         print_note(note)
     if result.check.open_items:
