@@ -10,6 +10,16 @@ def test_start_check_and_pack_lead_from_the_first_notebook_to_the_zip(run_cli) -
     checked = run_cli("handin", "check", "work")
     assert checked.code == 1
     assert "0 of 20 items done" in checked.out
+    lines = checked.out.splitlines()
+    assert len(lines) == 25
+    assert "2.5\tboth networks with SGD\tgap; no figure; no comment" in lines
+    not_run = "it was not run: restart the kernel, run all cells, and save"
+    assert [line for line in lines if not_run in line] == [
+        f"{name}.ipynb: {not_run}" for name in ("question2_training", "question3_4_inspection")
+    ]
+    assert lines[-1].startswith("next: 1 ")
+    assert lines[-1].endswith("(write question1_answers.md, or put your question1.pdf there)")
+    checked = run_cli("handin", "check", "work", "--details")
     assert "2.1 code: a gap is not filled in yet\n    cell q2-1-loop of question2_training.ipynb" in checked.out
     packed = run_cli("handin", "pack", "work", "--name", "Ada")
     assert packed.code == 0
@@ -58,3 +68,11 @@ def test_strict_refuses_what_is_open(run_cli) -> None:
     assert (refused.code, refused.out) == (2, "")
     assert "20 of 20 items are open" in refused.err
     assert not Path("handin.zip").exists()
+
+
+def test_of_a_missing_notebook_it_is_said_once(run_cli) -> None:
+    run_cli("handin", "start", "work")
+    Path("work/question2_training.ipynb").unlink()
+    lines = run_cli("handin", "check", "work").out.splitlines()
+    assert "2.5\tboth networks with SGD\tsee below" in lines
+    assert len([line for line in lines if "question2_training.ipynb is missing" in line]) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convolab.core.errors import LabError, require
-from convolab.handin.comments import comment_problem
+from convolab.handin.comments import EMPTY, comment_problem
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, Value
 from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook
 from convolab.handin.question1 import question1_problem
@@ -17,7 +17,20 @@ from convolab.handin.question1 import question1_problem
 Aspect = Literal["code", "run", "figure", "comment", "value"]
 ASPECTS: tuple[Aspect, ...] = ("code", "run", "figure", "comment", "value")
 MAX_RUNS = 1_000
+MAX_WORDS_CHARS = 80  # of a problem in a line with others
+GAP = "a gap is not filled in yet"
+NOT_RUN = "it was not run: restart the kernel, run all cells, and save"
+OUT_OF_ORDER = "it was run out of order: restart the kernel, run all cells, and save"
 FAST_RUN = "this was the fast run: run it again without FAST"
+NO_VALUE = "it does not print"
+NO_FIGURE = "it shows no figure"
+SHORT_WORDS = {
+    GAP: "gap",
+    NOT_RUN: "not run",
+    OUT_OF_ORDER: "run out of order",
+    NO_FIGURE: "no figure",
+    EMPTY: "no comment",
+}
 CellsByName = dict[str, HandedInCell]
 
 
@@ -28,6 +41,12 @@ class Problem:
     aspect: Aspect | Literal["notebook"]  # notebook: all aspects, since it cannot be read
     what: str
     remedy: str  # the cell or the command
+    short: str = ""  # what is open in a few words; empty: what
+
+    @property
+    def few_words(self) -> str:
+        """What is open, to stand in a line with others."""
+        return self.short or f"{self.aspect}: {self.what}"
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,7 @@ class ItemResult:
     title: str
     aspects: tuple[Aspect, ...]  # that the item asks for
     problems: tuple[Problem, ...]
+    notebook: str = ""  # its file, if it has one
 
     @property
     def is_done(self) -> bool:
@@ -93,6 +113,27 @@ def check_folder(homework: Homework, folder: Path) -> CheckResult:
     return CheckResult(str(folder), (*results, check_runs(homework, folder)), fast)
 
 
+def find_shared_problems(items: Sequence[ItemResult]) -> dict[str, str]:
+    """What is open in every item of a notebook that was to be run, by the notebook's file: said once, not for each."""
+    shared = {}
+    for file in dict.fromkeys(item.notebook for item in items if item.notebook):
+        of_each = [
+            {problem.what for problem in item.problems if problem.aspect in ("run", "notebook")}
+            for item in items
+            if item.notebook == file
+        ]
+        found = [what for what in sorted(set.intersection(*of_each)) if what]
+        if found:
+            shared[file] = found[0]
+    return shared
+
+
+def few_words(item: ItemResult, shared: str) -> str:
+    """What is open in an item in a few words, without what its whole notebook shares; done if nothing is."""
+    words = [one_line(problem.few_words)[:MAX_WORDS_CHARS] for problem in item.problems if problem.what != shared]
+    return "; ".join(dict.fromkeys(words)) or ("done" if item.is_done else "see below")
+
+
 def require_homework_folder(homework: Homework, folder: Path) -> None:
     """Raise LabError for a folder without any file of the homework."""
     question1 = homework.question1
@@ -111,7 +152,9 @@ def check_notebook(homework: Homework, notebook: NotebookInfo, folder: Path) -> 
         cells = read_notebook(path, folder)
     except LabError as error:
         unreadable = Problem("notebook", one_line(str(error)), f"restore {path.name}")
-        return [ItemResult(item.id, item.question, item.title, aspects_of(item), (unreadable,)) for item in items]
+        return [
+            ItemResult(item.id, item.question, item.title, aspects_of(item), (unreadable,), path.name) for item in items
+        ]
     checker = NotebookChecker(path.name, cells, homework.min_comment_words)
     return [checker.check(item) for item in items]
 
@@ -149,7 +192,7 @@ class NotebookChecker:
             *self.problems_of("comment", item.comments, self.comment_problem),
             *self.value_problems(item.values),
         ]
-        return ItemResult(item.id, item.question, item.title, aspects_of(item), tuple(problems))
+        return ItemResult(item.id, item.question, item.title, aspects_of(item), tuple(problems), self.file)
 
     def problems_of(
         self, aspect: Aspect, names: Sequence[str], find_problem: Callable[[HandedInCell], str]
@@ -160,29 +203,29 @@ class NotebookChecker:
             cell = self.cells.get(name)
             what = "the cell is missing" if cell is None else find_problem(cell)
             if what:
-                problems.append(Problem(aspect, what, f"cell {name} of {self.file}"))
+                problems.append(Problem(aspect, what, f"cell {name} of {self.file}", SHORT_WORDS.get(what, "")))
         return problems
 
     def code_problem(self, cell: HandedInCell) -> str:
         if cell.type != "code":
             return "it is no code"
-        return "a gap is not filled in yet" if has_gap(cell.source) else ""
+        return GAP if has_gap(cell.source) else ""
 
     def run_problem(self, cell: HandedInCell) -> str:
         if cell.error:
             return cell.error
         if cell.execution_count is None:
-            return "it was not run: restart the kernel, run all cells, and save"
-        return "it was run out of order: restart the kernel, run all cells, and save" * (cell.name in self.out_of_order)
+            return NOT_RUN
+        return OUT_OF_ORDER if cell.name in self.out_of_order else ""
 
     def fast_problems(self) -> list[Problem]:
         """That the notebook holds a trial run, if it does."""
         if self.settings is None or not self.is_fast:
             return []
-        return [Problem("run", FAST_RUN, f"cell {self.settings.name} of {self.file}")]
+        return [Problem("run", FAST_RUN, f"cell {self.settings.name} of {self.file}", "fast run")]
 
     def figure_problem(self, cell: HandedInCell) -> str:
-        return "" if cell.has_figure else "it shows no figure"
+        return "" if cell.has_figure else NO_FIGURE
 
     def comment_problem(self, cell: HandedInCell) -> str:
         text = cell.source if cell.type == "markdown" else cell.markdown
@@ -194,7 +237,8 @@ class NotebookChecker:
         for value in values:
             what = self.value_problem(value)
             if what:
-                problems.append(Problem("value", what, f"cell {value.cell} of {self.file}"))
+                short = "no value" if what.startswith(NO_VALUE) else ""
+                problems.append(Problem("value", what, f"cell {value.cell} of {self.file}", short))
         return problems
 
     def value_problem(self, value: Value) -> str:
@@ -202,7 +246,7 @@ class NotebookChecker:
         cell = self.cells.get(value.cell)
         number = None if cell is None else printed_value(cell.text, value.label)
         if number is None:
-            return f"it does not print '{value.label} = NUMBER'"
+            return f"{NO_VALUE} '{value.label} = NUMBER'"
         low, high = value.ranges.get(self.data, (-math.inf, math.inf))
         return "" if low <= number <= high else f"{value.label} = {number:g} is not plausible: {low:g} to {high:g}"
 

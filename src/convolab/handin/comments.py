@@ -15,6 +15,7 @@ from convolab.handin.notebooks import PLACEHOLDER, PROMPT_LINE, NotebookCell, re
 
 RUN_LENGTH = 5  # words that are compared at a time
 MAX_COPIED = 0.4  # of a comment's runs may be someone else's
+EMPTY = "it is empty"
 MAX_COMMENT_CHARS = 100_000
 QUOTE_LINE = re.compile(r"(?m)^\s*>.*$")
 HTML_COMMENT = re.compile(r"(?s)<!--.*?-->")
@@ -32,7 +33,7 @@ def comment_problem(text: str, min_words: int) -> str:
     own = own_text(text[:MAX_COMMENT_CHARS])
     words = WORD.findall(own)
     if not words:
-        return "it is empty"
+        return EMPTY
     if len(words) < min_words:
         return f"it has {len(words)} word{'' if len(words) == 1 else 's'}: an answer takes at least {min_words}"
     if copied_fraction(own) > MAX_COPIED:

@@ -43,7 +43,11 @@ def start_command(
 
 
 @handin_app.command("check", cls=LabCommand)
-def check_command(folder: HomeworkFolder, as_json: AsJson = False) -> None:
+def check_command(
+    folder: HomeworkFolder,
+    details: Annotated[bool, typer.Option("--details", help="What is open in each cell, and what to do.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """List what is done and what is open; runs nothing of the notebooks. Exits with 1 if something is open."""
     from convolab.handin.check import check_folder
     from convolab.handin.homework import load_homework
@@ -52,12 +56,34 @@ def check_command(folder: HomeworkFolder, as_json: AsJson = False) -> None:
     if as_json:
         print_json(result.to_dict())
     else:
-        print_check(result)
+        (print_details if details else print_overview)(result)
+        print_next(result)
     if result.open_items:
         raise typer.Exit(1)
 
 
-def print_check(result: "CheckResult") -> None:
+def print_overview(result: "CheckResult") -> None:
+    """A row for each item, with what is open in a few words, then what a whole notebook lacks."""
+    from convolab.handin.check import few_words, find_shared_problems
+
+    shared = find_shared_problems(result.items)
+    rows = [[item.id, item.title, few_words(item, shared.get(item.notebook, ""))] for item in result.items]
+    print_table(["item", "title", "open"], rows)
+    for file, what in shared.items():
+        print(f"{file}: {what}")
+
+
+def print_next(result: "CheckResult") -> None:
+    """How much is done, and the first thing to do."""
+    num_done = len(result.items) - len(result.open_items)
+    details = "" if not result.open_items else "; --details lists what is open in each cell"
+    print(f"{num_done} of {pluralize(len(result.items), 'item')} done{details}")
+    for item in result.open_items[:1]:
+        problem = item.problems[0]
+        print(f"next: {item.id} {item.title}: {problem.what} ({problem.remedy})")
+
+
+def print_details(result: "CheckResult") -> None:
     """A row for each item, then what to do for each that is open."""
     from convolab.handin.check import ASPECTS
 
@@ -66,8 +92,6 @@ def print_check(result: "CheckResult") -> None:
     for item in result.open_items:
         for problem in item.problems:
             print(f"{item.id} {problem.aspect}: {problem.what}\n    {problem.remedy}")
-    num_done = len(result.items) - len(result.open_items)
-    print(f"{num_done} of {pluralize(len(result.items), 'item')} done")
 
 
 @handin_app.command("pack", cls=LabCommand)
