@@ -70,7 +70,7 @@ def test_strict_refuses_what_is_open(run_cli) -> None:
     assert not Path("handin.zip").exists()
 
 
-def test_of_a_missing_notebook_it_is_said_once(run_cli) -> None:
+def test_a_missing_notebook_is_named_once(run_cli) -> None:
     run_cli("handin", "start", "work")
     Path("work/question2_training.ipynb").unlink()
     lines = run_cli("handin", "check", "work").out.splitlines()

@@ -23,6 +23,11 @@ def test_a_few_words_are_no_answer() -> None:
     assert comment_problem("It works well. 0.93", 12) == "it has 3 words: an answer takes at least 12"
 
 
+def test_a_few_words_again_and_again_are_no_answer() -> None:
+    assert comment_problem("bla " * 50, 12) == "it repeats 1 word: write what you see in your run"
+    assert comment_problem("This works very well. " * 5, 12).startswith("it repeats 4 words")
+
+
 def test_a_comment_of_the_person_is_accepted_with_the_question_above_it() -> None:
     assert comment_problem(f"> **Your comment.** Which is better?\n\n{OWN_COMMENT}", 12) == ""
 

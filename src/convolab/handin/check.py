@@ -18,14 +18,14 @@ Aspect = Literal["code", "run", "figure", "comment", "value"]
 ASPECTS: tuple[Aspect, ...] = ("code", "run", "figure", "comment", "value")
 MAX_RUNS = 1_000
 MAX_WORDS_CHARS = 80  # of a problem in a line with others
-GAP = "a gap is not filled in yet"
+UNFILLED = "a gap is not filled in yet"
 NOT_RUN = "it was not run: restart the kernel, run all cells, and save"
 OUT_OF_ORDER = "it was run out of order: restart the kernel, run all cells, and save"
 FAST_RUN = "this was the fast run: run it again without FAST"
 NO_VALUE = "it does not print"
 NO_FIGURE = "it shows no figure"
 SHORT_WORDS = {
-    GAP: "gap",
+    UNFILLED: "gap",
     NOT_RUN: "not run",
     OUT_OF_ORDER: "run out of order",
     NO_FIGURE: "no figure",
@@ -209,7 +209,7 @@ class NotebookChecker:
     def code_problem(self, cell: HandedInCell) -> str:
         if cell.type != "code":
             return "it is no code"
-        return GAP if has_gap(cell.source) else ""
+        return UNFILLED if has_gap(cell.source) else ""
 
     def run_problem(self, cell: HandedInCell) -> str:
         if cell.error:

@@ -15,6 +15,7 @@ from convolab.handin.notebooks import PLACEHOLDER, PROMPT_LINE, NotebookCell, re
 
 RUN_LENGTH = 5  # words that are compared at a time
 MAX_COPIED = 0.4  # of a comment's runs may be someone else's
+MIN_DIFFERENT = 0.6  # of the words that an answer takes at least, how many differ
 EMPTY = "it is empty"
 MAX_COMMENT_CHARS = 100_000
 QUOTE_LINE = re.compile(r"(?m)^\s*>.*$")
@@ -36,6 +37,9 @@ def comment_problem(text: str, min_words: int) -> str:
         return EMPTY
     if len(words) < min_words:
         return f"it has {len(words)} word{'' if len(words) == 1 else 's'}: an answer takes at least {min_words}"
+    num_different = len({word.lower() for word in words})
+    if num_different < MIN_DIFFERENT * min_words:
+        return f"it repeats {num_different} word{'' if num_different == 1 else 's'}: write what you see in your run"
     if copied_fraction(own) > MAX_COPIED:
         return "it is the text of the solution or of the task: write what you see in your run"
     return ""
