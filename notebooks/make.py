@@ -1,7 +1,7 @@
 """Write the homework's notebooks from their source: `make notebooks`. With --execute, run the solutions and store them.
 
 student/ is the form to fill in, solution/ the form with the solution; each notebook is there as .py and as .ipynb. A
-stored solution whose cells are those of the source keeps its outputs. Running takes minutes on digits, and longer on
+stored solution whose code is that of the source keeps its outputs; a check that was changed has none until it is run. Running takes minutes on digits, and longer on
 cifar10, whose images are looked for in $CONVOLAB_DATA.
 """
 
@@ -28,7 +28,26 @@ def write_notebooks() -> None:
             stem = FOLDER / form / notebook.name
             write_text(stem.with_suffix(".py"), percent_text(cells))
             if not has_these_cells(stem.with_suffix(".ipynb"), cells):
-                write_text(stem.with_suffix(".ipynb"), notebook_json(cells))
+                write_text(stem.with_suffix(".ipynb"), with_stored_outputs(stem.with_suffix(".ipynb"), cells))
+
+
+def with_stored_outputs(path: Path, cells: Sequence[NotebookCell]) -> str:
+    """The text of a notebook; the outputs stored in a file are kept if only texts and checks differ there.
+
+    A check that differs has no output then, since it was not run.
+    """
+    content = json.loads(notebook_json(cells))
+    stored = {cell.get("id"): cell for cell in json.loads(path.read_text())["cells"]} if path.exists() else {}
+    own_code = {cell.name: cell.text for cell in cells if cell.type == "code" and cell.tag != "check"}
+    if any("".join(stored[name]["source"]) != text for name, text in own_code.items() if name in stored) or (
+        own_code.keys() - stored.keys()
+    ):
+        return notebook_json(cells)
+    for cell in content["cells"]:
+        old = stored.get(cell["id"], {})
+        if cell["cell_type"] == "code" and "".join(old.get("source", "")) == "".join(cell["source"]):
+            cell.update(execution_count=old.get("execution_count"), outputs=old.get("outputs", []))
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def has_these_cells(path: Path, cells: Sequence[NotebookCell]) -> bool:

@@ -175,6 +175,16 @@ result = train_one_epoch(probe, nn.CrossEntropyLoss(), probe_sgd, probe_batch)
 assert isinstance(result, tuple) and len(result) == 2, "train_one_epoch: return the mean loss and the accuracy"
 assert probe.training, "train_one_epoch: put the network into training mode with net.train()"
 assert not torch.equal(probe[1].weight, weights_before["1.weight"]), "train_one_epoch: the weights have not changed"
+gradients = []
+for num_batches in (1, 2):  # at rate 0, so both batches have the same gradient
+    still = nn.Sequential(nn.Flatten(), copy.deepcopy(probe[1]))
+    still.zero_grad()
+    still_sgd = torch.optim.SGD(still.parameters(), lr=0.0)
+    train_one_epoch(still, nn.CrossEntropyLoss(), still_sgd, num_batches * probe_batch)
+    gradients.append(torch.zeros(()) if still[1].weight.grad is None else still[1].weight.grad)
+assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6), (
+    "train_one_epoch: the gradients of the batches add up; set them to zero before each backward()"
+)
 weights_before = copy.deepcopy(probe.state_dict())
 measured = [evaluate(probe, nn.CrossEntropyLoss(), probe_batch) for _ in range(2)]
 assert all(isinstance(r, tuple) and len(r) == 2 for r in measured), "evaluate: return the mean loss and the accuracy"
@@ -230,8 +240,9 @@ print(f"Both have {sum(p.numel() for p in shallow.parameters()):,} parameters an
 
 # %% [markdown] name="q2-3-text"
 # ## 3. Train it with SGD
-# Choose the loss for labels of several classes. Choose stochastic gradient descent with momentum 0.9. Write down in your
-# comment why the loss is the right one, and what it takes as input.
+# Choose the loss for labels of several classes. Choose stochastic gradient descent with momentum 0.9 and weight decay
+# 0.0005: `MOMENTUM` and `WEIGHT_DECAY` below. Write down in your comment why the loss is the right one, and what it takes
+# as input.
 
 # %% name="q2-3-train" tags=["gap"]
 LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
@@ -259,11 +270,16 @@ net = ShallowNet(SHAPE, CLASSES)
 shallow_history = train_candidate("shallow, SGD", net, make_sgd(net))
 
 # %% name="q2-3-check" tags=["check"]
-assert isinstance(globals().get("criterion"), nn.Module), "part 3: criterion is not a loss yet, such as nn.MSELoss()"
+assert isinstance(globals().get("criterion"), nn.Module), (
+    "part 3: criterion is not filled in yet; give a loss of torch.nn"
+)
 wrong, right = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
 label = torch.tensor([1])
 assert criterion(right, label) < criterion(wrong, label), "part 3: the loss must be smaller for the right class"
 assert abs(criterion(torch.zeros(1, 10), label) - 2.302585) < 1e-4, "part 3: of 10 equal logits the loss is log 10"
+group = getattr(globals().get("make_sgd", lambda net: None)(nn.Linear(2, 2)), "param_groups", [{}])[0]
+for key, wanted in (("lr", LR), ("momentum", MOMENTUM), ("weight_decay", WEIGHT_DECAY)):
+    assert group.get(key) == wanted, f"part 3: make_sgd gives {key} = {group.get(key)}, wanted {wanted:g}"
 assert len(globals().get("shallow_history") or ()) == EPOCHS, "part 3: shallow_history must have an entry per epoch"
 assert shallow_history[-1]["train_loss"] < shallow_history[0]["train_loss"], "part 3: the training loss does not fall"
 print("The shallow network trains.")
@@ -332,7 +348,10 @@ net = ConvNet(SHAPE, CLASSES)
 conv_history = train_candidate("convolutional, SGD", net, make_sgd(net))
 
 # %% name="q2-5-check" tags=["check"]
-assert "convolutional, SGD" in globals().get("candidates", {}), "part 5: train the ConvNet with train_candidate"
+assert "shallow, SGD" in globals().get("candidates", {}), "part 5: fill in part 3 first"
+assert "convolutional, SGD" in candidates, (
+    "part 5: train the ConvNet with train_candidate, as the candidate 'convolutional, SGD'"
+)
 assert len(conv_history) == EPOCHS, "part 5: conv_history must have an entry per epoch"
 assert conv_history[-1]["train_loss"] < conv_history[0]["train_loss"], "part 5: the training loss does not fall"
 print("Both networks are trained.")
@@ -428,6 +447,7 @@ for name, make_optimizer, lr in (("SGD", make_sgd, 1e-3), ("Adam", make_adam, 1e
         )
 
 # %% name="q2-6-curves-check" tags=["check"]
+assert "shallow, SGD" in globals().get("candidates", {}), "part 6: fill in part 3 first"
 missing = {f"{name}, {word}" for name in ("SGD", "Adam") for word in ("with", "without")} - norm_histories.keys()
 assert not missing, f"part 6: norm_histories lacks {sorted(missing)}"
 assert all(len(history) == EPOCHS for history in norm_histories.values()), "part 6: an entry per epoch, please"
@@ -487,6 +507,7 @@ if batch_accuracies:
     print(f"one batch accuracy = {batch_accuracies[-1]:.4f}\nafter {len(batch_accuracies) - 1} steps")
 
 # %% name="q2-6-one-batch-check" tags=["check"]
+assert callable(globals().get("criterion")), "part 6, one batch: fill in part 3 first"
 assert globals().get("batch_accuracies"), "part 6: fit_one_batch returns no accuracies"
 assert batch_accuracies[-1] == 1, f"part 6: one batch ends at {batch_accuracies[-1]:.1%}; a sound network reaches 100 %"
 print("A single batch is learned completely, so loss, gradient and network fit together.")
@@ -523,7 +544,9 @@ short = block.shortcut(x, 5)
 assert getattr(short, "shape", None) == (2, 5, 2, 2), "ResidualBlock.shortcut: [2, 3, 4, 4] must become [2, 5, 2, 2]"
 assert torch.allclose(short[:, :3], F.avg_pool2d(x, 2)), "ResidualBlock.shortcut: the first channels are the 2x2 means"
 assert short[:, 3:].abs().max() == 0, "ResidualBlock.shortcut: the new channels are zero"
-for parameter in block.norm.parameters():
+norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+assert len(norms) == 1, "part 7: the norm is that of ConvBlock: fill in part 6 first"
+for parameter in norms[0].parameters():
     nn.init.zeros_(parameter)
 block_output = block(x)
 assert isinstance(block_output, torch.Tensor), "ResidualBlock.forward: return a tensor"
@@ -540,6 +563,7 @@ for word, net in (("without", make_conv_net()), ("with", make_residual_net())):
     residual_histories[word] = train_candidate(f"residual {word}, SGD {LR:g}", net, make_sgd(net))
 
 # %% name="q2-8-check" tags=["check"]
+assert globals().get("norm_histories"), "part 8: fill in part 6 first"
 assert residual_histories.keys() == {"with", "without"}, "part 8: train both networks into residual_histories"
 assert all(len(history) == EPOCHS for history in residual_histories.values()), "part 8: an entry per epoch, please"
 print("Both are trained.")
@@ -613,6 +637,7 @@ for word, chosen in (("without", None), ("with", transform)):
     transform_histories[word] = train_candidate(f"transforms {word}, SGD {LR:g}", net, make_sgd(net), transform=chosen)
 
 # %% name="q2-9-train-check" tags=["check"]
+assert globals().get("norm_histories"), "part 9: fill in part 6 first"
 assert transform_histories.keys() == {"with", "without"}, "part 9: train both networks into transform_histories"
 assert all(len(history) == EPOCHS for history in transform_histories.values()), "part 9: an entry per epoch, please"
 print("Both are trained.")
@@ -645,7 +670,7 @@ images, which are harder, so it can be below that on validation. {outlook}"""
 # %% [markdown] name="q2-10-text"
 # ## 10. Schedules of the learning rate
 # A scheduler changes the learning rate after each epoch. Compare a constant rate with `StepLR` and one more of
-# `torch.optim.lr_scheduler`. Draw the rates too.
+# `torch.optim.lr_scheduler`. Train the network of part 6 with SGD, each time from rate 0.03. Draw the rates too.
 
 # %% name="q2-10-train" tags=["gap"]
 STEP_SIZE = max(1, EPOCHS // 2)  # epochs between two steps of StepLR
@@ -661,6 +686,7 @@ for name, make_scheduler in schedulers.items():
     schedule_histories[name] = train_candidate(f"schedule {name}, SGD 0.03", net, optimizer, make_scheduler(optimizer))
 
 # %% name="q2-10-check" tags=["check"]
+assert globals().get("norm_histories"), "part 10: fill in part 6 first"
 assert {"constant", "step"} <= schedule_histories.keys(), "part 10: train 'constant' and 'step' into schedule_histories"
 rates = [entry["learning_rate"] for entry in schedule_histories["step"]]
 assert abs(rates[STEP_SIZE] / rates[0] - 0.1) < 1e-6, (
@@ -668,6 +694,11 @@ assert abs(rates[STEP_SIZE] / rates[0] - 0.1) < 1e-6, (
 )
 constant_rates = {entry["learning_rate"] for entry in schedule_histories["constant"]}
 assert len(constant_rates) == 1, "part 10: the constant rate changes"
+assert len(schedule_histories) >= 3, "part 10: one more schedule is wanted, such as 'cosine'"
+starts = {name: history[0]["learning_rate"] for name, history in schedule_histories.items()}
+assert abs(starts["constant"] - 0.03) < 1e-9 and abs(starts["step"] - 0.03) < 1e-9, (
+    f"part 10: the figure's title says 0.03, the first rates are {starts}"
+)
 print("The schedules are followed.")
 
 # %% name="q2-10-figure" tags=["figure"]
@@ -697,7 +728,8 @@ is that of the {best} schedule, {ends[best]["validation_loss"]:.3f}; the others 
 
 # %% [markdown] name="q2-11-text"
 # ## 11. Five rates with SGD, five with Adam, five gammas
-# Train a network for each value, always from the same first weights. Draw the training and the validation loss.
+# Train a network for each value, always from the same first weights. The gammas are those of `StepLR` with `STEP_SIZE`,
+# and SGD starts at 0.1. Draw the training and the validation loss.
 
 # %% name="q2-11-train" tags=["gap"]
 SGD_RATES = [0.3, 0.1, 0.03, 0.01, 0.003]
@@ -717,6 +749,7 @@ for gamma in GAMMAS:
     gamma_histories[gamma] = train_candidate(f"SGD 0.1, StepLR gamma {gamma:g}", net, optimizer, scheduler)
 
 # %% name="q2-11-check" tags=["check"]
+assert globals().get("norm_histories"), "part 11: fill in part 6 first"
 for name, values, histories in (
     ("sgd_histories", SGD_RATES, sgd_histories),
     ("adam_histories", ADAM_RATES, adam_histories),
@@ -724,6 +757,8 @@ for name, values, histories in (
 ):
     assert list(histories) == values, f"part 11: {name} has {list(histories)}, wanted {values}"
     assert all(len(history) == EPOCHS for history in histories.values()), f"part 11: {name}: an entry per epoch, please"
+starts = {history[0]["learning_rate"] for history in gamma_histories.values()}
+assert all(abs(rate - 0.1) < 1e-9 for rate in starts), f"part 11: for the gammas SGD starts at 0.1, not at {starts}"
 print("Fifteen networks are trained.")
 
 # %% name="q2-11-figure-sgd" tags=["figure"]
@@ -774,7 +809,8 @@ best_net, best_history = candidates[best_name]
 test_loss, test_accuracy = evaluate(best_net, criterion, make_loader(splits.test))
 
 # %% name="q2-12-check" tags=["check"]
-assert globals().get("best_name") in globals().get("candidates", {}), "part 12: best_name must be one of the candidates"
+assert "shallow, SGD" in globals().get("candidates", {}), "part 12: fill in part 3 first"
+assert globals().get("best_name") in candidates, "part 12: best_name must be one of the candidates"
 validation = {name: history[-1]["validation_accuracy"] for name, (_, history) in candidates.items()}
 assert validation[best_name] == max(validation.values()), "part 12: another candidate is better on validation"
 assert isinstance(test_accuracy, float) and 0 <= test_accuracy <= 1, "part 12: test_accuracy must be in [0, 1]"

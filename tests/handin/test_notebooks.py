@@ -137,3 +137,20 @@ def test_the_stored_notebooks_are_those_of_the_source(homework: Homework) -> Non
             assert stem.with_suffix(".py").read_text() == percent_text(cells), "run `make notebooks`"
             assert make["has_these_cells"](stem.with_suffix(".ipynb"), cells), "run `make notebooks`"
             assert stem.with_suffix(".ipynb").stat().st_size < 3_000_000
+
+
+def test_a_stored_solution_keeps_its_outputs_while_only_texts_and_checks_change(tmp_path: Path) -> None:
+    with_stored_outputs = runpy.run_path(str(STORED / "make.py"))["with_stored_outputs"]
+    cells = [NotebookCell("markdown", "a", "", "Text"), NotebookCell("code", "b", "gap", "x = 1")]
+    cells += [NotebookCell("code", "c", "check", "assert x"), NotebookCell("code", "d", "figure", "draw(x)")]
+    content = json.loads(notebook_json(cells))
+    for cell in content["cells"][1:]:
+        cell.update(execution_count=1, outputs=[{"output_type": "stream", "name": "stdout", "text": "1"}])
+    stored = tmp_path / "a.ipynb"
+    stored.write_text(json.dumps(content))
+    changed = {"a": "Other text", "c": "assert x == 1"}
+    edited = [NotebookCell(cell.type, cell.name, cell.tag, changed.get(cell.name, cell.text)) for cell in cells]
+    kept = {cell["id"]: cell.get("outputs") for cell in json.loads(with_stored_outputs(stored, edited))["cells"]}
+    assert [name for name, outputs in kept.items() if outputs] == ["b", "d"]
+    edited[1] = NotebookCell("code", "b", "gap", "x = 2")
+    assert with_stored_outputs(stored, edited) == notebook_json(edited)

@@ -18,6 +18,15 @@ def test_start_writes_notebooks_answers_and_what_to_do(tmp_path: Path, homework:
     assert all(file.is_file() for file in files)
     assert "convolab handin check work" in files[-1].read_text()
     assert "TODO" in files[0].read_text()
+    answers = files[2].read_text()
+    for wording in (
+        "Which two assumptions",
+        "for which data do they fail",
+        "derivatives of $z$",
+        "10 feature maps",
+        "(MACs)",
+    ):
+        assert wording in answers
 
 
 def test_the_solution_on_cifar10_is_written_where_it_is_asked_for(tmp_path: Path, homework: Homework) -> None:

@@ -19,8 +19,8 @@ from convolab.handin.homework import Form, Homework, read_package_file
 CellType = Literal["code", "markdown"]
 CELL_HEADER = re.compile(r'# %%( \[markdown\])?(?: name="([\w.-]+)")?(?: tags=\["(\w+)"\])?')
 SOLUTION_LINES = re.compile(r"(?ms)^( *)# BEGIN SOLUTION: ([^\n]*)\n(.*?)^ *# END SOLUTION$")
-MARKER_LINE = re.compile(r"(?m)^ *# (?:BEGIN SOLUTION: |INSTEAD: |END SOLUTION|PROMPT: ).*\n?")
-INSTEAD_LINE = re.compile(r"(?m)^ *# INSTEAD: (.*)$")
+MARKER_LINE = re.compile(r"(?m)^ *# (?:BEGIN SOLUTION: |INSTEAD:|END SOLUTION|PROMPT: ).*\n?")
+INSTEAD_LINE = re.compile(r"(?m)^ *# INSTEAD:(?: (.*))?$")
 PROMPT_LINE = re.compile(r"(?m)^# PROMPT: (.*)$")
 BLANK_LINES = re.compile(r"\n{4,}")  # more than two, where a mark was
 PLACEHOLDER = "*Write your comment here, in place of this line.*"
