@@ -94,7 +94,7 @@ def test_a_part_whose_parts_before_are_open_names_those_to_fill_in_first(
 
 @pytest.mark.parametrize(
     ("chosen", "message"),
-    [(("constant", "step"), "one more schedule is wanted"), (("constant", "step", "exponential"), "")],
+    [(("constant", "step"), "part 10: one more schedule"), (("constant", "step", "exponential"), "")],
 )
 def test_a_third_schedule_is_needed_and_free(
     cells: dict[str, NotebookCell], names: dict[str, Any], chosen: tuple[str, ...], message: str
