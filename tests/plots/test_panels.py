@@ -110,6 +110,14 @@ def test_captions_and_rows_of_different_heights_do_not_overlap():
     assert figure.height > sum(max(panels.render_panel(panel).height for panel in row) for row in rows)
 
 
+def test_a_curve_rises_from_the_bottom_left_to_the_top_right() -> None:
+    frame = np.asarray(panels.render_frame(Panel(title="", curve=(0.0, 10.0, 100.0)), 300)).astype(int)
+    blue = np.abs(frame - np.array([0x00, 0x72, 0xB2])).sum(2) < 30
+    assert blue[240:255, 50:70].any()
+    assert blue[5:20, 280:295].any()
+    assert not blue[:150, :200].any()
+
+
 def test_a_figure_of_up_to_four_columns_fits_a_page_of_1400_pixels() -> None:
     for columns in range(1, 5):
         width = columns * (panels.frame_width(columns) + panels.FRAME_GAP) + panels.FRAME_GAP

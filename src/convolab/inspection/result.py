@@ -29,12 +29,13 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One frame of a figure: an image, a map, or a map resized to its image and overlaid on it."""
+    """One frame of a figure: an image, a map, a map resized to its image and overlaid on it, or a curve."""
 
     title: str
     image: UInt8[Tensor, "c h w"] | None = None
     heatmap: Float[Tensor, "rows columns"] | None = None  # raw, with sign and scale
     signed: bool = False  # whether 0 is the middle of the colors, or their lower end
+    curve: tuple[float, ...] = ()  # percentages, the first of them before any step
     colorbar_label: str = ""  # what the map's numbers are; without it no color bar is drawn
     caption: str = ""  # lines below the frame
     boxes: tuple[Box, ...] = ()  # drawn on the image

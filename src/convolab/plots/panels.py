@@ -13,6 +13,7 @@ from torch import Tensor
 
 from convolab.inspection.result import Finding, Panel
 from convolab.plots.images import to_pil_image
+from convolab.plots.style import BLUE
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 FIGURE_WIDTH = 1320  # pixels of a figure of three or four columns
@@ -25,6 +26,7 @@ LINE_HEIGHTS = {HEADING_SIZE: 32, TITLE_SIZE: 28, TEXT_SIZE: 22}
 TEXT_COLOR, CAPTION_COLOR, WARNING_COLOR, BOX_COLOR = "#1a1a1a", "#666666", "#B00020", "#ffd400"
 MIN_BOX_SIDE = 4  # pixels of a frame that a box takes at least
 MIN_GRID_SPACING = 14  # pixels between lines of a grid that are still drawn
+MAX_DOTTED_STEPS = 30  # of a curve whose points have dots
 COLOR_QUANTILE = 0.995  # of a map's values that have colors of their own; what is beyond has the last color
 MIN_QUANTILE_CELLS = 1000  # a map of fewer cells ends at its largest value
 SEQUENTIAL_COLORMAP = ("#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4")  # matplotlib's inferno
@@ -102,12 +104,14 @@ def render_panel(panel: Panel, width: int = FRAME_WIDTHS[0]) -> Image.Image:
 
 
 def render_frame(panel: Panel, width: int = FRAME_WIDTHS[0]) -> Image.Image | None:
-    """A panel's frame, `width` pixels wide; None for a panel of text alone.
+    """A panel's frame, `width` pixels wide: its image, its curve or its map; None for a panel of text alone.
 
     Small images and raw maps keep their pixels and cells visible.
     """
     if panel.image is not None:
         return render_image(panel, panel.image, width)
+    if panel.curve:
+        return render_curve(panel.curve, width)
     if panel.heatmap is None:
         return None
     size = frame_size(panel.heatmap, width)
@@ -130,6 +134,31 @@ def render_image(panel: Panel, image: Tensor, width: int) -> Image.Image:
     if panel.heatmap is not None and is_finite_map(panel.heatmap):
         frame = overlay_heatmap(frame, panel.heatmap, panel.signed)
     draw_grid(frame, visible_grid_lines(panel, width))
+    return frame
+
+
+def render_curve(percentages: Sequence[float], width: int) -> Image.Image:
+    """Percentages against steps, from 0 to 100 %."""
+    frame = Image.new("RGB", (width, width), "white")
+    draw, font = ImageDraw.Draw(frame), ImageFont.load_default(TEXT_SIZE)
+    left, right, top, bottom = 58, width - 12, 12, width - 52
+    steps = max(1, len(percentages) - 1)
+    for percent in (0, 50, 100):
+        y = bottom + percent * (top - bottom) // 100
+        draw.line((left, y, right, y), fill="#dddddd")
+        draw.text((left - 8, y), f"{percent} %", fill=CAPTION_COLOR, font=font, anchor="rm")
+    for step in sorted({0, steps // 2, steps}):
+        x = left + step * (right - left) // steps
+        draw.text((x, bottom + 8), str(step), fill=CAPTION_COLOR, font=font, anchor="ma")
+    draw.text(((left + right) // 2, bottom + 28), "step", fill=CAPTION_COLOR, font=font, anchor="ma")
+    points = [
+        (left + step * (right - left) / steps, bottom + percent * (top - bottom) / 100)
+        for step, percent in enumerate(percentages)
+    ]
+    draw.line(points, fill=BLUE, width=3)
+    if steps <= MAX_DOTTED_STEPS:
+        for x, y in points:
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=BLUE)
     return frame
 
 

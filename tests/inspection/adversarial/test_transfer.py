@@ -168,6 +168,11 @@ def test_the_metrics_of_a_finding_are_json_and_success_is_that_of_the_saved_byte
     assert conditions["clean"]["l2"] == 0
     assert len(finding.panels) == 3
     assert [row[0].image is not None for row in finding.panels] == [True, False, False]  # an original is drawn once
+    for row, image_result in zip(finding.panels, images, strict=False):
+        curve = row[3].curve
+        assert len(curve) == image_result["steps"] + 1
+        assert curve[0] == pytest.approx(100 * image_result["before"]["target_probability"], abs=1e-3)
+        assert curve[-1] == pytest.approx(100 * image_result["after"]["target_probability"], abs=2)  # not yet rounded
     assert "drawn: the first 3 of 6" in finding.summary[1]
 
 

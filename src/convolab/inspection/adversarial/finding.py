@@ -153,6 +153,7 @@ def build_fool_finding(
             results[i],
             top_before[i],
             top_after[i],
+            attack_result.paths[i],
             is_drawn_above=attack_targets.image_names[i] in attack_targets.image_names[:i],
         )
         for i in range(min(MAX_PANEL_ROWS, len(attack_targets)))
@@ -288,9 +289,11 @@ def fooling_panels(
     result: ImageMetrics,
     top_before: Sequence[ClassProbability],
     top_after: Sequence[ClassProbability],
+    path: Sequence[float],
     is_drawn_above: bool = False,
 ) -> tuple[Panel, ...]:
-    """The clean image, the fooling image, their difference, and the predictions of the other networks.
+    """The clean image, the fooling image, their difference, the target's probability over the steps with the
+    predictions of the other networks below it.
 
     The place of the clean image stays empty where `is_drawn_above` says that a row above shows it.
     """
@@ -302,9 +305,13 @@ def fooling_panels(
         Panel(title=fooling_title, image=fooling, caption="\n".join(map(str, top_after))),
         Panel(title=f"Difference, x {gain}", image=difference, caption=f"{perturbation_text(result)}; gray: none"),
     )
-    if "networks" not in result:
-        return panels
-    return (*panels, Panel(title="On other networks", caption=victim_predictions_text(result)))
+    others = f"on other networks:\n{victim_predictions_text(result)}" if "networks" in result else ""
+    curve = Panel(
+        title=f"Probability of {result['target']['class']}"[:MAX_TITLE_LENGTH],
+        curve=tuple(100 * probability for probability in path),
+        caption=f"before each step and after the last, before it is rounded to 8 bits\n{others}",
+    )
+    return (*panels, curve)
 
 
 def victim_predictions_text(result: ImageMetrics) -> str:

@@ -116,11 +116,14 @@ class AttackResult:
         images: uint8 [N, C, H, W].
         steps: how many steps each took.
         reached: whether the 8-bit image fulfills the attack's goal on all attacked networks.
+        paths: of each, its target's probability for the first network before each step and after the last, before it is
+            rounded to 8 bits; with input diversity, at the image as it was varied for the step.
     """
 
     images: UInt8Images
     steps: Int64[Tensor, "n"]
     reached: Bool[Tensor, "n"]
+    paths: tuple[tuple[float, ...], ...]
 
 
 def run_pgd(
@@ -169,6 +172,7 @@ def run_pgd(
         images=torch.cat([result.images for result in results]),
         steps=torch.cat([result.steps for result in results]),
         reached=torch.cat([result.reached for result in results]),
+        paths=tuple(path for result in results for path in result.paths),
     )
 
 
@@ -219,6 +223,7 @@ def run_pgd_batch(
     steps = torch.zeros(len(x), dtype=torch.int64)
     reached = torch.zeros(len(x), dtype=torch.bool)
     active = torch.arange(len(x))
+    paths: list[list[float]] = [[] for _ in x]
     for step in range(config.max_steps + 1):
         active_pixels = x[active].requires_grad_()
         attacked_pixels = active_pixels
@@ -226,6 +231,9 @@ def run_pgd_batch(
             active_indices = [image_indices[i] for i in active.tolist()]
             attacked_pixels = input_diversity(active_pixels, config.diversity_probability, seed, active_indices, step)
         logits = network_logits(nets, attacked_pixels)  # of each network, [active, classes]
+        probabilities = target_logit(logits[0].detach().double().softmax(1), targets[active])
+        for index, probability in zip(active.tolist(), probabilities.tolist(), strict=True):
+            paths[index].append(probability)
         if target_distance is None:
             done = is_successful(logits, targets[active], config.confidence)
             # The 8-bit images are tested only where the floats succeed, which saves a pass in all other steps.
@@ -252,7 +260,7 @@ def run_pgd_batch(
     if target_distance is not None:  # the last step overshot it
         shrink_factor = (target_distance.to(x) / l2_norms(x - origin).clamp(min=1e-12)).clamp(max=1)
         x = origin + shrink_factor.view(-1, 1, 1, 1) * (x - origin)
-    return AttackResult(config.budget.quantize_into_ball(x, clean), steps, reached)
+    return AttackResult(config.budget.quantize_into_ball(x, clean), steps, reached, tuple(map(tuple, paths)))
 
 
 def network_logits(nets: Sequence[ImageClassifier], x: Pixels) -> list[Logits]:
