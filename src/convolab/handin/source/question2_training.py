@@ -403,15 +403,17 @@ verdict = "ahead of" if gap > 0.01 else "behind" if gap < -0.01 else "level with
 reason = (
     "It shares its weights over the image, which suits objects that may be anywhere."
     if gap > 0.01
-    else "On small, centered images the shared weights help little, and without normalization it starts slowly."
+    else "Its training loss is higher too: it has not learned its own images yet, and more epochs may change the order."
+    if conv_end["train_loss"] > shallow_end["train_loss"]
+    else "Its training loss is lower, but on new images that is no gain here."
 )
 display(
     Markdown(
         f"""After {EPOCHS} epochs the convolutional network is {verdict} the shallow one on validation:
 {conv_end["validation_accuracy"]:.1%} against {shallow_end["validation_accuracy"]:.1%}, with {counts[1]:,} parameters
 against {counts[0]:,}. {reason} The training losses end at {conv_end["train_loss"]:.3f} and
-{shallow_end["train_loss"]:.3f}. Of one seed and {len(validation_set)} validation images, differences below
-{100 * 2 * (0.25 / len(validation_set)) ** 0.5:.1f} percentage points mean nothing."""
+{shallow_end["train_loss"]:.3f}. This is one seed, and {len(validation_set)} validation images alone make an accuracy
+uncertain by up to {100 * 2 * (0.25 / len(validation_set)) ** 0.5:.1f} percentage points (two standard errors)."""
     )
 )
 
@@ -860,7 +862,9 @@ place = "at the edge of the range, so a wider range is needed" if sgd_rate in (0
 slow, fast = sgd_histories[0.003][-1]["train_loss"], sgd_histories[0.3][-1]["train_loss"]
 slow_end = "has not arrived" if slow > 1.1 * sgd_loss else "has arrived too"
 fast_end = (
-    "jumps about and ends higher" if fast > 1.1 * sgd_histories[sgd_rate][-1]["train_loss"] else "does no harm yet"
+    "jumps about and ends higher"
+    if fast > 1.1 * sgd_histories[sgd_rate][-1]["train_loss"]
+    else "trains no worse than the best one"
 )
 adam_place = "smaller than" if adam_rate < sgd_rate else "no smaller than"
 display(
@@ -965,10 +969,11 @@ plot_bars(
 # %% name="q2-13-comment" tags=["comment"]
 # PROMPT: Do both programs agree? How much do seeds differ?
 spread = 100 * (max(own_accuracies) - min(own_accuracies))
+bound = 100 * max(abs(interval.low), abs(interval.high))
 verdict = (
-    "contains 0, so the two programs agree within the noise of the seeds"
+    f"contains 0: these seeds show no difference. They do not prove that there is none, of up to {bound:.1f} points"
     if within_noise
-    else ("does not contain 0; the programs split the images differently, and that is a part of it")
+    else "does not contain 0: the programs differ, and their images for validation are a part of that"
 )
 display(
     Markdown(
