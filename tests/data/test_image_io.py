@@ -108,8 +108,8 @@ def test_damaged_exif_does_not_prevent_reading_a_good_image(tmp_path, recwarn):
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    for path in (tmp_path / "gone.png", tmp_path):
-        with pytest.raises(LabError, match=f"^{path}: there is no such file"):
+    for path, message in ((tmp_path / "gone.png", "there is no such file"), (tmp_path, "this is a folder")):
+        with pytest.raises(LabError, match=f"^{path}: {message}"):
             read_image_file(path)
 
 

@@ -71,7 +71,7 @@ def by_fvcore(net: nn.Module, images: Tensor) -> int:
 
 def by_torchinfo(net: nn.Module, images: Tensor) -> int:
 
-    return summarize_network(net, input_data=images, verbose=0, device="cpu").total_mult_adds
+    return summary(net, input_data=images, verbose=0, device="cpu").total_mult_adds
 
 
 def by_thop(net: nn.Module, images: Tensor) -> int:
