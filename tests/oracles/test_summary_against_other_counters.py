@@ -70,6 +70,7 @@ def by_fvcore(net: nn.Module, images: Tensor) -> int:
 
 
 def by_torchinfo(net: nn.Module, images: Tensor) -> int:
+    from torchinfo import summary
 
     return summary(net, input_data=images, verbose=0, device="cpu").total_mult_adds
 
