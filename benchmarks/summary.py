@@ -43,7 +43,7 @@ def contender(name: str) -> Callable[[], object]:
     if name.startswith("torchinfo"):
         from torchinfo import summary
 
-        return lambda: summarize_network(net, input_data=images, verbose=0, device="meta" if on_meta else "cpu")
+        return lambda: summary(net, input_data=images, verbose=0, device="meta" if on_meta else "cpu")
     if name.startswith("fvcore"):
         from fvcore.nn import FlopCountAnalysis
 
@@ -83,7 +83,7 @@ def time_billion() -> dict[str, float]:
     """A vision transformer of a billion parameters, built and summarized."""
     from torch import nn
 
-    from convolab.analysis.summary import summary
+    from convolab.analysis.summary import summarize_network
 
     class Tokens(nn.Module):
         """ViT-g/14's width, depth and patches (Zhai et al. 2022, arXiv:2106.04560)."""

@@ -124,7 +124,9 @@ def test_operations_that_are_not_counted_are_listed() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.fft.fft2(F.softmax(x * 2, -1)).real
 
-    cost = summarize_network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), Net()), (3, 8, 8))
+    cost = summarize_network(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), Net()), (3, 8, 8)
+    )
     assert {"native_batch_norm", "relu", "max_pool2d_with_indices", "softmax", "mul"} <= set(cost.ignored_ops)
     assert any("fft" in name for name in cost.unsupported_ops)
     assert any("fft" in note for note in cost.notes)

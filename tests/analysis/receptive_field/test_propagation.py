@@ -318,7 +318,9 @@ def test_tokens_depend_on_their_patch_until_attention_makes_them_global() -> Non
 @pytest.mark.parametrize("axes", [1, 3])
 def test_signals_and_volumes_have_receptive_fields_too(axes: int) -> None:
     kinds = {1: (nn.Conv1d, nn.AvgPool1d), 3: (nn.Conv3d, nn.AvgPool3d)}[axes]
-    cost = summarize_network(nn.Sequential(kinds[0](1, 2, 3, padding=1), kinds[1](2), kinds[0](2, 2, 3)), (1, *[16] * axes))
+    cost = summarize_network(
+        nn.Sequential(kinds[0](1, 2, 3, padding=1), kinds[1](2), kinds[0](2, 2, 3)), (1, *[16] * axes)
+    )
     field = cost.layers[-1].receptive_field
     assert (field.size, field.stride, field.start) == ((8,) * axes, (2,) * axes, (-1,) * axes)
     assert field.center == (2.5,) * axes
