@@ -1,8 +1,8 @@
 """Write the homework's notebooks from their source: `make notebooks`. With --execute, run the solutions and store them.
 
 student/ is the form to fill in, solution/ the form with the solution; each notebook is there as .py and as .ipynb. A
-stored solution whose code is that of the source keeps its outputs; a check that was changed has none until it is run. Running takes minutes on digits, and longer on
-cifar10, whose images are looked for in $CONVOLAB_DATA.
+stored solution whose code is that of the source keeps its outputs; a check that was changed has none until it is run.
+Running takes minutes on digits, and longer on cifar10, whose images are looked for in $CONVOLAB_DATA.
 """
 
 import argparse
