@@ -288,9 +288,12 @@ def train_candidate(name, net, optimizer, scheduler=None, transform=None, seed=S
     return history
 
 
+# BEGIN SOLUTION: train a ShallowNet made after torch.manual_seed(SEED), as the candidate "shallow, SGD"
+# INSTEAD: shallow_history = ...
 torch.manual_seed(SEED)
 net = ShallowNet(SHAPE, CLASSES)
 shallow_history = train_candidate("shallow, SGD", net, make_sgd(net))
+# END SOLUTION
 
 # %% name="q2-3-check" tags=["check"]
 assert isinstance(globals().get("criterion"), nn.Module), (
@@ -300,10 +303,12 @@ wrong, right = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
 label = torch.tensor([1])
 assert criterion(right, label) < criterion(wrong, label), "part 3: the loss must be smaller for the right class"
 assert abs(criterion(torch.zeros(1, 10), label) - 2.302585) < 1e-4, "part 3: of 10 equal logits the loss is log 10"
-group = getattr(globals().get("make_sgd", lambda net: None)(nn.Linear(2, 2)), "param_groups", [{}])[0]
+group = getattr(make_sgd(nn.Linear(2, 2)), "param_groups", [{}])[0]
 for key, wanted in (("lr", LR), ("momentum", MOMENTUM), ("weight_decay", WEIGHT_DECAY)):
     assert group.get(key) == wanted, f"part 3: make_sgd gives {key} = {group.get(key)}, wanted {wanted:g}"
-assert len(globals().get("shallow_history") or ()) == EPOCHS, "part 3: shallow_history must have an entry per epoch"
+assert shallow_history is not ... and len(shallow_history) == EPOCHS, (
+    "part 3: shallow_history must have an entry per epoch"
+)
 assert shallow_history[-1]["train_loss"] < shallow_history[0]["train_loss"], "part 3: the training loss does not fall"
 print("The shallow network trains.")
 
@@ -923,6 +928,7 @@ set was used for this one number only, so it has no such bias."""
 
 # %% name="q2-13-runs"
 RECIPE = {}  # from homework.toml
+assert globals().get("norm_histories"), "part 13: fill in parts 1 to 6 first"
 own_accuracies, their_accuracies, runs = [], [], []
 for seed in range(BUDGET["seeds"]):
     net = make_conv_net(seed=seed)
@@ -941,7 +947,6 @@ for seed in range(BUDGET["seeds"]):
     )
     runs.append(run)
     their_accuracies.append(run.history[-1].validation_accuracy)
-runs[0]
 
 # %% name="q2-13-check" tags=["check"]
 assert len(globals().get("runs", ())) == BUDGET["seeds"], "part 13: the runs are missing; first fill in parts 1 to 6"
