@@ -4,32 +4,38 @@
 `training`, `inspection`, `analysis` and `studies` take objects only and show nothing.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch import Tensor, nn
 
 from convolab.analysis.summary import ModelSummary, summarize_network
-from convolab.core.errors import LabError, require, suggest
+from convolab.arguments import (
+    TRAIN_KEYWORDS,
+    ImageSource,
+    NetworkSource,
+    flatten_sections,
+    is_run_folder,
+    network_label,
+    parse_input_shape,
+    require_settings,
+    resolve_classifier,
+    resolve_image,
+)
+from convolab.core.errors import LabError, require
 from convolab.core.types import Json
 from convolab.data.catalog import load
-from convolab.data.image_io import read_image, to_uint8_image
 from convolab.inspection.adversarial.fool import fool_classifier
 from convolab.inspection.explain.explain import explain_prediction
 from convolab.inspection.explain.method_names import DEFAULT_METHODS
 from convolab.inspection.localization.locate import locate_objects
 from convolab.inspection.result import Finding
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import freeze_for_inference
-from convolab.models.pretrained import BUNDLED_NETWORKS, DEFAULT_NETWORK, offline_if_unreachable, pretrained
-from convolab.models.registry import NETWORKS
-from convolab.models.resolve import resolve_model, split_library
+from convolab.models.pretrained import DEFAULT_NETWORK
+from convolab.models.resolve import resolve_model
 from convolab.reports.live import InterruptHandler, live_training
 from convolab.reports.live_study import live_study
 from convolab.studies.executor import Executor
@@ -40,20 +46,6 @@ from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.run_folder import require_new_folder
 from convolab.training.trainer import TrainingCallbacks
-
-NetworkSource: TypeAlias = ImageClassifier | Run | str | Path  # a network, a run, or the name or folder of one
-ImageSource: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image
-
-TRAIN_KEYWORDS = {  # of `train`: the recipe key of each
-    "data": "data.name",
-    "epochs": "training.epochs",
-    "batch_size": "training.batch_size",
-    "seed": "training.seed",
-    "lr": "optimizer.lr",
-    "optimizer": "optimizer.name",
-    "schedule": "schedule.name",
-    "augment": "data.augment",
-}
 
 
 def train(
@@ -129,29 +121,6 @@ def train(
         return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=chosen)
 
 
-def flatten_sections(settings: Mapping[str, Json]) -> dict[str, Json]:
-    """Sections of a recipe as overrides. Raises LabError, naming the nearest word, for what is no section.
-
-    >>> flatten_sections({"model": {"name": "simple_convnet", "residual": True}})
-    {'model.name': 'simple_convnet', 'model.residual': True}
-    """
-    overrides: dict[str, Json] = {}
-    for name, value in settings.items():
-        known = name in Recipe.model_fields or "." in name
-        nearest = (
-            "did you mean 'lr'?"
-            if name in ("learning_rate", "rate")
-            else suggest(name, {*TRAIN_KEYWORDS, *Recipe.model_fields})
-        )
-        require(known, f"train has no keyword '{name}': {nearest}")
-        if isinstance(value, Mapping):
-            overrides |= {f"{name}.{key}": entry for key, entry in value.items()}
-        else:
-            require("." in name, f"{name} = {value!r}: give the section's keys as a dict, such as {{'name': ...}}")
-            overrides[name] = value
-    return overrides
-
-
 def explain(
     image: ImageSource,
     net: NetworkSource = DEFAULT_NETWORK,
@@ -160,6 +129,7 @@ def explain(
     methods: str | Sequence[str] = DEFAULT_METHODS,
     check: bool = False,
     seed: int = 0,
+    **unknown: object,
 ) -> Finding:
     """What a network predicts for an image, and by several methods which pixels the prediction depends on.
 
@@ -171,6 +141,7 @@ def explain(
         methods: Names of methods, such as "gradient,gradcam".
         check: Whether to check the maps: randomized weights, deletion and insertion. Up to a minute.
         seed: Of SmoothGrad's noise and of the checks.
+        **unknown: No other keyword is known; the error names the nearest.
 
     Returns:
         A finding, which draws itself; `finding.arrays` holds the raw maps [H, W].
@@ -181,6 +152,7 @@ def explain(
     >>> explain("coffee", methods="gradcam").metrics["target"]["class"]
     'espresso'
     """
+    require_settings(explain, unknown)
     classifier = resolve_classifier(net)
     name, pixels = resolve_image(image)
     return explain_prediction(
@@ -278,6 +250,7 @@ def summary(
     classes: int | None = None,
     beside: Sequence[str] = (),
     on_message: Callable[[str], None] = lambda message: None,
+    **unknown: object,
 ) -> ModelSummary:
     """Parameters, MACs, memory and receptive field of every layer of a network, for inputs of one shape.
 
@@ -290,6 +263,7 @@ def summary(
         classes: Number of logits of a network by name; by default 10, or the library's own number.
         beside: Other counters to run too: "fvcore", "torchinfo", "thop", "ptflops".
         on_message: Called with a line before anything slow.
+        **unknown: No other keyword is known; the error names the nearest.
 
     Returns:
         A summary, which draws itself. Memory is in bytes, receptive fields in pixels.
@@ -300,6 +274,7 @@ def summary(
     >>> summary("simple_convnet", (3, 32, 32)).num_parameters
     24346
     """
+    require_settings(summary, unknown)
     given_shape = None if input_shape is None else parse_input_shape(input_shape)
     builder: nn.Module | Callable[[], nn.Module]
     own_shape: tuple[int, ...] | None = None
@@ -368,74 +343,3 @@ def run_study(
             on_message=shown.print_line,
             should_stop=interrupts.stop_requested,
         )
-
-
-# ---- what is given, as what is taken
-
-
-def parse_input_shape(shape: Sequence[int] | str) -> tuple[int, ...]:
-    """The shape of an input, given as numbers or as text.
-
-    >>> parse_input_shape("3x32x32"), parse_input_shape("100"), parse_input_shape([1, 8, 8])
-    ((3, 32, 32), (100,), (1, 8, 8))
-    """
-    if not isinstance(shape, str):
-        return tuple(shape)
-    parts = shape.lower().replace("×", "x").replace(",", "x").split("x")
-    require(
-        all(part.strip().isdecimal() and len(part) < 10 and int(part) > 0 for part in parts),
-        f"{shape} is not a shape: give positive integers, channels first, such as 3x224x224",
-    )
-    return tuple(map(int, parts))
-
-
-def require_settings(function: Callable[..., object], settings: Mapping[str, object]) -> None:
-    """Raise LabError, with the nearest, for a keyword that a function does not have."""
-    names = [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    for name in settings:
-        what = function.__name__.partition("_")[0]
-        require(name in names, f"{what} has no keyword '{name}': {suggest(name, names)}")
-
-
-def is_run_folder(name: str | Path) -> bool:
-    """Whether a name is a folder, and not a network's."""
-    return str(name) not in NETWORKS and Path(name).is_dir()
-
-
-def resolve_classifier(net: NetworkSource) -> ImageClassifier:
-    """A network to inspect, in evaluation mode: given itself, as a run, by a run's folder or by its name.
-
-    While it is loaded, the client of timm's hub is silent and does not wait for a hub that cannot be reached.
-
-    Raises LabError for a name that is neither a pretrained network's nor a run's folder, and for a run without weights.
-    """
-    if isinstance(net, ImageClassifier):
-        return net
-    if isinstance(net, Run):
-        return freeze_for_inference(net.net())
-    name = str(net)
-    if name in BUNDLED_NETWORKS:
-        return pretrained(name)
-    if split_library(name)[0] == "timm":
-        with offline_if_unreachable():
-            return pretrained(name)
-    if Path(name).is_dir():
-        return freeze_for_inference(Run(name).net())
-    raise LabError(
-        f"'{name}' is neither a pretrained network nor the folder of a run: {suggest(name, BUNDLED_NETWORKS)} "
-        "(or timm/NAME, or a folder that convolab train has made)"
-    )
-
-
-def network_label(net: NetworkSource) -> str:
-    """What a network is called in a result."""
-    return str(net.folder) if isinstance(net, Run) else type(net).__name__ if isinstance(net, nn.Module) else str(net)
-
-
-def resolve_image(image: ImageSource | nn.Module | Run) -> tuple[str, Tensor]:
-    """What an image is called, and its pixels, bytes [C, H, W]. Raises LabError for what is no image."""
-    if isinstance(image, nn.Module | Run):
-        raise LabError("the image comes first, then the network: explain(image, net)")
-    if isinstance(image, str | Path):
-        return Path(str(image).rstrip("/")).stem, read_image(image)
-    return "the image", to_uint8_image(image)

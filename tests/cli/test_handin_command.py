@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_start_check_and_pack_lead_from_the_first_notebook_to_the_zip(run_cli) -> None:
     started = run_cli("handin", "start", "work")
     assert (started.code, started.out.splitlines()[-1]) == (0, "work/README.md")

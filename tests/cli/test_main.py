@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import pty
+import re
 import shutil
 import statistics
 import subprocess
@@ -15,11 +17,12 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from convolab.cli.main import COMMANDS
+from convolab.cli.main import COMMANDS, help_line
 from convolab.data.catalog import load
 from convolab.plots.images import to_pil_image
 from convolab.training.run import Run
 
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--set", "training.epochs=2")
 
 
@@ -366,3 +369,26 @@ def test_what_is_changed_most_has_options_of_its_own(run_cli) -> None:
     assert result.code == 0
     recipe = Run("a").recipe
     assert (recipe.training.epochs, recipe.optimizer.lr, recipe.training.batch_size) == (1, 0.2, 64)
+
+
+def test_every_commands_errors_point_to_a_section_that_is_there() -> None:
+    for command, entry in COMMANDS.items():
+        page, _, section = entry.page.partition("#")
+        text = (ROOT / "docs" / page).read_text()
+        headings = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)", text, re.M)}
+        assert not section or section in headings, command
+        assert str(ROOT / "docs" / page) in help_line(command)
+
+
+@pytest.mark.slow
+def test_at_a_terminal_an_error_says_where_to_read_on(tmp_path) -> None:
+    terminal, its_end = pty.openpty()
+    result = subprocess.run(
+        [sys.executable, "-m", "convolab", "train", "nonesuch"], cwd=tmp_path, stderr=its_end, stdout=subprocess.PIPE
+    )
+    os.close(its_end)
+    text = os.read(terminal, 4096).decode()
+    os.close(terminal)
+    assert result.returncode == 2
+    assert text.count("\n") == 2
+    assert "more: convolab train --help, and " in text

@@ -14,6 +14,8 @@ from convolab.handin.check import check_folder
 from convolab.handin.homework import Homework
 from convolab.handin.pack import pack_homework
 
+pytestmark = pytest.mark.slow  # each test packs: a PDF, two pages
+
 
 def test_all_that_was_done_is_packed_with_its_digests(done: Path, homework: Homework, tmp_path: Path) -> None:
     out = tmp_path / "handin.zip"

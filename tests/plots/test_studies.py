@@ -47,5 +47,5 @@ def test_the_tested_run_has_its_confusion_matrix_and_its_accuracy_per_class() ->
     confusion, per_class = best_on_test_figures(best)
     assert len(confusion.tables["cells"]) == len(CLASSES) ** 2
     accuracies = [row["accuracy"] for row in per_class.tables["classes"]]
-    expected = sorted(best.test_result["per_class"].values(), reverse=True)
+    expected = sorted(best.test_result.per_class.values(), reverse=True)
     assert accuracies == pytest.approx([100 * value for value in expected])

@@ -56,7 +56,7 @@ def test_every_table_is_exported_with_the_numbers_of_the_results(exported) -> No
     assert losses == [epoch.validation_loss for epoch in trial_result.history]
     confusion = read_csv(exported / "confusion.csv")
     counts = [[int(row[f"predicted {name}"]) for name in CLASSES] for row in confusion]
-    assert counts == result.best_on_test.test_result["confusion"]
+    assert counts == result.best_on_test.test_result.confusion
     assert [row["true"] for row in confusion] == list(CLASSES)
 
 
@@ -81,6 +81,7 @@ def test_each_section_has_its_own_folder_whatever_its_name() -> None:
     assert all(re.fullmatch(r"[\w+=][\w+=.-]*", folder) for folder in folders.values())
 
 
+@pytest.mark.slow
 def test_the_exported_page_shows_every_exported_figure_and_every_comment(exported) -> None:
     page = (exported / "README.md").read_text()
     linked = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
@@ -94,6 +95,7 @@ def test_the_exported_page_shows_every_exported_figure_and_every_comment(exporte
     assert "<script" not in page.replace(r"\<script", "").partition("```toml")[0]
 
 
+@pytest.mark.slow
 def test_every_link_in_the_overview_of_the_exported_page_has_a_heading(exported) -> None:
     page = (exported / "README.md").read_text()
     headings = {

@@ -100,8 +100,8 @@ def test_the_numbers_on_the_page_are_those_of_the_results(text_of_page) -> None:
     interval = mean_interval(list(arm.values(Metric("best", "validation_accuracy")).values()))
     assert f"{100 * interval.mean:.2f} % {100 * interval.low:.2f} to {100 * interval.high:.2f}" in text_of_page
     best = synthetic_study().best_on_test
-    assert f"{100 * best.test_result['accuracy']:.2f} %" in text_of_page
-    assert f"{best.test_result['correct']:,} of {best.test_result['count']:,} test images" in text_of_page
+    assert f"{100 * best.test_result.accuracy:.2f} %" in text_of_page
+    assert f"{best.test_result.correct:,} of {best.test_result.count:,} test images" in text_of_page
 
 
 def test_recipes_seeds_times_versions_and_hardware_are_on_the_page(text_of_page) -> None:

@@ -15,6 +15,7 @@ from convolab.studies.analyze import analyze_study, make_best_on_test, select_be
 from convolab.studies.results import SectionResult, StudyResult, TrialResult
 from convolab.studies.study import Study, Trial
 from convolab.training.history import EpochMetrics
+from convolab.training.run_folder import EvaluationRecord
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SPECIAL_NAME = "crop + flip <!--<script>alert(1)<b>&'x'"
@@ -173,24 +174,24 @@ def synthetic_section(name: str) -> SectionResult:
     return next(section for section in synthetic_study(False).sections if section.name == name)
 
 
-def synthetic_test_result() -> dict[str, Any]:
+def synthetic_test_result() -> EvaluationRecord:
     """The test result of ten classes, 1,000 images each."""
     rng = np.random.default_rng(0)
     confusion = np.stack(
         [rng.multinomial(1000, rng.dirichlet([80 if i == j else 3 for j in range(10)])) for i in range(10)]
     )
     correct = int(confusion.trace())
-    return {
-        "accuracy": correct / 10_000,
-        "interval": list(wilson_interval(correct, 10_000)),
-        "correct": correct,
-        "count": 10_000,
-        "loss": 0.9,
-        "per_class": {name: int(confusion[i, i]) / 1000 for i, name in enumerate(CLASSES)},
-        "confusion": confusion.tolist(),
-        "epoch": 11,
-        "tested": "2026-01-01T12:00:00+00:00",
-    }
+    return EvaluationRecord(
+        accuracy=correct / 10_000,
+        interval=list(wilson_interval(correct, 10_000)),
+        correct=correct,
+        count=10_000,
+        loss=0.9,
+        per_class={name: int(confusion[i, i]) / 1000 for i, name in enumerate(CLASSES)},
+        confusion=confusion.tolist(),
+        epoch=11,
+        tested_at="2026-01-01T12:00:00+00:00",
+    )
 
 
 @cache

@@ -83,7 +83,7 @@ def test_a_stored_run_is_read(stored_run: Callable[[str], Run], name: str):
     assert summary["best"] == second.to_record()
     assert summary["train_seconds"] > 0
     assert summary["started_at"].startswith("2026-")
-    assert run.test_result["tested_at"].startswith("2026-")
+    assert run.test_result.tested_at.startswith("2026-")
     run.require_same_recipe()
 
 
@@ -95,9 +95,9 @@ def test_a_stored_run_is_tested_and_its_network_predicts(
     record = run.test(splits=digits)  # the record
     (run.folder / "test.json").unlink()
     new_record = run.test(splits=digits, allow_unfinished=True)
-    assert new_record["correct"] == record["correct"] == 108
-    assert new_record["confusion"] == record["confusion"]
-    assert new_record["loss"] == pytest.approx(record["loss"], rel=1e-5)
+    assert new_record.correct == record.correct == 108
+    assert new_record.confusion == record.confusion
+    assert new_record.loss == pytest.approx(record.loss, rel=1e-5)
     Image.fromarray(digits.test.images[0, 0].numpy()).save(tmp_path / "digit.png")
     probabilities = dict(run.predict(tmp_path / "digit.png", top=10))
     with torch.no_grad():
@@ -378,7 +378,7 @@ def test_a_run_in_training_is_not_deleted(tmp_path: Path, digits: DatasetSplits,
 
     run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=FunctionCallbacks(on_epoch=delete))
     assert lines == [f"{run.folder} is being trained by another process: wait for it, or stop it"] * 3
-    assert run.test()["epoch"] > 0
+    assert run.test().epoch > 0
 
 
 def test_the_files_that_are_deleted_are_those_that_the_docstring_of_run_names():

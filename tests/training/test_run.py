@@ -218,7 +218,7 @@ def test_without_validation_the_best_is_the_last_epoch(
     assert run.summary["best"]["epoch"] == 3
     assert (run.folder / "best.safetensors").read_bytes() == (run.folder / "last.safetensors").read_bytes()
     assert len(train_validation_split(recipe, digits)[0]) == 200
-    assert run.test()["epoch"] == 3
+    assert run.test().epoch == 3
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_early_stopping_ends_a_run_that_does_not_improve_as_finished(
     recipe = make_recipe({"optimizer.lr": 1e-12, "training.patience": 2, "training.epochs": 9})
     run = Run.start(recipe, digits, tmp_path / "run")
     assert (run.best_epoch.epoch, len(run.history), run.status) == (1, 3, "finished")
-    assert run.test()["epoch"] == 1
+    assert run.test().epoch == 1
     before = run.folder / "metrics.jsonl"
     lines = before.read_text()
     assert Run(run.folder).resume(digits).status == "finished"
@@ -577,25 +577,25 @@ def test_the_test_result_is_that_of_counting_image_by_image(finished_run: Run, d
 
     record = finished_run.test()
     correct, count = sum(confusion[i, i] for i in range(10)), len(test)
-    assert (record["correct"], record["count"]) == (correct, count)
-    assert record["accuracy"] == correct / count
-    assert record["confusion"] == [[confusion[i, j] for j in range(10)] for i in range(10)]
-    assert record["loss"] == pytest.approx(sum(losses) / count, rel=1e-5)
-    assert list(record["per_class"]) == list(test.classes)
+    assert (record.correct, record.count) == (correct, count)
+    assert record.accuracy == correct / count
+    assert record.confusion == [[confusion[i, j] for j in range(10)] for i in range(10)]
+    assert record.loss == pytest.approx(sum(losses) / count, rel=1e-5)
+    assert list(record.per_class) == list(test.classes)
     for i, name in enumerate(test.classes):
-        assert record["per_class"][name] == pytest.approx(confusion[i, i] / int((test.labels == i).sum()))
+        assert record.per_class[name] == pytest.approx(confusion[i, i] / int((test.labels == i).sum()))
     p, z = correct / count, 1.959963984540054
     center, half = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    assert record["interval"] == pytest.approx(
+    assert record.interval == pytest.approx(
         [(center - half) / (1 + z * z / count), (center + half) / (1 + z * z / count)]
     )
-    assert record["epoch"] == finished_run.best_epoch.epoch
+    assert record.epoch == finished_run.best_epoch.epoch
 
 
 def test_the_test_uses_the_best_weights_and_not_the_last(finished_run: Run, digits: DatasetSplits):
     record = finished_run.test()
-    assert record["loss"] == evaluate(finished_run.net("best"), digits.test).loss
-    assert record["loss"] != evaluate(finished_run.net("last"), digits.test).loss
+    assert record.loss == evaluate(finished_run.net("best"), digits.test).loss
+    assert record.loss != evaluate(finished_run.net("last"), digits.test).loss
 
 
 def test_a_class_without_test_images_has_no_accuracy(
@@ -606,7 +606,7 @@ def test_a_class_without_test_images_has_no_accuracy(
     run = Run.start(make_recipe(), digits._replace(test=test_set), tmp_path / "run")
     monkeypatch.setattr(run_module, "load", lambda *_, **__: digits._replace(test=test_set))
     record = run.test()
-    assert [name for name, accuracy in record["per_class"].items() if accuracy is None] == ["7"]
+    assert [name for name, accuracy in record.per_class.items() if accuracy is None] == ["7"]
     json.loads((run.folder / "test.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
@@ -660,7 +660,7 @@ def test_an_unfinished_run_is_tested_only_on_request_and_once(
     )
     assert run.test_result is None
     record = run.test(allow_unfinished=True)
-    assert record["epoch"] == 1
+    assert record.epoch == 1
     assert run.test() == record
     run.resume(digits)
     assert run.best_epoch.epoch > 1
@@ -681,7 +681,7 @@ def test_the_test_result_names_the_epoch_of_the_weights_even_after_a_kill(
         Run.start(make_recipe(), digits, tmp_path / "run")
     run = Run(tmp_path / "run")
     assert run.history == []
-    assert run.test(allow_unfinished=True)["epoch"] == 1
+    assert run.test(allow_unfinished=True).epoch == 1
 
 
 # ---------------------------------------------------------------- a folder of the user's images
@@ -715,8 +715,8 @@ def test_a_folder_given_as_a_relative_path_is_found_from_another_working_directo
     pets_run.resume(pets_run.load_splits()).test()
     assert pets_run.status == "finished"
     assert run_contents(pets_run.folder) == run_contents(tmp_path / "uninterrupted")
-    assert pets_run.test_result["count"] == 6  # a fifth of each 12
-    assert set(pets_run.test_result["per_class"]) == {"canary", "frog", "jay"}
+    assert pets_run.test_result.count == 6  # a fifth of each 12
+    assert set(pets_run.test_result.per_class) == {"canary", "frog", "jay"}
 
 
 def test_a_dataset_that_was_moved_is_loaded_from_its_new_path(
@@ -766,7 +766,7 @@ def test_the_name_of_a_network_is_enough_to_train_a_run(tmp_path: Path, digits: 
     run = train("shallow_net", out=tmp_path / "run")
     assert run.recipe == Recipe.from_dict({"model": {"name": "shallow_net"}})
     assert (run.status, len(run.history)) == ("finished", run.recipe.training.epochs)
-    assert run.test()["accuracy"] > 0.5
+    assert run.test().accuracy > 0.5
     assert repr(run) == f"Run('{run.folder}': shallow_net on digits, finished, 10 of 10 epochs)"
 
 

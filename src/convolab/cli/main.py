@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,34 +20,49 @@ class CommandEntry:
 
     target: str  # module in convolab.cli.commands : function, or a Typer with commands of its own
     summary: str
+    page: str  # in docs/: the page that an error of the command points to
 
 
 COMMAND_SECTIONS = {
     "Train": {
-        "train": CommandEntry("train:train_command", "Train a network on a dataset."),
-        "resume": CommandEntry("resume:resume_command", "Resume a stopped or killed run, bit for bit."),
-        "runs": CommandEntry("runs:runs_command", "List the runs in a folder."),
-        "test": CommandEntry("test:test_command", "Evaluate a run on the test set, once."),
-        "predict": CommandEntry("predict:predict_command", "Classify an image with a run's network."),
-        "data": CommandEntry("data:data_app", "Datasets: list, preview, download, clean."),
+        "train": CommandEntry("train:train_command", "Train a network on a dataset.", "guide.md#train"),
+        "resume": CommandEntry(
+            "resume:resume_command", "Resume a stopped or killed run, bit for bit.", "guide.md#train"
+        ),
+        "runs": CommandEntry("runs:runs_command", "List the runs in a folder.", "guide.md#train"),
+        "test": CommandEntry("test:test_command", "Evaluate a run on the test set, once.", "guide.md#test-and-predict"),
+        "predict": CommandEntry(
+            "predict:predict_command", "Classify an image with a run's network.", "guide.md#test-and-predict"
+        ),
+        "data": CommandEntry("data:data_app", "Datasets: list, preview, download, clean.", "guide.md#look-at-the-data"),
     },
     "Compare": {
-        "study": CommandEntry("study:study_command", "Compare recipes over several seeds: a report."),
-        "sweep": CommandEntry("sweep:sweep_command", "Try values of recipe keys, each with several seeds."),
-        "compare": CommandEntry("compare:compare_command", "Compare runs that are already there."),
+        "study": CommandEntry(
+            "study:study_command", "Compare recipes over several seeds: a report.", "guide.md#study-sweep-compare"
+        ),
+        "sweep": CommandEntry(
+            "sweep:sweep_command", "Try values of recipe keys, each with several seeds.", "guide.md#study-sweep-compare"
+        ),
+        "compare": CommandEntry(
+            "compare:compare_command", "Compare runs that are already there.", "guide.md#study-sweep-compare"
+        ),
     },
     "Look inside": {
-        "summary": CommandEntry("summary:summary_command", "Cost and receptive field of each layer of a network."),
-        "explain": CommandEntry("explain:explain_command", "Saliency maps: which pixels a prediction depends on."),
-        "fool": CommandEntry("fool:fool_command", "Adversarial images that a network misclassifies."),
-        "locate": CommandEntry("locate:locate_command", "Find objects in images of any size."),
+        "summary": CommandEntry(
+            "summary:summary_command", "Cost and receptive field of each layer of a network.", "summary.md"
+        ),
+        "explain": CommandEntry(
+            "explain:explain_command", "Saliency maps: which pixels a prediction depends on.", "explain.md"
+        ),
+        "fool": CommandEntry("fool:fool_command", "Adversarial images that a network misclassifies.", "adversarial.md"),
+        "locate": CommandEntry("locate:locate_command", "Find objects in images of any size.", "localization.md"),
         "locate-score": CommandEntry(
-            "locate_score:locate_score_command", "Evaluate localization on images with boxes."
+            "locate_score:locate_score_command", "Evaluate localization on images with boxes.", "localization.md"
         ),
     },
     "Homework": {
-        "theory": CommandEntry("theory:theory_command", "Question 1, answered and checked."),
-        "handin": CommandEntry("handin:handin_app", "The homework: start, check, pack."),
+        "theory": CommandEntry("theory:theory_command", "Question 1, answered and checked.", "theory.md"),
+        "handin": CommandEntry("handin:handin_app", "The homework: start, check, pack.", "handin.md"),
     },
 }
 COMMANDS = {name: entry for section in COMMAND_SECTIONS.values() for name, entry in section.items()}
@@ -120,12 +136,26 @@ def root(
     """A laboratory for convolutional networks."""
 
 
+def help_line(command: str) -> str:
+    """Where to read on after an error of a command: its help, and its page if the package is in a checkout.
+
+    >>> help_line("sweep").startswith("more: convolab sweep --help")
+    True
+    """
+    page, _, section = COMMANDS[command].page.partition("#")
+    path = Path(__file__).resolve().parents[3] / "docs" / page
+    about = f' ("{section.replace("-", " ")}")' if section else ""
+    return f"more: convolab {command} --help" + (f", and {path}{about}" if path.is_file() else "")
+
+
 def main() -> None:
-    """Run the command line; a LabError becomes one line and exit code 2."""
+    """Run the command line; a LabError becomes one line and exit code 2, in a terminal with a second one on help."""
     try:
         app()
     except LabError as error:
         print(f"convolab: {error}", file=sys.stderr)
+        if sys.stderr.isatty() and (command := next(iter(sys.argv[1:]), "")) in COMMANDS:
+            print(f"\x1b[2m{help_line(command)}\x1b[0m", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output has closed it, e.g. `convolab runs | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

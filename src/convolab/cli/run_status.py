@@ -35,7 +35,7 @@ def run_overview(run: "Run") -> RunOverview:
         "epochs_done": len(run.history),
         "epochs": run.recipe.training.epochs,
         "best_validation_accuracy": best.validation_accuracy if best else None,
-        "test_accuracy": record["accuracy"] if record else None,
+        "test_accuracy": record.accuracy if record else None,
         "status": run.status,
     }
 

@@ -18,6 +18,7 @@ MimeBundle = dict[str, Any]
 VIEWS = {
     "AnswerSheet": "convolab.reports.views:AnswerSheetView",
     "Evaluation": "convolab.reports.views:EvaluationView",
+    "EvaluationRecord": "convolab.reports.views:EvaluationView",
     "Finding": "convolab.reports.views:FindingView",
     "History": "convolab.reports.views:HistoryView",
     "ImageDataset": "convolab.reports.views:DatasetView",

@@ -49,20 +49,20 @@ def best_on_test_figures(best: BestOnTest) -> list[StudyFigure]:
 
 def confusion_figure(best: BestOnTest) -> StudyFigure:
     """The confusion matrix on the test images."""
-    classes = list(best.test_result["per_class"])
+    classes = list(best.test_result.per_class)
     return StudyFigure(
         name="confusion",
         title=f"Confusion matrix of {best.trial_result.trial.recipe.model.name} on the test images",
         subtitle=CONFUSION_CAPTION,
         chart=confusion_matrix_layers(alt.NamedData("cells"), classes),
-        tables={"cells": confusion_matrix_cells(best.test_result["confusion"], classes)},
+        tables={"cells": confusion_matrix_cells(best.test_result.confusion, classes)},
         height=confusion_matrix_side(len(classes)),
     )
 
 
 def per_class_figure(best: BestOnTest) -> StudyFigure:
     """The accuracy per class as bars, the best class first; classes without a test image are left out."""
-    per_class = {name: value for name, value in best.test_result["per_class"].items() if value is not None}
+    per_class = {name: value for name, value in best.test_result.per_class.items() if value is not None}
     names = sorted(per_class, key=lambda name: -per_class[name])
     y = alt.Y("class:N", sort=names, title=None, axis=alt.Axis(labelLimit=120, ticks=False, domain=False))
     x = alt.X("accuracy:Q", title="test accuracy (%)", scale=alt.Scale(domain=[0, 100]))

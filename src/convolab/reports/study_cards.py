@@ -272,18 +272,18 @@ def failure_counts(arm: Arm) -> tuple[str, ...]:
 def best_on_test_card(best: BestOnTest, first_figure: int = 0) -> BestOnTestCard:
     """What the card of the tested run shows."""
     test = best.test_result
-    low, high = test["interval"]
+    low, high = test.interval
     return BestOnTestCard(
         id="best-on-test",
         trial=best.trial_result.trial,
-        accuracy=f"{100 * test['accuracy']:.2f} %",
+        accuracy=f"{100 * test.accuracy:.2f} %",
         interval=f"{100 * low:.2f} to {100 * high:.2f} %",
-        correct=f"{test['correct']:,} of {test['count']:,}",
+        correct=f"{test.correct:,} of {test.count:,}",
         validation_accuracy=f"{100 * best.validation_accuracy:.2f} %",
         num_validation_images=f"{best.num_validation_images:,}",
         num_candidates=best.num_candidates,
         selection_bias=f"{100 * best.selection_bias:.2f} percentage points",
-        epoch=test["epoch"],
+        epoch=test.epoch,
         comment=best.comment,
         figures=tuple(best_on_test_figures(best)),
         first_figure=first_figure,

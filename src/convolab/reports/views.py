@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+import torch
+
 from convolab.analysis.summary import ModelSummary
 from convolab.core.display import Row
 from convolab.core.errors import LabError, require
@@ -30,6 +32,7 @@ from convolab.training.evaluation import Evaluation
 from convolab.training.history import History
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
+from convolab.training.run_folder import EvaluationRecord
 
 MAX_ROWS = 40  # of a table in a notebook
 MAX_SHEET_CLASSES = 20  # of a sheet of images
@@ -99,19 +102,19 @@ class RunView(HistoryView):
 class EvaluationView(ResultView):
     """Loss, accuracy and confusion matrix of a network on a dataset."""
 
-    def __init__(self, evaluation: Evaluation) -> None:
+    def __init__(self, evaluation: Evaluation | EvaluationRecord) -> None:
         self.evaluation = evaluation
+        self.confusion = torch.as_tensor(evaluation.confusion)
 
     def rows(self) -> Sequence[Row]:
-        totals = self.evaluation.confusion.sum(1)
-        correct = self.evaluation.confusion.diagonal()
+        totals, correct = self.confusion.sum(1), self.confusion.diagonal()
         return [
             {"class": name, "images": int(total), "correct": int(right), "accuracy": int(right) / max(int(total), 1)}
             for name, total, right in zip(self.evaluation.classes, totals, correct, strict=True)
         ]
 
     def figure(self) -> ChartFigure:
-        chart = confusion_matrix_chart(self.evaluation.confusion.tolist(), self.evaluation.classes, "confusion matrix")
+        chart = confusion_matrix_chart(self.confusion.tolist(), self.evaluation.classes, "confusion matrix")
         return ChartFigure(chart)
 
     def html(self) -> str:

@@ -261,13 +261,13 @@ def describe_best_on_test(best: BestOnTest) -> str:
     They agree if their difference, after the expected selection bias, is within what chance explains.
     """
     trial, test, several = best.trial_result.trial, best.test_result, best.num_candidates > 1
-    low, high = test["interval"]
+    low, high = test.interval
     chosen = f"the best of {best.num_candidates:,} runs" if several else "the only run"
     bias = (
         f"; selecting the best of {best.num_candidates:,} is expected to inflate it by up to "
         f"{100 * best.selection_bias:.2f} percentage points"
     )
-    gap = best.validation_accuracy - test["correct"] / test["count"]  # positive: the validation accuracy is higher
+    gap = best.validation_accuracy - test.correct / test.count  # positive: the validation accuracy is higher
     if gap - best.selection_bias > best.chance_margin:
         judgment = (
             "more than selection bias and chance explain: selecting the best epoch inflates it too, "
@@ -279,7 +279,7 @@ def describe_best_on_test(best: BestOnTest) -> str:
         judgment = f"within what {'selection bias and chance explain' if several else 'chance explains'}"
     return (
         f"'{trial.arm}' of section '{trial.section}' with seed {trial.seed}, {chosen} in validation, classifies "
-        f"{100 * test['correct'] / test['count']:.2f} % of {test['count']:,} test images correctly "
+        f"{100 * test.correct / test.count:.2f} % of {test.count:,} test images correctly "
         f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %). "
         f"Its validation accuracy is {100 * best.validation_accuracy:.2f} % on "
         f"{pluralize(best.num_validation_images, 'image')}{bias if several else ''}. "

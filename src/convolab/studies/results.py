@@ -108,7 +108,7 @@ class BestOnTest:
         num_correct = self.validation_accuracy * self.num_validation_images
         samples = [
             (num_correct, self.num_validation_images),
-            (self.test_result["correct"], self.test_result["count"]),
+            (self.test_result.correct, self.test_result.count),
         ]
         fractions = [((correct + 1) / (count + 2), count + 2) for correct, count in samples]
         return 1.96 * math.sqrt(sum(fraction * (1 - fraction) / count for fraction, count in fractions))

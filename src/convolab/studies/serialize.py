@@ -1,7 +1,6 @@
 """A study's result as plain values, for JSON: whatever a script wants to know."""
 
 from dataclasses import asdict
-from typing import cast
 
 from convolab.core.stats import mean_interval
 from convolab.core.types import Json
@@ -76,6 +75,6 @@ def best_on_test_to_dict(best: BestOnTest) -> dict[str, Json]:
         "validation_accuracy": best.validation_accuracy,
         "num_validation_images": best.num_validation_images,
         "selection_bias": best.selection_bias,
-        "test_result": cast("dict[str, Json]", best.test_result),
+        "test_result": best.test_result.to_dict(),
         "comment": best.comment,
     }

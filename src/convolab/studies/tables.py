@@ -143,14 +143,14 @@ def epochs_table(result: StudyResult) -> Table:
 
 def per_class_table(best: BestOnTest) -> Table:
     """A row per class: the fraction of its test images that are classified correctly."""
-    return [{"class": name, "accuracy": accuracy} for name, accuracy in best.test_result["per_class"].items()]
+    return [{"class": name, "accuracy": accuracy} for name, accuracy in best.test_result.per_class.items()]
 
 
 def confusion_table(best: BestOnTest) -> Table:
     """A row per true class, a column per predicted class: numbers of test images."""
-    classes = list(best.test_result["per_class"])
+    classes = list(best.test_result.per_class)
     rows: Table = []
-    for name, counts in zip(classes, best.test_result["confusion"], strict=True):
+    for name, counts in zip(classes, best.test_result.confusion, strict=True):
         predicted = {f"predicted {other}": count for other, count in zip(classes, counts, strict=True)}
         rows.append({"true": name, **predicted})
     return rows

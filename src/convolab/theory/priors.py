@@ -177,7 +177,7 @@ def train_arrangement(
         for network in recipes:
             run = Run(Path(folder) / network)
             num_parameters = run.summary["num_parameters"] or 0  # a run of this edition has it
-            test_accuracy = run.test(splits=splits)["accuracy"]
+            test_accuracy = run.test(splits=splits).accuracy
             train_accuracy = run.history[-1].train_accuracy
             trials.append(PriorsTrial(arrangement, network, seed, num_parameters, train_accuracy, test_accuracy))
         return trials

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -328,10 +329,12 @@ class Run(Displayable):
         path = self.folder / TEST_FILE
         if not path.exists():
             return None
-        record = rename_fields(read_json(path))
+        record: dict[str, Any] = rename_fields(read_json(path))
         self.run_id.require_own(path, record)
-        known = {name: record[name] for name in EvaluationRecord.__annotations__ if name in record}
-        return cast("EvaluationRecord", known)
+        names = [field.name for field in fields(EvaluationRecord)]
+        missing = [name for name in names if name not in record]
+        require(not missing, f"{path} is damaged: it lacks {', '.join(missing)}")
+        return EvaluationRecord(**{name: record[name] for name in names})
 
     def test(
         self, *, data_dir: Path | str | None = None, splits: DatasetSplits | None = None, allow_unfinished: bool = False
@@ -350,8 +353,8 @@ class Run(Displayable):
         net, epoch = self.load_weights("best")
         if record := self.test_result:
             require(
-                record["epoch"] == epoch,
-                f"{self.folder} was tested with the weights of epoch {record['epoch']}, and its best are now of epoch "
+                record.epoch == epoch,
+                f"{self.folder} was tested with the weights of epoch {record.epoch}, and its best are now of epoch "
                 f"{epoch}: testing twice would turn the test set into a validation set; remove test.json to do so "
                 "anyway",
             )
@@ -367,7 +370,7 @@ class Run(Displayable):
             self.require_same_data(splits)
         result = evaluate(net, splits.test)
         record = new_evaluation_record(result, splits.test.classes, epoch)
-        write_json(self.folder / TEST_FILE, {**self.run_id.to_dict(), **record})
+        write_json(self.folder / TEST_FILE, {**self.run_id.to_dict(), **record.to_dict()})
         return record
 
     def predict(self, image: Path | str, top: int = 5) -> list[tuple[str, float]]:

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
@@ -19,10 +19,12 @@ from typing import Any, Literal, TypedDict, cast
 import torch
 from filelock import FileLock, Timeout
 
+from convolab.core.display import Displayable
 from convolab.core.environment import HardwareInfo, hardware_info, package_versions
 from convolab.core.errors import LabError, require
 from convolab.core.files import read_json, require_writable, translate_write_errors
 from convolab.core.stats import wilson_interval
+from convolab.core.text import format_percent
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE
@@ -93,8 +95,9 @@ class RunSummary(TypedDict):
     started_at: str | None
 
 
-class EvaluationRecord(TypedDict):
-    """What test.json holds."""
+@dataclass(frozen=True, repr=False)
+class EvaluationRecord(Displayable):
+    """A run's test, as test.json holds it."""
 
     accuracy: float  # in [0, 1]
     interval: list[float]  # Wilson's 95 % interval of the accuracy
@@ -104,7 +107,21 @@ class EvaluationRecord(TypedDict):
     per_class: dict[str, float | None]  # accuracy in [0, 1]; None without test images
     confusion: list[list[int]]  # rows: the true class
     epoch: int  # of the weights
-    tested_at: str
+    tested_at: str  # local time
+
+    def __repr__(self) -> str:
+        correct = f"{self.correct:,} of {self.count:,} test images correct, {format_percent(self.accuracy)}"
+        low, high = self.interval
+        return (
+            f"EvaluationRecord({correct}, 95 % interval {100 * low:.2f} to {format_percent(high)}; epoch {self.epoch})"
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.per_class)
+
+    def to_dict(self) -> dict[str, Json]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 SUMMARY_DEFAULTS: dict[str, Json] = {
@@ -177,18 +194,18 @@ def new_summary(
 def new_evaluation_record(result: Evaluation, classes: Sequence[str], epoch: int) -> EvaluationRecord:
     """What is recorded of a test with the weights of an epoch."""
     per_class = (result.confusion.diagonal() / result.confusion.sum(1)).tolist()
-    return {
-        "accuracy": result.accuracy,
-        "interval": list(wilson_interval(result.correct, result.count)),
-        "correct": result.correct,
-        "count": result.count,
-        "loss": result.loss,
+    return EvaluationRecord(
+        accuracy=result.accuracy,
+        interval=list(wilson_interval(result.correct, result.count)),
+        correct=result.correct,
+        count=result.count,
+        loss=result.loss,
         # 0 of 0 images is NaN
-        "per_class": {name: value if value == value else None for name, value in zip(classes, per_class, strict=True)},
-        "confusion": result.confusion.tolist(),
-        "epoch": epoch,
-        "tested_at": current_time(),
-    }
+        per_class={name: value if value == value else None for name, value in zip(classes, per_class, strict=True)},
+        confusion=result.confusion.tolist(),
+        epoch=epoch,
+        tested_at=current_time(),
+    )
 
 
 def current_time() -> str:

@@ -71,7 +71,7 @@ def explain_command(
     stems = output_stems("explain", images, out)
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.api import resolve_classifier
+    from convolab.arguments import resolve_classifier
     from convolab.inspection.explain.explain import explain_prediction
     from convolab.inspection.explain.sanity import aggregate_sanity_checks
 

@@ -73,7 +73,7 @@ def fool_command(
     """Change images until a network predicts another class, and see whether other networks are fooled too."""
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.api import resolve_classifier
+    from convolab.arguments import resolve_classifier
     from convolab.data.image_io import read_image
     from convolab.inspection.adversarial.fool import NOISE_INPUT, fool_classifier, make_attack_config, parse_targets
 

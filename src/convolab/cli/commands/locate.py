@@ -54,7 +54,7 @@ def locate_command(
     """Find objects in an image of any size; locate-score measures how well."""
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.api import resolve_classifier
+    from convolab.arguments import resolve_classifier
     from convolab.inspection.localization.alignment import parse_alignment
     from convolab.inspection.localization.dense import parse_granularity
     from convolab.inspection.localization.input_scale import parse_scales

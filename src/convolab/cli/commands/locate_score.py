@@ -47,7 +47,7 @@ def locate_score_command(
     """Evaluate localization: compare responses with known boxes, for each alignment, beside baselines."""
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
-    from convolab.api import resolve_classifier
+    from convolab.arguments import resolve_classifier
     from convolab.inspection.localization.dense import make_fully_convolutional, parse_granularity
     from convolab.inspection.localization.erf_offset import erf_offset
     from convolab.inspection.localization.evaluation import evaluate_localization

@@ -67,7 +67,8 @@ def summary_command(
         from convolab.analysis.other_counters import require_counters
 
         require_counters(counters)
-    from convolab.api import parse_input_shape, summary
+    from convolab.api import summary
+    from convolab.arguments import parse_input_shape
 
     shape = parse_input_shape(input_shape) if input_shape is not None else None
     if network:

@@ -29,17 +29,17 @@ def test_command(
 
     run = Run(folder)
     record = run.test(data_dir=data_dir, allow_unfinished=allow_unfinished)
-    accuracy = format_percent(record["accuracy"])
+    accuracy = format_percent(record.accuracy)
     title = f"{run.recipe.model.name} on the test images of {run.recipe.data.name}: {accuracy}"
-    chart = training_plots.confusion_matrix_chart(record["confusion"], list(record["per_class"]), title)
+    chart = training_plots.confusion_matrix_chart(record.confusion, record.classes, title)
     save_chart(chart, (out or folder) / "confusion")
     if as_json:
-        print_json(record)
+        print_json(record.to_dict())
         return
-    low, high = record["interval"]
+    low, high = record.interval
     print(
         f"test accuracy {accuracy} (95 % interval {100 * low:.2f} to {format_percent(high)}): "
-        f"{record['correct']} of {record['count']} images, with the weights of epoch {record['epoch']}"
+        f"{record.correct} of {record.count} images, with the weights of epoch {record.epoch}"
     )
-    print_table(["class", "accuracy"], [[name, format_percent(value)] for name, value in record["per_class"].items()])
+    print_table(["class", "accuracy"], [[name, format_percent(value)] for name, value in record.per_class.items()])
     print(f"confusion matrix: {(out or folder) / 'confusion.html'} (also .svg and .png)")

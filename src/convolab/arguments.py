@@ -1,0 +1,128 @@
+"""What a person gives, as what the layers below take: names, paths and arrays become networks, images and overrides."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from convolab.core.errors import LabError, require, suggest
+from convolab.core.types import Json
+from convolab.data.image_io import read_image, to_uint8_image
+from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import freeze_for_inference
+from convolab.models.pretrained import BUNDLED_NETWORKS, offline_if_unreachable, pretrained
+from convolab.models.registry import NETWORKS
+from convolab.models.resolve import split_library
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run
+
+NetworkSource: TypeAlias = ImageClassifier | Run | str | Path  # a network, a run, or the name or folder of one
+ImageSource: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image
+
+TRAIN_KEYWORDS = {  # of `train`: the recipe key of each
+    "data": "data.name",
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "seed": "training.seed",
+    "lr": "optimizer.lr",
+    "optimizer": "optimizer.name",
+    "schedule": "schedule.name",
+    "augment": "data.augment",
+}
+
+
+def flatten_sections(settings: Mapping[str, Json]) -> dict[str, Json]:
+    """Sections of a recipe as overrides. Raises LabError, naming the nearest word, for what is no section.
+
+    >>> flatten_sections({"model": {"name": "simple_convnet", "residual": True}})
+    {'model.name': 'simple_convnet', 'model.residual': True}
+    """
+    overrides: dict[str, Json] = {}
+    for name, value in settings.items():
+        known = name in Recipe.model_fields or "." in name
+        nearest = (
+            "did you mean 'lr'?"
+            if name in ("learning_rate", "rate")
+            else suggest(name, {*TRAIN_KEYWORDS, *Recipe.model_fields})
+        )
+        require(known, f"train has no keyword '{name}': {nearest}")
+        if isinstance(value, Mapping):
+            overrides |= {f"{name}.{key}": entry for key, entry in value.items()}
+        else:
+            require("." in name, f"{name} = {value!r}: give the section's keys as a dict, such as {{'name': ...}}")
+            overrides[name] = value
+    return overrides
+
+
+def parse_input_shape(shape: Sequence[int] | str) -> tuple[int, ...]:
+    """The shape of an input, given as numbers or as text.
+
+    >>> parse_input_shape("3x32x32"), parse_input_shape("100"), parse_input_shape([1, 8, 8])
+    ((3, 32, 32), (100,), (1, 8, 8))
+    """
+    if not isinstance(shape, str):
+        return tuple(shape)
+    parts = shape.lower().replace("×", "x").replace(",", "x").split("x")
+    require(
+        all(part.strip().isdecimal() and len(part) < 10 and int(part) > 0 for part in parts),
+        f"{shape} is not a shape: give positive integers, channels first, such as 3x224x224",
+    )
+    return tuple(map(int, parts))
+
+
+def require_settings(function: Callable[..., object], settings: Mapping[str, object]) -> None:
+    """Raise LabError, with the nearest, for a keyword that a function does not have."""
+    parameters = inspect.signature(function).parameters.values()
+    settable = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for name in settings:
+        what = function.__name__.partition("_")[0]
+        require(name in settable, f"{what} has no keyword '{name}': {suggest(name, known)}")
+
+
+def is_run_folder(name: str | Path) -> bool:
+    """Whether a name is a folder, and not a network's."""
+    return str(name) not in NETWORKS and Path(name).is_dir()
+
+
+def resolve_classifier(net: NetworkSource) -> ImageClassifier:
+    """A network to inspect, in evaluation mode: given itself, as a run, by a run's folder or by its name.
+
+    While it is loaded, the client of timm's hub is silent and does not wait for a hub that cannot be reached.
+
+    Raises LabError for a name that is neither a pretrained network's nor a run's folder, and for a run without weights.
+    """
+    if isinstance(net, ImageClassifier):
+        return net
+    if isinstance(net, Run):
+        return freeze_for_inference(net.net())
+    name = str(net)
+    if name in BUNDLED_NETWORKS:
+        return pretrained(name)
+    if split_library(name)[0] == "timm":
+        with offline_if_unreachable():
+            return pretrained(name)
+    if Path(name).is_dir():
+        return freeze_for_inference(Run(name).net())
+    raise LabError(
+        f"'{name}' is neither a pretrained network nor the folder of a run: {suggest(name, BUNDLED_NETWORKS)} "
+        "(or timm/NAME, or a folder that convolab train has made)"
+    )
+
+
+def network_label(net: NetworkSource) -> str:
+    """What a network is called in a result."""
+    return str(net.folder) if isinstance(net, Run) else type(net).__name__ if isinstance(net, nn.Module) else str(net)
+
+
+def resolve_image(image: ImageSource | nn.Module | Run) -> tuple[str, Tensor]:
+    """What an image is called, and its pixels, bytes [C, H, W]. Raises LabError for what is no image."""
+    if isinstance(image, nn.Module | Run):
+        raise LabError("the image comes first, then the network: explain(image, net)")
+    if isinstance(image, str | Path):
+        return Path(str(image).rstrip("/")).stem, read_image(image)
+    return "the image", to_uint8_image(image)
