@@ -1,12 +1,10 @@
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
-from support.histories import history, study_of_arms, trial_results
+from support.histories import evaluation_record, history, study_of_arms, trial_results
 
-from convolab.core.stats import wilson_interval
 from convolab.studies.analyze import analyze_study
 from convolab.studies.narrative import describe_best_on_test
 from convolab.studies.results import BestOnTest, SectionResult, TrialResult
@@ -349,9 +347,8 @@ def test_a_grid_of_one_run_per_arm_says_which_has_the_best_value_and_no_more() -
 
 def comment_on_test(correct: int, validation: float = 0.80, candidates: int = 12, bias: float = 0.02) -> str:
     trial = study_of_arms().trials[0]
-    record: Any = {"correct": correct, "count": 10_000, "interval": wilson_interval(correct, 10_000)}
     result = TrialResult(trial, "finished", ())
-    return describe_best_on_test(BestOnTest(result, candidates, validation, 1000, bias, record, ""))
+    return describe_best_on_test(BestOnTest(result, candidates, validation, 1000, bias, evaluation_record(correct), ""))
 
 
 def test_the_comment_on_the_test_accuracy_has_its_interval_and_the_selection_bias() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
-from support.histories import arm_of, history, study_of_arms, trial_results
+from support.histories import arm_of, evaluation_record, history, study_of_arms, trial_results
 
 from convolab.core.errors import LabError
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
@@ -270,7 +270,7 @@ def test_a_mean_curve_of_one_run_has_no_width_and_of_none_no_points() -> None:
 # ---- the best run on the test set
 
 
-RECORD = {"accuracy": 0.78, "correct": 7800, "count": 10_000, "interval": [0.77, 0.79]}
+RECORD = evaluation_record(7800)
 
 
 def results_of_six_runs(**status: str) -> list[TrialResult]:

@@ -1,10 +1,12 @@
-"""Histories and trial results with given numbers, without training."""
+"""Histories, trial results and records of a test with given numbers, without training."""
 
 from collections.abc import Mapping, Sequence
 
+from convolab.core.stats import wilson_interval
 from convolab.studies.results import Arm, TrialResult, TrialStatus
 from convolab.studies.study import Study
 from convolab.training.history import EpochMetrics
+from convolab.training.run_folder import EvaluationRecord
 
 
 def history(
@@ -52,3 +54,13 @@ def trial_results(
 def arm_of(name: str, results: Sequence[TrialResult]) -> Arm:
     """An arm with its results among those of all arms."""
     return Arm(name, tuple(result for result in results if result.trial.arm == name))
+
+
+def evaluation_record(correct: int, count: int = 10_000) -> EvaluationRecord:
+    """The record of a test on images of one class."""
+    accuracy, interval = correct / count, list(wilson_interval(correct, count))
+    confusion = [[correct, count - correct], [0, 0]]
+    per_class = {"cat": accuracy, "dog": None}
+    return EvaluationRecord(
+        accuracy, interval, correct, count, 0.9, per_class, confusion, 1, "2026-01-01T12:00:00+00:00"
+    )

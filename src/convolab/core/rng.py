@@ -6,6 +6,7 @@ No draw depends on how many were made before it, so a run that is killed and res
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -48,6 +49,24 @@ def isolated_rng(device: torch.device | str = "cpu") -> Iterator[None]:
     finally:
         if mps_state is not None:
             torch.mps.set_rng_state(mps_state)
+
+
+@contextmanager
+def reproducible_kernels(device: torch.device | str = "cpu") -> Iterator[None]:
+    """On a CUDA device, convolutions that give the same bits each time, in fp32 and not in TensorFloat-32.
+
+    The settings are those of the whole process, and are restored at the end of the block. Elsewhere nothing changes.
+    """
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.conv.fp32_precision
+    cudnn.deterministic, cudnn.benchmark, cudnn.conv.fp32_precision = True, False, "ieee"
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
 def seed_default_generator(device: torch.device, *key: KeyPart) -> None:

@@ -53,19 +53,21 @@ def freeze_for_inference(net: ImageClassifier) -> ImageClassifier:
 
 
 def inference_view(net: ImageClassifier) -> ImageClassifier:
-    """A copy of a network that shares its weights in memory, in evaluation mode, with frozen parameters.
+    """A copy of a network on the processor that shares its weights in memory, in evaluation mode, parameters frozen.
 
     Modes, hooks and `requires_grad` that are set on the view leave `net` as it is. So several threads may use one
-    network at a time, each through its own view, as long as nobody changes the weights. A network that Python cannot
-    copy is returned itself: it may be used by one thread at a time.
+    network at a time, each through its own view, as long as nobody changes the weights. Weights on a graphics card are
+    copied. A network that Python cannot copy is returned itself: it may be used by one thread at a time.
 
     >>> net = ImageClassifier(nn.Linear(1, 1), mean=(0.5,), std=(0.5,), input_size=(1, 1), classes=("a",))
     >>> view = inference_view(net)
     >>> view.training, net.training, view.network.weight.data_ptr() == net.network.weight.data_ptr()
     (False, True, True)
     """
-    same_memory: dict[int, object] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in net.parameters()}
-    same_memory |= {id(buffer): buffer for buffer in net.buffers()}
+    same_memory: dict[int, object] = {
+        id(p): nn.Parameter(p.detach().cpu(), requires_grad=False) for p in net.parameters()
+    }
+    same_memory |= {id(buffer): buffer.cpu() for buffer in net.buffers()}
     try:
         return copy.deepcopy(net, same_memory).eval()
     except Exception:  # a network may hold anything, and its own `__deepcopy__` may fail in any way

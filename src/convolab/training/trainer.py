@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from convolab.core.environment import has_native_bf16
 from convolab.core.errors import LabError, require
-from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
+from convolab.core.rng import isolated_rng, make_generator, reproducible_kernels, seed_default_generator
 from convolab.core.types import Json
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.training.evaluation import evaluate, preferred_memory_format
@@ -137,7 +137,8 @@ class Trainer:
         """
         seed, batch_size = self.training.seed, self.training.batch_size
         while not self.is_finished:
-            with isolated_rng(self.device):  # not around the yield: what the caller draws is none of ours
+            # Not around the yield: what the caller draws and sets is none of ours.
+            with isolated_rng(self.device), reproducible_kernels(self.device):
                 progress, epoch = self.progress, self.progress.epoch
                 self.net.train()
                 permutation = torch.randperm(len(self.train_set), generator=make_generator(seed, "order", epoch))
