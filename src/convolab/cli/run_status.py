@@ -48,7 +48,7 @@ def report_run(run: "Run", as_json: bool) -> None:
     history = run.history
     overview = run_overview(run)
     if history:
-        title = f"{overview['network']} on {overview['data']}, recipe {overview['recipe_key']}"
+        title = training_plots.curves_title(run.recipe)
         save_chart(training_plots.training_curves_chart(history, title), run.folder / "curves")
     if as_json:
         print_json(overview)

@@ -7,6 +7,7 @@ import altair as alt
 from convolab.plots.style import BLUE, ORANGE, apply_chart_style, chart_data, needs_log_scale
 from convolab.studies.tables import Table
 from convolab.training.history import EpochMetrics
+from convolab.training.recipe import Recipe
 
 # Which weights and images the training metrics are of, by the recipe's metrics.train. The images of a running mean are
 # those that the network is trained on: with augmentation, if there is one.
@@ -16,6 +17,16 @@ TRAIN_METRICS_CAPTIONS = {
 }
 CONFUSION_CAPTION = "rows: true classes; shade: percentage of the row; text: number of images"
 MAX_LABELED_CLASSES = 20  # of a confusion matrix whose cells show their counts
+
+
+def curves_title(recipe: Recipe) -> str:
+    """What is trained on what, and how.
+
+    >>> curves_title(Recipe.from_dict({"model": {"name": "simple_convnet"}}))
+    'simple_convnet on digits: sgd at 0.01, batches of 128'
+    """
+    optimizer = f"{recipe.optimizer.name} at {recipe.optimizer.lr:g}"
+    return f"{recipe.model.name} on {recipe.data.name}: {optimizer}, batches of {recipe.training.batch_size}"
 
 
 def training_curves_chart(history: Sequence[EpochMetrics], title: str) -> alt.TopLevelMixin:

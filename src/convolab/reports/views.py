@@ -20,7 +20,7 @@ from convolab.plots.panels import render_finding
 from convolab.plots.study_finals import final_values_chart
 from convolab.plots.summary import layer_costs_chart
 from convolab.plots.theory import render_sheet_figure
-from convolab.plots.training import confusion_matrix_chart, training_curves_chart
+from convolab.plots.training import confusion_matrix_chart, curves_title, training_curves_chart
 from convolab.reports.studies import write_study_report
 from convolab.reports.summary import LAYER_HEADINGS, layer_table, layers_csv, summary_foot
 from convolab.reports.theory import block_html, inline_html, render_sheet_figures, write_sheet
@@ -90,8 +90,7 @@ class RunView(HistoryView):
     """A run: its state, curves and recipe."""
 
     def __init__(self, run: Run) -> None:
-        recipe = run.recipe
-        super().__init__(run.history, f"{recipe.model.name} on {recipe.data.name}, recipe {run.summary['recipe_key']}")
+        super().__init__(run.history, curves_title(run.recipe))
         self.run = run
 
     def html(self) -> str:
