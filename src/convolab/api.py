@@ -26,6 +26,7 @@ from convolab.arguments import (
     resolve_image,
 )
 from convolab.core.errors import LabError, require
+from convolab.core.trust import trust_all
 from convolab.core.types import Json
 from convolab.data.catalog import load
 from convolab.inspection.adversarial.fool import fool_classifier
@@ -35,6 +36,7 @@ from convolab.inspection.localization.locate import locate_objects
 from convolab.inspection.result import Finding
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import DEFAULT_NETWORK
+from convolab.models.registry import trust_named
 from convolab.models.resolve import resolve_model
 from convolab.reports.live import InterruptHandler, live_training
 from convolab.reports.live_study import live_study
@@ -64,6 +66,7 @@ def train(
     device: str = "cpu",
     callbacks: TrainingCallbacks | None = None,
     overrides: Mapping[str, Json] | None = None,
+    trust: bool = False,
     **settings: Json,
 ) -> Run:
     """Train a network, show how it goes, and return its run.
@@ -86,6 +89,7 @@ def train(
         device: "cpu", "cuda" or "mps".
         callbacks: Called while it trains, instead of the display.
         overrides: Any recipe keys, such as {"optimizer.weight_decay": 0}.
+        trust: Run the code that a recipe names and that you have not named or trusted before.
         **settings: Sections of a recipe as dicts, such as model={"channels": [8, 16]}.
 
     Returns:
@@ -111,14 +115,18 @@ def train(
         "train takes a network's name or a recipe: for a class or function of your own call convolab.register(it, 'name') "
         "first, for a network that is built already call convolab.fit(net, dataset)",
     )
-    base = network if isinstance(network, Recipe) else Recipe.from_dict({"model": {"name": network}})
-    recipe = base.with_overrides({**named, **flatten_sections(settings), **(overrides or {})})
-    require_new_folder(out)
-    root = Path(data_dir) if data_dir is not None else None
-    splits = load(recipe.data.name, root, image_size=recipe.data.image_size)
-    shown = nullcontext(callbacks) if callbacks is not None else live_training(recipe.training.epochs)
-    with shown as chosen:
-        return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=chosen)
+    changes = {**named, **flatten_sections(settings), **(overrides or {})}
+    for name in (network, changes.get("model.name")):
+        trust_named(name)
+    with trust_all(trust):
+        base = network if isinstance(network, Recipe) else Recipe.from_dict({"model": {"name": network}})
+        recipe = base.with_overrides(changes)
+        require_new_folder(out)
+        root = Path(data_dir) if data_dir is not None else None
+        splits = load(recipe.data.name, root, image_size=recipe.data.image_size)
+        shown = nullcontext(callbacks) if callbacks is not None else live_training(recipe.training.epochs)
+        with shown as chosen:
+            return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=chosen)
 
 
 def explain(
@@ -280,6 +288,7 @@ def summary(
     own_shape: tuple[int, ...] | None = None
     name = ""
     if isinstance(network, str | Path) and not is_run_folder(network):
+        trust_named(str(network))
         spec = resolve_model(str(network), given_shape, classes)
         builder, own_shape, name = spec.build, spec.input_shape, str(network)
     elif isinstance(network, Run | str | Path):
@@ -303,6 +312,7 @@ def run_study(
     data_dir: Path | str | None = None,
     executor: Executor | None = None,
     retrain_damaged: bool = False,
+    trust: bool = False,
 ) -> StudyResult:
     """Train every run of a study that is missing, show how it goes, and decide its contrasts.
 
@@ -315,6 +325,7 @@ def run_study(
         data_dir: The folder that holds the dataset.
         executor: What trains; by default the cores of this machine.
         retrain_damaged: Whether to train damaged runs again instead of refusing them.
+        trust: Run the code that the study names and that you have not named or trusted before.
 
     Returns:
         The results of all trials, also when it was stopped; `result.save("report.html")` writes the report.
@@ -330,8 +341,9 @@ def run_study(
     >>> run_study(study, tempfile.mkdtemp())
     StudyResult('rates': 2 of 2 runs, 1 section)
     """
-    study = study if isinstance(study, Study) else Study.read(study)
-    with live_study(study) as shown, InterruptHandler("after the current steps") as interrupts:
+    with trust_all(trust):
+        study = study if isinstance(study, Study) else Study.read(study)
+    with trust_all(trust), live_study(study) as shown, InterruptHandler("after the current steps") as interrupts:
         return execute_study(
             study,
             out or Path("studies") / study.name,

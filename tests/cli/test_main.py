@@ -9,6 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +20,10 @@ from PIL import Image
 
 from convolab.cli.main import COMMANDS, help_line
 from convolab.data.catalog import load
+from convolab.models.registry import NETWORKS
 from convolab.plots.images import to_pil_image
 from convolab.training.run import Run
+from convolab.training.run_folder import is_locked, run_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--set", "training.epochs=2")
@@ -392,3 +395,69 @@ def test_at_a_terminal_an_error_says_where_to_read_on(tmp_path) -> None:
     assert result.returncode == 2
     assert text.count("\n") == 2
     assert "more: convolab train --help, and " in text
+
+
+@pytest.fixture
+def damaged_runs(run_cli) -> Path:
+    """A whole run, and for each way to damage a run one that is damaged so."""
+    run_cli("train", "shallow_net", *QUICK, "--out", "runs/whole")
+    for name, damage in {
+        "no-metrics": lambda run: (run / "metrics.jsonl").unlink(),
+        "odd-metrics": lambda run: (run / "metrics.jsonl").write_text("{"),
+        "list-summary": lambda run: (run / "summary.json").write_text("[]"),
+        "no-summary": lambda run: (run / "summary.json").unlink(),
+        "no-recipe": lambda run: (run / "recipe.toml").unlink(),
+        "odd-recipe": lambda run: (run / "recipe.toml").write_text("epochs = ["),
+        "binary-recipe": lambda run: (run / "recipe.toml").write_bytes(b"\xff\xfe\x00"),
+        "odd-test": lambda run: (run / "test.json").write_text("[]"),
+        "no-epochs": lambda run: (run / "summary.json").write_text("{}"),
+    }.items():
+        shutil.copytree("runs/whole", f"runs/{name}")
+        damage(Path("runs") / name)
+    return Path("runs")
+
+
+@pytest.mark.slow
+def test_a_damaged_run_is_a_row_and_hides_no_other(run_cli, damaged_runs: Path) -> None:
+    result = run_cli("runs", damaged_runs)
+    assert result.code == 0
+    rows = {line.split("\t")[0]: line.split("\t")[-1] for line in result.out.splitlines()[1:]}
+    assert rows.keys() == {str(path) for path in damaged_runs.iterdir()}
+    assert {status for folder, status in rows.items() if folder != "runs/whole"} == {"damaged"}
+    assert rows["runs/whole"] == "finished"
+    assert result.err.count("\n") == len(rows) - 1
+
+
+def test_a_run_of_a_network_that_was_registered_elsewhere_is_listed(run_cli) -> None:
+    NETWORKS["tiny"] = NETWORKS["shallow_net"]
+    run_cli("train", "tiny", *QUICK, "--out", "runs/tiny")
+    del NETWORKS["tiny"]
+    (row,) = json.loads(run_cli("runs", "--json").out)
+    assert (row["network"], row["status"]) == ("tiny", "finished")
+    assert "unknown network 'tiny'" in run_cli("test", "runs/tiny").err
+
+
+@pytest.mark.slow
+def test_looking_at_a_run_writes_nothing_and_does_not_hinder_its_training(run_cli) -> None:
+    run_cli("train", "shallow_net", *QUICK, "--out", "runs/a")
+    Path("runs/a/.lock").unlink()
+    before = sorted(Path("runs/a").iterdir())
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            Run("runs/a").status  # noqa: B018
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        assert sorted(Path("runs/a").iterdir()) == before
+        assert not is_locked(Path("runs/a"))
+        for _ in range(50):
+            with run_lock(Path("runs/a")):
+                assert is_locked(Path("runs/a"))
+    finally:
+        stop.set()
+        for looker in lookers:
+            looker.join()

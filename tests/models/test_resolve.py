@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from convolab.core.errors import LabError
+from convolab.models.registry import trust_named
 from convolab.models.resolve import resolve_model
 
 
@@ -31,6 +32,7 @@ def test_a_users_own_network_is_found_in_its_file(tmp_path: Path) -> None:
         "from torch import nn\ndef Net(shape, classes):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], classes))\n"
     )
+    trust_named(f"{file}:Net")
     assert build(f"{file}:Net", (1, 4, 5), 3)[1].in_features == 20
 
 

@@ -30,6 +30,7 @@ from convolab.core.errors import LabError
 from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
+from convolab.models.registry import trust_named
 from convolab.training import run as run_module
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_tensors, read_weights
 from convolab.training.evaluation import evaluate
@@ -327,6 +328,7 @@ def run_of_kind(
     """Uninterrupted, tested runs of each kind, each trained at its first use."""
     folder, runs = tmp_path_factory.mktemp("kinds"), {}
     (folder / "own.py").write_text(OWN_NETWORK)
+    trust_named(f"{folder / 'own.py'}:net")
 
     def uninterrupted(kind: str) -> Run:
         if kind not in runs:
@@ -900,6 +902,7 @@ def test_a_users_network_that_does_not_fit_is_refused_and_no_folder_is_left(
 ):
     code, message = UNSUITABLE_NETWORKS[problem]
     (tmp_path / "own.py").write_text(f"from torch import nn\n{code}\n")
+    trust_named(f"{tmp_path / 'own.py'}:net")
     assert message in error_line(
         lambda: Run.start(Recipe.from_dict({"model": {"name": f"{tmp_path / 'own.py'}:net"}}), digits, tmp_path / "run")
     )

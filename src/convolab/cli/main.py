@@ -1,8 +1,11 @@
 """The command line: the commands, and how an error is printed."""
 
+import functools
 import importlib
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +15,14 @@ from typer.main import get_command
 
 from convolab.cli.groups import Command, Context, HelpFormatter, LabCommand, LabGroup
 from convolab.core.errors import LabError
+from convolab.core.trust import trust_all
+
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run other people's network code that this command opens, and remember it as trusted."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -106,8 +117,23 @@ def load_command(name: str) -> Command:
     if isinstance(target, typer.Typer):
         return get_command(target)
     alone = typer.Typer(add_completion=False)
-    alone.command(name, cls=LabCommand)(target)
+    alone.command(name, cls=LabCommand)(with_trust_option(target))
     return get_command(alone)
+
+
+def with_trust_option(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the option --trust, which every command has: those that run no code are none the worse for it."""
+
+    @functools.wraps(command)
+    def trusting_command(*, trust: bool, **arguments: object) -> None:
+        with trust_all(trust):
+            command(**arguments)
+
+    signature = inspect.signature(command)
+    option = inspect.Parameter("trust", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Trust)
+    vars(trusting_command)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
+    trusting_command.__annotations__["trust"] = Trust
+    return trusting_command
 
 
 app = typer.Typer(

@@ -1,8 +1,10 @@
 """How a run stands, as `train` and `resume` print it at the end and `runs` lists it."""
 
-from typing import TYPE_CHECKING, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from convolab.cli.terminal import print_json
+from convolab.cli.terminal import print_json, print_note
+from convolab.core.errors import LabError
 from convolab.core.text import format_percent
 
 if TYPE_CHECKING:
@@ -20,7 +22,18 @@ class RunOverview(TypedDict):
     epochs: int
     best_validation_accuracy: float | None  # in [0, 1]
     test_accuracy: float | None
-    status: "Status"
+    status: "Status | Literal['damaged']"
+    reason: str | None  # why it diverged, or what is damaged
+
+
+def open_run(folder: Path) -> "Run":
+    """The run in a folder; it is said if the file of its own network was edited since it began."""
+    from convolab.training.run import Run
+
+    run = Run(folder)
+    if note := run.code_note:
+        print_note(note)
+    return run
 
 
 def run_overview(run: "Run") -> RunOverview:
@@ -37,7 +50,29 @@ def run_overview(run: "Run") -> RunOverview:
         "best_validation_accuracy": best.validation_accuracy if best else None,
         "test_accuracy": record.accuracy if record else None,
         "status": run.status,
+        "reason": run.summary["reason"],
     }
+
+
+def folder_overview(folder: Path) -> RunOverview:
+    """The row of the run in a folder; a damaged one has a row too, so that it hides no other."""
+    from convolab.training.run import Run
+
+    try:
+        return run_overview(Run(folder))
+    except LabError as error:
+        return {
+            "folder": str(folder),
+            "network": "",
+            "data": "",
+            "recipe_key": "",
+            "epochs_done": 0,
+            "epochs": 0,
+            "best_validation_accuracy": None,
+            "test_accuracy": None,
+            "status": "damaged",
+            "reason": str(error),
+        }
 
 
 def report_run(run: "Run", as_json: bool) -> None:

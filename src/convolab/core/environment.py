@@ -8,14 +8,15 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
+
+from typing_extensions import TypedDict  # typing has what pydantic needs from Python 3.12 on
 
 RECORDED_PACKAGES = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
 CACHE_TAG = "CACHEDIR.TAG"  # backup programs leave out a folder that holds this file (bford.info/cachedir)
 CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# convolab's cache: it may be deleted at any time.\n"
 
 
-class HardwareInfo(TypedDict):
+class HardwareInfo(TypedDict, total=False):
     """The machine that a run's results depend on, besides its recipe and the packages."""
 
     processor: str

@@ -1,7 +1,7 @@
 """Frozen, validated values that a recipe is made of, and the types of what a JSON file holds and of a callback."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -38,3 +38,11 @@ class Frozen(BaseModel):
 def list_to_tuple(value: object) -> object:
     """TOML and JSON have lists where a recipe's values, which never change, have tuples."""
     return tuple(value) if isinstance(value, list) else value
+
+
+@runtime_checkable
+class ValidationContext(Protocol):
+    """What we use of the information that pydantic gives a validator; its own type cannot be checked at run time."""
+
+    @property
+    def context(self) -> Any: ...  # noqa: ANN401 (what the caller of the validation gave)

@@ -4,14 +4,9 @@ A network's factory takes `(shape, classes)` and then options with types and def
 keys.
 """
 
-import importlib
-import importlib.util
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +16,7 @@ from torch import nn
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.rng import isolated_rng, seed_default_generator
 from convolab.models import zoo
+from convolab.models.own_code import OwnCode, find_own_code, is_own_code
 from convolab.models.zoo import ImageShape
 
 NetworkFactory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
@@ -59,7 +55,8 @@ def register(factory: Factory, name: str | None = None) -> Factory:
 def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_options: object) -> nn.Module:
     """Build a network; its initial weights are a pure function of the seed and each layer's name.
 
-    So two networks that share a layer (same name, same shape) start with the same weights in it.
+    So two networks that share a layer (same name, same shape) start with the same weights in it. Code of your own that
+    you name here may run from now on.
 
     Args:
         name: a registered name, `file.py:Name` or `package.module:Name`.
@@ -76,12 +73,44 @@ def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_
     >>> build("simple_convnet", (3, 32, 32), 10, channels=[8, 16])(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
-    factory = resolve_factory(name)
-    resolved_options = resolve_options(name, model_options)
+    trust_named(name)
+    return build_network(name, shape, classes, model_options, seed=seed)
+
+
+def build_network(
+    name: str,
+    shape: ImageShape,
+    classes: int,
+    model_options: Mapping[str, object],
+    *,
+    seed: int = 0,
+    code: OwnCode | None = None,
+) -> nn.Module:
+    """As `build`, for a name that is read from a file: code of somebody's own runs only if it is trusted.
+
+    `code` is the copy of it to use; by default what the name stands for in the current folder.
+    """
+    factory = resolve_factory(name, code)
+    resolved_options = resolve_options(name, model_options, code)
     with isolated_rng():
         network = factory(shape, classes, **resolved_options)
+        require(
+            isinstance(network, nn.Module),
+            f"the network '{name}' gives {type(network).__name__}: it must give a torch.nn.Module",
+        )
         initialize_weights(network, seed)
     return network
+
+
+def own_code_of(name: str) -> OwnCode | None:
+    """The code that a network's name stands for in the current folder; None for networks of convolab or registered."""
+    return find_own_code(name) if is_own_code(name) and name not in NETWORKS else None
+
+
+def trust_named(name: object) -> None:
+    """Record that code may run which a person has named in a command or a call; other names are left as they are."""
+    if isinstance(name, str) and (code := own_code_of(name)):
+        code.trust()
 
 
 def initialize_weights(network: nn.Module, seed: int) -> None:
@@ -95,56 +124,20 @@ def initialize_weights(network: nn.Module, seed: int) -> None:
             reset()
 
 
-def resolve_factory(name: str) -> NetworkFactory:
-    """The factory of a registered name, or of `file.py:Name` or `package.module:Name`, which are imported.
+def resolve_factory(name: str, code: OwnCode | None = None) -> NetworkFactory:
+    """The factory of a registered name, or of `file.py:Name` or `package.module:Name`, imported from `code`.
 
-    Raises LabError for an unknown name, with the nearest known one.
+    Raises LabError for an unknown name, with the nearest known one, and for code that is not trusted.
     """
     if name in NETWORKS:
         return NETWORKS[name]
-    require(":" in name, f"unknown network '{name}': {suggest(name, NETWORKS)} (or give your own as file.py:Name)")
-    source, _, attribute = name.rpartition(":")
-    is_relative = source.startswith(".") and not source.endswith(".py")
     require(
-        source and attribute and not is_relative,
-        f"'{name}' is not the name of a network: write file.py:Name or package.module:Name",
+        is_own_code(name), f"unknown network '{name}': {suggest(name, NETWORKS)} (or give your own as file.py:Name)"
     )
-    try:
-        module = import_source(source, attribute)
-    except ImportError as error:
-        raise LabError(f"cannot import '{source}' for the network {attribute}: {error}") from error
-    public_names = [n for n in vars(module) if not n.startswith("_")]
-    require(hasattr(module, attribute), f"{source} has no {attribute}: {suggest(attribute, public_names)}")
-    factory = getattr(module, attribute)
-    require(
-        callable(factory), f"the network '{name}' is {factory!r}: give a class, or a function that returns the network"
-    )
-    return factory
+    return (code or find_own_code(name)).load(name.rpartition(":")[2])
 
 
-def import_source(source: str, attribute: str) -> ModuleType:
-    if not source.endswith(".py"):
-        return importlib.import_module(source)
-    path = Path(source)
-    require(
-        path.is_file(),
-        f"no file {source} to find the network {attribute} in: give its path relative to the current directory",
-    )
-    return import_file(path.absolute(), path.stat().st_mtime_ns)
-
-
-@cache
-def import_file(path: Path, mtime_ns: int) -> ModuleType:
-    """Import a file as a module, once for each modification time."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise LabError(f"{path} is not a Python file: give a file that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def resolve_options(name: str, overrides: Mapping[str, object]) -> dict[str, Any]:
+def resolve_options(name: str, overrides: Mapping[str, object], code: OwnCode | None = None) -> dict[str, Any]:
     """All options of a network: `overrides`, checked against its factory's types, and defaults for all others.
 
     Raises LabError for an option that the network does not have, and for a value of the wrong type.
@@ -152,7 +145,7 @@ def resolve_options(name: str, overrides: Mapping[str, object]) -> dict[str, Any
     >>> resolve_options("simple_convnet", {"residual": True})
     {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
     """
-    signature = factory_signature(name)
+    signature = factory_signature(name, code)
     positional = signature.bind_partial("shape", "classes").arguments
     declared: dict[str, Any] = {
         key: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
@@ -182,9 +175,9 @@ def resolve_options(name: str, overrides: Mapping[str, object]) -> dict[str, Any
         ) from error
 
 
-def factory_signature(name: str) -> inspect.Signature:
+def factory_signature(name: str, code: OwnCode | None = None) -> inspect.Signature:
     """The signature of a network's factory. Raises LabError if it cannot be called with (shape, classes)."""
-    factory = resolve_factory(name)
+    factory = resolve_factory(name, code)
     try:
         signature = inspect.signature(factory, eval_str=True)
     except (NameError, SyntaxError) as error:

@@ -144,7 +144,8 @@ def comparison_study(
             "seeds": seeds,
             "recipe": common,
             "sections": {"runs": section},
-        }
+        },
+        is_stored=True,
     )
 
 

@@ -28,8 +28,8 @@ from convolab.studies.ray_task import (
     SHUTDOWN_TIMEOUT,
     RunFiles,
     TaskPayload,
+    code_to_send,
     driver_versions,
-    network_source,
     read_run_files,
     splits_to_arrays,
     train_on_node,
@@ -81,7 +81,7 @@ class RayExecutor:
         self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
     ) -> None:
         """See `Executor.run`."""
-        sources = {job.recipe.key: network_source(job.recipe) for job in jobs}
+        codes = {job.recipe.key: code_to_send(job.recipe) for job in jobs}
         versions = driver_versions()
         pending = deque(
             InFlightTask(job)
@@ -103,7 +103,7 @@ class RayExecutor:
                 while pending and stop_requested_at is None and len(in_flight) < self.capacity(ray):
                     task = pending.popleft()
                     job = task.job
-                    payload = TaskPayload(job, read_run_files(job.folder), sources[job.recipe.key], versions)
+                    payload = TaskPayload(job, read_run_files(job.folder), codes[job.recipe.key], versions)
                     in_flight[remote_train.remote(payload, stored_arrays, event_queue)] = task
                     del payload  # it may hold the files of a large run
                 done, _ = ray.wait(list(in_flight), timeout=HEARTBEAT_INTERVAL)

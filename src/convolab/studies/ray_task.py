@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -28,7 +27,9 @@ from convolab.core.files import atomic_write, translate_write_errors
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
 from convolab.models import registry, zoo
+from convolab.models.own_code import OwnCode, provide_code
 from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
+from convolab.training.checkpoint import CODE_FOLDER
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import SUMMARY_FILE
 
@@ -58,7 +59,7 @@ class TaskPayload:
 
     job: Job
     run_files: RunFiles  # of the unfinished run to resume
-    network_source: str | None  # the text of the file that a network named file.py:Name is in
+    code: OwnCode | None  # of a person's own network
     versions: Mapping[str, str]  # of the packages on the driver
 
 
@@ -96,8 +97,8 @@ def train_on_node(
     with tempfile.TemporaryDirectory(prefix="convolab-") as temporary_folder:
         folder = Path(temporary_folder) / job.recipe.key
         try:
-            if payload.network_source is not None:
-                register_network_source(job.recipe.model.name, payload.network_source)
+            if payload.code:
+                provide_code(job.recipe.model.name, payload.code)
             write_run_files(folder, payload.run_files)
             run_job(replace(job, folder=folder), load_splits, send, stop_requested.is_set)
         except LabError as error:
@@ -109,27 +110,16 @@ def train_on_node(
         return event, read_run_files(folder)
 
 
-@cache
-def register_network_source(name: str, text: str) -> None:
-    """Register the network of a user's file in this process, under the name that recipes have for it."""
-    file, _, attribute = name.rpartition(":")
-    with tempfile.TemporaryDirectory(prefix="convolab-") as folder:
-        path = Path(folder) / Path(file).name
-        path.write_text(text, encoding="utf-8")
-        registry.register(registry.resolve_factory(f"{path}:{attribute}"), name)
-
-
-def network_source(recipe: Recipe) -> str | None:
-    """The text of the file that a recipe's network is in; None for one of convolab's or of an installed package.
+def code_to_send(recipe: Recipe) -> OwnCode | None:
+    """The code of a recipe's network, if it is a person's own; None for one of convolab's or of an installed package.
 
     Raises LabError for a network that is registered in this process only.
     """
     name = recipe.model.name
-    file, colon, _ = name.rpartition(":")
-    if file.endswith(".py"):
-        return Path(file).read_text(encoding="utf-8")
+    if code := registry.own_code_of(name):
+        return None if code.is_installed else code
     require(
-        colon or registry.resolve_factory(name).__module__ == zoo.__name__,
+        registry.resolve_factory(name).__module__ == zoo.__name__,
         f"the network '{name}' is registered in this process only, and Ray's nodes do not have it: "
         "put it into a file and name it file.py:Name",
     )
@@ -145,8 +135,11 @@ def read_run_files(folder: Path) -> RunFiles:
     """The files of a run, without its lock, which belongs to one machine; empty if there is no run."""
     if not (folder / SUMMARY_FILE).exists():
         return {}
+    paths = [*folder.iterdir(), *(folder / CODE_FOLDER).rglob("*")]
     return {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in paths
+        if path.is_file() and not path.name.startswith(".")
     }
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
-from convolab.core.types import Frozen, Json, NonNegativeInt
+from convolab.core.types import Frozen, Json, NonNegativeInt, ValidationContext
 from convolab.studies.metrics import QUANTITIES, Metric
 from convolab.training.recipe import FORMAT, Recipe, read_toml, require_known_format
 
@@ -166,8 +166,9 @@ class Study(Frozen):
     test_best: bool = False
 
     @model_validator(mode="after")
-    def check_trials(self) -> "Study":
+    def check_trials(self, info: ValidationContext) -> "Study":
         """Every recipe of every trial is made here, so that a wrong key is found before the first step."""
+        vars(self)["is_stored"] = bool((info.context or {}).get("is_stored"))  # no field: equal studies stay equal
         require_known_format(self.format, "this study")
         for name, section in self.sections.items():
             seeds = self.seeds if section.seeds is None else section.seeds
@@ -194,10 +195,13 @@ class Study(Frozen):
         return self
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Json]) -> "Study":
-        """A study from nested values, as `tomllib` gives them. Raises LabError, naming the section and the key."""
+    def from_dict(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Study":
+        """A study from nested values, as `tomllib` gives them. Raises LabError, naming the section and the key.
+
+        `is_stored` is for a study that was run: see `Recipe.from_dict`.
+        """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(values, context={"is_stored": is_stored})
         except ValidationError as error:
             raise LabError(format_study_error(error)) from error
 
@@ -246,7 +250,7 @@ class Study(Frozen):
     @cached_property
     def base_recipe(self) -> Recipe:
         """The base recipe, every key."""
-        return Recipe.from_dict(self.recipe)
+        return Recipe.from_dict(self.recipe, is_stored=vars(self).get("is_stored", False))
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
@@ -258,7 +262,12 @@ class Study(Frozen):
             for arm, overrides in section.arm_overrides.items():
                 for seed in self.seeds if section.seeds is None else section.seeds:
                     try:
-                        recipe = self.base_recipe.with_overrides(section.overrides, overrides, {"training.seed": seed})
+                        recipe = self.base_recipe.with_overrides(
+                            section.overrides,
+                            overrides,
+                            {"training.seed": seed},
+                            is_stored=vars(self).get("is_stored", False),
+                        )
                     except LabError as error:
                         raise LabError(f"section '{name}', arm '{arm}': {error}") from error
                     yield Trial(name, arm, seed, recipe)

@@ -83,6 +83,10 @@ def find_corruption(folder: Path, recipe: Recipe) -> str | None:
         key = run.recipe.key
         require(key == recipe.key, f"{folder / RECIPE_FILE} was edited: its key is {key}, not {recipe.key}")
         run.require_same_recipe()
+        if note := run.code_note:
+            return note.replace(
+                "the run's own copy in code/ is used", "it was trained with another version of the code"
+            )
         # An unfinished run may be one line of metrics ahead of its state, and resuming it corrects that.
         if run.status in COMPLETED and run.summary["epochs_done"]:
             state = read_metadata(folder / STATE_FILE)

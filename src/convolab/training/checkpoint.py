@@ -16,8 +16,10 @@ from convolab.core.files import atomic_write
 from convolab.core.types import Json
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
+from convolab.models.own_code import code_of_record
 from convolab.training.recipe import require_known_format
 
+CODE_FOLDER = "code"  # beside the weights of somebody's own network
 STATE_FILE = "state.safetensors"
 PREVIOUS_STATE_FILE = "state.previous.safetensors"
 
@@ -83,7 +85,9 @@ def write_weights(path: Path, net: ImageClassifier, metadata: Mapping[str, Json]
 def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     """The network in a weights file, in evaluation mode, and the file's metadata.
 
-    Raises LabError if the file is damaged, or its weights do not fit the network it names.
+    A network of somebody's own is built from the copy of its code in the folder `code/` beside the file.
+
+    Raises LabError if the file is damaged, its weights do not fit the network it names, or its code is not trusted.
     """
     tensors, metadata = read_tensors(path)
     try:
@@ -96,7 +100,10 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     except KeyError as error:
         raise LabError(f"{path} has no {error}: it is not a convolab weights file") from error
     options: dict[str, Any] = {key: value for key, value in model.items() if key != "name"}
-    network = registry.build(name, (len(mean), height, width), len(classes), **options)
+    code = (
+        code_of_record(path.parent / CODE_FOLDER, record) if isinstance(record := metadata.get("code"), dict) else None
+    )
+    network = registry.build_network(name, (len(mean), height, width), len(classes), options, code=code)
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=classes)
     try:
         net.network.load_state_dict(tensors)

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, cast
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from convolab.core.display import Displayable
+from convolab.core.records import validate_record
 from convolab.core.text import format_percent, pluralize
 from convolab.core.types import Json
 
@@ -32,17 +33,15 @@ class EpochMetrics:
         return {name: value for name, value in asdict(self).items() if value == value}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Json]) -> "EpochMetrics":
-        """The epoch in a record; keys that it does not know are ignored. Raises ValueError if it lacks the essential.
+    def from_record(cls, record: Mapping[str, Json], source: Path | str = "an epoch") -> "EpochMetrics":
+        """The epoch in a record of a file; keys that it does not know are ignored.
+
+        Raises LabError, naming the source, if it lacks the essential or a value has the wrong type.
 
         >>> EpochMetrics.from_record({"epoch": 1, "train_loss": 2.3, "train_accuracy": 0.1, "mood": "good"}).train_loss
         2.3
         """
-        known = {f.name: record[f.name] for f in fields(cls) if f.name in record}
-        missing = [name for name in ("epoch", "train_loss", "train_accuracy") if name not in known]
-        if missing:
-            raise ValueError(f"an epoch has no {missing[0]}")
-        return cls(**cast("dict[str, Any]", known))
+        return validate_record(cls, record, source)
 
 
 def best_epoch_of(history: Sequence[EpochMetrics]) -> EpochMetrics | None:

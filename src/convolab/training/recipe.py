@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
@@ -22,6 +30,7 @@ from convolab.core.types import (
     PositiveFloat,
     PositiveInt,
     UnitInterval,
+    ValidationContext,
     list_to_tuple,
 )
 from convolab.data.catalog import default_augmentation
@@ -76,12 +85,17 @@ class Model(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def fill_options(cls, values: object) -> object:
-        """Fill in every option, so that a recipe does not depend on defaults that may change."""
+    def fill_options(cls, values: object, info: ValidationContext) -> object:
+        """Fill in every option, so that a recipe does not depend on defaults that may change.
+
+        A stored recipe has them all: of a network that is not convolab's they are taken as they are, and no code is run.
+        """
         if not isinstance(values, Mapping):
             return values
         name = values.get("name", "simple_convnet")
         require(isinstance(name, str), f"model.name = {name!r}: give the network's name as a string")
+        if (info.context or {}).get("is_stored") and name not in registry.NETWORKS:
+            return values
         return {"name": name, **registry.resolve_options(name, {k: v for k, v in values.items() if k != "name"})}
 
     @property
@@ -166,8 +180,12 @@ class Recipe(Frozen, Displayable):
         return sorted({*type(self).model_fields, *own})
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Json]) -> "Recipe":
-        """A recipe from nested values; what is left out has its default. Raises LabError, naming the key."""
+    def from_dict(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Recipe":
+        """A recipe from nested values; what is left out has its default.
+
+        `is_stored` is for the file of a run, which has every key: the code of somebody's own network is not run to find
+        its options. Raises LabError, naming the key, and for code that is not trusted.
+        """
         require_known_format(values.get("format"), "this recipe")
         values = {section: keys for section, keys in values.items() if section != "format"}
         for section, name in DEFAULT_NAMES.items():
@@ -176,7 +194,7 @@ class Recipe(Frozen, Displayable):
                 values[section] = {"name": name, **keys}
         refuse_renamed(values)
         try:
-            return cls.model_validate(values, strict=True)
+            return cls.model_validate(values, strict=True, context={"is_stored": is_stored})
         except ValidationError as error:
             raise LabError(format_validation_error(error, values).replace("\n", "\\n")) from error
 
@@ -185,19 +203,20 @@ class Recipe(Frozen, Displayable):
         """The recipe in a TOML file. Raises LabError if it cannot be read, naming the line or the key."""
         return cls.from_dict(read_toml(path))
 
-    def with_overrides(self, *overrides: Mapping[str, Json]) -> "Recipe":
+    def with_overrides(self, *overrides: Mapping[str, Json], is_stored: bool = False) -> "Recipe":
         """A recipe with some keys changed, addressed as `section.key`; several sets of overrides apply in order.
 
         A new `name` in a section resets that section to its defaults, because its other keys belonged to the old one.
-        Raises LabError, naming the key.
+        `is_stored` as in `from_dict`. Raises LabError, naming the key.
 
         >>> Recipe().with_overrides({"optimizer.lr": 0.1}, {"optimizer.name": "adam"}).optimizer.lr
         0.001
         """
-        values = self.to_dict()
+        own = self.to_dict()
+        values = own
         for entries in overrides:
             values = apply_overrides(values, entries)
-        return Recipe.from_dict(values)
+        return Recipe.from_dict(values, is_stored=is_stored or values["model"] == own["model"])
 
     def to_dict(self) -> dict[str, dict[str, Json]]:
         """All keys of all sections, defaults too, as JSON and TOML can hold them."""

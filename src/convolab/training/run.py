@@ -1,24 +1,27 @@
 """A run: the folder in which one recipe becomes one trained network."""
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
 from convolab.core.display import Displayable
-from convolab.core.errors import require, suggest
+from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import link_or_copy, read_json, write_json, write_text
+from convolab.core.records import validate_record
 from convolab.core.text import pluralize
 from convolab.data.catalog import load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
 from convolab.data.splits import DatasetSplits
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import top_classes
+from convolab.models.own_code import OwnCode, code_of_record, find_own_code
+from convolab.models.registry import own_code_of
 from convolab.training.checkpoint import (
+    CODE_FOLDER,
     PREVIOUS_STATE_FILE,
     STATE_FILE,
     read_state,
@@ -34,6 +37,7 @@ from convolab.training.run_folder import (
     LOCK_FILE,
     METRICS_FILE,
     RECIPE_FILE,
+    RUN_MARKS,
     SUMMARY_FILE,
     TEST_FILE,
     EvaluationRecord,
@@ -42,8 +46,8 @@ from convolab.training.run_folder import (
     Status,
     delete_own_files,
     is_locked,
-    make_run_folder,
     new_evaluation_record,
+    new_run_folder,
     new_summary,
     read_history,
     read_stored_recipe,
@@ -68,12 +72,13 @@ class Run(Displayable):
     state.safetensors      all that continues the run bit for bit; state.previous.safetensors the one before
     summary.json           data, versions, hardware, threads, and how it ended
     test.json              the test result, if there is one
-    code/                  reserved for the source of the user's own parts
+    code/                  the source of the user's own network, and of the modules beside it that it imports
 
     Each file has a format number and names its run by `recipe_key` and `data_key`.
 
     Args:
         folder: made by `Run.start` or `convolab train`.
+        trust: whether its copy of somebody's own network may run, now and later.
 
     Attributes:
         folder: where the run is.
@@ -89,7 +94,7 @@ class Run(Displayable):
     ('finished', 2, ('0', '1', '2'))
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, *, trust: bool = False) -> None:
         self.folder = Path(folder)
         require(
             (self.folder / SUMMARY_FILE).is_file(),
@@ -99,6 +104,8 @@ class Run(Displayable):
         self.summary: RunSummary = read_summary(self.folder)
         self._history = History()
         self._history_stat: tuple[int, int, int] | None = None
+        if trust and (code := self.code):
+            code.trust()
 
     def __repr__(self) -> str:
         done = f"{len(self.history)} of {self.recipe.training.epochs} epochs"
@@ -129,15 +136,17 @@ class Run(Displayable):
         Diverged if the loss becomes NaN or infinite.
         """
         require_new_folder(out)
-        trainer = build_trainer(recipe, splits, device)
+        code = own_code_of(recipe.model.name)
+        trainer = build_trainer(recipe, splits, device, code=code)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
         data_folder = str((data_dir or Path()).expanduser().resolve()) if has_data_dir else None
-        folder = make_run_folder(recipe, out)
-        recipe.write(folder / RECIPE_FILE)
-        write_text(folder / METRICS_FILE, "")
-        write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device))
-        run = cls(folder)
-        with run.lock():
+        with new_run_folder(recipe, out) as folder:
+            if code:
+                code.write(folder / CODE_FOLDER)
+            recipe.write(folder / RECIPE_FILE)
+            write_text(folder / METRICS_FILE, "")
+            write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, code))
+            run = cls(folder)
             run._train(trainer, callbacks)
         return run
 
@@ -155,7 +164,8 @@ class Run(Displayable):
         with self.lock():
             for leftover in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
                 leftover.unlink()
-            trainer = build_trainer(self.recipe, splits, self.summary["device"], self.summary["precision"])
+            device, precision = self.summary["device"], self.summary["precision"]
+            trainer = build_trainer(self.recipe, splits, device, precision, self.code)
             has_state = any((self.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
             # A kill before the first state may leave one line of metrics: the run then begins again.
             if len(self.history) > 1 or has_state:
@@ -211,6 +221,23 @@ class Run(Displayable):
     def is_training(self) -> bool:
         """Whether a process is training this run now."""
         return is_locked(self.folder)
+
+    @property
+    def code(self) -> OwnCode | None:
+        """The run's copy of the code of somebody's own network; None for other networks, and for old runs."""
+        record = self.summary["code"]
+        return code_of_record(self.folder / CODE_FOLDER, record) if record else None
+
+    @property
+    def code_note(self) -> str | None:
+        """What a person should know if the file that the network was named by was edited since the run began."""
+        record, name = self.summary["code"], self.recipe.model.name
+        if not record or not Path(name.rpartition(":")[0]).is_file():
+            return None
+        with suppress(LabError):
+            if find_own_code(name).sha256 == record["sha256"]:
+                return None
+        return f"{name.rpartition(':')[0]} was edited since {self.folder} began: the run's own copy in code/ is used"
 
     def lock(self) -> AbstractContextManager[None]:
         """Only one process trains a run. Raises LabError if another one does."""
@@ -280,6 +307,8 @@ class Run(Displayable):
         """Record an epoch. The state comes last: a kill before it repeats the epoch, and so writes the same again."""
         epoch = trainer.progress.epoch
         metadata = {**self.run_id.to_dict(), "model": self.recipe.to_dict()["model"], "epoch": epoch}
+        if self.summary["code"]:
+            metadata["code"] = self.summary["code"]
         net = cast("ImageClassifier", trainer.eval_net)  # `build_trainer` made it
         write_weights(self.folder / "last.safetensors", net, metadata)
         if trainer.best_epoch == trainer.progress.history[-1]:
@@ -329,12 +358,11 @@ class Run(Displayable):
         path = self.folder / TEST_FILE
         if not path.exists():
             return None
-        record: dict[str, Any] = rename_fields(read_json(path))
+        values = read_json(path)
+        record = rename_fields(values) if isinstance(values, Mapping) else values
+        result = validate_record(EvaluationRecord, record, path)
         self.run_id.require_own(path, record)
-        names = [field.name for field in fields(EvaluationRecord)]
-        missing = [name for name in names if name not in record]
-        require(not missing, f"{path} is damaged: it lacks {', '.join(missing)}")
-        return EvaluationRecord(**{name: record[name] for name in names})
+        return result
 
     def test(
         self, *, data_dir: Path | str | None = None, splits: DatasetSplits | None = None, allow_unfinished: bool = False
@@ -388,15 +416,20 @@ class Run(Displayable):
         """
         with self.lock():
             delete_own_files(self.folder)
-        (self.folder / LOCK_FILE).unlink(missing_ok=True)
+            (self.folder / LOCK_FILE).unlink(missing_ok=True)
         remaining = sorted(self.folder.iterdir())
         if not remaining:
             self.folder.rmdir()
         return remaining
 
 
+def find_run_folders(folder: Path | str) -> list[Path]:
+    """The folders of all runs in a folder and the folders below it, by name; damaged runs are among them."""
+    files = (path for name in (SUMMARY_FILE, RECIPE_FILE) for path in Path(folder).rglob(name))
+    folders = {path.parent for path in files}
+    return sorted(folder for folder in folders if sum((folder / name).exists() for name in RUN_MARKS) > 1)
+
+
 def find_runs(folder: Path | str) -> list[Run]:
-    """All runs in a folder and the folders below it, by name."""
-    return [
-        Run(path.parent) for path in sorted(Path(folder).rglob(SUMMARY_FILE)) if (path.parent / RECIPE_FILE).exists()
-    ]
+    """All runs in a folder and the folders below it, by name. Raises LabError if one of them is damaged."""
+    return [Run(path) for path in find_run_folders(folder)]

@@ -10,24 +10,27 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
+from typing_extensions import TypedDict  # typing has what pydantic needs from Python 3.12 on
 
 from convolab.core.display import Displayable
 from convolab.core.environment import HardwareInfo, hardware_info, package_versions
 from convolab.core.errors import LabError, require
 from convolab.core.files import read_json, require_writable, translate_write_errors
+from convolab.core.records import validate_record
 from convolab.core.stats import wilson_interval
 from convolab.core.text import format_percent
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
-from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE
+from convolab.models.own_code import OwnCode
+from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.training.evaluation import Evaluation
 from convolab.training.history import EpochMetrics
 from convolab.training.recipe import (
@@ -41,6 +44,12 @@ from convolab.training.recipe import (
 )
 from convolab.training.trainer import Trainer
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOOK_TIMEOUT = 1.0  # seconds; how long a training waits for those who only look
 Status = Literal["new", "running", "stopped", "killed", "diverged", "finished"]
 COMPLETED: tuple[Status, ...] = ("finished", "diverged")  # what more training would not change
 RECIPE_FILE = "recipe.toml"
@@ -48,7 +57,7 @@ METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 TEST_FILE = "test.json"
 LOCK_FILE = ".lock"
-CODE_FOLDER = "code"
+RUN_MARKS = (RECIPE_FILE, METRICS_FILE, SUMMARY_FILE)  # a folder with two of them is a run, maybe a damaged one
 WEIGHTS_FILES = ("best.safetensors", "last.safetensors")
 CHARTS = tuple(f"{name}.{ending}" for name in ("curves", "confusion") for ending in ("html", "svg", "png"))
 LEFTOVERS = ".*.part.*"  # temporary files that a killed process left
@@ -93,6 +102,7 @@ class RunSummary(TypedDict):
     hardware: HardwareInfo
     versions: Mapping[str, str]
     started_at: str | None
+    code: dict[str, Json] | None  # of somebody's own network: its files in code/, with their SHA-256
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,6 +148,7 @@ SUMMARY_DEFAULTS: dict[str, Json] = {
     "hardware": {},
     "versions": {},
     "started_at": None,
+    "code": None,
 }
 
 
@@ -167,7 +178,12 @@ def data_key(train_sha256: str, test_sha256: str) -> str:
 
 
 def new_summary(
-    recipe: Recipe, splits: DatasetSplits, trainer: Trainer, data_folder: str | None, device: str
+    recipe: Recipe,
+    splits: DatasetSplits,
+    trainer: Trainer,
+    data_folder: str | None,
+    device: str,
+    code: OwnCode | None,
 ) -> RunSummary:
     """The summary of a run before its first step."""
     train_sha256, test_sha256 = splits.train.fingerprint, splits.test.fingerprint
@@ -188,6 +204,7 @@ def new_summary(
         "hardware": hardware_info(),
         "versions": package_versions(),
         "started_at": current_time(),
+        "code": code.to_record() if code else None,
     }
 
 
@@ -225,12 +242,13 @@ def read_summary(folder: Path) -> RunSummary:
     data: dict[str, Any] = summary["data"]
     if summary["format"] is None:
         data = {FIRST_EDITION_DATA.get(name, name): value for name, value in data.items()}
-        summary["best"] = epoch_from_record(summary["best"]).to_record() if summary["best"] else None
+        best = summary["best"]
+        summary["best"] = epoch_from_record(best).to_record() if isinstance(best, Mapping) else None
     for name, holder in (("recipe_key", summary), ("train_sha256", data), ("test_sha256", data)):
         require(isinstance(holder.get(name), str), f"{path} is damaged: it has no {name}")
     summary["data"] = {"dir": None, **data}
     summary.setdefault("data_key", data_key(data["train_sha256"], data["test_sha256"]))
-    return cast("RunSummary", summary)
+    return validate_record(RunSummary, summary, path)
 
 
 def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
@@ -242,7 +260,7 @@ def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
     values = read_toml(path)
     number = values.pop("format", None)
     require_known_format(number, path)
-    recipe = Recipe.from_dict(translate_first_edition(values) if number is None else values)
+    recipe = Recipe.from_dict(translate_first_edition(values) if number is None else values, is_stored=True)
     return recipe, recipe_key(values)
 
 
@@ -251,21 +269,22 @@ def read_history(folder: Path, run_id: RunId) -> list[EpochMetrics]:
     path = folder / METRICS_FILE
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for record in records:
-            require_known_format(record.get("format"), path)
-            run_id.require_own(path, record)
-        return [epoch_from_record(record) for record in records]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LabError(f"{path} is damaged: {error}") from error
+    for record in records:
+        require(isinstance(record, dict), f"{path} is damaged: a line holds no fields")
+        require_known_format(record.get("format"), path)
+        run_id.require_own(path, record)
+    return [epoch_from_record(record, path) for record in records]
 
 
-def epoch_from_record(record: Mapping[str, Json]) -> EpochMetrics:
-    """The epoch in a record, which may be the first edition's. Raises ValueError if it lacks the essential."""
+def epoch_from_record(record: Mapping[str, Json], source: Path | str = "an epoch") -> EpochMetrics:
+    """The epoch in a record, which may be the first edition's. Raises LabError if it lacks the essential."""
     fields = rename_fields(record)
     kind = fields.get("train_metrics")
     if isinstance(kind, str):
         fields["train_metrics"] = RENAMED_VALUES.get(("metrics.train", kind), kind)
-    return EpochMetrics.from_record(fields)
+    return EpochMetrics.from_record(fields, source)
 
 
 def rename_fields(values: Mapping[str, Json]) -> dict[str, Json]:
@@ -280,13 +299,48 @@ def require_new_folder(out: Path | str | None) -> None:
     if out is None:
         return
     folder = Path(out)
-    require(not (folder / SUMMARY_FILE).exists(), f"{folder} holds a run already: resume it, or choose another folder")
+    require_no_run(folder)
     require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose a folder")
     require(
-        not folder.exists() or not any(folder.iterdir()),
+        not folder.exists() or not any(path.name != LOCK_FILE for path in folder.iterdir()),
         f"{folder} is not empty: choose a new or empty folder",
     )
     require_writable(folder)
+
+
+@contextmanager
+def new_run_folder(recipe: Recipe, out: Path | str | None) -> Iterator[Path]:
+    """Make the folder of a new run and hold its lock inside the block.
+
+    If the block fails before the run can be resumed, nothing of it is left. Raises LabError if another process has made
+    a run there in the meantime.
+    """
+    was_there = out is not None and Path(out).exists()
+    folder = make_run_folder(recipe, out)
+    with run_lock(folder):
+        require_no_run(folder)
+        try:
+            yield folder
+        except BaseException:
+            if not has_started(folder):
+                with suppress(LabError, OSError):
+                    delete_own_files(folder)
+                    (folder / LOCK_FILE).unlink(missing_ok=True)
+                    if not was_there:
+                        folder.rmdir()
+            raise
+
+
+def has_started(folder: Path) -> bool:
+    """Whether a run's files were all made, so that it can be listed and resumed."""
+    try:
+        return read_summary(folder)["status"] != "new"
+    except LabError:
+        return False
+
+
+def require_no_run(folder: Path) -> None:
+    require(not (folder / SUMMARY_FILE).exists(), f"{folder} holds a run already: resume it, or choose another folder")
 
 
 def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
@@ -312,7 +366,7 @@ def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Only one process trains a run; the lock is released when its process ends."""
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    lock = FileLock(folder / LOCK_FILE, timeout=LOOK_TIMEOUT, poll_interval=0.02)
     try:
         with translate_write_errors(folder):
             lock.acquire()
@@ -325,13 +379,23 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of a run."""
+    """Whether a process holds the lock of a run.
+
+    Looking writes nothing and refuses nobody: it shares the lock for an instant, which `run_lock` waits out.
+    """
+    if fcntl is None:
+        try:
+            with FileLock(folder / LOCK_FILE, timeout=0):
+                return False
+        except Timeout:
+            return True
     try:
-        with FileLock(folder / LOCK_FILE, timeout=0):
+        with open(folder / LOCK_FILE, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
-    except Timeout:
+    except BlockingIOError:
         return True
-    except OSError:  # a folder that can only be read
+    except OSError:  # there is no lock, or it can't be read
         return False
 
 

@@ -9,11 +9,18 @@ from convolab.data.splits import DatasetSplits, stratified_split
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import eval_mode
+from convolab.models.own_code import OwnCode
 from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer
 
 
-def build_trainer(recipe: Recipe, splits: DatasetSplits, device: str, precision: str | None = None) -> Trainer:
+def build_trainer(
+    recipe: Recipe,
+    splits: DatasetSplits,
+    device: str,
+    precision: str | None = None,
+    code: OwnCode | None = None,
+) -> Trainer:
     """A recipe's training before its first step.
 
     Args:
@@ -21,14 +28,15 @@ def build_trainer(recipe: Recipe, splits: DatasetSplits, device: str, precision:
         splits: the dataset that the recipe names.
         device: "cpu", "cuda" or "mps".
         precision: "fp32" or "bf16" where an earlier start has resolved the recipe's "auto"; by default the recipe's.
+        code: the copy of somebody's own network to use; by default what its name stands for in the current folder.
 
-    Raises LabError if the recipe cannot be trained on these images.
+    Raises LabError if the recipe cannot be trained on these images, or its code is not trusted.
     """
     train, validation = train_validation_split(recipe, splits)
     mean, std = channel_mean_std(train)
     _, height, width = train.shape
     net = ImageClassifier(
-        build_network(recipe, train), mean=mean, std=std, input_size=(height, width), classes=train.classes
+        build_network(recipe, train, code), mean=mean, std=std, input_size=(height, width), classes=train.classes
     )
     return Trainer(
         net,
@@ -79,10 +87,15 @@ def stratified_subsample(dataset: ImageDataset | Subset, count: int, seed: int) 
     return dataset.subset(torch.cat(chosen).sort().values)
 
 
-def build_network(recipe: Recipe, train: ImageDataset | Subset) -> torch.nn.Module:
+def build_network(recipe: Recipe, train: ImageDataset | Subset, code: OwnCode | None = None) -> torch.nn.Module:
     """The recipe's network with its initial weights. Raises LabError if it does not accept the images."""
-    network = registry.build(
-        recipe.model.name, train.shape, len(train.classes), seed=recipe.training.seed, **recipe.model.options
+    network = registry.build_network(
+        recipe.model.name,
+        train.shape,
+        len(train.classes),
+        recipe.model.options,
+        seed=recipe.training.seed,
+        code=code,
     )
     check_forward(network, train)
     return network
@@ -94,12 +107,15 @@ def check_forward(network: torch.nn.Module, train: ImageDataset | Subset) -> Non
     with torch.inference_mode(), eval_mode(network):
         try:
             logits: torch.Tensor = network(images / 255)
-        except RuntimeError as error:
+        except Exception as error:  # whatever a person's own network does
             shape = "x".join(map(str, train.shape))
-            raise LabError(
-                f"the network does not accept images of shape {shape}: {str(error).splitlines()[0]}"
-            ) from error
+            kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+            reason = next(iter(str(error).splitlines()), "")
+            raise LabError(f"the network does not accept images of shape {shape}: {kind}{reason}") from error
     num_classes = len(train.classes)
+    require(
+        isinstance(logits, torch.Tensor), f"the network gives {type(logits).__name__}: it must give a tensor of logits"
+    )
     require(
         tuple(logits.shape) == (len(images), num_classes),
         f"the network gives {list(logits.shape)} for {len(images)} images of {num_classes} classes: "

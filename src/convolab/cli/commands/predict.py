@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from convolab.cli.options import AsJson, RunFolder
+from convolab.cli.run_status import open_run
 from convolab.cli.terminal import print_json, print_table
 from convolab.core.text import format_percent
 
@@ -17,9 +18,8 @@ def predict_command(
     as_json: AsJson = False,
 ) -> None:
     """Show the most probable classes of an image, resized as the run's images were."""
-    from convolab.training.run import Run
 
-    predictions = Run(folder).predict(image, top)
+    predictions = open_run(folder).predict(image, top)
     if as_json:
         print_json([{"class": name, "probability": probability} for name, probability in predictions])
     else:

@@ -1,7 +1,7 @@
 """`convolab resume`: continue a run that was stopped or killed."""
 
 from convolab.cli.options import AsJson, DataDir, RunFolder, Threads, prepare_torch
-from convolab.cli.run_status import report_run
+from convolab.cli.run_status import open_run, report_run
 
 
 def resume_command(
@@ -9,9 +9,8 @@ def resume_command(
 ) -> None:
     """Resume a stopped or killed run; the result is bit-identical to an uninterrupted one."""
     from convolab.reports.live import live_training
-    from convolab.training.run import Run
 
-    run = Run(folder)
+    run = open_run(folder)
     prepare_torch(run.summary["device"], threads or run.summary["threads"])
     if run.status != "finished":
         run.require_resumable()  # before the data are read

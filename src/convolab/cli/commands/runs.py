@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from convolab.cli.options import AsJson
-from convolab.cli.run_status import run_overview
-from convolab.cli.terminal import print_json, print_table
+from convolab.cli.run_status import folder_overview
+from convolab.cli.terminal import print_json, print_note, print_table
 from convolab.core.errors import require
 from convolab.core.text import format_percent, pluralize
 
@@ -25,10 +25,10 @@ def runs_command(
     if delete is not None:
         delete_run(delete, yes, as_json)
         return
-    from convolab.training.run import find_runs
+    from convolab.training.run import find_run_folders
 
     require(folder.is_dir(), f"there is no folder {folder}: name the folder that holds your runs")
-    overviews = [run_overview(run) for run in find_runs(folder)]
+    overviews = [folder_overview(path) for path in find_run_folders(folder)]
     if as_json:
         print_json(overviews)
         return
@@ -47,6 +47,9 @@ def runs_command(
         for overview in overviews
     ]
     print_table(["run", "network", "data", "recipe", "epochs", "best validation", "test", "status"], rows)
+    for overview in overviews:
+        if overview["status"] == "damaged":
+            print_note(overview["reason"] or "")
 
 
 def delete_run(folder: Path, yes: bool, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from convolab.cli.options import AsJson, DataDir, RunFolder
+from convolab.cli.run_status import open_run
 from convolab.cli.terminal import print_json, print_table
 from convolab.core.text import format_percent
 
@@ -25,9 +26,8 @@ def test_command(
     """Evaluate a run's best weights on the test set, once, and record the result."""
     from convolab.plots import training as training_plots
     from convolab.plots.style import save_chart
-    from convolab.training.run import Run
 
-    run = Run(folder)
+    run = open_run(folder)
     record = run.test(data_dir=data_dir, allow_unfinished=allow_unfinished)
     accuracy = format_percent(record.accuracy)
     title = f"{run.recipe.model.name} on the test images of {run.recipe.data.name}: {accuracy}"

@@ -1,0 +1,193 @@
+"""No command and no public function runs code that somebody else's folder names: seen by an audit hook.
+
+The commands are those of the command table with every option that takes a path or a text, and the functions all public
+ones, so that a new one is covered by itself.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+MAKE_FOLDER = """
+from convolab.data.catalog import load
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run
+from convolab.models.registry import trust_named
+trust_named("theirs.py:Net")
+recipe = Recipe.from_dict({"model": {"name": "theirs.py:Net"}, "training": {"epochs": 1}, "data": {"limit": 300}})
+Run.start(recipe, load("digits"), "run")
+"""
+
+THEIRS = """
+from pathlib import Path
+from torch import nn
+
+Path({mark!r}).touch()
+
+
+class Net(nn.Sequential):
+    def __init__(self, shape, classes):
+        super().__init__(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+"""
+
+STUDY = """
+name = "theirs"
+seeds = [0]
+[recipe.model]
+name = "theirs.py:Net"
+[recipe.training]
+epochs = 1
+[sections.one.arms.a]
+"optimizer.lr" = 0.1
+[sections.one.arms.b]
+"optimizer.lr" = 0.2
+"""
+
+AUDIT = """
+import contextlib, importlib, inspect, io, json, os, sys
+from pathlib import Path
+
+folder = os.path.realpath(".")
+seen = []
+
+def is_theirs(path):
+    return not path.startswith("<") and os.path.realpath(path).startswith(folder)
+
+
+def hook(event, args):
+    if event == "exec" and is_theirs(getattr(args[0], "co_filename", "<")):
+        seen.append(f"exec {args[0].co_filename}")
+    elif event == "import" and args[1] and is_theirs(str(args[1])):
+        seen.append(f"import {args[1]}")
+    elif event in ("subprocess.Popen", "os.system", "os.exec", "pickle.find_class"):
+        seen.append(f"{event} {str(args)[:200]}")
+
+import convolab, numpy, scipy.stats, torch, timm, altair, skimage, sklearn.datasets, PIL.Image, nbformat, nbconvert
+from convolab.cli.main import COMMANDS, load_command
+job = json.loads(sys.argv[1])
+sys.addaudithook(hook)
+results = {}
+for name, call in job["calls"]:
+    before = len(seen)
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            if job["kind"] == "command":
+                load_command(call[0]).main(call[1:], prog_name="convolab", standalone_mode=False)
+            else:
+                getattr(convolab, call[0])(*call[1:])
+            end = "ok"
+    except SystemExit as error:
+        end = f"exit {error.code}"
+    except BaseException as error:
+        end = f"{type(error).__name__}: {error}"
+    results[name] = {"end": end, "seen": seen[before:], "ran": os.path.exists(job["mark"])}
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stranger's folder: a network's file, a run of it, its weights, a recipe, a study, a hand-in and its ZIP."""
+    folder = tmp_path_factory.mktemp("theirs")
+    mark = folder.parent / f"{folder.name}-RAN"
+    (folder / "theirs.py").write_text(THEIRS.format(mark=str(mark)))
+    environment = {**os.environ, "CONVOLAB_DATA": str(folder.parent / f"{folder.name}-of-them"), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", MAKE_FOLDER], cwd=folder, env=environment, check=True)
+    assert mark.exists()
+    mark.unlink()
+    (folder / "study.toml").write_text(STUDY)
+    shutil.copy(folder / "run/recipe.toml", folder / "recipe.toml")
+    shutil.copy(folder / "run/best.safetensors", folder / "weights.safetensors")
+    runs = folder / "a-study/runs"
+    runs.mkdir(parents=True)
+    shutil.copytree(folder / "run", runs / json.loads((folder / "run/summary.json").read_text())["recipe_key"])
+    shutil.copy(folder / "study.toml", folder / "a-study/study.toml")
+    shutil.make_archive(str(folder / "handin"), "zip", folder / "run")
+    return folder
+
+
+HARMLESS = {"--out", "--export", "--csv", "--address", "--executor", "--workers", "--threads", "--seeds", "--device"}
+INPUTS = ("run", "a-study", "weights.safetensors", "recipe.toml", "study.toml", "handin.zip", "theirs.py", ".")
+
+
+def run_calls(folder: Path, kind: str, calls: list) -> dict:
+    mark = folder.parent / f"{folder.name}-RAN"
+    environment = {
+        **os.environ,
+        "CONVOLAB_DATA": str(folder.parent / f"{folder.name}-of-me"),
+        "OMP_NUM_THREADS": "1",
+        "CONVOLAB_FAST": "1",
+    }
+    job = json.dumps({"kind": kind, "calls": calls, "mark": str(mark)})
+    result = subprocess.run(
+        [sys.executable, "-c", AUDIT, job], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def command_calls() -> list:
+    """Every command with every input in every place that takes a path or a text."""
+    from convolab.cli.main import COMMANDS, load_command
+
+    calls = []
+    for name in COMMANDS:
+        command = load_command(name)
+        nested = getattr(command, "commands", {})
+        for words, leaf in [([name, other], nested[other]) for other in nested] or [([name], command)]:
+            arguments = [p for p in leaf.params if p.param_type_name == "argument" and p.required]
+            options = [
+                p.opts[0]
+                for p in leaf.params
+                if p.param_type_name == "option" and not p.is_flag and p.opts[0] not in HARMLESS
+            ]
+            for given in INPUTS:
+                values = [given] * max(1, len(arguments))
+                calls.append([f"{' '.join(words)} {given}", [*words, *values]])
+            for option in options:
+                for given in ("run", "recipe.toml"):
+                    values = ["run"] * max(1, len(arguments))
+                    calls.append([f"{' '.join(words)} {option} {given}", [*words, *values, option, given]])
+    return calls
+
+
+def test_no_command_runs_the_code_of_a_strangers_folder(theirs: Path) -> None:
+    calls = command_calls()
+    assert len(calls) > 150
+    results = run_calls(theirs, "command", calls)
+    assert len(results) == len({name for name, _ in calls})
+    assert {name: r["seen"] for name, r in results.items() if r["seen"] or r["ran"]} == {}
+    refused = [name for name, r in results.items() if "have not trusted" in r["end"]]
+    assert any(name.startswith("test") for name in refused)
+    assert any(name.startswith("study") for name in refused)
+    assert any(name.startswith("train --recipe") for name in refused), refused
+
+
+def test_no_public_function_runs_the_code_of_a_strangers_folder(theirs: Path) -> None:
+    import convolab
+
+    own = [name for name in dir(convolab) if callable(getattr(convolab, name)) and not name.startswith("_")]
+    calls = [
+        [f"{name}({given!r}, {second!r})", [name, *([given, second] if second else [given])]]
+        for name in own
+        if name not in ("train", "build", "summary")  # in these calls the person names the code
+        for given in (*INPUTS, "chelsea")
+        for second in ("", "run")
+    ]
+    calls += [[f"{name}(run)", [name, "run"]] for name in ("train", "build", "summary")]
+    results = run_calls(theirs, "function", calls)
+    assert {name: r["seen"] for name, r in results.items() if r["seen"] or r["ran"]} == {}
+    assert any("have not trusted" in r["end"] for r in results.values())
+
+
+def test_with_trust_it_runs_and_is_remembered(theirs: Path) -> None:
+    results = run_calls(theirs, "command", [["with", ["test", "run", "--trust"]], ["again", ["predict", "run", "x"]]])
+    assert results["with"]["ran"]
