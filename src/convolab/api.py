@@ -116,8 +116,6 @@ def train(
         "first, for a network that is built already call convolab.fit(net, dataset)",
     )
     changes = {**named, **flatten_sections(settings), **(overrides or {})}
-    for name in (network, changes.get("model.name")):
-        trust_named(name)
     with trust_all(trust):
         base = network if isinstance(network, Recipe) else Recipe.from_dict({"model": {"name": network}})
         recipe = base.with_overrides(changes)

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
 from convolab.core.types import Frozen, Json, NonNegativeInt, ValidationContext
+from convolab.models.registry import trust_named
 from convolab.studies.metrics import QUANTITIES, Metric
 from convolab.training.recipe import FORMAT, Recipe, read_toml, require_known_format
 
@@ -195,10 +196,20 @@ class Study(Frozen):
         return self
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Study":
+    def from_dict(cls, values: Mapping[str, Json]) -> "Study":
         """A study from nested values, as `tomllib` gives them. Raises LabError, naming the section and the key.
 
-        `is_stored` is for a study that was run: see `Recipe.from_dict`.
+        Code of your own that the values name may run from now on.
+        """
+        for name in network_names(values):
+            trust_named(name)
+        return cls.parse(values)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Study":
+        """As `from_dict`, for values that a file holds: code that they name runs only if it is trusted.
+
+        `is_stored` is for a study that was run: see `Recipe.parse`.
         """
         try:
             return cls.model_validate(values, context={"is_stored": is_stored})
@@ -236,7 +247,7 @@ class Study(Frozen):
             for name in sections:
                 require(name in written, f"no section '{name}' in the study {path}: {suggest(name, written)}")
             values["sections"] = {name: section for name, section in written.items() if name in sections}
-        return cls.from_dict(values)
+        return cls.parse(values)
 
     def to_toml(self) -> str:
         """The study as a TOML file has it: the format's number, and every key that is not at its default."""
@@ -250,7 +261,7 @@ class Study(Frozen):
     @cached_property
     def base_recipe(self) -> Recipe:
         """The base recipe, every key."""
-        return Recipe.from_dict(self.recipe, is_stored=vars(self).get("is_stored", False))
+        return Recipe.parse(self.recipe, is_stored=vars(self).get("is_stored", False))
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
@@ -262,7 +273,7 @@ class Study(Frozen):
             for arm, overrides in section.arm_overrides.items():
                 for seed in self.seeds if section.seeds is None else section.seeds:
                     try:
-                        recipe = self.base_recipe.with_overrides(
+                        recipe = self.base_recipe.parse_overrides(
                             section.overrides,
                             overrides,
                             {"training.seed": seed},
@@ -276,6 +287,23 @@ class Study(Frozen):
     def recipes(self) -> dict[str, Recipe]:
         """The different recipes among the trials by key: what has to be trained."""
         return {trial.recipe.key: trial.recipe for trial in self.trials}
+
+
+def network_names(values: Json) -> Iterator[Json]:
+    """The names of networks anywhere in the values of a study.
+
+    >>> list(network_names({"recipe": {"model": {"name": "a"}}, "sections": {"s": {"grid": {"model.name": ["b", "c"]}}}}))
+    ['a', 'b', 'c']
+    """
+    if not isinstance(values, Mapping):
+        return
+    for key, value in values.items():
+        if key == "model.name":
+            yield from value if isinstance(value, list | tuple) else [value]
+        elif key == "model" and isinstance(value, Mapping):
+            yield value.get("name")
+        else:
+            yield from network_names(value)
 
 
 def format_study_error(error: ValidationError) -> str:

@@ -35,6 +35,7 @@ from convolab.core.types import (
 )
 from convolab.data.catalog import default_augmentation
 from convolab.models import registry
+from convolab.models.registry import trust_named
 from convolab.training.lr_schedule import Schedule, StepLR
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.transforms import RENAMED_TRANSFORMS, parse_transform
@@ -180,11 +181,20 @@ class Recipe(Frozen, Displayable):
         return sorted({*type(self).model_fields, *own})
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Recipe":
-        """A recipe from nested values; what is left out has its default.
+    def from_dict(cls, values: Mapping[str, Json]) -> "Recipe":
+        """A recipe from nested values; what is left out has its default. Raises LabError, naming the key.
 
-        `is_stored` is for the file of a run, which has every key: the code of somebody's own network is not run to find
-        its options. Raises LabError, naming the key, and for code that is not trusted.
+        Code of your own that the values name may run from now on.
+        """
+        model = values.get("model")
+        trust_named(model.get("name") if isinstance(model, Mapping) else None)
+        return cls.parse(values)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Recipe":
+        """As `from_dict`, for values that a file holds: the code of a network that they name runs only if it is trusted.
+
+        `is_stored` is for the file of a run, which has every key: no code is run to find a network's options.
         """
         require_known_format(values.get("format"), "this recipe")
         values = {section: keys for section, keys in values.items() if section != "format"}
@@ -201,22 +211,28 @@ class Recipe(Frozen, Displayable):
     @classmethod
     def read(cls, path: Path | str) -> "Recipe":
         """The recipe in a TOML file. Raises LabError if it cannot be read, naming the line or the key."""
-        return cls.from_dict(read_toml(path))
+        return cls.parse(read_toml(path))
 
-    def with_overrides(self, *overrides: Mapping[str, Json], is_stored: bool = False) -> "Recipe":
+    def with_overrides(self, *overrides: Mapping[str, Json]) -> "Recipe":
         """A recipe with some keys changed, addressed as `section.key`; several sets of overrides apply in order.
 
         A new `name` in a section resets that section to its defaults, because its other keys belonged to the old one.
-        `is_stored` as in `from_dict`. Raises LabError, naming the key.
+        Code of your own that the overrides name may run from now on. Raises LabError, naming the key.
 
         >>> Recipe().with_overrides({"optimizer.lr": 0.1}, {"optimizer.name": "adam"}).optimizer.lr
         0.001
         """
+        for entries in overrides:
+            trust_named(entries.get("model.name"))
+        return self.parse_overrides(*overrides)
+
+    def parse_overrides(self, *overrides: Mapping[str, Json], is_stored: bool = False) -> "Recipe":
+        """As `with_overrides`, for overrides that a file holds; `is_stored` as in `parse`."""
         own = self.to_dict()
         values = own
         for entries in overrides:
             values = apply_overrides(values, entries)
-        return Recipe.from_dict(values, is_stored=is_stored or values["model"] == own["model"])
+        return Recipe.parse(values, is_stored=is_stored or values["model"] == own["model"])
 
     def to_dict(self) -> dict[str, dict[str, Json]]:
         """All keys of all sections, defaults too, as JSON and TOML can hold them."""
@@ -350,5 +366,5 @@ def known_keys(path: Sequence[str], values: Mapping[str, Json]) -> list[str]:
         return list(Recipe.model_fields)
     section = path[0]
     keys = cast("Mapping[str, Json]", values[section])
-    default = Recipe.from_dict({section: {"name": keys["name"]}} if section in DEFAULT_NAMES else {})
+    default = Recipe.parse({section: {"name": keys["name"]}} if section in DEFAULT_NAMES else {})
     return list(type(getattr(default, section)).model_fields)

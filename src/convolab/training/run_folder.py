@@ -260,7 +260,7 @@ def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
     values = read_toml(path)
     number = values.pop("format", None)
     require_known_format(number, path)
-    recipe = Recipe.from_dict(translate_first_edition(values) if number is None else values, is_stored=True)
+    recipe = Recipe.parse(translate_first_edition(values) if number is None else values, is_stored=True)
     return recipe, recipe_key(values)
 
 

@@ -49,12 +49,9 @@ def sweep_command(
 ) -> None:
     """Grid search over recipe keys with several seeds; every arm is compared with the first."""
     chosen_executor = choose_executor(executor, address, workers)
-    from convolab.models.registry import trust_named
     from convolab.training.recipe import Recipe
 
     values = dict(parse_sweep_values(text) for text in grid)
-    for name in (recipe, *values.get("model.name", ())):
-        trust_named(name)
     base = Recipe.read(recipe) if recipe.endswith(".toml") else Recipe.from_dict({"model": {"name": recipe}})
     if data:
         base = base.with_overrides({"data.name": data})

@@ -50,15 +50,11 @@ def train_command(
     """Train a network on a dataset, and save everything needed to reproduce it bit for bit."""
     require(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
     prepare_torch(device, threads)
-    from convolab.models.registry import trust_named
     from convolab.reports.live import live_training
-    from convolab.training.recipe import Recipe, parse_override
+    from convolab.training.recipe import Recipe
     from convolab.training.run import Run
     from convolab.training.run_folder import require_new_folder
 
-    trust_named(network)
-    set_values = dict(parse_override(text) for text in overrides or [])
-    trust_named(set_values.get("model.name"))
     named_options = {
         "model.name": network, "data.name": data, "training.epochs": epochs, "optimizer.lr": lr,
         "training.batch_size": batch_size, "training.seed": seed,
