@@ -306,3 +306,26 @@ def test_a_study_killed_at_any_moment_resumes_with_the_same_result(
         study_result_to_dict(execute_study(study, tmp_path / "uninterrupted", executor=in_process))
     )
     assert not (tmp_path / "killed" / ".images").exists()
+
+
+def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_path: Path, in_process) -> None:
+    study = make_study()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/report.html").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/summary.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    other = study.model_copy(update={"name": "another"})
+    (tmp_path / "other").mkdir()
+    other.write(tmp_path / "other/study.toml")
+    for name, message in {
+        "own": "is not empty and holds no study (report.html)",
+        "run": "holds a run",
+        "file": "is a file",
+        "other": "holds another study, 'another'",
+    }.items():
+        before = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file())
+        with pytest.raises(LabError) as caught:
+            execute_study(study, tmp_path / name, executor=in_process)
+        assert message in str(caught.value)
+        assert sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()) == before

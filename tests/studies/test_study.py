@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,21 @@ def test_a_grid_has_an_edge_only_along_numbers():
     assert GRID.is_at_grid_edge("lr=1, name=sgd")
     assert GRID.is_at_grid_edge("lr=0.01, name=adam")
     assert not GRID.is_at_grid_edge("lr=0.1, name=adam")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": list(range(10_001))}, "the study has 10,001 runs, and may have 10,000"),
+        (
+            {"sections": {"big": {"grid": {f"optimizer.k{i}": list(range(99)) for i in range(3)}}}},
+            "the grid has 970,299 arms, and a section may have 1,000",
+        ),
+    ],
+)
+def test_a_study_of_too_many_runs_is_refused_at_once(change: dict, message: str) -> None:
+    values = {"name": "big", "seeds": [0], "sections": {"one": {"arms": {"a": {}}}}, **change}
+    start = time.monotonic()
+    with pytest.raises(LabError, match=message):
+        Study.from_dict(values)
+    assert time.monotonic() - start < 2

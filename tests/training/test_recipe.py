@@ -333,8 +333,8 @@ def test_a_file_that_is_not_text_is_refused_in_one_line(tmp_path: Path):
 
 
 def test_a_missing_file_and_a_folder_are_refused_by_their_path(tmp_path: Path):
-    for path in (tmp_path / "nowhere.toml", tmp_path):
-        with pytest.raises(LabError, match=f"^cannot read the recipe {path} "):
+    for path, message in ((tmp_path / "nowhere.toml", "cannot read the recipe {}"), (tmp_path, "{} is not a file")):
+        with pytest.raises(LabError, match=f"^{message.format(path)}"):
             Recipe.read(path)
 
 
@@ -465,3 +465,53 @@ def test_an_override_typed_as_toml_is_the_value_itself(key_path: str):
     assert Recipe().with_overrides(dict([parse_override(f"{key_path}={typed}")])) == Recipe().with_overrides(
         {key_path: value}
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [(".001", 0.001), ("-.5", -0.5), ("+.5", 0.5), ("1e-3", 0.001), (".git", ".git"), ("a.b", "a.b"), ("7", 7)],
+)
+def test_a_value_of_the_command_line_is_read_as_people_write_it(text: str, value: object):
+    assert parse_override(f"optimizer.lr={text}") == ("optimizer.lr", value)
+
+
+@pytest.mark.parametrize("text", [400 * "[" + 400 * "]", "9" * 5000, "[" * 9000, "9" * 100_000])
+def test_a_value_that_is_too_deep_or_too_long_is_one_short_line(text: str):
+    try:
+        value = parse_override(f"optimizer.lr={text}")[1]
+    except LabError as error:
+        message = str(error)
+    else:
+        with pytest.raises(LabError) as caught:
+            Recipe().with_overrides({"optimizer.lr": value})
+        message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a = " + 2000 * b"[" + 2000 * b"]", "nested too deep"),
+        (b"a = " + b"9" * 5000, "is not TOML"),
+        (b"x" * 1_000_001, "has more than 1,000,000 bytes"),
+        (b"\xff\xfe", "is not TOML"),
+    ],
+)
+def test_a_recipe_file_that_is_too_large_or_too_deep_is_refused(tmp_path: Path, content: bytes, message: str):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(LabError, match=message):
+        Recipe.read(path)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/", "\0", "a" * 300, "/nowhere/recipe.toml"])
+def test_what_is_no_file_is_no_recipe(path: str):
+    with pytest.raises(LabError):
+        Recipe.read(path)
+
+
+def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path: Path):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b"\xef\xbb\xbf[training]\nepochs = 3\n")
+    assert Recipe.read(path).training.epochs == 3

@@ -9,6 +9,7 @@ import typer
 
 from convolab.cli.terminal import loading_bar, print_note
 from convolab.core.errors import require
+from convolab.core.text import pluralize
 
 if TYPE_CHECKING:
     from convolab.data.splits import DatasetSplits
@@ -42,9 +43,14 @@ def prepare_torch(device: str, threads: int | None) -> None:
     """Set the number of threads (None: torch's choice). Raises LabError for a device that this machine lacks."""
     import torch
 
-    from convolab.core.environment import tune_malloc
+    from convolab.core.environment import count_usable_cores, tune_malloc
 
     tune_malloc()
+    cores = count_usable_cores()
+    require(
+        threads is None or threads <= max(cores, torch.get_num_threads()),
+        f"--threads {threads}: this machine has {pluralize(cores, 'core')}; more threads than that are slower",
+    )
     if threads:
         torch.set_num_threads(threads)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -6,6 +6,7 @@ keys.
 
 import inspect
 import json
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -168,7 +169,7 @@ def resolve_options(name: str, overrides: Mapping[str, object], code: OwnCode | 
     except ValidationError as error:
         first_error = error.errors()[0]
         key = ".".join(map(str, first_error["loc"]))
-        raise LabError(f"model.{key} = {first_error['input']!r}: {first_error['msg']}") from error
+        raise LabError(f"model.{key} = {reprlib.repr(first_error['input'])}: {first_error['msg']}") from error
     except PydanticUserError as error:  # a type that no recipe value can have
         raise LabError(
             f"the network '{name}' takes {signature}, and a recipe cannot hold that: {str(error).splitlines()[0]}"

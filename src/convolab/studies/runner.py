@@ -19,9 +19,9 @@ from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, Lo
 from convolab.studies.results import BestOnTest, StudyResult, TrialResult
 from convolab.studies.study import Study, Trial
 from convolab.studies.trials import estimate_training_cost, find_corruption
-from convolab.training.recipe import Recipe
+from convolab.training.recipe import Recipe, read_toml
 from convolab.training.run import COMPLETED, Run
-from convolab.training.run_folder import SUMMARY_FILE, TEST_FILE, read_summary
+from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, TEST_FILE, read_summary
 from convolab.training.setup import train_validation_split
 
 STUDY_FILE = "study.toml"
@@ -53,6 +53,28 @@ class StudyFolder:
             return TrialResult(trial, run.status, tuple(run.history), reason, folder, run.summary)
         status = "failed" if key in failure_reasons else "stopped"
         return TrialResult(trial, status, tuple(run.history), failure_reasons.get(key, reason), folder, run.summary)
+
+    def require_usable(self, study: Study) -> None:
+        """Raise LabError if the folder holds anything but an earlier state of this very study."""
+        path = self.folder / STUDY_FILE
+        require(not self.folder.exists() or self.folder.is_dir(), f"{self.folder} is a file: choose a folder")
+        require(
+            not any((self.folder / name).exists() for name in (SUMMARY_FILE, RECIPE_FILE)),
+            f"{self.folder} holds a run: choose another folder for the study",
+        )
+        if path.exists():
+            name = read_toml(path, "study").get("name")
+            require(
+                name == study.name,
+                f"{self.folder} holds another study, {name!r}: choose another folder for {study.name!r}",
+            )
+        elif self.folder.exists():
+            others = [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
+            require(
+                not others,
+                f"{self.folder} is not empty and holds no study ({truncate_list(sorted(others), 3)}): "
+                "choose a new or empty folder",
+            )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -119,8 +141,10 @@ def execute_study(
     require(len(datasets) == 1, f"a study uses one dataset and one image size, but its recipes name {names}")
     ((name, image_size),) = datasets
     splits = load(name, data_dir, image_size=image_size)
+    study_folder.require_usable(study)
     costs = estimate_study_costs(study, splits)
     with study_folder.lock():
+        study_folder.require_usable(study)
         check_existing_runs(study_folder, study, splits, retrain_damaged, on_message)
         study.write(study_folder.folder / STUDY_FILE)
         runs = {key: study_folder.run_folder(recipe) for key, recipe in study.recipes.items()}

@@ -17,7 +17,7 @@ def read_stored_study(path: Path | str) -> Study:
     A file without a format number is the first edition's, whose words are translated. `Study.read` is for files that
     people write: it refuses both. Raises LabError if the file cannot be read, or has a later format.
     """
-    values = read_toml(path)
+    values = read_toml(path, "study")
     is_first_edition = "format" not in values
     recipe = values.get("recipe", {})
     if is_first_edition and isinstance(recipe, Mapping):

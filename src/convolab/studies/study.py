@@ -1,6 +1,8 @@
 """A study: one base recipe under named overrides and several seeds, and the contrasts it exists to decide."""
 
 import itertools
+import math
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,8 @@ from convolab.training.recipe import FORMAT, Recipe, read_toml, require_known_fo
 
 RENAMED_STUDY_KEYS = {"change": "overrides", "against": "baseline"}  # the first edition's key -> today's
 
+MAX_ARMS = 1_000  # of a section
+MAX_RUNS = 10_000  # of a study
 Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[^/\\\n\t]+$")]
 Overrides = dict[str, Json]  # `section.key` of a recipe -> value
 
@@ -77,6 +81,11 @@ class Section(Frozen):
             return self.arms
         short_keys = [key.rpartition(".")[2] for key in self.grid]
         names = short_keys if len(set(short_keys)) == len(short_keys) else list(self.grid)
+        num_arms = math.prod(len(values) for values in self.grid.values())
+        require(
+            num_arms <= MAX_ARMS,
+            f"the grid has {num_arms:,} arms, and a section may have {MAX_ARMS:,}: give fewer values",
+        )
         combinations = list(itertools.product(*self.grid.values()))
         arms: dict[str, Overrides] = {}
         for values in combinations:
@@ -171,6 +180,14 @@ class Study(Frozen):
         """Every recipe of every trial is made here, so that a wrong key is found before the first step."""
         vars(self)["is_stored"] = bool((info.context or {}).get("is_stored"))  # no field: equal studies stay equal
         require_known_format(self.format, "this study")
+        num_runs = sum(
+            len(section.arm_overrides) * len(self.seeds if section.seeds is None else section.seeds)
+            for section in self.sections.values()
+        )
+        require(
+            num_runs <= MAX_RUNS,
+            f"the study has {num_runs:,} runs, and may have {MAX_RUNS:,}: give fewer arms or seeds",
+        )
         for name, section in self.sections.items():
             seeds = self.seeds if section.seeds is None else section.seeds
             require(
@@ -235,7 +252,7 @@ class Study(Frozen):
 
         Raises LabError if the file cannot be read, naming the line or the key, or has no such section.
         """
-        values = read_toml(path)
+        values = read_toml(path, "study")
         recipe = values.get("recipe", {})
         if data and isinstance(recipe, Mapping):
             keys = recipe.get("data")
@@ -314,7 +331,9 @@ def format_study_error(error: ValidationError) -> str:
     key_path = ".".join(path)
     if details["type"] != "extra_forbidden":
         message = details["msg"].replace("\n", " ")
-        return f"study: {key_path} = {details['input']!r}: {message[0].lower()}{message[1:]}".replace("\n", " ")
+        return f"study: {key_path} = {reprlib.repr(details['input'])}: {message[0].lower()}{message[1:]}".replace(
+            "\n", " "
+        )
     if new_name := RENAMED_STUDY_KEYS.get(path[-1]):
         return f"{key_path} is now called {'.'.join([*path[:-1], new_name])}"
     model = Contrast if "contrasts" in path else Section if "sections" in path else Study

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -41,6 +43,8 @@ from convolab.training.optim import SGD, Optimizer
 from convolab.training.transforms import RENAMED_TRANSFORMS, parse_transform
 
 FORMAT = 1  # of every file that convolab writes and reads again; the first edition's files have no number
+MAX_TOML_BYTES = 1_000_000
+MAX_VALUE_LENGTH = 10_000
 DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step"}
 RENAMED_KEYS = {  # the first edition's key -> today's
     "data.size": "data.image_size",
@@ -291,20 +295,45 @@ def parse_override(text: str) -> tuple[str, Json]:
     """
     dotted_key, equals, value = text.partition("=")
     require(equals and dotted_key.strip(), f"'{text}' is not an override: write section.key=value")
+    return dotted_key.strip(), parse_value(value)
+
+
+def parse_value(text: str) -> Json:
+    """A value of a command line: read as TOML, or else as a plain string.
+
+    >>> parse_value("0.1"), parse_value(".001"), parse_value("[8, 16]"), parse_value("cosine")
+    (0.1, 0.001, [8, 16], 'cosine')
+
+    Raises LabError for what is too long or too deep.
+    """
+    require(
+        len(text) <= MAX_VALUE_LENGTH,
+        f"a value of {len(text):,} characters is too long: give {MAX_VALUE_LENGTH:,} at most",
+    )
+    # TOML has no numbers without a digit before the point, which people write.
+    text = re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", text.strip())
     try:
-        return dotted_key.strip(), tomllib.loads(f"value = {value}")["value"]
+        return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return dotted_key.strip(), value.strip()
+        return text
+    except (ValueError, RecursionError) as error:
+        raise LabError(f"{text[:40]}... is no value: it is nested too deep, or has too many digits") from error
 
 
-def read_toml(path: Path | str) -> dict[str, Json]:
-    """The values of a TOML file. Raises LabError if it cannot be read or is not TOML."""
+def read_toml(path: Path | str, what: str = "recipe") -> dict[str, Json]:
+    """The values of a TOML file. Raises LabError if it cannot be read, is not TOML, or is too large or too deep."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LabError(f"cannot read the recipe {path} ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        require(Path(path).is_file() or not Path(path).exists(), f"{path} is not a file: give a {what}'s file (TOML)")
+        with open(path, "rb") as file:
+            content = file.read(MAX_TOML_BYTES + 1)
+        require(len(content) <= MAX_TOML_BYTES, f"{path} has more than {MAX_TOML_BYTES:,} bytes: this is no {what}")
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) or "null byte" in str(error):
+            raise LabError(f"cannot read the {what} {path} ({getattr(error, 'strerror', error)})") from error
         raise LabError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise LabError(f"{path} is not a {what}: it is nested too deep") from error
 
 
 def refuse_renamed(values: Mapping[str, Json]) -> None:
@@ -357,7 +386,7 @@ def format_validation_error(error: ValidationError, values: Mapping[str, Json]) 
             names = [name.strip(" '") for name in context["expected_tags"].split(",")]
             return f"unknown {path[0]} '{context['tag']}': {suggest(context['tag'], names)}"
         case _:
-            return f"{dotted_key} = {details['input']!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
+            return f"{dotted_key} = {reprlib.repr(details['input'])}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
 def known_keys(path: Sequence[str], values: Mapping[str, Json]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from convolab.cli.options import AsJson, DataDir, RunFolder, Threads, prepare_torch
 from convolab.cli.run_status import open_run, report_run
+from convolab.core.environment import count_usable_cores
 
 
 def resume_command(
@@ -11,7 +12,8 @@ def resume_command(
     from convolab.reports.live import live_training
 
     run = open_run(folder)
-    prepare_torch(run.summary["device"], threads or run.summary["threads"])
+    # As many threads as the run began with, if there are so many; resuming says if the bits may differ.
+    prepare_torch(run.summary["device"], threads or min(run.summary["threads"] or 1, count_usable_cores()))
     if run.status != "finished":
         run.require_resumable()  # before the data are read
         splits = run.load_splits(data_dir)

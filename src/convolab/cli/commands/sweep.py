@@ -83,8 +83,10 @@ def parse_sweep_values(text: str) -> tuple[str, tuple[Json, ...]]:
     require(equals and key.strip() and values.strip(), f"'{text}' is not a sweep: write section.key=value,value")
     try:
         return key.strip(), tuple(tomllib.loads(f"values = [{values}]")["values"])
-    except tomllib.TOMLDecodeError:
-        return key.strip(), tuple(value.strip() for value in values.split(","))
+    except (ValueError, RecursionError):
+        from convolab.training.recipe import parse_value
+
+        return key.strip(), tuple(parse_value(value) for value in values.split(","))
 
 
 def sweep_study(
