@@ -18,7 +18,7 @@ from convolab.data.image_io import MAX_IMAGE_PIXELS, decode_image, read_image
 from convolab.inspection.adversarial.budget import PerturbationBudget, l2_distances
 from convolab.inspection.adversarial.finding import AttackTargets, FoolSettings, build_fool_finding
 from convolab.inspection.adversarial.pgd import MAX_STEPS, AttackConfig, AttackResult, run_pgd, to_pixels
-from convolab.inspection.adversarial.transfer import BATCH_SIZE, norm_matched_noise, transfer_matrix
+from convolab.inspection.adversarial.transfer import norm_matched_noise, transfer_matrix
 from convolab.inspection.result import Finding
 from convolab.inspection.types import UInt8Image, UInt8Images
 from convolab.models.classifier import ImageClassifier
@@ -94,11 +94,7 @@ def fool_classifier(
     inputs = [images] if isinstance(images, Tensor | Path | str) else list(images)
     names = tuple(image_names or (default_image_name(image, i) for i, image in enumerate(inputs)))
     clean = torch.stack([network_sized_image(net, image, seed, i) for i, image in enumerate(inputs)])
-    logits = compute_logits(net, to_pixels(net, clean), BATCH_SIZE)
-    require(
-        logits.isfinite().all(),
-        "the network's logits are not finite: its weights are damaged, or its training diverged",
-    )
+    logits = compute_logits(net, to_pixels(net, clean), 1)
     attack_targets = make_attack_targets(net, names, clean, target_choice, logits.argmax(1).tolist(), seed)
     nets = (net, *surrogates.values())
     attack_result = run_pgd(
@@ -125,9 +121,10 @@ def make_attack_config(
     For transfer the objective is the logit, which keeps growing when the surrogates are sure (Zhao et al. 2021,
     arXiv:2012.11207).
     """
+    default_objective = "logit" if for_transfer else "log-probability"
     default_confidence = TRANSFER_CONFIDENCE if for_transfer else 0.0
     return AttackConfig(
-        objective=objective or ("logit" if for_transfer else "log-probability"),
+        objective=default_objective if objective is None else objective,
         budget=PerturbationBudget.parse(budget),
         step_size=step_size,
         max_steps=max_steps,
