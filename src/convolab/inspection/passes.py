@@ -13,6 +13,7 @@ from convolab.core.rng import make_generator
 from convolab.inspection.types import Logits, Pixels, SinglePixels
 from convolab.models.bn_folding import FoldingError, fold_batch_norms
 from convolab.models.classifier import ImageClassifier
+from convolab.models.feature_head import FeatureExtractor
 from convolab.models.hooks import record_calls
 from convolab.models.inference import frozen_eval
 
@@ -82,8 +83,7 @@ def many_passes(net: ImageClassifier, x: SinglePixels, target: int) -> Iterator[
     ...     passes.takes_shortcuts, passes.gradients(x.expand(3, -1, -1, -1)).shape
     (True, torch.Size([3, 3, 224, 224]))
     """
-    noise = torch.randn(x.shape, generator=make_generator(0, "noisy copy")).to(x)
-    noisy = x + PROOF_NOISE * noise
+    noisy = noisy_copy(x)
     with ExitStack() as shortcuts:
         with record_calls(net.network) as recorder:
             logits, gradient = logits_and_gradients(net, x, target)
@@ -105,6 +105,35 @@ def many_passes(net: ImageClassifier, x: SinglePixels, target: int) -> Iterator[
         yield ManyPasses(net, target, logits, shortcuts, is_proven)
 
 
+def require_proven_head(extractor: FeatureExtractor, x: SinglePixels, target: int, purpose: str) -> None:
+    """Prove that a network's head is all that follows its last feature map, on an image and one noisy copy of it.
+
+    The head's logits agree with the network's, and so do the gradients of the target's logit with respect to the map;
+    nothing passes the map by. Raises LabError otherwise: there is no other way to score the map's cells.
+    """
+    head = extractor.require_head(purpose)
+    for image in (x, noisy_copy(x)):
+        with torch.enable_grad():
+            points = image.detach().requires_grad_()
+            features, logits = extractor.forward_features_and_logits(points, detach=True)
+            head_logits = head(features)
+            require_close_head(head_logits, logits, purpose)
+            around, gradient = torch.autograd.grad(logits[0, target], [points, features], allow_unused=True)
+            (head_gradient,) = torch.autograd.grad(head_logits[0, target], features)
+        is_only_way = around is None or not around.any()
+        is_proven = is_only_way and gradient is not None and is_close_to(head_gradient, gradient)
+        require(is_proven, f"{purpose} needs a head that is linear: on this image this network's is not")
+
+
+def require_close_head(head_logits: Logits, logits: Logits, purpose: str) -> None:
+    """Raise LabError unless the logits of a network's head are those of the network."""
+    require(
+        is_close_to(head_logits.detach(), logits.detach()),
+        f"{purpose} needs a head that averages or flattens the last feature map and is linear: on this image this "
+        "network computes something else",
+    )
+
+
 def is_batch_independent(net: ImageClassifier, pixels: Float[Tensor, "2 c h w"]) -> bool:
     """Whether two images in one pass have the logits that each has alone: then batches change nothing."""
     with torch.no_grad():
@@ -114,6 +143,11 @@ def is_batch_independent(net: ImageClassifier, pixels: Float[Tensor, "2 c h w"])
         except Exception:  # a network may fail in any way on what it was not written for
             return False
     return all(is_close_to(ours, plain) for ours, plain in zip(together, alone, strict=True))
+
+
+def noisy_copy(x: SinglePixels) -> SinglePixels:
+    """The image with normal noise, always the same; values may leave [0, 1]."""
+    return x + PROOF_NOISE * torch.randn(x.shape, generator=make_generator(0, "noisy copy")).to(x)
 
 
 def is_close_to(values: Tensor, plain: Tensor) -> bool:

@@ -97,6 +97,7 @@ def build_fool_finding(
     settings: FoolSettings,
     attack_result: AttackResult,
     victim_results: TransferMatrix | None,
+    cautions: Sequence[str] = (),
 ) -> Finding:
     """The finding of fooling images that were computed."""
     targets = attack_targets.targets
@@ -164,7 +165,7 @@ def build_fool_finding(
         metrics=metrics,
         arrays=arrays,
         panels=panels,
-        warnings=tuple(attack_warnings(results, settings.attack)),
+        warnings=(*cautions, *attack_warnings(results, settings.attack)),
     )
 
 

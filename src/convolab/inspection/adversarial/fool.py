@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from convolab.inspection.adversarial.pgd import MAX_STEPS, AttackConfig, AttackR
 from convolab.inspection.adversarial.transfer import norm_matched_noise, transfer_matrix
 from convolab.inspection.result import Finding
 from convolab.inspection.types import UInt8Image, UInt8Images
+from convolab.models.class_names import split_class_names
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import compute_logits, inference_view
 
@@ -105,7 +107,11 @@ def fool_classifier(
     if victims:
         conditions = transfer_conditions(net, attack_targets, attack_result, settings, on_progress)
         victim_results = transfer_matrix(victims, conditions, attack_targets.targets, on_progress)
-    return build_fool_finding(net, attack_targets, settings, attack_result, victim_results)
+    others = {**surrogates, **victims}
+    cautions = [net.caution, *(f"{name}: {other.caution}" for name, other in others.items() if other.caution)]
+    return build_fool_finding(
+        net, attack_targets, settings, attack_result, victim_results, [caution for caution in cautions if caution]
+    )
 
 
 def make_attack_config(
@@ -162,6 +168,22 @@ def require_same_classes(
         f"{', '.join(used_twice)} is both a surrogate and a victim; transfer to a surrogate does not count: "
         "name it once",
     )
+    named = [("the network to be fooled", net), *surrogates.items(), *victims.items()]
+    for (first, one), (second, other) in combinations(named, 2):
+        require(
+            not have_same_weights(one, other),
+            f"{second} is {first} under another name: transfer to the same network does not count; leave it out",
+        )
+
+
+def have_same_weights(one: ImageClassifier, other: ImageClassifier) -> bool:
+    """Whether two networks are one: the same object, or equal tensors in the same order."""
+    tensors, others = (list(net.network.state_dict().values()) for net in (one, other))
+    if one is other or not tensors:
+        return one is other
+    return len(tensors) == len(others) and all(
+        a.shape == b.shape and torch.equal(a.cpu(), b.cpu()) for a, b in zip(tensors, others, strict=True)
+    )
 
 
 def abbreviate_classes(net: ImageClassifier) -> str:
@@ -171,7 +193,7 @@ def abbreviate_classes(net: ImageClassifier) -> str:
 def parse_targets(net: ImageClassifier, target: str | int | Sequence[str | int]) -> tuple[int, ...] | int:
     """The targets' indices, or how many to draw for each image. Raises LabError for an unknown class."""
     if isinstance(target, str):
-        words: list[str | int] = [word.strip() for word in target.split(",")]
+        words: list[str | int] = [*split_class_names(target, net.classes)]
     else:
         words = [target] if isinstance(target, int) else list(target)
     words = [word for word in words if word != ""]

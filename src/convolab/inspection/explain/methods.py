@@ -24,6 +24,7 @@ from convolab.inspection.passes import (
     many_passes,
     mean_color_image,
     prepared_input,
+    require_close_head,
 )
 from convolab.inspection.result import map_invalid_reason
 from convolab.inspection.types import Heatmap, Pixels, SinglePixels
@@ -32,6 +33,9 @@ from convolab.models.feature_head import FeatureExtractor, create_feature_extrac
 
 INTEGRATION_STEPS = 50
 NOISE_SAMPLES = 25
+MAX_PASSES = 100_000
+MAX_STEPS = 2_000  # the nodes of more take minutes to compute
+MAX_NOISE_LEVEL = 10.0
 NOISE_LEVEL = 0.15  # standard deviation of SmoothGrad's noise, as a fraction of the image's range
 
 
@@ -99,8 +103,9 @@ def smoothgrad(
     The noise is normal; its standard deviation is `noise_level` times the image's range.
     """
     require(
-        samples >= 1 and noise_level >= 0,
-        f"{samples} samples with a noise level of {noise_level}: give at least 1 sample and a level of at least 0",
+        1 <= samples <= MAX_PASSES and 0 <= noise_level <= MAX_NOISE_LEVEL,
+        f"{samples} samples with a noise level of {noise_level}: give 1 to {MAX_PASSES:,} samples and a level of 0 to "
+        f"{MAX_NOISE_LEVEL:g}",
     )
     with prepared_input(net, pixels) as x, many_passes(net, x, target) as passes:
         sigma = noise_level * float(x.max() - x.min())
@@ -141,7 +146,8 @@ def integrated_gradients(
     given. The integral is Gauss-Legendre quadrature with `steps` nodes. The values' sum should be the difference of the
     two logits; `checks["completeness_error"]` is how far it is from that, relative to the difference.
     """
-    require(steps >= 1, f"{steps} steps: give at least 1")
+    require(1 <= steps <= MAX_STEPS, f"{steps} steps: give 1 to {MAX_STEPS:,}")
+    require(baseline is None or baseline.isfinite().all(), "the baseline is not finite: give pixels in [0, 1]")
     with prepared_input(net, pixels) as x:
         baseline_pixels = mean_color_image(net, x) if baseline is None else baseline.to(x).expand_as(x)
         path = x - baseline_pixels
@@ -190,6 +196,7 @@ def cam(net: ImageClassifier, pixels: Pixels, target: int, *, extractor: Feature
         extractor = extractor or split_at_last_feature_map(net)
         head = extractor.require_head("a class activation map")
         features, logits = extractor.forward_features_and_logits(x)
+        require_close_head(head(features), logits, "a class activation map")
         if head.kind == "average":
             values = torch.einsum("k,khw->hw", head.weight[target], features[0])
         else:  # each cell's own weights: their sum is the logit, so that the mean of these values is it too
