@@ -302,7 +302,7 @@ def test_a_target_that_is_already_the_predicted_class_is_refused() -> None:
 def test_a_network_that_diverged_is_refused() -> None:
     net = small_net(0)
     net.network[3].weight.data[:] = math.nan
-    with pytest.raises(LabError, match="weights are damaged: 3.weight holds NaN"):
+    with pytest.raises(LabError, match=r"weights are damaged: 3\.weight holds NaN"):
         fool_classifier(net, "chelsea", "a")
 
 
