@@ -346,7 +346,7 @@ def test_a_layer_that_divides_by_zero_is_refused_in_one_line(layer: nn.Module) -
 
 @pytest.mark.parametrize("batch_size", [10**12, 10**400])
 def test_a_batch_past_the_limit_is_refused_before_work(batch_size: int) -> None:
-    with pytest.raises(LabError, match="are more than 1,000,000,000,000 values"):
+    with pytest.raises(LabError, match="holds more than 1,000,000,000,000 values"):
         summarize_network(nn.ReLU(), (3, 32, 32), batch_size=batch_size)
 
 
@@ -369,3 +369,17 @@ def test_integers_that_are_looked_up_are_counted_and_their_field_is_not_known() 
     assert result.macs == 20
     assert result.layers[-1].receptive_field is None or not hasattr(result.layers[-1].receptive_field, "size")
     assert "cannot be measured either" in " ".join(result.notes)
+
+
+def test_a_convolution_that_learns_more_than_its_weight_and_bias_agrees_with_its_closed_form() -> None:
+    class WithGain(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(3, 4, 3)
+            self.gain = nn.Parameter(torch.ones(4, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, self.weight * self.gain, self.bias)
+
+    result = summarize_network(WithGain(), (3, 8, 8))
+    assert result.num_parameters == 3 * 4 * 9 + 4 + 4
+    assert not result.mismatches

@@ -211,8 +211,8 @@ def summarize_network(
     )
     require(
         batch_size * prod(shape) <= MAX_INPUT_VALUES,
-        f"{batch_size:,} x {'x'.join(map(str, shape))} are more than {MAX_INPUT_VALUES:,} values: give a smaller batch or "
-        "input",
+        f"a batch of these inputs, {'x'.join(map(str, shape))}, holds more than {MAX_INPUT_VALUES:,} values: give a "
+        "smaller batch or input",
     )
     require_counters(beside)
     lazy_network, notes = build_without_weights(network)
