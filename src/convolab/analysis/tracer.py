@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,6 @@ from convolab.analysis.receptive_field.propagation import (
 from convolab.core.errors import LabError, require
 
 Function = Callable[..., object]
-Ints = Sequence[int]
 
 
 @dataclass(slots=True)
@@ -279,7 +279,7 @@ class Tracer(TorchDispatchMode):
         if not self.with_values and any(t.is_meta for t in inputs) and not all(t.is_meta for t in inputs):
             args, kwargs = to_meta((args, kwargs))
         if op.base_name == "convolution":
-            require_valid_convolution(*args[1:])
+            require_valid_convolution(args)
         op_call = OpCall(args, kwargs, None)
         output = op.meta_shortcut(op_call) if op.meta_shortcut and not self.with_values else None
         if output is None:
@@ -360,17 +360,9 @@ class FunctionInterceptor(TorchFunctionMode):
         return self.tracer.on_function(func, args, kwargs or {})
 
 
-def require_valid_convolution(
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Ints,
-    padding: Ints,
-    dilation: Ints,
-    transposed: bool,
-    extra: Ints,
-    groups: int,
-) -> None:
+def require_valid_convolution(args: Sequence[Any]) -> None:
     """Raise ValueError for what torch refuses on a processor, and lets pass on the meta device."""
+    _, weight, _, stride, padding, dilation, transposed, extra, _ = args
     for name, values, smallest in (
         ("kernel size", weight.shape[2:], 1),
         ("stride", stride, 1),
