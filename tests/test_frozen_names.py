@@ -22,6 +22,7 @@ STREAMS = {
     "inspection/explain/methods.py": {"smoothgrad"},
     "inspection/explain/null_maps.py": {"random map"},
     "inspection/explain/randomization.py": {"forget"},
+    "inspection/passes.py": {"noisy copy"},
     "inspection/localization/evaluation.py": {"random response"},
     "inspection/localization/synthetic.py": {"pasted pictures", "pasted places", "texture"},
     "models/feature_head.py": {"split"},

@@ -324,3 +324,62 @@ def test_no_attribute_is_left_on_the_tensors_of_a_network_that_was_run_with_valu
     net = Net()
     summarize_network(net, (4,))
     assert not hasattr(net.state, "rf_state")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"stride": 0}, {"padding": -1}, {"dilation": 0}, {"kernel_size": 0}, {"stride": (1, 0)}, {"padding": (0, -2)}],
+)
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_convolution_that_torch_refuses_has_no_counts(kind: type[nn.Module], arguments: dict) -> None:
+    layer = kind(3, 8, **{"kernel_size": 3, **arguments}, device="meta")
+    with pytest.raises(LabError, match=r"a convolution's .* is at least"):
+        summarize_network(layer, (3, 32, 32))
+
+
+@pytest.mark.parametrize("layer", [nn.AdaptiveAvgPool2d(0), nn.PixelShuffle(0)])
+def test_a_layer_that_divides_by_zero_is_refused_in_one_line(layer: nn.Module) -> None:
+    with pytest.raises(LabError, match="does not accept its input"):
+        summarize_network(layer, (3, 32, 32))
+
+
+@pytest.mark.parametrize("batch_size", [10**12, 10**400])
+def test_a_batch_past_the_limit_is_refused_before_work(batch_size: int) -> None:
+    with pytest.raises(LabError, match="holds more than 1,000,000,000,000 values"):
+        summarize_network(nn.ReLU(), (3, 32, 32), batch_size=batch_size)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_scripted_network_is_refused_in_one_line() -> None:
+    with pytest.raises(LabError, match="the network is scripted"):
+        summarize_network(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3))), (3, 8, 8))
+
+
+def test_integers_that_are_looked_up_are_counted_and_their_field_is_not_known() -> None:
+    class Embedded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.output = nn.Embedding(10, 4), nn.Linear(4, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.output(self.table((x.clamp(0, 1) * 9).long()).mean((1, 2, 3)))
+
+    result = summarize_network(Embedded(), (3, 8, 8))
+    assert result.macs == 20
+    assert result.layers[-1].receptive_field is None or not hasattr(result.layers[-1].receptive_field, "size")
+    assert "cannot be measured either" in " ".join(result.notes)
+
+
+def test_a_convolution_that_learns_more_than_its_weight_and_bias_agrees_with_its_closed_form() -> None:
+    class WithGain(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(3, 4, 3)
+            self.gain = nn.Parameter(torch.ones(4, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, self.weight * self.gain, self.bias)
+
+    result = summarize_network(WithGain(), (3, 8, 8))
+    assert result.num_parameters == 3 * 4 * 9 + 4 + 4
+    assert not result.mismatches

@@ -3,7 +3,7 @@
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.models.class_names import find_class, imagenet_class_names
+from convolab.models.class_names import find_class, imagenet_class_names, split_class_names
 
 NAMES, SYNONYMS = imagenet_class_names()
 
@@ -57,3 +57,11 @@ def test_a_name_takes_precedence_over_an_index():
 
 def test_there_are_a_thousand_distinct_names():
     assert len(NAMES) == len(set(NAMES)) == len(SYNONYMS) == 1000
+
+
+def test_a_class_whose_name_holds_commas_is_one_word_everywhere() -> None:
+    classes = ("a,b", "a", "b", "crane, bird, tall")
+    assert split_class_names("a,b", classes) == ["a,b"]
+    assert split_class_names("b,a", classes) == ["b", "a"]
+    assert split_class_names(" A,B , b,Crane, Bird, tall", classes) == ["A,B", "b", "Crane, Bird, tall"]
+    assert [find_class(word, classes) for word in split_class_names("1, 0", classes)] == [1, 0]

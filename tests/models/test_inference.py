@@ -1,9 +1,20 @@
+import re
+
 import pytest
 import torch
 from torch import nn
 
+from convolab.core.errors import LabError
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import compute_logits, eval_mode, freeze_for_inference, frozen_eval, top_classes
+from convolab.models.inference import (
+    compute_logits,
+    eval_mode,
+    freeze_for_inference,
+    frozen_eval,
+    inference_view,
+    require_finite_weights,
+    top_classes,
+)
 
 
 def net_with_mixed_modes() -> nn.Sequential:
@@ -75,3 +86,35 @@ def test_top_classes_returns_all_classes_if_there_are_fewer() -> None:
     assert [(c.name, c.index, c.probability) for c in top] == [("b", 1, 0.75), ("a", 0, 0.25)]
     assert str(top[0]) == "b 75.0 %"
     assert top[0].to_dict() == {"class": "b", "probability": 0.75}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["0.weight", "0.bias", "1.running_mean", "1.running_var"])
+def test_weights_that_are_not_finite_are_refused_though_the_logits_hide_them(name: str, value: float) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten())
+    tensors = dict((*network.named_parameters(), *network.named_buffers()))
+    tensors[name].data[0] = value
+    net = ImageClassifier(network, mean=(0.5,), std=(0.5,), input_size=(1, 1), classes=("a", "b"))
+    for function in (freeze_for_inference, inference_view):
+        with pytest.raises(LabError, match=rf"weights are damaged: {re.escape(name)} holds NaN or infinite"):
+            function(net)
+
+
+def test_an_infinite_mask_is_no_damage() -> None:
+    network = nn.Sequential(nn.Flatten())
+    network.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    require_finite_weights(network)
+    network.mask[0] = float("nan")
+    with pytest.raises(LabError, match="mask holds NaN"):
+        require_finite_weights(network)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_are_refused(value: float) -> None:
+    class Overflows(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x.flatten(1), torch.full((len(x), 1), value)], 1)
+
+    net = ImageClassifier(Overflows(), mean=(0.5,), std=(0.5,), input_size=(1, 1), classes=("a", "b"))
+    with pytest.raises(LabError, match="logits for a cat are not all finite"):
+        compute_logits(net, torch.zeros(1, 1, 1, 1), image_name="a cat")

@@ -100,3 +100,11 @@ def test_a_missing_library_is_named_in_the_error(library: str, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(LabError, match=rf"pip install {library}"):
         resolve_model(f"{library}/resnet18")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["timm/xception", "timm/gluon_resnet18_v1b", "timm/efficientnet_b2a"])
+def test_a_deprecated_name_of_timm_is_the_network_that_it_stands_for(name: str) -> None:
+    spec = resolve_model(name)
+    assert spec.input_shape is not None
+    assert spec.input_shape[0] == 3

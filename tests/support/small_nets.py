@@ -16,7 +16,7 @@ def randomize_batch_norms(network: nn.Module) -> nn.Module:
     """Give batch norms random weights and statistics, so that logits depend strongly on the image."""
     generator = torch.Generator().manual_seed(0)
     for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_var is not None:
             for tensor in (layer.weight.data, layer.running_var):
                 tensor.copy_(0.2 + torch.rand(tensor.shape, generator=generator))
             for tensor in (layer.bias.data, layer.running_mean):
@@ -60,7 +60,7 @@ def is_equal(a: object, b: object) -> bool:
 
 
 class FailsAtPass(nn.Module):
-    """A network that fails at forward pass number `fail_at`."""
+    """A network that fails at forward pass number `fail_at` and at all that follow."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -71,6 +71,6 @@ class FailsAtPass(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.num_passes += 1
         y = self.network(x)
-        if self.num_passes == self.fail_at:
+        if 0 < self.fail_at <= self.num_passes:
             raise RuntimeError("the pass broke")
         return y

@@ -55,7 +55,9 @@ def closed_form(module: nn.Module | None, input_shape: Sequence[int], output_sha
         num_parameters = outputs * inputs * prod(module.kernel_size) + outputs * (module.bias is not None)
     else:
         return None
-    return ClosedForm("×".join(map(str, factors)), prod(factors), num_parameters)
+    # A subclass may learn more than its weight and bias, such as the gain of a standardized convolution.
+    own = {name: p.numel() for name, p in module.named_parameters(recurse=False) if name not in ("weight", "bias")}
+    return ClosedForm("×".join(map(str, factors)), prod(factors), num_parameters + sum(own.values()))
 
 
 def output_positions(module: Convolution, input_shape: Sequence[int], axis: int) -> int:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import warnings
 from typing import TypeAlias
 
 import torch
@@ -41,7 +42,8 @@ def parse_layer(text: str) -> nn.Module:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise not_a_layer(text) from error
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a layer without weights, which is refused later or means to have none
         return build_layer(tree, text)
 
 

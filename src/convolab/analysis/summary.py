@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import TypeAlias
 
 import torch
@@ -16,12 +17,13 @@ from convolab.analysis.receptive_field.propagation import UnknownRF
 from convolab.analysis.receptive_field.result import ReceptiveField, to_receptive_field
 from convolab.analysis.tracer import DataDependentError, LayerCall, Trace, trace_network
 from convolab.core.display import Displayable
-from convolab.core.errors import require
+from convolab.core.errors import LabError, require
 from convolab.core.rng import isolated_rng
 from convolab.core.types import Json, MessageCallback
 
 NetworkOrBuilder: TypeAlias = nn.Module | Callable[[], nn.Module]  # the latter builds it
 FieldOrReason: TypeAlias = ReceptiveField | UnknownRF | None
+MAX_INPUT_VALUES = 10**12  # of a batch: later maps are larger, and torch counts bytes in 64 bits
 MAX_MACS_TO_MEASURE = 5e11  # multiply-accumulates that measuring receptive fields may take: about a minute
 
 
@@ -207,6 +209,11 @@ def summarize_network(
         f"the input shape {list(input_shape)} with a batch size of {batch_size} is not valid: "
         "give positive integers, such as [3, 224, 224]",
     )
+    require(
+        batch_size * prod(shape) <= MAX_INPUT_VALUES,
+        f"a batch of these inputs, {'x'.join(map(str, shape))}, holds more than {MAX_INPUT_VALUES:,} values: give a "
+        "smaller batch or input",
+    )
     require_counters(beside)
     lazy_network, notes = build_without_weights(network)
     trace, trace_notes = trace_with_fallback(lazy_network, shape, batch_size)
@@ -375,7 +382,10 @@ def measure_unknown_fields(
             f"{prefix}those after it are unknown, because the network has no weights or is too large to measure them"
         )
     on_message(f"measuring the receptive fields of {len(unknown)} layers by gradient")
-    measured = measure_by_gradient(materialized, shape, trace, list(unknown))
+    try:
+        measured = measure_by_gradient(materialized, shape, trace, list(unknown))
+    except LabError as error:  # smooth functions take the place of the network's, and it may not accept their values
+        return list(fields), f"{prefix}those after it are unknown, and cannot be measured either ({error})"
     return [measured.get(index, field) for index, field in enumerate(fields)], (
         f"{prefix}those after it (marked ~) are measured: the pixels where the gradient of the center cell is not zero"
     )

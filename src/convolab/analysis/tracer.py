@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +99,10 @@ def trace_network(network: nn.Module, shape: Sequence[int], *, batch_size: int =
         "the network has lazy layers without weights: run it on one batch first",
     )
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    require(
+        not any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()),
+        "the network is scripted (torch.jit), so its layers cannot be seen: give the one that it was made of",
+    )
     size = torch.Size([batch_size, *shape])
     with torch.inference_mode(False), torch.enable_grad():
         if with_values:  # a ramp, so that no random generator is touched
@@ -175,7 +180,7 @@ class Tracer(TorchDispatchMode):
         with on_meta_device(self.network, self.with_values) as copies, self.hooked(list(copies.values())):
             try:
                 self.network(image)
-            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ArithmeticError) as error:
                 raise self.to_user_error(error) from error
             return self.build_trace()
 
@@ -273,6 +278,8 @@ class Tracer(TorchDispatchMode):
         self.count_parameters(call, inputs)
         if not self.with_values and any(t.is_meta for t in inputs) and not all(t.is_meta for t in inputs):
             args, kwargs = to_meta((args, kwargs))
+        if op.base_name == "convolution":
+            require_valid_convolution(args)
         op_call = OpCall(args, kwargs, None)
         output = op.meta_shortcut(op_call) if op.meta_shortcut and not self.with_values else None
         if output is None:
@@ -351,6 +358,24 @@ class FunctionInterceptor(TorchFunctionMode):
         kwargs: dict[str, object] | None = None,
     ) -> object:
         return self.tracer.on_function(func, args, kwargs or {})
+
+
+def require_valid_convolution(args: Sequence[Any]) -> None:
+    """Raise ValueError for what torch refuses on a processor, and lets pass on the meta device."""
+    _, weight, _, stride, padding, dilation, transposed, extra, _ = args
+    for name, values, smallest in (
+        ("kernel size", weight.shape[2:], 1),
+        ("stride", stride, 1),
+        ("dilation", dilation, 1),
+        ("padding", padding, 0),
+        ("output padding", extra, 0),
+    ):
+        if any(value < smallest for value in values):
+            raise ValueError(f"a convolution's {name} is at least {smallest}, and here it is {list(values)}")
+    if transposed and any(more >= max(s, d) for more, s, d in zip(extra, stride, dilation, strict=True)):
+        raise ValueError(
+            f"a convolution's output padding is smaller than its stride or dilation, and here it is {extra}"
+        )
 
 
 def input_tensors(args: tuple[object, ...], kwargs: dict[str, object]) -> list[Tensor]:

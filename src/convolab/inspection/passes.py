@@ -1,20 +1,25 @@
 """Forward and backward passes that several methods share. Each leaves the network as it was, also when it fails."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from convolab.core.errors import require
-from convolab.inspection.types import Pixels, SinglePixels
-from convolab.models.bn_folding import fold_batch_norms
+from convolab.core.errors import LabError, require
+from convolab.core.rng import make_generator
+from convolab.inspection.types import Logits, Pixels, SinglePixels
+from convolab.models.bn_folding import FoldingError, fold_batch_norms
 from convolab.models.classifier import ImageClassifier
+from convolab.models.feature_head import FeatureExtractor
 from convolab.models.hooks import record_calls
 from convolab.models.inference import frozen_eval
 
 BATCH_SIZE = 5  # images in one pass: more do not fit into a small processor's cache
+PROOF_TOLERANCE = 1e-3  # of the largest value: float32 rounding stays below it
+PROOF_NOISE = 0.1  # standard deviation, in pixels of [0, 1]
 
 
 @contextmanager
@@ -30,22 +35,153 @@ def prepared_input(net: ImageClassifier, pixels: Pixels) -> Iterator[SinglePixel
         yield x.contiguous(memory_format=torch.channels_last)  # convolutions are faster in this layout
 
 
+@dataclass
+class ManyPasses:
+    """A network as a method of many passes calls it, see `many_passes`."""
+
+    net: ImageClassifier
+    target: int
+    logits: Float[Tensor, "1 classes"]  # of the image, by the plain network
+    _shortcuts: ExitStack  # what to leave when a shortcut fails
+    takes_shortcuts: bool  # whether batch norms are folded, and several images are in one pass
+
+    def forward(self, points: Pixels) -> Logits:
+        """The logits of each image."""
+
+        def logits(images: Pixels) -> Logits:
+            with torch.no_grad():
+                return self.net.forward_unchecked(images)
+
+        return self._map(logits, points)
+
+    def gradients(self, points: Pixels) -> Pixels:
+        """The gradient of the target's logit with respect to each image."""
+        return self._map(lambda images: logit_gradients(self.net, images, self.target), points)
+
+    def _map(self, function: Callable[[Pixels], Tensor], points: Pixels) -> Tensor:
+        if self.takes_shortcuts:
+            try:
+                return function(points)
+            except FoldingError:  # these images take another path through the network
+                self._shortcuts.close()
+                self.takes_shortcuts = False
+        return torch.cat([function(point) for point in points.split(1)])
+
+
 @contextmanager
-def with_folded_batch_norm(net: ImageClassifier, x: SinglePixels) -> Iterator[Float[Tensor, "1 classes"]]:
-    """The network with its batch norms folded into the convolutions; yields the logits of `x` without folding."""
-    with torch.no_grad(), record_calls(net.network) as recorder:
-        logits = net.forward_unchecked(x)
-    with fold_batch_norms(net.network, recorder):
+def many_passes(net: ImageClassifier, x: SinglePixels, target: int) -> Iterator[ManyPasses]:
+    """The network for many passes around one image: faster where that is proven to change nothing.
+
+    There are two shortcuts: batch norms are folded into the convolutions before them, and several images go through the
+    network in one pass. Their proof is made for this image and target: on the image and one noisy copy of it, together
+    in a pass, the logits and the target's gradient agree with those of the plain network, one image at a time, within
+    `PROOF_TOLERANCE` of the largest value. Without it each image takes a pass of its own through the plain network.
+
+    >>> from convolab.models.pretrained import pretrained
+    >>> net = pretrained("efficientnet_lite0")
+    >>> with prepared_input(net, torch.full((1, 3, 224, 224), 0.5)) as x, many_passes(net, x, 281) as passes:
+    ...     passes.takes_shortcuts, passes.gradients(x.expand(3, -1, -1, -1)).shape
+    (True, torch.Size([3, 3, 224, 224]))
+    """
+    noisy = noisy_copy(x)
+    with ExitStack() as shortcuts:
+        with record_calls(net.network) as recorder:
+            logits, gradient = logits_and_gradients(net, x, target)
+        noisy_logits, noisy_gradient = logits_and_gradients(net, noisy, target)
+        is_proven = False
+        if gradient is not None and noisy_gradient is not None:
+            try:
+                shortcuts.enter_context(fold_batch_norms(net.network, recorder))
+                fast_logits, fast_gradients = logits_and_gradients(net, torch.cat([x, noisy]), target)
+                is_proven = fast_gradients is not None and all(
+                    is_close_to(ours, plain)
+                    for ours, plain in zip(
+                        (*fast_logits, *fast_gradients),
+                        (*logits, *noisy_logits, *gradient, *noisy_gradient),
+                        strict=True,
+                    )
+                )
+            except Exception:  # a network may fail in any way on what it was not written for
+                is_proven = False
         del recorder  # it holds every activation of the pass
-        yield logits
+        if not is_proven:
+            shortcuts.close()
+        yield ManyPasses(net, target, logits, shortcuts, is_proven)
+
+
+def require_proven_head(extractor: FeatureExtractor, x: SinglePixels, target: int, purpose: str) -> None:
+    """Prove that a network's head is all that follows its last feature map, on an image and one noisy copy of it.
+
+    The head's logits agree with the network's, and so do the gradients of the target's logit with respect to the map;
+    nothing passes the map by. Raises LabError otherwise: there is no other way to score the map's cells.
+    """
+    head = extractor.require_head(purpose)
+    for image in (x, noisy_copy(x)):
+        with torch.enable_grad():
+            points = image.detach().requires_grad_()
+            features, logits = extractor.forward_features_and_logits(points, detach=True)
+            head_logits = head(features)
+            require_close_head(head_logits, logits, purpose)
+            around, gradient = torch.autograd.grad(logits[0, target], [points, features], allow_unused=True)
+            (head_gradient,) = torch.autograd.grad(head_logits[0, target], features)
+        is_only_way = around is None or not around.any()
+        is_proven = is_only_way and gradient is not None and is_close_to(head_gradient, gradient)
+        require(is_proven, f"{purpose} needs a head that is linear: on this image this network's is not")
+
+
+def require_close_head(head_logits: Logits, logits: Logits, purpose: str) -> None:
+    """Raise LabError unless the logits of a network's head are those of the network."""
+    require(
+        is_close_to(head_logits.detach(), logits.detach()),
+        f"{purpose} needs a head that averages or flattens the last feature map and is linear: on this image this "
+        "network computes something else",
+    )
+
+
+def is_batch_independent(net: ImageClassifier, pixels: Float[Tensor, "2 c h w"]) -> bool:
+    """Whether two images in one pass have the logits that each has alone: then batches change nothing."""
+    with torch.no_grad():
+        alone = torch.cat([net.forward_unchecked(image) for image in pixels.split(1)])
+        try:
+            together = net.forward_unchecked(pixels)
+        except Exception:  # a network may fail in any way on what it was not written for
+            return False
+    return all(is_close_to(ours, plain) for ours, plain in zip(together, alone, strict=True))
+
+
+def noisy_copy(x: SinglePixels) -> SinglePixels:
+    """The image with normal noise, always the same; values may leave [0, 1]."""
+    return x + PROOF_NOISE * torch.randn(x.shape, generator=make_generator(0, "noisy copy")).to(x)
+
+
+def is_close_to(values: Tensor, plain: Tensor) -> bool:
+    """Whether values differ from the plain network's by rounding alone; False where one is not finite."""
+    return bool((values - plain).abs().max() <= PROOF_TOLERANCE * plain.abs().max())
+
+
+def logits_and_gradients(net: ImageClassifier, points: Pixels, target: int) -> tuple[Logits, Pixels | None]:
+    """The logits of images, and the gradient of the target's with respect to each; None where it has none."""
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        logits = net.forward_unchecked(points)
+        score = logits[:, target].sum()
+        if not score.requires_grad:
+            return logits.detach(), None
+        return logits.detach(), torch.autograd.grad(score, points, allow_unused=True)[0]
 
 
 def logit_gradients(net: ImageClassifier, points: Pixels, target: int) -> Pixels:
-    """The gradient of the target's logit with respect to each image in `points`; the graph is freed."""
-    with torch.enable_grad():
-        points = points.detach().requires_grad_()
-        score = net.forward_unchecked(points)[:, target].sum()
-        return torch.autograd.grad(score, points)[0]
+    """The gradient of the target's logit with respect to each image in `points`; the graph is freed.
+
+    Raises LabError for a network that has no gradient.
+    """
+    gradients = logits_and_gradients(net, points, target)[1]
+    if gradients is None:
+        raise LabError(
+            "this network's logits have no gradient with respect to the pixels (it rounds or detaches them): "
+            "use the method occlusion"
+        )
+    return gradients
 
 
 def mean_color_image(net: ImageClassifier, like: Pixels) -> Pixels:

@@ -24,20 +24,43 @@ from convolab.models.hooks import (
 )
 
 
-class FoldingHook(FunctionCallHook):
-    """Calls folded convolutions with their folded weights, and passes over the batch norms that were folded."""
+class FoldingError(Exception):
+    """A pass takes another path than the recorded one, so its batch norms cannot be folded as they were there."""
 
-    def __init__(self, folded_weights: dict[CallSite, tuple[Tensor, Tensor]], batch_norms: set[CallSite]) -> None:
+
+class FoldingHook(FunctionCallHook):
+    """Calls folded convolutions with their folded weights, and passes over the batch norms that were folded.
+
+    Raises FoldingError in a pass that does not go as the recorded one did: another convolution at a call site, or a
+    batch norm of something else than its convolution's output.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[RecordedCall, RecordedCall]]) -> None:
         super().__init__()
-        self.folded_weights = folded_weights
-        self.batch_norms = batch_norms
+        self.convolutions = {conv.call_site: (conv.args[1], norm.call_site) for conv, norm in pairs}
+        self.folded_weights = {conv.call_site: fuse_conv_bn_weights(conv, norm) for conv, norm in pairs}
+        self.batch_norms = {norm.call_site for _, norm in pairs}
+        self.awaiting: dict[CallSite, object] = {}  # the output of a folded convolution, by its batch norm's call site
+
+    def start_pass(self) -> None:
+        self.call_counts.clear()
+        self.awaiting.clear()
+
+    def end_pass(self) -> None:
+        if self.awaiting:
+            raise FoldingError(f"{next(iter(self.awaiting))} was not called in this pass")
 
     def on_call(self, call_site: CallSite, function: Function, args: Args, kwargs: Kwargs) -> object:
         if call_site in self.batch_norms:
+            if self.awaiting.pop(call_site, None) is not args[0]:
+                raise FoldingError(f"{call_site} does not follow its convolution in this pass")
             return args[0]
         if call_site in self.folded_weights:
-            other_kwargs = {name: value for name, value in kwargs.items() if name not in ("weight", "bias")}
-            return function(args[0], *self.folded_weights[call_site], *args[3:], **other_kwargs)
+            weight, batch_norm = self.convolutions[call_site]
+            if len(args) < 3 or args[1] is not weight:
+                raise FoldingError(f"{call_site} has other weights in this pass")
+            self.awaiting[batch_norm] = out = function(args[0], *self.folded_weights[call_site], *args[3:], **kwargs)
+            return out
         return function(*args, **kwargs)
 
 
@@ -45,24 +68,24 @@ class FoldingHook(FunctionCallHook):
 def fold_batch_norms(network: nn.Module, recorder: CallRecorder) -> Iterator[None]:
     """In forward passes inside the block, fold every batch norm that directly follows a convolution in a recorded pass.
 
-    Calls are counted from the start of a pass, so there may be only one pass at a time.
+    Calls are counted from the start of a pass, so there may be only one pass at a time. That the folded network computes
+    what the network does is not known: other code may use or change a convolution's output before its batch norm. A
+    caller proves it, as `inspection.passes.many_passes` does. A pass that fails may be repeated outside the block.
     """
     pairs = list(find_conv_bn_pairs(recorder.calls))
-    folding_hook = FoldingHook(
-        {conv.call_site: fuse_conv_bn_weights(conv, norm) for conv, norm in pairs},
-        {norm.call_site for _, norm in pairs},
-    )
+    folding_hook = FoldingHook(pairs)
     module_names = sorted({call.call_site.module for pair in pairs for call in pair})
 
-    def reset_call_counts(*_: object) -> None:
-        folding_hook.call_counts.clear()
-
-    reset_handle = network.register_forward_pre_hook(reset_call_counts)
+    handles = [
+        network.register_forward_pre_hook(lambda *_: folding_hook.start_pass()),
+        network.register_forward_hook(lambda *_: folding_hook.end_pass()),
+    ]
     try:
         with hook_calls(folding_hook, network, module_names):
             yield
     finally:
-        reset_handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def find_conv_bn_pairs(calls: Sequence[RecordedCall]) -> Iterator[tuple[RecordedCall, RecordedCall]]:
@@ -70,9 +93,10 @@ def find_conv_bn_pairs(calls: Sequence[RecordedCall]) -> Iterator[tuple[Recorded
     producers = {id(call.output): call for call in calls if call.function == "conv2d"}
     use_counts = Counter(id(value) for call in calls for value in call.input_tensors)
     for call in calls:
-        if call.function == "batch_norm" and not call.argument(5, "training"):
+        if call.function == "batch_norm" and call.args and not call.argument(5, "training"):
             conv = producers.get(id(call.args[0]))
-            if conv is not None and use_counts[id(conv.output)] == 1 and len(conv.args) >= 3:
+            is_layer = conv is not None and len(conv.args) >= 3 and isinstance(conv.args[1], nn.Parameter)
+            if conv is not None and is_layer and use_counts[id(conv.output)] == 1:
                 yield conv, call
 
 

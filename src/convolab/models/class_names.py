@@ -81,6 +81,24 @@ def find_class(query: str | int, classes: Sequence[str], synonyms: Synonyms = ()
     raise LabError(f"this network has no class '{query}': {suggest(normalized_query, known, max_listed=20)}")
 
 
+def split_class_names(text: str, classes: Sequence[str]) -> list[str]:
+    """The words of a text with commas between them; a class whose own name holds commas is one word.
+
+    >>> split_class_names("ship, owl", ("ship", "owl")), split_class_names("a,b,c", ("a,b", "a", "b", "c"))
+    (['ship', 'owl'], ['a,b', 'c'])
+    """
+    names = {name.strip().casefold() for name in classes}
+    most_commas = max((name.count(",") for name in names), default=0)
+    parts = text.split(",")
+    words = []
+    while parts:
+        lengths = range(min(most_commas + 1, len(parts)), 1, -1)
+        length = next((n for n in lengths if ",".join(parts[:n]).strip().casefold() in names), 1)
+        words.append(",".join(parts[:length]).strip())
+        parts = parts[length:]
+    return words
+
+
 def list_candidates(indices: list[int], classes: Sequence[str]) -> str:
     """At most five classes with their indices, joined by `or`."""
     names = [f"'{classes[index]}' ({index})" for index in indices[:5]]

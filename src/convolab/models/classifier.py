@@ -67,6 +67,7 @@ class ImageClassifier(nn.Module):
         self.interpolation: image_io.Interpolation = interpolation
         self.crop_fraction = crop_fraction
         self.validate_inputs = validate_inputs
+        self.caution = ""  # what every finding about it must say, such as that it hardly beats chance
         # As a scale and a shift, so that normalization is one multiply-add over the batch.
         scale = torch.tensor([1 / s if s > 0 else 1.0 for s in std], dtype=torch.float64).view(1, -1, 1, 1)
         shift = -torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1) * scale

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -127,6 +128,8 @@ def hook_calls(function_hook: FunctionCallHook, network: nn.Module, module_names
     try:
         for name in hooked_names:
             module = network.get_submodule(name)
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks, and its inner calls are not Python's
+                continue
             handles.append(module.register_forward_pre_hook(push_module(name)))
             handles.append(module.register_forward_hook(pop_module, always_call=True))
         with function_hook:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from convolab.core.errors import require
 from convolab.models.classifier import ImageClassifier
 
 
@@ -47,7 +48,11 @@ def frozen_eval(net: nn.Module) -> Iterator[None]:
 
 
 def freeze_for_inference(net: ImageClassifier) -> ImageClassifier:
-    """Put a network in evaluation mode, freeze its parameters and let it refuse pixels outside [0, 1]."""
+    """Put a network in evaluation mode, freeze its parameters and let it refuse pixels outside [0, 1].
+
+    Raises LabError for weights that are not finite.
+    """
+    require_finite_weights(net)
     net.validate_inputs = True
     return net.eval().requires_grad_(False)
 
@@ -57,13 +62,15 @@ def inference_view(net: ImageClassifier) -> ImageClassifier:
 
     Modes, hooks and `requires_grad` that are set on the view leave `net` as it is. So several threads may use one
     network at a time, each through its own view, as long as nobody changes the weights. Weights on a graphics card are
-    copied. A network that Python cannot copy is returned itself: it may be used by one thread at a time.
+    copied. A network that Python cannot copy is returned itself: it may be used by one thread at a time. Raises LabError
+    for weights that are not finite.
 
     >>> net = ImageClassifier(nn.Linear(1, 1), mean=(0.5,), std=(0.5,), input_size=(1, 1), classes=("a",))
     >>> view = inference_view(net)
     >>> view.training, net.training, view.network.weight.data_ptr() == net.network.weight.data_ptr()
     (False, True, True)
     """
+    require_finite_weights(net)
     same_memory: dict[int, object] = {
         id(p): nn.Parameter(p.detach().cpu(), requires_grad=False) for p in net.parameters()
     }
@@ -75,7 +82,10 @@ def inference_view(net: ImageClassifier) -> ImageClassifier:
 
 
 def compute_logits(
-    net: ImageClassifier, pixels: Float[Tensor, "n c h w"] | Sequence[Float[Tensor, "1 c h w"]], batch_size: int = 256
+    net: ImageClassifier,
+    pixels: Float[Tensor, "n c h w"] | Sequence[Float[Tensor, "1 c h w"]],
+    batch_size: int = 256,
+    image_name: str = "the image",
 ) -> Float[Tensor, "n classes"]:
     """The logits of images in evaluation mode, `batch_size` images in one forward pass; the network stays as it is.
 
@@ -83,14 +93,49 @@ def compute_logits(
         net: the network.
         pixels: floats in [0, 1]: a tensor, or images one by one, which are stacked batch by batch.
         batch_size: images in one forward pass. The last bits of a logit may depend on it.
+        image_name: what an error calls the images.
 
     Returns:
         Logits [N, classes] with the network's device and floating-point type.
+
+    Raises LabError for logits that are not all finite.
     """
     with frozen_eval(net), torch.no_grad():
         batches = (pixels[first : first + batch_size] for first in range(0, len(pixels), batch_size))
         stacked = (batch if isinstance(batch, Tensor) else torch.cat(list(batch)) for batch in batches)
-        return torch.cat([net(batch.to(net.scale)) for batch in stacked])
+        logits = torch.cat([net(batch.to(net.scale)) for batch in stacked])
+    require_finite_logits(logits, image_name)
+    return logits
+
+
+def require_finite_logits(logits: Float[Tensor, "..."], image_name: str) -> None:
+    """Raise LabError unless all logits are finite: of others no class and no probability can be given.
+
+    >>> require_finite_logits(torch.tensor([1.0, -2.0]), "chelsea")
+    """
+    require(
+        logits.isfinite().all(),
+        f"the network's logits for {image_name} are not all finite numbers, so they give no class: its weights are "
+        "damaged, or its training diverged",
+    )
+
+
+def require_finite_weights(net: nn.Module) -> None:
+    """Raise LabError, naming the tensor, for weights that are NaN or infinite: a network may hide them from its logits.
+
+    Infinities are allowed in buffers that no layer learns, such as the masks of attention.
+
+    >>> require_finite_weights(nn.BatchNorm2d(3))
+    """
+    learned = {name for name, _ in net.named_parameters()}
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        is_learned = name in learned or name.rpartition(".")[2].startswith("running_")
+        is_valid = tensor.isfinite() if is_learned else ~tensor.isnan()
+        require(
+            tensor.is_meta or is_valid.all(),
+            f"the network's weights are damaged: {name.removeprefix('network.')} holds NaN or infinite numbers; "
+            "train it again, or restore its file",
+        )
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ def pretrained_from_timm(model: str) -> ImageClassifier:
     """A timm classifier with its pretrained weights and its own preprocessing (always center-cropped)."""
     timm = import_library("timm", f"timm/{model}")
     architecture, tag = require_timm_architecture(timm, model)
+    model = f"{architecture}.{tag}" if tag else architecture
     require(
         timm.models.is_model_pretrained(model if tag else architecture),
         f"timm has no weights for '{model}': {pretrained_tags_hint(timm, architecture)}",

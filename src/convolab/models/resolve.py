@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
+import torch
 from torch import nn
 
 from convolab.core.errors import LabError, require, suggest
@@ -79,7 +80,10 @@ def timm_model_spec(name: str, model: str, shape: InputShape | None, classes: in
     options: dict[str, object] = {} if classes is None else {"num_classes": classes}
     if shape and len(shape) == 3 and shape[0] != 3:
         options["in_chans"] = shape[0]
-    config = timm.get_pretrained_cfg(model if tag else architecture) or timm.get_pretrained_cfg(architecture)
+    model = f"{architecture}.{tag}" if tag else architecture
+    config = timm.get_pretrained_cfg(model) or timm.get_pretrained_cfg(architecture)
+    if config is None:
+        raise LabError(f"timm does not say what images '{model}' takes: choose another network")
 
     def build_from_timm() -> nn.Module:
         with suppress_warnings():
@@ -121,11 +125,20 @@ def import_library(module: str, name: str) -> ModuleType:
 def require_timm_architecture(timm: ModuleType, model: str) -> tuple[str, str]:
     """The architecture and the tag of its weights in `ARCHITECTURE.TAG`. Raises LabError if timm does not have it."""
     architecture, _, tag = model.partition(".")
+    if timm.is_model(architecture) and not tag and timm.get_pretrained_cfg(architecture) is None:
+        architecture, tag = current_timm_name(timm, architecture)
     require(
         timm.is_model(architecture),
         f"timm has no network '{architecture}': {suggest(architecture, timm.list_models(), MAX_LISTED)}",
     )
     return architecture, tag
+
+
+def current_timm_name(timm: ModuleType, architecture: str) -> tuple[str, str]:
+    """The architecture and tag that a deprecated name of timm stands for; the network, without weights, knows it."""
+    with suppress_warnings(), torch.device("meta"):
+        config: dict[str, str] = getattr(timm.create_model(architecture), "pretrained_cfg", {})
+    return config.get("architecture") or architecture, config.get("tag") or ""
 
 
 @contextmanager

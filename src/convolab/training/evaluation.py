@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convolab.core.display import Displayable
 from convolab.core.text import format_percent
 from convolab.data.dataset import ImageDataset, Subset
-from convolab.models.inference import eval_mode
+from convolab.models.inference import eval_mode, require_finite_logits
 from convolab.training.transforms import to_float01
 
 EVAL_BATCH_SIZE = 256  # images; fixed, so that an evaluation has the same bits whatever the recipe
@@ -46,15 +46,18 @@ class Evaluation(Displayable):
 
 
 @torch.inference_mode()
-def evaluate(net: nn.Module, dataset: ImageDataset | Subset) -> Evaluation:
+def evaluate(net: nn.Module, dataset: ImageDataset | Subset, *, allow_nonfinite: bool = False) -> Evaluation:
     """Loss and confusion matrix of a network on a dataset, in fp32 and evaluation mode; the network's mode is restored.
 
     Args:
         net: takes pixels in [0, 1], float32 [N, C, H, W], and returns logits [N, classes]; on any device.
         dataset: its images are taken as they are, in batches of `EVAL_BATCH_SIZE`.
+        allow_nonfinite: count logits that are NaN or infinite too: a caller that does so looks at the loss.
 
     Returns:
         An `Evaluation`: the mean loss in nats, and confusion counts [classes, classes], one row for each true class.
+
+    Raises LabError for logits that are not finite, unless they are allowed.
 
     >>> images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     >>> dataset = ImageDataset(images, torch.tensor([0, 1]), ("a", "b"), "two")
@@ -72,6 +75,8 @@ def evaluate(net: nn.Module, dataset: ImageDataset | Subset) -> Evaluation:
             images, labels = dataset.gather(batch_indices)
             pixels = to_float01(images.to(device)).contiguous(memory_format=memory_format)
             logits = net(pixels).float().cpu()  # [N, classes]
+            if not allow_nonfinite:
+                require_finite_logits(logits, "these images")
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
             predicted = logits.argmax(1)
             confusion += torch.bincount(labels * num_classes + predicted, minlength=num_classes * num_classes)

@@ -17,9 +17,15 @@ from convolab.data.catalog import load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
 from convolab.data.splits import DatasetSplits
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import top_classes
+from convolab.models.inference import (
+    compute_logits,
+    freeze_for_inference,
+    require_finite_weights,
+    top_classes,
+)
 from convolab.models.own_code import OwnCode, code_of_record, find_own_code
 from convolab.models.registry import own_code_of
+from convolab.training.chance import chance_caution
 from convolab.training.checkpoint import (
     CODE_FOLDER,
     PREVIOUS_STATE_FILE,
@@ -341,7 +347,14 @@ class Run(Displayable):
 
         Raises LabError if the run has none yet, or the file is not this run's.
         """
-        return self.load_weights(which)[0]
+        net = self.load_weights(which)[0]
+        best = self.best_epoch if which == "best" else next(iter(self.history[-1:]), None)
+        test = None
+        if which == "best":
+            with suppress(LabError):  # a damaged record is an error of who asks for it
+                test = self.test_result
+        net.caution = chance_caution(best, test, len(net.classes))
+        return net
 
     def load_weights(self, which: str) -> tuple[ImageClassifier, int]:
         """The network as `net` gives it, and the epoch its weights are of, according to their own file."""
@@ -396,17 +409,21 @@ class Run(Displayable):
             splits = self.load_splits(data_dir)
         else:
             self.require_same_data(splits)
+        require_finite_weights(net)
         result = evaluate(net, splits.test)
         record = new_evaluation_record(result, splits.test.classes, epoch)
         write_json(self.folder / TEST_FILE, {**self.run_id.to_dict(), **record.to_dict()})
         return record
 
     def predict(self, image: Path | str, top: int = 5) -> list[tuple[str, float]]:
-        """The `top` most probable classes of an image file, with their probabilities; resized as the data's images."""
-        net = self.net()
+        """The `top` most probable classes of an image file, with their probabilities; resized as the data's images.
+
+        Raises LabError for weights or logits that are not finite.
+        """
+        net = freeze_for_inference(self.net())
         pixels = resize_and_center_crop(read_image_file(Path(image)), net.input_size, net.channels)
-        with torch.inference_mode():
-            probabilities = net(pixels.unsqueeze(0) / 255).softmax(1).squeeze(0)
+        logits = compute_logits(net, pixels.unsqueeze(0) / 255, image_name=Path(image).name)[0]
+        probabilities = logits.double().softmax(0)
         return [(top_class.name, top_class.probability) for top_class in top_classes(net.classes, probabilities, top)]
 
     def delete(self) -> list[Path]:

@@ -188,12 +188,13 @@ class Trainer:
         progress = self.progress
         loss, accuracy = progress.loss_sum / progress.num_images, progress.correct / progress.num_images
         if self.metrics.train == "eval_pass":
-            loss, accuracy = evaluate(self.eval_net, self.train_set).loss_and_accuracy
+            loss, accuracy = evaluate(self.eval_net, self.train_set, allow_nonfinite=True).loss_and_accuracy
         lr = self.lr_at(self.steps_per_epoch - 1)
         # No loss follows the epoch's last step: it is checked by validation's, or by the weights that it left.
         validation_loss, validation_accuracy = None, None
         if self.validation_set is not None:
-            validation_loss, validation_accuracy = evaluate(self.eval_net, self.validation_set).loss_and_accuracy
+            validation = evaluate(self.eval_net, self.validation_set, allow_nonfinite=True)
+            validation_loss, validation_accuracy = validation.loss_and_accuracy
             finite_check = validation_loss
         else:
             finite_check = sum(p.detach().abs().sum().item() for p in self.eval_net.parameters())

@@ -1,5 +1,6 @@
 """Transfer of attacks: proportions with intervals, control images, paired tests, each network's own preprocessing."""
 
+import copy
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -302,7 +303,7 @@ def test_a_target_that_is_already_the_predicted_class_is_refused() -> None:
 def test_a_network_that_diverged_is_refused() -> None:
     net = small_net(0)
     net.network[3].weight.data[:] = math.nan
-    with pytest.raises(LabError, match="not finite"):
+    with pytest.raises(LabError, match=r"weights are damaged: 3\.weight holds NaN"):
         fool_classifier(net, "chelsea", "a")
 
 
@@ -338,3 +339,47 @@ def test_two_threads_can_fool_one_network_at_the_same_time() -> None:
 
 def predicted_class(net: ImageClassifier) -> str:
     return fool_classifier(net, "chelsea", "random").metrics["images"][0]["before"]["class"]
+
+
+def test_a_victim_that_is_the_fooled_network_under_another_name_is_refused() -> None:
+    net = small_net(0)
+    for victims in ({"copy": copy.deepcopy(net)}, {"itself": net}):
+        with pytest.raises(LabError, match="is the network to be fooled under another name"):
+            fool_classifier(net, "chelsea", "b", victims=victims)
+    other = small_net(1)
+    with pytest.raises(LabError, match="two is one under another name"):
+        fool_classifier(net, "chelsea", "b", victims={"one": other, "two": copy.deepcopy(other)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"step_size": 1e308}, "above 0 and at most 1000"),
+        ({"step_size": 1001.0}, "above 0 and at most 1000"),
+        ({"objective": ""}, "unknown objective ''"),
+        ({"budget": "l2=1e400000000"}, "is not from one of the 255 levels"),
+        ({"budget": "linf=2"}, "is not from one of the 255 levels"),
+        ({"budget": "l2=nan"}, "is not from one of the 255 levels"),
+        ({"max_steps": 10**400}, "give 1 to 1,000,000"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_work(arguments: dict, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        fool_classifier(small_net(0), "chelsea", "b", **arguments)
+
+
+def test_a_network_whose_logits_overflow_on_the_way_gives_no_fooling_image() -> None:
+    net = small_net(0)
+
+    class OverflowsElsewhere(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network, self.passes = network, 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.passes += 1
+            return self.network(x) * (float("inf") if self.passes > 4 else 1.0)
+
+    net.network = OverflowsElsewhere(net.network)
+    with pytest.raises(LabError, match="are not all finite numbers"):
+        fool_classifier(net, "chelsea", "b", confidence=0.999)

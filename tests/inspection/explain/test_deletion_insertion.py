@@ -59,15 +59,15 @@ def test_the_baselines_have_names_and_the_stated_pixels(pixels: Tensor) -> None:
 
     class RecordsInputs(Square):
         def forward(self, x: Tensor) -> Tensor:
-            batches.append(x)
+            batches.append(x.detach())
             return super().forward(x)
 
     net = classifier_of(RecordsInputs())
     deletion, insertion = deletion_insertion.deletion_and_insertion(net, pixels, 0, true_map(), steps=4, n_orders=1)
     assert (deletion.baseline, insertion.baseline) == ("mean color", "blur, sigma 0.714 px")
-    # The image and ten images in random order, the same again, then ten more for each curve of the map.
+    # Four images of the proof and ten in random order, the same again, then ten more for each curve of the map.
     images = torch.cat(batches)
-    image, deleted, inserted = images[12], images[12:17], images[22:27]
+    image, deleted, inserted = images[18], images[18:23], images[28:33]
     assert float(deleted[-1].abs().max()) < 1e-6  # the mean color, which normalization maps to zero
     torch.testing.assert_close(deleted[0], image)
     torch.testing.assert_close(inserted[-1], image)

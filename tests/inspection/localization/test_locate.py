@@ -10,6 +10,7 @@ from support.small_nets import classifier_of, flatten_net
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
+from convolab.inspection.explain.explain import explain_prediction
 from convolab.inspection.localization.alignment import ALIGNMENT_KINDS
 from convolab.inspection.localization.dense import make_fully_convolutional
 from convolab.inspection.localization.detection import MAX_BOXES, MAX_CANVAS_PIXELS
@@ -288,3 +289,48 @@ def test_the_keys_of_the_metrics(red_blue_net: ImageClassifier) -> None:
         "invalid_reason",
     }
     assert set(result["detections"][0]) == {"box", "confidence", "peak", "row", "column"}
+
+
+@pytest.mark.parametrize(
+    "scale", ["1e308", "9" * 400, "9" * 400 + "px", "1001", "6001px", "1e-308", "0.001", "-1", "px"]
+)
+def test_a_scale_out_of_range_is_refused_before_work(convnet: ImageClassifier, scale: str) -> None:
+    with pytest.raises(LabError, match=r"is not a scale|give a larger scale") as caught:
+        locate_objects(convnet, torch.zeros(3, 40, 40, dtype=torch.uint8), scales=scale)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("size", [(1, 500), (60000, 1), (1, 1), (7, 40)])
+def test_an_image_too_thin_to_show_anything_is_refused(convnet: ImageClassifier, size: tuple[int, int]) -> None:
+    with pytest.raises(LabError, match="of at least 8 pixels a side"):
+        locate_objects(convnet, torch.zeros(3, *size, dtype=torch.uint8))
+
+
+def test_a_box_that_covers_nearly_the_image_and_a_network_at_chance_are_warned_of(convnet: ImageClassifier) -> None:
+    convnet.caution = "this network hardly beats chance"
+    image = torch.randint(0, 256, (3, 48, 48), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    found = (locate_objects(convnet, image, targets=[c], alignment="resize", threshold=1e-6) for c in range(10))
+    warnings = [finding.warnings for finding in found]
+    assert all(lines[0] == "this network hardly beats chance" for lines in warnings)
+    assert any("% of the image: it hardly says where the object is" in lines[-1] for lines in warnings)
+
+
+def test_a_head_that_is_linear_on_noise_and_not_on_the_image_is_refused() -> None:
+    class Clipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = self.head(self.conv(x).relu().mean((2, 3)))
+            if float(x.detach().mean()) < -1:  # dark images
+                z[:, 0] = 5.0
+            return z
+
+    net = classifier_of(Clipped())
+    dark = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    dark[:, 8:16, 8:16] = 60
+    with pytest.raises(LabError, match="on this image this network computes something else"):
+        locate_objects(net, dark, alignment="resize")
+    with pytest.raises(LabError, match="on this image this network computes something else"):
+        explain_prediction(net, dark, methods="cam")

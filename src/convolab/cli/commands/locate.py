@@ -58,15 +58,17 @@ def locate_command(
     from convolab.inspection.localization.alignment import parse_alignment
     from convolab.inspection.localization.dense import parse_granularity
     from convolab.inspection.localization.input_scale import parse_scales
-    from convolab.inspection.localization.locate import locate_objects
+    from convolab.inspection.localization.locate import locate_objects, require_threshold
+    from convolab.models.class_names import split_class_names
 
+    require_threshold(threshold)
     parse_scales(scale)
     parse_alignment(alignment)
     if granularity is not None:
         parse_granularity(granularity)
     stems = output_stems("locate", images, out)
     network = resolve_classifier(net)
-    targets = [word.strip() for word in target.split(",")] if target is not None else []
+    targets = split_class_names(target, network.classes) if target is not None else []
     for word in targets:
         network.find_class(word)
     inspect = partial(

@@ -33,7 +33,7 @@ def locate_score_command(
         typer.Option(help="Response per cell, or per window of the network's input size.", show_default="cell"),
     ] = None,
     num_objects: Annotated[
-        int, typer.Option(min=2, help="Of synthetic: number of objects per size and background.")
+        int, typer.Option(min=2, max=10_000, help="Of synthetic: number of objects per size and background.")
     ] = 100,
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the baselines and the synthetic images.")] = 0,

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from convolab.core.errors import LabError, require
 from convolab.inspection.types import Pixels, UInt8Images
 
+MAX_L2 = 1000  # from black to white it is 388 for 3 x 224 x 224 values
 BUDGET_HINT = "give linf=8/255, l2=1.5, or none"
 
 
@@ -29,18 +29,20 @@ class PerturbationBudget:
 
     @staticmethod
     def parse(text: str) -> "PerturbationBudget":
-        """`linf=8/255`, `l2=1.5` or `none`. Raises LabError for anything else, and for less than one of 255 levels."""
+        """`linf=8/255`, `l2=1.5` or `none`. Raises LabError for anything else, and out of range."""
         norm, _, size = text.strip().casefold().partition("=")
         if norm == "none" and not size:
             return PerturbationBudget()
         require(norm in ("l2", "linf"), f"unknown budget '{text}': {BUDGET_HINT}")
+        numerator, _, denominator = size.partition("/")
         try:
-            epsilon = float(Fraction(size.strip()))
-        except (ValueError, ZeroDivisionError, OverflowError):
+            epsilon = float(numerator) / float(denominator or 1)
+        except (ValueError, ZeroDivisionError):
             raise LabError(f"the budget '{text}' has no number: {BUDGET_HINT}") from None
+        largest = 1 if norm == "linf" else MAX_L2
         require(
-            epsilon * 255 > 1 - 1e-6,
-            f"the budget '{text}' is less than one of the 255 levels of a pixel: give 1/255 or more",
+            epsilon * 255 > 1 - 1e-6 and epsilon <= largest,
+            f"the budget '{text}' is not from one of the 255 levels of a pixel, 1/255, to {largest}: {BUDGET_HINT}",
         )
         return PerturbationBudget("l2" if norm == "l2" else "linf", epsilon)
 

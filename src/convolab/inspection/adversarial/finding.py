@@ -11,7 +11,6 @@ from convolab.core.types import Json
 from convolab.inspection.adversarial.budget import l2_distances
 from convolab.inspection.adversarial.pgd import AttackConfig, AttackResult, to_pixels
 from convolab.inspection.adversarial.transfer import (
-    BATCH_SIZE,
     Predictions,
     Proportion,
     TransferMatrix,
@@ -98,11 +97,13 @@ def build_fool_finding(
     settings: FoolSettings,
     attack_result: AttackResult,
     victim_results: TransferMatrix | None,
+    cautions: Sequence[str] = (),
 ) -> Finding:
     """The finding of fooling images that were computed."""
     targets = attack_targets.targets
-    logits_before = compute_logits(net, to_pixels(net, attack_targets.clean), BATCH_SIZE)
-    logits_after = compute_logits(net, to_pixels(net, attack_result.images), BATCH_SIZE)
+    # By the network as it is, and one by one: what is claimed of an image holds for it alone.
+    logits_before = compute_logits(net, to_pixels(net, attack_targets.clean), 1)
+    logits_after = compute_logits(net, to_pixels(net, attack_result.images), 1)
     before, after = (predictions_from_logits(logits, targets) for logits in (logits_before, logits_after))
     after_preprocessing = predict_images(net, attack_result.images, targets)
     top_before, top_after = (top_classes_of_each(net, logits) for logits in (logits_before, logits_after))
@@ -164,7 +165,7 @@ def build_fool_finding(
         metrics=metrics,
         arrays=arrays,
         panels=panels,
-        warnings=tuple(attack_warnings(results, settings.attack)),
+        warnings=(*cautions, *attack_warnings(results, settings.attack)),
     )
 
 

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -18,9 +19,10 @@ from convolab.data.image_io import MAX_IMAGE_PIXELS, decode_image, read_image
 from convolab.inspection.adversarial.budget import PerturbationBudget, l2_distances
 from convolab.inspection.adversarial.finding import AttackTargets, FoolSettings, build_fool_finding
 from convolab.inspection.adversarial.pgd import MAX_STEPS, AttackConfig, AttackResult, run_pgd, to_pixels
-from convolab.inspection.adversarial.transfer import BATCH_SIZE, norm_matched_noise, transfer_matrix
+from convolab.inspection.adversarial.transfer import norm_matched_noise, transfer_matrix
 from convolab.inspection.result import Finding
 from convolab.inspection.types import UInt8Image, UInt8Images
+from convolab.models.class_names import split_class_names
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import compute_logits, inference_view
 
@@ -94,11 +96,7 @@ def fool_classifier(
     inputs = [images] if isinstance(images, Tensor | Path | str) else list(images)
     names = tuple(image_names or (default_image_name(image, i) for i, image in enumerate(inputs)))
     clean = torch.stack([network_sized_image(net, image, seed, i) for i, image in enumerate(inputs)])
-    logits = compute_logits(net, to_pixels(net, clean), BATCH_SIZE)
-    require(
-        logits.isfinite().all(),
-        "the network's logits are not finite: its weights are damaged, or its training diverged",
-    )
+    logits = compute_logits(net, to_pixels(net, clean), 1)
     attack_targets = make_attack_targets(net, names, clean, target_choice, logits.argmax(1).tolist(), seed)
     nets = (net, *surrogates.values())
     attack_result = run_pgd(
@@ -109,7 +107,11 @@ def fool_classifier(
     if victims:
         conditions = transfer_conditions(net, attack_targets, attack_result, settings, on_progress)
         victim_results = transfer_matrix(victims, conditions, attack_targets.targets, on_progress)
-    return build_fool_finding(net, attack_targets, settings, attack_result, victim_results)
+    others = {**surrogates, **victims}
+    cautions = [net.caution, *(f"{name}: {other.caution}" for name, other in others.items() if other.caution)]
+    return build_fool_finding(
+        net, attack_targets, settings, attack_result, victim_results, [caution for caution in cautions if caution]
+    )
 
 
 def make_attack_config(
@@ -125,9 +127,10 @@ def make_attack_config(
     For transfer the objective is the logit, which keeps growing when the surrogates are sure (Zhao et al. 2021,
     arXiv:2012.11207).
     """
+    default_objective = "logit" if for_transfer else "log-probability"
     default_confidence = TRANSFER_CONFIDENCE if for_transfer else 0.0
     return AttackConfig(
-        objective=objective or ("logit" if for_transfer else "log-probability"),
+        objective=default_objective if objective is None else objective,
         budget=PerturbationBudget.parse(budget),
         step_size=step_size,
         max_steps=max_steps,
@@ -165,6 +168,22 @@ def require_same_classes(
         f"{', '.join(used_twice)} is both a surrogate and a victim; transfer to a surrogate does not count: "
         "name it once",
     )
+    named = [("the network to be fooled", net), *surrogates.items(), *victims.items()]
+    for (first, one), (second, other) in combinations(named, 2):
+        require(
+            not have_same_weights(one, other),
+            f"{second} is {first} under another name: transfer to the same network does not count; leave it out",
+        )
+
+
+def have_same_weights(one: ImageClassifier, other: ImageClassifier) -> bool:
+    """Whether two networks are one: the same object, or equal tensors in the same order."""
+    tensors, others = (list(net.network.state_dict().values()) for net in (one, other))
+    if one is other or not tensors:
+        return one is other
+    return len(tensors) == len(others) and all(
+        a.shape == b.shape and torch.equal(a.cpu(), b.cpu()) for a, b in zip(tensors, others, strict=True)
+    )
 
 
 def abbreviate_classes(net: ImageClassifier) -> str:
@@ -174,7 +193,7 @@ def abbreviate_classes(net: ImageClassifier) -> str:
 def parse_targets(net: ImageClassifier, target: str | int | Sequence[str | int]) -> tuple[int, ...] | int:
     """The targets' indices, or how many to draw for each image. Raises LabError for an unknown class."""
     if isinstance(target, str):
-        words: list[str | int] = [word.strip() for word in target.split(",")]
+        words: list[str | int] = [*split_class_names(target, net.classes)]
     else:
         words = [target] if isinstance(target, int) else list(target)
     words = [word for word in words if word != ""]

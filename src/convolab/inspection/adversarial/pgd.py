@@ -18,13 +18,14 @@ from convolab.core.errors import require, suggest
 from convolab.core.types import MessageCallback
 from convolab.inspection.adversarial.budget import PerturbationBudget, l2_norms
 from convolab.inspection.adversarial.ensemble import differentiable_preprocess, input_diversity
-from convolab.inspection.passes import with_folded_batch_norm
+from convolab.inspection.passes import is_batch_independent
 from convolab.inspection.types import ClassIndices, Logits, Pixels, UInt8Images
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import frozen_eval
+from convolab.models.inference import frozen_eval, require_finite_logits
 
 NO_BUDGET = PerturbationBudget()
 MAX_STEPS = 200
+MAX_STEP_SIZE = 1000  # the L2 norm from black to white is 388 for 3 x 224 x 224 values
 REFERENCE_VALUES = 3 * 224 * 224  # values of the images that the defaults were measured on
 REFERENCE_STEP_SIZE = 0.5  # for them: larger steps are fewer and go further past the decision boundary than needed
 REFERENCE_BATCH_SIZE = 2  # such images in one pass: more do not fit into a small processor's cache
@@ -85,16 +86,18 @@ class AttackConfig:
             self.objective in OBJECTIVES,
             f"unknown objective '{self.objective}': {suggest(self.objective, OBJECTIVES)}",
         )
-        is_valid_step = self.step_size is None or (math.isfinite(self.step_size) and self.step_size > 0)
-        require(is_valid_step, f"the step size is {self.step_size}: give a length above 0, in pixels of [0, 1]")
+        require(
+            self.step_size is None or 0 < self.step_size <= MAX_STEP_SIZE,
+            f"the step size is {self.step_size}: give a length above 0 and at most {MAX_STEP_SIZE}, in pixels of [0, 1]",
+        )
         require(1 <= self.max_steps <= 1_000_000, f"{self.max_steps} steps: give 1 to 1,000,000")
         require(
             0 <= self.confidence < 1,
             f"the confidence is {self.confidence}: give a probability from 0 to below 1, such as 0.9",
         )
         require(
-            self.momentum >= 0 and 0 <= self.diversity_probability <= 1,
-            "the momentum is at least 0, the diversity's probability from 0 to 1",
+            0 <= self.momentum <= 10 and 0 <= self.diversity_probability <= 1,
+            "the momentum is from 0 to 10, the diversity's probability from 0 to 1",
         )
 
     def step_size_for(self, num_values: int) -> float:
@@ -163,6 +166,8 @@ def run_pgd(
     batch_size = max(1, min(MAX_BATCH_SIZE, batch_size))
     results = []
     with prepared_networks(nets, clean):
+        if len(clean) > 1 and not are_batch_independent(nets, to_attack_pixels(nets[0], clean[:2])):
+            batch_size = 1
         for first in range(0, len(clean), batch_size):
             on_progress(f"image {first + 1} of {len(clean)}")
             batch = slice(first, first + batch_size)
@@ -178,14 +183,16 @@ def run_pgd(
 
 @contextmanager
 def prepared_networks(nets: Sequence[ImageClassifier], clean: UInt8Images) -> Iterator[None]:
-    """Inside the block the networks are in evaluation mode and their batch norms are folded."""
-    first = to_attack_pixels(nets[0], clean[:1])
-    nets[0].check_pixels(first)
+    """Inside the block the networks are in evaluation mode, otherwise as they are: most ascents are of few passes."""
+    nets[0].check_pixels(to_attack_pixels(nets[0], clean[:1]))
     with ExitStack() as stack:
-        for index, net in enumerate(nets):
+        for net in nets:
             stack.enter_context(frozen_eval(net))
-            stack.enter_context(with_folded_batch_norm(net, network_input(first, net, index)))
         yield
+
+
+def are_batch_independent(nets: Sequence[ImageClassifier], pixels: Float[Tensor, "2 c h w"]) -> bool:
+    return all(is_batch_independent(net, network_input(pixels, net, index)) for index, net in enumerate(nets))
 
 
 def to_pixels(net: ImageClassifier, images: UInt8Images) -> Pixels:
@@ -231,6 +238,7 @@ def run_pgd_batch(
             active_indices = [image_indices[i] for i in active.tolist()]
             attacked_pixels = input_diversity(active_pixels, config.diversity_probability, seed, active_indices, step)
         logits = network_logits(nets, attacked_pixels)  # of each network, [active, classes]
+        require_finite_logits(torch.stack(logits), f"an image after {step} steps")
         probabilities = target_logit(logits[0].detach().double().softmax(1), targets[active])
         for index, probability in zip(active.tolist(), probabilities.tolist(), strict=True):
             paths[index].append(probability)
@@ -252,10 +260,18 @@ def run_pgd_batch(
         (gradient,) = torch.autograd.grad(score, active_pixels)
         active = active[~done]
         gradient = gradient[~done]
+        require(
+            gradient.isfinite().all(),
+            f"the gradient of the target's {config.objective} is not finite after {step} steps: there is no direction "
+            "to go in; choose another objective or image",
+        )
         if config.momentum:
-            gradient = gradient / safe_divisor(gradient.abs().mean((1, 2, 3)))
+            gradient = gradient / safe_divisor(gradient.double().abs().mean((1, 2, 3))).to(gradient)
             gradient = momentum_buffer[active] = config.momentum * momentum_buffer[active] + gradient
-        update = step_sizes[active].view(-1, 1, 1, 1) * gradient / safe_divisor(l2_norms(gradient))
+        largest = safe_divisor(
+            gradient.abs().amax((1, 2, 3))
+        )  # the squares of what is left stay in the range of floats
+        update = step_sizes[active].view(-1, 1, 1, 1) * gradient / largest / safe_divisor(l2_norms(gradient / largest))
         x[active] = config.budget.project(x[active] + update, origin[active])
     if target_distance is not None:  # the last step overshot it
         shrink_factor = (target_distance.to(x) / l2_norms(x - origin).clamp(min=1e-12)).clamp(max=1)

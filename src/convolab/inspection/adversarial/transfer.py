@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from convolab.core.errors import require
+from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
 from convolab.core.stats import ALPHA, mcnemar, wilson_interval
 from convolab.core.text import format_p_value
@@ -21,7 +21,6 @@ from convolab.inspection.types import ClassIndices, Logits, UInt8Image, UInt8Ima
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import compute_logits
 
-BATCH_SIZE = 8  # images in one pass
 PAIRED_CONDITIONS = (("fooling", "noise"), ("fooling", "plain_same_l2"), ("fooling", "plain_first_success"))
 
 
@@ -94,9 +93,12 @@ class Predictions:
 
 
 def predict_images(net: ImageClassifier, images: UInt8Images, targets: ClassIndices) -> Predictions:
-    """Predict images through a network's own `preprocess`, as if they had been read from their files."""
+    """Predict images one by one through a network's own `preprocess`, as if they had been read from their files.
+
+    Raises LabError for logits that are not finite.
+    """
     pixels = [net.preprocess(image) for image in images]
-    return predictions_from_logits(compute_logits(net, pixels, BATCH_SIZE), targets)
+    return predictions_from_logits(compute_logits(net, pixels, 1), targets)
 
 
 def predictions_from_logits(logits: Logits, targets: ClassIndices) -> Predictions:
@@ -205,7 +207,10 @@ def transfer_matrix(
         predictions = {}
         for name, net in networks.items():
             on_progress(f"{name} classifies: {title}")
-            predictions[name] = predict_images(net, images, targets)
+            try:
+                predictions[name] = predict_images(net, images, targets)
+            except LabError as error:
+                raise LabError(f"{name}: {error}") from error
         rows.append(TransferRow(condition, title, float(l2_distances(images, clean).mean()), predictions))
     return TransferMatrix(tuple(rows), tuple(targets.tolist()))
 

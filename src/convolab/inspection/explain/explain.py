@@ -57,7 +57,7 @@ def explain_prediction(
         there is one `METHOD_channels` [C, H, W].
 
     Raises LabError for an unknown class or method, for a method that this network does not allow, for an image that
-    cannot be read, and for logits that are not finite.
+    cannot be read, and for weights, logits or maps that are not finite.
 
     >>> from convolab.models.pretrained import pretrained
     >>> finding = explain_prediction(pretrained("efficientnet_lite0"), "coffee", methods="gradcam")
@@ -70,18 +70,19 @@ def explain_prediction(
     image = image if isinstance(image, Tensor) else read_image(image)
     net = inference_view(net)
     pixels = net.preprocess(image)
-    logits = compute_logits(net, pixels)[0]
-    require(
-        logits.isfinite().all(),
-        f"the network's logits for {image_name} are not all finite numbers: there is nothing to explain "
-        "(did its training diverge?)",
-    )
+    logits = compute_logits(net, pixels, image_name=image_name)[0]
     target_index = int(logits.argmax()) if target_index is None else target_index
     calls = {name: seeded_method(name, seed) for name in method_names}
     maps = []
     for name, method in calls.items():
         on_progress(name)
-        maps.append(method(net, pixels, target_index))
+        saliency_map = method(net, pixels, target_index)
+        require(
+            saliency_map.values.isfinite().all(),
+            f"the {name} map of {image_name} is not finite: this network's gradients or logits overflow near it; "
+            "leave the method out",
+        )
+        maps.append(saliency_map)
     checks = check_maps(net, pixels, target_index, maps, calls, seed, on_progress) if check else []
     return build_explain_finding(net, image, pixels, logits, target_index, maps, image_name, checks)
 
@@ -155,10 +156,13 @@ def build_explain_finding(
         metrics=metrics,
         arrays=arrays,
         panels=explain_panels(net, image, pixels, maps, "\n".join(map(str, top))),
-        warnings=tuple(
-            f"the {saliency_map.method} map is {saliency_map.invalid_reason}: it carries no information"
-            for saliency_map in maps
-            if saliency_map.invalid_reason
+        warnings=(
+            *filter(None, [net.caution]),
+            *(
+                f"the {saliency_map.method} map is {saliency_map.invalid_reason}: it carries no information"
+                for saliency_map in maps
+                if saliency_map.invalid_reason
+            ),
         ),
     )
 

@@ -21,9 +21,10 @@ from convolab.inspection.explain.method_names import METHOD_NAMES
 from convolab.inspection.passes import (
     BATCH_SIZE,
     logit_gradients,
+    many_passes,
     mean_color_image,
     prepared_input,
-    with_folded_batch_norm,
+    require_close_head,
 )
 from convolab.inspection.result import map_invalid_reason
 from convolab.inspection.types import Heatmap, Pixels, SinglePixels
@@ -32,6 +33,9 @@ from convolab.models.feature_head import FeatureExtractor, create_feature_extrac
 
 INTEGRATION_STEPS = 50
 NOISE_SAMPLES = 25
+MAX_PASSES = 100_000
+MAX_STEPS = 2_000  # the nodes of more take minutes to compute
+MAX_NOISE_LEVEL = 10.0
 NOISE_LEVEL = 0.15  # standard deviation of SmoothGrad's noise, as a fraction of the image's range
 
 
@@ -99,16 +103,17 @@ def smoothgrad(
     The noise is normal; its standard deviation is `noise_level` times the image's range.
     """
     require(
-        samples >= 1 and noise_level >= 0,
-        f"{samples} samples with a noise level of {noise_level}: give at least 1 sample and a level of at least 0",
+        1 <= samples <= MAX_PASSES and 0 <= noise_level <= MAX_NOISE_LEVEL,
+        f"{samples} samples with a noise level of {noise_level}: give 1 to {MAX_PASSES:,} samples and a level of 0 to "
+        f"{MAX_NOISE_LEVEL:g}",
     )
-    with prepared_input(net, pixels) as x, with_folded_batch_norm(net, x):
+    with prepared_input(net, pixels) as x, many_passes(net, x, target) as passes:
         sigma = noise_level * float(x.max() - x.min())
         total = torch.zeros_like(x[0])
         for first in range(0, samples, batch_size):
             sample_indices = range(first, min(first + batch_size, samples))
             noise_batch = torch.cat([smoothgrad_noise(x, seed, index) for index in sample_indices])
-            total += logit_gradients(net, x + sigma * noise_batch, target).sum(0)
+            total += passes.gradients(x + sigma * noise_batch).sum(0)
     per_channel = total / samples
     return SaliencyMap(
         method="smoothgrad",
@@ -141,19 +146,20 @@ def integrated_gradients(
     given. The integral is Gauss-Legendre quadrature with `steps` nodes. The values' sum should be the difference of the
     two logits; `checks["completeness_error"]` is how far it is from that, relative to the difference.
     """
-    require(steps >= 1, f"{steps} steps: give at least 1")
+    require(1 <= steps <= MAX_STEPS, f"{steps} steps: give 1 to {MAX_STEPS:,}")
+    require(baseline is None or baseline.isfinite().all(), "the baseline is not finite: give pixels in [0, 1]")
     with prepared_input(net, pixels) as x:
         baseline_pixels = mean_color_image(net, x) if baseline is None else baseline.to(x).expand_as(x)
         path = x - baseline_pixels
         total = torch.zeros_like(x[0])
-        with with_folded_batch_norm(net, x) as logits:
-            with torch.no_grad():
-                baseline_logits = net.forward_unchecked(baseline_pixels)
-            logit_difference = float(logits[0, target].double() - baseline_logits[0, target].double())
+        with torch.no_grad():
+            baseline_logits = net.forward_unchecked(baseline_pixels)
+        with many_passes(net, x, target) as passes:
+            logit_difference = float(passes.logits[0, target].double() - baseline_logits[0, target].double())
             nodes, weights = gauss_legendre(steps)
             for node_batch, weight in zip(nodes.to(x).split(batch_size), weights.to(x).split(batch_size), strict=True):
                 points = baseline_pixels + node_batch.view(-1, 1, 1, 1) * path
-                total += (logit_gradients(net, points, target) * weight.view(-1, 1, 1, 1)).sum(0)
+                total += (passes.gradients(points) * weight.view(-1, 1, 1, 1)).sum(0)
     per_channel = path[0] * total
     error = float(per_channel.double().sum()) - logit_difference
     return SaliencyMap(
@@ -190,6 +196,7 @@ def cam(net: ImageClassifier, pixels: Pixels, target: int, *, extractor: Feature
         extractor = extractor or split_at_last_feature_map(net)
         head = extractor.require_head("a class activation map")
         features, logits = extractor.forward_features_and_logits(x)
+        require_close_head(head(features), logits, "a class activation map")
         if head.kind == "average":
             values = torch.einsum("k,khw->hw", head.weight[target], features[0])
         else:  # each cell's own weights: their sum is the logit, so that the mean of these values is it too
@@ -272,14 +279,14 @@ def occlusion(
     squares = [(slice(top, top + window), slice(left, left + window)) for top in tops for left in lefts]
     logit_drops = torch.zeros(height, width)
     cover_counts = torch.zeros(height, width)
-    with prepared_input(net, pixels) as x, with_folded_batch_norm(net, x) as logits, torch.no_grad():
+    with prepared_input(net, pixels) as x, many_passes(net, x, target) as passes:
         mean_color = mean_color_image(net, x)[0]
         for first in range(0, len(squares), batch_size):
             batch_squares = squares[first : first + batch_size]
             occluded = x.expand(len(batch_squares), -1, -1, -1).clone(memory_format=torch.channels_last)
             for image, (rows, columns) in zip(occluded, batch_squares, strict=True):
                 image[:, rows, columns] = mean_color[:, rows, columns]
-            drops = (logits[0, target] - net.forward_unchecked(occluded)[:, target]).cpu()
+            drops = (passes.logits[0, target] - passes.forward(occluded)[:, target]).cpu()
             for drop, (rows, columns) in zip(drops, batch_squares, strict=True):
                 logit_drops[rows, columns] += drop
                 cover_counts[rows, columns] += 1

@@ -16,13 +16,16 @@ from torch import Tensor
 
 from convolab.analysis.summary import LayerSummary, summarize_network
 from convolab.core.errors import LabError, require, suggest
+from convolab.inspection.passes import prepared_input, require_proven_head
+from convolab.inspection.types import UInt8Image
 from convolab.models.classifier import ImageClassifier
 from convolab.models.feature_head import ClassifierHead, FeatureExtractor, FeatureMap, create_feature_extractor
-from convolab.models.inference import inference_view
+from convolab.models.inference import compute_logits, inference_view
 
 GridAxis: TypeAlias = tuple[float, float]  # center of the first cell's receptive field, and the stride: pixels
 RfGrid: TypeAlias = tuple[GridAxis, GridAxis]  # rows, columns
 Granularity = Literal["cell", "window"]  # of a response: a cell of the last map, or all cells of a small image
+HEAD_PURPOSE = "finding objects in a large image"
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 
 
@@ -150,6 +153,19 @@ def parse_granularity(word: str) -> Granularity:
     raise LabError(f"unknown granularity '{word}': {suggest(word, GRANULARITIES)}")
 
 
+def prove_on_image(fcn: FullyConvolutional, photo: UInt8Image, targets: Sequence[int] = ()) -> None:
+    """Prove the head on a photo at the network's own size, for the first of `targets` or the most probable class.
+
+    Raises LabError for a network that computes something else on it, or no finite logits.
+    """
+    net = fcn.net
+    pixels = net.preprocess(photo)
+    logits = compute_logits(net, pixels)
+    target = targets[0] if targets else int(logits.argmax())
+    with prepared_input(net, pixels) as x:
+        require_proven_head(fcn.extractor, x, target, HEAD_PURPOSE)
+
+
 def make_fully_convolutional(net: ImageClassifier) -> FullyConvolutional:
     """The network, made fully convolutional: a view of it, over the same weights in memory.
 
@@ -163,4 +179,4 @@ def make_fully_convolutional(net: ImageClassifier) -> FullyConvolutional:
     (torch.Size([1, 1, 10, 14]), torch.Size([1, 1, 4, 8]))
     """
     extractor = create_feature_extractor(inference_view(net))
-    return FullyConvolutional(extractor, extractor.require_head("finding objects in a large image"))
+    return FullyConvolutional(extractor, extractor.require_head(HEAD_PURPOSE))

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from convolab.core.errors import require
 from convolab.data import image_io
 from convolab.data.annotations import BoundingBox
 from convolab.inspection.localization.alignment import AlignmentKind
@@ -82,7 +83,15 @@ class ClassDetections:
     label: str
     heatmap: Float[Tensor, "h w"]  # the mean response over the scales, on the canvas
     num_boxes: int  # how many there are
+    original_size: tuple[int, int]  # height and width of the image, in pixels
     detections: tuple[Detection, ...]  # the strongest of them, at most MAX_BOXES
+
+    @property
+    def largest_coverage(self) -> float:
+        """The largest fraction of the image that one of the boxes covers; 0 without a box."""
+        height, width = self.original_size
+        areas = [(right - left) * (bottom - top) for left, top, right, bottom in (d.box for d in self.detections)]
+        return max(areas, default=0) / (height * width)
 
     @property
     def invalid_reason(self) -> str:
@@ -110,9 +119,13 @@ def detect_class(
         target: the class's index.
         alignment: how cells map to pixels.
         threshold: a fraction of the largest value of the mean response.
+
+    Raises LabError for a response that is not finite.
     """
     responses = [result.upsampled_response(target, alignment, canvas.size) for result in scale_results]
     heatmap = torch.stack(responses).mean(0)
+    label = scale_results[0].fcn.net.classes[target]
+    require(heatmap.isfinite().all(), f"the response for {label} is not finite: it gives no box; name another class")
     regions = threshold_regions(heatmap, threshold)
     down, across = canvas.scale_to_original
     detections = tuple(
@@ -124,5 +137,4 @@ def detect_class(
         )
         for region in regions[:MAX_BOXES]
     )
-    label = scale_results[0].fcn.net.classes[target]
-    return ClassDetections(target, label, heatmap, len(regions), detections)
+    return ClassDetections(target, label, heatmap, len(regions), canvas.original_size, detections)

@@ -6,6 +6,7 @@ by translation.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -148,7 +149,7 @@ def erf_energies(
             for column in dict.fromkeys(columns):
                 (gradient,) = torch.autograd.grad(class_maps[:, row, column].max(), x, retain_graph=True)
                 energy = gradient[0].double().square().sum(0)
-                if float(energy.sum()) > 0:
+                if 0 < float(energy.sum()) < math.inf:
                     yield (row, column), energy
 
 

@@ -9,7 +9,7 @@ from convolab.core.rng import make_generator
 from convolab.core.types import MessageCallback
 from convolab.inspection.explain.null_maps import sobel_edges
 from convolab.inspection.localization.alignment import ALIGNMENT_KINDS, AlignmentKind, resize_alignment
-from convolab.inspection.localization.dense import FullyConvolutional, Granularity
+from convolab.inspection.localization.dense import FullyConvolutional, Granularity, prove_on_image
 from convolab.inspection.localization.metrics import energy_pointing_game, ious_by_threshold, pointing_game_hit
 from convolab.inspection.localization.response import ScaleResult, run_at_scale
 from convolab.inspection.localization.samples import EvaluationSample, EvaluationSetting, ObjectAnnotation
@@ -48,6 +48,7 @@ def evaluate_localization(
         on_progress(f"{setting.name}: image {number} of {len(setting.samples)}")
         image = sample.open_image()
         size = image.shape[1], image.shape[2]
+        prove_on_image(fcn, image)
         results = [run_at_scale(fcn, image, scale, granularity) for scale in setting.scales]
         for annotation in sample.annotations:
             # Of several classes, such as breeds of dogs, the one that the network finds the most probable.

@@ -13,6 +13,7 @@ from convolab.inspection.localization.response import ScaleResult
 from convolab.inspection.result import Box, Finding, Panel
 from convolab.models.inference import top_classes
 
+NEARLY_ALL = 0.9  # of the image: a box that covers more of it is warned of
 MAX_SHOWN = 5  # boxes of a class that are named and drawn
 
 
@@ -91,12 +92,24 @@ def build_locate_finding(
         },
         arrays=arrays,
         panels=tuple(detection_panels(canvas, scale_results, found, alignment) for found in classes),
-        warnings=tuple(
-            f"the response for {found.label} is {found.invalid_reason}: it carries no information"
-            for found in classes
-            if found.invalid_reason
+        warnings=(
+            *filter(None, [first.fcn.net.caution]),
+            *(warning for found in classes for warning in detection_warnings(found)),
         ),
     )
+
+
+def detection_warnings(found: ClassDetections) -> list[str]:
+    """What is wrong with the response or the boxes of a class."""
+    warnings = []
+    if found.invalid_reason:
+        warnings.append(f"the response for {found.label} is {found.invalid_reason}: it carries no information")
+    if found.largest_coverage >= NEARLY_ALL:
+        warnings.append(
+            f"a box of {found.label} covers {100 * found.largest_coverage:.0f} % of the image: "
+            "it hardly says where the object is"
+        )
+    return warnings
 
 
 def scale_metrics(result: ScaleResult, alignment_kind: AlignmentKind) -> ScaleMetrics:

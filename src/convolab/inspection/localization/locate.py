@@ -19,6 +19,7 @@ from convolab.inspection.localization.dense import (
     FullyConvolutional,
     make_fully_convolutional,
     parse_granularity,
+    prove_on_image,
 )
 from convolab.inspection.localization.detection import detect_class, make_canvas
 from convolab.inspection.localization.erf_offset import erf_offset
@@ -75,8 +76,8 @@ def locate_objects(
         in pixels of the original image (left, top, right, bottom), and whose arrays hold the raw responses [rows,
         columns].
 
-    Raises LabError for an unknown class, scale, alignment or granularity, an image that is too small or too large, and
-    a network without such a feature map and head.
+    Raises LabError for an unknown class, scale, alignment or granularity, an image that is too small or too large, a
+    network without such a feature map and head, and numbers that are not finite.
 
     >>> from convolab.models.pretrained import pretrained
     >>> net = pretrained("efficientnet_lite0")
@@ -84,10 +85,7 @@ def locate_objects(
     >>> finding.metrics["classes"]["moped"]["detections"][0]["box"]
     [127, 62, 695, 461]
     """
-    require(
-        0 < threshold <= 1,
-        f"the threshold is {threshold:g}: give a fraction of the largest value, above 0 and at most 1",
-    )
+    require_threshold(threshold)
     require(top >= 1, f"the top {top} classes: give at least 1")
     kind = parse_alignment(alignment)
     target_indices = [net.find_class(target) for target in targets]
@@ -97,6 +95,9 @@ def locate_objects(
     name = image_name or (Path(image).stem if not isinstance(image, Tensor) else "the image")
     photo = image if isinstance(image, Tensor) else image_io.read_image(image)
 
+    for scale in parsed_scales:
+        scale.require_size((photo.shape[1], photo.shape[2]))
+    prove_on_image(fcn, photo, target_indices)
     scale_results = []
     for scale in parsed_scales:
         on_progress(f"running at scale {scale}")
@@ -112,6 +113,14 @@ def locate_objects(
     finding = build_locate_finding(name, canvas, scale_results, classes, kind, threshold)
     return (
         with_sliding_window_check(finding, fcn, photo, parsed_scales, on_progress) if sliding_window_check else finding
+    )
+
+
+def require_threshold(threshold: float) -> None:
+    """Raise LabError for a threshold that is no fraction."""
+    require(
+        0 < threshold <= 1,
+        f"the threshold is {threshold:g}: give a fraction of the largest value, above 0 and at most 1",
     )
 
 

@@ -20,7 +20,7 @@ from convolab.inspection.localization.dense import FullyConvolutional, Granulari
 from convolab.inspection.localization.erf_offset import erf_offset
 from convolab.inspection.localization.input_scale import InputScale
 from convolab.inspection.types import UInt8Image
-from convolab.models.inference import frozen_eval
+from convolab.models.inference import frozen_eval, require_finite_logits
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,13 @@ def indices_between(start: float, stride: float, count: int, low: float | int, h
 def run_at_scale(
     fcn: FullyConvolutional, image: UInt8Image, scale: InputScale, granularity: Granularity
 ) -> ScaleResult:
-    """Run a network on a whole image at a scale. Raises LabError for a size that is too small or too large for it."""
+    """Run a network on a whole image at a scale. Raises LabError for a size that is too small or too large for it, and
+    for logits that are not finite.
+    """
     pixels = scale.prepare_input(fcn.net, image)
     with torch.no_grad(), frozen_eval(fcn.net):
         features = fcn.forward_features(pixels).contiguous()
         logits = fcn.head(features)[0] if granularity == "cell" else fcn.window_logits(features).mean((2, 3))[0]
+        require_finite_logits(features, f"the image at scale {scale}")
+        require_finite_logits(logits, f"the image at scale {scale}")
     return ScaleResult(fcn, granularity, str(scale), (pixels.shape[2], pixels.shape[3]), features, logits)
