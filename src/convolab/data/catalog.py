@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convolab.core.errors import require, suggest
+from convolab.core.files import user_path
 from convolab.data.download import DatasetFiles, ProgressCallback, RemoteFile, ensure_downloaded
 
 if TYPE_CHECKING:
@@ -154,13 +155,13 @@ def load(
     """
     from convolab.data.splits import DatasetSplits
 
-    folder = Path(data_dir).expanduser() if data_dir is not None else None
+    folder = user_path(data_dir) if data_dir is not None else None
     if name.startswith("folder:"):
         from convolab.data.image_folder import read_image_folder
 
         require(name != "folder:", "'folder:' has no path: write folder:PATH")
-        path = Path(name.removeprefix("folder:")).expanduser()
-        return DatasetSplits(*read_image_folder((folder or Path()) / path, image_size, on_progress))
+        path = (folder or Path()) / user_path(name.removeprefix("folder:"))
+        return DatasetSplits(*read_image_folder(path, image_size, on_progress))
 
     info = dataset_info(name)
     module, function = info.reader.split(":")
@@ -170,7 +171,9 @@ def load(
     return DatasetSplits(*read(ensure_downloaded(info, folder, on_progress, allow_download=download)))
 
 
-def download_dataset(name: str, data_dir: Path | None = None, on_progress: ProgressCallback | None = None) -> Path:
+def download_dataset(
+    name: str, data_dir: Path | str | None = None, on_progress: ProgressCallback | None = None
+) -> Path:
     """Make sure that a published dataset is on the disk, and return its folder; for the arguments see `load`.
 
     Raises LabError if there is nothing to download for this name, the download fails, or its checksum is wrong.

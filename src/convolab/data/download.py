@@ -9,7 +9,7 @@ from pathlib import Path
 
 from convolab.core.environment import data_root
 from convolab.core.errors import LabError, require
-from convolab.core.files import translate_write_errors
+from convolab.core.files import translate_write_errors, user_path
 from convolab.data.storage import record_files
 
 ProgressCallback = Callable[[int, int | None], object]  # called with (done, total); total is None where it is unknown
@@ -65,7 +65,7 @@ def redownload_hint(what: str = "it") -> str:
 
 
 def ensure_downloaded(
-    dataset: DatasetFiles, data_dir: Path | None, on_progress: ProgressCallback | None, allow_download: bool
+    dataset: DatasetFiles, data_dir: Path | str | None, on_progress: ProgressCallback | None, allow_download: bool
 ) -> Path:
     """The folder of a dataset: as it is on the disk, or from files put there by hand, or downloaded.
 
@@ -77,7 +77,7 @@ def ensure_downloaded(
 
     Raises LabError if the dataset is not there and cannot or may not be downloaded, or its checksum is wrong.
     """
-    data_dir = (data_dir or data_root()).expanduser()
+    data_dir = user_path(data_dir or data_root())
     is_dataset_folder = data_dir.name == dataset.folder or not dataset.missing_files(data_dir)
     folder = data_dir if is_dataset_folder else data_dir / dataset.folder
     if not dataset.missing_files(folder):
