@@ -118,7 +118,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     "name", ["x" * 300 + ".png", "x" * 300, "a/" * 3000 + "a.png", "~nouser/a.png", "a\0.png", "\ud800"]
 )
 def test_what_no_file_can_be_called_is_refused_in_one_line(name):
-    with pytest.raises(LabError, match="check the name|write the whole path") as caught:
+    with pytest.raises(LabError, match=r"check the name|write the whole path") as caught:
         read_image(name)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400

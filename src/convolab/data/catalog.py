@@ -26,7 +26,6 @@ class DatasetInfo(DatasetFiles):
     num_train: int  # training images
     num_test: int  # test images
     reader: str  # module:function in convolab.data.readers, which takes the folder, if there is one to download
-    download_size_mb: float = 0.0  # 0 if it is part of an installed library
     default_augment: tuple[str, ...] = ()  # the usual augmentation, as in a recipe's data.augment
 
 
