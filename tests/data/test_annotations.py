@@ -43,7 +43,7 @@ def test_photos_and_boxes_are_read_in_their_order(folder) -> None:
         ({"images": {"a.png": {"targets": {"cat": {"boxes": [[3, 0, 1, 1]]}}}}}, "has the box"),
         ({"images": {"a.png": {"targets": {"cat": {"boxes": [["0", 0, 1, 1]]}}}}}, "has the box"),
         (annotations(imagenet_ids=[1]), "does not have the expected format"),
-        (annotations(imagenet_ids={"cat": "281"}), "imagenet_ids of cat is 281: give a list"),
+        (annotations(imagenet_ids={"cat": "281"}), "imagenet_ids of cat is '281': give a list"),
         (annotations(imagenet_ids={"cat": ["281"]}), "imagenet_ids of cat is"),
         (annotations(imagenet_ids={"cat": None}), "imagenet_ids of cat is None"),
         (annotations(imagenet_ids={"cat": []}), "imagenet_ids of cat is"),
