@@ -134,7 +134,8 @@ def load(
     """Read a dataset into memory.
 
     Args:
-        name: a name of `DATASETS`, or `folder:PATH` for a folder with one subfolder of images per class.
+        name: a name of `DATASETS`, or `folder:PATH` for a folder with one subfolder of images per class, or with
+            such folders named train, val and test.
         data_dir: the folder that holds downloaded datasets (or the dataset's own folder), and where a relative PATH
             starts. By default $CONVOLAB_DATA or ~/.cache/convolab for datasets, and the current folder for PATH.
         image_size: height and width, in pixels, that a folder's images are resized to, 8 to 64; published datasets keep
@@ -143,8 +144,9 @@ def load(
         on_progress: called with (done, total): bytes while a file is downloaded, images while a folder is read.
 
     Returns:
-        (train, test, unreadable): two datasets of uint8 images [N, C, H, W] with their labels, and the files of a
-        folder that could not be read, each with the reason.
+        The splits: `train`, `test` and perhaps `validation`, datasets of uint8 images [N, C, H, W] with their labels;
+        `unreadable`, the files of a folder that could not be read, each with the reason; `notes`, what else a person
+        should know of a folder, such as images that are in training and test.
 
     Raises LabError if the name is unknown, the dataset cannot be downloaded, its files are damaged, or a folder does
     not have at least two classes of readable images.
@@ -160,7 +162,7 @@ def load(
 
         require(name != "folder:", "'folder:' has no path: write folder:PATH")
         path = (folder or Path()) / user_path(name.removeprefix("folder:"))
-        return DatasetSplits(*read_image_folder(path, image_size, on_progress))
+        return read_image_folder(path, image_size, on_progress)
 
     info = dataset_info(name)
     module, function = info.reader.split(":")

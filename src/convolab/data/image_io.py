@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import user_path
+from convolab.core.files import MAX_PATH_BYTES, user_path
 from convolab.core.text import format_bytes, printable
 from convolab.data.url import fetch_url
 
@@ -89,7 +89,7 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
     the latter is read from the file's header, before anything is decoded.
     """
     path = user_path(path)
-    name = printable(str(path))
+    name = printable(str(path), MAX_PATH_BYTES)
     max_bytes = MAX_FILE_OVERHEAD + MAX_BYTES_PER_PIXEL * max_pixels
     try:
         status = path.stat()
@@ -111,7 +111,7 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
 
 def decode_image(file: BinaryIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
     """`read_image_file` on an open file; `name` is what errors call it."""
-    name = printable(name)
+    name = printable(name, MAX_PATH_BYTES)
     too_large = f"more than the limit of {max_pixels:,} pixels: resize the image, or raise the limit (max_pixels)"
     try:
         # Pillow warns of large images, which are refused below, and of odd details of files that it reads all the same.

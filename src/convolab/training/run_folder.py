@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import torch
 from filelock import FileLock, Timeout
@@ -71,7 +71,8 @@ class DataRecord(TypedDict):
 
     dir: str | None  # where it was found, if that was named
     train_sha256: str  # fingerprint of the training images
-    test_sha256: str
+    test_sha256: str  # "none" if there were no test images
+    validation_sha256: NotRequired[str]  # where the dataset has validation images of its own
 
 
 class RunSummary(TypedDict):
@@ -161,21 +162,23 @@ class RunId:
             )
 
 
-def data_key(train_sha256: str, test_sha256: str) -> str:
-    """A short name of a run's data: 12 hexadecimal digits of the SHA-256 of both fingerprints."""
-    return hashlib.sha256(f"{train_sha256} {test_sha256}".encode()).hexdigest()[:12]
+def data_key(fingerprints: Mapping[str, object]) -> str:
+    """A short name of a run's data: 12 hexadecimal digits of the SHA-256 of the fingerprints of its splits."""
+    names = ("train_sha256", "test_sha256", "validation_sha256")  # the last one where the dataset has such a split
+    joined = " ".join(str(fingerprints[name]) for name in names if name in fingerprints)
+    return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
 def new_summary(
     recipe: Recipe, splits: DatasetSplits, trainer: Trainer, data_folder: str | None, device: str
 ) -> RunSummary:
     """The summary of a run before its first step."""
-    train_sha256, test_sha256 = splits.train.fingerprint, splits.test.fingerprint
+    fingerprints = splits.fingerprints
     return {
         "format": FORMAT,
         "recipe_key": recipe.key,
-        "data_key": data_key(train_sha256, test_sha256),
-        "data": {"dir": data_folder, "train_sha256": train_sha256, "test_sha256": test_sha256},
+        "data_key": data_key(fingerprints),
+        "data": cast("DataRecord", {"dir": data_folder, **fingerprints}),
         "status": "new",
         "reason": None,
         "epochs_done": 0,
@@ -229,7 +232,7 @@ def read_summary(folder: Path) -> RunSummary:
     for name, holder in (("recipe_key", summary), ("train_sha256", data), ("test_sha256", data)):
         require(isinstance(holder.get(name), str), f"{path} is damaged: it has no {name}")
     summary["data"] = {"dir": None, **data}
-    summary.setdefault("data_key", data_key(data["train_sha256"], data["test_sha256"]))
+    summary.setdefault("data_key", data_key(data))
     return cast("RunSummary", summary)
 
 

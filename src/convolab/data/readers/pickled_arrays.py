@@ -21,7 +21,7 @@ MAX_DIMENSIONS = 8
 SIMPLE_DTYPE = re.compile(r"[|<>=]?[biuf][1248]")
 
 CONSTANTS = {ord("N"): None, 0x88: True, 0x89: False}
-CONTAINERS: dict[int, type] = {ord("}"): dict, ord("]"): list, ord(")"): tuple}
+EMPTY_VALUES: dict[int, type] = {ord("}"): dict, ord("]"): list, ord(")"): tuple}
 SHORT_TUPLES = {0x85: 1, 0x86: 2, 0x87: 3}
 # These are followed by a number, of so many bytes: an integer; the length of a string; a place in the memo.
 INTEGERS = {ord("K"): 1, ord("M"): 2, ord("J"): 4}
@@ -31,9 +31,9 @@ PUTS = {ord("q"): 1, ord("r"): 4}
 GETS = {ord("h"): 1, ord("j"): 4}
 NUMBER_BYTES = {**INTEGERS, **BYTE_STRINGS, **TEXTS, **PUTS, **GETS}
 
-RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+ARRAY_MAKERS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 DTYPE, ENCODE = "numpy.dtype", "_codecs.encode"
-KNOWN_GLOBALS = (*RECONSTRUCT, DTYPE, ENCODE, "numpy.ndarray")
+KNOWN_GLOBALS = (*ARRAY_MAKERS, DTYPE, ENCODE, "numpy.ndarray")
 
 
 class Global(str):
@@ -97,8 +97,8 @@ class PickleReader:
                 stack.append(memo[number])
             elif opcode in CONSTANTS:
                 stack.append(CONSTANTS[opcode])
-            elif opcode in CONTAINERS:
-                stack.append(CONTAINERS[opcode]())
+            elif opcode in EMPTY_VALUES:
+                stack.append(EMPTY_VALUES[opcode]())
             elif opcode in SHORT_TUPLES:
                 stack.append(tuple(stack.pop() for _ in range(SHORT_TUPLES[opcode]))[::-1])
             elif opcode == ord("."):
@@ -126,7 +126,10 @@ class PickleReader:
                 self._set_items([stack.pop(-2), stack.pop()])
             case "e" | "a":
                 items = self._pop_marked() if opcode == "e" else [stack.pop()]
-                self._top(list).extend(items)
+                target = stack[-1]
+                if not isinstance(target, list):
+                    raise TypeError("something is added to what is no list")
+                target.extend(items)
             case "I" | "L":
                 line = self._line(20)
                 stack.append(line == "01" if line in ("00", "01") else int(line.removesuffix("L")))
@@ -171,12 +174,6 @@ class PickleReader:
         end = self.content.index(b"\n", self.position, self.position + max_bytes + 1)
         return str(self._take(end + 1 - self.position)[:-1], "latin1")
 
-    def _top(self, kind: type[list]) -> list[object]:
-        top = self.stack[-1]
-        if not isinstance(top, kind):
-            raise TypeError("something is added to what is no list")
-        return top
-
     def _pop_marked(self) -> list[object]:
         start = self.marks.pop()
         items = self.stack[start:]
@@ -201,7 +198,7 @@ class PickleReader:
         """What a function would give: the parts of an array, or bytes that Python 3 wrote for Python 2."""
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise TypeError("something is called that is no function")
-        if function in RECONSTRUCT:
+        if function in ARRAY_MAKERS:
             return PickledArray()
         if function == DTYPE:
             return Dtype(to_text(arguments[0]))
