@@ -124,6 +124,8 @@ def train(
         splits = load(recipe.data.name, root, image_size=recipe.data.image_size)
         shown = nullcontext(callbacks) if callbacks is not None else live_training(recipe.training.epochs)
         with shown as chosen:
+            for note in splits.notes:
+                chosen.on_message(note)
             return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=chosen)
 
 

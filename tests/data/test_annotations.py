@@ -43,6 +43,30 @@ def test_photos_and_boxes_are_read_in_their_order(folder) -> None:
         ({"images": {"a.png": {"targets": {"cat": {"boxes": [[3, 0, 1, 1]]}}}}}, "has the box"),
         ({"images": {"a.png": {"targets": {"cat": {"boxes": [["0", 0, 1, 1]]}}}}}, "has the box"),
         (annotations(imagenet_ids=[1]), "does not have the expected format"),
+        (annotations(imagenet_ids={"cat": "281"}), "imagenet_ids of cat is '281': give a list"),
+        (annotations(imagenet_ids={"cat": ["281"]}), "imagenet_ids of cat is"),
+        (annotations(imagenet_ids={"cat": None}), "imagenet_ids of cat is None"),
+        (annotations(imagenet_ids={"cat": []}), "imagenet_ids of cat is"),
+        (annotations(imagenet_ids={"cat": 281}), "imagenet_ids of cat is"),
+        (annotations(imagenet_ids={"cat": [281.0]}), "imagenet_ids of cat is"),
+        (annotations(imagenet_ids={"cat": [True]}), "imagenet_ids of cat is"),
+        (annotations(imagenet_ids={"c\x1b[31m\n": [1000]}), "imagenet_ids of "),
+        (annotations(imagenet_ids=None), "does not have the expected format"),
+        ('{"images": {"a.png": {"targets": {"cat": {"boxes": [' + "[" * 900 + "]" * 900 + "]}}}}}", "has the box"),
+        ("[" * 100_000, "nested too deeply|is not JSON"),
+        (
+            '{"images": ' * 5_000 + "1" + "}" * 5_000,
+            "nested too deeply|does not have the expected format|has no targets",
+        ),
+        ({"images": {"x" * 300: {"targets": {"cat": {"boxes": [[0, 0, 1, 1]]}}}}}, "a name in this path has 300 bytes"),
+        ({"images": {"a\0": {"targets": {"cat": {"boxes": [[0, 0, 1, 1]]}}}}}, "has a NUL character"),
+        ({"images": {"\x1b[31m\n": {}}}, "has no targets"),
+        (annotations(images={"a.png": {"targets": {"cat": {"boxes": [[float("nan"), 0, 1, 1]]}}}}), "has the box"),
+        (annotations(images={"a.png": {"targets": {"cat": {"boxes": [[0, 0, float("inf"), 1]]}}}}), "has the box"),
+        (annotations(images={"a.png": {"targets": {"cat": {"boxes": [[False, 0, True, 1]]}}}}), "has the box"),
+        (annotations(images={"a.png": {"targets": {"cat": {"boxes": [[0, 0, 10**400, 1]]}}}}), "has the box"),
+        (annotations(images={"a.png": {"targets": {"cat": {"boxes": [[[[[]]]] * 999]}}}}), "has the box"),
+        (annotations(images={"a.png": {"targets": {"cat": {"boxes": "abcd"}}}}), "has no boxes"),
     ],
 )
 def test_a_wrong_file_gives_one_line_with_its_name(folder, value, message: str) -> None:
@@ -50,7 +74,8 @@ def test_a_wrong_file_gives_one_line_with_its_name(folder, value, message: str) 
     with pytest.raises(LabError, match=message) as error:
         read_annotations(folder)
     assert "boxes.json" in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 500
 
 
 def test_a_folder_without_boxes_is_refused(tmp_path) -> None:

@@ -242,6 +242,13 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         (LABELS, idx(np.zeros(20, np.uint8))[:0], "is not an idx file"),
         (LABELS, gzip.compress(b"\0\0\x08\1\0\0\0\x14short", mtime=0), r"13 bytes, not those of its shape \[20\]"),
         (LABELS, gzip.compress(b"\0\0\x08\3\0", mtime=0), "not those of its shape"),
+        (LABELS, gzip.compress(b"\0\0\x08\xff" + bytes(2000), mtime=0), "states 255 dimensions"),
+        (
+            LABELS,
+            gzip.compress(b"\0\0\x08\1" + b"\xff" * 4 + bytes(99), mtime=0),
+            "states the shape .* more than 100.0 MB",
+        ),
+        (LABELS, idx(np.zeros(20, np.uint8)) + gzip.compress(bytes(10**8), mtime=0), "not those of its shape"),
     ],
 )
 def test_the_error_about_a_damaged_fashion_mnist_gives_the_problem(tmp_path, name, content, reason):

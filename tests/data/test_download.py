@@ -1,17 +1,21 @@
 """Downloads over good and bad connections; safe and unsafe archives."""
 
+import gzip
 import io
 import os
 import socket
 import tarfile
+from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from support.small_sets import archive, checksum
 
 from convolab.core.errors import LabError
 from convolab.data import download as download_module
-from convolab.data.download import DownloadError, download_file, extract_archive
+from convolab.data.catalog import DATASETS, load
+from convolab.data.download import DownloadError, RemoteFile, download_file, extract_archive
 
 pytestmark = pytest.mark.timing
 
@@ -104,6 +108,47 @@ def test_a_different_file_is_refused_and_deleted(server, path):
     assert os.listdir(path.parent) == []
 
 
+@pytest.mark.parametrize("states_length", [True, False])
+def test_a_file_larger_than_the_published_one_is_refused_while_it_streams(server, path, states_length, monkeypatch):
+    server.content["file.bin"], server.states_length = BODY, states_length
+    monkeypatch.setattr(download_module, "DOWNLOAD_CHUNK_BYTES", 1000)
+    calls = []
+    with pytest.raises(LabError, match=r"file\.bin is larger than 100\.0 kB: it is not the published one"):
+        download_file(server.url("file.bin"), path, checksum(BODY), lambda *p: calls.append(p), max_bytes=100_000)
+    assert os.listdir(path.parent) == []
+    assert calls[-1:] == ([] if states_length else [(100_000, None)])
+    assert download_file(server.url("file.bin"), path, checksum(BODY), max_bytes=len(BODY)).exists()
+
+
+@pytest.mark.parametrize("name", [name for name, info in DATASETS.items() if info.downloads])
+def test_no_download_of_a_dataset_can_be_larger_than_the_dataset(name, server, tmp_path, monkeypatch):
+    info = DATASETS[name]
+    assert info.download_size_mb * 1e6 < info.max_download_bytes < info.download_size_mb * 1e6 + 2e6
+    content = archive({"other": b"x"})
+    server.content = {"big": content}
+    files = tuple(RemoteFile(server.url("big"), checksum(content)) for _ in info.downloads)
+    monkeypatch.setitem(DATASETS, name, replace(info, downloads=files, download_size_mb=-1.0))  # which allows no byte
+    with pytest.raises(LabError, match="is larger than 0: it is not the published one"):
+        load(name, tmp_path)
+
+
+def test_a_servers_answer_reaches_no_terminal_as_control_characters(path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(b"HTTP/1.1 404 \x1b[31mgone\x07\r\nContent-Length: 0\r\n\r\n")
+
+        thread = Thread(target=answer)
+        thread.start()
+        with pytest.raises(DownloadError, match="responded with 404") as caught:
+            download_file(f"http://127.0.0.1:{listener.getsockname()[1]}/a", path, checksum(BODY))
+        thread.join()
+    assert str(caught.value).isprintable()
+
+
 def test_a_url_without_the_file_is_reported(server, path):
     with pytest.raises(DownloadError, match=r"http.*/gone\.bin responded with 404"):
         download_file(server.url("gone.bin"), path, checksum(BODY))
@@ -157,6 +202,24 @@ def test_an_archive_with_an_unsafe_member_is_refused_by_its_name(tmp_path, unsaf
     assert os.listdir(inner) == ["set.tar.gz"]
     assert os.listdir(tmp_path) == ["inner"]
     assert not Path("/tmp/escaped-from-an-archive").exists()
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused_while_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(download_module, "MAX_ARCHIVE_BYTES", 1_000_000)
+    bomb = archive({f"set/{i}": bytes(400_000) for i in range(4)})
+    for content in (bomb, gzip.compress(bytes(2_000_000)), archive({"set/a": b"x"}) + gzip.compress(bytes(2_000_000))):
+        (tmp_path / "set.tar.gz").write_bytes(content)
+        with pytest.raises(LabError, match=r"unpacks to more than 1\.0 MB: do not trust it|is damaged"):
+            extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
+        assert os.listdir(tmp_path) == ["set.tar.gz"]
+
+
+def test_an_archive_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(download_module, "MAX_ARCHIVE_MEMBERS", 3)
+    (tmp_path / "set.tar.gz").write_bytes(archive({f"set/{i}": b"" for i in range(4)}))
+    with pytest.raises(LabError, match="contains more than 3 files"):
+        extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
+    assert os.listdir(tmp_path) == ["set.tar.gz"]
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.3, 0.9, 0.99999])

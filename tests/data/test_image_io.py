@@ -1,6 +1,7 @@
 """Single images, in all formats and conditions."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -111,6 +112,82 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path, message in ((tmp_path / "gone.png", "there is no such file"), (tmp_path, "this is a folder")):
         with pytest.raises(LabError, match=f"^{path}: {message}"):
             read_image_file(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300 + ".png", "x" * 300, "a/" * 3000 + "a.png", "~nouser/a.png", "a\0.png", "\ud800"]
+)
+def test_what_no_file_can_be_called_is_refused_in_one_line(name):
+    with pytest.raises(LabError, match=r"check the name|write the whole path") as caught:
+        read_image(name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_a_name_with_control_characters_reaches_no_terminal(tmp_path):
+    path = tmp_path / "a\x1b[31m\n.png"
+    for prepare in (lambda: None, lambda: path.write_bytes(b"x")):
+        prepare()
+        with pytest.raises(LabError) as caught:
+            read_image(path)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_a_device_and_a_loop_of_links_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, message in (("pipe", "a pipe or a device"), ("zero", "a pipe or a device"), ("loop", "cannot be read")):
+        with pytest.raises(LabError, match=message):
+            read_image(tmp_path / name)
+
+
+def test_a_file_far_larger_than_its_pixels_could_be_is_refused_unread(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(LabError, match=r"a\.png is 10\.0 GB, more than the limit of 500\.0 MB: resize the image"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_file_that_vanishes_before_it_is_opened_gives_one_line(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", Image.fromarray(NOISE))
+    size = path.stat()
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: size)
+    path.unlink()
+    with pytest.raises(LabError, match=r"a\.png: there is no such file"):
+        read_image_file(path)
+
+
+@pytest.mark.parametrize("image_format", ["eps", "pdf", "ico", "tga", "pcx", "jpeg2000", "sgi", "dds", "msp"])
+def test_only_the_listed_formats_are_decoded(tmp_path, image_format, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("an image started a program"))
+    image = Image.fromarray(NOISE).convert("1") if image_format == "msp" else Image.fromarray(NOISE)
+    path = save(tmp_path / "a.png", image, format=image_format)
+    with pytest.raises(LabError, match=r"a\.png: not an image \(PNG, JPEG, GIF, BMP, WEBP, TIFF, PPM\): convert it"):
+        read_image_file(path)
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "gif", "bmp", "webp", "tiff", "ppm", "mpo"])
+def test_each_listed_format_is_decoded(tmp_path, image_format):
+    path = save(tmp_path / "a", Image.new("RGB", (16, 12), (200, 100, 50)), format=image_format)
+    assert pixel(path, 5, 5) == pytest.approx([200, 100, 50], abs=3)
+
+
+@pytest.mark.parametrize("image_format", ["gif", "webp", "tiff", "png"])
+def test_the_header_of_an_animation_is_bounded_too(tmp_path, image_format):
+    frames = [Image.new("RGB", (900, 900), color) for color in ("red", "blue")]
+    path = save(tmp_path / "a", frames[0], format=image_format, save_all=True, append_images=frames[1:])
+    with pytest.raises(LabError, match="more than the limit of 100,000 pixels"):
+        read_image_file(path, max_pixels=100_000)
+
+
+def test_a_frame_larger_than_its_animation_is_bounded(tmp_path):
+    content = bytearray(save(tmp_path / "a.gif", Image.new("P", (300, 300))).read_bytes())
+    content[6:10] = struct.pack("<HH", 1, 1)  # the animation's size, not the frame's
+    (tmp_path / "a.gif").write_bytes(content)
+    with pytest.raises(LabError, match="300 x 300 is more than the limit of 1,000 pixels"):
+        read_image_file(tmp_path / "a.gif", max_pixels=1000)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])

@@ -2,11 +2,15 @@
 
 import contextlib
 import io
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +116,37 @@ NOT_PUBLIC = [
     "2002:7f00:1::",
     "2002:a00:1::",
     "2001:db8::1",
+    "::127.0.0.1",
+    "::8.8.8.8",
+    "::ffff:0:127.0.0.1",
+    "fec0::1",
+    "100::1",
+    "64:ff9b:1::10.0.0.1",
+    "2001::1",
+    "2001:0:4136:e378:8000:63bf:f5ff:fffe",
+    "2001:2::1",
+    "2001:10::1",
+    "2002:808:808::1",
+    "2600:1900::5efe:10.0.0.1",
+    "2600:1900::200:5efe:127.0.0.1",
+    "3fff::1",
+    "4000::1",
+    "5f00::1",
+    "ff0e::1",
+    "2606:4700::1111%eth0",
+    "0.1.2.3",
+    "100.100.100.200",
+    "168.63.129.16",
+    "192.0.0.8",
+    "192.88.99.1",
+    "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
+    "239.255.255.250",
+    "localhost",
+    "0177.0.0.1",
+    "2130706433",
+    "",
 ]
 
 
@@ -145,7 +180,19 @@ def test_a_fetched_image_is_decoded_like_a_file(server: LocalServer, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f000001", "127.1", "[::ffff:127.0.0.1]"]
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "2130706433",
+        "0x7f000001",
+        "127.1",
+        "[::ffff:127.0.0.1]",
+        "0177.0.0.1",
+        "0x7f.1",
+        "127.0.0.1.",
+    ],
 )
 def test_this_machine_is_refused_under_each_of_its_names(server: LocalServer, host: str) -> None:
     server.replies["a"] = content(b"secret")
@@ -207,6 +254,33 @@ def test_a_redirect_to_this_machine_is_refused_even_if_the_first_address_was_all
     assert server.requested == ["/a"]
 
 
+@pytest.mark.parametrize("to", ["http://[", "http://[::1", "//[", "http://x:port/", "http://x:99999999/"])
+def test_a_redirect_to_what_is_no_url_gives_one_line(server: LocalServer, to: str) -> None:
+    server.replies["a"] = redirect(to)
+    with pytest.raises(LabError, match=r"redirects to .* not a valid URL") as caught:
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)
+    assert str(caught.value).isprintable()
+
+
+def test_what_a_server_says_reaches_no_terminal_as_control_characters(server: LocalServer) -> None:
+    def say(reason: str) -> Reply:
+        return lambda request: request.wfile.write(f"HTTP/1.1 404 {reason}\r\n\r\n".encode("latin1"))
+
+    server.replies["a"] = say("\x1b]0;owned\x07\x9b31m" + "x" * 10_000)
+    with pytest.raises(LabError, match="responded with 404 ") as caught:
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("url", ["http://[fe80::1%25lo]/a", "http://[fe80::1%lo]/a", "http://x/" + "a" * 10_000])
+def test_zones_and_endless_urls_are_refused_in_a_short_line(url: str) -> None:
+    with pytest.raises(LabError, match=r"network card|characters|not a valid URL") as caught:
+        fetch_url(url)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
 def test_endless_redirects_are_stopped(server: LocalServer) -> None:
     server.replies["a"] = redirect("/a")
     with pytest.raises(LabError, match="redirects more than 5 times"):
@@ -257,6 +331,69 @@ def test_a_slow_server_gives_a_timeout(server: LocalServer, reply: Reply) -> Non
     with pytest.raises(LabError, match="timed out"):
         fetch_url(server.url("a"), timeout=0.6, read_timeout=0.4, is_allowed=allow_any_ip)
     assert time.monotonic() - start < 2.5
+
+
+def timed_out(url: str) -> float:
+    """The seconds until a fetch with half a second of time was given up."""
+    start = time.monotonic()
+    with pytest.raises(LabError, match="timed out"):
+        fetch_url(url, timeout=0.5, read_timeout=0.4, is_allowed=allow_any_ip)
+    return time.monotonic() - start
+
+
+def test_a_name_server_that_does_not_answer_gives_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(url_module.socket, "getaddrinfo", lambda *_, **__: answered.wait(10))
+    assert timed_out("http://slow.example/a") < 2
+    answered.set()
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalServer]:
+    """The local server with TLS; its certificate is trusted."""
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("there is no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key]
+    subprocess.run([openssl, "req", "-x509", *names, *new_key, "-out", certificate], check=True, capture_output=True)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr(ssl, "create_default_context", lambda: trusting)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with LocalServer() as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("reply", [send_nothing, send_slowly, send_headers_slowly])
+def test_a_slow_server_with_tls_gives_a_timeout_too(tls_server: LocalServer, reply: Reply) -> None:
+    tls_server.replies |= {"a": reply, "b": content(b"image")}
+    address = f"https://127.0.0.1:{tls_server.server_port}"
+    assert fetch_url(f"{address}/b", is_allowed=allow_any_ip) == b"image"
+    assert timed_out(f"{address}/a") < 2
+
+
+def test_a_tls_handshake_that_never_ends_gives_a_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def shake_hands_slowly() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"\x16\x03\x03\x40\x00")  # a handshake message of 16 kB begins
+                for _ in range(100):
+                    connection.sendall(b"\x02")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=shake_hands_slowly)
+        thread.start()
+        assert timed_out(f"https://127.0.0.1:{listener.getsockname()[1]}/a") < 2
+        thread.join(1)
+        assert not thread.is_alive()  # the connection was cut
 
 
 def test_an_error_response_and_a_closed_port_give_a_one_line_error(server: LocalServer) -> None:

@@ -60,11 +60,13 @@ def prepare_torch(device: str, threads: int | None) -> None:
 
 
 def load_dataset_with_progress(name: str, data_dir: Path | None, image_size: int) -> "DatasetSplits":
-    """Load a dataset with a bar while it is downloaded or read, and name the files that could not be read."""
+    """Load a dataset with a bar while it is downloaded or read, and say what is wrong with its images."""
     from convolab.data.catalog import load
 
     with loading_bar(name) as progress:
         splits = load(name, data_dir, image_size=image_size, on_progress=progress)
     for file in splits.unreadable:
         print_note(f"skipped (unreadable): {file}")
+    for note in splits.notes:
+        print_note(note)
     return splits

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from convolab.core.text import truncate_list
+from convolab.core.text import printable, truncate_list
+
+MAX_MESSAGE_LENGTH = 10_000
 
 
 class LabError(Exception):
@@ -17,6 +19,10 @@ class LabError(Exception):
     ...     print(error)
     there is no dataset 'cifar01': did you mean 'cifar10'?
     """
+
+    def __str__(self) -> str:
+        """The message on one line, whatever names of files and answers of servers are in it."""
+        return printable(super().__str__(), MAX_MESSAGE_LENGTH)
 
     def _render_traceback_(self) -> list[str]:
         """What IPython, and so a notebook, shows instead of a traceback."""

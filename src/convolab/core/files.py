@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from convolab.core.errors import LabError, require
+from convolab.core.text import printable
+
+MAX_NAME_BYTES = 255  # of a file or folder, on all usual file systems
+MAX_PATH_BYTES = 4096  # Linux: PATH_MAX, its last zero included
 
 UNWRITABLE_ERRNOS = {
     errno.EACCES,
@@ -23,6 +27,33 @@ UNWRITABLE_ERRNOS = {
     errno.EISDIR,
     errno.ENAMETOOLONG,
 }
+
+
+def user_path(path: Path | str) -> Path:
+    """A path that a person gave, with `~` expanded. Nothing is looked for on the disk.
+
+    Raises LabError for what no file can be called: a name longer than file systems allow, a NUL character, and `~` of a
+    user that does not exist.
+
+    >>> user_path("images/cat.png").name
+    'cat.png'
+    """
+    shown = printable(str(path), 120)
+    try:
+        expanded = Path(path).expanduser()
+        longest = max((len(os.fsencode(part)) for part in expanded.parts), default=0)
+        in_bytes = os.fsencode(expanded)
+    except RuntimeError as error:
+        raise LabError(f"{shown}: this user's home folder is not known: write the whole path") from error
+    except ValueError as error:
+        raise LabError(f"{shown} has characters that no file name can have: check the name") from error
+    require(b"\0" not in in_bytes, f"{shown} has a NUL character, which no file name can have: check the name")
+    require(
+        longest <= MAX_NAME_BYTES and len(in_bytes) < MAX_PATH_BYTES,
+        f"{shown}: a name in this path has {longest} bytes, the path {len(in_bytes)}; file systems allow "
+        f"{MAX_NAME_BYTES} and {MAX_PATH_BYTES - 1}: check the name",
+    )
+    return expanded
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convolab.core.errors import require, suggest
+from convolab.core.files import user_path
 from convolab.data.download import DatasetFiles, ProgressCallback, RemoteFile, ensure_downloaded
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ class DatasetInfo(DatasetFiles):
     num_train: int  # training images
     num_test: int  # test images
     reader: str  # module:function in convolab.data.readers, which takes the folder, if there is one to download
-    download_size_mb: float = 0.0  # 0 if it is part of an installed library
     default_augment: tuple[str, ...] = ()  # the usual augmentation, as in a recipe's data.augment
 
 
@@ -134,7 +134,8 @@ def load(
     """Read a dataset into memory.
 
     Args:
-        name: a name of `DATASETS`, or `folder:PATH` for a folder with one subfolder of images per class.
+        name: a name of `DATASETS`, or `folder:PATH` for a folder with one subfolder of images per class, or with
+            such folders named train, val and test.
         data_dir: the folder that holds downloaded datasets (or the dataset's own folder), and where a relative PATH
             starts. By default $CONVOLAB_DATA or ~/.cache/convolab for datasets, and the current folder for PATH.
         image_size: height and width, in pixels, that a folder's images are resized to, 8 to 64; published datasets keep
@@ -143,8 +144,9 @@ def load(
         on_progress: called with (done, total): bytes while a file is downloaded, images while a folder is read.
 
     Returns:
-        (train, test, unreadable): two datasets of uint8 images [N, C, H, W] with their labels, and the files of a
-        folder that could not be read, each with the reason.
+        The splits: `train`, `test` and perhaps `validation`, datasets of uint8 images [N, C, H, W] with their labels;
+        `unreadable`, the files of a folder that could not be read, each with the reason; `notes`, what else a person
+        should know of a folder, such as images that are in training and test.
 
     Raises LabError if the name is unknown, the dataset cannot be downloaded, its files are damaged, or a folder does
     not have at least two classes of readable images.
@@ -154,13 +156,13 @@ def load(
     """
     from convolab.data.splits import DatasetSplits
 
-    folder = Path(data_dir).expanduser() if data_dir is not None else None
+    folder = user_path(data_dir) if data_dir is not None else None
     if name.startswith("folder:"):
         from convolab.data.image_folder import read_image_folder
 
         require(name != "folder:", "'folder:' has no path: write folder:PATH")
-        path = Path(name.removeprefix("folder:")).expanduser()
-        return DatasetSplits(*read_image_folder((folder or Path()) / path, image_size, on_progress))
+        path = (folder or Path()) / user_path(name.removeprefix("folder:"))
+        return read_image_folder(path, image_size, on_progress)
 
     info = dataset_info(name)
     module, function = info.reader.split(":")
@@ -170,7 +172,9 @@ def load(
     return DatasetSplits(*read(ensure_downloaded(info, folder, on_progress, allow_download=download)))
 
 
-def download_dataset(name: str, data_dir: Path | None = None, on_progress: ProgressCallback | None = None) -> Path:
+def download_dataset(
+    name: str, data_dir: Path | str | None = None, on_progress: ProgressCallback | None = None
+) -> Path:
     """Make sure that a published dataset is on the disk, and return its folder; for the arguments see `load`.
 
     Raises LabError if there is nothing to download for this name, the download fails, or its checksum is wrong.

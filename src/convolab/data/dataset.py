@@ -2,6 +2,9 @@
 
 import hashlib
 import math
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +15,10 @@ from torch.utils.data import Dataset
 
 from convolab.core.display import Displayable
 from convolab.core.errors import require
+from convolab.core.text import join_with_and, printable, truncate_list
+
+UNSHOWN_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # of Unicode: control characters, half characters, line ends
+JOINERS = "\u200c\u200d"  # without these many Persian words and emoji cannot be written
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +62,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]], Displayable):
             low >= 0 and high < len(self.classes),
             f"{self.name}: labels run from {low} to {high}, but there are {len(self.classes)} classes",
         )
+        require_class_names(self.classes, self.name)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -129,6 +137,10 @@ class Subset(Dataset[tuple[Tensor, int]], Displayable):
     def labels(self) -> Int64[Tensor, "m"]:
         return self.dataset.labels[self.indices]
 
+    def copy(self) -> ImageDataset:
+        """These images as a dataset of its own."""
+        return ImageDataset(*self.dataset.gather(self.indices), self.classes, self.name)
+
     def gather(self, indices: Int64[Tensor, "k"]) -> tuple[UInt8[Tensor, "k c h w"], Int64[Tensor, "k"]]:
         """The images and labels at some indices of this subset, copied."""
         return self.dataset.gather(self.indices[indices])
@@ -136,6 +148,37 @@ class Subset(Dataset[tuple[Tensor, int]], Displayable):
     def subset(self, indices: Int64[Tensor, "k"]) -> "Subset":
         """The images at some indices of this subset, without copying a pixel."""
         return Subset(self.dataset, self.indices[indices])
+
+
+def require_class_names(names: Sequence[str], context: str) -> None:
+    """Raise LabError, beginning with the context, for equal names and for those that cannot be shown in one line."""
+    for name in names:
+        is_shown = not any(
+            unicodedata.category(letter) in UNSHOWN_CATEGORIES and letter not in JOINERS for letter in name
+        )
+        require(
+            name.strip() and is_shown,
+            f"{context}: a class is called {ascii(name)[:100]}: give it a name without control characters",
+        )
+    repeated = [printable(name, 60) for name, count in Counter(names).items() if count > 1]
+    require(not repeated, f"{context}: more than one class is called {truncate_list(repeated)}: rename all but one")
+
+
+def similar_class_names(names: Sequence[str]) -> list[str]:
+    """A note for each group of names that a reader may take for one.
+
+    >>> similar_class_names(["Cat", "cat", "dog"])
+    ["the classes 'Cat' and 'cat' differ only in case or in how their letters are encoded"]
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        groups.setdefault(" ".join(key.split()), []).append(f"'{name}'")
+    return [
+        f"the classes {join_with_and(group)} differ only in case or in how their letters are encoded"
+        for group in groups.values()
+        if len(group) > 1
+    ]
 
 
 def channel_mean_std(dataset: ImageDataset | Subset) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,6 +1,7 @@
 """Downloads, complete and with the right checksum or not at all, and the folder that a dataset's files are in."""
 
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from convolab.core.environment import data_root
 from convolab.core.errors import LabError, require
-from convolab.core.files import translate_write_errors
+from convolab.core.files import translate_write_errors, user_path
+from convolab.core.text import format_bytes, printable
 from convolab.data.storage import record_files
 
 ProgressCallback = Callable[[int, int | None], object]  # called with (done, total); total is None where it is unknown
@@ -17,6 +19,9 @@ ProgressCallback = Callable[[int, int | None], object]  # called with (done, tot
 STALL_TIMEOUT = 30  # seconds without a byte before a connection counts as broken
 DOWNLOAD_ATTEMPTS = 3  # how often a broken connection is resumed
 DOWNLOAD_CHUNK_BYTES = 1 << 18  # bytes between two progress reports
+MAX_DOWNLOAD_BYTES = 1_000_000_000  # of a file whose size is not known
+MAX_ARCHIVE_BYTES = 1_000_000_000  # of all that an archive contains; CIFAR-10's are 186 million
+MAX_ARCHIVE_MEMBERS = 1_000
 
 
 class DownloadError(LabError):
@@ -44,11 +49,17 @@ class DatasetFiles:
     folder: str = field(default="", kw_only=True)  # the name of the folder it is kept in
     required_files: tuple[str, ...] = field(default=(), kw_only=True)  # what a complete folder holds
     downloads: tuple[RemoteFile, ...] = field(default=(), kw_only=True)  # these files, or one archive of the folder
+    download_size_mb: float = field(default=0.0, kw_only=True)  # of all downloads; 0 if there are none
 
     @property
     def is_archive(self) -> bool:
         """Whether the download is an archive to extract."""
         return len(self.downloads) == 1
+
+    @property
+    def max_download_bytes(self) -> int:
+        """What no file of the dataset is larger than: the size of all, rounded up."""
+        return round((self.download_size_mb + 1) * 1e6)
 
     def missing_files(self, folder: Path) -> list[str]:
         """The names of the required files that are not in a folder."""
@@ -65,7 +76,7 @@ def redownload_hint(what: str = "it") -> str:
 
 
 def ensure_downloaded(
-    dataset: DatasetFiles, data_dir: Path | None, on_progress: ProgressCallback | None, allow_download: bool
+    dataset: DatasetFiles, data_dir: Path | str | None, on_progress: ProgressCallback | None, allow_download: bool
 ) -> Path:
     """The folder of a dataset: as it is on the disk, or from files put there by hand, or downloaded.
 
@@ -77,7 +88,7 @@ def ensure_downloaded(
 
     Raises LabError if the dataset is not there and cannot or may not be downloaded, or its checksum is wrong.
     """
-    data_dir = (data_dir or data_root()).expanduser()
+    data_dir = user_path(data_dir or data_root())
     is_dataset_folder = data_dir.name == dataset.folder or not dataset.missing_files(data_dir)
     folder = data_dir if is_dataset_folder else data_dir / dataset.folder
     if not dataset.missing_files(folder):
@@ -120,7 +131,7 @@ def download_and_extract(
         if not (partial := partial_path(path)).exists():
             record_files(download_folder, dataset.name, [partial])
         try:
-            download_file(file.url, path, file.checksum, on_progress)
+            download_file(file.url, path, file.checksum, on_progress, dataset.max_download_bytes)
         except DownloadError as error:
             not_downloaded = [file for file in dataset.downloads if not (download_folder / file.filename).exists()]
             raise LabError(
@@ -150,19 +161,27 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def download_file(url: str, path: Path, checksum: str, on_progress: ProgressCallback | None = None) -> Path:
+def download_file(
+    url: str,
+    path: Path,
+    checksum: str,
+    on_progress: ProgressCallback | None = None,
+    max_bytes: int = MAX_DOWNLOAD_BYTES,
+) -> Path:
     """Download `url` to `path`, and return `path`; `checksum` is "sha256:..." or "md5:...".
+
+    A file that turns out to be larger than `max_bytes` is not read further than that, and not kept.
 
     What was received is kept in `path`.part until it is complete, and a later call resumes from there, also after a
     kill.
     Raises DownloadError if the URL cannot be reached, does not have the file or breaks off, and LabError if the
-    checksum differs or the file cannot be written.
+    file is too large, its checksum differs or it cannot be written.
     """
     partial = partial_path(path)
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not (partial.exists() and matches_checksum(partial, checksum)):
-            if not any(resume_download(url, partial, on_progress) for _ in range(DOWNLOAD_ATTEMPTS)):
+            if not any(resume_download(url, partial, on_progress, max_bytes) for _ in range(DOWNLOAD_ATTEMPTS)):
                 raise DownloadError(f"the connection to {url} was lost {DOWNLOAD_ATTEMPTS} times")
             if not matches_checksum(partial, checksum):
                 partial.unlink()
@@ -179,12 +198,16 @@ def download_file(url: str, path: Path, checksum: str, on_progress: ProgressCall
 def matches_checksum(path: Path, checksum: str) -> bool:
     """Whether a file has the checksum, e.g. "md5:..."; md5 guards against damage, not against malice."""
     algorithm, _, expected = checksum.partition(":")
+    require(path.is_file(), f"{path} is not a file: move it away")
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest() == expected
 
 
-def resume_download(url: str, partial: Path, on_progress: ProgressCallback | None) -> bool:
-    """Append to `partial` what is still missing; False if another attempt is worthwhile."""
+def resume_download(url: str, partial: Path, on_progress: ProgressCallback | None, max_bytes: int) -> bool:
+    """Append to `partial` what is still missing; False if another attempt is worthwhile.
+
+    Raises LabError, with `partial` deleted, as soon as it is known that there are more than `max_bytes`.
+    """
     from http.client import HTTPException  # these two take 0.05 s to import, and most runs download nothing
     from urllib import error, request
 
@@ -197,9 +220,12 @@ def resume_download(url: str, partial: Path, on_progress: ProgressCallback | Non
         if http_error.code == 416 and done:  # the file ends here or before, and its checksum differs: start again
             partial.unlink()
             return False
-        raise DownloadError(f"{url} responded with {http_error.code} {http_error.reason}") from http_error
-    except (OSError, HTTPException) as failure:
-        raise DownloadError(f"cannot reach {url} ({getattr(failure, 'reason', failure)})") from failure
+        raise DownloadError(
+            f"{url} responded with {http_error.code} {printable(http_error.reason, 80)}"
+        ) from http_error
+    except (OSError, HTTPException, ValueError) as failure:  # ValueError: of a redirect to what is no URL
+        reason = printable(str(getattr(failure, "reason", failure)))
+        raise DownloadError(f"cannot reach {url} ({reason})") from failure
 
     with response, partial.open("ab") as file:
         content_range = response.headers["Content-Range"] or ""
@@ -207,7 +233,8 @@ def resume_download(url: str, partial: Path, on_progress: ProgressCallback | Non
             file.truncate(0)
             done = 0
         length = response.headers["Content-Length"]
-        total = done + int(length) if length else None
+        total = done + int(length) if length and len(length) < 20 and length.isdecimal() else None
+        require_size(total or done, max_bytes, url, partial)
         while True:
             try:
                 chunk = response.read(DOWNLOAD_CHUNK_BYTES)
@@ -215,18 +242,43 @@ def resume_download(url: str, partial: Path, on_progress: ProgressCallback | Non
                 return False
             if not chunk:
                 return total is None or done == total
-            file.write(chunk)
             done += len(chunk)
+            require_size(done, max_bytes, url, partial)
+            file.write(chunk)
             if on_progress:
                 on_progress(done, total)
+
+
+def require_size(num_bytes: int, max_bytes: int, url: str, partial: Path) -> None:
+    if num_bytes > max_bytes:
+        partial.unlink()
+        raise LabError(
+            f"the file at {url} is larger than {format_bytes(max_bytes)}: it is not the published one; "
+            "try again, or from another network"
+        )
+
+
+class BoundedReader(io.RawIOBase):
+    """A stream of which no more than so many bytes are read: what is small when compressed may be endless."""
+
+    def __init__(self, stream: io.BufferedIOBase, max_bytes: int, name: Path) -> None:
+        self.stream = stream
+        self.remaining = max_bytes
+        self.too_large = f"{name} unpacks to more than {format_bytes(max_bytes)}: do not trust it, delete it"
+
+    def read(self, size: int = -1) -> bytes:
+        content = self.stream.read(self.remaining + 1 if size < 0 else min(size, self.remaining + 1))
+        self.remaining -= len(content)
+        require(self.remaining >= 0, self.too_large)
+        return content
 
 
 def extract_archive(archive: Path, folder: Path) -> None:
     """Extract a tar.gz that contains one folder, named like `folder`, so that `folder` appears whole or not at all.
 
     One process at a time: what an interrupted one left behind is deleted.
-    Raises LabError if the archive is damaged, contains anything but plain files and folders, or reaches out of its
-    folder.
+    Raises LabError if the archive is damaged, unpacks to more than `MAX_ARCHIVE_BYTES` or `MAX_ARCHIVE_MEMBERS`,
+    contains anything but plain files and folders, or reaches out of its folder.
     """
     import gzip
     import tarfile
@@ -238,18 +290,27 @@ def extract_archive(archive: Path, folder: Path) -> None:
         with translate_write_errors(folder):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            with gzip.open(archive) as stream, tarfile.open(fileobj=stream) as tar:
+            with (
+                gzip.open(archive) as compressed,
+                BoundedReader(compressed, MAX_ARCHIVE_BYTES, archive) as stream,
+                tarfile.open(fileobj=stream, mode="r|") as tar,
+            ):
                 # Python has this filter from 3.11.4 on; it refuses less than is wanted here.
                 tar.extraction_filter = getattr(tarfile, "data_filter", None)
-                for member in tar:
+                for count, member in enumerate(tar, start=1):
+                    name = printable(member.name, 100)
+                    require(
+                        count <= MAX_ARCHIVE_MEMBERS,
+                        f"{archive} contains more than {MAX_ARCHIVE_MEMBERS:,} files: do not trust it, delete it",
+                    )
                     is_inside = not member.name.startswith("/") and ".." not in Path(member.name).parts
                     require(
                         is_inside,
-                        f"{archive} contains '{member.name}', a path outside its folder: do not trust it, delete it",
+                        f"{archive} contains '{name}', a path outside its folder: do not trust it, delete it",
                     )
                     require(
-                        member.isfile() or member.isdir(),
-                        f"{archive} contains '{member.name}', a link or a device: do not trust it, delete it",
+                        (member.isfile() and not member.issparse()) or member.isdir(),
+                        f"{archive} contains '{name}', a link, a device or a file with holes: do not trust it, delete it",
                     )
                     tar.extract(member, temporary)
                 while stream.read(DOWNLOAD_CHUNK_BYTES):  # to the end, where gzip compares its checksum
@@ -263,7 +324,7 @@ def extract_archive(archive: Path, folder: Path) -> None:
                 f"{archive} contains no folder {folder.name}: it is a different archive, delete it",
             )
             os.replace(temporary / folder.name, folder)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise LabError(f"{archive} is damaged ({error}): {redownload_hint()}") from error
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        raise LabError(f"{archive} is damaged ({printable(str(error))}): {redownload_hint()}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

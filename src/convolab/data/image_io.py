@@ -2,14 +2,16 @@
 
 import io
 import math
+import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -18,9 +20,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from convolab.core.errors import LabError, require, suggest
+from convolab.core.files import MAX_PATH_BYTES, user_path
+from convolab.core.text import format_bytes, printable
 from convolab.data.url import fetch_url
 
 MAX_IMAGE_PIXELS = 50_000_000
+MAX_BYTES_PER_PIXEL = 8  # of a file: four channels of 16 bits, not compressed
+MAX_FILE_OVERHEAD = 100_000_000  # what a file may hold beside its pixels
+# The formats that are decoded. Pillow knows many more; one of them, EPS, is a program that it lets Ghostscript run.
+IMAGE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 SAMPLE_IMAGES = {  # bundled sample images: the package that contains them, and where
     "chelsea": ("skimage", "data/chelsea.png"),
     "coffee": ("skimage", "data/coffee.png"),
@@ -52,9 +60,11 @@ def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[
         return decode_image(io.BytesIO(fetch_url(str(source))), str(source), max_pixels)
     if str(source) in SAMPLE_IMAGES:
         return read_image_file(sample_image_path(str(source)), max_pixels)
-    if not Path(source).exists() and not Path(source).suffix and len(Path(source).parts) == 1:
-        raise LabError(f"there is no file and no sample image '{source}': {suggest(str(source), SAMPLE_IMAGES)}")
-    return read_image_file(source, max_pixels)
+    path = user_path(source)
+    if len(path.parts) == 1 and not path.suffix and not os.path.lexists(path):
+        known = suggest(path.name, SAMPLE_IMAGES)
+        raise LabError(f"there is no file and no sample image '{printable(path.name)}': {known}")
+    return read_image_file(path, max_pixels)
 
 
 def sample_image_path(name: str) -> Path:
@@ -72,25 +82,46 @@ def sample_image_path(name: str) -> Path:
 
 
 def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[Tensor, "3 h w"]:
-    """Read an image of any format Pillow knows: rotated as its EXIF says, transparency composited on white, the first
+    """Read an image of one of `IMAGE_FORMATS`: rotated as its EXIF says, transparency composited on white, the first
     frame of an animation.
 
     Raises LabError, with the path first, if the file is missing, damaged, not an image, or of more than `max_pixels`;
     the latter is read from the file's header, before anything is decoded.
     """
-    path = Path(path)
-    require(not path.is_dir(), f"{path}: this is a folder: give one of its images")
-    require(path.is_file(), f"{path}: there is no such file: check the name")
-    return decode_image(path, str(path), max_pixels)
+    path = user_path(path)
+    name = printable(str(path), MAX_PATH_BYTES)
+    max_bytes = MAX_FILE_OVERHEAD + MAX_BYTES_PER_PIXEL * max_pixels
+    try:
+        status = path.stat()
+        require(not stat.S_ISDIR(status.st_mode), f"{name}: this is a folder: give one of its images")
+        # What is read of a pipe or a device may never come, or never end.
+        require(stat.S_ISREG(status.st_mode), f"{name}: this is a pipe or a device, not a file: give an image file")
+        require(
+            status.st_size <= max_bytes,
+            f"{name} is {format_bytes(status.st_size)}, more than the limit of {format_bytes(max_bytes)}: "
+            "resize the image, or raise the limit (max_pixels)",
+        )
+        with path.open("rb") as file:
+            return decode_image(file, name, max_pixels)
+    except FileNotFoundError as error:
+        raise LabError(f"{name}: there is no such file: check the name") from error
+    except OSError as error:
+        raise LabError(f"{name}: cannot be read ({error.strerror}): check the file and its folder") from error
 
 
-def decode_image(file: Path | io.BytesIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
-    """`read_image_file` on a path or an open file; `name` is what errors call it."""
+def decode_image(file: BinaryIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
+    """`read_image_file` on an open file; `name` is what errors call it."""
+    name = printable(name, MAX_PATH_BYTES)
     too_large = f"more than the limit of {max_pixels:,} pixels: resize the image, or raise the limit (max_pixels)"
     try:
         # Pillow warns of large images, which are refused below, and of odd details of files that it reads all the same.
-        with warnings.catch_warnings(action="ignore"), raised_pixel_limit(max_pixels), Image.open(file) as image:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            raised_pixel_limit(max_pixels),
+            Image.open(file, formats=IMAGE_FORMATS) as image,
+        ):
             width, height = image.size
+            require(width > 0 and height > 0, f"{name}: damaged ({width} x {height} pixels): get an intact copy")
             require(width * height <= max_pixels, f"{name}: {width} x {height} is {too_large}")
             return to_tensor(to_upright_rgb(image, name))
     except LabError:
@@ -98,9 +129,10 @@ def decode_image(file: Path | io.BytesIO, name: str, max_pixels: int) -> UInt8[T
     except Image.DecompressionBombError as error:
         raise LabError(f"{name}: far {too_large}") from error
     except UnidentifiedImageError as error:
-        raise LabError(f"{name}: not an image that Pillow can read: convert it to PNG or JPEG") from error
+        raise LabError(f"{name}: not an image ({', '.join(IMAGE_FORMATS)}): convert it to PNG or JPEG") from error
     except Exception as error:  # a decoder may fail in any way on a damaged file, from OSError to struct.error
-        raise LabError(f"{name}: damaged ({' '.join(str(error).split())}): get an intact copy") from error
+        reason = printable(" ".join(str(error).split()) or type(error).__name__)
+        raise LabError(f"{name}: damaged ({reason}): get an intact copy") from error
 
 
 _pixel_limit_lock = Lock()

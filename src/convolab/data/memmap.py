@@ -5,17 +5,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from convolab.core.errors import LabError
 from convolab.core.files import atomic_write, read_json, write_json
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
 
-SPLIT_NAMES = ("train", "test")
-
 
 def write_memmap(splits: DatasetSplits, folder: Path) -> None:
     """Write a dataset to a folder for `read_memmap`. Raises LabError if the disk is full."""
-    for split in SPLIT_NAMES:
-        dataset: ImageDataset = getattr(splits, split)
+    for split, dataset in splits.by_name.items():
         for name, tensor in (("images", dataset.images), ("labels", dataset.labels)):
             with atomic_write(folder / f"{split}-{name}.npy") as path:
                 np.save(path, tensor.numpy())
@@ -25,8 +23,13 @@ def write_memmap(splits: DatasetSplits, folder: Path) -> None:
 
 def read_memmap(folder: Path) -> DatasetSplits:
     """The dataset that `write_memmap` wrote; what a process changes in it stays in that process."""
-    train, test = (read_memmap_split(folder, split) for split in SPLIT_NAMES)
-    return DatasetSplits(train, test)
+    train, validation, test = (
+        read_memmap_split(folder, split) if (folder / f"{split}.json").exists() else None
+        for split in ("train", "validation", "test")
+    )
+    if train is None:
+        raise LabError(f"{folder} holds no dataset")
+    return DatasetSplits(train, test, validation=validation)
 
 
 def read_memmap_split(folder: Path, split: str) -> ImageDataset:

@@ -1,20 +1,89 @@
 """Splits of a dataset: into training and test images, and into training and validation images."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-from convolab.core.errors import require
+from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
 from convolab.data.dataset import ImageDataset, Subset
 
+NO_TEST = "none"  # what stands for the fingerprint of a test set that is missing
 
-class DatasetSplits(NamedTuple):
-    """A dataset as it is used: what to train on and what to test on."""
 
-    train: ImageDataset
-    test: ImageDataset
-    unreadable: tuple[str, ...] = ()  # the files of a folder that could not be read, each with the reason
+class DatasetSplits:
+    """A dataset as it is used: what to train on, what to validate on and what to test on.
+
+    Unpacked, it is (train, test, unreadable).
+
+    Args:
+        train: the training images.
+        test: the test images, or None: then reading `test` is an error that says so.
+        unreadable: the files of a folder that could not be read, each with the reason.
+        validation: validation images of the dataset's own; by default a part of the training images is held out.
+        notes: what a person should know of the images, a line each.
+    """
+
+    def __init__(
+        self,
+        train: ImageDataset,
+        test: ImageDataset | None,
+        unreadable: tuple[str, ...] = (),
+        *,
+        validation: ImageDataset | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.train = train
+        self.validation = validation
+        self.unreadable = unreadable
+        self.notes = notes
+        self._test = test
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.train, self.test, self.unreadable))
+
+    def _replace(self, **changes: ImageDataset | tuple[str, ...] | None) -> "DatasetSplits":
+        """A copy with other values, as a named tuple makes it."""
+        values: dict[str, Any] = {"train": self.train, "test": self._test, "unreadable": self.unreadable}
+        return DatasetSplits(**{**values, "validation": self.validation, "notes": self.notes, **changes})
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            (
+                *(f"{split}: {dataset!r}" for split, dataset in self.by_name.items()),
+                *(f"skipped (unreadable): {file}" for file in self.unreadable),
+                *self.notes,
+            )
+        )
+
+    @property
+    def has_test(self) -> bool:
+        return self._test is not None
+
+    @property
+    def test(self) -> ImageDataset:
+        """The test images. Raises LabError if there are none."""
+        if self._test is None:
+            raise LabError(
+                f"{self.train.name} has no test images, and validation images are not for testing: add a folder test"
+            )
+        return self._test
+
+    @property
+    def by_name(self) -> dict[str, ImageDataset]:
+        """The datasets that there are, by "train", "validation" and "test"."""
+        datasets = {"train": self.train, "validation": self.validation, "test": self._test}
+        return {name: dataset for name, dataset in datasets.items() if dataset is not None}
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each dataset, by `train_sha256` and so on; "none" for a test set that is missing."""
+        test = self._test.fingerprint if self._test is not None else NO_TEST
+        fingerprints = {"train_sha256": self.train.fingerprint, "test_sha256": test}
+        return fingerprints | (
+            {"validation_sha256": self.validation.fingerprint} if self.validation is not None else {}
+        )
 
 
 def stratified_split(
@@ -55,11 +124,15 @@ def stratified_split(
     return dataset.subset((~mask).nonzero().squeeze(1)), dataset.subset(mask.nonzero().squeeze(1))
 
 
-def train_test_split(dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
+def train_test_subsets(dataset: ImageDataset) -> tuple[Subset, Subset]:
     """Split a dataset that has no test set into (train, test): always the same fifth of each class for testing.
 
     Raises LabError if no class has two images.
     """
-    subsets = stratified_split(dataset, 0.2, seed=0, stream="test")
-    train, test = (ImageDataset(*dataset.gather(subset.indices), dataset.classes, dataset.name) for subset in subsets)
+    return stratified_split(dataset, 0.2, seed=0, stream="test")
+
+
+def train_test_split(dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
+    """The subsets of `train_test_subsets` as datasets of their own."""
+    train, test = (subset.copy() for subset in train_test_subsets(dataset))
     return train, test

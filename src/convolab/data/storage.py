@@ -13,7 +13,7 @@ from typing import Literal, TypedDict
 
 from convolab.core.environment import CACHE_TAG, CACHE_TAG_TEXT, data_root
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import read_json, write_json
+from convolab.core.files import read_json, user_path, write_json
 
 RECORD_FORMAT = 1
 RECORD_SUFFIX = ".files.json"  # of .NAME.files.json, in the folder of the files
@@ -46,9 +46,9 @@ def record_files(folder: Path, name: str, files: Iterable[Path]) -> None:
     write_json(record, {"format": RECORD_FORMAT, "files": entries})
 
 
-def list_stored(data_dir: Path | None = None) -> list[StoredItem]:
+def list_stored(data_dir: Path | str | None = None) -> list[StoredItem]:
     """The datasets and caches in a folder (by default `data_root()`) that convolab made and `clean` can delete."""
-    root = (data_dir or data_root()).expanduser()
+    root = user_path(data_dir or data_root())
     folders = [root, *(path for path in subfolders(root) if path.name != "cache")]
     datasets = [
         stored_item(name_of_record(record), "dataset", folder, unchanged_files(record))
@@ -63,9 +63,9 @@ def list_stored(data_dir: Path | None = None) -> list[StoredItem]:
     return [*(item for item in datasets if item.files), *caches]
 
 
-def find_stored(names: Iterable[str] | None, data_dir: Path | None = None) -> list[StoredItem]:
+def find_stored(names: Iterable[str] | None, data_dir: Path | str | None = None) -> list[StoredItem]:
     """The items of `list_stored` with these names; None: all. Raises LabError for a name that is not stored."""
-    root = (data_dir or data_root()).expanduser()
+    root = user_path(data_dir or data_root())
     stored = list_stored(root)
     known = {item.name for item in stored}
     wanted = known if names is None else set(names)
@@ -74,13 +74,13 @@ def find_stored(names: Iterable[str] | None, data_dir: Path | None = None) -> li
     return [item for item in stored if item.name in wanted]
 
 
-def clean(names: Iterable[str], data_dir: Path | None = None) -> int:
+def clean(names: Iterable[str], data_dir: Path | str | None = None) -> int:
     """Delete datasets and caches of `list_stored` by name, and return how many bytes that freed.
 
     Raises LabError, before anything is deleted, for a name that is not stored; and if a file cannot be deleted or a
     dataset is being downloaded.
     """
-    root = (data_dir or data_root()).expanduser()
+    root = user_path(data_dir or data_root())
     freed = 0
     for item in find_stored(names, root):
         freed += item.num_bytes

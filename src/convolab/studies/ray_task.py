@@ -168,7 +168,7 @@ def splits_to_arrays(splits: DatasetSplits) -> dict[str, DatasetArrays]:
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
         }
-        for split, dataset in (("train", splits.train), ("test", splits.test))
+        for split, dataset in splits.by_name.items()
     }
 
 
@@ -183,4 +183,5 @@ def splits_from_arrays(arrays: dict[str, DatasetArrays]) -> DatasetSplits:
         dataset = ImageDataset(images, labels, entry["classes"], entry["name"])
         return dataset.with_fingerprint(entry["fingerprint"])
 
-    return DatasetSplits(to_dataset(arrays["train"]), to_dataset(arrays["test"]))
+    datasets = {split: to_dataset(entry) for split, entry in arrays.items()}
+    return DatasetSplits(datasets["train"], datasets.get("test"), validation=datasets.get("validation"))

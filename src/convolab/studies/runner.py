@@ -141,6 +141,8 @@ def execute_study(
     require(len(datasets) == 1, f"a study uses one dataset and one image size, but its recipes name {names}")
     ((name, image_size),) = datasets
     splits = load(name, data_dir, image_size=image_size)
+    for note in splits.notes:
+        on_message(note)
     study_folder.require_usable(study)
     costs = estimate_study_costs(study, splits)
     with study_folder.lock():
@@ -258,6 +260,8 @@ def collect_results(
     best = None
     if study.test_best and unfinished:
         notes.append(f"no run was tested: {len(unfinished)} are not done, and the test set is used once, when all are")
+    elif study.test_best and not splits.has_test:
+        notes.append(f"no run was tested: {splits.train.name} has no test images")
     elif study.test_best:
         best = evaluate_best_run(trial_results, splits)
         notes += previous_test_evaluations(study_folder, best)

@@ -10,12 +10,12 @@ import torch
 
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import link_or_copy, read_json, write_json, write_text
+from convolab.core.files import link_or_copy, read_json, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.text import pluralize
 from convolab.data.catalog import load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
-from convolab.data.splits import DatasetSplits
+from convolab.data.splits import NO_TEST, DatasetSplits
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import (
     compute_logits,
@@ -125,7 +125,7 @@ class Run(Displayable):
         out: Path | str | None = None,
         *,
         device: str = "cpu",
-        data_dir: Path | None = None,
+        data_dir: Path | str | None = None,
         callbacks: TrainingCallbacks = NO_CALLBACKS,
     ) -> "Run":
         """Create a new run folder and train the recipe in it.
@@ -145,7 +145,7 @@ class Run(Displayable):
         code = own_code_of(recipe.model.name)
         trainer = build_trainer(recipe, splits, device, code=code)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
-        data_folder = str((data_dir or Path()).expanduser().resolve()) if has_data_dir else None
+        data_folder = str(user_path(data_dir or "").resolve()) if has_data_dir else None
         with new_run_folder(recipe, out) as folder:
             if code:
                 code.write(folder / CODE_FOLDER)
@@ -261,12 +261,12 @@ class Run(Displayable):
     def require_same_data(self, splits: DatasetSplits) -> None:
         """Raise LabError unless these are the images the run was trained on."""
         data = self.summary["data"]
-        for part, dataset, fingerprint in (
-            ("train", splits.train, data["train_sha256"]),
-            ("test", splits.test, data["test_sha256"]),
-        ):
+        fingerprints = splits.fingerprints
+        for part in ("train", "validation", "test"):
+            trained_on = data.get(f"{part}_sha256")
+            # Test images that came later were no part of the training.
             require(
-                dataset.fingerprint == fingerprint,
+                fingerprints.get(f"{part}_sha256") == trained_on or (part == "test" and trained_on == NO_TEST),
                 f"the {part} images of {self.recipe.data.name} are not those of {self.folder}: they have changed; "
                 "name the folder of the original data, or start a new run",
             )

@@ -14,11 +14,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import (
+    Any,
+    Literal,
+    NotRequired,  # typing has what pydantic needs from Python 3.12 on
+)
 
 import torch
 from filelock import FileLock, Timeout
-from typing_extensions import TypedDict  # typing has what pydantic needs from Python 3.12 on
+from typing_extensions import TypedDict
 
 from convolab.core.display import Displayable
 from convolab.core.environment import HardwareInfo, hardware_info, package_versions
@@ -80,7 +84,8 @@ class DataRecord(TypedDict):
 
     dir: str | None  # where it was found, if that was named
     train_sha256: str  # fingerprint of the training images
-    test_sha256: str
+    test_sha256: str  # "none" if there were no test images
+    validation_sha256: NotRequired[str]  # where the dataset has validation images of its own
 
 
 class RunSummary(TypedDict):
@@ -172,9 +177,11 @@ class RunId:
             )
 
 
-def data_key(train_sha256: str, test_sha256: str) -> str:
-    """A short name of a run's data: 12 hexadecimal digits of the SHA-256 of both fingerprints."""
-    return hashlib.sha256(f"{train_sha256} {test_sha256}".encode()).hexdigest()[:12]
+def data_key(fingerprints: Mapping[str, object]) -> str:
+    """A short name of a run's data: 12 hexadecimal digits of the SHA-256 of the fingerprints of its splits."""
+    names = ("train_sha256", "test_sha256", "validation_sha256")  # the last one where the dataset has such a split
+    joined = " ".join(str(fingerprints[name]) for name in names if name in fingerprints)
+    return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
 def new_summary(
@@ -186,12 +193,12 @@ def new_summary(
     code: OwnCode | None,
 ) -> RunSummary:
     """The summary of a run before its first step."""
-    train_sha256, test_sha256 = splits.train.fingerprint, splits.test.fingerprint
+    fingerprints = splits.fingerprints
     return {
         "format": FORMAT,
         "recipe_key": recipe.key,
-        "data_key": data_key(train_sha256, test_sha256),
-        "data": {"dir": data_folder, "train_sha256": train_sha256, "test_sha256": test_sha256},
+        "data_key": data_key(fingerprints),
+        "data": cast("DataRecord", {"dir": data_folder, **fingerprints}),
         "status": "new",
         "reason": None,
         "epochs_done": 0,
@@ -247,7 +254,7 @@ def read_summary(folder: Path) -> RunSummary:
     for name, holder in (("recipe_key", summary), ("train_sha256", data), ("test_sha256", data)):
         require(isinstance(holder.get(name), str), f"{path} is damaged: it has no {name}")
     summary["data"] = {"dir": None, **data}
-    summary.setdefault("data_key", data_key(data["train_sha256"], data["test_sha256"]))
+    summary.setdefault("data_key", data_key(data))
     return validate_record(RunSummary, summary, path)
 
 

@@ -51,10 +51,14 @@ def build_trainer(
     )
 
 
-def train_validation_split(recipe: Recipe, splits: DatasetSplits) -> tuple[ImageDataset | Subset, Subset | None]:
+def train_validation_split(
+    recipe: Recipe, splits: DatasetSplits
+) -> tuple[ImageDataset | Subset, ImageDataset | Subset | None]:
     """What a recipe trains on and what it validates on.
 
-    Both are stratified subsets of the training images, fixed by the recipe's seed; no test image is among them.
+    Both are stratified subsets of the training images, fixed by the recipe's seed; no test image is among them. A
+    dataset that has validation images of its own is validated on all of these. Raises LabError if the recipe does not
+    fit the dataset.
     """
     train: ImageDataset | Subset = splits.train
     limit, seed = recipe.data.limit, recipe.training.seed
@@ -62,6 +66,14 @@ def train_validation_split(recipe: Recipe, splits: DatasetSplits) -> tuple[Image
         require(limit <= len(train), f"data.limit is {limit}, but {train.name} has {len(train)} training images")
         if limit < len(train):
             train = stratified_subsample(train, limit, seed)
+    if splits.validation is not None:
+        default = type(recipe.data).model_fields["validation"].default
+        require(
+            recipe.data.validation == default,
+            f"data.validation is {recipe.data.validation}, but {train.name} has {len(splits.validation)} validation "
+            "images of its own, which are used: leave data.validation out",
+        )
+        return train, splits.validation
     if recipe.data.validation == 0:
         return train, None
     return stratified_split(train, recipe.data.validation, seed)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import time
+import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from support.small_sets import cifar10_files, cifar_batch, write_all
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
 from convolab.data.dataset import channel_mean_std
+from convolab.data.readers import pickled_arrays
 from convolab.data.readers.cifar import read_cifar10, read_cifar100
+from convolab.data.readers.pickled_arrays import read_pickle
 
 
 @pytest.fixture
@@ -83,6 +86,75 @@ def test_a_pickle_that_names_any_other_function_is_refused_and_not_run(folder, c
     with pytest.raises(LabError, match=rf"data_batch_2 tries to load .*{name}: not a CIFAR file"):
         read_cifar10(folder)
     assert not Path("/tmp/created-by-a-pickle").exists()
+
+
+def doubled(times: int) -> bytes:
+    """A tuple of a tuple of a tuple ..., each twice the same: 2 ** times to whoever counts or hashes it."""
+    return b")" + b"q\0h\0\x86" * times
+
+
+BOMBS = {
+    "a key that is hashed for years": b"\x80\x02}" + doubled(40) + b"K\1s.",
+    "labels that are counted for years": b"\x80\x02}U\4dataK\1sU\6labels" + doubled(40) + b"s.",
+    "a type that is parsed for years": b"\x80\x02cnumpy\ndtype\n" + doubled(40) + b"R.",
+    "an array of terabytes": b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ft\x85R.",
+    "a memo of gigabytes": b"\x80\x02}r\xff\xff\xff\x7f0.",
+    "a string of terabytes": b"\x80\x04\x8e" + (2**42).to_bytes(8, "little") + b".",
+    "bytes that are set aside": b"\x80\x05\x96" + (2**36).to_bytes(8, "little") + b".",
+    "a number of a million digits": b"\x80\x02I" + b"9" * 1_000_000 + b"\n.",
+    "a long number": b"\x80\x02\x8b\xff\xff\xff\x7f" + b"\x7f" * 1_000_000 + b".",
+    "text that is converted again and again": (
+        b"\x80\x02X" + (10**6).to_bytes(4, "little") + b"x" * 10**6 + b"q\0U\6latin1q\1"
+        b"c_codecs\nencode\nq\2" + b"h\2h\0h\1\x86R" * 1_000 + b"."
+    ),
+    "nested lists": b"\x80\x02" + b"]" * 4000 + b"a" * 3999 + b".",
+    "more entries than any file has": b"\x80\x02" + b"(" * 20_000 + b".",
+    "a list that holds itself": b"\x80\x02}U\4dataK\1sU\6labels]q\0h\0as.",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_pickle_that_would_never_end_or_fill_the_memory_is_refused_in_seconds(folder, kind, monkeypatch):
+    monkeypatch.setattr(pickled_arrays, "MAX_OPCODES", 10_000)  # shape checks take a thousand times as long as these
+    (folder / "test_batch").write_bytes(BOMBS[kind])
+    started = time.process_time()
+    tracemalloc.start()
+    try:
+        with pytest.raises(LabError, match="test_batch") as caught:
+            read_cifar10(folder)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - started < 10
+    assert peak < 30e6
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_file_larger_than_any_of_cifar_is_not_read(folder):
+    with (folder / "test_batch").open("wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(LabError, match=r"test_batch is 10\.0 GB, more than 200\.0 MB"):
+        read_cifar10(folder)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_what_python_pickles_is_read_as_it_was(tmp_path, protocol):
+    value = {
+        "numbers": [0, 1, -1, 255, 256, 65_536, -70_000, 2**31, 10**12, True, False, None],
+        "names": ["", "cat", "été", b"cat\n\\", b"x" * 300, ("a", "b"), ("a", "b", "c", "d"), (), {b"k": {}}],
+    }
+    path = tmp_path / "any"
+    path.write_bytes(pickle.dumps(value, protocol))
+    assert read_pickle(path) == value
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_is_read_with_its_shape_type_and_order(tmp_path, order):
+    array = np.asarray(np.arange(2 * 3000, dtype=np.uint16).reshape(2, 3000), order=order)
+    (tmp_path / "any").write_bytes(pickle.dumps(array, 2))
+    assert np.array_equal(read_pickle(tmp_path / "any"), array)
 
 
 def test_a_handwritten_pickle_cannot_name_os_system(folder):

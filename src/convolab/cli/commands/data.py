@@ -15,6 +15,7 @@ from convolab.core.text import format_bytes, join_with_and, pluralize
 data_app = typer.Typer(
     help="Datasets: list, preview, download, clean.", cls=LabGroup, no_args_is_help=True, add_completion=False
 )
+ACTIVITIES = {"train": "training", "validation": "validation", "test": "testing"}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -52,7 +53,7 @@ def list_datasets_command(as_json: AsJson = False) -> None:
         ]
         for info in DATASETS.values()
     ]
-    folder = "one folder of images per class, optionally under train/ and test/"
+    folder = "one folder of images per class, optionally under train/, val/ and test/"
     rows.append(["folder:PATH", "any", "any", "", "", "your images", folder])
     print_table(["name", "shape", "classes", "train", "test", "download", "description"], rows)
 
@@ -79,14 +80,17 @@ def show_dataset_command(
                 "name": name,
                 "shape": splits.train.shape,
                 "num_train": len(splits.train),
-                "num_test": len(splits.test),
+                "num_validation": len(splits.validation) if splits.validation is not None else 0,
+                "num_test": len(splits.test) if splits.has_test else 0,
                 "classes": splits.train.classes,
                 "unreadable_files": splits.unreadable,
+                "notes": splits.notes,
                 "contact_sheet": str(out),
             }
         )
     else:
-        print(f"{splits.train!r} for training, {len(splits.test):,} for testing; contact sheet: {out}")
+        others = [f"{len(dataset):,} for {ACTIVITIES[split]}" for split, dataset in splits.by_name.items()][1:]
+        print(f"{', '.join([f'{splits.train!r} for training', *others])}; contact sheet: {out}")
 
 
 @data_app.command("download", cls=LabCommand)

@@ -51,7 +51,7 @@ def train_command(
     require(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
     prepare_torch(device, threads)
     from convolab.reports.live import live_training
-    from convolab.training.recipe import Recipe
+    from convolab.training.recipe import Recipe, parse_override
     from convolab.training.run import Run
     from convolab.training.run_folder import require_new_folder
 
@@ -60,7 +60,8 @@ def train_command(
         "training.batch_size": batch_size, "training.seed": seed,
     }  # fmt: skip
     resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(
-        {key: value for key, value in named_options.items() if value is not None} | set_values
+        {key: value for key, value in named_options.items() if value is not None}
+        | dict(parse_override(text) for text in overrides or [])
     )
     require_new_folder(out)
     splits = load_dataset_with_progress(resolved_recipe.data.name, data_dir, resolved_recipe.data.image_size)

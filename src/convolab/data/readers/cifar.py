@@ -1,16 +1,16 @@
 """CIFAR-10 and CIFAR-100 as published (Krizhevsky 2009): pickles of Python 2, read without trusting them."""
 
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 
 from convolab.core.errors import LabError, require
+from convolab.core.text import printable
 from convolab.data.dataset import ImageDataset
 from convolab.data.download import redownload_hint
+from convolab.data.readers.pickled_arrays import read_pickle
 
 BYTES_PER_IMAGE = 3 * 32 * 32  # a row of the file: the red, the green and the blue plane of an image
 HINT = redownload_hint("the folder")
@@ -86,7 +86,7 @@ def read_class_names(path: Path, key: str) -> tuple[str, ...]:
 
 
 def require_entry(path: Path, content: dict[str, object], key: str) -> object:
-    keys = printable_prefix(", ".join(content)) or "nothing"
+    keys = printable(", ".join(content), 100) or "nothing"
     require(key in content, f"{path} has no '{key}' (it has {keys}): {HINT}")
     return content[key]
 
@@ -94,51 +94,9 @@ def require_entry(path: Path, content: dict[str, object], key: str) -> object:
 def load_pickle(path: Path) -> dict[str, object]:
     require(path.is_file(), f"{path} is missing: {HINT}")
     try:
-        with path.open("rb") as file:
-            content: object = RestrictedUnpickler(file, path).load()
-    except LabError:
-        raise
-    except Exception as error:  # a damaged pickle may fail in any way, from EOFError to UnicodeDecodeError
-        reason = f"{type(error).__name__}: {printable_prefix(str(error))}"
-        raise LabError(f"{path} is damaged ({reason}): {HINT}") from error
+        content = read_pickle(path)
+    except LabError as error:
+        raise LabError(f"{error}: {HINT}") from error
     if not isinstance(content, dict):
         raise LabError(f"{path} holds a {type(content).__name__}, not a dictionary: it is not a CIFAR file")
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
-
-
-def printable_prefix(text: str) -> str:
-    """Short and on one line, because names in a damaged file may be anything."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:100])
-
-
-def encode_latin1(text: str, encoding: str) -> bytes:
-    """What Python 3 writes for bytes into a pickle that Python 2 can read, `_codecs.encode`, kept to its one use."""
-    if encoding != "latin1":
-        raise ValueError(f"bytes are encoded in {encoding!r}")
-    return text.encode("latin1")
-
-
-# `_reconstruct`, wherever the installed NumPy keeps it
-NUMPY_RECONSTRUCT = cast(Callable[..., object], np.empty(0).__reduce__()[0])
-ALLOWED_GLOBALS: dict[tuple[str, str], Callable[..., object]] = {
-    ("numpy.core.multiarray", "_reconstruct"): NUMPY_RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): NUMPY_RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): encode_latin1,
-}
-
-
-class RestrictedUnpickler(pickle.Unpickler):
-    """Loads arrays, and refuses everything else that a pickle can name."""
-
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        super().__init__(file, encoding="bytes")
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Callable[..., object]:
-        require(
-            (module, name) in ALLOWED_GLOBALS,
-            f"{self.path} tries to load {printable_prefix(f'{module}.{name}')}: not a CIFAR file",
-        )
-        return ALLOWED_GLOBALS[module, name]

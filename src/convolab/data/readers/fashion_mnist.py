@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from convolab.core.errors import LabError, require
+from convolab.core.text import format_bytes, printable
 from convolab.data.dataset import ImageDataset
 from convolab.data.download import redownload_hint
 
 HINT = redownload_hint()
+MAX_IDX_BYTES = 100_000_000  # of a file, unpacked; the training images are 47 million
+MAX_DIMENSIONS = 3
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",
@@ -64,23 +67,35 @@ def read_idx_pair(folder: Path, prefix: str) -> ImageDataset:
 def read_idx(path: Path) -> np.ndarray:
     """The bytes of a gzipped idx file, uint8, in the shape it states.
 
-    Such a file consists of the bytes 0, 0, 8, n, then n big-endian sizes, then the values.
+    Such a file consists of the bytes 0, 0, 8, n, then n big-endian sizes, then the values. No more is unpacked than the
+    sizes state, and these are bounded: a few bytes may be the compressed form of gigabytes.
 
-    Raises LabError if the file is missing, damaged or of another kind.
+    Raises LabError if the file is missing, damaged, too large or of another kind.
     """
     require(path.is_file(), f"{path} is missing: {HINT}")
+    # Only so much of the compressed file is read, too: it may hold nothing, again and again.
+    require(
+        path.stat().st_size <= MAX_IDX_BYTES,
+        f"{path} is {format_bytes(path.stat().st_size)}, more than {format_bytes(MAX_IDX_BYTES)}: {HINT}",
+    )
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            header = file.read(4)
+            require(len(header) == 4 and header[:3] == b"\0\0\x08", f"{path} is not an idx file of bytes: {HINT}")
+            require(0 < header[3] <= MAX_DIMENSIONS, f"{path} states {header[3]} dimensions, not 1 to 3: {HINT}")
+            sizes = file.read(4 * header[3])
+            shape = struct.unpack(f">{header[3]}I", sizes) if len(sizes) == 4 * header[3] else ()
+            num_values = math.prod(shape) if shape else 0
+            require(
+                num_values <= MAX_IDX_BYTES,
+                f"{path} states the shape {list(shape)}, more than {format_bytes(MAX_IDX_BYTES)}: {HINT}",
+            )
+            values = file.read(num_values + 1)  # with one too many, if there is one
     except (OSError, EOFError, zlib.error) as error:
-        raise LabError(f"{path} is damaged ({error}): {HINT}") from error
+        raise LabError(f"{path} is damaged ({printable(str(error))}): {HINT}") from error
+    num_bytes = len(header) + len(sizes) + len(values)
     require(
-        len(content) > 4 and content[:3] == b"\0\0\x08",
-        f"{path} is not an idx file of bytes: {HINT}",
+        shape and len(values) == num_values,
+        f"{path} holds {num_bytes} bytes, not those of its shape {list(shape)}: {HINT}",
     )
-    start = 4 + 4 * content[3]
-    shape = struct.unpack(f">{content[3]}I", content[4:start]) if len(content) >= start else ()
-    require(
-        shape and len(content) - start == math.prod(shape),
-        f"{path} holds {len(content)} bytes, not those of its shape {list(shape)}: {HINT}",
-    )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # bytes are read-only, an array is not
+    return np.frombuffer(values, np.uint8).reshape(shape).copy()  # bytes are read-only, an array is not
