@@ -11,7 +11,7 @@ from convolab.core import trust as trust_module
 from convolab.core.errors import LabError
 from convolab.models import own_code
 from convolab.models.own_code import code_of_record, find_own_code
-from convolab.models.registry import build, build_network, resolve_options
+from convolab.models.registry import build, build_by_name, resolve_options
 
 NET = """
 from __future__ import annotations
@@ -100,14 +100,14 @@ def test_a_module_beside_the_file_does_not_replace_one_of_the_standard_library(o
 def test_code_that_nobody_trusted_is_not_imported() -> None:
     for call in (lambda: find_own_code("net.py:Net").load("Net"), lambda: resolve_options("net.py:Net", {})):
         assert "is code that you have not trusted yet" in error_line(call)
-    assert "have not trusted" in error_line(lambda: build_network("net.py:Net", (1, 2, 2), 3, {}))
+    assert "have not trusted" in error_line(lambda: build_by_name("net.py:Net", (1, 2, 2), 3, {}))
     assert not Path("RAN").exists()
 
 
 def test_code_that_a_call_names_may_run_from_then_on() -> None:
     assert build("net.py:Net", (1, 2, 2), 3)(torch.zeros(1, 1, 2, 2)).shape == (1, 3)
     assert Path("RAN").exists()
-    assert build_network("net.py:Net", (1, 2, 2), 3, {"bias": False})[1].bias is None
+    assert build_by_name("net.py:Net", (1, 2, 2), 3, {"bias": False})[1].bias is None
 
 
 @pytest.mark.parametrize("file", ["net.py", "helper.py"])
@@ -192,7 +192,7 @@ def test_the_kept_copy_runs_wherever_it_lies(own_folder: Path, tmp_path: Path, m
     (own_folder / "net.py").unlink()
     monkeypatch.chdir(tmp_path)
     copy = code_of_record(tmp_path / "kept", code.to_record())
-    assert build_network("net.py:Net", (1, 2, 2), 3, {}, code=copy)[1].out_features == 5
+    assert build_by_name("net.py:Net", (1, 2, 2), 3, {}, code=copy)[1].out_features == 5
 
 
 def test_only_the_recorded_files_of_a_kept_copy_are_imported(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_run_opens_from_any_folder(own_run: Run, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("file", ["net.py", "helper.py"])
-def test_an_edited_original_is_said_and_the_runs_own_copy_is_used(own_run: Run, file: str) -> None:
+def test_an_edited_original_is_reported_and_the_runs_own_copy_is_used(own_run: Run, file: str) -> None:
     pixels = load("digits").test.images[:5].float() / 255
     logits = own_run.net()(pixels)
     assert own_run.code_note is None

@@ -396,9 +396,9 @@ def test_the_same_name_keeps_the_values_of_its_section():
 
 def test_several_sets_of_overrides_apply_in_order_and_are_parsed_once(monkeypatch: pytest.MonkeyPatch):
     recipe, parsed = Recipe(), []
-    original = Recipe.parse
+    original = Recipe.from_file_values
     monkeypatch.setattr(
-        Recipe, "parse", lambda values, **settings: parsed.append(values) or original(values, **settings)
+        Recipe, "from_file_values", lambda values, **settings: parsed.append(values) or original(values, **settings)
     )
     changed = recipe.with_overrides(
         {"optimizer.name": "adam", "optimizer.lr": 0.5}, {"optimizer.lr": 0.25}, {"training.seed": 3}

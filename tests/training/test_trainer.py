@@ -287,7 +287,7 @@ def test_augmentations_are_drawn_again_every_step_and_epoch() -> None:
     same_image = ImageDataset(
         digits(1).gather(torch.tensor([0]))[0].expand(64, -1, -1, -1),
         torch.zeros(64, dtype=torch.int64),
-        ("a",) * 10,
+        tuple("abcdefghij"),
         "one",
     )
     net = LinearWithHook(lambda pixels, _: batches.append(pixels.clone()))
@@ -404,7 +404,7 @@ def train_with_accuracies(accuracies: list[float], monkeypatch: pytest.MonkeyPat
     """Train with given validation accuracies."""
     remaining = iter(accuracies)
     monkeypatch.setattr(
-        trainer_module, "evaluate", lambda net, images: SimpleNamespace(loss_and_accuracy=(0.0, next(remaining)))
+        trainer_module, "evaluate", lambda net, images, **_: SimpleNamespace(loss_and_accuracy=(0.0, next(remaining)))
     )
     training = Training(epochs=len(accuracies), batch_size=20, patience=patience)
     trainer = Trainer(linear(), digits(20), digits(20), training=training)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from convolab.core.errors import LabError, require
 
-Record = TypeVar("Record")
+RecordType = TypeVar("RecordType")
 
 
 @cache
@@ -18,7 +18,7 @@ def adapter_of(kind: type[object]) -> Any:  # noqa: ANN401 (the tests' type chec
     return TypeAdapter(kind)
 
 
-def validate_record(kind: type[Record], values: object, source: Path | str) -> Record:
+def validate_record(kind: type[RecordType], values: object, source: Path | str) -> RecordType:
     """The values of a file as a dataclass or a TypedDict; fields that it does not have are ignored.
 
     Raises LabError, naming the file and the first field that is wrong: one that is missing, has the wrong type, or

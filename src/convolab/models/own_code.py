@@ -29,7 +29,7 @@ from convolab.core.trust import require_trusted, sha256_of, trust, trust_here
 from convolab.core.types import Json
 
 MAX_FILES = 100  # of one network's code
-MAX_BYTES = 1_000_000  # of one of its files
+MAX_SOURCE_BYTES = 1_000_000  # of one of its files
 INSTALLED = {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")} | {Path(__file__).parents[2]}
 
 
@@ -164,7 +164,7 @@ def module_file(root: Path, parts: Sequence[str]) -> str | None:
 def read_code(root: Path, entry: str, module: str) -> OwnCode:
     """A file and, from what the source says, all modules beside it that it imports, directly or not."""
     if module and root in INSTALLED:
-        return OwnCode(root, entry, module, {entry: read_source(root / entry)})
+        return OwnCode(root, entry, module, {entry: read_module_source(root / entry)})
     files: dict[str, bytes] = {}
     waiting = [entry]
     while waiting:
@@ -175,16 +175,19 @@ def read_code(root: Path, entry: str, module: str) -> OwnCode:
             len(files) < MAX_FILES,
             f"{root / entry} imports more than {MAX_FILES} files, which every run would keep: name a smaller file",
         )
-        files[name] = read_source(root / name)
+        files[name] = read_module_source(root / name)
         packages = [str(parent / "__init__.py") for parent in PurePosixPath(name).parents if str(parent) != "."]
         waiting += [package for package in packages if (root / package).is_file()]
         waiting += imported_files(root, name, parse_source(root / name, files[name]))
     return OwnCode(root, entry, module, files)
 
 
-def read_source(path: Path) -> bytes:
+def read_module_source(path: Path) -> bytes:
     try:
-        require(path.stat().st_size <= MAX_BYTES, f"{path} has more than {MAX_BYTES:,} bytes: this is no source code")
+        require(
+            path.stat().st_size <= MAX_SOURCE_BYTES,
+            f"{path} has more than {MAX_SOURCE_BYTES:,} bytes: this is no source code",
+        )
         return path.read_bytes()
     except OSError as error:
         raise LabError(f"cannot read {path} ({error.strerror})") from error
@@ -241,7 +244,7 @@ def code_of_record(folder: Path, record: Mapping[str, Json]) -> OwnCode:
             parts and ".." not in parts and not name.startswith("/") and "\\" not in name and "\0" not in name,
             f"{folder} is damaged: {name!r} is not a file in it",
         )
-        files[name] = read_source(folder / name)
+        files[name] = read_module_source(folder / name)
         require(
             sha256_of(files[name]) == digest,
             f"{folder / name} was changed since the run began: restore it, or start a new run",

@@ -75,10 +75,10 @@ def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_
     torch.Size([2, 10])
     """
     trust_named(name)
-    return build_network(name, shape, classes, model_options, seed=seed)
+    return build_by_name(name, shape, classes, model_options, seed=seed)
 
 
-def build_network(
+def build_by_name(
     name: str,
     shape: ImageShape,
     classes: int,

@@ -137,7 +137,7 @@ def comparison_study(
         "curves": [curve for curve in curves if has_validation or "validation" not in curve],
         "contrasts": [{"arm": arm, "baseline": baseline, "metric": metric} for metric in metrics for arm in others],
     }
-    return Study.parse(
+    return Study.from_file_values(
         {
             "name": "comparison",
             "title": " and ".join(arms),

@@ -28,7 +28,7 @@ def read_stored_study(path: Path | str) -> Study:
             name: restore_section(section, is_first_edition) if isinstance(section, Mapping) else section
             for name, section in sections.items()
         }
-    return Study.parse(known_entries(values, Study), is_stored=True)
+    return Study.from_file_values(known_entries(values, Study), is_stored=True)
 
 
 def restore_section(values: Mapping[str, Json], is_first_edition: bool) -> dict[str, Json]:

@@ -220,13 +220,13 @@ class Study(Frozen):
         """
         for name in network_names(values):
             trust_named(name)
-        return cls.parse(values)
+        return cls.from_file_values(values)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Study":
+    def from_file_values(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Study":
         """As `from_dict`, for values that a file holds: code that they name runs only if it is trusted.
 
-        `is_stored` is for a study that was run: see `Recipe.parse`.
+        `is_stored` is for a study that was run: see `Recipe.from_file_values`.
         """
         try:
             return cls.model_validate(values, context={"is_stored": is_stored})
@@ -264,7 +264,7 @@ class Study(Frozen):
             for name in sections:
                 require(name in written, f"no section '{name}' in the study {path}: {suggest(name, written)}")
             values["sections"] = {name: section for name, section in written.items() if name in sections}
-        return cls.parse(values)
+        return cls.from_file_values(values)
 
     def to_toml(self) -> str:
         """The study as a TOML file has it: the format's number, and every key that is not at its default."""
@@ -278,7 +278,7 @@ class Study(Frozen):
     @cached_property
     def base_recipe(self) -> Recipe:
         """The base recipe, every key."""
-        return Recipe.parse(self.recipe, is_stored=vars(self).get("is_stored", False))
+        return Recipe.from_file_values(self.recipe, is_stored=vars(self).get("is_stored", False))
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:

@@ -103,7 +103,7 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     code = (
         code_of_record(path.parent / CODE_FOLDER, record) if isinstance(record := metadata.get("code"), dict) else None
     )
-    network = registry.build_network(name, (len(mean), height, width), len(classes), options, code=code)
+    network = registry.build_by_name(name, (len(mean), height, width), len(classes), options, code=code)
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=classes)
     try:
         net.network.load_state_dict(tensors)

@@ -192,10 +192,10 @@ class Recipe(Frozen, Displayable):
         """
         model = values.get("model")
         trust_named(model.get("name") if isinstance(model, Mapping) else None)
-        return cls.parse(values)
+        return cls.from_file_values(values)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Recipe":
+    def from_file_values(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Recipe":
         """As `from_dict`, for values that a file holds: the code of a network that they name runs only if it is trusted.
 
         `is_stored` is for the file of a run, which has every key: no code is run to find a network's options.
@@ -215,7 +215,7 @@ class Recipe(Frozen, Displayable):
     @classmethod
     def read(cls, path: Path | str) -> "Recipe":
         """The recipe in a TOML file. Raises LabError if it cannot be read, naming the line or the key."""
-        return cls.parse(read_toml(path))
+        return cls.from_file_values(read_toml(path))
 
     def with_overrides(self, *overrides: Mapping[str, Json]) -> "Recipe":
         """A recipe with some keys changed, addressed as `section.key`; several sets of overrides apply in order.
@@ -231,12 +231,12 @@ class Recipe(Frozen, Displayable):
         return self.parse_overrides(*overrides)
 
     def parse_overrides(self, *overrides: Mapping[str, Json], is_stored: bool = False) -> "Recipe":
-        """As `with_overrides`, for overrides that a file holds; `is_stored` as in `parse`."""
+        """As `with_overrides`, for overrides that a file holds; `is_stored` as in `from_file_values`."""
         own = self.to_dict()
         values = own
         for entries in overrides:
             values = apply_overrides(values, entries)
-        return Recipe.parse(values, is_stored=is_stored or values["model"] == own["model"])
+        return Recipe.from_file_values(values, is_stored=is_stored or values["model"] == own["model"])
 
     def to_dict(self) -> dict[str, dict[str, Json]]:
         """All keys of all sections, defaults too, as JSON and TOML can hold them."""
@@ -395,5 +395,5 @@ def known_keys(path: Sequence[str], values: Mapping[str, Json]) -> list[str]:
         return list(Recipe.model_fields)
     section = path[0]
     keys = cast("Mapping[str, Json]", values[section])
-    default = Recipe.parse({section: {"name": keys["name"]}} if section in DEFAULT_NAMES else {})
+    default = Recipe.from_file_values({section: {"name": keys["name"]}} if section in DEFAULT_NAMES else {})
     return list(type(getattr(default, section)).model_fields)

@@ -440,7 +440,7 @@ class Run(Displayable):
         return remaining
 
 
-def find_run_folders(folder: Path | str) -> list[Path]:
+def list_run_folders(folder: Path | str) -> list[Path]:
     """The folders of all runs in a folder and the folders below it, by name; damaged runs are among them."""
     files = (path for name in (SUMMARY_FILE, RECIPE_FILE) for path in Path(folder).rglob(name))
     folders = {path.parent for path in files}
@@ -449,4 +449,4 @@ def find_run_folders(folder: Path | str) -> list[Path]:
 
 def find_runs(folder: Path | str) -> list[Run]:
     """All runs in a folder and the folders below it, by name. Raises LabError if one of them is damaged."""
-    return [Run(path) for path in find_run_folders(folder)]
+    return [Run(path) for path in list_run_folders(folder)]

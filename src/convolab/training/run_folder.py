@@ -14,11 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import (
-    Any,
-    Literal,
-    NotRequired,  # typing has what pydantic needs from Python 3.12 on
-)
+from typing import Any, Literal, NotRequired, cast
 
 import torch
 from filelock import FileLock, Timeout
@@ -267,7 +263,7 @@ def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
     values = read_toml(path)
     number = values.pop("format", None)
     require_known_format(number, path)
-    recipe = Recipe.parse(translate_first_edition(values) if number is None else values, is_stored=True)
+    recipe = Recipe.from_file_values(translate_first_edition(values) if number is None else values, is_stored=True)
     return recipe, recipe_key(values)
 
 

@@ -101,7 +101,7 @@ def stratified_subsample(dataset: ImageDataset | Subset, count: int, seed: int) 
 
 def build_network(recipe: Recipe, train: ImageDataset | Subset, code: OwnCode | None = None) -> torch.nn.Module:
     """The recipe's network with its initial weights. Raises LabError if it does not accept the images."""
-    network = registry.build_network(
+    network = registry.build_by_name(
         recipe.model.name,
         train.shape,
         len(train.classes),

@@ -25,10 +25,10 @@ def runs_command(
     if delete is not None:
         delete_run(delete, yes, as_json)
         return
-    from convolab.training.run import find_run_folders
+    from convolab.training.run import list_run_folders
 
     require(folder.is_dir(), f"there is no folder {folder}: name the folder that holds your runs")
-    overviews = [folder_overview(path) for path in find_run_folders(folder)]
+    overviews = [folder_overview(path) for path in list_run_folders(folder)]
     if as_json:
         print_json(overviews)
         return
