@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from convolab.core.escape import one_line
 from convolab.core.text import truncate_list
 
 
@@ -10,6 +11,7 @@ class LabError(Exception):
     """A user error, reported in one line: what was given, what was expected, what to do.
 
     The command line prints it to stderr and exits 2; any other exception is a bug and shows its traceback.
+    What names and paths in it hold that does not print is written as escapes, so the line stays one line.
 
     >>> try:
     ...     raise LabError("there is no dataset 'cifar01': did you mean 'cifar10'?")
@@ -17,6 +19,9 @@ class LabError(Exception):
     ...     print(error)
     there is no dataset 'cifar01': did you mean 'cifar10'?
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
     def _render_traceback_(self) -> list[str]:
         """What IPython, and so a notebook, shows instead of a traceback."""

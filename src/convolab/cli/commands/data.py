@@ -8,8 +8,9 @@ import typer
 
 from convolab.cli.groups import LabCommand, LabGroup
 from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
-from convolab.cli.terminal import loading_bar, print_json, print_note, print_table
+from convolab.cli.terminal import loading_bar, print_json, print_lines, print_note, print_table
 from convolab.core.errors import require
+from convolab.core.outputs import CONTACT_SHEET, require_outputs
 from convolab.core.text import format_bytes, join_with_and, pluralize
 
 data_app = typer.Typer(
@@ -71,8 +72,9 @@ def show_dataset_command(
     from convolab.plots.images import contact_sheet, save_image
 
     require(out.suffix.lower() in IMAGE_SUFFIXES, f"--out {out}: end it in .png, .jpg or .webp")
+    require_outputs(CONTACT_SHEET, [out])
     splits = load_dataset_with_progress(name, data_dir, image_size)
-    save_image(contact_sheet(splits.train), out)
+    save_image(contact_sheet(splits.train), out, CONTACT_SHEET)
     if as_json:
         print_json(
             {
@@ -86,7 +88,7 @@ def show_dataset_command(
             }
         )
     else:
-        print(f"{splits.train!r} for training, {len(splits.test):,} for testing; contact sheet: {out}")
+        print_lines(f"{splits.train!r} for training, {len(splits.test):,} for testing; contact sheet: {out}")
 
 
 @data_app.command("download", cls=LabCommand)
@@ -103,7 +105,7 @@ def download_dataset_command(
     if as_json:
         print_json({"name": name, "folder": str(folder)})
     else:
-        print(f"{name} is in {folder}")
+        print_lines(f"{name} is in {folder}")
 
 
 @data_app.command("clean", cls=LabCommand)
@@ -131,6 +133,6 @@ def clean_data_command(
     if as_json:
         print_json({"deleted": wanted, "bytes": freed})
     elif wanted:
-        print(f"deleted {join_with_and(wanted)}: {format_bytes(freed)}")
+        print_lines(f"deleted {join_with_and(wanted)}: {format_bytes(freed)}")
     else:
-        print("there is nothing to delete")
+        print_lines("there is nothing to delete")

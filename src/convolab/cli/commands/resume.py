@@ -1,7 +1,7 @@
 """`convolab resume`: continue a run that was stopped or killed."""
 
 from convolab.cli.options import AsJson, DataDir, RunFolder, Threads, prepare_torch
-from convolab.cli.run_status import report_run
+from convolab.cli.run_status import report_run, require_curves_outputs
 
 
 def resume_command(
@@ -12,6 +12,7 @@ def resume_command(
     from convolab.training.run import Run
 
     run = Run(folder)
+    require_curves_outputs(run)
     prepare_torch(run.summary["device"], threads or run.summary["threads"])
     if run.status != "finished":
         run.require_resumable()  # before the data are read
