@@ -60,6 +60,15 @@ def test_a_terminal_of_one_column_gets_the_result(tmp_path: Path, command: str) 
     assert run_shell(tmp_path, f"convolab {command}", COLUMNS="1").returncode == 0
 
 
+def test_a_study_runs_with_a_long_path_for_temporary_files_and_few_open_files(tmp_path: Path) -> None:
+    long = tmp_path / ("t" * 100)
+    long.mkdir()
+    sweep = "sweep shallow_net optimizer.lr=0.1,0.2 --seeds 2 --data digits --out study"
+    result = run_shell(tmp_path, f"ulimit -n 64; convolab {sweep}", TMPDIR=str(long))
+    assert result.returncode == 0
+    assert "4 of 4 runs" in result.stdout
+
+
 @pytest.mark.parametrize(
     "command",
     [
