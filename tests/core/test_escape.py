@@ -8,7 +8,15 @@ from xml.etree import ElementTree
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.core.escape import ASCII_ERRORS, chart_spec, file_name_part, html_text, one_line, printable, script_json
+from convolab.core.escape import (
+    ASCII_ERRORS,
+    chart_spec,
+    file_name_part,
+    html_text,
+    one_line,
+    printable_lines,
+    script_json,
+)
 
 HOSTILE = "</script><!--<b>\x1b[31m\x00\r\n\u202e\ud800\ufffe'\"&\u2028|`$"
 
@@ -26,7 +34,7 @@ def test_usual_text_of_any_language_stays() -> None:
 
 
 def test_text_of_several_lines_keeps_them() -> None:
-    assert printable("a\n\tb\x07") == "a\n\tb\\x07"
+    assert printable_lines("a\n\tb\x07") == "a\n\tb\\x07"
 
 
 class Collector(HTMLParser):
@@ -41,7 +49,7 @@ class Collector(HTMLParser):
 def test_html_text_opens_no_tag_and_closes_no_attribute() -> None:
     collector = Collector()
     collector.feed(f'<p title="{html_text(HOSTILE)}">{html_text(HOSTILE)}</p>')
-    assert collector.tags == [("p", {"title": printable(HOSTILE)})]
+    assert collector.tags == [("p", {"title": printable_lines(HOSTILE)})]
 
 
 def test_json_in_a_script_is_the_value_and_ends_no_script() -> None:

@@ -3,7 +3,7 @@
 | where it goes | function |
 |---|---|
 | a terminal, an error, a log, a cell of a table | `one_line` |
-| text of several lines | `printable` |
+| text of several lines | `printable_lines` |
 | HTML, as text or in an attribute | `html_text`; templates do it by themselves |
 | JSON inside a <script> element | `script_json` |
 | a chart, as SVG, PNG, PDF or on a page | `chart_spec` |
@@ -29,12 +29,12 @@ ASCII_SIGNS = str.maketrans(
 MAX_FILE_NAME_PART = 80  # bytes: a file's whole name has at most 255
 
 
-def printable(text: str) -> str:
+def printable_lines(text: str) -> str:
     r"""Text whose invisible characters are written as escapes, except line ends and tabs.
 
     Those are control characters, changes of direction, lone surrogates and whatever else does not print.
 
-    >>> printable("a\x1b[31m\u202eb\nc")
+    >>> printable_lines("a\x1b[31m\u202eb\nc")
     'a\\x1b[31m\\u202eb\nc'
     """
     return text if text.isprintable() else "".join(map(printable_character, text))
@@ -56,7 +56,7 @@ def one_line(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return printable(text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t"))
+    return printable_lines(text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def html_text(text: str) -> str:
@@ -65,7 +65,7 @@ def html_text(text: str) -> str:
     >>> html_text("<b>\x1b'")
     '&lt;b&gt;\\x1b&#x27;'
     """
-    return html.escape(printable(text))
+    return html.escape(printable_lines(text))
 
 
 def script_json(value: object) -> str:
@@ -88,9 +88,9 @@ def chart_spec(spec: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
     """
     match spec:
         case str():
-            return printable(spec)
+            return printable_lines(spec)
         case Mapping():
-            return {printable(name): chart_spec(value) for name, value in spec.items()}
+            return {printable_lines(name): chart_spec(value) for name, value in spec.items()}
         case list() | tuple():
             return [chart_spec(value) for value in spec]
         case _:

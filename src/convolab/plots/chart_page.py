@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from convolab.core.environment import cache_folder
 from convolab.core.errors import LabError
-from convolab.core.escape import chart_spec, printable, script_json
+from convolab.core.escape import chart_spec, printable_lines, script_json
 from convolab.core.files import write_text
 from convolab.core.types import Json
 from convolab.plots.page_style import VEGA_THEME, apply_page_style, css_colors, css_variable, dark_palette
@@ -103,7 +103,7 @@ def csp_hash(code: str) -> str:
 
 def printable_value(value: object) -> object:
     """What a template writes: text whose invisible characters are escapes, and all else as it is."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def chart_values(figures: Iterable[Json], colors: Mapping[str, str]) -> dict[str, object]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from convolab.core.escape import one_line, printable
+from convolab.core.escape import one_line, printable_lines
 from convolab.inspection.result import Finding, Panel
 from convolab.plots.images import to_pil_image
 from convolab.plots.style import BLUE
@@ -295,7 +295,7 @@ def shorten_text(text: str, font: Font, width: int) -> str:
 def wrap_text(text: str, font: Font, width: int) -> list[str]:
     """Lines no wider than `width` pixels; a line break in the text stays."""
     lines: list[str] = []
-    for paragraph in printable(text).splitlines():
+    for paragraph in printable_lines(text).splitlines():
         line = ""
         for word in paragraph.split():
             longer = f"{line} {word}".strip()
