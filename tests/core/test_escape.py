@@ -11,9 +11,9 @@ from convolab.core.errors import LabError
 from convolab.core.escape import (
     ASCII_ERRORS,
     chart_spec,
+    escape_line,
     file_name_part,
     html_text,
-    one_line,
     printable_lines,
     script_json,
 )
@@ -22,15 +22,15 @@ HOSTILE = "</script><!--<b>\x1b[31m\x00\r\n\u202e\ud800\ufffe'\"&\u2028|`$"
 
 
 def test_a_line_is_one_line_that_a_terminal_only_shows() -> None:
-    line = one_line(HOSTILE)
+    line = escape_line(HOSTILE)
     assert line.isprintable()
-    assert one_line(line) == line
+    assert escape_line(line) == line
     line.encode()
 
 
 def test_usual_text_of_any_language_stays() -> None:
     for text in ("Größe 3 × 3 −1", "猫", "نمی\u200cخواهم", "👩\u200d🔬"):
-        assert one_line(text) == text
+        assert escape_line(text) == text
 
 
 def test_text_of_several_lines_keeps_them() -> None:

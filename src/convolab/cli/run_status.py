@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, TypedDict
 
 from convolab.cli.terminal import print_json, print_lines
-from convolab.core.outputs import TRAINING_CURVES, kind_of, require_outputs
+from convolab.core.outputs import TRAINING_CURVES, own_kind, require_outputs
 from convolab.core.text import format_percent
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run_overview(run: "Run") -> RunOverview:
 
 def curves_kind(run: "Run") -> str:
     """What a run's curves are as outputs."""
-    return kind_of(TRAINING_CURVES, run.summary["recipe_key"])
+    return own_kind(TRAINING_CURVES, run.summary["recipe_key"])
 
 
 def require_curves_outputs(run: "Run") -> None:

@@ -7,7 +7,7 @@ import typer
 
 from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import require, suggest
-from convolab.core.outputs import STUDY_REPORT, kind_of, require_outputs
+from convolab.core.outputs import STUDY_REPORT, own_kind, require_outputs
 from convolab.reports.live import InterruptHandler
 from convolab.reports.live_study import StudyProgress
 
@@ -69,7 +69,7 @@ def run_and_report_study(
 
     folder = out or Path("studies") / study.name
     page = folder / "report.html"
-    require_study_outputs(kind_of(STUDY_REPORT, study.name), page, export)
+    require_study_outputs(own_kind(STUDY_REPORT, study.name), page, export)
     with StudyProgress(study) as progress, InterruptHandler("after the current steps") as interrupts:
         result = execute_study(
             study,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from convolab.core.escape import one_line
+from convolab.core.escape import escape_line
 from convolab.core.streams import is_terminal, print_progress
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def loading_bar(name: str) -> Iterator[Callable[[int, int | None], None] | None]
 
         def advance(done: int, total: int | None) -> None:
             if total not in tasks:
-                tasks[total] = bar.add_task(escape(one_line(name)), total=total)
+                tasks[total] = bar.add_task(escape(escape_line(name)), total=total)
             bar.update(tasks[total], completed=done)
 
         yield advance
@@ -44,17 +44,17 @@ def status_spinner(activity: str) -> Iterator[Callable[[str], None]]:
     from rich.markup import escape
 
     with Console(stderr=True).status(activity) as status:
-        yield lambda step: status.update(escape(one_line(f"{activity}: {step}")))
+        yield lambda step: status.update(escape(escape_line(f"{activity}: {step}")))
 
 
 def print_lines(*lines: str) -> None:
     """Print each text as one line on standard output, whatever the names in it hold."""
-    print("\n".join(map(one_line, lines)))
+    print("\n".join(map(escape_line, lines)))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output: drawn on a terminal, with tabs between the cells in a pipe."""
-    lines = [[one_line(cell) for cell in row] for row in (headings, *rows)]
+    lines = [[escape_line(cell) for cell in row] for row in (headings, *rows)]
     if not sys.stdout.isatty():
         print("\n".join("\t".join(row) for row in lines))
         return

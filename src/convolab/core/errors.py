@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from convolab.core.escape import one_line
+from convolab.core.escape import escape_line
 from convolab.core.text import truncate_list
 
 
@@ -21,7 +21,7 @@ class LabError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(escape_line(message))
 
     def _render_traceback_(self) -> list[str]:
         """What IPython, and so a notebook, shows instead of a traceback."""

@@ -2,7 +2,7 @@
 
 | where it goes | function |
 |---|---|
-| a terminal, an error, a log, a cell of a table | `one_line` |
+| a terminal, an error, a log, a cell of a table | `escape_line` |
 | text of several lines | `printable_lines` |
 | HTML, as text or in an attribute | `html_text`; templates do it by themselves |
 | JSON inside a <script> element | `script_json` |
@@ -48,10 +48,10 @@ def printable_character(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def one_line(text: str) -> str:
+def escape_line(text: str) -> str:
     r"""Text in one line, whose invisible characters are written as escapes.
 
-    >>> one_line("cat\r\n\x1b]0;title\x07")
+    >>> escape_line("cat\r\n\x1b]0;title\x07")
     'cat\\r\\n\\x1b]0;title\\x07'
     """
     if text.isprintable():

@@ -119,12 +119,12 @@ def translate_path_errors(path: Path | None = None) -> Iterator[None]:
             raise
         name = os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else str(named)
         doing = "use" if path is None else "write"
-        raise LabError(f"cannot {doing} {shorten(name)} ({error.strerror}): choose another path") from error
+        raise LabError(f"cannot {doing} {shorten_middle(name)} ({error.strerror}): choose another path") from error
     except ValueError as error:  # of open, and of os
         if "null byte" in str(error) or "null character" in str(error):
             raise LabError("a path holds a NUL character: choose another path") from error
         if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
-            raise LabError(f"{shorten(error.object)} holds half a character: write it anew") from error
+            raise LabError(f"{shorten_middle(error.object)} holds half a character: write it again") from error
         raise
     except RuntimeError as error:  # of Path.expanduser and Path.home
         if "home directory" in str(error):
@@ -146,10 +146,10 @@ def translate_system_errors() -> Iterator[None]:
         raise
 
 
-def shorten(name: str, max_length: int = 120) -> str:
+def shorten_middle(name: str, max_length: int = 120) -> str:
     """A long text without its middle.
 
-    >>> shorten("abcdefghij", 7)
+    >>> shorten_middle("abcdefghij", 7)
     'abc...j'
     """
     if len(name) <= max_length:
@@ -174,7 +174,7 @@ def require_short_names(path: Path) -> None:
     for part in path.parts:
         if len(os.fsencode(part)) > MAX_NAME_BYTES:
             too_long = f"a name has over {MAX_NAME_BYTES} bytes"
-            raise LabError(f"cannot write {shorten(str(path))}: {too_long}; choose another path")
+            raise LabError(f"cannot write {shorten_middle(str(path))}: {too_long}; choose another path")
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -217,7 +217,7 @@ def read_json(path: Path | str) -> Any:  # noqa: ANN401 (only the caller knows w
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise LabError(f"cannot read {shorten(str(path))} ({error.strerror})") from error
+        raise LabError(f"cannot read {shorten_middle(str(path))} ({error.strerror})") from error
     except RecursionError as error:
         raise LabError(f"{path} is nested too deeply to be read") from error
     except ValueError as error:

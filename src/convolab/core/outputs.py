@@ -72,10 +72,10 @@ def require_outputs(kind: str, paths: Iterable[Path], inputs: Iterable[Path | st
         )
 
 
-def kind_of(kind: str, name: str) -> str:
+def own_kind(kind: str, name: str) -> str:
     """The kind of what belongs to one run or study, so that it never replaces another's.
 
-    >>> kind_of(STUDY_REPORT, "lr sweep")
+    >>> own_kind(STUDY_REPORT, "lr sweep")
     'study report of lr-sweep'
     """
     return f"{kind} of {file_name_part(name).encode('ascii', 'replace').decode()}"

@@ -3,7 +3,7 @@
 import sys
 from contextlib import suppress
 
-from convolab.core.escape import ASCII_ERRORS, one_line
+from convolab.core.escape import ASCII_ERRORS, escape_line
 
 
 def is_terminal() -> bool:
@@ -17,7 +17,7 @@ def print_progress(line: str) -> None:
     """Print a line to standard error; a full disk, a closed stream or a broken pipe never stops what reports it."""
     if sys.stderr is None:  # print would write to standard output
         return
-    text = one_line(line)
+    text = escape_line(line)
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     with suppress(OSError, ValueError):
         print(text.encode(encoding, ASCII_ERRORS).decode(encoding), file=sys.stderr, flush=True)

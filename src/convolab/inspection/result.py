@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from convolab.core.display import Displayable
-from convolab.core.escape import one_line
+from convolab.core.escape import escape_line
 from convolab.core.outputs import output_file
 
 
@@ -73,7 +73,7 @@ class Finding(Displayable):
         return f"Finding of {self.tool}: " + "\n".join(self.summary[:2]) + more
 
     def __str__(self) -> str:
-        return "\n".join(map(one_line, (*self.summary, *(f"warning: {warning}" for warning in self.warnings))))
+        return "\n".join(map(escape_line, (*self.summary, *(f"warning: {warning}" for warning in self.warnings))))
 
     def save_arrays(self, path: Path | str) -> Path:
         """Write the raw arrays as .npz and return its path; the file appears complete or not at all.

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from convolab.core.escape import one_line
+from convolab.core.escape import escape_line
 from convolab.core.outputs import output_file
 from convolab.data.dataset import ImageDataset, Subset
 
@@ -36,7 +36,7 @@ def contact_sheet(
     dataset: ImageDataset | Subset, per_class: int = 10, zoom: int | None = None, max_classes: int | None = None
 ) -> Image.Image:
     """The first images of each class, or of the first `max_classes`: a labeled row per class, enlarged by whole pixels."""
-    classes = [one_line(name) for name in dataset.classes[:max_classes]]
+    classes = [escape_line(name) for name in dataset.classes[:max_classes]]
     _, height, width = dataset.shape
     zoom = zoom or max(1, round(SHEET_CELL / max(height, width)))
     cell = zoom * max(height, width)
@@ -50,7 +50,7 @@ def contact_sheet(
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     shape = "x".join(map(str, dataset.shape))
-    header = f"{one_line(dataset.name)}: {len(dataset):,} images of {shape}, {len(dataset.classes)} classes"
+    header = f"{escape_line(dataset.name)}: {len(dataset):,} images of {shape}, {len(dataset.classes)} classes"
     if rows < len(dataset.classes):
         header += f" (the first {rows})"
     draw.text((SHEET_GAP, 4), header, fill="black", font=font)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from convolab.core.escape import one_line, printable_lines
+from convolab.core.escape import escape_line, printable_lines
 from convolab.inspection.result import Finding, Panel
 from convolab.plots.images import to_pil_image
 from convolab.plots.style import BLUE
@@ -284,7 +284,7 @@ def describe_color_limit(heatmap: Float[Tensor, "h w"], signed: bool) -> str:
 
 def shorten_text(text: str, font: Font, width: int) -> str:
     """A text in one line no wider than `width` pixels: what does not fit becomes an ellipsis."""
-    text = one_line(text)
+    text = escape_line(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}...") > width:

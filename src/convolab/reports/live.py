@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
-from convolab.core.escape import html_text, one_line
+from convolab.core.escape import escape_line, html_text
 from convolab.core.streams import is_terminal, print_progress
 from convolab.core.text import format_duration
 from convolab.reports.notebook import NotebookDisplay, bar_html, is_notebook
@@ -120,7 +120,7 @@ class TrainingBar:
         if self.progress_bar.disable:
             print_progress(line)
         else:
-            self.progress_bar.console.print(one_line(line), highlight=False, soft_wrap=True, markup=False)
+            self.progress_bar.console.print(escape_line(line), highlight=False, soft_wrap=True, markup=False)
 
 
 class NotebookTraining:

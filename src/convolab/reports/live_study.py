@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from convolab.core.escape import html_text, one_line
+from convolab.core.escape import escape_line, html_text
 from convolab.core.streams import is_terminal, print_progress
 from convolab.core.text import format_duration, format_percent
 from convolab.reports.notebook import NotebookDisplay, bar_html, is_notebook
@@ -100,7 +100,7 @@ class StudyProgress:
 
     def print_line(self, line: str) -> None:
         if self.live:
-            self.live.console.print(one_line(line), highlight=False, soft_wrap=True, markup=False)
+            self.live.console.print(escape_line(line), highlight=False, soft_wrap=True, markup=False)
         else:
             print_progress(line)
 
@@ -112,7 +112,7 @@ class StudyProgress:
             line += f", about {format_duration(seconds_left)} left"
         if self.best_trial:
             line += f"; best validation accuracy {format_percent(self.best_accuracy)} ({self.best_trial})"
-        return one_line(line)
+        return escape_line(line)
 
     def render_table(self) -> "Table":
         """The table of running trials, below a line about all."""
@@ -134,7 +134,7 @@ class StudyProgress:
         )
         for key, event in list(self.running.items()):
             table.add_row(
-                Text(one_line(trial_label(self.trials[key]))),
+                Text(escape_line(trial_label(self.trials[key]))),
                 ProgressBar(1.0, event.fraction_done, width=20),
                 f"{event.images_per_second:,.0f}",
                 format_percent(event.epoch.validation_accuracy) if event.epoch else "",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from convolab.core.escape import one_line
+from convolab.core.escape import escape_line
 
 HTML_SIGNS = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 SPECIAL = re.compile(r"[<>\\`*\[\]$~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is one
@@ -16,7 +16,7 @@ def escape(text: str) -> str:
     >>> escape("a <b>\nline"), escape(r"\<img> ![x](y)"), escape("lr_2 is _new_"), escape("1. one")
     ('a &lt;b&gt; line', '\\\\&lt;img&gt; !\\[x\\](y)', 'lr_2 is \\_new\\_', '1\\. one')
     """
-    line = one_line(" ".join(text.split()))
+    line = escape_line(" ".join(text.split()))
     escaped = SPECIAL.sub(lambda sign: HTML_SIGNS.get(sign[0], f"\\{sign[0]}"), line)
     return SPECIAL_AT_START.sub(lambda start: f"{start[0]}\\" if start[0].isdigit() else f"\\{start[0]}", escaped)
 

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from convolab.core.outputs import STUDY_REPORT, kind_of, write_output
+from convolab.core.outputs import STUDY_REPORT, own_kind, write_output
 from convolab.plots.chart_page import chart_values, page_environment
 from convolab.reports import study_cards
 from convolab.reports.page import figure_payload, study_palette
@@ -12,7 +12,7 @@ from convolab.studies.results import StudyResult
 
 def report_kind(result: StudyResult) -> str:
     """What a study's report and its numbers are as outputs: no other study's are replaced by them."""
-    return kind_of(STUDY_REPORT, result.study.name)
+    return own_kind(STUDY_REPORT, result.study.name)
 
 
 def write_study_report(result: StudyResult, path: Path, kind: str = "") -> Path:

@@ -16,7 +16,7 @@ from convolab.core.outputs import (
     NETWORK_SUMMARY,
     QUESTION_1,
     TRAINING_CURVES,
-    kind_of,
+    own_kind,
     write_json_output,
     write_output,
 )
@@ -107,7 +107,7 @@ class RunView(HistoryView):
     def __init__(self, run: Run) -> None:
         super().__init__(run.history, curves_title(run.recipe))
         self.run = run
-        self.kind = kind_of(TRAINING_CURVES, run.summary["recipe_key"])
+        self.kind = own_kind(TRAINING_CURVES, run.summary["recipe_key"])
 
     def html(self) -> str:
         curves = figure_html(self.figure()) if self.history else ""

@@ -7,7 +7,7 @@ import typer
 
 from convolab.cli.options import AsJson, DataDir, RunFolder
 from convolab.cli.terminal import print_json, print_lines, print_table
-from convolab.core.outputs import CONFUSION_MATRIX, kind_of, require_outputs
+from convolab.core.outputs import CONFUSION_MATRIX, own_kind, require_outputs
 from convolab.core.text import format_percent
 
 
@@ -29,7 +29,7 @@ def test_command(
     from convolab.training.run import Run
 
     run = Run(folder)
-    kind = kind_of(CONFUSION_MATRIX, run.summary["recipe_key"])
+    kind = own_kind(CONFUSION_MATRIX, run.summary["recipe_key"])
     stem = (out or folder) / "confusion"
     require_outputs(kind, chart_paths(stem))
     record = run.test(data_dir=data_dir, allow_unfinished=allow_unfinished)
