@@ -1,11 +1,15 @@
 """Charts as files."""
 
 import re
+from xml.etree import ElementTree
 
 import altair as alt
+import numpy as np
 import pytest
 
+from convolab.plots.figure import ChartFigure
 from convolab.plots.style import apply_chart_style, chart_data, chart_to_pil_image, save_chart
+from convolab.plots.training import confusion_matrix_chart
 
 
 def line_chart() -> alt.TopLevelMixin:
@@ -32,3 +36,16 @@ def test_a_chart_is_converted_to_an_image() -> None:
     image = chart_to_pil_image(line_chart())
     assert image.mode == "RGB"
     assert len(image.getcolors(1 << 24) or ()) > 10
+
+
+@pytest.mark.slow
+def test_names_that_svg_cannot_hold_do_not_end_the_renderer(tmp_path) -> None:
+    names = ["cat\x1b[31m", "</svg><script>\x00", "b'\"[x].y\\z\n\ud800\ufffe"]
+    chart = apply_chart_style(confusion_matrix_chart(np.eye(3, dtype=int).tolist(), names, names[0]), names, names[2])
+    paths = save_chart(chart, tmp_path / "chart", ["svg", "png", "html", "pdf"])
+    svg = ElementTree.parse(paths[0])
+    assert not [element for element in svg.iter() if element.tag.endswith("script")]
+    assert "cat\\x1b[31m" in "".join(svg.getroot().itertext())
+    assert paths[2].read_text().count("<script") == 3
+    assert ChartFigure(chart).svg().startswith("<svg")
+    assert chart_to_pil_image(chart).width > 100

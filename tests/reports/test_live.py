@@ -1,5 +1,7 @@
 """What a person sees while a network trains."""
 
+import errno
+import io
 import signal
 import threading
 from pathlib import Path
@@ -127,3 +129,17 @@ def test_a_study_in_a_notebook_shows_its_bar_and_its_trials_curves_in_one_place(
     assert page.count("<svg") == 1
     assert executed[9][0]["data"]["text/plain"] == "StudyResult('rates': 2 of 2 runs, 1 section)"
     assert "lr=0.1" in executed[9][0]["data"]["text/html"]
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("stream", [FullDisk(), None])
+def test_progress_that_cannot_be_written_is_dropped(monkeypatch: pytest.MonkeyPatch, stream) -> None:
+    monkeypatch.setattr("sys.stderr", stream)
+    epoch = EpochMetrics(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0, 10.0, "running")
+    with live.live_training(1) as shown:
+        shown.on_message("a message")
+        shown.on_epoch(epoch)

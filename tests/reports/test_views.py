@@ -14,6 +14,7 @@ from convolab.data.dataset import ImageDataset
 from convolab.inspection.result import Finding, Panel
 from convolab.reports import views
 from convolab.training.history import EpochMetrics, History
+from convolab.training.recipe import Recipe
 
 EPOCHS = [EpochMetrics(1, 2.0, 0.3, 1.9, 0.35, 0.1, 1.0, 100.0), EpochMetrics(2, 1.0, 0.6, 1.2, 0.55, 0.1, 1.0, 100.0)]
 
@@ -143,3 +144,16 @@ def test_a_photo_is_a_small_jpeg_and_a_drawing_a_png() -> None:
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     dataset = ImageDataset(images, torch.tensor([0, 1, 0, 1]), ("cat", "dog"), "pets")
     assert list(dataset.plot()._repr_mimebundle_()) == ["text/plain", "image/png"]
+
+
+def test_what_is_saved_replaces_only_its_own_kind(tmp_path) -> None:
+    history, recipe = History([EpochMetrics(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0, 10.0, "running")]), Recipe()
+    for suffix, save in ((".csv", history.save), (".toml", recipe.save)):
+        own = tmp_path / f"own{suffix}"
+        own.write_text("my own")
+        with pytest.raises(LabError, match="choose another name, or delete the file"):
+            save(own)
+        assert own.read_text() == "my own"
+        for _ in range(2):
+            save(tmp_path / f"new{suffix}")
+    assert Recipe.read(tmp_path / "new.toml") == recipe

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from convolab.cli.terminal import status_spinner
 from convolab.core.errors import require
+from convolab.core.escape import file_name_part
 from convolab.core.types import Json
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from convolab.inspection.result import Finding
 
 FOREIGN_SUFFIXES = {".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf", ".html"}
-OUR_SUFFIXES = {".png", ".npz", ".json"}
+FINDING_SUFFIXES = (".png", ".npz", ".json")
 
 
 def lazy_image(image: str, max_pixels: int, cache: bool) -> "Callable[[], Tensor]":
@@ -39,12 +40,13 @@ def output_stem(command: str, image: str, out: Path | None) -> Path:
     (PosixPath('explain-cat'), PosixPath('maps/cat'))
     """
     if out is None:
-        return Path(f"{command}-{image_name(image)}")
+        name = image_name(image)
+        return Path(f"{command}-{name if name.isprintable() else file_name_part(name)}")
     require(
         out.suffix.lower() not in FOREIGN_SUFFIXES,
         f"--out {out}: images are written as .png: give a name with that ending, or with none",
     )
-    return out.with_suffix("") if out.suffix.lower() in OUR_SUFFIXES else out
+    return out.with_suffix("") if out.suffix.lower() in FINDING_SUFFIXES else out
 
 
 def output_stems(command: str, images: Sequence[str], out: Path | None) -> list[Path]:
@@ -64,6 +66,11 @@ def output_stems(command: str, images: Sequence[str], out: Path | None) -> list[
 def image_name(image: str) -> str:
     """What an image is called: a file's name, or the last part of a URL, without its ending."""
     return Path(image.rstrip("/").rpartition("/")[2]).stem or "image"
+
+
+def finding_paths(stem: Path) -> list[Path]:
+    """The files of a finding: its figure, raw arrays and numbers."""
+    return [stem.with_name(f"{stem.name}{suffix}") for suffix in FINDING_SUFFIXES]
 
 
 def finding_to_dict(finding: "Finding", net_name: str) -> dict[str, Json]:
@@ -103,20 +110,21 @@ def inspect_images(
             finding = inspect(open_image(), image_name=image_name(image), on_progress=update_status)
             save_finding(finding, stem, net_name, draw_charts(finding))
             results.append(finding_to_dict(finding, net_name))
-            lines += [str(finding), describe_output_files(stem)]
+            lines += [*str(finding).split("\n"), describe_output_files(stem)]
     return results, lines
 
 
 def save_finding(finding: "Finding", stem: Path, net_name: str, charts: "Sequence[Image.Image]" = ()) -> None:
     """Write a finding's figure (charts below it), raw arrays and numbers; each file appears complete or not at all."""
-    from convolab.core.files import write_json
+    from convolab.core.outputs import write_json_output
     from convolab.plots.images import save_image
     from convolab.plots.panels import render_finding, stack_vertically
 
+    image_path, arrays_path, numbers_path = finding_paths(stem)
     figure = stack_vertically([render_finding(finding, f"{net_name}, "), *charts])
-    save_image(figure, stem.with_name(f"{stem.name}.png"))
-    finding.save_arrays(stem.with_name(f"{stem.name}.npz"))
-    write_json(stem.with_name(f"{stem.name}.json"), finding_to_dict(finding, net_name))
+    save_image(figure, image_path, finding.tool)
+    finding.save_arrays(arrays_path)
+    write_json_output(numbers_path, finding.tool, finding_to_dict(finding, net_name))
 
 
 def describe_output_files(stem: Path) -> str:

@@ -3,7 +3,6 @@
 import functools
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,11 @@ import typer
 from typer.main import get_command
 
 from convolab.cli.groups import Command, Context, HelpFormatter, LabCommand, LabGroup
+from convolab.cli.streams import GuardedStreams
+from convolab.cli.terminal import print_note
 from convolab.core.errors import LabError
+from convolab.core.files import translate_system_errors
+from convolab.core.streams import is_terminal
 from convolab.core.trust import trust_all
 
 Trust = Annotated[
@@ -175,14 +178,20 @@ def help_line(command: str) -> str:
 
 
 def main() -> None:
-    """Run the command line; a LabError becomes one line and exit code 2, in a terminal with a second one on help."""
+    """Run the command line; a LabError becomes one line and exit code 2, in a terminal with a second one on help.
+
+    So does what the operating system says of a path, and a result that could not be printed.
+    """
     try:
-        app()
+        streams = GuardedStreams()
+        try:
+            with translate_system_errors():
+                app()
+        except SystemExit:
+            streams.require_printed()
+            raise
     except LabError as error:
-        print(f"convolab: {error}", file=sys.stderr)
-        if sys.stderr.isatty() and (command := next(iter(sys.argv[1:]), "")) in COMMANDS:
+        print_note(str(error))
+        if is_terminal() and (command := next(iter(sys.argv[1:]), "")) in COMMANDS:
             print(f"\x1b[2m{help_line(command)}\x1b[0m", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # the reader of our output has closed it, e.g. `convolab runs | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)

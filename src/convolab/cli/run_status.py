@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from convolab.cli.terminal import print_json, print_note
+from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import LabError
+from convolab.core.outputs import TRAINING_CURVES, own_kind, require_outputs
 from convolab.core.text import format_percent
 
 if TYPE_CHECKING:
@@ -75,6 +76,18 @@ def folder_overview(folder: Path) -> RunOverview:
         }
 
 
+def curves_kind(run: "Run") -> str:
+    """What a run's curves are as outputs."""
+    return own_kind(TRAINING_CURVES, run.summary["recipe_key"])
+
+
+def require_curves_outputs(run: "Run") -> None:
+    """Raise LabError, before a run is continued, if other files are where its curves will be."""
+    from convolab.plots.style import chart_paths
+
+    require_outputs(curves_kind(run), chart_paths(run.folder / "curves"))
+
+
 def report_run(run: "Run", as_json: bool) -> None:
     """Plot a run's curves and print its status."""
     from convolab.plots import training as training_plots
@@ -84,7 +97,8 @@ def report_run(run: "Run", as_json: bool) -> None:
     overview = run_overview(run)
     if history:
         title = training_plots.curves_title(run.recipe)
-        save_chart(training_plots.training_curves_chart(history, title), run.folder / "curves")
+        chart = training_plots.training_curves_chart(history, title)
+        save_chart(chart, run.folder / "curves", kind=curves_kind(run))
     if as_json:
         print_json(overview)
         return
@@ -93,7 +107,7 @@ def report_run(run: "Run", as_json: bool) -> None:
     if best is not None and best.validation_accuracy is not None:
         best_text = f", best validation accuracy {format_percent(best.validation_accuracy)} in epoch {best.epoch}"
     status = overview["status"]
-    print(f"{run.folder}: {status} after {overview['epochs_done']} of {overview['epochs']} epochs{best_text}")
+    print_lines(f"{run.folder}: {status} after {overview['epochs_done']} of {overview['epochs']} epochs{best_text}")
     if history:
-        print(f"curves: {run.folder / 'curves.html'} (also .svg and .png)")
-    print(f"next: convolab {'test' if status == 'finished' else 'resume'} {run.folder}")
+        print_lines(f"curves: {run.folder / 'curves.html'} (also .svg and .png)")
+    print_lines(f"next: convolab {'test' if status == 'finished' else 'resume'} {run.folder}")

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.terminal import print_json, print_note
+from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import require, suggest
+from convolab.core.outputs import STUDY_REPORT, own_kind, require_outputs
 from convolab.reports.live import InterruptHandler
 from convolab.reports.live_study import StudyProgress
 
@@ -63,9 +64,12 @@ def run_and_report_study(
     as_json: bool,
 ) -> None:
     """Run a study in `out`, by default studies/NAME, and report its results; exit with status 1 if a trial failed."""
+    from convolab.reports.studies import report_kind
     from convolab.studies.runner import execute_study
 
     folder = out or Path("studies") / study.name
+    page = folder / "report.html"
+    require_study_outputs(own_kind(STUDY_REPORT, study.name), page, export)
     with StudyProgress(study) as progress, InterruptHandler("after the current steps") as interrupts:
         result = execute_study(
             study,
@@ -78,33 +82,42 @@ def run_and_report_study(
             on_message=print_note,
             should_stop=interrupts.stop_requested,
         )
-    report_study(result, folder / "report.html", export, as_json)
+    report_study(result, page, export, as_json, report_kind(result))
     if any(r.status == "failed" for r in result.trial_results.values()):
         raise typer.Exit(1)
 
 
-def report_study(result: "StudyResult", page: Path, export: Path | None, as_json: bool) -> None:
+def require_study_outputs(kind: str, page: Path, export: Path | None) -> None:
+    """Raise LabError, before a run starts, unless the report, its numbers and the export can be written."""
+    require_outputs(kind, [page, page.with_suffix(".json")])
+    if export is not None:
+        from convolab.reports.export import require_export_folder
+
+        require_export_folder(export)
+
+
+def report_study(result: "StudyResult", page: Path, export: Path | None, as_json: bool, kind: str) -> None:
     """Write the report, and print what each section came to; intervals and single contrasts are in the report."""
-    from convolab.core.files import write_json
+    from convolab.core.outputs import write_json_output
     from convolab.reports.export import export_study
     from convolab.reports.studies import write_study_report
     from convolab.studies.serialize import study_result_to_dict
 
-    write_study_report(result, page)
+    write_study_report(result, page, kind)
+    values = {**study_result_to_dict(result), "report": str(page)}
+    write_json_output(page.with_suffix(".json"), kind, values)
     if export:
         export_study(result, export)
-    values = {**study_result_to_dict(result), "report": str(page)}
-    write_json(page.with_suffix(".json"), values)
     if as_json:
         print_json(values)
         return
     for section in result.sections:
-        print(f"\n{section.name}: {section.section.title}" if section.section.title else f"\n{section.name}")
-        print(f"  {section.comment}")
+        title = f": {section.section.title}" if section.section.title else ""
+        print_lines("", f"{section.name}{title}", f"  {section.comment}")
     if result.best_on_test:
-        print(f"\nbest-on-test: {result.best_on_test.comment}")
+        print_lines("", f"best-on-test: {result.best_on_test.comment}")
     for note in result.notes:
         print_note(note)
     runs = result.trial_results.values()
     exported = f"; figures and tables: {export}" if export else ""
-    print(f"\n{sum(r.is_complete for r in runs)} of {len(runs)} runs; report: {page}{exported}")
+    print_lines("", f"{sum(r.is_complete for r in runs)} of {len(runs)} runs; report: {page}{exported}")

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from convolab.core.text import printable, truncate_list
+from convolab.core.escape import escape_line
+from convolab.core.text import truncate_list
 
 MAX_MESSAGE_LENGTH = 10_000
 
@@ -12,6 +13,7 @@ class LabError(Exception):
     """A user error, reported in one line: what was given, what was expected, what to do.
 
     The command line prints it to stderr and exits 2; any other exception is a bug and shows its traceback.
+    What names and paths in it hold that does not print is written as escapes, so the line stays one line.
 
     >>> try:
     ...     raise LabError("there is no dataset 'cifar01': did you mean 'cifar10'?")
@@ -20,9 +22,8 @@ class LabError(Exception):
     there is no dataset 'cifar01': did you mean 'cifar10'?
     """
 
-    def __str__(self) -> str:
-        """The message on one line, whatever names of files and answers of servers are in it."""
-        return printable(super().__str__(), MAX_MESSAGE_LENGTH)
+    def __init__(self, message: str) -> None:
+        super().__init__(escape_line(message)[:MAX_MESSAGE_LENGTH])
 
     def _render_traceback_(self) -> list[str]:
         """What IPython, and so a notebook, shows instead of a traceback."""

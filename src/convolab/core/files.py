@@ -1,23 +1,25 @@
-"""Atomic writes: to a temporary file in the same folder, synced, then renamed."""
+"""Atomic writes: to a temporary file in the same folder, synced, then renamed; and what a path cannot be, in one line."""
 
 import csv
 import errno
+import io
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from convolab.core.errors import LabError, require
-from convolab.core.text import printable
+from convolab.core.escape import escape_line
 
 MAX_NAME_BYTES = 255  # of a file or folder, on all usual file systems
 MAX_PATH_BYTES = 4096  # Linux: PATH_MAX, its last zero included
 
-UNWRITABLE_ERRNOS = {
+PATH_ERRNOS = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -26,7 +28,13 @@ UNWRITABLE_ERRNOS = {
     errno.EEXIST,
     errno.EISDIR,
     errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.ENXIO,
+    errno.ENODEV,
 }
+FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MAX_NAME_BYTES = 255  # of a file or folder, on every file system that is in use
 
 
 def user_path(path: Path | str) -> Path:
@@ -38,7 +46,7 @@ def user_path(path: Path | str) -> Path:
     >>> user_path("images/cat.png").name
     'cat.png'
     """
-    shown = printable(str(path), 120)
+    shown = escape_line(str(path), 120)
     try:
         expanded = Path(path).expanduser()
         longest = max((len(os.fsencode(part)) for part in expanded.parts), default=0)
@@ -60,9 +68,9 @@ def user_path(path: Path | str) -> Path:
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder to write to; on success it is synced and renamed to `path`.
 
-    A reader sees the old file or the new one, never a part of it. On any error the old one stays and the temporary one
+    What stands at `path` must be a regular file, or nothing: a device, a pipe or a link stays what it is. A reader sees the old file or the new one, never a part of it. On any error the old one stays and the temporary one
     is deleted.
-    Raises LabError if the folder cannot be written or the disk is full.
+    Raises LabError if the folder cannot be written, the disk is full, or no regular file is at `path`.
 
     >>> import tempfile; folder = Path(tempfile.mkdtemp())
     >>> with atomic_write(folder / "a.txt") as temporary: _ = temporary.write_text("complete")
@@ -73,6 +81,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         with translate_write_errors(path):
+            if os.path.lexists(path):
+                kind = os.lstat(path).st_mode
+                require(stat.S_ISREG(kind), f"cannot write {path}, which is no regular file: choose another path")
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb+") as file:
@@ -80,7 +91,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         # Where nothing could be written, nothing is to be deleted: the error above is the one to see.
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             temporary.unlink()
 
 
@@ -103,31 +114,98 @@ def link_or_copy(path: Path | str, source: Path | str) -> None:
 
 def temporary_path(path: Path) -> Path:
     """A new name in the folder of a file; the suffix stays last, because image writers choose their format by it."""
-    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    # A name of the greatest length must not become too long.
+    return path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.part{path.suffix}")
 
 
 @contextmanager
 def translate_write_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write into a LabError that says what to do."""
     try:
-        yield
+        with translate_path_errors(path):
+            yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL_ERRNOS:
             raise LabError(
                 f"the disk is full while writing {path}: free some space; the files written before are intact"
             ) from error
-        if error.errno in UNWRITABLE_ERRNOS:
-            raise LabError(f"cannot write {path} ({error.strerror}): choose another path") from error
         raise
+
+
+@contextmanager
+def translate_path_errors(path: Path | None = None) -> Iterator[None]:
+    """Turn what the operating system says of a path, or a path that cannot be, into a LabError that says what to do.
+
+    Without `path` the error's own is named.
+
+    >>> with translate_path_errors(): open("/proc/none")
+    Traceback (most recent call last):
+    convolab.core.errors.LabError: cannot use /proc/none (No such file or directory): choose another path
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if path is None else path
+        if named is None or error.errno not in PATH_ERRNOS:
+            raise
+        name = os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else str(named)
+        doing = "use" if path is None else "write"
+        raise LabError(f"cannot {doing} {shorten_middle(name)} ({error.strerror}): choose another path") from error
+    except ValueError as error:  # of open, and of os
+        if "null byte" in str(error) or "null character" in str(error):
+            raise LabError("a path holds a NUL character: choose another path") from error
+        if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+            raise LabError(f"{shorten_middle(error.object)} holds half a character: write it again") from error
+        raise
+    except RuntimeError as error:  # of Path.expanduser and Path.home
+        if "home directory" in str(error):
+            raise LabError(f"{str(error).rstrip('.')}: write the whole path in place of ~, or set HOME") from error
+        raise
+
+
+@contextmanager
+def translate_system_errors() -> Iterator[None]:
+    """Turn what a person can mend in the system, a path, a full disk or too few open files, into a LabError."""
+    try:
+        with translate_path_errors():
+            yield
+    except OSError as error:
+        if error.errno in FULL_ERRNOS:
+            raise LabError("the disk is full: free some space; the files written before are intact") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise LabError("too many files are open at once: raise the limit, for example ulimit -n 1024") from error
+        raise
+
+
+def shorten_middle(name: str, max_length: int = 120) -> str:
+    """A long text without its middle.
+
+    >>> shorten_middle("abcdefghij", 7)
+    'abc...j'
+    """
+    if len(name) <= max_length:
+        return name
+    kept = (max_length - 3) // 2
+    return f"{name[: max_length - 3 - kept + 1]}...{name[len(name) - kept + 1 :]}"
 
 
 def require_writable(folder: Path) -> None:
     """Raise LabError, before any work is done, unless files can be written in a folder, which need not exist yet."""
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    require(
-        existing.is_dir() and os.access(existing, os.W_OK),
-        f"cannot write {folder}: {existing} is not a folder you may write to; choose another folder",
-    )
+    with translate_path_errors(folder):
+        require_short_names(folder)
+        existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        require(
+            existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
+            f"cannot write {folder}: {existing} is not a folder you may write to; choose another folder",
+        )
+
+
+def require_short_names(path: Path) -> None:
+    """Raise LabError if a part of a path is longer than a name can be."""
+    for part in path.parts:
+        if len(os.fsencode(part)) > MAX_NAME_BYTES:
+            too_long = f"a name has over {MAX_NAME_BYTES} bytes"
+            raise LabError(f"cannot write {shorten_middle(str(path))}: {too_long}; choose another path")
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -144,15 +222,25 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_json(path: Path | str, value: object) -> None:
     """Write a JSON file atomically; NaN and infinity are refused, because they are not JSON."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
-def write_csv(path: Path | str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows with the same columns, at least one, as a CSV file atomically; None is an empty cell."""
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def json_text(value: object) -> str:
+    """A value as the content of a JSON file."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as the content of a CSV file, its columns those of all rows; None is an empty cell.
+
+    >>> csv_text([{"arm": "a", "p": 0.5}, {"arm": "b", "p": None}])
+    'arm,p\\na,0.5\\nb,\\n'
+    """
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def read_json(path: Path | str) -> Any:  # noqa: ANN401 (only the caller knows what its file holds)
@@ -160,6 +248,8 @@ def read_json(path: Path | str) -> Any:  # noqa: ANN401 (only the caller knows w
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise LabError(f"cannot read {path} ({error.strerror})") from error
+        raise LabError(f"cannot read {shorten_middle(str(path))} ({error.strerror})") from error
+    except RecursionError as error:
+        raise LabError(f"{path} is nested too deeply to be read") from error
     except ValueError as error:
         raise LabError(f"{path} is not JSON: {error}") from error

@@ -71,19 +71,6 @@ def join_with_and(items: Sequence[str]) -> str:
     return ", ".join(items[:-1]) + (" and " if len(items) > 1 else "") + items[-1]
 
 
-def printable(text: str, max_length: int = 200) -> str:
-    """Text that came from elsewhere, such as a server or a file's name, as it may stand in a message: on one line,
-    without control characters, cut after `max_length` characters.
-
-    >>> printable("Not\\nFound\\x1b[31m"), printable("abcdefgh", max_length=6)
-    ('Not Found?[31m', 'abc...')
-    """
-    line = "".join(
-        letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text[: max_length + 1]
-    )
-    return line if len(line) <= max_length else line[: max_length - 3] + "..."
-
-
 def truncate_list(items: Sequence[str], max_items: int = 4) -> str:
     """All items, or the first of them and how many more there are.
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convolab.core.errors import LabError, require
+from convolab.core.escape import escape_line
 from convolab.core.files import read_json, user_path
-from convolab.core.text import format_bytes, printable
+from convolab.core.text import format_bytes
 
 BoundingBox = tuple[float | int, float | int, float | int, float | int]  # left, top, right, bottom, in pixels
 MAX_FILE_BYTES = 50_000_000
@@ -32,7 +33,7 @@ def read_annotations(folder: Path | str) -> tuple[list[AnnotatedImage], dict[str
     file = user_path(folder) / "boxes.json"
     require(
         file.is_file(),
-        f"{printable(str(folder))} has no boxes.json with the objects' boxes: give a folder that has one",
+        f"{escape_line(str(folder))} has no boxes.json with the objects' boxes: give a folder that has one",
     )
     require(file.stat().st_size <= MAX_FILE_BYTES, f"{file} is larger than {format_bytes(MAX_FILE_BYTES)}: split it")
     try:
@@ -44,7 +45,7 @@ def read_annotations(folder: Path | str) -> tuple[list[AnnotatedImage], dict[str
     annotated = []
     for name, entry in content["images"].items():
         targets = entry.get("targets") if isinstance(entry, dict) else None
-        shown = printable(name, 100)
+        shown = escape_line(name, 100)
         if not isinstance(targets, dict) or not targets:
             raise LabError(f"{file}: {shown} has no targets")
         try:
@@ -52,7 +53,7 @@ def read_annotations(folder: Path | str) -> tuple[list[AnnotatedImage], dict[str
         except LabError as error:
             raise LabError(f"{file} lists {error}") from error
         objects = {
-            category: parse_boxes(value, f"{file}: {printable(category, 100)} in {shown}")
+            category: parse_boxes(value, f"{file}: {escape_line(category, 100)} in {shown}")
             for category, value in targets.items()
         }
         require(path.is_file(), f"{file} lists {shown}, which does not exist")
@@ -64,7 +65,7 @@ def read_annotations(folder: Path | str) -> tuple[list[AnnotatedImage], dict[str
             isinstance(indices, list)
             and indices
             and all(type(index) is int and 0 <= index < 1000 for index in indices),
-            f"{file}: imagenet_ids of {printable(category, 100)} is {printable(reprlib.repr(indices), 60)}: give a list of "
+            f"{file}: imagenet_ids of {escape_line(category, 100)} is {escape_line(reprlib.repr(indices), 60)}: give a list of "
             "ImageNet classes, such as [281, 282]",
         )
     return annotated, {category: tuple(indices) for category, indices in categories.items()}
@@ -79,7 +80,7 @@ def parse_boxes(value: object, context: str) -> tuple[BoundingBox, ...]:
         is_box = isinstance(box, list) and len(box) == 4 and all(is_coordinate(number) for number in box)
         require(
             is_box and box[0] < box[2] and box[1] < box[3],
-            f"{context} has the box {printable(reprlib.repr(box), 60)}: give [left, top, right, bottom]",
+            f"{context} has the box {escape_line(reprlib.repr(box), 60)}: give [left, top, right, bottom]",
         )
     return tuple((left, top, right, bottom) for left, top, right, bottom in boxes)
 

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from convolab.core.display import Displayable
 from convolab.core.errors import require
-from convolab.core.text import join_with_and, printable, truncate_list
+from convolab.core.escape import escape_line
+from convolab.core.text import join_with_and, truncate_list
 
 UNSHOWN_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # of Unicode: control characters, half characters, line ends
 JOINERS = "\u200c\u200d"  # without these many Persian words and emoji cannot be written
@@ -160,7 +161,7 @@ def require_class_names(names: Sequence[str], context: str) -> None:
             name.strip() and is_shown,
             f"{context}: a class is called {ascii(name)[:100]}: give it a name without control characters",
         )
-    repeated = [printable(name, 60) for name, count in Counter(names).items() if count > 1]
+    repeated = [escape_line(name, 60) for name, count in Counter(names).items() if count > 1]
     require(not repeated, f"{context}: more than one class is called {truncate_list(repeated)}: rename all but one")
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from convolab.core.environment import data_root
 from convolab.core.errors import LabError, require
+from convolab.core.escape import escape_line
 from convolab.core.files import translate_write_errors, user_path
-from convolab.core.text import format_bytes, printable
+from convolab.core.text import format_bytes
 from convolab.data.storage import record_files
 
 ProgressCallback = Callable[[int, int | None], object]  # called with (done, total); total is None where it is unknown
@@ -221,10 +222,10 @@ def resume_download(url: str, partial: Path, on_progress: ProgressCallback | Non
             partial.unlink()
             return False
         raise DownloadError(
-            f"{url} responded with {http_error.code} {printable(http_error.reason, 80)}"
+            f"{url} responded with {http_error.code} {escape_line(http_error.reason, 80)}"
         ) from http_error
     except (OSError, HTTPException, ValueError) as failure:  # ValueError: of a redirect to what is no URL
-        reason = printable(str(getattr(failure, "reason", failure)))
+        reason = escape_line(str(getattr(failure, "reason", failure)))
         raise DownloadError(f"cannot reach {url} ({reason})") from failure
 
     with response, partial.open("ab") as file:
@@ -298,7 +299,7 @@ def extract_archive(archive: Path, folder: Path) -> None:
                 # Python has this filter from 3.11.4 on; it refuses less than is wanted here.
                 tar.extraction_filter = getattr(tarfile, "data_filter", None)
                 for count, member in enumerate(tar, start=1):
-                    name = printable(member.name, 100)
+                    name = escape_line(member.name, 100)
                     require(
                         count <= MAX_ARCHIVE_MEMBERS,
                         f"{archive} contains more than {MAX_ARCHIVE_MEMBERS:,} files: do not trust it, delete it",
@@ -325,6 +326,6 @@ def extract_archive(archive: Path, folder: Path) -> None:
             )
             os.replace(temporary / folder.name, folder)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise LabError(f"{archive} is damaged ({printable(str(error))}): {redownload_hint()}") from error
+        raise LabError(f"{archive} is damaged ({escape_line(str(error))}): {redownload_hint()}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convolab.core.errors import LabError, require
-from convolab.core.text import join_with_and, printable, truncate_list
+from convolab.core.escape import escape_line
+from convolab.core.text import join_with_and, truncate_list
 from convolab.data.dataset import require_class_names
 
 SPLIT_NAMES = {  # of a folder, in any case: the split that it holds
@@ -109,7 +110,7 @@ def linked_folders(splits: dict[str, Path], classes: list[str]) -> list[str]:
     for split_folder in splits.values():
         for name in classes:
             shown = f"{split_folder.name}/{name}" if len(splits) > 1 else name
-            by_target[(split_folder / name).resolve()].append(printable(shown))
+            by_target[(split_folder / name).resolve()].append(escape_line(shown))
     return [f"{join_with_and(names)} are one folder, by a link" for names in by_target.values() if len(names) > 1]
 
 
@@ -151,8 +152,8 @@ def is_hidden(name: str) -> bool:
 
 
 def shown_path(path: Path) -> str:
-    return printable(str(path), 300)
+    return escape_line(str(path), 300)
 
 
 def shown_names(names: list[str]) -> str:
-    return printable(truncate_list(names), 300)
+    return escape_line(truncate_list(names), 300)

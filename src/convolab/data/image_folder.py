@@ -10,8 +10,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from convolab.core.errors import LabError, require
+from convolab.core.escape import escape_line
 from convolab.core.files import MAX_PATH_BYTES
-from convolab.core.text import format_bytes, printable
+from convolab.core.text import format_bytes
 from convolab.data.copies import describe_copies
 from convolab.data.dataset import ImageDataset, similar_class_names
 from convolab.data.download import ProgressCallback
@@ -62,7 +63,7 @@ def read_image_folder(folder: Path, image_size: int, on_progress: ProgressCallba
         f"{format_bytes(MAX_DATASET_BYTES)}: give a smaller image size, or fewer images",
     )
     images, reasons = decode_images([path for _, _, path in entries], image_size, on_progress)
-    prefix = printable(f"{folder}{os.sep}", MAX_PATH_BYTES)
+    prefix = escape_line(f"{folder}{os.sep}", MAX_PATH_BYTES)
     unreadable = [reason.removeprefix(prefix) for reason in reasons if reason]
     unreadable += [f"{relative_name(link, folder)}: a link to a folder is not followed: copy it" for link in links]
     kept = [entry for entry, reason in zip(entries, reasons, strict=True) if not reason]
@@ -74,7 +75,7 @@ def read_image_folder(folder: Path, image_size: int, on_progress: ProgressCallba
                 f"{shown_path(split_folder / name)} has no readable image: add some, or delete the folder",
             )
     dataset = ImageDataset(
-        images, torch.tensor([label for _, label, _ in kept]), layout.classes, printable(folder.resolve().name) or "/"
+        images, torch.tensor([label for _, label, _ in kept]), layout.classes, escape_line(folder.resolve().name) or "/"
     )
     return make_splits(
         dataset, [split for split, _, _ in kept], [path for _, _, path in kept], folder, layout, unreadable
@@ -119,7 +120,7 @@ def make_splits(
 
 
 def relative_name(path: Path, folder: Path) -> str:
-    return printable(str(path.relative_to(folder)))
+    return escape_line(str(path.relative_to(folder)))
 
 
 def decode_images(

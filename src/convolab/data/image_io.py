@@ -20,8 +20,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from convolab.core.errors import LabError, require, suggest
+from convolab.core.escape import escape_line
 from convolab.core.files import MAX_PATH_BYTES, user_path
-from convolab.core.text import format_bytes, printable
+from convolab.core.text import format_bytes
 from convolab.data.url import fetch_url
 
 MAX_IMAGE_PIXELS = 50_000_000
@@ -63,7 +64,7 @@ def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[
     path = user_path(source)
     if len(path.parts) == 1 and not path.suffix and not os.path.lexists(path):
         known = suggest(path.name, SAMPLE_IMAGES)
-        raise LabError(f"there is no file and no sample image '{printable(path.name)}': {known}")
+        raise LabError(f"there is no file and no sample image '{escape_line(path.name)}': {known}")
     return read_image_file(path, max_pixels)
 
 
@@ -89,7 +90,7 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
     the latter is read from the file's header, before anything is decoded.
     """
     path = user_path(path)
-    name = printable(str(path), MAX_PATH_BYTES)
+    name = escape_line(str(path), MAX_PATH_BYTES)
     max_bytes = MAX_FILE_OVERHEAD + MAX_BYTES_PER_PIXEL * max_pixels
     try:
         status = path.stat()
@@ -111,7 +112,7 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
 
 def decode_image(file: BinaryIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
     """`read_image_file` on an open file; `name` is what errors call it."""
-    name = printable(name, MAX_PATH_BYTES)
+    name = escape_line(name, MAX_PATH_BYTES)
     too_large = f"more than the limit of {max_pixels:,} pixels: resize the image, or raise the limit (max_pixels)"
     try:
         # Pillow warns of large images, which are refused below, and of odd details of files that it reads all the same.
@@ -131,7 +132,7 @@ def decode_image(file: BinaryIO, name: str, max_pixels: int) -> UInt8[Tensor, "3
     except UnidentifiedImageError as error:
         raise LabError(f"{name}: not an image ({', '.join(IMAGE_FORMATS)}): convert it to PNG or JPEG") from error
     except Exception as error:  # a decoder may fail in any way on a damaged file, from OSError to struct.error
-        reason = printable(" ".join(str(error).split()) or type(error).__name__)
+        reason = escape_line(" ".join(str(error).split()) or type(error).__name__)
         raise LabError(f"{name}: damaged ({reason}): get an intact copy") from error
 
 

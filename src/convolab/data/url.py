@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from convolab.core.errors import LabError, require
-from convolab.core.text import printable
+from convolab.core.escape import escape_line
 
 if TYPE_CHECKING:
     import http.client
@@ -102,7 +102,7 @@ def fetch_url(
     try:
         outcome = fetch.outcome.get(timeout=max(timeout, 0))
     except queue.Empty:
-        raise LabError(fetch.timeout_message(printable(url))) from None
+        raise LabError(fetch.timeout_message(escape_line(url))) from None
     finally:
         fetch.cut()
     if isinstance(outcome, bytes):
@@ -146,9 +146,9 @@ class Fetch:
     def _follow(self) -> bytes:
         url = self.url
         for _ in range(MAX_REDIRECTS + 1):
-            subject = printable(self.url)
+            subject = escape_line(self.url)
             if url != self.url:
-                subject += f" redirects to {printable(url)}, which"
+                subject += f" redirects to {escape_line(url)}, which"
             content, redirect = self._request(url, subject)
             if redirect is None:
                 return content
@@ -156,10 +156,12 @@ class Fetch:
                 url = urljoin(url, redirect)
             except ValueError as error:
                 raise LabError(
-                    f"{subject} redirects to {printable(redirect)}, which is not a valid URL "
-                    f"({printable(str(error))}): give the image's direct URL"
+                    f"{subject} redirects to {escape_line(redirect)}, which is not a valid URL "
+                    f"({escape_line(str(error))}): give the image's direct URL"
                 ) from error
-        raise LabError(f"{printable(self.url)} redirects more than {MAX_REDIRECTS} times: give the image's direct URL")
+        raise LabError(
+            f"{escape_line(self.url)} redirects more than {MAX_REDIRECTS} times: give the image's direct URL"
+        )
 
     def _request(self, url: str, subject: str) -> tuple[bytes, str | None]:
         """One request: the content and None, or nothing and where the response redirects to."""
@@ -185,7 +187,7 @@ class Fetch:
             except TimeoutError as error:
                 raise LabError(self.timeout_message(subject)) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
-                reason = printable(" ".join(str(error).split()) or type(error).__name__)
+                reason = escape_line(" ".join(str(error).split()) or type(error).__name__)
                 raise LabError(
                     f"{subject} cannot be reached ({reason}): check it, or download the image yourself"
                 ) from error
@@ -196,7 +198,7 @@ class Fetch:
             redirect = response.headers["Location"]
             require(redirect, f"{subject} redirects without a target: give the image's direct URL")
             return b"", redirect
-        reason = printable(response.reason, 80)
+        reason = escape_line(response.reason, 80)
         require(response.status == 200, f"{subject} responded with {response.status} {reason}: check it")
         content = bytearray()
         while chunk := response.read1(RESPONSE_CHUNK_BYTES):
@@ -250,7 +252,7 @@ def parse_url(url: str, subject: str) -> tuple[str, str, int, str]:
         port = parts.port or (443 if scheme == "https" else 80)
         host = parts.hostname
     except ValueError as error:
-        raise LabError(f"{subject} is not a valid URL ({printable(str(error))}): check it") from error
+        raise LabError(f"{subject} is not a valid URL ({escape_line(str(error))}): check it") from error
     require(scheme in ("http", "https"), f"{subject} is not an http(s) URL: give one, or download the image yourself")
     if not host:
         raise LabError(f"{subject} has no host name: check it")

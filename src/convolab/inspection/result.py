@@ -13,7 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from convolab.core.display import Displayable
-from convolab.core.files import atomic_write
+from convolab.core.escape import escape_line
+from convolab.core.outputs import output_file
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,16 @@ class Finding(Displayable):
         return f"Finding of {self.tool}: " + "\n".join(self.summary[:2]) + more
 
     def __str__(self) -> str:
-        return "\n".join((*self.summary, *(f"warning: {warning}" for warning in self.warnings)))
+        return "\n".join(map(escape_line, (*self.summary, *(f"warning: {warning}" for warning in self.warnings))))
 
     def save_arrays(self, path: Path | str) -> Path:
-        """Write the raw arrays as .npz and return its path; the file appears complete or not at all."""
+        """Write the raw arrays as .npz and return its path; the file appears complete or not at all.
+
+        Raises LabError where another file is.
+        """
         path = Path(path).with_suffix(".npz")
         arrays = {name: array.detach().cpu().numpy() for name, array in self.arrays.items()}
-        with atomic_write(path) as temporary:
+        with output_file(path, self.tool) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
         return path
 

@@ -1,6 +1,7 @@
 """A chart as a web page that contains everything it needs and opens without a network."""
 
-import json
+import base64
+import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from markupsafe import Markup
 
 from convolab.core.environment import cache_folder
 from convolab.core.errors import LabError
+from convolab.core.escape import chart_spec, printable_lines, script_json
 from convolab.core.files import write_text
 from convolab.core.types import Json
 from convolab.plots.page_style import VEGA_THEME, apply_page_style, css_colors, css_variable, dark_palette
@@ -78,21 +80,37 @@ def text_lines(text: str | list[str]) -> list[str]:
 def page_environment(*packages: str) -> Environment:
     """The templates of the frame that every page has, and those of `packages`."""
     loaders = [PackageLoader(package) for package in (*packages, "convolab.plots")]
-    return Environment(
+    environment = Environment(
         loader=ChoiceLoader(loaders),
         autoescape=select_autoescape(),
+        finalize=printable_value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["csp_hash"] = csp_hash
+    return environment
+
+
+def csp_hash(code: str) -> str:
+    """How a page's content security policy names a piece of code that may run.
+
+    >>> csp_hash("alert(1)")
+    'sha256-bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI='
+    """
+    return f"sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}"
+
+
+def printable_value(value: object) -> object:
+    """What a template writes: text whose invisible characters are escapes, and all else as it is."""
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def chart_values(figures: Iterable[Json], colors: Mapping[str, str]) -> dict[str, object]:
     """What the frame needs to draw charts: their data, the libraries, and the colors with what they are in the dark."""
     payload = {"theme": VEGA_THEME, "figures": list(figures)}
-    text = json.dumps(payload, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return {
-        "payload": Markup(text),
+        "payload": Markup(script_json(chart_spec(payload))),
         "libraries": Markup(vega_libraries()),
         "colors": {color: (css_variable(color), dark) for color, dark in colors.items()},
     }

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from html import escape
 from pathlib import Path
 
 import altair as alt
@@ -10,8 +9,9 @@ from PIL import Image
 
 from convolab.core.display import MimeBundle
 from convolab.core.errors import require
+from convolab.core.escape import html_text
 from convolab.plots.images import save_image
-from convolab.plots.style import save_chart
+from convolab.plots.style import render_svg, save_chart
 
 MAX_PNG_BYTES = 200_000  # of an image in a notebook
 CHART_FORMATS = (".html", ".svg", ".png", ".pdf", ".json")
@@ -20,41 +20,48 @@ CHART_FORMATS = (".html", ".svg", ".png", ".pdf", ".json")
 class ChartFigure:
     """An Altair chart, drawn as SVG: altair's own way loads its libraries from the network.
 
-    `chart` is the chart itself, for those who want to change it.
+    `chart` is the chart itself, for those who want to change it; `kind` what it shows: `save` replaces files of the
+    same kind only.
     """
 
-    def __init__(self, chart: alt.TopLevelMixin) -> None:
+    def __init__(self, chart: alt.TopLevelMixin, kind: str = "figure") -> None:
         self.chart = chart
+        self.kind = kind
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}: .chart is the Altair chart, .save(path) writes {', '.join(CHART_FORMATS)}"
 
     def svg(self) -> str:
         """The chart as SVG."""
-        file = io.StringIO()
-        self.chart.save(file, format="svg")
-        return file.getvalue()
+        return render_svg(self.chart)
 
     def html(self) -> str:
         """The chart as an element of a page."""
         return self.svg()
 
     def save(self, path: Path | str) -> Path:
-        """Write the chart in the format of the path's ending. Raises LabError for another ending."""
+        """Write the chart in the format of the path's ending.
+
+        Raises LabError for another ending, or where another file is.
+        """
         path = Path(path)
         require(path.suffix in CHART_FORMATS, f"{path}: give a name that ends in {', '.join(CHART_FORMATS)}")
-        return save_chart(self.chart, path.with_suffix(""), [path.suffix.removeprefix(".")])[0]
+        return save_chart(self.chart, path.with_suffix(""), [path.suffix.removeprefix(".")], self.kind)[0]
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> MimeBundle:
         return {"text/plain": repr(self), "image/svg+xml": self.svg()}
 
 
 class ImageFigure:
-    """A figure of pixels; `image` is the Pillow image, `alt` what it shows, for those who cannot see it."""
+    """A figure of pixels; `image` is the Pillow image, `alt` what it shows, for those who cannot see it.
 
-    def __init__(self, image: Image.Image, alt: str = "") -> None:
+    `kind` is what it shows: `save` replaces files of the same kind only.
+    """
+
+    def __init__(self, image: Image.Image, alt: str = "", kind: str = "figure") -> None:
         self.image = image
         self.alt = alt
+        self.kind = kind
 
     def __repr__(self) -> str:
         width, height = self.image.size
@@ -78,14 +85,17 @@ class ImageFigure:
     def html(self) -> str:
         """The image as an element of a page."""
         media_type, content = self.encode()
-        return f'<img alt="{escape(self.alt)}" style="max-width:100%" src="data:{media_type};base64,{content}">'
+        return f'<img alt="{html_text(self.alt)}" style="max-width:100%" src="data:{media_type};base64,{content}">'
 
     def save(self, path: Path | str) -> Path:
-        """Write the image in the format of the path's ending. Raises LabError for one that Pillow does not write."""
+        """Write the image in the format of the path's ending.
+
+        Raises LabError for one that Pillow does not write, or where another file is.
+        """
         path = Path(path)
         endings = Image.registered_extensions()
         require(endings.get(path.suffix.lower()) in Image.SAVE, f"{path}: give a name that ends in .png, .jpg or .pdf")
-        return save_image(self.image, path)
+        return save_image(self.image, path, self.kind)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> MimeBundle:
         media_type, content = self.encode()

@@ -8,7 +8,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from convolab.core.files import atomic_write
+from convolab.core.escape import escape_line
+from convolab.core.outputs import output_file
 from convolab.data.dataset import ImageDataset, Subset
 
 SHEET_CELL = 48  # pixels that a small image is enlarged to, about
@@ -21,9 +22,12 @@ def to_pil_image(image: UInt8[Tensor, "c h w"]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()))
 
 
-def save_image(image: Image.Image, path: Path) -> Path:
-    """Write an image in the format of the path's ending; gives the path. Raises LabError if it cannot be written."""
-    with atomic_write(path) as part:
+def save_image(image: Image.Image, path: Path, kind: str = "figure") -> Path:
+    """Write an image in the format of the path's ending; gives the path.
+
+    Only a file of the same kind is replaced, see `core.outputs`. Raises LabError if it cannot be written.
+    """
+    with output_file(path, kind) as part:
         image.save(part)
     return path
 
@@ -32,7 +36,7 @@ def contact_sheet(
     dataset: ImageDataset | Subset, per_class: int = 10, zoom: int | None = None, max_classes: int | None = None
 ) -> Image.Image:
     """The first images of each class, or of the first `max_classes`: a labeled row per class, enlarged by whole pixels."""
-    classes = dataset.classes[:max_classes]
+    classes = [escape_line(name) for name in dataset.classes[:max_classes]]
     _, height, width = dataset.shape
     zoom = zoom or max(1, round(SHEET_CELL / max(height, width)))
     cell = zoom * max(height, width)
@@ -46,7 +50,7 @@ def contact_sheet(
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     shape = "x".join(map(str, dataset.shape))
-    header = f"{dataset.name}: {len(dataset):,} images of {shape}, {len(dataset.classes)} classes"
+    header = f"{escape_line(dataset.name)}: {len(dataset):,} images of {shape}, {len(dataset.classes)} classes"
     if rows < len(dataset.classes):
         header += f" (the first {rows})"
     draw.text((SHEET_GAP, 4), header, fill="black", font=font)

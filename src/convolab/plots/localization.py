@@ -18,6 +18,9 @@ BASELINE_DASHES = {"center": [2, 2], "random": [6, 3], "edges": [1, 3]}
 BAND_MAP = "erf"  # the one map whose intervals are drawn where maps are lines
 PERCENT_SCALE = alt.Scale(domain=[0, 100])
 
+SCORE_COLUMNS = (
+    *("setting", "background", "object_size", "shorter_side", "num_objects", "map", "metric"), *("mean", "low", "high")
+)  # fmt: skip
 ScoreRow: TypeAlias = dict[str, str | int | float | None]
 
 
@@ -35,20 +38,10 @@ def score_rows(scores: Sequence[LocalizationScore]) -> list[ScoreRow]:
                 "iou": metrics["iou"],
             }
             for metric, interval in intervals.items():
-                rows.append(
-                    {
-                        "setting": setting.name,
-                        "background": setting.background,
-                        "object_size": setting.object_size,
-                        "shorter_side": setting.shorter_side,
-                        "num_objects": len(score.records),
-                        "map": name,
-                        "metric": metric,
-                        "mean": 100 * interval.mean,
-                        "low": 100 * interval.low,
-                        "high": 100 * interval.high,
-                    }
-                )
+                settings = (setting.name, setting.background, setting.object_size, setting.shorter_side)
+                percentages = (100 * interval.mean, 100 * interval.low, 100 * interval.high)
+                row = (*settings, len(score.records), name, metric, *percentages)
+                rows.append(dict(zip(SCORE_COLUMNS, row, strict=True)))
     return rows
 
 

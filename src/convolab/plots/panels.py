@@ -11,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from convolab.core.escape import escape_line, printable_lines
 from convolab.inspection.result import Finding, Panel
 from convolab.plots.images import to_pil_image
 from convolab.plots.style import BLUE
@@ -283,6 +284,7 @@ def describe_color_limit(heatmap: Float[Tensor, "h w"], signed: bool) -> str:
 
 def shorten_text(text: str, font: Font, width: int) -> str:
     """A text in one line no wider than `width` pixels: what does not fit becomes an ellipsis."""
+    text = escape_line(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}...") > width:
@@ -293,7 +295,7 @@ def shorten_text(text: str, font: Font, width: int) -> str:
 def wrap_text(text: str, font: Font, width: int) -> list[str]:
     """Lines no wider than `width` pixels; a line break in the text stays."""
     lines: list[str] = []
-    for paragraph in text.splitlines():
+    for paragraph in printable_lines(text).splitlines():
         line = ""
         for word in paragraph.split():
             longer = f"{line} {word}".strip()

@@ -1,13 +1,16 @@
 """What all charts share: colors, style, data from rows, and how a chart is saved."""
 
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import altair as alt
+import vl_convert
 from PIL import Image
 
-from convolab.core.files import atomic_write
+from convolab.core.escape import chart_spec
+from convolab.core.outputs import output_file
 
 # The palette of Okabe & Ito (2008), which color-blind readers can tell apart too.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -19,6 +22,8 @@ CHART_STYLE = alt.Config(
     axis=alt.AxisConfig(gridColor="#e5e5e5", domainColor="#999", tickColor="#999"),
     view=alt.ViewConfig(stroke=None),
 )
+VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])  # altair's version, as vl_convert names it
+CHART_FILE_FORMATS = ("html", "svg", "png")
 LOG_SCALE_RATIO = 20  # values that span a larger factor are drawn on a log scale
 
 
@@ -49,27 +54,53 @@ def title_params(title: str | list[str], subtitle: str | list[str]) -> alt.Title
     )
 
 
-def save_chart(chart: alt.TopLevelMixin, stem: Path, formats: Sequence[str] = ("html", "svg", "png")) -> list[Path]:
+def chart_paths(stem: Path, formats: Sequence[str] = CHART_FILE_FORMATS) -> list[Path]:
+    """The files of a chart: `stem` with each format's ending."""
+    return [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
+
+
+def save_chart(
+    chart: alt.TopLevelMixin, stem: Path, formats: Sequence[str] = CHART_FILE_FORMATS, kind: str = "figure"
+) -> list[Path]:
     """Write a chart once in each format, and return the paths: `stem` with the format's ending.
 
-    The HTML file contains everything it needs and opens without a network. Raises LabError if a file cannot be written.
+    The HTML file contains everything it needs and opens without a network. Only files of the same kind are replaced,
+    see `core.outputs`. Raises LabError if a file cannot be written.
     """
     from convolab.plots.chart_page import chart_page  # here, because the page has the colors of this module
 
-    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
+    paths = chart_paths(stem, formats)
     for path in paths:
-        with atomic_write(path) as part:
-            if path.suffix == ".html":
-                part.write_text(chart_page(chart.to_dict()), encoding="utf-8")
-            elif path.suffix == ".png":
-                chart.save(part, scale_factor=2)
-            else:
-                chart.save(part)
+        with output_file(path, kind) as part:
+            match path.suffix:
+                case ".html":
+                    part.write_text(chart_page(chart.to_dict()), encoding="utf-8")
+                case ".png":
+                    part.write_bytes(render_png(chart, scale=2.0))
+                case ".svg":
+                    part.write_text(render_svg(chart), encoding="utf-8")
+                case ".pdf":
+                    part.write_bytes(vl_convert.vegalite_to_pdf(safe_spec(chart), vl_version=VEGA_LITE))
+                case _:
+                    part.write_text(json.dumps(safe_spec(chart), indent=2), encoding="utf-8")
     return paths
+
+
+def safe_spec(chart: alt.TopLevelMixin) -> dict[str, object]:
+    """A chart as Vega-Lite whose texts every format can hold."""
+    return dict(chart_spec(chart.to_dict(context={"pre_transform": False})))
+
+
+def render_svg(chart: alt.TopLevelMixin) -> str:
+    """A chart as SVG."""
+    return vl_convert.vegalite_to_svg(safe_spec(chart), vl_version=VEGA_LITE)
+
+
+def render_png(chart: alt.TopLevelMixin, scale: float) -> bytes:
+    """A chart as PNG, enlarged."""
+    return vl_convert.vegalite_to_png(safe_spec(chart), vl_version=VEGA_LITE, scale=scale, ppi=72)
 
 
 def chart_to_pil_image(chart: alt.TopLevelMixin) -> Image.Image:
     """A chart as an image, RGB, to be combined with other images."""
-    content = io.BytesIO()
-    chart.save(content, format="png", scale_factor=1.6)
-    return Image.open(content).convert("RGB")
+    return Image.open(io.BytesIO(render_png(chart, scale=1.6))).convert("RGB")

@@ -8,7 +8,7 @@ import altair as alt
 from PIL import Image, ImageDraw, ImageFont
 
 from convolab.plots.images import to_pil_image
-from convolab.plots.style import BLUE, GRAY, ORANGE, apply_chart_style, chart_data
+from convolab.plots.style import BLUE, GRAY, ORANGE, apply_chart_style, chart_data, render_png, render_svg
 from convolab.theory.answer_correlation import JacobianIndices
 from convolab.theory.answer_layers import MacsByLength, WeightIndexMatrices
 from convolab.theory.answer_priors import AccuracyChartData, ArrangementExample
@@ -40,11 +40,8 @@ def render_sheet_figure(figure: SheetFigure) -> RenderedFigure:
     chart = FIGURE_RENDERERS[figure.name](figure.chart_data)
     if isinstance(chart, Image.Image):
         return RenderedFigure(palette_png(chart), None)
-    png, svg = io.BytesIO(), io.StringIO()
-    chart.save(png, format="png", scale_factor=3)
-    chart.save(svg, format="svg")
-    with Image.open(png) as image:
-        return RenderedFigure(palette_png(image), svg.getvalue())
+    with Image.open(io.BytesIO(render_png(chart, scale=3.0))) as image:
+        return RenderedFigure(palette_png(image), render_svg(chart))
 
 
 def palette_png(image: Image.Image) -> bytes:

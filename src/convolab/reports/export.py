@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from convolab.core.files import write_csv, write_text
+from convolab.core.errors import require
+from convolab.core.files import csv_text
+from convolab.core.outputs import STUDY_EXPORT, require_outputs, write_output
 from convolab.core.text import pluralize
 from convolab.plots.study_figure import StudyFigure
 from convolab.plots.style import save_chart
@@ -15,6 +17,7 @@ from convolab.reports.study_cards import BestOnTestCard, SectionCard, TableCell
 from convolab.studies import tables
 from convolab.studies.results import StudyResult
 
+README = "README.md"
 BEST_ON_TEST_TITLE = "Test accuracy of the best run"
 METHOD = (
     "Means are over the finished runs, with the 95 % t-interval of the mean over seeds below. Verdicts: a paired "
@@ -22,11 +25,18 @@ METHOD = (
 )
 
 
+def require_export_folder(folder: Path) -> None:
+    """Raise LabError, before any work is done, unless the folder is new, empty, or holds an export."""
+    require_outputs(STUDY_EXPORT, [folder / README])
+    is_new = not folder.exists() or (folder / README).exists() or not any(folder.iterdir())
+    require(is_new, f"{folder} holds other files, and no export: choose a new or empty folder")
+
+
 def export_study(result: StudyResult, folder: Path) -> list[Path]:
     """Write every figure as SVG and PNG, every table as CSV, one folder per section, and a README.md that shows them.
 
     The tables hold the numbers as measured: fractions, nats, epochs and seconds. Returns the paths. Raises LabError if
-    a file cannot be written.
+    a file cannot be written, or is there and is no export's.
     """
     folder_names = section_folders([section.name for section in result.sections])
     cards = study_cards.section_cards(result)
@@ -34,14 +44,16 @@ def export_study(result: StudyResult, folder: Path) -> list[Path]:
     paths = []
     for card in cards:
         for figure in card.figures:
-            paths += save_chart(figure.to_chart(), folder / folder_names[card.name] / figure.name, ("svg", "png"))
+            paths += save_chart(
+                figure.to_chart(), folder / folder_names[card.name] / figure.name, ("svg", "png"), STUDY_EXPORT
+            )
     for figure in test.figures if test else ():
-        paths += save_chart(figure.to_chart(), folder / figure.name, ("svg", "png"))
+        paths += save_chart(figure.to_chart(), folder / figure.name, ("svg", "png"), STUDY_EXPORT)
     for section, name, rows in tables.study_tables(result):
         paths.append(folder / (folder_names[section] if section else "") / f"{name}.csv")
-        write_csv(paths[-1], rows)
-    paths.append(folder / "README.md")
-    write_text(paths[-1], study_report_markdown(result, cards, test, folder_names))
+        write_output(paths[-1], STUDY_EXPORT, csv_text(rows))
+    paths.append(folder / README)
+    write_output(paths[-1], STUDY_EXPORT, study_report_markdown(result, cards, test, folder_names))
     return paths
 
 

@@ -1,15 +1,15 @@
 """What a person sees while a network trains: a bar and lines in a terminal, curves that grow in a notebook."""
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from html import escape
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
+from convolab.core.escape import escape_line, html_text
+from convolab.core.streams import is_terminal, print_progress
 from convolab.core.text import format_duration
 from convolab.reports.notebook import NotebookDisplay, bar_html, is_notebook
 from convolab.training.history import EpochMetrics, History
@@ -64,7 +64,7 @@ class InterruptHandler:
             signal.signal(signal_number, signal.SIG_DFL)
             signal.raise_signal(signal_number)
         self.requested = True
-        print(f"convolab: stopping {self.stop_point}; press again to quit immediately", file=sys.stderr)
+        print_progress(f"convolab: stopping {self.stop_point}; press again to quit immediately")
 
     def stop_requested(self) -> bool:
         return self.requested
@@ -85,9 +85,7 @@ class TrainingBar:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
-        self.progress_bar = Progress(
-            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-        )
+        self.progress_bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_terminal())
         self.task_id: TaskID | None = None
 
     def __enter__(self) -> "TrainingBar":
@@ -112,10 +110,17 @@ class TrainingBar:
         )
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        self.progress_bar.console.print(epoch_line(metrics, self.epochs), highlight=False, soft_wrap=True)
+        self._print_line(epoch_line(metrics, self.epochs))
 
     def on_message(self, message: str) -> None:
-        print(f"convolab: {message}", file=sys.stderr)
+        self._print_line(f"convolab: {message}")
+
+    def _print_line(self, line: str) -> None:
+        """A line above the bar, if there is one."""
+        if self.progress_bar.disable:
+            print_progress(line)
+        else:
+            self.progress_bar.console.print(escape_line(line), highlight=False, soft_wrap=True, markup=False)
 
 
 class NotebookTraining:
@@ -167,8 +172,8 @@ class NotebookTraining:
         left = seconds * (1 - self.fraction_done) / done_here if done_here > 0 and seconds > 1 else None
         line = epoch_line(self.history[-1], self.epochs) if self.history else f"epoch 1/{self.epochs}"
         time_left = f", about {format_duration(left)} left" if left and self.fraction_done < 1 else ""
-        messages = "".join(f"<p>{escape(message)}</p>" for message in self.messages)
-        bar = f"<div>{bar_html(self.fraction_done)}<br><code>{escape(line + time_left)}</code></div>"
+        messages = "".join(f"<p>{html_text(message)}</p>" for message in self.messages)
+        bar = f"<div>{bar_html(self.fraction_done)}<br><code>{html_text(line + time_left)}</code></div>"
         return bar + messages + self.curves
 
 

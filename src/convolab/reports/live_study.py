@@ -1,11 +1,11 @@
 """What a person sees while a study runs: a table in a terminal, curves in a notebook, a line per trial in a pipe."""
 
-import sys
 import time
-from html import escape
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from convolab.core.escape import escape_line, html_text
+from convolab.core.streams import is_terminal, print_progress
 from convolab.core.text import format_duration, format_percent
 from convolab.reports.notebook import NotebookDisplay, bar_html, is_notebook
 
@@ -35,7 +35,7 @@ class StudyProgress:
         self.best_accuracy = 0.0
         self.best_trial = ""
         self.live: Live | None = None
-        if sys.stderr.isatty():
+        if is_terminal():
             console = Console(stderr=True)
             self.live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self.render_table)
 
@@ -100,9 +100,9 @@ class StudyProgress:
 
     def print_line(self, line: str) -> None:
         if self.live:
-            self.live.console.print(line, highlight=False, soft_wrap=True)
+            self.live.console.print(escape_line(line), highlight=False, soft_wrap=True, markup=False)
         else:
-            print(line, file=sys.stderr, flush=True)
+            print_progress(line)
 
     def status_line(self) -> str:
         """How far the study is, in a line."""
@@ -112,13 +112,14 @@ class StudyProgress:
             line += f", about {format_duration(seconds_left)} left"
         if self.best_trial:
             line += f"; best validation accuracy {format_percent(self.best_accuracy)} ({self.best_trial})"
-        return line
+        return escape_line(line)
 
     def render_table(self) -> "Table":
         """The table of running trials, below a line about all."""
         from rich import box
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         title = self.status_line()
         table = Table(
@@ -127,13 +128,13 @@ class StudyProgress:
             "images/s",
             "validation",
             box=box.SIMPLE_HEAD,
-            title=title,
+            title=Text(title),
             title_justify="left",
             title_style="",
         )
         for key, event in list(self.running.items()):
             table.add_row(
-                trial_label(self.trials[key]),
+                Text(escape_line(trial_label(self.trials[key]))),
                 ProgressBar(1.0, event.fraction_done, width=20),
                 f"{event.images_per_second:,.0f}",
                 format_percent(event.epoch.validation_accuracy) if event.epoch else "",
@@ -182,7 +183,7 @@ class NotebookStudy(StudyProgress):
 
     def html(self) -> str:
         """The bar, its lines, and the curves."""
-        lines = "<br>".join(f"<code>{escape(line)}</code>" for line in (self.status_line(), self.last_line) if line)
+        lines = "<br>".join(f"<code>{html_text(line)}</code>" for line in (self.status_line(), self.last_line) if line)
         return f"<div>{bar_html(self.num_done / max(len(self.trials), 1))}<br>{lines}</div>{self.curves}"
 
 

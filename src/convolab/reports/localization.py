@@ -5,14 +5,20 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from convolab.core.files import write_csv, write_json, write_text
+from convolab.core.files import csv_text
+from convolab.core.outputs import LOCALIZATION_SCORES, write_json_output, write_output
 from convolab.core.types import Json
 from convolab.inspection.localization.erf_offset import ErfOffset
 from convolab.inspection.localization.metrics import IOU_LEVELS
 from convolab.inspection.localization.score import BASELINES, LocalizationScore
 from convolab.plots.chart_page import page_environment
 from convolab.plots.localization import localization_scores_chart, score_rows
-from convolab.plots.style import save_chart
+from convolab.plots.style import render_svg, save_chart
+
+
+def localization_paths(stem: Path) -> list[Path]:
+    """The files of the report: `stem` with their endings."""
+    return [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("html", "png", "csv", "json")]
 
 
 def write_localization_report(
@@ -40,7 +46,8 @@ def write_localization_report(
     """
     images = "synthetic images" if source == "synthetic" else Path(source).name
     chart = localization_scores_chart(scores, f"{Path(net_name).name} on {images}: localization scores")
-    png_path, svg_path = save_chart(chart, stem, ("png", "svg"))
+    html_path, png_path, csv_path, json_path = localization_paths(stem)
+    save_chart(chart, stem, ("png",), LOCALIZATION_SCORES)
     template = page_environment("convolab.reports").get_template("localization.html")
     page = template.render(
         title=f"Localization scores of {Path(net_name).name}",
@@ -48,13 +55,11 @@ def write_localization_report(
         offset=offset,
         scores=scores,
         lines=lines,
-        chart=Markup(svg_path.read_text(encoding="utf-8")),
+        chart=Markup(render_svg(chart)),
         levels=IOU_LEVELS,
         baselines=BASELINES,
     )
-    svg_path.unlink()
-    html_path, csv_path, json_path = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("html", "csv", "json"))
-    write_text(html_path, page)
-    write_json(json_path, metrics)
-    write_csv(csv_path, score_rows(scores))
+    write_output(html_path, LOCALIZATION_SCORES, page)
+    write_json_output(json_path, LOCALIZATION_SCORES, metrics)
+    write_output(csv_path, LOCALIZATION_SCORES, csv_text(score_rows(scores)))
     return [html_path, png_path, csv_path, json_path]

@@ -3,14 +3,22 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from convolab.core.escape import escape_line
+
+HTML_SIGNS = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+SPECIAL = re.compile(r"[<>\\`*\[\]$~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is one
+SPECIAL_AT_START = re.compile(r"^(?:[-+=:|#]|\d+(?=[.)](?:\s|$)))")  # what begins a list, a table or a heading
+
 
 def escape(text: str) -> str:
-    """Text in one line that opens no HTML tag.
+    r"""Text in one line that is text only: it opens no HTML tag, no link and no emphasis.
 
-    >>> escape("a <b>\\nline")
-    'a \\\\<b> line'
+    >>> escape("a <b>\nline"), escape(r"\<img> ![x](y)"), escape("lr_2 is _new_"), escape("1. one")
+    ('a &lt;b&gt; line', '\\\\&lt;img&gt; !\\[x\\](y)', 'lr_2 is \\_new\\_', '1\\. one')
     """
-    return " ".join(text.split()).replace("<", "\\<")
+    line = escape_line(" ".join(text.split()))
+    escaped = SPECIAL.sub(lambda sign: HTML_SIGNS.get(sign[0], f"\\{sign[0]}"), line)
+    return SPECIAL_AT_START.sub(lambda start: f"{start[0]}\\" if start[0].isdigit() else f"\\{start[0]}", escaped)
 
 
 def heading(text: str, level: int = 1) -> str:
@@ -45,7 +53,7 @@ def image(alt_text: str, path: str) -> str:
     >>> image("training loss", "lr sgd/train_loss.svg")
     '![training loss](lr%20sgd/train_loss.svg)'
     """
-    return f"![{escape(alt_text).replace('[', '(').replace(']', ')')}]({path.replace(' ', '%20')})"
+    return f"![{escape(alt_text)}]({path.replace(' ', '%20')})"
 
 
 def cell(*lines: str) -> str:

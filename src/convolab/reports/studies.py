@@ -3,19 +3,26 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from convolab.core.files import write_text
+from convolab.core.outputs import STUDY_REPORT, own_kind, write_output
 from convolab.plots.chart_page import chart_values, page_environment
 from convolab.reports import study_cards
 from convolab.reports.page import figure_payload, study_palette
 from convolab.studies.results import StudyResult
 
 
-def write_study_report(result: StudyResult, path: Path) -> Path:
+def report_kind(result: StudyResult) -> str:
+    """What a study's report and its numbers are as outputs: no other study's are replaced by them."""
+    return own_kind(STUDY_REPORT, result.study.name)
+
+
+def write_study_report(result: StudyResult, path: Path, kind: str = "") -> Path:
     """Write the report as one HTML file that opens without the network. Raises LabError if it cannot be written.
+
+    It replaces a file of its kind only, which is by default the report of this study.
 
     The results come first, then a card per section, then everything that is needed to reproduce them.
     """
-    write_text(path, study_report_html(result))
+    write_output(path, kind or report_kind(result), study_report_html(result))
     return path
 
 

@@ -20,6 +20,9 @@ CSV_LAYER_FIELDS = (
     *("macs", "flops", "macs_fraction", "activation_bytes", "saved_for_backward_bytes"),
 )
 CSV_RF_FIELDS = ("size", "stride", "start", "center", "is_global", "measured")
+CSV_HEADINGS = (
+    *("network", *CSV_LAYER_FIELDS), *(f"rf_{name}" for name in CSV_RF_FIELDS), *("closed_form_macs", "closed_form")
+)  # fmt: skip
 
 
 def layer_table(summary: ModelSummary) -> list[list[str]]:
@@ -147,8 +150,7 @@ def layers_csv(summaries: Sequence[ModelSummary]) -> str:
     """A line per layer, as CSV: values of several axes are joined by x, and figures are exact."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    rf_headings = [f"rf_{name}" for name in CSV_RF_FIELDS]
-    writer.writerow(["network", *CSV_LAYER_FIELDS, *rf_headings, "closed_form_macs", "closed_form"])
+    writer.writerow(CSV_HEADINGS)
     for summary in summaries:
         for layer in summary.layers:
             field = layer.receptive_field

@@ -6,13 +6,13 @@ fonts. Text and formulas that a person wrote are escaped in each.
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from convolab.core.errors import LabError
-from convolab.core.files import write_bytes, write_text
+from convolab.core.escape import html_text
+from convolab.core.outputs import QUESTION_1, write_output
 from convolab.core.text import join_with_and
 from convolab.plots.theory import RenderedFigure, render_sheet_figure
 from convolab.reports.latex import latex_to_mathml, latex_to_typst
@@ -79,10 +79,10 @@ def write_sheet(sheet: AnswerSheet, figures: RenderedFigures, path: Path) -> lis
     match path.suffix.lower():
         case ".md":
             for name, figure in figures.items():
-                write_bytes(path.parent / "figures" / f"{path.stem}-{name}.png", figure.png)
-            write_text(path, sheet_markdown(sheet, sheet_status(sheet), path.stem))
+                write_output(path.parent / "figures" / f"{path.stem}-{name}.png", QUESTION_1, figure.png)
+            write_output(path, QUESTION_1, sheet_markdown(sheet, sheet_status(sheet), path.stem))
         case ".html":
-            write_text(path, sheet_html(sheet, figures))
+            write_output(path, QUESTION_1, sheet_html(sheet, figures))
         case ".pdf":
             write_sheet_pdf(sheet, figures, path)
         case _:
@@ -95,6 +95,15 @@ def sheet_files(path: Path) -> list[Path]:
     if path.suffix.lower() in REQUIRED_PACKAGES:
         return [path]
     return [path / f"question1{suffix}" for suffix in REQUIRED_PACKAGES]
+
+
+def figure_files(path: Path) -> list[Path]:
+    """The figures that are beside a sheet in Markdown already, and would be written again."""
+    prefix = f"{path.stem}-"
+    folder = path.parent / "figures"
+    if not folder.is_dir():
+        return []
+    return [file for file in folder.iterdir() if file.name.startswith(prefix) and file.suffix == ".png"]
 
 
 def write_sheet_pdf(sheet: AnswerSheet, figures: RenderedFigures, path: Path) -> None:
@@ -112,7 +121,7 @@ def write_sheet_pdf(sheet: AnswerSheet, figures: RenderedFigures, path: Path) ->
             pdf = typst.compile(str(source), format="pdf", ignore_system_fonts=ignore_system_fonts, timestamp=0)
         except typst.TypstError as error:
             raise LabError(f"typst cannot typeset {path}: {' '.join(str(error).split())[:200]}") from error
-        write_bytes(path, pdf)
+        write_output(path, QUESTION_1, pdf)
 
 
 def require_typesettable(blocks: Iterable[ContentBlock], path: Path) -> None:
@@ -228,19 +237,24 @@ pre { background: #f5f5f5; padding: .6rem .9rem; overflow-x: auto; } pre code { 
 """
 
 
+# The page loads nothing and runs nothing.
+SHEET_CSP = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
 def sheet_html(sheet: AnswerSheet, figures: RenderedFigures) -> str:
     """The sheet as one HTML file that loads nothing else."""
-    author = ", ".join(escape(text) for text in (sheet.name, sheet.date) if text)
+    author = ", ".join(html_text(text) for text in (sheet.name, sheet.date) if text)
     body = [
         f"<h1>{inline_html(sheet.title)}</h1>",
         f'<p class="author">{author}</p>' if author else "",
-        f'<p class="provenance">{inline_html(sheet.provenance)} {escape(sheet_status(sheet))}</p>',
+        f'<p class="provenance">{inline_html(sheet.provenance)} {html_text(sheet_status(sheet))}</p>',
         *(answer_html(answer, figures) for answer in sheet.answers),
     ]
     head = [
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<meta name="author" content="{escape(sheet.name)}">' if sheet.name else "",
-        f"<title>{escape(f'{sheet.name}: ' if sheet.name else '')}{escape(sheet.title)}</title>",
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{SHEET_CSP}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<meta name="author" content="{html_text(sheet.name)}">' if sheet.name else "",
+        f"<title>{html_text(f'{sheet.name}: ' if sheet.name else '')}{html_text(sheet.title)}</title>",
     ]
     return (
         f'<!doctype html>\n<html lang="en">\n<head>{"".join(head)}\n<style>{SHEET_CSS}</style></head>\n<body>\n'
@@ -251,7 +265,7 @@ def sheet_html(sheet: AnswerSheet, figures: RenderedFigures) -> str:
 
 def answer_html(answer: QuestionAnswer, figures: RenderedFigures) -> str:
     """One part: the question, the short answer, and all else."""
-    parts = [f"<h2>{escape(answer.name)}</h2>"]
+    parts = [f"<h2>{html_text(answer.name)}</h2>"]
     if answer.question:
         parts.append(f"<blockquote><p>{inline_html(answer.question)}</p></blockquote>")
     if answer.summary:
@@ -268,7 +282,7 @@ def block_html(block: ContentBlock, figures: RenderedFigures) -> str:
         case Formula(latex):
             return f'<div class="formula">{latex_to_mathml(latex, display=True)}</div>'
         case CodeBlock(code):
-            return f"<pre><code>{escape(code)}</code></pre>"
+            return f"<pre><code>{html_text(code)}</code></pre>"
         case ItemList():
             return list_html(block, figures)
         case Table():
@@ -277,7 +291,7 @@ def block_html(block: ContentBlock, figures: RenderedFigures) -> str:
             figure = figures[name]
             kind, content = ("png", figure.png) if figure.svg is None else ("svg+xml", figure.svg.encode())
             source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-            image = f'<img alt="{escape(caption)}" src="{source}">'
+            image = f'<img alt="{html_text(caption)}" src="{source}">'
             return f"<figure>{image}<figcaption>{inline_html(caption)}</figcaption></figure>"
         case Check(claim, result, passed):
             content = f"<b>Check {check_status(block)}:</b> {inline_html(claim)}.<br>Result: {inline_html(result)}."
@@ -314,13 +328,13 @@ def span_html(span: Span) -> str:
     kind, part = span
     match kind:
         case "text":
-            return escape(str(part))
+            return html_text(str(part))
         case "bold":
             return f"<b>{inline_html(part)}</b>"
         case "italic":
             return f"<i>{inline_html(part)}</i>"
         case "code":
-            return f"<code>{escape(str(part))}</code>"
+            return f"<code>{html_text(str(part))}</code>"
         case "formula":
             return latex_to_mathml(str(part))
         case "line break":

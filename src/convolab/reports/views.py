@@ -1,9 +1,6 @@
 """How each kind of result shows itself in Python: as HTML for a notebook, as a figure, as rows, as a file."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 import torch
@@ -11,7 +8,18 @@ import torch
 from convolab.analysis.summary import ModelSummary
 from convolab.core.display import Row
 from convolab.core.errors import LabError, require
-from convolab.core.files import write_json, write_text
+from convolab.core.escape import html_text
+from convolab.core.files import csv_text
+from convolab.core.outputs import (
+    CONFUSION_MATRIX,
+    CONTACT_SHEET,
+    NETWORK_SUMMARY,
+    QUESTION_1,
+    TRAINING_CURVES,
+    own_kind,
+    write_json_output,
+    write_output,
+)
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.inspection.result import Finding
 from convolab.plots.figure import ChartFigure, ImageFigure
@@ -21,7 +29,7 @@ from convolab.plots.study_finals import final_values_chart
 from convolab.plots.summary import layer_costs_chart
 from convolab.plots.theory import render_sheet_figure
 from convolab.plots.training import confusion_matrix_chart, curves_title, training_curves_chart
-from convolab.reports.studies import write_study_report
+from convolab.reports.studies import report_kind, write_study_report
 from convolab.reports.summary import LAYER_HEADINGS, layer_table, layers_csv, summary_foot
 from convolab.reports.theory import block_html, inline_html, render_sheet_figures, write_sheet
 from convolab.studies import tables
@@ -41,7 +49,12 @@ WARNING_STYLE = "border-left:4px solid #D55E00;padding-left:8px"
 
 
 class ResultView:
-    """What all views share. A subclass gives `rows`, `figure` and `html`, and `writers` for the files it can write."""
+    """What all views share. A subclass gives `rows`, `figure` and `html`, and `writers` for the files it can write.
+
+    `kind` is what its files are: `save` replaces only those of the same kind, see `core.outputs`.
+    """
+
+    kind = "result"
 
     def rows(self) -> Sequence[Row]:
         raise NotImplementedError
@@ -56,7 +69,7 @@ class ResultView:
         """By the ending of a file, what writes it."""
         figure_endings = (".png", ".svg", ".html", ".pdf")
         return {ending: lambda path: self.figure().save(path) for ending in figure_endings} | {
-            ".csv": lambda path: write_text(path, rows_to_csv(self.rows()))
+            ".csv": lambda path: write_output(path, self.kind, csv_text(self.rows()))
         }
 
     def save(self, path: Path) -> Path:
@@ -69,6 +82,8 @@ class ResultView:
 class HistoryView(ResultView):
     """The epochs of a training."""
 
+    kind = TRAINING_CURVES
+
     def __init__(self, history: History, title: str = "training") -> None:
         self.history = history
         self.title = title
@@ -78,7 +93,7 @@ class HistoryView(ResultView):
 
     def figure(self) -> ChartFigure:
         require(self.history, "no epoch is done yet: there is nothing to draw")
-        return ChartFigure(training_curves_chart(self.history, self.title))
+        return ChartFigure(training_curves_chart(self.history, self.title), self.kind)
 
     def html(self) -> str:
         if not self.history:
@@ -92,6 +107,7 @@ class RunView(HistoryView):
     def __init__(self, run: Run) -> None:
         super().__init__(run.history, curves_title(run.recipe))
         self.run = run
+        self.kind = own_kind(TRAINING_CURVES, run.summary["recipe_key"])
 
     def html(self) -> str:
         curves = figure_html(self.figure()) if self.history else ""
@@ -100,6 +116,8 @@ class RunView(HistoryView):
 
 class EvaluationView(ResultView):
     """Loss, accuracy and confusion matrix of a network on a dataset."""
+
+    kind = CONFUSION_MATRIX
 
     def __init__(self, evaluation: Evaluation | EvaluationRecord) -> None:
         self.evaluation = evaluation
@@ -114,7 +132,7 @@ class EvaluationView(ResultView):
 
     def figure(self) -> ChartFigure:
         chart = confusion_matrix_chart(self.confusion.tolist(), self.evaluation.classes, "confusion matrix")
-        return ChartFigure(chart)
+        return ChartFigure(chart, self.kind)
 
     def html(self) -> str:
         return paragraph(repr(self.evaluation)) + figure_html(self.figure())
@@ -122,6 +140,8 @@ class EvaluationView(ResultView):
 
 class DatasetView(ResultView):
     """A sheet of images."""
+
+    kind = CONTACT_SHEET
 
     def __init__(self, dataset: ImageDataset | Subset) -> None:
         self.dataset = dataset
@@ -134,6 +154,7 @@ class DatasetView(ResultView):
         return ImageFigure(
             contact_sheet(self.dataset, max_classes=MAX_SHEET_CLASSES),
             f"images of {self.dataset.name}, a row for each class",
+            self.kind,
         )
 
     def html(self) -> str:
@@ -145,6 +166,7 @@ class FindingView(ResultView):
 
     def __init__(self, finding: Finding) -> None:
         self.finding = finding
+        self.kind = finding.tool
 
     def rows(self) -> Sequence[Row]:
         """A row per method of explain, per image and target of fool, per box of locate."""
@@ -171,10 +193,10 @@ class FindingView(ResultView):
                 ]
 
     def figure(self) -> ImageFigure:
-        return ImageFigure(render_finding(self.finding), self.finding.summary[0])
+        return ImageFigure(render_finding(self.finding), self.finding.summary[0], self.kind)
 
     def html(self) -> str:
-        warnings = "".join(f'<p style="{WARNING_STYLE}">{escape(text)}</p>' for text in self.finding.warnings)
+        warnings = "".join(f'<p style="{WARNING_STYLE}">{html_text(text)}</p>' for text in self.finding.warnings)
         return figure_html(self.figure()) + "".join(map(paragraph, self.finding.summary)) + warnings
 
     def writers(self) -> Mapping[str, Callable[[Path], object]]:
@@ -186,12 +208,14 @@ class FindingView(ResultView):
         return {
             ".png": lambda path: self.figure().save(path),
             ".npz": self.finding.save_arrays,
-            ".json": lambda path: write_json(path, values),
+            ".json": lambda path: write_json_output(path, self.finding.tool, values),
         }
 
 
 class RecipeView(ResultView):
     """A recipe as its file has it."""
+
+    kind = "recipe"
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -206,11 +230,13 @@ class RecipeView(ResultView):
         return rows_to_html([{"key": row["key"], "value": repr(row["value"])} for row in self.rows()])
 
     def writers(self) -> Mapping[str, Callable[[Path], object]]:
-        return {".toml": self.recipe.write}
+        return {".toml": lambda path: write_output(path, self.kind, self.recipe.to_toml())}
 
 
 class SummaryView(ResultView):
     """What a network costs, layer by layer."""
+
+    kind = NETWORK_SUMMARY
 
     def __init__(self, summary: ModelSummary) -> None:
         self.summary = summary
@@ -219,7 +245,7 @@ class SummaryView(ResultView):
         return [layer.to_dict() for layer in self.summary.layers]
 
     def figure(self) -> ChartFigure:
-        return ChartFigure(layer_costs_chart(self.summary))
+        return ChartFigure(layer_costs_chart(self.summary), self.kind)
 
     def html(self) -> str:
         rows = [dict(zip(LAYER_HEADINGS, row, strict=True)) for row in layer_table(self.summary)]
@@ -228,8 +254,8 @@ class SummaryView(ResultView):
     def writers(self) -> Mapping[str, Callable[[Path], object]]:
         return {
             **super().writers(),
-            ".csv": lambda path: write_text(path, layers_csv([self.summary])),
-            ".json": lambda path: write_json(path, self.summary.to_dict()),
+            ".csv": lambda path: write_output(path, self.kind, layers_csv([self.summary])),
+            ".json": lambda path: write_json_output(path, self.kind, self.summary.to_dict()),
         }
 
 
@@ -238,6 +264,7 @@ class StudyView(ResultView):
 
     def __init__(self, result: StudyResult) -> None:
         self.result = result
+        self.kind = report_kind(result)
 
     def rows(self) -> Sequence[Row]:
         return [
@@ -250,7 +277,7 @@ class StudyView(ResultView):
         for section in self.result.sections:
             figure = final_values_chart(section, tables.table_metrics(section)[:1])
             if figure is not None:
-                yield section.name, ChartFigure(figure.to_chart())
+                yield section.name, ChartFigure(figure.to_chart(), self.kind)
 
     def figure(self) -> ChartFigure:
         figures = [figure for _, figure in self.section_figures()]
@@ -261,7 +288,7 @@ class StudyView(ResultView):
         figures = dict(self.section_figures())
         parts = []
         for section in self.result.sections:
-            parts += [f"<h4>{escape(section.section.title or section.name)}</h4>", paragraph(section.comment)]
+            parts += [f"<h4>{html_text(section.section.title or section.name)}</h4>", paragraph(section.comment)]
             parts += [figure_html(figures[section.name])] if section.name in figures else []
         if self.result.best_on_test:
             parts += ["<h4>The best run on the test set</h4>", paragraph(self.result.best_on_test.comment)]
@@ -270,13 +297,15 @@ class StudyView(ResultView):
     def writers(self) -> Mapping[str, Callable[[Path], object]]:
         return {
             ".html": lambda path: write_study_report(self.result, path),
-            ".json": lambda path: write_json(path, study_result_to_dict(self.result)),
-            ".csv": lambda path: write_text(path, rows_to_csv(self.rows())),
+            ".json": lambda path: write_json_output(path, self.kind, study_result_to_dict(self.result)),
+            ".csv": lambda path: write_output(path, self.kind, csv_text(self.rows())),
         }
 
 
 class AnswerView(ResultView):
     """One part of question 1, answered and checked."""
+
+    kind = QUESTION_1
 
     def __init__(self, answer: QuestionAnswer) -> None:
         self.answer = answer
@@ -289,14 +318,16 @@ class AnswerView(ResultView):
             block.name: render_sheet_figure(block) for block in self.answer.blocks if isinstance(block, SheetFigure)
         }
         blocks = [block_html(block, figures) for block in self.answer.blocks]
-        return f"<h4>{escape(self.answer.name)}</h4><p>{inline_html(self.answer.summary)}</p>{''.join(blocks)}"
+        return f"<h4>{html_text(self.answer.name)}</h4><p>{inline_html(self.answer.summary)}</p>{''.join(blocks)}"
 
     def writers(self) -> Mapping[str, Callable[[Path], object]]:
-        return {".csv": lambda path: write_text(path, rows_to_csv(self.rows()))}
+        return {".csv": lambda path: write_output(path, self.kind, csv_text(self.rows()))}
 
 
 class AnswerSheetView(ResultView):
     """Question 1, answered and checked."""
+
+    kind = QUESTION_1
 
     def __init__(self, sheet: AnswerSheet) -> None:
         self.sheet = sheet
@@ -326,28 +357,19 @@ def figure_html(figure: ChartFigure | ImageFigure) -> str:
 
 
 def paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{html_text(text)}</p>"
 
 
 def details(title: str, text: str) -> str:
     """Text that is shown on a click."""
-    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+    return f"<details><summary>{html_text(title)}</summary><pre>{html_text(text)}</pre></details>"
 
 
 def rows_to_html(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows as a table, of the first `MAX_ROWS`."""
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in rows[0]) if rows else ""
+    head = "".join(f"<th>{html_text(str(name))}</th>" for name in rows[0]) if rows else ""
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row.values())}</tr>" for row in rows[:MAX_ROWS]
+        f"<tr>{''.join(f'<td>{html_text(str(value))}</td>' for value in row.values())}</tr>" for row in rows[:MAX_ROWS]
     )
     rest = paragraph(f"and {len(rows) - MAX_ROWS} more rows: see rows()") if len(rows) > MAX_ROWS else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
-
-
-def rows_to_csv(rows: Sequence[Row]) -> str:
-    """Rows as CSV, the columns those of all rows."""
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()

@@ -1,7 +1,12 @@
 """How a trial's process starts; imports nothing slow, so that the server can start before all else."""
 
-from multiprocessing import get_all_start_methods, get_context
+import os
+import tempfile
+from multiprocessing import get_all_start_methods, get_context, util
 from multiprocessing.context import ForkServerContext, SpawnContext
+
+MAX_SOCKET_FOLDER_BYTES = 60  # the path of the server's socket has at most 107, and the rest is multiprocessing's
+SHORT_TEMP_FOLDER = "/tmp"  # multiprocessing makes a private folder there
 
 
 def worker_context() -> ForkServerContext | SpawnContext:
@@ -16,7 +21,19 @@ def worker_context() -> ForkServerContext | SpawnContext:
         return get_context("spawn")
     from multiprocessing import forkserver
 
+    choose_socket_folder()
     context = get_context("forkserver")
     context.set_forkserver_preload(["__main__", "convolab.studies.forkserver_preload"])
     forkserver.ensure_running()
     return context
+
+
+def choose_socket_folder() -> None:
+    """Let multiprocessing keep its sockets in /tmp where the folder for temporary files has too long a path."""
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > MAX_SOCKET_FOLDER_BYTES and os.access(SHORT_TEMP_FOLDER, os.W_OK):
+        tempfile.tempdir = SHORT_TEMP_FOLDER
+        try:
+            util.get_temp_dir()  # made once per process
+        finally:
+            tempfile.tempdir = before

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from convolab.cli.options import AsJson
-from convolab.cli.studies import Export, report_study
+from convolab.cli.studies import Export, report_study, require_study_outputs
+from convolab.core.errors import require
+from convolab.core.outputs import COMPARISON
 
 
 def compare_command(
@@ -21,7 +23,9 @@ def compare_command(
     as_json: AsJson = False,
 ) -> None:
     """Compare runs; runs that differ only in their seed form one arm."""
+    require(out.suffix.lower() in (".html", ".htm"), f"--out {out}: the report is a page: give a name ending in .html")
+    require_study_outputs(COMPARISON, out, export)
     from convolab.studies.compare import compare_runs, find_runs_of_arm
 
     result = compare_runs([run for spec in runs for run in find_runs_of_arm(spec)])
-    report_study(result, out, export, as_json)
+    report_study(result, out, export, as_json, COMPARISON)

@@ -8,8 +8,9 @@ import typer
 
 from convolab.cli.groups import LabCommand, LabGroup
 from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
-from convolab.cli.terminal import loading_bar, print_json, print_note, print_table
+from convolab.cli.terminal import loading_bar, print_json, print_lines, print_note, print_table
 from convolab.core.errors import require
+from convolab.core.outputs import CONTACT_SHEET, require_outputs
 from convolab.core.text import format_bytes, join_with_and, pluralize
 
 data_app = typer.Typer(
@@ -72,8 +73,9 @@ def show_dataset_command(
     from convolab.plots.images import contact_sheet, save_image
 
     require(out.suffix.lower() in IMAGE_SUFFIXES, f"--out {out}: end it in .png, .jpg or .webp")
+    require_outputs(CONTACT_SHEET, [out])
     splits = load_dataset_with_progress(name, data_dir, image_size)
-    save_image(contact_sheet(splits.train), out)
+    save_image(contact_sheet(splits.train), out, CONTACT_SHEET)
     if as_json:
         print_json(
             {
@@ -90,7 +92,7 @@ def show_dataset_command(
         )
     else:
         others = [f"{len(dataset):,} for {ACTIVITIES[split]}" for split, dataset in splits.by_name.items()][1:]
-        print(f"{', '.join([f'{splits.train!r} for training', *others])}; contact sheet: {out}")
+        print_lines(f"{', '.join([f'{splits.train!r} for training', *others])}; contact sheet: {out}")
 
 
 @data_app.command("download", cls=LabCommand)
@@ -107,7 +109,7 @@ def download_dataset_command(
     if as_json:
         print_json({"name": name, "folder": str(folder)})
     else:
-        print(f"{name} is in {folder}")
+        print_lines(f"{name} is in {folder}")
 
 
 @data_app.command("clean", cls=LabCommand)
@@ -135,6 +137,6 @@ def clean_data_command(
     if as_json:
         print_json({"deleted": wanted, "bytes": freed})
     elif wanted:
-        print(f"deleted {join_with_and(wanted)}: {format_bytes(freed)}")
+        print_lines(f"deleted {join_with_and(wanted)}: {format_bytes(freed)}")
     else:
-        print("there is nothing to delete")
+        print_lines("there is nothing to delete")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convolab.cli.findings import inspect_images, output_stems
+from convolab.cli.findings import finding_paths, inspect_images, output_stems
 from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
-from convolab.cli.terminal import print_json, print_note, print_table
+from convolab.cli.terminal import print_json, print_lines, print_note, print_table
+from convolab.core.outputs import require_outputs
 from convolab.core.text import NO_VALUE
 from convolab.inspection.explain.method_names import DEFAULT_METHODS, METHOD_NAMES, parse_methods
 
@@ -69,6 +70,7 @@ def explain_command(
     """Say what a network predicts for an image and draw, by several methods, the pixels its prediction depends on."""
     method_names = parse_methods(method, on_hint=print_note)
     stems = output_stems("explain", images, out)
+    require_outputs("explain", [path for stem in stems for path in finding_paths(stem)], [*images, net])
     set_passive_omp_wait()
     prepare_torch("cpu", threads)
     from convolab.arguments import resolve_classifier
@@ -84,7 +86,7 @@ def explain_command(
     if as_json:
         print_json(results[0] if len(results) == 1 else {"images": results, "over_images": over_images})
         return
-    print("\n".join(output_lines))
+    print_lines(*output_lines)
     if over_images:
         print_sanity_summary(over_images)
 
@@ -117,7 +119,7 @@ def print_sanity_summary(by_method: Mapping[str, Mapping[str, Any]]) -> None:
         above_count = f"{remaining['above_null_95th_percentile']} of {checks['images']}"
         edges = format_mean_interval(remaining["edge_correlation"])
         rows.append([method, str(checks["images"]), *map(format_mean_interval, cells), above_count, edges])
-    print(
+    print_lines(
         "over the images, with 95 % intervals: the gain in AUC over both controls, and the rank correlation of the map "
         "with that of randomized weights and with the image's edges"
     )

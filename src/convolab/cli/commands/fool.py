@@ -1,16 +1,26 @@
 """Fool: change images until a network predicts another class, and see whether other networks are fooled too."""
 
-import re
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.findings import describe_output_files, finding_to_dict, image_name, output_stem, save_finding
+from convolab.cli.findings import (
+    describe_output_files,
+    finding_paths,
+    finding_to_dict,
+    image_name,
+    output_stem,
+    save_finding,
+)
 from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
-from convolab.cli.terminal import print_json, status_spinner
+from convolab.cli.terminal import print_json, print_lines, status_spinner
 from convolab.core.errors import require
+from convolab.core.escape import file_name_part
+from convolab.core.outputs import require_outputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,7 +96,14 @@ def fool_command(
     network = resolve_classifier(net)
     victim_nets = {name: resolve_classifier(name) for name in victim_names}
     surrogate_nets = {name: resolve_classifier(name) for name in surrogate_names}
-    parse_targets(network, target)
+    chosen = parse_targets(network, target)
+    possible = range(len(network.classes)) if isinstance(chosen, int) else chosen  # random ones are drawn later
+    image_paths = adversarial_image_paths(
+        stem, [(image_name(image), network.classes[index], index) for image in images for index in possible]
+    )
+    if isinstance(chosen, int):
+        image_paths = [path for path in dict.fromkeys(image_paths) if os.path.lexists(path)]
+    require_outputs("fool", [*finding_paths(stem), *image_paths], [*images, net, *victim_names, *surrogate_names])
     # All images are read before work starts.
     inputs = [image if image == NOISE_INPUT else read_image(image, max_pixels) for image in images]
     with status_spinner("fooling") as update_status:
@@ -112,7 +129,7 @@ def fool_command(
         print_json(finding_to_dict(finding, net))
         return
     more = f" and {len(image_paths) - 1} more beside it" if len(image_paths) > 1 else ""
-    print(f"{finding}\n{describe_output_files(stem)}\nfooling images: {image_paths[0]}{more}")
+    print_lines(*str(finding).split("\n"), describe_output_files(stem), f"fooling images: {image_paths[0]}{more}")
 
 
 def split_names(text: str) -> list[str]:
@@ -148,22 +165,27 @@ def save_adversarial_images(finding: "Finding", stem: Path) -> list[Path]:
     from convolab.plots.images import save_image, to_pil_image
 
     records = finding.metrics["images"]
-    single = len({record["image"] for record in records}) == 1
-    slugs = [class_slug(record["target"]["class"]) for record in records]
-    names = slugs if single else [f"{record['image']}-{slug}" for record, slug in zip(records, slugs, strict=True)]
-    paths = []
-    for name, record, pixels in zip(names, records, finding.arrays["fooling"], strict=True):
-        if names.count(name) > 1:  # two classes whose names differ in punctuation alone
-            name += f"-{record['target']['index']}"
-        path = stem.with_name(f"{stem.name}-{name}.png") if single else stem / f"{name}.png"
-        paths.append(save_image(to_pil_image(pixels), path))
+    paths = adversarial_image_paths(
+        stem, [(record["image"], record["target"]["class"], record["target"]["index"]) for record in records]
+    )
+    for path, pixels in zip(paths, finding.arrays["fooling"], strict=True):
+        save_image(to_pil_image(pixels), path, finding.tool)
     return paths
 
 
-def class_slug(name: str) -> str:
-    """A class's name as part of a file's.
+def adversarial_image_paths(stem: Path, targets: Sequence[tuple[str, str, int]]) -> list[Path]:
+    """Where each fooling image goes, by the image's name, and its target's name and index.
 
-    >>> class_slug("crane (bird)")
-    'crane-bird'
+    >>> adversarial_image_paths(Path("fool-cat"), [("cat", "crane (bird)", 134), ("cat", "crane bird", 135)])
+    [PosixPath('fool-cat-crane-bird-134.png'), PosixPath('fool-cat-crane-bird-135.png')]
     """
-    return re.sub(r"[^\w]+", "-", name).strip("-") or "class"
+    single = len({image for image, _, _ in targets}) == 1
+    names = [
+        ("" if single else f"{image if image.isprintable() else file_name_part(image)}-") + file_name_part(target)
+        for image, target, _ in targets
+    ]
+    counts = Counter(names)  # two classes' names may differ in punctuation alone
+    names = [
+        f"{name}-{index}" if counts[name] > 1 else name for name, (_, _, index) in zip(names, targets, strict=True)
+    ]
+    return [stem.with_name(f"{stem.name}-{name}.png") if single else stem / f"{name}.png" for name in names]

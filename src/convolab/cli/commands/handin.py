@@ -7,7 +7,7 @@ import typer
 
 from convolab.cli.groups import LabCommand, LabGroup
 from convolab.cli.options import AsJson
-from convolab.cli.terminal import print_json, print_note, print_table
+from convolab.cli.terminal import print_json, print_lines, print_note, print_table
 from convolab.core.errors import require
 from convolab.core.text import pluralize
 
@@ -38,7 +38,7 @@ def start_command(
     if as_json:
         print_json({"folder": str(folder), "form": form, "data": data, "files": [str(file) for file in files]})
     else:
-        print("\n".join(map(str, files)))
+        print_lines(*map(str, files))
         print_note(f"read {files[-1]} first")
 
 
@@ -70,17 +70,17 @@ def print_overview(result: "CheckResult") -> None:
     rows = [[item.id, item.title, few_words(item, shared.get(item.notebook, ""))] for item in result.items]
     print_table(["item", "title", "open"], rows)
     for file, what in shared.items():
-        print(f"{file}: {what}")
+        print_lines(f"{file}: {what}")
 
 
 def print_next(result: "CheckResult") -> None:
     """How much is done, and the first thing to do."""
     num_done = len(result.items) - len(result.open_items)
     details = "" if not result.open_items else "; --details lists what is open in each cell"
-    print(f"{num_done} of {pluralize(len(result.items), 'item')} done{details}")
+    print_lines(f"{num_done} of {pluralize(len(result.items), 'item')} done{details}")
     for item in result.open_items[:1]:
         problem = item.problems[0]
-        print(f"next: {item.id} {item.title}: {problem.what} ({problem.remedy})")
+        print_lines(f"next: {item.id} {item.title}: {problem.what} ({problem.remedy})")
 
 
 def print_details(result: "CheckResult") -> None:
@@ -91,7 +91,7 @@ def print_details(result: "CheckResult") -> None:
     print_table(["item", "title", *ASPECTS], rows)
     for item in result.open_items:
         for problem in item.problems:
-            print(f"{item.id} {problem.aspect}: {problem.what}\n    {problem.remedy}")
+            print_lines(f"{item.id} {problem.aspect}: {problem.what}", f"    {problem.remedy}")
 
 
 @handin_app.command("pack", cls=LabCommand)
@@ -125,4 +125,4 @@ def pack_command(
         print_note(note)
     if result.check.open_items:
         print_note(f"{pluralize(len(result.check.open_items), 'item')} open: see OPEN.md in it")
-    print(f"{out}: {pluralize(len(result.files), 'file')}")
+    print_lines(f"{out}: {pluralize(len(result.files), 'file')}")

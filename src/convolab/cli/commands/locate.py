@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from convolab.cli.findings import inspect_images, output_stems
+from convolab.cli.findings import finding_paths, inspect_images, output_stems
 from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
-from convolab.cli.terminal import print_json
+from convolab.cli.terminal import print_json, print_lines
+from convolab.core.outputs import require_outputs
 
 
 def locate_command(
@@ -67,6 +68,7 @@ def locate_command(
     if granularity is not None:
         parse_granularity(granularity)
     stems = output_stems("locate", images, out)
+    require_outputs("locate", [path for stem in stems for path in finding_paths(stem)], [*images, net])
     network = resolve_classifier(net)
     targets = split_class_names(target, network.classes) if target is not None else []
     for word in targets:
@@ -86,4 +88,4 @@ def locate_command(
     if as_json:
         print_json(results[0] if len(results) == 1 else {"images": results})
         return
-    print("\n".join(output_lines))
+    print_lines(*output_lines)

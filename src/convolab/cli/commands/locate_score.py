@@ -7,8 +7,9 @@ import typer
 
 from convolab.cli.findings import output_stem
 from convolab.cli.options import AsJson, DataDir, NetOption, Threads, prepare_torch, set_passive_omp_wait
-from convolab.cli.terminal import print_json, status_spinner
+from convolab.cli.terminal import print_json, print_lines, status_spinner
 from convolab.core.errors import require
+from convolab.core.outputs import LOCALIZATION_SCORES, require_outputs
 
 if TYPE_CHECKING:
     from convolab.inspection.localization.samples import EvaluationSetting
@@ -54,12 +55,16 @@ def locate_score_command(
     from convolab.inspection.localization.input_scale import parse_scales
     from convolab.inspection.localization.samples import photo_settings
     from convolab.inspection.localization.score import describe_score
-    from convolab.reports.localization import write_localization_report
+    from convolab.plots.localization import SCORE_COLUMNS
+    from convolab.reports.localization import localization_paths, write_localization_report
 
     require(source != "pasted", "pasted is now called synthetic")
     scales = parse_scales(scale)
     unit = None if granularity is None else parse_granularity(granularity)
     stem = output_stem("locate-score", Path(net).name, out)
+    require_outputs(
+        LOCALIZATION_SCORES, localization_paths(stem), [net, Path(source) / "boxes.json"], ",".join(SCORE_COLUMNS)
+    )
     network = resolve_classifier(net)
     with status_spinner("evaluating") as update_status:
         if source == "synthetic":
@@ -78,8 +83,7 @@ def locate_score_command(
     if as_json:
         print_json(metrics)
         return
-    print("\n".join(lines))
-    print(f"wrote {', '.join(map(str, paths))}")
+    print_lines(*lines, f"wrote {', '.join(map(str, paths))}")
 
 
 def settings_of_run(

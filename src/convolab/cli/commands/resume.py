@@ -1,7 +1,7 @@
 """`convolab resume`: continue a run that was stopped or killed."""
 
 from convolab.cli.options import AsJson, DataDir, RunFolder, Threads, prepare_torch
-from convolab.cli.run_status import open_run, report_run
+from convolab.cli.run_status import open_run, report_run, require_curves_outputs
 from convolab.core.environment import count_usable_cores
 
 
@@ -12,6 +12,7 @@ def resume_command(
     from convolab.reports.live import live_training
 
     run = open_run(folder)
+    require_curves_outputs(run)
     # As many threads as the run began with, if there are so many; resuming says if the bits may differ.
     prepare_torch(run.summary["device"], threads or min(run.summary["threads"] or 1, count_usable_cores()))
     if run.status != "finished":

@@ -8,7 +8,7 @@ import typer
 
 from convolab.cli.options import AsJson
 from convolab.cli.run_status import folder_overview
-from convolab.cli.terminal import print_json, print_note, print_table
+from convolab.cli.terminal import print_json, print_lines, print_note, print_table
 from convolab.core.errors import require
 from convolab.core.text import format_percent, pluralize
 
@@ -67,6 +67,8 @@ def delete_run(folder: Path, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json({"deleted": str(folder), "remaining": [str(path) for path in remaining]})
     elif remaining:
-        print(f"deleted the run in {folder}; {pluralize(len(remaining), 'other file')} stay: {remaining[0].name}, ...")
+        print_lines(
+            f"deleted the run in {folder}; {pluralize(len(remaining), 'other file')} stay: {remaining[0].name}, ..."
+        )
     else:
-        print(f"deleted {folder}")
+        print_lines(f"deleted {folder}")

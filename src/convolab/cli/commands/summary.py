@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.cli.options import AsJson
-from convolab.cli.terminal import print_json, print_note, print_table
+from convolab.cli.terminal import print_json, print_lines, print_note, print_table
 from convolab.core.errors import LabError, require
+from convolab.core.outputs import NETWORK_SUMMARY, require_outputs, write_output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,6 +63,11 @@ def summary_command(
     """Summarize a network layer by layer: MACs, parameters, memory, receptive field. No weights are needed."""
     require(bool(network) != bool(layers), "name one network, or give one --layer or more")
     require(out is None or out.suffix.lower() in CHART_SUFFIXES, f"--out {out}: end it in .png, .svg or .html")
+    paths = [path for path in (csv, out) if path is not None]
+    if paths:
+        from convolab.reports.summary import CSV_HEADINGS
+
+        require_outputs(NETWORK_SUMMARY, paths, [network] if network else [], ",".join(CSV_HEADINGS))
     counters = [name.strip() for name in beside.split(",")] if beside is not None else []
     if counters:
         from convolab.analysis.other_counters import require_counters
@@ -78,10 +84,9 @@ def summary_command(
     else:
         summaries = summarize_layer_expressions(layers or [], shape, batch_size, counters)
     if csv:
-        from convolab.core.files import write_text
         from convolab.reports.summary import layers_csv
 
-        write_text(csv, layers_csv(summaries))
+        write_output(csv, NETWORK_SUMMARY, layers_csv(summaries))
     if out:
         write_cost_chart(summaries, out)
     if as_json:
@@ -90,7 +95,7 @@ def summary_command(
         print_summaries(summaries)
         for what, path in (("layers", csv), ("chart", out)):
             if path:
-                print(f"{what}: {path}")
+                print_lines(f"{what}: {path}")
     if any(summary.mismatches for summary in summaries):
         raise typer.Exit(1)
 
@@ -139,7 +144,7 @@ def print_summaries(summaries: Sequence["ModelSummary"]) -> None:
         headings, *rows = comparison_table(summaries)
         print_table(headings, rows)
         lines = comparison_foot(summaries)
-    print("\n".join(lines))
+    print_lines(*lines)
 
 
 def print_layer_table(rows: Sequence[Sequence[str]]) -> None:
@@ -157,7 +162,7 @@ def print_layer_table(rows: Sequence[Sequence[str]]) -> None:
                 columns.remove(name)
     print_table(columns, [[line[LAYER_HEADINGS.index(name)] for name in columns] for line in rows])
     if missing := [name for name in LAYER_HEADINGS if name not in columns]:
-        print(f"not shown, as the terminal is narrow: {', '.join(missing)} (widen it, or give --csv or --json)")
+        print_lines(f"not shown, as the terminal is narrow: {', '.join(missing)} (widen it, or give --csv or --json)")
 
 
 def write_cost_chart(summaries: Sequence["ModelSummary"], path: Path) -> None:
@@ -165,4 +170,4 @@ def write_cost_chart(summaries: Sequence["ModelSummary"], path: Path) -> None:
     from convolab.plots.summary import layer_comparison_chart, layer_costs_chart
 
     chart = layer_costs_chart(summaries[0]) if len(summaries) == 1 else layer_comparison_chart(summaries)
-    save_chart(chart, path.with_suffix(""), [path.suffix.lower().removeprefix(".")])
+    save_chart(chart, path.with_suffix(""), [path.suffix.removeprefix(".")], NETWORK_SUMMARY)

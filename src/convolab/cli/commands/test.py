@@ -7,7 +7,8 @@ import typer
 
 from convolab.cli.options import AsJson, DataDir, RunFolder
 from convolab.cli.run_status import open_run
-from convolab.cli.terminal import print_json, print_table
+from convolab.cli.terminal import print_json, print_lines, print_table
+from convolab.core.outputs import CONFUSION_MATRIX, own_kind, require_outputs
 from convolab.core.text import format_percent
 
 
@@ -25,21 +26,24 @@ def test_command(
 ) -> None:
     """Evaluate a run's best weights on the test set, once, and record the result."""
     from convolab.plots import training as training_plots
-    from convolab.plots.style import save_chart
+    from convolab.plots.style import chart_paths, save_chart
 
     run = open_run(folder)
+    kind = own_kind(CONFUSION_MATRIX, run.summary["recipe_key"])
+    stem = (out or folder) / "confusion"
+    require_outputs(kind, chart_paths(stem))
     record = run.test(data_dir=data_dir, allow_unfinished=allow_unfinished)
     accuracy = format_percent(record.accuracy)
     title = f"{run.recipe.model.name} on the test images of {run.recipe.data.name}: {accuracy}"
     chart = training_plots.confusion_matrix_chart(record.confusion, record.classes, title)
-    save_chart(chart, (out or folder) / "confusion")
+    save_chart(chart, stem, kind=kind)
     if as_json:
         print_json(record.to_dict())
         return
     low, high = record.interval
-    print(
+    print_lines(
         f"test accuracy {accuracy} (95 % interval {100 * low:.2f} to {format_percent(high)}): "
         f"{record.correct} of {record.count} images, with the weights of epoch {record.epoch}"
     )
     print_table(["class", "accuracy"], [[name, format_percent(value)] for name, value in record.per_class.items()])
-    print(f"confusion matrix: {(out or folder) / 'confusion.html'} (also .svg and .png)")
+    print_lines(f"confusion matrix: {stem}.html (also .svg and .png)")

@@ -1,8 +1,6 @@
 """`convolab theory`: question 1 of the course, answered and checked."""
 
-import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
-from convolab.cli.terminal import print_json, print_note
+from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import require
+from convolab.core.outputs import QUESTION_1, require_outputs
+from convolab.core.streams import is_terminal
 from convolab.core.text import join_with_and
 
 if TYPE_CHECKING:
@@ -94,37 +94,34 @@ def choose_outputs(out: Path | None, pdf: Path | None) -> list[Path]:
     require(pdf is None or pdf.suffix.lower() == ".pdf", f"--pdf {pdf}: the file name must end in .pdf")
     paths = [path for path in (out, pdf) if path is not None] or [Path("question1")]
     for path in paths:
-        require_writable_output(path)
+        require_sheet_or_folder(path)
     return paths
 
 
-def require_writable_output(path: Path) -> None:
-    """Raise LabError if the sheet cannot be written there."""
+def require_sheet_or_folder(path: Path) -> None:
+    """Raise LabError if the path is of another kind than its ending says."""
     is_sheet_file = path.suffix.lower() in SHEET_SUFFIXES
     require(
         is_sheet_file or not path.is_file(),
         f"{path} is a file: give a folder, or a file name ending in .md, .html or .pdf",
     )
     require(not is_sheet_file or not path.is_dir(), f"{path} is a folder: choose another name, or drop the suffix")
-    folder = (path.parent if is_sheet_file else path).absolute()
-    existing_parent = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    require(
-        existing_parent.is_dir() and os.access(existing_parent, os.W_OK),
-        f"cannot write {path}: {existing_parent} is not a writable folder",
-    )
 
 
 def require_sheet_can_be_written(settings: "SheetSettings", paths: list[Path]) -> None:
     """Raise LabError, before any work, if a package is missing, a formula is wrong, or the answers would be replaced."""
-    from convolab.reports.theory import require_format_packages, require_typesettable, sheet_files
+    from convolab.reports.theory import figure_files, require_format_packages, require_typesettable, sheet_files
 
     own_answers = settings.own_answers or {}
+    files = [file for path in paths for file in sheet_files(path)]
+    for file in files:
+        is_input = settings.answers_file is not None and file.exists() and file.samefile(settings.answers_file)
+        require(not is_input, f"{file} holds your answers and would be replaced: choose another output")
+    figures = [figure for file in files if file.suffix.lower() == ".md" for figure in figure_files(file)]
+    require_outputs(QUESTION_1, [*files, *figures])
     for path in paths:
         require_format_packages(path)
         require_typesettable([block for blocks in own_answers.values() for block in blocks], path)
-        for file in sheet_files(path):
-            is_input = settings.answers_file is not None and file.exists() and file.samefile(settings.answers_file)
-            require(not is_input, f"{file} holds your answers and would be replaced: choose another output")
 
 
 def make_sheet_with_progress(settings: "SheetSettings", splits: "DatasetSplits | None", threads: int) -> "AnswerSheet":
@@ -168,13 +165,13 @@ def print_template(path: Path, as_json: bool) -> None:
     if as_json:
         print_json({"files": [str(path)]})
     else:
-        print(f"written to: {path}\nfill it in, then: convolab theory --answers {shlex.quote(str(path))}")
+        print_lines(f"written to: {path}", f"fill it in, then: convolab theory --answers {shlex.quote(str(path))}")
 
 
 @contextmanager
 def trial_progress_bar(total: int) -> "Iterator[Callable[[PriorsTrial], None] | None]":
     """A progress bar over the trials on a terminal; None in a pipe."""
-    if not sys.stderr.isatty():
+    if not is_terminal():
         yield None
         return
     from rich.console import Console
@@ -192,12 +189,13 @@ def print_answer_sheet(sheet: "AnswerSheet", files: list[Path]) -> None:
     from convolab.reports.theory import check_status, checks_summary, strip_markup
 
     for answer in sheet.answers:
-        print(f"{answer.name}  {strip_markup(answer.summary)}".rstrip())
+        print_lines(f"{answer.name}  {strip_markup(answer.summary)}".rstrip())
         for check in answer.checks:
-            print(f"  {check_status(check)}: {strip_markup(check.claim)}\n          {strip_markup(check.result)}")
-        print()
-    print(checks_summary(sheet))
-    print(f"full answers written to: {', '.join(map(str, files))}")
+            print_lines(
+                f"  {check_status(check)}: {strip_markup(check.claim)}", f"          {strip_markup(check.result)}"
+            )
+        print_lines("")
+    print_lines(checks_summary(sheet), f"full answers written to: {', '.join(map(str, files))}")
 
 
 def sheet_to_dict(sheet: "AnswerSheet", files: list[Path]) -> dict[str, object]:

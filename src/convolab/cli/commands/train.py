@@ -7,8 +7,9 @@ import typer
 
 from convolab.cli.options import AsJson, DataDir, Device, Threads, load_dataset_with_progress, prepare_torch
 from convolab.cli.run_status import report_run
-from convolab.cli.terminal import print_json
+from convolab.cli.terminal import print_json, print_lines
 from convolab.core.errors import require
+from convolab.core.outputs import OVERFIT_CHECK, require_outputs, write_json_output
 from convolab.core.text import format_percent
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def train_command(
         {key: value for key, value in named_options.items() if value is not None}
         | dict(parse_override(text) for text in overrides or [])
     )
-    require_new_folder(out)
+    if overfit_one_batch and out is not None:
+        require_outputs(OVERFIT_CHECK, overfit_paths(out))
+    else:
+        require_new_folder(out)
     splits = load_dataset_with_progress(resolved_recipe.data.name, data_dir, resolved_recipe.data.image_size)
     if overfit_one_batch:
         overfit_check(resolved_recipe, splits, out, as_json)
@@ -71,6 +75,11 @@ def train_command(
     with live_training(resolved_recipe.training.epochs) as callbacks:
         run = Run.start(resolved_recipe, splits, out, device=device, data_dir=data_dir, callbacks=callbacks)
     report_run(run, as_json)
+
+
+def overfit_paths(out: Path) -> list[Path]:
+    """The files of the check."""
+    return [out / f"overfit.{suffix}" for suffix in ("html", "svg", "png", "json")]
 
 
 def overfit_check(recipe: "Recipe", splits: "DatasetSplits", out: Path | None, as_json: bool) -> None:
@@ -85,19 +94,20 @@ def overfit_check(recipe: "Recipe", splits: "DatasetSplits", out: Path | None, a
         "batch_size": recipe.training.batch_size,
     }
     if out:
-        from convolab.core.files import write_json
         from convolab.plots import training as training_plots
         from convolab.plots.style import save_chart
 
         title = f"{recipe.model.name} on one batch of {recipe.data.name}"
-        save_chart(training_plots.overfit_one_batch_chart(accuracies, title), out / "overfit")
-        write_json(out / "overfit.json", result | {"accuracies": accuracies})
+        save_chart(training_plots.overfit_one_batch_chart(accuracies, title), out / "overfit", kind=OVERFIT_CHECK)
+        write_json_output(out / "overfit.json", OVERFIT_CHECK, result | {"accuracies": accuracies})
     if as_json:
         print_json(result)
     elif steps is not None:
-        print(f"{recipe.model.name} fits all {recipe.training.batch_size} images of one batch after {steps} steps")
+        print_lines(
+            f"{recipe.model.name} fits all {recipe.training.batch_size} images of one batch after {steps} steps"
+        )
     else:
-        print(
+        print_lines(
             f"{recipe.model.name} cannot overfit one batch: {format_percent(accuracies[-1])} after "
             f"{len(accuracies) - 1} steps; check the network and optimizer.lr"
         )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from convolab.core.errors import LabError, require
-from convolab.core.text import printable
+from convolab.core.escape import escape_line
 from convolab.data.dataset import ImageDataset
 from convolab.data.download import redownload_hint
 from convolab.data.readers.pickled_arrays import read_pickle
@@ -86,7 +86,7 @@ def read_class_names(path: Path, key: str) -> tuple[str, ...]:
 
 
 def require_entry(path: Path, content: dict[str, object], key: str) -> object:
-    keys = printable(", ".join(content), 100) or "nothing"
+    keys = escape_line(", ".join(content), 100) or "nothing"
     require(key in content, f"{path} has no '{key}' (it has {keys}): {HINT}")
     return content[key]
 

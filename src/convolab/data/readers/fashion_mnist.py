@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from convolab.core.errors import LabError, require
-from convolab.core.text import format_bytes, printable
+from convolab.core.escape import escape_line
+from convolab.core.text import format_bytes
 from convolab.data.dataset import ImageDataset
 from convolab.data.download import redownload_hint
 
@@ -92,7 +93,7 @@ def read_idx(path: Path) -> np.ndarray:
             )
             values = file.read(num_values + 1)  # with one too many, if there is one
     except (OSError, EOFError, zlib.error) as error:
-        raise LabError(f"{path} is damaged ({printable(str(error))}): {HINT}") from error
+        raise LabError(f"{path} is damaged ({escape_line(str(error))}): {HINT}") from error
     num_bytes = len(header) + len(sizes) + len(values)
     require(
         shape and len(values) == num_values,

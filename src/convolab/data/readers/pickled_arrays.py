@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from convolab.core.errors import LabError, require
-from convolab.core.text import format_bytes, printable
+from convolab.core.escape import escape_line
+from convolab.core.text import format_bytes
 
 MAX_FILE_BYTES = 200_000_000  # CIFAR-100's largest file has 156 million
 MAX_OPCODES = 500_000  # CIFAR-100's largest file has some 200,000
@@ -62,7 +63,7 @@ def read_pickle(path: Path) -> object:
     try:
         return PickleReader(path.read_bytes(), path).read()
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise LabError(f"{path} is damaged ({type(error).__name__}: {printable(str(error), 100)})") from error
+        raise LabError(f"{path} is damaged ({type(error).__name__}: {escape_line(str(error), 100)})") from error
 
 
 class PickleReader:
@@ -191,7 +192,9 @@ class PickleReader:
 
     def _global(self, module: str, name: str) -> Global:
         full_name = f"{module}.{name}"
-        require(full_name in KNOWN_GLOBALS, f"{self.path} tries to load {printable(full_name, 100)}: not a CIFAR file")
+        require(
+            full_name in KNOWN_GLOBALS, f"{self.path} tries to load {escape_line(full_name, 100)}: not a CIFAR file"
+        )
         return Global(full_name)
 
     def _call(self, function: object, arguments: object) -> object:

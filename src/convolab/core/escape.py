@@ -1,0 +1,119 @@
+"""Text from elsewhere, made harmless for where it goes: names of classes, arms, files and layers may hold anything.
+
+| where it goes | function |
+|---|---|
+| a terminal, an error, a log, a cell of a table | `escape_line` |
+| text of several lines | `printable_lines` |
+| HTML, as text or in an attribute | `html_text`; templates do it by themselves |
+| JSON inside a <script> element | `script_json` |
+| a chart, as SVG, PNG, PDF or on a page | `chart_spec` |
+| a part of a file's name | `file_name_part` |
+"""
+
+import codecs
+import html
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+JOINERS = "\u200c\u200d"  # inside words of many scripts, and of emoji
+# Signs that we print, as a terminal shows them that has no others than ASCII.
+ASCII_SIGNS = str.maketrans(
+    {
+        "×": "x", "−": "-", "–": "-", "±": "+-", "≥": ">=", "≤": "<=", "→": "->", "…": "...", "∂": "d",
+        "▲": "^", "▼": "v", "·": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "°": " deg",
+    }
+)  # fmt: skip
+MAX_FILE_NAME_PART = 80  # bytes: a file's whole name has at most 255
+
+
+def printable_lines(text: str) -> str:
+    r"""Text whose invisible characters are written as escapes, except line ends and tabs.
+
+    Those are control characters, changes of direction, lone surrogates and whatever else does not print.
+
+    >>> printable_lines("a\x1b[31m\u202eb\nc")
+    'a\\x1b[31m\\u202eb\nc'
+    """
+    return text if text.isprintable() else "".join(map(printable_character, text))
+
+
+def printable_character(character: str) -> str:
+    if character.isprintable() or character in "\n\t" or character in JOINERS:
+        return character
+    if unicodedata.category(character) == "Zs":  # a space of another width
+        return " "
+    return character.encode("unicode_escape").decode()
+
+
+def escape_line(text: str, max_length: int | None = None) -> str:
+    r"""Text in one line, whose invisible characters are written as escapes, cut to a length if one is given.
+
+    >>> escape_line("cat\r\n\x1b]0;title\x07"), escape_line("abcdefgh", max_length=6)
+    ('cat\\r\\n\\x1b]0;title\\x07', 'abc...')
+    """
+    if not text.isprintable():
+        text = printable_lines(text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t"))
+    return text if max_length is None or len(text) <= max_length else text[: max_length - 3] + "..."
+
+
+def html_text(text: str) -> str:
+    r"""Text for an HTML element or an attribute in quotes.
+
+    >>> html_text("<b>\x1b'")
+    '&lt;b&gt;\\x1b&#x27;'
+    """
+    return html.escape(printable_lines(text))
+
+
+def script_json(value: object) -> str:
+    r"""A value as JSON that ends no <script> element and opens no comment there.
+
+    >>> script_json({"arm": "</script><!--"})
+    '{"arm":"\\u003c/script\\u003e\\u003c!--"}'
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", text)
+
+
+def chart_spec(spec: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+    r"""A chart's specification whose strings, names of columns too, hold nothing that SVG cannot hold.
+
+    The renderer ends the whole process for a character that XML forbids.
+
+    >>> chart_spec({"values": [{"class": "cat\x1b"}], "sort": ["cat\x1b"]})
+    {'values': [{'class': 'cat\\x1b'}], 'sort': ['cat\\x1b']}
+    """
+    match spec:
+        case str():
+            return printable_lines(spec)
+        case Mapping():
+            return {printable_lines(name): chart_spec(value) for name, value in spec.items()}
+        case list() | tuple():
+            return [chart_spec(value) for value in spec]
+        case _:
+            return spec
+
+
+def file_name_part(name: str, default: str = "unnamed") -> str:
+    """A name as a part of a file's: letters, digits and hyphens.
+
+    >>> file_name_part("crane (bird)"), file_name_part("../.."), file_name_part("a" * 300) == "a" * 80
+    ('crane-bird', 'unnamed', True)
+    """
+    part = re.sub(r"[^\w]+", "-", name).strip("-")
+    return part.encode("utf-8", "ignore")[:MAX_FILE_NAME_PART].decode("utf-8", "ignore") or default
+
+
+def replace_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """How a stream writes what its encoding lacks: ASCII signs for ours, else escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return text.translate(ASCII_SIGNS).encode("ascii", "backslashreplace").decode(), error.end
+
+
+ASCII_ERRORS = "convolab-ascii"  # the name of that way, for a stream's `errors`
+codecs.register_error(ASCII_ERRORS, replace_unencodable)
