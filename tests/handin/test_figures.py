@@ -68,6 +68,37 @@ def test_unknown_curves_and_empty_trainings_are_refused_in_one_line() -> None:
         show_panels([[]])
 
 
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        (..., "there is no epoch to draw: fill in the cells above"),
+        (None, "there is no epoch to draw: fill in the cells above"),
+        ([], "there is no epoch to draw: fill in the cells above"),
+        ({"a": ..., "b": epochs()}, "there is no epoch of 'a' to draw: fill in the cell that trains it"),
+        ({"a": None}, "there is no epoch of 'a' to draw"),
+        ({"a": [None]}, "there is no epoch of 'a' to draw"),
+        ({"a": [{"epoch": 1}]}, "an epoch of 'a' has no number for train_accuracy, train_loss"),
+        ({"a": [{**epochs()[0], "train_loss": torch.tensor(1.0)}]}, "an epoch of 'a' has no number for train_loss"),
+    ],
+)
+def test_what_a_gap_leaves_is_refused_in_one_line(histories, message: str) -> None:
+    with pytest.raises(LabError, match=message) as caught:
+        plot_curves(histories)
+    assert "\n" not in str(caught.value)
+
+
+def test_bars_and_panels_without_a_value_are_refused_in_one_line() -> None:
+    with pytest.raises(LabError, match="'a' has no number to draw"):
+        plot_bars({"a": ..., "b": 0.5}, "accuracy")
+    with pytest.raises(LabError, match="there is no image or map 'saliency' to draw yet: fill in the cell above"):
+        show_panels([[Panel(title="saliency")]])
+
+
+def test_a_training_that_diverges_is_drawn() -> None:
+    diverged = [*epochs(), {**epochs()[0], "epoch": 7, "train_loss": float("nan"), "validation_loss": float("inf")}]
+    assert "</svg>" in plot_curves({"a": diverged}).svg()
+
+
 def test_bars_stand_in_order_and_one_of_them_has_a_color() -> None:
     chart = plot_bars({"low": 0.2, "high": 0.9, "tied": 0.9}, "accuracy", highlight="tied").chart.to_dict()
     bars = chart["layer"][0]
