@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
         raise LabError(f"{name}: cannot be read ({error.strerror}): check the file and its folder") from error
 
 
-def decode_image(file: BinaryIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
+def decode_image(file: io.BufferedReader | io.BytesIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
     """`read_image_file` on an open file; `name` is what errors call it."""
     name = escape_line(name, MAX_PATH_BYTES)
     too_large = f"more than the limit of {max_pixels:,} pixels: resize the image, or raise the limit (max_pixels)"
