@@ -120,6 +120,14 @@ class EvaluationRecord(Displayable):
     epoch: int  # of the weights
     tested_at: str  # local time
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a file whose numbers contradict each other."""
+        sizes = {len(self.per_class), len(self.confusion), *map(len, self.confusion)}
+        if len(sizes) > 1 or len(self.interval) != 2:
+            raise ValueError("the confusion matrix, the classes or the interval have the wrong size")
+        if not 0 <= self.correct <= self.count or min(map(min, self.confusion), default=0) < 0:
+            raise ValueError("a number of images is impossible")
+
     def __repr__(self) -> str:
         correct = f"{self.correct:,} of {self.count:,} test images correct, {format_percent(self.accuracy)}"
         low, high = self.interval
