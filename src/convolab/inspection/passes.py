@@ -92,6 +92,7 @@ def many_passes(net: ImageClassifier, x: SinglePixels, target: int) -> Iterator[
         if gradient is not None and noisy_gradient is not None:
             try:
                 shortcuts.enter_context(fold_batch_norms(net.network, recorder))
+                recorder.calls.clear()  # they hold every activation of the pass
                 fast_logits, fast_gradients = logits_and_gradients(net, torch.cat([x, noisy]), target)
                 is_proven = fast_gradients is not None and all(
                     is_close_to(ours, plain)
@@ -103,7 +104,6 @@ def many_passes(net: ImageClassifier, x: SinglePixels, target: int) -> Iterator[
                 )
             except Exception:  # a network may fail in any way on what it was not written for
                 is_proven = False
-        del recorder  # it holds every activation of the pass
         if not is_proven:
             shortcuts.close()
         yield ManyPasses(net, target, logits, shortcuts, is_proven)

@@ -76,6 +76,7 @@ def fold_batch_norms(network: nn.Module, recorder: CallRecorder) -> Iterator[Non
     folding_hook = FoldingHook(pairs)
     module_names = sorted({call.call_site.module for pair in pairs for call in pair})
 
+    del pairs  # they hold activations of the recorded pass
     handles = [
         network.register_forward_pre_hook(lambda *_: folding_hook.start_pass()),
         network.register_forward_hook(lambda *_: folding_hook.end_pass()),
