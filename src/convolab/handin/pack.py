@@ -116,7 +116,7 @@ def collect_documents(homework: Homework, folder: Path, notes: list[str]) -> dic
     wanted |= {f"{notebook.name}.ipynb": MAX_NOTEBOOK_BYTES for notebook in homework.notebooks}
     files = {name: content for name, limit in wanted.items() if (content := read_or_note(folder, name, limit, notes))}
     if not find_spec("nbconvert"):
-        notes.append("no HTML of the notebooks: nbconvert is not installed: pip install 'convolab[notebook]'")
+        notes.append("no HTML of the notebooks: nbconvert is not installed: pip install nbconvert")
         return files
     for notebook in homework.notebooks:
         name = f"{notebook.name}.ipynb"
