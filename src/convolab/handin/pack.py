@@ -153,7 +153,7 @@ def notebook_page(content: bytes) -> bytes:
     ) as error:  # of a damaged notebook or a damaged installation: nbconvert and its parts raise many kinds
         reason = one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
         raise LabError(
-            f"nbconvert cannot convert it ({reason}); save it again in Jupyter, or install nbconvert anew: "
+            f"nbconvert cannot convert it ({reason}); save it again in Jupyter, or install nbconvert again: "
             "pip install --force-reinstall nbconvert"
         ) from error
     return page.encode()
