@@ -136,5 +136,5 @@ def test_an_image_that_cannot_be_fetched_is_replaced_by_a_sample(homework: Homew
     names = {"convolab": SimpleNamespace(read_image=read, LabError=LabError)}
     exec(text, names)
     assert list(names["photos"]) == ["chelsea", "coffee", "rocket"]
-    said = "The sample 'chelsea' takes the place of https://example.com/cat.jpg: https://example.com/cat.jpg: no connection"
-    assert capsys.readouterr().out.strip() == said
+    message = "The sample 'chelsea' takes the place of https://example.com/cat.jpg: https://example.com/cat.jpg: no connection"
+    assert capsys.readouterr().out.strip() == message

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from convolab.core.errors import LabError
-from convolab.handin.figures import plot_bars, plot_curves, show_panels
+from convolab.handin.figures import plot_bars, plot_curves, require_histories, require_numbers, show_panels
 from convolab.inspection.result import Panel
 
 
@@ -83,13 +83,13 @@ def test_unknown_curves_and_empty_trainings_are_refused_in_one_line() -> None:
 )
 def test_what_a_gap_leaves_is_refused_in_one_line(histories, message: str) -> None:
     with pytest.raises(LabError, match=message) as caught:
-        plot_curves(histories)
+        require_histories(histories, ["train_accuracy", "train_loss"])
     assert "\n" not in str(caught.value)
 
 
 def test_bars_and_panels_without_a_value_are_refused_in_one_line() -> None:
     with pytest.raises(LabError, match="'a' has no number to draw"):
-        plot_bars({"a": ..., "b": 0.5}, "accuracy")
+        require_numbers({"a": ..., "b": 0.5})
     with pytest.raises(LabError, match="there is no image or map 'saliency' to draw yet: fill in the cell above"):
         show_panels([[Panel(title="saliency")]])
 

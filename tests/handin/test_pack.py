@@ -150,7 +150,7 @@ def test_active_content_of_outputs_is_not_in_the_page(done: Path) -> None:
     assert b"steal()</script>" not in html
 
 
-def test_why_there_is_no_page_of_a_notebook_is_said_in_one_line_with_the_remedy(
+def test_why_there_is_no_page_of_a_notebook_stands_in_one_line_with_the_remedy(
     done: Path, homework: Homework, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("nbconvert", reason="pip install nbconvert")

@@ -47,8 +47,8 @@ def test_own_answers_replace_the_prose_and_the_evidence_becomes_an_appendix(tmp_
     assert appendix.name == "Appendix: what convolab checked"
     assert {type(block) for block in appendix.blocks} == {Heading, Check, SheetFigure, Table}
     assert [block.text for block in appendix.blocks if isinstance(block, Heading)] == ["1(a)", "1(c)"]
-    wanted = [check.claim for index in (0, 2) for check in plain.answers[index].checks]
-    assert [check.claim for check in appendix.checks] == wanted
+    expected = [check.claim for index in (0, 2) for check in plain.answers[index].checks]
+    assert [check.claim for check in appendix.checks] == expected
     assert f"--answers {path}" in plain_text(sheet.provenance)
     assert "Its checks do not look at the author's answers." in plain_text(sheet.provenance)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from convolab.core.errors import LabError, require
 from convolab.handin.comments import EMPTY, comment_problem
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, Value
-from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook, shorten
+from convolab.handin.notebook_file import HandedInCell, cut_at_word, one_line, read_notebook
 from convolab.handin.question1 import question1_problem
 
 Aspect = Literal["code", "run", "figure", "comment", "value"]
@@ -132,7 +132,7 @@ def find_shared_problems(items: Sequence[ItemResult]) -> dict[str, list[str]]:
 def few_words(item: ItemResult, shared: Sequence[str] = ()) -> str:
     """What is open in an item in a few words; of what its whole notebook shares, only if nothing else is open."""
     own = [problem for problem in item.problems if problem.what not in shared] or item.problems[:1]
-    words = [shorten(one_line(problem.few_words), MAX_WORDS_CHARS) for problem in own]
+    words = [cut_at_word(one_line(problem.few_words), MAX_WORDS_CHARS) for problem in own]
     return "; ".join(dict.fromkeys(words)) or "done"
 
 

@@ -104,8 +104,7 @@ def plot_bars(values: Mapping[str, float], label: str, title: str = "", highligh
     Raises LabError if there are none, or one of them is no number.
     """
     require(values, "there is nothing to draw: train a network first")
-    for name, value in values.items():
-        require(isinstance(value, Real), f"'{name}' has no number to draw: fill in the cell that gives it")
+    require_numbers(values)
     rows = [
         {"name": name, "value": 100 * value, "text": f"{100 * value:.1f} %", "in_color": highlight in (None, name)}
         for name, value in values.items()
@@ -121,6 +120,12 @@ def plot_bars(values: Mapping[str, float], label: str, title: str = "", highligh
     texts = base.mark_text(align="left", dx=4, fontSize=11).encode(text="text:N")
     chart = alt.LayerChart(layer=[bars, texts]).properties(width=560, height=BAR_HEIGHT * len(rows))
     return ChartFigure(apply_chart_style(chart, title, f"in color: {highlight}" if highlight else ""))
+
+
+def require_numbers(values: Mapping[str, object]) -> None:
+    """Raise LabError for a value that is no number."""
+    for name, value in values.items():
+        require(isinstance(value, Real), f"'{name}' has no number to draw: fill in the cell that gives it")
 
 
 def show_panels(rows: Sequence[Sequence[Panel]]) -> ImageFigure:

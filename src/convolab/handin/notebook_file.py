@@ -120,13 +120,13 @@ def one_line(text: str) -> str:
     >>> one_line("a\\x1b[31m\\nb")
     'a?[31m b'
     """
-    return shorten("".join(char if char.isprintable() else "?" for char in " ".join(text[: 4 * MAX_SHOWN].split())))
+    return cut_at_word("".join(char if char.isprintable() else "?" for char in " ".join(text[: 4 * MAX_SHOWN].split())))
 
 
-def shorten(line: str, max_chars: int = MAX_SHOWN) -> str:
+def cut_at_word(line: str, max_chars: int = MAX_SHOWN) -> str:
     """A line cut at a word, with a mark, if it is too long; a long word is cut too.
 
-    >>> shorten("the loss must be smaller", 16), shorten("antidisestablishmentarianism", 8)
+    >>> cut_at_word("the loss must be smaller", 16), cut_at_word("antidisestablishmentarianism", 8)
     ('the loss must…', 'antidis…')
     """
     if len(line) <= max_chars:

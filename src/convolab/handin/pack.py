@@ -116,7 +116,7 @@ def collect_documents(homework: Homework, folder: Path, notes: list[str]) -> dic
     wanted |= {f"{notebook.name}.ipynb": MAX_NOTEBOOK_BYTES for notebook in homework.notebooks}
     files = {name: content for name, limit in wanted.items() if (content := read_or_note(folder, name, limit, notes))}
     if not find_spec("nbconvert"):
-        notes.append("no HTML of the notebooks: nbconvert is not installed: pip install 'convolab[notebook]'")
+        notes.append("no HTML of the notebooks: nbconvert is not installed: pip install nbconvert")
         return files
     for notebook in homework.notebooks:
         name = f"{notebook.name}.ipynb"
@@ -153,7 +153,7 @@ def notebook_page(content: bytes) -> bytes:
     ) as error:  # of a damaged notebook or a damaged installation: nbconvert and its parts raise many kinds
         reason = one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
         raise LabError(
-            f"nbconvert cannot convert it ({reason}); save it again in Jupyter, or install nbconvert anew: "
+            f"nbconvert cannot convert it ({reason}); save it again in Jupyter, or install nbconvert again: "
             "pip install --force-reinstall nbconvert"
         ) from error
     return page.encode()

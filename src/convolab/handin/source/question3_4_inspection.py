@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 # Where convolab is missing, as in Colab: what pip installs. It is not published yet, so give the wheel file or the folder
-# of a checkout, such as "/content/convolab-0.2.0-py3-none-any.whl[notebook]" after you have uploaded that file.
+# of a checkout, such as "/content/convolab-0.1.0-py3-none-any.whl[notebook]" after you have uploaded that file.
 CONVOLAB = ""
 
 if importlib.util.find_spec("convolab") is None:
