@@ -159,6 +159,32 @@ def test_the_template_has_every_question_and_answers_none() -> None:
     assert parse_own_answers(filled)["1(a)"] == (Text((Span("text", "Mine."),)),)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "...",
+        "### Why",
+        "### Why\n\n…\n",
+        "TODO",
+        "*TODO: write*",
+        "- \n- ?",
+        "<!-- later -->",
+        "| a |\n|---|\n| |",
+        "> Which?",
+    ],
+)
+def test_headings_signs_and_what_is_to_be_done_are_no_answer(text: str) -> None:
+    assert blocks_of(text) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["### Why\n\nBecause.", "$x$", "$$\nz\n$$", "```\nx = 1\n```", "- 3\n- ?", "| a |\n|---|\n| 5 |"]
+)
+def test_a_word_a_formula_or_code_is_an_answer(text: str) -> None:
+    assert blocks_of(text)
+
+
 def test_the_file_of_the_whole_homework_is_read_too() -> None:
     text = (
         "# Question 1: what a convolution assumes\n\nWrite your answers here, or put a PDF beside this file.\n\n"

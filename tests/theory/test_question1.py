@@ -46,9 +46,26 @@ def test_own_answers_replace_the_prose_and_the_evidence_becomes_an_appendix(tmp_
     assert "from 64 to 640 values" in own[2].question
     assert appendix.name == "Appendix: what convolab checked"
     assert {type(block) for block in appendix.blocks} == {Heading, Check, SheetFigure, Table}
-    assert [block.text for block in appendix.blocks if isinstance(block, Heading)] == ["1(a)", "1(b)", "1(c)"]
-    assert [check.claim for check in appendix.checks] == [check.claim for check in plain.checks]
+    assert [block.text for block in appendix.blocks if isinstance(block, Heading)] == ["1(a)", "1(c)"]
+    expected = [check.claim for index in (0, 2) for check in plain.answers[index].checks]
+    assert [check.claim for check in appendix.checks] == expected
     assert f"--answers {path}" in plain_text(sheet.provenance)
+    assert "Its checks do not look at the author's answers." in plain_text(sheet.provenance)
+
+
+def test_of_parts_that_a_person_has_not_answered_nothing_is_computed_and_nothing_shown(
+    tmp_path: Path, monkeypatch
+) -> None:
+    for name in ("answer_question_1a", "answer_question_1b", "answer_question_1c", "load"):
+        monkeypatch.setattr(question1, name, lambda *_, **__: pytest.fail("a solution was computed"))
+    path = tmp_path / "mine.md"
+    path.write_text("## 1(a)\n\n## 1(c)\n...\n")
+    sheet = answer_sheet(path)  # with the experiment, if 1(a) were answered
+    assert sheet.open_parts == ("1(a)", "1(b)", "1(c)")
+    assert [answer.name for answer in sheet.answers] == ["1(a)", "1(b)", "1(c)"]
+    assert all({type(block) for block in answer.blocks} == {OpenItem} for answer in sheet.answers)
+    assert sheet.is_own
+    assert sheet.checks == ()
 
 
 @pytest.mark.slow

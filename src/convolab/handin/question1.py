@@ -1,13 +1,16 @@
 """Question 1 of the homework: the file for its answers, and whether it is filled in."""
 
+import re
 from pathlib import Path
 
 from convolab.core.errors import LabError
 from convolab.handin.homework import Homework
 from convolab.handin.notebook_file import one_line, read_bounded
 from convolab.theory.own_answers import MAX_BYTES_OF_ANSWERS, own_answers_template, parse_own_answers
+from convolab.theory.sheet import OPEN_PARTS_START
 
 MAX_PDF_BYTES = 50_000_000
+OPEN_PARTS = re.compile(OPEN_PARTS_START.encode() + rb"((?:1\\?\([abc]\\?\)(?:, )?)+)")
 
 
 def answers_template() -> str:
@@ -18,15 +21,25 @@ def answers_template() -> str:
 
 
 def question1_problem(homework: Homework, folder: Path) -> str | None:
-    """What is open in question 1; None if nothing is. A PDF is enough, whatever it holds."""
+    """What is open in question 1; None if nothing is. A PDF is enough, but for one of ours that says what it lacks."""
     pdf = folder / homework.question1.pdf
     try:
         if pdf.exists():
-            content = read_bounded(pdf, folder, MAX_PDF_BYTES)
-            return None if content.startswith(b"%PDF-") else f"{pdf.name} is no PDF"
+            return pdf_problem(read_bounded(pdf, folder, MAX_PDF_BYTES), pdf.name)
         return answers_problem(folder / homework.question1.answers, folder)
     except LabError as error:
         return one_line(str(error))
+
+
+def pdf_problem(content: bytes, name: str) -> str | None:
+    """What is open in a PDF: `convolab theory --answers` writes into its keywords which parts are not answered yet."""
+    if not content.startswith(b"%PDF-"):
+        return f"{name} is no PDF"
+    found = OPEN_PARTS.search(content)
+    if not found:
+        return None
+    parts = found[1].decode().replace("\\", "")
+    return f"{name} has no answer to {parts} yet"
 
 
 def answers_problem(path: Path, folder: Path) -> str | None:

@@ -171,7 +171,10 @@ def check_status(check: Check) -> str:
 def checks_summary(sheet: AnswerSheet) -> str:
     """How many checks passed, in a sentence."""
     num_checks, num_failed = len(sheet.checks), len(sheet.failed_checks)
-    return f"{num_failed} of {num_checks} checks FAILED." if num_failed else f"All {num_checks} checks passed."
+    if sheet.is_own and not num_checks:
+        return "Nothing was checked."
+    whose = "of convolab's own checks" if sheet.is_own else "checks"
+    return f"{num_failed} of {num_checks} {whose} FAILED." if num_failed else f"All {num_checks} {whose} passed."
 
 
 def sheet_status(sheet: AnswerSheet) -> str:

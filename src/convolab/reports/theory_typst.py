@@ -18,10 +18,11 @@ from convolab.theory.sheet import (
     Span,
     Table,
     Text,
+    open_parts_keyword,
     parse_markup,
 )
 
-TYPST_PREAMBLE = """#set document(title: {title}, author: {author})
+TYPST_PREAMBLE = """#set document(title: {title}, author: {author}, keywords: ({keywords}))
 #set page(
   paper: "a4", margin: (x: 2.3cm, y: 2.2cm), numbering: "1 / 1",
   header: context if counter(page).get().first() > 1 {{ align(right, text(size: 8.5pt, fill: luma(90), {author})) }},
@@ -64,7 +65,8 @@ def sheet_typst(sheet: AnswerSheet, status: str) -> str:
         status: how many checks passed, for the head.
     """
     author = ", ".join(text for text in (sheet.name, sheet.date) if text)
-    parts = [TYPST_PREAMBLE.format(title=typst_string(sheet.title), author=breakable_string(author))]
+    keywords = f"{typst_string(open_parts_keyword(sheet.open_parts))}," if sheet.open_parts else ""
+    parts = [TYPST_PREAMBLE.format(title=typst_string(sheet.title), author=breakable_string(author), keywords=keywords)]
     parts += [f"= {inline_typst(sheet.title)}", f"#text(size: 11.5pt, {breakable_string(author)})" if author else ""]
     parts += [f"#text(size: 9pt, fill: luma(90))[{inline_typst(sheet.provenance)} {inline_typst(status)}]"]
     parts += [answer_typst(answer) for answer in sheet.answers]

@@ -26,10 +26,12 @@ from convolab.theory.sheet import (
     Span,
     Table,
     Text,
+    plain_text,
 )
 
 QUESTION_PARTS = ("1(a)", "1(b)", "1(c)")
 PART_PATTERN = re.compile(r"(?:question)?1?\(?([abc])\)?[.:]?")  # 1(a), 1a, (a), Question 1(a):
+TO_DO = re.compile(r"\W*(?:TODO|TBD)\b")
 LIKE_A_PART = re.compile(r"(?:question)?\d*\(?[a-z]?\)?[.:]?")
 MAX_BYTES_OF_ANSWERS = 1_000_000
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
@@ -48,7 +50,8 @@ def read_own_answers(path: Path | str) -> dict[str, tuple[ContentBlock, ...]]:
         path: a Markdown file in UTF-8, of at most 1 MB, with a heading for each part: `## 1(a)`, `## 1(b)`, `## 1(c)`.
 
     Returns:
-        The blocks of each part of `QUESTION_PARTS`; none where it is not answered yet.
+        The blocks of each part of `QUESTION_PARTS`; none where it is not answered yet: where nothing but headings, signs
+        or a TODO is there.
 
     Raises:
         LabError: the file cannot be read, is too large or no text, or has a heading that is not a part's.
@@ -113,7 +116,37 @@ def parse_own_answers(text: str, source: str = "the text") -> dict[str, tuple[Co
             require(not is_outside, f"{source}, line {line}: the text is before the first heading '## {first}'")
     first, second, third = QUESTION_PARTS
     require(blocks, f"{source} has no heading of a part: give '## {first}', '## {second}' and '## {third}'")
-    return {name: tuple(blocks.get(name, ())) for name in QUESTION_PARTS}
+    return {name: tuple(blocks.get(name, ())) if has_answer(blocks.get(name, ())) else () for name in QUESTION_PARTS}
+
+
+def has_answer(blocks: Sequence[ContentBlock]) -> bool:
+    """Whether there is a word, a formula or code in some blocks, headings and marks of what is to be done apart."""
+    for block in blocks:
+        match block:
+            case Heading():
+                continue
+            case Text(text):
+                is_answer = is_written(plain_text(text))
+            case Formula(text) | CodeBlock(text):
+                is_answer = is_written(text)
+            case ItemList(items):
+                is_answer = any(has_answer(item) for item in items)
+            case Table(_, _, rows):
+                is_answer = any(is_written(plain_text(cell)) for row in rows for cell in row)
+            case _:
+                is_answer = True
+        if is_answer:
+            return True
+    return False
+
+
+def is_written(text: str) -> bool:
+    """Whether a text has a letter or a number and does not only say that it is to be written.
+
+    >>> is_written("z"), is_written("..."), is_written("TODO: think")
+    (True, False, False)
+    """
+    return any(map(str.isalnum, text)) and not TO_DO.match(text)
 
 
 def is_title(node: SyntaxTreeNode) -> bool:

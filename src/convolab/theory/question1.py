@@ -67,6 +67,16 @@ class SheetSettings:
         require(self.seed >= 0, f"seed {self.seed}: give at least 0")
         require(3 <= self.seeds <= MAX_SEEDS, f"{self.seeds} seeds: give 3 to {MAX_SEEDS}")
 
+    @property
+    def answered_parts(self) -> tuple[str, ...]:
+        """The parts that convolab computes: all, or those that a person has answered, so that no other is given away."""
+        return tuple(part for part in QUESTION_PARTS if self.own_answers is None or self.own_answers.get(part))
+
+    @property
+    def has_experiment(self) -> bool:
+        """Whether networks are trained, for 1(a)."""
+        return self.data is not None and "1(a)" in self.answered_parts
+
 
 def answer_sheet(
     answers: Path | str | None = None,
@@ -88,7 +98,7 @@ def answer_sheet(
 
     Args:
         answers: a Markdown file with a person's own answers, under the headings `## 1(a)`, `## 1(b)` and `## 1(c)`;
-            what convolab checked follows as an appendix. None: convolab answers.
+            what convolab computed for the parts that are answered follows as an appendix. None: convolab answers.
         name: of the person who hands the sheet in, for its head.
         date: for its head.
         samples: the signal length n of 1(c): the inputs of the fully-connected layer f.
@@ -124,9 +134,9 @@ def answer_sheet(
         own_answers=None if answers is None else read_own_answers(answers),
     )
     splits = (
-        None
-        if data is None
-        else load(data, None if data_dir is None else Path(data_dir), image_size=EXPERIMENT_IMAGE_SIZE)
+        load(data, None if data_dir is None else Path(data_dir), image_size=EXPERIMENT_IMAGE_SIZE)
+        if data is not None and settings.has_experiment
+        else None
     )
     return make_sheet(settings, splits, on_trial_end)
 
@@ -148,17 +158,19 @@ def make_sheet(
         LabError: the experiment cannot be made with these images.
     """
     experiment = None
-    if settings.data is not None and splits is not None:
+    if settings.has_experiment and settings.data is not None and splits is not None:
         config = priors.config_for_dataset(settings.data, settings.seed, settings.seeds)
         experiment = priors.run_priors_experiment(config, splits, on_trial_end)
-    checked = (
-        answer_question_1a(settings.seed, experiment, splits, settings.sizes.kernel_size),
-        answer_question_1b(settings.seed, settings.jacobian_size),
-        answer_question_1c(settings.seed, settings.sizes),
-    )
-    answers = checked if settings.own_answers is None else with_own_answers(checked, settings.own_answers)
+    makers = {
+        "1(a)": lambda: answer_question_1a(settings.seed, experiment, splits, settings.sizes.kernel_size),
+        "1(b)": lambda: answer_question_1b(settings.seed, settings.jacobian_size),
+        "1(c)": lambda: answer_question_1c(settings.seed, settings.sizes),
+    }
+    checked = tuple(makers[part]() for part in settings.answered_parts)
+    own = settings.own_answers
+    answers = checked if own is None else with_own_answers(checked, own, questions(settings.sizes))
     name, date = settings.name.strip(), settings.date.strip()
-    return AnswerSheet(TITLE, describe_provenance(settings), answers, name, date, experiment)
+    return AnswerSheet(TITLE, describe_provenance(settings), answers, name, date, experiment, own is not None)
 
 
 def questions(sizes: LayerSizes | None = None) -> dict[str, str]:
@@ -166,26 +178,28 @@ def questions(sizes: LayerSizes | None = None) -> dict[str, str]:
     return dict(zip(QUESTION_PARTS, (question_1a(), question_1b(), question_1c(sizes or LayerSizes())), strict=True))
 
 
-def with_own_answers(checked: tuple[QuestionAnswer, ...], own_answers: OwnAnswers) -> tuple[QuestionAnswer, ...]:
-    """A person's answers, and an appendix with what convolab measured and checked."""
-    own = []
-    for answer in checked:
-        blocks = own_answers[answer.name] or (OpenItem(f"{answer.name} is not answered yet."),)
-        own.append(QuestionAnswer(answer.name, answer.question, "", blocks))
+def with_own_answers(
+    checked: tuple[QuestionAnswer, ...], own_answers: OwnAnswers, questions: Mapping[str, str]
+) -> tuple[QuestionAnswer, ...]:
+    """A person's answers, and an appendix with what convolab measured and checked for the parts that are answered."""
+    own = [
+        QuestionAnswer(part, question, "", own_answers.get(part) or (OpenItem(f"{part} is not answered yet."),))
+        for part, question in questions.items()
+    ]
     evidence = [block for answer in checked for block in (Heading(answer.name), *evidence_blocks(answer))]
-    return (*own, QuestionAnswer(APPENDIX, "", "", tuple(evidence)))
+    return (*own, QuestionAnswer(APPENDIX, "", "", tuple(evidence))) if evidence else tuple(own)
 
 
 def describe_provenance(settings: SheetSettings) -> MarkedUpText:
     """Who answered, and the command that runs the checks again."""
-    start = (
-        "Answered by " if settings.own_answers is None else "Answered in the author's own words. The appendix is by "
-    )
-    return (
-        Span("text", start),
-        Span("code", " ".join(["convolab theory", *command_options(settings)])),
-        Span("text", f", with torch {torch.__version__}; every check was run when this sheet was made."),
-    )
+    command = Span("code", " ".join(["convolab theory", *command_options(settings)]))
+    run = f", with torch {torch.__version__}; every check was run when this sheet was made."
+    if settings.own_answers is None:
+        return (Span("text", "Answered by "), command, Span("text", run))
+    if not settings.answered_parts:
+        return (Span("text", "Typeset by "), command, Span("text", "."))
+    start = "Answered in the author's own words. The appendix is convolab's own calculation, by "
+    return (Span("text", start), command, Span("text", f"{run} Its checks do not look at the author's answers."))
 
 
 def command_options(settings: SheetSettings) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias, cast
 from convolab.core.display import Displayable
 from convolab.theory.priors import PriorsResult
 
+OPEN_PARTS_START = "not answered yet: "
 MarkupKind = Literal["text", "formula", "bold", "italic", "code", "line break"]
 
 
@@ -141,6 +142,7 @@ class AnswerSheet(Displayable):
     name: str = ""  # of the person who hands the sheet in
     date: str = ""
     experiment: PriorsResult | None = None  # of 1(a); None: left out
+    is_own: bool = False  # whether a person answers in their own words
 
     def __repr__(self) -> str:
         return f"<{self.title}: {count_checks(self.checks)}>"
@@ -170,6 +172,15 @@ def run_sheet_check(claim: str, test: Callable[[], tuple[str, bool]]) -> Check:
     except (ArithmeticError, AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         result, passed = f"the check raised an error: {' '.join(str(error).split()) or type(error).__name__}", False
     return Check(claim, result, bool(passed))
+
+
+def open_parts_keyword(parts: Sequence[str]) -> str:
+    """What a sheet's PDF has among its keywords: the parts that are not answered yet, so that a reader of the file knows.
+
+    >>> open_parts_keyword(["1(a)"])
+    'not answered yet: 1(a)'
+    """
+    return f"{OPEN_PARTS_START}{', '.join(parts)}"
 
 
 def count_checks(checks: Sequence[Check]) -> str:

@@ -1,6 +1,7 @@
 """`convolab theory`: question 1 of the course, answered and checked."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 
 SHEET_SUFFIXES = (".md", ".html", ".pdf")
+TEMPLATE_SUFFIXES = (".md", ".markdown", ".txt")
+LIKE_A_FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}")  # an ending such as .docx; not that of a folder such as v1.2
 
 
 def theory_command(
@@ -39,7 +42,10 @@ def theory_command(
     date: Annotated[str, typer.Option(help="A date, for the head of the sheet.")] = "",
     answers: Annotated[
         Path | None,
-        typer.Option(help="Your own answers (Markdown); convolab's checks follow as an appendix.", show_default=False),
+        typer.Option(
+            help="Your own answers (Markdown); what convolab computed for each answered part follows as an appendix.",
+            show_default=False,
+        ),
     ] = None,
     answers_template: Annotated[
         Path | None, typer.Option(help="Write a file to fill in for --answers, and nothing else.", show_default=False)
@@ -81,10 +87,13 @@ def theory_command(
         own_answers=None if answers is None else read_own_answers(answers),
     )
     if answers_template is not None:
+        suffix = answers_template.suffix
+        is_text = suffix.lower() in TEMPLATE_SUFFIXES or not LIKE_A_FILE.fullmatch(suffix)
+        require(is_text, f"--answers-template {answers_template}: it is Markdown, so give a name that ends in .md")
         print_template(write_answers_template(answers_template, questions(settings.sizes)), as_json)
         return
     require_sheet_can_be_written(settings, paths)
-    splits = None if quick else load_dataset_with_progress(data, data_dir, EXPERIMENT_IMAGE_SIZE)
+    splits = load_dataset_with_progress(data, data_dir, EXPERIMENT_IMAGE_SIZE) if settings.has_experiment else None
     sheet = make_sheet_with_progress(settings, splits, threads)
     write_and_print(sheet, paths, as_json)
 
@@ -101,6 +110,11 @@ def choose_outputs(out: Path | None, pdf: Path | None) -> list[Path]:
 def require_writable_output(path: Path) -> None:
     """Raise LabError if the sheet cannot be written there."""
     is_sheet_file = path.suffix.lower() in SHEET_SUFFIXES
+    is_unknown = not is_sheet_file and LIKE_A_FILE.fullmatch(path.suffix) and not path.exists()
+    require(
+        not is_unknown,
+        f"{path}: {path.suffix} is not written: give a folder, or a file name ending in .md, .html or .pdf",
+    )
     require(
         is_sheet_file or not path.is_file(),
         f"{path} is a file: give a folder, or a file name ending in .md, .html or .pdf",
@@ -137,7 +151,7 @@ def make_sheet_with_progress(settings: "SheetSettings", splits: "DatasetSplits |
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        if settings.data is None:
+        if settings.data is None or not settings.has_experiment:
             return make_sheet(settings, None)
         config = config_for_dataset(settings.data, settings.seed, settings.seeds)
         with trial_progress_bar(config.num_trials) as on_trial:
@@ -188,16 +202,19 @@ def trial_progress_bar(total: int) -> "Iterator[Callable[[PriorsTrial], None] | 
 
 
 def print_answer_sheet(sheet: "AnswerSheet", files: list[Path]) -> None:
-    """The short answer of each part, and every check with its result."""
+    """The short answer of each part, or whether a person has answered it, and every check with its result."""
     from convolab.reports.theory import check_status, checks_summary, strip_markup
 
     for answer in sheet.answers:
-        print(f"{answer.name}  {strip_markup(answer.summary)}".rstrip())
+        own = "not answered yet" if answer.is_open else "answered in your own words" if answer.question else ""
+        print(f"{answer.name}  {strip_markup(answer.summary) or own}".rstrip())
         for check in answer.checks:
             print(f"  {check_status(check)}: {strip_markup(check.claim)}\n          {strip_markup(check.result)}")
         print()
-    print(checks_summary(sheet))
-    print(f"full answers written to: {', '.join(map(str, files))}")
+    print(checks_summary(sheet) + (" They do not look at your answers." if sheet.is_own and sheet.checks else ""))
+    content = "your answers" if sheet.is_own else "full answers"
+    content += f", without {join_with_and(sheet.open_parts)}," if sheet.open_parts else ""
+    print(f"{content} written to: {', '.join(map(str, files))}")
 
 
 def sheet_to_dict(sheet: "AnswerSheet", files: list[Path]) -> dict[str, object]:
