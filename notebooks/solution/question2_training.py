@@ -13,14 +13,19 @@ import importlib.util
 import subprocess
 import sys
 
-CONVOLAB = "convolab[notebook]"  # what pip installs where convolab is missing: a name, a folder or an address
+# Where convolab is missing, as in Colab: what pip installs. It is not published yet, so give the wheel file or the folder
+# of a checkout, such as "/content/convolab-0.1.0-py3-none-any.whl[notebook]" after you have uploaded that file.
+CONVOLAB = ""
 
 if importlib.util.find_spec("convolab") is None:
+    assert CONVOLAB, "convolab is not installed: write into CONVOLAB above what to install"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", CONVOLAB], check=True)
 
 # %% name="q2-settings"
 import copy
 import os
+import warnings
+from collections import namedtuple
 from functools import partial
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine, threads that spin while they wait are slow
@@ -35,6 +40,7 @@ from torch.utils.data import DataLoader, random_split
 import convolab
 from convolab.core.stats import wilson_interval
 from convolab.handin.figures import plot_bars, plot_curves
+from convolab.handin.one_line_errors import one_line_errors
 from convolab.training.trainer import Callbacks
 
 DATA = "cifar10"  # or "digits"
@@ -142,7 +148,12 @@ def fit(net, criterion, optimizer, train_loader, validation_loader, epochs, sche
     The keys are epoch, learning_rate, train_loss, train_accuracy, validation_loss and validation_accuracy.
     """
     history = []
-    line = display({"text/plain": name}, raw=True, display_id=True)  # one line, which is replaced after each epoch
+    line = display({"text/plain": name}, raw=True, display_id=True)
+
+    def show(text):
+        """Show a text in place of the one before."""
+        line.update({"text/plain": text}, raw=True)
+
     for epoch in range(1, epochs + 1):
         learning_rate = optimizer.param_groups[0]["lr"]
         train_loss, train_accuracy = train_one_epoch(net, criterion, optimizer, train_loader, transform)
@@ -159,45 +170,95 @@ def fit(net, criterion, optimizer, train_loader, validation_loader, epochs, sche
                 "validation_accuracy": validation_accuracy,
             }
         )
-        text = (
-            f"{name}: epoch {epoch} of {epochs}, loss {train_loss:.4f}, validation accuracy {validation_accuracy:.2%}"
-        )
-        line.update({"text/plain": text}, raw=True)
+        show(f"{name}: epoch {epoch} of {epochs}, loss {train_loss:.4f}, validation accuracy {validation_accuracy:.2%}")
     return history
 
 # %% name="q2-1-check" tags=["check"]
-torch.manual_seed(0)
-probe = nn.Sequential(nn.Flatten(), nn.Linear(first_pixels[0].numel(), CLASSES), nn.Dropout(0.5))
-probe_sgd = torch.optim.SGD(probe.parameters(), lr=0.1)
-probe_batch = [(first_pixels, first_labels)]
-weights_before = copy.deepcopy(probe.state_dict())
-result = train_one_epoch(probe, nn.CrossEntropyLoss(), probe_sgd, probe_batch)
-assert isinstance(result, tuple) and len(result) == 2, "train_one_epoch: return the mean loss and the accuracy"
-assert probe.training, "train_one_epoch: put the network into training mode with net.train()"
-assert not torch.equal(probe[1].weight, weights_before["1.weight"]), "train_one_epoch: the weights have not changed"
-gradients = []
-for num_batches in (1, 2):  # at rate 0, so both batches have the same gradient
-    still = nn.Sequential(nn.Flatten(), copy.deepcopy(probe[1]))
-    still.zero_grad()
-    still_sgd = torch.optim.SGD(still.parameters(), lr=0.0)
-    train_one_epoch(still, nn.CrossEntropyLoss(), still_sgd, num_batches * probe_batch)
-    gradients.append(torch.zeros(()) if still[1].weight.grad is None else still[1].weight.grad)
-assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6), (
-    "train_one_epoch: the gradients of the batches add up; set them to zero before each backward()"
-)
-weights_before = copy.deepcopy(probe.state_dict())
-measured = [evaluate(probe, nn.CrossEntropyLoss(), probe_batch) for _ in range(2)]
-assert all(isinstance(r, tuple) and len(r) == 2 for r in measured), "evaluate: return the mean loss and the accuracy"
-assert measured[0] == measured[1], "evaluate: two calls differ; put the network into evaluation mode with net.eval()"
-assert torch.equal(probe[1].weight, weights_before["1.weight"]), "evaluate: it changed the weights"
-probe_steps = torch.optim.lr_scheduler.StepLR(probe_sgd, step_size=1, gamma=0.5)
-probe_history = fit(probe, nn.CrossEntropyLoss(), probe_sgd, probe_batch, probe_batch, 3, probe_steps, name="check")
-assert len(probe_history) == 3, f"fit: the history has {len(probe_history)} entries after 3 epochs"
-assert {"epoch", "train_loss", "validation_accuracy"} <= probe_history[0].keys(), "fit: the history lacks a key"
-rates = [entry["learning_rate"] for entry in probe_history]
-assert rates == [0.1, 0.05, 0.025], f"fit: the learning rates are {rates}; step the scheduler after each epoch"
-assert probe_history[2]["train_loss"] < probe_history[0]["train_loss"] + 1, "fit: the loss rises"
-print("The loop trains, evaluates and follows the scheduler.")
+def measure(net, batches):
+    """The loss and the accuracy over all images of some batches at once."""
+    pixels, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
+    with torch.no_grad():
+        logits = net(normalize(pixels))
+    return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+
+
+def assert_equal_results(name, result, expected):
+    """Assert that a result is a loss and an accuracy, and that both are as expected."""
+    assert isinstance(result, tuple) and len(result) == 2, f"{name}: return the mean loss and the accuracy"
+    assert all(isinstance(number, float | int) for number in result), (
+        f"{name}: return two numbers; .item() makes one of a tensor"
+    )
+    assert abs(result[0] - expected[0]) < 1e-3, (
+        f"{name}: the loss is {result[0]:.4f}, wanted {expected[0]:.4f}: the mean over all images, of batches that differ "
+        "in size; the network gets normalize(pixels)"
+    )
+    assert abs(result[1] - expected[1]) < 1e-4, (
+        f"{name}: the accuracy is {result[1]:.4f}, wanted {expected[1]:.4f}: the fraction of all images that are "
+        "predicted right"
+    )
+
+
+with one_line_errors("part 1"):
+    torch.manual_seed(0)
+    criterion_1 = nn.CrossEntropyLoss()
+    probe = nn.Sequential(nn.Flatten(), nn.Linear(first_pixels[0].numel(), CLASSES))
+    with torch.no_grad():
+        right = probe(normalize(first_pixels)).argmax(1)
+    wrong = (right + 1) % CLASSES
+    cut = len(first_pixels) // 4
+    batches = [(first_pixels[cut:], right[cut:]), (first_pixels[:cut], wrong[:cut])]  # a large batch and a small one
+
+    unsure = nn.Sequential(*probe, nn.Dropout(0.5))
+    weights_before = copy.deepcopy(probe.state_dict())
+    measured = [evaluate(unsure.train(), criterion_1, batches) for _ in range(2)]
+    assert measured[0] is not None, "evaluate: return the mean loss and the accuracy"
+    assert measured[0] == measured[1], (
+        "evaluate: two calls differ; put the network into evaluation mode with net.eval()"
+    )
+    assert_equal_results("evaluate", measured[0], measure(probe, batches))
+    assert torch.equal(probe[1].weight, weights_before["1.weight"]), "evaluate: it changed the weights"
+
+    still_sgd = torch.optim.SGD(probe.parameters(), lr=0.0)  # the weights stay, so the results are known
+    result = train_one_epoch(probe, criterion_1, still_sgd, batches)
+    assert_equal_results("train_one_epoch", result, measure(probe, batches))
+    darker = [(pixels / 2, labels) for pixels, labels in batches]
+    result = train_one_epoch(probe, criterion_1, still_sgd, batches, lambda pixels: pixels / 2)
+    assert_equal_results("train_one_epoch with a transform", result, measure(probe, darker))
+    gradients = []
+    for num_batches in (1, 2):  # at rate 0 both batches have the same gradient
+        probe.zero_grad()
+        train_one_epoch(probe, criterion_1, still_sgd, num_batches * batches[:1])
+        gradients.append(torch.zeros(()) if probe[1].weight.grad is None else probe[1].weight.grad.clone())
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6), (
+        "train_one_epoch: the gradients of the batches add up; set them to zero before each backward()"
+    )
+
+    probe_sgd = torch.optim.SGD(probe.parameters(), lr=0.1)
+    loss = criterion_1(probe(normalize(first_pixels)), wrong)
+    (gradient,) = torch.autograd.grad(loss, probe[1].weight)
+    train_one_epoch(unsure.eval(), criterion_1, still_sgd, batches)
+    assert unsure.training, "train_one_epoch: put the network into training mode with net.train()"
+    train_one_epoch(probe, criterion_1, probe_sgd, [(first_pixels, wrong)])
+    assert not torch.equal(probe[1].weight, weights_before["1.weight"]), "train_one_epoch: the weights have not changed"
+    assert torch.allclose(probe[1].weight, weights_before["1.weight"] - 0.1 * gradient, rtol=1e-3, atol=1e-5), (
+        "train_one_epoch: the weights have changed, but not by one step against the gradient of the loss for each batch"
+    )
+
+    history = fit(probe, criterion_1, still_sgd, batches, batches[1:], 1, None, lambda pixels: pixels / 2, "rate 0")
+    keys = ["epoch", "learning_rate", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
+    assert len(history) == 1, f"fit: the history has {len(history)} entries after 1 epoch"
+    missing = [key for key in keys if key not in history[0]]
+    assert not missing, f"fit: the history lacks {missing}"
+    for kind, expected in (("train", measure(probe, darker)), ("validation", measure(probe, batches[1:]))):
+        assert_equal_results(f"fit, {kind}", (history[0][f"{kind}_loss"], history[0][f"{kind}_accuracy"]), expected)
+    steps = torch.optim.lr_scheduler.StepLR(probe_sgd, step_size=1, gamma=0.5)
+    history = fit(probe, criterion_1, probe_sgd, batches, batches, 3, steps, name="check")
+    epochs, rates = [entry["epoch"] for entry in history], [entry["learning_rate"] for entry in history]
+    assert epochs == [1, 2, 3], f"fit: the epochs are {epochs}, wanted [1, 2, 3]"
+    assert rates == [0.1, 0.05, 0.025], f"fit: the learning rates are {rates}; step the scheduler after each epoch"
+    last = history[2]["validation_loss"], history[2]["validation_accuracy"]
+    assert_equal_results("fit, validation after the last epoch", last, measure(probe, batches))
+    print("The loop trains, evaluates and follows the scheduler; its losses and accuracies are right.")
 
 # %% [markdown] name="q2-2-text"
 # ## 2. A shallow network as a class
@@ -227,22 +288,28 @@ class ShallowNet(nn.Module):
         return self.output(x)  # [N, classes]
 
 # %% name="q2-2-check" tags=["check"]
-sequential, shallow = make_sequential(), ShallowNet(SHAPE, CLASSES)
-shapes = [tuple(p.shape) for p in shallow.parameters()]
-expected_shapes = [tuple(p.shape) for p in sequential.parameters()]
-assert shapes == expected_shapes, f"ShallowNet: its parameters have the shapes {shapes}, wanted {expected_shapes}"
-for own, given in zip(shallow.parameters(), sequential.parameters(), strict=True):
-    own.data.copy_(given)
-logits = shallow(first_pixels)
-assert isinstance(logits, torch.Tensor), "ShallowNet.forward: return the logits"
-assert torch.equal(logits, sequential(first_pixels)), "ShallowNet: same weights, but other logits than the Sequential"
-print(f"Both have {sum(p.numel() for p in shallow.parameters()):,} parameters and the same logits, bit for bit.")
+with one_line_errors("part 2"):
+    sequential, shallow = make_sequential(), ShallowNet(SHAPE, CLASSES)
+    shapes = [tuple(p.shape) for p in shallow.parameters()]
+    expected_shapes = [tuple(p.shape) for p in sequential.parameters()]
+    assert shapes == expected_shapes, f"ShallowNet: its parameters have the shapes {shapes}, wanted {expected_shapes}"
+    for own, given in zip(shallow.parameters(), sequential.parameters(), strict=True):
+        own.data.copy_(given)
+    logits = shallow(first_pixels)
+    assert isinstance(logits, torch.Tensor), "ShallowNet.forward: return the logits"
+    assert torch.equal(logits, sequential(first_pixels)), (
+        "ShallowNet: same weights, but other logits than the Sequential"
+    )
+    print(f"Both have {sum(p.numel() for p in shallow.parameters()):,} parameters and the same logits, bit for bit.")
 
 # %% [markdown] name="q2-3-text"
 # ## 3. Train it with SGD
 # Choose the loss for labels of several classes. Choose stochastic gradient descent with momentum 0.9 and weight decay
 # 0.0005: `MOMENTUM` and `WEIGHT_DECAY` below. Write down in your comment why the loss is the right one, and what it takes
 # as input.
+#
+# `train_candidate` trains a network and keeps it under the number of its part and a name that you choose. Train all
+# networks of the parts 3 to 11 by it, and give each one of a part its own name: part 12 chooses among them.
 
 # %% name="q2-3-train" tags=["gap"]
 LR, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
@@ -254,37 +321,77 @@ def make_sgd(net, lr=LR):
     return torch.optim.SGD(net.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
 
 
-candidates = {}  # name -> (network, history); part 12 chooses among them
+Candidate = namedtuple("Candidate", "net history optimizer scheduler transform")
+candidates = {}  # "part: name" -> Candidate; part 12 chooses among them
 
 
-def train_candidate(name, net, optimizer, scheduler=None, transform=None, seed=SEED):
-    """Train a network with the loop above, keep it as a candidate, and return its history."""
+def train_candidate(part, name, net, optimizer, scheduler=None, transform=None, seed=SEED):
+    """Train a network with the loop above, keep it as the candidate "part: name", and return its history.
+
+    Give each network of a part a name of its own. When a part is run again, its candidates are replaced.
+    """
+    name = f"{part}: {name}"
     loaders = make_loader(train_set, shuffle=True, seed=seed), make_loader(validation_set)
     history = fit(net, criterion, optimizer, *loaders, EPOCHS, scheduler, transform, name)
-    candidates[name] = net, history
+    candidates[name] = Candidate(net, history, optimizer, scheduler, transform)
     return history
 
 
 torch.manual_seed(SEED)
 net = ShallowNet(SHAPE, CLASSES)
-shallow_history = train_candidate("shallow, SGD", net, make_sgd(net))
+shallow_history = train_candidate(3, "shallow, SGD", net, make_sgd(net))
 
 # %% name="q2-3-check" tags=["check"]
-assert isinstance(globals().get("criterion"), nn.Module), (
-    "part 3: criterion is not filled in yet; give a loss of torch.nn"
-)
-wrong, right = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
-label = torch.tensor([1])
-assert criterion(right, label) < criterion(wrong, label), "part 3: the loss must be smaller for the right class"
-assert abs(criterion(torch.zeros(1, 10), label) - 2.302585) < 1e-4, "part 3: of 10 equal logits the loss is log 10"
-group = getattr(make_sgd(nn.Linear(2, 2)), "param_groups", [{}])[0]
-for key, wanted in (("lr", LR), ("momentum", MOMENTUM), ("weight_decay", WEIGHT_DECAY)):
-    assert group.get(key) == wanted, f"part 3: make_sgd gives {key} = {group.get(key)}, wanted {wanted:g}"
-assert shallow_history is not ... and len(shallow_history) == EPOCHS, (
-    "part 3: shallow_history must have an entry per epoch"
-)
-assert shallow_history[-1]["train_loss"] < shallow_history[0]["train_loss"], "part 3: the training loss does not fall"
-print("The shallow network trains.")
+def is_filled_in(part):
+    """Whether a part has trained a candidate."""
+    return any(name.startswith(f"{part}: ") for name in candidates)
+
+
+def find_candidates(part, histories, wanted):
+    """The candidate of each history, by the same keys. Asserts that each was trained as a candidate of the part."""
+    assert isinstance(histories, dict), "not filled in yet: a dict of histories is wanted"
+    missing = [key for key in wanted if histories.get(key) in (None, ...)]
+    assert not missing, f"not filled in yet: there is no history of {missing}"
+    found = {}
+    for key, history in histories.items():
+        own = [c for name, c in candidates.items() if c.history is history and name.startswith(f"{part}: ")]
+        assert own, (
+            f"{key!r} is no candidate: train it by train_candidate({part}, NAME, ...), each under a NAME of its own"
+        )
+        assert len(history) == EPOCHS, f"{key!r} has {len(history)} entries, wanted one for each of {EPOCHS} epochs"
+        trained = {id(p) for group in own[0].optimizer.param_groups for p in group["params"]}
+        assert trained == {id(p) for p in own[0].net.parameters()}, f"{key!r}: its optimizer is that of another network"
+        found[key] = own[0]
+    assert len({id(candidate.net) for candidate in found.values()}) == len(found), (
+        "two of them are one network that was trained twice: make a new network for each"
+    )
+    return found
+
+
+def assert_trained(key, candidate, blocks, optimizer, rate):
+    """Assert how many modules of some classes a candidate has, and how it was trained."""
+    names = [type(module).__name__ for module in candidate.net.modules()]
+    for name, count in blocks.items():
+        assert names.count(name) == count, f"{key!r} has {names.count(name)} of {name} in its network, wanted {count}"
+    own = type(candidate.optimizer).__name__
+    assert own == optimizer, f"{key!r} was trained with {own}, wanted {optimizer}"
+    start = candidate.history[0]["learning_rate"]
+    assert abs(start - rate) < 1e-9, f"{key!r} was trained from the rate {start:g}, wanted {rate:g}"
+
+
+with one_line_errors("part 3"):
+    assert isinstance(criterion, nn.Module), "criterion is not filled in yet; give a loss of torch.nn"
+    wrong, right = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
+    label = torch.tensor([1])
+    assert criterion(right, label) < criterion(wrong, label), "the loss must be smaller for the right class"
+    assert abs(criterion(torch.zeros(1, 10), label) - 2.302585) < 1e-4, "of 10 equal logits the loss is log 10"
+    group = getattr(make_sgd(nn.Linear(2, 2)), "param_groups", [{}])[0]
+    for key, wanted in (("lr", LR), ("momentum", MOMENTUM), ("weight_decay", WEIGHT_DECAY)):
+        assert group.get(key) == wanted, f"make_sgd gives {key} = {group.get(key)}, wanted {wanted:g}"
+    found = find_candidates(3, {"shallow": shallow_history}, ["shallow"])
+    assert_trained("shallow", found["shallow"], {"ShallowNet": 1}, "SGD", LR)
+    assert shallow_history[-1]["train_loss"] < shallow_history[0]["train_loss"], "the training loss does not fall"
+    print("The shallow network trains.")
 
 # %% name="q2-3-comment" tags=["comment"]
 display(
@@ -328,16 +435,35 @@ class ConvNet(nn.Module):
         return self.linear(self.features(x).mean((2, 3)))
 
 # %% name="q2-4-check" tags=["check"]
-conv_net = ConvNet(SHAPE, CLASSES)
-num_parameters = sum(p.numel() for p in conv_net.parameters())
-expected_number = convolab.summary("simple_convnet", SHAPE).num_parameters + 16 + 32 + 64 - 2 * (16 + 32 + 64)
-assert num_parameters == expected_number, f"ConvNet has {num_parameters} parameters; the table needs {expected_number}"
-map_shape = getattr(conv_net.features(first_pixels), "shape", None)
-expected_map = (len(first_pixels), 64, SHAPE[1] // 8, SHAPE[2] // 8)
-assert map_shape == expected_map, f"ConvNet.features gives {map_shape}; the table needs {expected_map}"
-logits_shape = getattr(conv_net(first_pixels), "shape", None)
-assert logits_shape == (len(first_pixels), CLASSES), f"ConvNet gives {logits_shape}; give one logit per class"
-print(f"The network is that of the table, with {num_parameters:,} parameters.")
+with one_line_errors("part 4"):
+    conv_net = ConvNet(SHAPE, CLASSES)
+    num_parameters = sum(p.numel() for p in conv_net.parameters())
+    expected_number = convolab.summary("simple_convnet", SHAPE).num_parameters + 16 + 32 + 64 - 2 * (16 + 32 + 64)
+    assert num_parameters == expected_number, (
+        f"ConvNet has {num_parameters} parameters; the table needs {expected_number}"
+    )
+    features = conv_net.features(first_pixels)
+    map_shape = getattr(features, "shape", None)
+    expected_map = (len(first_pixels), 64, SHAPE[1] // 8, SHAPE[2] // 8)
+    assert map_shape == expected_map, f"ConvNet.features gives {map_shape}; the table needs {expected_map}"
+    logits = conv_net(first_pixels)
+    logits_shape = getattr(logits, "shape", None)
+    assert logits_shape == (len(first_pixels), CLASSES), f"ConvNet gives {logits_shape}; give one logit per class"
+    convolutions = [m for m in conv_net.modules() if isinstance(m, nn.Conv2d)]
+    linears = [m for m in conv_net.modules() if isinstance(m, nn.Linear)]
+    x = torch.rand(4, SHAPE[0], 2 * SHAPE[1], 2 * SHAPE[2])  # larger, so that the last map has several cells
+    features, logits = conv_net.features(x), conv_net(x)
+    sizes = [m.kernel_size for m in convolutions], len(linears)
+    assert sizes == ([(3, 3)] * 3, 1), (
+        f"ConvNet has kernels and linear layers {sizes}; the table needs three 3x3, and one"
+    )
+    expected = x
+    for convolution in convolutions:
+        expected = F.max_pool2d(F.conv2d(expected, convolution.weight, convolution.bias, padding=1), 2).clamp(min=0)
+    assert torch.allclose(features, expected, rtol=1e-3, atol=1e-5), "ConvNet.features: other values than by the table"
+    expected = linears[0](expected.flatten(2).mean(2))
+    assert torch.allclose(logits, expected, rtol=1e-3, atol=1e-5), "ConvNet: other logits than by the table"
+    print(f"The network is that of the table, with {num_parameters:,} parameters.")
 
 # %% [markdown] name="q2-5-text"
 # ## 5. Both with SGD
@@ -347,23 +473,26 @@ print(f"The network is that of the table, with {num_parameters:,} parameters.")
 # %% name="q2-5-train" tags=["gap"]
 torch.manual_seed(SEED)
 net = ConvNet(SHAPE, CLASSES)
-conv_history = train_candidate("convolutional, SGD", net, make_sgd(net))
+conv_history = train_candidate(5, "convolutional, SGD", net, make_sgd(net))
 
 # %% name="q2-5-check" tags=["check"]
-assert "shallow, SGD" in globals().get("candidates", {}), "part 5: fill in part 3 first"
-assert "convolutional, SGD" in candidates, (
-    "part 5: train the ConvNet with train_candidate, as the candidate 'convolutional, SGD'"
-)
-assert len(conv_history) == EPOCHS, "part 5: conv_history must have an entry per epoch"
-assert conv_history[-1]["train_loss"] < conv_history[0]["train_loss"], "part 5: the training loss does not fall"
-print("Both networks are trained.")
+with one_line_errors("part 5"):
+    assert is_filled_in(3), "fill in part 3 first"
+    found = find_candidates(5, {"convolutional": conv_history}, ["convolutional"])
+    assert_trained("convolutional", found["convolutional"], {"ConvNet": 1}, "SGD", LR)
+    assert conv_history[-1]["train_loss"] < conv_history[0]["train_loss"], "the training loss does not fall"
+    print("Both networks are trained.")
 
 # %% name="q2-5-figure" tags=["figure"]
-plot_curves({"shallow": shallow_history, "convolutional": conv_history}, title="Two networks, both with SGD")
+with one_line_errors("part 5"):
+    histories = {"shallow": shallow_history, "convolutional": conv_history}
+    display(plot_curves(histories, title="Two networks, both with SGD"))
 
 # %% name="q2-5-comment" tags=["comment"]
 shallow_end, conv_end = shallow_history[-1], conv_history[-1]
-counts = [sum(p.numel() for p in candidates[name][0].parameters()) for name in ("shallow, SGD", "convolutional, SGD")]
+counts = [
+    sum(p.numel() for p in candidates[name].net.parameters()) for name in ("3: shallow, SGD", "5: convolutional, SGD")
+]
 gap = conv_end["validation_accuracy"] - shallow_end["validation_accuracy"]
 verdict = "ahead of" if gap > 0.01 else "behind" if gap < -0.01 else "level with"
 reason = (
@@ -422,19 +551,28 @@ def make_conv_net(batch_norm=True, seed=SEED):
     return BlockNet(blocks, channels[-1], CLASSES)
 
 # %% name="q2-6-check" tags=["check"]
-norms = [m for m in ConvBlock(3, 8, batch_norm=True).modules() if isinstance(m, nn.BatchNorm2d)]
-assert len(norms) == 1, f"ConvBlock: it has {len(norms)} batch norms, wanted 1"
-without = ConvBlock(3, 8, batch_norm=False)
-assert not any(isinstance(m, nn.BatchNorm2d) for m in without.modules()), "ConvBlock: a norm although it is off"
-block_output = ConvBlock(3, 8)(torch.randn(4, 3, 8, 8))
-assert getattr(block_output, "shape", None) == (4, 8, 4, 4), "ConvBlock: [N, 3, 8, 8] must become [N, 8, 4, 4]"
-assert block_output.min() == 0, "ConvBlock: after the ReLU nothing is negative"
-sizes = [sum(p.numel() for p in make_conv_net(on).parameters()) for on in (True, False)]
-assert sizes[0] == convolab.summary("simple_convnet", SHAPE).num_parameters, (
-    "ConvBlock: convolutions before a norm need no bias"
-)
-assert sizes[1] == sum(p.numel() for p in ConvNet(SHAPE, CLASSES).parameters()), "ConvBlock: without norm, with bias"
-print("The block has its norm and its switch.")
+with one_line_errors("part 6"):
+    block, without = ConvBlock(3, 8, batch_norm=True), ConvBlock(3, 8, batch_norm=False)
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 1, f"ConvBlock: it has {len(norms)} batch norms, wanted 1"
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in without.modules()), "ConvBlock: a norm although it is off"
+    x = torch.randn(4, 3, 8, 8)
+    for own, norm in ((block, norms[0]), (without, nn.Identity())):
+        output = own(x)
+        assert getattr(output, "shape", None) == (4, 8, 4, 4), "ConvBlock: [N, 3, 8, 8] must become [N, 8, 4, 4]"
+        assert output.min() == 0, "ConvBlock: after the ReLU nothing is negative"
+        (convolution,) = [m for m in own.modules() if isinstance(m, nn.Conv2d)]
+        expected = norm(F.max_pool2d(convolution(x), 2)).clamp(min=0)
+        assert torch.allclose(output, expected, rtol=1e-3, atol=1e-5), (
+            "ConvBlock: other values than by convolution, max pooling, norm (if it is on) and ReLU, in this order"
+        )
+    sizes = [sum(p.numel() for p in make_conv_net(on).parameters()) for on in (True, False)]
+    assert sizes[0] == convolab.summary("simple_convnet", SHAPE).num_parameters, (
+        "ConvBlock: convolutions before a norm need no bias"
+    )
+    expected_size = convolab.summary("simple_convnet", SHAPE).num_parameters - 16 - 32 - 64
+    assert sizes[1] == expected_size, "ConvBlock: without norm, with bias"
+    print("The block has its norm and its switch.")
 
 # %% name="q2-6-train" tags=["gap"]
 def make_adam(net, lr=1e-3):
@@ -447,22 +585,23 @@ for name, make_optimizer, lr in (("SGD", make_sgd, 1e-3), ("Adam", make_adam, 1e
     for word, batch_norm in (("with", True), ("without", False)):
         net = make_conv_net(batch_norm)
         norm_histories[f"{name}, {word}"] = train_candidate(
-            f"batch norm {word}, {name} {lr:g}", net, make_optimizer(net, lr)
+            6, f"batch norm {word}, {name} {lr:g}", net, make_optimizer(net, lr)
         )
 
 # %% name="q2-6-curves-check" tags=["check"]
-assert "shallow, SGD" in globals().get("candidates", {}), "part 6: fill in part 3 first"
-missing = {f"{name}, {word}" for name in ("SGD", "Adam") for word in ("with", "without")} - norm_histories.keys()
-assert not missing, f"part 6: norm_histories lacks {sorted(missing)}"
-assert all(len(history) == EPOCHS for history in norm_histories.values()), "part 6: an entry per epoch, please"
-print("All four are trained.")
+with one_line_errors("part 6, curves"):
+    assert is_filled_in(3), "fill in part 3 first"
+    wanted = ["SGD, with", "SGD, without", "Adam, with", "Adam, without"]
+    for key, candidate in find_candidates(6, norm_histories, wanted).items():
+        name, word = key.split(", ")
+        blocks = {"ConvBlock": 3, "BatchNorm2d": 3 if word == "with" else 0}
+        assert_trained(key, candidate, blocks, name, 1e-3 if name == "SGD" else 1e-4)
+    print("All four are trained.")
 
 # %% name="q2-6-figure" tags=["figure"]
-plot_curves(
-    norm_histories,
-    ["train_loss", "train_accuracy"],
-    title="Batch norm: SGD at 0.001 and Adam at 0.0001",
-)
+with one_line_errors("part 6"):
+    columns = ["train_loss", "train_accuracy"]
+    display(plot_curves(norm_histories, columns, title="Batch norm: SGD at 0.001 and Adam at 0.0001"))
 
 # %% name="q2-6-comment" tags=["comment"]
 ends = {name: history[-1] for name, history in norm_histories.items()}
@@ -506,15 +645,19 @@ def fit_one_batch(net, pixels, labels, max_steps=400):
 
 
 batch_pixels, batch_labels = next(iter(make_loader(train_set, shuffle=True)))
-batch_accuracies = fit_one_batch(make_conv_net(), batch_pixels, batch_labels)
+batch_net = make_conv_net()
+batch_accuracies = fit_one_batch(batch_net, batch_pixels, batch_labels)
 if batch_accuracies:
     print(f"one batch accuracy = {batch_accuracies[-1]:.4f}\nafter {len(batch_accuracies) - 1} steps")
 
 # %% name="q2-6-one-batch-check" tags=["check"]
-assert callable(globals().get("criterion")), "part 6, one batch: fill in part 3 first"
-assert globals().get("batch_accuracies"), "part 6: fit_one_batch returns no accuracies"
-assert batch_accuracies[-1] == 1, f"part 6: one batch ends at {batch_accuracies[-1]:.1%}; a sound network reaches 100 %"
-print("A single batch is learned completely, so loss, gradient and network fit together.")
+with one_line_errors("part 6, one batch"):
+    assert callable(criterion), "fill in part 3 first"
+    assert batch_accuracies, "fit_one_batch returns no accuracies"
+    assert batch_accuracies[-1] == 1, f"it ends at {batch_accuracies[-1]:.1%}; a sound network reaches 100 %"
+    reached = max(measure(mode(), [(batch_pixels, batch_labels)])[1] for mode in (batch_net.train, batch_net.eval))
+    assert reached == 1, f"fit_one_batch returns 100 %, but the network predicts {reached:.1%} of the batch"
+    print("A single batch is learned completely, so loss, gradient and network fit together.")
 
 # %% [markdown] name="q2-7-text"
 # ## 7. Residual connections
@@ -542,20 +685,27 @@ def make_residual_net(seed=SEED):
     return BlockNet(blocks, 64, CLASSES)
 
 # %% name="q2-7-check" tags=["check"]
-block = ResidualBlock(3, 5)
-x = torch.rand(2, 3, 4, 4)
-short = block.shortcut(x, 5)
-assert getattr(short, "shape", None) == (2, 5, 2, 2), "ResidualBlock.shortcut: [2, 3, 4, 4] must become [2, 5, 2, 2]"
-assert torch.allclose(short[:, :3], F.avg_pool2d(x, 2)), "ResidualBlock.shortcut: the first channels are the 2x2 means"
-assert short[:, 3:].abs().max() == 0, "ResidualBlock.shortcut: the new channels are zero"
-norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
-assert len(norms) == 1, "part 7: the norm is that of ConvBlock: fill in part 6 first"
-for parameter in norms[0].parameters():
-    nn.init.zeros_(parameter)
-block_output = block(x)
-assert isinstance(block_output, torch.Tensor), "ResidualBlock.forward: return a tensor"
-assert torch.allclose(block_output, short), "ResidualBlock: with a norm of zero the block must give its shortcut"
-print("The block adds its input.")
+with one_line_errors("part 7"):
+    block = ResidualBlock(3, 5)
+    x = torch.rand(2, 3, 4, 4)
+    short = block.shortcut(x, 5)
+    assert getattr(short, "shape", None) == (2, 5, 2, 2), (
+        "ResidualBlock.shortcut: [2, 3, 4, 4] must become [2, 5, 2, 2]"
+    )
+    assert torch.allclose(short[:, :3], F.avg_pool2d(x, 2)), (
+        "ResidualBlock.shortcut: the first channels are the 2x2 means"
+    )
+    assert short[:, 3:].abs().max() == 0, "ResidualBlock.shortcut: the new channels are zero"
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 1, "the norm is that of ConvBlock: fill in part 6 first"
+    (convolution,) = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+    output = block(x)
+    assert isinstance(output, torch.Tensor), "ResidualBlock.forward: return a tensor"
+    expected = (norms[0](F.max_pool2d(convolution(x), 2)) + short).clamp(min=0)
+    assert torch.allclose(output, expected, rtol=1e-3, atol=1e-5), (
+        "ResidualBlock: other values than by convolution, max pooling, norm, plus the shortcut, and ReLU"
+    )
+    print("The block adds its input.")
 
 # %% [markdown] name="q2-8-text"
 # ## 8. Curves with and without residual connections
@@ -564,16 +714,21 @@ print("The block adds its input.")
 # %% name="q2-8-train" tags=["gap"]
 residual_histories = {}
 for word, net in (("without", make_conv_net()), ("with", make_residual_net())):
-    residual_histories[word] = train_candidate(f"residual {word}, SGD {LR:g}", net, make_sgd(net))
+    residual_histories[word] = train_candidate(8, f"residual {word}, SGD {LR:g}", net, make_sgd(net))
 
 # %% name="q2-8-check" tags=["check"]
-assert globals().get("norm_histories"), "part 8: fill in part 6 first"
-assert residual_histories.keys() == {"with", "without"}, "part 8: train both networks into residual_histories"
-assert all(len(history) == EPOCHS for history in residual_histories.values()), "part 8: an entry per epoch, please"
-print("Both are trained.")
+with one_line_errors("part 8"):
+    assert is_filled_in(6), "fill in part 6 first"
+    assert ResidualBlock(1, 2)(torch.rand(2, 1, 4, 4)) is not None, "fill in part 7 first"
+    for word, candidate in find_candidates(8, residual_histories, ["without", "with"]).items():
+        residual = 2 if word == "with" else 0
+        blocks = {"ResidualBlock": residual, "ConvBlock": 3 - residual, "BatchNorm2d": 3}
+        assert_trained(word, candidate, blocks, "SGD", LR)
+    print("Both are trained.")
 
 # %% name="q2-8-figure" tags=["figure"]
-plot_curves(residual_histories, title="Residual connections, SGD at 0.01")
+with one_line_errors("part 8"):
+    display(plot_curves(residual_histories, title="Residual connections, SGD at 0.01"))
 
 # %% name="q2-8-comment" tags=["comment"]
 ends = {word: history[-1] for word, history in residual_histories.items()}
@@ -618,39 +773,49 @@ def transform(pixels):
     return pixels if DATA == "digits" else random_flip(pixels)
 
 # %% name="q2-9-check" tags=["check"]
-torch.manual_seed(0)
-x = torch.rand(64, 1, 8, 8)
-flipped = random_flip(x)
-assert getattr(flipped, "shape", None) == x.shape, "random_flip: return a batch of the same shape"
-same = (flipped == x).flatten(1).all(1)
-mirror = (flipped == x.flip(3)).flatten(1).all(1)
-assert (same | mirror).all(), "random_flip: every image must be the old one or its mirror image"
-assert 10 < mirror.sum() < 54, f"random_flip: {int(mirror.sum())} of 64 images are mirrored, about half were wanted"
-cropped = random_crop(x, 2)
-assert getattr(cropped, "shape", None) == x.shape, "random_crop: return a batch of the same shape"
-padded = F.pad(x, (2, 2, 2, 2)).unfold(2, 8, 1).unfold(3, 8, 1).flatten(2, 3)  # all 25 crops of each image
-found = (padded == cropped[:, :, None]).flatten(3).all(3).any((1, 2))
-assert found.all(), "random_crop: every result must be one of the 25 crops of its own image"
-assert not torch.equal(cropped, x), "random_crop: nothing has moved"
-print("Both transforms work.")
+with one_line_errors("part 9"):
+    torch.manual_seed(0)
+    x = torch.rand(64, 1, 8, 8)
+    flipped = random_flip(x)
+    assert getattr(flipped, "shape", None) == x.shape, "random_flip: return a batch of the same shape"
+    same = (flipped == x).flatten(1).all(1)
+    mirror = (flipped == x.flip(3)).flatten(1).all(1)
+    assert (same | mirror).all(), "random_flip: every image must be the old one or its mirror image"
+    assert 10 < mirror.sum() < 54, f"random_flip: {int(mirror.sum())} of 64 images are mirrored, about half were wanted"
+    cropped = random_crop(x, 2)
+    assert getattr(cropped, "shape", None) == x.shape, "random_crop: return a batch of the same shape"
+    padded = F.pad(x, (2, 2, 2, 2)).unfold(2, 8, 1).unfold(3, 8, 1).flatten(2, 3)  # all 25 crops of each image
+    is_crop = (padded == cropped[:, :, None]).flatten(3).all(3)[:, 0]  # [images, crops]
+    assert is_crop.any(1).all(), "random_crop: every result must be one of the 25 crops of its own image"
+    assert not torch.equal(cropped, x), "random_crop: nothing has moved"
+    num_corners = len(is_crop.int().argmax(1).unique())
+    assert num_corners > 10, f"random_crop: 64 images have {num_corners} corners of 25: draw for each image separately"
+    print("Both transforms work.")
 
 # %% name="q2-9-train" tags=["gap"]
 transform_histories = {}
 for word, chosen in (("without", None), ("with", transform)):
     net = make_conv_net()
-    transform_histories[word] = train_candidate(f"transforms {word}, SGD {LR:g}", net, make_sgd(net), transform=chosen)
+    name = f"transforms {word}, SGD {LR:g}"
+    transform_histories[word] = train_candidate(9, name, net, make_sgd(net), transform=chosen)
 
 # %% name="q2-9-train-check" tags=["check"]
-assert globals().get("norm_histories"), "part 9: fill in part 6 first"
-assert transform_histories.keys() == {"with", "without"}, "part 9: train both networks into transform_histories"
-assert all(len(history) == EPOCHS for history in transform_histories.values()), "part 9: an entry per epoch, please"
-print("Both are trained.")
+with one_line_errors("part 9, training"):
+    assert is_filled_in(6), "fill in part 6 first"
+    for word, candidate in find_candidates(9, transform_histories, ["without", "with"]).items():
+        assert_trained(word, candidate, {"ConvBlock": 3, "BatchNorm2d": 3}, "SGD", LR)
+        has_transform = candidate.transform is not None
+        assert has_transform == (word == "with"), (
+            f"{word!r} was trained {'with' if has_transform else 'without'} a transform; give transform=transform for 'with'"
+        )
+    print("Both are trained.")
 
 # %% name="q2-9-figure" tags=["figure"]
-for word, history in transform_histories.items():
-    print(f"{word} transforms: training accuracy {history[-1]['train_accuracy']:.2%}")
-    print(f"validation accuracy {word} = {history[-1]['validation_accuracy']:.4f}")
-plot_curves(transform_histories, title="Transforms of the training images, SGD at 0.01")
+with one_line_errors("part 9"):
+    display(plot_curves(transform_histories, title="Transforms of the training images, SGD at 0.01"))
+    for word, history in transform_histories.items():
+        print(f"{word} transforms: training accuracy {history[-1]['train_accuracy']:.2%}")
+        print(f"validation accuracy {word} = {history[-1]['validation_accuracy']:.4f}")
 
 # %% name="q2-9-comment" tags=["comment"]
 ends = {word: history[-1] for word, history in transform_histories.items()}
@@ -687,30 +852,28 @@ schedulers = {
 for name, make_scheduler in schedulers.items():
     net = make_conv_net()
     optimizer = make_sgd(net, 0.03)
-    schedule_histories[name] = train_candidate(f"schedule {name}, SGD 0.03", net, optimizer, make_scheduler(optimizer))
+    scheduler = make_scheduler(optimizer)
+    schedule_histories[name] = train_candidate(10, f"schedule {name}, SGD 0.03", net, optimizer, scheduler)
 
 # %% name="q2-10-check" tags=["check"]
-assert globals().get("norm_histories"), "part 10: fill in part 6 first"
-assert {"constant", "step"} <= schedule_histories.keys(), "part 10: train 'constant' and 'step' into schedule_histories"
-rates = [entry["learning_rate"] for entry in schedule_histories["step"]]
-assert abs(rates[STEP_SIZE] / rates[0] - 0.1) < 1e-6, (
-    f"part 10: StepLR must cut the rate to a tenth, the rates are {rates}"
-)
-constant_rates = {entry["learning_rate"] for entry in schedule_histories["constant"]}
-assert len(constant_rates) == 1, "part 10: the constant rate changes"
-assert len(schedule_histories) >= 3, "part 10: one more schedule is wanted, such as 'cosine'"
-starts = {name: history[0]["learning_rate"] for name, history in schedule_histories.items()}
-assert abs(starts["constant"] - 0.03) < 1e-9 and abs(starts["step"] - 0.03) < 1e-9, (
-    f"part 10: the figure's title says 0.03, the first rates are {starts}"
-)
-print("The schedules are followed.")
+with one_line_errors("part 10"):
+    assert is_filled_in(6), "fill in part 6 first"
+    rates = {}
+    for name, candidate in find_candidates(10, schedule_histories, ["constant", "step"]).items():
+        assert_trained(name, candidate, {"ConvBlock": 3, "BatchNorm2d": 3}, "SGD", 0.03)
+        rates[name] = [entry["learning_rate"] for entry in candidate.history]
+    assert abs(rates["step"][STEP_SIZE] / rates["step"][0] - 0.1) < 1e-6, (
+        f"StepLR must cut the rate to a tenth, the rates are {rates['step']}"
+    )
+    assert len(set(rates["constant"])) == 1, "the constant rate changes"
+    others = [name for name in rates if rates[name] not in (rates["constant"], rates["step"])]
+    assert others, "one more schedule is wanted whose rates differ from both, such as 'cosine'"
+    print("The schedules are followed.")
 
 # %% name="q2-10-figure" tags=["figure"]
-plot_curves(
-    schedule_histories,
-    ["learning_rate", "train_loss", "validation_loss", "validation_accuracy"],
-    title="Schedules of the learning rate, SGD at 0.03",
-)
+with one_line_errors("part 10"):
+    columns = ["learning_rate", "train_loss", "validation_loss", "validation_accuracy"]
+    display(plot_curves(schedule_histories, columns, title="Schedules of the learning rate, SGD at 0.03"))
 
 # %% name="q2-10-comment" tags=["comment"]
 ends = {name: history[-1] for name, history in schedule_histories.items()}
@@ -742,38 +905,42 @@ GAMMAS = [1.0, 0.5, 0.2, 0.1, 0.01]
 sgd_histories, adam_histories, gamma_histories = {}, {}, {}
 for lr in SGD_RATES:
     net = make_conv_net()
-    sgd_histories[lr] = train_candidate(f"SGD {lr:g}", net, make_sgd(net, lr))
+    sgd_histories[lr] = train_candidate(11, f"SGD {lr:g}", net, make_sgd(net, lr))
 for lr in ADAM_RATES:
     net = make_conv_net()
-    adam_histories[lr] = train_candidate(f"Adam {lr:g}", net, make_adam(net, lr))
+    adam_histories[lr] = train_candidate(11, f"Adam {lr:g}", net, make_adam(net, lr))
 for gamma in GAMMAS:
     net = make_conv_net()
     optimizer = make_sgd(net, 0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, STEP_SIZE, gamma)
-    gamma_histories[gamma] = train_candidate(f"SGD 0.1, StepLR gamma {gamma:g}", net, optimizer, scheduler)
+    gamma_histories[gamma] = train_candidate(11, f"SGD 0.1, StepLR gamma {gamma:g}", net, optimizer, scheduler)
 
 # %% name="q2-11-check" tags=["check"]
-assert globals().get("norm_histories"), "part 11: fill in part 6 first"
-for name, values, histories in (
-    ("sgd_histories", SGD_RATES, sgd_histories),
-    ("adam_histories", ADAM_RATES, adam_histories),
-    ("gamma_histories", GAMMAS, gamma_histories),
-):
-    assert list(histories) == values, f"part 11: {name} has {list(histories)}, wanted {values}"
-    assert all(len(history) == EPOCHS for history in histories.values()), f"part 11: {name}: an entry per epoch, please"
-starts = {history[0]["learning_rate"] for history in gamma_histories.values()}
-assert all(abs(rate - 0.1) < 1e-9 for rate in starts), f"part 11: for the gammas SGD starts at 0.1, not at {starts}"
-print("Fifteen networks are trained.")
+with one_line_errors("part 11"):
+    assert is_filled_in(6), "fill in part 6 first"
+    blocks = {"ConvBlock": 3, "BatchNorm2d": 3}
+    for lr, candidate in find_candidates(11, sgd_histories, SGD_RATES).items():
+        assert_trained(lr, candidate, blocks, "SGD", lr)
+    for lr, candidate in find_candidates(11, adam_histories, ADAM_RATES).items():
+        assert_trained(lr, candidate, blocks, "Adam", lr)
+    for gamma, candidate in find_candidates(11, gamma_histories, GAMMAS).items():
+        assert_trained(gamma, candidate, blocks, "SGD", 0.1)
+        rates = [entry["learning_rate"] for entry in candidate.history]
+        assert abs(rates[STEP_SIZE] / rates[0] - gamma) < 1e-6, f"gamma {gamma:g}: the rates are {rates}"
+    print("Fifteen networks are trained.")
 
 # %% name="q2-11-figure-sgd" tags=["figure"]
 LOSSES = ["train_loss", "validation_loss"]
-plot_curves(sgd_histories, LOSSES, title="Learning rate of SGD")
+with one_line_errors("part 11"):
+    display(plot_curves(sgd_histories, LOSSES, title="Learning rate of SGD"))
 
 # %% name="q2-11-figure-adam" tags=["figure"]
-plot_curves(adam_histories, LOSSES, title="Learning rate of Adam")
+with one_line_errors("part 11"):
+    display(plot_curves(adam_histories, LOSSES, title="Learning rate of Adam"))
 
 # %% name="q2-11-figure-gamma" tags=["figure"]
-plot_curves(gamma_histories, LOSSES, title=f"gamma of StepLR, every {STEP_SIZE} epochs, SGD at 0.1")
+with one_line_errors("part 11"):
+    display(plot_curves(gamma_histories, LOSSES, title=f"gamma of StepLR, every {STEP_SIZE} epochs, SGD at 0.1"))
 
 # %% name="q2-11-comment" tags=["comment"]
 def best_value(histories):
@@ -810,22 +977,28 @@ gradient, so its rate means something else. The smallest rate of SGD {slow_end} 
 # Choose the candidate with the highest validation accuracy. Evaluate it on the test images: once, at the very end.
 
 # %% name="q2-12-test" tags=["gap"]
-best_name = max(candidates, key=lambda name: candidates[name][1][-1]["validation_accuracy"])
-best_net, best_history = candidates[best_name]
-test_loss, test_accuracy = evaluate(best_net, criterion, make_loader(splits.test))
+best_name = max(candidates, key=lambda name: candidates[name].history[-1]["validation_accuracy"])
+test_loss, test_accuracy = evaluate(candidates[best_name].net, criterion, make_loader(splits.test))
 
 # %% name="q2-12-check" tags=["check"]
-assert "shallow, SGD" in globals().get("candidates", {}), "part 12: fill in part 3 first"
-assert globals().get("best_name") in candidates, "part 12: best_name must be one of the candidates"
-validation = {name: history[-1]["validation_accuracy"] for name, (_, history) in candidates.items()}
-assert validation[best_name] == max(validation.values()), "part 12: another candidate is better on validation"
-assert isinstance(test_accuracy, float) and 0 <= test_accuracy <= 1, "part 12: test_accuracy must be in [0, 1]"
-print("Chosen by validation, tested once.")
+with one_line_errors("part 12"):
+    assert is_filled_in(3), "fill in part 3 first"
+    assert best_name in candidates, "not filled in yet: best_name must be one of the candidates"
+    validation = {name: candidate.history[-1]["validation_accuracy"] for name, candidate in candidates.items()}
+    best = max(validation, key=validation.get)
+    assert validation[best_name] == validation[best], f"the candidate '{best}' is better on validation"
+    best_net = candidates[best_name].net.eval()  # once more, to compare; nothing is chosen by it
+    batches = [(*measure(best_net, [batch]), len(batch[1])) for batch in make_loader(splits.test)]
+    expected = [sum(batch[i] * batch[2] for batch in batches) / sum(batch[2] for batch in batches) for i in (0, 1)]
+    assert_equal_results("the test", (expected[0], test_accuracy), expected)
+    print("Chosen by validation, tested once.")
 
 # %% name="q2-12-figure" tags=["figure"]
-low, high = wilson_interval(round(test_accuracy * len(splits.test)), len(splits.test))
-print(f"best = {best_name}\ntest accuracy = {test_accuracy:.4f}\n95 % interval {low:.4f} to {high:.4f}")
-plot_bars(validation, "validation accuracy after the last epoch", title="All candidates", highlight=best_name)
+with one_line_errors("part 12"):
+    low, high = wilson_interval(round(test_accuracy * len(splits.test)), len(splits.test))
+    title = "All candidates"
+    display(plot_bars(validation, "validation accuracy after the last epoch", title=title, highlight=best_name))
+    print(f"best = {best_name}\ntest accuracy = {test_accuracy:.4f}\n95 % interval {low:.4f} to {high:.4f}")
 
 # %% name="q2-12-comment" tags=["comment"]
 drop = 100 * (validation[best_name] - test_accuracy)
@@ -853,7 +1026,8 @@ RECIPE = {'data.augment': [],
  'optimizer.momentum': 0.9,
  'optimizer.weight_decay': 0.0005,
  'schedule.name': 'constant'}
-assert globals().get("norm_histories"), "part 13: fill in parts 1 to 6 first"
+with one_line_errors("part 13"):
+    assert is_filled_in(6), "fill in parts 1 to 6 first"
 own_accuracies, their_accuracies, runs = [], [], []
 for seed in range(BUDGET["seeds"]):
     net = make_conv_net(seed=seed)
@@ -874,27 +1048,30 @@ for seed in range(BUDGET["seeds"]):
     their_accuracies.append(run.history[-1].validation_accuracy)
 
 # %% name="q2-13-check" tags=["check"]
-assert len(globals().get("runs", ())) == BUDGET["seeds"], "part 13: the runs are missing; first fill in parts 1 to 6"
-mean_difference = sum(own_accuracies) / len(runs) - sum(their_accuracies) / len(runs)
-comparison = scipy.stats.ttest_ind(own_accuracies, their_accuracies, equal_var=False)
-interval = comparison.confidence_interval()
-within_noise = interval.low <= 0 <= interval.high
-assert within_noise or abs(mean_difference) < 0.05, (
-    f"part 13: the loops differ by {100 * mean_difference:.1f} percentage points"
-)
-print(f"own loop {own_accuracies}\nconvolab {their_accuracies}")
-print(f"difference of the means = {mean_difference:.4f}\n95 % interval {interval.low:.4f} to {interval.high:.4f}")
+with one_line_errors("part 13"):
+    assert is_filled_in(6), "fill in parts 1 to 6 first, then run the cell above"
+    assert len(runs) == BUDGET["seeds"], "the runs are missing: run the cell above"
+    mean_difference = sum(own_accuracies) / len(runs) - sum(their_accuracies) / len(runs)
+    with warnings.catch_warnings():  # of accuracies that are all equal: their variance is 0, and the interval is right
+        warnings.simplefilter("ignore", RuntimeWarning)
+        interval = scipy.stats.ttest_ind(own_accuracies, their_accuracies, equal_var=False).confidence_interval()
+    within_noise = interval.low <= 0 <= interval.high
+    assert within_noise or abs(mean_difference) < 0.05, (
+        f"the loops differ by {100 * mean_difference:.1f} percentage points"
+    )
+    print(f"own loop {own_accuracies}\nconvolab {their_accuracies}")
+    print(f"difference of the means = {mean_difference:.4f}\n95 % interval {interval.low:.4f} to {interval.high:.4f}")
 
 # %% name="q2-13-figure" tags=["figure"]
-plot_bars(
-    {
+with one_line_errors("part 13"):
+    bars = {
         f"{who}, seed {seed}": values[seed]
         for seed in range(len(runs))
         for who, values in (("own loop", own_accuracies), ("convolab", their_accuracies))
-    },
-    "validation accuracy after the last epoch",
-    title="The own loop and convolab, the same recipe",
-)
+    }
+    display(
+        plot_bars(bars, "validation accuracy after the last epoch", title="The own loop and convolab, the same recipe")
+    )
 
 # %% name="q2-13-comment" tags=["comment"]
 spread = 100 * (max(own_accuracies) - min(own_accuracies))

@@ -13,9 +13,12 @@ import importlib.util
 import subprocess
 import sys
 
-CONVOLAB = "convolab[notebook]"  # what pip installs where convolab is missing: a name, a folder or an address
+# Where convolab is missing, as in Colab: what pip installs. It is not published yet, so give the wheel file or the folder
+# of a checkout, such as "/content/convolab-0.1.0-py3-none-any.whl[notebook]" after you have uploaded that file.
+CONVOLAB = ""
 
 if importlib.util.find_spec("convolab") is None:
+    assert CONVOLAB, "convolab is not installed: write into CONVOLAB above what to install"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", CONVOLAB], check=True)
 
 # %% name="q3-settings"
@@ -30,6 +33,7 @@ from torch import nn
 
 import convolab
 from convolab.handin.figures import show_panels
+from convolab.handin.one_line_errors import one_line_errors
 from convolab.inspection.result import Box, Panel
 from convolab.training.trainer import Callbacks
 
@@ -50,15 +54,22 @@ BUDGET
 # %% [markdown] name="q3-images-text"
 # ## The network and the images
 # The network is EfficientNet-Lite0, trained on ImageNet: 224 x 224 pixels in [0, 1], 1000 classes. One image is read
-# from an address on the web; put one in for `IMAGE_ADDRESS`. Without a network a sample takes its place. Put photos of
-# your own into the list: paths of files.
+# from an address on the web; put one in for `IMAGE_ADDRESS`. Where it cannot be read, such as without a network, a sample
+# takes its place. Put photos of your own into the list: paths of files.
 
 # %% name="q3-images"
 IMAGE_ADDRESS = "chelsea"  # such as "https://.../cat.jpg"; "chelsea" is a sample that needs no network
 OWN_IMAGES = ["coffee", "rocket"]  # such as ["my_dog.jpg", "my_cup.jpg"]
 
 net = convolab.pretrained("efficientnet_lite0")
-photos = {name: convolab.read_image(name) for name in [IMAGE_ADDRESS, *OWN_IMAGES]}  # bytes, [3, H, W]
+photos = {}  # name -> bytes, [3, H, W]
+try:
+    photos[IMAGE_ADDRESS] = convolab.read_image(IMAGE_ADDRESS)
+except convolab.LabError as error:
+    print(f"The sample 'chelsea' takes the place of {IMAGE_ADDRESS}: {error}")
+    IMAGE_ADDRESS = "chelsea"
+    photos[IMAGE_ADDRESS] = convolab.read_image(IMAGE_ADDRESS)
+photos |= {name: convolab.read_image(name) for name in OWN_IMAGES}
 inputs = {name: net.preprocess(photo) for name, photo in photos.items()}  # pixels in [0, 1], [1, 3, 224, 224]
 
 
@@ -93,28 +104,26 @@ for name, pixels in inputs.items():
     maps[name] = saliency(net, pixels, target)
 
 # %% name="q3-1-check" tags=["check"]
-torch.manual_seed(0)
-linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
-small_map = saliency(linear, torch.rand(1, 3, 4, 4), 1)
-assert isinstance(small_map, torch.Tensor), "saliency: return a map"
-assert small_map.shape == (4, 4), f"saliency: the map has the shape {tuple(small_map.shape)}, wanted [H, W]"
-weights = linear[1].weight[1].view(3, 4, 4)
-assert torch.allclose(small_map, weights.abs().amax(0)), (
-    "saliency: for a linear network it must be its largest |weight|"
-)
-name = IMAGE_ADDRESS
-theirs = convolab.explain(photos[name], methods="gradient").arrays["gradient"]
-difference = ((maps[name] - theirs).abs().max() / theirs.max()).item()
-assert difference < 1e-3, f"saliency: it differs from convolab's by {difference:.1%} of the largest value"
-print(f"Equal to convolab's map; largest difference {difference:.1e} of the largest value.")
+with one_line_errors("part 3.1"):
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
+    small_map = saliency(linear, torch.rand(1, 3, 4, 4), 1)
+    assert isinstance(small_map, torch.Tensor), "saliency: return a map"
+    assert small_map.shape == (4, 4), f"saliency: the map has the shape {tuple(small_map.shape)}, wanted [H, W]"
+    weights = linear[1].weight[1].view(3, 4, 4)
+    assert torch.allclose(small_map, weights.abs().amax(0)), (
+        "saliency: for a linear network it must be its largest |weight|"
+    )
+    theirs = convolab.explain(photos[IMAGE_ADDRESS], methods="gradient").arrays["gradient"]
+    difference = ((maps[IMAGE_ADDRESS] - theirs).abs().max() / theirs.max()).item()
+    assert difference < 1e-3, f"saliency: it differs from convolab's by {difference:.1%} of the largest value"
+    print(f"Equal to convolab's map; largest difference {difference:.1e} of the largest value.")
 
 # %% name="q3-1-figure" tags=["figure"]
-show_panels(
-    [
-        [Panel(title=name, image=(255 * pixels[0]).round().byte()) for name, pixels in inputs.items()],
-        [Panel(title="saliency", heatmap=maps[name], colorbar_label="|d logit / d pixel|") for name in inputs],
-    ]
-)
+with one_line_errors("part 3.1"):
+    images = [Panel(title=name, image=(255 * pixels[0]).round().byte()) for name, pixels in inputs.items()]
+    heatmaps = [Panel(title="saliency", heatmap=maps[name], colorbar_label="|d logit / d pixel|") for name in inputs]
+    display(show_panels([images, heatmaps]))
 
 # %% name="q3-1-beside"
 convolab.explain(photos[IMAGE_ADDRESS], methods="gradient,smoothgrad,gradcam").plot()
@@ -179,17 +188,24 @@ for target in TARGETS:
     fooling[target] = make_fooling_image(net, clean, net.find_class(target))
 
 # %% name="q3-2-check" tags=["check"]
-for target in TARGETS:
-    assert globals().get("fooling", {}).get(target), f"make_fooling_image: it returns nothing for {target}"
-    x_fooling, probabilities = fooling[target]
-    assert x_fooling.shape == clean.shape, "make_fooling_image: X_fooling must have the shape of the image"
-    assert x_fooling.min() >= 0 and x_fooling.max() <= 1, "make_fooling_image: the pixels must stay in [0, 1]"
-    predicted = net.classes[net(x_fooling).argmax().item()]
-    assert net.find_class(target) == net(x_fooling).argmax(), (
-        f"make_fooling_image: {target} was wanted, {predicted} is predicted"
-    )
-    assert probabilities[-1] > probabilities[0], f"make_fooling_image: the probability of {target} does not rise"
-print("The network is fooled for each target.")
+with one_line_errors("part 3.2"):
+    for target in TARGETS:
+        assert fooling[target], f"make_fooling_image: it returns nothing for {target}"
+        x_fooling, probabilities = fooling[target]
+        assert x_fooling.shape == clean.shape, "make_fooling_image: X_fooling must have the shape of the image"
+        assert x_fooling.min() >= 0 and x_fooling.max() <= 1, "make_fooling_image: the pixels must stay in [0, 1]"
+        index = net.find_class(target)
+        with torch.no_grad():
+            before, after = net(clean).softmax(1)[0], net(x_fooling).softmax(1)[0]
+        predicted = net.classes[after.argmax().item()]
+        assert after.argmax() == index, f"make_fooling_image: {target} was wanted, {predicted} is predicted"
+        start = before[index].item()
+        assert abs(probabilities[0] - start) <= 1e-3 * start, (
+            f"make_fooling_image: the first probability of {target} is {probabilities[0]:.2e}, and the network gives the "
+            f"unchanged image {start:.2e}"
+        )
+        assert probabilities[-1] > probabilities[0], f"make_fooling_image: the probability of {target} does not rise"
+    print("The network is fooled for each target.")
 
 # %% name="q3-2-figure" tags=["figure"]
 def difference_image(x_fooling, gain=10):
@@ -197,20 +213,21 @@ def difference_image(x_fooling, gain=10):
     return to_bytes((0.5 + gain * (x_fooling - clean)).clamp(0, 1))
 
 
-rows = []
-for target, (x_fooling, probabilities) in fooling.items():
-    length = (x_fooling - clean).norm().item()
-    print(
-        f"{target}: {len(probabilities) - 1} steps, L2 {length:.2f}, largest change {(x_fooling - clean).abs().max():.3f}"
-    )
-    rows.append(
-        [
-            Panel(title="original", image=to_bytes(clean), caption=top_classes(net, clean)),
-            Panel(title=f"X_fooling: {target}", image=to_bytes(x_fooling), caption=top_classes(net, x_fooling)),
-            Panel(title="10 x the difference, around gray", image=difference_image(x_fooling)),
-        ]
-    )
-show_panels(rows)
+with one_line_errors("part 3.2"):
+    rows = []
+    for target, (x_fooling, probabilities) in fooling.items():
+        change = x_fooling - clean
+        print(
+            f"{target}: {len(probabilities) - 1} steps, L2 {change.norm():.2f}, largest change {change.abs().max():.3f}"
+        )
+        rows.append(
+            [
+                Panel(title="original", image=to_bytes(clean), caption=top_classes(net, clean)),
+                Panel(title=f"X_fooling: {target}", image=to_bytes(x_fooling), caption=top_classes(net, x_fooling)),
+                Panel(title="10 x the difference, around gray", image=difference_image(x_fooling)),
+            ]
+        )
+    display(show_panels(rows))
 
 # %% [markdown] name="q3-2-transfer-text"
 # ### Does it fool another network?
@@ -226,18 +243,27 @@ for target, (x_fooling, _) in fooling.items():
     predicted = other_net.classes[probabilities.argmax().item()]
     transfer[target] = predicted, probabilities[other_net.find_class(target)].item()
 clean_class = other_net.classes[other_net(other_net.preprocess(to_bytes(clean))).argmax().item()]
-for target, (predicted, probability) in transfer.items():
-    print(
-        f"{target}: the other network predicts {predicted}, and gives {target} {probability:.2%}; clean: {clean_class}"
-    )
+if transfer is not ...:
+    for target, (predicted, probability) in transfer.items():
+        print(f"{target}: the other network predicts {predicted}, {target} has {probability:.2%}; clean: {clean_class}")
 
 # %% name="q3-2-transfer-check" tags=["check"]
-assert set(globals().get("transfer", ())) == set(TARGETS), "transfer: an entry for each target, please"
-for predicted, probability in transfer.values():
-    assert predicted in other_net.classes, f"transfer: {predicted!r} is no class of the other network"
-    assert 0 <= probability <= 1, f"transfer: {probability} is no probability"
-num_fooled = sum(other_net.find_class(target) == other_net.find_class(p) for target, (p, _) in transfer.items())
-print(f"transferred = {num_fooled} of {len(TARGETS)}")
+with one_line_errors("part 3.2, transfer"):
+    assert isinstance(transfer, dict), "not filled in yet: a dict with an entry for each target is wanted"
+    assert set(transfer) == set(TARGETS), f"transfer has entries for {sorted(transfer)}, wanted {sorted(TARGETS)}"
+    for target, (predicted, probability) in transfer.items():
+        with torch.no_grad():
+            expected = other_net(other_net.preprocess(to_bytes(fooling[target][0]))).softmax(1)[0]
+        expected_class = other_net.classes[expected.argmax().item()]
+        assert predicted == expected_class, (
+            f"{target}: {predicted!r} is given, the other network predicts {expected_class}"
+        )
+        expected_probability = expected[other_net.find_class(target)].item()
+        assert abs(probability - expected_probability) < 1e-4, (
+            f"{target}: the probability {probability} is given, the other network gives {target} {expected_probability:.2e}"
+        )
+    num_fooled = sum(other_net.find_class(target) == other_net.find_class(p) for target, (p, _) in transfer.items())
+    print(f"transferred = {num_fooled} of {len(TARGETS)}")
 
 # %% name="q3-2-beside"
 convolab.fool(to_bytes(clean), TARGETS[0], victims=["efficientnet_lite1"]).plot()
@@ -267,6 +293,10 @@ this very network is sensitive to, and another one hardly."""
 
 # %% [markdown] name="q4-1-text"
 # ## 4.1 The response of every cell
+# Write two functions. `last_feature_map` gives the map before the average pooling, for pixels of any size: keep the output
+# of `net.network.act2` by a forward hook, and run the network with `net.forward_unchecked(pixels)`, which takes any
+# size. `response_map` applies the weights and the bias of the linear layer to the features of every cell. The check
+# compares the mean of the responses with the logits.
 
 # %% name="q4-1-response" tags=["gap"]
 def last_feature_map(net, pixels):
@@ -294,19 +324,24 @@ if responses is not None:
     print(f"image {tuple(photo.shape[1:])}, map {tuple(responses.shape[1:])}")
 
 # %% name="q4-1-check" tags=["check"]
-small_features = last_feature_map(net, clean)
-assert isinstance(small_features, torch.Tensor), "last_feature_map: return the map"
-assert small_features.shape == (1, 1280, 7, 7), (
-    f"last_feature_map: {tuple(small_features.shape)}, wanted [1, 1280, 7, 7]"
-)
-small_responses = response_map(small_features, weight, bias)
-assert isinstance(small_responses, torch.Tensor), "response_map: return the responses"
-assert small_responses.shape == (1000, 7, 7), f"response_map: {tuple(small_responses.shape)}, wanted [1000, 7, 7]"
-with torch.no_grad():
-    logits = net(clean)[0]
-error = (small_responses.mean((1, 2)) - logits).abs().max().item()
-assert error < 1e-3, f"response_map: the mean of the responses must be the logits; they differ by {error:.3f}"
-print(f"The mean of the responses is the logits; largest difference {error:.1e}.")
+with one_line_errors("part 4.1"):
+    small_features = last_feature_map(net, clean)
+    assert isinstance(small_features, torch.Tensor), "last_feature_map: return the map"
+    assert small_features.shape == (1, 1280, 7, 7), (
+        f"last_feature_map: {tuple(small_features.shape)}, wanted [1, 1280, 7, 7]"
+    )
+    small_responses = response_map(small_features, weight, bias)
+    assert isinstance(small_responses, torch.Tensor), "response_map: return the responses"
+    assert small_responses.shape == (1000, 7, 7), f"response_map: {tuple(small_responses.shape)}, wanted [1000, 7, 7]"
+    with torch.no_grad():
+        logits = net(clean)[0]
+    error = (small_responses.mean((1, 2)) - logits).abs().max().item()
+    assert error < 1e-3, f"response_map: the mean of the responses must be the logits; they differ by {error:.3f}"
+    cell = F.linear(small_features[0, :, 2, 5], weight, bias)
+    assert (small_responses[:, 2, 5] - cell).abs().max() < 1e-3, (
+        "response_map: in row 2 and column 5 are other values than the linear layer gives the features of this cell"
+    )
+    print(f"The mean of the responses is the logits; largest difference {error:.1e}.")
 
 # %% [markdown] name="q4-2-text"
 # ## 4.2 Where is the object?
@@ -344,28 +379,31 @@ for size_name, pixels in {"full size": large_pixels, "half size": half_pixels}.i
         found[size_name] = response, box_of_response(response, tuple(photo.shape[1:]))
 
 # %% name="q4-2-check" tags=["check"]
-grid = torch.zeros(4, 5)
-grid[1:3, 2:4] = torch.tensor([[2.0, 1.5], [1.2, 0.1]])
-grid[0, 0] = 1.9  # not connected
-box = box_of_response(grid, (40, 50))
-assert box is not None, "box_of_response: return left, top, right, bottom"
-assert tuple(box) == (20, 10, 40, 30), f"box_of_response: {tuple(box)}, wanted (20, 10, 40, 30)"
-assert {"full size", "half size"} <= globals().get("found", {}).keys(), "part 4.2: found lacks a size"
-print("The box is that of the connected cells.")
+with one_line_errors("part 4.2"):
+    grid = torch.zeros(4, 5)
+    grid[1:3, 2:4] = torch.tensor([[2.0, 1.5], [1.2, 0.1]])
+    grid[0, 0] = 1.9  # not connected
+    for threshold, wanted in ((0.5, (20, 10, 40, 30)), (0.7, (20, 10, 40, 20))):
+        box = box_of_response(grid, (40, 50), threshold)
+        assert box is not None, "box_of_response: return left, top, right, bottom"
+        assert tuple(box) == wanted, f"box_of_response: {tuple(box)}, wanted {wanted} for the threshold {threshold}"
+    assert found.keys() == {"full size", "half size"}, "fill in part 4.1 first, then run the cell above"
+    print("The box is that of the connected cells.")
 
 # %% name="q4-2-figure" tags=["figure"]
-rows = []
-for size_name, (response, box) in found.items():
-    left, top, right, bottom = box
-    print(f"{size_name}: map {tuple(response.shape)}, largest response {response.max():.2f}, box {box}")
-    rows.append(
-        [
-            Panel(title=f"{LARGE_IMAGE}, {size_name}", image=photo, boxes=(Box(left, top, right, bottom, TARGET),)),
-            Panel(title="response over the image", image=photo, heatmap=response.clamp(min=0)),
-            Panel(title="response of each cell", heatmap=response, signed=True, colorbar_label=f"response of {TARGET}"),
-        ]
-    )
-show_panels(rows)
+with one_line_errors("part 4.2"):
+    rows, label = [], f"response of {TARGET}"
+    for size_name, (response, box) in found.items():
+        left, top, right, bottom = box
+        print(f"{size_name}: map {tuple(response.shape)}, largest response {response.max():.2f}, box {box}")
+        rows.append(
+            [
+                Panel(title=f"{LARGE_IMAGE}, {size_name}", image=photo, boxes=(Box(left, top, right, bottom, TARGET),)),
+                Panel(title="response over the image", image=photo, heatmap=response.clamp(min=0)),
+                Panel(title="response of each cell", heatmap=response, signed=True, colorbar_label=label),
+            ]
+        )
+    display(show_panels(rows))
 
 # %% name="q4-2-beside"
 located = convolab.locate(LARGE_IMAGE, targets=TARGET, scales="0.5,1")
@@ -381,9 +419,10 @@ def overlap(first, second):
     return shared / (sum(areas) - shared)
 
 
-their_box = located.rows()[0]["box"]
-overlaps = {size_name: overlap(box, their_box) for size_name, (_, box) in found.items()}
-print(f"convolab's box {their_box}; overlap with the boxes above: {overlaps}")
+with one_line_errors("part 4.2"):
+    their_box = located.rows()[0]["box"]
+    overlaps = {size_name: overlap(box, their_box) for size_name, (_, box) in found.items()}
+    print(f"convolab's box {their_box}; overlap with the boxes above: {overlaps}")
 
 # %% name="q4-2-comment" tags=["comment"]
 full, half = found["full size"], found["half size"]
@@ -430,33 +469,36 @@ with torch.no_grad():
     standardized = (canvas - torch.tensor(small_net.mean).view(-1, 1, 1)) / torch.tensor(small_net.std).view(-1, 1, 1)
     small_features = small_net.network.features(standardized)
 head = small_net.network.head.linear
-canvas_responses = response_map(small_features, head.weight, head.bias)
+with one_line_errors("part 4.3"):
+    canvas_responses = response_map(small_features, head.weight, head.bias)
+    assert isinstance(canvas_responses, torch.Tensor), "fill in part 4.1 first"
 
 # %% name="q4-3-figure" tags=["figure"]
-correct = 0
-panels = [Panel(title="canvas", image=(255 * canvas[0]).byte())]
-for index, (top, left) in zip(chosen, corners, strict=True):
-    label = splits.test[index][1]
-    response = canvas_responses[label].detach()
-    scale = side * 5 / response.shape[0]
-    row, column = divmod(response.argmax().item(), response.shape[1])
-    y, x = (row + 0.5) * scale, (column + 0.5) * scale
-    hit = top <= y < top + side and left <= x < left + side
-    correct += hit
-    box = Box(left, top, left + side, top + side)
-    panels.append(
-        Panel(
-            title=f"response of {splits.test.classes[label]}",
-            image=(255 * canvas[0]).byte(),
-            heatmap=response.clamp(min=0),
-            boxes=(box,),
-            caption="largest response: " + ("in its box" if hit else "elsewhere"),
+with one_line_errors("part 4.3"):
+    correct = 0
+    panels = [Panel(title="canvas", image=(255 * canvas[0]).byte())]
+    for index, (top, left) in zip(chosen, corners, strict=True):
+        label = splits.test[index][1]
+        response = canvas_responses[label].detach()
+        scale = side * 5 / response.shape[0]
+        row, column = divmod(response.argmax().item(), response.shape[1])
+        y, x = (row + 0.5) * scale, (column + 0.5) * scale
+        hit = top <= y < top + side and left <= x < left + side
+        correct += hit
+        box = Box(left, top, left + side, top + side)
+        panels.append(
+            Panel(
+                title=f"response of {splits.test.classes[label]}",
+                image=(255 * canvas[0]).byte(),
+                heatmap=response.clamp(min=0),
+                boxes=(box,),
+                caption="largest response: " + ("in its box" if hit else "elsewhere"),
+            )
         )
+    print(
+        f"found = {correct} of {len(chosen)}\nsmall network's validation accuracy = {small_run.best_epoch.validation_accuracy:.4f}"
     )
-print(
-    f"found = {correct} of {len(chosen)}\nsmall network's validation accuracy = {small_run.best_epoch.validation_accuracy:.4f}"
-)
-show_panels([panels[:3], panels[3:]])
+    display(show_panels([panels[:3], panels[3:]]))
 
 # %% name="q4-3-comment" tags=["comment"]
 outside = torch.ones(5 * side, 5 * side, dtype=torch.bool)

@@ -1,14 +1,18 @@
 """Both notebooks, run in a kernel of Jupyter: the solution from top to bottom, and the student form with its gaps."""
 
+import ast
 import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.homework_folder import OWN_COMMENT
 
+import convolab
+from convolab.core.errors import LabError
 from convolab.handin.check import FAST_RUN, check_folder
 from convolab.handin.homework import Form, Homework
 from convolab.handin.notebooks import build_notebook, notebook_json
@@ -88,15 +92,49 @@ def test_the_comments_of_the_solution_tell_the_numbers_of_their_run(solved: Path
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_before_anything_is_filled_in_every_check_fails_with_a_message_of_its_own(
+def test_before_anything_is_filled_in_checks_and_figures_fail_in_one_line_of_their_own(
     homework: Homework, name: str, tmp_path: Path
 ) -> None:
     notebook = execute(homework, name, "student", tmp_path)
-    checks = [cell for cell in notebook.cells if cell.metadata.get("tags") == ["check"]]
-    errors = {cell.metadata.name: [o for o in cell.outputs if o.output_type == "error"] for cell in checks}
-    assert {name: [error.ename for error in found] for name, found in errors.items()} == {
-        cell.metadata.name: ["AssertionError"] for cell in checks
+    errors = {
+        cell.metadata.name: output
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if output.output_type == "error"
     }
-    messages = [found[0].evalue for found in errors.values()]
-    assert all(len(message) > 15 for message in messages)
+    checks = {cell.metadata.name for cell in notebook.cells if cell.metadata.get("tags") == ["check"]}
+    figures = {cell.metadata.name for cell in notebook.cells if cell.metadata.get("tags") == ["figure"]}
+    others = {"q2-13-runs", "q4-2-beside", "q4-3-small"}
+    assert checks | figures <= errors.keys() <= checks | figures | others
+    for error in errors.values():
+        assert error.ename == "LabError"
+        assert error.traceback == [f"LabError: {error.evalue}"]  # one line, no traceback
+        assert error.evalue.startswith("part ")
+    messages = [errors[check].evalue for check in checks]
     assert len(set(messages)) == len(messages)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_open_gap_prints_the_dots_that_stand_for_it(homework: Homework, name: str) -> None:
+    for cell in build_notebook(homework, name, "student", "digits"):
+        if cell.type == "code":
+            last = ast.parse(cell.text).body[-1]
+            assert not (isinstance(last, ast.Expr) and ast.unparse(last.value) == "..."), cell.name
+
+
+def test_an_image_that_cannot_be_fetched_is_replaced_by_a_sample(homework: Homework, capsys) -> None:
+    cells = {cell.name: cell.text for cell in build_notebook(homework, NAMES[1], "student", "digits")}
+    text = cells["q3-images"].replace('IMAGE_ADDRESS = "chelsea"', 'IMAGE_ADDRESS = "https://example.com/cat.jpg"', 1)
+    text = text[: text.index("inputs = ")].replace('net = convolab.pretrained("efficientnet_lite0")', "")
+    read_image = convolab.read_image
+
+    def read(name: str) -> object:
+        if "://" in name:
+            raise LabError(f"{name}: no connection")
+        return read_image(name)
+
+    names = {"convolab": SimpleNamespace(read_image=read, LabError=LabError)}
+    exec(text, names)
+    assert list(names["photos"]) == ["chelsea", "coffee", "rocket"]
+    message = "The sample 'chelsea' takes the place of https://example.com/cat.jpg: https://example.com/cat.jpg: no connection"
+    assert capsys.readouterr().out.strip() == message

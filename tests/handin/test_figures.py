@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from convolab.core.errors import LabError
-from convolab.handin.figures import plot_bars, plot_curves, show_panels
+from convolab.handin.figures import plot_bars, plot_curves, require_histories, require_numbers, show_panels
 from convolab.inspection.result import Panel
 
 
@@ -66,6 +66,37 @@ def test_unknown_curves_and_empty_trainings_are_refused_in_one_line() -> None:
         plot_bars({}, "accuracy")
     with pytest.raises(LabError, match="there is no image to draw yet"):
         show_panels([[]])
+
+
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        (..., "there is no epoch to draw: fill in the cells above"),
+        (None, "there is no epoch to draw: fill in the cells above"),
+        ([], "there is no epoch to draw: fill in the cells above"),
+        ({"a": ..., "b": epochs()}, "there is no epoch of 'a' to draw: fill in the cell that trains it"),
+        ({"a": None}, "there is no epoch of 'a' to draw"),
+        ({"a": [None]}, "there is no epoch of 'a' to draw"),
+        ({"a": [{"epoch": 1}]}, "an epoch of 'a' has no number for train_accuracy, train_loss"),
+        ({"a": [{**epochs()[0], "train_loss": torch.tensor(1.0)}]}, "an epoch of 'a' has no number for train_loss"),
+    ],
+)
+def test_what_a_gap_leaves_is_refused_in_one_line(histories, message: str) -> None:
+    with pytest.raises(LabError, match=message) as caught:
+        require_histories(histories, ["train_accuracy", "train_loss"])
+    assert "\n" not in str(caught.value)
+
+
+def test_bars_and_panels_without_a_value_are_refused_in_one_line() -> None:
+    with pytest.raises(LabError, match="'a' has no number to draw"):
+        require_numbers({"a": ..., "b": 0.5})
+    with pytest.raises(LabError, match="there is no image or map 'saliency' to draw yet: fill in the cell above"):
+        show_panels([[Panel(title="saliency")]])
+
+
+def test_a_training_that_diverges_is_drawn() -> None:
+    diverged = [*epochs(), {**epochs()[0], "epoch": 7, "train_loss": float("nan"), "validation_loss": float("inf")}]
+    assert "</svg>" in plot_curves({"a": diverged}).svg()
 
 
 def test_bars_stand_in_order_and_one_of_them_has_a_color() -> None:

@@ -1,6 +1,7 @@
 """Figures of the homework's notebooks: learning curves of several trainings, bars, and rows of images and maps."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import altair as alt
 from PIL import Image
@@ -41,19 +42,34 @@ def plot_curves(
     Returns:
         A figure that draws itself in a notebook.
 
-    Raises LabError for an unknown column, and where there is no epoch to draw.
+    Raises LabError for an unknown column, and where there is no epoch to draw, such as in a gap that is not filled in.
 
     >>> plot_curves({"a": [{"epoch": 1, "train_loss": 2.0}]}, ["train_loss"]).save  # doctest: +ELLIPSIS
     <bound method ...
     """
-    named = {f"{name:g}" if isinstance(name, float) else str(name): epochs for name, epochs in histories.items()}
-    require(any(named.values()), "there is no epoch to draw: train a network first")
     for column in columns:
         require(column in CURVE_TITLES, f"there is no curve '{column}': {suggest(column, CURVE_TITLES)}")
+    require_histories(histories, columns)
+    named = {f"{name:g}" if isinstance(name, float) else str(name): epochs for name, epochs in histories.items()}
     panels = [curve_panel(named, column) for column in columns]
     rows = [alt.hconcat(*panels[i : i + PANELS_PER_ROW], spacing=36) for i in range(0, len(panels), PANELS_PER_ROW)]
     caption = "training: mean over the epoch, while the weights change; validation: after the epoch"
     return ChartFigure(apply_chart_style(alt.vconcat(*rows, spacing=24), title, caption))
+
+
+def require_histories(histories: object, columns: Sequence[str]) -> None:
+    """Raise LabError unless it is a dict of histories, each with the columns, and one of them has an epoch."""
+    is_filled = isinstance(histories, Mapping) and len(histories) > 0
+    require(is_filled, "there is no epoch to draw: fill in the cells above, which train a network")
+    values = histories.items() if isinstance(histories, Mapping) else ()
+    for name, epochs in values:
+        is_history = isinstance(epochs, Sequence) and all(isinstance(epoch, Mapping) for epoch in epochs)
+        require(is_history, f"there is no epoch of '{name}' to draw: fill in the cell that trains it")
+        missing = {
+            column for epoch in epochs for column in ("epoch", *columns) if not isinstance(epoch.get(column), Real)
+        }
+        require(not missing, f"an epoch of '{name}' has no number for {', '.join(sorted(missing))}: see fit in part 1")
+    require(any(epochs for _, epochs in values), "there is no epoch to draw: train a network first")
 
 
 def curve_panel(histories: Mapping[str, Epochs], column: str) -> alt.LayerChart:
@@ -85,9 +101,10 @@ def curve_panel(histories: Mapping[str, Epochs], column: str) -> alt.LayerChart:
 def plot_bars(values: Mapping[str, float], label: str, title: str = "", highlight: str | None = None) -> ChartFigure:
     """Fractions as horizontal bars in percent, the largest first; one may be highlighted by a color.
 
-    Raises LabError if there are none.
+    Raises LabError if there are none, or one of them is no number.
     """
     require(values, "there is nothing to draw: train a network first")
+    require_numbers(values)
     rows = [
         {"name": name, "value": 100 * value, "text": f"{100 * value:.1f} %", "in_color": highlight in (None, name)}
         for name, value in values.items()
@@ -105,16 +122,25 @@ def plot_bars(values: Mapping[str, float], label: str, title: str = "", highligh
     return ChartFigure(apply_chart_style(chart, title, f"in color: {highlight}" if highlight else ""))
 
 
+def require_numbers(values: Mapping[str, object]) -> None:
+    """Raise LabError for a value that is no number."""
+    for name, value in values.items():
+        require(isinstance(value, Real), f"'{name}' has no number to draw: fill in the cell that gives it")
+
+
 def show_panels(rows: Sequence[Sequence[Panel]]) -> ImageFigure:
     """Rows of images and maps, each with its title, colors and caption.
 
-    Raises LabError if there is no panel.
+    Raises LabError if there is no panel, or one of them holds nothing.
 
     >>> import torch
     >>> show_panels([[Panel(title="noise", image=torch.zeros(3, 8, 8, dtype=torch.uint8))]]).image.size
     (348, 388)
     """
     require(any(rows), "there is no image to draw yet: fill in the cell above")
+    for panel in (panel for row in rows for panel in row):
+        is_empty = panel.image is None and panel.heatmap is None and not panel.curve
+        require(not is_empty, f"there is no image or map '{panel.title}' to draw yet: fill in the cell above")
     frames = [[render_panel(panel) for panel in row] for row in rows if row]
     width = max(sum(frame.width + FRAME_GAP for frame in row) for row in frames) + FRAME_GAP
     heights = [max(frame.height for frame in row) + FRAME_GAP for row in frames]
