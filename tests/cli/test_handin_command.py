@@ -9,7 +9,8 @@ import pytest
 @pytest.mark.slow
 def test_start_check_and_pack_lead_from_the_first_notebook_to_the_zip(run_cli) -> None:
     started = run_cli("handin", "start", "work")
-    assert (started.code, started.out.splitlines()[-1]) == (0, "work/README.md")
+    assert (started.code, started.err) == (0, "")
+    assert started.out.splitlines()[-2:] == ["work/README.md", "read work/README.md first"]
     checked = run_cli("handin", "check", "work")
     assert checked.code == 1
     assert "0 of 20 items done" in checked.out
@@ -24,6 +25,7 @@ def test_start_check_and_pack_lead_from_the_first_notebook_to_the_zip(run_cli) -
     assert lines[-1].endswith("(write question1_answers.md, or put your question1.pdf there)")
     checked = run_cli("handin", "check", "work", "--details")
     assert "2.1 code: a gap is not filled in yet\n    cell q2-1-loop of question2_training.ipynb" in checked.out
+    assert len([line for line in checked.out.splitlines() if not_run in line]) == 2  # once for each notebook
     packed = run_cli("handin", "pack", "work", "--name", "Ada")
     assert packed.code == 0
     assert "20 items open: see OPEN.md in it" in packed.err
@@ -77,5 +79,18 @@ def test_a_missing_notebook_is_named_once(run_cli) -> None:
     run_cli("handin", "start", "work")
     Path("work/question2_training.ipynb").unlink()
     lines = run_cli("handin", "check", "work").out.splitlines()
-    assert "2.5\tboth networks with SGD\tsee below" in lines
+    assert "2.5\tboth networks with SGD\tthe notebook is missing" in lines
     assert len([line for line in lines if "question2_training.ipynb is missing" in line]) == 1
+    lines = run_cli("handin", "check", "work", "--details").out.splitlines()
+    assert len([line for line in lines if "question2_training.ipynb is missing" in line]) == 1
+    assert not any("see below" in line for line in lines)
+
+
+def test_an_empty_answer_sheet_leaves_question_1_open_and_is_not_called_full(run_cli) -> None:
+    run_cli("handin", "start", "work")
+    made = run_cli("theory", "--answers", "work/question1_answers.md", "--name", "Ada", "--pdf", "work/question1.pdf")
+    assert (made.code, made.err) == (0, "convolab: not answered yet: 1(a), 1(b) and 1(c)\n")
+    assert "full answers" not in made.out
+    assert made.out.splitlines()[-1] == "your answers, without 1(a), 1(b) and 1(c), written to: work/question1.pdf"
+    row = run_cli("handin", "check", "work").out.splitlines()[1]
+    assert row.endswith("\tcomment: question1.pdf has no answer to 1(a), 1(b), 1(c) yet")

@@ -6,9 +6,19 @@ import pytest
 from support.homework_folder import PNG, edit_cell
 
 from convolab.core.errors import LabError
-from convolab.handin.check import ItemResult, check_folder, has_gap
+from convolab.handin.check import (
+    FAST_RUN,
+    NOT_RUN,
+    ItemResult,
+    check_folder,
+    few_words,
+    find_repeated_problems,
+    find_shared_problems,
+    has_gap,
+)
 from convolab.handin.homework import Homework
 from convolab.handin.notebooks import PLACEHOLDER
+from convolab.theory.question1 import answer_sheet
 
 Q2 = "question2_training.ipynb"
 
@@ -67,6 +77,9 @@ def test_a_check_that_failed_is_open_with_its_message_in_one_printable_line(done
     edit_cell(done / Q2, "q2-1-check", outputs=[error])
     [problem] = item_of(homework, done, "2.1").problems
     assert problem.what == "AssertionError: fit: the loss?[31m rises fast"
+    edit_cell(done / Q2, "q2-1-check", outputs=[{**error, "ename": "LabError", "evalue": "part 1: the loss rises"}])
+    [problem] = item_of(homework, done, "2.1").problems
+    assert problem.what == "part 1: the loss rises"
 
 
 def test_a_cell_that_was_not_run_or_was_run_before_one_above_it_is_open(done: Path, homework: Homework) -> None:
@@ -163,6 +176,48 @@ def test_question_1_is_done_with_a_pdf_or_with_an_answer_to_each_part(done: Path
     assert item_of(homework, done, "1").problems[0].what == "no answer to 1(c) yet"
     answers.write_text(answers.read_text().replace("*Write your answer here, in place of this line.*", "So."))
     assert item_of(homework, done, "1").is_done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_answered", [0, 2, 3])
+def test_a_pdf_that_was_made_of_answers_with_open_parts_is_open(
+    done: Path, homework: Homework, num_answered: int
+) -> None:
+    pdf, answers = done / homework.question1.pdf, done / homework.question1.answers
+    text = answers.read_text()
+    answers.write_text(text.replace("*Write your answer here, in place of this line.*", "Because.", num_answered))
+    sheet = answer_sheet(answers, data=None, name="Ada (Lovelace)")
+    sheet.save(pdf)
+    item = item_of(homework, done, "1")
+    open_parts = ["1(a)", "1(b)", "1(c)"][num_answered:]
+    expected = [f"question1.pdf has no answer to {', '.join(open_parts)} yet"] if open_parts else []
+    assert [problem.what for problem in item.problems] == expected
+
+
+def test_a_line_is_cut_at_a_word_with_a_mark(done: Path, homework: Homework) -> None:
+    message = "part 1: " + "the loss is wrong " * 20
+    error = {"output_type": "error", "ename": "LabError", "evalue": message}
+    edit_cell(done / Q2, "q2-1-check", outputs=[error])
+    words = few_words(item_of(homework, done, "2.1"))
+    assert len(words) <= 101
+    assert words.endswith("…")
+    assert message.startswith(words.removeprefix("run: ").removesuffix("…"))
+    assert words.removesuffix("…").split()[-1] in message.split()
+
+
+def test_of_what_a_notebook_shares_the_first_is_named_where_nothing_else_is_open(
+    done: Path, homework: Homework
+) -> None:
+    printed = {"output_type": "stream", "name": "stdout", "text": "data = digits\nfast = True\n"}
+    edit_cell(done / Q2, "q2-settings", outputs=[printed])
+    edit_cell(done / Q2, "q2-7-check", execution_count=None)
+    items = check_folder(homework, done).items
+    shared = find_shared_problems(items)
+    assert shared == {Q2: [FAST_RUN]}
+    assert {item.id: few_words(item, shared.get(item.notebook, ())) for item in items if not item.is_done} == {
+        item.id: "not run" if item.id == "2.7" else "fast run" for item in homework.items_of("question2_training")
+    }
+    assert find_repeated_problems(items) == {(Q2, FAST_RUN): ["q2-settings"], (Q2, NOT_RUN): ["q2-7-check"]}
 
 
 def test_missing_runs_are_open_and_links_to_runs_elsewhere_do_not_count(done: Path, homework: Homework) -> None:

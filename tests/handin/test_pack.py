@@ -147,9 +147,26 @@ def test_active_content_of_outputs_is_not_in_the_page(done: Path) -> None:
     page = {"output_type": "display_data", "data": {"text/html": "<script>steal()</script>"}, "metadata": {}}
     edit_cell(done / "question2_training.ipynb", "q2-5-figure", outputs=[page])
     html = pack.notebook_page((done / "question2_training.ipynb").read_bytes())
-    assert html is not None
     assert b"steal()</script>" not in html
-    assert pack.notebook_page(b"{}") is None
+
+
+def test_why_there_is_no_page_of_a_notebook_stands_in_one_line_with_the_remedy(
+    done: Path, homework: Homework, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nbconvert", reason="pip install nbconvert")
+    with pytest.raises(LabError, match=r"nbconvert cannot convert it \(\w+: .*\); save it again in Jupyter"):
+        pack.notebook_page(b"{}")
+
+    def fail(self: object, *_: object, **__: object) -> None:
+        raise ValueError("No template sub-directory\nwith name 'lab' found")
+
+    monkeypatch.setattr("nbconvert.HTMLExporter.from_notebook_node", fail)
+    notes = pack_homework(homework, done, tmp_path / "a.zip", "Ada").notes
+    reason = "nbconvert cannot convert it (ValueError: No template sub-directory with name 'lab' found)"
+    assert [note.partition(";")[0] for note in notes] == [
+        f"no HTML of {name}.ipynb: {reason}" for name in ("question2_training", "question3_4_inspection")
+    ]
+    assert all("pip install --force-reinstall nbconvert" in note and note.isprintable() for note in notes)
 
 
 def test_an_unpacked_zip_is_checked_like_the_folder_it_was_made_of(

@@ -11,23 +11,23 @@ from typing import Any, Literal
 from convolab.core.errors import LabError, require
 from convolab.handin.comments import EMPTY, comment_problem
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, Value
-from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook
+from convolab.handin.notebook_file import HandedInCell, cut_at_word, one_line, read_notebook
 from convolab.handin.question1 import question1_problem
 
 Aspect = Literal["code", "run", "figure", "comment", "value"]
 ASPECTS: tuple[Aspect, ...] = ("code", "run", "figure", "comment", "value")
 MAX_RUNS = 1_000
-MAX_WORDS_CHARS = 80  # of a problem in a line with others
+MAX_WORDS_CHARS = 100  # of a problem in a line with others
 UNFILLED = "a gap is not filled in yet"
 NOT_RUN = "it was not run: restart the kernel, run all cells, and save"
 OUT_OF_ORDER = "it was run out of order: restart the kernel, run all cells, and save"
 FAST_RUN = "this was the fast run: run it again without FAST"
 NO_VALUE = "it does not print"
 NO_FIGURE = "it shows no figure"
+OF_A_NOTEBOOK = {NOT_RUN: "not run", OUT_OF_ORDER: "run out of order", FAST_RUN: "fast run"}  # same in many cells
 SHORT_WORDS = {
+    **OF_A_NOTEBOOK,
     UNFILLED: "gap",
-    NOT_RUN: "not run",
-    OUT_OF_ORDER: "run out of order",
     NO_FIGURE: "no figure",
     EMPTY: "no comment",
 }
@@ -42,6 +42,7 @@ class Problem:
     what: str
     remedy: str  # the cell or the command
     short: str = ""  # what is open in a few words; empty: what
+    cell: str = ""  # the name of the cell, if it is one
 
     @property
     def few_words(self) -> str:
@@ -113,7 +114,7 @@ def check_folder(homework: Homework, folder: Path) -> CheckResult:
     return CheckResult(str(folder), (*results, check_runs(homework, folder)), fast)
 
 
-def find_shared_problems(items: Sequence[ItemResult]) -> dict[str, str]:
+def find_shared_problems(items: Sequence[ItemResult]) -> dict[str, list[str]]:
     """What is open in every item of a notebook that was to be run, by the notebook's file: said once, not for each."""
     shared = {}
     for file in dict.fromkeys(item.notebook for item in items if item.notebook):
@@ -122,16 +123,27 @@ def find_shared_problems(items: Sequence[ItemResult]) -> dict[str, str]:
             for item in items
             if item.notebook == file
         ]
-        found = [what for what in sorted(set.intersection(*of_each)) if what]
+        found = sorted(set.intersection(*of_each))
         if found:
-            shared[file] = found[0]
+            shared[file] = found
     return shared
 
 
-def few_words(item: ItemResult, shared: str) -> str:
-    """What is open in an item in a few words, without what its whole notebook shares; done if nothing is."""
-    words = [one_line(problem.few_words)[:MAX_WORDS_CHARS] for problem in item.problems if problem.what != shared]
-    return "; ".join(dict.fromkeys(words)) or ("done" if item.is_done else "see below")
+def few_words(item: ItemResult, shared: Sequence[str] = ()) -> str:
+    """What is open in an item in a few words; of what its whole notebook shares, only if nothing else is open."""
+    own = [problem for problem in item.problems if problem.what not in shared] or item.problems[:1]
+    words = [cut_at_word(one_line(problem.few_words), MAX_WORDS_CHARS) for problem in own]
+    return "; ".join(dict.fromkeys(words)) or "done"
+
+
+def find_repeated_problems(items: Sequence[ItemResult]) -> dict[tuple[str, str], list[str]]:
+    """The cells of what may be open in many cells for one reason, by the notebook's file and the problem."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for item in items:
+        for problem in item.problems:
+            if problem.what in OF_A_NOTEBOOK or problem.aspect == "notebook":
+                cells.setdefault((item.notebook, problem.what), []).append(problem.cell)
+    return {key: list(dict.fromkeys(filter(None, names))) for key, names in cells.items()}
 
 
 def require_homework_folder(homework: Homework, folder: Path) -> None:
@@ -151,7 +163,8 @@ def check_notebook(homework: Homework, notebook: NotebookInfo, folder: Path) -> 
     try:
         cells = read_notebook(path, folder)
     except LabError as error:
-        unreadable = Problem("notebook", one_line(str(error)), f"restore {path.name}")
+        short = "the notebook cannot be read" if path.exists() else "the notebook is missing"
+        unreadable = Problem("notebook", one_line(str(error)), f"restore {path.name}", short)
         return [
             ItemResult(item.id, item.question, item.title, aspects_of(item), (unreadable,), path.name) for item in items
         ]
@@ -203,7 +216,7 @@ class NotebookChecker:
             cell = self.cells.get(name)
             what = "the cell is missing" if cell is None else find_problem(cell)
             if what:
-                problems.append(Problem(aspect, what, f"cell {name} of {self.file}", SHORT_WORDS.get(what, "")))
+                problems.append(Problem(aspect, what, f"cell {name} of {self.file}", SHORT_WORDS.get(what, ""), name))
         return problems
 
     def code_problem(self, cell: HandedInCell) -> str:
@@ -222,7 +235,8 @@ class NotebookChecker:
         """That the notebook holds a trial run, if it does."""
         if self.settings is None or not self.is_fast:
             return []
-        return [Problem("run", FAST_RUN, f"cell {self.settings.name} of {self.file}", "fast run")]
+        name = self.settings.name
+        return [Problem("run", FAST_RUN, f"cell {name} of {self.file}", SHORT_WORDS[FAST_RUN], name)]
 
     def figure_problem(self, cell: HandedInCell) -> str:
         return "" if cell.has_figure else NO_FIGURE
@@ -238,7 +252,7 @@ class NotebookChecker:
             what = self.value_problem(value)
             if what:
                 short = "no value" if what.startswith(NO_VALUE) else ""
-                problems.append(Problem("value", what, f"cell {value.cell} of {self.file}", short))
+                problems.append(Problem("value", what, f"cell {value.cell} of {self.file}", short, value.cell))
         return problems
 
     def value_problem(self, value: Value) -> str:

@@ -109,8 +109,9 @@ def shows_figure(data: Mapping[str, object]) -> bool:
 
 
 def error_line(output: Mapping[str, object]) -> str:
-    """The error of an output in one line."""
-    return one_line(f"{output.get('ename', 'error')}: {join_lines(output.get('evalue'))}")
+    """The error of an output in one line; that of a check is its message alone."""
+    name, message = output.get("ename", "error"), join_lines(output.get("evalue"))
+    return one_line(message if name == "LabError" and message else f"{name}: {message}")
 
 
 def one_line(text: str) -> str:
@@ -119,5 +120,17 @@ def one_line(text: str) -> str:
     >>> one_line("a\\x1b[31m\\nb")
     'a?[31m b'
     """
-    line = "".join(char if char.isprintable() else "?" for char in " ".join(text[: 4 * MAX_SHOWN].split()))
-    return line if len(line) <= MAX_SHOWN else line[: MAX_SHOWN - 1] + "…"
+    return cut_at_word("".join(char if char.isprintable() else "?" for char in " ".join(text[: 4 * MAX_SHOWN].split())))
+
+
+def cut_at_word(line: str, max_chars: int = MAX_SHOWN) -> str:
+    """A line cut at a word, with a mark, if it is too long; a long word is cut too.
+
+    >>> cut_at_word("the loss must be smaller", 16), cut_at_word("antidisestablishment", 8)
+    ('the loss must…', 'antidis…')
+    """
+    if len(line) <= max_chars:
+        return line
+    cut = line[:max_chars]  # one character more than there is room for: a word may end there
+    words = cut.rpartition(" ")[0].rstrip(" ,;:(")
+    return (words if len(words) > max_chars // 2 else cut[:-1]) + "…"

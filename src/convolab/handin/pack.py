@@ -116,15 +116,15 @@ def collect_documents(homework: Homework, folder: Path, notes: list[str]) -> dic
     wanted |= {f"{notebook.name}.ipynb": MAX_NOTEBOOK_BYTES for notebook in homework.notebooks}
     files = {name: content for name, limit in wanted.items() if (content := read_or_note(folder, name, limit, notes))}
     if not find_spec("nbconvert"):
-        notes.append("no HTML of the notebooks: nbconvert is not installed: pip install 'convolab[notebook]'")
+        notes.append("no HTML of the notebooks: nbconvert is not installed: pip install nbconvert")
         return files
     for notebook in homework.notebooks:
-        content = files.get(f"{notebook.name}.ipynb")
-        page = notebook_page(content) if content else None
-        if page:
-            files[f"{notebook.name}.html"] = page
-        elif content:
-            notes.append(f"no HTML of {notebook.name}.ipynb: it cannot be converted")
+        name = f"{notebook.name}.ipynb"
+        if name in files:
+            try:
+                files[f"{notebook.name}.html"] = notebook_page(files[name])
+            except LabError as error:
+                notes.append(f"no HTML of {name}: {error}")
     return files
 
 
@@ -137,17 +137,25 @@ def read_or_note(folder: Path, name: str, limit: int, notes: list[str]) -> bytes
         return None
 
 
-def notebook_page(content: bytes) -> bytes | None:
-    """A notebook as HTML by nbconvert, active content of its outputs removed; None if it cannot be converted.
+def notebook_page(content: bytes) -> bytes:
+    """A notebook as HTML by nbconvert, active content of its outputs removed.
 
     Files and addresses that it names are not embedded: what is read is the notebook alone.
+
+    Raises LabError, with nbconvert's reason, if it cannot be converted.
     """
     nbformat, nbconvert = (importlib.import_module(name) for name in ("nbformat", "nbconvert"))
     try:
         notebook = nbformat.reads(content.decode("utf-8"), as_version=4)
         page, _ = nbconvert.HTMLExporter(sanitize_html=True).from_notebook_node(notebook)
-    except Exception:  # of a damaged notebook or a damaged installation: nbconvert and its parts raise many kinds
-        return None
+    except (
+        Exception
+    ) as error:  # of a damaged notebook or a damaged installation: nbconvert and its parts raise many kinds
+        reason = one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
+        raise LabError(
+            f"nbconvert cannot convert it ({reason}); save it again in Jupyter, or install nbconvert again: "
+            "pip install --force-reinstall nbconvert"
+        ) from error
     return page.encode()
 
 

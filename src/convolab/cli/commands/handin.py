@@ -39,7 +39,7 @@ def start_command(
         print_json({"folder": str(folder), "form": form, "data": data, "files": [str(file) for file in files]})
     else:
         print("\n".join(map(str, files)))
-        print_note(f"read {files[-1]} first")
+        print(f"read {files[-1]} first")
 
 
 @handin_app.command("check", cls=LabCommand)
@@ -67,10 +67,11 @@ def print_overview(result: "CheckResult") -> None:
     from convolab.handin.check import few_words, find_shared_problems
 
     shared = find_shared_problems(result.items)
-    rows = [[item.id, item.title, few_words(item, shared.get(item.notebook, ""))] for item in result.items]
+    rows = [[item.id, item.title, few_words(item, shared.get(item.notebook, ()))] for item in result.items]
     print_table(["item", "title", "open"], rows)
-    for file, what in shared.items():
-        print(f"{file}: {what}")
+    for file, problems in shared.items():
+        for what in problems:
+            print(f"{file}: {what}")
 
 
 def print_next(result: "CheckResult") -> None:
@@ -84,14 +85,21 @@ def print_next(result: "CheckResult") -> None:
 
 
 def print_details(result: "CheckResult") -> None:
-    """A row for each item, then what to do for each that is open."""
-    from convolab.handin.check import ASPECTS
+    """A row for each item, then what to do for each that is open; what many cells share, once for a notebook."""
+    from convolab.handin.check import ASPECTS, find_repeated_problems, find_shared_problems
 
     rows = [[item.id, item.title, *(item.state_of(aspect) for aspect in ASPECTS)] for item in result.items]
     print_table(["item", "title", *ASPECTS], rows)
+    repeated, shared = find_repeated_problems(result.items), find_shared_problems(result.items)
     for item in result.open_items:
         for problem in item.problems:
-            print(f"{item.id} {problem.aspect}: {problem.what}\n    {problem.remedy}")
+            if (item.notebook, problem.what) not in repeated:
+                print(f"{item.id} {problem.aspect}: {problem.what}\n    {problem.remedy}")
+    for (file, what), cells in repeated.items():
+        is_everywhere = what in shared.get(file, ())
+        print(
+            f"{file}: {what}" + ("" if is_everywhere else f"\n    {pluralize(len(cells), 'cell')}: {', '.join(cells)}")
+        )
 
 
 @handin_app.command("pack", cls=LabCommand)
