@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convolab.cli.commands.theory import require_writable_output, trial_progress_bar
+from convolab.cli.commands.theory import require_sheet_or_folder, trial_progress_bar
 from convolab.theory import correlation, priors, question1
 from convolab.theory.sheet import AnswerSheet
 
@@ -137,7 +137,7 @@ def test_answers_that_cannot_be_typeset_are_refused_in_one_line_before_work_star
 def test_a_folder_whose_name_has_a_dot_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "old.docs").mkdir()
     for name in ("v1.2", "sheet.2025-26", "old.docs"):
-        require_writable_output(tmp_path / name)
+        require_sheet_or_folder(tmp_path / name)
 
 
 def commands_in_docs() -> list[list[str]]:

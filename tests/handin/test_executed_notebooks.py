@@ -124,7 +124,7 @@ def test_no_open_gap_prints_the_dots_that_stand_for_it(homework: Homework, name:
 
 def test_an_image_that_cannot_be_fetched_is_replaced_by_a_sample(homework: Homework, capsys) -> None:
     cells = {cell.name: cell.text for cell in build_notebook(homework, NAMES[1], "student", "digits")}
-    text = cells["q3-images"].replace('IMAGE_ADDRESS = "chelsea"', 'IMAGE_ADDRESS = "https://example.com/cat.jpg"')
+    text = cells["q3-images"].replace('IMAGE_ADDRESS = "chelsea"', 'IMAGE_ADDRESS = "https://example.com/cat.jpg"', 1)
     text = text[: text.index("inputs = ")].replace('net = convolab.pretrained("efficientnet_lite0")', "")
     read_image = convolab.read_image
 

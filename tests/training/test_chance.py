@@ -13,7 +13,7 @@ def epoch(validation: float | None, train: float = 0.9) -> EpochMetrics:
 
 def test_record(confusion: list[list[int]]) -> EvaluationRecord:
     count, correct = sum(map(sum, confusion)), sum(row[i] for i, row in enumerate(confusion))
-    return EvaluationRecord(correct / count, [0.0, 1.0], correct, count, 1.0, {}, confusion, 1, "")
+    return EvaluationRecord(correct / count, [0.0, 1.0], correct, count, 1.0, {"a": None, "b": None}, confusion, 1, "")
 
 
 test_record.__test__ = False

@@ -126,11 +126,11 @@ def one_line(text: str) -> str:
 def cut_at_word(line: str, max_chars: int = MAX_SHOWN) -> str:
     """A line cut at a word, with a mark, if it is too long; a long word is cut too.
 
-    >>> cut_at_word("the loss must be smaller", 16), cut_at_word("antidisestablishmentarianism", 8)
+    >>> cut_at_word("the loss must be smaller", 16), cut_at_word("antidisestablishment", 8)
     ('the loss must…', 'antidis…')
     """
     if len(line) <= max_chars:
         return line
     cut = line[:max_chars]  # one character more than there is room for: a word may end there
-    words = cut.rsplit(" ", 1)[0].rstrip(" ,;:(")
+    words = cut.rpartition(" ")[0].rstrip(" ,;:(")
     return (words if len(words) > max_chars // 2 else cut[:-1]) + "…"

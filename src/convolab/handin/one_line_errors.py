@@ -35,12 +35,12 @@ def one_line_errors(part: str) -> Iterator[None]:
     except Exception as error:
         _, *frames = extract_tb(error.__traceback__)  # the first one is the line above
         is_message = isinstance(error, AssertionError | LabError) and str(error)
-        if not is_message and any(is_own_code(frame, frames[0].filename) for frame in frames):
+        if not is_message and any(is_students_code(frame, frames[0].filename) for frame in frames):
             raise
         raise LabError(f"{part}: {describe_error(error, frames)}") from None
 
 
-def is_own_code(frame: FrameSummary, cell: str) -> bool:
+def is_students_code(frame: FrameSummary, cell: str) -> bool:
     """Whether a line is neither of the cell with the block nor of a library."""
     is_library = frame.filename.startswith(LIBRARY_FOLDERS) or any(name in frame.filename for name in PACKAGE_FOLDERS)
     return frame.filename != cell and not is_library
