@@ -34,7 +34,6 @@ PATH_ERRNOS = {
     errno.ENODEV,
 }
 FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-MAX_NAME_BYTES = 255  # of a file or folder, on every file system that is in use
 
 
 def user_path(path: Path | str) -> Path:
