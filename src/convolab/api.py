@@ -19,6 +19,7 @@ from convolab.arguments import (
     NetworkSource,
     flatten_sections,
     is_run_folder,
+    list_networks,
     network_label,
     parse_input_shape,
     require_settings,
@@ -173,8 +174,8 @@ def fool(
     target: str | int | Sequence[str | int],
     net: NetworkSource = DEFAULT_NETWORK,
     *,
-    victims: Sequence[NetworkSource] = (),
-    surrogates: Sequence[NetworkSource] = (),
+    victims: NetworkSource | Sequence[NetworkSource] = (),
+    surrogates: NetworkSource | Sequence[NetworkSource] = (),
     **settings: Any,  # noqa: ANN401 (those of inspection.adversarial.fool, which checks them)
 ) -> Finding:
     """Change images until a network predicts another class, and see whether other networks are fooled too.
@@ -205,8 +206,8 @@ def fool(
         resolve_classifier(net),
         pixels,
         target,
-        victims={network_label(victim): resolve_classifier(victim) for victim in victims},
-        surrogates={network_label(surrogate): resolve_classifier(surrogate) for surrogate in surrogates},
+        victims={network_label(net): resolve_classifier(net) for net in list_networks(victims)},
+        surrogates={network_label(net): resolve_classifier(net) for net in list_networks(surrogates)},
         image_names=[name for name, _ in named],
         **settings,
     )

@@ -114,6 +114,17 @@ def resolve_classifier(net: NetworkSource) -> ImageClassifier:
     )
 
 
+def list_networks(nets: NetworkSource | Sequence[NetworkSource]) -> list[NetworkSource]:
+    """Networks given one by one, in a list, or as names with commas between them.
+
+    >>> list_networks("efficientnet_lite1,efficientnet_lite2"), list_networks([])
+    (['efficientnet_lite1', 'efficientnet_lite2'], [])
+    """
+    if isinstance(nets, str):
+        return [name.strip() for name in nets.split(",")]
+    return [nets] if isinstance(nets, Path | Run | nn.Module) else list(nets)
+
+
 def network_label(net: NetworkSource) -> str:
     """What a network is called in a result."""
     return str(net.folder) if isinstance(net, Run) else type(net).__name__ if isinstance(net, nn.Module) else str(net)

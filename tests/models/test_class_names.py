@@ -65,3 +65,15 @@ def test_a_class_whose_name_holds_commas_is_one_word_everywhere() -> None:
     assert split_class_names("b,a", classes) == ["b", "a"]
     assert split_class_names(" A,B , b,Crane, Bird, tall", classes) == ["A,B", "b", "Crane, Bird, tall"]
     assert [find_class(word, classes) for word in split_class_names("1, 0", classes)] == [1, 0]
+
+
+def test_a_whole_word_is_not_the_beginning_of_another() -> None:
+    classes, synonyms = imagenet_class_names()
+    with pytest.raises(LabError, match="'dog' is ambiguous"):
+        find_class("dog", classes, synonyms)
+    with pytest.raises(LabError) as caught:
+        find_class("cat", classes, synonyms)
+    assert "'tabby'" in str(caught.value) or "'tiger cat'" in str(caught.value)
+    assert "oscilloscope" not in str(caught.value)
+    assert classes[find_class("dogs", classes, synonyms)] == "dogsled"
+    assert classes[find_class("egyptian", classes, synonyms)] == "Egyptian cat"

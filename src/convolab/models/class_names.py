@@ -41,10 +41,11 @@ def imagenet_class_names() -> tuple[tuple[str, ...], Synonyms]:
 
 
 def find_class(query: str | int, classes: Sequence[str], synonyms: Synonyms = ()) -> int:
-    """The index of a class, given its name, a synonym, an unambiguous prefix of either, its index or its WordNet id.
+    """The index of a class, given its name, a synonym, a word or an unambiguous prefix of either, or its WordNet id.
 
-    Case-insensitive. An exact name takes precedence over an index, an index over a prefix.
-    Raises LabError for an unknown class, with the nearest one, and for a prefix that several classes share.
+    Case-insensitive. An exact name takes precedence over an index, and an index over a word or a prefix. Raises LabError
+    for an unknown class, with the nearest one, and for a word or a prefix that several classes share: a dog is no
+    dogsled.
 
     >>> classes = ("ship", "shipyard")
     >>> find_class("ship", classes), find_class("1", classes), find_class("shipy", classes)
@@ -68,15 +69,17 @@ def find_class(query: str | int, classes: Sequence[str], synonyms: Synonyms = ()
             f"there is no class {normalized_query}: this network has {len(classes)}, 0 to {len(classes) - 1}",
         )
         return int(normalized_query)
-    prefix_matches = [
-        index
-        for index, own_names in enumerate(names_by_class)
-        if normalized_query and any(name.startswith(normalized_query) for name in own_names)
-    ]
-    if len(prefix_matches) == 1:
-        return prefix_matches[0]
-    if prefix_matches:
-        raise LabError(f"'{query}' is ambiguous, {list_candidates(prefix_matches, classes)}: give more of the name")
+    whole_word = re.compile(rf"(?<!\w){re.escape(normalized_query)}(?!\w)")
+    with_word, with_prefix = (
+        [i for i, names in enumerate(names_by_class) if normalized_query and any(map(matches_name, names))]
+        for matches_name in (whole_word.search, lambda name: name.startswith(normalized_query))
+    )
+    # Many classes may have a word in common; one that alone has it must not hide those that begin with it.
+    matches = with_word if len(with_word) > 1 else sorted({*with_word, *with_prefix})
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise LabError(f"'{query}' is ambiguous, {list_candidates(matches, classes)}: give more of the name")
     known = {name for own_names in names_by_class for name in own_names if not re.fullmatch(r"n\d{8}", name)}
     raise LabError(f"this network has no class '{query}': {suggest(normalized_query, known, max_listed=20)}")
 

@@ -137,11 +137,10 @@ def curves_chart(
     if tables["divergences"]:
         crosses = layer("divergences", DIVERGED_MARK, "position", 1.0)
         layers.append(crosses.encode(tooltip=tooltip_fields("arm", "seed", "reason")))
-    x = alt.X(
-        "epoch:Q",
-        scale=alt.Scale(domain=[1, max(2, epochs)], nice=False),
-        axis=alt.Axis(format="d", tickMinStep=1, tickCount=8, grid=False, labelOverlap=True),
-    )
+    # Few epochs have a tick each: a chart that chooses its ticks labels 1.5 as 2.
+    ticks = list(range(1, epochs + 1)) if epochs <= 8 else alt.Undefined
+    axis = alt.Axis(format="d", tickMinStep=1, tickCount=8, values=ticks, grid=False, labelOverlap=True)
+    x = alt.X("epoch:Q", scale=alt.Scale(domain=[1, max(2, epochs)], nice=False), axis=axis)
     return (
         alt.LayerChart(layer=layers)
         .encode(x=x, color=arm_colors(section))
