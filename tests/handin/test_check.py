@@ -187,6 +187,7 @@ def test_a_pdf_that_was_made_of_answers_with_open_parts_is_open(
     text = answers.read_text()
     answers.write_text(text.replace("*Write your answer here, in place of this line.*", "Because.", num_answered))
     sheet = answer_sheet(answers, data=None, name="Ada (Lovelace)")
+    pdf.unlink()
     sheet.save(pdf)
     item = item_of(homework, done, "1")
     open_parts = ["1(a)", "1(b)", "1(c)"][num_answered:]

@@ -292,7 +292,8 @@ def test_arrays_that_cannot_be_written_to_are_trained_on_without_a_copy_or_a_war
     for part in packed.values():
         part["images"] = np.array(part["images"])
         part["images"].flags.writeable = part["labels"].flags.writeable = False
-    train, test = ray_task.splits_from_arrays(packed)[:2]
+    splits = ray_task.splits_from_arrays(packed)
+    train, test = splits.train, splits.test
     assert train.images.data_ptr() == packed["train"]["images"].ctypes.data
     assert train.fingerprint == read_memmap(dataset_folder).train.fingerprint
     assert len(test) == 359

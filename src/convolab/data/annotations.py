@@ -33,7 +33,7 @@ def read_annotations(folder: Path | str) -> tuple[list[AnnotatedImage], dict[str
     file = user_path(folder) / "boxes.json"
     require(
         file.is_file(),
-        f"{escape_line(str(folder))} has no boxes.json with the objects' boxes: give a folder that has one",
+        f"{escape_line(str(folder), 200)} has no boxes.json with the objects' boxes: give a folder that has one",
     )
     require(file.stat().st_size <= MAX_FILE_BYTES, f"{file} is larger than {format_bytes(MAX_FILE_BYTES)}: split it")
     try:

@@ -225,7 +225,7 @@ def resume_download(url: str, partial: Path, on_progress: ProgressCallback | Non
             f"{url} responded with {http_error.code} {escape_line(http_error.reason, 80)}"
         ) from http_error
     except (OSError, HTTPException, ValueError) as failure:  # ValueError: of a redirect to what is no URL
-        reason = escape_line(str(getattr(failure, "reason", failure)))
+        reason = escape_line(str(getattr(failure, "reason", failure)), 200)
         raise DownloadError(f"cannot reach {url} ({reason})") from failure
 
     with response, partial.open("ab") as file:
@@ -326,6 +326,6 @@ def extract_archive(archive: Path, folder: Path) -> None:
             )
             os.replace(temporary / folder.name, folder)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise LabError(f"{archive} is damaged ({escape_line(str(error))}): {redownload_hint()}") from error
+        raise LabError(f"{archive} is damaged ({escape_line(str(error), 200)}): {redownload_hint()}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

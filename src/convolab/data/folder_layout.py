@@ -110,7 +110,7 @@ def linked_folders(splits: dict[str, Path], classes: list[str]) -> list[str]:
     for split_folder in splits.values():
         for name in classes:
             shown = f"{split_folder.name}/{name}" if len(splits) > 1 else name
-            by_target[(split_folder / name).resolve()].append(escape_line(shown))
+            by_target[(split_folder / name).resolve()].append(escape_line(shown, 200))
     return [f"{join_with_and(names)} are one folder, by a link" for names in by_target.values() if len(names) > 1]
 
 

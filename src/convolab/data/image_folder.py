@@ -75,7 +75,10 @@ def read_image_folder(folder: Path, image_size: int, on_progress: ProgressCallba
                 f"{shown_path(split_folder / name)} has no readable image: add some, or delete the folder",
             )
     dataset = ImageDataset(
-        images, torch.tensor([label for _, label, _ in kept]), layout.classes, escape_line(folder.resolve().name) or "/"
+        images,
+        torch.tensor([label for _, label, _ in kept]),
+        layout.classes,
+        escape_line(folder.resolve().name, 200) or "/",
     )
     return make_splits(
         dataset, [split for split, _, _ in kept], [path for _, _, path in kept], folder, layout, unreadable
@@ -120,7 +123,7 @@ def make_splits(
 
 
 def relative_name(path: Path, folder: Path) -> str:
-    return escape_line(str(path.relative_to(folder)))
+    return escape_line(str(path.relative_to(folder)), 200)
 
 
 def decode_images(

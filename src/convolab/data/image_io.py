@@ -64,7 +64,7 @@ def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[
     path = user_path(source)
     if len(path.parts) == 1 and not path.suffix and not os.path.lexists(path):
         known = suggest(path.name, SAMPLE_IMAGES)
-        raise LabError(f"there is no file and no sample image '{escape_line(path.name)}': {known}")
+        raise LabError(f"there is no file and no sample image '{escape_line(path.name, 200)}': {known}")
     return read_image_file(path, max_pixels)
 
 
@@ -132,7 +132,7 @@ def decode_image(file: io.BufferedReader | io.BytesIO, name: str, max_pixels: in
     except UnidentifiedImageError as error:
         raise LabError(f"{name}: not an image ({', '.join(IMAGE_FORMATS)}): convert it to PNG or JPEG") from error
     except Exception as error:  # a decoder may fail in any way on a damaged file, from OSError to struct.error
-        reason = escape_line(" ".join(str(error).split()) or type(error).__name__)
+        reason = escape_line(" ".join(str(error).split()) or type(error).__name__, 200)
         raise LabError(f"{name}: damaged ({reason}): get an intact copy") from error
 
 

@@ -102,7 +102,7 @@ def fetch_url(
     try:
         outcome = fetch.outcome.get(timeout=max(timeout, 0))
     except queue.Empty:
-        raise LabError(fetch.timeout_message(escape_line(url))) from None
+        raise LabError(fetch.timeout_message(escape_line(url, 200))) from None
     finally:
         fetch.cut()
     if isinstance(outcome, bytes):
@@ -146,9 +146,9 @@ class Fetch:
     def _follow(self) -> bytes:
         url = self.url
         for _ in range(MAX_REDIRECTS + 1):
-            subject = escape_line(self.url)
+            subject = escape_line(self.url, 200)
             if url != self.url:
-                subject += f" redirects to {escape_line(url)}, which"
+                subject += f" redirects to {escape_line(url, 200)}, which"
             content, redirect = self._request(url, subject)
             if redirect is None:
                 return content
@@ -156,11 +156,11 @@ class Fetch:
                 url = urljoin(url, redirect)
             except ValueError as error:
                 raise LabError(
-                    f"{subject} redirects to {escape_line(redirect)}, which is not a valid URL "
-                    f"({escape_line(str(error))}): give the image's direct URL"
+                    f"{subject} redirects to {escape_line(redirect, 200)}, which is not a valid URL "
+                    f"({escape_line(str(error), 200)}): give the image's direct URL"
                 ) from error
         raise LabError(
-            f"{escape_line(self.url)} redirects more than {MAX_REDIRECTS} times: give the image's direct URL"
+            f"{escape_line(self.url, 200)} redirects more than {MAX_REDIRECTS} times: give the image's direct URL"
         )
 
     def _request(self, url: str, subject: str) -> tuple[bytes, str | None]:
@@ -187,7 +187,7 @@ class Fetch:
             except TimeoutError as error:
                 raise LabError(self.timeout_message(subject)) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
-                reason = escape_line(" ".join(str(error).split()) or type(error).__name__)
+                reason = escape_line(" ".join(str(error).split()) or type(error).__name__, 200)
                 raise LabError(
                     f"{subject} cannot be reached ({reason}): check it, or download the image yourself"
                 ) from error
@@ -252,7 +252,7 @@ def parse_url(url: str, subject: str) -> tuple[str, str, int, str]:
         port = parts.port or (443 if scheme == "https" else 80)
         host = parts.hostname
     except ValueError as error:
-        raise LabError(f"{subject} is not a valid URL ({escape_line(str(error))}): check it") from error
+        raise LabError(f"{subject} is not a valid URL ({escape_line(str(error), 200)}): check it") from error
     require(scheme in ("http", "https"), f"{subject} is not an http(s) URL: give one, or download the image yourself")
     if not host:
         raise LabError(f"{subject} has no host name: check it")

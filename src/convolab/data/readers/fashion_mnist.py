@@ -93,7 +93,7 @@ def read_idx(path: Path) -> np.ndarray:
             )
             values = file.read(num_values + 1)  # with one too many, if there is one
     except (OSError, EOFError, zlib.error) as error:
-        raise LabError(f"{path} is damaged ({escape_line(str(error))}): {HINT}") from error
+        raise LabError(f"{path} is damaged ({escape_line(str(error), 200)}): {HINT}") from error
     num_bytes = len(header) + len(sizes) + len(values)
     require(
         shape and len(values) == num_values,
