@@ -189,5 +189,9 @@ def test_no_public_function_runs_the_code_of_a_strangers_folder(theirs: Path) ->
 
 
 def test_with_trust_it_runs_and_is_remembered(theirs: Path) -> None:
-    results = run_calls(theirs, "command", [["with", ["test", "run", "--trust"]], ["again", ["predict", "run", "x"]]])
-    assert results["with"]["ran"]
+    trusted = run_calls(theirs, "command", [["with", ["test", "run", "--trust"]]])["with"]
+    assert trusted["ran"]
+    assert trusted["end"] in ("ok", "exit 0")
+    again = run_calls(theirs, "command", [["again", ["predict", "run", "nothing.png"]]])["again"]  # another process
+    assert "have not trusted" not in again["end"]
+    assert "nothing.png" in again["end"]

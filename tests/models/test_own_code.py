@@ -136,13 +136,12 @@ def test_a_file_may_define_a_dataclass_whose_types_are_strings() -> None:
         ("os.path:join", "there is no Python file of a network for 'os.path'"),
         ("nowhere.inside:Net", "there is no Python file of a network for 'nowhere.inside'"),
         ("posix:system", "there is no Python file"),
-        ("numpy.random:seed", "is no network|there is no Python file|cannot import"),
+        ("numpy.random:seed", "seed of numpy/random/__init__.py is no network"),
         (".net:Net", "is not the name of a network"),
     ],
 )
 def test_what_is_no_network_is_not_called(name: str, message: str) -> None:
-    line = error_line(lambda: build(name, (1, 2, 2), 3))
-    assert any(part in line for part in message.split("|")), line
+    assert message in error_line(lambda: build(name, (1, 2, 2), 3))
     assert not Path("CALLED").exists()
 
 
