@@ -22,8 +22,8 @@ from convolab.cli.main import COMMANDS, help_line
 from convolab.data.catalog import load
 from convolab.models.registry import NETWORKS
 from convolab.plots.images import to_pil_image
+from convolab.training.lock import is_locked, run_lock
 from convolab.training.run import Run
-from convolab.training.run_folder import is_locked, run_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--set", "training.epochs=2")

@@ -37,10 +37,10 @@ from convolab.training.checkpoint import (
 )
 from convolab.training.evaluation import evaluate
 from convolab.training.history import EpochMetrics, History, best_epoch_of
+from convolab.training.lock import LOCK_FILE, is_locked, run_lock
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import (
     COMPLETED,
-    LOCK_FILE,
     METRICS_FILE,
     RECIPE_FILE,
     RUN_MARKS,
@@ -51,7 +51,6 @@ from convolab.training.run_folder import (
     RunSummary,
     Status,
     delete_own_files,
-    is_locked,
     new_evaluation_record,
     new_run_folder,
     new_summary,
@@ -60,7 +59,6 @@ from convolab.training.run_folder import (
     read_summary,
     rename_fields,
     require_new_folder,
-    run_lock,
 )
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import NO_CALLBACKS, Diverged, Trainer, TrainingCallbacks

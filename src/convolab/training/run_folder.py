@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, cast
 
 import torch
-from filelock import FileLock, Timeout
 from typing_extensions import TypedDict
 
 from convolab.core.display import Displayable
@@ -33,6 +32,7 @@ from convolab.models.own_code import OwnCode
 from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.training.evaluation import Evaluation
 from convolab.training.history import EpochMetrics
+from convolab.training.lock import LOCK_FILE, run_lock
 from convolab.training.recipe import (
     FORMAT,
     RENAMED_VALUES,
@@ -44,19 +44,12 @@ from convolab.training.recipe import (
 )
 from convolab.training.trainer import Trainer
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-LOOK_TIMEOUT = 1.0  # seconds; how long a training waits for those who only look
 Status = Literal["new", "running", "stopped", "killed", "diverged", "finished"]
 COMPLETED: tuple[Status, ...] = ("finished", "diverged")  # what more training would not change
 RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 TEST_FILE = "test.json"
-LOCK_FILE = ".lock"
 RUN_MARKS = (RECIPE_FILE, METRICS_FILE, SUMMARY_FILE)  # a folder with two of them is a run, maybe a damaged one
 WEIGHTS_FILES = ("best.safetensors", "last.safetensors")
 CHARTS = tuple(f"{name}.{ending}" for name in ("curves", "confusion") for ending in ("html", "svg", "png"))
@@ -372,42 +365,6 @@ def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
             if not folder.exists():
                 raise
     raise LabError(f"runs/ already has a thousand runs named {name}: choose a folder yourself")
-
-
-@contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Only one process trains a run; the lock is released when its process ends."""
-    lock = FileLock(folder / LOCK_FILE, timeout=LOOK_TIMEOUT, poll_interval=0.02)
-    try:
-        with translate_write_errors(folder):
-            lock.acquire()
-    except Timeout as error:
-        raise LabError(f"{folder} is being trained by another process: wait for it, or stop it") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of a run.
-
-    Looking writes nothing and refuses nobody: it shares the lock for an instant, which `run_lock` waits out.
-    """
-    if fcntl is None:
-        try:
-            with FileLock(folder / LOCK_FILE, timeout=0):
-                return False
-        except Timeout:
-            return True
-    try:
-        with open(folder / LOCK_FILE, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:  # there is no lock, or it can't be read
-        return False
 
 
 def delete_own_files(folder: Path) -> None:
