@@ -676,9 +676,8 @@ def test_the_test_result_names_the_epoch_of_the_weights_even_after_a_kill(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        Run, "_write_metrics", die
-    )  # the best weights of epoch 1 are written, and no line of metrics yet
+    # The best weights of epoch 1 are written, and no line of metrics yet.
+    monkeypatch.setattr("convolab.training.recorder.RunRecorder.write_metrics", die)
     with pytest.raises(KeyboardInterrupt):
         Run.start(make_recipe(), digits, tmp_path / "run")
     run = Run(tmp_path / "run")
