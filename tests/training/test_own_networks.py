@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.callbacks import stop_after
+from support.own_code import become_another_user
 
 from convolab.core import trust as trust_module
 from convolab.core.errors import LabError
@@ -59,13 +60,6 @@ def own_run(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     mark.unlink()
     monkeypatch.setattr(own_code, "_LOADED", {})
     return run
-
-
-def become_another_user(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Someone who has trusted nothing, in a new process."""
-    monkeypatch.setenv("CONVOLAB_DATA", str(data))
-    monkeypatch.setattr(trust_module, "_TRUSTED_HERE", set())
-    monkeypatch.setattr(own_code, "_LOADED", {})
 
 
 def error_line(function, *args, **settings) -> str:

@@ -71,6 +71,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.ema": 0.99,
     "training.patience": 3,
     "training.goal": 0.9,
+    "training.exact": False,
     "metrics.train": "eval_pass",
 }
 

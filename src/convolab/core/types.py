@@ -1,6 +1,6 @@
 """Frozen, validated values that a recipe is made of, and the types of what a JSON file holds and of a callback."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -16,6 +16,7 @@ else:
     Json = object  # the runtime type checker of the tests cannot follow an alias that names itself
 
 __all__ = [
+    "STORED",
     "Fraction",
     "Frozen",
     "Json",
@@ -26,6 +27,7 @@ __all__ = [
     "PositiveInt",
     "UnitInterval",
     "list_to_tuple",
+    "stored_sections",
 ]
 
 
@@ -38,6 +40,14 @@ class Frozen(BaseModel):
 def list_to_tuple(value: object) -> object:
     """TOML and JSON have lists where a recipe's values, which never change, have tuples."""
     return tuple(value) if isinstance(value, list) else value
+
+
+STORED = "stored"  # of a validation's context: the sections of a recipe that a file holds with every key
+
+
+def stored_sections(info: "ValidationContext") -> Collection[str]:
+    """The sections whose options are all there already, so that nothing needs to be filled in."""
+    return (info.context or {}).get(STORED, ())
 
 
 @runtime_checkable

@@ -61,9 +61,8 @@ def fill_options(
         return create_model("Options", **declared).model_validate_json(options, strict=True).model_dump()
     except ValidationError as error:
         first_error = error.errors()[0]
-        key = str(first_error["loc"][0])
-        value = reprlib.repr(overrides.get(key, first_error["input"]))
-        raise LabError(f"{section}.{key} = {value}: {first_error['msg']}") from error
+        key = ".".join(map(str, first_error["loc"]))
+        raise LabError(f"{section}.{key} = {reprlib.repr(first_error['input'])}: {first_error['msg']}") from error
     except PydanticUserError as error:  # a type that no recipe value can have
         raise LabError(
             f"{what} takes {signature}, and a recipe cannot hold that: {str(error).splitlines()[0]}"

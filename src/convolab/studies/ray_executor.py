@@ -28,7 +28,7 @@ from convolab.studies.ray_task import (
     SHUTDOWN_TIMEOUT,
     RunFiles,
     TaskPayload,
-    code_to_send,
+    codes_to_send,
     driver_versions,
     read_run_files,
     splits_to_arrays,
@@ -81,7 +81,7 @@ class RayExecutor:
         self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
     ) -> None:
         """See `Executor.run`."""
-        codes = {job.recipe.key: code_to_send(job.recipe) for job in jobs}
+        codes = {job.recipe.key: codes_to_send(job.recipe) for job in jobs}
         versions = driver_versions()
         pending = deque(
             InFlightTask(job)

@@ -27,7 +27,7 @@ from convolab.core.files import atomic_write, translate_write_errors
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
 from convolab.models import registry, zoo
-from convolab.models.own_code import OwnCode, provide_code
+from convolab.models.own_code import OwnCode, find_own_code, provide_code
 from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
 from convolab.training.checkpoint import CODE_FOLDER
 from convolab.training.recipe import Recipe
@@ -59,7 +59,7 @@ class TaskPayload:
 
     job: Job
     run_files: RunFiles  # of the unfinished run to resume
-    code: OwnCode | None  # of a person's own network
+    codes: dict[str, OwnCode]  # of a person's own parts, by the name that stands for each
     versions: Mapping[str, str]  # of the packages on the driver
 
 
@@ -97,8 +97,8 @@ def train_on_node(
     with tempfile.TemporaryDirectory(prefix="convolab-") as temporary_folder:
         folder = Path(temporary_folder) / job.recipe.key
         try:
-            if payload.code:
-                provide_code(job.recipe.model.name, payload.code)
+            for name, code in payload.codes.items():
+                provide_code(name, code)
             write_run_files(folder, payload.run_files)
             run_job(replace(job, folder=folder), load_splits, send, stop_requested.is_set)
         except LabError as error:
@@ -110,20 +110,19 @@ def train_on_node(
         return event, read_run_files(folder)
 
 
-def code_to_send(recipe: Recipe) -> OwnCode | None:
-    """The code of a recipe's network, if it is a person's own; None for one of convolab's or of an installed package.
+def codes_to_send(recipe: Recipe) -> dict[str, OwnCode]:
+    """The code of a recipe's own parts, by the name that stands for each; not that of an installed package.
 
     Raises LabError for a network that is registered in this process only.
     """
     name = recipe.model.name
-    if code := registry.own_code_of(name):
-        return None if code.is_installed else code
     require(
-        registry.resolve_factory(name).__module__ == zoo.__name__,
+        "model" in recipe.own_parts or registry.resolve_factory(name).__module__ == zoo.__name__,
         f"the network '{name}' is registered in this process only, and Ray's nodes do not have it: "
         "put it into a file and name it file.py:Name",
     )
-    return None
+    codes = {name: find_own_code(name) for name in recipe.own_parts.values()}
+    return {name: code for name, code in codes.items() if not code.is_installed}
 
 
 def driver_versions() -> dict[str, str]:

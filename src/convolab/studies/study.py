@@ -3,7 +3,7 @@
 import itertools
 import math
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from convolab.core.files import write_text
 from convolab.core.types import Frozen, Json, NonNegativeInt, ValidationContext
 from convolab.models.registry import trust_named
 from convolab.studies.metrics import QUANTITIES, Metric
-from convolab.training.recipe import FORMAT, Recipe, read_toml, require_known_format
+from convolab.training.recipe import FORMAT, Recipe, part_names, read_toml, require_known_format
 
 RENAMED_STUDY_KEYS = {"change": "overrides", "against": "baseline"}  # the first edition's key -> today's
 
@@ -218,7 +218,7 @@ class Study(Frozen):
 
         Code of your own that the values name may run from now on.
         """
-        for name in network_names(values):
+        for name in part_names(values):
             trust_named(name)
         return cls.from_file_values(values)
 
@@ -278,7 +278,12 @@ class Study(Frozen):
     @cached_property
     def base_recipe(self) -> Recipe:
         """The base recipe, every key."""
-        return Recipe.from_file_values(self.recipe, is_stored=vars(self).get("is_stored", False))
+        return Recipe.from_file_values(self.recipe, stored=self._stored_sections)
+
+    @property
+    def _stored_sections(self) -> Collection[str]:
+        """The sections of its recipes that have every key, because the study was run; see `Recipe.from_file_values`."""
+        return Recipe.model_fields if vars(self).get("is_stored") else ()
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
@@ -294,7 +299,7 @@ class Study(Frozen):
                             section.overrides,
                             overrides,
                             {"training.seed": seed},
-                            is_stored=vars(self).get("is_stored", False),
+                            stored=self._stored_sections,
                         )
                     except LabError as error:
                         raise LabError(f"section '{name}', arm '{arm}': {error}") from error
@@ -304,23 +309,6 @@ class Study(Frozen):
     def recipes(self) -> dict[str, Recipe]:
         """The different recipes among the trials by key: what has to be trained."""
         return {trial.recipe.key: trial.recipe for trial in self.trials}
-
-
-def network_names(values: Json) -> Iterator[Json]:
-    """The names of networks anywhere in the values of a study.
-
-    >>> list(network_names({"recipe": {"model": {"name": "a"}}, "sections": {"s": {"grid": {"model.name": ["b", "c"]}}}}))
-    ['a', 'b', 'c']
-    """
-    if not isinstance(values, Mapping):
-        return
-    for key, value in values.items():
-        if key == "model.name":
-            yield from value if isinstance(value, list | tuple) else [value]
-        elif key == "model" and isinstance(value, Mapping):
-            yield value.get("name")
-        else:
-            yield from network_names(value)
 
 
 def format_study_error(error: ValidationError) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Tag
 from torch import Tensor, nn
 
 from convolab.core.errors import require
 from convolab.core.types import Fraction, Frozen, NonNegativeFloat, PositiveFloat, list_to_tuple
+from convolab.training.torch_optim import OPTIMIZERS, OtherOptimizer
 
 FusedFunction = Callable[..., object]
 Buffers = Mapping[str, Sequence[Tensor]]
@@ -127,7 +128,26 @@ class AdamW(AdamBase):
     weight_decay: NonNegativeFloat = 0.01  # fraction of the weight removed at each step, times the learning rate
 
 
-Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="name")]
+def optimizer_tag(value: object) -> str | None:
+    """Which class of `Optimizer` a value is for, by its name: ours have their own, all others share "other"."""
+    if not isinstance(value, Mapping | Frozen | OtherOptimizer):
+        return None
+    name = value.get("name") if isinstance(value, Mapping) else vars(value).get("name")
+    return "other" if OPTIMIZERS.is_foreign(name) else str(name)
+
+
+Optimizer = Annotated[
+    Annotated[SGD, Tag("sgd")]
+    | Annotated[Adam, Tag("adam")]
+    | Annotated[AdamW, Tag("adamw")]
+    | Annotated[OtherOptimizer, Tag("other")],
+    Discriminator(optimizer_tag),
+]
+
+
+def without_weight_decay(optimizer: Optimizer) -> Optimizer:
+    """The same optimizer with a weight decay of 0, if it has one."""
+    return optimizer.model_copy(update={"weight_decay": 0.0} if hasattr(optimizer, "weight_decay") else {})
 
 
 class OptimizerState:

@@ -8,7 +8,7 @@ from convolab.core.rng import isolated_rng, make_generator, seed_default_generat
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.data.splits import DatasetSplits
 from convolab.training.evaluation import preferred_memory_format
-from convolab.training.optim import SGD, Optimizer
+from convolab.training.optim import SGD, Optimizer, without_weight_decay
 from convolab.training.recipe import Recipe
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import require_full_batch
@@ -52,7 +52,7 @@ def overfit_single_batch(
     memory_format = preferred_memory_format(net)
     pixels = to_float01(images).contiguous(memory_format=memory_format)
     net = net.to(memory_format=memory_format).train()
-    optimizer_state = (optimizer or SGD()).model_copy(update={"weight_decay": 0.0}).build(net.parameters())
+    optimizer_state = without_weight_decay(optimizer or SGD()).build(net.parameters())
     accuracies: list[float] = []
     with isolated_rng():
         for step in range(max_steps + 1):

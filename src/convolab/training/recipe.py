@@ -5,7 +5,7 @@ import json
 import re
 import reprlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -25,6 +25,7 @@ from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
 from convolab.core.types import (
+    STORED,
     Fraction,
     Frozen,
     Json,
@@ -34,18 +35,23 @@ from convolab.core.types import (
     UnitInterval,
     ValidationContext,
     list_to_tuple,
+    stored_sections,
 )
 from convolab.data.catalog import default_augmentation
 from convolab.models import registry
+from convolab.models.own_code import is_own_code
 from convolab.models.registry import trust_named
 from convolab.training.lr_schedule import Schedule, StepLR
 from convolab.training.optim import SGD, Optimizer
+from convolab.training.torch_optim import OPTIMIZERS
 from convolab.training.transforms import RENAMED_TRANSFORMS, parse_transform
 
 FORMAT = 1  # of every file that convolab writes and reads again; the first edition's files have no number
 MAX_TOML_BYTES = 1_000_000
 MAX_VALUE_LENGTH = 10_000
 DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step"}
+NAMED_PARTS = ("model", "optimizer")  # may be code of a person's own
+FOREIGN_PARTS = {kind.section: kind for kind in (OPTIMIZERS,)}
 RENAMED_KEYS = {  # the first edition's key -> today's
     "data.size": "data.image_size",
     "schedule.period": "schedule.step_size",
@@ -99,7 +105,7 @@ class Model(BaseModel):
             return values
         name = values.get("name", "simple_convnet")
         require(isinstance(name, str), f"model.name = {name!r}: give the network's name as a string")
-        if (info.context or {}).get("is_stored") and name not in registry.NETWORKS:
+        if "model" in stored_sections(info) and name not in registry.NETWORKS:
             return values
         return {"name": name, **registry.resolve_options(name, {k: v for k, v in values.items() if k != "name"})}
 
@@ -122,6 +128,7 @@ class Training(Frozen):
         ema: decay per step of averaged weights, which are evaluated and kept; 0: the weights themselves.
         patience: stop after this many epochs without a better validation accuracy.
         goal: stop once the training accuracy of an epoch reaches this.
+        exact: False takes parts of your own that cannot be resumed bit for bit; by default they are refused.
 
     >>> Training(epochs=30, patience=5).batch_size
     128
@@ -136,6 +143,7 @@ class Training(Frozen):
     ema: Fraction = 0.0
     patience: PositiveInt | None = None
     goal: UnitInterval | None = None
+    exact: bool | None = None
 
 
 class Metrics(Frozen):
@@ -190,15 +198,15 @@ class Recipe(Frozen, Displayable):
 
         Code of your own that the values name may run from now on.
         """
-        model = values.get("model")
-        trust_named(model.get("name") if isinstance(model, Mapping) else None)
+        for name in part_names(values):
+            trust_named(name)
         return cls.from_file_values(values)
 
     @classmethod
-    def from_file_values(cls, values: Mapping[str, Json], *, is_stored: bool = False) -> "Recipe":
-        """As `from_dict`, for values that a file holds: the code of a network that they name runs only if it is trusted.
+    def from_file_values(cls, values: Mapping[str, Json], *, stored: Collection[str] = ()) -> "Recipe":
+        """As `from_dict`, for values that a file holds: code of somebody's own that they name runs only if it is trusted.
 
-        `is_stored` is for the file of a run, which has every key: no code is run to find a network's options.
+        `stored` are the sections with every key, as in the file of a run: no code is run to find a part's options.
         """
         require_known_format(values.get("format"), "this recipe")
         values = {section: keys for section, keys in values.items() if section != "format"}
@@ -208,7 +216,7 @@ class Recipe(Frozen, Displayable):
                 values[section] = {"name": name, **keys}
         refuse_renamed(values)
         try:
-            return cls.model_validate(values, strict=True, context={"is_stored": is_stored})
+            return cls.model_validate(values, strict=True, context={STORED: stored})
         except ValidationError as error:
             raise LabError(format_validation_error(error, values).replace("\n", "\\n")) from error
 
@@ -226,17 +234,18 @@ class Recipe(Frozen, Displayable):
         >>> Recipe().with_overrides({"optimizer.lr": 0.1}, {"optimizer.name": "adam"}).optimizer.lr
         0.001
         """
-        for entries in overrides:
-            trust_named(entries.get("model.name"))
+        for name in part_names(overrides):
+            trust_named(name)
         return self.parse_overrides(*overrides)
 
-    def parse_overrides(self, *overrides: Mapping[str, Json], is_stored: bool = False) -> "Recipe":
-        """As `with_overrides`, for overrides that a file holds; `is_stored` as in `from_file_values`."""
+    def parse_overrides(self, *overrides: Mapping[str, Json], stored: Collection[str] = ()) -> "Recipe":
+        """As `with_overrides`, for overrides that a file holds; `stored` as in `from_file_values`."""
         own = self.to_dict()
         values = own
         for entries in overrides:
             values = apply_overrides(values, entries)
-        return Recipe.from_file_values(values, is_stored=is_stored or values["model"] == own["model"])
+        unchanged = {section for section in own if values[section] == own[section]}
+        return Recipe.from_file_values(values, stored={*stored, *unchanged})
 
     def to_dict(self) -> dict[str, dict[str, Json]]:
         """All keys of all sections, defaults too, as JSON and TOML can hold them."""
@@ -253,6 +262,33 @@ class Recipe(Frozen, Displayable):
     def key(self) -> str:
         """A hash of every key: equal for equal recipes, however they were written."""
         return recipe_key(self.to_dict())
+
+    @property
+    def own_parts(self) -> dict[str, str]:
+        """The parts that are code of a person's own: their names, by the part's."""
+        names = {"model": self.model.name, "optimizer": self.optimizer.name}
+        return {part: name for part, name in names.items() if is_own_code(name) and name not in registry.NETWORKS}
+
+
+def part_names(values: Json) -> Iterator[Json]:
+    """The names of networks and other parts anywhere in the values of a recipe or a study.
+
+    >>> values = {"recipe": {"model": {"name": "a"}}, "sections": {"s": {"grid": {"model.name": ["b", "c"]}}}}
+    >>> list(part_names(values))
+    ['a', 'b', 'c']
+    """
+    if isinstance(values, list | tuple):
+        for value in values:
+            yield from part_names(value)
+    if not isinstance(values, Mapping):
+        return
+    for key, value in values.items():
+        if key in {f"{part}.name" for part in NAMED_PARTS}:
+            yield from value if isinstance(value, list | tuple) else [value]
+        elif key in NAMED_PARTS and isinstance(value, Mapping):
+            yield value.get("name")
+        else:
+            yield from part_names(value)
 
 
 def recipe_key(values: Mapping[str, Json]) -> str:
@@ -384,9 +420,21 @@ def format_validation_error(error: ValidationError, values: Mapping[str, Json]) 
         case "union_tag_invalid":
             context = details.get("ctx", {})
             names = [name.strip(" '") for name in context["expected_tags"].split(",")]
-            return f"unknown {path[0]} '{context['tag']}': {suggest(context['tag'], names)}"
+            return f"unknown {path[0]} '{context['tag']}': {suggest_part(path[0], context['tag'], names)}"
         case _:
             return f"{dotted_key} = {reprlib.repr(details['input'])}: {details['msg'][0].lower()}{details['msg'][1:]}"
+
+
+def suggest_part(section: str, name: str, own: Sequence[str]) -> str:
+    """The nearest of our names and a library's, or what is known."""
+    own = [other for other in own if other != "other"]
+    kind = FOREIGN_PARTS.get(section)
+    if kind is None:
+        return suggest(name, own)
+    text = suggest(name, [*own, *(other for other in kind.classes if other not in kind.refused)])
+    if text.startswith("did you mean"):
+        return text
+    return f"{suggest(name, own)}, a class of {kind.module}, or your own as file.py:Name"
 
 
 def known_keys(path: Sequence[str], values: Mapping[str, Json]) -> list[str]:

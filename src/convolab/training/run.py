@@ -12,6 +12,7 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_json, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.text import pluralize
+from convolab.core.types import Json
 from convolab.data.catalog import load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
 from convolab.data.splits import NO_TEST, DatasetSplits
@@ -23,10 +24,8 @@ from convolab.models.inference import (
     top_classes,
 )
 from convolab.models.own_code import OwnCode, code_of_record, find_own_code
-from convolab.models.registry import own_code_of
 from convolab.training.chance import chance_caution
 from convolab.training.checkpoint import (
-    CODE_FOLDER,
     PREVIOUS_STATE_FILE,
     STATE_FILE,
     read_state,
@@ -48,6 +47,7 @@ from convolab.training.run_folder import (
     RunId,
     RunSummary,
     Status,
+    code_folder,
     delete_own_files,
     new_evaluation_record,
     new_run_folder,
@@ -106,8 +106,9 @@ class Run(Displayable):
         self.summary: RunSummary = read_summary(self.folder)
         self._history = History()
         self._history_stat: tuple[int, int, int] | None = None
-        if trust and (code := self.code):
-            code.trust()
+        if trust:
+            for code in self.codes.values():
+                code.trust()
 
     def __repr__(self) -> str:
         done = f"{len(self.history)} of {self.recipe.training.epochs} epochs"
@@ -138,16 +139,16 @@ class Run(Displayable):
         Diverged if the loss becomes NaN or infinite.
         """
         require_new_folder(out)
-        code = own_code_of(recipe.model.name)
-        trainer = build_trainer(recipe, splits, device, code=code)
+        codes = {part: find_own_code(name) for part, name in recipe.own_parts.items()}
+        trainer = build_trainer(recipe, splits, device, codes=codes)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
         data_folder = str(user_path(data_dir or "").resolve()) if has_data_dir else None
         with new_run_folder(recipe, out) as folder:
-            if code:
-                code.write(folder / CODE_FOLDER)
+            for part, code in codes.items():
+                code.write(code_folder(folder, part))
             recipe.write(folder / RECIPE_FILE)
             write_text(folder / METRICS_FILE, "")
-            write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, code))
+            write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, codes))
             run = cls(folder)
             RunRecorder(folder, recipe, run.summary, trainer).train(callbacks)
         return run
@@ -167,7 +168,7 @@ class Run(Displayable):
             for leftover in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
                 leftover.unlink()
             device, precision = self.summary["device"], self.summary["precision"]
-            trainer = build_trainer(self.recipe, splits, device, precision, self.code)
+            trainer = build_trainer(self.recipe, splits, device, precision, self.codes)
             recorder = RunRecorder(self.folder, self.recipe, self.summary, trainer)
             has_state = any((self.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
             # A kill before the first state may leave one line of metrics: the run then begins again.
@@ -226,21 +227,28 @@ class Run(Displayable):
         return is_locked(self.folder)
 
     @property
-    def code(self) -> OwnCode | None:
-        """The run's copy of the code of somebody's own network; None for other networks, and for old runs."""
-        record = self.summary["code"]
-        return code_of_record(self.folder / CODE_FOLDER, record) if record else None
+    def codes(self) -> dict[str, OwnCode]:
+        """The run's copies of the code of somebody's own parts, by the part's name, such as "model" or "optimizer"."""
+        return {part: code_of_record(code_folder(self.folder, part), record) for part, record in self._code_records}
+
+    @property
+    def _code_records(self) -> list[tuple[str, Mapping[str, Json]]]:
+        model = [("model", self.summary["code"])] if self.summary["code"] else []
+        return [*model, *(self.summary["parts"] or {}).items()]
 
     @property
     def code_note(self) -> str | None:
-        """What a person should know if the file that the network was named by was edited since the run began."""
-        record, name = self.summary["code"], self.recipe.model.name
-        if not record or not Path(name.rpartition(":")[0]).is_file():
-            return None
-        with suppress(LabError):
-            if find_own_code(name).sha256 == record["sha256"]:
-                return None
-        return f"{name.rpartition(':')[0]} was edited since {self.folder} began: the run's own copy in code/ is used"
+        """What a person should know if the file that a part was named by was edited since the run began."""
+        records, names = dict(self._code_records), self.recipe.own_parts
+        for part in records.keys() & names.keys():
+            file = names[part].rpartition(":")[0]
+            if Path(file).is_file():
+                is_same = False
+                with suppress(LabError):
+                    is_same = find_own_code(names[part]).sha256 == records[part]["sha256"]
+                if not is_same:
+                    return f"{file} was edited since {self.folder} began: the run's own copy in code/ is used"
+        return None
 
     def lock(self) -> AbstractContextManager[None]:
         """Only one process trains a run. Raises LabError if another one does."""

@@ -97,6 +97,7 @@ class RunSummary(TypedDict):
     versions: Mapping[str, str]
     started_at: str | None
     code: dict[str, Json] | None  # of somebody's own network: its files in code/, with their SHA-256
+    parts: dict[str, dict[str, Json]] | None  # the same of other parts of their own, by the part's name
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,6 +152,7 @@ SUMMARY_DEFAULTS: dict[str, Json] = {
     "versions": {},
     "started_at": None,
     "code": None,
+    "parts": None,
 }
 
 
@@ -187,7 +189,7 @@ def new_summary(
     trainer: Trainer,
     data_folder: str | None,
     device: str,
-    code: OwnCode | None,
+    codes: Mapping[str, OwnCode],
 ) -> RunSummary:
     """The summary of a run before its first step."""
     fingerprints = splits.fingerprints
@@ -208,8 +210,15 @@ def new_summary(
         "hardware": hardware_info(),
         "versions": package_versions(),
         "started_at": current_time(),
-        "code": code.to_record() if code else None,
+        "code": codes["model"].to_record() if "model" in codes else None,
+        "parts": {part: code.to_record() for part, code in codes.items() if part != "model"} or None,
     }
+
+
+def code_folder(folder: Path, part: str) -> Path:
+    """Where a run keeps its copy of the code of a part; of the model in code/ itself."""
+    # No module is called @optimizer, so that no file of the model's code can have this name.
+    return folder / CODE_FOLDER if part == "model" else folder / CODE_FOLDER / f"@{part}"
 
 
 def new_evaluation_record(result: Evaluation, classes: Sequence[str], epoch: int) -> EvaluationRecord:
@@ -264,7 +273,8 @@ def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
     values = read_toml(path)
     number = values.pop("format", None)
     require_known_format(number, path)
-    recipe = Recipe.from_file_values(translate_first_edition(values) if number is None else values, is_stored=True)
+    values = translate_first_edition(values) if number is None else values
+    recipe = Recipe.from_file_values(values, stored=Recipe.model_fields)
     return recipe, recipe_key(values)
 
 

@@ -1,5 +1,7 @@
 """What a recipe becomes before its first step: the images it trains on, its network, its trainer."""
 
+from collections.abc import Mapping
+
 import torch
 
 from convolab.core.errors import LabError, require
@@ -11,6 +13,7 @@ from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import eval_mode
 from convolab.models.own_code import OwnCode
 from convolab.training.recipe import Recipe
+from convolab.training.torch_optim import OtherOptimizer, TorchOptimizerState
 from convolab.training.trainer import Trainer
 
 
@@ -19,7 +22,7 @@ def build_trainer(
     splits: DatasetSplits,
     device: str,
     precision: str | None = None,
-    code: OwnCode | None = None,
+    codes: Mapping[str, OwnCode] | None = None,
 ) -> Trainer:
     """A recipe's training before its first step.
 
@@ -28,26 +31,50 @@ def build_trainer(
         splits: the dataset that the recipe names.
         device: "cpu", "cuda" or "mps".
         precision: "fp32" or "bf16" where an earlier start has resolved the recipe's "auto"; by default the recipe's.
-        code: the copy of somebody's own network to use; by default what its name stands for in the current folder.
+        codes: the copies to use of the code of somebody's own parts, by the part's name; by default what their names
+            stand for in the current folder.
 
-    Raises LabError if the recipe cannot be trained on these images, or its code is not trusted.
+    Raises LabError if the recipe cannot be trained on these images, its code is not trusted, or a part of it could not
+    be resumed bit for bit.
     """
+    codes = codes or {}
     train, validation = train_validation_split(recipe, splits)
     mean, std = channel_mean_std(train)
     _, height, width = train.shape
     net = ImageClassifier(
-        build_network(recipe, train, code), mean=mean, std=std, input_size=(height, width), classes=train.classes
+        build_network(recipe, train, codes.get("model")),
+        mean=mean,
+        std=std,
+        input_size=(height, width),
+        classes=train.classes,
     )
-    return Trainer(
+    optimizer = recipe.optimizer
+    if isinstance(optimizer, OtherOptimizer):
+        optimizer = optimizer.with_code(codes.get("optimizer"))
+    trainer = Trainer(
         net,
         train,
         validation,
-        optimizer=recipe.optimizer,
+        optimizer=optimizer,
         schedule=recipe.schedule,
         training=recipe.training.model_copy(update={"precision": precision} if precision else {}),
         transforms=recipe.data.augment,
         metrics=recipe.metrics,
         device=device,
+    )
+    if recipe.training.exact is not False:
+        require_exact(trainer)
+    return trainer
+
+
+def require_exact(trainer: Trainer) -> None:
+    """Raise LabError, naming it, for a part of somebody else's that could not be resumed bit for bit: it is tried."""
+    state = trainer.optimizer_state
+    require(
+        not isinstance(state, TorchOptimizerState) or state.resumes_exactly(),
+        f"{state.what if isinstance(state, TorchOptimizerState) else 'the optimizer'} keeps something outside its state "
+        "(optimizer.state, as tensors and numbers), so a stopped run could not be resumed bit for bit: keep it there, or "
+        "set training.exact = false",
     )
 
 

@@ -22,6 +22,7 @@ from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.recipe import Metrics, Training
+from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.transforms import Transform, apply_transforms, parse_transform
 
 
@@ -268,7 +269,10 @@ class Trainer:
             tensors |= {f"averaged.{name}": tensor for name, tensor in self.ema_net.state_dict().items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer_state.state_dict().items()}
         progress = {f.name: getattr(self.progress, f.name) for f in fields(TrainingProgress)}
-        return tensors, {**progress, "history": [epoch.to_record() for epoch in self.progress.history]}
+        progress["history"] = [epoch.to_record() for epoch in self.progress.history]
+        if isinstance(self.optimizer_state, TorchOptimizerState):
+            progress["optimizer"] = self.optimizer_state.extra_state()
+        return tensors, progress
 
     def restore(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Json]) -> None:
         """Continue from a `snapshot`; keys of the progress that it does not know are ignored.
@@ -283,7 +287,10 @@ class Trainer:
             self.net.load_state_dict(by_prefix["net"])
             if self.ema_net is not None:
                 self.ema_net.load_state_dict(by_prefix["averaged"])
-            self.optimizer_state.load_state_dict(by_prefix["optimizer"])
+            if isinstance(self.optimizer_state, TorchOptimizerState):
+                self.optimizer_state.load_state_dict(by_prefix["optimizer"], progress.get("optimizer"))
+            else:
+                self.optimizer_state.load_state_dict(by_prefix["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise LabError(
                 f"this state belongs to another network or optimizer: {str(error).splitlines()[0]}"

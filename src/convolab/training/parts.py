@@ -1,0 +1,111 @@
+"""Parts of a training that are not convolab's: a library's classes by their name, and code of a person's own."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convolab.core.errors import LabError, require, suggest
+from convolab.models.options import fill_options, readable_signature
+from convolab.models.own_code import OwnCode, find_own_code, is_own_code
+
+Factory = Callable[..., Any]
+MACHINE_OPTIONS = ("last_epoch", "foreach", "fused", "capturable", "differentiable")  # how it is computed, not what
+
+
+@dataclass(frozen=True)
+class PartKind:
+    """A part that a library has classes for.
+
+    Attributes:
+        section: of the recipe; also what the part is called in messages.
+        module: the library's module.
+        base: the name there of what every such class is a subclass of.
+        given: the first arguments of such a class, which are no options.
+        refused: why some of its classes cannot be used, by name.
+    """
+
+    section: str
+    module: str
+    base: str
+    given: Sequence[str]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> dict[str, Factory]:
+        """The library's public classes of this kind, by name."""
+        module = importlib.import_module(self.module)
+        base = getattr(module, self.base)
+        return {
+            name: value
+            for name, value in vars(module).items()
+            if inspect.isclass(value) and issubclass(value, base) and not name.startswith("_") and value is not base
+        }
+
+    def is_foreign(self, name: object) -> bool:
+        """Whether a name is that of one of the library's classes, or of a person's own code."""
+        return isinstance(name, str) and (is_own_code(name) or self.short_name(name) in self.classes)
+
+    def short_name(self, name: str) -> str:
+        """`RMSprop` for `torch.optim.RMSprop`; other names as they are."""
+        return name.removeprefix(f"{self.module}.")
+
+    def find(self, name: str, code: OwnCode | None = None) -> Factory:
+        """The class or function that a name stands for.
+
+        Args:
+            name: the name of one of the library's classes, `file.py:Name` or `package.module:Name`.
+            code: the copy of a person's own code to use; by default what the name stands for in the current folder.
+
+        Raises LabError for what cannot be used here, and for code that is not trusted.
+        """
+        if is_own_code(name):
+            factory = (code or find_own_code(name)).load(name.rpartition(":")[2])
+            require(
+                inspect.isclass(factory) or inspect.isfunction(factory),
+                f"'{name}' is no {self.section}: give a class, or a function",
+            )
+            return factory
+        require(name in self.classes, f"unknown {self.section} '{name}': {suggest(name, self.classes)}")
+        require(name not in self.refused, f"the {self.section} '{name}' cannot be used: {self.refused.get(name)}")
+        return self.classes[name]
+
+    def fill_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All options of a part, so that a recipe does not depend on defaults that may change.
+
+        Types are checked for code of a person's own; a library checks its own when the part is built. Raises LabError.
+        """
+        factory, what = self.find(name), f"the {self.section} '{name}'"
+        signature = readable_signature(factory, what)
+        try:
+            signature.bind_partial(*self.given)
+        except TypeError as error:
+            raise LabError(f"{what} must take ({', '.join(self.given)}, ...options), and takes {signature}") from error
+        if not is_own_code(name):
+            plain = [
+                p.replace(annotation=p.empty)
+                for p in signature.parameters.values()
+                if p.name not in MACHINE_OPTIONS or p.name in options
+            ]
+            signature = signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+        filled = fill_options(signature, self.given, options, what, self.section)
+        # TOML has no None: what holds one keeps the library's default.
+        return {key: value for key, value in filled.items() if not holds_none(value)}
+
+    def build(self, name: str, code: OwnCode | None, given: Iterable[Any], options: Mapping[str, Any]) -> Any:  # noqa: ANN401 (whatever a class makes)
+        """Call the class or function that a name stands for. Raises LabError, in one line, for whatever it raises."""
+        factory = self.find(name, code)
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+        try:
+            return factory(*given, **values)
+        except LabError:
+            raise
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise LabError(f"the {self.section} '{name}' cannot be made with {dict(options)}: {reason}") from error
+
+
+def holds_none(value: object) -> bool:
+    """Whether a value is None, or a list or tuple with one in it."""
+    return value is None or (isinstance(value, list | tuple) and any(map(holds_none, value)))

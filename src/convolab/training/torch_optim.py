@@ -1,0 +1,204 @@
+"""Optimizers that are not convolab's: any class of torch.optim, and a person's own."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
+from torch import Tensor, nn
+
+from convolab.core.errors import LabError, require
+from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
+from convolab.core.types import Json, PositiveFloat, ValidationContext, stored_sections
+from convolab.models.own_code import OwnCode, is_own_code
+from convolab.training.parts import PartKind
+
+OPTIMIZERS = PartKind(
+    section="optimizer",
+    module="torch.optim",
+    base="Optimizer",
+    given=("params",),
+    refused={
+        "LBFGS": "it evaluates the loss several times in a step",
+        "SparseAdam": "it takes sparse gradients only",
+    },
+)
+PROOF_STEPS = 3  # before the state is saved, and after it
+
+
+class OtherOptimizer(BaseModel):
+    """A class of torch.optim by its name, such as `RMSprop`, or `file.py:Name`, with its own options.
+
+    One of a person's own is a subclass of `torch.optim.Optimizer`, or a function that returns one; it is called with the
+    parameters and its options, one of which is `lr`.
+
+    >>> OtherOptimizer(name="RMSprop", lr=0.01, centered=True).options["alpha"]
+    0.99
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    name: str
+    lr: PositiveFloat
+    _code: OwnCode | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_options(cls, values: object, info: ValidationContext) -> object:
+        """Fill in every option; a stored recipe has them all, and no code of a person's own is run."""
+        if not isinstance(values, Mapping) or (is_own_code(values["name"]) and "optimizer" in stored_sections(info)):
+            return values
+        name = OPTIMIZERS.short_name(values["name"])
+        options = OPTIMIZERS.fill_options(name, {key: value for key, value in values.items() if key != "name"})
+        require("lr" in options, f"the optimizer '{name}' must take a learning rate: give it an option 'lr'")
+        return {"name": name, **options}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All its options but the learning rate."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def with_code(self, code: OwnCode | None) -> "OtherOptimizer":
+        """The same, from a run's copy of the code."""
+        copy = self.model_copy()
+        copy._code = code
+        return copy
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> "TorchOptimizerState":
+        """The state of this optimizer for some parameters. Raises LabError, in one line, if it cannot be made."""
+
+        def make(parameters: list[nn.Parameter]) -> Any:  # noqa: ANN401 (whatever a person's code returns)
+            options = {"lr": self.lr, **self.options}
+            return OPTIMIZERS.build(self.name, self._code, [parameters], options)
+
+        return TorchOptimizerState(make, parameters, f"the optimizer '{self.name}'")
+
+
+class TorchOptimizerState:
+    """Parameters under an optimizer of torch's kind, with the interface of `OptimizerState`.
+
+    The learning rate of a step scales that of every group of parameters.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[list[nn.Parameter]], Any],
+        parameters: Iterable[nn.Parameter],
+        what: str = "the optimizer",
+    ) -> None:
+        self.make, self.what = make, what
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.optimizer = make(self.parameters)
+        require(
+            isinstance(self.optimizer, torch.optim.Optimizer),
+            f"{what} gives {type(self.optimizer).__name__}: it must give a torch.optim.Optimizer",
+        )
+        self.group_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.lr = max(self.group_rates)
+        require(self.lr > 0, f"{what} has a learning rate of {self.lr:g}: give one above 0")
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def step(self, lr: float | None = None) -> None:
+        """Update every parameter that has a gradient, with the learning rate `lr`, or the optimizer's own."""
+        factor = 1.0 if lr is None else lr / self.lr
+        for group, rate in zip(self.optimizer.param_groups, self.group_rates, strict=True):
+            group["lr"] = rate * factor
+        try:
+            self.optimizer.step()
+        except LabError:
+            raise
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise LabError(f"{self.what} failed in its step: {reason}") from error
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors of its state by name: themselves, not copies."""
+        return {
+            f"{index}.{name}": value
+            for index, state in self._states()
+            for name, value in state.items()
+            if isinstance(value, Tensor)
+        }
+
+    def extra_state(self) -> Json:
+        """What else is in its state, as JSON can hold it; values that it cannot hold are left out."""
+        states = {
+            str(index): {name: value for name, value in state.items() if isinstance(value, bool | int | float | str)}
+            for index, state in self._states()
+        }
+        groups = [
+            {name: value for name, value in group.items() if isinstance(value, bool | int | float | str)}
+            for group in self.optimizer.param_groups
+        ]
+        devices = {
+            f"{index}.{name}": value.device.type
+            for index, state in self._states()
+            for name, value in state.items()
+            if isinstance(value, Tensor) and value.device != self.parameters[index].device
+        }
+        return {"states": states, "groups": groups, "devices": devices}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], extra: Json = None) -> None:
+        """Load a `state_dict` and an `extra_state`.
+
+        Raises ValueError if they belong to other parameters.
+        """
+        stored, groups, devices = (as_mapping(extra).get(name) for name in ("states", "groups", "devices"))
+        states = {int(index): dict(as_mapping(values)) for index, values in as_mapping(stored).items()}
+        for name, tensor in tensors.items():
+            index, _, key = name.partition(".")
+            if not 0 <= int(index) < len(self.parameters):
+                raise ValueError(f"the optimizer state is not one of {len(self.parameters)} parameters")
+            parameter = self.parameters[int(index)]
+            device = as_mapping(devices).get(name, parameter.device)
+            states.setdefault(int(index), {})[key] = like_parameter(tensor, parameter).to(device)
+        for index, state in states.items():
+            self.optimizer.state[self.parameters[index]] = state
+        for group, values in zip(self.optimizer.param_groups, groups if isinstance(groups, list) else (), strict=False):
+            group.update(as_mapping(values))
+
+    def _states(self) -> list[tuple[int, dict[str, Any]]]:
+        return [(i, self.optimizer.state[p]) for i, p in enumerate(self.parameters) if p in self.optimizer.state]
+
+    def resumes_exactly(self) -> bool:
+        """Whether a saved state continues bit for bit: tried on copies of the parameters, with made-up gradients."""
+        with isolated_rng():
+            undisturbed = TorchOptimizerState(self.make, copies_of(self.parameters), self.what)
+            undisturbed._try_steps(0)
+            resumed = TorchOptimizerState(self.make, copies_of(undisturbed.parameters), self.what)
+            tensors = {name: tensor.clone() for name, tensor in undisturbed.state_dict().items()}
+            resumed.load_state_dict(tensors, undisturbed.extra_state())
+            undisturbed._try_steps(PROOF_STEPS)
+            try:
+                resumed._try_steps(PROOF_STEPS)
+            except LabError:  # it misses what could not be saved
+                return False
+        return all(map(torch.equal, undisturbed.parameters, resumed.parameters))
+
+    def _try_steps(self, first: int) -> None:
+        for step in range(first, first + PROOF_STEPS):
+            generator = make_generator(0, "optimizer proof", step)
+            for parameter in self.parameters:
+                gradient = torch.randn(parameter.shape, generator=generator).to(parameter)
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            seed_default_generator(torch.device("cpu"), 0, "optimizer proof", step)
+            self.step()
+
+
+def copies_of(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    return [nn.Parameter(p.detach().clone(memory_format=torch.preserve_format)) for p in parameters]
+
+
+def like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy of a saved tensor in the parameter's memory layout, if it has its shape."""
+    return (
+        torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value.clone()
+    )
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """A value of a file, if it is a mapping; else an empty one."""
+    return value if isinstance(value, Mapping) else {}
