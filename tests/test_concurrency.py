@@ -57,9 +57,9 @@ STUDY = Study.from_dict(
     }
 )
 SETTINGS = [f"--set={section}.{key}={value}" for section, keys in KEYS.items() for key, value in keys.items()]
-OTHER = FIRST.with_overrides({"optimizer.lr": 0.5})
 CLOCK = ("report", "tested_at", "written_by")  # keys of a report that differ from run to run
 FIRST, SECOND = [Recipe.from_dict(KEYS).with_overrides({"training.seed": seed}) for seed in (0, 1)]
+OTHER = FIRST.with_overrides({"optimizer.lr": 0.5})
 
 
 

@@ -12,13 +12,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from convolab.core.errors import LabError, require
-from convolab.core.files import atomic_write
+from convolab.core.files import atomic_write, parse_json
 from convolab.core.types import Json
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
 from convolab.models.own_code import code_of_record
 from convolab.training.recipe import require_known_format
 
+MAX_TENSOR_BYTES = 4_000_000_000  # of a file of weights or of a state
 CODE_FOLDER = "code"  # beside the weights of somebody's own network
 STATE_FILE = "state.safetensors"
 PREVIOUS_STATE_FILE = "state.previous.safetensors"
@@ -63,8 +64,11 @@ def read_metadata(path: Path) -> dict[str, Json]:
 def open_safetensors(path: Path) -> Iterator[tuple[TensorFile, dict[str, Json]]]:
     """A file of tensors and its metadata; whatever is wrong with it becomes one line."""
     try:
+        size = os.stat(path).st_size
+        require(size <= MAX_TENSOR_BYTES, f"{path} has more than {MAX_TENSOR_BYTES:,} bytes: it is too large to be read")
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["about"])
+            metadata = parse_json((file.metadata() or {})["about"], f"{path} is damaged: its metadata")
+            require(isinstance(metadata, dict), f"{path} is damaged: its metadata are no fields")
             require_known_format(metadata.get("format"), path)
             yield file, metadata
     except FileNotFoundError as error:
