@@ -62,8 +62,6 @@ FIRST, SECOND = [Recipe.from_dict(KEYS).with_overrides({"training.seed": seed}) 
 OTHER = FIRST.with_overrides({"optimizer.lr": 0.5})
 
 
-
-
 @dataclass(frozen=True)
 class Lab:
     """What all rounds share."""
@@ -155,7 +153,9 @@ def play(pair: tuple[str, str], rounds: range, lab: Lab, folder: Path) -> None:
         if state != "nothing":
             shutil.copytree(lab.folder / state, place / "shared")
         delays = [rng.uniform(0, LONGEST_DELAY), rng.uniform(0, LONGEST_DELAY)]
-        arguments = [arguments_of(command, state, index, lab.folder / "other run") for index, command in enumerate(pair)]
+        arguments = [
+            arguments_of(command, state, index, lab.folder / "other run") for index, command in enumerate(pair)
+        ]
         ended = lab.server.run(*arguments, folder=place, delays=delays, pauses=seed)
         for command in ended:
             assert_ended_well(command)

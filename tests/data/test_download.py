@@ -119,14 +119,18 @@ def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(path, monkeypatch,
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize("target", ["http://127.0.0.2:{port}/file.bin", "http://[::1]:{port}/a", "http://[", "ftp://a/b"])
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.2:{port}/file.bin", "http://[::1]:{port}/a", "http://[", "ftp://a/b"]
+)
 def test_a_redirect_to_a_private_address_or_no_address_is_refused(path, monkeypatch, target):
     monkeypatch.setenv("no_proxy", "127.0.0.1,127.0.0.2,::1")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         location = target.format(port=port).encode()
         answer_slowly(listener, b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n", 0)
-        with pytest.raises(LabError, match="on this machine or a private network|cannot reach|responded with 302") as caught:
+        with pytest.raises(
+            LabError, match="on this machine or a private network|cannot reach|responded with 302"
+        ) as caught:
             download_file(f"http://127.0.0.1:{port}/file.bin", path, checksum(BODY))
     assert ("private network" in str(caught.value)) == target.startswith(("http://1", "http://[:"))
     assert not path.exists()

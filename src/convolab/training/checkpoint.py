@@ -65,7 +65,9 @@ def open_safetensors(path: Path) -> Iterator[tuple[TensorFile, dict[str, Json]]]
     """A file of tensors and its metadata; whatever is wrong with it becomes one line."""
     try:
         size = os.stat(path).st_size
-        require(size <= MAX_TENSOR_BYTES, f"{path} has more than {MAX_TENSOR_BYTES:,} bytes: it is too large to be read")
+        require(
+            size <= MAX_TENSOR_BYTES, f"{path} has more than {MAX_TENSOR_BYTES:,} bytes: it is too large to be read"
+        )
         with safe_open(path, framework="pt") as file:
             metadata = parse_json((file.metadata() or {})["about"], f"{path} is damaged: its metadata")
             require(isinstance(metadata, dict), f"{path} is damaged: its metadata are no fields")

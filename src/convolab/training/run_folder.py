@@ -312,13 +312,13 @@ def require_new_folder(out: Path | str | None) -> None:
 def new_run_folder(recipe: Recipe, out: Path | str | None) -> Iterator[Path]:
     """Make the folder of a new run and hold its lock inside the block.
 
-    If the block fails before the run can be resumed, nothing of it is left. Raises LabError if another process has made
-    a run there in the meantime.
+    If the block fails before the run can be resumed, nothing of it is left. Raises LabError if another process has
+    written there in the meantime.
     """
     was_there = out is not None and Path(out).exists()
     folder = make_run_folder(recipe, out)
     with run_lock(folder):
-        require_no_run(folder)
+        require_new_folder(folder)  # another process may have made a run or a study here meanwhile
         try:
             yield folder
         except BaseException:
