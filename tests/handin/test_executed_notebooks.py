@@ -22,18 +22,18 @@ NAMES = ("question2_training", "question3_4_inspection")
 pytestmark = pytest.mark.slow
 
 
-def execute(homework: Homework, name: str, form: Form, folder: Path) -> Any:
+def execute(homework: Homework, name: str, form: Form, folder: Path, data: str = "digits", fast: bool = True) -> Any:
     """A notebook with its outputs. Those of the solution may not fail."""
     from nbclient import NotebookClient
 
-    notebook = nbformat.reads(notebook_json(build_notebook(homework, name, form, "digits")), as_version=4)
+    notebook = nbformat.reads(notebook_json(build_notebook(homework, name, form, data)), as_version=4)
     client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", allow_errors=form == "student", coalesce_streams=True,
-        resources={"metadata": {"path": str(folder)}},
+        notebook, timeout=600 if fast else None, kernel_name="python3", allow_errors=form == "student",
+        coalesce_streams=True, resources={"metadata": {"path": str(folder)}},
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONVOLAB_FAST", "1")
-        patch.setenv("CONVOLAB_HOMEWORK_DATA", "digits")
+        patch.setenv("CONVOLAB_FAST", "1" if fast else "0")
+        patch.setenv("CONVOLAB_HOMEWORK_DATA", data)
         client.execute(env={**os.environ, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
     return notebook
 
@@ -89,6 +89,21 @@ def test_the_comments_of_the_solution_tell_the_numbers_of_their_run(solved: Path
             text = "".join(output["data"]["text/markdown"])
             assert any(char.isdigit() for char in text)
             assert "{" not in text
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("data", ["digits", "cifar10"])
+def test_the_whole_solution_runs_to_its_end_and_is_small_enough_to_be_handed_in(
+    homework: Homework, data: str, name: str, tmp_path: Path, cifar10_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVOLAB_DATA", str(cifar10_dir))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # as a person runs it
+    started = time.monotonic()
+    notebook = execute(homework, name, "solution", tmp_path, data, fast=False)
+    size = len(nbformat.writes(notebook))
+    print(f"{name} on {data}: {time.monotonic() - started:.0f} s, {size / 1e6:.2f} MB")
+    assert size <= 3_000_000
 
 
 @pytest.mark.parametrize("name", NAMES)

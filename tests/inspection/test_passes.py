@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from convolab.core.errors import LabError
 from convolab.inspection.adversarial.fool import fool_classifier
 from convolab.inspection.explain.methods import integrated_gradients, occlusion, smoothgrad, smoothgrad_noise
-from convolab.inspection.passes import logit_gradients, many_passes, mean_color_image, prepared_input
+from convolab.inspection.passes import logit_gradients, mean_color_image
 from convolab.models.classifier import ImageClassifier
 from convolab.models.registry import build
 
@@ -204,7 +204,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "tiny variance": tiny_variance,
     "a scripted part": scripted_part,
 }  # fmt: skip
-FASTER = {"simple_convnet", "resnet_small", "shallow_net", "ConvNorm"}
 
 
 def plain_classifier(name: str) -> ImageClassifier:
@@ -250,36 +249,6 @@ def test_maps_of_many_passes_are_those_of_autograd_on_the_plain_network(name: st
             drops[square] += (net.forward_unchecked(pixels) - net.forward_unchecked(covered))[0, TARGET]
             counts[square] += 1
     assert_agrees(occlusion(net, pixels, TARGET, window=8, stride=8).values, drops / counts)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_shortcuts_are_taken_where_they_change_nothing(name: str, pixels: Tensor) -> None:
-    net = plain_classifier(name)
-    with prepared_input(net, pixels) as x, many_passes(net, x, TARGET) as passes:
-        gradients = passes.gradients(torch.cat([x, 0.5 * x, mean_color_image(net, x)]))
-        assert passes.takes_shortcuts or name not in FASTER
-    for point, gradient in zip((pixels, 0.5 * pixels, mean_color_image(net, pixels)), gradients, strict=True):
-        assert_agrees(gradient, plain_gradient(net, point))
-    assert not any(m._forward_pre_hooks for m in net.modules())
-
-
-def test_a_pass_on_another_path_takes_no_shortcut_though_the_image_was_proven(pixels: Tensor) -> None:
-    net = plain_classifier("PathByBrightness")
-    with prepared_input(net, pixels) as x, many_passes(net, x, TARGET) as passes:
-        assert passes.takes_shortcuts
-        dark = passes.gradients(torch.zeros_like(x))
-        assert not passes.takes_shortcuts
-    assert_agrees(dark[0], plain_gradient(net, torch.zeros_like(pixels)))
-
-
-def test_a_stochastic_network_takes_no_shortcut(pixels: Tensor) -> None:
-    class Stochastic(ConvNorm):
-        def middle(self, x: Tensor) -> Tensor:
-            return F.dropout(super().middle(x), 0.5, training=True)
-
-    net = classifier_of(randomize_batch_norms(Stochastic()))
-    with prepared_input(net, pixels) as x, many_passes(net, x, TARGET) as passes:
-        assert not passes.takes_shortcuts
 
 
 def test_a_network_without_gradients_is_occluded_and_its_gradient_refused(pixels: Tensor) -> None:

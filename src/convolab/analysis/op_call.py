@@ -61,3 +61,12 @@ class OpCall:
     def out(self) -> Tensor:
         """The output, or the first tensor of it."""
         return self.output if isinstance(self.output, Tensor) else self.outputs()[0]
+
+
+def input_tensors(args: tuple[object, ...], kwargs: dict[str, object]) -> list[Tensor]:
+    """The tensors among an operation's arguments, and in lists among them."""
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    for arg in args:
+        if type(arg) is list or type(arg) is tuple:
+            tensors += [item for item in arg if isinstance(item, Tensor)]
+    return tensors + [value for value in kwargs.values() if isinstance(value, Tensor)]

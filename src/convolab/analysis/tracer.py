@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # PyTorch documents 
 
 from convolab.analysis.formulas import expected_input
 from convolab.analysis.meta import on_meta_device, shapes_of, storage_id, tensors_in, to_meta
-from convolab.analysis.op_call import OpCall
+from convolab.analysis.op_call import OpCall, input_tensors
 from convolab.analysis.ops import Operator, OpInfo, op_info
 from convolab.analysis.receptive_field.propagation import (
     RFState,
@@ -376,15 +376,6 @@ def require_valid_convolution(args: Sequence[Any]) -> None:
         raise ValueError(
             f"a convolution's output padding is smaller than its stride or dilation, and here it is {extra}"
         )
-
-
-def input_tensors(args: tuple[object, ...], kwargs: dict[str, object]) -> list[Tensor]:
-    """The tensors among an operation's arguments, and in lists among them."""
-    tensors = [arg for arg in args if isinstance(arg, Tensor)]
-    for arg in args:
-        if type(arg) is list or type(arg) is tuple:
-            tensors += [item for item in arg if isinstance(item, Tensor)]
-    return tensors + [value for value in kwargs.values() if isinstance(value, Tensor)]
 
 
 def pass_on_rf_state(op: OpInfo, call: OpCall, inputs: list[Tensor]) -> None:

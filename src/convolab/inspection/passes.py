@@ -1,8 +1,7 @@
 """Forward and backward passes that several methods share. Each leaves the network as it was, also when it fails."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -11,13 +10,10 @@ from torch import Tensor
 from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
 from convolab.inspection.types import Logits, Pixels, SinglePixels
-from convolab.models.bn_folding import FoldingError, fold_batch_norms
 from convolab.models.classifier import ImageClassifier
 from convolab.models.feature_head import FeatureExtractor
-from convolab.models.hooks import record_calls
 from convolab.models.inference import frozen_eval
 
-BATCH_SIZE = 5  # images in one pass: more do not fit into a small processor's cache
 PROOF_TOLERANCE = 1e-3  # of the largest value: float32 rounding stays below it
 PROOF_NOISE = 0.1  # standard deviation, in pixels of [0, 1]
 
@@ -33,80 +29,6 @@ def prepared_input(net: ImageClassifier, pixels: Pixels) -> Iterator[SinglePixel
     with frozen_eval(net):
         x = pixels.detach().to(next(net.parameters(), net.scale))
         yield x.contiguous(memory_format=torch.channels_last)  # convolutions are faster in this layout
-
-
-@dataclass
-class ManyPasses:
-    """A network as a method of many passes calls it, see `many_passes`."""
-
-    net: ImageClassifier
-    target: int
-    logits: Float[Tensor, "1 classes"]  # of the image, by the plain network
-    _shortcuts: ExitStack  # what to leave when a shortcut fails
-    takes_shortcuts: bool  # whether batch norms are folded, and several images are in one pass
-
-    def forward(self, points: Pixels) -> Logits:
-        """The logits of each image."""
-
-        def logits(images: Pixels) -> Logits:
-            with torch.no_grad():
-                return self.net.forward_unchecked(images)
-
-        return self._map(logits, points)
-
-    def gradients(self, points: Pixels) -> Pixels:
-        """The gradient of the target's logit with respect to each image."""
-        return self._map(lambda images: logit_gradients(self.net, images, self.target), points)
-
-    def _map(self, function: Callable[[Pixels], Tensor], points: Pixels) -> Tensor:
-        if self.takes_shortcuts:
-            try:
-                return function(points)
-            except FoldingError:  # these images take another path through the network
-                self._shortcuts.close()
-                self.takes_shortcuts = False
-        return torch.cat([function(point) for point in points.split(1)])
-
-
-@contextmanager
-def many_passes(net: ImageClassifier, x: SinglePixels, target: int) -> Iterator[ManyPasses]:
-    """The network for many passes around one image: faster where that is proven to change nothing.
-
-    There are two shortcuts: batch norms are folded into the convolutions before them, and several images go through the
-    network in one pass. Their proof is made for this image and target: on the image and one noisy copy of it, together
-    in a pass, the logits and the target's gradient agree with those of the plain network, one image at a time, within
-    `PROOF_TOLERANCE` of the largest value. Without it each image takes a pass of its own through the plain network.
-
-    >>> from convolab.models.pretrained import pretrained
-    >>> net = pretrained("efficientnet_lite0")
-    >>> with prepared_input(net, torch.full((1, 3, 224, 224), 0.5)) as x, many_passes(net, x, 281) as passes:
-    ...     passes.takes_shortcuts, passes.gradients(x.expand(3, -1, -1, -1)).shape
-    (True, torch.Size([3, 3, 224, 224]))
-    """
-    noisy = noisy_copy(x)
-    with ExitStack() as shortcuts:
-        with record_calls(net.network) as recorder:
-            logits, gradient = logits_and_gradients(net, x, target)
-        noisy_logits, noisy_gradient = logits_and_gradients(net, noisy, target)
-        is_proven = False
-        if gradient is not None and noisy_gradient is not None:
-            try:
-                shortcuts.enter_context(fold_batch_norms(net.network, recorder))
-                recorder.calls.clear()  # they hold every activation of the pass
-                fast_logits, fast_gradients = logits_and_gradients(net, torch.cat([x, noisy]), target)
-                is_proven = fast_gradients is not None and all(
-                    is_close_to(ours, plain)
-                    for ours, plain in zip(
-                        (*fast_logits, *fast_gradients),
-                        (*logits, *noisy_logits, *gradient, *noisy_gradient),
-                        strict=True,
-                    )
-                )
-            except Exception:  # a network may fail in any way on what it was not written for
-                is_proven = False
-        if not is_proven:
-            shortcuts.close()
-        yield ManyPasses(net, target, logits, shortcuts, is_proven)
 
 
 def require_proven_head(extractor: FeatureExtractor, x: SinglePixels, target: int, purpose: str) -> None:
@@ -159,23 +81,15 @@ def is_close_to(values: Tensor, plain: Tensor) -> bool:
     return bool((values - plain).abs().max() <= PROOF_TOLERANCE * plain.abs().max())
 
 
-def logits_and_gradients(net: ImageClassifier, points: Pixels, target: int) -> tuple[Logits, Pixels | None]:
-    """The logits of images, and the gradient of the target's with respect to each; None where it has none."""
-    with torch.enable_grad():
-        points = points.detach().requires_grad_()
-        logits = net.forward_unchecked(points)
-        score = logits[:, target].sum()
-        if not score.requires_grad:
-            return logits.detach(), None
-        return logits.detach(), torch.autograd.grad(score, points, allow_unused=True)[0]
-
-
 def logit_gradients(net: ImageClassifier, points: Pixels, target: int) -> Pixels:
     """The gradient of the target's logit with respect to each image in `points`; the graph is freed.
 
     Raises LabError for a network that has no gradient.
     """
-    gradients = logits_and_gradients(net, points, target)[1]
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        score = net.forward_unchecked(points)[:, target].sum()
+        gradients = torch.autograd.grad(score, points, allow_unused=True)[0] if score.requires_grad else None
     if gradients is None:
         raise LabError(
             "this network's logits have no gradient with respect to the pixels (it rounds or detaches them): "

@@ -10,7 +10,6 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import inspect
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +19,6 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import CodeType, ModuleType
 from typing import Any, cast
-
-from torch import nn
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_bytes
@@ -88,14 +85,7 @@ class OwnCode:
         module = load_module(self)
         public_names = [name for name in vars(module) if not name.startswith("_")]
         require(hasattr(module, attribute), f"{self.entry} has no {attribute}: {suggest(attribute, public_names)}")
-        factory = getattr(module, attribute)
-        is_network_class = inspect.isclass(factory) and issubclass(factory, nn.Module)
-        require(
-            is_network_class or inspect.isfunction(factory),
-            f"{attribute} of {self.entry} is no network: give a subclass of torch.nn.Module, or a function that returns "
-            "one",
-        )
-        return factory
+        return getattr(module, attribute)
 
 
 _PROVIDED: dict[str, OwnCode] = {}  # by name: code that came to this process as bytes, from another machine

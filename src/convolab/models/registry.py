@@ -5,18 +5,16 @@ keys.
 """
 
 import inspect
-import json
-import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
-from pydantic import PydanticUserError, ValidationError, create_model
 from torch import nn
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.rng import isolated_rng, seed_default_generator
 from convolab.models import zoo
+from convolab.models.options import fill_options, readable_signature
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code
 from convolab.models.zoo import ImageShape
 
@@ -135,7 +133,14 @@ def resolve_factory(name: str, code: OwnCode | None = None) -> NetworkFactory:
     require(
         is_own_code(name), f"unknown network '{name}': {suggest(name, NETWORKS)} (or give your own as file.py:Name)"
     )
-    return (code or find_own_code(name)).load(name.rpartition(":")[2])
+    code, attribute = code or find_own_code(name), name.rpartition(":")[2]
+    factory: NetworkFactory = code.load(attribute)
+    is_network_class = inspect.isclass(factory) and issubclass(factory, nn.Module)
+    require(
+        is_network_class or inspect.isfunction(factory),
+        f"{attribute} of {code.entry} is no network: give a subclass of torch.nn.Module, or a function that returns one",
+    )
+    return factory
 
 
 def resolve_options(name: str, overrides: Mapping[str, object], code: OwnCode | None = None) -> dict[str, Any]:
@@ -147,57 +152,14 @@ def resolve_options(name: str, overrides: Mapping[str, object], code: OwnCode | 
     {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
     """
     signature = factory_signature(name, code)
-    positional = signature.bind_partial("shape", "classes").arguments
-    declared: dict[str, Any] = {
-        key: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
-        for key, p in signature.parameters.items()
-        if key not in positional and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and not key.startswith("_")
-    }
-    for key in overrides:
-        known = suggest(key, declared) if declared else "it has none"
-        require(key in declared, f"the network '{name}' has no option '{key}': {known}")
-    defaults = {key: default for key, (_, default) in declared.items() if default is not ...}
-    for key, value in (defaults | dict(overrides)).items():
-        require(
-            is_json_serializable(value),
-            f"model.{key} = {repr(value).splitlines()[0]}: a recipe holds strings, finite numbers, booleans and lists",
-        )
-    try:
-        # Through JSON, where pydantic is strict about types but accepts a list for a tuple.
-        options = json.dumps(dict(overrides))
-        return create_model("Options", **declared).model_validate_json(options, strict=True).model_dump()
-    except ValidationError as error:
-        first_error = error.errors()[0]
-        key = ".".join(map(str, first_error["loc"]))
-        raise LabError(f"model.{key} = {reprlib.repr(first_error['input'])}: {first_error['msg']}") from error
-    except PydanticUserError as error:  # a type that no recipe value can have
-        raise LabError(
-            f"the network '{name}' takes {signature}, and a recipe cannot hold that: {str(error).splitlines()[0]}"
-        ) from error
+    return fill_options(signature, ("shape", "classes"), overrides, f"the network '{name}'", "model")
 
 
 def factory_signature(name: str, code: OwnCode | None = None) -> inspect.Signature:
     """The signature of a network's factory. Raises LabError if it cannot be called with (shape, classes)."""
-    factory = resolve_factory(name, code)
-    try:
-        signature = inspect.signature(factory, eval_str=True)
-    except (NameError, SyntaxError) as error:
-        raise LabError(
-            f"a type in the signature of the network '{name}' does not exist at run time: {error}"
-        ) from error
-    except ValueError as error:
-        raise LabError(f"the network '{name}' has no readable signature: {error}") from error
+    signature = readable_signature(resolve_factory(name, code), f"the network '{name}'")
     try:
         signature.bind_partial("shape", "classes")
     except TypeError as error:
         raise LabError(f"the network '{name}' must take (shape, classes, ...options), and takes {signature}") from error
     return signature
-
-
-def is_json_serializable(value: object) -> bool:
-    """Whether JSON, and so a recipe, can hold a value; NaN and infinity are not JSON."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True

@@ -1,6 +1,5 @@
 """A run: the folder in which one recipe becomes one trained network."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -11,7 +10,7 @@ import torch
 
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import link_or_copy, read_json, user_path, write_json, write_text
+from convolab.core.files import read_json, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.text import pluralize
 from convolab.data.catalog import load
@@ -33,13 +32,12 @@ from convolab.training.checkpoint import (
     STATE_FILE,
     read_state,
     read_weights,
-    write_state,
-    write_weights,
 )
 from convolab.training.evaluation import evaluate
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
 from convolab.training.recipe import Recipe
+from convolab.training.recorder import RunRecorder
 from convolab.training.run_folder import (
     COMPLETED,
     METRICS_FILE,
@@ -62,7 +60,7 @@ from convolab.training.run_folder import (
     require_new_folder,
 )
 from convolab.training.setup import build_trainer
-from convolab.training.trainer import NO_CALLBACKS, Diverged, Trainer, TrainingCallbacks
+from convolab.training.trainer import NO_CALLBACKS, TrainingCallbacks
 
 __all__ = ["COMPLETED", "Run", "Status", "find_runs"]
 
@@ -152,7 +150,7 @@ class Run(Displayable):
             write_text(folder / METRICS_FILE, "")
             write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, code))
             run = cls(folder)
-            run._train(trainer, callbacks)
+            RunRecorder(folder, recipe, run.summary, trainer).train(callbacks)
         return run
 
     def resume(self, splits: DatasetSplits | None = None, *, callbacks: TrainingCallbacks = NO_CALLBACKS) -> "Run":
@@ -167,13 +165,15 @@ class Run(Displayable):
         splits = self.load_splits() if splits is None else splits
         self.require_same_data(splits)
         with self.lock():
-            self.summary = read_summary(self.folder)  # another process may have trained while this one waited
+            self.summary = read_summary(self.folder)  # another process may have been here while this one waited
+            self.require_same_recipe()
             if self.summary["status"] == "finished":
                 return self
             for leftover in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
                 leftover.unlink()
             device, precision = self.summary["device"], self.summary["precision"]
             trainer = build_trainer(self.recipe, splits, device, precision, self.code)
+            recorder = RunRecorder(self.folder, self.recipe, self.summary, trainer)
             has_state = any((self.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
             # A kill before the first state may leave one line of metrics: the run then begins again.
             if len(self.history) > 1 or has_state:
@@ -185,7 +185,7 @@ class Run(Displayable):
                 )
                 self.run_id.require_own(path, progress)
                 trainer.restore(tensors, progress)
-                self._write_metrics(trainer)
+                recorder.write_metrics()
                 if warning:
                     callbacks.on_message(warning)
                     (self.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
@@ -195,7 +195,7 @@ class Run(Displayable):
                     f"this run was started with {pluralize(threads, 'thread')} and continues with "
                     f"{torch.get_num_threads()}: results will not be bit-identical"
                 )
-            self._train(trainer, callbacks)
+            recorder.train(callbacks)
         return self
 
     @property
@@ -295,57 +295,6 @@ class Run(Displayable):
             f"{self.folder} was written by convolab's first edition: it can be read and tested, but not resumed; "
             "start a new run",
         )
-
-    def _train(self, trainer: Trainer, callbacks: TrainingCallbacks) -> None:
-        """Train to the end, or until the callbacks stop it, recording every epoch.
-
-        Raises Diverged if the loss becomes NaN or infinite, and LabError if the disk is full; the files of the last
-        good epoch then stay whole.
-        """
-        self._write_status("running", trainer)
-        try:
-            for epoch in trainer.iter_epochs(callbacks):
-                self._write_epoch(trainer)
-                callbacks.on_epoch(epoch)
-        except Diverged as error:
-            self._write_status("diverged", trainer, str(error))
-            raise
-        if not trainer.is_finished:
-            self._write_state(trainer)
-        self._write_status("finished" if trainer.is_finished else "stopped", trainer)
-
-    def _write_epoch(self, trainer: Trainer) -> None:
-        """Record an epoch. The state comes last: a kill before it repeats the epoch, and so writes the same again."""
-        epoch = trainer.progress.epoch
-        metadata = {**self.run_id.to_dict(), "model": self.recipe.to_dict()["model"], "epoch": epoch}
-        if self.summary["code"]:
-            metadata["code"] = self.summary["code"]
-        net = cast("ImageClassifier", trainer.eval_net)  # `build_trainer` made it
-        write_weights(self.folder / "last.safetensors", net, metadata)
-        if trainer.best_epoch == trainer.progress.history[-1]:
-            link_or_copy(self.folder / "best.safetensors", self.folder / "last.safetensors")
-        self._write_metrics(trainer)
-        self._write_state(trainer)
-
-    def _write_metrics(self, trainer: Trainer) -> None:
-        run_id = self.run_id.to_dict()
-        lines = [json.dumps({**epoch.to_record(), **run_id}) + "\n" for epoch in trainer.progress.history]
-        write_text(self.folder / METRICS_FILE, "".join(lines))
-
-    def _write_state(self, trainer: Trainer) -> None:
-        tensors, progress = trainer.snapshot()
-        write_state(self.folder, tensors, {**self.run_id.to_dict(), **progress})
-
-    def _write_status(self, status: Status, trainer: Trainer, reason: str | None = None) -> None:
-        """Write the run's status into its summary."""
-        history = trainer.progress.history
-        best = trainer.best_epoch
-        self.summary["status"] = status
-        self.summary["reason"] = reason
-        self.summary["epochs_done"] = trainer.progress.epoch
-        self.summary["best"] = dict(best.to_record()) if best else None
-        self.summary["train_seconds"] = sum(epoch.train_seconds for epoch in history) + trainer.progress.seconds
-        write_json(self.folder / SUMMARY_FILE, self.summary)
 
     def net(self, which: str = "best") -> ImageClassifier:
         """The trained network with its `best` or `last` weights, in evaluation mode.

@@ -65,9 +65,9 @@ def test_the_baselines_have_names_and_the_stated_pixels(pixels: Tensor) -> None:
     net = classifier_of(RecordsInputs())
     deletion, insertion = deletion_insertion.deletion_and_insertion(net, pixels, 0, true_map(), steps=4, n_orders=1)
     assert (deletion.baseline, insertion.baseline) == ("mean color", "blur, sigma 0.714 px")
-    # Four images of the proof and ten in random order, the same again, then ten more for each curve of the map.
+    # Five deletions and five insertions in random order, then as many twice, for the map and for its control.
     images = torch.cat(batches)
-    image, deleted, inserted = images[18], images[18:23], images[28:33]
+    image, deleted, inserted = images[10], images[10:15], images[20:25]
     assert float(deleted[-1].abs().max()) < 1e-6  # the mean color, which normalization maps to zero
     torch.testing.assert_close(deleted[0], image)
     torch.testing.assert_close(inserted[-1], image)

@@ -112,15 +112,9 @@ def test_smoothgrad_without_noise_is_the_gradient(convnet: ImageClassifier, pixe
     )
 
 
-def test_the_noise_of_smoothgrad_depends_on_the_seed_and_not_on_the_batch_size(
-    convnet: ImageClassifier, pixels: Tensor
-) -> None:
-    first, repeated, chunked, other = (
-        smoothgrad(convnet, pixels, 1, samples=7, seed=seed, batch_size=chunk).per_channel
-        for seed, chunk in ((0, 5), (0, 5), (0, 2), (1, 5))
-    )
+def test_the_noise_of_smoothgrad_depends_on_the_seed(convnet: ImageClassifier, pixels: Tensor) -> None:
+    first, repeated, other = (smoothgrad(convnet, pixels, 1, samples=7, seed=seed).per_channel for seed in (0, 0, 1))
     assert torch.equal(first, repeated)
-    torch.testing.assert_close(first, chunked, rtol=1e-4, atol=1e-6)
     assert (first - other).abs().max() > 0.01 * first.abs().max()
     assert not torch.equal(smoothgrad_noise(pixels, 0, 0), smoothgrad_noise(pixels, 0, 1))
 

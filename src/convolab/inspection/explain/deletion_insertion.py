@@ -19,7 +19,7 @@ from torch import Tensor
 from convolab.core.rng import make_generator
 from convolab.core.stats import Interval, mean_interval
 from convolab.inspection.explain.null_maps import phase_randomized
-from convolab.inspection.passes import BATCH_SIZE, ManyPasses, many_passes, mean_color_image, prepared_input
+from convolab.inspection.passes import mean_color_image, prepared_input
 from convolab.inspection.types import Heatmap, SinglePixels
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import require_finite_logits
@@ -136,14 +136,14 @@ def perturbation_curves(
 ) -> CurvesByBaseline:
     """The class's probability as pixels are deleted, then as they are inserted, in several orders."""
     sigma = max(0.5, 5 * min(pixels.shape[2:]) / 224)
-    with prepared_input(net, pixels) as x, many_passes(net, x, target) as passes:
+    with prepared_input(net, pixels) as x, torch.no_grad():
         ends = {
             "mean color": (x, mean_color_image(net, x)),
             f"blur, sigma {sigma:.3g} px": (gaussian_blur(x, sigma), x),
         }
         return {
             baseline: torch.stack(
-                [replacement_probabilities(passes, start, end, order, steps) for order in pixel_orders]
+                [replacement_probabilities(net, target, start, end, order, steps) for order in pixel_orders]
             )
             for baseline, (start, end) in ends.items()
         }
@@ -157,7 +157,7 @@ def pixel_order(heatmap: Heatmap, size: tuple[int, int]) -> PixelOrder:
 
 
 def replacement_probabilities(
-    passes: ManyPasses, start: SinglePixels, end: SinglePixels, order: PixelOrder, steps: int
+    net: ImageClassifier, target: int, start: SinglePixels, end: SinglePixels, order: PixelOrder, steps: int
 ) -> Float64[Tensor, "m"]:
     """The class's probability as pixels of `end` replace those of `start`, in an order; from none to all.
 
@@ -167,9 +167,9 @@ def replacement_probabilities(
     rank[order] = torch.arange(len(order))
     counts = torch.linspace(0, len(order), steps + 1).round().long()
     replaced = (rank < counts[:, None]).view(-1, 1, *start.shape[2:])  # [steps + 1, 1, H, W]
-    logits = torch.cat([passes.forward(torch.where(mask, end, start)) for mask in replaced.split(BATCH_SIZE)])
+    logits = torch.cat([net.forward_unchecked(torch.where(mask, end, start)) for mask in replaced.split(1)])
     require_finite_logits(logits, "the image with some of its pixels deleted or inserted")
-    return logits.double().softmax(1)[:, passes.target]
+    return logits.double().softmax(1)[:, target]
 
 
 def curve_auc(curve: Float[Tensor, "n"]) -> float:

@@ -18,14 +18,7 @@ from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
 from convolab.inspection.explain.guided_backprop import guided_gradient
 from convolab.inspection.explain.method_names import METHOD_NAMES
-from convolab.inspection.passes import (
-    BATCH_SIZE,
-    logit_gradients,
-    many_passes,
-    mean_color_image,
-    prepared_input,
-    require_close_head,
-)
+from convolab.inspection.passes import logit_gradients, mean_color_image, prepared_input, require_close_head
 from convolab.inspection.result import map_invalid_reason
 from convolab.inspection.types import Heatmap, Pixels, SinglePixels
 from convolab.models.classifier import ImageClassifier
@@ -96,7 +89,6 @@ def smoothgrad(
     samples: int = NOISE_SAMPLES,
     noise_level: float = NOISE_LEVEL,
     seed: int = 0,
-    batch_size: int = BATCH_SIZE,
 ) -> SaliencyMap:
     """The mean gradient at noisy copies of the image, reduced as `gradient` is (Smilkov et al. 2017, arXiv:1706.03825).
 
@@ -107,13 +99,11 @@ def smoothgrad(
         f"{samples} samples with a noise level of {noise_level}: give 1 to {MAX_PASSES:,} samples and a level of 0 to "
         f"{MAX_NOISE_LEVEL:g}",
     )
-    with prepared_input(net, pixels) as x, many_passes(net, x, target) as passes:
+    with prepared_input(net, pixels) as x:
         sigma = noise_level * float(x.max() - x.min())
         total = torch.zeros_like(x[0])
-        for first in range(0, samples, batch_size):
-            sample_indices = range(first, min(first + batch_size, samples))
-            noise_batch = torch.cat([smoothgrad_noise(x, seed, index) for index in sample_indices])
-            total += passes.gradients(x + sigma * noise_batch).sum(0)
+        for index in range(samples):
+            total += logit_gradients(net, x + sigma * smoothgrad_noise(x, seed, index), target)[0]
     per_channel = total / samples
     return SaliencyMap(
         method="smoothgrad",
@@ -127,7 +117,7 @@ def smoothgrad(
 
 
 def smoothgrad_noise(like: SinglePixels, seed: int, sample_index: int) -> SinglePixels:
-    """Standard normal noise for one noisy copy: the same for all batch sizes."""
+    """Standard normal noise for one noisy copy."""
     return torch.randn(like.shape, generator=make_generator(seed, "smoothgrad", sample_index)).to(like)
 
 
@@ -138,7 +128,6 @@ def integrated_gradients(
     *,
     steps: int = INTEGRATION_STEPS,
     baseline: Tensor | None = None,
-    batch_size: int = BATCH_SIZE,
 ) -> SaliencyMap:
     """Integrated gradients along the line from a baseline to the image, summed over channels.
 
@@ -153,13 +142,10 @@ def integrated_gradients(
         path = x - baseline_pixels
         total = torch.zeros_like(x[0])
         with torch.no_grad():
-            baseline_logits = net.forward_unchecked(baseline_pixels)
-        with many_passes(net, x, target) as passes:
-            logit_difference = float(passes.logits[0, target].double() - baseline_logits[0, target].double())
-            nodes, weights = gauss_legendre(steps)
-            for node_batch, weight in zip(nodes.to(x).split(batch_size), weights.to(x).split(batch_size), strict=True):
-                points = baseline_pixels + node_batch.view(-1, 1, 1, 1) * path
-                total += (passes.gradients(points) * weight.view(-1, 1, 1, 1)).sum(0)
+            logit, baseline_logit = (float(net.forward_unchecked(image)[0, target]) for image in (x, baseline_pixels))
+        logit_difference = logit - baseline_logit
+        for node, weight in zip(*gauss_legendre(steps), strict=True):
+            total += float(weight) * logit_gradients(net, baseline_pixels + float(node) * path, target)[0]
     per_channel = path[0] * total
     error = float(per_channel.double().sum()) - logit_difference
     return SaliencyMap(
@@ -254,7 +240,6 @@ def occlusion(
     *,
     window: int | None = None,
     stride: int | None = None,
-    batch_size: int = 2 * BATCH_SIZE,
 ) -> SaliencyMap:
     """By how much the logit drops when a square is covered with the network's mean color.
 
@@ -266,7 +251,6 @@ def occlusion(
         target: the class's index.
         window: the square's side in pixels; an eighth of the image's shorter side if it is not given.
         stride: pixels between two squares; half of `window` if it is not given.
-        batch_size: images in one pass.
     """
     height, width = pixels.shape[2:]
     window = window or max(1, min(height, width) // 8)
@@ -279,17 +263,14 @@ def occlusion(
     squares = [(slice(top, top + window), slice(left, left + window)) for top in tops for left in lefts]
     logit_drops = torch.zeros(height, width)
     cover_counts = torch.zeros(height, width)
-    with prepared_input(net, pixels) as x, many_passes(net, x, target) as passes:
-        mean_color = mean_color_image(net, x)[0]
-        for first in range(0, len(squares), batch_size):
-            batch_squares = squares[first : first + batch_size]
-            occluded = x.expand(len(batch_squares), -1, -1, -1).clone(memory_format=torch.channels_last)
-            for image, (rows, columns) in zip(occluded, batch_squares, strict=True):
-                image[:, rows, columns] = mean_color[:, rows, columns]
-            drops = (passes.logits[0, target] - passes.forward(occluded)[:, target]).cpu()
-            for drop, (rows, columns) in zip(drops, batch_squares, strict=True):
-                logit_drops[rows, columns] += drop
-                cover_counts[rows, columns] += 1
+    with prepared_input(net, pixels) as x, torch.no_grad():
+        mean_color = mean_color_image(net, x)
+        logit = net.forward_unchecked(x)[0, target]
+        for rows, columns in squares:
+            occluded = x.clone()
+            occluded[:, :, rows, columns] = mean_color[:, :, rows, columns]
+            logit_drops[rows, columns] += (logit - net.forward_unchecked(occluded)[0, target]).cpu()
+            cover_counts[rows, columns] += 1
     return SaliencyMap(
         method="occlusion",
         title=f"Occlusion, {window} px square",
