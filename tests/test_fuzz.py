@@ -344,7 +344,7 @@ def test_a_damaged_archive_or_dataset_is_refused_in_one_line_or_read(tmp_path: P
             )
             file = rng.choice(sorted(files))
             write_all(folder / place, files | {file: damage(files[file], rng)})
-            assert_one_line(partial(load, name, folder / place, allow_download=False), (file, kind))
+            assert_one_line(partial(load, name, folder / place, download=False), (file, kind))
         shutil.rmtree(folder, ignore_errors=True)
         (tmp_path / "a.tar.gz").unlink(missing_ok=True)
         assert not list(tmp_path.iterdir())
