@@ -25,8 +25,8 @@ from convolab.studies.trials import single_thread
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
-ROUNDS = int(os.environ.get("CONVOLAB_ROUNDS", "3"))
-LONG_ROUNDS = 20
+ROUNDS_OF_MAKE_TEST, ROUNDS_OF_MAKE_LONG, ROUNDS_OF_MAKE_SOAK = 3, 20, 200
+ROUNDS = int(os.environ.get("CONVOLAB_ROUNDS", ROUNDS_OF_MAKE_TEST))
 LONGEST_DELAY = 0.25  # seconds; a command takes about as long
 COMMANDS = ("train", "resume", "test", "runs", "study", "compare")
 PAIRS = tuple(itertools.combinations_with_replacement(COMMANDS, 2))
@@ -137,7 +137,7 @@ def test_two_commands_at_once_on_one_folder_leave_it_whole(pair: tuple[str, str]
 def test_two_commands_at_once_on_one_folder_leave_it_whole_in_many_rounds(
     pair: tuple[str, str], lab: Lab, tmp_path: Path
 ) -> None:
-    play(pair, range(ROUNDS, LONG_ROUNDS), lab, tmp_path)
+    play(pair, range(ROUNDS, ROUNDS_OF_MAKE_LONG), lab, tmp_path)
 
 
 def play(pair: tuple[str, str], rounds: range, lab: Lab, folder: Path) -> None:
@@ -207,3 +207,12 @@ def assert_undisturbed(run: Path, lab: Lab) -> None:
     expected = lab.contents[Recipe.read(run / "recipe.toml").key]
     for part in contents:
         assert contents[part] == expected[part], (run, part)
+
+
+def test_the_numbers_of_rounds_in_docs_are_those_of_the_code() -> None:
+    root = Path(__file__).resolve().parents[1]
+    page = " ".join((root / "docs" / "trust.md").read_text().split())
+    rounds = f"{ROUNDS_OF_MAKE_TEST} rounds of each pair in `make test`, {ROUNDS_OF_MAKE_LONG} in `make long`"
+    assert f"{rounds}, {ROUNDS_OF_MAKE_SOAK} in `make soak`" in page
+    assert f"in {len(PAIRS)} pairs" in page
+    assert f"CONVOLAB_ROUNDS={ROUNDS_OF_MAKE_SOAK} " in (root / "Makefile").read_text()

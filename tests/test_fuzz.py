@@ -41,12 +41,12 @@ pytestmark = pytest.mark.slow
 UNITS_OF_MAKE_TEST, UNITS_OF_MAKE_FUZZ = 12, 500
 UNITS = int(os.environ.get("CONVOLAB_FUZZ", UNITS_OF_MAKE_TEST))
 TRIALS_PER_UNIT = {  # docs/trust.md has the products
-    "files of a run": 6,
+    "files of a run": 3,
     "recipes": 5,
     "values of `--set`": 20,
     "study files": 5,
     "files of a study's folder": 1,
-    "headers of weights": 3,
+    "headers of weights": 1,
     "images": 2,
     "archives and datasets": 5,
     "boxes.json": 5,

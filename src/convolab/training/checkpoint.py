@@ -110,10 +110,12 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     Raises LabError if the file is damaged, its weights do not fit the network it names, or its code is not trusted.
     """
     tensors, metadata = read_tensors(path)
+    require("model" in metadata, f"{path} has no 'model': it is not a convolab weights file")
     record = validate_record(WeightsRecord, metadata, path)
     model, mean, std, (height, width) = record["model"], record["mean"], record["std"], record["size"]
     name, classes = model.get("name"), record["classes"]
-    require(isinstance(name, str), f"{path} is damaged: it names no network")
+    if not isinstance(name, str):
+        raise LabError(f"{path} is damaged: it names no network")
     require(
         mean and all(0 < side <= MAX_SIDE for side in (height, width)), f"{path} is damaged: its images have no size"
     )
