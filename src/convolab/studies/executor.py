@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from convolab.core.environment import count_usable_cores, tune_malloc
-from convolab.core.errors import LabError
+from convolab.core.errors import LabError, require
+from convolab.core.text import pluralize
 from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
 from convolab.studies.forkserver import worker_context
@@ -26,6 +27,7 @@ from convolab.training.recipe import Recipe
 from convolab.training.trainer import Callbacks, Trainer
 
 MAX_ATTEMPTS = 2  # how often a trial is started whose process dies
+MAX_WORKERS_PER_CORE = 4  # each is a process with torch in it
 HEARTBEAT_INTERVAL = 0.5  # seconds between two progress events of a trial
 
 EventKind = Literal["started", "progress", "epoch", "retrying", "finished", "diverged", "stopped", "failed"]
@@ -92,6 +94,15 @@ class LocalExecutor:
     """
 
     workers: int = field(default_factory=count_usable_cores)
+
+    def __post_init__(self) -> None:
+        """Raise LabError for more processes than this machine can use."""
+        most = MAX_WORKERS_PER_CORE * (cores := count_usable_cores())
+        require(
+            1 <= self.workers <= most,
+            f"{self.workers} workers: this machine has {pluralize(cores, 'core')}, and a study takes at most "
+            f"{MAX_WORKERS_PER_CORE} workers for each: give 1 to {most}",
+        )
 
     def run(
         self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
