@@ -14,13 +14,14 @@ import torch
 from pydantic import PydanticUserError, ValidationError, create_model
 from torch import nn
 
-from convolab.core.errors import LabError, require, suggest
+from convolab.core.errors import LabError, require, suggest, translate_memory_errors
 from convolab.core.rng import isolated_rng, seed_default_generator
 from convolab.models import zoo
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code
 from convolab.models.zoo import ImageShape
 
 NetworkFactory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
+MAX_PARAMETERS = 500_000_000  # of a built-in network; its training takes 16 bytes and more for each
 Factory = TypeVar("Factory", bound=NetworkFactory)
 
 NETWORKS: dict[str, NetworkFactory] = {
@@ -93,7 +94,10 @@ def build_by_name(
     """
     factory = resolve_factory(name, code)
     resolved_options = resolve_options(name, model_options, code)
-    with isolated_rng():
+    advice = f"the network '{name}' is too large for this machine with {resolved_options}"
+    with isolated_rng(), translate_memory_errors(advice):
+        if factory.__module__ == zoo.__name__ and torch.get_default_device().type != "meta":
+            require_small_enough(name, factory, shape, classes, resolved_options)
         network = factory(shape, classes, **resolved_options)
         require(
             isinstance(network, nn.Module),
@@ -101,6 +105,19 @@ def build_by_name(
         )
         initialize_weights(network, seed)
     return network
+
+
+def require_small_enough(
+    name: str, factory: NetworkFactory, shape: ImageShape, classes: int, options: Mapping[str, object]
+) -> None:
+    """Raise LabError for a network of more parameters than fit in memory; none is allocated to find out."""
+    with torch.device("meta"):
+        num_parameters = sum(parameter.numel() for parameter in factory(shape, classes, **options).parameters())
+    require(
+        num_parameters <= MAX_PARAMETERS,
+        f"the network '{name}' would have {num_parameters:,} parameters, and may have {MAX_PARAMETERS:,}: "
+        f"give smaller options than {reprlib.repr(dict(options))}",
+    )
 
 
 def own_code_of(name: str) -> OwnCode | None:

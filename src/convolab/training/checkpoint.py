@@ -65,11 +65,12 @@ def open_safetensors(path: Path) -> Iterator[tuple[TensorFile, dict[str, Json]]]
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["about"])
+            require(isinstance(metadata, dict), f"{path} is damaged: its metadata are no table of names and values")
             require_known_format(metadata.get("format"), path)
             yield file, metadata
     except FileNotFoundError as error:
         raise LabError(f"there is no {path}") from error
-    except (SafetensorError, KeyError, ValueError, OSError, AttributeError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError, AttributeError, RecursionError) as error:
         raise LabError(f"{path} is damaged or was not written by convolab: {str(error).splitlines()[0]}") from error
 
 

@@ -29,6 +29,7 @@ from convolab.training.checkpoint import (
     CODE_FOLDER,
     PREVIOUS_STATE_FILE,
     STATE_FILE,
+    read_metadata,
     read_state,
     read_weights,
 )
@@ -279,6 +280,12 @@ class Run(Displayable):
             f"{self.folder / RECIPE_FILE} was changed since the run began (key {self._file_key}, was {key}): "
             "restore it, or start a new run",
         )
+
+    def require_own_files(self) -> None:
+        """Raise LabError if recipe.toml was changed since the run began, or a file of tensors is another run's."""
+        self.require_same_recipe()
+        for path in sorted(self.folder.glob("[!.]*.safetensors")):
+            self.run_id.require_own(path, read_metadata(path))
 
     def require_resumable(self) -> None:
         """Raise LabError for a run of the first edition, whose state does not name its run."""
