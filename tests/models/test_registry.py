@@ -344,3 +344,15 @@ def test_a_network_of_ones_own_for_which_memory_is_not_enough_is_refused(restore
     registry.register(lambda shape, classes: nn.Linear(10**9, 10**9), "huge")
     with pytest.raises(LabError, match="there is not enough memory: the network 'huge' is too large"):
         build("huge", (3, 64, 64), 10)
+
+
+@pytest.mark.parametrize("name", ["torch.nn:Module", "torch.nn:Linear"])
+def test_a_network_that_cannot_be_built_of_shape_and_classes_is_refused_in_one_line(name):
+    with pytest.raises(LabError, match=f"the network '{name}' cannot be built: TypeError: ") as caught:
+        build(name, (1, 8, 8), 10)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_no_classes_is_refused():
+    with pytest.raises(LabError, match="give at least 1"):
+        build("simple_convnet", (1, 8, 8), 0)

@@ -92,13 +92,21 @@ def build_by_name(
 
     `code` is the copy of it to use; by default what the name stands for in the current folder.
     """
+    require(classes > 0, f"the network '{name}' is asked for {classes} classes: give at least 1")
     factory = resolve_factory(name, code)
     resolved_options = resolve_options(name, model_options, code)
     advice = f"the network '{name}' is too large for this machine with {resolved_options}"
     with isolated_rng(), translate_memory_errors(advice):
         if factory.__module__ == zoo.__name__ and torch.get_default_device().type != "meta":
             require_small_enough(name, factory, shape, classes, resolved_options)
-        network = factory(shape, classes, **resolved_options)
+        try:
+            with translate_memory_errors(advice):
+                network = factory(shape, classes, **resolved_options)
+        except LabError:
+            raise
+        except Exception as error:  # whatever a person's own network does
+            reason = next(iter(str(error).splitlines()), "")
+            raise LabError(f"the network '{name}' cannot be built: {type(error).__name__}: {reason}") from error
         require(
             isinstance(network, nn.Module),
             f"the network '{name}' gives {type(network).__name__}: it must give a torch.nn.Module",

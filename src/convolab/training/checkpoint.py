@@ -2,17 +2,26 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import (
+    Annotated,
+    NotRequired,  # typing has what pydantic needs from Python 3.12 on
+    Protocol,
+    cast,
+    runtime_checkable,
+)
 
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from convolab.core.errors import LabError, require
 from convolab.core.files import atomic_write
+from convolab.core.records import validate_record
 from convolab.core.types import Json
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
@@ -22,6 +31,22 @@ from convolab.training.recipe import require_known_format
 CODE_FOLDER = "code"  # beside the weights of somebody's own network
 STATE_FILE = "state.safetensors"
 PREVIOUS_STATE_FILE = "state.previous.safetensors"
+Side = Annotated[int, Field(gt=0, le=10_000)]
+
+
+class NamedModel(TypedDict):
+    name: str  # and the network's own options, of any name
+
+
+class WeightsRecord(TypedDict):
+    """The metadata without which a weights file cannot be used."""
+
+    model: NamedModel
+    mean: list[float]  # of each channel, pixels in [0, 1]
+    std: list[float]
+    size: tuple[Side, Side]  # height and width, pixels
+    classes: list[str]
+    epoch: NotRequired[int | None]
 
 
 @runtime_checkable
@@ -91,19 +116,12 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     Raises LabError if the file is damaged, its weights do not fit the network it names, or its code is not trusted.
     """
     tensors, metadata = read_tensors(path)
-    try:
-        model = cast("dict[str, Json]", metadata["model"])
-        name = cast("str", model["name"])
-        mean = cast("Sequence[float]", metadata["mean"])
-        std = cast("Sequence[float]", metadata["std"])
-        height, width = cast("Sequence[int]", metadata["size"])
-        classes = cast("Sequence[str]", metadata["classes"])
-    except KeyError as error:
-        raise LabError(f"{path} has no {error}: it is not a convolab weights file") from error
-    options: dict[str, Any] = {key: value for key, value in model.items() if key != "name"}
-    code = (
-        code_of_record(path.parent / CODE_FOLDER, record) if isinstance(record := metadata.get("code"), dict) else None
-    )
+    record = validate_record(WeightsRecord, metadata, path)
+    name, mean, std, classes = record["model"]["name"], record["mean"], record["std"], record["classes"]
+    options = {key: value for key, value in cast("dict[str, Json]", metadata["model"]).items() if key != "name"}
+    height, width = record["size"]
+    code_record = metadata.get("code")
+    code = code_of_record(path.parent / CODE_FOLDER, code_record) if isinstance(code_record, dict) else None
     network = registry.build_by_name(name, (len(mean), height, width), len(classes), options, code=code)
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=classes)
     try:

@@ -190,6 +190,7 @@ class Recipe(Frozen, Displayable):
 
         Code of your own that the values name may run from now on.
         """
+        require(isinstance(values, Mapping), f"a recipe is a table of sections, and not a {type(values).__name__}")
         model = values.get("model")
         trust_named(model.get("name") if isinstance(model, Mapping) else None)
         return cls.from_file_values(values)

@@ -9,7 +9,7 @@ import torch
 
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import read_json, user_path, write_json, write_text
+from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.text import pluralize
 from convolab.data.catalog import load
@@ -99,10 +99,9 @@ class Run(Displayable):
 
     def __init__(self, folder: Path | str, *, trust: bool = False) -> None:
         self.folder = Path(folder)
-        require(
-            (self.folder / SUMMARY_FILE).is_file(),
-            f"{self.folder} is not a run folder: give one made by convolab train",
-        )
+        with translate_path_errors():
+            is_run = (self.folder / SUMMARY_FILE).is_file()
+        require(is_run, f"{self.folder} is not a run folder: give one made by convolab train")
         self.recipe, self._file_key = read_stored_recipe(self.folder)
         self.summary: RunSummary = read_summary(self.folder)
         self._history = History()
@@ -138,7 +137,8 @@ class Run(Displayable):
         Raises LabError, with nothing written, if the recipe cannot be trained on these images or the folder is in use;
         Diverged if the loss becomes NaN or infinite.
         """
-        require_new_folder(out)
+        with translate_path_errors():
+            require_new_folder(out)
         code = own_code_of(recipe.model.name)
         trainer = build_trainer(recipe, splits, device, code=code)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
