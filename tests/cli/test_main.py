@@ -461,3 +461,13 @@ def test_looking_at_a_run_writes_nothing_and_does_not_hinder_its_training(run_cl
         stop.set()
         for looker in lookers:
             looker.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["state.safetensors", "best.safetensors", "last.safetensors", "recipe.toml"])
+def test_a_finished_run_with_a_file_of_another_is_not_called_finished(run_cli, tmp_path: Path, name: str) -> None:
+    for seed, folder in ((0, "a"), (1, "b")):
+        run_cli("train", "shallow_net", "--epochs", "1", "--set", "data.limit=300", "--seed", seed, "--out", folder)
+    (tmp_path / "b" / name).write_bytes((tmp_path / "a" / name).read_bytes())
+    result = run_cli("resume", "b")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)

@@ -317,3 +317,42 @@ def test_a_users_file_is_run_once_and_again_after_it_was_changed(
     path.write_text(path.read_text().replace("wide: int = 3", "wide: int = 4"))
     registry.trust_named(f"{path}:net")
     assert registry.resolve_options(f"{path}:net", {}) == {"wide": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("simple_convnet", {"channels": [10**9]}, "less than or equal to 1000000"),
+        (
+            "simple_convnet",
+            {"channels": [10**6] * 2},
+            "would have 9,0.* parameters, and may have 500,000,000: give smaller",
+        ),
+        ("simple_convnet", {"channels": [4] * 10**5}, "at most 100 items"),
+        ("resnet_small", {"blocks": 10**9}, "less than or equal to 200"),
+        ("resnet_small", {"channels": [10**5], "blocks": 2}, "parameters, and may have 500,000,000"),
+        ("shallow_net", {"hidden": 10**30}, "hidden = 1000.*less than or equal to 1000000"),
+        ("shallow_net_class", {"hidden": 10**6}, "parameters, and may have 500,000,000"),
+    ],
+)
+def test_a_network_larger_than_memory_is_refused_before_it_is_allocated(name, options, message):
+    with pytest.raises(LabError, match=message):
+        build(name, (3, 64, 64), 10, **options)
+
+
+def test_a_network_of_ones_own_for_which_memory_is_not_enough_is_refused(restore_registry):
+    registry.register(lambda shape, classes: nn.Linear(10**9, 10**9), "huge")
+    with pytest.raises(LabError, match="there is not enough memory: the network 'huge' is too large"):
+        build("huge", (3, 64, 64), 10)
+
+
+@pytest.mark.parametrize("name", ["torch.nn:Module", "torch.nn:Linear"])
+def test_a_network_that_cannot_be_built_of_shape_and_classes_is_refused_in_one_line(name):
+    with pytest.raises(LabError, match=f"the network '{name}' cannot be built: TypeError: ") as caught:
+        build(name, (1, 8, 8), 10)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_no_classes_is_refused():
+    with pytest.raises(LabError, match="give at least 1"):
+        build("simple_convnet", (1, 8, 8), 0)

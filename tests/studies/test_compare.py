@@ -8,6 +8,7 @@ from support.callbacks import FunctionCallbacks
 
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
+from convolab.models.registry import trust_named
 from convolab.studies.compare import compare_runs, find_runs_of_arm
 from convolab.studies.executor import Executor
 from convolab.studies.runner import execute_study
@@ -149,3 +150,26 @@ def test_what_cannot_be_compared_is_refused_in_one_line(make_run: MakeRun, tmp_p
         compare_runs([run, Run(tmp_path / "a")])
     with pytest.raises(LabError, match="is not a run folder"):
         find_runs_of_arm(str(tmp_path / "none"))
+
+
+@pytest.mark.slow
+def test_runs_of_networks_of_ones_own_are_compared_wherever_they_are_and_whatever_their_folders_are_called(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    source = (
+        "from torch import nn\ndef {}(shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    names = []
+    for folder in ("nets", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.py").write_text(source.format("Net"))
+        names.append(f"{folder}/a.py:Net")
+        trust_named(names[-1])
+    runs = [make_run(f"run\t{i}", model__name=name) for i, name in enumerate(names)]
+    assert [arm.name for arm in compare_runs(runs).sections[0].arms] == [
+        "model.name=a.py:Net",
+        "model.name=a.py:Net (2)",
+    ]
+    long = make_run("run\nof\ta" + "b" * 240, model__name=names[0], data__augment=["crop:1"] * 40)
+    assert compare_runs([runs[0], long]).sections[0].arms[1].name.startswith("run of abbb")

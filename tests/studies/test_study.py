@@ -1,3 +1,4 @@
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,56 @@ def test_a_study_of_too_many_runs_is_refused_at_once(change: dict, message: str)
     with pytest.raises(LabError, match=message):
         Study.from_dict(values)
     assert time.monotonic() - start < 2
+
+
+SEVEN_KEYS = {
+    "optimizer.lr": [0.0123, 0.02],
+    "optimizer.momentum": [0.9],
+    "optimizer.weight_decay": [0.0005],
+    "training.epochs": [1, 2],
+    "training.batch_size": [128],
+    "data.limit": [300],
+    "data.validation": [0.1],
+}
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"optimizer.lr": [0.01234567, 0.01234568]},
+        {"optimizer.lr": [1.00000001, 1.00000002], "training.epochs": [1, 2]},
+        {"data.name": ["folder:sets/a/small", "folder:sets/b/small", "folder:sets\\c\\small/"]},
+        {"data.name": ["folder:a\nb", "folder:a\tb", "folder:/", "folder:" + "x" * 300, "folder:" + "x" * 301]},
+        {"data.augment": [["crop:1"] * 60, ["crop:1"] * 61]},
+        SEVEN_KEYS,
+    ],
+)
+def test_a_grid_of_any_values_has_arms_that_contrasts_can_name(grid: dict[str, Any]):
+    first, *others = arms = Section.model_validate({"grid": grid}).arm_overrides
+    contrasts = [{"arm": arm, "baseline": first} for arm in others]
+    study = Study.from_dict({"name": "g", "seeds": [0], "sections": {"s": {"grid": grid, "contrasts": contrasts}}})
+    assert len(study.trials) == len(arms) == math.prod(map(len, grid.values()))
+    assert [dict(overrides) for overrides in arms.values()] == [trial_overrides(t.recipe, grid) for t in study.trials]
+
+
+def trial_overrides(recipe: Recipe, grid: dict[str, Any]) -> dict[str, Any]:
+    values = recipe.to_dict()
+    return {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in grid}
+
+
+def test_a_grid_of_networks_of_ones_own_names_them_by_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"nets/{name}.py").write_text(
+            "from torch import nn\ndef Net(shape, classes): return nn.Flatten()\n"
+        )
+    contrast = {"arm": "name=b.py:Net", "baseline": "name=a.py:Net"}
+    grid = {"model.name": ["nets/a.py:Net", "nets/b.py:Net"]}
+    study = Study.from_dict({"name": "g", "sections": {"s": {"grid": grid, "contrasts": [contrast]}}})
+    assert [t.recipe.model.name for t in study.trials[::3]] == grid["model.name"]
+
+
+def test_a_value_that_stands_twice_in_a_grid_is_refused():
+    with pytest.raises(LabError, match="the grid holds a value twice"):
+        Study.from_dict({"name": "g", "sections": {"s": {"grid": {"optimizer.lr": [0.1, 0.10]}}}})

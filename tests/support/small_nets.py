@@ -74,3 +74,8 @@ class FailsAtPass(nn.Module):
         if 0 < self.fail_at <= self.num_passes:
             raise RuntimeError("the pass broke")
         return y
+
+
+def capture_buffers(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Each buffer by its name, with a copy of its values."""
+    return {name: (buffer, buffer.clone()) for name, buffer in network.named_buffers()}

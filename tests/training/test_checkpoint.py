@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from convolab.core.errors import LabError
 from convolab.models import registry, zoo
@@ -150,7 +151,7 @@ def test_weights_of_other_sizes_are_refused(tmp_path: Path):
 
 def test_a_state_a_text_and_a_missing_file_are_refused_as_weights(tmp_path: Path):
     write_state(tmp_path, {"net.x": torch.zeros(3)}, {"epoch": 1})
-    with pytest.raises(LabError, match="has no 'model': it is not a convolab weights file"):
+    with pytest.raises(LabError, match="is damaged: it has no model"):
         read_weights(tmp_path / STATE_FILE)
     (tmp_path / "text").write_text("these are my weights: 80 kg")
     with pytest.raises(LabError, match="text is damaged or was not written by convolab"):
@@ -271,3 +272,22 @@ def test_a_file_of_tensors_that_is_too_large_is_refused_before_it_is_read(tmp_pa
         file.truncate(8 + len(header) + 2**33)
     with pytest.raises(LabError, match="has more than 4,000,000,000 bytes"):
         read_tensors(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("field", ["model", "mean", "std", "size", "classes"])
+@pytest.mark.parametrize("value", [None, "x", 7, [], {}, [[1]], True, ["a"] * 3, [-1, -1], "9" * 400])
+def test_weights_whose_metadata_have_a_wrong_type_are_refused_in_one_line(tmp_path: Path, field: str, value: object):
+    path = tmp_path / "w.safetensors"
+    right = {"model": {"name": "shallow_net"}, "mean": [0.5], "std": [0.2], "size": [8, 8], "classes": ["a", "b"]}
+    write_tensors(path, trained_network("shallow_net").network.state_dict(), right | {field: value})
+    with pytest.raises(LabError) as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "null", "[" * 100_000, '{"format": ' + "9" * 5_000 + "}", ""])
+def test_metadata_that_are_no_table_are_refused_in_one_line(tmp_path: Path, text: str):
+    path = tmp_path / "w.safetensors"
+    save_file({"x": torch.zeros(1)}, path, metadata={"about": text})
+    with pytest.raises(LabError, match=r"w\.safetensors is damaged"):
+        read_weights(path)

@@ -1067,3 +1067,9 @@ assert torch.get_num_threads() == 2
 @pytest.mark.slow
 def test_training_from_python_changes_no_setting_of_the_process(tmp_path: Path):
     subprocess.run([sys.executable, "-c", LIBRARY_CALL], check=True, cwd=tmp_path)
+
+
+def test_a_path_that_cannot_be_is_refused_in_one_line():
+    for use in (lambda: Run("x" * 300), lambda: Run.start(Recipe(), load("digits"), "x" * 300 + "/run")):
+        with pytest.raises(LabError, match="File name too long"):
+            use()

@@ -1,12 +1,14 @@
 """One kind of error for everything that the user can correct."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 from convolab.core.escape import escape_line
 from convolab.core.text import truncate_list
 
 MAX_MESSAGE_LENGTH = 10_000
+MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "Storage size calculation overflowed")
 
 
 class LabError(Exception):
@@ -37,6 +39,24 @@ def require(condition: object, message: str) -> None:
     """
     if not condition:
         raise LabError(message)
+
+
+@contextmanager
+def translate_memory_errors(advice: str) -> Iterator[None]:
+    """Raise LabError with an advice in place of Python's and torch's errors that memory is not enough.
+
+    >>> with translate_memory_errors("lower training.batch_size"): raise MemoryError
+    Traceback (most recent call last):
+    convolab.core.errors.LabError: there is not enough memory: lower training.batch_size
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch raises a RuntimeError on a processor, and a subclass of it on a graphics card.
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(word in text for word in MEMORY_WORDS):
+            raise
+        raise LabError(f"there is not enough memory: {advice}") from error
 
 
 def suggest(name: str, known: Iterable[str], max_listed: int | None = None) -> str:

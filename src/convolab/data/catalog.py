@@ -156,6 +156,7 @@ def load(
     """
     from convolab.data.splits import DatasetSplits
 
+    require(isinstance(name, str), f"a dataset is given by its name or folder:PATH, and not by a {type(name).__name__}")
     folder = user_path(data_dir) if data_dir is not None else None
     if name.startswith("folder:"):
         from convolab.data.image_folder import read_image_folder

@@ -1,6 +1,7 @@
 """How a folder of images is laid out: its classes, and its splits where it has some."""
 
 import os
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ SPLIT_NAMES = {  # of a folder, in any case: the split that it holds
     "test": "test",
     "testing": "test",
 }
+# As it is written where the images of each split are not sorted by class: test_set, train-images, val2.
+LIKE_SPLIT = re.compile(
+    r"(?:(?:set|images?|imgs?|data)[ _.-]?)?(?:train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|dev|eval|holdout)"
+    r"(?:[ _.-]?(?:set|split|images?|imgs?|data|\d+))*",
+    re.IGNORECASE,
+)
 LAYOUT = "put the images of each class in a subfolder of its own, for at least two classes"
 SPLIT_LAYOUT = "put them in train/CLASS, val/CLASS and test/CLASS"
 MAX_FILES = 2_000_000
@@ -92,6 +99,11 @@ def require_class_folders(folder: Path, classes: list[str]) -> None:
         hint = f", or give {shown_path(inner)}, which has several" if len(subfolder_names(inner)) > 1 else ""
         raise LabError(f"{shown_path(folder)} has {count}: {LAYOUT}{hint}")
     inner_names = [sorted(inner.casefold() for inner in subfolder_names(folder / name)) for name in classes]
+    require(
+        not all(LIKE_SPLIT.fullmatch(name.strip()) for name in classes),
+        f"all of {shown_names(classes)} in {shown_path(folder)} are called like splits, and not like classes: "
+        f"{SPLIT_LAYOUT}",
+    )
     shared = inner_names[0]
     if len(shared) < 2 or any(names != shared for names in inner_names):
         return

@@ -27,7 +27,11 @@ from convolab.core.types import Json
 
 MAX_FILES = 100  # of one network's code
 MAX_SOURCE_BYTES = 1_000_000  # of one of its files
-INSTALLED = {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")} | {Path(__file__).parents[2]}
+INSTALLED = {  # where packages are installed: also a person's own, and those of the Python below an environment
+    *(Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")),
+    *(Path(path) for path in sys.path if Path(path).name in ("site-packages", "dist-packages")),
+    Path(__file__).parents[2],
+}
 
 
 @dataclass(frozen=True)

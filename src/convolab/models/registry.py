@@ -5,13 +5,14 @@ keys.
 """
 
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from convolab.core.errors import LabError, require, suggest
+from convolab.core.errors import LabError, require, suggest, translate_memory_errors
 from convolab.core.rng import isolated_rng, seed_default_generator
 from convolab.models import zoo
 from convolab.models.options import fill_options, readable_signature
@@ -19,6 +20,7 @@ from convolab.models.own_code import OwnCode, find_own_code, is_own_code
 from convolab.models.zoo import ImageShape
 
 NetworkFactory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
+MAX_PARAMETERS = 500_000_000  # of a built-in network; its training takes 16 bytes and more for each
 Factory = TypeVar("Factory", bound=NetworkFactory)
 
 NETWORKS: dict[str, NetworkFactory] = {
@@ -89,16 +91,40 @@ def build_by_name(
 
     `code` is the copy of it to use; by default what the name stands for in the current folder.
     """
+    require(classes > 0, f"the network '{name}' is asked for {classes} classes: give at least 1")
     factory = resolve_factory(name, code)
     resolved_options = resolve_options(name, model_options, code)
-    with isolated_rng():
-        network = factory(shape, classes, **resolved_options)
+    advice = f"the network '{name}' is too large for this machine with {resolved_options}"
+    with isolated_rng(), translate_memory_errors(advice):
+        if factory.__module__ == zoo.__name__ and torch.get_default_device().type != "meta":
+            require_small_enough(name, factory, shape, classes, resolved_options)
+        try:
+            with translate_memory_errors(advice):
+                network = factory(shape, classes, **resolved_options)
+        except LabError:
+            raise
+        except Exception as error:  # whatever a person's own network does
+            reason = next(iter(str(error).splitlines()), "")
+            raise LabError(f"the network '{name}' cannot be built: {type(error).__name__}: {reason}") from error
         require(
             isinstance(network, nn.Module),
             f"the network '{name}' gives {type(network).__name__}: it must give a torch.nn.Module",
         )
         initialize_weights(network, seed)
     return network
+
+
+def require_small_enough(
+    name: str, factory: NetworkFactory, shape: ImageShape, classes: int, options: Mapping[str, object]
+) -> None:
+    """Raise LabError for a network of more parameters than fit in memory; none is allocated to find out."""
+    with torch.device("meta"):
+        num_parameters = sum(parameter.numel() for parameter in factory(shape, classes, **options).parameters())
+    require(
+        num_parameters <= MAX_PARAMETERS,
+        f"the network '{name}' would have {num_parameters:,} parameters, and may have {MAX_PARAMETERS:,}: "
+        f"give smaller options than {reprlib.repr(dict(options))}",
+    )
 
 
 def own_code_of(name: str) -> OwnCode | None:

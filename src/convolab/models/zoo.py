@@ -5,16 +5,18 @@ Layer attribute names are keys of saved weights, and enter the seeds of the init
 
 from collections import OrderedDict
 from itertools import pairwise
+from typing import Annotated
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from convolab.core.errors import require
 
 ImageShape = tuple[int, int, int]  # channels, height, width of an image
-StageChannels = tuple[PositiveInt, ...]  # the output channels of each stage
+Width = Annotated[int, Field(gt=0, le=1_000_000)]  # channels, or hidden units
+StageChannels = Annotated[tuple[Width, ...], Field(max_length=100)]  # the output channels of each stage
 
 
 def check_input_shape(shape: ImageShape) -> None:
@@ -27,7 +29,7 @@ def check_input_shape(shape: ImageShape) -> None:
     )
 
 
-def shallow_net(shape: ImageShape, classes: int, hidden: PositiveInt = 128) -> nn.Sequential:
+def shallow_net(shape: ImageShape, classes: int, hidden: Width = 128) -> nn.Sequential:
     """One hidden layer on the flattened image: `shallow_net` writes it as `nn.Sequential`, `ShallowNet` as a class.
 
         flatten   C x H x W -> C*H*W
@@ -51,7 +53,7 @@ def shallow_net(shape: ImageShape, classes: int, hidden: PositiveInt = 128) -> n
 class ShallowNet(nn.Module):
     __doc__ = shallow_net.__doc__
 
-    def __init__(self, shape: ImageShape, classes: int, hidden: PositiveInt = 128) -> None:
+    def __init__(self, shape: ImageShape, classes: int, hidden: Width = 128) -> None:
         super().__init__()
         check_input_shape(shape)
         self.hidden = nn.Linear(shape[0] * shape[1] * shape[2], hidden)
@@ -185,7 +187,11 @@ class ResNetSmall(nn.Module):
     """
 
     def __init__(
-        self, shape: ImageShape, classes: int, channels: StageChannels = (32, 64, 128), blocks: PositiveInt = 1
+        self,
+        shape: ImageShape,
+        classes: int,
+        channels: StageChannels = (32, 64, 128),
+        blocks: Annotated[int, Field(gt=0, le=200)] = 1,
     ) -> None:
         super().__init__()
         check_input_shape(shape)

@@ -10,7 +10,7 @@ from convolab.studies.analyze import analyze_study
 from convolab.studies.results import StudyResult, TrialResult
 from convolab.studies.runner import STUDY_FILE, StudyFolder
 from convolab.studies.stored_study import read_stored_study
-from convolab.studies.study import Overrides, Study, Trial, format_arm_value
+from convolab.studies.study import Overrides, Study, Trial, format_arm_value, usable_name
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run, find_runs
 from convolab.training.run_folder import SUMMARY_FILE
@@ -153,5 +153,5 @@ def derive_arm_name(overrides: Overrides, run: Run, existing_names: Collection[s
     """A new arm's name: its overrides if they are short, else the name of its run's folder."""
     keys = [key_path if key_path.endswith(".name") else key_path.rpartition(".")[2] for key_path in overrides]
     name = ", ".join(f"{key}={format_arm_value(value)}" for key, value in zip(keys, overrides.values(), strict=True))
-    name = name if 0 < len(name) <= MAX_NAME_LENGTH else run.folder.resolve().name
+    name = name if 0 < len(name) <= MAX_NAME_LENGTH else usable_name(run.folder.resolve().name)
     return name if name not in existing_names else f"{name} ({len(existing_names) + 1})"

@@ -2,8 +2,9 @@
 
 import itertools
 import math
+import re
 import reprlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,8 @@ RENAMED_STUDY_KEYS = {"change": "overrides", "against": "baseline"}  # the first
 
 MAX_ARMS = 1_000  # of a section
 MAX_RUNS = 10_000  # of a study
-Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[^/\\\n\t]+$")]
+MAX_NAME_LENGTH = 200
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^/\\\n\t]+$")]
 Overrides = dict[str, Json]  # `section.key` of a recipe -> value
 
 
@@ -86,13 +88,18 @@ class Section(Frozen):
             num_arms <= MAX_ARMS,
             f"the grid has {num_arms:,} arms, and a section may have {MAX_ARMS:,}: give fewer values",
         )
+        require(
+            all(values.count(value) == 1 for values in self.grid.values() for value in values),
+            "the grid holds a value twice",
+        )
         combinations = list(itertools.product(*self.grid.values()))
-        arms: dict[str, Overrides] = {}
-        for values in combinations:
-            pairs = [f"{name}={format_arm_value(value)}" for name, value in zip(names, values, strict=True)]
-            arms[", ".join(pairs)] = dict(zip(self.grid, values, strict=True))
-        require(len(arms) == len(combinations), "the grid holds a value twice")
-        return arms
+        arms = dict.fromkeys(grid_arm_name(names, values) for values in combinations)
+        if len(arms) < len(combinations):  # some differ after the sixth digit only, or in folders
+            exact = [grid_arm_name(names, values, format_number=repr) for values in combinations]
+            arms = dict.fromkeys(name if exact.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(exact, 1))
+        return {
+            name: dict(zip(self.grid, values, strict=True)) for name, values in zip(arms, combinations, strict=True)
+        }
 
     @cached_property
     def grid_positions(self) -> dict[str, tuple[int, ...]]:
@@ -126,17 +133,39 @@ def sorted_numbers(values: Sequence[Json]) -> list[int | float]:
     return sorted(numbers) if len(numbers) == len(values) else []
 
 
-def format_arm_value(value: Json) -> str:
-    """A value as it appears in an arm's name.
+def grid_arm_name(
+    names: Sequence[str], values: Sequence[Json], format_number: Callable[[float], str] = "{:g}".format
+) -> str:
+    """The name of a combination of values in a grid.
 
-    >>> format_arm_value(0.001), format_arm_value([16, 32]), format_arm_value(True)
-    ('0.001', '16-32', 'true')
+    >>> grid_arm_name(["lr", "name"], [0.1, "nets/mine.py:Net"])
+    'lr=0.1, name=mine.py:Net'
+    """
+    pairs = [f"{name}={format_arm_value(value, format_number)}" for name, value in zip(names, values, strict=True)]
+    return usable_name(", ".join(pairs))
+
+
+def format_arm_value(value: Json, format_number: Callable[[float], str] = "{:g}".format) -> str:
+    """A value as it appears in an arm's name; of a path only the last part.
+
+    >>> format_arm_value(0.001), format_arm_value([16, 32]), format_arm_value(True), format_arm_value("nets/a.py:Net")
+    ('0.001', '16-32', 'true', 'a.py:Net')
     """
     if isinstance(value, list | tuple):
-        return "-".join(map(format_arm_value, value)) or "none"
+        return "-".join(format_arm_value(one, format_number) for one in value) or "none"
     if isinstance(value, float):
-        return f"{value:g}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return format_number(value)
+    return str(value).lower() if isinstance(value, bool) else re.split(r"[/\\]", str(value).rstrip("/\\"))[-1]
+
+
+def usable_name(text: str) -> str:
+    """A text that a `Name` can be: in one line, without slashes, cut where it is too long.
+
+    >>> usable_name("a\\nb/c"), len(usable_name("a" * 300)) < MAX_NAME_LENGTH
+    ('a b c', True)
+    """
+    text = re.sub(r"[/\\\s]", " ", text) or "unnamed"
+    return text if len(text) < MAX_NAME_LENGTH - 10 else text[: MAX_NAME_LENGTH - 20] + "..."  # a number may follow
 
 
 @dataclass(frozen=True)

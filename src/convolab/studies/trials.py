@@ -14,6 +14,7 @@ from convolab.core.errors import LabError, require
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
 from convolab.training.checkpoint import STATE_FILE, read_metadata
+from convolab.training.network_check import check_forward, check_network
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.run_folder import (
@@ -24,7 +25,7 @@ from convolab.training.run_folder import (
     WEIGHTS_FILES,
     epoch_from_record,
 )
-from convolab.training.setup import build_network, check_forward, train_validation_split
+from convolab.training.setup import build_network, train_validation_split
 from convolab.training.trainer import NO_CALLBACKS, Diverged, TrainingCallbacks, require_full_batch
 
 EndStatus = Literal["finished", "diverged", "stopped"]
@@ -114,6 +115,7 @@ def estimate_training_cost(recipe: Recipe, splits: DatasetSplits) -> float:
     train, _ = train_validation_split(recipe, splits)
     require_full_batch(recipe.training.batch_size, train)
     network = build_network(recipe, train)
+    check_network(network, train, recipe.training.batch_size)
     batch_macs: list[float] = []
 
     def add_macs(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

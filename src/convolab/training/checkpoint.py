@@ -5,8 +5,15 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, runtime_checkable
+from typing import (
+    Annotated,
+    NotRequired,  # typing has what pydantic needs from Python 3.12 on
+    Protocol,
+    cast,
+    runtime_checkable,
+)
 
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -26,17 +33,22 @@ MAX_SIDE = 10_000  # pixels; of the images that a weights file says its network 
 CODE_FOLDER = "code"  # beside the weights of somebody's own network
 STATE_FILE = "state.safetensors"
 PREVIOUS_STATE_FILE = "state.previous.safetensors"
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+
+
+class NamedModel(TypedDict):
+    name: str  # and the network's own options, of any name
 
 
 class WeightsRecord(TypedDict):
-    """What the metadata of a weights file must have."""
+    """The metadata without which a weights file cannot be used."""
 
-    model: dict[str, Any]  # the name of the network, and its options
-    mean: list[float]  # of each channel
+    model: NamedModel
+    mean: list[float]  # of each channel, pixels in [0, 1]
     std: list[float]
-    size: tuple[int, int]  # height and width of the images, in pixels
+    size: tuple[Side, Side]  # height and width, pixels
     classes: list[str]
-    epoch: NotRequired[int]
+    epoch: NotRequired[int | None]
 
 
 @runtime_checkable
@@ -89,7 +101,7 @@ def open_safetensors(path: Path) -> Iterator[tuple[TensorFile, dict[str, Json]]]
             yield file, metadata
     except FileNotFoundError as error:
         raise LabError(f"there is no {path}") from error
-    except (SafetensorError, KeyError, ValueError, OSError, AttributeError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError, AttributeError, RecursionError) as error:
         raise LabError(f"{path} is damaged or was not written by convolab: {str(error).splitlines()[0]}") from error
 
 
@@ -110,19 +122,12 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     Raises LabError if the file is damaged, its weights do not fit the network it names, or its code is not trusted.
     """
     tensors, metadata = read_tensors(path)
-    require("model" in metadata, f"{path} has no 'model': it is not a convolab weights file")
     record = validate_record(WeightsRecord, metadata, path)
-    model, mean, std, (height, width) = record["model"], record["mean"], record["std"], record["size"]
-    name, classes = model.get("name"), record["classes"]
-    if not isinstance(name, str):
-        raise LabError(f"{path} is damaged: it names no network")
-    require(
-        mean and all(0 < side <= MAX_SIDE for side in (height, width)), f"{path} is damaged: its images have no size"
-    )
-    options: dict[str, Any] = {key: value for key, value in model.items() if key != "name"}
-    code = (
-        code_of_record(path.parent / CODE_FOLDER, record) if isinstance(record := metadata.get("code"), dict) else None
-    )
+    name, mean, std, classes = record["model"]["name"], record["mean"], record["std"], record["classes"]
+    options = {key: value for key, value in cast("dict[str, Json]", metadata["model"]).items() if key != "name"}
+    height, width = record["size"]
+    code_record = metadata.get("code")
+    code = code_of_record(path.parent / CODE_FOLDER, code_record) if isinstance(code_record, dict) else None
     network = registry.build_by_name(name, (len(mean), height, width), len(classes), options, code=code)
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=classes)
     try:

@@ -198,6 +198,7 @@ class Recipe(Frozen, Displayable):
 
         Code of your own that the values name may run from now on.
         """
+        require(isinstance(values, Mapping), f"a recipe is a table of sections, and not a {type(values).__name__}")
         for name in part_names(values):
             trust_named(name)
         return cls.from_file_values(values)

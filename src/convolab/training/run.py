@@ -10,7 +10,7 @@ import torch
 
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import read_json, user_path, write_json, write_text
+from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.text import pluralize
 from convolab.core.types import Json
@@ -29,6 +29,7 @@ from convolab.training.chance import chance_caution
 from convolab.training.checkpoint import (
     PREVIOUS_STATE_FILE,
     STATE_FILE,
+    read_metadata,
     read_state,
     read_weights,
 )
@@ -99,10 +100,9 @@ class Run(Displayable):
 
     def __init__(self, folder: Path | str, *, trust: bool = False) -> None:
         self.folder = Path(folder)
-        require(
-            (self.folder / SUMMARY_FILE).is_file(),
-            f"{self.folder} is not a run folder: give one made by convolab train",
-        )
+        with translate_path_errors():
+            is_run = (self.folder / SUMMARY_FILE).is_file()
+        require(is_run, f"{self.folder} is not a run folder: give one made by convolab train")
         self.recipe, self._file_key = read_stored_recipe(self.folder)
         self.summary: RunSummary = read_summary(self.folder)
         self._history = History()
@@ -139,7 +139,8 @@ class Run(Displayable):
         Raises LabError, with nothing written, if the recipe cannot be trained on these images or the folder is in use;
         Diverged if the loss becomes NaN or infinite.
         """
-        require_new_folder(out)
+        with translate_path_errors():
+            require_new_folder(out)
         codes = {part: find_own_code(name) for part, name in recipe.own_parts.items()}
         trainer = build_trainer(recipe, splits, device, codes=codes)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
@@ -295,6 +296,12 @@ class Run(Displayable):
             f"{self.folder / RECIPE_FILE} was changed since the run began (key {self._file_key}, was {key}): "
             "restore it, or start a new run",
         )
+
+    def require_own_files(self) -> None:
+        """Raise LabError if recipe.toml was changed since the run began, or a file of tensors is another run's."""
+        self.require_same_recipe()
+        for path in sorted(self.folder.glob("[!.]*.safetensors")):
+            self.run_id.require_own(path, read_metadata(path))
 
     def require_resumable(self) -> None:
         """Raise LabError for a run of the first edition, whose state does not name its run."""

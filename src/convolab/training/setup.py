@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 import torch
 
-from convolab.core.errors import LabError, require
+from convolab.core.errors import require
 from convolab.core.rng import make_generator
 from convolab.data.dataset import ImageDataset, Subset, channel_mean_std
 from convolab.data.splits import DatasetSplits, stratified_split
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import eval_mode
 from convolab.models.own_code import OwnCode
+from convolab.training.network_check import check_network
 from convolab.training.recipe import Recipe
 from convolab.training.torch_optim import OtherOptimizer, TorchOptimizerState
 from convolab.training.trainer import Trainer
@@ -39,15 +39,11 @@ def build_trainer(
     """
     codes = codes or {}
     train, validation = train_validation_split(recipe, splits)
+    network = build_network(recipe, train, codes.get("model"))
+    check_network(network, train, recipe.training.batch_size)
     mean, std = channel_mean_std(train)
     _, height, width = train.shape
-    net = ImageClassifier(
-        build_network(recipe, train, codes.get("model")),
-        mean=mean,
-        std=std,
-        input_size=(height, width),
-        classes=train.classes,
-    )
+    net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=train.classes)
     optimizer = recipe.optimizer
     if isinstance(optimizer, OtherOptimizer):
         optimizer = optimizer.with_code(codes.get("optimizer"))
@@ -127,36 +123,12 @@ def stratified_subsample(dataset: ImageDataset | Subset, count: int, seed: int) 
 
 
 def build_network(recipe: Recipe, train: ImageDataset | Subset, code: OwnCode | None = None) -> torch.nn.Module:
-    """The recipe's network with its initial weights. Raises LabError if it does not accept the images."""
-    network = registry.build_by_name(
+    """The recipe's network with its initial weights. Raises LabError if it cannot be built for such images."""
+    return registry.build_by_name(
         recipe.model.name,
         train.shape,
         len(train.classes),
         recipe.model.options,
         seed=recipe.training.seed,
         code=code,
-    )
-    check_forward(network, train)
-    return network
-
-
-def check_forward(network: torch.nn.Module, train: ImageDataset | Subset) -> None:
-    """Run the network on two images, so that one that does not fit is found before work starts."""
-    images, _ = train.gather(torch.arange(min(2, len(train))))
-    with torch.inference_mode(), eval_mode(network):
-        try:
-            logits: torch.Tensor = network(images / 255)
-        except Exception as error:  # whatever a person's own network does
-            shape = "x".join(map(str, train.shape))
-            kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-            reason = next(iter(str(error).splitlines()), "")
-            raise LabError(f"the network does not accept images of shape {shape}: {kind}{reason}") from error
-    num_classes = len(train.classes)
-    require(
-        isinstance(logits, torch.Tensor), f"the network gives {type(logits).__name__}: it must give a tensor of logits"
-    )
-    require(
-        tuple(logits.shape) == (len(images), num_classes),
-        f"the network gives {list(logits.shape)} for {len(images)} images of {num_classes} classes: "
-        "it must give one logit per class",
     )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convolab.core.environment import has_native_bf16
-from convolab.core.errors import LabError, require
+from convolab.core.errors import LabError, require, translate_memory_errors
 from convolab.core.records import validate_record
 from convolab.core.rng import isolated_rng, make_generator, reproducible_kernels, seed_default_generator
 from convolab.core.types import Json
@@ -21,10 +21,13 @@ from convolab.data.dataset import ImageDataset, Subset
 from convolab.training.evaluation import evaluate, preferred_memory_format
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lr_schedule import ConstantLR, Schedule
+from convolab.training.network_check import check_network
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.recipe import Metrics, Training
 from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.transforms import Transform, apply_transforms, parse_transform
+
+MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
 
 
 class Diverged(LabError):
@@ -100,7 +103,7 @@ class Trainer:
         metrics: how the training loss and accuracy are measured.
         device: where the network and each batch go.
 
-    Raises LabError if the batch is larger than the set.
+    Raises LabError if the batch is larger than the set, or is one image and the network cannot be trained on one.
     """
 
     def __init__(
@@ -128,6 +131,8 @@ class Trainer:
         self.bf16 = resolve_precision(self.training.precision, self.device) == "bf16"
         self.memory_format = preferred_memory_format(net)
         self.net = net.to(self.device).to(memory_format=self.memory_format)
+        if self.training.batch_size == 1:  # batch norm, for one, may not accept it
+            check_network(self.net, train, 1, self.device)
         self.ema_net = copy.deepcopy(self.net).requires_grad_(False) if self.training.ema else None
         self.optimizer_state = self.optimizer.build(self.net.parameters())
         self.progress = TrainingProgress()
@@ -140,7 +145,7 @@ class Trainer:
         seed, batch_size = self.training.seed, self.training.batch_size
         while not self.is_finished:
             # Not around the yield: what the caller draws and sets is none of ours.
-            with isolated_rng(self.device), reproducible_kernels(self.device):
+            with isolated_rng(self.device), reproducible_kernels(self.device), translate_memory_errors(MEMORY_ADVICE):
                 progress, epoch = self.progress, self.progress.epoch
                 self.net.train()
                 permutation = torch.randperm(len(self.train_set), generator=make_generator(seed, "order", epoch))
@@ -339,7 +344,7 @@ def fit(
     Returns:
         The metrics of each epoch, losses in nats and accuracies in [0, 1]; the network has the last epoch's weights.
 
-    Raises LabError if the batch is larger than the set, and Diverged if the loss becomes NaN or infinite.
+    Raises LabError as `Trainer` does, and Diverged if the loss becomes NaN or infinite.
 
     >>> from convolab.data.catalog import load
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))

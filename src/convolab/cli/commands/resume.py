@@ -15,7 +15,9 @@ def resume_command(
     require_curves_outputs(run)
     # As many threads as the run began with, if there are so many; resuming says if the bits may differ.
     prepare_torch(run.summary["device"], threads or min(run.summary["threads"] or 1, count_usable_cores()))
-    if run.status != "finished":
+    if run.status == "finished":
+        run.require_own_files()
+    else:
         run.require_resumable()  # before the data are read
         splits = run.load_splits(data_dir)
         with live_training(run.recipe.training.epochs) as callbacks:

@@ -1,0 +1,95 @@
+"""Whether a network takes the images, as it is evaluated and as it is trained: found out before work starts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from convolab.core.errors import LabError, require
+from convolab.core.rng import isolated_rng
+from convolab.data.dataset import ImageDataset, Subset
+from convolab.models.inference import eval_mode
+from convolab.training.transforms import to_float01
+
+
+def check_network(
+    network: nn.Module, train: ImageDataset | Subset, batch_size: int, device: torch.device | str = "cpu"
+) -> None:
+    """Raise LabError unless a network gives a logit per class in evaluation and in a batch that it is trained on.
+
+    Two images are enough to tell, or the one of a batch of one. Nothing of the network changes, and no random number
+    is drawn.
+
+    >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    >>> pets = ImageDataset(images, torch.arange(4) % 2, ("cat", "dog"), "pets")
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.BatchNorm1d(2))
+    >>> check_network(network, pets, batch_size=2)
+    >>> check_network(network, pets, batch_size=1)
+    Traceback (most recent call last):
+    convolab.core.errors.LabError: the network cannot be trained on batches of 1 image: ValueError: Expected more than ...
+    """
+    check_forward(network, train, device)
+    count = min(2, batch_size, len(train))
+    with undisturbed(network, device):
+        network.train()
+        try:
+            logits = forward(network, train, count, device)
+        except Exception as error:  # whatever a person's own network does
+            batches = f"batches of {batch_size} image{'s' * (batch_size > 1)}"
+            advice = ": set training.batch_size to 2 or more" if batch_size == 1 else ""
+            raise LabError(f"the network cannot be trained on {batches}: {first_line(error)}{advice}") from error
+    require_logits(logits, count, len(train.classes), "in training")
+
+
+def check_forward(network: nn.Module, train: ImageDataset | Subset, device: torch.device | str = "cpu") -> None:
+    """Raise LabError unless a network gives a logit per class in evaluation mode."""
+    count = min(2, len(train))
+    with undisturbed(network, device):
+        try:
+            logits = forward(network, train, count, device)
+        except Exception as error:  # whatever a person's own network does
+            shape = "x".join(map(str, train.shape))
+            raise LabError(f"the network does not accept images of shape {shape}: {first_line(error)}") from error
+    require_logits(logits, count, len(train.classes), "")
+
+
+@torch.no_grad()
+def forward(network: nn.Module, train: ImageDataset | Subset, count: int, device: torch.device | str) -> object:
+    """What the network gives for the first images."""
+    images, _ = train.gather(torch.arange(count))
+    return network(to_float01(images.to(device)))
+
+
+@contextmanager
+def undisturbed(network: nn.Module, device: torch.device | str) -> Iterator[None]:
+    """Restore a network's modes and buffers, such as running means, and torch's random generators at the end."""
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in network.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    with eval_mode(network), isolated_rng(device):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for module, name, buffer, value in buffers:
+                    setattr(module, name, buffer.copy_(value))
+
+
+def first_line(error: Exception) -> str:
+    """An error in a line; torch's own, which are RuntimeErrors, without their kind."""
+    kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+    return f"{kind}{next(iter(str(error).splitlines()), '')}"
+
+
+def require_logits(logits: object, count: int, num_classes: int, where: str) -> None:
+    """Raise LabError unless a network's output is a tensor with one logit per class."""
+    gives = f"the network gives {where}".rstrip()
+    require(isinstance(logits, Tensor), f"{gives} {type(logits).__name__}: it must give a tensor of logits")
+    assert isinstance(logits, Tensor)
+    require(
+        tuple(logits.shape) == (count, num_classes),
+        f"{gives} {list(logits.shape)} for {count} images of {num_classes} classes: it must give one logit per class",
+    )

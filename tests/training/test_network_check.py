@@ -1,0 +1,80 @@
+"""A network that cannot be trained on the images is refused before work starts, and the check leaves no trace."""
+
+import pytest
+import torch
+from support.small_nets import capture_buffers
+from torch import Tensor, nn
+
+from convolab.core.errors import LabError
+from convolab.data.splits import DatasetSplits
+from convolab.models.registry import build
+from convolab.training.network_check import check_network
+from convolab.training.overfit import check_overfit
+from convolab.training.recipe import Recipe, Training
+from convolab.training.run import Run
+from convolab.training.trainer import fit
+
+
+class DifferentInTraining(nn.Module):
+    """Gives a list when it is trained, as networks with auxiliary heads do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        logits = self.linear(x.flatten(1))
+        return [logits, logits] if self.training else logits
+
+
+class CountsItsPasses(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear, self.drop = nn.BatchNorm2d(1), nn.Linear(64, 10), nn.Dropout()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes = self.passes + 1
+        return self.drop(self.linear(self.norm(x).flatten(1)))
+
+
+def recipe(**model: object) -> Recipe:
+    return Recipe.from_dict({"model": model, "data": {"limit": 20}, "training": {"batch_size": 1, "epochs": 1}})
+
+
+@pytest.mark.parametrize("model", [{"name": "simple_convnet", "channels": [4, 4, 4]}, {"name": "simple_convnet"}])
+def test_a_batch_of_one_image_is_refused_where_batch_norm_sees_one_value(model, digits: DatasetSplits, tmp_path):
+    for start in (
+        lambda: Run.start(recipe(**model), digits, tmp_path / "run"),
+        lambda: check_overfit(recipe(**model), digits),
+    ):
+        with pytest.raises(
+            LabError, match=r"cannot be trained on batches of 1 image: .*: set training.batch_size to 2"
+        ):
+            start()
+    assert not (tmp_path / "run").exists()
+    network = build("simple_convnet", (1, 8, 8), 10)
+    with pytest.raises(LabError, match="cannot be trained on batches of 1 image"):
+        fit(network, digits.train, training=Training(batch_size=1))
+
+
+@pytest.mark.slow
+def test_a_batch_of_one_image_is_trained_on_where_the_network_accepts_it(digits: DatasetSplits, tmp_path):
+    assert Run.start(recipe(name="shallow_net"), digits, tmp_path / "run").status == "finished"
+    assert Run.start(recipe(name="resnet_small", channels=[2]), digits, tmp_path / "two").status == "finished"
+
+
+def test_a_network_that_gives_something_else_in_training_is_refused(digits: DatasetSplits):
+    with pytest.raises(LabError, match="the network gives in training list: it must give a tensor of logits"):
+        check_network(DifferentInTraining(), digits.train, batch_size=8)
+
+
+def test_the_check_leaves_buffers_modes_and_random_numbers_as_they_were(digits: DatasetSplits):
+    network = CountsItsPasses()
+    network.drop.eval()
+    before, state = capture_buffers(network), torch.get_rng_state()
+    check_network(network, digits.train, batch_size=8)
+    assert all(network.get_buffer(name) is buffer and buffer.equal(value) for name, (buffer, value) in before.items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert (network.training, network.drop.training) == (True, False)
+    assert all(parameter.grad is None for parameter in network.parameters())
