@@ -12,8 +12,10 @@ from typing import Annotated
 import tomli_w
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
+from convolab.core.text import pluralize
 from convolab.core.types import Frozen, Json, NonNegativeInt, ValidationContext
 from convolab.models.registry import trust_named
 from convolab.studies.metrics import QUANTITIES, Metric
@@ -149,7 +151,7 @@ class Trial:
     recipe: Recipe
 
 
-class Study(Frozen):
+class Study(Frozen, Displayable):
     """A base recipe, sections of named arms, seeds, and the contrasts it exists to decide.
 
     Attributes:
@@ -174,6 +176,11 @@ class Study(Frozen):
     recipe: dict[str, dict[str, Json]] = {}
     sections: Annotated[dict[Name, Section], Field(min_length=1)]
     test_best: bool = False
+
+    def __repr__(self) -> str:
+        arms = sum(len(section.arm_overrides) for section in self.sections.values())
+        counts = (pluralize(len(self.sections), "section"), pluralize(arms, "arm"), pluralize(len(self.recipes), "run"))
+        return f"Study({self.name!r}: {', '.join(counts)})"
 
     @model_validator(mode="after")
     def check_trials(self, info: ValidationContext) -> "Study":
@@ -272,7 +279,7 @@ class Study(Frozen):
         return tomli_w.dumps({"format": self.format, **values})
 
     def write(self, path: Path | str) -> None:
-        """Write the study as a TOML file."""
+        """Write the study as a TOML file, whatever is there; `save` replaces only what it wrote."""
         write_text(path, self.to_toml())
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from convolab.core.calls import one_line_methods
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import link_or_copy, read_json, user_path, write_json, write_text
@@ -66,6 +67,7 @@ from convolab.training.trainer import NO_CALLBACKS, Diverged, Trainer, TrainingC
 __all__ = ["COMPLETED", "Run", "Status", "find_runs"]
 
 
+@one_line_methods
 class Run(Displayable):
     """A folder of a run, which can be read while it is written.
 
