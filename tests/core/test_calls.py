@@ -57,7 +57,7 @@ def test_an_error_inside_a_function_keeps_its_own_words() -> None:
     [
         (convolab, "explan", "explain"),
         (convolab, "Trainig", "Training"),
-        (convolab.Recipe(), "optimiser", "optimizer"),
+        (convolab.Recipe(), "optimzer", "optimizer"),
         (convolab.Recipe().optimizer, "lrr", "lr"),
         (EpochMetrics(1, 0.5, 0.5), "train_acuracy", "train_accuracy"),
     ],
@@ -76,7 +76,7 @@ def test_results_of_each_kind_name_the_nearest_attribute() -> None:
         with pytest.raises(UnknownAttribute, match=f"did you mean '{nearest}'"):
             getattr(owner, name)
     with pytest.raises(UnknownAttribute, match="did you mean 'channels'"):
-        convolab.ImageClassifier(
+        _ = convolab.ImageClassifier(
             torch.nn.Flatten(), mean=(0.5,), std=(0.25,), input_size=(1, 2), classes=("dark", "light")
         ).chanels
 

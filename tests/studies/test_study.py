@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.studies.study import Section, Study
+from convolab.studies.study import MAX_NAME_LENGTH, Section, Study, grid_arm_names
 from convolab.training.recipe import Recipe
 
 BASE: dict[str, Any] = {
@@ -245,3 +245,19 @@ def test_a_study_of_too_many_runs_is_refused_at_once(change: dict, message: str)
     with pytest.raises(LabError, match=message):
         Study.from_dict(values)
     assert time.monotonic() - start < 2
+
+
+def test_the_arms_of_a_large_grid_have_short_names_that_differ() -> None:
+    keys = ("optimizer.lr", "optimizer.momentum", "optimizer.weight_decay", "training.batch_size")
+    keys += ("training.label_smoothing", "data.validation", "training.epochs")
+    for values in ([0.1, 0.2], ["y" * 30, "z" * 30], ["a/b" * 20, "a-b" * 20]):
+        names = grid_arm_names(dict.fromkeys(keys, values))
+        assert len(names) == len(set(names)) == 2 ** len(keys)
+        assert max(map(len, names)) <= MAX_NAME_LENGTH
+        assert "/" not in "".join(names)
+    assert grid_arm_names({keys[0]: [1, 2], **{key: [0.123456] for key in keys[1:]}}) == ["lr=1", "lr=2"]
+
+
+def test_a_value_that_stands_twice_in_a_grid_is_refused_with_its_key() -> None:
+    with pytest.raises(LabError, match=r"holds a value twice \(of optimizer\.lr\)"):
+        Study.from_dict({"name": "s", "sections": {"s": {"grid": {"optimizer.lr": [0.1, 0.1]}}}})

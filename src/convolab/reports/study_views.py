@@ -137,7 +137,7 @@ class ContrastView(ResultView):
         self.kind = own_kind("contrast", f"{contrast.contrast.arm} and {contrast.contrast.baseline}")
 
     def rows(self) -> Sequence[Row]:
-        return [tables.contrast_row(self.contrast)]
+        return [tables.contrast_values(self.contrast)]
 
     def figure(self) -> ChartFigure:
         require(

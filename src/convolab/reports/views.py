@@ -1,6 +1,5 @@
 """How each kind of result shows itself in Python: as HTML for a notebook, as a figure, as rows, as a file."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from convolab.core.outputs import (
     write_json_output,
     write_output,
 )
-from convolab.core.text import NO_VALUE
+from convolab.core.text import NO_VALUE, is_number
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.data.splits import DatasetSplits
 from convolab.inspection.result import Finding
@@ -191,22 +190,17 @@ class FindingView(ResultView):
                 ]
 
     def figure(self) -> ImageFigure:
-        return ImageFigure(render_finding(self.finding), self.finding.summary[0], self.kind)
+        return ImageFigure(render_finding(self.finding), self.finding.heading, self.kind)
 
     def html(self) -> str:
         warnings = "".join(f'<p style="{WARNING_STYLE}">{html_text(text)}</p>' for text in self.finding.warnings)
         return figure_html(self.figure()) + "".join(map(paragraph, self.finding.summary)) + warnings
 
     def writers(self) -> Mapping[str, Callable[[Path], object]]:
-        values = {
-            **self.finding.metrics,
-            "summary": list(self.finding.summary),
-            "warnings": list(self.finding.warnings),
-        }
         return {
             ".png": lambda path: self.figure().save(path),
             ".npz": self.finding.save_arrays,
-            ".json": lambda path: write_json_output(path, self.finding.tool, values),
+            ".json": lambda path: write_json_output(path, self.finding.tool, self.finding.to_dict()),
         }
 
 
@@ -369,12 +363,3 @@ def cell_text(value: object) -> str:
     ('0.1235', '-', '1234')
     """
     return NO_VALUE if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def is_number(text: str) -> bool:
-    """Whether a cell holds a number, with or without its unit, or stands for a missing one.
-
-    >>> [is_number(text) for text in ("1,024", "-0.5", "93.1 %", "3x3", "-", "lr=0.1", "64-dim layer")]
-    [True, True, True, True, True, False, False]
-    """
-    return text in ("", NO_VALUE) or bool(re.fullmatch(r"[-+−]?\d[\d,.eE+-]*([x×]\d+)*( ?[%µkMGTKBspx]{1,3})?", text))

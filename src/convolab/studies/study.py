@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ RENAMED_STUDY_KEYS = {"change": "overrides", "against": "baseline"}  # the first
 
 MAX_ARMS = 1_000  # of a section
 MAX_RUNS = 10_000  # of a study
-Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^[^/\\\n\t]+$")]
+MAX_NAME_LENGTH = 80  # characters of an arm, a section or a study
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^/\\\n\t]+$")]
 Overrides = dict[str, Json]  # `section.key` of a recipe -> value
 
 
@@ -81,20 +83,16 @@ class Section(Frozen):
         """Every arm's own overrides, those of the grid too."""
         if self.arms:
             return self.arms
-        short_keys = [key.rpartition(".")[2] for key in self.grid]
-        names = short_keys if len(set(short_keys)) == len(short_keys) else list(self.grid)
         num_arms = math.prod(len(values) for values in self.grid.values())
         require(
             num_arms <= MAX_ARMS,
             f"the grid has {num_arms:,} arms, and a section may have {MAX_ARMS:,}: give fewer values",
         )
-        combinations = list(itertools.product(*self.grid.values()))
-        arms: dict[str, Overrides] = {}
-        for values in combinations:
-            pairs = [f"{name}={format_arm_value(value)}" for name, value in zip(names, values, strict=True)]
-            arms[", ".join(pairs)] = dict(zip(self.grid, values, strict=True))
-        require(len(arms) == len(combinations), "the grid holds a value twice")
-        return arms
+        for key, values in self.grid.items():
+            require(all(values.count(value) == 1 for value in values), f"the grid holds a value twice (of {key})")
+        combinations = itertools.product(*self.grid.values())
+        overrides = [dict(zip(self.grid, values, strict=True)) for values in combinations]
+        return dict(zip(grid_arm_names(self.grid), overrides, strict=True))
 
     @cached_property
     def grid_positions(self) -> dict[str, tuple[int, ...]]:
@@ -128,17 +126,54 @@ def sorted_numbers(values: Sequence[Json]) -> list[int | float]:
     return sorted(numbers) if len(numbers) == len(values) else []
 
 
-def format_arm_value(value: Json) -> str:
-    """A value as it appears in an arm's name.
+def grid_arm_names(grid: Mapping[str, Sequence[Json]]) -> list[str]:
+    """A name for each combination of the values of some keys: the last one's value changes fastest.
 
-    >>> format_arm_value(0.001), format_arm_value([16, 32]), format_arm_value(True)
-    ('0.001', '16-32', 'true')
+    Names that would be too long have only the keys with several values, or else only the values, or are cut and numbered.
+
+    >>> grid_arm_names({"optimizer.lr": [0.1, 0.01], "training.epochs": [2]})
+    ['lr=0.1, epochs=2', 'lr=0.01, epochs=2']
+    """
+    short_keys = [key.rpartition(".")[2] for key in grid]
+    keys = short_keys if len(set(short_keys)) == len(short_keys) else list(grid)
+    texts = [distinct_value_texts(values) for values in grid.values()]
+    with_keys = [[f"{key}={text}" for text in values] for key, values in zip(keys, texts, strict=True)]
+    varying = [values if len(values) > 1 else [""] for values in with_keys]
+    names: list[str] = []
+    for parts in (with_keys, varying, [values if len(values) > 1 else [""] for values in texts]):
+        names = [", ".join(filter(None, combination)) for combination in itertools.product(*parts)]
+        if all(0 < len(name) <= MAX_NAME_LENGTH for name in names):
+            return names
+    return [f"{name[: MAX_NAME_LENGTH - 20]}... ({number})" for number, name in enumerate(names, 1)]
+
+
+def distinct_value_texts(values: Sequence[Json]) -> list[str]:
+    """Values of one key in arms' names: all digits where six do not tell two of them apart.
+
+    >>> distinct_value_texts([0.1, 0.01]), distinct_value_texts([0.01234567, 0.01234568])
+    (['0.1', '0.01'], ['0.01234567', '0.01234568'])
+    >>> distinct_value_texts(["nets/a.py:A", "nets-a.py:A"])
+    ['nets-a.py:A', 'nets-a.py:A (2)']
+    """
+    texts = [format_arm_value(value) for value in values]
+    if len(set(texts)) < len(texts):
+        exact = [repr(value) if isinstance(value, float) else text for value, text in zip(values, texts, strict=True)]
+        texts = [text if exact.index(text) == index else f"{text} ({index + 1})" for index, text in enumerate(exact)]
+    return texts
+
+
+def format_arm_value(value: Json) -> str:
+    """A value as it appears in an arm's name, which holds no slash.
+
+    >>> format_arm_value(0.001), format_arm_value([16, 32]), format_arm_value(True), format_arm_value("nets/a.py:A")
+    ('0.001', '16-32', 'true', 'nets-a.py:A')
     """
     if isinstance(value, list | tuple):
         return "-".join(map(format_arm_value, value)) or "none"
     if isinstance(value, float):
         return f"{value:g}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return re.sub(r"[/\\\n\t]", "-", text)
 
 
 @dataclass(frozen=True)

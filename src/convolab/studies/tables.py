@@ -84,10 +84,10 @@ def arms_table(result: SectionResult) -> Table:
 
 def contrasts_table(result: SectionResult) -> Table:
     """A row per contrast: the difference (arm minus baseline), its 95 % t-interval, how sure it is, and the verdict."""
-    return [contrast_row(r) for r in result.contrast_results]
+    return [contrast_values(r) for r in result.contrast_results]
 
 
-def contrast_row(r: ContrastResult) -> Row:
+def contrast_values(r: ContrastResult) -> Row:
     """The row of one contrast."""
     test = r.paired_test
     return {

@@ -283,6 +283,12 @@ class Run(Displayable):
             "restore it, or start a new run",
         )
 
+    @property
+    def has_test_images(self) -> bool:
+        """Whether its dataset had test images when it began."""
+        fingerprints: Mapping[str, object] = self.summary["data"]
+        return fingerprints.get("test_sha256") != NO_TEST
+
     def require_resumable(self) -> None:
         """Raise LabError for a run of the first edition, whose state does not name its run."""
         require(
