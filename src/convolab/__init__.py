@@ -8,7 +8,9 @@
 [1, 2]
 """
 
+import functools
 import importlib
+import inspect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,8 +88,31 @@ def __getattr__(name: str) -> object:
 
         return version("convolab")
     if name not in _LAZY_IMPORTS:
-        raise AttributeError(f"module 'convolab' has no attribute '{name}': it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"convolab.{_LAZY_IMPORTS[name]}"), name)
+        raise unknown_name(name)
+    return public_object(name)
+
+
+def unknown_name(name: str) -> AttributeError:
+    """The error about a name that this package does not have, with the nearest that it has."""
+    if name.startswith("_"):  # what tools look for
+        return AttributeError(f"module 'convolab' has no attribute '{name}'")
+    from convolab.core.calls import UnknownAttribute
+    from convolab.core.errors import suggest
+
+    return UnknownAttribute(f"convolab has no attribute '{name}': {suggest(name, __all__)}")
+
+
+@functools.cache
+def public_object(name: str) -> object:
+    """The object of a public name; a function answers wrong arguments in one line."""
+    found = getattr(importlib.import_module(f"convolab.{_LAZY_IMPORTS[name]}"), name)
+    if not inspect.isfunction(found):
+        return found
+    from convolab.core.calls import one_line_call
+
+    function = one_line_call(found)
+    function.__module__ = __name__  # where other processes, which get it by its name, find the same
+    return function
 
 
 def __dir__() -> list[str]:

@@ -164,9 +164,10 @@ def explain(
     require_settings(explain, unknown)
     classifier = resolve_classifier(net)
     name, pixels = resolve_image(image)
-    return explain_prediction(
+    finding = explain_prediction(
         classifier, pixels, target=target, methods=methods, check=check, seed=seed, image_name=name
     )
+    return replace(finding, net=network_label(net))
 
 
 def fool(
@@ -202,7 +203,7 @@ def fool(
     several = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
     named = [("noise", "noise") if isinstance(i, str) and i == "noise" else resolve_image(i) for i in several]
     pixels: list[Tensor | str] = [image for _, image in named]
-    return fool_classifier(
+    finding = fool_classifier(
         resolve_classifier(net),
         pixels,
         target,
@@ -211,6 +212,7 @@ def fool(
         image_names=[name for name, _ in named],
         **settings,
     )
+    return replace(finding, net=network_label(net))
 
 
 def locate(
@@ -246,9 +248,10 @@ def locate(
     require_settings(locate_objects, settings)
     name, pixels = resolve_image(image)
     several = [targets] if isinstance(targets, str | int) else list(targets)
-    return locate_objects(
+    finding = locate_objects(
         resolve_classifier(net), pixels, targets=several, top=top, scales=str(scales), image_name=name, **settings
     )
+    return replace(finding, net=network_label(net))
 
 
 def summary(

@@ -65,6 +65,10 @@ def parse_input_shape(shape: Sequence[int] | str) -> tuple[int, ...]:
     ((3, 32, 32), (100,), (1, 8, 8))
     """
     if not isinstance(shape, str):
+        is_shape = isinstance(shape, Sequence) and len(shape) and all(type(n) is int and n > 0 for n in shape)
+        require(
+            is_shape, f"input_shape = {shape!r} is not a shape: give channels, height and width, such as (3, 32, 32)"
+        )
         return tuple(shape)
     parts = shape.lower().replace("×", "x").replace(",", "x").split("x")
     require(

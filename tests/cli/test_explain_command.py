@@ -6,10 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from convolab.cli.findings import net_file_name
+from convolab.cli.options import DEFAULT_NET
+from convolab.models.pretrained import DEFAULT_NETWORK
 
 
 @pytest.fixture
@@ -234,3 +239,26 @@ def test_the_old_name_of_a_method_is_accepted_with_one_line_that_gives_the_new_n
     assert result.code == 0
     assert result.err == "convolab: the method integrated is now called integrated_gradients\n"
     assert list(json.loads(result.out)["methods"]) == ["integrated_gradients"]
+
+
+@pytest.mark.slow
+def test_the_files_of_two_networks_do_not_meet_and_the_figure_names_the_network(run_cli, tmp_path, tiny_run) -> None:
+    for net in (tiny_run, "efficientnet_lite0"):
+        result = run_cli("explain", "chelsea", "--net", net, "--method", "gradient")
+        assert result.code == 0, result.err
+        name = "explain-chelsea" if net == "efficientnet_lite0" else f"explain-chelsea-{net_file_name(net)}"
+        assert json.loads((tmp_path / f"{name}.json").read_text())["net"] == net
+    assert len(list(tmp_path.glob("explain-chelsea*.png"))) == 2
+
+
+def test_the_default_network_is_that_of_the_package() -> None:
+    assert DEFAULT_NET == DEFAULT_NETWORK
+
+
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [("runs/a", "runs-a"), ("other/a", "other-a"), ("timm/resnet18.a1", "timm-resnet18-a1"), ("x" * 300, "x" * 60)],
+)
+def test_a_networks_name_becomes_a_part_of_a_files_name(net: str, name: str) -> None:
+    assert net_file_name(net) == name
+    assert net_file_name(str(Path.cwd() / net)) == name

@@ -99,7 +99,7 @@ def test_a_wrong_or_retired_name_gives_one_line_and_writes_nothing(run_cli, tmp_
 def test_a_command_without_its_image_says_what_is_missing(run_cli, command):
     result = run_cli(command)
     assert result.code == 2
-    assert "Missing argument 'IMAGE...'" in result.err
+    assert "missing argument 'IMAGE...'" in result.err
 
 
 @pytest.mark.slow
@@ -117,3 +117,14 @@ def test_an_image_of_one_pixel_gives_a_one_line_error(run_cli, tmp_path, tiny_ru
     assert result.code == 2
     assert "give" in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_network_whose_last_map_has_one_cell_is_refused_with_a_remedy_that_works(run_cli) -> None:
+    quick = ("--epochs", "1", "--set", "data.limit=400")
+    run_cli("train", "simple_convnet", *quick, "--out", "one")
+    refused = run_cli("locate", "chelsea", "--net", "one")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "an entry less in model.channels" in refused.err
+    run_cli("train", "simple_convnet", *quick, "--set", "model.channels=[16, 32]", "--out", "two")
+    assert run_cli("locate", "chelsea", "--net", "two").code == 0

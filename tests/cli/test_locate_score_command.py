@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convolab.cli.findings import net_file_name
 from convolab.inspection.localization import dense
 
 
@@ -35,21 +36,21 @@ def test_a_folder_with_boxes_is_scored_at_each_scale_and_at_all_scales(run_cli, 
     assert result.code == 0, result.err
     assert "scale 1, 4 objects, pointing game hits: erf" in result.out
     assert "scales 1 + 40px, 4 objects" in result.out
-    metrics = json.loads((tmp_path / "locate-score-tiny.json").read_text())
+    metrics = json.loads((tmp_path / f"locate-score-{net_file_name(tiny_run)}.json").read_text())
     assert [score["setting"] for score in metrics["scores"]] == ["scale 1", "scale 40px", "scales 1 + 40px"]
     assert [score["background"] for score in metrics["scores"]] == ["photos", "photos", "all_scales"]
-    page = (tmp_path / "locate-score-tiny.html").read_text()
+    page = (tmp_path / f"locate-score-{net_file_name(tiny_run)}.html").read_text()
     assert "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert page.count('<section class="card">') == 4
-    with (tmp_path / "locate-score-tiny.csv").open() as file:
+    with (tmp_path / f"locate-score-{net_file_name(tiny_run)}.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 6 * 3
     assert {row["metric"] for row in rows} == {"pointing_game", "energy_in_box", "iou"}
     assert {row["map"] for row in rows} == {"erf", "rf-center", "resize", "center", "random", "edges"}
     hits = [row for row in rows if row["metric"] == "pointing_game"]
     assert all(0 <= float(row["low"]) <= float(row["mean"]) + 1e-9 <= 200 for row in hits)
-    suffixes = {path.suffix for path in tmp_path.glob("locate-score-tiny.*")}
+    suffixes = {path.suffix for path in tmp_path.glob(f"locate-score-{net_file_name(tiny_run)}.*")}
     assert suffixes == {".html", ".png", ".json", ".csv"}
 
 

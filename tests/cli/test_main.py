@@ -421,7 +421,7 @@ def damaged_runs(run_cli) -> Path:
 def test_a_damaged_run_is_a_row_and_hides_no_other(run_cli, damaged_runs: Path) -> None:
     result = run_cli("runs", damaged_runs)
     assert result.code == 0
-    rows = {line.split("\t")[0]: line.split("\t")[-1] for line in result.out.splitlines()[1:]}
+    rows = {line.split("\t")[0]: line.split("\t")[1] for line in result.out.splitlines()[1:]}
     assert rows.keys() == {str(path) for path in damaged_runs.iterdir()}
     assert {status for folder, status in rows.items() if folder != "runs/whole"} == {"damaged"}
     assert rows["runs/whole"] == "finished"
@@ -471,3 +471,52 @@ def test_a_finished_run_with_a_file_of_another_is_not_called_finished(run_cli, t
     (tmp_path / "b" / name).write_bytes((tmp_path / "a" / name).read_bytes())
     result = run_cli("resume", "b")
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+
+
+def table_lines(text: str) -> list[str]:
+    """Lines of a drawn table, without the terminal's codes."""
+    return [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in text.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_narrow_terminal_lists_runs_with_what_matters_first_and_cuts_no_name(run_cli, monkeypatch) -> None:
+    folder = "runs/a-name-of-a-run-that-is-long"
+    run_cli("train", "shallow_net", *QUICK, "--out", folder)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for columns, missing in (("200", ""), ("80", "recipe"), ("60", "network, data, recipe")):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = table_lines(run_cli("runs").out)
+        assert max(map(len, lines[:-1])) <= int(columns)
+        (row,) = [line for line in lines if folder in line]
+        assert row.split()[1] == "finished"
+        assert missing in lines[-1] or not missing
+        assert "…" not in "".join(lines)
+
+
+@pytest.mark.slow
+def test_in_a_pipe_runs_are_listed_with_every_column(run_cli, monkeypatch) -> None:
+    run_cli("train", "shallow_net", *QUICK, "--out", "runs/a")
+    monkeypatch.setenv("COLUMNS", "20")
+    heading, row = (line.split("\t") for line in run_cli("runs").out.splitlines())
+    assert heading == ["run", "status", "epochs", "best validation", "test", "network", "data", "recipe"]
+    assert row[:3] == ["runs/a", "finished", "2/2"]
+
+
+@pytest.mark.slow
+def test_what_to_do_next_is_no_test_after_the_test_or_without_test_images(run_cli) -> None:
+    assert "next: convolab test a" in run_cli("train", "shallow_net", *QUICK, "--out", "a").out
+    run_cli("test", "a")
+    assert "next: convolab predict a IMAGE" in run_cli("resume", "a").out
+    for name, shade in (("dark", 40), ("light", 200)):
+        for split in ("train", "val"):
+            Path("mine", split, name).mkdir(parents=True)
+            for i in range(12):
+                Image.new("RGB", (8, 8), (shade + i, shade, len(split))).save(
+                    Path("mine", split, name, f"{split}{i}.png")
+                )
+    options = ("--data", "folder:mine", "--set", "data.image_size=8", "--set", "training.batch_size=8")
+    result = run_cli("train", "shallow_net", *options, *QUICK, "--out", "b")
+    assert "next: convolab predict b IMAGE" in result.out, result.err
+    diverged = run_cli("train", "simple_convnet", "--lr", "1e12", *QUICK, "--out", "c")
+    assert "next: convolab test" not in diverged.out
+    assert "resume" not in diverged.out

@@ -201,3 +201,94 @@ def test_on_a_terminal_there_is_a_table_of_the_running_trials(run_cli, study: Pa
     assert b"of 4 runs done" in output
     assert b"images/s" in output
     assert b"4/4" in output
+
+
+@pytest.fixture
+def own_networks(run_cli) -> Path:
+    """Two networks in a file each, in a folder."""
+    Path("nets").mkdir()
+    for name in "AB":
+        Path(f"nets/{name.lower()}.py").write_text(
+            "from torch import nn\n"
+            f"class {name}(nn.Sequential):\n"
+            "    def __init__(self, shape, classes, hidden=8):\n"
+            "        super().__init__(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, classes))\n"
+        )
+    return Path("nets")
+
+
+FAST = ("--epochs", "1", "--set", "data.limit=200", "--seeds", "1")
+
+
+@pytest.mark.slow
+def test_a_sweep_over_networks_of_ones_own_runs_and_its_arms_and_runs_are_compared(run_cli, own_networks: Path) -> None:
+    swept = run_cli("sweep", "simple_convnet", "model.name=nets/a.py:A,nets/b.py:B", *FAST, "--out", "s")
+    assert swept.code == 0, swept.err
+    compared = run_cli("compare", "s:name=nets-a.py:A", "s:name=nets-b.py:B")
+    assert compared.code == 0, compared.err
+    for name in "AB":
+        run_cli("train", f"nets/{name.lower()}.py:{name}", "--epochs", "1", "--out", name)
+    compared = run_cli("compare", "A", "B", "--out", "runs.html")
+    assert compared.code == 0, compared.err
+    assert run_cli("sweep", "nets/a.py:A", "optimizer.lr=.1,.01", *FAST).code == 0
+    assert Path("studies/a-A-lr-digits/report.html").exists()
+
+
+@pytest.mark.slow
+def test_an_arm_of_a_network_of_ones_own_has_its_own_runs_and_not_those_with_other_options(
+    run_cli, own_networks: Path
+) -> None:
+    Path("own.toml").write_text(
+        'name = "own"\nseeds = [0]\n[recipe]\ndata = {limit = 200}\nmodel = {name = "nets/a.py:A"}\n'
+        "training = {epochs = 1, batch_size = 64}\n[sections.s]\narms.small = {}\n"
+        'arms.large = {"model.hidden" = 16}\n'
+    )
+    assert run_cli("study", "own.toml", "--out", "s", "--trust").code == 0
+    values = json.loads(run_cli("compare", "s:small", "s:large", "--json").out)
+    (section,) = values["sections"].values()
+    assert [list(arm["runs"]) for arm in section["arms"].values()] == [["0"], ["0"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "grid",
+    [
+        ("optimizer.lr=0.01234567,0.01234568",),
+        (
+            *("optimizer.lr=0.1,0.01", "training.batch_size=64", "training.label_smoothing=0.1"),
+            *("optimizer.momentum=0.9", "optimizer.weight_decay=0.0001", "schedule.name=cosine", "data.validation=0.2"),
+        ),
+    ],
+)
+def test_a_sweep_of_close_values_and_one_over_seven_keys_run(run_cli, grid: tuple[str, ...]) -> None:
+    result = run_cli("sweep", "shallow_net", *grid, *FAST)
+    assert result.code == 0, result.err
+    assert "2 of 2 runs" in result.out
+
+
+@pytest.mark.slow
+def test_runs_of_different_seeds_are_compared(run_cli) -> None:
+    for name, rate, seed in (("a", 0.1, 0), ("b", 0.01, 5)):
+        run_cli("train", "shallow_net", "--epochs", "1", "--lr", rate, "--seed", seed, "--out", name)
+    result = run_cli("compare", "a", "b")
+    assert result.code == 0, result.err
+    assert "2 of 2 runs" in result.out
+
+
+@pytest.mark.slow
+def test_a_sweep_takes_the_plain_options_of_train_and_says_so_where_one_makes_no_sense(run_cli) -> None:
+    result = run_cli("sweep", "shallow_net", "optimizer.lr=.1,.01", *FAST, "--batch-size", "50", "--out", "s")
+    assert result.code == 0, result.err
+    assert "batch_size = 50" in Path("s/study.toml").read_text()
+    assert "did you mean" not in run_cli("sweep", "shallow_net", "optimizer.lr=.1", "--seed", "1").err
+    swept_and_set = run_cli("sweep", "shallow_net", "training.epochs=1,2", "--epochs", "1")
+    assert "training.epochs is swept" in swept_and_set.err
+    assert "set by --seeds" in run_cli("sweep", "shallow_net", "training.seed=1,2").err
+
+
+@pytest.mark.slow
+def test_a_recipe_with_a_byte_order_mark_and_a_number_without_a_zero_are_read(run_cli) -> None:
+    Path("r.toml").write_bytes(b'\xef\xbb\xbf[model]\nname = "shallow_net"\n')
+    result = run_cli("train", "--recipe", "r.toml", "--epochs", "1", "--set", "optimizer.lr=.001", "--out", "a")
+    assert result.code == 0, result.err
+    assert "lr = 0.001" in Path("a/recipe.toml").read_text()

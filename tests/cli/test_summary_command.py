@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from convolab.cli.commands import summary as summary_command
-
 
 @pytest.mark.slow
 def test_a_network_is_summarized_in_a_table_json_csv_and_a_chart(run_cli) -> None:
@@ -155,7 +153,7 @@ def test_a_closed_form_that_disagrees_exits_with_1(run_cli) -> None:
 
 
 def test_a_narrow_terminal_shows_fewer_columns_and_names_the_others(run_cli, monkeypatch) -> None:
-    monkeypatch.setattr(summary_command.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "100")
     result = run_cli("summary", "simple_convnet", "--input", "3x32x32")
     assert re.search("not shown, as the terminal is narrow: .*closed form", result.out)

@@ -20,7 +20,7 @@ def test_the_version_is_the_installed_one() -> None:
 
 
 def test_the_error_about_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match=r"module 'convolab' has no attribute 'account': it has .*summary"):
+    with pytest.raises(AttributeError, match=r"convolab has no attribute 'account': known: .*summary"):
         convolab.account  # noqa: B018
 
 

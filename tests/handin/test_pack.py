@@ -95,8 +95,26 @@ def test_a_file_that_is_not_ours_is_never_replaced(done: Path, homework: Homewor
             pack_homework(homework, done, path, "Ada")
     assert other.read_bytes() == b"mine"
     assert pack_homework(homework, done, tmp_path / "ours.zip", "Ada").replaced == ""
-    again = pack_homework(homework, done, tmp_path / "ours.zip", "Grace")
+    again = pack_homework(homework, done, tmp_path / "ours.zip", "Ada")
     assert again.replaced == "the hand-in of Ada, 20 of 20 items done"
+
+
+def test_the_hand_in_of_another_person_or_one_that_was_changed_is_never_replaced(
+    done: Path, homework: Homework, tmp_path: Path
+) -> None:
+    ours = tmp_path / "ours.zip"
+    pack_homework(homework, done, ours, "李")
+    before = ours.read_bytes()
+    for name in ("王", "li", "李 "):
+        with pytest.raises(LabError, match="is the hand-in of 李, not of"):
+            pack_homework(homework, done, ours, name)
+    assert ours.read_bytes() == before
+    with zipfile.ZipFile(ours, "a") as archive:
+        archive.writestr("note.txt", "mine")
+    with pytest.raises(LabError, match="choose another name"):
+        pack_homework(homework, done, ours, "李")
+    with zipfile.ZipFile(ours) as archive:
+        assert archive.read("note.txt") == b"mine"
 
 
 @pytest.mark.parametrize("manifest", ["", "{", "[]", '{"name": "an extension"}', "[" * 100_000])
@@ -106,7 +124,7 @@ def test_a_zip_with_a_manifest_of_something_else_is_not_replaced(
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("manifest.json", manifest)
     before = (tmp_path / "other.zip").read_bytes()
-    with pytest.raises(LabError, match=r"was not written by `convolab handin pack`: choose another name"):
+    with pytest.raises(LabError, match=r"convolab did not write it like this as hand-in: choose another name"):
         pack_homework(homework, done, tmp_path / "other.zip", "Ada")
     assert (tmp_path / "other.zip").read_bytes() == before
 

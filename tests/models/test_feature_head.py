@@ -116,7 +116,7 @@ def test_a_head_of_more_than_one_layer_is_refused_but_the_feature_map_is_found()
     extractor = create_feature_extractor(classifier_of(network))
     assert (extractor.layer_name, extractor.feature_shape, extractor.head) == ("1", (4, 30, 30), None)
     with pytest.raises(
-        LabError, match=r"a dense response needs a last feature map .*: in this one '4' \(tanh\) lies between"
+        LabError, match=r"a dense response needs a last feature map .*: in this one '4' \(tanh\) lies between: give one"
     ):
         extractor.require_head("a dense response")
 
@@ -125,7 +125,7 @@ def test_the_error_names_a_feature_map_that_shrinks_to_one_cell_before_the_head(
     shrinks = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.MaxPool2d(30), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 10)
     )
-    with pytest.raises(LabError, match=r"in this one '3' \(relu\) acts on a map of a single cell"):
+    with pytest.raises(LabError, match=r"in this one '3' \(relu\) acts on a map of a single cell: let a map of 2 x 2"):
         create_feature_extractor(classifier_of(shrinks)).require_head("a class activation map")
 
 

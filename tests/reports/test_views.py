@@ -132,6 +132,15 @@ def test_rows_become_a_frame_where_pandas_is_installed() -> None:
     assert list(frame["epoch"]) == [1, 2]
 
 
+def test_in_a_table_text_is_to_the_left_and_numbers_to_the_right() -> None:
+    page = views.rows_to_html(
+        [{"layer": "conv1", "share": 0.25, "MACs": "1,024"}, {"layer": "-", "share": None, "MACs": "0"}]
+    )
+    assert '<td style="text-align:left">conv1</td>' in page
+    assert page.count("text-align:right") == 6
+    assert page.count("text-align:left") == 3
+
+
 def test_a_long_table_is_cut_and_says_how_much_is_left() -> None:
     assert "and 5 more rows" in views.rows_to_html([{"row": number} for number in range(views.MAX_ROWS + 5)])
 

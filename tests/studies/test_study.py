@@ -296,6 +296,6 @@ def test_a_grid_of_networks_of_ones_own_names_them_by_their_files(tmp_path: Path
     assert [t.recipe.model.name for t in study.trials[::3]] == grid["model.name"]
 
 
-def test_a_value_that_stands_twice_in_a_grid_is_refused():
-    with pytest.raises(LabError, match="the grid holds a value twice"):
-        Study.from_dict({"name": "g", "sections": {"s": {"grid": {"optimizer.lr": [0.1, 0.10]}}}})
+def test_a_value_that_stands_twice_in_a_grid_is_refused_with_its_key() -> None:
+    with pytest.raises(LabError, match=r"holds a value twice \(of optimizer\.lr\)"):
+        Study.from_dict({"name": "s", "sections": {"s": {"grid": {"optimizer.lr": [0.1, 0.1]}}}})

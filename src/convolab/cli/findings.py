@@ -1,9 +1,11 @@
 """What explain, fool and locate are given and leave behind: images one by one; STEM.png, STEM.npz and STEM.json."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convolab.cli.options import DEFAULT_NET
 from convolab.cli.terminal import status_spinner
 from convolab.core.errors import require
 from convolab.core.escape import file_name_part
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from convolab.inspection.result import Finding
 
 FOREIGN_SUFFIXES = {".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf", ".html"}
+MAX_NET_NAME = 60  # characters of a network in the name of a file
 FINDING_SUFFIXES = (".png", ".npz", ".json")
 
 
@@ -31,17 +34,22 @@ def lazy_image(image: str, max_pixels: int, cache: bool) -> "Callable[[], Tensor
     return (lambda: pixels) if cache or "://" in image else (lambda: read_image(image, max_pixels))
 
 
-def output_stem(command: str, image: str, out: Path | None) -> Path:
+def output_stem(command: str, image: str, out: Path | None, net: str = DEFAULT_NET) -> Path:
     """Where a finding's files go, without their endings: `out` without its .png, else COMMAND-NAME in this folder.
+
+    Another network than the default one is part of the name, so that the files of two do not replace each other.
 
     Raises LabError for an `out` that asks for another kind of file.
 
     >>> output_stem("explain", "photos/cat.jpg", None), output_stem("fool", "chelsea", Path("maps/cat.png"))
     (PosixPath('explain-cat'), PosixPath('maps/cat'))
+    >>> output_stem("explain", "photos/cat.jpg", None, "runs/first")
+    PosixPath('explain-cat-runs-first')
     """
     if out is None:
         name = image_name(image)
-        return Path(f"{command}-{name if name.isprintable() else file_name_part(name)}")
+        of_net = "" if net == DEFAULT_NET else f"-{net_file_name(net)}"
+        return Path(f"{command}-{name if name.isprintable() else file_name_part(name)}{of_net}")
     require(
         out.suffix.lower() not in FOREIGN_SUFFIXES,
         f"--out {out}: images are written as .png: give a name with that ending, or with none",
@@ -49,12 +57,24 @@ def output_stem(command: str, image: str, out: Path | None) -> Path:
     return out.with_suffix("") if out.suffix.lower() in FINDING_SUFFIXES else out
 
 
-def output_stems(command: str, images: Sequence[str], out: Path | None) -> list[Path]:
+def net_file_name(net: str) -> str:
+    """A network's name or folder as a part of a file's name; of a long path the end.
+
+    >>> net_file_name("timm/resnet18.a1"), net_file_name("./runs/first/")
+    ('timm-resnet18-a1', 'runs-first')
+    """
+    path = Path(net)
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return file_name_part(str(path)[-MAX_NET_NAME:])
+
+
+def output_stems(command: str, images: Sequence[str], out: Path | None, net: str) -> list[Path]:
     """Where each image's files go; those of several into the folder `out`. Raises LabError for two of one name."""
     if len(images) == 1:
-        return [output_stem(command, images[0], out)]
+        return [output_stem(command, images[0], out, net)]
     require(out is None or out.suffix != ".png", f"{len(images)} images do not fit in one {out}: give --out a folder")
-    names = [output_stem(command, image, None).name for image in images]
+    names = [output_stem(command, image, None, DEFAULT_NET if out else net).name for image in images]
     repeated = sorted({name for name in names if names.count(name) > 1})
     require(
         not repeated,
@@ -71,11 +91,6 @@ def image_name(image: str) -> str:
 def finding_paths(stem: Path) -> list[Path]:
     """The files of a finding: its figure, raw arrays and numbers."""
     return [stem.with_name(f"{stem.name}{suffix}") for suffix in FINDING_SUFFIXES]
-
-
-def finding_to_dict(finding: "Finding", net_name: str) -> dict[str, Json]:
-    """A finding as plain values, for JSON."""
-    return {"net": net_name, **finding.metrics, "summary": list(finding.summary), "warnings": list(finding.warnings)}
 
 
 def inspect_images(
@@ -99,7 +114,7 @@ def inspect_images(
         draw_charts: the charts below a finding's figure.
 
     Returns:
-        The numbers of each finding, as `finding_to_dict` has them, and the lines to print. There may be thousands of
+        The numbers of each finding, as `Finding.to_dict` has them, and the lines to print. There may be thousands of
         images, so nothing else is kept.
     """
     lazy_images = [lazy_image(image, max_pixels, cache=len(images) == 1) for image in images]
@@ -108,23 +123,24 @@ def inspect_images(
     with status_spinner(activity) as update_status:
         for image, open_image, stem in zip(images, lazy_images, stems, strict=True):
             finding = inspect(open_image(), image_name=image_name(image), on_progress=update_status)
-            save_finding(finding, stem, net_name, draw_charts(finding))
-            results.append(finding_to_dict(finding, net_name))
+            finding = replace(finding, net=net_name)
+            save_finding(finding, stem, draw_charts(finding))
+            results.append(finding.to_dict())
             lines += [*str(finding).split("\n"), describe_output_files(stem)]
     return results, lines
 
 
-def save_finding(finding: "Finding", stem: Path, net_name: str, charts: "Sequence[Image.Image]" = ()) -> None:
+def save_finding(finding: "Finding", stem: Path, charts: "Sequence[Image.Image]" = ()) -> None:
     """Write a finding's figure (charts below it), raw arrays and numbers; each file appears complete or not at all."""
     from convolab.core.outputs import write_json_output
     from convolab.plots.images import save_image
     from convolab.plots.panels import render_finding, stack_vertically
 
     image_path, arrays_path, numbers_path = finding_paths(stem)
-    figure = stack_vertically([render_finding(finding, f"{net_name}, "), *charts])
+    figure = stack_vertically([render_finding(finding), *charts])
     save_image(figure, image_path, finding.tool)
     finding.save_arrays(arrays_path)
-    write_json_output(numbers_path, finding.tool, finding_to_dict(finding, net_name))
+    write_json_output(numbers_path, finding.tool, finding.to_dict())
 
 
 def describe_output_files(stem: Path) -> str:

@@ -1,11 +1,13 @@
-"""Commands and groups of commands that name the new word for one of the first edition, and the click below typer."""
+"""Commands and groups of commands that answer wrong words in one line, and the click below typer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from typer.core import TyperCommand, TyperGroup
 
-from convolab.cli.retired import refuse_retired
+from convolab.cli.retired import OTHER_WAYS, refuse_retired
 from convolab.core.errors import LabError, suggest
 
 if TYPE_CHECKING:
@@ -33,25 +35,55 @@ def hide_flag_types(parameters: Sequence[object]) -> None:
             vars(parameter)["display_type_rich"] = lambda ctx: None
 
 
+@contextmanager
+def translate_usage_errors(command: Command, context: Context, args: Sequence[str]) -> Iterator[None]:
+    """What the parser says of the arguments of a command, as a LabError of one line, with the nearest option.
+
+    typer has the parser's exceptions in private modules, which moved between its versions: they are told by what they
+    have. A group without arguments shows its help in place of an error.
+    """
+    given = list(args)  # the parser takes them out
+    try:
+        yield
+    except Exception as error:
+        format_message = getattr(error, "format_message", None)
+        if format_message is None or type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        words = command_words(context)
+        program = f"convolab {words}".strip()
+        option = getattr(error, "option_name", None)
+        if option is None or type(error).__name__ != "NoSuchOption":
+            names: list[str] = getattr(getattr(error, "param", None), "opts", [])
+            value = next((word for name, word in pairwise(given) if name in names), None)
+            message = format_message() if value is None else f"{names[0]} {value}: {getattr(error, 'message', '')}"
+            message = " ".join(message.split()).rstrip(".")
+            raise LabError(f"{program}: {message[:1].lower()}{message[1:]}: see {program} --help") from None
+        refuse_retired(f"{words} {option}")
+        options = [
+            name for parameter in command.get_params(context) for name in parameter.opts if name.startswith("--")
+        ]
+        hint = OTHER_WAYS.get(f"{words} {option}") or suggest(option, options)
+        raise LabError(f"{program} has no option '{option}': {hint}") from None
+
+
 class LabCommand(TyperCommand):
-    """A command that names the new word for an option of the first edition, and whose help gives flags no type."""
+    """A command that answers a wrong option in one line, and whose help gives flags no type."""
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         hide_flag_types(self.get_params(ctx))
         super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        try:
+        with translate_usage_errors(self, ctx, args):
             return super().parse_args(ctx, args)
-        except Exception as error:
-            # typer has the parser's exceptions in private modules, which moved between its versions.
-            if option := getattr(error, "option_name", None):
-                refuse_retired(f"{command_words(ctx)} {option}")
-            raise
 
 
 class LabGroup(TyperGroup):
-    """A group that names the new word for a command of the first edition."""
+    """A group that names the new word for a command of the first edition, and answers a wrong option in one line."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        with translate_usage_errors(self, ctx, args):
+            return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         hide_flag_types(self.get_params(ctx))

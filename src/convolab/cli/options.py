@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from convolab.data.splits import DatasetSplits
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Name of a dataset, or folder:PATH.", show_default="the recipe's")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a recipe key, e.g. optimizer.lr=0.1. Repeatable.")
+]
+Epochs = Annotated[int | None, typer.Option(help="The same as --set training.epochs=N.")]
+BatchSize = Annotated[int | None, typer.Option(help="The same as --set training.batch_size=N.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -24,6 +32,7 @@ DataDir = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.", show_default="all cores")]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.")]
+DEFAULT_NET = "efficientnet_lite0"  # `models.pretrained.DEFAULT_NETWORK`, without importing torch
 NetOption = Annotated[str, typer.Option(help="efficientnet_lite0, 1 or 2, timm/NAME, or a run's folder.")]
 MaxPixelsOption = Annotated[
     int, typer.Option(min=1, help="The largest image that is read, in pixels; each takes up to 13 bytes of memory.")

@@ -1,4 +1,4 @@
-"""The commands and options of the first edition: who types one gets one line that names the new one."""
+"""Options that a command does not have, or no longer: one line names the new one, or the other way."""
 
 from convolab.core.errors import LabError
 
@@ -25,6 +25,19 @@ RETIRED = {
     "locate --count": "locate-score --num-objects",
     "locate-score --over": "locate-score --granularity",
     "locate-score --count": "locate-score --num-objects",
+}
+
+# An option that another command has -> how this one does it.
+OTHER_WAYS = {
+    "study --epochs": "set training.epochs in the study file, or give coursework a --budget",
+    "study --lr": "set optimizer.lr in the study file",
+    "study --set": "set the key in the study file, below [recipe]",
+    "study --seed": "give --seeds N, or list seeds in the study file",
+    "sweep --seed": "give --seeds N, which trains each arm with the seeds 0 to N - 1",
+    "sweep --lr": "give optimizer.lr=X after the recipe; several values make a grid",
+    "compare --epochs": "the runs that it compares are trained already",
+    "resume --epochs": "a run keeps its recipe: train a new one with --epochs",
+    "resume --set": "a run keeps its recipe: train a new one with --set",
 }
 
 

@@ -110,4 +110,14 @@ def report_run(run: "Run", as_json: bool) -> None:
     print_lines(f"{run.folder}: {status} after {overview['epochs_done']} of {overview['epochs']} epochs{best_text}")
     if history:
         print_lines(f"curves: {run.folder / 'curves.html'} (also .svg and .png)")
-    print_lines(f"next: convolab {'test' if status == 'finished' else 'resume'} {run.folder}")
+    print_lines(f"next: {next_command(run)}")
+
+
+def next_command(run: "Run") -> str:
+    """What a person may do next with a run that was trained."""
+    if run.status == "diverged":
+        return f"convolab train {run.recipe.model.name} --lr {run.recipe.optimizer.lr / 10:g}"
+    if run.status != "finished":
+        return f"convolab resume {run.folder}"
+    is_to_test = run.test_result is None and run.has_test_images
+    return f"convolab test {run.folder}" if is_to_test else f"convolab predict {run.folder} IMAGE"

@@ -1,6 +1,7 @@
 """Progress bars and tables for the terminal. In a pipe there are plain lines and no bars."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from convolab.core.escape import escape_line
 from convolab.core.streams import is_terminal, print_progress
+from convolab.core.text import is_number
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -63,10 +65,37 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    rich_table = Table(*(Column(Text(heading)) for heading in lines[0]), box=box.SIMPLE_HEAD)  # a Text is no markup
+    numbers = [bool(lines[1:]) and all(is_number(line[i]) for line in lines[1:]) for i in range(len(lines[0]))]
+    # A Text is no markup; a cell that is too wide goes on below, and is never cut.
+    columns = [
+        Column(Text(heading), justify="right" if is_right else "left", overflow="fold")
+        for heading, is_right in zip(lines[0], numbers, strict=True)
+    ]
+    rich_table = Table(*columns, box=box.SIMPLE_HEAD)
     for row in lines[1:]:
         rich_table.add_row(*map(Text, row))
     Console().print(rich_table)
+
+
+def print_fitting_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], drop_order: Sequence[str], remedy: str
+) -> None:
+    """A table with the columns that the terminal is wide enough for, each in full; in a pipe all of them.
+
+    Of too many the first of `drop_order` goes first. A line below names what is missing, and `remedy` where it is.
+    """
+    columns = list(headings)
+    if sys.stdout.isatty():
+        from rich.cells import cell_len
+
+        widths = {name: max(cell_len(line[i]) for line in (headings, *rows)) + 3 for i, name in enumerate(headings)}
+        terminal_width = shutil.get_terminal_size().columns
+        for name in drop_order:
+            if sum(widths[column] for column in columns) > terminal_width:
+                columns.remove(name)
+    print_table(columns, [[line[headings.index(name)] for name in columns] for line in rows])
+    if missing := [name for name in headings if name not in columns]:
+        print_lines(f"not shown, as the terminal is narrow: {', '.join(missing)} (widen it, or {remedy})")
 
 
 def print_note(note: str) -> None:

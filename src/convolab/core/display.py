@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
+from convolab.core.calls import NearestNames
 from convolab.core.errors import LabError
 
 Row = dict[str, Any]
@@ -17,6 +18,10 @@ MimeBundle = dict[str, Any]
 
 VIEWS = {
     "AnswerSheet": "convolab.reports.views:AnswerSheetView",
+    "Arm": "convolab.reports.study_views:ArmView",
+    "BestOnTest": "convolab.reports.study_views:BestOnTestView",
+    "ContrastResult": "convolab.reports.study_views:ContrastView",
+    "DatasetSplits": "convolab.reports.views:SplitsView",
     "Evaluation": "convolab.reports.views:EvaluationView",
     "EvaluationRecord": "convolab.reports.views:EvaluationView",
     "Finding": "convolab.reports.views:FindingView",
@@ -26,7 +31,9 @@ VIEWS = {
     "QuestionAnswer": "convolab.reports.views:AnswerView",
     "Recipe": "convolab.reports.views:RecipeView",
     "Run": "convolab.reports.views:RunView",
-    "StudyResult": "convolab.reports.views:StudyView",
+    "SectionResult": "convolab.reports.study_views:SectionView",
+    "Study": "convolab.reports.study_views:StudyPlanView",
+    "StudyResult": "convolab.reports.study_views:StudyView",
     "Subset": "convolab.reports.views:DatasetView",
 }
 
@@ -60,7 +67,7 @@ def view_of(result: object) -> View:
     return cast("View", getattr(import_module(module), name)(result))
 
 
-class Displayable:
+class Displayable(NearestNames):
     """A result that draws itself in a notebook."""
 
     def plot(self) -> DrawnFigure:

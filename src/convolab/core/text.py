@@ -1,5 +1,6 @@
 """Numbers and lists as a person reads them."""
 
+import re
 from collections.abc import Sequence
 
 NO_VALUE = "-"  # what a table shows where there is none
@@ -81,3 +82,12 @@ def truncate_list(items: Sequence[str], max_items: int = 4) -> str:
         return "none"
     more = len(items) - max_items
     return ", ".join(items[:max_items]) + (f" and {more} more" if more > 0 else "")
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell holds a number, with or without its unit, or stands for a missing one.
+
+    >>> [is_number(text) for text in ("1,024", "-0.5", "93.1 %", "3x3", "-", "lr=0.1", "64-dim layer")]
+    [True, True, True, True, True, False, False]
+    """
+    return text in ("", NO_VALUE) or bool(re.fullmatch(r"[-+−]?\d[\d,.eE+-]*([x×]\d+)*( ?[%µkMGTKBspx]{1,3})?", text))

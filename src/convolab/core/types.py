@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, runtime_c
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from convolab.core.calls import unknown_attribute
+from convolab.core.errors import require, suggest
+
 UnitInterval = Annotated[float, Field(ge=0, le=1)]  # from 0 to 1
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # from 0 to less than 1
 
@@ -35,6 +38,33 @@ class Frozen(BaseModel):
     """A value: it never changes, an unknown key in it is an error, and NaN or infinity are not numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __dir__(self) -> list[str]:
+        """Its keys and methods, without those of pydantic."""
+        kinds = [
+            kind for kind in type(self).__mro__ if kind.__module__.partition(".")[0] not in ("builtins", "pydantic")
+        ]
+        own = {name for kind in kinds for name in vars(kind) if not name.startswith(("_", "model_"))}
+        return sorted({*type(self).model_fields, *(self.__pydantic_extra__ or ()), *own})
+
+    if not TYPE_CHECKING:  # else every keyword and every attribute would pass
+
+        def __new__(cls, *arguments: object, **keywords: object) -> object:
+            """A wrong keyword is answered with the nearest. What is read from a file does not come here."""
+            fields = cls.model_fields
+            require(not arguments, f"{cls.__name__} takes keywords alone: {', '.join(fields)}")
+            for name in keywords:
+                known = name in fields or cls.model_config.get("extra") != "forbid"
+                require(known, f"{cls.__name__} has no keyword '{name}': {suggest(name, fields)}")
+            return super().__new__(cls)
+
+        def __getattr__(self, name: str) -> object:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                if name.startswith("_") or hasattr(type(self), name):
+                    raise
+                raise unknown_attribute(self, name) from None
 
 
 def list_to_tuple(value: object) -> object:

@@ -13,6 +13,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from convolab.core.calls import one_line_construction
 from convolab.core.display import Displayable
 from convolab.core.errors import require
 from convolab.core.escape import escape_line
@@ -22,6 +23,7 @@ UNSHOWN_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # of Unicode: control chara
 JOINERS = "\u200c\u200d"  # without these many Persian words and emoji cannot be written
 
 
+@one_line_construction
 @dataclass(frozen=True, eq=False)
 class ImageDataset(Dataset[tuple[Tensor, int]], Displayable):
     """Images and labels, ready to train on: nothing is decoded later.

@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 
+from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
+from convolab.core.text import pluralize
 from convolab.data.dataset import ImageDataset, Subset
 
 NO_TEST = "none"  # what stands for the fingerprint of a test set that is missing
 
 
-class DatasetSplits:
+class DatasetSplits(Displayable):
     """A dataset as it is used: what to train on, what to validate on and what to test on.
 
     Unpacked, it is (train, test, unreadable).
@@ -49,6 +51,15 @@ class DatasetSplits:
         return DatasetSplits(**{**values, "validation": self.validation, "notes": self.notes, **changes})
 
     def __repr__(self) -> str:
+        more = [
+            pluralize(len(lines), noun)
+            for lines, noun in ((self.unreadable, "unreadable file"), (self.notes, "note"))
+            if lines
+        ]
+        lines = "\n".join(f"{split}: {dataset!r}" for split, dataset in self.by_name.items())
+        return f"{lines} ({' and '.join(more)}: print it)" if more else lines
+
+    def __str__(self) -> str:
         return "\n".join(
             (
                 *(f"{split}: {dataset!r}" for split, dataset in self.by_name.items()),

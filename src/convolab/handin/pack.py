@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from convolab.core.errors import LabError, require
-from convolab.core.files import atomic_write
+from convolab.core.outputs import output_file, require_outputs
 from convolab.handin.check import CheckResult, check_folder, find_run_folders
 from convolab.handin.homework import Homework
 from convolab.handin.notebook_file import MAX_NOTEBOOK_BYTES, one_line, read_bounded
 from convolab.handin.question1 import MAX_PDF_BYTES
 from convolab.theory.own_answers import MAX_BYTES_OF_ANSWERS
 
+HAND_IN = "hand-in"  # what the zip is as an output
 FORMAT = 1  # of manifest.json
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # of every file in the zip: the earliest that the format knows
 MAX_EVIDENCE_BYTES = 20_000_000
@@ -47,7 +48,7 @@ def pack_homework(homework: Homework, folder: Path, out: Path, name: str, *, str
     Args:
         homework: what is asked for.
         folder: as `start_homework` made it, filled in.
-        out: the zip to write; one that this function wrote before is replaced.
+        out: the zip to write; one that this function wrote for the same name is replaced.
         name: who hands it in.
         strict: refuse to write where anything is open.
 
@@ -57,7 +58,7 @@ def pack_homework(homework: Homework, folder: Path, out: Path, name: str, *, str
     Raises LabError for an empty name, a path that is no zip or another's file, and with `strict` for open items.
     """
     require_name(name)
-    replaced = require_zip_path(out)
+    replaced = require_zip_path(out, name)
     check = check_folder(homework, folder)
     require(
         not strict or not check.open_items,
@@ -79,34 +80,36 @@ def require_name(name: str) -> None:
     require(len(name) <= MAX_NAME_CHARS, f"--name has {len(name)} characters: give at most {MAX_NAME_CHARS}")
 
 
-def require_zip_path(out: Path) -> str:
-    """Raise LabError unless a zip can be written there without harm: nothing is there, or a zip that we wrote.
+def require_zip_path(out: Path, name: str) -> str:
+    """Raise LabError unless a zip can be written there without harm: nothing is there, or what we wrote for this name.
 
     Returns:
         What will be replaced, in a few words; an empty text if nothing is there.
     """
     require(out.suffix.lower() == ".zip", f"--out {out}: give a name that ends in .zip")
-    if not out.exists() and not out.is_symlink():
+    require_outputs(HAND_IN, [out])
+    if not out.exists():
         return ""
-    require(out.is_file() and not out.is_symlink(), f"{out} is no regular file: choose another name")
-    described = describe_packed(out)
-    require(described, f"{out} was not written by `convolab handin pack`: choose another name")
-    return described
+    manifest = read_manifest(out)
+    packed_name = str(manifest.get("name", ""))
+    require(
+        packed_name == name,
+        f"{out} is the hand-in of {one_line(packed_name) or 'somebody'}, not of {one_line(name)}: choose another name",
+    )
+    items = manifest.get("items")
+    done = [isinstance(item, dict) and item.get("done") is True for item in items] if isinstance(items, list) else []
+    return f"the hand-in of {one_line(packed_name)}, {sum(done)} of {len(done)} items done"
 
 
-def describe_packed(path: Path) -> str:
-    """Whose a zip of ours is and how much of it is done, by its manifest; an empty text for any other file."""
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest in a zip of ours; empty for a zip without a readable one."""
     try:
         with zipfile.ZipFile(path) as archive:
             entry = archive.getinfo("manifest.json")
             manifest = json.loads(archive.read(entry)) if entry.file_size <= MAX_MANIFEST_BYTES else None
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError):  # damaged or another's
-        return ""
-    if not isinstance(manifest, dict) or not {"format", "homework", "name", "sha256"} <= manifest.keys():
-        return ""
-    items = manifest.get("items")
-    done = [isinstance(item, dict) and item.get("done") is True for item in items] if isinstance(items, list) else []
-    return f"the hand-in of {one_line(str(manifest['name']))}, {sum(done)} of {len(done)} items done"
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def collect_documents(homework: Homework, folder: Path, notes: list[str]) -> dict[str, bytes]:
@@ -212,7 +215,10 @@ def json_bytes(value: object) -> bytes:
 
 def write_zip(out: Path, files: dict[str, bytes]) -> None:
     """Write a zip atomically, its files by name, each with the same time and rights. Raises LabError if it cannot be."""
-    with atomic_write(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+    with (
+        output_file(out, HAND_IN) as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
+    ):
         for path, content in sorted(files.items()):
             entry = zipfile.ZipInfo(path, ZIP_TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED

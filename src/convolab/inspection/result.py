@@ -54,6 +54,7 @@ class Finding(Displayable):
         arrays: raw maps and images by name.
         panels: how to draw it: rows of panels.
         warnings: what is wrong with it, such as a constant map.
+        net: what the network is called, or the folder of its run; where it is known, the figure says it.
 
     >>> from torch import zeros
     >>> finding = Finding("explain", ("chelsea: tabby",), {"image": "chelsea"}, {"gradient": zeros(2, 2)})
@@ -67,13 +68,24 @@ class Finding(Displayable):
     arrays: Mapping[str, Tensor]
     panels: tuple[tuple[Panel, ...], ...] = ()
     warnings: tuple[str, ...] = ()
+    net: str = ""
 
     def __repr__(self) -> str:
         more = f"\n({len(self.summary) - 2} more lines: print it)" if len(self.summary) > 2 else ""
-        return f"Finding of {self.tool}: " + "\n".join(self.summary[:2]) + more
+        tool = f"{self.tool} ({escape_line(self.net)})" if self.net else self.tool
+        return f"Finding of {tool}: " + "\n".join(self.summary[:2]) + more
 
     def __str__(self) -> str:
         return "\n".join(map(escape_line, (*self.summary, *(f"warning: {warning}" for warning in self.warnings))))
+
+    @property
+    def heading(self) -> str:
+        """The first line of its figure: the network and the first sentence."""
+        return f"{self.net}, {self.summary[0]}" if self.net else self.summary[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """It as plain values, for JSON."""
+        return {"net": self.net, **self.metrics, "summary": list(self.summary), "warnings": list(self.warnings)}
 
     def save_arrays(self, path: Path | str) -> Path:
         """Write the raw arrays as .npz and return its path; the file appears complete or not at all.

@@ -1,16 +1,19 @@
 """The pixel contract: a network takes pixels in [0, 1], and its normalization is part of it."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from convolab.core.calls import one_line_construction, unknown_attribute
 from convolab.core.errors import require
 from convolab.data import image_io
 from convolab.models.class_names import Synonyms, find_class
 
 
+@one_line_construction
 class ImageClassifier(nn.Module):
     """A network that takes `[0, 1]` pixels [N, C, H, W] and gives logits [N, classes].
 
@@ -73,6 +76,16 @@ class ImageClassifier(nn.Module):
         shift = -torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1) * scale
         self.register_buffer("scale", scale.float(), persistent=False)
         self.register_buffer("shift", shift.float(), persistent=False)
+
+    if not TYPE_CHECKING:  # else every attribute would pass
+
+        def __getattr__(self, name: str) -> object:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                if name.startswith("_") or hasattr(type(self), name):
+                    raise
+                raise unknown_attribute(self, name) from None
 
     @property
     def channels(self) -> int:

@@ -36,6 +36,11 @@ HeadKind = Literal["average", "flatten"]
 # Functions that pass values through unchanged, at most reshaped (dropout in evaluation mode).
 PASSTHROUGH_OPS = {"flatten", "view", "view_as", "reshape", "squeeze", "contiguous", "to", "float", "clone", "detach"}
 PASSTHROUGH_OPS |= {"dropout", "dropout_", "dropout2d", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
+MORE_CELLS_REMEDY = (
+    "let a map of 2 x 2 cells or more reach the head, by fewer poolings (of simple_convnet, an entry less in "
+    "model.channels) or a larger data.image_size"
+)
+LINEAR_HEAD_REMEDY = "give one that ends so, such as simple_convnet, resnet_small or efficientnet_lite0"
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def trace_back_from_logits(net: ImageClassifier, calls: Sequence[RecordedCall], 
         require(
             number >= 0,
             "this network has no feature map: "
-            "nothing with a height and a width lies between its convolutions and its logits",
+            f"nothing with a height and a width lies between its convolutions and its logits: {MORE_CELLS_REMEDY}",
         )
         call = calls[number]
         if is_feature_map(call):
@@ -178,13 +183,14 @@ def trace_back_from_logits(net: ImageClassifier, calls: Sequence[RecordedCall], 
         elif call.function not in PASSTHROUGH_OPS and not no_head_reason:
             is_single_cell = call.output.ndim == 4 and call.output.shape[1] > 1
             role = "acts on a map of a single cell" if is_single_cell else "lies between"
-            no_head_reason = f"in this one {call.call_site} {role}"
+            remedy = MORE_CELLS_REMEDY if is_single_cell else LINEAR_HEAD_REMEDY
+            no_head_reason = f"in this one {call.call_site} {role}: {remedy}"
         value = call.input_tensors[0] if call.input_tensors else value
         end = number
     head = None if no_head_reason else make_head(kind, weight, bias, call.output)
     if head is None or not torch.allclose(head(call.output), logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
         head = None
-        no_head_reason = no_head_reason or "in this one something else is computed there"
+        no_head_reason = no_head_reason or f"in this one something else is computed there: {LINEAR_HEAD_REMEDY}"
     _, channels, height, width = call.output.shape
     return FeatureExtractor(net, call.call_site, (channels, height, width), head, no_head_reason)
 

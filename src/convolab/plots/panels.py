@@ -34,12 +34,12 @@ SEQUENTIAL_COLORMAP = ("#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#
 DIVERGING_COLORMAP = ("#003a5d", "#0072B2", "#8ec1df", "#f7f7f7", "#f0a977", "#D55E00", "#6e3000")  # against, 0, for
 
 
-def render_finding(finding: Finding, heading: str = "") -> Image.Image:
+def render_finding(finding: Finding) -> Image.Image:
     """A finding's rows of panels, below the first lines of its summary and its warnings."""
     columns = max(len(row) for row in finding.panels)
     panel_width = frame_width(columns)
     width = columns * (panel_width + FRAME_GAP) + FRAME_GAP
-    texts = [(f"{heading}{finding.summary[0]}", HEADING_SIZE, TEXT_COLOR)]
+    texts = [(finding.heading, HEADING_SIZE, TEXT_COLOR)]
     texts += [(text, TEXT_SIZE, CAPTION_COLOR) for text in finding.summary[1:2]]
     texts += [(f"Warning: {text}", TEXT_SIZE, WARNING_COLOR) for text in finding.warnings]
     lines = [

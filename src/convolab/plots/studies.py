@@ -1,12 +1,14 @@
 """The figures of a study: those of each section, and those of the run that was tested."""
 
+import textwrap
+
 import altair as alt
 
 from convolab.plots.study_curves import section_curves_chart
-from convolab.plots.study_figure import StudyFigure
+from convolab.plots.study_figure import FIGURE_HEIGHT, FIGURE_WIDTH, StudyFigure
 from convolab.plots.study_finals import final_values_chart
-from convolab.plots.study_scales import round_significant, swept_numeric_key
-from convolab.plots.style import BLUE
+from convolab.plots.study_scales import round_significant, swept_numeric_key, to_display_unit
+from convolab.plots.style import BLUE, apply_chart_style, chart_data
 from convolab.plots.training import (
     CONFUSION_CAPTION,
     confusion_matrix_cells,
@@ -14,7 +16,7 @@ from convolab.plots.training import (
     confusion_matrix_side,
 )
 from convolab.studies.metrics import Metric
-from convolab.studies.results import BestOnTest, SectionResult
+from convolab.studies.results import BestOnTest, ContrastResult, SectionResult
 
 BAR_HEIGHT = 24  # pixels of a class in the chart of accuracies per class
 
@@ -29,6 +31,28 @@ def section_figures(result: SectionResult) -> list[StudyFigure]:
     elif len(result.arms) > 1:
         candidates.append(final_values_chart(result, train_and_validation_metrics("accuracy")))
     return [figure for figure in candidates if figure]
+
+
+def contrast_chart(result: ContrastResult) -> alt.TopLevelMixin:
+    """Both arms of a contrast seed by seed, a line for each seed; it has one seed or more."""
+    metric = result.contrast.parsed_metric
+    names = [result.contrast.baseline, result.contrast.arm]
+    rows = [
+        {"arm": name, "seed": f"seed {seed}", "value": to_display_unit(metric, value)}
+        for name, values in zip(names, (result.baseline_values, result.arm_values), strict=True)
+        for seed, value in zip(result.seeds, values, strict=True)
+    ]
+    base = alt.Chart(chart_data(rows)).encode(
+        x=alt.X("arm:N", sort=names, title=None, axis=alt.Axis(labelAngle=0, labelLimit=220)),
+        y=alt.Y("value:Q", title=f"{metric.title} ({metric.unit})", scale=alt.Scale(zero=False)),
+        color=alt.Color("seed:N", title=None, legend=alt.Legend(symbolLimit=12)),
+    )
+    chart = alt.LayerChart(layer=[base.mark_line(), base.mark_circle(size=50, opacity=1)])
+    title = f"{result.contrast.arm} against {result.contrast.baseline}"
+    subtitle = textwrap.wrap(result.comment, 95)
+    return apply_chart_style(
+        chart.properties(width=FIGURE_WIDTH, height=FIGURE_HEIGHT), textwrap.wrap(title, 60), subtitle
+    )
 
 
 def train_and_validation_metrics(quantity: str) -> list[Metric]:

@@ -148,12 +148,16 @@ def overfit_one_batch_chart(accuracies: Sequence[float], title: str) -> alt.TopL
     )
 
 
-def trials_chart(points: Sequence[Mapping[str, object]]) -> alt.TopLevelMixin:
-    """The accuracy of several trainings so far; `points` have a trial, an epoch and an accuracy in %."""
+def trials_chart(
+    points: Sequence[Mapping[str, object]],
+    title: str = "validation accuracy so far",
+    subtitle: str = "a line for each trial",
+) -> alt.TopLevelMixin:
+    """The accuracy of several trainings; `points` have a trial, an epoch and an accuracy in %."""
     base = alt.Chart(chart_data(points)).encode(
         x=alt.X("epoch:Q", axis=alt.Axis(format="d", tickMinStep=1, grid=False)),
         y=alt.Y("accuracy:Q", title="accuracy (%)", scale=alt.Scale(zero=False)),
         color=alt.Color("trial:N", title=None, legend=alt.Legend(symbolLimit=12, labelLimit=260)),
     )
     chart = alt.LayerChart(layer=[base.mark_line(), base.mark_circle(size=20)]).properties(width=480, height=240)
-    return apply_chart_style(chart, "validation accuracy so far", "a line for each trial")
+    return apply_chart_style(chart, title, subtitle)

@@ -20,21 +20,18 @@ from convolab.core.outputs import (
     write_json_output,
     write_output,
 )
+from convolab.core.text import NO_VALUE, is_number
 from convolab.data.dataset import ImageDataset, Subset
+from convolab.data.splits import DatasetSplits
 from convolab.inspection.result import Finding
 from convolab.plots.figure import ChartFigure, ImageFigure
 from convolab.plots.images import contact_sheet
 from convolab.plots.panels import render_finding
-from convolab.plots.study_finals import final_values_chart
 from convolab.plots.summary import layer_costs_chart
 from convolab.plots.theory import render_sheet_figure
 from convolab.plots.training import confusion_matrix_chart, curves_title, training_curves_chart
-from convolab.reports.studies import report_kind, write_study_report
 from convolab.reports.summary import LAYER_HEADINGS, layer_table, layers_csv, summary_foot
 from convolab.reports.theory import block_html, inline_html, render_sheet_figures, write_sheet
-from convolab.studies import tables
-from convolab.studies.results import StudyResult
-from convolab.studies.serialize import study_result_to_dict
 from convolab.theory.sheet import AnswerSheet, QuestionAnswer, SheetFigure
 from convolab.training.evaluation import Evaluation
 from convolab.training.history import History
@@ -193,22 +190,17 @@ class FindingView(ResultView):
                 ]
 
     def figure(self) -> ImageFigure:
-        return ImageFigure(render_finding(self.finding), self.finding.summary[0], self.kind)
+        return ImageFigure(render_finding(self.finding), self.finding.heading, self.kind)
 
     def html(self) -> str:
         warnings = "".join(f'<p style="{WARNING_STYLE}">{html_text(text)}</p>' for text in self.finding.warnings)
         return figure_html(self.figure()) + "".join(map(paragraph, self.finding.summary)) + warnings
 
     def writers(self) -> Mapping[str, Callable[[Path], object]]:
-        values = {
-            **self.finding.metrics,
-            "summary": list(self.finding.summary),
-            "warnings": list(self.finding.warnings),
-        }
         return {
             ".png": lambda path: self.figure().save(path),
             ".npz": self.finding.save_arrays,
-            ".json": lambda path: write_json_output(path, self.finding.tool, values),
+            ".json": lambda path: write_json_output(path, self.finding.tool, self.finding.to_dict()),
         }
 
 
@@ -259,47 +251,27 @@ class SummaryView(ResultView):
         }
 
 
-class StudyView(ResultView):
-    """A study: what each section came to, with its figure; `save("report.html")` writes the whole report."""
+class SplitsView(ResultView):
+    """What `load` gives: a row for each split, and a sheet of the training images."""
 
-    def __init__(self, result: StudyResult) -> None:
-        self.result = result
-        self.kind = report_kind(result)
+    kind = CONTACT_SHEET
+
+    def __init__(self, splits: DatasetSplits) -> None:
+        self.splits = splits
 
     def rows(self) -> Sequence[Row]:
         return [
-            {"section": section.name, **row}
-            for section in self.result.sections
-            for row in tables.contrasts_table(section)
+            {"split": name, "images": len(data), "shape": "x".join(map(str, data.shape)), "classes": len(data.classes)}
+            for name, data in self.splits.by_name.items()
         ]
 
-    def section_figures(self) -> Iterable[tuple[str, ChartFigure]]:
-        for section in self.result.sections:
-            figure = final_values_chart(section, tables.table_metrics(section)[:1])
-            if figure is not None:
-                yield section.name, ChartFigure(figure.to_chart(), self.kind)
-
-    def figure(self) -> ChartFigure:
-        figures = [figure for _, figure in self.section_figures()]
-        require(figures, "no run is finished yet: there is nothing to draw")
-        return figures[0]
+    def figure(self) -> ImageFigure:
+        return DatasetView(self.splits.train).figure()
 
     def html(self) -> str:
-        figures = dict(self.section_figures())
-        parts = []
-        for section in self.result.sections:
-            parts += [f"<h4>{html_text(section.section.title or section.name)}</h4>", paragraph(section.comment)]
-            parts += [figure_html(figures[section.name])] if section.name in figures else []
-        if self.result.best_on_test:
-            parts += ["<h4>The best run on the test set</h4>", paragraph(self.result.best_on_test.comment)]
-        return "".join([*parts, *map(paragraph, self.result.notes)])
-
-    def writers(self) -> Mapping[str, Callable[[Path], object]]:
-        return {
-            ".html": lambda path: write_study_report(self.result, path),
-            ".json": lambda path: write_json_output(path, self.kind, study_result_to_dict(self.result)),
-            ".csv": lambda path: write_output(path, self.kind, csv_text(self.rows())),
-        }
+        skipped = [f"skipped (unreadable): {file}" for file in self.splits.unreadable]
+        notes = "".join(map(paragraph, [*skipped[:MAX_ROWS], *self.splits.notes]))
+        return rows_to_html(self.rows()) + notes + figure_html(self.figure())
 
 
 class AnswerView(ResultView):
@@ -366,10 +338,28 @@ def details(title: str, text: str) -> str:
 
 
 def rows_to_html(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as a table, of the first `MAX_ROWS`."""
-    head = "".join(f"<th>{html_text(str(name))}</th>" for name in rows[0]) if rows else ""
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html_text(str(value))}</td>' for value in row.values())}</tr>" for row in rows[:MAX_ROWS]
-    )
+    """Rows as a table, of the first `MAX_ROWS`: text to the left, numbers to the right."""
+    if not rows:
+        return ""
+    cells = [[cell_text(value) for value in row.values()] for row in rows[:MAX_ROWS]]
+    sides = ["right" if all(map(is_number, column)) else "left" for column in zip(*cells, strict=True)]
+
+    def line(tag: str, texts: Iterable[str]) -> str:
+        return "".join(
+            f'<{tag} style="text-align:{side}">{html_text(text)}</{tag}>'
+            for side, text in zip(sides, texts, strict=True)
+        )
+
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in cells)
     rest = paragraph(f"and {len(rows) - MAX_ROWS} more rows: see rows()") if len(rows) > MAX_ROWS else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
+    table = f"<table><thead><tr>{line('th', map(str, rows[0]))}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div style="overflow-x:auto">{table}</div>{rest}'
+
+
+def cell_text(value: object) -> str:
+    """A value in a cell: four digits of a fraction.
+
+    >>> cell_text(0.123456), cell_text(None), cell_text(1234)
+    ('0.1235', '-', '1234')
+    """
+    return NO_VALUE if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

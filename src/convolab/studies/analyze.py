@@ -17,12 +17,21 @@ SELECTION_METRIC = Metric("best", "validation_accuracy")  # chooses the run to t
 History = Sequence[EpochMetrics]
 
 
-def analyze_study(study: Study, trial_results: Sequence[TrialResult]) -> tuple[SectionResult, ...]:
-    """Decide every contrast of every section from the results of its trials; a trial without a result is missing."""
+def analyze_study(
+    study: Study, trial_results: Sequence[TrialResult], *, are_planned: bool = True
+) -> tuple[SectionResult, ...]:
+    """Decide every contrast of every section from the results of its trials.
+
+    A trial without a result is missing where all `are_planned`; else, as in a comparison of runs, it is no part of it.
+    """
     known = {(r.trial.section, r.trial.arm, r.trial.seed): r for r in trial_results}
     results: dict[str, dict[str, list[TrialResult]]] = {}
     for trial in study.trials:
-        result = known.get((trial.section, trial.arm, trial.seed)) or TrialResult(trial, "missing", ())
+        result = known.get((trial.section, trial.arm, trial.seed))
+        if result is None:
+            if not are_planned:
+                continue
+            result = TrialResult(trial, "missing", ())
         results.setdefault(trial.section, {}).setdefault(trial.arm, []).append(result)
     sections = []
     for name, section in study.sections.items():

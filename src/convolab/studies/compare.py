@@ -16,7 +16,7 @@ from convolab.training.run import Run, find_runs
 from convolab.training.run_folder import SUMMARY_FILE
 
 COMPARISON_METRICS = ("best_validation_accuracy", "final_validation_loss", "final_train_loss")
-MAX_NAME_LENGTH = 60  # of an arm that is named by what is its own
+MAX_OVERRIDES_LENGTH = 60  # of an arm's name that is what is its own
 
 
 def find_runs_of_arm(spec: str) -> list[Run]:
@@ -25,9 +25,11 @@ def find_runs_of_arm(spec: str) -> list[Run]:
     `spec` is a run's folder, or STUDY:ARM or STUDY:SECTION/ARM with a study's folder, also one of the first edition.
     Raises LabError if there are none.
     """
-    folder, colon, arm = spec.rpartition(":")
-    if not colon or (Path(spec) / SUMMARY_FILE).exists():
+    colons = [index for index, letter in enumerate(spec) if letter == ":"]  # an arm's name may have some too
+    if not colons or (Path(spec) / SUMMARY_FILE).exists():
         return [Run(spec)]
+    split = next((index for index in colons if (Path(spec[:index]) / STUDY_FILE).exists()), colons[-1])
+    folder, arm = spec[:split], spec[split + 1 :]
     study_file = Path(folder) / STUDY_FILE
     require(study_file.exists(), f"{folder} is not a study's folder: give a run's folder, or STUDY:ARM")
     recipes: dict[str, dict[str, Recipe]] = {}  # by SECTION/ARM, then by the recipe's key
@@ -41,20 +43,40 @@ def find_runs_of_arm(spec: str) -> list[Run]:
         all(recipes[name].keys() == chosen.keys() for name in matching),
         f"several sections of {folder} have an arm '{arm}': name one of {', '.join(sorted(matching))}",
     )
-    runs = runs_of_recipes(StudyFolder(folder), chosen)
+    all_recipes = {key: recipe for of_arm in recipes.values() for key, recipe in of_arm.items()}
+    runs = runs_of_recipes(StudyFolder(folder), chosen, all_recipes)
     require(runs, f"the arm '{arm}' of {folder} has no runs yet: run the study first")
     return runs
 
 
-def runs_of_recipes(study_folder: StudyFolder, recipes: Mapping[str, Recipe]) -> list[Run]:
-    """The runs of a study that were trained with these recipes."""
+def runs_of_recipes(
+    study_folder: StudyFolder, recipes: Mapping[str, Recipe], all_recipes: Mapping[str, Recipe]
+) -> list[Run]:
+    """The runs of a study that were trained with these recipes, some of `all_recipes` of the study; all by key."""
     paths = [study_folder.run_folder(recipe) for recipe in recipes.values()]
     runs = [Run(path) for path in paths if (path / SUMMARY_FILE).exists()]
     if runs:
         return runs
     # The first edition named the folders by another hash of the recipe.
     by_key = {run.recipe.key: run for run in find_runs(study_folder.folder / "runs")}
-    return [by_key[key] for key in recipes if key in by_key]
+    if known := [by_key[key] for key in recipes if key in by_key]:
+        return known
+    # Of somebody's own network a study's file lacks the options that are left at their defaults, a run's has them.
+    fitting = {}  # by a run's key, that of the recipe which says most of it
+    for run_key, run in by_key.items():
+        keys = [key for key, recipe in all_recipes.items() if holds_values(run.recipe, recipe)]
+        fitting[run_key] = max(keys, key=lambda key: len(all_recipes[key].to_dict()["model"]), default="")
+    return [run for run_key, run in by_key.items() if fitting[run_key] in recipes]
+
+
+def holds_values(recipe: Recipe, other: Recipe) -> bool:
+    """Whether a recipe has every value of another, and perhaps more options of its network."""
+    values = recipe.to_dict()
+    return all(
+        key in values[section] and values[section][key] == value
+        for section, entries in other.to_dict().items()
+        for key, value in entries.items()
+    )
 
 
 def compare_runs(runs: Sequence[Run]) -> StudyResult:
@@ -93,7 +115,7 @@ def compare_runs(runs: Sequence[Run]) -> StudyResult:
         if status == "stopped":
             epochs = f"{len(run.history)} of {run.recipe.training.epochs} epochs"
             notes.append(f"{run.folder} is {run.status} after {epochs} and is left out of the comparison")
-    return StudyResult(study, analyze_study(study, trial_results), None, tuple(notes))
+    return StudyResult(study, analyze_study(study, trial_results, are_planned=False), None, tuple(notes))
 
 
 def split_recipes(recipes: Sequence[Recipe]) -> tuple[dict[str, dict[str, Json]], list[Overrides]]:
@@ -153,5 +175,5 @@ def derive_arm_name(overrides: Overrides, run: Run, existing_names: Collection[s
     """A new arm's name: its overrides if they are short, else the name of its run's folder."""
     keys = [key_path if key_path.endswith(".name") else key_path.rpartition(".")[2] for key_path in overrides]
     name = ", ".join(f"{key}={format_arm_value(value)}" for key, value in zip(keys, overrides.values(), strict=True))
-    name = name if 0 < len(name) <= MAX_NAME_LENGTH else usable_name(run.folder.resolve().name)
+    name = name if 0 < len(name) <= MAX_OVERRIDES_LENGTH else usable_name(run.folder.resolve().name)
     return name if name not in existing_names else f"{name} ({len(existing_names) + 1})"

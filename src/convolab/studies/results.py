@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from convolab.core.calls import NearestNames
 from convolab.core.display import Displayable
+from convolab.core.escape import escape_line
 from convolab.core.stats import Interval, PairedTest, mean_interval
-from convolab.core.text import pluralize
+from convolab.core.text import format_percent, pluralize
 from convolab.studies.metrics import Metric
 from convolab.studies.study import Contrast, Section, Study, Trial
 from convolab.training.history import EpochMetrics
@@ -16,11 +18,12 @@ from convolab.training.run_folder import COMPLETED, EvaluationRecord, RunSummary
 
 TrialStatus = Literal["finished", "diverged", "failed", "stopped", "missing"]
 TRIAL_STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)
+MAX_REPR_COMMENT = 240  # characters
 Verdict = Literal["better", "worse", "no significant difference"]
 
 
-@dataclass(frozen=True)
-class TrialResult:
+@dataclass(frozen=True, repr=False)
+class TrialResult(NearestNames):
     """What became of one trial."""
 
     trial: Trial
@@ -30,18 +33,25 @@ class TrialResult:
     folder: Path | None = None
     summary: RunSummary | None = None
 
+    def __repr__(self) -> str:
+        place = f"{self.trial.section!r}, {self.trial.arm!r}, seed {self.trial.seed}"
+        return f"TrialResult({place}: {self.status}, {pluralize(len(self.history), 'epoch')})"
+
     @property
     def is_complete(self) -> bool:
         """Whether there is nothing left to train."""
         return self.status in COMPLETED
 
 
-@dataclass(frozen=True)
-class Arm:
+@dataclass(frozen=True, repr=False)
+class Arm(Displayable):
     """One arm's results over the seeds, in the order of the seeds."""
 
     name: str
     results: tuple[TrialResult, ...]
+
+    def __repr__(self) -> str:
+        return f"Arm({self.name!r}: {len(self.finished)} of {pluralize(len(self.results), 'run')} finished)"
 
     @property
     def finished(self) -> tuple[TrialResult, ...]:
@@ -60,8 +70,8 @@ class Arm:
         return {result.trial.seed: metric.compute(result.history) for result in self.finished}
 
 
-@dataclass(frozen=True)
-class ContrastResult:
+@dataclass(frozen=True, repr=False)
+class ContrastResult(Displayable):
     """What was found for one contrast. Values are in the metric's own unit: fractions, nats, epochs or seconds."""
 
     contrast: Contrast
@@ -75,9 +85,15 @@ class ContrastResult:
     curves_separate_from_epoch: int | None  # until the end; None: they do not, or there is one run per arm
     comment: str  # a short paragraph, from these numbers alone
 
+    def __repr__(self) -> str:
+        asked = f"{self.contrast.arm!r} against {self.contrast.baseline!r}, {self.contrast.metric}"
+        return (
+            f"ContrastResult({asked}: {self.verdict or 'not decided'})\n{escape_line(self.comment, MAX_REPR_COMMENT)}"
+        )
 
-@dataclass(frozen=True)
-class SectionResult:
+
+@dataclass(frozen=True, repr=False)
+class SectionResult(Displayable):
     """A section with its arms in the order written, its contrasts' results and its comment."""
 
     name: str
@@ -86,9 +102,13 @@ class SectionResult:
     contrast_results: tuple[ContrastResult, ...]
     comment: str
 
+    def __repr__(self) -> str:
+        counts = f"{pluralize(len(self.arms), 'arm')}, {pluralize(len(self.contrast_results), 'contrast')}"
+        return f"SectionResult({self.name!r}: {counts})\n{escape_line(self.comment, MAX_REPR_COMMENT)}"
 
-@dataclass(frozen=True)
-class BestOnTest:
+
+@dataclass(frozen=True, repr=False)
+class BestOnTest(Displayable):
     """The run of the best validation accuracy among all finished ones, tested once."""
 
     trial_result: TrialResult
@@ -98,6 +118,11 @@ class BestOnTest:
     selection_bias: float  # by how much choosing the best is expected to inflate the validation accuracy, a fraction
     test_result: EvaluationRecord
     comment: str
+
+    def __repr__(self) -> str:
+        trial, test = self.trial_result.trial, self.test_result
+        run = f"{trial.section!r}, {trial.arm!r}, seed {trial.seed}"
+        return f"BestOnTest({run}: {format_percent(test.accuracy)} of {test.count:,} test images)"
 
     @property
     def chance_margin(self) -> float:

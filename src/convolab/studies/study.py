@@ -13,8 +13,10 @@ from typing import Annotated
 import tomli_w
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
+from convolab.core.text import pluralize
 from convolab.core.types import Frozen, Json, NonNegativeInt, ValidationContext
 from convolab.models.registry import trust_named
 from convolab.studies.metrics import QUANTITIES, Metric
@@ -88,10 +90,8 @@ class Section(Frozen):
             num_arms <= MAX_ARMS,
             f"the grid has {num_arms:,} arms, and a section may have {MAX_ARMS:,}: give fewer values",
         )
-        require(
-            all(values.count(value) == 1 for values in self.grid.values() for value in values),
-            "the grid holds a value twice",
-        )
+        for key, values in self.grid.items():
+            require(all(values.count(value) == 1 for value in values), f"the grid holds a value twice (of {key})")
         combinations = list(itertools.product(*self.grid.values()))
         arms = dict.fromkeys(grid_arm_name(names, values) for values in combinations)
         if len(arms) < len(combinations):  # some differ after the sixth digit only, or in folders
@@ -178,7 +178,7 @@ class Trial:
     recipe: Recipe
 
 
-class Study(Frozen):
+class Study(Frozen, Displayable):
     """A base recipe, sections of named arms, seeds, and the contrasts it exists to decide.
 
     Attributes:
@@ -203,6 +203,11 @@ class Study(Frozen):
     recipe: dict[str, dict[str, Json]] = {}
     sections: Annotated[dict[Name, Section], Field(min_length=1)]
     test_best: bool = False
+
+    def __repr__(self) -> str:
+        arms = sum(len(section.arm_overrides) for section in self.sections.values())
+        counts = (pluralize(len(self.sections), "section"), pluralize(arms, "arm"), pluralize(len(self.recipes), "run"))
+        return f"Study({self.name!r}: {', '.join(counts)})"
 
     @model_validator(mode="after")
     def check_trials(self, info: ValidationContext) -> "Study":
@@ -301,7 +306,7 @@ class Study(Frozen):
         return tomli_w.dumps({"format": self.format, **values})
 
     def write(self, path: Path | str) -> None:
-        """Write the study as a TOML file."""
+        """Write the study as a TOML file, whatever is there; `save` replaces only what it wrote."""
         write_text(path, self.to_toml())
 
     @cached_property

@@ -5,7 +5,15 @@ from dataclasses import fields
 
 from convolab.core.stats import Interval, mean_interval
 from convolab.studies.metrics import Metric
-from convolab.studies.results import TRIAL_STATUSES, Arm, BestOnTest, SectionResult, StudyResult, mean_curve
+from convolab.studies.results import (
+    TRIAL_STATUSES,
+    Arm,
+    BestOnTest,
+    ContrastResult,
+    SectionResult,
+    StudyResult,
+    mean_curve,
+)
 from convolab.training.history import EpochMetrics
 
 Row = dict[str, str | int | float | None]
@@ -76,29 +84,29 @@ def arms_table(result: SectionResult) -> Table:
 
 def contrasts_table(result: SectionResult) -> Table:
     """A row per contrast: the difference (arm minus baseline), its 95 % t-interval, how sure it is, and the verdict."""
-    rows: Table = []
-    for r in result.contrast_results:
-        test = r.paired_test
-        rows.append(
-            {
-                "arm": r.contrast.arm,
-                "baseline": r.contrast.baseline,
-                "metric": r.contrast.metric,
-                "seeds": " ".join(map(str, r.seeds)),
-                "difference": test and test.difference.mean,
-                "low": test and test.difference.low,
-                "high": test and test.difference.high,
-                "p": test and test.p,
-                "p_adjusted": r.p_adjusted,
-                "hedges_g": test and test.hedges_g,
-                "minimum_detectable_effect": test and test.minimum_detectable_effect,
-                "verdict": r.verdict,
-                "curves_separate_from_epoch": r.curves_separate_from_epoch,
-                "reason": r.reason,
-                "comment": r.comment,
-            }
-        )
-    return rows
+    return [contrast_values(r) for r in result.contrast_results]
+
+
+def contrast_values(r: ContrastResult) -> Row:
+    """The row of one contrast."""
+    test = r.paired_test
+    return {
+        "arm": r.contrast.arm,
+        "baseline": r.contrast.baseline,
+        "metric": r.contrast.metric,
+        "seeds": " ".join(map(str, r.seeds)),
+        "difference": test and test.difference.mean,
+        "low": test and test.difference.low,
+        "high": test and test.difference.high,
+        "p": test and test.p,
+        "p_adjusted": r.p_adjusted,
+        "hedges_g": test and test.hedges_g,
+        "minimum_detectable_effect": test and test.minimum_detectable_effect,
+        "verdict": r.verdict,
+        "curves_separate_from_epoch": r.curves_separate_from_epoch,
+        "reason": r.reason,
+        "comment": r.comment,
+    }
 
 
 def curves_table(result: SectionResult) -> Table:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from convolab.core.calls import NearestNames
 from convolab.core.display import Displayable
 from convolab.core.records import validate_record
 from convolab.core.text import format_percent, pluralize
@@ -12,7 +13,7 @@ from convolab.core.types import Json
 
 
 @dataclass(frozen=True)
-class EpochMetrics:
+class EpochMetrics(NearestNames):
     """The metrics of one epoch. Losses in nats, accuracies in [0, 1]; validation's are None without a validation set.
 
     A field that a file lacks, because another version of convolab wrote it, is NaN or None.

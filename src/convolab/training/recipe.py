@@ -187,11 +187,6 @@ class Recipe(Frozen, Displayable):
             f"{training.epochs} epochs of batches of {training.batch_size}, seed {training.seed}; key {self.key})"
         )
 
-    def __dir__(self) -> list[str]:
-        """The sections and methods of a recipe, without those of pydantic."""
-        own = [name for kind in (Recipe, Displayable) for name in vars(kind) if not name.startswith(("_", "model_"))]
-        return sorted({*type(self).model_fields, *own})
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Json]) -> "Recipe":
         """A recipe from nested values; what is left out has its default. Raises LabError, naming the key.

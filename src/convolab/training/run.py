@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from convolab.core.calls import one_line_methods
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
@@ -66,6 +67,7 @@ from convolab.training.trainer import NO_CALLBACKS, TrainingCallbacks
 __all__ = ["COMPLETED", "Run", "Status", "find_runs"]
 
 
+@one_line_methods
 class Run(Displayable):
     """A folder of a run, which can be read while it is written.
 
@@ -302,6 +304,12 @@ class Run(Displayable):
         self.require_same_recipe()
         for path in sorted(self.folder.glob("[!.]*.safetensors")):
             self.run_id.require_own(path, read_metadata(path))
+
+    @property
+    def has_test_images(self) -> bool:
+        """Whether its dataset had test images when it began."""
+        fingerprints: Mapping[str, object] = self.summary["data"]
+        return fingerprints.get("test_sha256") != NO_TEST
 
     def require_resumable(self) -> None:
         """Raise LabError for a run of the first edition, whose state does not name its run."""

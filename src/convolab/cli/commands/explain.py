@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convolab.cli.findings import finding_paths, inspect_images, output_stems
-from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
+from convolab.cli.options import (
+    DEFAULT_NET,
+    AsJson,
+    MaxPixelsOption,
+    NetOption,
+    Threads,
+    prepare_torch,
+    set_passive_omp_wait,
+)
 from convolab.cli.terminal import print_json, print_lines, print_note, print_table
 from convolab.core.outputs import require_outputs
 from convolab.core.text import NO_VALUE
@@ -38,7 +46,7 @@ def explain_command(
         list[str],
         typer.Argument(metavar="IMAGE...", help="A sample (chelsea, coffee, rocket, ...), a path, or an http(s) URL."),
     ],
-    net: NetOption = "efficientnet_lite0",
+    net: NetOption = DEFAULT_NET,
     method: Annotated[str, typer.Option(help=f"Some of {', '.join(METHOD_NAMES)}, with commas.")] = ",".join(
         DEFAULT_METHODS
     ),
@@ -61,7 +69,7 @@ def explain_command(
         Path | None,
         typer.Option(
             help="Where it goes: OUT.png, .npz and .json; a folder if there are several images.",
-            show_default="explain-NAME",
+            show_default="explain-NAME, or explain-NAME-NET",
         ),
     ] = None,
     threads: Threads = None,
@@ -69,7 +77,7 @@ def explain_command(
 ) -> None:
     """Say what a network predicts for an image and draw, by several methods, the pixels its prediction depends on."""
     method_names = parse_methods(method, on_hint=print_note)
-    stems = output_stems("explain", images, out)
+    stems = output_stems("explain", images, out, net)
     require_outputs("explain", [path for stem in stems for path in finding_paths(stem)], [*images, net])
     set_passive_omp_wait()
     prepare_torch("cpu", threads)

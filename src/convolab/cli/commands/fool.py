@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,19 @@ import typer
 from convolab.cli.findings import (
     describe_output_files,
     finding_paths,
-    finding_to_dict,
     image_name,
     output_stem,
     save_finding,
 )
-from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
+from convolab.cli.options import (
+    DEFAULT_NET,
+    AsJson,
+    MaxPixelsOption,
+    NetOption,
+    Threads,
+    prepare_torch,
+    set_passive_omp_wait,
+)
 from convolab.cli.terminal import print_json, print_lines, status_spinner
 from convolab.core.errors import require
 from convolab.core.escape import file_name_part
@@ -39,7 +47,7 @@ def fool_command(
             help="The classes to predict, with commas: names, indices or WordNet ids; random or random:3 draws them."
         ),
     ],
-    net: NetOption = "efficientnet_lite0",
+    net: NetOption = DEFAULT_NET,
     victims: Annotated[
         str, typer.Option(help="Other networks of the same classes, on which transfer is measured, with commas.")
     ] = "",
@@ -74,7 +82,8 @@ def fool_command(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where it goes: OUT.png, .npz and .json, and OUT-TARGET.png for each target.", show_default="fool-NAME"
+            help="Where it goes: OUT.png, .npz and .json, and OUT-TARGET.png for each target.",
+            show_default="fool-NAME, or fool-NAME-NET",
         ),
     ] = None,
     threads: Threads = None,
@@ -88,7 +97,7 @@ def fool_command(
     from convolab.inspection.adversarial.fool import NOISE_INPUT, fool_classifier, make_attack_config, parse_targets
 
     make_attack_config(objective, budget, step_size, max_steps, confidence, for_transfer)
-    stem = fool_output_stem(images, out)
+    stem = fool_output_stem(images, out, net)
     victim_names, surrogate_names = split_names(victims), split_names(surrogates)
     for option, names in (("--victims", victim_names), ("--surrogates", surrogate_names)):
         require(net not in names, f"{net} is the network to be fooled: leave it out of {option}")
@@ -123,10 +132,11 @@ def fool_command(
             image_names=[image_name(image) for image in images],
             on_progress=update_status,
         )
-        save_finding(finding, stem, net, transfer_charts(finding))
+        finding = replace(finding, net=net)
+        save_finding(finding, stem, transfer_charts(finding))
         image_paths = save_adversarial_images(finding, stem)
     if as_json:
-        print_json(finding_to_dict(finding, net))
+        print_json(finding.to_dict())
         return
     more = f" and {len(image_paths) - 1} more beside it" if len(image_paths) > 1 else ""
     print_lines(*str(finding).split("\n"), describe_output_files(stem), f"fooling images: {image_paths[0]}{more}")
@@ -140,14 +150,14 @@ def split_names(text: str) -> list[str]:
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
-def fool_output_stem(images: Sequence[str], out: Path | None) -> Path:
+def fool_output_stem(images: Sequence[str], out: Path | None, net: str) -> Path:
     """Where the files go, without their endings: several images make one finding. Refuses images of one name."""
     names = [image_name(image) for image in images]
     repeated = sorted({name for name in names if names.count(name) > 1})
     require(
         not repeated, f"several images are called {', '.join(repeated[:3])}: give each once, under a name of its own"
     )
-    return output_stem("fool", images[0] if len(images) == 1 else f"{len(images)}-images", out)
+    return output_stem("fool", images[0] if len(images) == 1 else f"{len(images)}-images", out, net)
 
 
 def transfer_charts(finding: "Finding") -> "list[Image.Image]":

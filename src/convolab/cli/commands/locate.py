@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from convolab.cli.findings import finding_paths, inspect_images, output_stems
-from convolab.cli.options import AsJson, MaxPixelsOption, NetOption, Threads, prepare_torch, set_passive_omp_wait
+from convolab.cli.options import (
+    DEFAULT_NET,
+    AsJson,
+    MaxPixelsOption,
+    NetOption,
+    Threads,
+    prepare_torch,
+    set_passive_omp_wait,
+)
 from convolab.cli.terminal import print_json, print_lines
 from convolab.core.outputs import require_outputs
 
@@ -17,7 +25,7 @@ def locate_command(
         list[str],
         typer.Argument(metavar="IMAGE...", help="A sample (motorcycle_left, ...), a path, or an http(s) URL."),
     ],
-    net: NetOption = "efficientnet_lite0",
+    net: NetOption = DEFAULT_NET,
     target: Annotated[
         str | None, typer.Option(help="Classes to find, comma-separated.", show_default="the most probable")
     ] = None,
@@ -46,7 +54,7 @@ def locate_command(
         Path | None,
         typer.Option(
             help="Output: OUT.png, .npz and .json; a folder for several images.",
-            show_default="locate-NAME",
+            show_default="locate-NAME, or locate-NAME-NET",
         ),
     ] = None,
     threads: Threads = None,
@@ -67,7 +75,7 @@ def locate_command(
     parse_alignment(alignment)
     if granularity is not None:
         parse_granularity(granularity)
-    stems = output_stems("locate", images, out)
+    stems = output_stems("locate", images, out, net)
     require_outputs("locate", [path for stem in stems for path in finding_paths(stem)], [*images, net])
     network = resolve_classifier(net)
     targets = split_class_names(target, network.classes) if target is not None else []

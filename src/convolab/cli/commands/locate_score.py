@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.findings import output_stem
-from convolab.cli.options import AsJson, DataDir, NetOption, Threads, prepare_torch, set_passive_omp_wait
+from convolab.cli.findings import net_file_name, output_stem
+from convolab.cli.options import DEFAULT_NET, AsJson, DataDir, NetOption, Threads, prepare_torch, set_passive_omp_wait
 from convolab.cli.terminal import print_json, print_lines, status_spinner
 from convolab.core.errors import require
 from convolab.core.outputs import LOCALIZATION_SCORES, require_outputs
@@ -24,7 +24,7 @@ def locate_score_command(
             help="A folder of photos with boxes.json, or 'synthetic': the test images of a run, pasted on large ones.",
         ),
     ],
-    net: NetOption = "efficientnet_lite0",
+    net: NetOption = DEFAULT_NET,
     scale: Annotated[
         str,
         typer.Option(help="Of photos: factors (0.5) or shorter sides (448px) to resize them to, comma-separated."),
@@ -61,7 +61,7 @@ def locate_score_command(
     require(source != "pasted", "pasted is now called synthetic")
     scales = parse_scales(scale)
     unit = None if granularity is None else parse_granularity(granularity)
-    stem = output_stem("locate-score", Path(net).name, out)
+    stem = output_stem("locate-score", net_file_name(net), out)
     require_outputs(
         LOCALIZATION_SCORES, localization_paths(stem), [net, Path(source) / "boxes.json"], ",".join(SCORE_COLUMNS)
     )

@@ -8,9 +8,19 @@ import typer
 
 from convolab.cli.options import AsJson
 from convolab.cli.run_status import folder_overview
-from convolab.cli.terminal import print_json, print_lines, print_note, print_table
+from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note
 from convolab.core.errors import require
 from convolab.core.text import format_percent, pluralize
+
+COLUMNS = ("run", "status", "epochs", "best validation", "test", "network", "data", "recipe")
+COLUMN_DROP_ORDER = (
+    "recipe",
+    "data",
+    "network",
+    "epochs",
+    "test",
+    "best validation",
+)  # where a terminal is too narrow for all
 
 
 def runs_command(
@@ -36,17 +46,17 @@ def runs_command(
     rows = [
         [
             overview["folder"],
-            overview["network"],
-            overview["data"],
-            overview["recipe_key"],
+            overview["status"],
             f"{overview['epochs_done']}/{overview['epochs']}",
             format_percent(overview["best_validation_accuracy"]),
             format_percent(overview["test_accuracy"]),
-            overview["status"],
+            overview["network"],
+            overview["data"],
+            overview["recipe_key"],
         ]
         for overview in overviews
     ]
-    print_table(["run", "network", "data", "recipe", "epochs", "best validation", "test", "status"], rows)
+    print_fitting_table(COLUMNS, rows, COLUMN_DROP_ORDER, "give --json")
     for overview in overviews:
         if overview["status"] == "damaged":
             print_note(overview["reason"] or "")

@@ -1,7 +1,5 @@
 """`convolab summary`: cost and receptive field of a network's layers, or of some layers side by side."""
 
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.cli.options import AsJson
-from convolab.cli.terminal import print_json, print_lines, print_note, print_table
+from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note, print_table
 from convolab.core.errors import LabError, require
 from convolab.core.outputs import NETWORK_SUMMARY, require_outputs, write_output
 
@@ -135,34 +133,23 @@ def add_channel(layer: "nn.Module", shape: Shape) -> Shape:
 
 def print_summaries(summaries: Sequence["ModelSummary"]) -> None:
     """The table of one network's layers, or several layers side by side, and the lines below it."""
-    from convolab.reports.summary import comparison_foot, comparison_table, layer_table, summary_foot
+    from convolab.reports.summary import (
+        COLUMN_DROP_ORDER,
+        LAYER_HEADINGS,
+        comparison_foot,
+        comparison_table,
+        layer_table,
+        summary_foot,
+    )
 
     if len(summaries) == 1:
-        print_layer_table(layer_table(summaries[0]))
+        print_fitting_table(LAYER_HEADINGS, layer_table(summaries[0]), COLUMN_DROP_ORDER, "give --csv or --json")
         lines = summary_foot(summaries[0])
     else:
         headings, *rows = comparison_table(summaries)
         print_table(headings, rows)
         lines = comparison_foot(summaries)
     print_lines(*lines)
-
-
-def print_layer_table(rows: Sequence[Sequence[str]]) -> None:
-    """The columns that the terminal is wide enough for, each in full; in a pipe all of them."""
-    from convolab.reports.summary import COLUMN_DROP_ORDER, LAYER_HEADINGS
-
-    columns = list(LAYER_HEADINGS)
-    if sys.stdout.isatty():
-        widths = {
-            name: max(len(line[i]) for line in (LAYER_HEADINGS, *rows)) + 3 for i, name in enumerate(LAYER_HEADINGS)
-        }
-        terminal_width = shutil.get_terminal_size().columns
-        for name in COLUMN_DROP_ORDER:
-            if sum(widths[column] for column in columns) > terminal_width:
-                columns.remove(name)
-    print_table(columns, [[line[LAYER_HEADINGS.index(name)] for name in columns] for line in rows])
-    if missing := [name for name in LAYER_HEADINGS if name not in columns]:
-        print_lines(f"not shown, as the terminal is narrow: {', '.join(missing)} (widen it, or give --csv or --json)")
 
 
 def write_cost_chart(summaries: Sequence["ModelSummary"], path: Path) -> None:

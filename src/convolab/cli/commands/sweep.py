@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.options import AsJson, DataDir
+from convolab.cli.options import AsJson, BatchSize, Data, DataDir, Epochs, Overrides
 from convolab.cli.studies import (
     ExecutorName,
     Export,
@@ -19,6 +19,7 @@ from convolab.cli.studies import (
     run_and_report_study,
 )
 from convolab.core.errors import require
+from convolab.core.escape import file_name_part
 from convolab.core.types import Json
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from convolab.studies.study import Study
     from convolab.training.recipe import Recipe
 
+MAX_NAMED_KEYS = 3  # in the name of the study
+
 
 def sweep_command(
     recipe: Annotated[str, typer.Argument(help="A recipe's file (TOML), or a network's name.")],
@@ -34,9 +37,10 @@ def sweep_command(
         list[str],
         typer.Argument(help="Keys and values, such as optimizer.lr=0.1,0.01; several keys make a grid."),
     ],
-    data: Annotated[
-        str | None, typer.Option(help="Name of a dataset, or folder:PATH.", show_default="the recipe's")
-    ] = None,
+    data: Data = None,
+    overrides: Overrides = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
     seeds: SeedCount = None,
     data_dir: DataDir = None,
     executor: ExecutorName = "local",
@@ -49,12 +53,20 @@ def sweep_command(
 ) -> None:
     """Grid search over recipe keys with several seeds; every arm is compared with the first."""
     chosen_executor = choose_executor(executor, address, workers)
-    from convolab.training.recipe import Recipe
+    from convolab.training.recipe import Recipe, parse_override
 
     values = dict(parse_sweep_values(text) for text in grid)
     base = Recipe.read(recipe) if recipe.endswith(".toml") else Recipe.from_dict({"model": {"name": recipe}})
-    if data:
-        base = base.with_overrides({"data.name": data})
+    named_options = {"data.name": data, "training.epochs": epochs, "training.batch_size": batch_size}
+    changes = {key: value for key, value in named_options.items() if value is not None}
+    changes |= dict(parse_override(text) for text in overrides or [])
+    require(
+        "training.seed" not in {*values, *changes},
+        "training.seed is set by --seeds N: the seeds 0 to N - 1 for each arm",
+    )
+    for key in values:
+        require(key not in changes, f"{key} is swept, so it cannot be set to one value too: leave one of them out")
+    base = base.with_overrides(changes)
     require(
         len(values) == len(grid),
         "a key is given twice: list all its values at once, such as optimizer.lr=0.1,0.01",
@@ -97,7 +109,9 @@ def sweep_study(
 
     first, *others = Section(grid={key: tuple(values) for key, values in grid.items()}).arm_overrides
     metrics = ("best_validation_accuracy", "final_train_loss") if base.data.validation else ("final_train_loss",)
-    swept = "-".join(key.rpartition(".")[2] for key in grid)
+    swept = "-".join(key.rpartition(".")[2] for key in list(grid)[:MAX_NAMED_KEYS])
+    swept += f"-and-{len(grid) - MAX_NAMED_KEYS}-more" if len(grid) > MAX_NAMED_KEYS else ""
+    network = Path(recipe_name).name.removesuffix(".toml").replace(".py:", "-")
     section: dict[str, Json] = {
         "grid": grid,
         "curves": ["train_loss", "validation_loss", "validation_accuracy"],
@@ -105,7 +119,7 @@ def sweep_study(
     }
     return Study.from_dict(
         {
-            "name": f"{Path(recipe_name).stem}-{swept}-{Path(base.data.name).name}",
+            "name": file_name_part(f"{network}-{swept}-{Path(base.data.name).name}"),
             "title": f"{recipe_name}: {', '.join(grid)}",
             "seeds": seeds,
             "recipe": base.to_dict(),

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.options import AsJson, DataDir, Device, Threads, load_dataset_with_progress, prepare_torch
+from convolab.cli.options import (
+    AsJson,
+    BatchSize,
+    Data,
+    DataDir,
+    Device,
+    Epochs,
+    Overrides,
+    Threads,
+    load_dataset_with_progress,
+    prepare_torch,
+)
 from convolab.cli.run_status import report_run
 from convolab.cli.terminal import print_json, print_lines
 from convolab.core.errors import require
@@ -25,17 +36,12 @@ def train_command(
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe file (TOML).", show_default="the default recipe")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Name of a dataset, or folder:PATH.", show_default="the recipe's")
-    ] = None,
+    data: Data = None,
     data_dir: DataDir = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a recipe key, e.g. optimizer.lr=0.1. Repeatable."),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="The same as --set training.epochs=N.")] = None,
+    overrides: Overrides = None,
+    epochs: Epochs = None,
     lr: Annotated[float | None, typer.Option(help="The learning rate: the same as --set optimizer.lr=X.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="The same as --set training.batch_size=N.")] = None,
+    batch_size: BatchSize = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same as --set training.seed=N.")] = None,
     out: Annotated[
         Path | None,

@@ -1,0 +1,121 @@
+"""What a person gets wrong in Python, an argument or the name of an attribute: answered in one line, with the nearest."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
+
+from convolab.core.errors import LabError, suggest
+from convolab.core.text import join_with_and
+
+MAX_LISTED = 30  # names of attributes
+SCALARS = (str, int, float, bool, bytes, NoneType, PurePath)  # values whose type is checked
+Class = TypeVar("Class", bound=type)
+
+
+class UnknownAttribute(LabError, AttributeError):
+    """An object has no attribute of that name. Notebooks show its one line; Python's own guess is lost there."""
+
+
+def unknown_attribute(owner: object, name: str) -> UnknownAttribute:
+    """The error about an attribute that an object lacks, with the nearest that it has."""
+    known = [known for known in dir(owner) if not known.startswith("_")]
+    return UnknownAttribute(f"{type(owner).__name__} has no attribute '{name}': {suggest(name, known, MAX_LISTED)}")
+
+
+class NearestNames:
+    """An object whose attributes, where they are misspelled, are answered with the nearest."""
+
+    if not TYPE_CHECKING:  # else every name would pass
+
+        def __getattr__(self, name: str) -> object:
+            if name.startswith("_") or hasattr(type(self), name):  # the latter is a property that failed by itself
+                return object.__getattribute__(self, name)
+            raise unknown_attribute(self, name)
+
+
+def one_line_call(function: Callable[..., Any], name: str = "") -> Callable[..., Any]:
+    """A function that answers arguments which do not fit with a LabError. It is called `name`, or as it is.
+
+    >>> def area(width, height, *, unit="cm"): return width * height
+    >>> one_line_call(area)(2, 3)
+    6
+    >>> for arguments, keywords in [((2, 3, "m"), {}), ((2, 3), {"units": "m"}), ((2,), {})]:
+    ...     try: one_line_call(area)(*arguments, **keywords)
+    ...     except LabError as error: print(error)
+    area takes 2 arguments without a keyword (width, height), and got 3: name the others, such as unit=...
+    area has no keyword 'units': did you mean 'unit'?
+    area needs height: area(width, height, *, unit='cm')
+    """
+    signature = inspect.signature(function)
+    called = name or function.__name__
+    kinds = accepted_kinds(signature)
+
+    @functools.wraps(function)
+    def call(*arguments: object, **keywords: object) -> object:
+        try:
+            bound = signature.bind(*arguments, **keywords)
+        except TypeError as error:
+            raise LabError(describe_misfit(called, signature, arguments, keywords) or f"{called}: {error}") from None
+        for key, value in bound.arguments.items():
+            if isinstance(value, SCALARS) and not isinstance(value, kinds.get(key, object)):
+                wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds[key] if kind is not NoneType))
+                raise LabError(f"{called}: {key} = {value!r} is of the wrong type: give {wanted}")
+        return function(*arguments, **keywords)
+
+    return call
+
+
+def accepted_kinds(signature: inspect.Signature) -> dict[str, tuple[type, ...]]:
+    """The classes that each argument may be of, where its annotation names nothing but classes."""
+    kinds: dict[str, tuple[type, ...]] = {}
+    for name, parameter in signature.parameters.items():
+        hint = parameter.annotation
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        classes = tuple(get_origin(option) or option for option in options)
+        is_known = all(isinstance(kind, type) and kind not in (Any, inspect.Parameter.empty) for kind in classes)
+        if is_known and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            kinds[name] = (*classes, int) if float in classes else classes
+    return kinds
+
+
+def one_line_construction(kind: Class) -> Class:
+    """A class that answers arguments of its constructor which do not fit with a LabError."""
+    kind.__init__ = one_line_call(kind.__init__, kind.__name__)
+    return kind
+
+
+def one_line_methods(kind: Class) -> Class:
+    """A class that answers arguments which do not fit, of its constructor and its public methods, with a LabError."""
+    for name, method in list(vars(kind).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(kind, name, one_line_call(method))
+    return one_line_construction(kind)
+
+
+def describe_misfit(
+    called: str, signature: inspect.Signature, arguments: Sequence[object], keywords: Mapping[str, object]
+) -> str:
+    """What of the arguments does not fit, and what to do."""
+    parameters = [p for p in signature.parameters.values() if p.name != "self"]
+    count = len(arguments) - (len(signature.parameters) - len(parameters))
+    by_name = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
+    for name in keywords:
+        if name not in by_name:
+            return f"{called} has no keyword '{name}': {suggest(name, by_name)}"
+    if count > len(by_position):
+        others = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        remedy = f"name the others, such as {others[0]}=..." if others else "leave the others out"
+        names = ", ".join(p.name for p in by_position)
+        return f"{called} takes {len(by_position)} arguments without a keyword ({names}), and got {count}: {remedy}"
+    given = {p.name for p in by_position[:count]} | set(keywords)
+    missing = [p.name for p in parameters if p.name in by_name and p.default is p.empty and p.name not in given]
+    if missing:
+        shown = signature.replace(
+            parameters=[p.replace(annotation=p.empty) for p in parameters], return_annotation=signature.empty
+        )
+        return f"{called} needs {join_with_and(missing)}: {called}{shown}"
+    return ""
