@@ -62,6 +62,7 @@ def fill_options(
     except ValidationError as error:
         first_error = error.errors()[0]
         key = ".".join(map(str, first_error["loc"]))
+        require(first_error["type"] != "missing", f"{what} has no default for its option '{key}': set {section}.{key}")
         raise LabError(f"{section}.{key} = {reprlib.repr(first_error['input'])}: {first_error['msg']}") from error
     except PydanticUserError as error:  # a type that no recipe value can have
         raise LabError(

@@ -3,9 +3,10 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from convolab.core.types import Frozen, NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
+from convolab.training.torch_schedule import SCHEDULES, OtherSchedule, RateFunction, warmup_factor
 
 
 class ScheduleBase(Frozen):
@@ -20,7 +21,11 @@ class ScheduleBase(Frozen):
             epoch: the time since the start, in epochs; 1.5 is half-way through the second epoch.
             total_epochs: the length of the whole training.
         """
-        return self.multiplier(epoch, total_epochs) * (min(1.0, epoch / self.warmup) if self.warmup > 0 else 1.0)
+        return self.multiplier(epoch, total_epochs) * warmup_factor(epoch, self.warmup)
+
+    def rates(self, base_lr: float, steps_per_epoch: int, total_epochs: int) -> RateFunction:
+        """The learning rate at each time: after so many epochs, and steps of the next one."""
+        return lambda epoch, step, history: base_lr * self.factor(epoch + step / steps_per_epoch, total_epochs)
 
     def multiplier(self, epoch: float, total_epochs: int) -> float:
         """The factor without warm-up."""
@@ -85,4 +90,11 @@ def cosine_interpolation(start: float, end: float, fraction: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
-Schedule = Annotated[ConstantLR | StepLR | CosineLR | OneCycleLR, Field(discriminator="name")]
+Schedule = Annotated[
+    Annotated[ConstantLR, Tag("constant")]
+    | Annotated[StepLR, Tag("step")]
+    | Annotated[CosineLR, Tag("cosine")]
+    | Annotated[OneCycleLR, Tag("one_cycle")]
+    | Annotated[OtherSchedule, Tag("other")],
+    Discriminator(SCHEDULES.tag),
+]

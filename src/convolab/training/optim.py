@@ -128,20 +128,12 @@ class AdamW(AdamBase):
     weight_decay: NonNegativeFloat = 0.01  # fraction of the weight removed at each step, times the learning rate
 
 
-def optimizer_tag(value: object) -> str | None:
-    """Which class of `Optimizer` a value is for, by its name: ours have their own, all others share "other"."""
-    if not isinstance(value, Mapping | Frozen | OtherOptimizer):
-        return None
-    name = value.get("name") if isinstance(value, Mapping) else vars(value).get("name")
-    return "other" if OPTIMIZERS.is_foreign(name) else str(name)
-
-
 Optimizer = Annotated[
     Annotated[SGD, Tag("sgd")]
     | Annotated[Adam, Tag("adam")]
     | Annotated[AdamW, Tag("adamw")]
     | Annotated[OtherOptimizer, Tag("other")],
-    Discriminator(optimizer_tag),
+    Discriminator(OPTIMIZERS.tag),
 ]
 
 

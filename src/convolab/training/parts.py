@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from convolab.core.errors import LabError, require, suggest
 from convolab.models.options import fill_options, readable_signature
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code
@@ -47,6 +49,13 @@ class PartKind:
         """Whether a name is that of one of the library's classes, or of a person's own code."""
         return isinstance(name, str) and (is_own_code(name) or self.short_name(name) in self.classes)
 
+    def tag(self, value: object) -> str | None:
+        """Which class of a recipe a value is for, by its name: ours have their own, all others share "other"."""
+        if not isinstance(value, Mapping | BaseModel):
+            return None
+        name = value.get("name") if isinstance(value, Mapping) else vars(value).get("name")
+        return "other" if self.is_foreign(name) else str(name)
+
     def short_name(self, name: str) -> str:
         """`RMSprop` for `torch.optim.RMSprop`; other names as they are."""
         return name.removeprefix(f"{self.module}.")
@@ -71,17 +80,19 @@ class PartKind:
         require(name not in self.refused, f"the {self.section} '{name}' cannot be used: {self.refused.get(name)}")
         return self.classes[name]
 
-    def fill_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    def fill_options(self, name: str, options: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, Any]:
         """All options of a part, so that a recipe does not depend on defaults that may change.
 
-        Types are checked for code of a person's own; a library checks its own when the part is built. Raises LabError.
+        `given` are its first arguments, if they are others than the library's classes have. Types are checked for code of a person's own; a library checks its own when the part is built. Raises LabError.
         """
         factory, what = self.find(name), f"the {self.section} '{name}'"
-        signature = readable_signature(factory, what)
+        # A library's types are often names of its own modules, which nobody can look up from outside.
+        signature = readable_signature(factory, what) if is_own_code(name) else inspect.signature(factory)
+        given = given or self.given
         try:
-            signature.bind_partial(*self.given)
+            signature.bind_partial(*given)
         except TypeError as error:
-            raise LabError(f"{what} must take ({', '.join(self.given)}, ...options), and takes {signature}") from error
+            raise LabError(f"{what} must take ({', '.join(given)}, ...options), and takes {signature}") from error
         if not is_own_code(name):
             plain = [
                 p.replace(annotation=p.empty)
@@ -89,7 +100,7 @@ class PartKind:
                 if p.name not in MACHINE_OPTIONS or p.name in options
             ]
             signature = signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
-        filled = fill_options(signature, self.given, options, what, self.section)
+        filled = fill_options(signature, given, options, what, self.section)
         # TOML has no None: what holds one keeps the library's default.
         return {key: value for key, value in filled.items() if not holds_none(value)}
 

@@ -44,14 +44,15 @@ from convolab.models.registry import trust_named
 from convolab.training.lr_schedule import Schedule, StepLR
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.torch_optim import OPTIMIZERS
+from convolab.training.torch_schedule import SCHEDULES
 from convolab.training.transforms import RENAMED_TRANSFORMS, parse_transform
 
 FORMAT = 1  # of every file that convolab writes and reads again; the first edition's files have no number
 MAX_TOML_BYTES = 1_000_000
 MAX_VALUE_LENGTH = 10_000
 DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step"}
-NAMED_PARTS = ("model", "optimizer")  # may be code of a person's own
-FOREIGN_PARTS = {kind.section: kind for kind in (OPTIMIZERS,)}
+NAMED_PARTS = ("model", "optimizer", "schedule")  # may be code of a person's own
+FOREIGN_PARTS = {kind.section: kind for kind in (OPTIMIZERS, SCHEDULES)}
 RENAMED_KEYS = {  # the first edition's key -> today's
     "data.size": "data.image_size",
     "schedule.period": "schedule.step_size",
@@ -262,7 +263,7 @@ class Recipe(Frozen, Displayable):
     @property
     def own_parts(self) -> dict[str, str]:
         """The parts that are code of a person's own: their names, by the part's."""
-        names = {"model": self.model.name, "optimizer": self.optimizer.name}
+        names = {part: getattr(self, part).name for part in NAMED_PARTS}
         return {part: name for part, name in names.items() if is_own_code(name) and name not in registry.NETWORKS}
 
 
@@ -428,9 +429,7 @@ def format_validation_error(error: ValidationError, values: Mapping[str, Json]) 
 def suggest_part(section: str, name: str, own: Sequence[str]) -> str:
     """The nearest of our names and a library's, or what is known."""
     own = [other for other in own if other != "other"]
-    kind = FOREIGN_PARTS.get(section)
-    if kind is None:
-        return suggest(name, own)
+    kind = FOREIGN_PARTS[section]
     text = suggest(name, [*own, *(other for other in kind.classes if other not in kind.refused)])
     if text.startswith("did you mean"):
         return text

@@ -14,6 +14,7 @@ from convolab.models.own_code import OwnCode
 from convolab.training.network_check import check_network
 from convolab.training.recipe import Recipe
 from convolab.training.torch_optim import OtherOptimizer, TorchOptimizerState
+from convolab.training.torch_schedule import OtherSchedule
 from convolab.training.trainer import Trainer
 
 
@@ -44,15 +45,17 @@ def build_trainer(
     mean, std = channel_mean_std(train)
     _, height, width = train.shape
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=train.classes)
-    optimizer = recipe.optimizer
+    optimizer, schedule = recipe.optimizer, recipe.schedule
     if isinstance(optimizer, OtherOptimizer):
         optimizer = optimizer.with_code(codes.get("optimizer"))
+    if isinstance(schedule, OtherSchedule):
+        schedule = schedule.with_code(codes.get("schedule"))
     trainer = Trainer(
         net,
         train,
         validation,
         optimizer=optimizer,
-        schedule=recipe.schedule,
+        schedule=schedule,
         training=recipe.training.model_copy(update={"precision": precision} if precision else {}),
         transforms=recipe.data.augment,
         metrics=recipe.metrics,

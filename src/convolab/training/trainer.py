@@ -135,6 +135,7 @@ class Trainer:
             check_network(self.net, train, 1, self.device)
         self.ema_net = copy.deepcopy(self.net).requires_grad_(False) if self.training.ema else None
         self.optimizer_state = self.optimizer.build(self.net.parameters())
+        self.rates = self.schedule.rates(self.optimizer.lr, self.steps_per_epoch, self.training.epochs)
         self.progress = TrainingProgress()
 
     def iter_epochs(self, callbacks: TrainingCallbacks = NO_CALLBACKS) -> Iterator[EpochMetrics]:
@@ -247,9 +248,7 @@ class Trainer:
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step of the present epoch."""
-        return self.optimizer.lr * self.schedule.factor(
-            self.progress.epoch + step / self.steps_per_epoch, self.training.epochs
-        )
+        return self.rates(self.progress.epoch, step, self.progress.history)
 
     def check_finite_loss(self, loss: float, step: int, lr: float) -> None:
         if not math.isfinite(loss):

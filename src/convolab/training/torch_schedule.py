@@ -1,0 +1,158 @@
+"""Learning-rate schedules that are not convolab's: any class of torch.optim.lr_scheduler, and a person's own.
+
+The rates are a function of the time and of the epochs before it: they are computed anew on a stand-in optimizer, so a
+resumed run has the same ones without anything being saved.
+"""
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
+from torch import nn
+
+from convolab.core.errors import LabError, require
+from convolab.core.types import NonNegativeFloat, ValidationContext, stored_sections
+from convolab.models.own_code import OwnCode, is_own_code
+from convolab.training.history import EpochMetrics
+from convolab.training.parts import PartKind
+
+IS_A_FUNCTION = "it takes a function, which a recipe cannot hold: write yours as file.py:name"
+TAKES_SCHEDULERS = "it takes other schedulers, which a recipe cannot hold: write yours as file.py:name"
+SCHEDULES = PartKind(
+    section="schedule",
+    module="torch.optim.lr_scheduler",
+    base="LRScheduler",
+    given=("optimizer",),
+    refused={
+        "LambdaLR": IS_A_FUNCTION,
+        "MultiplicativeLR": IS_A_FUNCTION,
+        "SequentialLR": TAKES_SCHEDULERS,
+        "ChainedScheduler": TAKES_SCHEDULERS,
+    },
+)
+TIME = ("epoch", "total_epochs")  # what a schedule that is a function is called with
+PLATEAU = "ReduceLROnPlateau"
+OWN_KEYS = ("name", "warmup", "per")
+
+RateFunction = Callable[[int, int, Sequence[EpochMetrics]], float]  # of epochs done, steps done, and those epochs
+
+
+class OtherSchedule(BaseModel):
+    """A class of torch.optim.lr_scheduler by its name, such as `ExponentialLR`, or `file.py:name`, with its own options.
+
+    One of a person's own is such a class, or a function of `(epoch, total_epochs)`, the time in epochs, that returns a
+    factor on the learning rate. A class's momentum is left out: it changes the learning rate alone.
+
+    >>> OtherSchedule(name="ExponentialLR", gamma=0.9).rates(0.1, 100, 10)(2, 0, [])
+    0.08100000000000002
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    name: str
+    warmup: NonNegativeFloat = 0.0  # epochs in which the rate grows linearly to the schedule's
+    per: Literal["epoch", "step"] = "epoch"  # how often a class's `step` is called
+    _code: OwnCode | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_options(cls, values: object, info: ValidationContext) -> object:
+        """Fill in every option; a stored recipe has them all, and no code of a person's own is run."""
+        if not isinstance(values, Mapping) or (is_own_code(values["name"]) and "schedule" in stored_sections(info)):
+            return values
+        name = SCHEDULES.short_name(values["name"])
+        given = TIME if inspect.isfunction(SCHEDULES.find(name)) else SCHEDULES.given
+        options = {key: value for key, value in values.items() if key not in OWN_KEYS}
+        own = {key: values[key] for key in OWN_KEYS[1:] if key in values}
+        return {"name": name, **own, **SCHEDULES.fill_options(name, options, given)}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the class or function."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def with_code(self, code: OwnCode | None) -> "OtherSchedule":
+        """The same, from a run's copy of the code."""
+        copy = self.model_copy()
+        copy._code = code
+        return copy
+
+    def rates(self, base_lr: float, steps_per_epoch: int, total_epochs: int) -> RateFunction:
+        """The learning rate at each time. Raises LabError, in one line, if the schedule cannot be made."""
+        if inspect.isfunction(SCHEDULES.find(self.name, self._code)):
+
+            def schedule_rate(epoch: int, step: int, history: Sequence[EpochMetrics]) -> float:
+                time = epoch + step / steps_per_epoch
+                return base_lr * float(SCHEDULES.build(self.name, self._code, (time, total_epochs), self.options))
+
+        else:
+            require(
+                self.name != PLATEAU or self.per == "epoch",
+                f"{PLATEAU} looks at the loss of whole epochs: leave schedule.per at 'epoch'",
+            )
+            scheduler_rates = SchedulerRates(self._make_scheduler, base_lr)
+
+            def schedule_rate(epoch: int, step: int, history: Sequence[EpochMetrics]) -> float:
+                calls = epoch if self.per == "epoch" else epoch * steps_per_epoch + step
+                return scheduler_rates.after(calls, history)
+
+        def rate(epoch: int, step: int, history: Sequence[EpochMetrics]) -> float:
+            value = schedule_rate(epoch, step, history)
+            require(
+                math.isfinite(value) and value >= 0,
+                f"the schedule '{self.name}' gives a learning rate of {value:g} in epoch {epoch + 1}: it must be 0 or more",
+            )
+            return value * warmup_factor(epoch + step / steps_per_epoch, self.warmup)
+
+        rate(0, 0, [])  # what is wrong with it is known before anything is trained
+        if self.name != PLATEAU:
+            rate(total_epochs - 1, steps_per_epoch - 1, [])
+        return rate
+
+    def _make_scheduler(self, base_lr: float) -> Any:  # noqa: ANN401 (whatever a person's code returns)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=base_lr, momentum=0.9)
+        scheduler = SCHEDULES.build(self.name, self._code, [optimizer], self.options)
+        require(
+            isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler),
+            f"the schedule '{self.name}' gives {type(scheduler).__name__}: it must be a torch.optim.lr_scheduler.LRScheduler",
+        )
+        return scheduler
+
+
+class SchedulerRates:
+    """The rates of a scheduler of torch's after each of its steps, computed once and in order."""
+
+    def __init__(self, make: Callable[[float], Any], base_lr: float) -> None:
+        self.scheduler = make(base_lr)
+        self.is_plateau = isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        self.rates = [self._rate()]
+
+    def after(self, calls: int, history: Sequence[EpochMetrics]) -> float:
+        """The rate after so many calls of `step`; a plateau is one of the validation loss, or else the training loss."""
+        while len(self.rates) <= calls:
+            self.scheduler.optimizer.step()
+            try:
+                with warnings.catch_warnings(action="ignore"):  # what it says of its own use is ours to know
+                    if self.is_plateau:
+                        epoch = history[len(self.rates) - 1]
+                        loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
+                        self.scheduler.step(loss)
+                    else:
+                        self.scheduler.step()
+            except Exception as error:
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                raise LabError(f"the schedule {type(self.scheduler).__name__} failed in its step: {reason}") from error
+            self.rates.append(self._rate())
+        return self.rates[calls]
+
+    def _rate(self) -> float:
+        return float(self.scheduler.optimizer.param_groups[0]["lr"])
+
+
+def warmup_factor(epoch: float, warmup: float) -> float:
+    """The factor of a linear warm-up at a time in epochs."""
+    return min(1.0, epoch / warmup) if warmup > 0 else 1.0
