@@ -137,8 +137,7 @@ class Run(Displayable):
         Raises LabError, with nothing written, if the recipe cannot be trained on these images or the folder is in use;
         Diverged if the loss becomes NaN or infinite.
         """
-        with translate_path_errors():
-            require_new_folder(out)
+        require_new_folder(out)
         code = own_code_of(recipe.model.name)
         trainer = build_trainer(recipe, splits, device, code=code)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
