@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 
+import convolab
 from convolab.api import explain, fool, locate, summary, train
 from convolab.arguments import resolve_classifier, resolve_image
 from convolab.core.errors import LabError
@@ -234,3 +235,8 @@ def test_a_shape_is_numbers_or_text() -> None:
     assert summary("shallow_net", "1x8x8").macs == summary("shallow_net", (1, 8, 8)).macs
     with pytest.raises(LabError, match="is not a shape"):
         summary("shallow_net", "large")
+
+
+def test_a_folder_that_cannot_be_is_refused_in_one_line() -> None:
+    with pytest.raises(LabError, match="File name too long"):
+        convolab.train("shallow_net", epochs=1, out="x" * 300 + "/run")

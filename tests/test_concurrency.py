@@ -68,13 +68,13 @@ class Lab:
 
     server: CommandServer
     folder: Path  # of the folders that rounds begin with
-    contents: dict[str, dict[str, Any]]  # of undisturbed runs, by their recipes' keys
-    report: dict[str, Any]  # of an undisturbed study
+    contents: dict[str, dict[str, Any]]  # of uninterrupted runs, by their recipes' keys
+    report: dict[str, Any]  # of an uninterrupted study
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Undisturbed runs, an undisturbed study, and a folder in each state that rounds begin with."""
+    """Undisturbed runs, an uninterrupted study, and a folder in each state that rounds begin with."""
     folder = tmp_path_factory.mktemp("concurrency")
     STUDY.write(folder / "study.toml")
     (folder / "nothing").mkdir()
@@ -190,19 +190,19 @@ def assert_whole(place: Path, lab: Lab, state: str) -> None:
     if is_run:
         commands = (["resume", "shared"], ["test", "shared"])
         assert_ends_with(0, *(lab.server.run(command, folder=place)[0] for command in commands))
-        assert_undisturbed(shared, lab)
+        assert_uninterrupted(shared, lab)
     if is_study:
         assert_ends_with(0, *lab.server.run(["study", "study.toml", "--out", "shared"], folder=place))
         assert without_clock(json.loads((shared / "report.json").read_text())) == lab.report
         assert {path.name for path in (shared / "runs").iterdir()} == set(lab.contents)
         for run in (shared / "runs").iterdir():
-            assert_undisturbed(run, lab)
+            assert_uninterrupted(run, lab)
     left = [path for path in place.rglob("*") if ".part" in path.name or path.name == ".images"]
     assert not left
 
 
-def assert_undisturbed(run: Path, lab: Lab) -> None:
-    """A run is, bit for bit, what its recipe gives undisturbed."""
+def assert_uninterrupted(run: Path, lab: Lab) -> None:
+    """A run is, bit for bit, what its recipe gives uninterrupted."""
     contents = run_contents(run)
     expected = lab.contents[Recipe.read(run / "recipe.toml").key]
     for part in contents:

@@ -87,7 +87,7 @@ def test_the_rates_are_those_of_torch(name: str, per: str) -> None:
     ],
     ids=["plateau", "cosine"],
 )
-def test_a_stopped_run_has_the_rates_of_an_undisturbed_one(
+def test_a_stopped_run_has_the_rates_of_an_uninterrupted_one(
     schedule: dict[str, Any], digits: DatasetSplits, make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     recipe = make_recipe({**schedule, "training.epochs": 4})

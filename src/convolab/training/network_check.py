@@ -31,7 +31,7 @@ def check_network(
     """
     check_forward(network, train, device)
     count = min(2, batch_size, len(train))
-    with undisturbed(network, device):
+    with unchanged(network, device):
         network.train()
         try:
             logits = forward(network, train, count, device)
@@ -45,7 +45,7 @@ def check_network(
 def check_forward(network: nn.Module, train: ImageDataset | Subset, device: torch.device | str = "cpu") -> None:
     """Raise LabError unless a network gives a logit per class in evaluation mode."""
     count = min(2, len(train))
-    with undisturbed(network, device):
+    with unchanged(network, device):
         try:
             logits = forward(network, train, count, device)
         except Exception as error:  # whatever a person's own network does
@@ -62,7 +62,7 @@ def forward(network: nn.Module, train: ImageDataset | Subset, count: int, device
 
 
 @contextmanager
-def undisturbed(network: nn.Module, device: torch.device | str) -> Iterator[None]:
+def unchanged(network: nn.Module, device: torch.device | str) -> Iterator[None]:
     """Restore a network's modes and buffers, such as running means, and torch's random generators at the end."""
     buffers = [
         (module, name, buffer, buffer.clone())

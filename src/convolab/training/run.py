@@ -141,8 +141,7 @@ class Run(Displayable):
         Raises LabError, with nothing written, if the recipe cannot be trained on these images or the folder is in use;
         Diverged if the loss becomes NaN or infinite.
         """
-        with translate_path_errors():
-            require_new_folder(out)
+        require_new_folder(out)
         codes = {part: find_own_code(name) for part, name in recipe.own_parts.items()}
         trainer = build_trainer(recipe, splits, device, codes=codes)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")

@@ -21,7 +21,14 @@ from typing_extensions import TypedDict
 from convolab.core.display import Displayable
 from convolab.core.environment import HardwareInfo, hardware_info, package_versions
 from convolab.core.errors import LabError, require
-from convolab.core.files import parse_json, read_json, read_text, require_writable, translate_write_errors
+from convolab.core.files import (
+    parse_json,
+    read_json,
+    read_text,
+    require_writable,
+    translate_path_errors,
+    translate_write_errors,
+)
 from convolab.core.records import validate_record
 from convolab.core.stats import wilson_interval
 from convolab.core.text import format_percent
@@ -304,6 +311,7 @@ def rename_fields(values: Mapping[str, Json]) -> dict[str, Json]:
     return {FIRST_EDITION_NAMES.get(name, name): value for name, value in values.items()}
 
 
+@translate_path_errors()
 def require_new_folder(out: Path | str | None) -> None:
     """Raise LabError if the folder for a new run is already in use or cannot be written, before any work is done."""
     if out is None:

@@ -166,17 +166,17 @@ class TorchOptimizerState:
     def resumes_exactly(self) -> bool:
         """Whether a saved state continues bit for bit: tried on copies of the parameters, with made-up gradients."""
         with isolated_rng():
-            undisturbed = TorchOptimizerState(self.make, copies_of(self.parameters), self.what)
-            undisturbed._try_steps(0)
-            resumed = TorchOptimizerState(self.make, copies_of(undisturbed.parameters), self.what)
-            tensors = {name: tensor.clone() for name, tensor in undisturbed.state_dict().items()}
-            resumed.load_state_dict(tensors, undisturbed.extra_state())
-            undisturbed._try_steps(PROOF_STEPS)
+            uninterrupted = TorchOptimizerState(self.make, copies_of(self.parameters), self.what)
+            uninterrupted._try_steps(0)
+            resumed = TorchOptimizerState(self.make, copies_of(uninterrupted.parameters), self.what)
+            tensors = {name: tensor.clone() for name, tensor in uninterrupted.state_dict().items()}
+            resumed.load_state_dict(tensors, uninterrupted.extra_state())
+            uninterrupted._try_steps(PROOF_STEPS)
             try:
                 resumed._try_steps(PROOF_STEPS)
             except LabError:  # it misses what could not be saved
                 return False
-        return all(map(torch.equal, undisturbed.parameters, resumed.parameters))
+        return all(map(torch.equal, uninterrupted.parameters, resumed.parameters))
 
     def _try_steps(self, first: int) -> None:
         for step in range(first, first + PROOF_STEPS):

@@ -1,6 +1,6 @@
 """Learning-rate schedules that are not convolab's: any class of torch.optim.lr_scheduler, and a person's own.
 
-The rates are a function of the time and of the epochs before it: they are computed anew on a stand-in optimizer, so a
+The rates are a function of the time and of the epochs before it: they are computed again on a stand-in optimizer, so a
 resumed run has the same ones without anything being saved.
 """
 
