@@ -11,7 +11,8 @@ import pytest
 from convolab.cli import retired
 from convolab.cli.main import app
 from convolab.core.errors import LabError
-from convolab.training.recipe import RENAMED_KEYS, Recipe
+from convolab.training.first_edition import RENAMED_KEYS
+from convolab.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "convolab"

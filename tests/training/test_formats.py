@@ -17,8 +17,9 @@ from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
 from convolab.training import run as run_module
 from convolab.training.checkpoint import STATE_FILE, read_tensors, write_tensors
+from convolab.training.first_edition import RENAMED_KEYS
 from convolab.training.history import EpochMetrics
-from convolab.training.recipe import RENAMED_KEYS, Recipe, recipe_key
+from convolab.training.recipe import Recipe, recipe_key
 from convolab.training.run import COMPLETED, Run
 from convolab.training.run_folder import OWN_FILES, epoch_from_record
 

@@ -34,9 +34,10 @@ from convolab.models.registry import trust_named
 from convolab.training import run as run_module
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_tensors, read_weights
 from convolab.training.evaluation import evaluate
+from convolab.training.find_runs import find_runs
 from convolab.training.overfit import check_overfit
 from convolab.training.recipe import Recipe
-from convolab.training.run import Run, find_runs
+from convolab.training.run import Run
 from convolab.training.setup import train_validation_split
 from convolab.training.trainer import Diverged, Trainer
 

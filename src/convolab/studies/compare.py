@@ -11,8 +11,9 @@ from convolab.studies.results import StudyResult, TrialResult
 from convolab.studies.runner import STUDY_FILE, StudyFolder
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Overrides, Study, Trial, format_arm_value, usable_name
+from convolab.training.find_runs import find_runs
 from convolab.training.recipe import Recipe
-from convolab.training.run import Run, find_runs
+from convolab.training.run import Run
 from convolab.training.run_folder import SUMMARY_FILE
 
 COMPARISON_METRICS = ("best_validation_accuracy", "final_validation_loss", "final_train_loss")

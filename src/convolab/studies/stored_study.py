@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from convolab.core.types import Json
 from convolab.studies.metrics import RENAMED_KINDS
 from convolab.studies.study import RENAMED_STUDY_KEYS, Contrast, Section, Study
-from convolab.training.recipe import read_toml, translate_first_edition
+from convolab.training.first_edition import translate_first_edition
+from convolab.training.recipe import read_toml
 
 
 def read_stored_study(path: Path | str) -> Study:

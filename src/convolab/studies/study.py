@@ -20,7 +20,8 @@ from convolab.core.text import pluralize
 from convolab.core.types import Frozen, Json, NonNegativeInt, ValidationContext
 from convolab.models.registry import trust_named
 from convolab.studies.metrics import QUANTITIES, Metric
-from convolab.training.recipe import FORMAT, Recipe, part_names, read_toml, require_known_format
+from convolab.training.parts import part_names
+from convolab.training.recipe import FORMAT, Recipe, read_toml, require_known_format
 
 RENAMED_STUDY_KEYS = {"change": "overrides", "against": "baseline"}  # the first edition's key -> today's
 

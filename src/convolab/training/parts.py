@@ -2,16 +2,18 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
 
 from convolab.core.errors import LabError, require, suggest
+from convolab.core.types import Json
 from convolab.models.options import fill_options, readable_signature
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code
 
+NAMED_PARTS = ("model", "optimizer", "schedule")  # may be code of a person's own
 Factory = Callable[..., Any]
 MACHINE_OPTIONS = ("last_epoch", "foreach", "fused", "capturable", "differentiable")  # how it is computed, not what
 
@@ -120,3 +122,24 @@ class PartKind:
 def holds_none(value: object) -> bool:
     """Whether a value is None, or a list or tuple with one in it."""
     return value is None or (isinstance(value, list | tuple) and any(map(holds_none, value)))
+
+
+def part_names(values: Json) -> Iterator[Json]:
+    """The names of networks and other parts anywhere in the values of a recipe or a study.
+
+    >>> values = {"recipe": {"model": {"name": "a"}}, "sections": {"s": {"grid": {"model.name": ["b", "c"]}}}}
+    >>> list(part_names(values))
+    ['a', 'b', 'c']
+    """
+    if isinstance(values, list | tuple):
+        for value in values:
+            yield from part_names(value)
+    if not isinstance(values, Mapping):
+        return
+    for key, value in values.items():
+        if key in {f"{part}.name" for part in NAMED_PARTS}:
+            yield from value if isinstance(value, list | tuple) else [value]
+        elif key in NAMED_PARTS and isinstance(value, Mapping):
+            yield value.get("name")
+        else:
+            yield from part_names(value)

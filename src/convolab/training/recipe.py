@@ -5,7 +5,7 @@ import json
 import re
 import reprlib
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -41,26 +41,19 @@ from convolab.data.catalog import default_augmentation
 from convolab.models import registry
 from convolab.models.own_code import is_own_code
 from convolab.models.registry import trust_named
+from convolab.training.first_edition import refuse_renamed
 from convolab.training.lr_schedule import Schedule, StepLR
 from convolab.training.optim import SGD, Optimizer
+from convolab.training.parts import NAMED_PARTS, part_names
 from convolab.training.torch_optim import OPTIMIZERS
 from convolab.training.torch_schedule import SCHEDULES
-from convolab.training.transforms import RENAMED_TRANSFORMS, parse_transform
+from convolab.training.transforms import parse_transform
 
 FORMAT = 1  # of every file that convolab writes and reads again; the first edition's files have no number
 MAX_TOML_BYTES = 1_000_000
 MAX_VALUE_LENGTH = 10_000
 DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step"}
-NAMED_PARTS = ("model", "optimizer", "schedule")  # may be code of a person's own
 FOREIGN_PARTS = {kind.section: kind for kind in (OPTIMIZERS, SCHEDULES)}
-RENAMED_KEYS = {  # the first edition's key -> today's
-    "data.size": "data.image_size",
-    "schedule.period": "schedule.step_size",
-    "schedule.rise": "schedule.pct_start",
-    "schedule.start": "schedule.div_factor",
-    "schedule.end": "schedule.final_div_factor",
-}
-RENAMED_VALUES = {("metrics.train", "exact"): "eval_pass"}  # (key, the first edition's value) -> today's
 
 
 class Data(Frozen):
@@ -267,27 +260,6 @@ class Recipe(Frozen, Displayable):
         return {part: name for part, name in names.items() if is_own_code(name) and name not in registry.NETWORKS}
 
 
-def part_names(values: Json) -> Iterator[Json]:
-    """The names of networks and other parts anywhere in the values of a recipe or a study.
-
-    >>> values = {"recipe": {"model": {"name": "a"}}, "sections": {"s": {"grid": {"model.name": ["b", "c"]}}}}
-    >>> list(part_names(values))
-    ['a', 'b', 'c']
-    """
-    if isinstance(values, list | tuple):
-        for value in values:
-            yield from part_names(value)
-    if not isinstance(values, Mapping):
-        return
-    for key, value in values.items():
-        if key in {f"{part}.name" for part in NAMED_PARTS}:
-            yield from value if isinstance(value, list | tuple) else [value]
-        elif key in NAMED_PARTS and isinstance(value, Mapping):
-            yield value.get("name")
-        else:
-            yield from part_names(value)
-
-
 def recipe_key(values: Mapping[str, Json]) -> str:
     """The key of a recipe with these values: 12 hexadecimal digits of their SHA-256."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
@@ -371,41 +343,6 @@ def read_toml(path: Path | str, what: str = "recipe") -> dict[str, Json]:
         raise LabError(f"{path} is not TOML: {error}") from error
     except RecursionError as error:
         raise LabError(f"{path} is not a {what}: it is nested too deep") from error
-
-
-def refuse_renamed(values: Mapping[str, Json]) -> None:
-    """Raise LabError, with today's word, for a key or a value of the first edition."""
-    for section, keys in values.items():
-        for key, value in keys.items() if isinstance(keys, Mapping) else ():
-            dotted_key = f"{section}.{key}"
-            require(dotted_key not in RENAMED_KEYS, f"{dotted_key} is now called {RENAMED_KEYS.get(dotted_key)}")
-            new = RENAMED_VALUES.get((dotted_key, value)) if isinstance(value, str) else None
-            require(new is None, f"{dotted_key} = {value!r} is now called {new!r}")
-
-
-def translate_first_edition(values: Mapping[str, Json]) -> dict[str, Json]:
-    """The values of a recipe that the first edition stored, in today's words."""
-    translated: dict[str, Json] = {}
-    for section, keys in values.items():
-        if not isinstance(keys, Mapping):
-            translated[section] = keys
-            continue
-        new_keys = {}
-        for key, value in keys.items():
-            dotted_key = f"{section}.{key}"
-            if isinstance(value, str):
-                value = RENAMED_VALUES.get((dotted_key, value), value)
-            if dotted_key == "data.augment" and isinstance(value, list):
-                value = [rename_transform(entry) if isinstance(entry, str) else entry for entry in value]
-            new_keys[RENAMED_KEYS.get(dotted_key, dotted_key).partition(".")[2]] = value
-        translated[section] = new_keys
-    return translated
-
-
-def rename_transform(entry: str) -> str:
-    """An entry of `data.augment` of the first edition in today's words."""
-    name, colon, strength = entry.partition(":")
-    return RENAMED_TRANSFORMS.get(name, name) + colon + strength
 
 
 def format_validation_error(error: ValidationError, values: Mapping[str, Json]) -> str:

@@ -1,6 +1,5 @@
 """A run: the folder in which one recipe becomes one trained network."""
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -14,7 +13,6 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.text import pluralize
-from convolab.core.types import Json
 from convolab.data.catalog import load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
 from convolab.data.splits import NO_TEST, DatasetSplits
@@ -43,7 +41,6 @@ from convolab.training.run_folder import (
     COMPLETED,
     METRICS_FILE,
     RECIPE_FILE,
-    RUN_MARKS,
     SUMMARY_FILE,
     TEST_FILE,
     EvaluationRecord,
@@ -51,7 +48,9 @@ from convolab.training.run_folder import (
     RunSummary,
     Status,
     code_folder,
+    code_records,
     delete_own_files,
+    has_code,
     new_evaluation_record,
     new_run_folder,
     new_summary,
@@ -64,7 +63,7 @@ from convolab.training.run_folder import (
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import NO_CALLBACKS, TrainingCallbacks
 
-__all__ = ["COMPLETED", "Run", "Status", "find_runs"]
+__all__ = ["COMPLETED", "Run", "Status"]
 
 
 @one_line_methods
@@ -239,25 +238,16 @@ class Run(Displayable):
     @property
     def codes(self) -> dict[str, OwnCode]:
         """The run's copies of the code of somebody's own parts, by the part's name, such as "model" or "optimizer"."""
-        return {part: code_of_record(code_folder(self.folder, part), record) for part, record in self._code_records}
-
-    @property
-    def _code_records(self) -> list[tuple[str, Mapping[str, Json]]]:
-        model = [("model", self.summary["code"])] if self.summary["code"] else []
-        return [*model, *(self.summary["parts"] or {}).items()]
+        records = code_records(self.summary)
+        return {part: code_of_record(code_folder(self.folder, part), record) for part, record in records.items()}
 
     @property
     def code_note(self) -> str | None:
         """What a person should know if the file that a part was named by was edited since the run began."""
-        records, names = dict(self._code_records), self.recipe.own_parts
-        for part in records.keys() & names.keys():
-            file = names[part].rpartition(":")[0]
-            if Path(file).is_file():
-                is_same = False
-                with suppress(LabError):
-                    is_same = find_own_code(names[part]).sha256 == records[part]["sha256"]
-                if not is_same:
-                    return f"{file} was edited since {self.folder} began: the run's own copy in code/ is used"
+        for part, name in self.recipe.own_parts.items():
+            file, record = name.rpartition(":")[0], code_records(self.summary).get(part)
+            if record and Path(file).is_file() and not has_code(name, record):
+                return f"{file} was edited since {self.folder} began: the run's own copy in code/ is used"
         return None
 
     def lock(self) -> AbstractContextManager[None]:
@@ -414,17 +404,3 @@ class Run(Displayable):
         if not remaining:
             self.folder.rmdir()
         return remaining
-
-
-def list_run_folders(folder: Path | str) -> list[Path]:
-    """The folders of all runs in a folder and the folders below it, by name; damaged runs are among them."""
-    # os.walk passes over folders that another process deletes meanwhile.
-    found = (Path(parent) for parent, _, names in os.walk(folder) if len({*names} & {*RUN_MARKS}) > 1)
-    return sorted(
-        path for path in found if (path / SUMMARY_FILE).exists() or not is_locked(path)
-    )  # else it is starting
-
-
-def find_runs(folder: Path | str) -> list[Run]:
-    """All runs in a folder and the folders below it, by name. Raises LabError if one of them is damaged."""
-    return [Run(path) for path in list_run_folders(folder)]

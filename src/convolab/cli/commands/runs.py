@@ -35,7 +35,7 @@ def runs_command(
     if delete is not None:
         delete_run(delete, yes, as_json)
         return
-    from convolab.training.run import list_run_folders
+    from convolab.training.find_runs import list_run_folders
 
     require(folder.is_dir(), f"there is no folder {folder}: name the folder that holds your runs")
     overviews = [folder_overview(path) for path in list_run_folders(folder)]
