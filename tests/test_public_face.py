@@ -1,9 +1,5 @@
 """What `import convolab` gives, as an editor, a notebook and PyTorch see it."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,26 +86,3 @@ def test_the_plain_loop_takes_our_transforms_and_those_of_torchvision() -> None:
         return apply_transforms(images, labels, ours, 10, generator)[0]
 
     assert train_plainly(loader, augment) > 0.5
-
-
-@pytest.mark.long
-def test_the_wheel_and_the_sdist_work_without_the_checkout(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[1]
-    for kind in ("sdist", "wheel"):
-        subprocess.run(
-            [sys.executable, "-c", f"from setuptools.build_meta import *; build_{kind}({str(tmp_path)!r})"],
-            cwd=root, check=True, capture_output=True,
-        )  # fmt: skip
-    (wheel,) = tmp_path.glob("*.whl")
-    assert list(tmp_path.glob("*.tar.gz"))
-    place = tmp_path / "installed"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", place, wheel], check=True
-    )
-    code = (
-        f"import sys; sys.path.insert(0, {str(place)!r}); import convolab; "
-        f"assert convolab.__file__.startswith({str(place)!r}); run = convolab.train('shallow_net', epochs=1, out='run'); "
-        "run.save('curves.html'); print(run.status)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "finished"

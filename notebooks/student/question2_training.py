@@ -759,6 +759,9 @@ sgd_histories, adam_histories, gamma_histories = ..., ..., ...  # dicts: number 
 # %% name="q2-11-check" tags=["check"]
 with one_line_errors("part 11"):
     assert is_filled_in(6), "fill in part 6 first"
+    first, second = make_conv_net().state_dict(), make_conv_net().state_dict()
+    is_same = all(torch.equal(first[name], second[name]) for name in first)
+    assert is_same, "make_conv_net gives other first weights each time: set the seed in it, as in part 6"
     blocks = {"ConvBlock": 3, "BatchNorm2d": 3}
     for lr, candidate in find_candidates(11, sgd_histories, SGD_RATES).items():
         assert_trained(lr, candidate, blocks, "SGD", lr)

@@ -520,3 +520,9 @@ def test_what_to_do_next_is_no_test_after_the_test_or_without_test_images(run_cl
     diverged = run_cli("train", "simple_convnet", "--lr", "1e12", *QUICK, "--out", "c")
     assert "next: convolab test" not in diverged.out
     assert "resume" not in diverged.out
+
+
+def test_no_page_counts_the_questions_of_the_course_in_words() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "src/convolab/cli/main.py"]
+    numbers = "eight|nine|ten|eleven|twelve|thirteen"
+    assert not [page.name for page in pages if re.search(rf"\b({numbers}|\d+) questions\b", page.read_text())]

@@ -147,3 +147,11 @@ def test_a_title_that_is_too_long_ends_in_dots_and_a_box_label_stays_in_the_fram
     box = Box(280, 280, 300, 300, "46 % on this box alone")
     frame = np.asarray(panels.render_frame(Panel(title="", image=photo(300, 300, 200), boxes=(box,)))).astype(int)
     assert (np.abs(frame - np.array([0xFF, 0xD4, 0x00])).sum(2) < 30)[:, 140:180].any()  # it begins left of its box
+
+
+def test_a_constant_map_says_so_below_it_and_any_other_does_not() -> None:
+    constant, other = torch.zeros(4, 4), torch.eye(4)
+    assert panels.describe_constant(constant) == "constant map: every cell is 0"
+    assert panels.describe_constant(other) == ""
+    heights = [panels.render_panel(Panel(title="map", heatmap=heatmap)).height for heatmap in (constant, other)]
+    assert heights[0] > heights[1]

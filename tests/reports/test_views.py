@@ -166,3 +166,21 @@ def test_what_is_saved_replaces_only_its_own_kind(tmp_path) -> None:
         for _ in range(2):
             save(tmp_path / f"new{suffix}")
     assert Recipe.read(tmp_path / "new.toml") == recipe
+
+
+@pytest.mark.slow
+def test_the_figure_of_a_finding_names_the_network_in_a_notebook(results: dict[str, Displayable]) -> None:
+    run = results["run"]
+    finding = convolab.explain(torch.zeros(1, 8, 8, dtype=torch.uint8), run, methods="gradient")
+    assert finding.net == str(run.folder)
+    assert finding.heading.startswith(f"{run.folder}, ")
+    assert repr(finding).startswith(f"Finding of explain ({run.folder}): ")
+    assert finding.to_dict()["net"] == str(run.folder)
+
+
+@pytest.mark.slow
+def test_a_chart_in_a_notebook_is_no_wider_than_the_page(results: dict[str, Displayable]) -> None:
+    drawn = results["run"].plot()._repr_mimebundle_()["image/svg+xml"]
+    assert drawn.startswith('<svg style="max-width:100%;height:auto" ')
+    assert "viewBox=" in drawn
+    assert drawn in results["run"]._repr_html_()

@@ -84,7 +84,7 @@ FIRST_STEPS = """\
 Try one of these, here in this folder:
   convolab train simple_convnet                      a network on small digits, in seconds
   convolab explain chelsea                           which pixels make this a cat
-  convolab study coursework                          ten questions on training, answered: minutes
+  convolab study coursework                          the course's questions on training: minutes
   convolab handin start homework                     the course's homework, laid out to be done
 
 convolab --help lists all commands, convolab COMMAND --help explains one.

@@ -36,8 +36,8 @@ class ChartFigure:
         return render_svg(self.chart)
 
     def html(self) -> str:
-        """The chart as an element of a page."""
-        return self.svg()
+        """The chart as an element of a page, which shrinks with it."""
+        return shrinking(self.svg())
 
     def save(self, path: Path | str) -> Path:
         """Write the chart in the format of the path's ending.
@@ -49,7 +49,16 @@ class ChartFigure:
         return save_chart(self.chart, path.with_suffix(""), [path.suffix.removeprefix(".")], self.kind)[0]
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> MimeBundle:
-        return {"text/plain": repr(self), "image/svg+xml": self.svg()}
+        return {"text/plain": repr(self), "image/svg+xml": self.html()}
+
+
+def shrinking(svg: str) -> str:
+    """An SVG that is no wider than what it stands in.
+
+    >>> shrinking('<svg width="9" height="9" viewBox="0 0 9 9"></svg>')
+    '<svg style="max-width:100%;height:auto" width="9" height="9" viewBox="0 0 9 9"></svg>'
+    """
+    return svg.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
 
 
 class ImageFigure:

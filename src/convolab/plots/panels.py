@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from convolab.core.escape import escape_line, printable_lines
-from convolab.inspection.result import Finding, Panel
+from convolab.inspection.result import Finding, Panel, map_invalid_reason
 from convolab.plots.images import to_pil_image
 from convolab.plots.style import BLUE
 
@@ -88,7 +88,8 @@ def render_panel(panel: Panel, width: int = FRAME_WIDTHS[0]) -> Image.Image:
         "" if colored is None else f"{panel.colorbar_label}\n{describe_color_limit(colored, panel.signed)}"
     )
     grid_caption = "lines: borders of the map's cells" if visible_grid_lines(panel, width) else ""
-    caption = "\n".join(filter(None, (colorbar_caption, panel.caption, grid_caption)))
+    constant_caption = "" if panel.heatmap is None else describe_constant(panel.heatmap)
+    caption = "\n".join(filter(None, (constant_caption, colorbar_caption, panel.caption, grid_caption)))
     lines = wrap_text(caption, font, width)
     canvas = Image.new("RGB", (width, caption_top + LINE_HEIGHTS[TEXT_SIZE] * len(lines) + 8), "white")
     draw = ImageDraw.Draw(canvas)
@@ -268,6 +269,17 @@ def draw_colorbar(canvas: Image.Image, heatmap: Float[Tensor, "h w"], signed: bo
     draw.text((canvas.width, ticks_top), limit, fill=TEXT_COLOR, font=font, anchor="ra")
     if signed:
         draw.text((canvas.width // 2, ticks_top), "0", fill=TEXT_COLOR, font=font, anchor="ma")
+
+
+def describe_constant(heatmap: Float[Tensor, "h w"]) -> str:
+    """What the caption says of a map without differences, which shows as one color; empty for any other.
+
+    >>> describe_constant(torch.zeros(2, 2)), describe_constant(torch.eye(2))
+    ('constant map: every cell is 0', '')
+    """
+    return (
+        f"constant map: every cell is {float(heatmap[0, 0]):.3g}" if map_invalid_reason(heatmap) == "constant" else ""
+    )
 
 
 def describe_color_limit(heatmap: Float[Tensor, "h w"], signed: bool) -> str:

@@ -47,6 +47,12 @@ def apply_chart_style(chart: alt.TopLevelMixin, title: str | list[str], subtitle
     return chart.properties(title=title_params(title, subtitle), background="white", padding=14, config=CHART_STYLE)
 
 
+def without_heading(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
+    """The chart with its subtitle alone, for a page that has its title as the heading."""
+    subtitle = chart.to_dict(context={"pre_transform": False})["title"]["subtitle"]
+    return chart.properties(title=title_params("", subtitle))
+
+
 def title_params(title: str | list[str], subtitle: str | list[str]) -> alt.TitleParams:
     """A chart's title and subtitle, in lines where they are lists."""
     return alt.TitleParams(

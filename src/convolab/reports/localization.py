@@ -13,7 +13,7 @@ from convolab.inspection.localization.metrics import IOU_LEVELS
 from convolab.inspection.localization.score import BASELINES, LocalizationScore
 from convolab.plots.chart_page import page_environment
 from convolab.plots.localization import localization_scores_chart, score_rows
-from convolab.plots.style import render_svg, save_chart
+from convolab.plots.style import render_svg, save_chart, without_heading
 
 
 def localization_paths(stem: Path) -> list[Path]:
@@ -55,7 +55,7 @@ def write_localization_report(
         offset=offset,
         scores=scores,
         lines=lines,
-        chart=Markup(render_svg(chart)),
+        chart=Markup(render_svg(without_heading(chart))),
         levels=IOU_LEVELS,
         baselines=BASELINES,
     )

@@ -3,7 +3,7 @@
 import sys
 import time
 
-DISPLAY_SHARE = 0.01  # of the time may go into drawing, so that the display hardly slows what it shows
+DISPLAY_SHARE = 0.01  # of the time may go into drawing between the first drawing and the last, which cost about 1 s
 MIN_REDRAW_SECONDS = 0.3
 
 
