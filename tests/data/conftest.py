@@ -55,6 +55,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(autouse=True)
+def this_machine_counts_as_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets are downloaded from the server here; no other address of this machine may be reached."""
+    monkeypatch.setattr("convolab.data.download_stream.is_public_ip", lambda ip: ip == "127.0.0.1")
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -5,6 +5,8 @@ import io
 import os
 import socket
 import tarfile
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -14,8 +16,10 @@ from support.small_sets import archive, checksum
 
 from convolab.core.errors import LabError
 from convolab.data import download as download_module
+from convolab.data import download_stream
 from convolab.data.catalog import DATASETS, load
 from convolab.data.download import DownloadError, RemoteFile, download_file, extract_archive
+from convolab.data.url import is_public_ip
 
 pytestmark = pytest.mark.timing
 
@@ -72,10 +76,69 @@ def test_a_connection_lost_too_often_is_an_error_and_a_later_call_resumes(server
 
 
 def test_a_server_that_sends_nothing_counts_as_a_lost_connection(path, monkeypatch):
-    monkeypatch.setattr(download_module, "STALL_TIMEOUT", 0.1)
+    monkeypatch.setattr(download_stream, "STALL_TIMEOUT", 0.1)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DownloadError, match="timed out"):
         download_file(f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin", path, checksum(BODY))
+
+
+def answer_slowly(listener: socket.socket, content: bytes, pause: float) -> Thread:
+    """Send one byte after another, to every caller, until it hangs up."""
+
+    def answer() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    connection.recv(10_000)
+                    for byte in content:
+                        connection.sendall(bytes([byte]))
+                        time.sleep(pause)
+
+    thread = Thread(target=answer, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"HTTP/1.1 200 OK\r\n" + b"X-Slow: 1\r\n" * 50, "timed out"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1000, "was lost 3 times"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 1000, "was lost 3 times"),
+    ],
+)
+def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(path, monkeypatch, content, message):
+    monkeypatch.setattr(download_stream, "STALL_TIMEOUT", 0.2)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    started = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pause = 0.05 if message == "timed out" else 0.002  # the last two: the headers in time, the rest too slowly
+        answer_slowly(listener, content, pause)
+        with pytest.raises(DownloadError, match=message):
+            download_file(f"http://127.0.0.1:{listener.getsockname()[1]}/file.bin", path, checksum(BODY))
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.2:{port}/file.bin", "http://[::1]:{port}/a", "http://[", "ftp://a/b"]
+)
+def test_a_redirect_to_a_private_address_or_no_address_is_refused(path, monkeypatch, target):
+    monkeypatch.setenv("no_proxy", "127.0.0.1,127.0.0.2,::1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        location = target.format(port=port).encode()
+        answer_slowly(listener, b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n", 0)
+        with pytest.raises(LabError, match=r"a private network|cannot reach|responded with 302") as caught:
+            download_file(f"http://127.0.0.1:{port}/file.bin", path, checksum(BODY))
+    assert ("private network" in str(caught.value)) == target.startswith(("http://1", "http://[:"))
+    assert not path.exists()
+
+
+def test_a_published_address_on_a_private_network_is_refused(path, monkeypatch):
+    monkeypatch.setattr(download_stream, "is_public_ip", is_public_ip)
+    with pytest.raises(LabError, match=r"leads to 127\.0\.0\.1, on this machine or a private network"):
+        download_file("http://127.0.0.1:9/file.bin", path, checksum(BODY))
 
 
 def test_from_a_server_without_ranges_the_whole_file_is_downloaded(server, path, part):
@@ -111,7 +174,7 @@ def test_a_different_file_is_refused_and_deleted(server, path):
 @pytest.mark.parametrize("states_length", [True, False])
 def test_a_file_larger_than_the_published_one_is_refused_while_it_streams(server, path, states_length, monkeypatch):
     server.content["file.bin"], server.states_length = BODY, states_length
-    monkeypatch.setattr(download_module, "DOWNLOAD_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(download_stream, "DOWNLOAD_CHUNK_BYTES", 1000)
     calls = []
     with pytest.raises(LabError, match=r"file\.bin is larger than 100\.0 kB: it is not the published one"):
         download_file(server.url("file.bin"), path, checksum(BODY), lambda *p: calls.append(p), max_bytes=100_000)

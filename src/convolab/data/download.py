@@ -13,20 +13,15 @@ from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
 from convolab.core.files import translate_write_errors, user_path
 from convolab.core.text import format_bytes
+from convolab.data.download_stream import ConnectionLost, DownloadError, DownloadStream
 from convolab.data.storage import record_files
 
 ProgressCallback = Callable[[int, int | None], object]  # called with (done, total); total is None where it is unknown
 
-STALL_TIMEOUT = 30  # seconds without a byte before a connection counts as broken
 DOWNLOAD_ATTEMPTS = 3  # how often a broken connection is resumed
-DOWNLOAD_CHUNK_BYTES = 1 << 18  # bytes between two progress reports
 MAX_DOWNLOAD_BYTES = 1_000_000_000  # of a file whose size is not known
 MAX_ARCHIVE_BYTES = 1_000_000_000  # of all that an archive contains; CIFAR-10's are 186 million
 MAX_ARCHIVE_MEMBERS = 1_000
-
-
-class DownloadError(LabError):
-    """A file cannot be downloaded from its URL, for now or from here: another way to it may work."""
 
 
 @dataclass(frozen=True)
@@ -209,45 +204,29 @@ def resume_download(url: str, partial: Path, on_progress: ProgressCallback | Non
 
     Raises LabError, with `partial` deleted, as soon as it is known that there are more than `max_bytes`.
     """
-    from http.client import HTTPException  # these two take 0.05 s to import, and most runs download nothing
-    from urllib import error, request
-
     done = partial.stat().st_size if partial.exists() else 0
-    headers = {"User-Agent": "convolab"} | ({"Range": f"bytes={done}-"} if done else {})
-    try:
-        response = request.urlopen(request.Request(url, headers=headers), timeout=STALL_TIMEOUT)
-    except error.HTTPError as http_error:
-        http_error.close()
-        if http_error.code == 416 and done:  # the file ends here or before, and its checksum differs: start again
+    with DownloadStream(url, done) as stream:
+        if stream.is_past_end:  # the file ends here or before, and its checksum differs: start again
             partial.unlink()
             return False
-        raise DownloadError(
-            f"{url} responded with {http_error.code} {escape_line(http_error.reason, 80)}"
-        ) from http_error
-    except (OSError, HTTPException, ValueError) as failure:  # ValueError: of a redirect to what is no URL
-        reason = escape_line(str(getattr(failure, "reason", failure)), 200)
-        raise DownloadError(f"cannot reach {url} ({reason})") from failure
-
-    with response, partial.open("ab") as file:
-        content_range = response.headers["Content-Range"] or ""
-        if not content_range.startswith(f"bytes {done}-"):  # the server starts from the beginning
-            file.truncate(0)
-            done = 0
-        length = response.headers["Content-Length"]
-        total = done + int(length) if length and len(length) < 20 and length.isdecimal() else None
-        require_size(total or done, max_bytes, url, partial)
-        while True:
+        with partial.open("ab") as file:
+            content_range = stream.headers["Content-Range"] or ""
+            if not content_range.startswith(f"bytes {done}-"):  # the server starts from the beginning
+                file.truncate(0)
+                done = 0
+            length = stream.headers["Content-Length"]
+            total = done + int(length) if length and len(length) < 20 and length.isdecimal() else None
+            require_size(total or done, max_bytes, url, partial)
             try:
-                chunk = response.read(DOWNLOAD_CHUNK_BYTES)
-            except (OSError, HTTPException):
+                for chunk in stream.chunks():
+                    done += len(chunk)
+                    require_size(done, max_bytes, url, partial)
+                    file.write(chunk)
+                    if on_progress:
+                        on_progress(done, total)
+            except ConnectionLost:
                 return False
-            if not chunk:
-                return total is None or done == total
-            done += len(chunk)
-            require_size(done, max_bytes, url, partial)
-            file.write(chunk)
-            if on_progress:
-                on_progress(done, total)
+            return total is None or done == total
 
 
 def require_size(num_bytes: int, max_bytes: int, url: str, partial: Path) -> None:
@@ -314,7 +293,7 @@ def extract_archive(archive: Path, folder: Path) -> None:
                         f"{archive} contains '{name}', a link, a device or a file with holes: do not trust it, delete it",
                     )
                     tar.extract(member, temporary)
-                while stream.read(DOWNLOAD_CHUNK_BYTES):  # to the end, where gzip compares its checksum
+                while stream.read(1 << 18):  # to the end, where gzip compares its checksum
                     pass
             for path in temporary.rglob("*"):
                 if path.is_file():
