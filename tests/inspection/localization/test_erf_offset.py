@@ -3,6 +3,7 @@
 import gc
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from convolab.core.errors import LabError
 from convolab.inspection.localization import erf_offset as erf_offset_module
 from convolab.inspection.localization.alignment import ALIGNMENT_KINDS
 from convolab.inspection.localization.dense import FullyConvolutional, make_fully_convolutional
-from convolab.inspection.localization.erf_offset import erf_offset, measure_erf_offset
+from convolab.inspection.localization.erf_offset import erf_offset, measure_erf_offset, network_fingerprint
 from convolab.inspection.localization.input_scale import InputScale
 from convolab.inspection.localization.response import run_at_scale
 from convolab.models.pretrained import pretrained
@@ -115,6 +116,33 @@ def test_networks_with_different_weights_have_different_offsets(tmp_path: Path) 
     one, other = one_pixel_fcn(0, 0), one_pixel_fcn(0, 1)
     assert erf_offset(one, tmp_path).mean != erf_offset(other, tmp_path).mean
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_code_of_a_network_is_part_of_the_name_of_its_cached_offset(tmp_path: Path) -> None:
+    text = "import torch\nfrom helper import OFFSET\nfrom torch import nn\n\n\nclass Net(nn.Module):\n" + (
+        "    def __init__(self, shape, classes):\n        super().__init__()\n"
+        "        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4, classes)\n\n"
+        "    def forward(self, x):\n"
+        "        return self.linear((self.conv(x) + OFFSET).mean((2, 3)))\n"
+    )
+    fingerprints = []
+    for version, (edit, helper) in enumerate([("", "OFFSET = 0"), ("", "OFFSET = 1"), ("# edited", "OFFSET = 1")]):
+        folder = tmp_path / str(version)
+        folder.mkdir()
+        (folder / "net.py").write_text(text + edit)
+        (folder / "helper.py").write_text(helper)
+        network = build(f"{folder}/net.py:Net", (3, 32, 32), 10)
+        fingerprints.append(network_fingerprint(make_fully_convolutional(classifier_of(network))))
+    assert len({*fingerprints, None}) == 4
+
+
+def test_an_offset_of_code_without_source_is_not_kept(tmp_path: Path) -> None:
+    cell: dict[str, Any] = {"Base": OnePixelCells, "__name__": "__main__"}  # of a notebook
+    exec("class Net(Base):\n    def forward(self, x):\n        return Base.forward(self, x)", cell)
+    fcn = make_fully_convolutional(classifier_of(cell["Net"](0, 0)))
+    assert network_fingerprint(fcn) is None
+    erf_offset(fcn, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ by translation.
 """
 
 import hashlib
+import inspect
+import linecache
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from convolab.core.environment import cache_folder
 from convolab.core.errors import LabError, require
@@ -27,11 +29,12 @@ from convolab.inspection.localization.alignment import resize_alignment, rf_cent
 from convolab.inspection.localization.dense import FullyConvolutional
 from convolab.inspection.types import SinglePixels
 from convolab.models.inference import frozen_eval
+from convolab.models.own_code import OwnCodeFinder
 
 CALIBRATION_IMAGES = ("chelsea", "coffee", "rocket", "motorcycle_left", "flower", "china")  # samples to measure on
 INNER = (0.4, 0.6)  # which cells are measured, along each axis: away from the border, which cuts receptive fields off
 CACHE_NAME = "erf_offsets"  # the folder of the measurements
-CACHE_VERSION = 2  # of what is cached: raise it when the measurement or its fields change
+CACHE_VERSION = 3  # of what is cached: raise it when the measurement or its fields change
 
 # The offsets of the networks in use: a measurement takes seconds, and finding its file hashes all weights.
 _offsets: WeakKeyDictionary[FullyConvolutional, "ErfOffset"] = WeakKeyDictionary()
@@ -52,7 +55,10 @@ def erf_offset(fcn: FullyConvolutional, cache_dir: Path | None = None) -> ErfOff
     """The network's offset, measured once and kept in a file of `cache_dir` (by default in convolab's cache)."""
     if fcn not in _offsets:
         folder = cache_dir or cache_folder(CACHE_NAME)
-        _offsets[fcn] = cached_erf_offset(fcn, folder / f"{network_fingerprint(fcn)}.json")
+        fingerprint = network_fingerprint(fcn)
+        _offsets[fcn] = (
+            measure_erf_offset(fcn) if fingerprint is None else cached_erf_offset(fcn, folder / f"{fingerprint}.json")
+        )
     return _offsets[fcn]
 
 
@@ -66,15 +72,38 @@ def cached_erf_offset(fcn: FullyConvolutional, path: Path) -> ErfOffset:
     return offset
 
 
-def network_fingerprint(fcn: FullyConvolutional) -> str:
-    """A hash of all that an offset depends on: the network's weights, its layers and its normalization."""
+def network_fingerprint(fcn: FullyConvolutional) -> str | None:
+    """A hash of all that an offset depends on: the network's code, weights, layers and normalization.
+
+    None if there is code whose source is not known, as of a cell of a notebook: its measurement is not kept.
+    """
     net = fcn.net
+    sources = [source_of(kind) for kind in dict.fromkeys(map(type, net.network.modules()))]
+    if None in sources:
+        return None
     description = repr((CACHE_VERSION, str(net.network), net.mean, net.std, net.input_size))
     digest = hashlib.blake2b(description.encode(), digest_size=16)
+    for source in dict.fromkeys(sources):
+        digest.update(str(source).encode())
     for name, tensor in net.network.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def source_of(kind: type[nn.Module]) -> str | None:
+    """The source of the module that a layer's class is in; of a network's own files a hash of all of them.
+
+    torch's own layers are known by their names. None if there is no source.
+    """
+    if kind.__module__.partition(".")[0] == "torch":
+        return ""
+    # Not by the module's name: several versions of one's own file may have been imported.
+    names = getattr(inspect.unwrap(kind.forward), "__globals__", {})
+    loader = names.get("__loader__")
+    if isinstance(loader, OwnCodeFinder):
+        return loader.code.digest
+    return "".join(linecache.getlines(names.get("__file__") or "", names)) or None
 
 
 def measure_erf_offset(fcn: FullyConvolutional, images: Sequence[SinglePixels] | None = None) -> ErfOffset:
