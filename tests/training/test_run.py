@@ -477,6 +477,55 @@ def test_two_processes_cannot_train_the_same_run(
     assert run.resume(digits).status == "finished"
 
 
+def test_a_run_that_ended_since_it_was_read_was_not_killed(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+):
+    opened: list[Run] = []
+    Run.start(
+        make_recipe({"training.epochs": 1}), digits, tmp_path / "run",
+        callbacks=FunctionCallbacks(on_epoch=lambda _: opened.append(Run(tmp_path / "run"))),
+    )  # fmt: skip
+    assert opened[0].summary["status"] == "running"
+    assert opened[0].status == "finished"
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_left_as_it_is(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+):
+    late = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(8))
+    assert Run(tmp_path / "run").resume(digits).status == "finished"
+    before = snapshot(tmp_path)
+    assert late.resume(digits).status == "finished"
+    assert snapshot(tmp_path) == before
+
+
+def test_a_folder_that_another_process_used_meanwhile_gets_no_run(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+):
+    build = run_module.build_trainer
+
+    def use_folder_first(*arguments: Any, **options: Any):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "study.toml").write_text("")
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(run_module, "build_trainer", use_folder_first)
+    assert "is not empty: choose a new or empty folder" in error_line(
+        Run.start, make_recipe(), digits, tmp_path / "run"
+    )
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"study.toml", ".lock"}
+
+
+def test_a_run_that_is_starting_is_not_listed_and_one_that_was_killed_then_is(
+    tmp_path: Path, make_recipe: Callable[..., Recipe]
+):
+    make_recipe().write(tmp_path / "recipe.toml")
+    (tmp_path / "metrics.jsonl").write_text("")
+    with FileLock(tmp_path / ".lock"):
+        assert run_module.list_run_folders(tmp_path) == []
+    assert run_module.list_run_folders(tmp_path) == [tmp_path]
+
+
 @pytest.mark.timing
 def test_a_run_is_running_while_it_is_locked_and_killed_when_it_is_not(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]

@@ -1,5 +1,6 @@
 """A run: the folder in which one recipe becomes one trained network."""
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -164,6 +165,10 @@ class Run(Displayable):
         splits = self.load_splits() if splits is None else splits
         self.require_same_data(splits)
         with self.lock():
+            self.summary = read_summary(self.folder)  # another process may have been here while this one waited
+            self.require_same_recipe()
+            if self.summary["status"] == "finished":
+                return self
             for leftover in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
                 leftover.unlink()
             device, precision = self.summary["device"], self.summary["precision"]
@@ -217,8 +222,11 @@ class Run(Displayable):
     @property
     def status(self) -> Status:
         """new, running, stopped (by the user), killed, diverged or finished."""
-        status = self.summary["status"]
-        return status if status != "running" or self.is_training else "killed"
+        if self.summary["status"] == "running" and not self.is_training:
+            self.summary = read_summary(self.folder)  # the process may have written how it ended since this was read
+            if self.summary["status"] == "running":
+                return "killed" if not self.is_training else "running"
+        return self.summary["status"]
 
     @property
     def is_training(self) -> bool:
@@ -388,9 +396,11 @@ class Run(Displayable):
 
 def list_run_folders(folder: Path | str) -> list[Path]:
     """The folders of all runs in a folder and the folders below it, by name; damaged runs are among them."""
-    files = (path for name in (SUMMARY_FILE, RECIPE_FILE) for path in Path(folder).rglob(name))
-    folders = {path.parent for path in files}
-    return sorted(folder for folder in folders if sum((folder / name).exists() for name in RUN_MARKS) > 1)
+    # os.walk passes over folders that another process deletes meanwhile.
+    found = (Path(parent) for parent, _, names in os.walk(folder) if len({*names} & {*RUN_MARKS}) > 1)
+    return sorted(
+        path for path in found if (path / SUMMARY_FILE).exists() or not is_locked(path)
+    )  # else it is starting
 
 
 def find_runs(folder: Path | str) -> list[Run]:
