@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from threading import Event, Thread
 
@@ -191,3 +192,24 @@ def test_without_hard_links_a_second_name_is_a_copy(tmp_path: Path, monkeypatch:
     link_or_copy(tmp_path / "best", tmp_path / "last")
     assert (tmp_path / "best").read_text() == "first"
     assert not (tmp_path / "best").samefile(tmp_path / "last")
+
+
+@pytest.mark.parametrize("depth", [101, 500, 10_000])
+@pytest.mark.parametrize("shape", ["[]", '{"a":}'])
+def test_json_that_is_nested_too_deeply_is_refused_in_one_line(tmp_path: Path, depth: int, shape: str) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text(shape[:-1] * depth + "1" + shape[-1] * depth)
+    with pytest.raises(LabError, match="nested too deeply"):
+        read_json(path)
+    path.write_text(shape[:-1] * 100 + "1" + shape[-1] * 100)
+    read_json(path)
+
+
+def test_a_file_of_two_gigabytes_is_refused_without_being_read(tmp_path: Path) -> None:
+    with (tmp_path / "summary.json").open("wb") as file:
+        file.truncate(2 * 10**9)
+    tracemalloc.start()
+    with pytest.raises(LabError, match="has more than 50,000,000 bytes"):
+        read_json(tmp_path / "summary.json")
+    assert tracemalloc.get_traced_memory()[1] < 2e8
+    tracemalloc.stop()

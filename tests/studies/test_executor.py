@@ -16,6 +16,7 @@ from support import small_jobs
 from support.run_contents import run_contents
 from support.small_jobs import TINY_RECIPE, count_kinds, is_alive, make_jobs, run_jobs, within, write_digits
 
+from convolab.core.errors import LabError
 from convolab.data.dataset import ImageDataset
 from convolab.data.memmap import write_memmap
 from convolab.data.splits import DatasetSplits
@@ -249,3 +250,9 @@ def memory_of(pid: int, name: str | None = None) -> dict[str, int]:
         elif counted and rest.endswith(" kB"):
             sums[key] = sums.get(key, 0) + int(rest.split()[0])
     return sums
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1000, 10**9])
+def test_more_workers_than_cores_can_carry_are_refused_by_their_number(workers: int):
+    with pytest.raises(LabError, match=rf"{workers} workers: this machine has .*, and a study takes at most 4"):
+        LocalExecutor(workers)

@@ -262,3 +262,12 @@ def test_a_damaged_state_without_a_previous_one_is_refused_and_so_is_no_state(tm
         LabError, match=f"{STATE_FILE} is damaged .*there is no older state to fall back on: train again from the start"
     ):
         read_state(tmp_path)
+
+
+def test_a_file_of_tensors_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2**31], "data_offsets": [0, 2**33]}}).encode()
+    with (tmp_path / "a.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 2**33)
+    with pytest.raises(LabError, match="has more than 4,000,000,000 bytes"):
+        read_tensors(tmp_path / "a.safetensors")

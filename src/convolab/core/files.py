@@ -17,6 +17,8 @@ from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
 
 MAX_NAME_BYTES = 255  # of a file or folder, on all usual file systems
+MAX_JSON_BYTES = 50_000_000  # of a file of values; 100,000 epochs, or the boxes of 100,000 images, have less
+MAX_NESTING = 100  # lists and tables in one another in such a file; ours have 10
 MAX_PATH_BYTES = 4096  # Linux: PATH_MAX, its last zero included
 
 PATH_ERRNOS = {
@@ -243,12 +245,52 @@ def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def read_json(path: Path | str) -> Any:  # noqa: ANN401 (only the caller knows what its file holds)
-    """Read a JSON file. Raises LabError if it is missing or not JSON."""
+    """Read a JSON file. Raises LabError if it is missing, too large, nested too deeply or not JSON."""
+    return parse_json(read_text(path), path)
+
+
+def read_text(path: Path | str, max_bytes: int = MAX_JSON_BYTES) -> str:
+    """Read a text file. Raises LabError if it is missing, has more than `max_bytes`, or is not UTF-8."""
+    name = shorten_middle(str(path))
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        require(os.path.isfile(path) or not os.path.exists(path), f"{name} is not a file")
+        with open(path, "rb") as file:
+            content = file.read(max_bytes + 1)
+        require(len(content) <= max_bytes, f"{name} has more than {max_bytes:,} bytes: it is too large to be read")
+        return content.decode("utf-8")
     except OSError as error:
-        raise LabError(f"cannot read {shorten_middle(str(path))} ({error.strerror})") from error
-    except RecursionError as error:
-        raise LabError(f"{path} is nested too deeply to be read") from error
+        raise LabError(f"cannot read {name} ({error.strerror})") from error
     except ValueError as error:
-        raise LabError(f"{path} is not JSON: {error}") from error
+        raise LabError(f"{name} is not text in UTF-8: {error}") from error
+
+
+def parse_json(text: str, source: Path | str) -> Any:  # noqa: ANN401 (as above)
+    """The values in a JSON text, which may be a stranger's. Raises LabError, naming its source, if there are none.
+
+    >>> parse_json("[" * 10_000 + "]" * 10_000, "a.json")
+    Traceback (most recent call last):
+    convolab.core.errors.LabError: a.json is nested too deeply to be read (more than 100 levels)
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise LabError(f"{source} is nested too deeply to be read (more than {MAX_NESTING} levels)") from None
+    except ValueError as error:
+        raise LabError(f"{source} is not JSON: {error}") from error
+    require_shallow(value, source)
+    return value
+
+
+def require_shallow(value: object, source: Path | str) -> None:
+    """Raise LabError if lists and tables are nested deeper than the functions that walk through them can go."""
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        level = [
+            entry
+            for holder in level
+            if isinstance(holder, dict | list)
+            for entry in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+        if not level:
+            return
+    raise LabError(f"{source} is nested too deeply to be read (more than {MAX_NESTING} levels)")

@@ -39,7 +39,7 @@ def training_curves_chart(history: Sequence[EpochMetrics], title: str) -> alt.To
         for split in ("train", "validation"):
             loss = getattr(epoch, f"{split}_loss")
             accuracy = getattr(epoch, f"{split}_accuracy")
-            if accuracy is not None:
+            if accuracy is not None and loss is not None:
                 rows.append({"epoch": epoch.epoch, "split": split, "loss": loss, "accuracy": 100 * accuracy})
     splits = list(dict.fromkeys(row["split"] for row in rows))
     color = alt.Color(

@@ -2,26 +2,41 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NotRequired, Protocol, runtime_checkable
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from convolab.core.errors import LabError, require
-from convolab.core.files import atomic_write
+from convolab.core.files import atomic_write, parse_json
+from convolab.core.records import validate_record
 from convolab.core.types import Json
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
 from convolab.models.own_code import code_of_record
 from convolab.training.recipe import require_known_format
 
+MAX_TENSOR_BYTES = 4_000_000_000  # of a file of weights or of a state
+MAX_SIDE = 10_000  # pixels; of the images that a weights file says its network is for
 CODE_FOLDER = "code"  # beside the weights of somebody's own network
 STATE_FILE = "state.safetensors"
 PREVIOUS_STATE_FILE = "state.previous.safetensors"
+
+
+class WeightsRecord(TypedDict):
+    """What the metadata of a weights file must have."""
+
+    model: dict[str, Any]  # the name of the network, and its options
+    mean: list[float]  # of each channel
+    std: list[float]
+    size: tuple[int, int]  # height and width of the images, in pixels
+    classes: list[str]
+    epoch: NotRequired[int]
 
 
 @runtime_checkable
@@ -63,8 +78,13 @@ def read_metadata(path: Path) -> dict[str, Json]:
 def open_safetensors(path: Path) -> Iterator[tuple[TensorFile, dict[str, Json]]]:
     """A file of tensors and its metadata; whatever is wrong with it becomes one line."""
     try:
+        size = os.stat(path).st_size
+        require(
+            size <= MAX_TENSOR_BYTES, f"{path} has more than {MAX_TENSOR_BYTES:,} bytes: it is too large to be read"
+        )
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["about"])
+            metadata = parse_json((file.metadata() or {})["about"], f"{path} is damaged: its metadata")
+            require(isinstance(metadata, dict), f"{path} is damaged: its metadata are no fields")
             require_known_format(metadata.get("format"), path)
             yield file, metadata
     except FileNotFoundError as error:
@@ -90,15 +110,15 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     Raises LabError if the file is damaged, its weights do not fit the network it names, or its code is not trusted.
     """
     tensors, metadata = read_tensors(path)
-    try:
-        model = cast("dict[str, Json]", metadata["model"])
-        name = cast("str", model["name"])
-        mean = cast("Sequence[float]", metadata["mean"])
-        std = cast("Sequence[float]", metadata["std"])
-        height, width = cast("Sequence[int]", metadata["size"])
-        classes = cast("Sequence[str]", metadata["classes"])
-    except KeyError as error:
-        raise LabError(f"{path} has no {error}: it is not a convolab weights file") from error
+    require("model" in metadata, f"{path} has no 'model': it is not a convolab weights file")
+    record = validate_record(WeightsRecord, metadata, path)
+    model, mean, std, (height, width) = record["model"], record["mean"], record["std"], record["size"]
+    name, classes = model.get("name"), record["classes"]
+    if not isinstance(name, str):
+        raise LabError(f"{path} is damaged: its network has no name")
+    require(
+        mean and all(0 < side <= MAX_SIDE for side in (height, width)), f"{path} is damaged: its images have no size"
+    )
     options: dict[str, Any] = {key: value for key, value in model.items() if key != "name"}
     code = (
         code_of_record(path.parent / CODE_FOLDER, record) if isinstance(record := metadata.get("code"), dict) else None

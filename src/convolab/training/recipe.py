@@ -23,7 +23,7 @@ from pydantic import (
 
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import write_text
+from convolab.core.files import require_shallow, write_text
 from convolab.core.types import (
     Fraction,
     Frozen,
@@ -313,7 +313,9 @@ def parse_value(text: str) -> Json:
     # TOML has no numbers without a digit before the point, which people write.
     text = re.sub(r"^([+-]?)\.(?=\d)", r"\g<1>0.", text.strip())
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
+        require_shallow(value, f"{text[:40]}...")
+        return value
     except tomllib.TOMLDecodeError:
         return text
     except (ValueError, RecursionError) as error:
@@ -327,7 +329,9 @@ def read_toml(path: Path | str, what: str = "recipe") -> dict[str, Json]:
         with open(path, "rb") as file:
             content = file.read(MAX_TOML_BYTES + 1)
         require(len(content) <= MAX_TOML_BYTES, f"{path} has more than {MAX_TOML_BYTES:,} bytes: this is no {what}")
-        return tomllib.loads(content.decode("utf-8-sig"))
+        values = tomllib.loads(content.decode("utf-8-sig"))
+        require_shallow(values, path)
+        return values
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) or "null byte" in str(error):
             raise LabError(f"cannot read the {what} {path} ({getattr(error, 'strerror', error)})") from error

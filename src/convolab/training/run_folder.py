@@ -6,7 +6,6 @@ format; their names are translated here, so that such a run is read like any oth
 """
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing_extensions import TypedDict
 from convolab.core.display import Displayable
 from convolab.core.environment import HardwareInfo, hardware_info, package_versions
 from convolab.core.errors import LabError, require
-from convolab.core.files import read_json, require_writable, translate_write_errors
+from convolab.core.files import parse_json, read_json, read_text, require_writable, translate_write_errors
 from convolab.core.records import validate_record
 from convolab.core.stats import wilson_interval
 from convolab.core.text import format_percent
@@ -271,10 +270,7 @@ def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
 def read_history(folder: Path, run_id: RunId) -> list[EpochMetrics]:
     """The epochs in a run's metrics. Raises LabError if the file is damaged or of another run."""
     path = folder / METRICS_FILE
-    try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, RecursionError) as error:
-        raise LabError(f"{path} is damaged: {error}") from error
+    records = [parse_json(line, f"{path} is damaged: a line") for line in read_text(path).splitlines()]
     for record in records:
         require(isinstance(record, dict), f"{path} is damaged: a line holds no fields")
         require_known_format(record.get("format"), path)
@@ -316,13 +312,13 @@ def require_new_folder(out: Path | str | None) -> None:
 def new_run_folder(recipe: Recipe, out: Path | str | None) -> Iterator[Path]:
     """Make the folder of a new run and hold its lock inside the block.
 
-    If the block fails before the run can be resumed, nothing of it is left. Raises LabError if another process has made
-    a run there in the meantime.
+    If the block fails before the run can be resumed, nothing of it is left. Raises LabError if another process has
+    written there in the meantime.
     """
     was_there = out is not None and Path(out).exists()
     folder = make_run_folder(recipe, out)
     with run_lock(folder):
-        require_no_run(folder)
+        require_new_folder(folder)  # another process may have made a run or a study here meanwhile
         try:
             yield folder
         except BaseException:

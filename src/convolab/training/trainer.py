@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from convolab.core.environment import has_native_bf16
 from convolab.core.errors import LabError, require
+from convolab.core.records import validate_record
 from convolab.core.rng import isolated_rng, make_generator, reproducible_kernels, seed_default_generator
 from convolab.core.types import Json
 from convolab.data.dataset import ImageDataset, Subset
@@ -289,9 +290,7 @@ class Trainer:
                 f"this state belongs to another network or optimizer: {str(error).splitlines()[0]}"
             ) from error
         counters = {f.name: progress[f.name] for f in fields(TrainingProgress) if f.name in progress}
-        records = cast("Sequence[Mapping[str, Json]]", counters.pop("history", ()))
-        history = [EpochMetrics.from_record(record) for record in records]
-        self.progress = TrainingProgress(**cast("dict[str, Any]", counters), history=history)
+        self.progress = validate_record(TrainingProgress, counters, "this state")
 
 
 def require_full_batch(batch_size: int, train: ImageDataset | Subset) -> None:
