@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 FAST := not slow and not timing and not long
 
-.PHONY: setup demo check test long flaky fuzz matrix lint types fast bench architecture notebooks clean
+.PHONY: setup demo check test long flaky soak fuzz matrix lint types fast bench architecture notebooks clean
 
 setup: .venv/installed
 
@@ -66,6 +66,10 @@ long: .venv/installed-dev
 # The tests that depend on the pace of other processes: 20 times idle, and 20 times beside two busy loops.
 flaky: .venv/installed-dev
 	$(BIN)/python tests/flaky.py --times 20
+
+# Two commands at once on one folder, 200 rounds of each pair: hours.
+soak: .venv/installed-dev
+	CONVOLAB_ROUNDS=200 $(PYTEST) -m "timing and not long" tests/test_concurrency.py
 
 # Random damage and random input, much more of it than `make test` tries.
 fuzz: .venv/installed-dev

@@ -1,27 +1,71 @@
 """Random damage and random input: every command ends with 0 or with one line and 2, and never with a traceback.
 
-The damage is drawn from a fixed seed. `make fuzz` tries much more of it: CONVOLAB_FUZZ is the number of trials of each.
+Nothing takes longer than ten seconds, and nothing is left in the working directory. The damage is drawn from fixed
+seeds. `make fuzz` tries much more of it: CONVOLAB_FUZZ is the number that `TRIALS_PER_UNIT` multiplies.
 """
 
+import io
+import json
 import os
 import random
+import re
 import shutil
-from collections.abc import Callable
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support.small_sets import archive, cifar10_files, fashion_files, write_all
 
 from convolab.cli.main import main
 from convolab.core.errors import LabError
+from convolab.data.annotations import read_annotations
+from convolab.data.catalog import load
+from convolab.data.download import extract_archive
+from convolab.data.memmap import read_memmap
+from convolab.data.url import fetch_url
+from convolab.handin.notebook_file import read_notebook
+from convolab.studies.executor import run_job
+from convolab.studies.study import Study
 from convolab.training.recipe import Recipe, parse_override
 
 pytestmark = pytest.mark.slow
-TRIALS = int(os.environ.get("CONVOLAB_FUZZ", "12"))
+UNITS_OF_MAKE_TEST, UNITS_OF_MAKE_FUZZ = 12, 500
+UNITS = int(os.environ.get("CONVOLAB_FUZZ", UNITS_OF_MAKE_TEST))
+TRIALS_PER_UNIT = {  # docs/trust.md has the products
+    "files of a run": 3,
+    "recipes": 5,
+    "values of `--set`": 20,
+    "study files": 5,
+    "files of a study's folder": 1,
+    "headers of weights": 1,
+    "images": 2,
+    "archives and datasets": 5,
+    "boxes.json": 5,
+    "notebooks": 5,
+    "addresses": 20,
+}
+DEADLINE = 10  # seconds for one call
 TOKENS = (
     "[", "]", "{", "}", "=", '"', "'", ",", ".", "-", "0", "1e999", "nan", "inf", "true", "null", "\0", "\x1b[31m", "é",
     "\u202e", "</script>", "9" * 400, "[" * 400, "../", "/dev/zero", "training", "model", "name", "lr", "\n", "\t", " ",
     "optimizer.lr", "sgd", "simple_convnet", "crop:4", "-1", "1e-400", "None", "%s", "{0}", "#",
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are made in full, and not drawn: drawing takes a second each."""
+    monkeypatch.setattr("convolab.plots.style.render_svg", lambda chart: f"<svg>{len(chart.to_json())}</svg>")
+    monkeypatch.setattr("convolab.plots.style.render_png", lambda chart, scale: b"\x89PNG\r\n\x1a\n" + bytes(12))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +86,28 @@ def call(arguments: list[str]) -> int:
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+@contextmanager
+def deadline() -> Iterator[None]:
+    """Raise TimeoutError in the block once it has taken too long."""
+
+    def fail(*_: object) -> None:
+        raise TimeoutError(f"this took more than {DEADLINE} seconds")
+
+    previous = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(DEADLINE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def trials(kind: str, part: int = 0, parts: int = 1) -> Iterator[random.Random]:
+    """A generator of random numbers for each trial of a kind, or of a part of them."""
+    for number in range(UNITS * TRIALS_PER_UNIT[kind])[part::parts]:
+        yield random.Random(f"{kind} {number}")
 
 
 def damage(content: bytes, rng: random.Random) -> bytes:
@@ -66,53 +132,292 @@ def damage(content: bytes, rng: random.Random) -> bytes:
     return rng.choice((b"", b"[]", b"{}", b"null", b"0", b"\xff\xfe", b'"a"', b"[" * 100_000))
 
 
-@pytest.mark.parametrize(
-    "file",
-    ["recipe.toml", "summary.json", "metrics.jsonl", "test.json", "best.safetensors", "state.safetensors"],
-)
+def assert_orderly(arguments: list[str], captured: pytest.CaptureFixture[str], about: object) -> None:
+    """A command ends with 0, or with lines of its own and 2."""
+    with deadline():
+        code = call(arguments)
+    errors = captured.readouterr().err
+    assert code in (0, 2), (arguments, about, errors)
+    assert code == 0 or all(line.startswith("convolab: ") for line in errors.splitlines()), errors
+    assert "Traceback" not in errors
+
+
+def assert_one_line(function: Callable[[], object], about: object = None) -> None:
+    """A function works, or raises a LabError of one short line."""
+    message = ""
+    try:
+        with deadline():
+            function()
+    except LabError as error:
+        message = str(error)
+    assert "\n" not in message, about
+    assert len(message) < 2000, about
+
+
+RUN_FILES = ("recipe.toml", "summary.json", "metrics.jsonl", "test.json", "best.safetensors", "state.safetensors")
+
+
+@pytest.mark.parametrize("file", RUN_FILES)
 def test_a_damaged_run_is_refused_in_one_line_or_read(
     whole_run: Path, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rng = random.Random(file)
     content = (whole_run / file).read_bytes()
-    for _ in range(TRIALS):
+    for rng in trials("files of a run", RUN_FILES.index(file), len(RUN_FILES)):
         shutil.rmtree("run", ignore_errors=True)
         shutil.copytree(whole_run, "run")
         damaged = damage(content, rng)
         (Path("run") / file).write_bytes(damaged)
         commands = (["runs", "."], ["test", "run"], ["resume", "run"], ["compare", "run", "run"])
         for arguments in (*commands, ["predict", "run", "nothing.png"]):
-            code = call(arguments)
-            captured = capsys.readouterr()
-            assert code in (0, 2), (arguments, damaged)
-            assert code == 0 or all(line.startswith("convolab: ") for line in captured.err.splitlines()), captured.err
-            assert "Traceback" not in captured.err
+            assert_orderly(arguments, capsys, damaged)
+        assert os.listdir() == ["run"]
 
 
 def test_any_text_as_a_recipe_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
-    rng = random.Random("recipes")
     text = Recipe().to_toml().encode()
-    for _ in range(5 * TRIALS):
+    for rng in trials("recipes"):
         path = tmp_path / "recipe.toml"
         path.write_bytes(damage(damage(text, rng), rng))
-        assert_one_line(lambda path=path: Recipe.read(path))
+        assert_one_line(partial(Recipe.read, path), path.read_bytes())
 
 
 def test_any_override_is_taken_or_refused_in_one_line() -> None:
-    rng = random.Random("overrides")
     keys = [f"{section}.{key}" for section, keys in Recipe().to_dict().items() for key in keys]
-    for _ in range(20 * TRIALS):
+    for rng in trials("values of `--set`"):
         value = "".join(rng.choice(TOKENS) for _ in range(rng.randrange(5)))
         text = f"{rng.choice(keys) if rng.random() < 0.8 else rng.choice(TOKENS)}={value}"
-        assert_one_line(lambda text=text: Recipe().with_overrides(dict([parse_override(text)])))
+        assert_one_line(lambda text=text: Recipe().with_overrides(dict([parse_override(text)])), text)
 
 
-def assert_one_line(function: Callable[[], object]) -> None:
-    message = ""
-    try:
-        function()
-    except LabError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert len(message) < 2000
+# ---------------------------------------------------------------- studies
+
+STUDY = {
+    "name": "tiny",
+    "seeds": [0],
+    "recipe": {
+        "data": {"limit": 60, "validation": 0.2},
+        "model": {"name": "shallow_net", "hidden": 2},
+        "training": {"epochs": 1, "batch_size": 16},
+    },
+    "sections": {
+        "rates": {
+            "arms": {"fast": {}, "slow": {"optimizer.lr": 0.001}},
+            "contrasts": [{"arm": "fast", "baseline": "slow"}],
+        },
+        "grid": {"title": "Two", "grid": {"optimizer.lr": [0.1, 0.2]}, "curves": ["train_loss"], "seeds": [1]},
+    },
+}
+
+
+class InProcess:
+    """An executor that trains in this process: starting others takes longer than the trials."""
+
+    def run(self, jobs: Sequence[Any], dataset_folder: Path, on_event: Any, should_stop: Any) -> None:
+        for job in jobs:
+            run_job(job, partial(read_memmap, dataset_folder), on_event, should_stop)
+
+
+def test_any_text_as_a_study_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    text = Study.from_dict(STUDY).to_toml().encode()
+    for rng in trials("study files"):
+        path = tmp_path / "study.toml"
+        path.write_bytes(damage(damage(text, rng) if rng.random() < 0.5 else text, rng))
+        assert_one_line(partial(Study.read, path), path.read_bytes())
+
+
+def test_a_damaged_folder_of_a_study_is_refused_in_one_line_or_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convolab.cli.commands.study.choose_executor", lambda *_: InProcess())
+    Study.from_dict(STUDY).write("study.toml")
+    assert call(["study", "study.toml", "--out", "whole"]) == 0
+    files = sorted(path.relative_to("whole") for path in Path("whole").rglob("*.*") if path.is_file())
+    for rng in trials("files of a study's folder"):
+        shutil.copytree("whole", "study")
+        file = Path("study") / rng.choice(files)
+        file.write_bytes(damage(file.read_bytes(), rng))
+        for arguments in (
+            ["runs", "study"],
+            ["compare", "study:fast", "study:slow"],
+            ["study", "study.toml", "--out", "study"],
+        ):
+            assert_orderly(arguments, capsys, file)
+        assert {*os.listdir()} <= {"study", "study.toml", "whole", "comparison.html", "comparison.json"}
+        shutil.rmtree("study")
+
+
+# ---------------------------------------------------------------- weights
+
+
+def any_json(rng: random.Random) -> Any:
+    """A value of some type, small, large or deep."""
+    return rng.choice(
+        [None, True, -1, 0, 2**31, 2**63, 10**30, 1.5, 1e308, "", "F32", "x" * 300, [], {}, [[]], [-1, 2], [2**62, 2**62], {"a": []}]
+    )  # fmt: skip
+
+
+def replace_value(value: Any, rng: random.Random) -> Any:
+    """Nested values with one of them, at any depth, replaced or left out."""
+    if not isinstance(value, dict | list) or not value or rng.random() < 0.2:
+        return any_json(rng)
+    copy: Any = value.copy()
+    key = rng.choice(list(copy)) if isinstance(copy, dict) else rng.randrange(len(copy))
+    if rng.random() < 0.1:
+        del copy[key]
+    else:
+        copy[key] = replace_value(copy[key], rng)
+    return copy
+
+
+def damage_header(content: bytes, rng: random.Random) -> bytes:
+    """A file of tensors with a wrong length of its header, or one value of the header or of its metadata replaced."""
+    length = int.from_bytes(content[:8], "little")
+    header, tensors = json.loads(content[8 : 8 + length]), content[8 + length :]
+    kind = rng.randrange(3)
+    if kind == 0:
+        return rng.choice((0, 1, length - 1, length + 1, 10**8, 2**63, 2**64 - 1)).to_bytes(8, "little") + content[8:]
+    if kind == 1:
+        header = replace_value(header, rng)
+    else:
+        header["__metadata__"]["about"] = json.dumps(replace_value(json.loads(header["__metadata__"]["about"]), rng))
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + tensors
+
+
+def test_weights_whose_header_is_damaged_are_refused_in_one_line_or_read(
+    whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (8, 8)).save("image.png")
+    for rng in trials("headers of weights"):
+        shutil.rmtree("run", ignore_errors=True)
+        shutil.copytree(whole_run, "run")
+        file = Path("run") / rng.choice(["best.safetensors", "last.safetensors", "state.safetensors"])
+        damaged = damage_header(file.read_bytes(), rng)
+        file.write_bytes(damaged)
+        if rng.random() < 0.5:
+            (Path("run") / "test.json").unlink()
+        summary = json.loads((Path("run") / "summary.json").read_text())
+        (Path("run") / "summary.json").write_text(json.dumps(summary | {"status": rng.choice(["finished", "stopped"])}))
+        for arguments in (["resume", "run"], ["test", "run"], ["predict", "run", "image.png"], ["runs", "."]):
+            assert_orderly(arguments, capsys, damaged[:2000])
+        assert {*os.listdir()} == {"run", "image.png"}
+
+
+# ---------------------------------------------------------------- images, archives, boxes, notebooks, addresses
+
+
+def test_a_damaged_image_is_refused_in_one_line_or_read(
+    whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole_run, "run")
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    contents = {}
+    for kind in ("png", "jpeg", "gif", "bmp", "webp"):
+        Image.fromarray(pixels).save(buffer := io.BytesIO(), kind)
+        contents[kind] = buffer.getvalue()
+    call(["explain", "chelsea", "--net", "run", "--method", "gradient", "--out", "maps"])  # imports all that it needs
+    for rng in trials("images"):
+        kind = rng.choice(list(contents))
+        image = Path(f"image.{kind}")
+        image.write_bytes(damage(contents[kind], rng))
+        for arguments in (
+            ["predict", "run", str(image)],
+            ["explain", str(image), "--net", "run", "--method", "gradient", "--out", "maps"],
+            ["locate", str(image), "--net", "run", "--out", "map"],
+        ):
+            assert_orderly(arguments, capsys, image.read_bytes())
+        image.unlink()
+        assert all(name.startswith(("run", "map")) for name in os.listdir())
+
+
+def test_a_damaged_archive_or_dataset_is_refused_in_one_line_or_read(tmp_path: Path) -> None:
+    cifar, fashion = cifar10_files(2), fashion_files(2, 2)
+    packed = archive({f"cifar-10-batches-py/{name}": content for name, content in cifar.items()})
+    for rng in trials("archives and datasets"):
+        folder = tmp_path / "data"
+        kind = rng.randrange(3)
+        if kind == 0:
+            (tmp_path / "a.tar.gz").write_bytes(damage(packed, rng))
+            assert_one_line(
+                lambda folder=folder: extract_archive(tmp_path / "a.tar.gz", folder / "cifar-10-batches-py")
+            )
+        else:
+            name, place, files = (
+                ("cifar10", "cifar-10-batches-py", cifar) if kind == 1 else ("fashion_mnist", "fashion-mnist", fashion)
+            )
+            file = rng.choice(sorted(files))
+            write_all(folder / place, files | {file: damage(files[file], rng)})
+            assert_one_line(partial(load, name, folder / place, download=False), (file, kind))
+        shutil.rmtree(folder, ignore_errors=True)
+        (tmp_path / "a.tar.gz").unlink(missing_ok=True)
+        assert not list(tmp_path.iterdir())
+
+
+def test_any_boxes_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    boxes = {
+        "images": {"a.png": {"targets": {"cat": {"boxes": [[0, 0, 4, 4.5]]}}}},
+        "imagenet_ids": {"cat": [281, 282]},
+    }
+    for rng in trials("boxes.json"):
+        content = json.dumps(replace_value(boxes, rng)).encode()
+        (tmp_path / "boxes.json").write_bytes(content if rng.random() < 0.7 else damage(content, rng))
+        assert_one_line(partial(read_annotations, tmp_path), content)
+
+
+def test_any_notebook_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    output = {
+        "output_type": "display_data",
+        "data": {"image/png": "aGVsbG8=", "text/plain": ["a", "b"]},
+        "metadata": {},
+    }
+    cell = {
+        "cell_type": "code",
+        "source": ["a = 1\n", "a"],
+        "outputs": [output],
+        "metadata": {"tags": ["x"]},
+        "execution_count": 1,
+    }
+    notebook = {"cells": [cell, {"cell_type": "markdown", "source": "# A", "metadata": {}}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}  # fmt: skip
+    for rng in trials("notebooks"):
+        content = json.dumps(replace_value(notebook, rng)).encode()
+        (tmp_path / "a.ipynb").write_bytes(content if rng.random() < 0.7 else damage(content, rng))
+        assert_one_line(partial(read_notebook, tmp_path / "a.ipynb", tmp_path), content)
+
+
+PARTS = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(
+        ["http://", "https://", "//", "@", "[", "]", "::1", "%", ":", "99999", "/", "\\", "?", "#", "127.1"]
+    ),
+    st.from_regex(r"https?://[a-z0-9.\[\]:@%-]{0,30}(/.*)?", fullmatch=True),
+)
+
+
+@settings(
+    max_examples=UNITS * TRIALS_PER_UNIT["addresses"], derandomize=True, deadline=None, database=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(parts=st.lists(PARTS, max_size=4))
+def test_any_address_without_a_public_host_is_refused_in_one_line(parts: list[str]) -> None:
+    def no_network(host: object, *_: object, **__: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", no_network)
+        with pytest.raises(LabError) as caught, deadline():
+            fetch_url("".join(parts), timeout=5.0)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_numbers_of_trials_in_docs_are_those_of_the_code() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "trust.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| ([\d,]+) \| ([\d,]+) \|$", page.split("## Random damage")[1], re.MULTILINE)
+    numbers = {kind: (int(few.replace(",", "")), int(many.replace(",", ""))) for kind, few, many in rows}
+    assert numbers == {
+        kind: (UNITS_OF_MAKE_TEST * number, UNITS_OF_MAKE_FUZZ * number) for kind, number in TRIALS_PER_UNIT.items()
+    }
