@@ -74,7 +74,7 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Undisturbed runs, an uninterrupted study, and a folder in each state that rounds begin with."""
+    """Uninterrupted runs, an uninterrupted study, and a folder in each state that rounds begin with."""
     folder = tmp_path_factory.mktemp("concurrency")
     STUDY.write(folder / "study.toml")
     (folder / "nothing").mkdir()

@@ -1,6 +1,7 @@
 """Standard streams that break: a command ends well, or with one line and exit code 2."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ TRAIN = "train shallow_net --epochs 2 --set data.limit=400 --out run"
 
 
 def run_shell(folder: Path, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    shell = ["bash", "-c", command.replace("convolab", CONVOLAB, 1)]
+    shell = ["bash", "-c", re.sub(r"\bconvolab(?= [a-z-])", CONVOLAB, command, count=1)]
     environment = {**os.environ, **variables}
     return subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
@@ -80,3 +81,45 @@ def test_a_study_runs_with_a_long_path_for_temporary_files_and_few_open_files(tm
 def test_a_path_that_cannot_be_is_one_line(tmp_path: Path, command: str) -> None:
     result = run_shell(tmp_path, f"convolab {command.replace('NAME', 'n' * 300)}")
     assert (result.returncode, result.stderr.count("\n"), result.stdout) == (2, 1, "")
+
+
+NET = """from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, shape, classes):
+        super().__init__(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+"""
+
+
+@pytest.mark.parametrize("data_root", ["file/below", ""])
+def test_without_a_home_and_with_a_cache_that_cannot_be_written_own_networks_train_in_workers_too(
+    tmp_path: Path, data_root: str
+) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "file").write_text("")
+    variables = {
+        "CONVOLAB_DATA": str(tmp_path / data_root) if data_root else "",
+        "HOME": str(tmp_path / "file" / "none"),
+    }
+    train = run_shell(tmp_path, "convolab train net.py:Net --epochs 1 --set data.limit=400 --out run", **variables)
+    assert train.returncode == 0, train.stderr
+    sweep = "sweep net.py:Net optimizer.lr=0.1,0.2 --seeds 1 --data digits --out study"
+    study = run_shell(tmp_path, f"convolab {sweep}", **variables)
+    assert study.returncode == 0, study.stderr
+    assert "2 of 2 runs" in study.stdout
+
+
+def test_a_clock_that_goes_backwards_changes_no_result(tmp_path: Path) -> None:
+    backwards = (
+        "import time; now = [2e9]\n"
+        "def earlier(): now[0] -= 100; return now[0]\n"
+        "time.time = earlier\n"
+        "from convolab.cli.main import main; main()"
+    )
+    for out, start in (("plain", "convolab"), ("backwards", f"{sys.executable} -c '{backwards}'")):
+        result = run_shell(tmp_path, f"{start} train shallow_net --epochs 2 --set data.limit=400 --out {out}")
+        assert result.returncode == 0, result.stderr
+    for name in ("best", "last"):
+        plain, other = ((tmp_path / out / f"{name}.safetensors").read_bytes() for out in ("plain", "backwards"))
+        assert plain == other

@@ -31,6 +31,11 @@ def trust_here(digests: Iterable[str]) -> None:
     _TRUSTED_HERE.update(digests)
 
 
+def trusted_here() -> frozenset[str]:
+    """What this process was given to trust, for the processes that it starts: the record may not be writable."""
+    return frozenset(_TRUSTED_HERE)
+
+
 def trust(digests: Iterable[str]) -> None:
     """Record that code with these SHA-256 may run, for this user, from now on."""
     known = trusted_digests()

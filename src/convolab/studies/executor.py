@@ -18,6 +18,7 @@ from typing import Literal, Protocol, runtime_checkable
 from convolab.core.environment import count_usable_cores, tune_malloc
 from convolab.core.errors import LabError, require
 from convolab.core.text import pluralize
+from convolab.core.trust import trust_here, trusted_here
 from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
 from convolab.studies.forkserver import worker_context
@@ -148,7 +149,7 @@ def start_worker(job: Job, dataset_folder: Path) -> tuple[Connection, BaseProces
     """Start a process that trains a job: where its events arrive, and the process."""
     context = worker_context()
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=run_worker, args=(job, dataset_folder, sender), daemon=True)
+    process = context.Process(target=run_worker, args=(job, dataset_folder, sender, trusted_here()), daemon=True)
     process.start()
     sender.close()
     return receiver, process
@@ -166,8 +167,9 @@ def describe_exit_code(code: int | None) -> str:
     return f"by signal {name}" + (" (the system may have run out of memory)" if name == "SIGKILL" else "")
 
 
-def run_worker(job: Job, dataset_folder: Path, sender: Connection) -> None:
-    """The worker's side: train one job and report on it."""
+def run_worker(job: Job, dataset_folder: Path, sender: Connection, trusted: frozenset[str]) -> None:
+    """The worker's side: train one job and report on it. Code that is `trusted` by its SHA-256 may run."""
+    trust_here(trusted)
     threading.Thread(target=die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches every process of the terminal; the parent decides
     stop_requested = threading.Event()
