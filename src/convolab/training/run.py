@@ -23,7 +23,7 @@ from convolab.models.inference import (
     require_finite_weights,
     top_classes,
 )
-from convolab.models.own_code import OwnCode, code_of_record, find_own_code
+from convolab.models.own_code import OwnCode, find_own_code
 from convolab.training.chance import chance_caution
 from convolab.training.checkpoint import (
     PREVIOUS_STATE_FILE,
@@ -37,6 +37,7 @@ from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
 from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder
+from convolab.training.run_code import code_folder, find_edited_file, read_codes
 from convolab.training.run_folder import (
     COMPLETED,
     METRICS_FILE,
@@ -47,10 +48,7 @@ from convolab.training.run_folder import (
     RunId,
     RunSummary,
     Status,
-    code_folder,
-    code_records,
     delete_own_files,
-    has_code,
     new_evaluation_record,
     new_run_folder,
     new_summary,
@@ -238,17 +236,13 @@ class Run(Displayable):
     @property
     def codes(self) -> dict[str, OwnCode]:
         """The run's copies of the code of somebody's own parts, by the part's name, such as "model" or "optimizer"."""
-        records = code_records(self.summary)
-        return {part: code_of_record(code_folder(self.folder, part), record) for part, record in records.items()}
+        return read_codes(self.folder, self.summary)
 
     @property
     def code_note(self) -> str | None:
         """What a person should know if the file that a part was named by was edited since the run began."""
-        for part, name in self.recipe.own_parts.items():
-            file, record = name.rpartition(":")[0], code_records(self.summary).get(part)
-            if record and Path(file).is_file() and not has_code(name, record):
-                return f"{file} was edited since {self.folder} began: the run's own copy in code/ is used"
-        return None
+        file = find_edited_file(self.summary, self.recipe)
+        return file and f"{file} was edited since {self.folder} began: the run's own copy in code/ is used"
 
     def lock(self) -> AbstractContextManager[None]:
         """Only one process trains a run. Raises LabError if another one does."""

@@ -34,7 +34,7 @@ from convolab.core.stats import wilson_interval
 from convolab.core.text import format_percent
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
-from convolab.models.own_code import OwnCode, find_own_code
+from convolab.models.own_code import OwnCode
 from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.training.evaluation import Evaluation
 from convolab.training.first_edition import RENAMED_VALUES, translate_first_edition
@@ -218,26 +218,6 @@ def new_summary(
         "code": codes["model"].to_record() if "model" in codes else None,
         "parts": {part: code.to_record() for part, code in codes.items() if part != "model"} or None,
     }
-
-
-def code_folder(folder: Path, part: str) -> Path:
-    """Where a run keeps its copy of the code of a part; of the model in code/ itself."""
-    # No module is called @optimizer, so that no file of the model's code can have this name.
-    return folder / CODE_FOLDER if part == "model" else folder / CODE_FOLDER / f"@{part}"
-
-
-def code_records(summary: RunSummary) -> dict[str, dict[str, Json]]:
-    """What a summary says of the code of somebody's own parts, by the part's name."""
-    model = {"model": summary["code"]} if summary["code"] else {}
-    return {**model, **(summary["parts"] or {})}
-
-
-def has_code(name: str, record: Mapping[str, Json]) -> bool:
-    """Whether a part's name stands now for the code that a run recorded."""
-    try:
-        return find_own_code(name).sha256 == record["sha256"]
-    except LabError:
-        return False
 
 
 def new_evaluation_record(result: Evaluation, classes: Sequence[str], epoch: int) -> EvaluationRecord:
