@@ -32,6 +32,7 @@ STREAMS = {
     "theory/equivariance.py": {"equivariance"},
     "training/overfit.py": {"layers", "order"},
     "training/setup.py": {"limit"},
+    "training/torch_optim.py": {"optimizer proof"},
     "training/trainer.py": {"augment", "layers", "order"},
 }
 # Layers of the built-in networks: the name of a parameter is part of the seed of its initial weights and of files.

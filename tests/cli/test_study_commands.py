@@ -224,7 +224,7 @@ FAST = ("--epochs", "1", "--set", "data.limit=200", "--seeds", "1")
 def test_a_sweep_over_networks_of_ones_own_runs_and_its_arms_and_runs_are_compared(run_cli, own_networks: Path) -> None:
     swept = run_cli("sweep", "simple_convnet", "model.name=nets/a.py:A,nets/b.py:B", *FAST, "--out", "s")
     assert swept.code == 0, swept.err
-    compared = run_cli("compare", "s:name=nets-a.py:A", "s:name=nets-b.py:B")
+    compared = run_cli("compare", "s:name=a.py:A", "s:name=b.py:B")
     assert compared.code == 0, compared.err
     for name in "AB":
         run_cli("train", f"nets/{name.lower()}.py:{name}", "--epochs", "1", "--out", name)

@@ -93,7 +93,7 @@ def truncate(name: str) -> Callable[[Path], None]:
     [
         (edit_metrics, "metrics.jsonl was edited"),
         (lambda run: (run / "metrics.jsonl").write_text("{"), "metrics.jsonl is damaged"),
-        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl is damaged"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl (No such file or directory)"),
         (truncate("best.safetensors"), "best.safetensors is damaged"),
         (truncate("last.safetensors"), "last.safetensors is damaged"),
         (truncate("state.safetensors"), "state.safetensors is damaged"),

@@ -34,7 +34,7 @@ from convolab.models.registry import trust_named
 from convolab.training import run as run_module
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_tensors, read_weights
 from convolab.training.evaluation import evaluate
-from convolab.training.find_runs import find_runs
+from convolab.training.find_runs import find_runs, list_run_folders
 from convolab.training.overfit import check_overfit
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -523,8 +523,8 @@ def test_a_run_that_is_starting_is_not_listed_and_one_that_was_killed_then_is(
     make_recipe().write(tmp_path / "recipe.toml")
     (tmp_path / "metrics.jsonl").write_text("")
     with FileLock(tmp_path / ".lock"):
-        assert run_module.list_run_folders(tmp_path) == []
-    assert run_module.list_run_folders(tmp_path) == [tmp_path]
+        assert list_run_folders(tmp_path) == []
+    assert list_run_folders(tmp_path) == [tmp_path]
 
 
 @pytest.mark.timing

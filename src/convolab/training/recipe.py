@@ -300,7 +300,10 @@ def parse_override(text: str) -> tuple[str, Json]:
     """
     dotted_key, equals, value = text.partition("=")
     require(equals and dotted_key.strip(), f"'{text}' is not an override: write section.key=value")
-    return dotted_key.strip(), parse_value(value)
+    try:
+        return dotted_key.strip(), parse_value(value)
+    except LabError as error:
+        raise LabError(f"{dotted_key.strip()}: {error}") from error
 
 
 def parse_value(text: str) -> Json:

@@ -272,8 +272,8 @@ def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
     values = read_toml(path)
     number = values.pop("format", None)
     require_known_format(number, path)
-    values = translate_first_edition(values) if number is None else values
-    recipe = Recipe.from_file_values(values, stored=Recipe.model_fields)
+    today = translate_first_edition(values) if number is None else values
+    recipe = Recipe.from_file_values(today, stored=Recipe.model_fields)
     return recipe, recipe_key(values)
 
 
