@@ -217,6 +217,16 @@ def test_an_own_optimizer_without_a_learning_rate_is_refused(lion: Callable[...,
         lion({"optimizer.name": "lion.py:without_rate"})
 
 
+def test_a_strangers_state_changes_no_more_of_an_optimizer_than_its_numbers() -> None:
+    state = OtherOptimizer(name="NAdam").build(parameters())
+    extra = {"groups": [{"params": "x", "new": 1, "eps": 0.5, "betas": [0.1, 0.2]}], "states": {"0": 3}, "devices": 7}
+    state.load_state_dict({}, extra)
+    group = state.optimizer.param_groups[0]
+    assert (len(group["params"]), group["eps"], group["betas"], "new" in group) == (3, 0.5, (0.9, 0.999), False)
+    with pytest.raises(ValueError, match="is not one of 3 parameters"):
+        state.load_state_dict({"9.exp_avg": torch.zeros(1)})
+
+
 def test_groups_keep_the_ratio_of_their_rates() -> None:
     def make(params: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD([{"params": params[:1]}, {"params": params[1:], "lr": 0.01}], lr=0.1)

@@ -4,9 +4,10 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.types import Json
@@ -15,6 +16,7 @@ from convolab.models.own_code import OwnCode, find_own_code, is_own_code
 
 NAMED_PARTS = ("model", "optimizer", "schedule")  # may be code of a person's own
 Factory = Callable[..., Any]
+Part = TypeVar("Part", bound=BaseModel)
 MACHINE_OPTIONS = ("last_epoch", "foreach", "fused", "capturable", "differentiable")  # how it is computed, not what
 
 
@@ -36,7 +38,7 @@ class PartKind:
     given: Sequence[str]
     refused: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def classes(self) -> dict[str, Factory]:
         """The library's public classes of this kind, by name."""
         module = importlib.import_module(self.module)
@@ -117,6 +119,29 @@ class PartKind:
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise LabError(f"the {self.section} '{name}' cannot be made with {dict(options)}: {reason}") from error
+
+
+class OtherPart(BaseModel):
+    """A part that is a library's or a person's own: its name and its options, whatever they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    name: str
+    _code: OwnCode | None = PrivateAttr(default=None)  # a run's copy; None: what the name stands for
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the class or function."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+def with_code(part: Part, code: OwnCode | None) -> Part:
+    """A part of a recipe from a run's copy of its code; one of convolab's is itself."""
+    if not isinstance(part, OtherPart):
+        return part
+    copy = part.model_copy()
+    copy._code = code
+    return copy
 
 
 def holds_none(value: object) -> bool:

@@ -12,9 +12,9 @@ from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
 from convolab.models.own_code import OwnCode
 from convolab.training.network_check import check_network
+from convolab.training.parts import with_code
 from convolab.training.recipe import Recipe
-from convolab.training.torch_optim import OtherOptimizer, TorchOptimizerState
-from convolab.training.torch_schedule import OtherSchedule
+from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.trainer import Trainer
 
 
@@ -45,11 +45,8 @@ def build_trainer(
     mean, std = channel_mean_std(train)
     _, height, width = train.shape
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=train.classes)
-    optimizer, schedule = recipe.optimizer, recipe.schedule
-    if isinstance(optimizer, OtherOptimizer):
-        optimizer = optimizer.with_code(codes.get("optimizer"))
-    if isinstance(schedule, OtherSchedule):
-        schedule = schedule.with_code(codes.get("schedule"))
+    optimizer = with_code(recipe.optimizer, codes.get("optimizer"))
+    schedule = with_code(recipe.schedule, codes.get("schedule"))
     trainer = Trainer(
         net,
         train,
@@ -69,12 +66,12 @@ def build_trainer(
 def require_exact(trainer: Trainer) -> None:
     """Raise LabError, naming it, for a part of somebody else's that could not be resumed bit for bit: it is tried."""
     state = trainer.optimizer_state
-    require(
-        not isinstance(state, TorchOptimizerState) or state.resumes_exactly(),
-        f"{state.what if isinstance(state, TorchOptimizerState) else 'the optimizer'} keeps something outside its state "
-        "(optimizer.state, as tensors and numbers), so a stopped run could not be resumed bit for bit: keep it there, or "
-        "set training.exact = false",
-    )
+    if isinstance(state, TorchOptimizerState):
+        require(
+            state.resumes_exactly(),
+            f"{state.what} keeps something outside its state (optimizer.state, as tensors and numbers), so a stopped run "
+            "could not be resumed bit for bit: keep it there, or set training.exact = false",
+        )
 
 
 def train_validation_split(

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError, require
 from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
 from convolab.core.types import Json, PositiveFloat, ValidationContext, stored_sections
-from convolab.models.own_code import OwnCode, is_own_code
-from convolab.training.parts import PartKind
+from convolab.models.own_code import is_own_code
+from convolab.training.parts import OtherPart, PartKind
 
 OPTIMIZERS = PartKind(
     section="optimizer",
@@ -26,7 +26,7 @@ OPTIMIZERS = PartKind(
 PROOF_STEPS = 3  # before the state is saved, and after it
 
 
-class OtherOptimizer(BaseModel):
+class OtherOptimizer(OtherPart):
     """A class of torch.optim by its name, such as `RMSprop`, or `file.py:Name`, with its own options.
 
     One of a person's own is a subclass of `torch.optim.Optimizer`, or a function that returns one; it is called with the
@@ -36,11 +36,7 @@ class OtherOptimizer(BaseModel):
     0.99
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-
-    name: str
     lr: PositiveFloat
-    _code: OwnCode | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -52,17 +48,6 @@ class OtherOptimizer(BaseModel):
         options = OPTIMIZERS.fill_options(name, {key: value for key, value in values.items() if key != "name"})
         require("lr" in options, f"the optimizer '{name}' must take a learning rate: give it an option 'lr'")
         return {"name": name, **options}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """All its options but the learning rate."""
-        return dict(self.__pydantic_extra__ or {})
-
-    def with_code(self, code: OwnCode | None) -> "OtherOptimizer":
-        """The same, from a run's copy of the code."""
-        copy = self.model_copy()
-        copy._code = code
-        return copy
 
     def build(self, parameters: Iterable[nn.Parameter]) -> "TorchOptimizerState":
         """The state of this optimizer for some parameters. Raises LabError, in one line, if it cannot be made."""
@@ -158,7 +143,8 @@ class TorchOptimizerState:
         for index, state in states.items():
             self.optimizer.state[self.parameters[index]] = state
         for group, values in zip(self.optimizer.param_groups, groups if isinstance(groups, list) else (), strict=False):
-            group.update(as_mapping(values))
+            known = {name for name, value in group.items() if isinstance(value, bool | int | float | str)}
+            group.update({name: value for name, value in as_mapping(values).items() if name in known})
 
     def _states(self) -> list[tuple[int, dict[str, Any]]]:
         return [(i, self.optimizer.state[p]) for i, p in enumerate(self.parameters) if p in self.optimizer.state]

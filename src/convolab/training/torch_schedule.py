@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
+from pydantic import model_validator
 from torch import nn
 
 from convolab.core.errors import LabError, require
 from convolab.core.types import NonNegativeFloat, ValidationContext, stored_sections
-from convolab.models.own_code import OwnCode, is_own_code
+from convolab.models.own_code import is_own_code
 from convolab.training.history import EpochMetrics
-from convolab.training.parts import PartKind
+from convolab.training.parts import OtherPart, PartKind
 
 IS_A_FUNCTION = "it takes a function, which a recipe cannot hold: write yours as file.py:name"
 TAKES_SCHEDULERS = "it takes other schedulers, which a recipe cannot hold: write yours as file.py:name"
@@ -41,7 +41,7 @@ OWN_KEYS = ("name", "warmup", "per")
 RateFunction = Callable[[int, int, Sequence[EpochMetrics]], float]  # of epochs done, steps done, and those epochs
 
 
-class OtherSchedule(BaseModel):
+class OtherSchedule(OtherPart):
     """A class of torch.optim.lr_scheduler by its name, such as `ExponentialLR`, or `file.py:name`, with its own options.
 
     One of a person's own is such a class, or a function of `(epoch, total_epochs)`, the time in epochs, that returns a
@@ -51,12 +51,8 @@ class OtherSchedule(BaseModel):
     0.08100000000000002
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-
-    name: str
     warmup: NonNegativeFloat = 0.0  # epochs in which the rate grows linearly to the schedule's
     per: Literal["epoch", "step"] = "epoch"  # how often a class's `step` is called
-    _code: OwnCode | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -69,17 +65,6 @@ class OtherSchedule(BaseModel):
         options = {key: value for key, value in values.items() if key not in OWN_KEYS}
         own = {key: values[key] for key in OWN_KEYS[1:] if key in values}
         return {"name": name, **own, **SCHEDULES.fill_options(name, options, given)}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of the class or function."""
-        return dict(self.__pydantic_extra__ or {})
-
-    def with_code(self, code: OwnCode | None) -> "OtherSchedule":
-        """The same, from a run's copy of the code."""
-        copy = self.model_copy()
-        copy._code = code
-        return copy
 
     def rates(self, base_lr: float, steps_per_epoch: int, total_epochs: int) -> RateFunction:
         """The learning rate at each time. Raises LabError, in one line, if the schedule cannot be made."""
