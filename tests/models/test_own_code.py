@@ -230,7 +230,7 @@ def test_a_record_without_an_entry_is_damaged(tmp_path: Path, record: dict) -> N
     ("text", "message"),
     [
         ("def f(:\n", "line 1"),
-        ("raise RuntimeError('two\\nlines')\n", "RuntimeError: two lines"),
+        ("raise RuntimeError('two\\nlines')\n", "two (net.py, line 1)"),
         ("import nowhere_to_be_found\n", "ModuleNotFoundError"),
         ("1 / 0\n", "ZeroDivisionError"),
         ("x = '\0'\n", "net.py"),

@@ -1,6 +1,7 @@
 """A run of a person's own network keeps the network's code, uses only its copy, and opens from any folder."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -154,3 +155,23 @@ def test_deleting_a_run_deletes_its_code(own_run: Run) -> None:
     assert own_run.delete() == []
     assert not Path("run").exists()
     assert Path("net.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "        return self.second(x)",
+            r"^the network does not accept images of shape 1x8x8: .* \(net\.py, line LAST\)$",
+        ),
+        (
+            "        raise KeyError('a')",
+            r"^the network does not accept images of shape 1x8x8: KeyError: 'a' \(net\.py, line LAST\)$",
+        ),
+    ],
+)
+def test_an_error_in_a_persons_own_network_names_its_line(own_run: Run, line: str, message: str) -> None:
+    source = Path("net.py").read_text().splitlines()
+    Path("net.py").write_text("\n".join([*source[:-1], line]) + "\n")
+    message = message.replace("LAST", str(len(source)))
+    assert re.search(message, error_line(Run.start, Recipe.from_dict(RECIPE), load("digits"), "other"))

@@ -1,8 +1,11 @@
 """One kind of error for everything that the user can correct."""
 
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 from convolab.core.escape import escape_line
 from convolab.core.text import truncate_list
@@ -57,6 +60,29 @@ def translate_memory_errors(advice: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(word in text for word in MEMORY_WORDS):
             raise
         raise LabError(f"there is not enough memory: {advice}") from error
+
+
+def describe_exception(error: Exception) -> str:
+    """Somebody else's exception in a line: its kind, its message, and the last line of a person's own code before it.
+
+    RuntimeError, which is torch's for everything, is left out.
+
+    >>> describe_exception(ValueError("too few\\nsecond line"))
+    'ValueError: too few'
+    """
+    message = next(iter(str(error).splitlines()), "")
+    kind = type(error).__name__
+    text = message if message and isinstance(error, RuntimeError) else f"{kind}: {message}" if message else kind
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_own_file(frame.filename)]
+    return text + (f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else "")
+
+
+def is_own_file(filename: str) -> bool:
+    """Whether a file of source code is a person's own: neither convolab's, nor Python's, nor an installed package's."""
+    path = Path(filename)
+    others = (Path(__file__).parents[1], *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")))
+    is_named = path.suffix == ".py" and not filename.startswith("<")
+    return is_named and not any(path.is_relative_to(other) for other in others)
 
 
 def suggest(name: str, known: Iterable[str], max_listed: int | None = None) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from types import CodeType, ModuleType
 from typing import Any, cast
 
-from convolab.core.errors import LabError, require, suggest
+from convolab.core.errors import LabError, describe_exception, require, suggest
 from convolab.core.files import write_bytes
 from convolab.core.trust import require_trusted, sha256_of, trust, trust_here
 from convolab.core.types import Json
@@ -301,8 +301,7 @@ def load_module(code: OwnCode) -> ModuleType:
                 with only_this_code(OwnCodeFinder(code, name)):
                     _LOADED[code.digest] = importlib.import_module(name)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-            raise LabError(f"cannot import {code.root / code.entry}: {reason}") from error
+            raise LabError(f"cannot import {code.root / code.entry}: {describe_exception(error)}") from error
         sys.modules.setdefault(name, _LOADED[code.digest])  # where a dataclass looks for the names of its types
     return _LOADED[code.digest]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from convolab.core.errors import LabError, require, suggest, translate_memory_errors
+from convolab.core.errors import LabError, describe_exception, require, suggest, translate_memory_errors
 from convolab.core.rng import isolated_rng, seed_default_generator
 from convolab.models import zoo
 from convolab.models.options import fill_options, readable_signature
@@ -104,8 +104,7 @@ def build_by_name(
         except LabError:
             raise
         except Exception as error:  # whatever a person's own network does
-            reason = next(iter(str(error).splitlines()), "")
-            raise LabError(f"the network '{name}' cannot be built: {type(error).__name__}: {reason}") from error
+            raise LabError(f"the network '{name}' cannot be built: {describe_exception(error)}") from error
         require(
             isinstance(network, nn.Module),
             f"the network '{name}' gives {type(network).__name__}: it must give a torch.nn.Module",

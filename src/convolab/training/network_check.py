@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from convolab.core.errors import LabError, require
+from convolab.core.errors import LabError, describe_exception, require
 from convolab.core.rng import isolated_rng
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.models.inference import eval_mode
@@ -38,7 +38,9 @@ def check_network(
         except Exception as error:  # whatever a person's own network does
             batches = f"batches of {batch_size} image{'s' * (batch_size > 1)}"
             advice = ": set training.batch_size to 2 or more" if batch_size == 1 else ""
-            raise LabError(f"the network cannot be trained on {batches}: {first_line(error)}{advice}") from error
+            raise LabError(
+                f"the network cannot be trained on {batches}: {describe_exception(error)}{advice}"
+            ) from error
     require_logits(logits, count, len(train.classes), "in training")
 
 
@@ -50,7 +52,9 @@ def check_forward(network: nn.Module, train: ImageDataset | Subset, device: torc
             logits = forward(network, train, count, device)
         except Exception as error:  # whatever a person's own network does
             shape = "x".join(map(str, train.shape))
-            raise LabError(f"the network does not accept images of shape {shape}: {first_line(error)}") from error
+            raise LabError(
+                f"the network does not accept images of shape {shape}: {describe_exception(error)}"
+            ) from error
     require_logits(logits, count, len(train.classes), "")
 
 
@@ -76,12 +80,6 @@ def unchanged(network: nn.Module, device: torch.device | str) -> Iterator[None]:
             with torch.no_grad():
                 for module, name, buffer, value in buffers:
                     setattr(module, name, buffer.copy_(value))
-
-
-def first_line(error: Exception) -> str:
-    """An error in a line; torch's own, which are RuntimeErrors, without their kind."""
-    kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-    return f"{kind}{next(iter(str(error).splitlines()), '')}"
 
 
 def require_logits(logits: object, count: int, num_classes: int, where: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from convolab.core.errors import LabError, require, suggest
+from convolab.core.errors import LabError, describe_exception, require, suggest
 from convolab.core.types import Json
 from convolab.models.options import fill_options, readable_signature
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code
@@ -117,7 +117,7 @@ class PartKind:
         except LabError:
             raise
         except Exception as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = describe_exception(error)
             raise LabError(f"the {self.section} '{name}' cannot be made with {dict(options)}: {reason}") from error
 
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from convolab.core.errors import LabError, require
+from convolab.core.errors import LabError, describe_exception, require
 from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
 from convolab.core.types import Json, PositiveFloat, ValidationContext, stored_sections
 from convolab.models.own_code import is_own_code
@@ -96,8 +96,7 @@ class TorchOptimizerState:
         except LabError:
             raise
         except Exception as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise LabError(f"{self.what} failed in its step: {reason}") from error
+            raise LabError(f"{self.what} failed in its step: {describe_exception(error)}") from error
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors of its state by name: themselves, not copies."""

@@ -14,7 +14,7 @@ import torch
 from pydantic import model_validator
 from torch import nn
 
-from convolab.core.errors import LabError, require
+from convolab.core.errors import LabError, describe_exception, require
 from convolab.core.types import NonNegativeFloat, ValidationContext, stored_sections
 from convolab.models.own_code import is_own_code
 from convolab.training.history import EpochMetrics
@@ -129,7 +129,7 @@ class SchedulerRates:
                     else:
                         self.scheduler.step()
             except Exception as error:
-                reason = str(error).partition("\n")[0] or type(error).__name__
+                reason = describe_exception(error)
                 raise LabError(f"the schedule {type(self.scheduler).__name__} failed in its step: {reason}") from error
             self.rates.append(self._rate())
         return self.rates[calls]
