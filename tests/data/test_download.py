@@ -179,7 +179,10 @@ def test_a_file_larger_than_the_published_one_is_refused_while_it_streams(server
     with pytest.raises(LabError, match=r"file\.bin is larger than 100\.0 kB: it is not the published one"):
         download_file(server.url("file.bin"), path, checksum(BODY), lambda *p: calls.append(p), max_bytes=100_000)
     assert os.listdir(path.parent) == []
-    assert calls[-1:] == ([] if states_length else [(100_000, None)])
+    if states_length:
+        assert calls == []
+    else:  # up to the last whole piece, and pieces may arrive in parts
+        assert 99_000 < calls[-1][0] <= 100_000
     assert download_file(server.url("file.bin"), path, checksum(BODY), max_bytes=len(BODY)).exists()
 
 

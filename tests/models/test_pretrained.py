@@ -32,7 +32,12 @@ def lite0() -> ImageClassifier:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "min_correct"), [("efficientnet_lite0", 178), ("efficientnet_lite1", 182), ("efficientnet_lite2", 184)]
+    ("name", "min_correct"),
+    [
+        ("efficientnet_lite0", 178),
+        pytest.param("efficientnet_lite1", 182, marks=pytest.mark.long),
+        pytest.param("efficientnet_lite2", 184, marks=pytest.mark.long),
+    ],
 )
 def test_top_1_on_photos_of_200_classes(name: str, min_correct: int, photos: Path) -> None:
     net, labels = pretrained(name), json.loads((photos / "imagenet" / "labels.json").read_text())

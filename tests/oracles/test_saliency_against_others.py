@@ -79,7 +79,7 @@ def test_smoothgrad_with_the_same_noise(net: ImageClassifier, pixels: Tensor, mo
     assert_close(ours.per_channel, theirs[0].detach())
 
 
-@pytest.mark.parametrize("steps", [7, 50])
+@pytest.mark.parametrize("steps", [7, pytest.param(50, marks=pytest.mark.long)])
 def test_integrated_gradients(net: ImageClassifier, pixels: Tensor, steps: int) -> None:
     ours = methods.integrated_gradients(net, pixels, TARGET, steps=steps)
     baseline = torch.tensor(net.mean, dtype=torch.float64).view(1, 3, 1, 1).expand_as(pixels).contiguous()

@@ -19,6 +19,7 @@ from convolab.data.url import is_public_ip
 
 if TYPE_CHECKING:
     from email.message import Message
+    from http.client import HTTPMessage
 
 STALL_TIMEOUT = 30.0  # seconds without a byte, or until the answer begins, before a connection counts as broken
 MIN_DOWNLOAD_SPEED = 1_000  # bytes per second, on average, once `STALL_TIMEOUT` has passed; a slower one is broken
@@ -167,10 +168,23 @@ class DownloadStream:
             def https_open(self, req: request.Request) -> Any:  # noqa: ANN401 (passed on)
                 return self.do_open(checked(client.HTTPSConnection), req)
 
+        class Redirect(request.HTTPRedirectHandler):
+            def http_error_302(self, req: request.Request, fp: Any, code: int, msg: str, headers: "HTTPMessage") -> Any:  # noqa: ANN401 (passed on)
+                try:
+                    return super().http_error_302(req, fp, code, msg, headers)
+                except BaseException:  # it leads nowhere; urllib would leave the connection open
+                    fp.close()
+                    raise
+
+            http_error_301 = http_error_302
+            http_error_303 = http_error_302
+            http_error_307 = http_error_302
+            http_error_308 = http_error_302
+
         opener = request.OpenerDirector()
         for handler in (
             request.ProxyHandler(), request.UnknownHandler(), Http(), Https(), request.HTTPDefaultErrorHandler(),
-            request.HTTPRedirectHandler(), request.HTTPErrorProcessor(),
+            Redirect(), request.HTTPErrorProcessor(),
         ):  # fmt: skip
             opener.add_handler(handler)
         return opener
@@ -192,6 +206,8 @@ class DownloadStream:
             except OSError as error:
                 failure = error
             else:
+                if self.sock is not None:  # of the address that redirected here
+                    self.sock.close()
                 self.sock = sock.dup()
                 return sock
         raise failure
