@@ -54,7 +54,7 @@ def test_a_folder_with_boxes_is_scored_at_each_scale_and_at_all_scales(run_cli, 
     assert suffixes == {".html", ".png", ".json", ".csv"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_synthetic_objects_of_every_size_are_scored_on_both_backgrounds_by_one_dense_network(
     run_cli, tiny_run, monkeypatch
 ):

@@ -92,7 +92,8 @@ class Net(nn.Sequential):
 """
 
 
-@pytest.mark.parametrize("data_root", ["file/below", pytest.param("", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("data_root", ["file/below", ""])
 def test_without_a_home_and_with_a_cache_that_cannot_be_written_own_networks_train_in_workers_too(
     tmp_path: Path, data_root: str
 ) -> None:
@@ -110,6 +111,7 @@ def test_without_a_home_and_with_a_cache_that_cannot_be_written_own_networks_tra
     assert "2 of 2 runs" in study.stdout
 
 
+@pytest.mark.long
 def test_a_clock_that_goes_backwards_changes_no_result(tmp_path: Path) -> None:
     backwards = (
         "import time; now = [2e9]\n"

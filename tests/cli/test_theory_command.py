@@ -46,7 +46,7 @@ def test_a_failed_check_makes_the_command_exit_1_and_is_in_the_sheet(run_cli, mo
     assert "❌ **Check FAILED:** every entry" in Path("a.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_experiment_is_part_of_the_sheet_and_of_the_json(run_cli, small_experiment) -> None:
     result = run_cli("theory", "--seeds", 3, "--seed", 5, "--pdf", "sheet.pdf", "--json")
     values = json.loads(result.out)  # nothing else on standard output

@@ -28,7 +28,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc has mallopt")
 def test_memory_freed_by_a_large_tensor_is_reused_without_page_faults() -> None:
     tuned, default = (

@@ -173,7 +173,7 @@ print(time.process_time() - started)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_of_a_thousand_runs_has_at_most_2_mb_and_takes_at_most_10_seconds(tmp_path) -> None:
     # In a process of its own: the tests check the types of every call, which takes longer than the page.
     command = [sys.executable, "-c", TIME_1000_RUNS, tmp_path / "report.html"]

@@ -213,7 +213,7 @@ def test_the_dataset_is_shared_by_the_workers_and_not_copied(tmp_path: Path):
         assert total["Private_Dirty"] < size + 50_000
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
 def test_many_trials_need_no_more_file_handles_than_a_few(dataset_folder: Path, tmp_path: Path, count: int):
     jobs, soft, hard = (
         make_jobs(tmp_path / "runs", count, base=TINY_RECIPE),

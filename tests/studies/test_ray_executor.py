@@ -199,6 +199,7 @@ def test_a_trial_that_cannot_be_trained_or_is_of_other_versions_fails_with_a_rea
     assert failed.reason.endswith(", but the driver has 1.0: install the same version on all nodes")
 
 
+@pytest.mark.long
 def test_hundreds_of_trials_are_submitted_a_few_at_a_time(
     connected: RayExecutor, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -220,6 +221,7 @@ def test_hundreds_of_trials_are_submitted_a_few_at_a_time(
     assert max(handles) < min(handles) + 30
 
 
+@pytest.mark.long
 def test_a_running_cluster_is_left_running_and_silent(
     cluster: Cluster, connected: RayExecutor, dataset_folder: Path, tmp_path: Path
 ):

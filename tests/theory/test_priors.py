@@ -70,7 +70,7 @@ def test_the_input_weights_of_color_images_are_permuted_alike_in_every_channel(c
     assert priors.measure_permutation_invariance(config, color_images).untrained_difference < 1e-14
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_seed_decides_everything(digits) -> None:
     state = torch.random.get_rng_state()
     first, repeated = (priors.run_priors_experiment(TINY, digits) for _ in range(2))

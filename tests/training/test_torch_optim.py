@@ -199,7 +199,7 @@ def test_an_optimizer_that_could_not_be_resumed_exactly_is_refused_before_anythi
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Failing", "the optimizer 'lion.py:Failing' failed in its step: no"),
+        ("Failing", "the optimizer 'lion.py:Failing' failed in its step: no (lion.py, line 43)"),
         ("nothing", "the optimizer 'lion.py:nothing' gives NoneType: it must give a torch.optim.Optimizer"),
     ],
 )

@@ -122,7 +122,7 @@ def test_a_wrong_schedule_is_one_line(schedule: dict[str, Any], message: str) ->
     [
         (
             OtherSchedule(name="OneCycleLR", max_lr=0.1, total_steps=3, per="step"),
-            "failed in its step: Tried to step 4",
+            "failed in its step: ValueError: Tried to step 4",
         ),
         (OtherSchedule(name="ExponentialLR", gamma="x"), "cannot be made with|failed in its step"),
         (OtherSchedule(name="ReduceLROnPlateau", per="step"), "looks at the loss of whole epochs"),

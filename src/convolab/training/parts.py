@@ -16,7 +16,7 @@ from convolab.models.own_code import OwnCode, find_own_code, is_own_code
 
 NAMED_PARTS = ("model", "optimizer", "schedule")  # may be code of a person's own
 Factory = Callable[..., Any]
-Part = TypeVar("Part", bound=BaseModel)
+AnyPart = TypeVar("AnyPart", bound=BaseModel)
 MACHINE_OPTIONS = ("last_epoch", "foreach", "fused", "capturable", "differentiable")  # how it is computed, not what
 
 
@@ -135,7 +135,7 @@ class OtherPart(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-def with_code(part: Part, code: OwnCode | None) -> Part:
+def with_code(part: AnyPart, code: OwnCode | None) -> AnyPart:
     """A part of a recipe from a run's copy of its code; one of convolab's is itself."""
     if not isinstance(part, OtherPart):
         return part

@@ -79,7 +79,7 @@ def test_the_erf_of_a_symmetrically_padded_network_is_near_the_center_of_its_rec
     assert offset.num_cells == 48
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_erf_of_lite0_is_half_a_stride_before_the_center_of_its_receptive_field() -> None:
     offset = measure_erf_offset(make_fully_convolutional(pretrained("efficientnet_lite0")))
     assert all(-19 < mean < -11 for mean in offset.mean)

@@ -65,7 +65,7 @@ def test_a_setting_without_images_gives_a_one_line_error(fcn: FullyConvolutional
         evaluate_localization(fcn, setting(0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_objects_in_the_photos_are_imagenet_classes_and_lite0_hits_most_of_them(photos: Path) -> None:
     net = pretrained("efficientnet_lite0")
     samples = annotated_samples(photos / "boxes", net)
