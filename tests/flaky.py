@@ -45,6 +45,8 @@ def main() -> int:
             failures.update(f"{name} ({condition})" for name in failed)
             print(
                 f"{condition}, {number} of {options.times}: {closing_line} ({time.monotonic() - start:.0f} s)",
+                *failed,
+                sep="\n  ",
                 flush=True,
             )
     for name, count in failures.most_common():

@@ -30,6 +30,7 @@ STREAMS = {
     "theory/answer_correlation.py": {"channels", "gradients", "lengths", "signal", "signals"},
     "theory/arrangements.py": {"blocks", "permutation", "place"},
     "theory/equivariance.py": {"equivariance"},
+    "training/augmentation.py": {"check", "earlier batch", "this batch"},
     "training/overfit.py": {"layers", "order"},
     "training/setup.py": {"limit"},
     "training/torch_optim.py": {"optimizer proof"},

@@ -25,5 +25,5 @@ def test_the_examples_of_parts_of_ones_own_run(
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code in (0, None), (command, capsys.readouterr().err)
-    assert len(FILES) == 2
-    assert len(COMMANDS) == 6
+    assert len(FILES) == 4
+    assert len(COMMANDS) == 12

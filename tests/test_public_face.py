@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import convolab
-from convolab.training.transforms import apply_transforms, parse_transform
+from convolab.training.augmentation import apply_transforms, parse_transform
 
 
 def test_every_name_is_there_and_dir_shows_these_names_only() -> None:

@@ -21,6 +21,7 @@ from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.models.registry import build
 from convolab.training import trainer as trainer_module
+from convolab.training.augmentation import parse_transform
 from convolab.training.checkpoint import read_tensors, write_tensors
 from convolab.training.evaluation import evaluate
 from convolab.training.history import EpochMetrics, best_epoch_of
@@ -29,7 +30,6 @@ from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 from convolab.training.overfit import overfit_single_batch
 from convolab.training.recipe import Metrics, Training
 from convolab.training.trainer import Diverged, Trainer, fit, resolve_precision
-from convolab.training.transforms import parse_transform
 
 Weights = dict[str, Tensor]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from convolab.core.errors import LabError
 from convolab.core.rng import make_generator
+from convolab.training.augmentation import apply_transforms, parse_transform
 from convolab.training.transforms import (
     TRANSFORMS,
     ColorJitter,
@@ -23,8 +24,6 @@ from convolab.training.transforms import (
     RandomHorizontalFlip,
     RandomRotation,
     Transform,
-    apply_transforms,
-    parse_transform,
     to_float01,
 )
 

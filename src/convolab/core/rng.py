@@ -4,10 +4,12 @@ No draw depends on how many were made before it, so a run that is killed and res
 """
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 KeyPart = int | str
@@ -49,6 +51,24 @@ def isolated_rng(device: torch.device | str = "cpu") -> Iterator[None]:
     finally:
         if mps_state is not None:
             torch.mps.set_rng_state(mps_state)
+
+
+@contextmanager
+def lent_generators(device: torch.device | str, seed: int) -> Iterator[None]:
+    """Inside the block, the global generators of torch, NumPy and Python are seeded; at its end they are as before.
+
+    For code of a person's own, which may draw from any of them.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with isolated_rng(device):
+        try:
+            seed_default_generator(torch.device(device), seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 @contextmanager

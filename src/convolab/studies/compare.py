@@ -128,19 +128,20 @@ def split_recipes(recipes: Sequence[Recipe]) -> tuple[dict[str, dict[str, Json]]
     for one in values:
         del one["training"]["seed"]
     common: dict[str, dict[str, Json]] = {}
-    for section in values[0]:
-        first, *others = [one[section] for one in values]
+    for section in dict.fromkeys(section for one in values for section in one):
+        first, *others = [one.get(section, {}) for one in values]  # some sections may be left out
         same_name = all(other.get("name") == first.get("name") for other in others)
         entries = first.items() if same_name else ()
         common[section] = {
             key: value for key, value in entries if all(key in other and other[key] == value for other in others)
         }
+    common = {section: keys for section, keys in common.items() if keys}
     overrides: list[Overrides] = [
         {
             f"{section}.{key}": value
             for section, entries in one.items()
             for key, value in entries.items()
-            if key not in common[section]
+            if key not in common.get(section, {})
         }
         for one in values
     ]
@@ -153,6 +154,8 @@ def comparison_study(
     """The study whose arms the runs are, with every arm compared with the first."""
     baseline, *others = arms
     metrics = [metric for metric in COMPARISON_METRICS if has_validation or "validation" not in metric]
+    if "validation_metric" in common:  # the same one in all
+        metrics.append("final_validation_metric")
     curves = ["train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
     section: dict[str, Json] = {
         "title": "Each arm compared with the first (baseline)",

@@ -5,10 +5,10 @@ import math
 from convolab.core.stats import Interval
 from convolab.studies.metrics import Metric
 
-INCREASE_WORDS = {"%": "higher", "nats": "higher", "epochs": "more", "s": "more"}
-DECREASE_WORDS = {"%": "lower", "nats": "lower", "epochs": "fewer", "s": "less"}
-DEFAULT_DECIMALS = {"%": 2, "nats": 4, "epochs": 0, "s": 1}  # of a single run's number
-MAX_DECIMALS = {"%": 2, "nats": 7, "epochs": 1, "s": 3}  # of a mean
+INCREASE_WORDS = {"%": "higher", "nats": "higher", "score": "higher", "epochs": "more", "s": "more"}
+DECREASE_WORDS = {"%": "lower", "nats": "lower", "score": "lower", "epochs": "fewer", "s": "less"}
+DEFAULT_DECIMALS = {"%": 2, "nats": 4, "score": 4, "epochs": 0, "s": 1}  # of a single run's number
+MAX_DECIMALS = {"%": 2, "nats": 7, "score": 7, "epochs": 1, "s": 3}  # of a mean
 
 
 def metric_phrase(metric: Metric) -> str:

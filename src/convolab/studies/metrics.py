@@ -9,7 +9,7 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.training.history import EpochMetrics
 
 MetricKind = Literal["final", "best", "epochs_to", "seconds_to"]
-QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+QUANTITIES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "validation_metric")
 METRIC_KINDS: tuple[MetricKind, ...] = get_args(MetricKind)
 RENAMED_KINDS = {"epochs_until_": "epochs_to_", "seconds_until_": "seconds_to_"}  # first edition -> now
 
@@ -24,7 +24,8 @@ class Metric:
     epochs_to_QUANTITY:X    epochs until it reaches X; all its epochs count for a run that never does
     seconds_to_QUANTITY:X   the same in seconds of training
 
-    QUANTITY is one of QUANTITIES: losses in nats, accuracies in [0, 1].
+    QUANTITY is one of QUANTITIES: losses in nats, accuracies in [0, 1]; validation_metric is the recipe's own, of which
+    more is better.
     """
 
     kind: MetricKind
@@ -68,10 +69,14 @@ class Metric:
         """Whether a run without validation images has no such number."""
         return "validation" in self.quantity or self.quantity == "gap"
 
+    def is_measured(self, history: Sequence[EpochMetrics]) -> bool:
+        """Whether a history that is not empty has such numbers: without validation images it has only training's."""
+        return getattr(history[0], "validation_accuracy" if self.quantity == "gap" else self.quantity) is not None
+
     @property
     def quantity_higher_is_better(self) -> bool:
         """Whether more of the quantity is better."""
-        return "accuracy" in self.quantity
+        return "accuracy" in self.quantity or self.quantity == "validation_metric"
 
     @property
     def higher_is_better(self) -> bool:
@@ -80,9 +85,11 @@ class Metric:
 
     @property
     def unit(self) -> str:
-        """The unit of a value as it is displayed: % (of a fraction), nats, epochs or s."""
+        """The unit of a value as it is displayed: % (of a fraction), nats, epochs, s, or the metric's own "score"."""
         if self.threshold is not None:
             return "epochs" if self.kind == "epochs_to" else "s"
+        if self.quantity == "validation_metric":
+            return "score"
         return "nats" if "loss" in self.quantity else "%"
 
     @property
@@ -108,7 +115,8 @@ class Metric:
         """The threshold in words; empty for a metric without one."""
         if self.threshold is None:
             return ""
-        value = f"{100 * self.threshold:g} %" if self.quantity_higher_is_better else f"{self.threshold:g} nats"
+        unit = {"%": " %", "nats": " nats"}.get(Metric("final", self.quantity).unit, "")
+        value = f"{(100 if unit == ' %' else 1) * self.threshold:g}{unit}"
         return f"a {self.quantity_title} of {value}"
 
     def curve(self, history: Sequence[EpochMetrics]) -> list[float]:
@@ -158,7 +166,7 @@ class Metric:
         step of all observed accuracies is one image's fraction, or a few images' where few values were observed.
         For the gap it is the validation accuracy's step, which is the coarser one.
         """
-        if "loss" in self.quantity:
+        if "loss" in self.quantity or self.quantity == "validation_metric":
             return 0.0
         quantity = "validation_accuracy" if self.quantity == "gap" else self.quantity
         observed = {value for history in histories for value in quantity_values(history, quantity)}

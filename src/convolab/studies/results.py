@@ -171,7 +171,7 @@ def mean_curve(arm: Arm, quantity: str) -> list[tuple[int, Interval]]:
     histories: Sequence[Sequence[EpochMetrics]] = [result.history for result in arm.finished]
     if not histories:
         return []
-    if metric.needs_validation and any(history[0].validation_accuracy is None for history in histories):
+    if not all(map(metric.is_measured, histories)):
         return []
     epochs = zip(*(metric.curve(history) for history in histories), strict=False)  # as far as the shortest goes
     return [(epoch, mean_interval(values)) for epoch, values in enumerate(epochs, 1)]

@@ -245,6 +245,11 @@ class Study(Frozen, Displayable):
                     f"section '{trial.section}': {metric} needs validation images, but the arm '{trial.arm}' has none: "
                     "set data.validation above 0",
                 )
+                require(
+                    trial.recipe.validation_metric or section.reported_metrics[metric].quantity != "validation_metric",
+                    f"section '{trial.section}': {metric} needs a metric of your own, but the arm '{trial.arm}' has none: "
+                    "set validation_metric.name",
+                )
         return self
 
     @classmethod

@@ -49,7 +49,7 @@ def table_metrics(result: SectionResult) -> list[Metric]:
 
 def finished_metric_values(arm: Arm, metric: Metric) -> dict[int, float]:
     """The metric of every finished run by seed; empty where it needs validation images and the arm has none."""
-    if metric.needs_validation and any(r.history[0].validation_loss is None for r in arm.finished):
+    if not all(metric.is_measured(result.history) for result in arm.finished):
         return {}
     return arm.values(metric)
 

@@ -1,5 +1,7 @@
 """A network's loss and confusion matrix on a dataset."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +25,7 @@ class Evaluation(Displayable):
     loss: float  # mean over the images, nats
     confusion: Int64[Tensor, "classes classes"]  # counts; rows: true class, columns: predicted class
     classes: tuple[str, ...]
+    metric: float | None = None  # of a person's own, if one was asked for
 
     def __repr__(self) -> str:
         correct = f"{self.correct:,} of {self.count:,} correct, {format_percent(self.accuracy)}"
@@ -46,13 +49,20 @@ class Evaluation(Displayable):
 
 
 @torch.inference_mode()
-def evaluate(net: nn.Module, dataset: ImageDataset | Subset, *, allow_nonfinite: bool = False) -> Evaluation:
+def evaluate(
+    net: nn.Module,
+    dataset: ImageDataset | Subset,
+    *,
+    allow_nonfinite: bool = False,
+    metric: Callable[[Tensor, Tensor], float] | None = None,
+) -> Evaluation:
     """Loss and confusion matrix of a network on a dataset, in fp32 and evaluation mode; the network's mode is restored.
 
     Args:
         net: takes pixels in [0, 1], float32 [N, C, H, W], and returns logits [N, classes]; on any device.
         dataset: its images are taken as they are, in batches of `EVAL_BATCH_SIZE`.
         allow_nonfinite: count logits that are NaN or infinite too: a caller that does so looks at the loss.
+        metric: computed too, of all logits [N, classes] and labels [N], if the logits are finite.
 
     Returns:
         An `Evaluation`: the mean loss in nats, and confusion counts [classes, classes], one row for each true class.
@@ -68,7 +78,7 @@ def evaluate(net: nn.Module, dataset: ImageDataset | Subset, *, allow_nonfinite:
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     num_classes, memory_format = len(dataset.classes), preferred_memory_format(net)
-    loss = 0.0
+    loss, all_logits = 0.0, []
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64)
     with eval_mode(net):
         for batch_indices in torch.arange(len(dataset)).split(EVAL_BATCH_SIZE):
@@ -78,9 +88,14 @@ def evaluate(net: nn.Module, dataset: ImageDataset | Subset, *, allow_nonfinite:
             if not allow_nonfinite:
                 require_finite_logits(logits, "these images")
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            if metric is not None:
+                all_logits.append(logits)
             predicted = logits.argmax(1)
             confusion += torch.bincount(labels * num_classes + predicted, minlength=num_classes * num_classes)
-    return Evaluation(loss / len(dataset), confusion.view(num_classes, num_classes), tuple(dataset.classes))
+    value = None
+    if metric is not None and math.isfinite(loss):
+        value = metric(torch.cat(all_logits), dataset.labels)
+    return Evaluation(loss / len(dataset), confusion.view(num_classes, num_classes), tuple(dataset.classes), value)
 
 
 def preferred_memory_format(net: nn.Module) -> torch.memory_format:

@@ -28,10 +28,14 @@ class EpochMetrics(NearestNames):
     train_seconds: float = math.nan  # of training, without the validation
     images_per_second: float = math.nan
     train_metrics: str = "running"  # or "eval_pass", see Metrics
+    validation_metric: float | None = None  # of a person's own, if the recipe names one
 
     def to_record(self) -> dict[str, int | float | str | None]:
-        """What a file holds of the epoch; NaN, which JSON does not know, is left out."""
-        return {name: value for name, value in asdict(self).items() if value == value}
+        """What a file holds of the epoch; NaN, which JSON does not know, and a metric that there is not, are left out."""
+        record = {name: value for name, value in asdict(self).items() if value == value}
+        if self.validation_metric is None:
+            del record["validation_metric"]
+        return record
 
     @classmethod
     def from_record(cls, record: Mapping[str, Json], source: Path | str = "an epoch") -> "EpochMetrics":

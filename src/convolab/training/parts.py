@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,12 +12,22 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from convolab.core.errors import LabError, describe_exception, require, suggest
 from convolab.core.types import Json
-from convolab.models.options import fill_options, readable_signature
+from convolab.models.options import fill_options, is_json_serializable, readable_signature
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code
+from convolab.training.transforms import TRANSFORMS
 
-NAMED_PARTS = ("model", "optimizer", "schedule")  # may be code of a person's own
+NAMED_PARTS = (
+    "model",
+    "optimizer",
+    "schedule",
+    "loss",
+    "sampling",
+    "validation_metric",
+)  # may be code of a person's own
+AUGMENT_KEYS = ("augment", "data.augment")  # hold lists of transforms, some of which may be a person's own
+OWN_TRANSFORM = re.compile(r"(?P<name>(?:.+?\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*)(?:\((?P<arguments>.*)\))?", re.DOTALL)
 Factory = Callable[..., Any]
-AnyPart = TypeVar("AnyPart", bound=BaseModel)
+AnyPart = TypeVar("AnyPart", bound=BaseModel | None)
 MACHINE_OPTIONS = ("last_epoch", "foreach", "fused", "capturable", "differentiable")  # how it is computed, not what
 
 
@@ -26,7 +37,7 @@ class PartKind:
 
     Attributes:
         section: of the recipe; also what the part is called in messages.
-        module: the library's module.
+        module: the library's module; empty where there is none, and only a person's own are taken.
         base: the name there of what every such class is a subclass of.
         given: the first arguments of such a class, which are no options.
         refused: why some of its classes cannot be used, by name.
@@ -40,8 +51,14 @@ class PartKind:
 
     @cached_property
     def classes(self) -> dict[str, Factory]:
-        """The library's public classes of this kind, by name."""
-        module = importlib.import_module(self.module)
+        """The library's public classes of this kind, by name. Raises LabError if it is not installed."""
+        if not self.module:
+            return {}
+        try:
+            module = importlib.import_module(self.module)
+        except ImportError as error:
+            library = self.module.partition(".")[0]
+            raise LabError(f"a {self.section} of {library} needs {library}: pip install {library}") from error
         base = getattr(module, self.base)
         return {
             name: value
@@ -62,7 +79,7 @@ class PartKind:
 
     def short_name(self, name: str) -> str:
         """`RMSprop` for `torch.optim.RMSprop`; other names as they are."""
-        return name.removeprefix(f"{self.module}.")
+        return name.removeprefix(f"{self.module}.") if self.module else name
 
     def find(self, name: str, code: OwnCode | None = None) -> Factory:
         """The class or function that a name stands for.
@@ -74,7 +91,7 @@ class PartKind:
         Raises LabError for what cannot be used here, and for code that is not trusted.
         """
         if is_own_code(name):
-            factory = (code or find_own_code(name)).load(name.rpartition(":")[2])
+            factory = self.load_own(name, code)
             require(
                 inspect.isclass(factory) or inspect.isfunction(factory),
                 f"'{name}' is no {self.section}: give a class, or a function",
@@ -84,12 +101,24 @@ class PartKind:
         require(name not in self.refused, f"the {self.section} '{name}' cannot be used: {self.refused.get(name)}")
         return self.classes[name]
 
-    def fill_options(self, name: str, options: Mapping[str, Any], given: Sequence[str] = ()) -> dict[str, Any]:
+    def load_own(self, name: str, code: OwnCode | None = None) -> Any:  # noqa: ANN401 (whatever a file holds)
+        """What a person's own code has under a name. Raises LabError if it is not trusted."""
+        return (code or find_own_code(name)).load(name.rpartition(":")[2])
+
+    def fill_options(
+        self, name: str, options: Mapping[str, Any], given: Sequence[str] = (), code: OwnCode | None = None
+    ) -> dict[str, Any]:
         """All options of a part, so that a recipe does not depend on defaults that may change.
 
-        `given` are its first arguments, if they are others than the library's classes have. Types are checked for code of a person's own; a library checks its own when the part is built. Raises LabError.
+        Args:
+            name: as in `find`.
+            options: some of its options.
+            given: its first arguments, if they are others than the library's classes have.
+            code: as in `find`.
+
+        Types are checked for code of a person's own; a library checks its own when the part is built. Raises LabError.
         """
-        factory, what = self.find(name), f"the {self.section} '{name}'"
+        factory, what = self.find(name, code), f"the {self.section} '{name}'"
         # A library's types are often names of its own modules, which nobody can look up from outside.
         signature = readable_signature(factory, what) if is_own_code(name) else inspect.signature(factory)
         given = given or self.given
@@ -101,7 +130,7 @@ class PartKind:
             plain = [
                 p.replace(annotation=p.empty)
                 for p in signature.parameters.values()
-                if p.name not in MACHINE_OPTIONS or p.name in options
+                if p.name in options or (p.name not in MACHINE_OPTIONS and is_json_default(p))
             ]
             signature = signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
         filled = fill_options(signature, given, options, what, self.section)
@@ -144,6 +173,11 @@ def with_code(part: AnyPart, code: OwnCode | None) -> AnyPart:
     return copy
 
 
+def is_json_default(parameter: inspect.Parameter) -> bool:
+    """Whether a recipe can hold the default of a parameter; True where there is none."""
+    return parameter.default is parameter.empty or is_json_serializable(parameter.default)
+
+
 def holds_none(value: object) -> bool:
     """Whether a value is None, or a list or tuple with one in it."""
     return value is None or (isinstance(value, list | tuple) and any(map(holds_none, value)))
@@ -162,9 +196,30 @@ def part_names(values: Json) -> Iterator[Json]:
     if not isinstance(values, Mapping):
         return
     for key, value in values.items():
-        if key in {f"{part}.name" for part in NAMED_PARTS}:
+        if key in AUGMENT_KEYS:
+            yield from own_transform_names(value)
+        elif key in {f"{part}.name" for part in NAMED_PARTS}:
             yield from value if isinstance(value, list | tuple) else [value]
         elif key in NAMED_PARTS and isinstance(value, Mapping):
             yield value.get("name")
         else:
             yield from part_names(value)
+
+
+def own_transform_names(entries: Json) -> Iterator[str]:
+    """The names of a person's own transforms in entries of `data.augment`, in lists or not."""
+    if isinstance(entries, list | tuple):
+        for entry in entries:
+            yield from own_transform_names(entry)
+    elif isinstance(entries, str) and (name := own_transform_name(entries)):
+        yield name
+
+
+def own_transform_name(entry: str) -> str:
+    """The name of a person's own transform in an entry of `data.augment`; empty for other entries.
+
+    >>> own_transform_name("jitter.py:Jitter(strength=0.2)"), own_transform_name("crop:4")
+    ('jitter.py:Jitter', '')
+    """
+    match = None if entry.partition(":")[0] in TRANSFORMS else OWN_TRANSFORM.fullmatch(entry)
+    return match["name"] if match else ""

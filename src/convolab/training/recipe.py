@@ -41,19 +41,23 @@ from convolab.data.catalog import default_augmentation
 from convolab.models import registry
 from convolab.models.own_code import is_own_code
 from convolab.models.registry import trust_named
+from convolab.training.augmentation import parse_transform
 from convolab.training.first_edition import refuse_renamed
+from convolab.training.losses import LOSS_FUNCTIONS, Loss
 from convolab.training.lr_schedule import Schedule, StepLR
 from convolab.training.optim import SGD, Optimizer
-from convolab.training.parts import NAMED_PARTS, part_names
+from convolab.training.other_transform import fill_entry, is_other_entry
+from convolab.training.own_metric import ValidationMetric
+from convolab.training.parts import NAMED_PARTS, own_transform_names, part_names
+from convolab.training.sampling import SAMPLERS, Sampling
 from convolab.training.torch_optim import OPTIMIZERS
 from convolab.training.torch_schedule import SCHEDULES
-from convolab.training.transforms import parse_transform
 
 FORMAT = 1  # of every file that convolab writes and reads again; the first edition's files have no number
 MAX_TOML_BYTES = 1_000_000
 MAX_VALUE_LENGTH = 10_000
-DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step"}
-FOREIGN_PARTS = {kind.section: kind for kind in (OPTIMIZERS, SCHEDULES)}
+DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step", "loss": "cross_entropy", "sampling": "shuffled"}
+FOREIGN_PARTS = {kind.section: kind for kind in (OPTIMIZERS, SCHEDULES, LOSS_FUNCTIONS, SAMPLERS)}
 
 
 class Data(Frozen):
@@ -75,10 +79,14 @@ class Data(Frozen):
 
     @field_validator("augment")
     @classmethod
-    def check_augment(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
-        for entry in entries:
+    def check_augment(cls, entries: tuple[str, ...], info: ValidationContext) -> tuple[str, ...]:
+        """Check the entries, and fill in the options of those that are not ours; a stored recipe has them all."""
+        if "data" in stored_sections(info):
+            return entries
+        filled = [fill_entry(entry) if is_other_entry(entry) else entry for entry in entries]
+        for entry in filled:
             parse_transform(entry)
-        return entries
+        return tuple(filled)
 
 
 class Model(BaseModel):
@@ -161,6 +169,9 @@ class Recipe(Frozen, Displayable):
         schedule: a factor on the learning rate over the epochs.
         training: epochs, batch size, seed and so on.
         metrics: how the training loss and accuracy are measured.
+        loss: what is minimized, if it is not plain cross-entropy.
+        sampling: which images an epoch has, if not each once.
+        validation_metric: a metric of your own, measured on the validation images after each epoch.
 
     >>> recipe = Recipe.from_dict({"training": {"epochs": 3}}).with_overrides({"optimizer.lr": 0.1})
     >>> recipe.training.epochs, recipe.optimizer.lr, recipe.model.name
@@ -173,6 +184,9 @@ class Recipe(Frozen, Displayable):
     schedule: Schedule = StepLR()
     training: Training = Training()
     metrics: Metrics = Metrics()
+    loss: Loss | None = None
+    sampling: Sampling | None = None
+    validation_metric: ValidationMetric | None = None
 
     def __repr__(self) -> str:
         training, optimizer = self.training, self.optimizer
@@ -234,7 +248,7 @@ class Recipe(Frozen, Displayable):
         values = own
         for entries in overrides:
             values = apply_overrides(values, entries)
-        unchanged = {section for section in own if values[section] == own[section]}
+        unchanged = {section for section in own if values.get(section) == own[section]}
         return Recipe.from_file_values(values, stored={*stored, *unchanged})
 
     def to_dict(self) -> dict[str, dict[str, Json]]:
@@ -256,8 +270,10 @@ class Recipe(Frozen, Displayable):
     @property
     def own_parts(self) -> dict[str, str]:
         """The parts that are code of a person's own: their names, by the part's."""
-        names = {part: getattr(self, part).name for part in NAMED_PARTS}
-        return {part: name for part, name in names.items() if is_own_code(name) and name not in registry.NETWORKS}
+        names = {part: getattr(self, part).name for part in NAMED_PARTS if getattr(self, part) is not None}
+        own = {part: name for part, name in names.items() if is_own_code(name) and name not in registry.NETWORKS}
+        transforms = dict.fromkeys(own_transform_names(self.data.augment))
+        return own | {f"transform{number}": name for number, name in enumerate(transforms, 1)}
 
 
 def recipe_key(values: Mapping[str, Json]) -> str:
@@ -362,6 +378,8 @@ def format_validation_error(error: ValidationError, values: Mapping[str, Json]) 
             context = details.get("ctx", {})
             names = [name.strip(" '") for name in context["expected_tags"].split(",")]
             return f"unknown {path[0]} '{context['tag']}': {suggest_part(path[0], context['tag'], names)}"
+        case "missing":
+            return f"{dotted_key} is missing: set it"
         case _:
             return f"{dotted_key} = {reprlib.repr(details['input'])}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
@@ -373,7 +391,8 @@ def suggest_part(section: str, name: str, own: Sequence[str]) -> str:
     text = suggest(name, [*own, *(other for other in kind.classes if other not in kind.refused)])
     if text.startswith("did you mean"):
         return text
-    return f"{suggest(name, own)}, a class of {kind.module}, or your own as file.py:Name"
+    library = f"a class of {kind.module}, " if kind.module else ""
+    return f"{suggest(name, own)}, {library}or your own as file.py:Name"
 
 
 def known_keys(path: Sequence[str], values: Mapping[str, Json]) -> list[str]:

@@ -11,8 +11,11 @@ from convolab.data.splits import DatasetSplits, stratified_split
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
 from convolab.models.own_code import OwnCode
+from convolab.training.augmentation import depends_on_the_past, parse_transform
+from convolab.training.losses import OtherLoss, loss_depends_on_the_past
 from convolab.training.network_check import check_network
-from convolab.training.parts import with_code
+from convolab.training.other_transform import is_other_entry
+from convolab.training.parts import own_transform_name, with_code
 from convolab.training.recipe import Recipe
 from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.trainer import Trainer
@@ -39,32 +42,54 @@ def build_trainer(
     be resumed bit for bit.
     """
     codes = codes or {}
+    code_of_name = {name: codes[part] for part, name in recipe.own_parts.items() if part in codes}
     train, validation = train_validation_split(recipe, splits)
+    require(
+        validation is not None or recipe.validation_metric is None,
+        "validation_metric needs validation images: set data.validation above 0",
+    )
     network = build_network(recipe, train, codes.get("model"))
     check_network(network, train, recipe.training.batch_size)
     mean, std = channel_mean_std(train)
     _, height, width = train.shape
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=train.classes)
-    optimizer = with_code(recipe.optimizer, codes.get("optimizer"))
-    schedule = with_code(recipe.schedule, codes.get("schedule"))
     trainer = Trainer(
         net,
         train,
         validation,
-        optimizer=optimizer,
-        schedule=schedule,
+        optimizer=with_code(recipe.optimizer, codes.get("optimizer")),
+        schedule=with_code(recipe.schedule, codes.get("schedule")),
+        loss=with_code(recipe.loss, codes.get("loss")),
+        sampling=with_code(recipe.sampling, codes.get("sampling")),
+        validation_metric=with_code(recipe.validation_metric, codes.get("validation_metric")),
         training=recipe.training.model_copy(update={"precision": precision} if precision else {}),
-        transforms=recipe.data.augment,
+        transforms=[
+            parse_transform(entry, code_of_name.get(own_transform_name(entry))) for entry in recipe.data.augment
+        ],
         metrics=recipe.metrics,
         device=device,
     )
     if recipe.training.exact is not False:
-        require_exact(trainer)
+        require_exact(trainer, recipe, code_of_name)
     return trainer
 
 
-def require_exact(trainer: Trainer) -> None:
+def require_exact(trainer: Trainer, recipe: Recipe, code_of_name: Mapping[str, OwnCode]) -> None:
     """Raise LabError, naming it, for a part of somebody else's that could not be resumed bit for bit: it is tried."""
+    images, _ = trainer.first_batch()
+    for entry in filter(is_other_entry, recipe.data.augment):
+        require(
+            not depends_on_the_past(entry, code_of_name.get(own_transform_name(entry)), images),
+            f"the transform '{entry}' gives other pixels for the same images and seed, so a stopped run could not be resumed "
+            "bit for bit: let it draw from torch's, NumPy's or Python's global generator, which are seeded for it, and keep "
+            "nothing from batch to batch; or set training.exact = false",
+        )
+    if isinstance(trainer.loss, OtherLoss):
+        require(
+            not loss_depends_on_the_past(trainer.loss, trainer.first_batch()[1], len(trainer.train_set.classes)),
+            f"the loss '{trainer.loss.name}' gives other values for the same logits and seed, so a stopped run could not be "
+            "resumed bit for bit: let it keep nothing from batch to batch, or set training.exact = false",
+        )
     state = trainer.optimizer_state
     if isinstance(state, TorchOptimizerState):
         require(

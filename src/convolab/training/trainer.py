@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Protocol, runtime_checkable
@@ -18,14 +18,23 @@ from convolab.core.records import validate_record
 from convolab.core.rng import isolated_rng, make_generator, reproducible_kernels, seed_default_generator
 from convolab.core.types import Json
 from convolab.data.dataset import ImageDataset, Subset
+from convolab.training.augmentation import (
+    AnyTransform,
+    apply_transforms,
+    as_any_transform,
+    check_transforms,
+    mixes_labels,
+)
 from convolab.training.evaluation import evaluate, preferred_memory_format
 from convolab.training.history import EpochMetrics, History, best_epoch_of
+from convolab.training.losses import Loss, build_loss, check_loss
 from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.network_check import check_network
 from convolab.training.optim import SGD, Optimizer
+from convolab.training.own_metric import ValidationMetric
 from convolab.training.recipe import Metrics, Training
+from convolab.training.sampling import Sampling, check_weights, draw_order
 from convolab.training.torch_optim import TorchOptimizerState
-from convolab.training.transforms import Transform, apply_transforms, parse_transform
 
 MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
 
@@ -98,8 +107,12 @@ class Trainer:
         validation: the images to evaluate on after each epoch.
         optimizer: by default SGD.
         schedule: of the learning rate, by default constant.
+        loss: what is minimized, by default cross-entropy; or a function of logits [N, classes] and labels [N].
+        sampling: which images an epoch has, by default each once.
+        validation_metric: of your own, measured on the validation images after each epoch.
         training: epochs, batch size, seed and so on.
-        transforms: random transforms of the training images, in order, such as "crop:4".
+        transforms: random transforms of the training images, in order: as in a recipe, such as "crop:4", or functions
+            of pixels in [0, 1], float32 [N, C, H, W], that keep the shape.
         metrics: how the training loss and accuracy are measured.
         device: where the network and each batch go.
 
@@ -114,8 +127,11 @@ class Trainer:
         *,
         optimizer: Optimizer | None = None,
         schedule: Schedule | None = None,
+        loss: Loss | Callable[[Tensor, Tensor], Tensor] | None = None,
+        sampling: Sampling | None = None,
+        validation_metric: ValidationMetric | None = None,
         training: Training | None = None,
-        transforms: Sequence[Transform | str] = (),
+        transforms: Sequence[AnyTransform | Callable[[Tensor], Tensor] | str] = (),
         metrics: Metrics | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -126,7 +142,16 @@ class Trainer:
         self.optimizer = optimizer or SGD()
         self.schedule = schedule or ConstantLR()
         self.metrics = metrics or Metrics()
-        self.transforms = [parse_transform(entry) if isinstance(entry, str) else entry for entry in transforms]
+        self.transforms = [as_any_transform(entry) for entry in transforms]
+        num_classes, labels = len(train.classes), train.labels
+        check_transforms(self.transforms, *self.first_batch(), num_classes)
+        self.image_weights = None if sampling is None else sampling.weights(labels, num_classes)
+        check_weights(self.image_weights)
+        self.validation_metric = None if validation_metric is None else validation_metric.build(num_classes)
+        self.loss = loss
+        self.loss_function = build_loss(loss, labels, num_classes, self.training.label_smoothing)
+        if loss is not None:
+            check_loss(self.loss_function, self.first_batch()[1], num_classes, mixes=mixes_labels(self.transforms))
         self.device = torch.device(device)
         self.bf16 = resolve_precision(self.training.precision, self.device) == "bf16"
         self.memory_format = preferred_memory_format(net)
@@ -137,6 +162,10 @@ class Trainer:
         self.optimizer_state = self.optimizer.build(self.net.parameters())
         self.rates = self.schedule.rates(self.optimizer.lr, self.steps_per_epoch, self.training.epochs)
         self.progress = TrainingProgress()
+
+    def first_batch(self) -> tuple[Tensor, Tensor]:
+        """The first images and labels of the training set, as many as a batch has: for checks before the training."""
+        return self.train_set.gather(torch.arange(self.training.batch_size))
 
     def iter_epochs(self, callbacks: TrainingCallbacks = NO_CALLBACKS) -> Iterator[EpochMetrics]:
         """Train, yielding each epoch as it ends; end early, between two steps, when `callbacks.should_stop()` says so.
@@ -149,13 +178,13 @@ class Trainer:
             with isolated_rng(self.device), reproducible_kernels(self.device), translate_memory_errors(MEMORY_ADVICE):
                 progress, epoch = self.progress, self.progress.epoch
                 self.net.train()
-                permutation = torch.randperm(len(self.train_set), generator=make_generator(seed, "order", epoch))
+                order = draw_order(len(self.train_set), self.image_weights, make_generator(seed, "order", epoch))
                 while progress.step < self.steps_per_epoch:
                     if callbacks.should_stop():
                         return
                     started = time.perf_counter()
                     step = progress.step
-                    batch_indices = permutation[step * batch_size : (step + 1) * batch_size]
+                    batch_indices = order[step * batch_size : (step + 1) * batch_size]
                     images, labels = self.train_set.gather(batch_indices)  # uint8 [N, C, H, W], int64 [N]
                     pixels, targets = apply_transforms(
                         images.to(self.device),
@@ -170,8 +199,9 @@ class Trainer:
 
                     with bf16_autocast(self.device, self.bf16):
                         logits = self.net(pixels)  # [N, classes]
-                    loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.training.label_smoothing)
-                    loss_value = loss.item()  # nats
+                    logits = logits.float()
+                    loss = self.loss_function(logits, targets)
+                    loss_value = loss.item()
                     self.check_finite_loss(loss_value, step, lr)
                     self.optimizer_state.zero_grad()
                     loss.backward()
@@ -182,6 +212,8 @@ class Trainer:
                         self.update_ema(self.ema_net, epoch * self.steps_per_epoch + step)
 
                     hard_labels = targets.argmax(1) if targets.is_floating_point() else targets  # of mixed images
+                    if self.loss is not None:  # whatever is minimized, losses are compared in nats of cross-entropy
+                        loss_value = F.cross_entropy(logits.detach(), targets).item()
                     progress.loss_sum += loss_value * len(batch_indices)
                     progress.correct += int((logits.argmax(1) == hard_labels).sum())
                     progress.num_images += len(batch_indices)
@@ -199,10 +231,13 @@ class Trainer:
             loss, accuracy = evaluate(self.eval_net, self.train_set, allow_nonfinite=True).loss_and_accuracy
         lr = self.lr_at(self.steps_per_epoch - 1)
         # No loss follows the epoch's last step: it is checked by validation's, or by the weights that it left.
-        validation_loss, validation_accuracy = None, None
+        validation_loss, validation_accuracy, validation_metric = None, None, None
         if self.validation_set is not None:
-            validation = evaluate(self.eval_net, self.validation_set, allow_nonfinite=True)
+            validation = evaluate(
+                self.eval_net, self.validation_set, allow_nonfinite=True, metric=self.validation_metric
+            )
             validation_loss, validation_accuracy = validation.loss_and_accuracy
+            validation_metric = validation.metric
             finite_check = validation_loss
         else:
             finite_check = sum(p.detach().abs().sum().item() for p in self.eval_net.parameters())
@@ -213,6 +248,7 @@ class Trainer:
             train_accuracy=accuracy,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
+            validation_metric=validation_metric,
             learning_rate=lr,
             train_seconds=progress.seconds,
             images_per_second=progress.num_images / progress.seconds,
@@ -320,8 +356,11 @@ def fit(
     *,
     optimizer: Optimizer | None = None,
     schedule: Schedule | None = None,
+    loss: Loss | Callable[[Tensor, Tensor], Tensor] | None = None,
+    sampling: Sampling | None = None,
+    validation_metric: ValidationMetric | None = None,
     training: Training | None = None,
-    transforms: Sequence[Transform | str] = (),
+    transforms: Sequence[AnyTransform | Callable[[Tensor], Tensor] | str] = (),
     metrics: Metrics | None = None,
     device: torch.device | str = "cpu",
     callbacks: TrainingCallbacks = NO_CALLBACKS,
@@ -334,8 +373,12 @@ def fit(
         validation: the images to evaluate on after each epoch.
         optimizer: by default SGD.
         schedule: of the learning rate, by default constant.
+        loss: what is minimized, by default cross-entropy; or a function of logits [N, classes] and labels [N].
+        sampling: which images an epoch has, by default each once.
+        validation_metric: of your own, measured on the validation images after each epoch.
         training: epochs, batch size, seed and so on.
-        transforms: random transforms of the training images, in order, such as "crop:4".
+        transforms: random transforms of the training images, in order: as in a recipe, such as "crop:4", or functions
+            of pixels in [0, 1], float32 [N, C, H, W], that keep the shape.
         metrics: how the training loss and accuracy are measured.
         device: where the network and each batch go.
         callbacks: called while it trains.
@@ -360,6 +403,9 @@ def fit(
         validation,
         optimizer=optimizer,
         schedule=schedule,
+        loss=loss,
+        sampling=sampling,
+        validation_metric=validation_metric,
         training=training,
         transforms=transforms,
         metrics=metrics,

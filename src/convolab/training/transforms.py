@@ -5,18 +5,15 @@ batch and a generator, and draws for every image separately. Those that only mov
 uint8 images as well as on [0, 1] pixels; the others get [0, 1] pixels.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Generator, Tensor
-
-from convolab.core.errors import LabError, require, suggest
 
 Pixels = Shaped[Tensor, "n c h w"]
 Targets = Int64[Tensor, "n"] | Float[Tensor, "n classes"]  # labels, or a probability for each class
@@ -199,52 +196,8 @@ TRANSFORMS: dict[str, type[Transform]] = {
 RENAMED_TRANSFORMS = {"colour": "color"}  # the first edition's name -> today's
 
 
-def parse_transform(entry: str) -> Transform:
-    """The transform of a recipe's entry in `data.augment`, `name` or `name:strength`.
-
-    Raises LabError for an unknown name or a strength out of its range.
-
-    >>> parse_transform("crop:4"), parse_transform("flip")
-    (RandomCrop(padding=4), RandomHorizontalFlip(probability=0.5))
-    """
-    name, colon, strength = entry.partition(":")
-    require(name not in RENAMED_TRANSFORMS, f"augmentation '{name}' is now called '{RENAMED_TRANSFORMS.get(name)}'")
-    require(name in TRANSFORMS, f"unknown augmentation '{name}': {suggest(name, TRANSFORMS)}")
-    transform_class = TRANSFORMS[name]
-    if not colon:
-        return transform_class()
-    low, high = transform_class.valid_range
-    try:
-        value = type(low)(strength)
-    except ValueError as error:
-        raise LabError(
-            f"augmentation '{entry}': '{strength}' is not {'a whole number' if type(low) is int else 'a number'}"
-        ) from error
-    require(low <= value <= high, f"augmentation '{entry}': the strength must be from {low} to {high}")
-    return cast("Callable[[float], Transform]", transform_class)(value)
-
-
 def to_float01(pixels: Pixels) -> Float[Tensor, "n c h w"]:
     """uint8 to pixels in [0, 1]; floats pass through."""
     if pixels.is_floating_point():
         return pixels
     return pixels.to(torch.float32).div_(255)
-
-
-def apply_transforms(
-    pixels: Pixels, labels: Int64[Tensor, "n"], transforms: Sequence[Transform], num_classes: int, generator: Generator
-) -> tuple[Float[Tensor, "n c h w"], Targets]:
-    """Apply transforms in order to a batch of uint8 images.
-
-    Returns the pixels in [0, 1], and the labels, or a probability for each class if a transform mixes images.
-    """
-    targets = labels
-    for transform in transforms:
-        if not transform.supports_uint8:
-            pixels = to_float01(pixels)
-        if isinstance(transform, MixUp | CutMix):
-            label_probabilities = targets if targets.is_floating_point() else F.one_hot(targets, num_classes).float()
-            pixels, targets = transform(pixels, label_probabilities, generator)
-        else:
-            pixels = transform(pixels, generator)
-    return to_float01(pixels), targets

@@ -1,0 +1,129 @@
+"""The entries of a recipe's `data.augment`: read into transforms, and applied to a batch."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
+from torch import Generator, Tensor
+
+from convolab.core.errors import LabError, require
+from convolab.core.rng import make_generator
+from convolab.models.own_code import OwnCode
+from convolab.training.other_transform import (
+    OtherTransform,
+    as_transform,
+    build_other_transform,
+    is_other_entry,
+    suggest_transform,
+)
+from convolab.training.transforms import (
+    RENAMED_TRANSFORMS,
+    TRANSFORMS,
+    CutMix,
+    MixUp,
+    Pixels,
+    Targets,
+    Transform,
+    to_float01,
+)
+
+AnyTransform = Transform | OtherTransform
+RANGE_TOLERANCE = 1e-4  # of pixels in [0, 1], for rounding
+
+
+def parse_transform(entry: str, code: OwnCode | None = None) -> AnyTransform:
+    """The transform of an entry: `name` or `name:strength` of ours, or as in `fill_entry`.
+
+    `code` is the copy to use of the code of a person's own. Raises LabError for an unknown name or a strength out of its
+    range.
+
+    >>> parse_transform("crop:4"), parse_transform("flip")
+    (RandomCrop(padding=4), RandomHorizontalFlip(probability=0.5))
+    """
+    name, colon, strength = entry.partition(":")
+    require(name not in RENAMED_TRANSFORMS, f"augmentation '{name}' is now called '{RENAMED_TRANSFORMS.get(name)}'")
+    if is_other_entry(entry):
+        return build_other_transform(entry, code)
+    known = name.partition("(")[0]
+    require(known == name or known not in TRANSFORMS, f"augmentation '{entry}': write {known}:STRENGTH, or {known}")
+    require(name in TRANSFORMS, f"unknown augmentation '{name}': {suggest_transform(name)}")
+    transform_class = TRANSFORMS[name]
+    if not colon:
+        return transform_class()
+    low, high = transform_class.valid_range
+    try:
+        value = type(low)(strength)
+    except ValueError as error:
+        raise LabError(
+            f"augmentation '{entry}': '{strength}' is not {'a whole number' if type(low) is int else 'a number'}"
+        ) from error
+    require(low <= value <= high, f"augmentation '{entry}': the strength must be from {low} to {high}")
+    return cast("Callable[[float], Transform]", transform_class)(value)
+
+
+def as_any_transform(value: object) -> AnyTransform:
+    """A transform from an entry, from itself, or from a function of pixels. Raises LabError for anything else."""
+    if isinstance(value, str):
+        return parse_transform(value)
+    if isinstance(value, Transform | OtherTransform):
+        return value
+    name = getattr(value, "__name__", type(value).__name__)
+    require(callable(value), f"'{name}' is no transform: give its entry, such as 'crop:4', or a function of pixels")
+    return as_transform(cast("Callable[[Tensor], Tensor]", value), name, value)
+
+
+def apply_transforms(
+    pixels: Pixels,
+    labels: Int64[Tensor, "n"],
+    transforms: Sequence[AnyTransform],
+    num_classes: int,
+    generator: Generator,
+) -> tuple[Float[Tensor, "n c h w"], Targets]:
+    """Apply transforms in order to a batch of uint8 images.
+
+    Returns the pixels in [0, 1], and the labels, or a probability for each class if a transform mixes images.
+    """
+    targets = labels
+    for transform in transforms:
+        if not transform.supports_uint8:
+            pixels = to_float01(pixels)
+        if isinstance(transform, MixUp | CutMix):
+            label_probabilities = targets if targets.is_floating_point() else F.one_hot(targets, num_classes).float()
+            pixels, targets = transform(pixels, label_probabilities, generator)
+        else:
+            pixels = transform(pixels, generator)
+    return to_float01(pixels), targets
+
+
+def mixes_labels(transforms: Sequence[AnyTransform]) -> bool:
+    """Whether a transform makes a probability for each class of the labels."""
+    return any(isinstance(transform, MixUp | CutMix) for transform in transforms)
+
+
+def check_transforms(
+    transforms: Sequence[AnyTransform], images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, "n"], num_classes: int
+) -> None:
+    """Raise LabError for a transform of somebody else's whose pixels for a first batch are not in [0, 1]."""
+    if not any(isinstance(transform, OtherTransform) for transform in transforms):
+        return
+    pixels: Pixels = images
+    for transform in transforms:
+        before = pixels
+        pixels, _ = apply_transforms(pixels, labels, [transform], num_classes, make_generator(0, "check"))
+        if isinstance(transform, OtherTransform):
+            low, high = float(pixels.min()), float(pixels.max())
+            require(
+                low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE,
+                f"the transform '{transform.entry}' gives pixels from {low:.3g} to {high:.3g} for ones from "
+                f"{float(to_float01(before).min()):.3g} to {float(to_float01(before).max()):.3g}: they must be in [0, 1]",
+            )
+
+
+def depends_on_the_past(entry: str, code: OwnCode | None, images: UInt8[Tensor, "n c h w"]) -> bool:
+    """Whether somebody else's transform gives pixels that its input and the seed do not decide: it is tried."""
+    used, fresh = (build_other_transform(entry, code) for _ in range(2))
+    used(images, make_generator(0, "earlier batch"))
+    first, *others = (transform(images, make_generator(0, "this batch")) for transform in (used, fresh, used))
+    return not all(torch.equal(first, other) for other in others)
