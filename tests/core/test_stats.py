@@ -6,9 +6,18 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
 
 from convolab.core.errors import LabError
-from convolab.core.stats import holm, mean_interval, paired_t_test, selection_bias, wilson_interval
+from convolab.core.stats import (
+    equivalence_p,
+    holm,
+    mean_interval,
+    paired_t_test,
+    pairs_to_decide,
+    selection_bias,
+    wilson_interval,
+)
 
 CASES = [(70, 100), (0, 10), (10, 10), (1, 3), (9_235, 10_000), (50, 101)]
 
@@ -91,6 +100,26 @@ def test_the_minimum_detectable_effect_has_80_percent_power_by_statsmodels(count
     effect = paired_t_test(values.tolist(), [0.0] * count, num_tests=tests).minimum_detectable_effect
     power = TTestPower().power(effect_size=effect / values.std(ddof=1), nobs=count, alpha=0.05 / tests)
     assert power == pytest.approx(0.8, abs=1e-4)
+
+
+@pytest.mark.parametrize("margin", [0.5, 1.0, 3.0])
+def test_equivalence_is_tested_as_by_statsmodels(margin: float) -> None:
+    first, second = np.random.default_rng(5).normal(0, 1, (2, 8)).tolist()
+    theirs, _, _ = ttost_paired(np.array(first), np.array(second), -margin, margin)
+    assert equivalence_p(paired_t_test(first, second), margin) == pytest.approx(theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("true_difference", "margin"), [(1.0, None), (0.3, None), (0.0, 0.5), (0.1, 0.6)])
+def test_the_planned_number_of_pairs_decides_four_times_in_five(true_difference: float, margin: float | None) -> None:
+    values = np.random.default_rng(6).normal(0, 1, 10)
+    values = (values - values.mean()) / values.std(ddof=1) + true_difference
+    count = pairs_to_decide(paired_t_test(values.tolist(), [0.0] * 10), margin)
+    assert count is not None
+    samples = np.random.default_rng(7).normal(true_difference, 1, (4000, count))
+    tests = [paired_t_test(sample, [0.0] * count) for sample in samples.tolist()]
+    decided = np.mean([(t.p if margin is None else equivalence_p(t, margin)) <= 0.05 for t in tests])
+    assert decided == pytest.approx(0.82, abs=0.04 if count > 11 else 0.19)  # a step of the plan may overshoot
 
 
 @pytest.mark.slow

@@ -68,17 +68,13 @@ def test_every_section_note_verdict_comment_and_problem_is_on_the_page(text_of_p
             mark = {
                 "better": "▲ better",
                 "worse": "▼ worse",
-                "no significant difference": "= no significant difference",
-                None: "? not decided",
+                "equivalent": "= equivalent",
+                "undecided": "? undecided",
             }
             assert mark[contrast_result.verdict] in text_of_page
             assert not contrast_result.reason or contrast_result.reason in text_of_page
-    assert {contrast_result.verdict for section in result.sections for contrast_result in section.contrast_results} == {
-        "better",
-        "worse",
-        "no significant difference",
-        None,
-    }
+    verdicts = {contrast_result.verdict for section in result.sections for contrast_result in section.contrast_results}
+    assert verdicts == {"better", "worse", "undecided"}
     assert result.best_on_test.comment in text_of_page
     assert all(note in text_of_page for note in result.notes)
 
@@ -154,7 +150,7 @@ def test_a_study_without_any_finished_run_has_a_page() -> None:
     study = Study.from_dict(values)
     page = study_report_html(StudyResult(study, analyze_study(study, []), None, ("nothing ran",)))
     assert "missing 1 of 1" in page
-    assert "not decided" in page
+    assert "undecided" in page
     assert "nothing ran" in page
     assert 'id="best-on-test"' not in page
     assert '"figures":[]}' in page

@@ -64,7 +64,7 @@ def test_runs_that_differ_only_in_their_seed_are_one_arm_and_pair_with_the_same_
 def test_two_single_runs_decide_nothing(make_run: MakeRun):
     result = compare_runs([make_run("a"), make_run("b", optimizer__lr=0.01)])
     for contrast_result in result.sections[0].contrast_results:
-        assert contrast_result.verdict is None
+        assert contrast_result.verdict == "undecided"
         assert "a single seed decides nothing" in contrast_result.reason
 
 

@@ -7,9 +7,10 @@ from scipy import stats
 from support.histories import arm_of, evaluation_record, history, study_of_arms, trial_results
 
 from convolab.core.errors import LabError
+from convolab.core.stats import equivalence_p, paired_t_test
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.results import ContrastResult, TrialResult, mean_curve
-from convolab.studies.study import Study
+from convolab.studies.study import Contrast, Margins, Study
 from convolab.training.history import EpochMetrics
 
 Runs = Sequence[Sequence[EpochMetrics]]
@@ -64,11 +65,57 @@ def test_runs_are_paired_by_seed_and_not_by_their_order() -> None:
     assert analyze_study(study, shuffled) == analyze_study(study, results)
 
 
-def test_a_small_difference_within_the_noise_is_no_significant_difference() -> None:
+def test_a_small_difference_within_the_noise_is_undecided() -> None:
     result = analyze_contrast(HIGH, [history([0.5, 0.7, value]) for value in (0.80, 0.79, 0.80)])
-    assert result.verdict == "no significant difference"
+    assert result.verdict == "undecided"
+    assert result.reason == f"3 seeds leave it open, and about {result.seeds_needed} seeds would probably decide it"
     assert result.curves_separate_from_epoch is None
     assert result.paired_test.minimum_detectable_effect > abs(result.paired_test.difference.mean)
+
+
+def test_a_difference_that_is_shown_to_lie_within_the_margin_is_equivalent_even_if_it_is_there() -> None:
+    gains = [0.002, 0.0021, 0.0019]
+    pairs = [(history([0.8 + gain + i / 10]), history([0.8 + i / 10])) for i, gain in enumerate(gains)]
+    arms = {"a": [first for first, _ in pairs], "b": [second for _, second in pairs]}
+    study = study_of_arms("ab", [("a", "b")])
+    for margin, verdict in ((0.01, "equivalent"), (0.0015, "better")):
+        with_margin = study.model_copy(update={"margins": Margins(accuracy=margin)})
+        result = analyze_study(with_margin, trial_results(with_margin, arms))[0].contrast_results[0]
+        assert (result.verdict, result.margin) == (verdict, margin)
+
+
+def test_a_contrast_may_have_a_margin_of_its_own_and_times_have_none() -> None:
+    margins = Margins(loss=0.5)
+    contrast = Contrast(arm="a", baseline="b", metric="final_train_loss")
+    assert margins.of(contrast) == 0.5
+    assert margins.of(contrast.model_copy(update={"margin": 0.1})) == 0.1
+    assert margins.of(Contrast(arm="a", baseline="b", metric="epochs_to_train_accuracy:0.5")) is None
+    assert margins.of(Contrast(arm="a", baseline="b", metric="final_gap")) == 0.01
+
+
+@pytest.mark.parametrize("margins", [{"accuracy": 0.0}, {"accuracy": 1.0}, {"loss": -1.0}, {"time": 1.0}])
+def test_a_margin_that_makes_no_sense_is_refused(margins: dict[str, float]) -> None:
+    with pytest.raises(LabError, match="margins"):
+        Study.from_dict({"name": "s", "margins": margins, "sections": {"s": {"arms": {"a": {}}}}})
+    contrast = {"arm": "a", "baseline": "b", "margin": 1.0}
+    with pytest.raises(LabError, match=r"give a fraction, 0\.01 for one percentage point"):
+        Study.from_dict(
+            {"name": "s", "sections": {"s": {"arms": {"a": {}, "b": {"optimizer.lr": 1.0}}, "contrasts": [contrast]}}}
+        )
+
+
+def test_equivalence_is_corrected_for_the_number_of_contrasts_too() -> None:
+    base = [0.70, 0.71, 0.72]
+    close = [0.7040, 0.7145, 0.7185]
+    p = equivalence_p(paired_t_test(close, base), 0.01)
+    assert 0.05 / 3 < p < 0.05
+    arms = {name: [history([value]) for value in values] for name, values in {"a": close, "b": base}.items()}
+    alone = study_of_arms("ab", [("a", "b")])
+    assert analyze_study(alone, trial_results(alone, arms))[0].contrast_results[0].verdict == "equivalent"
+    arms |= {name: [history([value]) for value in (0.5, 0.8, 0.6)] for name in "cd"}
+    three = study_of_arms("abcd", [(name, "b") for name in "acd"])
+    first = analyze_study(three, trial_results(three, arms))[0].contrast_results[0]
+    assert (first.verdict, first.p_equivalent) == ("undecided", pytest.approx(3 * p))
 
 
 def test_holms_correction_can_make_a_contrast_not_significant_that_alone_would_be() -> None:
@@ -83,7 +130,7 @@ def test_holms_correction_can_make_a_contrast_not_significant_that_alone_would_b
     arms |= {name: [history([value]) for value in noise] for name in "cdefg"}
     all_arms = study_of_arms("abcdefg", [(name, "b") for name in "acdefg"])
     first = analyze_study(all_arms, trial_results(all_arms, arms))[0].contrast_results[0]
-    assert first.verdict == "no significant difference"
+    assert first.verdict == "undecided"
     assert first.paired_test.p == pytest.approx(p)
     assert first.p_adjusted == pytest.approx(6 * p)
 
@@ -91,7 +138,7 @@ def test_holms_correction_can_make_a_contrast_not_significant_that_alone_would_b
 def test_one_seed_decides_nothing_and_gives_both_numbers() -> None:
     result = analyze_contrast(HIGH[:1], LOW[:1])
     assert (result.verdict, result.paired_test, result.p_adjusted, result.curves_separate_from_epoch) == (
-        None,
+        "undecided",
         None,
         None,
         None,
@@ -110,7 +157,7 @@ def test_an_unfinished_run_leaves_the_other_seeds_to_decide(status: dict[str, st
 
 def test_without_a_seed_that_both_arms_have_there_is_no_verdict() -> None:
     result = analyze_contrast(HIGH[:2], LOW[:2], a0="failed", b1="missing")
-    assert (result.verdict, result.paired_test, result.seeds) == (None, None, ())
+    assert (result.verdict, result.paired_test, result.seeds) == ("undecided", None, ())
     assert "no seed has finished runs of both arms" in result.reason
     assert "'a' failed in 1 of 2 runs" in result.reason
 
@@ -124,7 +171,7 @@ def test_without_a_seed_that_both_arms_have_there_is_no_verdict() -> None:
 )
 def test_divergence_leaves_no_verdict_and_is_the_reason(status: dict[str, str], message: str) -> None:
     result = analyze_contrast(HIGH, LOW, **status)
-    assert (result.verdict, result.p_adjusted, result.curves_separate_from_epoch) == (None, None, None)
+    assert (result.verdict, result.p_adjusted, result.curves_separate_from_epoch) == ("undecided", None, None)
     assert result.reason.startswith(message)
     assert set(result.seeds) == {0, 1, 2} - {int(key[1:]) for key in status}
 
@@ -169,7 +216,7 @@ def test_runs_that_never_reached_the_threshold_count_no_more_than_the_shortest_o
     assert (
         result.arm_values == result.baseline_values == (5, 5, 5)
     )  # else the run that stopped first would be the fastest
-    assert result.verdict == "no significant difference"
+    assert result.verdict == "undecided"
     trained_on = [history([0.1] * 12)] * 3
     assert analyze_contrast(trained_on, reached, metric).verdict == "worse"
     assert analyze_contrast(trained_on, reached, metric).arm_values == (12, 12, 12)
@@ -177,19 +224,19 @@ def test_runs_that_never_reached_the_threshold_count_no_more_than_the_shortest_o
 
 def test_a_threshold_that_no_run_reached_decides_nothing() -> None:
     result = analyze_contrast(HIGH, LOW, "epochs_to_validation_accuracy:0.95")
-    assert result.verdict is None
+    assert result.verdict == "undecided"
     assert result.reason == "no run reached a validation accuracy of 95 %"
 
 
 def test_identical_losses_leave_nothing_to_test() -> None:
     result = analyze_contrast(HIGH, HIGH, "final_train_loss")
-    assert (result.verdict, result.paired_test) == (None, None)
+    assert (result.verdict, result.paired_test) == ("undecided", None)
     assert result.reason == "the difference is identical for all seeds, so a paired t-test is not possible"
 
 
-def test_ties_of_accuracies_are_no_significant_difference() -> None:
+def test_ties_of_accuracies_are_equivalent() -> None:
     result = analyze_contrast(HIGH, HIGH)
-    assert result.verdict == "no significant difference"
+    assert result.verdict == "equivalent"
     assert (result.paired_test.p, result.paired_test.difference.mean) == (1, 0)
 
 

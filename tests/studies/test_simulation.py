@@ -17,6 +17,7 @@ class Simulation:
     no_difference: int
     coarse: int
     real_difference: int
+    just_not_equivalent: int
     fractions: dict[str, dict[str, float]]
 
 
@@ -28,8 +29,8 @@ def three_standard_errors(fraction: float, count: int) -> float:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((1000, 300, 500), id="some", marks=pytest.mark.slow),
-        pytest.param((5000, 1500, 2500), id="many", marks=pytest.mark.long),
+        pytest.param((1000, 300, 500, 1000), id="some", marks=pytest.mark.slow),
+        pytest.param((5000, 1500, 2500, 5000), id="many", marks=pytest.mark.long),
     ],
 )
 def simulated(request: pytest.FixtureRequest) -> Simulation:
@@ -48,6 +49,12 @@ def test_a_study_of_arms_that_do_not_differ_finds_a_difference_at_most_5_times_i
 
 def test_numbers_in_coarse_steps_give_no_more_false_positives(simulated: Simulation) -> None:
     assert simulated.fractions["coarse"]["false"] <= 0.05 + three_standard_errors(0.05, simulated.coarse)
+
+
+def test_arms_that_differ_by_the_margin_are_called_equivalent_at_most_5_times_in_100(simulated: Simulation) -> None:
+    false = simulated.fractions["just_not_equivalent"]["false"]
+    assert false <= 0.05 + three_standard_errors(0.05, simulated.just_not_equivalent)
+    assert false > 0.02  # the test is not much too strict
 
 
 def test_the_interval_of_a_difference_covers_the_truth_95_times_in_100(simulated: Simulation) -> None:

@@ -13,6 +13,7 @@ from convolab.core.errors import require
 
 ALPHA = 0.05  # significance level of two-sided tests: how often one may report a difference where there is none
 POWER = 0.8  # how often a test should detect a true difference
+MAX_PLANNED_PAIRS = 1_000  # beyond which a number of pairs is not worth planning
 
 
 def wilson_interval(correct: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -50,6 +51,7 @@ class PairedTest:
     hedges_g: float  # the mean difference in standard deviations of the differences, corrected for few pairs
     # the smallest true difference that this many pairs, with this standard deviation, detect with 80 % probability
     minimum_detectable_effect: float
+    standard_error: float  # of the mean difference
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -117,7 +119,53 @@ def paired_t_test(
         p=two_sided_p(mean / standard_error, count - 1),
         hedges_g=hedges_correction(count - 1) * mean / std,
         minimum_detectable_effect=detectable_noncentrality(count - 1, ALPHA / num_tests) * standard_error,
+        standard_error=standard_error,
     )
+
+
+def equivalence_p(test: PairedTest, margin: float) -> float:
+    """The p-value of two one-sided t-tests: how often pairs whose true difference is the margin or more look this close.
+
+    Schuirmann 1987, J. Pharmacokinet. Biopharm. 15. Where it is at most 0.05, the true difference is shown to lie
+    within the margin, as the 90 % interval does.
+
+    Args:
+        test: of the pairs.
+        margin: above 0, the largest difference that does not matter, in the unit of the values.
+
+    >>> test = paired_t_test([0.740, 0.711, 0.752], [0.741, 0.710, 0.750])
+    >>> round(equivalence_p(test, 0.01), 4), round(equivalence_p(test, 0.001), 2)
+    (0.0044, 0.37)
+    """
+    from scipy.special import stdtr
+
+    require(margin > 0, f"the margin is {margin:g}: give one above 0")
+    return float(stdtr(test.difference.count - 1, (abs(test.difference.mean) - margin) / test.standard_error))
+
+
+def pairs_to_decide(test: PairedTest, margin: float | None, num_tests: int = 1) -> int | None:
+    """How many pairs would show a difference, or that it lies within the margin, with 80 % probability; None: over 1,000.
+
+    It takes the true difference and its spread to be as in these pairs, of which few pairs know little.
+
+    >>> pairs_to_decide(paired_t_test([0.740, 0.711, 0.752], [0.735, 0.712, 0.745]), margin=0.01)
+    5
+    """
+    from scipy.special import stdtr
+
+    mean, std = abs(test.difference.mean), test.standard_error * math.sqrt(test.difference.count)
+    alpha, count = ALPHA / num_tests, max(3, test.difference.count + 1)
+    while count <= MAX_PLANNED_PAIRS:
+        df, root = count - 1, math.sqrt(count) / std
+        if mean * root >= detectable_noncentrality(df, alpha):
+            return count
+        if margin is not None:
+            critical = t_ppf(1 - alpha, df)
+            sides = [float(stdtr(df, (margin + sign * mean) * root - critical)) for sign in (1, -1)]
+            if sum(sides) - 1 >= POWER:
+                return count
+        count += max(1, count // 20)
+    return None
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

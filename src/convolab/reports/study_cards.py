@@ -30,10 +30,11 @@ from convolab.studies.results import (
     SectionResult,
     StudyResult,
     TrialResult,
+    Verdict,
 )
 from convolab.studies.study import Trial
 
-VERDICT_MARKS = {"better": "▲", "worse": "▼", "no significant difference": "=", "not decided": "?"}
+VERDICT_MARKS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?"}
 # The page's words that a reader may not know, each in a sentence.
 GLOSSARY = {
     "arm": "One of the variants that a section compares: the base recipe with a few changes, trained with every seed.",
@@ -62,11 +63,11 @@ class TableCell:
 class VerdictBadge:
     """A contrast's verdict as the page shows it: never by color alone."""
 
-    verdict: str  # a key of VERDICT_MARKS
+    verdict: Verdict
 
     @classmethod
     def from_result(cls, result: ContrastResult) -> "VerdictBadge":
-        return cls(result.verdict or "not decided")
+        return cls(result.verdict)
 
     @property
     def mark(self) -> str:
@@ -75,7 +76,7 @@ class VerdictBadge:
     @property
     def css_class(self) -> str:
         """Its name in the style sheet."""
-        return self.verdict.replace(" ", "-")
+        return self.verdict
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from convolab.core.errors import require
-from convolab.core.stats import ALPHA, PairedTest, holm, paired_t_test, selection_bias
+from convolab.core.stats import ALPHA, PairedTest, equivalence_p, holm, paired_t_test, pairs_to_decide, selection_bias
+from convolab.core.text import pluralize
 from convolab.studies import narrative
 from convolab.studies.metrics import Metric
-from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, TrialResult, Verdict
-from convolab.studies.study import Contrast, Study
+from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, TrialResult
+from convolab.studies.study import Contrast, Margins, Study
 from convolab.training.history import EpochMetrics
 from convolab.training.run_folder import EvaluationRecord
 
@@ -36,29 +37,43 @@ def analyze_study(
     sections = []
     for name, section in study.sections.items():
         arms = tuple(Arm(arm, tuple(of_arm)) for arm, of_arm in results[name].items())
-        contrast_results = analyze_contrasts(section.contrasts, arms)
+        contrast_results = analyze_contrasts(section.contrasts, arms, study.margins)
         comment = narrative.describe_section(section, arms, contrast_results)
         sections.append(SectionResult(name, section, arms, contrast_results, comment))
     return tuple(sections)
 
 
-def analyze_contrasts(contrasts: Sequence[Contrast], arms: Sequence[Arm]) -> tuple[ContrastResult, ...]:
+def analyze_contrasts(
+    contrasts: Sequence[Contrast], arms: Sequence[Arm], margins: Margins | None = None
+) -> tuple[ContrastResult, ...]:
     """Decide contrasts that share one chance of 5 % to find a difference where there is none (Holm's correction).
 
-    All of them count in the correction, also those that cannot be decided: their number was fixed before the first run.
+    They share another 5 % to find two arms equivalent that are not. All of them count in the corrections, also those
+    that cannot be decided: their number was fixed before the first run.
     """
+    margins = margins or Margins()
     arms_by_name = {arm.name: arm for arm in arms}
     pairs = [(arms_by_name[contrast.arm], arms_by_name[contrast.baseline]) for contrast in contrasts]
-    compared = [compare_arms(contrast, *pair, len(contrasts)) for contrast, pair in zip(contrasts, pairs, strict=True)]
-    p_values = [1.0 if result.reason or not result.paired_test else result.paired_test.p for result in compared]
+    compared = [
+        compare_arms(contrast, *pair, margins.of(contrast), len(contrasts))
+        for contrast, pair in zip(contrasts, pairs, strict=True)
+    ]
+    tests = [None if result.reason else result.paired_test for result in compared]
+    p_values = holm([1.0 if test is None else test.p for test in tests])
+    p_equivalents = holm(
+        [
+            1.0 if test is None or result.margin is None else equivalence_p(test, result.margin)
+            for test, result in zip(tests, compared, strict=True)
+        ]
+    )
     results = []
-    for result, pair, p_adjusted in zip(compared, pairs, holm(p_values), strict=True):
-        decided = with_verdict(result, p_adjusted)
+    for result, pair, p_adjusted, p_equivalent in zip(compared, pairs, p_values, p_equivalents, strict=True):
+        decided = with_verdict(result, p_adjusted, p_equivalent, len(contrasts))
         results.append(replace(decided, comment=narrative.describe_contrast(decided, *pair, len(contrasts))))
     return tuple(results)
 
 
-def compare_arms(contrast: Contrast, arm: Arm, baseline: Arm, num_tests: int) -> ContrastResult:
+def compare_arms(contrast: Contrast, arm: Arm, baseline: Arm, margin: float | None, num_tests: int) -> ContrastResult:
     """All of a contrast's result but its verdict, as one of `num_tests` comparisons. Runs are paired by seed.
 
     Times to a threshold are compared up to the length of the shortest run that never reached it (restricted times,
@@ -81,9 +96,12 @@ def compare_arms(contrast: Contrast, arm: Arm, baseline: Arm, num_tests: int) ->
         arm_values=arm_values,
         baseline_values=censored_baseline_values,
         paired_test=test,
+        margin=margin,
         p_adjusted=None,
-        verdict=None,
+        p_equivalent=None,
+        verdict="undecided",
         reason=reason,
+        seeds_needed=None,
         curves_separate_from_epoch=None if reason else find_separation_epoch(metric, history_pairs),
         comment="",
     )
@@ -106,15 +124,27 @@ def why_undecided(
     return None if test else "the difference is identical for all seeds, so a paired t-test is not possible"
 
 
-def with_verdict(result: ContrastResult, p_adjusted: float) -> ContrastResult:
-    """A contrast's result with its verdict, from the p-value after the correction."""
-    if result.reason or not result.paired_test:
+def with_verdict(result: ContrastResult, p_adjusted: float, p_equivalent: float, num_tests: int) -> ContrastResult:
+    """A contrast's result with its verdict, from the p-values after the correction.
+
+    A difference that is shown to be there and to lie within the margin is equivalent: it does not matter.
+    """
+    test = result.paired_test
+    if result.reason or test is None:
         return result
-    is_better = (result.paired_test.difference.mean > 0) == result.contrast.parsed_metric.higher_is_better
-    verdict: Verdict = "better" if is_better else "worse"
-    if p_adjusted > ALPHA:
-        verdict = "no significant difference"
-    return replace(result, p_adjusted=p_adjusted, verdict=verdict)
+    result = replace(result, p_adjusted=p_adjusted, p_equivalent=p_equivalent if result.margin else None)
+    if result.margin and p_equivalent <= ALPHA:
+        return replace(result, verdict="equivalent")
+    if p_adjusted <= ALPHA:
+        is_better = (test.difference.mean > 0) == result.contrast.parsed_metric.higher_is_better
+        return replace(result, verdict="better" if is_better else "worse")
+    needed = pairs_to_decide(test, result.margin, num_tests)
+    many = (
+        f"about {needed} seeds would probably decide it" if needed else "more than 1,000 seeds would probably be needed"
+    )
+    return replace(
+        result, reason=f"{pluralize(len(result.seeds), 'seed')} leave it open, and {many}", seeds_needed=needed
+    )
 
 
 def find_separation_epoch(metric: Metric, history_pairs: Sequence[tuple[History, History]]) -> int | None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from convolab.core.stats import ALPHA, Interval, mean_interval
+from convolab.core.stats import Interval, mean_interval
 from convolab.core.text import format_p_value, join_with_and, pluralize
 from convolab.studies.formatting import (
     choose_decimals,
+    display_scale,
     format_difference_interval,
     format_mean,
     format_metric_difference,
@@ -49,12 +50,10 @@ def join_sentences(sentences: Iterable[str]) -> str:
 
 
 def describe_contrast(result: ContrastResult, arm: Arm, baseline: Arm, num_tests: int) -> str:
-    """A contrast's result, as one of `num_tests` in its section: the verdict with its numbers, then their limits."""
-    if result.verdict is None:
-        return join_sentences([describe_undecided(result), describe_censoring(result, arm, baseline)])
+    """A contrast's result, as one of `num_tests` in its section: what, how much, how sure, since when in training."""
     return join_sentences(
         [
-            describe_unfinished([arm, baseline]),
+            "" if result.p_adjusted is None else describe_unfinished([arm, baseline]),  # else the reason says it
             describe_difference(result, num_tests),
             describe_censoring(result, arm, baseline),
             describe_curve_separation(result, arm, baseline),
@@ -62,41 +61,52 @@ def describe_contrast(result: ContrastResult, arm: Arm, baseline: Arm, num_tests
     )
 
 
-def describe_undecided(result: ContrastResult) -> str:
-    """Why there is no verdict, and the numbers that there are."""
-    contrast = result.contrast
-    metric = metric_phrase(contrast.parsed_metric)
-    values = f" The values are {format_both_values(result)}." if result.seeds else ""
-    return f"No verdict between '{contrast.arm}' and '{contrast.baseline}' in {metric}: {result.reason}.{values}"
-
-
 def describe_difference(result: ContrastResult, num_tests: int) -> str:
-    """The verdict with both means, the difference, its interval and its p-value."""
-    contrast, test = result.contrast, result.paired_test
-    assert test is not None  # because there is a verdict
-    assert result.p_adjusted is not None
-    metric = contrast.parsed_metric
-    correction = f" after Holm's correction for {num_tests} contrasts" if num_tests > 1 else ""
-    numbers = (
-        f"in {metric_phrase(metric)}: {format_both_values(result)}, "
-        f"{format_signed_difference(metric, test.difference)} (95 % interval "
-        f"{format_difference_interval(metric, test.difference)}; {format_p_value(result.p_adjusted)}{correction})."
-    )
-    if result.verdict != "no significant difference":
-        effect = f" Effect size (Hedges' g): {test.hedges_g:.1f}." if len(result.seeds) > 2 else ""
-        return f"'{contrast.arm}' is {result.verdict} than '{contrast.baseline}' {numbers}{effect}"
-    text = f"No significant difference between '{contrast.arm}' and '{contrast.baseline}' {numbers}"
-    if num_tests > 1 and test.p <= ALPHA:
-        text += f" Alone it would be significant, but one of {num_tests} contrasts may be so by chance."
-    smallest = test.minimum_detectable_effect
-    seeds = pluralize(len(result.seeds), "seed")
-    if metric.unit == "%" and smallest > 1:
-        return f"{text} With {seeds} and this much variation hardly any difference could be detected: use more seeds."
-    smallest_text = format_metric_difference(metric, smallest, choose_decimals(metric, smallest))
-    return (
-        f"{text} With {seeds} and this much variation a true difference of {smallest_text} would be detected with "
-        "80 % power; a smaller one may exist."
-    )
+    """The verdict with the difference, its interval, both means and the p-value; or why there is none."""
+    test, metric = result.paired_test, result.contrast.parsed_metric
+    if test is None or result.p_adjusted is None:
+        values = f" Seen: {format_both_values(result)}." if result.seeds else ""
+        subject = name_subject(result)
+        return f"Undecided whether {subject} changes {metric_phrase(metric)}: {result.reason}.{values}"
+    correction = f", corrected for {num_tests} contrasts" if num_tests > 1 else ""
+    p = result.p_equivalent if result.verdict == "equivalent" else result.p_adjusted
+    sure = f"{format_both_values(result)}; {format_p_value(p or 0.0)}{correction}"
+    if result.verdict == "undecided":
+        return f"Undecided: {describe_change(result)}, {sure}. {capitalize(result.reason or '')}."
+    return f"{capitalize(describe_change(result))}, {sure}."
+
+
+def describe_change(result: ContrastResult) -> str:
+    """What an arm does to the metric, and by how much: "Batch norm lowers the final training loss by 0.46 nats (...)"."""
+    test, metric = result.paired_test, result.contrast.parsed_metric
+    assert test is not None  # or there is nothing to describe
+    interval = format_difference_interval(metric, test.difference)
+    phrase, subject = metric_phrase(metric), name_subject(result)
+    if result.verdict == "equivalent":
+        margin = format_margin(metric, result.margin or 0.0)
+        shift = format_signed_difference(metric, test.difference)
+        return f"{subject} changes {phrase} by less than {margin}: {shift} ({interval})"
+    verb = "raise" if test.difference.mean > 0 else "lower"
+    verb = f"seems to {verb}" if result.verdict == "undecided" else f"{verb}s"
+    decimals = choose_decimals(metric, interval_half_width(test.difference))
+    amount = format_metric_difference(metric, abs(test.difference.mean), decimals)
+    return f"{subject} {verb} {phrase} by {amount} ({interval})"
+
+
+def name_subject(result: ContrastResult) -> str:
+    """What a contrast is about: its own subject, or the arm instead of its baseline."""
+    contrast = result.contrast
+    return contrast.subject or f"'{contrast.arm}' instead of '{contrast.baseline}'"
+
+
+def format_margin(metric: Metric, margin: float) -> str:
+    """A margin with its unit: "1 percentage point"."""
+    text = f"{display_scale(metric) * margin:.6g} {'percentage points' if metric.unit == '%' else metric.unit}"
+    return "1 percentage point" if text == "1 percentage points" else text
+
+
+def capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def describe_censoring(result: ContrastResult, arm: Arm, baseline: Arm) -> str:
@@ -115,27 +125,24 @@ def describe_curve_separation(result: ContrastResult, arm: Arm, baseline: Arm) -
     """For a decided contrast: from which epoch on the curves differ, and whether their end contradicts the verdict."""
     metric = result.contrast.parsed_metric
     curves = [(metric.curve(arm.history(seed)), metric.curve(baseline.history(seed))) for seed in result.seeds]
-    if result.verdict == "no significant difference" or max(len(curve) for pair in curves for curve in pair) == 1:
+    if result.verdict not in ("better", "worse") or max(len(curve) for pair in curves for curve in pair) == 1:
         return ""
-    subject = f"The curves of the {metric.quantity_title.partition(' (')[0]} are"
     if result.curves_separate_from_epoch is None:
-        return f"{subject} not separated at the end."
+        return "The curves are not apart at the end."
     last = min(len(curve) for pair in curves for curve in pair) - 1
     is_higher = sum(first[last] - second[last] for first, second in curves) > 0
     end = "better" if is_higher == metric.quantity_higher_is_better else "worse"
     reversal = "" if end == result.verdict else f", where '{arm.name}' is the {end} one"
-    since = f"from epoch {result.curves_separate_from_epoch} to the end{reversal}"
-    return f"{subject} separated (the 95 % interval of each epoch excludes 0) {since}."
+    return f"The curves are apart from epoch {result.curves_separate_from_epoch} to the end{reversal}."
 
 
 def format_both_values(result: ContrastResult) -> str:
-    """Both arms' values: "71.2 % versus 68.1 % on average over 3 seeds"."""
+    """Both arms' values: "from 68.1 % to 71.2 % on average over 3 seeds"."""
     metric, test = result.contrast.parsed_metric, result.paired_test
     decimals = choose_decimals(metric, interval_half_width(test.difference) if test else 0.0)
-    arm = format_average(metric, result.arm_values, decimals)
-    baseline = format_average(metric, result.baseline_values, decimals)
+    values = [format_average(metric, side, decimals) for side in (result.baseline_values, result.arm_values)]
     first, *others = result.seeds
-    return f"{arm} versus {baseline} " + (
+    return f"from {values[0]} to {values[1]} " + (
         f"on average over {len(others) + 1} seeds" if others else f"with seed {first}"
     )
 
@@ -163,40 +170,40 @@ def describe_section(section: Section, arms: Sequence[Arm], results: Sequence[Co
 
 
 def summarize_verdicts(results: Sequence[ContrastResult]) -> list[str]:
-    """A sentence for all arms that share a verdict, a baseline and a metric; then those without a difference."""
-    decided: dict[tuple[object, ...], list[ContrastResult]] = {}
-    similar: dict[tuple[str, Metric], list[str]] = {}  # baseline and metric -> arms
+    """A sentence for each decided contrast; one for all arms with the same verdict, baseline and metric; and the rest."""
+    groups: dict[tuple[object, ...], list[ContrastResult]] = {}
     for result in results:
-        key = (result.contrast.baseline, result.contrast.parsed_metric)
-        if result.verdict == "no significant difference":
-            similar.setdefault(key, []).append(f"'{result.contrast.arm}'")
-        elif result.verdict:
-            decided.setdefault((result.verdict, *key, result.seeds), []).append(result)
-    sentences = [describe_shared_verdict(group) for group in decided.values()]
-    metrics_by_pair: dict[str, list[str]] = {}
-    for (baseline, metric), arms in similar.items():
-        pair = f"{arms[0]} and '{baseline}'" if len(arms) == 1 else f"'{baseline}' and each of {join_with_and(arms)}"
-        metrics_by_pair.setdefault(pair, []).append(metric_phrase(metric))
-    for pair, metrics in metrics_by_pair.items():
-        sentences.append(f"There is no significant difference between {pair} in {join_with_and(metrics)}.")
-    if undecided := sum(result.verdict is None for result in results):
-        sentences.append(f"{undecided} of {pluralize(len(results), 'contrast')} could not be decided.")
+        if result.verdict != "undecided":
+            contrast = result.contrast
+            groups.setdefault((result.verdict, contrast.baseline, contrast.metric), []).append(result)
+    sentences = [describe_group(group) for group in groups.values()]
+    if undecided := sum(result.verdict == "undecided" for result in results):
+        seeds = [result.seeds_needed for result in results if result.seeds_needed]
+        price = (
+            f"; about {max(seeds)} seeds would probably decide {'it' if undecided == 1 else 'them'}" if seeds else ""
+        )
+        which = "The contrast" if len(results) == 1 else f"{undecided} of {len(results)} contrasts"
+        sentences.append(f"{which} {'is' if undecided == 1 else 'are'} undecided{price}.")
     return sentences
 
 
-def describe_shared_verdict(results: Sequence[ContrastResult]) -> str:
-    """One sentence for decided contrasts with the same verdict, baseline, metric and seeds."""
-    first, is_single = results[0], len(results) == 1
-    metric = first.contrast.parsed_metric
-    differences = [result.paired_test.difference for result in results if result.paired_test]
-    decimals = choose_decimals(metric, *map(interval_half_width, differences))
-    arms = join_with_and([f"'{r.contrast.arm}' ({format_average(metric, r.arm_values, decimals)})" for r in results])
-    p = format_p_value(max(result.p_adjusted or 0.0 for result in results))
-    return (
-        f"{arms} {'is' if is_single else 'are'} {first.verdict} than '{first.contrast.baseline}' "
-        f"({format_average(metric, first.baseline_values, decimals)}) in {metric_phrase(metric)}, on average over "
-        f"{len(first.seeds)} seeds ({p if is_single else 'each with ' + p.replace('=', '<=')})."
+def describe_group(results: Sequence[ContrastResult]) -> str:
+    """One sentence for decided contrasts with the same verdict, baseline and metric."""
+    first = results[0]
+    if len(results) == 1:
+        return f"{capitalize(describe_change(first))}."
+    metric, baseline = first.contrast.parsed_metric, first.contrast.baseline
+    differences = {result.contrast.arm: result.paired_test.difference for result in results if result.paired_test}
+    arms = join_with_and(
+        [
+            f"'{arm}' ({format_signed_difference(metric, difference)}, {format_difference_interval(metric, difference)})"
+            for arm, difference in differences.items()
+        ]
     )
+    if first.verdict == "equivalent":
+        margin = format_margin(metric, first.margin or 0.0)
+        return f"Equivalent to '{baseline}' within {margin} in {metric_phrase(metric)}: {arms}."
+    return f"{capitalize(first.verdict)} than '{baseline}' in {metric_phrase(metric)}: {arms}."
 
 
 def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[ContrastResult]) -> list[str]:
@@ -213,16 +220,18 @@ def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[
     compared = {}
     for result in results:
         contrast = result.contrast
-        if result.verdict and best in (contrast.arm, contrast.baseline) and contrast.parsed_metric == metric:
+        if (
+            result.verdict != "undecided"
+            and best in (contrast.arm, contrast.baseline)
+            and contrast.parsed_metric == metric
+        ):
             other = contrast.baseline if contrast.arm == best else contrast.arm
             is_better = (result.verdict == "better") == (other == contrast.arm)
             compared[other] = "is better" if is_better else "is worse"
-            if result.verdict == "no significant difference":
-                compared[other] = "does not differ significantly from it"
+            if result.verdict == "equivalent":
+                compared[other] = "is equivalent"
     neighbors = [
-        f"'{name}' {compared.get(name, 'was not compared with it conclusively')}"
-        for name in section.grid_neighbors(best)
-        if name in means
+        f"'{name}' {compared.get(name, 'is undecided')}" for name in section.grid_neighbors(best) if name in means
     ]
     return [
         f"{scope}'{best}' {verb} in {metric_phrase(metric)}: {format_mean(metric, means[best], decimals)}.",

@@ -19,7 +19,8 @@ from convolab.training.run_folder import COMPLETED, EvaluationRecord, RunSummary
 TrialStatus = Literal["finished", "diverged", "failed", "stopped", "missing"]
 TRIAL_STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)
 MAX_REPR_COMMENT = 240  # characters
-Verdict = Literal["better", "worse", "no significant difference"]
+Verdict = Literal["better", "worse", "equivalent", "undecided"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,17 +80,18 @@ class ContrastResult(Displayable):
     arm_values: tuple[float, ...]  # the metric at each of these seeds
     baseline_values: tuple[float, ...]
     paired_test: PairedTest | None  # None: fewer than two such seeds, or the same difference at all of them
+    margin: float | None  # the largest difference that does not matter; None: no difference is too small to matter
     p_adjusted: float | None  # the p-value after Holm's correction over the section's contrasts
-    verdict: Verdict | None  # None: nothing can be decided, and `reason` says why
-    reason: str | None
+    p_equivalent: float | None  # the same of the tests that the difference lies within the margin
+    verdict: Verdict
+    reason: str | None  # why it is undecided
+    seeds_needed: int | None  # that would probably decide it, if it is undecided
     curves_separate_from_epoch: int | None  # until the end; None: they do not, or there is one run per arm
     comment: str  # a short paragraph, from these numbers alone
 
     def __repr__(self) -> str:
         asked = f"{self.contrast.arm!r} against {self.contrast.baseline!r}, {self.contrast.metric}"
-        return (
-            f"ContrastResult({asked}: {self.verdict or 'not decided'})\n{escape_line(self.comment, MAX_REPR_COMMENT)}"
-        )
+        return f"ContrastResult({asked}: {self.verdict})\n{escape_line(self.comment, MAX_REPR_COMMENT)}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -56,9 +56,12 @@ def contrast_result_to_dict(result: ContrastResult) -> dict[str, Json]:
         **result.contrast.model_dump(),
         "seeds": list(result.seeds),
         "paired_test": asdict(result.paired_test) if result.paired_test else None,
+        "margin": result.margin,
         "p_adjusted": result.p_adjusted,
+        "p_equivalent": result.p_equivalent,
         "verdict": result.verdict,
         "reason": result.reason,
+        "seeds_needed": result.seeds_needed,
         "curves_separate_from_epoch": result.curves_separate_from_epoch,
         "comment": result.comment,
     }

@@ -17,7 +17,7 @@ from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
 from convolab.core.text import pluralize
-from convolab.core.types import Frozen, Json, NonNegativeInt, ValidationContext
+from convolab.core.types import Frozen, Json, NonNegativeInt, PositiveFloat, ValidationContext
 from convolab.models.registry import trust_named
 from convolab.studies.metrics import QUANTITIES, Metric
 from convolab.training.parts import part_names
@@ -33,15 +33,43 @@ Overrides = dict[str, Json]  # `section.key` of a recipe -> value
 
 
 class Contrast(Frozen):
-    """A question: is `arm` better than `baseline`, by `metric`?"""
+    """A question: is `arm` better than `baseline`, by `metric`?
+
+    Attributes:
+        arm: the arm in question.
+        baseline: the arm that it is compared with.
+        metric: what decides, see `Metric.parse`.
+        margin: the largest difference that does not matter, in the metric's unit (an accuracy's is a fraction); by default
+            the study's.
+        subject: what the arm has and the baseline has not, as the comments name it: "Batch norm".
+    """
 
     arm: Name
     baseline: Name
-    metric: str = "best_validation_accuracy"  # see `Metric.parse`
+    metric: str = "best_validation_accuracy"
+    margin: PositiveFloat | None = None
+    subject: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^[^\n\t]*$")] = ""
 
     @property
     def parsed_metric(self) -> Metric:
         return Metric.parse(self.metric)
+
+
+class Margins(Frozen):
+    """The largest differences that do not matter: arms that are shown to differ by less are equivalent.
+
+    >>> Margins(accuracy=0.005).of(Contrast(arm="a", baseline="b"))
+    0.005
+    """
+
+    accuracy: Annotated[PositiveFloat, Field(lt=1)] = 0.01  # a fraction: one percentage point
+    loss: PositiveFloat = 0.02  # nats
+
+    def of(self, contrast: Contrast) -> float | None:
+        """The margin of a contrast, in the unit of its metric; None for a metric that has none."""
+        if contrast.margin is not None:
+            return contrast.margin
+        return {"%": self.accuracy, "nats": self.loss}.get(contrast.parsed_metric.unit)
 
 
 class Section(Frozen):
@@ -71,6 +99,10 @@ class Section(Frozen):
                 known = self.arm_overrides
                 require(arm in known, f"a contrast names the unknown arm '{arm}': {suggest(arm, known)}")
             require(contrast.arm != contrast.baseline, f"a contrast compares the arm '{contrast.arm}' with itself")
+            require(
+                contrast.parsed_metric.unit != "%" or (contrast.margin or 0) < 1,
+                f"the margin of {contrast.metric} is {contrast.margin}: give a fraction, 0.01 for one percentage point",
+            )
         _ = self.reported_metrics
         return self
 
@@ -189,6 +221,7 @@ class Study(Frozen, Displayable):
         seeds: with which each arm of each section is trained.
         recipe: the base, as in a recipe's file; what is left out has its default.
         sections: arms that belong together, by name.
+        margins: the largest differences that do not matter.
         test_best: test the run of the best validation accuracy of all, once.
 
     >>> sections = {"lr": {"grid": {"optimizer.lr": [0.1, 0.01]}}}
@@ -203,6 +236,7 @@ class Study(Frozen, Displayable):
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
     recipe: dict[str, dict[str, Json]] = {}
     sections: Annotated[dict[Name, Section], Field(min_length=1)]
+    margins: Margins = Margins()
     test_best: bool = False
 
     def __repr__(self) -> str:
