@@ -46,7 +46,7 @@ from convolab.training.lr_schedule import Schedule, StepLR
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.parts import NAMED_PARTS, part_names
 from convolab.training.torch_optim import OPTIMIZERS
-from convolab.training.torch_schedule import SCHEDULES
+from convolab.training.torch_schedule import SCHEDULES, WARMUP_FROM_ZERO
 from convolab.training.transforms import parse_transform
 
 FORMAT = 1  # of every file that convolab writes and reads again; the first edition's files have no number
@@ -199,6 +199,9 @@ class Recipe(Frozen, Displayable):
         `stored` are the sections with every key, as in the file of a run: no code is run to find a part's options.
         """
         require_known_format(values.get("format"), "this recipe")
+        context: dict[str, object] = {STORED: stored}
+        if values.keys() >= {"format", *cls.model_fields}:  # as convolab writes a recipe, and nobody else does
+            context[WARMUP_FROM_ZERO] = True
         values = {section: keys for section, keys in values.items() if section != "format"}
         for section, name in DEFAULT_NAMES.items():
             keys = values.get(section)
@@ -206,7 +209,7 @@ class Recipe(Frozen, Displayable):
                 values[section] = {"name": name, **keys}
         refuse_renamed(values)
         try:
-            return cls.model_validate(values, strict=True, context={STORED: stored})
+            return cls.model_validate(values, strict=True, context=context)
         except ValidationError as error:
             raise LabError(format_validation_error(error, values).replace("\n", "\\n")) from error
 
