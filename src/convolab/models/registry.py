@@ -171,13 +171,18 @@ def resolve_factory(name: str, code: OwnCode | None = None) -> NetworkFactory:
 def resolve_options(name: str, overrides: Mapping[str, object], code: OwnCode | None = None) -> dict[str, Any]:
     """All options of a network: `overrides`, checked against its factory's types, and defaults for all others.
 
+    Options that a network of convolab got later, its `later_options`, are left out where they have their defaults: so
+    the keys of earlier recipes stay the same.
+
     Raises LabError for an option that the network does not have, and for a value of the wrong type.
 
     >>> resolve_options("simple_convnet", {"residual": True})
     {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
     """
     signature = factory_signature(name, code)
-    return fill_options(signature, ("shape", "classes"), overrides, f"the network '{name}'", "model")
+    options = fill_options(signature, ("shape", "classes"), overrides, f"the network '{name}'", "model")
+    later = getattr(NETWORKS.get(name), "later_options", ())
+    return {k: v for k, v in options.items() if k not in later or v != signature.parameters[k].default}
 
 
 def factory_signature(name: str, code: OwnCode | None = None) -> inspect.Signature:
