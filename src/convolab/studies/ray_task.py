@@ -26,7 +26,8 @@ from convolab.core.errors import LabError, require
 from convolab.core.files import atomic_write, translate_write_errors
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
-from convolab.models import registry, zoo
+from convolab.models import efficientnet_lite, registry, zoo
+from convolab.models.libraries import is_library_network
 from convolab.models.own_code import OwnCode, find_own_code, provide_code
 from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
 from convolab.training.checkpoint import CODE_FOLDER
@@ -116,8 +117,9 @@ def codes_to_send(recipe: Recipe) -> dict[str, OwnCode]:
     Raises LabError for a network that is registered in this process only.
     """
     name = recipe.model.name
+    known = (zoo.__name__, efficientnet_lite.__name__)
     require(
-        "model" in recipe.own_parts or registry.resolve_factory(name).__module__ == zoo.__name__,
+        "model" in recipe.own_parts or is_library_network(name) or registry.resolve_factory(name).__module__ in known,
         f"the network '{name}' is registered in this process only, and Ray's nodes do not have it: "
         "put it into a file and name it file.py:Name",
     )
