@@ -29,6 +29,7 @@ from convolab.data.splits import DatasetSplits
 from convolab.models import efficientnet_lite, registry, zoo
 from convolab.models.libraries import is_library_network
 from convolab.models.own_code import OwnCode, find_own_code, provide_code
+from convolab.models.weights import OWN_WEIGHTS, provide_weights, read_weights_bytes
 from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
 from convolab.training.checkpoint import CODE_FOLDER
 from convolab.training.recipe import Recipe
@@ -62,6 +63,7 @@ class TaskPayload:
     run_files: RunFiles  # of the unfinished run to resume
     codes: dict[str, OwnCode]  # of a person's own parts, by the name that stands for each
     versions: Mapping[str, str]  # of the packages on the driver
+    weights: dict[str, bytes]  # the files that networks start from, by the name that stands for each
 
 
 def train_on_node(
@@ -100,6 +102,8 @@ def train_on_node(
         try:
             for name, code in payload.codes.items():
                 provide_code(name, code)
+            for name, content in payload.weights.items():
+                provide_weights(name, content)
             write_run_files(folder, payload.run_files)
             run_job(replace(job, folder=folder), load_splits, send, stop_requested.is_set)
         except LabError as error:
@@ -125,6 +129,12 @@ def codes_to_send(recipe: Recipe) -> dict[str, OwnCode]:
     )
     codes = {name: find_own_code(name) for name in recipe.own_parts.values()}
     return {name: code for name, code in codes.items() if not code.is_installed}
+
+
+def weights_to_send(recipe: Recipe) -> dict[str, bytes]:
+    """The file of weights that a recipe's network starts from, by its name; a library's own are each node's."""
+    weights = recipe.model.weights
+    return {} if weights in (None, OWN_WEIGHTS) else {weights: read_weights_bytes(weights)}
 
 
 def driver_versions() -> dict[str, str]:

@@ -41,6 +41,7 @@ from convolab.data.catalog import default_augmentation
 from convolab.models import registry
 from convolab.models.own_code import is_own_code
 from convolab.models.registry import trust_named
+from convolab.models.weights import START_KEYS, weights_sha256
 from convolab.training.first_edition import refuse_renamed
 from convolab.training.lr_schedule import Schedule, StepLR
 from convolab.training.optim import SGD, Optimizer
@@ -53,6 +54,7 @@ FORMAT = 1  # of every file that convolab writes and reads again; the first edit
 MAX_TOML_BYTES = 1_000_000
 MAX_VALUE_LENGTH = 10_000
 DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step"}
+ALL_BUT_THE_LAST = "all but the last layer"  # of model.freeze
 FOREIGN_PARTS = {kind.section: kind for kind in (OPTIMIZERS, SCHEDULES)}
 
 
@@ -81,12 +83,36 @@ class Data(Frozen):
         return entries
 
 
+def checked_start(values: Mapping[str, Json], network: str) -> dict[str, Json]:
+    """What a new recipe's network starts from, with the SHA-256 of its weights.
+
+    Raises LabError if there are no such weights, or others than the recipe's SHA-256 says.
+    """
+    weights, sha256, factor = (values.get(key) for key in ("weights", "weights_sha256", "pretrained_lr_factor"))
+    require(weights or not factor, "model.pretrained_lr_factor needs weights: set model.weights, or leave it out")
+    frozen = values.get("freeze")
+    require(frozen is None or frozen, "model.freeze is empty: give a pattern of parameters, or leave it out")
+    if not isinstance(weights, str):
+        return {key: value for key, value in values.items() if key != "weights_sha256"}
+    digest = weights_sha256(weights, network)
+    require(
+        sha256 in (None, digest),
+        f"model.weights = {weights!r} has changed since the recipe was made: its SHA-256 is {digest[:12]}..., not "
+        f"{str(sha256)[:12]}...: restore the file, or leave model.weights_sha256 out",
+    )
+    return {**values, "weights_sha256": digest}
+
+
 class Model(BaseModel):
     """The network's name and its options, whatever they are: the network's own signature checks them."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     name: str = "simple_convnet"
+    weights: str | None = None  # to start from: pretrained, a file or the folder of a run; omitted: from scratch
+    weights_sha256: str | None = None  # of the weights; entered when a recipe is made
+    freeze: Annotated[str | tuple[str, ...] | None, BeforeValidator(list_to_tuple)] = None  # patterns of parameters
+    pretrained_lr_factor: PositiveFloat | None = None  # on the learning rate, for tensors that were taken
 
     @model_validator(mode="before")
     @classmethod
@@ -101,11 +127,21 @@ class Model(BaseModel):
         require(isinstance(name, str), f"model.name = {name!r}: give the network's name as a string")
         if "model" in stored_sections(info) and name not in registry.NETWORKS:
             return values
-        return {"name": name, **registry.resolve_options(name, {k: v for k, v in values.items() if k != "name"})}
+        start = {key: values[key] for key in START_KEYS if values.get(key) is not None}
+        given = {key: value for key, value in values.items() if key != "name" and key not in START_KEYS}
+        options = registry.resolve_options(name, given)
+        for key in START_KEYS:
+            require(
+                key not in options,
+                f"the network '{name}' has an option '{key}', which is a key of every recipe: rename the option",
+            )
+        if "model" not in stored_sections(info):
+            start = checked_start(start, name)
+        return {"name": name, **start, **options}
 
     @property
     def options(self) -> dict[str, Json]:
-        """The network's options, without its name."""
+        """The network's options, without its name and what it starts from."""
         return dict(self.__pydantic_extra__ or {})
 
 
@@ -289,6 +325,8 @@ def apply_overrides(
         keys = result.setdefault(section, {})
         if key == "name" and keys.get("name") != overrides[dotted_key]:
             keys.clear()
+        if dotted_key == "model.weights" and keys.get(key) != overrides[dotted_key]:
+            keys.pop("weights_sha256", None)
         keys[key] = overrides[dotted_key]
     return result
 

@@ -49,6 +49,7 @@ from convolab.training.recipe import (
     require_known_format,
 )
 from convolab.training.trainer import Trainer
+from convolab.training.transfer import PretrainedRecord
 
 Status = Literal["new", "running", "stopped", "killed", "diverged", "finished"]
 COMPLETED: tuple[Status, ...] = ("finished", "diverged")  # what more training would not change
@@ -104,6 +105,7 @@ class RunSummary(TypedDict):
     started_at: str | None
     code: dict[str, Json] | None  # of somebody's own network: its files in code/, with their SHA-256
     parts: dict[str, dict[str, Json]] | None  # the same of other parts of their own, by the part's name
+    pretrained: PretrainedRecord | None  # the weights it started from; None: from scratch
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,6 +161,7 @@ SUMMARY_DEFAULTS: dict[str, Json] = {
     "started_at": None,
     "code": None,
     "parts": None,
+    "pretrained": None,
 }
 
 
@@ -219,6 +222,7 @@ def new_summary(
         "started_at": current_time(),
         "code": codes["model"].to_record() if "model" in codes else None,
         "parts": {part: code.to_record() for part, code in codes.items() if part != "model"} or None,
+        "pretrained": trainer.pretrained,
     }
 
 

@@ -25,6 +25,7 @@ from convolab.training.network_check import check_network
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.recipe import Metrics, Training
 from convolab.training.torch_optim import TorchOptimizerState
+from convolab.training.transfer import PretrainedRecord
 from convolab.training.transforms import Transform, apply_transforms, parse_transform
 
 MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
@@ -102,6 +103,8 @@ class Trainer:
         transforms: random transforms of the training images, in order, such as "crop:4".
         metrics: how the training loss and accuracy are measured.
         device: where the network and each batch go.
+        frozen: layers of `net` that stay in evaluation mode.
+        lr_factors: of the learning rate, for parameters of `net` where it is not 1.
 
     Raises LabError if the batch is larger than the set, or is one image and the network cannot be trained on one.
     """
@@ -118,6 +121,8 @@ class Trainer:
         transforms: Sequence[Transform | str] = (),
         metrics: Metrics | None = None,
         device: torch.device | str = "cpu",
+        frozen: Sequence[nn.Module] = (),
+        lr_factors: Mapping[nn.Parameter, float] | None = None,
     ) -> None:
         self.training = training or Training()
         require_full_batch(self.training.batch_size, train)
@@ -134,9 +139,11 @@ class Trainer:
         if self.training.batch_size == 1:  # batch norm, for one, may not accept it
             check_network(self.net, train, 1, self.device)
         self.ema_net = copy.deepcopy(self.net).requires_grad_(False) if self.training.ema else None
-        self.optimizer_state = self.optimizer.build(self.net.parameters())
+        self.optimizer_state = self.optimizer.build(self.net.parameters(), lr_factors or {})
         self.rates = self.schedule.rates(self.optimizer.lr, self.steps_per_epoch, self.training.epochs)
         self.progress = TrainingProgress()
+        self.frozen = tuple(frozen)
+        self.pretrained: PretrainedRecord | None = None  # what the network started from, for the run's summary
 
     def iter_epochs(self, callbacks: TrainingCallbacks = NO_CALLBACKS) -> Iterator[EpochMetrics]:
         """Train, yielding each epoch as it ends; end early, between two steps, when `callbacks.should_stop()` says so.
@@ -149,6 +156,8 @@ class Trainer:
             with isolated_rng(self.device), reproducible_kernels(self.device), translate_memory_errors(MEMORY_ADVICE):
                 progress, epoch = self.progress, self.progress.epoch
                 self.net.train()
+                for layer in self.frozen:
+                    layer.eval()
                 permutation = torch.randperm(len(self.train_set), generator=make_generator(seed, "order", epoch))
                 while progress.step < self.steps_per_epoch:
                     if callbacks.should_stop():
