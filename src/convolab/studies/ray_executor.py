@@ -30,6 +30,7 @@ from convolab.studies.ray_task import (
     TaskPayload,
     codes_to_send,
     driver_versions,
+    library_version,
     read_run_files,
     splits_to_arrays,
     train_on_node,
@@ -105,7 +106,11 @@ class RayExecutor:
                     task = pending.popleft()
                     job = task.job
                     payload = TaskPayload(
-                        job, read_run_files(job.folder), codes[job.recipe.key], versions, weights_to_send(job.recipe)
+                        job,
+                        read_run_files(job.folder),
+                        codes[job.recipe.key],
+                        versions | library_version(job.recipe),
+                        weights_to_send(job.recipe),
                     )
                     in_flight[remote_train.remote(payload, stored_arrays, event_queue)] = task
                     del payload  # it may hold the files of a large run

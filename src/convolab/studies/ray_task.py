@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -27,7 +27,7 @@ from convolab.core.files import atomic_write, translate_write_errors
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
 from convolab.models import efficientnet_lite, registry, zoo
-from convolab.models.libraries import is_library_network
+from convolab.models.libraries import is_library_network, split_library
 from convolab.models.own_code import OwnCode, find_own_code, provide_code
 from convolab.models.weights import OWN_WEIGHTS, provide_weights, read_weights_bytes
 from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
@@ -91,9 +91,10 @@ def train_on_node(
 
     def load_splits() -> DatasetSplits:
         for name, required in payload.versions.items():
+            own = installed_version(name)
             require(
-                version(name) == required,
-                f"has {name} {version(name)}, but the driver has {required}: install the same version on all nodes",
+                own == required,
+                f"has {name} {own}, but the driver has {required}: install the same version on all nodes",
             )
         return splits_from_arrays(arrays)
 
@@ -140,6 +141,20 @@ def weights_to_send(recipe: Recipe) -> dict[str, bytes]:
 def driver_versions() -> dict[str, str]:
     """The versions, here, of the packages that may change a run's bits."""
     return {name: version(name) for name in VERSION_CHECKED_PACKAGES}
+
+
+def library_version(recipe: Recipe) -> dict[str, str]:
+    """The version, here, of the library that a recipe's network is one of; nothing for other networks."""
+    library, _ = split_library(recipe.model.name)
+    return {library: installed_version(library)} if library else {}
+
+
+def installed_version(name: str) -> str:
+    """The version of a package here, or "none"."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
 
 
 def read_run_files(folder: Path) -> RunFiles:
