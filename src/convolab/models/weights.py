@@ -91,7 +91,7 @@ def weights_path(name: str) -> Path:
     return path
 
 
-def weights_sha256(name: str, network: str) -> str:
+def sha256_of_weights(name: str, network: str) -> str:
     """The SHA-256 of the weights that `model.weights` names for a network. Raises LabError if there are none."""
     if name == OWN_WEIGHTS:
         return read_own_weights(network).sha256

@@ -41,7 +41,7 @@ from convolab.data.catalog import default_augmentation
 from convolab.models import registry
 from convolab.models.own_code import is_own_code
 from convolab.models.registry import trust_named
-from convolab.models.weights import START_KEYS, weights_sha256
+from convolab.models.weights import START_KEYS, sha256_of_weights
 from convolab.training.first_edition import refuse_renamed
 from convolab.training.lr_schedule import Schedule, StepLR
 from convolab.training.optim import SGD, Optimizer
@@ -94,7 +94,7 @@ def checked_start(values: Mapping[str, Json], network: str) -> dict[str, Json]:
     require(frozen is None or frozen, "model.freeze is empty: give a pattern of parameters, or leave it out")
     if not isinstance(weights, str):
         return {key: value for key, value in values.items() if key != "weights_sha256"}
-    digest = weights_sha256(weights, network)
+    digest = sha256_of_weights(weights, network)
     require(
         sha256 in (None, digest),
         f"model.weights = {weights!r} has changed since the recipe was made: its SHA-256 is {digest[:12]}..., not "
