@@ -82,7 +82,7 @@ def test_an_unknown_network_or_option_of_a_library_is_refused_in_one_line(
 
 
 @pytest.mark.slow
-def test_what_a_librarys_class_makes_of_an_option_is_said_in_one_line() -> None:
+def test_an_error_of_a_librarys_class_about_an_option_is_one_line() -> None:
     with pytest.raises(LabError, match="'timm/resnet18' cannot be built: AttributeError") as caught:
         build("timm/resnet18", (3, 32, 32), 7, block="basic")
     assert "\n" not in str(caught.value)

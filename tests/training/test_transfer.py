@@ -66,7 +66,7 @@ def test_a_run_starts_from_the_weights_of_another_of_the_same_classes(
     assert trainer.pretrained["new"] == []
 
 
-def test_the_last_layer_of_a_plain_file_is_made_anew_from_the_seed_and_the_person_is_told(
+def test_the_last_layer_of_a_plain_file_is_new_from_the_seed_and_a_message_lists_it(
     weights_file: Path, source: Run, tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ) -> None:
     recipe = make_recipe({**SMALL, "model.weights": str(weights_file), "training.seed": 5})
@@ -79,7 +79,7 @@ def test_the_last_layer_of_a_plain_file_is_made_anew_from_the_seed_and_the_perso
     digest = recipe.model.weights_sha256
     assert len(messages) == 1
     assert f"starts from {weights_file} (SHA-256 {digest[:12]}...): 12 tensors taken" in messages[0]
-    assert "made anew: head.linear.weight, head.linear.bias" in messages[0]
+    assert "new: head.linear.weight, head.linear.bias" in messages[0]
     record = Run(run.folder).summary["pretrained"]
     assert (record["sha256"], record["new"]) == (digest, HEAD)
 

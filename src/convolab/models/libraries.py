@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision by name: looked up, their options checked, and built for a data set's images.
+"""Networks of timm and torchvision by name: looked up, their options checked, and built for a dataset's images.
 
 Their initial weights are those that the library's authors chose: drawn by the library itself, from torch's generator.
 """

@@ -29,7 +29,7 @@ START_KEYS = ("weights", "weights_sha256", "freeze", "pretrained_lr_factor")  # 
 OWN_WEIGHTS = "pretrained"  # the value of model.weights that names a library's own
 RUN_WEIGHTS = "best.safetensors"  # of a run's folder
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-MAX_BYTES = 4_000_000_000
+MAX_WEIGHTS_BYTES = 4_000_000_000
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of torchvision's networks
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of each channel
 
@@ -68,8 +68,8 @@ def read_weights_bytes(name: str) -> bytes:
     path = weights_path(name)
     try:
         require(
-            path.stat().st_size <= MAX_BYTES,
-            f"model.weights: {path} has more than {MAX_BYTES:,} bytes: it is too large",
+            path.stat().st_size <= MAX_WEIGHTS_BYTES,
+            f"model.weights: {path} has more than {MAX_WEIGHTS_BYTES:,} bytes: it is too large",
         )
         return path.read_bytes()
     except OSError as error:

@@ -51,7 +51,7 @@ def set_up_transfer(
         require(
             weights.sha256 == model.weights_sha256,
             f"model.weights = {model.weights!r} has changed: its SHA-256 is {weights.sha256[:12]}..., and the recipe's "
-            f"{str(model.weights_sha256)[:12]}...: restore the file, or make the recipe anew",
+            f"{str(model.weights_sha256)[:12]}...: restore the file, or make a new recipe",
         )
         taken, new = take_weights(network, weights, classes, f"the network '{model.name}'")
         mean, std = normalization_for(weights, channels) or (None, None)
@@ -111,10 +111,10 @@ def describe_start(record: PretrainedRecord) -> str:
     """In one line what a network starts from.
 
     >>> describe_start({"weights": "a.pth", "sha256": "ab" * 32, "taken": ["a"], "new": ["b"], "mean": None, "std": None})
-    'starts from a.pth (SHA-256 abababababab...): 1 tensor taken, made anew: b'
+    'starts from a.pth (SHA-256 abababababab...): 1 tensor taken, new: b'
     """
     new, count = record["new"], len(record["taken"])
     listed = ", ".join(new[:4]) + (f" and {len(new) - 4} more" if len(new) > 4 else "")
     digest = record["sha256"][:12]
     taken = f"{count} tensor{'s' * (count != 1)} taken"
-    return f"starts from {record['weights']} (SHA-256 {digest}...): {taken}, made anew: {listed or 'none'}"
+    return f"starts from {record['weights']} (SHA-256 {digest}...): {taken}, new: {listed or 'none'}"
