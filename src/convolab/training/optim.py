@@ -66,7 +66,7 @@ class SGD(Frozen):
             weight_decay=self.weight_decay, dampening=0.0, maximize=False, is_first_step=False,
         )  # fmt: skip
 
-    def torch_optimizer(self, parameters: Sequence[dict[str, object]]) -> torch.optim.Optimizer:
+    def torch_optimizer(self, parameters: Sequence[dict[str, list[nn.Parameter]]]) -> torch.optim.Optimizer:
         """The same optimizer of torch.optim."""
         return torch.optim.SGD(
             parameters, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay,
@@ -108,7 +108,7 @@ class AdamBase(Frozen):
             beta2=self.betas[1], weight_decay=self.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
         )  # fmt: skip
 
-    def torch_optimizer(self, parameters: Sequence[dict[str, object]]) -> torch.optim.Optimizer:
+    def torch_optimizer(self, parameters: Sequence[dict[str, list[nn.Parameter]]]) -> torch.optim.Optimizer:
         """The same optimizer of torch.optim."""
         return self.torch_class(
             parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=1e-8, fused=True
