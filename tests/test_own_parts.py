@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from convolab.cli.main import main
 
@@ -20,10 +21,15 @@ def test_the_examples_of_parts_of_ones_own_run(
     monkeypatch.chdir(tmp_path)
     for name, source in FILES.items():
         Path(name).write_text(source)
+    for label in "ab":
+        Path("letters", label).mkdir(parents=True)
+        for number in range(8):
+            color = (20 * number, 200 * (label == "a"), 0)
+            Image.new("RGB", (32, 32), color).save(Path("letters", label, f"{number}.png"))
     for command in COMMANDS:
         monkeypatch.setattr("sys.argv", shlex.split(command))
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code in (0, None), (command, capsys.readouterr().err)
     assert len(FILES) == 4
-    assert len(COMMANDS) == 12
+    assert len(COMMANDS) == 16

@@ -14,9 +14,9 @@ from convolab.core.types import Json
 from convolab.data.image_io import read_image, to_uint8_image
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import freeze_for_inference
+from convolab.models.libraries import split_library
 from convolab.models.pretrained import BUNDLED_NETWORKS, offline_if_unreachable, pretrained
 from convolab.models.registry import NETWORKS
-from convolab.models.resolve import split_library
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 

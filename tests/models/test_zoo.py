@@ -3,11 +3,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.small_nets import classifier_of
 from torch import Tensor, nn
 
+from convolab.analysis.summary import summarize_network
 from convolab.core.errors import LabError
 from convolab.models import zoo
+from convolab.models.feature_head import create_feature_extractor
 from convolab.models.registry import build
+from convolab.training.recipe import Recipe
 
 SHALLOW, CONVNETS = ("shallow_net", "shallow_net_class"), ("simple_convnet", "resnet_small")
 
@@ -308,3 +312,102 @@ def test_without_batch_norm_the_convolutions_have_the_same_initial_weights() -> 
         "head.linear.bias",
     ]
     assert all(torch.equal(with_norm[name], without_norm[name]) for name in shared)
+
+
+# Options of simple_convnet that came later
+
+
+def test_a_recipe_of_the_default_network_has_the_key_that_it_had_before_there_were_more_options() -> None:
+    assert Recipe().to_dict()["model"] == {
+        "name": "simple_convnet", "channels": [16, 32, 64], "batch_norm": True, "residual": False,
+    }  # fmt: skip
+    assert Recipe().key == "abb018a8b6a1"
+    defaults = {"activation": "relu", "depth": 1, "kernel": 3, "dropout": 0}
+    assert Recipe.from_dict({"model": {"name": "simple_convnet", **defaults}}) == Recipe()
+    for option, value in {"activation": "gelu", "depth": 2, "kernel": 5, "dropout": 0.5}.items():
+        changed = Recipe.from_dict({"model": {option: value}})
+        assert changed.model.options[option] == value
+        assert changed.key != Recipe().key
+        assert changed.with_overrides({f"model.{option}": defaults[option]}) == Recipe()
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(("depth", "kernel"), [(1, 3), (1, 1), (2, 3), (3, 5), (2, 7)])
+def test_depth_and_kernel_have_the_parameters_of_their_closed_form(
+    depth: int, kernel: int, batch_norm: bool, residual: bool
+) -> None:
+    options = {"channels": [4, 6], "depth": depth, "kernel": kernel, "batch_norm": batch_norm, "residual": residual}
+    net = build("simple_convnet", (3, 16, 16), 10, **options)
+    pairs = [(3, 4), (4, 6)]
+    weights = sum(k * kernel**2 * (c + (depth - 1) * k) for c, k in pairs)
+    per_conv = 2 if batch_norm else 1  # scale and shift, or a bias
+    expected = weights + sum(per_conv * k * depth for _, k in pairs) + 10 * 6 + 10
+    assert summarize_network(net, (3, 16, 16)).num_parameters == expected
+    assert net.features(pixels((3, 16, 16))).shape == (3, 6, 4, 4)
+    assert net(pixels((3, 16, 16))).shape == (3, 10)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"])
+def test_an_activation_is_the_one_of_its_name_and_changes_no_parameters(activation: zoo.Activation) -> None:
+    net = build("simple_convnet", (3, 16, 16), 10, activation=activation, depth=2, channels=[4]).eval()
+    assert same(net, build("simple_convnet", (3, 16, 16), 10, depth=2, channels=[4]))
+    activate = getattr(F, activation)
+    weights, x = net.state_dict(), pixels((3, 16, 16))
+    y = F.conv2d(x, weights["features.0.conv.weight"], padding=1)
+    y = activate(norm({**weights}, "features.0.norm1", y))
+    y = F.conv2d(y, weights["features.0.conv1.weight"], padding=1)
+    y = activate(norm({**weights}, "features.0.norm", F.max_pool2d(y, 2)))
+    torch.testing.assert_close(net.features(x), y)
+
+
+def test_with_a_shortcut_a_deep_stage_adds_its_input() -> None:
+    options = {"channels": [4, 4], "depth": 2}
+    plain, residual = (build("simple_convnet", (3, 16, 16), 10, residual=r, **options).eval() for r in (False, True))
+    assert same(plain, residual)
+    with torch.no_grad():
+        for net in (plain, residual):
+            net.features[1].conv1.weight.zero_()  # what it computes is then zero
+    x = pixels((3, 16, 16))
+    assert plain.features(x).abs().max() == 0
+    expected = F.relu(F.avg_pool2d(residual.features[0](x), 2))
+    torch.testing.assert_close(residual.features(x), expected)
+
+
+def test_dropout_zeroes_means_before_the_last_layer_in_training_only() -> None:
+    net = build("simple_convnet", (3, 16, 16), 10, dropout=0.5)
+    plain = build("simple_convnet", (3, 16, 16), 10)
+    assert same(net, plain)
+    x = torch.rand(200, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    seen = []
+    net.head.linear.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
+    net(x)
+    before = plain.head[:2](plain.features(x))
+    zeros, zeros_before = (float((means == 0).float().mean()) for means in (seen[0], before))
+    assert zeros == pytest.approx(0.5 + 0.5 * zeros_before, abs=0.03)
+    torch.testing.assert_close(net.eval()(x), plain.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel": 4}, "model.kernel = 4: give an odd size"),
+        ({"kernel": 0}, "model.kernel = 0"),
+        ({"depth": 0}, "model.depth = 0"),
+        ({"dropout": 1.0}, "model.dropout = 1.0"),
+        ({"activation": "swish"}, "model.activation = 'swish'"),
+        ({"activations": "relu"}, "did you mean 'activation'"),
+    ],
+)
+def test_an_option_that_a_convnet_cannot_have_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        build("simple_convnet", (3, 32, 32), 10, **options)
+
+
+@pytest.mark.slow
+def test_explanations_and_boxes_work_with_every_later_option() -> None:
+    net = build("simple_convnet", (3, 32, 32), 10, activation="gelu", depth=2, kernel=5, dropout=0.2, residual=True)
+    classifier = classifier_of(net)
+    extractor = create_feature_extractor(classifier)
+    assert extractor.head is not None
+    assert extractor.head.kind == "average"

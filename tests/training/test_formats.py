@@ -386,3 +386,20 @@ def test_the_files_that_are_deleted_are_those_that_the_docstring_of_run_names():
     named = set(re.findall(r"[a-z]+(?:\.[a-z]+)*\.(?:toml|jsonl|safetensors|json)", Run.__doc__))
     assert named < set(OWN_FILES)
     assert set(COMPLETED) == {"finished", "diverged"}
+
+
+def test_a_stored_run_whose_warmup_began_at_zero_resumes_as_it_was(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+):
+    new = make_recipe({"schedule.warmup": 0.5})
+    values = new.to_dict()
+    del values["schedule"]["warmup_start"]
+    old = Recipe.from_file_values(values, stored=Recipe.model_fields)
+    assert old.key != new.key
+    expected = Run.start(old, digits, tmp_path / "whole")
+    Run.start(old, digits, tmp_path / "run", callbacks=stop_after(2))
+    assert "warmup_start" not in (tmp_path / "run" / "recipe.toml").read_text()
+    run = Run(tmp_path / "run")
+    assert run.recipe.schedule.rates(0.1, 10, 5)(0, 0, []) == 0
+    run.resume(digits)
+    assert run_contents(run.folder) == run_contents(expected.folder)

@@ -1,11 +1,13 @@
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from convolab.training.lr_schedule import ConstantLR, CosineLR, OneCycleLR, Schedule, StepLR
+from convolab.training.recipe import Recipe, recipe_key
 
 SCHEDULES = [ConstantLR(), StepLR(step_size=2, gamma=0.5), CosineLR(), OneCycleLR()]
 
@@ -21,9 +23,45 @@ def test_warmup_grows_linearly_and_then_the_schedule_is_unchanged(
     )
 
 
-def test_warmup_starts_from_zero_and_grows_with_every_step() -> None:
+def test_a_new_warmup_starts_above_zero_and_grows_with_every_step() -> None:
     factors = [ConstantLR(warmup=2).factor(step / 7, 10) for step in range(15)]
-    assert factors == pytest.approx([step / 14 for step in range(15)])
+    assert factors == pytest.approx([0.01 + 0.99 * step / 14 for step in range(15)])
+    assert ConstantLR(warmup=2, warmup_start=0.5).factor(1.0, 10) == pytest.approx(0.75)
+
+
+def test_a_warmup_is_that_of_torch() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=6)
+    rate = ConstantLR(warmup=2).rates(0.3, 3, 10)
+    for step in range(9):
+        assert rate(step // 3, step % 3, []) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("name", ["cosine", "ExponentialLR"])
+def test_a_new_recipe_says_where_its_warmup_starts_and_a_stored_one_keeps_its_meaning(name: str) -> None:
+    options = {"gamma": 0.9} if name == "ExponentialLR" else {}
+    schedule = {"name": name, "warmup": 1.0, **options}
+    new = Recipe.from_dict({"schedule": schedule})
+    assert new.to_dict()["schedule"]["warmup_start"] == 0.01
+    assert new.schedule.rates(0.1, 10, 5)(0, 0, []) == pytest.approx(0.001)
+    stored = {**Recipe.from_dict({"schedule": {**schedule, "warmup": 0.0}}).to_dict()}
+    stored["schedule"] = {**stored["schedule"], "warmup": 1.0}
+    for old in (
+        Recipe.from_file_values(stored, stored=Recipe.model_fields),
+        Recipe.from_file_values({"format": 1, **stored}),
+    ):
+        assert old.to_dict() == stored
+        assert old.key == recipe_key(stored)
+        assert old.schedule.rates(0.1, 10, 5)(0, 0, []) == 0
+        assert old.with_overrides({"training.seed": 3}).schedule == old.schedule
+
+
+def test_a_recipe_without_warmup_has_no_start_of_it() -> None:
+    assert "warmup_start" not in Recipe().to_dict()["schedule"]
+    assert Recipe.from_dict({"schedule": {"warmup_start": 0.5}}) == Recipe()
 
 
 def test_a_constant_schedule_is_constant() -> None:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from convolab.models.zoo import ImageShape
+
 BASE_STAGES = (  # kernel, stride, expansion, channels, blocks: those of EfficientNet-B0
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -106,7 +108,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-Lite: normalized pixels [N, 3, H, W] -> logits [N, classes]; its last map is [N, 1280, H/32, W/32].
+    """EfficientNet-Lite: normalized pixels [N, channels, H, W] -> logits [N, classes]; its last map is [N, 1280, H/32, W/32].
 
     `variant` 0, 1 or 2 decides the width and the depth.
 
@@ -115,10 +117,10 @@ class EfficientNetLite(nn.Module):
     torch.Size([1, 1000])
     """
 
-    def __init__(self, variant: int, classes: int = 1000) -> None:
+    def __init__(self, variant: int, classes: int = 1000, channels: int = 3) -> None:
         super().__init__()
         width, depth = WIDTH_DEPTH_MULTIPLIERS[variant]
-        self.conv_stem = make_conv(3, 32, kernel_size=3, stride=2)
+        self.conv_stem = make_conv(channels, 32, kernel_size=3, stride=2)
         self.bn1 = make_batch_norm(32)
         self.act1 = nn.ReLU6(inplace=True)
         stages = []
@@ -142,7 +144,7 @@ class EfficientNetLite(nn.Module):
         self.global_pool = nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
         self.classifier = nn.Linear(1280, classes)
 
-    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         x = self.act1(self.bn1(self.conv_stem(x)))  # [N, 32, H/2, W/2]
         x = self.blocks(x)  # [N, 320, H/32, W/32]
         x = self.act2(self.bn2(self.conv_head(x)))  # [N, 1280, H/32, W/32]
@@ -153,3 +155,18 @@ def round_channels(channels: float) -> int:
     """The nearest multiple of 8, but at least 90 % of `channels`."""
     multiple = max(8, int(channels + 4) // 8 * 8)
     return multiple if multiple >= 0.9 * channels else multiple + 8
+
+
+def efficientnet_lite0(shape: ImageShape, classes: int) -> EfficientNetLite:
+    """EfficientNet-Lite0 for images of any size; a registered network. Its last map has a 32th of their sides."""
+    return EfficientNetLite(0, classes, shape[0])
+
+
+def efficientnet_lite1(shape: ImageShape, classes: int) -> EfficientNetLite:
+    """As `efficientnet_lite0`, deeper by a tenth."""
+    return EfficientNetLite(1, classes, shape[0])
+
+
+def efficientnet_lite2(shape: ImageShape, classes: int) -> EfficientNetLite:
+    """As `efficientnet_lite0`, deeper by a fifth and wider by a tenth."""
+    return EfficientNetLite(2, classes, shape[0])

@@ -19,7 +19,7 @@ from convolab.models.class_names import Synonyms, imagenet_class_names
 from convolab.models.classifier import ImageClassifier
 from convolab.models.efficientnet_lite import EfficientNetLite
 from convolab.models.inference import freeze_for_inference
-from convolab.models.resolve import import_library, require_timm_architecture, split_library, suppress_warnings
+from convolab.models.libraries import import_library, require_timm_architecture, split_library, suppress_warnings
 
 BUNDLED_NETWORKS = {  # input side, crop fraction
     "efficientnet_lite0": (224, 0.875),

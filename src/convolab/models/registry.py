@@ -14,7 +14,12 @@ from torch import nn
 
 from convolab.core.errors import LabError, describe_exception, require, suggest, translate_memory_errors
 from convolab.core.rng import isolated_rng, seed_default_generator
-from convolab.models import zoo
+from convolab.models import efficientnet_lite, zoo
+from convolab.models.libraries import (
+    build_library_network,
+    check_library_options,
+    is_library_network,
+)
 from convolab.models.options import fill_options, readable_signature
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code
 from convolab.models.zoo import ImageShape
@@ -28,6 +33,9 @@ NETWORKS: dict[str, NetworkFactory] = {
     "shallow_net_class": zoo.ShallowNet,
     "simple_convnet": zoo.SimpleConvnet,
     "resnet_small": zoo.ResNetSmall,
+    "efficientnet_lite0": efficientnet_lite.efficientnet_lite0,
+    "efficientnet_lite1": efficientnet_lite.efficientnet_lite1,
+    "efficientnet_lite2": efficientnet_lite.efficientnet_lite2,
 }
 
 
@@ -56,11 +64,12 @@ def register(factory: Factory, name: str | None = None) -> Factory:
 def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_options: object) -> nn.Module:
     """Build a network; its initial weights are a pure function of the seed and each layer's name.
 
-    So two networks that share a layer (same name, same shape) start with the same weights in it. Code of your own that
-    you name here may run from now on.
+    So two networks that share a layer (same name, same shape) start with the same weights in it. A network of timm or
+    torchvision has the initial weights that its library draws, a pure function of the seed and the library's version.
+    Code of your own that you name here may run from now on.
 
     Args:
-        name: a registered name, `file.py:Name` or `package.module:Name`.
+        name: a registered name, `timm/NAME`, `torchvision/NAME`, `file.py:Name` or `package.module:Name`.
         shape: (channels, height, width) of its images, in pixels.
         classes: the number of classes.
         seed: of the initial weights.
@@ -98,6 +107,7 @@ def build_by_name(
     with isolated_rng(), translate_memory_errors(advice):
         if factory.__module__ == zoo.__name__ and torch.get_default_device().type != "meta":
             require_small_enough(name, factory, shape, classes, resolved_options)
+        seed_default_generator(torch.device("cpu"), seed, "weights")  # for a library's network, which draws its own
         try:
             with translate_memory_errors(advice):
                 network = factory(shape, classes, **resolved_options)
@@ -109,7 +119,8 @@ def build_by_name(
             isinstance(network, nn.Module),
             f"the network '{name}' gives {type(network).__name__}: it must give a torch.nn.Module",
         )
-        initialize_weights(network, seed)
+        if not is_library_network(name):
+            initialize_weights(network, seed)
     return network
 
 
@@ -149,14 +160,18 @@ def initialize_weights(network: nn.Module, seed: int) -> None:
 
 
 def resolve_factory(name: str, code: OwnCode | None = None) -> NetworkFactory:
-    """The factory of a registered name, or of `file.py:Name` or `package.module:Name`, imported from `code`.
+    """The factory of a registered name, of a library's, or of `file.py:Name` or `package.module:Name`, imported from `code`.
 
     Raises LabError for an unknown name, with the nearest known one, and for code that is not trusted.
     """
     if name in NETWORKS:
         return NETWORKS[name]
+    if is_library_network(name):
+        return lambda shape, classes, **options: build_library_network(name, shape, classes, options)
     require(
-        is_own_code(name), f"unknown network '{name}': {suggest(name, NETWORKS)} (or give your own as file.py:Name)"
+        is_own_code(name),
+        f"unknown network '{name}': {suggest(name, NETWORKS)} "
+        "(or give timm/NAME, torchvision/NAME, or your own as file.py:Name)",
     )
     code, attribute = code or find_own_code(name), name.rpartition(":")[2]
     factory: NetworkFactory = code.load(attribute)
@@ -171,13 +186,20 @@ def resolve_factory(name: str, code: OwnCode | None = None) -> NetworkFactory:
 def resolve_options(name: str, overrides: Mapping[str, object], code: OwnCode | None = None) -> dict[str, Any]:
     """All options of a network: `overrides`, checked against its factory's types, and defaults for all others.
 
+    Options that a network of convolab got later, its `later_options`, are left out where they have their defaults: so
+    the keys of earlier recipes stay the same.
+
     Raises LabError for an option that the network does not have, and for a value of the wrong type.
 
     >>> resolve_options("simple_convnet", {"residual": True})
     {'channels': (16, 32, 64), 'batch_norm': True, 'residual': True}
     """
+    if is_library_network(name) and name not in NETWORKS:
+        return check_library_options(name, overrides)
     signature = factory_signature(name, code)
-    return fill_options(signature, ("shape", "classes"), overrides, f"the network '{name}'", "model")
+    options = fill_options(signature, ("shape", "classes"), overrides, f"the network '{name}'", "model")
+    later = getattr(NETWORKS.get(name), "later_options", ())
+    return {k: v for k, v in options.items() if k not in later or v != signature.parameters[k].default}
 
 
 def factory_signature(name: str, code: OwnCode | None = None) -> inspect.Signature:

@@ -1,23 +1,23 @@
 """Networks by name: those of the registry, the user's own, and timm's and torchvision's definitions."""
 
-import importlib
-import inspect
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 
-import torch
 from torch import nn
 
 from convolab.core.errors import LabError, require, suggest
+from convolab.models.libraries import (
+    MAX_LISTED,
+    create_in_torchvision,
+    import_library,
+    require_timm_architecture,
+    split_library,
+    suppress_warnings,
+)
 from convolab.models.registry import NETWORKS, build, resolve_factory
 
 InputShape = tuple[int, ...]
 NAME_ALIASES = {f"efficientnet_lite{n}": f"timm/tf_efficientnet_lite{n}" for n in range(5)}
-LIBRARIES = ("timm", "torchvision")
-MAX_LISTED = 20  # names in a message
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,6 @@ class ModelSpec:
     name: str
     build: Callable[[], nn.Module]
     input_shape: InputShape | None  # channels, height, width; None if unknown
-
-
-def split_library(name: str) -> tuple[str, str]:
-    """The library in a network's name, `timm`, `torchvision` or none, and the name without it.
-
-    >>> split_library("timm/resnet18"), split_library("simple_convnet"), split_library("timm/nets.py:Net")
-    (('timm', 'resnet18'), ('', 'simple_convnet'), ('', 'timm/nets.py:Net'))
-    """
-    library, slash, model = name.partition("/")
-    return (library, model) if slash and library in LIBRARIES and ":" not in name else ("", name)
 
 
 def resolve_model(name: str, shape: InputShape | None = None, classes: int | None = None) -> ModelSpec:
@@ -97,53 +87,10 @@ def torchvision_model_spec(name: str, model: str, classes: int | None) -> ModelS
     known = models.list_models()
     require(model in known, f"torchvision has no network '{model}': {suggest(model, known, MAX_LISTED)}")
     options: dict[str, object] = {} if classes is None else {"num_classes": classes}
-    if model in ("googlenet", "inception_v3"):
-        options["init_weights"] = False  # else it spends minutes on initial weights that are not used
     side = 299 if model == "inception_v3" else 224
-    if "weights_backbone" in inspect.signature(models.get_model_builder(model)).parameters:
-        options["weights_backbone"] = None  # else its backbone's weights are downloaded
 
     def build_from_torchvision() -> nn.Module:
         with suppress_warnings():
-            return models.get_model(model, weights=None, **options)
+            return create_in_torchvision(name, **options)
 
     return ModelSpec(name, build_from_torchvision, (3, side, side))
-
-
-def import_library(module: str, name: str) -> ModuleType:
-    """Import a library's module. Raises LabError, saying how to install it, if it is missing."""
-    library = module.partition(".")[0]
-    try:
-        with suppress_warnings():
-            return importlib.import_module(module)
-    except ImportError as error:
-        raise LabError(
-            f"the network '{name}' needs {library}, which is not installed: pip install {library}"
-        ) from error
-
-
-def require_timm_architecture(timm: ModuleType, model: str) -> tuple[str, str]:
-    """The architecture and the tag of its weights in `ARCHITECTURE.TAG`. Raises LabError if timm does not have it."""
-    architecture, _, tag = model.partition(".")
-    if timm.is_model(architecture) and not tag and timm.get_pretrained_cfg(architecture) is None:
-        architecture, tag = current_timm_name(timm, architecture)
-    require(
-        timm.is_model(architecture),
-        f"timm has no network '{architecture}': {suggest(architecture, timm.list_models(), MAX_LISTED)}",
-    )
-    return architecture, tag
-
-
-def current_timm_name(timm: ModuleType, architecture: str) -> tuple[str, str]:
-    """The architecture and tag that a deprecated name of timm stands for; the network, without weights, knows it."""
-    with suppress_warnings(), torch.device("meta"):
-        config: dict[str, str] = getattr(timm.create_model(architecture), "pretrained_cfg", {})
-    return config.get("architecture") or architecture, config.get("tag") or ""
-
-
-@contextmanager
-def suppress_warnings() -> Iterator[None]:
-    """Ignore the warnings of a library inside the block: they concern its developers, and users cannot act on them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -4,9 +4,12 @@ Layer attribute names are keys of saved weights, and enter the seeds of the init
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
@@ -17,6 +20,16 @@ from convolab.core.errors import require
 ImageShape = tuple[int, int, int]  # channels, height, width of an image
 Width = Annotated[int, Field(gt=0, le=1_000_000)]  # channels, or hidden units
 StageChannels = Annotated[tuple[Width, ...], Field(max_length=100)]  # the output channels of each stage
+
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {  # with torch's defaults
+    "relu": partial(F.relu, inplace=True),
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
 
 
 def check_input_shape(shape: ImageShape) -> None:
@@ -65,25 +78,50 @@ class ShallowNet(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Convolution 3x3, max pooling 2x2, batch norm, ReLU: half the resolution, `out_channels` channels.
+    """Convolutions, max pooling 2x2, batch norm, activation: half the resolution, `out_channels` channels.
 
-    Pooling comes first because it commutes with ReLU, and the two layers after it then process a quarter of the values.
-    With `residual` a parameter-free shortcut is added before the ReLU: the input, averaged 2x2, its new channels zero
-    (He et al. 2016, arXiv:1512.03385, option A). So a network with it and one without have the same parameters.
+    Of `depth` convolutions each but the last is followed by a batch norm and an activation of its own. Pooling comes
+    before the last ones because it commutes with ReLU, and the two layers then process a quarter of the values.
+    With `residual` a parameter-free shortcut is added before the last activation: the input, averaged 2x2, its new
+    channels zero (He et al. 2016, arXiv:1512.03385, option A). So a network with it and one without have the same
+    parameters.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, pool: bool, batch_norm: bool, residual: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        pool: bool,
+        batch_norm: bool,
+        residual: bool,
+        activation: Activation = "relu",
+        depth: int = 1,
+        kernel: int = 3,
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm)
+        padding = kernel // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, bias=not batch_norm)
+        for index in range(1, depth):
+            self.add_module(f"norm{index}", nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity())
+            conv = nn.Conv2d(out_channels, out_channels, kernel, padding=padding, bias=not batch_norm)
+            self.add_module(f"conv{index}", conv)
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         self.norm = nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity()
         self.residual = residual
+        self.depth = depth
+        self.activation: Activation = activation
 
     def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h2 w2"]:
-        y = self.norm(self.pool(self.conv(x)))
+        activate = ACTIVATIONS[self.activation]
+        y = self.conv(x)
+        for index in range(1, self.depth):
+            y = activate(self.get_submodule(f"norm{index}")(y))
+            y = self.get_submodule(f"conv{index}")(y)
+        y = self.norm(self.pool(y))
         if self.residual:
             y = y + shortcut(x, y)
-        return F.relu(y, inplace=True)
+        return activate(y)
 
 
 def shortcut(
@@ -107,8 +145,13 @@ class SimpleConvnet(nn.Module):
 
     `channels` gives the output channels of each stage. Without `batch_norm` there are no norms, and the convolutions
     have biases. With `residual` every stage but the first gets a parameter-free shortcut (see `ConvBlock`). A side of
-    1 pixel is not pooled further.
+    1 pixel is not pooled further. `activation` replaces the ReLU, `kernel` the 3 by another odd size. With a `depth`
+    of more than 1 every stage has so many convolutions, the further ones named features.0.conv1 and so on. `dropout`
+    is the probability that a mean is set to zero before the last layer, in training.
     """
+
+    # Options that came after the first runs were stored: a recipe leaves them out at their defaults, so that keys stay.
+    later_options: ClassVar = ("activation", "depth", "kernel", "dropout")
 
     def __init__(
         self,
@@ -117,9 +160,14 @@ class SimpleConvnet(nn.Module):
         channels: StageChannels = (16, 32, 64),
         batch_norm: bool = True,
         residual: bool = False,
+        activation: Activation = "relu",
+        depth: Annotated[int, Field(gt=0, le=100)] = 1,
+        kernel: Annotated[int, Field(gt=0, le=63)] = 3,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()
         check_input_shape(shape)
+        require(kernel % 2, f"model.kernel = {kernel}: give an odd size, so that a convolution keeps the map's size")
         require(channels, "model.channels is empty: give at least one number of channels")
         require(
             not residual or all(a <= b for a, b in pairwise(channels)),
@@ -128,19 +176,26 @@ class SimpleConvnet(nn.Module):
         side, stages = min(shape[1:]), []
         for inputs, outputs in zip((shape[0], *channels), channels, strict=False):
             stages.append(
-                ConvBlock(inputs, outputs, pool=side >= 2, batch_norm=batch_norm, residual=residual and bool(stages))
-            )
+                ConvBlock(
+                    inputs, outputs, pool=side >= 2, batch_norm=batch_norm, residual=residual and bool(stages),
+                    activation=activation, depth=depth, kernel=kernel,
+                )
+            )  # fmt: skip
             side = max(side // 2, 1)
         self.features = nn.Sequential(*stages)
-        self.head = make_pooling_head(channels[-1], classes)
+        self.head = make_pooling_head(channels[-1], classes, dropout)
 
     def forward(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         return self.head(self.features(pixels))
 
 
-def make_pooling_head(channels: int, classes: int) -> nn.Sequential:
-    """Global average pooling, then one linear layer: [N, channels, h, w] -> [N, classes]."""
-    return nn.Sequential(OrderedDict(pool=GlobalAvgPool2d(), flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
+def make_pooling_head(channels: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
+    """Global average pooling, dropout if there is any, one linear layer: [N, channels, h, w] -> [N, classes]."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(pool=GlobalAvgPool2d(), flatten=nn.Flatten())
+    if dropout:
+        layers["dropout"] = nn.Dropout(dropout)
+    layers["linear"] = nn.Linear(channels, classes)
+    return nn.Sequential(layers)
 
 
 class GlobalAvgPool2d(nn.AdaptiveAvgPool2d):

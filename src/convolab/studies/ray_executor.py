@@ -30,9 +30,11 @@ from convolab.studies.ray_task import (
     TaskPayload,
     codes_to_send,
     driver_versions,
+    library_version,
     read_run_files,
     splits_to_arrays,
     train_on_node,
+    weights_to_send,
     write_run_files,
 )
 from convolab.training.run import COMPLETED, Run
@@ -103,7 +105,13 @@ class RayExecutor:
                 while pending and stop_requested_at is None and len(in_flight) < self.capacity(ray):
                     task = pending.popleft()
                     job = task.job
-                    payload = TaskPayload(job, read_run_files(job.folder), codes[job.recipe.key], versions)
+                    payload = TaskPayload(
+                        job,
+                        read_run_files(job.folder),
+                        codes[job.recipe.key],
+                        versions | library_version(job.recipe),
+                        weights_to_send(job.recipe),
+                    )
                     in_flight[remote_train.remote(payload, stored_arrays, event_queue)] = task
                     del payload  # it may hold the files of a large run
                 done, _ = ray.wait(list(in_flight), timeout=HEARTBEAT_INTERVAL)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -26,8 +26,10 @@ from convolab.core.errors import LabError, require
 from convolab.core.files import atomic_write, translate_write_errors
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
-from convolab.models import registry, zoo
+from convolab.models import efficientnet_lite, registry, zoo
+from convolab.models.libraries import is_library_network, split_library
 from convolab.models.own_code import OwnCode, find_own_code, provide_code
+from convolab.models.weights import OWN_WEIGHTS, provide_weights, read_weights_bytes
 from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
 from convolab.training.checkpoint import CODE_FOLDER
 from convolab.training.recipe import Recipe
@@ -61,6 +63,7 @@ class TaskPayload:
     run_files: RunFiles  # of the unfinished run to resume
     codes: dict[str, OwnCode]  # of a person's own parts, by the name that stands for each
     versions: Mapping[str, str]  # of the packages on the driver
+    weights: dict[str, bytes]  # the files that networks start from, by the name that stands for each
 
 
 def train_on_node(
@@ -88,9 +91,10 @@ def train_on_node(
 
     def load_splits() -> DatasetSplits:
         for name, required in payload.versions.items():
+            own = installed_version(name)
             require(
-                version(name) == required,
-                f"has {name} {version(name)}, but the driver has {required}: install the same version on all nodes",
+                own == required,
+                f"has {name} {own}, but the driver has {required}: install the same version on all nodes",
             )
         return splits_from_arrays(arrays)
 
@@ -99,6 +103,8 @@ def train_on_node(
         try:
             for name, code in payload.codes.items():
                 provide_code(name, code)
+            for name, content in payload.weights.items():
+                provide_weights(name, content)
             write_run_files(folder, payload.run_files)
             run_job(replace(job, folder=folder), load_splits, send, stop_requested.is_set)
         except LabError as error:
@@ -116,8 +122,9 @@ def codes_to_send(recipe: Recipe) -> dict[str, OwnCode]:
     Raises LabError for a network that is registered in this process only.
     """
     name = recipe.model.name
+    known = (zoo.__name__, efficientnet_lite.__name__)
     require(
-        "model" in recipe.own_parts or registry.resolve_factory(name).__module__ == zoo.__name__,
+        "model" in recipe.own_parts or is_library_network(name) or registry.resolve_factory(name).__module__ in known,
         f"the network '{name}' is registered in this process only, and Ray's nodes do not have it: "
         "put it into a file and name it file.py:Name",
     )
@@ -125,9 +132,29 @@ def codes_to_send(recipe: Recipe) -> dict[str, OwnCode]:
     return {name: code for name, code in codes.items() if not code.is_installed}
 
 
+def weights_to_send(recipe: Recipe) -> dict[str, bytes]:
+    """The file of weights that a recipe's network starts from, by its name; a library's own are each node's."""
+    weights = recipe.model.weights
+    return {} if weights in (None, OWN_WEIGHTS) else {weights: read_weights_bytes(weights)}
+
+
 def driver_versions() -> dict[str, str]:
     """The versions, here, of the packages that may change a run's bits."""
     return {name: version(name) for name in VERSION_CHECKED_PACKAGES}
+
+
+def library_version(recipe: Recipe) -> dict[str, str]:
+    """The version, here, of the library that a recipe's network is one of; nothing for other networks."""
+    library, _ = split_library(recipe.model.name)
+    return {library: installed_version(library)} if library else {}
+
+
+def installed_version(name: str) -> str:
+    """The version of a package here, or "none"."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
 
 
 def read_run_files(folder: Path) -> RunFiles:

@@ -27,6 +27,7 @@ from convolab.training.run_folder import (
 )
 from convolab.training.setup import build_network, train_validation_split
 from convolab.training.trainer import NO_CALLBACKS, Diverged, TrainingCallbacks, require_full_batch
+from convolab.training.transfer import set_up_transfer
 
 EndStatus = Literal["finished", "diverged", "stopped"]
 IMAGE_COST = 200_000  # MACs that loading and augmenting one image takes as long as
@@ -116,6 +117,7 @@ def estimate_training_cost(recipe: Recipe, splits: DatasetSplits) -> float:
     require_full_batch(recipe.training.batch_size, train)
     network = build_network(recipe, train)
     check_network(network, train, recipe.training.batch_size)
+    set_up_transfer(recipe.model, network, train.classes, train.shape[0])
     batch_macs: list[float] = []
 
     def add_macs(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

@@ -26,10 +26,12 @@ from convolab.core.types import Json
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
 from convolab.models.own_code import code_of_record
+from convolab.models.weights import START_KEYS
 from convolab.training.recipe import require_known_format
 
 MAX_TENSOR_BYTES = 4_000_000_000  # of a file of weights or of a state
 MAX_SIDE = 10_000  # pixels; of the images that a weights file says its network is for
+NO_OPTIONS = ("name", *START_KEYS)  # what a recipe's model holds besides the network's options
 CODE_FOLDER = "code"  # beside the weights of somebody's own network
 STATE_FILE = "state.safetensors"
 PREVIOUS_STATE_FILE = "state.previous.safetensors"
@@ -124,7 +126,7 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     tensors, metadata = read_tensors(path)
     record = validate_record(WeightsRecord, metadata, path)
     name, mean, std, classes = record["model"]["name"], record["mean"], record["std"], record["classes"]
-    options = {key: value for key, value in cast("dict[str, Json]", metadata["model"]).items() if key != "name"}
+    options = {key: value for key, value in cast("dict[str, Json]", metadata["model"]).items() if key not in NO_OPTIONS}
     height, width = record["size"]
     code_record = metadata.get("code")
     code = code_of_record(path.parent / CODE_FOLDER, code_record) if isinstance(code_record, dict) else None

@@ -3,16 +3,35 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from convolab.core.types import Frozen, NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
-from convolab.training.torch_schedule import SCHEDULES, OtherSchedule, RateFunction, warmup_factor
+from convolab.core.types import (
+    Frozen,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    UnitInterval,
+    ValidationContext,
+)
+from convolab.training.torch_schedule import (
+    SCHEDULES,
+    OtherSchedule,
+    RateFunction,
+    fill_warmup_start,
+    warmup_factor,
+)
 
 
 class ScheduleBase(Frozen):
-    """What every schedule has: for the first `warmup` epochs its factor grows linearly from 0, step by step."""
+    """What every schedule has: for the first `warmup` epochs its factor grows linearly from `warmup_start`, step by step."""
 
     warmup: NonNegativeFloat = 0.0  # epochs
+    warmup_start: UnitInterval | None = None  # the first step's factor; None: 0, as in runs of before this key
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_warmup_start(cls, values: object, info: ValidationContext) -> object:
+        return fill_warmup_start(values, info)
 
     def factor(self, epoch: float, total_epochs: int) -> float:
         """What to multiply the learning rate by.
@@ -21,7 +40,7 @@ class ScheduleBase(Frozen):
             epoch: the time since the start, in epochs; 1.5 is half-way through the second epoch.
             total_epochs: the length of the whole training.
         """
-        return self.multiplier(epoch, total_epochs) * warmup_factor(epoch, self.warmup)
+        return self.multiplier(epoch, total_epochs) * warmup_factor(epoch, self.warmup, self.warmup_start)
 
     def rates(self, base_lr: float, steps_per_epoch: int, total_epochs: int) -> RateFunction:
         """The learning rate at each time: after so many epochs, and steps of the next one."""

@@ -18,6 +18,7 @@ from convolab.core.types import Fraction, Frozen, NonNegativeFloat, PositiveFloa
 from convolab.training.torch_optim import OPTIMIZERS, OtherOptimizer
 
 FusedFunction = Callable[..., object]
+NO_FACTORS: Mapping[nn.Parameter, float] = {}
 Buffers = Mapping[str, Sequence[Tensor]]
 
 
@@ -42,12 +43,14 @@ class SGD(Frozen):
     def buffer_names(self) -> tuple[str, ...]:
         return ("momentum",) if self.momentum else ()
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> "OptimizerState":
+    def build(
+        self, parameters: Iterable[nn.Parameter], lr_factors: Mapping[nn.Parameter, float] = NO_FACTORS
+    ) -> "OptimizerState":
         """The state of this optimizer for some parameters. Raises LabError for Nesterov's rule without momentum."""
         require(
             self.momentum or not self.nesterov, "optimizer.nesterov needs a momentum above 0: set optimizer.momentum"
         )
-        return OptimizerState(self, parameters)
+        return OptimizerState(self, parameters, lr_factors)
 
     def fused_update(
         self,
@@ -63,7 +66,7 @@ class SGD(Frozen):
             weight_decay=self.weight_decay, dampening=0.0, maximize=False, is_first_step=False,
         )  # fmt: skip
 
-    def torch_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    def torch_optimizer(self, parameters: Sequence[dict[str, list[nn.Parameter]]]) -> torch.optim.Optimizer:
         """The same optimizer of torch.optim."""
         return torch.optim.SGD(
             parameters, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay,
@@ -83,9 +86,11 @@ class AdamBase(Frozen):
     betas: Annotated[tuple[Fraction, Fraction], BeforeValidator(list_to_tuple)] = (0.9, 0.999)
     weight_decay: NonNegativeFloat
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> "OptimizerState":
+    def build(
+        self, parameters: Iterable[nn.Parameter], lr_factors: Mapping[nn.Parameter, float] = NO_FACTORS
+    ) -> "OptimizerState":
         """The state of this optimizer for some parameters."""
-        return OptimizerState(self, parameters)
+        return OptimizerState(self, parameters, lr_factors)
 
     def fused_update(
         self,
@@ -103,7 +108,7 @@ class AdamBase(Frozen):
             beta2=self.betas[1], weight_decay=self.weight_decay, eps=1e-8, amsgrad=False, maximize=False,
         )  # fmt: skip
 
-    def torch_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    def torch_optimizer(self, parameters: Sequence[dict[str, list[nn.Parameter]]]) -> torch.optim.Optimizer:
         """The same optimizer of torch.optim."""
         return self.torch_class(
             parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=1e-8, fused=True
@@ -145,6 +150,8 @@ def without_weight_decay(optimizer: Optimizer) -> Optimizer:
 class OptimizerState:
     """Parameters under an optimizer: `buffers` and `steps` are all that it carries from one step to the next.
 
+    The learning rate of a parameter is multiplied by its one of `lr_factors`, if it has one.
+
     >>> weight = nn.Parameter(torch.ones(2))
     >>> state = SGD(momentum=0, weight_decay=0).build([weight])
     >>> weight.sum().backward()
@@ -153,9 +160,17 @@ class OptimizerState:
     [0.75, 0.75]
     """
 
-    def __init__(self, optimizer: SGD | AdamBase, parameters: Iterable[nn.Parameter]) -> None:
+    def __init__(
+        self,
+        optimizer: SGD | AdamBase,
+        parameters: Iterable[nn.Parameter],
+        lr_factors: Mapping[nn.Parameter, float] = NO_FACTORS,
+    ) -> None:
         self.optimizer = optimizer
         self.parameters = [p for p in parameters if p.requires_grad]
+        self.indices_by_factor: dict[float, list[int]] = {}
+        for index, parameter in enumerate(self.parameters):
+            self.indices_by_factor.setdefault(lr_factors.get(parameter, 1.0), []).append(index)
         # zeros_like keeps each parameter's memory layout: the fused updates walk straight through memory.
         self.buffers = {name: [torch.zeros_like(p) for p in self.parameters] for name in optimizer.buffer_names}
         self.steps = [torch.zeros((), device=p.device) for p in self.parameters] if optimizer.needs_step_count else []
@@ -173,23 +188,25 @@ class OptimizerState:
         if function is None:
             self._public_step(lr)
             return
-        updated = [i for i, p in enumerate(self.parameters) if p.grad is not None]
-        parameters = [self.parameters[i] for i in updated]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        buffers = {name: [tensors[i] for i in updated] for name, tensors in self.buffers.items()}
-        steps = [self.steps[i] for i in updated] if self.steps else []
-        self.optimizer.fused_update(function, parameters, gradients, buffers, steps, lr)
+        for factor, indices in self.indices_by_factor.items():
+            updated = [i for i in indices if self.parameters[i].grad is not None]
+            parameters = [self.parameters[i] for i in updated]
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            buffers = {name: [tensors[i] for i in updated] for name, tensors in self.buffers.items()}
+            steps = [self.steps[i] for i in updated] if self.steps else []
+            self.optimizer.fused_update(function, parameters, gradients, buffers, steps, lr * factor)
 
     def _public_step(self, lr: float) -> None:
         """The same step by torch.optim, which works on our buffers."""
         if self.torch_optimizer is None:
-            self.torch_optimizer = self.optimizer.torch_optimizer(self.parameters)
+            groups = [{"params": [self.parameters[i] for i in ids]} for ids in self.indices_by_factor.values()]
+            self.torch_optimizer = self.optimizer.torch_optimizer(groups)
             tensors = {**self.buffers, **({"steps": self.steps} if self.steps else {})}
             for index, parameter in enumerate(self.parameters):
                 names = self.optimizer.torch_buffer_names
                 self.torch_optimizer.state[parameter] = {names[name]: tensors[name][index] for name in tensors}
-        for group in self.torch_optimizer.param_groups:
-            group["lr"] = lr
+        for group, factor in zip(self.torch_optimizer.param_groups, self.indices_by_factor, strict=True):
+            group["lr"] = lr * factor
         self.torch_optimizer.step()
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Overfit a single batch: the check that a network can learn at all, before hours are spent on training it."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -24,6 +26,7 @@ def check_overfit(recipe: Recipe, splits: DatasetSplits) -> tuple[int | None, li
         optimizer=recipe.optimizer,
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
+        frozen=trainer.frozen,
     )
 
 
@@ -35,10 +38,11 @@ def overfit_single_batch(
     batch_size: int = 128,
     seed: int = 0,
     max_steps: int = 2000,
+    frozen: Sequence[nn.Module] = (),
 ) -> tuple[int | None, list[float]]:
     """Train on one batch, in place, until every image of it is classified correctly.
 
-    No augmentation, no weight decay, a constant learning rate.
+    Layers of the network that are `frozen` stay in evaluation mode. No augmentation, no weight decay, a constant learning rate.
 
     Returns:
         The steps it took (None: not within `max_steps`), and the accuracy before each step, in [0, 1]. The accuracy is
@@ -52,6 +56,8 @@ def overfit_single_batch(
     memory_format = preferred_memory_format(net)
     pixels = to_float01(images).contiguous(memory_format=memory_format)
     net = net.to(memory_format=memory_format).train()
+    for layer in frozen:
+        layer.eval()
     optimizer_state = without_weight_decay(optimizer or SGD()).build(net.parameters())
     accuracies: list[float] = []
     with isolated_rng():

@@ -41,6 +41,7 @@ from convolab.data.catalog import default_augmentation
 from convolab.models import registry
 from convolab.models.own_code import is_own_code
 from convolab.models.registry import trust_named
+from convolab.models.weights import START_KEYS, sha256_of_weights
 from convolab.training.augmentation import parse_transform
 from convolab.training.first_edition import refuse_renamed
 from convolab.training.losses import LOSS_FUNCTIONS, Loss
@@ -51,13 +52,14 @@ from convolab.training.own_metric import ValidationMetric
 from convolab.training.parts import NAMED_PARTS, own_transform_names, part_names
 from convolab.training.sampling import SAMPLERS, Sampling
 from convolab.training.torch_optim import OPTIMIZERS
-from convolab.training.torch_schedule import SCHEDULES
+from convolab.training.torch_schedule import SCHEDULES, WARMUP_FROM_ZERO
 
 FORMAT = 1  # of every file that convolab writes and reads again; the first edition's files have no number
 MAX_TOML_BYTES = 1_000_000
 MAX_VALUE_LENGTH = 10_000
 DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step", "loss": "cross_entropy", "sampling": "shuffled"}
 FOREIGN_PARTS = {kind.section: kind for kind in (OPTIMIZERS, SCHEDULES, LOSS_FUNCTIONS, SAMPLERS)}
+ALL_BUT_THE_LAST = "all but the last layer"  # of model.freeze
 
 
 class Data(Frozen):
@@ -89,12 +91,36 @@ class Data(Frozen):
         return tuple(filled)
 
 
+def checked_start(values: Mapping[str, Json], network: str) -> dict[str, Json]:
+    """What a new recipe's network starts from, with the SHA-256 of its weights.
+
+    Raises LabError if there are no such weights, or others than the recipe's SHA-256 says.
+    """
+    weights, sha256, factor = (values.get(key) for key in ("weights", "weights_sha256", "pretrained_lr_factor"))
+    require(weights or not factor, "model.pretrained_lr_factor needs weights: set model.weights, or leave it out")
+    frozen = values.get("freeze")
+    require(frozen is None or frozen, "model.freeze is empty: give a pattern of parameters, or leave it out")
+    if not isinstance(weights, str):
+        return {key: value for key, value in values.items() if key != "weights_sha256"}
+    digest = sha256_of_weights(weights, network)
+    require(
+        sha256 in (None, digest),
+        f"model.weights = {weights!r} has changed since the recipe was made: its SHA-256 is {digest[:12]}..., not "
+        f"{str(sha256)[:12]}...: restore the file, or leave model.weights_sha256 out",
+    )
+    return {**values, "weights_sha256": digest}
+
+
 class Model(BaseModel):
     """The network's name and its options, whatever they are: the network's own signature checks them."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     name: str = "simple_convnet"
+    weights: str | None = None  # to start from: pretrained, a file or the folder of a run; omitted: from scratch
+    weights_sha256: str | None = None  # of the weights; entered when a recipe is made
+    freeze: Annotated[str | tuple[str, ...] | None, BeforeValidator(list_to_tuple)] = None  # patterns of parameters
+    pretrained_lr_factor: PositiveFloat | None = None  # on the learning rate, for tensors that were taken
 
     @model_validator(mode="before")
     @classmethod
@@ -109,11 +135,21 @@ class Model(BaseModel):
         require(isinstance(name, str), f"model.name = {name!r}: give the network's name as a string")
         if "model" in stored_sections(info) and name not in registry.NETWORKS:
             return values
-        return {"name": name, **registry.resolve_options(name, {k: v for k, v in values.items() if k != "name"})}
+        start = {key: values[key] for key in START_KEYS if values.get(key) is not None}
+        given = {key: value for key, value in values.items() if key != "name" and key not in START_KEYS}
+        options = registry.resolve_options(name, given)
+        for key in START_KEYS:
+            require(
+                key not in options,
+                f"the network '{name}' has an option '{key}', which is a key of every recipe: rename the option",
+            )
+        if "model" not in stored_sections(info):
+            start = checked_start(start, name)
+        return {"name": name, **start, **options}
 
     @property
     def options(self) -> dict[str, Json]:
-        """The network's options, without its name."""
+        """The network's options, without its name and what it starts from."""
         return dict(self.__pydantic_extra__ or {})
 
 
@@ -213,6 +249,9 @@ class Recipe(Frozen, Displayable):
         `stored` are the sections with every key, as in the file of a run: no code is run to find a part's options.
         """
         require_known_format(values.get("format"), "this recipe")
+        context: dict[str, object] = {STORED: stored}
+        if values.keys() >= {"format", *cls.model_fields}:  # as convolab writes a recipe, and nobody else does
+            context[WARMUP_FROM_ZERO] = True
         values = {section: keys for section, keys in values.items() if section != "format"}
         for section, name in DEFAULT_NAMES.items():
             keys = values.get(section)
@@ -220,7 +259,7 @@ class Recipe(Frozen, Displayable):
                 values[section] = {"name": name, **keys}
         refuse_renamed(values)
         try:
-            return cls.model_validate(values, strict=True, context={STORED: stored})
+            return cls.model_validate(values, strict=True, context=context)
         except ValidationError as error:
             raise LabError(format_validation_error(error, values).replace("\n", "\\n")) from error
 
@@ -302,6 +341,8 @@ def apply_overrides(
         keys = result.setdefault(section, {})
         if key == "name" and keys.get("name") != overrides[dotted_key]:
             keys.clear()
+        if dotted_key == "model.weights" and keys.get(key) != overrides[dotted_key]:
+            keys.pop("weights_sha256", None)
         keys[key] = overrides[dotted_key]
     return result
 

@@ -60,6 +60,7 @@ from convolab.training.run_folder import (
 )
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import NO_CALLBACKS, TrainingCallbacks
+from convolab.training.transfer import describe_start
 
 __all__ = ["COMPLETED", "Run", "Status"]
 
@@ -150,6 +151,8 @@ class Run(Displayable):
             write_text(folder / METRICS_FILE, "")
             write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, codes))
             run = cls(folder)
+            if trainer.pretrained:
+                callbacks.on_message(f"{recipe.model.name} {describe_start(trainer.pretrained)}")
             RunRecorder(folder, recipe, run.summary, trainer).train(callbacks)
         return run
 
@@ -172,11 +175,13 @@ class Run(Displayable):
             for leftover in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
                 leftover.unlink()
             device, precision = self.summary["device"], self.summary["precision"]
-            trainer = build_trainer(self.recipe, splits, device, precision, self.codes)
-            recorder = RunRecorder(self.folder, self.recipe, self.summary, trainer)
             has_state = any((self.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
             # A kill before the first state may leave one line of metrics: the run then begins again.
-            if len(self.history) > 1 or has_state:
+            continues = len(self.history) > 1 or has_state
+            pretrained = self.summary["pretrained"] if continues else None
+            trainer = build_trainer(self.recipe, splits, device, precision, self.codes, pretrained)
+            recorder = RunRecorder(self.folder, self.recipe, self.summary, trainer)
+            if continues:
                 tensors, progress, warning = read_state(self.folder)
                 path = self.folder / (PREVIOUS_STATE_FILE if warning else STATE_FILE)
                 require(

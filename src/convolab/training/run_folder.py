@@ -19,7 +19,7 @@ import torch
 from typing_extensions import TypedDict
 
 from convolab.core.display import Displayable
-from convolab.core.environment import HardwareInfo, hardware_info, package_versions
+from convolab.core.environment import HardwareInfo, hardware_info, package_version, package_versions
 from convolab.core.errors import LabError, require
 from convolab.core.files import (
     parse_json,
@@ -34,6 +34,7 @@ from convolab.core.stats import wilson_interval
 from convolab.core.text import format_percent
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
+from convolab.models.libraries import split_library
 from convolab.models.own_code import OwnCode
 from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.training.evaluation import Evaluation
@@ -48,6 +49,7 @@ from convolab.training.recipe import (
     require_known_format,
 )
 from convolab.training.trainer import Trainer
+from convolab.training.transfer import PretrainedRecord
 
 Status = Literal["new", "running", "stopped", "killed", "diverged", "finished"]
 COMPLETED: tuple[Status, ...] = ("finished", "diverged")  # what more training would not change
@@ -103,6 +105,7 @@ class RunSummary(TypedDict):
     started_at: str | None
     code: dict[str, Json] | None  # of somebody's own network: its files in code/, with their SHA-256
     parts: dict[str, dict[str, Json]] | None  # the same of other parts of their own, by the part's name
+    pretrained: PretrainedRecord | None  # the weights it started from; None: from scratch
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,6 +161,7 @@ SUMMARY_DEFAULTS: dict[str, Json] = {
     "started_at": None,
     "code": None,
     "parts": None,
+    "pretrained": None,
 }
 
 
@@ -198,6 +202,7 @@ def new_summary(
 ) -> RunSummary:
     """The summary of a run before its first step."""
     fingerprints = splits.fingerprints
+    library, _ = split_library(recipe.model.name)
     return {
         "format": FORMAT,
         "recipe_key": recipe.key,
@@ -213,10 +218,11 @@ def new_summary(
         "precision": "bf16" if trainer.bf16 else "fp32",
         "threads": torch.get_num_threads(),
         "hardware": hardware_info(),
-        "versions": package_versions(),
+        "versions": package_versions() | ({library: package_version(library)} if library else {}),
         "started_at": current_time(),
         "code": codes["model"].to_record() if "model" in codes else None,
         "parts": {part: code.to_record() for part, code in codes.items() if part != "model"} or None,
+        "pretrained": trainer.pretrained,
     }
 
 
@@ -361,7 +367,8 @@ def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
             Path(out).mkdir(parents=True, exist_ok=True)
         return Path(out)
     data = Path(recipe.data.name.removeprefix("folder:")).name
-    name = f"{recipe.model.name.rpartition(':')[2]}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"
+    network = recipe.model.name.rpartition(":")[2].rpartition("/")[2]
+    name = f"{network}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1000):
         folder = Path("runs") / (f"{name}-{number}" if number else name)
         try:

@@ -19,6 +19,7 @@ from convolab.training.parts import own_transform_name, with_code
 from convolab.training.recipe import Recipe
 from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.trainer import Trainer
+from convolab.training.transfer import PretrainedRecord, set_up_transfer
 
 
 def build_trainer(
@@ -27,6 +28,7 @@ def build_trainer(
     device: str,
     precision: str | None = None,
     codes: Mapping[str, OwnCode] | None = None,
+    pretrained: PretrainedRecord | None = None,
 ) -> Trainer:
     """A recipe's training before its first step.
 
@@ -37,6 +39,7 @@ def build_trainer(
         precision: "fp32" or "bf16" where an earlier start has resolved the recipe's "auto"; by default the recipe's.
         codes: the copies to use of the code of somebody's own parts, by the part's name; by default what their names
             stand for in the current folder.
+        pretrained: of a run whose state holds all tensors, so that its weights are not read again.
 
     Raises LabError if the recipe cannot be trained on these images, its code is not trusted, or a part of it could not
     be resumed bit for bit.
@@ -50,7 +53,10 @@ def build_trainer(
     )
     network = build_network(recipe, train, codes.get("model"))
     check_network(network, train, recipe.training.batch_size)
+    transfer = set_up_transfer(recipe.model, network, train.classes, train.shape[0], pretrained)
     mean, std = channel_mean_std(train)
+    if (record := transfer.record) and record["mean"] and record["std"]:
+        mean, std = record["mean"], record["std"]
     _, height, width = train.shape
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=train.classes)
     trainer = Trainer(
@@ -68,7 +74,10 @@ def build_trainer(
         ],
         metrics=recipe.metrics,
         device=device,
+        frozen=transfer.frozen,
+        lr_factors=transfer.lr_factors,
     )
+    trainer.pretrained = transfer.record
     if recipe.training.exact is not False:
         require_exact(trainer, recipe, code_of_name)
     return trainer

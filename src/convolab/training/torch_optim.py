@@ -1,6 +1,6 @@
 """Optimizers that are not convolab's: any class of torch.optim, and a person's own."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,37 +49,53 @@ class OtherOptimizer(OtherPart):
         require("lr" in options, f"the optimizer '{name}' must take a learning rate: give it an option 'lr'")
         return {"name": name, **options}
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> "TorchOptimizerState":
+    def build(
+        self, parameters: Iterable[nn.Parameter], lr_factors: Mapping[nn.Parameter, float] | None = None
+    ) -> "TorchOptimizerState":
         """The state of this optimizer for some parameters. Raises LabError, in one line, if it cannot be made."""
 
-        def make(parameters: list[nn.Parameter]) -> Any:  # noqa: ANN401 (whatever a person's code returns)
+        def make(parameters: list[Any]) -> Any:  # noqa: ANN401 (whatever a person's code returns)
             options = {"lr": self.lr, **self.options}
             return OPTIMIZERS.build(self.name, self._code, [parameters], options)
 
-        return TorchOptimizerState(make, parameters, f"the optimizer '{self.name}'")
+        parameters = [p for p in parameters if p.requires_grad]
+        factors = [(lr_factors or {}).get(p, 1.0) for p in parameters]
+        return TorchOptimizerState(make, parameters, f"the optimizer '{self.name}'", factors)
 
 
 class TorchOptimizerState:
     """Parameters under an optimizer of torch's kind, with the interface of `OptimizerState`.
 
-    The learning rate of a step scales that of every group of parameters.
+    The learning rate of a step scales that of every group of parameters. Parameters whose `factors` of it differ are
+    groups of their own.
     """
 
     def __init__(
         self,
-        make: Callable[[list[nn.Parameter]], Any],
+        make: Callable[[list[Any]], Any],
         parameters: Iterable[nn.Parameter],
         what: str = "the optimizer",
+        factors: Sequence[float] = (),
     ) -> None:
-        self.make, self.what = make, what
+        self.make, self.what, self.factors = make, what, factors
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.optimizer = make(self.parameters)
+        by_factor: dict[float, list[nn.Parameter]] = {}
+        for parameter, factor in zip(self.parameters, factors or [1.0] * len(self.parameters), strict=True):
+            by_factor.setdefault(factor, []).append(parameter)
+        has_factors = list(by_factor) != [1.0]
+        self.optimizer = make([{"params": group} for group in by_factor.values()] if has_factors else self.parameters)
         require(
             isinstance(self.optimizer, torch.optim.Optimizer),
             f"{what} gives {type(self.optimizer).__name__}: it must give a torch.optim.Optimizer",
         )
-        self.group_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.lr = max(self.group_rates)
+        groups = self.optimizer.param_groups
+        require(
+            not has_factors or len(groups) == len(by_factor),
+            f"{what} makes groups of parameters of its own, so model.pretrained_lr_factor cannot be used with it",
+        )
+        group_factors = list(by_factor) if has_factors else [1.0] * len(groups)
+        self.lr = max(float(group["lr"]) for group in groups)
+        self.group_rates = [float(group["lr"]) * f for group, f in zip(groups, group_factors, strict=True)]
         require(self.lr > 0, f"{what} has a learning rate of {self.lr:g}: give one above 0")
 
     def zero_grad(self) -> None:
@@ -151,9 +167,10 @@ class TorchOptimizerState:
     def resumes_exactly(self) -> bool:
         """Whether a saved state continues bit for bit: tried on copies of the parameters, with made-up gradients."""
         with isolated_rng():
-            uninterrupted = TorchOptimizerState(self.make, copies_of(self.parameters), self.what)
+            uninterrupted = TorchOptimizerState(self.make, copies_of(self.parameters), self.what, self.factors)
             uninterrupted._try_steps(0)
-            resumed = TorchOptimizerState(self.make, copies_of(uninterrupted.parameters), self.what)
+            copies = copies_of(uninterrupted.parameters)
+            resumed = TorchOptimizerState(self.make, copies, self.what, self.factors)
             tensors = {name: tensor.clone() for name, tensor in uninterrupted.state_dict().items()}
             resumed.load_state_dict(tensors, uninterrupted.extra_state())
             uninterrupted._try_steps(PROOF_STEPS)

@@ -8,14 +8,14 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import model_validator
 from torch import nn
 
 from convolab.core.errors import LabError, describe_exception, require
-from convolab.core.types import NonNegativeFloat, ValidationContext, stored_sections
+from convolab.core.types import NonNegativeFloat, UnitInterval, ValidationContext, stored_sections
 from convolab.models.own_code import is_own_code
 from convolab.training.history import EpochMetrics
 from convolab.training.parts import OtherPart, PartKind
@@ -36,7 +36,9 @@ SCHEDULES = PartKind(
 )
 TIME = ("epoch", "total_epochs")  # what a schedule that is a function is called with
 PLATEAU = "ReduceLROnPlateau"
-OWN_KEYS = ("name", "warmup", "per")
+OWN_KEYS = ("name", "warmup", "warmup_start", "per")
+WARMUP_START = 0.01  # as in torchvision's reference trainings
+WARMUP_FROM_ZERO = "warmup from zero"  # in a validation's context: the values are a file's that convolab wrote
 
 RateFunction = Callable[[int, int, Sequence[EpochMetrics]], float]  # of epochs done, steps done, and those epochs
 
@@ -52,6 +54,7 @@ class OtherSchedule(OtherPart):
     """
 
     warmup: NonNegativeFloat = 0.0  # epochs in which the rate grows linearly to the schedule's
+    warmup_start: UnitInterval | None = None  # the first step's factor; None: 0, as in runs of before this key
     per: Literal["epoch", "step"] = "epoch"  # how often a class's `step` is called
 
     @model_validator(mode="before")
@@ -60,6 +63,7 @@ class OtherSchedule(OtherPart):
         """Fill in every option; a stored recipe has them all, and no code of a person's own is run."""
         if not isinstance(values, Mapping) or (is_own_code(values["name"]) and "schedule" in stored_sections(info)):
             return values
+        values = cast("Mapping[str, Any]", fill_warmup_start(values, info))
         name = SCHEDULES.short_name(values["name"])
         given = TIME if inspect.isfunction(SCHEDULES.find(name)) else SCHEDULES.given
         options = {key: value for key, value in values.items() if key not in OWN_KEYS}
@@ -91,7 +95,7 @@ class OtherSchedule(OtherPart):
                 math.isfinite(value) and value >= 0,
                 f"the schedule '{self.name}' gives a learning rate of {value:g} in epoch {epoch + 1}: it must be 0 or more",
             )
-            return value * warmup_factor(epoch + step / steps_per_epoch, self.warmup)
+            return value * warmup_factor(epoch + step / steps_per_epoch, self.warmup, self.warmup_start)
 
         rate(0, 0, [])  # what is wrong with it is known before anything is trained
         if self.name != PLATEAU:
@@ -138,6 +142,18 @@ class SchedulerRates:
         return float(self.scheduler.optimizer.param_groups[0]["lr"])
 
 
-def warmup_factor(epoch: float, warmup: float) -> float:
-    """The factor of a linear warm-up at a time in epochs."""
-    return min(1.0, epoch / warmup) if warmup > 0 else 1.0
+def fill_warmup_start(values: object, info: ValidationContext) -> object:
+    """A new schedule's values with the start of its warm-up, if it has one; a stored one without it began at 0."""
+    if not isinstance(values, Mapping) or "schedule" in stored_sections(info):
+        return values
+    if not values.get("warmup"):
+        return {key: value for key, value in values.items() if key != "warmup_start"}
+    return values if WARMUP_FROM_ZERO in (info.context or {}) else {"warmup_start": WARMUP_START, **values}
+
+
+def warmup_factor(epoch: float, warmup: float, start: float | None = None) -> float:
+    """The factor of a linear warm-up at a time in epochs, from `start` to 1; as torch's LinearLR."""
+    if epoch >= warmup:
+        return 1.0
+    fraction = epoch / warmup
+    return start + (1 - start) * fraction if start else fraction

@@ -35,6 +35,7 @@ from convolab.training.own_metric import ValidationMetric
 from convolab.training.recipe import Metrics, Training
 from convolab.training.sampling import Sampling, check_weights, draw_order
 from convolab.training.torch_optim import TorchOptimizerState
+from convolab.training.transfer import PretrainedRecord
 
 MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
 
@@ -115,6 +116,8 @@ class Trainer:
             of pixels in [0, 1], float32 [N, C, H, W], that keep the shape.
         metrics: how the training loss and accuracy are measured.
         device: where the network and each batch go.
+        frozen: layers of `net` that stay in evaluation mode.
+        lr_factors: of the learning rate, for parameters of `net` where it is not 1.
 
     Raises LabError if the batch is larger than the set, or is one image and the network cannot be trained on one.
     """
@@ -134,6 +137,8 @@ class Trainer:
         transforms: Sequence[AnyTransform | Callable[[Tensor], Tensor] | str] = (),
         metrics: Metrics | None = None,
         device: torch.device | str = "cpu",
+        frozen: Sequence[nn.Module] = (),
+        lr_factors: Mapping[nn.Parameter, float] | None = None,
     ) -> None:
         self.training = training or Training()
         require_full_batch(self.training.batch_size, train)
@@ -159,9 +164,11 @@ class Trainer:
         if self.training.batch_size == 1:  # batch norm, for one, may not accept it
             check_network(self.net, train, 1, self.device)
         self.ema_net = copy.deepcopy(self.net).requires_grad_(False) if self.training.ema else None
-        self.optimizer_state = self.optimizer.build(self.net.parameters())
+        self.optimizer_state = self.optimizer.build(self.net.parameters(), lr_factors or {})
         self.rates = self.schedule.rates(self.optimizer.lr, self.steps_per_epoch, self.training.epochs)
         self.progress = TrainingProgress()
+        self.frozen = tuple(frozen)
+        self.pretrained: PretrainedRecord | None = None  # what the network started from, for the run's summary
 
     def first_batch(self) -> tuple[Tensor, Tensor]:
         """The first images and labels of the training set, as many as a batch has: for checks before the training."""
@@ -178,6 +185,8 @@ class Trainer:
             with isolated_rng(self.device), reproducible_kernels(self.device), translate_memory_errors(MEMORY_ADVICE):
                 progress, epoch = self.progress, self.progress.epoch
                 self.net.train()
+                for layer in self.frozen:
+                    layer.eval()
                 order = draw_order(len(self.train_set), self.image_weights, make_generator(seed, "order", epoch))
                 while progress.step < self.steps_per_epoch:
                     if callbacks.should_stop():
