@@ -33,6 +33,7 @@ from convolab.core.records import validate_record
 from convolab.core.stats import wilson_interval
 from convolab.core.text import format_percent
 from convolab.core.types import Json
+from convolab.data.catalog import short_name
 from convolab.data.splits import DatasetSplits
 from convolab.models.own_code import OwnCode
 from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE
@@ -360,8 +361,7 @@ def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
         with translate_write_errors(Path(out)):
             Path(out).mkdir(parents=True, exist_ok=True)
         return Path(out)
-    data = Path(recipe.data.name.removeprefix("folder:")).name
-    name = f"{recipe.model.name.rpartition(':')[2]}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{recipe.model.name.rpartition(':')[2]}-{short_name(recipe.data.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1000):
         folder = Path("runs") / (f"{name}-{number}" if number else name)
         try:
