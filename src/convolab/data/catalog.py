@@ -47,6 +47,16 @@ OWN_DATA = {
             "one folder of images per class, optionally under train/, val/ and test/",
             "image_folder:find_image_folder",
         ),
+        OwnDataKind(
+            "csv:PATH",
+            "a CSV file with the columns path, label and perhaps split",
+            "image_csv:find_csv_images",
+        ),
+        OwnDataKind(
+            "npz:PATH",
+            "arrays x_train, y_train, x_test, y_test; train_images ...; or images, labels",
+            "image_npz:find_npz_images",
+        ),
     )
 }
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
