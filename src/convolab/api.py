@@ -77,7 +77,7 @@ def train(
 
     Args:
         network: A network's name such as "simple_convnet", "file.py:Name" for your own, or a whole recipe.
-        data: A dataset's name, or "folder:PATH"; by default the recipe's, which is "digits".
+        data: A dataset's name, or your own images, such as "folder:PATH"; by default the recipe's, which is "digits".
         epochs: How often each training image is used.
         lr: The learning rate.
         batch_size: Images per step.

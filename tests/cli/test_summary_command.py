@@ -178,7 +178,7 @@ def test_a_deep_network_is_drawn_by_blocks(run_cli) -> None:
         (("simple_convnet", "--input", "3x-2x2"), "is not a shape"),
         (("simple_convnet", "--input", "3x0x2"), "is not a shape"),
         (("simple_convnet", "--input", ""), "is not a shape"),
-        (("simple_convnet", "--input", "3x100x100"), "sides of 8 to 64"),
+        (("simple_convnet", "--input", "3x600x600"), "sides of 8 to 512"),
         (
             ("torchvision/vgg16", "--input", "1x224x224"),
             "features.0 (Conv2d) got an input of shape [1, 1, 224, 224], expected [N, 3, >= 1, >= 1]",

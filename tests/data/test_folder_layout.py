@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from convolab.core.errors import LabError
-from convolab.data import folder_layout, image_folder
+from convolab.data import folder_layout, image_source
 from convolab.data.catalog import load
 from convolab.data.splits import DatasetSplits
 
@@ -172,7 +172,8 @@ def test_a_folder_that_cannot_be_gives_one_line(path, tmp_path):
 
 def test_too_many_files_or_bytes_are_refused_before_any_is_read(tmp_path, monkeypatch):
     fill(tmp_path, "cat", "dog", count=3)
-    monkeypatch.setattr(image_folder, "MAX_DATASET_BYTES", 1000)
+    monkeypatch.setattr(image_source, "MAX_MEMORY_BYTES", 1000)
+    monkeypatch.setenv("CONVOLAB_MAX_BYTES", "1000")
     with pytest.raises(LabError, match=r"6 images of 8 x 8 take 1\.2 kB, more than 1\.0 kB"):
         read(tmp_path)
     monkeypatch.setattr(folder_layout, "MAX_FILES", 2)

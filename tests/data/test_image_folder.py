@@ -89,9 +89,9 @@ def test_a_missing_folder_is_refused(tmp_path):
         load("folder:nowhere", tmp_path)
 
 
-@pytest.mark.parametrize("size", [7, 65])
+@pytest.mark.parametrize("size", [7, 513])
 def test_a_size_out_of_bounds_is_refused_before_anything_is_read(tmp_path, size):
-    with pytest.raises(LabError, match=f"image size {size} was requested: give one from 8 to 64"):
+    with pytest.raises(LabError, match=f"image size {size} was requested: give one from 8 to 512"):
         load("folder:nowhere", tmp_path, image_size=size)
 
 

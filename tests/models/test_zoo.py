@@ -65,7 +65,7 @@ def test_the_shallow_net_is_two_linear_layers_with_a_relu_between() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("side", [8, 9, 28, 32, 64])
+@pytest.mark.parametrize("side", [8, 9, 28, 32, 64, 96])
 @pytest.mark.parametrize(
     ("name", "options"), [*((n, {}) for n in (*SHALLOW, *CONVNETS)), ("simple_convnet", {"residual": True})]
 )

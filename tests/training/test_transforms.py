@@ -421,7 +421,7 @@ def test_an_entry_is_a_name_with_an_optional_strength() -> None:
         ("corp:4", "unknown augmentation 'corp': did you mean 'crop'"),
         ("colour:0.2", "augmentation 'colour' is now called 'color'"),
         ("Flip", "did you mean 'flip'"),
-        ("", "known: color, crop, cutmix, cutout, flip, mixup, rotate"),
+        ("", "known: color, crop, cutmix, cutout, flip, mixup, resized_crop, rotate"),
         ("crop:4.5", "'4.5' is not a whole number"),
         ("crop:", "'' is not a whole number"),
         ("flip:often", "'often' is not a number"),

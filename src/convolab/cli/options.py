@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Data = Annotated[
-    str | None, typer.Option("--data", help="Name of a dataset, or folder:PATH.", show_default="the recipe's")
+    str | None,
+    typer.Option("--data", help="Name of a dataset, or your images, such as folder:PATH.", show_default="the recipe's"),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a recipe key, e.g. optimizer.lr=0.1. Repeatable.")
@@ -73,7 +74,7 @@ def load_dataset_with_progress(name: str, data_dir: Path | None, image_size: int
     from convolab.data.catalog import load
 
     with loading_bar(name) as progress:
-        splits = load(name, data_dir, image_size=image_size, on_progress=progress)
+        splits = load(name, data_dir, image_size=image_size, on_progress=progress, on_message=print_note)
     for file in splits.unreadable:
         print_note(f"skipped (unreadable): {file}")
     for note in splits.notes:

@@ -1,15 +1,16 @@
-"""The published datasets by name, and how to load one, or a folder of the user's own images.
+"""The published datasets by name, and how to load one, or the user's own images.
 
 Commands that only list the datasets import this module, so torch and whatever decodes images is imported where needed.
 """
 
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from convolab.core.errors import require, suggest
 from convolab.core.files import user_path
+from convolab.core.types import MessageCallback
 from convolab.data.download import DatasetFiles, ProgressCallback, RemoteFile, ensure_downloaded
 
 if TYPE_CHECKING:
@@ -29,6 +30,35 @@ class DatasetInfo(DatasetFiles):
     default_augment: tuple[str, ...] = ()  # the usual augmentation, as in a recipe's data.augment
 
 
+@dataclass(frozen=True)
+class OwnDataKind:
+    """A form that a person's own images may have, named by a prefix."""
+
+    example: str  # prefix:PATH
+    description: str
+    finder: str  # module:function in convolab.data, which lists the images and decodes none
+
+
+OWN_DATA = {
+    kind.example.partition(":")[0]: kind
+    for kind in (
+        OwnDataKind(
+            "folder:PATH",
+            "one folder of images per class, optionally under train/, val/ and test/",
+            "image_folder:find_image_folder",
+        ),
+        OwnDataKind(
+            "csv:PATH",
+            "a CSV file with the columns path, label and perhaps split",
+            "image_csv:find_csv_images",
+        ),
+        OwnDataKind(
+            "npz:PATH",
+            "arrays x_train, y_train, x_test, y_test; train_images ...; or images, labels",
+            "image_npz:find_npz_images",
+        ),
+    )
+}
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FASHION_MNIST_FILES = (
@@ -120,7 +150,34 @@ def default_augmentation(name: str) -> tuple[str, ...]:
     >>> default_augmentation("cifar10"), default_augmentation("folder:pets"), default_augmentation("digits")
     (('crop:4', 'flip'), ('crop:4', 'flip'), ())
     """
-    return ("crop:4", "flip") if name.startswith("folder:") else dataset_info(name).default_augment
+    return ("crop:4", "flip") if is_own_data(name) else dataset_info(name).default_augment
+
+
+def is_own_data(name: str) -> bool:
+    """Whether a name is a prefix and where a person's own images are.
+
+    >>> is_own_data("folder:pets"), is_own_data("digits")
+    (True, False)
+    """
+    prefix, colon, _ = name.partition(":")
+    return bool(colon) and prefix in OWN_DATA
+
+
+def is_below_current_folder(name: str) -> bool:
+    """Whether a dataset's images are looked for from the current folder, unless another folder is named."""
+    return is_own_data(name)
+
+
+def short_name(name: str) -> str:
+    """A dataset's name as a part of a file's name.
+
+    >>> short_name("folder:/home/me/pets"), short_name("npz:pets.npz"), short_name("digits")
+    ('pets', 'pets', 'digits')
+    """
+    if not is_own_data(name):
+        return name
+    path = PurePath(name.partition(":")[2])
+    return path.stem if path.suffix in (".csv", ".npz") else path.name
 
 
 def load(
@@ -130,18 +187,20 @@ def load(
     image_size: int = 32,
     download: bool = True,
     on_progress: ProgressCallback | None = None,
+    on_message: MessageCallback | None = None,
 ) -> "convolab.data.splits.DatasetSplits":
-    """Read a dataset into memory.
+    """Read a dataset: into memory, or, if it is larger than a gigabyte, decode it once into a file that is mapped.
 
     Args:
-        name: a name of `DATASETS`, or `folder:PATH` for a folder with one subfolder of images per class, or with
-            such folders named train, val and test.
+        name: a name of `DATASETS`, or a person's own images as in `OWN_DATA`, such as `folder:PATH` for a folder with
+            one subfolder of images per class, or with such folders named train, val and test.
         data_dir: the folder that holds downloaded datasets (or the dataset's own folder), and where a relative PATH
             starts. By default $CONVOLAB_DATA or ~/.cache/convolab for datasets, and the current folder for PATH.
-        image_size: height and width, in pixels, that a folder's images are resized to, 8 to 64; published datasets keep
-            theirs.
+        image_size: height and width, in pixels, that one's own images are resized to, 8 to 512; published datasets
+            and arrays keep theirs.
         download: whether a dataset that is not on the disk may be downloaded.
-        on_progress: called with (done, total): bytes while a file is downloaded, images while a folder is read.
+        on_progress: called with (done, total): bytes while a file is downloaded, images while they are decoded.
+        on_message: called with how much will be decoded to the disk, before it is.
 
     Returns:
         The splits: `train`, `test` and perhaps `validation`, datasets of uint8 images [N, C, H, W] with their labels;
@@ -158,12 +217,14 @@ def load(
 
     require(isinstance(name, str), f"a dataset is given by its name or folder:PATH, and not by a {type(name).__name__}")
     folder = user_path(data_dir) if data_dir is not None else None
-    if name.startswith("folder:"):
-        from convolab.data.image_folder import read_image_folder
+    if is_own_data(name):
+        from convolab.data.image_source import decode_source
 
-        require(name != "folder:", "'folder:' has no path: write folder:PATH")
-        path = (folder or Path()) / user_path(name.removeprefix("folder:"))
-        return read_image_folder(path, image_size, on_progress)
+        prefix, _, given = name.partition(":")
+        require(given, f"'{name}' has no path: write {OWN_DATA[prefix].example}")
+        module, function = OWN_DATA[prefix].finder.split(":")
+        find = getattr(importlib.import_module(f"convolab.data.{module}"), function)
+        return decode_source(find(given, folder, image_size), on_progress, on_message)
 
     info = dataset_info(name)
     module, function = info.reader.split(":")
@@ -180,12 +241,15 @@ def download_dataset(
 
     Raises LabError if there is nothing to download for this name, the download fails, or its checksum is wrong.
     """
-    require(not name.startswith("folder:"), f"{name} is a local folder: there is nothing to download")
+    require(not is_own_data(name), f"{name} is on this disk: there is nothing to download")
     info = dataset_info(name)
     require(info.downloads, f"{name} is included in an installed library: there is nothing to download")
     return ensure_downloaded(info, data_dir, on_progress, allow_download=True)
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    require(name in DATASETS, f"there is no dataset '{name}': {suggest(name, [*DATASETS, 'folder:PATH'])}")
+    require(
+        name in DATASETS,
+        f"there is no dataset '{name}': {suggest(name, [*DATASETS, *(kind.example for kind in OWN_DATA.values())])}",
+    )
     return DATASETS[name]

@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from convolab.core.text import pluralize, truncate_list
+from convolab.data.dataset import images_per_chunk
 
 THUMBNAIL_SIZE = 8
 MAX_DIFFERENCE = 1.0  # gray levels of 255, root mean square of two thumbnails that are nearly the same
@@ -16,6 +18,7 @@ MIN_CONTRAST = 5.0  # gray levels, standard deviation of a thumbnail: of plain i
 BLOCK = 512  # thumbnails that are compared with others at once
 MAX_GROUPS = 16  # of one image that is in many
 SPLITS = ("train", "validation", "test")
+MAX_PAIRS = 1_000_000  # that are looked for
 MAX_NEIGHBORS = 4096  # of a block: with more of the same brightness, the rest is not compared
 
 
@@ -26,17 +29,20 @@ def exact_copies(images: UInt8[Tensor, "n c h w"]) -> Int64[Tensor, "n"]:
     [0, 1, 0]
     """
     first: dict[bytes, int] = {}
-    rows = images.flatten(1).contiguous().numpy()
+    rows = images.flatten(1).numpy()
     return torch.tensor(
-        [first.setdefault(hashlib.sha1(row, usedforsecurity=False).digest(), i) for i, row in enumerate(rows)]
+        [
+            first.setdefault(hashlib.sha1(np.ascontiguousarray(row).data, usedforsecurity=False).digest(), i)
+            for i, row in enumerate(rows)
+        ]
     )
 
 
 def thumbnails(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 64"]:
     """Each image in 8 x 8 levels of green, from 0 to 255: nearly its gray, in a third of the time."""
     green = images[:, images.shape[1] // 2]
-    parts = [F.adaptive_avg_pool2d(part.float(), THUMBNAIL_SIZE).flatten(1) for part in green.split(BLOCK)]
-    return torch.cat(parts)
+    size = min(BLOCK, images_per_chunk(tuple(green.shape[1:])))
+    return torch.cat([F.adaptive_avg_pool2d(part.float(), THUMBNAIL_SIZE).flatten(1) for part in green.split(size)])
 
 
 def near_copies(images: UInt8[Tensor, "n c h w"], groups: Int64[Tensor, "n"]) -> Int64[Tensor, "m 2"]:
@@ -50,13 +56,17 @@ def near_copies(images: UInt8[Tensor, "n c h w"], groups: Int64[Tensor, "n"]) ->
     candidates = candidates[order]
     small, groups = small[candidates], groups[candidates]
     ends = torch.searchsorted(brightness, brightness + MAX_DIFFERENCE, right=True)
-    found = []
+    found: list[Int64[Tensor, "k 2"]] = []
     for start in range(0, len(candidates), BLOCK):
         stop = min(start + BLOCK, len(candidates))
         end = min(int(ends[stop - 1]), stop + MAX_NEIGHBORS)
         differences = torch.cdist(small[start:stop], small[start:end]) / THUMBNAIL_SIZE
         is_pair = (differences <= MAX_DIFFERENCE) & (groups[start:stop, None] != groups[None, start:end])
         found.append(is_pair.triu(1).nonzero() + start)
+        if (
+            sum(map(len, found)) > MAX_PAIRS
+        ):  # thousands of one image: no more are needed to see that something is wrong
+            break
     pairs = torch.cat([*found, torch.empty(0, 2, dtype=torch.int64)])
     return candidates[pairs].sort(1).values
 

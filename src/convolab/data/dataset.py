@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -21,6 +22,14 @@ from convolab.core.text import join_with_and, truncate_list
 
 UNSHOWN_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # of Unicode: control characters, half characters, line ends
 JOINERS = "\u200c\u200d"  # without these many Persian words and emoji cannot be written
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Where images that are mapped into memory lie on the disk: one after another in a file."""
+
+    path: Path
+    offset: int  # of the first one, in bytes
 
 
 @one_line_construction
@@ -94,6 +103,16 @@ class ImageDataset(Dataset[tuple[Tensor, int]], Displayable):
     def with_fingerprint(self, fingerprint: str) -> "ImageDataset":
         """This dataset, whose fingerprint is known already: computing it reads every byte."""
         vars(self)["fingerprint"] = fingerprint
+        return self
+
+    @property
+    def file_rows(self) -> FileRows | None:
+        """The file that the images are mapped from; None if they are in memory."""
+        return vars(self).get("mapped_rows")
+
+    def with_file_rows(self, rows: FileRows) -> "ImageDataset":
+        """This dataset, whose images are mapped from a file: processes can map it instead of copying them."""
+        vars(self)["mapped_rows"] = rows
         return self
 
     def gather(self, indices: Int64[Tensor, "m"]) -> tuple[UInt8[Tensor, "m c h w"], Int64[Tensor, "m"]]:
@@ -194,14 +213,24 @@ def channel_mean_std(dataset: ImageDataset | Subset) -> tuple[tuple[float, ...],
     ((0.5,), (0.5,))
     """
     channels, height, width = dataset.shape
-    totals, squares = torch.zeros(2, channels, dtype=torch.float64)
-    for indices in torch.arange(len(dataset)).split(1024):
-        images = dataset.gather(indices)[0].float()
-        # A row of up to 258 squared bytes adds up to less than 2^24, so float32 is exact; float64 is for their sum.
-        totals += images.sum(3).double().sum((0, 2))
-        squares += images.square_().sum(3).double().sum((0, 2))
+    totals, squares = torch.zeros(2, channels, dtype=torch.int64)
+    for indices in torch.arange(len(dataset)).split(images_per_chunk(dataset.shape)):
+        # A row of up to 258 squared bytes adds up to less than 2^24, so float32 is exact; int64 is for their sum.
+        for images in dataset.gather(indices)[0].split(256, dim=3):
+            rows = images.float()
+            totals += rows.sum(3).long().sum((0, 2))
+            squares += rows.square_().sum(3).long().sum((0, 2))
     n = len(dataset) * height * width
     sums = [(int(total), int(square)) for total, square in zip(totals, squares, strict=True)]
     mean = tuple(total / n / 255 for total, _ in sums)
     std = tuple(math.sqrt(n * square - total * total) / n / 255 for total, square in sums)
     return mean, std
+
+
+def images_per_chunk(shape: tuple[int, ...]) -> int:
+    """How many images of a shape are looked at at once: 1024, or as many as have 4 million values.
+
+    >>> images_per_chunk((3, 32, 32)), images_per_chunk((3, 512, 512))
+    (1024, 5)
+    """
+    return max(1, min(1024, 2**22 // math.prod(shape)))

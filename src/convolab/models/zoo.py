@@ -37,8 +37,8 @@ def check_input_shape(shape: ImageShape) -> None:
     channels, height, width = shape
     require(channels in (1, 3), f"images have {channels} channels: give 1 (gray) or 3 (RGB)")
     require(
-        min(height, width) >= 8 and max(height, width) <= 64,
-        f"images are {height}x{width}: give sides of 8 to 64 pixels",
+        min(height, width) >= 8 and max(height, width) <= 512,
+        f"images are {height}x{width}: give sides of 8 to 512 pixels",
     )
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from convolab.core.errors import require, suggest
 from convolab.core.types import Json
-from convolab.data.catalog import DATASETS
+from convolab.data.catalog import DATASETS, short_name
 from convolab.studies.study import Study
 
 CourseworkBudget = Literal["quick", "full"]
@@ -30,7 +30,7 @@ def coursework(
     """The coursework's study of a dataset.
 
     Args:
-        data: a dataset's name, or folder:PATH.
+        data: a dataset's name, or one's own images, such as folder:PATH.
         budget: `quick` trains on 10,000 images for 5 epochs, `full` on all images for 10. Left out, it is `full` for
             the bundled digits and `quick` for every other dataset.
         seeds: of every arm.
@@ -63,7 +63,7 @@ def coursework(
         }
     return Study.from_dict(
         {
-            "name": f"coursework-{data.removeprefix('folder:').strip('/').rpartition('/')[2]}",
+            "name": f"coursework-{short_name(data)}",
             "title": f"Question 2 on {data}",
             "seeds": seeds,
             "recipe": recipe,

@@ -140,7 +140,7 @@ def execute_study(
     names = ", ".join(sorted(name for name, _ in datasets))
     require(len(datasets) == 1, f"a study uses one dataset and one image size, but its recipes name {names}")
     ((name, image_size),) = datasets
-    splits = load(name, data_dir, image_size=image_size)
+    splits = load(name, data_dir, image_size=image_size, on_message=on_message)
     for note in splits.notes:
         on_message(note)
     study_folder.require_usable(study)

@@ -16,6 +16,7 @@ from convolab.models.inference import eval_mode, require_finite_logits
 from convolab.training.transforms import to_float01
 
 EVAL_BATCH_SIZE = 256  # images; fixed, so that an evaluation has the same bits whatever the recipe
+EVAL_BATCH_VALUES = 2**23  # of all images of a batch: of images over 100 x 100 in color there are fewer
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +61,7 @@ def evaluate(
 
     Args:
         net: takes pixels in [0, 1], float32 [N, C, H, W], and returns logits [N, classes]; on any device.
-        dataset: its images are taken as they are, in batches of `EVAL_BATCH_SIZE`.
+        dataset: its images are taken as they are, in batches of `EVAL_BATCH_SIZE`, fewer of large ones.
         allow_nonfinite: count logits that are NaN or infinite too: a caller that does so looks at the loss.
         metric: computed too, of all logits [N, classes] and labels [N], if the logits are finite.
 
@@ -78,10 +79,11 @@ def evaluate(
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     num_classes, memory_format = len(dataset.classes), preferred_memory_format(net)
+    batch_size = max(1, min(EVAL_BATCH_SIZE, EVAL_BATCH_VALUES // math.prod(dataset.shape)))
     loss, all_logits = 0.0, []
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64)
     with eval_mode(net):
-        for batch_indices in torch.arange(len(dataset)).split(EVAL_BATCH_SIZE):
+        for batch_indices in torch.arange(len(dataset)).split(batch_size):
             images, labels = dataset.gather(batch_indices)
             pixels = to_float01(images.to(device)).contiguous(memory_format=memory_format)
             logits = net(pixels).float().cpu()  # [N, classes]

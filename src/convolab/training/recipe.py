@@ -65,10 +65,10 @@ ALL_BUT_THE_LAST = "all but the last layer"  # of model.freeze
 class Data(Frozen):
     """The dataset, and what is done to its images before a network gets them."""
 
-    name: str = "digits"  # a published set, or folder:PATH
+    name: str = "digits"  # a published set, or one's own images: folder:PATH, csv:PATH ...
     validation: Fraction = 0.1  # fraction of the training images held out for validation
     limit: PositiveInt | None = None  # train on this many images only, the classes in proportion
-    image_size: Annotated[int, Field(ge=8, le=64)] = 32  # side that a folder's images are resized to
+    image_size: Annotated[int, Field(ge=8, le=512)] = 32  # side that one's own images are resized to
     augment: Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = ()  # left out: the default of the dataset
 
     @model_validator(mode="before")

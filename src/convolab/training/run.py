@@ -13,7 +13,7 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.text import pluralize
-from convolab.data.catalog import load
+from convolab.data.catalog import is_below_current_folder, load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
 from convolab.data.splits import NO_TEST, DatasetSplits
 from convolab.models.classifier import ImageClassifier
@@ -142,7 +142,7 @@ class Run(Displayable):
         require_new_folder(out)
         codes = {part: find_own_code(name) for part, name in recipe.own_parts.items()}
         trainer = build_trainer(recipe, splits, device, codes=codes)
-        has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
+        has_data_dir = data_dir is not None or is_below_current_folder(recipe.data.name)
         data_folder = str(user_path(data_dir or "").resolve()) if has_data_dir else None
         with new_run_folder(recipe, out) as folder:
             for part, code in codes.items():

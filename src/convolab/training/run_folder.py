@@ -33,6 +33,7 @@ from convolab.core.records import validate_record
 from convolab.core.stats import wilson_interval
 from convolab.core.text import format_percent
 from convolab.core.types import Json
+from convolab.data.catalog import short_name
 from convolab.data.splits import DatasetSplits
 from convolab.models.libraries import split_library
 from convolab.models.own_code import OwnCode
@@ -366,9 +367,8 @@ def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
         with translate_write_errors(Path(out)):
             Path(out).mkdir(parents=True, exist_ok=True)
         return Path(out)
-    data = Path(recipe.data.name.removeprefix("folder:")).name
     network = recipe.model.name.rpartition(":")[2].rpartition("/")[2]
-    name = f"{network}-{data}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{network}-{short_name(recipe.data.name)}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1000):
         folder = Path("runs") / (f"{name}-{number}" if number else name)
         try:

@@ -5,6 +5,7 @@ batch and a generator, and draws for every image separately. Those that only mov
 uint8 images as well as on [0, 1] pixels; the others get [0, 1] pixels.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -167,6 +168,57 @@ class CutMix:
         return pixels, torch.lerp(targets[permutation], targets, lam.view(-1, 1).to(pixels.device))
 
 
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """Cut out a random box and resize it to the full size, bilinear and antialiased, each image its own.
+
+    As torchvision's: the box has a fraction of the area uniform in [min_area, 1], and a ratio of its sides log-uniform in
+    [3/4, 4/3]; drawn up to ten times until it fits. If none does, the largest box in the center that has such a ratio.
+    """
+
+    min_area: float = 0.35
+    valid_range: ClassVar = (0.01, 1.0)
+    supports_uint8: ClassVar = False
+
+    def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
+        _, _, h, w = pixels.shape
+        top, left, height, width = self.boxes(len(pixels), h, w, generator).unbind(1)
+        rows = resize_weights(top, height, h).to(pixels.device)  # [N, H, H]
+        columns = resize_weights(left, width, w).to(pixels.device)  # [N, W, W]
+        return rows.unsqueeze(1) @ (pixels @ columns.mT.unsqueeze(1))
+
+    def boxes(self, n: int, h: int, w: int, generator: Generator) -> Int64[Tensor, "n 4"]:
+        """Top, left, height and width of each image's box, in pixels."""
+        area = (
+            h * w * (self.min_area + (1 - self.min_area) * torch.rand(n, 10, generator=generator, dtype=torch.float64))
+        )
+        low, high = math.log(3 / 4), math.log(4 / 3)
+        ratio = (low + (high - low) * torch.rand(n, 10, generator=generator, dtype=torch.float64)).exp()
+        widths, heights = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+        fits = (widths > 0) & (widths <= w) & (heights > 0) & (heights <= h)
+        tried = fits.long().argmax(1, keepdim=True)  # the first that fits
+        any_fits = fits.any(1)
+        width = widths.gather(1, tried)[:, 0].where(any_fits, min(w, round(h * 4 / 3)))
+        height = heights.gather(1, tried)[:, 0].where(any_fits, min(h, round(w * 4 / 3)))
+        place = torch.rand(2, n, generator=generator, dtype=torch.float64)
+        top = (place[0] * (h - height + 1)).long().where(any_fits, (h - height) // 2)
+        left = (place[1] * (w - width + 1)).long().where(any_fits, (w - width) // 2)
+        return torch.stack([top, left, height, width], 1)
+
+
+def resize_weights(start: Int64[Tensor, "n"], length: Int64[Tensor, "n"], size: int) -> Float[Tensor, "n size size"]:
+    """How much of each pixel of a line is in each pixel of a part of it that is resized to the whole line's size.
+
+    The filter is a triangle over one pixel of the result or of the part, whichever is longer; it ends at the part's ends.
+    """
+    scale = (length.double() / size).view(-1, 1, 1)
+    centers = (torch.arange(size, dtype=torch.float64).view(1, -1, 1) + 0.5) * scale  # of the result, in the part
+    positions = torch.arange(size, dtype=torch.float64).view(1, 1, -1) - start.view(-1, 1, 1)
+    weights = (1 - (positions + 0.5 - centers).abs() / scale.clamp(min=1)).clamp(min=0)
+    weights = weights * ((positions >= 0) & (positions < length.view(-1, 1, 1)))
+    return (weights / weights.sum(2, keepdim=True)).float()
+
+
 def box_mask(top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, h: int, w: int) -> Shaped[Tensor, "n 1 h w"]:
     """True inside each image's box; what lies outside the image is cut off."""
     y, x = torch.arange(h).view(1, -1, 1), torch.arange(w).view(1, 1, -1)
@@ -183,13 +235,16 @@ def sample_beta(alpha: float, count: int, generator: Generator) -> Float[Tensor,
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, count).astype(np.float32))
 
 
-Transform = RandomCrop | RandomHorizontalFlip | Cutout | ColorJitter | RandomRotation | MixUp | CutMix
+Transform = (
+    RandomCrop | RandomHorizontalFlip | Cutout | ColorJitter | RandomRotation | RandomResizedCrop | MixUp | CutMix
+)
 TRANSFORMS: dict[str, type[Transform]] = {
     "crop": RandomCrop,
     "flip": RandomHorizontalFlip,
     "cutout": Cutout,
     "color": ColorJitter,
     "rotate": RandomRotation,
+    "resized_crop": RandomResizedCrop,
     "mixup": MixUp,
     "cutmix": CutMix,
 }

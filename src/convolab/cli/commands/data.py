@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 @data_app.command("list", cls=LabCommand)
 def list_datasets_command(as_json: AsJson = False) -> None:
     """List the datasets."""
-    from convolab.data.catalog import DATASETS
+    from convolab.data.catalog import DATASETS, OWN_DATA
 
     if as_json:
         print_json(
@@ -54,18 +54,17 @@ def list_datasets_command(as_json: AsJson = False) -> None:
         ]
         for info in DATASETS.values()
     ]
-    folder = "one folder of images per class, optionally under train/, val/ and test/"
-    rows.append(["folder:PATH", "any", "any", "", "", "your images", folder])
+    rows += [[kind.example, "any", "any", "", "", "your images", kind.description] for kind in OWN_DATA.values()]
     print_table(["name", "shape", "classes", "train", "test", "download", "description"], rows)
 
 
 @data_app.command("show", cls=LabCommand)
 def show_dataset_command(
-    name: Annotated[str, typer.Argument(help="Name of a dataset, or folder:PATH.")],
+    name: Annotated[str, typer.Argument(help="Name of a dataset, or your images, such as folder:PATH.")],
     out: Annotated[Path, typer.Option(help="The image file to write.")] = Path("contact_sheet.png"),
     data_dir: DataDir = None,
     image_size: Annotated[
-        int, typer.Option(min=8, max=64, help="Side length that a folder's images are resized to.")
+        int, typer.Option(min=8, max=512, help="Side length that your own images are resized to.")
     ] = 32,
     as_json: AsJson = False,
 ) -> None:

@@ -24,7 +24,9 @@ def study_command(
     study: Annotated[str, typer.Argument(help="coursework, or a study file (TOML).")],
     data: Annotated[
         str | None,
-        typer.Option(help="Name of a dataset, or folder:PATH.", show_default="digits, or the study's own"),
+        typer.Option(
+            help="Name of a dataset, or your images, such as folder:PATH.", show_default="digits, or the study's own"
+        ),
     ] = None,
     budget: Annotated[
         str | None,
