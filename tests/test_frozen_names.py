@@ -30,6 +30,7 @@ STREAMS = {
     "theory/answer_correlation.py": {"channels", "gradients", "lengths", "signal", "signals"},
     "theory/arrangements.py": {"blocks", "permutation", "place"},
     "theory/equivariance.py": {"equivariance"},
+    "training/calibration.py": {"calibration"},
     "training/overfit.py": {"layers", "order"},
     "training/setup.py": {"limit"},
     "training/torch_optim.py": {"optimizer proof"},

@@ -17,6 +17,7 @@ from convolab.core.escape import file_name_part
 from convolab.core.files import atomic_write, json_text, require_short_names, require_writable, translate_path_errors
 
 # What is written. A finding's files are of the kind of its tool: explain, fool, locate.
+CALIBRATION, MISTAKES = "calibration", "mistakes"
 COMPARISON, CONFUSION_MATRIX, CONTACT_SHEET = "comparison", "confusion matrix", "contact sheet"
 LOCALIZATION_SCORES, NETWORK_SUMMARY, OVERFIT_CHECK = "localization scores", "network summary", "overfit check"
 QUESTION_1, STUDY_EXPORT, STUDY_REPORT, TRAINING_CURVES = (
