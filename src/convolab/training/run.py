@@ -28,6 +28,7 @@ from convolab.training.checkpoint import (
     read_state,
     read_weights,
 )
+from convolab.training.epoch_log import epoch_log, require_logger
 from convolab.training.evaluate_run import find_mistakes, record_test
 from convolab.training.extend import extend_run
 from convolab.training.history import EpochMetrics, History, best_epoch_of
@@ -121,6 +122,7 @@ class Run(Displayable):
         device: str = "cpu",
         data_dir: Path | str | None = None,
         callbacks: TrainingCallbacks = NO_CALLBACKS,
+        log: str | None = None,
     ) -> "Run":
         """Create a new run folder and train the recipe in it.
 
@@ -131,11 +133,13 @@ class Run(Displayable):
             device: "cpu", "cuda" or "mps". A run has the same bits on the same device and number of threads.
             data_dir: where the dataset was found, if it was named, so that `load_splits` finds it again.
             callbacks: called while it trains.
+            log: "tensorboard", "mlflow" or "wandb": where its epochs go too, on this machine, below its folder.
 
         Raises LabError, with nothing written, if the recipe cannot be trained on these images or the folder is in use;
         Diverged if the loss becomes NaN or infinite.
         """
         require_new_folder(out)
+        require_logger(log)
         codes = {part: find_own_code(name) for part, name in recipe.own_parts.items()}
         trainer = build_trainer(recipe, splits, device, codes=codes)
         has_data_dir = data_dir is not None or recipe.data.name.startswith("folder:")
@@ -147,7 +151,8 @@ class Run(Displayable):
             write_text(folder / METRICS_FILE, "")
             write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, codes))
             run = cls(folder)
-            RunRecorder(folder, recipe, run.summary, trainer).train(callbacks)
+            with epoch_log(folder, run.run_id, recipe, (), callbacks, log) as logged:
+                RunRecorder(folder, recipe, run.summary, trainer).train(logged)
         return run
 
     def resume(self, splits: DatasetSplits | None = None, *, callbacks: TrainingCallbacks = NO_CALLBACKS) -> "Run":
@@ -187,7 +192,8 @@ class Run(Displayable):
                     callbacks.on_message(warning)
                     (self.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
             note_other_threads(self.summary, callbacks)
-            recorder.train(callbacks)
+            with epoch_log(self.folder, self.run_id, self.recipe, trainer.progress.history, callbacks) as logged:
+                recorder.train(logged)
         return self
 
     def extend(
@@ -365,7 +371,8 @@ class Run(Displayable):
     ) -> Mistakes:
         """At most `count` test images that the tested weights get wrong, the highest probability of a wrong class first.
 
-        It draws itself; `save("mistakes.html")` writes a page, .csv a table. The test's record stays as it is. Raises LabError if the run was not tested, or with other weights than those that are its best now.
+        It draws itself; `save("mistakes.html")` writes a page, .csv a table. The test's record stays as it is. Raises
+        LabError if the run was not tested, or with other weights than those that are its best now.
         """
         return find_mistakes(self, count, data_dir, splits)
 

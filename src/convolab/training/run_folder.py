@@ -57,6 +57,7 @@ RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 TEST_FILE = "test.json"
+LOG_FILE = "log.json"
 RUN_MARKS = (RECIPE_FILE, METRICS_FILE, SUMMARY_FILE)  # a folder with two of them is a run, maybe a damaged one
 WEIGHTS_FILES = ("best.safetensors", "last.safetensors")
 CHARTS = tuple(
@@ -66,7 +67,7 @@ GALLERY = ("mistakes.html", "mistakes.csv")
 LEFTOVERS = ".*.part.*"  # temporary files that a killed process left
 # Deleted in this order: as long as the last two are there, the folder is a run that can be deleted again.
 OWN_FILES = (
-    *CHARTS, *GALLERY, TEST_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
+    *CHARTS, *GALLERY, TEST_FILE, LOG_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
 )  # fmt: skip
 FIRST_EDITION_NAMES = {
     "seconds": "train_seconds",
