@@ -48,6 +48,11 @@ COMMAND_SECTIONS = {
         "predict": CommandEntry(
             "predict:predict_command", "Classify an image with a run's network.", "guide.md#test-and-predict"
         ),
+        "export": CommandEntry(
+            "export:export_command",
+            "A run's network for other programs; figures and tables for a paper.",
+            "guide.md#export",
+        ),
         "data": CommandEntry("data:data_app", "Datasets: list, preview, download, clean.", "guide.md#look-at-the-data"),
     },
     "Compare": {
