@@ -31,6 +31,7 @@ STREAMS = {
     "theory/arrangements.py": {"blocks", "permutation", "place"},
     "theory/equivariance.py": {"equivariance"},
     "training/augmentation.py": {"check", "earlier batch", "this batch"},
+    "training/calibration.py": {"calibration"},
     "training/overfit.py": {"layers", "order"},
     "training/setup.py": {"limit"},
     "training/torch_optim.py": {"optimizer proof"},

@@ -45,6 +45,7 @@ from convolab.studies.executor import Executor
 from convolab.studies.results import StudyResult
 from convolab.studies.runner import execute_study
 from convolab.studies.study import Study
+from convolab.training.epoch_log import require_logger
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.run_folder import require_new_folder
@@ -66,6 +67,7 @@ def train(
     data_dir: Path | str | None = None,
     device: str = "cpu",
     callbacks: TrainingCallbacks | None = None,
+    log: str | None = None,
     overrides: Mapping[str, Json] | None = None,
     trust: bool = False,
     **settings: Json,
@@ -89,6 +91,7 @@ def train(
         data_dir: The folder that holds the dataset.
         device: "cpu", "cuda" or "mps".
         callbacks: Called while it trains, instead of the display.
+        log: "tensorboard", "mlflow" or "wandb": where the epochs go too, on this machine, below the run's folder.
         overrides: Any recipe keys, such as {"optimizer.weight_decay": 0}.
         trust: Run the code that a recipe names and that you have not named or trusted before.
         **settings: Sections of a recipe as dicts, such as model={"channels": [8, 16]}.
@@ -121,13 +124,14 @@ def train(
         base = network if isinstance(network, Recipe) else Recipe.from_dict({"model": {"name": network}})
         recipe = base.with_overrides(changes)
         require_new_folder(out)
+        require_logger(log)
         root = Path(data_dir) if data_dir is not None else None
         splits = load(recipe.data.name, root, image_size=recipe.data.image_size)
         shown = nullcontext(callbacks) if callbacks is not None else live_training(recipe.training.epochs)
         with shown as chosen:
             for note in splits.notes:
                 chosen.on_message(note)
-            return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=chosen)
+            return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=chosen, log=log)
 
 
 def explain(

@@ -498,7 +498,7 @@ def test_in_a_pipe_runs_are_listed_with_every_column(run_cli, monkeypatch) -> No
     run_cli("train", "shallow_net", *QUICK, "--out", "runs/a")
     monkeypatch.setenv("COLUMNS", "20")
     heading, row = (line.split("\t") for line in run_cli("runs").out.splitlines())
-    assert heading == ["run", "status", "epochs", "best validation", "test", "network", "data", "recipe"]
+    assert heading == ["run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent"]
     assert row[:3] == ["runs/a", "finished", "2/2"]
 
 

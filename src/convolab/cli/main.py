@@ -41,12 +41,17 @@ COMMAND_SECTIONS = {
     "Train": {
         "train": CommandEntry("train:train_command", "Train a network on a dataset.", "guide.md#train"),
         "resume": CommandEntry(
-            "resume:resume_command", "Resume a stopped or killed run, bit for bit.", "guide.md#train"
+            "resume:resume_command", "Resume a stopped run, bit for bit, or give one more epochs.", "guide.md#train"
         ),
         "runs": CommandEntry("runs:runs_command", "List the runs in a folder.", "guide.md#train"),
         "test": CommandEntry("test:test_command", "Evaluate a run on the test set, once.", "guide.md#test-and-predict"),
         "predict": CommandEntry(
             "predict:predict_command", "Classify an image with a run's network.", "guide.md#test-and-predict"
+        ),
+        "export": CommandEntry(
+            "export:export_command",
+            "A run's network for other programs; figures and tables for a paper.",
+            "guide.md#export",
         ),
         "data": CommandEntry("data:data_app", "Datasets: list, preview, download, clean.", "guide.md#look-at-the-data"),
     },

@@ -25,6 +25,7 @@ class RunOverview(TypedDict):
     test_accuracy: float | None
     status: "Status | Literal['damaged']"
     reason: str | None  # why it diverged, or what is damaged
+    parent: str | None  # recipe key of the run that it went on from
 
 
 def open_run(folder: Path) -> "Run":
@@ -52,6 +53,7 @@ def run_overview(run: "Run") -> RunOverview:
         "test_accuracy": record.accuracy if record else None,
         "status": run.status,
         "reason": run.summary["reason"],
+        "parent": parent["recipe_key"] if (parent := run.summary.get("parent")) else None,
     }
 
 
@@ -73,6 +75,7 @@ def folder_overview(folder: Path) -> RunOverview:
             "test_accuracy": None,
             "status": "damaged",
             "reason": str(error),
+            "parent": None,
         }
 
 

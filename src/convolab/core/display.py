@@ -27,6 +27,7 @@ VIEWS = {
     "Finding": "convolab.reports.views:FindingView",
     "History": "convolab.reports.views:HistoryView",
     "ImageDataset": "convolab.reports.views:DatasetView",
+    "Mistakes": "convolab.reports.views:MistakesView",
     "ModelSummary": "convolab.reports.views:SummaryView",
     "QuestionAnswer": "convolab.reports.views:AnswerView",
     "Recipe": "convolab.reports.views:RecipeView",

@@ -17,6 +17,8 @@ from convolab.core.escape import file_name_part
 from convolab.core.files import atomic_write, json_text, require_short_names, require_writable, translate_path_errors
 
 # What is written. A finding's files are of the kind of its tool: explain, fool, locate.
+CALIBRATION, MISTAKES, NETWORK_EXPORT, PAPER = "calibration", "mistakes", "network", "paper"
+PAPER_FIGURE = "paper figure"
 COMPARISON, CONFUSION_MATRIX, CONTACT_SHEET = "comparison", "confusion matrix", "contact sheet"
 LOCALIZATION_SCORES, NETWORK_SUMMARY, OVERFIT_CHECK = "localization scores", "network summary", "overfit check"
 QUESTION_1, STUDY_EXPORT, STUDY_REPORT, TRAINING_CURVES = (
@@ -31,6 +33,7 @@ COMMENTS = {  # around the marker, at the end of a file
     ".svg": (b"\n<!-- ", b" -->\n"),
     ".md": (b"\n<!-- ", b" -->\n"),
     ".pdf": (b"\n% ", b"\n"),
+    ".tex": (b"\n% ", b"\n"),
     ".toml": (b"\n# ", b"\n"),
     ".json": (b',\n  "written_by": "', b'"\n}\n'),  # the last entry
 }
@@ -134,7 +137,9 @@ def add_marker(content: bytes, suffix: str, kind: str) -> bytes:
     if suffix == ".png":
         start, end = content[:-PNG_END_BYTES], content[-PNG_END_BYTES:]
         start += (len(PNG_TEXT) - 4 + length).to_bytes(4, "big") + PNG_TEXT
-    elif suffix in (".npz", ".zip"):
+    elif suffix == ".onnx":  # a field that no reader of ONNX knows, and that all of them skip: 1000, of bytes
+        start += b"\xc2\x3e" + length.to_bytes(1, "little")
+    elif suffix in (".npz", ".zip", ".pt2"):
         start = content[:-2] + length.to_bytes(2, "little")  # an archive ends in the length of its comment, and that
     elif suffix in COMMENTS:
         before, end = CHART_COMMENT if suffix == ".json" and b'"$schema"' in content else COMMENTS[suffix]

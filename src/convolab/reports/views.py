@@ -13,6 +13,7 @@ from convolab.core.files import csv_text
 from convolab.core.outputs import (
     CONFUSION_MATRIX,
     CONTACT_SHEET,
+    MISTAKES,
     NETWORK_SUMMARY,
     QUESTION_1,
     TRAINING_CURVES,
@@ -30,11 +31,14 @@ from convolab.plots.panels import render_finding
 from convolab.plots.summary import layer_costs_chart
 from convolab.plots.theory import render_sheet_figure
 from convolab.plots.training import confusion_matrix_chart, curves_title, training_curves_chart
+from convolab.reports.mistakes import image_url, mistakes_csv, mistakes_page, mistakes_rows
 from convolab.reports.summary import LAYER_HEADINGS, layer_table, layers_csv, summary_foot
 from convolab.reports.theory import block_html, inline_html, render_sheet_figures, write_sheet
 from convolab.theory.sheet import AnswerSheet, QuestionAnswer, SheetFigure
+from convolab.training.class_scores import class_scores
 from convolab.training.evaluation import Evaluation
 from convolab.training.history import History
+from convolab.training.predictions import Mistakes
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.run_folder import EvaluationRecord
@@ -122,8 +126,17 @@ class EvaluationView(ResultView):
 
     def rows(self) -> Sequence[Row]:
         totals, correct = self.confusion.sum(1), self.confusion.diagonal()
+        scores = class_scores(self.confusion.tolist(), self.evaluation.classes)
         return [
-            {"class": name, "images": int(total), "correct": int(right), "accuracy": int(right) / max(int(total), 1)}
+            {
+                "class": name,
+                "images": int(total),
+                "correct": int(right),
+                "accuracy": int(right) / max(int(total), 1),
+                "precision": scores[name].precision,
+                "recall": scores[name].recall,
+                "f1": scores[name].f1,
+            }
             for name, total, right in zip(self.evaluation.classes, totals, correct, strict=True)
         ]
 
@@ -133,6 +146,35 @@ class EvaluationView(ResultView):
 
     def html(self) -> str:
         return paragraph(repr(self.evaluation)) + figure_html(self.figure())
+
+
+class MistakesView(ResultView):
+    """The images that a network gets wrong."""
+
+    kind = MISTAKES
+
+    def __init__(self, mistakes: Mistakes) -> None:
+        self.mistakes = mistakes
+
+    def rows(self) -> Sequence[Row]:
+        return mistakes_rows(self.mistakes)
+
+    def html(self) -> str:
+        cards = "".join(
+            f'<figure style="display:inline-block;width:9em;margin:0.5em;vertical-align:top">'
+            f'<img alt="{html_text(mistake.name)}" style="width:100%;image-rendering:pixelated" '
+            f'src="{image_url(mistake.image)}"><figcaption>{html_text(mistake.predicted)} '
+            f"{100 * mistake.probability:.1f} %, is {html_text(mistake.true)}</figcaption></figure>"
+            for mistake in self.mistakes.entries[:MAX_ROWS]
+        )
+        return paragraph(repr(self.mistakes)) + cards
+
+    def writers(self) -> Mapping[str, Callable[[Path], object]]:
+        title = f"Mistakes on {self.mistakes.dataset}"
+        return {
+            ".html": lambda path: write_output(path, self.kind, mistakes_page(self.mistakes, title)),
+            ".csv": lambda path: write_output(path, self.kind, mistakes_csv(self.mistakes)),
+        }
 
 
 class DatasetView(ResultView):

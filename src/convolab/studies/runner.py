@@ -17,6 +17,7 @@ from convolab.data.splits import DatasetSplits
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.results import BestOnTest, StudyResult, TrialResult
+from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study, Trial
 from convolab.studies.trials import estimate_training_cost, find_corruption
 from convolab.training.recipe import Recipe, read_toml
@@ -266,6 +267,17 @@ def collect_results(
         best = evaluate_best_run(trial_results, splits)
         notes += previous_test_evaluations(study_folder, best)
     return StudyResult(study, analyze_study(study, trial_results), best, tuple(notes))
+
+
+def read_study_result(folder: Path) -> StudyResult:
+    """The results of the study in a folder from the runs that are there; nothing is trained, and nothing is tested.
+
+    Raises LabError if the folder holds no study.
+    """
+    study_folder, study = StudyFolder(folder), read_stored_study(folder / STUDY_FILE)
+    return StudyResult(
+        study, analyze_study(study, [study_folder.trial_result(trial, {}) for trial in study.trials]), None
+    )
 
 
 def evaluate_best_run(trial_results: Sequence[TrialResult], splits: DatasetSplits) -> BestOnTest | None:

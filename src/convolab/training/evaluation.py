@@ -1,12 +1,12 @@
 """A network's loss and confusion matrix on a dataset."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from convolab.core.display import Displayable
@@ -77,11 +77,27 @@ def evaluate(
     >>> evaluate(net, dataset).accuracy, round(evaluate(net, dataset).loss, 4)
     (0.5, 0.6931)
     """
-    device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    num_classes, memory_format = len(dataset.classes), preferred_memory_format(net)
-    batch_size = max(1, min(EVAL_BATCH_SIZE, EVAL_BATCH_VALUES // math.prod(dataset.shape)))
+    num_classes = len(dataset.classes)
     loss, all_logits = 0.0, []
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64)
+    for logits, labels in iter_logits(net, dataset, allow_nonfinite=allow_nonfinite):
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        confusion += torch.bincount(labels * num_classes + logits.argmax(1), minlength=num_classes * num_classes)
+        if metric is not None:
+            all_logits.append(logits)
+    value = None
+    if metric is not None and math.isfinite(loss):
+        value = metric(torch.cat(all_logits), dataset.labels)
+    return Evaluation(loss / len(dataset), confusion.view(num_classes, num_classes), tuple(dataset.classes), value)
+
+
+def iter_logits(
+    net: nn.Module, dataset: ImageDataset | Subset, *, allow_nonfinite: bool = False
+) -> Iterator[tuple[Float[Tensor, "n classes"], Int64[Tensor, "n"]]]:
+    """The logits of a dataset's images and their labels, batch by batch, as `evaluate` takes them."""
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    memory_format = preferred_memory_format(net)
+    batch_size = max(1, min(EVAL_BATCH_SIZE, EVAL_BATCH_VALUES // math.prod(dataset.shape)))
     with eval_mode(net):
         for batch_indices in torch.arange(len(dataset)).split(batch_size):
             images, labels = dataset.gather(batch_indices)
@@ -89,15 +105,7 @@ def evaluate(
             logits = net(pixels).float().cpu()  # [N, classes]
             if not allow_nonfinite:
                 require_finite_logits(logits, "these images")
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-            if metric is not None:
-                all_logits.append(logits)
-            predicted = logits.argmax(1)
-            confusion += torch.bincount(labels * num_classes + predicted, minlength=num_classes * num_classes)
-    value = None
-    if metric is not None and math.isfinite(loss):
-        value = metric(torch.cat(all_logits), dataset.labels)
-    return Evaluation(loss / len(dataset), confusion.view(num_classes, num_classes), tuple(dataset.classes), value)
+            yield logits, labels
 
 
 def preferred_memory_format(net: nn.Module) -> torch.memory_format:

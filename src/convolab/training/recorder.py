@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from convolab.core.files import link_or_copy, write_json, write_text
+from convolab.core.text import pluralize
 from convolab.models.classifier import ImageClassifier
 from convolab.training.checkpoint import write_state, write_weights
 from convolab.training.recipe import Recipe
@@ -48,15 +51,19 @@ class RunRecorder:
     def write_epoch(self) -> None:
         """Record an epoch. The state comes last: a kill before it repeats the epoch, and so writes the same again."""
         progress = self.trainer.progress
-        metadata = {**self.run_id, "model": self.model, "epoch": progress.epoch}
-        if self.summary["code"]:
-            metadata["code"] = self.summary["code"]
         net = cast("ImageClassifier", self.trainer.eval_net)  # `build_trainer` made it
-        write_weights(self.folder / "last.safetensors", net, metadata)
+        self.write_weights("last", net, progress.epoch)
         if self.trainer.best_epoch == progress.history[-1]:
             link_or_copy(self.folder / "best.safetensors", self.folder / "last.safetensors")
         self.write_metrics()
         self.write_state()
+
+    def write_weights(self, which: str, net: ImageClassifier, epoch: int) -> None:
+        """The `best` or `last` weights, which are those of an epoch."""
+        metadata = {**self.run_id, "model": self.model, "epoch": epoch}
+        if self.summary["code"]:
+            metadata["code"] = self.summary["code"]
+        write_weights(self.folder / f"{which}.safetensors", net, metadata)
 
     def write_metrics(self) -> None:
         """All epochs so far, one line each."""
@@ -77,3 +84,13 @@ class RunRecorder:
         self.summary["best"] = dict(best.to_record()) if best else None
         self.summary["train_seconds"] = sum(epoch.train_seconds for epoch in progress.history) + progress.seconds
         write_json(self.folder / SUMMARY_FILE, self.summary)
+
+
+def note_other_threads(summary: RunSummary, callbacks: TrainingCallbacks) -> None:
+    """Say it if a run goes on with another number of threads than it began with."""
+    threads = summary["threads"]
+    if threads is not None and threads != torch.get_num_threads():
+        callbacks.on_message(
+            f"this run was started with {pluralize(threads, 'thread')} and continues with "
+            f"{torch.get_num_threads()}: results will not be bit-identical"
+        )

@@ -5,14 +5,11 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import cast
 
-import torch
-
 from convolab.core.calls import one_line_methods
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
 from convolab.core.records import validate_record
-from convolab.core.text import pluralize
 from convolab.data.catalog import is_below_current_folder, load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
 from convolab.data.splits import NO_TEST, DatasetSplits
@@ -20,7 +17,6 @@ from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import (
     compute_logits,
     freeze_for_inference,
-    require_finite_weights,
     top_classes,
 )
 from convolab.models.own_code import OwnCode, find_own_code
@@ -32,11 +28,14 @@ from convolab.training.checkpoint import (
     read_state,
     read_weights,
 )
-from convolab.training.evaluation import evaluate
+from convolab.training.epoch_log import epoch_log, require_logger
+from convolab.training.evaluate_run import find_mistakes, record_test
+from convolab.training.extend import extend_run
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
+from convolab.training.predictions import Mistakes
 from convolab.training.recipe import Recipe
-from convolab.training.recorder import RunRecorder
+from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_code import code_folder, find_edited_file, read_codes
 from convolab.training.run_folder import (
     COMPLETED,
@@ -49,7 +48,6 @@ from convolab.training.run_folder import (
     RunSummary,
     Status,
     delete_own_files,
-    new_evaluation_record,
     new_run_folder,
     new_summary,
     read_history,
@@ -125,6 +123,7 @@ class Run(Displayable):
         device: str = "cpu",
         data_dir: Path | str | None = None,
         callbacks: TrainingCallbacks = NO_CALLBACKS,
+        log: str | None = None,
     ) -> "Run":
         """Create a new run folder and train the recipe in it.
 
@@ -135,11 +134,13 @@ class Run(Displayable):
             device: "cpu", "cuda" or "mps". A run has the same bits on the same device and number of threads.
             data_dir: where the dataset was found, if it was named, so that `load_splits` finds it again.
             callbacks: called while it trains.
+            log: "tensorboard", "mlflow" or "wandb": where its epochs go too, on this machine, below its folder.
 
         Raises LabError, with nothing written, if the recipe cannot be trained on these images or the folder is in use;
         Diverged if the loss becomes NaN or infinite.
         """
         require_new_folder(out)
+        require_logger(log)
         codes = {part: find_own_code(name) for part, name in recipe.own_parts.items()}
         trainer = build_trainer(recipe, splits, device, codes=codes)
         has_data_dir = data_dir is not None or is_below_current_folder(recipe.data.name)
@@ -153,7 +154,8 @@ class Run(Displayable):
             run = cls(folder)
             if trainer.pretrained:
                 callbacks.on_message(f"{recipe.model.name} {describe_start(trainer.pretrained)}")
-            RunRecorder(folder, recipe, run.summary, trainer).train(callbacks)
+            with epoch_log(folder, run.run_id, recipe, (), callbacks, log) as logged:
+                RunRecorder(folder, recipe, run.summary, trainer).train(logged)
         return run
 
     def resume(self, splits: DatasetSplits | None = None, *, callbacks: TrainingCallbacks = NO_CALLBACKS) -> "Run":
@@ -194,14 +196,26 @@ class Run(Displayable):
                 if warning:
                     callbacks.on_message(warning)
                     (self.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
-            threads = self.summary["threads"]
-            if threads is not None and threads != torch.get_num_threads():
-                callbacks.on_message(
-                    f"this run was started with {pluralize(threads, 'thread')} and continues with "
-                    f"{torch.get_num_threads()}: results will not be bit-identical"
-                )
-            recorder.train(callbacks)
+            note_other_threads(self.summary, callbacks)
+            with epoch_log(self.folder, self.run_id, self.recipe, trainer.progress.history, callbacks) as logged:
+                recorder.train(logged)
         return self
+
+    def extend(
+        self,
+        epochs: int,
+        out: Path | str | None = None,
+        *,
+        splits: DatasetSplits | None = None,
+        callbacks: TrainingCallbacks = NO_CALLBACKS,
+    ) -> "Run":
+        """Go on to so many epochs in all, in a new run in `out` that names this one; this one stays as it is.
+
+        `callbacks.on_message` is called with whether that gives the bits of so many epochs from scratch: it does where
+        the learning rates so far do not depend on the number of epochs in all, as with constant and step schedules.
+        Raises LabError for a run that is not finished, or that stopped by itself (training.goal, training.patience).
+        """
+        return Run(extend_run(self, epochs, out, splits, callbacks))
 
     @property
     def run_id(self) -> RunId:
@@ -355,30 +369,17 @@ class Run(Displayable):
         Raises LabError if the recipe or the data changed, if the run is not finished (unless `allow_unfinished`), or if
         other weights of this run were tested before.
         """
-        self.require_same_recipe()
-        net, epoch = self.load_weights("best")
-        if record := self.test_result:
-            require(
-                record.epoch == epoch,
-                f"{self.folder} was tested with the weights of epoch {record.epoch}, and its best are now of epoch "
-                f"{epoch}: testing twice would turn the test set into a validation set; remove test.json to do so "
-                "anyway",
-            )
-            return record
-        require(
-            allow_unfinished or self.status == "finished",
-            f"{self.folder} is {self.status} after {len(self.history)} of {self.recipe.training.epochs} epochs: "
-            "resume it first, or allow an unfinished run",
-        )
-        if splits is None:
-            splits = self.load_splits(data_dir)
-        else:
-            self.require_same_data(splits)
-        require_finite_weights(net)
-        result = evaluate(net, splits.test)
-        record = new_evaluation_record(result, splits.test.classes, epoch)
-        write_json(self.folder / TEST_FILE, {**self.run_id.to_dict(), **record.to_dict()})
-        return record
+        return record_test(self, data_dir, splits, allow_unfinished)
+
+    def mistakes(
+        self, count: int = 60, *, data_dir: Path | str | None = None, splits: DatasetSplits | None = None
+    ) -> Mistakes:
+        """At most `count` test images that the tested weights get wrong, the highest probability of a wrong class first.
+
+        It draws itself; `save("mistakes.html")` writes a page, .csv a table. The test's record stays as it is. Raises
+        LabError if the run was not tested, or with other weights than those that are its best now.
+        """
+        return find_mistakes(self, count, data_dir, splits)
 
     def predict(self, image: Path | str, top: int = 5) -> list[tuple[str, float]]:
         """The `top` most probable classes of an image file, with their probabilities; resized as the data's images.

@@ -8,9 +8,9 @@ format; their names are translated here, so that such a run is read like any oth
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, cast
@@ -37,11 +37,13 @@ from convolab.data.catalog import short_name
 from convolab.data.splits import DatasetSplits
 from convolab.models.libraries import split_library
 from convolab.models.own_code import OwnCode
+from convolab.training.calibration import Calibration
 from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE
-from convolab.training.evaluation import Evaluation
+from convolab.training.class_scores import ClassScore, MacroScore, class_scores, macro_score
 from convolab.training.first_edition import RENAMED_VALUES, translate_first_edition
 from convolab.training.history import EpochMetrics
 from convolab.training.lock import LOCK_FILE, run_lock
+from convolab.training.predictions import TOP_K, DatasetPredictions
 from convolab.training.recipe import (
     FORMAT,
     Recipe,
@@ -58,13 +60,17 @@ RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 TEST_FILE = "test.json"
+LOG_FILE = "log.json"
 RUN_MARKS = (RECIPE_FILE, METRICS_FILE, SUMMARY_FILE)  # a folder with two of them is a run, maybe a damaged one
 WEIGHTS_FILES = ("best.safetensors", "last.safetensors")
-CHARTS = tuple(f"{name}.{ending}" for name in ("curves", "confusion") for ending in ("html", "svg", "png"))
+CHARTS = tuple(
+    f"{name}.{ending}" for name in ("curves", "confusion", "calibration") for ending in ("html", "svg", "png")
+)
+GALLERY = ("mistakes.html", "mistakes.csv")
 LEFTOVERS = ".*.part.*"  # temporary files that a killed process left
 # Deleted in this order: as long as the last two are there, the folder is a run that can be deleted again.
 OWN_FILES = (
-    *CHARTS, TEST_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
+    *CHARTS, *GALLERY, TEST_FILE, LOG_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
 )  # fmt: skip
 FIRST_EDITION_NAMES = {
     "seconds": "train_seconds",
@@ -83,6 +89,16 @@ class DataRecord(TypedDict):
     train_sha256: str  # fingerprint of the training images
     test_sha256: str  # "none" if there were no test images
     validation_sha256: NotRequired[str]  # where the dataset has validation images of its own
+
+
+class ParentRecord(TypedDict):
+    """The run that another one went on from."""
+
+    recipe_key: str
+    data_key: str
+    epochs: int  # that it had
+    state_sha256: str  # of its last state's tensors
+    is_exact: bool  # whether going on gives the bits of training from scratch
 
 
 class RunSummary(TypedDict):
@@ -107,6 +123,7 @@ class RunSummary(TypedDict):
     code: dict[str, Json] | None  # of somebody's own network: its files in code/, with their SHA-256
     parts: dict[str, dict[str, Json]] | None  # the same of other parts of their own, by the part's name
     pretrained: PretrainedRecord | None  # the weights it started from; None: from scratch
+    parent: NotRequired[ParentRecord | None]  # of a run that another one was extended to
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,6 +139,8 @@ class EvaluationRecord(Displayable):
     confusion: list[list[int]]  # rows: the true class
     epoch: int  # of the weights
     tested_at: str  # local time
+    top5_accuracy: float | None = None  # None: five classes or fewer, or an older record
+    calibration: Calibration | None = None  # None: an older record
 
     def __post_init__(self) -> None:
         """Raise ValueError for a file whose numbers contradict each other."""
@@ -142,8 +161,23 @@ class EvaluationRecord(Displayable):
     def classes(self) -> tuple[str, ...]:
         return tuple(self.per_class)
 
+    @property
+    def class_scores(self) -> dict[str, ClassScore]:
+        """Precision, recall and F1 of each class."""
+        return class_scores(self.confusion, self.classes)
+
+    @property
+    def macro(self) -> MacroScore | None:
+        """Their mean over the classes that have test images."""
+        return macro_score(self.class_scores)
+
     def to_dict(self) -> dict[str, Json]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """What test.json holds; the scores are there for other programs, and are counted again when it is read."""
+        return {
+            **asdict(self),
+            "class_scores": {name: dict(score.to_dict()) for name, score in self.class_scores.items()},
+            "macro": self.macro and dict(self.macro.to_dict()),
+        }
 
 
 SUMMARY_DEFAULTS: dict[str, Json] = {
@@ -163,6 +197,7 @@ SUMMARY_DEFAULTS: dict[str, Json] = {
     "code": None,
     "parts": None,
     "pretrained": None,
+    "parent": None,
 }
 
 
@@ -227,20 +262,22 @@ def new_summary(
     }
 
 
-def new_evaluation_record(result: Evaluation, classes: Sequence[str], epoch: int) -> EvaluationRecord:
+def new_evaluation_record(predictions: DatasetPredictions, epoch: int) -> EvaluationRecord:
     """What is recorded of a test with the weights of an epoch."""
-    per_class = (result.confusion.diagonal() / result.confusion.sum(1)).tolist()
+    result = predictions.evaluation
+    scores = class_scores(result.confusion.tolist(), result.classes)
     return EvaluationRecord(
         accuracy=result.accuracy,
         interval=list(wilson_interval(result.correct, result.count)),
         correct=result.correct,
         count=result.count,
         loss=result.loss,
-        # 0 of 0 images is NaN
-        per_class={name: value if value == value else None for name, value in zip(classes, per_class, strict=True)},
+        per_class={name: score.recall for name, score in scores.items()},
         confusion=result.confusion.tolist(),
         epoch=epoch,
         tested_at=current_time(),
+        top5_accuracy=predictions.top_k_accuracy(TOP_K) if len(result.classes) > TOP_K else None,
+        calibration=predictions.calibration,
     )
 
 

@@ -10,10 +10,11 @@ from convolab.cli.options import AsJson
 from convolab.cli.run_status import folder_overview
 from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note
 from convolab.core.errors import require
-from convolab.core.text import format_percent, pluralize
+from convolab.core.text import NO_VALUE, format_percent, pluralize
 
-COLUMNS = ("run", "status", "epochs", "best validation", "test", "network", "data", "recipe")
+COLUMNS = ("run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent")
 COLUMN_DROP_ORDER = (
+    "parent",
     "recipe",
     "data",
     "network",
@@ -53,6 +54,7 @@ def runs_command(
             overview["network"],
             overview["data"],
             overview["recipe_key"],
+            overview["parent"] or NO_VALUE,
         ]
         for overview in overviews
     ]

@@ -52,12 +52,17 @@ def train_command(
     overfit_one_batch: Annotated[
         bool, typer.Option("--overfit-one-batch", help="Only check that the network can overfit a single batch.")
     ] = False,
+    log: Annotated[
+        str | None,
+        typer.Option(help="Also log the epochs below the run's folder: tensorboard, mlflow or wandb (offline)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a network on a dataset, and save everything needed to reproduce it bit for bit."""
     require(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
     prepare_torch(device, threads)
     from convolab.reports.live import live_training
+    from convolab.training.epoch_log import require_logger
     from convolab.training.recipe import Recipe, parse_override
     from convolab.training.run import Run
     from convolab.training.run_folder import require_new_folder
@@ -74,12 +79,13 @@ def train_command(
         require_outputs(OVERFIT_CHECK, overfit_paths(out))
     else:
         require_new_folder(out)
+    require_logger(log)
     splits = load_dataset_with_progress(resolved_recipe.data.name, data_dir, resolved_recipe.data.image_size)
     if overfit_one_batch:
         overfit_check(resolved_recipe, splits, out, as_json)
         return
     with live_training(resolved_recipe.training.epochs) as callbacks:
-        run = Run.start(resolved_recipe, splits, out, device=device, data_dir=data_dir, callbacks=callbacks)
+        run = Run.start(resolved_recipe, splits, out, device=device, data_dir=data_dir, callbacks=callbacks, log=log)
     report_run(run, as_json)
 
 

@@ -1,0 +1,218 @@
+"""What a paper needs of a run or a study: a table in LaTeX and in Markdown, and a paragraph on the methods.
+
+Every number is from the records of the runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from convolab.core.escape import escape_line
+from convolab.core.outputs import PAPER, require_outputs, write_output
+from convolab.core.text import NO_VALUE, format_p_value, join_with_and, pluralize
+from convolab.reports import markdown
+from convolab.studies.formatting import choose_decimals, display_scale, interval_half_width
+from convolab.studies.metrics import Metric
+from convolab.studies.results import SectionResult, StudyResult
+from convolab.studies.tables import finished_metric_interval, table_metrics
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run
+from convolab.training.run_code import code_records
+from convolab.training.run_folder import RunSummary
+
+LATEX_SIGNS = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "−": "$-$", "×": r"$\times$", "±": r"$\pm$",
+}  # fmt: skip
+TABLE_TEX, TABLE_MD, METHODS_MD, METHODS_TEX = "table.tex", "table.md", "methods.md", "methods.tex"
+INTERVAL_NOTE = "95 % intervals in brackets"
+
+PaperTable = tuple[str, list[str], list[list[str]]]  # caption, headings, rows
+
+
+def latex_escape(text: str) -> str:
+    r"""Text in one line that is text only in LaTeX, whatever is in it.
+
+    >>> print(latex_escape(r"50 % of a_b & \input{x}"))
+    50 \% of a\_b \& \textbackslash{}input\{x\}
+    """
+    return "".join(LATEX_SIGNS.get(sign, sign) for sign in escape_line(" ".join(text.split())))
+
+
+def latex_table(table: PaperTable) -> str:
+    """A table of the package booktabs."""
+    caption, headings, rows = table
+    lines = [" & ".join(map(latex_escape, cells)) + r" \\" for cells in (headings, *rows)]
+    return "\n".join(
+        [
+            r"\begin{table}", r"  \centering", rf"  \caption{{{latex_escape(caption)}}}",
+            rf"  \begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}", r"    \toprule", f"    {lines[0]}", r"    \midrule",
+            *(f"    {line}" for line in lines[1:]), r"    \bottomrule", r"  \end{tabular}", r"\end{table}",
+        ]
+    )  # fmt: skip
+
+
+def markdown_table(table: PaperTable) -> str:
+    """The same table in Markdown."""
+    caption, headings, rows = table
+    cells = [[markdown.cell(markdown.escape(text)) for text in row] for row in rows]
+    return f"{markdown.escape(caption)}\n\n{markdown.table([markdown.escape(h) for h in headings], cells)}"
+
+
+def interval_text(metric: Metric, mean: float, low: float, high: float) -> str:
+    """A number with its interval, in the unit that a table shows: percent for fractions."""
+    scale, decimals = display_scale(metric), choose_decimals(metric, (high - low) / 2)
+    values = [f"{scale * value:.{decimals}f}" for value in (mean, low, high)]
+    return f"{values[0]} [{values[1]}, {values[2]}]"
+
+
+def heading_of(metric: Metric) -> str:
+    return f"{metric.title} ({'%' if display_scale(metric) == 100 else metric.unit})".replace(" ()", "")
+
+
+def arms_paper_table(section: SectionResult) -> PaperTable:
+    """A row per arm: its finished runs, and each metric's mean over them."""
+    metrics = table_metrics(section)
+    rows = []
+    for arm in section.arms:
+        cells = []
+        for metric in metrics:
+            mean = finished_metric_interval(arm, metric)
+            has_width = mean is not None and interval_half_width(mean) > 0
+            shown = interval_text(metric, mean.mean, mean.low, mean.high) if mean else NO_VALUE
+            cells.append(shown if has_width else shown.partition(" [")[0])
+        rows.append([arm.name, str(len(arm.finished)), *cells])
+    title = section.section.title or section.name
+    return f"{title}: means over the finished runs, {INTERVAL_NOTE}", ["arm", "runs", *map(heading_of, metrics)], rows
+
+
+def contrasts_paper_table(section: SectionResult) -> PaperTable:
+    """A row per contrast: the difference with its interval, the corrected p-value, the verdict."""
+    rows = []
+    for result in section.contrast_results:
+        metric, test = Metric.parse(result.contrast.metric), result.paired_test
+        difference = test and interval_text(metric, test.difference.mean, test.difference.low, test.difference.high)
+        p = NO_VALUE if result.p_adjusted is None else format_p_value(result.p_adjusted)
+        rows.append(
+            [
+                f"{result.contrast.arm} − {result.contrast.baseline}", heading_of(metric), str(len(result.seeds)),
+                difference or NO_VALUE, p, result.verdict or "not decided",
+            ]
+        )  # fmt: skip
+    title = section.section.title or section.name
+    caption = f"{title}: differences of means, {INTERVAL_NOTE}; paired t-tests over the seeds, p-values after Holm"
+    return caption, ["contrast", "metric", "seeds", "difference", "p", "verdict"], rows
+
+
+def run_paper_table(run: Run) -> PaperTable:
+    """The test of a run, a row per class; without a test its best epoch."""
+    record = run.test_result
+    if record is None:
+        best = run.best_epoch
+        accuracy = best.validation_accuracy if best else None
+        shown = NO_VALUE if accuracy is None else f"{100 * accuracy:.2f}"
+        row = [run.recipe.model.name, str(len(run.history)), shown]
+        return "Validation accuracy of the best epoch", ["network", "epochs", "validation accuracy (%)"], [row]
+
+    def percent(value: float | None) -> str:
+        return NO_VALUE if value is None else f"{100 * value:.1f}"
+
+    rows = [
+        [name, str(score.images), percent(score.precision), percent(score.recall), percent(score.f1)]
+        for name, score in record.class_scores.items()
+    ]
+    if mean := record.macro:
+        rows.append(["mean", str(record.count), percent(mean.precision), percent(mean.recall), percent(mean.f1)])
+    low, high = (100 * bound for bound in record.interval)
+    caption = (
+        f"Test accuracy {100 * record.accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f} %), {record.count} images"
+    )
+    return caption, ["class", "images", "precision (%)", "recall (%)", "F1 (%)"], rows
+
+
+def describe_part(values: Mapping[str, object]) -> str:
+    """A section of a recipe in a few words: its name, and its other keys in brackets."""
+    options = ", ".join(f"{key} {value}" for key, value in values.items() if key != "name")
+    return f"{values['name']} ({options})" if options else str(values["name"])
+
+
+def methods_paragraph(recipe: Recipe, summaries: Sequence[RunSummary], seeds: Sequence[int], varied: str = "") -> str:
+    """How the runs were made, from their records."""
+    values, training = recipe.to_dict(), recipe.training
+    fingerprints = {summary["data"]["train_sha256"][:12] for summary in summaries}
+    has_own_validation = any("validation_sha256" in summary["data"] for summary in summaries)
+    validation = (
+        "the dataset's own validation images"
+        if has_own_validation
+        else f"{100 * recipe.data.validation:g} % of the training images of each class, drawn by the seed, for validation"
+    )
+    versions = sorted({f"{name} {number}" for summary in summaries for name, number in summary["versions"].items()})
+    hardware = sorted({str(summary["hardware"].get("processor", "")) for summary in summaries} - {""})
+    codes = {
+        f"{part} {str(digest)[:12]}"
+        for summary in summaries
+        for part, record in code_records(summary).items()
+        for digest in (record["sha256"].values() if isinstance(record["sha256"], Mapping) else ())
+    }
+    limit = f"{recipe.data.limit} training images of " if recipe.data.limit else ""
+    sentences = [
+        f"{pluralize(len(summaries), 'network')} {'was' if len(summaries) == 1 else 'were'} trained on {limit}"
+        f"{recipe.data.name} (SHA-256 of the training images {', '.join(sorted(fingerprints)) or 'not recorded'}), with "
+        f"{validation}.",
+        f"The network is {describe_part(values['model'])}; the optimizer {describe_part(values['optimizer'])}; the "
+        f"schedule of the learning rate {describe_part(values['schedule'])}.",
+        f"Training took {pluralize(training.epochs, 'epoch')} of batches of {training.batch_size} images with "
+        f"{join_with_and(recipe.data.augment) if recipe.data.augment else 'no'} augmentation, with "
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {join_with_and([str(seed) for seed in seeds])}.",
+        varied,
+        f"Own code (SHA-256): {', '.join(sorted(codes))}." if codes else "",
+        f"Precision {', '.join(sorted({summary['precision'] for summary in summaries}))} on "
+        f"{', '.join(sorted({summary['device'] for summary in summaries}))}"
+        f"{' (' + ', '.join(hardware) + ')' if hardware else ''}; {', '.join(versions)}."
+        if summaries
+        else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def paper_parts(source: Run | StudyResult) -> tuple[list[PaperTable], str]:
+    """The tables of a run or study, and its methods."""
+    if isinstance(source, Run):
+        return [run_paper_table(source)], methods_paragraph(
+            source.recipe, [source.summary], [source.recipe.training.seed]
+        )
+    tables = []
+    for section in source.sections:
+        tables.append(arms_paper_table(section))
+        if section.contrast_results:
+            tables.append(contrasts_paper_table(section))
+    results = source.trial_results.values()
+    arms = "; ".join(f"{section.name}: {', '.join(arm.name for arm in section.arms)}" for section in source.sections)
+    seeds = sorted({result.trial.seed for result in results})
+    varied = f"These are the base values; compared are {arms}."
+    summaries = [result.summary for result in results if result.summary and result.is_complete]
+    return tables, methods_paragraph(source.study.base_recipe, summaries, seeds, varied)
+
+
+def paper_paths(folder: Path) -> list[Path]:
+    """The files for a paper."""
+    return [folder / name for name in (TABLE_TEX, TABLE_MD, METHODS_TEX, METHODS_MD)]
+
+
+def export_paper(source: Run | StudyResult, folder: Path) -> list[Path]:
+    """Write the tables and the methods, each as LaTeX and as Markdown; gives their paths.
+
+    Raises LabError if a file cannot be written, or is there and is none of these.
+    """
+    paths = paper_paths(folder)
+    require_outputs(PAPER, paths)
+    tables, methods = paper_parts(source)
+    contents = [
+        "% needs \\usepackage{booktabs}\n" + "\n\n".join(map(latex_table, tables)) + "\n",
+        markdown.document(map(markdown_table, tables)),
+        latex_escape(methods) + "\n",
+        markdown.document([markdown.escape(methods)]),
+    ]
+    for path, content in zip(paths, contents, strict=True):
+        write_output(path, PAPER, content)
+    return paths

@@ -1,0 +1,64 @@
+"""A run on its test set: once, recorded; and the images that it got wrong then."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convolab.core.errors import require
+from convolab.core.files import write_json
+from convolab.data.splits import DatasetSplits
+from convolab.models.inference import require_finite_weights
+from convolab.training.predictions import DatasetPredictions, Mistakes, predict_dataset, worst_mistakes
+from convolab.training.run_folder import TEST_FILE, EvaluationRecord, new_evaluation_record
+
+if TYPE_CHECKING:
+    from convolab.training.run import Run
+
+
+def record_test(
+    run: "Run", data_dir: Path | str | None, splits: DatasetSplits | None, allow_unfinished: bool
+) -> EvaluationRecord:
+    """The best weights on the test set, recorded in test.json; a second call returns the record. See `Run.test`."""
+    run.require_same_recipe()
+    _, epoch = run.load_weights("best")
+    if record := run.test_result:
+        require(
+            record.epoch == epoch,
+            f"{run.folder} was tested with the weights of epoch {record.epoch}, and its best are now of epoch "
+            f"{epoch}: testing twice would turn the test set into a validation set; remove test.json to do so anyway",
+        )
+        return record
+    require(
+        allow_unfinished or run.status == "finished",
+        f"{run.folder} is {run.status} after {len(run.history)} of {run.recipe.training.epochs} epochs: "
+        "resume it first, or allow an unfinished run",
+    )
+    splits = test_splits(run, data_dir, splits)
+    record = new_evaluation_record(predict_test_images(run, splits), epoch)
+    write_json(run.folder / TEST_FILE, {**run.run_id.to_dict(), **record.to_dict()})
+    return record
+
+
+def find_mistakes(run: "Run", count: int, data_dir: Path | str | None, splits: DatasetSplits | None) -> Mistakes:
+    """The test images that a tested run got wrong. Its record stays as it is. See `Run.mistakes`."""
+    require(
+        run.test_result is not None,
+        f"{run.folder} was not tested yet, and its mistakes are those of the test: test it first",
+    )
+    record_test(run, data_dir, splits, allow_unfinished=True)  # refuses other weights than those that were tested
+    splits = test_splits(run, data_dir, splits)
+    return worst_mistakes(predict_test_images(run, splits), splits.test, count)
+
+
+def predict_test_images(run: "Run", splits: DatasetSplits) -> DatasetPredictions:
+    """What the best weights say of the test images."""
+    net, _ = run.load_weights("best")
+    require_finite_weights(net)
+    return predict_dataset(net, splits.test)
+
+
+def test_splits(run: "Run", data_dir: Path | str | None, splits: DatasetSplits | None) -> DatasetSplits:
+    """The run's images, read again unless they are given."""
+    if splits is None:
+        return run.load_splits(data_dir)
+    run.require_same_data(splits)
+    return splits

@@ -1,0 +1,108 @@
+"""Figures, tables and methods for a paper."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.synthetic_study import synthetic_study
+
+import convolab
+from convolab.core.errors import LabError
+from convolab.reports.paper import (
+    arms_paper_table,
+    contrasts_paper_table,
+    export_paper,
+    latex_escape,
+    latex_table,
+    markdown_table,
+)
+from convolab.reports.paper_figures import export_figures, parse_length
+from convolab.studies.metrics import Metric
+from convolab.studies.tables import finished_metric_interval, table_metrics
+from convolab.training.run import Run
+
+HOSTILE = r"\input{/etc/passwd} & 50% _a_ $x^2$ #1 ~ <b>|"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = convolab.train("shallow_net", epochs=2, out=tmp_path_factory.mktemp("paper") / "run")
+    run.test()
+    return run
+
+
+def test_a_hostile_name_is_text_in_latex_and_in_markdown() -> None:
+    table = (HOSTILE, ["arm", "runs"], [[HOSTILE, "3"]])
+    plain = latex_table(table)
+    row = next(line for line in plain.splitlines() if line.endswith(r"& 3 \\"))
+    assert row.strip() == latex_escape(HOSTILE) + r" & 3 \\"
+    unescaped = re.sub(r"\\[{}$&#%_]|\\text\w+\{\}", "", latex_escape(HOSTILE))
+    assert not set(unescaped) & set("\\{}$&#%_^~<>|")
+    assert "<b>" not in markdown_table(table)
+
+
+def test_the_tables_of_a_study_have_the_numbers_of_its_results() -> None:
+    section = synthetic_study().sections[0]
+    _, headings, rows = arms_paper_table(section)
+    for arm, row in zip(section.arms, rows, strict=True):
+        assert row[:2] == [arm.name, str(len(arm.finished))]
+        for metric, heading, text in zip(table_metrics(section), headings[2:], row[2:], strict=True):
+            mean = finished_metric_interval(arm, metric)
+            scale = 100 if metric.unit == "%" else 1
+            assert f"({metric.unit})" in heading
+            assert float(text.partition(" ")[0]) == pytest.approx(
+                scale * mean.mean, abs=0.006 if metric.unit == "nats" else 0.06
+            )
+    _, _, rows = contrasts_paper_table(section)
+    for result, row in zip(section.contrast_results, rows, strict=True):
+        scale = 100 if Metric.parse(result.contrast.metric).unit == "%" else 1
+        assert float(row[3].partition(" ")[0]) == pytest.approx(scale * result.paired_test.difference.mean, abs=0.06)
+        assert row[5] == result.verdict
+
+
+@pytest.mark.slow
+def test_the_methods_of_a_run_name_its_data_seed_optimizer_and_versions(run: Run, tmp_path: Path) -> None:
+    export_paper(run, tmp_path / "paper")
+    text = (tmp_path / "paper" / "methods.md").read_text().replace("\\", "")
+    for part in ("1 network was trained", "digits", "sgd (lr 0.01", "2 epochs", "batches of 128", "seed 0", "10 %"):
+        assert part in text
+    assert run.summary["data"]["train_sha256"][:12] in text
+    for name, number in run.summary["versions"].items():
+        assert f"{name} {number}" in text
+    table = (tmp_path / "paper" / "table.tex").read_text()
+    assert r"\toprule" in table
+    assert f"{100 * run.test_result.accuracy:.2f}" in table
+    export_paper(run, tmp_path / "paper")  # onto its own
+    (tmp_path / "paper" / "table.md").write_text("mine")
+    with pytest.raises(LabError, match="did not write it like this as paper"):
+        export_paper(run, tmp_path / "paper")
+
+
+@pytest.mark.slow
+def test_figures_have_the_width_and_the_font_size_that_were_asked_for(run: Run, tmp_path: Path) -> None:
+    width = parse_length("84mm", "--width")
+    paths = export_figures(run, tmp_path / "figures", width, 7.5)
+    assert {path.stem for path in paths} == {"loss", "accuracy", "confusion", "reliability"}
+    for path in paths:
+        content = path.read_bytes()
+        if path.suffix == ".pdf":
+            box = re.search(rb"/MediaBox ?\[([\d. ]+)\]", content)[1].split()
+            assert float(box[2]) == pytest.approx(84 * 72 / 25.4, abs=0.01)
+            assert b"/FontFile" in content
+        else:
+            text = content.decode()
+            svg = re.search(r'width="([\d.]+)pt" height="[\d.]+pt" viewBox="0 0 ([\d.]+)', text)
+            assert float(svg[1]) == float(svg[2]) == pytest.approx(width)  # so that a unit is a point
+            assert set(re.findall(r'font-size="([^"]+)"', text)) == {"7.5px"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    from convolab.reports.paper_figures import require_figure_folder
+
+    with pytest.raises(LabError, match="holds other files"):
+        require_figure_folder(tmp_path / "other")
+
+
+@pytest.mark.parametrize("text", ["84", "wide", "-8pt", "2mm", "9000mm", "84 mm 3"])
+def test_a_length_without_a_unit_or_out_of_range_is_refused(text: str) -> None:
+    with pytest.raises(LabError, match=f"--width {text}"):
+        parse_length(text, "--width")
