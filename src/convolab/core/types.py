@@ -1,12 +1,22 @@
 """Frozen, validated values that a recipe is made of, and the types of what a JSON file holds and of a callback."""
 
+import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from convolab.core.calls import unknown_attribute
-from convolab.core.errors import require, suggest
+from convolab.core.errors import LabError, require, suggest
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]  # from 0 to 1
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # from 0 to less than 1
@@ -34,7 +44,22 @@ __all__ = [
 ]
 
 
-class Frozen(BaseModel):
+class OneLineErrors(type(BaseModel)):
+    """What constructs a value in Python, where a wrong one is a LabError in one line; files have their own message."""
+
+    if not TYPE_CHECKING:  # which would take every value for Any
+
+        def __call__(cls, *arguments: object, **keywords: object) -> object:
+            try:
+                return super().__call__(*arguments, **keywords)
+            except ValidationError as error:
+                details = error.errors()[0]
+                name, message = ".".join(map(str, details["loc"])), details["msg"]
+                wrong = "" if details["type"] == "missing" else f" = {reprlib.repr(details['input'])}"
+                raise LabError(f"{cls.__name__}: {name}{wrong}: {message[0].lower()}{message[1:]}") from error
+
+
+class Frozen(BaseModel, metaclass=OneLineErrors):
     """A value: it never changes, an unknown key in it is an error, and NaN or infinity are not numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -122,7 +122,7 @@ def export_torch(run: Run, path: Path, splits: DatasetSplits) -> str:
     net, pixels, logits = prepared_network(run, splits)
     with translate_export_errors("torch"):
         batch = torch.export.Dim("batch", min=1)
-        program = torch.export.export(PixelNetwork(net), (pixels[:2],), dynamic_shapes=({0: batch},))
+        program = torch.export.export(PixelNetwork(net).eval(), (pixels[:2],), dynamic_shapes=({0: batch},))
         program.example_inputs = None  # else two images are in the file
     with output_file(path, export_kind(run)) as part:
         with translate_export_errors("torch"):
@@ -156,7 +156,7 @@ def export_onnx(run: Run, path: Path, splits: DatasetSplits) -> str:
     with translate_export_errors("ONNX"):
         batch = torch.export.Dim("batch", min=1)
         program: Any = torch.onnx.export(
-            PixelNetwork(net), (pixels[:2],), input_names=["pixels"], output_names=["logits"],
+            PixelNetwork(net).eval(), (pixels[:2],), input_names=["pixels"], output_names=["logits"],
             dynamic_shapes=({0: batch},), dynamo=True, verbose=False,
         )  # fmt: skip
         model = program.model_proto

@@ -89,7 +89,12 @@ def build_sections(image_size: int, is_quick: bool) -> dict[str, SectionValues]:
             "title": "A shallow net and a simple convnet, both with SGD",
             "arms": {"convnet": {}, "shallow": {"model.name": "shallow_net"}},
             "curves": ALL_CURVES,
-            "contrasts": contrasts_with("shallow", ["convnet"], "best_validation_accuracy", "final_train_loss"),
+            "contrasts": contrasts_with(
+                "shallow",
+                {"convnet": "convolution instead of one hidden layer"},
+                "best_validation_accuracy",
+                "final_train_loss",
+            ),
         },
         "batch-norm-sgd": {
             "title": "Batch norm with SGD, learning rate 0.001",
@@ -121,13 +126,25 @@ def build_sections(image_size: int, is_quick: bool) -> dict[str, SectionValues]:
                 "residual convnet": {"model.residual": True},
             },
             "curves": TRAINING_CURVES,
-            "contrasts": contrasts_with("shallow", ["convnet", "residual convnet"], "epochs_to_train_accuracy:1"),
+            "contrasts": contrasts_with(
+                "shallow",
+                {
+                    "convnet": "convolution instead of one hidden layer",
+                    "residual convnet": "convolution with residual connections instead of one hidden layer",
+                },
+                "epochs_to_train_accuracy:1",
+            ),
         },
         "residual": {
             "title": "Residual connections",
             "arms": {"with": {"model.residual": True}, "without": {}},
             "curves": ALL_CURVES,
-            "contrasts": contrasts_with("without", ["with"], "best_validation_accuracy", "final_train_loss"),
+            "contrasts": contrasts_with(
+                "without",
+                {"with": "adding residual connections"},
+                "best_validation_accuracy",
+                "final_train_loss",
+            ),
         },
         "transforms": {
             "title": "Data augmentation",
@@ -138,7 +155,9 @@ def build_sections(image_size: int, is_quick: bool) -> dict[str, SectionValues]:
                 **{name: {"data.augment": transforms} for name, transforms in augmented_arms.items()},
             },
             "curves": ALL_CURVES,
-            "contrasts": contrasts_with("none", list(augmented_arms), "best_validation_accuracy"),
+            "contrasts": contrasts_with(
+                "none", {arm: f"augmentation by {arm}" for arm in augmented_arms}, "best_validation_accuracy"
+            ),
             "metrics": ["final_gap", "final_validation_accuracy"],
         },
         "schedules": {
@@ -150,28 +169,36 @@ def build_sections(image_size: int, is_quick: bool) -> dict[str, SectionValues]:
                 "one-cycle": {"schedule.name": "one_cycle"},
             },
             "curves": ALL_CURVES,
-            "contrasts": contrasts_with("constant", ["step", "cosine", "one-cycle"], "best_validation_accuracy"),
+            "contrasts": contrasts_with(
+                "constant",
+                {arm: f"the {arm} schedule instead of a constant rate" for arm in ("step", "cosine", "one-cycle")},
+                "best_validation_accuracy",
+            ),
         },
         "lr-sgd": {
             "title": "Learning rate with SGD",
-            **grid_with_baseline("optimizer.lr", [0.3, 0.1, 0.03, 0.01, 0.003], 0.01),
+            **grid_with_baseline("optimizer.lr", "learning rate", [0.3, 0.1, 0.03, 0.01, 0.003], 0.01),
         },
         "lr-adam": {
             "title": "Learning rate with Adam",
             "overrides": {"optimizer.name": "adam"},
-            **grid_with_baseline("optimizer.lr", [0.01, 0.003, 0.001, 0.0003, 0.0001], 0.001),
+            **grid_with_baseline("optimizer.lr", "learning rate", [0.01, 0.003, 0.001, 0.0003, 0.0001], 0.001),
         },
         "gamma-step": {
             "title": f"The factor gamma of a step schedule, applied every {step_size} epochs",
             "overrides": {"schedule.name": "step", "schedule.step_size": step_size},
-            **grid_with_baseline("schedule.gamma", [1.0, 0.5, 0.2, 0.1, 0.01], 0.1),
+            **grid_with_baseline("schedule.gamma", "gamma", [1.0, 0.5, 0.2, 0.1, 0.01], 0.1),
         },
     }
 
 
-def contrasts_with(baseline: str, arms: Sequence[str], *metrics: str) -> list[Mapping[str, str]]:
-    """Each arm compared with the baseline, by each metric."""
-    return [{"arm": arm, "baseline": baseline, "metric": metric} for metric in metrics for arm in arms]
+def contrasts_with(baseline: str, subjects: Mapping[str, str], *metrics: str) -> list[Mapping[str, str]]:
+    """Each arm compared with the baseline, by each metric; `subjects` say in words what each arm has."""
+    return [
+        {"arm": arm, "baseline": baseline, "metric": metric, "subject": subject}
+        for metric in metrics
+        for arm, subject in subjects.items()
+    ]
 
 
 def batch_norm_arms() -> SectionValues:
@@ -179,15 +206,17 @@ def batch_norm_arms() -> SectionValues:
     return {
         "arms": {"with": {}, "without": {"model.batch_norm": False}},
         "curves": TRAINING_CURVES,
-        "contrasts": contrasts_with("without", ["with"], "final_train_loss", "final_train_accuracy"),
+        "contrasts": contrasts_with("without", {"with": "batch norm"}, "final_train_loss", "final_train_accuracy"),
     }
 
 
-def grid_with_baseline(key: str, values: Sequence[float], baseline: float) -> SectionValues:
+def grid_with_baseline(key: str, words: str, values: Sequence[float], baseline: float) -> SectionValues:
     """Values of one key, each compared with the usual one; training and validation loss, as the course asks."""
     short_key = key.rpartition(".")[2]
     names = {value: f"{short_key}={value:g}" for value in values}
-    others = [name for value, name in names.items() if value != baseline]
+    others = {
+        name: f"a {words} of {value:g} instead of {baseline:g}" for value, name in names.items() if value != baseline
+    }
     return {
         "grid": {key: values},
         "curves": LOSS_CURVES,

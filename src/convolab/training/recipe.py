@@ -250,7 +250,8 @@ class Recipe(Frozen, Displayable):
         """
         require_known_format(values.get("format"), "this recipe")
         context: dict[str, object] = {STORED: stored}
-        if values.keys() >= {"format", *cls.model_fields}:  # as convolab writes a recipe, and nobody else does
+        written = {section for section, field in cls.model_fields.items() if field.default is not None}
+        if values.keys() >= {"format", *written}:  # as convolab writes a recipe, and nobody else does
             context[WARMUP_FROM_ZERO] = True
         values = {section: keys for section, keys in values.items() if section != "format"}
         for section, name in DEFAULT_NAMES.items():
