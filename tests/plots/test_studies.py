@@ -21,8 +21,14 @@ def test_every_figure_with_its_tables_is_valid_vega_lite(name) -> None:
 @pytest.mark.slow
 def test_a_section_shows_its_requested_curves_and_the_final_values_of_its_arms() -> None:
     transforms = synthetic_section("transforms")
-    assert [figure.name for figure in section_figures(transforms)] == [*transforms.section.curves, "final_accuracy"]
+    names = [figure.name for figure in section_figures(transforms)]
+    assert [name for name in names if not name.startswith("difference_")] == [
+        *transforms.section.curves,
+        "final_accuracy",
+    ]
+    assert names[0].startswith("difference_")  # what was found comes first
     assert [figure.name for figure in section_figures(synthetic_section("lr-sgd"))] == [
+        "difference_best_validation_accuracy",
         "train_loss",
         "validation_loss",
         "best_validation_accuracy",
@@ -30,6 +36,18 @@ def test_a_section_shows_its_requested_curves_and_the_final_values_of_its_arms()
     ]
     one_batch = section_figures(synthetic_section("overfit-one-batch"))
     assert [figure.name for figure in one_batch] == ["train_loss", "train_accuracy"]
+
+
+def test_the_differences_have_their_intervals_their_verdicts_and_the_margin() -> None:
+    section = synthetic_section("lr-sgd")
+    figure = next(figure for figure in section_figures(section) if figure.name.startswith("difference_"))
+    tested = [result for result in section.contrast_results if result.p_adjusted is not None]
+    assert len(figure.tables["differences"]) == len(tested)
+    for row, result in zip(figure.tables["differences"], tested, strict=True):
+        assert row["verdict"] == result.verdict
+        assert row["low"] == pytest.approx(100 * result.paired_test.difference.low, rel=1e-4)
+    assert figure.tables["margin"] == [{"low": -1.0, "high": 1.0}]
+    assert "shaded: within 1 percentage point; higher is better" in figure.subtitle
 
 
 def test_a_section_in_which_all_runs_diverged_in_their_first_epoch_has_no_curve() -> None:

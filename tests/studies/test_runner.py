@@ -177,7 +177,7 @@ def test_a_diverging_arm_is_shown_as_diverged_and_its_contrast_decides_nothing(
     result = execute_study(make_study(sections=sections), tmp_path, executor=in_process)
     assert statuses(result)["wild", 0] == "diverged"
     (contrast_result,) = result.sections[0].contrast_results
-    assert contrast_result.verdict is None
+    assert contrast_result.verdict == "undecided"
     assert "diverged" in contrast_result.comment
 
 

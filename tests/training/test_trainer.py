@@ -404,7 +404,9 @@ def train_with_accuracies(accuracies: list[float], monkeypatch: pytest.MonkeyPat
     """Train with given validation accuracies."""
     remaining = iter(accuracies)
     monkeypatch.setattr(
-        trainer_module, "evaluate", lambda net, images, **_: SimpleNamespace(loss_and_accuracy=(0.0, next(remaining)))
+        trainer_module,
+        "evaluate",
+        lambda net, images, **_: SimpleNamespace(loss_and_accuracy=(0.0, next(remaining)), metric=None),
     )
     training = Training(epochs=len(accuracies), batch_size=20, patience=patience)
     trainer = Trainer(linear(), digits(20), digits(20), training=training)

@@ -36,7 +36,6 @@ OTHER_WAYS = {
     "sweep --seed": "give --seeds N, which trains each arm with the seeds 0 to N - 1",
     "sweep --lr": "give optimizer.lr=X after the recipe; several values make a grid",
     "compare --epochs": "the runs that it compares are trained already",
-    "resume --epochs": "a run keeps its recipe: train a new one with --epochs",
     "resume --set": "a run keeps its recipe: train a new one with --set",
 }
 

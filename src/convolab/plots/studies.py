@@ -5,6 +5,7 @@ import textwrap
 import altair as alt
 
 from convolab.plots.study_curves import section_curves_chart
+from convolab.plots.study_differences import differences_figures
 from convolab.plots.study_figure import FIGURE_HEIGHT, FIGURE_WIDTH, StudyFigure
 from convolab.plots.study_finals import final_values_chart
 from convolab.plots.study_scales import round_significant, swept_numeric_key, to_display_unit
@@ -22,8 +23,9 @@ BAR_HEIGHT = 24  # pixels of a class in the chart of accuracies per class
 
 
 def section_figures(result: SectionResult) -> list[StudyFigure]:
-    """Every figure of a section that has something to show: a curve per quantity, then the arms' final values."""
-    candidates = [section_curves_chart(result, quantity) for quantity in result.section.curves]
+    """Every figure of a section that has something to show: what was found, a curve per quantity, final values."""
+    candidates: list[StudyFigure | None] = [*differences_figures(result)]
+    candidates += [section_curves_chart(result, quantity) for quantity in result.section.curves]
     if key := swept_numeric_key(result.section):
         candidates += [final_values_chart(result, [metric], key) for metric in contrast_metrics(result)]
         if any("loss" in quantity for quantity in result.section.curves):

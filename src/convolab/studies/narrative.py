@@ -89,6 +89,8 @@ def describe_change(result: ContrastResult) -> str:
     verb = "raise" if test.difference.mean > 0 else "lower"
     verb = f"seems to {verb}" if result.verdict == "undecided" else f"{verb}s"
     decimals = choose_decimals(metric, interval_half_width(test.difference))
+    if round(display_scale(metric) * test.difference.mean, decimals) == 0:
+        return f"{subject} seems to leave {phrase} as it is ({interval})"
     amount = format_metric_difference(metric, abs(test.difference.mean), decimals)
     return f"{subject} {verb} {phrase} by {amount} ({interval})"
 
@@ -170,29 +172,31 @@ def describe_section(section: Section, arms: Sequence[Arm], results: Sequence[Co
 
 
 def summarize_verdicts(results: Sequence[ContrastResult]) -> list[str]:
-    """A sentence for each decided contrast; one for all arms with the same verdict, baseline and metric; and the rest."""
+    """A sentence for all contrasts with the same verdict, baseline and metric; then how many could not be tested."""
     groups: dict[tuple[object, ...], list[ContrastResult]] = {}
-    for result in results:
-        if result.verdict != "undecided":
+    for result in sorted(results, key=lambda result: result.verdict == "undecided"):
+        if result.p_adjusted is not None:
             contrast = result.contrast
             groups.setdefault((result.verdict, contrast.baseline, contrast.metric), []).append(result)
     sentences = [describe_group(group) for group in groups.values()]
-    if undecided := sum(result.verdict == "undecided" for result in results):
-        seeds = [result.seeds_needed for result in results if result.seeds_needed]
-        price = (
-            f"; about {max(seeds)} seeds would probably decide {'it' if undecided == 1 else 'them'}" if seeds else ""
-        )
-        which = "The contrast" if len(results) == 1 else f"{undecided} of {len(results)} contrasts"
-        sentences.append(f"{which} {'is' if undecided == 1 else 'are'} undecided{price}.")
+    if untested := sum(result.p_adjusted is None for result in results):
+        which = "The contrast" if len(results) == 1 else f"{untested} of {len(results)} contrasts"
+        sentences.append(f"{which} could not be tested.")
     return sentences
 
 
 def describe_group(results: Sequence[ContrastResult]) -> str:
-    """One sentence for decided contrasts with the same verdict, baseline and metric."""
-    first = results[0]
-    if len(results) == 1:
-        return f"{capitalize(describe_change(first))}."
+    """One sentence for contrasts with the same verdict, baseline and metric."""
+    first, is_single = results[0], len(results) == 1
     metric, baseline = first.contrast.parsed_metric, first.contrast.baseline
+    price = ""
+    if first.verdict == "undecided":
+        seeds = [result.seeds_needed for result in results]
+        needed = f"about {max(filter(None, seeds))}" if all(seeds) else "more than 1,000"
+        price = f"; {needed} seeds would probably decide {'it' if is_single else 'all of them'}"
+    if is_single:
+        change = describe_change(first)
+        return f"Undecided: {change}{price}." if price else f"{capitalize(change)}."
     differences = {result.contrast.arm: result.paired_test.difference for result in results if result.paired_test}
     arms = join_with_and(
         [
@@ -200,10 +204,13 @@ def describe_group(results: Sequence[ContrastResult]) -> str:
             for arm, difference in differences.items()
         ]
     )
-    if first.verdict == "equivalent":
-        margin = format_margin(metric, first.margin or 0.0)
-        return f"Equivalent to '{baseline}' within {margin} in {metric_phrase(metric)}: {arms}."
-    return f"{capitalize(first.verdict)} than '{baseline}' in {metric_phrase(metric)}: {arms}."
+    relation = {
+        "better": f"Better than '{baseline}'",
+        "worse": f"Worse than '{baseline}'",
+        "equivalent": f"Equivalent to '{baseline}' within {format_margin(metric, first.margin or 0.0)}",
+        "undecided": f"Undecided against '{baseline}'",
+    }[first.verdict]
+    return f"{relation} in {metric_phrase(metric)}: {arms}{price}."
 
 
 def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[ContrastResult]) -> list[str]:
