@@ -49,9 +49,9 @@ class SummaryWriter:
         + """
 from types import SimpleNamespace
 class MlflowClient:
-    def __init__(self, tracking_uri): self.folder = tracking_uri.removeprefix("file://")
+    def __init__(self, tracking_uri): self.folder = tracking_uri.removeprefix("sqlite:///").rpartition("/")[0]
     def get_experiment_by_name(self, name): return None
-    def create_experiment(self, name): return "7"
+    def create_experiment(self, name, artifacts): return "7"
     def create_run(self, experiment, run_name):
         record(self.folder, created=experiment)
         return SimpleNamespace(info=SimpleNamespace(run_id="abc"))

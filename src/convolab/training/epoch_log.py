@@ -73,15 +73,20 @@ class TensorBoardLogger:
 
 
 class MlflowLogger:
-    """A run of MLflow in the file store RUN/mlflow."""
+    """A run of MLflow in the database RUN/mlflow/mlflow.db: its store of plain files is no longer kept up."""
 
     def __init__(self, folder: Path, recipe: Recipe, record: LogRecord) -> None:
         client = import_module("mlflow.tracking").MlflowClient
-        self.client: Any = client(tracking_uri=(folder / "mlflow").resolve().as_uri())
+        store = (folder / "mlflow").resolve()
+        store.mkdir(exist_ok=True)
+        self.client: Any = client(tracking_uri=f"sqlite:///{store}/mlflow.db")
         self.id = record["id"]
         if self.id is None:
             experiment = self.client.get_experiment_by_name("convolab")
-            experiment_id = experiment.experiment_id if experiment else self.client.create_experiment("convolab")
+            artifacts = (store / "artifacts").as_uri()
+            experiment_id = (
+                experiment.experiment_id if experiment else self.client.create_experiment("convolab", artifacts)
+            )
             self.id = str(self.client.create_run(experiment_id, run_name=folder.name).info.run_id)
             for key, value in flat_recipe(recipe).items():
                 self.client.log_param(self.id, key, value)
