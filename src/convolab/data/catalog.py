@@ -58,6 +58,11 @@ OWN_DATA = {
             "image_npz:find_npz_images",
         ),
         OwnDataKind(
+            "hf:PATH",
+            "a Hugging Face dataset on this disk: parquet files, or what save_to_disk wrote",
+            "image_hf:find_hf_images",
+        ),
+        OwnDataKind(
             "torchvision:NAME@PATH",
             "what torchvision.datasets.NAME(PATH, download=True) left on this disk",
             "image_torchvision:find_torchvision_images",

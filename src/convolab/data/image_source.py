@@ -4,12 +4,13 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -32,6 +33,7 @@ MAX_MEMORY_BYTES = 1_000_000_000  # of a set, decoded, that is kept in memory; a
 DECODE_THREADS = min(8, os.cpu_count() or 1)  # each holds one photo in full size
 DECODE_AHEAD = 64  # images that are decoded before the first of them is stored
 SETTLING_SECONDS = 2.0  # the coarsest clock of a file system: later changes have another time
+Readable = TypeVar("Readable")
 
 
 class PassingFailure(str):
@@ -209,9 +211,14 @@ def decode_files(paths: Sequence[Path | str], size: tuple[int, int], folder: Pat
             reason = str(error).removeprefix(prefix)
             return PassingFailure(reason) if may_pass(error.__cause__) else reason
 
+    return decode_in_threads(paths, read)
+
+
+def decode_in_threads(items: Iterable[Readable], read: Callable[[Readable], UInt8[Tensor, "3 h w"] | str]) -> Decoded:
+    """What `read` makes of each item, in order; only some are taken ahead."""
     # Each reading silences Pillow's warnings, but threads put the filters back in any order: this outer one comes last.
     with warnings.catch_warnings(), ThreadPoolExecutor(DECODE_THREADS) as pool:
-        remaining = iter(paths)
+        remaining = iter(items)
         while some := list(islice(remaining, DECODE_AHEAD)):
             yield from pool.map(read, some)
 
