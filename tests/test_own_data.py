@@ -24,4 +24,4 @@ def test_the_examples_of_data_of_ones_own_run(
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code in (0, None), (command, capsys.readouterr().err)
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5

@@ -126,9 +126,9 @@ def train(
         require_new_folder(out)
         require_logger(log)
         root = Path(data_dir) if data_dir is not None else None
-        splits = load(recipe.data.name, root, image_size=recipe.data.image_size)
         shown = nullcontext(callbacks) if callbacks is not None else live_training(recipe.training.epochs)
         with shown as chosen:
+            splits = load(recipe.data.name, root, image_size=recipe.data.image_size, on_message=chosen.on_message)
             for note in splits.notes:
                 chosen.on_message(note)
             return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=chosen, log=log)

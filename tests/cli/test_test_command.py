@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -43,3 +45,28 @@ def test_another_file_in_the_place_of_the_gallery_is_refused_before_the_test(run
     result = run_cli("test", "run", "--gallery")
     assert (result.code, "run/mistakes.html exists" in result.err) == (2, True)
     assert not Path("run/test.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_a_gallery_names_the_files_of_ones_own_images(run_cli, kind: str) -> None:
+    draw = np.random.default_rng(0)
+    rows = ["path,label,split"]
+    for split, count in (("train", 6), ("test", 4)):
+        for label in ("cat", "dog"):
+            for index in range(count):
+                path = Path("pets", split, label, f"{label} {index}.png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(draw.integers(0, 256, (10, 10, 3), dtype=np.uint8)).save(path)
+                rows.append(f"{path},{label},{split}")
+    Path("pets.csv").write_text("\n".join(rows))
+    data = "folder:pets" if kind == "folder" else "csv:pets.csv"
+    settings = ("--set", "data.image_size=8", "--batch-size", 4, "--epochs", 1, "--out", "run")
+    result = run_cli("train", "shallow_net", "--data", data, *settings)
+    assert result.code == 0, result.err
+    mistakes = json.loads(run_cli("test", "run", "--gallery", "--json").out)["mistakes"]
+    assert mistakes
+    for mistake in mistakes:
+        path = Path("pets" if kind == "folder" else ".", mistake["image"])
+        assert path.is_file()
+        assert path.parts[1:3] == ("test", mistake["true"])
+        assert path.name in Path("run/mistakes.html").read_text()

@@ -230,3 +230,17 @@ def test_the_repr_gives_the_number_and_the_shape_of_images() -> None:
     dataset = pets(12)
     assert repr(dataset) == "ImageDataset('pets': 12 images of 3x8x9, 3 classes)"
     assert repr(dataset.subset(torch.tensor([1, 2]))) == f"Subset(2 images of {dataset!r})"
+
+
+def test_a_subset_and_its_copy_keep_the_names_of_their_images() -> None:
+    dataset = replace(pets(), names=tuple(f"{index}.png" for index in range(12)))
+    subset = dataset.subset(torch.tensor([3, 1])).subset(torch.tensor([1, 0]))
+    assert subset.names == subset.copy().names == ("1.png", "3.png")
+    kept, held_out = stratified_split(dataset, 0.5, seed=0)
+    assert sorted(kept.names + held_out.names) == sorted(dataset.names)
+    assert pets().subset(torch.tensor([0])).names is None
+
+
+def test_names_that_are_not_one_for_each_image_are_refused() -> None:
+    with pytest.raises(LabError, match="pets: there are 2 names for 12 images: give one for each"):
+        replace(pets(), names=("a", "b"))

@@ -1,5 +1,6 @@
 """Sets that are larger than memory are decoded once, into a file that is mapped."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+import convolab
 from convolab.core.errors import LabError
-from convolab.data import decoded_cache, image_source
+from convolab.data import decoded_cache, image_io, image_source
 from convolab.data.catalog import load
 from convolab.data.dataset import FileRows
 from convolab.data.memmap import map_rows, read_memmap, write_memmap
@@ -21,6 +23,7 @@ from convolab.data.splits import DatasetSplits
 from convolab.data.storage import clean, list_stored
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
+from convolab.training.trainer import Callbacks
 
 
 def write_set(folder: Path, *, split_names: tuple[str, ...] = ("",), gray: bool = False, count: int = 6) -> Path:
@@ -69,6 +72,7 @@ def test_a_mapped_set_is_bit_for_bit_the_one_in_memory(tmp_path, cache, monkeypa
         for split, dataset in splits.by_name.items():
             assert torch.equal(dataset.images, expected.by_name[split].images)
             assert torch.equal(dataset.labels, expected.by_name[split].labels)
+            assert dataset.names == expected.by_name[split].names
             assert dataset.shape[0] == (1 if gray else 3)
             assert dataset.with_fingerprint("").fingerprint == ""
             del vars(dataset)["fingerprint"]
@@ -278,3 +282,69 @@ def test_a_run_on_mapped_images_has_the_bits_of_one_in_memory(tmp_path, cache, m
     assert (tmp_path / "a/last.safetensors").read_bytes() == (tmp_path / "b/last.safetensors").read_bytes()
     assert mapped.summary["data"] == memory.summary["data"]
     assert mapped.test().correct == memory.test(splits=in_memory(name, monkeypatch, image_size=8)).correct
+
+
+class FailsOnce:
+    """Reads files, and the first time one of them not."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self.name, self.error, self.has_failed = name, error, False
+
+    def __call__(self, path: Path | str, *args: object) -> torch.Tensor:
+        if Path(path).name == self.name and not self.has_failed:
+            self.has_failed = True
+            try:
+                raise self.error
+            except type(self.error) as error:
+                raise LabError(f"{path}: cannot be read") from error
+        return image_io.read_image_file(path)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_an_image_that_could_not_be_read_in_passing_is_read_the_next_time(tmp_path, cache, monkeypatch, error):
+    folder = write_set(tmp_path / "set")
+    monkeypatch.setattr(image_source, "read_image_file", FailsOnce("0.png", error))
+    first = load(f"folder:{folder}", image_size=8)
+    assert "cat/0.png: cannot be read" in first.unreadable
+    before = first.train.images.clone()
+    second = load(f"folder:{folder}", image_size=8)
+    assert len(second.train) + len(second.test) == len(first.train) + len(first.test) + 1
+    assert torch.equal(first.train.images, before)  # who has the first one mapped keeps it
+    calls = []
+    load(f"folder:{folder}", image_size=8, on_progress=lambda *done: calls.append(done))
+    assert calls == []
+    assert len(entries(cache)) == 1
+
+
+def test_an_image_that_may_never_be_read_is_remembered(tmp_path, cache, monkeypatch):
+    folder = write_set(tmp_path / "set")
+    denied = FailsOnce("0.png", PermissionError(errno.EACCES, "Permission denied"))
+    monkeypatch.setattr(image_source, "read_image_file", denied)
+    first, second = (load(f"folder:{folder}", image_size=8) for _ in range(2))
+    assert first.unreadable == second.unreadable
+    assert "cat/0.png: cannot be read" in first.unreadable
+
+
+def test_every_call_that_reads_the_images_tells_how_much_it_decodes(tmp_path, cache):
+    name = f"folder:{write_set(tmp_path / 'set', count=8)}"
+    messages = []
+
+    class Messages(Callbacks):
+        def on_message(self, message: str) -> None:
+            messages.append(message)
+
+    def decode_again() -> bool:
+        clean(["images"])
+        is_known = any("on the disk, once" in message for message in messages)
+        messages.clear()
+        return is_known
+
+    options = {"epochs": 1, "batch_size": 4, "overrides": {"data.image_size": 8}}
+    run = convolab.train("shallow_net", name, out=tmp_path / "run", callbacks=Messages(), **options)
+    assert decode_again()
+    run.load_splits(on_message=messages.append)
+    assert decode_again()
+    run.extend(2, tmp_path / "more", callbacks=Messages())
+    assert decode_again()
+    run.test(on_message=messages.append)
+    assert decode_again()

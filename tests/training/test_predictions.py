@@ -1,5 +1,6 @@
 """DatasetPredictions of a dataset, and the worst of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_the_worst_mistakes_are_sorted_by_the_probability_of_the_wrong_class() -
 
 def test_a_dataset_that_has_names_gives_them_to_its_mistakes() -> None:
     predictions, dataset = made_predictions()
-    vars(dataset)["names"] = [f"{index:02}.png" for index in range(50)]
+    dataset = replace(dataset, names=tuple(f"{index:02}.png" for index in range(50)))
     assert all(m.name == f"{m.index:02}.png" for m in worst_mistakes(predictions, dataset).entries)
 
 

@@ -443,3 +443,9 @@ def test_a_strength_at_its_limits_is_accepted_and_beyond_them_refused(name: str)
     for strength in (low - 1, high + 1):
         with pytest.raises(LabError, match=f"augmentation '{name}:.*': the strength must be from {low} to {high}"):
             parse_transform(f"{name}:{strength}")
+
+
+def test_a_cutout_may_be_as_large_as_the_largest_image() -> None:
+    assert parse_transform("cutout:512") == Cutout(512)
+    with pytest.raises(LabError, match="512"):
+        parse_transform("cutout:513")

@@ -57,8 +57,20 @@ OWN_DATA = {
             "arrays x_train, y_train, x_test, y_test; train_images ...; or images, labels",
             "image_npz:find_npz_images",
         ),
+        OwnDataKind(
+            "hf:PATH",
+            "a Hugging Face dataset on this disk: parquet files, or what save_to_disk wrote",
+            "image_hf:find_hf_images",
+        ),
+        OwnDataKind(
+            "torchvision:NAME@PATH",
+            "what torchvision.datasets.NAME(PATH, download=True) left on this disk",
+            "image_torchvision:find_torchvision_images",
+        ),
     )
 }
+# Of torchvision's sets those whose images may not be mirrored: digits, letters and signs would mean something else.
+NOT_MIRRORED = ("GTSRB", "KMNIST", "MNIST", "RenderedSST2", "SVHN", "USPS")
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FASHION_MNIST_FILES = (
@@ -149,8 +161,13 @@ def default_augmentation(name: str) -> tuple[str, ...]:
 
     >>> default_augmentation("cifar10"), default_augmentation("folder:pets"), default_augmentation("digits")
     (('crop:4', 'flip'), ('crop:4', 'flip'), ())
+    >>> default_augmentation("torchvision:MNIST")
+    ('crop:4',)
     """
-    return ("crop:4", "flip") if is_own_data(name) else dataset_info(name).default_augment
+    if not is_own_data(name):
+        return dataset_info(name).default_augment
+    is_mirrored = not (name.startswith("torchvision:") and short_name(name) in NOT_MIRRORED)
+    return ("crop:4", "flip") if is_mirrored else ("crop:4",)
 
 
 def is_own_data(name: str) -> bool:
@@ -173,10 +190,13 @@ def short_name(name: str) -> str:
 
     >>> short_name("folder:/home/me/pets"), short_name("npz:pets.npz"), short_name("digits")
     ('pets', 'pets', 'digits')
+    >>> short_name("torchvision:DTD@/data")
+    'DTD'
     """
     if not is_own_data(name):
         return name
-    path = PurePath(name.partition(":")[2])
+    prefix, _, given = name.partition(":")
+    path = PurePath(given.partition("@")[0] if prefix == "torchvision" else given)
     return path.stem if path.suffix in (".csv", ".npz") else path.name
 
 

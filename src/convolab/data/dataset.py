@@ -45,6 +45,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]], Displayable):
         labels: int64 [N], each an index into `classes`.
         classes: the name of each label.
         name: what messages and reports call the dataset.
+        names: of each image, such as its file's; None where images have no names.
 
     Raises LabError if the shapes, types or labels do not fit together.
 
@@ -56,6 +57,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]], Displayable):
     labels: Int64[Tensor, "n"]
     classes: tuple[str, ...]
     name: str
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         require(
@@ -75,6 +77,10 @@ class ImageDataset(Dataset[tuple[Tensor, int]], Displayable):
             f"{self.name}: labels run from {low} to {high}, but there are {len(self.classes)} classes",
         )
         require_class_names(self.classes, self.name)
+        require(
+            self.names is None or len(self.names) == len(self.images),
+            f"{self.name}: there are {len(self.names or ())} names for {len(self.images)} images: give one for each",
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -159,9 +165,14 @@ class Subset(Dataset[tuple[Tensor, int]], Displayable):
     def labels(self) -> Int64[Tensor, "m"]:
         return self.dataset.labels[self.indices]
 
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        names = self.dataset.names
+        return None if names is None else tuple(names[index] for index in self.indices.tolist())
+
     def copy(self) -> ImageDataset:
         """These images as a dataset of its own."""
-        return ImageDataset(*self.dataset.gather(self.indices), self.classes, self.name)
+        return ImageDataset(*self.dataset.gather(self.indices), self.classes, self.name, self.names)
 
     def gather(self, indices: Int64[Tensor, "k"]) -> tuple[UInt8[Tensor, "k c h w"], Int64[Tensor, "k"]]:
         """The images and labels at some indices of this subset, copied."""

@@ -1,7 +1,7 @@
 """Sets that are too large for memory, decoded once into a file that is mapped, in the folder that CONVOLAB_DATA moves.
 
 cache/images/KEY/rows.bin       all images, uint8, those of training first
-cache/images/KEY/SPLIT.npy      the labels of each split
+cache/images/KEY/SPLIT.npy      of each split the labels, and the places of its images in the source
 cache/images/KEY/about.json     the shape, the fingerprints, what could not be read, the notes
 
 KEY is `source_digest`: images that were changed have another one. A folder is complete, or it is not there.
@@ -25,11 +25,19 @@ from convolab.core.text import format_bytes
 from convolab.core.types import MessageCallback
 from convolab.data.dataset import FileRows, ImageDataset
 from convolab.data.download import ProgressCallback
-from convolab.data.image_source import ImageSource, KeptImages, is_gray, source_digest, to_splits
+from convolab.data.image_source import (
+    ImageSource,
+    KeptImages,
+    PassingFailure,
+    is_gray,
+    names_at,
+    source_digest,
+    to_splits,
+)
 from convolab.data.memmap import map_rows
 from convolab.data.splits import DatasetSplits
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 CACHE_NAME = "images"
 MAX_DATASET_BYTES = 100_000_000_000  # of a set, decoded, on the disk
 LIMIT_VARIABLE = "CONVOLAB_MAX_BYTES"  # lifts it
@@ -50,12 +58,17 @@ def read_through_cache(
     key = f"{CACHE_FORMAT}-{source_digest(source)[:40]}"
     with translate_write_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        if not (cache / key / ABOUT).exists():
+        if not is_complete(cache / key):
             with FileLock(cache / f".{key}.lock"):
                 delete_leftovers(cache, key)
-                if not (cache / key / ABOUT).exists():  # another process has not decoded them meanwhile
+                if not is_complete(cache / key):  # another process has not decoded them meanwhile
                     decode_into(source, cache, key, on_progress, on_message)
     return read_cached(source, cache / key)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether all images are decoded that can be: of some the reading may have failed in passing."""
+    return (folder / ABOUT).exists() and not read_json(folder / ABOUT).get("try_again")
 
 
 def size_limit() -> int:
@@ -102,10 +115,11 @@ def decode_into(
             os.fsync(file.fileno())
         about: dict[str, Any] = {"format": CACHE_FORMAT, "source": source.where, "shape": shape, "splits": {}}
         about |= {"unreadable": kept.unreadable, "notes": notes}
+        about |= {"try_again": any(isinstance(reason, PassingFailure) for reason in reasons)}
         offset = 0
         for split, indices in kept.indices.items():
             with atomic_write(part / f"{split}.npy") as path:
-                np.save(path, kept.labels[indices].numpy())
+                np.save(path, torch.stack([kept.labels[indices], kept.positions[indices]]).numpy())
             dataset = map_split(source, part, split, (len(indices), *shape), offset)
             about["splits"][split] = {"count": len(indices), "offset": offset, "sha256": dataset.fingerprint}
             offset += dataset.images.nbytes
@@ -114,6 +128,7 @@ def decode_into(
             f"{CACHE_FORMAT}-{source_digest(source)[:40]}" == key,
             f"the images of {source.where} changed while they were decoded: try again when they stay as they are",
         )
+        shutil.rmtree(cache / key, ignore_errors=True)  # which lacks what could not be read in passing
         os.replace(part, cache / key)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -170,8 +185,9 @@ def permute_rows(file: FileIO, order: np.ndarray[Any, np.dtype[np.int64]], row_b
 
 def map_split(source: ImageSource, folder: Path, split: str, shape: tuple[int, ...], offset: int) -> ImageDataset:
     rows = FileRows(folder / ROWS, offset)
-    labels = torch.from_numpy(np.load(folder / f"{split}.npy", allow_pickle=False))
-    return ImageDataset(map_rows(rows, shape), labels, source.classes, source.name).with_file_rows(rows)
+    labels, positions = torch.from_numpy(np.load(folder / f"{split}.npy", allow_pickle=False)).unbind()
+    names = names_at(source, positions)
+    return ImageDataset(map_rows(rows, shape), labels, source.classes, source.name, names).with_file_rows(rows)
 
 
 def read_cached(source: ImageSource, folder: Path) -> DatasetSplits:

@@ -1,5 +1,6 @@
 """Single images: any file, sample or URL to upright RGB, and how an image is resized for a network."""
 
+import errno
 import io
 import math
 import os
@@ -38,6 +39,18 @@ SAMPLE_IMAGES = {  # bundled sample images: the package that contains them, and 
     "flower": ("sklearn", "datasets/images/flower.jpg"),
     "china": ("sklearn", "datasets/images/china.jpg"),
 }
+# Of a file that is as it is; a damaged one may ask for a place before its beginning. Others, as of a disk, may pass.
+LASTING_ERRORS = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EOVERFLOW,
+)
 Interpolation = Literal["bilinear", "bicubic"]
 RESAMPLING_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -110,6 +123,17 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
         raise LabError(f"{name}: cannot be read ({error.strerror}): check the file and its folder") from error
 
 
+def may_pass(error: BaseException | None) -> bool:
+    """Whether reading failed for a reason that is not the file's, so that the next try may succeed.
+
+    >>> may_pass(OSError(errno.EIO, "Input/output error")), may_pass(OSError("image file is truncated"))
+    (True, False)
+    """
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in LASTING_ERRORS
+    return isinstance(error, MemoryError)
+
+
 def decode_image(file: io.BufferedReader | io.BytesIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
     """`read_image_file` on an open file; `name` is what errors call it."""
     name = escape_line(name, MAX_PATH_BYTES)
@@ -131,7 +155,11 @@ def decode_image(file: io.BufferedReader | io.BytesIO, name: str, max_pixels: in
         raise LabError(f"{name}: far {too_large}") from error
     except UnidentifiedImageError as error:
         raise LabError(f"{name}: not an image ({', '.join(IMAGE_FORMATS)}): convert it to PNG or JPEG") from error
+    except MemoryError as error:
+        raise LabError(f"{name}: there is not enough memory to read it: close other programs") from error
     except Exception as error:  # a decoder may fail in any way on a damaged file, from OSError to struct.error
+        if may_pass(error):
+            raise  # it is the disk's: `read_image_file` says so
         reason = escape_line(" ".join(str(error).split()) or type(error).__name__, 200)
         raise LabError(f"{name}: damaged ({reason}): get an intact copy") from error
 

@@ -4,12 +4,13 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -22,7 +23,7 @@ from convolab.core.types import MessageCallback
 from convolab.data.copies import describe_copies
 from convolab.data.dataset import ImageDataset, require_class_names, similar_class_names
 from convolab.data.download import ProgressCallback
-from convolab.data.image_io import read_image_file, resize_and_center_crop
+from convolab.data.image_io import may_pass, read_image_file, resize_and_center_crop
 from convolab.data.splits import DatasetSplits, train_test_subsets
 
 MIN_SIDE = 8  # pixels of an image
@@ -32,6 +33,12 @@ MAX_MEMORY_BYTES = 1_000_000_000  # of a set, decoded, that is kept in memory; a
 DECODE_THREADS = min(8, os.cpu_count() or 1)  # each holds one photo in full size
 DECODE_AHEAD = 64  # images that are decoded before the first of them is stored
 SETTLING_SECONDS = 2.0  # the coarsest clock of a file system: later changes have another time
+Readable = TypeVar("Readable")
+
+
+class PassingFailure(str):
+    """Why an image could not be read, where the next try may succeed: the disk, the network or memory failed."""
+
 
 Decoded = Generator[UInt8[Tensor, "c h w"] | str]  # images, and for an unreadable one the reason
 
@@ -45,7 +52,7 @@ class ImageSource:
     classes: tuple[str, ...]
     splits: Sequence[str]  # of each image "train", "validation" or "test"; "" for all where there are no splits
     labels: Sequence[int]
-    names: Sequence[str]  # of each image, for notes
+    names: Sequence[str]  # of each image, for notes and for `ImageDataset.names`
     size: tuple[int, int]  # height and width that its images have, once decoded
     decode: Callable[[], Decoded]  # every image, in order, with 1 or 3 channels
     files: Sequence[Path | str]  # whatever the pixels depend on
@@ -122,7 +129,13 @@ def decode_source(
     kept = KeptImages.of(source, reasons)
     notes = kept.notes(source, images)
     datasets = {
-        split: ImageDataset(images.index_select(0, indices), kept.labels[indices], source.classes, source.name)
+        split: ImageDataset(
+            images.index_select(0, indices),
+            kept.labels[indices],
+            source.classes,
+            source.name,
+            names_at(source, kept.positions[indices]),
+        )
         for split, indices in kept.indices.items()
     }
     return to_splits(datasets, kept.unreadable, notes)
@@ -133,7 +146,7 @@ class KeptImages:
     """The images of a source that could be read, in its order, and which of them each split has."""
 
     labels: Int64[Tensor, "n"]
-    names: list[str]
+    positions: Int64[Tensor, "n"]  # of each in the source
     indices: dict[str, Int64[Tensor, "m"]]  # of "train", and perhaps "validation" and "test"
     unreadable: tuple[str, ...]  # the reasons for the others
 
@@ -158,7 +171,7 @@ class KeptImages:
                 if split in splits
             }
         unreadable = tuple(reason for reason in reasons if reason) + source.unreadable
-        return cls(label_tensor, [source.names[index] for index in kept], indices, unreadable)
+        return cls(label_tensor, torch.tensor(kept, dtype=torch.int64), indices, unreadable)
 
     def notes(self, source: ImageSource, images: UInt8[Tensor, "n c h w"]) -> tuple[str, ...]:
         """What a person should know of the images."""
@@ -166,8 +179,13 @@ class KeptImages:
         for split, indices in self.indices.items():
             for index in indices.tolist():
                 split_of_image[index] = split
-        copies = describe_copies(images, self.labels, split_of_image, self.names)
+        copies = describe_copies(images, self.labels, split_of_image, names_at(source, self.positions))
         return (*source.notes, *similar_class_names(source.classes), *copies)
+
+
+def names_at(source: ImageSource, positions: Int64[Tensor, "n"]) -> tuple[str, ...]:
+    places: list[int] = positions.tolist()
+    return tuple(source.names[place] for place in places)
 
 
 def to_splits(
@@ -190,11 +208,17 @@ def decode_files(paths: Sequence[Path | str], size: tuple[int, int], folder: Pat
         try:
             return resize_and_center_crop(read_image_file(path), size, channels=3)
         except LabError as error:
-            return str(error).removeprefix(prefix)
+            reason = str(error).removeprefix(prefix)
+            return PassingFailure(reason) if may_pass(error.__cause__) else reason
 
+    return decode_in_threads(paths, read)
+
+
+def decode_in_threads(items: Iterable[Readable], read: Callable[[Readable], UInt8[Tensor, "3 h w"] | str]) -> Decoded:
+    """What `read` makes of each item, in order; only some are taken ahead."""
     # Each reading silences Pillow's warnings, but threads put the filters back in any order: this outer one comes last.
     with warnings.catch_warnings(), ThreadPoolExecutor(DECODE_THREADS) as pool:
-        remaining = iter(paths)
+        remaining = iter(items)
         while some := list(islice(remaining, DECODE_AHEAD)):
             yield from pool.map(read, some)
 
@@ -209,7 +233,9 @@ def source_digest(source: ImageSource) -> str:
     import PIL
 
     digest = hashlib.sha256()
-    about = (source.kind, source.where, source.classes, source.size, source.unreadable, source.notes, PIL.__version__)
+    user = os.geteuid() if hasattr(os, "geteuid") else 0  # decides what may be read
+    about = (source.kind, source.where, source.classes, source.size, source.unreadable, source.notes)
+    about = (*about, user, PIL.__version__)
     digest.update(repr(about).encode(errors="surrogateescape"))
     for entry in zip(source.splits, source.labels, source.names, strict=True):
         digest.update(repr(entry).encode(errors="surrogateescape"))

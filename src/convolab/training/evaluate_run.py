@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from convolab.core.errors import require
 from convolab.core.files import write_json
+from convolab.core.types import MessageCallback
 from convolab.data.splits import DatasetSplits
 from convolab.models.inference import require_finite_weights
 from convolab.training.predictions import DatasetPredictions, Mistakes, predict_dataset, worst_mistakes
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def record_test(
-    run: "Run", data_dir: Path | str | None, splits: DatasetSplits | None, allow_unfinished: bool
+    run: "Run",
+    data_dir: Path | str | None,
+    splits: DatasetSplits | None,
+    allow_unfinished: bool,
+    on_message: MessageCallback | None = None,
 ) -> EvaluationRecord:
     """The best weights on the test set, recorded in test.json; a second call returns the record. See `Run.test`."""
     run.require_same_recipe()
@@ -32,7 +37,7 @@ def record_test(
         f"{run.folder} is {run.status} after {len(run.history)} of {run.recipe.training.epochs} epochs: "
         "resume it first, or allow an unfinished run",
     )
-    splits = test_splits(run, data_dir, splits)
+    splits = test_splits(run, data_dir, splits, on_message)
     record = new_evaluation_record(predict_test_images(run, splits), epoch)
     write_json(run.folder / TEST_FILE, {**run.run_id.to_dict(), **record.to_dict()})
     return record
@@ -45,7 +50,7 @@ def find_mistakes(run: "Run", count: int, data_dir: Path | str | None, splits: D
         f"{run.folder} was not tested yet, and its mistakes are those of the test: test it first",
     )
     record_test(run, data_dir, splits, allow_unfinished=True)  # refuses other weights than those that were tested
-    splits = test_splits(run, data_dir, splits)
+    splits = test_splits(run, data_dir, splits, None)
     return worst_mistakes(predict_test_images(run, splits), splits.test, count)
 
 
@@ -56,9 +61,14 @@ def predict_test_images(run: "Run", splits: DatasetSplits) -> DatasetPredictions
     return predict_dataset(net, splits.test)
 
 
-def test_splits(run: "Run", data_dir: Path | str | None, splits: DatasetSplits | None) -> DatasetSplits:
+def test_splits(
+    run: "Run",
+    data_dir: Path | str | None,
+    splits: DatasetSplits | None,
+    on_message: MessageCallback | None,
+) -> DatasetSplits:
     """The run's images, read again unless they are given."""
     if splits is None:
-        return run.load_splits(data_dir)
+        return run.load_splits(data_dir, on_message=on_message)
     run.require_same_data(splits)
     return splits

@@ -37,7 +37,7 @@ def extend_run(
     """Train a finished run on until it has `epochs` in all, in the new folder that is returned. See `Run.extend`."""
     require_extendable(run, epochs)
     require_new_folder(out)
-    splits = run.load_splits() if splits is None else splits
+    splits = run.load_splits(on_message=callbacks.on_message) if splits is None else splits
     run.require_same_data(splits)
     tensors, progress, damage = read_state(run.folder)
     require(damage is None, f"{damage}; only a whole last state can go on: give another run")

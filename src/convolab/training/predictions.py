@@ -102,7 +102,7 @@ class Mistakes(Displayable):
 def worst_mistakes(predictions: DatasetPredictions, dataset: ImageDataset | Subset, count: int = 60) -> Mistakes:
     """The `count` wrong predictions of the highest probability; of equal ones the first image.
 
-    A dataset may have `names`, one for each image; else images are called by their index. Raises LabError for a number
+    Where the dataset has no `names`, images are called by their index. Raises LabError for a number
     that is out of range.
     """
     require(1 <= count <= MAX_MISTAKES, f"a gallery of {count} images was asked for: give 1 to {MAX_MISTAKES}")
@@ -111,13 +111,13 @@ def worst_mistakes(predictions: DatasetPredictions, dataset: ImageDataset | Subs
     confidences = probabilities.gather(1, predicted.unsqueeze(1)).squeeze(1)
     wrong = (predicted != predictions.labels).nonzero().squeeze(1)
     worst = wrong[confidences[wrong].argsort(descending=True, stable=True)][:count]
-    names: tuple[str, ...] | None = getattr(dataset, "names", None)
+    names = dataset.names
     entries = []
     for index in worst.tolist():
         true = int(predictions.labels[index])
         entries.append(
             Mistake(
-                name=str(names[index]) if names else f"image {index}",
+                name=names[index] if names else f"image {index}",
                 index=index,
                 true=predictions.classes[true],
                 predicted=predictions.classes[int(predicted[index])],

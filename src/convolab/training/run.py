@@ -10,6 +10,7 @@ from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
 from convolab.core.records import validate_record
+from convolab.core.types import MessageCallback
 from convolab.data.catalog import is_below_current_folder, load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
 from convolab.data.splits import NO_TEST, DatasetSplits
@@ -167,7 +168,7 @@ class Run(Displayable):
         """
         self.require_resumable()
         self.require_same_recipe()
-        splits = self.load_splits() if splits is None else splits
+        splits = self.load_splits(on_message=callbacks.on_message) if splits is None else splits
         self.require_same_data(splits)
         with self.lock():
             self.summary = read_summary(self.folder)  # another process may have been here while this one waited
@@ -268,11 +269,23 @@ class Run(Displayable):
         return run_lock(self.folder)
 
     def load_splits(
-        self, data_dir: Path | str | None = None, on_progress: Callable[[int, int | None], None] | None = None
+        self,
+        data_dir: Path | str | None = None,
+        on_progress: Callable[[int, int | None], None] | None = None,
+        on_message: MessageCallback | None = None,
     ) -> DatasetSplits:
-        """The run's images, read again. Raises LabError if they are not the ones it was trained on."""
+        """The run's images, read again; for the callbacks see `convolab.load`.
+
+        Raises LabError if they are not the ones it was trained on.
+        """
         root = data_dir or self.summary["data"]["dir"]
-        splits = load(self.recipe.data.name, root, image_size=self.recipe.data.image_size, on_progress=on_progress)
+        splits = load(
+            self.recipe.data.name,
+            root,
+            image_size=self.recipe.data.image_size,
+            on_progress=on_progress,
+            on_message=on_message,
+        )
         self.require_same_data(splits)
         return splits
 
@@ -357,7 +370,12 @@ class Run(Displayable):
         return result
 
     def test(
-        self, *, data_dir: Path | str | None = None, splits: DatasetSplits | None = None, allow_unfinished: bool = False
+        self,
+        *,
+        data_dir: Path | str | None = None,
+        splits: DatasetSplits | None = None,
+        allow_unfinished: bool = False,
+        on_message: MessageCallback | None = None,
     ) -> EvaluationRecord:
         """The best weights on the test set, recorded in test.json; a second call returns the record.
 
@@ -365,11 +383,12 @@ class Run(Displayable):
             data_dir: where the dataset is, if it has moved.
             splits: the dataset, for a caller that has it in memory.
             allow_unfinished: test a run that has not done all its epochs.
+            on_message: called with how much will be decoded to the disk, before it is.
 
         Raises LabError if the recipe or the data changed, if the run is not finished (unless `allow_unfinished`), or if
         other weights of this run were tested before.
         """
-        return record_test(self, data_dir, splits, allow_unfinished)
+        return record_test(self, data_dir, splits, allow_unfinished, on_message)
 
     def mistakes(
         self, count: int = 60, *, data_dir: Path | str | None = None, splits: DatasetSplits | None = None

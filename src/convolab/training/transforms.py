@@ -68,7 +68,7 @@ class Cutout:
     """
 
     side: int = 8
-    valid_range: ClassVar = (1, 64)
+    valid_range: ClassVar = (1, 512)
     supports_uint8: ClassVar = True
 
     def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.cli.options import AsJson, DataDir
-from convolab.cli.terminal import print_json, print_lines
+from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import require, suggest
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def export_network(folder: Path, to: str, out: Path, data_dir: Path | None) -> s
     run = Run(folder)
     require_outputs(export_kind(run), timm_paths(out)[1:] if to == "timm" else [out])
     export = {"onnx": export_onnx, "torch": export_torch, "timm": export_timm}[to]
-    return export(run, out, run.load_splits(data_dir))
+    return export(run, out, run.load_splits(data_dir, on_message=print_note))
 
 
 def export_results(source: "Run | StudyResult", to: str, out: Path, width: str, font_size: str) -> list[Path]:

@@ -7,7 +7,7 @@ import typer
 
 from convolab.cli.findings import net_file_name, output_stem
 from convolab.cli.options import DEFAULT_NET, AsJson, DataDir, NetOption, Threads, prepare_torch, set_passive_omp_wait
-from convolab.cli.terminal import print_json, print_lines, status_spinner
+from convolab.cli.terminal import print_json, print_lines, print_note, status_spinner
 from convolab.core.errors import require
 from convolab.core.outputs import LOCALIZATION_SCORES, require_outputs
 
@@ -97,4 +97,4 @@ def settings_of_run(
         Path(net).is_dir(),
         f"synthetic images are made of a run's own test images, and {net} is not a run: give --net with a run's folder",
     )
-    return synthetic_settings(network, Run(net).load_splits(data_dir).test, num_objects, seed)
+    return synthetic_settings(network, Run(net).load_splits(data_dir, on_message=print_note).test, num_objects, seed)

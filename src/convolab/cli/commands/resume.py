@@ -7,6 +7,7 @@ import typer
 
 from convolab.cli.options import AsJson, DataDir, RunFolder, Threads, prepare_torch
 from convolab.cli.run_status import open_run, report_run, require_curves_outputs
+from convolab.cli.terminal import print_note
 from convolab.core.environment import count_usable_cores
 from convolab.core.errors import require
 
@@ -43,14 +44,14 @@ def resume_command(
     if epochs is not None:
         require_extendable(run, epochs)
         require_new_folder(out)
-        splits = run.load_splits(data_dir)
+        splits = run.load_splits(data_dir, on_message=print_note)
         with live_training(epochs, run.history) as callbacks:
             run = run.extend(epochs, out, splits=splits, callbacks=callbacks)
     elif run.status == "finished":
         run.require_own_files()
     else:
         run.require_resumable()  # before the data are read
-        splits = run.load_splits(data_dir)
+        splits = run.load_splits(data_dir, on_message=print_note)
         with live_training(run.recipe.training.epochs) as callbacks:
             run.resume(splits, callbacks=callbacks)
     report_run(run, as_json)

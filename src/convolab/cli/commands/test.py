@@ -7,7 +7,7 @@ import typer
 
 from convolab.cli.options import AsJson, DataDir, RunFolder
 from convolab.cli.run_status import open_run
-from convolab.cli.terminal import print_json, print_lines, print_table
+from convolab.cli.terminal import print_json, print_lines, print_note, print_table
 from convolab.core.outputs import CALIBRATION, CONFUSION_MATRIX, own_kind, require_outputs
 from convolab.core.text import format_percent
 
@@ -52,8 +52,8 @@ def test_command(
     require_outputs(kinds[CALIBRATION], chart_paths(place / "calibration"))
     if gallery:
         require_outputs(mistakes_kind(run), mistake_paths(place / "mistakes"), csv_header=",".join(COLUMNS))
-    splits = run.load_splits(data_dir) if gallery else None
-    record = run.test(data_dir=data_dir, splits=splits, allow_unfinished=allow_unfinished)
+    splits = run.load_splits(data_dir, on_message=print_note) if gallery else None
+    record = run.test(data_dir=data_dir, splits=splits, allow_unfinished=allow_unfinished, on_message=print_note)
     mistakes = run.mistakes(gallery_size, splits=splits) if gallery else None
     accuracy = format_percent(record.accuracy)
     about = f"{run.recipe.model.name} on the test images of {run.recipe.data.name}"

@@ -66,7 +66,7 @@ def read_idx_pair(folder: Path, prefix: str) -> ImageDataset:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The bytes of a gzipped idx file, uint8, in the shape it states.
+    """The bytes of an idx file, gzipped if its name ends in .gz, uint8, in the shape it states.
 
     Such a file consists of the bytes 0, 0, 8, n, then n big-endian sizes, then the values. No more is unpacked than the
     sizes state, and these are bounded: a few bytes may be the compressed form of gigabytes.
@@ -80,7 +80,7 @@ def read_idx(path: Path) -> np.ndarray:
         f"{path} is {format_bytes(path.stat().st_size)}, more than {format_bytes(MAX_IDX_BYTES)}: {HINT}",
     )
     try:
-        with gzip.open(path) as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(4)
             require(len(header) == 4 and header[:3] == b"\0\0\x08", f"{path} is not an idx file of bytes: {HINT}")
             require(0 < header[3] <= MAX_DIMENSIONS, f"{path} states {header[3]} dimensions, not 1 to 3: {HINT}")
