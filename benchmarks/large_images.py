@@ -283,6 +283,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="batches in each process")
     parser.add_argument("--case", choices=CASES, action="append", help="this one only; repeatable")
     given = parser.parse_args()
+    # A fifth of the images is for testing, a tenth of the rest for validation; past an epoch ours would validate too.
+    if given.what == "speed" and BATCH * (WARMUP + given.steps) > 0.8 * 0.9 * given.images - BATCH:
+        parser.error(
+            f"{given.steps} batches are more than an epoch of {given.images} images: give fewer, or more images"
+        )
     if given.what == "memory":
         report_memory(given.gigabytes, given.steps)
     else:

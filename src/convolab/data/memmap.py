@@ -29,8 +29,11 @@ def map_rows(rows: FileRows, shape: tuple[int, ...]) -> UInt8[Tensor, "n c h w"]
         with rows.path.open("rb") as file:
             # Without a reservation, because Linux would refuse a map of more bytes than memory that may be written to.
             flags = mmap.MAP_PRIVATE | (MAP_NORESERVE if sys.platform == "linux" else 0)
-            mapped = mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
-        values = np.frombuffer(mapped, np.uint8, math.prod(shape), rows.offset)
+            skipped = rows.offset % mmap.ALLOCATIONGRANULARITY  # where a map begins
+            length = skipped + math.prod(shape)
+            access = mmap.PROT_READ | mmap.PROT_WRITE
+            mapped = mmap.mmap(file.fileno(), length, flags, access, offset=rows.offset - skipped)
+        values = np.frombuffer(mapped, np.uint8, math.prod(shape), skipped)
     except (OSError, ValueError) as error:
         raise LabError(f"cannot read the decoded images in {rows.path} ({error}): try again") from error
     return torch.from_numpy(values).view(shape)
