@@ -61,8 +61,20 @@ def test_two_trainings_have_the_same_bits(tmp_path: Path, network: str) -> None:
         {"data.augment": ["cutmix:1"]},
         {"optimizer.name": "adam", "optimizer.lr": 0.01, "training.ema": 0.9},
         {"optimizer.name": "adamw", "optimizer.lr": 0.01, "training.precision": "auto"},
+        {
+            "loss.name": "focal",
+            "loss.class_weights": "balanced",
+            "sampling.name": "balanced",
+            "data.augment": ["mixup"],
+        },
+        {
+            "data.augment": ["RandomErasing(p=1.0)", "resized_crop:0.5"],
+            "optimizer.name": "RMSprop",
+            "optimizer.lr": 0.001,
+        },
+        {"model.freeze": ["features.0.*"], "model.depth": 2, "model.dropout": 0.2},
     ],
-    ids=["plain", "augment", "mixup", "cutmix", "adam-ema", "adamw-auto"],
+    ids=["plain", "augment", "mixup", "cutmix", "adam-ema", "adamw-auto", "loss-sampling", "torchvision", "frozen"],
 )
 def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path, changes: dict[str, object]) -> None:
     whole = start(tmp_path / "whole", **changes)
