@@ -8,17 +8,11 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import cast
 
 import tomli_w
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
     ValidationError,
-    field_validator,
-    model_validator,
 )
 
 from convolab.core.display import Displayable
@@ -26,31 +20,20 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import require_shallow, write_text
 from convolab.core.types import (
     STORED,
-    Fraction,
     Frozen,
     Json,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    UnitInterval,
-    ValidationContext,
-    list_to_tuple,
-    stored_sections,
 )
-from convolab.data.catalog import default_augmentation
 from convolab.models import registry
 from convolab.models.own_code import is_own_code
 from convolab.models.registry import trust_named
-from convolab.models.weights import START_KEYS, sha256_of_weights
-from convolab.training.augmentation import parse_transform
 from convolab.training.first_edition import refuse_renamed
 from convolab.training.losses import LOSS_FUNCTIONS, Loss
 from convolab.training.lr_schedule import Schedule, StepLR
 from convolab.training.optim import SGD, Optimizer
-from convolab.training.other_transform import fill_entry, is_other_entry
 from convolab.training.own_metric import ValidationMetric
 from convolab.training.parts import NAMED_PARTS, own_transform_names, part_names
 from convolab.training.sampling import SAMPLERS, Sampling
+from convolab.training.sections import Data, Metrics, Model, Training
 from convolab.training.torch_optim import OPTIMIZERS
 from convolab.training.torch_schedule import SCHEDULES, WARMUP_FROM_ZERO
 
@@ -60,139 +43,6 @@ MAX_VALUE_LENGTH = 10_000
 DEFAULT_NAMES = {"optimizer": "sgd", "schedule": "step", "loss": "cross_entropy", "sampling": "shuffled"}
 FOREIGN_PARTS = {kind.section: kind for kind in (OPTIMIZERS, SCHEDULES, LOSS_FUNCTIONS, SAMPLERS)}
 ALL_BUT_THE_LAST = "all but the last layer"  # of model.freeze
-
-
-class Data(Frozen):
-    """The dataset, and what is done to its images before a network gets them."""
-
-    name: str = "digits"  # a published set, or one's own images: folder:PATH, csv:PATH ...
-    validation: Fraction = 0.1  # fraction of the training images held out for validation
-    limit: PositiveInt | None = None  # train on this many images only, the classes in proportion
-    image_size: Annotated[int, Field(ge=8, le=512)] = 32  # side that one's own images are resized to
-    augment: Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = ()  # left out: the default of the dataset
-
-    @model_validator(mode="before")
-    @classmethod
-    def fill_augment(cls, values: object) -> object:
-        if not isinstance(values, Mapping):
-            return values
-        default = default_augmentation(str(values.get("name", "digits")))  # called in any case: it checks the name
-        return {"augment": default, **values}
-
-    @field_validator("augment")
-    @classmethod
-    def check_augment(cls, entries: tuple[str, ...], info: ValidationContext) -> tuple[str, ...]:
-        """Check the entries, and fill in the options of those that are not ours; a stored recipe has them all."""
-        if "data" in stored_sections(info):
-            return entries
-        filled = [fill_entry(entry) if is_other_entry(entry) else entry for entry in entries]
-        for entry in filled:
-            parse_transform(entry)
-        return tuple(filled)
-
-
-def checked_start(values: Mapping[str, Json], network: str) -> dict[str, Json]:
-    """What a new recipe's network starts from, with the SHA-256 of its weights.
-
-    Raises LabError if there are no such weights, or others than the recipe's SHA-256 says.
-    """
-    weights, sha256, factor = (values.get(key) for key in ("weights", "weights_sha256", "pretrained_lr_factor"))
-    require(weights or not factor, "model.pretrained_lr_factor needs weights: set model.weights, or leave it out")
-    frozen = values.get("freeze")
-    require(frozen is None or frozen, "model.freeze is empty: give a pattern of parameters, or leave it out")
-    if not isinstance(weights, str):
-        return {key: value for key, value in values.items() if key != "weights_sha256"}
-    digest = sha256_of_weights(weights, network)
-    require(
-        sha256 in (None, digest),
-        f"model.weights = {weights!r} has changed since the recipe was made: its SHA-256 is {digest[:12]}..., not "
-        f"{str(sha256)[:12]}...: restore the file, or leave model.weights_sha256 out",
-    )
-    return {**values, "weights_sha256": digest}
-
-
-class Model(BaseModel):
-    """The network's name and its options, whatever they are: the network's own signature checks them."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-
-    name: str = "simple_convnet"
-    weights: str | None = None  # to start from: pretrained, a file or the folder of a run; omitted: from scratch
-    weights_sha256: str | None = None  # of the weights; entered when a recipe is made
-    freeze: Annotated[str | tuple[str, ...] | None, BeforeValidator(list_to_tuple)] = None  # patterns of parameters
-    pretrained_lr_factor: PositiveFloat | None = None  # on the learning rate, for tensors that were taken
-
-    @model_validator(mode="before")
-    @classmethod
-    def fill_options(cls, values: object, info: ValidationContext) -> object:
-        """Fill in every option, so that a recipe does not depend on defaults that may change.
-
-        A stored recipe has them all: of a network that is not convolab's they are taken as they are, and no code is run.
-        """
-        if not isinstance(values, Mapping):
-            return values
-        name = values.get("name", "simple_convnet")
-        require(isinstance(name, str), f"model.name = {name!r}: give the network's name as a string")
-        if "model" in stored_sections(info) and name not in registry.NETWORKS:
-            return values
-        start = {key: values[key] for key in START_KEYS if values.get(key) is not None}
-        given = {key: value for key, value in values.items() if key != "name" and key not in START_KEYS}
-        options = registry.resolve_options(name, given)
-        for key in START_KEYS:
-            require(
-                key not in options,
-                f"the network '{name}' has an option '{key}', which is a key of every recipe: rename the option",
-            )
-        if "model" not in stored_sections(info):
-            start = checked_start(start, name)
-        return {"name": name, **start, **options}
-
-    @property
-    def options(self) -> dict[str, Json]:
-        """The network's options, without its name and what it starts from."""
-        return dict(self.__pydantic_extra__ or {})
-
-
-class Training(Frozen):
-    """How the network is trained, whatever the network.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images in each step.
-        seed: of the initial weights, the order of the images, their transforms and the layers that draw.
-        precision: of the network's arithmetic; auto is bf16 where the processor computes it natively.
-        label_smoothing: probability that is spread evenly over all classes.
-        clip_norm: largest L2 norm of the gradient of all parameters together.
-        ema: decay per step of averaged weights, which are evaluated and kept; 0: the weights themselves.
-        patience: stop after this many epochs without a better validation accuracy.
-        goal: stop once the training accuracy of an epoch reaches this.
-        exact: False takes parts of your own that cannot be resumed bit for bit; by default they are refused.
-
-    >>> Training(epochs=30, patience=5).batch_size
-    128
-    """
-
-    epochs: PositiveInt = 10
-    batch_size: PositiveInt = 128
-    seed: NonNegativeInt = 0
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    label_smoothing: Fraction = 0.0
-    clip_norm: PositiveFloat | None = None
-    ema: Fraction = 0.0
-    patience: PositiveInt | None = None
-    goal: UnitInterval | None = None
-    exact: bool | None = None
-
-
-class Metrics(Frozen):
-    """How the training loss and accuracy are measured.
-
-    running: the mean over the epoch's batches, as augmented, while the weights change; free.
-    eval_pass: of the epoch's final weights, on the training images as they are, like validation's; costs one more pass
-    over the training set.
-    """
-
-    train: Literal["running", "eval_pass"] = "running"
 
 
 class Recipe(Frozen, Displayable):
