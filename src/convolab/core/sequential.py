@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
 
     mean: float
     standard_error: float  # of the mean, above 0
-    count: int  # pairs
+    pairs: int
 
 
 def planned_looks(max_pairs: int) -> tuple[int, ...]:
@@ -187,5 +187,5 @@ def repeated_interval(estimate: Estimate, level: float) -> Interval:
     >>> round(interval.low, 4), round(interval.high, 4)
     (0.0113, 0.0287)
     """
-    half_width = t_ppf(1 - level / 2, estimate.count - 1) * estimate.standard_error
-    return Interval(estimate.mean, estimate.mean - half_width, estimate.mean + half_width, estimate.count)
+    half_width = t_ppf(1 - level / 2, estimate.pairs - 1) * estimate.standard_error
+    return Interval(estimate.mean, estimate.mean - half_width, estimate.mean + half_width, estimate.pairs)
