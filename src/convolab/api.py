@@ -320,6 +320,7 @@ def run_study(
     data_dir: Path | str | None = None,
     executor: Executor | None = None,
     retrain_damaged: bool = False,
+    hours: float | None = None,
     trust: bool = False,
 ) -> StudyResult:
     """Train every run of a study that is missing, show how it goes, and decide its contrasts.
@@ -333,6 +334,7 @@ def run_study(
         data_dir: The folder that holds the dataset.
         executor: What trains; by default the cores of this machine.
         retrain_damaged: Whether to train damaged runs again instead of refusing them.
+        hours: Where seeds are "until decided", after how long no further look is begun; the same call goes on.
         trust: Run the code that the study names and that you have not named or trusted before.
 
     Returns:
@@ -358,7 +360,9 @@ def run_study(
             data_dir=Path(data_dir) if data_dir is not None else None,
             executor=executor,
             retrain_damaged=retrain_damaged,
+            hours=hours,
             on_event=shown.on_event,
+            on_look=shown.print_line,
             on_plan=shown.on_plan,
             on_message=shown.print_line,
             should_stop=interrupts.stop_requested,

@@ -40,7 +40,7 @@ def test_a_study_prints_its_conclusions_and_writes_a_report(run_cli, study: Path
     result = run_cli("study", study)
     assert result.code == 0
     assert "rates: A fast and a slow rate" in result.out
-    assert "'fast' " in result.out
+    assert "The contrast is undecided" in result.out
     assert result.out.rstrip().endswith("4 of 4 runs; report: studies/rates/report.html")
     assert [line.partition("  ")[0] for line in result.err.splitlines()] == ["1/4", "2/4", "3/4", "4/4"]
     assert "A fast and a slow rate" in Path("studies/rates/report.html").read_text()
@@ -292,3 +292,36 @@ def test_a_recipe_with_a_byte_order_mark_and_a_number_without_a_zero_are_read(ru
     result = run_cli("train", "--recipe", "r.toml", "--epochs", "1", "--set", "optimizer.lr=.001", "--out", "a")
     assert result.code == 0, result.err
     assert "lr = 0.001" in Path("a/recipe.toml").read_text()
+
+
+UNTIL_DECIDED = STUDY.replace("seeds = [0, 1]", 'seeds = "until decided"\nmax_seeds = 4')
+
+
+@pytest.mark.slow
+def test_a_study_until_decided_prints_a_line_at_each_look_and_goes_on_after_its_hours(run_cli) -> None:
+    Path("my_study.toml").write_text(UNTIL_DECIDED)
+    first = run_cli("study", "my_study.toml", "--hours", "0.000001")
+    assert first.code == 0
+    assert "rates: after 3 seeds " in first.err
+    again = run_cli("study", "my_study.toml", "--json")
+    (contrast,) = json.loads(again.out)["sections"]["rates"]["contrasts"]
+    assert contrast["verdict"] in ("better", "worse", "equivalent", "undecided")
+    assert [look["seeds"] for look in contrast["looks"]] == [3, 4][: len(contrast["looks"])]
+    assert {"difference", "p", "level", "p_equivalent", "level_equivalent", "outcome"} <= set(contrast["looks"][0])
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf"])
+def test_hours_that_are_no_time_are_refused_before_anything_is_written(run_cli, hours: str) -> None:
+    Path("my_study.toml").write_text(UNTIL_DECIDED)
+    result = run_cli("study", "my_study.toml", f"--hours={hours}")
+    assert result.code == 2
+    assert result.err.rstrip().endswith("hours: give a number above 0")
+    assert not Path("studies").exists()
+
+
+def test_hours_for_fixed_seeds_and_a_most_below_the_first_look_are_refused_in_one_line(run_cli, study: Path) -> None:
+    assert 'seeds are "until decided"' in run_cli("study", study, "--hours", "1").err
+    Path("few.toml").write_text(UNTIL_DECIDED.replace("max_seeds = 4", "max_seeds = 2"))
+    assert run_cli("study", "few.toml").err.rstrip() == (
+        "convolab: section 'rates': max_seeds is 2: the first look is at 3 seeds, give 3 to 100"
+    )

@@ -41,7 +41,7 @@ def test_a_section_shows_its_requested_curves_and_the_final_values_of_its_arms()
 def test_the_differences_have_their_intervals_their_verdicts_and_the_margin() -> None:
     section = synthetic_section("lr-sgd")
     figure = next(figure for figure in section_figures(section) if figure.name.startswith("difference_"))
-    tested = [result for result in section.contrast_results if result.p_adjusted is not None]
+    tested = [result for result in section.contrast_results if result.is_tested]
     assert len(figure.tables["differences"]) == len(tested)
     for row, result in zip(figure.tables["differences"], tested, strict=True):
         assert row["verdict"] == result.verdict

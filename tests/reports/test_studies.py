@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import render_in_browser
-from support.synthetic_study import SPECIAL_NAME, synthetic_study
+from support.synthetic_study import SPECIAL_NAME, STUDY, synthetic_history, synthetic_study
 
 from convolab.core.errors import LabError
 from convolab.core.stats import mean_interval
@@ -19,7 +19,7 @@ from convolab.reports.studies import study_report_html, write_study_report
 from convolab.reports.study_cards import GLOSSARY
 from convolab.studies.analyze import analyze_study
 from convolab.studies.metrics import Metric
-from convolab.studies.results import StudyResult
+from convolab.studies.results import StudyResult, TrialResult
 from convolab.studies.study import Study
 
 SCRIPTS = re.compile(r"<script\b[^>]*>(.*?)</script>", re.DOTALL)
@@ -250,3 +250,18 @@ def test_a_request_to_the_network_is_blocked_by_the_page(tmp_path, page) -> None
         tmp_path / "report.html", tmp_path / "profile", "--virtual-time-budget=30000", "--dump-dom"
     )
     assert "Content Security Policy" in result.stderr
+
+
+def test_the_report_of_a_study_until_decided_shows_every_look_of_every_contrast() -> None:
+    section = {**STUDY["sections"]["batch-norm-sgd"], "seeds": "until decided", "max_seeds": 5}
+    study = Study.from_dict({**STUDY, "test_best": False, "sections": {"norm": section}})
+    results = [
+        TrialResult(trial, "finished", synthetic_history(trial.recipe.key, 6, loss, 0.4, True, trial.seed))
+        for trial in study.possible_trials
+        for loss in [0.7 if trial.arm == "with batch norm" else 1.1]
+    ]
+    (norm,) = analyze_study(study, results)
+    page = study_report_html(StudyResult(study, (norm,), None))
+    assert page.count('data-label="p of equivalence"') == sum(len(contrast.looks) for contrast in norm.contrast_results)
+    assert "needed" in page
+    assert "until decided, at most 5" in page

@@ -329,3 +329,132 @@ def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_p
             execute_study(study, tmp_path / name, executor=in_process)
         assert message in str(caught.value)
         assert sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+# ---- seeds "until decided"
+
+RATES = {
+    "arms": {"fast": {}, "slow": {"optimizer.lr": 0.0001}, "like fast": {"optimizer.lr": 0.11}},
+    "contrasts": [{"arm": "fast", "baseline": "slow"}, {"arm": "like fast", "baseline": "fast"}],
+}
+
+
+@pytest.fixture
+def until_decided(make_study: MakeStudy) -> Study:
+    """One contrast that is decided at the first looks, and one that is open for longer."""
+    return make_study(seeds="until decided", max_seeds=6, sections={"rates": RATES})
+
+
+@pytest.mark.slow
+def test_a_study_until_decided_trains_look_by_look_and_only_arms_that_are_open(
+    until_decided: Study, in_process: Executor, tmp_path: Path
+):
+    plans: list[int] = []
+    lines: list[str] = []
+    result = execute_study(
+        until_decided,
+        tmp_path,
+        executor=in_process,
+        on_plan=lambda jobs, done: plans.append(len(jobs)),
+        on_look=lines.append,
+    )
+    assert plans[0] == 9  # three arms, three seeds
+    (section,) = result.sections
+    counts = {arm.name: len(arm.results) for arm in section.arms}
+    assert sum(plans) == sum(counts.values())
+    assert counts["slow"] < counts["fast"] == counts["like fast"]
+    first, second = section.contrast_results
+    assert first.verdict == "better"
+    assert first.seeds == tuple(range(first.looks[-1].seeds))
+    assert (first.paired_test.difference.low, first.looks[-1].outcome) == (first.looks[-1].difference.low, "different")
+    assert f"Decided after {len(first.seeds)} seeds, at look {len(first.looks)}" in first.comment
+    assert [look.seeds for look in second.looks] == [3, 4, 5, 6][: len(second.looks)]
+    assert lines[0].startswith("rates: after 3 seeds ")
+
+
+@pytest.mark.slow
+def test_stopping_and_going_on_gives_the_verdicts_of_a_study_that_ran_at_once(
+    until_decided: Study, in_process: Executor, tmp_path: Path
+):
+    at_once = study_result_to_dict(execute_study(until_decided, tmp_path / "at once", executor=in_process))
+    for stop_after in (2, 4, 5, 1, 1):  # runs; then it is stopped, also in the middle of a look
+        finished: list[str] = []
+        result = execute_study(
+            until_decided,
+            tmp_path / "in parts",
+            executor=in_process,
+            on_event=lambda event, done=finished: done.append(event.key) if event.kind == "finished" else None,
+            should_stop=lambda done=finished, most=stop_after: len(done) >= most,
+        )
+        assert [c.verdict for c in result.sections[0].contrast_results if c.looks == ()] in ([], ["undecided"] * 2)
+    in_parts = study_result_to_dict(execute_study(until_decided, tmp_path / "in parts", executor=in_process))
+    assert without_times(in_parts) == without_times(at_once)
+
+
+@pytest.mark.slow
+def test_worker_processes_and_one_process_come_to_the_same_verdicts_until_decided(
+    until_decided: Study, in_process: Executor, tmp_path: Path
+):
+    in_one_process = study_result_to_dict(execute_study(until_decided, tmp_path / "one", executor=in_process))
+    in_workers = study_result_to_dict(execute_study(until_decided, tmp_path / "workers"))
+    assert without_times(in_one_process) == without_times(in_workers)
+
+
+@pytest.mark.slow
+def test_hours_stop_between_looks_say_so_and_the_same_call_goes_on(
+    until_decided: Study, in_process: Executor, tmp_path: Path
+):
+    result = execute_study(until_decided, tmp_path, executor=in_process, hours=1e-9)
+    _, second = result.sections[0].contrast_results
+    assert [len(arm.finished) for arm in result.sections[0].arms] == [3, 3, 3]
+    assert second.out_of_time
+    assert second.verdict == "undecided"
+    assert second.comment.startswith("Undecided (time)")
+    assert len(second.looks) == 1
+    complete = execute_study(until_decided, tmp_path, executor=in_process)
+    assert not any(contrast.out_of_time for contrast in complete.sections[0].contrast_results)
+    assert complete.sections[0].contrast_results[1].looks[0] == second.looks[0]
+
+
+@pytest.mark.parametrize("hours", [0.0, -1.0, float("nan"), float("inf")])
+def test_hours_that_are_no_time_are_refused_in_one_line(until_decided: Study, tmp_path: Path, hours: float):
+    with pytest.raises(LabError, match="hours: give a number above 0"):
+        execute_study(until_decided, tmp_path / "out", hours=hours)
+    assert not (tmp_path / "out").exists()
+
+
+def test_hours_of_a_study_with_fixed_seeds_are_refused(make_study: MakeStudy, tmp_path: Path):
+    with pytest.raises(LabError, match='for a study whose seeds are "until decided"'):
+        execute_study(make_study(), tmp_path / "out", hours=1.0)
+
+
+@pytest.mark.slow
+def test_a_diverging_arm_ends_its_contrast_without_a_verdict_and_the_other_goes_on(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
+):
+    arms = {**RATES["arms"], "slow": {"optimizer.lr": 1e30}}
+    study = make_study(seeds="until decided", max_seeds=4, sections={"rates": {**RATES, "arms": arms}})
+    first, second = execute_study(study, tmp_path, executor=in_process).sections[0].contrast_results
+    assert first.verdict == "undecided"
+    assert "'slow' diverged in 3 of 3 runs" in first.reason
+    assert second.looks
+
+
+@pytest.mark.slow
+def test_a_run_that_failed_is_tried_again_by_the_same_call_until_decided(
+    until_decided: Study, in_process: Executor, tmp_path: Path
+):
+    class FailingExecutor:
+        def run(
+            self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
+        ) -> None:
+            slow = [job for job in jobs if job.recipe.optimizer.lr == 0.0001]
+            in_process.run([job for job in jobs if job not in slow], dataset_folder, on_event, should_stop)
+            for job in slow:
+                on_event(JobEvent(job.recipe.key, "failed", reason="no memory"))
+
+    failed = execute_study(until_decided, tmp_path, executor=FailingExecutor())
+    assert failed.sections[0].contrast_results[0].reason.startswith("'slow' failed in 3 of 3 runs")
+    assert failed.sections[0].contrast_results[1].looks
+    again = execute_study(until_decided, tmp_path, executor=in_process)
+    assert again.sections[0].contrast_results[0].verdict == "better"

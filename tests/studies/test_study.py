@@ -1,5 +1,6 @@
 import math
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,45 @@ def test_a_grid_of_networks_of_ones_own_names_them_by_their_files(tmp_path: Path
 def test_a_value_that_stands_twice_in_a_grid_is_refused_with_its_key() -> None:
     with pytest.raises(LabError, match=r"holds a value twice \(of optimizer\.lr\)"):
         Study.from_dict({"name": "s", "sections": {"s": {"grid": {"optimizer.lr": [0.1, 0.1]}}}})
+
+
+# ---- seeds "until decided"
+
+
+def until_decided(**values: Any) -> Study:
+    arms = {"a": {}, "b": {"optimizer.lr": 0.2}}
+    section = {"arms": arms, "contrasts": [{"arm": "a", "baseline": "b"}]}
+    return Study.from_dict({"name": "x", "seeds": "until decided", "sections": {"s": section}, **values})
+
+
+def test_seeds_until_decided_plan_the_first_look_and_allow_for_the_rest():
+    study = until_decided()
+    assert [trial.seed for trial in study.trials if trial.arm == "a"] == [0, 1, 2]
+    assert [trial.seed for trial in study.possible_trials if trial.arm == "a"] == list(range(20))
+    assert study.seeds_text("s") == "until decided, at most 20"
+    assert Study.from_dict(tomllib.loads(study.to_toml())) == study
+
+
+def test_a_section_has_seeds_until_decided_of_its_own():
+    arms = {"a": {}, "b": {"optimizer.lr": 0.2}}
+    own = {"arms": arms, "seeds": "until decided", "max_seeds": 5, "contrasts": [{"arm": "a", "baseline": "b"}]}
+    study = until_decided(seeds=[7], sections={"fixed": {"arms": arms}, "own": own})
+    assert (study.looks("fixed"), study.looks("own")) == ((), (3, 4, 5))
+    assert study.seeds_of("fixed") == (7,)
+
+
+@pytest.mark.parametrize("max_seeds", [-1, 0, 2, 101])
+def test_a_most_of_seeds_below_the_first_look_is_refused_in_one_line(max_seeds: int):
+    with pytest.raises(LabError, match=f"section 's': max_seeds is {max_seeds}: the first look is at 3 seeds"):
+        until_decided(max_seeds=max_seeds)
+
+
+def test_seeds_until_decided_without_a_contrast_are_refused_in_one_line():
+    with pytest.raises(LabError, match="section 's': seeds are \"until decided\", but it has no contrast"):
+        until_decided(sections={"s": {"arms": {"a": {}}}})
+
+
+@pytest.mark.parametrize("seeds", ["until done", "", "3"])
+def test_other_words_for_seeds_are_refused_in_one_line(seeds: str):
+    with pytest.raises(LabError, match='give a list of whole numbers, or "until decided"'):
+        until_decided(seeds=seeds)

@@ -34,6 +34,10 @@ Workers = Annotated[
     int | None, typer.Option(min=1, help="Number of trials to run in parallel.", show_default="one per core")
 ]
 RetrainDamaged = Annotated[bool, typer.Option("--retrain-damaged", help="Retrain damaged runs.")]
+Hours = Annotated[
+    float | None,
+    typer.Option(help='With seeds "until decided": begin no further look after this long.', show_default="no limit"),
+]
 Export = Annotated[Path | None, typer.Option(help="Folder to write every figure (SVG, PNG) and table (CSV) to.")]
 
 
@@ -62,11 +66,13 @@ def run_and_report_study(
     retrain_damaged: bool,
     export: Path | None,
     as_json: bool,
+    hours: float | None = None,
 ) -> None:
     """Run a study in `out`, by default studies/NAME, and report its results; exit with status 1 if a trial failed."""
     from convolab.reports.studies import report_kind
-    from convolab.studies.runner import execute_study
+    from convolab.studies.runner import execute_study, require_hours
 
+    require_hours(study, hours)
     folder = out or Path("studies") / study.name
     page = folder / "report.html"
     require_study_outputs(own_kind(STUDY_REPORT, study.name), page, export)
@@ -77,7 +83,9 @@ def run_and_report_study(
             data_dir=data_dir,
             executor=executor,
             retrain_damaged=retrain_damaged,
+            hours=hours,
             on_event=progress.on_event,
+            on_look=progress.print_line,
             on_plan=progress.on_plan,
             on_message=print_note,
             should_stop=interrupts.stop_requested,

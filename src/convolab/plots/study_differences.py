@@ -27,7 +27,7 @@ def differences_chart(result: SectionResult, metric: Metric) -> StudyFigure | No
     tested = [
         contrast
         for contrast in result.contrast_results
-        if contrast.contrast.parsed_metric == metric and contrast.paired_test is not None and contrast.p_adjusted
+        if contrast.contrast.parsed_metric == metric and contrast.is_tested
     ]
     if not tested:
         return None
@@ -69,7 +69,7 @@ def differences_chart(result: SectionResult, metric: Metric) -> StudyFigure | No
     return StudyFigure(
         name=f"difference_{str(metric).replace(':', '-').replace('.', '_')}",
         title=f"Difference in {'the ' if metric.threshold is None else ''}{metric.title}, arm minus baseline",
-        subtitle=f"mark: mean over the seeds; bar: its 95 % t-interval{shaded}; {better} is better",
+        subtitle=f"mark: mean over the seeds; bar: its 95 % interval{shaded}; {better} is better",
         chart=alt.LayerChart(layer=layers),
         tables={"differences": rows, "zero": [{"low": 0}], "margin": band},
         height=max(90, ROW_HEIGHT * len(rows)),

@@ -24,13 +24,14 @@ class StudyProgress:
         from rich.live import Live
 
         self.trials: dict[str, Trial] = {}  # by recipe key
-        for trial in study.trials:
+        for trial in study.possible_trials:
             self.trials.setdefault(trial.recipe.key, trial)
         self.costs: dict[str, float] = {}
         self.fractions_done: dict[str, float] = {}  # of each job that has started
         self.fractions_done_before: dict[str, float] = {}  # the fraction that an earlier process had done
         self.running: dict[str, JobEvent] = {}
         self.num_done = 0
+        self.num_planned = len(self.trials)
         self.started_at = time.monotonic()
         self.best_accuracy = 0.0
         self.best_trial = ""
@@ -50,10 +51,12 @@ class StudyProgress:
 
     def on_plan(self, jobs: list["Job"], num_done: int) -> None:
         """The jobs to do, and how many runs were complete before."""
+        is_first = not self.costs
         self.costs = {job.recipe.key: job.cost for job in jobs}
         self.num_done = num_done
+        self.num_planned = num_done + len(jobs)
         self.started_at = time.monotonic()
-        if num_done:
+        if num_done and is_first:
             self.print_line(f"{num_done} of {num_done + len(jobs)} runs are already complete")
         if self.live and jobs:
             self.live.start()
@@ -83,7 +86,7 @@ class StudyProgress:
             self.num_done += 1
             self.fractions_done[event.key] = 1.0
         accuracy = last_event.epoch.validation_accuracy if last_event and last_event.epoch else None
-        line = f"{self.num_done}/{len(self.trials)}  {label}: {event.kind}"
+        line = f"{self.num_done}/{self.num_planned}  {label}: {event.kind}"
         if accuracy is not None and event.kind == "finished":
             line += f", validation accuracy {format_percent(accuracy)}"
         self.print_line(line + (f" ({event.reason})" if event.reason else ""))
@@ -107,7 +110,7 @@ class StudyProgress:
     def status_line(self) -> str:
         """How far the study is, in a line."""
         speed = sum(event.images_per_second for event in self.running.values())
-        line = f"{self.num_done} of {len(self.trials)} runs done, {speed:,.0f} images/s"
+        line = f"{self.num_done} of {self.num_planned} runs done, {speed:,.0f} images/s"
         if seconds_left := self.seconds_left():
             line += f", about {format_duration(seconds_left)} left"
         if self.best_trial:
@@ -184,7 +187,7 @@ class NotebookStudy(StudyProgress):
     def html(self) -> str:
         """The bar, its lines, and the curves."""
         lines = "<br>".join(f"<code>{html_text(line)}</code>" for line in (self.status_line(), self.last_line) if line)
-        return f"<div>{bar_html(self.num_done / max(len(self.trials), 1))}<br>{lines}</div>{self.curves}"
+        return f"<div>{bar_html(self.num_done / max(self.num_planned, 1))}<br>{lines}</div>{self.curves}"
 
 
 def live_study(study: "Study") -> StudyProgress:

@@ -44,7 +44,11 @@ def study_report_html(result: StudyResult) -> str:
         notes=study_cards.failure_notes(result),
         section_times=study_cards.section_times(result),
         provenance=study_cards.provenance(result.trial_results.values()),
-        glossary=study_cards.GLOSSARY,
+        glossary={
+            term: meaning
+            for term, meaning in study_cards.GLOSSARY.items()
+            if term != "look" or any(row.looks for card in cards for row in card.contrasts)
+        },
         convolab=version("convolab"),
         **chart_values([figure_payload(figure, colors) for figure in figures], colors),
     )

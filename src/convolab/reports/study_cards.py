@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from convolab.core.stats import Interval
 from convolab.core.text import NO_VALUE, format_duration, format_p_value, pluralize
 from convolab.plots.page_style import css_variable
 from convolab.plots.studies import best_on_test_figures, section_figures
@@ -45,6 +46,9 @@ GLOSSARY = {
     "p": "How probable a difference at least this large would be if the arms were equally good.",
     "Holm": "Holm's correction raises the p-values of several tests so that, at 5 %, the chance of any false claim "
     "among them stays below 5 %.",
+    "look": 'A planned test after some seeds, where seeds are "until decided". The 5 % are shared out among all looks, so '
+    "that looking often finds no more false differences. This is exact for differences that are normal; if they are "
+    "skewed, up to 7 of 100 studies may err.",
     "Hedges' g": "A difference in units of its standard deviation over seeds, so that metrics can be compared.",
     "detectable": "The smallest true difference that as many seeds would reveal in four of five studies.",
     "selection bias": "The best of many runs is partly the luckiest, so that its validation accuracy is too high.",
@@ -91,6 +95,17 @@ class ArmRow:
 
 
 @dataclass(frozen=True)
+class LookRow:
+    """A row of the table of looks, where seeds are "until decided"."""
+
+    seeds: int
+    difference: TableCell
+    p: str
+    p_equivalent: str
+    outcome: str
+
+
+@dataclass(frozen=True)
 class ContrastRow:
     """A row of a section's table of contrasts."""
 
@@ -105,6 +120,7 @@ class ContrastRow:
     p: str = NO_VALUE
     hedges_g: str = NO_VALUE
     minimum_detectable_effect: str = NO_VALUE
+    looks: tuple[LookRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,13 +231,7 @@ def contrast_row(result: ContrastResult) -> ContrastRow:
     difference = TableCell(NO_VALUE)
     p = hedges_g = minimum_detectable_effect = NO_VALUE
     if paired := result.paired_test:
-        interval = paired.difference
-        decimals = choose_decimals(metric, interval_half_width(interval))
-        low, high = (f"{display_scale(metric) * end:+.{decimals}f}" for end in (interval.low, interval.high))
-        mean = format_metric_difference(metric, interval.mean, decimals)
-        difference = TableCell(
-            typographic_minus(f"+{mean}" if interval.mean > 0 else mean), (typographic_minus(f"{low} to {high}"),)
-        )
+        difference = difference_cell(metric, paired.difference)
         if result.p_adjusted is not None:
             p = format_p_value(result.p_adjusted).removeprefix("p ").removeprefix("= ")
         if len(result.seeds) > 2:
@@ -240,7 +250,30 @@ def contrast_row(result: ContrastResult) -> ContrastRow:
         p=p,
         hedges_g=hedges_g,
         minimum_detectable_effect=minimum_detectable_effect,
+        looks=tuple(
+            LookRow(
+                seeds=look.seeds,
+                difference=difference_cell(metric, look.difference),
+                p=f"{look.p:.2g} ({look.level:.2g})",
+                p_equivalent=(
+                    NO_VALUE if look.p_equivalent is None else f"{look.p_equivalent:.2g} ({look.level_equivalent:.2g})"
+                ),
+                outcome={"open": "goes on", "futile": "given up", "exhausted": "no more seeds"}.get(
+                    look.outcome, look.outcome
+                ),
+            )
+            for look in result.looks
+        ),
     )
+
+
+def difference_cell(metric: Metric, interval: Interval) -> TableCell:
+    """A mean difference with its sign and its interval."""
+    decimals = choose_decimals(metric, interval_half_width(interval))
+    low, high = (f"{display_scale(metric) * end:+.{decimals}f}" for end in (interval.low, interval.high))
+    mean = format_metric_difference(metric, interval.mean, decimals)
+    signed = typographic_minus(f"+{mean}" if interval.mean > 0 else mean)
+    return TableCell(signed, (typographic_minus(f"{low} to {high}"),))
 
 
 def metric_cell(arm: Arm, metric: Metric, decimals: int) -> TableCell:
@@ -307,7 +340,10 @@ def study_overview(result: StudyResult) -> list[str]:
 
 def describe_seeds(result: StudyResult) -> str:
     """The seeds in a few words; sections may have seeds of their own."""
-    seeds_of_sections = {section.section.seeds or result.study.seeds for section in result.sections}
+    if any(result.study.looks(section.name) for section in result.sections):
+        counts = sorted({len(arm.results) for section in result.sections for arm in section.arms})
+        return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds per arm"
+    seeds_of_sections = {result.study.seeds_of(section.name) for section in result.sections}
     if len(seeds_of_sections) == 1:
         (seeds,) = seeds_of_sections
         numbers = ", ".join(map(str, seeds))
@@ -336,7 +372,7 @@ def section_times(result: StudyResult) -> list[SectionTime]:
         SectionTime(
             title=section.section.title or section.name,
             arms=len(section.arms),
-            seeds=", ".join(map(str, section.section.seeds or result.study.seeds)),
+            seeds=result.study.seeds_text(section.name),
             runs=sum(len(arm.results) for arm in section.arms),
             train_time=format_duration(total_train_seconds(run for arm in section.arms for run in arm.results)),
         )

@@ -39,7 +39,7 @@ class StudyPlanView(ResultView):
                 "section": name,
                 "arm": arm,
                 "overrides": format_overrides({**section.overrides, **overrides}) or NO_VALUE,
-                "seeds": ", ".join(map(str, section.seeds or self.study.seeds)),
+                "seeds": self.study.seeds_text(name),
             }
             for name, section in self.study.sections.items()
             for arm, overrides in section.arm_overrides.items()

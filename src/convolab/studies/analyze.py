@@ -1,15 +1,17 @@
 """Conclusions of a study from its trials: every contrast decided or not, and the run to test chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convolab.core.errors import require
+from convolab.core.sequential import Estimate
 from convolab.core.stats import ALPHA, PairedTest, equivalence_p, holm, paired_t_test, pairs_to_decide, selection_bias
 from convolab.core.text import pluralize
 from convolab.studies import narrative
+from convolab.studies.decide import Decision, Sample, decide_contrasts, seeds_by_arm
 from convolab.studies.metrics import Metric
-from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, TrialResult
-from convolab.studies.study import Contrast, Margins, Study
+from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, TrialResult, Verdict
+from convolab.studies.study import Contrast, Margins, Section, Study, Trial
 from convolab.training.history import EpochMetrics
 from convolab.training.run_folder import EvaluationRecord
 
@@ -19,15 +21,17 @@ History = Sequence[EpochMetrics]
 
 
 def analyze_study(
-    study: Study, trial_results: Sequence[TrialResult], *, are_planned: bool = True
+    study: Study, trial_results: Sequence[TrialResult], *, are_planned: bool = True, out_of_time: bool = False
 ) -> tuple[SectionResult, ...]:
     """Decide every contrast of every section from the results of its trials.
 
     A trial without a result is missing where all `are_planned`; else, as in a comparison of runs, it is no part of it.
+    Where seeds are "until decided", `out_of_time` is why open contrasts are not.
     """
     known = {(r.trial.section, r.trial.arm, r.trial.seed): r for r in trial_results}
     results: dict[str, dict[str, list[TrialResult]]] = {}
-    for trial in study.trials:
+    decisions = decide_sections(study, trial_results)
+    for trial in planned_trials(study, decisions):
         result = known.get((trial.section, trial.arm, trial.seed))
         if result is None:
             if not are_planned:
@@ -37,7 +41,10 @@ def analyze_study(
     sections = []
     for name, section in study.sections.items():
         arms = tuple(Arm(arm, tuple(of_arm)) for arm, of_arm in results[name].items())
-        contrast_results = analyze_contrasts(section.contrasts, arms, study.margins)
+        if name in decisions:
+            contrast_results = describe_decisions(section, arms, study, decisions[name], study.looks(name), out_of_time)
+        else:
+            contrast_results = analyze_contrasts(section.contrasts, arms, study.margins)
         comment = narrative.describe_section(section, arms, contrast_results)
         sections.append(SectionResult(name, section, arms, contrast_results, comment))
     return tuple(sections)
@@ -68,13 +75,13 @@ def analyze_contrasts(
     )
     results = []
     for result, pair, p_adjusted, p_equivalent in zip(compared, pairs, p_values, p_equivalents, strict=True):
-        decided = with_verdict(result, p_adjusted, p_equivalent, len(contrasts))
+        decided = with_verdict(with_separation(result, *pair), p_adjusted, p_equivalent, len(contrasts))
         results.append(replace(decided, comment=narrative.describe_contrast(decided, *pair, len(contrasts))))
     return tuple(results)
 
 
 def compare_arms(contrast: Contrast, arm: Arm, baseline: Arm, margin: float | None, num_tests: int) -> ContrastResult:
-    """All of a contrast's result but its verdict, as one of `num_tests` comparisons. Runs are paired by seed.
+    """All of a contrast's result but its verdict and what curves say, as one of `num_tests`. Runs are paired by seed.
 
     Times to a threshold are compared up to the length of the shortest run that never reached it (restricted times,
     Royston & Parmar 2013, BMC Med. Res. Methodol. 13): nobody knows what would have come after that.
@@ -83,8 +90,7 @@ def compare_arms(contrast: Contrast, arm: Arm, baseline: Arm, margin: float | No
     values = arm.values(metric)
     baseline_values = baseline.values(metric)
     seeds = tuple(seed for seed in values if seed in baseline_values)
-    history_pairs = [(arm.history(seed), baseline.history(seed)) for seed in seeds]
-    histories = [history for pair in history_pairs for history in pair]
+    histories = [side.history(seed) for seed in seeds for side in (arm, baseline)]
     censoring_time = metric.censoring_time(histories)
     arm_values = tuple(min(values[seed], censoring_time) for seed in seeds)
     censored_baseline_values = tuple(min(baseline_values[seed], censoring_time) for seed in seeds)
@@ -102,8 +108,18 @@ def compare_arms(contrast: Contrast, arm: Arm, baseline: Arm, margin: float | No
         verdict="undecided",
         reason=reason,
         seeds_needed=None,
-        curves_separate_from_epoch=None if reason else find_separation_epoch(metric, history_pairs),
+        curves_separate_from_epoch=None,
         comment="",
+    )
+
+
+def with_separation(result: ContrastResult, arm: Arm, baseline: Arm) -> ContrastResult:
+    """A contrast's result with the epoch from which its curves differ, if it could be tested."""
+    if result.reason:
+        return result
+    history_pairs = [(arm.history(seed), baseline.history(seed)) for seed in result.seeds]
+    return replace(
+        result, curves_separate_from_epoch=find_separation_epoch(result.contrast.parsed_metric, history_pairs)
     )
 
 
@@ -166,6 +182,126 @@ def find_separation_epoch(metric: Metric, history_pairs: Sequence[tuple[History,
         separation_epoch = epoch
         side = current_side
     return separation_epoch
+
+
+# ---- seeds "until decided"
+
+
+def decide_sections(study: Study, trial_results: Sequence[TrialResult]) -> dict[str, list[Decision]]:
+    """What became of the contrasts of each section whose seeds are "until decided", by the runs up to its last look."""
+    by_arm: dict[tuple[str, str], dict[int, TrialResult]] = {}
+    for result in trial_results:
+        by_arm.setdefault((result.trial.section, result.trial.arm), {})[result.trial.seed] = result
+    decisions = {}
+    for name, section in study.sections.items():
+        if looks := study.looks(name):
+            arms = {arm: by_arm.get((name, arm), {}) for arm in section.arm_overrides}
+            decisions[name] = decide_section(section, study.margins, arms, looks)
+    return decisions
+
+
+def decide_section(
+    section: Section, margins: Margins, arms: Mapping[str, Mapping[int, TrialResult]], looks: tuple[int, ...]
+) -> list[Decision]:
+    """The decisions of one section's contrasts, from the results of each arm by seed."""
+
+    def sample(index: int, seeds: int) -> Sample:
+        contrast = section.contrasts[index]
+        arm, baseline = (
+            Arm(name, tuple(arms[name][seed] for seed in range(seeds) if seed in arms[name]))
+            for name in (contrast.arm, contrast.baseline)
+        )
+        statuses = [result.status for result in (*arm.results, *baseline.results)]
+        if "diverged" in statuses or "failed" in statuses:
+            return "lost"
+        if statuses.count("finished") < 2 * seeds:
+            return "missing"
+        result = compare_arms(contrast, arm, baseline, margins.of(contrast), len(section.contrasts))
+        test = result.paired_test
+        if result.reason or test is None:
+            return "untestable"
+        return Estimate(test.difference.mean, test.standard_error, seeds)
+
+    return decide_contrasts(sample, [margins.of(contrast) for contrast in section.contrasts], looks)
+
+
+def planned_trials(study: Study, decisions: Mapping[str, Sequence[Decision]]) -> tuple[Trial, ...]:
+    """Every trial of a study up to the present look of each section; with fixed seeds, all."""
+    needed = {
+        name: seeds_by_arm(
+            list(study.sections[name].arm_overrides),
+            [(contrast.arm, contrast.baseline) for contrast in study.sections[name].contrasts],
+            of_section,
+            study.looks(name)[0],
+        )
+        for name, of_section in decisions.items()
+    }
+    return tuple(
+        trial
+        for trial in study.possible_trials
+        if trial.section not in needed or trial.seed < needed[trial.section][trial.arm]
+    )
+
+
+def describe_decisions(
+    section: Section,
+    arms: Sequence[Arm],
+    study: Study,
+    decisions: Sequence[Decision],
+    looks: tuple[int, ...],
+    out_of_time: bool,
+) -> tuple[ContrastResult, ...]:
+    """The results of a section's contrasts, each from the runs up to the look at which it stopped."""
+    results = []
+    num_tests = len(section.contrasts)
+    for contrast, decision in zip(section.contrasts, decisions, strict=True):
+        seeds = decision.seeds or looks[0]
+        arm, baseline = (
+            Arm(arm.name, tuple(r for r in arm.results if r.trial.seed < seeds))
+            for name in (contrast.arm, contrast.baseline)
+            for arm in arms
+            if arm.name == name
+        )
+        result = compare_arms(contrast, arm, baseline, study.margins.of(contrast), num_tests)
+        result = with_decision(with_separation(result, arm, baseline), decision, looks, num_tests)
+        result = replace(result, out_of_time=out_of_time and decision.next_look is not None)
+        if decision.outcome == "lost" and not (arm.diverged or baseline.diverged):
+            result = replace(
+                result, reason=f"{narrative.count_unfinished([arm, baseline])}, and it is tried again next time"
+            )
+        results.append(replace(result, comment=narrative.describe_contrast(result, arm, baseline, num_tests)))
+    return tuple(results)
+
+
+def with_decision(result: ContrastResult, decision: Decision, looks: tuple[int, ...], num_tests: int) -> ContrastResult:
+    """A contrast's result with its verdict and its looks; the interval is the last look's."""
+    test, tested = result.paired_test, bool(decision.looks) and decision.looks[-1].seeds == decision.seeds
+    needed = pairs_to_decide(test, result.margin, num_tests) if test and tested else None
+    paired_test = replace(test, difference=decision.looks[-1].difference) if test and tested else None
+    result = replace(result, paired_test=paired_test, looks=tuple(decision.looks))
+    many = f"about {needed}" if needed else "more than 1,000"
+    seeds = pluralize(decision.seeds, "seed")
+    goes_on = f"the same command goes on with {decision.next_look}"
+    if decision.outcome in ("different", "equivalent"):
+        return replace(result, verdict=decided_verdict(result, decision), reason=None)
+    if decision.outcome == "futile":
+        reason = f"{seeds} leave it open, and {looks[-1]} would probably leave it open too; {many} might decide it"
+        return replace(result, reason=reason, seeds_needed=needed)
+    if decision.outcome == "exhausted" and tested:
+        reason = f"{seeds}, the most that were allowed, leave it open; {many} might decide it"
+        return replace(result, reason=reason, seeds_needed=needed)
+    if decision.outcome == "open":
+        so_far = f"{seeds} leave it open so far" if decision.seeds else "the runs of the first look are not all there"
+        return replace(result, reason=f"{so_far}, and {goes_on}")
+    return result
+
+
+def decided_verdict(result: ContrastResult, decision: Decision) -> Verdict:
+    """The verdict of a decided contrast."""
+    if decision.outcome == "equivalent":
+        return "equivalent"
+    is_better = (decision.looks[-1].difference.mean > 0) == result.contrast.parsed_metric.higher_is_better
+    return "better" if is_better else "worse"
 
 
 # ---- the best run on the test set

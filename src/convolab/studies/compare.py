@@ -34,7 +34,7 @@ def find_runs_of_arm(spec: str) -> list[Run]:
     study_file = Path(folder) / STUDY_FILE
     require(study_file.exists(), f"{folder} is not a study's folder: give a run's folder, or STUDY:ARM")
     recipes: dict[str, dict[str, Recipe]] = {}  # by SECTION/ARM, then by the recipe's key
-    for trial in read_stored_study(study_file).trials:
+    for trial in read_stored_study(study_file).possible_trials:
         recipes.setdefault(f"{trial.section}/{trial.arm}", {})[trial.recipe.key] = trial.recipe
     matching = [name for name in recipes if arm in (name, name.partition("/")[2])]
     known = {*recipes, *(name.partition("/")[2] for name in recipes)}

@@ -53,8 +53,9 @@ def describe_contrast(result: ContrastResult, arm: Arm, baseline: Arm, num_tests
     """A contrast's result, as one of `num_tests` in its section: what, how much, how sure, since when in training."""
     return join_sentences(
         [
-            "" if result.p_adjusted is None else describe_unfinished([arm, baseline]),  # else the reason says it
+            "" if not result.is_tested else describe_unfinished([arm, baseline]),  # else the reason says it
             describe_difference(result, num_tests),
+            describe_looks(result),
             describe_censoring(result, arm, baseline),
             describe_curve_separation(result, arm, baseline),
         ]
@@ -64,16 +65,32 @@ def describe_contrast(result: ContrastResult, arm: Arm, baseline: Arm, num_tests
 def describe_difference(result: ContrastResult, num_tests: int) -> str:
     """The verdict with the difference, its interval, both means and the p-value; or why there is none."""
     test, metric = result.paired_test, result.contrast.parsed_metric
-    if test is None or result.p_adjusted is None:
+    undecided = "Undecided (time)" if result.out_of_time else "Undecided"
+    if test is None or not result.is_tested:
         values = f" Seen: {format_both_values(result)}." if result.seeds else ""
         subject = name_subject(result)
-        return f"Undecided whether {subject} changes {metric_phrase(metric)}: {result.reason}.{values}"
+        return f"{undecided} whether {subject} changes {metric_phrase(metric)}: {result.reason}.{values}"
     correction = f", corrected for {num_tests} contrasts" if num_tests > 1 else ""
     p = result.p_equivalent if result.verdict == "equivalent" else result.p_adjusted
-    sure = f"{format_both_values(result)}; {format_p_value(p or 0.0)}{correction}"
+    sure = f"{format_p_value(p or 0.0)}{correction}"
+    if result.looks:
+        last = result.looks[-1]
+        is_equivalent = result.verdict == "equivalent"
+        p, level = (last.p_equivalent, last.level_equivalent) if is_equivalent else (last.p, last.level)
+        sure = f"{format_p_value(p or 0.0)}, at most {level or 0.0:.2g} needed{correction}"
+    sure = f"{format_both_values(result)}; {sure}"
     if result.verdict == "undecided":
-        return f"Undecided: {describe_change(result)}, {sure}. {capitalize(result.reason or '')}."
+        return f"{undecided}: {describe_change(result)}, {sure}. {capitalize(result.reason or '')}."
     return f"{capitalize(describe_change(result))}, {sure}."
+
+
+def describe_looks(result: ContrastResult) -> str:
+    """Where seeds are "until decided": after how many it was, and what that means for the interval."""
+    if not result.looks or not result.is_tested:
+        return ""
+    done = "Decided" if result.verdict != "undecided" else "Looked at last"
+    look = f"{done} after {pluralize(len(result.seeds), 'seed')}, at look {len(result.looks)}"
+    return f"{look}: the interval is a repeated one, which allows for all looks."
 
 
 def describe_change(result: ContrastResult) -> str:
@@ -175,11 +192,11 @@ def summarize_verdicts(results: Sequence[ContrastResult]) -> list[str]:
     """A sentence for all contrasts with the same verdict, baseline and metric; then how many could not be tested."""
     groups: dict[tuple[object, ...], list[ContrastResult]] = {}
     for result in sorted(results, key=lambda result: result.verdict == "undecided"):
-        if result.p_adjusted is not None:
+        if result.is_tested:
             contrast = result.contrast
             groups.setdefault((result.verdict, contrast.baseline, contrast.metric), []).append(result)
     sentences = [describe_group(group) for group in groups.values()]
-    if untested := sum(result.p_adjusted is None for result in results):
+    if untested := sum(not result.is_tested for result in results):
         which = "The contrast" if len(results) == 1 else f"{untested} of {len(results)} contrasts"
         sentences.append(f"{which} could not be tested.")
     return sentences
@@ -194,6 +211,8 @@ def describe_group(results: Sequence[ContrastResult]) -> str:
         seeds = [result.seeds_needed for result in results]
         needed = f"about {max(filter(None, seeds))}" if all(seeds) else "more than 1,000"
         price = f"; {needed} seeds would probably decide {'it' if is_single else 'all of them'}"
+        if any(result.out_of_time for result in results):
+            price = " (time): the same command goes on"
     if is_single:
         change = describe_change(first)
         return f"Undecided: {change}{price}." if price else f"{capitalize(change)}."

@@ -11,6 +11,7 @@ from convolab.core.display import Displayable
 from convolab.core.escape import escape_line
 from convolab.core.stats import Interval, PairedTest, mean_interval
 from convolab.core.text import format_percent, pluralize
+from convolab.studies.decide import Look
 from convolab.studies.metrics import Metric
 from convolab.studies.study import Contrast, Section, Study, Trial
 from convolab.training.history import EpochMetrics
@@ -88,6 +89,15 @@ class ContrastResult(Displayable):
     seeds_needed: int | None  # that would probably decide it, if it is undecided
     curves_separate_from_epoch: int | None  # until the end; None: they do not, or there is one run per arm
     comment: str  # a short paragraph, from these numbers alone
+    looks: tuple[
+        Look, ...
+    ] = ()  # where seeds are "until decided": the interval of `paired_test` is then a repeated one
+    out_of_time: bool = False  # whether it is undecided because the hours were over
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether there was a test, whatever came out."""
+        return self.paired_test is not None and (self.p_adjusted is not None or bool(self.looks))
 
     def __repr__(self) -> str:
         asked = f"{self.contrast.arm!r} against {self.contrast.baseline!r}, {self.contrast.metric}"

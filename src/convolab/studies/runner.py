@@ -1,7 +1,9 @@
 """Run a study: check all of it, train the runs that are missing, collect the results."""
 
+import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -9,12 +11,13 @@ from filelock import FileLock, Timeout
 
 from convolab.core.errors import LabError, require
 from convolab.core.files import translate_write_errors
-from convolab.core.text import truncate_list
+from convolab.core.text import pluralize, truncate_list
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
 from convolab.data.memmap import read_memmap, write_memmap
 from convolab.data.splits import DatasetSplits
-from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
+from convolab.studies.analyze import analyze_study, decide_sections, make_best_on_test, planned_trials, select_best
+from convolab.studies.decide import Decision
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.results import BestOnTest, StudyResult, TrialResult
 from convolab.studies.stored_study import read_stored_study
@@ -54,6 +57,10 @@ class StudyFolder:
             return TrialResult(trial, run.status, tuple(run.history), reason, folder, run.summary)
         status = "failed" if key in failure_reasons else "stopped"
         return TrialResult(trial, status, tuple(run.history), failure_reasons.get(key, reason), folder, run.summary)
+
+    def trial_results(self, study: Study, failure_reasons: dict[str, str]) -> list[TrialResult]:
+        """The result of every trial that there may be."""
+        return [self.trial_result(trial, failure_reasons) for trial in study.possible_trials]
 
     def require_usable(self, study: Study) -> None:
         """Raise LabError if the folder holds anything but an earlier state of this very study."""
@@ -100,7 +107,9 @@ def execute_study(
     data_dir: Path | None = None,
     executor: Executor | None = None,
     retrain_damaged: bool = False,
+    hours: float | None = None,
     on_event: EventCallback = lambda event: None,
+    on_look: MessageCallback = lambda message: None,
     on_plan: Callable[[list[Job], int], None] = lambda jobs, num_done: None,
     on_message: MessageCallback = lambda message: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -116,8 +125,12 @@ def execute_study(
         data_dir: where the dataset is, see `load`.
         executor: what trains; default: the cores of this machine.
         retrain_damaged: train damaged runs again instead of refusing them.
+        hours: where seeds are "until decided", after how long no further look is begun: contrasts that are open then are
+            undecided, and the same call goes on.
         on_event: called with each event of each job.
-        on_plan: called once before the first job, with the jobs and the number of runs that were done before.
+        on_look: where seeds are "until decided", called with a line about each section at each look.
+        on_plan: called before the first job, with the jobs and the number of runs that were done before; where seeds are
+            "until decided", before each look.
         on_message: called with what a user should know.
         should_stop: asked every half second; when it becomes true, running trials are saved and the rest is left.
 
@@ -136,6 +149,7 @@ def execute_study(
     >>> [(result.trial.arm, result.status) for result in results]
     [('lr=0.1', 'finished'), ('lr=0.01', 'finished')]
     """
+    require_hours(study, hours)
     study_folder = StudyFolder(out)
     datasets = {(trial.recipe.data.name, trial.recipe.data.image_size) for trial in study.trials}
     names = ", ".join(sorted(name for name, _ in datasets))
@@ -150,9 +164,6 @@ def execute_study(
         study_folder.require_usable(study)
         check_existing_runs(study_folder, study, splits, retrain_damaged, on_message)
         study.write(study_folder.folder / STUDY_FILE)
-        runs = {key: study_folder.run_folder(recipe) for key, recipe in study.recipes.items()}
-        jobs = [Job(study.recipes[key], path, costs[key]) for key, path in runs.items() if not is_run_complete(path)]
-        on_plan(jobs, len(runs) - len(jobs))
         failure_reasons: dict[str, str] = {}
 
         def record_event(event: JobEvent) -> None:
@@ -160,13 +171,73 @@ def execute_study(
                 failure_reasons[event.key] = event.reason or "unknown reason"
             on_event(event)
 
+        decisions = decide_sections(study, study_folder.trial_results(study, failure_reasons))
+        jobs, num_done = plan_jobs(study_folder, study, decisions, costs)
+        on_plan(jobs, num_done)
         if jobs:
             with memmapped_dataset(splits, study_folder.folder / ".images") as dataset_folder:
                 del splits  # what the workers map is enough
-                (executor or LocalExecutor()).run(jobs, dataset_folder, record_event, should_stop)
+                started, executor = time.monotonic(), executor or LocalExecutor()
+                is_late = False
+                while jobs and not is_late:
+                    executor.run(jobs, dataset_folder, record_event, should_stop)
+                    if not all(is_run_complete(job.folder) or job.recipe.key in failure_reasons for job in jobs):
+                        break  # it was stopped
+                    previous, decisions = (
+                        decisions,
+                        decide_sections(study, study_folder.trial_results(study, failure_reasons)),
+                    )
+                    for line in describe_progress(study, previous, decisions):
+                        on_look(line)
+                    jobs, num_done = plan_jobs(study_folder, study, decisions, costs, failure_reasons)
+                    is_late = hours is not None and time.monotonic() - started >= hours * 3600 and bool(jobs)
+                    if jobs and not is_late:
+                        on_plan(jobs, num_done)
                 splits = read_memmap(dataset_folder)
-                return collect_results(study_folder, study, splits, failure_reasons)
+                return collect_results(study_folder, study, splits, failure_reasons, out_of_time=is_late)
         return collect_results(study_folder, study, splits, failure_reasons)
+
+
+def require_hours(study: Study, hours: float | None) -> None:
+    """Raise LabError for a time that is none, or that a study with fixed seeds cannot keep."""
+    if hours is None:
+        return
+    require(hours > 0 and math.isfinite(hours), f"{hours:g} hours: give a number above 0")
+    require(
+        any(study.looks(name) for name in study.sections),
+        'hours are for a study whose seeds are "until decided", which may stop after a look: leave them out',
+    )
+
+
+def plan_jobs(
+    study_folder: StudyFolder,
+    study: Study,
+    decisions: Mapping[str, Sequence[Decision]],
+    costs: Mapping[str, float],
+    failure_reasons: Collection[str] = (),
+) -> tuple[list[Job], int]:
+    """The runs that are missing up to the present look, but for those that failed just now, and the number of the others.
+
+    With fixed seeds it is all of the runs.
+    """
+    recipes = {trial.recipe.key: trial.recipe for trial in planned_trials(study, decisions)}
+    folders = {key: study_folder.run_folder(recipe) for key, recipe in recipes.items() if key not in failure_reasons}
+    jobs = [Job(recipes[key], path, costs[key]) for key, path in folders.items() if not is_run_complete(path)]
+    return jobs, len(folders) - len(jobs)
+
+
+def describe_progress(
+    study: Study, previous: Mapping[str, Sequence[Decision]], decisions: Mapping[str, Sequence[Decision]]
+) -> Iterator[str]:
+    """A line about each section that was looked at since: how many of its contrasts are decided, and what comes next."""
+    for name, now in decisions.items():
+        if [decision.seeds for decision in now] == [decision.seeds for decision in previous[name]]:
+            continue
+        decided = sum(decision.outcome in ("different", "equivalent") for decision in now)
+        open_ = [decision.next_look for decision in now if decision.next_look is not None]
+        goes_on = f"{len(open_)} to go on with {open_[0]}" if open_ else "none goes on"
+        seeds = max(decision.seeds for decision in now)
+        yield f"{name}: after {seeds} seeds {decided} of {pluralize(len(now), 'contrast')} decided, {goes_on}"
 
 
 def estimate_study_costs(study: Study, splits: DatasetSplits) -> dict[str, float]:
@@ -176,7 +247,7 @@ def estimate_study_costs(study: Study, splits: DatasetSplits) -> dict[str, float
     """
     costs: dict[str, float] = {}
     cost_by_arm: dict[tuple[str, str], float] = {}
-    for trial in study.trials:
+    for trial in study.possible_trials:
         arm = (trial.section, trial.arm)
         try:
             if arm not in cost_by_arm:
@@ -248,10 +319,15 @@ def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
 
 
 def collect_results(
-    study_folder: StudyFolder, study: Study, splits: DatasetSplits, failure_reasons: dict[str, str]
+    study_folder: StudyFolder,
+    study: Study,
+    splits: DatasetSplits,
+    failure_reasons: dict[str, str],
+    out_of_time: bool = False,
 ) -> StudyResult:
     """The study's results from the runs in its folder."""
-    trial_results = tuple(study_folder.trial_result(trial, failure_reasons) for trial in study.trials)
+    sections = analyze_study(study, study_folder.trial_results(study, failure_reasons), out_of_time=out_of_time)
+    trial_results = tuple(result for section in sections for arm in section.arms for result in arm.results)
     unfinished = {result.trial.recipe.key: result for result in trial_results if result.status not in COMPLETED}
     notes = [
         f"'{result.trial.arm}' of {result.trial.section}, seed {result.trial.seed}, {result.status}"
@@ -266,7 +342,7 @@ def collect_results(
     elif study.test_best:
         best = evaluate_best_run(trial_results, splits)
         notes += previous_test_evaluations(study_folder, best)
-    return StudyResult(study, analyze_study(study, trial_results), best, tuple(notes))
+    return StudyResult(study, sections, best, tuple(notes))
 
 
 def read_study_result(folder: Path) -> StudyResult:
@@ -275,9 +351,7 @@ def read_study_result(folder: Path) -> StudyResult:
     Raises LabError if the folder holds no study.
     """
     study_folder, study = StudyFolder(folder), read_stored_study(folder / STUDY_FILE)
-    return StudyResult(
-        study, analyze_study(study, [study_folder.trial_result(trial, {}) for trial in study.trials]), None
-    )
+    return StudyResult(study, analyze_study(study, study_folder.trial_results(study, {})), None)
 
 
 def evaluate_best_run(trial_results: Sequence[TrialResult], splits: DatasetSplits) -> BestOnTest | None:

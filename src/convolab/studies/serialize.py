@@ -64,6 +64,7 @@ def contrast_result_to_dict(result: ContrastResult) -> dict[str, Json]:
         "seeds_needed": result.seeds_needed,
         "curves_separate_from_epoch": result.curves_separate_from_epoch,
         "comment": result.comment,
+        "looks": [asdict(look) for look in result.looks],
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tomli_w
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
+from convolab.core.sequential import FIRST_LOOK, MAX_PAIRS, planned_looks
 from convolab.core.text import pluralize
 from convolab.core.types import Frozen, Json, NonNegativeInt, PositiveFloat, ValidationContext
 from convolab.models.registry import trust_named
@@ -30,6 +31,8 @@ MAX_RUNS = 10_000  # of a study
 MAX_NAME_LENGTH = 200
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^/\\\n\t]+$")]
 Overrides = dict[str, Json]  # `section.key` of a recipe -> value
+UNTIL_DECIDED = "until decided"
+Seeds = tuple[NonNegativeInt, ...] | Literal["until decided"]
 
 
 class Contrast(Frozen):
@@ -83,7 +86,8 @@ class Section(Frozen):
     overrides: Overrides = {}  # of the base recipe, in every arm
     arms: dict[Name, Overrides] = {}
     grid: dict[str, tuple[Json, ...]] = {}
-    seeds: tuple[NonNegativeInt, ...] | None = None  # left out: the study's
+    seeds: Seeds | None = None  # left out: the study's
+    max_seeds: int | None = None  # left out: the study's
     curves: tuple[str, ...] = ("train_loss", "validation_accuracy")  # quantities to draw against epochs
     contrasts: tuple[Contrast, ...] = ()
     metrics: tuple[str, ...] = ()  # numbers to list for each arm, besides those that its contrasts ask about
@@ -218,7 +222,9 @@ class Study(Frozen, Displayable):
         format: of the study's file.
         name: of its folder.
         title: of its report.
-        seeds: with which each arm of each section is trained.
+        seeds: with which each arm of each section is trained; or "until decided": 0, 1, 2 and so on, for as long as a
+            contrast of the arm is open, see `studies.decide`.
+        max_seeds: where seeds are "until decided", the most for an arm.
         recipe: the base, as in a recipe's file; what is left out has its default.
         sections: arms that belong together, by name.
         margins: the largest differences that do not matter.
@@ -233,7 +239,8 @@ class Study(Frozen, Displayable):
     format: int = FORMAT
     name: Name
     title: str = ""
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
+    seeds: Seeds = (0, 1, 2)
+    max_seeds: int = 20
     recipe: dict[str, dict[str, Json]] = {}
     sections: Annotated[dict[Name, Section], Field(min_length=1)]
     margins: Margins = Margins()
@@ -242,27 +249,21 @@ class Study(Frozen, Displayable):
     def __repr__(self) -> str:
         arms = sum(len(section.arm_overrides) for section in self.sections.values())
         counts = (pluralize(len(self.sections), "section"), pluralize(arms, "arm"), pluralize(len(self.recipes), "run"))
-        return f"Study({self.name!r}: {', '.join(counts)})"
+        most = "at most " if any(self.looks(name) for name in self.sections) else ""
+        return f"Study({self.name!r}: {', '.join(counts[:-1])}, {most}{counts[-1]})"
 
     @model_validator(mode="after")
     def check_trials(self, info: ValidationContext) -> "Study":
         """Every recipe of every trial is made here, so that a wrong key is found before the first step."""
         vars(self)["is_stored"] = bool((info.context or {}).get("is_stored"))  # no field: equal studies stay equal
         require_known_format(self.format, "this study")
-        num_runs = sum(
-            len(section.arm_overrides) * len(self.seeds if section.seeds is None else section.seeds)
-            for section in self.sections.values()
-        )
+        for name in self.sections:
+            self._check_seeds(name)
+        num_runs = sum(len(section.arm_overrides) * len(self.seeds_of(name)) for name, section in self.sections.items())
         require(
             num_runs <= MAX_RUNS,
             f"the study has {num_runs:,} runs, and may have {MAX_RUNS:,}: give fewer arms or seeds",
         )
-        for name, section in self.sections.items():
-            seeds = self.seeds if section.seeds is None else section.seeds
-            require(
-                seeds and len(set(seeds)) == len(seeds),
-                f"section '{name}': seeds {list(seeds)} must be non-empty and distinct",
-            )
         arms_by_recipe: dict[tuple[str, str], str] = {}
         for trial in self.trials:
             first_arm = arms_by_recipe.setdefault((trial.section, trial.recipe.key), trial.arm)
@@ -285,6 +286,53 @@ class Study(Frozen, Displayable):
                     "set validation_metric.name",
                 )
         return self
+
+    def _check_seeds(self, name: str) -> None:
+        """Raise LabError for a section whose seeds, or whose most seeds, cannot be."""
+        section = self.sections[name]
+        seeds, most = self._own_or_study(name)
+        if seeds == UNTIL_DECIDED:
+            require(
+                FIRST_LOOK <= most <= MAX_PAIRS,
+                f"section '{name}': max_seeds is {most}: the first look is at {FIRST_LOOK} seeds, give {FIRST_LOOK} to {MAX_PAIRS}",
+            )
+            require(
+                section.contrasts,
+                f"section '{name}': seeds are \"until decided\", but it has no contrast: add one, or give its seeds as a list",
+            )
+        else:
+            require(
+                seeds and len(set(seeds)) == len(seeds),
+                f"section '{name}': seeds {list(seeds)} must be non-empty and distinct",
+            )
+
+    def _own_or_study(self, name: str) -> tuple[Seeds, int]:
+        """The seeds of a section and the most of them, its own or the study's."""
+        section = self.sections[name]
+        return (
+            self.seeds if section.seeds is None else section.seeds,
+            self.max_seeds if section.max_seeds is None else section.max_seeds,
+        )
+
+    def looks(self, section: str) -> tuple[int, ...]:
+        """After how many seeds a section is looked at, if its seeds are "until decided"; else empty.
+
+        >>> lr = {"arms": {"a": {}, "b": {"optimizer.lr": 0.1}}, "contrasts": [{"arm": "a", "baseline": "b"}]}
+        >>> Study.from_dict({"name": "x", "seeds": "until decided", "max_seeds": 5, "sections": {"lr": lr}}).looks("lr")
+        (3, 4, 5)
+        """
+        seeds, most = self._own_or_study(section)
+        return planned_looks(most) if seeds == UNTIL_DECIDED else ()
+
+    def seeds_of(self, section: str) -> tuple[int, ...]:
+        """The seeds with which a section's arms may be trained."""
+        seeds, most = self._own_or_study(section)
+        return tuple(range(most)) if seeds == UNTIL_DECIDED else seeds
+
+    def seeds_text(self, section: str) -> str:
+        """The seeds of a section in words: "0, 1, 2" or "until decided, at most 20"."""
+        seeds, most = self._own_or_study(section)
+        return f"{seeds}, at most {most}" if seeds == UNTIL_DECIDED else ", ".join(map(str, seeds))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Json]) -> "Study":
@@ -361,13 +409,22 @@ class Study(Frozen, Displayable):
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
-        """Every arm of every section with every seed, in the order they are written."""
+        """Every arm of every section with every seed, in the order they are written.
+
+        Where seeds are "until decided", those of the first look: what more is trained depends on them.
+        """
+        looks = {name: self.looks(name) for name in self.sections}
+        return tuple(t for t in self.possible_trials if not looks[t.section] or t.seed < looks[t.section][0])
+
+    @cached_property
+    def possible_trials(self) -> tuple[Trial, ...]:
+        """As `trials`, with every seed that an arm may need until its contrasts are decided."""
         return tuple(self._iter_trials())
 
     def _iter_trials(self) -> Iterator[Trial]:
         for name, section in self.sections.items():
             for arm, overrides in section.arm_overrides.items():
-                for seed in self.seeds if section.seeds is None else section.seeds:
+                for seed in self.seeds_of(name):
                     try:
                         recipe = self.base_recipe.parse_overrides(
                             section.overrides,
@@ -381,8 +438,8 @@ class Study(Frozen, Displayable):
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
-        """The different recipes among the trials by key: what has to be trained."""
-        return {trial.recipe.key: trial.recipe for trial in self.trials}
+        """The different recipes among the possible trials by key: what may have to be trained."""
+        return {trial.recipe.key: trial.recipe for trial in self.possible_trials}
 
 
 def format_study_error(error: ValidationError) -> str:
@@ -390,6 +447,10 @@ def format_study_error(error: ValidationError) -> str:
     errors = error.errors()
     details = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     path = [str(part) for part in details["loc"]]
+    if "seeds" in path:  # without the names of the kinds that seeds may be
+        path = [part for part in path if not part.startswith(("tuple[", "literal["))]
+        if isinstance(details["input"], str):
+            return f'study: {".".join(path)} = {details["input"]!r}: give a list of whole numbers, or "{UNTIL_DECIDED}"'
     key_path = ".".join(path)
     if details["type"] != "extra_forbidden":
         message = details["msg"].replace("\n", " ")

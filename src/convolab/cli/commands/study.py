@@ -9,6 +9,7 @@ from convolab.cli.options import AsJson, DataDir
 from convolab.cli.studies import (
     ExecutorName,
     Export,
+    Hours,
     RayAddress,
     RetrainDamaged,
     SeedCount,
@@ -40,6 +41,7 @@ def study_command(
     workers: Workers = None,
     out: StudyOut = None,
     retrain_damaged: RetrainDamaged = False,
+    hours: Hours = None,
     export: Export = None,
     as_json: AsJson = False,
 ) -> None:
@@ -69,4 +71,5 @@ def study_command(
         retrain_damaged=retrain_damaged,
         export=export,
         as_json=as_json,
+        hours=hours,
     )
