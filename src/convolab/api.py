@@ -111,7 +111,7 @@ def train(
     """
     values = {
         "data": data, "epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "optimizer": optimizer,
-        "schedule": schedule, "augment": None if augment is None else list(augment),
+        "schedule": schedule, "augment": augment if augment is None or isinstance(augment, str) else list(augment),
     }  # fmt: skip
     named = {TRAIN_KEYWORDS[name]: value for name, value in values.items() if value is not None}
     require(

@@ -137,7 +137,7 @@ def test_a_file_may_define_a_dataclass_whose_types_are_strings() -> None:
         ("nowhere.inside:Net", "there is no Python file of a network for 'nowhere.inside'"),
         ("posix:system", "there is no Python file"),
         ("numpy.random:seed", "seed of numpy/random/__init__.py is no network"),
-        (".net:Net", "is not the name of a network"),
+        (".net:Net", "is not the name of your own code"),
     ],
 )
 def test_what_is_no_network_is_not_called(name: str, message: str) -> None:

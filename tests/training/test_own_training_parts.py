@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.callbacks import stop_after
 from support.own_code import own_code_folder
 from torchvision.transforms import v2
@@ -19,7 +20,7 @@ from convolab.training.augmentation import AnyTransform, parse_transform
 from convolab.training.other_transform import TORCHVISION, fill_entry, to_uint8
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.trainer import fit
+from convolab.training.trainer import check_arguments, fit
 from convolab.training.transforms import to_float01
 
 PARTS = """
@@ -156,6 +157,48 @@ def macro_recall(logits, labels):
 
 def no_number(logits, labels):
     return "good"
+
+
+def writing(logits, targets):
+    targets.zero_()
+    logits.data.zero_()
+    return torch.nn.functional.cross_entropy(logits, targets)
+
+
+def leaving(logits, targets):
+    raise SystemExit
+
+
+def secret(labels):
+    return [random.SystemRandom().random() for _ in labels]
+
+
+counted = []
+
+
+def counting(logits, labels):
+    counted.append(1)
+    return len(counted)
+
+
+class Nothing:
+    on_call = 0
+
+    def __call__(self, pixels):
+        self.on_call += 1
+        return pixels * float("nan") if self.on_call > 6 else pixels
+
+
+def word(epoch, total_epochs):
+    return "x"
+
+
+def listed(logits, targets, weights: "list[int]" = (1, 2)):
+    return hinge(logits, targets)
+
+
+class Plain(torch.optim.SGD):
+    pass
 """
 
 
@@ -237,7 +280,7 @@ def test_pixels_that_are_floats_already_are_rounded_for_a_transform_of_uint8() -
         ("crop(4)", "augmentation 'crop(4)': write crop:STRENGTH, or crop"),
         ("crp:4", "unknown augmentation 'crp': did you mean 'crop'?"),
         ("zzz", "unknown augmentation 'zzz': known: color, crop, cutmix, cutout, flip, mixup, "),
-        ("nowhere.py:Name", "no file nowhere.py to find the network Name in"),
+        ("nowhere.py:Name", "no file nowhere.py to find Name in"),
     ],
 )  # fmt: skip
 def test_a_wrong_entry_is_one_line(entry: str, message: str) -> None:
@@ -315,7 +358,7 @@ def test_own_parts_change_what_is_trained(parts: Callable[..., Recipe], digits: 
         ({"data.augment": ["Pad(2)"]}, "the transform 'Pad(padding=2, fill=0, padding_mode='constant')' gives [1, 12, 12] for [1, 8, 8]: it must keep the shape"),
         ({"loss.name": "parts.py:without_gradient"}, "the loss 'parts.py:without_gradient' has no gradient by the logits: compute it from them, with torch"),
         ({"loss.name": "parts.py:of_each_image"}, "the loss 'parts.py:of_each_image' gives a tensor [32]: it must give one number, the mean over the batch"),
-        ({"loss.name": "parts.py:endless"}, "the loss is -inf for logits of usual size: it must be finite"),
+        ({"loss.name": "parts.py:endless"}, "the loss 'parts.py:endless' is -inf for finite logits"),
         ({"loss.name": "parts.py:Learned"}, "the loss 'parts.py:Learned' has parameters of its own, which would not be trained: leave them out"),
         ({"loss.name": "parts.py:hinge", "training.label_smoothing": 0.1}, "the loss 'parts.py:hinge' is your own: leave training.label_smoothing out"),
         ({"loss.name": "focal", "training.label_smoothing": 0.1}, "the focal loss takes no label smoothing: leave training.label_smoothing out"),
@@ -325,6 +368,10 @@ def test_own_parts_change_what_is_trained(parts: Callable[..., Recipe], digits: 
         ({"sampling.name": "parts.py:too_few"}, "the sampling 'parts.py:too_few' gives [2] weights for 180 images: give one for each"),
         ({"sampling.name": "parts.py:negative"}, "the sampling weights run from -1 to -1: give finite ones of 0 or more, some of them above 0"),
         ({"validation_metric.name": "parts.py:no_number"}, "the metric 'parts.py:no_number' failed: ValueError: could not convert string to float: 'good'"),
+        ({"loss.name": "parts.py:leaving"}, "the loss 'parts.py:leaving' failed: SystemExit (parts.py, line 144)"),
+        ({"sampling.name": "parts.py:secret"}, "the sampling 'parts.py:secret' gives other weights for the same labels, so a stopped run could not be resumed bit for bit: let it draw from torch's, NumPy's or Python's global generator, which are seeded for it"),
+        ({"validation_metric.name": "parts.py:counting"}, "the metric 'parts.py:counting' gives 1 and then 2 for the same logits: let it keep nothing from call to call"),
+        ({"schedule.name": "parts.py:word"}, "the schedule 'parts.py:word' gives no number in epoch 1: ValueError: could not convert string to float: 'x'"),
         ({"validation_metric.name": "parts.py:macro_recall", "data.validation": 0.0}, "validation_metric needs validation images: set data.validation above 0"),
     ],
 )  # fmt: skip
@@ -343,6 +390,9 @@ def test_what_an_own_part_does_wrong_is_one_line_before_anything_is_written(
         ({"loss.name": "cross_entropi"}, "unknown loss 'cross_entropi': did you mean 'cross_entropy'?"),
         ({"loss.name": "parts.py:hinge", "loss.margn": 1}, "the loss 'parts.py:hinge' has no option 'margn': did you mean 'margin'?"),
         ({"sampling.name": "weighted"}, "sampling.class_weights is missing: set it"),
+        ({"loss.class_weights": "balancd"}, "loss.class_weights = 'balancd': give 'balanced', or a number above 0 for each class"),
+        ({"loss.class_weights": [1, 0]}, "loss.class_weights = (1, 0): give 'balanced', or a number above 0 for each class"),
+        ({"data.augment": "RandomRotation(10)"}, """data.augment = 'RandomRotation(10)': give a list, such as ["RandomRotation(10)"]"""),
         ({"sampling.name": "even"}, "unknown sampling 'even': known: balanced, shuffled, weighted, or your own as file.py:Name"),
         ({"validation_metric.name": "accuracy"}, "validation_metric.name is your own metric: give file.py:Name"),
         ({"data.augment": ["parts.py:odd"]}, "'parts.py:odd' is no transform: give a class, a function, or an object that can be called"),
@@ -390,6 +440,55 @@ def test_a_strangers_recipe_with_an_own_part_is_refused_until_it_is_trusted(
     monkeypatch.setattr("convolab.core.trust._TRUSTED_HERE", set())
     with pytest.raises(LabError, match=r"parts\.py is code that you have not trusted yet"):
         Recipe.read("recipe.toml")
+
+
+def test_a_loss_that_writes_to_its_arguments_changes_no_number(
+    parts: Callable[..., Recipe], digits: DatasetSplits
+) -> None:
+    run = Run.start(parts({"loss.name": "parts.py:writing", "training.epochs": 1}), digits, "run")
+    assert run.history[0].train_accuracy < 0.5
+    assert run.history[0].train_loss > 1.5
+
+
+def test_a_transform_that_gives_nan_in_a_later_batch_is_named(
+    parts: Callable[..., Recipe], digits: DatasetSplits
+) -> None:
+    recipe = parts({"data.augment": ["parts.py:Nothing"], "training.exact": False})
+    with pytest.raises(
+        LabError, match=r"^the transform 'parts\.py:Nothing\(\)' gives pixels that are NaN or infinite$"
+    ):
+        Run.start(recipe, digits, "run")
+
+
+def test_an_optimizer_that_inherits_its_options_has_those_of_its_base_class(
+    parts: Callable[..., Recipe], digits: DatasetSplits
+) -> None:
+    recipe = parts({"optimizer.name": "parts.py:Plain", "optimizer.lr": 0.1, "optimizer.momentum": 0.5})
+    theirs = parts({"optimizer.name": "SGD", "optimizer.lr": 0.1, "optimizer.momentum": 0.5})
+    weights = [Run.start(r, digits, f"run{i}").folder / "last.safetensors" for i, r in enumerate((recipe, theirs))]
+    assert weights[0].read_bytes() != b""
+    first, second = (load_file(path) for path in weights)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_option_of_an_unusual_default_gives_no_warning(parts: Callable[..., Recipe]) -> None:
+    assert parts({"loss.name": "parts.py:listed"}).to_dict()["loss"]["weights"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("training", {"epochs": 1}),
+        ("optimizer", torch.optim.Adam),
+        ("schedule", len),
+        ("sampling", len),
+        ("validation_metric", len),
+        ("transforms", "flip"),
+    ],
+)
+def test_a_wrong_argument_of_fit_is_one_line(name: str, value: object) -> None:
+    with pytest.raises(LabError, match=f"^{name} = .*: give "):
+        check_arguments(**{name: value})
 
 
 # ---- what they are

@@ -908,7 +908,7 @@ def test_a_folder_that_a_kill_left_before_the_run_began_is_not_reported_as_a_run
         ({"optimizer.momentum": 0.0, "optimizer.nesterov": True}, "optimizer.nesterov needs a momentum above 0"),
         ({"model.name": "resnet_small", "model.channels": [4, 4, 4, 4, 4]}, "images of 8x8 cannot be halved 4 times"),
         ({"model.name": "simple_convnet", "model.channels": []}, "model.channels is empty"),
-        ({"model.name": "nowhere.py:Net"}, "nowhere.py to find the network Net in"),
+        ({"model.name": "nowhere.py:Net"}, "nowhere.py to find Net in"),
     ],
 )
 def test_a_recipe_that_cannot_be_trained_is_refused_and_no_folder_is_left(

@@ -141,7 +141,7 @@ def test_a_torch_optimizer_is_named_with_or_without_its_module() -> None:
         ({"name": "RMSprop", "alhpa": 1.0}, "the optimizer 'RMSprop' has no option 'alhpa': did you mean 'alpha'?"),
         ({"name": "RMSprop", "lr": -1.0}, "optimizer.lr = -1.0: input should be greater than 0"),
         ({"name": "LBFGS"}, "the optimizer 'LBFGS' cannot be used: it evaluates the loss several times in a step"),
-        ({"name": "nothing.py:Lion"}, "no file nothing.py to find the network Lion in: give its path relative to the "
+        ({"name": "nothing.py:Lion"}, "no file nothing.py to find Lion in: give its path relative to the "
          "current directory"),
     ],
 )  # fmt: skip

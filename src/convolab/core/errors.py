@@ -62,7 +62,7 @@ def translate_memory_errors(advice: str) -> Iterator[None]:
         raise LabError(f"there is not enough memory: {advice}") from error
 
 
-def describe_exception(error: Exception) -> str:
+def describe_exception(error: BaseException) -> str:
     """Somebody else's exception in a line: its kind, its message, and the last line of a person's own code before it.
 
     RuntimeError, which is torch's for everything, is left out.

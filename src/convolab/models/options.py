@@ -58,7 +58,7 @@ def fill_options(
     try:
         # Through JSON, where pydantic is strict about types but accepts a list for a tuple.
         options = json.dumps(dict(overrides))
-        return create_model("Options", **declared).model_validate_json(options, strict=True).model_dump()
+        return create_model("Options", **declared).model_validate_json(options, strict=True).model_dump(warnings=False)
     except ValidationError as error:
         first_error = error.errors()[0]
         key = ".".join(map(str, first_error["loc"]))

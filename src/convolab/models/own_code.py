@@ -120,13 +120,13 @@ def find_own_code(name: str) -> OwnCode:
     is_relative = source.startswith(".") and not source.endswith(".py")
     require(
         source and attribute and not is_relative,
-        f"'{name}' is not the name of a network: write file.py:Name or package.module:Name",
+        f"'{name}' is not the name of your own code: write file.py:Name or package.module:Name",
     )
     if source.endswith(".py"):
         path = Path(source).absolute()
         require(
             path.is_file(),
-            f"no file {source} to find the network {attribute} in: give its path relative to the current directory",
+            f"no file {source} to find {attribute} in: give its path relative to the current directory",
         )
         return read_code(path.parent, path.name, "")
     root, entry = find_module_file(source)
@@ -300,7 +300,7 @@ def load_module(code: OwnCode) -> ModuleType:
             else:
                 with only_this_code(OwnCodeFinder(code, name)):
                     _LOADED[code.digest] = importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise LabError(f"cannot import {code.root / code.entry}: {describe_exception(error)}") from error
         sys.modules.setdefault(name, _LOADED[code.digest])  # where a dataclass looks for the names of its types
     return _LOADED[code.digest]

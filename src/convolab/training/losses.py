@@ -1,6 +1,8 @@
 """The losses that a recipe can name: what a training minimizes. Its metrics stay cross-entropy and accuracy."""
 
 import inspect
+import math
+import reprlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -11,7 +13,7 @@ from jaxtyping import Float, Int64
 from pydantic import BeforeValidator, Discriminator, Tag, model_validator
 from torch import Tensor, nn
 
-from convolab.core.errors import LabError, describe_exception, require
+from convolab.core.errors import require
 from convolab.core.rng import lent_generators
 from convolab.core.types import (
     Frozen,
@@ -21,14 +23,29 @@ from convolab.core.types import (
     list_to_tuple,
     stored_sections,
 )
-from convolab.training.parts import OtherPart, PartKind
+from convolab.training.parts import OtherPart, PartKind, own_code_errors
 from convolab.training.transforms import Targets
 
 LOSS_FUNCTIONS = PartKind(section="loss", module="", base="", given=())  # a library's losses take more than labels
 GIVEN = ("logits", "targets")  # what a loss is called with
 
 LossFunction = Callable[[Float[Tensor, "n classes"], Targets], Float[Tensor, ""]]
-ClassWeights = Literal["balanced"] | Annotated[tuple[PositiveFloat, ...], BeforeValidator(list_to_tuple)] | None
+
+
+def check_class_weights(value: object) -> object:
+    """Raise LabError for what are no weights of classes; a list becomes a tuple."""
+    value = list_to_tuple(value)
+    is_list = isinstance(value, tuple) and all(
+        isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf for weight in value
+    )
+    require(
+        value is None or value == "balanced" or is_list,
+        f"loss.class_weights = {reprlib.repr(value)}: give 'balanced', or a number above 0 for each class",
+    )
+    return value
+
+
+ClassWeights = Annotated[Literal["balanced"] | tuple[PositiveFloat, ...] | None, BeforeValidator(check_class_weights)]
 
 
 class CrossEntropy(Frozen):
@@ -145,16 +162,15 @@ def checked_loss(function: Callable[[Tensor, Tensor], Any], what: str) -> LossFu
     """A loss of a person's own: whatever it raises or gives that is no loss is a LabError, in one line."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        try:
-            value = function(logits, targets)
-        except LabError:
-            raise
-        except Exception as error:
-            raise LabError(f"{what} failed: {describe_exception(error)}") from error
+        with own_code_errors(f"{what} failed"):
+            value = function(logits.clone(), targets.clone())  # what it writes to them is its own
         is_loss = isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
         shown = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         require(is_loss, f"{what} gives {shown}: it must give one number, the mean over the batch")
         require(value.requires_grad, f"{what} has no gradient by the logits: compute it from them, with torch")
+        require(
+            bool(value.isfinite()) or not bool(logits.isfinite().all()), f"{what} is {value.item()} for finite logits"
+        )
         return value
 
     return loss

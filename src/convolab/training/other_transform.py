@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Shaped
 from torch import Generator, Tensor
 
-from convolab.core.errors import LabError, describe_exception, require, suggest
+from convolab.core.errors import LabError, require, suggest
 from convolab.core.rng import lent_generators
 from convolab.core.types import Json
 from convolab.models.own_code import OwnCode, is_own_code
-from convolab.training.parts import OWN_TRANSFORM, Factory, PartKind, own_transform_name
+from convolab.training.parts import OWN_TRANSFORM, Factory, PartKind, own_code_errors, own_transform_name
 from convolab.training.transforms import TRANSFORMS, to_float01
 
 MAX_ENTRY_LENGTH = 1_000  # characters
@@ -72,16 +72,11 @@ class OtherTransform:
         """
         pixels = to_uint8(pixels) if self.on == "uint8" else to_float01(pixels)
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        try:
-            with lent_generators(pixels.device, seed):
-                if self.per_image:
-                    result = stack_images([self.function(image) for image in pixels])
-                else:
-                    result = self.function(pixels)
-        except LabError:
-            raise
-        except Exception as error:
-            raise LabError(f"the transform '{self.entry}' failed: {describe_exception(error)}") from error
+        with own_code_errors(f"the transform '{self.entry}' failed"), lent_generators(pixels.device, seed):
+            if self.per_image:
+                result = stack_images([self.function(image) for image in pixels])
+            else:
+                result = self.function(pixels)
         wanted = list(pixels.shape[1:] if self.per_image else pixels.shape)
         if not isinstance(result, Tensor) or not (result.is_floating_point() or result.dtype == torch.uint8):
             raise LabError(
@@ -92,7 +87,10 @@ class OtherTransform:
             result.shape == pixels.shape,
             f"the transform '{self.entry}' gives {shape} for {wanted}: it must keep the shape",
         )
-        return result if result.dtype == torch.uint8 else result.float()
+        if result.dtype == torch.uint8:
+            return result
+        require(bool(result.isfinite().all()), f"the transform '{self.entry}' gives pixels that are NaN or infinite")
+        return result.float()
 
 
 def stack_images(images: list[Any]) -> Any:  # noqa: ANN401 (whatever a person's code returns)

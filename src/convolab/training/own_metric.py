@@ -11,10 +11,10 @@ from jaxtyping import Float, Int64
 from pydantic import model_validator
 from torch import Tensor
 
-from convolab.core.errors import LabError, describe_exception, require
+from convolab.core.errors import require
 from convolab.core.rng import lent_generators
 from convolab.core.types import ValidationContext, stored_sections
-from convolab.training.parts import OtherPart, PartKind
+from convolab.training.parts import OtherPart, PartKind, own_code_errors
 
 VALIDATION_METRICS = PartKind(section="validation_metric", module="", base="", given=())
 GIVEN = ("logits", "labels")  # what a metric is called with
@@ -51,16 +51,14 @@ class ValidationMetric(OtherPart):
             require(callable(function), f"{what} gives {type(function).__name__}, which cannot be called")
 
         def metric(logits: Tensor, labels: Tensor) -> float:
-            try:
-                with lent_generators("cpu", 0):  # the same number for the same logits
-                    value = function(logits, labels)
-                    number = float(value)
-            except LabError:
-                raise
-            except Exception as error:
-                raise LabError(f"{what} failed: {describe_exception(error)}") from error
+            with own_code_errors(f"{what} failed"), lent_generators("cpu", 0):  # the same number for the same logits
+                number = float(function(logits.clone(), labels.clone()))
             require(math.isfinite(number), f"{what} gives {number}: it must give a finite number")
             return number
 
-        metric(torch.eye(num_classes), torch.arange(num_classes))
+        numbers = [metric(torch.eye(num_classes), torch.arange(num_classes)) for _ in range(2)]
+        require(
+            numbers[0] == numbers[1],
+            f"{what} gives {numbers[0]:g} and then {numbers[1]:g} for the same logits: let it keep nothing from call to call",
+        )
         return metric

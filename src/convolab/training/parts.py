@@ -4,11 +4,12 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, PydanticUserError, TypeAdapter
 
 from convolab.core.errors import LabError, describe_exception, require, suggest
 from convolab.core.types import Json
@@ -133,6 +134,14 @@ class PartKind:
                 if p.name in options or (p.name not in MACHINE_OPTIONS and is_json_default(p))
             ]
             signature = signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+        elif inspect.isclass(factory) and not vars(factory).get("__init__"):
+            # It takes what its base class does, whose types may be of tensors too.
+            plain = [
+                p if is_recipe_type(p.annotation) else p.replace(annotation=p.empty)
+                for p in signature.parameters.values()
+                if p.name in options or (p.name not in MACHINE_OPTIONS and is_json_default(p))
+            ]
+            signature = signature.replace(parameters=plain)
         filled = fill_options(signature, given, options, what, self.section)
         # TOML has no None: what holds one keeps the library's default.
         return {key: value for key, value in filled.items() if not holds_none(value)}
@@ -141,13 +150,19 @@ class PartKind:
         """Call the class or function that a name stands for. Raises LabError, in one line, for whatever it raises."""
         factory = self.find(name, code)
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-        try:
+        with own_code_errors(f"the {self.section} '{name}' cannot be made with {dict(options)}"):
             return factory(*given, **values)
-        except LabError:
-            raise
-        except Exception as error:
-            reason = describe_exception(error)
-            raise LabError(f"the {self.section} '{name}' cannot be made with {dict(options)}: {reason}") from error
+
+
+@contextmanager
+def own_code_errors(failure: str) -> Iterator[None]:
+    """Whatever somebody else's code raises inside the block, also an exit, is a LabError in one line: FAILURE: reason."""
+    try:
+        yield
+    except LabError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise LabError(f"{failure}: {describe_exception(error)}") from error
 
 
 class OtherPart(BaseModel):
@@ -171,6 +186,15 @@ def with_code(part: AnyPart, code: OwnCode | None) -> AnyPart:
     copy = part.model_copy()
     copy._code = code
     return copy
+
+
+def is_recipe_type(annotation: object) -> bool:
+    """Whether values of a recipe can be checked against a type."""
+    try:
+        TypeAdapter(annotation)
+    except PydanticUserError:
+        return False
+    return True
 
 
 def is_json_default(parameter: inspect.Parameter) -> bool:

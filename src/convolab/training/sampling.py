@@ -9,10 +9,10 @@ from jaxtyping import Float, Int64
 from pydantic import BeforeValidator, Discriminator, Tag, model_validator
 from torch import Generator, Tensor
 
-from convolab.core.errors import LabError, describe_exception, require
+from convolab.core.errors import require
 from convolab.core.rng import lent_generators
 from convolab.core.types import Frozen, NonNegativeFloat, ValidationContext, list_to_tuple, stored_sections
-from convolab.training.parts import OtherPart, PartKind
+from convolab.training.parts import OtherPart, PartKind, own_code_errors
 
 SAMPLERS = PartKind(section="sampling", module="", base="", given=())
 MAX_IMAGES = 2**24  # that torch.multinomial draws from
@@ -80,11 +80,16 @@ class OtherSampling(OtherPart):
         what = f"the sampling '{self.name}'"
         factory: Callable[..., object] = SAMPLERS.find(self.name, self._code)
         require(inspect.isfunction(factory), f"{what} is a class: give a function of the labels")
-        try:
-            with lent_generators("cpu", 0):  # the same weights at every start
-                weights = torch.as_tensor(factory(labels.clone(), **self.options), dtype=torch.float32)
-        except Exception as error:
-            raise LabError(f"{what} failed: {describe_exception(error)}") from error
+        drawn: list[Tensor] = []
+        for _ in range(2):
+            with own_code_errors(f"{what} failed"), lent_generators("cpu", 0):  # the same weights at every start
+                drawn.append(torch.as_tensor(factory(labels.clone(), **self.options), dtype=torch.float32))
+        weights, again = drawn
+        require(
+            torch.equal(weights, again) or not bool(weights.isfinite().all()),
+            f"{what} gives other weights for the same labels, so a stopped run could not be resumed bit for bit: let it draw "
+            "from torch's, NumPy's or Python's global generator, which are seeded for it",
+        )
         require(
             weights.shape == labels.shape,
             f"{what} gives {list(weights.shape)} weights for {len(labels)} images: give one for each",

@@ -1,5 +1,6 @@
 """The sections of a recipe that every training has: its data, its network, how long and how it is trained."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -25,6 +26,19 @@ from convolab.training.augmentation import parse_transform
 from convolab.training.other_transform import fill_entry, is_other_entry
 
 
+def check_entries(value: object) -> object:
+    """Raise LabError for what is no list of entries; a list becomes a tuple."""
+    require(not isinstance(value, str), f"data.augment = {value!r}: give a list, such as [{json.dumps(value)}]")
+    entries = list_to_tuple(value)
+    strange = next((entry for entry in entries if not isinstance(entry, str)), "") if isinstance(entries, tuple) else ""
+    require(
+        isinstance(strange, str),
+        f"data.augment holds a {type(strange).__name__}: give names, such as 'flip' or 'file.py:Name' (convolab.fit takes "
+        "functions too)",
+    )
+    return entries
+
+
 class Data(Frozen):
     """The dataset, and what is done to its images before a network gets them."""
 
@@ -32,7 +46,7 @@ class Data(Frozen):
     validation: Fraction = 0.1  # fraction of the training images held out for validation
     limit: PositiveInt | None = None  # train on this many images only, the classes in proportion
     image_size: Annotated[int, Field(ge=8, le=512)] = 32  # side that one's own images are resized to
-    augment: Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = ()  # left out: the default of the dataset
+    augment: Annotated[tuple[str, ...], BeforeValidator(check_entries)] = ()  # left out: the default of the dataset
 
     @model_validator(mode="before")
     @classmethod

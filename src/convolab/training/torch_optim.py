@@ -7,11 +7,11 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from convolab.core.errors import LabError, describe_exception, require
+from convolab.core.errors import LabError, require
 from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
 from convolab.core.types import Json, PositiveFloat, ValidationContext, stored_sections
 from convolab.models.own_code import is_own_code
-from convolab.training.parts import OtherPart, PartKind
+from convolab.training.parts import OtherPart, PartKind, own_code_errors
 
 OPTIMIZERS = PartKind(
     section="optimizer",
@@ -107,12 +107,8 @@ class TorchOptimizerState:
         factor = 1.0 if lr is None else lr / self.lr
         for group, rate in zip(self.optimizer.param_groups, self.group_rates, strict=True):
             group["lr"] = rate * factor
-        try:
+        with own_code_errors(f"{self.what} failed in its step"):
             self.optimizer.step()
-        except LabError:
-            raise
-        except Exception as error:
-            raise LabError(f"{self.what} failed in its step: {describe_exception(error)}") from error
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors of its state by name: themselves, not copies."""

@@ -18,7 +18,7 @@ from convolab.core.errors import LabError, describe_exception, require
 from convolab.core.types import NonNegativeFloat, UnitInterval, ValidationContext, stored_sections
 from convolab.models.own_code import is_own_code
 from convolab.training.history import EpochMetrics
-from convolab.training.parts import OtherPart, PartKind
+from convolab.training.parts import OtherPart, PartKind, own_code_errors
 
 IS_A_FUNCTION = "it takes a function, which a recipe cannot hold: write yours as file.py:name"
 TAKES_SCHEDULERS = "it takes other schedulers, which a recipe cannot hold: write yours as file.py:name"
@@ -76,7 +76,9 @@ class OtherSchedule(OtherPart):
 
             def schedule_rate(epoch: int, step: int, history: Sequence[EpochMetrics]) -> float:
                 time = epoch + step / steps_per_epoch
-                return base_lr * float(SCHEDULES.build(self.name, self._code, (time, total_epochs), self.options))
+                factor = SCHEDULES.build(self.name, self._code, (time, total_epochs), self.options)
+                with own_code_errors(f"the schedule '{self.name}' gives no number in epoch {epoch + 1}"):
+                    return base_lr * float(factor)
 
         else:
             require(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import reprlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -406,6 +407,10 @@ def fit(
         isinstance(net, nn.Module) and isinstance(train, ImageDataset | Subset),
         "fit takes a network, then the images to train on: fit(net, splits.train, splits.test)",
     )
+    check_arguments(
+        optimizer=optimizer, schedule=schedule, sampling=sampling, validation_metric=validation_metric, training=training,
+        transforms=transforms,
+    )  # fmt: skip
     trainer = Trainer(
         net,
         train,
@@ -425,6 +430,26 @@ def fit(
         history.append(metrics_of_epoch)
         callbacks.on_epoch(metrics_of_epoch)
     return history
+
+
+def check_arguments(**given: object) -> None:
+    """Raise LabError for an argument of `fit` that cannot be what it is called."""
+    methods = {"optimizer": "build", "schedule": "rates", "sampling": "weights", "validation_metric": "build"}
+    for name, value in given.items():
+        shown = f"{name} = {reprlib.repr(value)}"
+        if name in methods:
+            is_part = callable(getattr(value, methods[name], None)) and not isinstance(value, type)
+            advice = f"give one of convolab's, or train by a recipe with {name}.name = file.py:Name"
+            require(value is None or is_part, f"{shown}: {advice}")
+    training, transforms = given.get("training"), given.get("transforms", ())
+    require(
+        training is None or isinstance(training, Training),
+        f"training = {reprlib.repr(training)}: give convolab.training.recipe.Training(epochs=10, batch_size=128)",
+    )
+    require(
+        isinstance(transforms, Sequence) and not isinstance(transforms, str),
+        f"transforms = {reprlib.repr(transforms)}: give a list of them",
+    )
 
 
 def bf16_autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
