@@ -79,6 +79,14 @@ def test_the_methods_of_a_run_name_its_data_seed_optimizer_and_versions(run: Run
 
 
 @pytest.mark.slow
+def test_a_folder_with_other_files_gets_no_tables(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="holds other files, and no export of convolab: choose a new or empty folder"):
+        export_paper(run, run.folder)
+    assert not (run.folder / "table.md").exists()
+    export_paper(run, tmp_path / "paper")
+    assert len(export_paper(run, tmp_path / "paper")) == 4
+
+
 def test_figures_have_the_width_and_the_font_size_that_were_asked_for(run: Run, tmp_path: Path) -> None:
     width = parse_length("84mm", "--width")
     paths = export_figures(run, tmp_path / "figures", width, 7.5)

@@ -6,6 +6,7 @@ Every number is from the records of the runs.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from convolab.core.errors import require
 from convolab.core.escape import escape_line
 from convolab.core.outputs import PAPER, require_outputs, write_output
 from convolab.core.text import NO_VALUE, format_p_value, join_with_and, pluralize
@@ -206,6 +207,8 @@ def export_paper(source: Run | StudyResult, folder: Path) -> list[Path]:
     """
     paths = paper_paths(folder)
     require_outputs(PAPER, paths)
+    is_ours = not folder.exists() or any(path.exists() for path in paths) or not any(folder.iterdir())
+    require(is_ours, f"{folder} holds other files, and no export of convolab: choose a new or empty folder")
     tables, methods = paper_parts(source)
     contents = [
         "% needs \\usepackage{booktabs}\n" + "\n\n".join(map(latex_table, tables)) + "\n",
