@@ -188,6 +188,7 @@ def test_no_public_function_runs_the_code_of_a_strangers_folder(theirs: Path) ->
     assert any("have not trusted" in r["end"] for r in results.values())
 
 
+@pytest.mark.long
 def test_with_trust_it_runs_and_is_remembered(theirs: Path) -> None:
     trusted = run_calls(theirs, "command", [["with", ["test", "run", "--trust"]]])["with"]
     assert trusted["ran"]

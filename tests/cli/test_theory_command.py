@@ -65,7 +65,7 @@ def test_the_experiment_is_part_of_the_sheet_and_of_the_json(run_cli, small_expe
     assert [p.name for p in Path().iterdir()] == ["sheet.pdf"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_name_date_and_sizes_are_in_every_format_of_the_sheet(run_cli) -> None:
     options = ("--samples", 64, "--outputs", 20, "--kernel-size", 5, "--maps", 4, "--jacobian-size", 4)
     result = run_cli("theory", "--quick", "--name", "Ada <Lovelace>", "--date", "1 May", *options)

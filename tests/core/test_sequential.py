@@ -54,6 +54,7 @@ def test_a_bound_has_the_p_value_that_scipys_t_test_gives():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("looks", [(50, 100), (32, 63, 100)])
+@pytest.mark.long
 def test_with_many_pairs_the_levels_are_those_of_the_normal_integrals(looks: tuple[int, ...]):
     """The chance to be beyond any bound, by scipy's multivariate normal integral, is what was to be spent by then."""
     levels = look_levels(looks)

@@ -344,7 +344,9 @@ def test_a_row_of_pixels_is_not_enlarged_before_it_is_cropped():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["RGBA", "16 bits", "CMYK"])
+@pytest.mark.parametrize(
+    "kind", ["RGBA", pytest.param("16 bits", marks=pytest.mark.long), pytest.param("CMYK", marks=pytest.mark.long)]
+)
 def test_a_large_image_takes_no_more_than_13_bytes_per_pixel(tmp_path, kind):
     """In a process of its own, because the peak of memory never falls."""
     side = 4000

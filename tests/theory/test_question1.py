@@ -82,7 +82,7 @@ def test_the_python_in_docs_runs(tmp_path: Path, monkeypatch) -> None:
     assert "All 14 checks passed" in Path("a.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_experiment_is_part_of_the_sheet(monkeypatch) -> None:
     config = priors.PriorsConfig(train_size=64, epochs=1, test_placements=1)
     monkeypatch.setattr(priors, "CONFIG_BY_DATASET", {"digits": config})

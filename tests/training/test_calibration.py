@@ -47,7 +47,7 @@ def test_the_same_images_give_the_same_interval() -> None:
     assert measure_calibration(*drawn(0, 100)) == measure_calibration(*drawn(0, 100))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_level_of_chance_is_passed_once_in_twenty_by_a_calibrated_network_and_the_interval_covers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

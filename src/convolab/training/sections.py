@@ -1,6 +1,7 @@
 """The sections of a recipe that every training has: its data, its network, how long and how it is trained."""
 
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -30,12 +31,12 @@ def check_entries(value: object) -> object:
     """Raise LabError for what is no list of entries; a list becomes a tuple."""
     require(not isinstance(value, str), f"data.augment = {value!r}: give a list, such as [{json.dumps(value)}]")
     entries = list_to_tuple(value)
-    strange = next((entry for entry in entries if not isinstance(entry, str)), "") if isinstance(entries, tuple) else ""
-    require(
-        isinstance(strange, str),
-        f"data.augment holds a {type(strange).__name__}: give names, such as 'flip' or 'file.py:Name' (convolab.fit takes "
-        "functions too)",
-    )
+    for index, entry in enumerate(entries if isinstance(entries, tuple) else ()):
+        require(
+            isinstance(entry, str),
+            f"data.augment.{index} = {reprlib.repr(entry)}: give a name, such as 'flip' or 'file.py:Name' (convolab.fit takes "
+            "functions too)",
+        )
     return entries
 
 
