@@ -215,6 +215,19 @@ def test_a_network_that_is_no_name_is_answered_with_what_takes_it(network: Any) 
 
 
 @pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"data": np.zeros((4, 8, 8), np.uint8)}, "save arrays as an .npz file and give 'npz:PATH'"),
+        ({"overrides": [1]}, r"overrides = \[1\] is no dict of recipe keys"),
+    ],
+)
+def test_an_array_for_a_name_and_a_list_for_a_dict_are_one_line(keywords: dict[str, Any], message: str) -> None:
+    undecorated = getattr(train, "__wrapped__", train)
+    with pytest.raises(LabError, match=message):
+        undecorated("shallow_net", **keywords)
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: explain("chelsea", method="gradient"), "explain has no keyword 'method': did you mean 'methods'?"),

@@ -119,6 +119,15 @@ def train(
         "train takes a network's name or a recipe: for a class or function of your own call convolab.register(it, 'name') "
         "first, for a network that is built already call convolab.fit(net, dataset)",
     )
+    require(
+        data is None or isinstance(data, str),
+        "data is the name of a dataset or of your images, such as 'folder:PATH': save arrays as an .npz file and give "
+        "'npz:PATH', or call convolab.fit(net, dataset)",
+    )
+    require(
+        overrides is None or isinstance(overrides, Mapping),
+        f"overrides = {overrides!r} is no dict of recipe keys: give one such as {{'optimizer.weight_decay': 0}}",
+    )
     changes = {**named, **flatten_sections(settings), **(overrides or {})}
     with trust_all(trust):
         base = network if isinstance(network, Recipe) else Recipe.from_dict({"model": {"name": network}})

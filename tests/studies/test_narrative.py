@@ -260,14 +260,17 @@ def test_arms_with_the_same_verdict_and_baseline_share_a_sentence() -> None:
 def test_a_section_says_divergence_first_and_how_many_contrasts_could_not_be_decided() -> None:
     comment = analyze_section({"a": HIGH, "b": LOW, "c": HIGH}, [("a", "b"), ("c", "b")], c1="diverged").comment
     assert comment.startswith("'c' diverged in 1 of 3 runs. 'a' instead of 'b' raises")
-    assert comment.endswith("1 of 2 contrasts could not be tested.")
+    assert comment.endswith(
+        "1 of 2 contrasts could not be tested: 'c' diverged in 1 of 3 runs, and the remaining runs are a biased sample."
+    )
 
 
 def test_a_section_of_one_run_per_arm_decides_nothing() -> None:
     comment = analyze_section({"a": HIGH[:1], "b": LOW[:1]}, [("a", "b")]).comment
     assert (
         comment == "With one run per arm the curves show a single outcome, which decides nothing. "
-        "The contrast could not be tested."
+        "The contrast could not be tested: a single seed decides nothing, because another may reverse the order: use at "
+        "least three."
     )
 
 

@@ -58,6 +58,13 @@ def test_a_batch_of_one_image_is_refused_where_batch_norm_sees_one_value(model, 
         fit(network, digits.train, training=Training(batch_size=1))
 
 
+def test_fit_refuses_a_network_that_does_not_take_the_images_in_one_line(digits: DatasetSplits):
+    for shape, message in [((3, 32, 32), "does not accept images of shape 1x8x8"), ((1, 8, 8), "one logit per class")]:
+        network = build("shallow_net", shape, 7)
+        with pytest.raises(LabError, match=message):
+            fit(network, digits.train)
+
+
 @pytest.mark.slow
 def test_a_batch_of_one_image_is_trained_on_where_the_network_accepts_it(digits: DatasetSplits, tmp_path):
     assert Run.start(recipe(name="shallow_net"), digits, tmp_path / "run").status == "finished"

@@ -98,7 +98,7 @@ def test_an_edited_original_is_reported_and_the_runs_own_copy_is_used(own_run: R
     Path(file).write_text(Path(file).read_text().replace("relu", "tanh") + "\nWIDTH = 3\n")
     trust_named("net.py:Net")
     assert torch.equal(Run("run").net()(pixels), logits)
-    assert Run("run").code_note == "net.py was edited since run began: the run's own copy in code/ is used"
+    assert Run("run").code_note == f"{file} was edited since run began: the run's own copy in code/ is used"
 
 
 def test_a_resumed_run_continues_with_its_own_copy(own_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_study_does_not_mix_runs_of_two_versions_of_the_code(own_run: Run) -> 
     recipe = Recipe.from_dict(RECIPE)
     assert find_corruption(own_run.folder, recipe) is None
     Path("helper.py").write_text(HELPER.replace("relu", "tanh"))
-    assert "net.py was edited since run began" in find_corruption(own_run.folder, recipe)
+    assert "helper.py was edited since run began" in find_corruption(own_run.folder, recipe)
 
 
 def test_deleting_a_run_deletes_its_code(own_run: Run) -> None:

@@ -273,6 +273,7 @@ def test_pixels_that_are_floats_already_are_rounded_for_a_transform_of_uint8() -
         ("RandomErasing(" + "(" * 500 + ")" * 500 + ")", "'RandomErasing("),
         ("RandomErasing(" + "1" * 2000 + ")", "'RandomErasing(11"),
         ("RandomGrayscale(1, 2)", "'RandomGrayscale(1, 2)': RandomGrayscale takes 1 options, and not 2"),
+        ("RandomRotation", "'RandomRotation': RandomRotation has no default for its option 'degrees': write RandomRotation("),
         ("RandomErasing(p='x')", "the transform 'RandomErasing' cannot be made with {'p': 'x', "),
         ("Compose", "the transform 'Compose' cannot be used: it takes other transforms: "),
         ("Normalize([0.5], [0.5])", "the transform 'Normalize' cannot be used: networks normalize their pixels themselves"),

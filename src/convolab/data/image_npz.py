@@ -104,7 +104,7 @@ def describe_archive(archive: zipfile.ZipFile, file: Path, where: str) -> ImageS
         require(len(labels) + count <= MAX_FILES, f"{where} has more than {MAX_FILES:,} images: give fewer")
         labels += read_labels(archive, label_arrays[split], count, where)
         splits += [split] * count
-    classes = read_classes(archive, names, max(labels, default=0) + 1, where)
+    classes = read_classes(archive, names, max(labels, default=-1) + 1, where)
     members = [images[split] for split in order]
     return ImageSource(
         name=escape_line(file.stem, 200),

@@ -88,7 +88,7 @@ class OwnCode:
         require_trusted((self.root / name, digest) for name, digest in self.sha256.items())
         module = load_module(self)
         public_names = [name for name in vars(module) if not name.startswith("_")]
-        require(hasattr(module, attribute), f"{self.entry} has no {attribute}: {suggest(attribute, public_names)}")
+        require(hasattr(module, attribute), f"{self.entry} has no {attribute}: {suggest(attribute, public_names, 10)}")
         return getattr(module, attribute)
 
 

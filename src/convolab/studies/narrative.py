@@ -196,9 +196,10 @@ def summarize_verdicts(results: Sequence[ContrastResult]) -> list[str]:
             contrast = result.contrast
             groups.setdefault((result.verdict, contrast.baseline, contrast.metric), []).append(result)
     sentences = [describe_group(group) for group in groups.values()]
-    if untested := sum(not result.is_tested for result in results):
-        which = "The contrast" if len(results) == 1 else f"{untested} of {len(results)} contrasts"
-        sentences.append(f"{which} could not be tested.")
+    if reasons := [result.reason for result in results if not result.is_tested]:
+        which = "The contrast" if len(results) == 1 else f"{len(reasons)} of {len(results)} contrasts"
+        why = f": {reasons[0]}" if len(set(reasons)) == 1 else ""
+        sentences.append(f"{which} could not be tested{why}.")
     return sentences
 
 

@@ -150,7 +150,8 @@ def parse_entry(entry: str, code: OwnCode | None = None) -> tuple[str, dict[str,
     if not takes_options:
         require(not positional and not options, f"'{entry}': {name} is an object and takes no options")
         return name, {}
-    parameters = [key for key in inspect.signature(factory).parameters if key not in given]
+    signature = dict(list(inspect.signature(factory).parameters.items())[len(given) :])
+    parameters = list(signature)
     require(
         len(positional) <= len(parameters),
         f"'{entry}': {name} takes {len(parameters)} options, and not {len(positional)}",
@@ -158,7 +159,14 @@ def parse_entry(entry: str, code: OwnCode | None = None) -> tuple[str, dict[str,
     by_position = dict(zip(parameters, positional, strict=False))
     twice = next((key for key in by_position if key in options), None)
     require(twice is None, f"'{entry}': {twice} is given twice")
-    return name, TORCHVISION.fill_options(name, by_position | options, given, code)
+    options = by_position | options
+    for key, parameter in signature.items():
+        is_missing = parameter.default is parameter.empty and key not in options
+        require(
+            not is_missing or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD),
+            f"'{entry}': {name} has no default for its option '{key}': write {name}({key}=...)",
+        )
+    return name, TORCHVISION.fill_options(name, options, given, code)
 
 
 def read_arguments(entry: str, arguments: str) -> tuple[list[Json], dict[str, Json]]:

@@ -1,6 +1,8 @@
 """A run's copies of the code of somebody's own parts: its network, optimizer or schedule."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from convolab.core.errors import LabError
 from convolab.core.types import Json
@@ -29,14 +31,16 @@ def read_codes(folder: Path, summary: RunSummary) -> dict[str, OwnCode]:
 
 
 def find_edited_file(summary: RunSummary, recipe: Recipe) -> str | None:
-    """A file that a part was named by, and that was edited since the run began; None if there is none."""
+    """A file that a part was named by, or one that it imports, if it was edited since the run began; else None."""
     for part, name in recipe.own_parts.items():
         file, record = name.rpartition(":")[0], code_records(summary).get(part)
         if record and Path(file).is_file():
             try:
-                is_same = find_own_code(name).sha256 == record["sha256"]
+                digests = find_own_code(name).sha256
             except LabError:
-                is_same = False
-            if not is_same:
                 return file
+            recorded = cast("Mapping[str, Json]", record["sha256"])
+            edited = [other for other in sorted(recorded) if digests.get(other) != recorded[other]]
+            if edited:
+                return file if Path(file).name in edited else str(Path(file).parent / edited[0])
     return None

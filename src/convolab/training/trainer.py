@@ -120,7 +120,8 @@ class Trainer:
         frozen: layers of `net` that stay in evaluation mode.
         lr_factors: of the learning rate, for parameters of `net` where it is not 1.
 
-    Raises LabError if the batch is larger than the set, or is one image and the network cannot be trained on one.
+    Raises LabError if the batch is larger than the set, or is one image and the network cannot be trained on one; and
+    for a loss, a sampling or a transform that does not fit the images.
     """
 
     def __init__(
@@ -396,7 +397,8 @@ def fit(
     Returns:
         The metrics of each epoch, losses in nats and accuracies in [0, 1]; the network has the last epoch's weights.
 
-    Raises LabError as `Trainer` does, and Diverged if the loss becomes NaN or infinite.
+    Raises LabError as `Trainer` does, and for a network that does not take the images or cannot be trained on such
+    batches; Diverged if the loss becomes NaN or infinite.
 
     >>> from convolab.data.catalog import load
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
@@ -426,9 +428,13 @@ def fit(
         device=device,
     )
     history = History()
-    for metrics_of_epoch in trainer.iter_epochs(callbacks):
-        history.append(metrics_of_epoch)
-        callbacks.on_epoch(metrics_of_epoch)
+    try:
+        for metrics_of_epoch in trainer.iter_epochs(callbacks):
+            history.append(metrics_of_epoch)
+            callbacks.on_epoch(metrics_of_epoch)
+    except (RuntimeError, IndexError, ValueError, TypeError):
+        check_network(trainer.net, train, trainer.training.batch_size, device)  # says it in one line, if it is the cause
+        raise
     return history
 
 

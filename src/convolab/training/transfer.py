@@ -90,7 +90,7 @@ def freeze(network: nn.Module, patterns: str | Sequence[str], num_classes: int) 
             fitting = {name for name in parameters if fnmatchcase(name, pattern)}
             require(
                 fitting,
-                f"model.freeze: no parameter of the network fits {pattern!r}: {suggest(pattern, parameters)} (a pattern "
+                f"model.freeze: no parameter of the network fits {pattern!r}: {suggest(pattern, parameters, 10)} (a pattern "
                 f"as of file names, or '{ALL_BUT_THE_LAST}')",
             )
             chosen |= fitting
