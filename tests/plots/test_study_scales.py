@@ -3,7 +3,7 @@
 from convolab.plots.study_scales import arm_styles, axis_range, swept_numeric_key
 from convolab.plots.style import COLORS
 from convolab.studies.metrics import Metric
-from convolab.studies.study import Section
+from convolab.studies.section import Section
 
 LOSS = Metric("final", "train_loss")
 ACCURACY = Metric("final", "validation_accuracy")

@@ -16,7 +16,8 @@ def test_the_coursework_has_every_section_of_the_question():
 @pytest.mark.parametrize("section", ["lr-sgd", "lr-adam", "gamma-step"])
 def test_each_search_tries_five_values_and_plots_both_losses(data: str, section: str):
     study = coursework(data)
-    assert len(study.sections[section].arm_overrides) == 5
+    assert len(study.sections[section].written_arms) == 5
+    assert study.sections[section].contrasts[-1].trend
     assert {"train_loss", "validation_loss"} <= set(study.sections[section].curves)
 
 
@@ -28,7 +29,9 @@ def test_batch_norm_is_compared_at_the_learning_rates_of_the_course():
         for t in study.trials
         if t.section.startswith("batch-norm")
     }
-    assert rates == {("batch-norm-sgd", "sgd", 1e-3), ("batch-norm-adam", "adam", 1e-4)}
+    assert rates == {
+        ("batch-norm-sgd", "sgd", 1e-3), ("batch-norm-sgd", "sgd", 0.1), ("batch-norm-adam", "adam", 1e-4),
+    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -48,7 +51,7 @@ def test_crops_and_cutouts_grow_with_the_images():
     small, large = (
         {t.recipe.data.augment for t in coursework(data).trials if "cutout" in t.arm} for data in ("digits", "cifar10")
     )
-    assert small == {("crop:1", "flip", "cutout:2")}
+    assert small == {("crop:1", "cutout:2")}  # the mirror image of a digit is none
     assert large == {("crop:4", "flip", "cutout:8")}
 
 
@@ -57,7 +60,7 @@ def test_the_default_recipe_is_trained_once_for_all_sections_that_use_it():
     study = coursework()
     default = {t.recipe.key for t in study.trials if t.section == "shallow-vs-conv" and t.arm == "convnet"}
     shared = {t.section for t in study.trials if t.recipe.key in default}
-    assert {"residual", "transforms", "schedules", "lr-sgd", "gamma-step"} <= shared
+    assert {"residual", "lr-sgd", "wider-convnet"} <= shared
 
 
 @pytest.mark.slow
@@ -65,6 +68,24 @@ def test_the_quick_budget_takes_fewer_images_and_epochs():
     quick, full = coursework("cifar10", "quick").base_recipe, coursework("cifar10", "full").base_recipe
     assert (quick.data.limit, full.data.limit) == (10_000, None)
     assert quick.training.epochs < full.training.epochs
+
+
+@pytest.mark.slow
+def test_all_images_are_trained_on_until_every_contrast_is_decided_and_few_with_three_seeds():
+    assert coursework("cifar10", "full").seeds == "until decided"
+    assert coursework("cifar10", "quick").seeds == (0, 1, 2)
+    assert coursework("cifar10", "full", seeds=(4, 5)).seeds == (4, 5)
+
+
+@pytest.mark.slow
+def test_residual_connections_are_asked_about_at_three_depths_and_how_their_effect_changes():
+    section = coursework().sections["residual"]
+    assert [contrast.arm for contrast in section.contrasts if contrast.is_plain][:3] == [
+        "3 layers, residual", "9 layers, residual", "15 layers, residual",
+    ]  # fmt: skip
+    assert [contrast.interaction for contrast in section.contrasts if contrast.interaction] == [
+        ("3 layers, residual", "3 layers")
+    ]
 
 
 def test_the_error_about_an_unknown_section_suggests_the_nearest_name():

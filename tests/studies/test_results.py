@@ -9,8 +9,9 @@ from support.histories import arm_of, evaluation_record, history, study_of_arms,
 from convolab.core.errors import LabError
 from convolab.core.stats import equivalence_p, paired_t_test
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
+from convolab.studies.contrast import Contrast, Margins
 from convolab.studies.results import ContrastResult, TrialResult, mean_curve
-from convolab.studies.study import Contrast, Margins, Study
+from convolab.studies.study import Study
 from convolab.training.history import EpochMetrics
 
 Runs = Sequence[Sequence[EpochMetrics]]

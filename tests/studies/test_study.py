@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.studies.study import Section, Study
+from convolab.studies.section import Section
+from convolab.studies.study import Study
 from convolab.training.recipe import Recipe
 
 BASE: dict[str, Any] = {

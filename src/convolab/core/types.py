@@ -64,6 +64,9 @@ class Frozen(BaseModel, metaclass=OneLineErrors):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def __str__(self) -> str:
+        return repr(self)  # which may be shorter than pydantic's
+
     def __dir__(self) -> list[str]:
         """Its keys and methods, without those of pydantic."""
         kinds = [

@@ -8,6 +8,7 @@ from convolab.plots.study_curves import section_curves_chart
 from convolab.plots.study_differences import differences_figures
 from convolab.plots.study_figure import FIGURE_HEIGHT, FIGURE_WIDTH, StudyFigure
 from convolab.plots.study_finals import final_values_chart
+from convolab.plots.study_optimum import optimum_figures
 from convolab.plots.study_scales import round_significant, swept_numeric_key, to_display_unit
 from convolab.plots.style import BLUE, apply_chart_style, chart_data
 from convolab.plots.training import (
@@ -24,10 +25,12 @@ BAR_HEIGHT = 24  # pixels of a class in the chart of accuracies per class
 
 def section_figures(result: SectionResult) -> list[StudyFigure]:
     """Every figure of a section that has something to show: what was found, a curve per quantity, final values."""
-    candidates: list[StudyFigure | None] = [*differences_figures(result)]
+    candidates: list[StudyFigure | None] = [*differences_figures(result), *optimum_figures(result)]
     candidates += [section_curves_chart(result, quantity) for quantity in result.section.curves]
     if key := swept_numeric_key(result.section):
-        candidates += [final_values_chart(result, [metric], key) for metric in contrast_metrics(result)]
+        with_optimum = {contrast.contrast.parsed_metric for contrast in result.contrast_results if contrast.optimum}
+        metrics = [metric for metric in contrast_metrics(result) if metric not in with_optimum]
+        candidates += [final_values_chart(result, [metric], key) for metric in metrics]
         if any("loss" in quantity for quantity in result.section.curves):
             candidates.append(final_values_chart(result, train_and_validation_metrics("loss"), key))
     elif len(result.arms) > 1:

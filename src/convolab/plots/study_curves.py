@@ -18,7 +18,7 @@ from convolab.plots.study_scales import MAX_DISTINCT_ARMS, AxisRange, arm_styles
 from convolab.plots.training import TRAIN_METRICS_CAPTIONS
 from convolab.studies.metrics import Metric
 from convolab.studies.results import Arm, SectionResult, mean_curve
-from convolab.studies.study import Section
+from convolab.studies.section import Section
 from convolab.studies.tables import Row
 
 

@@ -82,5 +82,4 @@ def difference_row(result: ContrastResult, metric: Metric) -> Row:
     difference = result.paired_test.difference
     values = {"mean": difference.mean, "low": difference.low, "high": difference.high}
     numbers = {name: to_display_unit(metric, value) for name, value in values.items()}
-    contrast = result.contrast
-    return {"contrast": f"{contrast.arm} − {contrast.baseline}", "verdict": result.verdict, **numbers}
+    return {"contrast": result.contrast.label, "verdict": result.verdict, **numbers}

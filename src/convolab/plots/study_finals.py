@@ -100,7 +100,7 @@ def final_values_chart(result: SectionResult, metrics: Sequence[Metric], key: st
     if key:
         place = GridPlacement(value_range, value_range.title(name, first.unit), key, values)
     else:
-        arms = list(result.section.arm_overrides)
+        arms = [arm.name for arm in result.arms]
         place = RowPlacement(value_range, value_range.title(name, first.unit), arms, compares_splits)
     return StudyFigure(
         name=both.replace(" ", "_") if len(metrics) > 1 else str(first).replace(":", "-"),

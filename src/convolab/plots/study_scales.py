@@ -8,7 +8,7 @@ import altair as alt
 
 from convolab.plots.style import COLORS, needs_log_scale
 from convolab.studies.metrics import Metric
-from convolab.studies.study import Section
+from convolab.studies.section import Section
 
 DASH_PATTERNS = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2], [12, 4], [1, 3])
 MAX_DISTINCT_ARMS = len(COLORS)  # arms that can be told apart one by one

@@ -96,7 +96,7 @@ def contrasts_paper_table(section: SectionResult) -> PaperTable:
         p = NO_VALUE if result.p_adjusted is None else format_p_value(result.p_adjusted)
         rows.append(
             [
-                f"{result.contrast.arm} − {result.contrast.baseline}", heading_of(metric), str(len(result.seeds)),
+                result.contrast.label, heading_of(metric), str(len(result.seeds)),
                 difference or NO_VALUE, p, result.verdict or "not decided",
             ]
         )  # fmt: skip

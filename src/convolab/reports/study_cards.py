@@ -220,7 +220,7 @@ def section_card(result: SectionResult, first_figure: int = 0) -> SectionCard:
         contrasts=tuple(contrast_row(contrast) for contrast in result.contrast_results),
         overrides=format_overrides(result.section.overrides),
         arm_overrides=tuple(
-            (arm, format_overrides(overrides)) for arm, overrides in result.section.arm_overrides.items()
+            (arm.name, format_overrides(result.section.arm_overrides[arm.name])) for arm in result.arms
         ),
     )
 

@@ -1,23 +1,23 @@
 """Conclusions of a study from its trials: every contrast decided or not, and the run to test chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from convolab.core.errors import require
-from convolab.core.sequential import Estimate
-from convolab.core.stats import ALPHA, PairedTest, equivalence_p, holm, paired_t_test, pairs_to_decide, selection_bias
+from convolab.core.stats import ALPHA, equivalence_p, holm, pairs_to_decide, selection_bias
 from convolab.core.text import pluralize
 from convolab.studies import narrative
-from convolab.studies.decide import Decision, Sample, decide_contrasts, seeds_by_arm
+from convolab.studies.contrast import Margins
+from convolab.studies.decide import Decision
 from convolab.studies.metrics import Metric
+from convolab.studies.pairing import compare_arms, involved_arms, with_details
+from convolab.studies.planning import plan_study
 from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, TrialResult, Verdict
-from convolab.studies.study import Contrast, Margins, Section, Study, Trial
-from convolab.training.history import EpochMetrics
+from convolab.studies.section import Section
+from convolab.studies.study import Study
 from convolab.training.run_folder import EvaluationRecord
 
 SELECTION_METRIC = Metric("best", "validation_accuracy")  # chooses the run to test
-
-History = Sequence[EpochMetrics]
 
 
 def analyze_study(
@@ -30,8 +30,8 @@ def analyze_study(
     """
     known = {(r.trial.section, r.trial.arm, r.trial.seed): r for r in trial_results}
     results: dict[str, dict[str, list[TrialResult]]] = {}
-    decisions = decide_sections(study, trial_results)
-    for trial in planned_trials(study, decisions):
+    plan = plan_study(study, trial_results)
+    for trial in plan.trials:
         result = known.get((trial.section, trial.arm, trial.seed))
         if result is None:
             if not are_planned:
@@ -41,103 +41,46 @@ def analyze_study(
     sections = []
     for name, section in study.sections.items():
         arms = tuple(Arm(arm, tuple(of_arm)) for arm, of_arm in results[name].items())
-        if name in decisions:
-            contrast_results = describe_decisions(section, arms, study, decisions[name], study.looks(name), out_of_time)
+        if decisions := plan.decisions.get(name):
+            contrast_results = describe_decisions(section, arms, study, decisions, study.looks(name), out_of_time)
         else:
-            contrast_results = analyze_contrasts(section.contrasts, arms, study.margins)
-        comment = narrative.describe_section(section, arms, contrast_results)
-        sections.append(SectionResult(name, section, arms, contrast_results, comment))
+            contrast_results = analyze_contrasts(section, arms, study.margins)
+        in_play = section.with_arms(plan.in_play[name])
+        comment = narrative.describe_section(in_play, arms, contrast_results)
+        sections.append(SectionResult(name, in_play, arms, contrast_results, comment))
     return tuple(sections)
 
 
 def analyze_contrasts(
-    contrasts: Sequence[Contrast], arms: Sequence[Arm], margins: Margins | None = None
+    section: Section, arms: Sequence[Arm], margins: Margins | None = None
 ) -> tuple[ContrastResult, ...]:
     """Decide contrasts that share one chance of 5 % to find a difference where there is none (Holm's correction).
 
     They share another 5 % to find two arms equivalent that are not. All of them count in the corrections, also those
-    that cannot be decided: their number was fixed before the first run.
+    that cannot be decided: their number was fixed before the first run. Those of arms that a grid did not get, because its
+    best arm was not at its end, have no result.
     """
     margins = margins or Margins()
-    arms_by_name = {arm.name: arm for arm in arms}
-    pairs = [(arms_by_name[contrast.arm], arms_by_name[contrast.baseline]) for contrast in contrasts]
-    compared = [
-        compare_arms(contrast, *pair, margins.of(contrast), len(contrasts))
-        for contrast, pair in zip(contrasts, pairs, strict=True)
-    ]
+    by_name = {arm.name: arm for arm in arms}
+    contrasts = [contrast for contrast in section.contrasts if all(name in by_name for name in contrast.named_arms)]
+    num_tests = len(section.contrasts)
+    compared = [compare_arms(contrast, section, by_name, margins.of(contrast), num_tests) for contrast in contrasts]
     tests = [None if result.reason else result.paired_test for result in compared]
-    p_values = holm([1.0 if test is None else test.p for test in tests])
+    without_result = [1.0] * (num_tests - len(contrasts))
+    p_values = holm([1.0 if test is None else test.p for test in tests] + without_result)
     p_equivalents = holm(
         [
             1.0 if test is None or result.margin is None else equivalence_p(test, result.margin)
             for test, result in zip(tests, compared, strict=True)
         ]
+        + without_result
     )
     results = []
-    for result, pair, p_adjusted, p_equivalent in zip(compared, pairs, p_values, p_equivalents, strict=True):
-        decided = with_verdict(with_separation(result, *pair), p_adjusted, p_equivalent, len(contrasts))
-        results.append(replace(decided, comment=narrative.describe_contrast(decided, *pair, len(contrasts))))
+    for result, p_adjusted, p_equivalent in zip(compared, p_values, p_equivalents, strict=False):
+        decided = with_verdict(with_details(result, section, by_name), p_adjusted, p_equivalent, num_tests)
+        involved = involved_arms(result.contrast, section, by_name)
+        results.append(replace(decided, comment=narrative.describe_contrast(decided, involved, num_tests)))
     return tuple(results)
-
-
-def compare_arms(contrast: Contrast, arm: Arm, baseline: Arm, margin: float | None, num_tests: int) -> ContrastResult:
-    """All of a contrast's result but its verdict and what curves say, as one of `num_tests`. Runs are paired by seed.
-
-    Times to a threshold are compared up to the length of the shortest run that never reached it (restricted times,
-    Royston & Parmar 2013, BMC Med. Res. Methodol. 13): nobody knows what would have come after that.
-    """
-    metric = contrast.parsed_metric
-    values = arm.values(metric)
-    baseline_values = baseline.values(metric)
-    seeds = tuple(seed for seed in values if seed in baseline_values)
-    histories = [side.history(seed) for seed in seeds for side in (arm, baseline)]
-    censoring_time = metric.censoring_time(histories)
-    arm_values = tuple(min(values[seed], censoring_time) for seed in seeds)
-    censored_baseline_values = tuple(min(baseline_values[seed], censoring_time) for seed in seeds)
-    test = paired_t_test(arm_values, censored_baseline_values, metric.quantization_step(histories), num_tests)
-    reason = why_undecided(metric, arm, baseline, histories, test)
-    return ContrastResult(
-        contrast=contrast,
-        seeds=seeds,
-        arm_values=arm_values,
-        baseline_values=censored_baseline_values,
-        paired_test=test,
-        margin=margin,
-        p_adjusted=None,
-        p_equivalent=None,
-        verdict="undecided",
-        reason=reason,
-        seeds_needed=None,
-        curves_separate_from_epoch=None,
-        comment="",
-    )
-
-
-def with_separation(result: ContrastResult, arm: Arm, baseline: Arm) -> ContrastResult:
-    """A contrast's result with the epoch from which its curves differ, if it could be tested."""
-    if result.reason:
-        return result
-    history_pairs = [(arm.history(seed), baseline.history(seed)) for seed in result.seeds]
-    return replace(
-        result, curves_separate_from_epoch=find_separation_epoch(result.contrast.parsed_metric, history_pairs)
-    )
-
-
-def why_undecided(
-    metric: Metric, arm: Arm, baseline: Arm, histories: Sequence[History], test: PairedTest | None
-) -> str | None:
-    """Why nothing can be decided, in one line, or None. `histories` are those of all paired runs."""
-    unfinished = narrative.count_unfinished([arm, baseline])
-    detail = f" ({unfinished})" if unfinished else ""
-    if not histories:
-        return f"no seed has finished runs of both arms{detail}"
-    if arm.diverged or baseline.diverged:
-        return f"{unfinished}, and the remaining runs are a biased sample"
-    if len(histories) == 2:
-        return f"a single seed decides nothing, because another may reverse the order: use at least three{detail}"
-    if not any(metric.reached(history) for history in histories):
-        return f"no run reached {metric.target_phrase}"
-    return None if test else "the difference is identical for all seeds, so a paired t-test is not possible"
 
 
 def with_verdict(result: ContrastResult, p_adjusted: float, p_equivalent: float, num_tests: int) -> ContrastResult:
@@ -163,84 +106,7 @@ def with_verdict(result: ContrastResult, p_adjusted: float, p_equivalent: float,
     )
 
 
-def find_separation_epoch(metric: Metric, history_pairs: Sequence[tuple[History, History]]) -> int | None:
-    """The first epoch from which on the 95 % interval of the paired difference excludes 0 on one side, until the end.
-
-    The end is that of the shortest run, and the curve is the metric's `Metric.curve`. Each epoch has its own interval.
-    """
-    quantization_step = metric.quantity_quantization_step(history for pair in history_pairs for history in pair)
-    arm_curve, baseline_curve = (
-        list(zip(*(metric.curve(pair[side]) for pair in history_pairs), strict=False)) for side in (0, 1)
-    )  # [epochs][seeds]
-    separation_epoch = None
-    side = 0
-    for epoch in range(min(len(arm_curve), len(baseline_curve)), 0, -1):
-        test = paired_t_test(arm_curve[epoch - 1], baseline_curve[epoch - 1], quantization_step)
-        current_side = int(test.difference.low > 0) - int(test.difference.high < 0) if test else 0
-        if current_side == 0 or current_side == -side:
-            break
-        separation_epoch = epoch
-        side = current_side
-    return separation_epoch
-
-
 # ---- seeds "until decided"
-
-
-def decide_sections(study: Study, trial_results: Sequence[TrialResult]) -> dict[str, list[Decision]]:
-    """What became of the contrasts of each section whose seeds are "until decided", by the runs up to its last look."""
-    by_arm: dict[tuple[str, str], dict[int, TrialResult]] = {}
-    for result in trial_results:
-        by_arm.setdefault((result.trial.section, result.trial.arm), {})[result.trial.seed] = result
-    decisions = {}
-    for name, section in study.sections.items():
-        if looks := study.looks(name):
-            arms = {arm: by_arm.get((name, arm), {}) for arm in section.arm_overrides}
-            decisions[name] = decide_section(section, study.margins, arms, looks)
-    return decisions
-
-
-def decide_section(
-    section: Section, margins: Margins, arms: Mapping[str, Mapping[int, TrialResult]], looks: tuple[int, ...]
-) -> list[Decision]:
-    """The decisions of one section's contrasts, from the results of each arm by seed."""
-
-    def sample(index: int, seeds: int) -> Sample:
-        contrast = section.contrasts[index]
-        arm, baseline = (
-            Arm(name, tuple(arms[name][seed] for seed in range(seeds) if seed in arms[name]))
-            for name in (contrast.arm, contrast.baseline)
-        )
-        statuses = [result.status for result in (*arm.results, *baseline.results)]
-        if "diverged" in statuses or "failed" in statuses:
-            return "lost"
-        if statuses.count("finished") < 2 * seeds:
-            return "missing"
-        result = compare_arms(contrast, arm, baseline, margins.of(contrast), len(section.contrasts))
-        test = result.paired_test
-        if result.reason or test is None:
-            return "untestable"
-        return Estimate(test.difference.mean, test.standard_error, seeds)
-
-    return decide_contrasts(sample, [margins.of(contrast) for contrast in section.contrasts], looks)
-
-
-def planned_trials(study: Study, decisions: Mapping[str, Sequence[Decision]]) -> tuple[Trial, ...]:
-    """Every trial of a study up to the present look of each section; with fixed seeds, all."""
-    needed = {
-        name: seeds_by_arm(
-            list(study.sections[name].arm_overrides),
-            [(contrast.arm, contrast.baseline) for contrast in study.sections[name].contrasts],
-            of_section,
-            study.looks(name)[0],
-        )
-        for name, of_section in decisions.items()
-    }
-    return tuple(
-        trial
-        for trial in study.possible_trials
-        if trial.section not in needed or trial.seed < needed[trial.section][trial.arm]
-    )
 
 
 def describe_decisions(
@@ -255,21 +121,17 @@ def describe_decisions(
     results = []
     num_tests = len(section.contrasts)
     for contrast, decision in zip(section.contrasts, decisions, strict=True):
+        if decision.outcome == "absent":
+            continue
         seeds = decision.seeds or looks[0]
-        arm, baseline = (
-            Arm(arm.name, tuple(r for r in arm.results if r.trial.seed < seeds))
-            for name in (contrast.arm, contrast.baseline)
-            for arm in arms
-            if arm.name == name
-        )
-        result = compare_arms(contrast, arm, baseline, study.margins.of(contrast), num_tests)
-        result = with_decision(with_separation(result, arm, baseline), decision, looks, num_tests)
+        by_name = {arm.name: Arm(arm.name, tuple(r for r in arm.results if r.trial.seed < seeds)) for arm in arms}
+        result = compare_arms(contrast, section, by_name, study.margins.of(contrast), num_tests)
+        result = with_decision(with_details(result, section, by_name), decision, looks, num_tests)
         result = replace(result, out_of_time=out_of_time and decision.next_look is not None)
-        if decision.outcome == "lost" and not (arm.diverged or baseline.diverged):
-            result = replace(
-                result, reason=f"{narrative.count_unfinished([arm, baseline])}, and it is tried again next time"
-            )
-        results.append(replace(result, comment=narrative.describe_contrast(result, arm, baseline, num_tests)))
+        involved = involved_arms(contrast, section, by_name)
+        if decision.outcome == "lost" and not any(arm.diverged for arm in involved):
+            result = replace(result, reason=f"{narrative.count_unfinished(involved)}, and it is tried again next time")
+        results.append(replace(result, comment=narrative.describe_contrast(result, involved, num_tests)))
     return tuple(results)
 
 

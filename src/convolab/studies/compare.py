@@ -9,8 +9,9 @@ from convolab.core.types import Json
 from convolab.studies.analyze import analyze_study
 from convolab.studies.results import StudyResult, TrialResult
 from convolab.studies.runner import STUDY_FILE, StudyFolder
+from convolab.studies.section import Overrides, format_arm_value, usable_name
 from convolab.studies.stored_study import read_stored_study
-from convolab.studies.study import Overrides, Study, Trial, format_arm_value, usable_name
+from convolab.studies.study import Study, Trial
 from convolab.training.find_runs import find_runs
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run

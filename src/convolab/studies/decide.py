@@ -17,9 +17,10 @@ MIN_CHANCE = 0.1  # of a verdict by the last look, below which more seeds are no
 MAX_EXACT_SHARES = 12  # see `share_level`
 
 # What runs say at a look: an estimate; or that some are still to come, that they cannot be tested (all differences are
-# the same, say), or that they never will be, because a run diverged.
-Sample = Estimate | Literal["missing", "untestable", "lost"]
-ContrastState = Literal["different", "equivalent", "futile", "exhausted", "untestable", "lost", "open"]
+# the same, say), or that they never will be, because a run diverged; or that an arm is none yet, as a grid may get it by
+# widening.
+Sample = Estimate | Literal["missing", "untestable", "lost", "absent"]
+ContrastState = Literal["different", "equivalent", "futile", "exhausted", "untestable", "lost", "absent", "open"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def decide_contrasts(
         for i, seen in samples.items():
             if seen == "lost":
                 decisions[i].outcome, decisions[i].seeds = "lost", seeds
-        waiting = [i for i, seen in samples.items() if seen != "lost"]
+            elif seen == "absent":
+                decisions[i].outcome = "absent"
+        waiting = [i for i, decision in enumerate(decisions) if decision.outcome == "open"]
         if any(samples[i] == "missing" for i in waiting):
             for i in waiting:
                 decisions[i].next_look = seeds
@@ -186,7 +189,7 @@ def normal_cdf(z: float) -> float:
 
 
 def seeds_by_arm(
-    arms: Sequence[str], contrasts: Sequence[tuple[str, str]], decisions: Sequence[Decision], first_look: int
+    arms: Sequence[str], contrasts: Sequence[tuple[str, ...]], decisions: Sequence[Decision], first_look: int
 ) -> dict[str, int]:
     """How many seeds each arm needs by now: those of the first look, and what its open contrasts wait for.
 
@@ -195,7 +198,7 @@ def seeds_by_arm(
     {'a': 4, 'b': 3, 'c': 4}
     """
     needed = dict.fromkeys(arms, first_look)
-    for pair, decision in zip(contrasts, decisions, strict=True):
-        for arm in pair:
+    for involved, decision in zip(contrasts, decisions, strict=True):
+        for arm in involved:
             needed[arm] = max(needed[arm], decision.seeds, decision.next_look or 0)
     return needed

@@ -17,7 +17,7 @@ from convolab.studies.formatting import (
 )
 from convolab.studies.metrics import Metric
 from convolab.studies.results import Arm, BestOnTest, ContrastResult
-from convolab.studies.study import Section
+from convolab.studies.section import Section
 
 UNFINISHED_PHRASES = {
     "diverged": "diverged",
@@ -49,15 +49,16 @@ def join_sentences(sentences: Iterable[str]) -> str:
 # ---- a contrast
 
 
-def describe_contrast(result: ContrastResult, arm: Arm, baseline: Arm, num_tests: int) -> str:
+def describe_contrast(result: ContrastResult, arms: Sequence[Arm], num_tests: int) -> str:
     """A contrast's result, as one of `num_tests` in its section: what, how much, how sure, since when in training."""
     return join_sentences(
         [
-            "" if not result.is_tested else describe_unfinished([arm, baseline]),  # else the reason says it
+            "" if not result.is_tested else describe_unfinished(arms),  # else the reason says it
             describe_difference(result, num_tests),
+            describe_optimum(result),
             describe_looks(result),
-            describe_censoring(result, arm, baseline),
-            describe_curve_separation(result, arm, baseline),
+            describe_censoring(result, arms),
+            describe_curve_separation(result, *arms) if result.contrast.is_plain else "",
         ]
     )
 
@@ -67,7 +68,7 @@ def describe_difference(result: ContrastResult, num_tests: int) -> str:
     test, metric = result.paired_test, result.contrast.parsed_metric
     undecided = "Undecided (time)" if result.out_of_time else "Undecided"
     if test is None or not result.is_tested:
-        values = f" Seen: {format_both_values(result)}." if result.seeds else ""
+        values = f" Seen: {format_both_values(result)}." if result.seeds and result.arm_values else ""
         subject = name_subject(result)
         return f"{undecided} whether {subject} changes {metric_phrase(metric)}: {result.reason}.{values}"
     correction = f", corrected for {num_tests} contrasts" if num_tests > 1 else ""
@@ -98,6 +99,8 @@ def describe_change(result: ContrastResult) -> str:
     test, metric = result.paired_test, result.contrast.parsed_metric
     assert test is not None  # or there is nothing to describe
     interval = format_difference_interval(metric, test.difference)
+    if result.contrast.interaction:
+        return describe_interaction(result, interval)
     phrase, subject = metric_phrase(metric), name_subject(result)
     if result.verdict == "equivalent":
         margin = format_margin(metric, result.margin or 0.0)
@@ -112,9 +115,46 @@ def describe_change(result: ContrastResult) -> str:
     return f"{subject} {verb} {phrase} by {amount} ({interval})"
 
 
+def describe_interaction(result: ContrastResult, interval: str) -> str:
+    """By how much one pair's difference exceeds another's: "The effect of ... is 1.2 nats higher (...) for ... than for ..."."""
+    contrast, test = result.contrast, result.paired_test
+    assert contrast.interaction  # or there is nothing to describe
+    assert test is not None
+    metric, (other, _) = contrast.parsed_metric, contrast.interaction
+    effect = f"the effect of {name_subject(result)} on {metric_phrase(metric)}"
+    where = f"for '{contrast.arm}' than for '{other}'"
+    if result.verdict == "equivalent":
+        margin = format_margin(metric, result.margin or 0.0)
+        shift = format_signed_difference(metric, test.difference)
+        return f"{effect} differs by less than {margin}: it is {shift} ({interval}) {where}"
+    seems = "seems to be" if result.verdict == "undecided" else "is"
+    return f"{effect} {seems} {format_signed_difference(metric, test.difference)} ({interval}) {where}"
+
+
+def describe_optimum(result: ContrastResult) -> str:
+    """Of a trend: where the parabola through the best values has its optimum, and how well it fits."""
+    trend, metric = result.contrast.trend, result.contrast.parsed_metric
+    if not trend or not result.is_tested:
+        return ""
+    key, optimum = trend.rpartition(".")[2], result.optimum
+    if optimum is None:
+        return "The parabola through the best value and its neighbors has no optimum."
+    misfit = format_metric_difference(metric, optimum.misfit, choose_decimals(metric, optimum.misfit))
+    fit = f"the means are at most {misfit} off the parabola"
+    if not optimum.is_inside:
+        end = optimum.span[0 if optimum.value < optimum.span[0] else 1]
+        return f"The optimum is at {key} = {end:.3g}, an end of the values that were trained, or beyond; {fit}."
+    sure = "the runs do not say how far off that may be"
+    if optimum.low is not None and optimum.high is not None:
+        sure = f"95 % interval {optimum.low:.3g} to {optimum.high:.3g}"
+    return f"The optimum of a parabola is at {key} = {optimum.value:.3g} ({sure}); {fit}."
+
+
 def name_subject(result: ContrastResult) -> str:
     """What a contrast is about: its own subject, or the arm instead of its baseline."""
     contrast = result.contrast
+    if contrast.trend:
+        return contrast.subject or f"taking {contrast.trend.rpartition('.')[2]} from the middle of its values"
     return contrast.subject or f"'{contrast.arm}' instead of '{contrast.baseline}'"
 
 
@@ -128,10 +168,10 @@ def capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def describe_censoring(result: ContrastResult, arm: Arm, baseline: Arm) -> str:
+def describe_censoring(result: ContrastResult, arms: Sequence[Arm]) -> str:
     """For times to a threshold: how many runs never reached it, and what that does to the times."""
     metric = result.contrast.parsed_metric
-    histories = [side.history(seed) for side in (arm, baseline) for seed in result.seeds]
+    histories = [arm.history(seed) for arm in arms for seed in result.seeds]
     unreached = sum(not metric.reached(history) for history in histories)
     if not unreached:
         return ""
@@ -161,9 +201,18 @@ def format_both_values(result: ContrastResult) -> str:
     decimals = choose_decimals(metric, interval_half_width(test.difference) if test else 0.0)
     values = [format_average(metric, side, decimals) for side in (result.baseline_values, result.arm_values)]
     first, *others = result.seeds
+    if result.contrast.interaction:
+        sides = (result.baseline_values, result.arm_values)
+        values = [format_effect(metric, side, decimals) for side in sides]
     return f"from {values[0]} to {values[1]} " + (
         f"on average over {len(others) + 1} seeds" if others else f"with seed {first}"
     )
+
+
+def format_effect(metric: Metric, values: Sequence[float], decimals: int) -> str:
+    """The mean of some differences, with its sign: "+1.8 percentage points"."""
+    mean = mean_interval(values).mean
+    return f"{'+' if mean > 0 else ''}{format_metric_difference(metric, mean, decimals)}"
 
 
 def format_average(metric: Metric, values: Sequence[float], decimals: int) -> str:
@@ -194,7 +243,8 @@ def summarize_verdicts(results: Sequence[ContrastResult]) -> list[str]:
     for result in sorted(results, key=lambda result: result.verdict == "undecided"):
         if result.is_tested:
             contrast = result.contrast
-            groups.setdefault((result.verdict, contrast.baseline, contrast.metric), []).append(result)
+            alone = None if contrast.is_plain else contrast  # what compares more than two arms has its own sentence
+            groups.setdefault((result.verdict, contrast.baseline, contrast.metric, alone), []).append(result)
     sentences = [describe_group(group) for group in groups.values()]
     if reasons := [result.reason for result in results if not result.is_tested]:
         which = "The contrast" if len(results) == 1 else f"{len(reasons)} of {len(results)} contrasts"
@@ -216,7 +266,8 @@ def describe_group(results: Sequence[ContrastResult]) -> str:
             price = " (time): the same command goes on"
     if is_single:
         change = describe_change(first)
-        return f"Undecided: {change}{price}." if price else f"{capitalize(change)}."
+        sentence = f"Undecided: {change}{price}." if price else f"{capitalize(change)}."
+        return join_sentences([sentence, describe_optimum(first)])
     differences = {result.contrast.arm: result.paired_test.difference for result in results if result.paired_test}
     arms = join_with_and(
         [
@@ -235,8 +286,7 @@ def describe_group(results: Sequence[ContrastResult]) -> str:
 
 def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[ContrastResult]) -> list[str]:
     """The arm that is best on average, and how its neighbors in the grid compare with it."""
-    metrics = [result.contrast.parsed_metric for result in results]
-    metric = next((metric for metric in metrics if metric.threshold is None), default_metric(arms))
+    metric = section.ranking_metric or default_metric(arms)
     means = mean_intervals([arm for arm in arms if not arm.diverged], metric)
     if len(means) < 2:
         return []
@@ -248,7 +298,8 @@ def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[
     for result in results:
         contrast = result.contrast
         if (
-            result.verdict != "undecided"
+            contrast.is_plain
+            and result.verdict != "undecided"
             and best in (contrast.arm, contrast.baseline)
             and contrast.parsed_metric == metric
         ):

@@ -11,9 +11,12 @@ from convolab.core.display import Displayable
 from convolab.core.escape import escape_line
 from convolab.core.stats import Interval, PairedTest, mean_interval
 from convolab.core.text import format_percent, pluralize
+from convolab.studies.contrast import Contrast
 from convolab.studies.decide import Look
 from convolab.studies.metrics import Metric
-from convolab.studies.study import Contrast, Section, Study, Trial
+from convolab.studies.section import Section
+from convolab.studies.study import Study, Trial
+from convolab.studies.trend import Optimum
 from convolab.training.history import EpochMetrics
 from convolab.training.run_folder import COMPLETED, EvaluationRecord, RunSummary
 
@@ -78,8 +81,8 @@ class ContrastResult(Displayable):
 
     contrast: Contrast
     seeds: tuple[int, ...]  # those with which both arms finished
-    arm_values: tuple[float, ...]  # the metric at each of these seeds
-    baseline_values: tuple[float, ...]
+    arm_values: tuple[float, ...]  # the metric at each of these seeds; of an interaction, the first pair's difference
+    baseline_values: tuple[float, ...]  # the other arm's; of an interaction, the second pair's difference
     paired_test: PairedTest | None  # None: fewer than two such seeds, or the same difference at all of them
     margin: float | None  # the largest difference that does not matter; None: no difference is too small to matter
     p_adjusted: float | None  # the p-value after Holm's correction over the section's contrasts
@@ -92,6 +95,7 @@ class ContrastResult(Displayable):
     looks: tuple[
         Look, ...
     ] = ()  # where seeds are "until decided": the interval of `paired_test` is then a repeated one
+    optimum: Optimum | None = None  # of a trend's parabola, if it has one
     out_of_time: bool = False  # whether it is undecided because the hours were over
 
     @property
@@ -101,6 +105,8 @@ class ContrastResult(Displayable):
 
     def __repr__(self) -> str:
         asked = f"{self.contrast.arm!r} against {self.contrast.baseline!r}, {self.contrast.metric}"
+        if not self.contrast.is_plain:
+            asked = f"{self.contrast.label}, {self.contrast.metric}"
         return f"ContrastResult({asked}: {self.verdict})\n{escape_line(self.comment, MAX_REPR_COMMENT)}"
 
 

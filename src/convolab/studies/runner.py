@@ -16,9 +16,9 @@ from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
 from convolab.data.memmap import read_memmap, write_memmap
 from convolab.data.splits import DatasetSplits
-from convolab.studies.analyze import analyze_study, decide_sections, make_best_on_test, planned_trials, select_best
-from convolab.studies.decide import Decision
+from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
+from convolab.studies.planning import StudyPlan, plan_study
 from convolab.studies.results import BestOnTest, StudyResult, TrialResult
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study, Trial
@@ -171,8 +171,8 @@ def execute_study(
                 failure_reasons[event.key] = event.reason or "unknown reason"
             on_event(event)
 
-        decisions = decide_sections(study, study_folder.trial_results(study, failure_reasons))
-        jobs, num_done = plan_jobs(study_folder, study, decisions, costs)
+        plan = plan_study(study, study_folder.trial_results(study, failure_reasons))
+        jobs, num_done = plan_jobs(study_folder, plan, costs)
         on_plan(jobs, num_done)
         if jobs:
             with memmapped_dataset(splits, study_folder.folder / ".images") as dataset_folder:
@@ -183,13 +183,10 @@ def execute_study(
                     executor.run(jobs, dataset_folder, record_event, should_stop)
                     if not all(is_run_complete(job.folder) or job.recipe.key in failure_reasons for job in jobs):
                         break  # it was stopped
-                    previous, decisions = (
-                        decisions,
-                        decide_sections(study, study_folder.trial_results(study, failure_reasons)),
-                    )
-                    for line in describe_progress(study, previous, decisions):
+                    previous, plan = plan, plan_study(study, study_folder.trial_results(study, failure_reasons))
+                    for line in describe_progress(previous, plan):
                         on_look(line)
-                    jobs, num_done = plan_jobs(study_folder, study, decisions, costs, failure_reasons)
+                    jobs, num_done = plan_jobs(study_folder, plan, costs, failure_reasons)
                     is_late = hours is not None and time.monotonic() - started >= hours * 3600 and bool(jobs)
                     if jobs and not is_late:
                         on_plan(jobs, num_done)
@@ -211,27 +208,24 @@ def require_hours(study: Study, hours: float | None) -> None:
 
 def plan_jobs(
     study_folder: StudyFolder,
-    study: Study,
-    decisions: Mapping[str, Sequence[Decision]],
+    plan: StudyPlan,
     costs: Mapping[str, float],
     failure_reasons: Collection[str] = (),
 ) -> tuple[list[Job], int]:
-    """The runs that are missing up to the present look, but for those that failed just now, and the number of the others.
-
-    With fixed seeds it is all of the runs.
-    """
-    recipes = {trial.recipe.key: trial.recipe for trial in planned_trials(study, decisions)}
+    """The planned runs that are missing, but for those that failed just now, and the number of the others."""
+    recipes = {trial.recipe.key: trial.recipe for trial in plan.trials}
     folders = {key: study_folder.run_folder(recipe) for key, recipe in recipes.items() if key not in failure_reasons}
     jobs = [Job(recipes[key], path, costs[key]) for key, path in folders.items() if not is_run_complete(path)]
     return jobs, len(folders) - len(jobs)
 
 
-def describe_progress(
-    study: Study, previous: Mapping[str, Sequence[Decision]], decisions: Mapping[str, Sequence[Decision]]
-) -> Iterator[str]:
-    """A line about each section that was looked at since: how many of its contrasts are decided, and what comes next."""
-    for name, now in decisions.items():
-        if [decision.seeds for decision in now] == [decision.seeds for decision in previous[name]]:
+def describe_progress(previous: StudyPlan, plan: StudyPlan) -> Iterator[str]:
+    """A line about each section that widened or was looked at since: what is decided, and what comes next."""
+    for name, arms in plan.in_play.items():
+        if added := sorted(arms - previous.in_play[name]):
+            yield f"{name}: the best arm stands at an end of the grid, which goes on with {', '.join(added)}"
+    for name, now in plan.decisions.items():
+        if [decision.seeds for decision in now] == [decision.seeds for decision in previous.decisions[name]]:
             continue
         decided = sum(decision.outcome in ("different", "equivalent") for decision in now)
         open_ = [decision.next_look for decision in now if decision.next_look is not None]

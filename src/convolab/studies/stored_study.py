@@ -6,8 +6,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from convolab.core.types import Json
+from convolab.studies.contrast import Contrast
 from convolab.studies.metrics import RENAMED_KINDS
-from convolab.studies.study import RENAMED_STUDY_KEYS, Contrast, Section, Study
+from convolab.studies.section import Section
+from convolab.studies.study import RENAMED_STUDY_KEYS, Study
 from convolab.training.first_edition import translate_first_edition
 from convolab.training.recipe import read_toml
 

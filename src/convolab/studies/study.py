@@ -1,208 +1,29 @@
 """A study: one base recipe under named overrides and several seeds, and the contrasts it exists to decide."""
 
-import itertools
-import math
-import re
 import reprlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tomli_w
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
 from convolab.core.sequential import FIRST_LOOK, MAX_PAIRS, planned_looks
 from convolab.core.text import pluralize
-from convolab.core.types import Frozen, Json, NonNegativeInt, PositiveFloat, ValidationContext
+from convolab.core.types import Frozen, Json, ValidationContext
 from convolab.models.registry import trust_named
-from convolab.studies.metrics import QUANTITIES, Metric
+from convolab.studies.contrast import Contrast, Margins, Name
+from convolab.studies.section import UNTIL_DECIDED, Section, Seeds
 from convolab.training.parts import part_names
 from convolab.training.recipe import FORMAT, Recipe, read_toml, require_known_format
 
 RENAMED_STUDY_KEYS = {"change": "overrides", "against": "baseline"}  # the first edition's key -> today's
-
-MAX_ARMS = 1_000  # of a section
 MAX_RUNS = 10_000  # of a study
-MAX_NAME_LENGTH = 200
-Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^/\\\n\t]+$")]
-Overrides = dict[str, Json]  # `section.key` of a recipe -> value
-UNTIL_DECIDED = "until decided"
-Seeds = tuple[NonNegativeInt, ...] | Literal["until decided"]
-
-
-class Contrast(Frozen):
-    """A question: is `arm` better than `baseline`, by `metric`?
-
-    Attributes:
-        arm: the arm in question.
-        baseline: the arm that it is compared with.
-        metric: what decides, see `Metric.parse`.
-        margin: the largest difference that does not matter, in the metric's unit (an accuracy's is a fraction); by default
-            the study's.
-        subject: what the arm has and the baseline has not, as the comments name it: "Batch norm".
-    """
-
-    arm: Name
-    baseline: Name
-    metric: str = "best_validation_accuracy"
-    margin: PositiveFloat | None = None
-    subject: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH, pattern=r"^[^\n\t]*$")] = ""
-
-    @property
-    def parsed_metric(self) -> Metric:
-        return Metric.parse(self.metric)
-
-
-class Margins(Frozen):
-    """The largest differences that do not matter: arms that are shown to differ by less are equivalent.
-
-    >>> Margins(accuracy=0.005).of(Contrast(arm="a", baseline="b"))
-    0.005
-    """
-
-    accuracy: Annotated[PositiveFloat, Field(lt=1)] = 0.01  # a fraction: one percentage point
-    loss: PositiveFloat = 0.02  # nats
-
-    def of(self, contrast: Contrast) -> float | None:
-        """The margin of a contrast, in the unit of its metric; None for a metric that has none."""
-        if contrast.margin is not None:
-            return contrast.margin
-        return {"%": self.accuracy, "nats": self.loss}.get(contrast.parsed_metric.unit)
-
-
-class Section(Frozen):
-    """Arms that belong together: how they differ, what is drawn and what is asked.
-
-    Arms are named overrides of the base recipe; or a `grid` of values of some keys makes an arm of every combination.
-    """
-
-    title: str = ""
-    note: str = ""  # what a reader should know before the curves
-    overrides: Overrides = {}  # of the base recipe, in every arm
-    arms: dict[Name, Overrides] = {}
-    grid: dict[str, tuple[Json, ...]] = {}
-    seeds: Seeds | None = None  # left out: the study's
-    max_seeds: int | None = None  # left out: the study's
-    curves: tuple[str, ...] = ("train_loss", "validation_accuracy")  # quantities to draw against epochs
-    contrasts: tuple[Contrast, ...] = ()
-    metrics: tuple[str, ...] = ()  # numbers to list for each arm, besides those that its contrasts ask about
-
-    @model_validator(mode="after")
-    def check_consistency(self) -> "Section":
-        require(bool(self.arms) != bool(self.grid), "give either arms or a grid, not both")
-        require(all(self.grid.values()), "a key of the grid has no values")
-        for quantity in self.curves:
-            require(quantity in QUANTITIES, f"unknown curve '{quantity}': {suggest(quantity, QUANTITIES)}")
-        for contrast in self.contrasts:
-            for arm in (contrast.arm, contrast.baseline):
-                known = self.arm_overrides
-                require(arm in known, f"a contrast names the unknown arm '{arm}': {suggest(arm, known)}")
-            require(contrast.arm != contrast.baseline, f"a contrast compares the arm '{contrast.arm}' with itself")
-            require(
-                contrast.parsed_metric.unit != "%" or (contrast.margin or 0) < 1,
-                f"the margin of {contrast.metric} is {contrast.margin}: give a fraction, 0.01 for one percentage point",
-            )
-        _ = self.reported_metrics
-        return self
-
-    @property
-    def reported_metrics(self) -> dict[str, Metric]:
-        """The numbers to list for each arm, by name, each once."""
-        return {name: Metric.parse(name) for name in (*(contrast.metric for contrast in self.contrasts), *self.metrics)}
-
-    @cached_property
-    def arm_overrides(self) -> dict[str, Overrides]:
-        """Every arm's own overrides, those of the grid too."""
-        if self.arms:
-            return self.arms
-        short_keys = [key.rpartition(".")[2] for key in self.grid]
-        names = short_keys if len(set(short_keys)) == len(short_keys) else list(self.grid)
-        num_arms = math.prod(len(values) for values in self.grid.values())
-        require(
-            num_arms <= MAX_ARMS,
-            f"the grid has {num_arms:,} arms, and a section may have {MAX_ARMS:,}: give fewer values",
-        )
-        for key, values in self.grid.items():
-            require(all(values.count(value) == 1 for value in values), f"the grid holds a value twice (of {key})")
-        combinations = list(itertools.product(*self.grid.values()))
-        arms = dict.fromkeys(grid_arm_name(names, values) for values in combinations)
-        if len(arms) < len(combinations):  # some differ after the sixth digit only, or in folders
-            exact = [grid_arm_name(names, values, format_number=repr) for values in combinations]
-            arms = dict.fromkeys(name if exact.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(exact, 1))
-        return {
-            name: dict(zip(self.grid, values, strict=True)) for name, values in zip(arms, combinations, strict=True)
-        }
-
-    @cached_property
-    def grid_positions(self) -> dict[str, tuple[int, ...]]:
-        """Each arm's index along every key of the grid: in order of size for numbers, else as written."""
-        orders: dict[str, Sequence[Json]] = {key: sorted_numbers(values) or values for key, values in self.grid.items()}
-        return {
-            arm: tuple(order.index(overrides[key]) for key, order in orders.items())
-            for arm, overrides in self.arm_overrides.items()
-        }
-
-    def grid_neighbors(self, arm: str) -> list[str]:
-        """The arms of the grid that differ from one by a single step of a single key."""
-        center = self.grid_positions[arm]
-        return [
-            name
-            for name, position in self.grid_positions.items()
-            if sum(abs(a - b) for a, b in zip(position, center, strict=True)) == 1
-        ]
-
-    def is_at_grid_edge(self, arm: str) -> bool:
-        """Whether an arm has the smallest or the largest of three or more numbers that a key of the grid was given."""
-        return any(
-            len(values) > 2 and sorted_numbers(values) and index in (0, len(values) - 1)
-            for values, index in zip(self.grid.values(), self.grid_positions[arm], strict=True)
-        )
-
-
-def sorted_numbers(values: Sequence[Json]) -> list[int | float]:
-    """The values in order of size if all of them are numbers, else nothing."""
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    return sorted(numbers) if len(numbers) == len(values) else []
-
-
-def grid_arm_name(
-    names: Sequence[str], values: Sequence[Json], format_number: Callable[[float], str] = "{:g}".format
-) -> str:
-    """The name of a combination of values in a grid.
-
-    >>> grid_arm_name(["lr", "name"], [0.1, "nets/mine.py:Net"])
-    'lr=0.1, name=mine.py:Net'
-    """
-    pairs = [f"{name}={format_arm_value(value, format_number)}" for name, value in zip(names, values, strict=True)]
-    return usable_name(", ".join(pairs))
-
-
-def format_arm_value(value: Json, format_number: Callable[[float], str] = "{:g}".format) -> str:
-    """A value as it appears in an arm's name; of a path only the last part.
-
-    >>> format_arm_value(0.001), format_arm_value([16, 32]), format_arm_value(True), format_arm_value("nets/a.py:Net")
-    ('0.001', '16-32', 'true', 'a.py:Net')
-    """
-    if isinstance(value, list | tuple):
-        return "-".join(format_arm_value(one, format_number) for one in value) or "none"
-    if isinstance(value, float):
-        return format_number(value)
-    return str(value).lower() if isinstance(value, bool) else re.split(r"[/\\]", str(value).rstrip("/\\"))[-1]
-
-
-def usable_name(text: str) -> str:
-    """A text that a `Name` can be: in one line, without slashes, cut where it is too long.
-
-    >>> usable_name("a\\nb/c"), len(usable_name("a" * 300)) < MAX_NAME_LENGTH
-    ('a b c', True)
-    """
-    text = re.sub(r"[/\\\s]", " ", text) or "unnamed"
-    return text if len(text) < MAX_NAME_LENGTH - 10 else text[: MAX_NAME_LENGTH - 20] + "..."  # a number may follow
 
 
 @dataclass(frozen=True)
@@ -249,7 +70,8 @@ class Study(Frozen, Displayable):
     def __repr__(self) -> str:
         arms = sum(len(section.arm_overrides) for section in self.sections.values())
         counts = (pluralize(len(self.sections), "section"), pluralize(arms, "arm"), pluralize(len(self.recipes), "run"))
-        most = "at most " if any(self.looks(name) for name in self.sections) else ""
+        may_grow = any(self.looks(name) or section.widen for name, section in self.sections.items())
+        most = "at most " if may_grow else ""
         return f"Study({self.name!r}: {', '.join(counts[:-1])}, {most}{counts[-1]})"
 
     @model_validator(mode="after")
@@ -265,7 +87,7 @@ class Study(Frozen, Displayable):
             f"the study has {num_runs:,} runs, and may have {MAX_RUNS:,}: give fewer arms or seeds",
         )
         arms_by_recipe: dict[tuple[str, str], str] = {}
-        for trial in self.trials:
+        for trial in self.possible_trials:
             first_arm = arms_by_recipe.setdefault((trial.section, trial.recipe.key), trial.arm)
             require(
                 first_arm == trial.arm,
@@ -273,7 +95,9 @@ class Study(Frozen, Displayable):
             )
             has_validation = trial.recipe.data.validation > 0
             section = self.sections[trial.section]
-            metrics = [c.metric for c in section.contrasts if trial.arm in (c.arm, c.baseline)] + list(section.metrics)
+            metrics = [c.metric for c in section.contrasts if c.trend or trial.arm in c.named_arms] + list(
+                section.metrics
+            )
             for metric in metrics:
                 require(
                     has_validation or not section.reported_metrics[metric].needs_validation,
@@ -328,6 +152,11 @@ class Study(Frozen, Displayable):
         """The seeds with which a section's arms may be trained."""
         seeds, most = self._own_or_study(section)
         return tuple(range(most)) if seeds == UNTIL_DECIDED else seeds
+
+    def first_seeds(self, section: str) -> tuple[int, ...]:
+        """The seeds with which each arm of a section is trained in any case: of the first look, or all."""
+        looks = self.looks(section)
+        return self.seeds_of(section)[: looks[0]] if looks else self.seeds_of(section)
 
     def seeds_text(self, section: str) -> str:
         """The seeds of a section in words: "0, 1, 2" or "until decided, at most 20"."""
@@ -411,14 +240,18 @@ class Study(Frozen, Displayable):
     def trials(self) -> tuple[Trial, ...]:
         """Every arm of every section with every seed, in the order they are written.
 
-        Where seeds are "until decided", those of the first look: what more is trained depends on them.
+        Where seeds are "until decided", those of the first look, and of a grid that may widen the arms that are written:
+        what more is trained depends on them.
         """
-        looks = {name: self.looks(name) for name in self.sections}
-        return tuple(t for t in self.possible_trials if not looks[t.section] or t.seed < looks[t.section][0])
+        first_seeds = {name: set(self.first_seeds(name)) for name in self.sections}
+        written = {name: section.written_arms for name, section in self.sections.items()}
+        return tuple(
+            t for t in self.possible_trials if t.seed in first_seeds[t.section] and t.arm in written[t.section]
+        )
 
     @cached_property
     def possible_trials(self) -> tuple[Trial, ...]:
-        """As `trials`, with every seed that an arm may need until its contrasts are decided."""
+        """As `trials`, with every arm that a grid may get and every seed that an arm may need until it is decided."""
         return tuple(self._iter_trials())
 
     def _iter_trials(self) -> Iterator[Trial]:

@@ -433,7 +433,9 @@ def fit(
             history.append(metrics_of_epoch)
             callbacks.on_epoch(metrics_of_epoch)
     except (RuntimeError, IndexError, ValueError, TypeError):
-        check_network(trainer.net, train, trainer.training.batch_size, device)  # says it in one line, if it is the cause
+        check_network(
+            trainer.net, train, trainer.training.batch_size, device
+        )  # says it in one line, if it is the cause
         raise
     return history
 

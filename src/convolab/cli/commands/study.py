@@ -55,7 +55,7 @@ def study_command(
     seed_values = range(seeds or 0)
     if study == "coursework":
         chosen_budget = cast("CourseworkBudget | None", budget)
-        plan = coursework(data or "digits", chosen_budget, seeds=seed_values or (0, 1, 2), sections=sections)
+        plan = coursework(data or "digits", chosen_budget, seeds=seed_values, sections=sections)
     else:
         require(Path(study).is_file(), f"no study file '{study}': give coursework, or a study file (TOML)")
         require(

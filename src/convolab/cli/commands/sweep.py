@@ -105,7 +105,8 @@ def sweep_study(
     recipe_name: str, base: "Recipe", grid: "Mapping[str, Sequence[Json]]", seeds: "Sequence[int]"
 ) -> "Study":
     """The study of a grid around a recipe, with every arm compared with the first."""
-    from convolab.studies.study import Section, Study
+    from convolab.studies.section import Section
+    from convolab.studies.study import Study
 
     first, *others = Section(grid={key: tuple(values) for key, values in grid.items()}).arm_overrides
     metrics = ("best_validation_accuracy", "final_train_loss") if base.data.validation else ("final_train_loss",)

@@ -1,0 +1,76 @@
+"""The trend of a grid in one figure: means with intervals, the parabola through the best of them, and its optimum."""
+
+import math
+
+import altair as alt
+import numpy as np
+
+from convolab.plots.study_figure import StudyFigure, tooltip_fields
+from convolab.plots.study_scales import arm_numbers, to_display_unit
+from convolab.plots.style import BLUE, GRAY, ORANGE
+from convolab.studies.results import ContrastResult, SectionResult
+from convolab.studies.tables import Row, finished_metric_interval
+from convolab.studies.trend import Optimum
+
+NUM_POINTS = 61  # of the parabola
+
+
+def optimum_figures(result: SectionResult) -> list[StudyFigure]:
+    """A figure for each trend that has an optimum."""
+    return [
+        optimum_figure(result, contrast, contrast.optimum) for contrast in result.contrast_results if contrast.optimum
+    ]
+
+
+def optimum_figure(result: SectionResult, contrast: ContrastResult, optimum: Optimum) -> StudyFigure:
+    """Means over the seeds against the key; shaded: where the optimum lies, as far as values were trained."""
+    metric, key = contrast.contrast.parsed_metric, contrast.contrast.trend
+    numbers = arm_numbers(result.section, key)
+    means: list[Row] = []
+    for arm in result.arms:
+        if not arm.diverged and (interval := finished_metric_interval(arm, metric)):
+            low, mean, high = (to_display_unit(metric, x) for x in (interval.low, interval.mean, interval.high))
+            means.append({"arm": arm.name, "x": numbers[arm.name], "mean": mean, "low": low, "high": high})
+    trained = [float(row["x"] or 0) for row in means]
+    ends = (min(trained), max(trained))
+    first, last = (math.log(end) if optimum.is_log else end for end in optimum.span)
+    a, b, c = optimum.coefficients
+    parabola: list[Row] = []
+    for x in np.linspace(first, last, NUM_POINTS):
+        value = math.exp(x) if optimum.is_log else float(x)
+        parabola.append({"x": value, "mean": to_display_unit(metric, float(a + b * x + c * x * x))})
+    place: list[Row] = []
+    if optimum.is_inside:
+        low, high = (optimum.low or ends[0], optimum.high or ends[1])
+        place = [{"x": optimum.value, "low": max(low, ends[0]), "high": min(high, ends[1])}]
+    name = key.rpartition(".")[2]
+    scale = alt.Scale(type="log") if optimum.is_log else alt.Scale(zero=False)
+    axis = alt.Axis(values=sorted(trained), format="~g", labelOverlap=True)
+    x = alt.X("x:Q", title=key, scale=scale, axis=axis)
+    y = alt.Y("mean:Q", title=f"{metric.title} ({metric.unit})", scale=alt.Scale(zero=False))
+    points = alt.NamedData("means")
+    layers = [
+        alt.Chart(alt.NamedData("optimum"), mark=alt.MarkDef(type="rect", color=ORANGE, opacity=0.18)).encode(
+            x=alt.X("low:Q", scale=scale, axis=axis, title=key), x2="high:Q"
+        ),
+        alt.Chart(
+            alt.NamedData("optimum"), mark=alt.MarkDef(type="rule", color=ORANGE, strokeWidth=2, strokeDash=[5, 3])
+        ).encode(x=x),
+        alt.Chart(alt.NamedData("parabola"), mark=alt.MarkDef(type="line", color=GRAY, strokeWidth=2)).encode(x=x, y=y),
+        alt.Chart(points, mark=alt.MarkDef(type="rule", color=BLUE, strokeWidth=2)).encode(
+            x=x, y=alt.Y("low:Q", scale=alt.Scale(zero=False)), y2="high:Q"
+        ),
+        alt.Chart(points, mark=alt.MarkDef(type="point", color=BLUE, filled=True, size=60, opacity=1)).encode(
+            x=x, y=y, tooltip=tooltip_fields("arm", "mean", "low", "high")
+        ),
+    ]
+    where = (
+        f"dashed: the optimum, {name} = {optimum.value:.3g}, shaded its 95 % interval" if place else "no optimum inside"
+    )
+    return StudyFigure(
+        name=f"optimum_{str(metric).replace(':', '-').replace('.', '_')}",
+        title=f"Optimum of {name} in {'the ' if metric.threshold is None else ''}{metric.title}",
+        subtitle=f"mark: mean over the seeds, with its 95 % interval; line: the parabola through the best; {where}",
+        chart=alt.LayerChart(layer=layers),
+        tables={"means": means, "parabola": parabola, "optimum": place},
+    )
