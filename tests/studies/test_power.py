@@ -136,12 +136,14 @@ def test_a_given_spread_is_in_the_unit_of_reports(make_study: Callable[..., Stud
 
 
 def test_the_conclusion_counts_contrasts_that_show_their_margin(make_study: Callable[..., Study]) -> None:
-    assert study_power(make_study(), {}).conclusion.startswith("Differences are in spreads")
+    assert study_power(make_study(), {}).conclusion.startswith("No contrast has both a margin and a known")
     small = make_study(seeds=list(range(5)))
     result = study_power(
         small, given_spreads(small, 0.5), run_seconds=dict.fromkeys([("rates", "fast"), ("rates", "slow")], 720.0)
     )
     assert "With 5 seeds, 1 of 1 contrast can show a difference of 1 percentage point, in about " in result.conclusion
+    timed = study_power(small, {}, run_seconds=result.run_seconds)
+    assert "; the planned seeds take about " in timed.conclusion
     short = study_power(make_study(), given_spreads(make_study(), 0.5))
     assert (
         short.conclusion == "With 2 seeds, 0 of 1 contrast can show a difference of 1 percentage point; rates needs 5."

@@ -12,7 +12,7 @@ from convolab.studies.formatting import display_scale
 from convolab.studies.power import ContrastPower, Spread, StudyPower, difference_unit
 
 IN_SPREADS = "spreads"  # the unit of differences whose spread is not known
-DROP_ORDER = ("unit", "20 seeds", "3 seeds", "12 seeds", "mean seeds", "metric", "to match", "spread")
+DROP_ORDER = ("20 seeds", "3 seeds", "12 seeds", "mean seeds", "to match", "metric", "8 seeds", "spread")
 EXPLANATION = (
     'N seeds: the smallest difference that N fixed seeds show with the wanted power; until decided: that of seeds "until '
     'decided", and how many it takes on average.',

@@ -231,17 +231,18 @@ class StudyPower(Displayable):
     def conclusion(self) -> str:
         """All in a sentence."""
         judged = [(c, c.spread) for c in self.contrasts if c.spread and c.margin]
-        if not judged and any(c.spread for c in self.contrasts):
-            return "No contrast whose spread is known has a margin, so a difference of no size is asked for."
+        planned = {name: len(self.study.seeds_of(name)) for name in self.study.sections}
         if not judged:
-            return "Differences are in spreads: the standard deviation of a contrast's difference over seeds, which is not known."
+            return (
+                "No contrast has both a margin and a known spread, the standard deviation of its difference over seeds"
+                f"{self._describe_duration('; the planned seeds take ', planned)}."
+            )
         plans = {(c.seeds, c.is_sequential): pluralize(c.seeds, "seed") for c, _ in judged}
         plan = next(f'at most {text}, "until decided"' if late else text for (_, late), text in plans.items())
         able = sum(c.shows_margin(spread.value) for c, spread in judged)
         bound = f" ({sum(c.shows_margin(spread.high) for c, spread in judged)} at the 90 % upper bound of the spreads)"
         margins = dict.fromkeys(format_difference(c.contrast.parsed_metric, c.margin or 0) for c, _ in judged)
         size = next(iter(margins)) if len(margins) == 1 else f"its margin's size ({' or '.join(margins)})"
-        planned = {name: len(self.study.seeds_of(name)) for name in self.study.sections}
         short: dict[str, list[int | None]] = {}
         for c, spread in judged:
             if not c.shows_margin(spread.value):
