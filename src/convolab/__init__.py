@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     __version__: str
-    from convolab.api import explain, fool, locate, run_study, summary, train
+    from convolab.api import explain, fool, locate, power, run_study, summary, train
     from convolab.core.errors import LabError
     from convolab.data.catalog import load
     from convolab.data.dataset import ImageDataset
@@ -42,6 +42,7 @@ _LAZY_IMPORTS = {
     "explain": "api",
     "fool": "api",
     "locate": "api",
+    "power": "api",
     "ImageClassifier": "models.classifier",
     "pretrained": "models.pretrained",
     "build": "models.registry",
@@ -73,6 +74,7 @@ __all__ = [
     "fool",
     "load",
     "locate",
+    "power",
     "pretrained",
     "read_image",
     "register",

@@ -27,6 +27,7 @@ from convolab.arguments import (
     resolve_image,
 )
 from convolab.core.errors import LabError, require
+from convolab.core.stats import POWER
 from convolab.core.trust import trust_all
 from convolab.core.types import Json
 from convolab.data.catalog import load
@@ -42,6 +43,8 @@ from convolab.models.resolve import resolve_model
 from convolab.reports.live import InterruptHandler, live_training
 from convolab.reports.live_study import live_study
 from convolab.studies.executor import Executor
+from convolab.studies.pilot import measure_run_seconds, read_pilot
+from convolab.studies.power import StudyPower, given_spreads, require_spreads, study_power
 from convolab.studies.results import StudyResult
 from convolab.studies.runner import execute_study
 from convolab.studies.study import Study
@@ -376,3 +379,62 @@ def run_study(
             on_message=shown.print_line,
             should_stop=interrupts.stop_requested,
         )
+
+
+def power(
+    study: Study | str | Path,
+    *,
+    spread: float | Mapping[str, float] | None = None,
+    pilot: Path | str | None = None,
+    out: Path | str | None = None,
+    power: float = POWER,
+    time: bool = False,
+    data_dir: Path | str | None = None,
+    trust: bool = False,
+) -> StudyPower:
+    """Which differences a study can show, with how many seeds and in what time, before it is trained.
+
+    Without a spread, and without runs to estimate it from, differences are in units of the spread.
+
+    Args:
+        study: What is to be trained: a `Study`, or the path of its file.
+        spread: The standard deviation of a contrast's difference over seeds, for all or by metric, in the unit that
+            reports show: percentage points for accuracies, nats for losses.
+        pilot: A folder of finished runs, to estimate from what is not given.
+        out: The study's own folder, whose runs are taken where there is no pilot; by default studies/NAME.
+        power: How often a true difference should be found.
+        time: Train one recipe for two seconds, to say how long all take; otherwise the pilot's runs say it.
+        data_dir: The folder that holds the dataset.
+        trust: Run the code that the study names and that you have not named or trusted before.
+
+    Returns:
+        The answer for each contrast, which draws itself; `result.rows()` are its numbers.
+
+    Raises:
+        LabError: For a spread or power that is none, an unknown metric, and a pilot that says nothing of one.
+
+    >>> lr = {"arms": {"a": {}, "b": {"optimizer.lr": 0.1}}, "contrasts": [{"arm": "a", "baseline": "b"}]}
+    >>> study = Study.from_dict({"name": "x", "seeds": [0, 1, 2], "sections": {"lr": lr}})
+    >>> power(study, spread=0.5)
+    StudyPower('x': 1 contrast)
+    With 3 seeds, 0 of 1 contrast can show a difference of 1 percentage point; lr needs 5.
+    """
+    with trust_all(trust):
+        study = study if isinstance(study, Study) else Study.read(study)
+        study_power(study, {}, power)  # checks both
+        spreads = {} if spread is None else given_spreads(study, spread)
+        own = Path(out) if out is not None else Path("studies") / study.name
+        run_seconds, notes = None, ()
+        if pilot is not None or own.is_dir():
+            seen = read_pilot(study, own if pilot is None else Path(pilot))
+            spreads, run_seconds, notes = {**seen.spreads, **spreads}, seen.run_seconds, seen.notes
+            if pilot is not None:
+                require(
+                    seen.num_runs, f"{pilot} holds no finished run: train some first, two seeds of each arm at least"
+                )
+                require_spreads(study, spreads, pilot)
+        if time:
+            recipe = study.base_recipe
+            root = Path(data_dir) if data_dir is not None else None
+            run_seconds = measure_run_seconds(study, load(recipe.data.name, root, image_size=recipe.data.image_size))
+        return study_power(study, spreads, power, run_seconds, notes)

@@ -56,6 +56,9 @@ COMMAND_SECTIONS = {
         "data": CommandEntry("data:data_app", "Datasets: list, preview, download, clean.", "guide.md#look-at-the-data"),
     },
     "Compare": {
+        "power": CommandEntry(
+            "power:power_command", "Before a study: what it can show, seeds and hours.", "guide.md#before-a-study"
+        ),
         "study": CommandEntry(
             "study:study_command", "Compare recipes over several seeds: a report.", "guide.md#study-sweep-compare"
         ),

@@ -1,7 +1,7 @@
 """What the commands study, sweep and compare share: their options, how a study is run, and what is printed of it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from convolab.studies.results import StudyResult
     from convolab.studies.study import Study
 
+StudyName = Annotated[str, typer.Argument(help="coursework, or a study file (TOML).")]
+StudyData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Name of a dataset, or your images, such as folder:PATH.",
+        show_default="digits, or the study's own",
+    ),
+]
+StudyBudget = Annotated[
+    str | None,
+    typer.Option("--budget", help="Size of the coursework: quick or full.", show_default="quick; of digits full"),
+]
+StudySections = Annotated[list[str] | None, typer.Option("--section", help="Take only this section. Repeatable.")]
 SeedCount = Annotated[
     int | None, typer.Option(min=1, help="Number of seeds, starting at 0.", show_default="3, or the study's own")
 ]
@@ -55,6 +69,26 @@ def choose_executor(name: str, address: str | None, workers: int | None) -> "Exe
     from convolab.studies.executor import LocalExecutor
 
     return LocalExecutor(workers) if workers else LocalExecutor()
+
+
+def read_plan(
+    study: str, data: str | None, budget: str | None, sections: list[str] | None, seeds: int | None
+) -> "Study":
+    """The study that a person names: the coursework, or a study's file. Raises LabError for what does not fit it."""
+    from convolab.studies.coursework import CourseworkBudget, coursework
+    from convolab.studies.study import Study
+
+    require(budget in (None, "quick", "full"), f"unknown budget '{budget}': give quick or full")
+    sections, seed_values = sections or [], range(seeds or 0)
+    if study == "coursework":
+        chosen_budget = cast("CourseworkBudget | None", budget)
+        return coursework(data or "digits", chosen_budget, seeds=seed_values, sections=sections)
+    require(Path(study).is_file(), f"no study file '{study}': give coursework, or a study file (TOML)")
+    require(
+        budget is None,
+        "--budget is for coursework alone: set data.limit and training.epochs in the study file",
+    )
+    return Study.read(study, data=data, seeds=seed_values, sections=sections)
 
 
 def run_and_report_study(

@@ -34,6 +34,7 @@ VIEWS = {
     "Run": "convolab.reports.views:RunView",
     "SectionResult": "convolab.reports.study_views:SectionView",
     "Study": "convolab.reports.study_views:StudyPlanView",
+    "StudyPower": "convolab.reports.power:PowerView",
     "StudyResult": "convolab.reports.study_views:StudyView",
     "Subset": "convolab.reports.views:DatasetView",
 }
