@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.studies import require_study_outputs, run_study_here, write_report
+from convolab.cli.studies import require_study_outputs, run_study_here, write_report_files
 from convolab.cli.terminal import print_json, print_lines, print_note, print_table
 from convolab.core.outputs import SEARCH_TABLE, STUDY_REPORT, own_kind, require_outputs
 from convolab.core.text import NO_VALUE, format_percent, pluralize, truncate_list
@@ -84,7 +84,7 @@ def run_and_report_search(
             decision = run_study_here(
                 plan, page.parent, data_dir, executor, retrain_damaged, export, interrupts.stop_requested
             )
-    report = write_report(decision, page, export, report_kind(decision)) if decision else None
+    report = write_report_files(decision, page, export, report_kind(decision)) if decision else None
     run = Run(winner.result.folder) if winner and winner.result.folder and not interrupts.requested else None
     test = run.test(data_dir=data_dir, on_message=print_note) if run and run.has_test_images else None
     if as_json:

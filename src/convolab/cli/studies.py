@@ -126,7 +126,7 @@ def require_study_outputs(kind: str, page: Path, export: Path | None) -> None:
 
 def report_study(result: "StudyResult", page: Path, export: Path | None, as_json: bool, kind: str) -> None:
     """Write the report, and print what each section came to; intervals and single contrasts are in the report."""
-    values = write_report(result, page, export, kind)
+    values = write_report_files(result, page, export, kind)
     if as_json:
         print_json(values)
         return
@@ -142,7 +142,7 @@ def report_study(result: "StudyResult", page: Path, export: Path | None, as_json
     print_lines("", f"{sum(r.is_complete for r in runs)} of {len(runs)} runs; report: {page}{exported}")
 
 
-def write_report(result: "StudyResult", page: Path, export: Path | None, kind: str) -> dict[str, Json]:
+def write_report_files(result: "StudyResult", page: Path, export: Path | None, kind: str) -> dict[str, Json]:
     """Write the report, its numbers, and the figures and tables if asked for; returns the numbers."""
     from convolab.core.outputs import write_json_output
     from convolab.reports.export import export_study

@@ -290,10 +290,10 @@ def check_existing_runs(
             f"{len(study.recipes) - len(reusable)} are to be trained"
             + (f", {len(unused)} are in no section now ({truncate_list(unused, 5)})" if unused else "")
         )
-    check_runs(study_folder, study.recipes.values(), splits, retrain_damaged, on_message)
+    require_usable_runs(study_folder, study.recipes.values(), splits, retrain_damaged, on_message)
 
 
-def check_runs(
+def require_usable_runs(
     study_folder: StudyFolder,
     recipes: Iterable[Recipe],
     splits: DatasetSplits,

@@ -4,10 +4,11 @@ Pure functions of the search and of the scores so far: killing it and going on, 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.rng import derive_seed
@@ -22,9 +23,12 @@ FIRST_SEED = MAX_RUNS  # of searches: a study of two arms never gets as far, so 
 TPE_BATCH = 4  # configurations asked for at a time, however many are trained in parallel
 ETA = 3  # of successive halving: one in so many goes on, for so many times as long
 MAX_WHOLE = 2**53  # beyond which floats leave whole numbers out
-DRAWS = 100  # for each configuration, before the space is taken to have no more
+MAX_DRAWS = 100  # for each configuration, before the space is taken to have no more
 
-Score = tuple[float, float]  # validation accuracy, and the loss's negative, which decides between equals
+RungScore = tuple[float, float]  # validation accuracy, and the loss's negative, which decides between equals
+
+# Batches of configurations; what is sent back is the best validation accuracy of each so far, 0 for one that diverged.
+Proposals = Generator[list[Overrides], list[float], None]
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,11 @@ class Range:
     (0.01, 36, 0.25)
     """
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     whole: bool = False
 
-    def at(self, share: float) -> int | float:
+    def at(self, share: int | float) -> int | float:
         """The value that a share of the others, in [0, 1], is below; not whole ones have four digits."""
         if self.whole:
             return min(int(self.low + share * (self.high - self.low + 1)), int(self.high))
@@ -55,7 +59,7 @@ class Choice:
 
     values: tuple[Json, ...]
 
-    def at(self, share: float) -> Json:
+    def at(self, share: int | float) -> Json:
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
 
@@ -110,22 +114,22 @@ def space_of(values: Mapping[str, Sequence[Json]], recipe: Recipe) -> Space:
     return space
 
 
-def rung_epochs(epochs: int) -> tuple[int, ...]:
+def rung_epochs(epochs: int) -> list[int]:
     """After how many epochs a search halves: at 1/9 and 1/3 of all of them, where that is one or more; and all.
 
     >>> rung_epochs(30), rung_epochs(5), rung_epochs(2)
-    ((3, 10, 30), (1, 5), (2,))
+    ([3, 10, 30], [1, 5], [2])
     """
-    return tuple(rung for rung in (epochs // ETA**2, epochs // ETA, epochs) if rung)
+    return [rung for rung in (epochs // ETA**2, epochs // ETA, epochs) if rung]
 
 
-def score_at(history: Sequence[EpochMetrics], epochs: int) -> Score | None:
+def score_at(history: Sequence[EpochMetrics], epochs: int) -> RungScore | None:
     """The best validation accuracy within some epochs, with that epoch's loss; None without any epoch."""
     best = best_epoch_of(history[:epochs])
     return None if best is None else (best.validation_accuracy or 0.0, -(best.validation_loss or 0.0))
 
 
-def best_third(scores: Mapping[str, Score | None]) -> list[str]:
+def best_third(scores: Mapping[str, RungScore | None]) -> list[str]:
     """The names of the best third, the best first and one at least; without a score none goes on.
 
     >>> best_third({"a": (0.9, -0.3), "b": None, "c": (0.9, -0.2), "d": (0.5, -1.0)})
@@ -209,93 +213,55 @@ class Search:
         return Study.from_dict(values)
 
 
-class Sampler(Protocol):
-    """What proposes configurations, batch by batch."""
-
-    batch: int  # how many are asked for at a time
-
-    def ask(self, count: int) -> list[Overrides]:
-        """Some configurations; fewer where there are no more."""
-        ...
-
-    def tell(self, accuracies: Sequence[float]) -> None:
-        """How good those asked for last are, in their order: the best validation accuracy so far, 0 for none."""
+def propose(search: Search) -> Proposals:
+    """The configurations of a search, batch by batch, by its sampler."""
+    return propose_random(search) if search.sampler == "random" else propose_tpe(search)
 
 
-@dataclass
-class RandomSampler:
-    """Each draw is a function of the seed, its number and the key; none is given twice. It is asked once, for all."""
-
-    space: Space
-    seed: int
-    batch: int = MAX_ARMS
-
-    def ask(self, count: int) -> list[Overrides]:
-        different: dict[str, Overrides] = {}
-        for number in range(DRAWS * count):
-            shares = {key: derive_seed(self.seed, "search", number, key) / 2**63 for key in self.space}
-            drawn = {key: values.at(shares[key]) for key, values in self.space.items()}
-            different.setdefault(repr(drawn), drawn)
-            if len(different) == count:
-                break
-        return list(different.values())
-
-    def tell(self, accuracies: Sequence[float]) -> None: ...
+def propose_random(search: Search) -> Proposals:
+    """All in one batch, none twice: each draw is a function of the search's seed, its number and the key."""
+    drawn: dict[str, Overrides] = {}
+    for number in range(MAX_DRAWS * search.count):
+        shares = {key: derive_seed(search.seed, "search", number, key) / 2**63 for key in search.space}
+        overrides = {key: values.at(shares[key]) for key, values in search.space.items()}
+        drawn.setdefault(repr(overrides), overrides)
+        if len(drawn) == search.count:
+            break
+    yield list(drawn.values())
 
 
-class TPESampler:
-    """Optuna's tree-structured Parzen estimator. The same scores, told in the same order, give the same proposals."""
-
-    batch = TPE_BATCH
-
-    def __init__(self, space: Space, seed: int) -> None:
-        optuna = import_optuna()
-        distributions = optuna.distributions
-        self.space = space
-        self.distributions = {
-            key: distributions.CategoricalDistribution(range(len(values.values)))
-            if isinstance(values, Choice)
-            else distributions.IntDistribution(int(values.low), int(values.high))
-            if values.whole
-            else distributions.FloatDistribution(values.low, values.high, log=values.low > 0)
-            for key, values in space.items()
-        }
-        verbosity = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        try:
-            sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, "search") % 2**32)
-            self.optuna_study = optuna.create_study(direction="maximize", sampler=sampler)
-        finally:
-            optuna.logging.set_verbosity(verbosity)
-        self.asked: list[Any] = []
-
-    def ask(self, count: int) -> list[Overrides]:
-        self.asked = [self.optuna_study.ask(self.distributions) for _ in range(count)]
-        return [{key: self._value(key, trial.params[key]) for key in self.space} for trial in self.asked]
-
-    def _value(self, key: str, proposed: float) -> Json:
-        values = self.space[key]
-        if isinstance(values, Choice):
-            return values.values[int(proposed)]
-        return int(proposed) if values.whole else min(max(float(f"{proposed:.4g}"), values.low), values.high)
-
-    def tell(self, accuracies: Sequence[float]) -> None:
-        for trial, accuracy in zip(self.asked, accuracies, strict=True):
-            self.optuna_study.tell(trial, accuracy)
+def propose_tpe(search: Search) -> Proposals:
+    """By Optuna's tree-structured Parzen estimator: the same accuracies, in the same order, give the same proposals."""
+    optuna = import_optuna()
+    distributions = {
+        key: optuna.distributions.CategoricalDistribution(range(len(values.values)))
+        if isinstance(values, Choice)
+        else optuna.distributions.FloatDistribution(0.0, 1.0)  # the share, which is on the range's own scale
+        for key, values in search.space.items()
+    }
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it reports that there is a study
+    sampler = optuna.samplers.TPESampler(seed=derive_seed(search.seed, "search") % 2**32)
+    optuna_study = optuna.create_study(direction="maximize", sampler=sampler)
+    optuna.logging.set_verbosity(verbosity)
+    for start in range(0, search.count, TPE_BATCH):
+        trials = [optuna_study.ask(distributions) for _ in range(min(TPE_BATCH, search.count - start))]
+        accuracies = yield [
+            {
+                key: values.values[trial.params[key]] if isinstance(values, Choice) else values.at(trial.params[key])
+                for key, values in search.space.items()
+            }
+            for trial in trials
+        ]
+        for trial, accuracy in zip(trials, accuracies, strict=True):
+            optuna_study.tell(trial, accuracy)
 
 
 def import_optuna() -> Any:  # noqa: ANN401 (a module that need not be there)
     """The module `optuna`. Raises LabError if it is not installed."""
     try:
-        import optuna
+        return import_module("optuna")
     except ImportError as error:
         raise LabError(
             "Optuna is not installed: pip install 'convolab[optuna]', or search with --sampler random"
         ) from error
-    return optuna
-
-
-def make_sampler(search: Search) -> Sampler:
-    """The sampler that a search names."""
-    kind = RandomSampler if search.sampler == "random" else TPESampler
-    return kind(search.space, search.seed)

@@ -6,13 +6,19 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from convolab.core.text import pluralize
+from convolab.core.text import join_with_and, pluralize
 from convolab.core.types import Json, MessageCallback
 from convolab.data.catalog import load
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.results import TrialResult
-from convolab.studies.runner import STUDY_FILE, StudyFolder, check_runs, estimate_study_costs, memmapped_dataset
-from convolab.studies.search import Score, Search, best_third, make_sampler, rung_epochs, score_at
+from convolab.studies.runner import (
+    STUDY_FILE,
+    StudyFolder,
+    estimate_study_costs,
+    memmapped_dataset,
+    require_usable_runs,
+)
+from convolab.studies.search import RungScore, Search, best_third, propose, rung_epochs, score_at
 from convolab.studies.study import Overrides, Study, Trial
 
 PlanCallback = Callable[[Study, list[Job], int], None]
@@ -25,7 +31,7 @@ class TriedConfiguration:
     overrides: Overrides
     result: TrialResult
     rung: int  # epochs of the last rung that it reached; 0: none
-    score: Score | None  # there
+    score: RungScore | None  # there
 
     @property
     def name(self) -> str:
@@ -94,12 +100,12 @@ def execute_search(
     >>> [tried.rung for tried in execute_search(search, tempfile.mkdtemp()).tried]
     [3, 3, 1, 1, 1, 1]
     """
-    sampler = make_sampler(search)
+    proposals = propose(search)
+    batch = next(proposals)
     splits = load(search.recipe.data.name, data_dir, image_size=search.recipe.data.image_size, on_message=on_message)
     for note in splits.notes:
         on_message(note)
     folder = StudyFolder(out)
-    batch, num_asked = sampler.ask(min(search.count, sampler.batch)), 0
     folder.require_usable(search.study(batch))
     with folder.lock(), ExitStack() as stack:
         folder.require_usable(search.study(batch))
@@ -112,17 +118,22 @@ def execute_search(
 
         state = SearchState(search, folder, run_jobs, on_event, on_rung, on_plan)
         rungs = rung_epochs(search.recipe.training.epochs)
-        while batch:
-            num_asked += len(batch)
+        if len(rungs) < 3:
+            rungs_text = join_with_and([str(rung) for rung in rungs])
+            on_message(f"{pluralize(rungs[-1], 'epoch')} are few for halving: scores are compared after {rungs_text}")
+        while True:
             state.add(batch)
             state.costs |= estimate_study_costs(state.study, splits)
-            check_runs(folder, state.study.recipes.values(), splits, retrain_damaged, on_message)
+            require_usable_runs(folder, state.study.recipes.values(), splits, retrain_damaged, on_message)
             state.study.write(folder.folder / STUDY_FILE)
             trials = [state.trial_of[repr(overrides)] for overrides in batch]
             if not state.train(trials, rungs[0]):
                 return state.collect(is_complete=False)
-            sampler.tell([score[0] if (score := state.judge(trial, rungs[0])) else 0.0 for trial in trials])
-            batch = sampler.ask(min(search.count - num_asked, sampler.batch))
+            accuracies = [score[0] if (score := state.judge(trial, rungs[0])) else 0.0 for trial in trials]
+            try:
+                batch = proposals.send(accuracies)
+            except StopIteration:
+                break
         if len(state.trial_of) < search.count:
             on_message(f"the search has only {pluralize(len(state.trial_of), 'different configuration')}")
         candidates = list(state.trial_of.values())
@@ -159,7 +170,7 @@ class SearchState:
     def result(self, trial: Trial) -> TrialResult:
         return self.folder.trial_result(trial, self.failure_reasons)
 
-    def judge(self, trial: Trial, rung: int) -> Score | None:
+    def judge(self, trial: Trial, rung: int) -> RungScore | None:
         """The score at a rung, whatever was trained since; None for a run that ended before with an error."""
         result = self.result(trial)
         return score_at(result.history, rung) if result.status == "finished" or len(result.history) >= rung else None
