@@ -264,7 +264,7 @@ def test_too_few_epochs_and_too_few_configurations_are_reported(make_search, in_
     search = make_search(count=5, epochs=2, space={"model.hidden": Choice((8, 16))})
     result = execute_search(search, tmp_path, executor=in_process, on_message=messages.append)
     assert [one.rung for one in result.tried] == [2, 2]
-    assert any("few for halving: scores are compared after 2" in message for message in messages)
+    assert any("too few epochs to halve" in message for message in messages)
     assert "the search has only 2 different configurations" in messages
 
 

@@ -120,7 +120,7 @@ def execute_search(
         rungs = rung_epochs(search.recipe.training.epochs)
         if len(rungs) < 3:
             rungs_text = join_with_and([str(rung) for rung in rungs])
-            on_message(f"{pluralize(rungs[-1], 'epoch')} are few for halving: scores are compared after {rungs_text}")
+            on_message(f"too few epochs to halve at 1/9 and 1/3 of them: scores are compared after {rungs_text}")
         while True:
             state.add(batch)
             state.costs |= estimate_study_costs(state.study, splits)
