@@ -27,6 +27,7 @@ STREAMS = {
     "inspection/localization/synthetic.py": {"pasted pictures", "pasted places", "texture"},
     "models/feature_head.py": {"split"},
     "models/registry.py": {"weights"},
+    "studies/search.py": {"search"},
     "theory/answer_correlation.py": {"channels", "gradients", "lengths", "signal", "signals"},
     "theory/arrangements.py": {"blocks", "permutation", "place"},
     "theory/equivariance.py": {"equivariance"},

@@ -326,3 +326,77 @@ def test_hours_for_fixed_seeds_and_a_most_below_the_first_look_are_refused_in_on
     assert run_cli("study", "few.toml").err.rstrip() == (
         "convolab: section 'rates': max_seeds is 2: the first look is at 3 seeds, give 3 to 100"
     )
+
+
+SEARCH = (
+    *("sweep", "shallow_net", "optimizer.lr=0.001..1.0", "model.hidden=8,16", "--search", "6"),
+    *("--epochs", "3", "--set", "data.limit=200", "--seeds", "2", "--out", "s"),
+)
+
+
+@pytest.mark.slow
+def test_a_search_says_who_won_that_its_score_is_biased_the_verdict_and_the_test(run_cli) -> None:
+    result = run_cli(*SEARCH)
+    assert result.code == 0, result.err
+    assert result.out.startswith("configuration\tepochs\tvalidation accuracy")
+    assert "the best of 6 configurations, so this number is biased upwards" in result.out
+    assert "  on fresh seeds: " in result.out
+    assert "tested once" in result.out
+    assert Path("s/configurations.csv").read_text().count("\n") == 7
+    assert "no seed of this comparison was used in choosing it" in Path("s/decision/report.html").read_text()
+    seeds = {json.loads(p.read_text())["recipe_key"] for p in Path("s/runs").glob("*/summary.json")}
+    assert seeds.isdisjoint(path.name for path in Path("s/decision/runs").iterdir())
+    assert len(list(Path("s").rglob("test.json"))) == 1
+    again = run_cli(*SEARCH)
+    assert again.out == result.out
+    assert ": finished" not in again.err
+    assert ": paused" not in again.err
+    values = json.loads(run_cli(*SEARCH, "--json").out)
+    assert values["winner"]["configuration"] == values["configurations"][0]["configuration"]
+    assert values["decision"]["sections"]["decision"]["contrasts"][0]["seeds"] == [0, 1]
+    assert 0 <= values["test"]["accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_a_search_whose_winner_is_the_default_compares_nothing_and_one_without_a_winner_says_so(run_cli) -> None:
+    common = ("--search", "1", "--epochs", "1", "--set", "data.limit=200", "--seeds", "1")
+    result = run_cli("sweep", "shallow_net", "training.batch_size=128", *common)
+    assert "it is the default itself" in result.out
+    result = run_cli("sweep", "shallow_net", "optimizer.lr=1e30", *common)
+    assert result.code == 0
+    assert "no configuration was trained for all epochs" in result.out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["optimizer.lr=0.01..0.1"], "is for a search: give --search N, or values"),
+        (["optimizer.lr=0.01,0.1", "--sampler", "tpe"], "give --search N too"),
+        (["optimizer.lr=0.01..0.1", "--search", "0"], "give 1 to 1,000"),
+        (["optimizer.lr=0.1..0.01", "--search", "3"], "from a lower number to a higher one"),
+        (["optimizer.lr=-1..0.01", "--search", "3"], "no number is negative"),
+        (["optimizer.rate=0.01..0.1", "--search", "3"], "a recipe has no key 'optimizer.rate'"),
+        (["optimizer.lr=0.01..0.1", "--search", "3", "--set", "data.validation=0"], "data.validation is 0"),
+        (["optimizer.lr=0.01..0.1", "--search", "3", "--sampler", "tp"], "did you mean 'tpe'?"),
+    ],
+)
+def test_a_wrong_search_gives_one_line_and_writes_nothing(run_cli, args: list[str], message: str) -> None:
+    result = run_cli("sweep", "shallow_net", *args)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.timing
+def test_a_search_that_is_killed_goes_on_to_the_same_end(run_cli) -> None:
+    longer = (*SEARCH[:7], "90", *SEARCH[8:-1])
+    whole = run_cli(*longer, "whole").out
+    for pattern in ("runs/*/state.safetensors", "decision/runs/*/state.safetensors"):
+        process = start_convolab(*longer, "cut", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not list(Path("cut").glob(pattern)):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert run_cli(*longer, "cut").out == whole.replace("whole/", "cut/")

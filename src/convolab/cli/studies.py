@@ -1,5 +1,6 @@
 """What the commands study, sweep and compare share: their options, how a study is run, and what is printed of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -8,6 +9,7 @@ import typer
 from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import require, suggest
 from convolab.core.outputs import STUDY_REPORT, own_kind, require_outputs
+from convolab.core.types import Json
 from convolab.reports.live import InterruptHandler
 from convolab.reports.live_study import StudyProgress
 
@@ -103,15 +105,36 @@ def run_and_report_study(
     hours: float | None = None,
 ) -> None:
     """Run a study in `out`, by default studies/NAME, and report its results; exit with status 1 if a trial failed."""
+    folder = out or Path("studies") / study.name
+    page = folder / "report.html"
+    with InterruptHandler("after the current steps") as interrupts:
+        result = run_study_here(
+            study, folder, data_dir, executor, retrain_damaged, export, interrupts.stop_requested, hours
+        )
     from convolab.reports.studies import report_kind
+
+    report_study(result, page, export, as_json, report_kind(result))
+    if any(r.status == "failed" for r in result.trial_results.values()):
+        raise typer.Exit(1)
+
+
+def run_study_here(
+    study: "Study",
+    folder: Path,
+    data_dir: Path | None,
+    executor: "Executor",
+    retrain_damaged: bool,
+    export: Path | None,
+    should_stop: Callable[[], bool],
+    hours: float | None = None,
+) -> "StudyResult":
+    """Run a study in a folder with its progress shown, once it is sure that its report can be written."""
     from convolab.studies.runner import execute_study, require_hours
 
     require_hours(study, hours)
-    folder = out or Path("studies") / study.name
-    page = folder / "report.html"
-    require_study_outputs(own_kind(STUDY_REPORT, study.name), page, export)
-    with StudyProgress(study) as progress, InterruptHandler("after the current steps") as interrupts:
-        result = execute_study(
+    require_study_outputs(own_kind(STUDY_REPORT, study.name), folder / "report.html", export)
+    with StudyProgress(study) as progress:
+        return execute_study(
             study,
             folder,
             data_dir=data_dir,
@@ -122,11 +145,8 @@ def run_and_report_study(
             on_look=progress.print_line,
             on_plan=progress.on_plan,
             on_message=print_note,
-            should_stop=interrupts.stop_requested,
+            should_stop=should_stop,
         )
-    report_study(result, page, export, as_json, report_kind(result))
-    if any(r.status == "failed" for r in result.trial_results.values()):
-        raise typer.Exit(1)
 
 
 def require_study_outputs(kind: str, page: Path, export: Path | None) -> None:
@@ -140,16 +160,7 @@ def require_study_outputs(kind: str, page: Path, export: Path | None) -> None:
 
 def report_study(result: "StudyResult", page: Path, export: Path | None, as_json: bool, kind: str) -> None:
     """Write the report, and print what each section came to; intervals and single contrasts are in the report."""
-    from convolab.core.outputs import write_json_output
-    from convolab.reports.export import export_study
-    from convolab.reports.studies import write_study_report
-    from convolab.studies.serialize import study_result_to_dict
-
-    write_study_report(result, page, kind)
-    values = {**study_result_to_dict(result), "report": str(page)}
-    write_json_output(page.with_suffix(".json"), kind, values)
-    if export:
-        export_study(result, export)
+    values = write_report_files(result, page, export, kind)
     if as_json:
         print_json(values)
         return
@@ -163,3 +174,18 @@ def report_study(result: "StudyResult", page: Path, export: Path | None, as_json
     runs = result.trial_results.values()
     exported = f"; figures and tables: {export}" if export else ""
     print_lines("", f"{sum(r.is_complete for r in runs)} of {len(runs)} runs; report: {page}{exported}")
+
+
+def write_report_files(result: "StudyResult", page: Path, export: Path | None, kind: str) -> dict[str, Json]:
+    """Write the report, its numbers, and the figures and tables if asked for; returns the numbers."""
+    from convolab.core.outputs import write_json_output
+    from convolab.reports.export import export_study
+    from convolab.reports.studies import write_study_report
+    from convolab.studies.serialize import study_result_to_dict
+
+    write_study_report(result, page, kind)
+    values = {**study_result_to_dict(result), "report": str(page)}
+    write_json_output(page.with_suffix(".json"), kind, values)
+    if export:
+        export_study(result, export)
+    return values

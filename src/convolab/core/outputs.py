@@ -22,6 +22,7 @@ PAPER_FIGURE = "paper figure"
 COMPARISON, CONFUSION_MATRIX, CONTACT_SHEET = "comparison", "confusion matrix", "contact sheet"
 LOCALIZATION_SCORES, NETWORK_SUMMARY, OVERFIT_CHECK = "localization scores", "network summary", "overfit check"
 STUDY_POWER = "study power"
+SEARCH_TABLE = "search table"
 QUESTION_1, STUDY_EXPORT, STUDY_REPORT, TRAINING_CURVES = (
     "question 1",
     "study export",

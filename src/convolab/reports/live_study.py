@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 class StudyProgress:
     """Shows what an executor reports: running trials, speed, time left and the best accuracy, on standard error."""
 
-    def __init__(self, study: "Study") -> None:
+    def __init__(self, study: "Study | None" = None) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self.trials: dict[str, Trial] = {}  # by recipe key
-        for trial in study.possible_trials:
-            self.trials.setdefault(trial.recipe.key, trial)
+        if study:
+            self.add_trials(study)
         self.costs: dict[str, float] = {}
         self.fractions_done: dict[str, float] = {}  # of each job that has started
         self.fractions_done_before: dict[str, float] = {}  # the fraction that an earlier process had done
@@ -40,6 +40,11 @@ class StudyProgress:
             console = Console(stderr=True)
             self.live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self.render_table)
 
+    def add_trials(self, study: "Study") -> None:
+        """Know the trials of a study, which may have more of them than it had."""
+        for trial in study.possible_trials:
+            self.trials.setdefault(trial.recipe.key, trial)
+
     def __enter__(self) -> "StudyProgress":
         return self
 
@@ -53,6 +58,7 @@ class StudyProgress:
         """The jobs to do, and how many runs were complete before."""
         is_first = not self.costs
         self.costs = {job.recipe.key: job.cost for job in jobs}
+        self.fractions_done, self.fractions_done_before = {}, {}  # those of an earlier plan do not count here
         self.num_done = num_done
         self.num_planned = num_done + len(jobs)
         self.started_at = time.monotonic()
@@ -60,6 +66,11 @@ class StudyProgress:
             self.print_line(f"{num_done} of {num_done + len(jobs)} runs are already complete")
         if self.live and jobs:
             self.live.start()
+
+    def on_search_plan(self, study: "Study", jobs: list["Job"], num_done: int) -> None:
+        """As `on_plan`, for a search: its study may have more trials than before."""
+        self.add_trials(study)
+        self.on_plan(jobs, num_done)
 
     def on_event(self, event: "JobEvent") -> None:
         """Handle one event of the executor."""
@@ -87,7 +98,7 @@ class StudyProgress:
             self.fractions_done[event.key] = 1.0
         accuracy = last_event.epoch.validation_accuracy if last_event and last_event.epoch else None
         line = f"{self.num_done}/{self.num_planned}  {label}: {event.kind}"
-        if accuracy is not None and event.kind == "finished":
+        if accuracy is not None and event.kind in ("finished", "paused"):
             line += f", validation accuracy {format_percent(accuracy)}"
         self.print_line(line + (f" ({event.reason})" if event.reason else ""))
 

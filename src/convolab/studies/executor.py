@@ -31,8 +31,8 @@ MAX_ATTEMPTS = 2  # how often a trial is started whose process dies
 MAX_WORKERS_PER_CORE = 4  # each is a process with torch in it
 HEARTBEAT_INTERVAL = 0.5  # seconds between two progress events of a trial
 
-EventKind = Literal["started", "progress", "epoch", "retrying", "finished", "diverged", "stopped", "failed"]
-TERMINAL_EVENTS: tuple[EventKind, ...] = ("finished", "diverged", "stopped", "failed")  # the last event of a job
+EventKind = Literal["started", "progress", "epoch", "retrying", "finished", "paused", "diverged", "stopped", "failed"]
+TERMINAL_EVENTS: tuple[EventKind, ...] = ("finished", "paused", "diverged", "stopped", "failed")  # a job's last event
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Job:
     recipe: Recipe
     folder: Path
     cost: float = 1.0  # how long it takes, in any unit
+    pause_after: int | None = None  # epochs of the run, after which it is stopped, ready to be resumed
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class JobEvent:
 
     key: str  # of the recipe
     kind: EventKind
-    fraction_done: float = 0.0  # of the job's steps
+    fraction_done: float = 0.0  # of the job's steps, and of those of the run before it
     images_per_second: float = 0.0
     epoch: EpochMetrics | None = None  # the last one completed
     reason: str | None = None  # why it diverged, failed or is retried
@@ -184,21 +185,32 @@ class JobCallbacks(Callbacks):
     def __init__(self, job: Job, on_event: EventCallback, should_stop: Callable[[], bool]) -> None:
         self.job = job
         self.on_event = on_event
-        self.should_stop = should_stop
+        self.stop_requested = should_stop
+        self.epochs_to_do = job.pause_after or job.recipe.training.epochs
+        self.epochs_done = 0
         self.last_reported = 0.0  # by the monotonic clock
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the run has the epochs after which the job pauses it."""
+        return self.job.pause_after is not None and self.epochs_done >= self.job.pause_after
+
+    def should_stop(self) -> bool:
+        return self.is_paused or self.stop_requested()
+
     def on_step(self, trainer: Trainer) -> None:
+        self.epochs_done = trainer.progress.epoch
         if time.monotonic() - self.last_reported > HEARTBEAT_INTERVAL:
             self.last_reported = time.monotonic()
             progress = trainer.progress
-            fraction_done = (progress.epoch + progress.step / trainer.steps_per_epoch) / trainer.training.epochs
+            fraction_done = (progress.epoch + progress.step / trainer.steps_per_epoch) / self.epochs_to_do
             images_per_second = progress.num_images / progress.seconds
             self.on_event(JobEvent(self.job.recipe.key, "progress", fraction_done, images_per_second))
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        recipe = self.job.recipe
-        fraction_done = metrics.epoch / recipe.training.epochs
-        self.on_event(JobEvent(recipe.key, "epoch", fraction_done, metrics.images_per_second, metrics))
+        self.epochs_done = metrics.epoch
+        fraction_done = metrics.epoch / self.epochs_to_do
+        self.on_event(JobEvent(self.job.recipe.key, "epoch", fraction_done, metrics.images_per_second, metrics))
 
 
 def run_job(
@@ -207,13 +219,13 @@ def run_job(
     """Train one job in this process on the images that `load_splits()` gives, and report events; only a bug raises."""
     key = job.recipe.key
     on_event(JobEvent(key, "started"))
+    callbacks = JobCallbacks(job, on_event, should_stop)
     try:
-        callbacks = JobCallbacks(job, on_event, should_stop)
         status, reason = train_trial(job.recipe, load_splits(), job.folder, callbacks=callbacks)
     except LabError as error:
         on_event(JobEvent(key, "failed", reason=str(error)))
     else:
-        on_event(JobEvent(key, status, reason=reason))
+        on_event(JobEvent(key, "paused" if status == "stopped" and callbacks.is_paused else status, reason=reason))
 
 
 def die_with_parent() -> None:

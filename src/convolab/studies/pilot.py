@@ -13,12 +13,13 @@ from convolab.core.text import join_with_and, pluralize
 from convolab.data.catalog import DATASETS
 from convolab.data.splits import DatasetSplits
 from convolab.studies.analyze import analyze_study
+from convolab.studies.contrast import Contrast
 from convolab.studies.metrics import Metric
 from convolab.studies.power import ArmKey, Spread, arm_recipes, question_key, recipe_without_seed
 from convolab.studies.results import TrialResult
 from convolab.studies.runner import STUDY_FILE, estimate_study_costs
 from convolab.studies.stored_study import read_stored_study
-from convolab.studies.study import Contrast, Study
+from convolab.studies.study import Study
 from convolab.studies.trials import single_thread
 from convolab.training.find_runs import list_run_folders
 from convolab.training.history import EpochMetrics

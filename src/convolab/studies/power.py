@@ -19,10 +19,11 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.core.sequential import Estimate, look_levels, planned_looks
 from convolab.core.stats import ALPHA, MAX_PLANNED_PAIRS, POWER, t_ppf
 from convolab.core.text import format_duration, join_with_and, pluralize
+from convolab.studies.contrast import Contrast
 from convolab.studies.decide import FIRST_FUTILITY_LOOK, MIN_CHANCE, chance, share_level
 from convolab.studies.formatting import display_scale
 from convolab.studies.metrics import Metric
-from convolab.studies.study import Contrast, Study
+from convolab.studies.study import Study
 from convolab.training.recipe import Recipe, recipe_key
 
 SEED_COUNTS = (3, 5, 8, 12, 20)  # for which the smallest differences are listed, besides the study's own

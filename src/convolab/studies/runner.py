@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -284,12 +284,23 @@ def check_existing_runs(
             f"{len(study.recipes) - len(reusable)} are to be trained"
             + (f", {len(unused)} are in no section now ({truncate_list(unused, 5)})" if unused else "")
         )
+    require_usable_runs(study_folder, study.recipes.values(), splits, retrain_damaged, on_message)
+
+
+def require_usable_runs(
+    study_folder: StudyFolder,
+    recipes: Iterable[Recipe],
+    splits: DatasetSplits,
+    retrain_damaged: bool,
+    on_message: MessageCallback,
+) -> None:
+    """Refuse runs of other images; refuse damaged ones, or delete them if they are to be retrained."""
     damaged: dict[Path, str] = {}
-    for key in existing_keys & set(study.recipes):
-        path = study_folder.run_folder(study.recipes[key])
-        if problem := find_corruption(path, study.recipes[key]):
+    for recipe in recipes:
+        path = study_folder.run_folder(recipe)
+        if problem := find_corruption(path, recipe):
             damaged[path] = problem
-        else:
+        elif (path / SUMMARY_FILE).exists():
             Run(path).require_same_data(splits)
     require(
         retrain_damaged or not damaged,
