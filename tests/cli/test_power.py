@@ -35,7 +35,7 @@ def test_a_given_spread_gives_a_table_and_a_sentence_and_trains_nothing(run_cli,
     assert result.code == 0
     heading, line = (line.split("\t") for line in result.out.splitlines()[:2])
     cells = dict(zip(heading, line, strict=True))
-    assert (cells["contrast"], cells["spread"], cells["to differ"]) == ("fast / slow", "0.7", "7")
+    assert (cells["contrast"], cells["spread"], cells["to differ"]) == ("fast − slow", "0.7", "7")
     assert result.out.endswith(
         "\nWith 3 seeds, 0 of 1 contrast can show a difference of 1 percentage point; rates needs 7.\n"
     )

@@ -17,7 +17,8 @@ from convolab.core.errors import LabError
 from convolab.core.sequential import planned_looks
 from convolab.core.stats import ALPHA, paired_t_test
 from convolab.data.splits import DatasetSplits
-from convolab.studies.pilot import pooled_spread, read_pilot, values_by_arm
+from convolab.studies.contrast import Contrast
+from convolab.studies.pilot import pooled_spread, read_pilot, spread_of_pairs, values_by_arm
 from convolab.studies.power import (
     Spread,
     equivalence_power,
@@ -283,3 +284,13 @@ def test_the_spread_of_many_arms_is_what_a_two_way_layout_leaves_over() -> None:
     assert spread.degrees_of_freedom == 12
     assert pooled_spread({**arms, ("other", "arm 0"): {0: 9.0, 1: -9.0}}) == spread
     assert pooled_spread({key: {0: values[0]} for key, values in arms.items()}) is None
+
+
+def test_an_interaction_of_which_nothing_is_known_spreads_as_the_difference_of_two_pairs():
+    pooled: dict[str, Spread | None] = {"final_train_loss": Spread(0.1, "all pairs of the metric", 4)}
+    plain = Contrast(arm="a", baseline="b", metric="final_train_loss")
+    both = plain.model_copy(update={"interaction": ("c", "d")})
+    assert spread_of_pairs(plain, pooled) == pooled["final_train_loss"]
+    spread = spread_of_pairs(both, pooled)
+    assert spread is not None
+    assert spread.value == pytest.approx(0.1 * math.sqrt(2))

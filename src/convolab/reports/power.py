@@ -68,7 +68,7 @@ def power_table(result: StudyPower) -> tuple[list[str], list[list[str]]]:
     for contrast in result.contrasts:
         row = power_row(contrast, result.seed_counts)
         asked = contrast.contrast
-        names = (contrast.section, f"{asked.arm} / {asked.baseline}", asked.metric)
+        names = (contrast.section, asked.label, asked.metric)
         if not any(other.spread for other in result.contrasts):
             names = (contrast.section, f"each of {contrast.num_tests}", NO_VALUE)
         unit = "points" if row["unit"] == "percentage points" else row["unit"]

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -76,8 +76,14 @@ def read_pilot(study: Study, folder: Path) -> Pilot:
     }
     asked = [(name, contrast) for name, section in study.sections.items() for contrast in section.contrasts]
     pooled = {contrast.metric: pooled_spread(values_by_arm(contrast.parsed_metric, runs)) for _, contrast in asked}
-    spreads = {key: found.get(question_key(*key)) or pooled[key[1].metric] for key in asked}
+    spreads = {key: found.get(question_key(*key)) or spread_of_pairs(key[1], pooled) for key in asked}
     return Pilot({key: s for key, s in spreads.items() if s}, seconds_of_runs(study, runs), len(runs), tuple(notes))
+
+
+def spread_of_pairs(contrast: Contrast, pooled: Mapping[str, Spread | None]) -> Spread | None:
+    """A contrast's spread if every pair of arms spreads alike: an interaction is a difference of two such pairs."""
+    spread = pooled[contrast.metric]
+    return replace(spread, value=math.sqrt(2) * spread.value) if spread and contrast.interaction else spread
 
 
 def finished_runs(folder: Path) -> tuple[list[Run], list[str]]:
