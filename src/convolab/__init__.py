@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from convolab.studies.coursework import coursework
     from convolab.studies.study import Study
     from convolab.training.evaluation import evaluate
+    from convolab.training.fit import fit
     from convolab.training.recipe import Recipe, Training
     from convolab.training.run import Run
-    from convolab.training.trainer import fit
 
 # Loaded when first used, because torch takes over a second to import.
 _LAZY_IMPORTS = {
@@ -48,7 +48,7 @@ _LAZY_IMPORTS = {
     "build": "models.registry",
     "register": "models.registry",
     "evaluate": "training.evaluation",
-    "fit": "training.trainer",
+    "fit": "training.fit",
     "Study": "studies.study",
     "run_study": "api",
     "coursework": "studies.coursework",

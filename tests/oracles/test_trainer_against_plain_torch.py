@@ -9,10 +9,10 @@ from convolab.core.rng import make_generator
 from convolab.data.catalog import load
 from convolab.data.dataset import Subset
 from convolab.models.registry import build
+from convolab.training.fit import fit
 from convolab.training.lr_schedule import CosineLR
 from convolab.training.optim import SGD, AdamW, Optimizer
 from convolab.training.recipe import Training
-from convolab.training.trainer import fit
 
 
 def train_plainly(

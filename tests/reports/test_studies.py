@@ -16,7 +16,7 @@ from support.synthetic_study import SPECIAL_NAME, STUDY, synthetic_history, synt
 from convolab.core.errors import LabError
 from convolab.core.stats import mean_interval
 from convolab.reports.studies import study_report_html, write_study_report
-from convolab.reports.study_cards import GLOSSARY
+from convolab.reports.study_about import GLOSSARY
 from convolab.studies.analyze import analyze_study
 from convolab.studies.metrics import Metric
 from convolab.studies.results import StudyResult, TrialResult

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from support.synthetic_study import synthetic_section
 
-from convolab.reports.study_cards import describe_seeds, first_sentences, metric_cell
+from convolab.reports.study_about import describe_seeds
+from convolab.reports.study_cards import first_sentences, metric_cell
 from convolab.studies.analyze import analyze_study
 from convolab.studies.metrics import Metric
 from convolab.studies.results import Arm, StudyResult

@@ -6,7 +6,7 @@ from convolab.core.stats import wilson_interval
 from convolab.studies.results import Arm, TrialResult, TrialStatus
 from convolab.studies.study import Study
 from convolab.training.history import EpochMetrics
-from convolab.training.run_folder import EvaluationRecord
+from convolab.training.run_records import EvaluationRecord
 
 
 def history(

@@ -15,7 +15,7 @@ from convolab.studies.analyze import analyze_study, make_best_on_test, select_be
 from convolab.studies.results import SectionResult, StudyResult, TrialResult
 from convolab.studies.study import Study, Trial
 from convolab.training.history import EpochMetrics
-from convolab.training.run_folder import EvaluationRecord
+from convolab.training.run_records import EvaluationRecord
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SPECIAL_NAME = "crop + flip <!--<script>alert(1)<b>&'x'"

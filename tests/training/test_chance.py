@@ -4,7 +4,7 @@ import pytest
 
 from convolab.training.chance import chance_caution
 from convolab.training.history import EpochMetrics
-from convolab.training.run_folder import EvaluationRecord
+from convolab.training.run_records import EvaluationRecord
 
 
 def epoch(validation: float | None, train: float = 0.9) -> EpochMetrics:

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
 from convolab.models.registry import build
+from convolab.training.fit import fit
 from convolab.training.network_check import check_network
 from convolab.training.overfit import check_overfit
 from convolab.training.recipe import Recipe, Training
 from convolab.training.run import Run
-from convolab.training.trainer import fit
 
 
 class DifferentInTraining(nn.Module):

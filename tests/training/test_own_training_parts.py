@@ -17,10 +17,10 @@ from convolab.core.rng import lent_generators, make_generator
 from convolab.data.splits import DatasetSplits
 from convolab.studies.compare import compare_runs
 from convolab.training.augmentation import AnyTransform, parse_transform
+from convolab.training.fit import check_arguments, fit
 from convolab.training.other_transform import TORCHVISION, fill_entry, to_uint8
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.trainer import check_arguments, fit
 from convolab.training.transforms import to_float01
 
 PARTS = """

@@ -24,12 +24,13 @@ from convolab.training import trainer as trainer_module
 from convolab.training.augmentation import parse_transform
 from convolab.training.checkpoint import read_tensors, write_tensors
 from convolab.training.evaluation import evaluate
+from convolab.training.fit import fit
 from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.lr_schedule import CosineLR, OneCycleLR, StepLR
 from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 from convolab.training.overfit import overfit_single_batch
 from convolab.training.recipe import Metrics, Training
-from convolab.training.trainer import Diverged, Trainer, fit, resolve_precision
+from convolab.training.trainer import Diverged, Trainer, resolve_precision
 
 Weights = dict[str, Tensor]
 

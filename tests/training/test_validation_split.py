@@ -13,7 +13,7 @@ from convolab.data.catalog import load
 from convolab.data.memmap import read_memmap, write_memmap
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.run_folder import data_key
+from convolab.training.run_records import data_key
 from convolab.training.setup import train_validation_split
 
 RNG = np.random.default_rng(0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from convolab.studies.results import StudyResult
     from convolab.studies.search import Search
     from convolab.studies.search_runner import SearchResult, TriedConfiguration
-    from convolab.training.run_folder import EvaluationRecord
+    from convolab.training.run_records import EvaluationRecord
 
 SearchCount = Annotated[
     int | None,

@@ -12,8 +12,9 @@ from convolab.core.outputs import STUDY_EXPORT, require_outputs, write_output
 from convolab.core.text import pluralize
 from convolab.plots.study_figure import StudyFigure
 from convolab.plots.style import save_chart
-from convolab.reports import markdown, study_cards
-from convolab.reports.study_cards import BestOnTestCard, SectionCard, TableCell
+from convolab.reports import markdown, study_about, study_cards
+from convolab.reports.study_cards import BestOnTestCard, SectionCard
+from convolab.reports.study_contrasts import TableCell
 from convolab.studies import tables
 from convolab.studies.results import StudyResult
 
@@ -61,7 +62,7 @@ def study_report_markdown(
     result: StudyResult, cards: Sequence[SectionCard], test: BestOnTestCard | None, folder_names: Mapping[str, str]
 ) -> str:
     """The report as a page in Markdown beside the figures, which are in the sections' folders."""
-    overview = " · ".join(study_cards.study_overview(result))
+    overview = " · ".join(study_about.study_overview(result))
     blocks = [
         markdown.heading(result.study.title or result.study.name),
         markdown.escape(f"{overview}. Written by convolab {version('convolab')}."),
@@ -76,10 +77,10 @@ def study_report_markdown(
             markdown.escape(test.comment),
             figure_links(test.figures, ""),
         ]
-    runs = study_cards.provenance(result.trial_results.values())
+    runs = study_about.provenance(result.trial_results.values())
     blocks += [
         markdown.heading("Reproducibility", 2),
-        markdown.bullets(markdown.escape(note) for note in study_cards.failure_notes(result)),
+        markdown.bullets(markdown.escape(note) for note in study_about.failure_notes(result)),
         markdown.bullets(f"{markdown.escape(origin)} ({pluralize(count, 'run')})" for origin, count in runs),
         METHOD,
         markdown.code_block(result.study.to_toml(), "toml"),

@@ -160,7 +160,8 @@ class NotebookTraining:
         """Draw the bar again, and the curves if there is something new."""
         started = time.monotonic()
         if with_curves and self.history:
-            from convolab.reports.views import HistoryView, figure_html
+            from convolab.reports.result_view import figure_html
+            from convolab.reports.views import HistoryView
 
             self.curves = figure_html(HistoryView(self.history).figure())
         self.display.draw(self.html(), started)

@@ -190,7 +190,7 @@ class NotebookStudy(StudyProgress):
         if self.points:
             from convolab.plots.figure import ChartFigure
             from convolab.plots.training import trials_chart
-            from convolab.reports.views import figure_html
+            from convolab.reports.result_view import figure_html
 
             self.curves = figure_html(ChartFigure(trials_chart(self.points)))
         self.display.draw(self.html(), started)

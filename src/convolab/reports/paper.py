@@ -18,7 +18,7 @@ from convolab.studies.tables import finished_metric_interval, table_metrics
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.run_code import code_records
-from convolab.training.run_folder import RunSummary
+from convolab.training.run_records import RunSummary
 
 LATEX_SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",

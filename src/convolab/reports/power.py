@@ -7,7 +7,7 @@ from convolab.core.display import Row
 from convolab.core.files import csv_text
 from convolab.core.outputs import STUDY_POWER, own_kind, write_json_output, write_output
 from convolab.core.text import NO_VALUE
-from convolab.reports.views import ResultView, paragraph, rows_to_html
+from convolab.reports.result_view import ResultView, paragraph, rows_to_html
 from convolab.studies.formatting import display_scale
 from convolab.studies.power import ContrastPower, Spread, StudyPower, difference_unit
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convolab.core.outputs import STUDY_REPORT, own_kind, write_output
 from convolab.plots.chart_page import chart_values, page_environment
-from convolab.reports import study_cards
+from convolab.reports import study_about, study_cards
 from convolab.reports.page import figure_payload, study_palette
 from convolab.studies.results import StudyResult
 
@@ -39,16 +39,12 @@ def study_report_html(result: StudyResult) -> str:
         study=result.study,
         cards=cards,
         test=test,
-        overview=study_cards.study_overview(result),
+        overview=study_about.study_overview(result),
         base_recipe=result.study.base_recipe.to_toml(),
-        notes=study_cards.failure_notes(result),
-        section_times=study_cards.section_times(result),
-        provenance=study_cards.provenance(result.trial_results.values()),
-        glossary={
-            term: meaning
-            for term, meaning in study_cards.GLOSSARY.items()
-            if term != "look" or any(row.looks for card in cards for row in card.contrasts)
-        },
+        notes=study_about.failure_notes(result),
+        section_times=study_about.section_times(result),
+        provenance=study_about.provenance(result.trial_results.values()),
+        glossary=study_about.used_terms(result),
         convolab=version("convolab"),
         **chart_values([figure_payload(figure, colors) for figure in figures], colors),
     )

@@ -13,9 +13,9 @@ from convolab.plots.figure import ChartFigure
 from convolab.plots.studies import contrast_chart
 from convolab.plots.study_finals import final_values_chart
 from convolab.plots.training import confusion_matrix_chart, trials_chart
+from convolab.reports.result_view import ResultView, figure_html, paragraph, rows_to_html
 from convolab.reports.studies import report_kind, write_study_report
 from convolab.reports.study_cards import format_overrides, section_card
-from convolab.reports.views import ResultView, figure_html, paragraph, rows_to_html
 from convolab.studies import tables
 from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, StudyResult
 from convolab.studies.serialize import study_result_to_dict

@@ -1,13 +1,13 @@
 """How each kind of result shows itself in Python: as HTML for a notebook, as a figure, as rows, as a file."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from convolab.analysis.summary import ModelSummary
 from convolab.core.display import Row
-from convolab.core.errors import LabError, require
+from convolab.core.errors import require
 from convolab.core.escape import html_text
 from convolab.core.files import csv_text
 from convolab.core.outputs import (
@@ -21,7 +21,6 @@ from convolab.core.outputs import (
     write_json_output,
     write_output,
 )
-from convolab.core.text import NO_VALUE, is_number
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.data.splits import DatasetSplits
 from convolab.inspection.result import Finding
@@ -32,6 +31,16 @@ from convolab.plots.summary import layer_costs_chart
 from convolab.plots.theory import render_sheet_figure
 from convolab.plots.training import confusion_matrix_chart, curves_title, training_curves_chart
 from convolab.reports.mistakes import image_url, mistakes_csv, mistakes_page, mistakes_rows
+from convolab.reports.result_view import (
+    MAX_ROWS,
+    WARNING_STYLE,
+    ResultView,
+    details,
+    figure_html,
+    paragraph,
+    rows_to_html,
+    scalar_entries,
+)
 from convolab.reports.summary import LAYER_HEADINGS, layer_table, layers_csv, summary_foot
 from convolab.reports.theory import block_html, inline_html, render_sheet_figures, write_sheet
 from convolab.theory.sheet import AnswerSheet, QuestionAnswer, SheetFigure
@@ -41,43 +50,9 @@ from convolab.training.history import History
 from convolab.training.predictions import Mistakes
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.run_folder import EvaluationRecord
+from convolab.training.run_records import EvaluationRecord
 
-MAX_ROWS = 40  # of a table in a notebook
 MAX_SHEET_CLASSES = 20  # of a sheet of images
-FIGURE_STYLE = "background:white;border-radius:6px;max-width:100%;overflow-x:auto"
-WARNING_STYLE = "border-left:4px solid #D55E00;padding-left:8px"
-
-
-class ResultView:
-    """What all views share. A subclass gives `rows`, `figure` and `html`, and `writers` for the files it can write.
-
-    `kind` is what its files are: `save` replaces only those of the same kind, see `core.outputs`.
-    """
-
-    kind = "result"
-
-    def rows(self) -> Sequence[Row]:
-        raise NotImplementedError
-
-    def figure(self) -> ChartFigure | ImageFigure:
-        raise LabError("this result has no figure: see its rows()")
-
-    def html(self) -> str:
-        raise NotImplementedError
-
-    def writers(self) -> Mapping[str, Callable[[Path], object]]:
-        """By the ending of a file, what writes it."""
-        figure_endings = (".png", ".svg", ".html", ".pdf")
-        return {ending: lambda path: self.figure().save(path) for ending in figure_endings} | {
-            ".csv": lambda path: write_output(path, self.kind, csv_text(self.rows()))
-        }
-
-    def save(self, path: Path) -> Path:
-        writers = self.writers()
-        require(path.suffix.lower() in writers, f"{path}: give a name that ends in {', '.join(writers)}")
-        writers[path.suffix.lower()](path)
-        return path
 
 
 class HistoryView(ResultView):
@@ -357,51 +332,4 @@ class AnswerSheetView(ResultView):
         return {ending: lambda path: write_sheet(self.sheet, figures, path) for ending in (".pdf", ".html", ".md")}
 
 
-def scalar_entries(values: Mapping[str, object]) -> Row:
-    """The entries that fit in one cell of a table."""
-    return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
-
-
 # ---- pieces of HTML
-
-
-def figure_html(figure: ChartFigure | ImageFigure) -> str:
-    """A figure on a white ground, because its text is dark in a dark notebook too."""
-    return f'<div style="{FIGURE_STYLE}">{figure.html()}</div>'
-
-
-def paragraph(text: str) -> str:
-    return f"<p>{html_text(text)}</p>"
-
-
-def details(title: str, text: str) -> str:
-    """Text that is shown on a click."""
-    return f"<details><summary>{html_text(title)}</summary><pre>{html_text(text)}</pre></details>"
-
-
-def rows_to_html(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as a table, of the first `MAX_ROWS`: text to the left, numbers to the right."""
-    if not rows:
-        return ""
-    cells = [[cell_text(value) for value in row.values()] for row in rows[:MAX_ROWS]]
-    sides = ["right" if all(map(is_number, column)) else "left" for column in zip(*cells, strict=True)]
-
-    def line(tag: str, texts: Iterable[str]) -> str:
-        return "".join(
-            f'<{tag} style="text-align:{side}">{html_text(text)}</{tag}>'
-            for side, text in zip(sides, texts, strict=True)
-        )
-
-    body = "".join(f"<tr>{line('td', row)}</tr>" for row in cells)
-    rest = paragraph(f"and {len(rows) - MAX_ROWS} more rows: see rows()") if len(rows) > MAX_ROWS else ""
-    table = f"<table><thead><tr>{line('th', map(str, rows[0]))}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div style="overflow-x:auto">{table}</div>{rest}'
-
-
-def cell_text(value: object) -> str:
-    """A value in a cell: four digits of a fraction.
-
-    >>> cell_text(0.123456), cell_text(None), cell_text(1234)
-    ('0.1235', '-', '1234')
-    """
-    return NO_VALUE if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -15,7 +15,7 @@ from convolab.studies.planning import plan_study
 from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, TrialResult, Verdict
 from convolab.studies.section import Section
 from convolab.studies.study import Study
-from convolab.training.run_folder import EvaluationRecord
+from convolab.training.run_records import EvaluationRecord
 
 SELECTION_METRIC = Metric("best", "validation_accuracy")  # chooses the run to test
 

@@ -18,7 +18,7 @@ from convolab.studies.section import Section
 from convolab.studies.study import Study, Trial
 from convolab.studies.trend import Optimum
 from convolab.training.history import EpochMetrics
-from convolab.training.run_folder import COMPLETED, EvaluationRecord, RunSummary
+from convolab.training.run_records import COMPLETED, EvaluationRecord, RunSummary
 
 TrialStatus = Literal["finished", "diverged", "failed", "stopped", "missing"]
 TRIAL_STATUSES: tuple[TrialStatus, ...] = get_args(TrialStatus)

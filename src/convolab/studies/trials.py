@@ -17,14 +17,8 @@ from convolab.training.checkpoint import STATE_FILE, read_metadata
 from convolab.training.network_check import check_forward, check_network
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.run_folder import (
-    COMPLETED,
-    METRICS_FILE,
-    RECIPE_FILE,
-    SUMMARY_FILE,
-    WEIGHTS_FILES,
-    epoch_from_record,
-)
+from convolab.training.run_folder import METRICS_FILE, RECIPE_FILE, SUMMARY_FILE, WEIGHTS_FILES, epoch_from_record
+from convolab.training.run_records import COMPLETED
 from convolab.training.setup import build_network, train_validation_split
 from convolab.training.trainer import NO_CALLBACKS, Diverged, TrainingCallbacks, require_full_batch
 from convolab.training.transfer import set_up_transfer

@@ -26,11 +26,11 @@ from convolab.models.classifier import ImageClassifier
 from convolab.models.registry import build
 from convolab.studies.executor import Executor, Job, JobEvent, LocalExecutor
 from convolab.theory.arrangements import AS_IS, PriorsConfig, iterate_arrangements, pixel_permutation
+from convolab.training.fit import fit
 from convolab.training.lr_schedule import CosineLR
 from convolab.training.optim import Adam
 from convolab.training.recipe import Recipe, Training
 from convolab.training.run import Run
-from convolab.training.trainer import fit
 
 CONVNET, FULLY_CONNECTED = "simple_convnet", "shallow_net"
 CONFIG_BY_DATASET = {"digits": PriorsConfig()}

@@ -3,7 +3,7 @@
 from convolab.core.stats import wilson_interval
 from convolab.core.text import format_percent
 from convolab.training.history import EpochMetrics
-from convolab.training.run_folder import EvaluationRecord
+from convolab.training.run_records import EvaluationRecord
 
 MARGIN = 0.1  # of what is left above chance: where the number of images is not recorded, less is not clearly above it
 

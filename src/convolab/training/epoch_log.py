@@ -18,7 +18,8 @@ from convolab.core.files import read_json, write_json
 from convolab.core.records import validate_record
 from convolab.training.history import EpochMetrics
 from convolab.training.recipe import Recipe
-from convolab.training.run_folder import LOG_FILE, RunId
+from convolab.training.run_folder import LOG_FILE
+from convolab.training.run_records import RunId
 from convolab.training.trainer import Trainer, TrainingCallbacks
 
 QUANTITIES = {  # of an epoch: its name in the log

@@ -9,7 +9,8 @@ from convolab.core.types import MessageCallback
 from convolab.data.splits import DatasetSplits
 from convolab.models.inference import require_finite_weights
 from convolab.training.predictions import DatasetPredictions, Mistakes, predict_dataset, worst_mistakes
-from convolab.training.run_folder import TEST_FILE, EvaluationRecord, new_evaluation_record
+from convolab.training.run_folder import TEST_FILE
+from convolab.training.run_records import EvaluationRecord, new_evaluation_record
 
 if TYPE_CHECKING:
     from convolab.training.run import Run

@@ -16,14 +16,8 @@ from convolab.training.checkpoint import STATE_FILE, read_state
 from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_code import code_folder
-from convolab.training.run_folder import (
-    RECIPE_FILE,
-    SUMMARY_FILE,
-    ParentRecord,
-    new_run_folder,
-    new_summary,
-    require_new_folder,
-)
+from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, new_run_folder, require_new_folder
+from convolab.training.run_records import ParentRecord, new_summary
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import Trainer, TrainingCallbacks
 

@@ -11,7 +11,8 @@ from convolab.core.text import pluralize
 from convolab.models.classifier import ImageClassifier
 from convolab.training.checkpoint import write_state, write_weights
 from convolab.training.recipe import Recipe
-from convolab.training.run_folder import METRICS_FILE, SUMMARY_FILE, RunId, RunSummary, Status
+from convolab.training.run_folder import METRICS_FILE, SUMMARY_FILE
+from convolab.training.run_records import RunId, RunSummary, Status
 from convolab.training.trainer import Diverged, Trainer, TrainingCallbacks
 
 

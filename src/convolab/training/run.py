@@ -39,24 +39,19 @@ from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_code import code_folder, find_edited_file, read_codes
 from convolab.training.run_folder import (
-    COMPLETED,
     METRICS_FILE,
     RECIPE_FILE,
     SUMMARY_FILE,
     TEST_FILE,
-    EvaluationRecord,
-    RunId,
-    RunSummary,
-    Status,
     delete_own_files,
     new_run_folder,
-    new_summary,
     read_history,
     read_stored_recipe,
     read_summary,
     rename_fields,
     require_new_folder,
 )
+from convolab.training.run_records import COMPLETED, EvaluationRecord, RunId, RunSummary, Status, new_summary
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.transfer import describe_start

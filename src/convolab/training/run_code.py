@@ -9,7 +9,7 @@ from convolab.core.types import Json
 from convolab.models.own_code import OwnCode, code_of_record, find_own_code
 from convolab.training.checkpoint import CODE_FOLDER
 from convolab.training.recipe import Recipe
-from convolab.training.run_folder import RunSummary
+from convolab.training.run_records import RunSummary
 
 
 def code_folder(folder: Path, part: str) -> Path:

@@ -12,7 +12,7 @@ from convolab.core.outputs import CALIBRATION, CONFUSION_MATRIX, own_kind, requi
 from convolab.core.text import format_percent
 
 if TYPE_CHECKING:
-    from convolab.training.run_folder import EvaluationRecord
+    from convolab.training.run_records import EvaluationRecord
 
 NUM_LISTED = 10  # mistakes that are printed; the page and the table have more
 
