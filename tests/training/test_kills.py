@@ -148,6 +148,8 @@ def serve_tasks() -> None:
 
 # ---------------------------------------------------------------- the tests
 
+TRUST_PAGE = (Path(__file__).parents[2] / "docs/trust.md").read_text(encoding="utf-8")
+
 RunTask = Callable[..., dict[str, Any]]
 
 
@@ -219,6 +221,7 @@ def test_a_run_killed_at_any_moment_of_its_writing_resumes_bit_for_bit(
     run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path
 ):
     first_summary = uninterrupted["kill_points"].index("after summary.json was put in place")
+    assert f"{len(uninterrupted['kill_points'])} moments of a run's writing" in TRUST_PAGE
     for number, when in enumerate(uninterrupted["kill_points"]):
         folder = tmp_path / str(number)
         assert run_task(folder, kill_at=number) == {"killed": True}
@@ -240,6 +243,7 @@ def test_a_run_stopped_within_an_epoch_and_killed_at_any_moment_of_resuming_resu
     snapshots = tmp_path / "snapshots"
     points = run_task(tmp_path / "run", snapshots=str(snapshots))["kill_points"]
     assert "after state.previous.safetensors was put in place" in points
+    assert f"{len(points)} of a resume's" in TRUST_PAGE
     for number, when in enumerate(points):
         result = run_task(snapshots / str(number))
         assert (result.get("status"), result.get("messages")) == ("finished", []), f"killed {when}: {result}"
