@@ -42,6 +42,7 @@ from convolab.models.registry import trust_named
 from convolab.models.resolve import resolve_model
 from convolab.reports.live import InterruptHandler, live_training
 from convolab.reports.live_study import live_study
+from convolab.studies.coursework import coursework
 from convolab.studies.executor import Executor
 from convolab.studies.pilot import measure_run_seconds, read_pilot
 from convolab.studies.power import StudyPower, given_spreads, require_spreads, study_power
@@ -325,6 +326,13 @@ def summary(
     return replace(result, network=name or result.network)
 
 
+def resolve_study(study: Study | str | Path) -> Study:
+    """A study, given itself, by its file, or as "coursework"."""
+    if isinstance(study, Study):
+        return study
+    return coursework() if study == "coursework" else Study.read(study)
+
+
 def run_study(
     study: Study | str | Path,
     out: Path | str | None = None,
@@ -341,7 +349,8 @@ def run_study(
     script, call it below `if __name__ == "__main__":`, because trials are processes that import the script.
 
     Args:
-        study: What to train and to decide: a `Study`, or the path of its file.
+        study: What to train and to decide: a `Study`, the path of its file, or "coursework", as `convolab.coursework`
+            gives it of the digits.
         out: The study's folder; by default studies/NAME.
         data_dir: The folder that holds the dataset.
         executor: What trains; by default the cores of this machine.
@@ -364,7 +373,7 @@ def run_study(
     StudyResult('rates': 2 of 2 runs, 1 section)
     """
     with trust_all(trust):
-        study = study if isinstance(study, Study) else Study.read(study)
+        study = resolve_study(study)
     with trust_all(trust), live_study(study) as shown, InterruptHandler("after the current steps") as interrupts:
         return execute_study(
             study,
@@ -397,7 +406,7 @@ def power(
     Without a spread, and without runs to estimate it from, differences are in units of the spread.
 
     Args:
-        study: What is to be trained: a `Study`, or the path of its file.
+        study: What is to be trained: a `Study`, the path of its file, or "coursework".
         spread: The standard deviation of a contrast's difference over seeds, for all or by metric, in the unit that
             reports show: percentage points for accuracies, nats for losses.
         pilot: A folder of finished runs, to estimate from what is not given.
@@ -420,7 +429,7 @@ def power(
     With 3 seeds, 0 of 1 contrast can show a difference of 1 percentage point; lr needs 5.
     """
     with trust_all(trust):
-        study = study if isinstance(study, Study) else Study.read(study)
+        study = resolve_study(study)
         study_power(study, {}, power)  # checks both
         spreads = {} if spread is None else given_spreads(study, spread)
         own = Path(out) if out is not None else Path("studies") / study.name

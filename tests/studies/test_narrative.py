@@ -191,7 +191,7 @@ def test_identical_losses_leave_no_verdict() -> None:
 def test_the_comment_says_when_the_curves_separate_and_whether_the_order_is_reversed_at_the_end() -> None:
     assert "The curves are apart from epoch 2 to the end." in comment_on(HIGH, LOW)
     assert "from epoch 1 to the end" in comment_on(runs_ending_at(0.801, 0.812, 0.793, start=0.6), LOW)
-    assert "The curves are not apart at the end." in comment_on(
+    assert "Epoch by epoch, the curves are not surely apart at the end." in comment_on(
         [history([0.1, 0.8 + e, 0.5]) for e in (0, 0.01, 0.02)], [history([0.1, 0.6, 0.5])] * 3
     )
     crossed = [history([0.1, 0.6, 0.61, 0.65 + e]) for e in (0.001, 0.002, 0.003)]
@@ -270,7 +270,7 @@ def test_a_section_of_one_run_per_arm_decides_nothing() -> None:
     assert (
         comment == "With one run per arm the curves show a single outcome, which decides nothing. "
         "The contrast could not be tested: a single seed decides nothing, because another may reverse the order: use at "
-        "least three."
+        "least three. The best validation accuracy is 80.10 % for 'a' and 70.00 % for 'b'."
     )
 
 
@@ -323,7 +323,7 @@ def test_a_grid_names_its_best_arm_and_how_its_neighbors_compare_with_it() -> No
 
 def test_a_grid_says_which_neighbors_were_not_compared() -> None:
     comment = comment_on_grid(RATES)
-    assert "'lr=0.3' is undecided and 'lr=0.01' is undecided." in comment
+    assert "'lr=0.3' was not compared with it and 'lr=0.01' was not compared with it." in comment
     assert "worse" not in comment
 
 

@@ -141,9 +141,9 @@ def test_a_trend_says_whether_the_middle_is_better_and_where_the_optimum_is():
 
     trend = analyze(study, trained(study, runs)).contrast_results[-1]
     assert trend.verdict == "better"
-    assert trend.comment.startswith("Taking lr from the middle of its values lowers the final training loss by 0.0"), (
-        trend.comment
-    )
+    assert trend.comment.startswith(
+        "Taking the middle of the grid ('lr=0.03', 'lr=0.1') instead of its ends ('lr=0.01', 'lr=0.3') lowers the final "
+    ), trend.comment
     assert "The optimum of a parabola is at lr = 0.0" in trend.comment
     assert "95 % interval" in trend.comment
     assert trend.optimum is not None
@@ -160,7 +160,7 @@ def test_a_trend_of_too_few_arms_without_a_divergence_is_undecided():
 
 INTERACTION = {
     "arm": "deep, with", "baseline": "deep", "interaction": ["with", "without"], "metric": "final_train_loss",
-    "subject": "residual connections",
+    "subject": "adding residual connections",
 }  # fmt: skip
 
 
@@ -190,15 +190,38 @@ def test_an_interaction_is_the_difference_of_two_differences_seed_by_seed():
     assert result.paired_test is not None
     assert result.paired_test.difference.mean == pytest.approx(-0.5, abs=0.01)
     assert result.verdict == "better"
-    assert result.comment.startswith("The effect of residual connections on the final training loss is 0.49"), (
+    assert result.comment.startswith("The effect of adding residual connections on the final training loss is 0.49"), (
         result.comment
     )
     assert "lower (" in result.comment
-    assert "for 'deep, with' than for 'with', from +0.09" in result.comment
+    assert "for 'deep, with' than for 'with', -0.4" in result.comment
     assert result.contrast.label == "(deep, with − deep) − (with − without)"
     values = section_result_to_dict(interaction_result(effects))
     assert values["contrasts"][0]["verdict"] == "better"
     assert values["contrasts"][0]["interaction"] == ("with", "without")
+
+
+def test_an_interaction_of_effects_of_one_sign_says_more_or_less():
+    more = {"deep, with": 0.2, "deep": 0.9, "with": 0.5, "without": 0.6}
+    (result,) = interaction_result(more).contrast_results
+    assert result.comment.startswith("Adding residual connections lowers the final training loss by 0.5980 nats more (")
+    less = {"deep, with": 0.85, "deep": 0.9, "with": 0.2, "without": 0.6}
+    (result,) = interaction_result(less).contrast_results
+    assert result.verdict == "worse"
+    assert "nats less (" in result.comment
+
+
+def test_a_widened_grid_says_so_and_compares_means_of_the_same_seeds():
+    study = grid_study()
+    result = analyze(study, trained(study, losses_of(lambda rate: abs(rate - 0.9))))
+    assert "The grid was widened by 'lr=3' and 'lr=1', because its best arm stood at an end." in result.comment
+    more = grid_study(seeds="until decided", max_seeds=6)
+    runs = trained(more, losses_of(lambda rate: abs(rate - 0.1)))
+    # Later seeds of one arm alone, and far better, do not make it the best.
+    extra = [trial for trial in more.possible_trials if trial.arm == "lr=0.3" and trial.seed > 2]
+    known = {(result.trial.arm, result.trial.seed) for result in runs}
+    runs += [TrialResult(t, "finished", history([0.5], [-9.0])) for t in extra if (t.arm, t.seed) not in known]
+    assert "'lr=0.1' is best on average" in analyze(more, runs).comment
 
 
 def test_an_interaction_with_a_diverged_arm_of_either_pair_is_undecided():

@@ -80,7 +80,11 @@ def run_and_report_search(
         winner, decision = result.winner, None
         if winner and not result.is_default_best:
             plan = search.decision(winner.name, winner.overrides, num_seeds)
-            print_note(f"comparing the winner, {winner.name}, with the default on seeds that the search has not used")
+            (section,) = plan.sections
+            seeds = plan.seeds_text(section)
+            print_note(
+                f"comparing the winner, {winner.name}, with the default on seeds the search has not used: {seeds}"
+            )
             decision = run_study_here(
                 plan, page.parent, data_dir, executor, retrain_damaged, export, interrupts.stop_requested
             )

@@ -10,6 +10,7 @@ from convolab.studies.narrative import format_margin
 from convolab.studies.results import VERDICTS, ContrastResult, SectionResult
 from convolab.studies.tables import Row
 
+LINES = "split(datum.label, '\\n')"  # of a label
 ROW_HEIGHT = 34  # pixels of a contrast
 VERDICT_COLORS = dict(zip(VERDICTS, (GREEN, ORANGE, BLUE, GRAY), strict=True))
 VERDICT_SHAPES = dict(zip(VERDICTS, ("triangle-up", "triangle-down", "square", "circle"), strict=True))
@@ -40,7 +41,9 @@ def differences_chart(result: SectionResult, metric: Metric) -> StudyFigure | No
     ]
     unit = "percentage points" if metric.unit == "%" else metric.unit
     better = "higher" if metric.higher_is_better else "lower"
-    y = alt.Y("contrast:N", sort=labels, title=None, axis=alt.Axis(labelLimit=230, ticks=False, domain=False))
+    y = alt.Y(
+        "contrast:N", sort=labels, title=None, axis=alt.Axis(labelLimit=230, labelExpr=LINES, ticks=False, domain=False)
+    )
     shown = list(dict.fromkeys(str(row["verdict"]) for row in rows))
     legend = alt.Legend(title=None, orient="top", values=shown)  # of both: theirs are drawn as one
     color_scale = alt.Scale(domain=list(VERDICT_COLORS), range=list(VERDICT_COLORS.values()))
@@ -82,4 +85,5 @@ def difference_row(result: ContrastResult, metric: Metric) -> Row:
     difference = result.paired_test.difference
     values = {"mean": difference.mean, "low": difference.low, "high": difference.high}
     numbers = {name: to_display_unit(metric, value) for name, value in values.items()}
-    return {"contrast": result.contrast.label, "verdict": result.verdict, **numbers}
+    label = result.contrast.label.replace(") − (", ")\n− (")  # an interaction's has two lines
+    return {"contrast": label, "verdict": result.verdict, **numbers}

@@ -5,11 +5,12 @@ import math
 import altair as alt
 import numpy as np
 
+from convolab.core.stats import mean_interval
 from convolab.plots.study_figure import StudyFigure, tooltip_fields
 from convolab.plots.study_scales import arm_numbers, to_display_unit
 from convolab.plots.style import BLUE, GRAY, ORANGE
 from convolab.studies.results import ContrastResult, SectionResult
-from convolab.studies.tables import Row, finished_metric_interval
+from convolab.studies.tables import Row
 from convolab.studies.trend import Optimum
 
 NUM_POINTS = 61  # of the parabola
@@ -23,16 +24,17 @@ def optimum_figures(result: SectionResult) -> list[StudyFigure]:
 
 
 def optimum_figure(result: SectionResult, contrast: ContrastResult, optimum: Optimum) -> StudyFigure:
-    """Means over the seeds against the key; shaded: where the optimum lies, as far as values were trained."""
+    """The means that the parabola is fitted to, against the key; shaded: where the optimum lies among these values."""
     metric, key = contrast.contrast.parsed_metric, contrast.contrast.trend
     numbers = arm_numbers(result.section, key)
     means: list[Row] = []
     for arm in result.arms:
-        if not arm.diverged and (interval := finished_metric_interval(arm, metric)):
-            low, mean, high = (to_display_unit(metric, x) for x in (interval.low, interval.mean, interval.high))
-            means.append({"arm": arm.name, "x": numbers[arm.name], "mean": mean, "low": low, "high": high})
-    trained = [float(row["x"] or 0) for row in means]
-    ends = (min(trained), max(trained))
+        if not optimum.span[0] <= numbers[arm.name] * (1 + 1e-9) or numbers[arm.name] > optimum.span[1] * (1 + 1e-9):
+            continue
+        values = arm.values(metric)
+        interval = metric.possible(mean_interval([values[seed] for seed in contrast.seeds]))
+        low, mean, high = (to_display_unit(metric, x) for x in (interval.low, interval.mean, interval.high))
+        means.append({"arm": arm.name, "x": numbers[arm.name], "mean": mean, "low": low, "high": high})
     first, last = (math.log(end) if optimum.is_log else end for end in optimum.span)
     a, b, c = optimum.coefficients
     parabola: list[Row] = []
@@ -41,11 +43,13 @@ def optimum_figure(result: SectionResult, contrast: ContrastResult, optimum: Opt
         parabola.append({"x": value, "mean": to_display_unit(metric, float(a + b * x + c * x * x))})
     place: list[Row] = []
     if optimum.is_inside:
-        low, high = (optimum.low or ends[0], optimum.high or ends[1])
-        place = [{"x": optimum.value, "low": max(low, ends[0]), "high": min(high, ends[1])}]
+        lowest, highest = optimum.span
+        low = lowest if optimum.low is None else max(optimum.low, lowest)
+        high = highest if optimum.high is None else min(optimum.high, highest)
+        place = [{"x": optimum.value, "low": low, "high": high}]
     name = key.rpartition(".")[2]
     scale = alt.Scale(type="log") if optimum.is_log else alt.Scale(zero=False)
-    axis = alt.Axis(values=sorted(trained), format="~g", labelOverlap=True)
+    axis = alt.Axis(values=sorted(float(row["x"] or 0) for row in means), format="~g", labelOverlap=False)
     x = alt.X("x:Q", title=key, scale=scale, axis=axis)
     y = alt.Y("mean:Q", title=f"{metric.title} ({metric.unit})", scale=alt.Scale(zero=False))
     points = alt.NamedData("means")

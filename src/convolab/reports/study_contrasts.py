@@ -87,7 +87,9 @@ def contrast_row(result: ContrastResult) -> ContrastRow:
     p = hedges_g = minimum_detectable_effect = NO_VALUE
     if paired := result.paired_test:
         difference = difference_cell(metric, paired.difference)
-        if result.p_adjusted is not None:
+        if result.looks:
+            p = format_p_value(result.looks[-1].p).removeprefix("p ").removeprefix("= ")
+        elif result.p_adjusted is not None:
             p = format_p_value(result.p_adjusted).removeprefix("p ").removeprefix("= ")
         if len(result.seeds) > 2:
             hedges_g = typographic_minus(f"{paired.hedges_g:+.1f}")

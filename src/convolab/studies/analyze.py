@@ -46,7 +46,7 @@ def analyze_study(
         else:
             contrast_results = analyze_contrasts(section, arms, study.margins)
         in_play = section.with_arms(plan.in_play[name])
-        comment = narrative.describe_section(in_play, arms, contrast_results)
+        comment = narrative.describe_section(in_play, arms, contrast_results, section.written_arms)
         sections.append(SectionResult(name, in_play, arms, contrast_results, comment))
     return tuple(sections)
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from convolab.core.errors import LabError, require, suggest
+from convolab.core.stats import Interval
 from convolab.training.history import EpochMetrics
 
 MetricKind = Literal["final", "best", "epochs_to", "seconds_to"]
@@ -118,6 +119,13 @@ class Metric:
         unit = {"%": " %", "nats": " nats"}.get(Metric("final", self.quantity).unit, "")
         value = f"{(100 if unit == ' %' else 1) * self.threshold:g}{unit}"
         return f"a {self.quantity_title} of {value}"
+
+    def possible(self, interval: Interval) -> Interval:
+        """The part of a mean's interval that the number can have: an accuracy is from 0 to 1, a loss or a time not below 0."""
+        if self.quantity in ("gap", "validation_metric"):
+            return interval
+        highest = 1.0 if self.unit == "%" else math.inf
+        return replace(interval, low=max(0.0, interval.low), high=min(highest, interval.high))
 
     def curve(self, history: Sequence[EpochMetrics]) -> list[float]:
         """The quantity after each epoch. A metric that needs validation takes histories that have it."""

@@ -1,6 +1,6 @@
 """Conclusions in plain English, from the numbers alone: what was found, how much it is, and how sure it is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from convolab.core.stats import Interval, mean_interval
 from convolab.core.text import format_p_value, join_with_and, pluralize
@@ -116,19 +116,26 @@ def describe_change(result: ContrastResult) -> str:
 
 
 def describe_interaction(result: ContrastResult, interval: str) -> str:
-    """By how much one pair's difference exceeds another's: "The effect of ... is 1.2 nats higher (...) for ... than for ..."."""
+    """How two pairs' differences differ: "Batch norm lowers the loss by 0.8 nats more (0.7 to 0.9) for 'a' than for 'b'"."""
     contrast, test = result.contrast, result.paired_test
     assert contrast.interaction  # or there is nothing to describe
     assert test is not None
-    metric, (other, _) = contrast.parsed_metric, contrast.interaction
-    effect = f"the effect of {name_subject(result)} on {metric_phrase(metric)}"
-    where = f"for '{contrast.arm}' than for '{other}'"
+    metric, subject = contrast.parsed_metric, name_subject(result)
+    phrase, where = metric_phrase(metric), f"for '{contrast.arm}' than for '{contrast.interaction[0]}'"
+    effect, other = (mean_interval(values).mean for values in (result.arm_values, result.baseline_values))
     if result.verdict == "equivalent":
         margin = format_margin(metric, result.margin or 0.0)
         shift = format_signed_difference(metric, test.difference)
-        return f"{effect} differs by less than {margin}: it is {shift} ({interval}) {where}"
-    seems = "seems to be" if result.verdict == "undecided" else "is"
-    return f"{effect} {seems} {format_signed_difference(metric, test.difference)} ({interval}) {where}"
+        return f"the effect of {subject} on {phrase} differs by less than {margin}: it is {shift} ({interval}) {where}"
+    seems = "seems to " if result.verdict == "undecided" else ""
+    if effect * other > 0:
+        verb = ("raise" if effect > 0 else "lower") + "s" * (not seems)
+        more = "more" if abs(effect) > abs(other) else "less"
+        decimals = choose_decimals(metric, interval_half_width(test.difference))
+        amount = format_metric_difference(metric, abs(test.difference.mean), decimals)
+        return f"{subject} {seems}{verb} {phrase} by {amount} {more} ({interval}) {where}"
+    shift = format_signed_difference(metric, test.difference)
+    return f"the effect of {subject} on {phrase} {seems + 'be' if seems else 'is'} {shift} ({interval}) {where}"
 
 
 def describe_optimum(result: ContrastResult) -> str:
@@ -141,12 +148,15 @@ def describe_optimum(result: ContrastResult) -> str:
         return "The parabola through the best value and its neighbors has no optimum."
     misfit = format_metric_difference(metric, optimum.misfit, choose_decimals(metric, optimum.misfit))
     fit = f"the means are at most {misfit} off the parabola"
+    first, last = optimum.span
     if not optimum.is_inside:
-        end = optimum.span[0 if optimum.value < optimum.span[0] else 1]
+        end = first if optimum.value < first else last
         return f"The optimum is at {key} = {end:.3g}, an end of the values that were trained, or beyond; {fit}."
     sure = "the runs do not say how far off that may be"
     if optimum.low is not None and optimum.high is not None:
-        sure = f"95 % interval {optimum.low:.3g} to {optimum.high:.3g}"
+        low = f"{optimum.low:.3g}" if optimum.low >= first else f"below {first:.3g}"
+        high = f"{optimum.high:.3g}" if optimum.high <= last else f"above {last:.3g}"
+        sure = f"95 % interval {low} to {high}"
     return f"The optimum of a parabola is at {key} = {optimum.value:.3g} ({sure}); {fit}."
 
 
@@ -154,7 +164,9 @@ def name_subject(result: ContrastResult) -> str:
     """What a contrast is about: its own subject, or the arm instead of its baseline."""
     contrast = result.contrast
     if contrast.trend:
-        return contrast.subject or f"taking {contrast.trend.rpartition('.')[2]} from the middle of its values"
+        middle, ends = (", ".join(f"'{name}'" for _, name in side) for side in result.sides)
+        arms = f" ({middle}) instead of its ends ({ends})" if middle else ""
+        return f"{contrast.subject or 'taking the middle of the grid'}{arms}"
     return contrast.subject or f"'{contrast.arm}' instead of '{contrast.baseline}'"
 
 
@@ -187,7 +199,7 @@ def describe_curve_separation(result: ContrastResult, arm: Arm, baseline: Arm) -
     if result.verdict not in ("better", "worse") or max(len(curve) for pair in curves for curve in pair) == 1:
         return ""
     if result.curves_separate_from_epoch is None:
-        return "The curves are not apart at the end."
+        return "Epoch by epoch, the curves are not surely apart at the end."
     last = min(len(curve) for pair in curves for curve in pair) - 1
     is_higher = sum(first[last] - second[last] for first, second in curves) > 0
     end = "better" if is_higher == metric.quantity_higher_is_better else "worse"
@@ -201,12 +213,11 @@ def format_both_values(result: ContrastResult) -> str:
     decimals = choose_decimals(metric, interval_half_width(test.difference) if test else 0.0)
     values = [format_average(metric, side, decimals) for side in (result.baseline_values, result.arm_values)]
     first, *others = result.seeds
+    across = f"on average over {len(others) + 1} seeds" if others else f"with seed {first}"
     if result.contrast.interaction:
-        sides = (result.baseline_values, result.arm_values)
-        values = [format_effect(metric, side, decimals) for side in sides]
-    return f"from {values[0]} to {values[1]} " + (
-        f"on average over {len(others) + 1} seeds" if others else f"with seed {first}"
-    )
+        effects = [format_effect(metric, side, decimals) for side in (result.arm_values, result.baseline_values)]
+        return f"{effects[0]} against {effects[1]} {across}"
+    return f"from {values[0]} to {values[1]} {across}"
 
 
 def format_effect(metric: Metric, values: Sequence[float], decimals: int) -> str:
@@ -222,18 +233,23 @@ def format_average(metric: Metric, values: Sequence[float], decimals: int) -> st
 # ---- a section
 
 
-def describe_section(section: Section, arms: Sequence[Arm], results: Sequence[ContrastResult]) -> str:
+def describe_section(
+    section: Section, arms: Sequence[Arm], results: Sequence[ContrastResult], written_arms: Collection[str] = ()
+) -> str:
     """What a section came to: first what did not finish, then its verdicts, then, of a grid, its best arm."""
     if not any(arm.finished for arm in arms):
         return f"{count_unfinished(arms)}, so there is nothing to compare."
     sentences = [describe_unfinished(arms)]
     if max(len(arm.finished) for arm in arms) == 1:
         sentences.append("With one run per arm the curves show a single outcome, which decides nothing.")
+    if added := [arm.name for arm in arms if arm.name not in (written_arms or section.arm_overrides)]:
+        names = join_with_and([f"'{name}'" for name in added])
+        sentences.append(f"The grid was widened by {names}, because its best arm stood at an end.")
     sentences += summarize_verdicts(results)
     if section.grid:
         sentences += describe_grid_best(section, arms, results)
-    elif not results:
-        sentences.append(describe_arm_means(arms))
+    elif not any(result.is_tested for result in results):
+        sentences.append(describe_arm_means(arms, is_asked=bool(results)))
     return join_sentences(sentences)
 
 
@@ -262,6 +278,9 @@ def describe_group(results: Sequence[ContrastResult]) -> str:
         seeds = [result.seeds_needed for result in results]
         needed = f"about {max(filter(None, seeds))}" if all(seeds) else "more than 1,000"
         price = f"; {needed} seeds would probably decide {'it' if is_single else 'all of them'}"
+        if any(result.looks for result in results):
+            looked = max(len(result.seeds) for result in results)
+            price = f"; after {pluralize(looked, 'seed')} no more are trained, and {needed} might decide {'it' if is_single else 'all of them'}"
         if any(result.out_of_time for result in results):
             price = " (time): the same command goes on"
     if is_single:
@@ -287,7 +306,7 @@ def describe_group(results: Sequence[ContrastResult]) -> str:
 def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[ContrastResult]) -> list[str]:
     """The arm that is best on average, and how its neighbors in the grid compare with it."""
     metric = section.ranking_metric or default_metric(arms)
-    means = mean_intervals([arm for arm in arms if not arm.diverged], metric)
+    means = mean_intervals(with_common_seeds([arm for arm in arms if arm.finished and not arm.diverged]), metric)
     if len(means) < 2:
         return []
     best = (max if metric.higher_is_better else min)(means, key=lambda name: means[name].mean)
@@ -297,34 +316,40 @@ def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[
     compared = {}
     for result in results:
         contrast = result.contrast
-        if (
-            contrast.is_plain
-            and result.verdict != "undecided"
-            and best in (contrast.arm, contrast.baseline)
-            and contrast.parsed_metric == metric
-        ):
+        if contrast.is_plain and best in (contrast.arm, contrast.baseline) and contrast.parsed_metric == metric:
             other = contrast.baseline if contrast.arm == best else contrast.arm
             is_better = (result.verdict == "better") == (other == contrast.arm)
             compared[other] = "is better" if is_better else "is worse"
-            if result.verdict == "equivalent":
-                compared[other] = "is equivalent"
+            if result.verdict in ("equivalent", "undecided"):
+                compared[other] = f"is {result.verdict}"
     neighbors = [
-        f"'{name}' {compared.get(name, 'is undecided')}" for name in section.grid_neighbors(best) if name in means
+        f"'{name}' {compared.get(name, 'was not compared with it')}"
+        for name in section.grid_neighbors(best)
+        if name in means
     ]
     return [
         f"{scope}'{best}' {verb} in {metric_phrase(metric)}: {format_mean(metric, means[best], decimals)}.",
         f"Of its neighbors in the grid, {join_with_and(neighbors)}." if neighbors else "",
-        "It is at the edge of the grid: better values may lie outside it." if section.is_at_grid_edge(best) else "",
+        "It is at the edge of the grid: better values may lie outside it."
+        if section.is_at_grid_edge(best) and set(compared.values()) != {"is equivalent"}
+        else "",
     ]
 
 
-def describe_arm_means(arms: Sequence[Arm]) -> str:
-    """For a section without contrasts: every arm's mean."""
+def with_common_seeds(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms with the runs of those seeds that all of them have finished, so that their means can be compared."""
+    common = set[int].intersection(*({run.trial.seed for run in arm.finished} for arm in arms)) if arms else set[int]()
+    return [Arm(arm.name, tuple(run for run in arm.finished if run.trial.seed in common)) for arm in arms]
+
+
+def describe_arm_means(arms: Sequence[Arm], is_asked: bool = False) -> str:
+    """For a section without contrasts, or of which none could be tested: every arm's mean."""
     metric = default_metric(arms)
     means = mean_intervals(arms, metric)
     decimals = choose_decimals(metric, *map(interval_half_width, means.values()))
     values = join_with_and([f"{format_mean(metric, mean, decimals)} for '{name}'" for name, mean in means.items()])
-    preface = "No contrast was specified, so nothing is tested: the" if len(arms) > 1 else "The"
+    no_contrast = len(arms) > 1 and not is_asked
+    preface = "No contrast was specified, so nothing is tested: the" if no_contrast else "The"
     return f"{preface}{metric_phrase(metric).removeprefix('the')} is {values}."
 
 
@@ -336,7 +361,7 @@ def default_metric(arms: Sequence[Arm]) -> Metric:
 
 def mean_intervals(arms: Sequence[Arm], metric: Metric) -> Mapping[str, Interval]:
     """The mean over each arm's finished runs, for the arms that have any."""
-    return {arm.name: mean_interval(list(arm.values(metric).values())) for arm in arms if arm.finished}
+    return {arm.name: metric.possible(mean_interval(list(arm.values(metric).values()))) for arm in arms if arm.finished}
 
 
 # ---- the best run on the test set

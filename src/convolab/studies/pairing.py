@@ -41,7 +41,7 @@ def compare_arms(
     reason = why_undecided(contrast, involved, seeds, histories)
     arm_values: tuple[float, ...] = ()
     baseline_values: tuple[float, ...] = ()
-    test = None
+    test, sides = None, ((), ())
     if not (contrast.trend and reason):
         positions = section.axis(contrast.trend)[0] if contrast.trend else {}
         sides = contrast.sides({name: positions[name] for name in values if name in positions})
@@ -70,6 +70,7 @@ def compare_arms(
         seeds_needed=None,
         curves_separate_from_epoch=None,
         comment="",
+        sides=sides,
     )
 
 

@@ -266,7 +266,7 @@ class StudyPower(Displayable):
         if len(counts) < len(seeds) or (seconds := self.duration(counts)) is None:
             return ""
         about = "at most" if any(map(self.study.looks, counts)) else "about"
-        return f"{beginning}{about} {format_duration(seconds)} on {pluralize(count_usable_cores(), 'core')}"
+        return f"{beginning}{about} {format_duration(seconds)} of training on {pluralize(count_usable_cores(), 'core')}"
 
 
 def study_power(

@@ -173,6 +173,8 @@ def execute_study(
 
         plan = plan_study(study, study_folder.trial_results(study, failure_reasons))
         jobs, num_done = plan_jobs(study_folder, plan, costs)
+        if jobs and any(study.looks(name) or section.widen for name, section in study.sections.items()):
+            on_message("more runs may follow: open contrasts get more seeds, and grids that widen more values")
         on_plan(jobs, num_done)
         if jobs:
             with memmapped_dataset(splits, study_folder.folder / ".images") as dataset_folder:

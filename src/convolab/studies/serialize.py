@@ -65,7 +65,7 @@ def contrast_result_to_dict(result: ContrastResult) -> dict[str, Json]:
         "curves_separate_from_epoch": result.curves_separate_from_epoch,
         "comment": result.comment,
         "looks": [asdict(look) for look in result.looks],
-        "optimum": asdict(result.optimum) if result.optimum else None,
+        "optimum": {**asdict(result.optimum), "is_inside": result.optimum.is_inside} if result.optimum else None,
     }
 
 

@@ -57,7 +57,7 @@ def finished_metric_values(arm: Arm, metric: Metric) -> dict[int, float]:
 def finished_metric_interval(arm: Arm, metric: Metric) -> Interval | None:
     """The mean over the finished runs with its 95 % t-interval; None where there is no run."""
     values = finished_metric_values(arm, metric)
-    return mean_interval(list(values.values())) if values else None
+    return metric.possible(mean_interval(list(values.values()))) if values else None
 
 
 def mean_train_seconds(arm: Arm) -> float | None:
