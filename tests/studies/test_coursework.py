@@ -60,7 +60,7 @@ def test_the_default_recipe_is_trained_once_for_all_sections_that_use_it():
     study = coursework()
     default = {t.recipe.key for t in study.trials if t.section == "shallow-vs-conv" and t.arm == "convnet"}
     shared = {t.section for t in study.trials if t.recipe.key in default}
-    assert {"residual", "lr-sgd", "wider-convnet"} <= shared
+    assert {"lr-sgd", "wider-convnet"} <= shared
 
 
 @pytest.mark.slow

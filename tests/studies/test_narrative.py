@@ -323,7 +323,7 @@ def test_a_grid_names_its_best_arm_and_how_its_neighbors_compare_with_it() -> No
 
 def test_a_grid_says_which_neighbors_were_not_compared() -> None:
     comment = comment_on_grid(RATES)
-    assert "'lr=0.3' was not compared with it and 'lr=0.01' was not compared with it." in comment
+    assert "It was not compared with its neighbors in the grid, 'lr=0.3' and 'lr=0.01'." in comment
     assert "worse" not in comment
 
 

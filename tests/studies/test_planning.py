@@ -1,6 +1,8 @@
 """Grids that widen where their best arm stands at an end, contrasts of more than two arms, and what is trained next."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -104,6 +106,53 @@ def test_what_comes_next_waits_until_every_arm_is_there():
     assert "lr=3" not in plan_study(study, first).in_play["lr"]
 
 
+def test_a_failed_run_takes_no_arm_back_when_it_is_tried_again():
+    study = grid_study()
+    losses = losses_of(lambda rate: abs(rate - 0.3))
+    failed = trained(study, losses, lambda rate: "failed" if rate == 0.3 else "finished")
+    tried_again = trained(study, losses)
+    assert set(arms_of(failed)) <= set(arms_of(tried_again))
+
+
+@pytest.mark.parametrize(
+    ("best", "added"),
+    [((0.3, 0.1), []), ((0.03, 0.01), []), ((0.3, 0.01), ["lr=1", "lr=0.003"]), ((0.3, 0.1, 0.03, 0.01), [])],
+)
+def test_a_tie_with_an_arm_inside_the_grid_widens_nothing_and_one_of_both_ends_both(
+    best: tuple[float, ...], added: list[str]
+):
+    study = grid_study(widen=1)
+    results = trained(study, lambda rate, seed: history([0.5], [0.1 if rate in best else 0.2]))
+    assert arms_of(results)[4:] == added
+
+
+def test_an_arm_without_validation_images_in_a_grid_is_no_error():
+    values = [0.0, 0.1, 0.2]
+    section = {
+        "grid": {"data.validation": values},
+        "contrasts": [{"arm": "validation=0.1", "baseline": "validation=0.2"}],
+    }
+    study = Study.from_dict({"name": "x", "sections": {"s": section}})
+    results = []
+    for trial in study.trials:
+        epochs = history([0.5, 0.6 + 0.01 * trial.seed * len(trial.arm) % 3])
+        if trial.arm == "validation=0":
+            epochs = tuple(replace(epoch, validation_loss=None, validation_accuracy=None) for epoch in epochs)
+        results.append(TrialResult(trial, "finished", epochs))
+    assert "is best on average" in analyze(study, results).comment
+
+
+def test_an_interaction_that_shares_an_arm_has_the_floor_of_its_own_weights():
+    arms = {name: {"optimizer.weight_decay": i / 1000} for i, name in enumerate("abc")}
+    contrast = {"arm": "a", "baseline": "b", "interaction": ["b", "c"], "metric": "epochs_to_train_accuracy:0.5"}
+    study = Study.from_dict({"name": "x", "sections": {"s": {"arms": arms, "contrasts": [contrast]}}})
+    results = [TrialResult(trial, "finished", history([0.1, 0.6])) for trial in study.trials]
+    (result,) = analyze(study, results).contrast_results
+    assert result.paired_test is not None
+    # a - 2 b + c of whole epochs: the floor of its standard deviation is sqrt((1 + 4 + 1) / 12).
+    assert result.paired_test.standard_error == pytest.approx(math.sqrt(6 / 12 / 3))
+
+
 def test_an_arm_of_which_a_run_diverged_is_not_the_best_and_takes_no_part_in_a_trend():
     study = grid_study(values=[1.0, *RATES])
     runs = trained(
@@ -136,7 +185,7 @@ def test_a_trend_says_whether_the_middle_is_better_and_where_the_optimum_is():
     study = grid_study(widen=0)
 
     def runs(rate: float, seed: int) -> tuple[EpochMetrics, ...]:
-        loss = 0.5 + 0.1 * (abs(rate - 0.06) / 0.1) ** 0.5 + 0.002 * seed * (1 + rate)
+        loss = 0.5 + 0.02 * math.log(rate / 0.06) ** 2 + 0.002 * seed * (1 + rate)
         return history([0.5, 0.6], [2.0, loss])
 
     trend = analyze(study, trained(study, runs)).contrast_results[-1]
@@ -158,6 +207,8 @@ def test_a_trend_of_too_few_arms_without_a_divergence_is_undecided():
     assert trend.reason == "of 3 arms no run diverged, and a trend needs 4"
 
 
+LOSS = {"metric": "final_train_loss"}
+MOMENTUM = {"arm": "momentum=0.8", "baseline": "momentum=0.9"}
 INTERACTION = {
     "arm": "deep, with", "baseline": "deep", "interaction": ["with", "without"], "metric": "final_train_loss",
     "subject": "adding residual connections",
@@ -256,6 +307,16 @@ def test_a_wrong_contrast_is_one_line(contrast: dict[str, Any], message: str):
         ({"grid": {"optimizer.lr": [0.1, 0.03, 0.01]}, "widen": 1}, "widen = 1: add a contrast"),
         ({"grid": {"optimizer.lr": [0.1, 0.03, 0.01]}, "widen": 9}, "widen = 9"),
         ({"arms": {"a": {}}, "widen": 1}, "widen = 1: only a grid"),
+        ({"grid": {"optimizer.lr": [0.1, 0.03, 0.01]}, "widen": True}, "widen = True"),
+        (
+            {"grid": {"optimizer.lr": [0.1, 0.03, 0.01]}, "widen": 1, "contrasts": [{"trend": "optimizer.lr", **LOSS}]},
+            "a trend needs a grid of 4 or more numbers",
+        ),
+        (
+            {"grid": {"optimizer.momentum": [0.5, 0.8, 0.9]}, "widen": 1, "contrasts": [{**MOMENTUM, **LOSS}]},
+            "which `widen` adds",
+        ),
+        ({"grid": {"optimizer.lr": [10**400, 2, 3, 4]}, "widen": 1}, "a grid has a number beyond"),
     ],
 )
 def test_a_grid_that_cannot_widen_is_refused_in_one_line(section: dict[str, Any], message: str):

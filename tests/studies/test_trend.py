@@ -61,6 +61,32 @@ def test_of_one_seed_the_interval_has_no_ends():
     assert fieller_interval(np.array([1.0]), np.array([1.0])) == (None, None)
 
 
+def test_means_that_lie_on_no_parabola_have_an_optimum_without_an_interval():
+    rng = np.random.default_rng(0)
+    x = np.arange(7.0)
+    cliff = np.where(x < 4, 0.02, 0.5) * (x - 4) ** 2
+    optimum = fit_optimum(list(x), cliff + 0.004 * rng.standard_normal((5, 7)), is_log=False, higher_is_better=False)
+    assert optimum is not None
+    assert not optimum.is_parabola
+    assert (optimum.low, optimum.high) == (None, None)
+    rng = np.random.default_rng(1)
+    smooth = 0.1 * (x - 3.4) ** 2 + 0.004 * rng.standard_normal((5, 7))
+    optimum = fit_optimum(list(x), smooth, is_log=False, higher_is_better=False)
+    assert optimum is not None
+    assert optimum.is_parabola
+    assert optimum.low is not None
+
+
+@pytest.mark.slow
+def test_no_accuracies_that_come_in_steps_end_in_an_overflow():
+    rng = np.random.default_rng(0)
+    x, is_log = axis_positions([0.125, 0.25, 0.5, 1.0])
+    for _ in range(3000):
+        values = np.round((0.9 + 0.02 * rng.standard_normal((2, 4))) * 143) / 143
+        optimum = fit_optimum(x, values, is_log=is_log, higher_is_better=True)
+        assert optimum is None or 0 < optimum.value < math.inf
+
+
 @pytest.mark.slow
 def test_fiellers_interval_covers_the_optimum_in_95_of_100_studies():
     rng = np.random.default_rng(1)

@@ -32,7 +32,7 @@ SearchCount = Annotated[
 ]
 SamplerName = Annotated[
     str | None,
-    typer.Option(help="Of a search: random, or tpe (pip install 'convolab[optuna]').", show_default="random"),
+    typer.Option(help="Of a search: random, or tpe (needs Optuna: pip install optuna).", show_default="random"),
 ]
 SearchSeed = Annotated[int | None, typer.Option(help="Of a search's sampling and trainings.", show_default="0")]
 MAX_LISTED = 30  # configurations that are printed; the table has all

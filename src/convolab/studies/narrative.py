@@ -148,11 +148,13 @@ def describe_optimum(result: ContrastResult) -> str:
         return "The parabola through the best value and its neighbors has no optimum."
     misfit = format_metric_difference(metric, optimum.misfit, choose_decimals(metric, optimum.misfit))
     fit = f"the means are at most {misfit} off the parabola"
+    if not optimum.is_parabola:
+        fit += ", more than their spread explains, so this is rough"
     first, last = optimum.span
     if not optimum.is_inside:
         end = first if optimum.value < first else last
         return f"The optimum is at {key} = {end:.3g}, an end of the values that were trained, or beyond; {fit}."
-    sure = "the runs do not say how far off that may be"
+    sure = "the runs do not say how sure" if optimum.is_parabola else "without an interval"
     if optimum.low is not None and optimum.high is not None:
         low = f"{optimum.low:.3g}" if optimum.low >= first else f"below {first:.3g}"
         high = f"{optimum.high:.3g}" if optimum.high <= last else f"above {last:.3g}"
@@ -306,7 +308,9 @@ def describe_group(results: Sequence[ContrastResult]) -> str:
 def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[ContrastResult]) -> list[str]:
     """The arm that is best on average, and how its neighbors in the grid compare with it."""
     metric = section.ranking_metric or default_metric(arms)
-    means = mean_intervals(with_common_seeds([arm for arm in arms if arm.finished and not arm.diverged]), metric)
+    usable = [arm for arm in arms if arm.finished and not arm.diverged]
+    measured = [arm for arm in usable if all(metric.is_measured(run.history) for run in arm.finished)]
+    means = mean_intervals(with_common_seeds(measured), metric)
     if len(means) < 2:
         return []
     best = (max if metric.higher_is_better else min)(means, key=lambda name: means[name].mean)
@@ -322,14 +326,16 @@ def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[
             compared[other] = "is better" if is_better else "is worse"
             if result.verdict in ("equivalent", "undecided"):
                 compared[other] = f"is {result.verdict}"
-    neighbors = [
-        f"'{name}' {compared.get(name, 'was not compared with it')}"
-        for name in section.grid_neighbors(best)
-        if name in means
-    ]
+    names = [name for name in section.grid_neighbors(best) if name in means]
+    if compared.keys() & set(names):
+        of_each = [f"'{name}' {compared.get(name, 'was not compared with it')}" for name in names]
+        neighbors = f"Of its neighbors in the grid, {join_with_and(of_each)}."
+    else:
+        quoted = join_with_and([f"'{name}'" for name in names])
+        neighbors = f"It was not compared with its neighbors in the grid, {quoted}." if names else ""
     return [
         f"{scope}'{best}' {verb} in {metric_phrase(metric)}: {format_mean(metric, means[best], decimals)}.",
-        f"Of its neighbors in the grid, {join_with_and(neighbors)}." if neighbors else "",
+        neighbors,
         "It is at the edge of the grid: better values may lie outside it."
         if section.is_at_grid_edge(best) and set(compared.values()) != {"is equivalent"}
         else "",

@@ -51,7 +51,11 @@ def compare_arms(
             for side in sides
         )
         # The step is that of a difference of two runs; weighted sums of more runs come in others.
-        squares = sum(weight**2 for side in sides for weight, _ in side)
+        weights: dict[str, float] = {}
+        for sign, side in zip((1, -1), sides, strict=True):
+            for weight, name in side:
+                weights[name] = weights.get(name, 0.0) + sign * weight
+        squares = sum(weight**2 for weight in weights.values())
         step = metric.quantization_step(histories) * math.sqrt(squares / 2)
         test = paired_t_test(arm_values, baseline_values, step, num_tests)
     if not reason and test is None:

@@ -3,6 +3,7 @@
 A pure function of the runs, so killing a study and going on, or training it elsewhere, changes nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def widened_arms(section: Section, results: RunsByArm, seeds: Sequence[int]) -> 
     """The arms of a section, with the next one of its grid wherever the best stands at an end, again and again.
 
     The best is that of the mean over `seeds`, which every arm has: so more seeds, later, take no arm back. Arms of which a
-    run diverged are not the best.
+    run diverged are not the best; where a run failed, it is not known which is, until it is tried again.
     """
     metric = section.ranking_metric
     if not section.widen or metric is None:
@@ -71,18 +72,17 @@ def widened_arms(section: Section, results: RunsByArm, seeds: Sequence[int]) -> 
         means: dict[int, float] = {}
         for index in range(first, last + 1):
             runs = [results.get(names[index], {}).get(seed) for seed in seeds]
-            if not all(run and (run.is_complete or run.status == "failed") for run in runs):
+            if not all(run and run.is_complete for run in runs):
                 return frozenset(names[first : last + 1])  # what comes next is not known yet
             histories = [run.history for run in runs if run and run.status == "finished"]
             if len(histories) == len(seeds):
                 means[index] = sum(map(metric.compute, histories)) / len(histories)
-        best = (max if metric.higher_is_better else min)(means, key=means.__getitem__, default=None)
-        if best == last and last + 1 < len(names):
-            last += 1
-        elif best == first and first > 0:
-            first -= 1
-        else:
+        best = (max if metric.higher_is_better else min)(means.values(), default=math.nan)
+        best_arms = {index for index, mean in means.items() if mean == best}
+        grown = (max(0, first - (first in best_arms)), min(len(names) - 1, last + (last in best_arms)))
+        if not best_arms <= {first, last} or grown == (first, last):
             return frozenset(names[first : last + 1])
+        first, last = grown
 
 
 def decide_section(section: Section, margins: Margins, results: RunsByArm, looks: tuple[int, ...]) -> list[Decision]:

@@ -6,6 +6,7 @@ divided by the number of its section's contrasts: others that are decided first 
 """
 
 import math
+import reprlib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Literal, NamedTuple, cast
 from convolab.core.display import Displayable
 from convolab.core.environment import count_usable_cores
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.sequential import Estimate, look_levels, planned_looks
+from convolab.core.sequential import FIRST_LOOK, MAX_PAIRS, Estimate, look_levels, planned_looks
 from convolab.core.stats import ALPHA, MAX_PLANNED_PAIRS, POWER, t_ppf
 from convolab.core.text import format_duration, join_with_and, pluralize
 from convolab.studies.contrast import Contrast
@@ -27,6 +28,7 @@ from convolab.studies.study import Study
 from convolab.training.recipe import Recipe, recipe_key
 
 SEED_COUNTS = (3, 5, 8, 12, 20)  # for which the smallest differences are listed, besides the study's own
+MAX_SPREAD = 1e9
 BOUND_CONFIDENCE = 0.9  # of a spread's upper bound
 NUM_SIMULATED = 20_000  # contrasts: the effect's error is about half a percent
 ArmKey = tuple[str, str]  # section and arm
@@ -292,6 +294,7 @@ def study_power(
     >>> print(study_power(study, given_spreads(study, 0.7)).conclusion)
     With 3 seeds, 0 of 1 contrast can show a difference of 1 percentage point; lr needs 7.
     """
+    require(isinstance(power, int | float), f"power = {power!r}: give a fraction between 0 and 1, such as {POWER}")
     require(0 < power < 1, f"a power of {power:g}: give a fraction between 0 and 1, such as {POWER}")
     contrasts = [
         ContrastPower(
@@ -301,7 +304,9 @@ def study_power(
             seeds=len(study.seeds_of(name)),
             is_sequential=bool(study.looks(name)),
             looks=study.looks(name)
-            or planned_looks(study.max_seeds if section.max_seeds is None else section.max_seeds),
+            or planned_looks(
+                min(max(study.max_seeds if section.max_seeds is None else section.max_seeds, FIRST_LOOK), MAX_PAIRS)
+            ),
             spread=spreads.get((name, contrast)),
             margin=study.margins.of(contrast),
             power=power,
@@ -320,6 +325,7 @@ def given_spreads(study: Study, spread: float | Mapping[str, float]) -> dict[tup
     """
     asked = {(name, c): c.metric for name, section in study.sections.items() for c in section.contrasts}
     if not isinstance(spread, Mapping):
+        require(isinstance(spread, int | float), f"spread = {spread!r}: give a number, or a dict of numbers by metric")
         units = {Metric.parse(metric).unit: metric for metric in asked.values()}
         examples = ", ".join(f"{metric}={spread:g}" for metric in units.values())
         require(len(units) < 2, f"one spread for metrics in {join_with_and(list(units))}: give each, as in {examples}")
@@ -327,8 +333,10 @@ def given_spreads(study: Study, spread: float | Mapping[str, float]) -> dict[tup
     for metric, value in spread.items():
         if metric not in asked.values():
             raise LabError(f"no contrast of '{study.name}' is about '{metric}': {suggest(metric, set(asked.values()))}")
-        is_number = isinstance(value, int | float) and math.isfinite(value)
-        require(is_number and value > 0, f"a spread of {value} for {metric}: give a number above 0")
+        is_number = isinstance(value, int | float) and 0 < value <= MAX_SPREAD
+        require(
+            is_number, f"a spread of {reprlib.repr(value)} for {metric}: give a number above 0, up to {MAX_SPREAD:g}"
+        )
     return {
         key: Spread(spread[metric] / display_scale(Metric.parse(metric)), "given")
         for key, metric in asked.items()

@@ -87,6 +87,7 @@ class StudyFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Let only one process run a study; the lock is released when its process ends."""
+        is_new = not self.folder.exists()
         with translate_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)
@@ -98,6 +99,8 @@ class StudyFolder:
             yield
         finally:
             lock.release()
+            if is_new and [path.name for path in self.folder.iterdir()] == [".lock"]:  # it was refused: nothing is left
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def execute_study(

@@ -1,11 +1,12 @@
 """Run a search: train its configurations rung by rung, as runs of one study that are paused and resumed."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from convolab.core.errors import LabError
 from convolab.core.text import join_with_and, pluralize
 from convolab.core.types import Json, MessageCallback
 from convolab.data.catalog import load
@@ -20,6 +21,7 @@ from convolab.studies.runner import (
 )
 from convolab.studies.search import RungScore, Search, best_third, propose, rung_epochs, score_at
 from convolab.studies.section import Overrides
+from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study, Trial
 
 PlanCallback = Callable[[Study, list[Job], int], None]
@@ -110,6 +112,8 @@ def execute_search(
     folder.require_usable(search.study(batch))
     with folder.lock(), ExitStack() as stack:
         folder.require_usable(search.study(batch))
+        if is_another_search(search.study(batch), folder.folder / STUDY_FILE):
+            on_message("the search has changed since: runs that both have are kept, and the table is of this one alone")
         dataset_folder: Path | None = None
 
         def run_jobs(jobs: list[Job], on_job_event: EventCallback) -> None:
@@ -119,12 +123,12 @@ def execute_search(
 
         state = SearchState(search, folder, run_jobs, on_event, on_rung, on_plan)
         rungs = rung_epochs(search.recipe.training.epochs)
-        if len(rungs) < 3:
-            rungs_text = join_with_and([str(rung) for rung in rungs])
-            on_message(f"too few epochs to halve at 1/9 and 1/3 of them: scores are compared after {rungs_text}")
         while True:
             state.add(batch)
             state.costs |= estimate_study_costs(state.study, splits)
+            if len(rungs) < 3 and len(state.trial_of) == len(batch):
+                rungs_text = join_with_and([str(rung) for rung in rungs])
+                on_message(f"too few epochs to halve at 1/9 and 1/3 of them: scores are compared after {rungs_text}")
             require_usable_runs(folder, state.study.recipes.values(), splits, retrain_damaged, on_message)
             state.study.write(folder.folder / STUDY_FILE)
             trials = [state.trial_of[repr(overrides)] for overrides in batch]
@@ -144,6 +148,13 @@ def execute_search(
             if not state.train(candidates, next_rung):
                 return state.collect(is_complete=False)
         return state.collect(is_complete=True)
+
+
+def is_another_search(study: Study, path: Path) -> bool:
+    """Whether a folder's study lacks configurations that this search begins with."""
+    with suppress(LabError):
+        return path.exists() and not study.recipes.keys() <= read_stored_study(path).recipes.keys()
+    return True
 
 
 @dataclass

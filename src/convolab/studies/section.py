@@ -16,6 +16,7 @@ from convolab.studies.metrics import QUANTITIES, Metric
 from convolab.studies.trend import MIN_TREND_ARMS, axis_positions
 
 MAX_ARMS = 1_000  # of a section
+MAX_NUMBER = 1e300  # in a grid
 MAX_WIDENING = 5  # values, at each end of a grid
 UNTIL_DECIDED = "until decided"
 Overrides = dict[str, Json]  # `section.key` of a recipe -> value
@@ -34,7 +35,7 @@ class Section(Frozen):
     overrides: Overrides = {}  # of the base recipe, in every arm
     arms: dict[Name, Overrides] = {}
     grid: dict[str, tuple[Json, ...]] = {}
-    widen: Annotated[int, Field(ge=0, le=MAX_WIDENING)] = 0
+    widen: Annotated[int, Field(ge=0, le=MAX_WIDENING, strict=True)] = 0
     seeds: Seeds | None = None  # left out: the study's
     max_seeds: int | None = None  # left out: the study's
     curves: tuple[str, ...] = ("train_loss", "validation_accuracy")  # quantities to draw against epochs
@@ -61,7 +62,8 @@ class Section(Frozen):
                 )
             if contrast.trend:
                 require(
-                    list(self.grid) == [contrast.trend] and len(sorted_numbers(self.full_grid)) >= MIN_TREND_ARMS,
+                    list(self.grid) == [contrast.trend]
+                    and len(sorted_numbers(self.grid[contrast.trend])) >= MIN_TREND_ARMS,
                     f"a trend needs a grid of {MIN_TREND_ARMS} or more numbers of {contrast.trend} alone",
                 )
             require(
@@ -183,6 +185,10 @@ class Section(Frozen):
 def sorted_numbers(values: Sequence[Json]) -> list[int | float]:
     """The values in order of size if all of them are numbers, else nothing."""
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    require(
+        all(abs(number) <= MAX_NUMBER for number in numbers),
+        f"a grid has a number beyond {MAX_NUMBER:g}: give smaller ones",
+    )
     return sorted(numbers) if len(numbers) == len(values) else []
 
 
@@ -192,13 +198,18 @@ def further_values(numbers: Sequence[int | float], count: int) -> list[int | flo
 
     >>> further_values([0.01, 0.03, 0.1], 3), further_values([0.1, 0.03, 0.01], 2), further_values([0, 2, 4], 1)
     ([0.3, 1.0, 3.0], [0.003, 0.001], [6])
+    >>> further_values([3, 2, 1], 2)
+    []
     """
     known = list(numbers)
     for _ in range(count):
         third, second, last = known[-3:]
         value = second * last / third if min(known) > 0 else second + last - third
         is_whole = all(isinstance(number, int) for number in numbers)
-        known.append(round(value) if is_whole else float(f"{value:.6g}"))
+        following = round(value) if is_whole else float(f"{value:.6g}")
+        if (following - last) * (last - second) <= 0:  # of whole numbers, or near 0 or infinity
+            break
+        known.append(following)
     return known[len(numbers) :]
 
 

@@ -266,7 +266,8 @@ class Study(Frozen, Displayable):
                             stored=self._stored_sections,
                         )
                     except LabError as error:
-                        raise LabError(f"section '{name}', arm '{arm}': {error}") from error
+                        added = "" if arm in section.written_arms else ", which `widen` adds"
+                        raise LabError(f"section '{name}', arm '{arm}'{added}: {error}") from error
                     yield Trial(name, arm, seed, recipe)
 
     @cached_property

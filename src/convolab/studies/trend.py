@@ -10,6 +10,7 @@ from convolab.core.stats import ALPHA, t_ppf
 
 MIN_TREND_ARMS = 4  # a parabola goes through any three points
 Side = tuple[tuple[float, str], ...]  # weights and the arms they belong to
+MAX_EXPONENT = 700.0  # of e, for a number that is finite
 REACH = 2  # values on each side of the best one that the parabola is fitted to
 
 
@@ -23,6 +24,8 @@ class Optimum:
         high: upper end.
         metric_value: of the parabola there.
         misfit: the largest distance of a fitted mean from the parabola.
+        is_parabola: whether the means are as near a parabola as the spread over seeds lets one expect. If not, where the
+            optimum lies is rough, and it has no interval.
         is_log: whether the axis is logarithmic.
         coefficients: of the parabola a + b x + c x^2, x on the axis.
         span: the smallest and the largest value that it was fitted to.
@@ -33,6 +36,7 @@ class Optimum:
     high: float | None
     metric_value: float
     misfit: float
+    is_parabola: bool
     is_log: bool
     coefficients: tuple[float, float, float]
     span: tuple[float, float]
@@ -76,7 +80,7 @@ def fit_optimum(x: Sequence[float], values: np.ndarray, *, is_log: bool, higher_
     """The optimum of a parabola through the best mean and its neighbors, with Fieller's interval over the seeds.
 
     Each seed has a parabola of its own; the optimum -b / 2c is a ratio of their means, whose interval is Fieller's (1954,
-    J. R. Stat. Soc. B 16). It takes the means to lie on a parabola: see `Optimum.misfit`.
+    J. R. Stat. Soc. B 16). It takes the means to lie on a parabola, which is tested: see `Optimum.is_parabola`.
 
     Args:
         x: rising positions on the axis, at least `MIN_TREND_ARMS`.
@@ -105,18 +109,39 @@ def fit_optimum(x: Sequence[float], values: np.ndarray, *, is_log: bool, higher_
     if c == 0 or (c > 0) == higher_is_better:
         return None
     vertex = -b / (2 * c)
+    to_value = bounded_exp if is_log else float
+    rest = values[:, chosen] @ np.linalg.qr(powers, mode="complete")[0][:, 3:]  # what no parabola explains
     low, high = fieller_interval(parabolas[1], 2 * parabolas[2])
-    to_value = math.exp if is_log else float
+    if not (is_parabola := is_noise(rest)):
+        low = high = None
     return Optimum(
         value=to_value(vertex + center),
         low=None if low is None else to_value(low + center),
         high=None if high is None else to_value(high + center),
         metric_value=a + b * vertex + c * vertex**2,
         misfit=float(np.abs(powers @ [a, b, c] - means[chosen]).max()),
+        is_parabola=is_parabola,
         is_log=is_log,
         coefficients=(a - b * center + c * center**2, b - 2 * c * center, c),
         span=(to_value(points[0]), to_value(points[-1])),
     )
+
+
+def bounded_exp(exponent: float) -> float:
+    """The exponential of a number, which is finite and above 0 however large it is."""
+    return math.exp(min(max(exponent, -MAX_EXPONENT), MAX_EXPONENT))
+
+
+def is_noise(values: np.ndarray) -> bool:
+    """Whether the means of some values [seeds, numbers] may all be 0, by Hotelling's test at 5 %; few seeds cannot tell."""
+    from scipy.special import fdtrc
+
+    seeds, numbers = values.shape
+    if not numbers or seeds <= numbers:
+        return True
+    mean, covariance = values.mean(0), np.atleast_2d(np.cov(values.T))
+    square = seeds * float(mean @ np.linalg.pinv(covariance) @ mean)
+    return float(fdtrc(numbers, seeds - numbers, square * (seeds - numbers) / (numbers * (seeds - 1)))) > ALPHA
 
 
 def fieller_interval(intercepts: np.ndarray, slopes: np.ndarray) -> tuple[float | None, float | None]:

@@ -13,7 +13,7 @@ from convolab.analysis.formulas import closed_form
 from convolab.core.errors import LabError, require
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
-from convolab.training.checkpoint import STATE_FILE, read_metadata
+from convolab.training.checkpoint import STATE_FILE, read_metadata, read_state
 from convolab.training.network_check import check_forward, check_network
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -83,6 +83,8 @@ def find_corruption(folder: Path, recipe: Recipe) -> str | None:
             return note.replace(
                 "the run's own copy in code/ is used", "it was trained with another version of the code"
             )
+        if run.status not in COMPLETED and len(run.history) > 0 and (folder / STATE_FILE).exists():
+            read_state(folder)  # what it would go on from
         # An unfinished run may be one line of metrics ahead of its state, and resuming it corrects that.
         if run.status in COMPLETED and run.summary["epochs_done"]:
             state = read_metadata(folder / STATE_FILE)
