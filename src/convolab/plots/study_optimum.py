@@ -41,20 +41,19 @@ def optimum_figure(result: SectionResult, contrast: ContrastResult, optimum: Opt
     for x in np.linspace(first, last, NUM_POINTS):
         value = math.exp(x) if optimum.is_log else float(x)
         parabola.append({"x": value, "mean": to_display_unit(metric, float(a + b * x + c * x * x))})
-    place: list[Row] = []
-    if optimum.is_inside:
-        lowest, highest = optimum.span
-        low = lowest if optimum.low is None else max(optimum.low, lowest)
-        high = highest if optimum.high is None else min(optimum.high, highest)
-        place = [{"x": optimum.value, "low": low, "high": high}]
+    lowest, highest = optimum.span
+    place: list[Row] = [{"x": optimum.value}] if optimum.is_inside else []
+    shade: list[Row] = []
+    if place and optimum.low is not None and optimum.high is not None:
+        shade = [{"low": max(optimum.low, lowest), "high": min(optimum.high, highest)}]
     name = key.rpartition(".")[2]
-    scale = alt.Scale(type="log") if optimum.is_log else alt.Scale(zero=False)
+    scale = alt.Scale(type="log" if optimum.is_log else "linear", domain=[lowest, highest], nice=False, padding=14)
     axis = alt.Axis(values=sorted(float(row["x"] or 0) for row in means), format="~g", labelOverlap=False)
     x = alt.X("x:Q", title=key, scale=scale, axis=axis)
     y = alt.Y("mean:Q", title=f"{metric.title} ({metric.unit})", scale=alt.Scale(zero=False))
     points = alt.NamedData("means")
     layers = [
-        alt.Chart(alt.NamedData("optimum"), mark=alt.MarkDef(type="rect", color=ORANGE, opacity=0.18)).encode(
+        alt.Chart(alt.NamedData("interval"), mark=alt.MarkDef(type="rect", color=ORANGE, opacity=0.18)).encode(
             x=alt.X("low:Q", scale=scale, axis=axis, title=key), x2="high:Q"
         ),
         alt.Chart(
@@ -68,13 +67,12 @@ def optimum_figure(result: SectionResult, contrast: ContrastResult, optimum: Opt
             x=x, y=y, tooltip=tooltip_fields("arm", "mean", "low", "high")
         ),
     ]
-    where = (
-        f"dashed: the optimum, {name} = {optimum.value:.3g}, shaded its 95 % interval" if place else "no optimum inside"
-    )
+    where = f"dashed: the optimum, {name} = {optimum.value:.3g}" if place else "no optimum inside"
+    sure = ", shaded its 95 % interval" if shade else ", without an interval" if place else ""
     return StudyFigure(
         name=f"optimum_{str(metric).replace(':', '-').replace('.', '_')}",
         title=f"Optimum of {name} in {'the ' if metric.threshold is None else ''}{metric.title}",
-        subtitle=f"mark: mean over the seeds, with its 95 % interval; line: the parabola through the best; {where}",
+        subtitle=f"mark: mean over the seeds, with its 95 % interval; line: the parabola through the best; {where}{sure}",
         chart=alt.LayerChart(layer=layers),
-        tables={"means": means, "parabola": parabola, "optimum": place},
+        tables={"means": means, "parabola": parabola, "optimum": place, "interval": shade},
     )
