@@ -212,6 +212,18 @@ def test_a_pilots_spread_is_that_of_the_contrasts_own_pairs(make_study: Callable
 
 
 @pytest.mark.slow
+def test_the_very_runs_of_a_study_are_its_pairs_whatever_else_the_folders_study_asks(
+    make_study: Callable[..., Study], trained: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    arms = {"wide": {"model.hidden": 16}, "narrow": {}}
+    other = {"width": {"arms": arms, "contrasts": [{"arm": "wide", "baseline": "narrow"}]}}
+    make_study(sections=other).write(folder / "study.toml")
+    (spread,) = read_pilot(make_study(seeds=[0, 1, 2]), folder).spreads.values()
+    assert (spread.source, spread.degrees_of_freedom) == ("its own pairs", 2)
+
+
+@pytest.mark.slow
 def test_a_pilot_that_asks_another_question_gives_the_spread_of_all_pairs(
     make_study: Callable[..., Study], trained: Path
 ) -> None:

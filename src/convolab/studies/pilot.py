@@ -59,25 +59,31 @@ def read_pilot(study: Study, folder: Path) -> Pilot:
             0, f"what is not given is estimated from {pluralize(len(runs), 'finished run')} in {folder}{other}"
         )
     path = folder / STUDY_FILE
-    planned = read_stored_study(path) if path.exists() else study
-    by_key = {run.recipe.key: run for run in runs}
-    results = [
-        TrialResult(trial, "finished", tuple(by_key[trial.recipe.key].history))
-        for trial in planned.possible_trials
-        if trial.recipe.key in by_key
-    ]
-    found = {
-        question_key(section.name, result.contrast): Spread(
-            test.standard_error * math.sqrt(test.difference.count), "its own pairs", test.difference.count - 1
-        )
-        for section in analyze_study(planned, results)
-        for result in section.contrast_results
-        if (test := result.paired_test)
-    }
+    found = own_spreads(read_stored_study(path), runs) if path.exists() else {}
+    for key, spread in own_spreads(study, runs).items():
+        found[key] = max(found.get(key, spread), spread, key=lambda known: known.degrees_of_freedom or 0)
     asked = [(name, contrast) for name, section in study.sections.items() for contrast in section.contrasts]
     pooled = {contrast.metric: pooled_spread(values_by_arm(contrast.parsed_metric, runs)) for _, contrast in asked}
     spreads = {key: found.get(question_key(*key)) or spread_of_pairs(key[1], pooled) for key in asked}
     return Pilot({key: s for key, s in spreads.items() if s}, seconds_of_runs(study, runs), len(runs), tuple(notes))
+
+
+def own_spreads(study: Study, runs: Sequence[Run]) -> dict[tuple[str, str], Spread]:
+    """The spreads of a study's contrasts that have pairs among the runs, by what they ask."""
+    by_key = {run.recipe.key: run for run in runs}
+    results = [
+        TrialResult(trial, "finished", tuple(by_key[trial.recipe.key].history))
+        for trial in study.possible_trials
+        if trial.recipe.key in by_key
+    ]
+    return {
+        question_key(section.name, result.contrast): Spread(
+            test.standard_error * math.sqrt(test.difference.count), "its own pairs", test.difference.count - 1
+        )
+        for section in analyze_study(study, results)
+        for result in section.contrast_results
+        if (test := result.paired_test)
+    }
 
 
 def spread_of_pairs(contrast: Contrast, pooled: Mapping[str, Spread | None]) -> Spread | None:
