@@ -310,6 +310,13 @@ def test_a_summary_without_a_required_value_is_damaged(stopped_run: Run, text: s
     assert "summary.json is damaged: " in error_line(Run, stopped_run.folder)
 
 
+def test_a_word_that_convolab_never_writes_is_damage(stopped_run: Run):
+    edit_json(stopped_run.folder / "metrics.jsonl", lambda line: line.update(train_metrics="runing"))
+    assert "metrics.jsonl is damaged: train_metrics: input should be" in error_line(lambda: stopped_run.history)
+    edit_json(stopped_run.folder / "summary.json", lambda values: values.update(precision="fp3x"))
+    assert "summary.json is damaged: precision: input should be" in error_line(Run, stopped_run.folder)
+
+
 def test_an_epoch_of_the_first_edition_is_read_with_the_present_names():
     record = {"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.5, "seconds": 3.0, "train_metrics": "exact"}
     epoch = epoch_from_record(record)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from convolab.core.calls import NearestNames
 from convolab.core.display import Displayable
@@ -27,7 +28,7 @@ class EpochMetrics(NearestNames):
     learning_rate: float = math.nan  # at the epoch's last step
     train_seconds: float = math.nan  # of training, without the validation
     images_per_second: float = math.nan
-    train_metrics: str = "running"  # or "eval_pass", see Metrics
+    train_metrics: Literal["running", "eval_pass"] = "running"  # see Metrics
     validation_metric: float | None = None  # of a person's own, if the recipe names one
 
     def to_record(self) -> dict[str, int | float | str | None]:

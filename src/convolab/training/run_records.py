@@ -85,7 +85,7 @@ class RunSummary(TypedDict):
     num_parameters: int | None
     train_seconds: float
     device: str
-    precision: str
+    precision: Literal["fp32", "bf16"]
     threads: int | None
     hardware: HardwareInfo
     versions: Mapping[str, str]
