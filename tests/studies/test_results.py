@@ -1,3 +1,5 @@
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,10 +9,12 @@ from scipy import stats
 from support.histories import arm_of, evaluation_record, history, study_of_arms, trial_results
 
 from convolab.core.errors import LabError
+from convolab.core.files import json_text
 from convolab.core.stats import equivalence_p, paired_t_test
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.contrast import Contrast, Margins
-from convolab.studies.results import ContrastResult, TrialResult, mean_curve
+from convolab.studies.results import ContrastResult, StudyResult, TrialResult, mean_curve, train_seconds
+from convolab.studies.serialize import study_result_to_dict
 from convolab.studies.study import Study
 from convolab.training.history import EpochMetrics
 
@@ -363,3 +367,13 @@ def test_choosing_from_more_runs_has_more_selection_bias_and_from_one_run_none()
 def test_without_a_validated_run_there_is_nothing_to_test() -> None:
     with pytest.raises(LabError, match="no best run to evaluate"):
         make_best_on_test(results_of_six_runs()[0], [], 1000, RECORD)
+
+
+def test_a_run_whose_file_does_not_say_how_long_it_took_has_no_time() -> None:
+    study = study_of_arms()
+    runs = [tuple(replace(epoch, train_seconds=math.nan) for epoch in run) for run in HIGH]
+    results = trial_results(study, {"a": runs, "b": LOW})
+    assert train_seconds(results) is None
+    assert train_seconds(results[3:]) is not None
+    values = study_result_to_dict(StudyResult(study, analyze_study(study, results), None))
+    assert json.loads(json_text(values))["train_seconds"] is None

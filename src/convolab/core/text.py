@@ -1,5 +1,6 @@
 """Numbers and lists as a person reads them."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -7,12 +8,12 @@ NO_VALUE = "-"  # what a table shows where there is none
 
 
 def format_duration(seconds: float | None) -> str:
-    """Seconds in the units that fit; a hyphen for None.
+    """Seconds in the units that fit; a hyphen for None, and for NaN, which is what a file does not say.
 
     >>> format_duration(12.34), format_duration(754.0), format_duration(11520.0), format_duration(None)
     ('12.3 s', '12 min 34 s', '3 h 12 min', '-')
     """
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return NO_VALUE
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -1,6 +1,5 @@
 """What a report says of a whole study: its size, what failed, times, hardware, and the words it uses."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from convolab.studies.results import (
     TRIAL_STATUSES,
     StudyResult,
     TrialResult,
+    train_seconds,
 )
 
 # The page's words that a reader may not know, each in a sentence.
@@ -65,7 +65,7 @@ def study_overview(result: StudyResult) -> list[str]:
         f"{pluralize(len(results), 'run')}: {counts}",
         describe_seeds(result),
         f"images of {', '.join(datasets)}",
-        f"{format_duration(total_train_seconds(results))} of training",
+        f"{format_duration(train_seconds(results))} of training",
     ]
 
 
@@ -105,7 +105,7 @@ def section_times(result: StudyResult) -> list[SectionTime]:
             arms=len(section.arms),
             seeds=result.study.seeds_text(section.name),
             runs=sum(len(arm.results) for arm in section.arms),
-            train_time=format_duration(total_train_seconds(run for arm in section.arms for run in arm.results)),
+            train_time=format_duration(train_seconds(run for arm in section.arms for run in arm.results)),
         )
         for section in result.sections
     ]
@@ -133,8 +133,3 @@ def describe_hardware(hardware: Mapping[str, object]) -> str:
         f"Python {hardware['python']}" if "python" in hardware else None,
     )
     return ", ".join(str(part) for part in parts if part) or "unknown hardware"
-
-
-def total_train_seconds(results: Iterable[TrialResult]) -> float:
-    """Seconds of training, of every completed epoch."""
-    return math.fsum(epoch.train_seconds for result in results for epoch in result.history)

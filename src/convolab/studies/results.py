@@ -1,7 +1,7 @@
 """What a study came to: the results of its trials, arms, contrasts and sections, and its best run on the test set."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -178,6 +178,12 @@ class StudyResult(Displayable):
         """One result per run, by recipe key: trials that share a run count once."""
         results = [result for section in self.sections for arm in section.arms for result in arm.results]
         return {result.trial.recipe.key: result for result in results}
+
+
+def train_seconds(results: Iterable[TrialResult]) -> float | None:
+    """The seconds of training of some runs together; None if a file of one does not say them."""
+    seconds = math.fsum(epoch.train_seconds for result in results for epoch in result.history)
+    return seconds if math.isfinite(seconds) else None
 
 
 def mean_curve(arm: Arm, quantity: str) -> list[tuple[int, Interval]]:

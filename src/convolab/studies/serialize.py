@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from convolab.core.stats import mean_interval
 from convolab.core.types import Json
-from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, StudyResult
+from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, StudyResult, train_seconds
 
 
 def study_result_to_dict(result: StudyResult) -> dict[str, Json]:
@@ -17,7 +17,7 @@ def study_result_to_dict(result: StudyResult) -> dict[str, Json]:
         "study": result.study.name,
         "num_runs": len(trial_results),
         "num_completed": sum(r.is_complete for r in trial_results),
-        "train_seconds": sum(epoch.train_seconds for r in trial_results for epoch in r.history),
+        "train_seconds": train_seconds(trial_results),
         "sections": {section.name: section_result_to_dict(section) for section in result.sections},
         "best_on_test": best_on_test_to_dict(result.best_on_test) if result.best_on_test else None,
         "notes": list(result.notes),

@@ -13,6 +13,7 @@ from convolab.studies.results import (
     SectionResult,
     StudyResult,
     mean_curve,
+    train_seconds,
 )
 from convolab.training.history import EpochMetrics
 
@@ -62,8 +63,8 @@ def finished_metric_interval(arm: Arm, metric: Metric) -> Interval | None:
 
 def mean_train_seconds(arm: Arm) -> float | None:
     """The mean training time of the finished runs; None where there is no run."""
-    times = [sum(epoch.train_seconds for epoch in r.history) for r in arm.finished]
-    return sum(times) / len(times) if times else None
+    seconds = train_seconds(arm.finished)
+    return seconds / len(arm.finished) if seconds is not None and arm.finished else None
 
 
 def arms_table(result: SectionResult) -> Table:
@@ -133,7 +134,7 @@ def runs_table(result: StudyResult) -> Table:
             "recipe_key": r.trial.recipe.key,
             "status": r.status,
             "epochs": len(r.history),
-            "train_seconds": sum(epoch.train_seconds for epoch in r.history),
+            "train_seconds": train_seconds([r]),
             "reason": r.reason,
         }
         for section in result.sections
