@@ -16,7 +16,7 @@ from convolab.studies.formatting import (
     metric_phrase,
 )
 from convolab.studies.metrics import Metric
-from convolab.studies.results import Arm, BestOnTest, ContrastResult
+from convolab.studies.results import Arm, BestOnTest, ContrastResult, with_common_seeds
 from convolab.studies.section import Section
 
 UNFINISHED_PHRASES = {
@@ -340,12 +340,6 @@ def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[
         if section.is_at_grid_edge(best) and set(compared.values()) != {"is equivalent"}
         else "",
     ]
-
-
-def with_common_seeds(arms: Sequence[Arm]) -> list[Arm]:
-    """The arms with the runs of those seeds that all of them have finished, so that their means can be compared."""
-    common = set[int].intersection(*({run.trial.seed for run in arm.finished} for arm in arms)) if arms else set[int]()
-    return [Arm(arm.name, tuple(run for run in arm.finished if run.trial.seed in common)) for arm in arms]
 
 
 def describe_arm_means(arms: Sequence[Arm], is_asked: bool = False) -> str:

@@ -180,6 +180,12 @@ class StudyResult(Displayable):
         return {result.trial.recipe.key: result for result in results}
 
 
+def with_common_seeds(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms with the runs of those seeds that all of them have finished, so that their means can be compared."""
+    common = set[int].intersection(*({run.trial.seed for run in arm.finished} for arm in arms)) if arms else set[int]()
+    return [Arm(arm.name, tuple(run for run in arm.finished if run.trial.seed in common)) for arm in arms]
+
+
 def train_seconds(results: Iterable[TrialResult]) -> float | None:
     """The seconds of training of some runs together; None if a file of one does not say them."""
     seconds = math.fsum(epoch.train_seconds for result in results for epoch in result.history)
