@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     __version__: str
-    from convolab.api import explain, fool, locate, power, run_study, summary, train
+    from convolab.api import explain, fool, locate, summary, train
+    from convolab.api_studies import power, run_study
     from convolab.core.errors import LabError
     from convolab.data.catalog import load
     from convolab.data.dataset import ImageDataset
@@ -42,7 +43,7 @@ _LAZY_IMPORTS = {
     "explain": "api",
     "fool": "api",
     "locate": "api",
-    "power": "api",
+    "power": "api_studies",
     "ImageClassifier": "models.classifier",
     "pretrained": "models.pretrained",
     "build": "models.registry",
@@ -50,7 +51,7 @@ _LAZY_IMPORTS = {
     "evaluate": "training.evaluation",
     "fit": "training.fit",
     "Study": "studies.study",
-    "run_study": "api",
+    "run_study": "api_studies",
     "coursework": "studies.coursework",
     "Recipe": "training.recipe",
     "Training": "training.recipe",

@@ -43,7 +43,7 @@ def power_command(
     given = parse_spreads(spread or [])
     plan = read_plan(study, data, budget, section, seeds)
     require(csv is None or csv.suffix.lower() == ".csv", f"--csv {csv}: give a name ending in .csv")
-    from convolab.api import power as compute_power
+    from convolab.api_studies import power as compute_power
     from convolab.reports.power import DROP_ORDER, EXPLANATION, power_table, power_to_dict
 
     result = compute_power(plan, spread=given, pilot=pilot, out=out, power=power, time=time, data_dir=data_dir)
