@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from convolab.reports import live
+from convolab.reports.notebook import CURVES_SHARE, FIRST_CURVES_SECONDS, MIN_REDRAW_SECONDS, NotebookDisplay
 from convolab.training.history import EpochMetrics
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks are not installed: pip install 'convolab[notebook]'")
@@ -143,3 +144,20 @@ def test_progress_that_cannot_be_written_is_dropped(monkeypatch: pytest.MonkeyPa
     with live.live_training(1) as shown:
         shown.on_message("a message")
         shown.on_epoch(epoch)
+
+
+def test_a_bar_moves_while_the_curves_wait_for_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    display_module = pytest.importorskip("IPython.display")
+    monkeypatch.setattr(display_module, "display", lambda page, display_id: None)
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    shown = NotebookDisplay("<p>")
+    now += FIRST_CURVES_SECONDS
+    assert shown.may_draw_curves()
+    now += 0.2  # what drawing them takes
+    shown.draw("<svg>", started=now - 0.2)
+    now += MIN_REDRAW_SECONDS
+    assert shown.may_draw()
+    assert not shown.may_draw_curves()
+    now += 0.2 / CURVES_SHARE
+    assert shown.may_draw_curves()

@@ -124,7 +124,7 @@ class TrainingBar:
 
 
 class NotebookTraining:
-    """A bar and the curves so far, drawn in place in a notebook; the callbacks of a training."""
+    """A bar, and the curves so far, drawn in place in a notebook; the callbacks of a training."""
 
     def __init__(self, epochs: int, should_stop: Callable[[], bool], history: History | None = None) -> None:
         self.epochs = epochs
@@ -149,7 +149,7 @@ class NotebookTraining:
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
         self.history.append(metrics)
-        if self.display.may_draw():
+        if self.display.may_draw_curves():
             self.draw(with_curves=True)
 
     def on_message(self, message: str) -> None:

@@ -170,7 +170,7 @@ class NotebookStudy(StudyProgress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.draw()
+        self.draw(with_curves=True)
 
     def on_event(self, event: "JobEvent") -> None:
         super().on_event(event)
@@ -179,15 +179,18 @@ class NotebookStudy(StudyProgress):
             accuracy = event.epoch.train_accuracy if accuracy is None else accuracy
             label = trial_label(self.trials[event.key])
             self.points.append({"trial": label, "epoch": event.epoch.epoch, "accuracy": 100 * accuracy})
-        if self.display.may_draw():
+        if self.display.may_draw_curves():
+            self.draw(with_curves=True)
+        elif self.display.may_draw():
             self.draw()
 
     def print_line(self, line: str) -> None:
         self.last_line = line
 
-    def draw(self) -> None:
+    def draw(self, with_curves: bool = False) -> None:
+        """Draw the bar and its lines again, and the curves if they are asked for."""
         started = time.monotonic()
-        if self.points:
+        if with_curves and self.points:
             from convolab.plots.figure import ChartFigure
             from convolab.plots.training import trials_chart
             from convolab.reports.result_view import figure_html

@@ -3,8 +3,9 @@
 import sys
 import time
 
-DISPLAY_SHARE = 0.01  # of the time may go into drawing between the first drawing and the last, which cost about 1 s
-MIN_REDRAW_SECONDS = 0.3
+CURVES_SHARE = 0.01  # of the time may go into drawing curves while something runs; its end draws them once more
+FIRST_CURVES_SECONDS = 5  # before that the bar is enough
+MIN_REDRAW_SECONDS = 0.5  # a bar costs about a millisecond
 
 
 def is_notebook() -> bool:
@@ -27,10 +28,13 @@ class NotebookDisplay:
         self.handle = display(HTML(html), display_id=True)
 
     def may_draw(self) -> bool:
-        """Whether drawing has taken its share of the time only, and the last drawing is a moment ago."""
-        now = time.monotonic()
-        is_cheap = self.seconds_drawing <= DISPLAY_SHARE * (now - self.started_at)
-        return is_cheap and now - self.drawn_at >= MIN_REDRAW_SECONDS
+        """Whether the last drawing is a moment ago, so that the bar may be drawn again."""
+        return time.monotonic() - self.drawn_at >= MIN_REDRAW_SECONDS
+
+    def may_draw_curves(self) -> bool:
+        """Whether drawing has taken its share of the time only, so that the curves may be drawn again."""
+        seconds = time.monotonic() - self.started_at
+        return seconds >= FIRST_CURVES_SECONDS and self.seconds_drawing <= CURVES_SHARE * seconds
 
     def draw(self, html: str, started: float) -> None:
         """Replace what is shown; making it began at `started`, by `time.monotonic`."""
