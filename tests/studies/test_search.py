@@ -11,7 +11,7 @@ import pytest
 from support.run_contents import run_contents
 
 from convolab.core.errors import LabError
-from convolab.studies.executor import JobEvent, LocalExecutor
+from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.runner import read_study_result
 from convolab.studies.search import (
     FIRST_SEED,
@@ -256,6 +256,37 @@ def test_a_configuration_that_diverges_or_fails_does_not_go_on_and_the_search_en
     assert result.tried[-1].score is None
     all_diverge = make_search(count=1, space={"optimizer.lr": Choice((1e30,))}, name="bad")
     assert execute_search(all_diverge, tmp_path / "bad", executor=in_process).winner is None
+
+
+class FailsAtTheLastRung:
+    """An executor in which the first run that is to be trained to its end fails."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner, self.has_failed = inner, False
+
+    def run(
+        self, jobs: list[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
+    ) -> None:
+        last = [job for job in jobs if job.pause_after == job.recipe.training.epochs]
+        if last and not self.has_failed:
+            self.has_failed = True
+            on_event(JobEvent(last[0].recipe.key, "failed", reason="out of memory"))
+            jobs = [job for job in jobs if job is not last[0]]
+        self.inner.run(jobs, dataset_folder, on_event, should_stop)
+
+
+@pytest.mark.slow
+def test_where_the_only_one_at_the_last_rung_fails_the_next_best_goes_on(
+    make_search, in_process, tmp_path: Path
+) -> None:
+    search = make_search(count=3, epochs=9)
+    first = execute_search(search, tmp_path / "a", executor=in_process)
+    result = execute_search(search, tmp_path / "b", executor=FailsAtTheLastRung(in_process))
+    assert first.winner is not None
+    assert result.winner is not None
+    assert result.winner.name != first.winner.name
+    reached = {one.name: one.rung for one in result.tried}
+    assert reached[first.winner.name] < 9
 
 
 @pytest.mark.slow

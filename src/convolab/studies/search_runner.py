@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 from convolab.core.errors import LabError
@@ -88,6 +87,8 @@ def execute_search(
 ) -> SearchResult:
     """Train a search's configurations: at each rung the best third goes on, and the last has the winner.
 
+    If all of a third diverge or fail, the best third of the others goes on instead.
+
     Every run has the recipe of all epochs; a rung pauses it, so that going on gives the bits of a run that was never
     paused. Killed at any moment, the same call goes on, and ends with the same result. The folder is that of a study
     with an arm for each configuration; the arguments are those of `execute_study`.
@@ -141,13 +142,8 @@ def execute_search(
                 break
         if len(state.trial_of) < search.count:
             on_message(f"the search has only {pluralize(len(state.trial_of), 'different configuration')}")
-        candidates = list(state.trial_of.values())
-        for rung, next_rung in pairwise(rungs):
-            arms = best_third({trial.arm: state.judge(trial, rung) for trial in candidates})
-            candidates = [trial for trial in candidates if trial.arm in arms]
-            if not state.train(candidates, next_rung):
-                return state.collect(is_complete=False)
-        return state.collect(is_complete=True)
+        finalists = state.halve(list(state.trial_of.values()), rungs)
+        return state.collect(is_complete=finalists is not None)
 
 
 def is_another_search(study: Study, path: Path) -> bool:
@@ -209,6 +205,22 @@ class SearchState:
             if self.judge(trial, rung):
                 self.rungs[trial.arm] = rung
         return all(has_reached(self.result(t), rung) or t.recipe.key in self.failure_reasons for t in trials)
+
+    def halve(self, trials: Sequence[Trial], rungs: Sequence[int]) -> list[Trial] | None:
+        """Of trials at the first rung, those that reach the last; None if it was stopped.
+
+        If all of the best third diverge or fail on the way, the best third of the others goes on instead.
+        """
+        here, *above = rungs
+        finalists = left = [trial for trial in trials if self.judge(trial, here)]
+        while above and left:
+            arms = best_third({trial.arm: self.judge(trial, here) for trial in left})
+            if not self.train(going_on := [trial for trial in left if trial.arm in arms], above[0]):
+                return None
+            if (finalists := self.halve(going_on, above)) != []:
+                break
+            left = [trial for trial in left if trial.arm not in arms]
+        return finalists
 
     def record_event(self, event: JobEvent) -> None:
         if event.kind == "failed":
