@@ -343,3 +343,21 @@ def test_seeds_until_decided_without_a_contrast_are_refused_in_one_line():
 def test_other_words_for_seeds_are_refused_in_one_line(seeds: str):
     with pytest.raises(LabError, match='give a list of whole numbers, or "until decided"'):
         until_decided(seeds=seeds)
+
+
+def test_an_arm_is_checked_once_however_many_seeds_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[object] = []
+    parse = Recipe.parse_overrides
+
+    def count(self: Recipe, *overrides: Any, **keywords: Any) -> Recipe:
+        checked.append(overrides)
+        return parse(self, *overrides, **keywords)
+
+    monkeypatch.setattr(Recipe, "parse_overrides", count)
+    arms = {"a": {}, "b": {"optimizer.lr": 0.1, "training.seed": 7}}
+    study = Study.from_dict({"name": "many", "seeds": list(range(1000)), "sections": {"lr": {"arms": arms}}})
+    assert len(study.recipes) == 2000
+    assert len(checked) == 2
+    expected = study.base_recipe.with_overrides({"optimizer.lr": 0.1, "training.seed": 999})
+    last = study.trials[-1].recipe
+    assert (last, last.key) == (expected, expected.key)

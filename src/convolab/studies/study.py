@@ -257,18 +257,15 @@ class Study(Frozen, Displayable):
     def _iter_trials(self) -> Iterator[Trial]:
         for name, section in self.sections.items():
             for arm, overrides in section.arm_overrides.items():
+                try:
+                    recipe = self.base_recipe.parse_overrides(
+                        section.overrides, overrides, {"training.seed": 0}, stored=self._stored_sections
+                    )
+                except LabError as error:
+                    added = "" if arm in section.written_arms else ", which `widen` adds"
+                    raise LabError(f"section '{name}', arm '{arm}'{added}: {error}") from error
                 for seed in self.seeds_of(name):
-                    try:
-                        recipe = self.base_recipe.parse_overrides(
-                            section.overrides,
-                            overrides,
-                            {"training.seed": seed},
-                            stored=self._stored_sections,
-                        )
-                    except LabError as error:
-                        added = "" if arm in section.written_arms else ", which `widen` adds"
-                        raise LabError(f"section '{name}', arm '{arm}'{added}: {error}") from error
-                    yield Trial(name, arm, seed, recipe)
+                    yield Trial(name, arm, seed, recipe.with_seed(seed))
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:

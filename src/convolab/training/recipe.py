@@ -141,6 +141,15 @@ class Recipe(Frozen, Displayable):
         unchanged = {section for section in own if values.get(section) == own[section]}
         return Recipe.from_file_values(values, stored={*stored, *unchanged})
 
+    def with_seed(self, seed: int) -> "Recipe":
+        """The same with another `training.seed`, which nothing else of a recipe depends on; much faster than overrides.
+
+        >>> Recipe().with_seed(3) == Recipe().with_overrides({"training.seed": 3})
+        True
+        """
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return Recipe.model_construct(**fields | {"training": self.training.model_copy(update={"seed": seed})})
+
     def to_dict(self) -> dict[str, dict[str, Json]]:
         """All keys of all sections, defaults too, as JSON and TOML can hold them."""
         return self.model_dump(mode="json", exclude_none=True)
