@@ -1,13 +1,16 @@
 """Figures, tables and methods for a paper."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.synthetic_study import synthetic_study
+from support.synthetic_study import synthetic_result, synthetic_study
 
 import convolab
 from convolab.core.errors import LabError
+from convolab.core.text import NO_VALUE
+from convolab.reports.export import export_study
 from convolab.reports.paper import (
     arms_paper_table,
     contrasts_paper_table,
@@ -15,9 +18,13 @@ from convolab.reports.paper import (
     latex_escape,
     latex_table,
     markdown_table,
+    paper_parts,
 )
 from convolab.reports.paper_figures import export_figures, parse_length
+from convolab.studies.analyze import analyze_study
 from convolab.studies.metrics import Metric
+from convolab.studies.results import StudyResult
+from convolab.studies.study import Study
 from convolab.studies.tables import finished_metric_interval, table_metrics
 from convolab.training.run import Run
 
@@ -114,3 +121,52 @@ def test_figures_have_the_width_and_the_font_size_that_were_asked_for(run: Run, 
 def test_a_length_without_a_unit_or_out_of_range_is_refused(text: str) -> None:
     with pytest.raises(LabError, match=f"--width {text}"):
         parse_length(text, "--width")
+
+
+def until_decided_and_widened() -> StudyResult:
+    """A contrast that is decided at the first look, and a grid of rates whose best stands at an end."""
+    arms = {"with": {"model.batch_norm": True}, "without": {"model.batch_norm": False}}
+    asked = [{"arm": "with", "baseline": "without", "metric": "final_train_loss"}]
+    study = Study.from_dict(
+        {
+            "name": "x",
+            "seeds": [0, 1, 2],
+            "sections": {
+                "norm": {"arms": arms, "contrasts": asked, "seeds": "until decided", "max_seeds": 5},
+                "rates": {
+                    "grid": {"optimizer.lr": [0.001, 0.01, 0.1]},
+                    "widen": 1,
+                    "contrasts": [{"arm": "lr=0.01", "baseline": "lr=0.001", "metric": "final_train_loss"}],
+                },
+            },
+        }
+    )
+    losses = {"with": 0.2, "without": 1.1, "lr=0.001": 1.5, "lr=0.01": 1.0, "lr=0.1": 0.8, "lr=1": 0.9}
+    trials = [trial for trial in study.possible_trials if trial.arm in losses]
+    results = [replace(synthetic_result(trial, losses[trial.arm]), summary=None) for trial in trials]
+    return StudyResult(study, analyze_study(study, results), None)
+
+
+def test_a_paper_says_how_seeds_until_decided_were_tested_and_that_a_grid_was_widened() -> None:
+    tables, methods = paper_parts(until_decided_and_widened())
+    norm, rates = (caption for caption, _, _ in tables if "differences" in caption)
+    assert "looks that were planned" in norm
+    assert "Holm's correction" not in norm
+    assert "Holm's correction" in rates
+    assert "looks" not in rates
+    assert "section norm went on, looked at after 3, 4 and 5 seeds" in methods
+    assert "within a margin of 0.02 nats" in methods
+    assert "The grid of section rates was widened by lr=1" in methods
+    rows = next(rows for caption, _, rows in tables if caption == norm)
+    assert rows[0][4] != NO_VALUE  # the last look's
+
+
+def test_an_exported_report_does_not_claim_holms_correction_for_seeds_until_decided(tmp_path: Path) -> None:
+    result = until_decided_and_widened()
+    export_study(replace(result, sections=result.sections[:1]), tmp_path / "norm")
+    export_study(replace(result, sections=result.sections[1:]), tmp_path / "rates")
+    norm, rates = ((tmp_path / name / "README.md").read_text() for name in ("norm", "rates"))
+    assert "looks that were planned" in norm
+    assert "Holm's correction over" not in norm
+    assert "Holm's correction over" in rates
+    assert "looks that were planned" not in rates

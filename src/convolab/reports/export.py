@@ -20,10 +20,7 @@ from convolab.studies.results import StudyResult
 
 README = "README.md"
 BEST_ON_TEST_TITLE = "Test accuracy of the best run"
-METHOD = (
-    "Means are over the finished runs, with the 95 % t-interval of the mean over seeds below. Verdicts: a paired "
-    "t-test over seeds with Holm's correction over the section's contrasts, at 5 %."
-)
+MEANS = "Means are over the finished runs, with the 95 % t-interval of the mean over seeds below."
 
 
 def require_export_folder(folder: Path) -> None:
@@ -78,11 +75,12 @@ def study_report_markdown(
             figure_links(test.figures, ""),
         ]
     runs = study_about.provenance(result.trial_results.values())
+    contrasts = [contrast for section in result.sections for contrast in section.contrast_results]
     blocks += [
         markdown.heading("Reproducibility", 2),
         markdown.bullets(markdown.escape(note) for note in study_about.failure_notes(result)),
         markdown.bullets(f"{markdown.escape(origin)} ({pluralize(count, 'run')})" for origin, count in runs),
-        METHOD,
+        " ".join(filter(None, [MEANS, study_about.describe_tests(contrasts)])),
         markdown.code_block(result.study.to_toml(), "toml"),
     ]
     return markdown.document(blocks)

@@ -11,9 +11,11 @@ from convolab.core.escape import escape_line
 from convolab.core.outputs import PAPER, require_outputs, write_output
 from convolab.core.text import NO_VALUE, format_p_value, join_with_and, pluralize
 from convolab.reports import markdown
-from convolab.studies.formatting import choose_decimals, display_scale, interval_half_width
+from convolab.reports.study_about import describe_tests
+from convolab.studies.formatting import choose_decimals, display_scale, format_margin, interval_half_width
 from convolab.studies.metrics import Metric
 from convolab.studies.results import SectionResult, StudyResult
+from convolab.studies.study import Study
 from convolab.studies.tables import finished_metric_interval, table_metrics
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -93,15 +95,15 @@ def contrasts_paper_table(section: SectionResult) -> PaperTable:
     for result in section.contrast_results:
         metric, test = Metric.parse(result.contrast.metric), result.paired_test
         difference = test and interval_text(metric, test.difference.mean, test.difference.low, test.difference.high)
-        p = NO_VALUE if result.p_adjusted is None else format_p_value(result.p_adjusted)
+        p = result.looks[-1].p if result.looks else result.p_adjusted
         rows.append(
             [
                 result.contrast.label, heading_of(metric), str(len(result.seeds)),
-                difference or NO_VALUE, p, result.verdict or "not decided",
+                difference or NO_VALUE, NO_VALUE if p is None else format_p_value(p), result.verdict,
             ]
         )  # fmt: skip
     title = section.section.title or section.name
-    caption = f"{title}: differences of means, {INTERVAL_NOTE}; paired t-tests over the seeds, p-values after Holm"
+    caption = f"{title}: differences of means, {INTERVAL_NOTE}. {describe_tests(section.contrast_results)}"
     return caption, ["contrast", "metric", "seeds", "difference", "p", "verdict"], rows
 
 
@@ -176,6 +178,28 @@ def methods_paragraph(recipe: Recipe, summaries: Sequence[RunSummary], seeds: Se
     return " ".join(filter(None, sentences))
 
 
+def describe_design(study: Study, section: SectionResult) -> str:
+    """How a section came by its seeds and arms, where not all of them were fixed before the first run."""
+    sentences = []
+    if looks := study.looks(section.name):
+        margins = {
+            format_margin(result.contrast.parsed_metric, result.margin)
+            for result in section.contrast_results
+            if result.margin is not None
+        }
+        equivalent = f", or to lie within a margin of {join_with_and(sorted(margins))}," if margins else ""
+        sentences.append(
+            f"Each contrast of section {section.name} went on, looked at after {join_with_and([str(n) for n in looks])} seeds, "
+            f"until a difference was shown{equivalent} or until a verdict was improbable."
+        )
+    written = study.sections[section.name].written_arms
+    if added := [arm.name for arm in section.arms if arm.name not in written]:
+        sentences.append(
+            f"The grid of section {section.name} was widened by {join_with_and(added)}, because its best arm stood at an end."
+        )
+    return " ".join(sentences)
+
+
 def paper_parts(source: Run | StudyResult) -> tuple[list[PaperTable], str]:
     """The tables of a run or study, and its methods."""
     if isinstance(source, Run):
@@ -190,7 +214,8 @@ def paper_parts(source: Run | StudyResult) -> tuple[list[PaperTable], str]:
     results = source.trial_results.values()
     arms = "; ".join(f"{section.name}: {', '.join(arm.name for arm in section.arms)}" for section in source.sections)
     seeds = sorted({result.trial.seed for result in results})
-    varied = f"These are the base values; compared are {arms}."
+    designs = [describe_design(source.study, section) for section in source.sections]
+    varied = " ".join([f"These are the base values; compared are {arms}.", *dict.fromkeys(filter(None, designs))])
     summaries = [result.summary for result in results if result.summary and result.is_complete]
     return tables, methods_paragraph(source.study.base_recipe, summaries, seeds, varied)
 

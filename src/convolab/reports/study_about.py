@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from convolab.core.text import format_duration, pluralize
 from convolab.studies.results import (
     TRIAL_STATUSES,
+    ContrastResult,
     StudyResult,
     TrialResult,
     train_seconds,
@@ -83,6 +84,24 @@ def describe_seeds(result: StudyResult) -> str:
     if len(counts) > 1:
         return f"{counts[0]} to {counts[-1]} seeds per arm"
     return f"{pluralize(counts[0], 'seed')} per arm"
+
+
+def describe_tests(results: Iterable[ContrastResult]) -> str:
+    """How contrasts were tested, in a sentence or two; those whose seeds are "until decided" otherwise than others."""
+    results = list(results)
+    sentences = []
+    if any(not result.looks for result in results):
+        sentences.append(
+            "Contrasts are paired t-tests over the seeds, with Holm's correction over the section's contrasts, at 5 %."
+        )
+    if any(result.looks for result in results):
+        sentences.append(
+            'Where seeds are "until decided", contrasts are paired t-tests at looks that were planned: the 5 % are shared '
+            "out among the looks (Lan and DeMets) and, by Holm's method in its group-sequential form (Maurer and Bretz), "
+            "among the section's contrasts. Their intervals hold however often one looks, and their p-values are those of "
+            "the last look, uncorrected."
+        )
+    return " ".join(sentences)
 
 
 def failure_notes(result: StudyResult) -> list[str]:

@@ -52,6 +52,12 @@ def format_metric_difference(metric: Metric, value: float, decimals: int) -> str
     return f"{format_decimal(display_scale(metric) * value, decimals)} {unit}"
 
 
+def format_margin(metric: Metric, margin: float) -> str:
+    """A margin with its unit: "1 percentage point"."""
+    text = f"{display_scale(metric) * margin:.6g} {'percentage points' if metric.unit == '%' else metric.unit}"
+    return "1 percentage point" if text == "1 percentage points" else text
+
+
 def format_mean(metric: Metric, interval: Interval, decimals: int) -> str:
     """A mean with its interval, such as "80.2 % (77.8 to 82.6)"; of one run the number alone."""
     if interval.count == 1:

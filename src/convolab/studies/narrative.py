@@ -8,6 +8,7 @@ from convolab.studies.formatting import (
     choose_decimals,
     display_scale,
     format_difference_interval,
+    format_margin,
     format_mean,
     format_metric_difference,
     format_metric_value,
@@ -170,12 +171,6 @@ def name_subject(result: ContrastResult) -> str:
         arms = f" ({middle}) instead of its ends ({ends})" if middle else ""
         return f"{contrast.subject or 'taking the middle of the grid'}{arms}"
     return contrast.subject or f"'{contrast.arm}' instead of '{contrast.baseline}'"
-
-
-def format_margin(metric: Metric, margin: float) -> str:
-    """A margin with its unit: "1 percentage point"."""
-    text = f"{display_scale(metric) * margin:.6g} {'percentage points' if metric.unit == '%' else metric.unit}"
-    return "1 percentage point" if text == "1 percentage points" else text
 
 
 def capitalize(text: str) -> str:

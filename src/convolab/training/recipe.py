@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import tomli_w
 from pydantic import (
@@ -147,8 +147,9 @@ class Recipe(Frozen, Displayable):
         >>> Recipe().with_seed(3) == Recipe().with_overrides({"training.seed": 3})
         True
         """
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return Recipe.model_construct(**fields | {"training": self.training.model_copy(update={"seed": seed})})
+        fields: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        fields["training"] = self.training.model_copy(update={"seed": seed})
+        return Recipe.model_construct(**fields)
 
     def to_dict(self) -> dict[str, dict[str, Json]]:
         """All keys of all sections, defaults too, as JSON and TOML can hold them."""
