@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+import convolab
 from convolab.cli.main import COMMANDS, help_line
 from convolab.data.catalog import load
 from convolab.models.registry import NETWORKS
@@ -385,7 +386,8 @@ def test_every_commands_errors_point_to_a_section_that_is_there() -> None:
         text = (ROOT / "docs" / page).read_text()
         headings = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)", text, re.M)}
         assert not section or section in headings, command
-        assert str(ROOT / "docs" / page) in help_line(command)
+        is_checkout = Path(convolab.__file__).is_relative_to(ROOT)  # an installed wheel has no pages
+        assert (str(ROOT / "docs" / page) in help_line(command)) == is_checkout
 
 
 @pytest.mark.slow

@@ -49,10 +49,11 @@ def test_the_focal_loss_is_the_mean_of_its_formula() -> None:
 def test_the_focal_loss_takes_probabilities_and_has_a_finite_gradient_where_a_class_is_certain(gamma: float) -> None:
     loss = Focal(gamma=gamma).build(LABELS, 3)
     torch.testing.assert_close(loss(LOGITS, F.one_hot(LABELS, 3).float()), loss(LOGITS, LABELS))
-    logits = torch.tensor([[200.0, 0.0, -200.0]], requires_grad=True)
-    loss(logits, torch.tensor([0])).backward()
-    assert logits.grad is not None
-    assert bool(logits.grad.isfinite().all())
+    for certain in ([[200.0, 0.0, -200.0]], [[0.0, -1e4, -1e4]]):  # the second has a probability of exactly 1
+        logits = torch.tensor(certain, requires_grad=True)
+        loss(logits, torch.tensor([0])).backward()
+        assert logits.grad is not None
+        assert bool(logits.grad.isfinite().all())
 
 
 def test_a_balanced_epoch_has_each_class_equally_often() -> None:

@@ -98,7 +98,8 @@ class Focal(Frozen):
             target = targets if targets.is_floating_point() else F.one_hot(targets, num_classes).to(logits)
             if weights is not None:
                 target = target * weights.to(logits.device)
-            factor = (1 - log_probabilities.exp()).clamp(min=0) ** self.gamma
+            # Above 0, where a power below 1 has no finite slope: below the smallest step from 1 the gradient is 0.
+            factor = (1 - log_probabilities.exp()).clamp(min=torch.finfo(logits.dtype).eps) ** self.gamma
             return -(target * factor * log_probabilities).sum(1).mean()
 
         return focal
