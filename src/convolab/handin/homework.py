@@ -20,7 +20,7 @@ from convolab.core.types import Frozen, NonNegativeFloat
 Form: TypeAlias = Literal["student", "solution"]
 FORMS: tuple[Form, ...] = ("student", "solution")
 RecipeOverrides: TypeAlias = dict[str, str | int | float | bool | list[str]]
-Support: TypeAlias = Literal["", "runs", "interval", "chart"]
+Support: TypeAlias = Literal["", "interval", "chart"]
 PACKAGE = "convolab.handin"
 HOMEWORK_FILE = "homework.toml"  # of the package, and the copy in a folder that another one laid out
 MAX_HOMEWORK_BYTES = 1_000_000
@@ -34,8 +34,15 @@ class Value(Frozen):
     cell: str
     label: str
     ranges: dict[str, tuple[float, float]] = {}  # by dataset
-    # Where it stands a second time: in a run's metrics, as the interval below it, or in the chart of its cell.
+    # Where it stands a second time: as the 95 % interval printed with it, or at the end of a curve of its cell's chart.
     support: Support = ""
+
+
+class EvidenceValue(Frozen):
+    """Accuracies that a cell prints as `label = number` or `label [number, ...]`: each must be one of a run in runs/."""
+
+    cell: str
+    label: str
 
 
 class Question1Sizes(Frozen):
@@ -69,6 +76,7 @@ class HomeworkItem(Frozen):
     figures: tuple[str, ...] = ()  # cells that must show one
     comments: tuple[str, ...] = ()  # cells that the person must write
     values: tuple[Value, ...] = ()
+    evidence: tuple[EvidenceValue, ...] = ()
     points: NonNegativeFloat = 0.0  # if nothing of it is open
 
 

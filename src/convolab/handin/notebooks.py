@@ -65,7 +65,8 @@ def require_cells(homework: Homework) -> None:
         names = {cell.name for cell in cells}
         texts += [cell.text for cell in cells if cell.type == "code"]
         for item in homework.items_of(notebook.name):
-            wanted = (*item.code, *item.checks, *item.figures, *item.comments, *(value.cell for value in item.values))
+            printed = [value.cell for value in (*item.values, *item.evidence)]
+            wanted = (*item.code, *item.checks, *item.figures, *item.comments, *printed)
             for name in wanted:
                 require(
                     name in names, f"item {item.id}: {notebook.name} has no cell '{name}': {suggest(name, names, 10)}"
