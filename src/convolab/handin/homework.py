@@ -142,14 +142,29 @@ def read_package_file(name: str) -> str:
 
 
 @cache
-def load_homework(path: Path | None = None) -> Homework:
-    """The homework of a file; without one the course's. Raises LabError if the file is missing or damaged.
+def load_homework() -> Homework:
+    """The course's homework. Raises LabError if its file is damaged.
 
     >>> [item.id for item in load_homework().items][:3]
     ['2.1', '2.2', '2.3']
     """
+    return parse_homework(read_package_file(HOMEWORK_FILE), None)
+
+
+def read_homework(path: Path | None) -> Homework:
+    """The homework of a teacher's file; without one the course's. Raises LabError if the file is missing or damaged."""
+    return load_homework() if path is None else parse_homework(read_text(path, MAX_HOMEWORK_BYTES), path)
+
+
+def find_homework(folder: Path, path: Path | None = None) -> Homework:
+    """The homework that a folder is of: the file that is given, else the folder's copy, else the course's."""
+    copy = folder / HOMEWORK_FILE
+    return read_homework(path if path is not None else copy if copy.is_file() and not copy.is_symlink() else None)
+
+
+def parse_homework(text: str, path: Path | None) -> Homework:
+    """The homework in a text, which was read from a path. Raises LabError if it is damaged, or contradicts itself."""
     name = HOMEWORK_FILE if path is None else str(path)
-    text = read_package_file(HOMEWORK_FILE) if path is None else read_text(path, MAX_HOMEWORK_BYTES)
     try:
         values = tomllib.loads(text)
         require_shallow(values, name)
@@ -162,12 +177,6 @@ def load_homework(path: Path | None = None) -> Homework:
         raise LabError(f"{name} is not TOML: {error}") from error
     require_sound(homework, name)
     return homework
-
-
-def find_homework(folder: Path, path: Path | None = None) -> Homework:
-    """The homework that a folder is of: the file that is given, else the folder's copy, else the course's."""
-    copy = folder / HOMEWORK_FILE
-    return load_homework(path if path is not None else copy if copy.is_file() and not copy.is_symlink() else None)
 
 
 def require_sound(homework: Homework, name: str) -> None:

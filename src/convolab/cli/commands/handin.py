@@ -41,11 +41,11 @@ def start_command(
     as_json: AsJson = False,
 ) -> None:
     """Write the notebooks, a file for question 1 and a README into a folder; nothing is overwritten."""
-    from convolab.handin.homework import load_homework
+    from convolab.handin.homework import read_homework
     from convolab.handin.start import start_homework
 
     require(form != "solution" or i_am_teaching, "the solution is for teachers: add --i-am-teaching")
-    asked = load_homework(homework)
+    asked = read_homework(homework)
     data = data or ("digits" if "digits" in asked.datasets else asked.datasets[0])
     files = start_homework(asked, folder, form, data)
     if as_json:
@@ -170,7 +170,7 @@ def verify_command(
     as_json: AsJson = False,
 ) -> None:
     """For teachers: what is in the hand-ins of a class, and what contradicts itself. Exits with 1 if something does."""
-    from convolab.handin.homework import load_homework
+    from convolab.handin.homework import read_homework
     from convolab.handin.verify.report import class_csv, require_report_folder, write_report
     from convolab.handin.verify.verify import verify_hand_ins
 
@@ -179,7 +179,7 @@ def verify_command(
         require_report_folder(out)
     with status_spinner("reading") as show:
         result = verify_hand_ins(
-            hand_ins, load_homework(homework), rerun=rerun, seed=seed, execute=execute, trust=trust, unfenced=unfenced,
+            hand_ins, read_homework(homework), rerun=rerun, seed=seed, execute=execute, trust=trust, unfenced=unfenced,
             data_dir=data_dir, on_progress=show,
         )  # fmt: skip
     written = [] if out is None else write_report(result, out)

@@ -1,8 +1,13 @@
 """Whether a notebook ran from its first cell to its last: its counts, and outputs that its cells cannot have."""
 
 import ast
+import base64
+import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+
+from PIL import Image
 
 from convolab.core.text import pluralize, truncate_list
 from convolab.handin.check import find_out_of_order
@@ -56,7 +61,9 @@ def impossible_output_signs(place: str, cell: HandedInCell) -> Iterator[Sign]:
         body = ast.parse(cell.source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return  # such as a line of IPython's own, %time
-    ends_in_value = bool(body) and isinstance(body[-1], ast.Expr) and not cell.source.rstrip().endswith(";")
+    last = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
+    is_none = isinstance(last, ast.Call) and isinstance(last.func, ast.Name) and last.func.id in ("print", "display")
+    ends_in_value = last is not None and not is_none and not cell.source.rstrip().endswith(";")
     if cell.result_counts and not ends_in_value:
         yield Sign(place, "it has a result, and its code does not end in an expression")
     if (cell.printed or cell.figures) and not any(map(can_show, body)):
@@ -77,12 +84,6 @@ def can_show(statement: ast.stmt) -> bool:
 
 def figure_size_signs(place: str, cell: HandedInCell) -> Iterator[Sign]:
     """An image of pixels whose size is not the one that its own text says."""
-    import base64
-    import io
-    import re
-
-    from PIL import Image
-
     said = {
         (int(width), int(height)) for width, height in re.findall(r"ImageFigure of (\d+) x (\d+) pixels", cell.text)
     }

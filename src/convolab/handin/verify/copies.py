@@ -38,10 +38,9 @@ def copy_signs(all_traces: Sequence[Traces]) -> list[list[Sign]]:
             continue
         signs[i] += pair_signs(one, other)
         signs[j] += pair_signs(other, one)
-    for found, more in zip(signs, figure_signs(all_traces), strict=True):
-        found += more
-    for found, more in zip(signs, other_bits_notes(all_traces), strict=True):
-        found += more
+    for whole_class in (figure_signs, same_code_notes, other_bits_notes):
+        for found, more in zip(signs, whole_class(all_traces), strict=True):
+            found += more
     return signs
 
 
@@ -68,8 +67,6 @@ def pair_signs(own: Traces, other: Traces) -> Iterator[Sign]:
     if shorter >= MIN_RUNS_OF_WORDS and len(own.comments & other.comments) > MAX_SHARED * shorter:
         shared = len(own.comments & other.comments) / shorter
         yield Sign("comments", f"{100 * shared:.0f} % of their words are those of {other.name}")
-    if own.code and own.code == other.code:
-        yield note("answers in code", f"they are those of {other.name}, character by character")
     for run in own.runs:
         for theirs in other.runs:
             if same_times(run, theirs):
@@ -126,6 +123,16 @@ def figure_signs(all_traces: Sequence[Traces]) -> list[list[Sign]]:
                     found.append(Sign(f"{notebook}, {cell}", f"its figure is that of {truncate_list(others)}"))
         signs.append(found)
     return signs
+
+
+def same_code_notes(all_traces: Sequence[Traces]) -> list[list[Sign]]:
+    """Who else has the same answers in code, character by character."""
+    notes: list[list[Sign]] = []
+    for traces in all_traces:
+        others = [other.name for other in all_traces if other.code == traces.code and other.name != traces.name]
+        what = f"character by character those of {truncate_list(others)}"
+        notes.append([note("answers in code", what)] if traces.code and others else [])
+    return notes
 
 
 def other_bits_notes(all_traces: Sequence[Traces]) -> list[list[Sign]]:

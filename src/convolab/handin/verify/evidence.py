@@ -94,7 +94,7 @@ def read_run_evidence(folder: Path) -> RunEvidence:
     run.history = read("metrics.jsonl", lambda: read_history(folder, run_id)) or []
     if (folder / "test.json").is_file():
         test = read("test.json", lambda: read_json(folder / "test.json"))
-        run.test = rename_fields(test) if isinstance(test, dict) else None
+        run.test = rename_fields(test) if isinstance(test, dict) else {} if test is not None else None
         read("test.json", lambda: run_id.require_own(folder / "test.json", run.test or {}))
     weights = read("weights.json", lambda: read_json(folder / "weights.json"))
     digests = weights.get("sha256") if isinstance(weights, dict) else None
@@ -129,7 +129,7 @@ def metrics_problems(run: RunEvidence) -> Iterator[tuple[str, str]]:
         yield "metrics.jsonl", "its best epoch is not the one that the summary holds"
     for name in ("train_accuracy", "validation_accuracy"):
         values = [value for epoch in history if (value := getattr(epoch, name)) is not None]
-        if values and not have_common_count(values):
+        if values and not have_common_count(values, run.recipe.data.limit or MAX_IMAGES):
             yield "metrics.jsonl", f"its values of {name} are no fractions of one number of images"
     seen = [epoch.images_per_second * epoch.train_seconds for epoch in history]
     if any(not math.isclose(a, b, rel_tol=EXACT) for a, b in pairwise(seen)):
@@ -146,16 +146,16 @@ def same_record(record: dict[str, Any], said: Any) -> bool:  # noqa: ANN401 (a f
     return isinstance(said, dict) and all(said.get(key) == value for key, value in record.items())
 
 
-def have_common_count(values: Sequence[float]) -> bool:
-    """Whether one number of images explains all accuracies: each times it is a whole number.
+def have_common_count(values: Sequence[float], max_images: int) -> bool:
+    """Whether one number of images, at most so many, explains all accuracies: each times it is a whole number.
 
-    >>> have_common_count([0.85, 37 / 60]), have_common_count([0.85123456, 37 / 60])
+    >>> have_common_count([0.85, 37 / 60], 600), have_common_count([0.8512, 37 / 60], 600)
     (True, False)
     """
     import numpy as np
 
-    counts = np.arange(1, MAX_IMAGES + 1)
-    fits = np.ones(MAX_IMAGES, dtype=bool)
+    counts = np.arange(1, min(max_images, MAX_IMAGES) + 1)
+    fits = np.ones(len(counts), dtype=bool)
     for value in dict.fromkeys(values):
         if not 0 <= value <= 1:
             return False

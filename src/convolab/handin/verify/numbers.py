@@ -25,6 +25,7 @@ LIVE_LINE = re.compile(
     r"epoch (\d+)/\d+ +training loss ([\d.]+), accuracy ([\d.]+) ?%(?: +validation loss ([\d.]+), accuracy ([\d.]+) ?%)?"
 )
 ROUNDING = 1.01 / 2  # of the last digit that is shown
+CHART_DIGITS = 1e-9  # charts and texts write numbers with 12 digits or more
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def shown_digits(text: str, label: str) -> str:
 def has_number(text: str, values: Iterable[float]) -> bool:
     """Whether one of some values is a number as it is shown, within its last digit."""
     number, step = float(text), 10.0 ** -len(text.partition(".")[2].partition("e")[0])
-    return any(abs(value - number) <= ROUNDING * step for value in values)
+    return any(abs(value - number) <= max(ROUNDING * step, CHART_DIGITS) for value in values)
 
 
 def is_interval_of(accuracy: float, low: float, high: float) -> bool:
