@@ -257,7 +257,7 @@ def pack(homework: Homework, folder: Path, name: str, out: Path | None = None) -
 
 
 def repack(path: Path, edit: Callable[[dict[str, bytes]], None], *, fix_digests: bool = True) -> Path:
-    """Change the files of a zip, and write it as `pack` does, its manifest's digests with it if that is wanted."""
+    """Change the files of a zip, and write it as `pack` does, with `fix_digests` those of its manifest too."""
     with zipfile.ZipFile(path) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     edit(files)

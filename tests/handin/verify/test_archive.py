@@ -22,7 +22,7 @@ def make_zip(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def refusal(path: Path) -> str:
+def error_of(path: Path) -> str:
     """The one line that a zip is refused with."""
     with pytest.raises(LabError) as caught:
         read_hand_in(path)
@@ -54,7 +54,7 @@ def test_a_plain_zip_is_read_and_written_as_it_is(tmp_path: Path) -> None:
     ],
 )
 def test_a_path_that_leads_out_or_is_none_is_refused(tmp_path: Path, name: str) -> None:
-    line = refusal(make_zip(tmp_path / "a.zip", {"manifest.json": b"{}", name: b"x"}))
+    line = error_of(make_zip(tmp_path / "a.zip", {"manifest.json": b"{}", name: b"x"}))
     assert "nothing of it was read" in line
     assert line.isprintable()
     assert not (tmp_path.parent / "evil.py").exists()
@@ -67,14 +67,14 @@ def test_a_bomb_of_10_gb_is_refused_without_being_unpacked(tmp_path: Path) -> No
         archive.writestr("zeros", bytes(2_000_000))
         archive.getinfo("zeros").file_size = 10_000_000_000  # what the zip's list of its members says
     tracemalloc.start()
-    assert "would unpack to 10.0 GB" in refusal(path)
+    assert "would unpack to 10.0 GB" in error_of(path)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
 
 
 @pytest.mark.slow
 def test_a_member_of_zeros_is_refused_by_its_ratio_and_a_plain_text_is_not(tmp_path: Path) -> None:
-    assert "over 200 bytes for each of its own" in refusal(
+    assert "over 200 bytes for each of its own" in error_of(
         make_zip(tmp_path / "a.zip", {"manifest.json": b"{}", "zeros": bytes(50_000_000)})
     )
     text = "\n".join(f"{number} epochs" for number in range(50_000)).encode()
@@ -87,7 +87,7 @@ def test_a_member_that_holds_more_than_it_claims_is_refused(tmp_path: Path) -> N
     size = struct.pack("<I", 3_000_000)
     assert content.count(size) == 2
     path.write_bytes(content.replace(size, struct.pack("<I", 100)))
-    assert "is a damaged zip" in refusal(path)
+    assert "is a damaged zip" in error_of(path)
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFBLK, stat.S_IFSOCK])
@@ -98,14 +98,14 @@ def test_a_link_and_a_device_are_refused(tmp_path: Path, kind: int) -> None:
         entry = zipfile.ZipInfo("evidence")
         entry.external_attr = (kind | 0o777) << 16
         archive.writestr(entry, "/etc/passwd")
-    assert "which is a link or a device" in refusal(path)
+    assert "which is a link or a device" in error_of(path)
 
 
 @pytest.mark.slow
 def test_too_many_members_and_two_of_a_name_are_refused(tmp_path: Path) -> None:
     many = {"manifest.json": b"{}", **{f"f{number}": b"" for number in range(MAX_MEMBERS + 1)}}
-    assert "members" in refusal(make_zip(tmp_path / "a.zip", many))
-    assert "twice" in refusal(make_zip(tmp_path / "b.zip", {"manifest.json": b"{}", "Manifest.JSON": b"{}"}))
+    assert "members" in error_of(make_zip(tmp_path / "a.zip", many))
+    assert "twice" in error_of(make_zip(tmp_path / "b.zip", {"manifest.json": b"{}", "Manifest.JSON": b"{}"}))
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_a_zip64_list_of_members_is_refused_before_it_is_read(tmp_path: Path) ->
         for number in range(66_000):
             archive.writestr(f"{number}", b"")
     tracemalloc.start()
-    assert "no hand-in has" in refusal(path)
+    assert "no hand-in has" in error_of(path)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
 
@@ -126,7 +126,7 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(signature) + place] |= 1
     path.write_bytes(content)
-    assert "encrypted" in refusal(path)
+    assert "encrypted" in error_of(path)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,13 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(content)
-    assert "a.zip" in refusal(tmp_path / "a.zip")
+    assert "a.zip" in error_of(tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{", b"[" * 100_000, b"\xff\xfe", b'"x"'])
 def test_a_manifest_of_something_else_is_refused(tmp_path: Path, manifest: bytes) -> None:
-    assert "manifest.json" in refusal(make_zip(tmp_path / "a.zip", {"manifest.json": manifest}))
-    assert "no hand-in" in refusal(make_zip(tmp_path / "b.zip", {"photo.png": b""}))
+    assert "manifest.json" in error_of(make_zip(tmp_path / "a.zip", {"manifest.json": manifest}))
+    assert "no hand-in" in error_of(make_zip(tmp_path / "b.zip", {"photo.png": b""}))
 
 
 @pytest.mark.slow

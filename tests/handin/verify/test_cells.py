@@ -95,12 +95,12 @@ def test_an_output_without_a_run_and_a_hidden_cell_are_signs() -> None:
         {"tags": ["remove_cell"]},
     ):
         assert whats(output_signs("q", [cell("a", metadata=metadata)])) == [
-            "Jupyter is told to hide it: open it in a text editor"
+            "Jupyter hides it: open it in a text editor"
         ]
     assert whats(output_signs("q", [cell("a", metadata={"tags": ["gap"], "jupyter": "x"})])) == []
 
 
-def test_a_picture_of_another_size_than_its_text_is_a_sign() -> None:
+def test_an_image_of_another_size_than_its_text_is_a_sign() -> None:
     png = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAADCAIAAAA2iEnWAAAADElEQVR4nGNgoBUAAABFAAGR1sAKAAAAAElFTkSuQmCC"  # 2 x 3 pixels
     data = {"image/png": png, "text/plain": "ImageFigure of 2 x 3 pixels: .image is"}
     assert whats(output_signs("q", [cell("a", "x", outputs=[{"output_type": "display_data", "data": data}])])) == []

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.core.trust import trust_all
 from convolab.data.catalog import load
 from convolab.handin.pack import collect_evidence
 from convolab.handin.verify import fence
@@ -19,10 +18,11 @@ from convolab.handin.verify.archive import write_files
 from convolab.handin.verify.evidence import RunEvidence, read_evidence
 from convolab.handin.verify.fence import (
     Limits,
+    Permission,
     bubblewrap,
     fence_arguments,
     job_environment,
-    run_job,
+    run_fenced,
     run_process,
     work_folder,
 )
@@ -107,7 +107,7 @@ def of_strangers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def lines(run: RunEvidence, **options: object) -> list[tuple[str, str]]:
-    return [(sign.weight, sign.what) for sign in rerun_signs(run, **{"unfenced": False, **options})]
+    return [(sign.weight, sign.what) for sign in rerun_signs(run, Permission(**options))]
 
 
 BITS = [("note", "trained again: 2 epochs and the weights agree bit by bit")]
@@ -131,25 +131,23 @@ def test_own_code_is_packed_and_runs_only_with_trust_and_only_with_a_fence_or_a_
     assert weight == "skipped"
     assert "evidence/own/code/" in what
     assert "is code that you have not trusted yet (SHA-256 " in what
-    with trust_all():
-        [(weight, what)] = lines(own)
-        assert weight == "skipped"
-        assert (
-            "there is no fence, and this code could do all that you can: install bubblewrap, or add --unfenced" in what
-        )
-        assert lines(own, unfenced=True) == BITS
+    [(weight, what)] = lines(own, trust=True)
+    assert weight == "skipped"
+    assert "there is no fence, and this code could do all that you can: install bubblewrap, or add --unfenced" in what
+    assert not (tmp_path / "data").exists()  # nothing was recorded as trusted
+    assert lines(own, unfenced=True, trust=True) == BITS
+    assert lines(own, unfenced=True) == BITS  # remembered
 
 
 @pytest.mark.slow
 def test_code_that_differs_from_its_run_or_is_not_there_is_not_run(runs: dict[str, RunEvidence]) -> None:
     own = runs["own"]
-    with trust_all():
-        (own.folder / "code" / "helper.py").write_text("WIDTH = 13\n")
-        [(weight, what)] = lines(own, unfenced=True)
-        assert (weight, "was changed since the run began" in what) == ("skipped", True)
-        shutil.rmtree(own.folder / "code")
-        [(weight, what)] = lines(own, unfenced=True)
-        assert (weight, "cannot read" in what) == ("skipped", True)
+    (own.folder / "code" / "helper.py").write_text("WIDTH = 13\n")
+    [(weight, what)] = lines(own, unfenced=True, trust=True)
+    assert (weight, "was changed since the run began" in what) == ("skipped", True)
+    shutil.rmtree(own.folder / "code")
+    [(weight, what)] = lines(own, unfenced=True, trust=True)
+    assert (weight, "cannot read" in what) == ("skipped", True)
 
 
 @pytest.mark.slow
@@ -157,8 +155,7 @@ def test_behind_bubblewrap_a_job_sees_python_and_its_own_folder_only(
     runs: dict[str, RunEvidence], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record = fake_bubblewrap(tmp_path, monkeypatch)
-    with trust_all():
-        assert lines(runs["own"]) == BITS
+    assert lines(runs["own"], trust=True) == BITS
     words = json.loads(record.read_text())
     assert {"--unshare-all", "--die-with-parent", "--new-session", "--cap-drop"} <= set(words)
     writable = [words[i + 1] for i, word in enumerate(words) if word == "--bind"]
@@ -241,7 +238,7 @@ def test_limits_on_memory_files_and_time_end_a_job_in_one_line(
 @pytest.mark.slow
 def test_a_job_that_is_none_gives_its_error_in_one_line() -> None:
     with work_folder() as folder, pytest.raises(LabError, match="KeyError"):
-        run_job(folder, {"kind": "none"})
+        run_fenced(folder, {"kind": "none"}, Permission())
     assert not folder.exists()
 
 

@@ -152,7 +152,7 @@ def test_a_damaged_homework_is_refused_in_one_line_that_names_the_entry(
         ('source = "question5_width.py"\n', "", "the notebook question5_width has no source"),
     ],
 )
-def test_what_a_notebook_lacks_is_said_before_anything_is_laid_out(
+def test_what_a_notebook_lacks_is_named_before_anything_is_laid_out(
     tmp_path: Path, old: str, new: str, words: str
 ) -> None:
     write_teachers_files(tmp_path)

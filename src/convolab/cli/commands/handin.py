@@ -171,7 +171,7 @@ def verify_command(
 ) -> None:
     """For teachers: what is in the hand-ins of a class, and what contradicts itself. Exits with 1 if something does."""
     from convolab.handin.homework import read_homework
-    from convolab.handin.verify.report import class_csv, require_report_folder, write_report
+    from convolab.handin.verify.report import class_csv, require_report_folder, write_class_report
     from convolab.handin.verify.verify import verify_hand_ins
 
     require(not (as_csv and as_json), "--csv and --json both print all that is printed: give one of them")
@@ -182,7 +182,7 @@ def verify_command(
             hand_ins, read_homework(homework), rerun=rerun, seed=seed, execute=execute, trust=trust, unfenced=unfenced,
             data_dir=data_dir, on_progress=show,
         )  # fmt: skip
-    written = [] if out is None else write_report(result, out)
+    written = [] if out is None else write_class_report(result, out)
     if as_json:
         print_json(result.to_dict())
     elif as_csv:
@@ -196,10 +196,10 @@ def verify_command(
 
 def print_class(result: "VerifyResult") -> None:
     """The table, then what was found in each hand-in, then what a reading cannot show."""
-    from convolab.handin.verify.report import HEADINGS, class_rows
+    from convolab.handin.verify.report import CLASS_COLUMNS, class_rows
 
     drop_order = ("versions", "file", "data", "seeds", "accuracy")
-    print_fitting_table(HEADINGS, class_rows(result), drop_order, "see --csv or --out")
+    print_fitting_table(CLASS_COLUMNS, class_rows(result), drop_order, "see --csv or --out")
     for report in result.reports:
         if report.refused:
             print_lines(f"{report.file}: refused: {report.refused}")

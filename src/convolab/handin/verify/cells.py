@@ -12,7 +12,7 @@ from PIL import Image
 from convolab.core.text import pluralize, truncate_list
 from convolab.handin.check import find_out_of_order
 from convolab.handin.notebook_file import HandedInCell
-from convolab.handin.verify.signs import Sign, note
+from convolab.handin.verify.signs import Sign, as_note
 
 
 def order_signs(notebook: str, cells: Sequence[HandedInCell]) -> Iterator[Sign]:
@@ -27,10 +27,10 @@ def order_signs(notebook: str, cells: Sequence[HandedInCell]) -> Iterator[Sign]:
         yield Sign(notebook, f"two cells have the execution count {truncate_list(list(map(str, sorted(twice))))}")
     if counts and not late and not twice and (counts[0], counts[-1]) != (1, len(counts)):
         missing = counts[-1] - len(counts)
-        yield note(notebook, f"{pluralize(missing, 'execution')} left no cell: cells were run again or deleted")
+        yield as_note(notebook, f"{pluralize(missing, 'execution')} left no cell: cells were run again or deleted")
     unrun = [cell.name for cell in code if cell.execution_count is None and cell.source.strip() and not cell.has_output]
     if counts and unrun:
-        yield note(notebook, f"not run: {truncate_list(unrun)}")
+        yield as_note(notebook, f"not run: {truncate_list(unrun)}")
     names = [name for name, times in Counter(cell.name for cell in cells if cell.name).items() if times > 1]
     if names:
         yield Sign(notebook, f"two cells are called {truncate_list(names)}: a check reads the first one only")
@@ -41,7 +41,7 @@ def output_signs(notebook: str, cells: Sequence[HandedInCell]) -> Iterator[Sign]
     for cell in cells:
         place = f"{notebook}, {cell.name or 'a cell without a name'}"
         if cell.is_hidden:
-            yield Sign(place, "Jupyter is told to hide it: open it in a text editor")
+            yield Sign(place, "Jupyter hides it: open it in a text editor")
         if cell.type != "code":
             continue
         if cell.has_output and cell.execution_count is None:
@@ -73,9 +73,13 @@ def impossible_output_signs(place: str, cell: HandedInCell) -> Iterator[Sign]:
 def can_show(statement: ast.stmt) -> bool:
     """Whether a statement at a cell's top may print or draw: it calls or imports something, or is a value."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        outside = [*statement.decorator_list, *(statement.args.defaults if hasattr(statement, "args") else ())]
-        inside = statement.body if isinstance(statement, ast.ClassDef) else []
-        return bool(outside) or any(map(can_show, inside)) or bool(getattr(statement, "keywords", ()))
+        if isinstance(statement, ast.ClassDef):
+            return (
+                any(map(can_show, statement.body))
+                or bool(statement.decorator_list or statement.keywords)
+                or any(isinstance(node, ast.Call) for base in statement.bases for node in ast.walk(base))
+            )
+        return bool(statement.decorator_list or statement.args.defaults)
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         return True  # a text at the end is a result; elsewhere it is a comment
     active = ast.Call | ast.Import | ast.ImportFrom | ast.With | ast.Raise | ast.Assert | ast.Await

@@ -7,11 +7,11 @@ from itertools import combinations
 
 from convolab.core.text import truncate_list
 from convolab.handin.verify.evidence import RunEvidence
-from convolab.handin.verify.signs import Sign, note
+from convolab.handin.verify.signs import Sign, as_note
 
 MIN_RUNS_OF_WORDS = 20  # of comments that are compared
 MAX_SHARED = 0.5  # of the runs of words of the shorter one
-Place = tuple[str, str]  # a notebook and a cell
+CellPlace = tuple[str, str]  # a notebook and a cell
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Traces:
     notebooks: dict[str, str] = field(default_factory=dict)  # executed ones: SHA-256 by name
     code: str = ""  # SHA-256 of all answers in code; empty if a gap is open
     comments: frozenset[str] = frozenset()  # digests of runs of words
-    figures: dict[str, set[Place]] = field(default_factory=dict)  # SHA-256 -> where it is shown
+    figures: dict[str, set[CellPlace]] = field(default_factory=dict)  # SHA-256 -> where it is shown
     runs: list[RunEvidence] = field(default_factory=list)
 
 
@@ -34,7 +34,7 @@ def copy_signs(all_traces: Sequence[Traces]) -> list[list[Sign]]:
         one, other = all_traces[i], all_traces[j]
         if one.name == other.name:
             for k in (i, j):
-                signs[k].append(note("manifest.json", f"two hand-ins are by {one.name}: they are not compared"))
+                signs[k].append(as_note("manifest.json", f"two hand-ins are by {one.name}: they are not compared"))
             continue
         signs[i] += pair_signs(one, other)
         signs[j] += pair_signs(other, one)
@@ -107,7 +107,7 @@ def differs(one: RunEvidence, other: RunEvidence) -> bool:
 
 def figure_signs(all_traces: Sequence[Traces]) -> list[list[Sign]]:
     """A figure that others, or the same hand-in, show in another cell: it belongs to the cell that more of them have."""
-    cells: dict[str, Counter[Place]] = defaultdict(Counter)
+    cells: dict[str, Counter[CellPlace]] = defaultdict(Counter)
     for traces in all_traces:
         for digest, places in traces.figures.items():
             cells[digest].update(places)
@@ -131,7 +131,7 @@ def same_code_notes(all_traces: Sequence[Traces]) -> list[list[Sign]]:
     for traces in all_traces:
         others = [other.name for other in all_traces if other.code == traces.code and other.name != traces.name]
         what = f"character by character those of {truncate_list(others)}"
-        notes.append([note("answers in code", what)] if traces.code and others else [])
+        notes.append([as_note("answers in code", what)] if traces.code and others else [])
     return notes
 
 
@@ -149,7 +149,7 @@ def other_bits_notes(all_traces: Sequence[Traces]) -> list[list[Sign]]:
             [(most, times), *_] = counts.most_common(1)
             if most != bits(run) and times > counts[bits(run)]:
                 text = f"{times} other runs of this recipe, on machines of this name, have other bits: train it again"
-                found.append(note(f"evidence/{run.name}", text))
+                found.append(as_note(f"evidence/{run.name}", text))
         notes.append(found)
     return notes
 

@@ -10,7 +10,7 @@ from convolab.handin.homework import HOMEWORK_FILE, Homework
 from convolab.handin.notebook_file import HandedInCell, one_line
 from convolab.handin.pack import HAND_IN, homework_sha256
 from convolab.handin.verify.archive import MANIFEST, HandIn
-from convolab.handin.verify.signs import Sign, note
+from convolab.handin.verify.signs import Sign, as_note
 
 TAG = re.compile(r"<[^>]*>")
 
@@ -27,7 +27,7 @@ def archive_signs(hand_in: HandIn, homework: Homework) -> Iterator[Sign]:
     for name in sorted(digests.keys() - hand_in.files.keys()):
         yield Sign(one_line(str(name)), "it was taken out after the hand-in was packed")
     if not is_own_output(HAND_IN, hand_in.path, hand_in.path.stat().st_size, ""):
-        yield note(
+        yield as_note(
             hand_in.path.name, "it was not written like this by `convolab handin pack`: packed again, or changed"
         )
     own = hand_in.manifest.get("homework_sha256")
@@ -35,7 +35,7 @@ def archive_signs(hand_in: HandIn, homework: Homework) -> Iterator[Sign]:
     if own not in (None, homework_sha256(homework)) or (
         copy is not None and sha256_of(copy) != homework_sha256(homework)
     ):
-        yield note(
+        yield as_note(
             HOMEWORK_FILE, "it was packed by another homework file than this check uses: give the right --homework"
         )
 

@@ -13,7 +13,7 @@ from convolab.core.files import read_json
 from convolab.core.stats import wilson_interval
 from convolab.core.text import truncate_list
 from convolab.handin.check import find_run_folders
-from convolab.handin.verify.signs import Sign, note
+from convolab.handin.verify.signs import Sign, as_note
 from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import read_history, read_stored_recipe, read_summary, rename_fields
@@ -89,7 +89,8 @@ def read_run_evidence(folder: Path) -> RunEvidence:
     stored = read("recipe.toml", lambda: read_stored_recipe(folder))
     if run.summary is None or stored is None:
         return run
-    run.recipe, file_key = stored
+    recipe, file_key = stored
+    run.recipe = recipe
     run_id = RunId(*run.key)
     run.history = read("metrics.jsonl", lambda: read_history(folder, run_id)) or []
     if (folder / "test.json").is_file():
@@ -99,14 +100,14 @@ def read_run_evidence(folder: Path) -> RunEvidence:
     weights = read("weights.json", lambda: read_json(folder / "weights.json"))
     digests = weights.get("sha256") if isinstance(weights, dict) else None
     run.weights = {str(key): str(value) for key, value in digests.items()} if isinstance(digests, dict) else {}
-    if run.summary["recipe_key"] not in (run.recipe.key, file_key):
+    if run.key[0] not in (recipe.key, file_key):
         run.signs.append(
             Sign(f"{place}/recipe.toml", "it is not the recipe that the run began with: its key is another")
         )
     run.signs += [Sign(f"{place}/{file}", what) for file, what in metrics_problems(run)]
     run.signs += [Sign(f"{place}/test.json", what) for what in evaluation_problems(run)]
     if not run.weights:
-        run.signs.append(note(place, "it has no SHA-256 of its weights"))
+        run.signs.append(as_note(place, "it has no SHA-256 of its weights"))
     return run
 
 

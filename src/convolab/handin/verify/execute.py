@@ -9,11 +9,11 @@ from pathlib import Path
 from convolab.core.environment import processor_name
 from convolab.core.errors import LabError
 from convolab.core.text import pluralize, truncate_list
-from convolab.core.trust import require_trusted, sha256_of
+from convolab.core.trust import sha256_of
 from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook
-from convolab.handin.verify.fence import Limits, require_fence, run_job, work_folder
+from convolab.handin.verify.fence import Permission, run_fenced, work_folder
 from convolab.handin.verify.numbers import NUMBER, chart_points
-from convolab.handin.verify.signs import Sign, note, skipped
+from convolab.handin.verify.signs import Sign, as_note, skipped
 
 # Of printed numbers, absolute and relative, and of a chart's values as a part of their range: where processor, torch and
 # threads are those of the hand-in, and where another one rounds differently.
@@ -32,10 +32,7 @@ def execute_signs(
     content: bytes,
     cells: Sequence[HandedInCell],
     processors: Collection[str],
-    *,
-    unfenced: bool,
-    data_dir: Path | None = None,
-    limits: Limits | None = None,
+    permission: Permission,
 ) -> Iterator[Sign]:
     """Execute a notebook again, in its own form (FAST or full), and give the cells that show something else now.
 
@@ -43,23 +40,20 @@ def execute_signs(
         hand_in: the name of the zip.
         name: the notebook's file, and what is in it: `content` as bytes, `cells` as they were read.
         processors: those of the hand-in's runs, which decide how exactly numbers are compared.
-        unfenced: whether it may run without a fence.
-        data_dir: where datasets are.
-        limits: on time, memory and files.
+        permission: what the teacher allows.
     """
     settings = next((cell for cell in cells if cell.name.endswith("-settings")), None)
     printed = dict(re.findall(r"(?m)^(data|fast|torch) = (.*)$", settings.text if settings else ""))
     threads = re.search(r"(\d+) threads?", printed.get("torch", ""))
     try:
-        require_trusted([(Path(f"{hand_in}/{name}"), sha256_of(content))])
-        require_fence(unfenced)
+        permission.require([(Path(f"{hand_in}/{name}"), sha256_of(content))])
         job = {
             "kind": "execute", "notebook": name, "fast": printed.get("fast") == "True",
             "data": printed.get("data", "digits"), "threads": int(threads[1]) if threads else None,
         }  # fmt: skip
         with work_folder() as folder:
             (folder / name).write_bytes(content)
-            result = run_job(folder, job, limits, data_dir)
+            result = run_fenced(folder, job, permission)
             again = read_notebook(folder / str(result.get("executed")), folder)
     except LabError as error:
         yield skipped(name, f"not executed again: {error}", "execute")
@@ -72,7 +66,7 @@ def execute_signs(
     if not found:
         why = "" if is_same else ", as processor, torch or threads differ or are not known"
         text = f"executed again: {pluralize(len(again), 'cell')} show the same, within {tolerance:g}{why}"
-        yield note(name, text, "execute")
+        yield as_note(name, text, "execute")
 
 
 def output_differences(

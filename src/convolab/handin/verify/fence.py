@@ -12,7 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +24,7 @@ from convolab.core.environment import data_root
 from convolab.core.errors import LabError, require
 from convolab.core.files import parse_json, read_text
 from convolab.core.text import format_bytes, format_duration
+from convolab.core.trust import require_trusted, trust_all
 from convolab.handin.verify.fenced_job import JOB, RESULT
 
 FenceKind = Literal["bubblewrap", "limits"]
@@ -70,6 +71,22 @@ class Limits:
     seconds: float = MAX_SECONDS
     memory_bytes: int = MAX_MEMORY_BYTES
     file_bytes: int = MAX_FILE_BYTES
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What the teacher allows, and where datasets are."""
+
+    trust: bool = False  # run the code of others that a job needs, and remember it as trusted
+    unfenced: bool = False  # run it where there is no fence
+    data_dir: Path | None = None
+    limits: Limits | None = None
+
+    def require(self, files: Iterable[tuple[Path, str]]) -> None:
+        """Raise LabError unless other people's code, by file and SHA-256, may run here."""
+        require_fence(self.unfenced)
+        with trust_all(self.trust):  # only here: what of a hand-in is read in this process runs nothing, trusted or not
+            require_trusted(files)
 
 
 @cache
@@ -126,15 +143,13 @@ def work_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_job(
-    folder: Path, job: Mapping[str, object], limits: Limits | None = None, data_dir: Path | None = None
-) -> dict[str, Any]:
+def run_fenced(folder: Path, job: Mapping[str, object], permission: Permission) -> dict[str, Any]:
     """Do a job of `fenced_job` in a folder that holds its files, and give its result.
 
     Raises LabError if it takes too long, ends without a result, or gives one that cannot be read.
     """
-    limits = limits or Limits()
-    program, data = bubblewrap(), data_dir or data_root()
+    limits = permission.limits or Limits()
+    program, data = bubblewrap(), permission.data_dir or data_root()
     values = {
         **job,
         "limits": [limits.memory_bytes, limits.file_bytes, MAX_OPEN_FILES, int(limits.seconds) + 60],
@@ -212,7 +227,7 @@ def fence_arguments(folder: Path, data: Path) -> list[str]:
         arguments += ["--ro-bind-try", path, path]
     if data.is_dir():
         arguments += ["--ro-bind", str(data.resolve()), str(data)]
-    return [*arguments, "--bind", str(folder), str(folder), "--chdir", str(folder)]
+    return [*arguments, "--bind", str(folder), str(folder), "--remount-ro", "/", "--chdir", str(folder)]
 
 
 def run_process(

@@ -9,7 +9,7 @@ from typing import Any
 JOB, RESULT = "job.json", "result.json"  # what is to be done, and what came of it
 
 
-def main(folder: Path) -> None:
+def do_job(folder: Path) -> None:
     """Do the job that a folder holds, and write its result there."""
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     set_limits(*job["limits"])
@@ -117,4 +117,4 @@ def execute_notebook(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    do_job(Path(sys.argv[1]))

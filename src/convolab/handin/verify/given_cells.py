@@ -11,7 +11,7 @@ from convolab.core.text import truncate_list
 from convolab.handin.homework import Homework, NotebookInfo
 from convolab.handin.notebook_file import HandedInCell
 from convolab.handin.notebooks import NotebookCell, build_notebook
-from convolab.handin.verify.signs import Sign, note
+from convolab.handin.verify.signs import Sign, as_note
 
 USUAL_PACKAGES = frozenset(
     ("convolab", "torch", "torchvision", "numpy", "scipy", "sklearn", "skimage", "PIL", "matplotlib", "seaborn", "pandas", "altair", "IPython", "ipywidgets", "tqdm", "timm", "cv2")
@@ -36,7 +36,7 @@ def given_cell_signs(
             cell.name: cell for cell in build_notebook(homework, info.name, "student", data or homework.datasets[0])
         }
     except (LabError, ValueError) as error:
-        yield note(info.name, f"the given cells are not compared: {error}")
+        yield as_note(info.name, f"the given cells are not compared: {error}")
         return
     handed_in = {cell.name: cell for cell in reversed(cells)}
     for name, cell in given.items():
@@ -45,11 +45,11 @@ def given_cell_signs(
             continue
         if comparable(own.source) != comparable(cell.text):
             what = {"check": "the check", "figure": "the cell of the figure"}.get(cell.tag, "a given cell")
-            make = Sign if cell.tag else note
+            make = Sign if cell.tag else as_note
             yield make(f"{info.name}, {name}", f"{what} is not that of the homework: compare them")
     extra = [cell.name or "a cell without a name" for cell in cells if cell.type == "code" and cell.name not in given]
     if extra:
-        yield note(info.name, f"cells of their own: {truncate_list(extra)}")
+        yield as_note(info.name, f"cells of their own: {truncate_list(extra)}")
 
 
 def comparable(source: str) -> str:
@@ -68,7 +68,7 @@ def hidden_code_signs(
             continue
         place = f"{info.name}, {cell.name or 'a cell without a name'}"
         for magic in MAGIC.findall(cell.source):
-            make = note if INSTALLS.match(magic) else Sign
+            make = as_note if INSTALLS.match(magic) else Sign
             yield make(place, f"it runs what the notebook does not hold: `{magic.strip()[:80]}`")
         try:
             tree = ast.parse(MAGIC.sub("pass", cell.source))

@@ -12,7 +12,7 @@ from convolab.handin.check import printed_value
 from convolab.handin.homework import Homework, NotebookInfo, Value
 from convolab.handin.notebook_file import HandedInCell, one_line
 from convolab.handin.verify.evidence import RunEvidence
-from convolab.handin.verify.signs import Sign, note
+from convolab.handin.verify.signs import Sign, as_note
 
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 LABELED = re.compile(rf"(?m)^(?P<label>[^=\n]*\b(?:accuracy|loss)\b[^=\n]*) = (?P<number>{NUMBER})(?P<percent> ?%)?")
@@ -24,7 +24,7 @@ TITLE_ARGUMENT = re.compile(r'\btitle="([^"{}]+)"')
 LIVE_LINE = re.compile(
     r"epoch (\d+)/\d+ +training loss ([\d.]+), accuracy ([\d.]+) ?%(?: +validation loss ([\d.]+), accuracy ([\d.]+) ?%)?"
 )
-ROUNDING = 1.01 / 2  # of the last digit that is shown
+LAST_DIGIT = 1.01 / 2  # of the last digit that is shown
 CHART_DIGITS = 1e-9  # charts and texts write numbers with 12 digits or more
 
 
@@ -93,7 +93,7 @@ def shown_digits(text: str, label: str) -> str:
 def has_number(text: str, values: Iterable[float]) -> bool:
     """Whether one of some values is a number as it is shown, within its last digit."""
     number, step = float(text), 10.0 ** -len(text.partition(".")[2].partition("e")[0])
-    return any(abs(value - number) <= max(ROUNDING * step, CHART_DIGITS) for value in values)
+    return any(abs(value - number) <= max(LAST_DIGIT * step, CHART_DIGITS) for value in values)
 
 
 def is_interval_of(accuracy: float, low: float, high: float) -> bool:
@@ -149,7 +149,8 @@ def chart_points(cell: HandedInCell) -> list[ChartPoint]:
         if kind != "image/svg+xml":
             continue
         for label in dict.fromkeys(MARK_LABEL.findall(payload)):
-            fields = dict(part.partition(": ")[::2] for part in html.unescape(label).split("; "))
+            parts = [part.partition(": ") for part in html.unescape(str(label)).split("; ")]
+            fields = {name: text for name, _, text in parts}
             x = as_number(fields.pop("epoch", ""))
             series = fields.pop("training", "") or fields.pop("name", "")
             numbers = {name: number for name, text in fields.items() if (number := as_number(text)) is not None}
@@ -246,4 +247,4 @@ def unsupported_notes(
             if (cell.name, label) in supported or has_number(found["number"], [factor * value for value in everywhere]):
                 continue
             if float(found["number"]) not in (0.0, 1.0, 100.0):
-                yield note(f"{info.name}, {cell.name}", f"`{one_line(found[0])}` stands nowhere a second time")
+                yield as_note(f"{info.name}, {cell.name}", f"`{one_line(found[0])}` stands nowhere a second time")

@@ -15,13 +15,13 @@ from convolab.plots.chart_page import page_environment
 
 CLASS_REPORT = "class report"
 PAGE, TABLE = "class.html", "class.csv"
-HEADINGS = ("who", "file", "items", "points", "accuracy", "seeds", "data", "versions", "found")
+CLASS_COLUMNS = ("who", "file", "items", "points", "accuracy", "seeds", "data", "versions", "found")
 WORDS = ("file", "data", "versions", "found")  # columns of text
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
 def class_rows(result: VerifyResult) -> list[list[str]]:
-    """A row for each hand-in, by `HEADINGS`."""
+    """A row for each hand-in, by `CLASS_COLUMNS`."""
     return [report_row(report) for report in result.reports]
 
 
@@ -60,7 +60,7 @@ def class_csv(result: VerifyResult) -> str:
     rows: list[dict[str, object]] = []
     for report in result.reports:
         points = {f"points {name}": report.points.get(name, "") for name in items_with_points(result.homework)}
-        columns = dict(zip(HEADINGS, report_row(report), strict=True)) | {"points": report.total_points}
+        columns = dict(zip(CLASS_COLUMNS, report_row(report), strict=True)) | {"points": report.total_points}
         lines = {
             "contradictions": " | ".join(sign.line for sign in report.contradictions),
             "notes": " | ".join(sign.line for sign in (*report.skipped, *report.notes)),
@@ -95,7 +95,7 @@ def class_page(result: VerifyResult) -> str:
         reports=result.reports,
         num_suspicious=len(result.suspicious),
         fence=result.fence,
-        headings=HEADINGS,
+        headings=CLASS_COLUMNS,
         words=WORDS,
         rows=list(zip(result.reports, class_rows(result), strict=True)),
         max_points=f"{result.homework.points:g}",
@@ -115,7 +115,7 @@ def require_report_folder(out: Path) -> None:
     require_outputs(CLASS_REPORT, [out / PAGE])
 
 
-def write_report(result: VerifyResult, out: Path) -> list[Path]:
+def write_class_report(result: VerifyResult, out: Path) -> list[Path]:
     """Write page and table into a folder; gives their paths. Raises LabError if they cannot be written."""
     write_output(out / PAGE, CLASS_REPORT, class_page(result))
     write_output(out / TABLE, CLASS_REPORT, class_csv(result))

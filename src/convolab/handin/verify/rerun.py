@@ -10,11 +10,11 @@ from typing import Any
 from convolab.core.environment import count_usable_cores, hardware_info, package_versions
 from convolab.core.errors import LabError, require
 from convolab.core.text import pluralize, truncate_list
-from convolab.core.trust import require_trusted
 from convolab.data.catalog import DATASETS
 from convolab.handin.verify.evidence import RunEvidence
-from convolab.handin.verify.fence import Limits, require_fence, run_job, work_folder
-from convolab.handin.verify.signs import Sign, note, skipped
+from convolab.handin.verify.fence import Permission, run_fenced, work_folder
+from convolab.handin.verify.signs import Sign, as_note, skipped
+from convolab.models.own_code import code_of_record
 from convolab.training.history import EpochMetrics
 from convolab.training.run_code import code_folder, code_records
 from convolab.training.run_folder import RECIPE_FILE
@@ -50,13 +50,11 @@ class RunChoice:
         return sorted(picked, key=lambda run: run.name)
 
 
-def rerun_signs(
-    run: RunEvidence, *, unfenced: bool, data_dir: Path | None = None, limits: Limits | None = None
-) -> Iterator[Sign]:
+def rerun_signs(run: RunEvidence, permission: Permission) -> Iterator[Sign]:
     """Train a run again and give what differs; a note says what was compared, or why it could not be trained."""
     place = f"evidence/{run.name}"
     try:
-        again = train_run_again(run, unfenced, data_dir, limits)
+        again = train_run_again(run, permission)
     except LabError as error:
         yield skipped(place, f"not trained again: {error}", "rerun")
         return
@@ -68,14 +66,14 @@ def rerun_signs(
         tolerance = (
             f"losses within {LOSS_TOLERANCE:g} and {100 * LOSS_TOLERANCE:g} %, accuracies within {ACCURACY_TOLERANCE:g}"
         )
-        yield note(place, f"trained again: {tolerance}; not bit by bit: {truncate_list(reasons, 6)}", "rerun")
+        yield as_note(place, f"trained again: {tolerance}; not bit by bit: {truncate_list(reasons, 6)}", "rerun")
     elif not differences:
-        yield note(
+        yield as_note(
             place, f"trained again: {pluralize(len(run.history), 'epoch')} and the weights agree bit by bit", "rerun"
         )
 
 
-def train_run_again(run: RunEvidence, unfenced: bool, data_dir: Path | None, limits: Limits | None) -> dict[str, Any]:
+def train_run_again(run: RunEvidence, permission: Permission) -> dict[str, Any]:
     """The result of training a run's recipe again. Raises LabError where it may or can not be trained."""
     recipe, summary = run.recipe, run.summary
     require(recipe is not None and summary is not None and run.history, "its evidence is not complete")
@@ -94,13 +92,13 @@ def train_run_again(run: RunEvidence, unfenced: bool, data_dir: Path | None, lim
         recipe.training.epochs * (recipe.data.limit or 60_000) <= MAX_IMAGES_SEEN, "its recipe would train for days"
     )
     records = code_records(summary)
-    digests = trusted_code(run, records)
-    if digests or recipe.own_parts:
-        require(set(records) == set(recipe.own_parts), "its recipe names code that the hand-in does not hold")
-        require_fence(unfenced)
+    require(set(records) == set(recipe.own_parts), "its recipe names code that the hand-in does not hold")
+    files = own_code_files(run, records)
+    if files:
+        permission.require(files)
     job = {
         "kind": "rerun", "threads": summary["threads"], "tested": run.test is not None, "codes": records,
-        "own_parts": recipe.own_parts, "trusted": digests,
+        "own_parts": recipe.own_parts, "trusted": [digest for _, digest in files],
     }  # fmt: skip
     with work_folder() as folder:
         shutil.copyfile(run.folder / RECIPE_FILE, folder / RECIPE_FILE)
@@ -109,23 +107,18 @@ def train_run_again(run: RunEvidence, unfenced: bool, data_dir: Path | None, lim
                 target = code_folder(folder, part) / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(code_folder(run.folder, part) / name, target)
-        return run_job(folder, job, limits, data_dir)
+        return run_fenced(folder, job, permission)
 
 
-def trusted_code(run: RunEvidence, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The SHA-256 of a run's own code. Raises LabError unless all of it is in the hand-in, unchanged, and trusted."""
-    from convolab.models.own_code import code_of_record
-
+def own_code_files(run: RunEvidence, records: Mapping[str, Mapping[str, Any]]) -> list[tuple[Path, str]]:
+    """The files of a run's own code and their SHA-256. Raises LabError unless all are in the hand-in, unchanged."""
     files = []
     for part, record in records.items():
         require(not record.get("is_installed"), f"its {part} is of a package that its owner installed")
         code = code_of_record(code_folder(run.folder, part), record)
-        files += [
-            (Path(f"evidence/{run.name}/{code_folder(Path(), part)}") / name, digest)
-            for name, digest in code.sha256.items()
-        ]
-    require_trusted(files)
-    return [digest for _, digest in files]
+        folder = Path("evidence") / run.name / code_folder(Path(), part)
+        files += [(folder / name, digest) for name, digest in code.sha256.items()]
+    return files
 
 
 def file_digests(record: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from convolab.core.text import truncate_list
 from convolab.handin.homework import Homework, NotebookInfo, RecipeOverrides
 from convolab.handin.notebook_file import HandedInCell
 from convolab.handin.verify.evidence import RunEvidence
-from convolab.handin.verify.signs import Sign, note
+from convolab.handin.verify.signs import Sign, as_note
 
 
 def seed_signs(
@@ -23,14 +23,15 @@ def seed_signs(
         others = sorted({run.seed for run in own if run.seed is not None} - wanted)
         if others:
             yield Sign(
-                "evidence", f"runs of {info.name} have the seeds {listed(others)}; the homework's are {listed(wanted)}"
+                "evidence",
+                f"runs of {info.name} have the seeds {seed_list(others)}; the homework's are {seed_list(wanted)}",
             )
         missing = sorted(set(range(num_wanted(info, notebooks.get(info.name, ())))) - {run.seed for run in own})
         if own and missing:
-            yield Sign("evidence", f"runs of {info.name} with the seeds {listed(missing)} are missing")
+            yield Sign("evidence", f"runs of {info.name} with the seeds {seed_list(missing)} are missing")
     other_runs = [run.name for run in runs if run.recipe is not None and run.name not in known]
     if other_runs:
-        yield note("evidence", f"runs of no recipe of the homework: {truncate_list(other_runs)}")
+        yield as_note("evidence", f"runs of no recipe of the homework: {truncate_list(other_runs)}")
 
 
 def num_wanted(info: NotebookInfo, cells: Sequence[HandedInCell]) -> int:
@@ -60,5 +61,5 @@ def same_value(own: object, wanted: object) -> bool:
     )
 
 
-def listed(seeds: Sequence[int] | set[int]) -> str:
+def seed_list(seeds: Sequence[int] | set[int]) -> str:
     return truncate_list([str(seed) for seed in sorted(seeds)], 8)

@@ -7,10 +7,10 @@ Means = Literal["reading", "rerun", "execute"]
 Weight = Literal["sign", "note", "skipped"]
 # What no reading can show, for the report and for who writes the next check.
 READING_CANNOT_SHOW = (
-    "who wrote it: the manifest's digests are no signature, and whoever changes a file can write them anew",
+    "who wrote it: the manifest's digests are no signature, and whoever changes a file can write them again",
     "whether a run was trained at all: recipe, metrics and digests that were made up with care agree with each other",
     "whether an output came from its cell: numbers, charts and counts that were changed together agree with each other",
-    "what a picture of pixels shows, such as a saliency map of another image",
+    "what an image of pixels shows, such as a saliency map of another image",
     "whether equal answers were copied, or are the one obvious answer",
 )
 
@@ -34,7 +34,7 @@ class Sign:
         return f"[{self.means}] {self.where}: {self.what}"
 
 
-def note(where: str, what: str, means: Means = "reading") -> Sign:
+def as_note(where: str, what: str, means: Means = "reading") -> Sign:
     """What is unusual, but has honest reasons too."""
     return Sign(where, what, means, "note")
 

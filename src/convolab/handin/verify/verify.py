@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convolab.core.errors import LabError, require
-from convolab.core.trust import sha256_of, trust_all
+from convolab.core.trust import sha256_of
 from convolab.handin.check import CheckResult, check_folder, has_gap
 from convolab.handin.comments import own_text, run_digests
 from convolab.handin.homework import Homework, NotebookInfo, load_homework
@@ -18,7 +18,7 @@ from convolab.handin.verify.copies import Traces, copy_signs
 from convolab.handin.verify.digests import archive_signs, page_signs
 from convolab.handin.verify.evidence import RunEvidence, read_evidence
 from convolab.handin.verify.execute import execute_signs
-from convolab.handin.verify.fence import Limits, describe_fence, fence_kind, require_fence, work_folder
+from convolab.handin.verify.fence import Limits, Permission, describe_fence, fence_kind, require_fence, work_folder
 from convolab.handin.verify.given_cells import given_cell_signs, hidden_code_signs
 from convolab.handin.verify.numbers import number_signs
 from convolab.handin.verify.rerun import RunChoice, rerun_signs
@@ -35,9 +35,7 @@ class VerifyOptions:
 
     rerun: RunChoice | None = None
     execute: bool = False
-    unfenced: bool = False
-    data_dir: Path | None = None
-    limits: Limits | None = None
+    permission: Permission = field(default_factory=Permission)
 
 
 @dataclass
@@ -172,14 +170,13 @@ def verify_hand_ins(
     files = find_hand_ins(paths)
     if execute:
         require_fence(unfenced)
-    options = VerifyOptions(choice, execute, unfenced, data_dir, limits)
+    options = VerifyOptions(choice, execute, Permission(trust, unfenced, data_dir, limits))
     reports, all_traces = [], []
-    with trust_all(trust):
-        for file in files:
-            on_progress(file.name)
-            report, traces = verify_one(file, homework, options)
-            reports.append(report)
-            all_traces.append((report, traces))
+    for file in files:
+        on_progress(file.name)
+        report, traces = verify_one(file, homework, options)
+        reports.append(report)
+        all_traces.append((report, traces))
     compared = [(report, traces) for report, traces in all_traces if traces is not None]
     for (report, _), signs in zip(compared, copy_signs([traces for _, traces in compared]), strict=True):
         report.signs += signs
@@ -292,15 +289,12 @@ def repeat_signs(
 ) -> Iterator[Sign]:
     """What training runs again, and executing notebooks again, shows."""
     for run in options.rerun.pick(hand_in.name, runs) if options.rerun else ():
-        yield from rerun_signs(run, unfenced=options.unfenced, data_dir=options.data_dir, limits=options.limits)
+        yield from rerun_signs(run, options.permission)
     if options.execute:
         processors = {run.platform[0] for run in runs if run.platform}
         for name, cells in notebooks.items():
             content = hand_in.files[f"{name}.ipynb"]
-            yield from execute_signs(
-                file, f"{name}.ipynb", content, cells, processors,
-                unfenced=options.unfenced, data_dir=options.data_dir, limits=options.limits,
-            )  # fmt: skip
+            yield from execute_signs(file, f"{name}.ipynb", content, cells, processors, options.permission)
 
 
 def printed_settings(cells: Sequence[HandedInCell]) -> dict[str, str]:
