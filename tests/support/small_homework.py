@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -226,7 +227,8 @@ def copy_as(solved: Path, folder: Path, name: str, number: int) -> Path:
                 for output in cell["outputs"]:
                     if output["output_type"] == "execute_result":
                         output["execution_count"] = cell["execution_count"]
-        path.write_text(json.dumps(content))
+        text = re.sub(r"(\d) s, [\d,]+ images/s", rf"\g<1> s, {1000 + number} images/s", json.dumps(content))
+        path.write_text(text)
     answers = folder / "question1_answers.md"
     answers.write_text(ANSWERS.format(name=name))
     for run in sorted((folder / "runs").iterdir()):

@@ -3,7 +3,7 @@
 import json
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from convolab.core.errors import LabError, require
 
 MAX_NOTEBOOK_BYTES = 40_000_000
 MAX_CELLS = 2_000
+MAX_TEXT_CHARS, MAX_OUTPUT_LINE = 200_000, 2_000  # of what a cell printed, that a comparison looks at
+MAX_HTML_CHARS = 2_000_000
 MAX_SHOWN = 160  # characters of a text from a notebook that are shown
 FIGURE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
 FIGURE_TAGS = ("<img ", "<svg")
@@ -125,6 +127,18 @@ def is_hidden_cell(metadata: object) -> bool:
     hides = isinstance(jupyter, dict) and (jupyter.get("source_hidden") or jupyter.get("outputs_hidden"))
     has_tag = isinstance(tags, list) and any(str(tag).startswith(("hide", "remove")) for tag in tags)
     return bool(hides or has_tag or metadata.get("hide_input"))
+
+
+def shorten_cell(cell: HandedInCell) -> HandedInCell:
+    """A cell with outputs of bounded length, so that the time to look at them is bounded too."""
+
+    def shorten(text: str) -> str:
+        return "\n".join(line[:MAX_OUTPUT_LINE] for line in text[:MAX_TEXT_CHARS].splitlines())
+
+    return replace(
+        cell, text=shorten(cell.text), printed=shorten(cell.printed), markdown=shorten(cell.markdown),
+        html=cell.html[:MAX_HTML_CHARS],
+    )  # fmt: skip
 
 
 def join_lines(value: object) -> str:

@@ -103,7 +103,8 @@ def fill_in(text: str, homework: Homework, name: str, data: str) -> str:
     budgets = {key: budget.model_dump() for key, budget in homework.budgets.items()}
     for variable, values in (("BUDGETS", budgets), ("RECIPE", homework.recipes.get(info.recipe, {}))):
         line = f"{variable} = {{}}  # from homework.toml"
-        text = text.replace(line, f"{variable} = {pformat(values, width=100, sort_dicts=False)}")
+        if line in text:
+            text = text.replace(line, f"{variable} = {pformat(values, width=100, sort_dicts=False)}")
     for name, value in homework.arms.items():
         text = arm_line(name).sub(lambda _, line=f"{name} = {value!r}": line, text)
     if data != "digits":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from convolab.handin.check import CheckResult
     from convolab.handin.verify.verify import VerifyResult
 
-SUMMARY = "The homework: start, check, pack; for teachers: verify."
+SUMMARY = "The homework: start, check, pack, verify."
 handin_app = typer.Typer(help=SUMMARY, cls=LabGroup, no_args_is_help=True, add_completion=False)
 HomeworkFolder = Annotated[Path, typer.Argument(help="Folder of the homework.")]
 HomeworkOption = Annotated[

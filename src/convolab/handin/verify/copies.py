@@ -25,6 +25,7 @@ class Traces:
     comments: frozenset[str] = frozenset()  # digests of runs of words
     figures: dict[str, set[CellPlace]] = field(default_factory=dict)  # SHA-256 -> where it is shown
     runs: list[RunEvidence] = field(default_factory=list)
+    speeds: frozenset[str] = frozenset()  # what `convolab.train` showed of its seconds and images per second
 
 
 def copy_signs(all_traces: Sequence[Traces]) -> list[list[Sign]]:
@@ -67,6 +68,9 @@ def pair_signs(own: Traces, other: Traces) -> Iterator[Sign]:
     if shorter >= MIN_RUNS_OF_WORDS and len(own.comments & other.comments) > MAX_SHARED * shorter:
         shared = len(own.comments & other.comments) / shorter
         yield Sign("comments", f"{100 * shared:.0f} % of their words are those of {other.name}")
+    if own.speeds & other.speeds:
+        shared = sorted(own.speeds & other.speeds)[0]
+        yield as_note("outputs", f"a training took `{shared}`, as one in the notebooks of {other.name}")
     for run in own.runs:
         for theirs in other.runs:
             if same_times(run, theirs):

@@ -12,7 +12,9 @@ from convolab.handin.pack import HAND_IN, homework_sha256
 from convolab.handin.verify.archive import MANIFEST, HandIn
 from convolab.handin.verify.signs import Sign, as_note
 
-TAG = re.compile(r"<[^>]*>")
+TAG = re.compile(r"<[^<>]*>")
+MAX_PAGE_BYTES = 60_000_000
+MAX_LINES = 500  # of a notebook that are sought on its page
 
 
 def archive_signs(hand_in: HandIn, homework: Homework) -> Iterator[Sign]:
@@ -45,10 +47,15 @@ def page_signs(hand_in: HandIn, notebook: str, cells: list[HandedInCell]) -> Ite
     page = hand_in.files.get(f"{notebook}.html")
     if page is None:
         return
+    if len(page) > MAX_PAGE_BYTES:
+        yield as_note(f"{notebook}.html", "it is too large to be compared with its notebook")
+        return
+    left = MAX_LINES
     raw = page.decode("utf-8", errors="replace")
     shown = squeeze(html.unescape(TAG.sub("", raw)))
     for cell in cells:
-        lines = [line for line in cell.printed.splitlines() if any(char.isdigit() for char in line)]
+        lines = [line for line in cell.printed.splitlines() if any(char.isdigit() for char in line)][:left]
+        left -= len(lines)
         missing = next((line for line in lines if squeeze(line) not in shown), None)
         if missing is not None:
             yield Sign(

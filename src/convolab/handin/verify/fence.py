@@ -234,25 +234,25 @@ def run_process(
     command: list[str], folder: Path, environment: Mapping[str, str], seconds: float
 ) -> tuple[int | None, str]:
     """Run a command in a session of its own; None as its exit code if it took too long. With it end all of its group."""
-    log = folder / ".log"
-    with log.open("wb") as file:
+    with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )  # fmt: skip
         try:
             code: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - MAX_LOG_BYTES))
-        return code, file.read().decode("utf-8", errors="replace")
+            end_group(process)
+        log.seek(max(0, log.seek(0, os.SEEK_END) - MAX_LOG_BYTES))
+        return code, log.read().decode("utf-8", errors="replace")
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """End a process and, where the system has groups of processes, all that it started in its own."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()

@@ -16,15 +16,21 @@ from convolab.handin.verify.signs import Sign, as_note
 
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 LABELED = re.compile(rf"(?m)^(?P<label>[^=\n]*\b(?:accuracy|loss)\b[^=\n]*) = (?P<number>{NUMBER})(?P<percent> ?%)?")
+SHOWN_ACCURACY = re.compile(r"\baccuracy (?P<number>\d+(?:\.\d+)?) ?%")
 NAMED_LIST = re.compile(rf"(?m)^(?P<label>[\w' ]+) \[(?P<numbers>{NUMBER}(?:, {NUMBER})*)\]$")
 INTERVAL = re.compile(rf"95 ?% interval ({NUMBER}) to ({NUMBER})")
 MARK_LABEL = re.compile(r'aria-label="([^"]*)"')
-CHART_TEXT = re.compile(r"<text[^>]*>([^<]*)<")
+CHART_TEXT = re.compile(r"<text[^<>]*>([^<]*)<")
 TITLE_ARGUMENT = re.compile(r'\btitle="([^"{}]+)"')
 LIVE_LINE = re.compile(
     r"epoch (\d+)/\d+ +training loss ([\d.]+), accuracy ([\d.]+) ?%(?: +validation loss ([\d.]+), accuracy ([\d.]+) ?%)?"
 )
 LAST_DIGIT = 1.01 / 2  # of the last digit that is shown
+MAX_POINTS = 20_000  # of one chart
+MAX_NUMBERS = 20_000  # of a notebook's texts that are compared
+MAX_CLAIMS = 200  # of one cell
+VALIDATION_CURVE = "validation accuracy (%)"  # as `plot_curves` calls it
+CHART_ROUNDING = 1e-6  # between two charts of one value
 CHART_DIGITS = 1e-9  # charts and texts write numbers with 12 digits or more
 
 
@@ -116,7 +122,7 @@ def is_interval_of(accuracy: float, low: float, high: float) -> bool:
 
 def live_line_signs(place: str, cell: HandedInCell, runs: Sequence[RunEvidence]) -> Iterator[Sign]:
     """What `convolab.train` showed while it trained, against the metrics of the runs."""
-    shown = re.sub(r"<[^>]*>", "", cell.html)
+    shown = re.sub(r"<[^<>]*>", "", cell.html)
     for found in LIVE_LINE.finditer(shown):
         wanted = [text for text in found.groups()[1:] if text is not None]
         if not any(
@@ -148,7 +154,7 @@ def chart_points(cell: HandedInCell) -> list[ChartPoint]:
     for kind, payload in cell.figures:
         if kind != "image/svg+xml":
             continue
-        for label in dict.fromkeys(MARK_LABEL.findall(payload)):
+        for label in list(dict.fromkeys(MARK_LABEL.findall(payload)))[:MAX_POINTS]:
             parts = [part.partition(": ") for part in html.unescape(str(label)).split("; ")]
             fields = {name: text for name, _, text in parts}
             x = as_number(fields.pop("epoch", ""))
@@ -194,16 +200,18 @@ def chart_end_signs(
     notebook: str, cells: Sequence[HandedInCell], points: dict[str, list[ChartPoint]]
 ) -> Iterator[Sign]:
     """Accuracies at the end of validation curves that stand nowhere else in the notebook."""
+    ends = {name: ends_of(found) for name, found in points.items()}
+    numbers = [(cell.name, number) for cell in cells for number in shown_numbers(cell.text)][:MAX_NUMBERS]
     for cell in cells:
-        curves = [
-            point for point in points[cell.name] if point.x is not None and point.quantity == "validation accuracy (%)"
-        ]
-        others = [value for name, found in points.items() if name != cell.name for value in ends_of(found)]
-        texts = [number for other in cells if other is not cell for number in shown_numbers(other.text)]
+        curves = [point for point in points[cell.name] if point.x is not None and point.quantity == VALIDATION_CURVE]
+        if not curves:
+            continue
+        others = [value for name, values in ends.items() if name != cell.name for value in values]
+        texts = [number for name, number in numbers if name != cell.name]
         missing = [
             value
             for value in ends_of(curves)
-            if not any(abs(value - other) < 1e-6 for other in others) and not shown_as(value, texts)
+            if not any(abs(value - other) < CHART_ROUNDING for other in others) and not shown_as(value, texts)
         ]
         if missing:
             shown = truncate_list([f"{100 * value:.2f} %" for value in missing])
@@ -237,14 +245,23 @@ def unsupported_notes(
     items = homework.items_of(info.name)
     supported = {(value.cell, value.label) for item in items for value in item.values if value.support}
     supported |= {(printed.cell, printed.label) for item in items for printed in item.evidence}
+    checks = {name for item in items for name in item.checks}
     everywhere = [*accuracies, *(value for found in points.values() for value in ends_of(found))]
+    numbers = [(cell.name, number) for cell in cells for number in shown_numbers(cell.text)][:MAX_NUMBERS]
     for cell in cells:
-        if cell.type != "code":
+        if cell.type != "code" or cell.name in checks:
             continue
-        for found in LABELED.finditer(cell.text):
-            factor = 100 if found["percent"] else 1
-            label = found["label"].strip()
-            if (cell.name, label) in supported or has_number(found["number"], [factor * value for value in everywhere]):
-                continue
-            if float(found["number"]) not in (0.0, 1.0, 100.0):
+        texts = [number for name, number in numbers if name != cell.name] if "accuracy" in cell.text else []
+        claims = [
+            (found, 100 if found["percent"] else 1, found["label"].strip()) for found in LABELED.finditer(cell.text)
+        ]
+        claims += [(found, 100, "") for found in SHOWN_ACCURACY.finditer(cell.text)]
+        for found, factor, label in claims[:MAX_CLAIMS]:
+            number = float(found["number"])
+            is_known = (cell.name, label) in supported or number in (0.0, 1.0, 100.0)
+            if (
+                not is_known
+                and not has_number(found["number"], [factor * value for value in everywhere])
+                and not (shown_as(number / factor, texts))
+            ):
                 yield as_note(f"{info.name}, {cell.name}", f"`{one_line(found[0])}` stands nowhere a second time")

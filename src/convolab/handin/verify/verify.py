@@ -1,6 +1,7 @@
 """A teacher's look at a class: every hand-in is read, some of its runs are trained again, its notebooks executed."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from convolab.core.trust import sha256_of
 from convolab.handin.check import CheckResult, check_folder, has_gap
 from convolab.handin.comments import own_text, run_digests
 from convolab.handin.homework import Homework, NotebookInfo, load_homework
-from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook
+from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook, shorten_cell
 from convolab.handin.verify.archive import HandIn, find_hand_ins, read_hand_in, write_files
 from convolab.handin.verify.cells import order_signs, output_signs
 from convolab.handin.verify.copies import Traces, copy_signs
@@ -26,6 +27,7 @@ from convolab.handin.verify.seeds import seed_signs
 from convolab.handin.verify.signs import READING_CANNOT_SHOW, Sign
 
 ProgressLine = Callable[[str], object]
+SPEED = re.compile(r"\d[\d.]* s, [\d,]+ images/s")
 MAX_LISTED = 500  # signs of one hand-in
 
 
@@ -237,7 +239,7 @@ def read_notebooks(homework: Homework, folder: Path, report: HandInReport) -> It
     """The cells of the notebooks that can be read; that of the others is in the check."""
     for info in homework.notebooks:
         try:
-            yield info.name, read_notebook(folder / f"{info.name}.ipynb", folder)
+            yield info.name, list(map(shorten_cell, read_notebook(folder / f"{info.name}.ipynb", folder)))
         except LabError as error:
             report.signs.append(
                 Sign(f"{info.name}.ipynb", one_line(str(error)).replace(str(folder), "the hand-in"), "reading", "note")
@@ -263,7 +265,7 @@ def trace_notebooks(
     homework: Homework, hand_in: HandIn, notebooks: dict[str, list[HandedInCell]], traces: Traces
 ) -> None:
     """Note what of the notebooks is compared with those of others."""
-    answers, words = [], set()
+    answers, words, speeds = [], set(), set()
     for name, cells in notebooks.items():
         named = {cell.name: cell for cell in reversed(cells)}
         items = homework.items_of(name)
@@ -274,10 +276,11 @@ def trace_notebooks(
             if comment in named and named[comment].type == "markdown":
                 words |= run_digests(own_text(named[comment].source))
         for cell in cells:
+            speeds |= {found[0] for found in SPEED.finditer(cell.html)}
             for _, payload in cell.figures:
                 traces.figures.setdefault(sha256_of(payload.encode()), set()).add((name, cell.name))
     traces.code = sha256_of(json.dumps(answers).encode()) if answers and not any(map(has_gap, answers)) else ""
-    traces.comments = frozenset(words)
+    traces.comments, traces.speeds = frozenset(words), frozenset(speeds)
 
 
 def repeat_signs(
@@ -299,7 +302,5 @@ def repeat_signs(
 
 def printed_settings(cells: Sequence[HandedInCell]) -> dict[str, str]:
     """What a notebook's cell of settings printed: data, fast and torch."""
-    from re import findall
-
     settings = next((cell for cell in cells if cell.name.endswith("-settings")), None)
-    return dict(findall(r"(?m)^(data|fast|torch) = (.*)$", settings.text if settings else ""))
+    return dict(re.findall(r"(?m)^(data|fast|torch) = (.*)$", settings.text if settings else ""))
