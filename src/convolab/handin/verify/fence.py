@@ -28,7 +28,7 @@ from convolab.core.trust import require_trusted, trust_all
 from convolab.handin.verify.fenced_job import JOB, RESULT
 
 FenceKind = Literal["bubblewrap", "limits"]
-MAX_SECONDS = 4 * 3600  # of one job
+MAX_SECONDS = 14_400.0  # of one job
 MAX_MEMORY_BYTES = 12_000_000_000  # that one process may write to
 MAX_FILE_BYTES = 2_000_000_000  # of one file that it writes
 MAX_OPEN_FILES = 1_024

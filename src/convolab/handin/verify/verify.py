@@ -69,7 +69,7 @@ class HandInReport:
 
     @property
     def total_points(self) -> float:
-        return sum(self.points.values())
+        return sum(self.points.values(), 0.0)
 
     @property
     def num_done(self) -> int:
