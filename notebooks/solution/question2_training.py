@@ -930,7 +930,7 @@ with one_line_errors("part 11"):
         assert_trained(gamma, candidate, blocks, "SGD", 0.1)
         rates = [entry["learning_rate"] for entry in candidate.history]
         assert abs(rates[STEP_SIZE] / rates[0] - gamma) < 1e-6, f"gamma {gamma:g}: the rates are {rates}"
-    print("Fifteen networks are trained.")
+    print(f"{len(SGD_RATES) + len(ADAM_RATES) + len(GAMMAS)} networks are trained.")
 
 # %% name="q2-11-figure-sgd" tags=["figure"]
 LOSSES = ["train_loss", "validation_loss"]
@@ -956,8 +956,9 @@ def best_value(histories):
 (sgd_rate, sgd_loss), (adam_rate, adam_loss), (gamma, gamma_loss) = map(
     best_value, (sgd_histories, adam_histories, gamma_histories)
 )
-place = "at the edge of the range, so a wider range is needed" if sgd_rate in (0.3, 0.003) else "inside the range"
-slow, fast = sgd_histories[0.003][-1]["train_loss"], sgd_histories[0.3][-1]["train_loss"]
+slowest, fastest = min(SGD_RATES), max(SGD_RATES)
+place = "at the edge of the range, so a wider range is needed" if sgd_rate in (slowest, fastest) else "inside the range"
+slow, fast = sgd_histories[slowest][-1]["train_loss"], sgd_histories[fastest][-1]["train_loss"]
 slow_end = "has not arrived" if slow > 1.1 * sgd_loss else "has arrived too"
 fast_end = (
     "jumps about and ends higher"

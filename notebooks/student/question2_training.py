@@ -771,7 +771,7 @@ with one_line_errors("part 11"):
         assert_trained(gamma, candidate, blocks, "SGD", 0.1)
         rates = [entry["learning_rate"] for entry in candidate.history]
         assert abs(rates[STEP_SIZE] / rates[0] - gamma) < 1e-6, f"gamma {gamma:g}: the rates are {rates}"
-    print("Fifteen networks are trained.")
+    print(f"{len(SGD_RATES) + len(ADAM_RATES) + len(GAMMAS)} networks are trained.")
 
 # %% name="q2-11-figure-sgd" tags=["figure"]
 LOSSES = ["train_loss", "validation_loss"]

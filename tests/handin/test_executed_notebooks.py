@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from support.homework_folder import OWN_COMMENT
+from support.small_homework import copy_as, pack
 
 import convolab
 from convolab.core.errors import LabError
 from convolab.handin.check import FAST_RUN, check_folder
 from convolab.handin.homework import Form, Homework
 from convolab.handin.notebooks import build_notebook, notebook_json
+from convolab.handin.verify.verify import verify_hand_ins
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks are not installed: pip install 'convolab[notebook]'")
 NAMES = ("question2_training", "question3_4_inspection")
@@ -89,6 +91,29 @@ def test_the_comments_of_the_solution_tell_the_numbers_of_their_run(solved: Path
             text = "".join(output["data"]["text/markdown"])
             assert any(char.isdigit() for char in text)
             assert "{" not in text
+
+
+def test_ten_honest_hand_ins_of_the_course_pass_and_an_edited_number_does_not(
+    solved: Path, homework: Homework, tmp_path: Path
+) -> None:
+    for number in range(10):
+        work = copy_as(solved, tmp_path / f"work-{number}", f"Person {number}", number)
+        pack(homework, work, f"Person {number}", tmp_path / "inbox" / f"{number}.zip")
+    reports = verify_hand_ins([tmp_path / "inbox"], homework).reports
+    assert [(report.refused, report.contradictions) for report in reports] == [("", [])] * 10
+    assert {report.total_points for report in reports} == {homework.question1.points}  # the rest is the fast run's
+    for label, notebook, words in (
+        ("test accuracy = ", NAMES[0], "the interval that is printed with it is another accuracy's"),
+        ("validation accuracy with = ", NAMES[0], "the chart of the cell does not have it"),
+        ("small network's validation accuracy = ", NAMES[1], "no run in evidence/ has this accuracy"),
+    ):
+        path = tmp_path / "work-3" / f"{notebook}.ipynb"
+        honest = path.read_text()
+        place = honest.index(label) + len(label)
+        path.write_text(f"{honest[:place]}0.9876{honest[place + 6 :]}")
+        [report] = verify_hand_ins([pack(homework, tmp_path / "work-3", "Person 3")], homework).reports
+        assert [sign.what for sign in report.contradictions if words in sign.what], label
+        path.write_text(honest)
 
 
 @pytest.mark.long

@@ -84,7 +84,7 @@ COMMAND_SECTIONS = {
     },
     "Homework": {
         "theory": CommandEntry("theory:theory_command", "Question 1, answered and checked.", "theory.md"),
-        "handin": CommandEntry("handin:handin_app", "The homework: start, check, pack.", "handin.md"),
+        "handin": CommandEntry("handin:handin_app", "The homework: start, check, pack, verify.", "handin.md"),
     },
 }
 COMMANDS = {name: entry for section in COMMAND_SECTIONS.values() for name, entry in section.items()}

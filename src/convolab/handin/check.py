@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convolab.core.errors import LabError, require
-from convolab.handin.comments import EMPTY, comment_problem
+from convolab.handin.comments import EMPTY, comment_problem, known_digests
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, Value
 from convolab.handin.notebook_file import HandedInCell, cut_at_word, one_line, read_notebook
 from convolab.handin.question1 import question1_problem
@@ -103,8 +103,9 @@ def check_folder(homework: Homework, folder: Path) -> CheckResult:
     results = [ItemResult("1", 1, homework.question1.title, ("comment",), () if problem is None else (
         Problem("comment", problem, f"write {homework.question1.answers}, or put your {homework.question1.pdf} there"),
     ))]  # fmt: skip
+    known = None if homework.file is None else known_digests(homework)
     for notebook in homework.notebooks:
-        results += check_notebook(homework, notebook, folder)
+        results += check_notebook(homework, notebook, folder, known)
     fast_items = {item.id for item in results if any(problem.what == FAST_RUN for problem in item.problems)}
     fast = tuple(
         notebook.name
@@ -156,7 +157,9 @@ def require_homework_folder(homework: Homework, folder: Path) -> None:
     )
 
 
-def check_notebook(homework: Homework, notebook: NotebookInfo, folder: Path) -> list[ItemResult]:
+def check_notebook(
+    homework: Homework, notebook: NotebookInfo, folder: Path, known: frozenset[str] | None = None
+) -> list[ItemResult]:
     """The items of one notebook. Where it cannot be read, each is open for that reason."""
     path = folder / f"{notebook.name}.ipynb"
     items = homework.items_of(notebook.name)
@@ -168,7 +171,7 @@ def check_notebook(homework: Homework, notebook: NotebookInfo, folder: Path) -> 
         return [
             ItemResult(item.id, item.question, item.title, aspects_of(item), (unreadable,), path.name) for item in items
         ]
-    checker = NotebookChecker(path.name, cells, homework.min_comment_words)
+    checker = NotebookChecker(path.name, cells, homework.min_comment_words, known)
     return [checker.check(item) for item in items]
 
 
@@ -181,8 +184,11 @@ def aspects_of(item: HomeworkItem) -> tuple[Aspect, ...]:
 class NotebookChecker:
     """Checks items against the cells of one notebook."""
 
-    def __init__(self, file: str, cells: Sequence[HandedInCell], min_comment_words: int) -> None:
+    def __init__(
+        self, file: str, cells: Sequence[HandedInCell], min_comment_words: int, known: frozenset[str] | None = None
+    ) -> None:
         self.file = file
+        self.known = known  # what others wrote; None: what the course's solution has
         self.cells: CellsByName = {cell.name: cell for cell in reversed(cells)}  # of two of a name the first
         self.out_of_order = find_out_of_order(cells)
         self.min_comment_words = min_comment_words
@@ -243,7 +249,7 @@ class NotebookChecker:
 
     def comment_problem(self, cell: HandedInCell) -> str:
         text = cell.source if cell.type == "markdown" else cell.markdown
-        return comment_problem(text, self.min_comment_words)
+        return comment_problem(text, self.min_comment_words, self.known)
 
     def value_problems(self, values: Sequence[Value]) -> list[Problem]:
         """What is open in the numbers that an item asks for."""
@@ -309,10 +315,16 @@ def find_out_of_order(cells: Sequence[HandedInCell]) -> set[str]:
 
 def check_runs(homework: Homework, folder: Path) -> ItemResult:
     """Whether the runs that the notebooks leave are there: in runs/, or in evidence/ of an unpacked zip."""
-    wanted = min(sum(notebook.num_runs[budget] for notebook in homework.notebooks) for budget in homework.budgets)
+    wanted = min(
+        sum(notebook.num_runs.get(budget, 0) for notebook in homework.notebooks) for budget in homework.budgets
+    )
     found = max(len(find_run_folders(folder / name)) for name in ("runs", "evidence"))
     what = f"{found} runs are in runs/, and the notebooks leave {wanted} or more"
-    problem = Problem("run", what, "part 13 of question 2 and part 4.3 make them, beside the notebooks")
+    makers = [f"{notebook.name}.ipynb" for notebook in homework.notebooks if notebook.recipe]
+    places = "part 13 of question 2 and part 4.3 make them, beside the notebooks"
+    if homework.file is not None:
+        places = f"{' and '.join(makers)} make them, beside the notebooks"
+    problem = Problem("run", what, places)
     return ItemResult("runs", 2, "the runs of convolab", ("run",), (problem,) if found < wanted else ())
 
 

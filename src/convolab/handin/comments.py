@@ -7,10 +7,12 @@ words, numbers left out, by their digests.
 import ast
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from contextlib import suppress
 from functools import cache
 
-from convolab.handin.homework import load_homework
+from convolab.core.errors import LabError
+from convolab.handin.homework import Homework, load_homework
 from convolab.handin.notebooks import PLACEHOLDER, PROMPT_LINE, NotebookCell, read_source
 
 RUN_LENGTH = 5  # words that are compared at a time
@@ -23,8 +25,8 @@ HTML_COMMENT = re.compile(r"(?s)<!--.*?-->")
 WORD = re.compile(r"[^\W\d_]+")
 
 
-def comment_problem(text: str, min_words: int) -> str:
-    """What is wrong with a comment, or an empty text.
+def comment_problem(text: str, min_words: int, known: Set[str] | None = None) -> str:
+    """What is wrong with a comment, or an empty text. `known` are the digests of others' texts; None: the course's.
 
     >>> comment_problem("> Your comment?", 12)
     'it is empty'
@@ -40,7 +42,7 @@ def comment_problem(text: str, min_words: int) -> str:
     num_different = len({word.lower() for word in words})
     if num_different < MIN_DIFFERENT * min_words:
         return f"it repeats {num_different} word{'' if num_different == 1 else 's'}: write what you see in your run"
-    if copied_fraction(own) > MAX_COPIED:
+    if copied_fraction(own, known) > MAX_COPIED:
         return "it is the text of the solution or of the task: write what you see in your run"
     return ""
 
@@ -50,10 +52,11 @@ def own_text(text: str) -> str:
     return HTML_COMMENT.sub("", QUOTE_LINE.sub("", text)).replace(PLACEHOLDER, "").strip()
 
 
-def copied_fraction(text: str) -> float:
+def copied_fraction(text: str, known: Set[str] | None = None) -> float:
     """The fraction of a text's runs of words that the solution or the task has too; 0 of a text without any run."""
     digests = run_digests(text)
-    return len(digests & known_digests()) / len(digests) if digests else 0.0
+    others = course_digests() if known is None else known
+    return len(digests & others) / len(digests) if digests else 0.0
 
 
 def run_digests(text: str) -> set[str]:
@@ -64,10 +67,19 @@ def run_digests(text: str) -> set[str]:
 
 
 @cache
-def known_digests() -> set[str]:
-    """The runs of words of all tasks, questions and comments of the solution."""
-    cells = [cell for notebook in load_homework().notebooks for cell in read_source(notebook.name)]
-    return {digest for cell in cells for text in written_texts(cell) for digest in run_digests(text)}
+def course_digests() -> frozenset[str]:
+    """The runs of words of all tasks, questions and comments of the course's solution."""
+    return known_digests(load_homework())
+
+
+def known_digests(homework: Homework) -> frozenset[str]:
+    """The same of a homework; of a notebook whose source is not here, as in a student's folder, nothing is known."""
+    digests: set[str] = set()
+    for notebook in homework.notebooks:
+        with suppress(LabError):
+            for cell in read_source(notebook.name, homework):
+                digests.update(digest for text in written_texts(cell) for digest in run_digests(text))
+    return frozenset(digests)
 
 
 def written_texts(cell: NotebookCell) -> Iterator[str]:

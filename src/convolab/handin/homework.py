@@ -1,19 +1,31 @@
-"""What the homework asks for, read from homework.toml: its items, its notebooks, its budgets and recipes."""
+"""What the homework asks for, read from homework.toml: its items, its notebooks, its budgets and recipes.
 
+The package holds the course's. A teacher's own file takes its place: beside it lie the sources of notebooks of their own.
+A folder that was laid out by such a file keeps a copy of it.
+"""
+
+import re
 import tomllib
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from convolab.core.errors import LabError
-from convolab.core.types import Frozen
+from convolab.core.errors import LabError, require, suggest
+from convolab.core.files import read_text, require_shallow
+from convolab.core.types import Frozen, NonNegativeFloat
 
 Form: TypeAlias = Literal["student", "solution"]
 FORMS: tuple[Form, ...] = ("student", "solution")
 RecipeOverrides: TypeAlias = dict[str, str | int | float | bool | list[str]]
+Support: TypeAlias = Literal["", "interval", "chart"]
 PACKAGE = "convolab.handin"
+HOMEWORK_FILE = "homework.toml"  # of the package, and the copy in a folder that another one laid out
+MAX_HOMEWORK_BYTES = 1_000_000
+MAX_SOURCE_BYTES = 2_000_000  # of a notebook's source
+PLAIN_NAME = re.compile(r"\w[\w.-]*")  # of files that are written into a folder
 
 
 class Value(Frozen):
@@ -21,7 +33,25 @@ class Value(Frozen):
 
     cell: str
     label: str
-    ranges: dict[str, tuple[float, float]]  # by dataset
+    ranges: dict[str, tuple[float, float]] = {}  # by dataset
+    # Where it stands a second time: as the 95 % interval printed with it, or at the end of a curve of its cell's chart.
+    support: Support = ""
+
+
+class EvidenceValue(Frozen):
+    """Accuracies that a cell prints as `label = number` or `label [number, ...]`: each must be one of a run in runs/."""
+
+    cell: str
+    label: str
+
+
+class Question1Sizes(Frozen):
+    """The sizes of question 1(c); None: the course's."""
+
+    samples: int | None = None
+    maps: int | None = None
+    kernel_size: int | None = None
+    outputs: int | None = None
 
 
 class Question1(Frozen):
@@ -30,6 +60,8 @@ class Question1(Frozen):
     title: str
     answers: str  # the file to write into
     pdf: str  # the file that may take its place
+    points: NonNegativeFloat = 0.0
+    sizes: Question1Sizes = Question1Sizes()
 
 
 class HomeworkItem(Frozen):
@@ -44,6 +76,8 @@ class HomeworkItem(Frozen):
     figures: tuple[str, ...] = ()  # cells that must show one
     comments: tuple[str, ...] = ()  # cells that the person must write
     values: tuple[Value, ...] = ()
+    evidence: tuple[EvidenceValue, ...] = ()
+    points: NonNegativeFloat = 0.0  # if nothing of it is open
 
 
 class NotebookInfo(Frozen):
@@ -51,8 +85,11 @@ class NotebookInfo(Frozen):
 
     name: str
     title: str
-    recipe: str
-    num_runs: dict[str, int]  # by budget: how many runs it leaves in runs/
+    source: str = ""  # the file of its cells, beside the homework's; empty: the package's of its name
+    recipe: str = ""  # of its runs; empty: it leaves none
+    num_runs: dict[str, int] = {}  # by budget: how many runs it leaves in runs/, with the seeds 0, 1, ...
+    charts_repeat: bool = False  # whether each accuracy at the end of a curve stands elsewhere in it too
+    imports: tuple[str, ...] = ()  # packages that its answers may import besides those of the given cells
 
 
 class TrainingBudget(Frozen):
@@ -73,9 +110,12 @@ class Homework(Frozen):
     min_comment_words: int
     question1: Question1
     budgets: dict[str, TrainingBudget]  # by dataset; NAME-fast is the one of a trial run
-    recipes: dict[str, RecipeOverrides]
+    recipes: dict[str, RecipeOverrides] = {}
+    arms: dict[str, float | int | str | list[float | int | str]] = {}  # of a notebook's line NAME = VALUE, the value
     notebooks: tuple[NotebookInfo, ...]
     items: tuple[HomeworkItem, ...]
+    file: Path | None = None  # where it was read from; None: the package's
+    text: str = ""  # of the file
 
     @property
     def datasets(self) -> list[str]:
@@ -90,6 +130,11 @@ class Homework(Frozen):
         """A notebook by its name. Raises StopIteration for an unknown one."""
         return next(notebook for notebook in self.notebooks if notebook.name == name)
 
+    @property
+    def points(self) -> float:
+        """The points of all items together."""
+        return self.question1.points + sum(item.points for item in self.items)
+
 
 def read_package_file(name: str) -> str:
     """The text of a file of this package."""
@@ -98,15 +143,83 @@ def read_package_file(name: str) -> str:
 
 @cache
 def load_homework() -> Homework:
-    """The homework. Raises LabError if its file is damaged.
+    """The course's homework. Raises LabError if its file is damaged.
 
     >>> [item.id for item in load_homework().items][:3]
     ['2.1', '2.2', '2.3']
     """
-    values = tomllib.loads(read_package_file("homework.toml"))
+    return parse_homework(read_package_file(HOMEWORK_FILE), None)
+
+
+def read_homework(path: Path | None) -> Homework:
+    """The homework of a teacher's file; without one the course's. Raises LabError if the file is missing or damaged."""
+    return load_homework() if path is None else parse_homework(read_text(path, MAX_HOMEWORK_BYTES), path)
+
+
+def find_homework(folder: Path, path: Path | None = None) -> Homework:
+    """The homework that a folder is of: the file that is given, else the folder's copy, else the course's."""
+    copy = folder / HOMEWORK_FILE
+    return read_homework(path if path is not None else copy if copy.is_file() and not copy.is_symlink() else None)
+
+
+def parse_homework(text: str, path: Path | None) -> Homework:
+    """The homework in a text, which was read from a path. Raises LabError if it is damaged, or contradicts itself."""
+    name = HOMEWORK_FILE if path is None else str(path)
     try:
-        return Homework.model_validate(values)
+        values = tomllib.loads(text)
+        require_shallow(values, name)
+        homework = Homework.model_validate({**values, "file": path, "text": text})
     except ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(map(str, first["loc"]))
-        raise LabError(f"homework.toml is damaged: {path}: {first['msg']}") from error
+        where = ".".join(map(str, first["loc"]))
+        raise LabError(f"{name} is damaged: {where}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise LabError(f"{name} is not TOML: {error}") from error
+    require_sound(homework, name)
+    return homework
+
+
+def require_sound(homework: Homework, name: str) -> None:
+    """Raise LabError, naming the entry, for a homework that speaks of what it does not have."""
+    notebooks, recipes = [notebook.name for notebook in homework.notebooks], list(homework.recipes)
+    ids = [item.id for item in homework.items]
+    require(notebooks and homework.datasets, f"{name}: give at least one notebook and one budget")
+    for what, names in (("notebooks", notebooks), ("items", ids)):
+        twice = sorted({entry for entry in names if names.count(entry) > 1})
+        require(not twice, f"{name}: two {what} are called {', '.join(twice)}: give each a name of its own")
+    sources = [notebook.source for notebook in homework.notebooks if notebook.source]
+    files = [homework.question1.answers, homework.question1.pdf, *notebooks, *sources]
+    for file in files:
+        require(
+            PLAIN_NAME.fullmatch(file), f"{name}: {file!r} is no file's name: give letters, digits, dots and dashes"
+        )
+    for dataset in homework.datasets:
+        require(
+            f"{dataset}-fast" in homework.budgets, f"{name}: budgets.{dataset}-fast is missing: it is the trial run's"
+        )
+    for notebook in homework.notebooks:
+        known = notebook.recipe in ("", *recipes)
+        require(
+            known, f"{name}: {notebook.name} has the recipe '{notebook.recipe}': {suggest(notebook.recipe, recipes)}"
+        )
+        missing = sorted(homework.budgets.keys() - notebook.num_runs.keys()) if notebook.recipe else []
+        require(not missing, f"{name}: num_runs of {notebook.name} lacks {', '.join(missing)}")
+    for item in homework.items:
+        known = item.notebook in notebooks
+        require(
+            known, f"{name}: item {item.id} has the notebook '{item.notebook}': {suggest(item.notebook, notebooks)}"
+        )
+
+
+def read_notebook_source(homework: Homework, name: str) -> str:
+    """The text of a notebook's source: the teacher's beside their file, or the package's. Raises LabError if it is missing."""
+    info = homework.find_notebook(name)
+    if info.source:
+        require(
+            homework.file is not None,
+            f"the source {info.source} of {name} lies beside a homework's file: give --homework",
+        )
+        return read_text((homework.file or Path()).parent / info.source, MAX_SOURCE_BYTES)
+    known = [notebook.name for notebook in load_homework().notebooks]
+    require(name in known, f'the notebook {name} has no source: name its file, source = "{name}.py"')
+    return read_package_file(f"source/{name}.py")

@@ -3,7 +3,7 @@
 import json
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from convolab.core.errors import LabError, require
 
 MAX_NOTEBOOK_BYTES = 40_000_000
 MAX_CELLS = 2_000
+MAX_TEXT_CHARS, MAX_OUTPUT_LINE = 200_000, 2_000  # of what a cell printed, that a comparison looks at
+MAX_HTML_CHARS = 2_000_000
 MAX_SHOWN = 160  # characters of a text from a notebook that are shown
 FIGURE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
 FIGURE_TAGS = ("<img ", "<svg")
@@ -28,6 +30,12 @@ class HandedInCell:
     text: str  # what it printed, and its results as text
     markdown: str  # what it showed as formatted text
     has_figure: bool
+    printed: str = ""  # what it printed, without its results
+    html: str = ""  # what it showed as a page
+    figures: tuple[tuple[str, str], ...] = ()  # the media type and the content of each
+    result_counts: tuple[int | None, ...] = ()  # of its results: the execution that each says it came from
+    has_output: bool = False
+    is_hidden: bool = False  # whether Jupyter is told not to show its source or its outputs
 
 
 def read_notebook(path: Path, folder: Path) -> list[HandedInCell]:
@@ -93,7 +101,44 @@ def parse_cell(cell: Mapping[str, Any]) -> HandedInCell:
         text="\n".join([*printed, *(join_lines(entry.get("text/plain")) for entry in data)]),
         markdown="\n".join(join_lines(entry["text/markdown"]) for entry in data if "text/markdown" in entry),
         has_figure=any(shows_figure(entry) for entry in data),
+        printed="\n".join(printed),
+        html="\n".join(join_lines(entry["text/html"]) for entry in data if "text/html" in entry),
+        figures=tuple(
+            (kind, "".join(join_lines(entry[kind]).split("\n")))
+            for entry in data
+            for kind in FIGURE_TYPES
+            if kind in entry
+        ),
+        result_counts=tuple(
+            entry if isinstance(entry := output.get("execution_count"), int) else None
+            for output in outputs
+            if output.get("output_type") == "execute_result"
+        ),
+        has_output=bool(outputs),
+        is_hidden=is_hidden_cell(metadata),
     )
+
+
+def is_hidden_cell(metadata: object) -> bool:
+    """Whether a cell's metadata tell Jupyter, or nbconvert by its usual tags, to hide it or a part of it."""
+    if not isinstance(metadata, dict):
+        return False
+    jupyter, tags = metadata.get("jupyter"), metadata.get("tags")
+    hides = isinstance(jupyter, dict) and (jupyter.get("source_hidden") or jupyter.get("outputs_hidden"))
+    has_tag = isinstance(tags, list) and any(str(tag).startswith(("hide", "remove")) for tag in tags)
+    return bool(hides or has_tag or metadata.get("hide_input"))
+
+
+def shorten_cell(cell: HandedInCell) -> HandedInCell:
+    """A cell with outputs of bounded length, so that the time to look at them is bounded too."""
+
+    def shorten(text: str) -> str:
+        return "\n".join(line[:MAX_OUTPUT_LINE] for line in text[:MAX_TEXT_CHARS].splitlines())
+
+    return replace(
+        cell, text=shorten(cell.text), printed=shorten(cell.printed), markdown=shorten(cell.markdown),
+        html=cell.html[:MAX_HTML_CHARS],
+    )  # fmt: skip
 
 
 def join_lines(value: object) -> str:

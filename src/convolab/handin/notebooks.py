@@ -14,7 +14,7 @@ from pprint import pformat
 from typing import Literal
 
 from convolab.core.errors import require, suggest
-from convolab.handin.homework import Form, Homework, read_package_file
+from convolab.handin.homework import Form, Homework, load_homework, read_notebook_source
 
 CellType = Literal["code", "markdown"]
 CELL_HEADER = re.compile(r'# %%( \[markdown\])?(?: name="([\w.-]+)")?(?: tags=\["(\w+)"\])?')
@@ -49,12 +49,36 @@ def build_notebook(homework: Homework, name: str, form: Form, data: str) -> list
     """
     require(data in homework.datasets, f"there is no homework on '{data}': {suggest(data, homework.datasets)}")
     make = student_cell if form == "student" else solution_cell
-    return [make(replace(cell, text=fill_in(cell.text, homework, name, data))) for cell in read_source(name)]
+    return [make(replace(cell, text=fill_in(cell.text, homework, name, data))) for cell in read_source(name, homework)]
 
 
-def read_source(name: str) -> list[NotebookCell]:
-    """The cells of a notebook's source, with both forms in them."""
-    return list(parse_cells(read_package_file(f"source/{name}.py")))
+def read_source(name: str, homework: Homework | None = None) -> list[NotebookCell]:
+    """The cells of a notebook's source, with both forms in them; without a homework one of the course's."""
+    return list(parse_cells(read_notebook_source(homework or load_homework(), name)))
+
+
+def require_cells(homework: Homework) -> None:
+    """Raise LabError for an item that names a cell that its notebook lacks, and for an arm that no notebook has."""
+    texts = []
+    for notebook in homework.notebooks:
+        cells = read_source(notebook.name, homework)
+        names = {cell.name for cell in cells}
+        texts += [cell.text for cell in cells if cell.type == "code"]
+        for item in homework.items_of(notebook.name):
+            printed = [value.cell for value in (*item.values, *item.evidence)]
+            wanted = (*item.code, *item.checks, *item.figures, *item.comments, *printed)
+            for name in wanted:
+                require(
+                    name in names, f"item {item.id}: {notebook.name} has no cell '{name}': {suggest(name, names, 10)}"
+                )
+    for name in homework.arms:
+        found = any(arm_line(name).search(text) for text in texts)
+        require(found, f"arms.{name}: no notebook has a line `{name} = ...` outside of functions: check the name")
+
+
+def arm_line(name: str) -> re.Pattern[str]:
+    """The line of a cell that gives a name its value."""
+    return re.compile(rf"(?m)^{re.escape(name)} = [^\n]*$")
 
 
 def parse_cells(text: str) -> Iterator[NotebookCell]:
@@ -77,9 +101,12 @@ def fill_in(text: str, homework: Homework, name: str, data: str) -> str:
     """A cell's text with the values of homework.toml in it."""
     info = homework.find_notebook(name)
     budgets = {key: budget.model_dump() for key, budget in homework.budgets.items()}
-    for variable, values in (("BUDGETS", budgets), ("RECIPE", homework.recipes[info.recipe])):
+    for variable, values in (("BUDGETS", budgets), ("RECIPE", homework.recipes.get(info.recipe, {}))):
         line = f"{variable} = {{}}  # from homework.toml"
-        text = text.replace(line, f"{variable} = {pformat(values, width=100, sort_dicts=False)}")
+        if line in text:
+            text = text.replace(line, f"{variable} = {pformat(values, width=100, sort_dicts=False)}")
+    for name, value in homework.arms.items():
+        text = arm_line(name).sub(lambda _, line=f"{name} = {value!r}": line, text)
     if data != "digits":
         text = text.replace('DATA = "digits"  # or "cifar10"', f'DATA = "{data}"  # or "digits"')
     return text

@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from convolab.core.environment import package_version
 from convolab.core.errors import LabError, require
 from convolab.core.outputs import output_file, require_outputs
 from convolab.handin.check import CheckResult, check_folder, find_run_folders
-from convolab.handin.homework import Homework
+from convolab.handin.homework import HOMEWORK_FILE, MAX_HOMEWORK_BYTES, Homework
 from convolab.handin.notebook_file import MAX_NOTEBOOK_BYTES, one_line, read_bounded
 from convolab.handin.question1 import MAX_PDF_BYTES
 from convolab.theory.own_answers import MAX_BYTES_OF_ANSWERS
@@ -28,7 +29,11 @@ MAX_NAME_CHARS = 200
 MAX_MANIFEST_BYTES = 10_000_000
 EVIDENCE = ("recipe.toml", "metrics.jsonl", "summary.json", "test.json")
 WEIGHTS = ("best.safetensors", "last.safetensors")
+CODE_FOLDER = "code"  # of a run: its copies of the code of a person's own parts
+MAX_CODE_FILES = 100  # of one run
+MAX_CODE_BYTES = 1_000_000  # of one of them
 RUN_NAME = re.compile(r"[\w][\w.+-]*")
+CODE_PATH = re.compile(r"(?:@?\w[\w.-]*/)*\w[\w.-]*\.py")
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ def collect_documents(homework: Homework, folder: Path, notes: list[str]) -> dic
     question1 = {homework.question1.pdf: MAX_PDF_BYTES, homework.question1.answers: MAX_BYTES_OF_ANSWERS}
     wanted = {name: limit for name, limit in question1.items() if (folder / name).exists()} or question1
     wanted |= {f"{notebook.name}.ipynb": MAX_NOTEBOOK_BYTES for notebook in homework.notebooks}
+    wanted |= {} if homework.file is None else {HOMEWORK_FILE: MAX_HOMEWORK_BYTES}
     files = {name: content for name, limit in wanted.items() if (content := read_or_note(folder, name, limit, notes))}
     if not find_spec("nbconvert"):
         notes.append("no HTML of the notebooks: nbconvert is not installed: pip install nbconvert")
@@ -163,7 +169,11 @@ def notebook_page(content: bytes) -> bytes:
 
 
 def collect_evidence(folder: Path, notes: list[str]) -> dict[str, bytes]:
-    """Recipe, metrics, summary and test of each run, and the digests of its weights."""
+    """Recipe, metrics, summary, test and own code of each run, and the digests of its weights.
+
+    With these anybody can train a run again and compare: the recipe and the code are all that decides it, and the
+    summary names the versions, the processor and the threads on which its bits depend.
+    """
     files: dict[str, bytes] = {}
     for run in find_run_folders(folder / "runs"):
         if not RUN_NAME.fullmatch(run.name):
@@ -173,8 +183,23 @@ def collect_evidence(folder: Path, notes: list[str]) -> dict[str, bytes]:
             if (run / name).exists():
                 content = read_or_note(folder, f"runs/{run.name}/{name}", MAX_EVIDENCE_BYTES, notes)
                 files |= {f"evidence/{run.name}/{name}": content} if content is not None else {}
+        files |= collect_code(folder, run.name, notes)
         digests = {name: weights_sha256(run / name) for name in WEIGHTS if is_plain_file(run / name)}
         files[f"evidence/{run.name}/weights.json"] = json_bytes({"sha256": digests})
+    return files
+
+
+def collect_code(folder: Path, run: str, notes: list[str]) -> dict[str, bytes]:
+    """The copies of a person's own code that a run keeps."""
+    root = folder / "runs" / run / CODE_FOLDER
+    if root.is_symlink() or not root.is_dir():
+        return {}
+    files: dict[str, bytes] = {}
+    for path in sorted(root.rglob("*.py"))[:MAX_CODE_FILES]:
+        name = path.relative_to(root).as_posix()
+        if CODE_PATH.fullmatch(name):
+            content = read_or_note(folder, f"runs/{run}/{CODE_FOLDER}/{name}", MAX_CODE_BYTES, notes)
+            files |= {f"evidence/{run}/{CODE_FOLDER}/{name}": content} if content is not None else {}
     return files
 
 
@@ -205,8 +230,16 @@ def manifest_bytes(
     """manifest.json: who, what is done and open, and the SHA-256 of every file."""
     items: list[dict[str, Any]] = [{"id": item.id, "title": item.title, "done": item.is_done} for item in check.items]
     digests = {path: hashlib.sha256(files[path]).hexdigest() for path in sorted(files)}
-    head = {"format": FORMAT, "homework": homework.title, "name": name}
+    head = {
+        "format": FORMAT, "homework": homework.title, "homework_sha256": homework_sha256(homework),
+        "convolab": package_version("convolab"), "name": name,
+    }  # fmt: skip
     return json_bytes({**head, "items": items, "fast_runs": list(check.fast), "sha256": digests, "notes": notes})
+
+
+def homework_sha256(homework: Homework) -> str:
+    """The SHA-256 of a homework's file."""
+    return hashlib.sha256(homework.text.encode()).hexdigest()
 
 
 def json_bytes(value: object) -> bytes:

@@ -13,11 +13,26 @@ MAX_PDF_BYTES = 50_000_000
 OPEN_PARTS = re.compile(OPEN_PARTS_START.encode() + rb"((?:1\\?\([abc]\\?\)(?:, )?)+)")
 
 
-def answers_template() -> str:
-    """The text of the file for the answers, as `convolab theory --answers-template` writes it."""
-    from convolab.theory.question1 import questions  # imports torch, which a check does not need
+def answers_template(homework: Homework) -> str:
+    """The text of the file for the answers, as `convolab theory --answers-template` writes it.
 
-    return own_answers_template(questions())
+    Raises LabError for sizes that make no sense.
+    """
+    from convolab.theory.layers import LayerSizes  # imports torch, which a check does not need
+    from convolab.theory.question1 import questions
+
+    return own_answers_template(questions(LayerSizes(**homework.question1.sizes.model_dump(exclude_none=True))))
+
+
+def theory_options(homework: Homework) -> str:
+    """The options of `convolab theory` for the sizes of a homework, with a space before each.
+
+    >>> from convolab.handin.homework import load_homework
+    >>> theory_options(load_homework())
+    ''
+    """
+    sizes = homework.question1.sizes.model_dump(exclude_none=True)
+    return "".join(f" --{name.replace('_', '-')} {size}" for name, size in sizes.items())
 
 
 def question1_problem(homework: Homework, folder: Path) -> str | None:

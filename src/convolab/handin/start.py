@@ -4,15 +4,17 @@ from pathlib import Path
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import require_writable, write_text
-from convolab.handin.homework import FORMS, Form, Homework
-from convolab.handin.notebooks import build_notebook, notebook_json
-from convolab.handin.question1 import answers_template
+from convolab.handin.homework import FORMS, HOMEWORK_FILE, Form, Homework
+from convolab.handin.notebooks import build_notebook, notebook_json, require_cells
+from convolab.handin.question1 import answers_template, theory_options
 
 README = "README.md"
 
 
 def start_homework(homework: Homework, folder: Path, form: str = "student", data: str = "digits") -> list[Path]:
     """Write the homework into a folder, new or with other files in it, and return the files.
+
+    A homework other than the course's leaves a copy of its file there, so that `check` and `pack` know it.
 
     Raises LabError, before anything is written, for an unknown form or dataset, a folder that cannot be written, and
     for a file that is there already.
@@ -39,12 +41,14 @@ def find_form(name: str) -> Form:
 
 def homework_files(homework: Homework, form: Form, data: str, folder: Path) -> dict[str, str]:
     """The text of each file by its name."""
+    require_cells(homework)
     notebooks = {
         f"{notebook.name}.ipynb": notebook_json(build_notebook(homework, notebook.name, form, data))
         for notebook in homework.notebooks
     }
-    answers = {homework.question1.answers: answers_template()}
-    return {**notebooks, **answers, README: what_to_do(homework, folder)}
+    answers = {homework.question1.answers: answers_template(homework)}
+    copy = {} if homework.file is None else {HOMEWORK_FILE: homework.text}
+    return {**notebooks, **answers, **copy, README: what_to_do(homework, folder)}
 
 
 def what_to_do(homework: Homework, folder: Path) -> str:
@@ -57,7 +61,7 @@ def what_to_do(homework: Homework, folder: Path) -> str:
 {notebooks}
 
 1. Answer question 1 in its file, or put a PDF called `{homework.question1.pdf}` here. From the file,
-   `convolab theory --answers {homework.question1.answers} --name "Your Name" --pdf {homework.question1.pdf}` makes one.
+   `convolab theory --answers {homework.question1.answers}{theory_options(homework)} --name "Your Name" --pdf {homework.question1.pdf}` makes one.
 2. Open the notebooks with Jupyter, VS Code or Colab. Fill in each `# TODO`, in place of the `...` below it. The cell
    after it checks your code and says what is still wrong. Write your own comments.
 3. `DATA` at the top of a notebook chooses the images: the bundled digits take minutes, CIFAR-10 takes longer.

@@ -6,35 +6,48 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.cli.groups import LabCommand, LabGroup
-from convolab.cli.options import AsJson
-from convolab.cli.terminal import print_json, print_lines, print_note, print_table
+from convolab.cli.options import AsJson, DataDir
+from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note, print_table, status_spinner
 from convolab.core.errors import require
 from convolab.core.text import pluralize
 
 if TYPE_CHECKING:
     from convolab.handin.check import CheckResult
+    from convolab.handin.verify.verify import VerifyResult
 
-SUMMARY = "The homework: start, check, pack."
+SUMMARY = "The homework: start, check, pack, verify."
 handin_app = typer.Typer(help=SUMMARY, cls=LabGroup, no_args_is_help=True, add_completion=False)
 HomeworkFolder = Annotated[Path, typer.Argument(help="Folder of the homework.")]
+HomeworkOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--homework", help="A teacher's own homework.toml.", show_default="the folder's copy, or the course's"
+    ),
+]
+MAX_SHOWN_SIGNS = 6  # of one hand-in in a terminal; the page has all
 
 
 @handin_app.command("start", cls=LabCommand)
 def start_command(
     folder: HomeworkFolder,
     form: Annotated[str, typer.Option(help="student: with gaps to fill in; or solution.")] = "student",
-    data: Annotated[str, typer.Option(help="What the notebooks train on: digits or cifar10.")] = "digits",
+    data: Annotated[
+        str | None, typer.Option(help="What the notebooks train on: digits or cifar10.", show_default="digits")
+    ] = None,
     i_am_teaching: Annotated[
         bool, typer.Option("--i-am-teaching", help="Needed with --form solution: you will not hand it in.")
     ] = False,
+    homework: HomeworkOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the notebooks, a file for question 1 and a README into a folder; nothing is overwritten."""
-    from convolab.handin.homework import load_homework
+    from convolab.handin.homework import read_homework
     from convolab.handin.start import start_homework
 
     require(form != "solution" or i_am_teaching, "the solution is for teachers: add --i-am-teaching")
-    files = start_homework(load_homework(), folder, form, data)
+    asked = read_homework(homework)
+    data = data or ("digits" if "digits" in asked.datasets else asked.datasets[0])
+    files = start_homework(asked, folder, form, data)
     if as_json:
         print_json({"folder": str(folder), "form": form, "data": data, "files": [str(file) for file in files]})
     else:
@@ -45,13 +58,14 @@ def start_command(
 def check_command(
     folder: HomeworkFolder,
     details: Annotated[bool, typer.Option("--details", help="What is open in each cell, and what to do.")] = False,
+    homework: HomeworkOption = None,
     as_json: AsJson = False,
 ) -> None:
     """List what is done and what is open; runs nothing of the notebooks. Exits with 1 if something is open."""
     from convolab.handin.check import check_folder
-    from convolab.handin.homework import load_homework
+    from convolab.handin.homework import find_homework
 
-    result = check_folder(load_homework(), folder)
+    result = check_folder(find_homework(folder, homework), folder)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -106,13 +120,14 @@ def pack_command(
     name: Annotated[str, typer.Option(help="Who hands it in.")],
     out: Annotated[Path, typer.Option(help="The zip to write.")] = Path("handin.zip"),
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if an item is open.")] = False,
+    homework: HomeworkOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the file to hand in: answers, notebooks, and the evidence of the runs; lists what is open."""
-    from convolab.handin.homework import load_homework
+    from convolab.handin.homework import find_homework
     from convolab.handin.pack import pack_homework
 
-    result = pack_homework(load_homework(), folder, out, name, strict=strict)
+    result = pack_homework(find_homework(folder, homework), folder, out, name, strict=strict)
     if as_json:
         open_ids = [item.id for item in result.check.open_items]
         print_json(
@@ -132,3 +147,69 @@ def pack_command(
     if result.check.open_items:
         print_note(f"{pluralize(len(result.check.open_items), 'item')} open: see OPEN.md in it")
     print_lines(f"{out}: {pluralize(len(result.files), 'file')}")
+
+
+@handin_app.command("verify", cls=LabCommand)
+def verify_command(
+    hand_ins: Annotated[list[Path], typer.Argument(help="Zips of `convolab handin pack`, or a folder of them.")],
+    homework: HomeworkOption = None,
+    rerun: Annotated[
+        str | None, typer.Option(help="Train so many runs of each again, or one by its name, or all.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Picks the runs: a number that only you know.")] = None,
+    execute: Annotated[bool, typer.Option("--execute", help="Execute the notebooks again.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of the hand-ins that this needs, and remember it as trusted.")
+    ] = False,
+    unfenced: Annotated[
+        bool, typer.Option("--unfenced", help="Run it without bubblewrap's fence, under limits alone.")
+    ] = False,
+    data_dir: DataDir = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report: class.html and class.csv.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV, and nothing else.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """For teachers: what is in the hand-ins of a class, and what contradicts itself. Exits with 1 if something does."""
+    from convolab.handin.homework import read_homework
+    from convolab.handin.verify.report import class_csv, require_report_folder, write_class_report
+    from convolab.handin.verify.verify import verify_hand_ins
+
+    require(not (as_csv and as_json), "--csv and --json both print all that is printed: give one of them")
+    if out is not None:
+        require_report_folder(out)
+    with status_spinner("reading") as show:
+        result = verify_hand_ins(
+            hand_ins, read_homework(homework), rerun=rerun, seed=seed, execute=execute, trust=trust, unfenced=unfenced,
+            data_dir=data_dir, on_progress=show,
+        )  # fmt: skip
+    written = [] if out is None else write_class_report(result, out)
+    if as_json:
+        print_json(result.to_dict())
+    elif as_csv:
+        print(class_csv(result), end="")
+    else:
+        print_class(result)
+        print_lines(*(f"written: {path}" for path in written))
+    if result.suspicious:
+        raise typer.Exit(1)
+
+
+def print_class(result: "VerifyResult") -> None:
+    """The table, then what was found in each hand-in, then what a reading cannot show."""
+    from convolab.handin.verify.report import CLASS_COLUMNS, class_rows
+
+    drop_order = ("versions", "file", "data", "seeds", "accuracy")
+    print_fitting_table(CLASS_COLUMNS, class_rows(result), drop_order, "see --csv or --out")
+    for report in result.reports:
+        if report.refused:
+            print_lines(f"{report.file}: refused: {report.refused}")
+        found = [*report.contradictions, *report.skipped, *(sign for sign in report.notes if sign.means != "reading")]
+        for sign in found[:MAX_SHOWN_SIGNS]:
+            print_lines(f"{report.file}: {sign.line}")
+        if len(found) > MAX_SHOWN_SIGNS:
+            print_lines(f"{report.file}: and {len(found) - MAX_SHOWN_SIGNS} more, see --out")
+    total, suspicious = len(result.reports), len(result.suspicious)
+    how = f"code ran {result.fence}" if result.fence else "nothing of them was run"
+    print_lines(f"{pluralize(total, 'hand-in')}, {suspicious} refused or with contradictions; {how}")
+    if not result.fence:
+        print_lines("a reading shows no forger who was careful: --rerun and --execute do, see docs/handin.md")

@@ -1,0 +1,44 @@
+"""What speaks against a hand-in: each sign says where, what, and by which means it was found."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Means = Literal["reading", "rerun", "execute"]
+Weight = Literal["sign", "note", "skipped"]
+# What no reading can show, for the report and for who writes the next check.
+READING_CANNOT_SHOW = (
+    "who wrote it: the manifest's digests are no signature, and whoever changes a file can write them again",
+    "whether a run was trained at all: recipe, metrics and digests that were made up with care agree with each other",
+    "whether an output came from its cell: numbers, charts and counts that were changed together agree with each other",
+    "what an image of pixels shows, such as a saliency map of another image",
+    "whether equal answers were copied, or are the one obvious answer",
+)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One thing that speaks against a hand-in.
+
+    A "sign" is a contradiction, which no honest hand-in has; a "note" is unusual, and has honest reasons too; "skipped"
+    says what was asked for and could not be done.
+    """
+
+    where: str  # such as question2_training.ipynb, q2-9-figure
+    what: str
+    means: Means = "reading"
+    weight: Weight = "sign"
+
+    @property
+    def line(self) -> str:
+        """All of it in a line."""
+        return f"[{self.means}] {self.where}: {self.what}"
+
+
+def as_note(where: str, what: str, means: Means = "reading") -> Sign:
+    """What is unusual, but has honest reasons too."""
+    return Sign(where, what, means, "note")
+
+
+def skipped(where: str, what: str, means: Means) -> Sign:
+    """What was to be run again, and was not."""
+    return Sign(where, what, means, "skipped")

@@ -1,0 +1,173 @@
+"""Zips of strangers: what could do harm is refused in one line, before anything is unpacked."""
+
+import os
+import stat
+import struct
+import tracemalloc
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from convolab.core.errors import LabError
+from convolab.handin.verify.archive import MAX_MEMBERS, find_hand_ins, read_hand_in, write_files
+from convolab.handin.verify.verify import verify_hand_ins
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def error_of(path: Path) -> str:
+    """The one line that a zip is refused with."""
+    with pytest.raises(LabError) as caught:
+        read_hand_in(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_plain_zip_is_read_and_written_as_it_is(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"manifest.json": b'{"name": "Ada"}', "evidence/run/recipe.toml": b"x = 1"})
+    hand_in = read_hand_in(path)
+    assert (hand_in.name, hand_in.files["evidence/run/recipe.toml"]) == ("Ada", b"x = 1")
+    write_files(hand_in.files, tmp_path / "out")
+    assert (tmp_path / "out/evidence/run/recipe.toml").read_bytes() == b"x = 1"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.py",
+        "a/../../evil.py",
+        "/etc/passwd",
+        "C:/evil.py",
+        "C:evil",
+        "a\\..\\..\\evil",
+        "a/\x1b[31m",
+        "a//b",
+        "./a",
+        "/".join("abcdefghijk"),
+    ],
+)
+def test_a_path_that_leads_out_or_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    line = error_of(make_zip(tmp_path / "a.zip", {"manifest.json": b"{}", name: b"x"}))
+    assert "nothing of it was read" in line
+    assert line.isprintable()
+    assert not (tmp_path.parent / "evil.py").exists()
+
+
+def test_a_bomb_of_10_gb_is_refused_without_being_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", "{}")
+        archive.writestr("zeros", bytes(2_000_000))
+        archive.getinfo("zeros").file_size = 10_000_000_000  # what the zip's list of its members says
+    tracemalloc.start()
+    assert "would unpack to 10.0 GB" in error_of(path)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.slow
+def test_a_member_of_zeros_is_refused_by_its_ratio_and_a_plain_text_is_not(tmp_path: Path) -> None:
+    assert "over 200 bytes for each of its own" in error_of(
+        make_zip(tmp_path / "a.zip", {"manifest.json": b"{}", "zeros": bytes(50_000_000)})
+    )
+    text = "\n".join(f"{number} epochs" for number in range(50_000)).encode()
+    assert read_hand_in(make_zip(tmp_path / "b.zip", {"manifest.json": b"{}", "log": text})).files["log"] == text
+
+
+def test_a_member_that_holds_more_than_it_claims_is_refused(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"manifest.json": b"{}", "zeros": bytes(3_000_000)})
+    content = path.read_bytes()
+    size = struct.pack("<I", 3_000_000)
+    assert content.count(size) == 2
+    path.write_bytes(content.replace(size, struct.pack("<I", 100)))
+    assert "is a damaged zip" in error_of(path)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFBLK, stat.S_IFSOCK])
+def test_a_link_and_a_device_are_refused(tmp_path: Path, kind: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", "{}")
+        entry = zipfile.ZipInfo("evidence")
+        entry.external_attr = (kind | 0o777) << 16
+        archive.writestr(entry, "/etc/passwd")
+    assert "which is a link or a device" in error_of(path)
+
+
+@pytest.mark.slow
+def test_too_many_members_and_two_of_a_name_are_refused(tmp_path: Path) -> None:
+    many = {"manifest.json": b"{}", **{f"f{number}": b"" for number in range(MAX_MEMBERS + 1)}}
+    assert "members" in error_of(make_zip(tmp_path / "a.zip", many))
+    assert "twice" in error_of(make_zip(tmp_path / "b.zip", {"manifest.json": b"{}", "Manifest.JSON": b"{}"}))
+
+
+@pytest.mark.slow
+def test_a_zip64_list_of_members_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(66_000):
+            archive.writestr(f"{number}", b"")
+    tracemalloc.start()
+    assert "no hand-in has" in error_of(path)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"manifest.json": b"{}"})
+    content = bytearray(path.read_bytes())
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + place] |= 1
+    path.write_bytes(content)
+    assert "encrypted" in error_of(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"Rar!\x1a\x07", b"PK\x05\x06" + bytes(17), b"PK\x05\x06" + b"\xff" * 18, os.urandom(2000)]
+)
+def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "a.zip" in error_of(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[]", b"{", b"[" * 100_000, b"\xff\xfe", b'"x"'])
+def test_a_manifest_of_something_else_is_refused(tmp_path: Path, manifest: bytes) -> None:
+    assert "manifest.json" in error_of(make_zip(tmp_path / "a.zip", {"manifest.json": manifest}))
+    assert "no hand-in" in error_of(make_zip(tmp_path / "b.zip", {"photo.png": b""}))
+
+
+@pytest.mark.slow
+def test_a_truncated_or_damaged_zip_is_refused_at_every_byte_or_read(tmp_path: Path) -> None:
+    path = make_zip(
+        tmp_path / "a.zip", {"manifest.json": b'{"name": "Ada"}', "evidence/a/recipe.toml": b"x = 1\n" * 100}
+    )
+    whole = path.read_bytes()
+    for number in range(len(whole)):
+        for changed in (whole[:number], whole[:number] + bytes([whole[number] ^ 255]) + whole[number + 1 :]):
+            path.write_bytes(changed)
+            with suppress(LabError):
+                read_hand_in(path)
+
+
+def test_a_bad_zip_is_one_row_and_the_others_go_on(tmp_path: Path) -> None:
+    make_zip(tmp_path / "a.zip", {"../evil": b""})
+    (tmp_path / "b.zip").write_bytes(b"no zip")
+    (tmp_path / "c.zip").mkdir()
+    make_zip(tmp_path / "d.zip", {"manifest.json": b'{"name": "Dora"}', "question1_answers.md": b"## 1(a)\n\nSo.\n"})
+    result = verify_hand_ins([tmp_path])
+    assert [bool(report.refused) for report in result.reports] == [True, True, True, False]
+    assert result.reports[3].name == "Dora"
+    assert result.reports[3].num_done == 0
+
+
+def test_a_folder_without_a_zip_and_a_missing_path_are_refused(tmp_path: Path) -> None:
+    for path, words in ((tmp_path, "holds no zip"), (tmp_path / "none", "there is no")):
+        with pytest.raises(LabError, match=words):
+            find_hand_ins([path])

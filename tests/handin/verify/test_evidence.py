@@ -1,0 +1,165 @@
+"""Evidence that contradicts itself: each edit of a run's files is a sign, and a whole one has none."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convolab.data.catalog import load
+from convolab.handin.verify.copies import Traces, copy_signs, own_run_signs
+from convolab.handin.verify.evidence import RunEvidence, have_common_count, read_evidence
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run
+
+Values = dict
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder evidence/ with two tested runs of different seeds."""
+    folder = tmp_path_factory.mktemp("trained")
+    for seed in (0, 1):
+        recipe = Recipe.from_dict(
+            {"model": {"name": "shallow_net"}, "data": {"limit": 300}, "training": {"epochs": 3, "seed": seed}}
+        )
+        run = Run.start(recipe, load("digits"), folder / "evidence" / f"run-{seed}")
+        run.test()
+        (run.folder / "weights.json").write_text(json.dumps({"sha256": {"best.safetensors": f"{seed}" * 64}}))
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained, tmp_path / "hand-in")
+    return tmp_path / "hand-in"
+
+
+def edit(path: Path, change: Callable[[Values], object]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def edit_epochs(path: Path, change: Callable[[list[Values]], object]) -> None:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    change(records)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def problems(folder: Path) -> list[str]:
+    return [sign.what for run in read_evidence(folder) for sign in run.signs if sign.weight == "sign"]
+
+
+def test_whole_runs_have_no_sign(trained: Path) -> None:
+    runs = read_evidence(trained)
+    assert [run.name for run in runs] == ["run-0", "run-1"]
+    assert [run.seed for run in runs] == [0, 1]
+    assert problems(trained) == []
+    assert list(own_run_signs(Traces("Ada", "", runs=runs))) == []
+
+
+EPOCH_EDITS: list[tuple[Callable[[list[Values]], object], str]] = [
+    (
+        lambda records: records[2].update(validation_accuracy=0.987),
+        "its best epoch is not the one that the summary holds",
+    ),
+    (lambda records: records[1].update(validation_accuracy=0.12345), "are no fractions of one number of images"),
+    (lambda records: records[0].update(train_accuracy=0.4321), "its values of train_accuracy are no fractions"),
+    (lambda records: records[0].update(train_seconds=9.0), "is not the same number of images in each epoch"),
+    (lambda records: records.pop(), "it has 2 epochs, and the summary says 3"),
+    (lambda records: records[1].update(epoch=3), "its epochs are 1, 3, 3"),
+    (lambda records: records[1].update(recipe_key="0" * 12), "belongs to another run"),
+    (lambda records: records[1].pop("train_loss"), "train_loss"),
+    (lambda records: records[1].update(validation_accuracy=1.5), "are no fractions of one number of images"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), EPOCH_EDITS)
+def test_metrics_that_were_edited_by_hand_are_a_sign(
+    folder: Path, change: Callable[[list[Values]], object], words: str
+) -> None:
+    edit_epochs(folder / "evidence/run-0/metrics.jsonl", change)
+    assert any(words in problem for problem in problems(folder)), problems(folder)
+
+
+FILE_EDITS: list[tuple[str, Callable[[Values], object], str]] = [
+    ("summary.json", lambda values: values.update(train_seconds=1.0), "do not add up to those of the summary"),
+    ("summary.json", lambda values: values["best"].update(validation_accuracy=1.0), "its best epoch is not the one"),
+    ("summary.json", lambda values: values.update(best=None), "its best epoch is not the one"),
+    ("summary.json", lambda values: values.update(recipe_key="0" * 12), "it is not the recipe that the run began with"),
+    ("summary.json", lambda values: values.pop("data"), "it has no data"),
+    ("test.json", lambda values: values.update(accuracy=0.99), "its accuracy is 0.99, and"),
+    ("test.json", lambda values: values.update(accuracy=0.99, correct=355), "its confusion matrix has"),
+    ("test.json", lambda values: values["confusion"][0].__setitem__(0, 1), "its confusion matrix has"),
+    ("test.json", lambda values: values.update(interval=[0.9, 0.99]), "its interval is not that of its accuracy"),
+    ("test.json", lambda values: values["per_class"].update({"0": 0.123}), "the accuracies of its classes"),
+    ("test.json", lambda values: values.update(confusion="all"), "it holds no record of a test"),
+    ("test.json", lambda values: values.update(recipe_key="0" * 12), "belongs to another run"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "words"), FILE_EDITS)
+def test_a_summary_and_a_test_that_were_edited_are_a_sign(
+    folder: Path, name: str, change: Callable[[Values], object], words: str
+) -> None:
+    edit(folder / "evidence/run-0" / name, change)
+    assert any(words in problem for problem in problems(folder)), problems(folder)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "recipe.toml", "metrics.jsonl", "test.json", "weights.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "\x00"])
+def test_a_damaged_file_is_a_sign_in_one_line_and_the_other_run_is_read(folder: Path, name: str, content: str) -> None:
+    (folder / "evidence/run-0" / name).write_text(content)
+    runs = read_evidence(folder)
+    assert len(runs) == 2
+    assert runs[1].signs == []
+    assert all("\n" not in sign.line and str(folder) not in sign.line for sign in runs[0].signs)
+    assert runs[0].signs or (name, content) == ("weights.json", "[]")
+
+
+def test_copies_among_hand_ins_are_found_by_times_and_by_weights_of_another_recipe(folder: Path) -> None:
+    first, second = read_evidence(folder)
+    second.weights = dict(first.weights)
+    [sign] = own_run_signs(Traces("Ada", "", runs=[first, second]))
+    assert "its weights are those of run-0, which has another recipe" in sign.what
+    first_again, second_again = read_evidence(folder)
+    signs = copy_signs([Traces("Ada", "a", runs=[first_again]), Traces("Bela", "b", runs=read_evidence(folder)[:1])])
+    assert [[sign.what for sign in found] for found in signs] == [
+        ["it is the run run-0 of Bela: the same seconds in each epoch"],
+        ["it is the run run-0 of Ada: the same seconds in each epoch"],
+    ]
+    assert copy_signs([Traces("Ada", "a", runs=[first_again]), Traces("Bela", "b", runs=[second_again])]) == [[], []]
+
+
+def test_equal_recipes_on_equal_machines_have_equal_bits_and_the_one_that_has_not_is_named(folder: Path) -> None:
+    def run_of(number: int, loss: float = 0.0) -> RunEvidence:
+        run = read_evidence(folder)[0]
+        run.history = [
+            type(epoch)(
+                **{**vars(epoch), "train_seconds": epoch.train_seconds * number, "train_loss": epoch.train_loss + loss}
+            )
+            for epoch in run.history
+        ]
+        return run
+
+    names = ("Ada", "Bela", "Chen", "Dora")
+    traces = [Traces(name, name, runs=[run_of(i + 1, 0.1 * (name == "Dora"))]) for i, name in enumerate(names)]
+    signs = copy_signs(traces)
+    assert [len(found) for found in signs] == [0, 0, 0, 1]
+    assert "3 other runs of this recipe, on machines of this name, have other bits" in signs[3][0].what
+    assert signs[3][0].weight == "note"
+    [sign] = own_run_signs(Traces("Ada", "", runs=[run_of(1), run_of(2, 0.1)]))
+    assert "it has the recipe and the machine of run-0, and other bits" in sign.what
+
+
+def test_two_hand_ins_of_one_person_are_not_compared(folder: Path) -> None:
+    signs = copy_signs([Traces("Ada", "a", runs=read_evidence(folder)) for _ in range(2)])
+    assert all([sign.weight for sign in found] == ["note"] for found in signs)
+
+
+def test_accuracies_are_fractions_of_one_number_of_images() -> None:
+    assert have_common_count([0, 1, 0.5, 1 / 3, 17 / 143 * 143 / 143], 1_000)
+    assert not have_common_count([0.5, 1 / 7, 0.1001], 1_000)
+    assert not have_common_count([-0.1], 1_000)

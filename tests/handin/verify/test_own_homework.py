@@ -1,0 +1,176 @@
+"""A homework that a teacher changed runs from start to verify, with no line of the package touched."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.small_homework import NOTEBOOK, TOML, copy_as, own_comment, write_teachers_files
+
+from convolab.core.errors import LabError
+from convolab.handin.check import check_folder
+from convolab.handin.homework import Homework, find_homework, load_homework, read_homework
+from convolab.handin.notebooks import build_notebook
+from convolab.handin.start import start_homework
+
+TEACHER = Path("teacher")
+COURSE = load_homework()
+
+
+def changed_course(folder: Path, *changes: tuple[str, str], more: str = "") -> Path:
+    """The course's file with other values."""
+    text = COURSE.text
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.toml").write_text(text + more)
+    return folder / "mine.toml"
+
+
+@pytest.mark.slow
+def test_a_changed_homework_runs_from_start_to_verify_by_its_commands(run_cli, solved: Path) -> None:
+    write_teachers_files(TEACHER)
+    refused = run_cli("handin", "start", "work", "--homework", "none.toml")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    started = run_cli("handin", "start", "work", "--homework", "teacher/mine.toml")
+    assert (started.code, started.err) == (0, "")
+    assert (Path("work") / "homework.toml").read_text() == TOML
+    answers = Path("work/question1_answers.md").read_text()
+    assert "from 64 to 256" in answers  # 4 maps of 64 samples
+    assert "--samples 64 --maps 4 --kernel-size 5 --name" in Path("work/README.md").read_text()
+    cells = {
+        cell["id"]: "".join(cell["source"]) for cell in json.loads(Path(f"work/{NOTEBOOK}.ipynb").read_text())["cells"]
+    }
+    assert "WIDTHS = [8, 32]" in cells["q5-1-mean"]
+    assert "'optimizer.lr': 0.01" in cells["q5-2-runs"]
+    checked = run_cli("handin", "check", "work")  # the folder knows its homework
+    assert checked.code == 1
+    assert "0 of 4 items done" in checked.out
+    for number, name in enumerate(("Ada", "Bela")):
+        copy_as(solved, Path(name), name, number)
+        assert run_cli("handin", "check", name).code == 0
+        packed = run_cli("handin", "pack", name, "--name", name, "--out", f"inbox/{name}.zip")
+        assert packed.code == 0, packed.err
+    verified = run_cli("handin", "verify", "inbox", "--homework", "teacher/mine.toml", "--out", "report", "--json")
+    assert (verified.code, verified.err) == (0, "")
+    result = json.loads(verified.out)
+    assert [entry["total_points"] for entry in result["hand_ins"]] == [17.5, 17.5]
+    assert result["points"] == 17.5
+    assert {entry["points"]["5.2"] for entry in result["hand_ins"]} == {5}
+    assert Path("report/class.html").is_file()
+    assert "points 5.1" in Path("report/class.csv").read_text().splitlines()[0]
+    other = json.loads(run_cli("handin", "verify", "inbox", "--json").out)  # by the course's homework
+    assert any(sign["where"] == "homework.toml" for sign in other["hand_ins"][0]["signs"])
+
+
+@pytest.mark.slow
+def test_the_course_with_other_sizes_arms_recipe_points_and_one_question_more(tmp_path: Path) -> None:
+    more = """
+[arms]
+SGD_RATES = [0.2, 0.02]
+GAMMAS = [1.0, 0.3]
+
+[[notebooks]]
+name = "question5_width"
+title = "One question more"
+source = "question5_width.py"
+recipe = "comparison"
+num_runs = { digits = 2, digits-fast = 2, cifar10 = 2, cifar10-fast = 2 }
+
+[[items]]
+id = "5.1"
+question = 5
+title = "one question more"
+notebook = "question5_width"
+code = ["q5-1-mean"]
+points = 3
+"""
+    write_teachers_files(tmp_path)
+    path = changed_course(
+        tmp_path, ("points = 20", "points = 30\nsizes = { samples = 32 }"), ('"schedule.name" = "one_cycle"', '"schedule.name" = "cosine"'),
+        ('"optimizer.momentum" = 0.9', '"optimizer.momentum" = 0.8\n"model.name" = "resnet_small"'), more=more,
+    )  # fmt: skip
+    mine = read_homework(path)
+    assert mine.points == COURSE.points + 10 + 3
+    start_homework(mine, tmp_path / "work")
+    again = find_homework(tmp_path / "work")
+    assert again.items == mine.items
+    assert len(check_folder(again, tmp_path / "work").items) == len(COURSE.items) + 3
+    texts = {cell.name: cell.text for cell in build_notebook(mine, "question2_training", "solution", "digits")}
+    assert "SGD_RATES = [0.2, 0.02]" in texts["q2-11-train"]
+    assert "\nGAMMAS = [1.0, 0.3]\n" in texts["q2-11-train"]
+    assert "'model.name': 'resnet_small'" in texts["q2-13-runs"]
+
+
+def test_a_recipe_may_name_another_network_than_the_notebook() -> None:
+    from convolab.training.recipe import Recipe
+
+    recipe = Recipe.from_dict({"model": {"name": "simple_convnet"}}).with_overrides({"model.name": "resnet_small"})
+    assert recipe.model.name == "resnet_small"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("points = 20", "points = -1"), "question1.points"),
+        (("points = 20", 'points = 20\nmood = "good"'), "question1.mood"),
+        (("points = 20", "points = 20\nsizes = { samples = 64, width = 3 }"), "question1.sizes.width"),
+        (('id = "2.2"', 'id = "2.1"'), "two items are called 2.1"),
+        (('notebook = "question2_training"', 'notebook = "question2_trainin"'), "did you mean 'question2_training'"),
+        (('recipe = "comparison"', 'recipe = "comparson"'), "did you mean 'comparison'"),
+        (("[budgets.digits-fast]", "[budgets.digits-quick]"), "budgets.digits-fast is missing"),
+        (('answers = "question1_answers.md"', 'answers = "../answers.md"'), "is no file's name"),
+        (
+            ('name = "question2_training"', 'name = "question2_training"\nsource = "../../etc/passwd"'),
+            "is no file's name",
+        ),
+        (("format = 1", "format = 1\n[["), "is not TOML"),
+        (("format = 1", "format = 2"), "format"),
+    ],
+)
+def test_a_damaged_homework_is_refused_in_one_line_that_names_the_entry(
+    tmp_path: Path, change: tuple[str, str], words: str
+) -> None:
+    path = changed_course(tmp_path, change)
+    with pytest.raises(LabError) as caught:
+        read_homework(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            'checks = ["q5-1-check"]',
+            'checks = ["q5-1-chek"]',
+            "item 5.1: question5_width has no cell 'q5-1-chek': did you mean 'q5-1-check'",
+        ),
+        ("WIDTHS = [8, 32]", "WIDTH = [8, 32]", "arms.WIDTH: no notebook has a line"),
+        ("kernel_size = 5", "kernel_size = 4", "kernel"),
+        ('source = "question5_width.py"', 'source = "none.py"', "cannot read"),
+        ('source = "question5_width.py"\n', "", "the notebook question5_width has no source"),
+    ],
+)
+def test_what_a_notebook_lacks_is_named_before_anything_is_laid_out(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    write_teachers_files(tmp_path)
+    assert old in TOML
+    (tmp_path / "other.toml").write_text(TOML.replace(old, new))
+    with pytest.raises(LabError, match=words):
+        start_homework(read_homework(tmp_path / "other.toml"), tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_link_in_place_of_the_folders_copy_is_not_followed(tmp_path: Path) -> None:
+    write_teachers_files(tmp_path / "teacher")
+    (tmp_path / "homework.toml").symlink_to(tmp_path / "teacher" / "mine.toml")
+    assert find_homework(tmp_path).file is None
+
+
+def test_the_text_of_the_teachers_own_question_is_no_comment(mine: Homework, tmp_path: Path) -> None:
+    start_homework(mine, tmp_path / "work")
+    assert own_comment(1) != own_comment(2)
+    problems = [problem for item in check_folder(mine, tmp_path / "work").items for problem in item.problems]
+    assert any(problem.aspect == "comment" for problem in problems)
