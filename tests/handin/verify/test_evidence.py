@@ -160,6 +160,6 @@ def test_two_hand_ins_of_one_person_are_not_compared(folder: Path) -> None:
 
 
 def test_accuracies_are_fractions_of_one_number_of_images() -> None:
-    assert have_common_count([0, 1, 0.5, 1 / 3, 17 / 143 * 143 / 143], 1_000)
+    assert have_common_count([0.0, 1.0, 0.5, 1 / 3, 17 / 143 * 143 / 143], 1_000)
     assert not have_common_count([0.5, 1 / 7, 0.1001], 1_000)
     assert not have_common_count([-0.1], 1_000)

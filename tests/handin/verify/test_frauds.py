@@ -98,6 +98,7 @@ def test_fraud_1_an_accuracy_edited_in_the_notebook(mine: Homework, work: Path) 
     assert_found(report, "the interval that is printed with it is another accuracy's")
 
 
+@pytest.mark.long
 def test_fraud_1_done_with_care_is_found_by_an_execution_only(mine: Homework, work: Path) -> None:
     printed = {
         "output_type": "stream",
