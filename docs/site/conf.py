@@ -27,7 +27,6 @@ source_suffix = {".md": "markdown", ".ipynb": "markdown"}
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
-highlight_language = "bash"  # of blocks that name none: they are commands
 html_math_renderer = "mathml"  # see pages.py: MathJax would be loaded from elsewhere
 
 default_role = "code"  # docstrings write `name`

@@ -64,6 +64,8 @@ MENU = {  # captions of the menu; below each, pages with their short titles
 }
 NAMES_ALONE = re.compile(r"^(?:`\w+`(?:, )?)+$", re.MULTILINE)  # a line of public names: on the site, their docstrings
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#\s:]+)\)")  # to a file or a folder
+BLOCK = re.compile(r"^```(\w*)\n(.*?^```)$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"(?:convolab|make|pip|ray) ")  # how a block of commands begins
 INDEX = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=README.html"><title>convolab</title>'
 
 
@@ -84,10 +86,16 @@ def prepare_source(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = notebook_text(source[0])
     else:  # a folder, which a code host shows, is its name alone on the site
         source[0] = LINK.sub(lambda link: link[1] if (folder / link[2]).is_dir() else link[0], source[0])
+        source[0] = BLOCK.sub(lambda block: f"```{block[1] or language_of(block[2])}\n{block[2]}", source[0])
     if page == "README":
         source[0] += "".join(menu_of(caption, titles) for caption, titles in MENU.items())
     if page == "docs/reference":
         source[0] = NAMES_ALONE.sub(lambda line: describe(re.findall(r"\w+", line[0])), source[0])
+
+
+def language_of(text: str) -> str:
+    """The language of a block that names none: commands, or what they print."""
+    return "bash" if COMMAND.match(text) else "text"
 
 
 def menu_of(caption: str, titles: dict[str, str]) -> str:
