@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 FAST := not slow and not timing and not long
 
-.PHONY: setup demo check test long flaky soak fuzz matrix lint types fast bench architecture notebooks clean
+.PHONY: setup demo check test long flaky soak fuzz matrix lint types fast bench architecture notebooks docs gallery clean
 
 setup: .venv/installed
 
@@ -21,6 +21,10 @@ setup: .venv/installed
 
 .venv/installed-dev: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/installed .venv/installed-docs
+
+.venv/installed-docs: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[most,docs]'
 	@touch $@ .venv/installed
 
 demo: .venv/installed
@@ -90,5 +94,13 @@ architecture: .venv/installed-dev
 notebooks: .venv/installed-dev
 	$(BIN)/python notebooks/make.py
 
+# The pages as a site that needs no network, in site/; its links are checked.
+docs: .venv/installed-docs
+	$(BIN)/python docs/site/build.py
+
+# The figures of the pages, drawn by the commands below them: minutes.
+gallery: .venv/installed
+	$(BIN)/python docs/gallery.py
+
 clean:
-	rm -rf .venv .matrix demo
+	rm -rf .venv .matrix demo site build

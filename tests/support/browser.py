@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 
-def render_in_browser(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Render the page in headless Chromium: the resulting page on stdout, messages of the console on stderr."""
+def render_in_browser(page: Path, profile: Path, *options: str, query: str = "") -> subprocess.CompletedProcess[str]:
+    """Render the page, with what stands behind its address, in headless Chromium: the resulting page on stdout, messages of the console on stderr."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not browser:
         pytest.skip("no Chromium found: the page's charts are not checked in a browser")
@@ -28,6 +28,6 @@ def render_in_browser(page: Path, profile: Path, *options: str) -> subprocess.Co
         f"--user-data-dir={profile}",
         "--enable-logging=stderr",
         *options,
-        page.as_uri(),
+        page.as_uri() + query,
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)

@@ -57,7 +57,7 @@ COMMAND_SECTIONS = {
     },
     "Compare": {
         "power": CommandEntry(
-            "power:power_command", "Before a study: what it can show, seeds and hours.", "guide.md#before-a-study"
+            "power:power_command", "Before a study: what it can show, seeds and hours.", "studies.md#before-a-study"
         ),
         "study": CommandEntry(
             "study:study_command", "Compare recipes over several seeds: a report.", "guide.md#study-sweep-compare"

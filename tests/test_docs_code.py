@@ -1,0 +1,48 @@
+"""The code on the pages of the documentation runs, and prints what the pages say. tests/support/pages.py says how."""
+
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from support.pages import PAGES, is_run, read_blocks, run_page
+from typer.main import get_command
+
+from convolab.cli.main import app
+
+RUNNING = [page for page in PAGES if any(is_run(block) for block in read_blocks(page))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNNING)
+def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run_page(page)
+
+
+def commands_that_are_not_run(page: str) -> list[str]:
+    """The lines that begin with `convolab` in blocks that are not run."""
+    blocks = [block for block in read_blocks(page) if not is_run(block) and block.language in ("", "sh")]
+    return [line for block in blocks for line in block.commands if line.startswith("convolab ")]
+
+
+def parse_command(line: str) -> None:
+    """Let the command line parse a command, and nothing more. Raises click's error for an unknown name or option."""
+    command: click.Command = get_command(app)
+    words = shlex.split(line, comments=True)[1:]
+    while isinstance(command, click.Group):
+        assert words[0] in command.commands, f"there is no command {words[0]}"
+        command = command.commands[words.pop(0)]
+    command.make_context(line, words)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_that_are_not_run(page)])
+def test_the_command_line_knows_every_command_that_a_page_shows(page: str) -> None:
+    for line in commands_that_are_not_run(page):
+        try:
+            parse_command(line)
+        except click.ClickException as error:
+            pytest.fail(f"{line}: {error.format_message()}")
