@@ -6,7 +6,6 @@ In float64, so that bytes differ only if a value is on the border between two le
 import foolbox
 import pytest
 import torch
-import torchattacks
 from torch import Tensor, nn
 
 from convolab.data.image_io import read_image
@@ -15,6 +14,7 @@ from convolab.inspection.adversarial.pgd import AttackConfig, run_pgd
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
 
+torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed: make .venv/installed-dev")
 NEVER = 1 - 1e-12  # a confidence that is never reached: all steps are made
 STEP = 0.4
 
