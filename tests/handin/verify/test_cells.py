@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from convolab.core.environment import package_version
 from convolab.handin.homework import Homework
 from convolab.handin.notebook_file import HandedInCell, parse_cell
 from convolab.handin.notebooks import build_notebook
@@ -13,6 +14,7 @@ from convolab.handin.verify.execute import text_difference
 from convolab.handin.verify.given_cells import given_cell_signs, hidden_code_signs
 from convolab.handin.verify.numbers import chart_points, ends_of, has_number, is_interval_of, number_signs
 
+VERSION = package_version("convolab")
 STREAM = {"output_type": "stream", "name": "stdout", "text": "0.97\n"}
 CHART = '<svg><text>Title</text><path aria-label="epoch: {epoch}; {quantity}: {value}; training: a"/></svg>'
 
@@ -127,7 +129,7 @@ def test_the_courses_own_cells_are_given_cells_and_its_solution_hides_nothing(ho
     info = homework.find_notebook("question2_training")
     for form in ("student", "solution"):
         cells = course_cells(homework, form)
-        assert whats(given_cell_signs(homework, info, "digits", cells)) == []
+        assert whats(given_cell_signs(homework, info, "digits", cells, VERSION)) == []
         assert list(hidden_code_signs(homework, info, cells, {})) == []
 
 
@@ -135,10 +137,10 @@ def test_settings_may_be_changed_and_checks_and_figures_may_not(homework: Homewo
     info = homework.find_notebook("question2_training")
     cells = {c.name: c for c in course_cells(homework)}
 
-    def changed(name: str, old: str, new: str) -> list[str]:
+    def changed(name: str, old: str, new: str, version: str = VERSION) -> list[str]:
         assert old in cells[name].source
         edited = {**cells, name: cell(name, cells[name].source.replace(old, new))}
-        return whats(given_cell_signs(homework, info, "digits", list(edited.values())))
+        return whats(given_cell_signs(homework, info, "digits", list(edited.values()), version))
 
     assert changed("q2-settings", "FAST = False", "FAST = True") == []
     assert changed("q2-settings", 'DATA = "digits"', 'DATA = "cifar10"') == []
@@ -146,6 +148,7 @@ def test_settings_may_be_changed_and_checks_and_figures_may_not(homework: Homewo
     assert changed("q2-12-check", "assert best_name in candidates", "assert True") == [
         "the check is not that of the homework: compare them"
     ]
+    assert changed("q2-12-check", "assert best_name in candidates", "assert True", "0.0.1") == []  # a note
     assert changed("q2-12-figure", "{test_accuracy:.4f}", "0.9712") == [
         "the cell of the figure is not that of the homework: compare them"
     ]
@@ -265,7 +268,7 @@ def test_the_stored_solution_shows_nothing_that_speaks_against_it(homework: Home
     info = homework.find_notebook("question2_training")
     found = [
         *output_signs("q", cells),
-        *given_cell_signs(homework, info, "cifar10", cells),
+        *given_cell_signs(homework, info, "cifar10", cells, VERSION),
         *hidden_code_signs(homework, info, cells, {}),
     ]
     assert whats(found) == []

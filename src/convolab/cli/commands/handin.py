@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.cli.groups import LabCommand, LabGroup
-from convolab.cli.options import AsJson, DataDir
+from convolab.cli.options import AsJson
 from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note, print_table, status_spinner
 from convolab.core.errors import require
 from convolab.core.text import pluralize
@@ -164,7 +164,12 @@ def verify_command(
     unfenced: Annotated[
         bool, typer.Option("--unfenced", help="Run it without bubblewrap's fence, under limits alone.")
     ] = False,
-    data_dir: DataDir = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the datasets; nothing is downloaded.", show_default="$CONVOLAB_DATA or ~/.cache/convolab"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report: class.html and class.csv.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV, and nothing else.")] = False,
     as_json: AsJson = False,

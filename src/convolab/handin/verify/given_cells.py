@@ -6,10 +6,11 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from convolab.core.environment import package_version
 from convolab.core.errors import LabError
 from convolab.core.text import truncate_list
 from convolab.handin.homework import Homework, NotebookInfo
-from convolab.handin.notebook_file import HandedInCell
+from convolab.handin.notebook_file import HandedInCell, one_line
 from convolab.handin.notebooks import NotebookCell, build_notebook
 from convolab.handin.verify.signs import Sign, as_note
 
@@ -28,9 +29,13 @@ CHANGEABLE = re.compile(r"(?m)^(?:DATA|DATA_DIR|FAST|CONVOLAB|IMAGE_ADDRESS|OWN_
 
 
 def given_cell_signs(
-    homework: Homework, info: NotebookInfo, data: str, cells: Sequence[HandedInCell]
+    homework: Homework, info: NotebookInfo, data: str, cells: Sequence[HandedInCell], version: str
 ) -> Iterator[Sign]:
-    """Checks, figures and other given cells that differ from those of the homework."""
+    """Checks, figures and other given cells that differ from those of the homework.
+
+    Another version of convolab than this one may have given other cells: then a difference is a note.
+    """
+    is_this_version = version == package_version("convolab")
     try:
         given = {
             cell.name: cell for cell in build_notebook(homework, info.name, "student", data or homework.datasets[0])
@@ -45,8 +50,9 @@ def given_cell_signs(
             continue
         if comparable(own.source) != comparable(cell.text):
             what = {"check": "the check", "figure": "the cell of the figure"}.get(cell.tag, "a given cell")
-            make = Sign if cell.tag else as_note
-            yield make(f"{info.name}, {name}", f"{what} is not that of the homework: compare them")
+            make = Sign if cell.tag and is_this_version else as_note
+            other = "" if is_this_version else f", packed by convolab {one_line(version) or 'of an unknown version'}"
+            yield make(f"{info.name}, {name}", f"{what} is not that of the homework{other}: compare them")
     extra = [cell.name or "a cell without a name" for cell in cells if cell.type == "code" and cell.name not in given]
     if extra:
         yield as_note(info.name, f"cells of their own: {truncate_list(extra)}")

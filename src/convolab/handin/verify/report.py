@@ -15,8 +15,8 @@ from convolab.plots.chart_page import page_environment
 
 CLASS_REPORT = "class report"
 PAGE, TABLE = "class.html", "class.csv"
-CLASS_COLUMNS = ("who", "file", "items", "points", "accuracy", "seeds", "data", "versions", "found")
-WORDS = ("file", "data", "versions", "found")  # columns of text
+CLASS_COLUMNS = ("who", "found", "items", "points", "accuracy", "seeds", "data", "versions", "file")
+WORDS = ("found", "data", "versions", "file")  # columns of text
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
@@ -28,17 +28,17 @@ def class_rows(result: VerifyResult) -> list[list[str]]:
 def report_row(report: HandInReport) -> list[str]:
     """One row of the table."""
     if report.refused:
-        return [escape_line(report.name), escape_line(report.file), *([NO_VALUE] * 6), "refused"]
+        return [escape_line(report.name), "refused", *([NO_VALUE] * 6), escape_line(report.file)]
     return [
         escape_line(report.name),
-        escape_line(report.file),
+        found_words(report),
         f"{report.num_done} of {report.num_items}",
         f"{report.total_points:g}",
         truncate_list([format_percent(accuracy) for accuracy in report.accuracies]),
         truncate_list([str(seed) for seed in report.seeds], 8),
         escape_line(", ".join(report.data)),
         escape_line("; ".join(report.versions)) or NO_VALUE,
-        found_words(report),
+        escape_line(report.file),
     ]
 
 
