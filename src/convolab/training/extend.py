@@ -38,7 +38,7 @@ def extend_run(
     run.run_id.require_own(run.folder / STATE_FILE, progress)
     best_net, best_epoch = run.load_weights("best")
     last_net, last_epoch = run.load_weights("last")
-    recipe = run.recipe.parse_overrides({"training.epochs": epochs}, stored=Recipe.model_fields)
+    recipe = longer_recipe(run, epochs)
     device, precision = run.summary["device"], run.summary["precision"]
     codes = run.codes
     trainer = build_trainer(recipe, splits, device, precision, codes)
@@ -88,6 +88,12 @@ def require_extendable(run: "Run", epochs: int) -> None:
         f"{epochs} epochs in all are not more than the {run.recipe.training.epochs} of {run.folder} ({done} done): "
         "give the number of epochs that it should have at the end",
     )
+    longer_recipe(run, epochs)
+
+
+def longer_recipe(run: "Run", epochs: int) -> Recipe:
+    """The recipe of a run with more epochs. Raises LabError if they are more than a training may have."""
+    return run.recipe.parse_overrides({"training.epochs": epochs}, stored=Recipe.model_fields)
 
 
 def is_same_schedule(trainer: Trainer, fewer_epochs: int) -> bool:
