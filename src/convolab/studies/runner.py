@@ -55,7 +55,7 @@ class StudyFolder:
         reason = run.summary.get("reason")
         if run.status == "finished" or run.status == "diverged":
             return TrialResult(trial, run.status, tuple(run.history), reason, folder, run.summary)
-        status = "failed" if key in failure_reasons else "stopped"
+        status = "failed" if key in failure_reasons or run.status == "failed" else "stopped"
         return TrialResult(trial, status, tuple(run.history), failure_reasons.get(key, reason), folder, run.summary)
 
     def trial_results(self, study: Study, failure_reasons: dict[str, str]) -> list[TrialResult]:

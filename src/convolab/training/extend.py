@@ -13,6 +13,7 @@ from convolab.core.files import write_json
 from convolab.core.text import pluralize
 from convolab.data.splits import DatasetSplits
 from convolab.training.checkpoint import STATE_FILE, read_state
+from convolab.training.exactness import require_same_parts
 from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_code import code_folder
@@ -43,6 +44,7 @@ def extend_run(
     codes = run.codes
     trainer = build_trainer(recipe, splits, device, precision, codes)
     trainer.restore(tensors, progress)
+    require_same_parts(trainer, progress)
     require(
         not trainer.is_finished,
         f"{run.folder} stopped by itself after {pluralize(len(run.history), 'epoch')} (training.goal or "

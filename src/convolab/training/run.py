@@ -31,6 +31,7 @@ from convolab.training.checkpoint import (
 )
 from convolab.training.epoch_log import epoch_log, require_logger
 from convolab.training.evaluate_run import find_mistakes, record_test
+from convolab.training.exactness import require_same_parts
 from convolab.training.extend import extend_run
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
@@ -188,6 +189,7 @@ class Run(Displayable):
                 )
                 self.run_id.require_own(path, progress)
                 trainer.restore(tensors, progress)
+                require_same_parts(trainer, progress)
                 recorder.write_metrics()
                 if warning:
                     callbacks.on_message(warning)
@@ -236,7 +238,7 @@ class Run(Displayable):
 
     @property
     def status(self) -> Status:
-        """new, running, stopped (by the user), killed, diverged or finished."""
+        """new, running, stopped (by the user), killed, failed, diverged or finished."""
         if self.summary["status"] == "running" and not self.is_training:
             self.summary = read_summary(self.folder)  # the process may have written how it ended since this was read
             if self.summary["status"] == "running":

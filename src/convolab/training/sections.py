@@ -26,7 +26,6 @@ from convolab.models.weights import START_KEYS, sha256_of_weights
 from convolab.training.augmentation import parse_transform
 from convolab.training.other_transform import fill_entry, is_other_entry
 
-
 MAX_EPOCHS = 100_000  # of a training: metrics.jsonl, written whole at each, then has what a JSON file may have
 
 
