@@ -13,12 +13,13 @@ from convolab.core.files import write_json
 from convolab.core.text import pluralize
 from convolab.data.splits import DatasetSplits
 from convolab.training.checkpoint import STATE_FILE, read_state
+from convolab.training.epoch_log import epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
 from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_code import code_folder
 from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, new_run_folder, require_new_folder
-from convolab.training.run_records import ParentRecord, new_summary
+from convolab.training.run_records import ParentRecord, RunId, new_summary
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import Trainer, TrainingCallbacks
 
@@ -27,11 +28,17 @@ if TYPE_CHECKING:
 
 
 def extend_run(
-    run: "Run", epochs: int, out: Path | str | None, splits: DatasetSplits | None, callbacks: TrainingCallbacks
+    run: "Run",
+    epochs: int,
+    out: Path | str | None,
+    splits: DatasetSplits | None,
+    callbacks: TrainingCallbacks,
+    log: str | None,
 ) -> Path:
     """Train a finished run on until it has `epochs` in all, in the new folder that is returned. See `Run.extend`."""
     require_extendable(run, epochs)
     require_new_folder(out)
+    require_logger(log)
     splits = run.load_splits(on_message=callbacks.on_message) if splits is None else splits
     run.require_same_data(splits)
     tensors, progress, damage = read_state(run.folder)
@@ -71,7 +78,9 @@ def extend_run(
         recorder.write_metrics()
         recorder.write_state()
         write_json(folder / SUMMARY_FILE, summary)  # the last file: what has it can be resumed
-        recorder.train(callbacks)
+        run_id = RunId(summary["recipe_key"], summary["data_key"])
+        with epoch_log(folder, run_id, recipe, trainer.progress.history, callbacks, log) as logged:
+            recorder.train(logged)
     return folder
 
 
