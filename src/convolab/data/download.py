@@ -119,7 +119,7 @@ def download_and_extract(
     downloaded = []
     for file in dataset.downloads:
         path = download_folder / file.filename
-        if path.exists():
+        if os.path.lexists(path):  # a broken link too, which is somebody's
             require(
                 matches_checksum(path, file.checksum),
                 f"{path} is not the file at {file.url} (its {file.checksum.split(':')[0]} differs): delete it",
