@@ -423,7 +423,7 @@ def any_tar(rng: random.Random) -> bytes:
 
 
 def any_zip(rng: random.Random) -> bytes:
-    """A zip of members with any names, packed in any way; some are said to be encrypted or to have other sizes."""
+    """A zip of members with any names, packed in any way; some claim to be encrypted or to have other sizes."""
     buffer = io.BytesIO()
     ways = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
     members = [(rng.choice(MEMBER_NAMES), any_content(rng)) for _ in range(rng.randrange(3))]
