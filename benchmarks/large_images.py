@@ -1,10 +1,13 @@
-"""Large images: what a set beyond memory costs in memory, and how fast networks train on photos, against torchvision's tutorial.
+"""Large images: what a set beyond memory costs in memory, and how fast networks train on photos, against torchvision's tutorial,
+Lightning and fastai.
 
     python benchmarks/large_images.py memory [--gigabytes 4]
     python benchmarks/large_images.py speed [--images 2000] [--rounds 3] [--steps 20]
 
 Both make their images in a temporary folder and delete it; `memory` needs twice its gigabytes on the disk.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -15,17 +18,24 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 from measure import compare, in_rounds, processor, table
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import DataLoader
 
 SIDE = 224  # pixels
 BATCH = 32
 WARMUP = 2  # batches before the clock starts
 MAX_ADDED_BYTES = 1_000_000_000  # the goal for memory, beyond what the network needs on few images
-PEERS = {"tutorial": 0, "tutorial_2_workers": 2}
 TRANSFORM = """
 class Brightness:
     per_image = True
@@ -102,14 +112,12 @@ def ours(folder: Path, case: str, steps: int) -> dict[str, object]:
     return {"images_per_second": images_per_second(ends, steps), "decode_seconds": decode_seconds}
 
 
-def tutorial(folder: Path, case: str, steps: int, workers: int) -> dict[str, object]:
-    """ImageFolder and DataLoader as in docs.pytorch.org/tutorials/beginner/transfer_learning_tutorial.html."""
+def photo_loader(folder: Path, case: str, workers: int) -> DataLoader:
+    """ImageFolder and DataLoader as in docs.pytorch.org/tutorials/beginner/transfer_learning_tutorial.html: all peers have it."""
     import torch
-    from peers import simple_convnet
-    from torch import nn
-    from torchvision import datasets, models, transforms
+    from torchvision import datasets, transforms
 
-    network, side, more, _ = CASES[case]
+    _, side, more, _ = CASES[case]
     steps_of_image = [transforms.Resize(side), transforms.CenterCrop(side), transforms.RandomHorizontalFlip()]
     steps_of_image.append(transforms.ToTensor())
     if "own" in more:
@@ -118,12 +126,30 @@ def tutorial(folder: Path, case: str, steps: int, workers: int) -> dict[str, obj
         steps_of_image.append(namespace["Brightness"]())
     steps_of_image.append(transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     dataset = datasets.ImageFolder(folder / "photos", transforms.Compose(steps_of_image))
-    loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True)
+    return torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True)
+
+
+def peer_network(case: str) -> nn.Module:
+    """The case's network; where only its last layer is trained, the others need no gradient, as in the tutorial."""
+    from peers import simple_convnet
+    from torch import nn
+    from torchvision import models
+
+    network, _, more, _ = CASES[case]
     net: nn.Module = models.resnet18(num_classes=10) if network == "resnet18" else simple_convnet()
     if "model.freeze" in more:
         for parameter in net.parameters():
             parameter.requires_grad = False
         net.fc = nn.Linear(net.fc.in_features, 10)
+    return net
+
+
+def tutorial(folder: Path, case: str, steps: int, workers: int = 0) -> list[float]:
+    """The loop of that tutorial. When each batch ended, in seconds, as the other peers give it."""
+    import torch
+    from torch import nn
+
+    loader, net = photo_loader(folder, case, workers), peer_network(case)
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer, criterion = torch.optim.SGD(trained, lr=0.01, momentum=0.9), nn.CrossEntropyLoss()
     ends: list[float] = []
@@ -137,7 +163,81 @@ def tutorial(folder: Path, case: str, steps: int, workers: int) -> dict[str, obj
             running_loss += loss.item() * inputs.size(0)
             ends.append(time.perf_counter())
             if len(ends) >= WARMUP + steps:
-                return {"images_per_second": images_per_second(ends, steps)}
+                return ends
+
+
+def lightning(folder: Path, case: str, steps: int) -> list[float]:
+    """LightningModule and Trainer of "Lightning in 15 minutes", as in peers.py, on the tutorial's DataLoader."""
+    import lightning as L
+    import torch
+    from torch import nn
+
+    net = peer_network(case)
+    ends: list[float] = []
+
+    class Classifier(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def training_step(self, batch, batch_idx):
+            inputs, labels = batch
+            loss = nn.functional.cross_entropy(self.net(inputs), labels)
+            self.log("train_loss", loss)
+            return loss
+
+        def configure_optimizers(self):
+            trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            return torch.optim.SGD(trained, lr=0.01, momentum=0.9)
+
+    class Clock(L.Callback):
+        def on_train_batch_end(self, *args) -> None:
+            ends.append(time.perf_counter())
+
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = L.Trainer(max_steps=WARMUP + steps, accelerator="cpu", callbacks=[Clock()], **quiet)
+    trainer.fit(Classifier(), photo_loader(folder, case, 0))
+    return ends
+
+
+def fastai(folder: Path, case: str, steps: int) -> list[float]:
+    """Learner on the tutorial's DataLoader (docs.fast.ai/examples/migrating_pytorch.html), as in peers.py."""
+    from fastai.vision.all import SGD, Callback, CancelFitException, DataLoaders, Learner
+    from torch import nn
+
+    ends: list[float] = []
+
+    class Clock(Callback):
+        def after_batch(self) -> None:
+            ends.append(time.perf_counter())
+            if len(ends) >= WARMUP + steps:
+                raise CancelFitException
+
+    loader = photo_loader(folder, case, 0)
+    opt_func = partial(SGD, mom=0.9, decouple_wd=False)
+    learn = Learner(
+        DataLoaders(loader, loader), peer_network(case), loss_func=nn.CrossEntropyLoss(), opt_func=opt_func, cbs=Clock()
+    )
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=0.01, wd=0)
+    return ends
+
+
+PEERS: dict[str, Callable[..., list[float]]] = {
+    "tutorial": tutorial,
+    "tutorial_2_workers": partial(tutorial, workers=2),
+    "lightning": lightning,
+    "fastai": fastai,
+}
+OPTIONAL_PEERS = ("lightning", "fastai")  # left out where they are not installed
+
+
+def installed_peers() -> list[str]:
+    """The peers that can be measured here; it is said which are left out."""
+    missing = [name for name in OPTIONAL_PEERS if find_spec(name) is None]
+    for name in missing:
+        print(f"{name} is left out, because it is not installed: pip install 'convolab[bench]'\n")
+    return [name for name in PEERS if name not in missing]
 
 
 def images_per_second(ends: list[float], steps: int) -> float:
@@ -238,6 +338,7 @@ def report_memory(gigabytes: float, steps: int) -> None:
 
 def report_speed(images: int, rounds: int, steps: int, cases: list[str]) -> None:
     print(f"{processor()}; {images:,} JPEGs of {SIDE} px, {rounds} rounds of {steps} batches of {BATCH}\n")
+    peers = installed_peers()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_photos(folder, images)
@@ -245,10 +346,10 @@ def report_speed(images: int, rounds: int, steps: int, cases: list[str]) -> None
         for case in cases:
             common = [name, case, str(steps)]
             contenders = {"convolab": [sys.executable, __file__, "ours", *common]}
-            contenders |= {peer: [sys.executable, __file__, peer, *common] for peer in PEERS}
+            contenders |= {peer: [sys.executable, __file__, peer, *common] for peer in peers}
             results = in_rounds(contenders, rounds)
             goal = CASES[case][3]
-            best = [max(results[peer][i]["images_per_second"] for peer in PEERS) for i in range(rounds)]
+            best = [max(results[peer][i]["images_per_second"] for peer in peers) for i in range(rounds)]
             ratio = median(
                 line["images_per_second"] / peer for line, peer in zip(results["convolab"], best, strict=True)
             )
@@ -273,7 +374,9 @@ def main() -> None:
         elif action == "ours":
             print(json.dumps(ours(Path(rest[0]), rest[1], int(rest[2]))))
         else:
-            print(json.dumps(tutorial(Path(rest[0]), rest[1], int(rest[2]), PEERS[action])))
+            folder, case, steps = rest
+            ends = PEERS[action](Path(folder), case, int(steps))
+            print(json.dumps({"images_per_second": images_per_second(ends, int(steps))}))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("memory", "speed"))

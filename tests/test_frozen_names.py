@@ -9,7 +9,7 @@ from convolab.core.rng import derive_seed
 from convolab.models.registry import build
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "convolab"
-SEEDING_FUNCTIONS = {"make_generator", "derive_seed", "seed_default_generator"}
+SEEDING_FUNCTIONS = {"make_generator", "derive_seed", "seed_all_generators", "seed_default_generator"}
 
 # Module -> the strings in its calls of the functions above.
 STREAMS = {
@@ -33,6 +33,7 @@ STREAMS = {
     "theory/equivariance.py": {"equivariance"},
     "training/augmentation.py": {"check", "earlier batch", "this batch"},
     "training/calibration.py": {"calibration"},
+    "training/exactness.py": {"this batch"},
     "training/overfit.py": {"layers", "order"},
     "training/setup.py": {"limit"},
     "training/torch_optim.py": {"optimizer proof"},

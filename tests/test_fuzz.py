@@ -4,6 +4,7 @@ Nothing takes longer than ten seconds, and nothing is left in the working direct
 seeds. `make fuzz` tries much more of it: CONVOLAB_FUZZ is the number that `TRIALS_PER_UNIT` multiplies.
 """
 
+import gzip
 import io
 import json
 import os
@@ -12,6 +13,9 @@ import re
 import shutil
 import signal
 import socket
+import tarfile
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -49,6 +53,7 @@ TRIALS_PER_UNIT = {  # docs/trust.md has the products
     "headers of weights": 1,
     "images": 2,
     "archives and datasets": 5,
+    "members of archives": 10,
     "boxes.json": 5,
     "notebooks": 5,
     "addresses": 20,
@@ -355,6 +360,119 @@ def test_a_damaged_archive_or_dataset_is_refused_in_one_line_or_read(tmp_path: P
         shutil.rmtree(folder, ignore_errors=True)
         (tmp_path / "a.tar.gz").unlink(missing_ok=True)
         assert not list(tmp_path.iterdir())
+
+
+MEMBER_NAMES = (
+    "data", "data/a", "data/a", "data/a/b", "data/b", "a", "../a", "data/../../a", "/tmp/a", "//a", ".", "..", "", "data//a/",
+    "data/" + "x" * 300, "x/" * 100, "data/\x1b[31m", "data/a\nb", "data/\udcff", "C:\\a", "data/..\\a", "images.npy",
+    "labels.npy", "images.npy", "classes.npy", "x_train.npy", "y_train.npy", "manifest.json", "manifest.json",
+)  # fmt: skip
+TAR_TYPES = (
+    *(tarfile.REGTYPE,) * 20, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE,
+    tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, b"Z",
+)  # fmt: skip
+NUMBERS = (
+    b"",
+    b"7",
+    b"0" * 11,
+    b"7" * 11,
+    b"-1",
+    b"8",
+    b"\x80" + b"\xff" * 11,
+    b"\x80" + bytes(6) + b"\x7f" * 5,
+    b"\xff" * 12,
+)
+
+
+def any_content(rng: random.Random) -> bytes:
+    """What a member may hold: nothing, text, an array as NumPy saves it, a lot of zeros, or another archive."""
+    kind = rng.randrange(6)
+    if kind == 5:
+        return any_tar(rng) if rng.random() < 0.5 else any_zip(rng)
+    if kind < 2:
+        return (b"", b'{"format": 1}')[kind]
+    if kind == 2:
+        return bytes(3_000_000)
+    shape = rng.choice([(8, 8, 8), (8, 8, 8, 3), (8,), (), (0, 8, 8), (2, 2)])
+    return saved(shape, rng.choice(["uint8", "int64", "float32", "U3"]))
+
+
+def any_tar(rng: random.Random) -> bytes:
+    """A tar.gz of members with any names, kinds, times and sizes, whose headers have right checksums all the same."""
+    blocks = bytearray()
+    for _ in range(rng.randrange(1, 5)):
+        content = any_content(rng) if rng.random() < 0.5 and len(blocks) < 5_000 else b"text"
+        member = tarfile.TarInfo(rng.choice(MEMBER_NAMES[:5] if rng.random() < 0.7 else MEMBER_NAMES))
+        member.type, member.size = rng.choice(TAR_TYPES), len(content)
+        member.linkname = rng.choice(("", *MEMBER_NAMES, "/etc/passwd"))
+        member.mode = rng.choice((0o644, 0, 0o777, 0o6755))
+        member.mtime = rng.choice((0, 2**32, -1))
+        header = bytearray(member.tobuf(rng.choice((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)), errors="surrogateescape"))
+        if rng.random() < 0.4:
+            start, length = rng.choice(((100, 8), (108, 8), (124, 12), (136, 12), (257, 8), (329, 8), (345, 155)))
+            value = rng.choice(NUMBERS)[:length]
+            header[len(header) - 512 + start : len(header) - 512 + start + length] = value.ljust(length, b"\0")
+        block = header[-512:]
+        block[148:156] = b" " * 8
+        header[-512 + 148 : -512 + 156] = b"%06o\0 " % sum(block)
+        blocks += header + content + bytes(-len(content) % 512)
+    if rng.random() < 0.8:
+        blocks += bytes(1024)
+    packed = gzip.compress(bytes(blocks), 1, mtime=0)
+    return packed + (packed if rng.random() < 0.1 else b"")
+
+
+def any_zip(rng: random.Random) -> bytes:
+    """A zip of members with any names, packed in any way; some claim to be encrypted or to have other sizes."""
+    buffer = io.BytesIO()
+    ways = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    members = [(rng.choice(MEMBER_NAMES), any_content(rng)) for _ in range(rng.randrange(3))]
+    if not members or rng.random() < 0.6:  # what a reader looks for
+        members = [("images.npy", saved((10, 8, 8), "uint8")), ("labels.npy", saved((10,), "int64")), *members]
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w") as packed:  # of two with one name
+        for name, content in rng.sample(members, rng.randrange(1, 1 + len(members))):
+            member = zipfile.ZipInfo(name.replace("\udcff", "é") or "a")
+            member.compress_type = rng.choice(ways)
+            packed.writestr(member, content)
+    content = bytearray(buffer.getvalue())
+    if rng.random() < 0.5:
+        # A field of the first member in the list at the end: version, flags, way, time, checksum, sizes, lengths, place.
+        start = content.find(b"PK\1\2") + rng.choice((6, 8, 10, 12, 16, 20, 24, 28, 30, 32, 42))
+        content[start : start + 2] = rng.choice((b"\1\0", b"\0\0", b"\xff\xff", b"\x63\0", b"\0\x80", b"\x0e\0"))
+    elif rng.random() < 0.5:
+        content[rng.randrange(30, 100)] ^= 1 + rng.randrange(255)  # in the first member's header or content
+    return bytes(content)
+
+
+def saved(shape: tuple[int, ...], dtype: str) -> bytes:
+    """An array as NumPy saves it."""
+    np.save(buffer := io.BytesIO(), np.zeros(shape, dtype))
+    return buffer.getvalue()
+
+
+def test_any_members_of_an_archive_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    root = tmp_path / "outer" / "inner"
+    root.parent.mkdir()
+    for rng in trials("members of archives"):
+        root.mkdir()
+        is_tar = rng.random() < 0.5
+        content = any_tar(rng) if is_tar else any_zip(rng)
+        content = damage(content, rng) if rng.random() < 0.2 else content
+        if is_tar:
+            path = root / "a.tar.gz"
+            path.write_bytes(content)
+            assert_one_line(partial(extract_archive, path, root / "data"), content[:2000])
+            assert {*os.listdir(root)} <= {"a.tar.gz", "data"}
+            assert all(
+                not path.is_symlink() and (path.is_file() or path.is_dir()) for path in (root / "data").rglob("*")
+            )
+        else:
+            path = root / "a.zip"
+            path.write_bytes(content)
+            assert_one_line(partial(load, f"npz:{path}", download=False), content[:2000])
+            assert os.listdir(root) == ["a.zip"]
+        assert [*os.listdir(tmp_path), *os.listdir(tmp_path / "outer")] == ["outer", "inner"]
+        shutil.rmtree(root)
 
 
 def test_any_boxes_are_read_or_refused_in_one_line(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def run_study(
     executor: Executor | None = None,
     retrain_damaged: bool = False,
     hours: float | None = None,
+    log: str | None = None,
     trust: bool = False,
 ) -> StudyResult:
     """Train every run of a study that is missing, show how it goes, and decide its contrasts.
@@ -48,6 +49,7 @@ def run_study(
         executor: What trains; by default the cores of this machine.
         retrain_damaged: Whether to train damaged runs again instead of refusing them.
         hours: Where seeds are "until decided", after how long no further look is begun; the same call goes on.
+        log: "tensorboard", "mlflow" or "wandb": where each run's epochs go too, below its folder.
         trust: Run the code that the study names and that you have not named or trusted before.
 
     Returns:
@@ -74,6 +76,7 @@ def run_study(
             executor=executor,
             retrain_damaged=retrain_damaged,
             hours=hours,
+            log=log,
             on_event=shown.on_event,
             on_look=shown.print_line,
             on_plan=shown.on_plan,

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import socket
 import tarfile
 import time
@@ -268,6 +269,36 @@ def test_an_archive_with_an_unsafe_member_is_refused_by_its_name(tmp_path, unsaf
     assert os.listdir(inner) == ["set.tar.gz"]
     assert os.listdir(tmp_path) == ["inner"]
     assert not Path("/tmp/escaped-from-an-archive").exists()
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (
+            member("set/a/b"),
+            "contains 'set/a/b', which cannot be beside its other files (Not a directory): do not trust",
+        ),
+        (member("set"), "contains 'set', which cannot be beside its other files (Is a directory): do not trust it"),
+        (member("set/" + "x" * 300), "which cannot be beside its other files (File name too long): do not trust it"),
+    ],
+)
+def test_an_archive_whose_members_exclude_each_other_is_refused_by_the_name(tmp_path, second, message):
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
+        tar.addfile(member("set/a"), io.BytesIO())
+        tar.addfile(second, io.BytesIO())
+    with pytest.raises(LabError, match=re.escape(message)):
+        extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
+    assert os.listdir(tmp_path) == ["set.tar.gz"]
+
+
+def test_an_archive_with_a_time_that_no_clock_shows_is_damaged(tmp_path):
+    late = member("set/a")
+    late.mtime = 2**70
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(late, io.BytesIO())
+    with pytest.raises(LabError, match="is damaged"):
+        extract_archive(tmp_path / "set.tar.gz", tmp_path / "set")
+    assert os.listdir(tmp_path) == ["set.tar.gz"]
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused_while_it_is_read(tmp_path, monkeypatch):

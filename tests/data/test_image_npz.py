@@ -177,8 +177,14 @@ def test_a_deflate_bomb_takes_no_memory_and_is_refused_for_its_size(tmp_path, mo
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
-def test_every_cut_and_changed_byte_is_a_result_or_one_line(tmp_path):
-    content = save(tmp_path, images=IMAGES[:6], labels=LABELS[:6]).read_bytes()
+@pytest.mark.parametrize("way", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_every_cut_and_changed_byte_is_a_result_or_one_line(tmp_path, way):
+    with zipfile.ZipFile(save(tmp_path, images=IMAGES[:6], labels=LABELS[:6])) as plain:
+        members = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(tmp_path / "packed.npz", "w", way) as packed:
+        for name, member in members.items():
+            packed.writestr(name, member)
+    content = (tmp_path / "packed.npz").read_bytes()
     draw = np.random.default_rng(0)
     for _ in range(100):
         damaged = bytearray(content[: draw.integers(len(content))] if draw.random() < 0.3 else content)

@@ -1,9 +1,13 @@
 """The experiment on the two assumptions: its networks behave as in theory, and its seed decides everything."""
 
+import copy
+
 import pytest
 import torch
 
 from convolab.core.errors import LabError
+from convolab.data.dataset import ImageDataset
+from convolab.models.registry import build
 from convolab.studies.executor import JobEvent
 from convolab.theory import answer_priors, priors
 from convolab.theory.arrangements import AS_IS, BLOCKS, MOVED, PERMUTED, PriorsConfig
@@ -50,6 +54,20 @@ def test_both_networks_have_the_same_size_and_there_are_all_trials(result) -> No
     assert len(result.trials) == SMALL.num_trials == 3 * 4 * 2
     sizes = result.parameter_counts
     assert abs(sizes[CONVNET] - sizes[FULLY_CONNECTED]) < 0.01 * sizes[CONVNET]
+
+
+@pytest.mark.parametrize("count", [1, 959, 961, 1921, 2500])
+def test_logits_in_chunks_are_those_of_all_images_at_once_bit_for_bit(count: int) -> None:
+    images = torch.randint(256, (count, 1, 8, 8), generator=torch.Generator().manual_seed(count)).to(torch.uint8)
+    dataset = ImageDataset(images, torch.arange(count) % 10, tuple("abcdefghij"), "noise")
+    network = build(FULLY_CONNECTED, (1, 8, 8), 10, seed=0, hidden=20)
+    sizes: list[int] = []
+    hooked = copy.deepcopy(network)
+    hooked.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    logits = priors.float64_logits(hooked, dataset)
+    with torch.inference_mode():
+        assert torch.equal(logits, network.double().eval()(images.double() / 255))
+    assert max(sizes) < 2 * priors.IMAGES_PER_CHUNK
 
 
 def test_an_input_permuted_copy_is_the_same_function_before_and_after_training(digits) -> None:

@@ -5,14 +5,18 @@ The stand-ins draw from every global generator, as a tool may.
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from convolab.core.errors import LabError
+from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
+from convolab.studies.executor import EventCallback, Job, run_job
+from convolab.studies.runner import execute_study
+from convolab.studies.study import Study
 from convolab.training.epoch_log import LOGGERS, PACKAGES, require_logger
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -188,3 +192,77 @@ def test_a_package_that_is_missing_is_named_with_its_extra_before_any_work(
 def test_an_unknown_log_is_answered_with_the_nearest() -> None:
     with pytest.raises(LabError, match="unknown log 'tensorbord': did you mean 'tensorboard'"):
         require_logger("tensorbord")
+
+
+def test_a_run_with_more_epochs_has_all_of_them_in_a_log_of_its_own(
+    logger: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
+) -> None:
+    run = Run.start(make_recipe({"training.epochs": 1}), digits, tmp_path / "run", log=logger)
+    before = calls(run, logger)
+    more = run.extend(2, tmp_path / "more", splits=digits, log=logger)
+    assert calls(run, logger) == before
+    steps = [call["step"] for call in calls(more, logger) if call.get("name") == "loss/train"]
+    assert steps == [1, 2]
+    silent = run.extend(2, tmp_path / "silent", splits=digits)
+    assert not (silent.folder / logger).exists()
+
+
+def test_a_stopped_run_may_get_a_log_when_it_is_resumed(
+    logger: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
+) -> None:
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=StopAfter(8)).resume(digits, log=logger)
+    steps = [call["step"] for call in calls(run, logger) if call.get("name") == "loss/train"]
+    assert steps == [epoch.epoch for epoch in run.history]
+
+
+def test_each_run_of_a_study_has_its_log(logger: str, tmp_path: Path) -> None:
+    recipe = {"data": {"limit": 60}, "model": {"name": "shallow_net"}, "training": {"epochs": 1, "batch_size": 16}}
+    section = {"grid": {"optimizer.lr": [0.1, 0.01]}}
+    study = Study.from_dict({"name": "rates", "seeds": [0], "recipe": recipe, "sections": {"lr": section}})
+    with pytest.raises(LabError, match="unknown log 'tensorbord': did you mean 'tensorboard'"):
+        execute_study(study, tmp_path / "study", log="tensorbord")
+    assert not (tmp_path / "study").exists()
+    result = execute_study(study, tmp_path / "study", executor=InProcess(), log=logger)
+    for trial in result.trial_results.values():
+        assert trial.folder is not None
+        assert [c["step"] for c in calls(Run(trial.folder), logger) if c.get("name") == "loss/train"] == [1]
+
+
+class InProcess:
+    """An executor in this process, which has the stand-ins."""
+
+    def run(self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: object) -> None:
+        for job in jobs:
+            run_job(job, lambda: read_memmap(dataset_folder), on_event, lambda: False)
+
+
+WRITTEN = {  # by a tool, as it is on the disk
+    "tensorboard": ["events.out.tfevents.1.a", "events.out.tfevents.2.b"],
+    "mlflow": ["mlflow.db", "artifacts/1/a"],
+    "wandb": ["offline-run-2026-w1/files/config.yaml", "debug.log"],
+}
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+def test_a_deleted_run_takes_its_log_with_it_and_leaves_what_is_somebody_elses(
+    name: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
+) -> None:
+    for label, is_logged in (("logged", True), ("silent", False), ("shared", True), ("linked", True)):
+        run = Run.start(make_recipe({"training.epochs": 1}), digits, tmp_path / label)
+        if is_logged:
+            record = {**run.run_id.to_dict(), "logger": name, "epochs": 1, "id": None}
+            (run.folder / "log.json").write_text(json.dumps(record))
+        for file in WRITTEN[name]:
+            path = (tmp_path / "elsewhere" if label == "linked" else run.folder / name) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+    (tmp_path / "shared" / name / "notes.txt").write_text("mine")
+    (tmp_path / "linked" / name).symlink_to(tmp_path / "elsewhere")
+    assert Run(tmp_path / "logged").delete() == []
+    assert not (tmp_path / "logged").exists()
+    assert Run(tmp_path / "silent").delete() == [tmp_path / "silent" / name]
+    assert all((tmp_path / "silent" / name / file).exists() for file in WRITTEN[name])
+    assert Run(tmp_path / "shared").delete() == [tmp_path / "shared" / name]
+    assert [path.name for path in (tmp_path / "shared" / name).iterdir()] == ["notes.txt"]
+    assert Run(tmp_path / "linked").delete() == [tmp_path / "linked" / name]
+    assert all((tmp_path / "elsewhere" / file).exists() for file in WRITTEN[name])

@@ -54,6 +54,10 @@ Hours = Annotated[
     float | None,
     typer.Option(help='With seeds "until decided": begin no further look after this long.', show_default="no limit"),
 ]
+Log = Annotated[
+    str | None,
+    typer.Option(help="Also log the epochs below each run's folder: tensorboard, mlflow or wandb (offline)."),
+]
 Export = Annotated[Path | None, typer.Option(help="Folder to write every figure (SVG, PNG) and table (CSV) to.")]
 
 
@@ -103,13 +107,14 @@ def run_and_report_study(
     export: Path | None,
     as_json: bool,
     hours: float | None = None,
+    log: str | None = None,
 ) -> None:
     """Run a study in `out`, by default studies/NAME, and report its results; exit with status 1 if a trial failed."""
     folder = out or Path("studies") / study.name
     page = folder / "report.html"
     with InterruptHandler("after the current steps") as interrupts:
         result = run_study_here(
-            study, folder, data_dir, executor, retrain_damaged, export, interrupts.stop_requested, hours
+            study, folder, data_dir, executor, retrain_damaged, export, interrupts.stop_requested, hours, log
         )
     from convolab.reports.studies import report_kind
 
@@ -127,6 +132,7 @@ def run_study_here(
     export: Path | None,
     should_stop: Callable[[], bool],
     hours: float | None = None,
+    log: str | None = None,
 ) -> "StudyResult":
     """Run a study in a folder with its progress shown, once it is sure that its report can be written."""
     from convolab.studies.runner import execute_study, require_hours
@@ -141,6 +147,7 @@ def run_study_here(
             executor=executor,
             retrain_damaged=retrain_damaged,
             hours=hours,
+            log=log,
             on_event=progress.on_event,
             on_look=progress.print_line,
             on_plan=progress.on_plan,

@@ -55,11 +55,15 @@ def translate_memory_errors(advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # torch raises a RuntimeError on a processor, and a subclass of it on a graphics card.
-        text = str(error)
-        if isinstance(error, RuntimeError) and not any(word in text for word in MEMORY_WORDS):
+        if not is_memory_error(error):
             raise
         raise LabError(f"there is not enough memory: {advice}") from error
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether an error says that memory is not enough: Python's, or torch's, which is a RuntimeError."""
+    is_torchs = isinstance(error, RuntimeError) and any(word in str(error) for word in MEMORY_WORDS)
+    return isinstance(error, MemoryError) or is_torchs
 
 
 def describe_exception(error: BaseException) -> str:

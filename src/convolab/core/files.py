@@ -249,6 +249,15 @@ def read_json(path: Path | str) -> Any:  # noqa: ANN401 (only the caller knows w
     return parse_json(read_text(path), path)
 
 
+def size_of_file(path: Path | str) -> int:
+    """The bytes of a file, before it is opened. Raises LabError for a folder, and for a pipe, a socket or a device: what
+    is read of these may never come, or never end. Raises OSError if there is nothing.
+    """
+    status = os.stat(path)
+    require(stat.S_ISREG(status.st_mode), f"{shorten_middle(str(path))} is not a file")
+    return status.st_size
+
+
 def read_text(path: Path | str, max_bytes: int = MAX_JSON_BYTES) -> str:
     """Read a text file. Raises LabError if it is missing, has more than `max_bytes`, or is not UTF-8."""
     name = shorten_middle(str(path))

@@ -101,3 +101,11 @@ def seed_default_generator(device: torch.device, *key: KeyPart) -> None:
         torch.cuda.manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+def seed_all_generators(device: torch.device, *key: KeyPart) -> None:
+    """As `seed_default_generator`, and the global generators of NumPy and Python too; only inside `lent_generators`."""
+    seed_default_generator(device, *key)
+    seed = derive_seed(*key)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)

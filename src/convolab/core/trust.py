@@ -16,7 +16,7 @@ from convolab.core.environment import data_root
 from convolab.core.errors import LabError
 
 LEDGER = "trusted_code"  # in convolab's folder: a SHA-256 in each line
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # and no waiting for a pipe
 _TRUSTED_HERE: set[str] = set()  # by this process, which may have no folder that it can write to
 _TRUST_ALL: ContextVar[bool] = ContextVar("trust_all", default=False)
 

@@ -1,5 +1,6 @@
 """Downloads, complete and with the right checksum or not at all, and the folder that a dataset's files are in."""
 
+import errno
 import hashlib
 import io
 import os
@@ -118,7 +119,7 @@ def download_and_extract(
     downloaded = []
     for file in dataset.downloads:
         path = download_folder / file.filename
-        if path.exists():
+        if os.path.lexists(path):  # a broken link too, which is somebody's
             require(
                 matches_checksum(path, file.checksum),
                 f"{path} is not the file at {file.url} (its {file.checksum.split(':')[0]} differs): delete it",
@@ -195,6 +196,8 @@ def matches_checksum(path: Path, checksum: str) -> bool:
     """Whether a file has the checksum, e.g. "md5:..."; md5 guards against damage, not against malice."""
     algorithm, _, expected = checksum.partition(":")
     require(path.is_file(), f"{path} is not a file: move it away")
+    if path.stat().st_size > MAX_DOWNLOAD_BYTES:  # no published file is so large; this one may have holes
+        return False
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest() == expected
 
@@ -292,7 +295,15 @@ def extract_archive(archive: Path, folder: Path) -> None:
                         (member.isfile() and not member.issparse()) or member.isdir(),
                         f"{archive} contains '{name}', a link, a device or a file with holes: do not trust it, delete it",
                     )
-                    tar.extract(member, temporary)
+                    try:
+                        tar.extract(member, temporary)
+                    except OSError as error:
+                        require(
+                            error.errno not in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+                            f"{archive} contains '{name}', which cannot be beside its other files ({error.strerror}): do not "
+                            "trust it, delete it",
+                        )
+                        raise
                 while stream.read(1 << 18):  # to the end, where gzip compares its checksum
                     pass
             for path in temporary.rglob("*"):
@@ -304,7 +315,7 @@ def extract_archive(archive: Path, folder: Path) -> None:
                 f"{archive} contains no folder {folder.name}: it is a different archive, delete it",
             )
             os.replace(temporary / folder.name, folder)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError) as error:
         raise LabError(f"{archive} is damaged ({escape_line(str(error), 200)}): {redownload_hint()}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

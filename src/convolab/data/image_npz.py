@@ -12,6 +12,11 @@ import numpy as np
 import torch
 from numpy.lib import format as npy_format
 
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python without it does not read such members either
+    LZMAError = zlib.error
+
 from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
 from convolab.core.files import user_path
@@ -33,6 +38,9 @@ WANTED = "x_train, y_train, x_test, y_test; train_images, train_labels, val_...,
 MAX_MEMBERS = 1000
 MAX_NAME_BYTES = 20_000_000  # of all class names
 CHUNK_BYTES = 2**22
+ZIP_ERRORS = (  # what reading a damaged zip may raise; RuntimeError: it is encrypted, or packed as Python cannot
+    zipfile.BadZipFile, zlib.error, LZMAError, RuntimeError, OSError, EOFError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def find_npz_images(given: str, data_dir: Path | None, image_size: int) -> Image
     try:
         with zipfile.ZipFile(file) as archive:
             return describe_archive(archive, file, where)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except ZIP_ERRORS as error:
         raise LabError(f"{where} is no .npz file, or is damaged ({escape_line(str(error), 200)})") from error
 
 
@@ -227,7 +235,7 @@ def decode_members(file: Path, members: Sequence[Member], where: str) -> Decoded
                         values = np.frombuffer(read_exactly(stream, some * row_bytes), np.uint8)
                         images = torch.from_numpy(values.reshape(some, *member.shape[1:]))
                         yield from (images.movedim(3, 1) if channel_axis == 3 else images.view(some, -1, height, width))
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+    except ZIP_ERRORS as error:
         raise LabError(f"{where} is damaged ({escape_line(str(error), 200)}): save it again") from error
 
 

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from convolab.core.errors import LabError
-from convolab.core.files import atomic_write, read_json, write_json
+from convolab.core.files import atomic_write, read_json, size_of_file, write_json
 from convolab.data.dataset import FileRows, ImageDataset
 from convolab.data.splits import DatasetSplits
 
@@ -26,6 +26,7 @@ def map_rows(rows: FileRows, shape: tuple[int, ...]) -> UInt8[Tensor, "n c h w"]
     What a process changes in them stays in that process. Raises LabError if the file is gone or too short.
     """
     try:
+        size_of_file(rows.path)  # no pipe, on which this would wait
         with rows.path.open("rb") as file:
             # Without a reservation, because Linux would refuse a map of more bytes than memory that may be written to.
             flags = mmap.MAP_PRIVATE | (MAP_NORESERVE if sys.platform == "linux" else 0)

@@ -13,7 +13,7 @@ from typing import Literal, TypedDict
 
 from convolab.core.environment import CACHE_TAG, CACHE_TAG_TEXT, data_root
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.files import read_json, user_path, write_json
+from convolab.core.files import read_json, read_text, user_path, write_json
 
 RECORD_FORMAT = 1
 RECORD_SUFFIX = ".files.json"  # of .NAME.files.json, in the folder of the files
@@ -157,6 +157,6 @@ def subfolders(folder: Path) -> list[Path]:
 def is_tagged(folder: Path) -> bool:
     """Whether convolab made this cache folder."""
     try:
-        return (folder / CACHE_TAG).read_text() == CACHE_TAG_TEXT
-    except (OSError, UnicodeDecodeError):
+        return read_text(folder / CACHE_TAG) == CACHE_TAG_TEXT
+    except LabError:
         return False

@@ -21,7 +21,7 @@ from types import CodeType, ModuleType
 from typing import Any, cast
 
 from convolab.core.errors import LabError, describe_exception, require, suggest
-from convolab.core.files import write_bytes
+from convolab.core.files import size_of_file, write_bytes
 from convolab.core.trust import require_trusted, sha256_of, trust, trust_here
 from convolab.core.types import Json
 
@@ -179,7 +179,7 @@ def read_code(root: Path, entry: str, module: str) -> OwnCode:
 def read_module_source(path: Path) -> bytes:
     try:
         require(
-            path.stat().st_size <= MAX_SOURCE_BYTES,
+            size_of_file(path) <= MAX_SOURCE_BYTES,
             f"{path} has more than {MAX_SOURCE_BYTES:,} bytes: this is no source code",
         )
         return path.read_bytes()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError, describe_exception, require
-from convolab.core.files import user_path
+from convolab.core.files import size_of_file, user_path
 from convolab.models.classifier import ImageClassifier
 from convolab.models.libraries import find_in_timm, import_library, split_library
 from convolab.models.pretrained import BUNDLED_NETWORKS, offline_if_unreachable, pretrained
@@ -68,7 +68,7 @@ def read_weights_bytes(name: str) -> bytes:
     path = weights_path(name)
     try:
         require(
-            path.stat().st_size <= MAX_WEIGHTS_BYTES,
+            size_of_file(path) <= MAX_WEIGHTS_BYTES,
             f"model.weights: {path} has more than {MAX_WEIGHTS_BYTES:,} bytes: it is too large",
         )
         return path.read_bytes()
@@ -98,6 +98,10 @@ def sha256_of_weights(name: str, network: str) -> str:
     if name in _PROVIDED:
         return hashlib.sha256(_PROVIDED[name]).hexdigest()
     stat = os.stat(path := weights_path(name))
+    require(
+        stat.st_size <= MAX_WEIGHTS_BYTES,
+        f"model.weights: {path} has more than {MAX_WEIGHTS_BYTES:,} bytes: it is too large",
+    )
     return file_sha256(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
 

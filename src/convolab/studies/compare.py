@@ -111,12 +111,13 @@ def compare_runs(runs: Sequence[Run]) -> StudyResult:
     notes = []
     for run, name in zip(runs, names, strict=True):
         trial = Trial("runs", name, run.recipe.training.seed, run.recipe)
-        status = run.status if run.status in ("finished", "diverged") else "stopped"
+        status = run.status if run.status in ("finished", "failed", "diverged") else "stopped"
         reason = run.summary["reason"]
         trial_results.append(TrialResult(trial, status, tuple(run.history), reason, run.folder, run.summary))
-        if status == "stopped":
+        if status in ("failed", "stopped"):
             epochs = f"{len(run.history)} of {run.recipe.training.epochs} epochs"
-            notes.append(f"{run.folder} is {run.status} after {epochs} and is left out of the comparison")
+            verb = "has" if status == "failed" else "is"
+            notes.append(f"{run.folder} {verb} {run.status} after {epochs} and is left out of the comparison")
     return StudyResult(study, analyze_study(study, trial_results, are_planned=False), None, tuple(notes))
 
 

@@ -43,6 +43,7 @@ class Job:
     folder: Path
     cost: float = 1.0  # how long it takes, in any unit
     pause_after: int | None = None  # epochs of the run, after which it is stopped, ready to be resumed
+    log: str | None = None  # where its epochs go too, see `Run.start`
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def run_job(
     on_event(JobEvent(key, "started"))
     callbacks = JobCallbacks(job, on_event, should_stop)
     try:
-        status, reason = train_trial(job.recipe, load_splits(), job.folder, callbacks=callbacks)
+        status, reason = train_trial(job.recipe, load_splits(), job.folder, callbacks=callbacks, log=job.log)
     except LabError as error:
         on_event(JobEvent(key, "failed", reason=str(error)))
     else:

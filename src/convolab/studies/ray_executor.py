@@ -1,7 +1,7 @@
 """The executor for many machines: the same trials through Ray, on nodes that need not share a disk.
 
 A node needs Ray and convolab in the driver's versions. The images travel through Ray's object store, once to each
-node. An unfinished run is sent along and resumed, since a trial may have taken hours; when a node or a process dies,
+node; a Ray that is started here maps them instead. An unfinished run is sent along and resumed, since a trial may have taken hours; when a node or a process dies,
 its trials start again from what was sent. The bits are those of the local executor: one thread per trial, and the same
 code.
 """
@@ -92,14 +92,16 @@ class RayExecutor:
         )
         if not pending:
             return
-        arrays = splits_to_arrays(read_memmap(dataset_folder))
-        dataset_bytes = sum(split["images"].nbytes for split in arrays.values())
+        # The processes of a Ray that is started here map the images, as the local executor's do; others get a copy.
+        is_here = self.address is None and not import_ray().is_initialized()
+        images = dataset_folder.resolve() if is_here else splits_to_arrays(read_memmap(dataset_folder))
+        dataset_bytes = 0 if isinstance(images, Path) else sum(split["images"].nbytes for split in images.values())
         with ray_session(self.address, self.workers or count_usable_cores(), dataset_bytes) as ray:
             event_queue = start_event_queue(ray)
             receiver = EventReceiver(ray, event_queue)
             remote_train = ray.remote(num_cpus=1, max_retries=0)(train_on_node)
             in_flight: dict[ObjectRef[tuple[JobEvent, RunFiles]], InFlightTask] = {}
-            stored_arrays = ray.put(arrays)
+            stored_images = ray.put(images)
             stop_requested_at: float | None = None
             while in_flight or (pending and stop_requested_at is None):
                 while pending and stop_requested_at is None and len(in_flight) < self.capacity(ray):
@@ -112,7 +114,7 @@ class RayExecutor:
                         versions | library_version(job.recipe),
                         weights_to_send(job.recipe),
                     )
-                    in_flight[remote_train.remote(payload, stored_arrays, event_queue)] = task
+                    in_flight[remote_train.remote(payload, stored_images, event_queue)] = task
                     del payload  # it may hold the files of a large run
                 done, _ = ray.wait(list(in_flight), timeout=HEARTBEAT_INTERVAL)
                 tasks_by_key = {task.job.recipe.key: task for task in in_flight.values()}

@@ -25,6 +25,7 @@ from convolab.core.environment import tune_malloc
 from convolab.core.errors import LabError, require
 from convolab.core.files import atomic_write, translate_write_errors
 from convolab.data.dataset import ImageDataset
+from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
 from convolab.models import efficientnet_lite, registry, zoo
 from convolab.models.libraries import is_library_network, split_library
@@ -67,9 +68,12 @@ class TaskPayload:
 
 
 def train_on_node(
-    payload: TaskPayload, arrays: dict[str, DatasetArrays], event_queue: "ActorHandle[EventQueue]"
+    payload: TaskPayload, images: dict[str, DatasetArrays] | Path, event_queue: "ActorHandle[EventQueue]"
 ) -> tuple[JobEvent, RunFiles]:
-    """Train one trial in a temporary folder. Returns its terminal event and the run's files."""
+    """Train one trial in a temporary folder, on arrays or on a folder that `write_memmap` wrote, if the node has it.
+
+    Returns its terminal event and the run's files.
+    """
     tune_malloc()
     job = payload.job
     terminal_events: list[JobEvent] = []
@@ -96,7 +100,7 @@ def train_on_node(
                 own == required,
                 f"has {name} {own}, but the driver has {required}: install the same version on all nodes",
             )
-        return splits_from_arrays(arrays)
+        return read_memmap(images) if isinstance(images, Path) else splits_from_arrays(images)
 
     with tempfile.TemporaryDirectory(prefix="convolab-") as temporary_folder:
         folder = Path(temporary_folder) / job.recipe.key

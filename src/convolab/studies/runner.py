@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,6 +24,7 @@ from convolab.studies.results import BestOnTest, StudyResult, TrialResult
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study, Trial
 from convolab.studies.trials import estimate_training_cost, find_corruption
+from convolab.training.epoch_log import require_logger
 from convolab.training.recipe import Recipe, read_toml
 from convolab.training.run import COMPLETED, Run
 from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, TEST_FILE, read_summary
@@ -55,7 +57,7 @@ class StudyFolder:
         reason = run.summary.get("reason")
         if run.status == "finished" or run.status == "diverged":
             return TrialResult(trial, run.status, tuple(run.history), reason, folder, run.summary)
-        status = "failed" if key in failure_reasons else "stopped"
+        status = "failed" if key in failure_reasons or run.status == "failed" else "stopped"
         return TrialResult(trial, status, tuple(run.history), failure_reasons.get(key, reason), folder, run.summary)
 
     def trial_results(self, study: Study, failure_reasons: dict[str, str]) -> list[TrialResult]:
@@ -111,6 +113,7 @@ def execute_study(
     executor: Executor | None = None,
     retrain_damaged: bool = False,
     hours: float | None = None,
+    log: str | None = None,
     on_event: EventCallback = lambda event: None,
     on_look: MessageCallback = lambda message: None,
     on_plan: Callable[[list[Job], int], None] = lambda jobs, num_done: None,
@@ -130,6 +133,7 @@ def execute_study(
         retrain_damaged: train damaged runs again instead of refusing them.
         hours: where seeds are "until decided", after how long no further look is begun: contrasts that are open then are
             undecided, and the same call goes on.
+        log: "tensorboard", "mlflow" or "wandb": where each run's epochs go too, below its folder.
         on_event: called with each event of each job.
         on_look: where seeds are "until decided", called with a line about each section at each look.
         on_plan: called before the first job, with the jobs and the number of runs that were done before; where seeds are
@@ -153,6 +157,7 @@ def execute_study(
     [('lr=0.1', 'finished'), ('lr=0.01', 'finished')]
     """
     require_hours(study, hours)
+    require_logger(log)
     study_folder = StudyFolder(out)
     datasets = {(trial.recipe.data.name, trial.recipe.data.image_size) for trial in study.trials}
     names = ", ".join(sorted(name for name, _ in datasets))
@@ -185,7 +190,7 @@ def execute_study(
                 started, executor = time.monotonic(), executor or LocalExecutor()
                 is_late = False
                 while jobs and not is_late:
-                    executor.run(jobs, dataset_folder, record_event, should_stop)
+                    executor.run([replace(job, log=log) for job in jobs], dataset_folder, record_event, should_stop)
                     if not all(is_run_complete(job.folder) or job.recipe.key in failure_reasons for job in jobs):
                         break  # it was stopped
                     previous, plan = plan, plan_study(study, study_folder.trial_results(study, failure_reasons))

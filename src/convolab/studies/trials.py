@@ -33,6 +33,7 @@ def train_trial(
     folder: Path,
     *,
     callbacks: TrainingCallbacks = NO_CALLBACKS,
+    log: str | None = None,
 ) -> tuple[EndStatus, str | None]:
     """Train a recipe in a folder, or resume the run that is there, on one thread.
 
@@ -46,11 +47,11 @@ def train_trial(
         try:
             if not (folder / SUMMARY_FILE).exists():
                 shutil.rmtree(folder, ignore_errors=True)  # a run that was killed before its first epoch
-                run = Run.start(recipe, splits, folder, callbacks=callbacks)
+                run = Run.start(recipe, splits, folder, callbacks=callbacks, log=log)
             else:
                 run = Run(folder)
                 if run.status not in COMPLETED:
-                    run.resume(splits, callbacks=callbacks)
+                    run.resume(splits, callbacks=callbacks, log=log)
         except Diverged as error:
             return "diverged", str(error)
     return cast("EndStatus", run.status), run.summary["reason"]

@@ -33,6 +33,7 @@ from convolab.training.recipe import Recipe, Training
 from convolab.training.run import Run
 
 CONVNET, FULLY_CONNECTED = "simple_convnet", "shallow_net"
+IMAGES_PER_CHUNK = 960  # whole blocks of rows, as matrix products take them: the bits are those of one chunk
 CONFIG_BY_DATASET = {"digits": PriorsConfig()}
 LARGE_IMAGE_CONFIG = PriorsConfig(  # for larger images, such as cifar10's
     canvas_size=None, train_size=5_000, test_placements=1, epochs=10, batch_size=128
@@ -268,5 +269,9 @@ def permute_input_weights(network: nn.Module, pixel_order: Int64[Tensor, "pixels
 
 @torch.inference_mode()
 def float64_logits(network: nn.Module, dataset: ImageDataset) -> Float[Tensor, "n classes"]:
-    """The logits of all images, in float64."""
-    return copy.deepcopy(network).double().eval()(dataset.images.double() / 255)
+    """The logits of all images, in float64; of as many at a time as keep the memory small."""
+    network = copy.deepcopy(network).double().eval()
+    # The last chunk has the remainder too: a product with few rows takes another path, which rounds otherwise.
+    starts = range(IMAGES_PER_CHUNK, len(dataset.images) - IMAGES_PER_CHUNK + 1, IMAGES_PER_CHUNK)
+    chunks = dataset.images.tensor_split(tuple(starts))
+    return torch.cat([network(images.double() / 255) for images in chunks])

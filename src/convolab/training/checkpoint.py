@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from convolab.core.errors import LabError, require
-from convolab.core.files import atomic_write, parse_json
+from convolab.core.files import atomic_write, parse_json, size_of_file
 from convolab.core.records import validate_record
 from convolab.core.types import Json
 from convolab.models import registry
@@ -92,9 +92,9 @@ def read_metadata(path: Path) -> dict[str, Json]:
 def open_safetensors(path: Path) -> Iterator[tuple[TensorFile, dict[str, Json]]]:
     """A file of tensors and its metadata; whatever is wrong with it becomes one line."""
     try:
-        size = os.stat(path).st_size
         require(
-            size <= MAX_TENSOR_BYTES, f"{path} has more than {MAX_TENSOR_BYTES:,} bytes: it is too large to be read"
+            size_of_file(path) <= MAX_TENSOR_BYTES,
+            f"{path} has more than {MAX_TENSOR_BYTES:,} bytes: it is too large to be read",
         )
         with safe_open(path, framework="pt") as file:
             metadata = parse_json((file.metadata() or {})["about"], f"{path} is damaged: its metadata")

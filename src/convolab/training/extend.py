@@ -13,11 +13,13 @@ from convolab.core.files import write_json
 from convolab.core.text import pluralize
 from convolab.data.splits import DatasetSplits
 from convolab.training.checkpoint import STATE_FILE, read_state
+from convolab.training.epoch_log import epoch_log, require_logger
+from convolab.training.exactness import require_same_parts
 from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_code import code_folder
 from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, new_run_folder, require_new_folder
-from convolab.training.run_records import ParentRecord, new_summary
+from convolab.training.run_records import ParentRecord, RunId, new_summary
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import Trainer, TrainingCallbacks
 
@@ -26,11 +28,17 @@ if TYPE_CHECKING:
 
 
 def extend_run(
-    run: "Run", epochs: int, out: Path | str | None, splits: DatasetSplits | None, callbacks: TrainingCallbacks
+    run: "Run",
+    epochs: int,
+    out: Path | str | None,
+    splits: DatasetSplits | None,
+    callbacks: TrainingCallbacks,
+    log: str | None,
 ) -> Path:
     """Train a finished run on until it has `epochs` in all, in the new folder that is returned. See `Run.extend`."""
     require_extendable(run, epochs)
     require_new_folder(out)
+    require_logger(log)
     splits = run.load_splits(on_message=callbacks.on_message) if splits is None else splits
     run.require_same_data(splits)
     tensors, progress, damage = read_state(run.folder)
@@ -38,11 +46,12 @@ def extend_run(
     run.run_id.require_own(run.folder / STATE_FILE, progress)
     best_net, best_epoch = run.load_weights("best")
     last_net, last_epoch = run.load_weights("last")
-    recipe = run.recipe.parse_overrides({"training.epochs": epochs}, stored=Recipe.model_fields)
+    recipe = longer_recipe(run, epochs)
     device, precision = run.summary["device"], run.summary["precision"]
     codes = run.codes
     trainer = build_trainer(recipe, splits, device, precision, codes)
     trainer.restore(tensors, progress)
+    require_same_parts(trainer, progress)
     require(
         not trainer.is_finished,
         f"{run.folder} stopped by itself after {pluralize(len(run.history), 'epoch')} (training.goal or "
@@ -69,7 +78,9 @@ def extend_run(
         recorder.write_metrics()
         recorder.write_state()
         write_json(folder / SUMMARY_FILE, summary)  # the last file: what has it can be resumed
-        recorder.train(callbacks)
+        run_id = RunId(summary["recipe_key"], summary["data_key"])
+        with epoch_log(folder, run_id, recipe, trainer.progress.history, callbacks, log) as logged:
+            recorder.train(logged)
     return folder
 
 
@@ -88,6 +99,12 @@ def require_extendable(run: "Run", epochs: int) -> None:
         f"{epochs} epochs in all are not more than the {run.recipe.training.epochs} of {run.folder} ({done} done): "
         "give the number of epochs that it should have at the end",
     )
+    longer_recipe(run, epochs)
+
+
+def longer_recipe(run: "Run", epochs: int) -> Recipe:
+    """The recipe of a run with more epochs. Raises LabError if they are more than a training may have."""
+    return run.recipe.parse_overrides({"training.epochs": epochs}, stored=Recipe.model_fields)
 
 
 def is_same_schedule(trainer: Trainer, fewer_epochs: int) -> bool:

@@ -1,5 +1,6 @@
 """The lock of a run's folder: one process trains a run, and looking whether one does hinders nobody."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,8 @@ def is_locked(folder: Path) -> bool:
         except Timeout:
             return True
     try:
-        with open(folder / LOCK_FILE, "rb") as file:
+        # A pipe in its place, on which opening would wait, is no lock.
+        with open(os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
     except BlockingIOError:

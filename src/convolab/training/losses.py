@@ -162,9 +162,15 @@ class OtherLoss(OtherPart):
 def checked_loss(function: Callable[[Tensor, Tensor], Any], what: str) -> LossFunction:
     """A loss of a person's own: whatever it raises or gives that is no loss is a LabError, in one line."""
 
+    def check_gradient(gradient: Tensor) -> None:
+        require(bool(gradient.isfinite().all()), f"{what} has a gradient by the logits that is NaN or infinite")
+
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        given = logits.clone()  # what it writes to it is its own
+        if given.requires_grad:
+            given.register_hook(check_gradient)
         with own_code_errors(f"{what} failed"):
-            value = function(logits.clone(), targets.clone())  # what it writes to them is its own
+            value = function(given, targets.clone())
         is_loss = isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
         shown = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         require(is_loss, f"{what} gives {shown}: it must give one number, the mean over the batch")
@@ -185,17 +191,22 @@ def check_loss(loss: LossFunction, labels: Int64[Tensor, "n"], num_classes: int,
     with lent_generators("cpu", 0), torch.enable_grad():
         logits = torch.randn(len(labels), num_classes, requires_grad=True)
         value = loss(logits, F.one_hot(labels, num_classes).float() if mixes else labels)
-    require(bool(value.isfinite()), f"the loss is {value.item()} for logits of usual size: it must be finite")
+        require(bool(value.isfinite()), f"the loss is {value.item()} for logits of usual size: it must be finite")
+        with own_code_errors("the gradient of the loss failed"):
+            (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
+    require(gradient is not None, "the loss has no gradient by the logits: compute it from them, with torch")
 
 
-def loss_depends_on_the_past(part: OtherLoss, labels: Int64[Tensor, "n"], num_classes: int) -> bool:
-    """Whether a loss of a person's own gives values that its input and the seed do not decide: it is tried."""
-    used, fresh = (part.build(labels, num_classes) for _ in range(2))
-    values = []
-    for loss in (used, used, fresh, used):
-        with lent_generators("cpu", 0), torch.enable_grad():
-            values.append(loss(torch.randn(len(labels), num_classes, requires_grad=True), labels).item())
-    return len(set(values)) > 1
+def try_loss(loss: LossFunction, labels: Int64[Tensor, "n"], num_classes: int) -> float:
+    """A loss of made-up logits, always the same."""
+    with lent_generators("cpu", 0), torch.enable_grad():
+        return loss(torch.randn(len(labels), num_classes, requires_grad=True), labels).item()
+
+
+def loss_depends_on_the_past(part: OtherLoss, loss: LossFunction, labels: Int64[Tensor, "n"], num_classes: int) -> bool:
+    """Whether a loss, made of a person's own, gives values that its input and the seed do not decide: it is tried."""
+    fresh = part.build(labels, num_classes)
+    return len({try_loss(one, labels, num_classes) for one in (loss, loss, fresh, loss)}) > 1
 
 
 Loss = Annotated[

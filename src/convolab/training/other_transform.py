@@ -24,6 +24,7 @@ from convolab.training.parts import OWN_TRANSFORM, Factory, PartKind, own_code_e
 from convolab.training.transforms import TRANSFORMS, to_float01
 
 MAX_ENTRY_LENGTH = 1_000  # characters
+RANGE_TOLERANCE = 1e-4  # of pixels in [0, 1], for rounding
 TAKES_TRANSFORMS = "it takes other transforms: list these in data.augment, or write yours as file.py:Name"
 TAKES_LABELS = "it changes labels too: write {}, which does"
 TORCHVISION = PartKind(
@@ -54,12 +55,14 @@ class OtherTransform:
         function: gets pixels and returns as many of the same shape.
         on: what it gets: "float", pixels in [0, 1], or "uint8".
         per_image: whether it gets one image [C, H, W] at a time, and not a batch [N, C, H, W].
+        code: the copy of a person's own code that it is of; None: what the entry stands for.
     """
 
     entry: str
     function: Callable[[Tensor], Any]
     on: Literal["float", "uint8"] = "float"
     per_image: bool = False
+    code: OwnCode | None = None
 
     @property
     def supports_uint8(self) -> bool:
@@ -90,6 +93,12 @@ class OtherTransform:
         if result.dtype == torch.uint8:
             return result
         require(bool(result.isfinite().all()), f"the transform '{self.entry}' gives pixels that are NaN or infinite")
+        low, high = float(result.min()), float(result.max())
+        require(
+            low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE,
+            f"the transform '{self.entry}' gives pixels from {low:.3g} to {high:.3g} for ones from "
+            f"{float(to_float01(pixels).min()):.3g} to {float(to_float01(pixels).max()):.3g}: they must be in [0, 1]",
+        )
         return result.float()
 
 
@@ -202,12 +211,14 @@ def build_other_transform(entry: str, code: OwnCode | None = None) -> OtherTrans
     name, options = parse_entry(entry, code)
     factory = find_transform(name, code)
     if inspect.isfunction(factory):
-        return as_transform(partial(factory, **options), entry, factory)
+        return as_transform(partial(factory, **options), entry, factory, code)
     function = TORCHVISION.build(name, code, [], options) if inspect.isclass(factory) else factory
-    return as_transform(function, entry, function)
+    return as_transform(function, entry, function, code)
 
 
-def as_transform(function: Callable[[Tensor], Any], entry: str, described: object) -> OtherTransform:
+def as_transform(
+    function: Callable[[Tensor], Any], entry: str, described: object, code: OwnCode | None = None
+) -> OtherTransform:
     """A function as a transform; the attributes `on` and `per_image` say what it gets.
 
     torchvision's draw once for all that they get, so they get one image at a time.
@@ -218,7 +229,7 @@ def as_transform(function: Callable[[Tensor], Any], entry: str, described: objec
     per_image = getattr(described, "per_image", is_torchvision)
     require(on in ("float", "uint8"), f"the transform '{entry}' has on = {on!r}: say 'float' or 'uint8'")
     require(isinstance(per_image, bool), f"the transform '{entry}' has per_image = {per_image!r}: say True or False")
-    return OtherTransform(entry, function, on, per_image)
+    return OtherTransform(entry, function, on, per_image, code)
 
 
 def is_subclass_of_torchvision(function: object) -> bool:

@@ -50,15 +50,19 @@ class ValidationMetric(OtherPart):
             function = VALIDATION_METRICS.build(self.name, self._code, [], self.options)
             require(callable(function), f"{what} gives {type(function).__name__}, which cannot be called")
 
-        def metric(logits: Tensor, labels: Tensor) -> float:
+        def measure(logits: Tensor, labels: Tensor) -> float:
             with own_code_errors(f"{what} failed"), lent_generators("cpu", 0):  # the same number for the same logits
                 number = float(function(logits.clone(), labels.clone()))
             require(math.isfinite(number), f"{what} gives {number}: it must give a finite number")
             return number
 
-        numbers = [metric(torch.eye(num_classes), torch.arange(num_classes)) for _ in range(2)]
-        require(
-            numbers[0] == numbers[1],
-            f"{what} gives {numbers[0]:g} and then {numbers[1]:g} for the same logits: let it keep nothing from call to call",
-        )
+        def metric(logits: Tensor, labels: Tensor) -> float:
+            number, again = (measure(logits, labels) for _ in range(2))
+            require(
+                number == again,
+                f"{what} gives {number:g} and then {again:g} for the same logits: let it keep nothing from call to call",
+            )
+            return number
+
+        metric(torch.eye(num_classes), torch.arange(num_classes))
         return metric

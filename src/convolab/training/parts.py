@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, PrivateAttr, PydanticUserError, TypeAdapter
 
-from convolab.core.errors import LabError, describe_exception, require, suggest
+from convolab.core.errors import LabError, describe_exception, is_memory_error, require, suggest
 from convolab.core.types import Json
 from convolab.models.options import fill_options, is_json_serializable, readable_signature
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code
@@ -149,20 +150,39 @@ class PartKind:
     def build(self, name: str, code: OwnCode | None, given: Iterable[Any], options: Mapping[str, Any]) -> Any:  # noqa: ANN401 (whatever a class makes)
         """Call the class or function that a name stands for. Raises LabError, in one line, for whatever it raises."""
         factory = self.find(name, code)
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
         with own_code_errors(f"the {self.section} '{name}' cannot be made with {dict(options)}"):
-            return factory(*given, **values)
+            return factory(*given, **as_arguments(options))
+
+
+def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a recipe as Python's functions expect them: a list is a tuple."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
 
 
 @contextmanager
 def own_code_errors(failure: str) -> Iterator[None]:
-    """Whatever somebody else's code raises inside the block, also an exit, is a LabError in one line: FAILURE: reason."""
+    """Whatever somebody else's code raises inside the block, also an exit, is a LabError in one line: FAILURE: reason.
+
+    So is a change of what torch keeps for the whole process; it is undone. Too little memory stays the error that it is.
+    """
+    gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     try:
         yield
-    except LabError:
+        is_changed = (torch.is_grad_enabled(), torch.get_default_dtype()) != (gradients, dtype)
+    except (LabError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if is_memory_error(error):
+            raise
         raise LabError(f"{failure}: {describe_exception(error)}") from error
+    finally:
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(dtype)
+    require(
+        not is_changed,
+        f"{failure}: it changes a setting of the whole process (torch.set_grad_enabled, torch.set_default_dtype): use "
+        "torch.no_grad() around what needs no gradient, and name the dtype of a tensor",
+    )
 
 
 class OtherPart(BaseModel):

@@ -1,15 +1,18 @@
 """What a training writes into its run's folder, epoch by epoch."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 import torch
 
+from convolab.core.errors import LabError
 from convolab.core.files import link_or_copy, write_json, write_text
 from convolab.core.text import pluralize
 from convolab.models.classifier import ImageClassifier
 from convolab.training.checkpoint import write_state, write_weights
+from convolab.training.exactness import require_exact, samples_of_own_parts
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import METRICS_FILE, SUMMARY_FILE
 from convolab.training.run_records import RunId, RunSummary, Status
@@ -34,8 +37,8 @@ class RunRecorder:
     def train(self, callbacks: TrainingCallbacks) -> None:
         """Train to the end, or until the callbacks stop it.
 
-        Raises Diverged if the loss becomes NaN or infinite, and LabError if the disk is full; the files of the last
-        good epoch then stay whole.
+        Raises Diverged if the loss becomes NaN or infinite, and LabError if a part of somebody else's fails or the disk
+        is full; the files of the last good epoch then stay whole, and the summary says why.
         """
         self.write_status("running")
         try:
@@ -44,6 +47,10 @@ class RunRecorder:
                 callbacks.on_epoch(epoch)
         except Diverged as error:
             self.write_status("diverged", str(error))
+            raise
+        except LabError as error:
+            with suppress(LabError):  # of a full disk, which the first error tells
+                self.write_status("failed", str(error))
             raise
         if not self.trainer.is_finished:
             self.write_state()
@@ -73,8 +80,10 @@ class RunRecorder:
 
     def write_state(self) -> None:
         """All that continues the training bit for bit."""
+        if self.trainer.training.exact is not False:
+            require_exact(self.trainer)
         tensors, progress = self.trainer.snapshot()
-        write_state(self.folder, tensors, {**self.run_id, **progress})
+        write_state(self.folder, tensors, {**self.run_id, **progress, **samples_of_own_parts(self.trainer)})
 
     def write_status(self, status: Status, reason: str | None = None) -> None:
         """Enter into the summary how far the training is."""

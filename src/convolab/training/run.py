@@ -31,6 +31,7 @@ from convolab.training.checkpoint import (
 )
 from convolab.training.epoch_log import epoch_log, require_logger
 from convolab.training.evaluate_run import find_mistakes, record_test
+from convolab.training.exactness import require_same_parts
 from convolab.training.extend import extend_run
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
@@ -154,13 +155,20 @@ class Run(Displayable):
                 RunRecorder(folder, recipe, run.summary, trainer).train(logged)
         return run
 
-    def resume(self, splits: DatasetSplits | None = None, *, callbacks: TrainingCallbacks = NO_CALLBACKS) -> "Run":
+    def resume(
+        self,
+        splits: DatasetSplits | None = None,
+        *,
+        callbacks: TrainingCallbacks = NO_CALLBACKS,
+        log: str | None = None,
+    ) -> "Run":
         """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged.
 
-        `callbacks.on_message` is called if the state is damaged or the number of threads differs. Raises LabError if
+        `log` is as in `start`; a run that has a log goes on in it. `callbacks.on_message` is called if the state is damaged or the number of threads differs. Raises LabError if
         the recipe or the data was changed, if another process is training the run, or if its files are of the first
         edition or of another run.
         """
+        require_logger(log)
         self.require_resumable()
         self.require_same_recipe()
         splits = self.load_splits(on_message=callbacks.on_message) if splits is None else splits
@@ -188,12 +196,13 @@ class Run(Displayable):
                 )
                 self.run_id.require_own(path, progress)
                 trainer.restore(tensors, progress)
+                require_same_parts(trainer, progress)
                 recorder.write_metrics()
                 if warning:
                     callbacks.on_message(warning)
                     (self.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
             note_other_threads(self.summary, callbacks)
-            with epoch_log(self.folder, self.run_id, self.recipe, trainer.progress.history, callbacks) as logged:
+            with epoch_log(self.folder, self.run_id, self.recipe, trainer.progress.history, callbacks, log) as logged:
                 recorder.train(logged)
         return self
 
@@ -204,14 +213,16 @@ class Run(Displayable):
         *,
         splits: DatasetSplits | None = None,
         callbacks: TrainingCallbacks = NO_CALLBACKS,
+        log: str | None = None,
     ) -> "Run":
         """Go on to so many epochs in all, in a new run in `out` that names this one; this one stays as it is.
 
         `callbacks.on_message` is called with whether that gives the bits of so many epochs from scratch: it does where
         the learning rates so far do not depend on the number of epochs in all, as with constant and step schedules.
+        `log` is as in `start`, and has the epochs so far too.
         Raises LabError for a run that is not finished, or that stopped by itself (training.goal, training.patience).
         """
-        return Run(extend_run(self, epochs, out, splits, callbacks))
+        return Run(extend_run(self, epochs, out, splits, callbacks, log))
 
     @property
     def run_id(self) -> RunId:
@@ -236,7 +247,7 @@ class Run(Displayable):
 
     @property
     def status(self) -> Status:
-        """new, running, stopped (by the user), killed, diverged or finished."""
+        """new, running, stopped (by the user), killed, failed, diverged or finished."""
         if self.summary["status"] == "running" and not self.is_training:
             self.summary = read_summary(self.folder)  # the process may have written how it ended since this was read
             if self.summary["status"] == "running":

@@ -7,7 +7,7 @@ format; their names are translated here, so that such a run is read like any oth
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ LEFTOVERS = ".*.part.*"  # temporary files that a killed process left
 OWN_FILES = (
     *CHARTS, *GALLERY, TEST_FILE, LOG_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
 )  # fmt: skip
+LOG_CONTENTS = {  # of a tool's folder in the run's folder: what the tool writes, as patterns
+    "tensorboard": ("events.out.tfevents.*",),
+    "mlflow": ("mlflow.db*", "artifacts"),
+    "wandb": ("offline-run-*", "run-*", "latest-run", "debug*.log"),
+}
 FIRST_EDITION_NAMES = {
     "seconds": "train_seconds",
     "parameters": "num_parameters",
@@ -195,12 +200,28 @@ def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
 
 
 def delete_own_files(folder: Path) -> None:
-    """Delete what a run wrote, except its lock."""
+    """Delete what a run wrote, except its lock. Of the folders of a log, what is not of the tool's kind stays."""
     code = folder / CODE_FOLDER
     with translate_write_errors(folder):
         if code.is_dir() and not code.is_symlink():
             shutil.rmtree(code)
         for leftover in folder.glob(LEFTOVERS):
             leftover.unlink()
+        if (folder / LOG_FILE).is_file():  # else whatever is called like a log is somebody else's
+            for tool, patterns in LOG_CONTENTS.items():
+                delete_log(folder / tool, patterns)
         for name in OWN_FILES:
             (folder / name).unlink(missing_ok=True)
+
+
+def delete_log(folder: Path, patterns: Sequence[str]) -> None:
+    """Delete what a tool wrote into its folder, and the folder if that leaves it empty; a link to a folder stays."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()

@@ -29,7 +29,7 @@ from convolab.training.recipe import (
 from convolab.training.trainer import Trainer
 from convolab.training.transfer import PretrainedRecord
 
-Status = Literal["new", "running", "stopped", "killed", "diverged", "finished"]
+Status = Literal["new", "running", "stopped", "killed", "failed", "diverged", "finished"]
 COMPLETED: tuple[Status, ...] = ("finished", "diverged")  # what more training would not change
 SUMMARY_DEFAULTS: dict[str, Json] = {
     "format": None,

@@ -26,6 +26,8 @@ from convolab.models.weights import START_KEYS, sha256_of_weights
 from convolab.training.augmentation import parse_transform
 from convolab.training.other_transform import fill_entry, is_other_entry
 
+MAX_EPOCHS = 100_000  # of a training: metrics.jsonl, written whole at each, then has what a JSON file may have
+
 
 def check_entries(value: object) -> object:
     """Raise LabError for what is no list of entries; a list becomes a tuple."""
@@ -135,7 +137,7 @@ class Training(Frozen):
     """How the network is trained, whatever the network.
 
     Attributes:
-        epochs: passes over the training images.
+        epochs: passes over the training images, 100,000 at most.
         batch_size: images in each step.
         seed: of the initial weights, the order of the images, their transforms and the layers that draw.
         precision: of the network's arithmetic; auto is bf16 where the processor computes it natively.
@@ -150,7 +152,7 @@ class Training(Frozen):
     128
     """
 
-    epochs: PositiveInt = 10
+    epochs: Annotated[PositiveInt, Field(le=MAX_EPOCHS)] = 10
     batch_size: PositiveInt = 128
     seed: NonNegativeInt = 0
     precision: Literal["fp32", "bf16", "auto"] = "fp32"

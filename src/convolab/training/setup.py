@@ -11,13 +11,11 @@ from convolab.data.splits import DatasetSplits, stratified_split
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
 from convolab.models.own_code import OwnCode
-from convolab.training.augmentation import depends_on_the_past, parse_transform
-from convolab.training.losses import OtherLoss, loss_depends_on_the_past
+from convolab.training.augmentation import parse_transform
+from convolab.training.exactness import require_exact
 from convolab.training.network_check import check_network
-from convolab.training.other_transform import is_other_entry
 from convolab.training.parts import own_transform_name, with_code
 from convolab.training.recipe import Recipe
-from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.trainer import Trainer
 from convolab.training.transfer import PretrainedRecord, set_up_transfer
 
@@ -76,36 +74,12 @@ def build_trainer(
         device=device,
         frozen=transfer.frozen,
         lr_factors=transfer.lr_factors,
+        runs_own_code=bool(recipe.own_parts),
     )
     trainer.pretrained = transfer.record
     if recipe.training.exact is not False:
-        require_exact(trainer, recipe, code_of_name)
+        require_exact(trainer)
     return trainer
-
-
-def require_exact(trainer: Trainer, recipe: Recipe, code_of_name: Mapping[str, OwnCode]) -> None:
-    """Raise LabError, naming it, for a part of somebody else's that could not be resumed bit for bit: it is tried."""
-    images, _ = trainer.first_batch()
-    for entry in filter(is_other_entry, recipe.data.augment):
-        require(
-            not depends_on_the_past(entry, code_of_name.get(own_transform_name(entry)), images),
-            f"the transform '{entry}' gives other pixels for the same images and seed, so a stopped run could not be resumed "
-            "bit for bit: let it draw from torch's, NumPy's or Python's global generator, which are seeded for it, and keep "
-            "nothing from batch to batch; or set training.exact = false",
-        )
-    if isinstance(trainer.loss, OtherLoss):
-        require(
-            not loss_depends_on_the_past(trainer.loss, trainer.first_batch()[1], len(trainer.train_set.classes)),
-            f"the loss '{trainer.loss.name}' gives other values for the same logits and seed, so a stopped run could not be "
-            "resumed bit for bit: let it keep nothing from batch to batch, or set training.exact = false",
-        )
-    state = trainer.optimizer_state
-    if isinstance(state, TorchOptimizerState):
-        require(
-            state.resumes_exactly(),
-            f"{state.what} keeps something outside its state (optimizer.state, as tensors and numbers), so a stopped run "
-            "could not be resumed bit for bit: keep it there, or set training.exact = false",
-        )
 
 
 def train_validation_split(

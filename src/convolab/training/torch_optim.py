@@ -1,5 +1,7 @@
 """Optimizers that are not convolab's: any class of torch.optim, and a person's own."""
 
+import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +10,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError, require
-from convolab.core.rng import isolated_rng, make_generator, seed_default_generator
+from convolab.core.rng import lent_generators, make_generator, seed_all_generators
 from convolab.core.types import Json, PositiveFloat, ValidationContext, stored_sections
 from convolab.models.own_code import is_own_code
 from convolab.training.parts import OtherPart, PartKind, own_code_errors
@@ -60,7 +62,7 @@ class OtherOptimizer(OtherPart):
 
         parameters = [p for p in parameters if p.requires_grad]
         factors = [(lr_factors or {}).get(p, 1.0) for p in parameters]
-        return TorchOptimizerState(make, parameters, f"the optimizer '{self.name}'", factors)
+        return TorchOptimizerState(make, parameters, f"the optimizer '{self.name}'", factors, is_own_code(self.name))
 
 
 class TorchOptimizerState:
@@ -76,8 +78,9 @@ class TorchOptimizerState:
         parameters: Iterable[nn.Parameter],
         what: str = "the optimizer",
         factors: Sequence[float] = (),
+        is_own: bool = False,
     ) -> None:
-        self.make, self.what, self.factors = make, what, factors
+        self.make, self.what, self.factors, self.is_own = make, what, factors, is_own
         self.parameters = [p for p in parameters if p.requires_grad]
         by_factor: dict[float, list[nn.Parameter]] = {}
         for parameter, factor in zip(self.parameters, factors or [1.0] * len(self.parameters), strict=True):
@@ -97,6 +100,7 @@ class TorchOptimizerState:
         self.lr = max(float(group["lr"]) for group in groups)
         self.group_rates = [float(group["lr"]) * f for group, f in zip(groups, group_factors, strict=True)]
         require(self.lr > 0, f"{what} has a learning rate of {self.lr:g}: give one above 0")
+        self.forms = self._forms()
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
@@ -109,25 +113,47 @@ class TorchOptimizerState:
             group["lr"] = rate * factor
         with own_code_errors(f"{self.what} failed in its step"):
             self.optimizer.step()
+        if self.is_own:
+            require(
+                self._forms() == self.forms,
+                f"{self.what} changed its groups of parameters in its step, or a parameter's shape, dtype, device or "
+                "requires_grad: let it change their values alone",
+            )
+
+    def _forms(self) -> list[object]:
+        """What a step must leave as it is."""
+        grouped = [id(p) for group in self.optimizer.param_groups for p in group["params"]]
+        return [len(self.optimizer.param_groups), grouped, *map(describe_form, self.parameters)]
+
+    @property
+    def is_finite(self) -> tuple[bool, bool]:
+        """Whether all parameters are finite, and all their gradients."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return all_finite(self.parameters), all_finite(gradients)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The tensors of its state by name: themselves, not copies."""
-        return {
+        """The tensors of its state by name: themselves, not copies, unless they share memory."""
+        tensors = {
             f"{index}.{name}": value
             for index, state in self._states()
             for name, value in state.items()
-            if isinstance(value, Tensor)
+            if isinstance(value, Tensor) and is_plain(value)
+        }
+        # A file cannot hold two tensors that share memory.
+        shared = Counter(value.untyped_storage().data_ptr() for value in (*tensors.values(), *self.parameters))
+        return {
+            name: value.clone() if shared[value.untyped_storage().data_ptr()] > 1 else value
+            for name, value in tensors.items()
         }
 
     def extra_state(self) -> Json:
         """What else is in its state, as JSON can hold it; values that it cannot hold are left out."""
         states = {
-            str(index): {name: value for name, value in state.items() if isinstance(value, bool | int | float | str)}
+            str(index): {name: value for name, value in state.items() if is_scalar(value)}
             for index, state in self._states()
         }
         groups = [
-            {name: value for name, value in group.items() if isinstance(value, bool | int | float | str)}
-            for group in self.optimizer.param_groups
+            {name: value for name, value in group.items() if is_scalar(value)} for group in self.optimizer.param_groups
         ]
         devices = {
             f"{index}.{name}": value.device.type
@@ -158,23 +184,55 @@ class TorchOptimizerState:
             group.update({name: value for name, value in as_mapping(values).items() if name in known})
 
     def _states(self) -> list[tuple[int, dict[str, Any]]]:
-        return [(i, self.optimizer.state[p]) for i, p in enumerate(self.parameters) if p in self.optimizer.state]
+        states = self.optimizer.state
+        return [(i, states[p]) for i, p in enumerate(self.parameters) if isinstance(states.get(p), dict)]
+
+    def describe_unsaved(self) -> str | None:
+        """What of its state a file cannot hold, in words; None if nothing."""
+        parameters = {id(p) for p in self.parameters}
+        for key, state in self.optimizer.state.items():
+            if id(key) not in parameters:
+                return f"a key of type {type(key).__name__}"
+            if not isinstance(state, dict):
+                return f"a value of type {type(state).__name__}"
+            for name, value in state.items():
+                if value is not None and not is_scalar(value) and not (isinstance(value, Tensor) and is_plain(value)):
+                    return f"'{name}' of type {type(value).__name__}"
+        return None
 
     def resumes_exactly(self) -> bool:
         """Whether a saved state continues bit for bit: tried on copies of the parameters, with made-up gradients."""
-        with isolated_rng():
-            uninterrupted = TorchOptimizerState(self.make, copies_of(self.parameters), self.what, self.factors)
-            uninterrupted._try_steps(0)
-            copies = copies_of(uninterrupted.parameters)
-            resumed = TorchOptimizerState(self.make, copies, self.what, self.factors)
-            tensors = {name: tensor.clone() for name, tensor in uninterrupted.state_dict().items()}
-            resumed.load_state_dict(tensors, uninterrupted.extra_state())
-            uninterrupted._try_steps(PROOF_STEPS)
-            try:
-                resumed._try_steps(PROOF_STEPS)
-            except LabError:  # it misses what could not be saved
-                return False
-        return all(map(torch.equal, uninterrupted.parameters, resumed.parameters))
+        with lent_generators("cpu", 0):
+            used = TorchOptimizerState(self.make, copies_of(self.parameters), self.what, self.factors)
+            used._try_steps(0)
+        return used.continues_exactly()
+
+    def continues_exactly(self) -> bool:
+        """Whether what would be saved of it now is all that its next steps depend on: tried on copies."""
+        saved = TorchOptimizerState(self.make, copies_of(self.parameters), self.what, self.factors)
+        saved.load_state_dict({name: tensor.clone() for name, tensor in self.state_dict().items()}, self.extra_state())
+        uninterrupted = self.look_ahead()
+        try:
+            with lent_generators("cpu", 0):
+                saved._try_steps(PROOF_STEPS)
+        except LabError:  # it misses what could not be saved
+            return False
+        return all(map(same_bits, uninterrupted, saved.parameters))
+
+    def look_ahead(self) -> list[nn.Parameter]:
+        """The parameters after the next steps, with made-up gradients: a copy of it takes them."""
+        optimizer = object.__new__(type(self.optimizer))
+        memo: dict[int, Any] = {id(self.optimizer): optimizer}
+        with own_code_errors(f"{self.what} cannot be copied"):
+            # Not a deepcopy of itself: torch's leaves the attributes of a person's own class out.
+            vars(optimizer).update(copy.deepcopy(vars(self.optimizer), memo))
+        twin = copy.copy(self)
+        twin.optimizer = optimizer
+        twin.parameters = [memo[id(p)] for p in self.parameters]
+        twin.forms = twin._forms()
+        with lent_generators("cpu", 0):
+            twin._try_steps(PROOF_STEPS)
+        return twin.parameters
 
     def _try_steps(self, first: int) -> None:
         for step in range(first, first + PROOF_STEPS):
@@ -182,12 +240,37 @@ class TorchOptimizerState:
             for parameter in self.parameters:
                 gradient = torch.randn(parameter.shape, generator=generator).to(parameter)
                 parameter.grad = torch.empty_like(parameter).copy_(gradient)
-            seed_default_generator(torch.device("cpu"), 0, "optimizer proof", step)
+            seed_all_generators(torch.device("cpu"), 0, "optimizer proof", step)
             self.step()
 
 
 def copies_of(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     return [nn.Parameter(p.detach().clone(memory_format=torch.preserve_format)) for p in parameters]
+
+
+def describe_form(parameter: Tensor) -> tuple[object, ...]:
+    """All of a parameter but its values."""
+    return parameter.shape, parameter.dtype, parameter.device, parameter.requires_grad
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no number in some tensors is NaN or infinite."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def is_scalar(value: object) -> bool:
+    """Whether a value is one that JSON holds and gives back."""
+    return isinstance(value, bool | float | str) or (isinstance(value, int) and abs(value) < 2**63)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a file can hold a tensor: it is not sparse, quantized or complex."""
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_complex()
+
+
+def same_bits(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors of one form are equal, NaN being equal to NaN."""
+    return bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
 def like_parameter(value: Tensor, parameter: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ import torch
 from pydantic import model_validator
 from torch import nn
 
-from convolab.core.errors import LabError, describe_exception, require
+from convolab.core.errors import require
 from convolab.core.types import NonNegativeFloat, UnitInterval, ValidationContext, stored_sections
 from convolab.models.own_code import is_own_code
 from convolab.training.history import EpochMetrics
-from convolab.training.parts import OtherPart, PartKind, own_code_errors
+from convolab.training.parts import OtherPart, PartKind, as_arguments, own_code_errors
 
 IS_A_FUNCTION = "it takes a function, which a recipe cannot hold: write yours as file.py:name"
 TAKES_SCHEDULERS = "it takes other schedulers, which a recipe cannot hold: write yours as file.py:name"
@@ -72,11 +72,14 @@ class OtherSchedule(OtherPart):
 
     def rates(self, base_lr: float, steps_per_epoch: int, total_epochs: int) -> RateFunction:
         """The learning rate at each time. Raises LabError, in one line, if the schedule cannot be made."""
-        if inspect.isfunction(SCHEDULES.find(self.name, self._code)):
+        function = SCHEDULES.find(self.name, self._code)
+        if inspect.isfunction(function):
+            options = as_arguments(self.options)
 
             def schedule_rate(epoch: int, step: int, history: Sequence[EpochMetrics]) -> float:
                 time = epoch + step / steps_per_epoch
-                factor = SCHEDULES.build(self.name, self._code, (time, total_epochs), self.options)
+                with own_code_errors(f"the schedule '{self.name}' failed in epoch {epoch + 1}"):
+                    factor = function(time, total_epochs, **options)
                 with own_code_errors(f"the schedule '{self.name}' gives no number in epoch {epoch + 1}"):
                     return base_lr * float(factor)
 
@@ -126,18 +129,17 @@ class SchedulerRates:
         """The rate after so many calls of `step`; a plateau is one of the validation loss, or else the training loss."""
         while len(self.rates) <= calls:
             self.scheduler.optimizer.step()
-            try:
-                with warnings.catch_warnings(action="ignore"):  # what it says of its own use is ours to know
-                    if self.is_plateau:
-                        epoch = history[len(self.rates) - 1]
-                        loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
-                        self.scheduler.step(loss)
-                    else:
-                        self.scheduler.step()
-            except Exception as error:
-                reason = describe_exception(error)
-                raise LabError(f"the schedule {type(self.scheduler).__name__} failed in its step: {reason}") from error
-            self.rates.append(self._rate())
+            with (
+                own_code_errors(f"the schedule {type(self.scheduler).__name__} failed in its step"),
+                warnings.catch_warnings(action="ignore"),  # what it says of its own use is ours to know
+            ):
+                if self.is_plateau:
+                    epoch = history[len(self.rates) - 1]
+                    loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
+                    self.scheduler.step(loss)
+                else:
+                    self.scheduler.step()
+                self.rates.append(self._rate())
         return self.rates[calls]
 
     def _rate(self) -> float:

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from convolab.core.environment import has_native_bf16
 from convolab.core.errors import LabError, require, translate_memory_errors
 from convolab.core.records import validate_record
-from convolab.core.rng import isolated_rng, make_generator, reproducible_kernels, seed_default_generator
+from convolab.core.rng import (
+    isolated_rng,
+    lent_generators,
+    make_generator,
+    reproducible_kernels,
+    seed_all_generators,
+    seed_default_generator,
+)
 from convolab.core.types import Json
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.training.augmentation import (
@@ -32,9 +39,11 @@ from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.network_check import check_network
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.own_metric import ValidationMetric
+from convolab.training.parts import own_code_errors
 from convolab.training.recipe import Metrics, Training
 from convolab.training.sampling import Sampling, check_weights, draw_order
 from convolab.training.torch_optim import TorchOptimizerState
+from convolab.training.torch_schedule import OtherSchedule
 from convolab.training.transfer import PretrainedRecord
 
 MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
@@ -118,6 +127,8 @@ class Trainer:
         device: where the network and each batch go.
         frozen: layers of `net` that stay in evaluation mode.
         lr_factors: of the learning rate, for parameters of `net` where it is not 1.
+        runs_own_code: whether a part is code of a person's own: what it raises is then a LabError, and the generators of
+            NumPy and Python are seeded for it.
 
     Raises LabError if the batch is larger than the set, or is one image and the network cannot be trained on one; and
     for a loss, a sampling or a transform that does not fit the images.
@@ -140,8 +151,10 @@ class Trainer:
         device: torch.device | str = "cpu",
         frozen: Sequence[nn.Module] = (),
         lr_factors: Mapping[nn.Parameter, float] | None = None,
+        runs_own_code: bool = False,
     ) -> None:
         self.training = training or Training()
+        self.runs_own_code = runs_own_code
         require_full_batch(self.training.batch_size, train)
         self.train_set = train
         self.validation_set = validation
@@ -167,6 +180,9 @@ class Trainer:
         self.ema_net = copy.deepcopy(self.net).requires_grad_(False) if self.training.ema else None
         self.optimizer_state = self.optimizer.build(self.net.parameters(), lr_factors or {})
         self.rates = self.schedule.rates(self.optimizer.lr, self.steps_per_epoch, self.training.epochs)
+        self.rates_again = None  # of a person's own schedule, made a second time: they must be the same
+        if isinstance(self.schedule, OtherSchedule) and runs_own_code and self.training.exact is not False:
+            self.rates_again = self.schedule.rates(self.optimizer.lr, self.steps_per_epoch, self.training.epochs)
         self.progress = TrainingProgress()
         self.frozen = tuple(frozen)
         self.pretrained: PretrainedRecord | None = None  # what the network started from, for the run's summary
@@ -183,7 +199,8 @@ class Trainer:
         seed, batch_size = self.training.seed, self.training.batch_size
         while not self.is_finished:
             # Not around the yield: what the caller draws and sets is none of ours.
-            with isolated_rng(self.device), reproducible_kernels(self.device), translate_memory_errors(MEMORY_ADVICE):
+            generators = lent_generators(self.device, 0) if self.runs_own_code else isolated_rng(self.device)
+            with generators, reproducible_kernels(self.device), translate_memory_errors(MEMORY_ADVICE):
                 progress, epoch = self.progress, self.progress.epoch
                 self.net.train()
                 for layer in self.frozen:
@@ -205,19 +222,26 @@ class Trainer:
                     )
                     pixels = pixels.contiguous(memory_format=self.memory_format)
                     lr = self.lr_at(step)
-                    seed_default_generator(self.device, seed, "layers", epoch, step)  # for layers such as dropout
+                    # For layers such as dropout.
+                    if self.runs_own_code:
+                        seed_all_generators(self.device, seed, "layers", epoch, step)
+                    else:
+                        seed_default_generator(self.device, seed, "layers", epoch, step)
 
-                    with bf16_autocast(self.device, self.bf16):
+                    with bf16_autocast(self.device, self.bf16), self.own_errors("the network"):
                         logits = self.net(pixels)  # [N, classes]
                     logits = logits.float()
                     loss = self.loss_function(logits, targets)
                     loss_value = loss.item()
                     self.check_finite_loss(loss_value, step, lr)
                     self.optimizer_state.zero_grad()
-                    loss.backward()
+                    with self.own_errors("the gradient"):
+                        loss.backward()
+                    self.check_any_gradient()
                     if self.training.clip_norm:
                         nn.utils.clip_grad_norm_(self.net.parameters(), self.training.clip_norm)
                     self.optimizer_state.step(lr)
+                    self.check_finite_weights(step, lr)
                     if self.ema_net is not None:
                         self.update_ema(self.ema_net, epoch * self.steps_per_epoch + step)
 
@@ -243,9 +267,10 @@ class Trainer:
         # No loss follows the epoch's last step: it is checked by validation's, or by the weights that it left.
         validation_loss, validation_accuracy, validation_metric = None, None, None
         if self.validation_set is not None:
-            validation = evaluate(
-                self.eval_net, self.validation_set, allow_nonfinite=True, metric=self.validation_metric
-            )
+            with self.own_errors("the evaluation"):
+                validation = evaluate(
+                    self.eval_net, self.validation_set, allow_nonfinite=True, metric=self.validation_metric
+                )
             validation_loss, validation_accuracy = validation.loss_and_accuracy
             validation_metric = validation.metric
             finite_check = validation_loss
@@ -293,8 +318,43 @@ class Trainer:
         return len(history) >= training.epochs or goal_reached or out_of_patience
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of a step of the present epoch."""
-        return self.rates(self.progress.epoch, step, self.progress.history)
+        """The learning rate of a step of the present epoch. Raises LabError for a schedule that gives two of them."""
+        time = self.progress.epoch, step, self.progress.history
+        lr = self.rates(*time)
+        if self.rates_again is not None and (again := self.rates_again(*time)) != lr:
+            raise LabError(
+                f"the schedule '{self.schedule.name}' gives {lr:g} and then {again:g} for step {step + 1} of epoch "
+                f"{self.progress.epoch + 1}, so a stopped run could not be resumed bit for bit: let it depend on the time "
+                "alone, or set training.exact = false"
+            )
+        return lr
+
+    def own_errors(self, what: str) -> AbstractContextManager[None]:
+        """Around what runs code of a person's own: what it raises is a LabError in one line."""
+        if not self.runs_own_code:
+            return nullcontext()
+        return own_code_errors(f"{what} failed in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}")
+
+    def check_any_gradient(self) -> None:
+        """Raise LabError if no parameter got a gradient, as where a loss is not computed from the logits."""
+        require(
+            not self.runs_own_code or any(p.grad is not None for p in self.net.parameters()),
+            f"no parameter has a gradient in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}: compute the logits "
+            "from the parameters, and the loss from the logits",
+        )
+
+    def check_finite_weights(self, step: int, lr: float) -> None:
+        """Raise Diverged, naming it, if an optimizer of a person's own leaves weights that are NaN or infinite."""
+        state = self.optimizer_state
+        if not isinstance(state, TorchOptimizerState) or not state.is_own:
+            return
+        weights, gradients = state.is_finite
+        if not weights:
+            culprit = f"{state.what} left weights that are" if gradients else "the gradient became"
+            raise Diverged(
+                f"{culprit} NaN or infinite in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate {lr:g}: "
+                f"{'look into its step, ' if gradients else ''}lower optimizer.lr or set training.clip_norm"
+            )
 
     def check_finite_loss(self, loss: float, step: int, lr: float) -> None:
         if not math.isfinite(loss):

@@ -22,6 +22,10 @@ def resume_command(
         Path | None,
         typer.Option(help="Folder for the new run of --epochs; must be new or empty.", show_default="one in runs/"),
     ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(help="Also log the epochs below the run's folder: tensorboard, mlflow or wandb (offline)."),
+    ] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -32,11 +36,17 @@ def resume_command(
     many epochs from scratch.
     """
     from convolab.reports.live import live_training
+    from convolab.training.epoch_log import require_logger
     from convolab.training.extend import require_extendable
     from convolab.training.run_folder import require_new_folder
 
     require(out is None or epochs is not None, "--out is for a new run: give --epochs too, the epochs in all")
+    require_logger(log)
     run = open_run(folder)
+    require(
+        log is None or epochs is not None or run.status != "finished",
+        f"{folder} is finished, and --log is for epochs that are trained: give --epochs too, the epochs in all",
+    )
     if epochs is None:
         require_curves_outputs(run)
     # As many threads as the run began with, if there are so many; resuming says if the bits may differ.
@@ -46,12 +56,12 @@ def resume_command(
         require_new_folder(out)
         splits = run.load_splits(data_dir, on_message=print_note)
         with live_training(epochs, run.history) as callbacks:
-            run = run.extend(epochs, out, splits=splits, callbacks=callbacks)
+            run = run.extend(epochs, out, splits=splits, callbacks=callbacks, log=log)
     elif run.status == "finished":
         run.require_own_files()
     else:
         run.require_resumable()  # before the data are read
         splits = run.load_splits(data_dir, on_message=print_note)
         with live_training(run.recipe.training.epochs) as callbacks:
-            run.resume(splits, callbacks=callbacks)
+            run.resume(splits, callbacks=callbacks, log=log)
     report_run(run, as_json)

@@ -5,6 +5,7 @@ from convolab.cli.studies import (
     ExecutorName,
     Export,
     Hours,
+    Log,
     RayAddress,
     RetrainDamaged,
     SeedCount,
@@ -33,6 +34,7 @@ def study_command(
     out: StudyOut = None,
     retrain_damaged: RetrainDamaged = False,
     hours: Hours = None,
+    log: Log = None,
     export: Export = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,4 +50,5 @@ def study_command(
         export=export,
         as_json=as_json,
         hours=hours,
+        log=log,
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
+from convolab.core.files import size_of_file
 from convolab.core.text import format_bytes
 
 MAX_FILE_BYTES = 200_000_000  # CIFAR-100's largest file has 156 million
@@ -58,7 +59,7 @@ def read_pickle(path: Path) -> object:
 
     Raises LabError, beginning with the path, if the file holds anything else, is damaged, or is too large.
     """
-    size = path.stat().st_size
+    size = size_of_file(path)
     require(size <= MAX_FILE_BYTES, f"{path} is {format_bytes(size)}, more than {format_bytes(MAX_FILE_BYTES)}")
     try:
         return PickleReader(path.read_bytes(), path).read()
