@@ -37,6 +37,8 @@ from convolab.data.download import extract_archive
 from convolab.data.memmap import read_memmap
 from convolab.data.url import fetch_url
 from convolab.handin.notebook_file import read_notebook
+from convolab.handin.pack import read_manifest
+from convolab.handin.verify.archive import read_hand_in
 from convolab.studies.executor import run_job
 from convolab.studies.study import Study
 from convolab.training.recipe import Recipe, parse_override
@@ -429,6 +431,7 @@ def any_zip(rng: random.Random) -> bytes:
     members = [(rng.choice(MEMBER_NAMES), any_content(rng)) for _ in range(rng.randrange(3))]
     if not members or rng.random() < 0.6:  # what a reader looks for
         members = [("images.npy", saved((10, 8, 8), "uint8")), ("labels.npy", saved((10,), "int64")), *members]
+        members.append(("manifest.json", b'{"name": "Ada"}'))
     with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w") as packed:  # of two with one name
         for name, content in rng.sample(members, rng.randrange(1, 1 + len(members))):
             member = zipfile.ZipInfo(name.replace("\udcff", "é") or "a")
@@ -470,6 +473,8 @@ def test_any_members_of_an_archive_are_read_or_refused_in_one_line(tmp_path: Pat
             path = root / "a.zip"
             path.write_bytes(content)
             assert_one_line(partial(load, f"npz:{path}", download=False), content[:2000])
+            assert_one_line(partial(read_hand_in, path), content[:2000])
+            assert_one_line(partial(read_manifest, path), content[:2000])
             assert os.listdir(root) == ["a.zip"]
         assert [*os.listdir(tmp_path), *os.listdir(tmp_path / "outer")] == ["outer", "inner"]
         shutil.rmtree(root)

@@ -39,7 +39,7 @@ MAX_MEMBERS = 1000
 MAX_NAME_BYTES = 20_000_000  # of all class names
 CHUNK_BYTES = 2**22
 ZIP_ERRORS = (  # what reading a damaged zip may raise; RuntimeError: it is encrypted, or packed as Python cannot
-    zipfile.BadZipFile, zlib.error, LZMAError, RuntimeError, OSError, EOFError, ValueError,
+    zipfile.BadZipFile, zlib.error, LZMAError, RuntimeError, OSError, EOFError, ValueError, OverflowError,
 )  # fmt: skip
 
 

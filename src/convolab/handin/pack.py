@@ -5,7 +5,6 @@ import importlib
 import json
 import re
 import zipfile
-import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from convolab.core.environment import package_version
 from convolab.core.errors import LabError, require
 from convolab.core.outputs import output_file, require_outputs
+from convolab.data.image_npz import ZIP_ERRORS
 from convolab.handin.check import CheckResult, check_folder, find_run_folders
 from convolab.handin.homework import HOMEWORK_FILE, MAX_HOMEWORK_BYTES, Homework
 from convolab.handin.notebook_file import MAX_NOTEBOOK_BYTES, one_line, read_bounded
@@ -112,7 +112,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             entry = archive.getinfo("manifest.json")
             manifest = json.loads(archive.read(entry)) if entry.file_size <= MAX_MANIFEST_BYTES else None
-    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError):  # damaged or another's
+    except (*ZIP_ERRORS, KeyError):  # damaged or another's
         return {}
     return manifest if isinstance(manifest, dict) else {}
 

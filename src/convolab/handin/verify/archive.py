@@ -4,7 +4,6 @@ import hashlib
 import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from convolab.core.errors import LabError, require
 from convolab.core.files import parse_json, translate_path_errors
 from convolab.core.text import format_bytes, pluralize
+from convolab.data.image_npz import ZIP_ERRORS
 from convolab.handin.notebook_file import one_line
 
 MAX_ZIP_BYTES = 200_000_000  # of the file
@@ -81,10 +81,10 @@ def read_hand_in(path: Path) -> HandIn:
             members = [member for member in archive.infolist() if not member.is_dir()]
             require_harmless(path, members)
             files = {member.filename: read_member(archive, member) for member in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise LabError(f"{path} is a damaged zip ({one_line(str(error))}): {ASK_AGAIN}") from error
     except OSError as error:
-        raise LabError(f"cannot read {path} ({error.strerror})") from error
+        raise LabError(f"cannot read {path} ({error.strerror or error})") from error
+    except ZIP_ERRORS as error:
+        raise LabError(f"{path} is a damaged zip ({one_line(str(error))}): {ASK_AGAIN}") from error
     require(MANIFEST in files, f"{path} is no hand-in: it has no {MANIFEST}; {ASK_AGAIN}")
     try:
         manifest = parse_json(files[MANIFEST].decode(), f"{MANIFEST} of {path}")
