@@ -37,7 +37,7 @@ def training_seconds(is_shown: bool, epochs: int, front_end: FrontEnd) -> float:
 
     import convolab
     from convolab.reports import live
-    from convolab.training.trainer import Callbacks
+    from convolab.training.callbacks import Callbacks
 
     live.is_notebook = lambda: True
     IPython.display.display = lambda page, display_id: front_end

@@ -22,9 +22,9 @@ def one_run(data_dir: Path, network: str) -> dict[str, float]:
     """Two epochs of CIFAR-10 in this process, as `convolab train` does them."""
     from convolab.core.environment import tune_malloc
     from convolab.data.catalog import load
+    from convolab.training.callbacks import Callbacks
     from convolab.training.recipe import Recipe
     from convolab.training.run import Run
-    from convolab.training.trainer import Callbacks
 
     class Clock(Callbacks):
         def on_step(self, trainer: object) -> None:

@@ -83,9 +83,9 @@ def ours(folder: Path, case: str, steps: int) -> dict[str, object]:
     """Our own loop as `convolab train` runs it; the first decode is timed apart."""
     from convolab.core.environment import tune_malloc
     from convolab.data.catalog import load
+    from convolab.training.callbacks import Callbacks
     from convolab.training.recipe import Recipe
     from convolab.training.setup import build_trainer
-    from convolab.training.trainer import Callbacks
 
     network, side, more, _ = CASES[case]
     name = "torchvision/resnet18" if network == "resnet18" else network
@@ -248,9 +248,9 @@ def train_a_few(data: str, steps: int, limit: int | None) -> dict[str, int]:
     """Train simple_convnet on 224 px; the most memory of its own that the process had, and what RLIMIT_DATA counts."""
     from convolab.core.environment import tune_malloc
     from convolab.data.catalog import load
+    from convolab.training.callbacks import Callbacks
     from convolab.training.recipe import Recipe
     from convolab.training.setup import build_trainer
-    from convolab.training.trainer import Callbacks
 
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

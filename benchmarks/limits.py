@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from convolab.core.environment import tune_malloc
 from convolab.data.catalog import load
-from convolab.training import trainer
+from convolab.training import callbacks, trainer
 from convolab.training.recipe import Recipe
 from convolab.training.setup import build_trainer
 
@@ -54,7 +54,7 @@ def our_step(data_dir: Path, network: str, precision: str, steps: int) -> dict[s
     fit = build_trainer(recipe, load("cifar10", data_dir), "cpu")
     ends: list[float] = []
 
-    class Clock(trainer.Callbacks):
+    class Clock(callbacks.Callbacks):
         def __init__(self, last: int) -> None:
             self.last = last
 

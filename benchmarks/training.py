@@ -26,9 +26,9 @@ def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, 
 
     from convolab.core.environment import tune_malloc
     from convolab.data.catalog import load
+    from convolab.training.callbacks import Callbacks
     from convolab.training.recipe import Recipe
     from convolab.training.setup import build_trainer
-    from convolab.training.trainer import Callbacks
 
     recipe = Recipe.from_dict(
         {"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}}

@@ -14,11 +14,11 @@ from torch import nn
 
 import convolab
 from convolab.data.catalog import load
+from convolab.training.callbacks import NO_CALLBACKS
 from convolab.training.fit import fit
 from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 from convolab.training.recipe import Recipe, Training
 from convolab.training.run import Run
-from convolab.training.trainer import NO_CALLBACKS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
 

@@ -17,9 +17,9 @@ from convolab.arguments import resolve_classifier, resolve_image
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
 from convolab.models import pretrained as pretrained_module
+from convolab.training.callbacks import Callbacks
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.trainer import Callbacks
 
 
 @pytest.mark.slow

@@ -40,11 +40,11 @@ from convolab.models.pretrained import DEFAULT_NETWORK
 from convolab.models.registry import trust_named
 from convolab.models.resolve import resolve_model
 from convolab.reports.live import live_training
+from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.epoch_log import require_logger
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.run_folder import require_new_folder
-from convolab.training.trainer import TrainingCallbacks
 
 
 def train(

@@ -21,9 +21,9 @@ from convolab.data.dataset import FileRows
 from convolab.data.memmap import map_rows, read_memmap, write_memmap
 from convolab.data.splits import DatasetSplits
 from convolab.data.storage import clean, list_stored
+from convolab.training.callbacks import Callbacks
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.trainer import Callbacks
 
 
 def write_set(folder: Path, *, split_names: tuple[str, ...] = ("",), gray: bool = False, count: int = 6) -> Path:

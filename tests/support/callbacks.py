@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from convolab.training.callbacks import Callbacks
 from convolab.training.history import EpochMetrics
-from convolab.training.trainer import Callbacks, Trainer
+from convolab.training.trainer import Trainer
 
 
 def do_nothing(_: Any) -> None:

@@ -99,7 +99,7 @@ import convolab
 from convolab.core.stats import wilson_interval
 from convolab.handin.figures import plot_curves
 from convolab.handin.one_line_errors import one_line_errors
-from convolab.training.trainer import Callbacks
+from convolab.training.callbacks import Callbacks
 
 DATA = "digits"  # or "cifar10"
 FAST = False

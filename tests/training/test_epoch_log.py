@@ -17,10 +17,11 @@ from convolab.data.splits import DatasetSplits
 from convolab.studies.executor import EventCallback, Job, run_job
 from convolab.studies.runner import execute_study
 from convolab.studies.study import Study
+from convolab.training.callbacks import Callbacks
 from convolab.training.epoch_log import LOGGERS, PACKAGES, require_logger
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.trainer import Callbacks, Trainer
+from convolab.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 MakeRecipe = Callable[..., Recipe]

@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
+from convolab.training.callbacks import Callbacks
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.sections import MAX_EPOCHS
-from convolab.training.trainer import Callbacks, Trainer
+from convolab.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 MakeRecipe = Callable[..., Recipe]

@@ -23,9 +23,10 @@ from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
 from convolab.studies.forkserver import worker_context
 from convolab.studies.trials import train_trial
+from convolab.training.callbacks import Callbacks
 from convolab.training.history import EpochMetrics
 from convolab.training.recipe import Recipe
-from convolab.training.trainer import Callbacks, Trainer
+from convolab.training.trainer import Trainer
 
 MAX_ATTEMPTS = 2  # how often a trial is started whose process dies
 MAX_WORKERS_PER_CORE = 4  # each is a process with torch in it

@@ -21,12 +21,12 @@ from convolab.studies.runner import STUDY_FILE, estimate_study_costs
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study
 from convolab.studies.trials import single_thread
+from convolab.training.callbacks import Callbacks
 from convolab.training.find_runs import list_run_folders
 from convolab.training.history import EpochMetrics
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.setup import build_trainer, train_validation_split
-from convolab.training.trainer import Callbacks
 
 MEASURED_SECONDS = 2.0  # of training, to see how long a run takes
 

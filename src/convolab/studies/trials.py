@@ -13,6 +13,7 @@ from convolab.analysis.formulas import closed_form
 from convolab.core.errors import LabError, require
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
+from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.checkpoint import STATE_FILE, read_metadata, read_state
 from convolab.training.network_check import check_forward, check_network
 from convolab.training.recipe import Recipe
@@ -20,7 +21,7 @@ from convolab.training.run import Run
 from convolab.training.run_folder import METRICS_FILE, RECIPE_FILE, SUMMARY_FILE, WEIGHTS_FILES, epoch_from_record
 from convolab.training.run_records import COMPLETED
 from convolab.training.setup import build_network, train_validation_split
-from convolab.training.trainer import NO_CALLBACKS, Diverged, TrainingCallbacks, require_full_batch
+from convolab.training.trainer import Diverged, require_full_batch
 from convolab.training.transfer import set_up_transfer
 
 EndStatus = Literal["finished", "diverged", "stopped"]

@@ -16,11 +16,12 @@ from typing_extensions import TypedDict
 from convolab.core.errors import LabError, describe_exception, require, suggest
 from convolab.core.files import read_json, write_json
 from convolab.core.records import validate_record
+from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.history import EpochMetrics
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import LOG_FILE
 from convolab.training.run_records import RunId
-from convolab.training.trainer import Trainer, TrainingCallbacks
+from convolab.training.trainer import Trainer
 
 QUANTITIES = {  # of an epoch: its name in the log
     "train_loss": "loss/train",

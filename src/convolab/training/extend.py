@@ -12,6 +12,7 @@ from convolab.core.errors import require
 from convolab.core.files import write_json
 from convolab.core.text import pluralize
 from convolab.data.splits import DatasetSplits
+from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.checkpoint import STATE_FILE, read_state
 from convolab.training.epoch_log import epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
@@ -21,7 +22,7 @@ from convolab.training.run_code import code_folder
 from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, new_run_folder, require_new_folder
 from convolab.training.run_records import ParentRecord, RunId, new_summary
 from convolab.training.setup import build_trainer
-from convolab.training.trainer import Trainer, TrainingCallbacks
+from convolab.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from convolab.training.run import Run

@@ -11,6 +11,7 @@ from convolab.data.dataset import ImageDataset, Subset
 from convolab.training.augmentation import (
     AnyTransform,
 )
+from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.history import History
 from convolab.training.losses import Loss
 from convolab.training.lr_schedule import Schedule
@@ -19,7 +20,7 @@ from convolab.training.optim import Optimizer
 from convolab.training.own_metric import ValidationMetric
 from convolab.training.recipe import Metrics, Training
 from convolab.training.sampling import Sampling
-from convolab.training.trainer import NO_CALLBACKS, Trainer, TrainingCallbacks
+from convolab.training.trainer import Trainer
 
 
 def fit(

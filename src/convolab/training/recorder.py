@@ -11,12 +11,13 @@ from convolab.core.errors import LabError
 from convolab.core.files import link_or_copy, write_json, write_text
 from convolab.core.text import pluralize
 from convolab.models.classifier import ImageClassifier
+from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.checkpoint import write_state, write_weights
 from convolab.training.exactness import require_exact, samples_of_own_parts
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import METRICS_FILE, SUMMARY_FILE
 from convolab.training.run_records import RunId, RunSummary, Status
-from convolab.training.trainer import Diverged, Trainer, TrainingCallbacks
+from convolab.training.trainer import Diverged, Trainer
 
 
 class RunRecorder:

@@ -21,23 +21,21 @@ from convolab.models.inference import (
     top_classes,
 )
 from convolab.models.own_code import OwnCode, find_own_code
+from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.chance import chance_caution
 from convolab.training.checkpoint import (
-    PREVIOUS_STATE_FILE,
-    STATE_FILE,
     read_metadata,
-    read_state,
     read_weights,
 )
 from convolab.training.epoch_log import epoch_log, require_logger
 from convolab.training.evaluate_run import find_mistakes, record_test
-from convolab.training.exactness import require_same_parts
 from convolab.training.extend import extend_run
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
 from convolab.training.predictions import Mistakes
 from convolab.training.recipe import Recipe
-from convolab.training.recorder import RunRecorder, note_other_threads
+from convolab.training.recorder import RunRecorder
+from convolab.training.resume import resume_run
 from convolab.training.run_code import code_folder, find_edited_file, read_codes
 from convolab.training.run_folder import (
     METRICS_FILE,
@@ -54,7 +52,6 @@ from convolab.training.run_folder import (
 )
 from convolab.training.run_records import COMPLETED, EvaluationRecord, RunId, RunSummary, Status, new_summary
 from convolab.training.setup import build_trainer
-from convolab.training.trainer import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.transfer import describe_start
 
 __all__ = ["COMPLETED", "Run", "Status"]
@@ -164,46 +161,11 @@ class Run(Displayable):
     ) -> "Run":
         """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged.
 
-        `log` is as in `start`; a run that has a log goes on in it. `callbacks.on_message` is called if the state is damaged or the number of threads differs. Raises LabError if
-        the recipe or the data was changed, if another process is training the run, or if its files are of the first
-        edition or of another run.
+        `log` is as in `start`; a run that has a log goes on in it. `callbacks.on_message` is called if the state is damaged
+        or the number of threads differs. Raises LabError if the recipe or the data was changed, if another process is
+        training the run, or if its files are of the first edition or of another run.
         """
-        require_logger(log)
-        self.require_resumable()
-        self.require_same_recipe()
-        splits = self.load_splits(on_message=callbacks.on_message) if splits is None else splits
-        self.require_same_data(splits)
-        with self.lock():
-            self.summary = read_summary(self.folder)  # another process may have been here while this one waited
-            self.require_same_recipe()
-            if self.summary["status"] == "finished":
-                return self
-            for leftover in self.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
-                leftover.unlink()
-            device, precision = self.summary["device"], self.summary["precision"]
-            has_state = any((self.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
-            # A kill before the first state may leave one line of metrics: the run then begins again.
-            continues = len(self.history) > 1 or has_state
-            pretrained = self.summary["pretrained"] if continues else None
-            trainer = build_trainer(self.recipe, splits, device, precision, self.codes, pretrained)
-            recorder = RunRecorder(self.folder, self.recipe, self.summary, trainer)
-            if continues:
-                tensors, progress, warning = read_state(self.folder)
-                path = self.folder / (PREVIOUS_STATE_FILE if warning else STATE_FILE)
-                require(
-                    "recipe_key" in progress and "data_key" in progress,
-                    f"{path} does not name its run, as no file of convolab's first edition did: it cannot be resumed",
-                )
-                self.run_id.require_own(path, progress)
-                trainer.restore(tensors, progress)
-                require_same_parts(trainer, progress)
-                recorder.write_metrics()
-                if warning:
-                    callbacks.on_message(warning)
-                    (self.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
-            note_other_threads(self.summary, callbacks)
-            with epoch_log(self.folder, self.run_id, self.recipe, trainer.progress.history, callbacks, log) as logged:
-                recorder.train(logged)
+        resume_run(self, splits, callbacks, log)
         return self
 
     def extend(

@@ -106,7 +106,7 @@ def text_difference(own: str, new: str, tolerance: float) -> str:
         words = [re.sub(NUMBER, "#", line) for line in (one, other)]
         if words[0] != words[1] and not (numbers[0] and len(numbers[0]) == len(numbers[1]) and same_start(*words)):
             return f"executed again it prints `{one_line(other)}`, and `{one_line(one)}` was handed in"
-        if any(not is_close(a, b, tolerance, has_percent="%" in one) for a, b in zip(*numbers, strict=False)):
+        if any(not are_close_numbers(a, b, tolerance, has_percent="%" in one) for a, b in zip(*numbers, strict=False)):
             return f"executed again it prints `{one_line(other)}`, and `{one_line(one)}` was handed in"
     if len(own_lines) != len(new_lines):
         return f"executed again it prints {pluralize(len(new_lines), 'line')}, and {len(own_lines)} were handed in"
@@ -118,7 +118,7 @@ def same_start(one: str, other: str) -> bool:
     return one.partition("#")[0] == other.partition("#")[0] != ""
 
 
-def is_close(one: float, other: float, tolerance: float, has_percent: bool) -> bool:
+def are_close_numbers(one: float, other: float, tolerance: float, has_percent: bool) -> bool:
     """Whether two printed numbers are equal within the tolerance."""
     slack = tolerance * (100 if has_percent and max(abs(one), abs(other)) > 1 else 1)
     return abs(one - other) <= slack + tolerance * max(abs(one), abs(other))

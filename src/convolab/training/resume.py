@@ -1,0 +1,56 @@
+"""Going on with a run that was stopped or killed: its last saved state, restored and trained to the end."""
+
+from typing import TYPE_CHECKING
+
+from convolab.core.errors import require
+from convolab.data.splits import DatasetSplits
+from convolab.training.callbacks import TrainingCallbacks
+from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_state
+from convolab.training.epoch_log import epoch_log, require_logger
+from convolab.training.exactness import require_same_parts
+from convolab.training.recorder import RunRecorder, note_other_threads
+from convolab.training.run_folder import read_summary
+from convolab.training.setup import build_trainer
+
+if TYPE_CHECKING:
+    from convolab.training.run import Run
+
+
+def resume_run(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCallbacks, log: str | None) -> None:
+    """Train a run on from its last saved state; a finished one is left unchanged. See `Run.resume`."""
+    require_logger(log)
+    run.require_resumable()
+    run.require_same_recipe()
+    splits = run.load_splits(on_message=callbacks.on_message) if splits is None else splits
+    run.require_same_data(splits)
+    with run.lock():
+        run.summary = read_summary(run.folder)  # another process may have been here while this one waited
+        run.require_same_recipe()
+        if run.summary["status"] == "finished":
+            return
+        for leftover in run.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
+            leftover.unlink()
+        device, precision = run.summary["device"], run.summary["precision"]
+        has_state = any((run.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE))
+        # A kill before the first state may leave one line of metrics: the run then begins again.
+        continues = len(run.history) > 1 or has_state
+        pretrained = run.summary["pretrained"] if continues else None
+        trainer = build_trainer(run.recipe, splits, device, precision, run.codes, pretrained)
+        recorder = RunRecorder(run.folder, run.recipe, run.summary, trainer)
+        if continues:
+            tensors, progress, warning = read_state(run.folder)
+            path = run.folder / (PREVIOUS_STATE_FILE if warning else STATE_FILE)
+            require(
+                "recipe_key" in progress and "data_key" in progress,
+                f"{path} does not name its run, as no file of convolab's first edition did: it cannot be resumed",
+            )
+            run.run_id.require_own(path, progress)
+            trainer.restore(tensors, progress)
+            require_same_parts(trainer, progress)
+            recorder.write_metrics()
+            if warning:
+                callbacks.on_message(warning)
+                (run.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
+        note_other_threads(run.summary, callbacks)
+        with epoch_log(run.folder, run.run_id, run.recipe, trainer.progress.history, callbacks, log) as logged:
+            recorder.train(logged)
