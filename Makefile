@@ -61,7 +61,7 @@ fast: .venv/installed-dev
 
 # What a change must pass. The tests of a file run one after another, because they share clusters and servers.
 test: .venv/installed-dev lint types
-	$(PYTEST) -n 2 --dist loadfile -m "not long"
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 # The outer ring: full simulations and what takes minutes.
 long: .venv/installed-dev

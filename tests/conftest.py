@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,13 @@ if os.environ.get("CONVOLAB_SHAPE_CHECKS") != "0":
 
 SHARED = Path(os.environ.get("CONVOLAB_SHARED", Path(__file__).resolve().parents[2] / "shared" / "data"))
 USER_DATA = os.environ.get("CONVOLAB_DATA")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first, so that no worker still has one of them when the other is done."""
+    weights = Counter(item.path for item in items for kind in ("slow", "timing") if item.get_closest_marker(kind))
+    items.sort(key=lambda item: -weights[item.path])  # stable: the tests of a file stay in their order
 
 
 @pytest.fixture(scope="session")

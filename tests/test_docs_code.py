@@ -11,10 +11,13 @@ from typer.main import get_command
 from convolab.cli.main import app
 
 RUNNING = [page for page in PAGES if any(is_run(block) for block in read_blocks(page))]
+LONG = ("docs/own_parts.md", "docs/trained.md")  # half a minute of trainings
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUNNING)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.long if page in LONG else ()) for page in RUNNING]
+)
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,7 +137,9 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("file", READ_BY)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["pipe", *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS if kind != "pipe")]
+)
 def test_what_is_no_usual_file_is_refused_in_one_line_and_holds_nobody(
     whole: Path,
     tmp_path: Path,

@@ -77,6 +77,7 @@ def test_figures_and_tables_are_exported(run_cli, study: Path) -> None:
     assert endings == {".svg", ".png", ".csv", ".md"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_section_of_the_coursework_with_one_seed_decides_nothing(run_cli) -> None:
     result = run_cli("study", "coursework", "--section", "residual", "--seeds", 1)
@@ -388,6 +389,7 @@ def test_a_wrong_search_gives_one_line_and_writes_nothing(run_cli, args: list[st
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.timing
 def test_a_search_that_is_killed_goes_on_to_the_same_end(run_cli) -> None:
     longer = (*SEARCH[:7], "90", *SEARCH[8:-1])

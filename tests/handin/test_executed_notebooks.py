@@ -93,6 +93,7 @@ def test_the_comments_of_the_solution_tell_the_numbers_of_their_run(solved: Path
             assert "{" not in text
 
 
+@pytest.mark.long
 def test_ten_honest_hand_ins_of_the_course_pass_and_an_edited_number_does_not(
     solved: Path, homework: Homework, tmp_path: Path
 ) -> None:

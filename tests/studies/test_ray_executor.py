@@ -234,6 +234,7 @@ def test_a_running_cluster_is_left_running_and_silent(
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2
 
 
+@pytest.mark.long
 def test_when_a_driver_is_killed_the_ray_that_it_started_ends_and_the_same_jobs_resume_bit_for_bit(
     dataset_folder: Path, tmp_path: Path
 ):

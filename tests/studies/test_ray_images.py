@@ -17,7 +17,7 @@ from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'convolab[ray]'")
-pytestmark = pytest.mark.timing
+pytestmark = [pytest.mark.timing, pytest.mark.long]
 SMALL = {"name": "simple_convnet", "channels": [4, 6]}
 TRAINING = {"epochs": 1, "batch_size": 8}
 

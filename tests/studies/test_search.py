@@ -207,7 +207,7 @@ def test_the_winner_has_the_bits_of_a_run_that_was_never_paused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_at", [5, 12, 17])  # epochs: in each of the rungs
+@pytest.mark.parametrize("stop_at", [5, *(pytest.param(at, marks=pytest.mark.long) for at in (12, 17))])  # in each rung
 def test_a_search_that_is_stopped_anywhere_goes_on_to_the_same_end(
     make_search, in_process, tmp_path: Path, stop_at: int
 ) -> None:

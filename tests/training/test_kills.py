@@ -250,6 +250,7 @@ def test_a_run_stopped_within_an_epoch_and_killed_at_any_moment_of_resuming_resu
         assert_same(snapshots / str(number), uninterrupted, when)
 
 
+@pytest.mark.long
 def test_a_run_killed_again_and_again_at_any_time_resumes_bit_for_bit(
     run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path
 ):

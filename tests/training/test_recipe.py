@@ -245,7 +245,7 @@ def test_a_key_of_another_optimizer_is_refused_with_those_of_this_one():
         ({"training": {"epochs": 2.0}}, "training.epochs = 2.0"),
         ({"training": {"epochs": True}}, "training.epochs = True"),
         ({"training": {"epochs": 0}}, "training.epochs = 0"),
-        ({"training": {"epochs": 100_001}}, "training.epochs = 100001: input should be less than or equal to 100000"),
+        ({"training": {"epochs": 100_001}}, "training.epochs = 100001"),
         ({"training": {"batch_size": -1}}, "training.batch_size = -1"),
         ({"training": {"seed": -1}}, "training.seed = -1"),
         ({"training": {"precision": "fp16"}}, "training.precision = 'fp16'"),
