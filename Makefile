@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 FAST := not slow and not timing and not long
 
-.PHONY: setup demo check test long flaky soak fuzz matrix lint types fast bench architecture notebooks docs gallery clean
+.PHONY: setup demo check test shapes long flaky soak fuzz matrix lint types fast bench architecture notebooks docs gallery clean
 
 setup: .venv/installed
 
@@ -44,7 +44,7 @@ demo: .venv/installed
 	@echo "look at demo/digits.png, demo/simple/curves.html, demo/simple/confusion.html, demo/explain.png, demo/fool.png,"
 	@echo "demo/locate.png, demo/alignment.html and demo/coursework/report.html"
 
-# The inner ring: style, types and the fast tests, side by side. Shapes of tensors are checked by `make test` only.
+# The inner ring: style, types and the fast tests, side by side.
 check: .venv/installed-dev
 	@$(MAKE) --no-print-directory --output-sync -j3 lint types fast
 
@@ -57,14 +57,18 @@ types: .venv/installed-dev
 	$(BIN)/basedpyright
 
 fast: .venv/installed-dev
-	CONVOLAB_SHAPE_CHECKS=0 $(PYTEST) -n 2 --dist worksteal -m "$(FAST)" --ignore=tests/oracles tests
+	$(PYTEST) -n 2 --dist worksteal -m "$(FAST)" --ignore=tests/oracles tests
 
 # What a change must pass. The tests of a file run one after another, because they share clusters and servers.
 test: .venv/installed-dev lint types
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
+# The shapes that signatures state, checked at every call while the fast tests run.
+shapes: .venv/installed-dev
+	CONVOLAB_SHAPE_CHECKS=1 $(PYTEST) -n 2 --dist worksteal -m "$(FAST)" --ignore=tests/oracles tests
+
 # The outer ring: full simulations and what takes minutes.
-long: .venv/installed-dev
+long: .venv/installed-dev shapes
 	$(PYTEST) -m long tests
 
 # The tests that depend on the pace of other processes: 20 times idle, and 20 times beside two busy loops.

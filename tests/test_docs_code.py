@@ -11,7 +11,7 @@ from typer.main import get_command
 from convolab.cli.main import app
 
 RUNNING = [page for page in PAGES if any(is_run(block) for block in read_blocks(page))]
-LONG = ("docs/own_parts.md", "docs/trained.md")  # half a minute of trainings
+LONG = tuple(f"docs/{name}.md" for name in ("guide", "homework_q2_choices", "own", "own_parts", "trained"))  # trainings
 
 
 @pytest.mark.slow

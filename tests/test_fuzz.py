@@ -71,8 +71,8 @@ TOKENS = (
 @pytest.fixture(autouse=True)
 def quick_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are made in full, and not drawn: drawing takes a second each."""
-    monkeypatch.setattr("convolab.plots.style.render_svg", lambda chart: f"<svg>{len(chart.to_json())}</svg>")
-    monkeypatch.setattr("convolab.plots.style.render_png", lambda chart, scale: b"\x89PNG\r\n\x1a\n" + bytes(12))
+    monkeypatch.setattr("convolab.plots.style.render_svg", lambda chart: f"<svg>{len(json.dumps(chart))}</svg>")
+    monkeypatch.setattr("convolab.plots.style.render_png", lambda svg, scale: b"\x89PNG\r\n\x1a\n" + bytes(12))
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("convolab.plots.style.render_svg", lambda chart: "<svg></svg>")
-        patch.setattr("convolab.plots.style.render_png", lambda chart, scale: b"\x89PNG\r\n\x1a\n" + bytes(12))
+        patch.setattr("convolab.plots.style.render_png", lambda svg, scale: b"\x89PNG\r\n\x1a\n" + bytes(12))
         patch.setattr("convolab.cli.commands.study.choose_executor", lambda *_: InProcess())
         rng = np.random.default_rng(0)
         Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save("image.png")

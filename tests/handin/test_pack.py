@@ -14,7 +14,19 @@ from convolab.handin.check import check_folder
 from convolab.handin.homework import Homework
 from convolab.handin.pack import pack_homework
 
-pytestmark = pytest.mark.slow  # each test packs: a PDF, two pages
+pytestmark = pytest.mark.slow  # each test packs
+
+
+@pytest.fixture
+def real_pages() -> None:
+    """The notebooks' pages are made by nbconvert, which takes seconds."""
+
+
+@pytest.fixture(autouse=True)
+def quick_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are empty, but in the tests that ask for `real_pages`."""
+    if "real_pages" not in request.fixturenames:
+        monkeypatch.setattr(pack, "notebook_page", lambda content: b"<html></html>")
 
 
 def test_all_that_was_done_is_packed_with_its_digests(done: Path, homework: Homework, tmp_path: Path) -> None:
@@ -37,6 +49,7 @@ def test_all_that_was_done_is_packed_with_its_digests(done: Path, homework: Home
     assert not any(name.endswith(".safetensors") for name in names)
 
 
+@pytest.mark.usefixtures("real_pages")
 def test_equal_content_gives_equal_bytes(done: Path, homework: Homework, tmp_path: Path) -> None:
     packed = []
     for number in range(2):
@@ -160,6 +173,7 @@ def test_pages_of_the_notebooks_are_made_where_nbconvert_is_installed_and_else_n
     assert {"question2_training.html", "question3_4_inspection.html"} <= set(result.files)
 
 
+@pytest.mark.usefixtures("real_pages")
 def test_active_content_of_outputs_is_not_in_the_page(done: Path) -> None:
     pytest.importorskip("nbconvert", reason="pip install nbconvert")
     page = {"output_type": "display_data", "data": {"text/html": "<script>steal()</script>"}, "metadata": {}}
@@ -168,6 +182,7 @@ def test_active_content_of_outputs_is_not_in_the_page(done: Path) -> None:
     assert b"steal()</script>" not in html
 
 
+@pytest.mark.usefixtures("real_pages")
 def test_why_there_is_no_page_of_a_notebook_stands_in_one_line_with_the_remedy(
     done: Path, homework: Homework, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,14 +1,17 @@
 """Charts as files."""
 
+import io
 import re
 from xml.etree import ElementTree
 
 import altair as alt
 import numpy as np
 import pytest
+import vl_convert
+from PIL import Image
 
 from convolab.plots.figure import ChartFigure
-from convolab.plots.style import apply_chart_style, chart_data, chart_to_pil_image, save_chart
+from convolab.plots.style import VEGA_LITE, apply_chart_style, chart_data, chart_to_pil_image, save_chart
 from convolab.plots.training import confusion_matrix_chart
 
 
@@ -36,6 +39,15 @@ def test_a_chart_is_converted_to_an_image() -> None:
     image = chart_to_pil_image(line_chart())
     assert image.mode == "RGB"
     assert len(image.getcolors(1 << 24) or ()) > 10
+
+
+@pytest.mark.slow
+def test_the_png_made_of_the_svg_has_the_pixels_of_a_chart_drawn_as_png(tmp_path) -> None:
+    chart = line_chart()
+    [path] = save_chart(chart, tmp_path / "curves", ["png"])
+    drawn = vl_convert.vegalite_to_png(chart.to_dict(), vl_version=VEGA_LITE, scale=2.0, ppi=72)
+    with Image.open(path) as ours, Image.open(io.BytesIO(drawn)) as theirs:
+        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from convolab.studies.metrics import Metric
 from convolab.studies.results import mean_curve
 from convolab.studies.tables import finished_metric_values
 
+pytestmark = pytest.mark.long  # every figure of a study is drawn in three formats
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
@@ -28,7 +30,6 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
 def test_every_table_is_exported_with_the_numbers_of_the_results(exported) -> None:
     result = synthetic_study()
     section = result.sections[0]
@@ -60,7 +61,6 @@ def test_every_table_is_exported_with_the_numbers_of_the_results(exported) -> No
     assert [row["true"] for row in confusion] == list(CLASSES)
 
 
-@pytest.mark.slow
 def test_every_figure_of_the_page_is_exported_as_svg_and_png(exported, figures) -> None:
     svgs, pngs = ({path.with_suffix("") for path in exported.rglob(f"*.{kind}")} for kind in ("svg", "png"))
     assert svgs == pngs
@@ -81,7 +81,6 @@ def test_each_section_has_its_own_folder_whatever_its_name() -> None:
     assert all(re.fullmatch(r"[\w+=][\w+=.-]*", folder) for folder in folders.values())
 
 
-@pytest.mark.slow
 def test_the_exported_page_shows_every_exported_figure_and_every_comment(exported) -> None:
     page = (exported / "README.md").read_text()
     linked = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
@@ -95,7 +94,6 @@ def test_the_exported_page_shows_every_exported_figure_and_every_comment(exporte
     assert "<script" not in page.replace(r"\<script", "").partition("```toml")[0]
 
 
-@pytest.mark.slow
 def test_every_link_in_the_overview_of_the_exported_page_has_a_heading(exported) -> None:
     page = (exported / "README.md").read_text()
     headings = {

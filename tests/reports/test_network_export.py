@@ -33,6 +33,7 @@ def splits() -> DatasetSplits:
     return convolab.load("digits")
 
 
+@pytest.mark.long
 def test_an_exported_program_gives_the_runs_logits_without_convolab_and_holds_no_pickle(run, splits, tmp_path) -> None:
     path = tmp_path / "net.pt2"
     for _ in range(2):  # the second one replaces its own

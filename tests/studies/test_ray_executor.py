@@ -125,6 +125,7 @@ def test_a_cluster_that_loses_a_node_finishes_all_trials_bit_for_bit_like_the_lo
         assert Run(a.folder).summary["threads"] == 1
 
 
+@pytest.mark.long
 def test_a_stopped_executor_copies_back_what_it_trained_and_resumes_bit_for_bit_later(
     connected: RayExecutor, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

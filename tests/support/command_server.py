@@ -107,7 +107,7 @@ def warm_up() -> None:
     blank = altair.Chart({"values": []}).mark_point()
     convolab.plots.training.training_curves_chart = lambda *_: blank
     convolab.plots.training.confusion_matrix_chart = lambda *_: blank
-    convolab.plots.style.render_png = lambda chart, scale: b"\x89PNG\r\n\x1a\n" + bytes(12)
+    convolab.plots.style.render_png = lambda svg, scale: b"\x89PNG\r\n\x1a\n" + bytes(12)
     convolab.plots.style.render_svg = lambda chart: "<svg/>"
     digits = catalog.load("digits")
     for module in list(sys.modules.values()):  # read once for all children

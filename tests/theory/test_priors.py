@@ -22,20 +22,20 @@ def result(digits) -> PriorsResult:
     return priors.run_priors_experiment(SMALL, digits)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_convnet_is_better_and_loses_its_lead_under_the_permutation(result) -> None:
     assert result.mean_convnet_lead(AS_IS).low > 0.4
     assert result.mean_lead_loss(PERMUTED).low > 0.4
     assert abs(result.mean_convnet_lead(PERMUTED).mean) < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shifted_blocks_cost_the_convnet_part_of_its_lead(result) -> None:
     assert result.mean_lead_loss(BLOCKS).low > 0.2
     assert result.mean_test_accuracy(BLOCKS, CONVNET).mean > result.mean_test_accuracy(PERMUTED, CONVNET).mean
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_fully_connected_network_is_unaffected_by_reordered_pixels(result) -> None:
     for arrangement in (PERMUTED, BLOCKS):
         change = result.mean_accuracy_change(arrangement, FULLY_CONNECTED)
@@ -43,13 +43,13 @@ def test_the_fully_connected_network_is_unaffected_by_reordered_pixels(result) -
         assert abs(change.mean) < 0.03
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_on_moved_digits_the_convnet_keeps_its_accuracy_and_the_other_is_at_chance_level(result) -> None:
     assert result.mean_test_accuracy(MOVED, CONVNET).mean > 0.7
     assert result.mean_test_accuracy(MOVED, FULLY_CONNECTED).mean < 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_networks_have_the_same_size_and_there_are_all_trials(result) -> None:
     assert len(result.trials) == SMALL.num_trials == 3 * 4 * 2
     sizes = result.parameter_counts

@@ -1,6 +1,5 @@
 """The sheet of question 1, made by one call."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -66,20 +65,6 @@ def test_of_parts_that_a_person_has_not_answered_nothing_is_computed_and_nothing
     assert all({type(block) for block in answer.blocks} == {OpenItem} for answer in sheet.answers)
     assert sheet.is_own
     assert sheet.checks == ()
-
-
-@pytest.mark.slow
-def test_the_python_in_docs_runs(tmp_path: Path, monkeypatch) -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "theory.md").read_text()
-    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
-    monkeypatch.chdir(tmp_path)
-    Path("my.md").write_text("## 1(c)\nMine.\n")
-    names: dict = {}
-    exec(code, names)
-    assert Path("question1.pdf").stat().st_size > 10_000
-    assert names["sheet"].failed_checks == ()
-    assert "Short answer" in names["sheet"].save("a.html").read_text()
-    assert "All 14 checks passed" in Path("a.html").read_text()
 
 
 @pytest.mark.long

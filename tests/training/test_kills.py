@@ -235,6 +235,7 @@ def test_a_run_killed_at_any_moment_of_its_writing_resumes_bit_for_bit(
         assert_same(folder, uninterrupted, when)
 
 
+@pytest.mark.long
 def test_a_run_stopped_within_an_epoch_and_killed_at_any_moment_of_resuming_resumes_bit_for_bit(
     run_task: RunTask, uninterrupted: dict[str, Any], tmp_path: Path
 ):

@@ -40,8 +40,9 @@ def render_sheet_figure(figure: SheetFigure) -> RenderedFigure:
     chart = FIGURE_RENDERERS[figure.name](figure.chart_data)
     if isinstance(chart, Image.Image):
         return RenderedFigure(palette_png(chart), None)
-    with Image.open(io.BytesIO(render_png(chart, scale=3.0))) as image:
-        return RenderedFigure(palette_png(image), render_svg(chart))
+    svg = render_svg(chart)
+    with Image.open(io.BytesIO(render_png(svg, scale=3.0))) as image:
+        return RenderedFigure(palette_png(image), svg)
 
 
 def palette_png(image: Image.Image) -> bytes:

@@ -67,6 +67,7 @@ def test_ten_honest_hand_ins_pass_with_all_their_points(mine: Homework, class_fo
     assert all(sign.where == "answers in code" for report in reports for sign in report.notes)
 
 
+@pytest.mark.long
 def test_an_honest_hand_in_passes_when_its_runs_and_its_notebook_are_run_again(
     mine: Homework, class_folder: Path
 ) -> None:

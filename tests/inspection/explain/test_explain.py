@@ -160,7 +160,7 @@ def test_the_old_name_of_integrated_gradients_is_accepted_with_a_hint(convnet: I
     assert list(finding.metrics["methods"]) == ["integrated_gradients"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_threads_can_explain_one_network_at_the_same_time(photo: Tensor) -> None:
     net = classifier_of(randomize_batch_norms(build("resnet_small", (3, 32, 32), 10)))
     before = capture_state(net)
