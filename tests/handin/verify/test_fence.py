@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,45 @@ def test_limits_on_memory_files_and_time_end_a_job_in_one_line(
         assert weight == "skipped"
         assert words in what
         assert "\n" not in what
+
+
+FORK_WITHOUT_END = """
+import os, resource, time
+from convolab.handin.verify import fenced_job
+if os.getuid() == 0:
+    os.setuid(65534)  # root has no limit on processes
+fenced_job.MAX_MORE_PROCESSES = 20
+fenced_job.set_limits(10**10, 10**10, 100, 60)
+count = 0
+try:
+    while count < 200:
+        if os.fork() == 0:
+            time.sleep(600)
+        count += 1
+except BlockingIOError:
+    print(count)
+"""
+
+
+@pytest.mark.timing
+def test_a_job_that_starts_processes_without_end_is_refused_more_and_leaves_none(tmp_path: Path) -> None:
+    code, log = run_process([sys.executable, "-c", FORK_WITHOUT_END], tmp_path, dict(os.environ), 60)
+    assert code == 0
+    assert 1 <= int(log) <= 20
+    deadline = time.monotonic() + 20  # a process ends a moment after its signal
+    while running_with("MAX_MORE_PROCESSES = 20") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running_with("MAX_MORE_PROCESSES = 20")
+
+
+def running_with(text: str) -> list[str]:
+    """The processes whose command has this text."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if text in (process / "cmdline").read_text(errors="replace"):
+                found.append(process.name)
+    return found
 
 
 @pytest.mark.slow

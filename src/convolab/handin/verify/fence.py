@@ -1,4 +1,4 @@
-"""Where other people's code runs: behind bubblewrap's fence, or else under limits on memory, time and files.
+"""Where other people's code runs: behind bubblewrap's fence, or else under limits on memory, time, processes and files.
 
 Behind the fence it sees Python, this package and its own empty folder, read-only but for that folder; it has no network
 and no other processes. Under limits alone it can do what this user can do, so that needs a word of the teacher.
@@ -60,7 +60,7 @@ KEPT_VARIABLES = (
 )
 NO_FENCE = (
     "bubblewrap (bwrap) is not there or does not work here, so there is no fence, and this code could do all that you "
-    "can: install bubblewrap, or add --unfenced (then only memory, time and files are limited)"
+    "can: install bubblewrap, or add --unfenced (then only memory, time, processes and files are limited)"
 )
 
 
@@ -125,7 +125,7 @@ def describe_fence(kind: FenceKind) -> str:
     """What a report says of it."""
     if kind == "bubblewrap":
         return "behind bubblewrap: no network, nothing but its own folder to write to"
-    return "without a fence: in a process of its own with limits on memory, time and the size of files"
+    return "without a fence: in a process of its own with limits on memory, time, processes and the size of files"
 
 
 def require_fence(unfenced: bool) -> None:

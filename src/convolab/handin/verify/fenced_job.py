@@ -1,12 +1,14 @@
 """What happens behind the fence: a recipe is trained, or a notebook executed. The claims to compare with stay outside."""
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
 JOB, RESULT = "job.json", "result.json"  # what is to be done, and what came of it
+MAX_MORE_PROCESSES = 4096  # processes and threads, beside those that the user has already
 
 
 def do_job(folder: Path) -> None:
@@ -36,7 +38,8 @@ def set_limits(memory_bytes: int, file_bytes: int, open_files: int, seconds: int
     cores = 64  # seconds of a processor are those of all threads together
     # Not RLIMIT_AS: torch, and the JavaScript that draws charts, reserve far more addresses than they use.
     wanted = {"RLIMIT_DATA": memory_bytes, "RLIMIT_FSIZE": file_bytes, "RLIMIT_NOFILE": open_files}
-    for name, limit in {**wanted, "RLIMIT_CPU": cores * seconds, "RLIMIT_CORE": 0}.items():
+    wanted |= {"RLIMIT_CPU": cores * seconds, "RLIMIT_CORE": 0, "RLIMIT_NPROC": count_threads() + MAX_MORE_PROCESSES}
+    for name, limit in wanted.items():
         kind = getattr(resource, name)
         _, hard = resource.getrlimit(kind)
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
@@ -44,6 +47,18 @@ def set_limits(memory_bytes: int, file_bytes: int, open_files: int, seconds: int
             resource.setrlimit(kind, (limit, limit))
         except (ValueError, OSError):
             continue  # macOS knows some of them by name alone
+
+
+def count_threads() -> int:
+    """How many processes and threads this user has, as far as they can be seen from here."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.stat().st_uid == os.getuid():
+                count += sum(1 for _ in (process / "task").iterdir())
+        except OSError:
+            continue  # it has ended
+    return count
 
 
 def train_again(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
