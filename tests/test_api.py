@@ -86,6 +86,25 @@ def test_keywords_sections_and_overrides_are_the_recipe_s_keys(tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_every_section_may_be_a_dict_that_of_the_data_optimizer_and_schedule_too(tmp_path: Path) -> None:
+    recipe = train(
+        "shallow_net",
+        {"name": "digits", "limit": 200},
+        epochs=1,
+        optimizer={"name": "adam", "lr": 0.2},
+        schedule={"name": "constant"},
+        loss={"name": "focal"},
+        out=tmp_path / "run",
+    ).recipe
+    assert (recipe.data.name, recipe.data.limit) == ("digits", 200)
+    assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adam", 0.2)
+    assert recipe.schedule.name == "constant"
+    assert recipe.loss.name == "focal"
+    with pytest.raises(LabError, match=r"optimizer\.lr = .* should be a valid number"):
+        train("shallow_net", lr={"a": 1}, out=tmp_path / "other")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.slow
 def test_the_python_call_trains_the_same_bits_as_its_recipe(tmp_path: Path) -> None:
     recipe = Recipe.from_dict({"model": {"name": "shallow_net"}, "training": {"epochs": 1}})
     silent = Run.start(recipe, load("digits"), tmp_path / "silent")

@@ -3,12 +3,12 @@
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 from support.pages import PAGES, is_run, read_blocks, run_page
 from typer.main import get_command
 
 from convolab.cli.main import app
+from convolab.core.errors import LabError, require
 
 RUNNING = [page for page in PAGES if any(is_run(block) for block in read_blocks(page))]
 LONG = tuple(f"docs/{name}.md" for name in ("guide", "homework_q2_choices", "own", "own_parts", "trained"))  # trainings
@@ -33,13 +33,17 @@ def commands_that_are_not_run(page: str) -> list[str]:
 
 
 def parse_command(line: str) -> None:
-    """Let the command line parse a command, and nothing more. Raises click's error for an unknown name or option."""
-    command: click.Command = get_command(app)
+    """Let the command line parse a command, and nothing more. Raises for an unknown name or option, and a wrong value."""
+    command = get_command(app)
+    context = command.make_context("convolab", [], resilient_parsing=True)
     words = shlex.split(line, comments=True)[1:]
-    while isinstance(command, click.Group):
-        assert words[0] in command.commands, f"there is no command {words[0]}"
-        command = command.commands[words.pop(0)]
-    command.make_context(line, words)
+    while hasattr(command, "resolve_command"):  # a group
+        name = words.pop(0)
+        command = command.get_command(context, name)
+        require(command, f"there is no command {name}")
+        if hasattr(command, "resolve_command"):
+            context = command.make_context(name, [], parent=context, resilient_parsing=True)
+    command.make_context(line, words, parent=context)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_that_are_not_run(page)])
@@ -47,5 +51,14 @@ def test_the_command_line_knows_every_command_that_a_page_shows(page: str) -> No
     for line in commands_that_are_not_run(page):
         try:
             parse_command(line)
-        except click.ClickException as error:
-            pytest.fail(f"{line}: {error.format_message()}")
+        except LabError as error:
+            pytest.fail(f"{line}: {error}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["convolab nosuch", "convolab handin checkk work", "convolab train simple_convnet --nosuch 3", "convolab train --epochs x"],
+)  # fmt: skip
+def test_a_command_that_does_not_exist_is_found(line: str) -> None:
+    with pytest.raises(LabError):
+        parse_command(line)

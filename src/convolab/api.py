@@ -49,14 +49,14 @@ from convolab.training.run_folder import require_new_folder
 
 def train(
     network: str | Recipe = "simple_convnet",
-    data: str | None = None,
+    data: str | Mapping[str, Json] | None = None,
     *,
     epochs: int | None = None,
     lr: float | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
-    optimizer: str | None = None,
-    schedule: str | None = None,
+    optimizer: str | Mapping[str, Json] | None = None,
+    schedule: str | Mapping[str, Json] | None = None,
     augment: Sequence[str] | None = None,
     out: Path | str | None = None,
     data_dir: Path | str | None = None,
@@ -79,8 +79,8 @@ def train(
         lr: The learning rate.
         batch_size: Images per step.
         seed: Of the split, the first weights and the order of images.
-        optimizer: "sgd", "adam" or "adamw".
-        schedule: "constant", "step", "cosine" or "one_cycle".
+        optimizer: "sgd", "adam" or "adamw", one of torch.optim, your own as "file.py:Name", or the section as a dict.
+        schedule: "constant", "step", "cosine", "one_cycle", one of torch's, your own, or the section as a dict.
         augment: Random transforms of the training images, such as ["crop:4", "flip"].
         out: The run's folder, new or empty; by default a new one in runs/.
         data_dir: The folder that holds the dataset.
@@ -89,7 +89,7 @@ def train(
         log: "tensorboard", "mlflow" or "wandb": where the epochs go too, on this machine, below the run's folder.
         overrides: Any recipe keys, such as {"optimizer.weight_decay": 0}.
         trust: Run the code that a recipe names and that you have not named or trusted before.
-        **settings: Sections of a recipe as dicts, such as model={"channels": [8, 16]}.
+        **settings: Sections of a recipe as dicts, such as model={"channels": [8, 16]}; `data` may be one too.
 
     Returns:
         The run; `run.history` are its epochs, `run.net()` is the network, `run.test()` tests it.
@@ -108,14 +108,15 @@ def train(
         "data": data, "epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "optimizer": optimizer,
         "schedule": schedule, "augment": augment if augment is None or isinstance(augment, str) else list(augment),
     }  # fmt: skip
-    named = {TRAIN_KEYWORDS[name]: value for name, value in values.items() if value is not None}
+    settings |= {name: v for name, v in values.items() if name in Recipe.model_fields and isinstance(v, Mapping)}
+    named = {TRAIN_KEYWORDS[name]: v for name, v in values.items() if v is not None and name not in settings}
     require(
         isinstance(network, str | Recipe),
         "train takes a network's name or a recipe: for a class or function of your own call convolab.register(it, 'name') "
         "first, for a network that is built already call convolab.fit(net, dataset)",
     )
     require(
-        data is None or isinstance(data, str),
+        data is None or isinstance(data, str | Mapping),
         "data is the name of a dataset or of your images, such as 'folder:PATH': save arrays as an .npz file and give "
         "'npz:PATH', or call convolab.fit(net, dataset)",
     )

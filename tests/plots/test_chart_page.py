@@ -48,6 +48,7 @@ def test_what_a_chart_says_is_text_on_its_page() -> None:
     assert "<b>" not in page
     assert f"<title>{html.escape(HOSTILE_NAME)} two</title>" in page
     assert page.count("</title>") == 1
+    assert "unsafe-eval" not in page
     assert chart_payload(page)["figures"][0]["tables"] == {HOSTILE_NAME: [{"name": HOSTILE_NAME}]}
 
 

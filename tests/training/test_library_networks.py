@@ -1,7 +1,9 @@
 """Networks of libraries, trained from scratch: runs like all others."""
 
 import builtins
+import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from support.run_contents import run_contents
 
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
+from convolab.models.libraries import constructor_signature
+from convolab.models.registry import build
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
@@ -63,3 +67,23 @@ def test_a_run_of_a_librarys_network_without_the_library_is_listed_and_opens_wit
     assert again.recipe.model.name == "timm/test_resnet"
     with pytest.raises(LabError, match="needs timm, which is not installed: pip install timm"):
         again.net()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("timm/vit_tiny_patch16_224", {"depth": 100_000}, "100,000 layers by 'depth', and may have 500"),
+        ("timm/convnext_atto", {"depths": [3, 3, 10**9, 3]}, "layers by 'depths', and may have 500"),
+        ("timm/vit_tiny_patch16_224", {"embed_dim": 3_000_000, "num_heads": 1}, "parameters, and may have 500,000,000"),
+        ("timm/vit_tiny_patch16_224", {"embed_dim": 10**12, "num_heads": 7}, "cannot be built: "),
+        ("torchvision/vgg11", {"dropout": "x"}, "model.dropout = 'x'"),
+    ],
+)
+def test_a_librarys_network_that_is_too_large_is_refused_before_it_is_built(
+    name: str, options: dict[str, object], message: str
+) -> None:
+    constructor_signature(name)  # imports the library, which takes seconds
+    started = time.monotonic()
+    with pytest.raises(LabError, match=re.escape(message)):
+        build(name, (3, 32, 32), 10, **options)
+    assert time.monotonic() - started < 10

@@ -23,6 +23,8 @@ from convolab.models.zoo import ImageShape
 
 LIBRARIES = ("timm", "torchvision")
 MAX_LISTED = 20  # names in a message
+MAX_LAYERS = 500  # that an option of a library's network may ask for: each takes time before anything else is known
+LAYER_OPTIONS = ("depth", "layer", "block", "stage")  # parts of the names of options that say how many layers there are
 # What the data decides, and what says where weights come from, which `model.weights` does.
 NO_OPTIONS = {"num_classes", "in_chans", "pretrained", "weights", "progress", "self"}
 IMAGE_SIZE = {"timm": "img_size", "torchvision": "image_size"}  # an option of networks that are built for one size
@@ -80,8 +82,12 @@ def check_library_options(name: str, options: Mapping[str, object]) -> dict[str,
     signature, what = constructor_signature(name), f"the network '{name}'"
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     known = {key: p for key, p in signature.parameters.items() if key not in NO_OPTIONS and p.kind not in variable}
-    for key in options:
+    for key, value in options.items():
         require(key in known, f"{what} has no option '{key}': {suggest(key, known)}")
+        require(
+            count_layers(key, value) <= MAX_LAYERS,
+            f"{what} would have {count_layers(key, value):,} layers by '{key}', and may have {MAX_LAYERS:,}: give fewer",
+        )
     parameters = [
         inspect.Parameter(
             key, inspect.Parameter.KEYWORD_ONLY, default=known[key].default, annotation=plain_type(known[key])
@@ -89,6 +95,18 @@ def check_library_options(name: str, options: Mapping[str, object]) -> dict[str,
         for key in options
     ]
     return fill_options(inspect.Signature(parameters), (), options, what, "model")
+
+
+def count_layers(key: str, value: object) -> int:
+    """How many layers an option asks for: its number, or the sum of its list.
+
+    >>> count_layers("depths", [3, 4, 6, 3]), count_layers("embed_dim", 4096), count_layers("depth", "x")
+    (16, 0, 0)
+    """
+    if not any(word in key for word in LAYER_OPTIONS):
+        return 0
+    values = value if isinstance(value, list | tuple) else [value]
+    return sum(max(0, entry) for entry in values if isinstance(entry, int) and not isinstance(entry, bool))
 
 
 def plain_type(parameter: inspect.Parameter) -> object:

@@ -25,7 +25,7 @@ from convolab.models.own_code import OwnCode, find_own_code, is_own_code
 from convolab.models.zoo import ImageShape
 
 NetworkFactory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
-MAX_PARAMETERS = 500_000_000  # of a built-in network; its training takes 16 bytes and more for each
+MAX_PARAMETERS = 500_000_000  # of a built-in network or a library's; its training takes 16 bytes and more for each
 Factory = TypeVar("Factory", bound=NetworkFactory)
 
 NETWORKS: dict[str, NetworkFactory] = {
@@ -105,11 +105,12 @@ def build_by_name(
     resolved_options = resolve_options(name, model_options, code)
     advice = f"the network '{name}' is too large for this machine with {resolved_options}"
     with isolated_rng(), translate_memory_errors(advice):
-        if factory.__module__ == zoo.__name__ and torch.get_default_device().type != "meta":
-            require_small_enough(name, factory, shape, classes, resolved_options)
-        seed_default_generator(torch.device("cpu"), seed, "weights")  # for a library's network, which draws its own
         try:
             with translate_memory_errors(advice):
+                if is_bounded(name, factory) and torch.get_default_device().type != "meta":
+                    require_small_enough(name, factory, shape, classes, resolved_options)
+                # For a library's network, which draws its own weights.
+                seed_default_generator(torch.device("cpu"), seed, "weights")
                 network = factory(shape, classes, **resolved_options)
         except LabError:
             raise
@@ -122,6 +123,11 @@ def build_by_name(
         if not is_library_network(name):
             initialize_weights(network, seed)
     return network
+
+
+def is_bounded(name: str, factory: NetworkFactory) -> bool:
+    """Whether a network's size is checked before it is built: of ours and of the libraries', whose code is known."""
+    return factory.__module__ == zoo.__name__ or (is_library_network(name) and name not in NETWORKS)
 
 
 def require_small_enough(

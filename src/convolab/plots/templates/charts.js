@@ -18,7 +18,10 @@ function rows(table) {
 async function draw(element) {
   const {spec, tables} = page.figures[element.dataset.figure];
   const datasets = Object.fromEntries(Object.entries(tables).map(([name, table]) => [name, rows(table)]));
-  const options = {mode: "vega-lite", renderer: "svg", actions: false, config: page.theme, tooltip: {theme: "page"}};
+  // `ast`: expressions are interpreted, not compiled, so that the page need not allow eval.
+  const options = {
+    mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: page.theme, tooltip: {theme: "page"},
+  };
   const {view} = await vegaEmbed(element, {...spec, datasets}, options);
   views.set(element, view);
   element.style.minHeight = "";
