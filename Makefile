@@ -67,9 +67,10 @@ test: .venv/installed-dev lint types
 shapes: .venv/installed-dev
 	CONVOLAB_SHAPE_CHECKS=1 $(PYTEST) -n 2 --dist worksteal -m "$(FAST)" --ignore=tests/oracles tests
 
-# The outer ring: full simulations and what takes minutes.
+# The outer ring: full simulations, what takes minutes, and more of the fuzzing.
 long: .venv/installed-dev shapes
 	$(PYTEST) -m long tests
+	CONVOLAB_FUZZ=100 $(PYTEST) tests/test_fuzz.py
 
 # The tests that depend on the pace of other processes: 20 times idle, and 20 times beside two busy loops.
 flaky: .venv/installed-dev

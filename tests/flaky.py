@@ -1,4 +1,4 @@
-"""Run the tests marked `timing` many times, idle and beside two busy loops, and count the failures.
+"""Run the tests marked `timing`, long ones too, many times, idle and beside two busy loops, and count the failures.
 
 A test that waits for another process can pass by luck. `make flaky` shows whether it did.
 """
@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 BUSY_LOOP = [sys.executable, "-c", "while True: pass"]
 PYTEST = [
-    sys.executable, "-m", "pytest", "-m", "timing and not long", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider",
+    sys.executable, "-m", "pytest", "-m", "timing", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider",
     "--tb=line", "-rf",
 ]  # fmt: skip
 

@@ -123,6 +123,20 @@ def calls(run: Run, name: str) -> list[dict]:
     return [json.loads(line) for line in (run.folder / name / "calls.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
+def test_tensorboard_itself_reads_the_logged_epochs(
+    tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
+) -> None:
+    reason = "pip install 'convolab[tensorboard]'"
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason=reason)
+    run = Run.start(make_recipe(), digits, tmp_path / "run", log="tensorboard", callbacks=StopAfter(8))
+    run = Run(run.folder).resume(digits)
+    read = events.EventAccumulator(str(run.folder / "tensorboard"))
+    read.Reload()
+    scalars = [(event.step, event.value) for event in read.Scalars("loss/train")]
+    assert scalars == [(epoch.epoch, pytest.approx(epoch.train_loss)) for epoch in run.history]
+
+
 def test_every_epoch_is_logged_with_its_values_and_no_bit_of_the_run_differs(
     logger: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
 ) -> None:
