@@ -3,7 +3,7 @@
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
@@ -106,8 +106,8 @@ class RunsFolder:
         require(not os.path.lexists(self.root / name), f"{self.root / name} is there already: give another name")
         return self.root / name
 
-    def free_name(self, stem: str) -> str:
-        """A name that is not taken yet.
+    def free_name(self, stem: str, taken: Collection[str] = ()) -> str:
+        """A name that no folder has yet, nor any of those that are taken by what is still to begin.
 
         >>> RunsFolder("nowhere").free_name("a net/digits")
         'a-net-digits-1'
@@ -116,7 +116,7 @@ class RunsFolder:
         return next(
             name
             for number in range(1, 10_000)
-            if not os.path.lexists(self.root / (name := f"{stem}-{number}"))
+            if not os.path.lexists(self.root / (name := f"{stem}-{number}")) and name not in taken
         )
 
     def cached(self, kind: str, name: str, files: tuple[str, ...], read: Callable[[], Value]) -> Value:
