@@ -35,18 +35,29 @@ def recipe_of_command(command: str) -> Recipe:
     return Recipe().with_overrides(named | dict(parse_override(text) for text in values["overrides"] or []))
 
 
+class Caught(Exception):
+    """In the place of a training."""
+
+
 @pytest.fixture
 def caught(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What Python would train: runs and studies are caught before their first step."""
     found: list[Any] = []
 
-    def start(recipe: Recipe, *_: object, **__: object) -> None:
-        found.append(recipe)
+    def start(*arguments: object, **_: object) -> None:
+        found.append(arguments)
+        raise Caught
 
+    digits = convolab.load("digits")
     monkeypatch.setattr("convolab.training.run.Run.start", start)
-    monkeypatch.setattr("convolab.api.load", lambda *_, **__: convolab.load("digits"))
-    monkeypatch.setattr("convolab.api_studies.execute_study", lambda study, out, **_: found.append((study, out)))
+    monkeypatch.setattr("convolab.api.load", lambda *_, **__: digits)
+    monkeypatch.setattr("convolab.api_studies.execute_study", start)
     return found
+
+
+def execute(python: str) -> None:
+    with pytest.raises(Caught):
+        exec(python, {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("values", FORMS, ids=range(len(FORMS)))
@@ -54,8 +65,8 @@ def test_the_command_and_the_python_of_a_training_make_its_recipe(values: dict[s
     form = TrainForm.parse(values)
     same = form.same_as(tmp_path / "a b", None)
     assert recipe_of_command(same.command) == form.recipe()
-    exec(same.python, {})
-    assert caught == [form.recipe()]
+    execute(same.python)
+    assert caught[0][0] == form.recipe()
     assert str(tmp_path / "a b") in shlex.split(same.command)
 
 
@@ -74,8 +85,9 @@ def test_the_command_and_the_python_of_a_study_make_the_same_study(
 ) -> None:
     form = SweepForm.parse(values)
     same = form.same_as(tmp_path / "out", None)
-    exec(same.python, {"__name__": "__main__"})
+    execute(same.python)
     started: list[Any] = []
+    monkeypatch.setattr("convolab.cli.commands.sweep.choose_executor", lambda *_: None)
     monkeypatch.setattr("convolab.cli.commands.sweep.run_and_report_study", lambda plan, out, **_: started.append((plan, out)))
     program, _, *words = shlex.split(same.command)
     load_command("sweep").main(words, standalone_mode=False)

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timing]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'convolab[test]'")
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 800}
-PATIENCE = 60_000  # milliseconds; a training starts in seconds
+PATIENCE = 30_000  # milliseconds; a training starts in seconds
 
 
 @dataclass
@@ -83,11 +83,11 @@ def test_a_training_by_mouse_shows_its_curves_and_its_command(visit: Visit, plac
     page.fill("#train-epochs", "2")
     page.fill("#train-name", "by-mouse")
     wanted = "convolab train shallow_net --epochs 2 --set model.hidden=32 --out runs/by-mouse"
-    page.wait_for_function("text => document.querySelector('#train-same .command').textContent === text", arg=wanted)
+    page.locator("#train-same .command", has_text=wanted).wait_for()
     page.click("#train-form [type=submit]")
     row = page.locator("#train-runs tr", has_text="by-mouse")
     row.get_by_text("finished").wait_for()
-    page.wait_for_selector("#train-loss polyline")
+    page.wait_for_selector("#train-loss polyline", state="attached")
     assert page.inner_text("#train-curves-title") == "by-mouse"
     assert (place / "runs" / "by-mouse" / "last.safetensors").exists()
     page.click("#dark")
@@ -124,10 +124,10 @@ def test_a_training_and_a_comparison_by_keyboard_alone(visit: Visit, place: Path
         press_until(page, f'[id="compare-tick-{name}"]')
         page.keyboard.press("Space")
         page.wait_for_timeout(150)
-    page.wait_for_selector("#compare-sections .interval, #compare-sections .mean")
+    page.wait_for_selector("#compare-sections circle.mean")
     press_until(page, ".line-chart")
     page.keyboard.press("Home")
-    assert "(epoch 1)" in page.inner_text(".legend >> nth=0")
+    assert "(epoch 1)" in page.inner_text("#compare-sections .legend >> nth=0")
     press_until(page, "#dark", "Shift+Tab")
     press_until(page, "#projector", "Shift+Tab")
     page.keyboard.press("Enter")
@@ -162,7 +162,7 @@ def test_an_address_reproduces_the_view(visit: Visit) -> None:
     page.wait_for_selector("#panel-train[data-ready]")
     assert [page.input_value(f"#train-{name}") for name in ("epochs", "net", "option-hidden")] == ["7", "shallow_net", "9"]
     page.fill("#train-seed", "5")
-    page.wait_for_function("location.search.includes('train.seed=5')")
+    page.wait_for_url("**train.seed=5**")
     again = page.url
     page.reload()
     page.wait_for_selector("[role=tabpanel][data-ready]:not([hidden])")
@@ -171,8 +171,19 @@ def test_an_address_reproduces_the_view(visit: Visit) -> None:
     visit.require_clean()
 
 
-@pytest.mark.parametrize("look", ["", "theme=dark&", "projector=1&", "projector=1&theme=dark&"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["1400", "390"])
+LOOKS = ("", "theme=dark&", "projector=1&", "projector=1&theme=dark&")
+
+
+@pytest.mark.parametrize(
+    ("size", "look"),
+    [
+        # Each look once at every change; all of them in each size in the outer ring.
+        pytest.param(size, look, marks=() if is_quick else pytest.mark.long)
+        for size, quick in ((WIDE, (0, 3)), (NARROW, (1, 2)))
+        for number, look in enumerate(LOOKS)
+        for is_quick in [number in quick]
+    ],
+)
 def test_every_look_fits_the_screen_and_axe_finds_no_serious_fault(visit: Visit, look: str, size: dict[str, int]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
     visit.page.set_viewport_size(size)
