@@ -61,7 +61,9 @@ def execute(python: str) -> None:
 
 
 @pytest.mark.parametrize("values", FORMS, ids=range(len(FORMS)))
-def test_the_command_and_the_python_of_a_training_make_its_recipe(values: dict[str, str], caught: list[Any], tmp_path: Path) -> None:
+def test_the_command_and_the_python_of_a_training_make_its_recipe(
+    values: dict[str, str], caught: list[Any], tmp_path: Path
+) -> None:
     form = TrainForm.parse(values)
     same = form.same_as(tmp_path / "a b", None)
     assert recipe_of_command(same.command) == form.recipe()
@@ -75,7 +77,13 @@ def test_the_command_and_the_python_of_a_training_make_its_recipe(values: dict[s
     "values",
     [
         {"grid": "optimizer.lr=0.1,0.01", "net": "shallow_net", "epochs": "2"},
-        {"grid": "model.residual=false,true\ntraining.batch_size=64,32", "seeds": "2", "optimizer": "adam", "lr": "0.01", "seed": "9"},
+        {
+            "grid": "model.residual=false,true\ntraining.batch_size=64,32",
+            "seeds": "2",
+            "optimizer": "adam",
+            "lr": "0.01",
+            "seed": "9",
+        },
         {"grid": "schedule.name=step,cosine", "augment": "crop:2", "more": "data.limit=300"},
     ],
     ids=range(3),
@@ -88,8 +96,10 @@ def test_the_command_and_the_python_of_a_study_make_the_same_study(
     execute(same.python)
     started: list[Any] = []
     monkeypatch.setattr("convolab.cli.commands.sweep.choose_executor", lambda *_: None)
-    monkeypatch.setattr("convolab.cli.commands.sweep.run_and_report_study", lambda plan, out, **_: started.append((plan, out)))
-    program, _, *words = shlex.split(same.command)
+    monkeypatch.setattr(
+        "convolab.cli.commands.sweep.run_and_report_study", lambda plan, out, **_: started.append((plan, out))
+    )
+    _, _, *words = shlex.split(same.command)
     load_command("sweep").main(words, standalone_mode=False)
     (by_python, out), (by_command, _) = caught[0], started[0]
     assert by_python.recipes.keys() == by_command.recipes.keys() == form.study().recipes.keys()

@@ -18,7 +18,6 @@ from convolab.core.errors import LabError
 from convolab.training.run import Run
 
 
-
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -106,7 +105,10 @@ def test_what_waits_is_taken_out_and_its_name_is_free_again(place: Path) -> None
     names = [post(state, "/api/train/start", net="shallow_net")["name"] for _ in range(2)]
     assert names == ["shallow_net-digits-1", "shallow_net-digits-2"]
     post(state, "/api/jobs/stop", job=state.jobs.entries()[0].id)
-    assert [(job.state, job.message) for job in state.jobs.entries()] == [("ended", "taken out of the queue"), ("waiting", None)]
+    assert [(job.state, job.message) for job in state.jobs.entries()] == [
+        ("ended", "taken out of the queue"),
+        ("waiting", None),
+    ]
     assert post(state, "/api/train/start", net="shallow_net")["name"] == "shallow_net-digits-1"
     with pytest.raises(LabError, match="is trained or waits already"):
         state.jobs.add("train", ["train"], "shallow_net-digits-2")

@@ -10,7 +10,9 @@ from support.page import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'convolab[test]'")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install 'convolab[test]'"
+)
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 800}
 PATIENCE = 30_000  # milliseconds; a training starts in seconds
 
@@ -157,10 +159,17 @@ def test_an_address_reproduces_the_view(visit: Visit) -> None:
     page.wait_for_selector("#compare-sections .state")
     assert page.is_checked('[id="compare-tick-fast-0"]')
     assert page.input_value("#compare-baseline") == "fast-0"
-    assert page.evaluate("[document.documentElement.dataset.theme, document.documentElement.dataset.projector]") == ["dark", "1"]
+    assert page.evaluate("[document.documentElement.dataset.theme, document.documentElement.dataset.projector]") == [
+        "dark",
+        "1",
+    ]
     page.click("#tab-train")
     page.wait_for_selector("#panel-train[data-ready]")
-    assert [page.input_value(f"#train-{name}") for name in ("epochs", "net", "option-hidden")] == ["7", "shallow_net", "9"]
+    assert [page.input_value(f"#train-{name}") for name in ("epochs", "net", "option-hidden")] == [
+        "7",
+        "shallow_net",
+        "9",
+    ]
     page.fill("#train-seed", "5")
     page.wait_for_url("**train.seed=5**")
     again = page.url
@@ -184,12 +193,17 @@ LOOKS = ("", "theme=dark&", "projector=1&", "projector=1&theme=dark&")
         for is_quick in [number in quick]
     ],
 )
-def test_every_look_fits_the_screen_and_axe_finds_no_serious_fault(visit: Visit, look: str, size: dict[str, int]) -> None:
+def test_every_look_fits_the_screen_and_axe_finds_no_serious_fault(
+    visit: Visit, look: str, size: dict[str, int]
+) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
     visit.page.set_viewport_size(size)
     for query, shown in (
         ("train.run=fast-0", "#train-loss polyline"),
-        ("tab=compare&compare.run=slow-0&compare.run=slow-1&compare.run=fast-0&compare.run=fast-1", "#compare-sections .state"),
+        (
+            "tab=compare&compare.run=slow-0&compare.run=slow-1&compare.run=fast-0&compare.run=fast-1",
+            "#compare-sections .state",
+        ),
     ):
         page = visit.open(f"?{look}{query}")
         page.wait_for_selector(shown)

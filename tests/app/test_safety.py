@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from support.page import HOST, ORIGIN, client_of
 from starlette.testclient import TestClient
+from support.page import HOST, ORIGIN, client_of
 
 from convolab.app.safety import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, AllowedHosts, Tokens, is_loopback
 from convolab.app.server import AppState
@@ -24,7 +24,17 @@ def require_one_line(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8360", "127.0.0.1", "127.0.0.1:80", "127.0.0.1.nip.io:8360", "localhost:8360.", "", "0:8360"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8360",
+        "127.0.0.1",
+        "127.0.0.1:80",
+        "127.0.0.1.nip.io:8360",
+        "localhost:8360.",
+        "",
+        "0:8360",
+    ],
 )
 def test_a_name_that_somebody_pointed_here_is_refused(client: TestClient, host: str) -> None:
     answer = client.get("/api/runs", headers={"Host": host})
@@ -49,7 +59,9 @@ def test_this_machines_own_names_are_answered(client: TestClient, host: str) -> 
         {**ORIGIN, "Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_what_changes_something_is_taken_from_this_page_alone(client: TestClient, state: AppState, headers: dict[str, str]) -> None:
+def test_what_changes_something_is_taken_from_this_page_alone(
+    client: TestClient, state: AppState, headers: dict[str, str]
+) -> None:
     answer = client.post(START, json={"epochs": "1"}, headers=headers)
     assert answer.status_code == 403
     require_one_line(answer.text)
@@ -61,7 +73,10 @@ def test_another_page_may_link_to_this_one_and_read_nothing_else(client: TestCli
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert client.get("/?tab=compare", headers=link).status_code == 200
     assert client.get("/api/runs", headers=link).status_code == 403
-    assert client.get("/static/core.js", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}).status_code == 403
+    assert (
+        client.get("/static/core.js", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}).status_code
+        == 403
+    )
 
 
 @pytest.mark.parametrize("header", ["Host", "Origin"])
@@ -96,13 +111,17 @@ def test_a_large_request_is_refused_before_it_is_read(client: TestClient) -> Non
     too_large = client.post(START, content=b"x" * (MAX_BODY_BYTES + 1), headers=ORIGIN)
     assert too_large.status_code == 413
     # An unknown length is counted as it comes.
-    streamed = client.post("/api/uploads", content=(bytes(1_000_000) for _ in range(MAX_UPLOAD_BYTES // 1_000_000 + 2)), headers=ORIGIN)
+    streamed = client.post(
+        "/api/uploads", content=(bytes(1_000_000) for _ in range(MAX_UPLOAD_BYTES // 1_000_000 + 2)), headers=ORIGIN
+    )
     assert streamed.status_code == 413
     require_one_line(streamed.text)
     assert client.get("/?" + "a" * 20_000).status_code == 414
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'{"epochs": 3}', b'{"epochs": "' + b"9" * 11_000 + b'"}', b"[" * 50_000, b"null"])
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b"\xff", b'{"epochs": 3}', b'{"epochs": "' + b"9" * 11_000 + b'"}', b"[" * 50_000, b"null"]
+)
 def test_a_body_that_is_no_form_is_one_line(client: TestClient, state: AppState, body: bytes) -> None:
     answer = client.post(START, content=body, headers=ORIGIN)
     assert answer.status_code == 400
@@ -141,19 +160,28 @@ HOSTILE_NAMES = [
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_a_hostile_name_is_one_line_and_makes_no_folder(client: TestClient, state: AppState, tmp_path: Path, name: str) -> None:
+def test_a_hostile_name_is_one_line_and_makes_no_folder(
+    client: TestClient, state: AppState, tmp_path: Path, name: str
+) -> None:
     before = sorted(tmp_path.rglob("*"))
     if name.strip():
         started = client.post(START, content=json.dumps({"epochs": "1", "name": name}), headers=ORIGIN)
         assert started.status_code == 400
         require_one_line(started.text)
-    for path, key in (("/api/runs/curves", "run"), ("/api/compare", "study"), ("/report", "study"), ("/api/compare", "run")):
+    for path, key in (
+        ("/api/runs/curves", "run"),
+        ("/api/compare", "study"),
+        ("/report", "study"),
+        ("/api/compare", "run"),
+    ):
         answer = client.get(path, params={key: [name.encode("utf-8", "replace").decode(), "x"]})
         assert answer.status_code == 400
         require_one_line(answer.text)
     assert client.post("/api/train/resume", content=json.dumps({"run": name}), headers=ORIGIN).status_code == 400
     assert state.jobs.entries() == []
-    assert [path for path in sorted(tmp_path.rglob("*")) if "queue" not in str(path)] == [p for p in before if "queue" not in str(p)]
+    assert [path for path in sorted(tmp_path.rglob("*")) if "queue" not in str(path)] == [
+        p for p in before if "queue" not in str(p)
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="this system has no links")
@@ -195,10 +223,16 @@ def test_a_form_opens_no_path_and_runs_no_code_that_was_not_named_before(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_study_runs_no_code_that_its_values_name(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_runs_no_code_that_its_values_name(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.py").write_text("open('ran', 'w').close()\n")
-    for grid in ("model.name=evil.py:Net,shallow_net", "data.name=digits,folder:/etc", "optimizer.name=sgd,evil.py:Opt"):
+    for grid in (
+        "model.name=evil.py:Net,shallow_net",
+        "data.name=digits,folder:/etc",
+        "optimizer.name=sgd,evil.py:Opt",
+    ):
         answer = client.post("/api/compare/start", json={"grid": grid}, headers=ORIGIN)
         assert answer.status_code == 400
         require_one_line(answer.text)

@@ -30,7 +30,9 @@ def bomb(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
 
 
 GOOD = png(64, 64, 90)
@@ -45,7 +47,19 @@ HOSTILE = {
     "ppm of nothing": b"P6 0 0 255\n", "numpy": b"\x93NUMPY\x01\x00", "elf": b"\x7fELF" + bytes(60), "utf-16": "P6".encode("utf-16"),
     "long line": b"P3 " + b"9" * 100_000, "icon": b"\x00\x00\x01\x00" + bytes(30), "psd": b"8BPS\x00\x01" + bytes(40),
 }  # fmt: skip
-NAMES = ["cat.png", "../../etc/passwd", "C:\\a.png", "<img src=x>.png", "a\nb.png", "\u202egnp.png", "a" * 5000, "", "\0", "con", "🐈.png"]
+NAMES = [
+    "cat.png",
+    "../../etc/passwd",
+    "C:\\a.png",
+    "<img src=x>.png",
+    "a\nb.png",
+    "\u202egnp.png",
+    "a" * 5000,
+    "",
+    "\0",
+    "con",
+    "🐈.png",
+]
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -83,7 +97,7 @@ def test_a_session_keeps_so_many_images_and_the_oldest_goes() -> None:
     kept = Sessions()
     for number in range(MAX_IMAGES + 3):
         kept.add("a", f"{number}.png", png())
-    assert [upload.name for upload in kept.uploads("a")][0] == "3.png"
+    assert next(upload.name for upload in kept.uploads("a")) == "3.png"
     assert len(kept.uploads("a")) == MAX_IMAGES
 
 

@@ -66,7 +66,10 @@ def test_who_does_not_wait_any_more_stops_the_work(worker: Worker) -> None:
 
 def test_another_browser_or_channel_cancels_nothing(worker: Worker) -> None:
     async def main() -> list[int]:
-        calls = [worker.run(session, channel, lambda n=n: n) for n, (session, channel) in enumerate([("a", "x"), ("a", "y"), ("b", "x")])]
+        calls = [
+            worker.run(session, channel, lambda n=n: n)
+            for n, (session, channel) in enumerate([("a", "x"), ("a", "y"), ("b", "x")])
+        ]
         return list(await asyncio.gather(*calls))
 
     assert asyncio.run(main()) == [0, 1, 2]

@@ -28,7 +28,9 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
     """`convolab app` of the runs in a folder, as a process of its own: its address."""
     command = [sys.executable, "-m", "convolab", "app", "--runs", "runs", "--no-open", "--port", "0", *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         line = process.stdout.readline()

@@ -45,7 +45,9 @@ def describe_section(section: "SectionResult") -> dict[str, Json]:
         for metric in section.section.reported_metrics.values():
             if values := list(arm.values(metric).values()):
                 interval = metric.possible(mean_interval(values))
-                row[metric.title] = format_mean(metric, interval, choose_decimals(metric, interval_half_width(interval)))
+                row[metric.title] = format_mean(
+                    metric, interval, choose_decimals(metric, interval_half_width(interval))
+                )
         means.append(row)
     arms: list[Json] = [
         {
@@ -104,7 +106,8 @@ def same_as_study(folder: Path) -> SameAs:
     words = option_words("study", str(folder / "study.toml"), options={"out": folder})
     report = python_literal(folder / "report.html")
     return SameAs(
-        shell_line(words), f"import convolab\n\nresult = convolab.compare({python_literal(folder)})\nresult.save({report})"
+        shell_line(words),
+        f"import convolab\n\nresult = convolab.compare({python_literal(folder)})\nresult.save({report})",
     )
 
 

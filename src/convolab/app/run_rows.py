@@ -26,7 +26,7 @@ def run_rows(folder: RunsFolder, jobs: list[Job]) -> list[dict[str, Json]]:
     names = folder.find().runs
     rows = [run_row(folder, name, active.pop(name, None)) for name in names]
     rows.sort(key=lambda row: str(row["started_at"]), reverse=True)
-    waiting = [
+    waiting: list[dict[str, Json]] = [
         {"name": name, "status": "waits" if job.state == "waiting" else "starts", "job": job.id, "kind": job.kind}
         for name, job in active.items()
         if job.kind != "study"

@@ -191,7 +191,9 @@ def open_socket(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             listening.close()
             if error.errno != errno.EADDRINUSE:
-                raise LabError(f"cannot listen at {host}, port {number} ({error.strerror}): give another one") from error
+                raise LabError(
+                    f"cannot listen at {host}, port {number} ({error.strerror}): give another one"
+                ) from error
         else:
             return listening
     raise LabError(f"port {port} of {host} is taken: give another --port, or none")
@@ -202,13 +204,13 @@ def serve_page(
 ) -> None:
     """Serve the page until Ctrl-C. `on_ready` gets its address once it answers."""
     listening = open_socket(host, port)
-    port = listening.getsockname()[1]
+    bound_port: int = listening.getsockname()[1]
     shown_host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    address = f"http://{shown_host}:{port}/"
+    address = f"http://{shown_host}:{bound_port}/"
     tokens = None
     if not is_loopback(host):
         tokens = Tokens(lambda token: on_message(f"opened; for one more browser: {address}?token={token}"))
-    app = build_app(state, AllowedHosts(shown_host, port), tokens)
+    app = build_app(state, AllowedHosts(shown_host, bound_port), tokens)
     config = uvicorn.Config(
         app,
         log_level="error",
@@ -229,4 +231,3 @@ def serve_page(
 
     with contextlib.suppress(KeyboardInterrupt):
         Announcing(config).run(sockets=[listening])
-

@@ -31,9 +31,7 @@ def parse_sweep_values(text: str) -> tuple[str, tuple[Json, ...]]:
         return key.strip(), tuple(parse_value(value) for value in values.split(","))
 
 
-def sweep_study(
-    recipe_name: str, base: Recipe, grid: Mapping[str, Sequence[Json]], seeds: Sequence[int]
-) -> Study:
+def sweep_study(recipe_name: str, base: Recipe, grid: Mapping[str, Sequence[Json]], seeds: Sequence[int]) -> Study:
     """The study of a grid around a recipe, with every arm compared with the first."""
     for key, values in space_of(grid, base).items():
         require(

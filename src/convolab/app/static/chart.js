@@ -113,10 +113,10 @@ export function lineChart(place, series, options) {
     chart.addEventListener("pointerleave", () => { at = null; read(); });
     chart.addEventListener("blur", () => { at = null; read(); });
     chart.addEventListener("keydown", event => {
-      const steps = {ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity}[event.key];
-      if (steps === undefined) return;
+      const ends = {Home: 0, End: all.length - 1}, steps = {ArrowRight: 1, ArrowLeft: -1};
+      if (!(event.key in ends) && !(event.key in steps)) return;
       event.preventDefault();
-      move(at == null ? all.length - 1 : Number.isFinite(steps) ? at + steps : steps < 0 ? 0 : all.length - 1);
+      move(ends[event.key] ?? (at == null ? all.length - 1 : at + steps[event.key]));
     });
     read();
     place.replaceChildren(chart, legend);

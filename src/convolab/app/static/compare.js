@@ -8,18 +8,18 @@ const CURVE_TITLES = {
   train_accuracy: ["Training accuracy", "share of the images"], validation_accuracy: ["Validation accuracy", "share of the images"],
 };
 const MARKS = {better: "▲ better", worse: "▼ worse", equivalent: "= equivalent", undecided: "? undecided"};
-let look = () => {}, lastList = "", lastResult = "", lastTicked = "", list = {runs: [], studies: []};
+let look = () => {}, lastList = "", lastResult = "", list = {runs: [], studies: []};
 
 export async function start(panel) {
   id("form").addEventListener("submit", event => { event.preventDefault(); submit(panel); });
   id("clear").addEventListener("click", () => { setState("compare.study", ""); setState("compare.run", ""); });
   id("baseline").addEventListener("change", event => setState("compare.run", [event.target.value, ...getStates("compare.run").filter(run => run !== event.target.value)]));
   id("report").addEventListener("click", openReport);
-  const changed = debounce(() => { lastList = ""; look(); }, 50);
-  onState("compare.run", changed);
-  onState("compare.study", changed);
+  const show = debounce(() => { lastList = ""; look(); }, 50);
+  for (const prefix of ["compare.run", "compare.study"]) {
+    onState(prefix, () => { id("frame").replaceChildren(); show(); }); // a report is of what was ticked before
+  }
   const form = debounce(() => check(panel));
-  lastTicked = `${getStates("compare.run")} ${getState("compare.study")}`;
   for (const prefix of ["compare.grid", "compare.seeds", "compare.name", "train."]) onState(prefix, form);
   if (getState("compare.grid")) check(panel);
   look = poll(panel, () => update(panel));
@@ -82,8 +82,6 @@ async function compare(panel) {
   const found = await attempt(panel, () => get("/api/compare", study ? {study} : {run: runs}));
   id("result").hidden = !found;
   if (!found) return;
-  if (lastTicked !== `${runs} ${study}`) id("frame").replaceChildren(); // the report is of what was ticked before
-  lastTicked = `${runs} ${study}`;
   lastResult = key;
   id("title").textContent = found.title;
   id("about").textContent = [`${found.num_complete} of ${found.num_runs} runs done`, ...found.notes].join("; ");

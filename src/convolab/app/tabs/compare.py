@@ -21,7 +21,7 @@ from convolab.app.run_rows import run_rows
 from convolab.app.tabs.train import require_offered
 
 if TYPE_CHECKING:
-    from convolab.studies.results import StudyResult
+    from convolab.app.comparison import StudyResult
 
 # The report's own page says what it may do; it runs apart from this one, and asks for nothing.
 REPORT_POLICY = (

@@ -84,7 +84,10 @@ def same_as_resume(call: Call) -> dict[str, str]:
     run, epochs = call.app.runs.run(call.text("run")), call.text("epochs").strip()
     command = shell_line(option_words("resume", str(run.folder), options={"epochs": epochs or None}))
     method = f"extend({epochs})" if epochs.isdecimal() else "resume()"
-    return {"command": command, "python": f'import convolab\n\nrun = convolab.Run({python_literal(run.folder)}).{method}'}
+    return {
+        "command": command,
+        "python": f"import convolab\n\nrun = convolab.Run({python_literal(run.folder)}).{method}",
+    }
 
 
 TAB = Tab(

@@ -25,7 +25,8 @@ def app_command(
     ] = None,
     data_dir: DataDir = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="The port; 0: any free one.", show_default="a free one near 8360")
+        int | None,
+        typer.Option(min=0, max=65535, help="The port; 0: any free one.", show_default="a free one near 8360"),
     ] = None,
     host: Annotated[
         str, typer.Option(help="The address to listen at. Another one than this machine's own needs a printed token.")

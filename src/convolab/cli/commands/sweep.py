@@ -1,6 +1,5 @@
 """convolab sweep: a grid of values of some recipe keys as a study, or a search among them."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
