@@ -121,7 +121,7 @@ def test_a_folder_of_runs_brings_no_commands_along(place: Path) -> None:
     assert jobs.file.stat().st_mode & 0o77 == 0 or jobs.folder.stat().st_mode & 0o77 == 0
 
 
-def test_a_process_of_the_same_number_is_not_taken_for_a_training(place: Path) -> None:
+def test_a_process_of_the_same_number_is_no_training(place: Path) -> None:
     jobs = Jobs(place / "runs", place / "queue")
     jobs.add("train", ["train", "shallow_net"], "a")
     with jobs._changing() as entries:

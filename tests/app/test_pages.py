@@ -84,8 +84,8 @@ def test_a_training_by_mouse_shows_its_curves_and_its_command(visit: Visit, plac
     page.fill("#train-option-hidden", "32")
     page.fill("#train-epochs", "2")
     page.fill("#train-name", "by-mouse")
-    wanted = "convolab train shallow_net --epochs 2 --set model.hidden=32 --out runs/by-mouse"
-    page.locator("#train-same .command", has_text=wanted).wait_for()
+    expected = "convolab train shallow_net --epochs 2 --set model.hidden=32 --out runs/by-mouse"
+    page.locator("#train-same .command", has_text=expected).wait_for()
     page.click("#train-form [type=submit]")
     row = page.locator("#train-runs tr", has_text="by-mouse")
     row.get_by_text("finished").wait_for()

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from convolab.app.worker import Cancelled, Worker
+from convolab.app.worker import Cancelled, ComputeThread
 from convolab.core.errors import LabError
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
-    made = Worker()
+def worker() -> Iterator[ComputeThread]:
+    made = ComputeThread()
     yield made
     made.close()
     if made.thread:
@@ -35,7 +35,7 @@ def endless(started: threading.Event) -> Callable[[], None]:
     return compute
 
 
-async def run_endless(worker: Worker, session: str, channel: str) -> "asyncio.Task[None]":
+async def run_endless(worker: ComputeThread, session: str, channel: str) -> "asyncio.Task[None]":
     started = threading.Event()
     task = asyncio.ensure_future(worker.run(session, channel, endless(started)))
     while not started.is_set():
@@ -43,7 +43,7 @@ async def run_endless(worker: Worker, session: str, channel: str) -> "asyncio.Ta
     return task
 
 
-def test_a_newer_click_cancels_the_one_before_within_a_second(worker: Worker) -> None:
+def test_a_newer_click_cancels_the_one_before_within_a_second(worker: ComputeThread) -> None:
     async def main() -> float:
         first = await run_endless(worker, "a", "explain")
         begun = time.monotonic()
@@ -55,7 +55,7 @@ def test_a_newer_click_cancels_the_one_before_within_a_second(worker: Worker) ->
     assert asyncio.run(main()) < 1
 
 
-def test_who_does_not_wait_any_more_stops_the_work(worker: Worker) -> None:
+def test_who_does_not_wait_any_more_stops_the_work(worker: ComputeThread) -> None:
     async def main() -> None:
         first = await run_endless(worker, "a", "explain")
         first.cancel()
@@ -64,7 +64,7 @@ def test_who_does_not_wait_any_more_stops_the_work(worker: Worker) -> None:
     asyncio.run(main())
 
 
-def test_another_browser_or_channel_cancels_nothing(worker: Worker) -> None:
+def test_another_browser_or_channel_cancels_nothing(worker: ComputeThread) -> None:
     async def main() -> list[int]:
         calls = [
             worker.run(session, channel, lambda n=n: n)
@@ -75,7 +75,7 @@ def test_another_browser_or_channel_cancels_nothing(worker: Worker) -> None:
     assert asyncio.run(main()) == [0, 1, 2]
 
 
-def test_browsers_take_turns_however_much_one_of_them_wants(worker: Worker) -> None:
+def test_browsers_take_turns_however_much_one_of_them_wants(worker: ComputeThread) -> None:
     order: list[str] = []
 
     async def main() -> None:
@@ -92,7 +92,7 @@ def test_browsers_take_turns_however_much_one_of_them_wants(worker: Worker) -> N
     assert order.index("modest") <= 1
 
 
-def test_an_error_is_of_the_one_who_asked(worker: Worker) -> None:
+def test_an_error_is_of_the_one_who_asked(worker: ComputeThread) -> None:
     def fail() -> None:
         raise LabError("no such class")
 
@@ -104,7 +104,7 @@ def test_an_error_is_of_the_one_who_asked(worker: Worker) -> None:
     asyncio.run(main())
 
 
-def test_a_network_of_somebody_else_is_not_stopped(worker: Worker) -> None:
+def test_a_network_of_somebody_else_is_not_stopped(worker: ComputeThread) -> None:
     async def main() -> None:
         task = await run_endless(worker, "a", "explain")
         worker.cancel("a")

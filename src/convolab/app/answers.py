@@ -22,7 +22,7 @@ Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Call:
+class PageCall:
     """What an endpoint's function gets."""
 
     app: "AppState"  # the folder of runs, the jobs, the uploads
@@ -53,7 +53,7 @@ class Tab:
     routes: tuple[BaseRoute, ...] = ()
 
 
-def json_route(path: str, function: Callable[[Call], Any], *, posts: bool = False, checks: bool = False) -> Route:
+def json_route(path: str, function: Callable[[PageCall], Any], *, posts: bool = False, checks: bool = False) -> Route:
     """An endpoint whose function runs in a thread of its own: for what takes milliseconds, or waits for the disk.
 
     With `checks` what is wrong with the values is its answer, and no failure.
@@ -72,7 +72,7 @@ def json_route(path: str, function: Callable[[Call], Any], *, posts: bool = Fals
     return Route(path, endpoint, methods=["POST" if posts else "GET"])
 
 
-def computed_route(path: str, function: Callable[[Call], Any], *, channel: str, posts: bool = True) -> Route:
+def computed_route(path: str, function: Callable[[PageCall], Any], *, channel: str, posts: bool = True) -> Route:
     """An endpoint whose function runs in the one thread that computes: for whatever runs a network, or draws a chart.
 
     The next request of the same browser and channel cancels it; so does a browser that does not wait any more.
@@ -101,7 +101,7 @@ async def wait_until_gone(request: Request) -> None:
         await asyncio.sleep(0.1)
 
 
-async def read_call(request: Request) -> Call:
+async def read_call(request: Request) -> PageCall:
     """The values of a query, or of a body that is a JSON object; a name given twice is a list."""
     values: dict[str, Any] = {}
     if request.method == "POST":
@@ -115,7 +115,7 @@ async def read_call(request: Request) -> Call:
         for name, value in pairs:
             known = values.get(name)
             values[name] = value if known is None else [*([known] if isinstance(known, str) else known), value]
-    return Call(request.app.state.lab, request.state.session, values)
+    return PageCall(request.app.state.lab, request.state.session, values)
 
 
 def to_response(value: object) -> Response:

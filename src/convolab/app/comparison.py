@@ -16,19 +16,19 @@ MAX_COMPARED = 200  # runs
 MAX_DIFFERENCES = 60  # keys of recipes that are listed
 
 
-def describe_result(result: "StudyResult") -> dict[str, Json]:
+def result_values(result: "StudyResult") -> dict[str, Json]:
     """All that the page shows of a result."""
     runs = result.trial_results.values()
     return {
         "title": result.study.title or result.study.name,
         "num_runs": len(runs),
         "num_complete": sum(run.is_complete for run in runs),
-        "sections": [describe_section(section) for section in result.sections],
+        "sections": [section_values(section) for section in result.sections],
         "notes": list(result.notes),
     }
 
 
-def describe_section(section: "SectionResult") -> dict[str, Json]:
+def section_values(section: "SectionResult") -> dict[str, Json]:
     """A section's arms, its curves, its contrasts by metric, and its comment."""
     from convolab.studies.formatting import choose_decimals, format_mean, interval_half_width
     from convolab.studies.results import mean_curve
@@ -66,12 +66,12 @@ def describe_section(section: "SectionResult") -> dict[str, Json]:
         "title": section.section.title,
         "arms": arms,
         "curves": curves,
-        "contrasts": [describe_contrast(contrast) for contrast in section.contrast_results],
+        "contrasts": [shown_contrast(contrast) for contrast in section.contrast_results],
         "comment": section.comment,
     }
 
 
-def describe_contrast(result: "ContrastResult") -> dict[str, Json]:
+def shown_contrast(result: "ContrastResult") -> dict[str, Json]:
     """A contrast in the unit that a person reads: percentage points, nats, epochs or seconds."""
     from convolab.studies.formatting import display_scale
 

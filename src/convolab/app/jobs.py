@@ -37,7 +37,7 @@ JobState = Literal["waiting", "running", "stopping", "ended"]
 
 
 @dataclass
-class Job:
+class PageJob:
     """One command of the queue."""
 
     id: str
@@ -80,7 +80,7 @@ class Jobs:
         if self.thread.is_alive():
             self.thread.join(timeout=5)
 
-    def entries(self) -> list[Job]:
+    def entries(self) -> list[PageJob]:
         """All jobs, the newest last."""
         return self._read()
 
@@ -88,18 +88,18 @@ class Jobs:
         """The names of the folders that jobs will write, or write now."""
         return {job.run for job in self._read() if job.state != "ended"}
 
-    def add(self, kind: Literal["train", "resume", "extend", "study"], arguments: Sequence[str], run: str) -> Job:
+    def add(self, kind: Literal["train", "resume", "extend", "study"], arguments: Sequence[str], run: str) -> PageJob:
         """Put a command at the end of the queue. Raises LabError if there are too many, or one of the same folder."""
         with self._changing() as jobs:
             active = [job for job in jobs if job.state != "ended"]
             require(len(active) < MAX_WAITING, f"{len(active)} trainings wait already: stop some, or wait")
             require(not any(job.run == run for job in active), f"{run} is trained or waits already: see the list below")
-            job = Job(secrets.token_hex(6), kind, list(arguments), run)
+            job = PageJob(secrets.token_hex(6), kind, list(arguments), run)
             jobs.append(job)
         self.wake.set()
         return job
 
-    def stop(self, job_id: str) -> Job:
+    def stop(self, job_id: str) -> PageJob:
         """Take a job out of the queue, or stop its process so that its run can be resumed."""
         with self._changing() as jobs:
             job = next((job for job in jobs if job.id == job_id), None)
@@ -127,7 +127,7 @@ class Jobs:
                     self._start(following)
             return any(job.state != "ended" for job in jobs)
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: PageJob) -> None:
         command = [sys.executable, "-m", "convolab", *job.arguments]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ class Jobs:
         job.state, job.pid, job.born = "running", process.pid, process_birth(process.pid)
         self.children[job.id] = process
 
-    def _look(self, job: Job) -> None:
+    def _look(self, job: PageJob) -> None:
         """Note it if the process of a job has ended."""
         child = self.children.get(job.id)
         if child is not None:
@@ -159,7 +159,7 @@ class Jobs:
         elif job.code or not self._has_run(job):  # of a process that nobody waited for the run itself says how it went
             job.message = self._last_line(job.id)
 
-    def _has_run(self, job: Job) -> bool:
+    def _has_run(self, job: PageJob) -> bool:
         return (self.runs / job.run).is_dir()
 
     def _log(self, job_id: str) -> Path:
@@ -176,15 +176,15 @@ class Jobs:
         errors = [line for line in lines if line.startswith("convolab: ")]
         return (errors or lines or [""])[-1].removeprefix("convolab: ") or None
 
-    def _read(self) -> list[Job]:
+    def _read(self) -> list[PageJob]:
         if not self.file.exists():
             return []
         values = read_json(self.file)
         require(isinstance(values, list), f"{self.file} is damaged: delete it, the runs are not in it")
-        return [validate_record(Job, value, self.file) for value in values]
+        return [validate_record(PageJob, value, self.file) for value in values]
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[list[Job]]:
+    def _changing(self) -> Iterator[list[PageJob]]:
         """The jobs, to change: only one process at a time, and written down at the end."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

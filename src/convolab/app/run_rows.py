@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from convolab.app.folders import RunsFolder
-from convolab.app.jobs import Job
+from convolab.app.jobs import PageJob
 from convolab.core.errors import LabError
 from convolab.core.types import Json
 from convolab.training.lock import is_locked
@@ -20,7 +20,7 @@ RECENT = 3  # epochs whose speed says how long the others take
 QUANTITIES = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "learning_rate")
 
 
-def run_rows(folder: RunsFolder, jobs: list[Job]) -> list[dict[str, Json]]:
+def run_rows(folder: RunsFolder, jobs: list[PageJob]) -> list[dict[str, Json]]:
     """A row for each run, the latest first, and for each job that has no folder yet. A damaged run has a row too."""
     active = {job.run: job for job in jobs if job.state != "ended"}
     names = folder.find().runs
@@ -34,7 +34,7 @@ def run_rows(folder: RunsFolder, jobs: list[Job]) -> list[dict[str, Json]]:
     return [*waiting, *rows[:MAX_LISTED]]
 
 
-def run_row(folder: RunsFolder, name: str, job: Job | None) -> dict[str, Json]:
+def run_row(folder: RunsFolder, name: str, job: PageJob | None) -> dict[str, Json]:
     """How a run stands."""
     try:
         values = folder.cached("row", name, FILES, lambda: describe_run(folder.run(name)))

@@ -141,7 +141,7 @@ class Guard:
             self.require_own(scope, headers)
             if location := self.redeemed_location(scope, headers):
                 cookie = f"{self.cookie}={self.tokens.cookie if self.tokens else ''}; Path=/; HttpOnly; SameSite=Strict"
-                await answer(with_headers, 303, b"", [(b"location", location), (b"set-cookie", cookie.encode())])
+                await send_answer(with_headers, 303, b"", [(b"location", location), (b"set-cookie", cookie.encode())])
                 return
             limit = MAX_UPLOAD_BYTES if scope["path"] == UPLOAD_PATH else MAX_BODY_BYTES
             length = headers.get("content-length", "0")
@@ -241,10 +241,10 @@ def add_headers(send: Send) -> Send:
 
 async def refuse(send: Send, refusal: Refusal) -> None:
     body = json.dumps({"error": refusal.reason}).encode()
-    await answer(send, refusal.status, body, [(b"content-type", b"application/json"), (b"connection", b"close")])
+    await send_answer(send, refusal.status, body, [(b"content-type", b"application/json"), (b"connection", b"close")])
 
 
-async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+async def send_answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

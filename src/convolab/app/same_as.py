@@ -36,7 +36,7 @@ def option_words(*words: str, options: Mapping[str, object]) -> list[str]:
             text = str(one)
             if one is True:
                 result.append(f"--{name}")
-            elif text.startswith("-"):  # else it would be taken for an option
+            elif text.startswith("-"):  # else it would be read as an option
                 result.append(f"--{name}={text}")
             else:
                 result += [f"--{name}", text]

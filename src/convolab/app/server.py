@@ -26,7 +26,7 @@ from convolab.app.jobs import Jobs
 from convolab.app.safety import UPLOAD_PATH, AllowedHosts, BodyTooLarge, Guard, Tokens, cookie_of, is_loopback
 from convolab.app.sessions import SESSION_COOKIE, Sessions, limits_line
 from convolab.app.tabs import load_tabs
-from convolab.app.worker import Worker
+from convolab.app.worker import ComputeThread
 from convolab.core.errors import LabError, require
 from convolab.core.escape import printable_lines
 
@@ -53,7 +53,7 @@ class AppState:
     nets: tuple[str, ...] = ()
     data_dir: Path | None = None
     sessions: Sessions = field(default_factory=Sessions)
-    worker: Worker = field(default_factory=Worker)
+    worker: ComputeThread = field(default_factory=ComputeThread)
 
 
 class WithSession:
@@ -184,7 +184,7 @@ def open_socket(host: str, port: int | None) -> socket.socket:
     for number in tried:
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
-            # Without it a port stays taken for a minute after a server has ended.
+            # Without it a port is not free until a minute after a server has ended.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((host.strip("[]"), number))
             listening.listen(128)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SESSION_COOKIE = "convolab_session"
 MAX_IMAGES = 12  # of a session; the oldest goes for a new one
-MAX_PIXELS = 16_000_000  # of one image; 3 bytes each
+MAX_UPLOAD_PIXELS = 16_000_000  # of one image; 3 bytes each
 MAX_SESSION_BYTES = 150_000_000
 MAX_TOTAL_BYTES = 600_000_000  # of all sessions; the one that was quiet for longest goes
 MAX_SESSIONS = 200
@@ -75,7 +75,7 @@ class Sessions:
 
         name = escape_line(name.rpartition("/")[2].rpartition("\\")[2], MAX_NAME) or "image"
         with self.decoding:
-            image = decode_image(io.BytesIO(content), name, MAX_PIXELS)
+            image = decode_image(io.BytesIO(content), name, MAX_UPLOAD_PIXELS)
         with self.lock:
             session = self.sessions.setdefault(key, Session(self.clock()))
             upload = Upload(secrets.token_urlsafe(9), name, image)
@@ -118,6 +118,6 @@ def limits_line() -> str:
     'one image of at most 16 million pixels; the last 12 are kept, in memory, until 15 minutes after the page is closed'
     """
     return (
-        f"one image of at most {MAX_PIXELS // 1_000_000} million pixels; the last {MAX_IMAGES} are kept, in memory, until "
+        f"one image of at most {MAX_UPLOAD_PIXELS // 1_000_000} million pixels; the last {MAX_IMAGES} are kept, in memory, until "
         f"{MAX_QUIET / 60:.0f} minutes after the page is closed"
     )

@@ -49,7 +49,7 @@ class Task:
             return
 
 
-class Worker:
+class ComputeThread:
     """The thread, started at its first task and ended by `close`."""
 
     def __init__(self) -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import HTMLResponse, Response
 
 import convolab
-from convolab.app.answers import Call, Tab, computed_route, json_route
+from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.comparison import (
     MAX_COMPARED,
-    describe_result,
     recipe_differences,
     report_page,
+    result_values,
     same_as_compare,
     same_as_study,
 )
@@ -30,7 +30,7 @@ REPORT_POLICY = (
 )
 
 
-def list_all(call: Call) -> dict[str, Any]:
+def list_all(call: PageCall) -> dict[str, Any]:
     """What can be ticked."""
     app = call.app
     jobs = app.jobs.entries()
@@ -54,7 +54,7 @@ def list_all(call: Call) -> dict[str, Any]:
     return {"runs": runs, "studies": studies, "failed": failed[-3:]}
 
 
-def read_result(call: Call) -> tuple["StudyResult", list[Path]]:
+def read_result(call: PageCall) -> tuple["StudyResult", list[Path]]:
     """What is ticked: one study, or several runs of which the first is the baseline."""
     studies, names = call.texts("study"), call.texts("run")
     if len(names) > MAX_COMPARED:
@@ -63,27 +63,27 @@ def read_result(call: Call) -> tuple["StudyResult", list[Path]]:
     return convolab.compare(folders), folders
 
 
-def compare_all(call: Call) -> dict[str, Any]:
+def compare_all(call: PageCall) -> dict[str, Any]:
     """The comparison of what is ticked, and how it is made without the page."""
     result, folders = read_result(call)
     is_study = bool(call.texts("study"))
     same = same_as_study(folders[0]) if is_study else same_as_compare(folders)
     runs = [] if is_study else [call.app.runs.run(name) for name in call.texts("run")]
     return {
-        **describe_result(result),
+        **result_values(result),
         "same": same.to_dict(),
         "differences": recipe_differences(runs),
         "runs": call.texts("run"),
     }
 
 
-def report(call: Call) -> Response:
+def open_report(call: PageCall) -> Response:
     """The report of what is ticked, for a frame of its own."""
     result, _ = read_result(call)
     return HTMLResponse(report_page(result), headers={"content-security-policy": REPORT_POLICY})
 
 
-def read_sweep(call: Call) -> tuple[SweepForm, Path]:
+def read_sweep(call: PageCall) -> tuple[SweepForm, Path]:
     """The study of the form, and the folder it will have."""
     app = call.app
     values: Mapping[str, Any] = {name: value for name, value in call.values.items() if name != "name"}
@@ -95,14 +95,14 @@ def read_sweep(call: Call) -> tuple[SweepForm, Path]:
     return form, app.runs.new(name)
 
 
-def check_study(call: Call) -> dict[str, Any]:
+def check_study(call: PageCall) -> dict[str, Any]:
     """How many runs the study of the form has, and the same without the page."""
     form, folder = read_sweep(call)
     same = form.same_as(folder, call.app.data_dir).to_dict()
     return {**same, "name": folder.name, "num_runs": len(form.study().recipes)}
 
 
-def start_study(call: Call) -> dict[str, str]:
+def start_study(call: PageCall) -> dict[str, str]:
     """Put the study into the queue."""
     form, folder = read_sweep(call)
     job = call.app.jobs.add("study", form.words(folder, call.app.data_dir), folder.name)
@@ -115,7 +115,7 @@ TAB = Tab(
     (
         json_route("/api/compare/list", list_all),
         computed_route("/api/compare", compare_all, channel="compare", posts=False),
-        computed_route("/report", report, channel="report", posts=False),
+        computed_route("/report", open_report, channel="report", posts=False),
         json_route("/api/compare/check", check_study, posts=True, checks=True),
         json_route("/api/compare/start", start_study, posts=True),
     ),

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import convolab
-from convolab.app.answers import Call, Tab, json_route
+from convolab.app.answers import PageCall, Tab, json_route
 from convolab.app.choices import RECIPE_CHOICES, dataset_choices, network_choices
 from convolab.app.forms import TrainForm
 from convolab.app.run_rows import run_curves, run_rows
 from convolab.app.same_as import option_words, python_literal, shell_line
 
 
-def offer(call: Call) -> dict[str, Any]:
+def offer(call: PageCall) -> dict[str, Any]:
     """What the controls offer, and the default recipe."""
     app = call.app
     return {
@@ -22,7 +22,7 @@ def offer(call: Call) -> dict[str, Any]:
     }
 
 
-def read_form(call: Call) -> tuple[TrainForm, convolab.Recipe, Path]:
+def read_form(call: PageCall) -> tuple[TrainForm, convolab.Recipe, Path]:
     """The form, its recipe, and the folder that its run will have."""
     app = call.app
     values = dict(call.values)
@@ -44,27 +44,27 @@ def require_offered(recipe: convolab.Recipe, own: tuple[str, ...]) -> None:
         raise convolab.LabError("the page reads no file of weights: use the command line for model.weights")
 
 
-def check(call: Call) -> dict[str, str]:
+def check_training(call: PageCall) -> dict[str, str]:
     """The same as a command and as Python, for the form as it is now."""
     form, _, folder = read_form(call)
     return {**form.same_as(folder, call.app.data_dir).to_dict(), "name": folder.name}
 
 
-def start(call: Call) -> dict[str, str]:
+def start_training(call: PageCall) -> dict[str, str]:
     """Put the training into the queue."""
     form, _, folder = read_form(call)
     job = call.app.jobs.add("train", form.words(folder, call.app.data_dir), folder.name)
     return {"job": job.id, "name": folder.name}
 
 
-def list_runs(call: Call) -> dict[str, Any]:
+def list_runs(call: PageCall) -> dict[str, Any]:
     """All runs, and what the last jobs that failed said."""
     jobs = call.app.jobs.entries()
     failed = [{"run": job.run, "message": job.message} for job in jobs[-10:] if job.state == "ended" and job.message]
     return {"runs": run_rows(call.app.runs, jobs), "failed": failed[-3:]}
 
 
-def resume(call: Call) -> dict[str, str]:
+def resume_training(call: PageCall) -> dict[str, str]:
     """Put a stopped run into the queue again, or a finished one for more epochs, as a new run."""
     name, epochs = call.text("run"), call.text("epochs").strip()
     run = call.app.runs.run(name)
@@ -79,8 +79,8 @@ def resume(call: Call) -> dict[str, str]:
     return {"job": call.app.jobs.add("extend", words, out.name).id, "name": out.name}
 
 
-def same_as_resume(call: Call) -> dict[str, str]:
-    """The same as `resume`, as a command and as Python."""
+def same_as_resume(call: PageCall) -> dict[str, str]:
+    """The same as `resume_training`, as a command and as Python."""
     run, epochs = call.app.runs.run(call.text("run")), call.text("epochs").strip()
     command = shell_line(option_words("resume", str(run.folder), options={"epochs": epochs or None}))
     method = f"extend({epochs})" if epochs.isdecimal() else "resume()"
@@ -95,9 +95,9 @@ TAB = Tab(
     "Train",
     (
         json_route("/api/train/offer", offer),
-        json_route("/api/train/check", check, posts=True, checks=True),
-        json_route("/api/train/start", start, posts=True),
-        json_route("/api/train/resume", resume, posts=True),
+        json_route("/api/train/check", check_training, posts=True, checks=True),
+        json_route("/api/train/start", start_training, posts=True),
+        json_route("/api/train/resume", resume_training, posts=True),
         json_route("/api/train/same-as-resume", same_as_resume),
         json_route("/api/runs", list_runs),
         json_route("/api/runs/curves", lambda call: [run_curves(call.app.runs, name) for name in call.texts("run")]),
