@@ -18,6 +18,7 @@ MENU = {  # captions of the menu; below each, pages with their short titles
     "Begin": {
         "docs/install": "Install",
         "docs/guide": "All commands by example",
+        "docs/app": "The page in the browser",
         "docs/own": "Your own in ten lines",
         "docs/gallery": "Gallery",
     },

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     __version__: str
     from convolab.api import explain, fool, locate, summary, train
-    from convolab.api_studies import power, run_study
+    from convolab.api_studies import compare, power, run_study
     from convolab.core.errors import LabError
     from convolab.data.catalog import load
     from convolab.data.dataset import ImageDataset
@@ -43,6 +43,7 @@ _LAZY_IMPORTS = {
     "explain": "api",
     "fool": "api",
     "locate": "api",
+    "compare": "api_studies",
     "power": "api_studies",
     "ImageClassifier": "models.classifier",
     "pretrained": "models.pretrained",
@@ -68,6 +69,7 @@ __all__ = [
     "Study",
     "Training",
     "build",
+    "compare",
     "coursework",
     "evaluate",
     "explain",

@@ -82,6 +82,9 @@ COMMAND_SECTIONS = {
             "locate_score:locate_score_command", "Evaluate localization on images with boxes.", "localization.md"
         ),
     },
+    "In the browser": {
+        "app": CommandEntry("app:app_command", "All of it as a page in the browser, on this machine.", "app.md"),
+    },
     "Homework": {
         "theory": CommandEntry("theory:theory_command", "Question 1, answered and checked.", "theory.md"),
         "handin": CommandEntry("handin:handin_app", "The homework: start, check, pack, verify.", "handin.md"),
