@@ -24,7 +24,7 @@ from convolab.core.files import (
 from convolab.core.records import validate_record
 from convolab.core.types import Json
 from convolab.data.catalog import short_name
-from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE
+from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE, read_header_metadata
 from convolab.training.first_edition import RENAMED_VALUES, translate_first_edition
 from convolab.training.history import EpochMetrics
 from convolab.training.lock import LOCK_FILE, run_lock
@@ -111,6 +111,19 @@ def read_history(folder: Path, run_id: RunId) -> list[EpochMetrics]:
         require_known_format(record.get("format"), path)
         run_id.require_own(path, record)
     return [epoch_from_record(record, path) for record in records]
+
+
+def require_own_tensors(folder: Path, run_id: RunId) -> None:
+    """Raise LabError if a file of weights or a state is another run's; only their headers are read."""
+    for name in (*WEIGHTS_FILES, STATE_FILE, PREVIOUS_STATE_FILE):
+        path = folder / name
+        try:
+            metadata = read_header_metadata(path)
+        except LabError:
+            if not path.exists():  # not yet, or a training that goes on has just given it its other name
+                continue
+            raise
+        run_id.require_own(path, metadata)
 
 
 def epoch_from_record(record: Mapping[str, Json], source: Path | str = "an epoch") -> EpochMetrics:
