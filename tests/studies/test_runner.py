@@ -16,7 +16,7 @@ from support.small_jobs import within
 from convolab.core.errors import LabError
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent
 from convolab.studies.results import StudyResult
-from convolab.studies.runner import execute_study
+from convolab.studies.runner import execute_study, read_study_result
 from convolab.studies.serialize import study_result_to_dict
 from convolab.studies.study import Study
 from convolab.training.run import Run
@@ -329,6 +329,29 @@ def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_p
             execute_study(study, tmp_path / name, executor=in_process)
         assert message in str(caught.value)
         assert sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+@pytest.mark.slow
+def test_a_link_in_a_studys_folder_is_not_followed_and_the_folder_itself_may_be_one(
+    make_study: MakeStudy, tmp_path: Path, in_process: Executor
+) -> None:
+    study, elsewhere = make_study(seeds=[0]), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    key = next(iter(study.recipes))
+    for number, link in enumerate(("runs", f"runs/{key}", ".images", "runs")):
+        folder = tmp_path / f"study-{number}"
+        (folder / link).parent.mkdir(parents=True)
+        study.write(folder / "study.toml")
+        (folder / link).symlink_to(elsewhere if number < 3 else tmp_path / "nowhere", target_is_directory=True)
+        for call in (lambda folder: execute_study(study, folder, executor=in_process), read_study_result):
+            with pytest.raises(LabError, match=r"is a symbolic link, which leads out of its folder") as caught:
+                call(folder)
+            assert str(caught.value).startswith(str(folder / link))
+        assert list(elsewhere.iterdir()) == []
+        assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "mine").symlink_to(elsewhere, target_is_directory=True)
+    execute_study(study, tmp_path / "mine", executor=in_process)
+    assert sorted(path.name for path in elsewhere.iterdir() if path.name != ".lock") == ["runs", "study.toml"]
 
 
 # ---- seeds "until decided"

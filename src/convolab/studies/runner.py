@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from convolab.core.errors import LabError, require
-from convolab.core.files import translate_write_errors
+from convolab.core.files import require_no_link, translate_write_errors
 from convolab.core.text import pluralize, truncate_list
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
@@ -31,6 +31,7 @@ from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, TEST_FILE, r
 from convolab.training.setup import train_validation_split
 
 STUDY_FILE = "study.toml"
+DATASET_FOLDER = ".images"  # what workers map, while they train
 
 
 class StudyFolder:
@@ -42,10 +43,14 @@ class StudyFolder:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        for name in ("runs", DATASET_FOLDER):
+            require_no_link(self.folder / name)
 
     def run_folder(self, recipe: Recipe) -> Path:
-        """The folder of a recipe's run."""
-        return self.folder / "runs" / recipe.key
+        """The folder of a recipe's run. Raises LabError if it is a link."""
+        folder = self.folder / "runs" / recipe.key
+        require_no_link(folder)
+        return folder
 
     def trial_result(self, trial: Trial, failure_reasons: dict[str, str]) -> TrialResult:
         """The result of a trial; `failure_reasons` are why trials failed, by recipe key."""
@@ -185,7 +190,7 @@ def execute_study(
             on_message("more runs may follow: open contrasts get more seeds, and grids that widen more values")
         on_plan(jobs, num_done)
         if jobs:
-            with memmapped_dataset(splits, study_folder.folder / ".images") as dataset_folder:
+            with memmapped_dataset(splits, study_folder.folder / DATASET_FOLDER) as dataset_folder:
                 del splits  # what the workers map is enough
                 started, executor = time.monotonic(), executor or LocalExecutor()
                 is_late = False

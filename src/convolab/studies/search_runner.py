@@ -12,6 +12,7 @@ from convolab.data.catalog import load
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.results import TrialResult
 from convolab.studies.runner import (
+    DATASET_FOLDER,
     STUDY_FILE,
     StudyFolder,
     estimate_study_costs,
@@ -119,7 +120,9 @@ def execute_search(
 
         def run_jobs(jobs: list[Job], on_job_event: EventCallback) -> None:
             nonlocal dataset_folder
-            dataset_folder = dataset_folder or stack.enter_context(memmapped_dataset(splits, folder.folder / ".images"))
+            dataset_folder = dataset_folder or stack.enter_context(
+                memmapped_dataset(splits, folder.folder / DATASET_FOLDER)
+            )
             (executor or LocalExecutor()).run(jobs, dataset_folder, on_job_event, should_stop)
 
         state = SearchState(search, folder, run_jobs, on_event, on_rung, on_plan)
