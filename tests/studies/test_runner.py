@@ -314,6 +314,8 @@ def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_p
     (tmp_path / "own/report.html").write_text("mine")
     (tmp_path / "run").mkdir()
     (tmp_path / "run/summary.json").write_text("{}")
+    for mark in ("recipe.toml", "metrics.jsonl"):
+        (tmp_path / "run" / mark).write_text("")
     (tmp_path / "file").write_text("")
     other = study.model_copy(update={"name": "another"})
     (tmp_path / "other").mkdir()
@@ -321,6 +323,7 @@ def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_p
     for name, message in {
         "own": "is not empty and holds no study (report.html)",
         "run": "holds a run",
+        "run/study": "run, which is the folder of a run",
         "file": "is a file",
         "other": "holds another study, 'another'",
     }.items():

@@ -27,7 +27,7 @@ from convolab.studies.trials import estimate_training_cost, find_corruption
 from convolab.training.epoch_log import require_logger
 from convolab.training.recipe import Recipe, read_toml
 from convolab.training.run import COMPLETED, Run
-from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, TEST_FILE, read_summary
+from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, TEST_FILE, read_summary, require_outside_runs
 from convolab.training.setup import train_validation_split
 
 STUDY_FILE = "study.toml"
@@ -72,6 +72,7 @@ class StudyFolder:
     def require_usable(self, study: Study) -> None:
         """Raise LabError if the folder holds anything but an earlier state of this very study."""
         path = self.folder / STUDY_FILE
+        require_outside_runs(self.folder)
         require(not self.folder.exists() or self.folder.is_dir(), f"{self.folder} is a file: choose a folder")
         require(
             not any((self.folder / name).exists() for name in (SUMMARY_FILE, RECIPE_FILE)),

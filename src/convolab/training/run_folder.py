@@ -145,6 +145,7 @@ def rename_fields(values: Mapping[str, Json]) -> dict[str, Json]:
 @translate_path_errors()
 def require_new_folder(out: Path | str | None) -> None:
     """Raise LabError if the folder for a new run is already in use or cannot be written, before any work is done."""
+    require_outside_runs(Path("runs") if out is None else Path(out))
     if out is None:
         return
     folder = Path(out)
@@ -186,6 +187,15 @@ def has_started(folder: Path) -> bool:
         return read_summary(folder)["status"] != "new"
     except LabError:
         return False
+
+
+def require_outside_runs(folder: Path) -> None:
+    """Raise LabError if a folder for a new run or study lies in the folder of a run, however deep."""
+    for parent in folder.resolve().parents:
+        require(
+            sum((parent / name).exists() for name in RUN_MARKS) < 2,
+            f"{folder} lies in {parent}, which is the folder of a run and has its files alone: choose another folder",
+        )
 
 
 def require_no_run(folder: Path) -> None:
