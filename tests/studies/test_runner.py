@@ -335,6 +335,23 @@ def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_p
 
 
 @pytest.mark.slow
+def test_a_study_of_the_same_name_that_shares_no_section_and_no_run_is_refused_and_replaces_nothing(
+    make_study: MakeStudy, tmp_path: Path, in_process: Executor
+) -> None:
+    execute_study(make_study(seeds=[0]), tmp_path / "study", executor=in_process)
+    before = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file())
+    sections = {"widths": {"grid": {"model.hidden": [4, 6]}}}
+    with pytest.raises(LabError, match=r"shares no section \(rates\) and no run .*: choose another folder \(--out\)$"):
+        execute_study(make_study(seeds=[0], sections=sections), tmp_path / "study", executor=in_process)
+    assert sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()) == before
+    shared_run = {"widths": {"grid": {"model.hidden": [4, 8]}}}  # 8 is what the study has
+    execute_study(make_study(seeds=[0], sections=shared_run), tmp_path / "study", executor=in_process)
+    shared_section = {"widths": {"grid": {"model.hidden": [5]}}}
+    execute_study(make_study(seeds=[0], sections=shared_section), tmp_path / "study", executor=in_process)
+    assert len(list((tmp_path / "study" / "runs").iterdir())) == 4
+
+
+@pytest.mark.slow
 def test_a_link_in_a_studys_folder_is_not_followed_and_the_folder_itself_may_be_one(
     make_study: MakeStudy, tmp_path: Path, in_process: Executor
 ) -> None:

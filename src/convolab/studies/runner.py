@@ -15,7 +15,7 @@ from convolab.core.files import require_no_link, translate_write_errors
 from convolab.core.text import pluralize, truncate_list
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
-from convolab.data.memmap import read_memmap, write_memmap
+from convolab.data.memmap import memmapped_dataset, read_memmap
 from convolab.data.splits import DatasetSplits
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
@@ -79,10 +79,18 @@ class StudyFolder:
             f"{self.folder} holds a run: choose another folder for the study",
         )
         if path.exists():
-            name = read_toml(path, "study").get("name")
+            stored = read_toml(path, "study")
+            name, sections = stored.get("name"), stored.get("sections")
             require(
                 name == study.name,
                 f"{self.folder} holds another study, {name!r}: choose another folder for {study.name!r}",
+            )
+            names = list(sections) if isinstance(sections, Mapping) else []
+            runs = {summary.parent.name for summary in (self.folder / "runs").glob(f"*/{SUMMARY_FILE}")}
+            require(
+                not runs or {*names} & {*study.sections} or runs & {*study.recipes},
+                f"{self.folder} holds another study of this name, which shares no section ({truncate_list(names, 3)}) "
+                "and no run with this one, and its report would be replaced: choose another folder (--out)",
             )
         elif self.folder.exists():
             others = [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
@@ -326,17 +334,6 @@ def require_usable_runs(
     for path, problem in damaged.items():
         on_message(f"retraining: {problem}")
         shutil.rmtree(path)
-
-
-@contextmanager
-def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
-    """The dataset as files that workers map, removed afterwards."""
-    shutil.rmtree(folder, ignore_errors=True)  # what a kill left
-    write_memmap(splits, folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def collect_results(

@@ -9,6 +9,7 @@ from convolab.core.errors import LabError
 from convolab.core.text import join_with_and, pluralize
 from convolab.core.types import Json, MessageCallback
 from convolab.data.catalog import load
+from convolab.data.memmap import memmapped_dataset
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.results import TrialResult
 from convolab.studies.runner import (
@@ -16,7 +17,6 @@ from convolab.studies.runner import (
     STUDY_FILE,
     StudyFolder,
     estimate_study_costs,
-    memmapped_dataset,
     require_usable_runs,
 )
 from convolab.studies.search import RungScore, Search, best_third, propose, rung_epochs, score_at
