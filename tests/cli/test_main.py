@@ -435,6 +435,28 @@ def test_a_damaged_run_is_a_row_and_hides_no_other(run_cli, damaged_runs: Path) 
     assert result.err.count("\n") == len(rows) - 1
 
 
+@pytest.mark.slow
+def test_a_run_with_a_file_of_another_run_is_listed_as_damaged_and_the_file_is_named(run_cli) -> None:
+    for seed in (0, 1):
+        run_cli("train", "shallow_net", *QUICK, "--seed", seed, "--out", f"runs/{seed}")
+    files = ("best.safetensors", "last.safetensors", "state.safetensors", "state.previous.safetensors", "recipe.toml")
+    for file in files:
+        shutil.copytree("runs/0", f"runs/mixed-{file}")
+        shutil.copy(f"runs/1/{file}", f"runs/mixed-{file}/{file}")
+    shutil.copytree("runs/0", "runs/cut")
+    Path("runs/cut/best.safetensors").write_bytes(b"\xff" * 7)
+    for name in ("run_format_1", "run_first_edition"):
+        shutil.copytree(ROOT / "tests/data_files" / name, f"runs/{name}")
+    rows = {Path(row["folder"]).name: row for row in json.loads(run_cli("runs", "--json").out)}
+    for file in files:
+        assert rows[f"mixed-{file}"]["status"] == "damaged"
+        assert f"runs/mixed-{file}/{file}" in rows[f"mixed-{file}"]["reason"]
+    assert (rows["cut"]["status"], "best.safetensors" in rows["cut"]["reason"]) == ("damaged", True)
+    assert {rows[name]["status"] for name in ("0", "1")} == {"finished"}
+    assert {rows[name]["status"] for name in ("run_format_1", "run_first_edition")} == {"stopped"}
+    assert run_cli("test", "runs/mixed-last.safetensors").code == 0  # the test needs the best weights alone
+
+
 def test_a_run_of_a_network_that_was_registered_elsewhere_is_listed(run_cli) -> None:
     NETWORKS["tiny"] = NETWORKS["shallow_net"]
     run_cli("train", "tiny", *QUICK, "--out", "runs/tiny")

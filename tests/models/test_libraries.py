@@ -6,6 +6,7 @@ import torch
 from convolab.core.errors import LabError
 from convolab.models.libraries import check_library_options
 from convolab.models.registry import build, resolve_options
+from convolab.models.weights import read_torchvision_weights
 
 NAMES = ["timm/resnet18", "torchvision/resnet18", "timm/vit_tiny_patch16_224", "efficientnet_lite0"]
 
@@ -86,3 +87,17 @@ def test_an_error_of_a_librarys_class_about_an_option_is_one_line() -> None:
     with pytest.raises(LabError, match="'timm/resnet18' cannot be built: AttributeError") as caught:
         build("timm/resnet18", (3, 32, 32), 7, block="basic")
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_download_of_torchvisions_weights_says_is_no_part_of_the_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torchvision.models import SqueezeNet1_1_Weights
+
+    def downloads(self: object, **options: object) -> dict[str, torch.Tensor]:
+        print("Downloading: elsewhere")
+        return {"a": torch.ones(1)}
+
+    monkeypatch.setattr(SqueezeNet1_1_Weights, "get_state_dict", downloads)
+    assert read_torchvision_weights("torchvision/squeezenet1_1").tensors.keys() == {"a"}
+    assert capsys.readouterr() == ("", "Downloading: elsewhere\n")

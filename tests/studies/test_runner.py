@@ -16,7 +16,7 @@ from support.small_jobs import within
 from convolab.core.errors import LabError
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent
 from convolab.studies.results import StudyResult
-from convolab.studies.runner import execute_study
+from convolab.studies.runner import execute_study, read_study_result
 from convolab.studies.serialize import study_result_to_dict
 from convolab.studies.study import Study
 from convolab.training.run import Run
@@ -314,6 +314,8 @@ def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_p
     (tmp_path / "own/report.html").write_text("mine")
     (tmp_path / "run").mkdir()
     (tmp_path / "run/summary.json").write_text("{}")
+    for mark in ("recipe.toml", "metrics.jsonl"):
+        (tmp_path / "run" / mark).write_text("")
     (tmp_path / "file").write_text("")
     other = study.model_copy(update={"name": "another"})
     (tmp_path / "other").mkdir()
@@ -321,6 +323,7 @@ def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_p
     for name, message in {
         "own": "is not empty and holds no study (report.html)",
         "run": "holds a run",
+        "run/study": "run, which is the folder of a run",
         "file": "is a file",
         "other": "holds another study, 'another'",
     }.items():
@@ -329,6 +332,46 @@ def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_p
             execute_study(study, tmp_path / name, executor=in_process)
         assert message in str(caught.value)
         assert sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+@pytest.mark.slow
+def test_a_study_of_the_same_name_that_shares_no_section_and_no_run_is_refused_and_replaces_nothing(
+    make_study: MakeStudy, tmp_path: Path, in_process: Executor
+) -> None:
+    execute_study(make_study(seeds=[0]), tmp_path / "study", executor=in_process)
+    before = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file())
+    sections = {"widths": {"grid": {"model.hidden": [4, 6]}}}
+    with pytest.raises(LabError, match=r"shares no section \(rates\) and no run .*: choose another folder \(--out\)$"):
+        execute_study(make_study(seeds=[0], sections=sections), tmp_path / "study", executor=in_process)
+    assert sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()) == before
+    shared_run = {"widths": {"grid": {"model.hidden": [4, 8]}}}  # 8 is what the study has
+    execute_study(make_study(seeds=[0], sections=shared_run), tmp_path / "study", executor=in_process)
+    shared_section = {"widths": {"grid": {"model.hidden": [5]}}}
+    execute_study(make_study(seeds=[0], sections=shared_section), tmp_path / "study", executor=in_process)
+    assert len(list((tmp_path / "study" / "runs").iterdir())) == 4
+
+
+@pytest.mark.slow
+def test_a_link_in_a_studys_folder_is_not_followed_and_the_folder_itself_may_be_one(
+    make_study: MakeStudy, tmp_path: Path, in_process: Executor
+) -> None:
+    study, elsewhere = make_study(seeds=[0]), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    key = next(iter(study.recipes))
+    for number, link in enumerate(("runs", f"runs/{key}", ".images", "runs")):
+        folder = tmp_path / f"study-{number}"
+        (folder / link).parent.mkdir(parents=True)
+        study.write(folder / "study.toml")
+        (folder / link).symlink_to(elsewhere if number < 3 else tmp_path / "nowhere", target_is_directory=True)
+        for call in (lambda folder: execute_study(study, folder, executor=in_process), read_study_result):
+            with pytest.raises(LabError, match=r"is a symbolic link, which leads out of its folder") as caught:
+                call(folder)
+            assert str(caught.value).startswith(str(folder / link))
+        assert list(elsewhere.iterdir()) == []
+        assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "mine").symlink_to(elsewhere, target_is_directory=True)
+    execute_study(study, tmp_path / "mine", executor=in_process)
+    assert sorted(path.name for path in elsewhere.iterdir() if path.name != ".lock") == ["runs", "study.toml"]
 
 
 # ---- seeds "until decided"

@@ -14,6 +14,8 @@ from convolab.models.classifier import ImageClassifier
 from convolab.training.checkpoint import (
     PREVIOUS_STATE_FILE,
     STATE_FILE,
+    read_header_metadata,
+    read_metadata,
     read_state,
     read_tensors,
     read_weights,
@@ -185,6 +187,23 @@ class TouchesFileWhenUnpickled:
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         return Path.touch, (self.path,)
+
+
+def test_the_header_alone_gives_the_metadata_and_refuses_what_is_none(weights: Path):
+    assert read_header_metadata(weights) == read_metadata(weights)
+    whole = weights.read_bytes()
+    for content in (
+        b"",
+        whole[:7],
+        whole[:100],
+        b"\xff" * 100,
+        (2).to_bytes(8, "little") + b"{}",
+        b"\2" + bytes(7) + b"[]",
+    ):
+        weights.write_bytes(content)
+        with pytest.raises(LabError, match="is damaged") as caught:
+            read_header_metadata(weights)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_pickle_instead_of_weights_is_not_unpickled(tmp_path: Path):

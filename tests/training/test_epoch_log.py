@@ -251,6 +251,17 @@ class InProcess:
             run_job(job, lambda: read_memmap(dataset_folder), on_event, lambda: False)
 
 
+def test_a_log_whose_folder_is_a_link_is_refused_before_an_epoch_is_trained(
+    logger: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
+) -> None:
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=StopAfter(8))
+    (tmp_path / "elsewhere").mkdir()
+    (run.folder / logger).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(LabError, match="is a symbolic link, which leads out of its folder"):
+        run.resume(digits, log=logger)
+    assert (len(run.history), list((tmp_path / "elsewhere").iterdir())) == (1, [])
+
+
 WRITTEN = {  # by a tool, as it is on the disk
     "tensorboard": ["events.out.tfevents.1.a", "events.out.tfevents.2.b"],
     "mlflow": ["mlflow.db", "artifacts/1/a"],

@@ -144,6 +144,24 @@ def test_a_changed_copy_is_refused_even_by_its_owner(own_run: Run, mark: Path) -
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("name", ["code", "code/@optimizer"])
+def test_a_copy_of_the_code_that_is_a_link_is_refused_though_it_holds_the_same_bytes(
+    own_run: Run, tmp_path: Path, mark: Path, name: str
+) -> None:
+    summary = json.loads((own_run.folder / "summary.json").read_text())
+    if name != "code":
+        shutil.copytree(own_run.folder / "code", own_run.folder / name)
+        summary["parts"] = {"optimizer": summary["code"]}
+        (own_run.folder / "summary.json").write_text(json.dumps(summary))
+    (own_run.folder / name).rename(tmp_path / "elsewhere")
+    (own_run.folder / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    message = f"{own_run.folder / name} is a symbolic link, which leads out of its folder"
+    assert message in error_line(lambda: Run(own_run.folder).codes)
+    if name == "code":
+        assert message in error_line(own_run.net)
+    assert not mark.exists()
+
+
 def test_a_study_does_not_mix_runs_of_two_versions_of_the_code(own_run: Run) -> None:
     recipe = Recipe.from_dict(RECIPE)
     assert find_corruption(own_run.folder, recipe) is None

@@ -427,6 +427,12 @@ def test_several_sets_of_overrides_apply_in_order_and_are_parsed_once(monkeypatc
         ("trainings.epochs", "a recipe has no section 'trainings': did you mean 'training'?"),
         (".epochs", "a recipe has no section ''"),
         ("training.epoch", "a recipe has no key 'training.epoch': did you mean 'epochs'?"),
+        (
+            "loss.label_smoothing",
+            "a recipe has no key 'loss.label_smoothing': did you mean 'training.label_smoothing'?",
+        ),
+        ("optimizer.epochs", "a recipe has no key 'optimizer.epochs': did you mean 'training.epochs'?"),
+        ("training.name", "a recipe has no key 'training.name': known: batch_size, "),
         ("model.name.first", "the network 'simple_convnet' has no option 'name.first'"),
     ],
 )

@@ -517,6 +517,28 @@ def test_a_folder_that_another_process_used_meanwhile_gets_no_run(
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"study.toml", ".lock"}
 
 
+def test_a_new_run_is_refused_anywhere_below_the_folder_of_another_run(
+    finished_run: Run,
+    tmp_path: Path,
+    digits: DatasetSplits,
+    make_recipe: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    folder = tmp_path / "study" / "runs" / "0123456789ab"
+    shutil.copytree(finished_run.folder, folder)
+    before = snapshot(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder / "sub", folder / "sub" / "deeper", tmp_path / "link" / "sub"):
+        line = error_line(Run.start, make_recipe(), digits, out)
+        assert line.startswith(f"{out} lies in {folder}, which is the folder of a run")
+    assert "lies in" in error_line(finished_run.extend, 9, folder / "sub")
+    (tmp_path / "link").unlink()
+    monkeypatch.chdir(folder)
+    assert "lies in" in error_line(Run.start, make_recipe(), digits)
+    assert snapshot(tmp_path) == before
+    assert Run.start(make_recipe(), digits, folder.parent / "beside").status == "finished"
+
+
 def test_a_run_that_is_starting_is_not_listed_and_one_that_was_killed_then_is(
     tmp_path: Path, make_recipe: Callable[..., Recipe]
 ):

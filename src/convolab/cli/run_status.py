@@ -58,11 +58,18 @@ def run_overview(run: "Run") -> RunOverview:
 
 
 def folder_overview(folder: Path) -> RunOverview:
-    """The row of the run in a folder; a damaged one has a row too, so that it hides no other."""
+    """The row of the run in a folder; a damaged one has a row too, so that it hides no other.
+
+    A run one of whose files is another run's is damaged.
+    """
     from convolab.training.run import Run
+    from convolab.training.run_folder import require_own_tensors
 
     try:
-        return run_overview(Run(folder))
+        run = Run(folder)
+        run.require_same_recipe()
+        require_own_tensors(folder, run.run_id)
+        return run_overview(run)
     except LabError as error:
         return {
             "folder": str(folder),

@@ -201,6 +201,14 @@ def require_writable(folder: Path) -> None:
         )
 
 
+def require_no_link(folder: Path) -> None:
+    """Raise LabError for a folder of a run or a study that is a symbolic link: it would lead out of theirs."""
+    require(
+        not folder.is_symlink(),
+        f"{folder} is a symbolic link, which leads out of its folder: put the folder itself in its place",
+    )
+
+
 def require_short_names(path: Path) -> None:
     """Raise LabError if a part of a path is longer than a name can be."""
     for part in path.parts:

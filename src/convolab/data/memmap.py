@@ -3,8 +3,10 @@
 import math
 import mmap
 import os
+import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +94,14 @@ def read_memmap_split(folder: Path, split: str) -> ImageDataset:
     dataset = ImageDataset(images, labels, tuple(metadata["classes"]), metadata["name"])
     dataset = dataset.with_fingerprint(metadata["fingerprint"])
     return dataset if rows is None else dataset.with_file_rows(rows)
+
+
+@contextmanager
+def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
+    """The dataset as files that workers map, removed afterwards."""
+    shutil.rmtree(folder, ignore_errors=True)  # what a kill left
+    write_memmap(splits, folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
 from convolab.inspection.types import Logits, Pixels, SinglePixels
 from convolab.models.classifier import ImageClassifier
-from convolab.models.feature_head import FeatureExtractor
+from convolab.models.feature_head import ClassifierHead, FeatureExtractor, FeatureMap
 from convolab.models.inference import frozen_eval
 
 PROOF_TOLERANCE = 1e-3  # of the largest value: float32 rounding stays below it
@@ -42,22 +42,35 @@ def require_proven_head(extractor: FeatureExtractor, x: SinglePixels, target: in
         with torch.enable_grad():
             points = image.detach().requires_grad_()
             features, logits = extractor.forward_features_and_logits(points, detach=True)
-            head_logits = head(features)
-            require_close_head(head_logits, logits, purpose)
-            around, gradient = torch.autograd.grad(logits[0, target], [points, features], allow_unused=True)
-            (head_gradient,) = torch.autograd.grad(head_logits[0, target], features)
-        is_only_way = around is None or not around.any()
-        is_proven = is_only_way and gradient is not None and is_close_to(head_gradient, gradient)
-        require(is_proven, f"{purpose} needs a head that is linear: on this image this network's is not")
+            require_close_head(head, features, logits, target, purpose, points)
 
 
-def require_close_head(head_logits: Logits, logits: Logits, purpose: str) -> None:
-    """Raise LabError unless the logits of a network's head are those of the network."""
+def require_close_head(
+    head: ClassifierHead,
+    features: FeatureMap,
+    logits: Logits,
+    target: int,
+    purpose: str,
+    points: SinglePixels | None = None,
+) -> None:
+    """Raise LabError unless a head's logits, and the gradient of the target's, are the network's on this image.
+
+    `features` is a leaf that requires gradients, from which the network made `logits`. With `points`, the pixels, it
+    is refused too if their gradient passes the map by.
+    """
+    head_logits = head(features)
     require(
         is_close_to(head_logits.detach(), logits.detach()),
         f"{purpose} needs a head that averages or flattens the last feature map and is linear: on this image this "
         "network computes something else",
     )
+    inputs = [features] if points is None else [features, points]
+    has_graph = logits.requires_grad  # else the network detaches them
+    gradient, *around = torch.autograd.grad(logits[0, target], inputs, allow_unused=True) if has_graph else [None]
+    (head_gradient,) = torch.autograd.grad(head_logits[0, target], features)
+    is_only_way = all(other is None or not other.any() for other in around)
+    is_proven = is_only_way and gradient is not None and is_close_to(head_gradient, gradient)
+    require(is_proven, f"{purpose} needs a head that is linear: on this image this network's is not")
 
 
 def is_batch_independent(net: ImageClassifier, pixels: Float[Tensor, "2 c h w"]) -> bool:

@@ -21,7 +21,7 @@ from types import CodeType, ModuleType
 from typing import Any, cast
 
 from convolab.core.errors import LabError, describe_exception, require, suggest
-from convolab.core.files import size_of_file, write_bytes
+from convolab.core.files import require_no_link, size_of_file, write_bytes
 from convolab.core.trust import require_trusted, sha256_of, trust, trust_here
 from convolab.core.types import Json
 
@@ -217,7 +217,7 @@ def imported_files(root: Path, name: str, tree: ast.Module) -> Iterator[str]:
 def code_of_record(folder: Path, record: Mapping[str, Json]) -> OwnCode:
     """The copy of a network's code in a run's folder.
 
-    Raises LabError if a file is missing, was changed, or would lie outside the folder.
+    Raises LabError if a file is missing, was changed, or would lie outside the folder, also by a link.
     """
     entry, module, digests = record.get("entry"), record.get("module"), record.get("sha256")
     require(
@@ -238,6 +238,8 @@ def code_of_record(folder: Path, record: Mapping[str, Json]) -> OwnCode:
             parts and ".." not in parts and not name.startswith("/") and "\\" not in name and "\0" not in name,
             f"{folder} is damaged: {name!r} is not a file in it",
         )
+        for parent in (folder, *(folder.joinpath(*parts[:end]) for end in range(1, len(parts)))):
+            require_no_link(parent)
         files[name] = read_module_source(folder / name)
         require(
             sha256_of(files[name]) == digest,

@@ -8,7 +8,9 @@ import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -196,7 +198,8 @@ def read_torchvision_weights(network: str) -> Weights:
     default = models.get_model_weights(model).DEFAULT
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(default.url).path).name
     try:
-        tensors = default.get_state_dict(progress=False, check_hash=True)
+        with redirect_stdout(sys.stderr):  # torch says there that it downloads: a command's output stays what it is
+            tensors = default.get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # whatever the internet does
         raise LabError(
             f"the weights of {network} are not in torch's cache and cannot be fetched ({describe_exception(error)}): "

@@ -11,11 +11,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from convolab.core.errors import LabError, require
-from convolab.core.files import translate_write_errors
+from convolab.core.files import require_no_link, translate_write_errors
 from convolab.core.text import pluralize, truncate_list
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
-from convolab.data.memmap import read_memmap, write_memmap
+from convolab.data.memmap import memmapped_dataset, read_memmap
 from convolab.data.splits import DatasetSplits
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
@@ -27,10 +27,11 @@ from convolab.studies.trials import estimate_training_cost, find_corruption
 from convolab.training.epoch_log import require_logger
 from convolab.training.recipe import Recipe, read_toml
 from convolab.training.run import COMPLETED, Run
-from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, TEST_FILE, read_summary
+from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, TEST_FILE, read_summary, require_outside_runs
 from convolab.training.setup import train_validation_split
 
 STUDY_FILE = "study.toml"
+DATASET_FOLDER = ".images"  # what workers map, while they train
 
 
 class StudyFolder:
@@ -42,10 +43,14 @@ class StudyFolder:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        for name in ("runs", DATASET_FOLDER):
+            require_no_link(self.folder / name)
 
     def run_folder(self, recipe: Recipe) -> Path:
-        """The folder of a recipe's run."""
-        return self.folder / "runs" / recipe.key
+        """The folder of a recipe's run. Raises LabError if it is a link."""
+        folder = self.folder / "runs" / recipe.key
+        require_no_link(folder)
+        return folder
 
     def trial_result(self, trial: Trial, failure_reasons: dict[str, str]) -> TrialResult:
         """The result of a trial; `failure_reasons` are why trials failed, by recipe key."""
@@ -67,16 +72,25 @@ class StudyFolder:
     def require_usable(self, study: Study) -> None:
         """Raise LabError if the folder holds anything but an earlier state of this very study."""
         path = self.folder / STUDY_FILE
+        require_outside_runs(self.folder)
         require(not self.folder.exists() or self.folder.is_dir(), f"{self.folder} is a file: choose a folder")
         require(
             not any((self.folder / name).exists() for name in (SUMMARY_FILE, RECIPE_FILE)),
             f"{self.folder} holds a run: choose another folder for the study",
         )
         if path.exists():
-            name = read_toml(path, "study").get("name")
+            stored = read_toml(path, "study")
+            name, sections = stored.get("name"), stored.get("sections")
             require(
                 name == study.name,
                 f"{self.folder} holds another study, {name!r}: choose another folder for {study.name!r}",
+            )
+            names = list(sections) if isinstance(sections, Mapping) else []
+            runs = {summary.parent.name for summary in (self.folder / "runs").glob(f"*/{SUMMARY_FILE}")}
+            require(
+                not runs or {*names} & {*study.sections} or runs & {*study.recipes},
+                f"{self.folder} holds another study of this name, which shares no section ({truncate_list(names, 3)}) "
+                "and no run with this one, and its report would be replaced: choose another folder (--out)",
             )
         elif self.folder.exists():
             others = [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
@@ -185,7 +199,7 @@ def execute_study(
             on_message("more runs may follow: open contrasts get more seeds, and grids that widen more values")
         on_plan(jobs, num_done)
         if jobs:
-            with memmapped_dataset(splits, study_folder.folder / ".images") as dataset_folder:
+            with memmapped_dataset(splits, study_folder.folder / DATASET_FOLDER) as dataset_folder:
                 del splits  # what the workers map is enough
                 started, executor = time.monotonic(), executor or LocalExecutor()
                 is_late = False
@@ -320,17 +334,6 @@ def require_usable_runs(
     for path, problem in damaged.items():
         on_message(f"retraining: {problem}")
         shutil.rmtree(path)
-
-
-@contextmanager
-def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
-    """The dataset as files that workers map, removed afterwards."""
-    shutil.rmtree(folder, ignore_errors=True)  # what a kill left
-    write_memmap(splits, folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def collect_results(

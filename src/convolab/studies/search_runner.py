@@ -9,13 +9,14 @@ from convolab.core.errors import LabError
 from convolab.core.text import join_with_and, pluralize
 from convolab.core.types import Json, MessageCallback
 from convolab.data.catalog import load
+from convolab.data.memmap import memmapped_dataset
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.results import TrialResult
 from convolab.studies.runner import (
+    DATASET_FOLDER,
     STUDY_FILE,
     StudyFolder,
     estimate_study_costs,
-    memmapped_dataset,
     require_usable_runs,
 )
 from convolab.studies.search import RungScore, Search, best_third, propose, rung_epochs, score_at
@@ -119,7 +120,9 @@ def execute_search(
 
         def run_jobs(jobs: list[Job], on_job_event: EventCallback) -> None:
             nonlocal dataset_folder
-            dataset_folder = dataset_folder or stack.enter_context(memmapped_dataset(splits, folder.folder / ".images"))
+            dataset_folder = dataset_folder or stack.enter_context(
+                memmapped_dataset(splits, folder.folder / DATASET_FOLDER)
+            )
             (executor or LocalExecutor()).run(jobs, dataset_folder, on_job_event, should_stop)
 
         state = SearchState(search, folder, run_jobs, on_event, on_rung, on_plan)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from typing_extensions import TypedDict
 
 from convolab.core.errors import LabError, describe_exception, require, suggest
-from convolab.core.files import read_json, write_json
+from convolab.core.files import read_json, require_no_link, write_json
 from convolab.core.records import validate_record
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.history import EpochMetrics
@@ -177,6 +177,7 @@ def epoch_log(
     """The callbacks, which log every epoch too if `name` or the run's own log.json says where.
 
     Epochs of the history that the log lacks are written first. A tool that fails ends the log and not the training.
+    Raises LabError if the tool's folder is a link.
     """
     record: LogRecord | None = read_log_record(folder, run_id)
     if name is not None and (record is None or record["logger"] != name):
@@ -184,6 +185,7 @@ def epoch_log(
     if record is None:
         yield callbacks
         return
+    require_no_link(folder / record["logger"])
     logged = LoggingCallbacks(folder, run_id, recipe, callbacks, record)
     try:
         for epoch in history:

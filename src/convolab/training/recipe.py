@@ -275,7 +275,7 @@ def format_validation_error(error: ValidationError, values: Mapping[str, Json]) 
     dotted_key = ".".join(path)
     match details["type"]:
         case "extra_forbidden":
-            return f"a recipe has no key '{dotted_key}': {suggest(path[-1], known_keys(path[:-1], values))}"
+            return f"a recipe has no key '{dotted_key}': {suggest_key(path, values)}"
         case "union_tag_invalid":
             context = details.get("ctx", {})
             names = [name.strip(" '") for name in context["expected_tags"].split(",")]
@@ -295,6 +295,16 @@ def suggest_part(section: str, name: str, own: Sequence[str]) -> str:
         return text
     library = f"a class of {kind.module}, " if kind.module else ""
     return f"{suggest(name, own)}, {library}or your own as file.py:Name"
+
+
+def suggest_key(path: Sequence[str], values: Mapping[str, Json]) -> str:
+    """The nearest key of a section; else the section that has this key, or what is known."""
+    text = suggest(path[-1], known_keys(path[:-1], values))
+    others = {section: type(keys) for section, keys in Recipe() if keys and section != path[0]}
+    elsewhere = [section for section, kind in others.items() if path[-1] in kind.model_fields]
+    if text.startswith("did you mean") or len(path) != 2 or len(elsewhere) != 1:
+        return text
+    return f"did you mean '{elsewhere[0]}.{path[-1]}'?"
 
 
 def known_keys(path: Sequence[str], values: Mapping[str, Json]) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from convolab.core.errors import LabError
+from convolab.core.files import require_no_link
 from convolab.core.types import Json
 from convolab.models.own_code import OwnCode, code_of_record, find_own_code
 from convolab.training.checkpoint import CODE_FOLDER
@@ -25,8 +26,10 @@ def code_records(summary: RunSummary) -> dict[str, dict[str, Json]]:
 
 
 def read_codes(folder: Path, summary: RunSummary) -> dict[str, OwnCode]:
-    """The copies in a run's folder, by the part's name. Raises LabError if one was changed."""
+    """The copies in a run's folder, by the part's name. Raises LabError if one was changed, or lies elsewhere."""
     records = code_records(summary)
+    if records:
+        require_no_link(folder / CODE_FOLDER)
     return {part: code_of_record(code_folder(folder, part), record) for part, record in records.items()}
 
 

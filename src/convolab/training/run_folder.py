@@ -24,7 +24,7 @@ from convolab.core.files import (
 from convolab.core.records import validate_record
 from convolab.core.types import Json
 from convolab.data.catalog import short_name
-from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE
+from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE, read_header_metadata
 from convolab.training.first_edition import RENAMED_VALUES, translate_first_edition
 from convolab.training.history import EpochMetrics
 from convolab.training.lock import LOCK_FILE, run_lock
@@ -113,6 +113,19 @@ def read_history(folder: Path, run_id: RunId) -> list[EpochMetrics]:
     return [epoch_from_record(record, path) for record in records]
 
 
+def require_own_tensors(folder: Path, run_id: RunId) -> None:
+    """Raise LabError if a file of weights or a state is another run's; only their headers are read."""
+    for name in (*WEIGHTS_FILES, STATE_FILE, PREVIOUS_STATE_FILE):
+        path = folder / name
+        try:
+            metadata = read_header_metadata(path)
+        except LabError:
+            if not path.exists():  # not yet, or a training that goes on has just given it its other name
+                continue
+            raise
+        run_id.require_own(path, metadata)
+
+
 def epoch_from_record(record: Mapping[str, Json], source: Path | str = "an epoch") -> EpochMetrics:
     """The epoch in a record, which may be the first edition's. Raises LabError if it lacks the essential."""
     fields = rename_fields(record)
@@ -132,6 +145,7 @@ def rename_fields(values: Mapping[str, Json]) -> dict[str, Json]:
 @translate_path_errors()
 def require_new_folder(out: Path | str | None) -> None:
     """Raise LabError if the folder for a new run is already in use or cannot be written, before any work is done."""
+    require_outside_runs(Path("runs") if out is None else Path(out))
     if out is None:
         return
     folder = Path(out)
@@ -173,6 +187,15 @@ def has_started(folder: Path) -> bool:
         return read_summary(folder)["status"] != "new"
     except LabError:
         return False
+
+
+def require_outside_runs(folder: Path) -> None:
+    """Raise LabError if a folder for a new run or study lies in the folder of a run, however deep."""
+    for parent in folder.resolve().parents:
+        require(
+            sum((parent / name).exists() for name in RUN_MARKS) < 2,
+            f"{folder} lies in {parent}, which is the folder of a run and has its files alone: choose another folder",
+        )
 
 
 def require_no_run(folder: Path) -> None:

@@ -182,6 +182,32 @@ def test_gradcam_needs_a_feature_map_and_cam_a_linear_head_and_the_errors_say_so
         cam(deep, pixels, 0)
 
 
+class HeadOfAnotherGradient(nn.Module):
+    """Its logits are those of a linear head, and their gradient is `factor` times that; 0 without a graph."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.conv, self.linear, self.factor = nn.Conv2d(3, 4, 3), nn.Linear(4, 10), factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = self.conv(x).relu().mean((2, 3))
+        if self.factor == 1:
+            return self.linear(means)
+        fixed = means.detach()
+        return self.linear(fixed if self.factor == 0 else (fixed + self.factor * (means - fixed)).view_as(means))
+
+
+@pytest.mark.parametrize("factor", [0, 1])
+def test_a_cam_of_a_head_whose_gradient_is_another_than_its_layers_is_refused(pixels: Tensor, factor: float) -> None:
+    net = classifier_of(HeadOfAnotherGradient(factor))
+    if factor == 1:
+        assert cam(net, pixels, 2).checks["sum_error"] < 1e-4
+        return
+    with pytest.raises(LabError, match="needs a head that is linear: on this image this network's is not") as caught:
+        cam(net, pixels, 2)
+    assert "\n" not in str(caught.value)
+
+
 def test_occlusion_finds_the_only_square_that_matters(pixels: Tensor) -> None:
     class ReadsOneSquare(nn.Module):
         def __init__(self) -> None:

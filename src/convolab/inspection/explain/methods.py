@@ -181,8 +181,12 @@ def cam(net: ImageClassifier, pixels: Pixels, target: int, *, extractor: Feature
     with prepared_input(net, pixels) as x, torch.no_grad():
         extractor = extractor or split_at_last_feature_map(net)
         head = extractor.require_head("a class activation map")
-        features, logits = extractor.forward_features_and_logits(x)
-        require_close_head(head(features), logits, "a class activation map")
+        with torch.enable_grad():
+            features, logits = extractor.forward_features_and_logits(x, detach=True)
+            # Logits and gradient on this very image, from the map's own pass: that costs less than 1 %. A second pass, of
+            # a noisy copy as in `require_proven_head`, made the map take 2.2 times as long; the map is of this image alone.
+            require_close_head(head, features, logits, target, "a class activation map")
+        features, logits = features.detach(), logits.detach()
         if head.kind == "average":
             values = torch.einsum("k,khw->hw", head.weight[target], features[0])
         else:  # each cell's own weights: their sum is the logit, so that the mean of these values is it too
