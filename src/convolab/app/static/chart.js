@@ -54,7 +54,7 @@ export function lineChart(place, series, options) {
     const step = stepOf(yLow, yHigh, 5);
     [yLow, yHigh] = [Math.floor(yLow / step + 1e-9) * step, Math.ceil(yHigh / step - 1e-9) * step];
     const yTicks = ticks(yLow, yHigh, 5), left = 12 + font * 0.62 * Math.max(...yTicks.map(tick => tickFormat(tick).length));
-    const box = {left, right: width - 10, top: 8, bottom: height - 2.9 * font};
+    const box = {left, right: width - 12 - font, top: 8, bottom: height - 2.9 * font};
     const x = value => box.left + (value - xLow) / (xHigh - xLow || 1) * (box.right - box.left);
     const y = value => box.bottom - (value - yLow) / (yHigh - yLow) * (box.bottom - box.top);
     const chart = svg("svg", {
