@@ -51,7 +51,7 @@ def post(state: AppState, path: str, **values: str) -> dict[str, str]:
     return answer.json()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timing
 def test_a_training_survives_its_server_stops_and_goes_on_with_the_commands_bits(place: Path) -> None:
     first = state_of(place)

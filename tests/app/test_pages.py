@@ -106,6 +106,7 @@ def press_until(page: "playwright.Page", selector: str, key: str = "Tab", most: 
     raise AssertionError(f"{selector} is not reached by {key}")
 
 
+@pytest.mark.long
 def test_a_training_and_a_comparison_by_keyboard_alone(visit: Visit, place: Path) -> None:
     page = visit.open()
     press_until(page, "[role=tab]")
