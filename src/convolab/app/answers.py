@@ -143,4 +143,3 @@ def answer_cancelled() -> Response:
 async def answer_bug(request: Request, error: Exception) -> Response:
     """A bug: the page says so in a line, and the terminal shows where."""
     return JSONResponse({"error": f"a fault of convolab's own ({type(error).__name__}): the terminal shows where"}, 500)
-

@@ -65,7 +65,9 @@ class RunsFolder:
         """
         shown = escape_line(name, 120)
         parts = PurePosixPath(name).parts
-        is_plain = bool(name) and "\0" not in name and "\\" not in name and not name.startswith("/") and ".." not in parts
+        is_plain = (
+            bool(name) and "\0" not in name and "\\" not in name and not name.startswith("/") and ".." not in parts
+        )
         is_short = len(parts) <= MAX_DEPTH and all(len(os.fsencode(part)) <= MAX_NAME_BYTES for part in parts)
         require(is_plain and is_short, f"'{shown}' is not the name of a run here: choose one of the list")
         path = self.root
@@ -74,7 +76,9 @@ class RunsFolder:
             try:
                 kind = path.lstat().st_mode
             except OSError:
-                raise LabError(f"there is no '{shown}' in {self.root}: it may have been deleted; choose another") from None
+                raise LabError(
+                    f"there is no '{shown}' in {self.root}: it may have been deleted; choose another"
+                ) from None
             require(stat.S_ISDIR(kind), f"'{shown}' is a link or a file, and not the folder of a run: choose another")
         return path
 
@@ -114,9 +118,7 @@ class RunsFolder:
         """
         stem = "".join(letter if letter in NEW_NAME_CHARACTERS else "-" for letter in stem).strip(".-")[:60] or "run"
         return next(
-            name
-            for number in range(1, 10_000)
-            if not os.path.lexists(self.root / (name := f"{stem}-{number}"))
+            name for number in range(1, 10_000) if not os.path.lexists(self.root / (name := f"{stem}-{number}"))
         )
 
     def cached(self, kind: str, name: str, files: tuple[str, ...], read: Callable[[], Value]) -> Value:

@@ -20,7 +20,11 @@ KEYWORDS = {  # controls that the command line and Python have words for: the re
     "batch_size": "training.batch_size",
     "seed": "training.seed",
 }
-MORE_KEYWORDS = {"optimizer": "optimizer.name", "schedule": "schedule.name", "augment": "data.augment"}  # of Python alone
+MORE_KEYWORDS = {
+    "optimizer": "optimizer.name",
+    "schedule": "schedule.name",
+    "augment": "data.augment",
+}  # of Python alone
 OPTION = "option."  # how the name of a network's option begins
 MAX_CONTROLS, MAX_CONTROL = 200, 10_000
 
@@ -47,7 +51,9 @@ class TrainForm:
         require(len(values) <= MAX_CONTROLS, f"a training has {MAX_CONTROLS} controls at most")
         given: dict[str, str] = {}
         for name, value in values.items():
-            require(isinstance(value, str) and len(value) <= MAX_CONTROL, f"{name} must be a text, and not so long a one")
+            require(
+                isinstance(value, str) and len(value) <= MAX_CONTROL, f"{name} must be a text, and not so long a one"
+            )
             if value.strip():
                 given[name] = value.strip()
         keywords = {name: parse_value(given[name]) for name in KEYWORDS if name in given}
@@ -126,7 +132,9 @@ class SweepForm:
         values.pop("seed", None)  # a study has seeds of its own
         form = cls(TrainForm.parse(values), parsed, int(seeds))
         for key in parsed:
-            require(key not in form.base.overrides, f"{key} is varied, so it cannot have one value too: empty its control")
+            require(
+                key not in form.base.overrides, f"{key} is varied, so it cannot have one value too: empty its control"
+            )
         return form
 
     def study(self) -> "Study":
@@ -190,7 +198,9 @@ def transform_list(text: str) -> list[str]:
 
     if text.startswith("["):
         value = parse_value(text)
-        require(isinstance(value, list), f"augment = {text[:80]}: give transforms with commas between, such as crop:4, flip")
+        require(
+            isinstance(value, list), f"augment = {text[:80]}: give transforms with commas between, such as crop:4, flip"
+        )
         return value if isinstance(value, list) else []
     return [] if text == "none" else [part.strip() for part in text.split(",") if part.strip()]
 
@@ -206,5 +216,3 @@ def toml_text(value: Json) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_text, value))}]"
     return tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
-
-

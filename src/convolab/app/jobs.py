@@ -89,9 +89,7 @@ class Jobs:
         with self._changing() as jobs:
             active = [job for job in jobs if job.state != "ended"]
             require(len(active) < MAX_WAITING, f"{len(active)} trainings wait already: stop some, or wait")
-            require(
-                not any(job.run == run for job in active), f"{run} is trained or waits already: see the list below"
-            )
+            require(not any(job.run == run for job in active), f"{run} is trained or waits already: see the list below")
             job = Job(secrets.token_hex(6), kind, list(arguments), run)
             jobs.append(job)
         self.wake.set()
@@ -191,7 +189,9 @@ class Jobs:
         except Timeout:
             raise LabError("another convolab app holds the queue of these runs: try again") from None
         except OSError as error:
-            raise LabError(f"the queue cannot be kept in {self.folder} ({error.strerror}): set CONVOLAB_DATA") from error
+            raise LabError(
+                f"the queue cannot be kept in {self.folder} ({error.strerror}): set CONVOLAB_DATA"
+            ) from error
         try:
             jobs = self._read()
             before = [asdict(job) for job in jobs]

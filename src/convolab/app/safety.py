@@ -246,4 +246,3 @@ async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
-

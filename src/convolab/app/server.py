@@ -23,6 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from convolab.app.answers import answer_bug, answer_lab_error, json_route
 from convolab.app.folders import RunsFolder
 from convolab.app.jobs import Jobs
+from convolab.app.networks import LoadedNetworks
+from convolab.app.progress import ProgressBoard
 from convolab.app.safety import UPLOAD_PATH, AllowedHosts, Guard, Tokens, cookie_of, is_loopback
 from convolab.app.sessions import SESSION_COOKIE, Sessions, limits_line
 from convolab.app.tabs import load_tabs
@@ -54,6 +56,8 @@ class AppState:
     data_dir: Path | None = None
     sessions: Sessions = field(default_factory=Sessions)
     worker: Worker = field(default_factory=Worker)
+    networks: LoadedNetworks = field(default_factory=LoadedNetworks)
+    progress: ProgressBoard = field(default_factory=ProgressBoard)
 
 
 class WithSession:
@@ -189,7 +193,9 @@ def open_socket(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             listening.close()
             if error.errno != errno.EADDRINUSE:
-                raise LabError(f"cannot listen at {host}, port {number} ({error.strerror}): give another one") from error
+                raise LabError(
+                    f"cannot listen at {host}, port {number} ({error.strerror}): give another one"
+                ) from error
         else:
             return listening
     raise LabError(f"port {port} of {host} is taken: give another --port, or none")
@@ -227,4 +233,3 @@ def serve_page(
 
     with contextlib.suppress(KeyboardInterrupt):
         Announcing(config).run(sockets=[listening])
-

@@ -121,4 +121,3 @@ def limits_line() -> str:
         f"one image of at most {MAX_PIXELS // 1_000_000} million pixels; the last {MAX_IMAGES} are kept, in memory, until "
         f"{MAX_QUIET / 60:.0f} minutes after the page is closed"
     )
-

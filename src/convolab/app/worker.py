@@ -142,4 +142,3 @@ class Worker:
         task = self.running
         if task is not None and threading.current_thread() is self.thread and task.cancelled.is_set():
             raise Cancelled
-
