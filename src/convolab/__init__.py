@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     __version__: str
     from convolab.api import explain, fool, locate, receptive_field, summary, train
-    from convolab.api_studies import power, run_study
+    from convolab.api_studies import compare, power, run_study
     from convolab.core.errors import LabError
     from convolab.data.catalog import load
     from convolab.data.dataset import ImageDataset
@@ -44,6 +44,7 @@ _LAZY_IMPORTS = {
     "fool": "api",
     "locate": "api",
     "receptive_field": "api",
+    "compare": "api_studies",
     "power": "api_studies",
     "ImageClassifier": "models.classifier",
     "pretrained": "models.pretrained",
@@ -69,6 +70,7 @@ __all__ = [
     "Study",
     "Training",
     "build",
+    "compare",
     "coursework",
     "evaluate",
     "explain",

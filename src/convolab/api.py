@@ -19,7 +19,6 @@ from convolab.arguments import (
     NetworkSource,
     flatten_sections,
     is_run_folder,
-    list_networks,
     network_label,
     parse_input_shape,
     require_settings,

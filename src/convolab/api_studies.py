@@ -1,6 +1,6 @@
-"""What a person calls in Python of studies: `convolab.run_study` and `power`, with a name or a path for the study."""
+"""What a person calls in Python of studies: `convolab.run_study`, `compare` and `power`, with names and paths."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from convolab.core.errors import require
@@ -9,13 +9,15 @@ from convolab.core.trust import trust_all
 from convolab.data.catalog import load
 from convolab.reports.live import InterruptHandler
 from convolab.reports.live_study import live_study
+from convolab.studies.compare import compare_runs, find_runs_of_arm
 from convolab.studies.coursework import coursework
 from convolab.studies.executor import Executor
 from convolab.studies.pilot import measure_run_seconds, read_pilot
 from convolab.studies.power import StudyPower, given_spreads, require_spreads, study_power
 from convolab.studies.results import StudyResult
-from convolab.studies.runner import execute_study
+from convolab.studies.runner import STUDY_FILE, execute_study, read_study_result
 from convolab.studies.study import Study
+from convolab.training.run import Run
 
 
 def resolve_study(study: Study | str | Path) -> Study:
@@ -83,6 +85,35 @@ def run_study(
             on_message=shown.print_line,
             should_stop=interrupts.stop_requested,
         )
+
+
+def compare(runs: Run | str | Path | Sequence[Run | str | Path]) -> StudyResult:
+    """How runs differ in their recipes and in what they reached, and how sure that is; nothing is trained.
+
+    Runs that differ only in their seed form one arm; every arm is compared with the first.
+
+    Args:
+        runs: Runs or their folders, or "STUDY:ARM" with a study's folder. A study's folder alone gives what that study
+            has found so far.
+
+    Returns:
+        The result; `result.sections[0].contrast_results` are the verdicts, `result.save("report.html")` writes the report.
+
+    Raises:
+        LabError: For fewer than two runs, runs of different images, the same run twice, or one without an epoch.
+
+    >>> import tempfile
+    >>> from convolab import train
+    >>> runs = [train("shallow_net", epochs=1, seed=seed, out=tempfile.mkdtemp()) for seed in (0, 1)]
+    >>> compare(runs)
+    StudyResult('comparison': 2 of 2 runs, 1 section)
+    """
+    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    if len(several) == 1 and not isinstance(several[0], Run) and (Path(several[0]) / STUDY_FILE).is_file():
+        return read_study_result(Path(several[0]))
+    return compare_runs(
+        [run for one in several for run in ([one] if isinstance(one, Run) else find_runs_of_arm(str(one)))]
+    )
 
 
 def power(

@@ -53,13 +53,21 @@ class Tab:
     routes: tuple[BaseRoute, ...] = ()
 
 
-def json_route(path: str, function: Callable[[Call], Any], *, posts: bool = False) -> Route:
-    """An endpoint whose function runs in a thread of its own: for what takes milliseconds, or waits for the disk."""
+def json_route(path: str, function: Callable[[Call], Any], *, posts: bool = False, checks: bool = False) -> Route:
+    """An endpoint whose function runs in a thread of its own: for what takes milliseconds, or waits for the disk.
+
+    With `checks` what is wrong with the values is its answer, and no failure.
+    """
 
     async def endpoint(request: Request) -> Response:
         call = await read_call(request)
         with_errors = translate_system_errors()(function)
-        return to_response(await run_in_threadpool(with_errors, call))
+        try:
+            return to_response(await run_in_threadpool(with_errors, call))
+        except LabError as error:
+            if not checks:
+                raise
+            return to_response({"error": str(error)})
 
     return Route(path, endpoint, methods=["POST" if posts else "GET"])
 
@@ -72,7 +80,8 @@ def computed_route(path: str, function: Callable[[Call], Any], *, channel: str, 
 
     async def endpoint(request: Request) -> Response:
         call = await read_call(request)
-        work = asyncio.ensure_future(call.app.worker.run(call.session, channel, lambda: function(call)))
+        with_errors = translate_system_errors()(function)
+        work = asyncio.ensure_future(call.app.worker.run(call.session, channel, lambda: with_errors(call)))
         gone = asyncio.ensure_future(wait_until_gone(request))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -137,7 +146,7 @@ async def answer_lab_error(request: Request, error: Exception) -> Response:
 
 
 def answer_cancelled() -> Response:
-    return JSONResponse({"cancelled": True}, 409)
+    return JSONResponse({"cancelled": True})
 
 
 async def answer_bug(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
@@ -65,9 +65,7 @@ class RunsFolder:
         """
         shown = escape_line(name, 120)
         parts = PurePosixPath(name).parts
-        is_plain = (
-            bool(name) and "\0" not in name and "\\" not in name and not name.startswith("/") and ".." not in parts
-        )
+        is_plain = bool(name) and "\0" not in name and "\\" not in name and not name.startswith("/") and ".." not in parts
         is_short = len(parts) <= MAX_DEPTH and all(len(os.fsencode(part)) <= MAX_NAME_BYTES for part in parts)
         require(is_plain and is_short, f"'{shown}' is not the name of a run here: choose one of the list")
         path = self.root
@@ -76,9 +74,7 @@ class RunsFolder:
             try:
                 kind = path.lstat().st_mode
             except OSError:
-                raise LabError(
-                    f"there is no '{shown}' in {self.root}: it may have been deleted; choose another"
-                ) from None
+                raise LabError(f"there is no '{shown}' in {self.root}: it may have been deleted; choose another") from None
             require(stat.S_ISDIR(kind), f"'{shown}' is a link or a file, and not the folder of a run: choose another")
         return path
 
@@ -110,15 +106,17 @@ class RunsFolder:
         require(not os.path.lexists(self.root / name), f"{self.root / name} is there already: give another name")
         return self.root / name
 
-    def free_name(self, stem: str) -> str:
-        """A name that is not taken yet.
+    def free_name(self, stem: str, taken: Collection[str] = ()) -> str:
+        """A name that no folder has yet, nor any of those that are taken by what is still to begin.
 
         >>> RunsFolder("nowhere").free_name("a net/digits")
         'a-net-digits-1'
         """
         stem = "".join(letter if letter in NEW_NAME_CHARACTERS else "-" for letter in stem).strip(".-")[:60] or "run"
         return next(
-            name for number in range(1, 10_000) if not os.path.lexists(self.root / (name := f"{stem}-{number}"))
+            name
+            for number in range(1, 10_000)
+            if not os.path.lexists(self.root / (name := f"{stem}-{number}")) and name not in taken
         )
 
     def cached(self, kind: str, name: str, files: tuple[str, ...], read: Callable[[], Value]) -> Value:

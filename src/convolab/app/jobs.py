@@ -84,6 +84,10 @@ class Jobs:
         """All jobs, the newest last."""
         return self._read()
 
+    def reserved(self) -> set[str]:
+        """The names of the folders that jobs will write, or write now."""
+        return {job.run for job in self._read() if job.state != "ended"}
+
     def add(self, kind: Literal["train", "resume", "extend", "study"], arguments: Sequence[str], run: str) -> Job:
         """Put a command at the end of the queue. Raises LabError if there are too many, or one of the same folder."""
         with self._changing() as jobs:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlencode
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 100_000  # of a request that uploads nothing
@@ -46,8 +47,11 @@ class Refusal(Exception):
     reason: str
 
 
-class BodyTooLarge(Exception):
-    """More came than a request may have."""
+class BodyTooLarge(HTTPException):
+    """More came than a request may have, whatever length it said."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"a request may have {limit:,} bytes here: send less")
 
 
 def is_loopback(host: str) -> bool:
@@ -142,10 +146,8 @@ class Guard:
             limit = MAX_UPLOAD_BYTES if scope["path"] == UPLOAD_PATH else MAX_BODY_BYTES
             length = headers.get("content-length", "0")
             if not length.isdecimal() or int(length[:20]) > limit:
-                raise Refusal(413, f"a request may have {limit:,} bytes here: send less")
+                raise Refusal(413, BodyTooLarge(limit).detail)
             await self.app(scope, bounded(receive, limit), with_headers)
-        except BodyTooLarge:
-            await refuse(with_headers, Refusal(413, f"a request may have {limit:,} bytes here: send less"))
         except Refusal as refusal:
             await refuse(with_headers, refusal)
 
@@ -218,7 +220,7 @@ def bounded(receive: Receive, limit: int) -> Receive:
         message = await receive()
         total += len(message.get("body", b""))
         if total > limit:
-            raise BodyTooLarge
+            raise BodyTooLarge(limit)
         return message
 
     return receive_some

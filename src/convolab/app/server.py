@@ -25,7 +25,7 @@ from convolab.app.folders import RunsFolder
 from convolab.app.jobs import Jobs
 from convolab.app.networks import LoadedNetworks
 from convolab.app.progress import ProgressBoard
-from convolab.app.safety import UPLOAD_PATH, AllowedHosts, Guard, Tokens, cookie_of, is_loopback
+from convolab.app.safety import UPLOAD_PATH, AllowedHosts, BodyTooLarge, Guard, Tokens, cookie_of, is_loopback
 from convolab.app.sessions import SESSION_COOKIE, Sessions, limits_line
 from convolab.app.tabs import load_tabs
 from convolab.app.worker import Worker
@@ -175,6 +175,8 @@ def uploads_of(state: AppState, session: str) -> list[dict[str, str]]:
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
+    if isinstance(error, BodyTooLarge):
+        return JSONResponse({"error": error.detail}, status)
     reasons = {404: "there is nothing at this address", 405: "this address does not take such a request"}
     return JSONResponse({"error": reasons.get(status, "this request is not understood")}, status)
 

@@ -13,11 +13,15 @@ export function svg(tag, attributes = {}, ...children) {
   return made;
 }
 
-// Round numbers that cover an interval, about as many as asked for.
+// Round numbers in an interval, about as many as asked for.
+function stepOf(low, high, count) {
+  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+  return [1, 2, 5, 10].map(factor => factor * power).find(value => value >= rough * (1 - 1e-9));
+}
+
 export function ticks(low, high, count) {
   if (!(high > low)) return [low];
-  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map(factor => factor * power).find(value => value >= rough);
+  const step = stepOf(low, high, count);
   const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
   return Array.from({length: last - first + 1}, (_, index) => +((first + index) * step).toPrecision(12));
 }
@@ -38,7 +42,7 @@ const fontSize = () => parseFloat(getComputedStyle(document.documentElement).fon
 
 // series: [{name, points: [[x, y], ...], index}]; y may be null. options: title, xTitle, format, yDomain, xDomain.
 export function lineChart(place, series, options) {
-  const {title, xTitle = "epoch", format = tidy, xDomain, yDomain} = options;
+  const {title, xTitle = "epoch", format = tidy, tickFormat = format, xDomain, yDomain} = options;
   keepDrawn(place, () => {
     const font = fontSize(), width = place.clientWidth || 400, height = Math.max(180, Math.min(300, width * 0.55)) + font;
     const points = series.map(one => one.points.filter(([, y]) => y != null));
@@ -47,7 +51,9 @@ export function lineChart(place, series, options) {
     let [yLow, yHigh] = yDomain ?? [Math.min(...ys), Math.max(...ys)];
     if (!ys.length) [yLow, yHigh] = yDomain ?? [0, 1];
     if (yLow === yHigh) [yLow, yHigh] = [yLow - 0.5, yHigh + 0.5];
-    const yTicks = ticks(yLow, yHigh, 5), left = 12 + font * 0.62 * Math.max(...yTicks.map(tick => format(tick).length));
+    const step = stepOf(yLow, yHigh, 5);
+    [yLow, yHigh] = [Math.floor(yLow / step + 1e-9) * step, Math.ceil(yHigh / step - 1e-9) * step];
+    const yTicks = ticks(yLow, yHigh, 5), left = 12 + font * 0.62 * Math.max(...yTicks.map(tick => tickFormat(tick).length));
     const box = {left, right: width - 10, top: 8, bottom: height - 2.9 * font};
     const x = value => box.left + (value - xLow) / (xHigh - xLow || 1) * (box.right - box.left);
     const y = value => box.bottom - (value - yLow) / (yHigh - yLow) * (box.bottom - box.top);
@@ -58,12 +64,12 @@ export function lineChart(place, series, options) {
     for (const tick of yTicks) {
       chart.append(svg("line", {x1: box.left, x2: box.right, y1: y(tick), y2: y(tick), class: "grid"}));
       const text = svg("text", {x: box.left - 6, y: y(tick) + font / 3, "text-anchor": "end", class: "tick"});
-      text.textContent = format(tick);
+      text.textContent = tickFormat(tick);
       chart.append(text);
     }
     const wholeTicks = ticks(xLow, xHigh, Math.max(2, width / (font * 6))).filter(Number.isInteger);
     for (const tick of wholeTicks) {
-      const text = svg("text", {x: x(tick), y: box.bottom + 1.3 * font, "text-anchor": "middle", class: "tick"});
+      const text = svg("text", {x: x(tick), y: box.bottom + 1.5 * font, "text-anchor": "middle", class: "tick"});
       text.textContent = tick;
       chart.append(text);
     }

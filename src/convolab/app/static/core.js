@@ -92,7 +92,7 @@ async function request(path, options) {
     throw new Error("the server does not answer: is `convolab app` still running?");
   }
   if (value && value.cancelled) throw new Cancelled();
-  if (!answer.ok) throw new Error(value.error || "this did not work");
+  if (!answer.ok || value?.error) throw new Error(value?.error || "this did not work");
   return value;
 }
 

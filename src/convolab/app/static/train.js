@@ -9,6 +9,10 @@ let offer = null, look = () => {}, lastRuns = "", lastCurves = "";
 export async function start(panel) {
   id("form").addEventListener("submit", event => { event.preventDefault(); submit(panel); });
   id("extend-go").addEventListener("click", () => goOn(panel, getState("train.run"), id("extend").value));
+  // Where the form stands above the runs it is short, so that they are seen.
+  if (id("form").parentElement.children[1].offsetTop > id("form").offsetTop) {
+    id("options").closest("details").open = Object.keys(statesOf("train.option.")).length > 0;
+  }
   offer = await attempt(panel, () => get("/api/train/offer"));
   if (offer) fillControls();
   onState("train.", name => {
@@ -115,13 +119,13 @@ function showRuns(panel, {runs, failed}) {
   table.hidden = !runs.length;
   const shown = shownRun(runs);
   table.tBodies[0].replaceChildren(...runs.map(run => element("tr", {class: run === shown ? "chosen" : null},
-    element("td", {}, element("button", {type: "button", class: "name", "data-key": `show ${run.name}`, "aria-pressed": String(run === shown), onclick: () => setState("train.run", run.name)}, run.name),
+    element("td", {class: "wide"}, element("button", {type: "button", class: "name", "data-key": `show ${run.name}`, "aria-pressed": String(run === shown), onclick: () => setState("train.run", run.name)}, run.name),
       element("div", {class: "what"}, run.network ? `${run.network} on ${run.data}, seed ${run.seed}` : run.reason ?? "")),
     element("td", {}, element("span", {class: `state ${run.status}`}, run.status)),
-    element("td", {class: "number"}, run.epochs ? `${run.epochs_done} of ${run.epochs}` : ""),
-    element("td", {class: "number"}, percent(run.best)),
-    element("td", {class: "number"}, number(run.images_per_second)),
-    element("td", {class: "number"}, duration(run.seconds_left)),
+    element("td", {class: "number", "data-label": "epochs"}, run.epochs ? `${run.epochs_done} of ${run.epochs}` : ""),
+    element("td", {class: "number", "data-label": "validation"}, percent(run.best)),
+    element("td", {class: "number", "data-label": "images/s"}, number(run.images_per_second)),
+    element("td", {class: "number", "data-label": "left"}, duration(run.seconds_left)),
     element("td", {}, action(panel, run)))));
   id("failed").replaceChildren(...failed.map(job => element("p", {class: "note"}, `${job.run}: ${job.message}`)));
   if (focused) table.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus(); // a new list keeps the keyboard's place
@@ -129,7 +133,7 @@ function showRuns(panel, {runs, failed}) {
 
 function action(panel, run) {
   const button = (label, act) => element("button", {type: "button", class: "plain", "data-key": `do ${run.name}`, "aria-label": `${label} ${run.name}`, onclick: act}, label);
-  if (run.job && run.status !== "stopping") return button("Stop", () => act(panel, () => post("/api/jobs/stop", {job: run.job})));
+  if (run.job && !["stopping", "finished"].includes(run.status)) return button("Stop", () => act(panel, () => post("/api/jobs/stop", {job: run.job})));
   if (!run.job && CAN_RESUME.includes(run.status)) return button("Resume", () => goOn(panel, run.name, ""));
   return "";
 }
@@ -149,7 +153,8 @@ async function goOn(panel, run, epochs) {
 
 // ---------------------------------------------------------------- curves
 
-const shownRun = runs => runs.find(run => run.name === getState("train.run")) ?? runs.find(run => run.status === "running") ?? runs[0];
+const shownRun = runs => runs.find(run => run.name === getState("train.run"))
+  ?? runs.find(run => run.status === "running" && run.epochs_done) ?? runs.find(run => run.epochs_done) ?? runs[0];
 
 async function showCurves(panel, runs) {
   const run = shownRun(runs);
@@ -171,7 +176,7 @@ async function showCurves(panel, runs) {
   ].filter(one => one.points.some(([, value]) => value != null));
   const xDomain = [1, Math.max(2, found.epochs)];
   lineChart(id("loss"), pair("loss"), {title: "Loss", xDomain});
-  lineChart(id("accuracy"), pair("accuracy"), {title: "Accuracy", xDomain, format: value => `${(100 * value).toFixed(1)} %`});
+  lineChart(id("accuracy"), pair("accuracy"), {title: "Accuracy", xDomain, format: percent, tickFormat: value => `${Math.round(100 * value)} %`});
 }
 
 function describe(run) {

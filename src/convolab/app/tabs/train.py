@@ -8,7 +8,7 @@ from convolab.app.answers import Call, Tab, json_route
 from convolab.app.choices import RECIPE_CHOICES, dataset_choices, network_choices
 from convolab.app.forms import TrainForm
 from convolab.app.run_rows import run_curves, run_rows
-from convolab.app.same_as import option_words, shell_line
+from convolab.app.same_as import option_words, python_literal, shell_line
 
 
 def offer(call: Call) -> dict[str, Any]:
@@ -30,7 +30,8 @@ def read_form(call: Call) -> tuple[TrainForm, convolab.Recipe, Path]:
     form = TrainForm.parse(values)
     recipe = form.recipe()
     require_offered(recipe, app.data)
-    return form, recipe, app.runs.new(name or app.runs.free_name(f"{recipe.model.name}-{recipe.data.name}"))
+    free = app.runs.free_name(f"{recipe.model.name}-{recipe.data.name}", app.jobs.reserved())
+    return form, recipe, app.runs.new(name or free)
 
 
 def require_offered(recipe: convolab.Recipe, own: tuple[str, ...]) -> None:
@@ -73,7 +74,7 @@ def resume(call: Call) -> dict[str, str]:
     done = len(run.history)
     if not epochs.isdecimal() or len(epochs) > 6 or int(epochs) <= done:
         raise convolab.LabError(f"{epochs[:20]} epochs: give the number in all, more than the {done} that are done")
-    out = call.app.runs.new(call.app.runs.free_name(name.rpartition("/")[2]))
+    out = call.app.runs.new(call.app.runs.free_name(name.rpartition("/")[2], call.app.jobs.reserved()))
     words = option_words("resume", str(run.folder), options={"epochs": epochs, "out": out})
     return {"job": call.app.jobs.add("extend", words, out.name).id, "name": out.name}
 
@@ -83,7 +84,7 @@ def same_as_resume(call: Call) -> dict[str, str]:
     run, epochs = call.app.runs.run(call.text("run")), call.text("epochs").strip()
     command = shell_line(option_words("resume", str(run.folder), options={"epochs": epochs or None}))
     method = f"extend({epochs})" if epochs.isdecimal() else "resume()"
-    return {"command": command, "python": f'import convolab\n\nrun = convolab.Run("{run.folder}").{method}'}
+    return {"command": command, "python": f'import convolab\n\nrun = convolab.Run({python_literal(run.folder)}).{method}'}
 
 
 TAB = Tab(
@@ -91,7 +92,7 @@ TAB = Tab(
     "Train",
     (
         json_route("/api/train/offer", offer),
-        json_route("/api/train/check", check, posts=True),
+        json_route("/api/train/check", check, posts=True, checks=True),
         json_route("/api/train/start", start, posts=True),
         json_route("/api/train/resume", resume, posts=True),
         json_route("/api/train/same-as-resume", same_as_resume),

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextvars import Context
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +55,8 @@ def app_command(
         if not no_open:
             open_browser(address)
 
-    serve_page(state, host, port, on_ready, print_note)
+    # In a context of its own: --trust is for what this command names, and not for whatever the page is asked to open.
+    Context().run(serve_page, state, host, port, on_ready, print_note)
 
 
 def require_own(data: tuple[str, ...], nets: tuple[str, ...]) -> None:

@@ -1,0 +1,126 @@
+"""What the page does, its command does and its Python does: read by the command line, and executed."""
+
+import ast
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import convolab
+from convolab.app.forms import SweepForm, TrainForm
+from convolab.cli.main import load_command
+from convolab.core.errors import LabError
+from convolab.training.recipe import Recipe, parse_override
+
+FORMS: list[dict[str, str]] = [
+    {},
+    {"net": "shallow_net", "option.hidden": "32", "epochs": "3"},
+    {"data": "cifar10", "lr": ".05", "batch_size": "64", "seed": "7"},
+    {"optimizer": "adam", "lr": "0.002", "schedule": "cosine", "augment": "crop:2, flip"},
+    {"data": "cifar10", "augment": "none", "more": "training.clip_norm=1\n\ndata.limit=500"},
+    {"option.channels": "[8, 16]", "option.residual": "true", "option.activation": "gelu", "option.dropout": "0.25"},
+    {"more": 'schedule.name=one_cycle\nschedule.pct_start=0.25\noptimizer.nesterov=true\nmodel.freeze=["conv.*"]'},
+]
+
+
+def recipe_of_command(command: str) -> Recipe:
+    """The recipe that `convolab train` makes of a command."""
+    program, name, *words = shlex.split(command)
+    assert (program, name) == ("convolab", "train")
+    values = load_command("train").make_context("train", words).params
+    keys = {"network": "model.name", "data": "data.name", "epochs": "training.epochs", "lr": "optimizer.lr", "batch_size": "training.batch_size",
+            "seed": "training.seed"}  # fmt: skip
+    named = {key: values[option] for option, key in keys.items() if values[option] is not None}
+    return Recipe().with_overrides(named | dict(parse_override(text) for text in values["overrides"] or []))
+
+
+class Caught(Exception):
+    """In the place of a training."""
+
+
+@pytest.fixture
+def caught(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What Python would train: runs and studies are caught before their first step."""
+    found: list[Any] = []
+
+    def start(*arguments: object, **_: object) -> None:
+        found.append(arguments)
+        raise Caught
+
+    digits = convolab.load("digits")
+    monkeypatch.setattr("convolab.training.run.Run.start", start)
+    monkeypatch.setattr("convolab.api.load", lambda *_, **__: digits)
+    monkeypatch.setattr("convolab.api_studies.execute_study", start)
+    return found
+
+
+def execute(python: str) -> None:
+    with pytest.raises(Caught):
+        exec(python, {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("values", FORMS, ids=range(len(FORMS)))
+def test_the_command_and_the_python_of_a_training_make_its_recipe(values: dict[str, str], caught: list[Any], tmp_path: Path) -> None:
+    form = TrainForm.parse(values)
+    same = form.same_as(tmp_path / "a b", None)
+    assert recipe_of_command(same.command) == form.recipe()
+    execute(same.python)
+    assert caught[0][0] == form.recipe()
+    assert str(tmp_path / "a b") in shlex.split(same.command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"grid": "optimizer.lr=0.1,0.01", "net": "shallow_net", "epochs": "2"},
+        {"grid": "model.residual=false,true\ntraining.batch_size=64,32", "seeds": "2", "optimizer": "adam", "lr": "0.01", "seed": "9"},
+        {"grid": "schedule.name=step,cosine", "augment": "crop:2", "more": "data.limit=300"},
+    ],
+    ids=range(3),
+)
+def test_the_command_and_the_python_of_a_study_make_the_same_study(
+    values: dict[str, str], caught: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = SweepForm.parse(values)
+    same = form.same_as(tmp_path / "out", None)
+    execute(same.python)
+    started: list[Any] = []
+    monkeypatch.setattr("convolab.cli.commands.sweep.choose_executor", lambda *_: None)
+    monkeypatch.setattr("convolab.cli.commands.sweep.run_and_report_study", lambda plan, out, **_: started.append((plan, out)))
+    program, _, *words = shlex.split(same.command)
+    load_command("sweep").main(words, standalone_mode=False)
+    (by_python, out), (by_command, _) = caught[0], started[0]
+    assert by_python.recipes.keys() == by_command.recipes.keys() == form.study().recipes.keys()
+    assert by_python.to_toml().split("[sections")[1:] == by_command.to_toml().split("[sections")[1:]
+    assert str(out) == str(tmp_path / "out")
+
+
+def test_the_python_is_one_a_person_can_read() -> None:
+    python = TrainForm.parse({"net": "shallow_net", "epochs": "3"}).same_as(Path("runs/a"), None).python
+    assert python == 'import convolab\n\nrun = convolab.train("shallow_net", epochs=3, out="runs/a")'
+    ast.parse(TrainForm.parse(FORMS[-1]).same_as(Path('a"b'), Path("data")).python)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr": "fast"}, "optimizer.lr"),
+        ({"more": "nonsense"}, "is not an override"),
+        ({"option.hiden": "3", "net": "shallow_net"}, "did you mean 'hidden'"),
+        ({"augment": "flap"}, "flip"),
+        ({"more": "data.limit=5\ndata.limit=6", "net": "shallow_net"}, "is given twice"),
+        ({"epochs": 3}, "must be a text"),
+    ],
+)
+def test_a_wrong_control_is_named_in_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        TrainForm.parse(values).recipe()
+
+
+def test_a_key_that_is_varied_has_no_other_value() -> None:
+    with pytest.raises(LabError, match=r"optimizer\.lr is varied"):
+        SweepForm.parse({"lr": "0.1", "grid": "optimizer.lr=0.1,0.2"})
+    with pytest.raises(LabError, match="a study varies something"):
+        SweepForm.parse({})
