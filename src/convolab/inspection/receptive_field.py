@@ -71,7 +71,8 @@ def inspect_receptive_field(
 ) -> Finding:
     """The receptive field of the cell at a pixel, the effective one, and the network's classes for either patch alone.
 
-    The effective field is the box that holds, along each axis, the middle 95 % of the energy of the gradient of half the
+    Several threads may look at one network at the same time, as long as nobody changes its weights. The effective field
+    is the box that holds, along each axis, the middle 95 % of the energy of the gradient of half the
     squared length of the cell's values. A patch alone is cut out and resized to the network's input.
 
     Args:
@@ -132,7 +133,8 @@ def inspect_receptive_field(
 def cell_layers(net: ImageClassifier) -> list[CellLayer]:
     """The layers whose outputs have cells in rows and columns, in the order they are called. Raises LabError for none."""
     if net not in _layers:
-        modules = dict(net.network.named_modules())
+        network = inference_view(net).network  # while a network is traced no other thread may use it
+        modules = dict(network.named_modules())
         _layers[net] = [
             CellLayer(
                 call.name,
@@ -142,7 +144,7 @@ def cell_layers(net: ImageClassifier) -> list[CellLayer]:
                 (field.start[0], field.start[1]),
                 (float(field.stride[0]), float(field.stride[1])),
             )
-            for call in summarize_network(net.network, (net.channels, *net.input_size)).layers
+            for call in summarize_network(network, (net.channels, *net.input_size)).layers
             if (field := call.receptive_field) is not None
             and len(call.output_shape) == 4
             and type(modules.get(call.name)).__name__ == call.kind

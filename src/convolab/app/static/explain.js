@@ -7,7 +7,7 @@ import {colorLimit, colorMap, drawBox, drawImage, loadImage, resample, unpack} f
 const USUAL = ["gradient", "gradcam"];
 const id = name => document.getElementById(`explain-${name}`);
 const tiles = new Map(); // by method
-let panel = null, classes = [], size = [224, 224];
+let panel = null, classes = [], size = [224, 224], layersOf = null;
 
 export async function start(part) {
   panel = part;
@@ -120,6 +120,7 @@ async function explain(name, key) {
   for (const text of found.warnings) tile.badges.append(badge({name: "caution", verdict: "unclear", short: "", text, about: ""}));
   if (method.checks.completeness_error !== undefined || method.checks.sum_error !== undefined) tile.badges.append(badge(always(method)));
   if (getState("explain.check") === "1") check(name);
+  if (layersOf !== getState("explain.net") && !getState("explain.row")) offerLayers();
 }
 
 function always({checks}) {
@@ -200,6 +201,20 @@ function keyboard(canvas) {
   });
 }
 
+function showLayers(names) {
+  const layers = [element("option", {value: ""}, `${names.at(-1)} (the last one)`), ...[...new Set(names)].map(name => element("option", {value: name}, name))];
+  id("layer").replaceChildren(...layers);
+  id("layer").dataset.initial = "";
+  id("layer").value = getState("explain.layer");
+}
+
+// The layers that can be chosen, asked for when the first map is there: the first look at a network takes seconds.
+async function offerLayers() {
+  const name = layersOf = getState("explain.net");
+  const answer = await get("/api/explain/layers", {net: name}).catch(() => null);
+  if (answer && name === getState("explain.net")) showLayers(answer.layers);
+}
+
 const lookAt = debounce(async () => {
   const [row, column] = [getState("explain.row"), getState("explain.column")];
   if (!row || !column) return;
@@ -207,10 +222,7 @@ const lookAt = debounce(async () => {
   const found = await attempt(panel, () => post("/api/explain/field", {...question(), row, column, layer: getState("explain.layer")}));
   id("field-said").textContent = "";
   if (!found) return;
-  const layers = [element("option", {value: ""}, `${found.layers.at(-1)} (the last one)`), ...[...new Set(found.layers)].map(name => element("option", {value: name}, name))];
-  id("layer").replaceChildren(...layers);
-  id("layer").dataset.initial = "";
-  id("layer").value = getState("explain.layer");
+  showLayers(found.layers);
   const input = await loadImage(found.input), canvas = id("field-image");
   id("field").hidden = false;
   drawImage(canvas, input);

@@ -7,7 +7,7 @@ import {drawImage, loadImage, pixelsOf} from "./maps.js";
 const MAX_VICTIMS = 24; // ticks that are offered
 const SETTINGS = ["budget", "step_size", "max_steps", "confidence", "objective"];
 const id = name => document.getElementById(`fool-${name}`);
-let panel = null, classes = [], running = null;
+let panel = null, classes = [], running = null, pair = null;
 
 export async function start(part) {
   panel = part;
@@ -56,6 +56,7 @@ async function climb() {
   const found = await running(async signal => {
     id("said").textContent = "climbing";
     id("judged").hidden = true;
+    pair = null;
     const watched = watch(() => isOver || signal.aborted);
     try {
       return await attempt(panel, () => post("/api/fool/climb", question(), signal));
@@ -102,6 +103,7 @@ async function show(found) {
   drawImage(id("fooling"), await loadImage(found.fooling));
   id("clean").setAttribute("aria-label", `The image before: ${found.before.class}`);
   id("fooling").setAttribute("aria-label", `The image after: ${found.after.class}`);
+  pair = {before: pixelsOf(id("clean")), after: pixelsOf(id("fooling"))};
   showDifference();
   showClasses(id("before"), found.top_before, target);
   showClasses(id("after"), found.top_after, target);
@@ -131,16 +133,16 @@ function judge(found) {
 
 // Gray is no difference; the gain multiplies it.
 function showDifference() {
-  const [clean, fooling, canvas] = ["clean", "fooling", "difference"].map(id), gain = Number(id("gain").value);
+  const canvas = id("difference"), gain = Number(id("gain").value);
   id("difference-title").textContent = `Difference, x ${gain}`;
-  if (!clean.getAttribute("aria-label") || clean.width !== fooling.width) return;
-  const before = pixelsOf(clean), after = pixelsOf(fooling);
-  canvas.width = clean.width;
-  canvas.height = clean.height;
-  for (let at = 0; at < before.data.length; at++) {
-    if (at % 4 < 3) before.data[at] = 127.5 + gain * (after.data[at] - before.data[at]);
+  if (!pair) return;
+  const {before, after} = pair, shown = new ImageData(before.width, before.height);
+  for (let at = 0; at < shown.data.length; at++) {
+    shown.data[at] = at % 4 < 3 ? 127.5 + gain * (after.data[at] - before.data[at]) : 255;
   }
-  canvas.getContext("2d").putImageData(before, 0, 0);
+  canvas.width = before.width;
+  canvas.height = before.height;
+  canvas.getContext("2d").putImageData(shown, 0, 0);
   canvas.setAttribute("aria-label", `The difference times ${gain}; gray is none`);
 }
 

@@ -101,7 +101,7 @@ function show() {
   const [width, height] = canvasSize();
   for (const one of found.classes) one.map = heatmap(one, found.scales);
   id("stack").hidden = false;
-  drawImage(id("image"), image, width, height);
+  drawImage(id("picture"), image, width, height);
   const shown = getState("locate.shown");
   id("shown").replaceChildren(...found.classes.map(one => element("option", {value: one.label}, one.label)));
   id("shown-field").hidden = found.classes.length < 2;
@@ -152,7 +152,7 @@ function showBoxes() {
   id("table").hidden = false;
   id("table").tBodies[0].replaceChildren(...rows);
   const described = found.classes.map(one => `${one.label}: ${boxesOf(one.map).length} boxes`).join(", ");
-  id("image").setAttribute("aria-label", `${found.name}, with the boxes of ${described}; the table below lists them`);
+  id("picture").setAttribute("aria-label", `${found.name}, with the boxes of ${described}; the table below lists them`);
   showPlacements();
   judge();
 }
@@ -190,13 +190,13 @@ const compare = () => comparing(async signal => {
 function showPlacements() {
   if (!placements || !found) return;
   const [width, height] = canvasSize(), place = id("placements"), one = found.classes[0];
+  if (!place.firstChild) { // all of them before one is drawn, so that each has its width
+    place.append(...Object.keys(placements).map(name => element("figure", {"data-placement": name},
+      element("figcaption", {}, name), element("canvas", {role: "img"}), element("p", {class: "note"}))));
+    for (const placed of Object.values(placements)) placed.map = heatmap(one, placed.scales);
+  }
   for (const [name, placed] of Object.entries(placements)) {
-    let figure = place.querySelector(`[data-placement="${name}"]`);
-    if (!figure) {
-      figure = element("figure", {"data-placement": name}, element("figcaption", {}, name), element("canvas", {role: "img"}), element("p", {class: "note"}));
-      place.append(figure);
-      placed.map = heatmap(one, placed.scales);
-    }
+    const figure = place.querySelector(`[data-placement="${name}"]`);
     const canvas = figure.querySelector("canvas"), over = element("canvas");
     drawImage(canvas, image, width, height);
     colorMap(over, placed.map, true, colorLimit(placed.map, true));

@@ -116,6 +116,12 @@ def field_of(call: Call) -> dict[str, Any]:
     }
 
 
+def layers_of(call: Call) -> dict[str, Any]:
+    """The layers whose cells can be looked at. Asked for ahead, because tracing a network the first time takes seconds."""
+    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    return {"layers": convolab.receptive_field(picture.pixels, chosen.net, pixel=(0, 0)).metrics["layers"]}
+
+
 def read_pixel(call: Call) -> list[int]:
     """Row and column as they are typed. Raises LabError unless both are."""
     pixel = [whole_number_of(call, name, name.capitalize()) for name in ("row", "column")]
@@ -161,6 +167,7 @@ TAB = Tab(
             for name in EXPLAIN_METHODS
         ),
         computed_route("/api/explain/field", field_of, channel="explain.field"),
+        json_route("/api/explain/layers", layers_of),
         json_route("/api/explain/same", same_as),
     ),
 )

@@ -48,7 +48,8 @@ def locate(call: Call) -> dict[str, Any]:
             }
             for label, found in metrics["classes"].items()
         ],
-        "summary": finding.summary,
+        "summary": [line.replace("the image", picture.name, 1) for line in finding.summary[:1]]
+        + list(finding.summary[1:]),
         "warnings": finding.warnings,
     }
 
