@@ -149,6 +149,9 @@ def test_a_person_explains_clicks_a_cell_and_opens_a_check(looked_at: Path) -> N
     with served_app(looked_at) as address, chromium() as browser:
         with page_in(browser, address + query) as page:
             page.wait_for_selector("[data-method=gradient] .busy", state="hidden")
+            page.fill("#explain-target", "goldfish")
+            page.press("#explain-target", "Tab")
+            page.wait_for_selector("#panel-explain > .error:has-text('no class')")
             page.fill("#explain-target", "3")
             page.press("#explain-target", "Tab")
             page.wait_for_selector("#explain-top .marked .name:text-is('3')")

@@ -1,10 +1,11 @@
 // The tab Explain: maps side by side over the image, their checks, and where the cell at a pixel looks.
-import {attempt, debounce, element, get, getState, onState, post, setState, showSame} from "./core.js";
+import {attempt, Cancelled, debounce, element, get, getState, onState, post, setState, showSame} from "./core.js";
 import {lineChart} from "./chart.js";
 import {fillClasses, imageField, networkField, resolveClass, showClasses} from "./inputs.js";
 import {colorLimit, colorMap, drawBox, drawImage, loadImage, resample, unpack} from "./maps.js";
 
 const USUAL = ["gradient", "gradcam"];
+const MIN_DRAWN = 448; // pixels of the picture on which fields are drawn
 const id = name => document.getElementById(`explain-${name}`);
 const tiles = new Map(); // by method
 let panel = null, classes = [], size = [224, 224], layersOf = null;
@@ -73,7 +74,8 @@ function tileOf(name) {
   const title = element("figcaption", {}, name), note = element("p", {class: "note"}), badges = element("div", {class: "badges"});
   const said = element("span", {role: "status"}), cancel = element("button", {type: "button", class: "plain", "aria-label": `Cancel ${name}`}, "Cancel");
   const busy = element("p", {class: "note busy"}, said, " ", cancel);
-  const tile = {name, base, over, stack, title, note, badges, said, busy, figure: element("figure", {"data-method": name}, title, stack, busy, note, badges)};
+  const wrong = element("p", {class: "error", role: "alert", hidden: true});
+  const tile = {name, base, over, stack, title, note, badges, said, busy, wrong, figure: element("figure", {"data-method": name}, title, stack, busy, wrong, note, badges)};
   cancel.addEventListener("click", () => tile.controller?.abort());
   stack.addEventListener("click", event => pick(base, event));
   tiles.set(name, tile);
@@ -90,10 +92,28 @@ async function work(tile, what, action) {
   tile.busy.hidden = false;
   const timer = setInterval(say, 1000);
   try {
-    return await attempt(panel, () => action(own.signal));
+    const result = await action(own.signal);
+    tile.error = "";
+    return result;
+  } catch (error) {
+    tile.error = error instanceof Cancelled ? "" : error.message;
+    return undefined;
   } finally {
+    showErrors();
     clearInterval(timer);
     if (tile.controller === own) tile.busy.hidden = true;
+  }
+}
+
+// What is wrong with all maps is said once above them, what is wrong with one beside it.
+function showErrors() {
+  const errors = [...tiles.values()].map(tile => tile.error ?? ""), isShared = errors.length > 0 && errors.every(text => text && text === errors[0]);
+  const line = panel.querySelector(".error");
+  line.hidden = !isShared;
+  if (isShared) line.textContent = errors[0];
+  for (const tile of tiles.values()) {
+    tile.wrong.hidden = isShared || !tile.error;
+    tile.wrong.textContent = tile.error ?? "";
   }
 }
 
@@ -164,7 +184,7 @@ function badge(one, more = "") {
     element("summary", {}, element("span", {"aria-hidden": "true"}, marks[one.verdict]), ` ${one.name}: `, element("span", {}, one.short || words[one.verdict])), inside);
   if (one.curves) {
     const plot = element("div", {class: "plot"});
-    inside.append(plot, element("ul", {class: "legend"}, ...one.curves.map((curve, index) => element("li", {class: `series-${index}`}, curve.name))));
+    inside.append(plot);
     made.addEventListener("toggle", () => {
       if (!made.open) return;
       const series = one.curves.map((curve, index) => ({name: curve.name, index, points: curve.values.map((value, step) => [step, value])}));
@@ -225,7 +245,8 @@ const lookAt = debounce(async () => {
   showLayers(found.layers);
   const input = await loadImage(found.input), canvas = id("field-image");
   id("field").hidden = false;
-  drawImage(canvas, input);
+  const scale = Math.max(1, Math.round(MIN_DRAWN / size[1])); // lines need pixels of their own on a small input
+  drawImage(canvas, input, size[1] * scale, size[0] * scale);
   for (const kind of ["theoretical", "effective"]) {
     const part = found[kind], patch = id(kind);
     patch.closest("figure").hidden = !part;
@@ -236,7 +257,7 @@ const lookAt = debounce(async () => {
     patch.getContext("2d").drawImage(input, left, top, right - left, bottom - top, 0, 0, right - left, bottom - top);
     patch.setAttribute("aria-label", `The patch from column ${left}, row ${top} to ${right}, ${bottom}: ${part.top[0].class}`);
     showClasses(id(`${kind}-top`), part.top);
-    drawBox(canvas, part.box, kind === "theoretical" ? "#56b4e9" : "#ffd400", {dashed: kind === "effective"});
+    drawBox(canvas, part.box.map(at => at * scale), kind === "theoretical" ? "#56b4e9" : "#ffd400", {dashed: kind === "effective"});
   }
   const [cellRow, cellColumn] = found.cell, [left, top, right, bottom] = found.field;
   canvas.setAttribute("aria-label", `The network's input with both receptive fields of the cell in row ${cellRow}, column ${cellColumn}. Arrow keys move.`);

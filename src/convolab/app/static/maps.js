@@ -112,7 +112,9 @@ export async function loadImage(address) {
 export function drawImage(canvas, image, width = image.naturalWidth, height = image.naturalHeight) {
   canvas.width = width;
   canvas.height = height;
-  canvas.getContext("2d").drawImage(image, 0, 0, width, height);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = width <= image.naturalWidth; // a pixel that is made larger stays one color
+  context.drawImage(image, 0, 0, width, height);
 }
 
 export const pixelsOf = canvas => canvas.getContext("2d", {willReadFrequently: true}).getImageData(0, 0, canvas.width, canvas.height);
