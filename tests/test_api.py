@@ -213,6 +213,19 @@ def test_an_array_is_explained_fooled_and_located_like_a_file(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_networks_that_are_called_alike_all_count() -> None:
+    from convolab.arguments import resolve_several
+    from convolab.models.pretrained import pretrained
+
+    net, other = pretrained("efficientnet_lite0"), pretrained("efficientnet_lite1")
+    assert resolve_several([net, other, net]) == {
+        "ImageClassifier": net,
+        "ImageClassifier 2": other,
+        "ImageClassifier 3": net,
+    }
+    assert resolve_several({"mine": net, "yours": other}) == {"mine": net, "yours": other}
+
+
 def test_a_summary_takes_a_name_a_run_its_folder_a_network_or_what_builds_one(tmp_path: Path) -> None:
     run = train("shallow_net", epochs=1, out=tmp_path / "run")
     by_name = summary("shallow_net", (1, 8, 8))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     __version__: str
-    from convolab.api import explain, fool, locate, summary, train
+    from convolab.api import explain, fool, locate, receptive_field, summary, train
     from convolab.api_studies import compare, power, run_study
     from convolab.core.errors import LabError
     from convolab.data.catalog import load
@@ -43,6 +43,7 @@ _LAZY_IMPORTS = {
     "explain": "api",
     "fool": "api",
     "locate": "api",
+    "receptive_field": "api",
     "compare": "api_studies",
     "power": "api_studies",
     "ImageClassifier": "models.classifier",
@@ -80,6 +81,7 @@ __all__ = [
     "power",
     "pretrained",
     "read_image",
+    "receptive_field",
     "register",
     "run_study",
     "summary",

@@ -19,12 +19,12 @@ from convolab.arguments import (
     NetworkSource,
     flatten_sections,
     is_run_folder,
-    list_networks,
     network_label,
     parse_input_shape,
     require_settings,
     resolve_classifier,
     resolve_image,
+    resolve_several,
 )
 from convolab.core.errors import LabError, require
 from convolab.core.trust import trust_all
@@ -34,6 +34,7 @@ from convolab.inspection.adversarial.fool import fool_classifier
 from convolab.inspection.explain.explain import explain_prediction
 from convolab.inspection.explain.method_names import DEFAULT_METHODS
 from convolab.inspection.localization.locate import locate_objects
+from convolab.inspection.receptive_field import inspect_receptive_field
 from convolab.inspection.result import Finding
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import DEFAULT_NETWORK
@@ -184,8 +185,8 @@ def fool(
     target: str | int | Sequence[str | int],
     net: NetworkSource = DEFAULT_NETWORK,
     *,
-    victims: NetworkSource | Sequence[NetworkSource] = (),
-    surrogates: NetworkSource | Sequence[NetworkSource] = (),
+    victims: NetworkSource | Sequence[NetworkSource] | Mapping[str, NetworkSource] = (),
+    surrogates: NetworkSource | Sequence[NetworkSource] | Mapping[str, NetworkSource] = (),
     **settings: Any,  # noqa: ANN401 (those of inspection.adversarial.fool, which checks them)
 ) -> Finding:
     """Change images until a network predicts another class, and see whether other networks are fooled too.
@@ -194,9 +195,9 @@ def fool(
         images: One image or several, as `explain` takes them, or "noise".
         target: The class to reach, or several.
         net: The network to fool, as `explain` takes it.
-        victims: Other networks of the same classes, on which transfer is measured.
+        victims: Other networks of the same classes, on which transfer is measured; a dict gives each a name.
         surrogates: Networks to attack together with `net`; only with for_transfer=True.
-        **settings: objective, budget, step_size, max_steps, confidence, for_transfer, seed: see
+        **settings: objective, budget, step_size, max_steps, confidence, for_transfer, seed, on_step: see
             `convolab.inspection.adversarial.fool.fool_classifier`.
 
     Returns:
@@ -216,8 +217,8 @@ def fool(
         resolve_classifier(net),
         pixels,
         target,
-        victims={network_label(net): resolve_classifier(net) for net in list_networks(victims)},
-        surrogates={network_label(net): resolve_classifier(net) for net in list_networks(surrogates)},
+        victims=resolve_several(victims),
+        surrogates=resolve_several(surrogates),
         image_names=[name for name, _ in named],
         **settings,
     )
@@ -260,6 +261,39 @@ def locate(
     finding = locate_objects(
         resolve_classifier(net), pixels, targets=several, top=top, scales=str(scales), image_name=name, **settings
     )
+    return replace(finding, net=network_label(net))
+
+
+def receptive_field(
+    image: ImageSource,
+    net: NetworkSource = DEFAULT_NETWORK,
+    *,
+    pixel: Sequence[int],
+    layer: str | None = None,
+    **unknown: object,
+) -> Finding:
+    """Where one cell of a network looks, in theory and by its gradient, and what the network makes of that patch alone.
+
+    Args:
+        image: As `explain` takes it.
+        net: As `explain` takes it.
+        pixel: Row and column in the network's input; the cell whose field is centered nearest is taken.
+        layer: The path of a layer, such as "blocks.2"; by default the last one with several cells.
+        **unknown: No other keyword is known; the error names the nearest.
+
+    Returns:
+        A finding, which draws itself; `finding.metrics["theoretical"]` and `["effective"]` hold a box (left, top, right,
+        bottom, in pixels of the network's input) and the classes of what is in it.
+
+    Raises:
+        LabError: For a pixel outside the input, an unknown layer, and a network without cells.
+
+    >>> receptive_field("chelsea", pixel=(100, 100)).metrics["cells"]
+    [7, 7]
+    """
+    require_settings(receptive_field, unknown)
+    name, pixels = resolve_image(image)
+    finding = inspect_receptive_field(resolve_classifier(net), pixels, pixel, layer=layer, image_name=name)
     return replace(finding, net=network_label(net))
 
 

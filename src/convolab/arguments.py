@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -127,6 +128,21 @@ def list_networks(nets: NetworkSource | Sequence[NetworkSource]) -> list[Network
     if isinstance(nets, str):
         return [name.strip() for name in nets.split(",")]
     return [nets] if isinstance(nets, Path | Run | nn.Module) else list(nets)
+
+
+def resolve_several(
+    nets: NetworkSource | Sequence[NetworkSource] | Mapping[str, NetworkSource],
+) -> dict[str, ImageClassifier]:
+    """Networks by name: the given one, or what each is called; further ones that are called alike get a number."""
+    if isinstance(nets, Mapping):
+        return {str(name): resolve_classifier(net) for name, net in nets.items()}
+    named: dict[str, ImageClassifier] = {}
+    for net in list_networks(nets):
+        label = network_label(net)
+        if isinstance(net, nn.Module) and label in named:
+            label = next(free for n in count(2) if (free := f"{label} {n}") not in named)
+        named[label] = resolve_classifier(net)
+    return named
 
 
 def network_label(net: NetworkSource) -> str:

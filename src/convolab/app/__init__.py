@@ -8,6 +8,9 @@
 | `folders` | the runs and studies below the folder that the page shows, and nothing else |
 | `worker` | one thread that computes what is clicked, and may be cancelled |
 | `jobs` | trainings and studies: processes of their own, one after another |
+| `pictures`, `networks` | the images and the networks that are looked at: chosen, kept loaded, sent to the browser |
+| `progress` | how far a long computation is |
+| `controls` | what is typed into controls, as numbers |
 | `choices`, `forms` | what controls offer, and what their values mean |
 | `same_as` | the same as a command and as Python |
 | `answers` | an endpoint's arguments and its answer as JSON |
@@ -20,5 +23,6 @@
 3. `templates/NAME.html` is the inside of its panel: controls with labels. A control with `data-state="name.key"` has its
    value in the address by itself, and `<div class="same"></div>` becomes the box of `same_as`.
 4. `static/NAME.js` exports `start(panel)`, called when the tab is first shown. `core.js` has what all need: `get` and
-   `post` (errors become the panel's one line), `onState`, `showSame`, `element`; `chart.js` draws lines and intervals.
+   `post` (errors become the panel's one line), `onState`, `showSame`, `element`; `chart.js` draws lines and intervals,
+   `inputs.js` has the fields for images, networks and classes, `maps.js` colors maps and finds the boxes in them.
 """

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from convolab.core.environment import data_root
 from convolab.core.files import user_path
 from convolab.core.types import Json
+from convolab.inspection.explain.method_names import METHOD_NAMES
 
+EXPLAIN_METHODS = METHOD_NAMES
 RECIPE_CHOICES = {"optimizer": ("sgd", "adam", "adamw"), "schedule": ("constant", "step", "cosine", "one_cycle")}
 
 

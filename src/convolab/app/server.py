@@ -23,6 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from convolab.app.answers import answer_bug, answer_lab_error, json_route
 from convolab.app.folders import RunsFolder
 from convolab.app.jobs import Jobs
+from convolab.app.networks import LoadedNetworks
+from convolab.app.progress import ProgressBoard
 from convolab.app.safety import UPLOAD_PATH, AllowedHosts, BodyTooLarge, Guard, Tokens, cookie_of, is_loopback
 from convolab.app.sessions import SESSION_COOKIE, Sessions, limits_line
 from convolab.app.tabs import load_tabs
@@ -54,6 +56,8 @@ class AppState:
     data_dir: Path | None = None
     sessions: Sessions = field(default_factory=Sessions)
     worker: ComputeThread = field(default_factory=ComputeThread)
+    networks: LoadedNetworks = field(default_factory=LoadedNetworks)
+    progress: ProgressBoard = field(default_factory=ProgressBoard)
 
 
 class WithSession:

@@ -1,4 +1,4 @@
-"""What explain, fool and locate return: raw numbers first, then how to draw them.
+"""What explain, fool, locate and receptive_field return: raw numbers first, then how to draw them.
 
 Nothing here is normalized: `plots` does that, and says on the image how.
 """
@@ -45,10 +45,10 @@ class Panel:
 
 @dataclass(frozen=True, repr=False)
 class Finding(Displayable):
-    """What explain, fool or locate found out about a network and an image.
+    """What explain, fool, locate or receptive_field found out about a network and an image.
 
     Attributes:
-        tool: which of the three it was.
+        tool: which of them it was.
         summary: sentences that a person can read aloud; `print(finding)` shows them and the warnings.
         metrics: every number, as values that JSON can hold. Probabilities and pixels are in [0, 1].
         arrays: raw maps and images by name.

@@ -176,14 +176,14 @@ class DatasetView(ResultView):
 
 
 class FindingView(ResultView):
-    """What explain, fool or locate found: the sentences, then the figure."""
+    """What explain, fool, locate or receptive_field found: the sentences, then the figure."""
 
     def __init__(self, finding: Finding) -> None:
         self.finding = finding
         self.kind = finding.tool
 
     def rows(self) -> Sequence[Row]:
-        """A row per method of explain, per image and target of fool, per box of locate."""
+        """A row per method of explain, per image and target of fool, per box of locate, per kind of receptive field."""
         metrics = self.finding.metrics
         match self.finding.tool:
             case "explain":
@@ -199,6 +199,9 @@ class FindingView(ResultView):
                     }
                     for image in metrics["images"]
                 ]
+            case "receptive_field":
+                kinds = {kind: metrics[kind] for kind in ("theoretical", "effective") if metrics[kind]}
+                return [{"kind": kind, "box": patch["box"], **patch["top"][0]} for kind, patch in kinds.items()]
             case _:
                 return [
                     {"class": name, **detection}

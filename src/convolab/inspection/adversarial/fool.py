@@ -18,7 +18,14 @@ from convolab.core.types import MessageCallback
 from convolab.data.image_io import MAX_IMAGE_PIXELS, decode_image, read_image
 from convolab.inspection.adversarial.budget import PerturbationBudget, l2_distances
 from convolab.inspection.adversarial.finding import AttackTargets, FoolSettings, build_fool_finding
-from convolab.inspection.adversarial.pgd import MAX_STEPS, AttackConfig, AttackResult, run_pgd, to_pixels
+from convolab.inspection.adversarial.pgd import (
+    MAX_STEPS,
+    AttackConfig,
+    AttackResult,
+    StepCallback,
+    run_pgd,
+    to_pixels,
+)
 from convolab.inspection.adversarial.transfer import norm_matched_noise, transfer_matrix
 from convolab.inspection.result import Finding
 from convolab.inspection.types import UInt8Image, UInt8Images
@@ -49,6 +56,7 @@ def fool_classifier(
     seed: int = 0,
     image_names: Sequence[str] | None = None,
     on_progress: MessageCallback = lambda message: None,
+    on_step: StepCallback | None = None,
 ) -> Finding:
     """Change images by gradient ascent until the network classifies each as each target; see if it transfers.
 
@@ -71,7 +79,9 @@ def fool_classifier(
         surrogates: networks that are attacked together with `net`, by name; only with `for_transfer`.
         seed: of noise, random targets, input diversity and the control.
         image_names: what the summary calls the images.
-        on_progress: called with a line of text before each step.
+        on_progress: called with a line of text before each part of the work.
+        on_step: called while the images climb: with the step's number, counted from 0, and for the images that are not
+            done yet the target's probability and the pixels [n, C, H, W] in [0, 1].
 
     Returns:
         A `Finding` whose arrays are `clean` and `fooling`, uint8 [N, C, H, W] of the network's input size, their
@@ -100,7 +110,13 @@ def fool_classifier(
     attack_targets = make_attack_targets(net, names, clean, target_choice, logits.argmax(1).tolist(), seed)
     nets = (net, *surrogates.values())
     attack_result = run_pgd(
-        nets, attack_targets.clean, attack_targets.targets, config, seed=seed, on_progress=on_progress
+        nets,
+        attack_targets.clean,
+        attack_targets.targets,
+        config,
+        seed=seed,
+        on_progress=on_progress,
+        on_step=on_step,
     )
     attack_result = replace(attack_result, images=torch.stack([png_round_trip(p) for p in attack_result.images]))
     victim_results = None

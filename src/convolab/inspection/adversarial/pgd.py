@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -23,6 +24,9 @@ from convolab.inspection.types import ClassIndices, Logits, Pixels, UInt8Images
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import frozen_eval, require_finite_logits
 
+# Called at each step of a batch with its number, and for the images that still climb the target's probability [n] and
+# the pixels [n, C, H, W].
+StepCallback: TypeAlias = Callable[[int, list[float], Pixels], None]
 NO_BUDGET = PerturbationBudget()
 MAX_STEPS = 200
 MAX_STEP_SIZE = 1000  # the L2 norm from black to white is 388 for 3 x 224 x 224 values
@@ -139,6 +143,7 @@ def run_pgd(
     seed: int = 0,
     image_indices: Sequence[int] | None = None,
     on_progress: MessageCallback = lambda message: None,
+    on_step: StepCallback | None = None,
 ) -> AttackResult:
     """Change each image until its 8-bit version is classified as its target, or the steps are used up.
 
@@ -157,6 +162,7 @@ def run_pgd(
         seed: of input diversity, together with each image's index.
         image_indices: the images' indices, by default 0, 1, ...
         on_progress: called with a line of text before each batch.
+        on_step: called at each step, and once more after the last.
 
     Raises LabError for images that are not of the first network's channels.
     """
@@ -172,7 +178,9 @@ def run_pgd(
             on_progress(f"image {first + 1} of {len(clean)}")
             batch = slice(first, first + batch_size)
             distance = None if target_distance is None else target_distance[batch]
-            results.append(run_pgd_batch(nets, clean[batch], targets[batch], config, distance, seed, indices[batch]))
+            results.append(
+                run_pgd_batch(nets, clean[batch], targets[batch], config, distance, seed, indices[batch], on_step)
+            )
     return AttackResult(
         images=torch.cat([result.images for result in results]),
         steps=torch.cat([result.steps for result in results]),
@@ -218,6 +226,7 @@ def run_pgd_batch(
     target_distance: Float[Tensor, "n"] | None,
     seed: int,
     image_indices: Sequence[int],
+    on_step: StepCallback | None = None,
 ) -> AttackResult:
     """The ascent of one batch."""
     objective = OBJECTIVES[config.objective]
@@ -242,6 +251,8 @@ def run_pgd_batch(
         probabilities = target_logit(logits[0].detach().double().softmax(1), targets[active])
         for index, probability in zip(active.tolist(), probabilities.tolist(), strict=True):
             paths[index].append(probability)
+        if on_step is not None:
+            on_step(step, probabilities.tolist(), x[active])
         if target_distance is None:
             done = is_successful(logits, targets[active], config.confidence)
             # The 8-bit images are tested only where the floats succeed, which saves a pass in all other steps.

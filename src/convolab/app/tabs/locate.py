@@ -1,0 +1,99 @@
+"""The tab Locate: where in a large image objects are; the browser draws the boxes from the responses."""
+
+from typing import Any
+
+import convolab
+from convolab.app.answers import Call, Tab, computed_route, json_route
+from convolab.app.controls import number_of
+from convolab.app.networks import chosen_network
+from convolab.app.pictures import chosen_picture, packed_map
+from convolab.app.same_as import SameAs, option_words, python_call, shell_line
+
+USUAL_IMAGE = "motorcycle_left"
+ALIGNMENTS = ("erf", "rf-center", "resize")
+MAX_CLASSES = 6
+
+
+def read_settings(call: Call) -> dict[str, Any]:
+    """What decides the responses, as `convolab.locate` takes it; what is empty is left out."""
+    targets = call.texts("target")
+    if len(targets) > MAX_CLASSES:
+        raise convolab.LabError(f"{len(targets)} classes: choose at most {MAX_CLASSES} at a time")
+    settings = {
+        "targets": targets or None,
+        "scales": call.text("scale").strip() or None,
+        "alignment": call.text("alignment") or None,
+        "threshold": number_of(call, "threshold", "Threshold"),
+        "granularity": call.text("granularity") or None,
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def locate(call: Call) -> dict[str, Any]:
+    """The responses of all classes at all scales, with where their cells lie, and the boxes."""
+    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    finding = convolab.locate(picture.pixels, chosen.net, **read_settings(call))
+    metrics, scales = finding.metrics, finding.metrics["scales"]
+    return {
+        "name": picture.name,
+        "size": metrics["size"],
+        "scales": scales,
+        "granularity": metrics["granularity"],
+        "alignment": metrics["alignment"],
+        "classes": [
+            {
+                "label": label,
+                **{name: found[name] for name in ("index", "logit", "probability", "detections", "invalid_reason")},
+                "responses": [packed_map(finding.arrays[f"response {label} at {scale}"]) for scale in scales],
+            }
+            for label, found in metrics["classes"].items()
+        ],
+        "summary": [line.replace("the image", picture.name, 1) for line in finding.summary[:1]]
+        + list(finding.summary[1:]),
+        "warnings": finding.warnings,
+    }
+
+
+def compare_placements(call: Call) -> dict[str, Any]:
+    """Where each alignment puts the cells, and the boxes that follow; the responses are the same."""
+    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    settings = read_settings(call)
+    placements = {}
+    for alignment in ALIGNMENTS:
+        finding = convolab.locate(picture.pixels, chosen.net, **{**settings, "alignment": alignment})
+        label, found = next(iter(finding.metrics["classes"].items()))
+        placements[alignment] = {
+            "label": label,
+            "scales": finding.metrics["scales"],
+            "detections": found["detections"],
+            "about": next(line for line in finding.summary if line.startswith("aligned by")),
+        }
+    return placements
+
+
+def same_as(call: Call) -> dict[str, str]:
+    """The same as a command and as Python."""
+    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    settings = read_settings(call)
+    targets = [chosen.net.find_class(target) for target in settings.get("targets", ())]
+    names = [chosen.net.classes[index] for index in targets]
+    options = {
+        "target": ",".join(str(i) if "," in name else name for i, name in zip(targets, names, strict=True)) or None,
+        "net": chosen.source,
+        "scale": settings.get("scales"),
+        **{name: settings.get(name) for name in ("alignment", "threshold", "granularity")},
+    }
+    call_text = python_call("convolab.locate", picture.source, chosen.source, keywords=settings)
+    command = shell_line(option_words("locate", picture.source, options=options))
+    return SameAs(command, f"import convolab\n\nfinding = {call_text}").to_dict()
+
+
+TAB = Tab(
+    "locate",
+    "Locate",
+    (
+        computed_route("/api/locate/find", locate, channel="locate"),
+        computed_route("/api/locate/placements", compare_placements, channel="locate.placements"),
+        json_route("/api/locate/same", same_as),
+    ),
+)

@@ -1,0 +1,188 @@
+"""The tab Explain."""
+
+import base64
+import io
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+from support.page_browser import axe_faults, chromium, is_too_wide, page_in, served_app
+from support.same_as import require_command, run_python
+
+import convolab
+from convolab.app.choices import EXPLAIN_METHODS
+from convolab.app.networks import MAX_LOADED, LoadedNetworks
+
+SMALL = "run:small"
+pytestmark = pytest.mark.slow
+
+
+def unpack(packed: dict[str, object]) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(str(packed["data"])), "<f4")
+    return values.reshape(packed["rows"], packed["columns"])
+
+
+def png(size: tuple[int, int] = (12, 12)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "teal").save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_map_is_the_librarys_number_by_number(looking: TestClient, looked_at: Path) -> None:
+    answer = looking.post("/api/explain/map/gradient", json={"image": "coffee", "net": SMALL, "target": "3"}).json()
+    finding = convolab.explain("coffee", looked_at / "small", target="3", methods="gradient")
+    assert np.array_equal(unpack(answer["map"]), finding.arrays["gradient"].numpy())
+    assert answer["target"]["class"] == "3"
+    assert answer["input"].startswith("data:image/png;base64,")
+
+
+def test_the_page_offers_every_method(looking: TestClient) -> None:
+    page = looking.get("/").text
+    assert [name for name in EXPLAIN_METHODS if f'value="{name}"' not in page] == []
+
+
+def test_a_class_that_no_network_has_a_missing_image_and_a_path_are_one_line_each(looking: TestClient) -> None:
+    wrong = [
+        {"target": "goldfish", "net": SMALL},
+        {"image": "nothing"},
+        {"image": "../../etc/passwd"},
+        {"image": "upload:gone"},
+        {"image": 5},
+        {"net": "run:../small"},
+        {"net": "run:none"},
+        {"net": "/etc"},
+        {"net": "timm/../x"},
+        {"net": "file.py:Net"},
+    ]
+    for values in wrong:
+        answer = looking.post("/api/explain/map/gradient", json=values)
+        assert answer.status_code == 400, values
+        assert "\n" not in answer.json()["error"]
+    assert looking.post("/api/explain/field", json={"net": SMALL, "row": "x", "column": "1"}).status_code == 400
+    assert looking.post("/api/explain/field", json={"net": SMALL, "row": "99", "column": "1"}).status_code == 400
+    assert looking.post("/api/explain/field", json={"net": SMALL}).json()["error"].startswith("give a row")
+
+
+@pytest.mark.long  # timm takes long to import
+def test_a_network_that_timm_does_not_have_is_one_line(looking: TestClient) -> None:
+    answer = looking.get("/api/networks/open", params={"net": "timm/no_such_network_at_all"})
+    assert answer.status_code == 400
+    assert "no_such_network_at_all" in answer.json()["error"]
+
+
+def test_an_uploaded_image_is_explained_and_is_another_browsers_secret(looking: TestClient) -> None:
+    kept = looking.post("/api/uploads?name=a cat.png", content=png()).json()
+    name = f"upload:{kept['id']}"
+    assert {"value": name, "name": "a cat.png"} in looking.get("/api/images/list").json()["uploads"]
+    values = {"image": name, "net": SMALL}
+    assert looking.post("/api/explain/map/gradient", json=values).status_code == 200
+    assert looking.get("/api/images/show", params={"image": name}).headers["content-type"] == "image/jpeg"
+    same = looking.get("/api/explain/same", params={**values, "method": "gradient"}).json()
+    assert "'a cat.png'" in same["command"]
+    looking.cookies.clear()
+    assert "not here any more" in looking.post("/api/explain/map/gradient", json=values).json()["error"]
+
+
+def test_checks_become_badges_with_an_explanation(looking: TestClient) -> None:
+    answer = looking.post("/api/explain/check/gradient", json={"image": "coffee", "net": SMALL}).json()
+    assert [badge["name"] for badge in answer["badges"]] == ["random weights", "deletion", "insertion"]
+    for badge in answer["badges"]:
+        assert badge["verdict"] in ("passes", "fails", "unclear")
+        assert badge["text"]
+        assert badge["about"]
+        assert all(curve["values"] for curve in badge["curves"])
+
+
+def test_a_click_gives_both_receptive_fields_and_each_patchs_classes(looking: TestClient) -> None:
+    layers = looking.get("/api/explain/layers", params={"net": SMALL}).json()["layers"]
+    found = looking.post(
+        "/api/explain/field", json={"net": SMALL, "row": "4", "column": "2", "layer": layers[0]}
+    ).json()
+    assert found["layer"] == layers[0]
+    assert found["theoretical"]["top"][0]["class"] in "0123456789"
+    assert unpack(found["energy"]).shape == (8, 8)
+
+
+def test_the_same_as_box_is_a_command_and_python_that_runs(looking: TestClient) -> None:
+    values = {"net": SMALL, "method": ["gradient", "gradcam"], "target": "3", "row": "4", "column": "2", "check": ""}
+    same = looking.get("/api/explain/same", params=values).json()
+    assert require_command(same["command"]) == "explain"
+    names = run_python(same["python"])
+    assert list(names["finding"].metrics["methods"]) == ["gradient", "gradcam"]
+    assert names["field"].tool == "receptive_field"
+
+
+def test_few_networks_stay_loaded_and_one_is_loaded_once_for_all(looked_at: Path) -> None:
+    kept = LoadedNetworks()
+    loads: list[object] = []
+    net = convolab.Run(looked_at / "small").net()
+
+    def load() -> convolab.ImageClassifier:
+        loads.append(0)
+        time.sleep(0.05)
+        return net
+
+    threads = [threading.Thread(target=kept.get, args=("a", load)) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(loads) == 1
+    for name in range(2 * MAX_LOADED):
+        kept.get(name, load)
+    assert len(kept.nets) == MAX_LOADED
+    assert not kept.loading
+
+
+def test_a_run_that_was_trained_on_is_loaded_again(looking: TestClient, looked_at: Path) -> None:
+    ask = {"net": SMALL}
+    before = looking.post("/api/explain/map/gradient", json=ask).json()["top"]
+    (looked_at / "small" / "best.safetensors").touch()
+    assert looking.post("/api/explain/map/gradient", json=ask).json()["top"] == before
+
+
+@pytest.mark.timing
+def test_a_person_explains_clicks_a_cell_and_opens_a_check(looked_at: Path) -> None:
+    query = f"?tab=explain&explain.net={SMALL}&explain.image=coffee&explain.methods=gradient"
+    with served_app(looked_at) as address, chromium() as browser:
+        with page_in(browser, address + query) as page:
+            page.wait_for_selector("[data-method=gradient] .busy", state="hidden")
+            page.fill("#explain-target", "goldfish")
+            page.press("#explain-target", "Tab")
+            page.wait_for_selector("#panel-explain > .error:has-text('no class')")
+            page.fill("#explain-target", "3")
+            page.press("#explain-target", "Tab")
+            page.wait_for_selector("#explain-top .marked .name:text-is('3')")
+            moved = page.evaluate(
+                """() => { const slider = document.getElementById("explain-opacity"), began = performance.now();
+                slider.value = 100; slider.dispatchEvent(new Event("input", {bubbles: true}));
+                return [document.querySelector("#explain-tiles .over").style.opacity, performance.now() - began]; }"""
+            )
+            assert moved[0] == "1"
+            assert moved[1] < 100
+            page.focus("#explain-row")  # by keyboard alone
+            page.keyboard.type("4")
+            page.keyboard.press("Tab")
+            page.keyboard.type("2")
+            page.wait_for_selector("#explain-theoretical-top li")
+            page.click("#explain-check")
+            page.click("[data-method=gradient] .of-check >> nth=0 >> summary")
+            page.wait_for_selector("[data-method=gradient] .of-check svg")
+            assert "--check" in page.inner_text("#explain-same .command")
+            assert axe_faults(page) == []
+            page.wait_for_timeout(200)
+            link = page.url
+            assert "explain.target=3" in link
+        with page_in(browser, link, width=390, dark=True) as page:  # the link reproduces the view
+            page.wait_for_selector("#explain-top .marked .name:text-is('3')")
+            page.wait_for_selector("#explain-theoretical-top li")
+            assert not is_too_wide(page)
+            assert axe_faults(page) == []
+            page.set_input_files(
+                "#explain-image-field input", {"name": "teal.png", "mimeType": "image/png", "buffer": png()}
+            )
+            page.wait_for_selector("#explain-image option:checked:has-text('teal.png')", state="attached")
+            page.select_option("#explain-net", "")
+            page.select_option("#explain-net", SMALL)
