@@ -4,7 +4,7 @@ import importlib
 
 from convolab.app.answers import Tab
 
-TAB_NAMES = ("train",)
+TAB_NAMES = ("train", "slide")
 
 
 def load_tabs() -> list[Tab]:
