@@ -131,16 +131,16 @@ def slide_correlation(
     tensor([[1., 0., 2.],
             [0., 0., 1.]], dtype=torch.float64)
     """
-    tensors = [torch.as_tensor(signal, dtype=torch.float64) for signal in (x, y)]
-    for name, tensor in zip("xy", tensors, strict=True):
+    stays, moves = (torch.as_tensor(signal, dtype=torch.float64) for signal in (x, y))
+    for name, tensor in (("x", stays), ("y", moves)):
         require(
             1 <= len(tensor) <= MAX_SAMPLES, f"{name} has {len(tensor)} samples: give from 1 to {MAX_SAMPLES} of them"
         )
     require(padding in SLIDING_PADDINGS, f"padding '{escape_line(padding, 40)}': give circular or zeros")
-    n = len(tensors[0])
+    n = len(stays)
     require(1 <= stride <= n, f"stride {stride}: give 1 to {n}, as the signals have {n} samples")
-    x, y, _ = prepare_signals(*tensors)
-    return SlidingCorrelation(x, y, padding, stride)
+    stays, moves, _ = prepare_signals(stays, moves)
+    return SlidingCorrelation(stays, moves, padding, stride)
 
 
 def parse_samples(text: str, name: str = "the signal") -> list[float]:

@@ -129,7 +129,7 @@ function showJacobian(by, rows, held) {
     })));
   const head = element("tr", {}, element("th", {scope: "col"}, `k \\ ${letter}`), ...held.map((_, column) => element("th", {scope: "col"}, `${column}`)));
   place.replaceChildren(element("table", {role: "grid", "aria-label": `The derivatives of z by ${by}`}, element("thead", {}, head), element("tbody", {}, ...cells)));
-  if (focused) place.querySelector(`[data-at="${focused}"]`)?.focus();
+  if (focused) place.querySelector(`[data-at="${focused}"]`)?.focus({preventScroll: true});
 }
 
 function moveCell(event, place, cell, column) {

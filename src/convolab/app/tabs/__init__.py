@@ -4,7 +4,7 @@ import importlib
 
 from convolab.app.answers import Tab
 
-TAB_NAMES = ("train", "slide")
+TAB_NAMES = ("train", "count", "slide")
 
 
 def load_tabs() -> list[Tab]:
