@@ -76,8 +76,9 @@ long: .venv/installed-dev shapes
 flaky: .venv/installed-dev
 	$(BIN)/python tests/flaky.py --times 20
 
-# Two commands at once on one folder, 200 rounds of each pair: hours.
+# Two commands at once on one folder, 200 rounds of each pair, and half an hour of clicking on the page: hours.
 soak: .venv/installed-dev
+	CONVOLAB_SOAK_MINUTES=$${CONVOLAB_SOAK_MINUTES:-30} $(PYTEST) tests/app/test_soak.py
 	CONVOLAB_ROUNDS=200 $(PYTEST) -m "timing and not long" tests/test_concurrency.py
 
 # Random damage and random input, much more of it than `make test` tries.

@@ -51,7 +51,11 @@ MENU = {  # captions of the menu; below each, pages with their short titles
         "docs/localization": "Locate",
         "docs/summary": "Summary",
     },
-    "Theory": {"docs/theory": "Question 1, checked", "docs/question1": "The sheet"},
+    "Theory": {
+        "docs/theory": "Question 1, checked",
+        "docs/question1": "The sheet",
+        "docs/lecture": "A lecture of three minutes",
+    },
     "Reference": {
         "docs/reference": "Functions and classes",
         "docs/glossary": "Glossary",

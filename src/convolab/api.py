@@ -303,6 +303,7 @@ def summary(
     *,
     batch_size: int = 1,
     classes: int | None = None,
+    model: Mapping[str, Json] | None = None,
     beside: Sequence[str] = (),
     on_message: Callable[[str], None] = lambda message: None,
     **unknown: object,
@@ -316,6 +317,7 @@ def summary(
             library.
         batch_size: Inputs at a time; MACs and memory are those of one batch.
         classes: Number of logits of a network by name; by default 10, or the library's own number.
+        model: Options of a network by name, such as {"channels": [8, 16]}; not of a library's.
         beside: Other counters to run too: "fvcore", "torchinfo", "thop", "ptflops".
         on_message: Called with a line before anything slow.
         **unknown: No other keyword is known; the error names the nearest.
@@ -336,8 +338,10 @@ def summary(
     name = ""
     if isinstance(network, str | Path) and not is_run_folder(network):
         trust_named(str(network))
-        spec = resolve_model(str(network), given_shape, classes)
+        spec = resolve_model(str(network), given_shape, classes, model)
         builder, own_shape, name = spec.build, spec.input_shape, str(network)
+    elif model:
+        raise LabError("options are for a network by name: a run or a network has its own already; leave model out")
     elif isinstance(network, Run | str | Path):
         run = network if isinstance(network, Run) else Run(network)
         builder, name = run.net(), str(run.folder)

@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+
+import convolab
 
 
 @pytest.mark.slow
@@ -211,3 +214,32 @@ def test_a_wrong_input_gives_one_line_and_exit_code_2_and_writes_nothing(
     assert result.err.count("\n") == 1
     assert message in result.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_options_of_a_network_by_name_are_set_as_in_a_training(run_cli) -> None:
+    words = ["--input", "3x32x32", "--set", "model.channels=[8, 16]", "--json"]
+    printed = json.loads(run_cli("summary", "simple_convnet", *words).out)
+    built = convolab.summary(convolab.build("simple_convnet", (3, 32, 32), 10, channels=[8, 16]), (3, 32, 32))
+    by_keyword = convolab.summary("simple_convnet", (3, 32, 32), model={"channels": [8, 16]})
+    assert printed["totals"]["macs"] == built.macs == by_keyword.macs
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["simple_convnet", "--set", "optimizer.lr=1"], "--set optimizer.lr: a summary takes options of the network"),
+        (["simple_convnet", "--set", "model.chanels=[3]"], "the network 'simple_convnet' has no option 'chanels'"),
+        (["timm/resnet18", "--set", "model.depth=3"], "the options depth of 'timm/resnet18'"),
+        (["--layer", "Linear(3, 4)", "--set", "model.depth=3"], "--set is for a network by name"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_one_line(run_cli, words: list[str], message: str) -> None:
+    found = run_cli("summary", *words, "--input", "3x32x32")
+    assert found.code == 2
+    assert message in found.err
+    assert found.err.count("\n") == 1
+
+
+def test_a_run_or_a_network_takes_no_options_because_it_has_them() -> None:
+    with pytest.raises(convolab.LabError, match="options are for a network by name"):
+        convolab.summary(torch.nn.Linear(3, 4), (3,), model={"depth": 3})

@@ -27,8 +27,9 @@ def served_app(runs: Path, data_dir: Path | None = None) -> Iterator[str]:
     from convolab.app.folders import RunsFolder
     from convolab.app.jobs import Jobs
     from convolab.app.safety import AllowedHosts
-    from convolab.app.server import AppState, build_app, open_socket
+    from convolab.app.server import AppState, build_app, import_torch, open_socket
 
+    import_torch()  # the first request need not wait for it
     listening = open_socket("127.0.0.1", 0)
     port = listening.getsockname()[1]
     state = AppState(RunsFolder(runs), Jobs(runs, runs.parent / "queue"), data_dir=data_dir)
@@ -74,7 +75,10 @@ def page_in(browser: "Browser", address: str, width: int = 1400, dark: bool = Fa
     origin = "/".join(address.split("/")[:3]) + "/"
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
     page.on(
-        "console", lambda said: faults.append(f"console: {said.text}") if is_complaint(said.type, said.text) else None
+        "console",
+        lambda message: (
+            faults.append(f"console: {message.text}") if is_bad_message(message.type, message.text) else None
+        ),
     )
     page.on(
         "request",
@@ -90,9 +94,18 @@ def page_in(browser: "Browser", address: str, width: int = 1400, dark: bool = Fa
         context.close()
 
 
-def is_complaint(kind: str, text: str) -> bool:
-    """Whether the console says that something is wrong; an answer that refuses what a person typed is none."""
-    return kind in ("error", "warning") and "status of 400" not in text
+def wait_until(page: "Page", expression: str, seconds: float = 15.0) -> None:
+    """Wait until an expression of JavaScript is true. Playwright's own way evaluates text in the page, which its policy forbids."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"{expression} is still false after {seconds} s"
+        page.wait_for_timeout(20)
+
+
+def is_bad_message(kind: str, text: str) -> bool:
+    """Whether the console says that something is wrong; an answer that refuses what a person typed is none,
+    and one to a request in whose place another came."""
+    return kind in ("error", "warning") and not any(status in text for status in ("status of 400", "status of 409"))
 
 
 def axe_faults(page: "Page") -> list[str]:

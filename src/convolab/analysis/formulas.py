@@ -4,7 +4,7 @@ The formula is the self-check of the counter: `summary` compares both for every 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TypeAlias
 
@@ -27,6 +27,7 @@ class ClosedForm:
     formula: str  # of the multiply-accumulates, with numbers for its variables
     macs: int
     num_parameters: int
+    parameter_formula: str = field(default="", repr=False)  # with numbers for its variables
 
 
 def closed_form(module: nn.Module | None, input_shape: Sequence[int], output_shape: Sequence[int]) -> ClosedForm | None:
@@ -40,7 +41,8 @@ def closed_form(module: nn.Module | None, input_shape: Sequence[int], output_sha
     if isinstance(module, nn.Linear):
         rows = prod(input_shape[:-1])
         factors = [*([rows] if rows > 1 else []), module.in_features, module.out_features]
-        num_parameters = module.in_features * module.out_features + module.out_features * (module.bias is not None)
+        weights = [module.in_features, module.out_features]
+        num_biases = module.out_features * (module.bias is not None)
     elif isinstance(module, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)):
         if isinstance(module, TRANSPOSED_CONVOLUTIONS):  # every input position is multiplied with the whole kernel
             positions = list(input_shape[2:])
@@ -52,12 +54,15 @@ def closed_form(module: nn.Module | None, input_shape: Sequence[int], output_sha
         outputs = module.out_channels
         batch = [input_shape[0]] if input_shape[0] > 1 else []
         factors = [*batch, outputs, inputs, *module.kernel_size, *positions]
-        num_parameters = outputs * inputs * prod(module.kernel_size) + outputs * (module.bias is not None)
+        weights = [outputs, inputs, *module.kernel_size]
+        num_biases = outputs * (module.bias is not None)
     else:
         return None
     # A subclass may learn more than its weight and bias, such as the gain of a standardized convolution.
     own = {name: p.numel() for name, p in module.named_parameters(recurse=False) if name not in ("weight", "bias")}
-    return ClosedForm("×".join(map(str, factors)), prod(factors), num_parameters + sum(own.values()))
+    added = [num for num in (num_biases, *own.values()) if num]
+    parameter_formula = " + ".join(["×".join(map(str, weights)), *map(str, added)])
+    return ClosedForm("×".join(map(str, factors)), prod(factors), prod(weights) + sum(added), parameter_formula)
 
 
 def output_positions(module: Convolution, input_shape: Sequence[int], axis: int) -> int:

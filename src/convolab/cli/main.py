@@ -87,6 +87,9 @@ COMMAND_SECTIONS = {
     },
     "Homework": {
         "theory": CommandEntry("theory:theory_command", "Question 1, answered and checked.", "theory.md"),
+        "correlate": CommandEntry(
+            "correlate:correlate_command", "Question 1(b) in numbers: two short signals, correlated.", "theory.md"
+        ),
         "handin": CommandEntry("handin:handin_app", "The homework: start, check, pack, verify.", "handin.md"),
     },
 }

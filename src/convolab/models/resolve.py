@@ -1,6 +1,6 @@
 """Networks by name: those of the registry, the user's own, and timm's and torchvision's definitions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -14,7 +14,7 @@ from convolab.models.libraries import (
     split_library,
     suppress_warnings,
 )
-from convolab.models.registry import NETWORKS, build, resolve_factory
+from convolab.models.registry import NETWORKS, build_by_name, resolve_factory
 
 InputShape = tuple[int, ...]
 NAME_ALIASES = {f"efficientnet_lite{n}": f"timm/tf_efficientnet_lite{n}" for n in range(5)}
@@ -29,7 +29,12 @@ class ModelSpec:
     input_shape: InputShape | None  # channels, height, width; None if unknown
 
 
-def resolve_model(name: str, shape: InputShape | None = None, classes: int | None = None) -> ModelSpec:
+def resolve_model(
+    name: str,
+    shape: InputShape | None = None,
+    classes: int | None = None,
+    model_options: Mapping[str, object] | None = None,
+) -> ModelSpec:
     """Resolve a network by name; nothing is built, and no weights are loaded.
 
     Args:
@@ -37,13 +42,20 @@ def resolve_model(name: str, shape: InputShape | None = None, classes: int | Non
         shape: (channels, height, width) of its images, needed for the registry's networks and the user's own,
             which are built for one image shape.
         classes: the number of classes; if left out, 10 for those and the library's own number for the others.
+        model_options: options of those, such as {"channels": [8, 16]}.
 
-    Raises LabError for an unknown name, with the nearest known one, and for a library that is not installed.
+    Raises LabError for an unknown name, with the nearest known one, for options of a library's network, and for a library
+    that is not installed.
 
     >>> resolve_model("simple_convnet", (3, 32, 32)).build().head.linear
     Linear(in_features=64, out_features=10, bias=True)
     """
     library, model = split_library(NAME_ALIASES.get(name, name))
+    require(
+        not (library and model_options),
+        f"the options {', '.join(model_options or ())} of '{name}': only convolab's own networks and yours take options here; "
+        "leave them out",
+    )
     if library == "timm":
         return timm_model_spec(name, model, shape, classes)
     if library == "torchvision":
@@ -59,7 +71,7 @@ def resolve_model(name: str, shape: InputShape | None = None, classes: int | Non
         if shape is None or len(shape) != 3:
             raise LabError(f"the network '{name}' needs the shape of an image, such as 3x32x32")
         channels, height, width = shape
-        return build(name, (channels, height, width), classes or 10)
+        return build_by_name(name, (channels, height, width), classes or 10, model_options or {})
 
     return ModelSpec(name, build_registered, None)
 

@@ -4,7 +4,7 @@ import importlib
 
 from convolab.app.answers import Tab
 
-TAB_NAMES = ("train", "compare", "explain", "fool", "locate")
+TAB_NAMES = ("train", "compare", "explain", "fool", "locate", "count", "slide")
 
 
 def load_tabs() -> list[Tab]:

@@ -11,6 +11,7 @@ from convolab.cli.options import AsJson
 from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note, print_table
 from convolab.core.errors import LabError, require
 from convolab.core.outputs import NETWORK_SUMMARY, require_outputs, write_output
+from convolab.core.types import Json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +49,10 @@ def summary_command(
         int | None,
         typer.Option(min=1, help="Number of classes of a network by name.", show_default="10, or the library's"),
     ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option of a network by name, e.g. model.channels=[16,32]. Repeatable."),
+    ] = None,
     beside: Annotated[
         str | None,
         typer.Option(help="Run other counters too, with commas between: fvcore, torchinfo, thop, ptflops."),
@@ -60,6 +65,7 @@ def summary_command(
 ) -> None:
     """Summarize a network layer by layer: MACs, parameters, memory, receptive field. No weights are needed."""
     require(bool(network) != bool(layers), "name one network, or give one --layer or more")
+    require(network or not options, "--set is for a network by name: write the options of a --layer into it")
     require(out is None or out.suffix.lower() in CHART_SUFFIXES, f"--out {out}: end it in .png, .svg or .html")
     paths = [path for path in (csv, out) if path is not None]
     if paths:
@@ -77,7 +83,15 @@ def summary_command(
     shape = parse_input_shape(input_shape) if input_shape is not None else None
     if network:
         summaries = [
-            summary(network, shape, batch_size=batch_size, classes=classes, beside=counters, on_message=print_note)
+            summary(
+                network,
+                shape,
+                batch_size=batch_size,
+                classes=classes,
+                model=model_options(options or []),
+                beside=counters,
+                on_message=print_note,
+            )
         ]
     else:
         summaries = summarize_layer_expressions(layers or [], shape, batch_size, counters)
@@ -96,6 +110,22 @@ def summary_command(
                 print_lines(f"{what}: {path}")
     if any(summary.mismatches for summary in summaries):
         raise typer.Exit(1)
+
+
+def model_options(texts: Sequence[str]) -> dict[str, Json]:
+    """The options of a network, as `--set` gives them. Raises LabError for a key of another section of a recipe.
+
+    >>> model_options(["model.channels=[16, 32]"])
+    {'channels': [16, 32]}
+    """
+    from convolab.training.recipe import parse_override
+
+    values = dict(parse_override(text) for text in texts)
+    for key in values:
+        require(
+            key.startswith("model."), f"--set {key}: a summary takes options of the network, such as model.channels"
+        )
+    return {key.removeprefix("model."): value for key, value in values.items()}
 
 
 def summarize_layer_expressions(

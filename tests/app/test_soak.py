@@ -1,0 +1,95 @@
+"""Half an hour of clicking by a script: the server's memory stays flat, and nothing is left behind.
+
+`make soak` runs 30 minutes, or CONVOLAB_SOAK_MINUTES; `make long` runs 20 seconds.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.page_browser import chromium, page_in
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SECONDS = 60 * float(os.environ.get("CONVOLAB_SOAK_MINUTES", "0")) or 20.0
+SETTLED = min(300.0, SECONDS / 2)  # seconds, after which memory must be flat
+MAX_GROWTH = 1.05 if SECONDS >= 600 else 1.5  # a run of seconds still warms up
+TABS = ("train", "count", "slide")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory and threads are read from /proc")
+def test_after_long_clicking_memory_is_flat_and_no_thread_or_file_is_left(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "convolab", "app", "--runs", "runs", "--no-open", "--port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdout is not None
+    try:
+        address = server.stdout.readline().split()[4]
+        memory, threads, files = click_for(SECONDS, address, server.pid)
+        assert max(memory[len(memory) // 2 :]) <= MAX_GROWTH * memory[0], memory
+        assert threads[-1] <= threads[0], threads
+        assert files[-1] <= files[0], files
+    finally:
+        server.send_signal(signal.SIGINT)
+        code = server.wait(timeout=20)
+        server.stdout.close()
+    assert code == 0
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not (tmp_path / "runs").exists()  # clicking alone makes no run
+
+
+def click_for(seconds: float, address: str, pid: int) -> tuple[list[float], list[int], list[int]]:
+    """Megabytes, threads and open files of the server since it has settled, while a script clicks."""
+    draw, begin = random.Random(0), time.monotonic()
+    memory, threads, files = [], [], []
+    with chromium() as browser:
+        visits = 0
+        while time.monotonic() < begin + seconds:
+            tab = TABS[visits % len(TABS)]
+            visits += 1
+            with page_in(browser, f"{address}?tab={tab}") as page:
+                until = min(begin + seconds, time.monotonic() + 6)
+                while time.monotonic() < until:
+                    click_anything(page, draw)
+            if time.monotonic() >= begin + SETTLED:
+                memory.append(resident_megabytes(pid))
+                threads.append(len(os.listdir(f"/proc/{pid}/task")))
+                files.append(len(os.listdir(f"/proc/{pid}/fd")))
+    assert len(memory) >= 2, f"{len(memory)} visits since it settled: give it more time"
+    return memory, threads, files
+
+
+def click_anything(page: "Page", draw: random.Random) -> None:
+    """Press, choose, slide or type at a control that is seen; never what starts a training."""
+    controls = page.locator(
+        "[role=tabpanel]:not([hidden]) :is(button.plain, select, input[type=range], .sample, .box):visible"
+    )
+    count = controls.count()
+    if not count:
+        page.wait_for_timeout(100)
+        return
+    control = controls.nth(draw.randrange(count))
+    kind = control.evaluate("control => control.tagName.toLowerCase()")
+    if kind == "select":
+        options = control.locator("option:not([disabled])").count()
+        control.select_option(index=draw.randrange(options))
+    elif kind == "button":
+        control.click()
+    else:
+        control.focus()
+        page.keyboard.press(draw.choice(("ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown")))
+    page.wait_for_timeout(draw.randrange(20, 200))
+
+
+def resident_megabytes(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
