@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import small_jobs
+from support import own_parts, small_jobs
 from support.run_contents import run_contents
 from support.small_jobs import (
     HAS_PROC,
@@ -181,6 +181,22 @@ def test_a_users_own_network_is_sent_along_and_one_that_kills_its_process_fails_
         "failed",
     ]
     assert not (jobs[2].folder / "summary.json").exists()
+
+
+@pytest.mark.long
+def test_own_parts_are_sent_along_and_have_the_bits_of_this_machines_workers(
+    connected: RayExecutor, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / own_parts.FILE).write_text(own_parts.SOURCE)
+    monkeypatch.chdir(tmp_path)  # where the nodes are not
+    data = {**TINY_RECIPE.get("data", {}), "augment": [own_parts.TRANSFORM]}
+    base = {**TINY_RECIPE, **own_parts.SECTIONS, "data": data}
+    (remote,) = make_jobs(tmp_path / "remote", 1, base=base)
+    (local,) = make_jobs(tmp_path / "local", 1, base=base)
+    events = run_jobs(connected, [remote], dataset_folder)
+    assert [event.kind for event in events if event.kind in TERMINAL_EVENTS] == ["finished"]
+    run_jobs(LocalExecutor(1), [local], dataset_folder)
+    assert run_contents(remote.folder) == run_contents(local.folder)
 
 
 def test_a_trial_that_cannot_be_trained_or_is_of_other_versions_fails_with_a_reason(

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from PIL import Image
+from support import own_parts
+from support.run_contents import run_contents
 from support.small_jobs import within
 
 from convolab.core.errors import LabError
-from convolab.studies.executor import EventCallback, Executor, Job, JobEvent
+from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.results import StudyResult
 from convolab.studies.runner import execute_study, read_study_result
 from convolab.studies.serialize import study_result_to_dict
@@ -372,6 +374,30 @@ def test_a_link_in_a_studys_folder_is_not_followed_and_the_folder_itself_may_be_
     (tmp_path / "mine").symlink_to(elsewhere, target_is_directory=True)
     execute_study(study, tmp_path / "mine", executor=in_process)
     assert sorted(path.name for path in elsewhere.iterdir() if path.name != ".lock") == ["runs", "study.toml"]
+
+
+@pytest.mark.slow
+def test_a_study_with_own_optimizer_loss_and_transform_is_trained_by_workers_with_the_bits_of_this_process(
+    make_study: MakeStudy, tmp_path: Path, in_process: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / own_parts.FILE).write_text(own_parts.SOURCE)
+    monkeypatch.chdir(tmp_path)
+    base = {
+        **own_parts.SECTIONS,
+        "data": {"limit": 200, "augment": [own_parts.TRANSFORM]},
+        "model": {"name": "shallow_net", "hidden": 8},
+        "training": {"epochs": 2, "batch_size": 64},
+    }
+    sections = {"rates": {"arms": {"fast": {}, "slow": {"optimizer.lr": 0.001}}}}
+    study = make_study(seeds=[0], recipe=base, sections=sections)
+    result = execute_study(study, "workers", executor=LocalExecutor(2))
+    execute_study(study, "here", executor=in_process)
+    assert set(statuses(result).values()) == {"finished"}
+    for key in study.recipes:
+        assert run_contents(Path("workers/runs") / key) == run_contents(Path("here/runs") / key)
+        assert {path.parent.name for path in (Path("workers/runs") / key / "code").glob(f"*/{own_parts.FILE}")} == {
+            "@optimizer", "@schedule", "@loss", "@validation_metric", "@sampling", "@transform1",
+        }  # fmt: skip
 
 
 # ---- seeds "until decided"

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from convolab.core.errors import require
 
 ImageShape = tuple[int, int, int]  # channels, height, width of an image
-Width = Annotated[int, Field(gt=0, le=1_000_000)]  # channels, or hidden units
-StageChannels = Annotated[tuple[Width, ...], Field(max_length=100)]  # the output channels of each stage
+MAX_WIDTH, MAX_STAGES, MAX_DEPTH, MAX_KERNEL, MAX_BLOCKS = 1_000_000, 100, 100, 63, 200
+MAX_SIDE = 512  # pixels of an image
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]  # channels, or hidden units
+StageChannels = Annotated[tuple[Width, ...], Field(max_length=MAX_STAGES)]  # the output channels of each stage
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {  # with torch's defaults
@@ -37,8 +39,8 @@ def check_input_shape(shape: ImageShape) -> None:
     channels, height, width = shape
     require(channels in (1, 3), f"images have {channels} channels: give 1 (gray) or 3 (RGB)")
     require(
-        min(height, width) >= 8 and max(height, width) <= 512,
-        f"images are {height}x{width}: give sides of 8 to 512 pixels",
+        min(height, width) >= 8 and max(height, width) <= MAX_SIDE,
+        f"images are {height}x{width}: give sides of 8 to {MAX_SIDE} pixels",
     )
 
 
@@ -161,8 +163,8 @@ class SimpleConvnet(nn.Module):
         batch_norm: bool = True,
         residual: bool = False,
         activation: Activation = "relu",
-        depth: Annotated[int, Field(gt=0, le=100)] = 1,
-        kernel: Annotated[int, Field(gt=0, le=63)] = 3,
+        depth: Annotated[int, Field(gt=0, le=MAX_DEPTH)] = 1,
+        kernel: Annotated[int, Field(gt=0, le=MAX_KERNEL)] = 3,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()
@@ -246,7 +248,7 @@ class ResNetSmall(nn.Module):
         shape: ImageShape,
         classes: int,
         channels: StageChannels = (32, 64, 128),
-        blocks: Annotated[int, Field(gt=0, le=200)] = 1,
+        blocks: Annotated[int, Field(gt=0, le=MAX_BLOCKS)] = 1,
     ) -> None:
         super().__init__()
         check_input_shape(shape)
