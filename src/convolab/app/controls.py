@@ -1,11 +1,11 @@
 """What is typed into the page's controls, as numbers; what is empty is left to the default."""
 
-from convolab.app.answers import Call
+from convolab.app.answers import PageCall
 from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
 
 
-def number_of(call: Call, name: str, title: str) -> float | None:
+def number_of(call: PageCall, name: str, title: str) -> float | None:
     """A number; None if nothing is typed. Raises LabError for something else."""
     text = call.text(name).strip()
     if not text:
@@ -20,7 +20,7 @@ def number_of(call: Call, name: str, title: str) -> float | None:
     return value
 
 
-def whole_number_of(call: Call, name: str, title: str) -> int | None:
+def whole_number_of(call: PageCall, name: str, title: str) -> int | None:
     """A whole number; None if nothing is typed. Raises LabError for something else."""
     value = number_of(call, name, title)
     require(value is None or value == int(value), f"{title}: {call.text(name)[:40]} is not whole; give a whole number")

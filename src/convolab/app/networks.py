@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from convolab.app.answers import Call, json_route
+from convolab.app.answers import PageCall, json_route
 from convolab.app.folders import file_signature
 from convolab.core.errors import require
 from convolab.core.escape import escape_line
@@ -61,7 +61,7 @@ class ChosenNetwork:
     net: "ImageClassifier"
 
 
-def chosen_network(call: Call, value: str) -> ChosenNetwork:
+def chosen_network(call: PageCall, value: str) -> ChosenNetwork:
     """The network of a name; empty: the usual one. Raises LabError for one that is not here or cannot be loaded."""
     from convolab.arguments import resolve_classifier
     from convolab.models.pretrained import DEFAULT_NETWORK
@@ -89,7 +89,7 @@ def require_network_name(name: str) -> str:
     return name
 
 
-def list_networks(call: Call) -> dict[str, Any]:
+def list_networks(call: PageCall) -> dict[str, Any]:
     """What a person may choose from."""
     from convolab.models.pretrained import BUNDLED_NETWORKS
 
@@ -101,7 +101,7 @@ def list_networks(call: Call) -> dict[str, Any]:
     }
 
 
-def open_network(call: Call) -> dict[str, Any]:
+def open_network(call: PageCall) -> dict[str, Any]:
     """Load a network, so that the next click need not wait for it, and say what it knows."""
     chosen = chosen_network(call, call.text("net"))
     height, width = chosen.net.input_size

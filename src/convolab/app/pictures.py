@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from convolab.app.answers import Call, json_route
+from convolab.app.answers import PageCall, json_route
 from convolab.core.errors import require
 from convolab.core.escape import escape_line
 
@@ -35,7 +35,7 @@ class Picture:
     pixels: "Tensor"
 
 
-def chosen_picture(call: Call, usual: str) -> Picture:
+def chosen_picture(call: PageCall, usual: str) -> Picture:
     """The image that a request names. Raises LabError for one that is not here."""
     from convolab.data.image_io import SAMPLE_IMAGES, read_image
 
@@ -79,7 +79,7 @@ def packed_map(values: "Tensor") -> dict[str, Any]:
     return {"rows": values.shape[0], "columns": values.shape[1], "data": base64.b64encode(data).decode()}
 
 
-def list_images(call: Call) -> dict[str, Any]:
+def list_images(call: PageCall) -> dict[str, Any]:
     """What a person may choose from."""
     from convolab.data.image_io import SAMPLE_IMAGES
 
@@ -90,7 +90,7 @@ def list_images(call: Call) -> dict[str, Any]:
     }
 
 
-def show_image(call: Call) -> Response:
+def show_image(call: PageCall) -> Response:
     """An image to look at, made smaller if it is large."""
     from convolab.data.image_io import to_pil
 

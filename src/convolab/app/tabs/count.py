@@ -4,19 +4,19 @@ from typing import Any
 
 from starlette.responses import Response
 
-from convolab.app.answers import Call, Tab, computed_route, json_route
+from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.counting import CountForm, describe_network, find_names, offered_networks, sample_png
 from convolab.app.question1 import course_layer_costs, whole_number
 
 
-def count_layers(call: Call) -> dict[str, Any]:
+def count_layers(call: PageCall) -> dict[str, Any]:
     """The summary of the chosen network, and the same as a command and as Python."""
     form = CountForm.parse(call.values, call.app.nets)
     found = describe_network(form.summary(call.app.runs))
     return {**found, **form.same_as(call.app.runs).to_dict()}
 
 
-def sample_image(call: Call) -> Response:
+def sample_image(call: PageCall) -> Response:
     """A sample image, as large as the network's input."""
     height, width = (whole_number(call.text(name), name, 1, 100_000) for name in ("height", "width"))
     return Response(sample_png(call.text("name"), height, width), media_type="image/png")

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import convolab
-from convolab.app.answers import Call, Tab, computed_route, json_route
+from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.choices import EXPLAIN_METHODS
 from convolab.app.controls import whole_number_of
 from convolab.app.networks import NETWORK_ROUTES, chosen_network
@@ -14,7 +14,7 @@ from convolab.app.same_as import SameAs, option_words, python_call, shell_line
 USUAL_IMAGE = "chelsea"
 
 
-def map_of(call: Call, method: str) -> dict[str, Any]:
+def map_of(call: PageCall, method: str) -> dict[str, Any]:
     """The map of one method, raw, with the prediction and the network's input."""
     finding = find(call, method)
     heatmap = finding.arrays[method]
@@ -31,7 +31,7 @@ def map_of(call: Call, method: str) -> dict[str, Any]:
     }
 
 
-def check_of(call: Call, method: str) -> dict[str, Any]:
+def check_of(call: PageCall, method: str) -> dict[str, Any]:
     """What the checks of one map say: badges, each with its explanation and its curves."""
     finding = find(call, method, check=True)
     found = finding.metrics["sanity"].get(method)
@@ -47,7 +47,7 @@ def check_of(call: Call, method: str) -> dict[str, Any]:
     return {"badges": badges, "warnings": finding.warnings}
 
 
-def find(call: Call, method: str, *, check: bool = False) -> convolab.Finding:
+def find(call: PageCall, method: str, *, check: bool = False) -> convolab.Finding:
     picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     target = call.text("target").strip() or None
     return convolab.explain(picture.pixels, chosen.net, target=target, methods=method, check=check)
@@ -102,7 +102,7 @@ def curve_badge(name: str, curve: dict[str, Any], sentence: str) -> dict[str, An
     }
 
 
-def field_of(call: Call) -> dict[str, Any]:
+def field_of(call: PageCall) -> dict[str, Any]:
     """The receptive fields of the cell at a pixel, and what the network makes of each patch alone."""
     picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     finding = convolab.receptive_field(
@@ -116,13 +116,13 @@ def field_of(call: Call) -> dict[str, Any]:
     }
 
 
-def layers_of(call: Call) -> dict[str, Any]:
+def layers_of(call: PageCall) -> dict[str, Any]:
     """The layers whose cells can be looked at. Asked for ahead, because tracing a network the first time takes seconds."""
     picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     return {"layers": convolab.receptive_field(picture.pixels, chosen.net, pixel=(0, 0)).metrics["layers"]}
 
 
-def read_pixel(call: Call) -> list[int]:
+def read_pixel(call: PageCall) -> list[int]:
     """Row and column as they are typed. Raises LabError unless both are."""
     pixel = [whole_number_of(call, name, name.capitalize()) for name in ("row", "column")]
     if None in pixel:
@@ -130,7 +130,7 @@ def read_pixel(call: Call) -> list[int]:
     return [at for at in pixel if at is not None]
 
 
-def same_as(call: Call) -> dict[str, str]:
+def same_as(call: PageCall) -> dict[str, str]:
     """The same as a command and as Python."""
     picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     methods = call.texts("method")

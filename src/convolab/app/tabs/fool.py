@@ -4,7 +4,7 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import convolab
-from convolab.app.answers import Call, Tab, computed_route, json_route
+from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.controls import number_of, whole_number_of
 from convolab.app.networks import chosen_network
 from convolab.app.pictures import chosen_picture, png_bytes, png_url
@@ -17,7 +17,7 @@ USUAL_IMAGE = "chelsea"
 CHANNEL = "fool"
 
 
-def read_settings(call: Call) -> dict[str, Any]:
+def read_settings(call: PageCall) -> dict[str, Any]:
     """What decides the climb, as `convolab.fool` takes it; what is empty is left out."""
     settings = {
         "budget": call.text("budget").strip() or None,
@@ -29,14 +29,14 @@ def read_settings(call: Call) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def read_target(call: Call) -> str:
+def read_target(call: PageCall) -> str:
     target = call.text("target").strip()
     if not target:
         raise convolab.LabError("name the class to reach, such as goldfish")
     return target
 
 
-def climb(call: Call) -> dict[str, Any]:
+def climb(call: PageCall) -> dict[str, Any]:
     """Change the image, telling at each step how far it is, and judge what came out."""
     target, settings = read_target(call), read_settings(call)
     picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
@@ -69,7 +69,7 @@ def climb(call: Call) -> dict[str, Any]:
     }
 
 
-def how_far(call: Call) -> dict[str, Any]:
+def how_far(call: PageCall) -> dict[str, Any]:
     """The path so far, and the image as it is now, unless the browser has seen that step."""
     news = call.app.progress.read(call.session, CHANNEL)
     if not isinstance(news, tuple):
@@ -79,7 +79,7 @@ def how_far(call: Call) -> dict[str, Any]:
     return {"path": path, "image": png_url((255 * pixels).round().byte()) if len(path) > seen else None}
 
 
-def same_as(call: Call) -> dict[str, str]:
+def same_as(call: PageCall) -> dict[str, str]:
     """The same as a command and as Python."""
     target, settings = read_target(call), read_settings(call)
     picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))

@@ -3,7 +3,7 @@
 from typing import Any
 
 import convolab
-from convolab.app.answers import Call, Tab, computed_route, json_route
+from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.controls import number_of
 from convolab.app.networks import chosen_network
 from convolab.app.pictures import chosen_picture, packed_map
@@ -14,7 +14,7 @@ ALIGNMENTS = ("erf", "rf-center", "resize")
 MAX_CLASSES = 6
 
 
-def read_settings(call: Call) -> dict[str, Any]:
+def read_settings(call: PageCall) -> dict[str, Any]:
     """What decides the responses, as `convolab.locate` takes it; what is empty is left out."""
     targets = call.texts("target")
     if len(targets) > MAX_CLASSES:
@@ -29,7 +29,7 @@ def read_settings(call: Call) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def locate(call: Call) -> dict[str, Any]:
+def locate(call: PageCall) -> dict[str, Any]:
     """The responses of all classes at all scales, with where their cells lie, and the boxes."""
     picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     finding = convolab.locate(picture.pixels, chosen.net, **read_settings(call))
@@ -54,7 +54,7 @@ def locate(call: Call) -> dict[str, Any]:
     }
 
 
-def compare_placements(call: Call) -> dict[str, Any]:
+def compare_placements(call: PageCall) -> dict[str, Any]:
     """Where each alignment puts the cells, and the boxes that follow; the responses are the same."""
     picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     settings = read_settings(call)
@@ -71,7 +71,7 @@ def compare_placements(call: Call) -> dict[str, Any]:
     return placements
 
 
-def same_as(call: Call) -> dict[str, str]:
+def same_as(call: PageCall) -> dict[str, str]:
     """The same as a command and as Python."""
     picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     settings = read_settings(call)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from convolab.app.answers import Call, Tab, json_route
+from convolab.app.answers import PageCall, Tab, json_route
 from convolab.app.question1 import SlideForm
 
 
-def slide_signals(call: Call) -> dict[str, Any]:
+def slide_signals(call: PageCall) -> dict[str, Any]:
     """The correlation, its Jacobians, what a shift does, and the same as a command and as Python."""
     form = SlideForm(
         call.text("x"),
