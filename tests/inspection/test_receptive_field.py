@@ -80,7 +80,7 @@ def test_a_cell_that_does_not_depend_on_the_image_has_no_effective_field(
         ((13, 0), None, "below 13"),
         ((0, -1), None, "below 13"),
         ((1,), None, "give a row"),
-        ((0, 0), "conv9", "no layer 'conv9'"),
+        ((0, 0), "conv9", "has no layer 'conv9'"),
     ],
 )
 def test_a_wrong_pixel_or_layer_is_one_line(

@@ -8,7 +8,7 @@
 | `folders` | the runs and studies below the folder that the page shows, and nothing else |
 | `worker` | one thread that computes what is clicked, and may be cancelled |
 | `jobs` | trainings and studies: processes of their own, one after another |
-| `pictures`, `networks` | the images and the networks that are looked at: chosen, kept loaded, sent to the browser |
+| `shown_images`, `networks` | the images and the networks that are looked at: chosen, kept loaded, sent to the browser |
 | `progress` | how far a long computation is |
 | `controls` | what is typed into controls, as numbers |
 | `choices`, `forms` | what controls offer, and what their values mean |

@@ -89,7 +89,7 @@ def require_network_name(name: str) -> str:
     return name
 
 
-def list_networks(call: PageCall) -> dict[str, Any]:
+def offer_networks(call: Call) -> dict[str, Any]:
     """What a person may choose from."""
     from convolab.models.pretrained import BUNDLED_NETWORKS
 
@@ -115,4 +115,4 @@ def open_network(call: PageCall) -> dict[str, Any]:
     }
 
 
-NETWORK_ROUTES = (json_route("/api/networks/list", list_networks), json_route("/api/networks/open", open_network))
+NETWORK_ROUTES = (json_route("/api/networks/list", offer_networks), json_route("/api/networks/open", open_network))

@@ -163,7 +163,9 @@ def find_layer(layers: Sequence[CellLayer], name: str | None) -> CellLayer:
     for layer in reversed(layers):
         if name in (None, layer.name):
             return layer
-    raise LabError(f"there is no layer '{name}' with cells: {suggest(str(name), [layer.name for layer in layers])}")
+    raise LabError(
+        f"this network has no layer '{name}' with cells: {suggest(str(name), [layer.name for layer in layers])}"
+    )
 
 
 def gradient_energy(

@@ -216,18 +216,18 @@ def test_many_images_are_attacked_in_batches_and_returned_in_order() -> None:
     )[[0, 4]].all()
 
 
-def test_each_step_is_told_with_the_probability_and_the_image_it_starts_from(
+def test_each_step_is_reported_with_the_probability_and_the_image_it_starts_from(
     net: ImageClassifier, start: Tensor
 ) -> None:
-    told: list[tuple[int, float, Tensor]] = []
+    calls: list[tuple[int, float, Tensor]] = []
     targets = other_classes(net, start)[:1]
     config = AttackConfig(confidence=0.9)
     result = run_pgd(
-        net, start[:1], targets, config, on_step=lambda step, p, x: told.append((step, p[0], x[0].clone()))
+        net, start[:1], targets, config, on_step=lambda step, p, x: calls.append((step, p[0], x[0].clone()))
     )
-    assert [step for step, _, _ in told] == list(range(int(result.steps[0]) + 1))
-    assert tuple(probability for _, probability, _ in told) == result.paths[0]
-    assert torch.equal(told[0][2], start[0] / 255)
+    assert [step for step, _, _ in calls] == list(range(int(result.steps[0]) + 1))
+    assert tuple(probability for _, probability, _ in calls) == result.paths[0]
+    assert torch.equal(calls[0][2], start[0] / 255)
     assert torch.equal(run_pgd(net, start[:1], targets, config).images, result.images)
 
 

@@ -5,7 +5,7 @@ import {fillClasses, imageField, networkField, resolveClass, showClasses} from "
 import {colorLimit, colorMap, drawBox, drawImage, loadImage, resample, unpack} from "./maps.js";
 
 const USUAL = ["gradient", "gradcam"];
-const MIN_DRAWN = 448; // pixels of the picture on which fields are drawn
+const MIN_DRAWN = 448; // pixels of the canvas on which fields are drawn
 const id = name => document.getElementById(`explain-${name}`);
 const tiles = new Map(); // by method
 let panel = null, classes = [], size = [224, 224], layersOf = null;
@@ -238,9 +238,9 @@ async function offerLayers() {
 const lookAt = debounce(async () => {
   const [row, column] = [getState("explain.row"), getState("explain.column")];
   if (!row || !column) return;
-  id("field-said").textContent = "computing";
+  id("field-status").textContent = "computing";
   const found = await attempt(panel, () => post("/api/explain/field", {...question(), row, column, layer: getState("explain.layer")}));
-  id("field-said").textContent = "";
+  id("field-status").textContent = "";
   if (!found) return;
   showLayers(found.layers);
   const input = await loadImage(found.input), canvas = id("field-image");
@@ -261,7 +261,7 @@ const lookAt = debounce(async () => {
   }
   const [cellRow, cellColumn] = found.cell, [left, top, right, bottom] = found.field;
   canvas.setAttribute("aria-label", `The network's input with both receptive fields of the cell in row ${cellRow}, column ${cellColumn}. Arrow keys move.`);
-  id("field-said").textContent = [`${found.layer}: cell in row ${cellRow}, column ${cellColumn} of ${found.cells[0]} x ${found.cells[1]}; it can depend on ${right - left} x ${bottom - top} pixels`,
+  id("field-status").textContent = [`${found.layer}: cell in row ${cellRow}, column ${cellColumn} of ${found.cells[0]} x ${found.cells[1]}; it can depend on ${right - left} x ${bottom - top} pixels`,
     left < 0 || top < 0 || right > size[1] || bottom > size[0] ? ", partly padding" : "", ...found.warnings.map(text => `; ${text}`)].join("");
 }, 120);
 

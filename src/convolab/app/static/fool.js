@@ -54,7 +54,7 @@ async function climb() {
   id("target").dispatchEvent(new Event("change"));
   let isOver = false;
   const found = await running(async signal => {
-    id("said").textContent = "climbing";
+    id("status").textContent = "climbing";
     id("judged").hidden = true;
     pair = null;
     const watched = watch(() => isOver || signal.aborted);
@@ -63,7 +63,7 @@ async function climb() {
     } finally {
       isOver = true;
       await watched;
-      id("said").textContent = signal.aborted ? "cancelled" : "";
+      id("status").textContent = signal.aborted ? "cancelled" : "";
     }
   });
   if (found) await show(found);
@@ -81,7 +81,7 @@ async function watch(isOver) {
       id("now").textContent = `Step ${seen - 1}`;
       drawImage(id("fooling"), await loadImage(news.image));
       id("fooling").setAttribute("aria-label", `The image at step ${seen - 1}`);
-      id("said").textContent = `step ${seen - 1}: ${percent(news.path.at(-1))}`;
+      id("status").textContent = `step ${seen - 1}: ${percent(news.path.at(-1))}`;
     }
     await new Promise(done => setTimeout(done, 250));
   }

@@ -64,13 +64,13 @@ const run = debounce(async () => {
   placements = null;
   id("placements").replaceChildren();
   await running(async signal => {
-    id("said").textContent = getState("locate.alignment") ? "locating" : "locating; the first time with a network its cells are measured";
+    id("status").textContent = getState("locate.alignment") ? "locating" : "locating; the first time with a network its cells are measured";
     const answer = await attempt(panel, () => post("/api/locate/find", question(), signal));
     if (signal.aborted) {
-      id("said").textContent = "cancelled";
+      id("status").textContent = "cancelled";
       return;
     }
-    id("said").textContent = "";
+    id("status").textContent = "";
     if (!answer) return;
     image = await loadImage(`/api/images/show?${new URLSearchParams({image: getState("locate.image") || "motorcycle_left"})}`);
     found = answer;
@@ -101,7 +101,7 @@ function show() {
   const [width, height] = canvasSize();
   for (const one of found.classes) one.map = heatmap(one, found.scales);
   id("stack").hidden = false;
-  drawImage(id("picture"), image, width, height);
+  drawImage(id("canvas"), image, width, height);
   const shown = getState("locate.shown");
   id("shown").replaceChildren(...found.classes.map(one => element("option", {value: one.label}, one.label)));
   id("shown-field").hidden = found.classes.length < 2;
@@ -152,7 +152,7 @@ function showBoxes() {
   id("table").hidden = false;
   id("table").tBodies[0].replaceChildren(...rows);
   const described = found.classes.map(one => `${one.label}: ${boxesOf(one.map).length} boxes`).join(", ");
-  id("picture").setAttribute("aria-label", `${found.name}, with the boxes of ${described}; the table below lists them`);
+  id("canvas").setAttribute("aria-label", `${found.name}, with the boxes of ${described}; the table below lists them`);
   showPlacements();
   judge();
 }
@@ -180,9 +180,9 @@ function showNumbers() {
 
 const compare = () => comparing(async signal => {
   if (!found) return;
-  id("compare-said").textContent = "computing; the first time with a network its cells are measured";
+  id("compare-status").textContent = "computing; the first time with a network its cells are measured";
   placements = await attempt(panel, () => post("/api/locate/placements", question(), signal)) ?? null;
-  id("compare-said").textContent = "";
+  id("compare-status").textContent = "";
   id("placements").replaceChildren();
   showPlacements();
 });

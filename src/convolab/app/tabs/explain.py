@@ -8,15 +8,15 @@ from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.choices import EXPLAIN_METHODS
 from convolab.app.controls import whole_number_of
 from convolab.app.networks import NETWORK_ROUTES, chosen_network
-from convolab.app.pictures import PICTURE_ROUTES, chosen_picture, packed_map, png_url
 from convolab.app.same_as import SameAs, option_words, python_call, shell_line
+from convolab.app.shown_images import IMAGE_ROUTES, chosen_image, packed_map, png_url
 
 USUAL_IMAGE = "chelsea"
 
 
-def map_of(call: PageCall, method: str) -> dict[str, Any]:
+def explanation_map(call: Call, method: str) -> dict[str, Any]:
     """The map of one method, raw, with the prediction and the network's input."""
-    finding = find(call, method)
+    finding = explain_with(call, method)
     heatmap = finding.arrays[method]
     drawn = [panel for row in finding.panels for panel in row if panel.heatmap is heatmap and panel.colorbar_label]
     return {
@@ -31,9 +31,9 @@ def map_of(call: PageCall, method: str) -> dict[str, Any]:
     }
 
 
-def check_of(call: PageCall, method: str) -> dict[str, Any]:
+def map_badges(call: Call, method: str) -> dict[str, Any]:
     """What the checks of one map say: badges, each with its explanation and its curves."""
-    finding = find(call, method, check=True)
+    finding = explain_with(call, method, check=True)
     found = finding.metrics["sanity"].get(method)
     if found is None:
         return {"badges": [], "warnings": finding.warnings}
@@ -47,10 +47,10 @@ def check_of(call: PageCall, method: str) -> dict[str, Any]:
     return {"badges": badges, "warnings": finding.warnings}
 
 
-def find(call: PageCall, method: str, *, check: bool = False) -> convolab.Finding:
-    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+def explain_with(call: Call, method: str, *, check: bool = False) -> convolab.Finding:
+    image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     target = call.text("target").strip() or None
-    return convolab.explain(picture.pixels, chosen.net, target=target, methods=method, check=check)
+    return convolab.explain(image.pixels, chosen.net, target=target, methods=method, check=check)
 
 
 def weights_badge(test: dict[str, Any], sentence: str) -> dict[str, Any]:
@@ -102,11 +102,11 @@ def curve_badge(name: str, curve: dict[str, Any], sentence: str) -> dict[str, An
     }
 
 
-def field_of(call: PageCall) -> dict[str, Any]:
+def look_at_cell(call: Call) -> dict[str, Any]:
     """The receptive fields of the cell at a pixel, and what the network makes of each patch alone."""
-    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     finding = convolab.receptive_field(
-        picture.pixels, chosen.net, pixel=read_pixel(call), layer=call.text("layer") or None
+        image.pixels, chosen.net, pixel=read_pixel(call), layer=call.text("layer") or None
     )
     return {
         **finding.metrics,
@@ -116,10 +116,10 @@ def field_of(call: PageCall) -> dict[str, Any]:
     }
 
 
-def layers_of(call: PageCall) -> dict[str, Any]:
+def offer_layers(call: Call) -> dict[str, Any]:
     """The layers whose cells can be looked at. Asked for ahead, because tracing a network the first time takes seconds."""
-    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
-    return {"layers": convolab.receptive_field(picture.pixels, chosen.net, pixel=(0, 0)).metrics["layers"]}
+    image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    return {"layers": convolab.receptive_field(image.pixels, chosen.net, pixel=(0, 0)).metrics["layers"]}
 
 
 def read_pixel(call: PageCall) -> list[int]:
@@ -130,9 +130,9 @@ def read_pixel(call: PageCall) -> list[int]:
     return [at for at in pixel if at is not None]
 
 
-def same_as(call: PageCall) -> dict[str, str]:
+def same_as_explain(call: Call) -> dict[str, str]:
     """The same as a command and as Python."""
-    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     methods = call.texts("method")
     target = call.text("target").strip() or None
     if target is not None:
@@ -142,11 +142,11 @@ def same_as(call: PageCall) -> dict[str, str]:
     checked = bool(call.text("check")) or None
     options = {"net": chosen.source, "method": ",".join(methods), "target": target, "check": checked}
     keywords = {"target": target, "methods": methods, "check": checked}
-    python = f"finding = {python_call('convolab.explain', picture.source, chosen.source, keywords=keywords)}"
+    python = f"finding = {python_call('convolab.explain', image.source, chosen.source, keywords=keywords)}"
     if call.text("row") and call.text("column"):
         asked = {"pixel": read_pixel(call), "layer": call.text("layer") or None}
-        python += f"\nfield = {python_call('convolab.receptive_field', picture.source, chosen.source, keywords=asked)}"
-    command = shell_line(option_words("explain", picture.source, options=options))
+        python += f"\nfield = {python_call('convolab.receptive_field', image.source, chosen.source, keywords=asked)}"
+    command = shell_line(option_words("explain", image.source, options=options))
     return SameAs(command, f"import convolab\n\n{python}").to_dict()
 
 
@@ -154,20 +154,22 @@ TAB = Tab(
     "explain",
     "Explain",
     (
-        *PICTURE_ROUTES,
+        *IMAGE_ROUTES,
         *NETWORK_ROUTES,
         *(
-            computed_route(f"/api/explain/map/{name}", partial(map_of, method=name), channel=f"explain.map.{name}")
+            computed_route(
+                f"/api/explain/map/{name}", partial(explanation_map, method=name), channel=f"explain.map.{name}"
+            )
             for name in EXPLAIN_METHODS
         ),
         *(
             computed_route(
-                f"/api/explain/check/{name}", partial(check_of, method=name), channel=f"explain.check.{name}"
+                f"/api/explain/check/{name}", partial(map_badges, method=name), channel=f"explain.check.{name}"
             )
             for name in EXPLAIN_METHODS
         ),
-        computed_route("/api/explain/field", field_of, channel="explain.field"),
-        json_route("/api/explain/layers", layers_of),
-        json_route("/api/explain/same", same_as),
+        computed_route("/api/explain/field", look_at_cell, channel="explain.field"),
+        json_route("/api/explain/layers", offer_layers),
+        json_route("/api/explain/same", same_as_explain),
     ),
 )

@@ -7,8 +7,8 @@ import convolab
 from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.controls import number_of, whole_number_of
 from convolab.app.networks import chosen_network
-from convolab.app.pictures import chosen_picture, png_bytes, png_url
 from convolab.app.same_as import SameAs, option_words, python_call, shell_line
+from convolab.app.shown_images import chosen_image, png_bytes, png_url
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ USUAL_IMAGE = "chelsea"
 CHANNEL = "fool"
 
 
-def read_settings(call: PageCall) -> dict[str, Any]:
+def read_attack(call: Call) -> dict[str, Any]:
     """What decides the climb, as `convolab.fool` takes it; what is empty is left out."""
     settings = {
         "budget": call.text("budget").strip() or None,
@@ -38,8 +38,8 @@ def read_target(call: PageCall) -> str:
 
 def climb(call: PageCall) -> dict[str, Any]:
     """Change the image, telling at each step how far it is, and judge what came out."""
-    target, settings = read_target(call), read_settings(call)
-    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    target, settings = read_target(call), read_attack(call)
+    image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     # By the class's index: a comma in its name would separate two.
     index = target if target.startswith("random") else chosen.net.find_class(target)
     victims = {other.source: other.net for other in (chosen_network(call, name) for name in call.texts("victim"))}
@@ -51,7 +51,7 @@ def climb(call: PageCall) -> dict[str, Any]:
 
     call.app.progress.write(call.session, CHANNEL, None)
     try:
-        finding = convolab.fool(picture.pixels, index, chosen.net, victims=victims, on_step=on_step, **settings)
+        finding = convolab.fool(image.pixels, index, chosen.net, victims=victims, on_step=on_step, **settings)
     finally:
         call.app.progress.write(call.session, CHANNEL, None)
     result = finding.metrics["images"][0]
@@ -63,13 +63,13 @@ def climb(call: PageCall) -> dict[str, Any]:
         "path": path,
         "clean": png_url(finding.arrays["clean"][0]),
         "fooling": f"data:image/png;base64,{base64.b64encode(fooling).decode()}",
-        "file": f"fool-{picture.name}-{word}.png",
+        "file": f"fool-{image.name}-{word}.png",
         "bytes": len(fooling),
         "warnings": finding.warnings,
     }
 
 
-def how_far(call: PageCall) -> dict[str, Any]:
+def climb_progress(call: Call) -> dict[str, Any]:
     """The path so far, and the image as it is now, unless the browser has seen that step."""
     news = call.app.progress.read(call.session, CHANNEL)
     if not isinstance(news, tuple):
@@ -79,10 +79,10 @@ def how_far(call: PageCall) -> dict[str, Any]:
     return {"path": path, "image": png_url((255 * pixels).round().byte()) if len(path) > seen else None}
 
 
-def same_as(call: PageCall) -> dict[str, str]:
+def same_as_fool(call: Call) -> dict[str, str]:
     """The same as a command and as Python."""
-    target, settings = read_target(call), read_settings(call)
-    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    target, settings = read_target(call), read_attack(call)
+    image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     if not target.startswith("random"):
         index = chosen.net.find_class(target)
         target = str(index) if "," in target else target
@@ -94,8 +94,8 @@ def same_as(call: PageCall) -> dict[str, str]:
         **{name.replace("_", "-"): value for name, value in settings.items()},
     }
     keywords = {"victims": victims or None, **settings}
-    call_text = python_call("convolab.fool", picture.source, target, chosen.source, keywords=keywords)
-    command = shell_line(option_words("fool", picture.source, options=options))
+    call_text = python_call("convolab.fool", image.source, target, chosen.source, keywords=keywords)
+    command = shell_line(option_words("fool", image.source, options=options))
     return SameAs(command, f"import convolab\n\nfinding = {call_text}").to_dict()
 
 
@@ -104,7 +104,7 @@ TAB = Tab(
     "Fool",
     (
         computed_route("/api/fool/climb", climb, channel=CHANNEL),
-        json_route("/api/fool/progress", how_far),
-        json_route("/api/fool/same", same_as),
+        json_route("/api/fool/progress", climb_progress),
+        json_route("/api/fool/same", same_as_fool),
     ),
 )

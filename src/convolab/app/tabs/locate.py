@@ -6,15 +6,15 @@ import convolab
 from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.controls import number_of
 from convolab.app.networks import chosen_network
-from convolab.app.pictures import chosen_picture, packed_map
 from convolab.app.same_as import SameAs, option_words, python_call, shell_line
+from convolab.app.shown_images import chosen_image, packed_map
 
 USUAL_IMAGE = "motorcycle_left"
 ALIGNMENTS = ("erf", "rf-center", "resize")
 MAX_CLASSES = 6
 
 
-def read_settings(call: PageCall) -> dict[str, Any]:
+def read_search(call: Call) -> dict[str, Any]:
     """What decides the responses, as `convolab.locate` takes it; what is empty is left out."""
     targets = call.texts("target")
     if len(targets) > MAX_CLASSES:
@@ -29,13 +29,13 @@ def read_settings(call: PageCall) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def locate(call: PageCall) -> dict[str, Any]:
+def find_boxes(call: Call) -> dict[str, Any]:
     """The responses of all classes at all scales, with where their cells lie, and the boxes."""
-    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
-    finding = convolab.locate(picture.pixels, chosen.net, **read_settings(call))
+    image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    finding = convolab.locate(image.pixels, chosen.net, **read_search(call))
     metrics, scales = finding.metrics, finding.metrics["scales"]
     return {
-        "name": picture.name,
+        "name": image.name,
         "size": metrics["size"],
         "scales": scales,
         "granularity": metrics["granularity"],
@@ -48,7 +48,7 @@ def locate(call: PageCall) -> dict[str, Any]:
             }
             for label, found in metrics["classes"].items()
         ],
-        "summary": [line.replace("the image", picture.name, 1) for line in finding.summary[:1]]
+        "summary": [line.replace("the image", image.name, 1) for line in finding.summary[:1]]
         + list(finding.summary[1:]),
         "warnings": finding.warnings,
     }
@@ -56,11 +56,11 @@ def locate(call: PageCall) -> dict[str, Any]:
 
 def compare_placements(call: PageCall) -> dict[str, Any]:
     """Where each alignment puts the cells, and the boxes that follow; the responses are the same."""
-    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
-    settings = read_settings(call)
+    image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    settings = read_search(call)
     placements = {}
     for alignment in ALIGNMENTS:
-        finding = convolab.locate(picture.pixels, chosen.net, **{**settings, "alignment": alignment})
+        finding = convolab.locate(image.pixels, chosen.net, **{**settings, "alignment": alignment})
         label, found = next(iter(finding.metrics["classes"].items()))
         placements[alignment] = {
             "label": label,
@@ -71,10 +71,10 @@ def compare_placements(call: PageCall) -> dict[str, Any]:
     return placements
 
 
-def same_as(call: PageCall) -> dict[str, str]:
+def same_as_locate(call: Call) -> dict[str, str]:
     """The same as a command and as Python."""
-    picture, chosen = chosen_picture(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
-    settings = read_settings(call)
+    image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
+    settings = read_search(call)
     targets = [chosen.net.find_class(target) for target in settings.get("targets", ())]
     names = [chosen.net.classes[index] for index in targets]
     options = {
@@ -83,8 +83,8 @@ def same_as(call: PageCall) -> dict[str, str]:
         "scale": settings.get("scales"),
         **{name: settings.get(name) for name in ("alignment", "threshold", "granularity")},
     }
-    call_text = python_call("convolab.locate", picture.source, chosen.source, keywords=settings)
-    command = shell_line(option_words("locate", picture.source, options=options))
+    call_text = python_call("convolab.locate", image.source, chosen.source, keywords=settings)
+    command = shell_line(option_words("locate", image.source, options=options))
     return SameAs(command, f"import convolab\n\nfinding = {call_text}").to_dict()
 
 
@@ -92,8 +92,8 @@ TAB = Tab(
     "locate",
     "Locate",
     (
-        computed_route("/api/locate/find", locate, channel="locate"),
+        computed_route("/api/locate/find", find_boxes, channel="locate"),
         computed_route("/api/locate/placements", compare_placements, channel="locate.placements"),
-        json_route("/api/locate/same", same_as),
+        json_route("/api/locate/same", same_as_locate),
     ),
 )

@@ -21,7 +21,7 @@ JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
-class Picture:
+class ChosenImage:
     """An image that a person chose.
 
     Attributes:
@@ -35,25 +35,25 @@ class Picture:
     pixels: "Tensor"
 
 
-def chosen_picture(call: PageCall, usual: str) -> Picture:
+def chosen_image(call: Call, usual: str) -> ChosenImage:
     """The image that a request names. Raises LabError for one that is not here."""
     from convolab.data.image_io import SAMPLE_IMAGES, read_image
 
     value = call.text("image") or usual
     if value.startswith(UPLOAD):
         upload = call.app.sessions.upload(call.session, value.removeprefix(UPLOAD))
-        return Picture(Path(upload.name).stem or "image", file_source(upload.name), upload.image)
+        return ChosenImage(Path(upload.name).stem or "image", upload_source(upload.name), upload.image)
     require(
         value in SAMPLE_IMAGES,
         f"'{escape_line(value, 80)}' is no image of this page: choose one of {', '.join(SAMPLE_IMAGES)}, or open a file",
     )
-    return Picture(value, value, read_image(value))
+    return ChosenImage(value, value, read_image(value))
 
 
-def file_source(name: str) -> str:
+def upload_source(name: str) -> str:
     """A file's name as a command takes it: never for a sample, an address or an option.
 
-    >>> file_source("cat.jpg"), file_source("chelsea"), file_source("-n.png")
+    >>> upload_source("cat.jpg"), upload_source("chelsea"), upload_source("-n.png")
     ('cat.jpg', './chelsea', './-n.png')
     """
     return name if "." in name and not name.startswith(("-", ".")) and ":" not in name else f"./{name}"
@@ -79,7 +79,7 @@ def packed_map(values: "Tensor") -> dict[str, Any]:
     return {"rows": values.shape[0], "columns": values.shape[1], "data": base64.b64encode(data).decode()}
 
 
-def list_images(call: PageCall) -> dict[str, Any]:
+def offer_images(call: Call) -> dict[str, Any]:
     """What a person may choose from."""
     from convolab.data.image_io import SAMPLE_IMAGES
 
@@ -94,11 +94,11 @@ def show_image(call: PageCall) -> Response:
     """An image to look at, made smaller if it is large."""
     from convolab.data.image_io import to_pil
 
-    image = to_pil(chosen_picture(call, "chelsea").pixels).convert("RGB")
+    image = to_pil(chosen_image(call, "chelsea").pixels).convert("RGB")
     image.thumbnail((MAX_SHOWN_SIDE, MAX_SHOWN_SIDE))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=JPEG_QUALITY)
     return Response(file.getvalue(), media_type="image/jpeg")
 
 
-PICTURE_ROUTES = (json_route("/api/images/list", list_images), json_route("/api/images/show", show_image))
+IMAGE_ROUTES = (json_route("/api/images/list", offer_images), json_route("/api/images/show", show_image))
