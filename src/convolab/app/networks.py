@@ -89,7 +89,7 @@ def require_network_name(name: str) -> str:
     return name
 
 
-def offer_networks(call: Call) -> dict[str, Any]:
+def offer_networks(call: PageCall) -> dict[str, Any]:
     """What a person may choose from."""
     from convolab.models.pretrained import BUNDLED_NETWORKS
 

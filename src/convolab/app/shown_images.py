@@ -35,7 +35,7 @@ class ChosenImage:
     pixels: "Tensor"
 
 
-def chosen_image(call: Call, usual: str) -> ChosenImage:
+def chosen_image(call: PageCall, usual: str) -> ChosenImage:
     """The image that a request names. Raises LabError for one that is not here."""
     from convolab.data.image_io import SAMPLE_IMAGES, read_image
 
@@ -79,7 +79,7 @@ def packed_map(values: "Tensor") -> dict[str, Any]:
     return {"rows": values.shape[0], "columns": values.shape[1], "data": base64.b64encode(data).decode()}
 
 
-def offer_images(call: Call) -> dict[str, Any]:
+def offer_images(call: PageCall) -> dict[str, Any]:
     """What a person may choose from."""
     from convolab.data.image_io import SAMPLE_IMAGES
 

@@ -14,7 +14,7 @@ from convolab.app.shown_images import IMAGE_ROUTES, chosen_image, packed_map, pn
 USUAL_IMAGE = "chelsea"
 
 
-def explanation_map(call: Call, method: str) -> dict[str, Any]:
+def explanation_map(call: PageCall, method: str) -> dict[str, Any]:
     """The map of one method, raw, with the prediction and the network's input."""
     finding = explain_with(call, method)
     heatmap = finding.arrays[method]
@@ -31,7 +31,7 @@ def explanation_map(call: Call, method: str) -> dict[str, Any]:
     }
 
 
-def map_badges(call: Call, method: str) -> dict[str, Any]:
+def map_badges(call: PageCall, method: str) -> dict[str, Any]:
     """What the checks of one map say: badges, each with its explanation and its curves."""
     finding = explain_with(call, method, check=True)
     found = finding.metrics["sanity"].get(method)
@@ -47,7 +47,7 @@ def map_badges(call: Call, method: str) -> dict[str, Any]:
     return {"badges": badges, "warnings": finding.warnings}
 
 
-def explain_with(call: Call, method: str, *, check: bool = False) -> convolab.Finding:
+def explain_with(call: PageCall, method: str, *, check: bool = False) -> convolab.Finding:
     image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     target = call.text("target").strip() or None
     return convolab.explain(image.pixels, chosen.net, target=target, methods=method, check=check)
@@ -102,7 +102,7 @@ def curve_badge(name: str, curve: dict[str, Any], sentence: str) -> dict[str, An
     }
 
 
-def look_at_cell(call: Call) -> dict[str, Any]:
+def look_at_cell(call: PageCall) -> dict[str, Any]:
     """The receptive fields of the cell at a pixel, and what the network makes of each patch alone."""
     image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     finding = convolab.receptive_field(
@@ -116,7 +116,7 @@ def look_at_cell(call: Call) -> dict[str, Any]:
     }
 
 
-def offer_layers(call: Call) -> dict[str, Any]:
+def offer_layers(call: PageCall) -> dict[str, Any]:
     """The layers whose cells can be looked at. Asked for ahead, because tracing a network the first time takes seconds."""
     image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     return {"layers": convolab.receptive_field(image.pixels, chosen.net, pixel=(0, 0)).metrics["layers"]}
@@ -130,7 +130,7 @@ def read_pixel(call: PageCall) -> list[int]:
     return [at for at in pixel if at is not None]
 
 
-def same_as_explain(call: Call) -> dict[str, str]:
+def same_as_explain(call: PageCall) -> dict[str, str]:
     """The same as a command and as Python."""
     image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     methods = call.texts("method")

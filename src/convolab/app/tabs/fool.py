@@ -17,7 +17,7 @@ USUAL_IMAGE = "chelsea"
 CHANNEL = "fool"
 
 
-def read_attack(call: Call) -> dict[str, Any]:
+def read_attack(call: PageCall) -> dict[str, Any]:
     """What decides the climb, as `convolab.fool` takes it; what is empty is left out."""
     settings = {
         "budget": call.text("budget").strip() or None,
@@ -69,7 +69,7 @@ def climb(call: PageCall) -> dict[str, Any]:
     }
 
 
-def climb_progress(call: Call) -> dict[str, Any]:
+def climb_progress(call: PageCall) -> dict[str, Any]:
     """The path so far, and the image as it is now, unless the browser has seen that step."""
     news = call.app.progress.read(call.session, CHANNEL)
     if not isinstance(news, tuple):
@@ -79,7 +79,7 @@ def climb_progress(call: Call) -> dict[str, Any]:
     return {"path": path, "image": png_url((255 * pixels).round().byte()) if len(path) > seen else None}
 
 
-def same_as_fool(call: Call) -> dict[str, str]:
+def same_as_fool(call: PageCall) -> dict[str, str]:
     """The same as a command and as Python."""
     target, settings = read_target(call), read_attack(call)
     image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))

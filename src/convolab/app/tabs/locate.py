@@ -14,7 +14,7 @@ ALIGNMENTS = ("erf", "rf-center", "resize")
 MAX_CLASSES = 6
 
 
-def read_search(call: Call) -> dict[str, Any]:
+def read_search(call: PageCall) -> dict[str, Any]:
     """What decides the responses, as `convolab.locate` takes it; what is empty is left out."""
     targets = call.texts("target")
     if len(targets) > MAX_CLASSES:
@@ -29,7 +29,7 @@ def read_search(call: Call) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def find_boxes(call: Call) -> dict[str, Any]:
+def find_boxes(call: PageCall) -> dict[str, Any]:
     """The responses of all classes at all scales, with where their cells lie, and the boxes."""
     image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     finding = convolab.locate(image.pixels, chosen.net, **read_search(call))
@@ -71,7 +71,7 @@ def compare_placements(call: PageCall) -> dict[str, Any]:
     return placements
 
 
-def same_as_locate(call: Call) -> dict[str, str]:
+def same_as_locate(call: PageCall) -> dict[str, str]:
     """The same as a command and as Python."""
     image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
     settings = read_search(call)
