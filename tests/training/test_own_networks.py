@@ -155,7 +155,7 @@ def test_a_copy_of_the_code_that_is_a_link_is_refused_though_it_holds_the_same_b
         (own_run.folder / "summary.json").write_text(json.dumps(summary))
     (own_run.folder / name).rename(tmp_path / "elsewhere")
     (own_run.folder / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    message = f"{own_run.folder / name} is a symbolic link, which leads out of its folder"
+    message = f"{own_run.folder / name} is a symbolic link to a path outside its folder"
     assert message in error_line(lambda: Run(own_run.folder).codes)
     if name == "code":
         assert message in error_line(own_run.net)

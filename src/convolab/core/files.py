@@ -205,7 +205,7 @@ def require_no_link(folder: Path) -> None:
     """Raise LabError for a folder of a run or a study that is a symbolic link: it would lead out of theirs."""
     require(
         not folder.is_symlink(),
-        f"{folder} is a symbolic link, which leads out of its folder: put the folder itself in its place",
+        f"{folder} is a symbolic link to a path outside its folder: put the folder itself in its place",
     )
 
 
