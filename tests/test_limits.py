@@ -11,7 +11,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "trust.md"
 PACKAGE = PAGE.parents[1] / "src" / "convolab"
 # By module, for what reason: nothing that a person gives is refused for these.
 INTERNAL = {
-    "how much is shown, the rest being elsewhere": """cli.commands.handin.MAX_SHOWN_SIGNS cli.commands.sweep.MAX_NAMED_KEYS
+    "how much is shown, the rest being elsewhere": """cli.commands.handin.MAX_SHOWN_SIGNS 
         cli.findings.MAX_NET_NAME cli.searches.MAX_LISTED core.calls.MAX_LISTED core.errors.MAX_MESSAGE_LENGTH
         core.escape.MAX_FILE_NAME_PART handin.check.MAX_WORDS_CHARS handin.notebook_file.MAX_SHOWN
         handin.one_line_errors.MAX_LINE_CHARS handin.verify.verify.MAX_LISTED inspection.adversarial.finding.MAX_PANEL_ROWS
@@ -20,13 +20,18 @@ INTERNAL = {
         inspection.explain.explain.MAX_COLUMNS inspection.localization.finding.MAX_SHOWN models.libraries.MAX_LISTED
         plots.figure.MAX_PNG_BYTES plots.panels.MAX_DOTTED_STEPS plots.study_scales.MAX_DISTINCT_ARMS plots.summary.MAX_BARS
         plots.training.MAX_LABELED_CLASSES reports.result_view.MAX_ROWS reports.views.MAX_SHEET_CLASSES
-        studies.compare.MAX_OVERRIDES_LENGTH studies.results.MAX_REPR_COMMENT""",
+        studies.compare.MAX_OVERRIDES_LENGTH studies.results.MAX_REPR_COMMENT studies.sweep.MAX_NAMED_KEYS
+        app.comparison.MAX_DIFFERENCES app.counting.MAX_FOUND app.counting.MAX_STAGES app.networks.MAX_LISTED
+        app.run_rows.MAX_LISTED app.run_rows.MAX_POINTS app.same_as.MAX_LINE app.sessions.MAX_NAME
+        app.shown_images.MAX_SHOWN_SIDE""",
     "how much is compared or kept, the rest being left out": """data.copies.MAX_DIFFERENCE data.copies.MAX_GROUPS
         data.copies.MAX_PAIRS data.copies.MAX_NEIGHBORS handin.comments.MAX_COPIED handin.comments.MAX_COMMENT_CHARS
         handin.notebook_file.MAX_TEXT_CHARS handin.notebook_file.MAX_OUTPUT_LINE handin.notebook_file.MAX_HTML_CHARS
         handin.verify.copies.MAX_SHARED handin.verify.digests.MAX_PAGE_BYTES handin.verify.digests.MAX_LINES
         handin.verify.evidence.MAX_IMAGES handin.verify.fence.MAX_LOG_BYTES handin.verify.numbers.MAX_POINTS
         handin.verify.numbers.MAX_NUMBERS handin.verify.numbers.MAX_CLAIMS inspection.localization.detection.MAX_BOXES""",
+    "how long the page keeps something": """app.jobs.MAX_ENDED app.networks.MAX_LOADED app.networks.MAX_LOADED_BYTES
+        app.progress.MAX_KEPT app.sessions.MAX_QUIET""",
     "how something is computed": """analysis.summary.MAX_MACS_TO_MEASURE core.stats.MAX_PLANNED_PAIRS
         data.readers.pickled_arrays.MAX_COPIED_BYTES handin.verify.archive.MAX_COMMENT_BYTES inspection.adversarial.pgd.MAX_BATCH_SIZE
         inspection.localization.detection.MAX_CANVAS_PIXELS studies.coursework.MAX_SEEDS studies.decide.MAX_EXACT_SHARES

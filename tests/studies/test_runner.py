@@ -354,6 +354,16 @@ def test_a_study_of_the_same_name_that_shares_no_section_and_no_run_is_refused_a
 
 
 @pytest.mark.slow
+def test_the_sections_of_one_study_may_be_trained_one_after_another_in_its_folder(
+    make_study: MakeStudy, tmp_path: Path, in_process: Executor
+) -> None:
+    for name, hidden in (("narrow", [4, 6]), ("wide", [8, 9])):
+        study = make_study(seeds=[0], sections={name: {"grid": {"model.hidden": hidden}}}, title="How wide?")
+        execute_study(study, tmp_path / "study", executor=in_process)
+    assert len(list((tmp_path / "study" / "runs").iterdir())) == 4
+
+
+@pytest.mark.slow
 def test_a_link_in_a_studys_folder_is_not_followed_and_the_folder_itself_may_be_one(
     make_study: MakeStudy, tmp_path: Path, in_process: Executor
 ) -> None:

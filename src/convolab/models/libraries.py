@@ -85,8 +85,8 @@ def check_library_options(name: str, options: Mapping[str, object]) -> dict[str,
     for key, value in options.items():
         require(key in known, f"{what} has no option '{key}': {suggest(key, known)}")
         require(
-            count_layers(key, value) <= MAX_LAYERS,
-            f"{what} would have {count_layers(key, value):,} layers by '{key}', and may have {MAX_LAYERS:,}: give fewer",
+            layers_asked_for(key, value) <= MAX_LAYERS,
+            f"{what} would have {layers_asked_for(key, value):,} layers by '{key}', and may have {MAX_LAYERS:,}: give fewer",
         )
     parameters = [
         inspect.Parameter(
@@ -97,10 +97,10 @@ def check_library_options(name: str, options: Mapping[str, object]) -> dict[str,
     return fill_options(inspect.Signature(parameters), (), options, what, "model")
 
 
-def count_layers(key: str, value: object) -> int:
+def layers_asked_for(key: str, value: object) -> int:
     """How many layers an option asks for: its number, or the sum of its list.
 
-    >>> count_layers("depths", [3, 4, 6, 3]), count_layers("embed_dim", 4096), count_layers("depth", "x")
+    >>> layers_asked_for("depths", [3, 4, 6, 3]), layers_asked_for("embed_dim", 4096), layers_asked_for("depth", "x")
     (16, 0, 0)
     """
     if not any(word in key for word in LAYER_OPTIONS):

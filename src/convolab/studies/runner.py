@@ -87,8 +87,9 @@ class StudyFolder:
             )
             names = list(sections) if isinstance(sections, Mapping) else []
             runs = {summary.parent.name for summary in (self.folder / "runs").glob(f"*/{SUMMARY_FILE}")}
+            is_same_question = bool(study.title) and stored.get("title") == study.title  # other sections of it
             require(
-                not runs or {*names} & {*study.sections} or runs & {*study.recipes},
+                not runs or is_same_question or {*names} & {*study.sections} or runs & {*study.recipes},
                 f"{self.folder} holds another study of this name, which shares no section ({truncate_list(names, 3)}) "
                 "and no run with this one, and its report would be replaced: choose another folder (--out)",
             )
