@@ -1,7 +1,6 @@
 """What a person gives, as what the layers below take: names, paths and arrays become networks, images and overrides."""
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -76,16 +75,6 @@ def parse_input_shape(shape: Sequence[int] | str) -> tuple[int, ...]:
         f"{shape} is not a shape: give positive integers, channels first, such as 3x224x224",
     )
     return tuple(map(int, parts))
-
-
-def require_settings(function: Callable[..., object], settings: Mapping[str, object]) -> None:
-    """Raise LabError, with the nearest, for a keyword that a function does not have."""
-    parameters = inspect.signature(function).parameters.values()
-    settable = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    for name in settings:
-        what = function.__name__.partition("_")[0]
-        require(name in settable, f"{what} has no keyword '{name}': {suggest(name, known)}")
 
 
 def is_run_folder(name: str | Path) -> bool:
