@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from convolab.analysis.summary import ModelSummary, summarize_network
 from convolab.arguments import (
     TRAIN_KEYWORDS,
-    ImageSource,
+    ImageLike,
     NetworkSource,
     flatten_sections,
     is_run_folder,
@@ -138,7 +138,7 @@ def train(
 
 
 def explain(
-    image: ImageSource,
+    image: ImageLike,
     net: NetworkSource = DEFAULT_NETWORK,
     *,
     target: str | int | None = None,
@@ -175,7 +175,7 @@ def explain(
 
 
 def fool(
-    images: ImageSource | Sequence[ImageSource],
+    images: ImageLike | Sequence[ImageLike],
     target: str | int | Sequence[str | int],
     net: NetworkSource = DEFAULT_NETWORK,
     *,
@@ -237,7 +237,7 @@ def fool(
 
 
 def locate(
-    image: ImageSource,
+    image: ImageLike,
     net: NetworkSource = DEFAULT_NETWORK,
     *,
     targets: str | int | Sequence[str | int] = (),

@@ -20,7 +20,7 @@ from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
 NetworkSource: TypeAlias = ImageClassifier | Run | str | Path  # a network, a run, or the name or folder of one
-ImageSource: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image
+ImageLike: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image
 
 TRAIN_KEYWORDS = {  # of `train`: the recipe key of each
     "data": "data.name",
@@ -123,7 +123,7 @@ def network_label(net: NetworkSource) -> str:
     return str(net.folder) if isinstance(net, Run) else type(net).__name__ if isinstance(net, nn.Module) else str(net)
 
 
-def resolve_image(image: ImageSource | nn.Module | Run) -> tuple[str, Tensor]:
+def resolve_image(image: ImageLike | nn.Module | Run) -> tuple[str, Tensor]:
     """What an image is called, and its pixels, bytes [C, H, W]. Raises LabError for what is no image."""
     if isinstance(image, nn.Module | Run):
         raise LabError("the image comes first, then the network: explain(image, net)")

@@ -32,8 +32,8 @@ def hide_flag_types(parameters: Sequence[object]) -> None:
 def translate_usage_errors(command: "Command", context: "Context", args: Sequence[str]) -> Iterator[None]:
     """What the parser says of the arguments of a command, as a LabError of one line, with the nearest option.
 
-    typer has the parser's exceptions in private modules, which moved between its versions: they are told by what they
-    have. A group without arguments shows its help in place of an error.
+    typer has the parser's exceptions in private modules, which moved between its versions: they are recognized by what
+    they have. A group without arguments shows its help in place of an error.
     """
     given = list(args)  # the parser takes them out
     try:
