@@ -1,5 +1,6 @@
 """What a person calls in Python."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from convolab.api import explain, fool, locate, summary, train
 from convolab.arguments import resolve_classifier, resolve_image
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
+from convolab.inspection.adversarial.fool import fool_classifier
+from convolab.inspection.localization.locate import locate_objects
 from convolab.models import pretrained as pretrained_module
 from convolab.training.callbacks import Callbacks
 from convolab.training.recipe import Recipe
@@ -262,18 +265,52 @@ def test_an_array_for_a_name_and_a_list_for_a_dict_are_one_line(keywords: dict[s
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: explain("chelsea", method="gradient"), "explain has no keyword 'method': did you mean 'methods'?"),
         (
-            lambda: summary("shallow_net", shape=(1, 8, 8)),
+            lambda: convolab.explain("chelsea", method="gradient"),
+            "explain has no keyword 'method': did you mean 'methods'?",
+        ),
+        (lambda: convolab.explain("chelsea", checks=True), "explain has no keyword 'checks': did you mean 'check'?"),
+        (
+            lambda: convolab.summary("shallow_net", shape=(1, 8, 8)),
             "summary has no keyword 'shape': did you mean 'input_shape'?",
         ),
-        (lambda: locate("chelsea", target="cat"), "locate has no keyword 'target': did you mean 'targets'?"),
-        (lambda: fool("chelsea", "goldfish", step=1), "fool has no keyword 'step': did you mean 'steps'?|step_size"),
+        (lambda: convolab.locate("chelsea", target="cat"), "locate has no keyword 'target': did you mean 'targets'?"),
+        (
+            lambda: convolab.locate("chelsea", treshold=0.5),
+            "locate has no keyword 'treshold': did you mean 'threshold'?",
+        ),
+        (lambda: convolab.locate("chelsea", window=1), "locate has no keyword 'window': did you mean 'sliding_window"),
+        (
+            lambda: convolab.fool("chelsea", "goldfish", steps=3),
+            "fool has no keyword 'steps': did you mean 'max_steps'?",
+        ),
+        (lambda: convolab.fool("chelsea", "goldfish", step=1), "fool has no keyword 'step': did you mean 'step_size'?"),
+        (
+            lambda: convolab.fool("chelsea", "goldfish", budgets="none"),
+            "fool has no keyword 'budgets': did you mean 'budget'?",
+        ),
     ],
 )
 def test_a_wrong_keyword_of_an_inspection_names_the_nearest(call: Callable[[], object], message: str) -> None:
     with pytest.raises(LabError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("ours", "below", "given"),
+    [
+        (fool, fool_classifier, {"image_names", "images", "net", "on_progress", "surrogates", "target", "victims"}),
+        (locate, locate_objects, {"image", "image_name", "net", "on_progress", "scales", "targets", "top"}),
+    ],
+)
+def test_every_setting_of_fool_and_locate_is_a_keyword_with_its_type_and_default(
+    ours: Callable[..., object], below: Callable[..., object], given: set[str]
+) -> None:
+    known = inspect.signature(ours).parameters
+    assert not [each for each in known.values() if each.kind is each.VAR_KEYWORD]
+    for name, parameter in inspect.signature(below).parameters.items():
+        if name not in given:
+            assert (known[name].default, known[name].annotation) == (parameter.default, parameter.annotation), name
 
 
 def test_a_shape_is_numbers_or_text() -> None:

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 import convolab
 from convolab.training.augmentation import apply_transforms, parse_transform
+from convolab.training.callbacks import Callbacks
 
 
 def test_every_name_is_there_and_dir_shows_these_names_only() -> None:
@@ -38,10 +39,59 @@ def test_an_editor_completes_and_explains() -> None:
     }
 
 
-def test_dir_of_a_recipe_shows_its_sections_and_methods_and_nothing_of_pydantic() -> None:
-    names = dir(convolab.Recipe())
-    assert {"data", "model", "optimizer", "schedule", "training", "key", "with_overrides", "write"} <= set(names)
-    assert not [name for name in names if name.startswith(("model_", "__pydantic"))]
+RESULT = "plot rows save to_frame"  # of every object that draws itself
+FACES = {
+    "Run": f"{RESULT} best_epoch delete extend folder has_test_images history is_training load_splits mistakes net predict "
+    "recipe resume start status summary test test_result",
+    "ImageDataset": f"{RESULT} classes fingerprint images labels name names shape subset",
+    "Subset": f"{RESULT} classes copy dataset indices labels name names shape subset",
+    "Recipe": f"{RESULT} data from_dict key loss metrics model optimizer own_parts read sampling schedule to_dict to_toml "
+    "training validation_metric with_overrides with_seed write",
+    "Training": "batch_size clip_norm ema epochs exact goal label_smoothing patience precision seed",
+    "Model": "batch_norm channels freeze name options pretrained_lr_factor residual weights weights_sha256",
+    "Study": f"{RESULT} base_recipe format from_dict margins max_seeds name read recipe recipes sections seeds test_best "
+    "title to_toml trials write",
+    "Finding": f"{RESULT} arrays heading metrics net panels save_arrays summary to_dict tool warnings",
+    "ImageClassifier": "caution channels classes crop_fraction find_class input_size interpolation mean network "
+    "preprocess std synonyms training validate_inputs",
+}
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """An object of each public class, and of what they hold, by the name of its class."""
+    digits = convolab.load("digits").train
+    run = convolab.train("shallow_net", epochs=1, out=tmp_path_factory.mktemp("run"), callbacks=Callbacks())
+    found = [
+        run, run.recipe, run.recipe.training, convolab.Recipe().model, run.net(), digits, digits.subset(torch.arange(4)),
+        convolab.coursework(), convolab.Finding("locate", (), {}, {}),
+    ]  # fmt: skip
+    return {type(each).__name__: each for each in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FACES)
+def test_dir_of_a_public_object_shows_what_a_person_needs_and_nothing_else(
+    objects: dict[str, object], name: str
+) -> None:
+    inherited = set(dir(nn.Module)) if isinstance(objects[name], nn.Module) else set()
+    assert set(dir(objects[name])) - inherited == set(FACES[name].split())
+    assert not [each for each in dir(objects[name]) if each.startswith("_")]
+
+
+def test_every_public_class_has_its_face_checked() -> None:
+    classes = {name for name in convolab.__all__ if isinstance(getattr(convolab, name), type)}
+    assert classes - {"LabError"} <= FACES.keys()
+
+
+@pytest.mark.slow
+def test_what_a_class_keeps_internal_is_there_and_is_suggested_to_nobody(objects: dict[str, object]) -> None:
+    for each in objects.values():
+        for name in getattr(type(each), "_internal_names", ()):
+            assert hasattr(each, name), name
+    with pytest.raises(AttributeError, match="known: ") as caught:
+        _ = objects["Run"].require_same_datas
+    assert "require_same_data," not in str(caught.value)
 
 
 def train_plainly(loader: DataLoader, transform: object = None) -> float:

@@ -22,3 +22,13 @@ def test_every_link_of_a_page_leads_to_a_file(page: str) -> None:
 
 def test_the_readme_is_a_screen_and_a_half() -> None:
     assert len(README.splitlines()) <= 90
+
+
+def test_contributing_is_one_page_that_says_where_a_change_goes_and_links_to_the_rest() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert len(text.splitlines()) <= 90
+    assert "## The layers" in text
+    assert "## Where a change goes" in text
+    for page in ("documentation", "words"):
+        assert f"(docs/{page}.md)" in text
+        assert f'"docs/{page}"' in (ROOT / "docs" / "site" / "pages.py").read_text()

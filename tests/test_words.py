@@ -38,10 +38,16 @@ def module_level_names(tree: ast.Module, constants: bool) -> set[str]:
     return names
 
 
-def test_no_two_functions_or_classes_of_the_package_share_a_name() -> None:
+def is_alias(name: str) -> bool:
+    """Whether a constant is called as a type is: CamelCase."""
+    return name[0].isupper() and any(letter.islower() for letter in name)
+
+
+def test_no_two_functions_classes_or_type_aliases_of_the_package_share_a_name() -> None:
     homes = defaultdict(list)
     for path, tree in TREES.items():
-        for name in module_level_names(tree, constants=False):
+        names = module_level_names(tree, constants=False)
+        for name in names | set(filter(is_alias, module_level_names(tree, constants=True))):
             homes[name].append(str(path.relative_to(PACKAGE)))
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
@@ -149,10 +155,29 @@ def test_no_word_that_was_retired_in_the_tests_is_left() -> None:
     for path in sorted(tests.rglob("*.py")):
         name = path.relative_to(tests).as_posix()
         if name != "test_words.py":
-            text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", path.read_text(encoding="utf-8")).lower()
-            found = set(re.findall(r"[a-z]+", text)) & RETIRED_IN_TESTS.keys() - ALLOWED_IN_TESTS.get(name, set())
+            found = words_of(path.read_text(encoding="utf-8")) & RETIRED_IN_TESTS.keys() - ALLOWED_IN_TESTS.get(
+                name, set()
+            )
             left |= {(name, word): RETIRED_IN_TESTS[word] for word in found}
     assert left == {}, "use the word on the right"
+
+
+RETIRED_IN_SOURCE = {"said": "message, note, print, stored", "told": "run_jobs, asked, recognized"}
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text and of the names in it, in lower case."""
+    return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()))
+
+
+def test_names_comments_and_messages_of_the_package_have_no_said_and_no_told() -> None:
+    paths = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.toml"), *PACKAGE.rglob("templates/*")]
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), word): RETIRED_IN_SOURCE[word]
+        for path in paths
+        for word in words_of(path.read_text(encoding="utf-8", errors="replace")) & RETIRED_IN_SOURCE.keys()
+    }
+    assert found == {}, "use the word on the right"
 
 
 @pytest.mark.parametrize(("old", "new"), RETIRED["recipe_keys"].items())

@@ -63,6 +63,8 @@ MENU = {  # captions of the menu; below each, pages with their short titles
         "docs/compare": "How it compares",
         "benchmarks/README": "Benchmarks",
         "CONTRIBUTING": "Contributing",
+        "docs/documentation": "How the site is made",
+        "docs/words": "Words that we kept",
         "CHANGELOG": "Changelog",
         "docs/licenses": "Licenses",
     },

@@ -8,20 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from convolab.analysis.summary import ModelSummary, summarize_network
 from convolab.arguments import (
     TRAIN_KEYWORDS,
-    ImageSource,
+    ImageLike,
     NetworkSource,
     flatten_sections,
     is_run_folder,
     network_label,
     parse_input_shape,
-    require_settings,
     resolve_classifier,
     resolve_image,
     resolve_several,
@@ -31,9 +29,10 @@ from convolab.core.trust import trust_all
 from convolab.core.types import Json
 from convolab.data.catalog import load
 from convolab.inspection.adversarial.fool import fool_classifier
+from convolab.inspection.adversarial.pgd import MAX_STEPS, StepCallback
 from convolab.inspection.explain.explain import explain_prediction
 from convolab.inspection.explain.method_names import DEFAULT_METHODS
-from convolab.inspection.localization.locate import locate_objects
+from convolab.inspection.localization.locate import DEFAULT_ALIGNMENT, DEFAULT_BOX_THRESHOLD, locate_objects
 from convolab.inspection.receptive_field import inspect_receptive_field
 from convolab.inspection.result import Finding
 from convolab.models.classifier import ImageClassifier
@@ -141,14 +140,13 @@ def train(
 
 
 def explain(
-    image: ImageSource,
+    image: ImageLike,
     net: NetworkSource = DEFAULT_NETWORK,
     *,
     target: str | int | None = None,
     methods: str | Sequence[str] = DEFAULT_METHODS,
     check: bool = False,
     seed: int = 0,
-    **unknown: object,
 ) -> Finding:
     """What a network predicts for an image, and by several methods which pixels the prediction depends on.
 
@@ -160,7 +158,6 @@ def explain(
         methods: Names of methods, such as "gradient,gradcam".
         check: Whether to check the maps: randomized weights, deletion and insertion. Up to a minute.
         seed: Of SmoothGrad's noise and of the checks.
-        **unknown: No other keyword is known; the error names the nearest.
 
     Returns:
         A finding, which draws itself; `finding.arrays` holds the raw maps [H, W].
@@ -171,7 +168,6 @@ def explain(
     >>> explain("coffee", methods="gradcam").metrics["target"]["class"]
     'espresso'
     """
-    require_settings(explain, unknown)
     classifier = resolve_classifier(net)
     name, pixels = resolve_image(image)
     finding = explain_prediction(
@@ -181,13 +177,20 @@ def explain(
 
 
 def fool(
-    images: ImageSource | Sequence[ImageSource],
+    images: ImageLike | Sequence[ImageLike],
     target: str | int | Sequence[str | int],
     net: NetworkSource = DEFAULT_NETWORK,
     *,
     victims: NetworkSource | Sequence[NetworkSource] | Mapping[str, NetworkSource] = (),
     surrogates: NetworkSource | Sequence[NetworkSource] | Mapping[str, NetworkSource] = (),
-    **settings: Any,  # noqa: ANN401 (those of inspection.adversarial.fool, which checks them)
+    objective: str | None = None,
+    budget: str = "none",
+    step_size: float | None = None,
+    max_steps: int = MAX_STEPS,
+    confidence: float | None = None,
+    for_transfer: bool = False,
+    seed: int = 0,
+    on_step: StepCallback | None = None,
 ) -> Finding:
     """Change images until a network predicts another class, and see whether other networks are fooled too.
 
@@ -197,8 +200,15 @@ def fool(
         net: The network to fool, as `explain` takes it.
         victims: Other networks of the same classes, on which transfer is measured; a dict gives each a name.
         surrogates: Networks to attack together with `net`; only with for_transfer=True.
-        **settings: objective, budget, step_size, max_steps, confidence, for_transfer, seed, on_step: see
-            `convolab.inspection.adversarial.fool.fool_classifier`.
+        objective: What to climb: "logit", "log-probability" or "margin"; by default the log-probability, for transfer the
+            logit.
+        budget: How far an image may move: "linf=8/255", "l2=1.5" or "none".
+        step_size: The L2 norm of a step, in pixels of [0, 1]; by default chosen by the image's size.
+        max_steps: The largest number of steps.
+        confidence: Go on until the target has this probability, in [0, 1); by default the first success is enough.
+        for_transfer: Attack so that other networks are fooled too: with momentum and random sizes, on all `surrogates`.
+        seed: Of noise, random targets and the control.
+        on_step: Called after each step, with what it reached.
 
     Returns:
         A finding, which draws itself; its arrays hold the fooling images, bytes [N, C, H, W].
@@ -209,7 +219,6 @@ def fool(
     >>> fool("chelsea", "goldfish").metrics["fooled"]["fraction"]
     1.0
     """
-    require_settings(fool_classifier, settings)
     several = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
     named = [("noise", "noise") if isinstance(i, str) and i == "noise" else resolve_image(i) for i in several]
     pixels: list[Tensor | str] = [image for _, image in named]
@@ -220,19 +229,29 @@ def fool(
         victims=resolve_several(victims),
         surrogates=resolve_several(surrogates),
         image_names=[name for name, _ in named],
-        **settings,
+        objective=objective,
+        budget=budget,
+        step_size=step_size,
+        max_steps=max_steps,
+        confidence=confidence,
+        for_transfer=for_transfer,
+        seed=seed,
+        on_step=on_step,
     )
     return replace(finding, net=network_label(net))
 
 
 def locate(
-    image: ImageSource,
+    image: ImageLike,
     net: NetworkSource = DEFAULT_NETWORK,
     *,
     targets: str | int | Sequence[str | int] = (),
     top: int = 1,
     scales: str | float = "1",
-    **settings: Any,  # noqa: ANN401 (those of inspection.localization.locate, which checks them)
+    alignment: str = DEFAULT_ALIGNMENT,
+    threshold: float = DEFAULT_BOX_THRESHOLD,
+    granularity: str | None = None,
+    sliding_window_check: bool = False,
 ) -> Finding:
     """Find objects of some classes in an image of any size: a response and boxes for each class.
 
@@ -242,8 +261,11 @@ def locate(
         targets: Classes to find; without any the `top` most probable ones.
         top: How many classes, where there are no targets.
         scales: Sizes at which the network sees the image: factors or shorter sides, such as "0.5,1" or "448px".
-        **settings: alignment, threshold, granularity, sliding_window_check: see
-            `convolab.inspection.localization.locate.locate_objects`.
+        alignment: How cells of the map lie on the image: "erf" (as measured), "rf-center" or "resize".
+        threshold: A box is where the response is above this fraction of its largest value, in (0, 1].
+        granularity: The response of each "cell" of the last map, or of each "window" of the network's own input size; by
+            default cells, if the network averages its last map.
+        sliding_window_check: Compare the map with windows that are cropped and classified one by one. Slow.
 
     Returns:
         A finding, which draws itself; `finding.rows()` are the boxes, in pixels of the image.
@@ -255,11 +277,19 @@ def locate(
     >>> locate("motorcycle_left", targets="moped", alignment="resize").rows()[0]["box"]
     [127, 62, 695, 461]
     """
-    require_settings(locate_objects, settings)
     name, pixels = resolve_image(image)
     several = [targets] if isinstance(targets, str | int) else list(targets)
     finding = locate_objects(
-        resolve_classifier(net), pixels, targets=several, top=top, scales=str(scales), image_name=name, **settings
+        resolve_classifier(net),
+        pixels,
+        targets=several,
+        top=top,
+        scales=str(scales),
+        alignment=alignment,
+        threshold=threshold,
+        granularity=granularity,
+        sliding_window_check=sliding_window_check,
+        image_name=name,
     )
     return replace(finding, net=network_label(net))
 
@@ -270,7 +300,6 @@ def receptive_field(
     *,
     pixel: Sequence[int],
     layer: str | None = None,
-    **unknown: object,
 ) -> Finding:
     """Where one cell of a network looks, in theory and by its gradient, and what the network makes of that patch alone.
 
@@ -279,7 +308,6 @@ def receptive_field(
         net: As `explain` takes it.
         pixel: Row and column in the network's input; the cell whose field is centered nearest is taken.
         layer: The path of a layer, such as "blocks.2"; by default the last one with several cells.
-        **unknown: No other keyword is known; the error names the nearest.
 
     Returns:
         A finding, which draws itself; `finding.metrics["theoretical"]` and `["effective"]` hold a box (left, top, right,
@@ -291,7 +319,6 @@ def receptive_field(
     >>> receptive_field("chelsea", pixel=(100, 100)).metrics["cells"]
     [7, 7]
     """
-    require_settings(receptive_field, unknown)
     name, pixels = resolve_image(image)
     finding = inspect_receptive_field(resolve_classifier(net), pixels, pixel, layer=layer, image_name=name)
     return replace(finding, net=network_label(net))
@@ -306,7 +333,6 @@ def summary(
     model: Mapping[str, Json] | None = None,
     beside: Sequence[str] = (),
     on_message: Callable[[str], None] = lambda message: None,
-    **unknown: object,
 ) -> ModelSummary:
     """Parameters, MACs, memory and receptive field of every layer of a network, for inputs of one shape.
 
@@ -320,7 +346,6 @@ def summary(
         model: Options of a network by name, such as {"channels": [8, 16]}; not of a library's.
         beside: Other counters to run too: "fvcore", "torchinfo", "thop", "ptflops".
         on_message: Called with a line before anything slow.
-        **unknown: No other keyword is known; the error names the nearest.
 
     Returns:
         A summary, which draws itself. Memory is in bytes, receptive fields in pixels.
@@ -331,7 +356,6 @@ def summary(
     >>> summary("simple_convnet", (3, 32, 32)).num_parameters
     24346
     """
-    require_settings(summary, unknown)
     given_shape = None if input_shape is None else parse_input_shape(input_shape)
     builder: nn.Module | Callable[[], nn.Module]
     own_shape: tuple[int, ...] | None = None

@@ -1,7 +1,6 @@
 """What a person gives, as what the layers below take: names, paths and arrays become networks, images and overrides."""
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,7 +21,7 @@ from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
 NetworkSource: TypeAlias = ImageClassifier | Run | str | Path  # a network, a run, or the name or folder of one
-ImageSource: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image
+ImageLike: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image
 
 TRAIN_KEYWORDS = {  # of `train`: the recipe key of each
     "data": "data.name",
@@ -77,16 +76,6 @@ def parse_input_shape(shape: Sequence[int] | str) -> tuple[int, ...]:
         f"{shape} is not a shape: give positive integers, channels first, such as 3x224x224",
     )
     return tuple(map(int, parts))
-
-
-def require_settings(function: Callable[..., object], settings: Mapping[str, object]) -> None:
-    """Raise LabError, with the nearest, for a keyword that a function does not have."""
-    parameters = inspect.signature(function).parameters.values()
-    settable = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    for name in settings:
-        what = function.__name__.partition("_")[0]
-        require(name in settable, f"{what} has no keyword '{name}': {suggest(name, known)}")
 
 
 def is_run_folder(name: str | Path) -> bool:
@@ -150,7 +139,7 @@ def network_label(net: NetworkSource) -> str:
     return str(net.folder) if isinstance(net, Run) else type(net).__name__ if isinstance(net, nn.Module) else str(net)
 
 
-def resolve_image(image: ImageSource | nn.Module | Run) -> tuple[str, Tensor]:
+def resolve_image(image: ImageLike | nn.Module | Run) -> tuple[str, Tensor]:
     """What an image is called, and its pixels, bytes [C, H, W]. Raises LabError for what is no image."""
     if isinstance(image, nn.Module | Run):
         raise LabError("the image comes first, then the network: explain(image, net)")

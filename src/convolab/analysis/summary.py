@@ -100,7 +100,7 @@ class ModelSummary(Displayable):
     unsupported_ops: dict[str, int]  # operations of which it is not known whether they multiply
     notes: tuple[str, ...]  # what a reader should know of this summary
     mismatches: tuple[str, ...]  # between the counter and the closed forms
-    other_counts: tuple[OtherCount, ...]  # by the other counters that `summary` was told to run
+    other_counts: tuple[OtherCount, ...]  # by the other counters that `summary` was asked to run
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.input_shape))

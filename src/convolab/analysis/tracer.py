@@ -28,8 +28,7 @@ from convolab.analysis.receptive_field.propagation import (
     set_rf_state,
 )
 from convolab.core.errors import LabError, require
-
-Function = Callable[..., object]
+from convolab.models.hooks import Function
 
 
 @dataclass(slots=True)

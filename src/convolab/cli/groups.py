@@ -1,4 +1,4 @@
-"""Commands and groups of commands that answer wrong words in one line, and the click below typer."""
+"""Commands and groups of commands that answer wrong words in one line."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,18 +10,11 @@ from typer.core import TyperCommand, TyperGroup
 from convolab.cli.retired import OTHER_WAYS, refuse_retired
 from convolab.core.errors import LabError, suggest
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # typer's own copy of click, which its older versions do not have: nothing of it is needed to run
     from typer._click import Command, Context, HelpFormatter
-else:
-    try:  # what the methods below take: typer's own copy of click, or click itself in older versions of typer
-        from typer._click import Command, Context, HelpFormatter
-    except ImportError:
-        from click import Command, Context, HelpFormatter
-
-__all__ = ["Command", "Context", "HelpFormatter", "LabCommand", "LabGroup"]
 
 
-def command_words(context: Context) -> str:
+def command_words(context: "Context") -> str:
     """The command of a context as it was typed, without the program's name."""
     if context.parent is None:
         return ""
@@ -36,11 +29,11 @@ def hide_flag_types(parameters: Sequence[object]) -> None:
 
 
 @contextmanager
-def translate_usage_errors(command: Command, context: Context, args: Sequence[str]) -> Iterator[None]:
+def translate_usage_errors(command: "Command", context: "Context", args: Sequence[str]) -> Iterator[None]:
     """What the parser says of the arguments of a command, as a LabError of one line, with the nearest option.
 
-    typer has the parser's exceptions in private modules, which moved between its versions: they are told by what they
-    have. A group without arguments shows its help in place of an error.
+    typer has the parser's exceptions in private modules, which moved between its versions: they are recognized by what
+    they have. A group without arguments shows its help in place of an error.
     """
     given = list(args)  # the parser takes them out
     try:
@@ -69,11 +62,11 @@ def translate_usage_errors(command: Command, context: Context, args: Sequence[st
 class LabCommand(TyperCommand):
     """A command that answers a wrong option in one line, and whose help gives flags no type."""
 
-    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+    def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         hide_flag_types(self.get_params(ctx))
         super().format_help(ctx, formatter)
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         with translate_usage_errors(self, ctx, args):
             return super().parse_args(ctx, args)
 
@@ -81,15 +74,15 @@ class LabCommand(TyperCommand):
 class LabGroup(TyperGroup):
     """A group that names the new word for a command of the first edition, and answers a wrong option in one line."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         with translate_usage_errors(self, ctx, args):
             return super().parse_args(ctx, args)
 
-    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+    def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         hide_flag_types(self.get_params(ctx))
         super().format_help(ctx, formatter)
 
-    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+    def resolve_command(self, ctx: "Context", args: list[str]) -> "tuple[str | None, Command | None, list[str]]":
         if self.get_command(ctx, args[0]) is None:
             words = f"{command_words(ctx)} {args[0]}".strip()
             refuse_retired(words)

@@ -7,18 +7,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.main import get_command
 
-from convolab.cli.groups import Command, Context, HelpFormatter, LabCommand, LabGroup
+from convolab.cli.groups import LabCommand, LabGroup
 from convolab.cli.streams import GuardedStreams
 from convolab.cli.terminal import print_note
 from convolab.core.errors import LabError
 from convolab.core.files import translate_system_errors
 from convolab.core.streams import is_terminal
 from convolab.core.trust import trust_all
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
 
 Trust = Annotated[
     bool,
@@ -108,26 +111,26 @@ convolab --help lists all commands, convolab COMMAND --help explains one.
 class LazyGroup(LabGroup):
     """The commands, each imported when it is called: `--help` needs none of them."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
             print(f"{root.__doc__}\n\n{FIRST_STEPS}", end="")
             ctx.exit()
         return super().parse_args(ctx, args)
 
-    def list_commands(self, ctx: Context) -> list[str]:
+    def list_commands(self, ctx: "Context") -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+    def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
         return load_command(cmd_name) if cmd_name in COMMANDS else None
 
-    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+    def format_commands(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         width = max(map(len, COMMANDS))
         for title, section in COMMAND_SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), entry.summary) for name, entry in section.items()])
 
 
-def load_command(name: str) -> Command:
+def load_command(name: str) -> "Command":
     """A command of the table, imported."""
     module, _, attribute = COMMANDS[name].target.partition(":")
     target = getattr(importlib.import_module(f"convolab.cli.commands.{module}"), attribute)

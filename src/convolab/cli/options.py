@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from convolab.data.splits import DatasetSplits
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
-Data = Annotated[
+DataOption = Annotated[
     str | None,
     typer.Option("--data", help="Name of a dataset, or your images, such as folder:PATH.", show_default="the recipe's"),
 ]
-Overrides = Annotated[
+SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a recipe key, e.g. optimizer.lr=0.1. Repeatable.")
 ]
-Epochs = Annotated[int | None, typer.Option(help="The same as --set training.epochs=N.")]
+EpochsOption = Annotated[int | None, typer.Option(help="The same as --set training.epochs=N.")]
 BatchSize = Annotated[int | None, typer.Option(help="The same as --set training.batch_size=N.")]
 DataDir = Annotated[
     Path | None,

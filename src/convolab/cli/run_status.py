@@ -29,7 +29,7 @@ class RunOverview(TypedDict):
 
 
 def open_run(folder: Path) -> "Run":
-    """The run in a folder; it is said if the file of its own network was edited since it began."""
+    """The run in a folder; a note is printed if the file of its own network was edited since it began."""
     from convolab.training.run import Run
 
     run = Run(folder)

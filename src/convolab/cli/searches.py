@@ -1,4 +1,4 @@
-"""How `convolab sweep --search` is run: the search, its winner against the default, the winner's test; and what is said."""
+"""How `convolab sweep --search` is run: the search, its winner against the default, the winner's test; and what is printed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

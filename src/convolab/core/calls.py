@@ -2,10 +2,10 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from convolab.core.errors import LabError, suggest
 from convolab.core.text import join_with_and
@@ -21,12 +21,26 @@ class UnknownAttribute(LabError, AttributeError):
 
 def unknown_attribute(owner: object, name: str) -> UnknownAttribute:
     """The error about an attribute that an object lacks, with the nearest that it has."""
-    known = [known for known in dir(owner) if not known.startswith("_")]
+    known = public_names(owner, dir(owner))
     return UnknownAttribute(f"{type(owner).__name__} has no attribute '{name}': {suggest(name, known, MAX_LISTED)}")
 
 
+def public_names(owner: object, names: Iterable[str]) -> list[str]:
+    """Those of the names that a person needs: neither private nor internal to any class of the owner."""
+    internal = {name for kind in type(owner).__mro__ for name in vars(kind).get("_internal_names", ())}
+    return sorted({name for name in names if not name.startswith("_")} - internal)
+
+
 class NearestNames:
-    """An object whose attributes, where they are misspelled, are answered with the nearest."""
+    """An object that shows what a person needs, and whose attributes, where misspelled, are answered with the nearest.
+
+    `_internal_names` of a class are what the package's other modules call; `dir` and completion leave them out.
+    """
+
+    _internal_names: ClassVar[frozenset[str]] = frozenset()
+
+    def __dir__(self) -> list[str]:
+        return public_names(self, super().__dir__())
 
     if not TYPE_CHECKING:  # else every name would pass
 

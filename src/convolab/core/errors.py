@@ -11,6 +11,7 @@ from convolab.core.escape import escape_line
 from convolab.core.text import truncate_list
 
 MAX_MESSAGE_LENGTH = 10_000
+NEARLY_THE_SAME = 0.8  # of two names, as difflib measures it
 MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "Storage size calculation overflowed")
 
 
@@ -92,17 +93,23 @@ def is_own_file(filename: str) -> bool:
 def suggest(name: str, known: Iterable[str], max_listed: int | None = None) -> str:
     """How an error about an unknown name ends: the closest known name, or all of them.
 
-    Of more than `max_listed` names only the first three are listed, and the number of the others.
+    A name that is a word of one known name alone means that one, unless another is nearly the same. Of more than
+    `max_listed` names only the first three are listed, and the number of the others.
 
     >>> suggest("cifar01", ["cifar10", "digits"])
     "did you mean 'cifar10'?"
+    >>> suggest("steps", ["step_size", "max_steps"])
+    "did you mean 'max_steps'?"
     >>> suggest("x", ["cifar10", "digits"])
     'known: cifar10, digits'
     >>> suggest("x", ["a", "b", "c", "d", "e"], max_listed=4)
     'known: a, b, c and 2 more'
     """
     known = sorted(known)
-    close = get_close_matches(name, known, n=1)
+    with_word = [other for other in known if name in other.split("_")]
+    close = get_close_matches(name, known, n=1, cutoff=NEARLY_THE_SAME) or (
+        with_word if len(with_word) == 1 else get_close_matches(name, known, n=1)
+    )
     if close:
         return f"did you mean '{close[0]}'?"
     is_long = max_listed is not None and len(known) > max_listed

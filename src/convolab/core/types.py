@@ -15,7 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
-from convolab.core.calls import unknown_attribute
+from convolab.core.calls import public_names, unknown_attribute
 from convolab.core.errors import LabError, require, suggest
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]  # from 0 to 1
@@ -59,6 +59,15 @@ class OneLineErrors(type(BaseModel)):
                 raise LabError(f"{cls.__name__}: {name}{wrong}: {message[0].lower()}{message[1:]}") from error
 
 
+def own_names(value: BaseModel) -> list[str]:
+    """The keys and methods of a value that a person needs, without its validators and what is pydantic's."""
+    kinds = [kind for kind in type(value).__mro__ if kind.__module__.partition(".")[0] not in ("builtins", "pydantic")]
+    names = {name for kind in kinds for name in vars(kind) if not name.startswith("model_")}
+    checks = type(value).__pydantic_decorators__
+    names -= {*checks.field_validators, *checks.model_validators, *checks.field_serializers, *checks.model_serializers}
+    return public_names(value, {*type(value).model_fields, *(value.__pydantic_extra__ or ()), *names})
+
+
 class Frozen(BaseModel, metaclass=OneLineErrors):
     """A value: it never changes, an unknown key in it is an error, and NaN or infinity are not numbers."""
 
@@ -68,12 +77,7 @@ class Frozen(BaseModel, metaclass=OneLineErrors):
         return repr(self)  # which may be shorter than pydantic's
 
     def __dir__(self) -> list[str]:
-        """Its keys and methods, without those of pydantic."""
-        kinds = [
-            kind for kind in type(self).__mro__ if kind.__module__.partition(".")[0] not in ("builtins", "pydantic")
-        ]
-        own = {name for kind in kinds for name in vars(kind) if not name.startswith(("_", "model_"))}
-        return sorted({*type(self).model_fields, *(self.__pydantic_extra__ or ()), *own})
+        return own_names(self)
 
     if not TYPE_CHECKING:  # else every keyword and every attribute would pass
 

@@ -53,6 +53,8 @@ class ImageDataset(Dataset[tuple[Tensor, int]], Displayable):
     ImageDataset('pets': 4 images of 1x8x8, 2 classes)
     """
 
+    _internal_names = frozenset({"file_rows", "gather", "with_file_rows", "with_fingerprint"})
+
     images: UInt8[Tensor, "n c h w"]
     labels: Int64[Tensor, "n"]
     classes: tuple[str, ...]
@@ -136,6 +138,8 @@ class Subset(Dataset[tuple[Tensor, int]], Displayable):
 
     As of a dataset, `subset[i]` is (image, label), and a `torch.utils.data.DataLoader` takes it.
     """
+
+    _internal_names = frozenset({"gather"})
 
     dataset: ImageDataset
     indices: Int64[Tensor, "m"]

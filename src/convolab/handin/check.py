@@ -116,7 +116,7 @@ def check_folder(homework: Homework, folder: Path) -> CheckResult:
 
 
 def find_shared_problems(items: Sequence[ItemResult]) -> dict[str, list[str]]:
-    """What is open in every item of a notebook that was to be run, by the notebook's file: said once, not for each."""
+    """What is open in every item of a notebook that was to be run, by the notebook's file: named once, not for each."""
     shared = {}
     for file in dict.fromkeys(item.notebook for item in items if item.notebook):
         of_each = [

@@ -12,7 +12,7 @@ from convolab.plots.figure import ChartFigure, ImageFigure
 from convolab.plots.panels import FRAME_GAP, render_panel
 from convolab.plots.style import BLUE, COLORS, GRAY, apply_chart_style, chart_data, needs_log_scale
 
-Epochs = Sequence[Mapping[str, float | int]]  # of one training, a dict for each epoch
+EpochRows = Sequence[Mapping[str, float | int]]  # of one training, a dict for each epoch
 CURVE_TITLES = {
     "train_loss": "training loss (nats)",
     "validation_loss": "validation loss (nats)",
@@ -28,7 +28,7 @@ LABEL_WIDTH = 300  # pixels that a bar's name may take
 
 
 def plot_curves(
-    histories: Mapping[str, Epochs] | Mapping[float, Epochs],
+    histories: Mapping[str, EpochRows] | Mapping[float, EpochRows],
     columns: Sequence[str] = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy"),
     title: str = "",
 ) -> ChartFigure:
@@ -72,7 +72,7 @@ def require_histories(histories: object, columns: Sequence[str]) -> None:
     require(any(epochs for _, epochs in values), "there is no epoch to draw: train a network first")
 
 
-def curve_panel(histories: Mapping[str, Epochs], column: str) -> alt.LayerChart:
+def curve_panel(histories: Mapping[str, EpochRows], column: str) -> alt.LayerChart:
     """One quantity of all trainings against the epoch."""
     factor = 100 if column.endswith("accuracy") else 1
     rows = [

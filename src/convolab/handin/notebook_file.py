@@ -35,7 +35,7 @@ class HandedInCell:
     figures: tuple[tuple[str, str], ...] = ()  # the media type and the content of each
     result_counts: tuple[int | None, ...] = ()  # of its results: the execution that each says it came from
     has_output: bool = False
-    is_hidden: bool = False  # whether Jupyter is told not to show its source or its outputs
+    is_hidden: bool = False  # whether Jupyter is set not to show its source or its outputs
 
 
 def read_notebook(path: Path, folder: Path) -> list[HandedInCell]:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from convolab.core.calls import one_line_construction, unknown_attribute
+from convolab.core.calls import one_line_construction, public_names, unknown_attribute
 from convolab.core.errors import require
 from convolab.data import image_io
 from convolab.models.class_names import Synonyms, find_class
@@ -38,6 +38,8 @@ class ImageClassifier(nn.Module):
     >>> net(torch.tensor([[[[0.0, 1.0]]]]))
     tensor([[-2.,  2.]])
     """
+
+    _internal_names = frozenset({"check_pixels", "crop_region", "forward_unchecked", "scale", "shift"})
 
     scale: Tensor  # 1 / std, [1, C, 1, 1]
     shift: Tensor  # -mean / std
@@ -76,6 +78,9 @@ class ImageClassifier(nn.Module):
         shift = -torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1) * scale
         self.register_buffer("scale", scale.float(), persistent=False)
         self.register_buffer("shift", shift.float(), persistent=False)
+
+    def __dir__(self) -> list[str]:
+        return public_names(self, super().__dir__())
 
     if not TYPE_CHECKING:  # else every attribute would pass
 

@@ -26,7 +26,7 @@ from convolab.models.zoo import ImageShape
 
 NetworkFactory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
 MAX_PARAMETERS = 500_000_000  # of a built-in network or a library's; its training takes 16 bytes and more for each
-Factory = TypeVar("Factory", bound=NetworkFactory)
+RegisteredFactory = TypeVar("RegisteredFactory", bound=NetworkFactory)
 
 NETWORKS: dict[str, NetworkFactory] = {
     "shallow_net": zoo.shallow_net,
@@ -39,7 +39,7 @@ NETWORKS: dict[str, NetworkFactory] = {
 }
 
 
-def register(factory: Factory, name: str | None = None) -> Factory:
+def register(factory: RegisteredFactory, name: str | None = None) -> RegisteredFactory:
     """Register a network so that recipes can name it; also a decorator. A name that is taken gets the new factory.
 
     Args:

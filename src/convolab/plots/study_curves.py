@@ -19,7 +19,7 @@ from convolab.plots.training import TRAIN_METRICS_CAPTIONS
 from convolab.studies.metrics import Metric
 from convolab.studies.results import Arm, SectionResult, mean_curve
 from convolab.studies.section import Section
-from convolab.studies.tables import Row
+from convolab.studies.tables import TableRow
 
 
 class MeanPoint(NamedTuple):
@@ -191,7 +191,7 @@ def mean_points(arms: Sequence[Arm], metric: Metric) -> list[MeanPoint]:
     ]
 
 
-def without_interval(point: MeanPoint) -> Row:
+def without_interval(point: MeanPoint) -> TableRow:
     """A mean's row where no band is drawn."""
     return {"arm": point.arm, "epoch": point.epoch, "mean": point.mean}
 

@@ -8,7 +8,7 @@ from convolab.plots.style import BLUE, GRAY, GREEN, ORANGE
 from convolab.studies.metrics import Metric
 from convolab.studies.narrative import format_margin
 from convolab.studies.results import VERDICTS, ContrastResult, SectionResult
-from convolab.studies.tables import Row
+from convolab.studies.tables import TableRow
 
 LINES = "split(datum.label, '\\n')"  # of a label
 ROW_HEIGHT = 34  # pixels of a contrast
@@ -35,7 +35,7 @@ def differences_chart(result: SectionResult, metric: Metric) -> StudyFigure | No
     rows = [difference_row(contrast, metric) for contrast in tested]
     labels = [str(row["contrast"]) for row in rows]
     margins = {contrast.margin for contrast in tested}
-    band: list[Row] = [
+    band: list[TableRow] = [
         {"low": -edge, "high": edge}
         for edge in (to_display_unit(metric, margin) for margin in margins if margin and len(margins) == 1)
     ]
@@ -79,7 +79,7 @@ def differences_chart(result: SectionResult, metric: Metric) -> StudyFigure | No
     )
 
 
-def difference_row(result: ContrastResult, metric: Metric) -> Row:
+def difference_row(result: ContrastResult, metric: Metric) -> TableRow:
     """A contrast's mark and bar, in the unit that is displayed."""
     assert result.paired_test is not None  # only tested ones are drawn
     difference = result.paired_test.difference

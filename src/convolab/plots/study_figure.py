@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import altair as alt
 
 from convolab.plots.style import apply_chart_style
-from convolab.studies.tables import Table
+from convolab.studies.tables import TableRows
 
 FIGURE_WIDTH = 480  # pixels of a figure in a file; on a page it is as wide as its column
 FIGURE_HEIGHT = 280  # pixels, without its titles
 # The mark of a diverged run: an outline, so that it takes its color as a stroke.
 DIVERGED_MARK = alt.MarkDef(type="point", shape="M-1,-1L1,1M-1,1L1,-1", size=50, strokeWidth=2, filled=False)
 
-Tables = dict[str, Table]  # by name
+Tables = dict[str, TableRows]  # by name
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from convolab.plots.study_figure import StudyFigure, tooltip_fields
 from convolab.plots.study_scales import arm_numbers, to_display_unit
 from convolab.plots.style import BLUE, GRAY, ORANGE
 from convolab.studies.results import ContrastResult, SectionResult
-from convolab.studies.tables import Row
+from convolab.studies.tables import TableRow
 from convolab.studies.trend import Optimum
 
 NUM_POINTS = 61  # of the parabola
@@ -27,7 +27,7 @@ def optimum_figure(result: SectionResult, contrast: ContrastResult, optimum: Opt
     """The means that the parabola is fitted to, against the key; shaded: where the optimum lies among these values."""
     metric, key = contrast.contrast.parsed_metric, contrast.contrast.trend
     numbers = arm_numbers(result.section, key)
-    means: list[Row] = []
+    means: list[TableRow] = []
     for arm in result.arms:
         if not optimum.span[0] <= numbers[arm.name] * (1 + 1e-9) or numbers[arm.name] > optimum.span[1] * (1 + 1e-9):
             continue
@@ -37,13 +37,13 @@ def optimum_figure(result: SectionResult, contrast: ContrastResult, optimum: Opt
         means.append({"arm": arm.name, "x": numbers[arm.name], "mean": mean, "low": low, "high": high})
     first, last = (math.log(end) if optimum.is_log else end for end in optimum.span)
     a, b, c = optimum.coefficients
-    parabola: list[Row] = []
+    parabola: list[TableRow] = []
     for x in np.linspace(first, last, NUM_POINTS):
         value = math.exp(x) if optimum.is_log else float(x)
         parabola.append({"x": value, "mean": to_display_unit(metric, float(a + b * x + c * x * x))})
     lowest, highest = optimum.span
-    place: list[Row] = [{"x": optimum.value}] if optimum.is_inside else []
-    shade: list[Row] = []
+    place: list[TableRow] = [{"x": optimum.value}] if optimum.is_inside else []
+    shade: list[TableRow] = []
     if place and optimum.low is not None and optimum.high is not None:
         shade = [{"low": max(optimum.low, lowest), "high": min(optimum.high, highest)}]
     name = key.rpartition(".")[2]

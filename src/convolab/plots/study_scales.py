@@ -11,7 +11,7 @@ from convolab.studies.metrics import Metric
 from convolab.studies.section import Section
 
 DASH_PATTERNS = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2], [12, 4], [1, 3])
-MAX_DISTINCT_ARMS = len(COLORS)  # arms that can be told apart one by one
+MAX_DISTINCT_ARMS = len(COLORS)  # arms that can be distinguished one by one
 # Viridis, whose lightness rises for every kind of color vision, without the end that is lost on white paper.
 SEQUENTIAL_COLORS = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#a5d02b")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from convolab.plots.style import BLUE, ORANGE, apply_chart_style, chart_data, needs_log_scale
-from convolab.studies.tables import Table
+from convolab.studies.tables import TableRows
 from convolab.training.history import EpochMetrics
 from convolab.training.recipe import Recipe
 
@@ -87,9 +87,9 @@ def confusion_matrix_chart(matrix: Sequence[Sequence[int]], classes: Sequence[st
     return apply_chart_style(chart.properties(width=side, height=side), title, CONFUSION_CAPTION)
 
 
-def confusion_matrix_cells(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Table:
+def confusion_matrix_cells(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> TableRows:
     """One row per cell: true and predicted class, the number of images and the percentage of the true class."""
-    cells: Table = []
+    cells: TableRows = []
     for true, counts in zip(classes, matrix, strict=True):
         total = sum(counts)
         for predicted, count in zip(classes, counts, strict=True):

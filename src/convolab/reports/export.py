@@ -78,8 +78,8 @@ def study_report_markdown(
     contrasts = [contrast for section in result.sections for contrast in section.contrast_results]
     blocks += [
         markdown.heading("Reproducibility", 2),
-        markdown.bullets(markdown.escape(note) for note in study_about.failure_notes(result)),
-        markdown.bullets(f"{markdown.escape(origin)} ({pluralize(count, 'run')})" for origin, count in runs),
+        markdown.item_list(markdown.escape(note) for note in study_about.failure_notes(result)),
+        markdown.item_list(f"{markdown.escape(origin)} ({pluralize(count, 'run')})" for origin, count in runs),
         " ".join(filter(None, [MEANS, study_about.describe_tests(contrasts)])),
         markdown.code_block(result.study.to_toml(), "toml"),
     ]
@@ -117,7 +117,7 @@ def section_blocks(card: SectionCard, folder: str) -> list[str]:
         markdown.escape(card.comment),
         figure_links(card.figures, folder, f" of {card.title}"),
         arms_markdown(card),
-        markdown.bullets(f"{row.verdict.mark} {markdown.escape(row.comment)}" for row in card.contrasts),
+        markdown.item_list(f"{row.verdict.mark} {markdown.escape(row.comment)}" for row in card.contrasts),
     ]
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from convolab.core.escape import escape_line
 
 HTML_SIGNS = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-SPECIAL = re.compile(r"[<>\\`*\[\]$~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is one
-SPECIAL_AT_START = re.compile(r"^(?:[-+=:|#]|\d+(?=[.)](?:\s|$)))")  # what begins a list, a table or a heading
+SPECIAL = re.compile(
+    r"[<>\\`*\[\]$~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|(?<=\s)#"
+)  # an underscore inside a word is one
+SPECIAL_AT_START = re.compile(r"^(\s*)(?:([-+=:|#])|(\d+)(?=[.)](?:\s|$)))")  # what begins a list, a table or a heading
 
 
 def escape(text: str) -> str:
@@ -16,9 +18,17 @@ def escape(text: str) -> str:
     >>> escape("a <b>\nline"), escape(r"\<img> ![x](y)"), escape("lr_2 is _new_"), escape("1. one")
     ('a &lt;b&gt; line', '\\\\&lt;img&gt; !\\[x\\](y)', 'lr_2 is \\_new\\_', '1\\. one')
     """
-    line = escape_line(" ".join(text.split()))
-    escaped = SPECIAL.sub(lambda sign: HTML_SIGNS.get(sign[0], f"\\{sign[0]}"), line)
-    return SPECIAL_AT_START.sub(lambda start: f"{start[0]}\\" if start[0].isdigit() else f"\\{start[0]}", escaped)
+    return escape_part(escape_line(" ".join(text.split())))
+
+
+def escape_part(text: str) -> str:
+    r"""A part of a line, between others, as `escape` writes it, with its white space.
+
+    >>> escape_part(" - a <b> "), escape_part("x_")
+    (' \\- a &lt;b&gt; ', 'x\\_')
+    """
+    escaped = SPECIAL.sub(lambda sign: HTML_SIGNS.get(sign[0], f"\\{sign[0]}"), text)
+    return SPECIAL_AT_START.sub(lambda m: f"{m[1]}\\{m[2]}" if m[2] else f"{m[1]}{m[3]}\\", escaped)
 
 
 def heading(text: str, level: int = 1) -> str:
@@ -78,15 +88,32 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([written[0], "|" + "---|" * len(headings), *written[1:]])
 
 
-def bullets(items: Iterable[str]) -> str:
+def item_list(items: Iterable[str], start: int | None = None) -> str:
+    """A list with bullets, or numbered from `start`; an item may be of several lines, such as a list within it.
+
+    >>> item_list(["one", "two"]), item_list(["one\\n\\n- inner"], start=3)
+    ('- one\\n- two', '3. one\\n\\n   - inner')
     """
-    >>> bullets(["one", "two"])
-    '- one\\n- two'
-    """
-    return "\n".join(f"- {item}" for item in items)
+    lines = []
+    for index, item in enumerate(items):
+        marker = "- " if start is None else f"{start + index}. "
+        lines += (marker + item.replace("\n", "\n" + " " * len(marker))).split("\n")
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def code_block(code: str, language: str = "") -> str:
+def inline_code(text: str) -> str:
+    """Code within a line, between more backquotes than it holds in a row.
+
+    >>> inline_code("lr"), inline_code("a`b")
+    ('`lr`', '`` a`b ``')
+    """
+    if "`" not in text:
+        return f"`{text}`"
+    fence = "`" * (1 + longest_backquotes(text))
+    return f"{fence} {text} {fence}"
+
+
+def code_block(text: str, language: str = "") -> str:
     """Code as it is, fenced by more backticks than it holds in a row.
 
     >>> print(code_block("lr = 0.1\\n", "toml"))
@@ -94,9 +121,13 @@ def code_block(code: str, language: str = "") -> str:
     lr = 0.1
     ```
     """
-    longest = max((len(run) for run in re.findall("`+", code)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{code.rstrip()}\n{fence}"
+    fence = "`" * max(3, longest_backquotes(text) + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def longest_backquotes(text: str) -> int:
+    """How many backquotes a text has in a row, at most."""
+    return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
 def document(blocks: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from convolab.plots.page_style import DARK_COLORS, apply_page_style, css_colors,
 from convolab.plots.study_figure import StudyFigure
 from convolab.plots.study_scales import arm_styles
 from convolab.studies.results import StudyResult
-from convolab.studies.tables import Table
+from convolab.studies.tables import TableRows
 
 # `study_scales.SEQUENTIAL_COLORS` on a dark background.
 DARK_SEQUENTIAL_COLORS = (
@@ -40,7 +40,7 @@ def figure_payload(figure: StudyFigure, colors: Mapping[str, str]) -> dict[str, 
     }
 
 
-def columns(rows: Table) -> dict[str, Json]:
+def columns(rows: TableRows) -> dict[str, Json]:
     """Rows of the same fields as one short column per field."""
     return {field: compress_column([row[field] for row in rows]) for field in rows[0]}
 

@@ -1,7 +1,5 @@
 """The answer sheet as Markdown, as GitHub reads it. Text that a person wrote is escaped: it opens no HTML and no link."""
 
-import re
-
 from convolab.reports import markdown
 from convolab.theory.sheet import (
     AnswerSheet,
@@ -20,9 +18,6 @@ from convolab.theory.sheet import (
     Text,
 )
 
-SPECIAL = re.compile(r"([\\`*_\[\]<>#$~&])")
-SPECIAL_AT_START = re.compile(r"^(\s*)(?:([-+=:|])|(\d+)([.)])(?=\s|$))")  # what begins a list, a table or an underline
-
 
 def sheet_markdown(sheet: AnswerSheet, status: str, stem: str = "question1") -> str:
     """The sheet as Markdown.
@@ -32,7 +27,7 @@ def sheet_markdown(sheet: AnswerSheet, status: str, stem: str = "question1") -> 
         status: how many checks passed, for the head.
         stem: the figures are figures/STEM-NAME.png.
     """
-    author = ", ".join(escape_markdown(text) for text in (sheet.name, sheet.date) if text)
+    author = ", ".join(markdown.escape_part(text) for text in (sheet.name, sheet.date) if text)
     parts = [markdown.heading(sheet.title), author, f"*{inline_markdown(sheet.provenance)} {status}*"]
     for answer in sheet.answers:
         parts += answer_markdown(answer, stem)
@@ -56,8 +51,8 @@ def block_markdown(block: ContentBlock, stem: str) -> str:
             return f"$$\n{formula_markdown(latex)}\n$$"
         case CodeBlock(code):
             return markdown.code_block(code)
-        case ItemList():
-            return list_markdown(block, stem)
+        case ItemList(items, start):
+            return markdown.item_list(("\n\n".join(block_markdown(b, stem) for b in item) for item in items), start)
         case Table(caption, headers, rows):
             cells = [[markdown.cell(inline_markdown(text)) for text in row] for row in (headers, *rows)]
             table = markdown.table(cells[0], cells[1:])
@@ -71,16 +66,6 @@ def block_markdown(block: ContentBlock, stem: str) -> str:
             return f"> ⬜ **Open:** {text}"
 
 
-def list_markdown(items: ItemList, stem: str) -> str:
-    """A list, whose items may hold other blocks."""
-    lines = []
-    for index, blocks in enumerate(items.items):
-        marker = "- " if items.start is None else f"{items.start + index}. "
-        content = "\n\n".join(block_markdown(block, stem) for block in blocks)
-        lines.append(marker + content.replace("\n", "\n" + " " * len(marker)))
-    return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n"))
-
-
 def inline_markdown(text: MarkedUpText) -> str:
     """Marked-up text, which is Markdown already; a person's own, which was parsed, is written and escaped again."""
     return text if isinstance(text, str) else "".join(map(span_markdown, text))
@@ -90,7 +75,7 @@ def span_markdown(span: Span) -> str:
     kind, part = span
     match kind:
         case "text":
-            return escape_markdown(str(part))
+            return markdown.escape_part(str(part))
         case "formula":
             return f"${formula_markdown(str(part))}$"
         case "bold":
@@ -98,37 +83,11 @@ def span_markdown(span: Span) -> str:
         case "italic":
             return f"*{inline_markdown(part)}*"
         case "code":
-            return code_markdown(str(part))
+            return markdown.inline_code(str(part))
         case "line break":
             return "\\\n"
-
-
-def escape_markdown(text: str) -> str:
-    r"""Text that is read as text.
-
-    >>> print(escape_markdown("<b> [x](file:///y) a_b"), escape_markdown("1. one"))
-    \<b\> \[x\](file:///y) a\_b 1\. one
-    """
-
-    def escape_start(match: re.Match[str]) -> str:
-        space, sign, number, dot = match.groups()
-        return f"{space}\\{sign}" if sign else f"{space}{number}\\{dot}"
-
-    return SPECIAL_AT_START.sub(escape_start, SPECIAL.sub(r"\\\1", text))
 
 
 def formula_markdown(latex: str) -> str:
     """A formula in which no HTML tag can begin."""
     return latex.replace("<", r"\lt ")
-
-
-def code_markdown(code: str) -> str:
-    """Code between more backquotes than it holds in a row.
-
-    >>> code_markdown("a`b")
-    '`` a`b ``'
-    """
-    if "`" not in code:
-        return f"`{code}`"
-    fence = "`" * (1 + max(len(run) for run in re.findall("`+", code)))
-    return f"{fence} {code} {fence}"

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 from convolab.core.errors import require
 from convolab.core.types import Frozen, PositiveFloat
 from convolab.studies.metrics import Metric
-from convolab.studies.trend import Side, middle_and_ends
+from convolab.studies.trend import WeightedArms, middle_and_ends
 
 MAX_NAME_LENGTH = 200
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^/\\\n\t]+$")]
@@ -77,7 +77,7 @@ class Contrast(Frozen):
         """The arms that it names; none for a trend."""
         return () if self.trend else (self.arm, self.baseline, *(self.interaction or ()))
 
-    def sides(self, positions: Mapping[str, float]) -> tuple[Side, Side]:
+    def sides(self, positions: Mapping[str, float]) -> tuple[WeightedArms, WeightedArms]:
         """What is compared with what: weighted sums of arms, of which the second is subtracted from the first.
 
         Args:

@@ -25,7 +25,7 @@ ContrastState = Literal["different", "equivalent", "futile", "exhausted", "untes
 
 @dataclass(frozen=True)
 class Look:
-    """What one contrast's runs said at one look."""
+    """What one contrast's runs showed at one look."""
 
     seeds: int
     difference: Interval  # the repeated 95 % interval: it holds however often one looks

@@ -15,7 +15,7 @@ from convolab.studies.section import Section
 from convolab.studies.trend import MIN_TREND_ARMS, fit_optimum
 from convolab.training.history import EpochMetrics
 
-History = Sequence[EpochMetrics]
+EpochSequence = Sequence[EpochMetrics]
 
 
 def involved_arms(contrast: Contrast, section: Section, arms: Mapping[str, Arm]) -> list[Arm]:
@@ -98,7 +98,7 @@ def with_details(result: ContrastResult, section: Section, arms: Mapping[str, Ar
 
 
 def why_undecided(
-    contrast: Contrast, involved: Sequence[Arm], seeds: Sequence[int], histories: Sequence[History]
+    contrast: Contrast, involved: Sequence[Arm], seeds: Sequence[int], histories: Sequence[EpochSequence]
 ) -> str | None:
     """Why nothing can be decided, in one line, or None. `histories` are those of all runs that are compared."""
     unfinished = narrative.count_unfinished(involved)
@@ -118,7 +118,7 @@ def why_undecided(
     return None
 
 
-def find_separation_epoch(metric: Metric, history_pairs: Sequence[tuple[History, History]]) -> int | None:
+def find_separation_epoch(metric: Metric, history_pairs: Sequence[tuple[EpochSequence, EpochSequence]]) -> int | None:
     """The first epoch from which on the 95 % interval of the paired difference excludes 0 on one side, until the end.
 
     The end is that of the shortest run, and the curve is the metric's `Metric.curve`. Each epoch has its own interval.

@@ -16,7 +16,7 @@ from convolab.studies.decide import Look
 from convolab.studies.metrics import Metric
 from convolab.studies.section import Section
 from convolab.studies.study import Study, Trial
-from convolab.studies.trend import Optimum, Side
+from convolab.studies.trend import Optimum, WeightedArms
 from convolab.training.history import EpochMetrics
 from convolab.training.run_records import COMPLETED, EvaluationRecord, RunSummary
 
@@ -95,7 +95,7 @@ class ContrastResult(Displayable):
     looks: tuple[
         Look, ...
     ] = ()  # where seeds are "until decided": the interval of `paired_test` is then a repeated one
-    sides: tuple[Side, Side] = ((), ())  # what is compared with what: arms with their weights
+    sides: tuple[WeightedArms, WeightedArms] = ((), ())  # what is compared with what: arms with their weights
     optimum: Optimum | None = None  # of a trend's parabola, if it has one
     out_of_time: bool = False  # whether it is undecided because the hours were over
 

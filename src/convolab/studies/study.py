@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
@@ -56,6 +56,10 @@ class Study(Frozen, Displayable):
     >>> [(trial.arm, trial.seed) for trial in study.trials]
     [('lr=0.1', 0), ('lr=0.1', 1), ('lr=0.01', 0), ('lr=0.01', 1)]
     """
+
+    _internal_names: ClassVar[frozenset[str]] = frozenset(
+        {"first_seeds", "from_file_values", "looks", "possible_trials", "seeds_of", "seeds_text"}
+    )
 
     format: int = FORMAT
     name: Name

@@ -17,14 +17,14 @@ from convolab.studies.results import (
 )
 from convolab.training.history import EpochMetrics
 
-Row = dict[str, str | int | float | None]
-Table = list[Row]  # all rows have the same columns
+TableRow = dict[str, str | int | float | None]
+TableRows = list[TableRow]  # all rows have the same columns
 
 DEFAULT_METRICS = ("final_validation_accuracy", "best_validation_accuracy")
 TRAINING_METRICS = ("final_train_loss", "final_train_accuracy", "epochs_to_train_accuracy:1")  # without validation
 
 
-def study_tables(result: StudyResult) -> Iterator[tuple[str | None, str, Table]]:
+def study_tables(result: StudyResult) -> Iterator[tuple[str | None, str, TableRows]]:
     """All tables that have a row, each with its section's name, or None for the whole study's, and its own."""
     yield None, "runs", runs_table(result)
     for section in result.sections:
@@ -67,11 +67,11 @@ def mean_train_seconds(arm: Arm) -> float | None:
     return seconds / len(arm.finished) if seconds is not None and arm.finished else None
 
 
-def arms_table(result: SectionResult) -> Table:
+def arms_table(result: SectionResult) -> TableRows:
     """A row per arm: what became of its runs, and each metric's mean with its 95 % t-interval."""
-    rows: Table = []
+    rows: TableRows = []
     for arm in result.arms:
-        row: Row = {"arm": arm.name, "runs": len(arm.results)}
+        row: TableRow = {"arm": arm.name, "runs": len(arm.results)}
         row |= {status: sum(r.status == status for r in arm.results) for status in TRIAL_STATUSES}
         for metric in table_metrics(result):
             mean = finished_metric_interval(arm, metric)
@@ -83,12 +83,12 @@ def arms_table(result: SectionResult) -> Table:
     return rows
 
 
-def contrasts_table(result: SectionResult) -> Table:
+def contrasts_table(result: SectionResult) -> TableRows:
     """A row per contrast: the difference (arm minus baseline), its 95 % t-interval, how sure it is, and the verdict."""
     return [contrast_values(r) for r in result.contrast_results]
 
 
-def contrast_values(r: ContrastResult) -> Row:
+def contrast_values(r: ContrastResult) -> TableRow:
     """The row of one contrast."""
     test = r.paired_test
     return {
@@ -113,18 +113,18 @@ def contrast_values(r: ContrastResult) -> Row:
     }
 
 
-def curves_table(result: SectionResult) -> Table:
+def curves_table(result: SectionResult) -> TableRows:
     """A row per arm, quantity and epoch: the mean over the finished runs with its 95 % t-interval."""
-    rows: Table = []
+    rows: TableRows = []
     for arm in result.arms:
         for quantity in result.section.curves:
             for epoch, mean in mean_curve(arm, quantity):
-                row: Row = {"arm": arm.name, "quantity": quantity, "epoch": epoch}
+                row: TableRow = {"arm": arm.name, "quantity": quantity, "epoch": epoch}
                 rows.append({**row, "mean": mean.mean, "low": mean.low, "high": mean.high, "runs": mean.count})
     return rows
 
 
-def runs_table(result: StudyResult) -> Table:
+def runs_table(result: StudyResult) -> TableRows:
     """A row per trial; trials with the same recipe share their run."""
     return [
         {
@@ -143,7 +143,7 @@ def runs_table(result: StudyResult) -> Table:
     ]
 
 
-def epochs_table(result: StudyResult) -> Table:
+def epochs_table(result: StudyResult) -> TableRows:
     """A row per run and epoch: all that was measured."""
     names = [field.name for field in fields(EpochMetrics)]
     return [
@@ -153,15 +153,15 @@ def epochs_table(result: StudyResult) -> Table:
     ]
 
 
-def per_class_table(best: BestOnTest) -> Table:
+def per_class_table(best: BestOnTest) -> TableRows:
     """A row per class: the fraction of its test images that are classified correctly."""
     return [{"class": name, "accuracy": accuracy} for name, accuracy in best.test_result.per_class.items()]
 
 
-def confusion_table(best: BestOnTest) -> Table:
+def confusion_table(best: BestOnTest) -> TableRows:
     """A row per true class, a column per predicted class: numbers of test images."""
     classes = list(best.test_result.per_class)
-    rows: Table = []
+    rows: TableRows = []
     for name, counts in zip(classes, best.test_result.confusion, strict=True):
         predicted = {f"predicted {other}": count for other, count in zip(classes, counts, strict=True)}
         rows.append({"true": name, **predicted})

@@ -9,7 +9,7 @@ import numpy as np
 from convolab.core.stats import ALPHA, t_ppf
 
 MIN_TREND_ARMS = 4  # a parabola goes through any three points
-Side = tuple[tuple[float, str], ...]  # weights and the arms they belong to
+WeightedArms = tuple[tuple[float, str], ...]  # weights and the arms they belong to
 MAX_EXPONENT = 700.0  # of e, for a number that is finite
 REACH = 2  # values on each side of the best one that the parabola is fitted to
 
@@ -57,7 +57,7 @@ def axis_positions(values: Sequence[float]) -> tuple[list[float], bool]:
     return [math.log(value) if is_log else float(value) for value in values], is_log
 
 
-def middle_and_ends(positions: Mapping[str, float]) -> tuple[Side, Side]:
+def middle_and_ends(positions: Mapping[str, float]) -> tuple[WeightedArms, WeightedArms]:
     """The weights of the quadratic contrast: two means of arms, of the middle of an axis and of its ends.
 
     The quadratic orthogonal polynomial over the positions, in its usual form for equal distances (Kirk 2013, Experimental

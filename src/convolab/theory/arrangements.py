@@ -25,7 +25,7 @@ PERMUTED = "pixels permuted"
 BLOCKS = "shifted in blocks"
 MOVED = "moved"
 
-Region = Literal["anywhere", "left", "right"]  # of a canvas
+CanvasRegion = Literal["anywhere", "left", "right"]  # of a canvas
 
 
 class PriorsConfig(Frozen):
@@ -80,7 +80,7 @@ def place_on_canvas(
     placements: int,
     seed: int,
     split: Literal["train", "test"],
-    region: Region = "anywhere",
+    region: CanvasRegion = "anywhere",
 ) -> ImageDataset:
     """Each image on `placements` black canvases of `canvas_size` pixels, at positions drawn uniformly.
 

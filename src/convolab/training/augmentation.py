@@ -21,9 +21,9 @@ from convolab.training.other_transform import (
 from convolab.training.transforms import (
     RENAMED_TRANSFORMS,
     TRANSFORMS,
+    AnyPixels,
     CutMix,
     MixUp,
-    Pixels,
     Targets,
     Transform,
     to_float01,
@@ -74,7 +74,7 @@ def as_any_transform(value: object) -> AnyTransform:
 
 
 def apply_transforms(
-    pixels: Pixels,
+    pixels: AnyPixels,
     labels: Int64[Tensor, "n"],
     transforms: Sequence[AnyTransform],
     num_classes: int,
@@ -107,7 +107,7 @@ def check_transforms(
     """Raise LabError for a transform of somebody else's that gives no pixels in [0, 1] for a first batch: it is tried."""
     if not any(isinstance(transform, OtherTransform) for transform in transforms):
         return
-    pixels: Pixels = images
+    pixels: AnyPixels = images
     for transform in transforms:
         pixels, _ = apply_transforms(pixels, labels, [transform], num_classes, make_generator(0, "check"))
 

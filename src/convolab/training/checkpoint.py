@@ -35,7 +35,7 @@ NO_OPTIONS = ("name", *START_KEYS)  # what a recipe's model holds besides the ne
 CODE_FOLDER = "code"  # beside the weights of somebody's own network
 STATE_FILE = "state.safetensors"
 PREVIOUS_STATE_FILE = "state.previous.safetensors"
-Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+ImageSide = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 
 
 class NamedModel(TypedDict):
@@ -48,7 +48,7 @@ class WeightsRecord(TypedDict):
     model: NamedModel
     mean: list[float]  # of each channel, pixels in [0, 1]
     std: list[float]
-    size: tuple[Side, Side]  # height and width, pixels
+    size: tuple[ImageSide, ImageSide]  # height and width, pixels
     classes: list[str]
     epoch: NotRequired[int | None]
 

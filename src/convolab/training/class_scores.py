@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one class is told from the others, each in [0, 1]; None where nothing can be counted."""
+    """How well one class is distinguished from the others, each in [0, 1]; None where nothing can be counted."""
 
     images: int  # whose true class it is
     precision: float | None  # of the images that were called so, the fraction that are; None: none was

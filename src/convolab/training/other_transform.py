@@ -20,7 +20,7 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.core.rng import lent_generators
 from convolab.core.types import Json
 from convolab.models.own_code import OwnCode, is_own_code
-from convolab.training.parts import OWN_TRANSFORM, Factory, PartKind, own_code_errors, own_transform_name
+from convolab.training.parts import OWN_TRANSFORM, PartFactory, PartKind, own_code_errors, own_transform_name
 from convolab.training.transforms import TRANSFORMS, to_float01
 
 MAX_ENTRY_LENGTH = 1_000  # characters
@@ -196,14 +196,14 @@ def plain_value(value: object) -> Json:
     return [plain_value(item) for item in value] if isinstance(value, list | tuple) else cast("Json", value)
 
 
-def find_transform(name: str, code: OwnCode | None = None) -> Factory:
+def find_transform(name: str, code: OwnCode | None = None) -> PartFactory:
     """The class, function or other callable object that a name stands for. Raises LabError."""
     if not is_own_code(name):
         require(name in TORCHVISION.classes, f"unknown augmentation '{name}': {suggest_transform(name)}")
         return TORCHVISION.find(name)
     factory = TORCHVISION.load_own(name, code)
     require(callable(factory), f"'{name}' is no transform: give a class, a function, or an object that can be called")
-    return cast("Factory", factory)
+    return cast("PartFactory", factory)
 
 
 def build_other_transform(entry: str, code: OwnCode | None = None) -> OtherTransform:

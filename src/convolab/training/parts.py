@@ -28,7 +28,7 @@ NAMED_PARTS = (
 )  # may be code of a person's own
 AUGMENT_KEYS = ("augment", "data.augment")  # hold lists of transforms, some of which may be a person's own
 OWN_TRANSFORM = re.compile(r"(?P<name>(?:.+?\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*)(?:\((?P<arguments>.*)\))?", re.DOTALL)
-Factory = Callable[..., Any]
+PartFactory = Callable[..., Any]
 AnyPart = TypeVar("AnyPart", bound=BaseModel | None)
 MACHINE_OPTIONS = ("last_epoch", "foreach", "fused", "capturable", "differentiable")  # how it is computed, not what
 
@@ -52,7 +52,7 @@ class PartKind:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
-    def classes(self) -> dict[str, Factory]:
+    def classes(self) -> dict[str, PartFactory]:
         """The library's public classes of this kind, by name. Raises LabError if it is not installed."""
         if not self.module:
             return {}
@@ -83,7 +83,7 @@ class PartKind:
         """`RMSprop` for `torch.optim.RMSprop`; other names as they are."""
         return name.removeprefix(f"{self.module}.") if self.module else name
 
-    def find(self, name: str, code: OwnCode | None = None) -> Factory:
+    def find(self, name: str, code: OwnCode | None = None) -> PartFactory:
         """The class or function that a name stands for.
 
         Args:

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import tomli_w
 from pydantic import (
@@ -63,6 +63,8 @@ class Recipe(Frozen, Displayable):
     >>> recipe.training.epochs, recipe.optimizer.lr, recipe.model.name
     (3, 0.1, 'simple_convnet')
     """
+
+    _internal_names: ClassVar[frozenset[str]] = frozenset({"from_file_values", "parse_overrides"})
 
     data: Data = Data()
     model: Model = Model()

@@ -90,6 +90,11 @@ class Run(Displayable):
     ('finished', 2, ('0', '1', '2'))
     """
 
+    _internal_names = frozenset({
+        "code_note", "codes", "load_weights", "lock", "require_own_files", "require_resumable", "require_same_data",
+        "require_same_recipe", "run_id",
+    })  # fmt: skip
+
     def __init__(self, folder: Path | str, *, trust: bool = False) -> None:
         self.folder = Path(folder)
         with translate_path_errors():

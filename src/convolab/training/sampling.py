@@ -17,7 +17,7 @@ from convolab.training.parts import OtherPart, PartKind, own_code_errors
 SAMPLERS = PartKind(section="sampling", module="", base="", given=())
 MAX_IMAGES = 2**24  # that torch.multinomial draws from
 
-Weights = Float[Tensor, "n"] | None  # of each image; None: each once
+ImageWeights = Float[Tensor, "n"] | None  # of each image; None: each once
 
 
 class Shuffled(Frozen):
@@ -25,7 +25,7 @@ class Shuffled(Frozen):
 
     name: Literal["shuffled"] = "shuffled"
 
-    def weights(self, labels: Int64[Tensor, "n"], num_classes: int) -> Weights:
+    def weights(self, labels: Int64[Tensor, "n"], num_classes: int) -> ImageWeights:
         """None: nothing is weighted."""
         return None
 
@@ -39,7 +39,7 @@ class Balanced(Frozen):
 
     name: Literal["balanced"] = "balanced"
 
-    def weights(self, labels: Int64[Tensor, "n"], num_classes: int) -> Weights:
+    def weights(self, labels: Int64[Tensor, "n"], num_classes: int) -> ImageWeights:
         """The relative probability of each image."""
         return 1 / labels.bincount(minlength=num_classes).clamp(min=1)[labels].float()
 
@@ -54,7 +54,7 @@ class Weighted(Frozen):
     name: Literal["weighted"] = "weighted"
     class_weights: Annotated[tuple[NonNegativeFloat, ...], BeforeValidator(list_to_tuple)]
 
-    def weights(self, labels: Int64[Tensor, "n"], num_classes: int) -> Weights:
+    def weights(self, labels: Int64[Tensor, "n"], num_classes: int) -> ImageWeights:
         """The relative probability of each image. Raises LabError unless there is a weight for each class."""
         require(
             len(self.class_weights) == num_classes,
@@ -75,7 +75,7 @@ class OtherSampling(OtherPart):
         options = {key: value for key, value in values.items() if key != "name"}
         return {"name": values["name"], **SAMPLERS.fill_options(values["name"], options, ("labels",))}
 
-    def weights(self, labels: Int64[Tensor, "n"], num_classes: int) -> Weights:
+    def weights(self, labels: Int64[Tensor, "n"], num_classes: int) -> ImageWeights:
         """The relative probability of each image. Raises LabError, in one line, for what are no weights."""
         what = f"the sampling '{self.name}'"
         factory: Callable[..., object] = SAMPLERS.find(self.name, self._code)
@@ -106,7 +106,7 @@ Sampling = Annotated[
 ]
 
 
-def check_weights(weights: Weights) -> None:
+def check_weights(weights: ImageWeights) -> None:
     """Raise LabError for weights that nothing can be drawn with."""
     if weights is None:
         return
@@ -118,7 +118,7 @@ def check_weights(weights: Weights) -> None:
     require(len(weights) <= MAX_IMAGES, f"sampling with weights takes {MAX_IMAGES:,} images at most")
 
 
-def draw_order(count: int, weights: Weights, generator: Generator) -> Int64[Tensor, "n"]:
+def draw_order(count: int, weights: ImageWeights, generator: Generator) -> Int64[Tensor, "n"]:
     """The images of an epoch in order: each once, or drawn with replacement by their weights."""
     if weights is None:
         return torch.randperm(count, generator=generator)

@@ -18,6 +18,7 @@ from convolab.core.types import (
     UnitInterval,
     ValidationContext,
     list_to_tuple,
+    own_names,
     stored_sections,
 )
 from convolab.data.catalog import default_augmentation
@@ -126,6 +127,9 @@ class Model(BaseModel):
         if "model" not in stored_sections(info):
             start = checked_start(start, name)
         return {"name": name, **start, **options}
+
+    def __dir__(self) -> list[str]:
+        return own_names(self)
 
     @property
     def options(self) -> dict[str, Json]:

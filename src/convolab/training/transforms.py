@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, Shaped
 from torch import Generator, Tensor
 
-Pixels = Shaped[Tensor, "n c h w"]
+AnyPixels = Shaped[Tensor, "n c h w"]
 Targets = Int64[Tensor, "n"] | Float[Tensor, "n classes"]  # labels, or a probability for each class
 
 
@@ -28,7 +28,7 @@ class RandomCrop:
     valid_range: ClassVar = (1, 32)
     supports_uint8: ClassVar = True
 
-    def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
+    def __call__(self, pixels: AnyPixels, generator: Generator) -> AnyPixels:
         n, c, h, w = pixels.shape
         p = self.padding
         padded = F.pad(pixels, (p, p, p, p)).contiguous()  # floats may be channels last, and rows are sliced below
@@ -53,7 +53,7 @@ class RandomHorizontalFlip:
     valid_range: ClassVar = (0.0, 1.0)
     supports_uint8: ClassVar = True
 
-    def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
+    def __call__(self, pixels: AnyPixels, generator: Generator) -> AnyPixels:
         n = len(pixels)
         mirrored = torch.rand(n, generator=generator) < self.probability
         # Choosing whole images from both is one copy per image, four times faster than torch.where.
@@ -71,7 +71,7 @@ class Cutout:
     valid_range: ClassVar = (1, 512)
     supports_uint8: ClassVar = True
 
-    def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
+    def __call__(self, pixels: AnyPixels, generator: Generator) -> AnyPixels:
         n, _, h, w = pixels.shape
         top = torch.randint(h, (n,), generator=generator) - self.side // 2
         left = torch.randint(w, (n,), generator=generator) - self.side // 2
@@ -87,7 +87,7 @@ class ColorJitter:
     valid_range: ClassVar = (0.0, 1.0)
     supports_uint8: ClassVar = False
 
-    def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
+    def __call__(self, pixels: AnyPixels, generator: Generator) -> AnyPixels:
         factors = 1 + self.strength * (2 * torch.rand(3, len(pixels), 1, 1, 1, generator=generator) - 1)
         brightness, contrast, saturation = factors.to(pixels.device).unbind()
         pixels = (pixels * brightness).clamp_(0, 1)
@@ -110,7 +110,7 @@ class RandomRotation:
     valid_range: ClassVar = (0.0, 180.0)
     supports_uint8: ClassVar = False
 
-    def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
+    def __call__(self, pixels: AnyPixels, generator: Generator) -> AnyPixels:
         n, _, h, w = pixels.shape
         angle = torch.deg2rad(self.degrees * (2 * torch.rand(n, generator=generator) - 1)).to(pixels.device)
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
@@ -132,8 +132,8 @@ class MixUp:
     supports_uint8: ClassVar = False
 
     def __call__(
-        self, pixels: Pixels, targets: Float[Tensor, "n classes"], generator: Generator
-    ) -> tuple[Pixels, Float[Tensor, "n classes"]]:
+        self, pixels: AnyPixels, targets: Float[Tensor, "n classes"], generator: Generator
+    ) -> tuple[AnyPixels, Float[Tensor, "n classes"]]:
         lam = sample_beta(self.alpha, len(pixels), generator).to(pixels.device)
         permutation = torch.randperm(len(pixels), generator=generator)
         pixels = torch.lerp(pixels[permutation], pixels, lam.view(-1, 1, 1, 1))
@@ -153,8 +153,8 @@ class CutMix:
     supports_uint8: ClassVar = False
 
     def __call__(
-        self, pixels: Pixels, targets: Float[Tensor, "n classes"], generator: Generator
-    ) -> tuple[Pixels, Float[Tensor, "n classes"]]:
+        self, pixels: AnyPixels, targets: Float[Tensor, "n classes"], generator: Generator
+    ) -> tuple[AnyPixels, Float[Tensor, "n classes"]]:
         n, _, h, w = pixels.shape
         side = (1 - sample_beta(self.alpha, n, generator)).sqrt()
         y = torch.randint(h, (n,), generator=generator)
@@ -180,7 +180,7 @@ class RandomResizedCrop:
     valid_range: ClassVar = (0.01, 1.0)
     supports_uint8: ClassVar = False
 
-    def __call__(self, pixels: Pixels, generator: Generator) -> Pixels:
+    def __call__(self, pixels: AnyPixels, generator: Generator) -> AnyPixels:
         _, _, h, w = pixels.shape
         top, left, height, width = self.boxes(len(pixels), h, w, generator).unbind(1)
         rows = resize_weights(top, height, h).to(pixels.device)  # [N, H, H]
@@ -251,7 +251,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
 RENAMED_TRANSFORMS = {"colour": "color"}  # the first edition's name -> today's
 
 
-def to_float01(pixels: Pixels) -> Float[Tensor, "n c h w"]:
+def to_float01(pixels: AnyPixels) -> Float[Tensor, "n c h w"]:
     """uint8 to pixels in [0, 1]; floats pass through."""
     if pixels.is_floating_point():
         return pixels

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convolab.analysis.formulas import BATCH_NORMS
-from convolab.analysis.receptive_field.interval_map import EMPTY_INTERVAL, Interval
+from convolab.analysis.receptive_field.interval_map import EMPTY_INTERVAL, PixelInterval
 from convolab.analysis.receptive_field.result import ReceptiveField
 from convolab.analysis.tracer import Function, LayerCall, Trace, Tracer
 from convolab.core.rng import make_generator
@@ -69,7 +69,7 @@ def gradient_receptive_field(output: Tensor, image: Tensor) -> ReceptiveField:
     )
 
 
-def nonzero_gradient_extent(output: Tensor, index: Sequence[int], image: Tensor) -> list[Interval]:
+def nonzero_gradient_extent(output: Tensor, index: Sequence[int], image: Tensor) -> list[PixelInterval]:
     """The first and last pixel, along each image axis, on which an element of the output depends."""
     (gradient,) = torch.autograd.grad(output[tuple(index)], image, retain_graph=True)
     extents = []

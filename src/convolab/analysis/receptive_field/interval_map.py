@@ -6,9 +6,9 @@ from fractions import Fraction
 from itertools import pairwise
 from math import lcm
 
-Interval = tuple[int, int]  # first and last pixel, both included
+PixelInterval = tuple[int, int]  # first and last pixel, both included
 
-EMPTY_INTERVAL: Interval = (0, -1)  # of a cell that depends on no pixel
+EMPTY_INTERVAL: PixelInterval = (0, -1)  # of a cell that depends on no pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class IntervalMap:
     step: int | None
 
     @classmethod
-    def from_list(cls, intervals: Iterable[Interval | None]) -> "IntervalMap":
+    def from_list(cls, intervals: Iterable[PixelInterval | None]) -> "IntervalMap":
         """The map of listed cells, one interval each; None for a cell that depends on no pixel."""
         listed = [interval or EMPTY_INTERVAL for interval in intervals]
         return cls(tuple(a for a, _ in listed), tuple(b for _, b in listed), None)
@@ -55,7 +55,7 @@ class IntervalMap:
                 return cls(first[:divisor], last[:divisor], shift)
         return cls(first, last, step)
 
-    def __getitem__(self, cell: int) -> Interval | None:
+    def __getitem__(self, cell: int) -> PixelInterval | None:
         """The interval of one cell; None if it is beyond a list, or depends on no pixel."""
         if self.step is None:
             is_listed = 0 <= cell < len(self.first) and self.first[cell] <= self.last[cell]
@@ -81,11 +81,11 @@ class IntervalMap:
         )
         return Fraction(centers[-1] - centers[0], 2 * (len(centers) - 1)) if is_increasing else None
 
-    def cells_hull(self, cells: Iterable[int]) -> Interval | None:
+    def cells_hull(self, cells: Iterable[int]) -> PixelInterval | None:
         """From the first to the last pixel that any of these cells depends on; None if there is none."""
         return interval_hull(*map(self.__getitem__, cells))
 
-    def hull(self, num_cells: int) -> Interval | None:
+    def hull(self, num_cells: int) -> PixelInterval | None:
         """From the first to the last pixel that any of the first `num_cells` cells depends on."""
         if self.step is not None and self.step >= 0 and len(self.first) == 1:
             return self.first[0], self.last[0] + (num_cells - 1) * self.step
@@ -153,7 +153,7 @@ class IntervalMap:
         return IntervalMap.canonical(tuple(a for a, _ in intervals), tuple(b for _, b in intervals), step)
 
 
-def interval_hull(*intervals: Interval | None) -> Interval | None:
+def interval_hull(*intervals: PixelInterval | None) -> PixelInterval | None:
     """From the first pixel of all intervals to the last; None if all are empty."""
     nonempty = [interval for interval in intervals if interval]
     return (min(a for a, _ in nonempty), max(b for _, b in nonempty)) if nonempty else None

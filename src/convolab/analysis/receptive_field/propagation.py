@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from torch import Tensor
 
 from convolab.analysis.op_call import OpCall
-from convolab.analysis.receptive_field.interval_map import Interval, IntervalMap, interval_hull
+from convolab.analysis.receptive_field.interval_map import IntervalMap, PixelInterval, interval_hull
 
 
 class AxisField(NamedTuple):
@@ -38,7 +38,7 @@ class AxisField(NamedTuple):
         cells = range(self.num_cells) if self.intervals.step is None else {0, self.num_cells - 1}
         return all(covers_axis(self.intervals[cell], self.extent) for cell in cells)
 
-    def collapse(self, interval: Interval | None) -> "AxisField":
+    def collapse(self, interval: PixelInterval | None) -> "AxisField":
         """The field of elements that all depend on one interval, along no dimension any more."""
         if interval is None:
             if not self.has_global_path:
@@ -46,7 +46,7 @@ class AxisField(NamedTuple):
             interval = (0, self.extent - 1)
         return self._replace(intervals=IntervalMap((interval[0],), (interval[1],), 0), dim=None, inner=1, num_cells=1)
 
-    def interval_at(self, index: int) -> Interval | None:
+    def interval_at(self, index: int) -> PixelInterval | None:
         """The interval of the elements at an index of `dim`."""
         return self.intervals[index // self.inner % self.num_cells]
 
@@ -76,7 +76,7 @@ class UnsupportedOpError(Exception):
     """A rule cannot give the receptive field of an operation's output."""
 
 
-def covers_axis(interval: Interval | None, extent: int) -> bool:
+def covers_axis(interval: PixelInterval | None, extent: int) -> bool:
     """Whether an interval holds all `extent` pixels of an image axis."""
     return interval is not None and interval[0] <= 0 and interval[1] >= extent - 1
 

@@ -32,7 +32,7 @@ def resume_command(
 ) -> None:
     """Resume a stopped or killed run; the result is bit-identical to an uninterrupted one.
 
-    With --epochs a finished run goes on in a new run, which names it; it is said whether that is bit-identical to so
+    With --epochs a finished run goes on in a new run, which names it; a note says whether that is bit-identical to so
     many epochs from scratch.
     """
     from convolab.reports.live import live_training

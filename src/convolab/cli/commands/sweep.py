@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from convolab.cli.options import AsJson, BatchSize, Data, DataDir, Epochs, Overrides
+from convolab.cli.options import AsJson, BatchSize, DataDir, DataOption, EpochsOption, SetOption
 from convolab.cli.searches import SamplerName, SearchCount, SearchSeed, run_and_report_search
 from convolab.cli.studies import (
     ExecutorName,
@@ -29,9 +29,9 @@ def sweep_command(
             "such as optimizer.lr=0.003..0.3."
         ),
     ],
-    data: Data = None,
-    overrides: Overrides = None,
-    epochs: Epochs = None,
+    data: DataOption = None,
+    overrides: SetOption = None,
+    epochs: EpochsOption = None,
     batch_size: BatchSize = None,
     search: SearchCount = None,
     sampler: SamplerName = None,

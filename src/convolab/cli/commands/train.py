@@ -8,11 +8,11 @@ import typer
 from convolab.cli.options import (
     AsJson,
     BatchSize,
-    Data,
     DataDir,
+    DataOption,
     Device,
-    Epochs,
-    Overrides,
+    EpochsOption,
+    SetOption,
     Threads,
     load_dataset_with_progress,
     prepare_torch,
@@ -36,10 +36,10 @@ def train_command(
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe file (TOML).", show_default="the default recipe")
     ] = None,
-    data: Data = None,
+    data: DataOption = None,
     data_dir: DataDir = None,
-    overrides: Overrides = None,
-    epochs: Epochs = None,
+    overrides: SetOption = None,
+    epochs: EpochsOption = None,
     lr: Annotated[float | None, typer.Option(help="The learning rate: the same as --set optimizer.lr=X.")] = None,
     batch_size: BatchSize = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same as --set training.seed=N.")] = None,

@@ -88,11 +88,11 @@ def can_show(statement: ast.stmt) -> bool:
 
 def figure_size_signs(place: str, cell: HandedInCell) -> Iterator[Sign]:
     """An image of pixels whose size is not the one that its own text says."""
-    said = {
+    printed_sizes = {
         (int(width), int(height)) for width, height in re.findall(r"ImageFigure of (\d+) x (\d+) pixels", cell.text)
     }
     pixels = [payload for kind, payload in cell.figures if kind in ("image/png", "image/jpeg")]
-    if not said or len(pixels) != cell.text.count("ImageFigure of "):
+    if not printed_sizes or len(pixels) != cell.text.count("ImageFigure of "):
         return
     for payload in pixels:
         try:
@@ -101,6 +101,6 @@ def figure_size_signs(place: str, cell: HandedInCell) -> Iterator[Sign]:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             yield Sign(place, "its figure is no image")
             continue
-        if size not in said:
+        if size not in printed_sizes:
             width, height = size
             yield Sign(place, f"its figure has {width} x {height} pixels, and its text says otherwise")

@@ -125,8 +125,8 @@ def metrics_problems(run: RunEvidence) -> Iterator[tuple[str, str]]:
     may_stop = any(getattr(run.recipe.training, name, None) is not None for name in ("goal", "patience"))
     if summary["status"] == "finished" and not may_stop and len(history) != epochs:
         yield "metrics.jsonl", f"the run is finished with {len(history)} epochs, and its recipe has {epochs}"
-    best, said = best_epoch_of(history), summary["best"]
-    if (best is None) != (said is None) or (best and said and not same_record(best.to_record(), said)):
+    best, stored = best_epoch_of(history), summary["best"]
+    if (best is None) != (stored is None) or (best and stored and not same_record(best.to_record(), stored)):
         yield "metrics.jsonl", "its best epoch is not the one that the summary holds"
     for name in ("train_accuracy", "validation_accuracy"):
         values = [value for epoch in history if (value := getattr(epoch, name)) is not None]
@@ -142,9 +142,9 @@ def metrics_problems(run: RunEvidence) -> Iterator[tuple[str, str]]:
         yield "metrics.jsonl", "the seconds of its epochs do not add up to those of the summary"
 
 
-def same_record(record: dict[str, Any], said: Any) -> bool:  # noqa: ANN401 (a file's)
+def same_record(record: dict[str, Any], stored: Any) -> bool:  # noqa: ANN401 (a file's)
     """Whether the summary's record of an epoch is that epoch."""
-    return isinstance(said, dict) and all(said.get(key) == value for key, value in record.items())
+    return isinstance(stored, dict) and all(stored.get(key) == value for key, value in record.items())
 
 
 def have_common_count(values: Sequence[float], max_images: int) -> bool:
@@ -185,10 +185,10 @@ def evaluation_problems(run: RunEvidence) -> Iterator[str]:
         ):
             yield "its interval is not that of its accuracy"
         rows = [row[index] / sum(row) if sum(row) else None for index, row in enumerate(confusion)]
-        said = list(test["per_class"].values())
+        stored = list(test["per_class"].values())
         if not all(
             a == b or (a is not None and b is not None and math.isclose(a, b, abs_tol=EXACT))
-            for a, b in zip(rows, said, strict=True)
+            for a, b in zip(rows, stored, strict=True)
         ):
             yield "the accuracies of its classes are not those of its confusion matrix"
         best = best_epoch_of(run.history)

@@ -129,7 +129,7 @@ def describe_fence(kind: FenceKind) -> str:
 
 
 def require_fence(unfenced: bool) -> None:
-    """Raise LabError unless other people's code may run here: behind a fence, or since the teacher said so."""
+    """Raise LabError unless other people's code may run here: behind a fence, or because the teacher allows it."""
     require(unfenced or bubblewrap(), NO_FENCE)
 
 

@@ -164,9 +164,9 @@ def exact_differences(run: RunEvidence, again: Mapping[str, Any]) -> Iterator[st
         if weights.get(name) != digest:
             yield f"trained again, {name} has another SHA-256 than was handed in"
             break
-    test, said = again.get("test"), run.test
-    if test and said and any(test.get(key) != said.get(key) for key in ("accuracy", "loss", "confusion")):
-        yield f"tested again, its accuracy is {test.get('accuracy')}, and {said.get('accuracy')} was handed in"
+    test, handed_in = again.get("test"), run.test
+    if test and handed_in and any(test.get(key) != handed_in.get(key) for key in ("accuracy", "loss", "confusion")):
+        yield f"tested again, its accuracy is {test.get('accuracy')}, and {handed_in.get('accuracy')} was handed in"
 
 
 def rough_differences(run: RunEvidence, again: Mapping[str, Any]) -> Iterator[str]:
@@ -179,9 +179,9 @@ def rough_differences(run: RunEvidence, again: Mapping[str, Any]) -> Iterator[st
     found = [(own, new, name) for own, new, name in pairs if not is_near(name, getattr(own, name), getattr(new, name))]
     for own, new, name in found[:1]:
         yield f"trained again, {name} of epoch {own.epoch} is {getattr(new, name)}, and {getattr(own, name)} was handed in"
-    test, said = again.get("test"), run.test
-    if test and said and not is_near("accuracy", said.get("accuracy"), test.get("accuracy")):
-        yield f"tested again, its accuracy is {test.get('accuracy')}, and {said.get('accuracy')} was handed in"
+    test, handed_in = again.get("test"), run.test
+    if test and handed_in and not is_near("accuracy", handed_in.get("accuracy"), test.get("accuracy")):
+        yield f"tested again, its accuracy is {test.get('accuracy')}, and {handed_in.get('accuracy')} was handed in"
 
 
 def again_history(again: Mapping[str, Any]) -> list[EpochMetrics]:
