@@ -284,7 +284,10 @@ def test_an_array_for_a_name_and_a_list_for_a_dict_are_one_line(keywords: dict[s
             lambda: convolab.fool("chelsea", "goldfish", steps=3),
             "fool has no keyword 'steps': did you mean 'max_steps'?",
         ),
-        (lambda: convolab.fool("chelsea", "goldfish", step=1), "fool has no keyword 'step': did you mean 'step_size'?"),
+        (
+            lambda: convolab.fool("chelsea", "goldfish", step_siz=1),
+            "fool has no keyword 'step_siz': did you mean 'step_size'?",
+        ),
         (
             lambda: convolab.fool("chelsea", "goldfish", budgets="none"),
             "fool has no keyword 'budgets': did you mean 'budget'?",

@@ -295,7 +295,7 @@ def locate(
 
 
 def receptive_field(
-    image: ImageSource,
+    image: ImageLike,
     net: NetworkSource = DEFAULT_NETWORK,
     *,
     pixel: Sequence[int],

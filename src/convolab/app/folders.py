@@ -20,7 +20,7 @@ MAX_FOLDERS = 20_000  # that are looked at
 RUN_FILE, STUDY_FILE = "summary.json", "study.toml"
 NEW_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 MAX_NEW_NAME = 80
-Value = TypeVar("Value")
+Cached = TypeVar("Cached")
 Signature = tuple[tuple[int, int, int], ...]  # of files: inode, bytes and time of each
 
 
@@ -123,7 +123,7 @@ class RunsFolder:
             if not os.path.lexists(self.root / (name := f"{stem}-{number}")) and name not in taken
         )
 
-    def cached(self, kind: str, name: str, files: tuple[str, ...], read: Callable[[], Value]) -> Value:
+    def cached(self, kind: str, name: str, files: tuple[str, ...], read: Callable[[], Cached]) -> Cached:
         """What `read` gives, read again only when one of the files of a folder has changed."""
         signature = tuple(file_signature(self.root / name / file) for file in files)
         with self.lock:

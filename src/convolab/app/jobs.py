@@ -166,7 +166,7 @@ class Jobs:
         return self.folder / f"{job_id}.log"
 
     def _last_line(self, job_id: str) -> str | None:
-        """What a command said last: its error, if it failed."""
+        """The last message of a command: its error, if it failed."""
         try:
             with open(self._log(job_id), "rb") as file:
                 file.seek(max(0, self._log(job_id).stat().st_size - LOG_TAIL))

@@ -48,7 +48,7 @@ class Refusal(Exception):
 
 
 class BodyTooLarge(HTTPException):
-    """More came than a request may have, whatever length it said."""
+    """More came than a request may have, whatever length it claimed."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(413, f"a request may have {limit:,} bytes here: send less")
@@ -212,7 +212,7 @@ def cookie_of(headers: dict[str, str], name: str) -> str:
 
 
 def bounded(receive: Receive, limit: int) -> Receive:
-    """What comes, up to a limit, whatever its length was said to be."""
+    """What comes, up to a limit, whatever length was claimed."""
     total = 0
 
     async def receive_some() -> Message:

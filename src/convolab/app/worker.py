@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from convolab.core.errors import require
 
 MAX_WAITING = 100  # jobs of all browsers
-Value = TypeVar("Value")
+Computed = TypeVar("Computed")
 
 
 class Cancelled(BaseException):
@@ -59,7 +59,7 @@ class ComputeThread:
         self.thread: threading.Thread | None = None
         self.is_closed = False
 
-    async def run(self, session: str, channel: str, function: Callable[[], Value]) -> Value:
+    async def run(self, session: str, channel: str, function: Callable[[], Computed]) -> Computed:
         """The value of a function, computed in the thread.
 
         Raises Cancelled when another one of the same session and channel was asked for meanwhile, and what the function

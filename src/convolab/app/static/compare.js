@@ -168,13 +168,13 @@ async function check(panel) {
   showSame(id("study-same"), same);
   if (!same) return;
   id("name").placeholder = same.name;
-  id("said").textContent = `${same.num_runs} runs`;
+  id("message").textContent = `${same.num_runs} runs`;
 }
 
 async function submit(panel) {
   const started = await attempt(panel, () => post("/api/compare/start", formValues()));
   if (!started) return;
-  id("said").textContent = `${started.name} is in the queue.`;
+  id("message").textContent = `${started.name} is in the queue.`;
   id("name").value = "";
   setState("compare.name", "");
   setState("compare.run", "");

@@ -92,7 +92,7 @@ const check = debounce(async panel => {
 async function submit(panel) {
   const started = await attempt(panel, () => post("/api/train/start", formValues()));
   if (!started) return;
-  id("said").textContent = `${started.name} is in the queue.`;
+  id("message").textContent = `${started.name} is in the queue.`;
   id("name").value = "";
   setState("train.name", "");
   setState("train.run", started.name);
@@ -147,7 +147,7 @@ async function act(panel, request) {
 async function goOn(panel, run, epochs) {
   const started = await act(panel, () => post("/api/train/resume", {run, epochs}));
   if (!started) return;
-  id("said").textContent = `${started.name} is in the queue.`;
+  id("message").textContent = `${started.name} is in the queue.`;
   setState("train.run", started.name);
 }
 

@@ -58,7 +58,7 @@ def start_training(call: PageCall) -> dict[str, str]:
 
 
 def list_runs(call: PageCall) -> dict[str, Any]:
-    """All runs, and what the last jobs that failed said."""
+    """All runs, and what the messages of the last jobs that failed."""
     jobs = call.app.jobs.entries()
     failed = [{"run": job.run, "message": job.message} for job in jobs[-10:] if job.state == "ended" and job.message]
     return {"runs": run_rows(call.app.runs, jobs), "failed": failed[-3:]}
