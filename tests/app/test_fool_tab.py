@@ -95,6 +95,7 @@ def test_the_same_as_box_is_a_command_and_python_that_runs(looking: TestClient) 
     assert finding.metrics["images"][0]["target"]["class"] == target
 
 
+@pytest.mark.long
 @pytest.mark.timing
 def test_a_person_fools_a_network_watches_and_downloads(looked_at: Path) -> None:
     top = convolab.explain("chelsea", looked_at / "small", methods="gradient").metrics["top"]

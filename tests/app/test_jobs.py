@@ -82,7 +82,7 @@ def test_a_training_survives_its_server_stops_and_goes_on_with_the_commands_bits
     assert run_contents(folder) == run_contents(place / "runs" / "b")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timing
 def test_jobs_wait_for_each_other_and_one_that_fails_says_why_in_a_line(place: Path) -> None:
     state = state_of(place)

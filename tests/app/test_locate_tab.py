@@ -63,6 +63,7 @@ def test_the_same_as_box_is_a_command_and_python_that_runs(looking: TestClient) 
     assert finding.metrics["threshold"] == 0.4
 
 
+@pytest.mark.long
 @pytest.mark.timing
 def test_a_person_finds_a_class_and_moves_the_threshold(looked_at: Path) -> None:
     query = f"?tab=locate&locate.net={SMALL}&locate.image=coffee&locate.scale=64px&locate.alignment=resize"

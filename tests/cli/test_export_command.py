@@ -25,7 +25,7 @@ metric = "final_train_loss"
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_exported_for_other_programs_and_for_a_paper(run_cli) -> None:
     run_cli("train", "shallow_net", "--epochs", 1, "--out", "run")
     result = run_cli("export", "run", "--to", "torch", "--out", "net.pt2")

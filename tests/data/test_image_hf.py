@@ -192,7 +192,7 @@ def test_a_damaged_arrow_file_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+@pytest.mark.parametrize("kind", ["parquet", pytest.param("arrow", marks=pytest.mark.long)])
 def test_a_file_with_any_byte_changed_is_read_or_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     if kind == "parquet":
         pq.write_table(table(), tmp_path / "train.parquet")

@@ -49,6 +49,7 @@ def test_all_that_was_done_is_packed_with_its_digests(done: Path, homework: Home
     assert not any(name.endswith(".safetensors") for name in names)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("real_pages")
 def test_equal_content_gives_equal_bytes(done: Path, homework: Homework, tmp_path: Path) -> None:
     packed = []

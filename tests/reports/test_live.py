@@ -56,7 +56,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict]]:
     return [cell.outputs for cell in notebook.cells]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_in_a_notebook_shows_its_bar_and_its_curves_in_one_place(executed: list[list[dict]]) -> None:
     (shown,) = executed[1]
     page = shown["data"]["text/html"]

@@ -105,7 +105,7 @@ def test_an_extension_that_was_stopped_resumes_to_the_same_bits(
         stopped = short.extend(4, tmp_path / name, splits=digits, callbacks=Messages(steps))
         assert (stopped.status, len(stopped.history)) == ("stopped", 2)
         Run(stopped.folder).resume(digits)
-        assert same_tensors(stopped, trained(tmp_path / name, make_recipe, digits, 4, {}))
+        assert same_tensors(stopped, trained(tmp_path / f"{name}-plain", make_recipe, digits, 4, {}))
         assert Run(stopped.folder).summary["parent"]["recipe_key"] == short.recipe.key
 
 

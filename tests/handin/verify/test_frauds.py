@@ -56,6 +56,7 @@ def edit_metrics(run: Path, change: Callable[[list[dict]], None]) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
+@pytest.mark.long
 def test_ten_honest_hand_ins_pass_with_all_their_points(mine: Homework, class_folder: Path) -> None:
     reports = verify(mine, class_folder)
     assert len(reports) == 10
