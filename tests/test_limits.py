@@ -22,9 +22,10 @@ INTERNAL = {
         plots.training.MAX_LABELED_CLASSES reports.result_view.MAX_ROWS reports.views.MAX_SHEET_CLASSES
         studies.compare.MAX_OVERRIDES_LENGTH studies.results.MAX_REPR_COMMENT studies.sweep.MAX_NAMED_KEYS
         app.comparison.MAX_DIFFERENCES app.counting.MAX_FOUND app.counting.MAX_STAGES app.networks.MAX_LISTED
-        app.run_rows.MAX_LISTED app.run_rows.MAX_POINTS app.same_as.MAX_LINE app.sessions.MAX_NAME
+        app.playing_back.MAX_SHOWN app.run_rows.MAX_LISTED app.run_rows.MAX_POINTS app.same_as.MAX_LINE app.sessions.MAX_NAME
         app.shown_images.MAX_SHOWN_SIDE""",
-    "how much is compared or kept, the rest being left out": """data.copies.MAX_DIFFERENCE data.copies.MAX_GROUPS
+    "how much is compared or kept, the rest being left out": """training.playback.MAX_FILTERS
+        training.playback.MAX_FILTER_VALUES training.playback.MAX_FRAMES data.copies.MAX_DIFFERENCE data.copies.MAX_GROUPS
         data.copies.MAX_PAIRS data.copies.MAX_NEIGHBORS handin.comments.MAX_COPIED handin.comments.MAX_COMMENT_CHARS
         handin.notebook_file.MAX_TEXT_CHARS handin.notebook_file.MAX_OUTPUT_LINE handin.notebook_file.MAX_HTML_CHARS
         handin.verify.copies.MAX_SHARED handin.verify.digests.MAX_PAGE_BYTES handin.verify.digests.MAX_LINES

@@ -41,7 +41,7 @@ def test_an_editor_completes_and_explains() -> None:
 
 RESULT = "plot rows save to_frame"  # of every object that draws itself
 FACES = {
-    "Run": f"{RESULT} best_epoch delete extend folder has_test_images history is_training load_splits mistakes net predict "
+    "Run": f"{RESULT} best_epoch delete extend folder has_test_images history is_training load_splits mistakes net playback predict "
     "recipe resume start status summary test test_result",
     "ImageDataset": f"{RESULT} classes fingerprint images labels name names shape subset",
     "Subset": f"{RESULT} classes copy dataset indices labels name names shape subset",

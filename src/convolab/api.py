@@ -86,7 +86,7 @@ def train(
         data_dir: The folder that holds the dataset.
         device: "cpu", "cuda" or "mps".
         callbacks: Called while it trains, instead of the display.
-        log: "tensorboard", "mlflow" or "wandb": where the epochs go too, on this machine, below the run's folder.
+        log: "tensorboard", "mlflow", "wandb" or "playback": where the epochs go too, below the run's folder.
         overrides: Any recipe keys, such as {"optimizer.weight_decay": 0}.
         trust: Run the code that a recipe names and that you have not named or trusted before.
         **settings: Sections of a recipe as dicts, such as model={"channels": [8, 16]}; `data` may be one too.

@@ -51,7 +51,7 @@ def run_study(
         executor: What trains; by default the cores of this machine.
         retrain_damaged: Whether to train damaged runs again instead of refusing them.
         hours: Where seeds are "until decided", after how long no further look is begun; the same call goes on.
-        log: "tensorboard", "mlflow" or "wandb": where each run's epochs go too, below its folder.
+        log: "tensorboard", "mlflow", "wandb" or "playback": where each run's epochs go too, below its folder.
         trust: Run the code that the study names and that you have not named or trusted before.
 
     Returns:

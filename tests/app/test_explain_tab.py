@@ -186,3 +186,29 @@ def test_a_person_explains_clicks_a_cell_and_opens_a_check(looked_at: Path) -> N
             page.wait_for_selector("#explain-image option:checked:has-text('teal.png')", state="attached")
             page.select_option("#explain-net", "")
             page.select_option("#explain-net", SMALL)
+
+
+GIVE_FILE = """([kind, bytes]) => {
+    const file = new File([new Uint8Array(bytes)], `${kind}.png`, {type: "image/png"}), transfer = new DataTransfer();
+    transfer.items.add(file);
+    const at = document.getElementById("panel-explain");
+    if (kind === "drop") at.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true}));
+    else document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer}));
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.timing
+def test_an_image_is_dropped_pasted_and_taken_by_the_camera(looked_at: Path) -> None:
+    chosen = "#explain-image option:checked:has-text('{}')"
+    query = f"?tab=explain&explain.net={SMALL}&explain.methods=gradient"
+    with served_app(looked_at) as address, chromium() as browser, page_in(browser, address + query) as page:
+        for kind in ("drop", "paste"):
+            page.evaluate(GIVE_FILE, [kind, list(png())])
+            page.wait_for_selector(chosen.format(f"{kind}.png"), state="attached")
+        page.click("#explain-image-field [data-do=camera]")
+        page.wait_for_selector("#explain-image-field [data-do=take]:focus")
+        page.keyboard.press("Enter")  # the button that takes the image has the focus
+        page.wait_for_selector(chosen.format("camera.png"), state="attached")
+        assert page.is_hidden("#explain-image-field .camera")
+        page.wait_for_selector("[data-method=gradient] .busy", state="hidden")

@@ -20,6 +20,7 @@ FORMS: list[dict[str, str]] = [
     {"optimizer": "adam", "lr": "0.002", "schedule": "cosine", "augment": "crop:2, flip"},
     {"data": "cifar10", "augment": "none", "more": "training.clip_norm=1\n\ndata.limit=500"},
     {"option.channels": "[8, 16]", "option.residual": "true", "option.activation": "gelu", "option.dropout": "0.25"},
+    {"net": "timm/resnet18", "playback": "1"},
     {"more": 'schedule.name=one_cycle\nschedule.pct_start=0.25\noptimizer.nesterov=true\nmodel.freeze=["conv.*"]'},
 ]
 

@@ -1,41 +1,16 @@
 """The page in a real Chromium: a person's way through the tabs by mouse and by keyboard, in all its looks."""
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from support.page import serving
+from support.page_browser import axe_faults, chromium, is_too_wide, open_address, page_in, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install 'convolab[test]'"
-)
-WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 800}
-PATIENCE = 30_000  # milliseconds; a training starts in seconds
-
-
-@dataclass
-class Visit:
-    """One page, with what its browser asked for and complained of."""
-
-    page: "playwright.Page"
-    address: str
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def open(self, query: str = "") -> "playwright.Page":
-        self.page.goto(self.address + query)
-        self.page.wait_for_selector("[role=tabpanel][data-ready]:not([hidden])")
-        return self.page
-
-    def require_clean(self) -> None:
-        """Nothing went to another machine, and the console is empty."""
-        assert self.requests
-        assert [url for url in self.requests if not url.startswith((self.address, "data:", "blob:"))] == []
-        assert self.complaints == []
 
 
 @pytest.fixture(scope="module")
@@ -56,35 +31,25 @@ def address(place: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    if BROWSER is None:
-        pytest.skip("no Chromium found: the page is not tried in a browser")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+def browser() -> Iterator["Browser"]:
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
-def visit(browser: "playwright.Browser", address: str) -> Iterator[Visit]:
-    context = browser.new_context(viewport=WIDE)
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    found = Visit(page, address)
-    page.on("request", lambda request: found.requests.append(request.url))
-    page.on("console", lambda message: message.type in ("error", "warning") and found.complaints.append(message.text))
-    page.on("pageerror", lambda error: found.complaints.append(str(error)))
-    yield found
-    context.close()
+def page(browser: "Browser", address: str) -> Iterator["Page"]:
+    """The page as `convolab app` opens it; at the end its console is empty, and no request left this machine."""
+    with page_in(browser, address) as opened:
+        yield opened
 
 
-def test_a_training_by_mouse_shows_its_curves_and_its_command(visit: Visit, place: Path) -> None:
-    page = visit.open()
+def test_a_training_by_mouse_shows_its_curves_and_its_command(page: "Page", place: Path) -> None:
     page.select_option("#train-net", "shallow_net")
     page.fill("#train-option-hidden", "32")
     page.fill("#train-epochs", "2")
     page.fill("#train-name", "by-mouse")
-    expected = "convolab train shallow_net --epochs 2 --set model.hidden=32 --out runs/by-mouse"
+    page.check("#train-playback-tick")
+    expected = "convolab train shallow_net --epochs 2 --set model.hidden=32 --log playback --out runs/by-mouse"
     page.locator("#train-same .command", has_text=expected).wait_for()
     page.click("#train-form [type=submit]")
     row = page.locator("#train-runs tr", has_text="by-mouse")
@@ -92,12 +57,21 @@ def test_a_training_by_mouse_shows_its_curves_and_its_command(visit: Visit, plac
     page.wait_for_selector("#train-loss polyline", state="attached")
     assert page.inner_text("#train-curves-title") == "by-mouse"
     assert (place / "runs" / "by-mouse" / "last.safetensors").exists()
+    page.wait_for_selector("#train-frames img >> nth=7")  # the filters and seven images
+    last = page.get_attribute("#train-frames img >> nth=0", "src")
+    page.focus("#train-frame")
+    page.keyboard.press("Home")
+    assert page.inner_text("#train-frame-epoch") == "1"
+    assert page.get_attribute("#train-frames img >> nth=0", "src") != last
+    page.wait_for_url("**train.epoch=1**")
+    page.click("#train-play")
+    page.locator("#train-frame-epoch").get_by_text("2").wait_for()
+    page.locator("#train-play").get_by_text("Play").wait_for()
     page.click("#dark")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    visit.require_clean()
 
 
-def press_until(page: "playwright.Page", selector: str, key: str = "Tab", most: int = 80) -> None:
+def press_until(page: "Page", selector: str, key: str = "Tab", most: int = 80) -> None:
     """Press a key until an element has the focus."""
     for _ in range(most):
         if page.evaluate("selector => document.activeElement.matches(selector)", selector):
@@ -107,8 +81,7 @@ def press_until(page: "playwright.Page", selector: str, key: str = "Tab", most: 
 
 
 @pytest.mark.long
-def test_a_training_and_a_comparison_by_keyboard_alone(visit: Visit, place: Path) -> None:
-    page = visit.open()
+def test_a_training_and_a_comparison_by_keyboard_alone(page: "Page", place: Path) -> None:
     press_until(page, "[role=tab]")
     press_until(page, "#train-net")
     page.keyboard.type("shallow_net")
@@ -135,12 +108,11 @@ def test_a_training_and_a_comparison_by_keyboard_alone(visit: Visit, place: Path
     press_until(page, "#projector", "Shift+Tab")
     page.keyboard.press("Enter")
     assert page.evaluate("getComputedStyle(document.documentElement).fontSize") == "24px"
-    visit.require_clean()
 
 
 @pytest.mark.long
-def test_a_comparison_has_verdicts_differences_and_the_report(visit: Visit) -> None:
-    page = visit.open("?tab=compare")
+def test_a_comparison_has_verdicts_differences_and_the_report(page: "Page", address: str) -> None:
+    open_address(page, address + "?tab=compare")
     for name in ("slow-0", "slow-1", "fast-0", "fast-1"):
         page.check(f'[id="compare-tick-{name}"]')
     page.wait_for_selector("#compare-sections .state")
@@ -152,12 +124,11 @@ def test_a_comparison_has_verdicts_differences_and_the_report(visit: Visit) -> N
     report = page.frame_locator(".report")
     report.locator("svg").first.wait_for()
     assert page.get_attribute(".report", "sandbox") == "allow-scripts"
-    visit.require_clean()
 
 
-def test_an_address_reproduces_the_view(visit: Visit) -> None:
+def test_an_address_reproduces_the_view(page: "Page", address: str) -> None:
     query = "?tab=compare&compare.run=fast-0&compare.run=slow-0&theme=dark&projector=1&train.epochs=7&train.net=shallow_net&train.option.hidden=9"
-    page = visit.open(query)
+    open_address(page, address + query)
     page.wait_for_selector("#compare-sections .state")
     assert page.is_checked('[id="compare-tick-fast-0"]')
     assert page.input_value("#compare-baseline") == "fast-0"
@@ -179,47 +150,37 @@ def test_an_address_reproduces_the_view(visit: Visit) -> None:
     page.wait_for_selector("[role=tabpanel][data-ready]:not([hidden])")
     assert page.input_value("#train-seed") == "5"
     assert page.url == again
-    visit.require_clean()
 
 
 LOOKS = ("", "theme=dark&", "projector=1&", "projector=1&theme=dark&")
+QUICK_LOOKS = ((1400, LOOKS[3]), (390, LOOKS[0]))  # at every change; each look in each width in the outer ring
+VIEWS = {
+    "train.run=fast-0": "#train-loss polyline",
+    "tab=compare&compare.run=slow-0&compare.run=slow-1&compare.run=fast-0&compare.run=fast-1": "#compare-sections .state",
+}
 
 
 @pytest.mark.parametrize(
-    ("size", "look"),
+    ("width", "look"),
     [
-        # Two of them at every change; each look in each size in the outer ring.
-        pytest.param(size, look, marks=() if is_quick else pytest.mark.long)
-        for size, quick in ((WIDE, (3,)), (NARROW, (0,)))
-        for number, look in enumerate(LOOKS)
-        for is_quick in [number in quick]
+        pytest.param(width, look, marks=() if (width, look) in QUICK_LOOKS else pytest.mark.long)
+        for width in (1400, 390)
+        for look in LOOKS
     ],
 )
 def test_every_look_fits_the_screen_and_axe_finds_no_serious_fault(
-    visit: Visit, look: str, size: dict[str, int]
+    browser: "Browser", address: str, look: str, width: int
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
-    visit.page.set_viewport_size(size)
-    for query, shown in (
-        ("train.run=fast-0", "#train-loss polyline"),
-        (
-            "tab=compare&compare.run=slow-0&compare.run=slow-1&compare.run=fast-0&compare.run=fast-1",
-            "#compare-sections .state",
-        ),
-    ):
-        page = visit.open(f"?{look}{query}")
-        page.wait_for_selector(shown)
-        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-        faults = [f for f in axe.run(page).response["violations"] if f["impact"] in ("serious", "critical")]
-        assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in faults] == []
-    visit.require_clean()
+    for query, shown in VIEWS.items():
+        with page_in(browser, f"{address}?{look}{query}", width) as page:
+            page.wait_for_selector(shown)
+            assert not is_too_wide(page)
+            assert axe_faults(page) == []
 
 
-def test_a_wrong_value_is_one_line_and_the_page_goes_on(visit: Visit) -> None:
-    page = visit.open()
+def test_a_wrong_value_is_one_line_and_the_page_goes_on(page: "Page") -> None:
     page.fill("#train-lr", "fast")
     page.get_by_role("alert").get_by_text("optimizer.lr").wait_for()
     page.fill("#train-lr", "0.1")
     page.wait_for_selector("#panel-train .error", state="hidden")
     assert page.inner_text("#train-same .command").startswith("convolab train simple_convnet --lr 0.1")
-    visit.require_clean()

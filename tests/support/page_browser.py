@@ -1,6 +1,10 @@
 """The page of `convolab app` in a real Chromium, the system's, driven by Playwright."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +20,11 @@ if TYPE_CHECKING:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ["--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 TALL = 900  # pixels
+PATIENCE = 30_000  # milliseconds: a training starts in seconds
+FAKE_CAMERA = [
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]  # a moving image of Chromium's own
 SERIOUS = ("serious", "critical")
 
 
@@ -48,6 +57,26 @@ def served_app(runs: Path, data_dir: Path | None = None) -> Iterator[str]:
 
 
 @contextmanager
+def serving(folder: Path, *options: str) -> Iterator[str]:
+    """`convolab app` of the runs in a folder, as a process of its own: its address."""
+    command = [sys.executable, "-m", "convolab", "app", "--runs", "runs", "--no-open", "--port", "0", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        try:
+            assert line.startswith("the page is at http://"), line + process.stderr.read()
+            yield line.split()[4]
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+        assert not errors, errors
+
+
+@contextmanager
 def chromium() -> Iterator["Browser"]:
     """The system's Chromium; skips where there is none, or no Playwright."""
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -57,7 +86,7 @@ def chromium() -> Iterator["Browser"]:
         "playwright.sync_api", reason="no Playwright: the page is not checked in a browser"
     )
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", *QUIET])
+        browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox", *QUIET, *FAKE_CAMERA])
         try:
             yield browser
         finally:
@@ -84,14 +113,19 @@ def page_in(browser: "Browser", address: str, width: int = 1400, dark: bool = Fa
         "request",
         lambda sent: None if sent.url.startswith((origin, "data:", "blob:")) else faults.append(f"asks {sent.url}"),
     )
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENCE)
     try:
-        page.goto(address)
-        page.wait_for_selector("[role=tabpanel][data-ready]:not([hidden])")
+        open_address(page, address)
         yield page
         assert faults == [], faults
     finally:
         context.close()
+
+
+def open_address(page: "Page", address: str) -> None:
+    """Go to an address and wait until its tab is ready."""
+    page.goto(address)
+    page.wait_for_selector("[role=tabpanel][data-ready]:not([hidden])")
 
 
 def wait_until(page: "Page", expression: str, seconds: float = 15.0) -> None:

@@ -101,7 +101,7 @@ class Messages(Callbacks):
         self.lines.append(message)
 
 
-@pytest.fixture(params=sorted(LOGGERS))
+@pytest.fixture(params=sorted(STAND_INS))
 def logger(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a logger whose package is a stand-in."""
     name = request.param
@@ -194,7 +194,7 @@ def test_a_tool_that_fails_ends_the_log_and_not_the_training(
     assert len(messages.lines) == 1
 
 
-@pytest.mark.parametrize("name", sorted(LOGGERS))
+@pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_a_package_that_is_missing_is_named_with_its_extra_before_any_work(
     name: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,11 +37,13 @@ class TrainForm:
         network: the network's name.
         keywords: values of `KEYWORDS`.
         others: values of all other recipe keys.
+        playback: whether the filters and predictions of each epoch are kept.
     """
 
     network: str
     keywords: Mapping[str, Json]
     others: Mapping[str, Json]
+    playback: bool = False
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "TrainForm":
@@ -69,7 +71,7 @@ class TrainForm:
                 key, value = parse_override(line.strip())
                 require(key not in others, f"{key} is given twice: leave one out")
                 others[key] = value
-        return cls(given.get("net", "simple_convnet"), keywords, others)
+        return cls(given.get("net", "simple_convnet"), keywords, others, "playback" in given)
 
     @property
     def overrides(self) -> dict[str, Json]:
@@ -86,6 +88,11 @@ class TrainForm:
         """The other keys as `--set` takes them."""
         return [f"{key}={value if isinstance(value, str) else toml_text(value)}" for key, value in self.others.items()]
 
+    @property
+    def log(self) -> str | None:
+        """The training's log."""
+        return "playback" if self.playback else None
+
     def words(self, out: Path | None, data_dir: Path | None) -> list[str]:
         """The command that trains it."""
         options = {
@@ -95,6 +102,7 @@ class TrainForm:
             "batch-size": self.keywords.get("batch_size"),
             "seed": self.keywords.get("seed"),
             "set": self.set_options(),
+            "log": self.log,
             "data-dir": data_dir,
             "out": out,
         }
@@ -104,7 +112,14 @@ class TrainForm:
         """The same as a command and as Python."""
         named = {name: self.others[key] for name, key in MORE_KEYWORDS.items() if key in self.others}
         rest = {key: value for key, value in self.others.items() if key not in MORE_KEYWORDS.values()}
-        keywords = {**self.keywords, **named, "overrides": rest or None, "data_dir": data_dir, "out": out}
+        keywords = {
+            **self.keywords,
+            **named,
+            "overrides": rest or None,
+            "log": self.log,
+            "data_dir": data_dir,
+            "out": out,
+        }
         call = python_call("convolab.train", self.network, keywords=keywords)
         return SameAs(shell_line(self.words(out, data_dir)), f"import convolab\n\nrun = {call}")
 

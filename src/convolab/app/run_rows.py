@@ -9,6 +9,7 @@ from convolab.app.jobs import PageJob
 from convolab.core.errors import LabError
 from convolab.core.types import Json
 from convolab.training.lock import is_locked
+from convolab.training.playback import FOLDER as PLAYBACK
 
 if TYPE_CHECKING:
     from convolab.training.run import Run
@@ -40,7 +41,8 @@ def run_row(folder: RunsFolder, name: str, job: PageJob | None) -> dict[str, Jso
         values = folder.cached("row", name, FILES, lambda: describe_run(folder.run(name)))
     except LabError as error:
         return {"name": name, "status": "damaged", "reason": str(error), "started_at": "", "job": None}
-    row = {**values, "name": name, "job": job.id if job else None}
+    has_playback = (folder.root / name / PLAYBACK).is_dir()
+    row = {**values, "name": name, "job": job.id if job else None, "has_playback": has_playback}
     if row["status"] == "running" and not is_locked(folder.root / name):
         row["status"] = "killed"
     if job and job.state == "stopping":

@@ -56,7 +56,9 @@ Hours = Annotated[
 ]
 Log = Annotated[
     str | None,
-    typer.Option(help="Also log the epochs below each run's folder: tensorboard, mlflow or wandb (offline)."),
+    typer.Option(
+        help="Also log the epochs below each run's folder: tensorboard, mlflow, wandb (offline) or playback (filters and predictions)."
+    ),
 ]
 Export = Annotated[Path | None, typer.Option(help="Folder to write every figure (SVG, PNG) and table (CSV) to.")]
 

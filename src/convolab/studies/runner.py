@@ -148,7 +148,7 @@ def execute_study(
         retrain_damaged: train damaged runs again instead of refusing them.
         hours: where seeds are "until decided", after how long no further look is begun: contrasts that are open then are
             undecided, and the same call goes on.
-        log: "tensorboard", "mlflow" or "wandb": where each run's epochs go too, below its folder.
+        log: "tensorboard", "mlflow", "wandb" or "playback": where each run's epochs go too, below its folder.
         on_event: called with each event of each job.
         on_look: where seeds are "until decided", called with a line about each section at each look.
         on_plan: called before the first job, with the jobs and the number of runs that were done before; where seeds are

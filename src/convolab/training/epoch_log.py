@@ -1,11 +1,14 @@
-"""A training's epochs in TensorBoard, MLflow or Weights & Biases too: beside metrics.jsonl, and only on this machine.
+"""A training's epochs in another log too: in TensorBoard, MLflow or Weights & Biases, or to be played back.
+
+It is beside metrics.jsonl, and only on this machine.
 
 A logger gets whole epochs, after they are on the disk; what it does changes no bit of the run. `log.json` in the run's
 folder says how many it has, so that a resumed run goes on in the same log and writes no epoch twice.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +21,7 @@ from convolab.core.files import read_json, require_no_link, write_json
 from convolab.core.records import validate_record
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.history import EpochMetrics
+from convolab.training.playback import PlaybackLogger
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import LOG_FILE
 from convolab.training.run_records import RunId
@@ -42,6 +46,16 @@ class LogRecord(TypedDict):
     id: str | None  # by which the tool finds the log again
 
 
+@dataclass(frozen=True)
+class LoggedRun:
+    """What a logger may know of the run."""
+
+    folder: Path
+    run_id: RunId
+    recipe: Recipe
+    trainer: Trainer
+
+
 class EpochLogger(Protocol):
     """What writes epochs into the log of a tool."""
 
@@ -58,12 +72,12 @@ class TensorBoardLogger:
 
     id: str | None = None
 
-    def __init__(self, folder: Path, recipe: Recipe, record: LogRecord) -> None:
+    def __init__(self, run: LoggedRun, record: LogRecord) -> None:
         writer = import_module("torch.utils.tensorboard" if find_spec("tensorboard") else "tensorboardX").SummaryWriter
         is_new = record["epochs"] == 0
-        self.writer: Any = writer(str(folder / "tensorboard"), purge_step=None if is_new else record["epochs"] + 1)
+        self.writer: Any = writer(str(run.folder / "tensorboard"), purge_step=None if is_new else record["epochs"] + 1)
         if is_new:
-            self.writer.add_text("recipe", f"```\n{recipe.to_toml()}\n```")
+            self.writer.add_text("recipe", f"```\n{run.recipe.to_toml()}\n```")
 
     def write(self, epoch: EpochMetrics) -> None:
         for name, value in logged_values(epoch).items():
@@ -77,9 +91,9 @@ class TensorBoardLogger:
 class MlflowLogger:
     """A run of MLflow in the database RUN/mlflow/mlflow.db: its store of plain files is no longer kept up."""
 
-    def __init__(self, folder: Path, recipe: Recipe, record: LogRecord) -> None:
+    def __init__(self, run: LoggedRun, record: LogRecord) -> None:
         client = import_module("mlflow.tracking").MlflowClient
-        store = (folder / "mlflow").resolve()
+        store = (run.folder / "mlflow").resolve()
         store.mkdir(exist_ok=True)
         self.client: Any = client(tracking_uri=f"sqlite:///{store}/mlflow.db")
         self.id = record["id"]
@@ -89,8 +103,8 @@ class MlflowLogger:
             experiment_id = (
                 experiment.experiment_id if experiment else self.client.create_experiment("convolab", artifacts)
             )
-            self.id = str(self.client.create_run(experiment_id, run_name=folder.name).info.run_id)
-            for key, value in flat_recipe(recipe).items():
+            self.id = str(self.client.create_run(experiment_id, run_name=run.folder.name).info.run_id)
+            for key, value in flat_recipe(run.recipe).items():
                 self.client.log_param(self.id, key, value)
 
     def write(self, epoch: EpochMetrics) -> None:
@@ -104,15 +118,15 @@ class MlflowLogger:
 class WandbLogger:
     """An offline run of Weights & Biases in RUN/wandb: nothing is sent; `wandb sync --append` does that."""
 
-    def __init__(self, folder: Path, recipe: Recipe, record: LogRecord) -> None:
+    def __init__(self, run: LoggedRun, record: LogRecord) -> None:
         self.run: Any = import_module("wandb").init(
             project="convolab",
-            name=folder.name,
-            dir=str(folder),
+            name=run.folder.name,
+            dir=str(run.folder),
             mode="offline",
             id=record["id"],
             resume="allow",
-            config=flat_recipe(recipe),
+            config=flat_recipe(run.recipe),
         )
         self.id = str(self.run.id)
 
@@ -123,7 +137,12 @@ class WandbLogger:
         self.run.finish()
 
 
-LOGGERS: dict[str, Callable[[Path, Recipe, LogRecord], EpochLogger]] = {
+def playback_logger(run: LoggedRun, record: LogRecord) -> EpochLogger:
+    return PlaybackLogger(run.folder, run.run_id, run.trainer)
+
+
+LOGGERS: dict[str, Callable[[LoggedRun, LogRecord], EpochLogger]] = {
+    "playback": playback_logger,
     "tensorboard": TensorBoardLogger,
     "mlflow": MlflowLogger,
     "wandb": WandbLogger,
@@ -147,9 +166,10 @@ def require_logger(name: str | None) -> None:
     if name is None:
         return
     require(name in LOGGERS, f"unknown log '{name}': {suggest(name, LOGGERS)}")
+    packages = PACKAGES.get(name, ())
     require(
-        any(map(find_spec, PACKAGES[name])),
-        f"a log in {name} needs the package {PACKAGES[name][0]}: pip install 'convolab[{name}]'",
+        not packages or any(map(find_spec, packages)),
+        f"a log in {name} needs the package {next(iter(packages), None)}: pip install 'convolab[{name}]'",
     )
 
 
@@ -166,29 +186,22 @@ def read_log_record(folder: Path, run_id: RunId) -> LogRecord | None:
 
 
 @contextmanager
-def epoch_log(
-    folder: Path,
-    run_id: RunId,
-    recipe: Recipe,
-    history: Sequence[EpochMetrics],
-    callbacks: TrainingCallbacks,
-    name: str | None = None,
-) -> Iterator[TrainingCallbacks]:
+def epoch_log(run: LoggedRun, callbacks: TrainingCallbacks, name: str | None = None) -> Iterator[TrainingCallbacks]:
     """The callbacks, which log every epoch too if `name` or the run's own log.json says where.
 
-    Epochs of the history that the log lacks are written first. A tool that fails ends the log and not the training.
+    Epochs so far that the log lacks are written first. A tool that fails ends the log and not the training.
     Raises LabError if the tool's folder is a link.
     """
-    record: LogRecord | None = read_log_record(folder, run_id)
+    record: LogRecord | None = read_log_record(run.folder, run.run_id)
     if name is not None and (record is None or record["logger"] != name):
         record = {"logger": name, "epochs": 0, "id": None}
     if record is None:
         yield callbacks
         return
-    require_no_link(folder / record["logger"])
-    logged = LoggingCallbacks(folder, run_id, recipe, callbacks, record)
+    require_no_link(run.folder / record["logger"])
+    logged = LoggingCallbacks(run, callbacks, record)
     try:
-        for epoch in history:
+        for epoch in run.trainer.progress.history:
             logged.write(epoch)
         yield logged
     finally:
@@ -198,14 +211,12 @@ def epoch_log(
 class LoggingCallbacks:
     """A training's callbacks that write each epoch into a log too."""
 
-    def __init__(
-        self, folder: Path, run_id: RunId, recipe: Recipe, callbacks: TrainingCallbacks, record: LogRecord
-    ) -> None:
-        self.path, self.run_id, self.callbacks, self.record = folder / LOG_FILE, run_id, callbacks, record
+    def __init__(self, run: LoggedRun, callbacks: TrainingCallbacks, record: LogRecord) -> None:
+        self.run, self.callbacks, self.record = run, callbacks, record
         self.logger: EpochLogger | None = None
         with self._guarded():
             require_logger(record["logger"])
-            self.logger = LOGGERS[record["logger"]](folder, recipe, record)
+            self.logger = LOGGERS[record["logger"]](run, record)
             self._write_record(record["epochs"])
 
     def on_step(self, trainer: Trainer) -> None:
@@ -236,7 +247,7 @@ class LoggingCallbacks:
     def _write_record(self, epochs: int) -> None:
         assert self.logger is not None
         self.record = {"logger": self.record["logger"], "epochs": epochs, "id": self.logger.id}
-        write_json(self.path, {**self.run_id.to_dict(), **self.record})
+        write_json(self.run.folder / LOG_FILE, {**self.run.run_id.to_dict(), **self.record})
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

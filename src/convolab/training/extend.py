@@ -14,7 +14,7 @@ from convolab.core.text import pluralize
 from convolab.data.splits import DatasetSplits
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.checkpoint import STATE_FILE, read_state
-from convolab.training.epoch_log import epoch_log, require_logger
+from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
 from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder, note_other_threads
@@ -80,7 +80,7 @@ def extend_run(
         recorder.write_state()
         write_json(folder / SUMMARY_FILE, summary)  # the last file: what has it can be resumed
         run_id = RunId(summary["recipe_key"], summary["data_key"])
-        with epoch_log(folder, run_id, recipe, trainer.progress.history, callbacks, log) as logged:
+        with epoch_log(LoggedRun(folder, run_id, recipe, trainer), callbacks, log) as logged:
             recorder.train(logged)
     return folder
 

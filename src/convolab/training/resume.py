@@ -6,7 +6,7 @@ from convolab.core.errors import require
 from convolab.data.splits import DatasetSplits
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_state
-from convolab.training.epoch_log import epoch_log, require_logger
+from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
 from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_folder import read_summary
@@ -52,5 +52,5 @@ def resume_run(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCall
                 callbacks.on_message(warning)
                 (run.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
         note_other_threads(run.summary, callbacks)
-        with epoch_log(run.folder, run.run_id, run.recipe, trainer.progress.history, callbacks, log) as logged:
+        with epoch_log(LoggedRun(run.folder, run.run_id, run.recipe, trainer), callbacks, log) as logged:
             recorder.train(logged)

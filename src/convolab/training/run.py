@@ -27,11 +27,12 @@ from convolab.training.checkpoint import (
     read_metadata,
     read_weights,
 )
-from convolab.training.epoch_log import epoch_log, require_logger
+from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.evaluate_run import find_mistakes, record_test
 from convolab.training.extend import extend_run
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
+from convolab.training.playback import Playback, read_playback
 from convolab.training.predictions import Mistakes
 from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder
@@ -133,7 +134,7 @@ class Run(Displayable):
             device: "cpu", "cuda" or "mps". A run has the same bits on the same device and number of threads.
             data_dir: where the dataset was found, if it was named, so that `load_splits` finds it again.
             callbacks: called while it trains.
-            log: "tensorboard", "mlflow" or "wandb": where its epochs go too, on this machine, below its folder.
+            log: "tensorboard", "mlflow", "wandb" or "playback": where its epochs go too, below its folder.
 
         Raises LabError, with nothing written, if the recipe cannot be trained on these images or the folder is in use;
         Diverged if the loss becomes NaN or infinite.
@@ -153,7 +154,7 @@ class Run(Displayable):
             run = cls(folder)
             if trainer.pretrained:
                 callbacks.on_message(f"{recipe.model.name} {describe_start(trainer.pretrained)}")
-            with epoch_log(folder, run.run_id, recipe, (), callbacks, log) as logged:
+            with epoch_log(LoggedRun(folder, run.run_id, recipe, trainer), callbacks, log) as logged:
                 RunRecorder(folder, recipe, run.summary, trainer).train(logged)
         return run
 
@@ -372,6 +373,13 @@ class Run(Displayable):
         LabError if the run was not tested, or with other weights than those that are its best now.
         """
         return find_mistakes(self, count, data_dir, splits)
+
+    def playback(self) -> Playback:
+        """The first layer's filters and a few images' predictions after each epoch, if it was trained with `log="playback"`.
+
+        Raises LabError if they were not kept, or if a file of them is damaged.
+        """
+        return read_playback(self.folder, self.run_id)
 
     def predict(self, image: Path | str, top: int = 5) -> list[tuple[str, float]]:
         """The `top` most probable classes of an image file, with their probabilities; resized as the data's images.

@@ -53,6 +53,7 @@ OWN_FILES = (
     *CHARTS, *GALLERY, TEST_FILE, LOG_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
 )  # fmt: skip
 LOG_CONTENTS = {  # of a tool's folder in the run's folder: what the tool writes, as patterns
+    "playback": ("epoch-*.safetensors", "images.safetensors"),
     "tensorboard": ("events.out.tfevents.*",),
     "mlflow": ("mlflow.db*", "artifacts"),
     "wandb": ("offline-run-*", "run-*", "latest-run", "debug*.log"),

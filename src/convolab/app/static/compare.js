@@ -157,7 +157,7 @@ function openReport() {
 
 function formValues() {
   const values = statesOf("train.");
-  for (const name of ["run", "extend", "name"]) delete values[name];
+  for (const name of ["run", "extend", "epoch", "playback", "name"]) delete values[name];
   for (const name of ["grid", "seeds", "name"]) if (getState(`compare.${name}`)) values[name] = getState(`compare.${name}`);
   return values;
 }

@@ -69,6 +69,21 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+// A field for each of a network's options, kept in the address under a prefix such as "train.option."
+export function showOptionFields(place, prefix, options) {
+  for (const name of Object.keys(statesOf(prefix))) if (!options.some(option => option.name === name)) setState(prefix + name, "");
+  place.replaceChildren(...options.map(option => {
+    const name = prefix + option.name, control = {id: name.replaceAll(".", "-"), "data-state": name};
+    const others = option.values.filter(value => value !== option.default);
+    const input = option.values.length
+      ? element("select", control, ...["", ...others].map(value => element("option", {value}, value || option.default || "none")))
+      : element("input", {...control, placeholder: option.default});
+    return element("div", {class: "field"}, element("label", {for: control.id}, option.name), input);
+  }));
+  place.closest("details").hidden = !options.length;
+  bindControls(place);
+}
+
 export const percent = fraction => fraction == null ? "" : `${(100 * fraction).toFixed(2)} %`;
 export const number = value => value == null ? "" : Math.round(value).toLocaleString("en");
 

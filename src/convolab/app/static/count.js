@@ -1,5 +1,5 @@
 // The tab Count: the form, the totals, the chosen layer, the table, and the layers of question 1(c).
-import {attempt, bindControl, debounce, element, get, getState, number, onState, percent, post, setState, showSame, statesOf} from "./core.js";
+import {attempt, bindControl, debounce, element, get, getState, number, onState, percent, post, setState, showOptionFields, showSame, statesOf} from "./core.js";
 import {drawField, drawLayers} from "./layers.js";
 
 const id = name => document.getElementById(`count-${name}`);
@@ -39,17 +39,7 @@ const fillNames = names => id("names").replaceChildren(...names.map(name => elem
 
 function showOptions() {
   const options = offer.built.find(one => one.name === id("net").value)?.options ?? [];
-  for (const name of Object.keys(statesOf("count.option."))) if (!options.some(option => option.name === name)) setState(`count.option.${name}`, "");
-  id("options").replaceChildren(...options.map(option => {
-    const control = {id: `count-option-${option.name}`, "data-state": `count.option.${option.name}`};
-    const others = option.values.filter(value => value !== option.default);
-    const input = option.values.length
-      ? element("select", control, ...["", ...others].map(value => element("option", {value}, value || option.default || "none")))
-      : element("input", {...control, placeholder: option.default});
-    return element("div", {class: "field"}, element("label", {for: control.id}, option.name), input);
-  }));
-  id("options").closest("details").hidden = !options.length;
-  id("options").querySelectorAll("[data-state]").forEach(bindControl);
+  showOptionFields(id("options"), "count.option.", options);
   id("input").placeholder = offer.built.some(one => one.name === id("net").value) ? "3x32x32" : "the network's own";
 }
 

@@ -80,31 +80,36 @@ export function openNetwork(name) {
   return opened.get(name);
 }
 
+const TIMM = "timm/"; // how the names of timm's networks begin
+export const timmChoice = () => element("option", {value: TIMM}, "another one, of timm");
+
+// A select of networks whose choice `timmChoice` opens a field for the name; both write one value of the address.
+export function bindNetwork(tab) {
+  const byId = name => document.getElementById(`${tab}-${name}`);
+  const select = byId("net"), timm = byId("timm"), state = `${tab}.net`, name = getState(state);
+  const isTimm = () => select.value === TIMM;
+  const changed = () => {
+    byId("timm-field").hidden = !isTimm();
+    if (isTimm() && !timm.value.trim()) timm.focus();
+    else setState(state, isTimm() ? TIMM + timm.value.trim() : select.value);
+  };
+  select.value = name.startsWith(TIMM) ? TIMM : name;
+  if (isTimm()) timm.value = name.slice(TIMM.length);
+  byId("timm-field").hidden = !isTimm();
+  select.addEventListener("change", changed);
+  timm.addEventListener("change", changed);
+}
+
 // Calls `changed` with what is known of the network, when it is loaded.
 export async function networkField(panel, tab, changed) {
-  const byId = name => document.getElementById(`${tab}-${name}`);
-  const select = byId("net"), timm = byId("timm"), about = byId("net-about"), state = `${tab}.net`;
+  const select = document.getElementById(`${tab}-net`), about = document.getElementById(`${tab}-net-about`), state = `${tab}.net`;
   const list = await attempt(panel, () => get("/api/networks/list"));
   if (!list) return;
   const [usual, ...bundled] = list.bundled, option = (value, name = value) => element("option", {value}, name);
   select.replaceChildren(option("", usual), ...bundled.map(name => option(name)),
     ...(list.runs.length ? [element("optgroup", {label: "Your runs"}, ...list.runs.map(run => option(run.value, run.name)))] : []),
-    ...(list.timm ? [option("timm/", "another one, of timm")] : []));
-  const isTimm = () => select.value === "timm/";
-  const fromState = () => {
-    const name = getState(state);
-    select.value = name.startsWith("timm/") ? "timm/" : name;
-    if (name.startsWith("timm/")) timm.value = name.slice("timm/".length);
-    byId("timm-field").hidden = !isTimm();
-  };
-  const toState = () => {
-    byId("timm-field").hidden = !isTimm();
-    if (isTimm() && !timm.value.trim()) timm.focus();
-    else setState(state, isTimm() ? `timm/${timm.value.trim()}` : select.value);
-  };
-  select.addEventListener("change", toState);
-  timm.addEventListener("change", toState);
-  fromState();
+    ...(list.timm ? [timmChoice()] : []));
+  bindNetwork(tab);
   const open = async () => {
     const name = getState(state);
     about.textContent = "loading ...";

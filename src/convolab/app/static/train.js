@@ -1,6 +1,8 @@
 // The tab Train: the form, the list of runs, the curves of the chosen run.
-import {attempt, bindControl, debounce, duration, element, get, getState, number, onState, percent, poll, post, setState, showSame, statesOf} from "./core.js";
+import {attempt, bindControl, debounce, duration, element, get, getState, number, onState, percent, poll, post, setState, showOptionFields, showSame, statesOf} from "./core.js";
 import {lineChart} from "./chart.js";
+import {bindNetwork, timmChoice} from "./inputs.js";
+import {showPlayback, start as startPlayback} from "./playback.js";
 
 const id = name => document.getElementById(`train-${name}`);
 const CAN_RESUME = ["stopped", "killed", "failed", "new"];
@@ -13,12 +15,13 @@ export async function start(panel) {
   if (id("form").parentElement.children[1].offsetTop > id("form").offsetTop) {
     id("options").closest("details").open = Object.keys(statesOf("train.option.")).length > 0;
   }
+  startPlayback();
   offer = await attempt(panel, () => get("/api/train/offer"));
   if (offer) fillControls();
   onState("train.", name => {
     if (name === "train.data") describeData();
     if (name === "train.net") showOptions();
-    if (name === "train.run") { lastCurves = ""; look(); } else check(panel);
+    if (name === "train.run") { lastCurves = ""; setState("train.epoch", ""); look(); } else if (name !== "train.epoch") check(panel);
   });
   check(panel);
   look = poll(panel, () => update(panel));
@@ -29,7 +32,8 @@ export async function start(panel) {
 function fillControls() {
   const {data, net, optimizer, schedule, recipe} = offer;
   fill(id("data"), data.map(one => one.name), recipe.data.name);
-  fill(id("net"), net.map(one => one.name), recipe.model.name);
+  id("net").replaceChildren(...choices(net.map(one => one.name), recipe.model.name), timmChoice());
+  bindNetwork("train");
   fill(id("optimizer"), optimizer, recipe.optimizer.name);
   fill(id("schedule"), schedule, recipe.schedule.name);
   for (const input of id("form").querySelectorAll("[data-key]")) {
@@ -40,10 +44,11 @@ function fillControls() {
   showOptions();
 }
 
-// The options of a control; the default one stands first and is not in the address.
+// The default one stands first and is not in the address.
+const choices = (names, usual) => [element("option", {value: ""}, usual), ...names.filter(name => name !== usual).map(name => element("option", {value: name}, name))];
+
 function fill(control, names, usual) {
-  const others = names.filter(name => name !== usual);
-  control.replaceChildren(element("option", {value: ""}, usual), ...others.map(name => element("option", {value: name}, name)));
+  control.replaceChildren(...choices(names, usual));
   control.dataset.initial = "";
   bindControl(control);
 }
@@ -60,26 +65,12 @@ function describeData() {
 function showOptions() {
   const net = chosen("net", offer.recipe.model.name);
   id("net-about").textContent = net ? net.about : "";
-  for (const name of Object.keys(statesOf("train.option."))) {
-    if (!net?.options.some(option => option.name === name)) setState(`train.option.${name}`, "");
-  }
-  const fields = (net?.options ?? []).map(option => {
-    const control = {id: `train-option-${option.name}`, "data-state": `train.option.${option.name}`};
-    const others = option.values.filter(value => value !== option.default);
-    const input = option.values.length
-      ? element("select", control, element("option", {value: ""}, option.default || "none"), ...others.map(value => element("option", {value}, value)))
-      : element("input", {...control, placeholder: option.default});
-    return element("div", {class: "field"}, element("label", {for: control.id}, option.name), input);
-  });
-  id("options").replaceChildren(...fields);
-  id("options").closest("details").hidden = !fields.length;
-  id("options").querySelectorAll("[data-state]").forEach(bindControl);
+  showOptionFields(id("options"), "train.option.", net?.options ?? []);
 }
 
 function formValues() {
   const values = statesOf("train.");
-  delete values.run;
-  delete values.extend;
+  for (const name of ["run", "extend", "epoch"]) delete values[name];
   return values;
 }
 
@@ -110,6 +101,7 @@ async function update(panel) {
   lastRuns = text;
   const isActive = list.runs.some(run => run.job || run.status === "running");
   await showCurves(panel, list.runs);
+  await showPlayback(panel, shownRun(list.runs));
   return isActive ? 2 : 10;
 }
 

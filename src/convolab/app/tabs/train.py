@@ -7,6 +7,7 @@ import convolab
 from convolab.app.answers import PageCall, Tab, json_route
 from convolab.app.choices import RECIPE_CHOICES, dataset_choices, network_choices
 from convolab.app.forms import TrainForm
+from convolab.app.playing_back import show_playback
 from convolab.app.run_rows import run_curves, run_rows
 from convolab.app.same_as import option_words, python_literal, shell_line
 
@@ -101,6 +102,7 @@ TAB = Tab(
         json_route("/api/train/same-as-resume", same_as_resume),
         json_route("/api/runs", list_runs),
         json_route("/api/runs/curves", lambda call: [run_curves(call.app.runs, name) for name in call.texts("run")]),
+        json_route("/api/runs/playback", lambda call: show_playback(call.app.runs, call.text("run"))),
         json_route("/api/jobs/stop", lambda call: {"state": call.app.jobs.stop(call.text("job")).state}, posts=True),
     ),
 )

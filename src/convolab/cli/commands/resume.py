@@ -24,7 +24,9 @@ def resume_command(
     ] = None,
     log: Annotated[
         str | None,
-        typer.Option(help="Also log the epochs below the run's folder: tensorboard, mlflow or wandb (offline)."),
+        typer.Option(
+            help="Also log the epochs below the run's folder: tensorboard, mlflow, wandb (offline) or playback (filters and predictions)."
+        ),
     ] = None,
     data_dir: DataDir = None,
     threads: Threads = None,

@@ -54,7 +54,9 @@ def train_command(
     ] = False,
     log: Annotated[
         str | None,
-        typer.Option(help="Also log the epochs below the run's folder: tensorboard, mlflow or wandb (offline)."),
+        typer.Option(
+            help="Also log the epochs below the run's folder: tensorboard, mlflow, wandb (offline) or playback (filters and predictions)."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
