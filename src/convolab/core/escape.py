@@ -78,21 +78,27 @@ def script_json(value: object) -> str:
     return re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", text)
 
 
-def chart_spec(spec: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+def chart_spec(spec: Any, *, is_title: bool = False) -> Any:  # noqa: ANN401 (whatever JSON can hold)
     r"""A chart's specification whose strings, names of columns too, hold nothing that SVG cannot hold.
 
-    The renderer ends the whole process for a character that XML forbids.
+    The renderer ends the whole process for a character that XML forbids. Vega-Lite puts the title of an axis into an
+    expression and escapes its quotes alone, so that a backslash in it would end the string or make such a character again:
+    titles have another sign that looks like it.
 
-    >>> chart_spec({"values": [{"class": "cat\x1b"}], "sort": ["cat\x1b"]})
-    {'values': [{'class': 'cat\\x1b'}], 'sort': ['cat\\x1b']}
+    >>> chart_spec({"values": [{"class": "cat\x1b"}], "sort": ["cat\x1b"], "title": "cat\x1b"})
+    {'values': [{'class': 'cat\\x1b'}], 'sort': ['cat\\x1b'], 'title': 'cat∖x1b'}
     """
     match spec:
         case str():
-            return printable_lines(spec)
+            text = printable_lines(spec)
+            return text.replace("\\", "∖") if is_title else text
         case Mapping():
-            return {printable_lines(name): chart_spec(value) for name, value in spec.items()}
+            return {
+                printable_lines(name): chart_spec(value, is_title=is_title or name == "title")
+                for name, value in spec.items()
+            }
         case list() | tuple():
-            return [chart_spec(value) for value in spec]
+            return [chart_spec(value, is_title=is_title) for value in spec]
         case _:
             return spec
 
