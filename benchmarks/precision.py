@@ -37,7 +37,7 @@ def final_accuracy(data_dir: Path, network: str, epochs: int, seed: int, precisi
             "--set",
             f"training.epochs={epochs}",
             "--set",
-            f"training.precision={precision}",
+            f"training.precision={'bf16_forced' if precision == 'bf16' else precision}",
             "--out",
             f"{folder}/run",
         ]

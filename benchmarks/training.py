@@ -13,18 +13,20 @@ from statistics import median
 
 from measure import compare, in_rounds, matrix_peak, processor, table
 
-OURS = {"convolab": "fp32", "convolab bf16": "bf16"}
+OURS = {"convolab": "fp32", "convolab bf16": "bf16_forced"}
 PEERS = ("tutorial", "tutorial_2_workers", "lightning", "keras", "skorch", "fastai")
 GOALS = {"simple_convnet": {"convolab": 3.0, "convolab bf16": 4.0}, "shallow_net": {"convolab": 8.0}}
 
 
 def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, object]:
     """Our own loop as `convolab train` runs it, timed batch by batch as the peers are; and the FLOPs it did."""
+    from convolab.cli.options import prepare_torch
+
+    prepare_torch("cpu", None)
     import torch
     from peers import NETWORKS, Stopwatch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from convolab.core.environment import tune_malloc
     from convolab.data.catalog import load
     from convolab.training.callbacks import Callbacks
     from convolab.training.recipe import Recipe
@@ -33,7 +35,6 @@ def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, 
     recipe = Recipe.from_dict(
         {"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"precision": precision}}
     )
-    tune_malloc()  # as the command line does
     fit = build_trainer(recipe, load("cifar10", data_dir), "cpu")
     watch = Stopwatch(steps)
 
@@ -54,7 +55,7 @@ def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, 
         "images_per_second": watch.images_per_second,
         "flops": counter.get_total_flops(),
         "peak": matrix_peak(torch.float32, torch.get_num_threads()),
-        "bf16 peak": matrix_peak(torch.bfloat16, torch.get_num_threads()) if precision == "bf16" else None,
+        "bf16 peak": matrix_peak(torch.bfloat16, torch.get_num_threads()) if precision == "bf16_forced" else None,
     }
 
 

@@ -1,4 +1,6 @@
-"""Run the tests marked `timing`, long ones too, many times, idle and beside two busy loops, and count the failures.
+"""Run the tests marked `timing` many times, idle and beside two busy loops, and count the failures.
+
+Those that are long too, which take minutes, are in every fifth round.
 
 A test that waits for another process can pass by luck. `make flaky` shows whether it did.
 """
@@ -12,15 +14,17 @@ from collections import Counter
 from contextlib import ExitStack
 
 BUSY_LOOP = [sys.executable, "-c", "while True: pass"]
+LONG_EVERY = 5  # rounds
 PYTEST = [
-    sys.executable, "-m", "pytest", "-m", "timing", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider",
+    sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider",
     "--tb=line", "-rf",
 ]  # fmt: skip
 
 
-def run_tests(paths: list[str]) -> tuple[list[str], str]:
+def run_tests(paths: list[str], with_long: bool) -> tuple[list[str], str]:
     """Run the timing tests once: the names of those that failed, and pytest's closing line."""
-    result = subprocess.run([*PYTEST, *paths], capture_output=True, text=True)
+    marks = "timing" if with_long else "timing and not long"
+    result = subprocess.run([*PYTEST, "-m", marks, *paths], capture_output=True, text=True)
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", result.stdout, re.MULTILINE)
     closing_line = (result.stdout.strip().splitlines() or [result.stderr.strip()])[-1]
     return failed or (
@@ -41,7 +45,7 @@ def main() -> int:
                     loop = stack.enter_context(subprocess.Popen(BUSY_LOOP))
                     stack.callback(loop.kill)
                 start = time.monotonic()
-                failed, closing_line = run_tests(options.paths)
+                failed, closing_line = run_tests(options.paths, with_long=number % LONG_EVERY == 0)
             failures.update(f"{name} ({condition})" for name in failed)
             print(
                 f"{condition}, {number} of {options.times}: {closing_line} ({time.monotonic() - start:.0f} s)",

@@ -33,7 +33,7 @@ from convolab.theory.sheet import AnswerSheet, OpenItem, QuestionAnswer, Span, T
 
 pytestmark = pytest.mark.slow
 FILE = "\"'><x-evil onevil=1>{{7*7}}&lt;"  # a file's or a folder's name, so without a slash
-NAME = f"</script></style></title></textarea>--></svg></pre>{FILE}\\\"+\\\"\x1b[31m\u202e"
+NAME = f'</script></style></title></textarea>--></svg></pre>{FILE}\\"+\\"\x1b[31m\u202e'
 MARKERS = ("x-evil", "onevil")
 POLICY = re.compile(r'Content-Security-Policy" content="([^"]+)"')
 

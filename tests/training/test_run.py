@@ -72,7 +72,7 @@ RECIPE_KINDS: dict[str, dict[str, Any]] = {
         "training.label_smoothing": 0.1,
     },
     "dropout in a user's network": {"model.name": "own"},
-    "bf16": {"training.precision": "bf16"},
+    "bf16": {"training.precision": "bf16_forced"},
     "no validation": {"data.validation": 0.0},
 }
 
@@ -165,7 +165,7 @@ def test_the_summary_records_the_data_the_versions_and_the_hardware(peaked_run: 
 
 
 def test_a_bf16_run_records_its_precision(tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]):
-    run = Run.start(make_recipe({"training.precision": "bf16", "training.epochs": 1}), digits, tmp_path / "run")
+    run = Run.start(make_recipe({"training.precision": "bf16_forced", "training.epochs": 1}), digits, tmp_path / "run")
     assert run.summary["precision"] == "bf16"
 
 

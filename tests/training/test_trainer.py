@@ -20,6 +20,7 @@ from convolab.core.rng import make_generator
 from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.models.registry import build
+from convolab.training import precision as precision_module
 from convolab.training import trainer as trainer_module
 from convolab.training.augmentation import parse_transform
 from convolab.training.checkpoint import read_tensors, write_tensors
@@ -30,7 +31,7 @@ from convolab.training.lr_schedule import CosineLR, OneCycleLR, StepLR
 from convolab.training.optim import SGD, Adam, AdamW, Optimizer
 from convolab.training.overfit import overfit_single_batch
 from convolab.training.recipe import Metrics, Training
-from convolab.training.trainer import Diverged, Trainer, resolve_precision
+from convolab.training.trainer import Diverged, Trainer
 
 Weights = dict[str, Tensor]
 
@@ -866,7 +867,7 @@ def test_bf16_computes_in_bf16_keeps_weights_in_fp32_and_learns() -> None:
     types: set[torch.dtype] = set()
     net = dropout_convnet()
     net[0].register_forward_hook(lambda layer, _, output: types.add((layer.training, output.dtype)))
-    training = Training(epochs=4, batch_size=32, precision="bf16")
+    training = Training(epochs=4, batch_size=32, precision="bf16_forced")
     history = fit(net, digits(600), digits(100, 600), training=training, optimizer=SGD(lr=0.05))
     assert types == {(True, torch.bfloat16), (False, torch.float32)}  # and is evaluated in fp32
     assert {tensor.dtype for tensor in net.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
@@ -878,17 +879,17 @@ def test_bf16_is_near_fp32_and_not_the_same() -> None:
         precision: fit(linear(), digits(200), training=Training(epochs=2, batch_size=50, precision=precision))[
             -1
         ].train_loss
-        for precision in ("fp32", "bf16")
+        for precision in ("fp32", "bf16_forced")
     }
-    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
-    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16_forced"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16_forced"] != losses["fp32"]
 
 
 def test_the_loss_of_bf16_logits_is_computed_in_fp32() -> None:
     logits: list[Tensor] = []
     net = linear()
     net.register_forward_hook(lambda layer, inputs, output: logits.append(output.detach()))
-    training = Training(epochs=1, batch_size=64, precision="bf16")
+    training = Training(epochs=1, batch_size=64, precision="bf16_forced")
     (epoch,) = fit(net, digits(64), training=training)
     order = torch.randperm(64, generator=make_generator(0, "order", 0))
     assert logits[0].dtype == torch.bfloat16
@@ -898,10 +899,31 @@ def test_the_loss_of_bf16_logits_is_computed_in_fp32() -> None:
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_auto_is_bf16_exactly_where_the_processor_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "has_native_bf16", lambda: native)
-    cpu = torch.device("cpu")
-    assert resolve_precision("auto", cpu) == ("bf16" if native else "fp32")
-    assert Trainer(linear(), digits(20), training=Training(batch_size=20, precision="auto")).bf16 == native
-    assert resolve_precision("fp32", cpu) == "fp32"
-    assert resolve_precision("bf16", cpu) == "bf16"
+@pytest.mark.parametrize("gain", [0.25, 1.1, 2.0])
+def test_auto_is_bf16_exactly_where_the_processor_has_it_and_a_trial_is_faster(
+    native: bool, gain: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "has_native_bf16", lambda: native)
+    monkeypatch.setattr(trainer_module, "measure_bf16_gain", lambda net, pixels: gain)
+    trainer = Trainer(linear(), digits(20), training=Training(batch_size=20, precision="auto"))
+    assert trainer.bf16 == (native and gain == 2.0)
+    assert not Trainer(linear(), digits(20), training=Training(batch_size=20)).bf16
+    assert Trainer(linear(), digits(20), training=Training(batch_size=20, precision="bf16_forced")).bf16
+
+
+def test_bf16_that_a_processor_emulates_is_refused_with_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision_module, "has_native_bf16", lambda: False)
+    monkeypatch.setattr(trainer_module, "measure_bf16_gain", lambda net, pixels: 0.25)
+    with pytest.raises(LabError, match=r"takes 4\.0 times as long in it as in fp32"):
+        Trainer(linear(), digits(20), training=Training(batch_size=20, precision="bf16"))
+
+
+def test_the_trial_changes_neither_the_network_nor_the_random_numbers() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.LazyLinear(3))
+    net(torch.zeros(2, 1, 8, 8))
+    pixels, before, random_state = torch.rand(16, 1, 8, 8), copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    gain = precision_module.measure_bf16_gain(net, pixels)
+    assert gain > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert torch.equal(torch.get_rng_state(), random_state)

@@ -31,7 +31,9 @@ DataDir = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.", show_default="all cores")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Number of CPU threads.", show_default="as many as cores are free")
+]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 DEFAULT_NET = "efficientnet_lite0"  # `models.pretrained.DEFAULT_NETWORK`, without importing torch
 NetOption = Annotated[str, typer.Option(help="efficientnet_lite0, 1 or 2, timm/NAME, or a run's folder.")]
@@ -50,7 +52,13 @@ def set_passive_omp_wait() -> None:
 
 
 def prepare_torch(device: str, threads: int | None) -> None:
-    """Set the number of threads (None: torch's choice). Raises LabError for a device that this machine lacks."""
+    """Set the number of threads; None takes as many as cores are free while torch is imported, or $OMP_NUM_THREADS.
+
+    Raises LabError for a device that this machine lacks.
+    """
+    from convolab.core.free_cores import THREADS_VARIABLE, ProcessorTimes, count_free_cores, describe_busy, use_threads
+
+    times = ProcessorTimes.now()
     import torch
 
     from convolab.core.environment import count_usable_cores, tune_malloc
@@ -62,7 +70,11 @@ def prepare_torch(device: str, threads: int | None) -> None:
         f"--threads {threads}: this machine has {pluralize(cores, 'core')}; more threads than that are slower",
     )
     if threads:
-        torch.set_num_threads(threads)
+        use_threads(threads)
+    elif THREADS_VARIABLE not in os.environ and torch.get_num_threads() == cores:
+        use_threads(count_free_cores(times))
+        if torch.get_num_threads() < cores:
+            print_note(describe_busy(torch.get_num_threads(), cores))
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     device_type = device.partition(":")[0]
     require(device_type in available, f"unknown device '{device}': give cpu, cuda or mps")

@@ -15,18 +15,11 @@ from convolab.data.catalog import is_below_current_folder, load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
 from convolab.data.splits import NO_TEST, DatasetSplits
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import (
-    compute_logits,
-    freeze_for_inference,
-    top_classes,
-)
+from convolab.models.inference import compute_logits, freeze_for_inference, top_classes
 from convolab.models.own_code import OwnCode, find_own_code
 from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.chance import chance_caution
-from convolab.training.checkpoint import (
-    read_metadata,
-    read_weights,
-)
+from convolab.training.checkpoint import read_metadata, read_weights
 from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.evaluate_run import find_mistakes, record_test
 from convolab.training.extend import extend_run
@@ -52,7 +45,7 @@ from convolab.training.run_folder import (
     require_new_folder,
 )
 from convolab.training.run_records import COMPLETED, EvaluationRecord, RunId, RunSummary, Status, new_summary
-from convolab.training.setup import build_trainer
+from convolab.training.setup import build_trainer, sparing_threads
 from convolab.training.transfer import describe_start
 
 __all__ = ["COMPLETED", "Run", "Status"]
@@ -131,7 +124,8 @@ class Run(Displayable):
             recipe: what to train.
             splits: the dataset that the recipe names.
             out: the folder, new or empty; by default a new one in runs/.
-            device: "cpu", "cuda" or "mps". A run has the same bits on the same device and number of threads.
+            device: "cpu", "cuda" or "mps". A run has the same bits on the same device and number of threads; a long one
+                takes fewer threads while other programs are busy, says so, and keeps their number.
             data_dir: where the dataset was found, if it was named, so that `load_splits` finds it again.
             callbacks: called while it trains.
             log: "tensorboard", "mlflow", "wandb" or "playback": where its epochs go too, below its folder.
@@ -145,7 +139,7 @@ class Run(Displayable):
         trainer = build_trainer(recipe, splits, device, codes=codes)
         has_data_dir = data_dir is not None or is_below_current_folder(recipe.data.name)
         data_folder = str(user_path(data_dir or "").resolve()) if has_data_dir else None
-        with new_run_folder(recipe, out) as folder:
+        with sparing_threads(recipe, splits, device, callbacks), new_run_folder(recipe, out) as folder:
             for part, code in codes.items():
                 code.write(code_folder(folder, part))
             recipe.write(folder / RECIPE_FILE)

@@ -144,7 +144,8 @@ class Training(Frozen):
         epochs: passes over the training images, 100,000 at most.
         batch_size: images in each step.
         seed: of the initial weights, the order of the images, their transforms and the layers that draw.
-        precision: of the network's arithmetic; auto is bf16 where the processor computes it natively.
+        precision: of the network's arithmetic; auto is bf16 where a trial of half a second is faster in it. On a processor
+            without bf16 of its own bf16 is refused, and bf16_forced takes it nevertheless.
         label_smoothing: probability that is spread evenly over all classes.
         clip_norm: largest L2 norm of the gradient of all parameters together.
         ema: decay per step of averaged weights, which are evaluated and kept; 0: the weights themselves.
@@ -159,7 +160,7 @@ class Training(Frozen):
     epochs: Annotated[PositiveInt, Field(le=MAX_EPOCHS)] = 10
     batch_size: PositiveInt = 128
     seed: NonNegativeInt = 0
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto", "bf16_forced"] = "fp32"
     label_smoothing: Fraction = 0.0
     clip_norm: PositiveFloat | None = None
     ema: Fraction = 0.0

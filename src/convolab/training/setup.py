@@ -1,10 +1,12 @@
 """What a recipe becomes before its first step: the images it trains on, its network, its trainer."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from convolab.core.errors import require
+from convolab.core.free_cores import spare_busy_cores
 from convolab.core.rng import make_generator
 from convolab.data.dataset import ImageDataset, Subset, channel_mean_std
 from convolab.data.splits import DatasetSplits, stratified_split
@@ -12,12 +14,24 @@ from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
 from convolab.models.own_code import OwnCode
 from convolab.training.augmentation import parse_transform
+from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.exactness import require_exact
 from convolab.training.network_check import check_network
 from convolab.training.parts import own_transform_name, with_code
 from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer
 from convolab.training.transfer import PretrainedRecord, set_up_transfer
+
+RESOLVED = {"fp32": "fp32", "bf16": "bf16_forced"}  # what an earlier start came to holds on any machine
+LONG_TRAINING = 100_000  # images over all epochs; of fewer it is over before other programs matter
+
+
+def sparing_threads(
+    recipe: Recipe, splits: DatasetSplits, device: str, callbacks: TrainingCallbacks
+) -> AbstractContextManager[None]:
+    """See `spare_busy_cores`; of a short training, and on another device, the threads are left as they are."""
+    is_long = recipe.training.epochs * len(splits.train) >= LONG_TRAINING
+    return spare_busy_cores(callbacks.on_message) if is_long and device == "cpu" else nullcontext()
 
 
 def build_trainer(
@@ -66,7 +80,7 @@ def build_trainer(
         loss=with_code(recipe.loss, codes.get("loss")),
         sampling=with_code(recipe.sampling, codes.get("sampling")),
         validation_metric=with_code(recipe.validation_metric, codes.get("validation_metric")),
-        training=recipe.training.model_copy(update={"precision": precision} if precision else {}),
+        training=recipe.training.model_copy(update={"precision": RESOLVED[precision]} if precision else {}),
         transforms=[
             parse_transform(entry, code_of_name.get(own_transform_name(entry))) for entry in recipe.data.augment
         ],

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolab.core.environment import has_native_bf16
 from convolab.core.errors import LabError, require, translate_memory_errors
 from convolab.core.records import validate_record
 from convolab.core.rng import (
@@ -41,6 +40,7 @@ from convolab.training.network_check import check_network
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.own_metric import ValidationMetric
 from convolab.training.parts import own_code_errors
+from convolab.training.precision import measure_bf16_gain, resolve_precision
 from convolab.training.recipe import Metrics, Training
 from convolab.training.sampling import Sampling, check_weights, draw_order
 from convolab.training.torch_optim import TorchOptimizerState
@@ -134,9 +134,10 @@ class Trainer:
         if loss is not None:
             check_loss(self.loss_function, self.first_batch()[1], num_classes, mixes=mixes_labels(self.transforms))
         self.device = torch.device(device)
-        self.bf16 = resolve_precision(self.training.precision, self.device) == "bf16"
         self.memory_format = preferred_memory_format(net)
         self.net = net.to(self.device).to(memory_format=self.memory_format)
+        precision = resolve_precision(self.training.precision, self.device, self.measure_bf16_gain)
+        self.bf16 = precision == "bf16"
         if self.training.batch_size == 1:  # batch norm, for one, may not accept it
             check_network(self.net, train, 1, self.device)
         self.ema_net = copy.deepcopy(self.net).requires_grad_(False) if self.training.ema else None
@@ -152,6 +153,11 @@ class Trainer:
     def first_batch(self) -> tuple[Tensor, Tensor]:
         """The first images and labels of the training set, as many as a batch has: for checks before the training."""
         return self.train_set.gather(torch.arange(self.training.batch_size))
+
+    def measure_bf16_gain(self) -> float:
+        """See `measure_bf16_gain`: of this network, with the first batch."""
+        pixels = self.first_batch()[0].to(self.device).float() / 255
+        return measure_bf16_gain(self.net, pixels.contiguous(memory_format=self.memory_format))
 
     def iter_epochs(self, callbacks: TrainingCallbacks = NO_CALLBACKS) -> Iterator[EpochMetrics]:
         """Train, yielding each epoch as it ends; end early, between two steps, when `callbacks.should_stop()` says so.
@@ -384,12 +390,3 @@ def require_full_batch(batch_size: int, train: ImageDataset | Subset) -> None:
 def bf16_autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
     """bfloat16 arithmetic with fp32 weights inside, where asked for."""
     return torch.autocast(device.type, torch.bfloat16) if enabled else nullcontext()
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Resolve `auto`: bf16 where the hardware computes it natively, else fp32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if device.type == "cpu" and has_native_bf16() else "fp32"

@@ -68,6 +68,7 @@ def train_again(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from convolab.core.environment import count_usable_cores, hardware_info, package_versions
+    from convolab.core.free_cores import use_threads
     from convolab.core.trust import trust_here
     from convolab.data.catalog import load
     from convolab.models.own_code import code_of_record, provide_code
@@ -76,7 +77,7 @@ def train_again(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     from convolab.training.run_code import code_folder
 
     trust_here(job["trusted"])
-    torch.set_num_threads(max(1, min(int(job["threads"] or 1), count_usable_cores())))
+    use_threads(max(1, min(int(job["threads"] or 1), count_usable_cores())))
     for part, record in job["codes"].items():
         provide_code(job["own_parts"][part], code_of_record(code_folder(folder, part), record))
     recipe = Recipe.read(folder / "recipe.toml")
@@ -92,6 +93,7 @@ def train_again(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
         "weights": weights,
         "test": None if test is None else {"accuracy": test.accuracy, "loss": test.loss, "confusion": test.confusion},
         "threads": torch.get_num_threads(),
+        "precision": run.summary["precision"],
         "versions": dict(package_versions()),
         "hardware": dict(hardware_info()),
         "data_key": run.summary["data_key"],

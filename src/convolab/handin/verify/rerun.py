@@ -137,6 +137,7 @@ def other_platform(run: RunEvidence, again: Mapping[str, Any]) -> list[str]:
             (again.get("hardware") or hardware_info()).get("processor"),
         ),
         ("threads", summary["threads"], again.get("threads")),
+        ("precision", summary["precision"], again.get("precision", "fp32")),
         *((name, summary["versions"].get(name), versions.get(name)) for name in ("torch", "numpy", "convolab")),
     ]
     reasons = [f"{name} {theirs}, here {ours}" for name, theirs, ours in pairs if theirs != ours]

@@ -1,0 +1,99 @@
+"""As many threads as other programs leave cores free: threads that wait for a busy core cost more than they bring.
+
+Torch takes a thread for each core and lets them spin while they wait for each other. With another program on one of two
+cores, a training then had a third of its speed, and with one thread nine tenths of what a free core gives.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from convolab.core.environment import count_usable_cores
+from convolab.core.text import pluralize
+
+STAT = Path("/proc/stat")
+SAMPLE_SECONDS = 0.1  # the system counts in hundredths of a second
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+_decided = False  # whether a person or a command has chosen this process's threads
+
+
+@dataclass(frozen=True)
+class ProcessorTimes:
+    """How long this process's cores were free for it so far, and how long it used them itself, in seconds."""
+
+    at: float
+    free: float
+    own: float
+
+    @classmethod
+    def now(cls) -> "ProcessorTimes | None":
+        """The times until now; None where the system does not tell them."""
+        if not STAT.exists():
+            return None
+        cores = os.sched_getaffinity(0)
+        ticks = 0
+        for line in STAT.read_text().splitlines():
+            name, *times = line.split()
+            if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in cores:
+                _user, nice, _system, idle, io_wait = map(int, times[:5])
+                ticks += nice + idle + io_wait  # a program that is nice gives way
+        return cls(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
+
+
+def count_free_cores(since: ProcessorTimes | None = None) -> int:
+    """The cores that other programs left free on average since then, at least 1; by default for a tenth of a second from now.
+
+    A core that another program uses for less than half of the time counts as free. Where the system does not tell, all
+    cores do.
+    """
+    cores = count_usable_cores()
+    since = since or ProcessorTimes.now()
+    if cores == 1 or since is None:
+        return cores
+    time.sleep(max(0.0, since.at + SAMPLE_SECONDS - time.monotonic()))
+    now = ProcessorTimes.now()
+    assert now is not None
+    free = (now.free - since.free + now.own - since.own) / (now.at - since.at)
+    return min(cores, max(1, round(free)))
+
+
+def use_threads(count: int) -> None:
+    """Let torch take this many threads in this process, whatever else is running: for a command, or a person's choice."""
+    import torch
+
+    global _decided
+    _decided = True
+    torch.set_num_threads(count)
+
+
+@contextmanager
+def spare_busy_cores(on_message: Callable[[str], None]) -> Iterator[None]:
+    """Let torch take only as many threads as cores are free inside the block, unless somebody chose their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    if _decided or THREADS_VARIABLE in os.environ or before < count_usable_cores():
+        yield
+        return
+    threads = min(before, count_free_cores())
+    if threads < before:
+        on_message(describe_busy(threads, before))
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def describe_busy(threads: int, cores: int) -> str:
+    """
+    >>> describe_busy(1, 2)
+    'other programs are busy: 1 thread on 2 cores, which is faster than more (OMP_NUM_THREADS=2 takes all)'
+    """
+    return (
+        f"other programs are busy: {pluralize(threads, 'thread')} on {pluralize(cores, 'core')}, which is faster than more "
+        f"({THREADS_VARIABLE}={cores} takes all)"
+    )
