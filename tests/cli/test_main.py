@@ -88,6 +88,8 @@ def test_a_network_is_trained_and_tested_and_predicts(run_cli, tmp_path) -> None
         for entry in json.loads(run_cli("predict", "runs/simple", "digit.png", "--top", 10, "--json").out)
     ) == pytest.approx(1, abs=1e-5)
     assert predicted[0]["class"] == images.classes[images.labels[0]]
+    too_large = run_cli("predict", "runs/simple", "digit.png", "--max-pixels", 63)
+    assert (too_large.code, "raise the limit: --max-pixels" in too_large.err) == (2, True)
 
     listed = json.loads(run_cli("runs", "--json").out)
     assert [run["status"] for run in listed] == ["finished"]

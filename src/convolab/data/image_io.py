@@ -51,6 +51,7 @@ LASTING_ERRORS = (
     errno.EINVAL,
     errno.EOVERFLOW,
 )
+RAISE_LIMIT = "raise the limit: --max-pixels of a command, max_pixels of read_image and predict in Python"
 Interpolation = Literal["bilinear", "bicubic"]
 RESAMPLING_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -113,7 +114,7 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
         require(
             status.st_size <= max_bytes,
             f"{name} is {format_bytes(status.st_size)}, more than the limit of {format_bytes(max_bytes)}: "
-            "resize the image, or raise the limit (max_pixels)",
+            f"resize the image, or {RAISE_LIMIT}",
         )
         with path.open("rb") as file:
             return decode_image(file, name, max_pixels)
@@ -137,7 +138,7 @@ def may_pass(error: BaseException | None) -> bool:
 def decode_image(file: io.BufferedReader | io.BytesIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
     """`read_image_file` on an open file; `name` is what errors call it."""
     name = escape_line(name, MAX_PATH_BYTES)
-    too_large = f"more than the limit of {max_pixels:,} pixels: resize the image, or raise the limit (max_pixels)"
+    too_large = f"more than the limit of {max_pixels:,} pixels: resize the image, or {RAISE_LIMIT}"
     try:
         # Pillow warns of large images, which are refused below, and of odd details of files that it reads all the same.
         with (

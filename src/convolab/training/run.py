@@ -12,7 +12,7 @@ from convolab.core.files import read_json, translate_path_errors, user_path, wri
 from convolab.core.records import validate_record
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import is_below_current_folder, load
-from convolab.data.image_io import read_image_file, resize_and_center_crop
+from convolab.data.image_io import MAX_IMAGE_PIXELS, read_image_file, resize_and_center_crop
 from convolab.data.splits import NO_TEST, DatasetSplits
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import compute_logits, freeze_for_inference, top_classes
@@ -375,13 +375,13 @@ class Run(Displayable):
         """
         return read_playback(self.folder, self.run_id)
 
-    def predict(self, image: Path | str, top: int = 5) -> list[tuple[str, float]]:
+    def predict(self, image: Path | str, top: int = 5, max_pixels: int = MAX_IMAGE_PIXELS) -> list[tuple[str, float]]:
         """The `top` most probable classes of an image file, with their probabilities; resized as the data's images.
 
-        Raises LabError for weights or logits that are not finite.
+        Raises LabError for weights or logits that are not finite, and for an image of more than `max_pixels`.
         """
         net = freeze_for_inference(self.net())
-        pixels = resize_and_center_crop(read_image_file(Path(image)), net.input_size, net.channels)
+        pixels = resize_and_center_crop(read_image_file(Path(image), max_pixels), net.input_size, net.channels)
         logits = compute_logits(net, pixels.unsqueeze(0) / 255, image_name=Path(image).name)[0]
         probabilities = logits.double().softmax(0)
         return [(top_class.name, top_class.probability) for top_class in top_classes(net.classes, probabilities, top)]
