@@ -11,6 +11,7 @@ import torch
 import convolab
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
+from convolab.training import playback
 from convolab.training.callbacks import Callbacks
 from convolab.training.checkpoint import read_tensors, write_tensors
 from convolab.training.recipe import Recipe
@@ -104,11 +105,26 @@ def edit(path: Path, **changes: torch.Tensor) -> None:
     write_tensors(path, tensors | changes, metadata)
 
 
+def edit_all(folder: Path, **changes: torch.Tensor) -> None:
+    for path in folder.glob("epoch-*"):
+        edit(path, **changes)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut off": lambda folder: (folder / "epoch-000002.safetensors").write_bytes(b"x" * 100),
     "other shape": lambda folder: edit(folder / "epoch-000002.safetensors", probabilities=torch.ones(3, 2)),
     "no image": lambda folder: edit(folder / "images.safetensors", images=torch.ones(7, 3, 4, 4)),
     "no class": lambda folder: edit(folder / "images.safetensors", labels=torch.full((7,), 99)),
+    "empty image": lambda folder: edit(folder / "images.safetensors", images=torch.zeros(7, 1, 0, 8, dtype=torch.uint8)),
+    "no number": lambda folder: edit(folder / "epoch-000002.safetensors", probabilities=torch.full((7, 10), torch.nan)),
+    "no probability": lambda folder: edit(folder / "epoch-000002.safetensors", probabilities=torch.full((7, 10), -5.0)),
+    "whole numbers": lambda folder: edit_all(folder, probabilities=torch.ones(7, 10, dtype=torch.int64)),
+    "no filter": lambda folder: edit_all(folder, filters=torch.zeros(0, 1, 3, 3).half()),
+    "many filters": lambda folder: edit_all(folder, filters=torch.zeros(9_000_000, 1, 1, 1).half()),
+    "large filters": lambda folder: edit_all(folder, filters=torch.zeros(64, 1, 380, 390).half()),
+    "filters of NaN": lambda folder: edit_all(folder, filters=torch.full((4, 1, 3, 3), torch.nan).half()),
+    "another epoch": lambda folder: shutil.copy(folder / "epoch-000001.safetensors", folder / "epoch-000002.safetensors"),
+    "a link": lambda folder: (folder / "epoch-000004.safetensors").symlink_to(folder / "epoch-000001.safetensors"),
     "too large": lambda folder: edit(folder / "epoch-000002.safetensors", more=torch.zeros(5_100_000)),
     "a folder": lambda folder: (
         (folder / "epoch-000002.safetensors").unlink(), (folder / "epoch-000002.safetensors").mkdir()
@@ -119,7 +135,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_one_line(damage: str, kept: Run) -> None:
     DAMAGES[damage](kept.folder / "playback")
-    with pytest.raises(LabError, match=r"damaged|too large|is not a file"):
+    with pytest.raises(LabError, match=r"damaged|too large|is not a file|is a link"):
         kept.playback()
 
 
@@ -136,3 +152,23 @@ def test_a_deleted_run_takes_what_it_kept_with_it(kept: Run) -> None:
     assert json.loads((kept.folder / "log.json").read_text())["logger"] == "playback"
     assert kept.delete() == []
     assert not kept.folder.exists()
+
+
+def test_all_epochs_together_are_bounded(kept: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(playback, "MAX_PLAYBACK_BYTES", 1000)
+    with pytest.raises(LabError, match="may have 1,000: it is too large to be read"):
+        kept.playback()
+
+
+def test_a_folder_that_is_called_like_an_epoch_and_another_runs_epoch_stay(
+    kept: Run, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
+) -> None:
+    other = Run.start(make_recipe({"training.seed": 5}), digits, tmp_path / "other", log="playback")
+    place = kept.folder / "playback"
+    shutil.copy(other.folder / "playback" / "epoch-000001.safetensors", place / "epoch-000008.safetensors")
+    (place / "epoch-000009.safetensors").mkdir()
+    (place / "epoch-000009.safetensors" / "thesis.tex").write_text("mine")
+    (place / "epoch-000007.safetensors").write_text("mine")
+    assert kept.delete() == [place]
+    assert sorted(path.name for path in place.iterdir()) == [f"epoch-00000{n}.safetensors" for n in (7, 8, 9)]
+    assert (place / "epoch-000009.safetensors" / "thesis.tex").read_text() == "mine"

@@ -51,10 +51,10 @@ def set_passive_omp_wait() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def prepare_torch(device: str, threads: int | None) -> None:
+def prepare_torch(device: str, threads: int | None) -> str | None:
     """Set the number of threads; None takes as many as cores are free while torch is imported, or $OMP_NUM_THREADS.
 
-    Raises LabError for a device that this machine lacks.
+    Returns what a person should know of it, if these are not all cores. Raises LabError for a device that this machine lacks.
     """
     from convolab.core.free_cores import THREADS_VARIABLE, ProcessorTimes, count_free_cores, describe_busy, use_threads
 
@@ -69,16 +69,17 @@ def prepare_torch(device: str, threads: int | None) -> None:
         threads is None or threads <= max(cores, torch.get_num_threads()),
         f"--threads {threads}: this machine has {pluralize(cores, 'core')}; more threads than that are slower",
     )
+    note = None
     if threads:
         use_threads(threads)
     elif THREADS_VARIABLE not in os.environ and torch.get_num_threads() == cores:
         use_threads(count_free_cores(times))
-        if torch.get_num_threads() < cores:
-            print_note(describe_busy(torch.get_num_threads(), cores))
+        note = describe_busy(torch.get_num_threads(), cores) if torch.get_num_threads() < cores else None
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     device_type = device.partition(":")[0]
     require(device_type in available, f"unknown device '{device}': give cpu, cuda or mps")
     require(available[device_type], f"torch finds no {device_type} device on this machine: give --device cpu")
+    return note
 
 
 def load_dataset_with_progress(name: str, data_dir: Path | None, image_size: int) -> "DatasetSplits":

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError, require
-from convolab.core.files import size_of_file, translate_path_errors
+from convolab.core.files import require_no_link, size_of_file, translate_path_errors, translate_write_errors
+from convolab.core.text import pluralize
 from convolab.core.types import Json
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import eval_mode
@@ -28,6 +29,9 @@ MAX_FILTERS = 64
 MAX_FILTER_VALUES = 65_536  # of an epoch, so that a thousand epochs take 130 MB at most
 MAX_FRAMES = 1000  # that are read; of more every second, third ... is
 MAX_FRAME_BYTES = 20_000_000
+MAX_PLAYBACK_BYTES = 500_000_000  # of all epochs that are read
+MAX_CLASS_CHARACTERS = 1_000_000  # of all names together
+FRAME_NAME = re.compile(r"epoch-[0-9]{6}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Playback:
     probabilities: Tensor
     classes: list[str]
 
+    def __repr__(self) -> str:
+        shape = "no filters" if self.filters is None else f"{self.filters.shape[1]} filters"
+        return f"Playback({pluralize(len(self.epochs), 'epoch')}, {shape}, {pluralize(len(self.images), 'image')})"
+
 
 class PlaybackLogger:
     """A file for each epoch in RUN/playback, and one with the images. An epoch that is repeated has the same bytes."""
@@ -59,7 +67,8 @@ class PlaybackLogger:
 
     def __init__(self, folder: Path, run_id: RunId, trainer: Trainer) -> None:
         self.folder, self.run_id, self.trainer = folder / FOLDER, run_id.to_dict(), trainer
-        self.folder.mkdir(exist_ok=True)
+        with translate_write_errors(self.folder):
+            self.folder.mkdir(exist_ok=True)
         dataset = trainer.train_set if trainer.validation_set is None else trainer.validation_set
         self.images, labels = dataset.gather(torch.arange(min(NUM_IMAGES, len(dataset))))
         about: dict[str, Json] = {**self.run_id, "classes": list(dataset.classes)}
@@ -76,7 +85,7 @@ class PlaybackLogger:
         filters = first_filters(net.network, self.images.shape[1:])
         if filters is not None:
             tensors["filters"] = filters.half()
-        write_tensors(self.folder / FRAME_FILE.format(epoch.epoch), tensors, self.run_id)
+        write_tensors(self.folder / FRAME_FILE.format(epoch.epoch), tensors, {**self.run_id, "epoch": epoch.epoch})
 
     def close(self) -> None: ...
 
@@ -104,41 +113,67 @@ def first_filters(net: nn.Module, shape: torch.Size) -> Tensor | None:
 def read_playback(folder: Path, run_id: RunId) -> Playback:
     """What a run kept of its epochs.
 
-    Raises LabError if it kept none, or if a file is damaged or another run's.
+    Raises LabError if it kept none, or if a file is damaged, a link, or another run's.
     """
     place = folder / FOLDER
-    paths = sorted(path for path in place.glob("epoch-*.safetensors") if re.fullmatch(r"epoch-\d{6}", path.stem))
+    require_no_link(place)
+    paths = sorted(path for path in place.glob("epoch-*.safetensors") if FRAME_NAME.fullmatch(path.name))
     require(
         bool(paths) and (place / IMAGES_FILE).is_file(),
         f'{folder} has no playback: train with --log playback, or log="playback" in Python',
     )
     paths = paths[:: math.ceil(len(paths) / MAX_FRAMES)]
+    num_bytes = sum(size_of_file(path) for path in paths)
+    require(
+        num_bytes <= MAX_PLAYBACK_BYTES,
+        f"{place} has {num_bytes:,} bytes and may have {MAX_PLAYBACK_BYTES:,}: it is too large to be read",
+    )
     shown, about = read_own(place / IMAGES_FILE, run_id)
-    frames = [read_own(path, run_id)[0] for path in paths]
-    classes = about.get("classes")
+    frames = [read_own(path, run_id) for path in paths]
+    classes, epochs = about.get("classes"), [metadata.get("epoch") for _, metadata in frames]
     try:
         images, labels = shown["images"], shown["labels"]
-        probabilities = torch.stack([frame["probabilities"] for frame in frames])
-        has_filters = all("filters" in frame for frame in frames)
-        filters = torch.stack([frame["filters"].float() for frame in frames]) if has_filters else None
+        probabilities = torch.stack([frame["probabilities"] for frame, _ in frames])
+        has_filters = all("filters" in frame for frame, _ in frames)
+        filters = torch.stack([frame["filters"] for frame, _ in frames]) if has_filters else None
         is_whole = (
             isinstance(classes, list)
-            and images.dtype == torch.uint8 and images.dim() == 4 and images.shape[1] in (1, 3)
+            and len("".join(map(str, classes))) <= MAX_CLASS_CHARACTERS
+            and epochs == [int(path.stem.removeprefix("epoch-")) for path in paths]
+            and images.dtype == torch.uint8 and images.dim() == 4 and images.shape[1] in (1, 3) and images.numel() > 0
+            and len(images) <= NUM_IMAGES
             and labels.dtype == torch.int64 and labels.shape == images.shape[:1]
+            and probabilities.dtype == torch.float32
             and probabilities.shape[1:] == (len(images), len(classes))
+            and bool(((probabilities >= 0) & (probabilities <= 1 + 1e-5)).all())
             and bool(((labels >= 0) & (labels < len(classes))).all())
-            and (filters is None or (filters.dim() == 5 and filters.shape[2] == images.shape[1]))
+            and (filters is None or are_filters(filters, images.shape[1]))
         )  # fmt: skip
     except (KeyError, RuntimeError) as error:
         raise LabError(f"{place} is damaged: its files do not fit together") from error
     require(is_whole, f"{place} is damaged: its files do not fit together")
-    epochs = [int(path.stem.removeprefix("epoch-")) for path in paths]
     names = [str(name) for name in cast("list[Json]", classes)]
-    return Playback(epochs, filters, images, labels, probabilities.float(), names)
+    return Playback(
+        cast("list[int]", epochs), None if filters is None else filters.float(), images, labels, probabilities, names
+    )
+
+
+def are_filters(filters: Tensor, channels: int) -> bool:
+    """Whether a tensor holds what `first_filters` gives, of several epochs; weights of a run are finite."""
+    return (
+        filters.dtype == torch.float16
+        and filters.dim() == 5
+        and filters.shape[2] == channels
+        and 0 < filters.shape[1] <= MAX_FILTERS
+        and filters.numel() > 0
+        and (filters.shape[1] == 1 or filters[0].numel() <= MAX_FILTER_VALUES)
+        and bool(filters.isfinite().all())
+    )
 
 
 def read_own(path: Path, run_id: RunId) -> tuple[dict[str, Tensor], Mapping[str, Json]]:
-    """A file's tensors and metadata. Raises LabError if it belongs to another run."""
+    """A file's tensors and metadata. Raises LabError if it is a link, too large, or belongs to another run."""
+    require(not path.is_symlink(), f"{path} is a link: a run's own files are none")
     require(
         size_of_file(path) <= MAX_FRAME_BYTES,
         f"{path} has more than {MAX_FRAME_BYTES:,} bytes: it is too large to be read",

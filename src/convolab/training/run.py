@@ -30,7 +30,7 @@ from convolab.training.predictions import Mistakes
 from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder
 from convolab.training.resume import resume_run
-from convolab.training.run_code import code_folder, find_edited_file, read_codes
+from convolab.training.run_code import code_files, code_folder, find_edited_file, read_codes
 from convolab.training.run_folder import (
     METRICS_FILE,
     RECIPE_FILE,
@@ -389,10 +389,11 @@ class Run(Displayable):
     def delete(self) -> list[Path]:
         """Delete the run's own files, and its folder if that leaves it empty; returns the files that are left.
 
-        Raises LabError if a process is training the run.
+        Raises LabError if a process is training the run, and for a link to a run.
         """
+        require(not self.folder.is_symlink(), f"{self.folder} is a link: delete the run that it leads to")
         with self.lock():
-            delete_own_files(self.folder)
+            delete_own_files(self.folder, code_files(self.folder, self.summary))
             (self.folder / LOCK_FILE).unlink(missing_ok=True)
         remaining = sorted(self.folder.iterdir())
         if not remaining:

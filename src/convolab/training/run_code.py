@@ -25,6 +25,15 @@ def code_records(summary: RunSummary) -> dict[str, dict[str, Json]]:
     return {**model, **(summary["parts"] or {})}
 
 
+def code_files(folder: Path, summary: RunSummary) -> list[Path]:
+    """The files in code/ that a run's summary lists."""
+    return [
+        code_folder(folder, part) / name
+        for part, record in code_records(summary).items()
+        for name in cast("Mapping[str, Json]", record.get("sha256") or {})
+    ]
+
+
 def read_codes(folder: Path, summary: RunSummary) -> dict[str, OwnCode]:
     """The copies in a run's folder, by the part's name. Raises LabError if one was changed, or lies elsewhere."""
     records = code_records(summary)

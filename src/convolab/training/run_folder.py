@@ -52,11 +52,11 @@ LEFTOVERS = ".*.part.*"  # temporary files that a killed process left
 OWN_FILES = (
     *CHARTS, *GALLERY, TEST_FILE, LOG_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
 )  # fmt: skip
-LOG_CONTENTS = {  # of a tool's folder in the run's folder: what the tool writes, as patterns
+LOG_CONTENTS = {  # of a tool's folder in the run's folder: what the tool writes, as patterns, of folders with a slash
     "playback": ("epoch-*.safetensors", "images.safetensors"),
     "tensorboard": ("events.out.tfevents.*",),
-    "mlflow": ("mlflow.db*", "artifacts"),
-    "wandb": ("offline-run-*", "run-*", "latest-run", "debug*.log"),
+    "mlflow": ("mlflow.db*", "artifacts/"),
+    "wandb": ("offline-run-*/", "run-*/", "latest-run", "debug*.log"),
 }
 FIRST_EDITION_NAMES = {
     "seconds": "train_seconds",
@@ -223,29 +223,74 @@ def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:
     raise LabError(f"runs/ already has a thousand runs named {name}: choose a folder yourself")
 
 
-def delete_own_files(folder: Path) -> None:
-    """Delete what a run wrote, except its lock. Of the folders of a log, what is not of the tool's kind stays."""
-    code = folder / CODE_FOLDER
+def delete_own_files(folder: Path, code_files: Sequence[Path] | None = None) -> None:
+    """Delete what a run wrote, except its lock.
+
+    Args:
+        folder: of the run.
+        code_files: the copies of code that the run's summary lists; all else in code/ is somebody's and stays. None for
+            a folder that was empty before: whatever is in code/.
+
+    Of the folders of a log, what is not of the tool's kind stays.
+    """
     with translate_write_errors(folder):
-        if code.is_dir() and not code.is_symlink():
-            shutil.rmtree(code)
+        delete_code(folder / CODE_FOLDER, code_files)
         for leftover in folder.glob(LEFTOVERS):
             leftover.unlink()
         if (folder / LOG_FILE).is_file():  # else whatever is called like a log is somebody else's
+            run_id = read_run_id(folder)
             for tool, patterns in LOG_CONTENTS.items():
-                delete_log(folder / tool, patterns)
+                delete_log(folder / tool, patterns, run_id if tool == "playback" else None)
         for name in OWN_FILES:
             (folder / name).unlink(missing_ok=True)
 
 
-def delete_log(folder: Path, patterns: Sequence[str]) -> None:
-    """Delete what a tool wrote into its folder, and the folder if that leaves it empty; a link to a folder stays."""
+def delete_code(folder: Path, files: Sequence[Path] | None) -> None:
+    """Delete the copies of code, and the folders that this leaves empty."""
     if not folder.is_dir() or folder.is_symlink():
         return
-    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    if files is None:
+        shutil.rmtree(folder)
+        return
+    inside = folder.resolve()
+    for file in files:
+        if file.is_file() and not file.is_symlink() and file.resolve().is_relative_to(inside):
+            file.unlink()
+    for place in sorted([folder, *(path for path in folder.rglob("*") if path.is_dir())], reverse=True):
+        if not place.is_symlink() and not any(place.iterdir()):
+            place.rmdir()
+
+
+def read_run_id(folder: Path) -> RunId | None:
+    """What a run's files name it by; None if its summary is damaged."""
+    with suppress(LabError):
+        summary = read_summary(folder)
+        return RunId(summary["recipe_key"], summary["data_key"])
+    return None
+
+
+def delete_log(folder: Path, patterns: Sequence[str], run_id: RunId | None = None) -> None:
+    """Delete what a tool wrote into its folder, and the folder if that leaves it empty; a link to a folder stays.
+
+    With `run_id` only files of tensors that name this run.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for pattern in patterns:
+        for path in list(folder.glob(pattern.rstrip("/"))):
+            is_folder = path.is_dir() and not path.is_symlink()
+            if is_folder != pattern.endswith("/") or (run_id and not is_file_of(path, run_id)):
+                continue
+            if is_folder:
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     if not any(folder.iterdir()):
         folder.rmdir()
+
+
+def is_file_of(path: Path, run_id: RunId) -> bool:
+    """Whether a file of tensors names this run."""
+    with suppress(LabError):
+        return read_header_metadata(path).get("recipe_key") == run_id.recipe_key
+    return False

@@ -10,7 +10,7 @@ from convolab.cli.options import AsJson
 from convolab.cli.run_status import folder_overview
 from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note
 from convolab.core.errors import require
-from convolab.core.text import NO_VALUE, format_percent, pluralize
+from convolab.core.text import NO_VALUE, format_percent, pluralize, truncate_list
 
 COLUMNS = ("run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent")
 COLUMN_DROP_ORDER = (
@@ -80,7 +80,7 @@ def delete_run(folder: Path, yes: bool, as_json: bool) -> None:
         print_json({"deleted": str(folder), "remaining": [str(path) for path in remaining]})
     elif remaining:
         print_lines(
-            f"deleted the run in {folder}; {pluralize(len(remaining), 'other file')} stay: {remaining[0].name}, ..."
+            f"deleted the run in {folder}; what is not its own stays: {truncate_list([path.name for path in remaining], 3)}"
         )
     else:
         print_lines(f"deleted {folder}")

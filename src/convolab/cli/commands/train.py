@@ -18,7 +18,7 @@ from convolab.cli.options import (
     prepare_torch,
 )
 from convolab.cli.run_status import report_run
-from convolab.cli.terminal import print_json, print_lines
+from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import require
 from convolab.core.outputs import OVERFIT_CHECK, require_outputs, write_json_output
 from convolab.core.text import format_percent
@@ -62,7 +62,7 @@ def train_command(
 ) -> None:
     """Train a network on a dataset, and save everything needed to reproduce it bit for bit."""
     require(network or recipe, "name a network, such as simple_convnet, or give a --recipe")
-    prepare_torch(device, threads)
+    busy_note = prepare_torch(device, threads)
     from convolab.reports.live import live_training
     from convolab.training.epoch_log import require_logger
     from convolab.training.recipe import Recipe, parse_override
@@ -86,6 +86,8 @@ def train_command(
     if overfit_one_batch:
         overfit_check(resolved_recipe, splits, out, as_json)
         return
+    if busy_note:
+        print_note(busy_note)
     with live_training(resolved_recipe.training.epochs) as callbacks:
         run = Run.start(resolved_recipe, splits, out, device=device, data_dir=data_dir, callbacks=callbacks, log=log)
     report_run(run, as_json)
