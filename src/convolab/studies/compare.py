@@ -75,7 +75,7 @@ def holds_values(recipe: Recipe, other: Recipe) -> bool:
     """Whether a recipe has every value of another, and perhaps more options of its network."""
     values = recipe.to_dict()
     return all(
-        key in values[section] and values[section][key] == value
+        key in values.get(section, {}) and values[section][key] == value
         for section, entries in other.to_dict().items()
         for key, value in entries.items()
     )

@@ -21,7 +21,7 @@ from convolab.studies.analyze import analyze_study, make_best_on_test, select_be
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.planning import StudyPlan, plan_study
 from convolab.studies.results import BestOnTest, StudyResult, TrialResult
-from convolab.studies.stored_study import read_stored_study
+from convolab.studies.stored_study import read_stored_study, write_stored_study
 from convolab.studies.study import Study, Trial
 from convolab.studies.trials import estimate_training_cost, find_corruption
 from convolab.training.epoch_log import require_logger
@@ -186,7 +186,7 @@ def execute_study(
     with study_folder.lock():
         study_folder.require_usable(study)
         check_existing_runs(study_folder, study, splits, retrain_damaged, on_message)
-        study.write(study_folder.folder / STUDY_FILE)
+        write_stored_study(study, study_folder.folder / STUDY_FILE)
         failure_reasons: dict[str, str] = {}
 
         def record_event(event: JobEvent) -> None:

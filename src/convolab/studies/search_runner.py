@@ -21,7 +21,7 @@ from convolab.studies.runner import (
 )
 from convolab.studies.search import RungScore, Search, best_third, propose, rung_epochs, score_at
 from convolab.studies.section import Overrides
-from convolab.studies.stored_study import read_stored_study
+from convolab.studies.stored_study import read_stored_study, write_stored_study
 from convolab.studies.study import Study, Trial
 
 PlanCallback = Callable[[Study, list[Job], int], None]
@@ -134,7 +134,7 @@ def execute_search(
                 rungs_text = join_with_and([str(rung) for rung in rungs])
                 on_message(f"too few epochs to halve at 1/9 and 1/3 of them: scores are compared after {rungs_text}")
             require_usable_runs(folder, state.study.recipes.values(), splits, retrain_damaged, on_message)
-            state.study.write(folder.folder / STUDY_FILE)
+            write_stored_study(state.study, folder.folder / STUDY_FILE)
             trials = [state.trial_of[repr(overrides)] for overrides in batch]
             if not state.train(trials, rungs[0]):
                 return state.collect(is_complete=False)

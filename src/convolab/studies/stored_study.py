@@ -1,17 +1,22 @@
 """The study in a study's folder, as another version of convolab may have written it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+import tomli_w
 from pydantic import BaseModel
 
+from convolab.core.errors import LabError
+from convolab.core.files import write_text
 from convolab.core.types import Json
 from convolab.studies.contrast import Contrast
 from convolab.studies.metrics import RENAMED_KINDS
 from convolab.studies.section import Section
 from convolab.studies.study import RENAMED_STUDY_KEYS, Study
 from convolab.training.first_edition import translate_first_edition
-from convolab.training.recipe import read_toml
+from convolab.training.parts import NAMED_PARTS
+from convolab.training.recipe import Recipe, read_toml
 
 
 def read_stored_study(path: Path | str) -> Study:
@@ -32,6 +37,43 @@ def read_stored_study(path: Path | str) -> Study:
             for name, section in sections.items()
         }
     return Study.from_file_values(known_entries(values, Study), is_stored=True)
+
+
+def write_stored_study(study: Study, path: Path) -> None:
+    """Write the study that a folder's runs belong to, so that reading it needs no code to find the runs.
+
+    What a part of somebody's own or of a library takes by default is written out where the part is named.
+    """
+    values = study.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    with suppress(LabError):
+        if Study.from_file_values(values, is_stored=True).recipes.keys() == study.recipes.keys():
+            study.write(path)
+            return
+    base = study.base_recipe
+    for part in NAMED_PARTS:
+        if "name" in study.recipe.get(part, {}):
+            values["recipe"][part] = base.to_dict()[part]
+    for name, section in study.sections.items():
+        written = values["sections"][name]
+        if section.overrides:
+            written["overrides"] = with_defaults(section.overrides, base.parse_overrides(section.overrides))
+        arms = {
+            arm: with_defaults(overrides, base.parse_overrides(section.overrides, overrides))
+            for arm, overrides in section.arm_overrides.items()
+        }
+        if arms != section.arm_overrides:
+            written["arms"] = arms
+            written.pop("grid", None)
+    write_text(path, tomli_w.dumps({"format": study.format, **values}))
+
+
+def with_defaults(overrides: Mapping[str, Json], recipe: Recipe) -> dict[str, Json]:
+    """Overrides with every key of the parts that they name, as the recipe has them."""
+    full, sections = dict(overrides), recipe.to_dict()
+    for part in NAMED_PARTS:
+        if f"{part}.name" in overrides:
+            full |= {f"{part}.{key}": value for key, value in sections[part].items()}
+    return full
 
 
 def restore_section(values: Mapping[str, Json], is_first_edition: bool) -> dict[str, Json]:
