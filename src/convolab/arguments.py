@@ -34,6 +34,8 @@ TRAIN_KEYWORDS = {  # of `train`: the recipe key of each
     "augment": "data.augment",
 }
 
+OTHER_KEYWORDS = ("network", "out", "data_dir", "device", "callbacks", "log", "overrides", "trust")  # of `train`
+
 
 def flatten_sections(settings: Mapping[str, Json]) -> dict[str, Json]:
     """Sections of a recipe as overrides. Raises LabError, naming the nearest word, for what is no section.
@@ -47,7 +49,7 @@ def flatten_sections(settings: Mapping[str, Json]) -> dict[str, Json]:
         nearest = (
             "did you mean 'lr'?"
             if name in ("learning_rate", "rate")
-            else suggest(name, {*TRAIN_KEYWORDS, *Recipe.model_fields})
+            else suggest(name, {*TRAIN_KEYWORDS, *OTHER_KEYWORDS, *Recipe.model_fields})
         )
         require(known, f"train has no keyword '{name}': {nearest}")
         if isinstance(value, Mapping):

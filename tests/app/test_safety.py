@@ -237,3 +237,22 @@ def test_a_study_runs_no_code_that_its_values_name(
         assert answer.status_code == 400
         require_one_line(answer.text)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_whose_name_is_no_utf8_hides_no_other_run(client: TestClient, state: AppState) -> None:
+    name = os.fsdecode(b"bad\xff")
+    try:
+        (state.runs.root / name).mkdir()
+    except OSError:
+        pytest.skip("this system takes no such name")
+    for file in ("recipe.toml", "summary.json", "metrics.jsonl"):
+        (state.runs.root / name / file).write_text("{}")
+    for path in ("/api/runs", "/api/compare/list", "/api/networks/list"):
+        assert client.get(path).status_code == 200, path
+
+
+def test_a_number_of_thousands_of_digits_is_one_line(client: TestClient) -> None:
+    values = {"seeds": "9" * 5000, "grid": "optimizer.lr=1"}
+    answer = client.post("/api/compare/check", json=values, headers=ORIGIN)
+    assert answer.status_code == 200
+    assert "give a number from 1 to 1000" in answer.json()["error"]

@@ -122,21 +122,23 @@ def to_response(value: object) -> Response:
     """JSON, in which NaN and infinity, which it does not know, are null; a response is left as it is."""
     if isinstance(value, Response):
         return value
-    return JSONResponse(without_nan(value))
+    return JSONResponse(plain_json(value))
 
 
-def without_nan(value: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
-    """
-    >>> without_nan({"loss": [float("nan"), 1.0]})
-    {'loss': [None, 1.0]}
+def plain_json(value: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+    r"""
+    >>> plain_json({"loss": [float("nan"), 1.0], "name": "bad\udcff"})
+    {'loss': [None, 1.0], 'name': 'bad\\udcff'}
     """
     match value:
         case float():
             return value if value - value == 0 else None
+        case str():  # a file's name may hold bytes that are no UTF-8
+            return value.encode("utf-8", "backslashreplace").decode()
         case Mapping():
-            return {name: without_nan(entry) for name, entry in value.items()}
+            return {name: plain_json(entry) for name, entry in value.items()}
         case list() | tuple():
-            return [without_nan(entry) for entry in value]
+            return [plain_json(entry) for entry in value]
         case _:
             return value
 

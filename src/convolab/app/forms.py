@@ -143,7 +143,8 @@ class SweepForm:
         require(lines, "a study varies something: write a key and its values, such as optimizer.lr=0.1,0.01")
         parsed = dict(parse_sweep_values(line) for line in lines)
         require(len(parsed) == len(lines), "a key is given twice: list all its values at once")
-        require(seeds.isdecimal() and 1 <= int(seeds) <= 1000, f"{seeds} seeds: give a number from 1 to 1000")
+        is_number = seeds.isdecimal() and len(seeds) < 10
+        require(is_number and 1 <= int(seeds) <= 1000, f"{seeds[:20]} seeds: give a number from 1 to 1000")
         values.pop("seed", None)  # a study has seeds of its own
         form = cls(TrainForm.parse(values), parsed, int(seeds))
         for key in parsed:

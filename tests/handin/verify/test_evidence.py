@@ -155,8 +155,14 @@ def test_equal_recipes_on_equal_machines_have_equal_bits_and_the_one_that_has_no
 
 
 def test_two_hand_ins_of_one_person_are_not_compared(folder: Path) -> None:
-    signs = copy_signs([Traces("Ada", "a", runs=read_evidence(folder)) for _ in range(2)])
+    signs = copy_signs([Traces("Ada", sha256, f"{sha256}.zip", runs=read_evidence(folder)) for sha256 in "ab"])
     assert all([sign.weight for sign in found] == ["note"] for found in signs)
+
+
+def test_one_file_under_two_names_is_a_contradiction_whoever_it_says_that_it_is_by(folder: Path) -> None:
+    signs = copy_signs([Traces("Ada", "a", file, runs=read_evidence(folder)) for file in ("ada.zip", "copy.zip")])
+    assert [[sign.weight for sign in found] for found in signs] == [["sign"], ["sign"]]
+    assert signs[0][0].what == "it is copy.zip, byte for byte, and says that it is by Ada too"
 
 
 def test_accuracies_are_fractions_of_one_number_of_images() -> None:

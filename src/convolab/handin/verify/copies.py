@@ -20,6 +20,7 @@ class Traces:
 
     name: str
     zip_sha256: str
+    file: str = ""  # the zip's name
     notebooks: dict[str, str] = field(default_factory=dict)  # executed ones: SHA-256 by name
     code: str = ""  # SHA-256 of all answers in code; empty if a gap is open
     comments: frozenset[str] = frozenset()  # digests of runs of words
@@ -34,8 +35,8 @@ def copy_signs(all_traces: Sequence[Traces]) -> list[list[Sign]]:
     for i, j in combinations(range(len(all_traces)), 2):
         one, other = all_traces[i], all_traces[j]
         if one.name == other.name:
-            for k in (i, j):
-                signs[k].append(as_note("manifest.json", f"two hand-ins are by {one.name}: they are not compared"))
+            signs[i] += same_name_signs(one, other)
+            signs[j] += same_name_signs(other, one)
             continue
         signs[i] += pair_signs(one, other)
         signs[j] += pair_signs(other, one)
@@ -55,6 +56,14 @@ def own_run_signs(traces: Traces) -> Iterator[Sign]:
             yield Sign(place, f"its weights are those of {one.name}, which has another recipe")
         elif one.key == other.key and one.platform == other.platform and differs(one, other):
             yield Sign(place, f"it has the recipe and the machine of {one.name}, and other bits")
+
+
+def same_name_signs(own: Traces, other: Traces) -> Iterator[Sign]:
+    """Two hand-ins under one name: the same file twice, or two of one person's, which may share what they like."""
+    if own.zip_sha256 == other.zip_sha256:
+        yield Sign("manifest.json", f"it is {other.file}, byte for byte, and says that it is by {own.name} too")
+    else:
+        yield as_note("manifest.json", f"{other.file} is by {own.name} too: the two are not compared")
 
 
 def pair_signs(own: Traces, other: Traces) -> Iterator[Sign]:

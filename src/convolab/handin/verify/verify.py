@@ -205,7 +205,7 @@ def verify_one(file: Path, homework: Homework, options: VerifyOptions) -> tuple[
     except LabError as error:
         return HandInReport(file.name, file.stem, refused=one_line_of(error)), None
     report = HandInReport(file.name, hand_in.name, signs=list(archive_signs(hand_in, homework)))
-    traces = Traces(hand_in.name, hand_in.sha256)
+    traces = Traces(hand_in.name, hand_in.sha256, file.name)
     with work_folder() as folder:
         try:
             write_files(hand_in.files, folder)
