@@ -106,6 +106,9 @@ def test_too_many_members_and_two_of_a_name_are_refused(tmp_path: Path) -> None:
     many = {"manifest.json": b"{}", **{f"f{number}": b"" for number in range(MAX_MEMBERS + 1)}}
     assert "members" in error_of(make_zip(tmp_path / "a.zip", many))
     assert "twice" in error_of(make_zip(tmp_path / "b.zip", {"manifest.json": b"{}", "Manifest.JSON": b"{}"}))
+    for names in (("evidence", "evidence/a/b"), ("evidence/a/b", "Evidence")):
+        both = make_zip(tmp_path / "c.zip", {"manifest.json": b"{}", **dict.fromkeys(names, b"x")})
+        assert "as a file and as a folder" in error_of(both)
 
 
 @pytest.mark.slow

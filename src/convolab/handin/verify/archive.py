@@ -6,7 +6,7 @@ import stat
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from convolab.core.errors import LabError, require
@@ -136,6 +136,14 @@ def require_harmless(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
             f"{path} holds {shown!r}, which would unpack to {format_bytes(member.file_size)}, over {MAX_RATIO} bytes for "
             "each of its own: nothing of it was read",
         )
+    folders = {str(parent).casefold() for member in members for parent in PurePosixPath(member.filename).parents}
+    both = next((member for member in members if member.filename.casefold() in folders), None)
+    require(
+        both is None,
+        f"{path} holds {one_line(both.orig_filename)!r} as a file and as a folder: nothing of it was read"
+        if both
+        else "",
+    )
 
 
 def path_problem(name: str) -> str:

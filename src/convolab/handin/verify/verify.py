@@ -114,7 +114,7 @@ class VerifyResult:
 
     homework: Homework
     reports: tuple[HandInReport, ...]
-    fence: str = ""  # what code ran behind; empty: none ran
+    fence: str = ""  # what somebody's code ran behind; empty: none ran
 
     @property
     def suspicious(self) -> list[HandInReport]:
@@ -190,7 +190,7 @@ def verify_hand_ins(
         choice is None or not is_name or not names or choice.words in names,
         f"no hand-in has a run '{rerun}': give its name in evidence/, a number or all",
     )
-    return VerifyResult(homework, tuple(reports), describe_fence(fence_kind()) if ran_code(reports) else "")
+    return VerifyResult(homework, tuple(reports), describe_fence(fence_kind()) if trust and ran_code(reports) else "")
 
 
 def ran_code(reports: Sequence[HandInReport]) -> bool:
