@@ -570,3 +570,13 @@ def test_no_page_counts_the_questions_of_the_course_in_words() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "src/convolab/cli/main.py"]
     numbers = "eight|nine|ten|eleven|twelve|thirteen"
     assert not [page.name for page in pages if re.search(rf"\b({numbers}|\d+) questions\b", page.read_text())]
+
+
+@pytest.mark.parametrize("value", ["0", "abc", "-1", "1.5", ""])
+def test_a_variable_that_is_no_number_of_threads_is_one_line(
+    value: str, run_cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    result = run_cli("train", "shallow_net", "--out", "run")
+    assert (result.code, result.err.count("\n"), Path("run").exists()) == (2, 1, False)
+    assert "is no number of threads" in result.err

@@ -1,6 +1,7 @@
 """Options that several commands share, and what the commands do with them first."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,6 +59,11 @@ def prepare_torch(device: str, threads: int | None) -> str | None:
     """
     from convolab.core.free_cores import THREADS_VARIABLE, ProcessorTimes, count_free_cores, describe_busy, use_threads
 
+    chosen = os.environ.get(THREADS_VARIABLE, "1")
+    require(
+        re.fullmatch(r"\s*\+?0*[1-9][0-9]{0,5}\s*(,[0-9, ]*)?", chosen) is not None,
+        f"{THREADS_VARIABLE}={chosen[:40]!r} is no number of threads: give one above 0, or unset it",
+    )
     times = ProcessorTimes.now()
     import torch
 
