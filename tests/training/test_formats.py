@@ -366,8 +366,6 @@ def test_deleting_a_run_keeps_files_that_are_not_its_own(stopped_run: Run):
     stopped_run.test(allow_unfinished=True)
     for name in ("curves.html", "confusion.png", ".state.0badcafe.part.safetensors"):
         (stopped_run.folder / name).write_text("ours")
-    (stopped_run.folder / "code").mkdir()
-    (stopped_run.folder / "code" / "net.py").write_text("ours")
     (stopped_run.folder / "letter.txt").write_text("theirs")
     assert stopped_run.delete() == [stopped_run.folder / "letter.txt"]
     assert [path.name for path in stopped_run.folder.iterdir()] == ["letter.txt"]
