@@ -116,7 +116,7 @@ def seconds_to_cancel(visitor: Visitor) -> float:
 
 def training_speed(folder: Path, name: str) -> float:
     """Images/s of a training of some seconds: the median of its epochs but the first."""
-    words = ["train", "simple_convnet", "--epochs", "60", "--out", name]
+    words = ["train", "simple_convnet", "--epochs", "150", "--threads", "1", "--out", name]  # all with the same number
     subprocess.run([*CONVOLAB, *words], cwd=folder, check=True, capture_output=True)
     lines = (folder / name / "metrics.jsonl").read_text().splitlines()
     return median(json.loads(line)["images_per_second"] for line in lines[1:])
