@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.callbacks import stop_after
 
 from convolab.core.errors import LabError
 from convolab.data.memmap import read_memmap
@@ -21,7 +22,6 @@ from convolab.training.callbacks import Callbacks
 from convolab.training.epoch_log import LOGGERS, PACKAGES, require_logger
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 MakeRecipe = Callable[..., Recipe]
@@ -82,17 +82,6 @@ def init(*, project, name, dir, mode, id, resume, config):
 }
 
 
-class StopAfter(Callbacks):
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_step(self, trainer: Trainer) -> None:
-        self.steps -= 1
-
-    def should_stop(self) -> bool:
-        return self.steps <= 0
-
-
 class Messages(Callbacks):
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -129,7 +118,7 @@ def test_tensorboard_itself_reads_the_logged_epochs(
 ) -> None:
     reason = "pip install 'convolab[tensorboard]'"
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason=reason)
-    run = Run.start(make_recipe(), digits, tmp_path / "run", log="tensorboard", callbacks=StopAfter(8))
+    run = Run.start(make_recipe(), digits, tmp_path / "run", log="tensorboard", callbacks=stop_after(8))
     run = Run(run.folder).resume(digits)
     read = events.EventAccumulator(str(run.folder / "tensorboard"))
     read.Reload()
@@ -156,7 +145,7 @@ def test_every_epoch_is_logged_with_its_values_and_no_bit_of_the_run_differs(
 def test_a_resumed_run_goes_on_in_the_same_log_and_writes_no_epoch_twice(
     logger: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
 ) -> None:
-    run = Run.start(make_recipe(), digits, tmp_path / "run", log=logger, callbacks=StopAfter(8))
+    run = Run.start(make_recipe(), digits, tmp_path / "run", log=logger, callbacks=stop_after(8))
     assert len(run.history) == 1
     Run(run.folder).resume(digits)
     steps = [call["step"] for call in calls(run, logger) if call.get("name") == "loss/train"]
@@ -171,7 +160,7 @@ def test_a_resumed_run_goes_on_in_the_same_log_and_writes_no_epoch_twice(
 def test_an_epoch_that_a_kill_left_out_of_the_log_is_written_on_resuming(
     logger: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
 ) -> None:
-    run = Run.start(make_recipe(), digits, tmp_path / "run", log=logger, callbacks=StopAfter(14))
+    run = Run.start(make_recipe(), digits, tmp_path / "run", log=logger, callbacks=stop_after(14))
     record = json.loads((run.folder / "log.json").read_text())
     assert record["epochs"] == 2
     (run.folder / "log.json").write_text(json.dumps({**record, "epochs": 1}))
@@ -225,7 +214,7 @@ def test_a_run_with_more_epochs_has_all_of_them_in_a_log_of_its_own(
 def test_a_stopped_run_may_get_a_log_when_it_is_resumed(
     logger: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
 ) -> None:
-    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=StopAfter(8)).resume(digits, log=logger)
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(8)).resume(digits, log=logger)
     steps = [call["step"] for call in calls(run, logger) if call.get("name") == "loss/train"]
     assert steps == [epoch.epoch for epoch in run.history]
 
@@ -254,7 +243,7 @@ class InProcess:
 def test_a_log_whose_folder_is_a_link_is_refused_before_an_epoch_is_trained(
     logger: str, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
 ) -> None:
-    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=StopAfter(8))
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(8))
     (tmp_path / "elsewhere").mkdir()
     (run.folder / logger).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     with pytest.raises(LabError, match="is a symbolic link to a path outside its folder"):

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.callbacks import stop_after
 
 import convolab
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
 from convolab.training import playback
-from convolab.training.callbacks import Callbacks
 from convolab.training.checkpoint import read_tensors, write_tensors
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 MakeRecipe = Callable[..., Recipe]
@@ -29,17 +28,6 @@ class Net(nn.Module):
     def forward(self, pixels):
         return self.layers(pixels)
 """
-
-
-class StopAfter(Callbacks):
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_step(self, trainer: Trainer) -> None:
-        self.steps -= 1
-
-    def should_stop(self) -> bool:
-        return self.steps <= 0
 
 
 @pytest.fixture
@@ -73,7 +61,7 @@ def test_the_last_epoch_kept_is_what_the_saved_network_says_and_no_bit_of_the_ru
 def test_a_resumed_run_has_the_same_epochs_byte_for_byte(
     kept: Run, tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
 ) -> None:
-    stopped = Run.start(make_recipe(), digits, tmp_path / "stopped", log="playback", callbacks=StopAfter(8))
+    stopped = Run.start(make_recipe(), digits, tmp_path / "stopped", log="playback", callbacks=stop_after(8))
     assert len(frames(stopped)) < len(frames(kept))
     assert frames(Run(stopped.folder).resume(digits)) == frames(kept)
 
@@ -81,7 +69,7 @@ def test_a_resumed_run_has_the_same_epochs_byte_for_byte(
 def test_epochs_before_the_log_began_are_left_out(
     tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
 ) -> None:
-    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=StopAfter(14))
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(14))
     assert len(run.history) == 2
     assert run.resume(digits, log="playback").playback().epochs == [2, 3]
 

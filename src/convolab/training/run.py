@@ -369,7 +369,7 @@ class Run(Displayable):
         return find_mistakes(self, count, data_dir, splits)
 
     def playback(self) -> Playback:
-        """The first layer's filters and a few images' predictions after each epoch, if it was trained with `log="playback"`.
+        """What `log="playback"` kept: the first layer's filters and a few images' predictions after each epoch.
 
         Raises LabError if they were not kept, or if a file of them is damaged.
         """
