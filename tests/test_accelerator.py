@@ -14,6 +14,8 @@ from torch import nn
 
 import convolab
 from convolab.data.catalog import load
+from convolab.studies.executor import LocalExecutor
+from convolab.studies.runner import execute_study
 from convolab.training.callbacks import NO_CALLBACKS
 from convolab.training.fit import fit
 from convolab.training.optim import SGD, Adam, AdamW, Optimizer
@@ -83,6 +85,16 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path, changes: dict[str, 
     assert stopped.status == "stopped"
     stopped.resume()
     assert_same_bits(whole, stopped)
+
+
+def test_a_study_trains_on_the_card_and_decides_as_the_same_study_again(tmp_path: Path) -> None:
+    study = convolab.coursework(sections=["batch-norm-adam"], seeds=[0, 1])
+    first, second = (
+        execute_study(study, tmp_path / name, executor=LocalExecutor(2, DEVICE)) for name in ("first", "second")
+    )
+    assert [run.summary["device"] for run in first.trial_results.values()] == [DEVICE] * 4
+    for ours, theirs in zip(first.trial_results.values(), second.trial_results.values(), strict=True):
+        assert_same_bits(Run(ours.folder), Run(theirs.folder))
 
 
 def test_it_learns_what_the_processor_learns(tmp_path: Path) -> None:

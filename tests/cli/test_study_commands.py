@@ -135,6 +135,11 @@ def test_runs_and_arms_of_studies_are_compared(run_cli, study: Path) -> None:
         ),
         (["sweep", "shallow_net", "optimizer.lr=1", "--repair"], "is now called 'convolab sweep --retrain-damaged'"),
         (["study", "my_study.toml", "--address", "auto"], "--address needs --executor ray"),
+        (["study", "coursework", "--device", "cuda", "--executor", "ray"], "--device needs --executor local: on a Ray"),
+        (
+            ["sweep", "shallow_net", "optimizer.lr=0.1", "--device", "tpu"],
+            "unknown device 'tpu': give cpu, cuda or mps",
+        ),
         (["sweep", "shallow_net", "optimizer.lr"], "is not a sweep"),
         (["sweep", "shallow_net", "optimizer.lr=0.1,0.1"], "the grid holds a value twice"),
         (["sweep", "shallow_net", "optimizer.lr=0.1", "optimizer.lr=0.2"], "a key is given twice"),

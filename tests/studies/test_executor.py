@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,15 @@ def test_a_trial_has_one_thread_whatever_this_process_has(dataset_folder: Path, 
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_trial_is_trained_on_the_executor_s_device_and_resumed_on_its_own(
+    dataset_folder: Path, tmp_path: Path
+) -> None:
+    (job,) = make_jobs(tmp_path, 1, {"training.epochs": 2})
+    run_jobs(LocalExecutor(1, "cpu:0"), [replace(job, pause_after=1)], dataset_folder)  # another name of the processor
+    assert run_jobs(LocalExecutor(1), [job], dataset_folder)[-1].kind == "finished"
+    assert Run(job.folder).summary["device"] == "cpu:0"
 
 
 @needs_proc

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 from support.histories import arm_of, evaluation_record, history, study_of_arms, trial_results
+from support.synthetic_study import synthetic_result
 
 from convolab.core.errors import LabError
 from convolab.core.files import json_text
 from convolab.core.stats import equivalence_p, paired_t_test
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.contrast import Contrast, Margins
+from convolab.studies.coursework import coursework
 from convolab.studies.results import ContrastResult, StudyResult, TrialResult, mean_curve, train_seconds
 from convolab.studies.serialize import study_result_to_dict
-from convolab.studies.study import Study
+from convolab.studies.study import Study, Trial
 from convolab.training.history import EpochMetrics
 
 Runs = Sequence[Sequence[EpochMetrics]]
@@ -377,3 +379,26 @@ def test_a_run_whose_file_does_not_say_how_long_it_took_has_no_time() -> None:
     assert train_seconds(results[3:]) is not None
     values = study_result_to_dict(StudyResult(study, analyze_study(study, results), None))
     assert json.loads(json_text(values))["train_seconds"] is None
+
+
+@pytest.mark.parametrize("draw", range(12))
+def test_a_study_that_is_stopped_anywhere_is_described(draw: int) -> None:
+    """Whichever runs are missing, stopped or diverged: a grid of which one arm alone was trained ended in a traceback."""
+    study = coursework(sections=["lr-sgd", "batch-norm-sgd", "residual"])
+    rng = np.random.default_rng(draw)
+    share_done = rng.choice([0.05, 0.3, 0.9])
+
+    def result_of(trial: Trial) -> TrialResult:
+        if rng.random() > share_done:
+            return TrialResult(trial, "missing", (), None)
+        diverged_after = int(rng.integers(2, 4)) if rng.random() < 0.1 else None
+        result = synthetic_result(trial, float(rng.uniform(0.3, 2)), 0.3, diverged_after)
+        is_stopped = rng.random() < 0.15
+        return (
+            replace(result, status="stopped", history=result.history[: int(rng.integers(3))]) if is_stopped else result
+        )
+
+    results = [result_of(trial) for trial in study.possible_trials]
+    sections = analyze_study(study, results, out_of_time=bool(rng.random() < 0.3))
+    assert all(section.comment for section in sections)
+    assert study_result_to_dict(StudyResult(study, sections, None, ()))["sections"].keys() == study.sections.keys()

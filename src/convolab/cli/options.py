@@ -81,11 +81,18 @@ def prepare_torch(device: str, threads: int | None) -> str | None:
     elif THREADS_VARIABLE not in os.environ and torch.get_num_threads() == cores:
         use_threads(count_free_cores(times))
         note = describe_busy(torch.get_num_threads(), cores) if torch.get_num_threads() < cores else None
+    require_device(device)
+    return note
+
+
+def require_device(device: str) -> None:
+    """Raise LabError for a device that is unknown, or that this machine lacks."""
+    import torch
+
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     device_type = device.partition(":")[0]
     require(device_type in available, f"unknown device '{device}': give cpu, cuda or mps")
     require(available[device_type], f"torch finds no {device_type} device on this machine: give --device cpu")
-    return note
 
 
 def load_dataset_with_progress(name: str, data_dir: Path | None, image_size: int) -> "DatasetSplits":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from convolab.cli.options import require_device
 from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import require, suggest
 from convolab.core.outputs import STUDY_REPORT, own_kind, require_outputs
@@ -63,10 +64,13 @@ Log = Annotated[
 Export = Annotated[Path | None, typer.Option(help="Folder to write every figure (SVG, PNG) and table (CSV) to.")]
 
 
-def choose_executor(name: str, address: str | None, workers: int | None) -> "Executor":
-    """The executor of that name. Raises LabError for an unknown one."""
+def choose_executor(name: str, address: str | None, workers: int | None, device: str) -> "Executor":
+    """The executor of that name. Raises LabError for an unknown one, and for a device that is not there."""
     require(name in ("local", "ray"), f"unknown executor '{name}': {suggest(name, ('local', 'ray'))}")
     require(name == "ray" or address is None, "--address needs --executor ray")
+    require(
+        name == "local" or device == "cpu", "--device needs --executor local: on a Ray cluster, trials use processors"
+    )
     if name == "ray":
         from convolab.studies.ray_executor import RayExecutor
 
@@ -76,7 +80,8 @@ def choose_executor(name: str, address: str | None, workers: int | None) -> "Exe
     worker_context()  # imports torch while this process does
     from convolab.studies.executor import LocalExecutor
 
-    return LocalExecutor(workers) if workers else LocalExecutor()
+    require_device(device)
+    return LocalExecutor(workers, device) if workers else LocalExecutor(device=device)
 
 
 def read_plan(

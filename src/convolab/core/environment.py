@@ -22,6 +22,7 @@ class HardwareInfo(TypedDict, total=False):
     cores: int | None
     system: str
     python: str
+    graphics_card: str  # of a run on one
 
 
 @cache
@@ -36,14 +37,19 @@ def package_versions() -> dict[str, str]:
     return {name: package_version(name) for name in RECORDED_PACKAGES}
 
 
-def hardware_info() -> HardwareInfo:
-    """The processor and the system, as a run records them."""
-    return {
+def hardware_info(device: str = "cpu") -> HardwareInfo:
+    """The processor and the system, and the graphics card if the device is one of CUDA's, as a run records them."""
+    info: HardwareInfo = {
         "processor": processor_name(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
     }
+    if device.startswith("cuda"):
+        import torch
+
+        info["graphics_card"] = torch.cuda.get_device_name(device)
+    return info
 
 
 @cache

@@ -143,9 +143,10 @@ def provenance(results: Iterable[TrialResult]) -> list[tuple[str, int]]:
 
 
 def describe_hardware(hardware: Mapping[str, object]) -> str:
-    """Processor, cores, system and Python, as far as they were recorded."""
+    """Graphics card, processor, cores, system and Python, as far as they were recorded."""
     cores = hardware.get("cores")
     parts = (
+        hardware.get("graphics_card"),
         hardware.get("processor"),
         pluralize(cores, "core") if isinstance(cores, int) else None,
         hardware.get("system"),

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
@@ -45,6 +45,7 @@ class Job:
     cost: float = 1.0  # how long it takes, in any unit
     pause_after: int | None = None  # epochs of the run, after which it is stopped, ready to be resumed
     log: str | None = None  # where its epochs go too, see `Run.start`
+    device: str = "cpu"  # "cpu", "cuda" or "mps"; a run that is resumed stays on its own
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,14 @@ class LocalExecutor:
 
     A process that crashes, or that the system ends because memory is short, takes only its own trial with it. The trial
     is retried once, from its last epoch, and then given up. When this process dies, its workers do too.
+
+    Args:
+        workers: trials in parallel; on a graphics card too, which one small network leaves idle most of the time.
+        device: "cpu", "cuda" or "mps", of the runs that are not begun yet; others stay on theirs.
     """
 
     workers: int = field(default_factory=count_usable_cores)
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Raise LabError for more processes than this machine can use."""
@@ -112,7 +118,8 @@ class LocalExecutor:
         self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
     ) -> None:
         """See `Executor.run`."""
-        pending = deque((job, 1) for job in sorted(jobs, key=lambda job: -job.cost))
+        longest_first = sorted(jobs, key=lambda job: -job.cost)
+        pending = deque((replace(job, device=self.device), 1) for job in longest_first)
         running: dict[Connection, WorkerProcess] = {}
         stopping = False
         while running or (pending and not stopping):
@@ -223,7 +230,9 @@ def run_job(
     on_event(JobEvent(key, "started"))
     callbacks = JobCallbacks(job, on_event, should_stop)
     try:
-        status, reason = train_trial(job.recipe, load_splits(), job.folder, callbacks=callbacks, log=job.log)
+        status, reason = train_trial(
+            job.recipe, load_splits(), job.folder, device=job.device, callbacks=callbacks, log=job.log
+        )
     except LabError as error:
         on_event(JobEvent(key, "failed", reason=str(error)))
     else:

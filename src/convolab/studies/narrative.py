@@ -325,9 +325,11 @@ def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[
     if compared.keys() & set(names):
         of_each = [f"'{name}' {compared.get(name, 'was not compared with it')}" for name in names]
         neighbors = f"Of its neighbors in the grid, {join_with_and(of_each)}."
-    else:
+    elif names:
         quoted = join_with_and([f"'{name}'" for name in names])
-        neighbors = f"It was not compared with its neighbors in the grid, {quoted}." if names else ""
+        neighbors = f"It was not compared with its neighbors in the grid, {quoted}."
+    else:  # none of them is trained yet
+        neighbors = ""
     return [
         f"{scope}'{best}' {verb} in {metric_phrase(metric)}: {format_mean(metric, means[best], decimals)}.",
         neighbors,

@@ -33,6 +33,7 @@ def train_trial(
     splits: DatasetSplits,
     folder: Path,
     *,
+    device: str = "cpu",
     callbacks: TrainingCallbacks = NO_CALLBACKS,
     log: str | None = None,
 ) -> tuple[EndStatus, str | None]:
@@ -48,7 +49,7 @@ def train_trial(
         try:
             if not (folder / SUMMARY_FILE).exists():
                 shutil.rmtree(folder, ignore_errors=True)  # a run that was killed before its first epoch
-                run = Run.start(recipe, splits, folder, callbacks=callbacks, log=log)
+                run = Run.start(recipe, splits, folder, device=device, callbacks=callbacks, log=log)
             else:
                 run = Run(folder)
                 if run.status not in COMPLETED:

@@ -202,7 +202,7 @@ def new_summary(
         "device": device,
         "precision": "bf16" if trainer.bf16 else "fp32",
         "threads": torch.get_num_threads(),
-        "hardware": hardware_info(),
+        "hardware": hardware_info(device),
         "versions": package_versions() | ({library: package_version(library)} if library else {}),
         "started_at": current_time(),
         "code": codes["model"].to_record() if "model" in codes else None,

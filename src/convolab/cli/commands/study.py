@@ -1,6 +1,6 @@
 """convolab study: many runs, one conclusion."""
 
-from convolab.cli.options import AsJson, DataDir
+from convolab.cli.options import AsJson, DataDir, Device
 from convolab.cli.studies import (
     ExecutorName,
     Export,
@@ -31,6 +31,7 @@ def study_command(
     executor: ExecutorName = "local",
     address: RayAddress = None,
     workers: Workers = None,
+    device: Device = "cpu",
     out: StudyOut = None,
     retrain_damaged: RetrainDamaged = False,
     hours: Hours = None,
@@ -39,7 +40,7 @@ def study_command(
     as_json: AsJson = False,
 ) -> None:
     """Train a recipe under named overrides (arms) and several seeds, and report what the runs support."""
-    chosen_executor = choose_executor(executor, address, workers)
+    chosen_executor = choose_executor(executor, address, workers, device)
     plan = read_plan(study, data, budget, section, seeds)
     run_and_report_study(
         plan,

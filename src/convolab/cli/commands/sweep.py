@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from convolab.cli.options import AsJson, BatchSize, DataDir, DataOption, EpochsOption, SetOption
+from convolab.cli.options import AsJson, BatchSize, DataDir, DataOption, Device, EpochsOption, SetOption
 from convolab.cli.searches import SamplerName, SearchCount, SearchSeed, run_and_report_search
 from convolab.cli.studies import (
     ExecutorName,
@@ -41,6 +41,7 @@ def sweep_command(
     executor: ExecutorName = "local",
     address: RayAddress = None,
     workers: Workers = None,
+    device: Device = "cpu",
     out: StudyOut = None,
     retrain_damaged: RetrainDamaged = False,
     export: Export = None,
@@ -50,7 +51,7 @@ def sweep_command(
 
     With --search N: sample N configurations, train them by successive halving, and compare the winner with the default.
     """
-    chosen_executor = choose_executor(executor, address, workers)
+    chosen_executor = choose_executor(executor, address, workers, device)
     from convolab.studies.sweep import parse_sweep_values, sweep_name, sweep_study
     from convolab.training.recipe import Recipe, parse_override
 
