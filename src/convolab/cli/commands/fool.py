@@ -65,7 +65,10 @@ def fool_command(
             help="Go on until the target has this probability.", show_default="first success; 0.95 with --for-transfer"
         ),
     ] = None,
-    max_steps: Annotated[int, typer.Option(help="At most so many steps.")] = 200,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(help="At most so many steps, each with one gradient.", show_default="200; 40 with --shortest"),
+    ] = None,
     step_size: Annotated[
         float | None,
         typer.Option(help="The L2 norm of a step.", show_default="0.5 for 224 x 224 pixels; see docs/adversarial.md"),
@@ -73,6 +76,10 @@ def fool_command(
     for_transfer: Annotated[
         bool,
         typer.Option("--for-transfer", help="Attack with momentum and input diversity, and compare with plain PGD."),
+    ] = False,
+    shortest: Annotated[
+        bool,
+        typer.Option("--shortest", help="Use all steps for a perturbation that is short in L2 as saved in 8 bits."),
     ] = False,
     surrogates: Annotated[
         str, typer.Option(help="Networks to attack together with --net, with commas; with --for-transfer.")
@@ -96,7 +103,7 @@ def fool_command(
     from convolab.data.image_io import read_image
     from convolab.inspection.adversarial.fool import NOISE_INPUT, fool_classifier, make_attack_config, parse_targets
 
-    make_attack_config(objective, budget, step_size, max_steps, confidence, for_transfer)
+    make_attack_config(objective, budget, step_size, max_steps, confidence, for_transfer, shortest)
     stem = fool_output_stem(images, out, net)
     victim_names, surrogate_names = split_names(victims), split_names(surrogates)
     for option, names in (("--victims", victim_names), ("--surrogates", surrogate_names)):
@@ -128,6 +135,7 @@ def fool_command(
             victims=victim_nets,
             surrogates=surrogate_nets,
             for_transfer=for_transfer,
+            shortest=shortest,
             seed=seed,
             image_names=[image_name(image) for image in images],
             on_progress=update_status,

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import NotRequired, TypedDict
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from convolab.core.stats import Interval, mean_interval
 from convolab.core.types import Json
@@ -43,7 +45,8 @@ class ImageMetrics(TypedDict):
     target: ClassReference
     fooled: bool  # whether the bytes are classified as the target
     reached: bool  # whether with the requested confidence, and on all surrogates too
-    steps: int
+    steps: int  # each takes one gradient
+    forward_passes: NotRequired[int]  # besides, in a search for the shortest perturbation
     l2: float
     linf_levels: int  # of 255
     before: PredictionMetrics
@@ -62,12 +65,14 @@ class FoolSettings:
     seed: int = 0
     for_transfer: bool = False
     surrogates: tuple[str, ...] = ()
+    shortest: bool = False
 
     def to_dict(self, num_values: int) -> dict[str, Json]:
         """For JSON; the step size is that for images of `num_values` values."""
         return {
             "seed": self.seed,
             "for_transfer": self.for_transfer,
+            "shortest": self.shortest,
             "surrogates": list(self.surrogates),
             "objective": self.attack.objective,
             "budget": str(self.attack.budget),
@@ -133,7 +138,7 @@ def build_fool_finding(
     }
     summary = [
         describe_success(results, fooled),
-        describe_attack(settings, attack_targets.clean[0].numel(), l2, steps),
+        describe_attack(settings, attack_targets.clean[0].numel(), l2, steps, attack_result.forward_passes),
         *map(describe_fooling_image, results[:MAX_DESCRIBED]),
     ]
     if len(results) > MAX_DESCRIBED:
@@ -198,6 +203,8 @@ def fooling_metrics(
         "after": prediction_metrics(net, after, index),
         "after_preprocessing": prediction_metrics(net, after_preprocessing, index),
     }
+    if attack_result.forward_passes is not None:
+        metrics["forward_passes"] = int(attack_result.forward_passes[index])
     if victim_results is not None:
         clean_row, fooling_row = victim_results.row("clean"), victim_results.row("fooling")
         metrics["networks"] = {
@@ -231,7 +238,9 @@ def describe_success(results: Sequence[ImageMetrics], fooled: Proportion) -> str
     return f"{fooled.hits} of {fooled.count} images are classified as their target ({fooled.interval_text})"
 
 
-def describe_attack(settings: FoolSettings, num_values: int, l2: Interval, steps: Interval) -> str:
+def describe_attack(
+    settings: FoolSettings, num_values: int, l2: Interval, steps: Interval, forward_passes: Int64[Tensor, "n"] | None
+) -> str:
     """The attack and how far it went, in words."""
     attack = settings.attack
     extras = ", with momentum and input diversity" if attack.momentum else ""
@@ -240,6 +249,11 @@ def describe_attack(settings: FoolSettings, num_values: int, l2: Interval, steps
     stop = f"until its probability is {100 * attack.confidence:g} %" if attack.confidence else "until the first success"
     average = " on average" if l2.count > 1 else ""
     drawn = f"; drawn: the first {MAX_PANEL_ROWS} of {l2.count}" if l2.count > MAX_PANEL_ROWS else ""
+    if forward_passes is not None:
+        return (
+            f"Shortest perturbation in 8 bits, by the target's {attack.objective}: {steps.mean:.3g} gradients and "
+            f"{float(forward_passes.double().mean()):.3g} forward passes, L2 {l2.mean:.2f}{average}{drawn}"
+        )
     return (
         f"PGD on the target's {attack.objective}{extras}{surrogates}, "
         f"step size {attack.step_size_for(num_values):.3g}{budget}, {stop}: "

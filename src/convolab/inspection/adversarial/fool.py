@@ -26,6 +26,7 @@ from convolab.inspection.adversarial.pgd import (
     run_pgd,
     to_pixels,
 )
+from convolab.inspection.adversarial.shortest import DEFAULT_GRADIENTS, run_shortest
 from convolab.inspection.adversarial.transfer import norm_matched_noise, transfer_matrix
 from convolab.inspection.result import Finding
 from convolab.inspection.types import UInt8Image, UInt8Images
@@ -48,11 +49,12 @@ def fool_classifier(
     objective: str | None = None,
     budget: str = "none",
     step_size: float | None = None,
-    max_steps: int = MAX_STEPS,
+    max_steps: int | None = None,
     confidence: float | None = None,
     victims: Mapping[str, ImageClassifier] | None = None,
     for_transfer: bool = False,
     surrogates: Mapping[str, ImageClassifier] | None = None,
+    shortest: bool = False,
     seed: int = 0,
     image_names: Sequence[str] | None = None,
     on_progress: MessageCallback = lambda message: None,
@@ -71,12 +73,14 @@ def fool_classifier(
         objective: what to maximize, one of `pgd.OBJECTIVES`; by default the log-probability, for transfer the logit.
         budget: how far an image may move: `linf=8/255`, `l2=1.5` or `none`.
         step_size: the L2 norm of a step, in pixels of [0, 1]; see `AttackConfig.step_size_for` for the default.
-        max_steps: the largest number of steps.
+        max_steps: the largest number of steps, each with one gradient; by default 200, with `shortest` 40.
         confidence: go on until the target has this probability, in [0, 1); by default the first success is enough.
         victims: other networks of the same classes, by name, on which transfer is measured.
         for_transfer: attack with momentum and input diversity, on all `surrogates` too, until the target's probability
             is 0.95 on all of them (or `confidence`); plain PGD is measured for comparison.
         surrogates: networks that are attacked together with `net`, by name; only with `for_transfer`.
+        shortest: use all steps for a perturbation that is short in L2 as saved in 8 bits (`shortest.run_shortest`); not
+            with `for_transfer`, `budget` or `confidence`.
         seed: of noise, random targets, input diversity and the control.
         image_names: what the summary calls the images.
         on_progress: called with a line of text before each part of the work.
@@ -96,8 +100,8 @@ def fool_classifier(
     (1.0, 'tiger cat')
     """
     surrogates, victims = dict(surrogates or {}), dict(victims or {})
-    config = make_attack_config(objective, budget, step_size, max_steps, confidence, for_transfer)
-    settings = FoolSettings(config, seed, for_transfer, tuple(surrogates))
+    config = make_attack_config(objective, budget, step_size, max_steps, confidence, for_transfer, shortest)
+    settings = FoolSettings(config, seed, for_transfer, tuple(surrogates), shortest)
     require_same_classes(net, victims, surrogates, for_transfer)
     target_choice = parse_targets(net, target)
     net = inference_view(net)
@@ -109,15 +113,11 @@ def fool_classifier(
     logits = compute_logits(net, to_pixels(net, clean), 1)
     attack_targets = make_attack_targets(net, names, clean, target_choice, logits.argmax(1).tolist(), seed)
     nets = (net, *surrogates.values())
-    attack_result = run_pgd(
-        nets,
-        attack_targets.clean,
-        attack_targets.targets,
-        config,
-        seed=seed,
-        on_progress=on_progress,
-        on_step=on_step,
-    )
+    images, labels = attack_targets.clean, attack_targets.targets
+    if shortest:
+        attack_result = run_shortest(net, images, labels, config, on_progress=on_progress, on_step=on_step)
+    else:
+        attack_result = run_pgd(nets, images, labels, config, seed=seed, on_progress=on_progress, on_step=on_step)
     attack_result = replace(attack_result, images=torch.stack([png_round_trip(p) for p in attack_result.images]))
     victim_results = None
     if victims:
@@ -134,22 +134,28 @@ def make_attack_config(
     objective: str | None,
     budget: str,
     step_size: float | None,
-    max_steps: int,
+    max_steps: int | None,
     confidence: float | None,
     for_transfer: bool,
+    shortest: bool = False,
 ) -> AttackConfig:
     """The attack, from `fool`'s arguments. Raises LabError for an unknown objective or budget, or an invalid number.
 
     For transfer the objective is the logit, which keeps growing when the surrogates are sure (Zhao et al. 2021,
     arXiv:2012.11207).
     """
+    require(
+        not shortest or not (for_transfer or confidence or budget.strip().casefold() != "none"),
+        "the shortest perturbation is looked for without a budget, a confidence or transfer: leave these out, or shortest",
+    )
+    default_steps = DEFAULT_GRADIENTS if shortest else MAX_STEPS
     default_objective = "logit" if for_transfer else "log-probability"
     default_confidence = TRANSFER_CONFIDENCE if for_transfer else 0.0
     return AttackConfig(
         objective=default_objective if objective is None else objective,
         budget=PerturbationBudget.parse(budget),
         step_size=step_size,
-        max_steps=max_steps,
+        max_steps=default_steps if max_steps is None else max_steps,
         confidence=default_confidence if confidence is None else confidence,
         momentum=TRANSFER_MOMENTUM if for_transfer else 0.0,
         diversity_probability=TRANSFER_DIVERSITY if for_transfer else 0.0,

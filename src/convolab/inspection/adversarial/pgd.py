@@ -125,12 +125,14 @@ class AttackResult:
         reached: whether the 8-bit image fulfills the attack's goal on all attacked networks.
         paths: of each, its target's probability for the first network before each step and after the last, before it is
             rounded to 8 bits; with input diversity, at the image as it was varied for the step.
+        forward_passes: how many passes without a gradient each took, where a search for the shortest counted them.
     """
 
     images: UInt8Images
     steps: Int64[Tensor, "n"]
     reached: Bool[Tensor, "n"]
     paths: tuple[tuple[float, ...], ...]
+    forward_passes: Int64[Tensor, "n"] | None = None
 
 
 def run_pgd(
