@@ -23,7 +23,18 @@ def test_a_class_is_a_table_with_a_row_for_each_and_what_was_found(run_cli, pack
     result = run_cli("handin", "verify", "inbox", "--out", "report")
     assert (result.code, result.err) == (1, "")
     lines = result.out.splitlines()
-    assert lines[0].split("\t") == ["who", "found", "items", "points", "accuracy", "seeds", "data", "versions", "file"]
+    assert lines[0].split("\t") == [
+        "who",
+        "found",
+        "groups",
+        "items",
+        "points",
+        "accuracy",
+        "seeds",
+        "data",
+        "versions",
+        "file",
+    ]
     assert [line.split("\t")[0] for line in lines[1:4]] == ["Ada", "Bela", "c"]
     assert (
         "Bela.zip: refused: inbox/Bela.zip holds '../../evil.py', a path that leads out of it: nothing of it was read"

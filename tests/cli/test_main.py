@@ -88,6 +88,12 @@ def test_a_network_is_trained_and_tested_and_predicts(run_cli, tmp_path) -> None
         for entry in json.loads(run_cli("predict", "runs/simple", "digit.png", "--top", 10, "--json").out)
     ) == pytest.approx(1, abs=1e-5)
     assert predicted[0]["class"] == images.classes[images.labels[0]]
+    both = json.loads(run_cli("predict", "runs/simple", "digit.png", "chelsea", "--top", 3, "--json").out)["images"]
+    assert [found["image"] for found in both] == ["digit.png", "chelsea"]
+    assert both[0]["classes"] == predicted
+    assert run_cli("predict", "runs/simple", "chelsea", "coffee", "--top", 1).out.count("coffee") == 1
+    unknown = run_cli("predict", "runs/simple", "chelse")
+    assert (unknown.code, "no sample image 'chelse': did you mean 'chelsea'?" in unknown.err) == (2, True), unknown.err
     too_large = run_cli("predict", "runs/simple", "digit.png", "--max-pixels", 63)
     assert (too_large.code, "raise the limit: --max-pixels" in too_large.err) == (2, True)
 
@@ -184,7 +190,7 @@ def test_a_network_that_cannot_overfit_a_batch_exits_with_1(run_cli) -> None:
         (("train", "shallow_net", "--set", "optimizer.name=adamm"), "did you mean 'adam'?"),
         (("train", "shallow_net", "--set", "optimizer.lrr=1"), "did you mean 'lr'?"),
         (("train", "shallow_net", "--set", "training.epochs=ten"), "training.epochs = 'ten'"),
-        (("train", "shallow_net", "--set", "training.epochs=0"), "greater than 0"),
+        (("train", "shallow_net", "--set", "training.epochs=0"), "give a number above 0"),
         (("train", "shallow_net", "--set", "training.batch_size=5000"), "training.batch_size"),
         (("train", "shallow_net", "--set", "nonsense"), "section.key=value"),
         (("train", "shallow_net", "--set", "data.size=16"), "data.size is now called data.image_size"),

@@ -175,6 +175,9 @@ def test_question_1_is_done_with_a_pdf_or_with_an_answer_to_each_part(done: Path
     answers.write_text(answers.read_text().replace("*Write your answer here, in place of this line.*", "Because.", 2))
     assert item_of(homework, done, "1").problems[0].what == "no answer to 1(c) yet"
     answers.write_text(answers.read_text().replace("*Write your answer here, in place of this line.*", "So."))
+    same = "the same text stands under 1(a) and 1(b): answer each"
+    assert item_of(homework, done, "1").problems[0].what == same
+    answers.write_text(answers.read_text().replace("Because.", "Therefore.", 1))
     assert item_of(homework, done, "1").is_done
 
 

@@ -324,16 +324,16 @@ def test_a_users_file_is_run_once_and_again_after_it_was_changed(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("simple_convnet", {"channels": [10**9]}, "less than or equal to 1000000"),
+        ("simple_convnet", {"channels": [10**9]}, "at most 1000000"),
         (
             "simple_convnet",
             {"channels": [10**6] * 2},
             "would have 9,0.* parameters, and may have 500,000,000: give smaller",
         ),
-        ("simple_convnet", {"channels": [4] * 10**5}, "at most 100 items"),
-        ("resnet_small", {"blocks": 10**9}, "less than or equal to 200"),
+        ("simple_convnet", {"channels": [4] * 10**5}, "at most 100 of them"),
+        ("resnet_small", {"blocks": 10**9}, "at most 200"),
         ("resnet_small", {"channels": [10**5], "blocks": 2}, "parameters, and may have 500,000,000"),
-        ("shallow_net", {"hidden": 10**30}, "hidden = 1000.*less than or equal to 1000000"),
+        ("shallow_net", {"hidden": 10**30}, "hidden = 1000.*at most 1000000"),
         ("shallow_net_class", {"hidden": 10**6}, "parameters, and may have 500,000,000"),
     ],
 )

@@ -119,8 +119,8 @@ def test_what_cannot_go_on_is_refused_in_one_line(
     (tmp_path / "used" / "mine").write_text("")
     for run, epochs, out, message in (
         (short, 2, "new", "2 epochs in all are not more than the 2"),
-        (short, MAX_EPOCHS + 1, "new", "training.epochs = 100001: input should be less than or equal to 100000"),
-        (short, 10**30, "new", "training.epochs = 10+: input should be less than or equal to 100000"),
+        (short, MAX_EPOCHS + 1, "new", "training.epochs = 100001: give at most 100000"),
+        (short, 10**30, "new", "training.epochs = 10+: give at most 100000"),
         (goal, 9, "new", r"stopped by itself after 1 epoch \(training.goal or"),
         (stopped, 9, "new", "is stopped: only a finished run"),
         (short, 4, "used", "is not empty"),

@@ -312,9 +312,9 @@ def test_a_summary_without_a_required_value_is_damaged(stopped_run: Run, text: s
 
 def test_a_word_that_convolab_never_writes_is_damage(stopped_run: Run):
     edit_json(stopped_run.folder / "metrics.jsonl", lambda line: line.update(train_metrics="runing"))
-    assert "metrics.jsonl is damaged: train_metrics: input should be" in error_line(lambda: stopped_run.history)
+    assert "metrics.jsonl is damaged: train_metrics: give" in error_line(lambda: stopped_run.history)
     edit_json(stopped_run.folder / "summary.json", lambda values: values.update(precision="fp3x"))
-    assert "summary.json is damaged: precision: input should be" in error_line(Run, stopped_run.folder)
+    assert "summary.json is damaged: precision: give" in error_line(Run, stopped_run.folder)
 
 
 def test_an_epoch_of_the_first_edition_is_read_with_the_present_names():
@@ -408,3 +408,27 @@ def test_a_stored_run_whose_warmup_began_at_zero_resumes_as_it_was(
     assert run.recipe.schedule.rates(0.1, 10, 5)(0, 0, []) == 0
     run.resume(digits)
     assert run_contents(run.folder) == run_contents(expected.folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("validation_accuracy", -3),
+        ("train_accuracy", 1.5),
+        ("train_loss", "NaN"),
+        ("train_loss", True),
+        ("train_seconds", -1.0),
+        ("images_per_second", -1.0),
+        ("epoch", 1),
+        ("epoch", 7),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_with_its_line(
+    stored_run: Callable[[str], Run], field: str, value: object
+) -> None:
+    run = stored_run("run_format_1")
+    path = run.folder / "metrics.jsonl"
+    first, second, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([first, json.dumps(json.loads(second) | {field: value}), *rest]) + "\n")
+    line = error_line(lambda: Run(run.folder).history)
+    assert line.startswith(f"line 2 of {path} is damaged: ")

@@ -75,7 +75,7 @@ def test_a_shuffled_epoch_has_each_image_once() -> None:
 
 
 def test_a_negative_gamma_is_refused() -> None:
-    with pytest.raises(LabError, match=r"^Focal: gamma = -1\.0: input should be greater than or equal to 0$"):
+    with pytest.raises(LabError, match=r"^Focal: gamma = -1\.0: give at least 0$"):
         Focal(gamma=-1.0)
     with pytest.raises(LabError, match="takes no label smoothing"):
         Focal().build(LABELS, 3, 0.1)

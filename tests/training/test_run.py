@@ -1031,6 +1031,21 @@ def test_asking_for_more_classes_than_there_are_gives_all_of_them(
     assert sum(probability for _, probability in predicted) == pytest.approx(1)
 
 
+def test_an_image_is_predicted_alike_however_it_is_given(tmp_path: Path, trained_run: Run, digits: DatasetSplits):
+    pixels = digits.test.images[0]
+    Image.fromarray(pixels[0].numpy()).save(tmp_path / "digit.png")
+    expected = trained_run.predict(tmp_path / "digit.png")
+    for given in (
+        pixels,
+        pixels / 255,
+        pixels[0].numpy(),
+        Image.fromarray(pixels[0].numpy()),
+        str(tmp_path / "digit.png"),
+    ):
+        assert trained_run.predict(given) == expected
+    assert trained_run.predict("chelsea") != expected
+
+
 def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path, trained_run: Run):
     (tmp_path / "letter.png").write_text("Dear cat")
     assert str(tmp_path / "letter.png") in error_line(trained_run.predict, tmp_path / "letter.png")

@@ -106,7 +106,7 @@ def test_a_stopped_run_has_the_rates_of_an_uninterrupted_one(
         ({"name": "ExponentialR"}, "unknown schedule 'ExponentialR': did you mean 'ExponentialLR'?"),
         ({"name": "ExponentialLR"}, "the schedule 'ExponentialLR' has no default for its option 'gamma': set schedule.gamma"),
         ({"name": "ExponentialLR", "gama": 1.0}, "the schedule 'ExponentialLR' has no option 'gama': did you mean 'gamma'?"),
-        ({"name": "StepLR", "step_size": 2, "per": "batch"}, "schedule.per = 'batch': input should be 'epoch' or 'step'"),
+        ({"name": "StepLR", "step_size": 2, "per": "batch"}, "schedule.per = 'batch': give 'epoch' or 'step'"),
         ({"name": "LambdaLR"}, "the schedule 'LambdaLR' cannot be used: it takes a function, which a recipe cannot hold: "
          "write yours as file.py:name"),
     ],

@@ -1,5 +1,6 @@
 """Commands and groups of commands that answer wrong words in one line."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -12,6 +13,10 @@ from convolab.core.errors import LabError, suggest
 
 if TYPE_CHECKING:  # typer's own copy of click, which its older versions do not have: nothing of it is needed to run
     from typer._click import Command, Context, HelpFormatter
+
+# What the parser says, by pydantic, of a text that is no number.
+PARSED_NUMBER = re.compile(r"Input should be a valid (integer|number)(?:, unable to parse string as an? \w+)?")
+NUMBERS = {"integer": "a whole number", "number": "a number"}
 
 
 def command_words(context: "Context") -> str:
@@ -49,6 +54,7 @@ def translate_usage_errors(command: "Command", context: "Context", args: Sequenc
             names: list[str] = getattr(getattr(error, "param", None), "opts", [])
             value = next((word for name, word in pairwise(given) if name in names), None)
             message = format_message() if value is None else f"{names[0]} {value}: {getattr(error, 'message', '')}"
+            message = PARSED_NUMBER.sub(lambda found: f"give {NUMBERS[found[1]]}", message)
             message = " ".join(message.split()).rstrip(".")
             raise LabError(f"{program}: {message[:1].lower()}{message[1:]}: see {program} --help") from None
         refuse_retired(f"{words} {option}")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from convolab.core.text import is_number
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+MIN_WIDTH = 30  # of a terminal that lines are wrapped for
 
 
 @contextmanager
@@ -52,6 +55,18 @@ def status_spinner(activity: str) -> Iterator[Callable[[str], None]]:
 def print_lines(*lines: str) -> None:
     """Print each text as one line on standard output, whatever the names in it hold."""
     print("\n".join(map(escape_line, lines)))
+
+
+def print_wrapped(*lines: str) -> None:
+    """Print each text on lines that fit the terminal, those after its first one indented; in a pipe as one line."""
+    if not sys.stdout.isatty():
+        if lines:
+            print_lines(*lines)
+        return
+    width = max(shutil.get_terminal_size().columns, MIN_WIDTH)
+    for line in map(escape_line, lines):
+        indent = line[: len(line) - len(line.lstrip())] + "  "
+        print(textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

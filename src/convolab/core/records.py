@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from convolab.core.errors import LabError, require
+from convolab.core.plain_words import plain_problem
 
 RecordType = TypeVar("RecordType")
 
@@ -37,7 +38,7 @@ def validate_record(kind: type[RecordType], values: object, source: Path | str) 
         details = error.errors()[0]
         field = ".".join(str(part) for part in details["loc"])[:80]
         missing = details["type"] == "missing"
-        what = f"it has no {field}" if missing else f"{field}: {details['msg'][0].lower()}{details['msg'][1:]}"
+        what = f"it has no {field}" if missing else f"{field}: {plain_problem(details)}"
         raise LabError(f"{source} is damaged: {what}".replace("\n", " ")) from error
 
 

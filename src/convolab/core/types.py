@@ -17,6 +17,7 @@ from pydantic import (
 
 from convolab.core.calls import public_names, unknown_attribute
 from convolab.core.errors import LabError, require, suggest
+from convolab.core.plain_words import plain_problem
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]  # from 0 to 1
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # from 0 to less than 1
@@ -54,9 +55,11 @@ class OneLineErrors(type(BaseModel)):
                 return super().__call__(*arguments, **keywords)
             except ValidationError as error:
                 details = error.errors()[0]
-                name, message = ".".join(map(str, details["loc"])), details["msg"]
+                name, what = ".".join(map(str, details["loc"])), plain_problem(details)
                 wrong = "" if details["type"] == "missing" else f" = {reprlib.repr(details['input'])}"
-                raise LabError(f"{cls.__name__}: {name}{wrong}: {message[0].lower()}{message[1:]}") from error
+                raise LabError(
+                    f"{cls.__name__}: {name}{wrong}: {'give it' if details['type'] == 'missing' else what}"
+                ) from error
 
 
 def own_names(value: BaseModel) -> list[str]:

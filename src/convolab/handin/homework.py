@@ -5,6 +5,7 @@ A folder that was laid out by such a file keeps a copy of it.
 """
 
 import re
+import reprlib
 import tomllib
 from functools import cache
 from importlib import resources
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_text, require_shallow
+from convolab.core.plain_words import first_problem, keys_at
 from convolab.core.types import Frozen, NonNegativeFloat
 
 Form: TypeAlias = Literal["student", "solution"]
@@ -170,13 +172,23 @@ def parse_homework(text: str, path: Path | None) -> Homework:
         require_shallow(values, name)
         homework = Homework.model_validate({**values, "file": path, "text": text})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise LabError(f"{name} is damaged: {where}: {first['msg']}") from error
+        raise LabError(f"{name}: {format_homework_error(error)}") from error
     except (ValueError, RecursionError) as error:
         raise LabError(f"{name} is not TOML: {error}") from error
     require_sound(homework, name)
     return homework
+
+
+def format_homework_error(error: ValidationError) -> str:
+    """The first problem of a homework's file in one line: the key, and what would be right."""
+    place, details, what = first_problem(error)
+    key = ".".join(f"{part + 1}" if isinstance(part, int) else part for part in place)
+    if details["type"] == "missing":
+        return f"{key} is missing: set it"
+    if details["type"] == "extra_forbidden":
+        known = [name for name in keys_at(Homework, place[:-1]) if name not in ("file", "text")]
+        return f"there is no key '{key}': {suggest(str(place[-1]), known)}"
+    return f"{key} = {reprlib.repr(details['input'])}: {what}"
 
 
 def require_sound(homework: Homework, name: str) -> None:

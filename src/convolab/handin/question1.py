@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from convolab.core.errors import LabError
+from convolab.core.text import join_with_and
 from convolab.handin.homework import Homework
 from convolab.handin.notebook_file import one_line, read_bounded
 from convolab.theory.own_answers import MAX_BYTES_OF_ANSWERS, own_answers_template, parse_own_answers
@@ -60,5 +61,9 @@ def pdf_problem(content: bytes, name: str) -> str | None:
 def answers_problem(path: Path, folder: Path) -> str | None:
     """What is open in the file of answers; None if nothing is. Raises LabError if it cannot be read."""
     text = read_bounded(path, folder, MAX_BYTES_OF_ANSWERS).decode("utf-8", errors="replace")
-    unanswered = [part for part, blocks in parse_own_answers(text, path.name).items() if not blocks]
-    return f"no answer to {', '.join(unanswered)} yet" if unanswered else None
+    answers = parse_own_answers(text, path.name)
+    unanswered = [part for part, blocks in answers.items() if not blocks]
+    if unanswered:
+        return f"no answer to {', '.join(unanswered)} yet"
+    repeated = [part for part, blocks in answers.items() if list(answers.values()).count(blocks) > 1]
+    return f"the same text stands under {join_with_and(repeated)}: answer each" if repeated else None

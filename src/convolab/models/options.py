@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import PydanticUserError, ValidationError, create_model
 
 from convolab.core.errors import LabError, require, suggest
+from convolab.core.plain_words import plain_problem
 
 
 def readable_signature(factory: Callable[..., object], what: str) -> inspect.Signature:
@@ -63,7 +64,9 @@ def fill_options(
         first_error = error.errors()[0]
         key = ".".join(map(str, first_error["loc"]))
         require(first_error["type"] != "missing", f"{what} has no default for its option '{key}': set {section}.{key}")
-        raise LabError(f"{section}.{key} = {reprlib.repr(first_error['input'])}: {first_error['msg']}") from error
+        raise LabError(
+            f"{section}.{key} = {reprlib.repr(first_error['input'])}: {plain_problem(first_error)}"
+        ) from error
     except PydanticUserError as error:  # a type that no recipe value can have
         raise LabError(
             f"{what} takes {signature}, and a recipe cannot hold that: {str(error).splitlines()[0]}"

@@ -142,7 +142,7 @@ def require_figure_folder(folder: Path) -> None:
 
 
 def export_figures(source: Run | StudyResult, folder: Path, width: float, font_size: float) -> list[Path]:
-    """Write every figure of a run or study as PDF and SVG of a width and a font size in points; gives their paths.
+    """Write every figure of a run or study as PDF and SVG of a width and a font size in points; gives their paths, and that of their list.
 
     Raises LabError if a file cannot be written, or is there and is no figure's.
     """
@@ -160,4 +160,4 @@ def export_figures(source: Run | StudyResult, folder: Path, width: float, font_s
     lines = [f"Figures of {width:.4g} pt with text of {font_size:g} pt: put them in without scaling.", ""]
     with output_file(folder / README, PAPER_FIGURE) as part:
         part.write_text("\n".join([*lines, *(f"- {path.name}" for path in paths)]) + "\n", encoding="utf-8")
-    return paths
+    return [*paths, folder / README]

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import write_text
+from convolab.core.plain_words import plain_problem
 from convolab.core.sequential import FIRST_LOOK, MAX_PAIRS, planned_looks
 from convolab.core.text import pluralize
 from convolab.core.types import Frozen, Json, ValidationContext
@@ -288,10 +289,9 @@ def format_study_error(error: ValidationError) -> str:
             return f'study: {".".join(path)} = {details["input"]!r}: give a list of whole numbers, or "{UNTIL_DECIDED}"'
     key_path = ".".join(path)
     if details["type"] != "extra_forbidden":
-        message = details["msg"].replace("\n", " ")
-        return f"study: {key_path} = {reprlib.repr(details['input'])}: {message[0].lower()}{message[1:]}".replace(
-            "\n", " "
-        )
+        if details["type"] == "missing":
+            return f"study: {key_path} is missing: set it"
+        return f"study: {key_path} = {reprlib.repr(details['input'])}: {plain_problem(details)}".replace("\n", " ")
     if new_name := RENAMED_STUDY_KEYS.get(path[-1]):
         return f"{key_path} is now called {'.'.join([*path[:-1], new_name])}"
     model = Contrast if "contrasts" in path else Section if "sections" in path else Study

@@ -18,6 +18,7 @@ from pydantic import (
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import require_shallow, write_text
+from convolab.core.plain_words import plain_problem
 from convolab.core.types import (
     STORED,
     Frozen,
@@ -285,7 +286,7 @@ def format_validation_error(error: ValidationError, values: Mapping[str, Json]) 
         case "missing":
             return f"{dotted_key} is missing: set it"
         case _:
-            return f"{dotted_key} = {reprlib.repr(details['input'])}: {details['msg'][0].lower()}{details['msg'][1:]}"
+            return f"{dotted_key} = {reprlib.repr(details['input'])}: {plain_problem(details)}"
 
 
 def suggest_part(section: str, name: str, own: Sequence[str]) -> str:

@@ -69,10 +69,13 @@ EPOCH_EDITS: list[tuple[Callable[[list[Values]], object], str]] = [
     (lambda records: records[0].update(train_accuracy=0.4321), "its values of train_accuracy are no fractions"),
     (lambda records: records[0].update(train_seconds=9.0), "is not the same number of images in each epoch"),
     (lambda records: records.pop(), "it has 2 epochs, and the summary says 3"),
-    (lambda records: records[1].update(epoch=3), "its epochs are 1, 3, 3"),
+    (lambda records: records[1].update(epoch=3), "line 2 of metrics.jsonl is damaged: it is epoch 3, not 2"),
     (lambda records: records[1].update(recipe_key="0" * 12), "belongs to another run"),
     (lambda records: records[1].pop("train_loss"), "train_loss"),
-    (lambda records: records[1].update(validation_accuracy=1.5), "are no fractions of one number of images"),
+    (
+        lambda records: records[1].update(validation_accuracy=1.5),
+        "line 2 of metrics.jsonl is damaged: validation_accuracy",
+    ),
 ]
 
 
@@ -127,9 +130,9 @@ def test_copies_among_hand_ins_are_found_by_times_and_by_weights_of_another_reci
     first_again, second_again = read_evidence(folder)
     signs = copy_signs([Traces("Ada", "a", runs=[first_again]), Traces("Bela", "b", runs=read_evidence(folder)[:1])])
     assert [[sign.what for sign in found] for found in signs] == [
-        ["it is the run run-0 of Bela: the same seconds in each epoch"],
-        ["it is the run run-0 of Ada: the same seconds in each epoch"],
-    ]
+        ["the run run-0, with the same seconds in each epoch"],
+    ] * 2
+    assert {sign.shared_by for found in signs for sign in found} == {("Ada", "Bela")}
     assert copy_signs([Traces("Ada", "a", runs=[first_again]), Traces("Bela", "b", runs=[second_again])]) == [[], []]
 
 
@@ -162,7 +165,25 @@ def test_two_hand_ins_of_one_person_are_not_compared(folder: Path) -> None:
 def test_one_file_under_two_names_is_a_contradiction_whoever_it_says_that_it_is_by(folder: Path) -> None:
     signs = copy_signs([Traces("Ada", "a", file, runs=read_evidence(folder)) for file in ("ada.zip", "copy.zip")])
     assert [[sign.weight for sign in found] for found in signs] == [["sign"], ["sign"]]
-    assert signs[0][0].what == "it is copy.zip, byte for byte, and says that it is by Ada too"
+    assert signs[0][0].what == "one zip, byte for byte, which says that it is by Ada"
+    assert signs[0][0].shared_by == ("Ada (ada.zip)", "Ada (copy.zip)")
+
+
+def test_what_twenty_hand_ins_share_is_one_group_and_others_are_in_none() -> None:
+    copies = [Traces(f"Copy {i}", f"{i}", notebooks={"q": "same"}, code="same") for i in range(20)]
+    signs = copy_signs([*copies, Traces("Zoe", "z", notebooks={"q": "own"}, code="own")])
+    assert signs[20] == []
+    [group] = {sign for found in signs for sign in found}
+    assert all(found == [group] for found in signs[:20])
+    assert (group.weight, group.shared_by) == ("sign", tuple(f"Copy {i}" for i in range(20)))
+    assert group.what == "the notebook q.ipynb, byte for byte; all answers in code, character by character"
+
+
+def test_comments_that_go_from_hand_to_hand_are_one_group_with_the_smallest_part() -> None:
+    words = [f"w{i}" for i in range(60)]
+    three = [Traces(name, name, comments=frozenset(words[i : i + 30])) for name, i in (("A", 0), ("B", 10), ("C", 22))]
+    signs = copy_signs(three)
+    assert [[sign.what for sign in found] for found in signs] == [["60 % or more of the words of their comments"]] * 3
 
 
 def test_accuracies_are_fractions_of_one_number_of_images() -> None:

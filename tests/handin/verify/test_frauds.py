@@ -157,12 +157,12 @@ def test_fraud_3_weights_and_runs_of_others(mine: Homework, work: Path, class_fo
     repack(path, edit)
     reports = verify(mine, path, class_folder / "Ada.zip")
     assert_found(reports[0], f"its weights are those of {first.name}, which has another recipe")
-    assert_found(reports[0], "of Ada, which has another recipe")
+    assert_found(reports[0], "whose recipes differ")
     shutil.rmtree(first)
     shutil.copytree(class_folder / "work" / "Bela" / "runs" / first.name, first)
     reports = verify(mine, pack(mine, work, "Zoe", work.parent / "again.zip"), class_folder / "Bela.zip")
     assert all(report.contradictions for report in reports)
-    assert_found(reports[0], f"it is the run {first.name} of Bela: the same seconds in each epoch")
+    assert_found(reports[0], f"{first.name}, with the same seconds in each epoch")
 
 
 def test_fraud_3_made_up_digests_are_found_by_a_rerun_only(mine: Homework, work: Path) -> None:
@@ -331,8 +331,8 @@ def test_comments_and_notebooks_of_others_are_found_on_both_sides(
     [comment] = [cell["source"] for cell in theirs["cells"] if cell["metadata"]["name"] == "q5-2-comment"]
     edit_notebook(work, lambda cells: cells["q5-2-comment"].update(source=f"{comment} And that is all."))
     reports = verify(mine, pack(mine, work, "Zoe"), class_folder / "Dora.zip")
-    assert_found(reports[0], "of their words are those of Dora")
-    assert_found(reports[1], "of their words are those of Zoe")
+    assert_found(reports[0], "of the words of their comments")
+    assert_found(reports[1], "of the words of their comments")
     shutil.copy(class_folder / "work" / "Dora" / Q5, work / Q5)
     reports = verify(mine, pack(mine, work, "Zoe"), class_folder / "Dora.zip")
-    assert_found(reports[0], "it is the notebook of Dora, byte for byte")
+    assert_found(reports[0], f"the notebook {Q5}, byte for byte")

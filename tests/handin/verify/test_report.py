@@ -33,7 +33,7 @@ def evil(homework: Homework, tmp_path: Path) -> VerifyResult:
     inbox.mkdir()
     with zipfile.ZipFile(inbox / "a.zip", "w") as archive:
         archive.writestr("manifest.json", json.dumps({"name": EVIL}))
-        archive.writestr("question1_answers.md", "## 1(a)\n\nSo.\n\n## 1(b)\n\nSo.\n\n## 1(c)\n\nSo.\n")
+        archive.writestr("question1_answers.md", "## 1(a)\n\nSo.\n\n## 1(b)\n\nThus.\n\n## 1(c)\n\nHence.\n")
         archive.writestr("<script>.txt", "x")
     (inbox / "<img src=x>.zip").write_bytes(b"no zip")
     return verify_hand_ins([inbox], homework)

@@ -7,9 +7,17 @@ import typer
 
 from convolab.cli.groups import LabCommand, LabGroup
 from convolab.cli.options import AsJson
-from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note, print_table, status_spinner
+from convolab.cli.terminal import (
+    print_fitting_table,
+    print_json,
+    print_lines,
+    print_note,
+    print_table,
+    print_wrapped,
+    status_spinner,
+)
 from convolab.core.errors import require
-from convolab.core.text import pluralize
+from convolab.core.text import pluralize, truncate_list
 
 if TYPE_CHECKING:
     from convolab.handin.check import CheckResult
@@ -24,6 +32,7 @@ HomeworkOption = Annotated[
         "--homework", help="A teacher's own homework.toml.", show_default="the folder's copy, or the course's"
     ),
 ]
+MAX_SHOWN_NAMES = 30  # of hand-ins of which one thing was found
 MAX_SHOWN_SIGNS = 6  # of one hand-in in a terminal; the page has all
 
 
@@ -84,7 +93,7 @@ def print_overview(result: "CheckResult") -> None:
     print_table(["item", "title", "open"], rows)
     for file, problems in shared.items():
         for what in problems:
-            print_lines(f"{file}: {what}")
+            print_wrapped(f"{file}: {what}")
 
 
 def print_next(result: "CheckResult") -> None:
@@ -94,7 +103,7 @@ def print_next(result: "CheckResult") -> None:
     print_lines(f"{num_done} of {pluralize(len(result.items), 'item')} done{details}")
     for item in result.open_items[:1]:
         problem = item.problems[0]
-        print_lines(f"next: {item.id} {item.title}: {problem.what} ({problem.remedy})")
+        print_wrapped(f"next: {item.id} {item.title}: {problem.what} ({problem.remedy})")
 
 
 def print_details(result: "CheckResult") -> None:
@@ -107,11 +116,11 @@ def print_details(result: "CheckResult") -> None:
     for item in result.open_items:
         for problem in item.problems:
             if (item.notebook, problem.what) not in repeated:
-                print_lines(f"{item.id} {problem.aspect}: {problem.what}", f"    {problem.remedy}")
+                print_wrapped(f"{item.id} {problem.aspect}: {problem.what}", f"    {problem.remedy}")
     for (file, what), cells in repeated.items():
         is_everywhere = what in shared.get(file, ())
         places = () if is_everywhere else (f"    {pluralize(len(cells), 'cell')}: {', '.join(cells)}",)
-        print_lines(f"{file}: {what}", *places)
+        print_wrapped(f"{file}: {what}", *places)
 
 
 @handin_app.command("pack", cls=LabCommand)
@@ -200,21 +209,31 @@ def verify_command(
 
 
 def print_class(result: "VerifyResult") -> None:
-    """The table, then what was found in each hand-in, then what a reading cannot show."""
-    from convolab.handin.verify.report import CLASS_COLUMNS, class_rows
+    """The table, what its words mean, what hand-ins share, then what was found in each."""
+    from convolab.handin.verify.report import CLASS_COLUMNS, class_rows, group_line, lines_of_several, meanings_of
 
     drop_order = ("versions", "file", "data", "seeds", "accuracy")
     print_fitting_table(CLASS_COLUMNS, class_rows(result), drop_order, "see --csv or --out")
+    print_wrapped(*(f"{word}: {meaning}" for word, meaning in meanings_of(result).items()))
+    print_wrapped(*(group_line(result, number) for number in range(1, len(result.groups) + 1)))
+    owners, listed = lines_of_several(result), set()
     for report in result.reports:
         if report.refused:
-            print_lines(f"{report.file}: refused: {report.refused}")
+            print_wrapped(f"{report.file}: refused: {report.refused}")
         found = [*report.contradictions, *report.skipped, *(sign for sign in report.notes if sign.means != "reading")]
+        found = [sign for sign in found if not sign.shared_by and sign not in listed]
         for sign in found[:MAX_SHOWN_SIGNS]:
-            print_lines(f"{report.file}: {sign.line}")
+            listed.add(sign)
+            names = owners[sign]
+            several = f"{len(names)} hand-ins ({truncate_list(names, MAX_SHOWN_NAMES)})"
+            print_wrapped(f"{names[0] if len(names) == 1 else several}: {sign.line}")
         if len(found) > MAX_SHOWN_SIGNS:
-            print_lines(f"{report.file}: and {len(found) - MAX_SHOWN_SIGNS} more, see --out")
+            print_wrapped(f"{report.name}: and {len(found) - MAX_SHOWN_SIGNS} more, see --out")
     total, suspicious = len(result.reports), len(result.suspicious)
     how = f"code ran {result.fence}" if result.fence else "nothing of them was run"
     print_lines(f"{pluralize(total, 'hand-in')}, {suspicious} refused or with contradictions; {how}")
     if not result.fence:
-        print_lines("a reading shows no forger who was careful: --rerun and --execute do, see docs/handin.md")
+        print_wrapped(
+            "who changes all files of a hand-in so that they agree is not found by reading them: --rerun trains runs "
+            "again, --execute runs the notebooks again (docs/handin.md)"
+        )

@@ -1,9 +1,10 @@
 """What hand-ins share: whole notebooks, trained runs, figures, comments. Who copied from whom, no reading shows."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+from typing import TypeAlias, TypeVar
 
 from convolab.core.text import truncate_list
 from convolab.handin.verify.evidence import RunEvidence
@@ -12,6 +13,9 @@ from convolab.handin.verify.signs import Sign, as_note
 MIN_RUNS_OF_WORDS = 20  # of comments that are compared
 MAX_SHARED = 0.5  # of the runs of words of the shorter one
 CellPlace = tuple[str, str]  # a notebook and a cell
+Members: TypeAlias = tuple[int, ...]  # hand-ins, by their places among all of them
+Shared: TypeAlias = tuple[Members, Sign]
+GroupKey = TypeVar("GroupKey")
 
 
 @dataclass
@@ -32,18 +36,25 @@ class Traces:
 def copy_signs(all_traces: Sequence[Traces]) -> list[list[Sign]]:
     """The signs of each hand-in that come from comparing it with itself and with the others."""
     signs = [list(own_run_signs(traces)) for traces in all_traces]
-    for i, j in combinations(range(len(all_traces)), 2):
-        one, other = all_traces[i], all_traces[j]
-        if one.name == other.name:
-            signs[i] += same_name_signs(one, other)
-            signs[j] += same_name_signs(other, one)
-            continue
-        signs[i] += pair_signs(one, other)
-        signs[j] += pair_signs(other, one)
-    for whole_class in (figure_signs, same_code_notes, other_bits_notes):
+    labels = hand_in_labels([(traces.name, traces.file) for traces in all_traces])
+    for members, shared in merge_shared(find_shared(all_traces)):
+        group = tuple(labels[i] for i in members)
+        for i in members:
+            signs[i].append(replace(shared, shared_by=group))
+    for whole_class in (figure_signs, other_bits_notes):
         for found, more in zip(signs, whole_class(all_traces), strict=True):
             found += more
     return signs
+
+
+def hand_in_labels(names_and_files: Sequence[tuple[str, str]]) -> list[str]:
+    """What each hand-in is called: by the name of its person, and by its file too where two have that name.
+
+    >>> hand_in_labels([("Ada", "a.zip"), ("Bela", "b.zip"), ("Ada", "c.zip")])
+    ['Ada (a.zip)', 'Bela', 'Ada (c.zip)']
+    """
+    counts = Counter(name for name, _ in names_and_files)
+    return [name if counts[name] == 1 else f"{name} ({file})" for name, file in names_and_files]
 
 
 def own_run_signs(traces: Traces) -> Iterator[Sign]:
@@ -58,45 +69,96 @@ def own_run_signs(traces: Traces) -> Iterator[Sign]:
             yield Sign(place, f"it has the recipe and the machine of {one.name}, and other bits")
 
 
-def same_name_signs(own: Traces, other: Traces) -> Iterator[Sign]:
-    """Two hand-ins under one name: the same file twice, or two of one person's, which may share what they like."""
-    if own.zip_sha256 == other.zip_sha256:
-        yield Sign("manifest.json", f"it is {other.file}, byte for byte, and says that it is by {own.name} too")
-    else:
-        yield as_note("manifest.json", f"{other.file} is by {own.name} too: the two are not compared")
+def merge_shared(found: Iterable[Shared]) -> list[Shared]:
+    """One sign for all that the same hand-ins share: a contradiction if one of these things is."""
+    merged: dict[Members, list[Sign]] = defaultdict(list)
+    for members, sign in found:
+        merged[members].append(sign)
+    return [
+        (
+            members,
+            Sign(
+                ", ".join(dict.fromkeys(sign.where for sign in signs)),
+                "; ".join(sign.what for sign in signs),
+                weight="sign" if any(sign.weight == "sign" for sign in signs) else "note",
+            ),
+        )
+        for members, signs in merged.items()
+    ]
 
 
-def pair_signs(own: Traces, other: Traces) -> Iterator[Sign]:
-    """What a hand-in shares with another one."""
-    if own.zip_sha256 == other.zip_sha256:
-        yield Sign("manifest.json", f"it is the same file as the hand-in of {other.name}")
-    for notebook in sorted(own.notebooks.keys() & other.notebooks.keys()):
-        if own.notebooks[notebook] == other.notebooks[notebook]:
-            yield Sign(f"{notebook}.ipynb", f"it is the notebook of {other.name}, byte for byte")
-    shorter = min(len(own.comments), len(other.comments))
-    if shorter >= MIN_RUNS_OF_WORDS and len(own.comments & other.comments) > MAX_SHARED * shorter:
-        shared = len(own.comments & other.comments) / shorter
-        yield Sign("comments", f"{100 * shared:.0f} % of their words are those of {other.name}")
-    if own.speeds & other.speeds:
-        shared = sorted(own.speeds & other.speeds)[0]
-        yield as_note("outputs", f"a training took `{shared}`, as one in the notebooks of {other.name}")
-    for run in own.runs:
-        for theirs in other.runs:
-            if same_times(run, theirs):
-                yield Sign(
-                    f"evidence/{run.name}",
-                    f"it is the run {theirs.name} of {other.name}: the same seconds in each epoch",
-                )
-            elif shared_weights(run, theirs) and run.key != theirs.key:
-                yield Sign(
-                    f"evidence/{run.name}",
-                    f"its weights are those of {theirs.name} of {other.name}, which has another recipe",
-                )
+def find_shared(all_traces: Sequence[Traces]) -> Iterator[Shared]:
+    """What hand-ins share: each thing once, with all that have it. Those of one person may share what they like."""
+    for members in group_by(all_traces, lambda traces: [traces.zip_sha256]).values():
+        name = all_traces[members[0]].name
+        yield members, Sign("manifest.json", f"one zip, byte for byte, which says that it is by {name}")
+    for name, members in group_by(all_traces, lambda traces: [traces.name]).items():
+        if len({all_traces[i].zip_sha256 for i in members}) > 1:
+            yield members, as_note("manifest.json", f"the name {name}, so they are not compared with each other")
+
+    def groups(keys_of: Callable[[Traces], Iterable[GroupKey]]) -> Iterator[tuple[GroupKey, Members]]:
+        for key, members in group_by(all_traces, keys_of).items():
+            if len({all_traces[i].name for i in members}) > 1:
+                yield key, members
+
+    for (notebook, _), members in groups(lambda traces: traces.notebooks.items()):
+        yield members, Sign(f"{notebook}.ipynb", f"the notebook {notebook}.ipynb, byte for byte")
+    yield from shared_comments(all_traces)
+    runs: dict[Members, list[str]] = defaultdict(list)
+    for times, members in groups(lambda traces: [run.times for run in traces.runs if has_times(run)]):
+        same = [run.name for i in members for run in all_traces[i].runs if run.times == times]
+        runs[members].append(" alias ".join(dict.fromkeys(same)))
+    for members, names in runs.items():
+        noun = "the run" if len(names) == 1 else "the runs"
+        yield members, Sign("evidence", f"{noun} {truncate_list(names)}, with the same seconds in each epoch")
+    for digest, members in groups(lambda traces: [value for run in traces.runs for value in run.weights.values()]):
+        same_weights = [run for i in members for run in all_traces[i].runs if digest in run.weights.values()]
+        if len({run.key for run in same_weights}) > 1 and len({run.times for run in same_weights}) > 1:
+            names = truncate_list(sorted({run.name for run in same_weights}))
+            yield members, Sign("evidence", f"the weights of {names}, whose recipes differ")
+    for _, members in groups(lambda traces: [traces.code] if traces.code else []):
+        yield members, as_note("answers in code", "all answers in code, character by character")
+    speeds = {members: speed for speed, members in groups(lambda traces: sorted(traces.speeds, reverse=True))}
+    for members, speed in speeds.items():
+        yield members, as_note("outputs", f"a training that took `{speed}`")
+
+
+def group_by(all_traces: Sequence[Traces], keys_of: Callable[[Traces], Iterable[GroupKey]]) -> dict[GroupKey, Members]:
+    """The hand-ins that have each key, if they are two or more."""
+    groups: dict[GroupKey, list[int]] = defaultdict(list)
+    for i, traces in enumerate(all_traces):
+        for key in dict.fromkeys(keys_of(traces)):
+            groups[key].append(i)
+    return {key: tuple(members) for key, members in groups.items() if len(members) > 1}
+
+
+def shared_comments(all_traces: Sequence[Traces]) -> Iterator[Shared]:
+    """Hand-ins whose comments are to a large part those of another one of the group."""
+    groups: list[tuple[set[int], float]] = []  # and the smallest part that two of them share
+    for i, j in combinations(range(len(all_traces)), 2):
+        one, other = all_traces[i], all_traces[j]
+        shorter = min(len(one.comments), len(other.comments))
+        if shorter < MIN_RUNS_OF_WORDS or one.name == other.name:
+            continue
+        part = len(one.comments & other.comments) / shorter
+        if part > MAX_SHARED:
+            joined = [group for group in groups if group[0] & {i, j}]
+            groups = [group for group in groups if group not in joined]
+            members = {i, j}.union(*(members for members, _ in joined))
+            groups.append((members, min([part, *(least for _, least in joined)])))
+    for members, least in groups:
+        more = "" if len(members) == 2 or least == 1 else " or more"
+        yield tuple(sorted(members)), Sign("comments", f"{100 * least:.0f} %{more} of the words of their comments")
+
+
+def has_times(run: RunEvidence) -> bool:
+    """Whether a run says how long each epoch took; older runs have NaN there."""
+    return bool(run.times) and all(value == value for value in run.times)
 
 
 def same_times(one: RunEvidence, other: RunEvidence) -> bool:
-    """Whether two runs took the very same seconds: no two trainings do. NaN, which older runs have, equals nothing."""
-    return bool(one.times) and one.times == other.times and all(value == value for value in one.times)
+    """Whether two runs took the very same seconds: no two trainings do."""
+    return has_times(one) and one.times == other.times
 
 
 def shared_weights(one: RunEvidence, other: RunEvidence) -> bool:
@@ -136,16 +198,6 @@ def figure_signs(all_traces: Sequence[Traces]) -> list[list[Sign]]:
                     found.append(Sign(f"{notebook}, {cell}", f"its figure is that of {truncate_list(others)}"))
         signs.append(found)
     return signs
-
-
-def same_code_notes(all_traces: Sequence[Traces]) -> list[list[Sign]]:
-    """Who else has the same answers in code, character by character."""
-    notes: list[list[Sign]] = []
-    for traces in all_traces:
-        others = [other.name for other in all_traces if other.code == traces.code and other.name != traces.name]
-        what = f"character by character those of {truncate_list(others)}"
-        notes.append([as_note("answers in code", what)] if traces.code and others else [])
-    return notes
 
 
 def other_bits_notes(all_traces: Sequence[Traces]) -> list[list[Sign]]:

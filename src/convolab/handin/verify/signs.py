@@ -27,11 +27,14 @@ class Sign:
     what: str
     means: Means = "reading"
     weight: Weight = "sign"
+    shared_by: tuple[str, ...] = ()  # all hand-ins that share this: a group; empty: it is of this one alone
 
     @property
     def line(self) -> str:
         """All of it in a line."""
-        return f"[{self.means}] {self.where}: {self.what}"
+        return f"[{self.means}] {self.where}: {self.what}" + (
+            f": {', '.join(self.shared_by)}" if self.shared_by else ""
+        )
 
 
 def as_note(where: str, what: str, means: Means = "reading") -> Sign:

@@ -68,6 +68,11 @@ class HandInReport:
         return [sign for sign in self.signs if sign.weight == "skipped"]
 
     @property
+    def has_own_signs(self) -> bool:
+        """Whether anything was found besides what a group shares."""
+        return any(not sign.shared_by for sign in self.signs)
+
+    @property
     def total_points(self) -> float:
         return sum(self.points.values(), 0.0)
 
@@ -120,6 +125,16 @@ class VerifyResult:
     def suspicious(self) -> list[HandInReport]:
         """Those that were refused, or that contradict themselves, the evidence or others."""
         return [report for report in self.reports if report.refused or report.contradictions]
+
+    @property
+    def groups(self) -> list[Sign]:
+        """What several hand-ins share, each once, in the order of their numbers: contradictions first, large ones first."""
+        shared = dict.fromkeys(sign for report in self.reports for sign in report.signs if sign.shared_by)
+        return sorted(shared, key=lambda sign: (sign.weight == "note", -len(sign.shared_by)))
+
+    def group_numbers(self, report: HandInReport) -> list[int]:
+        """The numbers, from 1, of the groups that a hand-in is in."""
+        return [number for number, group in enumerate(self.groups, 1) if group in report.signs]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""
@@ -252,7 +267,7 @@ def notebook_signs(
     """All that reading one notebook shows."""
     settings = printed_settings(cells)
     data = settings.get("data", "")
-    report.data.append(f"{data or 'unknown'}{' (fast)' if settings.get('fast') == 'True' else ''}")
+    report.data.append(f"{data or 'not printed'}{' (fast)' if settings.get('fast') == 'True' else ''}")
     yield from order_signs(info.name, cells)
     yield from output_signs(info.name, cells)
     version = str(hand_in.manifest.get("convolab") or "")
