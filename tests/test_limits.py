@@ -11,7 +11,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "trust.md"
 PACKAGE = PAGE.parents[1] / "src" / "convolab"
 # By module, for what reason: nothing that a person gives is refused for these.
 INTERNAL = {
-    "how much is shown, the rest being elsewhere": """cli.commands.handin.MAX_SHOWN_SIGNS 
+    "how much is shown, the rest being elsewhere": """cli.commands.handin.MAX_SHOWN_SIGNS cli.commands.handin.MAX_SHOWN_NAMES 
         cli.findings.MAX_NET_NAME cli.searches.MAX_LISTED core.calls.MAX_LISTED core.errors.MAX_MESSAGE_LENGTH
         core.escape.MAX_FILE_NAME_PART handin.check.MAX_WORDS_CHARS handin.notebook_file.MAX_SHOWN
         handin.one_line_errors.MAX_LINE_CHARS handin.verify.verify.MAX_LISTED inspection.adversarial.finding.MAX_PANEL_ROWS
@@ -19,10 +19,10 @@ INTERNAL = {
         inspection.adversarial.finding.MAX_TITLE_LENGTH inspection.explain.explain.MAX_DESCRIBED
         inspection.explain.explain.MAX_COLUMNS inspection.localization.finding.MAX_SHOWN models.libraries.MAX_LISTED
         plots.figure.MAX_PNG_BYTES plots.panels.MAX_DOTTED_STEPS plots.study_scales.MAX_DISTINCT_ARMS plots.summary.MAX_BARS
-        plots.training.MAX_LABELED_CLASSES reports.result_view.MAX_ROWS reports.views.MAX_SHEET_CLASSES
-        studies.compare.MAX_OVERRIDES_LENGTH studies.results.MAX_REPR_COMMENT studies.sweep.MAX_NAMED_KEYS
+        plots.training.MAX_LABELED_CLASSES reports.playback.MAX_SHOWN reports.result_view.MAX_ROWS reports.views.MAX_SHEET_CLASSES
+        studies.compare.MAX_OVERRIDES_LENGTH studies.single_runs.MAX_KEYS studies.results.MAX_REPR_COMMENT studies.sweep.MAX_NAMED_KEYS
         app.comparison.MAX_DIFFERENCES app.counting.MAX_FOUND app.counting.MAX_STAGES app.networks.MAX_LISTED
-        app.playing_back.MAX_SHOWN app.run_rows.MAX_LISTED app.run_rows.MAX_POINTS app.same_as.MAX_LINE app.sessions.MAX_NAME
+        app.run_rows.MAX_LISTED app.run_rows.MAX_POINTS app.same_as.MAX_LINE app.sessions.MAX_NAME
         app.shown_images.MAX_SHOWN_SIDE""",
     "how much is compared or kept, the rest being left out": """training.playback.MAX_FILTERS
         training.playback.MAX_FILTER_VALUES training.playback.MAX_FRAMES data.copies.MAX_DIFFERENCE data.copies.MAX_GROUPS

@@ -2,6 +2,7 @@
 
 import ast
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,8 @@ def test_the_python_is_one_a_person_can_read() -> None:
         ({"augment": "flap"}, "flip"),
         ({"more": "data.limit=5\ndata.limit=6", "net": "shallow_net"}, "is given twice"),
         ({"epochs": 3}, "must be a text"),
+        ({"net": "timm/resnet1888"}, "timm has no network 'resnet1888': did you mean 'resnet18'"),
+        ({"net": "timm/resnet18", "option.drop_rat": "0.5"}, "has no option 'drop_rat': did you mean 'drop_rate'"),
     ],
 )
 def test_a_wrong_control_is_named_in_one_line(values: dict[str, Any], message: str) -> None:
@@ -135,3 +138,25 @@ def test_a_key_that_is_varied_has_no_other_value() -> None:
         SweepForm.parse({"lr": "0.1", "grid": "optimizer.lr=0.1,0.2"})
     with pytest.raises(LabError, match="a study varies something"):
         SweepForm.parse({})
+
+
+@pytest.mark.parametrize(
+    ("network", "option", "value"),
+    [("timm/resnet18", "output_stride", "5"), ("torchvision/resnet18", "groups", "3")],
+)
+def test_options_that_a_library_cannot_build_are_refused_by_the_check(network: str, option: str, value: str) -> None:
+    with pytest.raises(LabError, match=f"cannot be built.*leave out or change model.{option}$"):
+        TrainForm.parse({"net": network, f"option.{option}": value, "data": "folder:of/mine"}).recipe()
+
+
+def test_a_copied_command_with_control_characters_is_one_line_and_right(tmp_path: Path) -> None:
+    folder = tmp_path / "it's\n\x1b[31m0 \u202e"
+    same = TrainForm.parse({}).same_as(folder, None)
+    assert same.command.isprintable()
+    printed = subprocess.run(
+        ["bash", "-c", same.command.replace("convolab", r"printf '%s\0'", 1)], capture_output=True, check=True
+    )
+    assert printed.stdout.decode().split("\0")[-2] == str(folder)
+    line = same.python.splitlines()[-1]
+    assert line.isprintable()
+    assert str(folder) in [node.value for node in ast.walk(ast.parse(same.python)) if isinstance(node, ast.Constant)]

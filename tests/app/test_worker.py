@@ -113,3 +113,18 @@ def test_a_network_of_somebody_else_is_not_stopped(worker: ComputeThread) -> Non
             await task
 
     asyncio.run(main())
+
+
+def test_a_closed_thread_takes_no_more_work_and_ends(worker: ComputeThread) -> None:
+    async def main() -> None:
+        first = await run_endless(worker, "a", "explain")
+        worker.close()
+        with pytest.raises(Cancelled):
+            await first
+        with pytest.raises(Cancelled):
+            await worker.run("a", "explain", lambda: 3)
+
+    asyncio.run(main())
+    worker.wait_until_ended(5)
+    assert worker.thread is not None
+    assert not worker.thread.is_alive()

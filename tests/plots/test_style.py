@@ -10,8 +10,9 @@ import pytest
 import vl_convert
 from PIL import Image
 
+from convolab.core.errors import LabError
 from convolab.plots.figure import ChartFigure
-from convolab.plots.style import VEGA_LITE, apply_chart_style, chart_data, chart_to_pil_image, save_chart
+from convolab.plots.style import VEGA_LITE, apply_chart_style, chart_data, chart_to_pil_image, render_svg, save_chart
 from convolab.plots.training import confusion_matrix_chart
 
 
@@ -61,3 +62,9 @@ def test_names_that_svg_cannot_hold_do_not_end_the_renderer(tmp_path) -> None:
     assert paths[2].read_text().count("<script") == 3
     assert ChartFigure(chart).svg().startswith("<svg")
     assert chart_to_pil_image(chart).width > 100
+
+
+def test_a_limited_address_space_is_one_line_and_not_the_end_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (8_000_000_000, -1))
+    with pytest.raises(LabError, match="charts cannot be drawn with an address space of 8,000,000,000 bytes: `ulimit"):
+        render_svg({"mark": "point", "data": {"values": []}})

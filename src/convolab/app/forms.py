@@ -1,12 +1,14 @@
 """What the controls of the tabs Train and Compare mean: a recipe, a command, a call of Python, a study."""
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convolab.app.same_as import SameAs, option_words, python_call, python_literal, shell_line
-from convolab.core.errors import require
+from convolab.core.errors import LabError, require
 from convolab.core.types import Json
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ MORE_KEYWORDS = {
 }  # of Python alone
 OPTION = "option."  # how the name of a network's option begins
 MAX_CONTROLS, MAX_CONTROL = 200, 10_000
+SHAPE_OF_OWN = (3, 64, 64), 10  # shape and classes that a network is tried with, where the images are not known yet
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ class TrainForm:
         """The recipe. Raises LabError for a wrong key or value, and for somebody's code that is not trusted."""
         from convolab.training.recipe import Recipe
 
-        return Recipe().parse_overrides(self.overrides)
+        recipe = Recipe().parse_overrides(self.overrides)
+        require_possible_options(recipe)
+        return recipe
 
     def set_options(self) -> list[str]:
         """The other keys as `--set` takes them."""
@@ -232,3 +237,30 @@ def toml_text(value: Json) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_text, value))}]"
     return tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
+
+
+def require_possible_options(recipe: "Recipe") -> None:
+    """Raise LabError if a library cannot build its network with the options: only building it shows that."""
+    from convolab.data.catalog import DATASETS
+    from convolab.models.libraries import is_library_network
+
+    if recipe.model.options and is_library_network(recipe.model.name):
+        info = DATASETS.get(recipe.data.name)
+        shape, classes = (info.shape, info.num_classes) if info else SHAPE_OF_OWN
+        refusal = why_not_built(recipe.model.name, shape, classes, repr(recipe.model.options))
+        require(refusal is None, refusal or "")
+
+
+@lru_cache(maxsize=100)
+def why_not_built(name: str, shape: tuple[int, int, int], classes: int, options: str) -> str | None:
+    """Why a network cannot be built, in a line, without its memory; None if it can. The page asks at every key."""
+    import torch
+
+    from convolab.models.registry import build_by_name
+
+    try:
+        with torch.device("meta"):
+            build_by_name(name, shape, classes, ast.literal_eval(options))
+    except LabError as error:
+        return str(error)
+    return None

@@ -1,11 +1,11 @@
 """The same as a command and as Python: what a person copies from the page, written from the values of its controls."""
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from convolab.core.escape import shell_word
 from convolab.core.types import Json
 
 MAX_LINE = 88  # characters of a call of Python before it is broken
@@ -49,7 +49,7 @@ def shell_line(words: Sequence[str]) -> str:
     >>> shell_line(["train", "simple_convnet", "--set", "model.channels=[8, 16]"])
     "convolab train simple_convnet --set 'model.channels=[8, 16]'"
     """
-    return shlex.join(["convolab", *words])
+    return " ".join(["convolab", *map(shell_word, words)])
 
 
 def python_call(function: str, *arguments: Json | Path, keywords: Mapping[str, object]) -> str:
@@ -65,14 +65,15 @@ def python_call(function: str, *arguments: Json | Path, keywords: Mapping[str, o
 
 
 def python_literal(value: object) -> str:
-    """A value as Python's text, with double quotes.
+    """A value as Python's text, with double quotes and what does not print as escapes.
 
     >>> python_literal({"model.channels": (8, 16), "name": "it's"})
     '{"model.channels": [8, 16], "name": "it\\'s"}'
     """
     match value:
         case str() | Path():
-            return json.dumps(str(value), ensure_ascii=False)
+            text = json.dumps(str(value), ensure_ascii=False)
+            return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
         case Mapping():
             return "{" + ", ".join(f"{python_literal(k)}: {python_literal(v)}" for k, v in value.items()) + "}"
         case list() | tuple():

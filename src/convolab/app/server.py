@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import logging
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -34,6 +37,7 @@ from convolab.core.escape import printable_lines
 
 FIRST_PORT, NUM_PORTS = 8360, 20  # that are tried, one after another, before the system chooses
 MAX_CONNECTIONS = 500
+LONGEST_END = 5.0  # seconds that what is computed may take to notice that the page ends
 STATIC_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 STYLE_OF_REPORTS = "frame.css"  # the page has the look of the reports
 
@@ -226,12 +230,23 @@ def serve_page(
         timeout_graceful_shutdown=2,
     )
 
-    class Announcing(uvicorn.Server):
-        """Says where it is once it answers."""
+    class PageServer(uvicorn.Server):
+        """Says where it is once it answers, and ends without a word."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             on_ready(address + (f"?token={tokens.next}" if tokens else ""))
 
-    with contextlib.suppress(KeyboardInterrupt):
-        Announcing(config).run(sockets=[listening])
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """Note a signal. uvicorn would also raise it again at its end, in the middle of whatever is left then."""
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a request that is cut off now is no fault
+            state.worker.close()  # who waits for a result gets the answer that there will be none
+            await super().shutdown(sockets)
+
+    PageServer(config).run(sockets=[listening])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more Ctrl-C ends at once what a thread still does
+    state.worker.wait_until_ended(LONGEST_END)

@@ -62,17 +62,19 @@ class ComputeThread:
     async def run(self, session: str, channel: str, function: Callable[[], Computed]) -> Computed:
         """The value of a function, computed in the thread.
 
-        Raises Cancelled when another one of the same session and channel was asked for meanwhile, and what the function
-        raises. Whoever stops waiting (`asyncio.Task.cancel`) cancels it.
+        Raises Cancelled when another one of the same session and channel was asked for meanwhile or the thread is closed,
+        and what the function raises. Whoever stops waiting (`asyncio.Task.cancel`) cancels it.
         """
         loop = asyncio.get_running_loop()
         task = Task(session, channel, function, loop, loop.create_future())
         with self.changed:
+            if self.is_closed:
+                raise Cancelled
             self._cancel(session, channel)
             waiting = sum(map(len, self.queues.values()))
             require(waiting < MAX_WAITING, f"{waiting} things wait to be computed already: try again in a moment")
             self.queues.setdefault(session, deque()).append(task)
-            if self.thread is None and not self.is_closed:
+            if self.thread is None:
                 self.thread = threading.Thread(target=self._work, name="convolab-worker", daemon=True)
                 self.thread.start()
             self.changed.notify()
@@ -94,6 +96,11 @@ class ComputeThread:
             for session in [*self.queues, *([self.running.session] if self.running else [])]:
                 self._cancel(session, None)
             self.changed.notify()
+
+    def wait_until_ended(self, timeout: float) -> None:
+        """Wait some seconds for the thread, after `close`: Python may abort if it ends while torch computes in a thread."""
+        if self.thread is not None:
+            self.thread.join(timeout)
 
     def _cancel(self, session: str, channel: str | None) -> None:
         for task in [*self.queues.get(session, ()), *([self.running] if self.running else [])]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import LabError
+from convolab.core.escape import shell_word
 from convolab.core.outputs import TRAINING_CURVES, own_kind, require_outputs
 from convolab.core.text import format_percent
 
@@ -126,8 +127,9 @@ def report_run(run: "Run", as_json: bool) -> None:
 def next_command(run: "Run") -> str:
     """What a person may do next with a run that was trained."""
     if run.status == "diverged":
-        return f"convolab train {run.recipe.model.name} --lr {run.recipe.optimizer.lr / 10:g}"
+        return f"convolab train {shell_word(run.recipe.model.name)} --lr {run.recipe.optimizer.lr / 10:g}"
+    folder = shell_word(run.folder)
     if run.status != "finished":
-        return f"convolab resume {run.folder}"
+        return f"convolab resume {folder}"
     is_to_test = run.test_result is None and run.has_test_images
-    return f"convolab test {run.folder}" if is_to_test else f"convolab predict {run.folder} IMAGE"
+    return f"convolab test {folder}" if is_to_test else f"convolab predict {folder} IMAGE"

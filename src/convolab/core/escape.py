@@ -8,12 +8,14 @@
 | JSON inside a <script> element | `script_json` |
 | a chart, as SVG, PNG, PDF or on a page | `chart_spec` |
 | a part of a file's name | `file_name_part` |
+| a command that a person copies | `shell_word` |
 """
 
 import codecs
 import html
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -111,6 +113,28 @@ def file_name_part(name: str, default: str = "unnamed") -> str:
     """
     part = re.sub(r"[^\w]+", "-", name).strip("-")
     return part.encode("utf-8", "ignore")[:MAX_FILE_NAME_PART].decode("utf-8", "ignore") or default
+
+
+def shell_word(word: object) -> str:
+    r"""A word of a command that a person copies: in quotes where it needs them, and what does not print as escapes.
+
+    Those are octal numbers in $'...', which bash and zsh read, and sh since POSIX 2024: always of three digits, so that
+    a digit may follow.
+
+    >>> print(shell_word("runs/a"), shell_word("a b"), shell_word("it's\n\x1b[31m"))
+    runs/a 'a b' $'it\'s\012\033[31m'
+    """
+    text = str(word)
+    return shlex.quote(text) if text.isprintable() else f"$'{''.join(map(shell_character, text))}'"
+
+
+def shell_character(character: str) -> str:
+    """A character inside $'...'."""
+    if character.isprintable():
+        return f"\\{character}" if character in "\\'" else character
+    is_raw_byte = "\udc80" <= character <= "\udcff"  # of a file's name that is no UTF-8
+    content = character.encode("utf-8", "surrogateescape" if is_raw_byte else "surrogatepass")
+    return "".join(f"\\{byte:03o}" for byte in content)
 
 
 def replace_unencodable(error: UnicodeError) -> tuple[str, int]:

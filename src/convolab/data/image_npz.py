@@ -85,7 +85,10 @@ def find_npz_images(given: str, data_dir: Path | None, image_size: int) -> Image
 
 def describe_archive(archive: zipfile.ZipFile, file: Path, where: str) -> ImageSource:
     names = archive.namelist()
-    require(len(names) <= MAX_MEMBERS, f"{where} has {len(names):,} arrays, more than {MAX_MEMBERS:,}")
+    require(
+        len(names) <= MAX_MEMBERS,
+        f"{where} has {len(names):,} arrays, more than {MAX_MEMBERS:,}: save the images as one array",
+    )
     present = {pair: split for pair, split in ARRAY_NAMES.items() if all(f"{name}.npy" in names for name in pair)}
     found = ", ".join(escape_line(name.removesuffix(".npy"), 40) for name in names[:8]) or "nothing"
     splits_found = list(present.values())

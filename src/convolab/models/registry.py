@@ -115,7 +115,12 @@ def build_by_name(
         except LabError:
             raise
         except Exception as error:  # whatever a person's own network does
-            raise LabError(f"the network '{name}' cannot be built: {describe_exception(error)}") from error
+            advice = (
+                f": leave out or change {', '.join(f'model.{option}' for option in model_options)}"
+                if model_options
+                else ""
+            )
+            raise LabError(f"the network '{name}' cannot be built: {describe_exception(error)}{advice}") from error
         require(
             isinstance(network, nn.Module),
             f"the network '{name}' gives {type(network).__name__}: it must give a torch.nn.Module",

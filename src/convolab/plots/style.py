@@ -9,8 +9,14 @@ import altair as alt
 import vl_convert
 from PIL import Image
 
+from convolab.core.errors import require
 from convolab.core.escape import chart_spec
 from convolab.core.outputs import output_file
+
+try:
+    import resource
+except ModuleNotFoundError:  # on Windows
+    resource = None
 
 # The palette of Okabe & Ito (2008), which color-blind readers can tell apart too.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -24,6 +30,7 @@ CHART_STYLE = alt.Config(
 )
 VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])  # altair's version, as vl_convert names it
 CHART_FILE_FORMATS = ("html", "svg", "png")
+ADDRESS_SPACE = 100_000_000_000  # bytes that the renderer may reserve; with 64 GB it ends the whole process
 LOG_SCALE_RATIO = 20  # values that span a larger factor are drawn on a log scale
 
 
@@ -88,6 +95,7 @@ def save_chart(
                 case ".svg":
                     part.write_text(svg, encoding="utf-8")
                 case ".pdf":
+                    require_address_space()
                     part.write_bytes(vl_convert.vegalite_to_pdf(dict(chart_spec(spec)), vl_version=VEGA_LITE))
                 case _:
                     part.write_text(json.dumps(chart_spec(spec), indent=2), encoding="utf-8")
@@ -97,7 +105,20 @@ def save_chart(
 def render_svg(chart: alt.TopLevelMixin | Mapping[str, object]) -> str:
     """A chart, or its Vega-Lite, as SVG, with texts that SVG can hold."""
     spec = chart if isinstance(chart, Mapping) else chart.to_dict(context={"pre_transform": False})
+    require_address_space()
     return vl_convert.vegalite_to_svg(dict(chart_spec(spec)), vl_version=VEGA_LITE)
+
+
+def require_address_space() -> None:
+    """Raise LabError if a limit of the shell would make the renderer, a JavaScript engine, end the whole process."""
+    if resource is None:
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    require(
+        limit == resource.RLIM_INFINITY or limit >= ADDRESS_SPACE,
+        f"charts cannot be drawn with an address space of {limit:,} bytes: `ulimit -v unlimited`, or at least "
+        f"{ADDRESS_SPACE // 1000:,} (it is reserved, not used)",
+    )
 
 
 def render_png(svg: str, scale: float) -> bytes:

@@ -1,6 +1,5 @@
 """Question 1 of the course as a sheet: answered by convolab or by a person, with every check that was run."""
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 
 from convolab.core.errors import require
+from convolab.core.escape import shell_word
 from convolab.data.catalog import load
 from convolab.data.splits import DatasetSplits
 from convolab.theory import priors
@@ -220,7 +220,7 @@ def command_options(settings: SheetSettings) -> list[str]:
         "--maps": sizes.maps if sizes.maps != usual.maps else None,
         "--jacobian-size": settings.jacobian_size if settings.jacobian_size != DEFAULT_JACOBIAN_SIZE else None,
     }
-    options = [f"{option} {shlex.quote(str(value))}" for option, value in values.items() if value is not None]
+    options = [f"{option} {shell_word(value)}" for option, value in values.items() if value is not None]
     if settings.data is None:
         options.insert(options.index(f"--seed {settings.seed}") + 1, "--quick")
     return options

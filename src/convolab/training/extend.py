@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from convolab.core.errors import require
+from convolab.core.escape import shell_word
 from convolab.core.files import write_json
 from convolab.core.text import pluralize
 from convolab.data.splits import DatasetSplits
@@ -92,7 +93,11 @@ def require_extendable(run: "Run", epochs: int) -> None:
     require(
         run.status == "finished",
         f"{run.folder} is {run.status}: only a finished run is given more epochs; "
-        + ("start a new one with a lower rate" if run.status == "diverged" else f"first convolab resume {run.folder}"),
+        + (
+            "start a new one with a lower rate"
+            if run.status == "diverged"
+            else f"first convolab resume {shell_word(run.folder)}"
+        ),
     )
     done = len(run.history)
     require(

@@ -8,9 +8,24 @@ from typing import Literal
 
 from convolab.core.calls import NearestNames
 from convolab.core.display import Displayable
+from convolab.core.errors import require
 from convolab.core.records import validate_record
 from convolab.core.text import format_percent, pluralize
 from convolab.core.types import Json
+
+# The numbers of an epoch, and from where to where they can lie. A person's own loss or metric may be any number.
+ANY = (-math.inf, math.inf)
+POSSIBLE = {
+    "epoch": (1, math.inf),
+    "train_loss": ANY,
+    "train_accuracy": (0, 1),
+    "validation_loss": ANY,
+    "validation_accuracy": (0, 1),
+    "learning_rate": ANY,
+    "train_seconds": (0, math.inf),
+    "images_per_second": (0, math.inf),
+    "validation_metric": ANY,
+}
 
 
 @dataclass(frozen=True)
@@ -42,12 +57,19 @@ class EpochMetrics(NearestNames):
     def from_record(cls, record: Mapping[str, Json], source: Path | str = "an epoch") -> "EpochMetrics":
         """The epoch in a record of a file; keys that it does not know are ignored.
 
-        Raises LabError, naming the source, if it lacks the essential or a value has the wrong type.
+        Raises LabError, naming the source, if it lacks the essential or a value has the wrong type or cannot be.
 
         >>> EpochMetrics.from_record({"epoch": 1, "train_loss": 2.3, "train_accuracy": 0.1, "mood": "good"}).train_loss
         2.3
         """
-        return validate_record(cls, record, source)
+        epoch = validate_record(cls, record, source)
+        for name, (lowest, highest) in POSSIBLE.items():
+            value = record.get(name)
+            if value is not None:
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)  # no text such as "NaN"
+                is_possible = is_number and lowest <= value <= highest
+                require(is_possible, f"{source} is damaged: {name} cannot be {str(value)[:40]!r}")
+        return epoch
 
 
 def best_epoch_of(history: Sequence[EpochMetrics]) -> EpochMetrics | None:

@@ -81,7 +81,9 @@ def read_summary(folder: Path) -> RunSummary:
     if summary["format"] is None:
         data = {FIRST_EDITION_DATA.get(name, name): value for name, value in data.items()}
         best = summary["best"]
-        summary["best"] = epoch_from_record(best).to_record() if isinstance(best, Mapping) else None
+        summary["best"] = (
+            epoch_from_record(best, f"{path}: the best epoch").to_record() if isinstance(best, Mapping) else None
+        )
     for name, holder in (("recipe_key", summary), ("train_sha256", data), ("test_sha256", data)):
         require(isinstance(holder.get(name), str), f"{path} is damaged: it has no {name}")
     summary["data"] = {"dir": None, **data}
@@ -104,14 +106,18 @@ def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
 
 
 def read_history(folder: Path, run_id: RunId) -> list[EpochMetrics]:
-    """The epochs in a run's metrics. Raises LabError if the file is damaged or of another run."""
+    """The epochs in a run's metrics. Raises LabError, naming the line, if the file is damaged or of another run."""
     path = folder / METRICS_FILE
-    records = [parse_json(line, f"{path} is damaged: a line") for line in read_text(path).splitlines()]
-    for record in records:
-        require(isinstance(record, dict), f"{path} is damaged: a line holds no fields")
+    history: list[EpochMetrics] = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        record = parse_json(line, f"{path} is damaged: line {number}")
+        require(isinstance(record, dict), f"{path} is damaged: line {number} holds no fields")
         require_known_format(record.get("format"), path)
         run_id.require_own(path, record)
-    return [epoch_from_record(record, path) for record in records]
+        epoch = epoch_from_record(record, f"line {number} of {path}")
+        require(epoch.epoch == number, f"line {number} of {path} is damaged: it is epoch {epoch.epoch}, not {number}")
+        history.append(epoch)
+    return history
 
 
 def require_own_tensors(folder: Path, run_id: RunId) -> None:

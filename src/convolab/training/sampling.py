@@ -115,7 +115,10 @@ def check_weights(weights: ImageWeights) -> None:
         f"the sampling weights run from {float(weights.min()):g} to {float(weights.max()):g}: give finite ones of 0 or "
         "more, some of them above 0",
     )
-    require(len(weights) <= MAX_IMAGES, f"sampling with weights takes {MAX_IMAGES:,} images at most")
+    require(
+        len(weights) <= MAX_IMAGES,
+        f"sampling with weights takes {MAX_IMAGES:,} images at most: set data.limit, or sample without weights",
+    )
 
 
 def draw_order(count: int, weights: ImageWeights, generator: Generator) -> Int64[Tensor, "n"]:

@@ -58,6 +58,7 @@ def app_command(
 
     # In a context of its own: --trust is for what this command names, and not for whatever the page is asked to open.
     Context().run(serve_page, state, host, port, on_ready, print_note)
+    print_note("the page has ended" + ("; the training that it started goes on" if state.jobs.children else ""))
 
 
 def require_own(data: tuple[str, ...], nets: tuple[str, ...]) -> None:

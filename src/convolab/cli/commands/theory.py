@@ -1,7 +1,6 @@
 """`convolab theory`: question 1 of the course, answered and checked."""
 
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import typer
 from convolab.cli.options import AsJson, DataDir, load_dataset_with_progress
 from convolab.cli.terminal import print_json, print_lines, print_note
 from convolab.core.errors import require
+from convolab.core.escape import shell_word
 from convolab.core.outputs import QUESTION_1, require_outputs
 from convolab.core.streams import is_terminal
 from convolab.core.text import join_with_and
@@ -179,7 +179,7 @@ def print_template(path: Path, as_json: bool) -> None:
     if as_json:
         print_json({"files": [str(path)]})
     else:
-        print_lines(f"written to: {path}", f"fill it in, then: convolab theory --answers {shlex.quote(str(path))}")
+        print_lines(f"written to: {path}", f"fill it in, then: convolab theory --answers {shell_word(path)}")
 
 
 @contextmanager
