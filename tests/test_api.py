@@ -103,7 +103,7 @@ def test_every_section_may_be_a_dict_that_of_the_data_optimizer_and_schedule_too
     assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adam", 0.2)
     assert recipe.schedule.name == "constant"
     assert recipe.loss.name == "focal"
-    with pytest.raises(LabError, match=r"optimizer\.lr = .* should be a valid number"):
+    with pytest.raises(LabError, match=r"optimizer\.lr = .* give a number"):
         train("shallow_net", lr={"a": 1}, out=tmp_path / "other")  # pyright: ignore[reportArgumentType]
 
 

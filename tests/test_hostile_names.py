@@ -69,7 +69,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 Image.fromarray(pixels.numpy()).save(images / f"{index}{FILE}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        common = ["--data", "folder:images", "--batch-size", "8", "--epochs", "1", "--set", "data.image_size=8"]
+        common = [
+            "--log",
+            "playback",
+            "--data",
+            "folder:images",
+            "--batch-size",
+            "8",
+            "--epochs",
+            "1",
+            "--set",
+            "data.image_size=8",
+        ]
         for seed in (0, 1):
             command(patch, "train", "shallow_net", *common, "--seed", str(seed), "--out", f"{seed}{FILE}")
         command(patch, "test", f"0{FILE}", "--gallery")
@@ -163,6 +174,10 @@ def notebook(folder: Path) -> Path:
     return folder / "notebook.html"
 
 
+def playback(folder: Path) -> Path:
+    return convolab.Run(folder / f"0{FILE}").playback().save(folder / "playback.html")
+
+
 def run_page(name: str, folder: Path) -> Path:
     return folder / f"0{FILE}" / name
 
@@ -172,6 +187,7 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "confusion": functools.partial(run_page, "confusion.html"),
     "calibration": functools.partial(run_page, "calibration.html"),
     "mistakes": functools.partial(run_page, "mistakes.html"),
+    "playback": playback,
     "comparison": lambda folder: folder / "comparison.html",
     "summary": lambda folder: folder / "summary.html",
     "layers": lambda folder: folder / "layers.html",
@@ -208,7 +224,7 @@ def test_every_object_that_draws_itself_has_names_as_text(place: Path) -> None:
     runs = [convolab.Run(place / f"{seed}{FILE}") for seed in (0, 1)]
     images = convolab.load(f"folder:{place / 'images'}").train
     things = [
-        *runs, runs[0].history, runs[0].recipe, runs[0].mistakes(3), images, convolab.compare(runs),
+        *runs, runs[0].history, runs[0].recipe, runs[0].mistakes(3), runs[0].playback(), images, convolab.compare(runs),
         convolab.summary(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), (1, 8, 8)),
     ]  # fmt: skip
     for thing in things:

@@ -51,6 +51,7 @@ FACES = {
     "Model": "batch_norm channels freeze name options pretrained_lr_factor residual weights weights_sha256",
     "Study": f"{RESULT} base_recipe format from_dict margins max_seeds name read recipe recipes sections seeds test_best "
     "title to_toml trials write",
+    "Playback": f"{RESULT} classes epochs filters images labels probabilities",
     "Finding": f"{RESULT} arrays heading metrics net panels save_arrays summary to_dict tool warnings",
     "ImageClassifier": "caution channels classes crop_fraction find_class input_size interpolation mean network "
     "preprocess std synonyms training validate_inputs",
@@ -61,10 +62,12 @@ FACES = {
 def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """An object of each public class, and of what they hold, by the name of its class."""
     digits = convolab.load("digits").train
-    run = convolab.train("shallow_net", epochs=1, out=tmp_path_factory.mktemp("run"), callbacks=Callbacks())
+    run = convolab.train(
+        "shallow_net", epochs=1, out=tmp_path_factory.mktemp("run"), callbacks=Callbacks(), log="playback"
+    )
     found = [
         run, run.recipe, run.recipe.training, convolab.Recipe().model, run.net(), digits, digits.subset(torch.arange(4)),
-        convolab.coursework(), convolab.Finding("locate", (), {}, {}),
+        convolab.coursework(), convolab.Finding("locate", (), {}, {}), run.playback(),
     ]  # fmt: skip
     return {type(each).__name__: each for each in found}
 

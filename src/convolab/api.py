@@ -29,7 +29,7 @@ from convolab.core.trust import trust_all
 from convolab.core.types import Json
 from convolab.data.catalog import load
 from convolab.inspection.adversarial.fool import fool_classifier
-from convolab.inspection.adversarial.pgd import MAX_STEPS, StepCallback
+from convolab.inspection.adversarial.pgd import StepCallback
 from convolab.inspection.explain.explain import explain_prediction
 from convolab.inspection.explain.method_names import DEFAULT_METHODS
 from convolab.inspection.localization.locate import DEFAULT_ALIGNMENT, DEFAULT_BOX_THRESHOLD, locate_objects
@@ -186,9 +186,10 @@ def fool(
     objective: str | None = None,
     budget: str = "none",
     step_size: float | None = None,
-    max_steps: int = MAX_STEPS,
+    max_steps: int | None = None,
     confidence: float | None = None,
     for_transfer: bool = False,
+    shortest: bool = False,
     seed: int = 0,
     on_step: StepCallback | None = None,
 ) -> Finding:
@@ -204,9 +205,10 @@ def fool(
             logit.
         budget: How far an image may move: "linf=8/255", "l2=1.5" or "none".
         step_size: The L2 norm of a step, in pixels of [0, 1]; by default chosen by the image's size.
-        max_steps: The largest number of steps.
+        max_steps: The largest number of steps, each with one gradient; by default 200, with shortest=True 40.
         confidence: Go on until the target has this probability, in [0, 1); by default the first success is enough.
         for_transfer: Attack so that other networks are fooled too: with momentum and random sizes, on all `surrogates`.
+        shortest: Use all steps for a perturbation that is short in L2 as saved in 8 bits.
         seed: Of noise, random targets and the control.
         on_step: Called after each step, with what it reached.
 
@@ -235,6 +237,7 @@ def fool(
         max_steps=max_steps,
         confidence=confidence,
         for_transfer=for_transfer,
+        shortest=shortest,
         seed=seed,
         on_step=on_step,
     )

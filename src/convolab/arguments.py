@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-from PIL import Image
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.types import Json
-from convolab.data.image_io import read_image, to_uint8_image
+from convolab.data.image_io import ImageLike, open_image
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import freeze_for_inference
 from convolab.models.libraries import split_library
@@ -21,7 +19,6 @@ from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
 NetworkSource: TypeAlias = ImageClassifier | Run | str | Path  # a network, a run, or the name or folder of one
-ImageLike: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image
 
 TRAIN_KEYWORDS = {  # of `train`: the recipe key of each
     "data": "data.name",
@@ -145,6 +142,4 @@ def resolve_image(image: ImageLike | nn.Module | Run) -> tuple[str, Tensor]:
     """What an image is called, and its pixels, bytes [C, H, W]. Raises LabError for what is no image."""
     if isinstance(image, nn.Module | Run):
         raise LabError("the image comes first, then the network: explain(image, net)")
-    if isinstance(image, str | Path):
-        return Path(str(image).rstrip("/")).stem, read_image(image)
-    return "the image", to_uint8_image(image)
+    return open_image(image)

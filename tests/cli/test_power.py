@@ -39,14 +39,19 @@ def test_a_given_spread_gives_a_table_and_a_sentence_and_trains_nothing(run_cli,
     assert result.out.endswith(
         "\nWith 3 seeds, 0 of 1 contrast can show a difference of 1 percentage point; rates needs 7.\n"
     )
-    assert result.err == "convolab: hours are left out: add --time, or --pilot with a folder of runs on one thread\n"
+    assert result.err.startswith("convolab: hours are left out: add --time, or --pilot with a folder")
+    assert result.err.count("\n") == 1
     assert [path.name for path in Path().iterdir()] == ["my_study.toml"]
 
 
 def test_without_anything_differences_are_in_spreads(run_cli, study: Path) -> None:
     result = run_cli("power", study)
     assert result.out.splitlines()[1].split("\t")[1:4] == ["each of 1", "-", "spreads"]
-    assert "no spread is known: give --spread, or --pilot with a folder of finished runs" in result.err
+    assert "--pilot FOLDER" in result.err
+    assert "convolab study my_study.toml first, whose folder is then read" in result.err
+    (example,) = (line.partition("For example: ")[2] for line in result.err.splitlines() if "For example" in line)
+    assert example == "convolab power my_study.toml --spread 0.7"
+    assert "a spread is needed" not in run_cli(*example.split()[1:]).err
     assert run_cli("power", "coursework").code == 0
 
 

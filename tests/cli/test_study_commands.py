@@ -115,8 +115,10 @@ def test_runs_and_arms_of_studies_are_compared(run_cli, study: Path) -> None:
             f"runs/{name}",
         )
     single = run_cli("compare", "runs/a", "runs/b", "--out", "pair.html")
-    assert "a single outcome, which decides nothing" in single.out
-    assert Path("pair.html").exists()
+    command = "convolab sweep runs/a/recipe.toml optimizer.lr=0.1,0.01 --seeds 3"
+    assert f"\n  {command}\n" in single.out
+    assert command in Path("pair.html").read_text()
+    assert run_cli(*command.split()[1:], "--json").code == 0
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def made_finding() -> Finding:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Displayable]:
     """One result of each kind, but the slow ones."""
-    run = convolab.train("shallow_net", epochs=1, out=tmp_path_factory.mktemp("results") / "run")
+    run = convolab.train("shallow_net", epochs=1, out=tmp_path_factory.mktemp("results") / "run", log="playback")
     digits = convolab.load("digits")
     return {
         "run": run,
@@ -46,10 +46,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Displayable]:
         "evaluation": convolab.evaluate(run.net(), digits.test),
         "summary": convolab.summary(run),
         "finding": made_finding(),
+        "playback": run.playback(),
     }
 
 
-KINDS = ["run", "recipe", "history", "dataset", "subset", "evaluation", "summary", "finding"]
+KINDS = ["run", "recipe", "history", "dataset", "subset", "evaluation", "summary", "finding", "playback"]
 
 
 class Balance(HTMLParser):

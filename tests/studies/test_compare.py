@@ -68,6 +68,29 @@ def test_two_single_runs_decide_nothing(make_run: MakeRun):
         assert "a single seed decides nothing" in contrast_result.reason
 
 
+def test_of_two_single_runs_the_difference_and_the_command_that_decides_are_given(make_run: MakeRun):
+    runs = [make_run("a"), make_run("b", optimizer__lr=0.01)]
+    lines = compare_runs(runs).sections[0].comment.split("\n")
+    assert lines[0] == "Their recipes differ in optimizer.lr (0.1 and 0.01)."
+    for run, line in zip(runs, lines[1:3], strict=True):
+        assert f"{100 * run.best_epoch.validation_accuracy:.2f} % (epoch {run.best_epoch.epoch})" in line
+        assert f"{min(epoch.validation_loss for epoch in run.history):.4f} nats" in line
+    assert lines[3].startswith("So 'lr=0.01' is ")
+    assert "One seed each cannot show which is better" in lines[4]
+    assert lines[5] == f"convolab sweep {runs[0].folder}/recipe.toml optimizer.lr=0.1,0.01 --seeds 3"
+
+
+def test_of_several_differences_the_other_seeds_of_both_are_trained(make_run: MakeRun):
+    first, second = make_run("a"), make_run("b", optimizer__name="adam", optimizer__lr=0.01, training__seed=1)
+    lines = compare_runs([first, second]).sections[0].comment.split("\n")
+    assert "optimizer.name (sgd and adam)" in lines[0]
+    assert "Their seeds differ too (0 and 1)" in lines[1]
+    commands = [line for line in lines if line.startswith("convolab")]
+    assert commands[0] == f"convolab train {first.folder}/recipe.toml --seed 1 --out {first.folder}-seed1"
+    assert commands[2] == f"convolab train {second.folder}/recipe.toml --seed 0 --out {second.folder}-seed0"
+    assert commands[-1].count(str(first.folder)) == commands[-1].count(str(second.folder)) == 3
+
+
 def test_seeds_of_one_recipe_are_shown_without_a_contrast(make_run: MakeRun):
     result = compare_runs([make_run("a"), make_run("b", training__seed=1)])
     assert [(arm.name, len(arm.results)) for arm in result.sections[0].arms] == [("a", 2)]

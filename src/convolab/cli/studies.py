@@ -180,7 +180,7 @@ def report_study(result: "StudyResult", page: Path, export: Path | None, as_json
         return
     for section in result.sections:
         title = f": {section.section.title}" if section.section.title else ""
-        print_lines("", f"{section.name}{title}", f"  {section.comment}")
+        print_lines("", f"{section.name}{title}", *(f"  {line}" for line in section.comment.split("\n")))
     if result.best_on_test:
         print_lines("", f"best-on-test: {result.best_on_test.comment}")
     for note in result.notes:

@@ -29,6 +29,7 @@ VIEWS = {
     "ImageDataset": "convolab.reports.views:DatasetView",
     "Mistakes": "convolab.reports.views:MistakesView",
     "ModelSummary": "convolab.reports.views:SummaryView",
+    "Playback": "convolab.reports.playback:PlaybackView",
     "QuestionAnswer": "convolab.reports.views:AnswerView",
     "Recipe": "convolab.reports.views:RecipeView",
     "Run": "convolab.reports.views:RunView",

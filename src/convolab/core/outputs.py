@@ -18,7 +18,7 @@ from convolab.core.files import atomic_write, json_text, require_short_names, re
 
 # What is written. A finding's files are of the kind of its tool: explain, fool, locate.
 CALIBRATION, MISTAKES, NETWORK_EXPORT, PAPER = "calibration", "mistakes", "network", "paper"
-PAPER_FIGURE = "paper figure"
+PAPER_FIGURE, PLAYBACK = "paper figure", "playback"
 COMPARISON, CONFUSION_MATRIX, CONTACT_SHEET = "comparison", "confusion matrix", "contact sheet"
 LOCALIZATION_SCORES, NETWORK_SUMMARY, OVERFIT_CHECK = "localization scores", "network summary", "overfit check"
 STUDY_POWER = "study power"

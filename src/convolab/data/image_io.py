@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ LASTING_ERRORS = (
 )
 RAISE_LIMIT = "raise the limit: --max-pixels of a command, max_pixels of read_image and predict in Python"
 Interpolation = Literal["bilinear", "bicubic"]
+ImageLike: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image  # what `open_image` takes
 RESAMPLING_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -80,6 +81,20 @@ def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[
         known = suggest(path.name, SAMPLE_IMAGES)
         raise LabError(f"there is no file and no sample image '{escape_line(path.name, 200)}': {known}")
     return read_image_file(path, max_pixels)
+
+
+def open_image(image: ImageLike, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[str, UInt8[Tensor, "c h w"]]:
+    """What an image is called, and its pixels: by a sample's name, a path or an address as `read_image` takes it, or in
+    memory as `to_uint8_image` does.
+
+    Raises LabError for what is no image.
+
+    >>> [(name, pixels.shape) for name, pixels in map(open_image, ("chelsea", np.zeros((8, 9))))]
+    [('chelsea', torch.Size([3, 300, 451])), ('the image', torch.Size([1, 8, 9]))]
+    """
+    if isinstance(image, str | Path):
+        return Path(str(image).rstrip("/")).stem, read_image(image, max_pixels)
+    return "the image", to_uint8_image(image)
 
 
 def sample_image_path(name: str) -> Path:

@@ -36,18 +36,23 @@ DIVERGING_COLORMAP = ("#003a5d", "#0072B2", "#8ec1df", "#f7f7f7", "#f0a977", "#D
 
 def render_finding(finding: Finding) -> Image.Image:
     """A finding's rows of panels, below the first lines of its summary and its warnings."""
-    columns = max(len(row) for row in finding.panels)
-    panel_width = frame_width(columns)
-    width = columns * (panel_width + FRAME_GAP) + FRAME_GAP
     texts = [(finding.heading, HEADING_SIZE, TEXT_COLOR)]
     texts += [(text, TEXT_SIZE, CAPTION_COLOR) for text in finding.summary[1:2]]
     texts += [(f"Warning: {text}", TEXT_SIZE, WARNING_COLOR) for text in finding.warnings]
+    return render_rows(finding.panels, texts)
+
+
+def render_rows(panels: Sequence[Sequence[Panel]], texts: Sequence[tuple[str, int, str]]) -> Image.Image:
+    """Rows of panels below texts, each with its size in pixels, a key of `LINE_HEIGHTS`, and its color."""
+    columns = max(len(row) for row in panels)
+    panel_width = frame_width(columns)
+    width = columns * (panel_width + FRAME_GAP) + FRAME_GAP
     lines = [
         (line, size, color)
         for text, size, color in texts
         for line in wrap_text(text, ImageFont.load_default(size), width - 2 * FRAME_GAP)
     ]
-    rows = [[render_panel(panel, panel_width) for panel in row] for row in finding.panels]
+    rows = [[render_panel(panel, panel_width) for panel in row] for row in panels]
     row_heights = [max(frame.height for frame in row) for row in rows]
     top = FRAME_GAP + sum(LINE_HEIGHTS[size] for _, size, _ in lines) + 10
     canvas = Image.new("RGB", (width, top + sum(row_heights) + FRAME_GAP // 2 * len(rows)), "white")

@@ -84,7 +84,8 @@ class StudyView(ResultView):
         figures = dict(self.section_figures())
         parts = []
         for section in self.result.sections:
-            parts += [f"<h4>{html_text(section.section.title or section.name)}</h4>", paragraph(section.comment)]
+            parts += [f"<h4>{html_text(section.section.title or section.name)}</h4>"]
+            parts += map(paragraph, section.comment.split("\n"))
             parts += [figure_html(figures[section.name])] if section.name in figures else []
         if self.result.best_on_test:
             parts += ["<h4>The best run on the test set</h4>", paragraph(self.result.best_on_test.comment)]
@@ -124,7 +125,7 @@ class SectionView(ResultView):
             }
             for arm in card.arms
         ]
-        parts = [f"<h4>{html_text(card.title)}</h4>", paragraph(self.section.comment)]
+        parts = [f"<h4>{html_text(card.title)}</h4>", *map(paragraph, self.section.comment.split("\n"))]
         parts += [figure_html(figure)] if figure is not None else []
         return "".join([*parts, rows_to_html(arms), *(paragraph(c.comment) for c in self.section.contrast_results)])
 

@@ -1,6 +1,7 @@
 """Finished runs as the arms of a study: runs of one recipe with several seeds are one arm."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from convolab.core.errors import LabError, require, suggest
@@ -10,6 +11,7 @@ from convolab.studies.analyze import analyze_study
 from convolab.studies.results import StudyResult, TrialResult
 from convolab.studies.runner import STUDY_FILE, StudyFolder
 from convolab.studies.section import Overrides, format_arm_value, usable_name
+from convolab.studies.single_runs import describe_single_runs
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study, Trial
 from convolab.training.find_runs import find_runs
@@ -118,7 +120,10 @@ def compare_runs(runs: Sequence[Run]) -> StudyResult:
             epochs = f"{len(run.history)} of {run.recipe.training.epochs} epochs"
             verb = "has" if status == "failed" else "is"
             notes.append(f"{run.folder} {verb} {run.status} after {epochs} and is left out of the comparison")
-    return StudyResult(study, analyze_study(study, trial_results, are_planned=False), None, tuple(notes))
+    sections = analyze_study(study, trial_results, are_planned=False)
+    if len(runs) == len(arms) == 2 and all(result.status == "finished" for result in trial_results):
+        sections = (replace(sections[0], comment=describe_single_runs(runs, names, overrides_of_runs)),)
+    return StudyResult(study, sections, None, tuple(notes))
 
 
 def split_recipes(recipes: Sequence[Recipe]) -> tuple[dict[str, dict[str, Json]], list[Overrides]]:

@@ -1,4 +1,4 @@
-"""A run on its test set: once, recorded; and the images that it got wrong then."""
+"""A run on its test set: once, recorded; the images that it got wrong then; and a run on any other image."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from convolab.core.errors import require
 from convolab.core.files import write_json
 from convolab.core.types import MessageCallback
+from convolab.data.image_io import ImageLike, open_image, resize_and_center_crop
 from convolab.data.splits import DatasetSplits
-from convolab.models.inference import require_finite_weights
+from convolab.models.inference import compute_logits, freeze_for_inference, require_finite_weights, top_classes
 from convolab.training.predictions import DatasetPredictions, Mistakes, predict_dataset, worst_mistakes
 from convolab.training.run_folder import TEST_FILE
 from convolab.training.run_records import EvaluationRecord, new_evaluation_record
@@ -73,3 +74,12 @@ def test_splits(
         return run.load_splits(data_dir, on_message=on_message)
     run.require_same_data(splits)
     return splits
+
+
+def predict_image(run: "Run", image: ImageLike, top: int, max_pixels: int) -> list[tuple[str, float]]:
+    """The `top` most probable classes of an image, with their probabilities. See `Run.predict`."""
+    net = freeze_for_inference(run.net())
+    name, photo = open_image(image, max_pixels)
+    pixels = resize_and_center_crop(photo, net.input_size, net.channels)
+    probabilities = compute_logits(net, pixels.unsqueeze(0) / 255, image_name=name)[0].double().softmax(0)
+    return [(found.name, found.probability) for found in top_classes(net.classes, probabilities, top)]

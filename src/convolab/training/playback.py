@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require
 from convolab.core.files import require_no_link, size_of_file, translate_path_errors, translate_write_errors
 from convolab.core.text import pluralize
@@ -34,11 +35,14 @@ MAX_CLASS_CHARACTERS = 1_000_000  # of all names together
 FRAME_NAME = re.compile(r"epoch-[0-9]{6}\.safetensors")
 
 
-@dataclass(frozen=True)
-class Playback:
+@dataclass(frozen=True, repr=False)
+class Playback(Displayable):
     """A run's first-layer filters and its predictions for a few images, epoch by epoch.
 
-    Args:
+    A notebook draws the last epoch; `save("playback.html")` writes a page that shows each of them. `rows()` has a row
+    for each epoch and image, its number counted from 0.
+
+    Attributes:
         epochs: those that were kept, E of them.
         filters: float32 [E, filters, C, height, width]; None where no layer takes the image's channels. Of a linear
             layer each unit's weights are one filter, as large as the image.
@@ -46,6 +50,11 @@ class Playback:
         labels: their true classes, int64 [images].
         probabilities: float32 [E, images, classes].
         classes: their names.
+
+    >>> images, labels = torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.tensor([1])
+    >>> played = Playback([1, 2], None, images, labels, torch.tensor([[[0.6, 0.4]], [[0.1, 0.9]]]), ["cat", "dog"])
+    >>> played, [row["predicted"] for row in played.rows()]
+    (Playback(epochs 1 to 2, no filters, 1 image), ['cat', 'dog'])
     """
 
     epochs: list[int]
@@ -57,7 +66,9 @@ class Playback:
 
     def __repr__(self) -> str:
         shape = "no filters" if self.filters is None else f"{self.filters.shape[1]} filters"
-        return f"Playback({pluralize(len(self.epochs), 'epoch')}, {shape}, {pluralize(len(self.images), 'image')})"
+        first, last = self.epochs[0], self.epochs[-1]
+        epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+        return f"Playback({epochs}, {shape}, {pluralize(len(self.images), 'image')})"
 
 
 class PlaybackLogger:

@@ -12,16 +12,15 @@ from convolab.core.files import read_json, translate_path_errors, user_path, wri
 from convolab.core.records import validate_record
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import is_below_current_folder, load
-from convolab.data.image_io import MAX_IMAGE_PIXELS, read_image_file, resize_and_center_crop
+from convolab.data.image_io import MAX_IMAGE_PIXELS, ImageLike
 from convolab.data.splits import NO_TEST, DatasetSplits
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import compute_logits, freeze_for_inference, top_classes
 from convolab.models.own_code import OwnCode, find_own_code
 from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.chance import chance_caution
 from convolab.training.checkpoint import read_metadata, read_weights
 from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
-from convolab.training.evaluate_run import find_mistakes, record_test
+from convolab.training.evaluate_run import find_mistakes, predict_image, record_test
 from convolab.training.extend import extend_run
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
@@ -375,16 +374,13 @@ class Run(Displayable):
         """
         return read_playback(self.folder, self.run_id)
 
-    def predict(self, image: Path | str, top: int = 5, max_pixels: int = MAX_IMAGE_PIXELS) -> list[tuple[str, float]]:
-        """The `top` most probable classes of an image file, with their probabilities; resized as the data's images.
+    def predict(self, image: ImageLike, top: int = 5, max_pixels: int = MAX_IMAGE_PIXELS) -> list[tuple[str, float]]:
+        """The `top` most probable classes of an image, with their probabilities; it is resized as the data's images.
 
+        The image is as `explain` takes it: a sample's name such as "chelsea", a path, an address, or one in memory.
         Raises LabError for weights or logits that are not finite, and for an image of more than `max_pixels`.
         """
-        net = freeze_for_inference(self.net())
-        pixels = resize_and_center_crop(read_image_file(Path(image), max_pixels), net.input_size, net.channels)
-        logits = compute_logits(net, pixels.unsqueeze(0) / 255, image_name=Path(image).name)[0]
-        probabilities = logits.double().softmax(0)
-        return [(top_class.name, top_class.probability) for top_class in top_classes(net.classes, probabilities, top)]
+        return predict_image(self, image, top, max_pixels)
 
     def delete(self) -> list[Path]:
         """Delete the run's own files, and its folder if that leaves it empty; returns the files that are left.

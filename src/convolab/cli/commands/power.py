@@ -1,7 +1,7 @@
 """convolab power: what a study can show, with how many seeds, before it is trained."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,11 @@ from convolab.cli.options import AsJson, DataDir
 from convolab.cli.studies import SeedCount, StudyBudget, StudyData, StudyName, StudySections, read_plan
 from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note
 from convolab.core.errors import LabError, require
+
+if TYPE_CHECKING:
+    from convolab.studies.power import StudyPower
+
+EXAMPLE_SPREADS = {"%": 0.7, "nats": 0.02}  # in the unit that reports show
 
 
 def power_command(
@@ -57,10 +62,25 @@ def power_command(
     for note in result.notes:
         print_note(note)
     if all(contrast.spread is None for contrast in result.contrasts):
-        print_note("no spread is known: give --spread, or --pilot with a folder of finished runs")
+        print_note(
+            "a spread is needed (how much a difference varies over seeds); three ways: --spread NUMBER; --pilot FOLDER "
+            f"with finished runs; or convolab study {study} first, whose folder is then read. For example: "
+            f"convolab power {study} {example_spreads(result)}"
+        )
     if result.run_seconds is None:
-        print_note("hours are left out: add --time, or --pilot with a folder of runs on one thread")
+        print_note(
+            "hours are left out: add --time, or --pilot with a folder of runs on one thread; "
+            "convolab study shows the time left as it trains"
+        )
     print_lines("", result.conclusion, *([f"table: {csv}"] if csv else []))
+
+
+def example_spreads(result: "StudyPower") -> str:
+    """The options that give each metric of a study a spread."""
+    metrics = {c.contrast.metric: EXAMPLE_SPREADS.get(c.contrast.parsed_metric.unit, 1) for c in result.contrasts}
+    if len(metrics) == 1:
+        return f"--spread {next(iter(metrics.values()))}"
+    return " ".join(f"--spread {metric}={value}" for metric, value in metrics.items())
 
 
 def parse_spreads(texts: list[str]) -> float | dict[str, float] | None:

@@ -39,7 +39,10 @@ def study_command(
     export: Export = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a recipe under named overrides (arms) and several seeds, and report what the runs support."""
+    """Train a recipe under named overrides (arms) and several seeds, and report what the runs support.
+
+    Before it: `convolab power` with the same study says what its seeds can show, and with --time about how long it takes.
+    """
     chosen_executor = choose_executor(executor, address, workers, device)
     plan = read_plan(study, data, budget, section, seeds)
     run_and_report_study(
