@@ -9,13 +9,13 @@ from convolab.core.trust import trust_all
 from convolab.data.catalog import load
 from convolab.reports.live import InterruptHandler
 from convolab.reports.live_study import live_study
-from convolab.studies.compare import compare_runs, find_runs_of_arm
+from convolab.studies.compare import compare_named
 from convolab.studies.coursework import coursework
 from convolab.studies.executor import Executor
 from convolab.studies.pilot import measure_run_seconds, read_pilot
 from convolab.studies.power import StudyPower, given_spreads, require_spreads, study_power
 from convolab.studies.results import StudyResult
-from convolab.studies.runner import STUDY_FILE, execute_study, read_study_result
+from convolab.studies.runner import execute_study
 from convolab.studies.study import Study
 from convolab.training.run import Run
 
@@ -108,12 +108,7 @@ def compare(runs: Run | str | Path | Sequence[Run | str | Path]) -> StudyResult:
     >>> compare(runs)
     StudyResult('comparison': 2 of 2 runs, 1 section)
     """
-    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
-    if len(several) == 1 and not isinstance(several[0], Run) and (Path(several[0]) / STUDY_FILE).is_file():
-        return read_study_result(Path(several[0]))
-    return compare_runs(
-        [run for one in several for run in ([one] if isinstance(one, Run) else find_runs_of_arm(str(one)))]
-    )
+    return compare_named([runs] if isinstance(runs, Run | str | Path) else list(runs))
 
 
 def power(

@@ -114,6 +114,9 @@ def test_runs_and_arms_of_studies_are_compared(run_cli, study: Path) -> None:
             "--out",
             f"runs/{name}",
         )
+    whole = run_cli("compare", "studies/rates")  # as from Python, what the study has found so far
+    assert whole.code == 0, whole.err
+    assert "rates: " in whole.out
     single = run_cli("compare", "runs/a", "runs/b", "--out", "pair.html")
     command = "convolab sweep runs/a/recipe.toml optimizer.lr=0.1,0.01 --seeds 3"
     assert f"\n  {command}\n" in single.out

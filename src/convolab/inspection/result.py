@@ -15,6 +15,7 @@ from torch import Tensor
 from convolab.core.display import Displayable
 from convolab.core.escape import escape_line
 from convolab.core.outputs import output_file
+from convolab.core.text import pluralize
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Finding(Displayable):
     net: str = ""
 
     def __repr__(self) -> str:
-        more = f"\n({len(self.summary) - 2} more lines: print it)" if len(self.summary) > 2 else ""
+        more = f"\n({pluralize(len(self.summary) - 2, 'more line')}: print it)" if len(self.summary) > 2 else ""
         tool = f"{self.tool} ({escape_line(self.net)})" if self.net else self.tool
         return f"Finding of {tool}: " + "\n".join(self.summary[:2]) + more
 

@@ -9,7 +9,7 @@ from convolab.core.text import join_with_and
 from convolab.core.types import Json
 from convolab.studies.analyze import analyze_study
 from convolab.studies.results import StudyResult, TrialResult
-from convolab.studies.runner import STUDY_FILE, StudyFolder
+from convolab.studies.runner import STUDY_FILE, StudyFolder, read_study_result
 from convolab.studies.section import Overrides, format_arm_value, usable_name
 from convolab.studies.single_runs import describe_single_runs
 from convolab.studies.stored_study import read_stored_study
@@ -80,6 +80,15 @@ def holds_values(recipe: Recipe, other: Recipe) -> bool:
         key in values.get(section, {}) and values[section][key] == value
         for section, entries in other.to_dict().items()
         for key, value in entries.items()
+    )
+
+
+def compare_named(several: Sequence[Run | str | Path]) -> StudyResult:
+    """Compare runs, given themselves, by their folders or as STUDY:ARM; a study's folder alone gives what it has found."""
+    if len(several) == 1 and not isinstance(several[0], Run) and (Path(several[0]) / STUDY_FILE).is_file():
+        return read_study_result(Path(several[0]))
+    return compare_runs(
+        [run for one in several for run in ([one] if isinstance(one, Run) else find_runs_of_arm(str(one)))]
     )
 
 

@@ -86,6 +86,8 @@ def describe_gap(runs: Sequence[Run]) -> str:
     if accuracies[0] is None or accuracies[1] is None or losses[0] is None or losses[1] is None:
         return ""
     points, nats = 100 * (accuracies[1] - accuracies[0]), losses[1] - losses[0]
+    if not points and not nats:
+        return ""
     parts = [
         f"{abs(points):.2f} percentage points {'higher' if points > 0 else 'lower'} in accuracy",
         f"{abs(nats):.4f} nats {'higher' if nats > 0 else 'lower'} in loss",

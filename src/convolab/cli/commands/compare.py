@@ -15,17 +15,18 @@ def compare_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Folders of runs, or STUDY:ARM of a study's folder; the others are compared with the first."
+            help="Folders of runs, or STUDY:ARM of a study's folder; the others are compared with the first. "
+            "A study's folder alone: what it has found so far."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The HTML report to write.")] = Path("comparison.html"),
     export: Export = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare runs; runs that differ only in their seed form one arm."""
+    """Compare runs; runs that differ only in their seed form one arm. Nothing is trained."""
     require(out.suffix.lower() in (".html", ".htm"), f"--out {out}: the report is a page: give a name ending in .html")
     require_study_outputs(COMPARISON, out, export)
-    from convolab.studies.compare import compare_runs, find_runs_of_arm
+    from convolab.studies.compare import compare_named
 
-    result = compare_runs([run for spec in runs for run in find_runs_of_arm(spec)])
+    result = compare_named(runs)
     report_study(result, out, export, as_json, COMPARISON)
