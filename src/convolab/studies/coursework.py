@@ -205,7 +205,10 @@ def batch_norm_by_rate() -> SectionValues:
     without = {"model.batch_norm": False}
     high = {"optimizer.lr": 0.1}
     at_low_rate = contrasts_with(
-        "without", {"with": "batch norm at a rate of 0.001"}, "final_train_loss", "final_train_accuracy"
+        "without, rate 0.001",
+        {"with, rate 0.001": "batch norm at a rate of 0.001"},
+        "final_train_loss",
+        "final_train_accuracy",
     )
     at_high_rate = contrasts_with(
         "without, rate 0.1", {"with, rate 0.1": "batch norm at a rate of 0.1"}, "final_train_loss"
@@ -214,7 +217,8 @@ def batch_norm_by_rate() -> SectionValues:
         "title": "Batch norm with SGD, learning rate 0.001, and 0.1",
         "overrides": {"optimizer.lr": 1e-3},
         "arms": {
-            "with": {}, "without": without, "with, rate 0.1": high, "without, rate 0.1": {**high, **without},
+            "with, rate 0.001": {}, "without, rate 0.001": without,
+            "with, rate 0.1": high, "without, rate 0.1": {**high, **without},
         },
         "curves": TRAINING_CURVES,
         "contrasts": [
