@@ -127,7 +127,8 @@ def describe_decisions(
         by_name = {arm.name: Arm(arm.name, tuple(r for r in arm.results if r.trial.seed < seeds)) for arm in arms}
         result = compare_arms(contrast, section, by_name, study.margins.of(contrast), num_tests)
         result = with_decision(with_details(result, section, by_name), decision, looks, num_tests)
-        result = replace(result, out_of_time=out_of_time and decision.next_look is not None)
+        waits = decision.next_look is not None
+        result = replace(result, out_of_time=out_of_time and waits, next_look=decision.next_look)
         involved = involved_arms(contrast, section, by_name)
         if decision.outcome == "lost" and not any(arm.diverged for arm in involved):
             result = replace(result, reason=f"{narrative.count_unfinished(involved)}, and it is tried again next time")

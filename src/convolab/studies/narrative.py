@@ -278,6 +278,8 @@ def describe_group(results: Sequence[ContrastResult]) -> str:
         if any(result.looks for result in results):
             looked = max(len(result.seeds) for result in results)
             price = f"; after {pluralize(looked, 'seed')} no more are trained, and {needed} might decide {'it' if is_single else 'all of them'}"
+        if waited_for := [result.next_look for result in results if result.next_look]:
+            price = f"; the same command goes on with {waited_for[0]} seeds"
         if any(result.out_of_time for result in results):
             price = " (time): the same command goes on"
     if is_single:

@@ -98,6 +98,7 @@ class ContrastResult(Displayable):
     sides: tuple[WeightedArms, WeightedArms] = ((), ())  # what is compared with what: arms with their weights
     optimum: Optimum | None = None  # of a trend's parabola, if it has one
     out_of_time: bool = False  # whether it is undecided because the hours were over
+    next_look: int | None = None  # seeds of the look that it waits for, if the study was stopped before it
 
     @property
     def is_tested(self) -> bool:
