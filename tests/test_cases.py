@@ -38,7 +38,7 @@ REFUSED = [  # a command, and words of the line
     # tracebacks once
     (f"{TRAIN} --batch-size 1", "cannot be trained on batches of 1 image"),
     ("train simple_convnet --batch-size 1 --overfit-one-batch", "cannot be trained on batches of 1 image"),
-    (f"{TRAIN} --set model.channels=[1000000000]", "less than or equal to 1000000"),
+    (f"{TRAIN} --set model.channels=[1000000000]", "at most 1000000"),
     (f"{TRAIN} --set model.channels={'[' * 400}{']' * 400}", "model"),
     (f"{TRAIN} --set training.epochs={'9' * 5000}", "too many digits"),
     (f"{TRAIN} --set optimizer.lr=1e999", "finite"),

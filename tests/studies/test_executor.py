@@ -127,7 +127,7 @@ def test_when_the_executor_is_killed_its_workers_die_and_the_same_jobs_resume_bi
         driver.kill()
         assert within(5, lambda: not any(is_alive(pid) for pid in pids))
     statuses = [Run(job.folder).status for job in jobs if (job.folder / "summary.json").exists()]
-    assert "killed" in statuses
+    assert {"killed", "new"} & {*statuses}  # after an epoch, or in its first
     assert "running" not in statuses
     assert count_kinds(run_jobs(LocalExecutor(2), jobs, dataset_folder))["finished"] == 3
     assert {job.recipe.key: run_contents(job.folder) for job in jobs} == uninterrupted

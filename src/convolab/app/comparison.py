@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import convolab
-from convolab.app.same_as import SameAs, option_words, python_call, python_literal, shell_line
+from convolab.app.same_as import SameAs, option_words, python_call, python_literal
+from convolab.core.escape import command_line
 from convolab.core.stats import mean_interval
 from convolab.core.types import Json
 
@@ -98,7 +99,7 @@ def same_as_compare(folders: Sequence[Path], out: str = "comparison.html") -> Sa
     """The same comparison as a command and as Python."""
     words = option_words("compare", *map(str, folders), options={"out": out})
     call = python_call("convolab.compare", [str(folder) for folder in folders], keywords={})
-    return SameAs(shell_line(words), f"import convolab\n\nresult = {call}\nresult.save({python_literal(out)})")
+    return SameAs(command_line(words), f"import convolab\n\nresult = {call}\nresult.save({python_literal(out)})")
 
 
 def same_as_study(folder: Path) -> SameAs:
@@ -106,7 +107,7 @@ def same_as_study(folder: Path) -> SameAs:
     words = option_words("study", str(folder / "study.toml"), options={"out": folder})
     report = python_literal(folder / "report.html")
     return SameAs(
-        shell_line(words),
+        command_line(words),
         f"import convolab\n\nresult = convolab.compare({python_literal(folder)})\nresult.save({report})",
     )
 

@@ -7,8 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convolab.app.same_as import SameAs, option_words, python_call, python_literal, shell_line
+from convolab.app.same_as import SameAs, option_words, python_call, python_literal
 from convolab.core.errors import LabError, require
+from convolab.core.escape import command_line
 from convolab.core.types import Json
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class TrainForm:
             "out": out,
         }
         call = python_call("convolab.train", self.network, keywords=keywords)
-        return SameAs(shell_line(self.words(out, data_dir)), f"import convolab\n\nrun = {call}")
+        return SameAs(command_line(self.words(out, data_dir)), f"import convolab\n\nrun = {call}")
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class SweepForm:
             f'if __name__ == "__main__":  # because trials are processes of their own\n'
             f"    study = convolab.Study.from_dict({{\n{lines}\n    }})\n    result = {call}"
         )
-        return SameAs(shell_line(self.words(out, data_dir)), python)
+        return SameAs(command_line(self.words(out, data_dir)), python)
 
 
 def changed_sections(recipe: "Recipe") -> dict[str, dict[str, Json]]:

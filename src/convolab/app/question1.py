@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convolab.app.same_as import SameAs, option_words, python_call, shell_line
+from convolab.app.same_as import SameAs, option_words, python_call
 from convolab.core.errors import require
-from convolab.core.escape import escape_line
+from convolab.core.escape import command_line, escape_line
 
 if TYPE_CHECKING:
     from convolab.theory.layers import LayerCost
@@ -76,7 +76,7 @@ class SlideForm:
             f"sliding = slide_correlation({lists}{', ' if len(call) > 1 else ''}{call}\n"
             f"print(sliding.z, sliding.jacobian_x, sliding.jacobian_y, sliding.measure_shift({shift}))"
         )
-        return SameAs(shell_line(option_words("correlate", *signals, options=options)), python)
+        return SameAs(command_line(option_words("correlate", *signals, options=options)), python)
 
 
 def python_sample(text: str) -> str:
@@ -110,7 +110,7 @@ def course_layer_costs(values: Callable[[str, str], str]) -> dict[str, object]:
         f"Conv1d(1, {maps}, {kernel_size}, padding={kernel_size // 2}, bias=False)",
     ]
     costs = {name: describe_cost(layer_cost(layer, samples)) for name, layer in (("f", f), ("g", g))}
-    command = shell_line(option_words("summary", options={"layer": expressions, "input": samples}))
+    command = command_line(option_words("summary", options={"layer": expressions, "input": samples}))
     python = (
         "import convolab\nfrom torch import nn\n\n"
         f"f = convolab.summary(lambda: nn.{expressions[0]}, ({samples},))\n"

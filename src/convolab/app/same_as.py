@@ -1,11 +1,10 @@
 """The same as a command and as Python: what a person copies from the page, written from the values of its controls."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from convolab.core.escape import shell_word
 from convolab.core.types import Json
 
 MAX_LINE = 88  # characters of a call of Python before it is broken
@@ -41,15 +40,6 @@ def option_words(*words: str, options: Mapping[str, object]) -> list[str]:
             else:
                 result += [f"--{name}", text]
     return result
-
-
-def shell_line(words: Sequence[str]) -> str:
-    """A command as a person types it.
-
-    >>> shell_line(["train", "simple_convnet", "--set", "model.channels=[8, 16]"])
-    "convolab train simple_convnet --set 'model.channels=[8, 16]'"
-    """
-    return " ".join(["convolab", *map(shell_word, words)])
 
 
 def python_call(function: str, *arguments: Json | Path, keywords: Mapping[str, object]) -> str:

@@ -17,7 +17,7 @@ import json
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 JOINERS = "\u200c\u200d"  # inside words of many scripts, and of emoji
@@ -126,6 +126,15 @@ def shell_word(word: object) -> str:
     """
     text = str(word)
     return shlex.quote(text) if text.isprintable() else f"$'{''.join(map(shell_character, text))}'"
+
+
+def command_line(words: Sequence[str]) -> str:
+    """A command as a person types it.
+
+    >>> command_line(["train", "simple_convnet", "--set", "model.channels=[8, 16]"])
+    "convolab train simple_convnet --set 'model.channels=[8, 16]'"
+    """
+    return " ".join(["convolab", *map(shell_word, words)])
 
 
 def shell_character(character: str) -> str:

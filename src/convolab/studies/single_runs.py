@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from convolab.core.escape import shell_word
+from convolab.core.escape import command_line
 from convolab.core.text import format_percent
 from convolab.core.types import Json
 from convolab.studies.section import Overrides
@@ -104,7 +104,7 @@ def deciding_commands(runs: Sequence[Run], differing: Mapping[str, tuple[str, st
         word = f"{key}={','.join(values)}"
         if NOT_SET not in values and len(parse_sweep_values(word)[1]) == 2:
             recipe = str(runs[0].folder / "recipe.toml")
-            return [shell_line(["convolab", "sweep", recipe, word, "--seeds", str(DECIDING_SEEDS), *data])]
+            return [command_line(["sweep", recipe, word, "--seeds", str(DECIDING_SEEDS), *data])]
     first_seed = runs[0].recipe.training.seed
     commands, folders = [], []
     for run in runs:
@@ -112,10 +112,6 @@ def deciding_commands(runs: Sequence[Run], differing: Mapping[str, tuple[str, st
             folder = str(run.folder)
             if seed != run.recipe.training.seed:
                 recipe, folder = str(run.folder / "recipe.toml"), f"{folder}-seed{seed}"
-                commands.append(shell_line(["convolab", "train", recipe, "--seed", str(seed), "--out", folder, *data]))
+                commands.append(command_line(["train", recipe, "--seed", str(seed), "--out", folder, *data]))
             folders.append(folder)
-    return [*commands, shell_line(["convolab", "compare", *folders])]
-
-
-def shell_line(words: Sequence[str]) -> str:
-    return " ".join(map(shell_word, words))
+    return [*commands, command_line(["compare", *folders])]

@@ -8,8 +8,9 @@ from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.choices import EXPLAIN_METHODS
 from convolab.app.controls import whole_number_of
 from convolab.app.networks import NETWORK_ROUTES, chosen_network
-from convolab.app.same_as import SameAs, option_words, python_call, shell_line
+from convolab.app.same_as import SameAs, option_words, python_call
 from convolab.app.shown_images import IMAGE_ROUTES, chosen_image, packed_map, png_url
+from convolab.core.escape import command_line
 
 USUAL_IMAGE = "chelsea"
 
@@ -146,7 +147,7 @@ def same_as_explain(call: PageCall) -> dict[str, str]:
     if call.text("row") and call.text("column"):
         asked = {"pixel": read_pixel(call), "layer": call.text("layer") or None}
         python += f"\nfield = {python_call('convolab.receptive_field', image.source, chosen.source, keywords=asked)}"
-    command = shell_line(option_words("explain", image.source, options=options))
+    command = command_line(option_words("explain", image.source, options=options))
     return SameAs(command, f"import convolab\n\n{python}").to_dict()
 
 

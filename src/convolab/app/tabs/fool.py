@@ -7,8 +7,9 @@ import convolab
 from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.controls import number_of, whole_number_of
 from convolab.app.networks import chosen_network
-from convolab.app.same_as import SameAs, option_words, python_call, shell_line
+from convolab.app.same_as import SameAs, option_words, python_call
 from convolab.app.shown_images import chosen_image, png_bytes, png_url
+from convolab.core.escape import command_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,7 +96,7 @@ def same_as_fool(call: PageCall) -> dict[str, str]:
     }
     keywords = {"victims": victims or None, **settings}
     call_text = python_call("convolab.fool", image.source, target, chosen.source, keywords=keywords)
-    command = shell_line(option_words("fool", image.source, options=options))
+    command = command_line(option_words("fool", image.source, options=options))
     return SameAs(command, f"import convolab\n\nfinding = {call_text}").to_dict()
 
 

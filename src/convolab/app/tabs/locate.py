@@ -6,8 +6,9 @@ import convolab
 from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.controls import number_of
 from convolab.app.networks import chosen_network
-from convolab.app.same_as import SameAs, option_words, python_call, shell_line
+from convolab.app.same_as import SameAs, option_words, python_call
 from convolab.app.shown_images import chosen_image, packed_map
+from convolab.core.escape import command_line
 
 USUAL_IMAGE = "motorcycle_left"
 ALIGNMENTS = ("erf", "rf-center", "resize")
@@ -84,7 +85,7 @@ def same_as_locate(call: PageCall) -> dict[str, str]:
         **{name: settings.get(name) for name in ("alignment", "threshold", "granularity")},
     }
     call_text = python_call("convolab.locate", image.source, chosen.source, keywords=settings)
-    command = shell_line(option_words("locate", image.source, options=options))
+    command = command_line(option_words("locate", image.source, options=options))
     return SameAs(command, f"import convolab\n\nfinding = {call_text}").to_dict()
 
 

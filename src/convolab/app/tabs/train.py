@@ -9,7 +9,8 @@ from convolab.app.choices import RECIPE_CHOICES, dataset_choices, network_choice
 from convolab.app.forms import TrainForm
 from convolab.app.playing_back import show_playback
 from convolab.app.run_rows import run_curves, run_rows
-from convolab.app.same_as import option_words, python_literal, shell_line
+from convolab.app.same_as import option_words, python_literal
+from convolab.core.escape import command_line
 
 
 def offer(call: PageCall) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def resume_training(call: PageCall) -> dict[str, str]:
 def same_as_resume(call: PageCall) -> dict[str, str]:
     """The same as `resume_training`, as a command and as Python."""
     run, epochs = call.app.runs.run(call.text("run")), call.text("epochs").strip()
-    command = shell_line(option_words("resume", str(run.folder), options={"epochs": epochs or None}))
+    command = command_line(option_words("resume", str(run.folder), options={"epochs": epochs or None}))
     method = f"extend({epochs})" if epochs.isdecimal() else "resume()"
     return {
         "command": command,
