@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import convolab
-from convolab.app.same_as import SameAs, option_words, python_call, python_literal
-from convolab.core.escape import command_line
+from convolab.app.same_as import SameAs, command_line, option_words, python_call, python_literal
 from convolab.core.stats import mean_interval
 from convolab.core.types import Json
 

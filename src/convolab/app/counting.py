@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from convolab.app.choices import network_choices
 from convolab.app.folders import RunsFolder
 from convolab.app.question1 import whole_number
-from convolab.app.same_as import SameAs, option_words, python_call
+from convolab.app.same_as import SameAs, command_line, option_words, python_call
 from convolab.core.errors import require
-from convolab.core.escape import command_line, escape_line
+from convolab.core.escape import escape_line
 from convolab.core.types import Json
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convolab.app.same_as import SameAs, option_words, python_call, python_literal
+from convolab.app.same_as import SameAs, command_line, option_words, python_call, python_literal
 from convolab.core.errors import LabError, require
-from convolab.core.escape import command_line
 from convolab.core.types import Json
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convolab.app.same_as import SameAs, option_words, python_call
+from convolab.app.same_as import SameAs, command_line, option_words, python_call
 from convolab.core.errors import require
-from convolab.core.escape import command_line, escape_line
+from convolab.core.escape import escape_line
 
 if TYPE_CHECKING:
     from convolab.theory.layers import LayerCost

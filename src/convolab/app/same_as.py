@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from convolab.core.escape import command_line as command_line  # the tabs take it from here
 from convolab.core.types import Json
 
 MAX_LINE = 88  # characters of a call of Python before it is broken

@@ -8,9 +8,8 @@ from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.choices import EXPLAIN_METHODS
 from convolab.app.controls import whole_number_of
 from convolab.app.networks import NETWORK_ROUTES, chosen_network
-from convolab.app.same_as import SameAs, option_words, python_call
+from convolab.app.same_as import SameAs, command_line, option_words, python_call
 from convolab.app.shown_images import IMAGE_ROUTES, chosen_image, packed_map, png_url
-from convolab.core.escape import command_line
 
 USUAL_IMAGE = "chelsea"
 

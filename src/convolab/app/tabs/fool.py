@@ -7,9 +7,8 @@ import convolab
 from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.controls import number_of, whole_number_of
 from convolab.app.networks import chosen_network
-from convolab.app.same_as import SameAs, option_words, python_call
+from convolab.app.same_as import SameAs, command_line, option_words, python_call
 from convolab.app.shown_images import chosen_image, png_bytes, png_url
-from convolab.core.escape import command_line
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,9 +6,8 @@ import convolab
 from convolab.app.answers import PageCall, Tab, computed_route, json_route
 from convolab.app.controls import number_of
 from convolab.app.networks import chosen_network
-from convolab.app.same_as import SameAs, option_words, python_call
+from convolab.app.same_as import SameAs, command_line, option_words, python_call
 from convolab.app.shown_images import chosen_image, packed_map
-from convolab.core.escape import command_line
 
 USUAL_IMAGE = "motorcycle_left"
 ALIGNMENTS = ("erf", "rf-center", "resize")

@@ -9,8 +9,7 @@ from convolab.app.choices import RECIPE_CHOICES, dataset_choices, network_choice
 from convolab.app.forms import TrainForm
 from convolab.app.playing_back import show_playback
 from convolab.app.run_rows import run_curves, run_rows
-from convolab.app.same_as import option_words, python_literal
-from convolab.core.escape import command_line
+from convolab.app.same_as import command_line, option_words, python_literal
 
 
 def offer(call: PageCall) -> dict[str, Any]:
