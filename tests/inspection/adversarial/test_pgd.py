@@ -35,12 +35,6 @@ BUDGETS = ["none", "l2=0.4", "l2=2", "linf=2/255", "linf=0.05"]
 
 
 @pytest.fixture
-def start(pixels: Tensor) -> Tensor:
-    """Three images: one, its mirror image and its negative."""
-    return (255 * torch.cat([pixels, pixels.flip(3), 1 - pixels])).round().to(torch.uint8)
-
-
-@pytest.fixture
 def net() -> ImageClassifier:
     """A network whose predictions depend on the image, with a batch norm to fold."""
     layers = nn.Sequential(

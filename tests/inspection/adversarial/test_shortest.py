@@ -14,12 +14,6 @@ from convolab.models.classifier import ImageClassifier
 
 
 @pytest.fixture
-def start(pixels: Tensor) -> Tensor:
-    """Three images: one, its mirror image and its negative."""
-    return (255 * torch.cat([pixels, pixels.flip(3), 1 - pixels])).round().to(torch.uint8)
-
-
-@pytest.fixture
 def net() -> ImageClassifier:
     layers = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2),
