@@ -170,7 +170,7 @@ def test_a_person_explains_clicks_a_cell_and_opens_a_check(looked_at: Path) -> N
             page.click("#explain-check")
             page.click("[data-method=gradient] .of-check >> nth=0 >> summary")
             page.wait_for_selector("[data-method=gradient] .of-check svg")
-            assert "--check" in page.inner_text("#explain-same .command")
+            page.locator("#explain-same .command", has_text="--check").wait_for()
             assert axe_faults(page) == []
             page.wait_for_timeout(200)
             link = page.url

@@ -105,7 +105,7 @@ def test_a_person_fools_a_network_watches_and_downloads(looked_at: Path) -> None
             page.fill("#fool-target", target)
             page.press("#fool-target", "Enter")  # by keyboard alone
             page.wait_for_selector("#fool-judged:not([hidden])")
-            assert "Fooled" in page.inner_text("#fool-verdict")
+            page.locator("#fool-verdict", has_text="Fooled").wait_for()
             before = page.evaluate("document.getElementById('fool-difference').toDataURL()")
             took = page.evaluate(
                 """() => { const slider = document.getElementById("fool-gain"), began = performance.now();

@@ -87,7 +87,7 @@ def test_a_person_finds_a_class_and_moves_the_threshold(looked_at: Path) -> None
             page.click("#locate-compare")
             page.wait_for_selector("[data-placement=resize]")
             assert axe_faults(page) == []
-            assert "--threshold 0.8" in page.inner_text("#locate-same .command")
+            page.locator("#locate-same .command", has_text="--threshold 0.8").wait_for()
             link = page.url
         with page_in(browser, link, width=390, dark=True) as page:
             page.wait_for_selector("[data-class='3']")
