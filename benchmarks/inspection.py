@@ -1,11 +1,12 @@
 """How fast are maps, attacks and dense responses, beside other libraries' on the same network and images?
 
-    python benchmarks/inspection.py [--rounds 5] [--part integrated_gradients,smoothgrad,fooling,dense,command]
+    python benchmarks/inspection.py [--rounds 5] [--part integrated_gradients,smoothgrad,fooling,dense,command,proofs]
 
 runs every contender one after the other, each in a fresh process, in rounds, and prints a table for each question, as
 in README.md beside it. captum and the sliding window "at their best" have the fastest of the batch sizes they were
 given, chosen in every process. An attack "at its best" is the fastest of the budgets, steps and batch sizes it was
-given that fools as many images as ours, in the 8 bits that a file holds.
+given that fools as many images as ours, in the 8 bits that a file holds. "proofs" is what it costs to prove on the very
+image that a shortcut computes what the plain network does.
 """
 
 import argparse
@@ -38,6 +39,8 @@ GOALS = {  # how many times our seconds
 }
 FOOLING_GOAL = 0.5  # of the other attack's time, at no larger L2
 COMMAND_GOAL = 4.0  # seconds from the command to the figure
+PROOF_GOAL = 0.05  # of the time of a map of 50 passes
+CAM_PROOF = "CAM: the head is linear, from the map's own pass"
 
 
 @dataclass(frozen=True)
@@ -325,16 +328,73 @@ def show_command(rounds: int, out: Path) -> None:
     )
 
 
+def proof_seconds(repeats: int = 9) -> dict[str, float]:
+    """The median seconds of a map of 50 passes, and of each proof on the same network and image, warm."""
+    from unittest.mock import patch
+
+    import torch
+
+    from convolab.inspection.explain import methods
+    from convolab.inspection.passes import is_batch_independent, noisy_copy, require_proven_head
+    from convolab.models.feature_head import create_feature_extractor
+    from convolab.models.inference import frozen_eval
+
+    net, pixels, target = network_and_image()
+    extractor = create_feature_extractor(net)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    pair = torch.cat([pixels, noisy_copy(pixels)])
+
+    def cam_without_proof() -> None:
+        with patch.object(methods, "require_close_head"):
+            methods.cam(net, pixels, target, extractor=extractor)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "map": lambda: methods.integrated_gradients(net, pixels, target, steps=STEPS),
+        "locate: nothing but the head follows the feature map": lambda: require_proven_head(
+            extractor, pixels, target, "the benchmark"
+        ),
+        "fool: the images of a batch do not change one another": lambda: is_batch_independent(net, pair),
+        CAM_PROOF: lambda: methods.cam(net, pixels, target, extractor=extractor),
+        "CAM without": cam_without_proof,
+    }
+    with frozen_eval(net):
+        for call in calls.values():
+            call()
+        rounds = [{name: timed_once(call) for name, call in calls.items()} for _ in range(repeats)]
+    seconds = {name: median(line[name] for line in rounds) for name in calls}
+    seconds[CAM_PROOF] = max(0.0, median(line[CAM_PROOF] - line["CAM without"] for line in rounds))
+    del seconds["CAM without"]
+    return seconds
+
+
+def show_proofs(rounds: int) -> None:
+    lines = in_rounds({"all": [sys.executable, str(Path(__file__)), "--one", "proofs", "all"]}, rounds)["all"]
+    rows = []
+    for name in lines[0]["seconds"]:
+        share = median(line["seconds"][name] / line["seconds"]["map"] for line in lines)
+        verdict = f" (goal {PROOF_GOAL:.0%}: {'met' if share <= PROOF_GOAL else 'missed'})"
+        rows.append(
+            {
+                "what": f"integrated gradients, {STEPS} steps" if name == "map" else name,
+                "seconds": f"{median(line['seconds'][name] for line in lines):.3f}",
+                "share of the map": "1" if name == "map" else f"{share:.1%}{verdict}",
+                "machine busy elsewhere": busy_elsewhere(lines),
+            }
+        )
+    print(f"### Proofs on the very image\n\n{table(rows)}\n", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--part", default=",".join((*MAPS, "fooling", "dense", "command")))
+    parser.add_argument("--part", default=",".join((*MAPS, "fooling", "dense", "command", "proofs")))
     # What the processes are called with.
     parser.add_argument("--one", nargs=2, metavar=("QUESTION", "CONTENDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         question, contender = arguments.one
-        print(json.dumps(fooling(contender) if question == "fooling" else timed(question, contender)))
+        others = {"fooling": lambda: fooling(contender), "proofs": lambda: {"seconds": proof_seconds()}}
+        print(json.dumps(others[question]() if question in others else timed(question, contender)))
         return
     print(f"{processor()}; {arguments.rounds} rounds\n")
     for part in arguments.part.split(","):
@@ -343,6 +403,8 @@ def main() -> None:
         elif part == "command":
             with tempfile.TemporaryDirectory() as folder:
                 show_command(arguments.rounds, Path(folder) / "chelsea")
+        elif part == "proofs":
+            show_proofs(arguments.rounds)
         else:
             show(part, arguments.rounds)
 

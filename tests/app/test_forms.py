@@ -146,7 +146,14 @@ def test_a_key_that_is_varied_has_no_other_value() -> None:
 )
 def test_options_that_a_library_cannot_build_are_refused_by_the_check(network: str, option: str, value: str) -> None:
     with pytest.raises(LabError, match=f"cannot be built.*leave out or change model.{option}$"):
-        TrainForm.parse({"net": network, f"option.{option}": value, "data": "folder:of/mine"}).recipe()
+        TrainForm.parse({"net": network, f"option.{option}": value, "data": "cifar10"}).recipe()
+    with pytest.raises(LabError, match=f"cannot be built.*leave out or change model.{option}$"):
+        SweepForm.parse({"net": network, "data": "cifar10", "grid": f"model.{option}={value}"}).study()
+
+
+def test_options_for_images_whose_size_is_not_known_are_left_to_the_training() -> None:
+    values = {"net": "torchvision/resnet18", "option.groups": "3", "data": "folder:of/mine"}
+    assert TrainForm.parse(values).recipe().model.options == {"groups": 3}
 
 
 def test_a_copied_command_with_control_characters_is_one_line_and_right(tmp_path: Path) -> None:

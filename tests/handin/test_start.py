@@ -64,3 +64,8 @@ def test_a_file_in_place_of_the_folder_and_unknown_words_are_refused_before_anyt
     with pytest.raises(LabError, match="did you mean 'student'"):
         start_homework(homework, tmp_path / "a", "studnt")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_commands_of_what_to_do_can_be_copied_for_any_folder(tmp_path: Path, homework: Homework) -> None:
+    start_homework(homework, tmp_path / "my $HOME work")
+    assert "`convolab handin check 'my $HOME work'`" in (tmp_path / "my $HOME work" / "README.md").read_text()

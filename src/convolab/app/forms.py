@@ -29,7 +29,6 @@ MORE_KEYWORDS = {
 }  # of Python alone
 OPTION = "option."  # how the name of a network's option begins
 MAX_CONTROLS, MAX_CONTROL = 200, 10_000
-SHAPE_OF_OWN = (3, 64, 64), 10  # shape and classes that a network is tried with, where the images are not known yet
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class SweepForm:
         base = self.base.recipe()
         for key, values in self.grid.items():
             for value in values:  # a study may name somebody's code: here it must be trusted already
-                base.parse_overrides({key: value})
+                require_possible_options(base.parse_overrides({key: value}))
         return sweep_study(self.base.network, base, self.grid, range(self.seeds))
 
     def words(self, out: Path | None, data_dir: Path | None) -> list[str]:
@@ -240,14 +239,16 @@ def toml_text(value: Json) -> str:
 
 
 def require_possible_options(recipe: "Recipe") -> None:
-    """Raise LabError if a library cannot build its network with the options: only building it shows that."""
+    """Raise LabError if a library cannot build its network with the options: only building it shows that.
+
+    With images of one's own, whose shape is not known yet, the training is the first to see it.
+    """
     from convolab.data.catalog import DATASETS
     from convolab.models.libraries import is_library_network
 
-    if recipe.model.options and is_library_network(recipe.model.name):
-        info = DATASETS.get(recipe.data.name)
-        shape, classes = (info.shape, info.num_classes) if info else SHAPE_OF_OWN
-        refusal = why_not_built(recipe.model.name, shape, classes, repr(recipe.model.options))
+    info = DATASETS.get(recipe.data.name)
+    if info and recipe.model.options and is_library_network(recipe.model.name):
+        refusal = why_not_built(recipe.model.name, info.shape, info.num_classes, repr(recipe.model.options))
         require(refusal is None, refusal or "")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from convolab.core.errors import LabError, require, suggest
+from convolab.core.escape import shell_word
 from convolab.core.files import require_writable, write_text
 from convolab.handin.homework import FORMS, HOMEWORK_FILE, Form, Homework
 from convolab.handin.notebooks import build_notebook, notebook_json, require_cells
@@ -53,7 +54,8 @@ def homework_files(homework: Homework, form: Form, data: str, folder: Path) -> d
 
 def what_to_do(homework: Homework, folder: Path) -> str:
     """The text of the README."""
-    name = folder.absolute().name
+    name = shell_word(folder.absolute().name)
+    answers, pdf = shell_word(homework.question1.answers), shell_word(homework.question1.pdf)
     notebooks = "\n".join(f"- `{notebook.name}.ipynb`: {notebook.title}" for notebook in homework.notebooks)
     return f"""# {homework.title}
 
@@ -61,7 +63,7 @@ def what_to_do(homework: Homework, folder: Path) -> str:
 {notebooks}
 
 1. Answer question 1 in its file, or put a PDF called `{homework.question1.pdf}` here. From the file,
-   `convolab theory --answers {homework.question1.answers}{theory_options(homework)} --name "Your Name" --pdf {homework.question1.pdf}` makes one.
+   `convolab theory --answers {answers}{theory_options(homework)} --name "Your Name" --pdf {pdf}` makes one.
 2. Open the notebooks with Jupyter, VS Code or Colab. Fill in each `# TODO`, in place of the `...` below it. The cell
    after it checks your code and says what is still wrong. Write your own comments.
 3. `DATA` at the top of a notebook chooses the images: the bundled digits take minutes, CIFAR-10 takes longer.
