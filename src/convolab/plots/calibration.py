@@ -54,6 +54,7 @@ def calibration_line(calibration: Calibration) -> str:
     low, high = (100 * bound for bound in calibration.interval)
     verdict = "more than" if calibration.ece > calibration.chance_level else "no more than"
     return (
-        f"calibration error (ECE) {100 * calibration.ece:.2f} % (95 % interval {low:.2f} to {high:.2f} %), {verdict} the "
-        f"{100 * calibration.chance_level:.2f} % that chance gives a calibrated network"
+        f"probabilities differ from accuracy by {100 * calibration.ece:.2f} percentage points on average (calibration error, "
+        f"ECE; 95 % interval {low:.2f} to {high:.2f}), {verdict} the {100 * calibration.chance_level:.2f} that chance gives "
+        "a calibrated network"
     )

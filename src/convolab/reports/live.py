@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
     """An epoch in one line."""
     train = f"training loss {metrics.train_loss:.4f}, accuracy {100 * metrics.train_accuracy:.2f} %"
-    speed = f"{metrics.train_seconds:.1f} s, {metrics.images_per_second:,.0f} images/s"
+    seconds = metrics.train_seconds
+    speed = f"{seconds:.{1 if seconds >= 1 else 2}f} s, {metrics.images_per_second:,.0f} images/s"
     validation = ""
     if metrics.validation_accuracy is not None and metrics.validation_loss is not None:
         accuracy = 100 * metrics.validation_accuracy

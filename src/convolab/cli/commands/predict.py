@@ -6,7 +6,7 @@ import typer
 
 from convolab.cli.options import AsJson, MaxPixelsOption, RunFolder
 from convolab.cli.run_status import open_run
-from convolab.cli.terminal import print_json, print_table
+from convolab.cli.terminal import print_json, print_note, print_table
 from convolab.core.text import format_percent
 
 
@@ -35,3 +35,4 @@ def predict_command(
     ]
     first = 1 if len(images) == 1 else 0  # the column of images says nothing of one
     print_table(["image", "class", "probability"][first:], [row[first:] for row in rows])
+    print_note("every image gets one of the run's classes, even if it shows none of them")

@@ -143,7 +143,7 @@ def build_fool_finding(
     ]
     if len(results) > MAX_DESCRIBED:
         summary.append(f"and {len(results) - MAX_DESCRIBED} more, which are in the numbers")
-    summary.append(f"after the network's own resizing and cropping, it classifies {still_fooled} as the target")
+    summary.append(describe_preprocessed(still_fooled))
     if victim_results is not None:
         summary += [*describe_transfer(victim_results), *describe_attack_comparison(victim_results)]
     arrays = {
@@ -236,6 +236,14 @@ def describe_success(results: Sequence[ImageMetrics], fooled: Proportion) -> str
         targets = ", ".join(result["target"]["class"] for result in results if result["fooled"])
         return f"{first['image']} ({first['before']['class']}): classified as {targets or 'none of its targets'}"
     return f"{fooled.hits} of {fooled.count} images are classified as their target ({fooled.interval_text})"
+
+
+def describe_preprocessed(fooled: Proportion) -> str:
+    """How many fooling images are classified as the target where the network resizes and crops them as any image."""
+    prefix = "resized and cropped as the network does with any image"
+    if fooled.count == 1:
+        return f"{prefix}, it is {'still' if fooled.hits else 'no longer'} classified as the target"
+    return f"{prefix}, {fooled.hits} of {fooled.count} are still classified as the target ({fooled.interval_text})"
 
 
 def describe_attack(

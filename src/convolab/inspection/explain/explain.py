@@ -253,8 +253,8 @@ def describe_map_checks(saliency_map: SaliencyMap, short: bool = False) -> str:
         if short:
             return f"completeness error {error_text}"
         return (
-            "integrated gradients: the map's sum differs from the logit difference to the mean-color baseline "
-            f"({settings['logit_difference']:.3g}) by {error_text}"
+            "integrated gradients: the map should add up to the logit's difference to an image of the mean color, "
+            f"{settings['logit_difference']:.3g}; with {settings['steps']} steps it misses that by {error_text}"
         )
     if saliency_map.method == "cam":
         error_text = f"{checks['sum_error']:.0e}"

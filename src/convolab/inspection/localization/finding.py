@@ -176,11 +176,14 @@ def describe_alignment(fcn: FullyConvolutional, alignment_kind: AlignmentKind) -
     if alignment_kind == "resize":
         return "aligned by resizing the map to the image"
     offset = erf_offset(fcn)
-    reference = "the receptive-field centers" if offset.reference == "rf-center" else "where resizing puts them"
+    reference = (
+        "the centers of their receptive fields" if offset.reference == "rf-center" else "where resizing puts them"
+    )
+    down, across = offset.mean
     return (
-        f"aligned by the effective receptive field: offset {offset.mean[1]:+.1f} px across and "
-        f"{offset.mean[0]:+.1f} px down from {reference} "
-        f"(single cells differ by {offset.std[1]:.1f} and {offset.std[0]:.1f} px)"
+        f"aligned by the effective receptive field: cells are drawn {abs(across):.1f} px {'left' if across < 0 else 'right'} and "
+        f"{abs(down):.1f} px {'up' if down < 0 else 'down'} from {reference}, where they look on average "
+        f"(standard deviation of single cells {offset.std[1]:.1f} and {offset.std[0]:.1f} px)"
     )
 
 
@@ -199,7 +202,7 @@ def describe_detections(found: ClassDetections, first: ScaleResult) -> str:
 
 def describe_box(detection: Detection) -> str:
     left, top, right, bottom = detection.box
-    return f"{left}, {top} to {right}, {bottom} ({100 * detection.confidence:.1f} %)"
+    return f"{left}, {top} to {right}, {bottom} (the class there {100 * detection.confidence:.1f} %)"
 
 
 def detection_panels(
