@@ -21,15 +21,15 @@ PYTEST = [
 ]  # fmt: skip
 
 
-def run_tests(paths: list[str], with_long: bool) -> tuple[list[str], str]:
-    """Run the timing tests once: the names of those that failed, and pytest's closing line."""
+def run_tests(paths: list[str], with_long: bool) -> tuple[dict[str, str], str]:
+    """Run the timing tests once: those that failed, with the reason of each, and pytest's closing line."""
     marks = "timing" if with_long else "timing and not long"
     result = subprocess.run([*PYTEST, "-m", marks, *paths], capture_output=True, text=True)
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", result.stdout, re.MULTILINE)
+    failed = dict(re.findall(r"^(?:FAILED|ERROR) (\S+)(.*)$", result.stdout, re.MULTILINE))
     closing_line = (result.stdout.strip().splitlines() or [result.stderr.strip()])[-1]
-    return failed or (
-        [] if result.returncode == 0 else [f"pytest ended with exit code {result.returncode}"]
-    ), closing_line
+    if result.returncode and not failed:
+        failed = {f"pytest ended with exit code {result.returncode}": ""}
+    return failed, closing_line
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def main() -> int:
             failures.update(f"{name} ({condition})" for name in failed)
             print(
                 f"{condition}, {number} of {options.times}: {closing_line} ({time.monotonic() - start:.0f} s)",
-                *failed,
+                *map("".join, failed.items()),
                 sep="\n  ",
                 flush=True,
             )

@@ -314,7 +314,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_name(values: dict[str, Any]
 def test_a_date_in_a_recipe_is_refused_in_one_line(tmp_path: Path):
     (tmp_path / "dated.toml").write_text("[training]\nseed = 2026-11-24\n")
     with pytest.raises(
-        LabError, match=r"^training\.seed = datetime\.date\(2026, 11, 24\): give a whole number$"
+        LabError, match=r"dated\.toml: training\.seed = datetime\.date\(2026, 11, 24\): give a whole number$"
     ) as caught:
         Recipe.read(tmp_path / "dated.toml")
     assert "\n" not in str(caught.value)

@@ -46,6 +46,20 @@ def require(condition: object, message: str) -> None:
 
 
 @contextmanager
+def errors_name(path: Path | str) -> Iterator[None]:
+    """Put a file's name before each LabError that is raised inside, for what a person mends in that file.
+
+    >>> with errors_name("fast.toml"): raise LabError("unknown schedule 'cosin': did you mean 'cosine'?")
+    Traceback (most recent call last):
+    convolab.core.errors.LabError: fast.toml: unknown schedule 'cosin': did you mean 'cosine'?
+    """
+    try:
+        yield
+    except LabError as error:
+        raise LabError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+@contextmanager
 def translate_memory_errors(advice: str) -> Iterator[None]:
     """Raise LabError with an advice in place of Python's and torch's errors that memory is not enough.
 

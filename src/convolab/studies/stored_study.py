@@ -7,7 +7,7 @@ from pathlib import Path
 import tomli_w
 from pydantic import BaseModel
 
-from convolab.core.errors import LabError
+from convolab.core.errors import LabError, errors_name
 from convolab.core.files import write_text
 from convolab.core.types import Json
 from convolab.studies.contrast import Contrast
@@ -36,7 +36,8 @@ def read_stored_study(path: Path | str) -> Study:
             name: restore_section(section, is_first_edition) if isinstance(section, Mapping) else section
             for name, section in sections.items()
         }
-    return Study.from_file_values(known_entries(values, Study), is_stored=True)
+    with errors_name(path):
+        return Study.from_file_values(known_entries(values, Study), is_stored=True)
 
 
 def write_stored_study(study: Study, path: Path) -> None:

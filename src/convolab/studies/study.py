@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
 from convolab.core.display import Displayable
-from convolab.core.errors import LabError, require, suggest
+from convolab.core.errors import LabError, errors_name, require, suggest
 from convolab.core.files import write_text
 from convolab.core.plain_words import plain_problem
 from convolab.core.sequential import FIRST_LOOK, MAX_PAIRS, planned_looks
@@ -220,7 +220,8 @@ class Study(Frozen, Displayable):
             for name in sections:
                 require(name in written, f"no section '{name}' in the study {path}: {suggest(name, written)}")
             values["sections"] = {name: section for name, section in written.items() if name in sections}
-        return cls.from_file_values(values)
+        with errors_name(path):
+            return cls.from_file_values(values)
 
     def to_toml(self) -> str:
         """The study as a TOML file has it: the format's number, and every key that is not at its default."""

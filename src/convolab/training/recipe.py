@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from convolab.core.display import Displayable
-from convolab.core.errors import LabError, require, suggest
+from convolab.core.errors import LabError, errors_name, require, suggest
 from convolab.core.files import require_shallow, write_text
 from convolab.core.plain_words import plain_problem
 from convolab.core.types import (
@@ -120,7 +120,9 @@ class Recipe(Frozen, Displayable):
     @classmethod
     def read(cls, path: Path | str) -> "Recipe":
         """The recipe in a TOML file. Raises LabError if it cannot be read, naming the line or the key."""
-        return cls.from_file_values(read_toml(path))
+        values = read_toml(path)
+        with errors_name(path):
+            return cls.from_file_values(values)
 
     def with_overrides(self, *overrides: Mapping[str, Json]) -> "Recipe":
         """A recipe with some keys changed, addressed as `section.key`; several sets of overrides apply in order.

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from convolab.core.errors import LabError, require
+from convolab.core.errors import LabError, errors_name, require
 from convolab.core.files import (
     parse_json,
     read_json,
@@ -101,7 +101,8 @@ def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
     number = values.pop("format", None)
     require_known_format(number, path)
     today = translate_first_edition(values) if number is None else values
-    recipe = Recipe.from_file_values(today, stored=Recipe.model_fields)
+    with errors_name(path):
+        recipe = Recipe.from_file_values(today, stored=Recipe.model_fields)
     return recipe, recipe_key(values)
 
 
