@@ -335,7 +335,7 @@ def test_hours_for_fixed_seeds_and_a_most_below_the_first_look_are_refused_in_on
     assert 'seeds are "until decided"' in run_cli("study", study, "--hours", "1").err
     Path("few.toml").write_text(UNTIL_DECIDED.replace("max_seeds = 4", "max_seeds = 2"))
     assert run_cli("study", "few.toml").err.rstrip() == (
-        "convolab: section 'rates': max_seeds is 2: the first look is at 3 seeds, give 3 to 100"
+        "convolab: few.toml: section 'rates': max_seeds is 2: the first look is at 3 seeds, give 3 to 100"
     )
 
 
