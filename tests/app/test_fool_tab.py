@@ -62,11 +62,20 @@ def test_each_wrong_setting_is_one_line(looking: TestClient) -> None:
         {"objective": "luck"},
         {"victim": ["efficientnet_lite0"]},
         {"victim": [SMALL]},
+        {"shortest": "1", "confidence": "0.9"},
     ]
     for values in wrong:
         answer = looking.post("/api/fool/climb", json={"net": SMALL, "target": target, **values})
         assert answer.status_code == 400, values
         assert "\n" not in answer.json()["error"]
+
+
+def test_the_shortest_change_is_no_longer_than_the_first_success(looking: TestClient) -> None:
+    values = {"net": SMALL, "target": other_class(looking)}
+    first, shortest = (looking.post("/api/fool/climb", json={**values, "shortest": tick}).json() for tick in ("", "1"))
+    assert shortest["fooled"]
+    assert shortest["l2"] <= first["l2"]
+    assert "--shortest" in looking.get("/api/fool/same", params={**values, "shortest": "1"}).json()["command"]
 
 
 def test_other_networks_judge_under_their_own_names(looking: TestClient, looked_at: Path) -> None:

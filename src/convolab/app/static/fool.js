@@ -5,7 +5,7 @@ import {cancellable, fillClasses, imageField, networkField, resolveClass, showCl
 import {drawImage, loadImage, pixelsOf} from "./maps.js";
 
 const MAX_VICTIMS = 24; // ticks that are offered
-const SETTINGS = ["budget", "step_size", "max_steps", "confidence", "objective"];
+const SETTINGS = ["budget", "step_size", "max_steps", "confidence", "objective", "shortest"];
 const id = name => document.getElementById(`fool-${name}`);
 let panel = null, classes = [], running = null, pair = null;
 

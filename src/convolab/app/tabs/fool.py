@@ -25,6 +25,7 @@ def read_attack(call: PageCall) -> dict[str, Any]:
         "step_size": number_of(call, "step_size", "Step size"),
         "max_steps": whole_number_of(call, "max_steps", "Most steps"),
         "confidence": number_of(call, "confidence", "Confidence"),
+        "shortest": True if call.text("shortest") else None,
     }
     return {name: value for name, value in settings.items() if value is not None}
 
