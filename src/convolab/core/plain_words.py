@@ -41,6 +41,8 @@ def plain_problem(details: Mapping[str, Any]) -> str:
     if kind in BOUNDS:
         name, words = BOUNDS[kind]
         bound = details["ctx"][name]
+        if kind == "string_too_short" and bound == 1:
+            return "give a text that is not empty"
         bound = bound.removeprefix("'', ") if isinstance(bound, str) else bound  # an empty text is to leave it out
         return "give " + words.format(f"{bound:g}" if isinstance(bound, float) else bound)
     message = str(details["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")

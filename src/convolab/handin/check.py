@@ -12,6 +12,7 @@ from convolab.core.errors import LabError, require
 from convolab.handin.comments import EMPTY, comment_problem, known_digests
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, Value
 from convolab.handin.notebook_file import HandedInCell, cut_at_word, one_line, read_notebook
+from convolab.handin.notebooks import require_cells
 from convolab.handin.question1 import question1_problem
 
 Aspect = Literal["code", "run", "figure", "comment", "value"]
@@ -99,6 +100,7 @@ def check_folder(homework: Homework, folder: Path) -> CheckResult:
     """
     require(folder.is_dir(), f"{folder} is no folder: give the one that `convolab handin start` made")
     require_homework_folder(homework, folder)
+    require_cells(homework, sources=False)
     problem = question1_problem(homework, folder)
     results = [ItemResult("1", 1, homework.question1.title, ("comment",), () if problem is None else (
         Problem("comment", problem, f"write {homework.question1.answers}, or put your {homework.question1.pdf} there"),

@@ -4,30 +4,32 @@ The package holds the course's. A teacher's own file takes its place: beside it 
 A folder that was laid out by such a file keeps a copy of it.
 """
 
-import re
 import reprlib
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_text, require_shallow
-from convolab.core.plain_words import first_problem, keys_at
-from convolab.core.types import Frozen, NonNegativeFloat
+from convolab.core.plain_words import first_problem, keys_at, place_of
+from convolab.core.types import Frozen
+from convolab.handin.homework_rules import HOMEWORK_FILE, require_sound
 
 Form: TypeAlias = Literal["student", "solution"]
 FORMS: tuple[Form, ...] = ("student", "solution")
 RecipeOverrides: TypeAlias = dict[str, str | int | float | bool | list[str]]
 Support: TypeAlias = Literal["", "interval", "chart"]
 PACKAGE = "convolab.handin"
-HOMEWORK_FILE = "homework.toml"  # of the package, and the copy in a folder that another one laid out
 MAX_HOMEWORK_BYTES = 1_000_000
 MAX_SOURCE_BYTES = 2_000_000  # of a notebook's source
-PLAIN_NAME = re.compile(r"\w[\w.-]*")  # of files that are written into a folder
+Text: TypeAlias = Annotated[str, Field(min_length=1)]
+Points: TypeAlias = Annotated[float, Field(ge=0, strict=True)]  # strict: true is no number
+Count: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Value(Frozen):
@@ -59,19 +61,19 @@ class Question1Sizes(Frozen):
 class Question1(Frozen):
     """The question that is answered with pencil and paper."""
 
-    title: str
+    title: Text
     answers: str  # the file to write into
     pdf: str  # the file that may take its place
-    points: NonNegativeFloat = 0.0
+    points: Points = 0.0
     sizes: Question1Sizes = Question1Sizes()
 
 
 class HomeworkItem(Frozen):
     """One thing that the homework asks for: which cells of a notebook hold its code, checks, figures and comments."""
 
-    id: str  # such as 2.6
+    id: Text  # such as 2.6
     question: int
-    title: str
+    title: Text
     notebook: str
     code: tuple[str, ...] = ()  # cells whose gaps must be filled
     checks: tuple[str, ...] = ()  # cells whose assertions must hold
@@ -79,17 +81,17 @@ class HomeworkItem(Frozen):
     comments: tuple[str, ...] = ()  # cells that the person must write
     values: tuple[Value, ...] = ()
     evidence: tuple[EvidenceValue, ...] = ()
-    points: NonNegativeFloat = 0.0  # if nothing of it is open
+    points: Points = 0.0  # if nothing of it is open
 
 
 class NotebookInfo(Frozen):
     """A notebook of the homework: its file's name without ending, its title, and the recipe of its runs."""
 
     name: str
-    title: str
+    title: Text
     source: str = ""  # the file of its cells, beside the homework's; empty: the package's of its name
     recipe: str = ""  # of its runs; empty: it leaves none
-    num_runs: dict[str, int] = {}  # by budget: how many runs it leaves in runs/, with the seeds 0, 1, ...
+    num_runs: dict[str, Count] = {}  # by budget: how many runs it leaves in runs/, with the seeds 0, 1, ...
     charts_repeat: bool = False  # whether each accuracy at the end of a curve stands elsewhere in it too
     imports: tuple[str, ...] = ()  # packages that its answers may import besides those of the given cells
 
@@ -97,19 +99,19 @@ class NotebookInfo(Frozen):
 class TrainingBudget(Frozen):
     """How long the notebooks train on a dataset."""
 
-    limit: int  # training images, those for validation included
-    epochs: int
-    batch_size: int
-    seeds: int  # of the comparison with convolab
-    small_epochs: int  # of the small network of question 4
+    limit: Count  # training images, those for validation included
+    epochs: Count
+    batch_size: Count
+    seeds: Count  # of the comparison with convolab
+    small_epochs: Count  # of the small network of question 4
 
 
 class Homework(Frozen):
     """All that homework.toml holds."""
 
     format: Literal[1]
-    title: str
-    min_comment_words: int
+    title: Text
+    min_comment_words: Annotated[int, Field(ge=0, strict=True)]
     question1: Question1
     budgets: dict[str, TrainingBudget]  # by dataset; NAME-fast is the one of a trial run
     recipes: dict[str, RecipeOverrides] = {}
@@ -170,57 +172,41 @@ def parse_homework(text: str, path: Path | None) -> Homework:
     try:
         values = tomllib.loads(text)
         require_shallow(values, name)
-        homework = Homework.model_validate({**values, "file": path, "text": text})
-    except ValidationError as error:
-        raise LabError(f"{name}: {format_homework_error(error)}") from error
     except (ValueError, RecursionError) as error:
         raise LabError(f"{name} is not TOML: {error}") from error
+    try:
+        homework = Homework.model_validate({**values, "file": path, "text": text})
+    except ValidationError as error:
+        raise LabError(f"{name}: {format_homework_error(error, values)}") from error
     require_sound(homework, name)
     return homework
 
 
-def format_homework_error(error: ValidationError) -> str:
-    """The first problem of a homework's file in one line: the key, and what would be right."""
+def format_homework_error(error: ValidationError, values: Mapping[str, object]) -> str:
+    """The first problem of a homework's file in one line: the key, and what would be right; unknown keys come first."""
     place, details, what = first_problem(error)
+    unknown = [found for found in error.errors() if found["type"] == "extra_forbidden"]
+    if unknown:
+        place, details = place_of(unknown[0]), unknown[0]
+    where = ""
+    match place:
+        case ["items", int(number), *rest]:  # as a person finds it
+            entry = entry_at(values, "items", number).get("id")
+            where, place = (f"item {entry}: ", rest) if isinstance(entry, str) and entry else ("", place)
     key = ".".join(f"{part + 1}" if isinstance(part, int) else part for part in place)
     if details["type"] == "missing":
-        return f"{key} is missing: set it"
+        return f"{where}{key} is missing: set it"
     if details["type"] == "extra_forbidden":
-        known = [name for name in keys_at(Homework, place[:-1]) if name not in ("file", "text")]
-        return f"there is no key '{key}': {suggest(str(place[-1]), known)}"
-    return f"{key} = {reprlib.repr(details['input'])}: {what}"
+        known = [name for name in keys_at(Homework, place_of(details)[:-1]) if name not in ("file", "text")]
+        return f"{where}there is no key '{key}': {suggest(str(place[-1]), known)}"
+    return f"{where}{key} = {reprlib.repr(details['input'])}: {what}"
 
 
-def require_sound(homework: Homework, name: str) -> None:
-    """Raise LabError, naming the entry, for a homework that speaks of what it does not have."""
-    notebooks, recipes = [notebook.name for notebook in homework.notebooks], list(homework.recipes)
-    ids = [item.id for item in homework.items]
-    require(notebooks and homework.datasets, f"{name}: give at least one notebook and one budget")
-    for what, names in (("notebooks", notebooks), ("items", ids)):
-        twice = sorted({entry for entry in names if names.count(entry) > 1})
-        require(not twice, f"{name}: two {what} are called {', '.join(twice)}: give each a name of its own")
-    sources = [notebook.source for notebook in homework.notebooks if notebook.source]
-    files = [homework.question1.answers, homework.question1.pdf, *notebooks, *sources]
-    for file in files:
-        require(
-            PLAIN_NAME.fullmatch(file), f"{name}: {file!r} is no file's name: give letters, digits, dots and dashes"
-        )
-    for dataset in homework.datasets:
-        require(
-            f"{dataset}-fast" in homework.budgets, f"{name}: budgets.{dataset}-fast is missing: it is the trial run's"
-        )
-    for notebook in homework.notebooks:
-        known = notebook.recipe in ("", *recipes)
-        require(
-            known, f"{name}: {notebook.name} has the recipe '{notebook.recipe}': {suggest(notebook.recipe, recipes)}"
-        )
-        missing = sorted(homework.budgets.keys() - notebook.num_runs.keys()) if notebook.recipe else []
-        require(not missing, f"{name}: num_runs of {notebook.name} lacks {', '.join(missing)}")
-    for item in homework.items:
-        known = item.notebook in notebooks
-        require(
-            known, f"{name}: item {item.id} has the notebook '{item.notebook}': {suggest(item.notebook, notebooks)}"
-        )
+def entry_at(values: Mapping[str, object], key: str, number: int) -> Mapping[str, object]:
+    """A table in a list of tables, as the file has it; empty if there is none."""
+    entries = values.get(key)
+    entry = entries[number] if isinstance(entries, list) and number < len(entries) else {}
+    return entry if isinstance(entry, Mapping) else {}
 
 
 def read_notebook_source(homework: Homework, name: str) -> str:

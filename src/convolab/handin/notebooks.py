@@ -6,6 +6,7 @@ shows one, and `comment` is code that writes a comment from the run's numbers, i
 an empty text. A cell without a tag is in both forms as it is. Equal sources give equal bytes.
 """
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ MARKER_LINE = re.compile(r"(?m)^ *# (?:BEGIN SOLUTION: |INSTEAD:|END SOLUTION|PR
 INSTEAD_LINE = re.compile(r"(?m)^ *# INSTEAD:(?: (.*))?$")
 PROMPT_LINE = re.compile(r"(?m)^# PROMPT: (.*)$")
 BLANK_LINES = re.compile(r"\n{4,}")  # more than two, where a mark was
+GIVEN = ("DATA", "FAST")  # lines that no homework changes
 PLACEHOLDER = "*Write your comment here, in place of this line.*"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -48,8 +50,15 @@ def build_notebook(homework: Homework, name: str, form: Form, data: str) -> list
     'q2-title'
     """
     require(data in homework.datasets, f"there is no homework on '{data}': {suggest(data, homework.datasets)}")
-    make = student_cell if form == "student" else solution_cell
-    return [make(replace(cell, text=fill_in(cell.text, homework, name, data))) for cell in read_source(name, homework)]
+    # What no item asks for is given: later cells may need it.
+    asked = {cell for item in homework.items_of(name) for cell in (*item.code, *item.comments)}
+    filled = [replace(cell, text=fill_in(cell.text, homework, name, data)) for cell in read_source(name, homework)]
+    return [
+        solution_cell(cell)
+        if form == "solution" or (cell.tag in ("gap", "comment") and cell.name not in asked)
+        else student_cell(cell)
+        for cell in filled
+    ]
 
 
 def read_source(name: str, homework: Homework | None = None) -> list[NotebookCell]:
@@ -57,23 +66,73 @@ def read_source(name: str, homework: Homework | None = None) -> list[NotebookCel
     return list(parse_cells(read_notebook_source(homework or load_homework(), name)))
 
 
-def require_cells(homework: Homework) -> None:
-    """Raise LabError for an item that names a cell that its notebook lacks, and for an arm that no notebook has."""
+def require_cells(homework: Homework, *, sources: bool = True) -> None:
+    """Raise LabError for what a homework says of cells that its notebooks do not have.
+
+    An item's cells must be there, and of their kind; an arm must be a line of a cell, with a value of its kind. Without
+    `sources` the teacher's own notebooks, whose source may lie elsewhere by now, are left out.
+    """
+    name = homework.file or "homework.toml"
     texts = []
     for notebook in homework.notebooks:
-        cells = read_source(notebook.name, homework)
-        names = {cell.name for cell in cells}
-        texts += [cell.text for cell in cells if cell.type == "code"]
+        if notebook.source and not sources:
+            continue
+        cells = {cell.name: cell for cell in read_source(notebook.name, homework)}
+        texts += [cell.text for cell in cells.values() if cell.type == "code"]
         for item in homework.items_of(notebook.name):
             printed = [value.cell for value in (*item.values, *item.evidence)]
-            wanted = (*item.code, *item.checks, *item.figures, *item.comments, *printed)
-            for name in wanted:
-                require(
-                    name in names, f"item {item.id}: {notebook.name} has no cell '{name}': {suggest(name, names, 10)}"
-                )
-    for name in homework.arms:
-        found = any(arm_line(name).search(text) for text in texts)
-        require(found, f"arms.{name}: no notebook has a line `{name} = ...` outside of functions: check the name")
+            wanted = (
+                ("gap", item.code),
+                ("check", item.checks),
+                ("", item.figures),
+                ("comment", item.comments),
+                ("", printed),
+            )
+            for tag, cell_names in wanted:
+                for cell in cell_names:
+                    place = f"{name}: item {item.id}: {notebook.name}"
+                    require(cell in cells, f"{place} has no cell '{cell}': {suggest(cell, cells, 10)}")
+                    require(cells[cell].tag == tag or not tag, f"{place}: the cell '{cell}' has no tag {tag}")
+                    require(tag == "comment" or cells[cell].type == "code", f"{place}: the cell '{cell}' is a text")
+        counts_seeds = any('range(BUDGET["seeds"])' in cell.text for cell in cells.values())
+        for budget, number in notebook.num_runs.items() if counts_seeds else ():
+            seeds = homework.budgets[budget].seeds if budget in homework.budgets else number
+            require(
+                number == seeds,
+                f"{name}: {notebook.name} leaves a run for each seed: num_runs.{budget} is {number}, "
+                f"budgets.{budget}.seeds {seeds}",
+            )
+    for arm, value in homework.arms.items():
+        require(arm not in GIVEN, f"{name}: arms.{arm}: the student chooses it: leave it out")
+        lines = [line[0] for text in texts for line in arm_line(arm).finditer(text)]
+        require(
+            lines or not sources,
+            f"{name}: arms.{arm}: no notebook has a line `{arm} = ...` outside of functions: check the name",
+        )
+        for line in lines:
+            require(
+                kind_of(value) == kind_of(written_value(line)),
+                f"{name}: arms.{arm} = {value!r}: give what can take the place of `{line}`",
+            )
+
+
+def written_value(line: str) -> object:
+    """The value in a line `NAME = VALUE`; None if it is no plain value."""
+    try:
+        return ast.literal_eval(line.partition(" = ")[2].partition("  #")[0])
+    except (ValueError, SyntaxError):
+        return None
+
+
+def kind_of(value: object) -> str:
+    """What may take a value's place: a number, a text, or a list of one of these.
+
+    >>> kind_of([0.1, 1]), kind_of("sgd"), kind_of([])
+    ('list of number', 'text', 'list of nothing')
+    """
+    if isinstance(value, list | tuple):
+        return f"list of {' or '.join(sorted({kind_of(entry) for entry in value})) or 'nothing'}"
+    return "text" if isinstance(value, str) else "number" if isinstance(value, int | float) else "nothing"
 
 
 def arm_line(name: str) -> re.Pattern[str]:

@@ -1,15 +1,15 @@
 """Lay out the homework in a folder: notebooks, the file for question 1, and what to do."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
-from convolab.core.errors import LabError, require, suggest
+from convolab.core.errors import LabError, errors_name, require, suggest
 from convolab.core.escape import shell_word
-from convolab.core.files import require_writable, write_text
-from convolab.handin.homework import FORMS, HOMEWORK_FILE, Form, Homework
+from convolab.core.files import read_text, require_writable, write_text
+from convolab.handin.homework import FORMS, MAX_SOURCE_BYTES, Form, Homework
+from convolab.handin.homework_rules import HOMEWORK_FILE, PLAIN_NAME, README, code_file
 from convolab.handin.notebooks import build_notebook, notebook_json, require_cells
 from convolab.handin.question1 import answers_template, theory_options
-
-README = "README.md"
 
 
 def start_homework(homework: Homework, folder: Path, form: str = "student", data: str = "digits") -> list[Path]:
@@ -20,7 +20,9 @@ def start_homework(homework: Homework, folder: Path, form: str = "student", data
     Raises LabError, before anything is written, for an unknown form or dataset, a folder that cannot be written, and
     for a file that is there already.
     """
-    texts = homework_files(homework, find_form(form), data, folder)
+    kind = find_form(form)
+    with errors_name(homework.file) if homework.file else nullcontext():
+        texts = homework_files(homework, kind, data, folder)
     require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose a folder")
     existing = [name for name in texts if (folder / name).exists() or (folder / name).is_symlink()]
     require(
@@ -48,8 +50,20 @@ def homework_files(homework: Homework, form: Form, data: str, folder: Path) -> d
         for notebook in homework.notebooks
     }
     answers = {homework.question1.answers: answers_template(homework)}
-    copy = {} if homework.file is None else {HOMEWORK_FILE: homework.text}
-    return {**notebooks, **answers, **copy, README: what_to_do(homework, folder)}
+    copies = (
+        {}
+        if homework.file is None
+        else {**code_of_recipes(homework, homework.file.parent), HOMEWORK_FILE: homework.text}
+    )
+    return {**notebooks, **answers, **copies, README: what_to_do(homework, folder)}
+
+
+def code_of_recipes(homework: Homework, folder: Path) -> dict[str, str]:
+    """The files of code that the recipes name, which lie beside the homework's: the runs look for them beside the notebooks."""
+    named = {code_file(key, value) for recipe in homework.recipes.values() for key, value in recipe.items()} - {None}
+    for name in named:
+        require(PLAIN_NAME.fullmatch(str(name)), f"recipes: {name}: the file must lie beside the homework's")
+    return {str(name): read_text(folder / str(name), MAX_SOURCE_BYTES) for name in sorted(map(str, named))}
 
 
 def what_to_do(homework: Homework, folder: Path) -> str:
@@ -57,6 +71,7 @@ def what_to_do(homework: Homework, folder: Path) -> str:
     name = shell_word(folder.absolute().name)
     answers, pdf = shell_word(homework.question1.answers), shell_word(homework.question1.pdf)
     notebooks = "\n".join(f"- `{notebook.name}.ipynb`: {notebook.title}" for notebook in homework.notebooks)
+    digits = " The bundled digits take minutes." if "digits" in homework.datasets else ""
     return f"""# {homework.title}
 
 - `{homework.question1.answers}`: question 1, {homework.question1.title}
@@ -66,7 +81,7 @@ def what_to_do(homework: Homework, folder: Path) -> str:
    `convolab theory --answers {answers}{theory_options(homework)} --name "Your Name" --pdf {pdf}` makes one.
 2. Open the notebooks with Jupyter, VS Code or Colab. Fill in each `# TODO`, in place of the `...` below it. The cell
    after it checks your code and says what is still wrong. Write your own comments.
-3. `DATA` at the top of a notebook chooses the images: the bundled digits take minutes, CIFAR-10 takes longer.
+3. `DATA` at the top of a notebook chooses the images: {" or ".join(homework.datasets)}.{digits}
 4. Restart the kernel, run all cells in order, and save.
 5. In the folder above this one, `convolab handin check {name}` lists what is still open.
 6. `convolab handin pack {name} --name "Your Name" --out handin.zip` makes the file that you hand in.

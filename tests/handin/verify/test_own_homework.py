@@ -75,7 +75,7 @@ name = "question5_width"
 title = "One question more"
 source = "question5_width.py"
 recipe = "comparison"
-num_runs = { digits = 2, digits-fast = 2, cifar10 = 2, cifar10-fast = 2 }
+num_runs = { digits = 4, digits-fast = 2, cifar10 = 3, cifar10-fast = 2 }
 
 [[items]]
 id = "5.1"
@@ -118,12 +118,25 @@ def test_a_recipe_may_name_another_network_than_the_notebook() -> None:
         (('id = "2.2"', 'id = "2.1"'), "two items are called 2.1"),
         (('notebook = "question2_training"', 'notebook = "question2_trainin"'), "did you mean 'question2_training'"),
         (('recipe = "comparison"', 'recipe = "comparson"'), "did you mean 'comparison'"),
-        (("[budgets.digits-fast]", "[budgets.digits-quick]"), "budgets.digits-fast is missing"),
+        (("[budgets.digits-fast]", "[budgets.digits-quick]"), "there is no dataset 'digits-quick'"),
         (('answers = "question1_answers.md"', 'answers = "../answers.md"'), "is no file's name"),
         (
             ('name = "question2_training"', 'name = "question2_training"\nsource = "../../etc/passwd"'),
             "is no file's name",
         ),
+        (("points = 20", "points = true"), "question1.points = True: give a number"),
+        (("min_comment_words", "min_coment_words"), "did you mean 'min_comment_words'"),
+        (('"optimizer.lr" = 0.01', '"optimizer.lr" = -0.01'), "recipes.comparison: optimizer.lr = -0.01: give"),
+        (('"optimizer.name" = "sgd"', '"optimizer.name" = "sdg"'), "unknown optimizer 'sdg': did you mean 'sgd'"),
+        (("epochs = 20", "epochs = 0"), "budgets.digits.epochs = 0: give at least 1"),
+        (("[budgets.digits", "[budgets.digitz"), "there is no dataset 'digitz': did you mean 'digits'"),
+        (('id = "2.2"', 'id = "1"'), "an item is called 1, as question 1 is"),
+        (
+            ('id = "2.2"\nquestion = 2\npoints = 4', 'id = "2.2"\nquestion = 2\npoints = "four"'),
+            "item 2.2: points = 'four'",
+        ),
+        (('code = ["q2-2-class"]', 'coed = ["q2-2-class"]'), "item 2.2: there is no key 'coed': did you mean 'code'"),
+        (('pdf = "question1.pdf"', 'pdf = "README.md"'), "two files would be called README.md"),
         (("format = 1", "format = 1\n[["), "is not TOML"),
         (("format = 1", "format = 2"), "format"),
     ],
@@ -161,6 +174,50 @@ def test_what_a_notebook_lacks_is_named_before_anything_is_laid_out(
     with pytest.raises(LabError, match=words):
         start_homework(read_homework(tmp_path / "other.toml"), tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("num_runs = { digits = 4", "num_runs = { digits = 3"), "num_runs.digits is 3, budgets.digits.seeds 4"),
+        (('comments = ["q2-5-comment"]', 'comments = ["q2-5-check"]'), "the cell 'q2-5-check' has no tag comment"),
+        (('figures = ["q2-5-figure"]', 'figures = ["q2-5-text"]'), "the cell 'q2-5-text' is a text"),
+        (
+            ("[recipes.comparison]", "[arms]\nSGD_RATES = []\n[recipes.comparison]"),
+            "arms.SGD_RATES = []: give what can take",
+        ),
+        (("[recipes.comparison]", '[arms]\nDATA = "cifar10"\n[recipes.comparison]'), "the student chooses it"),
+        (('"optimizer.momentum" = 0.9', '"model.name" = "net.py:Net"'), "cannot read"),
+    ],
+)
+def test_what_contradicts_the_courses_notebooks_is_named_before_anything_is_laid_out(
+    tmp_path: Path, change: tuple[str, str], words: str
+) -> None:
+    path = changed_course(tmp_path, change)
+    with pytest.raises(LabError) as caught:
+        start_homework(read_homework(path), tmp_path / "work")
+    assert words in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_network_of_the_teachers_own_is_laid_out_beside_the_notebooks(tmp_path: Path) -> None:
+    path = changed_course(tmp_path, ('"optimizer.momentum" = 0.9', '"model.name" = "net.py:Net"'))
+    (tmp_path / "net.py").write_text("raise SystemExit  # is copied, and not run\n")
+    start_homework(read_homework(path), tmp_path / "work")
+    assert (tmp_path / "work" / "net.py").read_text() == (tmp_path / "net.py").read_text()
+
+
+def test_a_part_that_no_item_asks_for_is_given_so_that_later_cells_run(tmp_path: Path) -> None:
+    path = changed_course(tmp_path)
+    text = path.read_text()
+    first, last = text.index('[[items]]\nid = "2.10"'), text.index('[[items]]\nid = "2.11"')
+    path.write_text(text[:first] + text[last:])
+    cells = {cell.name: cell for cell in build_notebook(read_homework(path), "question2_training", "student", "digits")}
+    of_part = [cell.text for name, cell in cells.items() if name.startswith("q2-10-")]
+    assert of_part
+    assert not any("# TODO" in text for text in of_part)
+    assert any("# TODO" in cell.text for name, cell in cells.items() if name.startswith("q2-11-"))
 
 
 def test_a_link_in_place_of_the_folders_copy_is_not_followed(tmp_path: Path) -> None:
