@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,23 +85,24 @@ def click_for(seconds: float, address: str, pid: int) -> tuple[list[float], list
 
 def click_anything(page: "Page", draw: random.Random) -> None:
     """Press, choose, slide or type at a control that is seen; never what starts a training."""
+    from playwright.sync_api import Error
+
     controls = page.locator(
         "[role=tabpanel]:not([hidden]) :is(button.plain, select, input[type=range], .sample, .box):visible"
-    )
-    count = controls.count()
-    if not count:
+    ).element_handles()
+    if not controls:
         page.wait_for_timeout(100)
         return
-    control = controls.nth(draw.randrange(count))
-    kind = control.evaluate("control => control.tagName.toLowerCase()")
-    if kind == "select":
-        options = control.locator("option:not([disabled])").count()
-        control.select_option(index=draw.randrange(options))
-    elif kind == "button":
-        control.click()
-    else:
-        control.focus()
-        page.keyboard.press(draw.choice(("ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown")))
+    control = draw.choice(controls)
+    with suppress(Error):  # an answer to an earlier click may replace it meanwhile
+        kind = control.evaluate("control => control.tagName.toLowerCase()")
+        if kind == "select":
+            control.select_option(index=draw.randrange(len(control.query_selector_all("option:not([disabled])"))))
+        elif kind == "button":
+            control.click(timeout=2000)
+        else:
+            control.focus()
+            page.keyboard.press(draw.choice(("ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown")))
     page.wait_for_timeout(draw.randrange(20, 200))
 
 

@@ -83,8 +83,8 @@ def test_a_server_that_sends_nothing_counts_as_a_lost_connection(path, monkeypat
         download_file(f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin", path, checksum(BODY))
 
 
-def answer_slowly(listener: socket.socket, content: bytes, pause: float) -> Thread:
-    """Send one byte after another, to every caller, until it hangs up."""
+def answer_slowly(listener: socket.socket, content: bytes, pause: float, start: bytes = b"") -> Thread:
+    """Send a start at once and then one byte after another, to every caller, until it hangs up."""
 
     def answer() -> None:
         with suppress(OSError):
@@ -92,6 +92,7 @@ def answer_slowly(listener: socket.socket, content: bytes, pause: float) -> Thre
                 connection, _ = listener.accept()
                 with connection, suppress(OSError):
                     connection.recv(10_000)
+                    connection.sendall(start)
                     for byte in content:
                         connection.sendall(bytes([byte]))
                         time.sleep(pause)
@@ -102,20 +103,19 @@ def answer_slowly(listener: socket.socket, content: bytes, pause: float) -> Thre
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("start", "rest", "message"),
     [
-        (b"HTTP/1.1 200 OK\r\n" + b"X-Slow: 1\r\n" * 50, "timed out"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1000, "was lost 3 times"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 1000, "was lost 3 times"),
+        (b"HTTP/1.1 200 OK\r\n", b"X-Slow: 1\r\n" * 50, "timed out"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 1000, "was lost 3 times"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0" * 1000, "was lost 3 times"),
     ],
 )
-def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(path, monkeypatch, content, message):
+def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(path, monkeypatch, start, rest, message):
     monkeypatch.setattr(download_stream, "STALL_TIMEOUT", 0.2)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     started = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        pause = 0.05 if message == "timed out" else 0.002  # the last two: the headers in time, the rest too slowly
-        answer_slowly(listener, content, pause)
+        answer_slowly(listener, rest, 0.05 if message == "timed out" else 0.002, start)
         with pytest.raises(DownloadError, match=message):
             download_file(f"http://127.0.0.1:{listener.getsockname()[1]}/file.bin", path, checksum(BODY))
     assert time.monotonic() - started < 10

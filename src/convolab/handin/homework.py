@@ -27,9 +27,9 @@ Support: TypeAlias = Literal["", "interval", "chart"]
 PACKAGE = "convolab.handin"
 MAX_HOMEWORK_BYTES = 1_000_000
 MAX_SOURCE_BYTES = 2_000_000  # of a notebook's source
-Text: TypeAlias = Annotated[str, Field(min_length=1)]
+NonEmpty: TypeAlias = Annotated[str, Field(min_length=1)]
 Points: TypeAlias = Annotated[float, Field(ge=0, strict=True)]  # strict: true is no number
-Count: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
+AtLeastOne: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Value(Frozen):
@@ -61,7 +61,7 @@ class Question1Sizes(Frozen):
 class Question1(Frozen):
     """The question that is answered with pencil and paper."""
 
-    title: Text
+    title: NonEmpty
     answers: str  # the file to write into
     pdf: str  # the file that may take its place
     points: Points = 0.0
@@ -71,9 +71,9 @@ class Question1(Frozen):
 class HomeworkItem(Frozen):
     """One thing that the homework asks for: which cells of a notebook hold its code, checks, figures and comments."""
 
-    id: Text  # such as 2.6
+    id: NonEmpty  # such as 2.6
     question: int
-    title: Text
+    title: NonEmpty
     notebook: str
     code: tuple[str, ...] = ()  # cells whose gaps must be filled
     checks: tuple[str, ...] = ()  # cells whose assertions must hold
@@ -88,10 +88,10 @@ class NotebookInfo(Frozen):
     """A notebook of the homework: its file's name without ending, its title, and the recipe of its runs."""
 
     name: str
-    title: Text
+    title: NonEmpty
     source: str = ""  # the file of its cells, beside the homework's; empty: the package's of its name
     recipe: str = ""  # of its runs; empty: it leaves none
-    num_runs: dict[str, Count] = {}  # by budget: how many runs it leaves in runs/, with the seeds 0, 1, ...
+    num_runs: dict[str, AtLeastOne] = {}  # by budget: how many runs it leaves in runs/, with the seeds 0, 1, ...
     charts_repeat: bool = False  # whether each accuracy at the end of a curve stands elsewhere in it too
     imports: tuple[str, ...] = ()  # packages that its answers may import besides those of the given cells
 
@@ -99,18 +99,18 @@ class NotebookInfo(Frozen):
 class TrainingBudget(Frozen):
     """How long the notebooks train on a dataset."""
 
-    limit: Count  # training images, those for validation included
-    epochs: Count
-    batch_size: Count
-    seeds: Count  # of the comparison with convolab
-    small_epochs: Count  # of the small network of question 4
+    limit: AtLeastOne  # training images, those for validation included
+    epochs: AtLeastOne
+    batch_size: AtLeastOne
+    seeds: AtLeastOne  # of the comparison with convolab
+    small_epochs: AtLeastOne  # of the small network of question 4
 
 
 class Homework(Frozen):
     """All that homework.toml holds."""
 
     format: Literal[1]
-    title: Text
+    title: NonEmpty
     min_comment_words: Annotated[int, Field(ge=0, strict=True)]
     question1: Question1
     budgets: dict[str, TrainingBudget]  # by dataset; NAME-fast is the one of a trial run

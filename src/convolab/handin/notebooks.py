@@ -111,7 +111,7 @@ def require_cells(homework: Homework, *, sources: bool = True) -> None:
         )
         for line in lines:
             require(
-                kind_of(value) == kind_of(written_value(line)),
+                plain_kind(value) == plain_kind(written_value(line)),
                 f"{name}: arms.{arm} = {value!r}: give what can take the place of `{line}`",
             )
 
@@ -124,14 +124,14 @@ def written_value(line: str) -> object:
         return None
 
 
-def kind_of(value: object) -> str:
+def plain_kind(value: object) -> str:
     """What may take a value's place: a number, a text, or a list of one of these.
 
-    >>> kind_of([0.1, 1]), kind_of("sgd"), kind_of([])
+    >>> plain_kind([0.1, 1]), plain_kind("sgd"), plain_kind([])
     ('list of number', 'text', 'list of nothing')
     """
     if isinstance(value, list | tuple):
-        return f"list of {' or '.join(sorted({kind_of(entry) for entry in value})) or 'nothing'}"
+        return f"list of {' or '.join(sorted({plain_kind(entry) for entry in value})) or 'nothing'}"
     return "text" if isinstance(value, str) else "number" if isinstance(value, int | float) else "nothing"
 
 
