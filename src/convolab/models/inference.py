@@ -10,7 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from convolab.core.errors import require
+from convolab.core.rng import isolated_rng
 from convolab.models.classifier import ImageClassifier
+
+ROUNDING = 1e-3  # of the largest logit: float32 rounding stays below it
 
 
 @contextmanager
@@ -106,6 +109,37 @@ def compute_logits(
         logits = torch.cat([net(batch.to(net.scale)) for batch in stacked])
     require_finite_logits(logits, image_name)
     return logits
+
+
+def describe_unsteady_logits(net: nn.Module, pixels: Float[Tensor, "n c h w"]) -> str:
+    """What is wrong with a network whose logits for an image are not a function of the image; empty if nothing is.
+
+    Tried in evaluation mode: the same batch twice, and its first image alone.
+
+    >>> describe_unsteady_logits(nn.Flatten(), torch.rand(3, 1, 2, 2))
+    ''
+    >>> describe_unsteady_logits(nn.BatchNorm2d(1, track_running_stats=False), torch.rand(3, 1, 2, 2))[:40]
+    "the network's logits for an image depend"
+    """
+    with isolated_rng(pixels.device), eval_mode(net), torch.no_grad():
+        together, again = net(pixels).float(), net(pixels).float()
+        alone = net(pixels[:1]).float()
+    if not is_near(again, together):
+        return (
+            "the network gives other logits for the same images each time: it draws random numbers in evaluation too, as "
+            "F.dropout does without training=self.training, or computes with what it changes"
+        )
+    if not is_near(alone, together[:1]):
+        return (
+            "the network's logits for an image depend on the other images of its batch, as with batch norm without "
+            "running statistics: its accuracy is that of these batches, and not that of single images"
+        )
+    return ""
+
+
+def is_near(values: Tensor, others: Tensor) -> bool:
+    """Whether values differ by rounding alone, of the largest."""
+    return bool((values - others).abs().max() <= ROUNDING * others.abs().max())
 
 
 def require_finite_logits(logits: Float[Tensor, "..."], image_name: str) -> None:

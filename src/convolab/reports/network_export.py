@@ -26,7 +26,7 @@ from convolab.core.files import atomic_write
 from convolab.core.outputs import NETWORK_EXPORT, output_file, own_kind, require_outputs, write_json_output
 from convolab.data.splits import DatasetSplits
 from convolab.models.classifier import ImageClassifier
-from convolab.models.inference import compute_logits, require_finite_weights
+from convolab.models.inference import compute_logits, describe_unsteady_logits, require_finite_weights
 from convolab.training.run import Run
 from convolab.training.setup import train_validation_split
 
@@ -109,6 +109,8 @@ def prepared_network(run: Run, splits: DatasetSplits) -> tuple[ImageClassifier, 
     net = run.net()
     require_finite_weights(net)
     pixels = check_images(run, splits)
+    unsteady = describe_unsteady_logits(net, pixels)
+    require(not unsteady, f"{unsteady}; so no exported network could have its logits")
     return net.eval(), pixels, compute_logits(net, pixels)
 
 

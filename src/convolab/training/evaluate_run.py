@@ -3,18 +3,28 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from convolab.core.errors import require
 from convolab.core.files import write_json
 from convolab.core.types import MessageCallback
 from convolab.data.image_io import ImageLike, open_image, resize_and_center_crop
 from convolab.data.splits import DatasetSplits
-from convolab.models.inference import compute_logits, freeze_for_inference, require_finite_weights, top_classes
+from convolab.models.inference import (
+    compute_logits,
+    describe_unsteady_logits,
+    freeze_for_inference,
+    require_finite_weights,
+    top_classes,
+)
 from convolab.training.predictions import DatasetPredictions, Mistakes, predict_dataset, worst_mistakes
 from convolab.training.run_folder import TEST_FILE
 from convolab.training.run_records import EvaluationRecord, new_evaluation_record
 
 if TYPE_CHECKING:
     from convolab.training.run import Run
+
+FEW = 3  # test images that are enough to see whether their logits depend on one another
 
 
 def record_test(
@@ -40,7 +50,10 @@ def record_test(
         "resume it first, or allow an unfinished run",
     )
     splits = test_splits(run, data_dir, splits, on_message)
-    record = new_evaluation_record(predict_test_images(run, splits), epoch)
+    net, _ = run.load_weights("best")
+    pixels = splits.test.gather(torch.arange(min(FEW, len(splits.test))))[0] / 255
+    predictions = predict_test_images(run, splits)
+    record = new_evaluation_record(predictions, epoch, describe_unsteady_logits(net, pixels))
     write_json(run.folder / TEST_FILE, {**run.run_id.to_dict(), **record.to_dict()})
     return record
 
@@ -80,6 +93,8 @@ def predict_image(run: "Run", image: ImageLike, top: int, max_pixels: int) -> li
     """The `top` most probable classes of an image, with their probabilities. See `Run.predict`."""
     net = freeze_for_inference(run.net())
     name, photo = open_image(image, max_pixels)
-    pixels = resize_and_center_crop(photo, net.input_size, net.channels)
-    probabilities = compute_logits(net, pixels.unsqueeze(0) / 255, image_name=name)[0].double().softmax(0)
+    pixels = resize_and_center_crop(photo, net.input_size, net.channels).unsqueeze(0) / 255
+    unsteady = describe_unsteady_logits(net, torch.cat([pixels, pixels.flip(3), 1 - pixels]))
+    require(not unsteady, f"{unsteady}; so it predicts nothing of one image")
+    probabilities = compute_logits(net, pixels, image_name=name)[0].double().softmax(0)
     return [(found.name, found.probability) for found in top_classes(net.classes, probabilities, top)]

@@ -1,7 +1,9 @@
 """Whether a network takes the images, as it is evaluated and as it is trained: found out before work starts."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +11,12 @@ from torch import Tensor, nn
 from convolab.core.errors import LabError, describe_exception, require
 from convolab.core.rng import isolated_rng
 from convolab.data.dataset import ImageDataset, Subset
-from convolab.models.inference import eval_mode
+from convolab.models.inference import describe_unsteady_logits, eval_mode
 from convolab.training.transforms import to_float01
+
+if TYPE_CHECKING:
+    from convolab.training.callbacks import TrainingCallbacks
+    from convolab.training.trainer import Trainer
 
 
 def check_network(
@@ -35,7 +41,7 @@ def check_network(
         network.train()
         try:
             logits = forward(network, train, count, device)
-        except Exception as error:  # whatever a person's own network does
+        except (Exception, SystemExit) as error:  # whatever a person's own network does
             batches = f"batches of {batch_size} image{'s' * (batch_size > 1)}"
             advice = ": set training.batch_size to 2 or more" if batch_size == 1 else ""
             raise LabError(
@@ -44,13 +50,24 @@ def check_network(
     require_logits(logits, count, len(train.classes), "in training")
 
 
+def warn_of_unsteady_logits(trainer: "Trainer", callbacks: "TrainingCallbacks") -> None:
+    """Say what `describe_unsteady_logits` finds in a person's own network, tried with three images. Nothing of it changes."""
+    if not trainer.runs_own_code:
+        return
+    images = trainer.train_set.gather(torch.arange(min(3, len(trainer.train_set))))[0]
+    with unchanged(trainer.net, trainer.device):
+        unsteady = describe_unsteady_logits(trainer.net, images.to(trainer.device) / 255)
+    if unsteady:
+        callbacks.on_message(unsteady)
+
+
 def check_forward(network: nn.Module, train: ImageDataset | Subset, device: torch.device | str = "cpu") -> None:
     """Raise LabError unless a network gives a logit per class in evaluation mode."""
     count = min(2, len(train))
     with unchanged(network, device):
         try:
             logits = forward(network, train, count, device)
-        except Exception as error:  # whatever a person's own network does
+        except (Exception, SystemExit) as error:  # whatever a person's own network does
             shape = "x".join(map(str, train.shape))
             raise LabError(
                 f"the network does not accept images of shape {shape}: {describe_exception(error)}"
@@ -63,6 +80,30 @@ def forward(network: nn.Module, train: ImageDataset | Subset, count: int, device
     """What the network gives for the first images."""
     images, _ = train.gather(torch.arange(count))
     return network(to_float01(images.to(device)))
+
+
+def plain_attributes(net: nn.Module) -> dict[tuple[str, str], object]:
+    """Copies of the numbers, texts and lists of these that a network's modules keep, by module and name.
+
+    >>> plain_attributes(nn.Dropout(0.25))[("", "p")]
+    0.25
+    """
+    usual = {*vars(nn.Module()), "training"}
+    return {
+        (path, name): copy.deepcopy(value)
+        for path, module in net.named_modules()
+        for name, value in vars(module).items()
+        if name not in usual and is_plain(value)
+    }
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is a number, a text, nothing, or a list, tuple or dictionary of such."""
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    if isinstance(value, dict):
+        return all(map(is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from convolab.training.evaluate_run import find_mistakes, predict_image, record_
 from convolab.training.extend import extend_run
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
+from convolab.training.network_check import warn_of_unsteady_logits
 from convolab.training.playback import Playback, read_playback
 from convolab.training.predictions import Mistakes
 from convolab.training.recipe import Recipe
@@ -145,6 +146,7 @@ class Run(Displayable):
             write_text(folder / METRICS_FILE, "")
             write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, codes))
             run = cls(folder)
+            warn_of_unsteady_logits(trainer, callbacks)
             if trainer.pretrained:
                 callbacks.on_message(f"{recipe.model.name} {describe_start(trainer.pretrained)}")
             with epoch_log(LoggedRun(folder, run.run_id, recipe, trainer), callbacks, log) as logged:
@@ -312,7 +314,8 @@ class Run(Displayable):
         if which == "best":
             with suppress(LabError):  # a damaged record is an error of who asks for it
                 test = self.test_result
-        net.caution = chance_caution(best, test, len(net.classes))
+        cautions = [chance_caution(best, test, len(net.classes)), test.caution if test else ""]
+        net.caution = "; ".join(filter(None, cautions))
         return net
 
     def load_weights(self, which: str) -> tuple[ImageClassifier, int]:

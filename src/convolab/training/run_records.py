@@ -111,6 +111,7 @@ class EvaluationRecord(Displayable):
     tested_at: str  # local time
     top5_accuracy: float | None = None  # None: five classes or fewer, or an older record
     calibration: Calibration | None = None  # None: an older record
+    caution: str = ""  # why it may not hold for single images; empty if nothing is against it
 
     def __post_init__(self) -> None:
         """Raise ValueError for a file whose numbers contradict each other."""
@@ -211,7 +212,7 @@ def new_summary(
     }
 
 
-def new_evaluation_record(predictions: DatasetPredictions, epoch: int) -> EvaluationRecord:
+def new_evaluation_record(predictions: DatasetPredictions, epoch: int, caution: str = "") -> EvaluationRecord:
     """What is recorded of a test with the weights of an epoch."""
     result = predictions.evaluation
     scores = class_scores(result.confusion.tolist(), result.classes)
@@ -227,6 +228,7 @@ def new_evaluation_record(predictions: DatasetPredictions, epoch: int) -> Evalua
         tested_at=current_time(),
         top5_accuracy=predictions.top_k_accuracy(TOP_K) if len(result.classes) > TOP_K else None,
         calibration=predictions.calibration,
+        caution=caution,
     )
 
 

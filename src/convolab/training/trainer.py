@@ -36,7 +36,7 @@ from convolab.training.evaluation import evaluate, preferred_memory_format
 from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.losses import Loss, build_loss, check_loss
 from convolab.training.lr_schedule import ConstantLR, Schedule
-from convolab.training.network_check import check_network
+from convolab.training.network_check import check_network, plain_attributes
 from convolab.training.optim import SGD, Optimizer
 from convolab.training.own_metric import ValidationMetric
 from convolab.training.parts import own_code_errors
@@ -147,6 +147,7 @@ class Trainer:
         if isinstance(self.schedule, OtherSchedule) and runs_own_code and self.training.exact is not False:
             self.rates_again = self.schedule.rates(self.optimizer.lr, self.steps_per_epoch, self.training.epochs)
         self.progress = TrainingProgress()
+        self.first_attributes = plain_attributes(self.net) if runs_own_code else {}
         self.frozen = tuple(frozen)
         self.pretrained: PretrainedRecord | None = None  # what the network started from, for the run's summary
 

@@ -76,6 +76,8 @@ def test_command(
     print_class_scores(record)
     if record.calibration:
         print_lines(calibration_line(record.calibration))
+    if record.caution:
+        print_note(record.caution)
     if mistakes:
         rows = [
             [mistake.name, mistake.true, mistake.predicted, format_percent(mistake.probability)]
