@@ -111,7 +111,7 @@ def lines(run: RunEvidence, **options: object) -> list[tuple[str, str]]:
     return [(sign.weight, sign.what) for sign in rerun_signs(run, Permission(**options))]
 
 
-BITS = [("note", "trained again: 2 epochs and the weights agree bit by bit")]
+BITS = [("confirmed", "trained again: 2 epochs and the weights agree bit by bit")]
 
 
 @pytest.mark.slow
