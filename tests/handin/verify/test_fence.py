@@ -333,3 +333,17 @@ def test_runs_are_picked_by_the_teachers_seed(tmp_path: Path) -> None:
     for words in ("3", "0"):
         with pytest.raises(LabError, match="--rerun"):
             RunChoice(words)
+
+
+def test_only_code_that_was_let_run_counts_as_run(
+    no_bubblewrap: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    of_strangers(monkeypatch, tmp_path)
+    files = [(Path("a.zip/q.ipynb"), "0" * 64)]
+    for allowed in (Permission(unfenced=True), Permission(trust=True)):
+        with pytest.raises(LabError):
+            allowed.require(files)
+        assert allowed.let_run == []
+    allowed = Permission(trust=True, unfenced=True)
+    allowed.require(files)
+    assert allowed.let_run == ["a.zip/q.ipynb"]
