@@ -291,7 +291,7 @@ def test_what_cannot_agree_bit_by_bit_says_why_and_is_compared_within_a_toleranc
     plain.summary["hardware"] = {**plain.summary["hardware"], "processor": "Another One"}
     plain.weights = {"best.safetensors": "0" * 64}  # of another processor's bits
     [(weight, what)] = lines(plain)
-    assert weight == "note"
+    assert weight == "confirmed"
     assert (
         f"losses within {LOSS_TOLERANCE:g} and 5 %, accuracies within {ACCURACY_TOLERANCE:g}; not bit by bit: processor Another One, here"
         in what

@@ -32,7 +32,7 @@ MEANINGS = {
     "contradiction": "what no honest hand-in has",
     "shares work": "what several hand-ins have in common and at least one of them copied; the files do not say which one",
     "note": "what is unusual, and has honest reasons too",
-    "confirmed": "run again, and the same came out",
+    "confirmed": "run again, and the same came out, as exactly as the line says",
     "group": "hand-ins that share something; its number is that of the list of groups",
     "reading": "found in the files as they were handed in",
     "rerun": "found by training a run again (--rerun)",
