@@ -104,7 +104,7 @@ def test_ten_honest_hand_ins_of_the_course_pass_and_an_edited_number_does_not(
     assert [(report.refused, report.contradictions) for report in reports] == [("", [])] * 10
     assert {report.total_points for report in reports} == {homework.question1.points}  # the rest is the fast run's
     for label, notebook, words in (
-        ("test accuracy = ", NAMES[0], "the interval that is printed with it is another accuracy's"),
+        ("test accuracy = ", NAMES[0], "the printed 95 % interval does not fit 0.9876"),
         ("validation accuracy with = ", NAMES[0], "the chart of the cell does not have it"),
         ("small network's validation accuracy = ", NAMES[1], "no run in evidence/ has this accuracy"),
     ):

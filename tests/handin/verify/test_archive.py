@@ -174,3 +174,24 @@ def test_a_folder_without_a_zip_and_a_missing_path_are_refused(tmp_path: Path) -
     for path, words in ((tmp_path, "holds no zip"), (tmp_path / "none", "there is no")):
         with pytest.raises(LabError, match=words):
             find_hand_ins([path])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty (0 bytes): ask for it again"),
+        (b"PK\x03\x04" + bytes(100), "is cut off: ask for it again"),
+        (b"Rar!", "is no zip: ask for the file"),
+        (b"PK\x05\x06" + bytes(18), "is a zip without files"),
+    ],
+)
+def test_a_file_that_did_not_arrive_whole_is_refused_in_other_words_than_one_that_is_no_zip(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    assert words in error_of(tmp_path / "a.zip")
+
+
+def test_a_folder_that_was_zipped_by_hand_names_the_command_that_packs_it(tmp_path: Path) -> None:
+    line = error_of(make_zip(tmp_path / "a.zip", {"ada/question2_training.ipynb": b"{}", "ada/README.md": b""}))
+    assert line.endswith("holds notebooks but was not packed: the student must run `convolab handin pack`")

@@ -111,7 +111,7 @@ def lines(run: RunEvidence, **options: object) -> list[tuple[str, str]]:
     return [(sign.weight, sign.what) for sign in rerun_signs(run, Permission(**options))]
 
 
-BITS = [("note", "trained again: 2 epochs and the weights agree bit by bit")]
+BITS = [("confirmed", "trained again: 2 epochs and the weights agree bit by bit")]
 
 
 @pytest.mark.slow
@@ -291,7 +291,7 @@ def test_what_cannot_agree_bit_by_bit_says_why_and_is_compared_within_a_toleranc
     plain.summary["hardware"] = {**plain.summary["hardware"], "processor": "Another One"}
     plain.weights = {"best.safetensors": "0" * 64}  # of another processor's bits
     [(weight, what)] = lines(plain)
-    assert weight == "note"
+    assert weight == "confirmed"
     assert (
         f"losses within {LOSS_TOLERANCE:g} and 5 %, accuracies within {ACCURACY_TOLERANCE:g}; not bit by bit: processor Another One, here"
         in what
@@ -333,3 +333,17 @@ def test_runs_are_picked_by_the_teachers_seed(tmp_path: Path) -> None:
     for words in ("3", "0"):
         with pytest.raises(LabError, match="--rerun"):
             RunChoice(words)
+
+
+def test_only_code_that_was_let_run_counts_as_run(
+    no_bubblewrap: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    of_strangers(monkeypatch, tmp_path)
+    files = [(Path("a.zip/q.ipynb"), "0" * 64)]
+    for allowed in (Permission(unfenced=True), Permission(trust=True)):
+        with pytest.raises(LabError):
+            allowed.require(files)
+        assert allowed.let_run == []
+    allowed = Permission(trust=True, unfenced=True)
+    allowed.require(files)
+    assert allowed.let_run == ["a.zip/q.ipynb"]

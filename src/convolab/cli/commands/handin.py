@@ -161,7 +161,14 @@ def pack_command(
 @handin_app.command("verify", cls=LabCommand)
 def verify_command(
     hand_ins: Annotated[list[Path], typer.Argument(help="Zips of `convolab handin pack`, or a folder of them.")],
-    homework: HomeworkOption = None,
+    homework: Annotated[
+        Path | None,
+        typer.Option(
+            "--homework",
+            help="The homework.toml that the hand-ins are of; others are refused.",
+            show_default="the course's",
+        ),
+    ] = None,
     rerun: Annotated[
         str | None, typer.Option(help="Train so many runs of each again, or one by its name, or all.")
     ] = None,
@@ -193,7 +200,7 @@ def verify_command(
         require_report_folder(out)
     with status_spinner("reading") as show:
         result = verify_hand_ins(
-            hand_ins, read_homework(homework), rerun=rerun, seed=seed, execute=execute, trust=trust, unfenced=unfenced,
+            hand_ins, None if homework is None else read_homework(homework), rerun=rerun, seed=seed, execute=execute, trust=trust, unfenced=unfenced,
             data_dir=data_dir, on_progress=show,
         )  # fmt: skip
     written = [] if out is None else write_class_report(result, out)
@@ -202,26 +209,27 @@ def verify_command(
     elif as_csv:
         print(class_csv(result), end="")
     else:
-        print_class(result)
+        print_class(result, out)
         print_lines(*(f"written: {path}" for path in written))
     if result.suspicious:
         raise typer.Exit(1)
 
 
-def print_class(result: "VerifyResult") -> None:
+def print_class(result: "VerifyResult", out: Path | None) -> None:
     """The table, what its words mean, what hand-ins share, then what was found in each."""
-    from convolab.handin.verify.report import CLASS_COLUMNS, class_rows, group_line, lines_of_several, meanings_of
+    from convolab.handin.verify import report as class_report
 
-    drop_order = ("versions", "file", "data", "seeds", "accuracy")
-    print_fitting_table(CLASS_COLUMNS, class_rows(result), drop_order, "see --csv or --out")
-    print_wrapped(*(f"{word}: {meaning}" for word, meaning in meanings_of(result).items()))
-    print_wrapped(*(group_line(result, number) for number in range(1, len(result.groups) + 1)))
-    owners, listed = lines_of_several(result), set()
+    drop_order = ("versions", "file", "data", "runs")
+    rows, meanings = class_report.class_rows(result), class_report.meanings_of(result)
+    print_fitting_table(class_report.CLASS_COLUMNS, rows, drop_order, "see --csv or --out")
+    print_wrapped(*(f"{word}: {meaning}" for word, meaning in meanings.items()))
+    print_wrapped(*(class_report.group_line(result, number) for number in range(1, len(result.groups) + 1)))
+    owners, listed = class_report.lines_of_several(result), set()
     for report in result.reports:
         if report.refused:
             print_wrapped(f"{report.file}: refused: {report.refused}")
-        found = [*report.contradictions, *report.skipped, *(sign for sign in report.notes if sign.means != "reading")]
-        found = [sign for sign in found if not sign.shared_by and sign not in listed]
+        found = [*report.contradictions, *report.skipped, *report.confirmed]
+        found = [sign for sign in found if sign not in listed]
         for sign in found[:MAX_SHOWN_SIGNS]:
             listed.add(sign)
             names = owners[sign]
@@ -229,10 +237,11 @@ def print_class(result: "VerifyResult") -> None:
             print_wrapped(f"{names[0] if len(names) == 1 else several}: {sign.line}")
         if len(found) > MAX_SHOWN_SIGNS:
             print_wrapped(f"{report.name}: and {len(found) - MAX_SHOWN_SIGNS} more, see --out")
-    total, suspicious = len(result.reports), len(result.suspicious)
-    how = f"code ran {result.fence}" if result.fence else "nothing of them was run"
-    print_lines(f"{pluralize(total, 'hand-in')}, {suspicious} refused or with contradictions; {how}")
-    if not result.fence:
+    if any(sign.weight == "note" for sign in owners):
+        print_lines(f"notes are listed in {out / class_report.PAGE if out else 'the report: add --out FOLDER'}")
+    count, found_words, run_words = class_report.summary_lines(result)
+    print_lines(f"{count}: {found_words}; {run_words}")
+    if not result.count_done("rerun") and not result.count_done("execute"):
         print_wrapped(
             "who changes all files of a hand-in so that they agree is not found by reading them: --rerun trains runs "
             "again, --execute runs the notebooks again (docs/handin.md)"

@@ -4,7 +4,7 @@ import hashlib
 import re
 import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +29,8 @@ END_RECORD_BYTES, MAX_COMMENT_BYTES = 22, 65_535
 ZIP64_LOCATOR = b"PK\x06\x07"  # before it in a zip of over 65,535 members or 4 GB
 ZIP64_LOCATOR_BYTES = 20
 ASK_AGAIN = "ask for the file that `convolab handin pack` writes"
+NOT_READ = "nothing of it was read, ask for another"
+FIRST_RECORD = b"PK\x03\x04"  # at the start of a zip with members
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def read_hand_in(path: Path) -> HandIn:
         raise LabError(f"cannot read {path} ({error.strerror or error})") from error
     except ZIP_ERRORS as error:
         raise LabError(f"{path} is a damaged zip ({one_line(str(error))}): {ASK_AGAIN}") from error
-    require(MANIFEST in files, f"{path} is no hand-in: it has no {MANIFEST}; {ASK_AGAIN}")
+    require_packed(path, files)
     try:
         manifest = parse_json(files[MANIFEST].decode(), f"{MANIFEST} of {path}")
     except UnicodeDecodeError as error:
@@ -94,15 +96,39 @@ def read_hand_in(path: Path) -> HandIn:
     return HandIn(path, digest, files, manifest)
 
 
+def require_packed(path: Path, names: Collection[str]) -> None:
+    """Raise LabError, by what a zip holds in its place, unless it has the manifest of a hand-in."""
+    require(names, f"{path} is a zip without files: {ASK_AGAIN}")
+    by_hand = any(name.endswith(".ipynb") for name in names)
+    require(
+        MANIFEST in names or not by_hand,
+        f"{path} holds notebooks but was not packed: the student must run `convolab handin pack`",
+    )
+    require(MANIFEST in names, f"{path} is no hand-in: it has no {MANIFEST}; {ASK_AGAIN}")
+
+
+def what_it_is(start: bytes) -> str:
+    """What is wrong with a file without the end of a zip, by its first bytes.
+
+    >>> what_it_is(b""), what_it_is(b"PK\\x03\\x04")
+    ('is empty (0 bytes): ask for it again', 'is cut off: ask for it again')
+    """
+    if not start:
+        return "is empty (0 bytes): ask for it again"
+    return "is cut off: ask for it again" if start == FIRST_RECORD else f"is no zip: {ASK_AGAIN}"
+
+
 def require_small_directory(path: Path) -> None:
     """Raise LabError unless a zip ends in a list of its members that is short enough to be read."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         length = min(size, END_RECORD_BYTES + MAX_COMMENT_BYTES + ZIP64_LOCATOR_BYTES)
+        file.seek(0)
+        start = file.read(len(FIRST_RECORD))
         file.seek(size - length)
         end = file.read(length)
     place = end.rfind(END_RECORD)
-    require(place >= 0 and len(end) - place >= END_RECORD_BYTES, f"{path} is no zip: {ASK_AGAIN}")
+    require(place >= 0 and len(end) - place >= END_RECORD_BYTES, f"{path} {what_it_is(start)}")
     is_zip64 = end[max(0, place - ZIP64_LOCATOR_BYTES) : place].startswith(ZIP64_LOCATOR)
     count, num_bytes = (int.from_bytes(end[place + i : place + i + n], "little") for i, n in ((10, 2), (12, 4)))
     require(
@@ -123,26 +149,22 @@ def require_harmless(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     for member in members:
         name, shown = member.filename, one_line(member.orig_filename)
         problem = path_problem(name) or path_problem(member.orig_filename)
-        require(not problem, f"{path} holds {shown!r}, {problem}: nothing of it was read")
-        require(name.casefold() not in seen, f"{path} holds {shown!r} twice: nothing of it was read")
+        require(not problem, f"{path} holds {shown!r}, {problem}: {NOT_READ}")
+        require(name.casefold() not in seen, f"{path} holds {shown!r} twice: {NOT_READ}")
         seen.add(name.casefold())
         kind = stat.S_IFMT(member.external_attr >> 16)
-        require(
-            kind in (0, stat.S_IFREG), f"{path} holds {shown!r}, which is a link or a device: nothing of it was read"
-        )
+        require(kind in (0, stat.S_IFREG), f"{path} holds {shown!r}, which is a link or a device: {NOT_READ}")
         require(not member.flag_bits & 1, f"{path} holds {shown!r} encrypted: {ASK_AGAIN}")
         require(
             member.file_size <= FREE_BYTES + MAX_RATIO * member.compress_size,
             f"{path} holds {shown!r}, which would unpack to {format_bytes(member.file_size)}, over {MAX_RATIO} bytes for "
-            "each of its own: nothing of it was read",
+            f"each of its own: {NOT_READ}",
         )
     folders = {str(parent).casefold() for member in members for parent in PurePosixPath(member.filename).parents}
     both = next((member for member in members if member.filename.casefold() in folders), None)
     require(
         both is None,
-        f"{path} holds {one_line(both.orig_filename)!r} as a file and as a folder: nothing of it was read"
-        if both
-        else "",
+        f"{path} holds {one_line(both.orig_filename)!r} as a file and as a folder: {NOT_READ}" if both else "",
     )
 
 

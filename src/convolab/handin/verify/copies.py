@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TypeAlias, TypeVar
 
-from convolab.core.text import truncate_list
+from convolab.core.text import pluralize, truncate_list
 from convolab.handin.verify.evidence import RunEvidence
-from convolab.handin.verify.signs import Sign, as_note
+from convolab.handin.verify.signs import Sign, as_note, as_shared
 
 MIN_RUNS_OF_WORDS = 20  # of comments that are compared
 MAX_SHARED = 0.5  # of the runs of words of the shorter one
@@ -70,7 +70,7 @@ def own_run_signs(traces: Traces) -> Iterator[Sign]:
 
 
 def merge_shared(found: Iterable[Shared]) -> list[Shared]:
-    """One sign for all that the same hand-ins share: a contradiction if one of these things is."""
+    """One sign for all that the same hand-ins share: a note if each of these things is one."""
     merged: dict[Members, list[Sign]] = defaultdict(list)
     for members, sign in found:
         merged[members].append(sign)
@@ -80,7 +80,8 @@ def merge_shared(found: Iterable[Shared]) -> list[Shared]:
             Sign(
                 ", ".join(dict.fromkeys(sign.where for sign in signs)),
                 "; ".join(sign.what for sign in signs),
-                weight="sign" if any(sign.weight == "sign" for sign in signs) else "note",
+                weight="note" if all(sign.weight == "note" for sign in signs) else "shared",
+                parts=tuple(sign.what for sign in signs),
             ),
         )
         for members, signs in merged.items()
@@ -90,8 +91,10 @@ def merge_shared(found: Iterable[Shared]) -> list[Shared]:
 def find_shared(all_traces: Sequence[Traces]) -> Iterator[Shared]:
     """What hand-ins share: each thing once, with all that have it. Those of one person may share what they like."""
     for members in group_by(all_traces, lambda traces: [traces.zip_sha256]).values():
-        name = all_traces[members[0]].name
-        yield members, Sign("manifest.json", f"one zip, byte for byte, which says that it is by {name}")
+        times = "twice" if len(members) == 2 else f"{len(members)} times"
+        is_of_one = len({all_traces[i].name for i in members}) == 1
+        make, by_one = (as_note, f", handed in {times} under one name") if is_of_one else (as_shared, "")
+        yield members, make("manifest.json", f"one zip, byte for byte{by_one}")
     for name, members in group_by(all_traces, lambda traces: [traces.name]).items():
         if len({all_traces[i].zip_sha256 for i in members}) > 1:
             yield members, as_note("manifest.json", f"the name {name}, so they are not compared with each other")
@@ -102,7 +105,7 @@ def find_shared(all_traces: Sequence[Traces]) -> Iterator[Shared]:
                 yield key, members
 
     for (notebook, _), members in groups(lambda traces: traces.notebooks.items()):
-        yield members, Sign(f"{notebook}.ipynb", f"the notebook {notebook}.ipynb, byte for byte")
+        yield members, as_shared(f"{notebook}.ipynb", f"the notebook {notebook}.ipynb, byte for byte")
     yield from shared_comments(all_traces)
     runs: dict[Members, list[str]] = defaultdict(list)
     for times, members in groups(lambda traces: [run.times for run in traces.runs if has_times(run)]):
@@ -110,12 +113,12 @@ def find_shared(all_traces: Sequence[Traces]) -> Iterator[Shared]:
         runs[members].append(" alias ".join(dict.fromkeys(same)))
     for members, names in runs.items():
         noun = "the run" if len(names) == 1 else "the runs"
-        yield members, Sign("evidence", f"{noun} {truncate_list(names)}, with the same seconds in each epoch")
+        yield members, as_shared("evidence", f"{noun} {truncate_list(names)}, with the same seconds in each epoch")
     for digest, members in groups(lambda traces: [value for run in traces.runs for value in run.weights.values()]):
         same_weights = [run for i in members for run in all_traces[i].runs if digest in run.weights.values()]
         if len({run.key for run in same_weights}) > 1 and len({run.times for run in same_weights}) > 1:
             names = truncate_list(sorted({run.name for run in same_weights}))
-            yield members, Sign("evidence", f"the weights of {names}, whose recipes differ")
+            yield members, as_shared("evidence", f"the weights of {names}, whose recipes differ")
     for _, members in groups(lambda traces: [traces.code] if traces.code else []):
         yield members, as_note("answers in code", "all answers in code, character by character")
     speeds = {members: speed for speed, members in groups(lambda traces: sorted(traces.speeds, reverse=True))}
@@ -148,7 +151,7 @@ def shared_comments(all_traces: Sequence[Traces]) -> Iterator[Shared]:
             groups.append((members, min([part, *(least for _, least in joined)])))
     for members, least in groups:
         more = "" if len(members) == 2 or least == 1 else " or more"
-        yield tuple(sorted(members)), Sign("comments", f"{100 * least:.0f} %{more} of the words of their comments")
+        yield tuple(sorted(members)), as_shared("comments", f"{100 * least:.0f} %{more} of the words of their comments")
 
 
 def has_times(run: RunEvidence) -> bool:
@@ -201,11 +204,15 @@ def figure_signs(all_traces: Sequence[Traces]) -> list[list[Sign]]:
 
 
 def other_bits_notes(all_traces: Sequence[Traces]) -> list[list[Sign]]:
-    """Runs of a recipe that most others of the class have with other bits, on machines of the same name."""
-    groups: dict[object, Counter[object]] = defaultdict(Counter)
-    for traces in all_traces:
+    """Runs of a recipe that most others of the class have with other bits, on machines of the same name.
+
+    Copies of one run, which took the same seconds, count once.
+    """
+    trained: dict[object, set[tuple[object, object]]] = defaultdict(set)
+    for i, traces in enumerate(all_traces):
         for run in traces.runs:
-            groups[group_of(run)][bits(run)] += 1
+            trained[group_of(run)].add((bits(run), run.times if has_times(run) else (i, run.name)))
+    groups = {group: Counter(own for own, _ in runs) for group, runs in trained.items()}
     notes: list[list[Sign]] = []
     for traces in all_traces:
         found = []
@@ -213,7 +220,8 @@ def other_bits_notes(all_traces: Sequence[Traces]) -> list[list[Sign]]:
             counts = groups[group_of(run)]
             [(most, times), *_] = counts.most_common(1)
             if most != bits(run) and times > counts[bits(run)]:
-                text = f"{times} other runs of this recipe, on machines of this name, have other bits: train it again"
+                others = f"{pluralize(times, 'other')} of the same recipe and processor"
+                text = f"this run's result differs from {others}: check it with --rerun {run.name}"
                 found.append(as_note(f"evidence/{run.name}", text))
         notes.append(found)
     return notes

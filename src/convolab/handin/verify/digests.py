@@ -4,15 +4,19 @@ import html
 import re
 from collections.abc import Iterator
 
+from convolab.core.errors import require
 from convolab.core.outputs import is_own_output
 from convolab.core.trust import sha256_of
-from convolab.handin.homework import HOMEWORK_FILE, Homework
+from convolab.handin.homework import HOMEWORK_FILE, MAX_HOMEWORK_BYTES, Homework
 from convolab.handin.notebook_file import HandedInCell, one_line
 from convolab.handin.pack import HAND_IN, homework_sha256
 from convolab.handin.verify.archive import MANIFEST, HandIn
 from convolab.handin.verify.signs import Sign, as_note
 
 TAG = re.compile(r"<[^<>]*>")
+TITLE = re.compile(
+    rb"""(?m)^title[ \t]*=[ \t]*["']([^"'\r\n]{0,200})"""
+)  # of a homework.toml of a stranger, which is not parsed
 MAX_PAGE_BYTES = 60_000_000
 MAX_LINES = 500  # of a notebook that are sought on its page
 
@@ -32,14 +36,28 @@ def archive_signs(hand_in: HandIn, homework: Homework) -> Iterator[Sign]:
         yield as_note(
             hand_in.path.name, "it was not written like this by `convolab handin pack`: packed again, or changed"
         )
-    own = hand_in.manifest.get("homework_sha256")
-    copy = hand_in.files.get(HOMEWORK_FILE)
-    if own not in (None, homework_sha256(homework)) or (
-        copy is not None and sha256_of(copy) != homework_sha256(homework)
-    ):
+    if has_other_homework(hand_in, homework):
+        yield as_note(HOMEWORK_FILE, "its homework.toml is not the teacher's, by which it is verified here")
+    elif hand_in.manifest.get("homework_sha256") not in (None, homework_sha256(homework)):
         yield as_note(
             HOMEWORK_FILE, "it was packed by another homework file than this check uses: give the right --homework"
         )
+
+
+def require_course_homework(hand_in: HandIn, course: Homework) -> None:
+    """Raise LabError for a hand-in whose own homework.toml is not the course's: only the teacher has the right file."""
+    found = TITLE.search(hand_in.files.get(HOMEWORK_FILE, b"")[:MAX_HOMEWORK_BYTES])
+    title = f' ("{one_line(found[1].decode(errors="replace"))}")' if found else ""
+    require(
+        not has_other_homework(hand_in, course),
+        f"{hand_in.path} is of another homework{title}: give its file with --homework",
+    )
+
+
+def has_other_homework(hand_in: HandIn, homework: Homework) -> bool:
+    """Whether a hand-in holds a homework.toml that differs from the homework; other ends of lines are no difference."""
+    copy = hand_in.files.get(HOMEWORK_FILE)
+    return copy is not None and copy.splitlines() != homework.text.encode().splitlines()
 
 
 def page_signs(hand_in: HandIn, notebook: str, cells: list[HandedInCell]) -> Iterator[Sign]:

@@ -11,7 +11,7 @@ from typing import Any
 from convolab.core.errors import LabError
 from convolab.core.files import read_json
 from convolab.core.stats import wilson_interval
-from convolab.core.text import truncate_list
+from convolab.core.text import pluralize, truncate_list
 from convolab.handin.check import find_run_folders
 from convolab.handin.verify.signs import Sign, as_note
 from convolab.training.history import EpochMetrics, best_epoch_of
@@ -121,10 +121,16 @@ def metrics_problems(run: RunEvidence) -> Iterator[tuple[str, str]]:
         yield "metrics.jsonl", f"its epochs are {truncate_list(list(map(str, numbers)))}"
         return
     if len(history) != summary["epochs_done"]:
-        yield "metrics.jsonl", f"it has {len(history)} epochs, and the summary says {summary['epochs_done']}"
+        yield (
+            "metrics.jsonl",
+            f"it has {pluralize(len(history), 'epoch')}, and the summary says {summary['epochs_done']}",
+        )
     may_stop = any(getattr(run.recipe.training, name, None) is not None for name in ("goal", "patience"))
     if summary["status"] == "finished" and not may_stop and len(history) != epochs:
-        yield "metrics.jsonl", f"the run is finished with {len(history)} epochs, and its recipe has {epochs}"
+        yield (
+            "metrics.jsonl",
+            f"the run is finished with {pluralize(len(history), 'epoch')}, and its recipe has {epochs}",
+        )
     best, stored = best_epoch_of(history), summary["best"]
     if (best is None) != (stored is None) or (best and stored and not same_record(best.to_record(), stored)):
         yield "metrics.jsonl", "its best epoch is not the one that the summary holds"

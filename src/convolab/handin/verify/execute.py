@@ -13,7 +13,7 @@ from convolab.core.trust import sha256_of
 from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook, shorten_cell
 from convolab.handin.verify.fence import Permission, run_fenced, work_folder
 from convolab.handin.verify.numbers import NUMBER, chart_points
-from convolab.handin.verify.signs import Sign, as_note, skipped
+from convolab.handin.verify.signs import Sign, confirmed, skipped
 
 # Of printed numbers, absolute and relative, and of a chart's values as a part of their range: where processor, torch and
 # threads are those of the hand-in, and where another one rounds differently.
@@ -65,8 +65,8 @@ def execute_signs(
     yield from (Sign(f"{name}, {cell}", what, "execute") for cell, what in found)
     if not found:
         why = "" if is_same else ", as processor, torch or threads differ or are not known"
-        text = f"executed again: {pluralize(len(again), 'cell')} show the same, within {tolerance:g}{why}"
-        yield as_note(name, text, "execute")
+        shown = f"{pluralize(len(again), 'cell')} {'shows' if len(again) == 1 else 'show'} the same"
+        yield confirmed(name, f"executed again: {shown}, within {tolerance:g}{why}", "execute")
 
 
 def output_differences(

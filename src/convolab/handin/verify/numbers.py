@@ -80,7 +80,7 @@ def value_signs(place: str, value: Value, cell: HandedInCell, points: Sequence[C
     if value.support == "interval":
         found = INTERVAL.search(cell.text)
         if found is None or not is_interval_of(number, float(found[1]), float(found[2])):
-            yield Sign(place, f"{value.label} = {number:g}: the interval that is printed with it is another accuracy's")
+            yield Sign(place, f"{value.label}: the printed 95 % interval does not fit {number:g}")
 
 
 def labeled_numbers(text: str, label: str) -> list[str]:

@@ -13,7 +13,7 @@ from convolab.core.text import pluralize, truncate_list
 from convolab.data.catalog import DATASETS
 from convolab.handin.verify.evidence import RunEvidence
 from convolab.handin.verify.fence import Permission, run_fenced, work_folder
-from convolab.handin.verify.signs import Sign, as_note, skipped
+from convolab.handin.verify.signs import Sign, confirmed, skipped
 from convolab.models.own_code import code_of_record
 from convolab.training.history import EpochMetrics
 from convolab.training.run_code import code_folder, code_records
@@ -51,7 +51,7 @@ class RunChoice:
 
 
 def rerun_signs(run: RunEvidence, permission: Permission) -> Iterator[Sign]:
-    """Train a run again and give what differs; a note says what was compared, or why it could not be trained."""
+    """Train a run again and give what differs, or that nothing does, or why it could not be trained."""
     place = f"evidence/{run.name}"
     try:
         again = train_run_again(run, permission)
@@ -66,9 +66,9 @@ def rerun_signs(run: RunEvidence, permission: Permission) -> Iterator[Sign]:
         tolerance = (
             f"losses within {LOSS_TOLERANCE:g} and {100 * LOSS_TOLERANCE:g} %, accuracies within {ACCURACY_TOLERANCE:g}"
         )
-        yield as_note(place, f"trained again: {tolerance}; not bit by bit: {truncate_list(reasons, 6)}", "rerun")
+        yield confirmed(place, f"trained again: {tolerance}; not bit by bit: {truncate_list(reasons, 6)}", "rerun")
     elif not differences:
-        yield as_note(
+        yield confirmed(
             place, f"trained again: {pluralize(len(run.history), 'epoch')} and the weights agree bit by bit", "rerun"
         )
 
@@ -152,7 +152,7 @@ def exact_differences(run: RunEvidence, again: Mapping[str, Any]) -> Iterator[st
     """Where the repetition has other bits."""
     history = again_history(again)
     if len(history) != len(run.history):
-        yield f"trained again it has {len(history)} epochs, and {len(run.history)} were handed in"
+        yield f"trained again it has {pluralize(len(history), 'epoch')}, and {len(run.history)} were handed in"
         return
     for own, new in zip(run.history, history, strict=True):
         other = [name for name in COMPARED if getattr(own, name) != getattr(new, name)]
@@ -174,7 +174,7 @@ def rough_differences(run: RunEvidence, again: Mapping[str, Any]) -> Iterator[st
     """Where the repetition differs by more than roundings do."""
     history = again_history(again)
     if len(history) != len(run.history):
-        yield f"trained again it has {len(history)} epochs, and {len(run.history)} were handed in"
+        yield f"trained again it has {pluralize(len(history), 'epoch')}, and {len(run.history)} were handed in"
         return
     pairs = [(own, new, name) for own, new in zip(run.history, history, strict=True) for name in COMPARED]
     found = [(own, new, name) for own, new, name in pairs if not is_near(name, getattr(own, name), getattr(new, name))]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Means = Literal["reading", "rerun", "execute"]
-Weight = Literal["sign", "note", "skipped"]
+Weight = Literal["sign", "shared", "note", "confirmed", "skipped"]
 # What no reading can show, for the report and for who writes the next check.
 READING_CANNOT_SHOW = (
     "who wrote it: the manifest's digests are no signature, and whoever changes a file can write them again",
@@ -17,10 +17,11 @@ READING_CANNOT_SHOW = (
 
 @dataclass(frozen=True)
 class Sign:
-    """One thing that speaks against a hand-in.
+    """One thing that was found in a hand-in.
 
-    A "sign" is a contradiction, which no honest hand-in has; a "note" is unusual, and has honest reasons too; "skipped"
-    says what was asked for and could not be done.
+    A "sign" is a contradiction, which no honest hand-in has; what is "shared" was copied by at least one of those who
+    share it; a "note" is unusual, and has honest reasons too; "confirmed" is what came out the same when it was run
+    again; "skipped" says what was asked for and could not be done.
     """
 
     where: str  # such as question2_training.ipynb, q2-9-figure
@@ -28,6 +29,7 @@ class Sign:
     means: Means = "reading"
     weight: Weight = "sign"
     shared_by: tuple[str, ...] = ()  # all hand-ins that share this: a group; empty: it is of this one alone
+    parts: tuple[str, ...] = ()  # of a group: the things that it shares, one by one
 
     @property
     def line(self) -> str:
@@ -37,9 +39,19 @@ class Sign:
         )
 
 
+def as_shared(where: str, what: str) -> Sign:
+    """What hand-ins share and at least one of them copied."""
+    return Sign(where, what, weight="shared")
+
+
 def as_note(where: str, what: str, means: Means = "reading") -> Sign:
     """What is unusual, but has honest reasons too."""
     return Sign(where, what, means, "note")
+
+
+def confirmed(where: str, what: str, means: Means) -> Sign:
+    """What was run again and came out the same."""
+    return Sign(where, what, means, "confirmed")
 
 
 def skipped(where: str, what: str, means: Means) -> Sign:

@@ -3,20 +3,22 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from convolab.core.errors import LabError, require
+from convolab.core.escape import escape_line
 from convolab.core.trust import sha256_of
 from convolab.handin.check import CheckResult, check_folder, has_gap
 from convolab.handin.comments import own_text, run_digests
-from convolab.handin.homework import Homework, NotebookInfo, load_homework
+from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, load_homework
 from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook, shorten_cell
 from convolab.handin.verify.archive import HandIn, find_hand_ins, read_hand_in, write_files
 from convolab.handin.verify.cells import order_signs, output_signs
 from convolab.handin.verify.copies import Traces, copy_signs
-from convolab.handin.verify.digests import archive_signs, page_signs
+from convolab.handin.verify.digests import archive_signs, page_signs, require_course_homework
 from convolab.handin.verify.evidence import RunEvidence, read_evidence
 from convolab.handin.verify.execute import execute_signs
 from convolab.handin.verify.fence import Limits, Permission, describe_fence, fence_kind, require_fence, work_folder
@@ -24,7 +26,7 @@ from convolab.handin.verify.given_cells import given_cell_signs, hidden_code_sig
 from convolab.handin.verify.numbers import number_signs
 from convolab.handin.verify.rerun import RunChoice, rerun_signs
 from convolab.handin.verify.seeds import seed_signs
-from convolab.handin.verify.signs import READING_CANNOT_SHOW, Sign
+from convolab.handin.verify.signs import READING_CANNOT_SHOW, Means, Sign, Weight
 
 ProgressLine = Callable[[str], object]
 SPEED = re.compile(r"\d[\d.]* s, [\d,]+ images/s")
@@ -38,6 +40,7 @@ class VerifyOptions:
     rerun: RunChoice | None = None
     execute: bool = False
     permission: Permission = field(default_factory=Permission)
+    is_course: bool = False  # whether no homework was given, and so the course's is meant
 
 
 @dataclass
@@ -56,16 +59,29 @@ class HandInReport:
     @property
     def contradictions(self) -> list[Sign]:
         """The signs that no honest hand-in has."""
-        return [sign for sign in self.signs if sign.weight == "sign"]
+        return self._signs_of("sign")
+
+    @property
+    def shared(self) -> list[Sign]:
+        """What it shares with others, and at least one of them copied."""
+        return self._signs_of("shared")
 
     @property
     def notes(self) -> list[Sign]:
-        return [sign for sign in self.signs if sign.weight == "note"]
+        return self._signs_of("note")
+
+    @property
+    def confirmed(self) -> list[Sign]:
+        """What came out the same when it was run again."""
+        return self._signs_of("confirmed")
 
     @property
     def skipped(self) -> list[Sign]:
         """What was asked for and could not be done."""
-        return [sign for sign in self.signs if sign.weight == "skipped"]
+        return self._signs_of("skipped")
+
+    def _signs_of(self, weight: Weight) -> list[Sign]:
+        return [sign for sign in self.signs if sign.weight == weight]
 
     @property
     def has_own_signs(self) -> bool:
@@ -119,16 +135,27 @@ class VerifyResult:
 
     homework: Homework
     reports: tuple[HandInReport, ...]
-    fence: str = ""  # what somebody's code ran behind; empty: none ran
+    fence: str = ""  # what code of the hand-ins ran behind; empty: none ran
 
     @property
     def suspicious(self) -> list[HandInReport]:
-        """Those that were refused, or that contradict themselves, the evidence or others."""
-        return [report for report in self.reports if report.refused or report.contradictions]
+        """Those that were refused, contradict themselves or the evidence, or share work with others."""
+        return [report for report in self.reports if report.refused or report.contradictions or report.shared]
 
-    @property
+    def count_done(self, means: Means) -> int:
+        """How many runs were trained again, or how many notebooks were executed again."""
+        return len(
+            {
+                (report.file, sign.where.partition(",")[0])
+                for report in self.reports
+                for sign in report.signs
+                if sign.means == means and sign.weight != "skipped"
+            }
+        )
+
+    @cached_property
     def groups(self) -> list[Sign]:
-        """What several hand-ins share, each once, in the order of their numbers: contradictions first, large ones first."""
+        """What several hand-ins share, each once, in the order of their numbers: notes last, large ones first."""
         shared = dict.fromkeys(sign for report in self.reports for sign in report.signs if sign.shared_by)
         return sorted(shared, key=lambda sign: (sign.weight == "note", -len(sign.shared_by)))
 
@@ -162,7 +189,7 @@ def verify_hand_ins(
 
     Args:
         paths: zips that `pack_homework` wrote, and folders of such zips.
-        homework: what was asked for; default: the course's.
+        homework: what was asked for; default: the course's, and hand-ins that hold another one are refused.
         rerun: how many runs of each hand-in are trained again, a run's name, or "all".
         seed: by which runs are picked; needed with a number.
         execute: whether the notebooks are executed again.
@@ -182,12 +209,13 @@ def verify_hand_ins(
     Traceback (most recent call last):
     convolab.core.errors.LabError: there is no nowhere.zip
     """
+    is_course = homework is None
     homework = homework or load_homework()
     choice = None if rerun is None else RunChoice(str(rerun), seed)
     files = find_hand_ins(paths)
     if execute:
         require_fence(unfenced)
-    options = VerifyOptions(choice, execute, Permission(trust, unfenced, data_dir, limits))
+    options = VerifyOptions(choice, execute, Permission(trust, unfenced, data_dir, limits), is_course)
     reports, all_traces = [], []
     for file in files:
         on_progress(file.name)
@@ -198,19 +226,29 @@ def verify_hand_ins(
     for (report, _), signs in zip(compared, copy_signs([traces for _, traces in compared]), strict=True):
         report.signs += signs
     for report in reports:
-        report.signs = list(dict.fromkeys(report.signs))[:MAX_LISTED]
+        report.signs = [name_item(homework, sign) for sign in dict.fromkeys(report.signs)][:MAX_LISTED]
     names = [run.name for report in reports for run in report.runs]
     is_name = choice is not None and choice.words != "all" and not choice.words.isdecimal()
     require(
         choice is None or not is_name or not names or choice.words in names,
         f"no hand-in has a run '{rerun}': give its name in evidence/, a number or all",
     )
-    return VerifyResult(homework, tuple(reports), describe_fence(fence_kind()) if trust and ran_code(reports) else "")
+    return VerifyResult(homework, tuple(reports), describe_fence(fence_kind()) if options.permission.let_run else "")
 
 
-def ran_code(reports: Sequence[HandInReport]) -> bool:
-    """Whether anything of the hand-ins was run."""
-    return any(sign.means != "reading" and sign.weight != "skipped" for report in reports for sign in report.signs)
+def item_cells(item: HomeworkItem) -> set[str]:
+    """The cells of an item."""
+    printing = {printed.cell for printed in (*item.values, *item.evidence)}
+    return {*item.code, *item.checks, *item.figures, *item.comments, *printing}
+
+
+def name_item(homework: Homework, sign: Sign) -> Sign:
+    """A sign of a notebook's cell, with the items that the cell is of."""
+    notebook, _, cell = sign.where.partition(", ")
+    name = notebook.removesuffix(".ipynb").removesuffix(".html")
+    ids = [item.id for item in homework.items_of(name) if cell in item_cells(item)] if cell else []
+    noun = "item" if len(ids) == 1 else "items"
+    return replace(sign, where=f"{sign.where} ({noun} {', '.join(ids)})") if ids else sign
 
 
 def verify_one(file: Path, homework: Homework, options: VerifyOptions) -> tuple[HandInReport, Traces | None]:
@@ -218,7 +256,12 @@ def verify_one(file: Path, homework: Homework, options: VerifyOptions) -> tuple[
     try:
         hand_in = read_hand_in(file)
     except LabError as error:
-        return HandInReport(file.name, file.stem, refused=one_line_of(error)), None
+        return HandInReport(file.name, file.stem, refused=reason_of(error, file)), None
+    try:
+        if options.is_course:
+            require_course_homework(hand_in, homework)
+    except LabError as error:
+        return HandInReport(file.name, hand_in.name, refused=reason_of(error, file)), None
     report = HandInReport(file.name, hand_in.name, signs=list(archive_signs(hand_in, homework)))
     traces = Traces(hand_in.name, hand_in.sha256, file.name)
     with work_folder() as folder:
@@ -237,6 +280,11 @@ def verify_one(file: Path, homework: Homework, options: VerifyOptions) -> tuple[
         report.signs += seed_signs(homework, notebooks, report.runs)
         report.signs += repeat_signs(file.name, hand_in, notebooks, report.runs, options)
     return report, traces
+
+
+def reason_of(error: LabError, file: Path) -> str:
+    """Why a zip is refused, without its path in front: the row has its name."""
+    return str(error).removeprefix(f"{escape_line(str(file))} ")
 
 
 def one_line_of(error: Exception) -> str:
