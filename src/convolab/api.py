@@ -4,11 +4,13 @@
 below them in `training`, `inspection`, `analysis` and `studies` take objects only and show nothing.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor, nn
 
 from convolab.analysis.summary import ModelSummary, summarize_network
@@ -125,6 +127,7 @@ def train(
         f"overrides = {overrides!r} is no dict of recipe keys: give one such as {{'optimizer.weight_decay': 0}}",
     )
     changes = {**named, **flatten_sections(settings), **(overrides or {})}
+    changes = {key: value.item() if isinstance(value, np.generic) else value for key, value in changes.items()}
     with trust_all(trust):
         base = network if isinstance(network, Recipe) else Recipe.from_dict({"model": {"name": network}})
         recipe = base.with_overrides(changes)
@@ -250,7 +253,7 @@ def locate(
     *,
     targets: str | int | Sequence[str | int] = (),
     top: int = 1,
-    scales: str | float = "1",
+    scales: str | float | Sequence[str | float] = "1",
     alignment: str = DEFAULT_ALIGNMENT,
     threshold: float = DEFAULT_BOX_THRESHOLD,
     granularity: str | None = None,
@@ -263,7 +266,7 @@ def locate(
         net: A network whose last feature map is averaged or flattened and then classified by one linear layer.
         targets: Classes to find; without any the `top` most probable ones.
         top: How many classes, where there are no targets.
-        scales: Sizes at which the network sees the image: factors or shorter sides, such as "0.5,1" or "448px".
+        scales: Sizes at which the network sees the image: factors or shorter sides, such as "0.5,1", [0.5, 1] or "448px".
         alignment: How cells of the map lie on the image: "erf" (as measured), "rf-center" or "resize".
         threshold: A box is where the response is above this fraction of its largest value, in (0, 1].
         granularity: The response of each "cell" of the last map, or of each "window" of the network's own input size; by
@@ -287,7 +290,7 @@ def locate(
         pixels,
         targets=several,
         top=top,
-        scales=str(scales),
+        scales=str(scales) if isinstance(scales, str | int | float) else ",".join(map(str, scales)),
         alignment=alignment,
         threshold=threshold,
         granularity=granularity,
@@ -363,6 +366,13 @@ def summary(
     builder: nn.Module | Callable[[], nn.Module]
     own_shape: tuple[int, ...] | None = None
     name = ""
+    if isinstance(network, type) and issubclass(network, nn.Module):
+        try:
+            inspect.signature(network).bind()
+        except TypeError as error:
+            raise LabError(
+                f"{network.__name__} is a class that needs arguments: give a network made of it, or a function that makes one"
+            ) from error
     if isinstance(network, str | Path) and not is_run_folder(network):
         trust_named(str(network))
         spec = resolve_model(str(network), given_shape, classes, model)

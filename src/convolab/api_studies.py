@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from convolab.core.errors import require
+from convolab.core.errors import require, suggest
 from convolab.core.stats import POWER
 from convolab.core.trust import trust_all
 from convolab.data.catalog import load
@@ -11,7 +11,8 @@ from convolab.reports.live import InterruptHandler
 from convolab.reports.live_study import live_study
 from convolab.studies.compare import compare_named
 from convolab.studies.coursework import coursework
-from convolab.studies.executor import Executor
+from convolab.studies.executor import Executor, LocalExecutor
+from convolab.studies.main_guard import require_guarded_main
 from convolab.studies.pilot import measure_run_seconds, read_pilot
 from convolab.studies.power import StudyPower, given_spreads, require_spreads, study_power
 from convolab.studies.results import StudyResult
@@ -24,7 +25,19 @@ def resolve_study(study: Study | str | Path) -> Study:
     """A study, given itself, by its file, or as "coursework"."""
     if isinstance(study, Study):
         return study
-    return coursework() if study == "coursework" else Study.read(study)
+    require(
+        isinstance(study, str | Path),
+        "give a Study, the path of its file, or 'coursework': Study.from_dict makes one of a dict",
+    )
+    if study == "coursework":
+        return coursework()
+    require(not Path(study).is_dir(), f"{study} is a folder: give the study's file, {Path(study) / 'study.toml'}")
+    is_file = isinstance(study, Path) or "/" in study or "." in study or Path(study).exists()
+    require(
+        is_file,
+        f"there is no study '{study}': {suggest(str(study), ['coursework'])}, or give the path of a study's file",
+    )
+    return Study.read(study)
 
 
 def run_study(
@@ -68,6 +81,8 @@ def run_study(
     >>> run_study(study, tempfile.mkdtemp())
     StudyResult('rates': 2 of 2 runs, 1 section)
     """
+    if executor is None or isinstance(executor, LocalExecutor):
+        require_guarded_main()
     with trust_all(trust):
         study = resolve_study(study)
     with trust_all(trust), live_study(study) as shown, InterruptHandler("after the current steps") as interrupts:

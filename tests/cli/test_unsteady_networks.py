@@ -58,7 +58,10 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("BatchMean", "depend on the other images of its batch"), ("Dropout", "other logits for the same images each time")],
+    [
+        ("BatchMean", "depend on the other images of its batch"),
+        ("Dropout", "other logits for the same images each time"),
+    ],
 )
 def test_a_network_whose_logits_are_no_function_of_the_image_says_so_and_predicts_nothing(
     run_cli, networks: Path, name: str, words: str
@@ -96,5 +99,5 @@ def test_a_network_that_only_notes_something_down_is_trained(networks: Path) -> 
 
 def test_a_network_that_ends_the_program_is_one_line_and_no_success(run_cli, networks: Path) -> None:
     refused = run_cli("train", "own.py:Exit", "--out", "run")
-    assert "SystemExit: 0 (own.py, line 44)" in refused.err
+    assert "SystemExit: 0 (own.py, line 40)" in refused.err
     assert not Path("run").exists()

@@ -76,6 +76,12 @@ def test_without_test_images_none_are_made_up(tmp_path, names):
             ["cat/train", "cat/test", "dog/train", "dog/test"],
             "splits belong outside of the classes; put them in train/",
         ),
+        (
+            ["images/train/a", "images/train/b", "labels/train/a", "labels/train/b"],
+            "splits belong outside of the classes",
+        ),
+        (["a/train", "b/train"], "splits belong outside of the classes"),
+        (["images/d/a", "images/d/b", "labels/d/a", "labels/d/b"], "these look like splits"),
         (["train/x/cat", "train/x/dog", "train/y/cat", "train/y/dog"], "these look like splits"),
         (["set/train/cat", "set/val/cat"], r"has one subfolder: .*, or give .*set, which has several"),
     ],

@@ -65,11 +65,16 @@ def translate_usage_errors(command: "Command", context: "Context", args: Sequenc
         raise LabError(f"{program} has no option '{option}': {hint}") from None
 
 
+LINE_IN_PARAGRAPH = re.compile(r"(?<!\n)\n *(?=[^\s-])")
+
+
 class LabCommand(TyperCommand):
     """A command that answers a wrong option in one line, and whose help gives flags no type."""
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         hide_flag_types(self.get_params(ctx))
+        # Else the terminal breaks a paragraph where the source does, and again at its own width.
+        self.help = self.help and LINE_IN_PARAGRAPH.sub(" ", self.help)
         super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:

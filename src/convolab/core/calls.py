@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from convolab.core.errors import LabError, suggest
-from convolab.core.text import join_with_and
+from convolab.core.text import join_with_and, pluralize
 
 MAX_LISTED = 30  # names of attributes
 SCALARS = (str, int, float, bool, bytes, NoneType, PurePath)  # values whose type is checked
@@ -123,8 +123,12 @@ def describe_misfit(
     if count > len(by_position):
         others = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         remedy = f"name the others, such as {others[0]}=..." if others else "leave the others out"
+        options = get_args(by_position[0].annotation) if len(by_position) == 1 else ()
+        if any(get_origin(option) is Sequence for option in options):
+            remedy = "give them as one list"
         names = ", ".join(p.name for p in by_position)
-        return f"{called} takes {len(by_position)} arguments without a keyword ({names}), and got {count}: {remedy}"
+        takes = pluralize(len(by_position), "argument")
+        return f"{called} takes {takes} without a keyword ({names}), and got {count}: {remedy}"
     given = {p.name for p in by_position[:count]} | set(keywords)
     missing = [p.name for p in parameters if p.name in by_name and p.default is p.empty and p.name not in given]
     if missing:

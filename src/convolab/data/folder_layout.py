@@ -105,8 +105,11 @@ def require_class_folders(folder: Path, classes: list[str]) -> None:
         f"{SPLIT_LAYOUT}",
     )
     shared = inner_names[0]
-    if len(shared) < 2 or any(names != shared for names in inner_names):
+    if not shared or any(names != shared for names in inner_names):
         return
+    is_split = len(shared) == 1 and shared[0] in SPLIT_NAMES
+    if len(shared) == 1 and not is_split and not hold_the_same([only_subfolder(folder / name) for name in classes]):
+        return  # one folder each, such as images/
     listed = f"all of {shown_names(classes)} in {shown_path(folder)} hold the same subfolders, {shown_names(shared)}"
     if all(name in SPLIT_NAMES for name in shared):
         raise LabError(f"{listed}: the splits belong outside of the classes; {SPLIT_LAYOUT}")
@@ -114,6 +117,16 @@ def require_class_folders(folder: Path, classes: list[str]) -> None:
         f"{listed}: these look like splits that each hold the classes; {SPLIT_LAYOUT}, or the images of each class "
         "without subfolders"
     )
+
+
+def only_subfolder(folder: Path) -> Path:
+    return folder / subfolder_names(folder)[0]
+
+
+def hold_the_same(folders: list[Path]) -> bool:
+    """Whether folders have the same subfolders, and at least two of them."""
+    first, *others = (sorted(name.casefold() for name in subfolder_names(folder)) for folder in folders)
+    return len(first) > 1 and all(names == first for names in others)
 
 
 def linked_folders(splits: dict[str, Path], classes: list[str]) -> list[str]:

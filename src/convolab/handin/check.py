@@ -321,7 +321,7 @@ def check_runs(homework: Homework, folder: Path) -> ItemResult:
         sum(notebook.num_runs.get(budget, 0) for notebook in homework.notebooks) for budget in homework.budgets
     )
     found = max(len(find_run_folders(folder / name)) for name in ("runs", "evidence"))
-    what = f"{found} runs are in runs/, and the notebooks leave {wanted} or more"
+    what = f"{'1 run is' if found == 1 else f'{found} runs are'} in runs/, and the notebooks leave {wanted} or more"
     makers = [f"{notebook.name}.ipynb" for notebook in homework.notebooks if notebook.recipe]
     places = "part 13 of question 2 and part 4.3 make them, beside the notebooks"
     if homework.file is not None:

@@ -13,7 +13,7 @@ from convolab.core.errors import require
 from convolab.core.rng import isolated_rng
 from convolab.models.classifier import ImageClassifier
 
-ROUNDING = 1e-3  # of the largest logit: float32 rounding stays below it
+LOGIT_TOLERANCE = 1e-3  # of the largest logit: float32 rounding stays below it
 
 
 @contextmanager
@@ -124,12 +124,12 @@ def describe_unsteady_logits(net: nn.Module, pixels: Float[Tensor, "n c h w"]) -
     with isolated_rng(pixels.device), eval_mode(net), torch.no_grad():
         together, again = net(pixels).float(), net(pixels).float()
         alone = net(pixels[:1]).float()
-    if not is_near(again, together):
+    if not is_rounding_apart(again, together):
         return (
             "the network gives other logits for the same images each time: it draws random numbers in evaluation too, as "
             "F.dropout does without training=self.training, or computes with what it changes"
         )
-    if not is_near(alone, together[:1]):
+    if not is_rounding_apart(alone, together[:1]):
         return (
             "the network's logits for an image depend on the other images of its batch, as with batch norm without "
             "running statistics: its accuracy is that of these batches, and not that of single images"
@@ -137,9 +137,9 @@ def describe_unsteady_logits(net: nn.Module, pixels: Float[Tensor, "n c h w"]) -
     return ""
 
 
-def is_near(values: Tensor, others: Tensor) -> bool:
+def is_rounding_apart(values: Tensor, others: Tensor) -> bool:
     """Whether values differ by rounding alone, of the largest."""
-    return bool((values - others).abs().max() <= ROUNDING * others.abs().max())
+    return bool((values - others).abs().max() <= LOGIT_TOLERANCE * others.abs().max())
 
 
 def require_finite_logits(logits: Float[Tensor, "..."], image_name: str) -> None:

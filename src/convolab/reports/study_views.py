@@ -56,18 +56,19 @@ class StudyPlanView(ResultView):
 
 
 class StudyView(ResultView):
-    """A study: what each section came to, with its figure; `save("report.html")` writes the whole report."""
+    """A study: what each section came to, with its figure; `save("report.html")` writes the whole report.
+
+    Its rows are its contrasts; of a study without any, such as a grid, its arms.
+    """
 
     def __init__(self, result: StudyResult) -> None:
         self.result = result
         self.kind = report_kind(result)
 
     def rows(self) -> Sequence[Row]:
-        return [
-            {"section": section.name, **row}
-            for section in self.result.sections
-            for row in tables.contrasts_table(section)
-        ]
+        sections = self.result.sections
+        table = tables.contrasts_table if any(section.contrast_results for section in sections) else tables.arms_table
+        return [{"section": section.name, **row} for section in sections for row in table(section)]
 
     def section_figures(self) -> Iterable[tuple[str, ChartFigure]]:
         for section in self.result.sections:

@@ -31,6 +31,8 @@ def find_runs_of_arm(spec: str) -> list[Run]:
     """
     colons = [index for index, letter in enumerate(spec) if letter == ":"]  # an arm's name may have some too
     if not colons or (Path(spec) / SUMMARY_FILE).exists():
+        is_study = (Path(spec) / STUDY_FILE).is_file()
+        require(not is_study, f"{spec} is a study: give it alone, or one of its arms as {spec}:ARM")
         return [Run(spec)]
     split = next((index for index in colons if (Path(spec[:index]) / STUDY_FILE).exists()), colons[-1])
     folder, arm = spec[:split], spec[split + 1 :]
@@ -98,7 +100,7 @@ def compare_runs(runs: Sequence[Run]) -> StudyResult:
     Every arm is compared with the first. Raises LabError for runs of different datasets, the same run twice, or one
     without an epoch.
     """
-    require(len(runs) > 1, "a comparison needs at least two runs")
+    require(len(runs) > 1, "a comparison needs at least two runs: give another run's folder too, or a study's")
     datasets = {run.summary["data_key"] for run in runs}
     require(len(datasets) == 1, "these runs were trained on different datasets: compare runs of one dataset")
     for run in runs:

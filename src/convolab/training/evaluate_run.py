@@ -24,7 +24,7 @@ from convolab.training.run_records import EvaluationRecord, new_evaluation_recor
 if TYPE_CHECKING:
     from convolab.training.run import Run
 
-FEW = 3  # test images that are enough to see whether their logits depend on one another
+NUM_TRIED = 3  # test images that are enough to see whether their logits depend on one another
 
 
 def record_test(
@@ -51,7 +51,7 @@ def record_test(
     )
     splits = test_splits(run, data_dir, splits, on_message)
     net, _ = run.load_weights("best")
-    pixels = splits.test.gather(torch.arange(min(FEW, len(splits.test))))[0] / 255
+    pixels = splits.test.gather(torch.arange(min(NUM_TRIED, len(splits.test))))[0] / 255
     predictions = predict_test_images(run, splits)
     record = new_evaluation_record(predictions, epoch, describe_unsteady_logits(net, pixels))
     write_json(run.folder / TEST_FILE, {**run.run_id.to_dict(), **record.to_dict()})

@@ -93,16 +93,16 @@ def plain_attributes(net: nn.Module) -> dict[tuple[str, str], object]:
         (path, name): copy.deepcopy(value)
         for path, module in net.named_modules()
         for name, value in vars(module).items()
-        if name not in usual and is_plain(value)
+        if name not in usual and is_plain_attribute(value)
     }
 
 
-def is_plain(value: object) -> bool:
+def is_plain_attribute(value: object) -> bool:
     """Whether a value is a number, a text, nothing, or a list, tuple or dictionary of such."""
     if isinstance(value, list | tuple):
-        return all(map(is_plain, value))
+        return all(map(is_plain_attribute, value))
     if isinstance(value, dict):
-        return all(map(is_plain, value.values()))
+        return all(map(is_plain_attribute, value.values()))
     return value is None or isinstance(value, bool | int | float | str)
 
 

@@ -50,8 +50,10 @@ def export_network(folder: Path, to: str, out: Path, data_dir: Path | None) -> s
         timm_paths,
     )
     from convolab.training.run import Run
+    from convolab.training.run_folder import require_outside_runs
 
     run = Run(folder)
+    require_outside_runs(out)
     require_outputs(export_kind(run), timm_paths(out)[1:] if to == "timm" else [out])
     export = {"onnx": export_onnx, "torch": export_torch, "timm": export_timm}[to]
     return export(run, out, run.load_splits(data_dir, on_message=print_note))

@@ -192,15 +192,19 @@ def verify_command(
 ) -> None:
     """For teachers: what is in the hand-ins of a class, and what contradicts itself. Exits with 1 if something does."""
     from convolab.handin.homework import read_homework
+    from convolab.handin.notebooks import require_cells
     from convolab.handin.verify.report import class_csv, require_report_folder, write_class_report
     from convolab.handin.verify.verify import verify_hand_ins
 
     require(not (as_csv and as_json), "--csv and --json both print all that is printed: give one of them")
     if out is not None:
         require_report_folder(out)
+    asked = None if homework is None else read_homework(homework)
+    if asked is not None:
+        require_cells(asked, sources=False)
     with status_spinner("reading") as show:
         result = verify_hand_ins(
-            hand_ins, None if homework is None else read_homework(homework), rerun=rerun, seed=seed, execute=execute, trust=trust, unfenced=unfenced,
+            hand_ins, asked, rerun=rerun, seed=seed, execute=execute, trust=trust, unfenced=unfenced,
             data_dir=data_dir, on_progress=show,
         )  # fmt: skip
     written = [] if out is None else write_class_report(result, out)
