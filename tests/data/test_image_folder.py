@@ -196,3 +196,22 @@ def test_progress_counts_images_and_warning_filters_are_not_changed(pets):
     load(f"folder:{pets}", on_progress=lambda *progress: calls.append(progress))
     assert calls == [(i, 15) for i in range(1, 16)]
     assert warnings.filters == filters
+
+
+def test_a_class_without_a_readable_image_says_why(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / name / "0.tiff")
+    with pytest.raises(LabError, match=r"no readable image.*floating-point numbers of unknown range"):
+        load(f"folder:{tmp_path}", image_size=8)
+
+
+def test_images_that_use_the_lowest_of_16_bits_are_told(tmp_path: Path) -> None:
+    for label, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            values = np.full((8, 8), 1000 * label + 100 * number + 500, dtype=np.uint16)
+            Image.fromarray(values).save(tmp_path / name / f"{number}.png")
+    assert any(
+        "the brightest pixel of the images is" in note for note in load(f"folder:{tmp_path}", image_size=8).notes
+    )

@@ -40,6 +40,8 @@ class PassingFailure(str):
     """Why an image could not be read, where the next try may succeed: the disk, the network or memory failed."""
 
 
+DARK = 32  # of 255, an eighth of the range
+NUM_LOOKED_AT = 1000  # images, for the brightest pixel
 Decoded = Generator[UInt8[Tensor, "c h w"] | str]  # images, and for an unreadable one the reason
 
 
@@ -158,7 +160,9 @@ class KeptImages:
         labels = [source.labels[index] for index in kept]
         present = set(zip(splits, labels, strict=True))
         for key, message in source.never_empty.items():
-            require(key in present, message)
+            places = zip(source.splits, source.labels, reasons, strict=True)
+            why = next((reason for split, label, reason in places if (split, label) == key and reason), "")
+            require(key in present, f"{message} ({why})" if why else message)
         label_tensor = torch.tensor(labels, dtype=torch.int64)
         if "" in source.splits:
             no_pixels = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(len(kept), 1, 1, 1)
@@ -180,7 +184,22 @@ class KeptImages:
             for index in indices.tolist():
                 split_of_image[index] = split
         copies = describe_copies(images, self.labels, split_of_image, names_at(source, self.positions))
-        return (*source.notes, *similar_class_names(source.classes), *copies)
+        return (*source.notes, *similar_class_names(source.classes), *nearly_black(images), *copies)
+
+
+def nearly_black(images: UInt8[Tensor, "n c h w"]) -> list[str]:
+    """A note if all images are nearly black, as images of 16 bits are that use only the lowest of them.
+
+    >>> nearly_black(torch.full((2, 1, 8, 8), 6, dtype=torch.uint8))
+    ['the brightest pixel of the images is 6 of 255: if they use a part of their 16 bits, most of it is lost; scale them first']
+    """
+    brightest = int(images[:NUM_LOOKED_AT].max()) if len(images) else 255
+    if brightest >= DARK or not brightest:
+        return []
+    return [
+        f"the brightest pixel of the images is {brightest} of 255: if they use a part of their 16 bits, most of it is "
+        "lost; scale them first"
+    ]
 
 
 def names_at(source: ImageSource, positions: Int64[Tensor, "n"]) -> tuple[str, ...]:
