@@ -43,6 +43,11 @@ class Notes(Linear):
         return self.head(x.flatten(1))
 
 
+class Softmax(Linear):
+    def forward(self, x):
+        return self.head(x.flatten(1)).softmax(1)
+
+
 class Exit(Linear):
     def forward(self, x):
         raise SystemExit(0)
@@ -97,7 +102,11 @@ def test_a_network_that_only_notes_something_down_is_trained(networks: Path) -> 
     assert convolab.train("own.py:Notes", epochs=2, out="run").status == "finished"
 
 
+def test_a_network_that_ends_in_a_softmax_is_told(run_cli, networks: Path) -> None:
+    assert "gives probabilities, not logits" in run_cli("train", "own.py:Softmax", "--epochs", "1", "--out", "run").err
+
+
 def test_a_network_that_ends_the_program_is_one_line_and_no_success(run_cli, networks: Path) -> None:
     refused = run_cli("train", "own.py:Exit", "--out", "run")
-    assert "SystemExit: 0 (own.py, line 40)" in refused.err
+    assert "SystemExit: 0 (own.py, line 45)" in refused.err
     assert not Path("run").exists()

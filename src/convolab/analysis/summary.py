@@ -19,6 +19,7 @@ from convolab.analysis.tracer import DataDependentError, LayerCall, Trace, trace
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require
 from convolab.core.rng import isolated_rng
+from convolab.core.text import pluralize
 from convolab.core.types import Json, MessageCallback
 
 NetworkOrBuilder: TypeAlias = nn.Module | Callable[[], nn.Module]  # the latter builds it
@@ -106,7 +107,7 @@ class ModelSummary(Displayable):
         shape = "x".join(map(str, self.input_shape))
         return (
             f"ModelSummary({self.network} for {self.batch_size} x {shape}: {self.num_parameters:,} parameters, "
-            f"{self.macs:,} MACs, {len(self.layers)} layers)"
+            f"{self.macs:,} MACs, {pluralize(len(self.layers), 'layer')})"
         )
 
     @cached_property

@@ -50,15 +50,26 @@ def check_network(
     require_logits(logits, count, len(train.classes), "in training")
 
 
-def warn_of_unsteady_logits(trainer: "Trainer", callbacks: "TrainingCallbacks") -> None:
-    """Say what `describe_unsteady_logits` finds in a person's own network, tried with three images. Nothing of it changes."""
+def warn_of_odd_logits(trainer: "Trainer", callbacks: "TrainingCallbacks") -> None:
+    """Say what `describe_unsteady_logits` finds in a person's own network, and whether it ends in a softmax.
+
+    Tried with three images. Nothing of the network changes.
+    """
     if not trainer.runs_own_code:
         return
     images = trainer.train_set.gather(torch.arange(min(3, len(trainer.train_set))))[0]
     with unchanged(trainer.net, trainer.device):
-        unsteady = describe_unsteady_logits(trainer.net, images.to(trainer.device) / 255)
+        pixels = to_float01(images.to(trainer.device))
+        unsteady = describe_unsteady_logits(trainer.net, pixels)
+        with torch.no_grad():
+            logits = trainer.net(pixels).float()
     if unsteady:
         callbacks.on_message(unsteady)
+    if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), atol=1e-4):
+        callbacks.on_message(
+            "the network gives probabilities, not logits: the loss takes the softmax itself, so leave it out of the "
+            "network, or it learns slowly"
+        )
 
 
 def check_forward(network: nn.Module, train: ImageDataset | Subset, device: torch.device | str = "cpu") -> None:

@@ -24,7 +24,7 @@ from convolab.training.evaluate_run import find_mistakes, predict_image, record_
 from convolab.training.extend import extend_run
 from convolab.training.history import EpochMetrics, History, best_epoch_of
 from convolab.training.lock import LOCK_FILE, is_locked, run_lock
-from convolab.training.network_check import warn_of_unsteady_logits
+from convolab.training.network_check import warn_of_odd_logits
 from convolab.training.playback import Playback, read_playback
 from convolab.training.predictions import Mistakes
 from convolab.training.recipe import Recipe
@@ -146,7 +146,7 @@ class Run(Displayable):
             write_text(folder / METRICS_FILE, "")
             write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, codes))
             run = cls(folder)
-            warn_of_unsteady_logits(trainer, callbacks)
+            warn_of_odd_logits(trainer, callbacks)
             if trainer.pretrained:
                 callbacks.on_message(f"{recipe.model.name} {describe_start(trainer.pretrained)}")
             with epoch_log(LoggedRun(folder, run.run_id, recipe, trainer), callbacks, log) as logged:
