@@ -81,7 +81,7 @@ def changed_attributes(trainer: "Trainer") -> list[str]:
 def attributes_matter(trainer: "Trainer", images: UInt8[Tensor, "n c h w"]) -> bool:
     """Whether the network has other logits, evaluated or trained, with the attributes that a new one has.
 
-    A network that cannot be copied, or fails, is taken for one that has.
+    A network that cannot be copied, or fails, counts as one that has.
     """
     pixels = to_float01(images[:8].to(trainer.device))
     try:
