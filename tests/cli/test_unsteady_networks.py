@@ -102,7 +102,7 @@ def test_a_network_that_only_notes_something_down_is_trained(networks: Path) -> 
     assert convolab.train("own.py:Notes", epochs=2, out="run").status == "finished"
 
 
-def test_a_network_that_ends_in_a_softmax_is_told(run_cli, networks: Path) -> None:
+def test_a_network_that_ends_in_a_softmax_is_reported(run_cli, networks: Path) -> None:
     assert "gives probabilities, not logits" in run_cli("train", "own.py:Softmax", "--epochs", "1", "--out", "run").err
 
 

@@ -206,7 +206,7 @@ def test_a_class_without_a_readable_image_says_why(tmp_path: Path) -> None:
         load(f"folder:{tmp_path}", image_size=8)
 
 
-def test_images_that_use_the_lowest_of_16_bits_are_told(tmp_path: Path) -> None:
+def test_images_that_use_the_lowest_of_16_bits_are_reported(tmp_path: Path) -> None:
     for label, name in enumerate(("a", "b")):
         (tmp_path / name).mkdir()
         for number in range(5):
