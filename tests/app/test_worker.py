@@ -19,7 +19,7 @@ def worker() -> Iterator[ComputeThread]:
     yield made
     made.close()
     if made.thread:
-        made.thread.join(timeout=5)
+        made.thread.join(timeout=5.0)
         assert not made.thread.is_alive()
 
 
@@ -125,6 +125,6 @@ def test_a_closed_thread_takes_no_more_work_and_ends(worker: ComputeThread) -> N
             await worker.run("a", "explain", lambda: 3)
 
     asyncio.run(main())
-    worker.wait_until_ended(5)
+    worker.wait_until_ended(5.0)
     assert worker.thread is not None
     assert not worker.thread.is_alive()

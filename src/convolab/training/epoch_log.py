@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from typing_extensions import TypedDict
 
@@ -56,6 +56,7 @@ class LoggedRun:
     trainer: Trainer
 
 
+@runtime_checkable
 class EpochLogger(Protocol):
     """What writes epochs into the log of a tool."""
 
