@@ -56,6 +56,10 @@ def translate_usage_errors(command: "Command", context: "Context", args: Sequenc
             message = format_message() if value is None else f"{names[0]} {value}: {getattr(error, 'message', '')}"
             message = PARSED_NUMBER.sub(lambda found: f"give {NUMBERS[found[1]]}", message)
             message = " ".join(message.split()).rstrip(".")
+            if type(error).__name__ == "MissingParameter" and (
+                about := getattr(getattr(error, "param", None), "help", None)
+            ):
+                message += f" ({about[:1].lower()}{about[1:].partition('. ')[0].rstrip('.')})"
             raise LabError(f"{program}: {message[:1].lower()}{message[1:]}: see {program} --help") from None
         refuse_retired(f"{words} {option}")
         options = [
