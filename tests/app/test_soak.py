@@ -25,7 +25,7 @@ SETTLED = min(300.0, SECONDS / 2)  # seconds, after which memory must be flat
 IS_LONG = SECONDS >= 600  # a run of seconds still warms up
 MAX_GROWTH = 1.05 if IS_LONG else 1.5
 MAX_MORE = 2 if IS_LONG else 40  # threads of starlette's pool, which come and go; and connections
-TABS = ("train", "count", "slide")
+TABS = ("train", "compare", "explain", "fool", "locate", "count", "slide")
 
 
 @pytest.mark.long
@@ -97,7 +97,8 @@ def click_anything(page: "Page", draw: random.Random) -> None:
     with suppress(Error):  # an answer to an earlier click may replace it meanwhile
         kind = control.evaluate("control => control.tagName.toLowerCase()")
         if kind == "select":
-            control.select_option(index=draw.randrange(len(control.query_selector_all("option:not([disabled])"))))
+            options = control.query_selector_all("option:not([disabled])")
+            control.select_option(index=draw.randrange(max(1, len(options))), timeout=2000)
         elif kind == "button":
             control.click(timeout=2000)
         else:
