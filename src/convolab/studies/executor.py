@@ -17,6 +17,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from convolab.core.environment import count_usable_cores, tune_malloc
 from convolab.core.errors import LabError, require
+from convolab.core.limits import VARIABLE, lift_limits
 from convolab.core.text import pluralize
 from convolab.core.trust import trust_here, trusted_here
 from convolab.data.memmap import read_memmap
@@ -180,6 +181,7 @@ def describe_exit_code(code: int | None) -> str:
 def run_worker(job: Job, dataset_folder: Path, sender: Connection, trusted: frozenset[str]) -> None:
     """The worker's side: train one job and report on it. Code that is `trusted` by its SHA-256 may run."""
     trust_here(trusted)
+    lift_limits(os.environ.get(VARIABLE, ""))
     threading.Thread(target=die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches every process of the terminal; the parent decides
     stop_requested = threading.Event()
