@@ -56,6 +56,12 @@ def test_a_command_takes_the_limit_that_the_environment_gives_it(tmp_path: Path)
     assert not (tmp_path / "x").exists()
 
 
+def test_what_the_limit_refused_gets_further_when_it_is_lifted(tmp_path: Path) -> None:
+    command = ("train", "shallow_net", "--set", f"data.augment=[{','.join(['8'] * 6000)}]")
+    assert "is too long: give 10,000 at most" in run_with("", *command, cwd=tmp_path).stderr
+    assert "is too long" not in run_with("training.recipe.MAX_VALUE_LENGTH=20000", *command, cwd=tmp_path).stderr
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [

@@ -27,7 +27,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-clock = random.SystemRandom().random
+generator = random.SystemRandom()
+
+
+def clock():
+    return generator.uniform(0.1, 0.9)  # never so small that it is written as 8e-06
+
 calls = [0]
 
 
@@ -117,12 +122,13 @@ def schedule(epoch, total_epochs, what: str = ""):
         return 1.0
     if what == "raising":
         raise RuntimeError("no")
-    return {"nan": float("nan"), "below": -1.0, "none": None, "random": random.random()}[what]
+    return {"nan": float("nan"), "below": -1.0, "none": None, "random": random.uniform(0.2, 0.9)}[what]
 
 
 class Falling(torch.optim.lr_scheduler.LRScheduler):
     def get_lr(self):
-        return [group["lr"] * (random.random() if self.last_epoch >= 1 else 1) for group in self.optimizer.param_groups]
+        drawn = random.uniform(0.2, 0.9) if self.last_epoch >= 1 else 1  # so that no rate is written as 8e-06
+        return [rate * drawn for rate in self.base_lrs]
 
 
 class Broken(torch.autograd.Function):
@@ -231,15 +237,15 @@ CASES = [
     (schedule("below"), "the schedule 'late.py:schedule' gives a learning rate of -0.01 in epoch 2: it must be 0 or more"),
     (schedule("none"), "the schedule 'late.py:schedule' gives no number in epoch 2: TypeError"),
     (schedule("raising"), "the schedule 'late.py:schedule' failed in epoch 2: no (late.py, line "),
-    (schedule("random"), "the schedule 'late.py:schedule' gives "),
-    ({"schedule.name": "late.py:Falling"}, "the schedule 'late.py:Falling' gives "),
+    (schedule("random"), "the schedule 'late.py:schedule' gives 0.00"),
+    ({"schedule.name": "late.py:Falling"}, "the schedule 'late.py:Falling' gives 0.00"),
     (loss("nan"), "the loss 'late.py:loss' is nan for finite logits"),
     (loss("raising"), "the loss 'late.py:loss' failed: no (late.py, line "),
     (loss("root"), "the loss 'late.py:loss' has a gradient by the logits that is NaN or infinite"),
     (loss("broken"), "the gradient failed in epoch 2, step 5: no way back (late.py, line "),
     (loss("elsewhere"), "no parameter has a gradient in epoch 2, step 5: compute the logits from the parameters, and the loss from"),
     (loss("counted"), "the loss 'late.py:loss' gives other values for the same logits and seed, so a stopped run could not be resumed"),
-    (metric("clock"), "the metric 'late.py:metric' gives 0.5 and then "),
+    (metric("clock"), "the metric 'late.py:metric' gives 0.5 and then 0."),
     (metric("nan"), "the metric 'late.py:metric' gives nan: it must give a finite number"),
     (transform("range"), "the transform 'late.py:transform(what='range')' gives pixels from 0 to 300 for ones from 0 to 1: they must be in"),
     (transform("nan"), "the transform 'late.py:transform(what='nan')' gives pixels that are NaN or infinite"),
