@@ -36,6 +36,8 @@ def state_of(folder: Path) -> AppState:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
+    # A training takes as many threads as are free when it starts, and its bits are those of its number of threads.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "runs").mkdir()
     yield tmp_path
     for state in STATES:
