@@ -149,6 +149,7 @@ def explain(
     target: str | int | None = None,
     methods: str | Sequence[str] = DEFAULT_METHODS,
     check: bool = False,
+    samples: str | int | None = None,
     seed: int = 0,
 ) -> Finding:
     """What a network predicts for an image, and by several methods which pixels the prediction depends on.
@@ -160,6 +161,8 @@ def explain(
         target: The class to explain: its name, an unambiguous beginning, or index; by default the most probable.
         methods: Names of methods, such as "gradient,gradcam".
         check: Whether to check the maps: randomized weights, deletion and insertion. Up to a minute.
+        samples: The noisy copies of SmoothGrad and the steps of integrated gradients, or "auto": as many as it takes
+            until the map no longer changes. By default 25 and 50.
         seed: Of SmoothGrad's noise and of the checks.
 
     Returns:
@@ -174,7 +177,14 @@ def explain(
     classifier = resolve_classifier(net)
     name, pixels = resolve_image(image)
     finding = explain_prediction(
-        classifier, pixels, target=target, methods=methods, check=check, seed=seed, image_name=name
+        classifier,
+        pixels,
+        target=target,
+        methods=methods,
+        check=check,
+        samples=samples,
+        seed=seed,
+        image_name=name,
     )
     return replace(finding, net=network_label(net))
 

@@ -143,9 +143,34 @@ def test_a_check_adds_its_metrics_and_its_description(convnet: ImageClassifier, 
     assert json.dumps(finding.metrics, allow_nan=False)
 
 
+def test_samples_until_the_map_no_longer_changes_are_stated_and_taken_by_the_checks_too(
+    convnet: ImageClassifier, photo: Tensor
+) -> None:
+    finding = explain_prediction(
+        convnet, photo, methods="integrated_gradients,smoothgrad,gradient", target="a", samples="auto"
+    )
+    found = {name: values["settings"] for name, values in finding.metrics["methods"].items()}
+    assert "samples" not in found["gradient"]
+    for name, key in (("integrated_gradients", "steps"), ("smoothgrad", "samples")):
+        (line,) = [line for line in finding.summary if f"{found[name][key]:,} {key}" in line]
+        assert "rank correlation" in line
+    checked = explain_prediction(convnet, photo, methods="smoothgrad", target="a", samples=2, check=True)
+    assert checked.metrics["methods"]["smoothgrad"]["settings"]["samples"] == 2
+    assert "2 samples" in " ".join(checked.summary)
+    assert ": more of them would still change the map" in " ".join(checked.summary)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"target": "zebra"}, "has no class 'zebra'"), ({"methods": "grad"}, "unknown method 'grad'")],
+    [
+        ({"target": "zebra"}, "has no class 'zebra'"),
+        ({"methods": "grad"}, "unknown method 'grad'"),
+        ({"samples": 0}, "0 samples of integrated_gradients: give a whole number from 1 to 2,000, or auto"),
+        ({"samples": "many"}, "many samples of integrated_gradients: give a whole number"),
+        ({"samples": 2.5}, "2.5 samples of integrated_gradients: give a whole number"),
+        ({"samples": 3000, "methods": "smoothgrad,integrated_gradients"}, "from 1 to 2,000, or auto"),
+        ({"samples": 10, "methods": "gradient"}, "smoothgrad and integrated_gradients take samples: none of them is"),
+    ],
 )
 def test_unknown_names_are_refused_before_any_work(
     convnet: ImageClassifier, photo: Tensor, arguments: dict, message: str

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 from support.small_nets import FailsAtPass, capture_state, classifier_of, is_equal, randomize_parameters
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from convolab.inspection.explain.methods import (
     smoothgrad,
     smoothgrad_noise,
 )
+from convolab.inspection.passes import logit_gradients, prepared_input
 from convolab.models.classifier import ImageClassifier
 from convolab.models.registry import build
 
@@ -117,6 +119,48 @@ def test_the_noise_of_smoothgrad_depends_on_the_seed(convnet: ImageClassifier, p
     assert torch.equal(first, repeated)
     assert (first - other).abs().max() > 0.01 * first.abs().max()
     assert not torch.equal(smoothgrad_noise(pixels, 0, 0), smoothgrad_noise(pixels, 0, 1))
+
+
+def test_smoothgrad_says_how_alike_the_maps_of_both_halves_of_its_samples_are(
+    convnet: ImageClassifier, pixels: Tensor
+) -> None:
+    saliency_map = smoothgrad(convnet, pixels, 1, samples=6)
+    sigma = saliency_map.settings["sigma"]
+    with prepared_input(convnet, pixels) as x:
+        samples = [logit_gradients(convnet, x + sigma * smoothgrad_noise(x, 0, index), 1)[0] for index in range(6)]
+    halves = [sum(samples[first::2]).abs().amax(0).flatten().numpy() for first in (0, 1)]
+    assert saliency_map.settings["half_correlation"] == pytest.approx(spearmanr(*halves).statistic, abs=1e-3)
+    assert "half_correlation" not in smoothgrad(convnet, pixels, 1, samples=1).settings
+
+
+def test_smoothgrad_takes_more_samples_until_the_map_no_longer_changes(
+    convnet: ImageClassifier, pixels: Tensor
+) -> None:
+    steady = smoothgrad(convnet, pixels, 1, samples="auto", noise_level=0.001)
+    assert steady.settings["samples"] == 32
+    assert steady.settings["half_correlation"] > 0.99
+    noisy = smoothgrad(convnet, pixels, 1, samples="auto", noise_level=0.3)
+    assert noisy.settings["samples"] in (64, 128, 256, 512, 1024)
+    assert noisy.settings["half_correlation"] > 0.99 or noisy.settings["samples"] == 1024
+    as_many = smoothgrad(convnet, pixels, 1, samples=noisy.settings["samples"], noise_level=0.3)
+    assert torch.equal(noisy.per_channel, as_many.per_channel)
+
+
+def test_integrated_gradients_take_more_steps_until_the_map_no_longer_changes(
+    convnet: ImageClassifier, pixels: Tensor
+) -> None:
+    found = integrated_gradients(convnet, pixels, 4, steps="auto")
+    steps = found.settings["steps"]
+    coarse, fine = (integrated_gradients(convnet, pixels, 4, steps=count) for count in (steps // 2, steps))
+    assert torch.equal(found.values, fine.values)
+    expected = spearmanr(coarse.values.abs().flatten(), fine.values.abs().flatten()).statistic
+    assert found.settings["step_correlation"] == pytest.approx(expected, abs=1e-9)
+    assert expected > 0.99 or steps == 1024
+    constant = integrated_gradients(
+        convnet, torch.tensor(convnet.mean).view(1, 3, 1, 1).expand_as(pixels), 4, steps="auto"
+    )
+    assert constant.invalid_reason
+    assert constant.settings["steps"] == 16
 
 
 @pytest.mark.slow

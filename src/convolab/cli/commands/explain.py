@@ -20,7 +20,7 @@ from convolab.cli.options import (
 from convolab.cli.terminal import print_json, print_lines, print_note, print_table
 from convolab.core.outputs import require_outputs
 from convolab.core.text import NO_VALUE
-from convolab.inspection.explain.method_names import DEFAULT_METHODS, METHOD_NAMES, parse_methods
+from convolab.inspection.explain.method_names import DEFAULT_METHODS, METHOD_NAMES, parse_methods, parse_sample_count
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,6 +63,14 @@ def explain_command(
             "--check", help="Check the maps: randomized weights, deletion and insertion. Up to a minute an image."
         ),
     ] = False,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="SmoothGrad's noisy copies and the steps of integrated gradients; auto: until the map no longer changes.",
+            show_default="25 and 50",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of SmoothGrad's noise and of the checks.")] = 0,
     max_pixels: MaxPixelsOption = 50_000_000,
     out: Annotated[
@@ -77,6 +85,7 @@ def explain_command(
 ) -> None:
     """Say what a network predicts for an image and draw, by several methods, the pixels its prediction depends on."""
     method_names = parse_methods(method, on_hint=print_note)
+    count = parse_sample_count(samples, method_names)
     stems = output_stems("explain", images, out, net)
     require_outputs("explain", [path for stem in stems for path in finding_paths(stem)], [*images, net])
     set_passive_omp_wait()
@@ -88,7 +97,9 @@ def explain_command(
     network = resolve_classifier(net)
     if target is not None:
         network.find_class(target)
-    inspect = partial(explain_prediction, network, target=target, methods=method_names, check=check, seed=seed)
+    inspect = partial(
+        explain_prediction, network, target=target, methods=method_names, check=check, samples=count, seed=seed
+    )
     results, output_lines = inspect_images("explaining", inspect, images, stems, net, max_pixels, sanity_check_charts)
     over_images = aggregate_sanity_checks(results)
     if as_json:

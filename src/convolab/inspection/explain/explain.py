@@ -1,7 +1,7 @@
 """One network, one image: the prediction, and the pixels it depends on, by several methods."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from convolab.core.errors import require
 from convolab.core.types import Json, MessageCallback
 from convolab.data.image_io import read_image
 from convolab.inspection.explain.deletion_insertion import curves_in_random_order
-from convolab.inspection.explain.method_names import DEFAULT_METHODS, parse_methods
-from convolab.inspection.explain.methods import METHODS, SaliencyMap, SaliencyMethod
+from convolab.inspection.explain.method_names import DEFAULT_METHODS, SampleCount, parse_methods, parse_sample_count
+from convolab.inspection.explain.methods import METHODS, STABLE_CORRELATION, SaliencyMap, SaliencyMethod
 from convolab.inspection.explain.sanity import SanityResult, describe_sanity, run_sanity_checks
 from convolab.inspection.result import Box, Finding, Panel
 from convolab.inspection.types import SinglePixels, UInt8Image
@@ -24,6 +24,7 @@ from convolab.models.inference import compute_logits, inference_view, top_classe
 TOP_CLASSES = 5  # in the metrics and below the network's input
 MAX_DESCRIBED = 3  # of them in the summary
 MAX_COLUMNS = 4  # panels in a row
+SAMPLED = {"smoothgrad": "samples", "integrated_gradients": "steps"}  # the methods that are means, and what they count
 
 
 def explain_prediction(
@@ -33,6 +34,7 @@ def explain_prediction(
     target: str | int | None = None,
     methods: Sequence[str] | str = DEFAULT_METHODS,
     check: bool = False,
+    samples: str | int | None = None,
     seed: int = 0,
     image_name: str | None = None,
     on_progress: MessageCallback = lambda message: None,
@@ -48,6 +50,8 @@ def explain_prediction(
         target: a class as `ImageClassifier.find_class` takes it; by default the most probable one.
         methods: names of methods, in a list or with commas between them: see `METHOD_NAMES`.
         check: check every map as `sanity` does. It takes about twenty more maps for each.
+        samples: the noisy copies of SmoothGrad and the steps of integrated gradients, or "auto": as many as it takes
+            until the map no longer changes. By default 25 and 50.
         seed: of SmoothGrad's noise and of the checks.
         image_name: what the summary calls the image.
         on_progress: called with a line of text before each step.
@@ -72,7 +76,8 @@ def explain_prediction(
     pixels = net.preprocess(image)
     logits = compute_logits(net, pixels, image_name=image_name)[0]
     target_index = int(logits.argmax()) if target_index is None else target_index
-    calls = {name: seeded_method(name, seed) for name in method_names}
+    count = parse_sample_count(samples, method_names)
+    calls = {name: method_with_settings(name, seed, count) for name in method_names}
     maps = []
     for name, method in calls.items():
         on_progress(name)
@@ -83,12 +88,16 @@ def explain_prediction(
             "leave the method out",
         )
         maps.append(saliency_map)
+        if name in SAMPLED:  # the checks make maps of as many
+            calls[name] = method_with_settings(name, seed, int(saliency_map.settings[SAMPLED[name]]))
     checks = check_maps(net, pixels, target_index, maps, calls, seed, on_progress) if check else []
     return build_explain_finding(net, image, pixels, logits, target_index, maps, image_name, checks)
 
 
-def seeded_method(name: str, seed: int) -> SaliencyMethod:
-    return partial(METHODS[name], seed=seed) if name == "smoothgrad" else METHODS[name]
+def method_with_settings(name: str, seed: int, samples: SampleCount | None) -> SaliencyMethod:
+    """A method with the seed and the number of samples, if it has any."""
+    count = {SAMPLED[name]: samples} if name in SAMPLED and samples is not None else {}
+    return partial(METHODS[name], **({"seed": seed} if name == "smoothgrad" else {}), **count)
 
 
 def check_maps(
@@ -243,6 +252,21 @@ def finite_or_none(value: str | int | float) -> str | int | float | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def describe_step_correlation(settings: Mapping[str, str | int | float]) -> str:
+    """How much the map changed with the last doubling of steps, where they were doubled until it no longer did."""
+    if "step_correlation" not in settings:
+        return ""
+    correlation = float(settings["step_correlation"])
+    return (
+        f"; its rank correlation with the map of half the steps is {correlation:.3f}{describe_stability(correlation)}"
+    )
+
+
+def describe_stability(correlation: float) -> str:
+    """Whether a map whose two estimates are alike in this way would still change."""
+    return "" if correlation > STABLE_CORRELATION else ": more of them would still change the map"
+
+
 def describe_map_checks(saliency_map: SaliencyMap, short: bool = False) -> str:
     """What was checked of a map, in words; empty if there is nothing to check. `short` is for a caption."""
     checks, settings = saliency_map.checks, saliency_map.settings
@@ -255,6 +279,15 @@ def describe_map_checks(saliency_map: SaliencyMap, short: bool = False) -> str:
         return (
             "integrated gradients: the map should add up to the logit's difference to an image of the mean color, "
             f"{settings['logit_difference']:.3g}; with {settings['steps']} steps it misses that by {error_text}"
+            + describe_step_correlation(settings)
+        )
+    if saliency_map.method == "smoothgrad" and "half_correlation" in settings:
+        correlation = float(settings["half_correlation"])
+        if short:
+            return f"halves of the samples: rank correlation {correlation:.2f}"
+        return (
+            f"SmoothGrad: the maps of one half of the {settings['samples']:,} samples and of the other have a rank "
+            f"correlation of {correlation:.2f}{describe_stability(correlation)}"
         )
     if saliency_map.method == "cam":
         error_text = f"{checks['sum_error']:.0e}"

@@ -2,11 +2,15 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from convolab.core.errors import LabError, require, suggest
 
 METHOD_NAMES = ("gradient", "smoothgrad", "integrated_gradients", "cam", "gradcam", "occlusion", "guided")
 DEFAULT_METHODS = ("gradient", "integrated_gradients", "gradcam")
+AUTO: Literal["auto"] = "auto"
+SampleCount = int | Literal["auto"]  # "auto": as many as it takes until the map no longer changes
+MAX_SAMPLES = {"smoothgrad": 100_000, "integrated_gradients": 2_000}  # the nodes of more take minutes to compute
 RENAMED_METHODS = {"integrated": "integrated_gradients"}
 
 
@@ -36,3 +40,26 @@ def parse_methods(methods: str | Sequence[str], on_hint: Callable[[str], None] =
         if name not in METHOD_NAMES:
             raise LabError(f"unknown method '{name}': {suggest(name, METHOD_NAMES)}")
     return tuple(dict.fromkeys(names))
+
+
+def parse_sample_count(samples: str | int | None, methods: Sequence[str]) -> SampleCount | None:
+    """How many samples or steps the maps are means of: a whole number above 0, "auto", or None for the defaults.
+
+    Raises LabError for anything else, for more than a method takes, and where no method counts any.
+
+    >>> parse_sample_count("auto", ["smoothgrad"]), parse_sample_count("100", ["gradient", "integrated_gradients"])
+    ('auto', 100)
+    """
+    if samples is None:
+        return None
+    counted = [name for name in methods if name in MAX_SAMPLES]
+    require(counted, f"{' and '.join(MAX_SAMPLES)} take samples: none of them is among the methods")
+    if samples == AUTO:
+        return AUTO
+    limit = min(MAX_SAMPLES[name] for name in counted)
+    text = str(samples).strip()
+    require(
+        text.isdecimal() and 1 <= int(text) <= limit,
+        f"{samples} samples of {' and '.join(counted)}: give a whole number from 1 to {limit:,}, or auto",
+    )
+    return int(text)

@@ -7,7 +7,7 @@ call its own view).
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
 from convolab.inspection.explain.guided_backprop import guided_gradient
-from convolab.inspection.explain.method_names import METHOD_NAMES
+from convolab.inspection.explain.method_names import AUTO, MAX_SAMPLES, METHOD_NAMES, SampleCount
+from convolab.inspection.explain.null_maps import rank_correlation
 from convolab.inspection.passes import logit_gradients, mean_color_image, prepared_input, require_close_head
 from convolab.inspection.result import map_invalid_reason
 from convolab.inspection.types import Heatmap, Pixels, SinglePixels
@@ -26,9 +27,12 @@ from convolab.models.feature_head import FeatureExtractor, create_feature_extrac
 
 INTEGRATION_STEPS = 50
 NOISE_SAMPLES = 25
-MAX_PASSES = 100_000
-MAX_STEPS = 2_000  # the nodes of more take minutes to compute
 MAX_NOISE_LEVEL = 10.0
+STABLE_CORRELATION = 0.99  # of "auto": a map whose two estimates are that much alike no longer changes
+AUTO_SAMPLES = tuple(2**power for power in range(5, 11))  # after which of them SmoothGrad looks whether it may stop
+AUTO_STEPS = tuple(
+    2**power for power in range(3, 11)
+)  # which integrated gradients try, each in place of the one before
 NOISE_LEVEL = 0.15  # standard deviation of SmoothGrad's noise, as a fraction of the image's range
 
 
@@ -86,33 +90,52 @@ def smoothgrad(
     pixels: Pixels,
     target: int,
     *,
-    samples: int = NOISE_SAMPLES,
+    samples: SampleCount = NOISE_SAMPLES,
     noise_level: float = NOISE_LEVEL,
     seed: int = 0,
 ) -> SaliencyMap:
     """The mean gradient at noisy copies of the image, reduced as `gradient` is (Smilkov et al. 2017, arXiv:1706.03825).
 
     The noise is normal; its standard deviation is `noise_level` times the image's range.
+    `settings["half_correlation"]` says how far the map is one of the noise that was drawn: the rank correlation of the
+    maps of every other sample. `samples="auto"` goes on until it is above 0.99, for at most 1,024 samples.
     """
+    limit = max(AUTO_SAMPLES) if samples == AUTO else samples
+    most = MAX_SAMPLES["smoothgrad"]
     require(
-        1 <= samples <= MAX_PASSES and 0 <= noise_level <= MAX_NOISE_LEVEL,
-        f"{samples} samples with a noise level of {noise_level}: give 1 to {MAX_PASSES:,} samples and a level of 0 to "
+        1 <= limit <= most and 0 <= noise_level <= MAX_NOISE_LEVEL,
+        f"{samples} samples with a noise level of {noise_level}: give 1 to {most:,} samples and a level of 0 to "
         f"{MAX_NOISE_LEVEL:g}",
     )
+    taken = 0
+    half_correlation = None
     with prepared_input(net, pixels) as x:
         sigma = noise_level * float(x.max() - x.min())
         total = torch.zeros_like(x[0])
-        for index in range(samples):
-            total += logit_gradients(net, x + sigma * smoothgrad_noise(x, seed, index), target)[0]
-    per_channel = total / samples
+        halves = torch.zeros_like(x[0]), torch.zeros_like(x[0])
+        while taken < limit:
+            sample = logit_gradients(net, x + sigma * smoothgrad_noise(x, seed, taken), target)[0]
+            total += sample
+            halves[taken % 2].add_(sample)
+            taken += 1
+            if taken == limit or (samples == AUTO and taken in AUTO_SAMPLES):
+                half_correlation = rank_correlation(*(half.abs().amax(0) for half in halves))
+                if (half_correlation or 0.0) > STABLE_CORRELATION:
+                    break
+    per_channel = total / taken
     return SaliencyMap(
         method="smoothgrad",
-        title=f"SmoothGrad, {samples} samples",
+        title=f"SmoothGrad, {taken} samples",
         values=per_channel.abs().amax(0),
         signed=False,
         unit="|d logit / d pixel|, largest of the channels",
         per_channel=per_channel,
-        settings={"samples": samples, "sigma": sigma, "seed": seed},
+        settings={
+            "samples": taken,
+            "sigma": sigma,
+            "seed": seed,
+            **({} if half_correlation is None else {"half_correlation": half_correlation}),
+        },
     )
 
 
@@ -126,16 +149,21 @@ def integrated_gradients(
     pixels: Pixels,
     target: int,
     *,
-    steps: int = INTEGRATION_STEPS,
+    steps: SampleCount = INTEGRATION_STEPS,
     baseline: Tensor | None = None,
 ) -> SaliencyMap:
     """Integrated gradients along the line from a baseline to the image, summed over channels.
 
     Sundararajan et al. 2017, arXiv:1703.01365. The baseline is an image of the network's mean color unless another is
     given. The integral is Gauss-Legendre quadrature with `steps` nodes. The values' sum should be the difference of the
-    two logits; `checks["completeness_error"]` is how far it is from that, relative to the difference.
+    two logits; `checks["completeness_error"]` is how far it is from that, relative to the difference. `steps="auto"`
+    takes 8, 16, 32, ... nodes until a map and the one before have a rank correlation above 0.99
+    (`settings["step_correlation"]`), at most 1,024.
     """
-    require(1 <= steps <= MAX_STEPS, f"{steps} steps: give 1 to {MAX_STEPS:,}")
+    if steps == AUTO:
+        return integrate_until_stable(net, pixels, target, baseline)
+    most = MAX_SAMPLES["integrated_gradients"]
+    require(1 <= steps <= most, f"{steps} steps: give 1 to {most:,}")
     require(baseline is None or baseline.isfinite().all(), "the baseline is not finite: give pixels in [0, 1]")
     with prepared_input(net, pixels) as x:
         baseline_pixels = mean_color_image(net, x) if baseline is None else baseline.to(x).expand_as(x)
@@ -163,6 +191,20 @@ def integrated_gradients(
             "error": error,
         },
     )
+
+
+def integrate_until_stable(net: ImageClassifier, pixels: Pixels, target: int, baseline: Tensor | None) -> SaliencyMap:
+    """Integrated gradients with twice the steps again and again, until the map no longer changes."""
+    coarse = integrated_gradients(net, pixels, target, steps=AUTO_STEPS[0], baseline=baseline)
+    for steps in AUTO_STEPS[1:]:
+        fine = integrated_gradients(net, pixels, target, steps=steps, baseline=baseline)
+        correlation = rank_correlation(coarse.values, fine.values)
+        if correlation is None:  # a constant map: more steps change nothing
+            return fine
+        coarse = replace(fine, settings={**fine.settings, "step_correlation": correlation})
+        if correlation > STABLE_CORRELATION:
+            break
+    return coarse
 
 
 def gauss_legendre(steps: int) -> tuple[Float[Tensor, "steps"], Float[Tensor, "steps"]]:
