@@ -40,6 +40,8 @@ OWN_KEYS = ("name", "warmup", "warmup_start", "per")
 WARMUP_START = 0.01  # as in torchvision's reference trainings
 WARMUP_FROM_ZERO = "warmup from zero"  # in a validation's context: the values are a file's that convolab wrote
 
+MAX_CHECKED_STEPS = 50_000  # of a class, before anything is trained: about a second
+
 RateFunction = Callable[[int, int, Sequence[EpochMetrics]], float]  # of epochs done, steps done, and those epochs
 
 
@@ -104,7 +106,11 @@ class OtherSchedule(OtherPart):
 
         rate(0, 0, [])  # what is wrong with it is known before anything is trained
         if self.name != PLATEAU:
-            rate(total_epochs - 1, steps_per_epoch - 1, [])
+            last_epoch = total_epochs - 1
+            if not inspect.isfunction(function):
+                steps_per_call = steps_per_epoch if self.per == "step" else 1
+                last_epoch = min(last_epoch, MAX_CHECKED_STEPS // steps_per_call)
+            rate(last_epoch, steps_per_epoch - 1, [])
         return rate
 
     def _make_scheduler(self, base_lr: float) -> Any:  # noqa: ANN401 (whatever a person's code returns)
@@ -124,15 +130,17 @@ class SchedulerRates:
         self.scheduler = make(base_lr)
         self.is_plateau = isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
         self.rates = [self._rate()]
+        self.scheduler.optimizer.step()  # a scheduler's first step warns if there was none
 
     def after(self, calls: int, history: Sequence[EpochMetrics]) -> float:
         """The rate after so many calls of `step`; a plateau is one of the validation loss, or else the training loss."""
-        while len(self.rates) <= calls:
-            self.scheduler.optimizer.step()
-            with (
-                own_code_errors(f"the schedule {type(self.scheduler).__name__} failed in its step"),
-                warnings.catch_warnings(action="ignore"),  # what it says of its own use is ours to know
-            ):
+        if len(self.rates) > calls:
+            return self.rates[calls]
+        with (
+            own_code_errors(f"the schedule {type(self.scheduler).__name__} failed in its step"),
+            warnings.catch_warnings(action="ignore"),  # what it says of its own use is ours to know
+        ):
+            while len(self.rates) <= calls:
                 if self.is_plateau:
                     epoch = history[len(self.rates) - 1]
                     loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
