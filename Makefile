@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 FAST := not slow and not timing and not long
 
-.PHONY: setup demo check test shapes long flaky soak fuzz matrix lint types fast bench architecture notebooks docs gallery clean
+.PHONY: setup demo check test shapes long flaky soak fuzz matrix lint types fast bench bench-quick architecture notebooks docs gallery clean
 
 setup: .venv/installed
 
@@ -91,7 +91,12 @@ matrix:
 
 bench: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+
+# Every ratio to the best peer in ten minutes; DATA_DIR is the folder that holds cifar-10-batches-py.
+bench-quick: .venv/installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check 'ray[tune]>=2.40' 'skorch>=1.1'
+	$(BIN)/python benchmarks/quick.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 architecture: .venv/installed-dev
 	$(BIN)/python docs/architecture.py

@@ -1,0 +1,144 @@
+"""In ten minutes, what every change should leave as it is: our ratio to the best peer in each question that has one.
+
+    python benchmarks/quick.py [--data-dir DIR] [--rounds 2] [--out ratios.json] [--against ratios.json]
+
+Each contender runs in a fresh process, in alternating rounds; a ratio is the median over rounds of ours to the best
+peer of that round. The peers are those that were best in the full benchmarks beside this file, which time longer and ask
+more. Without --data-dir, the folder that holds cifar-10-batches-py, the questions about training are left out.
+--out keeps the ratios, and --against shows those of an earlier run beside them: a loss of more than 5 % is marked. Two runs
+of the same code differ by a few percent too, so look again before you believe it.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from measure import in_rounds, processor, table
+from neighbors import busy_programs
+
+LOSS = 0.05
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is timed: our command, the peers' and the key of the line that each prints."""
+
+    title: str
+    key: str  # more is better for images_per_second, less for seconds and milliseconds
+    ours: Sequence[str]
+    peers: Mapping[str, Sequence[str]]
+    goal: float
+    busy: int = 0  # programs that keep a core each busy meanwhile
+
+    def ratios(self, rounds: int) -> tuple[list[float], list[str]]:
+        """Of each round: how many times the best peer ours is, and which that was."""
+        with busy_programs(self.busy):
+            results = in_rounds({"convolab": self.ours, **self.peers}, rounds)
+        more_is_better = self.key == "images_per_second"
+        values, best = [], []
+        for number in range(rounds):
+            peers = {name: results[name][number][self.key] for name in self.peers}
+            best.append((max if more_is_better else min)(peers, key=peers.__getitem__))
+            ratio = results["convolab"][number][self.key] / peers[best[-1]]
+            values.append(ratio if more_is_better else 1 / ratio)
+        return values, best
+
+
+def script(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(HERE / f"{name}.py"), *arguments]
+
+
+def training_questions(data_dir: Path) -> list[Question]:
+    """On CIFAR-10: a network, beside a busy program, and a study."""
+
+    def train(title: str, network: str, goal: float, busy: int = 0) -> Question:
+        common = ["--data-dir", str(data_dir), "--network", network, "--steps", "40"]
+        peers = {name: script("peers", name, *common) for name in ("tutorial", "skorch")}
+        return Question(title, "images_per_second", script("training", *common, "--ours", "fp32"), peers, goal, busy)
+
+    trials = ["--data-dir", str(data_dir), "--trials", "4", "--limit", "4000"]
+    return [
+        train("training simple_convnet", "simple_convnet", 4.5),
+        train("training simple_convnet beside a busy program", "simple_convnet", 1.0, busy=1),
+        train("training shallow_net", "shallow_net", 12.0),
+        Question(
+            "a study of four trials",
+            "images_per_second",
+            script("study", *trials, "--one", "convolab study"),
+            {"ray tune": script("study", *trials, "--one", "ray tune")},
+            2.5,
+        ),
+    ]
+
+
+def other_questions() -> list[Question]:
+    """Those that need no data."""
+
+    def inspect(title: str, part: str, peer: str, goal: float) -> Question:
+        ours, theirs = (script("inspection", "--one", part, contender) for contender in ("convolab", peer))
+        return Question(title, "seconds", ours, {peer: theirs}, goal)
+
+    return [
+        inspect("integrated gradients", "integrated_gradients", "captum at its best", 1.5),
+        inspect("SmoothGrad", "smoothgrad", "captum at its best", 1.5),
+        inspect("fooling six images", "fooling", "foolbox BIM", 2.0),
+        inspect("dense map of a large image", "dense", "windows cropped one by one, at their best", 20.0),
+        Question(
+            "summary of ResNet-50",
+            "milliseconds",
+            script("summary", "--one", "convolab"),
+            {name: script("summary", "--one", name) for name in ("torchinfo", "fvcore")},
+            1.0,
+        ),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="the folder that holds cifar-10-batches-py")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="a JSON file for the ratios")
+    parser.add_argument("--against", type=Path, help="the ratios of an earlier run")
+    given = parser.parse_args()
+    before = json.loads(given.against.read_text())["ratios"] if given.against else {}
+    questions = [*(training_questions(given.data_dir) if given.data_dir else []), *other_questions()]
+    ratios, rows, start = {}, [], time.monotonic()
+    for question in questions:
+        print(f"{time.monotonic() - start:.0f} s: {question.title}", file=sys.stderr, flush=True)
+        values, best = question.ratios(given.rounds)
+        ratio = ratios[question.title] = median(values)
+        row = {
+            "what": question.title,
+            "best peer": " / ".join(dict.fromkeys(best)),
+            "convolab is": f"{ratio:.2f} x",
+            "range": f"{min(values):.2f} to {max(values):.2f}",
+            "goal": f"{question.goal:g} x: {'met' if ratio >= question.goal else 'missed'}",
+        }
+        if given.against:
+            row["before"] = change(before.get(question.title), ratio)
+        rows.append(row)
+    print(f"{processor()}; {given.rounds} rounds, {time.monotonic() - start:.0f} s\n\n{table(rows)}")
+    if given.data_dir is None:
+        print("\ntraining and studies are left out: give --data-dir, the folder that holds cifar-10-batches-py")
+    if given.out:
+        given.out.write_text(json.dumps({"processor": processor(), "ratios": ratios}, indent=2) + "\n")
+
+
+def change(before: float | None, now: float) -> str:
+    """
+    >>> change(2.0, 2.1), change(2.0, 1.8), change(None, 1.0)
+    ('2.00 x, +5 %', '2.00 x, -10 % (!)', 'new')
+    """
+    if before is None:
+        return "new"
+    return f"{before:.2f} x, {now / before - 1:+.0%}".replace("%", " %") + (" (!)" if now < (1 - LOSS) * before else "")
+
+
+if __name__ == "__main__":
+    main()
