@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convolab.models.registry import build
-from convolab.training.optim import SGD, Adam, AdamW, Optimizer
+from convolab.training.optim import SGD, Adam, AdamW, Muon, Optimizer
 
 BuildOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -66,3 +66,20 @@ def test_weight_decay_alone_changes_a_weight_by_the_formula_of_each_optimizer() 
         weight.grad = torch.zeros(1)
         optimizer_state.step()
         assert weight.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 3, 3), (40, 2, 3, 3)])
+def test_muon_takes_the_steps_of_torchs_on_the_filters_as_a_matrix(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.flatten(1).clone())
+    state = Muon(lr=0.1, momentum=0.9, weight_decay=0.05).build([ours])
+    optimizer = torch.optim.Muon([theirs], lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=True)
+    for _ in range(6):
+        gradient = torch.randn(shape, generator=generator)
+        ours.grad, theirs.grad = gradient.clone(), gradient.flatten(1).clone()
+        state.step()
+        optimizer.step()
+    moved = theirs.detach() - start.flatten(1)
+    # Theirs orthogonalizes in bfloat16, which has three digits.
+    assert (ours.detach().flatten(1) - theirs.detach()).norm() < 0.02 * moved.norm()

@@ -8,7 +8,7 @@ from torch import nn
 
 from convolab.core.errors import LabError
 from convolab.training import optim
-from convolab.training.optim import SGD, Adam, AdamW, Optimizer
+from convolab.training.optim import SGD, Adam, AdamW, Muon, Optimizer, orthogonalize, without_weight_decay
 
 
 def test_nesterov_without_momentum_is_refused_with_the_key_to_set() -> None:
@@ -16,7 +16,7 @@ def test_nesterov_without_momentum_is_refused_with_the_key_to_set() -> None:
         SGD(momentum=0.0, nesterov=True).build([nn.Parameter(torch.zeros(1))])
 
 
-@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.0), Adam(), AdamW()])
+@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.0), Adam(), AdamW(), Muon(), Muon(normalize_filters=True)])
 def test_an_optimizer_restored_from_its_state_continues_with_the_same_bits(optimizer: Optimizer) -> None:
     def take_steps(optimizer_state, weights, first, last):
         for step in range(first, last):
@@ -45,6 +45,7 @@ def test_a_state_of_another_optimizer_or_other_parameters_is_refused() -> None:
         Adam().build([nn.Parameter(torch.zeros(3))]),
         SGD().build([nn.Parameter(torch.zeros(4))]),
         SGD(momentum=0.0).build([nn.Parameter(torch.zeros(3))]),
+        Muon().build([nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(1, 1, 1, 1))]),
     ):
         with pytest.raises(ValueError, match="the optimizer state is not that of"):
             other.load_state_dict(state)
@@ -127,3 +128,55 @@ assert "torch._dynamo" not in sys.modules
 def test_invalid_values_of_an_optimizer_are_refused(values: dict) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Optimizer).validate_python(values)
+
+
+# ---- muon
+
+
+@pytest.mark.parametrize("shape", [(16, 27), (27, 16), (16, 16)])
+def test_an_orthogonalized_matrix_keeps_its_singular_vectors_and_evens_its_singular_values(
+    shape: tuple[int, int],
+) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    found = left.T @ orthogonalize(matrix, 5) @ right.T  # diagonal, if the singular vectors are kept
+    singular_values = found.diagonal()
+    torch.testing.assert_close(found, singular_values.diag(), rtol=0, atol=1e-10)
+    small = values < 0.01 * matrix.norm()
+    assert singular_values[~small].min() > 0.6
+    assert singular_values.max() < 1.25
+    assert torch.equal(orthogonalize(torch.zeros(3, 4), 5), torch.zeros(3, 4))
+
+
+def test_muon_steps_all_but_filters_as_sgd_does_and_scales_both_by_the_schedule() -> None:
+    def parameters() -> list[nn.Parameter]:
+        return [nn.Parameter(torch.arange(4.0)), nn.Parameter(torch.ones(2, 4))]
+
+    filters = nn.Parameter(torch.ones(2, 3, 3, 3))
+    expected, given = parameters(), parameters()
+    muon = Muon(lr=0.1, others_lr=0.5).build([*given, filters])
+    sgd = SGD(lr=0.5, nesterov=True).build(expected)
+    for lr in (0.1, 0.05, 0.01):
+        for weight in (*expected, *given, filters):
+            weight.grad = torch.cos(weight.detach())
+        muon.step(lr)
+        sgd.step(5 * lr)
+    assert all(torch.equal(a, b) for a, b in zip(expected, given, strict=True))
+
+
+def test_muon_can_keep_the_filters_at_a_norm() -> None:
+    weight = nn.Parameter(5 * torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0)))
+    weight.grad = torch.zeros_like(weight)
+    Muon(normalize_filters=True).build([weight]).step()
+    assert float(weight.detach().square().sum((1, 2, 3)).mean()) == pytest.approx(1.0)
+
+
+def test_muon_without_a_convolution_is_refused() -> None:
+    with pytest.raises(LabError, match="muon is for convolutions, and no weight of one is trained here"):
+        Muon().build(nn.Linear(3, 4).parameters())
+
+
+def test_no_weight_decay_is_left_where_it_is_switched_off() -> None:
+    changed = without_weight_decay(Muon(weight_decay=0.1))
+    assert isinstance(changed, Muon)
+    assert (changed.weight_decay, changed.others_weight_decay) == (0.0, 0.0)

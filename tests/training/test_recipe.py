@@ -295,7 +295,7 @@ def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_key(values: dict[st
     ("values", "message"),
     [
         ({"optimizer": {"name": "sdg"}}, "unknown optimizer 'sdg': did you mean 'sgd'?"),
-        ({"optimizer": {"name": 3}}, "unknown optimizer '3': known: adam, adamw, sgd"),
+        ({"optimizer": {"name": 3}}, "unknown optimizer '3': known: adam, adamw, muon, sgd"),
         ({"schedule": {"name": "cosin"}}, "unknown schedule 'cosin': did you mean 'cosine'?"),
         ({"schedule": {"name": 3}}, "unknown schedule '3': known: constant, cosine, one_cycle, step"),
         ({"model": {"name": "simple_convent"}}, "unknown network 'simple_convent': did you mean 'simple_convnet'?"),

@@ -59,6 +59,12 @@ class WithDropout(nn.Module):
 RECIPE_KINDS: dict[str, dict[str, Any]] = {
     "momentum": {},
     "batch norm": {"model.name": "simple_convnet", "model.channels": [4]},
+    "muon": {
+        "model.name": "simple_convnet",
+        "model.channels": [4],
+        "optimizer.name": "muon",
+        "optimizer.normalize_filters": True,
+    },
     "adamw, averaged weights, warmup": {
         "optimizer.name": "adamw",
         "training.ema": 0.9,

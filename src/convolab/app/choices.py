@@ -11,7 +11,10 @@ from convolab.core.types import Json
 from convolab.inspection.explain.method_names import METHOD_NAMES
 
 EXPLAIN_METHODS = METHOD_NAMES
-RECIPE_CHOICES = {"optimizer": ("sgd", "adam", "adamw"), "schedule": ("constant", "step", "cosine", "one_cycle")}
+RECIPE_CHOICES = {
+    "optimizer": ("sgd", "adam", "adamw", "muon"),
+    "schedule": ("constant", "step", "cosine", "one_cycle"),
+}
 
 
 def dataset_choices(own: Sequence[str], data_dir: Path | None) -> list[dict[str, Json]]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Discriminator, Tag
+from jaxtyping import Float
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 from torch import Tensor, nn
 
 from convolab.core.errors import require
@@ -133,18 +134,44 @@ class AdamW(AdamBase):
     weight_decay: NonNegativeFloat = 0.01  # fraction of the weight removed at each step, times the learning rate
 
 
+class Muon(Frozen):
+    """Orthogonalized momentum for the filters of convolutions, and SGD with Nesterov's momentum for all else.
+
+    Jordan et al. 2024 (github.com/KellerJordan/Muon). The momentum of a convolution's weight, as a matrix of one row for each
+    filter, is replaced by the nearest orthogonal matrix, so that no direction is learned at the cost of the others.
+    """
+
+    name: Literal["muon"] = "muon"
+    lr: PositiveFloat = 0.02  # of the filters
+    momentum: Fraction = 0.95
+    weight_decay: NonNegativeFloat = 0.0  # fraction of a filter removed at each step, times the learning rate
+    iterations: Annotated[int, Field(ge=1, le=20)] = 5  # of Newton and Schulz
+    normalize_filters: bool = False  # before each step: every filter has a squared norm of 1 on average
+    others_lr: PositiveFloat = 0.01  # at the start: it follows the schedule as `lr` does
+    others_momentum: Fraction = 0.9
+    others_weight_decay: NonNegativeFloat = 5e-4  # L2, added to the gradient
+
+    def build(
+        self, parameters: Iterable[nn.Parameter], lr_factors: Mapping[nn.Parameter, float] = NO_FACTORS
+    ) -> "MuonState":
+        """The state of this optimizer for some parameters. Raises LabError if none is the weight of a convolution."""
+        return MuonState(self, parameters, lr_factors)
+
+
 Optimizer = Annotated[
     Annotated[SGD, Tag("sgd")]
     | Annotated[Adam, Tag("adam")]
     | Annotated[AdamW, Tag("adamw")]
+    | Annotated[Muon, Tag("muon")]
     | Annotated[OtherOptimizer, Tag("other")],
     Discriminator(OPTIMIZERS.tag),
 ]
 
 
 def without_weight_decay(optimizer: Optimizer) -> Optimizer:
-    """The same optimizer with a weight decay of 0, if it has one."""
-    return optimizer.model_copy(update={"weight_decay": 0.0} if hasattr(optimizer, "weight_decay") else {})
+    """The same optimizer with a weight decay of 0, wherever it has one."""
+    decays = [key for key in ("weight_decay", "others_weight_decay") if hasattr(optimizer, key)]
+    return optimizer.model_copy(update=dict.fromkeys(decays, 0.0))
 
 
 class OptimizerState:
@@ -221,11 +248,87 @@ class OptimizerState:
 
         Raises ValueError if they belong to another optimizer or to other parameters.
         """
-        current = self.state_dict()
-        if current.keys() != tensors.keys() or any(current[name].shape != tensors[name].shape for name in current):
-            raise ValueError(
-                f"the optimizer state is not that of {type(self.optimizer).__name__} "
-                f"on {len(self.parameters)} parameters"
+        what = f"{type(self.optimizer).__name__} on {len(self.parameters)} parameters"
+        load_buffers(self.state_dict(), tensors, what)
+
+
+def load_buffers(current: Mapping[str, Tensor], stored: Mapping[str, Tensor], what: str) -> None:
+    """Copy stored buffers into the current ones. Raises ValueError if their names or shapes differ."""
+    if current.keys() != stored.keys() or any(current[name].shape != stored[name].shape for name in current):
+        raise ValueError(f"the optimizer state is not that of {what}")
+    for name, tensor in current.items():
+        tensor.copy_(stored[name])
+
+
+class MuonState:
+    """Parameters under Muon: the momentum of the filters, and the SGD of all others."""
+
+    def __init__(
+        self,
+        optimizer: Muon,
+        parameters: Iterable[nn.Parameter],
+        lr_factors: Mapping[nn.Parameter, float] = NO_FACTORS,
+    ) -> None:
+        self.optimizer = optimizer
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.filters = [p for p in self.parameters if p.ndim > 2]
+        require(self.filters, "muon is for convolutions, and no weight of one is trained here: give another optimizer")
+        self.factors = [lr_factors.get(p, 1.0) for p in self.filters]
+        self.momenta = [torch.zeros_like(p) for p in self.filters]
+        self.others = SGD(
+            lr=optimizer.others_lr,
+            momentum=optimizer.others_momentum,
+            nesterov=optimizer.others_momentum > 0,
+            weight_decay=optimizer.others_weight_decay,
+        ).build([p for p in self.parameters if p.ndim <= 2], lr_factors)
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, lr: float | None = None) -> None:
+        """Update every parameter that has a gradient; the others' learning rate is to `lr` as at the start."""
+        settings = self.optimizer
+        lr = settings.lr if lr is None else lr
+        for weight, momentum, factor in zip(self.filters, self.momenta, self.factors, strict=True):
+            if weight.grad is None:
+                continue
+            momentum.mul_(settings.momentum).add_(weight.grad)
+            direction = orthogonalize(
+                weight.grad.add(momentum, alpha=settings.momentum).flatten(1), settings.iterations
             )
-        for name, tensor in current.items():
-            tensor.copy_(tensors[name])
+            rows, columns = direction.shape
+            if settings.normalize_filters:
+                weight.mul_(rows**0.5 / weight.norm().clamp(min=1e-12))
+            weight.mul_(1 - lr * factor * settings.weight_decay)
+            # With more filters than inputs an orthogonal matrix's rows are shorter than 1.
+            weight.add_(direction.view_as(weight), alpha=-lr * factor * max(1.0, rows / columns) ** 0.5)
+        self.others.step(settings.others_lr * lr / settings.lr)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The buffers by name: the tensors themselves, not copies."""
+        filters = {f"filters.{index}.momentum": tensor for index, tensor in enumerate(self.momenta)}
+        return filters | {f"others.{name}": tensor for name, tensor in self.others.state_dict().items()}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load buffers from a `state_dict`.
+
+        Raises ValueError if they belong to another optimizer or to other parameters.
+        """
+        load_buffers(self.state_dict(), tensors, f"Muon on {len(self.parameters)} parameters")
+
+
+def orthogonalize(matrix: Float[Tensor, "rows columns"], iterations: int) -> Float[Tensor, "rows columns"]:
+    """About the nearest orthogonal matrix: the same singular vectors, with singular values from 0.7 to 1.2.
+
+    Newton's and Schulz's iteration with the quintic polynomial of Jordan et al. 2024, whose steep start brings small singular
+    values up fast; five iterations bring up those above a hundredth of the matrix's norm. A matrix of zeros stays as it is.
+    """
+    x = matrix / matrix.norm().clamp(min=1e-7)
+    is_tall = len(x) > x.shape[1]
+    x = x.T if is_tall else x  # the smaller of both products
+    for _ in range(iterations):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.T if is_tall else x

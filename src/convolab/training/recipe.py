@@ -52,7 +52,7 @@ class Recipe(Frozen, Displayable):
     Attributes:
         data: the dataset, and what is done to its images.
         model: the network's name and its options.
-        optimizer: `SGD`, `Adam` or `AdamW`, with its learning rate.
+        optimizer: `SGD`, `Adam`, `AdamW` or `Muon`, with its learning rate.
         schedule: a factor on the learning rate over the epochs.
         training: epochs, batch size, seed and so on.
         metrics: how the training loss and accuracy are measured.
