@@ -40,7 +40,7 @@ OWN_KEYS = ("name", "warmup", "warmup_start", "per")
 WARMUP_START = 0.01  # as in torchvision's reference trainings
 WARMUP_FROM_ZERO = "warmup from zero"  # in a validation's context: the values are a file's that convolab wrote
 
-MAX_CHECKED_STEPS = 50_000  # of a class, before anything is trained: about a second
+CHECKED_STEPS = 50_000  # of a class, before anything is trained: about a second
 
 RateFunction = Callable[[int, int, Sequence[EpochMetrics]], float]  # of epochs done, steps done, and those epochs
 
@@ -109,7 +109,7 @@ class OtherSchedule(OtherPart):
             last_epoch = total_epochs - 1
             if not inspect.isfunction(function):
                 steps_per_call = steps_per_epoch if self.per == "step" else 1
-                last_epoch = min(last_epoch, MAX_CHECKED_STEPS // steps_per_call)
+                last_epoch = min(last_epoch, CHECKED_STEPS // steps_per_call)
             rate(last_epoch, steps_per_epoch - 1, [])
         return rate
 

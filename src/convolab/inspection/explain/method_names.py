@@ -10,7 +10,8 @@ METHOD_NAMES = ("gradient", "smoothgrad", "integrated_gradients", "cam", "gradca
 DEFAULT_METHODS = ("gradient", "integrated_gradients", "gradcam")
 AUTO: Literal["auto"] = "auto"
 SampleCount = int | Literal["auto"]  # "auto": as many as it takes until the map no longer changes
-MAX_SAMPLES = {"smoothgrad": 100_000, "integrated_gradients": 2_000}  # the nodes of more take minutes to compute
+MAX_PASSES = 100_000
+MAX_STEPS = 2_000  # the nodes of more take minutes to compute
 RENAMED_METHODS = {"integrated": "integrated_gradients"}
 
 
@@ -52,11 +53,12 @@ def parse_sample_count(samples: str | int | None, methods: Sequence[str]) -> Sam
     """
     if samples is None:
         return None
-    counted = [name for name in methods if name in MAX_SAMPLES]
-    require(counted, f"{' and '.join(MAX_SAMPLES)} take samples: none of them is among the methods")
+    limits = {"smoothgrad": MAX_PASSES, "integrated_gradients": MAX_STEPS}
+    counted = [name for name in methods if name in limits]
+    require(counted, f"{' and '.join(limits)} take samples: none of them is among the methods")
     if samples == AUTO:
         return AUTO
-    limit = min(MAX_SAMPLES[name] for name in counted)
+    limit = min(limits[name] for name in counted)
     text = str(samples).strip()
     require(
         text.isdecimal() and 1 <= int(text) <= limit,

@@ -17,7 +17,7 @@ from torch import Tensor
 from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
 from convolab.inspection.explain.guided_backprop import guided_gradient
-from convolab.inspection.explain.method_names import AUTO, MAX_SAMPLES, METHOD_NAMES, SampleCount
+from convolab.inspection.explain.method_names import AUTO, MAX_PASSES, MAX_STEPS, METHOD_NAMES, SampleCount
 from convolab.inspection.explain.null_maps import rank_correlation
 from convolab.inspection.passes import logit_gradients, mean_color_image, prepared_input, require_close_head
 from convolab.inspection.result import map_invalid_reason
@@ -101,10 +101,9 @@ def smoothgrad(
     maps of every other sample. `samples="auto"` goes on until it is above 0.99, for at most 1,024 samples.
     """
     limit = max(AUTO_SAMPLES) if samples == AUTO else samples
-    most = MAX_SAMPLES["smoothgrad"]
     require(
-        1 <= limit <= most and 0 <= noise_level <= MAX_NOISE_LEVEL,
-        f"{samples} samples with a noise level of {noise_level}: give 1 to {most:,} samples and a level of 0 to "
+        1 <= limit <= MAX_PASSES and 0 <= noise_level <= MAX_NOISE_LEVEL,
+        f"{samples} samples with a noise level of {noise_level}: give 1 to {MAX_PASSES:,} samples and a level of 0 to "
         f"{MAX_NOISE_LEVEL:g}",
     )
     taken = 0
@@ -162,8 +161,7 @@ def integrated_gradients(
     """
     if steps == AUTO:
         return integrate_until_stable(net, pixels, target, baseline)
-    most = MAX_SAMPLES["integrated_gradients"]
-    require(1 <= steps <= most, f"{steps} steps: give 1 to {most:,}")
+    require(1 <= steps <= MAX_STEPS, f"{steps} steps: give 1 to {MAX_STEPS:,}")
     require(baseline is None or baseline.isfinite().all(), "the baseline is not finite: give pixels in [0, 1]")
     with prepared_input(net, pixels) as x:
         baseline_pixels = mean_color_image(net, x) if baseline is None else baseline.to(x).expand_as(x)
