@@ -110,6 +110,10 @@ def test_a_changed_study_reports_which_runs_it_can_reuse_and_trains_the_rest(
     )
     assert plans == [2]
     assert len(list((tmp_path / "runs").iterdir())) == 6, "a run is never deleted"
+    until = {**other["rates"], "contrasts": [{"arm": "slower", "baseline": "fast"}]}
+    study = make_study(sections={"rates": until}, seeds="until decided", max_seeds=3)
+    execute_study(study, tmp_path, executor=in_process, on_message=messages.append)
+    assert any(", at most 2 are to be trained" in message for message in messages)
 
 
 @pytest.mark.slow

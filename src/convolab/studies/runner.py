@@ -304,9 +304,10 @@ def check_existing_runs(
     if previous_study.exists() and previous_study.read_text(encoding="utf-8") != study.to_toml():
         reusable = existing_keys & set(study.recipes)
         unused = sorted(existing_keys - set(study.recipes))
+        at_most = "at most " * any(study.looks(name) for name in study.sections)
         on_message(
             f"the study has changed since: {len(reusable)} of its runs can be reused, "
-            f"{len(study.recipes) - len(reusable)} are to be trained"
+            f"{at_most}{len(study.recipes) - len(reusable)} are to be trained"
             + (f", {len(unused)} are in no section now ({truncate_list(unused, 5)})" if unused else "")
         )
     require_usable_runs(study_folder, study.recipes.values(), splits, retrain_damaged, on_message)
