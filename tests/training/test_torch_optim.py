@@ -137,7 +137,7 @@ def test_a_torch_optimizer_is_named_with_or_without_its_module() -> None:
     ("optimizer", "message"),
     [
         ({"name": "RMSporp"}, "unknown optimizer 'RMSporp': did you mean 'RMSprop'?"),
-        ({"name": "x"}, "unknown optimizer 'x': known: adam, adamw, sgd, a class of torch.optim, or your own as file.py:Name"),
+        ({"name": "x"}, "unknown optimizer 'x': known: adam, adamw, muon, sgd, a class of torch.optim, or your own as file.py:Name"),
         ({"name": "RMSprop", "alhpa": 1.0}, "the optimizer 'RMSprop' has no option 'alhpa': did you mean 'alpha'?"),
         ({"name": "RMSprop", "lr": -1.0}, "optimizer.lr = -1.0: give a number above 0"),
         ({"name": "LBFGS"}, "the optimizer 'LBFGS' cannot be used: it evaluates the loss several times in a step"),
