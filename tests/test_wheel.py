@@ -50,6 +50,7 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
         yield from imported_modules(node)
 
 
+@pytest.mark.slow
 def test_every_module_that_the_package_imports_is_of_a_declared_dependency_or_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

@@ -36,6 +36,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_script_that_its_workers_would_run_again_is_refused_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     result = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)

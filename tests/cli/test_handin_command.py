@@ -34,6 +34,7 @@ def test_start_check_and_pack_lead_from_the_first_notebook_to_the_zip(run_cli) -
     assert "handin.zip was the hand-in of Ada, 0 of 20 items done: replaced" in again.err
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed(run_cli) -> None:
     started = json.loads(run_cli("handin", "start", "work", "--data", "cifar10", "--json").out)
     assert (started["form"], started["data"], len(started["files"])) == ("student", "cifar10", 4)

@@ -478,6 +478,7 @@ def test_a_run_with_a_file_of_another_run_is_listed_as_damaged_and_the_file_is_n
     assert run_cli("test", "runs/mixed-last.safetensors").code == 0  # the test needs the best weights alone
 
 
+@pytest.mark.slow
 def test_a_run_of_a_network_that_was_registered_elsewhere_is_listed(run_cli) -> None:
     NETWORKS["tiny"] = NETWORKS["shallow_net"]
     run_cli("train", "tiny", *QUICK, "--out", "runs/tiny")

@@ -47,6 +47,7 @@ def test_the_fixed_limits_are_those_that_are_baked_into_values() -> None:
     assert baked == FIXED
 
 
+@pytest.mark.slow
 def test_a_command_takes_the_limit_that_the_environment_gives_it(tmp_path: Path) -> None:
     (tmp_path / "many.toml").write_text(STUDY)
     refused = run_with("studies.study.MAX_RUNS=5", "study", "many.toml", "--out", "x", cwd=tmp_path)
@@ -56,12 +57,14 @@ def test_a_command_takes_the_limit_that_the_environment_gives_it(tmp_path: Path)
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_what_the_limit_refused_gets_further_when_it_is_lifted(tmp_path: Path) -> None:
     command = ("train", "shallow_net", "--set", f"data.augment=[{','.join(['8'] * 6000)}]")
     assert "is too long: give 10,000 at most" in run_with("", *command, cwd=tmp_path).stderr
     assert "is too long" not in run_with("training.recipe.MAX_VALUE_LENGTH=20000", *command, cwd=tmp_path).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "words"),
     [

@@ -65,6 +65,7 @@ def test_nothing_is_downloaded_and_no_random_weights_are_drawn(name: str) -> Non
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [

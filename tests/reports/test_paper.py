@@ -94,6 +94,7 @@ def test_a_folder_with_other_files_gets_no_tables(run: Run, tmp_path: Path) -> N
     assert len(export_paper(run, tmp_path / "paper")) == 4
 
 
+@pytest.mark.slow
 def test_figures_have_the_width_and_the_font_size_that_were_asked_for(run: Run, tmp_path: Path) -> None:
     width = parse_length("84mm", "--width")
     paths = export_figures(run, tmp_path / "figures", width, 7.5)
@@ -163,6 +164,7 @@ def test_a_paper_says_how_seeds_until_decided_were_tested_and_that_a_grid_was_wi
     assert rows[0][4] != NO_VALUE  # the last look's
 
 
+@pytest.mark.slow
 def test_an_exported_report_does_not_claim_holms_correction_for_seeds_until_decided(tmp_path: Path) -> None:
     result = until_decided_and_widened()
     export_study(replace(result, sections=result.sections[:1]), tmp_path / "norm")

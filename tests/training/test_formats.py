@@ -376,6 +376,7 @@ def test_deleting_a_run_deletes_its_folder_if_nothing_else_is_in_it(stopped_run:
     assert not stopped_run.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_run_in_training_is_not_deleted(tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]):
     lines = []
 

@@ -143,6 +143,7 @@ def test_a_check_adds_its_metrics_and_its_description(convnet: ImageClassifier, 
     assert json.dumps(finding.metrics, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_samples_until_the_map_no_longer_changes_are_stated_and_taken_by_the_checks_too(
     convnet: ImageClassifier, photo: Tensor
 ) -> None:

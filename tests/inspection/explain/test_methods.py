@@ -133,6 +133,7 @@ def test_smoothgrad_says_how_alike_the_maps_of_both_halves_of_its_samples_are(
     assert "half_correlation" not in smoothgrad(convnet, pixels, 1, samples=1).settings
 
 
+@pytest.mark.slow
 def test_smoothgrad_takes_more_samples_until_the_map_no_longer_changes(
     convnet: ImageClassifier, pixels: Tensor
 ) -> None:
