@@ -30,9 +30,7 @@ NOISE_SAMPLES = 25
 MAX_NOISE_LEVEL = 10.0
 STABLE_CORRELATION = 0.99  # of "auto": a map whose two estimates are that much alike no longer changes
 AUTO_SAMPLES = tuple(2**power for power in range(5, 11))  # after which of them SmoothGrad looks whether it may stop
-AUTO_STEPS = tuple(
-    2**power for power in range(3, 11)
-)  # which integrated gradients try, each in place of the one before
+AUTO_STEPS = tuple(2**power for power in range(3, 11))  # of integrated gradients, each in place of the one before
 NOISE_LEVEL = 0.15  # standard deviation of SmoothGrad's noise, as a fraction of the image's range
 
 
