@@ -93,7 +93,7 @@ bench: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/training.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
-# Every ratio to the best peer in ten minutes; DATA_DIR is the folder that holds cifar-10-batches-py.
+# The ratio to the best peer in nine questions, in minutes; DATA_DIR is the folder that holds cifar-10-batches-py.
 bench-quick: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check 'ray[tune]>=2.40' 'skorch>=1.1'
 	$(BIN)/python benchmarks/quick.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))

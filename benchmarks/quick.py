@@ -1,10 +1,10 @@
-"""In ten minutes, what every change should leave as it is: our ratio to the best peer in each question that has one.
+"""In minutes, what every change should leave as it is: our ratio to the best peer in each of nine questions.
 
-    python benchmarks/quick.py [--data-dir DIR] [--rounds 2] [--out ratios.json] [--against ratios.json]
+    python benchmarks/quick.py [--data-dir DIR] [--rounds 1] [--out ratios.json] [--against ratios.json]
 
 Each contender runs in a fresh process, in alternating rounds; a ratio is the median over rounds of ours to the best
-peer of that round. The peers are those that were best in the full benchmarks beside this file, which time longer and ask
-more. Without --data-dir, the folder that holds cifar-10-batches-py, the questions about training are left out.
+peer of that round. The peers are the best of the full benchmarks beside this file, which time longer and ask more; of
+fooling, foolbox as it comes. Without --data-dir, the folder that holds cifar-10-batches-py, the questions about training are left out.
 --out keeps the ratios, and --against shows those of an earlier run beside them: a loss of more than 5 % is marked. Two runs
 of the same code differ by a few percent too, so look again before you believe it.
 """
@@ -102,7 +102,7 @@ def other_questions() -> list[Question]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="the folder that holds cifar-10-batches-py")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a JSON file for the ratios")
     parser.add_argument("--against", type=Path, help="the ratios of an earlier run")
     given = parser.parse_args()
@@ -113,6 +113,7 @@ def main() -> None:
         print(f"{time.monotonic() - start:.0f} s: {question.title}", file=sys.stderr, flush=True)
         values, best = question.ratios(given.rounds)
         ratio = ratios[question.title] = median(values)
+        print(f"    {ratio:.2f} x {best[-1]}", file=sys.stderr, flush=True)
         row = {
             "what": question.title,
             "best peer": " / ".join(dict.fromkeys(best)),
