@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "convolab"
 RETIRED = tomllib.loads((ROOT / "tests" / "retired_words.toml").read_text())
 NOTEBOOKS = PACKAGE / "handin" / "source"  # what a person writes there may have a name of ours
-TREES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py")) if path.parent != NOTEBOOKS}
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    """Each module of the package, parsed."""
+    return {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py")) if path.parent != NOTEBOOKS}
 
 
 def module_level_names(tree: ast.Module, constants: bool) -> set[str]:
@@ -45,7 +50,7 @@ def is_alias(name: str) -> bool:
 
 def test_no_two_functions_classes_or_type_aliases_of_the_package_share_a_name() -> None:
     homes = defaultdict(list)
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         names = module_level_names(tree, constants=False)
         for name in names | set(filter(is_alias, module_level_names(tree, constants=True))):
             homes[name].append(str(path.relative_to(PACKAGE)))
@@ -53,18 +58,18 @@ def test_no_two_functions_classes_or_type_aliases_of_the_package_share_a_name() 
 
 
 def test_no_function_or_class_of_a_module_begins_with_an_underscore() -> None:
-    names = {name for tree in TREES.values() for name in module_level_names(tree, constants=False)}
+    names = {name for tree in trees().values() for name in module_level_names(tree, constants=False)}
     assert sorted(name for name in names if name.startswith("_") and not name.startswith("__")) == []
 
 
 def test_no_retired_function_class_or_constant_is_defined() -> None:
-    defined = {name for tree in TREES.values() for name in module_level_names(tree, constants=True)}
+    defined = {name for tree in trees().values() for name in module_level_names(tree, constants=True)}
     assert sorted(defined & set(RETIRED["definitions"])) == []
 
 
 def test_no_retired_method_or_field_is_defined() -> None:
     members = set()
-    for tree in TREES.values():
+    for tree in trees().values():
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
                 members |= {f"{node.name}.{m.name}" for m in node.body if isinstance(m, ast.FunctionDef)}

@@ -48,6 +48,7 @@ def test_a_script_that_its_workers_would_run_again_is_refused_before_anything_st
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_study_without_contrasts_are_its_arms(grid: Path) -> None:
     rows = convolab.compare(grid).rows()
     assert [row["arm"] for row in rows] == ["lr=0.1", "lr=0.01"]
@@ -55,6 +56,7 @@ def test_the_rows_of_a_study_without_contrasts_are_its_arms(grid: Path) -> None:
 
 
 @without_shape_checks
+@pytest.mark.slow
 def test_each_wrong_call_says_what_to_write(grid: Path) -> None:
     calls = {
         "give them as one list": lambda: convolab.compare("a", "b"),
@@ -71,6 +73,7 @@ def test_each_wrong_call_says_what_to_write(grid: Path) -> None:
         assert words in str(caught.value)
 
 
+@pytest.mark.slow
 @without_shape_checks
 def test_numbers_of_numpy_and_lists_of_scales_are_taken(tmp_path: Path) -> None:
     run = convolab.train("shallow_net", epochs=np.int64(1), lr=np.float32(0.5), out=tmp_path / "run")

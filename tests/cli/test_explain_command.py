@@ -112,6 +112,7 @@ def test_several_images_go_to_a_folder_and_the_checks_are_averaged_over_them(run
     assert {path.name for path in (tmp_path / "both").glob("*.png")} == {"explain-one.png", "explain-two.png"}
 
 
+@pytest.mark.slow
 def test_each_of_several_files_is_read_when_it_is_used_and_not_kept_in_memory(tmp_path, monkeypatch):
     import gc
     import weakref

@@ -61,6 +61,7 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -102,6 +103,7 @@ def test_a_network_that_only_notes_something_down_is_trained(networks: Path) -> 
     assert convolab.train("own.py:Notes", epochs=2, out="run").status == "finished"
 
 
+@pytest.mark.slow
 def test_a_network_that_ends_in_a_softmax_is_reported(run_cli, networks: Path) -> None:
     assert "gives probabilities, not logits" in run_cli("train", "own.py:Softmax", "--epochs", "1", "--out", "run").err
 

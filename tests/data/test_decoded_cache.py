@@ -127,6 +127,7 @@ def test_a_changed_folder_is_decoded_again(tmp_path, cache, change):
     assert load(f"folder:{folder}", image_size=8).fingerprints != before.fingerprints
 
 
+@pytest.mark.slow
 def test_a_file_that_was_just_written_is_waited_for(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(image_source, "SETTLING_SECONDS", 0.5)
     folder = write_set(tmp_path / "set")
@@ -325,6 +326,7 @@ def test_an_image_that_may_never_be_read_is_remembered(tmp_path, cache, monkeypa
     assert "cat/0.png: cannot be read" in first.unreadable
 
 
+@pytest.mark.slow
 def test_every_call_that_reads_the_images_tells_how_much_it_decodes(tmp_path, cache):
     name = f"folder:{write_set(tmp_path / 'set', count=8)}"
     messages = []

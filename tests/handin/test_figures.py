@@ -49,6 +49,7 @@ def test_accuracies_are_drawn_in_percent_and_numbers_as_names_in_the_order_given
     assert values == pytest.approx([10, 20, 30, 40, 50, 60])
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_without_a_network_and_fits_a_page_of_1400_pixels() -> None:
     svg = plot_curves({"a": epochs()}, title="A training").svg()
     width = float(svg.split('width="', 1)[1].split('"', 1)[0])
@@ -94,6 +95,7 @@ def test_bars_and_panels_without_a_value_are_refused_in_one_line() -> None:
         show_panels([[Panel(title="saliency")]])
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_drawn() -> None:
     diverged = [*epochs(), {**epochs()[0], "epoch": 7, "train_loss": float("nan"), "validation_loss": float("inf")}]
     assert "</svg>" in plot_curves({"a": diverged}).svg()

@@ -24,6 +24,8 @@ from convolab.studies.study import Study
 
 SCRIPTS = re.compile(r"<script\b[^>]*>(.*?)</script>", re.DOTALL)
 
+pytestmark = pytest.mark.slow  # their study and its charts are made first
+
 
 @pytest.fixture(scope="module")
 def text_of_page(page) -> str:
@@ -124,7 +126,6 @@ def test_names_and_texts_are_escaped_on_the_page(page, figures) -> None:
     assert SPECIAL_NAME in json.dumps(figures, ensure_ascii=False)  # and the data still contain it
 
 
-@pytest.mark.slow
 def test_a_title_that_contains_script_tags_is_escaped() -> None:
     result = synthetic_study(False)
     first = result.sections[0]
@@ -179,14 +180,12 @@ def test_the_page_of_a_thousand_runs_has_at_most_2_mb_and_takes_at_most_10_secon
     assert (tmp_path / "report.html").stat().st_size <= 2e6
 
 
-@pytest.mark.slow
 def test_a_page_that_cannot_be_written_gives_a_one_line_error(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match="cannot write"):
         write_study_report(synthetic_study(), tmp_path / "file" / "report.html")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", ["1400,900", "375,800"])
 def test_a_browser_renders_every_chart_without_a_message_on_its_console(tmp_path, page, figures, size) -> None:
     (tmp_path / "report.html").write_text(page)
@@ -206,7 +205,6 @@ def test_a_browser_renders_every_chart_without_a_message_on_its_console(tmp_path
         assert not re.search(r'\b(d|x|y|transform)="[^"]*NaN', chart)
 
 
-@pytest.mark.slow
 def test_on_a_phone_the_page_does_not_scroll_sideways_and_a_row_of_a_table_is_a_card(tmp_path, page) -> None:
     measure = """
 drawAll().then(() => {
@@ -241,7 +239,6 @@ def test_every_cell_of_a_table_has_its_heading_and_every_term_its_meaning(page) 
     assert all(html.unescape(meaning) in GLOSSARY.values() for _, meaning in terms)
 
 
-@pytest.mark.slow
 def test_a_request_to_the_network_is_blocked_by_the_page(tmp_path, page) -> None:
     page_with_request = page.replace("\ndrawAll();", '\nfetch("http://127.0.0.1:9/").catch(() => {});\ndrawAll();')
     assert page_with_request != page

@@ -44,6 +44,7 @@ def test_a_difference_of_ten_standard_deviations_is_decided_within_five_seeds():
         assert decision.seeds <= 5
 
 
+@pytest.mark.slow
 def test_a_small_spread_around_no_difference_is_equivalent_within_the_margin():
     differences = 0.001 * np.random.default_rng(0).standard_normal((1, 20))
     (decision,) = decide_contrasts(drawn(differences), [0.1], LOOKS)

@@ -338,6 +338,7 @@ def test_own_parts_are_kept_with_the_run_and_resumed_bit_for_bit_from_the_copy(
     assert Run("whole").recipe.key == recipe.key
 
 
+@pytest.mark.slow
 def test_own_parts_change_what_is_trained(parts: Callable[..., Recipe], digits: DatasetSplits) -> None:
     weights = {
         name: Run.start(parts(overrides), digits, name.replace(" ", "-"))
@@ -531,6 +532,7 @@ def test_losses_are_reported_in_nats_of_cross_entropy_whatever_is_minimized(
     assert run.history[0].train_loss == pytest.approx(run.history[0].validation_loss or 0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_fit_takes_functions(digits: DatasetSplits) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     seen: list[torch.Size] = []

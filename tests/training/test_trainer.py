@@ -918,6 +918,7 @@ def test_bf16_that_a_processor_emulates_is_refused_with_what_it_costs(monkeypatc
         Trainer(linear(), digits(20), training=Training(batch_size=20, precision="bf16"))
 
 
+@pytest.mark.slow
 def test_the_trial_changes_neither_the_network_nor_the_random_numbers() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.LazyLinear(3))
     net(torch.zeros(2, 1, 8, 8))

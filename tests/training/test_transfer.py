@@ -97,6 +97,7 @@ def test_a_recipe_holds_the_sha_256_of_its_weights_and_its_key_changes_with_them
     assert make_recipe({**SMALL, "model.weights": str(weights_file)}).key != recipe.key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "RMSprop"])
 @pytest.mark.parametrize("freeze", [None, "all but the last layer", ["features.0.*"]])
 def test_a_run_from_weights_resumes_bit_for_bit_and_opens_when_the_file_is_gone(

@@ -214,6 +214,7 @@ def test_a_job_sees_nothing_of_this_users_environment(monkeypatch: pytest.Monkey
     assert environment["CONVOLAB_DATA"].startswith(str(tmp_path))  # not where trust is recorded
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_is_ended_with_what_it_started(tmp_path: Path) -> None:
     started = time.monotonic()
     code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"

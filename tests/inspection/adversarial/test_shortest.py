@@ -31,6 +31,7 @@ def targets_of(net: ImageClassifier, start: Tensor) -> Tensor:
         return (net(start / 255).argmax(1) + 3) % 10
 
 
+@pytest.mark.slow
 def test_it_fools_in_bytes_and_is_shorter_than_the_default(net: ImageClassifier, start: Tensor) -> None:
     targets = targets_of(net, start)
     plain, found = run_pgd(net, start, targets), run_shortest(net, start, targets, AttackConfig(max_steps=40))
@@ -81,6 +82,7 @@ def test_no_more_gradients_are_taken_than_allowed_and_all_passes_are_counted(
     assert len(found.paths[0]) == gradients + 1
 
 
+@pytest.mark.slow
 def test_it_is_the_same_again_and_alone_and_leaves_the_network_as_it_was(net: ImageClassifier, start: Tensor) -> None:
     targets, config, before = targets_of(net, start), AttackConfig(max_steps=15), capture_state(net)
     first, again = (run_shortest(net, start, targets, config) for _ in range(2))
