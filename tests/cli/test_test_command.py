@@ -70,3 +70,11 @@ def test_a_gallery_names_the_files_of_ones_own_images(run_cli, kind: str) -> Non
         assert path.is_file()
         assert path.parts[1:3] == ("test", mistake["true"])
         assert path.name in Path("run/mistakes.html").read_text()
+
+
+def test_with_views_asked_for_the_result_with_them_is_printed_too(run_cli) -> None:
+    run_cli("train", "shallow_net", "--epochs", 1, "--set", "metrics.test_views=2", "--out", "run")
+    output = run_cli("test", "run").out
+    record = json.loads(Path("run/test.json").read_text())
+    assert f"test accuracy {100 * record['accuracy']:.2f} %" in output
+    assert f"with 2 views of each image: {100 * record['with_views']['accuracy']:.2f} % (95 % interval " in output

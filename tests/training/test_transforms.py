@@ -16,6 +16,8 @@ from convolab.core.rng import make_generator
 from convolab.training.augmentation import apply_transforms, parse_transform
 from convolab.training.transforms import (
     TRANSFORMS,
+    AlternatingFlip,
+    BatchOrigin,
     ColorJitter,
     CutMix,
     Cutout,
@@ -23,6 +25,7 @@ from convolab.training.transforms import (
     RandomCrop,
     RandomHorizontalFlip,
     RandomRotation,
+    ReflectCrop,
     Transform,
     to_float01,
 )
@@ -34,6 +37,10 @@ def apply_one(transform: Transform, pixels: Tensor, *key: int | str, classes: in
     """The images after a transform with the generator of a key; a transform that mixes images gets labels too."""
     if isinstance(transform, MIXING_TRANSFORMS):
         return transform(pixels, torch.eye(classes)[torch.arange(len(pixels)) % classes], make_generator(*key))[0]
+    if isinstance(transform, AlternatingFlip):
+        return transform(
+            pixels, BatchOrigin(torch.arange(len(pixels)), len(pixels), 0, make_generator(*key).initial_seed())
+        )
     return transform(pixels, make_generator(*key))
 
 
@@ -79,6 +86,19 @@ def test_a_crop_after_a_transform_on_floats_is_still_a_window() -> None:
         assert min(np.abs(window - cropped.contiguous().numpy().ravel()).max() for window in brightest) < 1e-5
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.booleans())
+def test_a_reflected_crop_is_a_window_of_the_image_mirrored_at_its_edges(
+    height: int, width: int, padding: int, floats: bool
+) -> None:
+    pixels = noise(3, 2, height, width)
+    pixels = to_float01(pixels) if floats else pixels
+    for image, cropped in zip(pixels, ReflectCrop(padding)(pixels, make_generator(0)), strict=True):
+        padded = np.pad(image.numpy(), ((0, 0), (padding, padding), (padding, padding)), mode="reflect")
+        offsets = product(range(2 * padding + 1), repeat=2)
+        assert cropped.numpy().tobytes() in {padded[:, y : y + height, x : x + width].tobytes() for y, x in offsets}
+
+
 def test_every_crop_offset_is_equally_likely() -> None:
     image = noise(1, channels=1)
     offsets = windows(image[0], 2)
@@ -106,6 +126,30 @@ def test_a_flip_mirrors_left_to_right_with_its_probability(probability: float) -
 def test_a_flip_of_probability_zero_or_one_is_certain() -> None:
     assert torch.equal(RandomHorizontalFlip(0.0)(noise(20), make_generator(0)), noise(20))
     assert torch.equal(RandomHorizontalFlip(1.0)(noise(20), make_generator(0)), noise(20).flip(3))
+
+
+def alternating(indices: list[int], epoch: int, seed: int = 0) -> list[bool]:
+    """Which of these images of a set of 3,000 are mirrored."""
+    pixels = noise(1).expand(len(indices), 3, 9, 7)
+    images = AlternatingFlip()(pixels, BatchOrigin(torch.tensor(indices), 3000, epoch, seed))
+    mirrored = (images == pixels.flip(3)).flatten(1).all(1)
+    assert torch.equal(mirrored, ~(images == pixels).flatten(1).all(1))
+    return mirrored.tolist()
+
+
+def test_an_alternating_flip_mirrors_an_image_in_every_second_epoch_wherever_it_is_in_the_batch() -> None:
+    everything = list(range(3000))
+    first, second, third = (alternating(everything, epoch) for epoch in range(3))
+    assert second == [not is_mirrored for is_mirrored in first]
+    assert third == first
+    assert alternating([7, 2999, 7, 0], epoch=0) == [first[index] for index in (7, 2999, 7, 0)]
+
+
+def test_which_half_of_the_images_begins_mirrored_is_random() -> None:
+    first, other = (alternating(list(range(3000)), 0, seed) for seed in (0, 1))
+    assert binomtest(sum(first), 3000, 0.5).pvalue > 1e-3
+    assert abs(pearsonr(first[1:], first[:-1]).statistic) < 0.1
+    assert abs(pearsonr(first, other).statistic) < 0.1
 
 
 # Cutout
@@ -151,13 +195,15 @@ def test_a_cutout_larger_than_the_image_may_cover_it_all() -> None:
 # Bytes and floats
 
 
-@pytest.mark.parametrize("transform", [RandomCrop(2), RandomHorizontalFlip(), Cutout(3)])
+@pytest.mark.parametrize(
+    "transform", [RandomCrop(2), ReflectCrop(2), RandomHorizontalFlip(), AlternatingFlip(), Cutout(3)]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_bytes_and_floats_are_transformed_alike(transform: Transform, channels: int) -> None:
     pixels = noise(64, channels)
     converted_after, converted_before = (
-        to_float01(transform(pixels, make_generator(0))),
-        transform(to_float01(pixels), make_generator(0)),
+        to_float01(apply_one(transform, pixels, 0)),
+        apply_one(transform, to_float01(pixels), 0),
     )
     assert (converted_after - converted_before).abs().max() <= (
         0.5 / 255 + 1e-6 if isinstance(transform, Cutout) else 0
@@ -327,7 +373,9 @@ def test_the_centers_of_boxes_are_uniform() -> None:
 
 ALL_TRANSFORMS = [
     RandomCrop(2),
+    ReflectCrop(2),
     RandomHorizontalFlip(),
+    AlternatingFlip(),
     Cutout(3),
     ColorJitter(0.5),
     RandomRotation(20.0),
@@ -408,9 +456,20 @@ def test_labels_mixed_twice_are_still_probabilities() -> None:
 
 
 def test_an_entry_is_a_name_with_an_optional_strength() -> None:
-    entries = ("crop", "crop:2", "flip:0.1", "cutout:4", "color:0.5", "rotate:30", "mixup:1", "cutmix")
+    entries = (
+        "crop",
+        "crop:2",
+        "reflect_crop",
+        "alternating_flip",
+        "flip:0.1",
+        "cutout:4",
+        "color:0.5",
+        "rotate:30",
+        "mixup:1",
+        "cutmix",
+    )
     assert [parse_transform(entry) for entry in entries] == [
-        RandomCrop(4), RandomCrop(2), RandomHorizontalFlip(0.1), Cutout(4), ColorJitter(0.5), RandomRotation(30.0),
+        RandomCrop(4), RandomCrop(2), ReflectCrop(2), AlternatingFlip(), RandomHorizontalFlip(0.1), Cutout(4), ColorJitter(0.5), RandomRotation(30.0),
         MixUp(1.0), CutMix(1.0),
     ]  # fmt: skip
 
@@ -421,8 +480,9 @@ def test_an_entry_is_a_name_with_an_optional_strength() -> None:
         ("corp:4", "unknown augmentation 'corp': did you mean 'crop'"),
         ("colour:0.2", "augmentation 'colour' is now called 'color'"),
         ("Flip", "did you mean 'flip'"),
-        ("", "known: color, crop, cutmix, cutout, flip, mixup, resized_crop, rotate"),
+        ("", "known: alternating_flip, color, crop, cutmix, cutout, flip, mixup, reflect_crop, resized_crop, rotate"),
         ("crop:4.5", "'4.5' is not a whole number"),
+        ("alternating_flip:0.5", "alternating_flip has no strength, write alternating_flip"),
         ("crop:", "'' is not a whole number"),
         ("flip:often", "'often' is not a number"),
         ("flip:nan", "the strength must be from 0.0 to 1.0"),
@@ -434,7 +494,7 @@ def test_an_invalid_entry_is_refused_with_what_to_write(entry: str, message: str
         parse_transform(entry)
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", [name for name, transform in TRANSFORMS.items() if transform.valid_range])
 def test_a_strength_at_its_limits_is_accepted_and_beyond_them_refused(name: str) -> None:
     low, high = TRANSFORMS[name].valid_range
     for strength in (low, high):

@@ -21,7 +21,9 @@ from convolab.training.other_transform import (
 from convolab.training.transforms import (
     RENAMED_TRANSFORMS,
     TRANSFORMS,
+    AlternatingFlip,
     AnyPixels,
+    BatchOrigin,
     CutMix,
     MixUp,
     Targets,
@@ -51,6 +53,8 @@ def parse_transform(entry: str, code: OwnCode | None = None) -> AnyTransform:
     transform_class = TRANSFORMS[name]
     if not colon:
         return transform_class()
+    if transform_class.valid_range is None:
+        raise LabError(f"augmentation '{entry}': {name} has no strength, write {name}")
     low, high = transform_class.valid_range
     try:
         value = type(low)(strength)
@@ -79,18 +83,22 @@ def apply_transforms(
     transforms: Sequence[AnyTransform],
     num_classes: int,
     generator: Generator,
+    origin: BatchOrigin | None = None,
 ) -> tuple[Float[Tensor, "n c h w"], Targets]:
-    """Apply transforms in order to a batch of uint8 images.
+    """Apply transforms in order to a batch of uint8 images; by default all of a set, in its first epoch.
 
     Returns the pixels in [0, 1], and the labels, or a probability for each class if a transform mixes images.
     """
     targets = labels
+    origin = origin or BatchOrigin(torch.arange(len(pixels)), len(pixels), epoch=0, seed=0)
     for transform in transforms:
         if not transform.supports_uint8:
             pixels = to_float01(pixels)
         if isinstance(transform, MixUp | CutMix):
             label_probabilities = targets if targets.is_floating_point() else F.one_hot(targets, num_classes).float()
             pixels, targets = transform(pixels, label_probabilities, generator)
+        elif isinstance(transform, AlternatingFlip):
+            pixels = transform(pixels, origin)
         else:
             pixels = transform(pixels, generator)
     return to_float01(pixels), targets

@@ -17,9 +17,11 @@ from convolab.models.inference import (
     require_finite_weights,
     top_classes,
 )
+from convolab.training.evaluation import evaluate
 from convolab.training.predictions import DatasetPredictions, Mistakes, predict_dataset, worst_mistakes
 from convolab.training.run_folder import TEST_FILE
-from convolab.training.run_records import EvaluationRecord, new_evaluation_record
+from convolab.training.run_records import EvaluationRecord, new_evaluation_record, new_views_record
+from convolab.training.test_views import AveragedViews
 
 if TYPE_CHECKING:
     from convolab.training.run import Run
@@ -53,7 +55,10 @@ def record_test(
     net, _ = run.load_weights("best")
     pixels = splits.test.gather(torch.arange(min(NUM_TRIED, len(splits.test))))[0] / 255
     predictions = predict_test_images(run, splits)
-    record = new_evaluation_record(predictions, epoch, describe_unsteady_logits(net, pixels))
+    with_views = None
+    if views := run.recipe.metrics.test_views:
+        with_views = new_views_record(views, evaluate(AveragedViews(net, views), splits.test))
+    record = new_evaluation_record(predictions, epoch, describe_unsteady_logits(net, pixels), with_views)
     write_json(run.folder / TEST_FILE, {**run.run_id.to_dict(), **record.to_dict()})
     return record
 

@@ -55,7 +55,7 @@ class Recipe(Frozen, Displayable):
         optimizer: `SGD`, `Adam`, `AdamW` or `Muon`, with its learning rate.
         schedule: a factor on the learning rate over the epochs.
         training: epochs, batch size, seed and so on.
-        metrics: how the training loss and accuracy are measured.
+        metrics: how loss and accuracy are measured.
         loss: what is minimized, if it is not plain cross-entropy.
         sampling: which images an epoch has, if not each once.
         validation_metric: a metric of your own, measured on the validation images after each epoch.

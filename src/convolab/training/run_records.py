@@ -21,6 +21,7 @@ from convolab.models.libraries import split_library
 from convolab.models.own_code import OwnCode
 from convolab.training.calibration import Calibration
 from convolab.training.class_scores import ClassScore, MacroScore, class_scores, macro_score
+from convolab.training.evaluation import Evaluation
 from convolab.training.predictions import TOP_K, DatasetPredictions
 from convolab.training.recipe import (
     FORMAT,
@@ -112,6 +113,7 @@ class EvaluationRecord(Displayable):
     top5_accuracy: float | None = None  # None: five classes or fewer, or an older record
     calibration: Calibration | None = None  # None: an older record
     caution: str = ""  # why it may not hold for single images; empty if nothing is against it
+    with_views: "ViewsRecord | None" = None  # None: the recipe does not ask for it, or an older record
 
     def __post_init__(self) -> None:
         """Raise ValueError for a file whose numbers contradict each other."""
@@ -149,6 +151,17 @@ class EvaluationRecord(Displayable):
             "class_scores": {name: dict(score.to_dict()) for name, score in self.class_scores.items()},
             "macro": self.macro and dict(self.macro.to_dict()),
         }
+
+
+@dataclass(frozen=True)
+class ViewsRecord:
+    """The same test with the logits averaged over several views of each image."""
+
+    views: int
+    accuracy: float  # in [0, 1]
+    interval: list[float]  # Wilson's 95 % interval of the accuracy
+    correct: int
+    loss: float  # nats
 
 
 @dataclass(frozen=True)
@@ -212,7 +225,9 @@ def new_summary(
     }
 
 
-def new_evaluation_record(predictions: DatasetPredictions, epoch: int, caution: str = "") -> EvaluationRecord:
+def new_evaluation_record(
+    predictions: DatasetPredictions, epoch: int, caution: str = "", with_views: ViewsRecord | None = None
+) -> EvaluationRecord:
     """What is recorded of a test with the weights of an epoch."""
     result = predictions.evaluation
     scores = class_scores(result.confusion.tolist(), result.classes)
@@ -229,6 +244,18 @@ def new_evaluation_record(predictions: DatasetPredictions, epoch: int, caution: 
         top5_accuracy=predictions.top_k_accuracy(TOP_K) if len(result.classes) > TOP_K else None,
         calibration=predictions.calibration,
         caution=caution,
+        with_views=with_views,
+    )
+
+
+def new_views_record(views: int, result: Evaluation) -> ViewsRecord:
+    """What is recorded of the test with several views of each image."""
+    return ViewsRecord(
+        views=views,
+        accuracy=result.accuracy,
+        interval=list(wilson_interval(result.correct, result.count)),
+        correct=result.correct,
+        loss=result.loss,
     )
 
 

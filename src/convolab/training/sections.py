@@ -170,11 +170,15 @@ class Training(Frozen):
 
 
 class Metrics(Frozen):
-    """How the training loss and accuracy are measured.
+    """How loss and accuracy are measured.
 
-    running: the mean over the epoch's batches, as augmented, while the weights change; free.
-    eval_pass: of the epoch's final weights, on the training images as they are, like validation's; costs one more pass
-    over the training set.
+    Attributes:
+        train: on the training images. running: the mean over the epoch's batches, as augmented, while the weights change;
+            free. eval_pass: of the epoch's final weights, on the images as they are, like validation's; costs one more
+            pass over the training set.
+        test_views: the test is made a second time with the logits averaged over so many views of each image, see
+            `AveragedViews`; takes as many times as long.
     """
 
     train: Literal["running", "eval_pass"] = "running"
+    test_views: Literal[2, 6] | None = None

@@ -46,6 +46,7 @@ from convolab.training.sampling import Sampling, check_weights, draw_order
 from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.torch_schedule import OtherSchedule
 from convolab.training.transfer import PretrainedRecord
+from convolab.training.transforms import BatchOrigin
 
 MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
 
@@ -188,6 +189,7 @@ class Trainer:
                         self.transforms,
                         len(self.train_set.classes),
                         make_generator(seed, "augment", epoch, step),
+                        BatchOrigin(batch_indices, len(self.train_set), epoch, seed),
                     )
                     pixels = pixels.contiguous(memory_format=self.memory_format)
                     lr = self.lr_at(step)

@@ -2,7 +2,8 @@
 
 A recipe names them in order, with an optional strength: `augment = ["crop:4", "flip", "mixup:0.2"]`. Each takes the
 batch and a generator, and draws for every image separately. Those that only move pixels work on
-uint8 images as well as on [0, 1] pixels; the others get [0, 1] pixels.
+uint8 images as well as on [0, 1] pixels; the others get [0, 1] pixels. One that goes on from epoch to epoch takes the
+batch's origin instead of the generator.
 """
 
 import math
@@ -13,11 +14,23 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Generator, Tensor
+
+from convolab.core.rng import make_generator
 
 AnyPixels = Shaped[Tensor, "n c h w"]
 Targets = Int64[Tensor, "n"] | Float[Tensor, "n classes"]  # labels, or a probability for each class
+
+
+@dataclass(frozen=True)
+class BatchOrigin:
+    """Which images of the training set a batch has, and when."""
+
+    indices: Int64[Tensor, "n"]
+    set_size: int  # images in the training set
+    epoch: int  # from 0
+    seed: int  # of the training
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,37 @@ class RandomCrop:
     def __call__(self, pixels: AnyPixels, generator: Generator) -> AnyPixels:
         n, c, h, w = pixels.shape
         p = self.padding
-        padded = F.pad(pixels, (p, p, p, p)).contiguous()  # floats may be channels last, and rows are sliced below
+        padded = self.pad(pixels).contiguous()  # floats may be channels last, and rows are sliced below
         y, x = torch.randint(2 * p + 1, (2, n, 1, 1), generator=generator)
         # Row i of `rows` is the w pixels from position i on, so each row of each crop is one copy of adjacent bytes.
         rows = padded.as_strided((padded.numel() - w + 1, w), (1, 1))
         offsets = row_offsets(n, c, h, h + 2 * p, w + 2 * p) + (y * (w + 2 * p) + x)  # [N, C, H]
         return rows.index_select(0, offsets.view(-1).to(pixels.device)).view(n, c, h, w)
+
+    def pad(self, pixels: AnyPixels) -> AnyPixels:
+        return F.pad(pixels, (self.padding,) * 4)
+
+
+@dataclass(frozen=True)
+class ReflectCrop(RandomCrop):
+    """As `RandomCrop`, but the padding mirrors the image at its edge, whose own pixels are not doubled."""
+
+    padding: int = 2
+
+    def pad(self, pixels: AnyPixels) -> AnyPixels:
+        rows, columns = (reflected_indices(side, self.padding).to(pixels.device) for side in pixels.shape[2:])
+        return pixels.index_select(2, rows).index_select(3, columns)
+
+
+def reflected_indices(side: int, padding: int) -> Int64[Tensor, "padded"]:
+    """Which pixel of a line stands where when it goes on, mirrored at its ends again and again.
+
+    >>> reflected_indices(4, 2).tolist()
+    [2, 1, 0, 1, 2, 3, 2, 1]
+    """
+    period = max(1, 2 * (side - 1))
+    positions = torch.arange(-padding, side + padding) % period
+    return torch.minimum(positions, period - positions)
 
 
 @lru_cache(maxsize=4)  # a training needs those of its batch and of its last batch; they are only read
@@ -54,10 +92,35 @@ class RandomHorizontalFlip:
     supports_uint8: ClassVar = True
 
     def __call__(self, pixels: AnyPixels, generator: Generator) -> AnyPixels:
-        n = len(pixels)
-        mirrored = torch.rand(n, generator=generator) < self.probability
-        # Choosing whole images from both is one copy per image, four times faster than torch.where.
-        return torch.cat([pixels, pixels.flip(3)]).index_select(0, (torch.arange(n) + n * mirrored).to(pixels.device))
+        return mirror_chosen(pixels, torch.rand(len(pixels), generator=generator) < self.probability)
+
+
+@dataclass(frozen=True)
+class AlternatingFlip:
+    """Mirror each image left to right in every second epoch; which half begins mirrored is random.
+
+    Jordan 2024, arXiv:2404.00498: in two epochs a network sees both sides of each image once, which chance seldom gives.
+    """
+
+    valid_range: ClassVar = None
+    supports_uint8: ClassVar = True
+
+    def __call__(self, pixels: AnyPixels, origin: BatchOrigin) -> AnyPixels:
+        mirrored = first_mirrored(origin.seed, origin.set_size)[origin.indices] ^ (origin.epoch % 2 == 1)
+        return mirror_chosen(pixels, mirrored)
+
+
+@lru_cache(maxsize=2)  # the whole set's, at each step; they are only read
+def first_mirrored(seed: int, set_size: int) -> Bool[Tensor, "images"]:
+    """Which images are mirrored in the first epoch: half of them, on average."""
+    return torch.rand(set_size, generator=make_generator(seed, "alternating flip")) < 0.5
+
+
+def mirror_chosen(pixels: AnyPixels, mirrored: Bool[Tensor, "n"]) -> AnyPixels:
+    """The images, those mirrored left to right that are chosen."""
+    n = len(pixels)
+    # Choosing whole images from both is one copy per image, four times faster than torch.where.
+    return torch.cat([pixels, pixels.flip(3)]).index_select(0, (torch.arange(n) + n * mirrored).to(pixels.device))
 
 
 @dataclass(frozen=True)
@@ -236,11 +299,22 @@ def sample_beta(alpha: float, count: int, generator: Generator) -> Float[Tensor,
 
 
 Transform = (
-    RandomCrop | RandomHorizontalFlip | Cutout | ColorJitter | RandomRotation | RandomResizedCrop | MixUp | CutMix
+    RandomCrop
+    | ReflectCrop
+    | RandomHorizontalFlip
+    | AlternatingFlip
+    | Cutout
+    | ColorJitter
+    | RandomRotation
+    | RandomResizedCrop
+    | MixUp
+    | CutMix
 )
 TRANSFORMS: dict[str, type[Transform]] = {
     "crop": RandomCrop,
+    "reflect_crop": ReflectCrop,
     "flip": RandomHorizontalFlip,
+    "alternating_flip": AlternatingFlip,
     "cutout": Cutout,
     "color": ColorJitter,
     "rotate": RandomRotation,

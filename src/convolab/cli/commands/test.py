@@ -71,6 +71,12 @@ def test_command(
         f"test accuracy {accuracy} (95 % interval {100 * low:.2f} to {format_percent(high)}): "
         f"{record.correct} of {record.count} images, with the weights of epoch {record.epoch}"
     )
+    if views := record.with_views:
+        low, high = views.interval
+        print_lines(
+            f"with {views.views} views of each image: {format_percent(views.accuracy)} (95 % interval {100 * low:.2f} to "
+            f"{format_percent(high)})"
+        )
     if record.top5_accuracy is not None:
         print_lines(f"true class among the five most probable: {format_percent(record.top5_accuracy)}")
     print_class_scores(record)
