@@ -35,9 +35,10 @@ STREAMS = {
     "training/calibration.py": {"calibration"},
     "training/exactness.py": {"this batch"},
     "training/overfit.py": {"layers", "order"},
-    "training/setup.py": {"limit"},
+    "training/setup.py": {"initialize", "limit"},
     "training/torch_optim.py": {"optimizer proof"},
     "training/trainer.py": {"augment", "layers", "order"},
+    "training/transforms.py": {"alternating flip"},
 }
 # Layers of the built-in networks: the name of a parameter is part of the seed of its initial weights and of files.
 PARAMETERS = {

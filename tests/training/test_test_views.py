@@ -42,7 +42,9 @@ def test_six_views_are_weighted_as_published(net: nn.Module, memory_format: torc
 
 def test_the_test_records_both_and_the_plain_result_is_as_without(tmp_path: Path) -> None:
     plain = convolab.train(convolab.Recipe.from_dict(RECIPE), out=tmp_path / "plain").test()
-    record = convolab.train(convolab.Recipe.from_dict({**RECIPE, "metrics": {"test_views": 6}}), out=tmp_path / "views").test()
+    record = convolab.train(
+        convolab.Recipe.from_dict({**RECIPE, "metrics": {"test_views": 6}}), out=tmp_path / "views"
+    ).test()
     assert (plain.with_views, record.correct, record.loss) == (None, plain.correct, plain.loss)
     assert record.with_views is not None
     assert record.with_views.views == 6

@@ -39,7 +39,7 @@ class ImageClassifier(nn.Module):
     tensor([[-2.,  2.]])
     """
 
-    _internal_names = frozenset({"check_pixels", "crop_region", "forward_unchecked", "scale", "shift"})
+    _internal_names = frozenset({"check_pixels", "crop_region", "forward_unchecked", "normalize", "scale", "shift"})
 
     scale: Tensor  # 1 / std, [1, C, 1, 1]
     shift: Tensor  # -mean / std
@@ -105,6 +105,10 @@ class ImageClassifier(nn.Module):
 
     def forward_unchecked(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """The logits of any pixels, in range or not."""
+        return self.network(self.normalize(pixels))
+
+    def normalize(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """What the network gets of pixels."""
         # Expanded to one full image in the pixels' memory format, both are read along with the batch: five times faster
         # than broadcasting three numbers over every pixel.
         layout = (
@@ -113,7 +117,7 @@ class ImageClassifier(nn.Module):
         scale, shift = (
             t.expand(1, *pixels.shape[1:]).contiguous(memory_format=layout) for t in (self.scale, self.shift)
         )
-        return self.network(torch.addcmul(shift, pixels, scale))
+        return torch.addcmul(shift, pixels, scale)
 
     def check_pixels(self, pixels: Tensor, *, require_input_size: bool = False) -> None:
         """Raise LabError unless pixels are floats [N, C, H, W] in [0, 1]; with `require_input_size`, of that size."""

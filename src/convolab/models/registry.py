@@ -14,7 +14,7 @@ from torch import nn
 
 from convolab.core.errors import LabError, describe_exception, require, suggest, translate_memory_errors
 from convolab.core.rng import isolated_rng, seed_default_generator
-from convolab.models import efficientnet_lite, zoo
+from convolab.models import efficientnet_lite, whitened_convnet, zoo
 from convolab.models.libraries import (
     build_library_network,
     check_library_options,
@@ -33,6 +33,7 @@ NETWORKS: dict[str, NetworkFactory] = {
     "shallow_net_class": zoo.ShallowNet,
     "simple_convnet": zoo.SimpleConvnet,
     "resnet_small": zoo.ResNetSmall,
+    "whitened_convnet": whitened_convnet.WhitenedConvnet,
     "efficientnet_lite0": efficientnet_lite.efficientnet_lite0,
     "efficientnet_lite1": efficientnet_lite.efficientnet_lite1,
     "efficientnet_lite2": efficientnet_lite.efficientnet_lite2,
@@ -132,7 +133,8 @@ def build_by_name(
 
 def is_bounded(name: str, factory: NetworkFactory) -> bool:
     """Whether a network's size is checked before it is built: of ours and of the libraries', whose code is known."""
-    return factory.__module__ == zoo.__name__ or (is_library_network(name) and name not in NETWORKS)
+    ours = factory.__module__ in (zoo.__name__, whitened_convnet.__name__)
+    return ours or (is_library_network(name) and name not in NETWORKS)
 
 
 def require_small_enough(

@@ -1,13 +1,17 @@
 """What a recipe becomes before its first step: the images it trains on, its network, its trainer."""
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from convolab.core.errors import require
 from convolab.core.free_cores import spare_busy_cores
-from convolab.core.rng import make_generator
+from convolab.core.rng import derive_seed, lent_generators, make_generator
 from convolab.data.dataset import ImageDataset, Subset, channel_mean_std
 from convolab.data.splits import DatasetSplits, stratified_split
 from convolab.models import registry
@@ -17,12 +21,14 @@ from convolab.training.augmentation import parse_transform
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.exactness import require_exact
 from convolab.training.network_check import check_network
-from convolab.training.parts import own_transform_name, with_code
+from convolab.training.parts import own_code_errors, own_transform_name, with_code
 from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer
 from convolab.training.transfer import PretrainedRecord, set_up_transfer
+from convolab.training.transforms import to_float01
 
 RESOLVED = {"fp32": "fp32", "bf16": "bf16_forced"}  # what an earlier start came to holds on any machine
+INITIAL_VALUES = 5_000 * 3 * 32 * 32  # of the pixels that a network may compute initial weights from
 LONG_TRAINING = 100_000  # images over all epochs; of fewer it is over before other programs matter
 
 
@@ -71,6 +77,8 @@ def build_trainer(
         mean, std = record["mean"], record["std"]
     _, height, width = train.shape
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=train.classes)
+    if isinstance(network, InitializedFromImages) and transfer.record is None:
+        initialize_from_images(network, net, train, recipe.training.seed)
     trainer = Trainer(
         net,
         train,
@@ -142,6 +150,25 @@ def stratified_subsample(dataset: ImageDataset | Subset, count: int, seed: int) 
         permutation = torch.randperm(len(indices), generator=make_generator(seed, "limit", label))
         chosen.append(indices[permutation[: quotas[label][0] + (label in rounded_up)]])
     return dataset.subset(torch.cat(chosen).sort().values)
+
+
+@runtime_checkable
+class InitializedFromImages(Protocol):
+    """A network that computes initial weights from images of the training set, such as `whitened_convnet`."""
+
+    def initialize_from_images(self, pixels: Float[Tensor, "n c h w"]) -> None: ...
+
+
+def initialize_from_images(
+    network: InitializedFromImages, net: ImageClassifier, train: ImageDataset | Subset, seed: int
+) -> None:
+    """Let a network compute its initial weights from some training images, normalized as it will get them."""
+    count = max(1, INITIAL_VALUES // math.prod(train.shape))
+    order = torch.randperm(len(train), generator=make_generator(seed, "initialize"))[:count]
+    pixels = net.normalize(to_float01(train.gather(order)[0]))
+    generators = lent_generators("cpu", derive_seed(seed, "initialize"))
+    with own_code_errors("the network's initialize_from_images failed"), generators:
+        network.initialize_from_images(pixels)
 
 
 def build_network(recipe: Recipe, train: ImageDataset | Subset, code: OwnCode | None = None) -> torch.nn.Module:
