@@ -25,7 +25,16 @@ EXACT = [
     {"schedule.name": "constant", "schedule.warmup": 3, "training.ema": 0.9, "optimizer.name": "RMSprop"},
     {"schedule.name": "ReduceLROnPlateau", "schedule.patience": 0},
 ]
-INEXACT = [{"schedule.name": "cosine"}, {"schedule.name": "one_cycle"}]
+INEXACT = [
+    {"schedule.name": "cosine"},
+    {"schedule.name": "one_cycle"},
+    {
+        "schedule.name": "constant",
+        "data.augment": ["progressive:0.5"],
+        "model.name": "simple_convnet",
+        "model.channels": [4, 8],
+    },
+]
 
 
 class Messages(Callbacks):

@@ -7,13 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.stats import binomtest, chisquare, ks_2samp, kstest, pearsonr
 from support.probes import angles, color_factors, noise
 from torch import Tensor
 
 from convolab.core.errors import LabError
 from convolab.core.rng import make_generator
+from convolab.data.dataset import ImageDataset
+from convolab.models.registry import build
 from convolab.training.augmentation import apply_transforms, parse_transform
+from convolab.training.recipe import Training
+from convolab.training.trainer import Trainer
 from convolab.training.transforms import (
     TRANSFORMS,
     AlternatingFlip,
@@ -22,6 +27,7 @@ from convolab.training.transforms import (
     CutMix,
     Cutout,
     MixUp,
+    Progressive,
     RandomCrop,
     RandomHorizontalFlip,
     RandomRotation,
@@ -37,9 +43,9 @@ def apply_one(transform: Transform, pixels: Tensor, *key: int | str, classes: in
     """The images after a transform with the generator of a key; a transform that mixes images gets labels too."""
     if isinstance(transform, MIXING_TRANSFORMS):
         return transform(pixels, torch.eye(classes)[torch.arange(len(pixels)) % classes], make_generator(*key))[0]
-    if isinstance(transform, AlternatingFlip):
+    if isinstance(transform, AlternatingFlip | Progressive):
         return transform(
-            pixels, BatchOrigin(torch.arange(len(pixels)), len(pixels), 0, make_generator(*key).initial_seed())
+            pixels, BatchOrigin(torch.arange(len(pixels)), len(pixels), 0, 0.0, make_generator(*key).initial_seed())
         )
     return transform(pixels, make_generator(*key))
 
@@ -131,7 +137,7 @@ def test_a_flip_of_probability_zero_or_one_is_certain() -> None:
 def alternating(indices: list[int], epoch: int, seed: int = 0) -> list[bool]:
     """Which of these images of a set of 3,000 are mirrored."""
     pixels = noise(1).expand(len(indices), 3, 9, 7)
-    images = AlternatingFlip()(pixels, BatchOrigin(torch.tensor(indices), 3000, epoch, seed))
+    images = AlternatingFlip()(pixels, BatchOrigin(torch.tensor(indices), 3000, epoch, 0.0, seed))
     mirrored = (images == pixels.flip(3)).flatten(1).all(1)
     assert torch.equal(mirrored, ~(images == pixels).flatten(1).all(1))
     return mirrored.tolist()
@@ -150,6 +156,51 @@ def test_which_half_of_the_images_begins_mirrored_is_random() -> None:
     assert binomtest(sum(first), 3000, 0.5).pvalue > 1e-3
     assert abs(pearsonr(first[1:], first[:-1]).statistic) < 0.1
     assert abs(pearsonr(first, other).statistic) < 0.1
+
+
+# Progressive
+
+
+def at_progress(pixels: Tensor, progress: float) -> Tensor:
+    """The images after a part of the training, that begin with two thirds of their sides."""
+    return Progressive(2 / 3)(pixels, BatchOrigin(torch.arange(len(pixels)), len(pixels), 0, progress, 0))
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (12, 18), (18, 12)])
+def test_progressive_images_are_resized_as_pillow_does_and_grow_to_their_own_size(height: int, width: int) -> None:
+    pixels = to_float01(noise(3, 3, height, width))
+    small = at_progress(pixels, 0.0)
+    assert small.shape == (3, 3, height * 2 // 3, width * 2 // 3)
+    for image, resized in zip(pixels.flatten(0, 1), small.flatten(0, 1), strict=True):
+        size = (width * 2 // 3, height * 2 // 3)
+        by_pillow = Image.fromarray(image.numpy()).resize(size, Image.Resampling.BILINEAR)
+        torch.testing.assert_close(resized, torch.from_numpy(np.array(by_pillow)), atol=1e-5, rtol=0)
+    assert torch.equal(at_progress(pixels, 0.67), pixels)
+
+
+def test_progressive_sides_grow_by_an_eighth_after_equal_parts() -> None:
+    sides = [Progressive(0.625).size(32, 32, step / 900)[0] for step in range(900)]
+    assert [sides.count(side) for side in (20, 24, 28, 32)] == [200, 200, 200, 300]
+    assert sides == sorted(sides)
+    assert [Progressive(0.8).size(32, 32, progress)[0] for progress in (0.0, 0.4, 0.7)] == [26, 30, 32]
+
+
+def test_a_network_that_takes_one_size_only_is_not_trained_on_smaller_images() -> None:
+    images = ImageDataset(noise(8, 3, 16, 16), torch.arange(8) % 2, ("a", "b"), "noise")
+    net = build("shallow_net", (3, 16, 16), 2)
+    with pytest.raises(LabError, match=r"augmentation 'progressive:0\.5': the network takes no images of 8x8 pixels: "):
+        Trainer(net, images, training=Training(batch_size=4), transforms=["progressive:0.5"])
+
+
+def test_a_training_sees_images_of_each_size_and_is_evaluated_on_their_own() -> None:
+    images = ImageDataset(noise(24, 3, 16, 16), torch.arange(24) % 2, ("a", "b"), "noise")
+    net, sides = build("simple_convnet", (3, 16, 16), 2), []
+    net.register_forward_pre_hook(lambda _net, args: sides.append((net.training, args[0].shape[2])))
+    training = Training(batch_size=8, epochs=3)
+    for _ in Trainer(net, images, images, training=training, transforms=["progressive:0.5"]).iter_epochs():
+        pass
+    assert [side for is_training, side in sides if is_training] == [8, 8, 10, 12, 12, 14, 16, 16, 16]
+    assert {side for is_training, side in sides[1:] if not is_training} == {16}
 
 
 # Cutout
@@ -480,7 +531,10 @@ def test_an_entry_is_a_name_with_an_optional_strength() -> None:
         ("corp:4", "unknown augmentation 'corp': did you mean 'crop'"),
         ("colour:0.2", "augmentation 'colour' is now called 'color'"),
         ("Flip", "did you mean 'flip'"),
-        ("", "known: alternating_flip, color, crop, cutmix, cutout, flip, mixup, reflect_crop, resized_crop, rotate"),
+        (
+            "",
+            "known: alternating_flip, color, crop, cutmix, cutout, flip, mixup, progressive, reflect_crop, resized_crop, rotate",
+        ),
         ("crop:4.5", "'4.5' is not a whole number"),
         ("alternating_flip:0.5", "alternating_flip has no strength, write alternating_flip"),
         ("crop:", "'' is not a whole number"),

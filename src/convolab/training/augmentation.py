@@ -6,10 +6,11 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from convolab.core.errors import LabError, require
-from convolab.core.rng import make_generator
+from convolab.core.errors import LabError, describe_exception, require
+from convolab.core.rng import isolated_rng, make_generator
+from convolab.models.inference import eval_mode
 from convolab.models.own_code import OwnCode
 from convolab.training.other_transform import (
     OtherTransform,
@@ -26,6 +27,7 @@ from convolab.training.transforms import (
     BatchOrigin,
     CutMix,
     MixUp,
+    Progressive,
     Targets,
     Transform,
     to_float01,
@@ -90,14 +92,14 @@ def apply_transforms(
     Returns the pixels in [0, 1], and the labels, or a probability for each class if a transform mixes images.
     """
     targets = labels
-    origin = origin or BatchOrigin(torch.arange(len(pixels)), len(pixels), epoch=0, seed=0)
+    origin = origin or BatchOrigin(torch.arange(len(pixels)), len(pixels), epoch=0, progress=0.0, seed=0)
     for transform in transforms:
         if not transform.supports_uint8:
             pixels = to_float01(pixels)
         if isinstance(transform, MixUp | CutMix):
             label_probabilities = targets if targets.is_floating_point() else F.one_hot(targets, num_classes).float()
             pixels, targets = transform(pixels, label_probabilities, generator)
-        elif isinstance(transform, AlternatingFlip):
+        elif isinstance(transform, AlternatingFlip | Progressive):
             pixels = transform(pixels, origin)
         else:
             pixels = transform(pixels, generator)
@@ -118,6 +120,24 @@ def check_transforms(
     pixels: AnyPixels = images
     for transform in transforms:
         pixels, _ = apply_transforms(pixels, labels, [transform], num_classes, make_generator(0, "check"))
+
+
+def check_first_size(network: nn.Module, transforms: Sequence[AnyTransform], shape: tuple[int, int, int]) -> None:
+    """Raise LabError unless a network takes the smaller images that a training begins with, if it does."""
+    channels, height, width = shape
+    for transform in transforms:
+        if not isinstance(transform, Progressive):
+            continue
+        entry = f"augmentation 'progressive:{transform.start:g}'"
+        size = transform.size(height, width, 0.0)
+        pixels = torch.zeros(2, channels, *size, device=next((p.device for p in network.parameters()), None))
+        try:
+            with eval_mode(network), torch.no_grad(), isolated_rng(pixels.device):
+                network(pixels)
+        except (Exception, SystemExit) as error:  # whatever a person's own network does
+            raise LabError(
+                f"{entry}: the network takes no images of {size[0]}x{size[1]} pixels: {describe_exception(error)}"
+            ) from error
 
 
 def depends_on_the_past(transform: OtherTransform, images: UInt8[Tensor, "n c h w"]) -> bool:

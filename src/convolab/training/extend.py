@@ -24,6 +24,7 @@ from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, new_run_fold
 from convolab.training.run_records import ParentRecord, RunId, new_summary
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import Trainer
+from convolab.training.transforms import Progressive
 
 if TYPE_CHECKING:
     from convolab.training.run import Run
@@ -116,8 +117,11 @@ def longer_recipe(run: "Run", epochs: int) -> Recipe:
 def is_same_schedule(trainer: Trainer, fewer_epochs: int) -> bool:
     """Whether each step that was done had the learning rate that it has in this longer training.
 
-    That holds for constant, step and exponential schedules, and for none that ends with the training, such as cosine.
+    That holds for constant, step and exponential schedules, and for none that ends with the training, such as cosine; nor
+    where the images grow with the training.
     """
+    if any(isinstance(transform, Progressive) for transform in trainer.transforms):
+        return False
     history, steps = trainer.progress.history, trainer.steps_per_epoch
     rates = trainer.schedule.rates(trainer.optimizer.lr, steps, fewer_epochs)
     return all(
@@ -139,8 +143,8 @@ def exactness_line(parent: ParentRecord, epochs: int) -> str:
     if parent["is_exact"]:
         return f"going on after {done}: bit for bit what {epochs} epochs from scratch give, as the schedule is the same"
     return (
-        f"going on after {done}: not what {epochs} epochs from scratch give, because the learning rates so far depend on "
-        "the number of epochs in all, or a part is not exact"
+        f"going on after {done}: not what {epochs} epochs from scratch give, because the learning rates or the images' sizes so "
+        "far depend on the number of epochs in all, or a part is not exact"
     )
 
 

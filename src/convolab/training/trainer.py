@@ -27,6 +27,7 @@ from convolab.training.augmentation import (
     AnyTransform,
     apply_transforms,
     as_any_transform,
+    check_first_size,
     check_transforms,
     mixes_labels,
 )
@@ -135,6 +136,7 @@ class Trainer:
         if loss is not None:
             check_loss(self.loss_function, self.first_batch()[1], num_classes, mixes=mixes_labels(self.transforms))
         self.device = torch.device(device)
+        check_first_size(net, self.transforms, train.shape)
         self.memory_format = preferred_memory_format(net)
         self.net = net.to(self.device).to(memory_format=self.memory_format)
         precision = resolve_precision(self.training.precision, self.device, self.measure_bf16_gain)
@@ -189,7 +191,7 @@ class Trainer:
                         self.transforms,
                         len(self.train_set.classes),
                         make_generator(seed, "augment", epoch, step),
-                        BatchOrigin(batch_indices, len(self.train_set), epoch, seed),
+                        BatchOrigin(batch_indices, len(self.train_set), epoch, self.fraction_done(step), seed),
                     )
                     pixels = pixels.contiguous(memory_format=self.memory_format)
                     lr = self.lr_at(step)
@@ -287,6 +289,10 @@ class Trainer:
             training.patience is not None and best is not None and len(history) - best.epoch >= training.patience
         )
         return len(history) >= training.epochs or goal_reached or out_of_patience
+
+    def fraction_done(self, step: int) -> float:
+        """The part of all steps that are done before a step of the present epoch."""
+        return (self.progress.epoch + step / self.steps_per_epoch) / self.training.epochs
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step of the present epoch. Raises LabError for a schedule that gives two of them."""

@@ -30,6 +30,7 @@ class BatchOrigin:
     indices: Int64[Tensor, "n"]
     set_size: int  # images in the training set
     epoch: int  # from 0
+    progress: float  # the part of the training that is done, in [0, 1)
     seed: int  # of the training
 
 
@@ -121,6 +122,38 @@ def mirror_chosen(pixels: AnyPixels, mirrored: Bool[Tensor, "n"]) -> AnyPixels:
     n = len(pixels)
     # Choosing whole images from both is one copy per image, four times faster than torch.where.
     return torch.cat([pixels, pixels.flip(3)]).index_select(0, (torch.arange(n) + n * mirrored).to(pixels.device))
+
+
+@dataclass(frozen=True)
+class Progressive:
+    """Resize the images to a fraction of their sides at first, which grows to 1 while the training goes on.
+
+    The fraction grows by an eighth at a time, after equal parts of the first two thirds of the training; in the last third
+    the images are as large as they are evaluated. Bilinear, antialiased. Howard 2018 (fast.ai, "Training Imagenet in 3
+    hours"); Tan & Le 2021, arXiv:2104.00298. Steps on small images take less time.
+    """
+
+    start: float = 0.75
+    valid_range: ClassVar = (0.1, 0.99)
+    supports_uint8: ClassVar = False
+
+    def __call__(self, pixels: AnyPixels, origin: BatchOrigin) -> AnyPixels:
+        height, width = pixels.shape[2:]
+        size = self.size(height, width, origin.progress)
+        if size == (height, width):
+            return pixels
+        return F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False).clamp_(0, 1)
+
+    def size(self, height: int, width: int, progress: float) -> tuple[int, int]:
+        """The size of the images after this part of the training, in pixels.
+
+        >>> [Progressive(0.75).size(32, 48, progress) for progress in (0, 0.3, 0.34, 0.66, 0.67)]
+        [(24, 36), (24, 36), (28, 42), (28, 42), (32, 48)]
+        """
+        num_smaller = math.ceil((1 - self.start) * 8)
+        stage = min(num_smaller, int(progress * 1.5 * num_smaller))
+        fraction = 1.0 if stage == num_smaller else self.start + stage / 8
+        return max(1, round(height * fraction)), max(1, round(width * fraction))
 
 
 @dataclass(frozen=True)
@@ -303,6 +336,7 @@ Transform = (
     | ReflectCrop
     | RandomHorizontalFlip
     | AlternatingFlip
+    | Progressive
     | Cutout
     | ColorJitter
     | RandomRotation
@@ -315,6 +349,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "reflect_crop": ReflectCrop,
     "flip": RandomHorizontalFlip,
     "alternating_flip": AlternatingFlip,
+    "progressive": Progressive,
     "cutout": Cutout,
     "color": ColorJitter,
     "rotate": RandomRotation,
