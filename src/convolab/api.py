@@ -82,7 +82,7 @@ def train(
         batch_size: Images per step.
         seed: Of the split, the first weights and the order of images.
         optimizer: "sgd", "adam", "adamw" or "muon", one of torch.optim, your own as "file.py:Name", or the section as a dict.
-        schedule: "constant", "step", "cosine", "one_cycle", one of torch's, your own, or the section as a dict.
+        schedule: "constant", "step", "cosine", "linear", "one_cycle", one of torch's, your own, or the section as a dict.
         augment: Random transforms of the training images, such as ["crop:4", "flip"].
         out: The run's folder, new or empty; by default a new one in runs/.
         data_dir: The folder that holds the dataset.

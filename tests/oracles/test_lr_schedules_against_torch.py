@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from convolab.training.lr_schedule import CosineLR, OneCycleLR, StepLR
+from convolab.training.lr_schedule import CosineLR, LinearDecayLR, OneCycleLR, StepLR
 
 LENGTHS = [(1, 2), (1, 7), (2, 3), (3, 1), (5, 10), (10, 12), (17, 3), (30, 8), (4, 391)]  # epochs, steps in each
 
@@ -36,6 +36,13 @@ def test_step_is_step_lr_of_torch_stepped_every_epoch(epochs: int, steps: int, s
 def test_cosine_is_cosine_annealing_of_torch_stepped_every_step(epochs: int, steps: int) -> None:
     theirs = torch_learning_rates(lr_scheduler.CosineAnnealingLR, epochs * steps, T_max=epochs * steps)
     ours = [CosineLR().factor(epoch + step / steps, epochs) for epoch in range(epochs) for step in range(steps)]
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), LENGTHS)
+def test_linear_is_polynomial_lr_of_power_one_of_torch_stepped_every_step(epochs: int, steps: int) -> None:
+    theirs = torch_learning_rates(lr_scheduler.PolynomialLR, epochs * steps, total_iters=epochs * steps, power=1.0)
+    ours = [LinearDecayLR().factor(epoch + step / steps, epochs) for epoch in range(epochs) for step in range(steps)]
     assert ours == pytest.approx(theirs, abs=1e-9)
 
 

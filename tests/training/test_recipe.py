@@ -106,7 +106,7 @@ recipe_values = st.fixed_dictionaries(
         ),
         "schedule": st.one_of(
             st.fixed_dictionaries(
-                {"name": st.sampled_from(["constant", "cosine", "one_cycle"])}, optional={"warmup": st.floats(0, 5)}
+                {"name": st.sampled_from(["constant", "cosine", "linear", "one_cycle"])}, optional={"warmup": st.floats(0, 5)}
             ),
             st.fixed_dictionaries({}, optional={"step_size": st.integers(1, 99), "gamma": st.floats(0, 1)}),
         ),
@@ -297,7 +297,7 @@ def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_key(values: dict[st
         ({"optimizer": {"name": "sdg"}}, "unknown optimizer 'sdg': did you mean 'sgd'?"),
         ({"optimizer": {"name": 3}}, "unknown optimizer '3': known: adam, adamw, muon, sgd"),
         ({"schedule": {"name": "cosin"}}, "unknown schedule 'cosin': did you mean 'cosine'?"),
-        ({"schedule": {"name": 3}}, "unknown schedule '3': known: constant, cosine, one_cycle, step"),
+        ({"schedule": {"name": 3}}, "unknown schedule '3': known: constant, cosine, linear, one_cycle, step"),
         ({"model": {"name": "simple_convent"}}, "unknown network 'simple_convent': did you mean 'simple_convnet'?"),
         ({"data": {"augment": ["flip", "corp:4"]}}, "unknown augmentation 'corp': did you mean 'crop'?"),
         ({"data": {"name": "cifar01"}}, "there is no dataset 'cifar01': did you mean 'cifar10'?"),

@@ -13,7 +13,7 @@ from convolab.inspection.explain.method_names import METHOD_NAMES
 EXPLAIN_METHODS = METHOD_NAMES
 RECIPE_CHOICES = {
     "optimizer": ("sgd", "adam", "adamw", "muon"),
-    "schedule": ("constant", "step", "cosine", "one_cycle"),
+    "schedule": ("constant", "step", "cosine", "linear", "one_cycle"),
 }
 
 

@@ -84,6 +84,19 @@ class CosineLR(ScheduleBase):
         return (1 + math.cos(math.pi * min(epoch / total_epochs, 1.0))) / 2
 
 
+class LinearDecayLR(ScheduleBase):
+    """Fall from the full learning rate to 0 along a straight line, step by step.
+
+    >>> [LinearDecayLR().factor(epoch, 4) for epoch in (0.0, 1.0, 3.5)]
+    [1.0, 0.75, 0.125]
+    """
+
+    name: Literal["linear"] = "linear"
+
+    def multiplier(self, epoch: float, total_epochs: int) -> float:
+        return 1 - min(epoch / total_epochs, 1.0)
+
+
 class OneCycleLR(ScheduleBase):
     """Rise from 1/25 of the learning rate to all of it, then fall to 1/250,000, each along half a cosine.
 
@@ -113,6 +126,7 @@ Schedule = Annotated[
     Annotated[ConstantLR, Tag("constant")]
     | Annotated[StepLR, Tag("step")]
     | Annotated[CosineLR, Tag("cosine")]
+    | Annotated[LinearDecayLR, Tag("linear")]
     | Annotated[OneCycleLR, Tag("one_cycle")]
     | Annotated[OtherSchedule, Tag("other")],
     Discriminator(SCHEDULES.tag),
