@@ -74,6 +74,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.goal": 0.9,
     "training.exact": False,
     "metrics.train": "eval_pass",
+    "metrics.test_views": 2,
 }
 
 small = st.floats(0.001, 0.999)
@@ -106,7 +107,8 @@ recipe_values = st.fixed_dictionaries(
         ),
         "schedule": st.one_of(
             st.fixed_dictionaries(
-                {"name": st.sampled_from(["constant", "cosine", "linear", "one_cycle"])}, optional={"warmup": st.floats(0, 5)}
+                {"name": st.sampled_from(["constant", "cosine", "linear", "one_cycle"])},
+                optional={"warmup": st.floats(0, 5)},
             ),
             st.fixed_dictionaries({}, optional={"step_size": st.integers(1, 99), "gamma": st.floats(0, 1)}),
         ),
@@ -119,7 +121,9 @@ recipe_values = st.fixed_dictionaries(
                 "patience": st.integers(1, 9),
             },
         ),
-        "metrics": st.fixed_dictionaries({}, optional={"train": st.sampled_from(["running", "eval_pass"])}),
+        "metrics": st.fixed_dictionaries(
+            {}, optional={"train": st.sampled_from(["running", "eval_pass"]), "test_views": st.sampled_from([2, 6])}
+        ),
     },
 )
 
