@@ -35,7 +35,7 @@ demo: .venv/installed
 	$(BIN)/convolab test demo/shallow
 	$(BIN)/convolab test demo/simple
 	$(BIN)/convolab runs demo
-	$(BIN)/convolab explain chelsea --target "Egyptian cat" --method gradient,smoothgrad,integrated_gradients,cam,gradcam,occlusion --out demo/explain
+	$(BIN)/convolab explain chelsea --target "Egyptian cat" --method gradient,smoothgrad,integrated_gradients,gradcam --out demo/explain
 	$(BIN)/convolab fool chelsea --target goldfish,tank,teapot --victims efficientnet_lite1,efficientnet_lite2 --out demo/fool
 	$(BIN)/convolab locate motorcycle_left --target moped --scale 0.5,1 --out demo/locate
 	$(BIN)/convolab train simple_convnet --data digits --set "model.channels=[16, 32]" --out demo/two-stages

@@ -179,7 +179,7 @@ def build_sections(image_size: int, num_images: int, is_quick: bool) -> dict[str
         },
         "wider-convnet": {
             "title": "A convnet that learns the images: wider, deeper, longer",
-            "note": "It takes about five times as long to train as the simple convnet.",
+            "note": "It takes about four times as long to train as the simple convnet.",
             "arms": {
                 "convnet": {},
                 "wider": {
