@@ -11,6 +11,7 @@ from torch import nn
 import convolab
 from convolab.core.errors import LabError
 from convolab.core.rng import make_generator
+from convolab.reports.paper import run_paper_table
 from convolab.training.test_views import AveragedViews
 
 RECIPE = {"model": {"name": "shallow_net"}, "training": {"epochs": 1}, "data": {"limit": 200}}
@@ -50,9 +51,13 @@ def test_the_test_records_both_and_the_plain_result_is_as_without(tmp_path: Path
     assert record.with_views.views == 6
     assert record.with_views.accuracy == record.with_views.correct / record.count
     assert record.with_views.loss != record.loss
+    assert f", with 6 views {100 * record.with_views.accuracy:.2f} %; epoch 1)" in repr(record)
+    assert "views" not in repr(plain)
     stored = json.loads((tmp_path / "views" / "test.json").read_text())["with_views"]
     assert stored["correct"] == record.with_views.correct
     assert convolab.Run(tmp_path / "views").test() == record
+    caption = run_paper_table(convolab.Run(tmp_path / "views"))[0]
+    assert f"averaged over 6 views of each image {100 * record.with_views.accuracy:.2f} % (" in caption
 
 
 @pytest.mark.parametrize("views", [1, 3, -2])

@@ -130,6 +130,12 @@ def run_paper_table(run: Run) -> PaperTable:
     caption = (
         f"Test accuracy {100 * record.accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f} %), {record.count} images"
     )
+    if views := record.with_views:
+        low, high = (100 * bound for bound in views.interval)
+        caption += (
+            f"; with the logits averaged over {views.views} views of each image {100 * views.accuracy:.2f} % "
+            f"({low:.2f} to {high:.2f} %)"
+        )
     return caption, ["class", "images", "precision (%)", "recall (%)", "F1 (%)"], rows
 
 

@@ -126,9 +126,12 @@ class EvaluationRecord(Displayable):
     def __repr__(self) -> str:
         correct = f"{self.correct:,} of {self.count:,} test images correct, {format_percent(self.accuracy)}"
         low, high = self.interval
-        return (
-            f"EvaluationRecord({correct}, 95 % interval {100 * low:.2f} to {format_percent(high)}; epoch {self.epoch})"
+        views = (
+            f", with {self.with_views.views} views {format_percent(self.with_views.accuracy)}"
+            if self.with_views
+            else ""
         )
+        return f"EvaluationRecord({correct}, 95 % interval {100 * low:.2f} to {format_percent(high)}{views}; epoch {self.epoch})"
 
     @property
     def classes(self) -> tuple[str, ...]:
