@@ -56,7 +56,7 @@ def test_an_identity_convolution_passes_its_inputs_on_and_draws_the_other_filter
 
 
 def test_the_norm_is_batch_norm_without_a_learned_scale() -> None:
-    layer, reference = ShiftNorm(4), nn.BatchNorm2d(4, eps=1e-12, momentum=0.4, affine=False)
+    layer, reference = ShiftNorm(4), nn.BatchNorm2d(4, momentum=0.4, affine=False)
     x = torch.randn(8, 4, 5, 5, generator=make_generator(0))
     for _ in range(2):
         torch.testing.assert_close(layer(x), reference(x))
@@ -147,3 +147,81 @@ def test_a_network_of_ones_own_may_look_at_the_images_too(tmp_path: Path) -> Non
     assert abs(float(seen[0].mean())) < 1e-5  # normalized
     assert float(seen[0].std()) == pytest.approx(1, abs=1e-3)
     del convolab.models.registry.NETWORKS["looks"]
+
+
+class Misbehaves(nn.Module):
+    """A network whose `initialize_from_images` does what `mood` says."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, mood: str = "") -> None:
+        super().__init__()
+        self.linear = nn.Linear(shape[1] * shape[2], classes)
+        self.mood, self.scale = mood, 1.0
+
+    def initialize_from_images(self, pixels: torch.Tensor) -> None:
+        match self.mood:
+            case "attribute":
+                self.scale = float(pixels.std())
+            case "layer":
+                self.linear = nn.Linear(self.linear.in_features, 10, bias=False)
+            case "type":
+                self.double()
+            case "nan":
+                self.linear.weight.data.fill_(float("nan"))
+            case "raises":
+                raise ValueError("no such images")
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.linear(pixels.flatten(1)) * self.scale
+
+
+@pytest.mark.parametrize(
+    ("mood", "message"),
+    [
+        ("attribute", "changes 'scale', which no file of weights holds: keep it in a buffer"),
+        ("layer", "changes the layers or the type of their weights"),
+        ("type", "changes the layers or the type of their weights"),
+        ("nan", "leaves NaN or infinite numbers in linear.weight"),
+        ("raises", "failed: ValueError: no such images"),
+    ],
+)
+def test_initial_weights_that_no_file_could_give_back_are_refused(tmp_path: Path, mood: str, message: str) -> None:
+    convolab.register(Misbehaves, "misbehaves")
+    recipe = convolab.Recipe.from_dict({"model": {"name": "misbehaves", "mood": mood}})
+    with pytest.raises(LabError, match=message):
+        convolab.train(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    del convolab.models.registry.NETWORKS["misbehaves"]
+
+
+def test_initial_weights_that_differ_from_call_to_call_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "import random, torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, shape, classes):\n"
+        "        super().__init__()\n"
+        "        self.linear = torch.nn.Linear(shape[1] * shape[2], classes)\n"
+        "    def initialize_from_images(self, pixels):\n"
+        "        self.linear.weight.data.fill_(random.SystemRandom().random())\n"
+        "    def forward(self, pixels):\n"
+        "        return self.linear(pixels.flatten(1))\n"
+    )
+    recipe = convolab.Recipe.from_dict({"model": {"name": "net.py:Net"}, "training": {"epochs": 1}})
+    with pytest.raises(LabError, match="gives other weights for the same images each time"):
+        convolab.train(recipe, out="run")
+    inexact = recipe.with_overrides({"training.exact": False})
+    assert convolab.train(inexact, out="run").status == "finished"
+
+
+def test_images_with_a_constant_channel_are_learned(tmp_path: Path) -> None:
+    images = torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8, generator=make_generator(0))
+    images[:, 2] = 0
+    images[32:, :2] //= 4
+    np.savez(tmp_path / "flat.npz", x_train=images.numpy(), y_train=np.arange(64) // 32)
+    recipe = {**RECIPE, "data": {"name": f"npz:{tmp_path / 'flat.npz'}", "augment": []}}
+    recipe["training"] = {"epochs": 5, "batch_size": 16}
+    best = convolab.train(convolab.Recipe.from_dict(recipe), out=tmp_path / "run").best_epoch
+    assert best is not None
+    assert best.train_loss < 2

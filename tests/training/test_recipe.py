@@ -301,6 +301,10 @@ def test_a_value_of_the_wrong_type_or_size_is_refused_by_its_key(values: dict[st
         ({"optimizer": {"name": "sdg"}}, "unknown optimizer 'sdg': did you mean 'sgd'?"),
         ({"optimizer": {"name": 3}}, "unknown optimizer '3': known: adam, adamw, muon, sgd"),
         ({"schedule": {"name": "cosin"}}, "unknown schedule 'cosin': did you mean 'cosine'?"),
+        (
+            {"data": {"augment": ["alternating_flip", "flip", "alternating_flip"]}},
+            "data.augment has alternating_flip 2 times",
+        ),
         ({"schedule": {"name": 3}}, "unknown schedule '3': known: constant, cosine, linear, one_cycle, step"),
         ({"model": {"name": "simple_convent"}}, "unknown network 'simple_convent': did you mean 'simple_convnet'?"),
         ({"data": {"augment": ["flip", "corp:4"]}}, "unknown augmentation 'corp': did you mean 'crop'?"),

@@ -188,7 +188,9 @@ def test_progressive_sides_grow_by_an_eighth_after_equal_parts() -> None:
 def test_a_network_that_takes_one_size_only_is_not_trained_on_smaller_images() -> None:
     images = ImageDataset(noise(8, 3, 16, 16), torch.arange(8) % 2, ("a", "b"), "noise")
     net = build("shallow_net", (3, 16, 16), 2)
-    with pytest.raises(LabError, match=r"augmentation 'progressive:0\.5': the network takes no images of 8x8 pixels: "):
+    with pytest.raises(
+        LabError, match=r"augmentation 'progressive:0\.5': the network takes no images of 8x8 pixels, which "
+    ):
         Trainer(net, images, training=Training(batch_size=4), transforms=["progressive:0.5"])
 
 

@@ -15,7 +15,7 @@ from convolab.core.errors import require
 from convolab.models.zoo import ImageShape, StageChannels, check_input_shape
 
 WHITENING_EPSILON = 5e-4  # added to the variances, so that directions in which images hardly vary are not blown up
-NORM_MOMENTUM, NORM_EPSILON = 0.4, 1e-12  # in few long steps the running statistics must follow fast
+NORM_MOMENTUM = 0.4  # in few long steps the running statistics must follow fast
 # The last layer's weights are learned in a unit in which the learning rate of the norms' biases suits them too.
 HEAD_UNIT = 3.556
 
@@ -58,10 +58,14 @@ class IdentityConv(nn.Conv2d):
 
 
 class ShiftNorm(nn.BatchNorm2d):
-    """Batch norm with a learned shift, but without a learned scale."""
+    """Batch norm with a learned shift, but without a learned scale.
+
+    Its epsilon is torch's, not the published 1e-12: a channel that is constant, as where the images have one, would have
+    gradients a million times too large.
+    """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
+        super().__init__(channels, momentum=NORM_MOMENTUM)
         self.weight.requires_grad_(False)
 
 

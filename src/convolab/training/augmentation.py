@@ -136,7 +136,8 @@ def check_first_size(network: nn.Module, transforms: Sequence[AnyTransform], sha
                 network(pixels)
         except (Exception, SystemExit) as error:  # whatever a person's own network does
             raise LabError(
-                f"{entry}: the network takes no images of {size[0]}x{size[1]} pixels: {describe_exception(error)}"
+                f"{entry}: the network takes no images of {size[0]}x{size[1]} pixels, which it begins with: give a larger "
+                f"fraction, or another network ({describe_exception(error)})"
             ) from error
 
 

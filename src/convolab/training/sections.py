@@ -69,6 +69,9 @@ class Data(Frozen):
         filled = [fill_entry(entry) if is_other_entry(entry) else entry for entry in entries]
         for entry in filled:
             parse_transform(entry)
+        for once in ("alternating_flip", "progressive"):
+            count = sum(entry.partition(":")[0] == once for entry in filled)
+            require(count < 2, f"data.augment has {once} {count} times: once is what it is for")
         return tuple(filled)
 
 

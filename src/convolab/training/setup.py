@@ -1,5 +1,6 @@
 """What a recipe becomes before its first step: the images it trains on, its network, its trainer."""
 
+import copy
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from convolab.core.errors import require
 from convolab.core.free_cores import spare_busy_cores
@@ -20,7 +21,7 @@ from convolab.models.own_code import OwnCode
 from convolab.training.augmentation import parse_transform
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.exactness import require_exact
-from convolab.training.network_check import check_network
+from convolab.training.network_check import check_network, plain_attributes
 from convolab.training.parts import own_code_errors, own_transform_name, with_code
 from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer
@@ -78,7 +79,8 @@ def build_trainer(
     _, height, width = train.shape
     net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=train.classes)
     if isinstance(network, InitializedFromImages) and transfer.record is None:
-        initialize_from_images(network, net, train, recipe.training.seed)
+        must_repeat = "model" in recipe.own_parts and recipe.training.exact is not False
+        initialize_from_images(net, train, recipe.training.seed, must_repeat=must_repeat)
     trainer = Trainer(
         net,
         train,
@@ -159,16 +161,46 @@ class InitializedFromImages(Protocol):
     def initialize_from_images(self, pixels: Float[Tensor, "n c h w"]) -> None: ...
 
 
-def initialize_from_images(
-    network: InitializedFromImages, net: ImageClassifier, train: ImageDataset | Subset, seed: int
-) -> None:
-    """Let a network compute its initial weights from some training images, normalized as it will get them."""
+def initialize_from_images(net: ImageClassifier, train: ImageDataset | Subset, seed: int, *, must_repeat: bool) -> None:
+    """Let a network compute its initial weights from some training images, normalized as it will get them.
+
+    With `must_repeat` it is tried on a copy first. Raises LabError if the network then holds something that its weights'
+    file could not, if they are not finite, or others the second time.
+    """
+    network = net.network
+    assert isinstance(network, InitializedFromImages)
     count = max(1, INITIAL_VALUES // math.prod(train.shape))
     order = torch.randperm(len(train), generator=make_generator(seed, "initialize"))[:count]
     pixels = net.normalize(to_float01(train.gather(order)[0]))
-    generators = lent_generators("cpu", derive_seed(seed, "initialize"))
-    with own_code_errors("the network's initialize_from_images failed"), generators:
-        network.initialize_from_images(pixels)
+    before = {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
+    attributes = plain_attributes(network)
+    method = "the network's initialize_from_images"
+
+    def initialize(network: nn.Module) -> dict[str, Tensor]:
+        assert isinstance(network, InitializedFromImages)
+        with own_code_errors(f"{method} failed"), lent_generators("cpu", derive_seed(seed, "initialize")):
+            network.initialize_from_images(pixels.clone())
+        return network.state_dict()
+
+    tried = initialize(copy.deepcopy(network)) if must_repeat else {}
+    after = initialize(network)
+    require(
+        {name: (tensor.shape, tensor.dtype) for name, tensor in after.items()} == before,
+        f"{method} changes the layers or the type of their weights: it may change values only",
+    )
+    now = plain_attributes(network)
+    changed = sorted({key[1] for key in now.keys() | attributes.keys() if now.get(key) != attributes.get(key)})
+    require(
+        not changed,
+        f"{method} changes {', '.join(map(repr, changed))}, which no file of weights holds: keep it in a buffer (register_buffer)",
+    )
+    broken = [name for name, tensor in after.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    require(not broken, f"{method} leaves NaN or infinite numbers in {', '.join(broken[:3])}")
+    require(
+        all(torch.equal(after[name], tensor) for name, tensor in tried.items()),
+        f"{method} gives other weights for the same images each time: draw from torch's, NumPy's or Python's own generator, or "
+        "set training.exact = false",
+    )
 
 
 def build_network(recipe: Recipe, train: ImageDataset | Subset, code: OwnCode | None = None) -> torch.nn.Module:
