@@ -10,21 +10,19 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor, nn
 
 from convolab.analysis.summary import ModelSummary, summarize_network
 from convolab.arguments import (
-    TRAIN_KEYWORDS,
     ImageLike,
     NetworkSource,
-    flatten_sections,
     is_run_folder,
     network_label,
     parse_input_shape,
     resolve_classifier,
     resolve_image,
     resolve_several,
+    train_overrides,
 )
 from convolab.core.errors import LabError, require
 from convolab.core.trust import trust_all
@@ -110,8 +108,6 @@ def train(
         "data": data, "epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "optimizer": optimizer,
         "schedule": schedule, "augment": augment if augment is None or isinstance(augment, str) else list(augment),
     }  # fmt: skip
-    settings |= {name: v for name, v in values.items() if name in Recipe.model_fields and isinstance(v, Mapping)}
-    named = {TRAIN_KEYWORDS[name]: v for name, v in values.items() if v is not None and name not in settings}
     require(
         isinstance(network, str | Recipe),
         "train takes a network's name or a recipe: for a class or function of your own call convolab.register(it, 'name') "
@@ -126,8 +122,7 @@ def train(
         overrides is None or isinstance(overrides, Mapping),
         f"overrides = {overrides!r} is no dict of recipe keys: give one such as {{'optimizer.weight_decay': 0}}",
     )
-    changes = {**named, **flatten_sections(settings), **(overrides or {})}
-    changes = {key: value.item() if isinstance(value, np.generic) else value for key, value in changes.items()}
+    changes = train_overrides(values, settings, overrides or {})
     with trust_all(trust):
         base = network if isinstance(network, Recipe) else Recipe.from_dict({"model": {"name": network}})
         recipe = base.with_overrides(changes)

@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError, require, suggest
@@ -32,6 +33,25 @@ TRAIN_KEYWORDS = {  # of `train`: the recipe key of each
 }
 
 OTHER_KEYWORDS = ("network", "out", "data_dir", "device", "callbacks", "log", "overrides", "trust")  # of `train`
+
+
+def train_overrides(
+    values: Mapping[str, Json], settings: Mapping[str, Json], overrides: Mapping[str, Json]
+) -> dict[str, Json]:
+    """The recipe keys that the arguments of `train` set; NumPy's numbers become Python's.
+
+    Args:
+        values: its keywords of `TRAIN_KEYWORDS` by name, None where one was not given; one may be a whole section.
+        settings: sections of a recipe.
+        overrides: any recipe keys, which are the last word.
+
+    >>> train_overrides({"lr": 0.1, "seed": None, "optimizer": {"name": "adam"}}, {"model": {"bias": True}}, {})
+    {'optimizer.lr': 0.1, 'model.bias': True, 'optimizer.name': 'adam'}
+    """
+    sections = {name: v for name, v in values.items() if name in Recipe.model_fields and isinstance(v, Mapping)}
+    named = {TRAIN_KEYWORDS[name]: v for name, v in values.items() if v is not None and name not in sections}
+    changes = {**named, **flatten_sections({**settings, **sections}), **overrides}
+    return {key: value.item() if isinstance(value, np.generic) else value for key, value in changes.items()}
 
 
 def flatten_sections(settings: Mapping[str, Json]) -> dict[str, Json]:

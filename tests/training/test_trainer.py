@@ -28,7 +28,7 @@ from convolab.training.evaluation import evaluate
 from convolab.training.fit import fit
 from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.lr_schedule import CosineLR, OneCycleLR, StepLR
-from convolab.training.optim import SGD, Adam, AdamW, Optimizer
+from convolab.training.optim import SGD, Adam, AdamW, Muon, Optimizer
 from convolab.training.overfit import overfit_single_batch
 from convolab.training.recipe import Metrics, Training
 from convolab.training.trainer import Diverged, Trainer
@@ -641,6 +641,12 @@ def test_weights_that_become_nan_in_the_last_step_of_an_epoch_are_found_in_that_
 def test_a_learning_rate_far_too_high_is_reported_as_divergence() -> None:
     with pytest.raises(Diverged, match=r"at learning rate 1e\+30"):
         fit(nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Linear(20, 10)), digits(128), optimizer=SGD(lr=1e30))
+
+
+def test_a_divergence_names_each_rate_of_the_optimizer() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    with pytest.raises(Diverged, match=r": lower optimizer\.lr and optimizer\.others_lr or set training\.clip_norm"):
+        fit(net, digits(128), optimizer=Muon(others_lr=1e30))
 
 
 # Random numbers

@@ -194,6 +194,17 @@ def test_a_network_that_takes_one_size_only_is_not_trained_on_smaller_images() -
         Trainer(net, images, training=Training(batch_size=4), transforms=["progressive:0.5"])
 
 
+def test_a_fraction_that_leaves_small_images_as_large_as_they_are_is_refused() -> None:
+    images = ImageDataset(noise(8, 3, 8, 8), torch.arange(8) % 2, ("a", "b"), "noise")
+    with pytest.raises(LabError, match=r"'progressive:0\.99': that is all of 8x8 pixels: give a smaller fraction"):
+        Trainer(
+            build("simple_convnet", (3, 8, 8), 2),
+            images,
+            training=Training(batch_size=4),
+            transforms=["progressive:0.99"],
+        )
+
+
 def test_a_training_sees_images_of_each_size_and_is_evaluated_on_their_own() -> None:
     images = ImageDataset(noise(24, 3, 16, 16), torch.arange(24) % 2, ("a", "b"), "noise")
     net, sides = build("simple_convnet", (3, 16, 16), 2), []

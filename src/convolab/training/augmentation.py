@@ -22,13 +22,12 @@ from convolab.training.other_transform import (
 from convolab.training.transforms import (
     RENAMED_TRANSFORMS,
     TRANSFORMS,
-    AlternatingFlip,
     AnyPixels,
     BatchOrigin,
-    CutMix,
-    MixUp,
+    MixingTransform,
     Progressive,
     Targets,
+    TimedTransform,
     Transform,
     to_float01,
 )
@@ -96,10 +95,10 @@ def apply_transforms(
     for transform in transforms:
         if not transform.supports_uint8:
             pixels = to_float01(pixels)
-        if isinstance(transform, MixUp | CutMix):
+        if isinstance(transform, MixingTransform):
             label_probabilities = targets if targets.is_floating_point() else F.one_hot(targets, num_classes).float()
             pixels, targets = transform(pixels, label_probabilities, generator)
-        elif isinstance(transform, AlternatingFlip | Progressive):
+        elif isinstance(transform, TimedTransform):
             pixels = transform(pixels, origin)
         else:
             pixels = transform(pixels, generator)
@@ -108,7 +107,7 @@ def apply_transforms(
 
 def mixes_labels(transforms: Sequence[AnyTransform]) -> bool:
     """Whether a transform makes a probability for each class of the labels."""
-    return any(isinstance(transform, MixUp | CutMix) for transform in transforms)
+    return any(isinstance(transform, MixingTransform) for transform in transforms)
 
 
 def check_transforms(
@@ -130,6 +129,7 @@ def check_first_size(network: nn.Module, transforms: Sequence[AnyTransform], sha
             continue
         entry = f"augmentation 'progressive:{transform.start:g}'"
         size = transform.size(height, width, 0.0)
+        require(size != (height, width), f"{entry}: that is all of {height}x{width} pixels: give a smaller fraction")
         pixels = torch.zeros(2, channels, *size, device=next((p.device for p in network.parameters()), None))
         try:
             with eval_mode(network), torch.no_grad(), isolated_rng(pixels.device):

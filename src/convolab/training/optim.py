@@ -168,6 +168,11 @@ Optimizer = Annotated[
 ]
 
 
+def name_rates(optimizer: Optimizer) -> str:
+    """The recipe keys of its learning rates: optimizer.lr, and Muon's second."""
+    return " and ".join(f"optimizer.{key}" for key in ("lr", "others_lr") if hasattr(optimizer, key))
+
+
 def without_weight_decay(optimizer: Optimizer) -> Optimizer:
     """The same optimizer with a weight decay of 0, wherever it has one."""
     decays = [key for key in ("weight_decay", "others_weight_decay") if hasattr(optimizer, key)]

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from statistics import median
 
 import torch
@@ -63,3 +64,8 @@ def measure_bf16_gain(net: nn.Module, pixels: Tensor) -> float:
                 logits.float().square().mean().backward()
                 taken.append(time.perf_counter() - started)
     return median(seconds[False][1:]) / median(seconds[True][1:])
+
+
+def bf16_autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
+    """bfloat16 arithmetic with fp32 weights inside, where asked for."""
+    return torch.autocast(device.type, torch.bfloat16) if enabled else nullcontext()

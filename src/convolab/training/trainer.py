@@ -38,10 +38,10 @@ from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.losses import Loss, build_loss, check_loss
 from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.network_check import check_network, plain_attributes
-from convolab.training.optim import SGD, Optimizer
+from convolab.training.optim import SGD, Optimizer, name_rates
 from convolab.training.own_metric import ValidationMetric
 from convolab.training.parts import own_code_errors
-from convolab.training.precision import measure_bf16_gain, resolve_precision
+from convolab.training.precision import bf16_autocast, measure_bf16_gain, resolve_precision
 from convolab.training.recipe import Metrics, Training
 from convolab.training.sampling import Sampling, check_weights, draw_order
 from convolab.training.torch_optim import TorchOptimizerState
@@ -330,14 +330,14 @@ class Trainer:
             culprit = f"{state.what} left weights that are" if gradients else "the gradient became"
             raise Diverged(
                 f"{culprit} NaN or infinite in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate {lr:g}: "
-                f"{'look into its step, ' if gradients else ''}lower optimizer.lr or set training.clip_norm"
+                f"{'look into its step, ' if gradients else ''}lower {name_rates(self.optimizer)} or set training.clip_norm"
             )
 
     def check_finite_loss(self, loss: float, step: int, lr: float) -> None:
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss became {loss} in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate {lr:g}: "
-                "lower optimizer.lr or set training.clip_norm"
+                f"lower {name_rates(self.optimizer)} or set training.clip_norm"
             )
 
     @torch.no_grad()
@@ -394,8 +394,3 @@ def require_full_batch(batch_size: int, train: ImageDataset | Subset) -> None:
         f"a batch of {batch_size} is larger than the {len(train)} training images: "
         f"set training.batch_size to {len(train)} or less",
     )
-
-
-def bf16_autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
-    """bfloat16 arithmetic with fp32 weights inside, where asked for."""
-    return torch.autocast(device.type, torch.bfloat16) if enabled else nullcontext()

@@ -344,6 +344,8 @@ Transform = (
     | MixUp
     | CutMix
 )
+MixingTransform = MixUp | CutMix  # they take the labels too, as probabilities
+TimedTransform = AlternatingFlip | Progressive  # they take the batch's origin, instead of the generator
 TRANSFORMS: dict[str, type[Transform]] = {
     "crop": RandomCrop,
     "reflect_crop": ReflectCrop,
