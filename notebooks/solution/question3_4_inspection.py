@@ -35,7 +35,7 @@ import convolab
 from convolab.handin.figures import show_panels
 from convolab.handin.one_line_errors import one_line_errors
 from convolab.inspection.result import Box, Panel
-from convolab.training.trainer import Callbacks
+from convolab.training.callbacks import Callbacks
 
 DATA = "cifar10"  # or "digits": what the small network of question 4 is trained on
 DATA_DIR = None  # the folder that holds the images; None: $CONVOLAB_DATA, or convolab's own folder

@@ -41,7 +41,7 @@ import convolab
 from convolab.core.stats import wilson_interval
 from convolab.handin.figures import plot_bars, plot_curves
 from convolab.handin.one_line_errors import one_line_errors
-from convolab.training.trainer import Callbacks
+from convolab.training.callbacks import Callbacks
 
 DATA = "digits"  # or "cifar10"
 DATA_DIR = None  # the folder that holds the images; None: $CONVOLAB_DATA, or convolab's own folder

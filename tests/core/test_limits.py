@@ -81,3 +81,17 @@ def test_what_is_no_limit_is_named_in_one_line(tmp_path: Path, entry: str, words
         lift_limits(entry)
     refused = run_with(entry, "runs", cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_a_lifted_limit_leaves_others_of_its_name_alone() -> None:
+    code = (
+        "import convolab.handin.verify.archive as archive, convolab.app.folders as folders, convolab.models.zoo as zoo\n"
+        "import convolab.inspection.explain.method_names as names, convolab.inspection.explain.methods as methods\n"
+        "from convolab.core.limits import lift_limits\n"
+        "before = archive.MAX_DEPTH, zoo.MAX_SIDE\n"
+        "lift_limits('app.folders.MAX_DEPTH=21, data.image_source.MAX_SIDE=1024, inspection.explain.method_names.MAX_STEPS=7')\n"
+        "assert folders.MAX_DEPTH == 21 and (archive.MAX_DEPTH, zoo.MAX_SIDE) == before, (archive.MAX_DEPTH, zoo.MAX_SIDE)\n"
+        "assert names.MAX_STEPS == methods.MAX_STEPS == 7  # imported by name: it is the same limit\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convolab.core.rng import derive_seed, isolated_rng, make_generator, seed_default_generator
+from convolab.data.dataset import ImageDataset
+from convolab.models.registry import build
+from convolab.training.recipe import Training
+from convolab.training.trainer import Trainer
 
 KEYS = st.lists(st.integers() | st.text(), max_size=4).map(tuple)
 
@@ -88,3 +93,33 @@ def test_the_state_of_the_global_generator_is_restored_after_an_exception() -> N
     with pytest.raises(ZeroDivisionError), isolated_rng():
         torch.rand(3)[3 // 0]
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.slow
+def test_networks_that_two_threads_build_at_once_have_the_weights_of_their_seed() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        return torch.cat(
+            [p.detach().flatten() for p in build("simple_convnet", (3, 16, 16), 10, seed=seed).parameters()]
+        )
+
+    expected = [weights(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        built = list(pool.map(weights, [number % 4 for number in range(120)]))
+    assert all(torch.equal(got, expected[number % 4]) for number, got in enumerate(built))
+
+
+@pytest.mark.slow
+def test_trainings_in_two_threads_draw_what_each_draws_alone() -> None:
+    pixels = torch.randint(256, (96, 1, 8, 8), dtype=torch.uint8, generator=make_generator("pixels"))
+    images = ImageDataset(pixels, torch.arange(96) % 3, ("a", "b", "c"), "noise")
+
+    def losses(seed: int) -> list[float]:
+        net = build("simple_convnet", (1, 8, 8), 3, dropout=0.5, seed=seed)
+        trainer = Trainer(net, images, images, training=Training(epochs=3, batch_size=8, seed=seed))
+        return [epoch.train_loss for epoch in trainer.iter_epochs()]
+
+    expected = [losses(seed) for seed in range(2)]
+    host_state = torch.get_rng_state()
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(losses, [0, 1, 0, 1])) == 2 * expected
+    assert torch.equal(torch.get_rng_state(), host_state)

@@ -3,6 +3,8 @@
 import errno
 import io
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -161,3 +163,28 @@ def test_a_bar_moves_while_the_curves_wait_for_their_share_of_the_time(monkeypat
     assert not shown.may_draw_curves()
     now += 0.2 / CURVES_SHARE
     assert shown.may_draw_curves()
+
+
+def test_a_program_keeps_its_own_handler_of_term() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))
+    try:
+        with live.InterruptHandler() as handler:
+            signal.raise_signal(signal.SIGTERM)
+            assert seen == [signal.SIGTERM]
+            assert not handler.stop_requested()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_showing_a_training_draws_nothing_from_the_programs_own_generator() -> None:
+    code = (
+        "import random, sys; random.seed(1); before = random.getstate()\n"
+        "from convolab.reports.live import TrainingBar\n"
+        "from convolab.reports.live_study import StudyProgress\n"
+        "assert 'rich.style' not in sys.modules\n"
+        "TrainingBar(1, lambda: False); assert random.getstate() == before\n"
+        "StudyProgress(); assert random.getstate() == before\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

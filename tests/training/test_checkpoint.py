@@ -166,7 +166,9 @@ def test_safetensors_of_other_programs_are_refused(tmp_path: Path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(3)}, tmp_path / "theirs.safetensors")
-    with pytest.raises(LabError, match="damaged or was not written by convolab"):
+    with pytest.raises(
+        LabError, match=r"theirs\.safetensors was not written by convolab: it does not say what it holds"
+    ):
         read_weights(tmp_path / "theirs.safetensors")
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
 from convolab.training import run as run_module
 from convolab.training.checkpoint import STATE_FILE, read_tensors, write_tensors
+from convolab.training.epoch_log import read_log_record
 from convolab.training.first_edition import RENAMED_KEYS
 from convolab.training.history import EpochMetrics
 from convolab.training.recipe import Recipe, recipe_key
@@ -151,11 +153,15 @@ def test_the_format_is_not_part_of_the_recipe_or_its_key():
     assert Recipe().key == recipe_key(Recipe().to_dict())
 
 
-@pytest.mark.parametrize("number", [2, 0, "1", True, 1.0])
-def test_a_recipe_of_an_unknown_format_is_refused(number: Any):
-    assert error_line(Recipe.from_dict, {"format": number}) == (
-        f"this recipe has format {number!r}, and this convolab knows formats up to 1: update convolab"
-    )
+def test_a_recipe_of_a_later_format_is_refused():
+    line = "this recipe has format 2, and this convolab knows formats up to 1: update convolab"
+    assert error_line(Recipe.from_dict, {"format": 2}) == line
+
+
+@pytest.mark.parametrize("number", [0, "1", True, 1.0, date(2026, 1, 1)])
+def test_what_is_no_format_needs_no_update(number: Any):
+    line = f"this recipe is damaged: format = {number!r} is no whole number from 1 on"
+    assert error_line(Recipe.from_dict, {"format": number}) == line
 
 
 def test_a_file_of_a_later_format_is_refused_by_its_name(stopped_run: Run, digits: DatasetSplits):
@@ -174,6 +180,51 @@ def test_a_file_of_a_later_format_is_refused_by_its_name(stopped_run: Run, digit
     text = (folder / "recipe.toml").read_text()
     (folder / "recipe.toml").write_text(text.replace("format = 1", "format = 2"))
     assert "recipe.toml has format 2" in error_line(Run, folder)
+
+
+@pytest.mark.slow
+def test_a_state_that_a_later_convolab_wrote_is_neither_passed_over_nor_deleted(
+    stopped_run: Run, digits: DatasetSplits
+):
+    edit_metadata(stopped_run.folder / STATE_FILE, lambda values: values.update(format=2))
+    before = {path.name: path.read_bytes() for path in stopped_run.folder.iterdir() if path.is_file()}
+    assert f"{STATE_FILE} has format 2" in error_line(stopped_run.resume, digits)
+    assert {path.name: path.read_bytes() for path in stopped_run.folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_the_format_of_a_test_and_of_a_log_is_looked_at(stopped_run: Run):
+    stopped_run.test(allow_unfinished=True)
+    edit_json(stopped_run.folder / "test.json", lambda values: values.update(format=2))
+    assert "test.json has format 2" in error_line(lambda: stopped_run.test_result)
+    log = {"logger": "tensorboard", "epochs": 0, "id": None, "format": 2}
+    (stopped_run.folder / "log.json").write_text(json.dumps(log))
+    assert "log.json has format 2" in error_line(read_log_record, stopped_run.folder, stopped_run.run_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"epoch": 77}, "77 epochs of 3"),
+        ({"epoch": 1}, "2 epochs' metrics after 1 epochs"),
+        ({"history": []}, "0 epochs' metrics after 2 epochs"),
+        ({"step": 1_000_000}, "1000000 steps of 6 of an epoch"),
+        ({"step": -3}, "-3 steps of 6 of an epoch"),
+        ({"num_images": 1}, "1 images after 2 steps"),
+        ({"correct": -1}, "-1 right images of"),
+        ({"seconds": -1.0}, "-1.0 seconds"),
+    ],
+)
+def test_a_state_that_contradicts_itself_is_refused_before_anything_is_written(
+    stopped_run: Run, digits: DatasetSplits, edit: dict[str, Any], words: str
+):
+    edit_metadata(stopped_run.folder / STATE_FILE, lambda values: values.update(edit))
+    before = {path.name: path.read_bytes() for path in stopped_run.folder.iterdir() if path.is_file()}
+    line = error_line(stopped_run.resume, digits)
+    assert "this state is damaged: it has " in line
+    assert words in line
+    assert {path.name: path.read_bytes() for path in stopped_run.folder.iterdir() if path.is_file()} == before
 
 
 # ---------------------------------------------------------------- files of another run

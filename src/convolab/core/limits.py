@@ -1,8 +1,11 @@
 """Lift a limit: each is a constant of the module that checks it, listed in docs/trust.md."""
 
+import ast
 import importlib
 import re
 import sys
+from pathlib import Path
+from types import ModuleType
 
 from convolab.core.errors import LabError, require, suggest
 
@@ -45,5 +48,18 @@ def lift_limits(text: str) -> None:
         before = getattr(home, name)
         value = int(value) if isinstance(before, int) and value.is_integer() else value
         for other, loaded in list(sys.modules.items()):  # those that have imported it by its name too
-            if other.startswith("convolab") and vars(loaded).get(name) == before:
+            if loaded is home or (
+                other.startswith("convolab.") and vars(loaded).get(name) == before and has_import(loaded, home, name)
+            ):
                 setattr(loaded, name, value)
+
+
+def has_import(module: ModuleType, home: ModuleType, name: str) -> bool:
+    """Whether a module takes a name from `home`: another may have a limit of its own that is called the same."""
+    assert module.__file__ is not None
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == home.__name__
+        and name in {alias.name for alias in node.names}
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8")))
+    )

@@ -38,7 +38,7 @@ def validate_record(kind: type[RecordType], values: object, source: Path | str) 
         details = error.errors()[0]
         field = ".".join(str(part) for part in details["loc"])[:80]
         missing = details["type"] == "missing"
-        what = f"it has no {field}" if missing else f"{field}: {plain_problem(details)}"
+        what = f"it has no {field}" if missing else ": ".join(filter(None, (field, plain_problem(details))))
         raise LabError(f"{source} is damaged: {what}".replace("\n", " ")) from error
 
 

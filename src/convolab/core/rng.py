@@ -5,6 +5,7 @@ No draw depends on how many were made before it, so a run that is killed and res
 
 import hashlib
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 
 KeyPart = int | str
+
+GLOBAL_GENERATORS = threading.RLock()  # held by the thread that has seeded them: they are those of the whole process
 
 
 def derive_seed(*key: KeyPart) -> int:
@@ -41,16 +44,18 @@ def isolated_rng(device: torch.device | str = "cpu") -> Iterator[None]:
     """Restore the states of torch's global generators at the end of the block.
 
     Layers such as `nn.Dropout`, and layers' own `reset_parameters`, draw from the global generator and take no other.
-    Inside the block they may be seeded by `seed_default_generator`; outside nothing has changed.
+    Inside the block they may be seeded by `seed_default_generator`; outside nothing has changed. Blocks of other threads
+    wait until this one ends.
     """
     device = torch.device(device)
-    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        if mps_state is not None:
-            torch.mps.set_rng_state(mps_state)
+    with GLOBAL_GENERATORS:
+        mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                yield
+        finally:
+            if mps_state is not None:
+                torch.mps.set_rng_state(mps_state)
 
 
 @contextmanager
@@ -59,8 +64,8 @@ def lent_generators(device: torch.device | str, seed: int) -> Iterator[None]:
 
     For code of a person's own, which may draw from any of them.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
     with isolated_rng(device):
+        python_state, numpy_state = random.getstate(), np.random.get_state()
         try:
             seed_default_generator(torch.device(device), seed)
             random.seed(seed)
@@ -69,6 +74,16 @@ def lent_generators(device: torch.device | str, seed: int) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+@contextmanager
+def kept_python_generator() -> Iterator[None]:
+    """Python's global generator is at the end of the block as before it: rich draws from it when it is imported."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 @contextmanager

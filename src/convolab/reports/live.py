@@ -9,6 +9,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from convolab.core.escape import escape_line, html_text
+from convolab.core.rng import kept_python_generator
 from convolab.core.streams import is_terminal, print_progress
 from convolab.core.text import format_duration
 from convolab.reports.notebook import NotebookDisplay, bar_html, is_notebook
@@ -32,16 +33,11 @@ def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
     return f"epoch {metrics.epoch}/{epochs}  {train}{validation}  {speed}"
 
 
-def fraction_done(trainer: "Trainer") -> float:
-    """How much of a training is done, in [0, 1]."""
-    state, steps = trainer.progress, trainer.steps_per_epoch
-    return (state.epoch * steps + state.step) / (trainer.training.epochs * steps)
-
-
 class InterruptHandler:
     """The first Ctrl-C (or TERM) asks for a stop at `stop_point`; a second one ends the program immediately.
 
-    A notebook's stop button is a Ctrl-C. In a thread that gets no signals nothing is handled.
+    A notebook's stop button is a Ctrl-C. In a thread that gets no signals nothing is handled, nor is a TERM for which
+    the program has a handler of its own.
     """
 
     def __init__(self, stop_point: str = "after this step") -> None:
@@ -50,7 +46,8 @@ class InterruptHandler:
 
     def __enter__(self) -> "InterruptHandler":
         is_main = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        term_is_free = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        numbers = (signal.SIGINT, *((signal.SIGTERM,) if term_is_free else ())) if is_main else ()
         self.previous_handlers = {number: signal.signal(number, self.handle_signal) for number in numbers}
         return self
 
@@ -75,8 +72,9 @@ class TrainingBar:
     """A bar for the current epoch and a line for each completed one, on standard error; the callbacks of a training."""
 
     def __init__(self, epochs: int, should_stop: Callable[[], bool]) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        with kept_python_generator():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.epochs = epochs
         self.should_stop = should_stop
@@ -105,7 +103,7 @@ class TrainingBar:
         rate = f"loss {state.loss_sum / state.num_images:.4f}  {state.num_images / state.seconds:,.0f} images/s"
         self.progress_bar.update(
             self.task_id,
-            completed=fraction_done(trainer),
+            completed=trainer.fraction_done,
             description=f"epoch {state.epoch + 1}/{self.epochs}",
             rate=rate,
         )
@@ -144,7 +142,7 @@ class NotebookTraining:
         self.draw(with_curves=True)
 
     def on_step(self, trainer: "Trainer") -> None:
-        self.fraction_done = fraction_done(trainer)
+        self.fraction_done = trainer.fraction_done
         if self.display.may_draw():
             self.draw()
 

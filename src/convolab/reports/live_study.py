@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from convolab.core.escape import escape_line, html_text
+from convolab.core.rng import kept_python_generator
 from convolab.core.streams import is_terminal, print_progress
 from convolab.core.text import format_duration, format_percent
 from convolab.reports.notebook import NotebookDisplay, bar_html, is_notebook
@@ -20,8 +21,9 @@ class StudyProgress:
     """Shows what an executor reports: running trials, speed, time left and the best accuracy, on standard error."""
 
     def __init__(self, study: "Study | None" = None) -> None:
-        from rich.console import Console
-        from rich.live import Live
+        with kept_python_generator():
+            from rich.console import Console
+            from rich.live import Live
 
         self.trials: dict[str, Trial] = {}  # by recipe key
         if study:

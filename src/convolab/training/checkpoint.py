@@ -27,7 +27,7 @@ from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
 from convolab.models.own_code import code_of_record
 from convolab.models.weights import START_KEYS
-from convolab.training.recipe import require_known_format
+from convolab.training.recipe import LaterFormat, require_known_format
 
 MAX_TENSOR_BYTES = 4_000_000_000  # of a file of weights or of a state
 MAX_SIDE = 10_000  # pixels; of the images that a weights file says its network is for
@@ -124,7 +124,9 @@ def open_safetensors(path: Path) -> Iterator[tuple[TensorFile, dict[str, Json]]]
             yield file, metadata
     except FileNotFoundError as error:
         raise LabError(f"there is no {path}") from error
-    except (SafetensorError, KeyError, ValueError, OSError, AttributeError, RecursionError) as error:
+    except KeyError as error:
+        raise LabError(f"{path} was not written by convolab: it does not say what it holds") from error
+    except (SafetensorError, ValueError, OSError, AttributeError, RecursionError) as error:
         raise LabError(f"{path} is damaged or was not written by convolab: {str(error).splitlines()[0]}") from error
 
 
@@ -172,10 +174,12 @@ def write_state(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Json], str | None]:
     """The newest whole state in a folder: tensors, metadata, and a warning if a newer one was damaged.
 
-    Raises LabError if there is none.
+    Raises LabError if there is none, and LaterFormat for one that a later convolab wrote: that is as good as new.
     """
     try:
         return *read_tensors(folder / STATE_FILE), None
+    except LaterFormat:
+        raise
     except LabError as error:
         require(
             (folder / PREVIOUS_STATE_FILE).exists(),

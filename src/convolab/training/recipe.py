@@ -186,10 +186,23 @@ def recipe_key(values: Mapping[str, Json]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
+class LaterFormat(LabError):
+    """A file of a format that only a later convolab knows: it is not damaged."""
+
+
 def require_known_format(number: Json, source: Path | str) -> None:
-    """Raise LabError if a file has a format that only a later convolab knows; None, the first edition's, is known."""
-    known = number is None or (isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= FORMAT)
-    require(known, f"{source} has format {number!r}, and this convolab knows formats up to {FORMAT}: update convolab")
+    """Raise LabError for a number that is no format; None, the first edition's, is one.
+
+    Raises LaterFormat for one that only a later convolab knows.
+    """
+    if number is None:
+        return
+    is_format = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+    require(is_format, f"{source} is damaged: format = {reprlib.repr(number)} is no whole number from 1 on")
+    if cast("int", number) > FORMAT:
+        raise LaterFormat(
+            f"{source} has format {number}, and this convolab knows formats up to {FORMAT}: update convolab"
+        )
 
 
 def apply_overrides(

@@ -23,10 +23,7 @@ from convolab.training.calibration import Calibration
 from convolab.training.class_scores import ClassScore, MacroScore, class_scores, macro_score
 from convolab.training.evaluation import Evaluation
 from convolab.training.predictions import TOP_K, DatasetPredictions
-from convolab.training.recipe import (
-    FORMAT,
-    Recipe,
-)
+from convolab.training.recipe import FORMAT, Recipe, require_known_format
 from convolab.training.trainer import Trainer
 from convolab.training.transfer import PretrainedRecord
 
@@ -178,7 +175,8 @@ class RunId:
         return {"format": FORMAT, "recipe_key": self.recipe_key, "data_key": self.data_key}
 
     def require_own(self, path: Path, metadata: Mapping[str, Json]) -> None:
-        """Raise LabError if a file's metadata names another run; what it does not name is not compared."""
+        """Raise LabError if a file's metadata names another run, or a format of later; what it does not name is not compared."""
+        require_known_format(metadata.get("format"), path)
         for name, own in (("recipe", self.recipe_key), ("data", self.data_key)):
             other = metadata.get(f"{name}_key")
             require(

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,6 @@ from convolab.training.augmentation import (
     mixes_labels,
 )
 from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
-from convolab.training.callbacks import Callbacks as Callbacks  # the homework's notebooks name it here
 from convolab.training.evaluation import evaluate, preferred_memory_format
 from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.losses import Loss, build_loss, check_loss
@@ -42,6 +41,7 @@ from convolab.training.optim import SGD, Optimizer, name_rates
 from convolab.training.own_metric import ValidationMetric
 from convolab.training.parts import own_code_errors
 from convolab.training.precision import bf16_autocast, measure_bf16_gain, resolve_precision
+from convolab.training.progress import TrainingProgress
 from convolab.training.recipe import Metrics, Training
 from convolab.training.sampling import Sampling, check_weights, draw_order
 from convolab.training.torch_optim import TorchOptimizerState
@@ -54,19 +54,6 @@ MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
 
 class Diverged(LabError):
     """The loss became NaN or infinite; the weights are those before that step."""
-
-
-@dataclass
-class TrainingProgress:
-    """Progress of a training, between two steps."""
-
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done of the next epoch
-    loss_sum: float = 0.0  # the next epoch's sum over images so far, nats
-    correct: int = 0
-    num_images: int = 0
-    seconds: float = 0.0
-    history: list[EpochMetrics] = field(default_factory=list)
 
 
 class Trainer:
@@ -159,7 +146,7 @@ class Trainer:
         return self.train_set.gather(torch.arange(self.training.batch_size))
 
     def measure_bf16_gain(self) -> float:
-        """See `measure_bf16_gain`: of this network, with the first batch."""
+        """How many times as fast as in fp32 this network is in bf16, with the first batch."""
         pixels = self.first_batch()[0].to(self.device).float() / 255
         return measure_bf16_gain(self.net, pixels.contiguous(memory_format=self.memory_format))
 
@@ -170,9 +157,7 @@ class Trainer:
         """
         seed, batch_size = self.training.seed, self.training.batch_size
         while not self.is_finished:
-            # Not around the yield: what the caller draws and sets is none of ours.
-            generators = lent_generators(self.device, 0) if self.runs_own_code else isolated_rng(self.device)
-            with generators, reproducible_kernels(self.device), translate_memory_errors(MEMORY_ADVICE):
+            with reproducible_kernels(self.device), translate_memory_errors(MEMORY_ADVICE):
                 progress, epoch = self.progress, self.progress.epoch
                 self.net.train()
                 for layer in self.frozen:
@@ -181,54 +166,63 @@ class Trainer:
                 while progress.step < self.steps_per_epoch:
                     if callbacks.should_stop():
                         return
-                    started = time.perf_counter()
-                    step = progress.step
-                    batch_indices = order[step * batch_size : (step + 1) * batch_size]
-                    images, labels = self.train_set.gather(batch_indices)  # uint8 [N, C, H, W], int64 [N]
-                    pixels, targets = apply_transforms(
-                        images.to(self.device),
-                        labels.to(self.device),
-                        self.transforms,
-                        len(self.train_set.classes),
-                        make_generator(seed, "augment", epoch, step),
-                        BatchOrigin(batch_indices, len(self.train_set), epoch, self.fraction_done(step), seed),
-                    )
-                    pixels = pixels.contiguous(memory_format=self.memory_format)
-                    lr = self.lr_at(step)
-                    # For layers such as dropout.
-                    if self.runs_own_code:
-                        seed_all_generators(self.device, seed, "layers", epoch, step)
-                    else:
-                        seed_default_generator(self.device, seed, "layers", epoch, step)
+                    with self.lend_generators():
+                        started = time.perf_counter()
+                        step = progress.step
+                        batch_indices = order[step * batch_size : (step + 1) * batch_size]
+                        images, labels = self.train_set.gather(batch_indices)  # uint8 [N, C, H, W], int64 [N]
+                        pixels, targets = apply_transforms(
+                            images.to(self.device),
+                            labels.to(self.device),
+                            self.transforms,
+                            len(self.train_set.classes),
+                            make_generator(seed, "augment", epoch, step),
+                            BatchOrigin(batch_indices, len(self.train_set), epoch, self.fraction_done, seed),
+                        )
+                        pixels = pixels.contiguous(memory_format=self.memory_format)
+                        lr = self.lr_at(step)
+                        # For layers such as dropout.
+                        if self.runs_own_code:
+                            seed_all_generators(self.device, seed, "layers", epoch, step)
+                        else:
+                            seed_default_generator(self.device, seed, "layers", epoch, step)
 
-                    with bf16_autocast(self.device, self.bf16), self.own_errors("the network"):
-                        logits = self.net(pixels)  # [N, classes]
-                    logits = logits.float()
-                    loss = self.loss_function(logits, targets)
-                    loss_value = loss.item()
-                    self.check_finite_loss(loss_value, step, lr)
-                    self.optimizer_state.zero_grad()
-                    with self.own_errors("the gradient"):
-                        loss.backward()
-                    self.check_any_gradient()
-                    if self.training.clip_norm:
-                        nn.utils.clip_grad_norm_(self.net.parameters(), self.training.clip_norm)
-                    self.optimizer_state.step(lr)
-                    self.check_finite_weights(step, lr)
-                    if self.ema_net is not None:
-                        self.update_ema(self.ema_net, epoch * self.steps_per_epoch + step)
+                        with bf16_autocast(self.device, self.bf16), self.own_errors("the network"):
+                            logits = self.net(pixels)  # [N, classes]
+                        logits = logits.float()
+                        loss = self.loss_function(logits, targets)
+                        loss_value = loss.item()
+                        self.check_finite("the loss", loss_value, step, lr)
+                        self.optimizer_state.zero_grad()
+                        with self.own_errors("the gradient"):
+                            loss.backward()
+                        self.check_own_gradient()
+                        if self.training.clip_norm:
+                            nn.utils.clip_grad_norm_(self.net.parameters(), self.training.clip_norm)
+                        self.optimizer_state.step(lr)
+                        self.check_own_optimizer(step, lr)
+                        if self.ema_net is not None:
+                            self.update_ema(self.ema_net, epoch * self.steps_per_epoch + step)
 
-                    hard_labels = targets.argmax(1) if targets.is_floating_point() else targets  # of mixed images
-                    if self.loss is not None:  # whatever is minimized, losses are compared in nats of cross-entropy
-                        loss_value = F.cross_entropy(logits.detach(), targets).item()
-                    progress.loss_sum += loss_value * len(batch_indices)
-                    progress.correct += int((logits.argmax(1) == hard_labels).sum())
-                    progress.num_images += len(batch_indices)
-                    progress.step += 1
-                    progress.seconds += time.perf_counter() - started
+                        hard_labels = targets.argmax(1) if targets.is_floating_point() else targets  # of mixed images
+                        if self.loss is not None:  # whatever is minimized, losses are compared in nats of cross-entropy
+                            loss_value = F.cross_entropy(logits.detach(), targets).item()
+                        progress.loss_sum += loss_value * len(batch_indices)
+                        progress.correct += int((logits.argmax(1) == hard_labels).sum())
+                        progress.num_images += len(batch_indices)
+                        progress.step += 1
+                        progress.seconds += time.perf_counter() - started
                     callbacks.on_step(self)
-                self.end_epoch()
+                with self.lend_generators():
+                    self.end_epoch()
             yield self.progress.history[-1]
+
+    def lend_generators(self) -> AbstractContextManager[None]:
+        """The global generators for the layers, and for code of a person's own, until the end of a block.
+
+        Not around a callback or a yield: what the caller draws is none of ours, and another thread may train meanwhile.
+        """
+        return lent_generators(self.device, 0) if self.runs_own_code else isolated_rng(self.device)
 
     def end_epoch(self) -> None:
         """Evaluate the weights and record the epoch."""
@@ -237,6 +231,7 @@ class Trainer:
         if self.metrics.train == "eval_pass":
             loss, accuracy = evaluate(self.eval_net, self.train_set, allow_nonfinite=True).loss_and_accuracy
         lr = self.lr_at(self.steps_per_epoch - 1)
+        self.check_finite("the loss", loss, self.steps_per_epoch - 1, lr)
         # No loss follows the epoch's last step: it is checked by validation's, or by the weights that it left.
         validation_loss, validation_accuracy, validation_metric = None, None, None
         if self.validation_set is not None:
@@ -246,10 +241,10 @@ class Trainer:
                 )
             validation_loss, validation_accuracy = validation.loss_and_accuracy
             validation_metric = validation.metric
-            finite_check = validation_loss
+            self.check_finite("the validation loss", validation_loss, self.steps_per_epoch - 1, lr)
         else:
-            finite_check = sum(p.detach().abs().sum().item() for p in self.eval_net.parameters())
-        self.check_finite_loss(loss + finite_check, self.steps_per_epoch - 1, lr)
+            size = sum(p.detach().abs().sum().item() for p in self.eval_net.parameters())
+            self.check_finite("the sum of all weights", size, self.steps_per_epoch - 1, lr)
         metrics = EpochMetrics(
             epoch=progress.epoch + 1,
             train_loss=loss,
@@ -271,8 +266,13 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        full_batches, remainder = divmod(len(self.train_set), self.training.batch_size)
-        return full_batches + (remainder > 1)
+        return math.ceil(self.images_per_epoch / self.training.batch_size)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """All images, but for one that would be a batch by itself."""
+        total = len(self.train_set)
+        return total - (total % self.training.batch_size == 1)
 
     @property
     def best_epoch(self) -> EpochMetrics | None:
@@ -290,15 +290,16 @@ class Trainer:
         )
         return len(history) >= training.epochs or goal_reached or out_of_patience
 
-    def fraction_done(self, step: int) -> float:
-        """The part of all steps that are done before a step of the present epoch."""
-        return (self.progress.epoch + step / self.steps_per_epoch) / self.training.epochs
+    @property
+    def fraction_done(self) -> float:
+        """The part of all steps that are done, in [0, 1]."""
+        return (self.progress.epoch + self.progress.step / self.steps_per_epoch) / self.training.epochs
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step of the present epoch. Raises LabError for a schedule that gives two of them."""
-        time = self.progress.epoch, step, self.progress.history
-        lr = self.rates(*time)
-        if self.rates_again is not None and (again := self.rates_again(*time)) != lr:
+        now = self.progress.epoch, step, self.progress.history
+        lr = self.rates(*now)
+        if self.rates_again is not None and (again := self.rates_again(*now)) != lr:
             raise LabError(
                 f"the schedule '{self.schedule.name}' gives {lr:g} and then {again:g} for step {step + 1} of epoch "
                 f"{self.progress.epoch + 1}, so a stopped run could not be resumed bit for bit: let it depend on the time "
@@ -312,15 +313,15 @@ class Trainer:
             return nullcontext()
         return own_code_errors(f"{what} failed in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}")
 
-    def check_any_gradient(self) -> None:
-        """Raise LabError if no parameter got a gradient, as where a loss is not computed from the logits."""
+    def check_own_gradient(self) -> None:
+        """Raise LabError if code of a person's own gave no parameter a gradient: its loss is not one of the logits."""
         require(
             not self.runs_own_code or any(p.grad is not None for p in self.net.parameters()),
             f"no parameter has a gradient in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}: compute the logits "
             "from the parameters, and the loss from the logits",
         )
 
-    def check_finite_weights(self, step: int, lr: float) -> None:
+    def check_own_optimizer(self, step: int, lr: float) -> None:
         """Raise Diverged, naming it, if an optimizer of a person's own leaves weights that are NaN or infinite."""
         state = self.optimizer_state
         if not isinstance(state, TorchOptimizerState) or not state.is_own:
@@ -333,10 +334,10 @@ class Trainer:
                 f"{'look into its step, ' if gradients else ''}lower {name_rates(self.optimizer)} or set training.clip_norm"
             )
 
-    def check_finite_loss(self, loss: float, step: int, lr: float) -> None:
-        if not math.isfinite(loss):
+    def check_finite(self, what: str, value: float, step: int, lr: float) -> None:
+        if not math.isfinite(value):
             raise Diverged(
-                f"the loss became {loss} in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate {lr:g}: "
+                f"{what} became {value} in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate {lr:g}: "
                 f"lower {name_rates(self.optimizer)} or set training.clip_norm"
             )
 
@@ -365,8 +366,13 @@ class Trainer:
     def restore(self, tensors: Mapping[str, Tensor], progress: Mapping[str, Json]) -> None:
         """Continue from a `snapshot`; keys of the progress that it does not know are ignored.
 
-        Raises LabError if it belongs to another network or optimizer.
+        Raises LabError if it belongs to another network or optimizer, or contradicts itself; nothing is changed by the latter.
         """
+        counters = {f.name: progress[f.name] for f in fields(TrainingProgress) if f.name in progress}
+        restored = validate_record(TrainingProgress, counters, "this state")
+        restored.require_possible(
+            self.training.epochs, self.steps_per_epoch, self.training.batch_size, self.images_per_epoch
+        )
         by_prefix: dict[str, dict[str, Tensor]] = {"net": {}, "averaged": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             prefix, _, key = name.partition(".")
@@ -380,11 +386,9 @@ class Trainer:
             else:
                 self.optimizer_state.load_state_dict(by_prefix["optimizer"])
         except (RuntimeError, ValueError) as error:
-            raise LabError(
-                f"this state belongs to another network or optimizer: {str(error).splitlines()[0]}"
-            ) from error
-        counters = {f.name: progress[f.name] for f in fields(TrainingProgress) if f.name in progress}
-        self.progress = validate_record(TrainingProgress, counters, "this state")
+            reason = " ".join(map(str.strip, str(error).splitlines()))[:200]  # torch names the tensors on further lines
+            raise LabError(f"this state belongs to another network or optimizer: {reason}") from error
+        self.progress = restored
 
 
 def require_full_batch(batch_size: int, train: ImageDataset | Subset) -> None:

@@ -19,7 +19,7 @@ from convolab.data.image_io import MAX_IMAGE_PIXELS, decode_image, read_image
 from convolab.inspection.adversarial.budget import PerturbationBudget, l2_distances
 from convolab.inspection.adversarial.finding import AttackTargets, FoolSettings, build_fool_finding
 from convolab.inspection.adversarial.pgd import (
-    MAX_STEPS,
+    DEFAULT_STEPS,
     AttackConfig,
     AttackResult,
     StepCallback,
@@ -148,7 +148,7 @@ def make_attack_config(
         not shortest or not (for_transfer or confidence or budget.strip().casefold() != "none"),
         "the shortest perturbation is looked for without a budget, a confidence or transfer: leave these out, or shortest",
     )
-    default_steps = DEFAULT_GRADIENTS if shortest else MAX_STEPS
+    default_steps = DEFAULT_GRADIENTS if shortest else DEFAULT_STEPS
     default_objective = "logit" if for_transfer else "log-probability"
     default_confidence = TRANSFER_CONFIDENCE if for_transfer else 0.0
     return AttackConfig(

@@ -28,7 +28,8 @@ from convolab.models.inference import frozen_eval, require_finite_logits
 # the pixels [n, C, H, W].
 StepCallback: TypeAlias = Callable[[int, list[float], Pixels], None]
 NO_BUDGET = PerturbationBudget()
-MAX_STEPS = 200
+DEFAULT_STEPS = 200
+MAX_STEPS = 1_000_000
 MAX_STEP_SIZE = 1000  # the L2 norm from black to white is 388 for 3 x 224 x 224 values
 REFERENCE_VALUES = 3 * 224 * 224  # values of the images that the defaults were measured on
 REFERENCE_STEP_SIZE = 0.5  # for them: larger steps are fewer and go further past the decision boundary than needed
@@ -80,7 +81,7 @@ class AttackConfig:
     objective: str = "log-probability"
     budget: PerturbationBudget = NO_BUDGET
     step_size: float | None = None
-    max_steps: int = MAX_STEPS
+    max_steps: int = DEFAULT_STEPS
     confidence: float = 0.0
     momentum: float = 0.0
     diversity_probability: float = 0.0
@@ -94,7 +95,7 @@ class AttackConfig:
             self.step_size is None or 0 < self.step_size <= MAX_STEP_SIZE,
             f"the step size is {self.step_size}: give a length above 0 and at most {MAX_STEP_SIZE}, in pixels of [0, 1]",
         )
-        require(1 <= self.max_steps <= 1_000_000, f"{self.max_steps} steps: give 1 to 1,000,000")
+        require(1 <= self.max_steps <= MAX_STEPS, f"{self.max_steps} steps: give 1 to {MAX_STEPS:,}")
         require(
             0 <= self.confidence < 1,
             f"the confidence is {self.confidence}: give a probability from 0 to below 1, such as 0.9",
