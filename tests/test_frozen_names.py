@@ -57,6 +57,15 @@ PARAMETERS = {
         ]
         + ["head.linear.weight", "head.linear.bias"]
     ),
+    "whitened_convnet": " ".join(
+        ["features.whiten.weight", "features.whiten.bias"]
+        + [
+            f"features.block{block}.{name}"
+            for block in (1, 2, 3)
+            for name in ("conv1.weight", "norm1.weight", "norm1.bias", "conv2.weight", "norm2.weight", "norm2.bias")
+        ]
+        + ["head.linear.weight"]
+    ),
 }
 # The sum of the absolute values of the initial weights for 3x32x32 images, ten classes and seed 0.
 INITIAL_WEIGHTS = {
@@ -64,6 +73,7 @@ INITIAL_WEIGHTS = {
     "shallow_net_class": 3606.10973,
     "simple_convnet": 929.328518,
     "resnet_small": 6177.349058,
+    "whitened_convnet": 5309.405539,
 }
 
 

@@ -1,4 +1,5 @@
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -6,10 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from convolab.training.lr_schedule import ConstantLR, CosineLR, OneCycleLR, Schedule, StepLR
+from convolab.app.choices import RECIPE_CHOICES
+from convolab.training.lr_schedule import ConstantLR, CosineLR, LinearDecayLR, OneCycleLR, Schedule, StepLR
+from convolab.training.optim import Optimizer
 from convolab.training.recipe import Recipe, recipe_key
 
-SCHEDULES = [ConstantLR(), StepLR(step_size=2, gamma=0.5), CosineLR(), OneCycleLR()]
+SCHEDULES = [ConstantLR(), StepLR(step_size=2, gamma=0.5), CosineLR(), LinearDecayLR(), OneCycleLR()]
+
+
+def test_every_schedule_is_tried_here_and_offered_on_the_page() -> None:
+    own = {entry.__metadata__[0].tag for entry in get_args(get_args(Schedule)[0])} - {"other"}
+    assert {schedule.name for schedule in SCHEDULES} == own
+    assert set(RECIPE_CHOICES["schedule"]) == own
+
+
+def test_every_optimizer_is_offered_on_the_page() -> None:
+    own = {entry.__metadata__[0].tag for entry in get_args(get_args(Optimizer)[0])} - {"other"}
+    assert set(RECIPE_CHOICES["optimizer"]) == own
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from convolab.training.fit import check_arguments, fit
 from convolab.training.other_transform import TORCHVISION, fill_entry, to_uint8
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.transforms import to_float01
+from convolab.training.transforms import TRANSFORMS, to_float01
 
 PARTS = """
 import random
@@ -280,7 +280,7 @@ def test_pixels_that_are_floats_already_are_rounded_for_a_transform_of_uint8() -
         ("MixUp", "the transform 'MixUp' cannot be used: it changes labels too: write mixup:STRENGTH, which does"),
         ("crop(4)", "augmentation 'crop(4)': write crop:STRENGTH, or crop"),
         ("crp:4", "unknown augmentation 'crp': did you mean 'crop'?"),
-        ("zzz", "unknown augmentation 'zzz': known: alternating_flip, color, crop, cutmix, cutout, flip, mixup, progressive, "),
+        ("zzz", f"unknown augmentation 'zzz': known: {', '.join(sorted(TRANSFORMS))}"),
         ("nowhere.py:Name", "no file nowhere.py to find Name in"),
     ],
 )  # fmt: skip

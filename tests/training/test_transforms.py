@@ -30,6 +30,7 @@ from convolab.training.transforms import (
     Progressive,
     RandomCrop,
     RandomHorizontalFlip,
+    RandomResizedCrop,
     RandomRotation,
     ReflectCrop,
     Transform,
@@ -440,12 +441,18 @@ ALL_TRANSFORMS = [
     ReflectCrop(2),
     RandomHorizontalFlip(),
     AlternatingFlip(),
+    RandomResizedCrop(0.5),
     Cutout(3),
     ColorJitter(0.5),
     RandomRotation(20.0),
     MixUp(1.0),
     CutMix(1.0),
 ]
+
+
+def test_every_transform_is_held_to_what_all_promise() -> None:
+    draws_nothing = {Progressive}  # its size is the time's alone
+    assert {type(transform) for transform in ALL_TRANSFORMS} == set(TRANSFORMS.values()) - draws_nothing
 
 
 @pytest.mark.parametrize("transform", ALL_TRANSFORMS)
@@ -546,7 +553,7 @@ def test_an_entry_is_a_name_with_an_optional_strength() -> None:
         ("Flip", "did you mean 'flip'"),
         (
             "",
-            "known: alternating_flip, color, crop, cutmix, cutout, flip, mixup, progressive, reflect_crop, resized_crop, rotate",
+            f"known: {', '.join(sorted(TRANSFORMS))}",
         ),
         ("crop:4.5", "'4.5' is not a whole number"),
         ("alternating_flip:0.5", "alternating_flip has no strength, write alternating_flip"),

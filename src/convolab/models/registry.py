@@ -51,6 +51,9 @@ def register(factory: RegisteredFactory, name: str | None = None) -> RegisteredF
     Returns:
         The factory.
 
+    Raises:
+        LabError: By `build`, if the factory fails, returns no network, or none for these images and classes.
+
     >>> @register
     ... def one_layer(shape: tuple[int, int, int], classes: int, bias: bool = True) -> nn.Module:
     ...     return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes, bias=bias))

@@ -62,7 +62,7 @@ class Run(Displayable):
     state.safetensors      all that continues the run bit for bit; state.previous.safetensors the one before
     summary.json           data, versions, hardware, threads, and how it ended
     test.json              the test result, if there is one
-    code/                  the source of the user's own network, and of the modules beside it that it imports
+    code/                  the source of a person's own parts, and of the modules beside them that they import
 
     Each file has a format number and names its run by `recipe_key` and `data_key`.
 

@@ -1,7 +1,7 @@
 """The files of a run's folder: their names, the run that each says it belongs to, and how older ones are read.
 
 Every file has a format number and names its run by two keys: the recipe's, and one of the data's fingerprints.
-Readers ignore fields that they do not know, and fill in those that a file lacks. Files of the first edition have no
+Readers ignore fields that they do not know, but for a recipe's, and fill in those that a file lacks. Files of the first edition have no
 format; their names are translated here, so that such a run is read like any other, but not resumed.
 """
 

@@ -77,7 +77,7 @@ class RunSummary(TypedDict):
     data_key: str
     data: DataRecord
     status: Status  # as written last; `Run.status` knows whether a running one was killed
-    reason: str | None  # why it diverged
+    reason: str | None  # why it diverged, stopped or failed
     epochs_done: int
     best: dict[str, Json] | None  # metrics of the best epoch
     num_parameters: int | None
