@@ -9,11 +9,13 @@ from convolab.core.text import join_with_and
 from convolab.core.types import Json
 from convolab.studies.analyze import analyze_study
 from convolab.studies.results import StudyResult, TrialResult
-from convolab.studies.runner import STUDY_FILE, StudyFolder, read_study_result
+from convolab.studies.runner import read_study_result
 from convolab.studies.section import Overrides, format_arm_value, usable_name
 from convolab.studies.single_runs import describe_single_runs
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study, Trial
+from convolab.studies.study_folder import STUDY_FILE, StudyFolder
+from convolab.studies.trials import require_saved_metrics
 from convolab.training.find_runs import find_runs
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -105,6 +107,7 @@ def compare_runs(runs: Sequence[Run]) -> StudyResult:
     require(len(datasets) == 1, "these runs were trained on different datasets: compare runs of one dataset")
     for run in runs:
         require(run.history, f"{run.folder} has not completed an epoch: resume it first")
+        require_saved_metrics(run)
     keys = [run.recipe.key for run in runs]
     if duplicates := [str(run.folder) for run in runs if keys.count(run.recipe.key) > 1]:
         raise LabError(

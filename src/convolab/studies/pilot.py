@@ -17,10 +17,11 @@ from convolab.studies.contrast import Contrast
 from convolab.studies.metrics import Metric
 from convolab.studies.power import ArmKey, Spread, arm_recipes, question_key, recipe_without_seed
 from convolab.studies.results import TrialResult
-from convolab.studies.runner import STUDY_FILE, estimate_study_costs
+from convolab.studies.runner import estimate_study_costs
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study
-from convolab.studies.trials import single_thread
+from convolab.studies.study_folder import STUDY_FILE
+from convolab.studies.trials import require_saved_metrics, single_thread
 from convolab.training.callbacks import Callbacks
 from convolab.training.find_runs import list_run_folders
 from convolab.training.history import EpochMetrics
@@ -98,6 +99,7 @@ def finished_runs(folder: Path) -> tuple[list[Run], list[str]]:
     for path in list_run_folders(folder):
         try:
             run = Run(path)
+            require_saved_metrics(run)
             runs += [run] if run.status == "finished" and run.history else []
         except LabError as error:
             notes.append(f"left out: {error}")

@@ -4,14 +4,11 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from convolab.core.errors import LabError, require
-from convolab.core.files import require_no_link, translate_write_errors
 from convolab.core.text import pluralize, truncate_list
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
@@ -19,105 +16,18 @@ from convolab.data.memmap import memmapped_dataset, read_memmap
 from convolab.data.splits import DatasetSplits
 from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
+from convolab.studies.plan_changes import find_plan_changes, note_plan_changes, read_plan_changes
 from convolab.studies.planning import StudyPlan, plan_study
 from convolab.studies.results import BestOnTest, StudyResult, TrialResult
 from convolab.studies.stored_study import read_stored_study, write_stored_study
-from convolab.studies.study import Study, Trial
-from convolab.studies.trials import estimate_training_cost, find_corruption
+from convolab.studies.study import Study
+from convolab.studies.study_folder import DATASET_FOLDER, STUDY_FILE, StudyFolder
+from convolab.studies.trials import estimate_training_cost, find_corruption, require_saved_metrics
 from convolab.training.epoch_log import require_logger
-from convolab.training.recipe import Recipe, read_toml
+from convolab.training.recipe import Recipe
 from convolab.training.run import COMPLETED, Run
-from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, TEST_FILE, read_summary, require_outside_runs
+from convolab.training.run_folder import SUMMARY_FILE, TEST_FILE, read_summary
 from convolab.training.setup import train_validation_split
-
-STUDY_FILE = "study.toml"
-DATASET_FOLDER = ".images"  # what workers map, while they train
-
-
-class StudyFolder:
-    """Where a study is kept.
-
-    study.toml           the study
-    runs/KEY             the run of each recipe, by the recipe's key; sections that need the same run share it
-    """
-
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        for name in ("runs", DATASET_FOLDER):
-            require_no_link(self.folder / name)
-
-    def run_folder(self, recipe: Recipe) -> Path:
-        """The folder of a recipe's run. Raises LabError if it is a link."""
-        folder = self.folder / "runs" / recipe.key
-        require_no_link(folder)
-        return folder
-
-    def trial_result(self, trial: Trial, failure_reasons: dict[str, str]) -> TrialResult:
-        """The result of a trial; `failure_reasons` are why trials failed, by recipe key."""
-        key = trial.recipe.key
-        folder = self.run_folder(trial.recipe)
-        if not (folder / SUMMARY_FILE).exists():
-            return TrialResult(trial, "failed" if key in failure_reasons else "missing", (), failure_reasons.get(key))
-        run = Run(folder)
-        reason = run.summary.get("reason")
-        if run.status == "finished" or run.status == "diverged":
-            return TrialResult(trial, run.status, tuple(run.history), reason, folder, run.summary)
-        status = "failed" if key in failure_reasons or run.status == "failed" else "stopped"
-        return TrialResult(trial, status, tuple(run.history), failure_reasons.get(key, reason), folder, run.summary)
-
-    def trial_results(self, study: Study, failure_reasons: dict[str, str]) -> list[TrialResult]:
-        """The result of every trial that there may be."""
-        return [self.trial_result(trial, failure_reasons) for trial in study.possible_trials]
-
-    def require_usable(self, study: Study) -> None:
-        """Raise LabError if the folder holds anything but an earlier state of this very study."""
-        path = self.folder / STUDY_FILE
-        require_outside_runs(self.folder)
-        require(not self.folder.exists() or self.folder.is_dir(), f"{self.folder} is a file: choose a folder")
-        require(
-            not any((self.folder / name).exists() for name in (SUMMARY_FILE, RECIPE_FILE)),
-            f"{self.folder} holds a run: choose another folder for the study",
-        )
-        if path.exists():
-            stored = read_toml(path, "study")
-            name, sections = stored.get("name"), stored.get("sections")
-            require(
-                name == study.name,
-                f"{self.folder} holds another study, {name!r}: choose another folder for {study.name!r}",
-            )
-            names = list(sections) if isinstance(sections, Mapping) else []
-            runs = {summary.parent.name for summary in (self.folder / "runs").glob(f"*/{SUMMARY_FILE}")}
-            is_same_question = bool(study.title) and stored.get("title") == study.title  # other sections of it
-            require(
-                not runs or is_same_question or {*names} & {*study.sections} or runs & {*study.recipes},
-                f"{self.folder} holds another study of this name, which shares no section ({truncate_list(names, 3)}) "
-                "and no run with this one, and its report would be replaced: choose another folder (--out)",
-            )
-        elif self.folder.exists():
-            others = [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
-            require(
-                not others,
-                f"{self.folder} is not empty and holds no study ({truncate_list(sorted(others), 3)}): "
-                "choose a new or empty folder",
-            )
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Let only one process run a study; the lock is released when its process ends."""
-        is_new = not self.folder.exists()
-        with translate_write_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock", timeout=0)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise LabError(f"{self.folder} is in use by another process: wait for it, or stop it") from error
-        try:
-            yield
-        finally:
-            lock.release()
-            if is_new and [path.name for path in self.folder.iterdir()] == [".lock"]:  # it was refused: nothing is left
-                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def execute_study(
@@ -310,7 +220,18 @@ def check_existing_runs(
             f"{at_most}{len(study.recipes) - len(reusable)} are to be trained"
             + (f", {len(unused)} are in no section now ({truncate_list(unused, 5)})" if unused else "")
         )
+        record_plan_changes(study_folder, study, on_message)
     require_usable_runs(study_folder, study.recipes.values(), splits, retrain_damaged, on_message)
+
+
+def record_plan_changes(study_folder: StudyFolder, study: Study, on_message: MessageCallback) -> None:
+    """Say, and write down for every later report, what of the plan was changed after outcomes had been seen."""
+    before = read_stored_study(study_folder.folder / STUDY_FILE)
+    results = study_folder.trial_results(before, {})
+    changes = find_plan_changes(before, study, results, plan_study(before, results).decisions)
+    note_plan_changes(study_folder.folder, changes)
+    for change in changes:
+        on_message(change)
 
 
 def require_usable_runs(
@@ -349,7 +270,8 @@ def collect_results(
     sections = analyze_study(study, study_folder.trial_results(study, failure_reasons), out_of_time=out_of_time)
     trial_results = tuple(result for section in sections for arm in section.arms for result in arm.results)
     unfinished = {result.trial.recipe.key: result for result in trial_results if result.status not in COMPLETED}
-    notes = [
+    notes = [*read_plan_changes(study_folder.folder)]
+    notes += [
         f"'{result.trial.arm}' of {result.trial.section}, seed {result.trial.seed}, {result.status}"
         + (f": {result.reason}" if result.reason else "")
         for result in unfinished.values()
@@ -368,10 +290,14 @@ def collect_results(
 def read_study_result(folder: Path) -> StudyResult:
     """The results of the study in a folder from the runs that are there; nothing is trained, and nothing is tested.
 
-    Raises LabError if the folder holds no study.
+    Raises LabError if the folder holds no study, or a run whose metrics are not those that its training saved.
     """
     study_folder, study = StudyFolder(folder), read_stored_study(folder / STUDY_FILE)
-    return StudyResult(study, analyze_study(study, study_folder.trial_results(study, {})), None)
+    results = study_folder.trial_results(study, {})
+    for result in results:
+        if result.folder is not None:
+            require_saved_metrics(Run(result.folder))
+    return StudyResult(study, analyze_study(study, results), None, read_plan_changes(folder))
 
 
 def evaluate_best_run(trial_results: Sequence[TrialResult], splits: DatasetSplits) -> BestOnTest | None:

@@ -92,13 +92,8 @@ def find_corruption(folder: Path, recipe: Recipe) -> str | None:
             read_state(folder)  # what it would go on from
         # An unfinished run may be one line of metrics ahead of its state, and resuming it corrects that.
         if run.status in COMPLETED and run.summary["epochs_done"]:
-            state = read_metadata(folder / STATE_FILE)
-            run.run_id.require_own(folder / STATE_FILE, state)
-            records = cast("list[dict[str, Json]]", state["history"])
-            require(
-                [epoch_from_record(record) for record in records] == run.history,
-                f"{folder / METRICS_FILE} was edited: it disagrees with the run's saved state",
-            )
+            require((folder / STATE_FILE).exists(), f"there is no {folder / STATE_FILE}")
+            require_saved_metrics(run)
             for name in WEIGHTS_FILES:
                 run.run_id.require_own(folder / name, read_metadata(folder / name))
     except LabError as error:
@@ -106,6 +101,20 @@ def find_corruption(folder: Path, recipe: Recipe) -> str | None:
     except (KeyError, TypeError) as error:
         return f"{folder} is damaged: {error} is missing or has the wrong type"
     return None
+
+
+def require_saved_metrics(run: Run) -> None:
+    """Raise LabError if a completed run's metrics are not those of its saved state, where it still has one."""
+    path = run.folder / STATE_FILE
+    if run.status not in COMPLETED or not run.summary["epochs_done"] or not path.exists():
+        return
+    state = read_metadata(path)
+    run.run_id.require_own(path, state)
+    try:
+        saved = [epoch_from_record(record) for record in cast("list[dict[str, Json]]", state["history"])]
+    except (KeyError, TypeError) as error:
+        raise LabError(f"{path} is damaged: {error} is missing or has the wrong type") from error
+    require(saved == run.history, f"{run.folder / METRICS_FILE} was edited: it disagrees with the run's saved state")
 
 
 def estimate_training_cost(recipe: Recipe, splits: DatasetSplits) -> float:

@@ -73,7 +73,8 @@ def export_results(source: "Run | StudyResult", to: str, out: Path, width: str, 
 
 def open_source(folder: Path) -> "Run | StudyResult":
     """The run in a folder, or the results so far of the study there; nothing is trained or tested."""
-    from convolab.studies.runner import STUDY_FILE, read_study_result
+    from convolab.studies.runner import read_study_result
+    from convolab.studies.study_folder import STUDY_FILE
     from convolab.training.run import Run
 
     return read_study_result(folder) if (folder / STUDY_FILE).exists() else Run(folder)

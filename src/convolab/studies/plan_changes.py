@@ -1,0 +1,82 @@
+"""What was changed in a study after outcomes had been seen: 5 % is the error of a plan that stays as it is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from typing_extensions import TypedDict
+
+from convolab.core.files import read_json, write_json
+from convolab.core.records import validate_record
+from convolab.core.text import join_with_and
+from convolab.studies.decide import Decision
+from convolab.studies.results import TrialResult
+from convolab.studies.study import Study
+from convolab.training.recipe import FORMAT, require_known_format
+from convolab.training.run_records import COMPLETED
+
+PLAN_CHANGES_FILE = "plan_changes.json"
+FEWEST_SEEDS = 2  # fewer decide nothing, so nothing can be chosen by them
+
+
+class PlanChanges(TypedDict):
+    """What plan_changes.json holds."""
+
+    changes: list[str]  # a line each, oldest first
+
+
+def read_plan_changes(folder: Path) -> tuple[str, ...]:
+    """The changes that a study's folder tells of. Raises LabError if the file is damaged or of a later format."""
+    path = folder / PLAN_CHANGES_FILE
+    if not path.exists():
+        return ()
+    values = read_json(path)
+    record = validate_record(PlanChanges, values, path)
+    require_known_format(values.get("format"), path)
+    return tuple(record["changes"])
+
+
+def note_plan_changes(folder: Path, changes: Sequence[str]) -> None:
+    """Write down changes that the folder does not tell of yet."""
+    known = read_plan_changes(folder)
+    if new := [change for change in changes if change not in known]:
+        write_json(folder / PLAN_CHANGES_FILE, {"format": FORMAT, "changes": [*known, *new]})
+
+
+def find_plan_changes(
+    before: Study, now: Study, results: Sequence[TrialResult], decisions: dict[str, list[Decision]]
+) -> list[str]:
+    """A line for each section whose plan is another one now, and whose outcomes could be seen before.
+
+    Args:
+        before: the study as it was.
+        now: the same study as it is to be run.
+        results: of the trials of `before`.
+        decisions: of its contrasts, where seeds are "until decided".
+    """
+    changes = []
+    for name in sorted(before.sections.keys() & now.sections.keys()):
+        done = [r.trial for r in results if r.trial.section == name and r.status in COMPLETED]
+        kept = {trial.seed for trial in done if trial.recipe.key in now.recipes}
+        looked_at = max((decision.seeds for decision in decisions.get(name, [])), default=0)
+        seen = min(len(kept), looked_at) if before.looks(name) else len(kept)
+        changed = changed_parts(before, now, name)
+        if changed and seen >= FEWEST_SEEDS:
+            changes.append(
+                f"section '{name}': {join_with_and(changed)} {'were' if len(changed) > 1 else 'was'} changed after "
+                f"{seen} seeds had been seen: 5 % is the error of a plan that stays as it is, and this one has more"
+            )
+    return changes
+
+
+def changed_parts(before: Study, now: Study, name: str) -> list[str]:
+    """What of a section's plan, which is fixed before its first outcome, is another one now."""
+    old, new = (
+        {(contrast.label, contrast.metric): study.margins.of(contrast) for contrast in study.sections[name].contrasts}
+        for study in (before, now)
+    )
+    is_changed = {
+        "the number of seeds": (before.seeds_of(name), before.looks(name)) != (now.seeds_of(name), now.looks(name)),
+        "the list of contrasts": old.keys() != new.keys(),
+        "a margin": any(old[key] != new[key] for key in old.keys() & new.keys()),
+    }
+    return [part for part, changed in is_changed.items() if changed and old]

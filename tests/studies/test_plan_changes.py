@@ -1,0 +1,104 @@
+"""A plan that is changed after outcomes were seen, and metrics that were edited: said or refused wherever they count."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convolab.core.errors import LabError
+from convolab.studies.compare import compare_named
+from convolab.studies.executor import Executor
+from convolab.studies.pilot import read_pilot
+from convolab.studies.plan_changes import PLAN_CHANGES_FILE, read_plan_changes
+from convolab.studies.runner import execute_study, read_study_result
+from convolab.studies.study import Study
+
+MakeStudy = Callable[..., Study]
+ARMS = {"fast": {}, "like fast": {"optimizer.lr": 0.11}}
+CONTRAST = {"arm": "fast", "baseline": "like fast"}
+
+
+def section(**changes: Any) -> dict[str, Any]:
+    return {"rates": {"arms": ARMS, "contrasts": [CONTRAST], **changes}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_seeds": 4}, "the number of seeds was changed"),
+        ({"seeds": [0, 1, 2, 3]}, "the number of seeds was changed"),
+        ({"margins": {"accuracy": 0.2}}, "a margin was changed"),
+        ({"sections": section(contrasts=[{**CONTRAST, "margin": 0.2}])}, "a margin was changed"),
+        (
+            {"sections": section(contrasts=[CONTRAST, {**CONTRAST, "metric": "final_gap"}])},
+            "the list of contrasts was changed",
+        ),
+        ({"max_seeds": 5, "margins": {"accuracy": 0.2}}, "the number of seeds and a margin were changed"),
+    ],
+)
+def test_a_plan_that_is_changed_after_a_look_is_said_now_and_in_every_later_result(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    plan: dict[str, Any] = {"seeds": "until decided", "max_seeds": 3, "sections": section()}
+    execute_study(make_study(**plan), tmp_path, executor=in_process)
+    messages: list[str] = []
+    result = execute_study(make_study(**{**plan, **change}), tmp_path, executor=in_process, on_message=messages.append)
+    line = f"section 'rates': {words} after 3 seeds had been seen: 5 % is the error of a plan that stays as it is, and this one has more"
+    assert line in messages
+    assert line in result.notes
+    again = execute_study(make_study(**{**plan, **change}), tmp_path, executor=in_process)
+    assert again.notes.count(line) == 1
+    assert line in read_study_result(tmp_path).notes
+
+
+@pytest.mark.slow
+def test_what_changes_no_plan_is_not_said(make_study: MakeStudy, in_process: Executor, tmp_path: Path) -> None:
+    plan: dict[str, Any] = {"seeds": "until decided", "max_seeds": 3, "sections": section()}
+    execute_study(make_study(**plan), tmp_path, executor=in_process)
+    reordered = {"rates": {"arms": dict(reversed(ARMS.items())), "contrasts": [{**CONTRAST, "subject": "a rate"}]}}
+    more = {**reordered, "other": {"arms": ARMS, "contrasts": [CONTRAST]}}
+    for sections in (section(), reordered, more):
+        assert execute_study(make_study(**{**plan, "sections": sections}), tmp_path, executor=in_process).notes == ()
+    assert not (tmp_path / PLAN_CHANGES_FILE).exists()
+
+
+@pytest.mark.slow
+def test_one_seed_shows_nothing_to_choose_by_so_more_may_follow(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
+) -> None:
+    for seeds in ([0], [0, 1, 2]):
+        assert execute_study(make_study(seeds=seeds), tmp_path, executor=in_process).notes == ()
+    (note,) = execute_study(make_study(seeds=[0, 1, 2, 3]), tmp_path, executor=in_process).notes
+    assert note.startswith("section 'rates': the number of seeds was changed after 3 seeds had been seen")
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"format": 1}', '{"format": 1, "changes": [3]}', '{"format": 2, "changes": []}']
+)
+def test_a_damaged_list_of_changes_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / PLAN_CHANGES_FILE).write_text(text)
+    with pytest.raises(LabError, match=PLAN_CHANGES_FILE) as caught:
+        read_plan_changes(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_edited_metrics_are_refused_wherever_a_verdict_leaves_the_study(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
+) -> None:
+    study = make_study()
+    execute_study(study, tmp_path, executor=in_process)
+    compare_named([tmp_path])
+    run = tmp_path / "runs" / study.trials[0].recipe.key
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines[-1]["validation_accuracy"] = 0.01
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = r"metrics\.jsonl was edited: it disagrees with the run's saved state"
+    runs = [tmp_path / "runs" / trial.recipe.key for trial in study.trials]
+    for read in (lambda: compare_named([tmp_path]), lambda: compare_named(runs), lambda: read_study_result(tmp_path)):
+        with pytest.raises(LabError, match=words):
+            read()
+    assert any("metrics.jsonl was edited" in note for note in read_pilot(study, tmp_path).notes)
