@@ -149,6 +149,8 @@ def test_the_contrasts_of_ten_thousand_runs_are_decided_in_five_seconds():
 
 # ---- simulations: see tests/support/simulate_sequential.py
 
+# Skewed differences are more than a t-test of few pairs bears: what docs/studies.md states.
+ALLOWED = {"skewed_baseline": 0.07, "skewed_unsteady": 0.11, "collapsing": 0.41}
 SOME = ("no difference, normal, 4", "at the margin of 1 sd, normal, 2", "no difference, diverging, 4", "by 10 sd, 10")
 
 
@@ -172,8 +174,7 @@ def test_errors_of_either_kind_are_in_at_most_5_of_100_studies_and_intervals_cov
     studies, results = simulated
     chance = 3 * sqrt(0.05 * 0.95 / studies)
     for name, figures in results.items():
-        # With a skewed baseline every difference is skewed, which a t-test of few pairs does not bear quite.
-        allowed = 0.07 if "skewed_baseline" in name else ALPHA
+        allowed = next((level for noise, level in ALLOWED.items() if noise in name), ALPHA)
         assert figures["false"] <= allowed + chance, name
         assert figures["false_equivalent"] <= allowed + chance, name
         assert figures["covered"] >= 1 - allowed - chance, name

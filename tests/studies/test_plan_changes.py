@@ -1,4 +1,4 @@
-"""A plan that is changed after outcomes were seen, and metrics that were edited: said or refused wherever they count."""
+"""A plan that is changed after outcomes were seen, and metrics that were edited: reported or refused wherever they count."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def section(**changes: Any) -> dict[str, Any]:
         ({"max_seeds": 5, "margins": {"accuracy": 0.2}}, "the number of seeds and a margin were changed"),
     ],
 )
-def test_a_plan_that_is_changed_after_a_look_is_said_now_and_in_every_later_result(
+def test_a_plan_that_is_changed_after_a_look_is_reported_now_and_in_every_later_result(
     make_study: MakeStudy, in_process: Executor, tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     plan: dict[str, Any] = {"seeds": "until decided", "max_seeds": 3, "sections": section()}
@@ -55,7 +55,7 @@ def test_a_plan_that_is_changed_after_a_look_is_said_now_and_in_every_later_resu
 
 
 @pytest.mark.slow
-def test_what_changes_no_plan_is_not_said(make_study: MakeStudy, in_process: Executor, tmp_path: Path) -> None:
+def test_what_changes_no_plan_is_not_reported(make_study: MakeStudy, in_process: Executor, tmp_path: Path) -> None:
     plan: dict[str, Any] = {"seeds": "until decided", "max_seeds": 3, "sections": section()}
     execute_study(make_study(**plan), tmp_path, executor=in_process)
     reordered = {"rates": {"arms": dict(reversed(ARMS.items())), "contrasts": [{**CONTRAST, "subject": "a rate"}]}}
@@ -102,3 +102,14 @@ def test_edited_metrics_are_refused_wherever_a_verdict_leaves_the_study(
         with pytest.raises(LabError, match=words):
             read()
     assert any("metrics.jsonl was edited" in note for note in read_pilot(study, tmp_path).notes)
+
+
+@pytest.mark.slow
+def test_a_difference_that_may_be_one_of_the_validation_images_is_reported(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
+) -> None:
+    arms = {"fast": {}, "more": {"data.validation": 0.3}, "slow": {"optimizer.lr": 0.001}}
+    contrasts = [{"arm": "more", "baseline": "fast"}, {"arm": "slow", "baseline": "fast"}]
+    sections = {"rates": {"arms": arms, "contrasts": contrasts}}
+    (note,) = execute_study(make_study(sections=sections), tmp_path, executor=in_process).notes
+    assert note.startswith("section 'rates': 'more' and 'fast' are measured on different validation images")

@@ -138,7 +138,9 @@ def test_a_damaged_run_is_named_and_retrained_only_if_asked_for(
     lines = [json.loads(line) for line in (damaged / "metrics.jsonl").read_text().splitlines()]
     lines[0]["train_loss"] = 0.0
     (damaged / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(LabError, match=rf"1 of the runs is damaged: .*{damaged.name}.*was edited.*retrained"):
+    with pytest.raises(
+        LabError, match=rf"1 of the runs is damaged: .*{damaged.name}.*was edited.*train these runs again"
+    ):
         execute_study(make_study(), tmp_path, executor=in_process)
     plans: list[int] = []
     after = study_result_to_dict(

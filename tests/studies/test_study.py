@@ -1,4 +1,5 @@
 import math
+import re
 import time
 import tomllib
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_a_study_reads_back_from_its_own_file_as_the_same_trials(tmp_path: Path)
         ),
         (
             with_changes("sections", "norm", contrasts=[{"arm": "with", "baseline": "with"}]),
-            "compares the arm 'with' with itself",
+            "contrasts: the arm 'with' is compared with itself: give another baseline",
         ),
         (
             with_changes(
@@ -361,3 +362,32 @@ def test_an_arm_is_checked_once_however_many_seeds_it_has(monkeypatch: pytest.Mo
     expected = study.base_recipe.with_overrides({"optimizer.lr": 0.1, "training.seed": 999})
     last = study.trials[-1].recipe
     assert (last, last.key) == (expected, expected.key)
+
+
+PAIR = {"arms": {"a": {}, "b": {"optimizer.lr": 0.02}}, "contrasts": [{"arm": "a", "baseline": "b"}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "."}, "name = '.' is no name of a folder"),
+        ({"name": ".."}, "name = '..' is no name of a folder"),
+        ({"name": "a/b"}, "leave out slashes, tabs and line breaks"),
+        ({"seeds": [True, False]}, "give a whole number"),
+        ({"seeds": "until decided", "max_seeds": True}, "give a whole number"),
+        (
+            {"sections": {"s": {**PAIR, "contrasts": 2 * PAIR["contrasts"]}}},
+            "a − b by best_validation_accuracy is asked twice",
+        ),
+        (
+            {"sections": {"s": {**PAIR, "contrasts": [*PAIR["contrasts"], {"arm": "b", "baseline": "a"}]}}},
+            "b − a by best_validation_accuracy is asked twice",
+        ),
+    ],
+)
+def test_a_name_of_no_folder_yes_for_a_number_and_a_question_asked_twice_are_refused(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(LabError, match=re.escape(words)) as caught:
+        Study.from_dict({"name": "x", "sections": {"s": PAIR}, **changes})
+    assert "\n" not in str(caught.value)

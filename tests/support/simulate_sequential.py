@@ -17,6 +17,7 @@ from convolab.studies.decide import Decision, Sample, decide_contrasts
 LOOKS = planned_looks(20)
 SIGMA_LOG = 0.8  # of the lognormal outcomes: their skewness is 3.7
 DIVERGING = 0.02  # of the runs
+COLLAPSING = 0.15
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -38,9 +39,30 @@ def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def skewed_baseline(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Only the baseline, the first arm, is skewed, so every difference is: the worst case."""
-    noise = rng.standard_normal(shape)
-    noise[:, 0] = skewed(rng, noise[:, 0].shape)
+    """Only the baseline, the first arm, is skewed, so every difference is, half as much."""
+    return beside_normal(rng, shape, skewed, 1.0)
+
+
+def skewed_unsteady(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """As `skewed_baseline`, and the other arms spread 0.3 times as much: differences are nearly as skewed as it."""
+    return beside_normal(rng, shape, skewed, 0.3)
+
+
+def collapsing(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Of the baseline 15 % of the runs come out far worse: by 20 times the spread of the other runs and arms."""
+    return beside_normal(rng, shape, collapses, 0.13)
+
+
+def collapses(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Two kinds of outcomes; all together have mean 0 and standard deviation 1, nearly."""
+    is_bad = rng.random(shape) < COLLAPSING
+    return 0.13 * (rng.standard_normal(shape) - 20 * (is_bad - COLLAPSING))
+
+
+def beside_normal(rng: np.random.Generator, shape: tuple[int, ...], baseline: "Noise", spread: float) -> np.ndarray:
+    """A baseline, and other arms that are normal with a spread."""
+    noise = spread * rng.standard_normal(shape)
+    noise[:, 0] = baseline(rng, noise[:, 0].shape)
     return noise
 
 
@@ -49,7 +71,9 @@ def unequal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.standard_normal(shape) * np.where(np.arange(shape[1]) % 2, 4.0, 1.0)[None, :, None]
 
 
-NOISES: dict[str, Noise] = {noise.__name__: noise for noise in (normal, heavy, skewed, skewed_baseline, unequal)}
+NOISES: dict[str, Noise] = {
+    noise.__name__: noise for noise in (normal, heavy, skewed, skewed_baseline, skewed_unsteady, collapsing, unequal)
+}
 
 
 def estimate_all(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -45,6 +45,8 @@ def plain_problem(details: Mapping[str, Any]) -> str:
             return "give a text that is not empty"
         bound = bound.removeprefix("'', ") if isinstance(bound, str) else bound  # an empty text is to leave it out
         return "give " + words.format(f"{bound:g}" if isinstance(bound, float) else bound)
+    if kind == "string_pattern_mismatch":  # of names, which become those of files
+        return "leave out slashes, tabs and line breaks"
     message = str(details["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return " ".join(f"{message[:1].lower()}{message[1:]}".split())
 

@@ -20,7 +20,7 @@ from convolab.studies.results import StudyResult
 
 README = "README.md"
 BEST_ON_TEST_TITLE = "Test accuracy of the best run"
-MEANS = "Means are over the finished runs, with the 95 % t-interval of the mean over seeds below."
+MEANS = "Means are over the finished runs, with the 95 % t-interval of the mean over seeds below. Training times depend on what else the machine did."
 
 
 def require_export_folder(folder: Path) -> None:

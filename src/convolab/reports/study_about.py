@@ -26,8 +26,8 @@ GLOSSARY = {
     "interaction": "How much one difference depends on something else: a difference of two differences, seed by seed.",
     "parabola": "The curve through the best value of a grid and its neighbors; its highest or lowest point is the optimum.",
     "look": 'A planned test after some seeds, where seeds are "until decided". The 5 % are shared out among all looks, so '
-    "that looking often finds no more false differences. This is exact for differences that are normal; if they are "
-    "skewed, up to 7 of 100 studies may err.",
+    "that looking often finds no more false differences. This is exact for differences that are normal; of strongly "
+    "skewed ones up to 11 of 100 studies err, and more where a few runs of an arm collapse.",
     "Hedges' g": "A difference in units of its standard deviation over seeds, so that metrics can be compared.",
     "detectable": "The smallest true difference that as many seeds would reveal in four of five studies.",
     "selection bias": "The best of many runs is partly the luckiest, so that its validation accuracy is too high.",

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from convolab.core.errors import require
-from convolab.core.stats import ALPHA, equivalence_p, holm, pairs_to_decide, selection_bias
-from convolab.core.text import pluralize
+from convolab.core.stats import ALPHA, detectable_noncentrality, equivalence_p, holm, pairs_to_decide, selection_bias
+from convolab.core.text import join_with_and, pluralize
 from convolab.studies import narrative
 from convolab.studies.contrast import Margins
 from convolab.studies.decide import Decision
@@ -140,7 +140,12 @@ def with_decision(result: ContrastResult, decision: Decision, looks: tuple[int, 
     """A contrast's result with its verdict and its looks; the interval is the last look's."""
     test, tested = result.paired_test, bool(decision.looks) and decision.looks[-1].seeds == decision.seeds
     needed = pairs_to_decide(test, result.margin, num_tests) if test and tested else None
-    paired_test = replace(test, difference=decision.looks[-1].difference) if test and tested else None
+    paired_test = None
+    if test and tested:
+        look = decision.looks[-1]
+        shift = detectable_noncentrality(look.seeds - 1, look.level)
+        effect = shift * test.standard_error
+        paired_test = replace(test, difference=look.difference, minimum_detectable_effect=effect)
     result = replace(result, paired_test=paired_test, looks=tuple(decision.looks))
     many = f"about {needed}" if needed else "more than 1,000"
     seeds = pluralize(decision.seeds, "seed")
@@ -165,6 +170,27 @@ def decided_verdict(result: ContrastResult, decision: Decision) -> Verdict:
         return "equivalent"
     is_better = (decision.looks[-1].difference.mean > 0) == result.contrast.parsed_metric.higher_is_better
     return "better" if is_better else "worse"
+
+
+def note_other_images(sections: Sequence[SectionResult]) -> list[str]:
+    """A line about each contrast of arms that hold out other images for validation, because their recipes differ in that."""
+    notes = []
+    for section in sections:
+        by_name = {arm.name: arm for arm in section.arms}
+        for result in section.contrast_results:
+            arms = involved_arms(result.contrast, section.section, by_name)
+            trials = {arm.name: next((r for r in arm.results if r.summary), None) for arm in arms}
+            held_out = {
+                name: (r.trial.recipe.data.validation, r.trial.recipe.data.limit)
+                for name, r in trials.items()
+                if r and r.summary and "validation_sha256" not in r.summary["data"]  # else the dataset has its own
+            }
+            if result.contrast.parsed_metric.needs_validation and len({*held_out.values()}) > 1:
+                notes.append(
+                    f"section '{section.name}': {join_with_and([repr(name) for name in held_out])} are measured on different "
+                    "validation images, because their data.validation or data.limit differ: a part of the difference may be theirs"
+                )
+    return list(dict.fromkeys(notes))
 
 
 # ---- the best run on the test set

@@ -45,7 +45,7 @@ def note_plan_changes(folder: Path, changes: Sequence[str]) -> None:
 def find_plan_changes(
     before: Study, now: Study, results: Sequence[TrialResult], decisions: dict[str, list[Decision]]
 ) -> list[str]:
-    """A line for each section whose plan is another one now, and whose outcomes could be seen before.
+    """A line for each section whose plan is another one now, and that has outcomes already.
 
     Args:
         before: the study as it was.

@@ -14,7 +14,7 @@ from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
 from convolab.data.memmap import memmapped_dataset, read_memmap
 from convolab.data.splits import DatasetSplits
-from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
+from convolab.studies.analyze import analyze_study, make_best_on_test, note_other_images, select_best
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.plan_changes import find_plan_changes, note_plan_changes, read_plan_changes
 from convolab.studies.planning import StudyPlan, plan_study
@@ -252,7 +252,7 @@ def require_usable_runs(
     require(
         retrain_damaged or not damaged,
         f"{len(damaged)} of the runs {'is' if len(damaged) == 1 else 'are'} damaged: {'; '.join(damaged.values())}: "
-        "restore the files, or have the damaged runs retrained",
+        "restore the files, or train these runs again (--retrain-damaged, retrain_damaged=True)",
     )
     for path, problem in damaged.items():
         on_message(f"retraining: {problem}")
@@ -270,7 +270,7 @@ def collect_results(
     sections = analyze_study(study, study_folder.trial_results(study, failure_reasons), out_of_time=out_of_time)
     trial_results = tuple(result for section in sections for arm in section.arms for result in arm.results)
     unfinished = {result.trial.recipe.key: result for result in trial_results if result.status not in COMPLETED}
-    notes = [*read_plan_changes(study_folder.folder)]
+    notes = [*read_plan_changes(study_folder.folder), *note_other_images(sections)]
     notes += [
         f"'{result.trial.arm}' of {result.trial.section}, seed {result.trial.seed}, {result.status}"
         + (f": {result.reason}" if result.reason else "")
@@ -297,7 +297,8 @@ def read_study_result(folder: Path) -> StudyResult:
     for result in results:
         if result.folder is not None:
             require_saved_metrics(Run(result.folder))
-    return StudyResult(study, analyze_study(study, results), None, read_plan_changes(folder))
+    sections = analyze_study(study, results)
+    return StudyResult(study, sections, None, (*read_plan_changes(folder), *note_other_images(sections)))
 
 
 def evaluate_best_run(trial_results: Sequence[TrialResult], splits: DatasetSplits) -> BestOnTest | None:

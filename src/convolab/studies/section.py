@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import Annotated, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from convolab.core.errors import require, suggest
 from convolab.core.types import Frozen, Json, NonNegativeInt
@@ -20,7 +20,17 @@ MAX_NUMBER = 1e300  # in a grid
 MAX_WIDENING = 5  # values, at each end of a grid
 UNTIL_DECIDED = "until decided"
 Overrides = dict[str, Json]  # `section.key` of a recipe -> value
-Seeds = tuple[NonNegativeInt, ...] | Literal["until decided"]
+
+
+def refuse_yes_no(value: object) -> object:
+    """Python takes True for 1. Raises LabError for it."""
+    require(not isinstance(value, bool), "give a whole number")
+    return value
+
+
+NotYesNo = BeforeValidator(refuse_yes_no)
+Seeds = tuple[Annotated[NonNegativeInt, NotYesNo], ...] | Literal["until decided"]
+MaxSeeds = Annotated[int, NotYesNo]
 
 
 class Section(Frozen):
@@ -37,7 +47,7 @@ class Section(Frozen):
     grid: dict[str, tuple[Json, ...]] = {}
     widen: Annotated[int, Field(ge=0, le=MAX_WIDENING, strict=True)] = 0
     seeds: Seeds | None = None  # left out: the study's
-    max_seeds: int | None = None  # left out: the study's
+    max_seeds: MaxSeeds | None = None  # left out: the study's
     curves: tuple[str, ...] = ("train_loss", "validation_accuracy")  # quantities to draw against epochs
     contrasts: tuple[Contrast, ...] = ()
     metrics: tuple[str, ...] = ()  # numbers to list for each arm, besides those that its contrasts ask about
@@ -49,11 +59,21 @@ class Section(Frozen):
         self._check_widening()
         for quantity in self.curves:
             require(quantity in QUANTITIES, f"unknown curve '{quantity}': {suggest(quantity, QUANTITIES)}")
+        asked: set[object] = set()
         for contrast in self.contrasts:
+            pair = frozenset((contrast.arm, contrast.baseline))  # its other direction is the same question
+            question = (contrast.label if contrast.interaction else pair, contrast.metric)
+            require(
+                question not in asked, f"contrasts: {contrast.label} by {contrast.metric} is asked twice: leave one out"
+            )
+            asked.add(question)
             for arm in contrast.named_arms:
                 known = self.arm_overrides
-                require(arm in known, f"a contrast names the unknown arm '{arm}': {suggest(arm, known)}")
-            require(contrast.arm != contrast.baseline, f"a contrast compares the arm '{contrast.arm}' with itself")
+                require(arm in known, f"contrasts: '{arm}' is no arm of the section: {suggest(arm, known)}")
+            require(
+                contrast.arm != contrast.baseline,
+                f"contrasts: the arm '{contrast.arm}' is compared with itself: give another baseline",
+            )
             if contrast.interaction:
                 pairs = {frozenset((contrast.arm, contrast.baseline)), frozenset(contrast.interaction)}
                 require(

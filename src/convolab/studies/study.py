@@ -19,7 +19,7 @@ from convolab.core.text import pluralize
 from convolab.core.types import Frozen, Json, ValidationContext
 from convolab.models.registry import trust_named
 from convolab.studies.contrast import Contrast, Margins, Name
-from convolab.studies.section import UNTIL_DECIDED, Section, Seeds
+from convolab.studies.section import UNTIL_DECIDED, MaxSeeds, Section, Seeds
 from convolab.training.parts import part_names
 from convolab.training.recipe import FORMAT, Recipe, read_toml, require_known_format
 
@@ -66,7 +66,7 @@ class Study(Frozen, Displayable):
     name: Name
     title: str = ""
     seeds: Seeds = (0, 1, 2)
-    max_seeds: int = 20
+    max_seeds: MaxSeeds = 20
     recipe: dict[str, dict[str, Json]] = {}
     sections: Annotated[dict[Name, Section], Field(min_length=1)]
     margins: Margins = Margins()
@@ -84,6 +84,7 @@ class Study(Frozen, Displayable):
         """Every recipe of every trial is made here, so that a wrong key is found before the first step."""
         vars(self)["is_stored"] = bool((info.context or {}).get("is_stored"))  # no field: equal studies stay equal
         require_known_format(self.format, "this study")
+        require(self.name not in (".", ".."), f"name = '{self.name}' is no name of a folder: give another")
         for name in self.sections:
             self._check_seeds(name)
         num_runs = sum(len(section.arm_overrides) * len(self.seeds_of(name)) for name, section in self.sections.items())

@@ -84,7 +84,7 @@ def arms_table(result: SectionResult) -> TableRows:
 
 
 def contrasts_table(result: SectionResult) -> TableRows:
-    """A row per contrast: the difference (arm minus baseline), its 95 % t-interval, how sure it is, and the verdict."""
+    """A row per contrast: the difference (arm minus baseline), its 95 % interval, how sure it is, and the verdict."""
     return [contrast_values(r) for r in result.contrast_results]
 
 
@@ -94,12 +94,15 @@ def contrast_values(r: ContrastResult) -> TableRow:
     return {
         "arm": r.contrast.arm,
         "baseline": r.contrast.baseline,
+        "minus_arm": r.contrast.interaction and r.contrast.interaction[0],  # of an interaction: this pair's difference
+        "minus_baseline": r.contrast.interaction and r.contrast.interaction[1],  # is subtracted from that of the first
         "metric": r.contrast.metric,
         "seeds": " ".join(map(str, r.seeds)),
         "difference": test and test.difference.mean,
         "low": test and test.difference.low,
         "high": test and test.difference.high,
         "p": test and test.p,
+        "p_needed": r.looks[-1].level if r.looks else None,  # at the last look; with fixed seeds p_adjusted is compared
         "p_adjusted": r.p_adjusted,
         "margin": r.margin,
         "p_equivalent": r.p_equivalent,
