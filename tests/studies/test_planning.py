@@ -245,7 +245,7 @@ def test_an_interaction_is_the_difference_of_two_differences_seed_by_seed():
         result.comment
     )
     assert "lower (" in result.comment
-    assert "for 'deep, with' than for 'with', -0.4" in result.comment
+    assert "from 'deep' to 'deep, with' than from 'without' to 'with', −0.4" in result.comment
     assert result.contrast.label == "(deep, with − deep) − (with − without)"
     values = section_result_to_dict(interaction_result(effects))
     assert values["contrasts"][0]["verdict"] == "better"

@@ -117,12 +117,13 @@ def describe_change(result: ContrastResult) -> str:
 
 
 def describe_interaction(result: ContrastResult, interval: str) -> str:
-    """How two pairs' differences differ: "Batch norm lowers the loss by 0.8 nats more (0.7 to 0.9) for 'a' than for 'b'"."""
+    """How two pairs' differences differ: "It lowers the loss by 0.8 nats more from 'a' to 'b' than from 'c' to 'd'"."""
     contrast, test = result.contrast, result.paired_test
     assert contrast.interaction  # or there is nothing to describe
     assert test is not None
     metric, subject = contrast.parsed_metric, name_subject(result)
-    phrase, where = metric_phrase(metric), f"for '{contrast.arm}' than for '{contrast.interaction[0]}'"
+    phrase, (arm, baseline) = metric_phrase(metric), contrast.interaction
+    where = f"from '{contrast.baseline}' to '{contrast.arm}' than from '{baseline}' to '{arm}'"
     effect, other = (mean_interval(values).mean for values in (result.arm_values, result.baseline_values))
     if result.verdict == "equivalent":
         margin = format_margin(metric, result.margin or 0.0)
@@ -220,7 +221,7 @@ def format_both_values(result: ContrastResult) -> str:
 def format_effect(metric: Metric, values: Sequence[float], decimals: int) -> str:
     """The mean of some differences, with its sign: "+1.8 percentage points"."""
     mean = mean_interval(values).mean
-    return f"{'+' if mean > 0 else ''}{format_metric_difference(metric, mean, decimals)}"
+    return f"{'+' if mean > 0 else '−'}{format_metric_difference(metric, abs(mean), decimals)}"
 
 
 def format_average(metric: Metric, values: Sequence[float], decimals: int) -> str:
