@@ -85,7 +85,7 @@ def apply_transforms(
     num_classes: int,
     generator: Generator,
     origin: BatchOrigin | None = None,
-) -> tuple[Float[Tensor, "n c h w"], Targets]:
+) -> tuple[Float[Tensor, "n c h2 w2"], Targets]:
     """Apply transforms in order to a batch of uint8 images; by default all of a set, in its first epoch.
 
     Returns the pixels in [0, 1], and the labels, or a probability for each class if a transform mixes images.

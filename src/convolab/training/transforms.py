@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from convolab.core.rng import make_generator
 
 AnyPixels = Shaped[Tensor, "n c h w"]
+ResizedPixels = Shaped[Tensor, "n c h2 w2"]
 Targets = Int64[Tensor, "n"] | Float[Tensor, "n classes"]  # labels, or a probability for each class
 
 
@@ -52,7 +53,7 @@ class RandomCrop:
         offsets = row_offsets(n, c, h, h + 2 * p, w + 2 * p) + (y * (w + 2 * p) + x)  # [N, C, H]
         return rows.index_select(0, offsets.view(-1).to(pixels.device)).view(n, c, h, w)
 
-    def pad(self, pixels: AnyPixels) -> AnyPixels:
+    def pad(self, pixels: AnyPixels) -> ResizedPixels:
         return F.pad(pixels, (self.padding,) * 4)
 
 
@@ -62,7 +63,7 @@ class ReflectCrop(RandomCrop):
 
     padding: int = 2
 
-    def pad(self, pixels: AnyPixels) -> AnyPixels:
+    def pad(self, pixels: AnyPixels) -> ResizedPixels:
         rows, columns = (reflected_indices(side, self.padding).to(pixels.device) for side in pixels.shape[2:])
         return pixels.index_select(2, rows).index_select(3, columns)
 
@@ -137,7 +138,7 @@ class Progressive:
     valid_range: ClassVar = (0.1, 0.99)
     supports_uint8: ClassVar = False
 
-    def __call__(self, pixels: AnyPixels, origin: BatchOrigin) -> AnyPixels:
+    def __call__(self, pixels: AnyPixels, origin: BatchOrigin) -> ResizedPixels:
         height, width = pixels.shape[2:]
         size = self.size(height, width, origin.progress)
         if size == (height, width):
