@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from convolab.core.stats import Interval
 from convolab.core.text import NO_VALUE, format_p_value
 from convolab.studies.formatting import (
@@ -111,9 +113,11 @@ def contrast_row(result: ContrastResult) -> ContrastRow:
             LookRow(
                 seeds=look.seeds,
                 difference=difference_cell(metric, look.difference),
-                p=f"{look.p:.2g} ({look.level:.2g})",
+                p=format_p_and_level(look.p, look.level),
                 p_equivalent=(
-                    NO_VALUE if look.p_equivalent is None else f"{look.p_equivalent:.2g} ({look.level_equivalent:.2g})"
+                    NO_VALUE
+                    if look.p_equivalent is None or look.level_equivalent is None
+                    else format_p_and_level(look.p_equivalent, look.level_equivalent)
                 ),
                 outcome={"open": "goes on", "futile": "given up", "exhausted": "no more seeds"}.get(
                     look.outcome, look.outcome
@@ -136,3 +140,13 @@ def difference_cell(metric: Metric, interval: Interval) -> TableCell:
 def typographic_minus(text: str) -> str:
     """Numbers with the minus sign that is as wide as plus."""
     return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+
+
+def format_p_and_level(p: float, level: float) -> str:
+    """A p-value and what it had to be at most, in two digits and without powers of ten.
+
+    >>> format_p_and_level(0.0000484, 0.01875)
+    '0.000048 (0.019)'
+    """
+    shown, needed = (np.format_float_positional(float(f"{value:.2g}"), trim="-") for value in (p, level))
+    return f"{shown} ({needed})"
