@@ -168,7 +168,7 @@ def test_samples_until_the_map_no_longer_changes_are_stated_and_taken_by_the_che
         ({"methods": "grad"}, "unknown method 'grad'"),
         ({"samples": 0}, "0 samples of integrated_gradients: give a whole number from 1 to 2,000, or auto"),
         ({"samples": "many"}, "many samples of integrated_gradients: give a whole number"),
-        ({"samples": 2.5}, "2.5 samples of integrated_gradients: give a whole number"),
+        ({"samples": "2.5"}, "2.5 samples of integrated_gradients: give a whole number"),
         ({"samples": 3000, "methods": "smoothgrad,integrated_gradients"}, "from 1 to 2,000, or auto"),
         ({"samples": 10, "methods": "gradient"}, "smoothgrad and integrated_gradients take samples: none of them is"),
     ],
