@@ -1,6 +1,8 @@
+import pytest
+
 from convolab.core.stats import Interval
 from convolab.core.text import format_p_value
-from convolab.studies.formatting import choose_decimals, format_difference_interval, format_mean
+from convolab.studies.formatting import choose_decimals, format_difference_interval, format_mean, format_metric_difference
 from convolab.studies.metrics import Metric
 
 ACCURACY = Metric.parse("best_validation_accuracy")
@@ -28,3 +30,16 @@ def test_decimals_show_the_smallest_width_with_two_digits_within_the_limits_of_t
 def test_a_mean_of_one_run_has_no_interval() -> None:
     assert format_mean(ACCURACY, Interval(0.8, 0.8, 0.8, 1), 1) == "80.00 %"
     assert format_mean(ACCURACY, Interval(0.8, 0.78, 0.82, 3), 1) == "80.0 % (78.0 to 82.0)"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("epochs_to_train_accuracy:1", 1.0, "1 epoch"),
+        ("epochs_to_train_accuracy:1", 2.0, "2 epochs"),
+        ("best_validation_accuracy", 0.01, "1 percentage point"),
+        ("seconds_to_train_accuracy:1", 1.0, "1 s"),
+    ],
+)
+def test_one_is_singular(metric: str, value: float, text: str) -> None:
+    assert format_metric_difference(Metric.parse(metric), value, 0) == text

@@ -48,14 +48,19 @@ def format_metric_value(metric: Metric, value: float, decimals: int) -> str:
 
 def format_metric_difference(metric: Metric, value: float, decimals: int) -> str:
     """A difference with its unit."""
-    unit = "percentage points" if metric.unit == "%" else metric.unit
-    return f"{format_decimal(display_scale(metric) * value, decimals)} {unit}"
+    return with_unit(format_decimal(display_scale(metric) * value, decimals), metric)
 
 
 def format_margin(metric: Metric, margin: float) -> str:
     """A margin with its unit: "1 percentage point"."""
-    text = f"{display_scale(metric) * margin:.6g} {'percentage points' if metric.unit == '%' else metric.unit}"
-    return "1 percentage point" if text == "1 percentage points" else text
+    return with_unit(f"{display_scale(metric) * margin:.6g}", metric)
+
+
+def with_unit(number: str, metric: Metric) -> str:
+    """A number of a difference with its unit, in the singular after a plain 1: "1 epoch", "1.0 percentage points", "1 s"."""
+    unit = "percentage points" if metric.unit == "%" else metric.unit
+    is_one = number == "1" and len(unit) > 1
+    return f"{number} {unit.removesuffix('s') if is_one else unit}"
 
 
 def format_mean(metric: Metric, interval: Interval, decimals: int) -> str:

@@ -106,7 +106,7 @@ def why_undecided(
     if contrast.trend and len(involved) < MIN_TREND_ARMS:
         return f"of {len(involved)} arms no run diverged, and a trend needs {MIN_TREND_ARMS}"
     if not seeds:
-        which = "both" if contrast.is_plain else f"all {len(involved)}"
+        which = "both" if contrast.is_plain else f"all {len({arm.name for arm in involved})}"
         return f"no seed has finished runs of {which} arms{detail}"
     if any(arm.diverged for arm in involved):
         return f"{unfinished}, and the remaining runs are a biased sample"
