@@ -2,7 +2,12 @@ import pytest
 
 from convolab.core.stats import Interval
 from convolab.core.text import format_p_value
-from convolab.studies.formatting import choose_decimals, format_difference_interval, format_mean, format_metric_difference
+from convolab.studies.formatting import (
+    choose_decimals,
+    format_difference_interval,
+    format_mean,
+    format_metric_difference,
+)
 from convolab.studies.metrics import Metric
 
 ACCURACY = Metric.parse("best_validation_accuracy")
