@@ -43,8 +43,7 @@ MENU = {  # captions of the menu; below each, pages with their short titles
         "docs/studies": "Studies and verdicts",
         "docs/ray": "On a Ray cluster",
         "docs/results/README": "Results",
-        "docs/results/coursework-cifar10-decided/README": "The coursework on CIFAR-10",
-        "docs/results/coursework-cifar10/README": "The coursework on CIFAR-10, first edition",
+        "docs/results/coursework-cifar10/README": "The coursework on CIFAR-10",
     },
     "Look inside": {
         "docs/explain": "Explain",
