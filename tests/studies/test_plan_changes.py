@@ -113,3 +113,32 @@ def test_a_difference_that_may_be_one_of_the_validation_images_is_reported(
     sections = {"rates": {"arms": arms, "contrasts": contrasts}}
     (note,) = execute_study(make_study(sections=sections), tmp_path, executor=in_process).notes
     assert note.startswith("section 'rates': 'more' and 'fast' are measured on different validation images")
+
+
+@pytest.mark.slow
+def test_a_damaged_run_of_a_changed_study_can_still_be_trained_again(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
+) -> None:
+    plan: dict[str, Any] = {"seeds": [0, 1, 2], "sections": section()}
+    study = make_study(**plan)
+    execute_study(study, tmp_path, executor=in_process)
+    (tmp_path / "runs" / study.trials[0].recipe.key / "metrics.jsonl").write_text("no metrics")
+    changed = make_study(**{**plan, "seeds": [0, 1, 2, 3]})
+    with pytest.raises(LabError, match=r"1 of the runs is damaged: .*train these runs again"):
+        execute_study(changed, tmp_path, executor=in_process)
+    result = execute_study(changed, tmp_path, executor=in_process, retrain_damaged=True)
+    assert [len(arm.finished) for arm in result.sections[0].arms] == [4, 4]
+    assert any(note.startswith("section 'rates': the number of seeds was changed") for note in result.notes)
+
+
+@pytest.mark.slow
+def test_a_study_before_that_cannot_be_read_is_reported_and_does_not_stop_this_one(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
+) -> None:
+    execute_study(make_study(), tmp_path, executor=in_process)
+    path = tmp_path / "study.toml"
+    path.write_text(path.read_text().replace("lr = 0.1", 'lr = "fast"'))
+    messages: list[str] = []
+    result = execute_study(make_study(), tmp_path, executor=in_process, on_message=messages.append)
+    assert len(result.sections[0].arms[0].finished) == 2
+    assert any(message.startswith("whether the plan was changed is not known: ") for message in messages)

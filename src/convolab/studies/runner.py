@@ -226,8 +226,15 @@ def check_existing_runs(
 
 def record_plan_changes(study_folder: StudyFolder, study: Study, on_message: MessageCallback) -> None:
     """Say, and write down for every later report, what of the plan was changed after outcomes had been seen."""
-    before = read_stored_study(study_folder.folder / STUDY_FILE)
-    results = study_folder.trial_results(before, {})
+    try:
+        before = read_stored_study(study_folder.folder / STUDY_FILE)
+    except LabError as error:
+        on_message(f"whether the plan was changed is not known: {error}")
+        return
+    results = []
+    for trial in before.possible_trials:
+        with suppress(LabError):  # a damaged run is reported, or trained again, after this
+            results.append(study_folder.trial_result(trial, {}))
     changes = find_plan_changes(before, study, results, plan_study(before, results).decisions)
     note_plan_changes(study_folder.folder, changes)
     for change in changes:
