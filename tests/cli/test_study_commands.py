@@ -74,7 +74,12 @@ def test_the_json_of_a_study_has_every_arm_and_contrast(run_cli, study: Path) ->
 def test_figures_and_tables_are_exported(run_cli, study: Path) -> None:
     assert run_cli("study", study, "--export", "figures").code == 0
     endings = {path.suffix for path in Path("figures").rglob("*") if path.is_file()}
-    assert endings == {".svg", ".png", ".csv", ".md"}
+    assert endings == {".svg", ".png", ".csv", ".md", ".json"}
+    sections = json.loads(Path("figures/results.json").read_text())["sections"]
+    report = json.loads(next(Path("studies").glob("*/report.json")).read_text())["sections"]
+    verdicts = [contrast["verdict"] for section in sections.values() for contrast in section["contrasts"]]
+    assert {*verdicts} <= {"better", "worse", "equivalent", "undecided"}
+    assert sections == report
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convolab.core.errors import require
 from convolab.core.files import csv_text
-from convolab.core.outputs import STUDY_EXPORT, require_outputs, write_output
+from convolab.core.outputs import STUDY_EXPORT, require_outputs, write_json_output, write_output
 from convolab.core.text import pluralize
 from convolab.plots.study_figure import StudyFigure
 from convolab.plots.style import save_chart
@@ -17,6 +17,7 @@ from convolab.reports.study_cards import BestOnTestCard, SectionCard
 from convolab.reports.study_contrasts import TableCell
 from convolab.studies import tables
 from convolab.studies.results import StudyResult
+from convolab.studies.serialize import study_result_to_dict
 
 README = "README.md"
 BEST_ON_TEST_TITLE = "Test accuracy of the best run"
@@ -31,7 +32,7 @@ def require_export_folder(folder: Path) -> None:
 
 
 def export_study(result: StudyResult, folder: Path) -> list[Path]:
-    """Write every figure as SVG and PNG, every table as CSV, one folder per section, and a README.md that shows them.
+    """Write every figure as SVG and PNG, every table as CSV, one folder per section, results.json, and a README.md.
 
     The tables hold the numbers as measured: fractions, nats, epochs and seconds. Returns the paths. Raises LabError if
     a file cannot be written, or is there and is no export's.
@@ -50,6 +51,8 @@ def export_study(result: StudyResult, folder: Path) -> list[Path]:
     for section, name, rows in tables.study_tables(result):
         paths.append(folder / (folder_names[section] if section else "") / f"{name}.csv")
         write_output(paths[-1], STUDY_EXPORT, csv_text(rows))
+    paths.append(folder / "results.json")
+    write_json_output(paths[-1], STUDY_EXPORT, study_result_to_dict(result))
     paths.append(folder / README)
     write_output(paths[-1], STUDY_EXPORT, study_report_markdown(result, cards, test, folder_names))
     return paths
