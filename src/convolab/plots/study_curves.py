@@ -167,6 +167,7 @@ def arm_legend(section: Section) -> alt.Legend:
     return alt.Legend(
         orient="top",
         columns=max(1, 90 // (6 + max(map(len, section.arm_overrides)))),
+        columnPadding=24,  # a browser's letters may be wider than those that the columns are measured with
         symbolType="stroke",
         symbolSize=400,
         symbolStrokeWidth=2,
