@@ -194,3 +194,10 @@ def test_every_cut_and_changed_byte_is_a_result_or_one_line(tmp_path, way):
         (tmp_path / "set.npz").write_bytes(damaged)
         with suppress(LabError):  # anything else is a bug
             read(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("name", ["digits", "npz:arrays.npz"])
+def test_another_size_for_images_that_keep_theirs_is_refused_and_not_passed_over(name: str, tmp_path: Path):
+    np.savez(tmp_path / "arrays.npz", images=np.zeros((4, 8, 8), np.uint8), labels=[0, 1, 0, 1])
+    with pytest.raises(LabError, match=r"size of 64 was requested, but .* keep theirs: leave data\.image_size out"):
+        load(name, tmp_path, image_size=64)

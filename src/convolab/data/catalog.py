@@ -71,6 +71,7 @@ OWN_DATA = {
 }
 # Of torchvision's sets those whose images may not be mirrored: digits, letters and signs would mean something else.
 NOT_MIRRORED = ("GTSRB", "KMNIST", "MNIST", "RenderedSST2", "SVHN", "USPS")
+DEFAULT_SIZE = 32  # side in pixels that one's own images are resized to
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FASHION_MNIST_FILES = (
@@ -200,11 +201,19 @@ def short_name(name: str) -> str:
     return path.stem if path.suffix in (".csv", ".npz") else path.name
 
 
+def require_default_size(image_size: int, what: str) -> None:
+    """Raise LabError if another size is requested of images that keep their own."""
+    require(
+        image_size == DEFAULT_SIZE,
+        f"an image size of {image_size} was requested, but {what} keep theirs: leave data.image_size out",
+    )
+
+
 def load(
     name: str,
     data_dir: Path | str | None = None,
     *,
-    image_size: int = 32,
+    image_size: int = DEFAULT_SIZE,
     download: bool = True,
     on_progress: ProgressCallback | None = None,
     on_message: MessageCallback | None = None,
@@ -217,7 +226,7 @@ def load(
         data_dir: the folder that holds downloaded datasets (or the dataset's own folder), and where a relative PATH
             starts. By default $CONVOLAB_DATA or ~/.cache/convolab for datasets, and the current folder for PATH.
         image_size: height and width, in pixels, that one's own images are resized to, 8 to 512; published datasets
-            and arrays keep theirs.
+            and arrays keep theirs, and any other than the default is refused.
         download: whether a dataset that is not on the disk may be downloaded.
         on_progress: called with (done, total): bytes while a file is downloaded, images while they are decoded.
         on_message: called with how much will be decoded to the disk, before it is.
@@ -247,6 +256,7 @@ def load(
         return decode_source(find(given, folder, image_size), on_progress, on_message)
 
     info = dataset_info(name)
+    require_default_size(image_size, f"the images of '{name}'")
     module, function = info.reader.split(":")
     read = getattr(importlib.import_module(f"convolab.data.readers.{module}"), function)
     if not info.downloads:

@@ -21,6 +21,7 @@ from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
 from convolab.core.files import user_path
 from convolab.core.text import format_bytes
+from convolab.data.catalog import require_default_size
 from convolab.data.folder_layout import MAX_FILES, shown_path
 from convolab.data.image_source import MAX_CLASSES, MAX_SIDE, MIN_SIDE, Decoded, ImageSource, empty_classes
 
@@ -69,12 +70,13 @@ def find_npz_images(given: str, data_dir: Path | None, image_size: int) -> Image
     Args:
         given: the path of the file.
         data_dir: where a relative path starts, by default the current folder.
-        image_size: not used.
+        image_size: the default; another one is refused.
 
     Raises LabError, from the headers alone, for other types and shapes, and for an array that is not what it says.
     """
     file = (data_dir or Path()) / user_path(given)
     where = shown_path(file)
+    require_default_size(image_size, f"the images of {where}")
     require(file.is_file(), f"cannot read {where}: give an .npz file with {WANTED}")
     try:
         with zipfile.ZipFile(file) as archive:

@@ -6,6 +6,7 @@ from pathlib import Path
 from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
 from convolab.core.files import user_path
+from convolab.data.catalog import require_default_size
 from convolab.data.folder_layout import shown_path
 from convolab.data.image_source import Decoded, ImageSource, decode_files, empty_classes
 from convolab.data.readers.torchvision_arrays import ARRAY_SETS, ArraySet
@@ -38,6 +39,7 @@ def find_torchvision_images(given: str, data_dir: Path | None, image_size: int) 
     try:
         if name in FILE_SETS:
             return file_source(name, folder, FILE_SETS[name][1](folder), image_size)
+        require_default_size(image_size, "its images")
         return array_source(name, folder, ARRAY_SETS[name][2](folder))
     except LabError as error:
         raise LabError(f"{name}: {error}") from error

@@ -21,7 +21,7 @@ from convolab.core.types import (
     own_names,
     stored_sections,
 )
-from convolab.data.catalog import default_augmentation
+from convolab.data.catalog import DEFAULT_SIZE, default_augmentation
 from convolab.models import registry
 from convolab.models.weights import START_KEYS, sha256_of_weights
 from convolab.training.augmentation import parse_transform
@@ -49,7 +49,7 @@ class Data(Frozen):
     name: str = "digits"  # a published set, or one's own images: folder:PATH, csv:PATH ...
     validation: Fraction = 0.1  # fraction of the training images held out for validation
     limit: PositiveInt | None = None  # train on this many images only, the classes in proportion
-    image_size: Annotated[int, Field(ge=8, le=512)] = 32  # side that one's own images are resized to
+    image_size: Annotated[int, Field(ge=8, le=512)] = DEFAULT_SIZE  # side that one's own images are resized to
     augment: Annotated[tuple[str, ...], BeforeValidator(check_entries)] = ()  # left out: the default of the dataset
 
     @model_validator(mode="before")
