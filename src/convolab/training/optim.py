@@ -333,7 +333,13 @@ def orthogonalize(matrix: Float[Tensor, "rows columns"], iterations: int) -> Flo
     x = matrix / matrix.norm().clamp(min=1e-7)
     is_tall = len(x) > x.shape[1]
     x = x.T if is_tall else x  # the smaller of both products
+    # Each step multiplies x by a polynomial of x x^T, and all of these commute: so the steps are taken on that small matrix,
+    # and x is multiplied once, by all of them.
+    gram, product = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
     for _ in range(iterations):
-        gram = x @ x.T
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        step = 2.0315 * gram @ gram - 4.7750 * gram
+        step.diagonal().add_(3.4445)
+        product = step @ product
+        gram = step @ gram @ step
+    x = product @ x
     return x.T if is_tall else x
