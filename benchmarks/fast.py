@@ -1,0 +1,170 @@
+"""CIFAR-10: accuracy against the seconds of training, of the fast recipe, its anchor, our other recipes and other libraries' examples.
+
+    python benchmarks/fast.py --data-dir DIR --out FOLDER [--seeds 5] [--other-seeds 2] [--only NAME ...]
+
+One training at a time, each in a fresh process on all cores, seed by seed, so that an hour in which the machine is slower falls on all.
+Each result is a file in FOLDER when it is there; what is there is not run again, so the command may be stopped at any moment.
+Seconds are those of training: reading the images, evaluation and checkpoints are not timed on any side.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import altair as alt
+from measure import in_rounds, processor, table
+
+from convolab import Run
+from convolab.core.stats import Interval, mean_interval
+from convolab.plots.style import apply_chart_style, chart_data, save_chart
+
+HERE = Path(__file__).parent
+RECIPE = HERE.parent / "recipes" / "cifar10_94.toml"
+RESNET = HERE.parent / "recipes" / "resnet_small.toml"
+FAST, SHORT, ANCHOR = "cifar10_94", "cifar10_94, 3 epochs", "anchor"
+GOALS = ((FAST, 0.94, 0.5), (SHORT, 0.90, 0.15))  # contender, accuracy, fraction of the anchor's seconds
+
+Result = Mapping[str, Any]
+Training = Callable[[Path, int, Path], Result]  # (data_dir, seed, folder of the run) -> its result
+
+
+def ours(*arguments: str) -> Training:
+    """`convolab train`, continued if it was stopped, and the test of its weights."""
+
+    def train(data_dir: Path, seed: int, folder: Path) -> Result:
+        convolab = [str(Path(sys.executable).with_name("convolab"))]
+        if (folder / "summary.json").exists():
+            command = [*convolab, "resume", str(folder), "--data-dir", str(data_dir)]
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            command = [*convolab, "train", *arguments, "--set", f"training.seed={seed}", "--out", str(folder)]
+            command += ["--data-dir", str(data_dir)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        run = Run(folder)
+        result = {"seconds": sum(epoch.train_seconds for epoch in run.history)}
+        record = run.test(data_dir=data_dir)
+        result["test_accuracy"] = record.accuracy
+        if record.with_views is not None:
+            result["test_accuracy_of_6_views"] = record.with_views.accuracy
+        return result
+
+    return train
+
+
+def script(name: str, *arguments: str) -> Training:
+    """A script beside this one, which prints its result."""
+
+    def train(data_dir: Path, seed: int, folder: Path) -> Result:
+        command = [sys.executable, str(HERE / name), *arguments, "--data-dir", str(data_dir), "--seed", str(seed)]
+        return in_rounds({name: command}, 1)[name][0]
+
+    return train
+
+
+CONTENDERS: dict[str, Training] = {
+    FAST: ours("--recipe", str(RECIPE)),
+    SHORT: ours("--recipe", str(RECIPE), "--epochs", "3"),
+    ANCHOR: script("anchor_cifar10.py"),
+    "resnet_small": ours("--recipe", str(RESNET)),
+    "simple_convnet": ours("simple_convnet"),
+    "shallow_net": ours("shallow_net"),
+    "Keras's example": script("library_examples.py", "keras"),
+    "fastai's example": script("library_examples.py", "fastai"),
+}
+
+
+def keep_result(name: str, train: Training, seed: int, data_dir: Path, out: Path) -> Result:
+    """The result of a training, from its file if there is one."""
+    label = name.replace(",", "").replace(" ", "_").replace("'", "")
+    path = out / f"{label}-{seed}.json"
+    if not path.exists():
+        result = {"processor": processor(), "seed": seed} | dict(train(data_dir, seed, out / f"{label}-{seed}"))
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(result) + "\n")
+        unfinished.replace(path)
+        print(f"{name}, seed {seed}: {result}", file=sys.stderr, flush=True)
+    return json.loads(path.read_text())
+
+
+def percent(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.2%}"
+    return f"{interval.mean:.2%} ({interval.low:.2%} to {interval.high:.2%})"
+
+
+def accuracy_cell(results: Sequence[Result], key: str) -> str:
+    return percent(mean_interval([result[key] for result in results])) if key in results[0] else ""
+
+
+def report(results: Mapping[str, Sequence[Result]], out: Path) -> None:
+    anchor = median(result["seconds"] for result in results[ANCHOR]) if results.get(ANCHOR) else None
+    rows = []
+    for name, found in results.items():
+        seconds = median(result["seconds"] for result in found)
+        row = {"training": name, "seeds": len(found), "seconds": f"{seconds:,.0f}"}
+        row["of the anchor's"] = f"{seconds / anchor:.2f} x" if anchor else ""
+        row["test accuracy"] = accuracy_cell(found, "test_accuracy")
+        row["with six views"] = accuracy_cell(found, "test_accuracy_of_6_views")
+        rows.append(row)
+    print(table(rows))
+    for name, goal, fraction in GOALS:
+        if anchor and results.get(name):
+            mean = mean_interval([result["test_accuracy_of_6_views"] for result in results[name]]).mean
+            ratio = median(result["seconds"] for result in results[name]) / anchor
+            met = "met" if mean >= goal and ratio <= fraction else "missed"
+            print(
+                f"\n- {name}: {mean:.2%} with six views in {ratio:.2f} x the anchor's time (goal {goal:.0%} in {fraction} x: {met})"
+            )
+    draw(results, out / "fast")
+
+
+def draw(results: Mapping[str, Sequence[Result]], stem: Path) -> None:
+    """A point a training: its accuracy, with six views where there are, against its seconds."""
+    rows = [
+        {
+            "training": name,
+            "seconds": result["seconds"],
+            "accuracy": result.get("test_accuracy_of_6_views", result["test_accuracy"]),
+        }
+        for name, found in results.items()
+        for result in found
+    ]
+    chart = alt.Chart(chart_data(rows), width=480, height=300).mark_point(filled=True, size=60)
+    chart = chart.encode(
+        x=alt.X("seconds:Q", title="seconds of training", scale=alt.Scale(type="log", nice=False, padding=20)),
+        y=alt.Y(
+            "accuracy:Q", title="test accuracy", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False, padding=10)
+        ),
+        color=alt.Color("training:N", title=None, sort=list(results), scale=alt.Scale(scheme="dark2")),
+        shape=alt.Shape("training:N", title=None, sort=list(results)),
+    )
+    title = "Accuracy on CIFAR-10's test images and seconds of training"
+    subtitle = [f"{processor()}; a point is a whole training", "networks of whitened_convnet's kind: mean of six views"]
+    save_chart(apply_chart_style(chart, title, subtitle), stem, ["svg"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="holds cifar-10-batches-py")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--seeds", type=int, default=5, help="of the fast recipe")
+    parser.add_argument("--other-seeds", type=int, default=2, help="of all else")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[Result]] = {name: [] for name in options.only}
+    for seed in range(max(options.seeds, options.other_seeds)):
+        for name in options.only:
+            if seed < (options.seeds if name in (FAST, SHORT) else options.other_seeds):
+                results[name].append(keep_result(name, CONTENDERS[name], seed, options.data_dir, options.out))
+    report({name: found for name, found in results.items() if found}, options.out)
+
+
+if __name__ == "__main__":
+    main()
