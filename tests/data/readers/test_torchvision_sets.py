@@ -328,3 +328,12 @@ def test_a_damaged_or_strangers_file_is_one_line_and_nothing_in_it_runs(
     assert "\n" not in str(raised.value)
     assert str(tmp_path) in str(raised.value)
     assert not (tmp_path / "ran").exists()
+
+
+def test_another_size_for_a_set_of_arrays_is_refused_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SETS["CIFAR10"][0](tmp_path)
+    accept_checksums(monkeypatch, tmp_path)
+    with pytest.raises(LabError, match=r"CIFAR10: an image size of 8 was requested, but its images keep theirs"):
+        load(f"torchvision:CIFAR10@{tmp_path}", image_size=8)
