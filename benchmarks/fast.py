@@ -141,11 +141,11 @@ def draw(results: Mapping[str, Sequence[Result]], stem: Path) -> None:
         y=alt.Y(
             "accuracy:Q", title="test accuracy", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False, padding=10)
         ),
-        color=alt.Color("training:N", title=None, sort=list(results), scale=alt.Scale(scheme="dark2")),
-        shape=alt.Shape("training:N", title=None, sort=list(results)),
+        color=alt.Color("training:N", title=None, scale=alt.Scale(domain=list(results), scheme="dark2")),
+        shape=alt.Shape("training:N", title=None, scale=alt.Scale(domain=list(results))),
     )
     title = "Accuracy on CIFAR-10's test images and seconds of training"
-    subtitle = [f"{processor()}; a point is a whole training", "networks of whitened_convnet's kind: mean of six views"]
+    subtitle = [f"{processor()}; a point is a whole training", "accuracy with six views of each image, where there are"]
     save_chart(apply_chart_style(chart, title, subtitle), stem, ["svg"])
 
 
