@@ -284,7 +284,7 @@ def test_ctrl_c_ends_after_the_step_and_resume_gives_the_same_bits(run_cli, tmp_
     command = [sys.executable, "-c", INTERRUPTED_AFTER_AN_EPOCH, *args, "--out", "stopped"]
     child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out, err = child.communicate(timeout=300)
-    assert child.returncode == 0, err
+    assert child.returncode == 130, err  # so that `convolab train && convolab test` does not test what was stopped
     assert "stopped after" in out
     assert "next: convolab resume stopped" in out
     run = Run(tmp_path / "stopped")

@@ -193,7 +193,7 @@ def test_control_c_stops_a_study_with_its_runs_saved(run_cli, study: Path) -> No
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert "stopping after the current steps" in err
     summaries = [json.loads(path.read_text()) for path in Path("studies/rates/runs").glob("*/summary.json")]
     assert {summary["status"] for summary in summaries} == {"stopped"}

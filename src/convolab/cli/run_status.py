@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from convolab.cli.terminal import print_json, print_lines, print_note
+import typer
+
+from convolab.cli.terminal import STOPPED, print_json, print_lines, print_note
 from convolab.core.errors import LabError
 from convolab.core.escape import shell_word
 from convolab.core.outputs import TRAINING_CURVES, own_kind, require_outputs
@@ -100,7 +102,7 @@ def require_curves_outputs(run: "Run") -> None:
 
 
 def report_run(run: "Run", as_json: bool) -> None:
-    """Plot a run's curves and print its status."""
+    """Plot a run's curves and print its status; exit with STOPPED if it was stopped before its end."""
     from convolab.plots import training as training_plots
     from convolab.plots.style import save_chart
 
@@ -112,14 +114,21 @@ def report_run(run: "Run", as_json: bool) -> None:
         save_chart(chart, run.folder / "curves", kind=curves_kind(run))
     if as_json:
         print_json(overview)
-        return
+    else:
+        print_status(run, overview)
+    if run.status == "stopped":
+        raise typer.Exit(STOPPED)
+
+
+def print_status(run: "Run", overview: RunOverview) -> None:
+    """What a run came to, and what may be done next."""
     best = run.best_epoch
     best_text = ""
     if best is not None and best.validation_accuracy is not None:
         best_text = f", best validation accuracy {format_percent(best.validation_accuracy)} in epoch {best.epoch}"
     status = overview["status"]
     print_lines(f"{run.folder}: {status} after {overview['epochs_done']} of {overview['epochs']} epochs{best_text}")
-    if history:
+    if run.history:
         print_lines(f"curves: {run.folder / 'curves.html'} (also .svg and .png)")
     print_lines(f"next: {next_command(run)}")
 

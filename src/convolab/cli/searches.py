@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convolab.cli.studies import require_study_outputs, run_study_here, write_report_files
-from convolab.cli.terminal import print_json, print_lines, print_note, print_table
+from convolab.cli.terminal import STOPPED, print_json, print_lines, print_note, print_table
 from convolab.core.outputs import SEARCH_TABLE, STUDY_REPORT, own_kind, require_outputs
 from convolab.core.text import NO_VALUE, format_percent, pluralize, truncate_list
 from convolab.core.types import Json
@@ -112,6 +112,8 @@ def run_and_report_search(
     results = [one.result for one in result.tried] + [*(decision.trial_results.values() if decision else ())]
     if any(one.status == "failed" for one in results):
         raise typer.Exit(1)
+    if interrupts.requested:
+        raise typer.Exit(STOPPED)
 
 
 def print_tried(tried: "Sequence[TriedConfiguration]") -> None:

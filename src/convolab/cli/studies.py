@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from convolab.cli.options import require_device
-from convolab.cli.terminal import print_json, print_lines, print_note
+from convolab.cli.terminal import STOPPED, print_json, print_lines, print_note
 from convolab.core.errors import require, suggest
 from convolab.core.outputs import STUDY_REPORT, own_kind, require_outputs
 from convolab.core.types import Json
@@ -116,7 +116,10 @@ def run_and_report_study(
     hours: float | None = None,
     log: str | None = None,
 ) -> None:
-    """Run a study in `out`, by default studies/NAME, and report its results; exit with status 1 if a trial failed."""
+    """Run a study in `out`, by default studies/NAME, and report its results.
+
+    Exits with status 1 if a trial failed, and with STOPPED after a Ctrl-C.
+    """
     folder = out or Path("studies") / study.name
     page = folder / "report.html"
     with InterruptHandler("after the current steps") as interrupts:
@@ -128,6 +131,8 @@ def run_and_report_study(
     report_study(result, page, export, as_json, report_kind(result))
     if any(r.status == "failed" for r in result.trial_results.values()):
         raise typer.Exit(1)
+    if interrupts.requested:
+        raise typer.Exit(STOPPED)
 
 
 def run_study_here(

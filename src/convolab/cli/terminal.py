@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 MIN_WIDTH = 30  # of a terminal that lines are wrapped for
+STOPPED = 130  # exit code after a Ctrl-C, so that what follows in a script or after && does not start
 
 
 @contextmanager
