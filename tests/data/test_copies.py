@@ -1,6 +1,8 @@
 """Images that are there twice, exactly and nearly."""
 
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -118,3 +120,48 @@ def test_all_of_cifar10_is_compared_in_a_second(cifar10_dir):
     found = describe_copies(images, labels, parts, [str(index) for index in range(60_000)])
     assert time.process_time() - started < 5  # about 0.8 s; the slack is for slower machines
     assert found == []
+
+
+LOOKED_AT = """
+import sys
+from pathlib import Path
+import torch
+from convolab.core.environment import tune_malloc
+tune_malloc()  # as the command line does
+from convolab.data.copies import thumbnails
+from convolab.data.dataset import FileRows
+from convolab.data.memmap import map_rows
+
+torch.set_num_threads(1)
+count, path = 3000, Path(sys.argv[1])
+with path.open("wb") as file:
+    file.truncate(count * 3 * 224 * 224)  # holes: no byte of it is on the disk
+images = map_rows(FileRows(path, 0), (count, 3, 224, 224))
+
+def own_megabytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+thumbnails(images[:500])
+before = own_megabytes()
+thumbnails(images)
+print(own_megabytes() - before)
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the system does not tell the memory of a process's own"
+)
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_images_that_are_looked_at(tmp_path):
+    command = [sys.executable, "-c", LOOKED_AT, str(tmp_path / "rows.bin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert float(done.stdout) < 150  # megabytes; it was 556
+
+
+def test_a_class_without_an_image_in_a_split_gives_a_note(tmp_path):
+    for name, count in (("cat", 10), ("dog", 1)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            photo(index + len(name) * count).save(tmp_path / name / f"{index}.png")
+    assert notes(tmp_path) == ("test has no image of 'dog': its accuracy says nothing of that",)

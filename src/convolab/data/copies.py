@@ -42,7 +42,12 @@ def thumbnails(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 64"]:
     """Each image in 8 x 8 levels of green, from 0 to 255: nearly its gray, in a third of the time."""
     green = images[:, images.shape[1] // 2]
     size = min(BLOCK, images_per_chunk(tuple(green.shape[1:])))
-    return torch.cat([F.adaptive_avg_pool2d(part.float(), THUMBNAIL_SIZE).flatten(1) for part in green.split(size)])
+    # Into one tensor, not a list: each small result of a list would lie behind its chunk in memory, and glibc before 2.38 does not
+    # fit the next chunk, which is aligned, into the gap. So 50 GB of images would take about as much memory again.
+    small = torch.empty(len(green), THUMBNAIL_SIZE**2)
+    for part, rows in zip(green.split(size), small.split(size), strict=True):
+        rows.copy_(F.adaptive_avg_pool2d(part.float(), THUMBNAIL_SIZE).flatten(1))
+    return small
 
 
 def near_copies(images: UInt8[Tensor, "n c h w"], groups: Int64[Tensor, "n"]) -> Int64[Tensor, "m 2"]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
 from convolab.core.files import MAX_PATH_BYTES
+from convolab.core.text import truncate_list
 from convolab.core.types import MessageCallback
 from convolab.data.copies import describe_copies
 from convolab.data.dataset import ImageDataset, require_class_names, similar_class_names
@@ -184,7 +185,18 @@ class KeptImages:
             for index in indices.tolist():
                 split_of_image[index] = split
         copies = describe_copies(images, self.labels, split_of_image, names_at(source, self.positions))
-        return (*source.notes, *similar_class_names(source.classes), *nearly_black(images), *copies)
+        names = (*similar_class_names(source.classes), *self.untested_classes(source.classes))
+        return (*source.notes, *names, *nearly_black(images), *copies)
+
+    def untested_classes(self, classes: Sequence[str]) -> list[str]:
+        """A note for each split but training that has no image of a class."""
+        notes = []
+        for split, indices in self.indices.items():
+            counts = torch.bincount(self.labels[indices], minlength=len(classes)).tolist()
+            missing = [f"'{name}'" for name, count in zip(classes, counts, strict=True) if not count]
+            if split != "train" and missing:
+                notes.append(f"{split} has no image of {truncate_list(missing, 3)}: its accuracy says nothing of that")
+        return notes
 
 
 def nearly_black(images: UInt8[Tensor, "n c h w"]) -> list[str]:
