@@ -1,7 +1,10 @@
 """How a trial's process starts; imports nothing slow, so that the server can start before all else."""
 
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import get_all_start_methods, get_context, util
 from multiprocessing.context import ForkServerContext, SpawnContext
 
@@ -19,13 +22,28 @@ def worker_context() -> ForkServerContext | SpawnContext:
     """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     choose_socket_folder()
     context = get_context("forkserver")
     context.set_forkserver_preload(["__main__", "convolab.studies.forkserver_preload"])
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # which lets interrupts through again, so before they are kept back
+    with interrupts_kept_back():
+        forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def interrupts_kept_back() -> Iterator[None]:
+    """A Ctrl-C comes after the block; processes that start inside never get one.
+
+    A terminal sends it to them too, and it would end the server while it imports torch: it ignores it only after that.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def choose_socket_folder() -> None:
