@@ -139,7 +139,7 @@ class Run(Displayable):
         trainer = build_trainer(recipe, splits, device, codes=codes)
         has_data_dir = data_dir is not None or is_below_current_folder(recipe.data.name)
         data_folder = str(user_path(data_dir or "").resolve()) if has_data_dir else None
-        with sparing_threads(recipe, splits, device, callbacks), new_run_folder(recipe, out) as folder:
+        with sparing_threads(device, callbacks), new_run_folder(recipe, out) as folder:
             for part, code in codes.items():
                 code.write(code_folder(folder, part))
             recipe.write(folder / RECIPE_FILE)

@@ -30,15 +30,11 @@ from convolab.training.transforms import to_float01
 
 RESOLVED = {"fp32": "fp32", "bf16": "bf16_forced"}  # what an earlier start came to holds on any machine
 INITIAL_VALUES = 5_000 * 3 * 32 * 32  # of the pixels that a network may compute initial weights from
-LONG_TRAINING = 100_000  # images over all epochs; of fewer it is over before other programs matter
 
 
-def sparing_threads(
-    recipe: Recipe, splits: DatasetSplits, device: str, callbacks: TrainingCallbacks
-) -> AbstractContextManager[None]:
-    """See `spare_busy_cores`; of a short training, and on another device, the threads are left as they are."""
-    is_long = recipe.training.epochs * len(splits.train) >= LONG_TRAINING
-    return spare_busy_cores(callbacks.on_message) if is_long and device == "cpu" else nullcontext()
+def sparing_threads(device: str, callbacks: TrainingCallbacks) -> AbstractContextManager[None]:
+    """See `spare_busy_cores`; on another device the threads are left as they are."""
+    return spare_busy_cores(callbacks.on_message) if device == "cpu" else nullcontext()
 
 
 def build_trainer(
