@@ -255,6 +255,20 @@ def test_in_a_pipe_there_are_plain_lines_and_no_progress_bars(run_cli) -> None:
     assert [line.split()[1] for line in result.err.splitlines() if line.startswith("epoch")] == ["1/2", "2/2"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "3", "--set", "training.epochs=4"], "training.epochs is given twice"),
+        (["--lr", "0.1", "--set", "optimizer.lr=0.1"], "optimizer.lr is given twice"),
+        (["--overfit-one-batch", "--log", "playback"], "--log is for a training of epochs"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(run_cli, options: list[str], message: str) -> None:
+    result = run_cli("train", "shallow_net", *options)
+    assert result.code == 2
+    assert message in result.err
+
+
 @pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(run_cli) -> None:
     run_cli("train", "shallow_net", *QUICK, "--out", "a")

@@ -193,6 +193,21 @@ def test_a_state_that_a_later_convolab_wrote_is_neither_passed_over_nor_deleted(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"accuracy": 0.999}, "not that of the numbers of images"),
+        ({"interval": [0.99, 1.0]}, "not that of the numbers of images"),
+        ({"correct": 1}, "has other numbers of images"),
+    ],
+)
+def test_a_test_whose_numbers_contradict_each_other_is_not_believed(stopped_run: Run, change, reason):
+    stopped_run.test(allow_unfinished=True)
+    edit_json(stopped_run.folder / "test.json", lambda values: values.update(change))
+    assert reason in error_line(lambda: stopped_run.test_result)
+
+
+@pytest.mark.slow
 def test_the_format_of_a_test_and_of_a_log_is_looked_at(stopped_run: Run):
     stopped_run.test(allow_unfinished=True)
     edit_json(stopped_run.folder / "test.json", lambda values: values.update(format=2))

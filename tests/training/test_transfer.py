@@ -1,6 +1,7 @@
 """Trainings that start from weights, with frozen layers and a lower learning rate for what was taken."""
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,12 @@ def test_a_pickle_of_weights_runs_no_code(
 
     torch.save({"a": Touch()}, tmp_path / "bad.pth")
     recipe = make_recipe({**SMALL, "model.weights": str(tmp_path / "bad.pth")})
-    error_line(build_trainer, recipe, digits, "cpu")
+    with warnings.catch_warnings(record=True) as seen:
+        line = error_line(build_trainer, recipe, digits, "cpu")
     assert not (tmp_path / "ran").exists()
+    assert "reading more would run its code" in line
+    assert "weights_only" not in line, "torch advises to read it without, which would run it"
+    assert not seen
 
 
 # Freezing

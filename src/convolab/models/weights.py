@@ -9,11 +9,13 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -126,10 +128,16 @@ def read_weights_source(name: str, network: str) -> Weights:
     about: dict[str, Any] = {}
     try:
         if Path(name).suffix in SUFFIXES[1:] and not user_path(name).is_dir():
-            tensors = plain_tensors(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+            with warnings.catch_warnings(action="ignore"):  # whatever it warns of, it loads or it fails
+                tensors = plain_tensors(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
         else:
             tensors = safetensors.torch.load(content)
             about = safetensors_about(content)
+    except UnpicklingError as error:  # whose advice is to read it with `weights_only=False`, which would run it
+        raise LabError(
+            f"model.weights: {name} is damaged or holds more than tensors by name, and reading more would run its code: "
+            "save the network's state_dict alone, best as .safetensors"
+        ) from error
     except Exception as error:  # both readers fail in many ways on a damaged file
         raise LabError(
             f"model.weights: {name} is damaged or holds more than tensors by name ({describe_exception(error)})"

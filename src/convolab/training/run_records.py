@@ -119,6 +119,14 @@ class EvaluationRecord(Displayable):
             raise ValueError("the confusion matrix, the classes or the interval have the wrong size")
         if not 0 <= self.correct <= self.count or min(map(min, self.confusion), default=0) < 0:
             raise ValueError("a number of images is impossible")
+        diagonal = sum(row[index] for index, row in enumerate(self.confusion))
+        if (self.correct, self.count) != (diagonal, sum(map(sum, self.confusion))):
+            raise ValueError("the confusion matrix has other numbers of images")
+        tests = [self, *([self.with_views] if self.with_views else [])]
+        for test in tests:
+            expected = (test.correct / self.count, *wilson_interval(test.correct, self.count)) if self.count else ()
+            if any(abs(x - y) > 1e-6 for x, y in zip((test.accuracy, *test.interval), expected, strict=False)):
+                raise ValueError("the accuracy or its interval is not that of the numbers of images")
 
     def __repr__(self) -> str:
         correct = f"{self.correct:,} of {self.count:,} test images correct, {format_percent(self.accuracy)}"

@@ -73,10 +73,12 @@ def train_command(
         "model.name": network, "data.name": data, "training.epochs": epochs, "optimizer.lr": lr,
         "training.batch_size": batch_size, "training.seed": seed,
     }  # fmt: skip
-    resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(
-        {key: value for key, value in named_options.items() if value is not None}
-        | dict(parse_override(text) for text in overrides or [])
-    )
+    named = {key: value for key, value in named_options.items() if value is not None}
+    set_keys = dict(parse_override(text) for text in overrides or [])
+    both = next((key for key in named if key in set_keys), None)
+    require(both is None, f"{both} is given twice, by its own option and by --set: leave one of them out")
+    resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(named | set_keys)
+    require(not (overfit_one_batch and log), "--log is for a training of epochs: --overfit-one-batch has none")
     if overfit_one_batch and out is not None:
         require_outputs(OVERFIT_CHECK, overfit_paths(out))
     else:
