@@ -50,7 +50,7 @@ def test_without_test_images_none_are_made_up(tmp_path, names):
     splits = read(tmp_path)
     assert sizes(splits) == dict.fromkeys(("train", "validation")[: len(names)], 4)
     assert not splits.has_test
-    with pytest.raises(LabError, match=f"{tmp_path.name} has no test images, .*: add a folder test"):
+    with pytest.raises(LabError, match=f"{tmp_path.name} has no test images, .*: add some .a folder test"):
         _ = splits.test
 
 

@@ -77,7 +77,7 @@ class DatasetSplits(Displayable):
         """The test images. Raises LabError if there are none."""
         if self._test is None:
             raise LabError(
-                f"{self.train.name} has no test images, and validation images are not for testing: add a folder test"
+                f"{self.train.name} has no test images, and validation images are not for testing: add some (a folder test, or rows of the split test)"
             )
         return self._test
 

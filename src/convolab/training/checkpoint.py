@@ -172,7 +172,7 @@ def write_state(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Json], str | None]:
-    """The newest whole state in a folder: tensors, metadata, and a warning if a newer one was damaged.
+    """The newest whole state in a folder: tensors, metadata, and what is wrong with a newer one, if it is damaged.
 
     Raises LabError if there is none, and LaterFormat for one that a later convolab wrote: that is as good as new.
     """
@@ -185,5 +185,4 @@ def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Json], str | 
             (folder / PREVIOUS_STATE_FILE).exists(),
             f"{error}, and there is no older state to fall back on: train again from the start",
         )
-        warning = f"{error}: continuing from the state before it" if (folder / STATE_FILE).exists() else None
-        return *read_tensors(folder / PREVIOUS_STATE_FILE), warning
+        return *read_tensors(folder / PREVIOUS_STATE_FILE), str(error) if (folder / STATE_FILE).exists() else None

@@ -38,8 +38,8 @@ def resume_run(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCall
         trainer = build_trainer(run.recipe, splits, device, precision, run.codes, pretrained)
         recorder = RunRecorder(run.folder, run.recipe, run.summary, trainer)
         if continues:
-            tensors, progress, warning = read_state(run.folder)
-            path = run.folder / (PREVIOUS_STATE_FILE if warning else STATE_FILE)
+            tensors, progress, damage = read_state(run.folder)
+            path = run.folder / (PREVIOUS_STATE_FILE if damage else STATE_FILE)
             require(
                 "recipe_key" in progress and "data_key" in progress,
                 f"{path} does not name its run, as no file of convolab's first edition did: it cannot be resumed",
@@ -48,8 +48,8 @@ def resume_run(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCall
             trainer.restore(tensors, progress)
             require_same_parts(trainer, progress)
             recorder.write_metrics()
-            if warning:
-                callbacks.on_message(warning)
+            if damage:
+                callbacks.on_message(f"{damage}: continuing from the state before it")
                 (run.folder / STATE_FILE).unlink()  # else the next one written would push it over the good one
         note_other_threads(run.summary, callbacks)
         with epoch_log(LoggedRun(run.folder, run.run_id, run.recipe, trainer), callbacks, log) as logged:

@@ -9,7 +9,7 @@ import typer
 from convolab.cli.options import AsJson
 from convolab.cli.run_status import folder_overview
 from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note
-from convolab.core.errors import require
+from convolab.core.errors import LabError, require
 from convolab.core.text import NO_VALUE, format_percent, pluralize, truncate_list
 
 COLUMNS = ("run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent")
@@ -68,7 +68,12 @@ def delete_run(folder: Path, yes: bool, as_json: bool) -> None:
     """Ask, and delete a run's own files. Raises LabError if there is no run, or it is being trained."""
     from convolab.training.run import Run
 
-    run = Run(folder)
+    try:
+        run = Run(folder)
+    except LabError as error:
+        raise LabError(
+            f"{error}; so it is not known what is the run's own there: look, and delete the folder yourself"
+        ) from error
     require(not run.is_training, f"{folder} is being trained by another process: wait for it, or stop it")
     if not yes:
         require(sys.stdin.isatty(), f"{folder} is not deleted without a question: add --yes where nobody can answer")
