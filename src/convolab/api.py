@@ -25,6 +25,7 @@ from convolab.arguments import (
     train_overrides,
 )
 from convolab.core.errors import LabError, require
+from convolab.core.free_cores import spare_busy_cores
 from convolab.core.trust import trust_all
 from convolab.core.types import Json
 from convolab.data.catalog import load
@@ -137,6 +138,7 @@ def train(
             return Run.start(recipe, splits, out, device=device, data_dir=root, callbacks=chosen, log=log)
 
 
+@spare_busy_cores()
 def explain(
     image: ImageLike,
     net: NetworkSource = DEFAULT_NETWORK,
@@ -184,6 +186,7 @@ def explain(
     return replace(finding, net=network_label(net))
 
 
+@spare_busy_cores()
 def fool(
     images: ImageLike | Sequence[ImageLike],
     target: str | int | Sequence[str | int],
@@ -252,6 +255,7 @@ def fool(
     return replace(finding, net=network_label(net))
 
 
+@spare_busy_cores()
 def locate(
     image: ImageLike,
     net: NetworkSource = DEFAULT_NETWORK,
@@ -305,12 +309,9 @@ def locate(
     return replace(finding, net=network_label(net))
 
 
+@spare_busy_cores()
 def receptive_field(
-    image: ImageLike,
-    net: NetworkSource = DEFAULT_NETWORK,
-    *,
-    pixel: Sequence[int],
-    layer: str | None = None,
+    image: ImageLike, net: NetworkSource = DEFAULT_NETWORK, *, pixel: Sequence[int], layer: str | None = None
 ) -> Finding:
     """Where one cell of a network looks, in theory and by its gradient, and what the network makes of that patch alone.
 

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import convolab
+from convolab import api
 from convolab.core import free_cores
 from convolab.core.environment import count_usable_cores
+from convolab.core.errors import LabError
 from convolab.core.free_cores import ProcessorTimes, count_free_cores, spare_busy_cores
 
 needs_two_cores = pytest.mark.skipif(
@@ -104,3 +107,38 @@ def test_a_number_that_somebody_chose_is_left(chosen: str, undecided: None, monk
     expected = torch.get_num_threads()
     with spare_busy_cores(lambda message: pytest.fail(message)):
         assert torch.get_num_threads() == expected
+
+
+def test_a_loop_of_calls_waits_for_a_sample_once(undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if count_usable_cores() < 2 or not free_cores.STAT.exists():
+        pytest.skip("one core, or a system that tells no times")
+    monkeypatch.setattr(free_cores, "_last_call", None)
+    slept: list[float] = []
+    pause = time.sleep
+    monkeypatch.setattr(free_cores.time, "sleep", slept.append)
+    for _ in range(3):
+        with spare_busy_cores():
+            pause(2 * free_cores.SAMPLE_SECONDS)
+    assert slept[0] > 0
+    assert [seconds <= 0 for seconds in slept[1:]] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["explain", "fool", "locate", "receptive_field"])
+def test_what_looks_at_a_network_from_python_spares_busy_cores(
+    name: str, undecided: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(free_cores, "count_free_cores", lambda since: 1)
+    monkeypatch.setattr(free_cores, "count_usable_cores", torch.get_num_threads)
+    torch.set_num_threads(2)
+    threads: list[int] = []
+
+    def look(*_: object) -> None:
+        threads.append(torch.get_num_threads())
+        raise LabError("that is enough")
+
+    monkeypatch.setattr(api, "resolve_classifier", look)
+    arguments = {"fool": {"target": "cat"}, "locate": {"targets": "cat"}, "receptive_field": {"pixel": (0, 0)}}
+    with pytest.raises(LabError, match="that is enough"):
+        getattr(convolab, name)("chelsea", **arguments.get(name, {}))
+    assert threads == [1]
+    assert torch.get_num_threads() == 2

@@ -2,6 +2,7 @@
 
 import pytest
 
+from convolab.core.stats import wilson_interval
 from convolab.training.chance import chance_caution
 from convolab.training.history import EpochMetrics
 from convolab.training.run_records import EvaluationRecord
@@ -13,7 +14,8 @@ def epoch(validation: float | None, train: float = 0.9) -> EpochMetrics:
 
 def test_record(confusion: list[list[int]]) -> EvaluationRecord:
     count, correct = sum(map(sum, confusion)), sum(row[i] for i, row in enumerate(confusion))
-    return EvaluationRecord(correct / count, [0.0, 1.0], correct, count, 1.0, {"a": None, "b": None}, confusion, 1, "")
+    interval, per_class = list(wilson_interval(correct, count)), {"a": None, "b": None}
+    return EvaluationRecord(correct / count, interval, correct, count, 1.0, per_class, confusion, 1, "")
 
 
 test_record.__test__ = False

@@ -16,8 +16,10 @@ from convolab.core.text import pluralize
 
 STAT = Path("/proc/stat")
 SAMPLE_SECONDS = 0.1  # the system counts in hundredths of a second
+RECENT_SECONDS = 10.0  # since an earlier call began, which then is the sample: a loop of calls waits once
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 _decided = False  # whether a person or a command has chosen this process's threads
+_last_call: "ProcessorTimes | None" = None  # of `spare_busy_cores`
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,20 @@ def use_threads(count: int) -> None:
 
 
 @contextmanager
-def spare_busy_cores(on_message: Callable[[str], None]) -> Iterator[None]:
+def spare_busy_cores(on_message: Callable[[str], None] | None = None) -> Iterator[None]:
     """Let torch take only as many threads as cores are free inside the block, unless somebody chose their number."""
     import torch
 
+    global _last_call
     before = torch.get_num_threads()
     if _decided or THREADS_VARIABLE in os.environ or before < count_usable_cores():
         yield
         return
-    threads = min(before, count_free_cores())
-    if threads < before:
+    now = ProcessorTimes.now()
+    is_sample = now and _last_call and SAMPLE_SECONDS <= now.at - _last_call.at <= RECENT_SECONDS
+    threads = min(before, count_free_cores(_last_call if is_sample else now))
+    _last_call = now
+    if threads < before and on_message:
         on_message(describe_busy(threads, before))
     torch.set_num_threads(threads)
     try:
