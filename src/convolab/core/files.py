@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -200,7 +199,6 @@ def require_writable(folder: Path) -> None:
             existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
             f"cannot write {folder}: {existing} is not a folder you may write to; choose another folder",
         )
-        tempfile.TemporaryFile(dir=existing).close()  # in /proc and its like the permissions do not tell
 
 
 def require_no_link(folder: Path) -> None:
