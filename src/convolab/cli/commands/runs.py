@@ -71,6 +71,8 @@ def delete_run(folder: Path, yes: bool, as_json: bool) -> None:
     try:
         run = Run(folder)
     except LabError as error:
+        if not (folder / "summary.json").exists():
+            raise
         raise LabError(
             f"{error}; so it is not known what is the run's own there: look, and delete the folder yourself"
         ) from error
