@@ -69,7 +69,7 @@ shapes: .venv/installed-dev
 
 # The outer ring: full simulations, what takes minutes, and more of the fuzzing.
 long: .venv/installed-dev shapes
-	$(PYTEST) -m long tests
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m long tests
 	CONVOLAB_FUZZ=100 $(PYTEST) tests/test_fuzz.py
 
 # The tests that depend on the pace of other processes: 20 times idle, and 20 times beside two busy loops.

@@ -1,14 +1,17 @@
 """CIFAR-10: accuracy against the seconds of training, of the fast recipe, its anchor, our other recipes and other libraries' examples.
 
-    python benchmarks/fast.py --data-dir DIR --out FOLDER [--seeds 5] [--other-seeds 2] [--only NAME ...]
+    python benchmarks/fast.py --data-dir DIR --runs FOLDER [--out docs/results/fast] [--seeds 5] [--other-seeds 2] [--only NAME ...]
 
 One training at a time, each in a fresh process on all cores, seed by seed, so that an hour in which the machine is slower falls on all.
-Each result is a file in FOLDER when it is there; what is there is not run again, so the command may be stopped at any moment.
-Seconds are those of training: reading the images, evaluation and checkpoints are not timed on any side.
+Each result is a line of results.jsonl as soon as it is there. What this processor has done is not done again, so the command may be
+stopped at any moment, and the table may grow over days; a ratio is of two trainings on one kind of processor. `--seeds 0
+--other-seeds 0` trains nothing and prints the table. Seconds are those of training: reading the images, evaluation and checkpoints are
+not timed on any side.
 """
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +29,7 @@ from convolab.plots.style import apply_chart_style, chart_data, save_chart
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "recipes" / "cifar10_94.toml"
+OUT = HERE.parent / "docs" / "results" / "fast"
 RESNET = HERE.parent / "recipes" / "resnet_small.toml"
 FAST, SHORT, ANCHOR = "cifar10_94", "cifar10_94, 3 epochs", "anchor"
 GOALS = ((FAST, 0.94, 0.5), (SHORT, 0.90, 0.15))  # contender, accuracy, fraction of the anchor's seconds
@@ -79,17 +83,21 @@ CONTENDERS: dict[str, Training] = {
 }
 
 
-def keep_result(name: str, train: Training, seed: int, data_dir: Path, out: Path) -> Result:
-    """The result of a training, from its file if there is one."""
-    label = name.replace(",", "").replace(" ", "_").replace("'", "")
-    path = out / f"{label}-{seed}.json"
-    if not path.exists():
-        result = {"processor": processor(), "seed": seed} | dict(train(data_dir, seed, out / f"{label}-{seed}"))
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(result) + "\n")
-        unfinished.replace(path)
-        print(f"{name}, seed {seed}: {result}", file=sys.stderr, flush=True)
-    return json.loads(path.read_text())
+def read_results(path: Path) -> list[Result]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def keep_result(name: str, seed: int, data_dir: Path, runs: Path, path: Path) -> None:
+    """Add the result of a training to the file of results, if it does not have it from this kind of processor."""
+    key = {"training": name, "processor": processor(), "seed": seed}
+    if any(key.items() <= result.items() for result in read_results(path)):
+        return
+    folder = runs / f"{re.sub(r'[^a-zA-Z0-9]+', '_', name)}-{seed}"
+    result = key | dict(CONTENDERS[name](data_dir, seed, folder))
+    print(json.dumps(result), file=sys.stderr, flush=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text("".join(json.dumps(line) + "\n" for line in [*read_results(path), result]))
+    unfinished.replace(path)
 
 
 def percent(interval: Interval) -> str:
@@ -102,7 +110,8 @@ def accuracy_cell(results: Sequence[Result], key: str) -> str:
     return percent(mean_interval([result[key] for result in results])) if key in results[0] else ""
 
 
-def report(results: Mapping[str, Sequence[Result]], out: Path) -> None:
+def report(results: Mapping[str, Sequence[Result]]) -> None:
+    """The table of one kind of processor, and whether the goals are met."""
     anchor = median(result["seconds"] for result in results[ANCHOR]) if results.get(ANCHOR) else None
     rows = []
     for name, found in results.items():
@@ -112,19 +121,18 @@ def report(results: Mapping[str, Sequence[Result]], out: Path) -> None:
         row["test accuracy"] = accuracy_cell(found, "test_accuracy")
         row["with six views"] = accuracy_cell(found, "test_accuracy_of_6_views")
         rows.append(row)
-    print(table(rows))
+    print(f"{table(rows)}\n")
     for name, goal, fraction in GOALS:
         if anchor and results.get(name):
             mean = mean_interval([result["test_accuracy_of_6_views"] for result in results[name]]).mean
             ratio = median(result["seconds"] for result in results[name]) / anchor
             met = "met" if mean >= goal and ratio <= fraction else "missed"
             print(
-                f"\n- {name}: {mean:.2%} with six views in {ratio:.2f} x the anchor's time (goal {goal:.0%} in {fraction} x: {met})"
+                f"- {name}: {mean:.2%} with six views in {ratio:.2f} x the anchor's time (goal {goal:.0%} in {fraction} x: {met})"
             )
-    draw(results, out / "fast")
 
 
-def draw(results: Mapping[str, Sequence[Result]], stem: Path) -> None:
+def draw(machine: str, results: Mapping[str, Sequence[Result]], stem: Path) -> None:
     """A point a training: its accuracy, with six views where there are, against its seconds."""
     rows = [
         {
@@ -145,25 +153,35 @@ def draw(results: Mapping[str, Sequence[Result]], stem: Path) -> None:
         shape=alt.Shape("training:N", title=None, scale=alt.Scale(domain=list(results))),
     )
     title = "Accuracy on CIFAR-10's test images and seconds of training"
-    subtitle = [f"{processor()}; a point is a whole training", "accuracy with six views of each image, where there are"]
+    subtitle = [f"{machine}; a point is a whole training", "accuracy with six views of each image, where there are"]
     save_chart(apply_chart_style(chart, title, subtitle), stem, ["svg"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="holds cifar-10-batches-py")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the trainings themselves")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for results.jsonl and the figure")
     parser.add_argument("--seeds", type=int, default=5, help="of the fast recipe")
     parser.add_argument("--other-seeds", type=int, default=2, help="of all else")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, list[Result]] = {name: [] for name in options.only}
+    path = options.out / "results.jsonl"
     for seed in range(max(options.seeds, options.other_seeds)):
         for name in options.only:
             if seed < (options.seeds if name in (FAST, SHORT) else options.other_seeds):
-                results[name].append(keep_result(name, CONTENDERS[name], seed, options.data_dir, options.out))
-    report({name: found for name, found in results.items() if found}, options.out)
+                keep_result(name, seed, options.data_dir, options.runs, path)
+    results = read_results(path)
+    for machine in dict.fromkeys(result["processor"] for result in results):
+        found = {
+            name: [result for result in results if (result["training"], result["processor"]) == (name, machine)]
+            for name in CONTENDERS
+        }
+        found = {name: those for name, those in found.items() if those}
+        print(f"\n{machine}\n")
+        report(found)
+        draw(machine, found, options.out / re.sub(r"\W+", "-", machine.lower()))
 
 
 if __name__ == "__main__":

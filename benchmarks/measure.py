@@ -16,14 +16,18 @@ Results = dict[str, list[dict[str, Any]]]  # contender -> its JSON line of every
 
 
 def processor() -> str:
-    """The model's name and the cores this process may use, as `AMD EPYC, 2 cores`."""
+    """The model's name, its vector instructions and the cores this process may use, as `AMD EPYC (AVX-512, bf16), 2 cores`."""
     name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        name = next(
-            (line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")),
-            name,
-        )
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        fields = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
+        values = {key.strip(): value.strip() for key, _, value in reversed(fields)}
+        name = values.get("model name", name)
+        flags = values.get("flags", "").split()
+        vectors = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""
+        bf16 = "AMX bf16" if "amx_bf16" in flags else "bf16" if "avx512_bf16" in flags else ""
+        if vectors:
+            name = f"{name} ({', '.join(filter(None, (vectors, bf16)))})"
     return f"{name}, {cores()} cores"
 
 
