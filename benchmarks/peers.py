@@ -56,7 +56,37 @@ def shallow_net() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
-NETWORKS: dict[str, Network] = {"simple_convnet": simple_convnet, "shallow_net": shallow_net}
+class ResidualBlock(nn.Module):
+    """Two convolutions with norm, plus the input: averaged to half the size and filled with zero channels where it must be."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.stride, self.new_channels = 1 if inputs == outputs else 2, outputs - inputs
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=self.stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+        if self.stride == 2:
+            x = nn.functional.pad(nn.functional.avg_pool2d(x, 2), (0, 0, 0, 0, 0, self.new_channels))
+        return self.relu(out + x)
+
+
+def resnet_small() -> nn.Sequential:
+    """A convolution, then residual blocks of 32, 64 and 128 channels; the mean over the map; one linear layer."""
+    stem = (nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True))
+    blocks = (ResidualBlock(32, 32), ResidualBlock(32, 64), ResidualBlock(64, 128))
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+
+
+NETWORKS: dict[str, Network] = {
+    "simple_convnet": simple_convnet,
+    "shallow_net": shallow_net,
+    "resnet_small": resnet_small,
+}
 
 
 class CIFAR10(datasets.CIFAR10):
@@ -183,7 +213,10 @@ def keras(data_dir: Path, network: Network, steps: int, workers: int = 0, augmen
     else:
         keras.config.set_image_data_format("channels_first")  # as the DataLoader's batches are
         data = {"x": training_loader(data_dir, workers)}
-    model = keras.Sequential(keras_layers(network.__name__, augment_in_model))
+    if network is resnet_small:
+        model = keras_resnet_small()
+    else:
+        model = keras.Sequential(keras_layers(network.__name__, augment_in_model))
     assert sum(math.prod(v.shape) for v in model.trainable_variables) == sum(p.numel() for p in network().parameters())
     model.compile(
         optimizer=keras.optimizers.SGD(learning_rate=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
@@ -215,6 +248,26 @@ def keras_layers(name: str, augment: bool) -> list:
             layers.ReLU(),
         ]
     return [*front, *stages, layers.GlobalAveragePooling2D(), layers.Dense(10)]
+
+
+def keras_resnet_small():
+    """`resnet_small` as Keras's functional interface writes it (keras.io/guides/functional_api), channels first."""
+    from keras import Input, Model, layers, ops
+
+    def conv(x, outputs: int, stride: int = 1):
+        x = layers.Conv2D(outputs, 3, strides=stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization(1)(x)
+
+    inputs = Input((3, 32, 32))
+    x = layers.ReLU()(conv(inputs, 32))
+    for outputs in (32, 64, 128):
+        new_channels = outputs - x.shape[1]
+        out = layers.ReLU()(conv(x, outputs, stride=2 if new_channels else 1))
+        out = conv(out, outputs)
+        if new_channels:
+            x = ops.pad(layers.AveragePooling2D(2)(x), ((0, 0), (0, new_channels), (0, 0), (0, 0)))
+        x = layers.ReLU()(layers.add([out, x]))
+    return Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
 def skorch(data_dir: Path, network: Network, steps: int, workers: int = 0) -> float:

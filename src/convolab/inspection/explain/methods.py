@@ -19,6 +19,7 @@ from convolab.core.rng import make_generator
 from convolab.inspection.explain.guided_backprop import guided_gradient
 from convolab.inspection.explain.method_names import AUTO, MAX_PASSES, MAX_STEPS, METHOD_NAMES, SampleCount
 from convolab.inspection.explain.null_maps import rank_correlation
+from convolab.inspection.many_gradients import iter_logit_gradients
 from convolab.inspection.passes import logit_gradients, mean_color_image, prepared_input, require_close_head
 from convolab.inspection.result import map_invalid_reason
 from convolab.inspection.types import Heatmap, Pixels, SinglePixels
@@ -110,8 +111,8 @@ def smoothgrad(
         sigma = noise_level * float(x.max() - x.min())
         total = torch.zeros_like(x[0])
         halves = torch.zeros_like(x[0]), torch.zeros_like(x[0])
-        while taken < limit:
-            sample = logit_gradients(net, x + sigma * smoothgrad_noise(x, seed, taken), target)[0]
+        noisy_copies = (x + sigma * smoothgrad_noise(x, seed, index) for index in range(limit))
+        for sample in iter_logit_gradients(net, noisy_copies, target):
             total += sample
             halves[taken % 2].add_(sample)
             taken += 1
@@ -168,8 +169,12 @@ def integrated_gradients(
         with torch.no_grad():
             logit, baseline_logit = (float(net.forward_unchecked(image)[0, target]) for image in (x, baseline_pixels))
         logit_difference = logit - baseline_logit
-        for node, weight in zip(*gauss_legendre(steps), strict=True):
-            total += float(weight) * logit_gradients(net, baseline_pixels + float(node) * path, target)[0]
+        nodes, weights = (
+            values.flip(0) for values in gauss_legendre(steps)
+        )  # from the image on, whose gradient is not flat
+        points = (baseline_pixels + float(node) * path for node in nodes)
+        for weight, gradients in zip(weights, iter_logit_gradients(net, points, target), strict=True):
+            total += float(weight) * gradients
     per_channel = path[0] * total
     error = float(per_channel.double().sum()) - logit_difference
     return SaliencyMap(
