@@ -169,9 +169,8 @@ def integrated_gradients(
         with torch.no_grad():
             logit, baseline_logit = (float(net.forward_unchecked(image)[0, target]) for image in (x, baseline_pixels))
         logit_difference = logit - baseline_logit
-        nodes, weights = (
-            values.flip(0) for values in gauss_legendre(steps)
-        )  # from the image on, whose gradient is not flat
+        # From the image on: there the gradient says more about a network than at a baseline of one color.
+        nodes, weights = (values.flip(0) for values in gauss_legendre(steps))
         points = (baseline_pixels + float(node) * path for node in nodes)
         for weight, gradients in zip(weights, iter_logit_gradients(net, points, target), strict=True):
             total += float(weight) * gradients
