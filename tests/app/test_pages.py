@@ -184,3 +184,12 @@ def test_a_wrong_value_is_one_line_and_the_page_goes_on(page: "Page") -> None:
     page.fill("#train-lr", "0.1")
     page.wait_for_selector("#panel-train .error", state="hidden")
     page.locator("#train-same .command", has_text="convolab train simple_convnet --lr 0.1").wait_for()
+
+
+def test_the_line_about_a_wrong_value_stays_when_the_list_of_runs_is_asked_for_again(page: "Page") -> None:
+    page.fill("#train-lr", "fast")
+    page.get_by_role("alert").get_by_text("optimizer.lr").wait_for()
+    with page.expect_response("**/api/runs"):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(300)
+    assert page.get_by_role("alert").get_by_text("optimizer.lr").is_visible()

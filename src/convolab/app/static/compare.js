@@ -26,7 +26,7 @@ export async function start(panel) {
 }
 
 async function update(panel) {
-  const found = await attempt(panel, () => get("/api/compare/list"));
+  const found = await attempt(panel, () => get("/api/compare/list"), "poll");
   if (!found) return 5;
   list = found;
   const text = JSON.stringify([list.runs.map(run => [run.name, run.status, run.epochs_done]), list.studies, list.failed]);
@@ -79,7 +79,7 @@ async function compare(panel) {
   const isRunning = list.studies.find(one => one.name === study)?.job;
   const key = JSON.stringify([runs, study, seen]);
   if (key === lastResult && !isRunning) return;
-  const found = await attempt(panel, () => get("/api/compare", study ? {study} : {run: runs}));
+  const found = await attempt(panel, () => get("/api/compare", study ? {study} : {run: runs}), "poll");
   id("result").hidden = !found;
   if (!found) return;
   lastResult = key;

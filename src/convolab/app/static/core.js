@@ -126,16 +126,19 @@ export const upload = (file, signal) => request(`/api/uploads?${new URLSearchPar
   method: "POST", body: file, headers: {"Content-Type": "application/octet-stream"}, signal,
 });
 
-// Do something; an error becomes the line at the top of the panel, success takes it away.
-export async function attempt(part, action) {
+// Do something; an error becomes the line at the top of the panel, success takes it away. What is asked again and again, by itself
+// ("poll"), leaves the line about what a person did.
+export async function attempt(part, action, author = "person") {
   const line = part.closest("[role=tabpanel]").querySelector(".error");
+  const isOthers = () => !line.hidden && author === "poll" && line.dataset.author !== author;
   try {
     const result = await action();
-    line.hidden = true;
+    if (!isOthers()) line.hidden = true;
     return result;
   } catch (error) {
-    if (error instanceof Cancelled) return undefined;
+    if (error instanceof Cancelled || isOthers()) return undefined;
     line.textContent = error.message;
+    line.dataset.author = author;
     line.hidden = false;
     return undefined;
   }

@@ -17,7 +17,7 @@ export async function showPlayback(panel, run) {
   if (id("playback").hidden) { stop(); shown = null; return; }
   const key = `${run.name} ${run.epochs_done} ${run.status}`;
   if (key === shown) return;
-  const found = await attempt(panel, () => get("/api/runs/playback", {run: run.name}));
+  const found = await attempt(panel, () => get("/api/runs/playback", {run: run.name}), "poll");
   if (!found) { id("playback").hidden = true; return; }
   shown = key;
   kept = found;

@@ -94,7 +94,7 @@ async function submit(panel) {
 // ---------------------------------------------------------------- runs
 
 async function update(panel) {
-  const list = await attempt(panel, () => get("/api/runs"));
+  const list = await attempt(panel, () => get("/api/runs"), "poll");
   if (!list) return 5;
   const text = JSON.stringify(list) + getState("train.run");
   if (text !== lastRuns) showRuns(panel, list);
@@ -154,7 +154,7 @@ async function showCurves(panel, runs) {
   if (!run?.epochs) return;
   const key = `${run.name} ${run.epochs_done} ${run.status}`;
   if (key === lastCurves) return;
-  const [found] = await attempt(panel, () => get("/api/runs/curves", {run: run.name})) ?? [];
+  const [found] = await attempt(panel, () => get("/api/runs/curves", {run: run.name}), "poll") ?? [];
   if (!found) return;
   lastCurves = key;
   id("curves-title").textContent = run.name;
