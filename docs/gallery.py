@@ -75,7 +75,7 @@ def draw(figure: Figure, folder: Path) -> None:
     for command in figure.commands.splitlines():
         arguments = shlex.split(command, comments=True)
         if arguments[0] != "convolab":
-            raise ValueError(f"{figure.name}: {command!r} is no command of convolab")
+            raise ValueError(f"{figure.name}: {command!r} is not a command of convolab")
         subprocess.run(
             [sys.executable, "-m", *arguments], cwd=folder, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )

@@ -184,6 +184,15 @@ def test_an_image_in_memory_is_the_same_bytes_in_any_form(image: Any) -> None:
     assert torch.equal(pixels, torch.from_numpy(PHOTO).permute(2, 0, 1))
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int8, np.uint64])
+def test_an_array_of_any_whole_numbers_up_to_255_is_an_image_and_others_are_one_line(dtype: Any) -> None:
+    (_, pixels), *_ = [resolve_image(np.full((4, 6, 3), 100, dtype))]
+    assert pixels.unique().tolist() == [100]
+    if dtype != np.int8:
+        with pytest.raises(LabError, match="not in 0 to 255"):
+            resolve_image(np.full((4, 6, 3), 300, dtype))
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -253,7 +262,7 @@ def test_a_network_that_is_no_name_is_answered_with_what_takes_it(network: Any) 
     ("keywords", "message"),
     [
         ({"data": np.zeros((4, 8, 8), np.uint8)}, "save arrays as an .npz file and give 'npz:PATH'"),
-        ({"overrides": [1]}, r"overrides = \[1\] is no dict of recipe keys"),
+        ({"overrides": [1]}, r"overrides = \[1\] is not a dict of recipe keys"),
     ],
 )
 def test_an_array_for_a_name_and_a_list_for_a_dict_are_one_line(keywords: dict[str, Any], message: str) -> None:

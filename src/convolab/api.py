@@ -121,7 +121,7 @@ def train(
     )
     require(
         overrides is None or isinstance(overrides, Mapping),
-        f"overrides = {overrides!r} is no dict of recipe keys: give one such as {{'optimizer.weight_decay': 0}}",
+        f"overrides = {overrides!r} is not a dict of recipe keys: give one such as {{'optimizer.weight_decay': 0}}",
     )
     changes = train_overrides(values, settings, overrides or {})
     with trust_all(trust):

@@ -159,7 +159,7 @@ def network_label(net: NetworkSource) -> str:
 
 
 def resolve_image(image: ImageLike | nn.Module | Run) -> tuple[str, Tensor]:
-    """What an image is called, and its pixels, bytes [C, H, W]. Raises LabError for what is no image."""
+    """What an image is called, and its pixels, bytes [C, H, W]. Raises LabError for what is not an image."""
     if isinstance(image, nn.Module | Run):
         raise LabError("the image comes first, then the network: explain(image, net)")
     return open_image(image)

@@ -600,4 +600,4 @@ def test_a_variable_that_is_no_number_of_threads_is_one_line(
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     result = run_cli("train", "shallow_net", "--out", "run")
     assert (result.code, result.err.count("\n"), Path("run").exists()) == (2, 1, False)
-    assert "is no number of threads" in result.err
+    assert "is not a number of threads" in result.err

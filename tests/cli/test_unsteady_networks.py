@@ -1,4 +1,4 @@
-"""Own networks whose logits for an image are no function of the image, and own networks that keep something by the way."""
+"""Own networks whose logits for an image are not a function of the image, and own networks that keep something by the way."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ import torch
 
 import convolab
 from convolab import api
-from convolab.core import free_cores
+from convolab.core import environment, free_cores
 from convolab.core.environment import count_usable_cores
 from convolab.core.errors import LabError
 from convolab.core.free_cores import ProcessorTimes, count_free_cores, spare_busy_cores
@@ -96,7 +96,7 @@ def test_beside_busy_programs_one_thread_is_taken_and_the_rest_comes_back(undeci
 @pytest.mark.parametrize("chosen", ["variable", "torch", "command"])
 def test_a_number_that_somebody_chose_is_left(chosen: str, undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(free_cores, "count_free_cores", lambda: 1)
-    monkeypatch.setattr(free_cores, "count_usable_cores", lambda: 3)
+    monkeypatch.setattr(free_cores, "count_physical_cores", lambda: 3)
     torch.set_num_threads(3)
     if chosen == "variable":
         monkeypatch.setenv(free_cores.THREADS_VARIABLE, "3")
@@ -107,6 +107,28 @@ def test_a_number_that_somebody_chose_is_left(chosen: str, undecided: None, monk
     expected = torch.get_num_threads()
     with spare_busy_cores(lambda message: pytest.fail(message)):
         assert torch.get_num_threads() == expected
+
+
+def test_with_hyper_threading_torchs_half_of_the_cores_is_nobodys_choice(
+    undecided: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(free_cores, "count_free_cores", lambda since: 1)
+    monkeypatch.setattr(free_cores, "count_physical_cores", lambda: 2)
+    monkeypatch.setattr(free_cores, "count_usable_cores", lambda: 4)
+    torch.set_num_threads(2)
+    with spare_busy_cores():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_two_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for number, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        (tmp_path / f"cpu{number}").write_text(siblings)
+    monkeypatch.setattr(environment, "SIBLINGS", f"{tmp_path}/cpu{{}}")
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert environment.count_physical_cores() == 2
+    monkeypatch.setattr(environment, "SIBLINGS", f"{tmp_path}/none{{}}")
+    assert environment.count_physical_cores() == 4
 
 
 def test_a_loop_of_calls_waits_for_a_sample_once(undecided: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,12 @@ def test_the_fingerprint_does_not_change_with_the_datasets_name_or_its_layout_in
     assert base.fingerprint == renamed.fingerprint == channels_last.fingerprint
 
 
+def test_a_list_of_classes_has_the_fingerprint_of_a_tuple() -> None:
+    images, labels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
+    of_list = ImageDataset(images, labels, ["cat", "dog"], "pets")  # pyright: ignore[reportArgumentType]
+    assert of_list.fingerprint == ImageDataset(images, labels, ("cat", "dog"), "pets").fingerprint
+
+
 def test_a_subset_shares_the_pixels_and_gathers_copies() -> None:
     dataset = pets()
     subset = dataset.subset(torch.tensor([9, 2, 4]))

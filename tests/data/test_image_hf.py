@@ -105,6 +105,14 @@ def test_without_class_names_the_labels_are_the_classes(tmp_path: Path, labels, 
     assert [classes[label] for label in dataset.labels] == [str(label) for label in labels]
 
 
+def test_a_dataset_whose_splits_have_other_names_is_split_here_however_many_files_it_has(tmp_path: Path) -> None:
+    made = table(40)
+    save_to_disk(tmp_path / "pets" / "full", made, shards=2)
+    (tmp_path / "pets" / "dataset_dict.json").write_text(json.dumps({"splits": ["full"]}))
+    splits = load(f"hf:{tmp_path / 'pets'}", image_size=12)
+    assert len(splits.train) + len(splits.test) == 40
+
+
 def test_images_without_a_path_are_named_by_their_place_and_those_without_bytes_are_skipped(tmp_path: Path) -> None:
     made = table(6, path=None).to_pylist()
     made[3]["image"] = {"bytes": None, "path": "/etc/passwd"}
@@ -157,7 +165,7 @@ def write_parquet(folder: Path, **options: object) -> None:
         ),
         (
             lambda folder: (folder / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}'),
-            "no file's name",
+            "not a file's name",
         ),
         (lambda folder: (folder / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}'), "is missing"),
         (lambda folder: (folder / "state.json").write_text("[" * 10_000), "nested too deeply|not JSON"),

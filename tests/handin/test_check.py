@@ -232,5 +232,5 @@ def test_missing_runs_are_open_and_links_to_runs_elsewhere_do_not_count(done: Pa
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, homework: Homework) -> None:
-    with pytest.raises(LabError, match="is no folder"):
+    with pytest.raises(LabError, match="is not a folder"):
         check_folder(homework, tmp_path / "none")

@@ -68,7 +68,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
 def test_a_pipe_is_refused_and_does_not_wait(tmp_path: Path) -> None:
     path = tmp_path / "a.ipynb"
     os.mkfifo(path)
-    assert "is no regular file" in refused(path)
+    assert "is not a regular file" in refused(path)
 
 
 def test_a_loop_of_links_and_a_missing_file_are_missing(tmp_path: Path) -> None:

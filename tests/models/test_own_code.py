@@ -126,9 +126,9 @@ def test_a_file_may_define_a_dataclass_whose_types_are_strings() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("net.py:Other", "Other of net.py is no network: give a subclass of torch.nn.Module"),
-        ("net.py:WIDTH", "WIDTH of net.py is no network"),
-        ("net.py:torch", "torch of net.py is no network"),
+        ("net.py:Other", "Other of net.py is not a network: give a subclass of torch.nn.Module"),
+        ("net.py:WIDTH", "WIDTH of net.py is not a network"),
+        ("net.py:torch", "torch of net.py is not a network"),
         ("net.py:not_a_network", "gives str: it must give a torch.nn.Module"),
         ("net.py:Nett", "net.py has no Nett: did you mean 'Net'?"),
         ("subprocess:Popen", "there is no Python file of a network for 'subprocess'"),
@@ -136,7 +136,7 @@ def test_a_file_may_define_a_dataclass_whose_types_are_strings() -> None:
         ("os.path:join", "there is no Python file of a network for 'os.path'"),
         ("nowhere.inside:Net", "there is no Python file of a network for 'nowhere.inside'"),
         ("posix:system", "there is no Python file"),
-        ("numpy.random:seed", "seed of numpy/random/__init__.py is no network"),
+        ("numpy.random:seed", "seed of numpy/random/__init__.py is not a network"),
         (".net:Net", "is not the name of your own code"),
     ],
 )
@@ -247,4 +247,4 @@ def test_code_of_too_many_or_too_large_files_is_refused(own_folder: Path) -> Non
     (own_folder / "net.py").write_text("".join(f"import part{number}\n" for number in range(101)))
     assert "imports more than 100 files" in error_line(find_own_code, "net.py:Net")
     (own_folder / "net.py").write_text("x = 1\n" * 200_000)
-    assert "this is no source code" in error_line(find_own_code, "net.py:Net")
+    assert "this is not source code" in error_line(find_own_code, "net.py:Net")

@@ -169,7 +169,7 @@ def test_a_file_or_module_without_the_network_is_refused(network_file: Path) -> 
         f"{network_file}:Mime": "has no Mime: did you mean 'Mine'",
         f"{network_file.parent}/other.py:Mine": "no file .*other.py",
         "no_such_package.nets:Mine": "there is no Python file of a network for 'no_such_package.nets'",
-        f"{network_file}:nothing": "nothing of networks.py is no network: give a subclass of torch.nn.Module",
+        f"{network_file}:nothing": "nothing of networks.py is not a network: give a subclass of torch.nn.Module",
         f"{network_file}:too_few": r"must take \(shape, classes, ...options\), and takes \(shape\)",
         f"{network_file}:": "is not the name of your own code",
         ":Mine": "is not the name of your own code",

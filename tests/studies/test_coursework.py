@@ -1,7 +1,10 @@
 import pytest
+from PIL import Image
 
 from convolab.core.errors import LabError
+from convolab.data.catalog import load
 from convolab.studies.coursework import COURSEWORK_SECTIONS, coursework
+from convolab.studies.trials import estimate_training_cost
 
 
 @pytest.mark.slow
@@ -68,6 +71,21 @@ def test_the_quick_budget_takes_fewer_images_and_epochs():
     quick, full = coursework("cifar10", "quick").base_recipe, coursework("cifar10", "full").base_recipe
     assert (quick.data.limit, full.data.limit) == (10_000, None)
     assert quick.training.epochs < full.training.epochs
+
+
+@pytest.mark.slow
+def test_the_quick_budget_of_few_images_and_of_ones_own_asks_for_no_more_than_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert coursework("digits", "quick").base_recipe.data.validation == coursework().base_recipe.data.validation == 0.3
+    for number in range(40):
+        path = tmp_path / "pets" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(path)
+    study = coursework("folder:pets")
+    assert (study.base_recipe.data.limit, study.base_recipe.training.epochs) == (None, 5)
+    splits = load("folder:pets", image_size=32)
+    for trial in study.trials[:2]:
+        assert estimate_training_cost(trial.recipe.with_overrides({"training.batch_size": 8}), splits) > 0
 
 
 @pytest.mark.slow

@@ -287,7 +287,7 @@ def test_an_interaction_with_a_diverged_arm_of_either_pair_is_undecided():
     [
         ({"arm": "with", "baseline": "without", "interaction": ["with", "without"]}, "compares a difference with itself"),
         ({"arm": "with", "baseline": "without", "interaction": ["deep", "deep"]}, "compares a difference with itself"),
-        ({"arm": "with", "baseline": "without", "interaction": ["deep", "depp"]}, "'depp' is no arm of the section: did you mean 'deep'"),
+        ({"arm": "with", "baseline": "without", "interaction": ["deep", "depp"]}, "'depp' is not an arm of the section: did you mean 'deep'"),
         ({"trend": "optimizer.lr"}, "a trend needs a grid of 4 or more numbers of optimizer.lr alone"),
         ({"trend": "optimizer.lr", "arm": "with"}, "leave out arm"),
         ({"trend": "optimizer.lr", "interaction": ["deep", "with"]}, "is a trend or an interaction"),

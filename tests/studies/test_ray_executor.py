@@ -31,6 +31,7 @@ from convolab.models import registry, zoo
 from convolab.studies import ray_executor, ray_task
 from convolab.studies.executor import TERMINAL_EVENTS, JobEvent, LocalExecutor
 from convolab.studies.ray_executor import RayExecutor
+from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'convolab[ray]'")
@@ -281,6 +282,21 @@ def test_when_a_driver_is_killed_the_ray_that_it_started_ends_and_the_same_jobs_
 
 
 # ---------------------------------------------------------------- without a cluster
+
+
+def test_every_network_of_convolab_is_on_rays_nodes_too() -> None:
+    for name in ("shallow_net", "resnet_small", "whitened_convnet", "efficientnet_lite2"):
+        assert ray_task.codes_to_send(Recipe.from_dict({"model": {"name": name}})) == {}
+
+
+def test_the_logs_of_a_run_travel_with_it(tmp_path: Path) -> None:
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    for name in ("summary.json", "playback/frames.jsonl", "code/@1/net.py", ".lock"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(name)
+    ray_task.write_run_files(copy, ray_task.read_run_files(run))
+    copied = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert copied == {"summary.json", "playback/frames.jsonl", "code/@1/net.py"}
 
 
 def test_a_kill_while_files_are_copied_back_leaves_nothing_that_looks_like_a_run(

@@ -370,8 +370,8 @@ PAIR = {"arms": {"a": {}, "b": {"optimizer.lr": 0.02}}, "contrasts": [{"arm": "a
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "."}, "name = '.' is no name of a folder"),
-        ({"name": ".."}, "name = '..' is no name of a folder"),
+        ({"name": "."}, "name = '.' is not a name of a folder"),
+        ({"name": ".."}, "name = '..' is not a name of a folder"),
         ({"name": "a/b"}, "leave out slashes, tabs and line breaks"),
         ({"seeds": [True, False]}, "give a whole number"),
         ({"seeds": "until decided", "max_seeds": True}, "give a whole number"),

@@ -1,15 +1,18 @@
 """What training a trial does with its folder, whatever was in it."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from support.callbacks import FunctionCallbacks
+from torch import nn
 
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
+from convolab.models import registry
 from convolab.studies.study import Study
 from convolab.studies.trials import estimate_training_cost, find_corruption, train_trial
 from convolab.training.recipe import Recipe
@@ -126,6 +129,25 @@ def test_a_larger_network_and_more_epochs_cost_more(recipe: Recipe, digits: Data
     cheap = estimate_training_cost(recipe, digits)
     assert estimate_training_cost(recipe.with_overrides({"model.name": "simple_convnet"}), digits) > cheap
     assert estimate_training_cost(recipe.with_overrides({"training.epochs": 4}), digits) == 2 * cheap
+
+
+class ByKeyword(nn.Module):
+    """A network whose layer gets its input by name."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(math.prod(shape), classes)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.linear(input=pixels.flatten(1))
+
+
+def test_a_layer_that_is_called_by_keyword_is_counted(
+    recipe: Recipe, digits: DatasetSplits, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(registry.NETWORKS, "by_keyword", ByKeyword)
+    by_keyword = Recipe.from_dict(recipe.to_dict() | {"model": {"name": "by_keyword"}})
+    assert estimate_training_cost(by_keyword, digits) > 640 * len(digits.train) * 0.5
 
 
 def test_a_recipe_that_does_not_fit_its_images_is_found_before_training(recipe: Recipe, digits: DatasetSplits):

@@ -160,7 +160,7 @@ def test_a_recipe_of_a_later_format_is_refused():
 
 @pytest.mark.parametrize("number", [0, "1", True, 1.0, date(2026, 1, 1)])
 def test_what_is_no_format_needs_no_update(number: Any):
-    line = f"this recipe is damaged: format = {number!r} is no whole number from 1 on"
+    line = f"this recipe is damaged: format = {number!r} is not a whole number from 1 on"
     assert error_line(Recipe.from_dict, {"format": number}) == line
 
 

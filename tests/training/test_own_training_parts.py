@@ -109,6 +109,10 @@ class SoftHinge:
         return (hinge(logits, targets) ** self.power)
 
 
+def soft_labels(logits, targets):
+    return -(targets * logits.log_softmax(1)).sum(1).mean()
+
+
 def without_gradient(logits, targets):
     return (logits.argmax(1) != targets).float().mean()
 
@@ -317,6 +321,7 @@ WORKING = {
     "sampling": {"sampling.name": "parts.py:rare", "sampling.power": 0.5},
     "balanced": {"sampling.name": "balanced"},
     "metric": {"validation_metric.name": "parts.py:macro_recall", "data.validation": 0.3},
+    "loss of mixed labels": {"loss.name": "parts.py:soft_labels", "data.augment": ["mixup"]},
 }
 
 
@@ -370,7 +375,7 @@ def test_own_parts_change_what_is_trained(parts: Callable[..., Recipe], digits: 
         ({"sampling.name": "parts.py:too_few"}, "the sampling 'parts.py:too_few' gives [2] weights for 180 images: give one for each"),
         ({"sampling.name": "parts.py:negative"}, "the sampling weights run from -1 to -1: give finite ones of 0 or more, some of them above 0"),
         ({"validation_metric.name": "parts.py:no_number"}, "the metric 'parts.py:no_number' failed: ValueError: could not convert string to float: 'good'"),
-        ({"loss.name": "parts.py:leaving"}, "the loss 'parts.py:leaving' failed: SystemExit (parts.py, line 144)"),
+        ({"loss.name": "parts.py:leaving"}, "the loss 'parts.py:leaving' failed: SystemExit (parts.py, line 148)"),
         ({"sampling.name": "parts.py:secret"}, "the sampling 'parts.py:secret' gives other weights for the same labels, so a stopped run could not be resumed bit for bit: let it draw from torch's, NumPy's or Python's global generator, which are seeded for it"),
         ({"validation_metric.name": "parts.py:counting"}, "the metric 'parts.py:counting' gives 1 and then 2 for the same logits: let it keep nothing from call to call"),
         ({"schedule.name": "parts.py:word"}, "the schedule 'parts.py:word' gives no number in epoch 1: ValueError: could not convert string to float: 'x'"),
@@ -397,7 +402,7 @@ def test_what_an_own_part_does_wrong_is_one_line_before_anything_is_written(
         ({"data.augment": "RandomRotation(10)"}, """data.augment = 'RandomRotation(10)': give a list, such as ["RandomRotation(10)"]"""),
         ({"sampling.name": "even"}, "unknown sampling 'even': known: balanced, shuffled, weighted, or your own as file.py:Name"),
         ({"validation_metric.name": "accuracy"}, "validation_metric.name is your own metric: give file.py:Name"),
-        ({"data.augment": ["parts.py:odd"]}, "'parts.py:odd' is no transform: give a class, a function, or an object that can be called"),
+        ({"data.augment": ["parts.py:odd"]}, "'parts.py:odd' is not a transform: give a class, a function, or an object that can be called"),
         ({"data.augment": ["parts.py:flips(1)"]}, "'parts.py:flips(1)': parts.py:flips is an object and takes no options"),
     ],
 )  # fmt: skip

@@ -83,7 +83,7 @@ def require_network_name(name: str) -> str:
     is_timm = name.startswith(TIMM) and len(word) <= 200 and word.replace("_", "").replace(".", "").isalnum()
     require(
         name in BUNDLED_NETWORKS or is_timm,
-        f"'{escape_line(name, 80)}' is no network of this page: choose one of {', '.join(BUNDLED_NETWORKS)}, a run, "
+        f"'{escape_line(name, 80)}' is not a network of this page: choose one of {', '.join(BUNDLED_NETWORKS)}, a run, "
         "or timm/ and the name of one of timm's",
     )
     return name

@@ -70,7 +70,7 @@ class Sessions:
             self.sessions.pop(key, None)
 
     def add(self, key: str, name: str, content: bytes) -> Upload:
-        """Decode an image and keep it. Raises LabError, naming it, for what is no image or too large."""
+        """Decode an image and keep it. Raises LabError, naming it, for what is not an image or too large."""
         from convolab.data.image_io import decode_image
 
         name = escape_line(name.rpartition("/")[2].rpartition("\\")[2], MAX_NAME) or "image"

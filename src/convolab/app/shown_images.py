@@ -45,7 +45,7 @@ def chosen_image(call: PageCall, usual: str) -> ChosenImage:
         return ChosenImage(Path(upload.name).stem or "image", upload_source(upload.name), upload.image)
     require(
         value in SAMPLE_IMAGES,
-        f"'{escape_line(value, 80)}' is no image of this page: choose one of {', '.join(SAMPLE_IMAGES)}, or open a file",
+        f"'{escape_line(value, 80)}' is not an image of this page: choose one of {', '.join(SAMPLE_IMAGES)}, or open a file",
     )
     return ChosenImage(value, value, read_image(value))
 

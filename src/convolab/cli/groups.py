@@ -14,7 +14,7 @@ from convolab.core.errors import LabError, suggest
 if TYPE_CHECKING:  # typer's own copy of click, which its older versions do not have: nothing of it is needed to run
     from typer._click import Command, Context, HelpFormatter
 
-# What the parser says, by pydantic, of a text that is no number.
+# What the parser says, by pydantic, of a text that is not a number.
 PARSED_NUMBER = re.compile(r"Input should be a valid (integer|number)(?:, unable to parse string as an? \w+)?")
 NUMBERS = {"integer": "a whole number", "number": "a number"}
 

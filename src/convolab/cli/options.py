@@ -62,7 +62,7 @@ def prepare_torch(device: str, threads: int | None) -> str | None:
     chosen = os.environ.get(THREADS_VARIABLE, "1")
     require(
         re.fullmatch(r"\s*\+?0*[1-9][0-9]{0,5}\s*(,[0-9, ]*)?", chosen) is not None,
-        f"{THREADS_VARIABLE}={chosen[:40]!r} is no number of threads: give one above 0, or unset it",
+        f"{THREADS_VARIABLE}={chosen[:40]!r} is not a number of threads: give one above 0, or unset it",
     )
     times = ProcessorTimes.now()
     import torch
@@ -78,9 +78,10 @@ def prepare_torch(device: str, threads: int | None) -> str | None:
     note = None
     if threads:
         use_threads(threads)
-    elif THREADS_VARIABLE not in os.environ and torch.get_num_threads() == cores:
-        use_threads(count_free_cores(times))
-        note = describe_busy(torch.get_num_threads(), cores) if torch.get_num_threads() < cores else None
+    elif THREADS_VARIABLE not in os.environ:
+        before = torch.get_num_threads()  # the cores, or with hyper-threading half of them
+        use_threads(min(before, count_free_cores(times)))
+        note = describe_busy(torch.get_num_threads(), before) if torch.get_num_threads() < before else None
     require_device(device)
     return note
 

@@ -82,7 +82,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     numbers = [bool(lines[1:]) and all(is_number(line[i]) for line in lines[1:]) for i in range(len(lines[0]))]
-    # A Text is no markup; a cell that is too wide goes on below, and is never cut.
+    # A Text is not markup; a cell that is too wide goes on below, and is never cut.
     columns = [
         Column(Text(heading), justify="right" if is_right else "left", overflow="fold")
         for heading, is_right in zip(lines[0], numbers, strict=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing_extensions import TypedDict  # typing has what pydantic needs from Python 3.12 on
 
 RECORDED_PACKAGES = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
+SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 CACHE_TAG = "CACHEDIR.TAG"  # backup programs leave out a folder that holds this file (bford.info/cachedir)
 CACHE_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# convolab's cache: it may be deleted at any time.\n"
 
@@ -65,6 +66,15 @@ def processor_name() -> str:
 def count_usable_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count_physical_cores() -> int:
+    """The cores that this process may use, counting one that runs two threads at a time (hyper-threading) once."""
+    try:
+        siblings = [Path(SIBLINGS.format(number)).read_text() for number in os.sched_getaffinity(0)]
+    except (AttributeError, OSError):  # only Linux tells
+        return count_usable_cores()
+    return len(set(siblings))
 
 
 def has_native_bf16() -> bool:

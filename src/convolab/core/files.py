@@ -69,8 +69,8 @@ def user_path(path: Path | str) -> Path:
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder to write to; on success it is synced and renamed to `path`.
 
-    What stands at `path` must be a regular file, or nothing: a device, a pipe or a link stays what it is. A reader sees the old file or the new one, never a part of it. On any error the old one stays and the temporary one
-    is deleted.
+    A reader sees the old file or the new one, never a part of it. On any error the old one stays and the temporary one is
+    deleted. What stands at `path` must be a regular file, or nothing: a device, a pipe or a link stays what it is.
     Raises LabError if the folder cannot be written, the disk is full, or no regular file is at `path`.
 
     >>> import tempfile; folder = Path(tempfile.mkdtemp())
@@ -84,7 +84,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with translate_write_errors(path):
             if os.path.lexists(path):
                 kind = os.lstat(path).st_mode
-                require(stat.S_ISREG(kind), f"cannot write {path}, which is no regular file: choose another path")
+                require(stat.S_ISREG(kind), f"cannot write {path}, which is not a regular file: choose another path")
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb+") as file:

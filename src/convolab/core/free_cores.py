@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from convolab.core.environment import count_usable_cores
+from convolab.core.environment import count_physical_cores, count_usable_cores
 from convolab.core.text import pluralize
 
 STAT = Path("/proc/stat")
@@ -78,7 +78,8 @@ def spare_busy_cores(on_message: Callable[[str], None] | None = None) -> Iterato
 
     global _last_call
     before = torch.get_num_threads()
-    if _decided or THREADS_VARIABLE in os.environ or before < count_usable_cores():
+    # Torch takes a thread for each core, or with hyper-threading for each of its two; fewer are somebody's choice.
+    if _decided or THREADS_VARIABLE in os.environ or before < count_physical_cores():
         yield
         return
     now = ProcessorTimes.now()
@@ -95,7 +96,8 @@ def spare_busy_cores(on_message: Callable[[str], None] | None = None) -> Iterato
 
 
 def describe_busy(threads: int, cores: int) -> str:
-    """
+    """The line about threads that are left out.
+
     >>> describe_busy(1, 2)
     'other programs are busy: 1 thread on 2 cores, which is faster than more (OMP_NUM_THREADS=2 takes all)'
     """

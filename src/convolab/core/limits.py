@@ -22,7 +22,7 @@ LIMIT = re.compile(r"MAX_\w+|\w+_TIMEOUT|MIN_DOWNLOAD_SPEED|DOWNLOAD_ATTEMPTS")
 def lift_limits(text: str) -> None:
     """Set limits for this process, such as "studies.study.MAX_RUNS=20000, models.registry.MAX_PARAMETERS=2e9".
 
-    A whole number stays one. Raises LabError, naming the entry, for what is no limit and for what is no number.
+    A whole number stays one. Raises LabError, naming the entry, for what is not a limit or not a number.
 
     >>> lift_limits("studies.study.MAX_RUNZ=20000")
     Traceback (most recent call last):

@@ -93,7 +93,7 @@ def require_replaceable(kind: str, path: Path, csv_header: str = "") -> None:
         return
     require(not stat.S_ISDIR(status.st_mode), f"{path} is a folder: choose another name")
     require(not stat.S_ISLNK(status.st_mode), f"{path} is a symbolic link: choose another name, or delete it")
-    require(stat.S_ISREG(status.st_mode), f"{path} is no regular file: choose another name")
+    require(stat.S_ISREG(status.st_mode), f"{path} is not a regular file: choose another name")
     require(
         is_own_output(kind, path, status.st_size, csv_header),
         f"{path} exists, and convolab did not write it like this as {kind}: choose another name, or delete the file",

@@ -180,7 +180,7 @@ def angle_table(count: int) -> tuple["np.ndarray", "np.ndarray"]:
 def repeated_interval(estimate: Estimate, level: float) -> Interval:
     """The interval of a mean difference that covers it at all looks together, with the level of the present look.
 
-    Repeated confidence intervals (Jennison & Turnbull 1989, J. R. Stat. Soc. B 51): whenever and why ever one stops,
+    Repeated confidence intervals (Jennison & Turnbull 1989, J. R. Stat. Soc. B 51): whenever one stops, and for whatever reason,
     95 of 100 intervals cover the true difference, if the level is that of `look_levels` for 5 %.
 
     >>> interval = repeated_interval(Estimate(0.02, 0.002, 5), look_levels((3, 5, 10))[1])

@@ -62,6 +62,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]], Displayable):
     names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))  # a list's fingerprint would be another one
         require(
             self.images.dtype == torch.uint8 and self.images.ndim == 4,
             f"{self.name}: images are {self.images.dtype} {list(self.images.shape)}: give uint8 [N, C, H, W]",

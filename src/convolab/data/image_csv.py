@@ -39,7 +39,7 @@ def find_csv_images(given: str, data_dir: Path | None, image_size: int) -> Image
         data_dir: where a relative path starts, by default the current folder.
         image_size: height and width, in pixels, that each image is resized to, 8 to 512; the center is kept.
 
-    Raises LabError, with the number of the row, for what is no path, label or split.
+    Raises LabError, with the number of the row, for what is not a path, label or split.
     """
     file = (data_dir or Path()) / user_path(given)
     where = shown_path(file)

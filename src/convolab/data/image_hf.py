@@ -154,15 +154,14 @@ def find_shards(folder: Path) -> tuple[list[Shard], list[str]]:
         paths = sorted(places[0].glob("*.parquet"))
         shards = [Shard(split_of(path.stem), path) for path in paths]
         unread = [path.name for path in paths if not split_of(path.stem)]
-    if len(unread) == len({shard.path for shard in shards}):
+    require(shards and len(shards) <= MAX_SHARDS, f"{where} has {len(shards):,} files: {WANTED}")
+    if not any(shard.split for shard in shards):
         return sorted(shards, key=lambda shard: str(shard.path)), []
     notes = [
         f"not read, because train, validation or test does not begin its name: {escape_line(name, 100)}"
         for name in unread
     ]
-    shards = [shard for shard in shards if shard.split or not unread]
-    require(shards and len(shards) <= MAX_SHARDS, f"{where} has {len(shards):,} files: {WANTED}")
-    return shards, notes
+    return [shard for shard in shards if shard.split], notes
 
 
 def split_of(name: str) -> str:
@@ -182,7 +181,7 @@ def saved_files(folder: Path) -> list[Path]:
     files = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries or ()]
     for name in files:
         is_name = isinstance(name, str) and Path(name).name == name and "\0" not in name
-        require(is_name, f"{shown_path(folder / 'state.json')} lists what is no file's name: {WANTED}")
+        require(is_name, f"{shown_path(folder / 'state.json')} lists what is not a file's name: {WANTED}")
     return [folder / str(name) for name in files]
 
 

@@ -87,7 +87,7 @@ def open_image(image: ImageLike, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[st
     """What an image is called, and its pixels: by a sample's name, a path or an address as `read_image` takes it, or in
     memory as `to_uint8_image` does.
 
-    Raises LabError for what is no image.
+    Raises LabError for what is not an image.
 
     >>> [(name, pixels.shape) for name, pixels in map(open_image, ("chelsea", np.zeros((8, 9))))]
     [('chelsea', torch.Size([3, 300, 451])), ('the image', torch.Size([1, 8, 9]))]
@@ -334,7 +334,7 @@ def to_uint8_image(image: Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor)
         in_range = bool(((values >= 0) & (values <= 1)).all())
         require(in_range, "an image of floats has values that are not in [0, 1]: divide by 255, or give bytes")
         return (values * 255).round().to(torch.uint8).contiguous()
-    in_range = not values.is_complex() and int(values.min()) >= 0 and int(values.max()) <= 255
+    in_range = not values.is_complex() and bool(((wide := values.long()) >= 0).all() and (wide <= 255).all())
     require(in_range, f"an image of {values.dtype} has values that are not in 0 to 255: give bytes")
     return values.to(torch.uint8).contiguous()
 

@@ -87,7 +87,7 @@ class ImageSource:
 
 
 def empty_classes(classes: Sequence[str], splits: Sequence[str], where: str) -> dict[tuple[str, int], str]:
-    """What to say of a class without training images, for a source that is no folder."""
+    """What to say of a class without training images, for a source that is not a folder."""
     split = "train" if "train" in splits else ""
     return {
         (split, label): f"{where}: the class '{escape_line(name, 100)}' has no readable training image: add some"
@@ -161,9 +161,10 @@ class KeptImages:
         labels = [source.labels[index] for index in kept]
         present = set(zip(splits, labels, strict=True))
         for key, message in source.never_empty.items():
-            places = zip(source.splits, source.labels, reasons, strict=True)
-            why = next((reason for split, label, reason in places if (split, label) == key and reason), "")
-            require(key in present, f"{message} ({why})" if why else message)
+            if key not in present:
+                places = zip(source.splits, source.labels, reasons, strict=True)
+                why = next((reason for split, label, reason in places if (split, label) == key and reason), "")
+                raise LabError(f"{message} ({why})" if why else message)
         label_tensor = torch.tensor(labels, dtype=torch.int64)
         if "" in source.splits:
             no_pixels = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(len(kept), 1, 1, 1)

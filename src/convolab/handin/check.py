@@ -98,7 +98,7 @@ def check_folder(homework: Homework, folder: Path) -> CheckResult:
     Raises LabError if there is no such folder, or none of the homework's files is in it; what is wrong with a file in
     it is a problem of its items.
     """
-    require(folder.is_dir(), f"{folder} is no folder: give the one that `convolab handin start` made")
+    require(folder.is_dir(), f"{folder} is not a folder: give the one that `convolab handin start` made")
     require_homework_folder(homework, folder)
     require_cells(homework, sources=False)
     problem = question1_problem(homework, folder)

@@ -101,7 +101,7 @@ def curve_panel(histories: Mapping[str, EpochRows], column: str) -> alt.LayerCha
 def plot_bars(values: Mapping[str, float], label: str, title: str = "", highlight: str | None = None) -> ChartFigure:
     """Fractions as horizontal bars in percent, the largest first; one may be highlighted by a color.
 
-    Raises LabError if there are none, or one of them is no number.
+    Raises LabError if there are none, or one of them is not a number.
     """
     require(values, "there is nothing to draw: train a network first")
     require_numbers(values)
@@ -123,7 +123,7 @@ def plot_bars(values: Mapping[str, float], label: str, title: str = "", highligh
 
 
 def require_numbers(values: Mapping[str, object]) -> None:
-    """Raise LabError for a value that is no number."""
+    """Raise LabError for a value that is not a number."""
     for name, value in values.items():
         require(isinstance(value, Real), f"'{name}' has no number to draw: fill in the cell that gives it")
 

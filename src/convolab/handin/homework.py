@@ -28,7 +28,7 @@ PACKAGE = "convolab.handin"
 MAX_HOMEWORK_BYTES = 1_000_000
 MAX_SOURCE_BYTES = 2_000_000  # of a notebook's source
 NonEmpty: TypeAlias = Annotated[str, Field(min_length=1)]
-Points: TypeAlias = Annotated[float, Field(ge=0, strict=True)]  # strict: true is no number
+Points: TypeAlias = Annotated[float, Field(ge=0, strict=True)]  # strict: true is not a number
 AtLeastOne: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
 
 

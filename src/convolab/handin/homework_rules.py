@@ -29,7 +29,7 @@ def require_sound(homework: "Homework", name: str) -> None:
     written = [homework.question1.answers, homework.question1.pdf, *(f"{notebook}.ipynb" for notebook in notebooks)]
     for file in files:
         require(
-            PLAIN_NAME.fullmatch(file), f"{name}: {file!r} is no file's name: give letters, digits, dots and dashes"
+            PLAIN_NAME.fullmatch(file), f"{name}: {file!r} is not a file's name: give letters, digits, dots and dashes"
         )
     taken = [file for file in (*written, README, HOMEWORK_FILE) if [*written, README, HOMEWORK_FILE].count(file) > 1]
     require(not taken, f"{name}: two files would be called {', '.join(taken[:1])}: give question1 other names")

@@ -69,7 +69,7 @@ def read_bounded(path: Path, folder: Path, max_bytes: int) -> bytes:
         resolved.is_relative_to(folder.resolve()),
         f"{path} leads out of {folder}: put the file itself there, in place of the link",
     )
-    require(stat.S_ISREG(status.st_mode), f"{path} is no regular file: put a file there")
+    require(stat.S_ISREG(status.st_mode), f"{path} is not a regular file: put a file there")
     require(
         status.st_size <= max_bytes,
         f"{path} has {status.st_size / 1e6:,.0f} MB: at most {max_bytes / 1e6:,.0f} MB are read; clear large outputs",

@@ -158,7 +158,7 @@ def round_channels(channels: float) -> int:
 
 
 def efficientnet_lite0(shape: ImageShape, classes: int) -> EfficientNetLite:
-    """EfficientNet-Lite0 for images of any size; a registered network. Its last map has a 32th of their sides."""
+    """EfficientNet-Lite0 for images of any size; a registered network. Its last map has a 32nd of their height and width."""
     return EfficientNetLite(0, classes, shape[0])
 
 

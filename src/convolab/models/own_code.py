@@ -180,7 +180,7 @@ def read_module_source(path: Path) -> bytes:
     try:
         require(
             size_of_file(path) <= MAX_SOURCE_BYTES,
-            f"{path} has more than {MAX_SOURCE_BYTES:,} bytes: this is no source code",
+            f"{path} has more than {MAX_SOURCE_BYTES:,} bytes: this is not source code",
         )
         return path.read_bytes()
     except OSError as error:

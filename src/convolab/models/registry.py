@@ -194,7 +194,7 @@ def resolve_factory(name: str, code: OwnCode | None = None) -> NetworkFactory:
     is_network_class = inspect.isclass(factory) and issubclass(factory, nn.Module)
     require(
         is_network_class or inspect.isfunction(factory),
-        f"{attribute} of {code.entry} is no network: give a subclass of torch.nn.Module, or a function that returns one",
+        f"{attribute} of {code.entry} is not a network: give a subclass of torch.nn.Module, or a function that returns one",
     )
     return factory
 

@@ -169,7 +169,7 @@ def plain_tensors(value: object) -> dict[str, Tensor]:
     entries = dict(value) if isinstance(value, Mapping) else {}
     require(
         all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in entries.items()),
-        "it is no state dict",
+        "it is not a state dict",
     )
     # Data-parallel training writes this before every name.
     return {key.removeprefix("module."): tensor.detach() for key, tensor in entries.items()}
@@ -261,7 +261,7 @@ def take_weights(
 
     The last layer is taken only if its classes are known to be the network's, by name and in order; else it stays new.
     A first convolution of weights for three channels is summed over them for grey images, which is the same as showing
-    it the grey value three times. Every other tensor must fit, and none may be left over.
+    it the grey value three times, but that the channels share one normalization (`normalization_for`). Every other tensor must fit, and none may be left over.
 
     Raises LabError, with the counts, if the weights do not fit.
     """

@@ -8,8 +8,8 @@ from convolab.core.files import csv_text
 from convolab.core.outputs import STUDY_POWER, own_kind, write_json_output, write_output
 from convolab.core.text import NO_VALUE
 from convolab.reports.result_view import ResultView, paragraph, rows_to_html
-from convolab.studies.formatting import display_scale
-from convolab.studies.power import ContrastPower, Spread, StudyPower, difference_unit
+from convolab.studies.formatting import difference_unit, display_scale
+from convolab.studies.power import ContrastPower, Spread, StudyPower
 
 IN_SPREADS = "spreads"  # the unit of differences whose spread is not known
 DROP_ORDER = ("20 seeds", "3 seeds", "12 seeds", "mean seeds", "to match", "metric", "8 seeds", "spread")

@@ -46,8 +46,8 @@ def coursework(
 
     Args:
         data: a dataset's name, or one's own images, such as folder:PATH.
-        budget: `quick` trains on 10,000 images for 5 epochs, `full` on all images for 10. Left out, it is `full` for
-            the bundled digits and `quick` for every other dataset.
+        budget: `quick` trains on 10,000 images (of one's own: on all) for 5 epochs, `full` on all images for 10. Left out,
+            it is `full` for the bundled digits and `quick` for every other dataset.
         seeds: of every arm. Left out, they are "until decided", at most 8, with `full`; 0, 1 and 2 with `quick`.
         sections: some of COURSEWORK_SECTIONS; left out, all of them.
 
@@ -69,15 +69,14 @@ def coursework(
     chosen = build_sections(image_size, min(num_images, QUICK_LIMIT) if is_quick else num_images, is_quick)
     if set(sections) - {"best-on-test"}:  # alone, best-on-test is the best of all sections
         chosen = {name: section for name, section in chosen.items() if name in sections}
-    recipe: dict[str, Json] = {"data": {"name": data}, "training": {"epochs": 10}}
+    images: dict[str, Json] = {"name": data}
     if num_images < MANY_IMAGES:  # of a tenth of so few, one image would be most of a percentage point
-        recipe["data"] = {"name": data, "validation": 0.3}
+        images["validation"] = 0.3
+    if is_quick and data in DATASETS:
+        images["limit"] = min(QUICK_LIMIT, num_images)
+    recipe: dict[str, Json] = {"data": images, "training": {"epochs": 5 if is_quick else 10}}
     if is_quick:
-        recipe = {
-            "data": {"name": data, "limit": min(QUICK_LIMIT, num_images)},
-            "training": {"epochs": 5},
-            "schedule": {"name": "step", "step_size": 3},
-        }
+        recipe["schedule"] = {"name": "step", "step_size": 3}
     return Study.from_dict(
         {
             "name": f"coursework-{short_name(data)}",

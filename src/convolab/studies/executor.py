@@ -129,7 +129,6 @@ class LocalExecutor:
                 receiver, process = start_worker(job, dataset_folder)
                 running[receiver] = WorkerProcess(job, process, attempts)
             for receiver in connection.wait(list(running), timeout=HEARTBEAT_INTERVAL):
-                assert isinstance(receiver, Connection)  # nothing else was waited for
                 worker = running[receiver]
                 with suppress(EOFError):
                     event: JobEvent = receiver.recv()

@@ -52,13 +52,22 @@ def format_metric_difference(metric: Metric, value: float, decimals: int) -> str
 
 
 def format_margin(metric: Metric, margin: float) -> str:
-    """A margin with its unit: "1 percentage point"."""
+    """A margin with its unit.
+
+    >>> format_margin(Metric.parse("final_gap"), 0.01), format_margin(Metric.parse("epochs_to_train_accuracy:0.9"), 1)
+    ('1 percentage point', '1 epoch')
+    """
     return with_unit(f"{display_scale(metric) * margin:.6g}", metric)
+
+
+def difference_unit(metric: Metric) -> str:
+    """What a difference is counted in: "percentage points" or the metric's unit."""
+    return "percentage points" if metric.unit == "%" else metric.unit
 
 
 def with_unit(number: str, metric: Metric) -> str:
     """A number of a difference with its unit, in the singular after a plain 1: "1 epoch", "1.0 percentage points", "1 s"."""
-    unit = "percentage points" if metric.unit == "%" else metric.unit
+    unit = difference_unit(metric)
     is_one = number == "1" and len(unit) > 1
     return f"{number} {unit.removesuffix('s') if is_one else unit}"
 

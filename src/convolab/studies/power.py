@@ -22,7 +22,7 @@ from convolab.core.stats import ALPHA, MAX_PLANNED_PAIRS, POWER, t_ppf
 from convolab.core.text import format_duration, join_with_and, pluralize
 from convolab.studies.contrast import Contrast
 from convolab.studies.decide import FIRST_FUTILITY_LOOK, MIN_CHANCE, chance, share_level
-from convolab.studies.formatting import display_scale
+from convolab.studies.formatting import display_scale, format_margin
 from convolab.studies.metrics import Metric
 from convolab.studies.study import Study
 from convolab.training.recipe import Recipe, recipe_key
@@ -244,7 +244,7 @@ class StudyPower(Displayable):
         plan = next(f'at most {text}, "until decided"' if late else text for (_, late), text in plans.items())
         able = sum(c.shows_margin(spread.value) for c, spread in judged)
         bound = f" ({sum(c.shows_margin(spread.high) for c, spread in judged)} at the 90 % upper bound of the spreads)"
-        margins = dict.fromkeys(format_difference(c.contrast.parsed_metric, c.margin or 0) for c, _ in judged)
+        margins = dict.fromkeys(format_margin(c.contrast.parsed_metric, c.margin or 0) for c, _ in judged)
         size = next(iter(margins)) if len(margins) == 1 else f"its margin's size ({' or '.join(margins)})"
         short: dict[str, list[int | None]] = {}
         for c, spread in judged:
@@ -342,21 +342,6 @@ def given_spreads(study: Study, spread: float | Mapping[str, float]) -> dict[tup
         for key, metric in asked.items()
         if metric in spread
     }
-
-
-def difference_unit(metric: Metric) -> str:
-    """What a difference is counted in: "percentage points" or the metric's unit."""
-    return "percentage points" if metric.unit == "%" else metric.unit
-
-
-def format_difference(metric: Metric, value: float) -> str:
-    """
-    >>> format_difference(Metric.parse("final_gap"), 0.01), format_difference(Metric.parse("final_train_loss"), 0.02)
-    ('1 percentage point', '0.02 nats')
-    """
-    shown = f"{display_scale(metric) * value:g}"
-    unit = difference_unit(metric)
-    return f"{shown} {unit.removesuffix('s') if shown == '1' and metric.unit == '%' else unit}"
 
 
 def arm_recipes(study: Study) -> dict[ArmKey, Recipe]:

@@ -27,12 +27,11 @@ from convolab.core.files import atomic_write, translate_write_errors
 from convolab.data.dataset import ImageDataset
 from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
-from convolab.models import efficientnet_lite, registry, zoo
+from convolab.models import registry
 from convolab.models.libraries import is_library_network, split_library
 from convolab.models.own_code import OwnCode, find_own_code, provide_code
 from convolab.models.weights import OWN_WEIGHTS, provide_weights, read_weights_bytes
 from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
-from convolab.training.checkpoint import CODE_FOLDER
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import SUMMARY_FILE
 
@@ -126,9 +125,9 @@ def codes_to_send(recipe: Recipe) -> dict[str, OwnCode]:
     Raises LabError for a network that is registered in this process only.
     """
     name = recipe.model.name
-    known = (zoo.__name__, efficientnet_lite.__name__)
+    is_elsewhere = "model" in recipe.own_parts or is_library_network(name)
     require(
-        "model" in recipe.own_parts or is_library_network(name) or registry.resolve_factory(name).__module__ in known,
+        is_elsewhere or registry.resolve_factory(name).__module__.startswith("convolab."),
         f"the network '{name}' is registered in this process only, and Ray's nodes do not have it: "
         "put it into a file and name it file.py:Name",
     )
@@ -162,13 +161,12 @@ def installed_version(name: str) -> str:
 
 
 def read_run_files(folder: Path) -> RunFiles:
-    """The files of a run, without its lock, which belongs to one machine; empty if there is no run."""
+    """The files of a run and of its logs, without its lock, which belongs to one machine; empty if there is no run."""
     if not (folder / SUMMARY_FILE).exists():
         return {}
-    paths = [*folder.iterdir(), *(folder / CODE_FOLDER).rglob("*")]
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in paths
+        for path in folder.rglob("*")
         if path.is_file() and not path.name.startswith(".")
     }
 

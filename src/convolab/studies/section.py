@@ -69,7 +69,7 @@ class Section(Frozen):
             asked.add(question)
             for arm in contrast.named_arms:
                 known = self.arm_overrides
-                require(arm in known, f"contrasts: '{arm}' is no arm of the section: {suggest(arm, known)}")
+                require(arm in known, f"contrasts: '{arm}' is not an arm of the section: {suggest(arm, known)}")
             require(
                 contrast.arm != contrast.baseline,
                 f"contrasts: the arm '{contrast.arm}' is compared with itself: give another baseline",

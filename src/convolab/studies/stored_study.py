@@ -128,7 +128,8 @@ def translate_overrides(overrides: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def translate_metric(name: Json) -> Json:
-    """
+    """A metric's name of today for one of the first edition.
+
     >>> translate_metric("epochs_until_train_accuracy:1")
     'epochs_to_train_accuracy:1'
     """

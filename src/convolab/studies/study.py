@@ -84,7 +84,7 @@ class Study(Frozen, Displayable):
         """Every recipe of every trial is made here, so that a wrong key is found before the first step."""
         vars(self)["is_stored"] = bool((info.context or {}).get("is_stored"))  # no field: equal studies stay equal
         require_known_format(self.format, "this study")
-        require(self.name not in (".", ".."), f"name = '{self.name}' is no name of a folder: give another")
+        require(self.name not in (".", ".."), f"name = '{self.name}' is not a name of a folder: give another")
         for name in self.sections:
             self._check_seeds(name)
         num_runs = sum(len(section.arm_overrides) * len(self.seeds_of(name)) for name, section in self.sections.items())

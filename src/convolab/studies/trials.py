@@ -132,12 +132,15 @@ def estimate_training_cost(recipe: Recipe, splits: DatasetSplits) -> float:
     set_up_transfer(recipe.model, network, train.classes, train.shape[0])
     batch_macs: list[float] = []
 
-    def add_macs(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if cost := closed_form(layer, inputs[0].shape, output.shape):
+    def add_macs(
+        layer: nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor], output: torch.Tensor
+    ) -> None:
+        (taken,) = inputs or named.values()
+        if cost := closed_form(layer, taken.shape, output.shape):
             batch_macs.append(cost.macs / len(output))
 
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
-            layer.register_forward_hook(add_macs)
+            layer.register_forward_hook(add_macs, with_kwargs=True)
     check_forward(network, train)
     return float(recipe.training.epochs * len(train) * (IMAGE_COST + sum(batch_macs)))

@@ -60,7 +60,7 @@ def read_own_answers(path: Path | str) -> dict[str, tuple[ContentBlock, ...]]:
 
 
 def read_small_text(path: Path) -> str:
-    """The text of a file. Raises LabError for what is no file, is larger than 1 MB, or is not text in UTF-8."""
+    """The text of a file. Raises LabError for what is not a file, is larger than 1 MB, or is not text in UTF-8."""
     require(path.exists(), f"there is no file {path}")
     require(path.is_file(), f"{path} is not a file: give a Markdown file")
     try:

@@ -74,7 +74,7 @@ def as_any_transform(value: object) -> AnyTransform:
     if isinstance(value, Transform | OtherTransform):
         return value
     name = getattr(value, "__name__", type(value).__name__)
-    require(callable(value), f"'{name}' is no transform: give its entry, such as 'crop:4', or a function of pixels")
+    require(callable(value), f"'{name}' is not a transform: give its entry, such as 'crop:4', or a function of pixels")
     return as_transform(cast("Callable[[Tensor], Tensor]", value), name, value)
 
 

@@ -18,7 +18,7 @@ from convolab.core.errors import LabError, require
 from convolab.core.rng import isolated_rng, make_generator
 from convolab.core.text import join_with_and
 from convolab.core.types import Json
-from convolab.training.augmentation import depends_on_the_past
+from convolab.training.augmentation import depends_on_the_past, mixes_labels
 from convolab.training.losses import OtherLoss, loss_depends_on_the_past, try_loss
 from convolab.training.network_check import plain_attributes
 from convolab.training.other_transform import OtherTransform
@@ -43,10 +43,10 @@ def require_exact(trainer: "Trainer") -> None:
             "be resumed bit for bit: let it draw from torch's, NumPy's or Python's global generator, which are seeded for "
             "it, and keep nothing from batch to batch; or set training.exact = false",
         )
-    loss, num_classes = trainer.loss, len(trainer.train_set.classes)
+    loss, num_classes, mixes = trainer.loss, len(trainer.train_set.classes), mixes_labels(trainer.transforms)
     if isinstance(loss, OtherLoss):
         require(
-            not loss_depends_on_the_past(loss, trainer.loss_function, labels, num_classes),
+            not loss_depends_on_the_past(loss, trainer.loss_function, labels, num_classes, mixes=mixes),
             f"the loss '{loss.name}' gives other values for the same logits and seed, so a stopped run could not be resumed "
             "bit for bit: let it keep nothing from batch to batch, or set training.exact = false",
         )
@@ -119,7 +119,8 @@ def iterate_samples(trainer: "Trainer") -> Iterator[tuple[str, list[float]]]:
     for transform in other_transforms(trainer):
         yield f"the transform '{transform.entry}'", summarize(transform(images, make_generator(0, "this batch")))
     if isinstance(trainer.loss, OtherLoss):
-        yield f"the loss '{trainer.loss.name}'", [try_loss(trainer.loss_function, labels, num_classes)]
+        mixes = mixes_labels(trainer.transforms)
+        yield f"the loss '{trainer.loss.name}'", [try_loss(trainer.loss_function, labels, num_classes, mixes=mixes)]
     if trainer.image_weights is not None:
         yield "the sampling", summarize(trainer.image_weights)
     if trainer.validation_metric is not None:

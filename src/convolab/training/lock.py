@@ -46,7 +46,7 @@ def is_locked(folder: Path) -> bool:
         except Timeout:
             return True
     try:
-        # A pipe in its place, on which opening would wait, is no lock.
+        # A pipe in its place, on which opening would wait, is not a lock.
         with open(os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False

@@ -160,7 +160,7 @@ class OtherLoss(OtherPart):
 
 
 def checked_loss(function: Callable[[Tensor, Tensor], Any], what: str) -> LossFunction:
-    """A loss of a person's own: whatever it raises or gives that is no loss is a LabError, in one line."""
+    """A loss of a person's own: whatever it raises or gives that is not a loss is a LabError, in one line."""
 
     def check_gradient(gradient: Tensor) -> None:
         require(bool(gradient.isfinite().all()), f"{what} has a gradient by the logits that is NaN or infinite")
@@ -190,23 +190,31 @@ def check_loss(loss: LossFunction, labels: Int64[Tensor, "n"], num_classes: int,
     """
     with lent_generators("cpu", 0), torch.enable_grad():
         logits = torch.randn(len(labels), num_classes, requires_grad=True)
-        value = loss(logits, F.one_hot(labels, num_classes).float() if mixes else labels)
+        value = loss(logits, trial_targets(labels, num_classes, mixes))
         require(bool(value.isfinite()), f"the loss is {value.item()} for logits of usual size: it must be finite")
         with own_code_errors("the gradient of the loss failed"):
             (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
     require(gradient is not None, "the loss has no gradient by the logits: compute it from them, with torch")
 
 
-def try_loss(loss: LossFunction, labels: Int64[Tensor, "n"], num_classes: int) -> float:
+def trial_targets(labels: Int64[Tensor, "n"], num_classes: int, mixes: bool) -> Tensor:
+    """The labels as a loss gets them: probabilities [N, classes] where a transform mixes images."""
+    return F.one_hot(labels, num_classes).float() if mixes else labels
+
+
+def try_loss(loss: LossFunction, labels: Int64[Tensor, "n"], num_classes: int, *, mixes: bool) -> float:
     """A loss of made-up logits, always the same."""
+    targets = trial_targets(labels, num_classes, mixes)
     with lent_generators("cpu", 0), torch.enable_grad():
-        return loss(torch.randn(len(labels), num_classes, requires_grad=True), labels).item()
+        return loss(torch.randn(len(labels), num_classes, requires_grad=True), targets).item()
 
 
-def loss_depends_on_the_past(part: OtherLoss, loss: LossFunction, labels: Int64[Tensor, "n"], num_classes: int) -> bool:
+def loss_depends_on_the_past(
+    part: OtherLoss, loss: LossFunction, labels: Int64[Tensor, "n"], num_classes: int, *, mixes: bool
+) -> bool:
     """Whether a loss, made of a person's own, gives values that its input and the seed do not decide: it is tried."""
     fresh = part.build(labels, num_classes)
-    return len({try_loss(one, labels, num_classes) for one in (loss, loss, fresh, loss)}) > 1
+    return len({try_loss(one, labels, num_classes, mixes=mixes) for one in (loss, loss, fresh, loss)}) > 1
 
 
 Loss = Annotated[
@@ -227,6 +235,6 @@ def build_loss(
     if isinstance(loss, CrossEntropy | Focal | OtherLoss):
         return loss.build(labels, num_classes, label_smoothing)
     name = getattr(loss, "__name__", type(loss).__name__)
-    require(callable(loss), f"'{name}' is no loss: give CrossEntropy(), Focal() or a function of logits and labels")
+    require(callable(loss), f"'{name}' is not a loss: give CrossEntropy(), Focal() or a function of logits and labels")
     require(not label_smoothing, f"the loss '{name}' is your own: leave training.label_smoothing out")
     return checked_loss(loss, f"the loss '{name}'")

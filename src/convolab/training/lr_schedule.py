@@ -26,7 +26,9 @@ class ScheduleBase(Frozen):
     """What every schedule has: for the first `warmup` epochs its factor grows linearly from `warmup_start`, step by step."""
 
     warmup: NonNegativeFloat = 0.0  # epochs
-    warmup_start: UnitInterval | None = None  # the first step's factor; None: 0, as in runs of before this key
+    warmup_start: UnitInterval | None = (
+        None  # the first step's factor; None: 0, as in runs from before this key existed
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -182,7 +182,7 @@ def without_weight_decay(optimizer: Optimizer) -> Optimizer:
 class OptimizerState:
     """Parameters under an optimizer: `buffers` and `steps` are all that it carries from one step to the next.
 
-    The learning rate of a parameter is multiplied by its one of `lr_factors`, if it has one.
+    The learning rate of a parameter is multiplied by its entry in `lr_factors`, if it has one.
 
     >>> weight = nn.Parameter(torch.ones(2))
     >>> state = SGD(momentum=0, weight_decay=0).build([weight])

@@ -71,7 +71,7 @@ class OtherTransform:
     def __call__(self, pixels: Shaped[Tensor, "n c h w"], generator: Generator) -> Shaped[Tensor, "n c h w"]:
         """Apply it to a batch; whatever global generator it draws from is seeded by the given one.
 
-        Raises LabError, in one line, for whatever it raises, and for what is no batch of the same shape.
+        Raises LabError, in one line, for whatever it raises, and for what is not a batch of the same shape.
         """
         pixels = to_uint8(pixels) if self.on == "uint8" else to_float01(pixels)
         seed = int(torch.randint(2**62, (1,), generator=generator))
@@ -150,7 +150,7 @@ def parse_entry(entry: str, code: OwnCode | None = None) -> tuple[str, dict[str,
     )
     match = (OWN_TRANSFORM if own_transform_name(entry) else LIBRARY_TRANSFORM).fullmatch(entry)
     if match is None:
-        raise LabError(f"'{entry}' is no transform: write it as it is called, such as Name(option=0.5)")
+        raise LabError(f"'{entry}' is not a transform: write it as it is called, such as Name(option=0.5)")
     name = match["name"]
     factory = find_transform(name, code)
     takes_options = inspect.isclass(factory) or inspect.isfunction(factory)
@@ -202,7 +202,9 @@ def find_transform(name: str, code: OwnCode | None = None) -> PartFactory:
         require(name in TORCHVISION.classes, f"unknown augmentation '{name}': {suggest_transform(name)}")
         return TORCHVISION.find(name)
     factory = TORCHVISION.load_own(name, code)
-    require(callable(factory), f"'{name}' is no transform: give a class, a function, or an object that can be called")
+    require(
+        callable(factory), f"'{name}' is not a transform: give a class, a function, or an object that can be called"
+    )
     return cast("PartFactory", factory)
 
 

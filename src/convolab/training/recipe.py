@@ -191,14 +191,14 @@ class LaterFormat(LabError):
 
 
 def require_known_format(number: Json, source: Path | str) -> None:
-    """Raise LabError for a number that is no format; None, the first edition's, is one.
+    """Raise LabError for a number that is not a format; None, the first edition's, is one.
 
     Raises LaterFormat for one that only a later convolab knows.
     """
     if number is None:
         return
     is_format = isinstance(number, int) and not isinstance(number, bool) and number >= 1
-    require(is_format, f"{source} is damaged: format = {reprlib.repr(number)} is no whole number from 1 on")
+    require(is_format, f"{source} is damaged: format = {reprlib.repr(number)} is not a whole number from 1 on")
     if cast("int", number) > FORMAT:
         raise LaterFormat(
             f"{source} has format {number}, and this convolab knows formats up to {FORMAT}: update convolab"
@@ -263,7 +263,7 @@ def parse_value(text: str) -> Json:
     except tomllib.TOMLDecodeError:
         return text
     except (ValueError, RecursionError) as error:
-        raise LabError(f"{text[:40]}... is no value: it is nested too deep, or has too many digits") from error
+        raise LabError(f"{text[:40]}... is not a value: it is nested too deep, or has too many digits") from error
 
 
 def read_toml(path: Path | str, what: str = "recipe") -> dict[str, Json]:

@@ -31,7 +31,7 @@ MAX_EPOCHS = 100_000  # of a training: metrics.jsonl, written whole at each, the
 
 
 def check_entries(value: object) -> object:
-    """Raise LabError for what is no list of entries; a list becomes a tuple."""
+    """Raise LabError for what is not a list of entries; a list becomes a tuple."""
     require(not isinstance(value, str), f"data.augment = {value!r}: give a list, such as [{json.dumps(value)}]")
     entries = list_to_tuple(value)
     for index, entry in enumerate(entries if isinstance(entries, tuple) else ()):

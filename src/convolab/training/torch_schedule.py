@@ -56,7 +56,9 @@ class OtherSchedule(OtherPart):
     """
 
     warmup: NonNegativeFloat = 0.0  # epochs in which the rate grows linearly to the schedule's
-    warmup_start: UnitInterval | None = None  # the first step's factor; None: 0, as in runs of before this key
+    warmup_start: UnitInterval | None = (
+        None  # the first step's factor; None: 0, as in runs from before this key existed
+    )
     per: Literal["epoch", "step"] = "epoch"  # how often a class's `step` is called
 
     @model_validator(mode="before")

@@ -53,7 +53,7 @@ MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
 
 
 class Diverged(LabError):
-    """The loss became NaN or infinite; the weights are those before that step."""
+    """The loss or a weight became NaN or infinite; the weights are those before the step if its loss did, else those after it."""
 
 
 class Trainer:

@@ -111,7 +111,7 @@ def test_an_image_of_another_size_than_its_text_is_a_sign() -> None:
     assert found == ["its figure has 2 x 3 pixels, and its text says otherwise"]
     data["image/png"] = "bm90IGFuIGltYWdl"
     assert whats(output_signs("q", [cell("a", "x", outputs=[{"output_type": "display_data", "data": data}])])) == [
-        "its figure is no image"
+        "its figure is not an image"
     ]
 
 

@@ -117,10 +117,10 @@ def test_a_recipe_may_name_another_network_than_the_notebook() -> None:
         (('notebook = "question2_training"', 'notebook = "question2_trainin"'), "did you mean 'question2_training'"),
         (('recipe = "comparison"', 'recipe = "comparson"'), "did you mean 'comparison'"),
         (("[budgets.digits-fast]", "[budgets.digits-quick]"), "there is no dataset 'digits-quick'"),
-        (('answers = "question1_answers.md"', 'answers = "../answers.md"'), "is no file's name"),
+        (('answers = "question1_answers.md"', 'answers = "../answers.md"'), "is not a file's name"),
         (
             ('name = "question2_training"', 'name = "question2_training"\nsource = "../../etc/passwd"'),
-            "is no file's name",
+            "is not a file's name",
         ),
         (("points = 20", "points = true"), "question1.points = True: give a number"),
         (("min_comment_words", "min_coment_words"), "did you mean 'min_comment_words'"),

@@ -130,7 +130,7 @@ class PickleReader:
                 items = self._pop_marked() if opcode == "e" else [stack.pop()]
                 target = stack[-1]
                 if not isinstance(target, list):
-                    raise TypeError("something is added to what is no list")
+                    raise TypeError("something is added to what is not a list")
                 target.extend(items)
             case "I" | "L":
                 line = self._line(20)
@@ -185,10 +185,10 @@ class PickleReader:
     def _set_items(self, items: list[object]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
-            raise TypeError("something is added to what is no dictionary")
+            raise TypeError("something is added to what is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | bytes):  # of a nested tuple the hash may take for ever
-                raise TypeError("a key of a dictionary is no text")
+                raise TypeError("a key of a dictionary is not text")
             target[key] = value.values if isinstance(value, PickledArray) else value
 
     def _global(self, module: str, name: str) -> Global:
@@ -201,7 +201,7 @@ class PickleReader:
     def _call(self, function: object, arguments: object) -> object:
         """What a function would give: the parts of an array, or bytes that Python 3 wrote for Python 2."""
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
-            raise TypeError("something is called that is no function")
+            raise TypeError("something is called that is not a function")
         if function in ARRAY_MAKERS:
             return PickledArray()
         if function == DTYPE:
@@ -220,7 +220,7 @@ class PickleReader:
         if isinstance(target, Dtype):  # the order of bytes and the like: nothing that bytes have
             return
         if not isinstance(target, PickledArray) or not isinstance(state, tuple) or len(state) != 5:
-            raise TypeError("it sets the state of what is no array")
+            raise TypeError("it sets the state of what is not an array")
         _, shape, dtype, is_fortran, values = state
         if not isinstance(dtype, Dtype) or not SIMPLE_DTYPE.fullmatch(dtype):
             raise ValueError("an array has values of an unknown type")
@@ -239,4 +239,4 @@ def to_text(value: object) -> str:
         return value.decode("latin1")
     if isinstance(value, str):
         return value
-    raise TypeError("something is no text")
+    raise TypeError("something is not text")

@@ -71,7 +71,7 @@ def read_hand_in(path: Path) -> HandIn:
     """The content of a hand-in. Raises LabError, in one line and before anything is unpacked, for what it cannot be."""
     try:
         status = path.stat()
-        require(stat.S_ISREG(status.st_mode), f"{path} is no regular file: {ASK_AGAIN}")
+        require(stat.S_ISREG(status.st_mode), f"{path} is not a regular file: {ASK_AGAIN}")
         require(
             status.st_size <= MAX_ZIP_BYTES,
             f"{path} has {format_bytes(status.st_size)}: at most {format_bytes(MAX_ZIP_BYTES)} are read",
@@ -182,7 +182,9 @@ def path_problem(name: str) -> str:
     if len(parts) - 1 > MAX_DEPTH:
         return f"more than {pluralize(MAX_DEPTH, 'folder')} deep"
     return (
-        "" if all(part not in ("", ".") and len(part.encode()) <= 255 for part in parts) else "which is no file's path"
+        ""
+        if all(part not in ("", ".") and len(part.encode()) <= 255 for part in parts)
+        else "which is not a file's path"
     )
 
 

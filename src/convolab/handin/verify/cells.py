@@ -99,7 +99,7 @@ def figure_size_signs(place: str, cell: HandedInCell) -> Iterator[Sign]:
             with Image.open(io.BytesIO(base64.b64decode(payload))) as image:  # reads the head alone
                 size = image.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            yield Sign(place, "its figure is no image")
+            yield Sign(place, "its figure is not an image")
             continue
         if size not in printed_sizes:
             width, height = size

@@ -117,7 +117,7 @@ def locate_objects(
 
 
 def require_threshold(threshold: float) -> None:
-    """Raise LabError for a threshold that is no fraction."""
+    """Raise LabError for a threshold that is not a fraction."""
     require(
         0 < threshold <= 1,
         f"the threshold is {threshold:g}: give a fraction of the largest value, above 0 and at most 1",
