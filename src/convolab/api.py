@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -293,7 +294,7 @@ def locate(
     [127, 62, 695, 461]
     """
     name, pixels = resolve_image(image)
-    several = [targets] if isinstance(targets, str | int) else list(targets)
+    several = [targets] if isinstance(targets, str | int | Integral) else list(targets)
     finding = locate_objects(
         resolve_classifier(net),
         pixels,

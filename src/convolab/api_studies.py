@@ -156,7 +156,7 @@ def power(
         The answer for each contrast, which draws itself; `result.rows()` are its numbers.
 
     Raises:
-        LabError: For a spread or power that is none, an unknown metric, and a pilot that says nothing of one.
+        LabError: For a spread that is not positive, a power that is not between 0 and 1, an unknown metric, and a pilot that says nothing of one.
 
     >>> lr = {"arms": {"a": {}, "b": {"optimizer.lr": 0.1}}, "contrasts": [{"arm": "a", "baseline": "b"}]}
     >>> study = Study.from_dict({"name": "x", "seeds": [0, 1, 2], "sections": {"lr": lr}})

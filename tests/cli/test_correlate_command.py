@@ -17,6 +17,13 @@ def test_it_prints_z_both_jacobians_and_what_a_shift_does(run_cli) -> None:
     assert json.loads(with_zeros.out) == expected.to_dict()
 
 
+def test_single_samples_are_correlated_without_a_shift(run_cli) -> None:
+    printed = run_cli("correlate", "--x=3", "--y=2")
+    assert printed.code == 0, printed.err
+    assert "x shifted by 0: z only shifts" in printed.out
+    assert slide_correlation([3], [2]).to_dict()["z"] == [6]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -194,7 +194,10 @@ def test_a_damaged_last_image_is_refused_before_the_first_is_explained(run_cli, 
     ("args", "message"),
     [
         (["chelsea", "coffee", "--out", "both.png"], "2 images do not fit in one both.png: give --out a folder"),
-        (["chelsea", "--out", "cat.jpg"], "--out cat.jpg: images are written as .png"),
+        (
+            ["chelsea", "--out", "cat.jpg"],
+            "--out cat.jpg: explain writes .png, .npz, .json: give a name with one of these endings",
+        ),
         (["chelse"], "did you mean 'chelsea'"),
         (["gone.png"], "gone.png: there is no such file"),
         (

@@ -79,6 +79,7 @@ def test_synthetic_objects_of_every_size_are_scored_on_both_backgrounds_by_one_d
         ([".", "--scale", "big"], "'big' is not a scale"),
         ([".", "--granularity", "cells"], "granularity 'cells' is now called 'cell'"),
         (["synthetic"], "efficientnet_lite0 is not a run: give --net with a run's folder"),
+        ([".", "--out", "scores.svg"], "--out scores.svg: locate-score writes .html, .png, .csv, .json: give"),
         (["pasted"], "pasted is now called synthetic"),
         (["synthetic", "--count", "4"], "is now called 'convolab locate-score --num-objects'"),
     ],

@@ -20,6 +20,7 @@ from PIL import Image
 
 import convolab
 from convolab.cli.main import COMMANDS, help_line
+from convolab.cli.run_status import next_command
 from convolab.data.catalog import load
 from convolab.models.registry import NETWORKS
 from convolab.plots.images import to_pil_image
@@ -585,6 +586,7 @@ def test_what_to_do_next_is_no_test_after_the_test_or_without_test_images(run_cl
     diverged = run_cli("train", "simple_convnet", "--lr", "1e12", *QUICK, "--out", "c")
     assert "next: convolab test" not in diverged.out
     assert "resume" not in diverged.out
+    assert next_command(Run("c")) == "convolab train --recipe c/recipe.toml --lr 1e+11"
 
 
 def test_no_page_counts_the_questions_of_the_course_in_words() -> None:

@@ -73,6 +73,14 @@ def test_the_report_of_a_comparison_is_a_page(run_cli, tmp_path: Path) -> None:
     result = run_cli("compare", "a", "b", "--out", "a/recipe.toml")
     assert (result.code, (tmp_path / "a" / "recipe.toml").read_text()) == (2, "own")
     assert "ending in .html" in result.err
+    assert "ending in .html" in run_cli("compare", "a", "b", "--out", "report.htm").err
+
+
+def test_a_chart_of_an_ending_in_capitals_is_what_the_ending_says(run_cli, tmp_path: Path) -> None:
+    result = run_cli("summary", "shallow_net", "--input", "1x8x8", "--out", "cost.PNG")
+    assert result.code == 0, result.err
+    with Image.open(tmp_path / "cost.PNG") as image:
+        assert image.format == "PNG"
 
 
 def test_a_sheet_of_images_replaces_itself_and_nothing_else(run_cli, tmp_path: Path) -> None:

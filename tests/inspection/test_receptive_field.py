@@ -1,5 +1,7 @@
 """Where one cell looks."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -140,6 +142,42 @@ def test_another_thread_may_use_the_network_while_it_is_traced(net: ImageClassif
 
 def test_energy_without_a_pixel_has_no_box() -> None:
     assert energy_box(torch.zeros(3, 3)) is None
+
+
+def test_the_arrays_can_be_copied_and_the_image_needs_no_gradient(net: ImageClassifier, image: torch.Tensor) -> None:
+    finding = copy.deepcopy(inspect_receptive_field(net, image, (6, 8)))
+    assert not any(array.requires_grad for array in finding.arrays.values())
+
+
+def test_a_layer_without_a_gradient_is_one_line(image: torch.Tensor) -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                maps = self.conv(pixels)
+            return self.linear(maps.mean((2, 3)))
+
+    net = ImageClassifier(Detached(), mean=(0.5,), std=(0.25,), input_size=(13, 13), classes=("a", "b", "c"))
+    with pytest.raises(LabError, match="conv keeps no gradient: choose another layer"):
+        inspect_receptive_field(net, image, (6, 8))
+
+
+def test_a_patch_at_the_border_is_judged_whole(image: torch.Tensor) -> None:
+    net = ImageClassifier(
+        nn.Sequential(nn.Conv2d(1, 1, 9, padding=4), nn.Flatten(), nn.Linear(169, 3)),
+        mean=(0.5,), std=(0.25,), input_size=(13, 13), classes=("a", "b", "c"),
+    )  # fmt: skip
+    seen: list[torch.Tensor] = []
+    net.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    image = torch.zeros_like(image)
+    image[:, :, 2] = 255  # the first column of the patch, which its middle square lacks
+    finding = inspect_receptive_field(net, image, (0, 6), layer="0")
+    assert finding.metrics["theoretical"]["box"] == [2, 0, 11, 5]
+    left, right = seen[-1][0, 0, :, 0], seen[-1][0, 0, :, -1]
+    assert bool((left > right).all())
 
 
 @pytest.mark.slow

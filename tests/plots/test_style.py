@@ -36,6 +36,15 @@ def test_a_chart_is_saved_in_three_formats_that_need_no_network_connection(tmp_p
 
 
 @pytest.mark.slow
+def test_an_ending_in_capitals_gives_the_same_file(tmp_path) -> None:
+    for ending in ("png", "svg"):
+        small, large = (
+            ChartFigure(line_chart(), "figure").save(tmp_path / f"chart.{name}") for name in (ending, ending.upper())
+        )
+        assert small.read_bytes() == large.read_bytes()
+
+
+@pytest.mark.slow
 def test_a_chart_is_converted_to_an_image() -> None:
     image = chart_to_pil_image(line_chart())
     assert image.mode == "RGB"

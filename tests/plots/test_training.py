@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convolab.plots.style import save_chart
+from convolab.plots.style import render_svg, save_chart
 from convolab.plots.training import confusion_matrix_chart, training_curves_chart
 from convolab.training.history import EpochMetrics
 
@@ -32,6 +32,13 @@ def test_axes_have_units_and_losses_of_a_wide_range_a_log_scale(tmp_path) -> Non
     assert "loss (nats)" in str(narrow)
     assert "accuracy (%)" in str(narrow)
     assert "loss (nats, log scale)" in str(wide)
+
+
+@pytest.mark.slow
+def test_a_loss_of_exactly_0_is_drawn_on_a_linear_scale() -> None:
+    chart = training_curves_chart(history([2.0, 1e-6, 0.0]), "t")
+    assert "loss (nats)" in str(chart.to_dict())
+    assert "NaN" not in render_svg(chart)
 
 
 @pytest.mark.slow

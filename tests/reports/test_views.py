@@ -15,6 +15,7 @@ from convolab.inspection.result import Finding, Panel
 from convolab.reports import views
 from convolab.training.history import EpochMetrics, History
 from convolab.training.recipe import Recipe
+from convolab.training.run import Run
 
 EPOCHS = [EpochMetrics(1, 2.0, 0.3, 1.9, 0.35, 0.1, 1.0, 100.0), EpochMetrics(2, 1.0, 0.6, 1.2, 0.55, 0.1, 1.0, 100.0)]
 
@@ -106,6 +107,31 @@ def test_an_ending_that_is_not_known_is_answered_with_those_that_are(results: di
 def test_a_recipe_that_was_saved_is_the_recipe_that_is_read(results: dict[str, Displayable], tmp_path: Path) -> None:
     results["recipe"].save(tmp_path / "recipe.toml")
     assert convolab.Recipe.read(tmp_path / "recipe.toml") == results["recipe"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_ending_that_is_offered_is_written(results: dict[str, Displayable], kind: str, tmp_path: Path) -> None:
+    with pytest.raises(LabError) as caught:
+        results[kind].save(tmp_path / "result.unknown")
+    endings = str(caught.value).rpartition("ends in ")[2].split(", ")
+    for ending in endings:
+        if ending != ".pt2":
+            assert results[kind].save(tmp_path / f"{kind}{ending}").exists()
+
+
+@pytest.mark.slow
+def test_a_class_without_images_has_no_accuracy(results: dict[str, Displayable]) -> None:
+    digits = convolab.load("digits").test
+    run = results["run"]
+    assert isinstance(run, Run)
+    rows = convolab.evaluate(run.net(), digits.subset((digits.labels > 0).nonzero().flatten())).rows()
+    assert (rows[0]["images"], rows[0]["accuracy"], rows[0]["recall"]) == (0, None, None)
+    assert rows[1]["accuracy"] is not None
+
+
+def test_raw_arrays_keep_a_name_with_a_dot(tmp_path: Path) -> None:
+    assert made_finding().save_arrays(tmp_path / "maps_0.5") == tmp_path / "maps_0.5.npz"
 
 
 def test_hostile_text_is_text_on_the_page() -> None:

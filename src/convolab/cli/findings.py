@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from convolab.inspection.result import Finding
 
-FOREIGN_SUFFIXES = {".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf", ".html"}
+FOREIGN_SUFFIXES = {".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf", ".html", ".csv"}
 MAX_NET_NAME = 60  # characters of a network in the name of a file
 FINDING_SUFFIXES = (".png", ".npz", ".json")
 
@@ -34,8 +34,14 @@ def lazy_image(image: str, max_pixels: int, cache: bool) -> "Callable[[], Tensor
     return (lambda: pixels) if cache or "://" in image else (lambda: read_image(image, max_pixels))
 
 
-def output_stem(command: str, image: str, out: Path | None, net: str = DEFAULT_NET) -> Path:
-    """Where a finding's files go, without their endings: `out` without its .png, else COMMAND-NAME in this folder.
+def output_stem(
+    command: str,
+    image: str,
+    out: Path | None,
+    net: str = DEFAULT_NET,
+    suffixes: Sequence[str] = FINDING_SUFFIXES,
+) -> Path:
+    """Where files go, by default a finding's, without their endings: `out` without its own, else COMMAND-NAME in this folder.
 
     Another network than the default one is part of the name, so that the files of two do not replace each other.
 
@@ -51,10 +57,10 @@ def output_stem(command: str, image: str, out: Path | None, net: str = DEFAULT_N
         of_net = "" if net == DEFAULT_NET else f"-{net_file_name(net)}"
         return Path(f"{command}-{name if name.isprintable() else file_name_part(name)}{of_net}")
     require(
-        out.suffix.lower() not in FOREIGN_SUFFIXES,
-        f"--out {out}: images are written as .png: give a name with that ending, or with none",
+        out.suffix.lower() not in FOREIGN_SUFFIXES - set(suffixes),
+        f"--out {out}: {command} writes {', '.join(suffixes)}: give a name with one of these endings, or with none",
     )
-    return out.with_suffix("") if out.suffix.lower() in FINDING_SUFFIXES else out
+    return out.with_suffix("") if out.suffix.lower() in suffixes else out
 
 
 def net_file_name(net: str) -> str:

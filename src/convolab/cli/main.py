@@ -142,7 +142,7 @@ def load_command(name: str) -> "Command":
 
 
 def with_trust_option(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the option --trust, which every command has: those that run no code are none the worse for it."""
+    """A command with the option --trust, which every command that is not a group has, those too that run no code."""
 
     @functools.wraps(command)
     def trusting_command(*, trust: bool, **arguments: object) -> None:

@@ -135,8 +135,10 @@ def print_status(run: "Run", overview: RunOverview) -> None:
 
 def next_command(run: "Run") -> str:
     """What a person may do next with a run that was trained."""
+    from convolab.training.run_folder import RECIPE_FILE
+
     if run.status == "diverged":
-        return f"convolab train {shell_word(run.recipe.model.name)} --lr {run.recipe.optimizer.lr / 10:g}"
+        return f"convolab train --recipe {shell_word(run.folder / RECIPE_FILE)} --lr {run.recipe.optimizer.lr / 10:g}"
     folder = shell_word(run.folder)
     if run.status != "finished":
         return f"convolab resume {folder}"

@@ -108,7 +108,9 @@ def run_and_report_search(
             print_note(f"the test set was used before in this search, with {truncate_list(others)}")
         reported = f"; report: {page}" if report else ""
         is_stopped = interrupts.requested or not result.is_complete
-        print_lines("", f"table: {table}{reported}" + ("; stopped: the same command goes on" if is_stopped else ""))
+        print_lines(
+            "", f"table: {table}{reported}" + ("; stopped: run the same command to continue" if is_stopped else "")
+        )
     results = [one.result for one in result.tried] + [*(decision.trial_results.values() if decision else ())]
     if any(one.status == "failed" for one in results):
         raise typer.Exit(1)

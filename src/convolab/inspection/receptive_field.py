@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from convolab.analysis.summary import summarize_network
 from convolab.core.errors import LabError, require, suggest
-from convolab.data.image_io import read_image, resize_and_center_crop
+from convolab.data.image_io import read_image, resize_image
 from convolab.inspection.result import Box, Finding, Panel
 from convolab.inspection.types import SinglePixels, UInt8Image
 from convolab.models.classifier import ImageClassifier
@@ -73,7 +73,8 @@ def inspect_receptive_field(
 
     Several threads may look at one network at the same time, as long as nobody changes its weights. The effective field
     is the box that holds, along each axis, the middle 95 % of the energy of the gradient of half the
-    squared length of the cell's values. A patch alone is cut out and resized to the network's input.
+    squared length of the cell's values. A patch alone is cut out and resized to the network's input, whole: one that ends
+    at the image's border may be stretched.
 
     Args:
         net: the network, which stays as it is.
@@ -180,9 +181,12 @@ def gradient_energy(
     hook = net.network.get_submodule(layer.name).register_forward_hook(keep_output)
     try:
         with frozen_eval(net), torch.enable_grad():
-            x = pixels.to(net.scale).requires_grad_()
+            x = pixels.to(net.scale).clone().requires_grad_()
             net.forward_unchecked(x)
             values = outputs[layer.call_index - 1][0, :, cell[0], cell[1]]
+            require(
+                values.requires_grad, f"{layer.name} keeps no gradient: choose another layer, or compute it with one"
+            )
             (gradient,) = torch.autograd.grad(values.square().sum() / 2, x)
     finally:
         hook.remove()
@@ -226,9 +230,7 @@ def describe_patch(
     net: ImageClassifier, network_image: UInt8[Tensor, "c h w"], box: PixelBox, name: str
 ) -> dict[str, Any]:
     """A box, and what the network predicts for what is in it, resized to its input."""
-    patch = resize_and_center_crop(
-        cut_out(network_image, box), net.input_size, net.channels, interpolation=net.interpolation
-    )
+    patch = resize_image(cut_out(network_image, box), net.input_size, net.channels, interpolation=net.interpolation)
     logits = compute_logits(net, patch[None] / 255, image_name=f"a patch of {name}")[0]
     top = top_classes(net.classes, logits.double().softmax(0), TOP_CLASSES)
     return {"box": list(box), "top": [one.to_dict() for one in top]}

@@ -89,11 +89,12 @@ class Finding(Displayable):
         return {"net": self.net, **self.metrics, "summary": list(self.summary), "warnings": list(self.warnings)}
 
     def save_arrays(self, path: Path | str) -> Path:
-        """Write the raw arrays as .npz and return its path; the file appears complete or not at all.
+        """Write the raw arrays as .npz, which a path without that ending gets, and return the path; the file appears complete or not at all.
 
         Raises LabError where another file is.
         """
-        path = Path(path).with_suffix(".npz")
+        path = Path(path)
+        path = path if path.suffix.lower() == ".npz" else path.with_name(f"{path.name}.npz")
         arrays = {name: array.detach().cpu().numpy() for name, array in self.arrays.items()}
         with output_file(path, self.tool) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)

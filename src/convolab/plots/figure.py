@@ -45,7 +45,7 @@ class ChartFigure:
         Raises LabError for another ending, or where another file is.
         """
         path = Path(path)
-        require(path.suffix in CHART_FORMATS, f"{path}: give a name that ends in {', '.join(CHART_FORMATS)}")
+        require(path.suffix.lower() in CHART_FORMATS, f"{path}: give a name that ends in {', '.join(CHART_FORMATS)}")
         return save_chart(self.chart, path.with_suffix(""), [path.suffix.removeprefix(".")], self.kind)[0]
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> MimeBundle:

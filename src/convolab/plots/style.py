@@ -40,13 +40,13 @@ def chart_data(rows: Iterable[Mapping[str, object]]) -> alt.InlineData:
 
 
 def needs_log_scale(values: Iterable[float]) -> bool:
-    """Whether a log scale shows these values better: they span more than a factor of 20.
+    """Whether a log scale shows these values better: they span more than a factor of 20, and none is 0.
 
-    >>> needs_log_scale([0.3, 0.1, 0.003]), needs_log_scale([0.1, 0.5, 0.9])
-    (True, False)
+    >>> needs_log_scale([0.3, 0.1, 0.003]), needs_log_scale([0.1, 0.5, 0.9]), needs_log_scale([0.5, 0.0])
+    (True, False, False)
     """
     values = list(values)
-    return max(values) > LOG_SCALE_RATIO * max(min(values), 1e-9)
+    return 0 < min(values) < max(values) / LOG_SCALE_RATIO
 
 
 def apply_chart_style(chart: alt.TopLevelMixin, title: str | list[str], subtitle: str | list[str]) -> alt.TopLevelMixin:
@@ -84,10 +84,10 @@ def save_chart(
 
     paths = chart_paths(stem, formats)
     spec = chart.to_dict(context={"pre_transform": False})
-    svg = render_svg(spec) if {"png", "svg"} & set(formats) else ""
+    svg = render_svg(spec) if {".png", ".svg"} & {path.suffix.lower() for path in paths} else ""
     for path in paths:
         with output_file(path, kind) as part:
-            match path.suffix:
+            match path.suffix.lower():
                 case ".html":
                     part.write_text(chart_page(spec), encoding="utf-8")
                 case ".png":
@@ -97,8 +97,10 @@ def save_chart(
                 case ".pdf":
                     require_address_space()
                     part.write_bytes(vl_convert.vegalite_to_pdf(dict(chart_spec(spec)), vl_version=VEGA_LITE))
-                case _:
+                case ".json":
                     part.write_text(json.dumps(chart_spec(spec), indent=2), encoding="utf-8")
+                case other:
+                    raise ValueError(f"a chart is not written as {other}")
     return paths
 
 

@@ -108,7 +108,7 @@ class StudyProgress:
         """Seconds until all is done, by the cost of what was done since the start; None in the first two seconds."""
         cost_done = sum(
             self.costs[key] * (fraction - self.fractions_done_before.get(key, 0.0))
-            for key, fraction in self.fractions_done.items()
+            for key, fraction in list(self.fractions_done.items())
         )
         cost_left = sum(cost * (1 - self.fractions_done.get(key, 0.0)) for key, cost in self.costs.items())
         seconds = time.monotonic() - self.started_at
@@ -122,7 +122,7 @@ class StudyProgress:
 
     def status_line(self) -> str:
         """How far the study is, in a line."""
-        speed = sum(event.images_per_second for event in self.running.values())
+        speed = sum(event.images_per_second for event in list(self.running.values()))
         line = f"{self.num_done} of {self.num_planned} runs done, {speed:,.0f} images/s"
         if seconds_left := self.seconds_left():
             line += f", about {format_duration(seconds_left)} left"

@@ -13,7 +13,7 @@ SPECIAL_AT_START = re.compile(r"^(\s*)(?:([-+=:|#])|(\d+)(?=[.)](?:\s|$)))")  # 
 
 
 def escape(text: str) -> str:
-    r"""Text in one line that is text only: it opens no HTML tag, no link and no emphasis.
+    r"""Text in one line that is text only: it opens no HTML tag, no [link](of Markdown) and no emphasis.
 
     >>> escape("a <b>\nline"), escape(r"\<img> ![x](y)"), escape("lr_2 is _new_"), escape("1. one")
     ('a &lt;b&gt; line', '\\\\&lt;img&gt; !\\[x\\](y)', 'lr_2 is \\_new\\_', '1\\. one')

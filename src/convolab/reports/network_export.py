@@ -239,5 +239,5 @@ def export_timm(run: Run, folder: Path, splits: DatasetSplits) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(weights_path) as part:
         part.write_bytes(save(weights, {"format": "pt"}))
-    write_json_output(config_path, export_kind(run), config)
+        write_json_output(config_path, export_kind(run), config)  # first in its place: it says whose the weights are
     return f"checked on {len(pixels)} images: timm's network with these weights has the run's logits"

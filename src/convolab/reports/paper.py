@@ -153,6 +153,8 @@ def methods_paragraph(recipe: Recipe, summaries: Sequence[RunSummary], seeds: Se
     validation = (
         "the dataset's own validation images"
         if has_own_validation
+        else "no validation images"
+        if recipe.data.validation == 0
         else f"{100 * recipe.data.validation:g} % of the training images of each class, drawn by the seed, for validation"
     )
     versions = sorted({f"{name} {number}" for summary in summaries for name, number in summary["versions"].items()})

@@ -29,6 +29,7 @@ class ResultView:
     """
 
     kind = "result"
+    figure_endings: tuple[str, ...] = (".png", ".svg", ".html", ".pdf")
 
     def rows(self) -> Sequence[Row]:
         raise NotImplementedError
@@ -41,8 +42,7 @@ class ResultView:
 
     def writers(self) -> Mapping[str, Callable[[Path], object]]:
         """By the ending of a file, what writes it."""
-        figure_endings = (".png", ".svg", ".html", ".pdf")
-        return {ending: lambda path: self.figure().save(path) for ending in figure_endings} | {
+        return {ending: lambda path: self.figure().save(path) for ending in self.figure_endings} | {
             ".csv": lambda path: write_output(path, self.kind, csv_text(self.rows()))
         }
 

@@ -14,7 +14,7 @@ from convolab.core.errors import LabError
 from convolab.core.escape import html_text
 from convolab.core.outputs import QUESTION_1, write_output
 from convolab.core.text import join_with_and
-from convolab.plots.theory import RenderedFigure, render_sheet_figure
+from convolab.plots.theory import FIGURE_RENDERERS, RenderedFigure, render_sheet_figure
 from convolab.reports.latex import latex_to_mathml, latex_to_typst
 from convolab.reports.theory_markdown import sheet_markdown
 from convolab.reports.theory_typst import needs_system_fonts, sheet_typst
@@ -99,11 +99,8 @@ def sheet_files(path: Path) -> list[Path]:
 
 def figure_files(path: Path) -> list[Path]:
     """The figures that are beside a sheet in Markdown already, and would be written again."""
-    prefix = f"{path.stem}-"
-    folder = path.parent / "figures"
-    if not folder.is_dir():
-        return []
-    return [file for file in folder.iterdir() if file.name.startswith(prefix) and file.suffix == ".png"]
+    paths = (path.parent / "figures" / f"{path.stem}-{name}.png" for name in FIGURE_RENDERERS)
+    return [file for file in paths if file.exists()]
 
 
 def write_sheet_pdf(sheet: AnswerSheet, figures: RenderedFigures, path: Path) -> None:

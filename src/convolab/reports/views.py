@@ -52,6 +52,7 @@ from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 from convolab.training.run_records import EvaluationRecord
 
+IMAGE_ENDINGS = (".png", ".jpg", ".pdf")
 MAX_SHEET_CLASSES = 20  # of a sheet of images
 
 
@@ -107,7 +108,7 @@ class EvaluationView(ResultView):
                 "class": name,
                 "images": int(total),
                 "correct": int(right),
-                "accuracy": int(right) / max(int(total), 1),
+                "accuracy": scores[name].recall,
                 "precision": scores[name].precision,
                 "recall": scores[name].recall,
                 "f1": scores[name].f1,
@@ -156,6 +157,7 @@ class DatasetView(ResultView):
     """A sheet of images."""
 
     kind = CONTACT_SHEET
+    figure_endings = IMAGE_ENDINGS
 
     def __init__(self, dataset: ImageDataset | Subset) -> None:
         self.dataset = dataset
@@ -275,6 +277,7 @@ class SplitsView(ResultView):
     """What `load` gives: a row for each split, and a sheet of the training images."""
 
     kind = CONTACT_SHEET
+    figure_endings = IMAGE_ENDINGS
 
     def __init__(self, splits: DatasetSplits) -> None:
         self.splits = splits

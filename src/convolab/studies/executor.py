@@ -13,7 +13,7 @@ from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 from convolab.core.environment import count_usable_cores, tune_malloc
 from convolab.core.errors import LabError, require
@@ -128,7 +128,8 @@ class LocalExecutor:
                 job, attempts = pending.popleft()
                 receiver, process = start_worker(job, dataset_folder)
                 running[receiver] = WorkerProcess(job, process, attempts)
-            for receiver in connection.wait(list(running), timeout=HEARTBEAT_INTERVAL):
+            ready = connection.wait(list(running), timeout=HEARTBEAT_INTERVAL)
+            for receiver in cast("list[Connection]", ready):  # on Windows a class of another name
                 worker = running[receiver]
                 with suppress(EOFError):
                     event: JobEvent = receiver.recv()

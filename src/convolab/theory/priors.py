@@ -25,6 +25,7 @@ from convolab.data.splits import DatasetSplits
 from convolab.models.classifier import ImageClassifier
 from convolab.models.registry import build
 from convolab.studies.executor import Executor, Job, JobEvent, LocalExecutor
+from convolab.studies.main_guard import require_guarded_main
 from convolab.theory.arrangements import AS_IS, PriorsConfig, iterate_arrangements, pixel_permutation
 from convolab.training.fit import fit
 from convolab.training.lr_schedule import CosineLR
@@ -121,10 +122,13 @@ def run_priors_experiment(
         on_trial_end: called with each trial once it is trained and tested.
         executor: what trains; default: the cores of this machine.
 
-    Raises LabError if the settings do not fit the images, or a trial fails.
+    Raises LabError if the settings do not fit the images, a trial fails, or a script calls this outside of
+    `if __name__ == "__main__":`.
     """
     validate_priors_config(config, splits)
-    executor = executor or LocalExecutor()
+    if executor is None:
+        require_guarded_main()
+        executor = LocalExecutor()
     trials: list[PriorsTrial] = []
     for seed in range(config.seed, config.seed + config.num_seeds):
         for arrangement, (train, test) in iterate_arrangements(config, splits, seed):

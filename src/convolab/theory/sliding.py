@@ -16,6 +16,7 @@ from torch import Tensor
 
 from convolab.core.errors import require
 from convolab.core.escape import escape_line
+from convolab.core.text import pluralize
 from convolab.core.types import Json
 from convolab.theory.correlation import correlate, jacobian_x, jacobian_y, prepare_signals
 from convolab.theory.equivariance import ROUNDING_TOLERANCE
@@ -82,7 +83,8 @@ class SlidingCorrelation:
         False
         """
         require(
-            0 <= shift < len(self.x), f"a shift by {shift}: give 0 to {len(self.x) - 1}, as x has {len(self.x)} samples"
+            0 <= shift < len(self.x),
+            f"a shift by {shift}: give 0 to {len(self.x) - 1}, as x has {pluralize(len(self.x), 'sample')}",
         )
         z, moved = self.z, self._slide(self.x.roll(shift))
         cells = sorted({math.floor(shift / self.stride), math.ceil(shift / self.stride)})
@@ -99,8 +101,9 @@ class SlidingCorrelation:
             difference <= ROUNDING_TOLERANCE * scale,
         )
 
-    def to_dict(self, shift: int = 1) -> dict[str, Json]:
-        """All of it as plain values, for JSON, with what a shift of x does."""
+    def to_dict(self, shift: int | None = None) -> dict[str, Json]:
+        """All of it as plain values, for JSON, with what a shift of x does: by 1, where x has two samples."""
+        shift = min(1, len(self.x) - 1) if shift is None else shift
         tensors = ("x", "y", "z", "jacobian_x", "jacobian_y")
         numbers: dict[str, Json] = {name: getattr(self, name).tolist() for name in tensors}
         return {**numbers, "padding": self.padding, "stride": self.stride, "shift": asdict(self.measure_shift(shift))}
@@ -123,7 +126,7 @@ def slide_correlation(
 
     Raises:
         LabError: for signals that are empty, of different or great lengths, or not finite; for an unknown padding; for a
-            stride that is no length of a step in the signals.
+            stride below 1 or longer than the signals.
 
     >>> slide_correlation([1, 0, 2], [5, 6, 7]).z
     tensor([19., 16., 19.], dtype=torch.float64)

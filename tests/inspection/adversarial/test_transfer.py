@@ -5,6 +5,7 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
@@ -211,6 +212,19 @@ def test_a_noise_image_depends_on_the_seed_and_has_the_input_size_of_the_network
     assert 100 < float(first.float().mean()) < 155
 
 
+def test_images_of_one_name_are_told_apart() -> None:
+    finding = fool_classifier(small_net(0), ["noise", "noise"], "random:1", max_steps=1)
+    assert [row["image"] for row in finding.metrics["images"]] == ["noise 1", "noise 2"]
+    assert "2 images are classified as their target" in finding.summary[0]
+
+
+def test_no_image_is_one_line_and_a_target_may_be_numpys_number() -> None:
+    with pytest.raises(LabError, match="no image is given"):
+        fool_classifier(small_net(0), [], "random")
+    finding = fool_classifier(small_net(0), "noise", np.int64(0), max_steps=1)  # pyright: ignore[reportArgumentType]
+    assert finding.metrics["images"][0]["target"]["index"] == 0
+
+
 def test_a_budget_that_is_too_small_is_reported_as_a_failure() -> None:
     finding = fool_classifier(small_net(0), "chelsea", "random", budget="linf=1/255", max_steps=2, step_size=1e-4)
     assert not finding.metrics["images"][0]["fooled"]
@@ -221,10 +235,7 @@ def test_a_budget_that_is_too_small_is_reported_as_a_failure() -> None:
 def test_a_confidence_that_is_not_reached_is_reported() -> None:
     finding = fool_classifier(small_net(0), "chelsea", "random", confidence=0.999999, max_steps=12)
     assert finding.metrics["images"][0]["fooled"]
-    assert (
-        "warning: fooled, but below the requested confidence (99.9999 % on all surrogates) in 12 steps: chelsea"
-        in str(finding)
-    )
+    assert "warning: fooled, but below the requested confidence (99.9999 %) in 12 steps: chelsea" in str(finding)
 
 
 def test_targets_are_drawn_for_each_image_and_never_the_predicted_class() -> None:

@@ -147,7 +147,7 @@ def test_a_response_without_information_gives_a_warning_and_no_box(red_blue_net:
     finding = locate_objects(red_blue_net, red_blue_image(), targets=["j"])
     assert finding.warnings == ("the response for j is constant: it carries no information",)
     assert finding.metrics["classes"]["j"]["detections"] == []
-    assert "not found" in str(finding)
+    assert "not found: its response is constant, which says nothing of where" in str(finding)
 
 
 @pytest.mark.slow

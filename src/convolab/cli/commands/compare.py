@@ -24,7 +24,7 @@ def compare_command(
     as_json: AsJson = False,
 ) -> None:
     """Compare runs; runs that differ only in their seed form one arm. Nothing is trained."""
-    require(out.suffix.lower() in (".html", ".htm"), f"--out {out}: the report is a page: give a name ending in .html")
+    require(out.suffix.lower() == ".html", f"--out {out}: the report is a page: give a name ending in .html")
     require_study_outputs(COMPARISON, out, export)
     from convolab.studies.compare import compare_named
 

@@ -15,7 +15,10 @@ def correlate_command(
         str, typer.Option(help="What comes in from the right: circular (y's own beginning) or zeros.")
     ] = "circular",
     stride: Annotated[int, typer.Option(min=1, help="Samples from one place to the next.")] = 1,
-    shift: Annotated[int, typer.Option(min=0, help="By how many samples x is shifted, to see what z does.")] = 1,
+    shift: Annotated[
+        int | None,
+        typer.Option(min=0, help="By how many samples x is shifted, to see what z does. [default: 1, if x has two]"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Correlate two short signals: z[k] = sum_i x[i] y[i + k stride], both Jacobians, and whether z shifts with x."""
@@ -23,6 +26,7 @@ def correlate_command(
 
     samples = [parse_samples(text, name) for name, text in (("x", x), ("y", y))]
     sliding = slide_correlation(*samples, padding=padding, stride=stride)
+    shift = min(1, len(sliding.x) - 1) if shift is None else shift
     measured = sliding.measure_shift(shift)
     if as_json:
         print_json(sliding.to_dict(shift))

@@ -61,7 +61,7 @@ def locate_score_command(
     require(source != "pasted", "pasted is now called synthetic")
     scales = parse_scales(scale)
     unit = None if granularity is None else parse_granularity(granularity)
-    stem = output_stem("locate-score", net_file_name(net), out)
+    stem = output_stem("locate-score", net_file_name(net), out, suffixes=(".html", ".png", ".csv", ".json"))
     require_outputs(
         LOCALIZATION_SCORES, localization_paths(stem), [net, Path(source) / "boxes.json"], ",".join(SCORE_COLUMNS)
     )

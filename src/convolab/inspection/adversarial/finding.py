@@ -170,7 +170,7 @@ def build_fool_finding(
         metrics=metrics,
         arrays=arrays,
         panels=panels,
-        warnings=(*cautions, *attack_warnings(results, settings.attack)),
+        warnings=(*cautions, *attack_warnings(results, settings.attack, settings.surrogates)),
     )
 
 
@@ -283,7 +283,7 @@ def perturbation_text(result: ImageMetrics) -> str:
     return f"L2 {result['l2']:.2f}, at most {result['linf_levels']} of 255 levels"
 
 
-def attack_warnings(results: Sequence[ImageMetrics], config: AttackConfig) -> list[str]:
+def attack_warnings(results: Sequence[ImageMetrics], config: AttackConfig, surrogates: Sequence[str] = ()) -> list[str]:
     missed = [result for result in results if not result["fooled"]]
     unsure = [result for result in results if result["fooled"] and not result["reached"]]
     warnings = []
@@ -294,10 +294,11 @@ def attack_warnings(results: Sequence[ImageMetrics], config: AttackConfig) -> li
         )
         warnings.append(f"not fooled in {config.max_steps} steps{budget}: {image_list(missed)}{hint}")
     if unsure:
-        warnings.append(
-            f"fooled, but below the requested confidence ({100 * config.confidence:g} % on all surrogates) "
-            f"in {config.max_steps} steps: {image_list(unsure)}"
-        )
+        of_all = f" on the network and {', '.join(surrogates)}" if surrogates else ""
+        lacking = f"below the requested confidence ({100 * config.confidence:g} %{of_all})"
+        if not config.confidence:
+            lacking = f"not by all of {', '.join(surrogates)}"
+        warnings.append(f"fooled, but {lacking} in {config.max_steps} steps: {image_list(unsure)}")
     return warnings
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -108,7 +109,8 @@ def fool_classifier(
     surrogates = {name: inference_view(surrogate) for name, surrogate in surrogates.items()}
     victims = {name: inference_view(victim) for name, victim in victims.items()}
     inputs = [images] if isinstance(images, Tensor | Path | str) else list(images)
-    names = tuple(image_names or (default_image_name(image, i) for i, image in enumerate(inputs)))
+    require(inputs, "no image is given: give one or more")
+    names = numbered_names(image_names or [default_image_name(image, i) for i, image in enumerate(inputs)])
     clean = torch.stack([network_sized_image(net, image, seed, i) for i, image in enumerate(inputs)])
     logits = compute_logits(net, to_pixels(net, clean), 1)
     attack_targets = make_attack_targets(net, names, clean, target_choice, logits.argmax(1).tolist(), seed)
@@ -217,7 +219,7 @@ def parse_targets(net: ImageClassifier, target: str | int | Sequence[str | int])
     if isinstance(target, str):
         words: list[str | int] = [*split_class_names(target, net.classes)]
     else:
-        words = [target] if isinstance(target, int) else list(target)
+        words = [int(target)] if isinstance(target, int | Integral) else list(target)
     words = [word for word in words if word != ""]
     require(words, "no target is named: give a class, several with commas, or random")
     random_match = re.fullmatch(r"random(?::(\d+))?", str(words[0]).strip().casefold())
@@ -266,6 +268,18 @@ def random_targets(num_classes: int, count: int, predicted_class: int, seed: int
     """
     order = torch.randperm(num_classes, generator=make_generator(seed, "fool target", image_index)).tolist()
     return tuple([label for label in order if label != predicted_class][:count])
+
+
+def numbered_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of which each is one image's: those that several have are numbered.
+
+    >>> numbered_names(["noise", "cat", "noise"])
+    ('noise 1', 'cat', 'noise 2')
+    """
+    return tuple(
+        f"{name} {names[: index + 1].count(name)}" if names.count(name) > 1 else name
+        for index, name in enumerate(names)
+    )
 
 
 def default_image_name(image: ImageInput, image_index: int) -> str:

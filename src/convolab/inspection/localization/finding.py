@@ -191,6 +191,8 @@ def describe_detections(found: ClassDetections, first: ScaleResult) -> str:
     """What was found of a class, in words."""
     probability = float(first.logits.double().softmax(0)[found.target])
     prefix = f"{found.label}, {100 * probability:.1f} % in the whole image: "
+    if found.invalid_reason:
+        return f"{prefix}not found: its response is {found.invalid_reason}, which says nothing of where"
     if not found.detections:
         return f"{prefix}not found: its response is nowhere above 0"
     row, column = found.detections[0].peak_position
