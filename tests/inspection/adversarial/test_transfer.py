@@ -212,7 +212,7 @@ def test_a_noise_image_depends_on_the_seed_and_has_the_input_size_of_the_network
     assert 100 < float(first.float().mean()) < 155
 
 
-def test_images_of_one_name_are_told_apart() -> None:
+def test_images_of_one_name_are_numbered() -> None:
     finding = fool_classifier(small_net(0), ["noise", "noise"], "random:1", max_steps=1)
     assert [row["image"] for row in finding.metrics["images"]] == ["noise 1", "noise 2"]
     assert "2 images are classified as their target" in finding.summary[0]
