@@ -49,10 +49,7 @@ def register(factory: RegisteredFactory, name: str | None = None) -> RegisteredF
         name: its name in recipes; the factory's own if left out.
 
     Returns:
-        The factory.
-
-    Raises:
-        LabError: By `build`, if the factory fails, returns no network, or none for these images and classes.
+        The factory. That it gives a network which fits is checked when one is built.
 
     >>> @register
     ... def one_layer(shape: tuple[int, int, int], classes: int, bias: bool = True) -> nn.Module:

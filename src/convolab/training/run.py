@@ -160,10 +160,11 @@ class Run(Displayable):
         callbacks: TrainingCallbacks = NO_CALLBACKS,
         log: str | None = None,
     ) -> "Run":
-        """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged.
+        """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged. Returns itself.
 
-        `log` is as in `start`; a run that has a log goes on in it. `callbacks.on_message` is called if the state is damaged
-        or the number of threads differs. Raises LabError if the recipe or the data was changed, if another process is
+        `splits`, if given, are the images that it was trained on; else they are read again. `log` is as in `start`; a run
+        that has a log goes on in it. `callbacks.on_message` is called if the state is damaged or the number of threads
+        differs. Raises LabError if the recipe or the data was changed, if another process is
         training the run, or if its files are of the first edition or of another run.
         """
         resume_run(self, splits, callbacks, log)
@@ -178,11 +179,10 @@ class Run(Displayable):
         callbacks: TrainingCallbacks = NO_CALLBACKS,
         log: str | None = None,
     ) -> "Run":
-        """Go on to so many epochs in all, in a new run in `out` that names this one; this one stays as it is.
+        """Go on to so many epochs in all, in a new run that names this one, and return it; this one stays as it is.
 
-        `callbacks.on_message` is called with whether that gives the bits of so many epochs from scratch: it does where
+        `out` and `log` are as in `start`, `splits` as in `resume`; the log has the epochs so far too. `callbacks.on_message` is called with whether that gives the bits of so many epochs from scratch: it does where
         the learning rates so far do not depend on the number of epochs in all, as with constant and step schedules.
-        `log` is as in `start`, and has the epochs so far too.
         Raises LabError for a run that is not finished, or that stopped by itself (training.goal, training.patience).
         """
         return Run(extend_run(self, epochs, out, splits, callbacks, log))
@@ -365,8 +365,8 @@ class Run(Displayable):
     ) -> Mistakes:
         """At most `count` test images that the tested weights get wrong, the highest probability of a wrong class first.
 
-        It draws itself; `save("mistakes.html")` writes a page, .csv a table. The test's record stays as it is. Raises
-        LabError if the run was not tested, or with other weights than those that are its best now.
+        It draws itself; `save("mistakes.html")` writes a page, .csv a table. The test's record stays as it is. `data_dir`
+        and `splits` are as in `test`. Raises LabError if the run was not tested, or with other weights than those that are its best now.
         """
         return find_mistakes(self, count, data_dir, splits)
 
@@ -378,10 +378,10 @@ class Run(Displayable):
         return read_playback(self.folder, self.run_id)
 
     def predict(self, image: ImageLike, top: int = 5, max_pixels: int = MAX_IMAGE_PIXELS) -> list[tuple[str, float]]:
-        """The `top` most probable classes of an image, with their probabilities; it is resized as the data's images.
+        """The names of the `top` most probable classes of an image, with their probabilities in [0, 1], the highest first.
 
-        The image is as `explain` takes it: a sample's name such as "chelsea", a path, an address, or one in memory.
-        Raises LabError for weights or logits that are not finite, and for an image of more than `max_pixels`.
+        The image is as `explain` takes it: a sample's name such as "chelsea", a path, an address, or one in memory; it is
+        resized as the data's images, and may have `max_pixels` before that. Raises LabError for weights or logits that are not finite, and for an image of more than `max_pixels`.
         """
         return predict_image(self, image, top, max_pixels)
 

@@ -167,6 +167,9 @@ def run_pgd(
         on_progress: called with a line of text before each batch.
         on_step: called at each step, and once more after the last.
 
+    Returns:
+        The images in 8 bits, whether each reached what stops it, its steps, and the path of the target's probability.
+
     Raises LabError for images that are not of the first network's channels.
     """
     nets = (nets,) if isinstance(nets, ImageClassifier) else tuple(nets)

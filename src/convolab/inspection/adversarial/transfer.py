@@ -200,6 +200,9 @@ def transfer_matrix(
         conditions: a title and the images of each, `clean` first.
         targets: the class of each image, [N].
         on_progress: called with a line of text before each step.
+
+    Returns:
+        A row for each condition, with the predictions of each network.
     """
     clean = next(iter(conditions.values()))[1]
     rows = []

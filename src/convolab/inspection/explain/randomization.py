@@ -55,7 +55,20 @@ def run_randomization_test(
     seed: int = 0,
     on_progress: MessageCallback = lambda message: None,
 ) -> RandomizationTest:
-    """Randomize the weights of copies of the network, group by group, and compare the method's maps with `heatmap`."""
+    """Randomize the weights of copies of the network, group by group, and compare the method's maps with `heatmap`.
+
+    Args:
+        net: the network, which stays as it is.
+        pixels: one image, [1, C, H, W], in [0, 1].
+        target: the class's index.
+        heatmap: the method's map of the trained network, [H, W].
+        method: what makes a map.
+        seed: of the new weights.
+        on_progress: called with a line of text before each group of layers.
+
+    Returns:
+        The rank correlation of each map with `heatmap`, with all groups down to one randomized and with one alone.
+    """
     groups = layer_groups(net, pixels)
     cascading: list[float | None] = []
     independent: list[float | None] = []

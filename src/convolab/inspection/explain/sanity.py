@@ -61,6 +61,9 @@ def run_sanity_checks(
         random_order_curves: what `curves_in_random_order` gives for this image, if it is known.
         on_progress: called with a line of text before each step.
 
+    Returns:
+        The maps' rank correlations with the map as weights are randomized, and the curves of deleting and inserting.
+
     Raises LabError for a map that is constant or not finite: there is nothing to check.
     """
     reason = saliency_map.invalid_reason
@@ -86,7 +89,7 @@ def describe_sanity(result: SanityResult) -> list[str]:
 
 
 def aggregate_sanity_checks(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each method's checks over several images; empty for fewer than two images, or where nothing was checked.
+    """Each method's checks over several images, by method; empty for fewer than two images, or where nothing was checked.
 
     `results` are explain's metrics, one for each image. Of each method: the number of images, the gain in AUC over both
     controls, and what remains of the maps with randomized weights.
