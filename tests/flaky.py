@@ -6,6 +6,7 @@ A test that waits for another process can pass by luck. `make flaky` shows wheth
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,8 @@ PYTEST = [
 def run_tests(paths: list[str], with_long: bool) -> tuple[dict[str, str], str]:
     """Run the timing tests once: those that failed, with the reason of each, and pytest's closing line."""
     marks = "timing" if with_long else "timing and not long"
-    result = subprocess.run([*PYTEST, "-m", marks, *paths], capture_output=True, text=True)
+    wide = os.environ | {"COLUMNS": "400"}  # else the reason of a failure is cut off
+    result = subprocess.run([*PYTEST, "-m", marks, *paths], capture_output=True, text=True, env=wide)
     failed = dict(re.findall(r"^(?:FAILED|ERROR) (\S+)(.*)$", result.stdout, re.MULTILINE))
     closing_line = (result.stdout.strip().splitlines() or [result.stderr.strip()])[-1]
     if result.returncode and not failed:
