@@ -1,12 +1,12 @@
 """In minutes, what every change should leave as it is: our ratio to the best peer in each of nine questions.
 
-    python benchmarks/quick.py [--data-dir DIR] [--rounds 1] [--out ratios.json] [--against ratios.json]
+    python benchmarks/quick.py [--data-dir DIR] [--rounds 1] [--keep]
 
 Each contender runs in a fresh process, in alternating rounds; a ratio is the median over rounds of ours to the best
 peer of that round. The peers are the best of the full benchmarks beside this file, which time longer and ask more; of
 fooling, foolbox as it comes. Without --data-dir, the folder that holds cifar-10-batches-py, the questions about training are left out.
---out keeps the ratios, and --against shows those of an earlier run beside them: a loss of more than 5 % is marked. Two runs
-of the same code differ by a few percent too, so look again before you believe it.
+Beside each ratio stands the one that ratios.json keeps for this kind of processor: a loss of more than 5 % is marked. Two runs
+of the same code differ by a few percent too, so look again before you believe it. --keep puts the new ratios in their place.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from neighbors import busy_programs
 
 LOSS = 0.05
 HERE = Path(__file__).parent
+KEPT = HERE / "ratios.json"  # by the kind of processor, and by question
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="the folder that holds cifar-10-batches-py")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a JSON file for the ratios")
-    parser.add_argument("--against", type=Path, help="the ratios of an earlier run")
+    parser.add_argument("--keep", action="store_true", help=f"put the ratios into {KEPT.name}")
     given = parser.parse_args()
-    before = json.loads(given.against.read_text())["ratios"] if given.against else {}
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    before = kept.get(processor(), {})
     questions = [*(training_questions(given.data_dir) if given.data_dir else []), *other_questions()]
     ratios, rows, start = {}, [], time.monotonic()
     for question in questions:
@@ -114,21 +115,30 @@ def main() -> None:
         values, best = question.ratios(given.rounds)
         ratio = ratios[question.title] = median(values)
         print(f"    {ratio:.2f} x {best[-1]}", file=sys.stderr, flush=True)
-        row = {
+        rows.append({
             "what": question.title,
             "best peer": " / ".join(dict.fromkeys(best)),
             "convolab is": f"{ratio:.2f} x",
             "range": f"{min(values):.2f} to {max(values):.2f}",
             "goal": f"{question.goal:g} x: {'met' if ratio >= question.goal else 'missed'}",
-        }
-        if given.against:
-            row["before"] = change(before.get(question.title), ratio)
-        rows.append(row)
+            "before": change(before.get(question.title), ratio),
+        })  # fmt: skip
     print(f"{processor()}; {given.rounds} rounds, {time.monotonic() - start:.0f} s\n\n{table(rows)}")
     if given.data_dir is None:
         print("\ntraining and studies are left out: give --data-dir, the folder that holds cifar-10-batches-py")
-    if given.out:
-        given.out.write_text(json.dumps({"processor": processor(), "ratios": ratios}, indent=2) + "\n")
+    if given.keep:
+        kept[processor()] = before | {title: round(ratio, 2) for title, ratio in ratios.items()}
+        KEPT.write_text(json.dumps(kept, indent=2) + "\n")
+    print(f"\nkept, by the kind of processor\n\n{table(rows_by_processor(kept, questions))}")
+
+
+def rows_by_processor(kept: Mapping[str, Mapping[str, float]], questions: Sequence[Question]) -> list[dict[str, str]]:
+    """A row for each question, with its ratio on each kind of processor."""
+    return [
+        {"what": question.title, "goal": f"{question.goal:g} x"}
+        | {machine: f"{of[question.title]:.2f} x" if question.title in of else "" for machine, of in kept.items()}
+        for question in questions
+    ]
 
 
 def change(before: float | None, now: float) -> str:

@@ -18,7 +18,7 @@ BUSY_LOOP = [sys.executable, "-c", "while True: pass"]
 LONG_EVERY = 5  # rounds
 PYTEST = [
     sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider",
-    "--tb=line", "-rf",
+    "--tb=line", "-rfE",
 ]  # fmt: skip
 
 
