@@ -72,7 +72,7 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
             yield line.split()[4]
         finally:
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=60)  # seconds: beside ten busy programs it took 20
         assert errors in ("", "convolab: the page has ended\n"), errors
 
 
