@@ -86,8 +86,8 @@ def test_of_several_differences_the_other_seeds_of_both_are_trained(make_run: Ma
     assert "optimizer.name (sgd and adam)" in lines[0]
     assert "Their seeds differ too (0 and 1)" in lines[1]
     commands = [line for line in lines if line.startswith("convolab")]
-    assert commands[0] == f"convolab train {first.folder}/recipe.toml --seed 1 --out {first.folder}-seed1"
-    assert commands[2] == f"convolab train {second.folder}/recipe.toml --seed 0 --out {second.folder}-seed0"
+    assert commands[0] == f"convolab train --recipe {first.folder}/recipe.toml --seed 1 --out {first.folder}-seed1"
+    assert commands[2] == f"convolab train --recipe {second.folder}/recipe.toml --seed 0 --out {second.folder}-seed0"
     assert commands[-1].count(str(first.folder)) == commands[-1].count(str(second.folder)) == 3
 
 

@@ -112,6 +112,8 @@ def deciding_commands(runs: Sequence[Run], differing: Mapping[str, tuple[str, st
             folder = str(run.folder)
             if seed != run.recipe.training.seed:
                 recipe, folder = str(run.folder / "recipe.toml"), f"{folder}-seed{seed}"
-                commands.append(command_line(["train", recipe, "--seed", str(seed), "--out", folder, *data]))
+                commands.append(
+                    command_line(["train", "--recipe", recipe, "--seed", str(seed), "--out", folder, *data])
+                )
             folders.append(folder)
     return [*commands, command_line(["compare", *folders])]

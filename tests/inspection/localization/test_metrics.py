@@ -64,3 +64,9 @@ def test_iou_is_of_the_strongest_region_with_the_best_of_the_boxes_at_every_thre
     ious = dict(zip(BOX_THRESHOLDS, ious_by_threshold(heatmap, [(0, 0, 10, 10), (20, 0, 40, 20)]), strict=True))
     assert ious[0.6] == 1
     assert ious_by_threshold(heatmap, [(20, 0, 40, 20)])[BOX_THRESHOLDS.index(0.3)] == 0
+
+
+def test_a_box_that_begins_outside_the_image_has_the_energy_of_its_part_inside() -> None:
+    heatmap = torch.rand(60, 80)
+    inside = energy_pointing_game(heatmap, [(0, 40, 30, 60)])
+    assert 0 < inside == energy_pointing_game(heatmap, [(-5, 40, 30, 75)])

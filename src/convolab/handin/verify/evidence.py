@@ -178,7 +178,7 @@ def evaluation_problems(run: RunEvidence) -> Iterator[str]:
     test = run.test
     if test is None:
         return
-    with suppress(KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError):
+    with suppress(KeyError, TypeError, ValueError, ArithmeticError, AttributeError):
         correct, count, confusion = int(test["correct"]), int(test["count"]), test["confusion"]
         total, hits = sum(map(sum, confusion)), sum(row[index] for index, row in enumerate(confusion))
         if not math.isclose(test["accuracy"], correct / count, abs_tol=EXACT):

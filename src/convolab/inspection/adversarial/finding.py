@@ -143,7 +143,8 @@ def build_fool_finding(
     ]
     if len(results) > MAX_DESCRIBED:
         summary.append(f"and {len(results) - MAX_DESCRIBED} more, which are in the numbers")
-    summary.append(describe_preprocessed(still_fooled))
+    if fooled.hits:
+        summary.append(describe_preprocessed(still_fooled))
     if victim_results is not None:
         summary += [*describe_transfer(victim_results), *describe_attack_comparison(victim_results)]
     arrays = {

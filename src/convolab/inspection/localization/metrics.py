@@ -48,7 +48,7 @@ def energy_pointing_game(heatmap: Heatmap, boxes: Sequence[BoundingBox]) -> floa
         return 0.0
     inside = torch.zeros_like(heatmap, dtype=torch.bool)
     for left, top, right, bottom in boxes:
-        inside[round(top) : round(bottom), round(left) : round(right)] = True
+        inside[max(0, round(top)) : max(0, round(bottom)), max(0, round(left)) : max(0, round(right))] = True
     positive = heatmap.clamp(min=0).double()
     total = float(positive.sum())
     return float(positive[inside].sum()) / total if total > 0 else 0.0
