@@ -110,7 +110,7 @@ def test_a_pipe_a_link_and_a_folder_stay_what_they_are(tmp_path: Path, make) -> 
 
 
 def test_a_device_stays_what_it_is() -> None:
-    with pytest.raises(LabError, match="no regular file"):
+    with pytest.raises(LabError, match="not a regular file"):
         require_outputs("sample", [Path("/dev/full")])
 
 
