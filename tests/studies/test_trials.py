@@ -150,6 +150,25 @@ def test_a_layer_that_is_called_by_keyword_is_counted(
     assert estimate_training_cost(by_keyword, digits) > 640 * len(digits.train) * 0.5
 
 
+class WithSize(nn.Module):
+    """A network whose transposed convolution is called with the size of its output."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(shape[0], classes, 2, stride=2)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.up(pixels, [2 * pixels.shape[2], 2 * pixels.shape[3]]).mean((2, 3))
+
+
+def test_a_layer_that_is_called_with_a_second_argument_is_counted(
+    recipe: Recipe, digits: DatasetSplits, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(registry.NETWORKS, "with_size", WithSize)
+    with_size = Recipe.from_dict(recipe.to_dict() | {"model": {"name": "with_size"}})
+    assert estimate_training_cost(with_size, digits) > 0
+
+
 def test_a_recipe_that_does_not_fit_its_images_is_found_before_training(recipe: Recipe, digits: DatasetSplits):
     with pytest.raises(LabError, match="a batch of 5000 is larger than the"):
         estimate_training_cost(recipe.with_overrides({"training.batch_size": 5000}), digits)

@@ -135,7 +135,7 @@ def estimate_training_cost(recipe: Recipe, splits: DatasetSplits) -> float:
     def add_macs(
         layer: nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor], output: torch.Tensor
     ) -> None:
-        (taken,) = inputs or named.values()
+        taken = inputs[0] if inputs else named["input"]  # a transposed convolution may be called with a size too
         if cost := closed_form(layer, taken.shape, output.shape):
             batch_macs.append(cost.macs / len(output))
 
