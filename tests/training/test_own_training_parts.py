@@ -538,6 +538,17 @@ def test_losses_are_reported_in_nats_of_cross_entropy_whatever_is_minimized(
 
 
 @pytest.mark.slow
+def test_with_label_smoothing_too_the_training_loss_is_in_nats_of_cross_entropy(
+    parts: Callable[..., Recipe], digits: DatasetSplits
+) -> None:
+    smooth = {"training.label_smoothing": 0.3}
+    by_default, by_name = (
+        Run.start(parts(overrides), digits, name).history
+        for name, overrides in (("default", smooth), ("named", smooth | {"loss.name": "cross_entropy"}))
+    )
+    assert [epoch.train_loss for epoch in by_default] == [epoch.train_loss for epoch in by_name]
+
+
 def test_fit_takes_functions(digits: DatasetSplits) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     seen: list[torch.Size] = []

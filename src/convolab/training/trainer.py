@@ -205,7 +205,7 @@ class Trainer:
                             self.update_ema(self.ema_net, epoch * self.steps_per_epoch + step)
 
                         hard_labels = targets.argmax(1) if targets.is_floating_point() else targets  # of mixed images
-                        if self.loss is not None:  # whatever is minimized, losses are compared in nats of cross-entropy
+                        if self.loss is not None or self.training.label_smoothing:  # losses are compared in nats
                             loss_value = F.cross_entropy(logits.detach(), targets).item()
                         progress.loss_sum += loss_value * len(batch_indices)
                         progress.correct += int((logits.argmax(1) == hard_labels).sum())
