@@ -9,10 +9,13 @@ import pytest
 from support.homework_folder import edit_cell
 
 from convolab.core.errors import LabError
+from convolab.data.catalog import load
 from convolab.handin import pack
 from convolab.handin.check import check_folder
 from convolab.handin.homework import Homework
 from convolab.handin.pack import pack_homework
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run
 
 pytestmark = pytest.mark.slow  # each test packs
 
@@ -160,6 +163,16 @@ def test_links_and_odd_names_do_not_get_into_the_zip(done: Path, homework: Homew
     assert weights["sha256"].keys() == {"best.safetensors"}
     assert any("is left out: rename it" in note and note.isprintable() for note in result.notes)
     assert any("leads out of" in note for note in result.notes)
+
+
+def test_a_run_whose_training_was_killed_is_packed_with_a_note_of_how_to_finish_it(
+    done: Path, homework: Homework, tmp_path: Path
+) -> None:
+    recipe = Recipe.from_dict({"data": {"limit": 300}, "training": {"epochs": 1}})
+    path = Run.start(recipe, load("digits"), done / "runs" / "killed").folder / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
+    notes = pack_homework(homework, done, tmp_path / "a.zip", "Ada").notes
+    assert [note for note in notes if "convolab resume runs/killed" in note], notes
 
 
 def test_pages_of_the_notebooks_are_made_where_nbconvert_is_installed_and_else_noted(

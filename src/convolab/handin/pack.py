@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,8 @@ from convolab.handin.homework import HOMEWORK_FILE, MAX_HOMEWORK_BYTES, Homework
 from convolab.handin.notebook_file import MAX_NOTEBOOK_BYTES, one_line, read_bounded
 from convolab.handin.question1 import MAX_PDF_BYTES
 from convolab.theory.own_answers import MAX_BYTES_OF_ANSWERS
+from convolab.training.run_folder import read_summary
+from convolab.training.run_records import was_cut_short
 
 HAND_IN = "hand-in"  # what the zip is as an output
 FORMAT = 1  # of manifest.json
@@ -184,9 +187,21 @@ def collect_evidence(folder: Path, notes: list[str]) -> dict[str, bytes]:
                 content = read_or_note(folder, f"runs/{run.name}/{name}", MAX_EVIDENCE_BYTES, notes)
                 files |= {f"evidence/{run.name}/{name}": content} if content is not None else {}
         files |= collect_code(folder, run.name, notes)
+        if has_not_ended(run):
+            notes.append(
+                f"the training of {run.name} was killed or still goes on: to hand in all of it, wait for it or "
+                f"finish it (convolab resume runs/{run.name}), and pack again"
+            )
         digests = {name: weights_sha256(run / name) for name in WEIGHTS if is_plain_file(run / name)}
         files[f"evidence/{run.name}/weights.json"] = json_bytes({"sha256": digests})
     return files
+
+
+def has_not_ended(run: Path) -> bool:
+    """Whether a run's training was killed or still goes on; False where its summary cannot be read."""
+    with suppress(LabError):
+        return was_cut_short(read_summary(run))
+    return False
 
 
 def collect_code(folder: Path, run: str, notes: list[str]) -> dict[str, bytes]:

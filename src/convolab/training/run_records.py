@@ -94,6 +94,11 @@ class RunSummary(TypedDict):
     parent: NotRequired[ParentRecord | None]  # of a run that another one was extended to
 
 
+def was_cut_short(summary: RunSummary) -> bool:
+    """Whether the training still went on when this was written, or was killed: its numbers are those of the start."""
+    return summary["status"] == "running"
+
+
 @dataclass(frozen=True, repr=False)
 class EvaluationRecord(Displayable):
     """A run's test, as test.json holds it."""

@@ -111,6 +111,17 @@ def test_a_summary_and_a_test_that_were_edited_are_a_sign(
     assert any(words in problem for problem in problems(folder)), problems(folder)
 
 
+def test_a_run_that_was_killed_or_still_trains_is_a_note_and_no_contradiction(folder: Path) -> None:
+    at_the_start = {"status": "running", "epochs_done": 0, "best": None, "train_seconds": 0.0}
+    edit(folder / "evidence/run-0/summary.json", lambda values: values.update(at_the_start))
+    signs = read_evidence(folder)[0].signs
+    assert [(sign.what, sign.weight) for sign in signs] == [
+        ("its training was killed, or still went on when this was packed", "note")
+    ]
+    edit(folder / "evidence/run-0/summary.json", lambda values: values.update(epochs_done=99))
+    assert any("the summary says 99" in problem for problem in problems(folder))
+
+
 @pytest.mark.parametrize("name", ["summary.json", "recipe.toml", "metrics.jsonl", "test.json", "weights.json"])
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "\x00"])
 def test_a_damaged_file_is_a_sign_in_one_line_and_the_other_run_is_read(folder: Path, name: str, content: str) -> None:

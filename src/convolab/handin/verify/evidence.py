@@ -17,7 +17,7 @@ from convolab.handin.verify.signs import Sign, as_note
 from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.recipe import Recipe
 from convolab.training.run_folder import read_history, read_stored_recipe, read_summary, rename_fields
-from convolab.training.run_records import RunId, RunSummary
+from convolab.training.run_records import RunId, RunSummary, was_cut_short
 
 EXACT = 1e-6  # of a number that two files hold in full
 MAX_IMAGES = 200_000  # of a split, when its size is sought from accuracies
@@ -108,6 +108,8 @@ def read_run_evidence(folder: Path) -> RunEvidence:
     run.signs += [Sign(f"{place}/test.json", what) for what in evaluation_problems(run)]
     if not run.weights:
         run.signs.append(as_note(place, "it has no SHA-256 of its weights"))
+    if was_cut_short(run.summary):
+        run.signs.append(as_note(place, "its training was killed, or still went on when this was packed"))
     return run
 
 
@@ -120,7 +122,8 @@ def metrics_problems(run: RunEvidence) -> Iterator[tuple[str, str]]:
     if numbers != list(range(1, len(history) + 1)):
         yield "metrics.jsonl", f"its epochs are {truncate_list(list(map(str, numbers)))}"
         return
-    if len(history) != summary["epochs_done"]:
+    is_stale = was_cut_short(summary) and len(history) >= summary["epochs_done"]  # then only the metrics went on
+    if len(history) != summary["epochs_done"] and not is_stale:
         yield (
             "metrics.jsonl",
             f"it has {pluralize(len(history), 'epoch')}, and the summary says {summary['epochs_done']}",
@@ -132,7 +135,10 @@ def metrics_problems(run: RunEvidence) -> Iterator[tuple[str, str]]:
             f"the run is finished with {pluralize(len(history), 'epoch')}, and its recipe has {epochs}",
         )
     best, stored = best_epoch_of(history), summary["best"]
-    if (best is None) != (stored is None) or (best and stored and not same_record(best.to_record(), stored)):
+    is_same_best = (best is None) == (stored is None) and not (
+        best and stored and not same_record(best.to_record(), stored)
+    )
+    if not is_same_best and not is_stale:
         yield "metrics.jsonl", "its best epoch is not the one that the summary holds"
     for name in ("train_accuracy", "validation_accuracy"):
         values = [value for epoch in history if (value := getattr(epoch, name)) is not None]
