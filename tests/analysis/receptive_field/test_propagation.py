@@ -96,6 +96,13 @@ class Upsampled(nn.Module):
         return F.interpolate(x, **self.options)
 
 
+class Repeated(nn.Module):
+    """Rows twice, columns three times: an upsampling by hand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat_interleave(2, 2).repeat_interleave(3, 3)
+
+
 class Flipped(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.flip(2)
@@ -152,6 +159,7 @@ ARCHITECTURES: dict[str, nn.Module] = {
         conv(3),
     ),
     "bilinear": nn.Sequential(nn.AvgPool2d(4), Upsampled(scale_factor=2, mode="bilinear"), conv(3)),
+    "repeated": nn.Sequential(conv(3, stride=2), Repeated(), conv(3)),
     "to an odd size": nn.Sequential(
         nn.AvgPool2d(4), Upsampled(size=(13, 17), mode="bilinear"), Upsampled(size=(29, 31), mode="nearest")
     ),
@@ -219,6 +227,7 @@ SEVERAL_PHASES = [
     "transposed by three",
     "encoder and decoder",
     "bilinear",
+    "repeated",
     "to an odd size",
     "space to depth",
     "adaptive pooling",
@@ -358,6 +367,15 @@ def test_a_field_that_cannot_be_computed_from_the_graph_is_measured_and_a_note_s
     assert (field.size, field.stride, field.start) == ((5, 5), (2, 2), (-1, -1))
     assert any("could not be computed from the graph" in note and "measured" in note for note in cost.notes)
     assert all(layer.receptive_field.measured for layer in cost.layers)
+
+
+def test_a_measured_field_has_no_stride_and_start_where_steps_are_uneven() -> None:
+    """Of two neighbors after an upsampling one has the step of the whole map: it must not pass for the stride."""
+    with isolated_rng():
+        net = nn.Sequential(CircularConvNet(), nn.ConvTranspose2d(2, 2, 3, 2, 1))
+    field = summarize_network(net, (2, 32, 32)).layers[-1].receptive_field
+    assert field.measured
+    assert (field.stride, field.start, field.center) == ((None, None),) * 3
 
 
 def test_a_field_that_can_be_neither_computed_nor_measured_is_unknown() -> None:

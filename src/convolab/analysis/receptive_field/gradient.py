@@ -39,27 +39,18 @@ def measure_by_gradient(
 
 
 def gradient_receptive_field(output: Tensor, image: Tensor) -> ReceptiveField:
-    """The field of the center element of `output`; its stride from the next cell's, if cells lie as in the image."""
+    """The field of the center element of `output`; its stride from other cells', if cells lie as in the image."""
     center_index = [n // 2 for n in output.shape]
-    first_spatial_dim = 2 if image.ndim > 2 else 1
     extents = nonzero_gradient_extent(output, center_index, image)
     strides: list[int | None] = []
     starts: list[int | None] = []
     is_global = []
     for axis, (low, high) in enumerate(extents):
-        dim = first_spatial_dim + axis
-        extent = image.shape[dim]
-        reaches_border = low == 0 or high == extent - 1
-        stride = None
-        if output.ndim == image.ndim and output.shape[dim] > 1 and not reaches_border:
-            step = 1 if center_index[dim] + 1 < output.shape[dim] else -1
-            next_index = [n + step * (d == dim) for d, n in enumerate(center_index)]
-            next_low, next_high = nonzero_gradient_extent(output, next_index, image)[axis]
-            if next_low > 0 and next_high < extent - 1 and next_low != low:
-                stride = (next_low - low) * step
+        dim = first_image_dim(image) + axis
+        stride = measure_stride(output, center_index, image, axis, (low, high)) if output.ndim == image.ndim else None
         strides.append(stride)
         starts.append(None if stride is None else low - stride * center_index[dim])
-        is_global.append(low == 0 and high == extent - 1)
+        is_global.append(low == 0 and high == image.shape[dim] - 1)
     return ReceptiveField(
         size=tuple(high - low + 1 for low, high in extents),
         stride=tuple(strides),
@@ -69,11 +60,45 @@ def gradient_receptive_field(output: Tensor, image: Tensor) -> ReceptiveField:
     )
 
 
+def measure_stride(
+    output: Tensor, center_index: Sequence[int], image: Tensor, axis: int, center_extent: PixelInterval
+) -> int | None:
+    """Pixels from a cell to the next along an image axis; None if it is not the same everywhere, or is not seen.
+
+    The next cell gives the step. It holds where the cell before and the outermost cells whose fields would lie within
+    the image are in their places too: after an upsampling two cells share a step, after adaptive pooling steps differ.
+    """
+    dim = first_image_dim(image) + axis
+    center, num_cells, last_pixel = center_index[dim], output.shape[dim], image.shape[dim] - 1
+    low, high = center_extent
+    if num_cells == 1 or low == 0 or high == last_pixel:
+        return None
+
+    def extent_at(cell: int) -> PixelInterval:
+        index = [*center_index[:dim], cell, *center_index[dim + 1 :]]
+        return nonzero_gradient_extent(output, index, image)[axis]
+
+    neighbor = center + 1 if center + 1 < num_cells else center - 1
+    step = (extent_at(neighbor)[0] - low) * (neighbor - center)
+    shifts = {cell: (cell - center) * step for cell in range(num_cells)}
+    inner_cells = [cell for cell, shift in shifts.items() if low + shift > 0 and high + shift < last_pixel]
+    if step == 0 or neighbor not in inner_cells:
+        return None
+    probes = {neighbor, center - 1, inner_cells[0], inner_cells[-1]} & set(inner_cells)
+    is_even = all(extent_at(cell) == (low + shifts[cell], high + shifts[cell]) for cell in probes)
+    return step if is_even else None
+
+
+def first_image_dim(image: Tensor) -> int:
+    """The dimension of the first image axis: after the channels of an image, after the batch of a plain vector."""
+    return 2 if image.ndim > 2 else 1
+
+
 def nonzero_gradient_extent(output: Tensor, index: Sequence[int], image: Tensor) -> list[PixelInterval]:
     """The first and last pixel, along each image axis, on which an element of the output depends."""
     (gradient,) = torch.autograd.grad(output[tuple(index)], image, retain_graph=True)
     extents = []
-    for dim in range(2 if image.ndim > 2 else 1, image.ndim):
+    for dim in range(first_image_dim(image), image.ndim):
         is_nonzero = (gradient != 0).movedim(dim, 0).flatten(1).any(1)
         positions = is_nonzero.nonzero().flatten()
         extents.append((int(positions[0]), int(positions[-1])) if len(positions) else EMPTY_INTERVAL)

@@ -7,6 +7,7 @@ a rule, or one that spreads an axis over two dimensions, makes the receptive fie
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -49,6 +50,16 @@ class AxisField(NamedTuple):
     def interval_at(self, index: int) -> PixelInterval | None:
         """The interval of the elements at an index of `dim`."""
         return self.intervals[index // self.inner % self.num_cells]
+
+    def list_repeats(self) -> "AxisField":
+        """The same with a cell for each element, where a cell was repeated, as by `repeat_interleave`."""
+        if self.inner == 1:
+            return self
+        num_cells = self.inner * self.num_cells
+        intervals = self.intervals.compose(lambda cell: [cell // self.inner], Fraction(1, self.inner), num_cells)
+        if intervals is None:
+            raise UnsupportedOpError("an output element that depends on no pixel")
+        return self._replace(intervals=intervals, inner=1, num_cells=num_cells)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ class ReceptiveField:
     """The receptive field of a layer's cells, a value per image axis, in input pixels.
 
     Cell i depends on the pixels from `start + i * stride` to `start + i * stride + size - 1`; its center is
-    `center + i * stride`. Pixels outside the image are padding. `stride` is None where there is one cell.
+    `center + i * stride`. Pixels outside the image are padding. `stride` is None where there is one cell. A stride that
+    is not whole, as after upsampling or adaptive pooling, is an average: a single cell can lie beside that place.
     """
 
     size: tuple[int, ...]

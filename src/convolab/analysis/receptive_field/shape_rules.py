@@ -53,8 +53,17 @@ def glu_rule(call: OpCall) -> AxisFields:
 
 def reshape_rule(call: OpCall) -> AxisFields:
     value = call.tensor()
-    return map_axes(
+    fields = map_axes(
         main_fields(value), lambda axis_field, dim: reshape_axis(axis_field, dim, value.shape, call.out.shape)
+    )
+    dims = [axis_field.dim for axis_field in fields]
+    return tuple(
+        axis_field.list_repeats()
+        if axis_field.dim is not None
+        and dims.count(axis_field.dim) == 1  # else the dimension is that of a flattened tensor
+        and axis_field.inner * axis_field.num_cells == call.out.shape[axis_field.dim]
+        else axis_field
+        for axis_field in fields
     )
 
 
