@@ -153,8 +153,8 @@ def explain(
     """What a network predicts for an image, and by several methods which pixels the prediction depends on.
 
     Args:
-        image: A sample's name such as "chelsea", a path, an http(s) address, a Pillow image, an array [H, W, 3] or a
-            tensor [3, H, W]; bytes, or floats in [0, 1].
+        image: A sample's name such as "chelsea", a path, an http(s) address, a file in `io.BytesIO`, a Pillow image, an
+            array [H, W, 3] or a tensor [3, H, W]; bytes, or floats in [0, 1].
         net: A pretrained network's name, a run or its folder, or an `ImageClassifier`.
         target: The class to explain: its name, an unambiguous beginning, or index; by default the most probable.
         methods: Names of methods, such as "gradient,gradcam".

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -14,8 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -1050,6 +1052,45 @@ def test_an_image_is_predicted_alike_however_it_is_given(tmp_path: Path, trained
     ):
         assert trained_run.predict(given) == expected
     assert trained_run.predict("chelsea") != expected
+
+
+def test_an_array_in_the_other_byte_order_and_a_file_in_memory_are_predicted_like_the_image(
+    trained_run: Run, digits: DatasetSplits
+):
+    pixels = digits.test.images[0][0].numpy()
+    expected = trained_run.predict(pixels)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")  # which leaves it at its end
+    for given in (pixels.astype(">u2"), pixels.astype("<u2"), (pixels / 255).astype(">f4"), file):
+        assert trained_run.predict(given) == expected
+
+
+def test_an_image_in_memory_that_holds_no_plain_numbers_is_refused_with_what_is_accepted(trained_run: Run):
+    closed = io.BytesIO()
+    closed.close()
+    zeros = torch.zeros(8, 8)
+    for given, named in (
+        (zeros.numpy().astype(object), "an array of object"),
+        (np.array([["a"]]), "an array of <U1"),
+        (zeros.to_sparse(), "a sparse tensor"),
+        (zeros.to("meta"), "a tensor without values"),
+        (zeros.to(torch.float8_e4m3fn), "a tensor of torch.float8_e4m3fn"),
+        (object(), "the image is object"),
+        ([[1], [1, 2]], "differ in length"),
+        (io.BytesIO(b"Dear cat"), "not an image"),
+        (closed, "was closed"),
+        (b"\x89PNG" * 5000, "BytesIO"),
+    ):
+        line = error_line(trained_run.predict, given)
+        assert named in line
+        assert "BytesIO" in line or "PNG" in line
+        assert len(line) < 250
+
+
+@pytest.mark.parametrize("top", [True, False, 0, -1, np.float32(2)])
+def test_the_number_of_classes_to_predict_is_a_positive_whole_number(trained_run: Run, top: Any):
+    assert "a whole number of at least 1" in error_line(trained_run.predict, torch.zeros(8, 8), top=top)
+    assert len(trained_run.predict(torch.zeros(8, 8), top=cast("int", np.int64(2)))) == 2
 
 
 def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path, trained_run: Run):

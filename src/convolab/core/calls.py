@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from types import NoneType, UnionType
@@ -76,7 +77,8 @@ def one_line_call(function: Callable[..., Any], name: str = "") -> Callable[...,
         for key, value in bound.arguments.items():
             if isinstance(value, SCALARS) and not isinstance(value, kinds.get(key, object)):
                 wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds[key] if kind is not NoneType))
-                raise LabError(f"{called}: {key} = {value!r} is of the wrong type: give {wanted}")
+                shown = reprlib.repr(value) if isinstance(value, bytes) else repr(value)  # a whole file may be given
+                raise LabError(f"{called}: {key} = {shown} is of the wrong type: give {wanted}")
         return function(*arguments, **keywords)
 
     return call

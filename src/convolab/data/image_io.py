@@ -53,7 +53,9 @@ LASTING_ERRORS = (
 )
 RAISE_LIMIT = "raise the limit: --max-pixels of a command, max_pixels of read_image and predict in Python"
 Interpolation = Literal["bilinear", "bicubic"]
-ImageLike: TypeAlias = str | Path | Tensor | np.ndarray[Any, np.dtype[Any]] | Image.Image  # what `open_image` takes
+PixelArray: TypeAlias = Tensor | np.ndarray[Any, np.dtype[Any]]
+ImageLike: TypeAlias = str | Path | PixelArray | Image.Image | io.BytesIO  # what `open_image` takes
+MEMORY_FORMS = "a Pillow image, an image file in io.BytesIO, or bytes or floats in [0, 1] as an array or a dense tensor"
 RESAMPLING_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -85,7 +87,7 @@ def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[
 
 def open_image(image: ImageLike, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[str, UInt8[Tensor, "c h w"]]:
     """What an image is called, and its pixels: by a sample's name, a path or an address as `read_image` takes it, or in
-    memory as `to_uint8_image` does.
+    memory as `to_uint8_image` does, or as a file in memory.
 
     Raises LabError for what is not an image.
 
@@ -94,6 +96,9 @@ def open_image(image: ImageLike, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[st
     """
     if isinstance(image, str | Path):
         return Path(str(image).rstrip("/")).stem, read_image(image, max_pixels)
+    if isinstance(image, io.BytesIO):
+        require(not image.closed, "the image is a BytesIO that was closed: make a new one")
+        return "the image", decode_image(image, "the image", max_pixels)
     return "the image", to_uint8_image(image)
 
 
@@ -308,7 +313,7 @@ def to_upright_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     return image.convert("RGB")
 
 
-def to_uint8_image(image: Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor) -> UInt8[Tensor, "c h w"]:
+def to_uint8_image(image: Image.Image | PixelArray) -> UInt8[Tensor, "c h w"]:
     """An image that is in memory, as bytes [C, H, W].
 
     Args:
@@ -322,7 +327,7 @@ def to_uint8_image(image: Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor)
     """
     if isinstance(image, Image.Image):
         return to_tensor(to_upright_rgb(image, "the image"))
-    values = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+    values = dense_values(image)
     values = values.unsqueeze(0) if values.ndim == 2 else values
     wanted = "give [H, W, C], [C, H, W] or [H, W] with 1 or 3 channels"
     require(values.ndim == 3, f"the image has the shape {list(values.shape)}: {wanted}")
@@ -337,6 +342,27 @@ def to_uint8_image(image: Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor)
     in_range = not values.is_complex() and bool(((wide := values.long()) >= 0).all() and (wide <= 255).all())
     require(in_range, f"an image of {values.dtype} has values that are not in 0 to 255: give bytes")
     return values.to(torch.uint8).contiguous()
+
+
+def dense_values(image: PixelArray) -> Tensor:
+    """The numbers of an image in memory, in this machine's byte order. Raises LabError for what holds no plain numbers."""
+    if isinstance(image, Tensor):
+        kind = (
+            "a tensor without values (meta)" if image.is_meta
+            else "a sparse tensor" if image.layout is not torch.strided
+            else "a nested tensor" if image.is_nested
+            else f"a tensor of {image.dtype}" if image.is_quantized or "float8" in str(image.dtype)
+            else ""
+        )  # fmt: skip
+        require(not kind, f"the image is {kind}: give {MEMORY_FORMS}")
+        return image.detach().cpu()
+    try:
+        array = np.array(image)
+    except ValueError as error:
+        raise LabError(f"the image's rows differ in length: give {MEMORY_FORMS}") from error
+    given = type(image).__name__ if array.ndim == 0 else f"an array of {array.dtype}"
+    require(array.dtype.kind in "buifc" and array.dtype.itemsize <= 8, f"the image is {given}: give {MEMORY_FORMS}")
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def to_pil(photo: UInt8[Tensor, "c h w"]) -> Image.Image:

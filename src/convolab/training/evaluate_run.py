@@ -1,5 +1,6 @@
 """A run on its test set: once, recorded; the images that it got wrong then; and a run on any other image."""
 
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,10 @@ def test_splits(
 
 def predict_image(run: "Run", image: ImageLike, top: int, max_pixels: int) -> list[tuple[str, float]]:
     """The `top` most probable classes of an image, with their probabilities. See `Run.predict`."""
+    require(
+        isinstance(top, Integral) and not isinstance(top, bool) and top >= 1,
+        f"top = {top!r}: give how many classes are wanted, a whole number of at least 1",
+    )
     net = freeze_for_inference(run.net())
     name, photo = open_image(image, max_pixels)
     pixels = resize_and_center_crop(photo, net.input_size, net.channels).unsqueeze(0) / 255
