@@ -48,6 +48,11 @@ class Softmax(Linear):
         return self.head(x.flatten(1)).softmax(1)
 
 
+class Nan(Linear):
+    def forward(self, x):
+        return self.head(x.flatten(1)) * (1 if self.training else float("nan"))
+
+
 class Exit(Linear):
     def forward(self, x):
         raise SystemExit(0)
@@ -108,7 +113,16 @@ def test_a_network_that_ends_in_a_softmax_is_reported(run_cli, networks: Path) -
     assert "gives probabilities, not logits" in run_cli("train", "own.py:Softmax", "--epochs", "1", "--out", "run").err
 
 
+def test_a_network_that_gives_nan_once_it_is_evaluated_is_not_called_random(run_cli, networks: Path) -> None:
+    trained = run_cli("train", "own.py:Nan", "--epochs", "1", "--set", "data.validation=0", "--out", "run")
+    assert "gives logits that are NaN or infinite" in trained.err
+    refused = run_cli("predict", "run", "chelsea")
+    assert refused.code == 2
+    assert refused.err.startswith("convolab: the network gives logits that are NaN or infinite")
+    assert refused.err.count("\n") == 1
+
+
 def test_a_network_that_ends_the_program_is_one_line_and_no_success(run_cli, networks: Path) -> None:
     refused = run_cli("train", "own.py:Exit", "--out", "run")
-    assert "SystemExit: 0 (own.py, line 45)" in refused.err
+    assert "SystemExit: 0 (own.py, line 50)" in refused.err
     assert not Path("run").exists()

@@ -8,6 +8,7 @@ from convolab.core.errors import LabError
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import (
     compute_logits,
+    describe_unsteady_logits,
     eval_mode,
     freeze_for_inference,
     frozen_eval,
@@ -118,3 +119,14 @@ def test_logits_that_are_not_finite_are_refused(value: float) -> None:
     net = ImageClassifier(Overflows(), mean=(0.5,), std=(0.5,), input_size=(1, 1), classes=("a", "b"))
     with pytest.raises(LabError, match="logits for a cat are not all finite"):
         compute_logits(net, torch.zeros(1, 1, 1, 1), image_name="a cat")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_gives_nan_is_described_as_that_and_not_as_random(value: float) -> None:
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1) * value
+
+    message = describe_unsteady_logits(Broken(), torch.rand(3, 1, 2, 2))
+    assert message.startswith("the network gives logits that are NaN or infinite")
+    assert "\n" not in message

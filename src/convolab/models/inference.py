@@ -114,7 +114,8 @@ def compute_logits(
 def describe_unsteady_logits(net: nn.Module, pixels: Float[Tensor, "n c h w"]) -> str:
     """What is wrong with a network whose logits for an image are not a function of the image; empty if nothing is.
 
-    Tried in evaluation mode: the same batch twice, and its first image alone.
+    Tried in evaluation mode: the same batch twice, and its first image alone. Logits that are NaN or infinite are no
+    function either.
 
     >>> describe_unsteady_logits(nn.Flatten(), torch.rand(3, 1, 2, 2))
     ''
@@ -124,6 +125,11 @@ def describe_unsteady_logits(net: nn.Module, pixels: Float[Tensor, "n c h w"]) -
     with isolated_rng(pixels.device), eval_mode(net), torch.no_grad():
         together, again = net(pixels).float(), net(pixels).float()
         alone = net(pixels[:1]).float()
+    if not torch.cat([together, again, alone]).isfinite().all():
+        return (
+            "the network gives logits that are NaN or infinite: look for a division by zero, a logarithm or a root of "
+            "numbers that are not above it, or weights that are too large"
+        )
     if not is_rounding_apart(again, together):
         return (
             "the network gives other logits for the same images each time: it draws random numbers in evaluation too, as "
