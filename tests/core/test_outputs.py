@@ -67,6 +67,28 @@ def test_a_file_that_a_person_wrote_or_changed_is_never_replaced(tmp_path: Path,
             write_sample(path)
 
 
+@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix != ".csv"])
+def test_the_error_of_a_file_that_stays_tells_whose_it_is(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    curves, others = "training curves of 0123456789ab", "training curves of ba9876543210"
+    write_sample(path, curves, number=1)
+    write_sample(path, curves, number=2)  # the same kind of the same run
+    with pytest.raises(LabError) as other_run:
+        write_sample(path, others)
+    assert str(other_run.value) == (
+        f"{path} exists, and convolab wrote it as training curves of a run of recipe 0123456789ab, not as "
+        "training curves of a run of recipe ba9876543210: choose another name, or delete the file"
+    )
+    path.write_bytes(path.read_bytes()[:5] + b"!" + path.read_bytes()[6:])
+    with pytest.raises(
+        LabError, match="was changed since convolab wrote it as training curves of a run of recipe 0123"
+    ):
+        write_sample(path, curves)
+    path.write_bytes(b"a person's own")
+    with pytest.raises(LabError, match="has no sign that convolab wrote it as sample: choose another name, or delete"):
+        write_sample(path)
+
+
 def test_the_marker_is_where_each_format_allows_it(tmp_path: Path) -> None:
     for suffix in (".png", ".npz", ".json", ".jpg"):
         write_sample(tmp_path / f"a{suffix}")

@@ -52,6 +52,6 @@ def test_a_page_without_mistakes_tells_so(tmp_path: Path) -> None:
 
 def test_a_gallery_replaces_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "mistakes.html").write_text("mine")
-    with pytest.raises(LabError, match="did not write it like this"):
+    with pytest.raises(LabError, match="no sign that convolab wrote it as mistakes"):
         write_mistakes(made_mistakes(), tmp_path / "mistakes", "x")
     assert (tmp_path / "mistakes.html").read_text() == "mine"

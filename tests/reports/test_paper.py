@@ -81,7 +81,7 @@ def test_the_methods_of_a_run_name_its_data_seed_optimizer_and_versions(run: Run
     assert f"{100 * run.test_result.accuracy:.2f}" in table
     export_paper(run, tmp_path / "paper")  # onto its own
     (tmp_path / "paper" / "table.md").write_text("mine")
-    with pytest.raises(LabError, match="did not write it like this as paper"):
+    with pytest.raises(LabError, match="no sign that convolab wrote it as paper"):
         export_paper(run, tmp_path / "paper")
 
 

@@ -6,6 +6,7 @@ marker: there the line of headings tells.
 """
 
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,6 +42,7 @@ COMMENTS = {  # around the marker, at the end of a file
 }
 CHART_COMMENT = (b',\n  "usermeta": {"written_by": "', b'"}\n}\n')  # the same in a chart of Vega-Lite
 PNG_TEXT = b"tEXtSoftware\0"  # the type of a text's chunk, and its keyword
+MARKER_SPAN = 200  # bytes at the end of a file, in which its marker is
 PNG_END_BYTES = 12  # of the last chunk
 MAX_OWN_BYTES = 2_000_000_000  # of a file that is looked at before it is replaced
 
@@ -94,10 +96,9 @@ def require_replaceable(kind: str, path: Path, csv_header: str = "") -> None:
     require(not stat.S_ISDIR(status.st_mode), f"{path} is a folder: choose another name")
     require(not stat.S_ISLNK(status.st_mode), f"{path} is a symbolic link: choose another name, or delete it")
     require(stat.S_ISREG(status.st_mode), f"{path} is not a regular file: choose another name")
-    require(
-        is_own_output(kind, path, status.st_size, csv_header),
-        f"{path} exists, and convolab did not write it like this as {kind}: choose another name, or delete the file",
-    )
+    if not is_own_output(kind, path, status.st_size, csv_header):
+        reason = describe_content(kind, path, status.st_size)
+        raise LabError(f"{path} exists, and {reason}: choose another name, or delete the file")
 
 
 def file_status(path: Path | str, *, follow_symlinks: bool = True) -> os.stat_result | None:
@@ -119,11 +120,33 @@ def is_own_output(kind: str, path: Path, size: int, csv_header: str) -> bool:
         content = path.read_bytes()
     if path.suffix.lower() == ".csv":
         return content.partition(b"\n")[0] == csv_header.encode() != b""
-    marker = content[-200:].rpartition(f"[convolab: {kind} ".encode())
+    marker = content[-MARKER_SPAN:].rpartition(f"[convolab: {kind} ".encode())
     if not marker[1]:
         return False
     start = content[: len(content) - len(marker[1] + marker[2])]
     return marker[2].startswith(checksum(start))
+
+
+def describe_content(kind: str, path: Path, size: int) -> str:
+    """Whose a file is that an output of this kind must not replace: a person's, or convolab's of another kind or run."""
+    with translate_path_errors(), path.open("rb") as file:
+        file.seek(max(0, size - MARKER_SPAN))
+        marker = re.search(rb"\[convolab: ([^\[\]\n]+) [0-9a-f]{8}\]", file.read(MARKER_SPAN))
+    if marker is None:
+        return f"has no sign that convolab wrote it as {named_kind(kind)}"
+    found = marker[1].decode("ascii", "replace")
+    if found == kind:
+        return f"was changed since convolab wrote it as {named_kind(kind)}"
+    return f"convolab wrote it as {named_kind(found)}, not as {named_kind(kind)}"
+
+
+def named_kind(kind: str) -> str:
+    """A kind for people, who do not know that twelve hexadecimal digits are the key of a run's recipe.
+
+    >>> named_kind("training curves of 0123456789ab"), named_kind("study report of lr-sweep")
+    ('training curves of a run of recipe 0123456789ab', 'study report of lr-sweep')
+    """
+    return re.sub(r" of ([0-9a-f]{12})$", r" of a run of recipe \1", kind)
 
 
 def checksum(content: bytes) -> bytes:
@@ -166,7 +189,7 @@ def output_file(path: Path | str, kind: str) -> Iterator[Path]:
     ['second', '<!-- [convolab: notes fc059546] -->']
     >>> with output_file(path, "report") as temporary: pass
     Traceback (most recent call last):
-    convolab.core.errors.LabError: ...notes.md exists, and convolab did not write it like this as report: ...
+    convolab.core.errors.LabError: ...notes.md exists, and convolab wrote it as notes, not as report: choose another name, ...
     """
     path = Path(path)
     suffix = path.suffix.lower()
