@@ -224,6 +224,7 @@ def test_changing_a_key_changes_the_recipe_and_its_key(key_path: str):
     [
         ("data", {"validaton": 0.1}, "'data.validaton': did you mean 'validation'?"),
         ("model", {"batchnorm": True}, "'batchnorm': did you mean 'batch_norm'?"),
+        ("training", {"learning_rate": 0.1}, "'training.learning_rate': did you mean 'optimizer.lr'?"),
         ("optimizer", {"momentun": 0.9}, "'optimizer.momentun': did you mean 'momentum'?"),
         ("optimizer", {"name": "adam", "beta": [0.9, 0.99]}, "'optimizer.beta': did you mean 'betas'?"),
         ("schedule", {"stepsize": 5}, "'schedule.stepsize': did you mean 'step_size'?"),

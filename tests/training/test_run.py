@@ -596,7 +596,7 @@ def test_a_diverging_recipe_is_reported_with_epoch_step_and_learning_rate(tmp_pa
     run = Run(tmp_path / "run")
     assert (run.status, run.summary["reason"], run.history) == ("diverged", str(caught.value), [])
     for call in (run.net, run.test):
-        assert "has no weights yet" in error_line(call)
+        assert "has no weights: none of its epochs was finished" in error_line(call)
 
 
 @pytest.mark.slow
@@ -726,7 +726,7 @@ def test_weights_of_an_unknown_name_are_refused(finished_run: Run):
 
 def test_a_run_without_its_best_weights_is_not_tested(finished_run: Run):
     (finished_run.folder / "best.safetensors").unlink()
-    assert "has no weights yet" in error_line(finished_run.test)
+    assert "has no weights: none of its epochs was finished" in error_line(finished_run.test)
 
 
 @pytest.mark.slow
@@ -738,7 +738,7 @@ def test_an_unfinished_run_is_tested_only_on_request_and_once(
     )
     assert (
         error_line(run.test)
-        == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or allow an unfinished run"
+        == f"{run.folder} is stopped after 1 of 9 epochs: resume it first, or test it as it is (--allow-unfinished; in Python allow_unfinished=True)"
     )
     assert run.test_result is None
     record = run.test(allow_unfinished=True)
@@ -883,7 +883,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("run", "holds a run already: resume it, or choose another folder"),
+        ("run", "holds a run already: choose another folder"),
         ("file", "is a file: choose a folder"),
         ("full", "is not empty: choose a new or empty folder"),
         ("file/below", "is not a folder you may write to; choose another folder"),
@@ -931,7 +931,7 @@ def test_a_folder_that_a_kill_left_before_the_run_began_is_not_reported_as_a_run
     [
         (
             {"training.batch_size": 181},
-            "a batch of 181 is larger than the 180 training images: set training.batch_size to 180 or less",
+            "a batch of 181 is larger than the 180 training images: set training.batch_size (--batch-size) to 180 or less",
         ),
         ({"data.limit": 1439}, "data.limit is 1439, but digits has 1438 training images"),
         ({"data.limit": 10}, "no class has two images, so none can be held out"),

@@ -217,7 +217,7 @@ def test_a_last_batch_of_one_image_is_left_out_and_one_of_two_is_not() -> None:
 def test_a_batch_larger_than_the_dataset_is_refused_with_the_key_to_change() -> None:
     with pytest.raises(
         LabError,
-        match=r"a batch of 128 is larger than the 50 training images: set training\.batch_size to 50 or less",
+        match=r"a batch of 128 is larger than the 50 training images: set training\.batch_size \(--batch-size\) to 50 or less",
     ):
         Trainer(linear(), digits(50))
     with pytest.raises(LabError, match="a batch of 51 is larger"):

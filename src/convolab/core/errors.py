@@ -104,6 +104,11 @@ def is_own_file(filename: str) -> bool:
     return is_named and not any(path.is_relative_to(other) for other in others)
 
 
+def letters_and_digits(name: str) -> str:
+    """A name without what people write differently: capitals, dashes and underscores."""
+    return name.casefold().replace("-", "").replace("_", "")
+
+
 def suggest(name: str, known: Iterable[str], max_listed: int | None = None) -> str:
     """How an error about an unknown name ends: the closest known name, or all of them.
 
@@ -114,6 +119,8 @@ def suggest(name: str, known: Iterable[str], max_listed: int | None = None) -> s
     "did you mean 'cifar10'?"
     >>> suggest("steps", ["step_size", "max_steps"])
     "did you mean 'max_steps'?"
+    >>> suggest("CIFAR-10", ["cifar10", "digits"]), suggest("SimpleConvNet", ["simple_convnet"])
+    ("did you mean 'cifar10'?", "did you mean 'simple_convnet'?")
     >>> suggest("x", ["cifar10", "digits"])
     'known: cifar10, digits'
     >>> suggest("x", ["a", "b", "c", "d", "e"], max_listed=4)
@@ -121,8 +128,11 @@ def suggest(name: str, known: Iterable[str], max_listed: int | None = None) -> s
     """
     known = sorted(known)
     with_word = [other for other in known if name in other.split("_")]
-    close = get_close_matches(name, known, n=1, cutoff=NEARLY_THE_SAME) or (
-        with_word if len(with_word) == 1 else get_close_matches(name, known, n=1)
+    same = [other for other in known if letters_and_digits(other) == letters_and_digits(name)]
+    close = (
+        same
+        or get_close_matches(name, known, n=1, cutoff=NEARLY_THE_SAME)
+        or (with_word if len(with_word) == 1 else get_close_matches(name, known, n=1))
     )
     if close:
         return f"did you mean '{close[0]}'?"

@@ -20,17 +20,28 @@ if TYPE_CHECKING:
 
     from convolab.training.trainer import Trainer
 
+LARGE_LOSS = 10_000  # nats: from here on in powers of ten
+
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
     """An epoch in one line."""
-    train = f"training loss {metrics.train_loss:.4f}, accuracy {100 * metrics.train_accuracy:.2f} %"
+    train = f"training loss {format_loss(metrics.train_loss)}, accuracy {100 * metrics.train_accuracy:.2f} %"
     seconds = metrics.train_seconds
     speed = f"{seconds:.{1 if seconds >= 1 else 2}f} s, {metrics.images_per_second:,.0f} images/s"
     validation = ""
     if metrics.validation_accuracy is not None and metrics.validation_loss is not None:
         accuracy = 100 * metrics.validation_accuracy
-        validation = f"  validation loss {metrics.validation_loss:.4f}, accuracy {accuracy:.2f} %"
+        validation = f"  validation loss {format_loss(metrics.validation_loss)}, accuracy {accuracy:.2f} %"
     return f"epoch {metrics.epoch}/{epochs}  {train}{validation}  {speed}"
+
+
+def format_loss(nats: float) -> str:
+    """A loss to four decimals, or in powers of ten where it has left all bounds.
+
+    >>> format_loss(2.30259), format_loss(59746302281.3986)
+    ('2.3026', '5.975e+10')
+    """
+    return f"{nats:.4f}" if nats < LARGE_LOSS else f"{nats:.3e}"
 
 
 class InterruptHandler:
@@ -100,7 +111,9 @@ class TrainingBar:
         state = trainer.progress
         if self.task_id is None:
             self.task_id = self.progress_bar.add_task("", total=1.0, rate="")
-        rate = f"loss {state.loss_sum / state.num_images:.4f}  {state.num_images / state.seconds:,.0f} images/s"
+        rate = (
+            f"loss {format_loss(state.loss_sum / state.num_images)}  {state.num_images / state.seconds:,.0f} images/s"
+        )
         self.progress_bar.update(
             self.task_id,
             completed=trainer.fraction_done,

@@ -50,7 +50,8 @@ def record_test(
     require(
         allow_unfinished or run.status == "finished",
         f"{run.folder} is {run.status} after {len(run.history)} of {run.recipe.training.epochs} epochs: "
-        "resume it first, or allow an unfinished run",
+        f"{'' if run.status == 'diverged' else 'resume it first, or '}"
+        "test it as it is (--allow-unfinished; in Python allow_unfinished=True)",
     )
     splits = test_splits(run, data_dir, splits, on_message)
     net, _ = run.load_weights("best")

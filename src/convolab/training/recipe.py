@@ -317,6 +317,8 @@ def suggest_part(section: str, name: str, own: Sequence[str]) -> str:
 
 def suggest_key(path: Sequence[str], values: Mapping[str, Json]) -> str:
     """The nearest key of a section; else the section that has this key, or what is known."""
+    if path[-1] == "learning_rate":  # the field's word, where torch has lr
+        return "did you mean 'optimizer.lr'?"
     text = suggest(path[-1], known_keys(path[:-1], values))
     others = {section: type(keys) for section, keys in Recipe() if keys and section != path[0]}
     elsewhere = [section for section, kind in others.items() if path[-1] in kind.model_fields]

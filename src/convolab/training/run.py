@@ -322,7 +322,7 @@ class Run(Displayable):
         """The network as `net` gives it, and the epoch its weights are of, according to their own file."""
         require(which in ("best", "last"), f"unknown weights '{which}': {suggest(which, ('best', 'last'))}")
         path = self.folder / f"{which}.safetensors"
-        require(path.exists(), f"{self.folder} has no weights yet: train it for an epoch first")
+        require(path.exists(), f"{self.folder} has no weights: none of its epochs was finished")
         net, metadata = read_weights(path)
         self.run_id.require_own(path, metadata)
         return net, cast("int", metadata.get("epoch", len(self.history)))

@@ -34,7 +34,7 @@ from convolab.training.recipe import (
     recipe_key,
     require_known_format,
 )
-from convolab.training.run_records import SUMMARY_DEFAULTS, RunId, RunSummary, data_key
+from convolab.training.run_records import COMPLETED, SUMMARY_DEFAULTS, RunId, RunSummary, data_key
 
 RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
@@ -207,7 +207,12 @@ def require_outside_runs(folder: Path) -> None:
 
 
 def require_no_run(folder: Path) -> None:
-    require(not (folder / SUMMARY_FILE).exists(), f"{folder} holds a run already: resume it, or choose another folder")
+    if (folder / SUMMARY_FILE).exists():
+        is_complete = False
+        with suppress(LabError):  # of a damaged summary, which resuming tells
+            is_complete = read_summary(folder)["status"] in COMPLETED
+        advice = "choose another folder" if is_complete else "resume it, or choose another folder"
+        raise LabError(f"{folder} holds a run already: {advice}")
 
 
 def make_run_folder(recipe: Recipe, out: Path | str | None) -> Path:

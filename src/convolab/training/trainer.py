@@ -396,5 +396,5 @@ def require_full_batch(batch_size: int, train: ImageDataset | Subset) -> None:
     require(
         batch_size <= len(train),
         f"a batch of {batch_size} is larger than the {len(train)} training images: "
-        f"set training.batch_size to {len(train)} or less",
+        f"set training.batch_size (--batch-size) to {len(train)} or less",
     )

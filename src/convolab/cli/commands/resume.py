@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from convolab.cli.options import AsJson, DataDir, RunFolder, Threads, prepare_torch
-from convolab.cli.run_status import open_run, report_run, require_curves_outputs
+from convolab.cli.run_status import next_command, open_run, report_run, require_curves_outputs
 from convolab.cli.terminal import print_note
 from convolab.core.environment import count_usable_cores
 from convolab.core.errors import require
@@ -61,7 +61,12 @@ def resume_command(
             run = run.extend(epochs, out, splits=splits, callbacks=callbacks, log=log)
     elif run.status == "finished":
         run.require_own_files()
+        print_note(f"{folder} is finished: nothing was left to train (--epochs gives it more)")
     else:
+        require(
+            run.status != "diverged",
+            f"{folder} diverged, and would take the same steps again: start a new run ({next_command(run)})",
+        )
         run.require_resumable()  # before the data are read
         splits = run.load_splits(data_dir, on_message=print_note)
         with live_training(run.recipe.training.epochs) as callbacks:
