@@ -85,6 +85,7 @@ def test_two_layers_are_shown_side_by_side(run_cli) -> None:
     assert rows["MACs"] == ["100,000", "3,000"]
     assert rows["FLOPs (2 x MACs)"] == ["200,000", "6,000"]
     assert rows["closed form"] == ["100×1000", "10×1×3×100"]
+    assert "*: global, every cell depends on the whole image along this axis" in result.out.splitlines()
     assert "100,000" in Path("fg.svg").read_text()
     both = json.loads(run_cli("summary", "--layer", f, "--layer", g, "--input", "100", "--json").out)
     assert [one["totals"]["macs"] for one in both] == [100_000, 3_000]

@@ -84,8 +84,7 @@ def summary_foot(summary: ModelSummary) -> list[str]:
         self_check_line([summary]),
         *(f"  {mismatch}" for mismatch in summary.mismatches),
     ]
-    if any(layer.receptive_field and any(layer.receptive_field.is_global) for layer in summary.layers):
-        lines.append("*: global, every cell depends on the whole image along this axis")
+    lines += global_field_footnote([summary])
     if summary.ignored_ops:
         lines.append(f"no MACs by definition: {', '.join(f'{op} ({n}x)' for op, n in summary.ignored_ops.items())}")
     lines += [f"note: {note}" for note in summary.notes]
@@ -143,7 +142,14 @@ def comparison_column(summary: ModelSummary) -> dict[str, str]:
 def comparison_foot(summaries: Sequence[ModelSummary]) -> list[str]:
     """The lines below a comparison."""
     lines = [f"{summary.network}: {line}" for summary in summaries for line in (*summary.mismatches, *summary.notes)]
-    return [*lines, self_check_line(summaries)]
+    return [*lines, *global_field_footnote(summaries), self_check_line(summaries)]
+
+
+def global_field_footnote(summaries: Sequence[ModelSummary]) -> list[str]:
+    """What the asterisk of a receptive field means, where a table has one."""
+    fields = [layer.receptive_field for summary in summaries for layer in summary.layers]
+    is_marked = any(field and any(field.is_global) for field in fields)
+    return ["*: global, every cell depends on the whole image along this axis"] if is_marked else []
 
 
 def layers_csv(summaries: Sequence[ModelSummary]) -> str:
