@@ -1,6 +1,7 @@
 """What a person calls in Python."""
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from convolab.inspection.adversarial.fool import fool_classifier
 from convolab.inspection.localization.locate import locate_objects
 from convolab.models import pretrained as pretrained_module
 from convolab.training.callbacks import Callbacks
+from convolab.training.optim import Adam
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
@@ -329,6 +331,56 @@ def test_a_shape_is_numbers_or_text() -> None:
     assert summary("shallow_net", "1x8x8").macs == summary("shallow_net", (1, 8, 8)).macs
     with pytest.raises(LabError, match="is not a shape"):
         summary("shallow_net", "large")
+
+
+def test_arrays_and_their_numbers_in_settings_and_shapes_are_what_lists_and_python_s_numbers_are() -> None:
+    channels, several = np.array([8, 16]), [np.int64(8), np.int64(16)]
+    plain = Recipe.from_dict({"model": {"name": "simple_convnet", "channels": [8, 16]}, "optimizer": {"lr": 0.5}})
+    for given, rate in ((channels, np.float32(0.5)), (several, np.array(0.5)), (torch.tensor([8, 16]), 0.5)):
+        model: Any = {"name": "simple_convnet", "channels": given}
+        assert Recipe.from_dict({"model": model, "optimizer": {"lr": rate}}).key == plain.key
+        assert Recipe().with_overrides({"model.channels": given, "optimizer.lr": rate}).key == plain.key
+        by_name = summary("simple_convnet", np.array([1, 8, 8]), model={"channels": given}, batch_size=np.int64(2))
+        assert json.loads(json.dumps(by_name.to_dict()))["input_shape"] == [1, 8, 8]
+        net = convolab.build("simple_convnet", np.array([1, 8, 8]), np.int64(10), channels=given)
+        assert by_name.num_parameters == sum(p.numel() for p in net.parameters())
+    assert Adam(betas=np.array([0.5, 0.75])).betas == (0.5, 0.75)
+    assert Recipe().with_seed(np.int64(3)).key == Recipe().with_seed(3).key
+
+
+def test_a_training_and_a_study_take_arrays_and_their_numbers(tmp_path: Path) -> None:
+    run = train(
+        "simple_convnet", model={"channels": np.array([4, 8])}, lr=np.float32(0.5), epochs=np.int64(1), out=tmp_path
+    )
+    assert (run.recipe.model.options["channels"], run.recipe.optimizer.lr) == ((4, 8), 0.5)
+    assert len(run.extend(np.int64(2), tmp_path.with_name("longer")).history) == 2
+    with pytest.raises(LabError, match=r"optimizer.lr = \[0.1, 0.2\]: give a number"):
+        train(lr=np.array([0.1, 0.2]))
+    arms: Any = {"a": {"model.channels": np.array([8, 16])}, "b": {}}
+    sections: Any = {"width": {"arms": arms, "contrasts": [{"arm": "a", "baseline": "b"}]}}
+    study = convolab.Study.from_dict({"name": "x", "seeds": np.array([0, 1]), "sections": sections})
+    assert (
+        study.to_toml()
+        == convolab.Study.from_dict(
+            {
+                "name": "x",
+                "seeds": [0, 1],
+                "sections": {"width": {**sections["width"], "arms": {"a": {"model.channels": [8, 16]}, "b": {}}}},
+            }
+        ).to_toml()
+    )
+    spread, power = np.float32(0.5), np.float32(0.75)
+    assert (
+        convolab.power(study, spread=spread, power=power).rows() == convolab.power(study, spread=0.5, power=0.75).rows()
+    )
+    assert convolab.coursework(seeds=np.array([0, 1])).seeds == (0, 1)
+
+
+def test_settings_that_hold_themselves_are_one_line() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(LabError, match="nested too deeply"):
+        train("simple_convnet", model={"channels": endless})
 
 
 def test_a_folder_that_cannot_be_is_refused_in_one_line() -> None:

@@ -28,7 +28,7 @@ from convolab.arguments import (
 from convolab.core.errors import LabError, require
 from convolab.core.free_cores import spare_busy_cores
 from convolab.core.trust import trust_all
-from convolab.core.types import Json
+from convolab.core.types import Json, python_values
 from convolab.data.catalog import load
 from convolab.inspection.adversarial.fool import fool_classifier
 from convolab.inspection.adversarial.pgd import StepCallback
@@ -382,7 +382,7 @@ def summary(
             ) from error
     if isinstance(network, str | Path) and not is_run_folder(network):
         trust_named(str(network))
-        spec = resolve_model(str(network), given_shape, classes, model)
+        spec = resolve_model(str(network), given_shape, python_values(classes), model)
         builder, own_shape, name = spec.build, spec.input_shape, str(network)
     elif model:
         raise LabError("options are for a network by name: a run or a network has its own already; leave model out")

@@ -6,6 +6,7 @@ from pathlib import Path
 from convolab.core.errors import require, suggest
 from convolab.core.stats import POWER
 from convolab.core.trust import trust_all
+from convolab.core.types import python_values
 from convolab.data.catalog import load
 from convolab.reports.live import InterruptHandler
 from convolab.reports.live_study import live_study
@@ -164,6 +165,7 @@ def power(
     StudyPower('x': 1 contrast)
     With 3 seeds, 0 of 1 contrast can show a difference of 1 percentage point; lr needs 5.
     """
+    spread, power = python_values((spread, power))
     with trust_all(trust):
         study = resolve_study(study)
         study_power(study, {}, power)  # checks both

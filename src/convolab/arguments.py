@@ -5,11 +5,10 @@ from itertools import count
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.types import Json
+from convolab.core.types import Json, python_values
 from convolab.data.image_io import ImageLike, open_image
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import freeze_for_inference
@@ -38,7 +37,7 @@ OTHER_KEYWORDS = ("network", "out", "data_dir", "device", "callbacks", "log", "o
 def train_overrides(
     values: Mapping[str, Json], settings: Mapping[str, Json], overrides: Mapping[str, Json]
 ) -> dict[str, Json]:
-    """The recipe keys that the arguments of `train` set; NumPy's numbers become Python's.
+    """The recipe keys that the arguments of `train` set; arrays and their numbers become Python's.
 
     Args:
         values: its keywords of `TRAIN_KEYWORDS` by name, None where one was not given; one may be a whole section.
@@ -51,7 +50,7 @@ def train_overrides(
     sections = {name: v for name, v in values.items() if name in Recipe.model_fields and isinstance(v, Mapping)}
     named = {TRAIN_KEYWORDS[name]: v for name, v in values.items() if v is not None and name not in sections}
     changes = {**named, **flatten_sections({**settings, **sections}), **overrides}
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in changes.items()}
+    return python_values(changes)
 
 
 def flatten_sections(settings: Mapping[str, Json]) -> dict[str, Json]:
@@ -83,6 +82,7 @@ def parse_input_shape(shape: Sequence[int] | str) -> tuple[int, ...]:
     >>> parse_input_shape("3x32x32"), parse_input_shape("100"), parse_input_shape([1, 8, 8])
     ((3, 32, 32), (100,), (1, 8, 8))
     """
+    shape = python_values(shape)
     if not isinstance(shape, str):
         is_shape = isinstance(shape, Sequence) and len(shape) and all(type(n) is int and n > 0 for n in shape)
         require(

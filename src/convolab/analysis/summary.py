@@ -20,7 +20,7 @@ from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require
 from convolab.core.rng import isolated_rng
 from convolab.core.text import pluralize
-from convolab.core.types import Json, MessageCallback
+from convolab.core.types import Json, MessageCallback, python_values
 
 NetworkOrBuilder: TypeAlias = nn.Module | Callable[[], nn.Module]  # the latter builds it
 FieldOrReason: TypeAlias = ReceptiveField | UnknownRF | None
@@ -204,7 +204,7 @@ def summarize_network(
     >>> course.layers[0].receptive_field.size, course.layers[0].receptive_field.center
     ((3,), (0.0,))
     """
-    shape = tuple(input_shape)
+    shape, batch_size = tuple(python_values(input_shape)), python_values(batch_size)
     require(
         shape and all(isinstance(n, int) and n > 0 for n in shape) and batch_size > 0,
         f"the input shape {list(input_shape)} with a batch size of {batch_size} is not valid: "

@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,7 @@ from convolab.core.plain_words import plain_problem
 UnitInterval = Annotated[float, Field(ge=0, le=1)]  # from 0 to 1
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # from 0 to less than 1
 
+Given = TypeVar("Given")
 MessageCallback = Callable[[str], None]  # called with a line of text
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "PositiveInt",
     "UnitInterval",
     "list_to_tuple",
+    "python_values",
     "stored_sections",
 ]
 
@@ -52,7 +54,7 @@ class OneLineErrors(type(BaseModel)):
 
         def __call__(cls, *arguments: object, **keywords: object) -> object:
             try:
-                return super().__call__(*arguments, **keywords)
+                return super().__call__(*arguments, **python_values(keywords))
             except ValidationError as error:
                 details = error.errors()[0]
                 name, what = ".".join(map(str, details["loc"])), plain_problem(details)
@@ -105,6 +107,31 @@ class Frozen(BaseModel, metaclass=OneLineErrors):
 def list_to_tuple(value: object) -> object:
     """TOML and JSON have lists where a recipe's values, which never change, have tuples."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def python_values(values: Given) -> Given:
+    """What a person gives, with Python's numbers and lists in place of NumPy's and torch's, at any depth.
+
+    >>> import numpy as np
+    >>> python_values({"channels": np.array([8, 16]), "sizes": [np.int64(3)], "lr": np.float64(0.1), "name": "x"})
+    {'channels': [8, 16], 'sizes': [3], 'lr': 0.1, 'name': 'x'}
+    """
+    try:
+        return cast("Given", to_plain(values))
+    except RecursionError as error:
+        raise LabError("the values given are nested too deeply, or hold themselves: give flat ones") from error
+
+
+def to_plain(value: object) -> object:
+    """One value of `python_values`, and what it holds."""
+    if isinstance(value, Mapping):
+        return {key: to_plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [to_plain(entry) for entry in value]
+    if type(value) is tuple:  # one with named fields stays
+        return tuple(to_plain(entry) for entry in value)
+    to_list = getattr(value, "tolist", None)  # of an array, and of a single number: this module imports neither library
+    return to_list() if callable(to_list) and not isinstance(value, type) else value
 
 
 STORED = "stored"  # of a validation's context: the sections of a recipe that a file holds with every key

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from convolab.core.errors import require, suggest
 from convolab.core.files import user_path
-from convolab.core.types import MessageCallback
+from convolab.core.types import MessageCallback, python_values
 from convolab.data.download import DatasetFiles, ProgressCallback, RemoteFile, ensure_downloaded
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ def load(
 
     require(isinstance(name, str), f"a dataset is given by its name or folder:PATH, and not by a {type(name).__name__}")
     folder = user_path(data_dir) if data_dir is not None else None
+    image_size = python_values(image_size)
     if is_own_data(name):
         from convolab.data.image_source import decode_source
 

@@ -10,6 +10,7 @@ from pydantic import PydanticUserError, ValidationError, create_model
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.plain_words import plain_problem
+from convolab.core.types import python_values
 
 
 def readable_signature(factory: Callable[..., object], what: str) -> inspect.Signature:
@@ -40,6 +41,7 @@ def fill_options(
     >>> fill_options(inspect.signature(scaled), ("image",), {"factor": 3}, "'scaled'", "model")
     {'factor': 3.0, 'bias': False}
     """
+    overrides = python_values(overrides)
     positional = signature.bind_partial(*given).arguments
     declared: dict[str, Any] = {
         key: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)

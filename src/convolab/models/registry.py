@@ -14,6 +14,7 @@ from torch import nn
 
 from convolab.core.errors import LabError, describe_exception, require, suggest, translate_memory_errors
 from convolab.core.rng import isolated_rng, seed_default_generator
+from convolab.core.types import python_values
 from convolab.models import efficientnet_lite, whitened_convnet, zoo
 from convolab.models.libraries import (
     build_library_network,
@@ -85,6 +86,7 @@ def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_
     torch.Size([2, 10])
     """
     trust_named(name)
+    shape, classes, seed = python_values((shape, classes, seed))
     return build_by_name(name, shape, classes, model_options, seed=seed)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from convolab.core.errors import require, suggest
-from convolab.core.types import Json
+from convolab.core.types import Json, python_values
 from convolab.data.catalog import DATASETS, short_name
 from convolab.studies.section import UNTIL_DECIDED, Section
 from convolab.studies.study import Study
@@ -60,6 +60,7 @@ def coursework(
     >>> [trial.arm for trial in study.trials if trial.seed == 0][:2]
     ['3 layers', '3 layers, residual']
     """
+    seeds = python_values(seeds)
     for name in sections:
         known = COURSEWORK_SECTIONS
         require(name in known, f"the coursework has no section '{name}': {suggest(name, known)}")

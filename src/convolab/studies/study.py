@@ -16,7 +16,7 @@ from convolab.core.files import write_text
 from convolab.core.plain_words import plain_problem
 from convolab.core.sequential import FIRST_LOOK, MAX_PAIRS, planned_looks
 from convolab.core.text import pluralize
-from convolab.core.types import Frozen, Json, ValidationContext
+from convolab.core.types import Frozen, Json, ValidationContext, python_values
 from convolab.models.registry import trust_named
 from convolab.studies.contrast import Contrast, Margins, Name
 from convolab.studies.section import UNTIL_DECIDED, MaxSeeds, Section, Seeds
@@ -175,6 +175,7 @@ class Study(Frozen, Displayable):
 
         Code of your own that the values name may run from now on.
         """
+        values = python_values(values)
         for name in part_names(values):
             trust_named(name)
         return cls.from_file_values(values)
@@ -215,7 +216,7 @@ class Study(Frozen, Displayable):
             keys = recipe.get("data")
             values["recipe"] = {**recipe, "data": {**(keys if isinstance(keys, Mapping) else {}), "name": data}}
         if seeds:
-            values["seeds"] = list(seeds)
+            values["seeds"] = python_values(list(seeds))
         written = values.get("sections")
         if sections and isinstance(written, dict):
             for name in sections:

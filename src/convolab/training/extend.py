@@ -12,6 +12,7 @@ from convolab.core.errors import require
 from convolab.core.escape import shell_word
 from convolab.core.files import write_json
 from convolab.core.text import pluralize
+from convolab.core.types import python_values
 from convolab.data.splits import DatasetSplits
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.checkpoint import STATE_FILE, read_state
@@ -39,6 +40,7 @@ def extend_run(
     log: str | None,
 ) -> Path:
     """Train a finished run on until it has `epochs` in all, in the new folder that is returned. See `Run.extend`."""
+    epochs = python_values(epochs)
     require_extendable(run, epochs)
     require_new_folder(out)
     require_logger(log)

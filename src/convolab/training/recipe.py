@@ -23,6 +23,7 @@ from convolab.core.types import (
     STORED,
     Frozen,
     Json,
+    python_values,
 )
 from convolab.models import registry
 from convolab.models.own_code import is_own_code
@@ -91,6 +92,7 @@ class Recipe(Frozen, Displayable):
         Code of your own that the values name may run from now on.
         """
         require(isinstance(values, Mapping), f"a recipe is a table of sections, and not a {type(values).__name__}")
+        values = python_values(values)
         for name in part_names(values):
             trust_named(name)
         return cls.from_file_values(values)
@@ -133,6 +135,7 @@ class Recipe(Frozen, Displayable):
         >>> Recipe().with_overrides({"optimizer.lr": 0.1}, {"optimizer.name": "adam"}).optimizer.lr
         0.001
         """
+        overrides = python_values(overrides)
         for name in part_names(overrides):
             trust_named(name)
         return self.parse_overrides(*overrides)
@@ -153,7 +156,7 @@ class Recipe(Frozen, Displayable):
         True
         """
         fields: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
-        fields["training"] = self.training.model_copy(update={"seed": seed})
+        fields["training"] = self.training.model_copy(update={"seed": python_values(seed)})
         return Recipe.model_construct(**fields)
 
     def to_dict(self) -> dict[str, dict[str, Json]]:
