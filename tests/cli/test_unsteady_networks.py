@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import convolab
 
@@ -51,6 +52,16 @@ class Softmax(Linear):
 class Nan(Linear):
     def forward(self, x):
         return self.head(x.flatten(1)) * (1 if self.training else float("nan"))
+
+
+class Sparse(Linear):
+    def forward(self, x):
+        return self.head(x.flatten(1)).to_sparse()
+
+
+class Counts(Linear):
+    def forward(self, x):
+        return self.head(x.flatten(1)).long()
 
 
 class Exit(Linear):
@@ -124,5 +135,77 @@ def test_a_network_that_gives_nan_once_it_is_evaluated_is_not_called_random(run_
 
 def test_a_network_that_ends_the_program_is_one_line_and_no_success(run_cli, networks: Path) -> None:
     refused = run_cli("train", "own.py:Exit", "--out", "run")
-    assert "SystemExit: 0 (own.py, line 50)" in refused.err
+    assert "SystemExit: 0 (own.py, line 60)" in refused.err
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("sys.exit()", "cannot import {folder}/leaves.py: SystemExit (leaves.py, line 5)"),
+        (
+            "def network(shape, classes):\n    sys.exit()",
+            "the network 'leaves.py:network' cannot be built: SystemExit (",
+        ),
+        (
+            "def network(shape, classes, width=1):\n    sys.exit(0)",
+            "the network 'leaves.py:network' cannot be built: SystemExit: 0 (leaves.py, line 6)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["train leaves.py:network --out run", "summary leaves.py:network --input 1x8x8"])
+def test_an_exit_in_own_code_is_an_error_in_one_line_and_no_success(
+    run_cli, networks: Path, source: str, words: str, command: str
+) -> None:
+    Path("leaves.py").write_text(f"import sys\n\nnetwork = print\n\n{source}\n")
+    failed = run_cli(*command.split())
+    assert failed.code == 2
+    assert words.format(folder=networks) in failed.err
+    assert not Path("run").exists()
+
+
+def test_an_exit_in_the_forward_pass_is_one_line_wherever_a_network_is_used(run_cli, networks: Path) -> None:
+    failed = run_cli("summary", "own.py:Exit", "--input", "1x8x8")
+    assert failed.code == 2
+    assert failed.err == "convolab: the network does not accept this input: SystemExit: 0 (own.py, line 60)\n"
+
+
+def test_an_interruption_in_own_code_stays_one(networks: Path) -> None:
+    Path("interrupted.py").write_text("def network(shape, classes):\n    raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        convolab.train("interrupted.py:network", out="run")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Sparse", "the network gives a sparse tensor: it must give a dense one, as .to_dense() does"),
+        ("Counts", "the network gives numbers of type int64: it must give logits that are floating-point numbers"),
+    ],
+)
+def test_logits_that_are_sparse_or_whole_numbers_are_refused_in_one_line(
+    run_cli, networks: Path, name: str, words: str
+) -> None:
+    refused = run_cli("train", f"own.py:{name}", "--out", "run")
+    assert refused.code == 2
+    assert refused.err.splitlines()[-1] == f"convolab: {words}"
+
+
+@pytest.mark.parametrize("where", ["import", "constructor", "forward"])
+def test_own_code_that_sets_the_default_dtype_is_refused_and_the_dtype_is_as_before(networks: Path, where: str) -> None:
+    setting = "torch.set_default_dtype(torch.float64)"
+    Path("double.py").write_text(
+        "import torch\n"
+        f"{setting * (where == 'import')}\n"
+        "class Network(torch.nn.Module):\n"
+        "    def __init__(self, shape, classes):\n"
+        "        super().__init__()\n"
+        f"        {setting if where == 'constructor' else 'pass'}\n"
+        "        self.head = torch.nn.Linear(64, classes)\n"
+        "    def forward(self, x):\n"
+        f"        {setting if where == 'forward' else 'pass'}\n"
+        "        return self.head(x.flatten(1))\n"
+    )
+    with pytest.raises(convolab.LabError, match=r"it changes a setting of the whole process .*set_default_dtype"):
+        convolab.train("double.py:Network", out="run")
+    assert torch.get_default_dtype() == torch.float32

@@ -27,7 +27,7 @@ from convolab.analysis.receptive_field.propagation import (
     propagate,
     set_rf_state,
 )
-from convolab.core.errors import LabError, require
+from convolab.core.errors import LabError, describe_exception, require
 from convolab.models.hooks import Function
 
 
@@ -181,6 +181,8 @@ class Tracer(TorchDispatchMode):
                 self.network(image)
             except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ArithmeticError) as error:
                 raise self.to_user_error(error) from error
+            except SystemExit as error:
+                raise LabError(f"the network does not accept this input: {describe_exception(error)}") from error
             return self.build_trace()
 
     def build_trace(self) -> Trace:

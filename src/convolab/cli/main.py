@@ -15,7 +15,7 @@ from typer.main import get_command
 from convolab.cli.groups import LabCommand, LabGroup
 from convolab.cli.streams import GuardedStreams
 from convolab.cli.terminal import print_note
-from convolab.core.errors import LabError
+from convolab.core.errors import LabError, describe_exception
 from convolab.core.files import translate_system_errors
 from convolab.core.streams import is_terminal
 from convolab.core.trust import trust_all
@@ -146,8 +146,11 @@ def with_trust_option(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def trusting_command(*, trust: bool, **arguments: object) -> None:
-        with trust_all(trust):
-            command(**arguments)
+        try:
+            with trust_all(trust):
+                command(**arguments)
+        except SystemExit as error:  # convolab's commands end by typer.Exit
+            raise LabError(f"code that the command runs ended the program: {describe_exception(error)}") from error
 
     signature = inspect.signature(command)
     option = inspect.Parameter("trust", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Trust)

@@ -13,14 +13,16 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import CodeType, ModuleType
 from typing import Any, cast
 
-from convolab.core.errors import LabError, describe_exception, require, suggest
+import torch
+
+from convolab.core.errors import LabError, describe_exception, is_memory_error, require, suggest
 from convolab.core.files import require_no_link, size_of_file, write_bytes
 from convolab.core.trust import require_trusted, sha256_of, trust, trust_here
 from convolab.core.types import Json
@@ -296,15 +298,11 @@ def load_module(code: OwnCode) -> ModuleType:
     """
     if code.digest not in _LOADED:
         name = code.module or f"convolab_own_{code.digest[:12]}_{PurePosixPath(code.entry).stem}"
-        try:
-            if code.is_installed:
-                _LOADED[code.digest] = importlib.import_module(name)
-            else:
-                with only_this_code(OwnCodeFinder(code, name)):
-                    _LOADED[code.digest] = importlib.import_module(name)
-        except (Exception, SystemExit) as error:
-            raise LabError(f"cannot import {code.root / code.entry}: {describe_exception(error)}") from error
-        sys.modules.setdefault(name, _LOADED[code.digest])  # where a dataclass looks for the names of its types
+        only_its_files = nullcontext() if code.is_installed else only_this_code(OwnCodeFinder(code, name))
+        with own_code_errors(f"cannot import {code.root / code.entry}"), only_its_files:
+            module = importlib.import_module(name)
+        _LOADED[code.digest] = module
+        sys.modules.setdefault(name, module)  # where a dataclass looks for the names of its types
     return _LOADED[code.digest]
 
 
@@ -323,3 +321,30 @@ def only_this_code(finder: OwnCodeFinder) -> Iterator[None]:
         for name in finder.files:
             sys.modules.pop(name, None)
         sys.modules.update(hidden)
+
+
+@contextmanager
+def own_code_errors(failure: str, advice: str = "") -> Iterator[None]:
+    """Whatever somebody else's code raises inside the block, also an exit, is a LabError in one line: FAILURE: reason.
+
+    An advice stands at its end. A change of what torch keeps for the whole process is a LabError too; it is undone. Too
+    little memory stays the error that it is.
+    """
+    gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+        is_changed = (torch.is_grad_enabled(), torch.get_default_dtype()) != (gradients, dtype)
+    except (LabError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if is_memory_error(error):
+            raise
+        raise LabError(f"{failure}: {describe_exception(error)}{advice}") from error
+    finally:
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(dtype)
+    require(
+        not is_changed,
+        f"{failure}: it changes a setting of the whole process (torch.set_grad_enabled, torch.set_default_dtype): use "
+        "torch.no_grad() around what needs no gradient, and name the dtype of a tensor",
+    )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from convolab.core.errors import LabError, describe_exception, require, suggest, translate_memory_errors
+from convolab.core.errors import LabError, require, suggest, translate_memory_errors
 from convolab.core.rng import isolated_rng, seed_default_generator
 from convolab.core.types import python_values
 from convolab.models import efficientnet_lite, whitened_convnet, zoo
@@ -22,7 +22,7 @@ from convolab.models.libraries import (
     is_library_network,
 )
 from convolab.models.options import fill_options, readable_signature
-from convolab.models.own_code import OwnCode, find_own_code, is_own_code
+from convolab.models.own_code import OwnCode, find_own_code, is_own_code, own_code_errors
 from convolab.models.zoo import ImageShape
 
 NetworkFactory = Callable[..., nn.Module]  # (shape, classes, **options) -> network
@@ -107,23 +107,16 @@ def build_by_name(
     factory = resolve_factory(name, code)
     resolved_options = resolve_options(name, model_options, code)
     advice = f"the network '{name}' is too large for this machine with {resolved_options}"
+    changes = (
+        f": leave out or change {', '.join(f'model.{option}' for option in model_options)}" if model_options else ""
+    )
     with isolated_rng(), translate_memory_errors(advice):
-        try:
-            with translate_memory_errors(advice):
-                if is_bounded(name, factory) and torch.get_default_device().type != "meta":
-                    require_small_enough(name, factory, shape, classes, resolved_options)
-                # For a library's network, which draws its own weights.
-                seed_default_generator(torch.device("cpu"), seed, "weights")
-                network = factory(shape, classes, **resolved_options)
-        except LabError:
-            raise
-        except Exception as error:  # whatever a person's own network does
-            advice = (
-                f": leave out or change {', '.join(f'model.{option}' for option in model_options)}"
-                if model_options
-                else ""
-            )
-            raise LabError(f"the network '{name}' cannot be built: {describe_exception(error)}{advice}") from error
+        with own_code_errors(f"the network '{name}' cannot be built", changes):
+            if is_bounded(name, factory) and torch.get_default_device().type != "meta":
+                require_small_enough(name, factory, shape, classes, resolved_options)
+            # For a library's network, which draws its own weights.
+            seed_default_generator(torch.device("cpu"), seed, "weights")
+            network = factory(shape, classes, **resolved_options)
         require(
             isinstance(network, nn.Module),
             f"the network '{name}' gives {type(network).__name__}: it must give a torch.nn.Module",

@@ -23,7 +23,8 @@ from convolab.core.types import (
     list_to_tuple,
     stored_sections,
 )
-from convolab.training.parts import OtherPart, PartKind, own_code_errors
+from convolab.models.own_code import own_code_errors
+from convolab.training.parts import OtherPart, PartKind
 from convolab.training.transforms import Targets
 
 LOSS_FUNCTIONS = PartKind(section="loss", module="", base="", given=())  # a library's losses take more than labels

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from convolab.core.errors import LabError, describe_exception, require
+from convolab.core.errors import require
 from convolab.core.rng import isolated_rng
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.models.inference import describe_unsteady_logits, eval_mode
+from convolab.models.own_code import own_code_errors
 from convolab.training.transforms import to_float01
 
 if TYPE_CHECKING:
@@ -39,14 +40,10 @@ def check_network(
     count = min(2, batch_size, len(train))
     with unchanged(network, device):
         network.train()
-        try:
+        batches = f"batches of {batch_size} image{'s' * (batch_size > 1)}"
+        advice = ": set training.batch_size to 2 or more" if batch_size == 1 else ""
+        with own_code_errors(f"the network cannot be trained on {batches}", advice):
             logits = forward(network, train, count, device)
-        except (Exception, SystemExit) as error:  # whatever a person's own network does
-            batches = f"batches of {batch_size} image{'s' * (batch_size > 1)}"
-            advice = ": set training.batch_size to 2 or more" if batch_size == 1 else ""
-            raise LabError(
-                f"the network cannot be trained on {batches}: {describe_exception(error)}{advice}"
-            ) from error
     require_logits(logits, count, len(train.classes), "in training")
 
 
@@ -75,14 +72,9 @@ def warn_of_odd_logits(trainer: "Trainer", callbacks: "TrainingCallbacks") -> No
 def check_forward(network: nn.Module, train: ImageDataset | Subset, device: torch.device | str = "cpu") -> None:
     """Raise LabError unless a network gives a logit per class in evaluation mode."""
     count = min(2, len(train))
-    with unchanged(network, device):
-        try:
-            logits = forward(network, train, count, device)
-        except (Exception, SystemExit) as error:  # whatever a person's own network does
-            shape = "x".join(map(str, train.shape))
-            raise LabError(
-                f"the network does not accept images of shape {shape}: {describe_exception(error)}"
-            ) from error
+    shape = "x".join(map(str, train.shape))
+    with unchanged(network, device), own_code_errors(f"the network does not accept images of shape {shape}"):
+        logits = forward(network, train, count, device)
     require_logits(logits, count, len(train.classes), "")
 
 
@@ -139,6 +131,12 @@ def require_logits(logits: object, count: int, num_classes: int, where: str) -> 
     gives = f"the network gives {where}".rstrip()
     require(isinstance(logits, Tensor), f"{gives} {type(logits).__name__}: it must give a tensor of logits")
     assert isinstance(logits, Tensor)
+    layout = str(logits.layout).removeprefix("torch.").removesuffix("_coo")
+    require(logits.layout == torch.strided, f"{gives} a {layout} tensor: it must give a dense one, as .to_dense() does")
+    require(
+        logits.is_floating_point(),
+        f"{gives} numbers of type {str(logits.dtype).removeprefix('torch.')}: it must give logits that are floating-point numbers",
+    )
     require(
         tuple(logits.shape) == (count, num_classes),
         f"{gives} {list(logits.shape)} for {count} images of {num_classes} classes: it must give one logit per class",

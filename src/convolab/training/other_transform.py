@@ -19,8 +19,8 @@ from torch import Generator, Tensor
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.rng import lent_generators
 from convolab.core.types import Json
-from convolab.models.own_code import OwnCode, is_own_code
-from convolab.training.parts import OWN_TRANSFORM, PartFactory, PartKind, own_code_errors, own_transform_name
+from convolab.models.own_code import OwnCode, is_own_code, own_code_errors
+from convolab.training.parts import OWN_TRANSFORM, PartFactory, PartKind, own_transform_name
 from convolab.training.transforms import TRANSFORMS, to_float01
 
 MAX_ENTRY_LENGTH = 1_000  # characters

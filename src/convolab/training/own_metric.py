@@ -14,7 +14,8 @@ from torch import Tensor
 from convolab.core.errors import require
 from convolab.core.rng import lent_generators
 from convolab.core.types import ValidationContext, stored_sections
-from convolab.training.parts import OtherPart, PartKind, own_code_errors
+from convolab.models.own_code import own_code_errors
+from convolab.training.parts import OtherPart, PartKind
 
 VALIDATION_METRICS = PartKind(section="validation_metric", module="", base="", given=())
 GIVEN = ("logits", "labels")  # what a metric is called with

@@ -4,18 +4,16 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, PrivateAttr, PydanticUserError, TypeAdapter
 
-from convolab.core.errors import LabError, describe_exception, is_memory_error, require, suggest
+from convolab.core.errors import LabError, require, suggest
 from convolab.core.types import Json
 from convolab.models.options import fill_options, is_json_serializable, readable_signature
-from convolab.models.own_code import OwnCode, find_own_code, is_own_code
+from convolab.models.own_code import OwnCode, find_own_code, is_own_code, own_code_errors
 from convolab.training.transforms import TRANSFORMS
 
 NAMED_PARTS = (
@@ -157,32 +155,6 @@ class PartKind:
 def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a recipe as Python's functions expect them: a list is a tuple."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-
-
-@contextmanager
-def own_code_errors(failure: str) -> Iterator[None]:
-    """Whatever somebody else's code raises inside the block, also an exit, is a LabError in one line: FAILURE: reason.
-
-    So is a change of what torch keeps for the whole process; it is undone. Too little memory stays the error that it is.
-    """
-    gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
-    try:
-        yield
-        is_changed = (torch.is_grad_enabled(), torch.get_default_dtype()) != (gradients, dtype)
-    except (LabError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        if is_memory_error(error):
-            raise
-        raise LabError(f"{failure}: {describe_exception(error)}") from error
-    finally:
-        torch.set_grad_enabled(gradients)
-        torch.set_default_dtype(dtype)
-    require(
-        not is_changed,
-        f"{failure}: it changes a setting of the whole process (torch.set_grad_enabled, torch.set_default_dtype): use "
-        "torch.no_grad() around what needs no gradient, and name the dtype of a tensor",
-    )
 
 
 class OtherPart(BaseModel):

@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 from convolab.core.errors import require
 from convolab.core.rng import lent_generators
 from convolab.core.types import Frozen, NonNegativeFloat, ValidationContext, list_to_tuple, stored_sections
-from convolab.training.parts import OtherPart, PartKind, own_code_errors
+from convolab.models.own_code import own_code_errors
+from convolab.training.parts import OtherPart, PartKind
 
 SAMPLERS = PartKind(section="sampling", module="", base="", given=())
 MAX_IMAGES = 2**24  # that torch.multinomial draws from

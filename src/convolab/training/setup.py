@@ -17,12 +17,12 @@ from convolab.data.dataset import ImageDataset, Subset, channel_mean_std
 from convolab.data.splits import DatasetSplits, stratified_split
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
-from convolab.models.own_code import OwnCode
+from convolab.models.own_code import OwnCode, own_code_errors
 from convolab.training.augmentation import parse_transform
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.exactness import require_exact
 from convolab.training.network_check import check_network, plain_attributes
-from convolab.training.parts import own_code_errors, own_transform_name, with_code
+from convolab.training.parts import own_transform_name, with_code
 from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer
 from convolab.training.transfer import PretrainedRecord, set_up_transfer

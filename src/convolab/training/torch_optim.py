@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from convolab.core.errors import LabError, require
 from convolab.core.rng import lent_generators, make_generator, seed_all_generators
 from convolab.core.types import Json, PositiveFloat, ValidationContext, stored_sections
-from convolab.models.own_code import is_own_code
-from convolab.training.parts import OtherPart, PartKind, own_code_errors
+from convolab.models.own_code import is_own_code, own_code_errors
+from convolab.training.parts import OtherPart, PartKind
 
 OPTIMIZERS = PartKind(
     section="optimizer",

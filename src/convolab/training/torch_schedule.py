@@ -16,9 +16,9 @@ from torch import nn
 
 from convolab.core.errors import require
 from convolab.core.types import NonNegativeFloat, UnitInterval, ValidationContext, stored_sections
-from convolab.models.own_code import is_own_code
+from convolab.models.own_code import is_own_code, own_code_errors
 from convolab.training.history import EpochMetrics
-from convolab.training.parts import OtherPart, PartKind, as_arguments, own_code_errors
+from convolab.training.parts import OtherPart, PartKind, as_arguments
 
 IS_A_FUNCTION = "it takes a function, which a recipe cannot hold: write yours as file.py:name"
 TAKES_SCHEDULERS = "it takes other schedulers, which a recipe cannot hold: write yours as file.py:name"

@@ -23,6 +23,7 @@ from convolab.core.rng import (
 )
 from convolab.core.types import Json
 from convolab.data.dataset import ImageDataset, Subset
+from convolab.models.own_code import own_code_errors
 from convolab.training.augmentation import (
     AnyTransform,
     apply_transforms,
@@ -39,7 +40,6 @@ from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.network_check import check_network, plain_attributes
 from convolab.training.optim import SGD, Optimizer, name_rates
 from convolab.training.own_metric import ValidationMetric
-from convolab.training.parts import own_code_errors
 from convolab.training.precision import bf16_autocast, measure_bf16_gain, resolve_precision
 from convolab.training.progress import TrainingProgress
 from convolab.training.recipe import Metrics, Training

@@ -19,7 +19,7 @@ def do_job(folder: Path) -> None:
         result = {"rerun": train_again, "execute": execute_notebook}[job["kind"]](folder, job)
     except MemoryError:
         result = {"error": "it needs more memory than the limit allows"}
-    except Exception as error:  # of code that is not ours: whatever it raises is its result
+    except (Exception, SystemExit) as error:  # of code that is not ours: whatever it raises is its result
         last, kind = traceback.extract_tb(error.__traceback__)[-1], type(error).__name__
         text = " ".join(str(error).split())[:1000]
         is_ours = kind in ("LabError", "Diverged")
