@@ -1,5 +1,8 @@
 """The answer to question 1(a): its checks fail if the results contradict them."""
 
+import pytest
+
+from convolab.data.catalog import load
 from convolab.theory import answer_priors
 from convolab.theory.arrangements import AS_IS, BLOCKS, PERMUTED, PriorsConfig
 from convolab.theory.priors import CONVNET, FULLY_CONNECTED, PriorsResult, PriorsTrial
@@ -30,6 +33,16 @@ def test_results_in_which_the_convnet_keeps_its_lead_fail_the_checks() -> None:
     loses_lead = make_result([0.9, 0.91, 0.92], [0.5, 0.51, 0.5], [0.5, 0.5, 0.51])
     assert answer_priors.check_permutation_removes_lead(loses_lead)[1]
     assert answer_priors.check_block_shifts_reduce_lead(loses_lead)[1]
+
+
+def test_digits_on_a_canvas_are_not_called_the_original_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    claims: list[str] = []
+    monkeypatch.setattr(answer_priors, "run_sheet_check", lambda claim, check: claims.append(claim))
+    for config in (CONFIG, PriorsConfig(num_seeds=3, canvas_size=None)):
+        answer_priors.experiment_checks(PriorsResult(config, "synthetic", 10, ()), load("digits"))
+    on_canvas, as_they_are = (claim for claim in claims if claim.endswith("the convnet is more accurate"))
+    assert "on the images on their canvas of 16 x 16 pixels" in on_canvas
+    assert as_they_are.startswith("on the original images")
 
 
 def test_an_insignificant_lead_and_a_changed_fully_connected_network_fail_the_checks() -> None:

@@ -200,7 +200,10 @@ def accuracy_table(result: PriorsResult) -> Table:
 def experiment_checks(result: PriorsResult, splits: DatasetSplits) -> list[Check]:
     """The checks of the experiment."""
     checks = [
-        run_sheet_check("on the original images the convnet is more accurate", lambda: check_convnet_lead(result)),
+        run_sheet_check(
+            f"on {describe_unchanged_images(result.config)} the convnet is more accurate",
+            lambda: check_convnet_lead(result),
+        ),
         run_sheet_check(
             "with all pixels permuted less than a quarter of the lead remains",
             lambda: check_permutation_removes_lead(result),
@@ -227,6 +230,16 @@ def experiment_checks(result: PriorsResult, splits: DatasetSplits) -> list[Check
         )
         checks.append(run_sheet_check(claim, lambda: check_moved_accuracy(result)))
     return checks
+
+
+def describe_unchanged_images(config: PriorsConfig) -> str:
+    """The images whose pixels nothing reorders: those of the dataset, or those with a canvas around them.
+
+    >>> describe_unchanged_images(PriorsConfig(canvas_size=None))
+    'the original images'
+    """
+    size = config.canvas_size
+    return f"the images on their canvas of {size} x {size} pixels, not permuted," if size else "the original images"
 
 
 def describe_experiment(result: PriorsResult) -> str:
