@@ -1,7 +1,10 @@
 """A network that cannot be trained on the images is refused before work starts, and the check leaves no trace."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from support.own_code import own_code_folder
 from support.small_nets import capture_buffers
 from torch import Tensor, nn
 
@@ -13,6 +16,16 @@ from convolab.training.network_check import check_network
 from convolab.training.overfit import check_overfit
 from convolab.training.recipe import Recipe, Training
 from convolab.training.run import Run
+from convolab.training.setup import build_trainer
+
+
+LAZY = """
+from torch import nn
+
+
+def network(shape, classes):
+    return nn.Sequential(nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(classes))
+"""
 
 
 class DifferentInTraining(nn.Module):
@@ -36,6 +49,25 @@ class CountsItsPasses(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.passes = self.passes + 1
         return self.drop(self.linear(self.norm(x).flatten(1)))
+
+
+class MadeLate(nn.Module):
+    """Makes its last layer, replaces a parameter or removes one in its first forward pass, `what` it does."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.linear, self.scale, self.what = nn.Linear(64, 10), nn.Parameter(torch.ones(10)), what
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.what == "layer" and not hasattr(self, "last"):
+            self.last = nn.Linear(10, 10)
+        if self.what == "buffer":
+            self.register_buffer("seen", x.mean())
+        if self.what == "replaced":
+            self.scale = nn.Parameter(self.scale.detach().clamp(max=1))
+        if self.what == "removed" and hasattr(self, "scale"):
+            del self.scale
+        return self.linear(x.flatten(1)) if self.what == "removed" else self.linear(x.flatten(1)) * self.scale
 
 
 def recipe(**model: object) -> Recipe:
@@ -74,6 +106,39 @@ def test_a_batch_of_one_image_is_trained_on_where_the_network_accepts_it(digits:
 def test_a_network_that_gives_something_else_in_training_is_refused(digits: DatasetSplits):
     with pytest.raises(LabError, match="the network gives in training list: it must give a tensor of logits"):
         check_network(DifferentInTraining(), digits.train, batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("layer", "makes last.weight"),
+        ("buffer", "makes seen"),
+        ("replaced", "makes scale"),
+        ("removed", "removes scale"),
+    ],
+)
+def test_a_network_that_makes_its_layers_in_its_first_forward_pass_is_refused(
+    what: str, words: str, digits: DatasetSplits
+) -> None:
+    with pytest.raises(LabError, match=f"^the network {words} in its forward pass, .*: build all layers") as caught:
+        check_network(MadeLate(what), digits.train, batch_size=8)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_with_torchs_lazy_layers_is_trained_and_its_first_weights_are_those_of_the_seed(
+    digits: DatasetSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = own_code_folder(tmp_path, monkeypatch, "lazy.py", LAZY)
+    network = {"model": {"name": "lazy.py:network"}}
+    first, again, other = (
+        build_trainer(Recipe.from_dict({**network, "training": {"seed": seed}}), digits, "cpu").net.state_dict()
+        for seed in (0, 0, 1)
+    )
+    name = "network.2.weight"
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])
+    run = Run.start(recipes({"model.name": "lazy.py:network"}), digits, "run")
+    assert run.test(splits=digits).count == len(digits.test)
 
 
 def test_the_check_leaves_buffers_modes_and_random_numbers_as_they_were(digits: DatasetSplits):

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from convolab.core.errors import LabError, require, suggest, translate_memory_errors
 from convolab.core.rng import isolated_rng, seed_default_generator
 from convolab.core.types import python_values
 from convolab.models import efficientnet_lite, whitened_convnet, zoo
+from convolab.models.inference import eval_mode
 from convolab.models.libraries import (
     build_library_network,
     check_library_options,
@@ -122,6 +124,13 @@ def build_by_name(
             f"the network '{name}' gives {type(network).__name__}: it must give a torch.nn.Module",
         )
         if not is_library_network(name):
+            if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+                with (
+                    own_code_errors(f"the network '{name}' cannot be built", changes),
+                    eval_mode(network),
+                    torch.no_grad(),
+                ):
+                    network(torch.zeros(2, *shape))  # its lazy layers take their shapes from it
             initialize_weights(network, seed)
     return network
 

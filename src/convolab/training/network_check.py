@@ -1,7 +1,7 @@
 """Whether a network takes the images, as it is evaluated and as it is trained: found out before work starts."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ def check_network(
     """Raise LabError unless a network gives a logit per class in evaluation and in a batch that it is trained on.
 
     Two images are enough to tell, or the one of a batch of one. Nothing of the network changes, and no random number
-    is drawn.
+    is drawn. One that makes layers or parameters only as it is used is refused too: see `require_same_tensors`.
 
     >>> images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     >>> pets = ImageDataset(images, torch.arange(4) % 2, ("cat", "dog"), "pets")
@@ -36,6 +36,7 @@ def check_network(
     Traceback (most recent call last):
     convolab.core.errors.LabError: the network cannot be trained on batches of 1 image: ValueError: Expected more than ...
     """
+    before = network.state_dict(keep_vars=True)
     check_forward(network, train, device)
     count = min(2, batch_size, len(train))
     with unchanged(network, device):
@@ -45,6 +46,22 @@ def check_network(
         with own_code_errors(f"the network cannot be trained on {batches}", advice):
             logits = forward(network, train, count, device)
     require_logits(logits, count, len(train.classes), "in training")
+    require_same_tensors(network, before)
+
+
+def require_same_tensors(network: nn.Module, before: Mapping[str, object]) -> None:
+    """Raise LabError unless a network has the parameters and buffers that it had before it was used.
+
+    The weights of one that makes them as it goes fit no new one, and an optimizer changes those alone that it got.
+    """
+    now = network.state_dict(keep_vars=True)
+    for name in (*now, *before):
+        is_new = isinstance(now.get(name), nn.Parameter) and now[name] is not before.get(name)
+        require(
+            name in now and name in before and not is_new,
+            f"the network {'makes' if name in now else 'removes'} {name} in its forward pass, so its weights would not fit a "
+            "new one, nor be trained: build all layers, parameters and buffers in its constructor",
+        )
 
 
 def warn_of_odd_logits(trainer: "Trainer", callbacks: "TrainingCallbacks") -> None:
