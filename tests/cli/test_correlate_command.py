@@ -17,6 +17,14 @@ def test_it_prints_z_both_jacobians_and_what_a_shift_does(run_cli) -> None:
     assert json.loads(with_zeros.out) == expected.to_dict()
 
 
+def test_with_a_stride_each_row_is_at_the_k_of_the_formula_in_the_help(run_cli) -> None:
+    assert "z[k] = sum_i x[i] y[i + k] for every stride-th k" in " ".join(run_cli("correlate", "--help").out.split())
+    x, y = [1, 2, 0, -1, 3], [0, 0.5, 1, 2, 7]
+    printed = run_cli("correlate", "--x=1,2,0,-1,3", "--y=0,1/2,1,2,7", "--stride", "2").out.splitlines()
+    rows = dict(line.split("\t") for line in printed[1:4])
+    assert rows == {str(k): f"{sum(x[i] * y[(i + k) % 5] for i in range(5)):.6g}" for k in (0, 2, 4)}
+
+
 def test_single_samples_are_correlated_without_a_shift(run_cli) -> None:
     printed = run_cli("correlate", "--x=3", "--y=2")
     assert printed.code == 0, printed.err

@@ -11,15 +11,17 @@ import statistics
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from PIL import Image
 
 import convolab
-from convolab.cli.main import COMMANDS, help_line
+from convolab.cli.main import COMMANDS, help_line, load_command
 from convolab.cli.run_status import next_command
 from convolab.data.catalog import load
 from convolab.models.registry import NETWORKS
@@ -386,6 +388,24 @@ def test_alone_it_says_what_to_try_first(run_cli) -> None:
     assert result.code == 0
     for command in ("convolab train simple_convnet", "convolab explain chelsea", "convolab study coursework"):
         assert command in result.out
+
+
+def commands_with_words(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """A command and all below it, each with the words that call it."""
+    yield words, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands_with_words(inner, (*words, name))
+
+
+def test_no_help_loses_what_stands_in_square_brackets(run_cli) -> None:
+    shown = 0
+    for name in COMMANDS:
+        for words, command in commands_with_words(load_command(name), (name,)):
+            texts = [part.help for part in (command, *command.params) if "[" in (getattr(part, "help", None) or "")]
+            page = re.sub(r"[\s│]", "", run_cli(*words, "--help").out) if texts else ""
+            assert all(re.sub(r"\s", "", text) in page for text in texts), words
+            shown += len(texts)
+    assert shown >= 3  # correlate's formula and default, and an option of a network
 
 
 def test_help_shows_the_commands_in_sections_and_flags_without_a_type(run_cli) -> None:

@@ -34,6 +34,27 @@ def hide_flag_types(parameters: Sequence[object]) -> None:
 
 
 @contextmanager
+def shown_brackets(command: TyperCommand | TyperGroup, parts: Sequence[object]) -> Iterator[None]:
+    """Let the help show what stands in square brackets, such as z[k], which rich takes for its own markup.
+
+    `parts` are what the help lists, with a text each: the parameters, and a group's commands.
+    """
+    if command.rich_markup_mode is None:  # then rich, which takes long to import, is not asked
+        yield
+        return
+    from rich.markup import escape
+
+    texts = [(vars(part), text) for part in (command, *parts) if (text := getattr(part, "help", None))]
+    try:
+        for fields, text in texts:
+            fields["help"] = escape(text)
+        yield
+    finally:
+        for fields, text in texts:
+            fields["help"] = text
+
+
+@contextmanager
 def translate_usage_errors(command: "Command", context: "Context", args: Sequence[str]) -> Iterator[None]:
     """What the parser says of the arguments of a command, as a LabError of one line, with the nearest option.
 
@@ -79,7 +100,8 @@ class LabCommand(TyperCommand):
         hide_flag_types(self.get_params(ctx))
         # Else the terminal breaks a paragraph where the source does, and again at its own width.
         self.help = self.help and LINE_IN_PARAGRAPH.sub(" ", self.help)
-        super().format_help(ctx, formatter)
+        with shown_brackets(self, self.get_params(ctx)):
+            super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         with translate_usage_errors(self, ctx, args):
@@ -95,7 +117,8 @@ class LabGroup(TyperGroup):
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         hide_flag_types(self.get_params(ctx))
-        super().format_help(ctx, formatter)
+        with shown_brackets(self, [*self.get_params(ctx), *self.commands.values()]):
+            super().format_help(ctx, formatter)
 
     def resolve_command(self, ctx: "Context", args: list[str]) -> "tuple[str | None, Command | None, list[str]]":
         if self.get_command(ctx, args[0]) is None:

@@ -1,7 +1,7 @@
 """Question 1(b) by hand: two short signals slide past each other, padded circularly or with zeros, and with a stride.
 
-z[k] = sum_i x[i] y[i + k s], where s is the stride. With circular padding i + k s is taken mod n: that is `correlate`,
-of which every s-th value is kept. With zeros, y is 0 behind its end.
+z[k] = sum_i x[i] y[i + k] for k = 0, s, 2 s and so on, where s is the stride. With circular padding i + k is taken mod n:
+that is `correlate`, of which every s-th value is kept. With zeros, y is 0 behind its end.
 """
 
 import math
@@ -63,12 +63,12 @@ class SlidingCorrelation:
 
     @property
     def jacobian_x(self) -> Float[Tensor, "cells n"]:
-        """dz[k]/dx[i] = y[i + k s]."""
+        """dz[k]/dx[i] = y[i + k], with a row for each k of z."""
         return self._kept(jacobian_x(self._padded(self.y)))[:, : len(self.x)]
 
     @property
     def jacobian_y(self) -> Float[Tensor, "cells n"]:
-        """dz[k]/dy[j] = x[j - k s]."""
+        """dz[k]/dy[j] = x[j - k], with a row for each k of z."""
         return self._kept(jacobian_y(self._padded(self.x)))[:, : len(self.x)]
 
     def measure_shift(self, shift: int = 1) -> ShiftMeasurement:

@@ -21,7 +21,9 @@ def correlate_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Correlate two short signals: z[k] = sum_i x[i] y[i + k stride], both Jacobians, and whether z shifts with x."""
+    """Correlate two short signals: z[k] = sum_i x[i] y[i + k] for every stride-th k, both Jacobians, and whether z
+    shifts with x.
+    """
     from convolab.theory.sliding import parse_samples, slide_correlation
 
     samples = [parse_samples(text, name) for name, text in (("x", x), ("y", y))]
