@@ -1,7 +1,10 @@
 """Comparisons of finished runs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.callbacks import FunctionCallbacks
@@ -12,7 +15,9 @@ from convolab.models.registry import trust_named
 from convolab.studies.compare import compare_runs, find_runs_of_arm
 from convolab.studies.executor import Executor
 from convolab.studies.runner import execute_study
+from convolab.studies.single_runs import describe_gap
 from convolab.studies.study import Study
+from convolab.training.history import History
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
@@ -78,6 +83,34 @@ def test_of_two_single_runs_the_difference_and_the_command_that_decides_are_give
     assert lines[3].startswith("So 'lr=0.01' is ")
     assert "One seed each cannot show which is better" in lines[4]
     assert lines[5] == f"convolab sweep {runs[0].folder}/recipe.toml optimizer.lr=0.1,0.01 --seeds 3"
+
+
+def test_equal_accuracies_are_called_equal_and_not_lower_by_nothing(make_run: MakeRun):
+    def history(accuracy: float, loss: float) -> History:
+        return History([replace(run.history[0], validation_accuracy=accuracy, validation_loss=loss)])
+
+    run = make_run("a")
+    for second, expected in (
+        (history(0.5, 0.9), "equal in accuracy and 0.1000 nats lower in loss"),
+        (history(0.5, 1.0), "equal in accuracy and loss"),
+        (history(0.6, 1.00001), "10.00 percentage points higher in accuracy and less than 0.0001 nats higher in loss"),
+    ):
+        runs: Any = [SimpleNamespace(history=history(0.5, 1.0)), SimpleNamespace(history=second)]
+        assert describe_gap(runs) == expected
+
+
+def test_a_run_that_went_on_from_another_one_is_named_as_that(make_run: MakeRun, tmp_path: Path):
+    first, other = make_run("a"), make_run("other", optimizer__lr=0.01)
+    longer = first.extend(4, tmp_path / "longer")
+    (note,) = compare_runs([first, longer]).notes
+    assert note == (
+        f"{longer.folder} went on from {first.folder} after 2 epochs, so both have these in common; "
+        "that gives what its recipe gives from scratch"
+    )
+    cosine = make_run("cosine", schedule__name="cosine")
+    (note,) = compare_runs([other, cosine.extend(4, tmp_path / "cosine-longer")]).notes
+    assert f"went on from a run of recipe {cosine.recipe.key} after 2 epochs; that is not what its recipe gives" in note
+    assert compare_runs([first, other]).notes == ()
 
 
 def test_of_several_differences_the_other_seeds_of_both_are_trained(make_run: MakeRun):

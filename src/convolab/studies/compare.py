@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from convolab.core.errors import LabError, require, suggest
-from convolab.core.text import join_with_and
+from convolab.core.text import join_with_and, pluralize
 from convolab.core.types import Json
 from convolab.studies.analyze import analyze_study
 from convolab.studies.results import StudyResult, TrialResult
@@ -124,7 +124,7 @@ def compare_runs(runs: Sequence[Run]) -> StudyResult:
     has_validation = all(run.history[0].validation_accuracy is not None for run in runs)
     study = comparison_study(common, arms, sorted({run.recipe.training.seed for run in runs}), has_validation)
     trial_results = []
-    notes = []
+    notes = [note for run in runs if (note := note_of_extension(run, runs))]
     for run, name in zip(runs, names, strict=True):
         trial = Trial("runs", name, run.recipe.training.seed, run.recipe)
         status = run.status if run.status in ("finished", "failed", "diverged") else "stopped"
@@ -138,6 +138,22 @@ def compare_runs(runs: Sequence[Run]) -> StudyResult:
     if len(runs) == len(arms) == 2 and all(result.status == "finished" for result in trial_results):
         sections = (replace(sections[0], comment=describe_single_runs(runs, names, overrides_of_runs)),)
     return StudyResult(study, sections, None, tuple(notes))
+
+
+def note_of_extension(run: Run, runs: Sequence[Run]) -> str | None:
+    """What a comparison must say of a run that went on from another one; None for one that did not."""
+    parent = run.summary.get("parent")
+    if parent is None:
+        return None
+    folders = [str(other.folder) for other in runs if other.summary["recipe_key"] == parent["recipe_key"]]
+    source = folders[0] if folders else f"a run of recipe {parent['recipe_key']}"
+    shared = ", so both have these in common" if folders else ""
+    scratch = (
+        "that gives what its recipe gives from scratch"
+        if parent["is_exact"]
+        else "that is not what its recipe gives from scratch, nor with other seeds"
+    )
+    return f"{run.folder} went on from {source} after {pluralize(parent['epochs'], 'epoch')}{shared}; {scratch}"
 
 
 def split_recipes(recipes: Sequence[Recipe]) -> tuple[dict[str, dict[str, Json]], list[Overrides]]:

@@ -33,7 +33,7 @@ def describe_single_runs(runs: Sequence[Run], names: Sequence[str], overrides: S
         lines.append(f"Their seeds differ too ({seeds[0]} and {seeds[1]}), so part of any difference is the seed's.")
     lines += [f"'{name}' reached {describe_best(run)}." for run, name in zip(runs, names, strict=True)]
     if difference := describe_gap(runs):
-        lines.append(f"So '{names[1]}' is {difference} than '{names[0]}'.")
+        lines.append(f"So '{names[1]}' is {difference}, compared with '{names[0]}'.")
     lines.append(
         "One seed each cannot show which is better: another seed may reverse the order. At least three seeds of both may:"
     )
@@ -75,7 +75,7 @@ def describe_best(run: Run) -> str:
 
 
 def describe_gap(runs: Sequence[Run]) -> str:
-    """By how much the second run's best values are higher or lower; empty where there are no validation images."""
+    """By how much the second run's best values differ from the first's; empty where there are no validation images."""
     accuracies = [
         max((e.validation_accuracy for e in run.history if e.validation_accuracy is not None), default=None)
         for run in runs
@@ -87,12 +87,21 @@ def describe_gap(runs: Sequence[Run]) -> str:
         return ""
     points, nats = 100 * (accuracies[1] - accuracies[0]), losses[1] - losses[0]
     if not points and not nats:
-        return ""
-    parts = [
-        f"{abs(points):.2f} percentage points {'higher' if points > 0 else 'lower'} in accuracy",
-        f"{abs(nats):.4f} nats {'higher' if nats > 0 else 'lower'} in loss",
-    ]
-    return " and ".join(parts)
+        return "equal in accuracy and loss"
+    return f"{describe_step(points, 2, 'percentage points')} in accuracy and {describe_step(nats, 4, 'nats')} in loss"
+
+
+def describe_step(difference: float, decimals: int, unit: str) -> str:
+    """A difference with its direction; one that is not 0 is not shown as 0.
+
+    >>> [describe_step(difference, 2, "points") for difference in (-1.5, 0, 0.001)]
+    ['1.50 points lower', 'equal', 'less than 0.01 points higher']
+    """
+    if not difference:
+        return "equal"
+    amount = f"{abs(difference):.{decimals}f}"
+    amount = amount if float(amount) else f"less than {10**-decimals:.{decimals}f}"
+    return f"{amount} {unit} {'higher' if difference > 0 else 'lower'}"
 
 
 def deciding_commands(runs: Sequence[Run], differing: Mapping[str, tuple[str, str]]) -> list[str]:
