@@ -177,7 +177,7 @@ class Misbehaves(nn.Module):
 @pytest.mark.parametrize(
     ("mood", "message"),
     [
-        ("attribute", "changes 'scale', which no file of weights holds: keep it in a buffer"),
+        ("attribute", "changes self.scale, which no file of weights holds: keep it in a buffer"),
         ("layer", "changes the layers or the type of their weights"),
         ("type", "changes the layers or the type of their weights"),
         ("nan", "leaves NaN or infinite numbers in linear.weight"),

@@ -18,7 +18,6 @@ from convolab.training.recipe import Recipe, Training
 from convolab.training.run import Run
 from convolab.training.setup import build_trainer
 
-
 LAZY = """
 from torch import nn
 

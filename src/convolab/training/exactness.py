@@ -5,22 +5,20 @@ looks ahead, and a number that a module keeps for both, is seen by the samples: 
 the parts gave, and another process must get them again.
 """
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 from torch import Tensor
 
 from convolab.core.errors import LabError, require
-from convolab.core.rng import isolated_rng, make_generator
+from convolab.core.rng import make_generator
 from convolab.core.text import join_with_and
 from convolab.core.types import Json
 from convolab.training.augmentation import depends_on_the_past, mixes_labels
 from convolab.training.losses import OtherLoss, loss_depends_on_the_past, try_loss
-from convolab.training.network_check import plain_attributes
 from convolab.training.other_transform import OtherTransform
 from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.torch_schedule import OtherSchedule
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from convolab.training.trainer import Trainer
 
 PART_SAMPLES = "samples"  # the key of a saved state's metadata
+NUM_TRIED_IMAGES = 8  # that the network is tried with
 TOLERANCE = 1e-3  # relative; another processor or number of threads rounds otherwise
 
 
@@ -50,13 +49,16 @@ def require_exact(trainer: "Trainer") -> None:
             f"the loss '{loss.name}' gives other values for the same logits and seed, so a stopped run could not be resumed "
             "bit for bit: let it keep nothing from batch to batch, or set training.exact = false",
         )
-    if (changed := changed_attributes(trainer)) and attributes_matter(trainer, images):
-        raise LabError(
-            f"the network computes with {join_with_and(changed)}, which it changes while it is trained and keeps outside of its "
-            "parameters and buffers, so a stopped run could not be resumed bit for bit: keep it with register_buffer, or set "
-            "training.exact = false",
-        )
     state, has_begun = trainer.optimizer_state, trainer.progress.epoch + trainer.progress.step > 0
+    if first := trainer.first_network:
+        pixels = to_float01(images[:NUM_TRIED_IMAGES].to(trainer.device))
+        unsaved = first.find_unsaved(trainer.net, pixels, labels[:NUM_TRIED_IMAGES], is_tried=not has_begun)
+        if unsaved:
+            raise LabError(
+                f"the network computes with {join_with_and(unsaved)}, which it changes while it is trained and keeps outside of its "
+                "parameters and buffers, so a stopped run could not be resumed bit for bit: keep it with register_buffer, or set "
+                "training.exact = false"
+            )
     if isinstance(state, TorchOptimizerState) and (state.is_own or not has_begun):
         unsaved = state.describe_unsaved()
         require(
@@ -69,36 +71,6 @@ def require_exact(trainer: "Trainer") -> None:
             f"{state.what} keeps something outside its state (optimizer.state, as tensors and numbers), so a stopped run "
             "could not be resumed bit for bit: keep it there, or set training.exact = false",
         )
-
-
-def changed_attributes(trainer: "Trainer") -> list[str]:
-    """The plain attributes of the network's modules that are not as they were before the first step."""
-    now = plain_attributes(trainer.net) if trainer.runs_own_code else {}
-    before = trainer.first_attributes
-    return sorted(f"self.{name}" for (path, name), value in now.items() if before.get((path, name), ...) != value)
-
-
-def attributes_matter(trainer: "Trainer", images: UInt8[Tensor, "n c h w"]) -> bool:
-    """Whether the network has other logits, evaluated or trained, with the attributes that a new one has.
-
-    A network that cannot be copied, or fails, counts as one that has.
-    """
-    pixels = to_float01(images[:8].to(trainer.device))
-    try:
-        with isolated_rng(trainer.device), torch.no_grad():
-            used, new = copy.deepcopy(trainer.net), copy.deepcopy(trainer.net)
-            modules = dict(new.named_modules())
-            for (path, name), value in trainer.first_attributes.items():
-                setattr(modules[path], name, value)
-            for is_training in (False, True):
-                torch.manual_seed(0)
-                logits = used.train(is_training)(pixels)
-                torch.manual_seed(0)
-                if not torch.equal(new.train(is_training)(pixels), logits):
-                    return True
-    except Exception:  # whatever a person's own network does
-        return True
-    return False
 
 
 def other_transforms(trainer: "Trainer") -> list[OtherTransform]:

@@ -1,6 +1,5 @@
 """Whether a network takes the images, as it is evaluated and as it is trained: found out before work starts."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -100,30 +99,6 @@ def forward(network: nn.Module, train: ImageDataset | Subset, count: int, device
     """What the network gives for the first images."""
     images, _ = train.gather(torch.arange(count))
     return network(to_float01(images.to(device)))
-
-
-def plain_attributes(net: nn.Module) -> dict[tuple[str, str], object]:
-    """Copies of the numbers, texts and lists of these that a network's modules keep, by module and name.
-
-    >>> plain_attributes(nn.Dropout(0.25))[("", "p")]
-    0.25
-    """
-    usual = {*vars(nn.Module()), "training"}
-    return {
-        (path, name): copy.deepcopy(value)
-        for path, module in net.named_modules()
-        for name, value in vars(module).items()
-        if name not in usual and is_plain_attribute(value)
-    }
-
-
-def is_plain_attribute(value: object) -> bool:
-    """Whether a value is a number, a text, nothing, or a list, tuple or dictionary of such."""
-    if isinstance(value, list | tuple):
-        return all(map(is_plain_attribute, value))
-    if isinstance(value, dict):
-        return all(map(is_plain_attribute, value.values()))
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 @contextmanager

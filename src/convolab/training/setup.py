@@ -21,12 +21,13 @@ from convolab.models.own_code import OwnCode, own_code_errors
 from convolab.training.augmentation import parse_transform
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.exactness import require_exact
-from convolab.training.network_check import check_network, plain_attributes
+from convolab.training.network_check import check_network
 from convolab.training.parts import own_transform_name, with_code
 from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer
 from convolab.training.transfer import PretrainedRecord, set_up_transfer
 from convolab.training.transforms import to_float01
+from convolab.training.unsaved_state import FirstNetwork
 
 RESOLVED = {"fp32": "fp32", "bf16": "bf16_forced"}  # what an earlier start came to holds on any machine
 INITIAL_VALUES = 5_000 * 3 * 32 * 32  # of the pixels that a network may compute initial weights from
@@ -169,7 +170,7 @@ def initialize_from_images(net: ImageClassifier, train: ImageDataset | Subset, s
     order = torch.randperm(len(train), generator=make_generator(seed, "initialize"))[:count]
     pixels = net.normalize(to_float01(train.gather(order)[0]))
     before = {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
-    attributes = plain_attributes(network)
+    first = FirstNetwork(network)
     method = "the network's initialize_from_images"
 
     def initialize(network: nn.Module) -> dict[str, Tensor]:
@@ -184,11 +185,10 @@ def initialize_from_images(net: ImageClassifier, train: ImageDataset | Subset, s
         {name: (tensor.shape, tensor.dtype) for name, tensor in after.items()} == before,
         f"{method} changes the layers or the type of their weights: it may change values only",
     )
-    now = plain_attributes(network)
-    changed = sorted({key[1] for key in now.keys() | attributes.keys() if now.get(key) != attributes.get(key)})
+    changed = first.changed(network)
     require(
         not changed,
-        f"{method} changes {', '.join(map(repr, changed))}, which no file of weights holds: keep it in a buffer (register_buffer)",
+        f"{method} changes {', '.join(changed)}, which no file of weights holds: keep it in a buffer (register_buffer)",
     )
     broken = [name for name, tensor in after.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     require(not broken, f"{method} leaves NaN or infinite numbers in {', '.join(broken[:3])}")

@@ -37,7 +37,7 @@ from convolab.training.evaluation import evaluate, preferred_memory_format
 from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.losses import Loss, build_loss, check_loss
 from convolab.training.lr_schedule import ConstantLR, Schedule
-from convolab.training.network_check import check_network, plain_attributes
+from convolab.training.network_check import check_network
 from convolab.training.optim import SGD, Optimizer, name_rates
 from convolab.training.own_metric import ValidationMetric
 from convolab.training.precision import bf16_autocast, measure_bf16_gain, resolve_precision
@@ -48,6 +48,7 @@ from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.torch_schedule import OtherSchedule
 from convolab.training.transfer import PretrainedRecord
 from convolab.training.transforms import BatchOrigin
+from convolab.training.unsaved_state import FirstNetwork
 
 MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
 
@@ -107,8 +108,7 @@ class Trainer:
         self.training = training or Training()
         self.runs_own_code = runs_own_code
         require_full_batch(self.training.batch_size, train)
-        self.train_set = train
-        self.validation_set = validation
+        self.train_set, self.validation_set = train, validation
         self.optimizer = optimizer or SGD()
         self.schedule = schedule or ConstantLR()
         self.metrics = metrics or Metrics()
@@ -137,7 +137,7 @@ class Trainer:
         if isinstance(self.schedule, OtherSchedule) and runs_own_code and self.training.exact is not False:
             self.rates_again = self.schedule.rates(self.optimizer.lr, self.steps_per_epoch, self.training.epochs)
         self.progress = TrainingProgress()
-        self.first_attributes = plain_attributes(self.net) if runs_own_code else {}
+        self.first_network = FirstNetwork(self.net) if runs_own_code else None
         self.frozen = tuple(frozen)
         self.pretrained: PretrainedRecord | None = None  # what the network started from, for the run's summary
 
