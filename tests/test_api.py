@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
+from support.shape_checks import without_shape_checks
 
 import convolab
 from convolab.api import explain, fool, locate, summary, train
@@ -333,6 +334,7 @@ def test_a_shape_is_numbers_or_text() -> None:
         summary("shallow_net", "large")
 
 
+@without_shape_checks
 def test_arrays_and_their_numbers_in_settings_and_shapes_are_what_lists_and_python_s_numbers_are() -> None:
     channels, several = np.array([8, 16]), [np.int64(8), np.int64(16)]
     plain = Recipe.from_dict({"model": {"name": "simple_convnet", "channels": [8, 16]}, "optimizer": {"lr": 0.5}})
@@ -348,6 +350,7 @@ def test_arrays_and_their_numbers_in_settings_and_shapes_are_what_lists_and_pyth
     assert Recipe().with_seed(np.int64(3)).key == Recipe().with_seed(3).key
 
 
+@without_shape_checks
 def test_a_training_and_a_study_take_arrays_and_their_numbers(tmp_path: Path) -> None:
     run = train(
         "simple_convnet", model={"channels": np.array([4, 8])}, lr=np.float32(0.5), epochs=np.int64(1), out=tmp_path

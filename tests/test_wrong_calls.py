@@ -1,6 +1,5 @@
 """Calls from Python that a person gets wrong: each is answered in one line that says what to write instead."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.shape_checks import without_shape_checks
 
 import convolab
 
-# Their arguments are of wrong types, which the shape checks refuse first.
-without_shape_checks = pytest.mark.skipif(os.environ.get("CONVOLAB_SHAPE_CHECKS") == "1", reason="wrong types")
 STUDY = {
     "name": "rates",
     "seeds": [0],

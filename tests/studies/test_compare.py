@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.callbacks import FunctionCallbacks
+from support.shape_checks import without_shape_checks
 
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
@@ -85,6 +86,7 @@ def test_of_two_single_runs_the_difference_and_the_command_that_decides_are_give
     assert lines[5] == f"convolab sweep {runs[0].folder}/recipe.toml optimizer.lr=0.1,0.01 --seeds 3"
 
 
+@without_shape_checks
 def test_equal_accuracies_are_called_equal_and_not_lower_by_nothing(make_run: MakeRun):
     def history(accuracy: float, loss: float) -> History:
         return History([replace(run.history[0], validation_accuracy=accuracy, validation_loss=loss)])

@@ -6,6 +6,7 @@ from convolab.data.catalog import load
 from convolab.theory import answer_priors
 from convolab.theory.arrangements import AS_IS, BLOCKS, PERMUTED, PriorsConfig
 from convolab.theory.priors import CONVNET, FULLY_CONNECTED, PriorsResult, PriorsTrial
+from convolab.theory.sheet import Check
 
 CONFIG = PriorsConfig(num_seeds=3)
 
@@ -37,9 +38,10 @@ def test_results_in_which_the_convnet_keeps_its_lead_fail_the_checks() -> None:
 
 def test_digits_on_a_canvas_are_not_called_the_original_images(monkeypatch: pytest.MonkeyPatch) -> None:
     claims: list[str] = []
-    monkeypatch.setattr(answer_priors, "run_sheet_check", lambda claim, check: claims.append(claim))
+    monkeypatch.setattr(answer_priors, "run_sheet_check", lambda claim, check: Check(claim, "", passed=True))
     for config in (CONFIG, PriorsConfig(num_seeds=3, canvas_size=None)):
-        answer_priors.experiment_checks(PriorsResult(config, "synthetic", 10, ()), load("digits"))
+        checks = answer_priors.experiment_checks(PriorsResult(config, "synthetic", 10, ()), load("digits"))
+        claims += [check.claim for check in checks]
     on_canvas, as_they_are = (claim for claim in claims if claim.endswith("the convnet is more accurate"))
     assert "on the images on their canvas of 16 x 16 pixels" in on_canvas
     assert as_they_are.startswith("on the original images")

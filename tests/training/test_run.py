@@ -25,6 +25,7 @@ from filelock import FileLock
 from PIL import Image
 from support.callbacks import FunctionCallbacks, stop_after
 from support.run_contents import run_contents
+from support.shape_checks import without_shape_checks
 
 from convolab.api import train
 from convolab.core.environment import RECORDED_PACKAGES
@@ -1065,6 +1066,7 @@ def test_an_array_in_the_other_byte_order_and_a_file_in_memory_are_predicted_lik
         assert trained_run.predict(given) == expected
 
 
+@without_shape_checks
 def test_an_image_in_memory_that_holds_no_plain_numbers_is_refused_with_what_is_accepted(trained_run: Run):
     closed = io.BytesIO()
     closed.close()
@@ -1087,6 +1089,7 @@ def test_an_image_in_memory_that_holds_no_plain_numbers_is_refused_with_what_is_
         assert len(line) < 250
 
 
+@without_shape_checks
 @pytest.mark.parametrize("top", [True, False, 0, -1, np.float32(2)])
 def test_the_number_of_classes_to_predict_is_a_positive_whole_number(trained_run: Run, top: Any):
     assert "a whole number of at least 1" in error_line(trained_run.predict, torch.zeros(8, 8), top=top)
