@@ -110,3 +110,16 @@ def format_decimal(value: float, decimals: int) -> str:
     """
     text = f"{value:.{decimals}f}"
     return f"{value:.1e}" if value != 0 and float(text) == 0 and abs(value) < 0.001 else text
+
+
+def describe_step(difference: float, decimals: int, unit: str) -> str:
+    """A difference with its direction; one that is not 0 is not shown as 0.
+
+    >>> [describe_step(difference, 2, "points") for difference in (-1.5, 0, 0.001)]
+    ['1.50 points lower', 'equal', 'less than 0.01 points higher']
+    """
+    if not difference:
+        return "equal"
+    amount = f"{abs(difference):.{decimals}f}"
+    amount = amount if float(amount) else f"less than {10**-decimals:.{decimals}f}"
+    return f"{amount} {unit} {'higher' if difference > 0 else 'lower'}"

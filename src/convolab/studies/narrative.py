@@ -6,6 +6,7 @@ from convolab.core.stats import Interval, mean_interval
 from convolab.core.text import format_p_value, join_with_and, pluralize
 from convolab.studies.formatting import (
     choose_decimals,
+    describe_step,
     display_scale,
     format_difference_interval,
     format_margin,
@@ -364,9 +365,6 @@ def mean_intervals(arms: Sequence[Arm], metric: Metric) -> Mapping[str, Interval
     return {arm.name: metric.possible(mean_interval(list(arm.values(metric).values()))) for arm in arms if arm.finished}
 
 
-# ---- the best run on the test set
-
-
 def describe_best_on_test(best: BestOnTest) -> str:
     """What the test says of the chosen run, and whether its test accuracy agrees with its validation accuracy.
 
@@ -395,6 +393,6 @@ def describe_best_on_test(best: BestOnTest) -> str:
         f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %). "
         f"Its validation accuracy is {100 * best.validation_accuracy:.2f} % on "
         f"{pluralize(best.num_validation_images, 'image')}{bias if several else ''}. "
-        f"The test accuracy is {100 * abs(gap):.2f} percentage points {'lower' if gap >= 0 else 'higher'}, {judgment} "
+        f"The test accuracy is {describe_step(-100 * gap, 2, 'percentage points')}, {judgment} "
         f"(±{100 * best.chance_margin:.2f} by chance alone)."
     )

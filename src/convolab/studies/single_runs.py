@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from convolab.core.escape import command_line
 from convolab.core.text import format_percent
 from convolab.core.types import Json
+from convolab.studies.formatting import describe_step
 from convolab.studies.section import Overrides
 from convolab.studies.sweep import parse_sweep_values
 from convolab.training.history import best_epoch_of
@@ -89,19 +90,6 @@ def describe_gap(runs: Sequence[Run]) -> str:
     if not points and not nats:
         return "equal in accuracy and loss"
     return f"{describe_step(points, 2, 'percentage points')} in accuracy and {describe_step(nats, 4, 'nats')} in loss"
-
-
-def describe_step(difference: float, decimals: int, unit: str) -> str:
-    """A difference with its direction; one that is not 0 is not shown as 0.
-
-    >>> [describe_step(difference, 2, "points") for difference in (-1.5, 0, 0.001)]
-    ['1.50 points lower', 'equal', 'less than 0.01 points higher']
-    """
-    if not difference:
-        return "equal"
-    amount = f"{abs(difference):.{decimals}f}"
-    amount = amount if float(amount) else f"less than {10**-decimals:.{decimals}f}"
-    return f"{amount} {unit} {'higher' if difference > 0 else 'lower'}"
 
 
 def deciding_commands(runs: Sequence[Run], differing: Mapping[str, tuple[str, str]]) -> list[str]:
