@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+# Before torch is imported: bits are the same on the same number of threads only, and beside busy programs it changes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Only `make shapes` asks for it: the tests take a quarter longer with it, and imports four times as long.
 if os.environ.get("CONVOLAB_SHAPE_CHECKS") == "1":
     install_import_hook("convolab", "beartype.beartype")
