@@ -76,6 +76,7 @@ def test_the_report_of_a_comparison_is_a_page(run_cli, tmp_path: Path) -> None:
     assert "ending in .html" in run_cli("compare", "a", "b", "--out", "report.htm").err
 
 
+@pytest.mark.slow
 def test_a_chart_of_an_ending_in_capitals_is_what_the_ending_says(run_cli, tmp_path: Path) -> None:
     result = run_cli("summary", "shallow_net", "--input", "1x8x8", "--out", "cost.PNG")
     assert result.code == 0, result.err

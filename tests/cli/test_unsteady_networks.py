@@ -124,6 +124,7 @@ def test_a_network_that_ends_in_a_softmax_is_reported(run_cli, networks: Path) -
     assert "gives probabilities, not logits" in run_cli("train", "own.py:Softmax", "--epochs", "1", "--out", "run").err
 
 
+@pytest.mark.slow
 def test_a_network_that_gives_nan_once_it_is_evaluated_is_not_called_random(run_cli, networks: Path) -> None:
     trained = run_cli("train", "own.py:Nan", "--epochs", "1", "--set", "data.validation=0", "--out", "run")
     assert "gives logits that are NaN or infinite" in trained.err

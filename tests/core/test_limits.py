@@ -83,6 +83,7 @@ def test_what_is_no_limit_is_named_in_one_line(tmp_path: Path, entry: str, words
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_lifted_limit_leaves_others_of_its_name_alone() -> None:
     code = (
         "import convolab.handin.verify.archive as archive, convolab.app.folders as folders, convolab.models.zoo as zoo\n"

@@ -177,6 +177,7 @@ def test_a_program_keeps_its_own_handler_of_term() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 def test_showing_a_training_draws_nothing_from_the_programs_own_generator() -> None:
     code = (
         "import random, sys; random.seed(1); before = random.getstate()\n"

@@ -56,6 +56,7 @@ def test_a_small_spread_around_no_difference_is_equivalent_within_the_margin():
     assert last.p_equivalent <= last.level_equivalent
 
 
+@pytest.mark.slow
 def test_a_difference_within_the_margin_is_equivalent_also_where_it_is_sure_to_be_there():
     differences = 0.05 + 0.00001 * np.random.default_rng(0).standard_normal((1, 20))
     (decision,) = decide_contrasts(drawn(differences), [0.1], LOOKS)
