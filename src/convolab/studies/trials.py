@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -133,9 +133,11 @@ def estimate_training_cost(recipe: Recipe, splits: DatasetSplits) -> float:
     batch_macs: list[float] = []
 
     def add_macs(
-        layer: nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor], output: torch.Tensor
+        layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, torch.Tensor], output: torch.Tensor
     ) -> None:
-        taken = inputs[0] if inputs else named["input"]  # a transposed convolution may be called with a size too
+        taken: torch.Tensor = (
+            inputs[0] if inputs else named["input"]
+        )  # a transposed convolution may be called with a size too
         if cost := closed_form(layer, taken.shape, output.shape):
             batch_macs.append(cost.macs / len(output))
 

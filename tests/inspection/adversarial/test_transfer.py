@@ -11,6 +11,7 @@ import torch
 from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.proportion import proportion_confint
+from support.shape_checks import without_shape_checks
 from support.small_nets import capture_state, classifier_of, is_equal, randomize_parameters
 from torch import Tensor, nn
 
@@ -218,6 +219,7 @@ def test_images_of_one_name_are_numbered() -> None:
     assert "2 images are classified as their target" in finding.summary[0]
 
 
+@without_shape_checks
 def test_no_image_is_one_line_and_a_target_may_be_numpys_number() -> None:
     with pytest.raises(LabError, match="no image is given"):
         fool_classifier(small_net(0), [], "random")
