@@ -47,7 +47,7 @@ FACES = {
     "Subset": f"{RESULT} classes copy dataset indices labels name names shape subset",
     "Recipe": f"{RESULT} data from_dict key loss metrics model optimizer own_parts read sampling schedule to_dict to_toml "
     "training validation_metric with_overrides with_seed write",
-    "Training": "batch_size clip_norm ema epochs exact goal label_smoothing patience precision seed",
+    "Training": "batch_size clip_norm ema epochs exact goal label_smoothing patience precision seed winograd",
     "Model": "batch_norm channels freeze name options pretrained_lr_factor residual weights weights_sha256",
     "Study": f"{RESULT} base_recipe format from_dict margins max_seeds name read recipe recipes sections seeds test_best "
     "title to_toml trials write",

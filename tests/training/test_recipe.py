@@ -68,6 +68,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.seed": 1,
     "training.precision": "bf16",
     "training.label_smoothing": 0.1,
+    "training.winograd": True,
     "training.clip_norm": 1.0,
     "training.ema": 0.99,
     "training.patience": 3,

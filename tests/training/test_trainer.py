@@ -914,7 +914,7 @@ def test_auto_is_bf16_exactly_where_the_processor_has_it_and_a_trial_is_faster(
     native: bool, gain: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision_module, "has_native_bf16", lambda: native)
-    monkeypatch.setattr(trainer_module, "measure_bf16_gain", lambda net, pixels: gain)
+    monkeypatch.setattr(trainer_module, "measure_bf16_gain", lambda net, pixels, winograd: gain)
     trainer = Trainer(linear(), digits(20), training=Training(batch_size=20, precision="auto"))
     assert trainer.bf16 == (native and gain == 2.0)
     assert not Trainer(linear(), digits(20), training=Training(batch_size=20)).bf16
@@ -923,7 +923,7 @@ def test_auto_is_bf16_exactly_where_the_processor_has_it_and_a_trial_is_faster(
 
 def test_bf16_that_a_processor_emulates_is_refused_with_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision_module, "has_native_bf16", lambda: False)
-    monkeypatch.setattr(trainer_module, "measure_bf16_gain", lambda net, pixels: 0.25)
+    monkeypatch.setattr(trainer_module, "measure_bf16_gain", lambda net, pixels, winograd: 0.25)
     with pytest.raises(LabError, match=r"takes 4\.0 times as long in it as in fp32"):
         Trainer(linear(), digits(20), training=Training(batch_size=20, precision="bf16"))
 

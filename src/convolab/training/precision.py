@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from convolab.core.environment import has_native_bf16
 from convolab.core.errors import require
 from convolab.core.rng import isolated_rng
+from convolab.training.winograd import WinogradConvolutions
 
 TRIAL_SECONDS = 0.5
 WORTHWHILE = 1.2  # times as fast as fp32: less is within what two trials differ by
@@ -45,12 +46,13 @@ def resolve_precision(precision: str, device: torch.device, measure: Callable[[]
     return precision
 
 
-def measure_bf16_gain(net: nn.Module, pixels: Tensor) -> float:
+def measure_bf16_gain(net: nn.Module, pixels: Tensor, winograd: bool = False) -> float:
     """How many times as fast as in fp32 a copy of the network goes forward and backward in bf16, in half a second.
 
     Args:
         net: on a processor; it is left as it is, and so are the generators of random numbers.
         pixels: a batch for it, float32 [N, C, H, W].
+        winograd: whether fp32 has Winograd convolutions.
     """
     with isolated_rng(pixels.device):
         copied = copy.deepcopy(net).train()
@@ -59,13 +61,15 @@ def measure_bf16_gain(net: nn.Module, pixels: Tensor) -> float:
         while len(seconds[True]) < 2 or time.perf_counter() < ends_at:  # the first of each is left out
             for is_bf16, taken in seconds.items():
                 started = time.perf_counter()
-                with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+                with arithmetic(pixels.device, is_bf16, winograd):
                     logits = copied(pixels)
                 logits.float().square().mean().backward()
                 taken.append(time.perf_counter() - started)
     return median(seconds[False][1:]) / median(seconds[True][1:])
 
 
-def bf16_autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:
-    """bfloat16 arithmetic with fp32 weights inside, where asked for."""
-    return torch.autocast(device.type, torch.bfloat16) if enabled else nullcontext()
+def arithmetic(device: torch.device, bf16: bool, winograd: bool) -> AbstractContextManager[object]:
+    """bfloat16 arithmetic with fp32 weights inside, or fp32 with Winograd convolutions, where asked for."""
+    if bf16:
+        return torch.autocast(device.type, torch.bfloat16)
+    return WinogradConvolutions() if winograd else nullcontext()

@@ -149,6 +149,8 @@ class Training(Frozen):
         seed: of the initial weights, the order of the images, their transforms and the layers that draw.
         precision: of the network's arithmetic; auto is bf16 where a trial of half a second is faster in it. On a processor
             without bf16 of its own bf16 is refused, and bf16_forced takes it nevertheless.
+        winograd: compute 3x3 convolutions of 64 channels or more with a quarter of the multiplications, in fp32 on a processor;
+            they round ten times as much. See `WinogradConvolutions`.
         label_smoothing: probability that is spread evenly over all classes.
         clip_norm: largest L2 norm of the gradient of all parameters together.
         ema: decay per step of averaged weights, which are evaluated and kept; 0: the weights themselves.
@@ -164,6 +166,7 @@ class Training(Frozen):
     batch_size: PositiveInt = 128
     seed: NonNegativeInt = 0
     precision: Literal["fp32", "bf16", "auto", "bf16_forced"] = "fp32"
+    winograd: bool = False
     label_smoothing: Fraction = 0.0
     clip_norm: PositiveFloat | None = None
     ema: Fraction = 0.0

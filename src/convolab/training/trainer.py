@@ -40,7 +40,7 @@ from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.network_check import check_network
 from convolab.training.optim import SGD, Optimizer, name_rates
 from convolab.training.own_metric import ValidationMetric
-from convolab.training.precision import bf16_autocast, measure_bf16_gain, resolve_precision
+from convolab.training.precision import arithmetic, measure_bf16_gain, resolve_precision
 from convolab.training.progress import TrainingProgress
 from convolab.training.recipe import Metrics, Training
 from convolab.training.sampling import Sampling, check_weights, draw_order
@@ -147,8 +147,8 @@ class Trainer:
 
     def measure_bf16_gain(self) -> float:
         """How many times as fast as in fp32 this network is in bf16, with the first batch."""
-        pixels = self.first_batch()[0].to(self.device).float() / 255
-        return measure_bf16_gain(self.net, pixels.contiguous(memory_format=self.memory_format))
+        pixels = (self.first_batch()[0].to(self.device).float() / 255).contiguous(memory_format=self.memory_format)
+        return measure_bf16_gain(self.net, pixels, self.training.winograd)
 
     def iter_epochs(self, callbacks: TrainingCallbacks = NO_CALLBACKS) -> Iterator[EpochMetrics]:
         """Train, yielding each epoch as it ends; end early, between two steps, when `callbacks.should_stop()` says so.
@@ -187,7 +187,7 @@ class Trainer:
                         else:
                             seed_default_generator(self.device, seed, "layers", epoch, step)
 
-                        with bf16_autocast(self.device, self.bf16), self.own_errors("the network"):
+                        with arithmetic(self.device, self.bf16, self.training.winograd), self.own_errors("the network"):
                             logits = self.net(pixels)  # [N, classes]
                         logits = logits.float()
                         loss = self.loss_function(logits, targets)

@@ -1,0 +1,132 @@
+"""Convolutions by minimal filtering against torch's in float64, and a training with them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.callbacks import stop_after
+from support.run_contents import run_contents
+from torch import Tensor, nn
+
+from convolab.data.catalog import load
+from convolab.training import winograd
+from convolab.training.recipe import Recipe
+from convolab.training.run import Run
+from convolab.training.winograd import WinogradConvolutions
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def largest_error(values: Tensor, exact: Tensor) -> float:
+    """The largest difference, as a fraction of the largest exact value."""
+    return float((values.detach().double() - exact.detach()).abs().max() / exact.detach().abs().max())
+
+
+def is_winograd(output: Tensor) -> bool:
+    assert output.grad_fn is not None
+    functions = [output.grad_fn, *(function for function, _ in output.grad_fn.next_functions)]
+    return any("Winograd" in type(function).__name__ for function in functions)
+
+
+# Sides that are multiples of a tile's and others, smaller than a tile, and not square.
+SHAPES = [(2, 8, 8, 1), (5, 15, 13, 1), (3, 7, 7, "same"), (2, 10, 9, 0), (2, 3, 3, (1, 1)), (2, 1, 1, 1), (2, 5, 6, 2)]
+
+
+@pytest.mark.parametrize("chunk_values", [1, 1_200_000])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=["NHWC", "NCHW"])
+@pytest.mark.parametrize(("n", "height", "width", "padding"), SHAPES)
+def test_values_and_gradients_are_those_of_torch_in_float64(
+    n: int,
+    height: int,
+    width: int,
+    padding: int | str | tuple[int, int],
+    memory_format: torch.memory_format,
+    chunk_values: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(winograd, "CHUNK_VALUES", chunk_values)
+    images = random(n, 64, height, width).contiguous(memory_format=memory_format).requires_grad_()
+    weight, bias = random(65, 64, 3, 3).requires_grad_(), random(65).requires_grad_()
+    exact = F.conv2d(images.double(), weight.double(), bias.double(), padding=padding)
+    with WinogradConvolutions():
+        output = F.conv2d(images, weight, bias, padding=padding)
+    assert is_winograd(output)
+    gradient = random(*output.shape)
+    found = torch.autograd.grad(output, (images, weight, bias), gradient)
+    expected = torch.autograd.grad(exact, (images, weight, bias), gradient.double())
+    for values, others in zip((output, *found), (exact, *expected), strict=True):
+        assert values.shape == others.shape
+        assert largest_error(values, others) < 2e-5
+
+
+def test_the_gradient_of_the_weights_alone_is_computed_where_images_need_none() -> None:
+    images, weight = random(2, 64, 6, 6), random(64, 64, 3, 3).requires_grad_()
+    with WinogradConvolutions():
+        F.conv2d(images, weight, padding=1).square().sum().backward()
+    exact = weight.detach().double().requires_grad_()
+    F.conv2d(images.double(), exact, padding=1).square().sum().backward()
+    assert weight.grad is not None
+    assert exact.grad is not None
+    assert largest_error(weight.grad, exact.grad) < 2e-5
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(64, 64, 3, stride=2, padding=1),
+        nn.Conv2d(64, 64, 3, dilation=2),
+        nn.Conv2d(64, 64, 3, groups=2),
+        nn.Conv2d(64, 64, 3, padding=(1, 0)),
+        nn.Conv2d(64, 64, 5),
+        nn.Conv2d(64, 64, 1),
+        nn.Conv2d(63, 64, 3),
+        nn.Conv2d(64, 63, 3),
+        nn.Conv2d(64, 64, 3).double(),
+        nn.Conv2d(64, 64, 3).requires_grad_(False),
+    ],
+    ids=repr,
+)
+def test_other_convolutions_are_torchs_bit_for_bit(layer: nn.Conv2d) -> None:
+    images = random(2, layer.in_channels, 9, 9).to(layer.weight.dtype).requires_grad_()
+    expected = layer(images)
+    with WinogradConvolutions():
+        output = layer(images)
+    assert not is_winograd(output)
+    assert torch.equal(output, expected)
+
+
+def test_without_gradients_in_bf16_and_outside_of_the_block_convolutions_are_torchs() -> None:
+    layer, images = nn.Conv2d(64, 64, 3), random(2, 64, 9, 9)
+    with WinogradConvolutions():
+        with torch.no_grad():
+            assert torch.equal(layer(images), F.conv2d(images, layer.weight, layer.bias))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(images).dtype == torch.bfloat16
+        assert is_winograd(layer(images))
+    assert not is_winograd(layer(images))
+
+
+def wide_recipe(**training: object) -> Recipe:
+    return Recipe.from_dict(
+        {
+            "model": {"name": "whitened_convnet", "channels": [64, 64]},
+            "data": {"name": "digits", "limit": 300},
+            "training": {"epochs": 2, "batch_size": 50, "winograd": True, **training},
+        }
+    )
+
+
+def test_a_training_uses_them_and_a_stopped_one_resumes_bit_for_bit(tmp_path: Path) -> None:
+    digits = load("digits")
+    whole = Run.start(wide_recipe(), digits, tmp_path / "whole")
+    stopped = Run.start(wide_recipe(), digits, tmp_path / "stopped", callbacks=stop_after(7))
+    assert stopped.status == "stopped"
+    stopped.resume(digits)
+    assert run_contents(stopped.folder) == run_contents(whole.folder)
+    direct = Run.start(wide_recipe(winograd=False), digits, tmp_path / "direct")
+    losses = [[epoch.train_loss for epoch in run.history] for run in (whole, direct)]
+    assert losses[0] != losses[1]  # they round differently
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
