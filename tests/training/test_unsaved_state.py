@@ -1,7 +1,6 @@
 """What a network keeps outside of its weights: found where a resumed run would compute something else, and only there."""
 
 import threading
-import time
 from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
@@ -222,14 +221,12 @@ def test_networks_of_layers_that_are_known_are_not_refused_and_stay_as_they_are(
     assert first.find_unsaved(network, pixels, labels, is_tried=False) == []
 
 
-def test_the_check_of_a_small_network_takes_less_than_50_ms() -> None:
+def test_the_check_costs_a_few_passes_of_the_network() -> None:
     network, pixels, labels = build("simple_convnet", (1, 8, 8), 10), torch.rand(8, 1, 8, 8), torch.arange(8)
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        FirstNetwork(network).find_unsaved(network, pixels, labels, is_tried=True)
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 0.05
+    passes: list[None] = []
+    network.register_forward_pre_hook(lambda *_: passes.append(None))  # copies of the network have it too
+    FirstNetwork(network).find_unsaved(network, pixels, labels, is_tried=True)
+    assert 2 <= len(passes) <= 8
 
 
 def test_values_are_compared_by_what_they_hold() -> None:

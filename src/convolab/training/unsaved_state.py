@@ -168,12 +168,11 @@ def plain_attributes(net: nn.Module) -> dict[tuple[str, str], object]:
     >>> plain_attributes(nn.Dropout(0.25))[("", "p")]
     0.25
     """
-    usual = {*vars(nn.Module()), "training"}
     return {
         (path, name): copy.deepcopy(value)
         for path, module in net.named_modules()
         for name, value in vars(module).items()
-        if name not in usual and is_plain_attribute(value)
+        if name not in USUAL_ATTRIBUTES and is_plain_attribute(value)
     }
 
 
