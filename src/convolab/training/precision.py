@@ -46,7 +46,7 @@ def resolve_precision(precision: str, device: torch.device, measure: Callable[[]
     return precision
 
 
-def measure_bf16_gain(net: nn.Module, pixels: Tensor, winograd: bool = False) -> float:
+def measure_bf16_gain(net: nn.Module, pixels: Tensor, winograd: bool | None = None) -> float:
     """How many times as fast as in fp32 a copy of the network goes forward and backward in bf16, in half a second.
 
     Args:
@@ -68,7 +68,7 @@ def measure_bf16_gain(net: nn.Module, pixels: Tensor, winograd: bool = False) ->
     return median(seconds[False][1:]) / median(seconds[True][1:])
 
 
-def arithmetic(device: torch.device, bf16: bool, winograd: bool) -> AbstractContextManager[object]:
+def arithmetic(device: torch.device, bf16: bool, winograd: bool | None) -> AbstractContextManager[object]:
     """bfloat16 arithmetic with fp32 weights inside, or fp32 with Winograd convolutions, where asked for."""
     if bf16:
         return torch.autocast(device.type, torch.bfloat16)

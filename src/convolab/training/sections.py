@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from convolab.core.errors import require
 from convolab.core.types import (
@@ -166,7 +166,7 @@ class Training(Frozen):
     batch_size: PositiveInt = 128
     seed: NonNegativeInt = 0
     precision: Literal["fp32", "bf16", "auto", "bf16_forced"] = "fp32"
-    winograd: bool = False
+    winograd: Annotated[bool | None, AfterValidator(lambda given: given or None)] = None  # in no recipe that has it off
     label_smoothing: Fraction = 0.0
     clip_norm: PositiveFloat | None = None
     ema: Fraction = 0.0
