@@ -2,7 +2,9 @@
 
     python benchmarks/winograd.py [--rounds 5] [--steps 3]
 
-Prints the milliseconds of a step, the ratio, and how far apart the two trainings' weights are after the same number of steps.
+Prints the milliseconds of a step, the ratio, and how far apart the two trainings' weights are after the same number of steps. Then
+single convolutions, forward and backward, of images that fill the tiles and of others; in brackets those
+that a training leaves to torch.
 """
 
 import argparse
@@ -12,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from measure import processor, table
 
 from convolab.core.environment import tune_malloc
@@ -22,6 +25,7 @@ from convolab.training.callbacks import Callbacks
 from convolab.training.recipe import Recipe
 from convolab.training.setup import build_trainer
 from convolab.training.trainer import Trainer
+from convolab.training.winograd import WinogradConv2d, suits_winograd
 
 RECIPES: dict[str, Mapping[str, Any]] = {
     "whitened_convnet": {"model": {"name": "whitened_convnet"}, "training": {"batch_size": 500}},
@@ -31,6 +35,7 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     },
 }
 WARMUP = 2  # steps before any is timed
+CHANNELS, SIDES, NUM_IMAGES = (64, 128, 256), (3, 4, 5, 6, 7, 8, 13, 16), 200
 
 
 class Clock(Callbacks):
@@ -72,6 +77,29 @@ class TimedTraining:
         return torch.cat([parameter.detach().flatten() for parameter in self.trainer.net.parameters()])
 
 
+def time_convolution(channels: int, side: int, rounds: int) -> str:
+    """How many times as fast a convolution is by minimal filtering; in brackets where a training leaves it to torch."""
+    images = (
+        torch.randn(NUM_IMAGES, channels, side, side).contiguous(memory_format=torch.channels_last).requires_grad_()
+    )
+    weight = torch.randn(channels, channels, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
+    gradient = torch.randn_like(images)
+    ways = {
+        "direct": lambda: F.conv2d(images, weight, padding=1),
+        "filtered": lambda: WinogradConv2d.apply(images, weight, 1),
+    }
+    taken: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(WARMUP + rounds):
+        for way, convolve in ways.items():
+            images.grad = weight.grad = None
+            start = time.perf_counter()
+            convolve().backward(gradient)
+            if number >= WARMUP:
+                taken[way].append(time.perf_counter() - start)
+    ratio = f"{median(taken['direct']) / median(taken['filtered']):.2f} x"
+    return ratio if suits_winograd(images, weight, 1) else f"({ratio})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -96,7 +124,13 @@ def main() -> None:
             "as fast": f"{median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})",
             "difference of the weights": f"{float((direct - winograd).norm() / direct.norm()):.1e}",
         })  # fmt: skip
-    print(f"{processor()}; {pluralize(given.rounds, 'round')} of {pluralize(given.steps, 'step')}\n\n{table(rows)}")
+    print(f"{processor()}; {pluralize(given.rounds, 'round')} of {pluralize(given.steps, 'step')}\n\n{table(rows)}\n")
+    print(
+        table([
+            {"channels": f"{channels}", **{f"{side} x {side}": time_convolution(channels, side, given.rounds) for side in SIDES}}
+            for channels in CHANNELS
+        ])
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

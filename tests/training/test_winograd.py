@@ -9,6 +9,7 @@ from support.callbacks import stop_after
 from support.run_contents import run_contents
 from torch import Tensor, nn
 
+from convolab.core.types import Json
 from convolab.data.catalog import load
 from convolab.training import winograd
 from convolab.training.recipe import Recipe
@@ -48,6 +49,7 @@ def test_values_and_gradients_are_those_of_torch_in_float64(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(winograd, "CHUNK_VALUES", chunk_values)
+    monkeypatch.setattr(winograd, "worthwhile_fill", lambda *channels: 0)
     images = random(n, 64, height, width).contiguous(memory_format=memory_format).requires_grad_()
     weight, bias = random(65, 64, 3, 3).requires_grad_(), random(65).requires_grad_()
     exact = F.conv2d(images.double(), weight.double(), bias.double(), padding=padding)
@@ -62,8 +64,22 @@ def test_values_and_gradients_are_those_of_torch_in_float64(
         assert largest_error(values, others) < 2e-5
 
 
+@pytest.mark.parametrize(
+    ("channels", "side", "is_taken"),
+    [((64, 64), 7, False), ((64, 256), 7, True), ((64, 64), 8, True), ((256, 256), 5, False), ((256, 256), 6, True)],
+)
+def test_images_that_leave_much_of_the_tiles_empty_are_torchs(
+    channels: tuple[int, int], side: int, is_taken: bool
+) -> None:
+    """As measured: the fewer channels, the fuller the tiles must be, of which a side of 4 pixels fills one."""
+    layer = nn.Conv2d(*channels, 3, padding=1)
+    with WinogradConvolutions():
+        output = layer(random(2, channels[0], side, side))
+    assert is_winograd(output) == is_taken
+
+
 def test_the_gradient_of_the_weights_alone_is_computed_where_images_need_none() -> None:
-    images, weight = random(2, 64, 6, 6), random(64, 64, 3, 3).requires_grad_()
+    images, weight = random(2, 64, 8, 8), random(64, 64, 3, 3).requires_grad_()
     with WinogradConvolutions():
         F.conv2d(images, weight, padding=1).square().sum().backward()
     exact = weight.detach().double().requires_grad_()
@@ -90,7 +106,7 @@ def test_the_gradient_of_the_weights_alone_is_computed_where_images_need_none() 
     ids=repr,
 )
 def test_other_convolutions_are_torchs_bit_for_bit(layer: nn.Conv2d) -> None:
-    images = random(2, layer.in_channels, 9, 9).to(layer.weight.dtype).requires_grad_()
+    images = random(2, layer.in_channels, 10, 10).to(layer.weight.dtype).requires_grad_()
     expected = layer(images)
     with WinogradConvolutions():
         output = layer(images)
@@ -99,7 +115,7 @@ def test_other_convolutions_are_torchs_bit_for_bit(layer: nn.Conv2d) -> None:
 
 
 def test_without_gradients_in_bf16_and_outside_of_the_block_convolutions_are_torchs() -> None:
-    layer, images = nn.Conv2d(64, 64, 3), random(2, 64, 9, 9)
+    layer, images = nn.Conv2d(64, 64, 3), random(2, 64, 10, 10)
     with WinogradConvolutions():
         with torch.no_grad():
             assert torch.equal(layer(images), F.conv2d(images, layer.weight, layer.bias))
@@ -109,10 +125,10 @@ def test_without_gradients_in_bf16_and_outside_of_the_block_convolutions_are_tor
     assert not is_winograd(layer(images))
 
 
-def wide_recipe(**training: object) -> Recipe:
+def wide_recipe(**training: Json) -> Recipe:
     return Recipe.from_dict(
         {
-            "model": {"name": "whitened_convnet", "channels": [64, 64]},
+            "model": {"name": "whitened_convnet", "channels": [128, 128]},
             "data": {"name": "digits", "limit": 300},
             "training": {"epochs": 2, "batch_size": 50, "winograd": True, **training},
         }
