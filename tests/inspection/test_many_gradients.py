@@ -1,16 +1,28 @@
-"""Gradients at many points come from a faster copy only where that is the network's own gradient."""
+"""Gradients at many points come from shorter passes only where these give the network's own gradient."""
 
 import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 import torch
 from support.small_nets import classifier_of, randomize_batch_norms
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from convolab.data.image_io import read_image
 from convolab.inspection import many_gradients
-from convolab.inspection.many_gradients import TOLERANCE, iter_logit_gradients
+from convolab.inspection.many_gradients import (
+    TOLERANCE,
+    FoldedWayBack,
+    iter_logit_gradients,
+    recorded_convolutions,
+)
 from convolab.inspection.passes import logit_gradients
 from convolab.models.classifier import ImageClassifier
+from convolab.models.inference import frozen_eval
+from convolab.models.pretrained import pretrained
 from convolab.models.registry import build
 
 
@@ -29,51 +41,86 @@ def gradients_alone(net: ImageClassifier, points: list[Tensor]) -> Tensor:
 
 
 @pytest.fixture
-def passes_of_the_network(monkeypatch: pytest.MonkeyPatch) -> list[ImageClassifier]:
-    """The networks that gradients were taken of."""
-    taken: list[ImageClassifier] = []
+def images_of_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each pass had that gradients were taken of."""
+    counts: list[int] = []
 
     def record(net: ImageClassifier, points: Tensor, target: int) -> Tensor:
-        taken.append(net)
+        counts.append(len(points))
         return logit_gradients(net, points, target)
 
     monkeypatch.setattr(many_gradients, "logit_gradients", record)
-    return taken
+    return counts
+
+
+class CountedOps(TorchDispatchMode):
+    """How often each operation of torch runs inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> object:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("name", ["resnet_small", "simple_convnet", "shallow_net"])
-def test_a_built_in_network_computes_one_point_and_its_copy_the_rest(
-    name: str, pixels: Tensor, passes_of_the_network: list[ImageClassifier]
+def test_a_built_in_network_computes_one_point_alone_and_the_rest_in_passes_of_many(
+    name: str, pixels: Tensor, images_of_passes: list[int]
 ) -> None:
     net = classifier_of(randomize_batch_norms(build(name, (3, 32, 32), 10))).requires_grad_(False)
     points = points_near(pixels, 40)
     found = torch.stack(list(iter_logit_gradients(net, points, 3)))
-    assert [taken is net for taken in passes_of_the_network] == [True, False, False]
+    assert images_of_passes == [1, 32, 8]
     plain = gradients_alone(net, points)
     assert (found - plain).abs().max() <= TOLERANCE * plain.abs().max()
 
 
-def test_the_copy_has_no_batch_norm_left_after_a_convolution_and_the_network_stays_as_it_is(
-    resnet: ImageClassifier, pixels: Tensor, passes_of_the_network: list[ImageClassifier]
+def test_the_way_back_passes_no_batch_norm_behind_a_convolution_and_the_network_stays_as_it_is(
+    resnet: ImageClassifier, pixels: Tensor
 ) -> None:
     before = copy.deepcopy(resnet.state_dict())
-    list(iter_logit_gradients(resnet.requires_grad_(False), points_near(pixels, 5), 3))
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in passes_of_the_network[-1].modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in resnet.modules())
+    num_norms = sum(isinstance(module, nn.BatchNorm2d) for module in resnet.modules())
+    with CountedOps() as ops:
+        list(iter_logit_gradients(resnet.requires_grad_(False), points_near(pixels, 40), 3))
+    assert ops.counts["native_batch_norm_backward"] == num_norms > 0  # of the first point, alone
     assert all(torch.equal(before[key], value) for key, value in resnet.state_dict().items())
     assert all(map(many_gradients.is_known, resnet.modules())), "a hook was left behind"
 
 
-def test_a_network_of_a_persons_own_code_computes_each_point_alone(
-    pixels: Tensor, passes_of_the_network: list[ImageClassifier]
-) -> None:
+def test_the_way_forward_is_the_networks_own_bit_for_bit(resnet: ImageClassifier, pixels: Tensor) -> None:
+    with recorded_convolutions(resnet.requires_grad_(False)) as convolutions:
+        logits = resnet.forward_unchecked(pixels)
+    assert convolutions.followers
+    with FoldedWayBack(convolutions):
+        assert torch.equal(resnet.forward_unchecked(pixels), logits)
+
+
+def test_on_photos_no_relu_lets_through_what_it_stops_in_the_network(images_of_passes: list[int]) -> None:
+    """With the norms in the weights on the way forward too, gradients were up to a hundredth of the largest value off."""
+    net = pretrained("efficientnet_lite0")
+    for name in ("chelsea", "coffee"):
+        photo = net.preprocess(read_image(name)).contiguous(memory_format=torch.channels_last)
+        points = [photo, photo.flip(3)]
+        with frozen_eval(net):
+            plain = gradients_alone(net, points)
+            images_of_passes.clear()
+            found = torch.stack(list(iter_logit_gradients(net, points, 3)))
+        assert images_of_passes == [1, 2]
+        assert (found - plain).abs().max() <= TOLERANCE * plain.abs().max()
+
+
+def test_a_network_of_a_persons_own_code_computes_each_point_alone(pixels: Tensor, images_of_passes: list[int]) -> None:
     class OwnReLU(nn.ReLU):
         pass
 
     net = sequential(nn.BatchNorm2d(6), OwnReLU())
     points = points_near(pixels, 5)
     assert torch.equal(torch.stack(list(iter_logit_gradients(net, points, 3))), gradients_alone(net, points))
-    assert passes_of_the_network == [net] * 5
+    assert images_of_passes == [1] * 5
 
 
 def test_a_network_with_a_hook_computes_each_point_alone(pixels: Tensor) -> None:
@@ -106,7 +153,7 @@ def test_a_batch_norm_on_one_of_two_ways_out_of_a_convolution_is_left_where_it_i
 def test_there_is_a_gradient_for_each_point_also_of_images_that_fill_a_pass_alone(
     count: int, monkeypatch: pytest.MonkeyPatch, pixels: Tensor
 ) -> None:
-    monkeypatch.setattr(many_gradients, "BATCH_PIXELS", pixels[0, 0].numel())
+    monkeypatch.setattr(many_gradients, "BATCH_VALUES", 1)
     net = sequential(nn.BatchNorm2d(6))
     points = points_near(pixels, count)
     found = list(iter_logit_gradients(net, points, 3))
