@@ -100,7 +100,7 @@ def test_the_way_forward_is_the_networks_own_bit_for_bit(resnet: ImageClassifier
 
 
 def test_on_photos_no_relu_lets_through_what_it_stops_in_the_network(images_of_passes: list[int]) -> None:
-    """With the norms in the weights on the way forward too, gradients were up to a hundredth of the largest value off."""
+    """With the norms in the weights on the way forward too, rounding took some numbers over a ReLU's kink."""
     net = pretrained("efficientnet_lite0")
     for name in ("chelsea", "coffee"):
         photo = net.preprocess(read_image(name)).contiguous(memory_format=torch.channels_last)

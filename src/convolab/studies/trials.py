@@ -135,9 +135,8 @@ def estimate_training_cost(recipe: Recipe, splits: DatasetSplits) -> float:
     def add_macs(
         layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, torch.Tensor], output: torch.Tensor
     ) -> None:
-        taken: torch.Tensor = (
-            inputs[0] if inputs else named["input"]
-        )  # a transposed convolution may be called with a size too
+        # A transposed convolution may be called with a size too.
+        taken: torch.Tensor = inputs[0] if inputs else named["input"]
         if cost := closed_form(layer, taken.shape, output.shape):
             batch_macs.append(cost.macs / len(output))
 
