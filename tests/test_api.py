@@ -36,6 +36,7 @@ def test_a_bundled_network_is_loaded_without_a_request_to_the_hub(monkeypatch: p
     assert not net.training
 
 
+@pytest.mark.slow
 def test_without_access_to_the_hub_only_its_cache_is_read_and_the_setting_is_restored_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -241,6 +242,7 @@ def test_networks_that_are_called_alike_all_count() -> None:
     assert resolve_several({"mine": net, "yours": other}) == {"mine": net, "yours": other}
 
 
+@pytest.mark.slow
 def test_a_summary_takes_a_name_a_run_its_folder_a_network_or_what_builds_one(tmp_path: Path) -> None:
     run = train("shallow_net", epochs=1, out=tmp_path / "run")
     by_name = summary("shallow_net", (1, 8, 8))
@@ -350,6 +352,7 @@ def test_arrays_and_their_numbers_in_settings_and_shapes_are_what_lists_and_pyth
     assert Recipe().with_seed(np.int64(3)).key == Recipe().with_seed(3).key
 
 
+@pytest.mark.slow
 @without_shape_checks
 def test_a_training_and_a_study_take_arrays_and_their_numbers(tmp_path: Path) -> None:
     run = train(

@@ -68,6 +68,7 @@ def numbers_named_max(path: Path) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_every_limit_of_the_code_has_a_row_or_a_reason_why_nobody_meets_it() -> None:
     limits = {
         f"{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}.{name}"

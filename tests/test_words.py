@@ -48,6 +48,7 @@ def is_alias(name: str) -> bool:
     return name[0].isupper() and any(letter.islower() for letter in name)
 
 
+@pytest.mark.slow
 def test_no_two_functions_classes_or_type_aliases_of_the_package_share_a_name() -> None:
     homes = defaultdict(list)
     for path, tree in trees().items():
@@ -154,6 +155,7 @@ ALLOWED_IN_TESTS = {
 }
 
 
+@pytest.mark.slow
 def test_no_word_that_was_retired_in_the_tests_is_left() -> None:
     tests = ROOT / "tests"
     left = {}
@@ -175,6 +177,7 @@ def words_of(text: str) -> set[str]:
     return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()))
 
 
+@pytest.mark.slow
 def test_names_comments_and_messages_of_the_package_have_no_said_and_no_told() -> None:
     paths = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.toml"), *PACKAGE.rglob("templates/*")]
     found = {

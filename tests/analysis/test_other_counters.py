@@ -48,6 +48,7 @@ def test_a_network_without_weights_is_refused_and_a_function_that_builds_it_is_c
     assert summarize_network(lambda: nn.Linear(3, 2), (3,), beside=["thop"]).other_counts[0].macs == 6
 
 
+@pytest.mark.slow
 def test_the_network_and_the_batch_are_those_of_the_summary() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     names = set(net.state_dict())

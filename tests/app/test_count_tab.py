@@ -55,6 +55,7 @@ def count_again(client: TestClient, values: dict[str, str]) -> dict:
     return answer.json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "network", "arguments"),
     [
@@ -154,6 +155,7 @@ def test_the_offer_names_what_is_here(client: TestClient) -> None:
     assert client.get("/api/count/names", params={"part": "timm/no such"}).json() == []
 
 
+@pytest.mark.slow
 def test_a_sample_image_is_as_large_as_the_input_and_no_file_is_opened(client: TestClient) -> None:
     answer = client.get("/api/count/image", params={"name": "chelsea", "height": "20", "width": "30"})
     assert answer.headers["content-type"] == "image/png"

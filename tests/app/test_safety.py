@@ -107,6 +107,7 @@ def test_no_path_leads_to_another_file(client: TestClient, path: str) -> None:
     require_one_line(answer.text)
 
 
+@pytest.mark.slow
 def test_a_large_request_is_refused_before_it_is_read(client: TestClient) -> None:
     too_large = client.post(START, content=b"x" * (MAX_BODY_BYTES + 1), headers=ORIGIN)
     assert too_large.status_code == 413

@@ -1,6 +1,9 @@
 """What a person reads whose training diverged: advice that does not lead back to where they were."""
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_run_that_diverged_is_neither_resumed_nor_trained_again_in_its_folder_and_each_command_says_what_to_do(
     run_cli,
 ) -> None:

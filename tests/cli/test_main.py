@@ -408,6 +408,7 @@ def test_no_help_loses_what_stands_in_square_brackets(run_cli) -> None:
     assert shown >= 3  # correlate's formula and default, and an option of a network
 
 
+@pytest.mark.slow
 def test_help_shows_the_commands_in_sections_and_flags_without_a_type(run_cli) -> None:
     page = run_cli("--help").out
     positions = [page.index(f"{section}:") for section in ("Train", "Compare", "Look inside", "Homework")]

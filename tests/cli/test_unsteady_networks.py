@@ -101,6 +101,7 @@ def test_a_network_whose_logits_are_no_function_of_the_image_says_so_and_predict
         assert refused.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_steady_network_has_no_caution(networks: Path) -> None:
     run = convolab.train("own.py:Linear", epochs=1, out="run")
     run.test()
@@ -108,6 +109,7 @@ def test_a_steady_network_has_no_caution(networks: Path) -> None:
     assert len(run.predict("chelsea")) == 5
 
 
+@pytest.mark.slow
 def test_a_network_that_computes_with_a_number_it_counts_is_refused_as_not_resumable(networks: Path) -> None:
     with pytest.raises(convolab.LabError, match=r"computes with self\.steps, which it changes.*register_buffer"):
         convolab.train("own.py:Drift", epochs=2, out="run")

@@ -99,6 +99,7 @@ except LabError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_the_old_file_stays_intact(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
@@ -205,6 +206,7 @@ def test_json_that_is_nested_too_deeply_is_refused_in_one_line(tmp_path: Path, d
     read_json(path)
 
 
+@pytest.mark.slow
 def test_a_file_of_two_gigabytes_is_refused_without_being_read(tmp_path: Path) -> None:
     with (tmp_path / "summary.json").open("wb") as file:
         file.truncate(2 * 10**9)

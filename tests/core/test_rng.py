@@ -44,6 +44,7 @@ def test_the_types_the_borders_and_the_order_of_the_parts_of_a_key_all_matter() 
     assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
+@pytest.mark.slow
 def test_the_keys_of_many_runs_all_have_different_seeds() -> None:
     keys = list(product(range(10), ("order", "augment", "layers"), range(20), range(50)))
     assert len({derive_seed(*key) for key in keys}) == len(keys)

@@ -30,6 +30,7 @@ def test_numbers_of_pairs_that_cannot_be_planned_are_refused_in_one_line(max_pai
         planned_looks(max_pairs)
 
 
+@pytest.mark.slow
 def test_a_single_look_is_the_ordinary_t_test():
     assert look_levels((3,)) == pytest.approx((0.05,))
     assert look_levels((12,)) == pytest.approx((0.05,), rel=0.01)

@@ -89,6 +89,7 @@ def test_plain_images_are_not_nearly_the_same():
     assert len(near_copies(images, torch.arange(10))) == 0
 
 
+@pytest.mark.slow
 def test_near_copies_are_those_that_comparing_all_pairs_gives():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(90, 130, (400, 1, 8, 8), generator=generator).byte()
@@ -102,6 +103,7 @@ def test_near_copies_are_those_that_comparing_all_pairs_gives():
     assert sorted(found.tolist()) == expected.tolist()
 
 
+@pytest.mark.slow
 def test_a_thousand_copies_of_one_image_are_counted():
     images = torch.zeros(1000, 1, 8, 8, dtype=torch.uint8)
     splits = ["train"] * 600 + ["test"] * 400

@@ -59,6 +59,7 @@ def entries(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("split_names", [("",), ("train", "val", "test"), ("test", "train")])
 def test_a_mapped_set_is_bit_for_bit_the_one_in_memory(tmp_path, cache, monkeypatch, gray, split_names):
@@ -81,6 +82,7 @@ def test_a_mapped_set_is_bit_for_bit_the_one_in_memory(tmp_path, cache, monkeypa
     assert len(expected.unreadable) == 2 * len(split_names)
 
 
+@pytest.mark.slow
 def test_a_set_is_decoded_once_for_each_size(tmp_path, cache):
     name = f"folder:{write_set(tmp_path / 'set')}"
     calls, messages = [], []
@@ -269,6 +271,7 @@ def test_a_study_links_mapped_images_and_copies_nothing(tmp_path, cache):
     assert torch.equal(linked.test.images, splits.test.images)
 
 
+@pytest.mark.slow
 def test_a_run_on_mapped_images_has_the_bits_of_one_in_memory(tmp_path, cache, monkeypatch):
     name = f"folder:{write_set(tmp_path / 'set', count=8)}"
     recipe = Recipe.from_dict(

@@ -63,6 +63,7 @@ def check(dataset, *tables) -> None:
         assert torch.equal(image, resize_and_center_crop(expected, (8, 8), 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     ["{}-{:05}-of-00002.parquet", "data/{}-{:05}.parquet", "plain_text/{}_{}.parquet", "{}.{}.parquet"],
@@ -82,6 +83,7 @@ def test_parquet_files_are_read_as_the_hub_names_them(tmp_path: Path, pattern: s
     assert set(splits.by_name) == {"train", "validation", "test"}
 
 
+@pytest.mark.slow
 def test_what_save_to_disk_wrote_is_read(tmp_path: Path) -> None:
     made = {"train": table(140), "test": table(5)}
     for split, some in made.items():

@@ -33,6 +33,7 @@ def axis_titles(chart: dict) -> list[str]:
     return [panel["layer"][0]["encoding"]["y"]["title"] for row in chart["vconcat"] for panel in row["hconcat"]]
 
 
+@pytest.mark.slow
 def test_each_quantity_has_a_panel_with_its_unit_two_in_a_row() -> None:
     chart = plot_curves({"a": epochs(), "b": epochs(2)}, title="Two").chart.to_dict()
     assert [len(row["hconcat"]) for row in chart["vconcat"]] == [2, 2]

@@ -67,6 +67,7 @@ class CountedOps(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet_small", "simple_convnet", "shallow_net"])
 def test_a_built_in_network_computes_one_point_alone_and_the_rest_in_passes_of_many(
     name: str, pixels: Tensor, images_of_passes: list[int]
@@ -79,6 +80,7 @@ def test_a_built_in_network_computes_one_point_alone_and_the_rest_in_passes_of_m
     assert (found - plain).abs().max() <= TOLERANCE * plain.abs().max()
 
 
+@pytest.mark.slow
 def test_the_way_back_passes_no_batch_norm_behind_a_convolution_and_the_network_stays_as_it_is(
     resnet: ImageClassifier, pixels: Tensor
 ) -> None:
@@ -99,6 +101,7 @@ def test_the_way_forward_is_the_networks_own_bit_for_bit(resnet: ImageClassifier
         assert torch.equal(resnet.forward_unchecked(pixels), logits)
 
 
+@pytest.mark.slow
 def test_on_photos_no_relu_lets_through_what_it_stops_in_the_network(images_of_passes: list[int]) -> None:
     """With the norms in the weights on the way forward too, rounding took some numbers over a ReLU's kink."""
     net = pretrained("efficientnet_lite0")

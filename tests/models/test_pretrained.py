@@ -59,6 +59,7 @@ def test_the_names_are_those_of_the_classes_file(photos: Path) -> None:
         assert ours.partition(" (")[0] == theirs["name"]
 
 
+@pytest.mark.slow
 def test_a_cat_is_classified_as_a_cat_and_the_weights_need_no_gradients(lite0: ImageClassifier) -> None:
     with torch.inference_mode():
         predicted = lite0(lite0.preprocess(read_image("chelsea"))).argmax()

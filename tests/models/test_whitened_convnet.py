@@ -88,6 +88,7 @@ def test_the_head_learns_in_another_unit_but_gives_the_published_logits() -> Non
     torch.testing.assert_close(head(x).detach(), x @ weight.T / 256)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(8, 40), st.integers(8, 40), st.sampled_from([1, 3]), st.integers(1, 6))
 def test_it_takes_images_of_any_size(height: int, width: int, channels: int, blocks: int) -> None:
@@ -103,6 +104,7 @@ def test_what_it_cannot_be_is_refused(options: dict[str, object], message: str) 
         build("whitened_convnet", (3, 32, 32), 10, **options)
 
 
+@pytest.mark.slow
 def test_its_first_layer_is_computed_from_training_images_and_stays(tmp_path: Path) -> None:
     run = convolab.train(convolab.Recipe.from_dict(RECIPE), out=tmp_path / "run")
     layer = run.net().network.features.whiten
@@ -112,6 +114,7 @@ def test_its_first_layer_is_computed_from_training_images_and_stays(tmp_path: Pa
     torch.testing.assert_close(covariance, torch.eye(4), atol=0.15, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_resumes_bit_for_bit(tmp_path: Path) -> None:
     recipe = convolab.Recipe.from_dict(RECIPE)
     whole = convolab.train(recipe, out=tmp_path / "whole")
@@ -215,6 +218,7 @@ def test_initial_weights_that_differ_from_call_to_call_are_refused(
     assert convolab.train(inexact, out="run").status == "finished"
 
 
+@pytest.mark.slow
 def test_images_with_a_constant_channel_are_learned(tmp_path: Path) -> None:
     images = torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8, generator=make_generator(0))
     images[:, 2] = 0

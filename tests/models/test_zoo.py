@@ -374,6 +374,7 @@ def test_with_a_shortcut_a_deep_stage_adds_its_input() -> None:
     torch.testing.assert_close(residual.features(x), expected)
 
 
+@pytest.mark.slow
 def test_dropout_zeroes_means_before_the_last_layer_in_training_only() -> None:
     net = build("simple_convnet", (3, 16, 16), 10, dropout=0.5)
     plain = build("simple_convnet", (3, 16, 16), 10)

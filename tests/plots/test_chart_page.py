@@ -57,6 +57,7 @@ def chart_payload(page: str) -> dict:
     return json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_libraries")
 def test_the_page_has_the_frame_of_the_reports() -> None:
     page = chart_page.chart_page(curves().to_dict())
@@ -68,6 +69,7 @@ def test_the_page_has_the_frame_of_the_reports() -> None:
     assert not re.search(r"https?://", page.split("<script>")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_libraries")
 def test_panels_in_a_row_are_charts_of_their_own_that_fit_their_column() -> None:
     page = chart_page.chart_page(curves().to_dict())

@@ -38,6 +38,7 @@ def test_a_section_shows_its_requested_curves_and_the_final_values_of_its_arms()
     assert [figure.name for figure in one_batch] == ["train_loss", "train_accuracy"]
 
 
+@pytest.mark.slow
 def test_the_differences_have_their_intervals_their_verdicts_and_the_margin() -> None:
     section = synthetic_section("lr-sgd")
     figure = next(figure for figure in section_figures(section) if figure.name.startswith("difference_"))

@@ -150,6 +150,7 @@ def until_decided_and_widened() -> StudyResult:
     return StudyResult(study, analyze_study(study, results), None)
 
 
+@pytest.mark.slow
 def test_a_paper_says_how_seeds_until_decided_were_tested_and_that_a_grid_was_widened() -> None:
     tables, methods = paper_parts(until_decided_and_widened())
     norm, rates = (caption for caption, _, _ in tables if "differences" in caption)

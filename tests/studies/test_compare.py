@@ -41,6 +41,7 @@ def make_run(make_study: MakeStudy, digits: DatasetSplits, tmp_path: Path) -> Ma
     return make
 
 
+@pytest.mark.slow
 def test_runs_are_named_by_the_keys_in_which_they_differ(make_run: MakeRun):
     result = compare_runs([make_run("a"), make_run("b", optimizer__lr=0.01, training__epochs=3)])
     assert [arm.name for arm in result.sections[0].arms] == ["lr=0.1, epochs=2", "lr=0.01, epochs=3"]
@@ -101,6 +102,7 @@ def test_equal_accuracies_are_called_equal_and_not_lower_by_nothing(make_run: Ma
         assert describe_gap(runs) == expected
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_from_another_one_is_named_as_that(make_run: MakeRun, tmp_path: Path):
     first, other = make_run("a"), make_run("other", optimizer__lr=0.01)
     longer = first.extend(4, tmp_path / "longer")

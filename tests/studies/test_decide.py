@@ -64,6 +64,7 @@ def test_a_difference_within_the_margin_is_equivalent_also_where_it_is_sure_to_b
     assert decision.looks[-1].p < decision.looks[-1].level
 
 
+@pytest.mark.slow
 def test_what_more_seeds_would_probably_not_decide_is_given_up_from_five_seeds_on():
     differences = np.tile([1.0, -1.0, 1.0, -1.0, 0.1], 4)[None]
     (decision,) = decide_contrasts(drawn(differences), [None], LOOKS)

@@ -165,6 +165,7 @@ def test_an_arm_of_which_a_run_diverged_is_not_the_best_and_takes_no_part_in_a_t
     assert trend.optimum.span[1] == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 def test_until_decided_a_grid_widens_at_the_first_look_and_more_seeds_take_no_arm_back():
     study = grid_study(seeds="until decided", max_seeds=6)
     noise = {seed: 0.3 * ((seed * 7) % 5) for seed in range(6)}

@@ -316,6 +316,7 @@ def test_a_study_killed_at_any_moment_resumes_with_the_same_result(
     assert not (tmp_path / "killed" / ".images").exists()
 
 
+@pytest.mark.slow
 def test_a_study_goes_only_where_nothing_was_or_the_same_study(make_study, tmp_path: Path, in_process) -> None:
     study = make_study()
     (tmp_path / "own").mkdir()

@@ -346,6 +346,7 @@ def test_other_words_for_seeds_are_refused_in_one_line(seeds: str):
         until_decided(seeds=seeds)
 
 
+@pytest.mark.slow
 def test_an_arm_is_checked_once_however_many_seeds_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[object] = []
     parse = Recipe.parse_overrides

@@ -53,6 +53,7 @@ def test_an_arm_that_cannot_be_frozen_is_named_before_anything_is_trained(tmp_pa
     assert not (tmp_path / "study" / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_node_without_the_file_trains_from_the_bytes_that_were_sent(
     source: Run, tmp_path: Path, digits: DatasetSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def test_a_confidence_on_the_edge_of_two_bins_is_in_the_lower_one() -> None:
     assert [(part.low, part.count) for part in calibration.bins] == [(0.0, 1), (14 / 15, 1)]
 
 
+@pytest.mark.slow
 def test_the_same_images_give_the_same_interval() -> None:
     assert measure_calibration(*drawn(0, 100)) == measure_calibration(*drawn(0, 100))
 

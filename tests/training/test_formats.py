@@ -90,6 +90,7 @@ def test_a_stored_run_is_read(stored_run: Callable[[str], Run], name: str):
     run.require_same_recipe()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STORED_RUNS)
 def test_a_stored_run_is_tested_and_its_network_predicts(
     stored_run: Callable[[str], Run], name: str, digits: DatasetSplits, tmp_path: Path
@@ -428,6 +429,7 @@ def test_the_history_is_read_again_only_when_the_file_has_changed(
     assert [epoch.epoch for epoch in stopped_run.history] == [1, 2, 3]  # written by another object
 
 
+@pytest.mark.slow
 def test_deleting_a_run_keeps_files_that_are_not_its_own(stopped_run: Run):
     stopped_run.test(allow_unfinished=True)
     for name in ("curves.html", "confusion.png", ".state.0badcafe.part.safetensors"):

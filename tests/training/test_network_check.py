@@ -124,6 +124,7 @@ def test_a_network_that_makes_its_layers_in_its_first_forward_pass_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_network_with_torchs_lazy_layers_is_trained_and_its_first_weights_are_those_of_the_seed(
     digits: DatasetSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_the_run_holds_the_code_and_its_sha256(own_run: Run) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_run_opens_from_any_folder(own_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = [p.clone() for p in own_run.net().parameters()]
     shutil.copytree("run", tmp_path / "elsewhere/copy")
@@ -90,6 +91,7 @@ def test_a_run_opens_from_any_folder(own_run: Run, tmp_path: Path, monkeypatch: 
     assert run.test().count == 359
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["net.py", "helper.py"])
 def test_an_edited_original_is_reported_and_the_runs_own_copy_is_used(own_run: Run, file: str) -> None:
     pixels = load("digits").test.images[:5].float() / 255
@@ -101,6 +103,7 @@ def test_an_edited_original_is_reported_and_the_runs_own_copy_is_used(own_run: R
     assert Run("run").code_note == f"{file} was edited since run began: the run's own copy in code/ is used"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_with_its_own_copy(own_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = own_run.net("last")
     recipe = Recipe.from_dict(RECIPE)
@@ -126,6 +129,7 @@ def test_a_strangers_run_is_read_without_running_its_code(
     assert mark.exists()
 
 
+@pytest.mark.slow
 def test_a_weights_file_of_a_run_of_ours_cannot_name_code_of_theirs(
     own_run: Run, tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -467,6 +467,7 @@ def test_a_transform_that_gives_nan_in_a_later_batch_is_named(
         Run.start(recipe, digits, "run")
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_inherits_its_options_has_those_of_its_base_class(
     parts: Callable[..., Recipe], digits: DatasetSplits
 ) -> None:
@@ -501,6 +502,7 @@ def test_a_wrong_argument_of_fit_is_one_line(name: str, value: object) -> None:
 # ---- what they are
 
 
+@pytest.mark.slow
 def test_a_metric_of_ones_own_is_measured_after_each_epoch_and_can_be_compared(
     parts: Callable[..., Recipe], digits: DatasetSplits
 ) -> None:
@@ -549,6 +551,7 @@ def test_with_label_smoothing_too_the_training_loss_is_in_nats_of_cross_entropy(
     assert [epoch.train_loss for epoch in by_default] == [epoch.train_loss for epoch in by_name]
 
 
+@pytest.mark.slow
 def test_fit_takes_functions(digits: DatasetSplits) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     seen: list[torch.Size] = []

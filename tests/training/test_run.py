@@ -139,6 +139,7 @@ def test_a_finished_run_has_the_files_that_its_docstring_names(peaked_run: Run):
     assert peaked_run.status == "finished"
 
 
+@pytest.mark.slow
 def test_the_recipe_file_is_the_recipe_with_every_key(peaked_run: Run, make_recipe: Callable[..., Recipe]):
     text = (peaked_run.folder / "recipe.toml").read_text()
     assert Recipe.read(peaked_run.folder / "recipe.toml") == peaked_run.recipe
@@ -219,6 +220,7 @@ def test_exact_training_metrics_are_those_of_the_weights_at_the_end_of_the_epoch
     assert running.history[0].train_loss > result.loss  # of earlier weights, on augmented images
 
 
+@pytest.mark.slow
 def test_without_validation_the_best_is_the_last_epoch(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
@@ -277,6 +279,7 @@ def test_a_reader_finds_complete_lines_at_any_time(
             assert file.read() == text
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_run_that_does_not_improve_as_finished(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
@@ -451,6 +454,7 @@ def test_part_files_that_a_kill_left_are_deleted(
     assert run.status == "finished"
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_is_reported(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
@@ -675,12 +679,14 @@ def test_the_test_result_is_that_of_counting_image_by_image(finished_run: Run, d
     assert record.epoch == finished_run.best_epoch.epoch
 
 
+@pytest.mark.slow
 def test_the_test_uses_the_best_weights_and_not_the_last(finished_run: Run, digits: DatasetSplits):
     record = finished_run.test()
     assert record.loss == evaluate(finished_run.net("best"), digits.test).loss
     assert record.loss != evaluate(finished_run.net("last"), digits.test).loss
 
 
+@pytest.mark.slow
 def test_a_class_without_test_images_has_no_accuracy(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
@@ -693,6 +699,7 @@ def test_a_class_without_test_images_has_no_accuracy(
     json.loads((run.folder / "test.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+@pytest.mark.slow
 def test_a_second_test_returns_the_recorded_result_even_without_the_images(
     finished_run: Run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -703,6 +710,7 @@ def test_a_second_test_returns_the_recorded_result_even_without_the_images(
     assert file_contents(finished_run.folder) == before
 
 
+@pytest.mark.slow
 def test_a_test_is_refused_after_the_recipe_was_edited(finished_run: Run):
     text = (finished_run.folder / "recipe.toml").read_text()
     (finished_run.folder / "recipe.toml").write_text("# only a comment\n" + text)
@@ -751,6 +759,7 @@ def test_an_unfinished_run_is_tested_only_on_request_and_once(
     assert run.test_result == record
 
 
+@pytest.mark.slow
 def test_the_test_result_names_the_epoch_of_the_weights_even_after_a_kill(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
@@ -1031,6 +1040,7 @@ def test_a_digit_from_an_image_file_is_predicted_like_its_tensor(
     assert hits >= 9  # of images that it was not trained on
 
 
+@pytest.mark.slow
 def test_asking_for_more_classes_than_there_are_gives_all_of_them(
     tmp_path: Path, trained_run: Run, digits: DatasetSplits
 ):
@@ -1040,6 +1050,7 @@ def test_asking_for_more_classes_than_there_are_gives_all_of_them(
     assert sum(probability for _, probability in predicted) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_an_image_is_predicted_alike_however_it_is_given(tmp_path: Path, trained_run: Run, digits: DatasetSplits):
     pixels = digits.test.images[0]
     Image.fromarray(pixels[0].numpy()).save(tmp_path / "digit.png")
@@ -1066,6 +1077,7 @@ def test_an_array_in_the_other_byte_order_and_a_file_in_memory_are_predicted_lik
         assert trained_run.predict(given) == expected
 
 
+@pytest.mark.slow
 @without_shape_checks
 def test_an_image_in_memory_that_holds_no_plain_numbers_is_refused_with_what_is_accepted(trained_run: Run):
     closed = io.BytesIO()
@@ -1130,6 +1142,7 @@ def test_the_same_recipe_gives_the_same_run_whatever_random_numbers_were_drawn_b
     assert run_contents(run.folder) == run_contents(expected.folder)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_run(tmp_path: Path, digits: DatasetSplits, run_of_kind: Callable[[str], Run]):
     expected = run_of_kind("momentum")
     run = Run.start(expected.recipe.with_overrides({"training.seed": 1}), digits, tmp_path / "run")

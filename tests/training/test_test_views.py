@@ -41,6 +41,7 @@ def test_six_views_are_weighted_as_published(net: nn.Module, memory_format: torc
     torch.testing.assert_close(AveragedViews(net, 6)(pixels), expected)
 
 
+@pytest.mark.slow
 def test_the_test_records_both_and_the_plain_result_is_as_without(tmp_path: Path) -> None:
     plain = convolab.train(convolab.Recipe.from_dict(RECIPE), out=tmp_path / "plain").test()
     record = convolab.train(

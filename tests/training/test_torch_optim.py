@@ -110,6 +110,7 @@ def test_a_class_of_torch_optim_resumes_exactly(name: str) -> None:
     assert OtherOptimizer(name=name).build(parameters()).resumes_exactly()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["NAdam", "Adafactor", "ASGD"])
 def test_a_stopped_run_with_a_class_of_torch_optim_resumes_bit_for_bit(
     name: str, digits: DatasetSplits, make_recipe: Callable[..., Recipe], tmp_path: Path
@@ -169,6 +170,7 @@ def lion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recip
     return own_code_folder(tmp_path, monkeypatch, "lion.py", LION)
 
 
+@pytest.mark.slow
 def test_an_own_optimizer_is_kept_with_the_run_and_resumed_from_its_copy(
     lion: Callable[..., Recipe], digits: DatasetSplits
 ) -> None:

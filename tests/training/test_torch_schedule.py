@@ -80,6 +80,7 @@ def test_the_rates_are_those_of_torch(name: str, per: str) -> None:
             scheduler.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -134,6 +135,7 @@ def test_what_would_fail_later_is_refused_before_the_training(schedule: OtherSch
         schedule.rates(0.1, STEPS, EPOCHS)
 
 
+@pytest.mark.slow
 def test_a_schedule_of_millions_of_steps_is_made_within_seconds() -> None:
     start = time.perf_counter()
     rates = OtherSchedule(name="ExponentialLR", gamma=0.999999, per="step").rates(0.1, 400, 100_000)
@@ -150,6 +152,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe
     return own_code_folder(tmp_path, monkeypatch, "own.py", OWN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "rates"), [("halved", [1.0, 0.5, 0.25]), ("Falling", [1.0, 0.5, 0.25])])
 def test_an_own_schedule_is_kept_with_the_run_and_resumed_from_its_copy(
     name: str, rates: list[float], own: Callable[..., Recipe], digits: DatasetSplits

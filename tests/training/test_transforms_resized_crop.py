@@ -36,6 +36,7 @@ def test_area_ratio_and_place_are_uniform() -> None:
         assert chisquare(((start + 0.5) / (side - length + 1) * 10).long().clamp(0, 9).bincount()).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_boxes_that_may_not_fit_are_distributed_as_torchvisions() -> None:
     image = torch.empty(3, 40, 60)
     torch.manual_seed(0)

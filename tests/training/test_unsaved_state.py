@@ -180,6 +180,7 @@ def test_a_network_that_begins_with_that_later_is_refused_at_the_next_saved_stat
     assert Run("run").status == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", HARMLESS)
 def test_a_network_that_caches_or_notes_something_down_is_resumed_bit_for_bit(
     what: str, keeps, digits: DatasetSplits
@@ -208,6 +209,7 @@ NETWORKS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)
 def test_networks_of_layers_that_are_known_are_not_refused_and_stay_as_they_are(network: nn.Module) -> None:
     first = FirstNetwork(network)

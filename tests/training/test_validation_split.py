@@ -67,6 +67,7 @@ def test_a_run_names_its_validation_images_and_notices_when_they_change(pets, tm
         run.load_splits()
 
 
+@pytest.mark.slow
 def test_a_run_without_test_images_says_so_and_can_be_tested_once_there_are_some(pets, tmp_path):
     run = Run.start(recipe_of(pets), load(f"folder:{pets}", image_size=8), tmp_path / "run")
     with pytest.raises(LabError, match=r"pets has no test images, .*: add some \(a folder test"):

@@ -141,6 +141,7 @@ def test_a_recipe_without_them_is_the_one_that_it_was_before_there_were_any() ->
     assert wide_recipe().key != wide_recipe(winograd=False).key
 
 
+@pytest.mark.slow
 def test_a_training_uses_them_and_a_stopped_one_resumes_bit_for_bit(tmp_path: Path) -> None:
     digits = load("digits")
     whole = Run.start(wide_recipe(), digits, tmp_path / "whole")

@@ -52,6 +52,7 @@ def problems(folder: Path) -> list[str]:
     return [sign.what for run in read_evidence(folder) for sign in run.signs if sign.weight == "sign"]
 
 
+@pytest.mark.slow
 def test_whole_runs_have_no_sign(trained: Path) -> None:
     runs = read_evidence(trained)
     assert [run.name for run in runs] == ["run-0", "run-1"]

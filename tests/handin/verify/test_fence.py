@@ -302,6 +302,7 @@ def test_what_cannot_agree_bit_by_bit_says_why_and_is_compared_within_a_toleranc
     assert (weight, what.startswith("trained again, train_loss of epoch 1 is ")) == ("sign", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -277,6 +277,7 @@ def test_input_diversity_shrinks_a_fraction_of_the_images_and_keeps_all_pixels()
     assert torch.equal(input_diversity(x, 0.0, 0, list(range(400)), 5), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
 def test_the_networks_are_not_changed(
     convnet: ImageClassifier, resnet: ImageClassifier, start: Tensor, mode: str

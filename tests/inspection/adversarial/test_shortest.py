@@ -97,6 +97,7 @@ def test_an_image_that_is_not_fooled_is_reported_as_such(net: ImageClassifier, s
     assert not found.reached.any()
 
 
+@pytest.mark.slow
 def test_a_run_of_gray_images_is_fooled_from_python_with_the_same_numbers(tmp_path) -> None:
     run = convolab.train("shallow_net", epochs=3, lr=0.1, out=tmp_path / "run")
     image = run.load_splits().train.images[0].expand(3, -1, -1)
@@ -110,6 +111,7 @@ def test_a_run_of_gray_images_is_fooled_from_python_with_the_same_numbers(tmp_pa
     assert found["l2"] <= convolab.fool(image, "random", run).metrics["images"][0]["l2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"for_transfer": True}, {"budget": "l2=1"}, {"confidence": 0.5}])
 def test_what_does_not_go_with_it_is_refused_in_one_line(more: dict) -> None:
     with pytest.raises(LabError, match="leave these out") as caught:

@@ -136,6 +136,7 @@ def test_the_code_of_a_network_is_part_of_the_name_of_its_cached_offset(tmp_path
     assert len({*fingerprints, None}) == 4
 
 
+@pytest.mark.slow
 def test_an_offset_of_code_without_source_is_not_kept(tmp_path: Path) -> None:
     cell: dict[str, Any] = {"Base": OnePixelCells, "__name__": "__main__"}  # of a notebook
     exec("class Net(Base):\n    def forward(self, x):\n        return Base.forward(self, x)", cell)

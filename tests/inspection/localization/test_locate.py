@@ -103,6 +103,7 @@ def test_an_image_larger_than_the_canvas_is_shrunk_but_its_boxes_are_in_its_own_
     assert finding.metrics["classes"]["red"]["detections"][0]["box"] == pytest.approx([1200, 480, 1920, 960], abs=40)
 
 
+@pytest.mark.slow
 def test_the_figure_says_what_percentages_are_and_how_large_cells_are_in_both_scales(
     red_blue_net: ImageClassifier,
 ) -> None:
@@ -306,6 +307,7 @@ def test_an_image_too_thin_to_show_anything_is_refused(convnet: ImageClassifier,
         locate_objects(convnet, torch.zeros(3, *size, dtype=torch.uint8))
 
 
+@pytest.mark.slow
 def test_a_box_that_covers_nearly_the_image_and_a_network_at_chance_are_warned_of(convnet: ImageClassifier) -> None:
     convnet.caution = "this network hardly beats chance"
     image = torch.randint(0, 256, (3, 48, 48), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
