@@ -4,11 +4,12 @@ Nothing here is normalized: `plots` does that, and says on the image how.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -56,6 +57,7 @@ class Finding(Displayable):
         panels: how to draw it: rows of panels.
         warnings: what is wrong with it, such as a constant map.
         net: what the network is called, or the folder of its run; where it is known, the figure says it.
+        threads: of torch. On another number of them sums are added in another order, and last digits differ.
 
     >>> from torch import zeros
     >>> finding = Finding("explain", ("chelsea: tabby",), {"image": "chelsea"}, {"gradient": zeros(2, 2)})
@@ -70,6 +72,7 @@ class Finding(Displayable):
     panels: tuple[tuple[Panel, ...], ...] = ()
     warnings: tuple[str, ...] = ()
     net: str = ""
+    threads: int = field(default_factory=torch.get_num_threads)
 
     def __repr__(self) -> str:
         more = f"\n({pluralize(len(self.summary) - 2, 'more line')}: print it)" if len(self.summary) > 2 else ""
@@ -86,7 +89,8 @@ class Finding(Displayable):
 
     def to_dict(self) -> dict[str, Any]:
         """It as plain values, for JSON."""
-        return {"net": self.net, **self.metrics, "summary": list(self.summary), "warnings": list(self.warnings)}
+        facts = {"net": self.net, "threads": self.threads}
+        return {**facts, **self.metrics, "summary": list(self.summary), "warnings": list(self.warnings)}
 
     def save_arrays(self, path: Path | str) -> Path:
         """Write the raw arrays as .npz, which a path without that ending gets, and return the path; the file appears complete or not at all.
