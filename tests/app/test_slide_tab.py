@@ -213,6 +213,20 @@ def compare_typed_samples(page: "Page") -> None:
         assert by_browser == by_library, text
 
 
+@pytest.mark.slow
+def test_bars_of_products_are_as_high_as_the_products_and_zero_has_none(tmp_path: Path) -> None:
+    with (
+        served_app(tmp_path / "runs") as address,
+        chromium() as browser,
+        page_in(browser, f"{address}?tab=slide&slide.x=1,2,0,-2&slide.y=1,1,1,1") as page,
+    ):
+        page.wait_for_selector("#slide-stage .product", state="attached")
+        heights = page.locator(".product").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().height)")
+        one, two, zero, minus_two = heights
+        assert two == pytest.approx(2 * one) == pytest.approx(minus_two)
+        assert zero == pytest.approx(1)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("width", [1400, 390])
 @pytest.mark.parametrize("look", ["", "&theme=dark", "&projector=1", "&theme=dark&projector=1"])

@@ -63,13 +63,13 @@ export function lineChart(place, series, options) {
     });
     for (const tick of yTicks) {
       chart.append(svg("line", {x1: box.left, x2: box.right, y1: y(tick), y2: y(tick), class: "grid"}));
-      const text = svg("text", {x: box.left - 6, y: y(tick) + font / 3, "text-anchor": "end", class: "tick"});
+      const text = svg("text", {x: box.left - 6, y: y(tick) + font / 3, "text-anchor": "end", class: "tick-label"});
       text.textContent = tickFormat(tick);
       chart.append(text);
     }
     const wholeTicks = ticks(xLow, xHigh, Math.max(2, width / (font * 6))).filter(Number.isInteger);
     for (const tick of wholeTicks) {
-      const text = svg("text", {x: x(tick), y: box.bottom + 1.5 * font, "text-anchor": "middle", class: "tick"});
+      const text = svg("text", {x: x(tick), y: box.bottom + 1.5 * font, "text-anchor": "middle", class: "tick-label"});
       text.textContent = tick;
       chart.append(text);
     }
@@ -139,7 +139,7 @@ export function intervalChart(place, rows, options) {
     if (margin != null) chart.append(svg("rect", {x: x(-margin), width: x(margin) - x(-margin), y: 0, height: bottom, class: "band"}));
     for (const tick of ticks(low, high, Math.max(2, width / (font * 8)))) {
       chart.append(svg("line", {x1: x(tick), x2: x(tick), y1: 0, y2: bottom, class: tick === 0 ? "zero" : "grid"}));
-      const text = svg("text", {x: x(tick), y: bottom + 1.3 * font, "text-anchor": "middle", class: "tick"});
+      const text = svg("text", {x: x(tick), y: bottom + 1.3 * font, "text-anchor": "middle", class: "tick-label"});
       text.textContent = format(tick);
       chart.append(text);
     }

@@ -58,7 +58,7 @@ const ask = debounce(async panel => {
   id("notes").replaceChildren(...found.notes.map(note => element("p", {class: "note"}, note)));
   id("stages-note").hidden = !found.stages.length;
   const used = new Set(found.layers.map(layer => layer.family));
-  id("legend").replaceChildren(...FAMILIES.filter(family => used.has(family)).map(family => element("li", {}, element("span", {class: `swatch is-${family}`}), family)));
+  id("legend").replaceChildren(...FAMILIES.filter(family => used.has(family)).map(family => element("li", {}, element("span", {class: `family is-${family}`}), family)));
   showTable();
   draw();
   showLayer(chosen());
@@ -96,7 +96,7 @@ function showTable() {
   id("table").tBodies[0].replaceChildren(...network.layers.map((layer, index) => {
     const button = element("button", {type: "button", class: "name", onclick: () => look(index, true), onfocus: () => look(index, true)}, layer.name || network.network);
     const row = element("tr", {class: `is-${layer.family}`, onpointermove: () => showLayer(index)},
-      element("td", {}, button), element("td", {}, element("span", {class: "swatch"}), layer.kind), element("td", {class: "number"}, layer.output.join(" x ")),
+      element("td", {}, button), element("td", {}, element("span", {class: "family"}), layer.kind), element("td", {class: "number"}, layer.output.join(" x ")),
       element("td", {class: "number"}, number(layer.parameters)), element("td", {class: "number"}, number(layer.macs)),
       element("td", {class: "number"}, layer.macs ? percent(layer.share) : ""), element("td", {class: "number"}, fieldWords(layer)));
     return row;

@@ -81,7 +81,7 @@ export function drawStage(place, {x, y, k, padding, stride}, act) {
   products(x, y, k, padding).forEach((value, i) => {
     const base = area.middle(2), tip = base - value / productScale * area.reach, width = Math.min(0.6 * area.column, 2.4 * area.font);
     rows[2].append(
-      svg("rect", {x: area.x(i) - width / 2, width, y: Math.min(base, tip), height: Math.max(1, Math.abs(tip - base)), class: "bar"}),
+      svg("rect", {x: area.x(i) - width / 2, width, y: Math.min(base, tip), height: Math.max(1, Math.abs(tip - base)), class: "product"}),
       texted({x: area.x(i), y: value < 0 ? tip + area.small : tip - 0.3 * area.small, "text-anchor": "middle", "font-size": area.small}, shown(value)));
   });
 
