@@ -6,7 +6,7 @@ import pytest
 from support.histories import evaluation_record, history, study_of_arms, trial_results
 
 from convolab.studies.analyze import analyze_study
-from convolab.studies.narrative import describe_best_on_test
+from convolab.studies.best_on_test import describe_best_on_test
 from convolab.studies.results import BestOnTest, SectionResult, TrialResult
 from convolab.studies.study import Study
 from convolab.training.history import EpochMetrics

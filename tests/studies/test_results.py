@@ -12,7 +12,8 @@ from support.synthetic_study import synthetic_result
 from convolab.core.errors import LabError
 from convolab.core.files import json_text
 from convolab.core.stats import equivalence_p, paired_t_test
-from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
+from convolab.studies.analyze import analyze_study
+from convolab.studies.best_on_test import make_best_on_test, select_best
 from convolab.studies.contrast import Contrast, Margins
 from convolab.studies.coursework import coursework
 from convolab.studies.results import ContrastResult, StudyResult, TrialResult, mean_curve, train_seconds

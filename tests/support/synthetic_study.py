@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from convolab.core.stats import wilson_interval
-from convolab.studies.analyze import analyze_study, make_best_on_test, select_best
+from convolab.studies.analyze import analyze_study
+from convolab.studies.best_on_test import make_best_on_test, select_best
 from convolab.studies.results import SectionResult, StudyResult, TrialResult
 from convolab.studies.study import Study, Trial
 from convolab.training.history import EpochMetrics

@@ -1,23 +1,18 @@
-"""Conclusions of a study from its trials: every contrast decided or not, and the run to test chosen."""
+"""Conclusions of a study from its trials: every contrast decided or not."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from convolab.core.errors import require
-from convolab.core.stats import ALPHA, detectable_noncentrality, equivalence_p, holm, pairs_to_decide, selection_bias
+from convolab.core.stats import ALPHA, detectable_noncentrality, equivalence_p, holm, pairs_to_decide
 from convolab.core.text import join_with_and, pluralize
 from convolab.studies import narrative
 from convolab.studies.contrast import Margins
 from convolab.studies.decide import Decision
-from convolab.studies.metrics import Metric
 from convolab.studies.pairing import compare_arms, involved_arms, with_details
 from convolab.studies.planning import plan_study
-from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, TrialResult, Verdict
+from convolab.studies.results import Arm, ContrastResult, SectionResult, TrialResult, Verdict
 from convolab.studies.section import Section
 from convolab.studies.study import Study
-from convolab.training.run_records import EvaluationRecord
-
-SELECTION_METRIC = Metric("best", "validation_accuracy")  # chooses the run to test
 
 
 def analyze_study(
@@ -191,50 +186,3 @@ def note_other_images(sections: Sequence[SectionResult]) -> list[str]:
                     "validation images, because their data.validation or data.limit differ: a part of the difference may be theirs"
                 )
     return list(dict.fromkeys(notes))
-
-
-# ---- the best run on the test set
-
-
-def select_best(trial_results: Sequence[TrialResult]) -> TrialResult | None:
-    """The finished run of the best validation accuracy, the first of equals; None where no run has one."""
-    return max(eligible_results(trial_results), key=lambda r: SELECTION_METRIC.compute(r.history), default=None)
-
-
-def eligible_results(trial_results: Sequence[TrialResult]) -> list[TrialResult]:
-    """The finished runs that have a validation accuracy, each once however many trials share it."""
-    runs: dict[str, TrialResult] = {}
-    for result in trial_results:
-        if result.status == "finished" and result.history[0].validation_accuracy is not None:
-            runs.setdefault(result.trial.recipe.key, result)
-    return list(runs.values())
-
-
-def make_best_on_test(
-    trial_result: TrialResult,
-    trial_results: Sequence[TrialResult],
-    num_validation_images: int,
-    test_result: EvaluationRecord,
-) -> BestOnTest:
-    """What the test of one finished run says, which `select_best` chose by its validation accuracy.
-
-    Args:
-        trial_result: the tested run's
-        trial_results: those that it was chosen from
-        num_validation_images: images that its validation accuracy was measured on
-        test_result: what its `Run.test` gave
-
-    Raises LabError if no result has a validation accuracy.
-    """
-    accuracies = [SELECTION_METRIC.compute(r.history) for r in eligible_results(trial_results)]
-    require(accuracies, "no finished run has a validation accuracy, so there is no best run to evaluate")
-    best = BestOnTest(
-        trial_result=trial_result,
-        num_candidates=len(accuracies),
-        validation_accuracy=SELECTION_METRIC.compute(trial_result.history),
-        num_validation_images=num_validation_images,
-        selection_bias=selection_bias(accuracies, num_validation_images),
-        test_result=test_result,
-        comment="",
-    )
-    return replace(best, comment=narrative.describe_best_on_test(best))

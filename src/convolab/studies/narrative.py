@@ -6,7 +6,6 @@ from convolab.core.stats import Interval, mean_interval
 from convolab.core.text import format_p_value, join_with_and, pluralize
 from convolab.studies.formatting import (
     choose_decimals,
-    describe_step,
     display_scale,
     format_difference_interval,
     format_margin,
@@ -18,7 +17,7 @@ from convolab.studies.formatting import (
     metric_phrase,
 )
 from convolab.studies.metrics import Metric
-from convolab.studies.results import Arm, BestOnTest, ContrastResult, with_common_seeds
+from convolab.studies.results import Arm, ContrastResult, with_common_seeds
 from convolab.studies.section import Section
 
 UNFINISHED_PHRASES = {
@@ -363,36 +362,3 @@ def default_metric(arms: Sequence[Arm]) -> Metric:
 def mean_intervals(arms: Sequence[Arm], metric: Metric) -> Mapping[str, Interval]:
     """The mean over each arm's finished runs, for the arms that have any."""
     return {arm.name: metric.possible(mean_interval(list(arm.values(metric).values()))) for arm in arms if arm.finished}
-
-
-def describe_best_on_test(best: BestOnTest) -> str:
-    """What the test says of the chosen run, and whether its test accuracy agrees with its validation accuracy.
-
-    They agree if their difference, after the expected selection bias, is within what chance explains.
-    """
-    trial, test, several = best.trial_result.trial, best.test_result, best.num_candidates > 1
-    low, high = test.interval
-    chosen = f"the best of {best.num_candidates:,} runs" if several else "the only run"
-    bias = (
-        f"; selecting the best of {best.num_candidates:,} is expected to inflate it by up to "
-        f"{100 * best.selection_bias:.2f} percentage points"
-    )
-    gap = best.validation_accuracy - test.correct / test.count  # positive: the validation accuracy is higher
-    if gap - best.selection_bias > best.chance_margin:
-        judgment = (
-            "more than selection bias and chance explain: selecting the best epoch inflates it too, "
-            "or the test images are harder"
-        )
-    elif gap < -best.chance_margin:
-        judgment = "more than chance explains: the test images seem to be easier"
-    else:
-        judgment = f"within what {'selection bias and chance explain' if several else 'chance explains'}"
-    return (
-        f"'{trial.arm}' of section '{trial.section}' with seed {trial.seed}, {chosen} in validation, classifies "
-        f"{100 * test.correct / test.count:.2f} % of {test.count:,} test images correctly "
-        f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %). "
-        f"Its validation accuracy is {100 * best.validation_accuracy:.2f} % on "
-        f"{pluralize(best.num_validation_images, 'image')}{bias if several else ''}. "
-        f"The test accuracy is {describe_step(-100 * gap, 2, 'percentage points')}, {judgment} "
-        f"(±{100 * best.chance_margin:.2f} by chance alone)."
-    )

@@ -14,7 +14,8 @@ from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
 from convolab.data.memmap import memmapped_dataset, read_memmap
 from convolab.data.splits import DatasetSplits
-from convolab.studies.analyze import analyze_study, make_best_on_test, note_other_images, select_best
+from convolab.studies.analyze import analyze_study, note_other_images
+from convolab.studies.best_on_test import make_best_on_test, select_best
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.plan_changes import find_plan_changes, note_plan_changes, read_plan_changes
 from convolab.studies.planning import StudyPlan, plan_study
