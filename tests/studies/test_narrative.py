@@ -248,7 +248,7 @@ def test_arms_with_the_same_verdict_and_baseline_share_a_sentence() -> None:
     )
     assert comment.endswith(
         "Undecided: 'z' instead of 'usual' seems to leave the best validation accuracy as it is "
-        "(from 2.2 lower to 2.2 higher); about 12 seeds would probably decide it."
+        "(from 2.2 percentage points lower to 2.2 higher); about 12 seeds would probably decide it."
     )
     alike = analyze_section(
         {"usual": LOW, "x": runs_ending_at(0.7001, 0.7231, 0.6909), "y": runs_ending_at(0.7002, 0.7229, 0.6911)},

@@ -89,8 +89,17 @@ def format_signed_difference(metric: Metric, difference: Interval) -> str:
     return f"{format_metric_difference(metric, abs(difference.mean), decimals)} {words[metric.unit]}"
 
 
+def rounds_to_zero(metric: Metric, difference: Interval) -> bool:
+    """Whether a mean difference is 0 in the decimals that its interval deserves."""
+    decimals = choose_decimals(metric, interval_half_width(difference))
+    return round(display_scale(metric) * difference.mean, decimals) == 0
+
+
 def format_difference_interval(metric: Metric, difference: Interval) -> str:
-    """The interval of a difference: "2.1 to 4.1", or "from 0.8 lower to 1.4 higher" where it contains 0."""
+    """The interval of a difference: "2.1 to 4.1", or "from 0.8 lower to 1.4 higher" where it contains 0.
+
+    Where the difference rounds to 0, it is left out of sentences, so the unit stands here: "from 1.1 nats lower to 1.1 higher".
+    """
     scale = display_scale(metric)
     decimals = choose_decimals(metric, interval_half_width(difference))
     low, high = sorted((scale * abs(difference.low), scale * abs(difference.high)))
@@ -98,8 +107,10 @@ def format_difference_interval(metric: Metric, difference: Interval) -> str:
         decimals += 1
     if difference.low > 0 or difference.high < 0:
         return f"{low:.{decimals}f} to {high:.{decimals}f}"
-    decrease = f"{-scale * difference.low:.{decimals}f} {DECREASE_WORDS[metric.unit]}"
-    return f"from {decrease} to {scale * difference.high:.{decimals}f} {INCREASE_WORDS[metric.unit]}"
+    decrease = f"{-scale * difference.low:.{decimals}f}"
+    if rounds_to_zero(metric, difference):
+        decrease = with_unit(decrease, metric)
+    return f"from {decrease} {DECREASE_WORDS[metric.unit]} to {scale * difference.high:.{decimals}f} {INCREASE_WORDS[metric.unit]}"
 
 
 def format_decimal(value: float, decimals: int) -> str:

@@ -6,7 +6,6 @@ from convolab.core.stats import Interval, mean_interval
 from convolab.core.text import format_p_value, join_with_and, pluralize
 from convolab.studies.formatting import (
     choose_decimals,
-    display_scale,
     format_difference_interval,
     format_margin,
     format_mean,
@@ -15,6 +14,7 @@ from convolab.studies.formatting import (
     format_signed_difference,
     interval_half_width,
     metric_phrase,
+    rounds_to_zero,
 )
 from convolab.studies.metrics import Metric
 from convolab.studies.results import Arm, ContrastResult, with_common_seeds
@@ -109,9 +109,9 @@ def describe_change(result: ContrastResult) -> str:
         return f"{subject} changes {phrase} by less than {margin}: {shift} ({interval})"
     verb = "raise" if test.difference.mean > 0 else "lower"
     verb = f"seems to {verb}" if result.verdict == "undecided" else f"{verb}s"
-    decimals = choose_decimals(metric, interval_half_width(test.difference))
-    if round(display_scale(metric) * test.difference.mean, decimals) == 0:
+    if rounds_to_zero(metric, test.difference):
         return f"{subject} seems to leave {phrase} as it is ({interval})"
+    decimals = choose_decimals(metric, interval_half_width(test.difference))
     amount = format_metric_difference(metric, abs(test.difference.mean), decimals)
     return f"{subject} {verb} {phrase} by {amount} ({interval})"
 
