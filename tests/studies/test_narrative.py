@@ -288,9 +288,12 @@ def test_a_section_without_a_finished_run_says_how_each_ended() -> None:
 
 
 def comment_on_grid(
-    ends: Mapping[float, Sequence[float]], contrasts: Sequence[tuple[str, str]] = (), diverged: Sequence[str] = ()
+    ends: Mapping[float, Sequence[float]],
+    contrasts: Sequence[tuple[str, str]] = (),
+    diverged: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> str:
-    """The comment on a grid of learning rates, by their runs' best accuracies."""
+    """The comment on a grid of learning rates, by their runs' best accuracies; of some arms the first run has no end."""
     contrast_dicts = [{"arm": arm, "baseline": baseline} for arm, baseline in contrasts]
     seeds = list(range(len(next(iter(ends.values())))))
     study = Study.from_dict(
@@ -303,7 +306,7 @@ def comment_on_grid(
     results = [
         TrialResult(
             t,
-            "diverged" if t.arm in diverged and t.seed == 0 else "finished",
+            "finished" if t.seed else "diverged" if t.arm in diverged else "failed" if t.arm in failed else "finished",
             tuple(runs_ending_at(ends[t.recipe.optimizer.lr][t.seed])[0]),
         )
         for t in study.trials
@@ -325,6 +328,25 @@ def test_a_grid_says_which_neighbors_were_not_compared() -> None:
     comment = comment_on_grid(RATES)
     assert "It was not compared with its neighbors in the grid, 'lr=0.3' and 'lr=0.01'." in comment
     assert "worse" not in comment
+
+
+def test_the_best_of_a_grid_says_over_which_seeds_where_the_arms_have_not_the_same() -> None:
+    seeds = "over the 2 seeds that all"
+    comment = comment_on_grid(RATES, failed=["lr=0.3"])
+    assert f"'lr=0.1' is best on average in the best validation accuracy, {seeds} arms have: 81.6 % (74." in comment
+    comment = comment_on_grid(RATES, failed=["lr=0.3"], diverged=["lr=0.003"])
+    assert (
+        f"Of the arms that did not diverge, 'lr=0.1' is best on average in the best validation accuracy, {seeds} of"
+        in comment
+    )
+    assert "that all" not in comment_on_grid(RATES, diverged=["lr=0.003"])
+
+
+def test_one_neighbor_in_a_grid_is_not_called_several() -> None:
+    two = {rate: RATES[rate] for rate in (0.1, 0.01)}
+    assert comment_on_grid(two).endswith("Its neighbor in the grid, 'lr=0.01', was not compared with it.")
+    comment = comment_on_grid(two, [("lr=0.1", "lr=0.01")])
+    assert comment.endswith("Its neighbor in the grid, 'lr=0.01', is undecided.")
 
 
 def test_a_best_arm_at_the_edge_of_a_grid_is_described_as_such() -> None:

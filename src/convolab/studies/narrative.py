@@ -314,7 +314,11 @@ def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[
     best = (max if metric.higher_is_better else min)(means, key=lambda name: means[name].mean)
     decimals = choose_decimals(metric, *map(interval_half_width, means.values()))
     scope = "Of the arms that did not diverge, " if any(arm.diverged for arm in arms) else ""
-    verb = "is best on average" if means[best].count > 1 else "has the best value"
+    count, phrase = means[best].count, metric_phrase(metric)
+    verb = "is best on average" if count > 1 else "has the best value"
+    if any(len(arm.finished) > count for arm in measured):  # the table of arms has the means over all their seeds
+        who = "all of them" if scope else "all arms"
+        phrase += f", over the {pluralize(count, 'seed')} that {who} have"
     compared = {}
     for result in results:
         contrast = result.contrast
@@ -325,7 +329,10 @@ def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[
             if result.verdict in ("equivalent", "undecided"):
                 compared[other] = f"is {result.verdict}"
     names = [name for name in section.grid_neighbors(best) if name in means]
-    if compared.keys() & set(names):
+    if len(names) == 1:
+        (name,) = names
+        neighbors = f"Its neighbor in the grid, '{name}', {compared.get(name, 'was not compared with it')}."
+    elif compared.keys() & set(names):
         of_each = [f"'{name}' {compared.get(name, 'was not compared with it')}" for name in names]
         neighbors = f"Of its neighbors in the grid, {join_with_and(of_each)}."
     elif names:
@@ -334,7 +341,7 @@ def describe_grid_best(section: Section, arms: Sequence[Arm], results: Sequence[
     else:  # none of them is trained yet
         neighbors = ""
     return [
-        f"{scope}'{best}' {verb} in {metric_phrase(metric)}: {format_mean(metric, means[best], decimals)}.",
+        f"{scope}'{best}' {verb} in {phrase}: {format_mean(metric, means[best], decimals)}.",
         neighbors,
         "It is at the edge of the grid: better values may lie outside it."
         if section.is_at_grid_edge(best) and set(compared.values()) != {"is equivalent"}
