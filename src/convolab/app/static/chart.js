@@ -26,6 +26,12 @@ export function ticks(low, high, count) {
   return Array.from({length: last - first + 1}, (_, index) => +((first + index) * step).toPrecision(12));
 }
 
+// Ticks of which the first and the last hold the interval between them, so that an axis can end at both.
+function enclosingTicks(low, high, count) {
+  const step = stepOf(low, high, count), first = Math.floor(low / step + 1e-9), last = Math.ceil(high / step - 1e-9);
+  return Array.from({length: last - first + 1}, (_, index) => +((first + index) * step).toPrecision(12));
+}
+
 const tidy = value => Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(+value.toPrecision(4));
 
 // Draw again whenever the place has another width, or the type another size.
@@ -39,21 +45,22 @@ function keepDrawn(place, draw) {
 }
 
 const fontSize = () => parseFloat(getComputedStyle(document.documentElement).fontSize) * 0.78;
+const widthOf = place => Math.max(200, place.clientWidth || 400); // pixels, also while the page makes room for it
+const longest = (values, format) => 0.62 * Math.max(...values.map(value => format(value).length)); // in font sizes
 
 // series: [{name, points: [[x, y], ...], index}]; y may be null. options: title, xTitle, format, yDomain, xDomain.
 export function lineChart(place, series, options) {
   const {title, xTitle = "epoch", format = tidy, tickFormat = format, xDomain, yDomain} = options;
   keepDrawn(place, () => {
-    const font = fontSize(), width = place.clientWidth || 400, height = Math.max(180, Math.min(300, width * 0.55)) + font;
+    const font = fontSize(), width = widthOf(place), height = Math.max(180, Math.min(300, width * 0.55)) + font;
     const points = series.map(one => one.points.filter(([, y]) => y != null));
     const xs = points.flat().map(([x]) => x), ys = points.flat().map(([, y]) => y);
     const [xLow, xHigh] = xDomain ?? [Math.min(...xs, 1), Math.max(...xs, 2)];
     let [yLow, yHigh] = yDomain ?? [Math.min(...ys), Math.max(...ys)];
     if (!ys.length) [yLow, yHigh] = yDomain ?? [0, 1];
     if (yLow === yHigh) [yLow, yHigh] = [yLow - 0.5, yHigh + 0.5];
-    const step = stepOf(yLow, yHigh, 5);
-    [yLow, yHigh] = [Math.floor(yLow / step + 1e-9) * step, Math.ceil(yHigh / step - 1e-9) * step];
-    const yTicks = ticks(yLow, yHigh, 5), left = 12 + font * 0.62 * Math.max(...yTicks.map(tick => tickFormat(tick).length));
+    const yTicks = enclosingTicks(yLow, yHigh, 5), left = 12 + font * longest(yTicks, tickFormat);
+    [yLow, yHigh] = [yTicks[0], yTicks.at(-1)];
     const box = {left, right: width - 12 - font, top: 8, bottom: height - 2.9 * font};
     const x = value => box.left + (value - xLow) / (xHigh - xLow || 1) * (box.right - box.left);
     const y = value => box.bottom - (value - yLow) / (yHigh - yLow) * (box.bottom - box.top);
@@ -127,17 +134,22 @@ export function lineChart(place, series, options) {
 export function intervalChart(place, rows, options) {
   const {title, format = tidy, xTitle, margin = null} = options;
   keepDrawn(place, () => {
-    const font = fontSize(), width = place.clientWidth || 400, rowHeight = 3.1 * font;
+    const font = fontSize(), width = widthOf(place), rowHeight = 3.1 * font;
     const height = rows.length * rowHeight + 3.4 * font;
     const ends = rows.flatMap(row => [row.low, row.high, row.mean]).filter(value => value != null);
     let low = Math.min(0, ...ends, margin == null ? 0 : -margin), high = Math.max(0, ...ends, margin ?? 0);
-    const room = (high - low || 1) * 0.06;
-    [low, high] = [low - room, high + room];
-    const x = value => 10 + (value - low) / (high - low) * (width - 20), bottom = rows.length * rowHeight + 0.4 * font;
+    if (low === high) [low, high] = [-1, 1];
+    const side = found => Math.max(10, 0.5 * font * longest(found, format)); // the outer halves of the first and last label
+    const areApart = found => (width - 2 * side(found)) / (found.length - 1) > font * (longest(found, format) + 0.6);
+    let count = 8, found = enclosingTicks(low, high, count);
+    while (count > 2 && !areApart(found)) found = enclosingTicks(low, high, --count);
+    [low, high] = [found[0], found.at(-1)];
+    const left = side(found), bottom = rows.length * rowHeight + 0.4 * font;
+    const x = value => left + (value - low) / (high - low) * (width - 2 * left);
     const words = rows.map(row => `${row.label}: ${row.mean == null ? "no difference measured" : format(row.mean)}, ${row.verdict}`);
     const chart = svg("svg", {viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "font-size": font, "aria-label": `${title}. ${words.join(". ")}`});
     if (margin != null) chart.append(svg("rect", {x: x(-margin), width: x(margin) - x(-margin), y: 0, height: bottom, class: "band"}));
-    for (const tick of ticks(low, high, Math.max(2, width / (font * 8)))) {
+    for (const tick of found) {
       chart.append(svg("line", {x1: x(tick), x2: x(tick), y1: 0, y2: bottom, class: tick === 0 ? "zero" : "grid"}));
       const text = svg("text", {x: x(tick), y: bottom + 1.3 * font, "text-anchor": "middle", class: "tick-label"});
       text.textContent = format(tick);
