@@ -126,6 +126,21 @@ def test_holms_correction_is_named_and_counts() -> None:
     assert comment_on(arms["a"], arms["b"]).startswith("'a' instead of 'b' raises")
 
 
+def test_an_undecided_contrast_whose_interval_alone_would_decide_it_says_why() -> None:
+    fifth = {"b": runs_ending_at(0.70, 0.70, 0.701), **{name: runs_ending_at(0.71, 0.73, 0.69) for name in "cdef"}}
+    contrasts = [(name, "b") for name in "acdef"]
+    on_one_side = analyze_section({"a": runs_ending_at(0.75, 0.76, 0.74), **fifth}, contrasts)
+    within_margin = analyze_section({"a": runs_ending_at(0.702, 0.704, 0.7), **fifth}, contrasts)
+    shown = ["(2.4 to 7.6, not corrected", "(from 0.46 lower to 0.79 higher, not corrected"]
+    for section, interval in zip((on_one_side, within_margin), shown, strict=True):
+        result, *others = section.contrast_results
+        assert result.verdict == "undecided"
+        assert f"{interval} for the other contrasts)" in result.comment
+        assert "for the other contrasts" not in "".join(other.comment for other in others)
+        assert section.comment.count("for the other contrasts") == 1  # in the sentence on all five
+    assert "not corrected" not in comment_on(runs_ending_at(0.75, 0.76, 0.74), fifth["b"])
+
+
 def test_one_seed_gives_both_numbers_and_no_verdict() -> None:
     comment = comment_on(HIGH[:1], LOW[:1])
     assert comment.startswith(

@@ -92,14 +92,15 @@ def describe_tests(results: Iterable[ContrastResult]) -> str:
     sentences = []
     if any(not result.looks for result in results):
         sentences.append(
-            "Contrasts are paired t-tests over the seeds, with Holm's correction over the section's contrasts, at 5 %."
+            "Contrasts are paired t-tests over the seeds, with Holm's correction over the section's contrasts, at 5 %; "
+            "intervals are not corrected."
         )
     if any(result.looks for result in results):
         sentences.append(
             'Where seeds are "until decided", contrasts are paired t-tests at looks that were planned: the 5 % are shared '
             "out among the looks (Lan and DeMets) and, by Holm's method in its group-sequential form (Maurer and Bretz), "
-            "among the section's contrasts. Their intervals hold however often one looks, and their p-values are those of "
-            "the last look, uncorrected."
+            "among the section's contrasts. Their intervals hold however often one looks, but are not corrected for the "
+            "number of contrasts; their p-values are those of the last look, uncorrected."
         )
     return " ".join(sentences)
 

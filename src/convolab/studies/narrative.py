@@ -99,7 +99,7 @@ def describe_change(result: ContrastResult) -> str:
     """What an arm does to the metric, and by how much: "Batch norm lowers the final training loss by 0.46 nats (...)"."""
     test, metric = result.paired_test, result.contrast.parsed_metric
     assert test is not None  # or there is nothing to describe
-    interval = format_difference_interval(metric, test.difference)
+    interval = describe_interval(result)
     if result.contrast.interaction:
         return describe_interaction(result, interval)
     phrase, subject = metric_phrase(metric), name_subject(result)
@@ -114,6 +114,16 @@ def describe_change(result: ContrastResult) -> str:
     decimals = choose_decimals(metric, interval_half_width(test.difference))
     amount = format_metric_difference(metric, abs(test.difference.mean), decimals)
     return f"{subject} {verb} {phrase} by {amount} ({interval})"
+
+
+def describe_interval(result: ContrastResult) -> str:
+    """A difference's interval, and where this contrast alone would be decided, why it is not: the others count too."""
+    test, margin = result.paired_test, result.margin or 0.0
+    assert test is not None  # or there is nothing to describe
+    low, high = test.difference.low, test.difference.high
+    interval = format_difference_interval(result.contrast.parsed_metric, test.difference)
+    is_clear = low > 0 or high < 0 or max(-low, high) < margin
+    return f"{interval}{', not corrected for the other contrasts' * (is_clear and result.verdict == 'undecided')}"
 
 
 def describe_interaction(result: ContrastResult, interval: str) -> str:
@@ -287,11 +297,11 @@ def describe_group(results: Sequence[ContrastResult]) -> str:
         change = describe_change(first)
         sentence = f"Undecided: {change}{price}." if price else f"{capitalize(change)}."
         return join_sentences([sentence, describe_optimum(first)])
-    differences = {result.contrast.arm: result.paired_test.difference for result in results if result.paired_test}
     arms = join_with_and(
         [
-            f"'{arm}' ({format_signed_difference(metric, difference)}, {format_difference_interval(metric, difference)})"
-            for arm, difference in differences.items()
+            f"'{result.contrast.arm}' ({format_signed_difference(metric, test.difference)}, {describe_interval(result)})"
+            for result in results
+            if (test := result.paired_test)
         ]
     )
     relation = {
