@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import altair as alt
 
@@ -89,9 +89,9 @@ def final_values_chart(result: SectionResult, metrics: Sequence[Metric], key: st
     both = f"final {metrics[0].quantity.removeprefix('train_')}"
     name = both if compares_splits else first.title
     counts = [mean.runs for mean in values.means]
-    clipped = ", clipped at the axis" if value_range.clips_intervals else ""
+    arrows = ", an arrow where it goes on beyond the axis" if value_range.clips_intervals else ""
     caption = (
-        f"dot: mean of {describe_run_count(counts)}; bar: its 95 % t-interval{clipped}; faint: seeds"
+        f"dot: mean of {describe_run_count(counts)}; bar: its 95 % t-interval{arrows}; faint: seeds"
         if max(counts) > 1
         else "one run per arm"
     )
@@ -140,6 +140,7 @@ class GridPlacement:
     value_title: str
     key: str
     values: FinalValues
+    arrows: ClassVar = {"low": "M0,0L1,-1.5L-1,-1.5Z", "high": "M0,0L1,1.5L-1,1.5Z"}  # with the tip at the value
 
     def value(self, layer: alt.Chart, field: str) -> alt.Chart:
         y = alt.Y(f"{field}:Q", title=self.value_title, scale=self.value_range.scale(), axis=self.value_range.axis())
@@ -171,6 +172,7 @@ class RowPlacement:
     value_title: str
     arms: list[str]
     compares_splits: bool
+    arrows: ClassVar = {"low": "M0,0L1.5,-1L1.5,1Z", "high": "M0,0L-1.5,-1L-1.5,1Z"}
 
     def value(self, layer: alt.Chart, field: str) -> alt.Chart:
         x = alt.X(f"{field}:Q", title=self.value_title, scale=self.value_range.scale(), axis=self.value_range.axis())
@@ -192,7 +194,10 @@ class RowPlacement:
 def final_values_layers(
     values: FinalValues, place: GridPlacement | RowPlacement, compares_splits: bool, has_line: bool
 ) -> alt.LayerChart:
-    """Seeds, intervals and means, and a cross for each arm with diverged runs; `has_line` connects the means."""
+    """Seeds, means, intervals with an arrow where the axis cuts them, and a cross for each arm with diverged runs.
+
+    `has_line` connects the means.
+    """
     legend = alt.Legend(orient="top", symbolOpacity=1) if compares_splits else None
     colors = [BLUE, ORANGE] if compares_splits else [BLUE, BLUE]
     color = alt.Color("series:N", title=None, legend=legend, scale=alt.Scale(domain=list(SPLITS), range=colors))
@@ -214,6 +219,16 @@ def final_values_layers(
         place.interval(layer("means", bar)),
         means.encode(shape=shape, tooltip=tooltip_fields("arm", "series", "mean", "low", "high", "runs")),
     ]
+    if place.value_range.clips_intervals:
+        for end, beyond in (("low", "<"), ("high", ">")):
+            edge = getattr(place.value_range, end)
+            arrow = alt.MarkDef(type="point", filled=True, size=120, opacity=1, aria=False, shape=place.arrows[end])
+            cut = (
+                layer("means", arrow)
+                .transform_filter(f"datum.{end} {beyond} {edge}")
+                .transform_calculate(edge=f"{edge}")
+            )
+            layers.append(place.value(cut, "edge"))
     if values.diverged:
         crosses = place.edge(alt.Chart(alt.NamedData("diverged"), mark=DIVERGED_MARK)).encode(color=alt.value(ORANGE))
         layers.append(crosses.encode(tooltip=tooltip_fields("arm", "diverged_runs")))
