@@ -1,4 +1,4 @@
-"""The best run of a study on the test set: which run it is, how much choosing it inflates its accuracy, and what is said of it."""
+"""The best run of a study on the test set: which run it is, how much choosing it inflates its accuracy, and the sentences on it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
