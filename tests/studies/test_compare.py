@@ -13,7 +13,7 @@ from support.shape_checks import without_shape_checks
 from convolab.core.errors import LabError
 from convolab.data.splits import DatasetSplits
 from convolab.models.registry import trust_named
-from convolab.studies.compare import compare_runs, find_runs_of_arm
+from convolab.studies.compare import compare_named, compare_runs, find_runs_of_arm
 from convolab.studies.executor import Executor
 from convolab.studies.runner import execute_study
 from convolab.studies.single_runs import describe_gap
@@ -158,6 +158,22 @@ def test_arms_of_a_study_are_named_by_their_folder_and_name(
         find_runs_of_arm(f"{tmp_path / 'study'}:fats")
     with pytest.raises(LabError, match="is not a study's folder: give a run's folder, or STUDY:ARM"):
         find_runs_of_arm(f"{tmp_path}:fast")
+
+
+@pytest.mark.slow
+def test_arms_of_a_study_keep_their_names_in_a_comparison_although_one_changes_nothing(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
+):
+    arms = {"plain": {}, "clipped": {"training.clip_norm": 1.0}}
+    for name, limit in (("few", 200), ("more", 300)):
+        study = make_study(seeds=[0], sections={"norm": {"arms": arms, "overrides": {"data.limit": limit}}})
+        execute_study(study, tmp_path / name, executor=in_process)
+
+    def names(*specs: str) -> list[str]:
+        return [arm.name for arm in compare_named([f"{tmp_path}/{spec}" for spec in specs]).sections[0].arms]
+
+    assert names("few:clipped", "few:norm/plain") == ["clipped", "plain"]
+    assert names("few:clipped", "more:clipped") == ["limit=200", "limit=300"]
 
 
 FIRST_EDITION = """

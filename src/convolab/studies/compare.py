@@ -25,19 +25,27 @@ COMPARISON_METRICS = ("best_validation_accuracy", "final_validation_loss", "fina
 MAX_OVERRIDES_LENGTH = 60  # of an arm's name that is what is its own
 
 
+def split_arm_spec(spec: str) -> tuple[str, str] | None:
+    """The study's folder and the arm that STUDY:ARM names; None for a run's folder."""
+    colons = [index for index, letter in enumerate(spec) if letter == ":"]  # an arm's name may have some too
+    if not colons or (Path(spec) / SUMMARY_FILE).exists():
+        return None
+    split = next((index for index in colons if (Path(spec[:index]) / STUDY_FILE).exists()), colons[-1])
+    return spec[:split], spec[split + 1 :]
+
+
 def find_runs_of_arm(spec: str) -> list[Run]:
     """The runs that a person names.
 
     `spec` is a run's folder, or STUDY:ARM or STUDY:SECTION/ARM with a study's folder, also one of the first edition.
     Raises LabError if there are none.
     """
-    colons = [index for index, letter in enumerate(spec) if letter == ":"]  # an arm's name may have some too
-    if not colons or (Path(spec) / SUMMARY_FILE).exists():
+    parts = split_arm_spec(spec)
+    if parts is None:
         is_study = (Path(spec) / STUDY_FILE).is_file()
         require(not is_study, f"{spec} is a study: give it alone, or one of its arms as {spec}:ARM")
         return [Run(spec)]
-    split = next((index for index in colons if (Path(spec[:index]) / STUDY_FILE).exists()), colons[-1])
-    folder, arm = spec[:split], spec[split + 1 :]
+    folder, arm = parts
     study_file = Path(folder) / STUDY_FILE
     require(study_file.exists(), f"{folder} is not a study's folder: give a run's folder, or STUDY:ARM")
     recipes: dict[str, dict[str, Recipe]] = {}  # by SECTION/ARM, then by the recipe's key
@@ -91,16 +99,21 @@ def compare_named(several: Sequence[Run | str | Path]) -> StudyResult:
     """Compare runs, given themselves, by their folders or as STUDY:ARM; a study's folder alone gives what it has found."""
     if len(several) == 1 and not isinstance(several[0], Run) and (Path(several[0]) / STUDY_FILE).is_file():
         return read_study_result(Path(several[0]))
-    return compare_runs(
-        [run for one in several for run in ([one] if isinstance(one, Run) else find_runs_of_arm(str(one)))]
-    )
+    specs = [None if isinstance(one, Run) else split_arm_spec(str(one)) for one in several]
+    names = [spec[1].rpartition("/")[2] if spec else "" for spec in specs]
+    # Arms of two studies may have one name: then what differs in their recipes names them.
+    names = [name if names.count(name) == 1 else "" for name in names]
+    groups = [[one] if isinstance(one, Run) else find_runs_of_arm(str(one)) for one in several]
+    runs = [run for group in groups for run in group]
+    return compare_runs(runs, [name for name, group in zip(names, groups, strict=True) for _ in group])
 
 
-def compare_runs(runs: Sequence[Run]) -> StudyResult:
+def compare_runs(runs: Sequence[Run], typed_names: Sequence[str] = ()) -> StudyResult:
     """How runs differ in what they were trained with and in what they reached, and how sure that is.
 
-    Every arm is compared with the first. Raises LabError for runs of different datasets, the same run twice, or one
-    without an epoch.
+    Every arm is compared with the first. `typed_names` are what a person calls the arm of each run; without a name, or
+    with an empty one, it is named by what it alone was trained with. Raises LabError for runs of different datasets, the
+    same run twice, or one without an epoch.
     """
     require(len(runs) > 1, "a comparison needs at least two runs: give another run's folder too, or a study's")
     datasets = {run.summary["data_key"] for run in runs}
@@ -117,9 +130,9 @@ def compare_runs(runs: Sequence[Run]) -> StudyResult:
     common, overrides_of_runs = split_recipes([run.recipe for run in runs])
     arms: dict[str, Overrides] = {}
     names = []  # the arm of each run
-    for run, overrides in zip(runs, overrides_of_runs, strict=True):
+    for run, overrides, typed in zip(runs, overrides_of_runs, typed_names or [""] * len(runs), strict=True):
         same_arm = next((name for name, known in arms.items() if known == overrides), None)
-        names.append(same_arm or derive_arm_name(overrides, run, arms))
+        names.append(same_arm or derive_arm_name(typed, overrides, run, arms))
         arms[names[-1]] = overrides
     has_validation = all(run.history[0].validation_accuracy is not None for run in runs)
     study = comparison_study(common, arms, sorted({run.recipe.training.seed for run in runs}), has_validation)
@@ -212,9 +225,9 @@ def comparison_study(
     )
 
 
-def derive_arm_name(overrides: Overrides, run: Run, existing_names: Collection[str]) -> str:
-    """A new arm's name: its overrides if they are short, else the name of its run's folder."""
+def derive_arm_name(typed: str, overrides: Overrides, run: Run, existing_names: Collection[str]) -> str:
+    """A new arm's name: as typed, or its overrides if they are short, else the name of its run's folder."""
     keys = [key_path if key_path.endswith(".name") else key_path.rpartition(".")[2] for key_path in overrides]
     name = ", ".join(f"{key}={format_arm_value(value)}" for key, value in zip(keys, overrides.values(), strict=True))
-    name = name if 0 < len(name) <= MAX_OVERRIDES_LENGTH else usable_name(run.folder.resolve().name)
+    name = typed or (name if 0 < len(name) <= MAX_OVERRIDES_LENGTH else usable_name(run.folder.resolve().name))
     return name if name not in existing_names else f"{name} ({len(existing_names) + 1})"
