@@ -126,6 +126,37 @@ def test_a_length_without_a_unit_or_out_of_range_is_refused(text: str) -> None:
         parse_length(text, "--width")
 
 
+def test_the_methods_of_a_study_name_the_keys_that_each_arm_sets_and_their_values() -> None:
+    optimizers = {"mine": {"optimizer.lr": 0.02, "optimizer.name": "adam"}, "sgd": {"optimizer.lr": 0.05}}
+    study = Study.from_dict(
+        {
+            "name": "x",
+            "recipe": {"optimizer": {"lr": 0.01}},
+            "sections": {
+                "act": {"arms": {"gelu": {"model.activation": "gelu"}, "relu": {}}},
+                "opt": {"overrides": {"training.epochs": 4}, "arms": optimizers},
+                "rates": {"grid": {"optimizer.lr": [0.123456789, 0.1]}},
+            },
+        }
+    )
+    results = [replace(synthetic_result(trial, 1.0), summary=None) for trial in study.trials]
+    _, methods = paper_parts(StudyResult(study, analyze_study(study, results), None))
+    for sentence in (
+        "Arms of section act: gelu (model.activation gelu); relu.",
+        "Arms of section opt (training.epochs 4): mine (optimizer.lr 0.02, optimizer.name adam, optimizer.betas [0.9, 0.999], "
+        "optimizer.weight_decay 0.0); sgd (optimizer.lr 0.05).",
+        "Arms of section rates: lr=0.123457 (optimizer.lr 0.123456789); lr=0.1 (optimizer.lr 0.1).",
+    ):
+        assert sentence in methods
+
+
+def test_a_column_that_is_headed_p_has_the_numbers_alone() -> None:
+    _, headings, rows = contrasts_paper_table(synthetic_study().sections[0])
+    numbers = [row[headings.index("p")] for row in rows]
+    assert all(number == NO_VALUE or re.fullmatch(r"(< )?[01](\.\d+)?", number) for number in numbers)
+    assert set(numbers) != {NO_VALUE}
+
+
 def until_decided_and_widened() -> StudyResult:
     """A contrast that is decided at the first look, and a grid of rates whose best stands at an end."""
     arms = {"with": {"model.batch_norm": True}, "without": {"model.batch_norm": False}}

@@ -55,6 +55,15 @@ def format_p_value(p: float) -> str:
     return f"p = {p:.4f}" if f"{p:.3f}" == "0.050" else f"p = {p:.3f}"
 
 
+def format_p_cell(p: float) -> str:
+    """A p-value in a column that is headed p.
+
+    >>> format_p_cell(0.0321), format_p_cell(0.00002)
+    ('0.032', '< 0.001')
+    """
+    return format_p_value(p).removeprefix("p ").removeprefix("= ")
+
+
 def pluralize(count: int, noun: str) -> str:
     """A count and its noun.
 

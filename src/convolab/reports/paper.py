@@ -9,12 +9,13 @@ from pathlib import Path
 from convolab.core.errors import require
 from convolab.core.escape import escape_line
 from convolab.core.outputs import PAPER, require_outputs, write_output
-from convolab.core.text import NO_VALUE, format_p_value, join_with_and, pluralize
+from convolab.core.text import NO_VALUE, format_p_cell, join_with_and, pluralize
 from convolab.reports import markdown
 from convolab.reports.study_about import describe_tests
 from convolab.studies.formatting import choose_decimals, display_scale, format_margin, interval_half_width
 from convolab.studies.metrics import Metric
-from convolab.studies.results import SectionResult, StudyResult
+from convolab.studies.results import Arm, SectionResult, StudyResult
+from convolab.studies.section import Section
 from convolab.studies.study import Study
 from convolab.studies.tables import finished_metric_interval, table_metrics
 from convolab.training.recipe import Recipe
@@ -99,7 +100,7 @@ def contrasts_paper_table(section: SectionResult) -> PaperTable:
         rows.append(
             [
                 result.contrast.label, heading_of(metric), str(len(result.seeds)),
-                difference or NO_VALUE, NO_VALUE if p is None else format_p_value(p), result.verdict,
+                difference or NO_VALUE, NO_VALUE if p is None else format_p_cell(p), result.verdict,
             ]
         )  # fmt: skip
     title = section.section.title or section.name
@@ -141,8 +142,12 @@ def run_paper_table(run: Run) -> PaperTable:
 
 def describe_part(values: Mapping[str, object]) -> str:
     """A section of a recipe in a few words: its name, and its other keys in brackets."""
-    options = ", ".join(f"{key} {value}" for key, value in values.items() if key != "name")
-    return f"{values['name']} ({options})" if options else str(values["name"])
+    return f"{values['name']}{in_brackets({key: value for key, value in values.items() if key != 'name'})}"
+
+
+def in_brackets(values: Mapping[str, object]) -> str:
+    """Keys and their values behind a word: " (lr 0.1, momentum 0.9)"; nothing where there are none."""
+    return f" ({', '.join(f'{key} {value}' for key, value in values.items())})" if values else ""
 
 
 def methods_paragraph(recipe: Recipe, summaries: Sequence[RunSummary], seeds: Sequence[int], varied: str = "") -> str:
@@ -186,6 +191,30 @@ def methods_paragraph(recipe: Recipe, summaries: Sequence[RunSummary], seeds: Se
     return " ".join(filter(None, sentences))
 
 
+def describe_arms(study: Study, section: SectionResult) -> str:
+    """The arms of a section, with the keys that it sets for all of them and those that each sets, and their values."""
+    of_arms = {arm.name: changed_values(study.sections[section.name], arm) for arm in section.arms}
+    first, *others = of_arms.values()
+    shared = {key: value for key, value in first.items() if all(key in one and one[key] == value for one in others)}
+    arms = [
+        name + in_brackets({key: value for key, value in values.items() if key not in shared})
+        for name, values in of_arms.items()
+    ]
+    return f"Arms of section {section.name}{in_brackets(shared)}: {'; '.join(arms)}."
+
+
+def changed_values(section: Section, arm: Arm) -> dict[str, object]:
+    """The recipe keys that a section and its arm set, and their values; with a name, all keys that belong to it."""
+    recipe = arm.results[0].trial.recipe.to_dict()
+    changed: dict[str, object] = {}
+    for key, value in {**section.overrides, **section.arm_overrides[arm.name]}.items():
+        part, _, option = key.partition(".")
+        changed[key] = value
+        if option == "name":
+            changed |= {f"{part}.{other}": of_name for other, of_name in recipe[part].items()}
+    return changed
+
+
 def describe_design(study: Study, section: SectionResult) -> str:
     """How a section came by its seeds and arms, where not all of them were fixed before the first run."""
     sentences = []
@@ -220,10 +249,16 @@ def paper_parts(source: Run | StudyResult) -> tuple[list[PaperTable], str]:
         if section.contrast_results:
             tables.append(contrasts_paper_table(section))
     results = source.trial_results.values()
-    arms = "; ".join(f"{section.name}: {', '.join(arm.name for arm in section.arms)}" for section in source.sections)
+    arms = [describe_arms(source.study, section) for section in source.sections]
     seeds = sorted({result.trial.seed for result in results})
     designs = [describe_design(source.study, section) for section in source.sections]
-    varied = " ".join([f"These are the base values; compared are {arms}.", *dict.fromkeys(filter(None, designs))])
+    varied = " ".join(
+        [
+            "These are the base values; what a section or an arm changes stands in brackets.",
+            *arms,
+            *dict.fromkeys(filter(None, designs)),
+        ]
+    )
     summaries = [result.summary for result in results if result.summary and result.is_complete]
     return tables, methods_paragraph(source.study.base_recipe, summaries, seeds, varied)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convolab.core.stats import Interval
-from convolab.core.text import NO_VALUE, format_p_value
+from convolab.core.text import NO_VALUE, format_p_cell
 from convolab.studies.formatting import (
     choose_decimals,
     display_scale,
@@ -90,9 +90,9 @@ def contrast_row(result: ContrastResult) -> ContrastRow:
     if paired := result.paired_test:
         difference = difference_cell(metric, paired.difference)
         if result.looks:
-            p = format_p_value(result.looks[-1].p).removeprefix("p ").removeprefix("= ")
+            p = format_p_cell(result.looks[-1].p)
         elif result.p_adjusted is not None:
-            p = format_p_value(result.p_adjusted).removeprefix("p ").removeprefix("= ")
+            p = format_p_cell(result.p_adjusted)
         if len(result.seeds) > 2:
             hedges_g = typographic_minus(f"{paired.hedges_g:+.1f}")
         effect = paired.minimum_detectable_effect
