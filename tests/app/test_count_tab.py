@@ -261,6 +261,23 @@ def test_a_persons_way_through_the_layers_by_mouse_and_by_keyboard(tmp_path: Pat
         assert not is_too_wide(page)
 
 
+@pytest.mark.slow
+def test_a_row_of_boxes_that_is_a_little_too_long_fits_also_after_the_window_has_become_narrower(
+    tmp_path: Path,
+) -> None:
+    with (
+        served_app(tmp_path / "runs") as address,
+        chromium() as browser,
+        page_in(browser, f"{address}?tab=count", 1600) as page,
+    ):
+        page.locator("#count-drawing .box").last.wait_for()
+        first = page.locator("#count-drawing .front").first
+        wide = first.evaluate("box => box.getBBox().width")
+        page.set_viewport_size({"width": 1280, "height": 800})
+        wait_until(page, f"document.querySelector('#count-drawing .front').getBBox().width < {wide}")
+        wait_until(page, "(place => place.scrollWidth <= place.clientWidth)(document.getElementById('count-drawing'))")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("width", [1400, 390])
 @pytest.mark.parametrize("look", ["", "&theme=dark", "&projector=1", "&theme=dark&projector=1"])

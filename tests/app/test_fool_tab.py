@@ -104,6 +104,19 @@ def test_the_same_as_box_is_a_command_and_python_that_runs(looking: TestClient) 
     assert finding.metrics["images"][0]["target"]["class"] == target
 
 
+def test_the_card_of_the_command_is_there_once_there_is_a_command(looked_at: Path) -> None:
+    with (
+        served_app(looked_at) as address,
+        chromium() as browser,
+        page_in(browser, f"{address}?tab=fool&fool.net={SMALL}") as page,
+    ):
+        card = page.locator(".card", has=page.locator("#fool-same"))
+        assert not card.is_visible()
+        page.fill("#fool-target", "1")
+        page.locator("#fool-target").blur()
+        card.locator(".command", has_text="convolab fool").wait_for()
+
+
 @pytest.mark.long
 @pytest.mark.timing
 def test_a_person_fools_a_network_watches_and_downloads(looked_at: Path) -> None:

@@ -31,6 +31,7 @@ export async function start(panel) {
     else if (key !== "at") ask(panel);
   });
   onState("projector", draw);
+  new ResizeObserver(draw).observe(id("drawing"));
   ask(panel);
   showCourse(panel);
 }

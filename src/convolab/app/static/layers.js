@@ -30,10 +30,13 @@ export function drawLayers(place, network, open, act) {
   const font = fontSize(), boxes = boxesOf(network, open), sizes = boxes.map(box => mapSize(box.layer.output));
   const most = {channels: Math.max(2, ...sizes.map(size => size.channels)), side: Math.max(2, ...sizes.map(size => size.side))};
   const part = (value, all) => Math.log2(value + 1) / Math.log2(all + 1);
+  const widths = sizes.map(size => (1.2 + 3.2 * part(size.channels, most.channels)) * font);
   const highest = 9 * font, gap = 0.45 * font, bottom = highest + 0.6 * font, height = bottom + 7.5 * font;
-  let left = 2.5 * font;
+  const before = 2.5 * font, after = font, room = place.clientWidth - 8 - before - after - gap * boxes.length;
+  const squeeze = Math.max(0.5, Math.min(1, room / widths.reduce((sum, width) => sum + width, 0))); // a row that is a little too long fits
+  let left = before;
   const drawn = boxes.map((box, number) => {
-    const w = (1.2 + 3.2 * part(sizes[number].channels, most.channels)) * font, h = Math.max(0.5 * font, highest * part(sizes[number].side, most.side));
+    const w = squeeze * widths[number], h = Math.max(0.5 * font, highest * part(sizes[number].side, most.side));
     const name = box.name.length > NAME_LENGTH ? `…${box.name.slice(1 - NAME_LENGTH)}` : box.name;
     const label = svg("text", {x: left + w / 2, y: bottom + font, "font-size": font, "text-anchor": "end", transform: `rotate(-45 ${left + w / 2} ${bottom + font})`});
     label.textContent = box.stage != null ? `${box.isOpen ? "− " : "+ "}${name}` : name;
@@ -55,7 +58,7 @@ export function drawLayers(place, network, open, act) {
     });
     return made;
   });
-  const width = left + font;
+  const width = left + after;
   const drawing = svg("svg", {class: "layers", width, height, viewBox: `0 0 ${width} ${height}`, role: "listbox", "aria-label": "The layers; arrow keys move, Enter opens a block", "aria-orientation": "horizontal"}, ...drawn);
   place.replaceChildren(drawing);
   (drawing.querySelector(`[data-index="${act.chosen()}"]`) ?? drawn[0])?.setAttribute("tabindex", 0);
