@@ -74,3 +74,14 @@ def test_scores_of_synthetic_objects_are_plotted_over_their_size_with_a_row_of_p
     ]
     assert fields(scores) == {"object_size", "mean", "low"}
     assert len(localization_scores_chart(scores, "title").to_dict()["vconcat"]) == 2
+
+
+@pytest.mark.parametrize("settings", [[photos(160), photos(224)], [photos(160), ALL_SCALES]])
+def test_for_a_phone_the_panels_are_one_below_the_other_and_each_has_its_labels(
+    settings: list[LocalizationScore],
+) -> None:
+    wide = localization_scores_chart(settings, "title").to_dict()["vconcat"]
+    narrow = localization_scores_chart(settings, "title", is_narrow=True).to_dict()["vconcat"]
+    assert [len(row["hconcat"]) for row in narrow] == [1] * sum(len(row["hconcat"]) for row in wide)
+    axes = [row["hconcat"][0]["layer"][0]["encoding"]["y"].get("axis", {}) for row in narrow]
+    assert all(axis.get("labels", True) for axis in axes)

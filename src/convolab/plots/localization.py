@@ -1,5 +1,6 @@
 """Charts of localization scores: which map fits the boxes, at which size of the image or the object."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -45,20 +46,30 @@ def score_rows(scores: Sequence[LocalizationScore]) -> list[ScoreRow]:
     return rows
 
 
-def localization_scores_chart(scores: Sequence[LocalizationScore], title: str) -> alt.TopLevelMixin:
-    """Lines against the size where there are several sizes, else a dot with its interval for each map."""
+def localization_scores_chart(
+    scores: Sequence[LocalizationScore], title: str, is_narrow: bool = False
+) -> alt.TopLevelMixin:
+    """Lines against the size where there are several sizes, else a dot with its interval for each map.
+
+    The panels of a setting are side by side, or with `is_narrow`, for a phone, one below the other.
+    """
     rows = score_rows(scores)
     single_scale = [row for row in rows if row["background"] != "all_scales"]
     size_field = "object_size" if any(row["object_size"] for row in rows) else "shorter_side"
     sizes = {row[size_field] for row in single_scale}
     has_curves = len(sizes) > 1 and None not in sizes
-    chart = scores_by_size_chart(single_scale, size_field) if has_curves else scores_by_map_chart(rows)
+    columns = 1 if is_narrow else len(METRIC_TITLES)
+    chart = (
+        scores_by_size_chart(single_scale, size_field, columns) if has_curves else scores_by_map_chart(rows, columns)
+    )
     num_objects = " or ".join(map(str, sorted({len(score.records) for score in scores})))
     subtitle = [
         f"{num_objects} objects; bars and bands: 95 % intervals. "
         f"Points within {scores[0].setting.tolerance:.3g} px of the box count; box thresholds are cross-fitted:",
         "chosen on the other half of the images. center, random and edges are baselines without the network.",
     ]
+    if is_narrow:
+        subtitle = textwrap.wrap(" ".join(subtitle), 52)
     return apply_chart_style(chart, title, subtitle)
 
 
@@ -67,18 +78,25 @@ def distinct(rows: Sequence[ScoreRow], field: str) -> list[str]:
     return list(dict.fromkeys(str(row[field]) for row in rows))
 
 
-def map_color(names: Sequence[str]) -> alt.Color:
-    """Each map's color: a hue for an alignment, gray for a baseline."""
+def map_color(names: Sequence[str], columns: int) -> alt.Color:
+    """Each map's color: a hue for an alignment, gray for a baseline. The legend is as wide as so many panels."""
     alignments = [name for name in names if name not in BASELINES]
     colors = [COLORS[alignments.index(name)] if name in alignments else GRAY for name in names]
-    legend = alt.Legend(orient="top", symbolType="stroke", symbolSize=400, symbolStrokeWidth=2, symbolOpacity=1)
+    legend = alt.Legend(
+        orient="top", columns=3 * columns, symbolType="stroke", symbolSize=400, symbolStrokeWidth=2, symbolOpacity=1
+    )
     return alt.Color("map:N", title=None, scale=alt.Scale(domain=list(names), range=colors), legend=legend)
 
 
-def scores_by_size_chart(rows: Sequence[ScoreRow], size_field: str) -> alt.VConcatChart:
-    """A row of panels for each background, one for each metric: the metric against a size in pixels."""
+def rows_of_panels(panels: Sequence[alt.LayerChart], columns: int) -> list[alt.HConcatChart]:
+    """The panels, `columns` of them side by side."""
+    return [alt.hconcat(*panels[start : start + columns], spacing=28) for start in range(0, len(panels), columns)]
+
+
+def scores_by_size_chart(rows: Sequence[ScoreRow], size_field: str, columns: int) -> alt.VConcatChart:
+    """A panel for each background and metric, `columns` side by side: the metric against a size in pixels."""
     names = distinct(rows, "map")
-    color = map_color(names)
+    color = map_color(names, columns)
     dashes = [BASELINE_DASHES.get(name, [1, 0]) for name in names]
     dash = alt.StrokeDash("map:N", title=None, scale=alt.Scale(domain=names, range=dashes))
     sizes = sorted({int(row[size_field] or 0) for row in rows})
@@ -86,7 +104,7 @@ def scores_by_size_chart(rows: Sequence[ScoreRow], size_field: str) -> alt.VConc
     side = "side" if size_field == "object_size" else "shorter side"
     x = alt.X(
         f"{size_field}:Q",
-        title=f"{side} of the {noun} (px, log scale)",
+        title=[f"{side} of the {noun}", "(px, log scale)"],
         scale=alt.Scale(type="log", nice=False),
         axis=alt.Axis(values=sizes, format="d", grid=False),
     )
@@ -107,26 +125,27 @@ def scores_by_size_chart(rows: Sequence[ScoreRow], size_field: str) -> alt.VConc
                 .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=color)
             )
             panels.append((band + lines).properties(width=250, height=200))
-        panel_rows.append(alt.hconcat(*panels, spacing=28))
+        panel_rows += rows_of_panels(panels, columns)
     return alt.vconcat(*panel_rows, spacing=18)
 
 
-def scores_by_map_chart(rows: Sequence[ScoreRow]) -> alt.VConcatChart:
-    """A row of panels for each setting, one for each metric: a dot with its interval for each map."""
+def scores_by_map_chart(rows: Sequence[ScoreRow], columns: int) -> alt.VConcatChart:
+    """A panel for each setting and metric, `columns` side by side: a dot with its interval for each map."""
     names = distinct(rows, "map")
-    color = map_color(names)
+    color = map_color(names, columns)
     panel_rows = []
     for setting in distinct(rows, "setting"):
         panels = []
-        for column, (metric, metric_title) in enumerate(METRIC_TITLES.items()):
+        for number, (metric, metric_title) in enumerate(METRIC_TITLES.items()):
+            is_first = number % columns == 0  # of its row
             selected = [row for row in rows if row["setting"] == setting and row["metric"] == metric]
-            axis = alt.Axis(labels=column == 0, ticks=False)
-            y = alt.Y("map:N", sort=names, title=setting if column == 0 else None, axis=axis)
+            axis = alt.Axis(labels=is_first, ticks=False, titlePadding=12)
+            y = alt.Y("map:N", sort=names, title=setting if is_first else None, axis=axis)
             base = alt.Chart(chart_data(selected)).encode(y=y, color=color)
             bars = base.mark_rule(strokeWidth=2, clip=True).encode(
                 x=alt.X("low:Q", title=metric_title, scale=PERCENT_SCALE), x2="high:Q"
             )
             dots = base.mark_circle(size=70, opacity=1).encode(x="mean:Q")
             panels.append((bars + dots).properties(width=250, height=22 * len(names)))
-        panel_rows.append(alt.hconcat(*panels, spacing=28))
+        panel_rows += rows_of_panels(panels, columns)
     return alt.vconcat(*panel_rows, spacing=18)

@@ -57,7 +57,8 @@ def apply_chart_style(chart: alt.TopLevelMixin, title: str | list[str], subtitle
 def without_heading(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
     """The chart with its subtitle alone, for a page that has its title as the heading."""
     subtitle = chart.to_dict(context={"pre_transform": False})["title"]["subtitle"]
-    return chart.properties(title=title_params("", subtitle))
+    text = alt.TitleParams(text=subtitle, anchor="start", color=GRAY, fontSize=11, fontWeight="normal", offset=12)
+    return chart.properties(title=text)  # a subtitle below an empty title is not drawn
 
 
 def title_params(title: str | list[str], subtitle: str | list[str]) -> alt.TitleParams:

@@ -45,7 +45,9 @@ def write_localization_report(
         LabError: if a file cannot be written.
     """
     images = "synthetic images" if source == "synthetic" else Path(source).name
-    chart = localization_scores_chart(scores, f"{Path(net_name).name} on {images}: localization scores")
+    title = f"{Path(net_name).name} on {images}: localization scores"
+    chart = localization_scores_chart(scores, title)
+    charts = {"wide": chart, "narrow": localization_scores_chart(scores, title, is_narrow=True)}
     html_path, png_path, csv_path, json_path = localization_paths(stem)
     save_chart(chart, stem, ("png",), LOCALIZATION_SCORES)
     template = page_environment("convolab.reports").get_template("localization.html")
@@ -55,7 +57,7 @@ def write_localization_report(
         offset=offset,
         scores=scores,
         lines=lines,
-        chart=Markup(render_svg(without_heading(chart))),
+        charts={name: Markup(render_svg(without_heading(chart))) for name, chart in charts.items()},
         levels=IOU_LEVELS,
         baselines=BASELINES,
     )
