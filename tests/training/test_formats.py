@@ -15,7 +15,9 @@ from support.callbacks import FunctionCallbacks, stop_after
 from support.run_contents import run_contents
 
 from convolab.core.errors import LabError
+from convolab.core.outputs import CONFUSION_MATRIX, TRAINING_CURVES, own_kind, write_output
 from convolab.data.splits import DatasetSplits
+from convolab.reports.mistakes import mistakes_kind, write_mistakes
 from convolab.training import run as run_module
 from convolab.training.checkpoint import STATE_FILE, read_tensors, write_tensors
 from convolab.training.epoch_log import read_log_record
@@ -432,11 +434,26 @@ def test_the_history_is_read_again_only_when_the_file_has_changed(
 @pytest.mark.slow
 def test_deleting_a_run_keeps_files_that_are_not_its_own(stopped_run: Run):
     stopped_run.test(allow_unfinished=True)
-    for name in ("curves.html", "confusion.png", ".state.0badcafe.part.safetensors"):
-        (stopped_run.folder / name).write_text("ours")
+    curves = own_kind(TRAINING_CURVES, stopped_run.summary["recipe_key"])
+    write_output(stopped_run.folder / "curves.html", curves, "ours")
+    write_mistakes(stopped_run.mistakes(2), stopped_run.folder / "mistakes", "ours", mistakes_kind(stopped_run))
+    (stopped_run.folder / ".state.0badcafe.part.safetensors").write_text("ours")
     (stopped_run.folder / "letter.txt").write_text("theirs")
     assert stopped_run.delete() == [stopped_run.folder / "letter.txt"]
     assert [path.name for path in stopped_run.folder.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.slow
+def test_deleting_a_run_keeps_files_that_are_only_called_like_its_own(stopped_run: Run):
+    other = own_kind(CONFUSION_MATRIX, "0123456789ab")
+    write_output(stopped_run.folder / "confusion.html", other, "another run's")
+    names = {".thesis.part.2.md", "mistakes.csv", "mistakes.html", "confusion.png", "curves.svg"}
+    for name in names:
+        (stopped_run.folder / name).write_text("mine")
+    for name in (".a.part.b", ".notes.0badcafe.part.txt", "calibration.png", "test.json"):
+        (stopped_run.folder / name).mkdir()
+        names.add(name)
+    assert {path.name for path in stopped_run.delete()} == names | {"confusion.html"}
 
 
 def test_deleting_a_run_deletes_its_folder_if_nothing_else_is_in_it(stopped_run: Run):

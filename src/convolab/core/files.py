@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -117,6 +118,15 @@ def temporary_path(path: Path) -> Path:
     """A new name in the folder of a file; the suffix stays last, because image writers choose their format by it."""
     # A name of the greatest length must not become too long.
     return path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.part{path.suffix}")
+
+
+def find_leftovers(folder: Path, suffix: str = "") -> list[Path]:
+    """The temporary files that a killed process left in a folder: those that `temporary_path` named, and no others.
+
+    Only those of one suffix, where it is given.
+    """
+    ours = re.compile(r"\..*\.[0-9a-f]{8}\.part" + (re.escape(suffix) or r"(\.[^.]*)?"), re.DOTALL)
+    return [path for path in folder.iterdir() if ours.fullmatch(path.name) and path.is_file()]
 
 
 @contextmanager

@@ -13,10 +13,8 @@ from convolab.core.outputs import MISTAKES, own_kind, write_output
 from convolab.core.text import format_percent
 from convolab.plots.chart_page import page_environment
 from convolab.plots.images import to_pil_image
-from convolab.training.predictions import Mistake, Mistakes
+from convolab.training.predictions import MISTAKE_COLUMNS, Mistake, Mistakes
 from convolab.training.run import Run
-
-COLUMNS = ("rank", "image", "index", "true", "predicted", "probability", "true_probability")
 
 
 def mistake_paths(stem: Path) -> list[Path]:
@@ -55,7 +53,7 @@ def mistakes_rows(mistakes: Mistakes) -> list[Row]:
 
 def mistakes_csv(mistakes: Mistakes) -> str:
     """The table; of no mistakes its headings alone."""
-    return csv_text(mistakes_rows(mistakes)) if mistakes.entries else ",".join(COLUMNS) + "\n"
+    return csv_text(mistakes_rows(mistakes)) if mistakes.entries else ",".join(MISTAKE_COLUMNS) + "\n"
 
 
 def mistakes_page(mistakes: Mistakes, title: str = "Mistakes") -> str:

@@ -15,6 +15,7 @@ from convolab.training.calibration import Calibration, measure_calibration
 from convolab.training.evaluation import Evaluation, iter_logits
 
 MAX_MISTAKES = 1000  # images of a gallery
+MISTAKE_COLUMNS = ("rank", "image", "index", "true", "predicted", "probability", "true_probability")  # of a CSV file
 TOP_K = 5  # the k of top-k accuracy
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from convolab.core.errors import require
+from convolab.core.files import find_leftovers
 from convolab.data.splits import DatasetSplits
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_state
@@ -28,7 +29,7 @@ def resume_run(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCall
         run.require_same_recipe()
         if run.summary["status"] == "finished":
             return
-        for leftover in run.folder.glob(".*.part.safetensors"):  # what a kill left: nobody else writes these now
+        for leftover in find_leftovers(run.folder, ".safetensors"):  # what a kill left: nobody else writes these now
             leftover.unlink()
         device, precision = run.summary["device"], run.summary["precision"]
         has_state = any((run.folder / name).exists() for name in (STATE_FILE, PREVIOUS_STATE_FILE))

@@ -14,12 +14,21 @@ from typing import Any
 
 from convolab.core.errors import LabError, errors_name, require
 from convolab.core.files import (
+    find_leftovers,
     parse_json,
     read_json,
     read_text,
     require_writable,
     translate_path_errors,
     translate_write_errors,
+)
+from convolab.core.outputs import (
+    CALIBRATION,
+    CONFUSION_MATRIX,
+    MISTAKES,
+    TRAINING_CURVES,
+    own_kind,
+    require_replaceable,
 )
 from convolab.core.records import validate_record
 from convolab.core.types import Json
@@ -28,6 +37,7 @@ from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE
 from convolab.training.first_edition import RENAMED_VALUES, translate_first_edition
 from convolab.training.history import EpochMetrics
 from convolab.training.lock import LOCK_FILE, run_lock
+from convolab.training.predictions import MISTAKE_COLUMNS
 from convolab.training.recipe import (
     Recipe,
     read_toml,
@@ -43,14 +53,16 @@ TEST_FILE = "test.json"
 LOG_FILE = "log.json"
 RUN_MARKS = (RECIPE_FILE, METRICS_FILE, SUMMARY_FILE)  # a folder with two of them is a run, maybe a damaged one
 WEIGHTS_FILES = ("best.safetensors", "last.safetensors")
-CHARTS = tuple(
-    f"{name}.{ending}" for name in ("curves", "confusion", "calibration") for ending in ("html", "svg", "png")
-)
-GALLERY = ("mistakes.html", "mistakes.csv")
-LEFTOVERS = ".*.part.*"  # temporary files that a killed process left
+OUTPUTS = {  # what `convolab train` and `convolab test` put beside: the kind of each, in files of these endings
+    "curves": TRAINING_CURVES,
+    "confusion": CONFUSION_MATRIX,
+    "calibration": CALIBRATION,
+    "mistakes": MISTAKES,
+}
+OUTPUT_ENDINGS = ("html", "svg", "png", "csv")
 # Deleted in this order: as long as the last two are there, the folder is a run that can be deleted again.
 OWN_FILES = (
-    *CHARTS, *GALLERY, TEST_FILE, LOG_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
+    TEST_FILE, LOG_FILE, STATE_FILE, PREVIOUS_STATE_FILE, *WEIGHTS_FILES, METRICS_FILE, SUMMARY_FILE, RECIPE_FILE,
 )  # fmt: skip
 LOG_CONTENTS = {  # of a tool's folder in the run's folder: what the tool writes, as patterns, of folders with a slash
     "playback": ("epoch-*.safetensors", "images.safetensors"),
@@ -243,18 +255,31 @@ def delete_own_files(folder: Path, code_files: Sequence[Path] | None = None) -> 
         code_files: the copies of code that the run's summary lists; all else in code/ is somebody's and stays. None for
             a folder that was empty before: whatever is in code/.
 
-    Of the folders of a log, what is not of the tool's kind stays.
+    Of the folders of a log, what is not of the tool's kind stays; so does a chart that has not the run's marker.
     """
     with translate_write_errors(folder):
         delete_code(folder / CODE_FOLDER, code_files)
-        for leftover in folder.glob(LEFTOVERS):
+        for leftover in find_leftovers(folder):
             leftover.unlink()
+        run_id = read_run_id(folder)
+        if run_id:
+            delete_outputs(folder, run_id)
         if (folder / LOG_FILE).is_file():  # else whatever is called like a log is somebody else's
-            run_id = read_run_id(folder)
             for tool, patterns in LOG_CONTENTS.items():
                 delete_log(folder / tool, patterns, run_id if tool == "playback" else None)
         for name in OWN_FILES:
-            (folder / name).unlink(missing_ok=True)
+            if not (folder / name).is_dir():  # which is somebody else's
+                (folder / name).unlink(missing_ok=True)
+
+
+def delete_outputs(folder: Path, run_id: RunId) -> None:
+    """Delete the charts and galleries that are still as they were written for this run."""
+    for name, kind in OUTPUTS.items():
+        for ending in OUTPUT_ENDINGS:
+            path = folder / f"{name}.{ending}"
+            with suppress(LabError):
+                require_replaceable(own_kind(kind, run_id.recipe_key), path, ",".join(MISTAKE_COLUMNS))
+                path.unlink(missing_ok=True)
 
 
 def delete_code(folder: Path, files: Sequence[Path] | None) -> None:

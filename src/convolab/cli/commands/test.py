@@ -43,7 +43,8 @@ def test_command(
     from convolab.plots import training as training_plots
     from convolab.plots.calibration import calibration_line, reliability_chart
     from convolab.plots.style import chart_paths, save_chart
-    from convolab.reports.mistakes import COLUMNS, mistake_paths, mistakes_kind, mistakes_rows, write_mistakes
+    from convolab.reports.mistakes import mistake_paths, mistakes_kind, mistakes_rows, write_mistakes
+    from convolab.training.predictions import MISTAKE_COLUMNS
 
     run = open_run(folder)
     place = out or folder
@@ -51,7 +52,7 @@ def test_command(
     require_outputs(kinds[CONFUSION_MATRIX], chart_paths(place / "confusion"))
     require_outputs(kinds[CALIBRATION], chart_paths(place / "calibration"))
     if gallery:
-        require_outputs(mistakes_kind(run), mistake_paths(place / "mistakes"), csv_header=",".join(COLUMNS))
+        require_outputs(mistakes_kind(run), mistake_paths(place / "mistakes"), csv_header=",".join(MISTAKE_COLUMNS))
     splits = run.load_splits(data_dir, on_message=print_note) if gallery else None
     record = run.test(data_dir=data_dir, splits=splits, allow_unfinished=allow_unfinished, on_message=print_note)
     mistakes = run.mistakes(gallery_size, splits=splits) if gallery else None
