@@ -138,6 +138,8 @@ def test_a_key_that_is_varied_has_no_other_value() -> None:
         SweepForm.parse({"lr": "0.1", "grid": "optimizer.lr=0.1,0.2"})
     with pytest.raises(LabError, match="a study varies something"):
         SweepForm.parse({})
+    with pytest.raises(LabError, match="٣ seeds: give a number"):
+        SweepForm.parse({"grid": "optimizer.lr=0.1,0.01", "seeds": "٣"})
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Which requests the page answers: its own, under its own name; and what becomes of hostile ones."""
 
+import asyncio
 import json
 import os
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 from support.page import HOST, ORIGIN, client_of
 
 from convolab.app.safety import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, AllowedHosts, Tokens, is_loopback
@@ -257,3 +259,41 @@ def test_a_number_of_thousands_of_digits_is_one_line(client: TestClient) -> None
     answer = client.post("/api/compare/check", json=values, headers=ORIGIN)
     assert answer.status_code == 200
     assert "give a number from 1 to 1000" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/api/uploads?name=a", START, "/api/count"])
+def test_a_request_that_the_browser_breaks_off_is_no_fault(state: AppState, path: str) -> None:
+    received = iter([{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(received)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = {"host": HOST, "origin": ORIGIN["Origin"], "content-length": "1000"}
+    address, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": address,
+        "raw_path": address.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+
+    async def answer() -> None:
+        await client_of(state).app(scope, receive, send)
+
+    asyncio.run(answer())  # it raises nothing, and so the terminal shows nothing
+    assert sent[0]["status"] == 400
+
+
+@pytest.mark.slow
+def test_the_epochs_of_a_run_that_goes_on_are_digits_that_python_knows(looking: TestClient) -> None:
+    values = {"run": "small", "epochs": "٢٣"}
+    assert "give the number in all" in require_one_line(looking.post("/api/train/resume", json=values).text)
+    for epochs, call in {"٢٣": "resume()", "007": "extend(7)"}.items():
+        same = looking.get("/api/train/same-as-resume", params={"run": "small", "epochs": epochs}).json()
+        assert same["python"].endswith(f".{call}")

@@ -31,6 +31,15 @@ OPTION = "option."  # how the name of a network's option begins
 MAX_CONTROLS, MAX_CONTROL = 200, 10_000
 
 
+def is_count(text: str) -> bool:
+    """Whether a text is a count in the digits that a command and a line of Python take too.
+
+    >>> is_count("23"), is_count("٢٣"), is_count("-1"), is_count("")
+    (True, False, False, False)
+    """
+    return text.isascii() and text.isdecimal() and len(text) < 7
+
+
 @dataclass(frozen=True)
 class TrainForm:
     """The controls of a training: text as a person typed it; what is empty is left to the recipe's default.
@@ -147,8 +156,7 @@ class SweepForm:
         require(lines, "a study varies something: write a key and its values, such as optimizer.lr=0.1,0.01")
         parsed = dict(parse_sweep_values(line) for line in lines)
         require(len(parsed) == len(lines), "a key is given twice: list all its values at once")
-        is_number = seeds.isdecimal() and len(seeds) < 10
-        require(is_number and 1 <= int(seeds) <= 1000, f"{seeds[:20]} seeds: give a number from 1 to 1000")
+        require(is_count(seeds) and 1 <= int(seeds) <= 1000, f"{seeds[:20]} seeds: give a number from 1 to 1000")
         values.pop("seed", None)  # a study has seeds of its own
         form = cls(TrainForm.parse(values), parsed, int(seeds))
         for key in parsed:

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -112,7 +112,12 @@ def build_app(state: AppState, hosts: AllowedHosts, tokens: Tokens | None = None
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        exception_handlers={LabError: answer_lab_error, HTTPException: answer_http_error, Exception: answer_bug},
+        exception_handlers={
+            LabError: answer_lab_error,
+            HTTPException: answer_http_error,
+            ClientDisconnect: answer_nobody,
+            Exception: answer_bug,
+        },
     )
     app.state.lab, app.state.tabs = state, tabs
     return Guard(WithSession(app, state.sessions, hosts.port), hosts, tokens)
@@ -183,6 +188,11 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": error.detail}, status)
     reasons = {404: "there is nothing at this address", 405: "this address does not take such a request"}
     return JSONResponse({"error": reasons.get(status, "this request is not understood")}, status)
+
+
+async def answer_nobody(request: Request, error: Exception) -> Response:
+    """The browser broke a request off: no fault, and nobody reads the answer."""
+    return Response(status_code=400)
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:

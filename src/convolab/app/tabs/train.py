@@ -6,7 +6,7 @@ from typing import Any
 import convolab
 from convolab.app.answers import PageCall, Tab, json_route
 from convolab.app.choices import RECIPE_CHOICES, dataset_choices, network_choices
-from convolab.app.forms import TrainForm
+from convolab.app.forms import TrainForm, is_count
 from convolab.app.playing_back import show_playback
 from convolab.app.run_rows import run_curves, run_rows
 from convolab.app.same_as import command_line, option_words, python_literal
@@ -73,7 +73,7 @@ def resume_training(call: PageCall) -> dict[str, str]:
         job = call.app.jobs.add("resume", option_words("resume", str(run.folder), options={}), name)
         return {"job": job.id, "name": name}
     done = len(run.history)
-    if not epochs.isdecimal() or len(epochs) > 6 or int(epochs) <= done:
+    if not is_count(epochs) or int(epochs) <= done:
         raise convolab.LabError(f"{epochs[:20]} epochs: give the number in all, more than the {done} that are done")
     out = call.app.runs.new(call.app.runs.free_name(name.rpartition("/")[2], call.app.jobs.reserved()))
     words = option_words("resume", str(run.folder), options={"epochs": epochs, "out": out})
@@ -84,7 +84,7 @@ def same_as_resume(call: PageCall) -> dict[str, str]:
     """The same as `resume_training`, as a command and as Python."""
     run, epochs = call.app.runs.run(call.text("run")), call.text("epochs").strip()
     command = command_line(option_words("resume", str(run.folder), options={"epochs": epochs or None}))
-    method = f"extend({epochs})" if epochs.isdecimal() else "resume()"
+    method = f"extend({int(epochs)})" if is_count(epochs) else "resume()"
     return {
         "command": command,
         "python": f"import convolab\n\nrun = convolab.Run({python_literal(run.folder)}).{method}",
