@@ -50,7 +50,9 @@ def differences_chart(result: SectionResult, metric: Metric) -> StudyFigure | No
     color = alt.Color("verdict:N", scale=color_scale, legend=legend)
     shape_scale = alt.Scale(domain=list(VERDICT_SHAPES), range=list(VERDICT_SHAPES.values()))
     shape = alt.Shape("verdict:N", scale=shape_scale, legend=legend)
-    differences, x = alt.NamedData("differences"), alt.X("low:Q", title=f"difference ({unit})")
+    # At the end: in the middle of an axis that long labels leave little room it would be cut.
+    axis = alt.Axis(titleAnchor="end")
+    differences, x = alt.NamedData("differences"), alt.X("low:Q", title=f"difference ({unit})", axis=axis)
     layers: list[alt.Chart] = []
     if band:
         mark = alt.MarkDef(type="rect", color=GRAY, opacity=0.16)
