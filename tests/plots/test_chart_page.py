@@ -84,11 +84,15 @@ def test_panels_in_a_row_are_charts_of_their_own_that_fit_their_column() -> None
 
 
 @pytest.mark.usefixtures("small_libraries")
-def test_a_chart_of_classes_keeps_its_size_and_scrolls_in_its_frame() -> None:
-    page = chart_page.chart_page(confusion_matrix_chart([[7, 3], [0, 40]], ["cat", "dog"], "t").to_dict())
-    (figure,) = chart_payload(page)["figures"]
-    assert figure["spec"]["width"] == 80
-    assert '<div class="scroll" tabindex="0"' in page
+def test_a_chart_of_ten_classes_fits_on_a_phone_and_one_of_more_keeps_its_size_and_scrolls_in_its_frame() -> None:
+    for num_classes, is_flexible in ((2, True), (10, True), (11, False)):
+        names, matrix = [f"class {n}" for n in range(num_classes)], [[1] * num_classes] * num_classes
+        page = chart_page.chart_page(confusion_matrix_chart(matrix, names, "t").to_dict())
+        (figure,) = chart_payload(page)["figures"]
+        side = 40 * num_classes
+        assert figure["spec"]["width"] == ("container" if is_flexible else side)
+        assert (f'style="max-width:{max(300, side + 120)}px"' in page) == is_flexible  # a matrix is not stretched
+        assert ('<div class="scroll" tabindex="0"' in page) != is_flexible
 
 
 @pytest.mark.usefixtures("small_libraries")

@@ -18,6 +18,9 @@ from convolab.core.files import write_text
 from convolab.core.types import Json
 from convolab.plots.page_style import VEGA_THEME, apply_page_style, css_colors, css_variable, dark_palette
 
+MAX_FLEXIBLE_NAMES = 10  # along an axis: numbers below each fit on a phone
+LABELS_WIDTH = 120  # pixels
+MIN_WIDTH = 300  # pixels, for the legend
 CHART_KEYS = ("$schema", "background", "config", "datasets", "padding", "title")  # that a chart has and a panel lacks
 
 
@@ -28,7 +31,8 @@ def chart_page(spec: Mapping[str, Any]) -> str:
     title_lines, subtitle_lines = text_lines(title.get("text", "")), text_lines(title.get("subtitle", ""))
     colors = dark_palette()
     description = ". ".join((*title_lines, *subtitle_lines))
-    panels = [page_panel(panel) | {"description": description} for panel in separable_panels(spec)]
+    parts = separable_panels(spec)
+    panels = [page_panel(part) | {"description": description} for part in parts]
     figures = [
         {"spec": apply_page_style(panel, css_colors(colors)), "tables": spec.get("datasets", {})} for panel in panels
     ]
@@ -37,6 +41,7 @@ def chart_page(spec: Mapping[str, Any]) -> str:
         title=" ".join(title_lines),
         subtitle=subtitle_lines,
         has_fixed_width=[panel.get("width") != "container" for panel in panels],
+        max_widths=[max_panel_width(part) for part in parts],
         **chart_values(figures, colors),
     )
 
@@ -57,15 +62,33 @@ def separable_panels(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def page_panel(panel: Mapping[str, Any]) -> dict[str, Any]:
-    """A panel that is as wide as its column where its x axis is of numbers, else as it is."""
-    is_flexible = has_numeric_axis(panel, "x") and isinstance(panel.get("width"), int | float)
-    return {**panel, "width": "container"} if is_flexible else dict(panel)
+    """A panel that is as wide as its column where its x axis is of numbers or of a few names, else as it is."""
+    is_flexible = has_numeric_axis(panel, "x") or has_few_names(panel)
+    return (
+        {**panel, "width": "container"} if is_flexible and isinstance(panel.get("width"), int | float) else dict(panel)
+    )
+
+
+def max_panel_width(panel: Mapping[str, Any]) -> int | None:
+    """The pixels that a panel of few names takes at most, labels included, so that a matrix is about square."""
+    has_limit = has_few_names(panel) and "width" in panel
+    return max(MIN_WIDTH, panel["width"] + LABELS_WIDTH) if has_limit else None
 
 
 def has_numeric_axis(chart: Mapping[str, Any], channel: str) -> bool:
     """Whether numbers are along a channel of a chart or of one of its layers."""
-    encodings = (layer.get("encoding", {}) for layer in (chart, *chart.get("layer", ())))
-    return any(encoding.get(channel, {}).get("type") == "quantitative" for encoding in encodings)
+    return any(encoding.get("type") == "quantitative" for encoding in channel_encodings(chart, channel))
+
+
+def has_few_names(chart: Mapping[str, Any]) -> bool:
+    """Whether the names along x, in a given order, are so few that they fit on a phone."""
+    orders = [encoding.get("sort") for encoding in channel_encodings(chart, "x")]
+    return any(isinstance(order, list) and len(order) <= MAX_FLEXIBLE_NAMES for order in orders)
+
+
+def channel_encodings(chart: Mapping[str, Any], channel: str) -> list[Mapping[str, Any]]:
+    """What a chart and its layers have along a channel."""
+    return [layer.get("encoding", {}).get(channel, {}) for layer in (chart, *chart.get("layer", ()))]
 
 
 def text_lines(text: str | list[str]) -> list[str]:
