@@ -36,7 +36,7 @@ def test_the_page_has_the_frame_of_the_reports_headings_in_every_cell_and_escape
     assert "unsafe-eval" not in policy
     assert '<button id="theme"' in page
     assert len(re.findall(r'role="img" aria-label="[^"]+"><svg', page)) == 2  # for wide screens and for phones
-    assert page.count(">4 objects; bars and bands: 95 % intervals.") == 2  # what the charts show is said
+    assert page.count(">4 objects; bars and bands: 95 % intervals.") == 2  # the caption
     wide, narrow = (int(width) for width in re.findall(r'<svg[^>]* width="(\d+)"', page))
     assert narrow < 390 < wide
     assert len(re.findall(r"<td data-label=\"[^\"]+\"", page)) == page.count("<td") == 4 * 6
