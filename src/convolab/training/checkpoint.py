@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,9 +67,11 @@ class TensorFile(Protocol):
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Json]) -> None:
     """Write named tensors, and metadata that JSON can hold, atomically."""
-    content = save(
-        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, {"about": json.dumps(metadata)}
-    )
+    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    # A file cannot hold two tensors that share memory, as tied weights do.
+    uses = Counter(tensor.untyped_storage().data_ptr() for tensor in plain.values())
+    plain = {name: t.clone() if uses[t.untyped_storage().data_ptr()] > 1 else t for name, t in plain.items()}
+    content = save(plain, {"about": json.dumps(metadata)})
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)  # not safetensors' own writer: it reports a full disk as damage of the file
 

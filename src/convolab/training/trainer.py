@@ -239,8 +239,7 @@ class Trainer:
                 validation = evaluate(
                     self.eval_net, self.validation_set, allow_nonfinite=True, metric=self.validation_metric
                 )
-            validation_loss, validation_accuracy = validation.loss_and_accuracy
-            validation_metric = validation.metric
+            (validation_loss, validation_accuracy), validation_metric = validation.loss_and_accuracy, validation.metric
             self.check_finite("the validation loss", validation_loss, self.steps_per_epoch - 1, lr)
         else:
             size = sum(p.detach().abs().sum().item() for p in self.eval_net.parameters())
@@ -271,8 +270,7 @@ class Trainer:
     @property
     def images_per_epoch(self) -> int:
         """All images, but for one that would be a batch by itself."""
-        total = len(self.train_set)
-        return total - (total % self.training.batch_size == 1)
+        return len(self.train_set) - (len(self.train_set) % self.training.batch_size == 1)
 
     @property
     def best_epoch(self) -> EpochMetrics | None:
@@ -345,7 +343,9 @@ class Trainer:
     def update_ema(self, ema_net: nn.Module, steps_done: int) -> None:
         """Update the averaged weights; the decay is warmed up, because early averages say little."""
         decay = min(self.training.ema, (1 + steps_done) / (10 + steps_done))
-        for ema, current in zip(ema_net.state_dict().values(), self.net.state_dict().values(), strict=True):
+        pairs = zip(ema_net.state_dict().values(), self.net.state_dict().values(), strict=True)
+        distinct = {(ema.data_ptr(), ema.shape): (ema, current) for ema, current in pairs}  # tied weights once
+        for ema, current in distinct.values():
             if ema.is_floating_point():
                 ema.lerp_(current, 1 - decay)
             else:
