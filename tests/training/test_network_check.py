@@ -69,6 +69,35 @@ class MadeLate(nn.Module):
         return self.linear(x.flatten(1)) if self.what == "removed" else self.linear(x.flatten(1)) * self.scale
 
 
+UNUSUAL = '''
+import torch
+from torch import nn
+
+
+class Unusual(nn.Module):
+    """Keeps something that a file of weights cannot hold, `what` that is."""
+
+    def __init__(self, shape, classes, what: str):
+        super().__init__()
+        self.head, self.what = nn.Linear(64, classes), what
+        if what == "complex":
+            self.filter = nn.Parameter(torch.ones(8, 5, dtype=torch.complex64))
+        if what == "sparse":
+            self.register_buffer("mask", torch.eye(8).to_sparse())
+        if what == "double":
+            self.register_buffer("factors", torch.ones(8, dtype=torch.complex128))
+
+    def get_extra_state(self):
+        return {"dict": {"version": 1}}.get(self.what, torch.ones(1))
+
+    def set_extra_state(self, state):
+        assert self.what != "one_way", "nothing is taken back"
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+'''
+
+
 def recipe(**model: object) -> Recipe:
     return Recipe.from_dict({"model": model, "data": {"limit": 20}, "training": {"batch_size": 1, "epochs": 1}})
 
@@ -122,6 +151,36 @@ def test_a_network_that_makes_its_layers_in_its_first_forward_pass_is_refused(
     with pytest.raises(LabError, match=f"^the network {words} in its forward pass, .*: build all layers") as caught:
         check_network(MadeLate(what), digits.train, batch_size=8)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("complex", "the network's parameter filter is complex, .*: keep torch.view_as_real"),
+        ("dict", "the network's state has in _extra_state dict, which a file of weights cannot hold"),
+        ("sparse", r"the network's state has in mask a tensor \(torch.float32, torch.sparse_coo\), which a file"),
+        ("double", r"the network's state has in factors a tensor \(torch.complex128, torch.strided\), which a file"),
+        ("one_way", "the network does not take its own state .*: nothing is taken back"),
+    ],
+)
+def test_a_network_that_no_file_of_weights_can_hold_is_refused_before_the_training(
+    what: str, words: str, digits: DatasetSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = own_code_folder(tmp_path, monkeypatch, "unusual.py", UNUSUAL)
+    with pytest.raises(LabError, match=words) as caught:
+        Run.start(recipes({"model.name": "unusual.py:Unusual", "model.what": what}), digits, "run")
+    assert "\n" not in str(caught.value)
+    assert not Path("run").exists()
+
+
+def test_a_network_whose_extra_state_is_a_tensor_is_trained(
+    digits: DatasetSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = own_code_folder(tmp_path, monkeypatch, "unusual.py", UNUSUAL)
+    run = Run.start(
+        recipes({"model.name": "unusual.py:Unusual", "model.what": "", "training.epochs": 1}), digits, "run"
+    )
+    assert run.net().network.what == ""
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from convolab.data.splits import DatasetSplits
 from convolab.training.augmentation import check_first_size, parse_transform
 from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.checkpoint import STATE_FILE, read_metadata, read_state
-from convolab.training.network_check import check_forward, check_network
+from convolab.training.network_check import check_forward, check_network, require_storable
 from convolab.training.other_transform import is_other_entry
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -127,6 +127,7 @@ def estimate_training_cost(recipe: Recipe, splits: DatasetSplits) -> float:
     require_full_batch(recipe.training.batch_size, train)
     network = build_network(recipe, train)
     check_network(network, train, recipe.training.batch_size)
+    require_storable(network)
     ours = [entry for entry in recipe.data.augment if not is_other_entry(entry)]
     check_first_size(network, [parse_transform(entry) for entry in ours], train.shape)
     set_up_transfer(recipe.model, network, train.classes, train.shape[0])

@@ -35,6 +35,7 @@ def check_network(
     Traceback (most recent call last):
     convolab.core.errors.LabError: the network cannot be trained on batches of 1 image: ValueError: Expected more than ...
     """
+    require_real_parameters(network)
     before = network.state_dict(keep_vars=True)
     check_forward(network, train, device)
     count = min(2, batch_size, len(train))
@@ -46,6 +47,36 @@ def check_network(
             logits = forward(network, train, count, device)
     require_logits(logits, count, len(train.classes), "in training")
     require_same_tensors(network, before)
+
+
+def require_real_parameters(network: nn.Module) -> None:
+    """Raise LabError for a parameter of complex numbers, which our optimizers cannot change."""
+    for name, parameter in network.named_parameters():
+        require(
+            not parameter.is_complex(),
+            f"the network's parameter {name} is complex, and only real ones are trained: keep torch.view_as_real of it as "
+            "the parameter, and use torch.view_as_complex in the forward pass",
+        )
+
+
+def require_storable(network: nn.Module) -> None:
+    """Raise LabError unless a file can hold all of a network's state, and the network takes it back."""
+    state = network.state_dict()
+    for name, value in state.items():
+        is_kept = (
+            isinstance(value, Tensor)
+            and value.layout == torch.strided
+            and not value.is_quantized
+            and value.dtype != torch.complex128
+        )
+        kind = f"a tensor ({value.dtype}, {value.layout})" if isinstance(value, Tensor) else type(value).__name__
+        require(
+            is_kept,
+            f"the network's state has in {name} {kind}, which a file of weights cannot hold: keep it as a plain tensor "
+            "(register_buffer, or what get_extra_state gives)",
+        )
+    with own_code_errors("the network does not take its own state (load_state_dict)"):
+        network.load_state_dict(state)
 
 
 def require_same_tensors(network: nn.Module, before: Mapping[str, object]) -> None:

@@ -21,7 +21,7 @@ from convolab.models.own_code import OwnCode, own_code_errors
 from convolab.training.augmentation import parse_transform
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.exactness import require_exact
-from convolab.training.network_check import check_network
+from convolab.training.network_check import check_network, require_storable
 from convolab.training.parts import own_transform_name, with_code
 from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer
@@ -69,6 +69,7 @@ def build_trainer(
     )
     network = build_network(recipe, train, codes.get("model"))
     check_network(network, train, recipe.training.batch_size)
+    require_storable(network)
     transfer = set_up_transfer(recipe.model, network, train.classes, train.shape[0], pretrained)
     mean, std = channel_mean_std(train)
     if (record := transfer.record) and record["mean"] and record["std"]:
