@@ -29,6 +29,15 @@ import torch
 from torch import nn
 
 
+class Grows:
+    def __init__(self):
+        self.factor = 1
+
+    def __call__(self, *values):
+        self.factor += 1
+        return values[-1] * self.factor
+
+
 class Keeps(nn.Module):
     """Multiplies its logits with what it keeps, `what` that is."""
 
@@ -43,7 +52,23 @@ class Keeps(nn.Module):
         self.deque, self.dict, self.set, self.object = deque(maxlen=3), {}, set(), SimpleNamespace(inner={"steps": 0})
         self.generator, self.python, self.numpy = torch.Generator(), random.Random(0), np.random.default_rng(0)
         self.hidden, self.stream = [nn.BatchNorm1d(64)], (number for number in range(10**6))
-        self.cache, self.features, self.notes = {}, None, []
+        self.cache, self.features, self.notes, self.factor = {}, None, [], 0
+        self.drop, self.head.weight.steps = nn.Dropout(), 0
+        if what == "forward_hook":
+            self.head.register_forward_hook(Grows())
+        if what == "module_hook":
+            self.head.register_full_backward_pre_hook(self.grow)
+        if what == "gradient_hook":
+            self.head.weight.register_hook(self.grow)
+        if what == "gradient_object":
+            self.head.weight.register_hook(Grows())
+        if what == "accumulated_hook":
+            self.head.weight.register_post_accumulate_grad_hook(self.grow_gradient)
+        if what == "noting_hook":
+            self.head.weight.register_hook(self.note)
+        if what == "enclosing_hook":
+            self.head.weight.register_hook(lambda gradient: self.seen_gradients.append(gradient))
+            self.seen_gradients = []
 
     def forward(self, x):
         x = x.flatten(1)
@@ -53,6 +78,41 @@ class Keeps(nn.Module):
         if self.what and self.calls > self.start:
             return getattr(self, self.what)(x)
         return self.head(x)
+
+    def grow(self, *values):
+        if self.calls > self.start:
+            self.factor += 1
+        return values[0] * (1 + self.factor) if len(values) == 1 else (values[1][0] * (1 + self.factor),)
+
+    def grow_gradient(self, parameter):
+        self.factor += 1
+        parameter.grad *= 1 + self.factor
+
+    def note(self, gradient):
+        self.notes.append(gradient.norm().item())
+
+    def hooked(self, x):
+        return self.head(x)
+
+    forward_hook = module_hook = gradient_hook = gradient_object = accumulated_hook = hooked
+    noting_hook = enclosing_hook = hooked
+
+    def attribute_of_parameter(self, x):
+        self.head.weight.steps += 1
+        return self.head(x) * self.head.weight.steps
+
+    def noted_on_parameter(self, x):
+        self.head.weight.steps += 1
+        return self.head(x)
+
+    def mode(self, x):
+        logits = self.drop(self.head(x))
+        self.drop.eval()
+        return logits
+
+    def mode_each_time(self, x):
+        self.drop.eval()
+        return self.drop(self.head(x))
 
     def buffer(self, x):
         self.count += 1
@@ -143,8 +203,13 @@ KEEPERS = {
     "deque_": "self.deque", "dict_": "self.dict", "set_": "self.set", "object_": "self.object",
     "generator_": "self.generator", "python_": "self.python", "numpy_": "self.numpy", "hidden_": "self.hidden", "stream_": "self.stream",
     "class_": "Keeps.steps", "class_list": "Keeps.seen", "frozen": "head.bias.requires_grad", "detached": "self.dict",
+    "forward_hook": "self._forward_hooks", "module_hook": "self.factor", "gradient_hook": "self.factor",
+    "gradient_object": "self.weight._backward_hooks", "accumulated_hook": "self.factor",
+    "attribute_of_parameter": "self.weight.steps", "mode": "drop.training",
 }  # fmt: skip
-HARMLESS = ["", "cached", "noted", "reseeded", "locked"]
+HARMLESS = [
+    "", "cached", "noted", "reseeded", "locked", "noted_on_parameter", "noting_hook", "enclosing_hook", "mode_each_time",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -171,7 +236,7 @@ def test_a_network_that_computes_with_what_no_file_holds_is_refused_before_the_t
     assert build_trainer(keeps(what, **{"training.exact": False}), digits, "cpu")
 
 
-@pytest.mark.parametrize("what", ["buffer", "object_", "generator_", "class_", "frozen"])
+@pytest.mark.parametrize("what", ["buffer", "object_", "generator_", "class_", "frozen", "gradient_hook"])
 def test_a_network_that_begins_with_that_later_is_refused_at_the_next_saved_state(
     what: str, keeps, digits: DatasetSplits
 ) -> None:

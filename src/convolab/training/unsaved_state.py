@@ -6,9 +6,10 @@ note down or cache what it likes.
 """
 
 import copy
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 from convolab.core.rng import lent_generators, reproducible_kernels
 
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # of a module
+TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 USUAL_ATTRIBUTES = {*vars(nn.Module()), "training"}
 LIBRARIES = ("builtins", "convolab", "timm", "torch", "torchvision")  # their classes keep nothing by the way
-NUM_TRIED_STEPS = 2  # what the first one keeps may matter in the second alone
 ClassValues = Mapping[type, Mapping[str, object]]
 
 
@@ -46,10 +48,15 @@ class FirstNetwork:
         if self.copy is None:
             return self.changed_plain(net)
         modules = dict(self.copy.named_modules())
+        compared = {(id(modules.get(path)), id(module)) for path, module in net.named_modules()}  # one by one
         names: set[str] = set()
         for path, module in net.named_modules():
-            before, now = kept_values(modules.get(path)), kept_values(module)
-            names |= {f"self.{name}" for name in {**before, **now} if not is_same(before.get(name), now.get(name))}
+            before, now = all_kept_values(modules.get(path)), all_kept_values(module)
+            names |= {
+                f"self.{name}"
+                for name in {**before, **now}
+                if not is_same(before.get(name), now.get(name), {*compared})
+            }
         return sorted(names)
 
     def changed_plain(self, net: nn.Module) -> list[str]:
@@ -87,14 +94,16 @@ class FirstNetwork:
         if used is None or new is None:
             return self.changed_plain(net)
         try:
-            with lent_generators(pixels.device, 0), class_values_lent(now), torch.no_grad():
-                for _ in range(NUM_TRIED_STEPS if is_tried else 0):
-                    used.train()(pixels.clone())
-                changed, now = self.changed_anywhere(used), class_values(used)
+            with lent_generators(pixels.device, 0), class_values_lent(now):
+                new.train()
+                changed = try_steps(used, pixels, labels) if is_tried else []
+                changed, now = [*self.changed_anywhere(used), *changed], class_values(used)
             if not changed:
                 return []
             if (used := copy_network(used)) is None:
                 return self.changed_plain(net)
+            if not is_tried:  # it may be in evaluation mode, or layers of it
+                used.train()
             new.load_state_dict(used.state_dict())
             twin = None if pixels.device.type == "cpu" else copy_network(used)
             expected = compute_outputs(used, pixels, labels, now)
@@ -110,19 +119,47 @@ class FirstNetwork:
         return changed if any(differs) else []
 
 
+def try_steps(net: nn.Module, pixels: Float[Tensor, "n c h w"], labels: Int64[Tensor, "n"]) -> list[str]:
+    """Let a network take two steps that change no weights; gives the names of modules that it puts into another mode.
+
+    What the first step keeps may matter in the second alone. The second has no gradients: Python can copy what it keeps.
+    """
+    before = {path: module.training for path, module in net.train().named_modules()}
+    compute_gradients(net, pixels, labels)
+    with torch.no_grad():
+        net(pixels.clone())
+    return [
+        f"{path.removeprefix('network.')}.training"
+        for path, module in net.named_modules()
+        if module.training != before.get(path, module.training)
+    ]
+
+
+def compute_gradients(net: nn.Module, pixels: Float[Tensor, "n c h w"], labels: Int64[Tensor, "n"]) -> Tensor:
+    """A network's logits, and in its parameters their gradients."""
+    with torch.enable_grad():
+        logits = net(pixels.clone())
+        net.zero_grad()
+        if logits.requires_grad:
+            F.cross_entropy(logits.float(), labels).backward()
+    return logits
+
+
 def compute_outputs(
     net: nn.Module, pixels: Float[Tensor, "n c h w"], labels: Int64[Tensor, "n"], values: ClassValues
 ) -> list[Tensor | None]:
-    """A network's logits in evaluation and in training, and there the gradients of its parameters."""
-    device = pixels.device
-    net.zero_grad()
+    """A network's logits in evaluation and in training, and there the gradients of its parameters.
+
+    In training each module has the mode that it has now.
+    """
+    device, modes = pixels.device, [(module, module.training) for module in net.modules()]
     with reproducible_kernels(device), lent_generators(device, 0), class_values_lent(values):
         with torch.no_grad():
             evaluated = net.eval()(pixels.clone())
-        with torch.enable_grad():
-            logits = net.train()(pixels.clone())
-            if logits.requires_grad:
-                F.cross_entropy(logits.float(), labels).backward()
+        net.train()
+        for module, is_training in modes:
+            module.training = is_training
+        logits = compute_gradients(net, pixels, labels)
     return [evaluated, logits, *(parameter.grad for parameter in net.parameters())]
 
 
@@ -136,13 +173,30 @@ def copy_network(net: nn.Module, *, shares_weights: bool = False) -> nn.Module |
         if shares_weights:
             known |= {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in net.parameters()}
         try:
-            return copy.deepcopy(net, dict(known))
+            return copy_with_hooks(net, dict(known))
         except Exception:
             values = [value for module in net.modules() for value in kept_values(module).values()]
             known |= {id(value): value for value in values if not can_be_copied(value, known)}
-            return copy.deepcopy(net, known)
+            return copy_with_hooks(net, known)
     except Exception:  # a network may hold anything
         return None
+
+
+def copy_with_hooks(net: nn.Module, known: dict[int, object]) -> nn.Module:
+    """A deep copy, with the parameters' attributes and hooks, which torch leaves out."""
+    copied = copy.deepcopy(net, known)
+    for parameter, other in zip(net.parameters(), copied.parameters(), strict=True):
+        vars(other).update({name: copy_value(value, known) for name, value in vars(parameter).items()})
+        for name, hooks in hooks_of_tensor(parameter).items():
+            setattr(other, name, OrderedDict((key, copy_value(hook, known)) for key, hook in hooks.items()))
+    return copied
+
+
+def hooks_of_tensor(tensor: Tensor) -> dict[str, dict[int, object]]:
+    """The hooks of a tensor by their kind; no functions, whose copy would reach into what they enclose."""
+    kinds = {name: getattr(tensor, name, None) or {} for name in TENSOR_HOOKS}
+    kept = {name: {k: h for k, h in hooks.items() if not isinstance(h, FunctionType)} for name, hooks in kinds.items()}
+    return {name: hooks for name, hooks in kept.items() if hooks}
 
 
 def can_be_copied(value: object, known: Mapping[int, object]) -> bool:
@@ -193,6 +247,17 @@ def kept_values(module: nn.Module | None) -> dict[str, object]:
     return values | {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
 
 
+def all_kept_values(module: nn.Module | None) -> dict[str, object]:
+    """What `kept_values` gives, the module's hooks, and its tensors' attributes and hooks."""
+    if module is None:
+        return {}
+    values = kept_values(module) | {name: vars(module)[name] for name in HOOKS if name in vars(module)}
+    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        values |= {f"{name}.{key}": value for key, value in vars(tensor).items()}
+        values |= {f"{name}.{kind}": hooks for kind, hooks in hooks_of_tensor(tensor).items()}
+    return values
+
+
 def class_values(net: nn.Module) -> dict[type, dict[str, object]]:
     """Copies of what the classes of a network's modules keep, where these are a person's own."""
     kinds = {kind for module in net.modules() for kind in type(module).__mro__}
@@ -209,10 +274,10 @@ def data_attributes(kind: type) -> dict[str, object]:
     }
 
 
-def copy_value(value: object) -> object:
-    """A copy of a value; itself if Python cannot copy it."""
+def copy_value(value: object, known: dict[int, object] | None = None) -> object:
+    """A copy of a value, which refers to copies that are known; itself if Python cannot copy it."""
     try:
-        return copy.deepcopy(value)
+        return copy.deepcopy(value, known)
     except Exception:  # a class may hold anything
         return value
 
