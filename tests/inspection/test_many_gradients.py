@@ -15,9 +15,9 @@ from convolab.data.image_io import read_image
 from convolab.inspection import many_gradients
 from convolab.inspection.many_gradients import (
     TOLERANCE,
+    ConvolutionUses,
     FoldedWayBack,
     iter_logit_gradients,
-    recorded_convolutions,
 )
 from convolab.inspection.passes import logit_gradients
 from convolab.models.classifier import ImageClassifier
@@ -94,9 +94,10 @@ def test_the_way_back_passes_no_batch_norm_behind_a_convolution_and_the_network_
 
 
 def test_the_way_forward_is_the_networks_own_bit_for_bit(resnet: ImageClassifier, pixels: Tensor) -> None:
-    with recorded_convolutions(resnet.requires_grad_(False)) as convolutions:
-        logits = resnet.forward_unchecked(pixels)
-    assert convolutions.followers
+    with ConvolutionUses() as used:
+        logits = resnet.requires_grad_(False).forward_unchecked(pixels)
+    convolutions = used.normalized_alone()
+    assert len(convolutions) == sum(isinstance(module, nn.BatchNorm2d) for module in resnet.modules())
     with FoldedWayBack(convolutions):
         assert torch.equal(resnet.forward_unchecked(pixels), logits)
 
@@ -152,11 +153,91 @@ def test_a_batch_norm_on_one_of_two_ways_out_of_a_convolution_is_left_where_it_i
     assert (found - plain).abs().max() <= TOLERANCE * plain.abs().max()
 
 
+def identity_convolution() -> nn.Conv2d:
+    conv = nn.Conv2d(3, 3, 1)
+    nn.init.dirac_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def shifting_norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels)
+    nn.init.ones_(norm.running_mean)
+    return norm
+
+
+class BesideItself(nn.Module):
+    """Of a package whose modules are known: a convolution's output goes into its batch norm, and past it."""
+
+    __module__ = "torchvision.models.beside"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = identity_convolution(), shifting_norm(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        return self.norm(maps) + maps.relu()
+
+
+class TwoBranches(nn.Module):
+    """Of a package whose modules are known: both convolutions run before the norm of either."""
+
+    __module__ = "torchvision.models.branches"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.norm_a, self.norm_b = shifting_norm(3), shifting_norm(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        a, b = self.a(images), self.b(images)
+        return self.norm_a(a).relu() + self.norm_b(b).relu()
+
+
+@pytest.mark.parametrize(
+    ("layers", "num_folded"),
+    [
+        ([identity_convolution(), nn.ReLU(inplace=True), shifting_norm(3)], 0),
+        ([identity_convolution(), shifting_norm(3), nn.ReLU(inplace=True), shifting_norm(3)], 1),
+        ([identity_convolution(), shifting_norm(3), shifting_norm(3)], 1),
+        ([BesideItself()], 0),
+        ([TwoBranches()], 2),
+    ],
+    ids=["ReLU in place before the norm", "a norm after it", "two norms", "the output goes past its norm", "branches"],
+)
+def test_only_a_norm_that_alone_takes_what_a_convolution_gives_is_folded_also_where_the_first_point_cannot_tell(
+    layers: list[nn.Module], num_folded: int
+) -> None:
+    """At the first point, far above the ReLUs' kink, the gradient is right whatever is folded; at the others it is not."""
+    torch.manual_seed(0)
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(3 * 64, 10))
+    net = classifier_of(network, 8).requires_grad_(False)
+    points = [torch.full((1, 3, 8, 8), 0.9), *(torch.rand(1, 3, 8, 8) for _ in range(4))]
+    with ConvolutionUses() as used:
+        net.forward_unchecked(points[0])
+    assert len(used.normalized_alone()) == num_folded
+    plain = gradients_alone(net, points)
+    found = torch.stack(list(iter_logit_gradients(net, points, 3)))
+    assert (found - plain).abs().max() <= TOLERANCE * plain.abs().max()
+
+
+def test_a_pass_is_bounded_by_what_it_keeps_also_without_convolutions(
+    pixels: Tensor, images_of_passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many_gradients, "BATCH_BYTES", 2_000_000)
+    hidden = [nn.Sequential(nn.Linear(96, 96), nn.GELU()) for _ in range(10)]  # each keeps 96 x 96 numbers of 4 bytes
+    network = nn.Sequential(nn.Flatten(1, 2), nn.Linear(32, 96), *hidden, nn.Flatten(), nn.Linear(96 * 96, 10))
+    net = classifier_of(network).requires_grad_(False)
+    list(iter_logit_gradients(net, points_near(pixels, 20), 3))
+    assert images_of_passes == [1, 5, 5, 5, 5]
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_there_is_a_gradient_for_each_point_also_of_images_that_fill_a_pass_alone(
     count: int, monkeypatch: pytest.MonkeyPatch, pixels: Tensor
 ) -> None:
-    monkeypatch.setattr(many_gradients, "BATCH_VALUES", 1)
+    monkeypatch.setattr(many_gradients, "BATCH_BYTES", 1)
     net = sequential(nn.BatchNorm2d(6))
     points = points_near(pixels, count)
     found = list(iter_logit_gradients(net, points, 3))

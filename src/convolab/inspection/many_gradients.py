@@ -7,36 +7,30 @@ takes several points. That is right where it does the same with every image, so 
 are known, and then proven at one point. A person's own code may do anything with an image: it computes each point alone.
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from convolab.analysis.meta import tensors_in
 from convolab.inspection.passes import logit_gradients
 from convolab.inspection.types import SinglePixels
 from convolab.models.classifier import ImageClassifier
 
-BATCH_VALUES = 41_000_000  # that the convolutions of a pass give (164 MB): 6 photos in EfficientNet-Lite 0
+BATCH_BYTES = 490_000_000  # that a pass keeps for its way back: 6 photos in EfficientNet-Lite 0
 BATCH_IMAGES = 32  # in a pass, at most
 TOLERANCE = 1e-5  # of the largest value: how far a gradient of a shorter pass may be from the network's own
 
 KNOWN_CODE = ("convolab.models.", "torch.nn.", "torchvision.models.", "torchvision.ops.")  # packages of modules
-
-
-@dataclass
-class Convolutions:
-    """What a pass of one image shows of a network's convolutions."""
-
-    followers: dict[nn.Conv2d, nn.BatchNorm2d] = field(default_factory=dict)  # -> the norm that alone takes the output
-    num_values: int = 0  # of all their outputs
 
 
 def iter_logit_gradients(
@@ -56,11 +50,12 @@ def iter_logit_gradients(
     first = next(remaining, None)
     if first is None:
         return
-    with recorded_convolutions(net) as convolutions:
+    kept, used = KeptForTheWayBack(net), ConvolutionUses()
+    with kept.counted(), used:
         alone = logit_gradients(net, first, target)[0]
-    batch_size = max(1, min(BATCH_IMAGES, BATCH_VALUES // max(1, convolutions.num_values)))
+    batch_size = max(1, min(BATCH_IMAGES, BATCH_BYTES // max(1, kept.num_bytes)))
     others = list(islice(remaining, max(batch_size - 1, 1)))
-    way_back = FoldedWayBack(convolutions)
+    way_back = FoldedWayBack(used.normalized_alone())
     proven = proven_gradients(net, way_back, [first, *others], target, alone) if others else None
     if proven is None:
         yield alone
@@ -101,35 +96,90 @@ def proven_gradients(
     return list(gradients) if 0 < largest < float("inf") and difference <= TOLERANCE * largest else None
 
 
-@contextmanager
-def recorded_convolutions(net: nn.Module) -> Iterator[Convolutions]:
-    """What is found, while the network runs inside, of its convolutions and the batch norms that take their outputs."""
-    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors too: an id is free again when its object is gone
-    found = Convolutions()
-    calls: Counter[nn.Module] = Counter()
+class KeptForTheWayBack:
+    """How much a pass of one image keeps for its way back, besides what the network holds anyway."""
 
-    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[module] += 1
-        if isinstance(module, nn.Conv2d):
-            outputs[id(output)] = module, output
-            found.num_values += output.numel()
-        elif isinstance(module, nn.BatchNorm2d) and inputs and id(inputs[0]) in outputs:
-            found.followers[outputs[id(inputs[0])][0]] = module
+    def __init__(self, net: nn.Module) -> None:
+        self.own = {tensor.data_ptr() for tensor in chain(net.parameters(), net.buffers())}
+        self.sizes: dict[int, int] = {}  # bytes by place in memory: two operations may keep one tensor
 
-    with ExitStack() as hooks:
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d) or type(module) is nn.BatchNorm2d:
-                hooks.callback(module.register_forward_hook(record).remove)
-        yield found
-    found.followers = {conv: norm for conv, norm in found.followers.items() if calls[conv] == calls[norm] == 1}
+    @property
+    def num_bytes(self) -> int:
+        return sum(self.sizes.values())
+
+    def counted(self) -> saved_tensors_hooks:
+        """A block in which what is kept is counted."""
+
+        def count(tensor: Tensor) -> Tensor:
+            if tensor.data_ptr() not in self.own:
+                self.sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            return tensor.detach()
+
+        return saved_tensors_hooks(count, lambda tensor: tensor)
 
 
-class NormalizedConvolution(NamedTuple):
-    """A convolution's weight, the same with the scale of the batch norm behind it, and that norm."""
+@dataclass(frozen=True)
+class NormalizedConvolution:
+    """The weight of a convolution, and the arguments of the batch norm that alone takes what it gives."""
 
     weight: Tensor
-    scaled_weight: Tensor
-    norm: nn.BatchNorm2d
+    norm: Mapping[str, Any]
+
+    def normalize(self, maps: Tensor) -> Tensor:
+        return F.batch_norm(**{**self.norm, "input": maps})
+
+    def scaled_weight(self) -> Float[Tensor, "k c h w"]:
+        """The filters, times what the batch norm multiplies each one's output with."""
+        scale = (self.norm["running_var"] + self.norm["eps"]).rsqrt()
+        scale = scale if self.norm["weight"] is None else scale * self.norm["weight"]
+        return (self.weight * scale[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+
+
+class ConvolutionUses(TorchFunctionMode):
+    """Notes, while a network runs inside this block, what takes the outputs of its convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: Counter[int] = Counter()  # uses of a weight, by its id
+        self.outputs: dict[int, tuple[Tensor, Tensor]] = {}  # (output, weight); held, or another object gets the id
+        self.uses: Counter[int] = Counter()  # of an output
+        self.norms: dict[int, Mapping[str, Any]] = {}  # arguments of the batch norm that takes an output
+
+    def normalized_alone(self) -> list[NormalizedConvolution]:
+        """The convolutions that ran once and whose output a batch norm takes, in evaluation mode, and nothing else."""
+        found = []
+        for key, norm in self.norms.items():
+            weight = self.outputs[key][1]
+            is_alone = self.weights[id(weight)] == self.uses[key] == 1
+            tensors = (weight, *(value for name, value in norm.items() if name != "input"))
+            needs_gradient = any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors)
+            if is_alone and not norm["training"] and not needs_gradient:
+                found.append(NormalizedConvolution(weight, {**norm, "input": None}))
+        return found
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if result is None or tensors_in(result):  # else it looked at a shape or the like
+            for tensor in tensors_in([args, list(kwargs.values())]):
+                if id(tensor) in self.outputs:
+                    self.uses[id(tensor)] += 1
+        if func is F.batch_norm:
+            norm = inspect.signature(F.batch_norm).bind(*args, **kwargs)
+            norm.apply_defaults()
+            if id(norm.arguments["input"]) in self.outputs:
+                self.norms[id(norm.arguments["input"])] = norm.arguments
+        elif func is torch.conv2d and isinstance(result, Tensor) and result.ndim == 4:
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            self.weights[id(weight)] += 1
+            self.outputs[id(result)] = result, weight
+        return result
 
 
 class FoldedWayBack(TorchFunctionMode):
@@ -139,15 +189,11 @@ class FoldedWayBack(TorchFunctionMode):
     other threads may use it meanwhile.
     """
 
-    def __init__(self, convolutions: Convolutions) -> None:
+    def __init__(self, convolutions: Iterable[NormalizedConvolution]) -> None:
         super().__init__()
-        self.convolutions = {
-            id(conv.weight): NormalizedConvolution(conv.weight, scale_filters(conv.weight, norm), norm)
-            for conv, norm in convolutions.followers.items()
-            if norm.running_var is not None
-            and not any(p.requires_grad for p in (*conv.parameters(), *norm.parameters()))
-        }  # with the weights themselves, so that no other tensor gets the id of one
-        self.normalized: Tensor | None = None  # what the last of them gave, with its norm
+        # With the weights themselves, so that no other tensor gets the id of one.
+        self.convolutions = {id(conv.weight): (conv, conv.scaled_weight()) for conv in convolutions}
+        self.normalized: dict[int, Tensor] = {}  # outputs whose norm comes later
 
     def __torch_function__(
         self,
@@ -158,8 +204,8 @@ class FoldedWayBack(TorchFunctionMode):
     ) -> object:
         if func is torch.conv2d:
             return self.conv2d(*args, **(kwargs or {}))
-        if func is F.batch_norm and args and args[0] is self.normalized:
-            return args[0]
+        if func is F.batch_norm and args and id(args[0]) in self.normalized:
+            return self.normalized.pop(id(args[0]))
         return func(*args, **(kwargs or {}))
 
     def conv2d(
@@ -172,14 +218,13 @@ class FoldedWayBack(TorchFunctionMode):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
     ) -> Tensor:
-        convolution = self.convolutions.get(id(weight))
-        if convolution is None or isinstance(padding, str):
+        if id(weight) not in self.convolutions or isinstance(padding, str):
             return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
         stride, padding, dilation = (
             (value, value) if isinstance(value, int) else value for value in (stride, padding, dilation)
         )
-        output = NormalizedConv2d.apply(input, bias, convolution, (stride, padding, dilation, groups))
-        self.normalized = output
+        output = NormalizedConv2d.apply(input, bias, self.convolutions[id(weight)], (stride, padding, dilation, groups))
+        self.normalized[id(output)] = output
         return output
 
 
@@ -191,12 +236,13 @@ class NormalizedConv2d(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 (torch's)
         images: Tensor,
         bias: Tensor | None,
-        convolution: NormalizedConvolution,
+        folded: tuple[NormalizedConvolution, Tensor],  # and its scaled weight
         geometry: tuple[Any, ...],
     ) -> Tensor:
-        ctx.save_for_backward(images, convolution.scaled_weight)
+        convolution, scaled_weight = folded
+        ctx.save_for_backward(images, scaled_weight)
         ctx.geometry = geometry
-        return convolution.norm(torch.conv2d(images, convolution.weight, bias, *geometry))
+        return convolution.normalize(torch.conv2d(images, convolution.weight, bias, *geometry))
 
     @staticmethod
     def backward(
@@ -219,11 +265,3 @@ class NormalizedConv2d(torch.autograd.Function):
             (True, False, False),
         )
         return of_images, None, None, None
-
-
-def scale_filters(weight: Float[Tensor, "k c h w"], norm: nn.BatchNorm2d) -> Float[Tensor, "k c h w"]:
-    """Filters times what a batch norm multiplies each one's output with."""
-    assert norm.running_var is not None
-    scale = (norm.running_var + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight
-    return (weight * scale[:, None, None, None]).contiguous(memory_format=torch.channels_last)
