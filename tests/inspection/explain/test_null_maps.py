@@ -37,3 +37,9 @@ def test_smoother_maps_have_higher_correlations_by_chance() -> None:
         torch.fft.rfft2(m.abs().double()).abs()[1:, 1:] for m in (smooth, null_maps.phase_randomized(smooth, 0, 3))
     ]
     assert null_maps.rank_correlation(*spectrum) > 0.95
+
+
+def test_maps_in_bfloat16_which_numpy_does_not_have_are_correlated() -> None:
+    first, second = random_heatmap(0).bfloat16(), random_heatmap(1).bfloat16()
+    expected = spearmanr(first.float().abs().flatten(), second.float().abs().flatten()).statistic
+    assert null_maps.rank_correlation(first, second) == pytest.approx(expected, abs=1e-12)

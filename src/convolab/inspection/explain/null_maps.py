@@ -29,7 +29,7 @@ def rank_correlation(a: Heatmap, b: Heatmap) -> float | None:
 def average_ranks(values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     """Ranks from 1 in float64; equal values share their mean rank."""
     # NumPy sorts 50,000 values three times as fast as torch does.
-    _, inverse, counts = np.unique(values.detach().cpu().numpy(), return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values.detach().double().cpu().numpy(), return_inverse=True, return_counts=True)
     return torch.from_numpy((counts.cumsum() - (counts - 1) / 2)[inverse])
 
 
