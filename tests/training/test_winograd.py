@@ -9,8 +9,11 @@ from support.callbacks import stop_after
 from support.run_contents import run_contents
 from torch import Tensor, nn
 
+from convolab.api import train
+from convolab.core.errors import LabError
 from convolab.core.types import Json
 from convolab.data.catalog import load
+from convolab.models.registry import trust_named
 from convolab.training import winograd
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
@@ -112,6 +115,46 @@ def test_other_convolutions_are_torchs_bit_for_bit(layer: nn.Conv2d) -> None:
         output = layer(images)
     assert not is_winograd(output)
     assert torch.equal(output, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"bias": torch.ones(1)}, "expected bias"),
+        ({"bias": torch.ones(64, dtype=torch.float64)}, "[Dd]ouble|type"),
+        ({"padding": (1, 1, 1)}, "padding"),
+        ({"input": torch.ones(1, 64, 2, 2)}, "[Kk]ernel"),
+    ],
+)
+def test_what_torch_refuses_is_refused_with_its_words(changes: dict[str, object], error: str) -> None:
+    arguments = {"input": random(1, 64, 8, 8), "weight": random(64, 64, 3, 3).requires_grad_(), **changes}
+    with pytest.raises(RuntimeError, match=error), WinogradConvolutions():
+        F.conv2d(**arguments)
+
+
+CHECKPOINTED = """
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+class Checkpointed(nn.Module):
+    def __init__(self, input_shape, classes):
+        super().__init__()
+        self.first, self.block, self.last = nn.Conv2d(1, 64, 1), nn.Conv2d(64, 64, 3, padding=1), nn.Linear(64, classes)
+
+    def forward(self, images):
+        return self.last(checkpoint(self.block, self.first(images), use_reentrant=False).mean((2, 3)))
+"""
+
+
+def test_a_gradient_that_fails_names_the_key_because_a_checkpoints_block_runs_again_without_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own.py").write_text(CHECKPOINTED)
+    network = f"{tmp_path / 'own.py'}:Checkpointed"
+    trust_named(network)
+    train(network, epochs=1, out=tmp_path / "plain")
+    with pytest.raises(LabError, match=r"the gradient with training\.winograd failed in epoch 1, step 1: .*checkpoint"):
+        train(network, epochs=1, overrides={"training.winograd": True}, out=tmp_path / "winograd")
 
 
 def test_without_gradients_in_bf16_and_outside_of_the_block_convolutions_are_torchs() -> None:

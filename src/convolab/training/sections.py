@@ -150,7 +150,7 @@ class Training(Frozen):
         precision: of the network's arithmetic; auto is bf16 where a trial of half a second is faster in it. On a processor
             without bf16 of its own bf16 is refused, and bf16_forced takes it nevertheless.
         winograd: compute 3x3 convolutions of 64 channels or more with a quarter of the multiplications, in fp32 on a processor;
-            they round ten times as much. See `WinogradConvolutions`.
+            they round ten times as much. Not for second derivatives, nor with torch.utils.checkpoint.
         label_smoothing: probability that is spread evenly over all classes.
         clip_norm: largest L2 norm of the gradient of all parameters together.
         ema: decay per step of averaged weights, which are evaluated and kept; 0: the weights themselves.

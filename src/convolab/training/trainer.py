@@ -194,7 +194,7 @@ class Trainer:
                         loss_value = loss.item()
                         self.check_finite("the loss", loss_value, step, lr)
                         self.optimizer_state.zero_grad()
-                        with self.own_errors("the gradient"):
+                        with self.own_errors(f"the gradient{' with training.winograd' * bool(self.training.winograd)}"):
                             loss.backward()
                         self.check_own_gradient()
                         if self.training.clip_norm:

@@ -74,6 +74,7 @@ def conv2d(
     """`torch.conv2d`, by minimal filtering where that suits."""
     pixels_around = {0: 0, 1: 1, 2: 2, "valid": 0, "same": 1}.get(value_of_axes(padding))
     is_plain = (value_of_axes(stride), value_of_axes(dilation), groups) == (1, 1, 1)
+    is_plain = is_plain and (bias is None or (bias.dtype == input.dtype and bias.shape == weight.shape[:1]))
     if not is_plain or pixels_around is None or not suits_winograd(input, weight, pixels_around):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     output = WinogradConv2d.apply(input, weight, pixels_around)
@@ -81,14 +82,14 @@ def conv2d(
 
 
 def value_of_axes(value: int | str | Sequence[int]) -> int | str | None:
-    """What both axes have; None if they differ.
+    """What both axes have; None if they differ, and for what only torch knows.
 
     >>> value_of_axes((1, 1)), value_of_axes((1, 2)), value_of_axes("same")
     (1, None, 'same')
     """
     if isinstance(value, int | str):
         return value
-    return value[0] if len(set(value)) == 1 else None
+    return value[0] if isinstance(value, list | tuple) and len(value) <= 2 and len(set(value)) == 1 else None
 
 
 def suits_winograd(input: Tensor, weight: Tensor, pixels_around: int) -> bool:
@@ -101,7 +102,8 @@ def suits_winograd(input: Tensor, weight: Tensor, pixels_around: int) -> bool:
     if input.ndim != 4 or kernel_size != [3, 3] or min(in_channels, out_channels) < MIN_CHANNELS:
         return False
     tiling = Tiling(input.shape[2], input.shape[3], pixels_around)
-    return tiling.fill >= worthwhile_fill(in_channels, out_channels)
+    is_empty = min(tiling.out_height, tiling.out_width) < 1
+    return not is_empty and tiling.fill >= worthwhile_fill(in_channels, out_channels)
 
 
 def worthwhile_fill(in_channels: int, out_channels: int) -> float:
