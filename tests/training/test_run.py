@@ -1174,3 +1174,28 @@ def test_a_path_that_cannot_be_is_refused_in_one_line():
     for use in (lambda: Run("x" * 300), lambda: Run.start(Recipe(), load("digits"), "x" * 300 + "/run")):
         with pytest.raises(LabError, match="File name too long"):
             use()
+
+
+def test_the_network_of_a_run_refuses_pixels_that_are_not_in_0_to_1_instead_of_classifying_them_wrongly(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+) -> None:
+    net = Run.start(make_recipe(), digits, tmp_path / "run").net()
+    images, _ = digits.test.gather(torch.arange(4))
+    assert net(images / 255).shape == (4, 10)
+    for wrong in (images, images.float()):
+        with pytest.raises(LabError, match=r"in \[0, 1\]"):
+            net(wrong)
+
+
+def test_of_equally_accurate_epochs_the_surest_is_the_best(
+    tmp_path: Path, write_pet_images: Callable[[Path], Path]
+) -> None:
+    """On nine validation images a network that has hardly begun may be as accurate as the trained one."""
+    data = f"folder:{write_pet_images(tmp_path / 'pets')}"
+    run = train("shallow_net", data=data, epochs=8, batch_size=9, lr=0.05, out=tmp_path / "run")
+    accuracies = [epoch.validation_accuracy for epoch in run.history]
+    equals = [epoch for epoch in run.history if epoch.validation_accuracy == max(accuracies)]
+    assert len(equals) > 1
+    assert run.best_epoch == min(equals, key=lambda epoch: epoch.validation_loss)
+    assert run.best_epoch != equals[0]
+    assert run.load_weights("best")[1] == run.best_epoch.epoch

@@ -6,7 +6,7 @@ import altair as alt
 
 from convolab.plots.style import BLUE, ORANGE, apply_chart_style, chart_data, needs_log_scale
 from convolab.studies.tables import TableRows
-from convolab.training.history import EpochMetrics
+from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.recipe import Recipe
 
 # Which weights and images the training metrics are of, by the recipe's metrics.train. The images of a running mean are
@@ -65,14 +65,12 @@ def training_curves_chart(history: Sequence[EpochMetrics], title: str) -> alt.To
     loss_panel = panel("loss", "nats, log scale" if log_loss else "nats", loss_scale, ".4f")
     accuracy_panel = panel("accuracy", "%", alt.Scale(zero=False), ".2f")
     caption = TRAIN_METRICS_CAPTIONS[history[-1].train_metrics]
-    best_accuracy, best_epoch = max(
-        ((epoch.validation_accuracy, -epoch.epoch) for epoch in history if epoch.validation_accuracy is not None),
-        default=(None, 0),
-    )
-    if best_accuracy is not None:
-        best = alt.Chart(chart_data([{"epoch": -best_epoch, "accuracy": 100 * best_accuracy}]))
-        accuracy_panel += best.mark_point(size=140, color=ORANGE, strokeWidth=2).encode(x=x, y="accuracy:Q")
-        caption += f"; ring: best validation accuracy, {100 * best_accuracy:.2f} % in epoch {-best_epoch}"
+    best = best_epoch_of(history)
+    if best is not None and best.validation_accuracy is not None:
+        percent = 100 * best.validation_accuracy
+        ring = alt.Chart(chart_data([{"epoch": best.epoch, "accuracy": percent}]))
+        accuracy_panel += ring.mark_point(size=140, color=ORANGE, strokeWidth=2).encode(x=x, y="accuracy:Q")
+        caption += f"; ring: best validation accuracy, {percent:.2f} % in epoch {best.epoch}"
     panels = [panel.properties(width=330, height=240) for panel in (loss_panel, accuracy_panel)]
     return apply_chart_style(alt.hconcat(*panels, spacing=40), title, caption)
 

@@ -143,7 +143,7 @@ def write_weights(path: Path, net: ImageClassifier, metadata: Mapping[str, Json]
 
 
 def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
-    """The network in a weights file, in evaluation mode, and the file's metadata.
+    """The network in a weights file, in evaluation mode, where it takes pixels in [0, 1] only, and the file's metadata.
 
     A network of somebody's own is built from the copy of its code in the folder `code/` beside the file.
 
@@ -157,7 +157,9 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     code_record = metadata.get("code")
     code = code_of_record(path.parent / CODE_FOLDER, code_record) if isinstance(code_record, dict) else None
     network = registry.build_by_name(name, (len(mean), height, width), len(classes), options, code=code)
-    net = ImageClassifier(network, mean=mean, std=std, input_size=(height, width), classes=classes)
+    net = ImageClassifier(
+        network, mean=mean, std=std, input_size=(height, width), classes=classes, validate_inputs=True
+    )
     try:
         net.network.load_state_dict(tensors)
     except RuntimeError as error:

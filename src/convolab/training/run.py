@@ -304,7 +304,7 @@ class Run(Displayable):
         )
 
     def net(self, which: str = "best") -> ImageClassifier:
-        """The trained network with its `best` or `last` weights, in evaluation mode.
+        """The trained network with its `best` or `last` weights, in evaluation mode, where it takes pixels in [0, 1] only.
 
         Raises LabError if the run has none yet, or the file is not this run's.
         """

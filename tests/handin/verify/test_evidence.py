@@ -88,6 +88,18 @@ def test_metrics_that_were_edited_by_hand_are_a_sign(
     assert any(words in problem for problem in problems(folder)), problems(folder)
 
 
+def test_the_first_of_equally_accurate_epochs_which_was_once_the_best_is_no_sign(folder: Path) -> None:
+    run = folder / "evidence/run-0"
+    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    best = json.loads((run / "summary.json").read_text())["best"]
+    other = next(record for record in epochs if record["epoch"] != best["epoch"])
+    equal = {**other, "validation_accuracy": best["validation_accuracy"], "validation_loss": 9.0}
+    edit_epochs(run / "metrics.jsonl", lambda records: records.__setitem__(other["epoch"] - 1, equal))
+    edit(run / "summary.json", lambda values: values["best"].update({k: equal[k] for k in values["best"]}))
+    edit(run / "test.json", lambda values: values.update(epoch=other["epoch"]))
+    assert problems(folder) == []
+
+
 FILE_EDITS: list[tuple[str, Callable[[Values], object], str]] = [
     ("summary.json", lambda values: values.update(train_seconds=1.0), "do not add up to those of the summary"),
     ("summary.json", lambda values: values["best"].update(validation_accuracy=1.0), "its best epoch is not the one"),

@@ -134,10 +134,8 @@ def metrics_problems(run: RunEvidence) -> Iterator[tuple[str, str]]:
             "metrics.jsonl",
             f"the run is finished with {pluralize(len(history), 'epoch')}, and its recipe has {epochs}",
         )
-    best, stored = best_epoch_of(history), summary["best"]
-    is_same_best = (best is None) == (stored is None) and not (
-        best and stored and not same_record(best.to_record(), stored)
-    )
+    best, stored = best_epochs(history), summary["best"]
+    is_same_best = any(same_record(epoch.to_record(), stored) for epoch in best) if stored else not best
     if not is_same_best and not is_stale:
         yield "metrics.jsonl", "its best epoch is not the one that the summary holds"
     for name in ("train_accuracy", "validation_accuracy"):
@@ -204,7 +202,15 @@ def evaluation_problems(run: RunEvidence) -> Iterator[str]:
         ):
             yield "the accuracies of its classes are not those of its confusion matrix"
         best = best_epoch_of(run.history)
-        if best and test["epoch"] != best.epoch:
+        if best and all(test["epoch"] != epoch.epoch for epoch in best_epochs(run.history)):
             yield f"it is of epoch {test['epoch']}, and the best is epoch {best.epoch}"
         return
     yield "it holds no record of a test"
+
+
+def best_epochs(history: Sequence[EpochMetrics]) -> list[EpochMetrics]:
+    """Those that a run may call its best: of equally accurate ones it was the first once, and is that of the lowest loss now."""
+    best = best_epoch_of(history)
+    if best is None or best.validation_accuracy is None:
+        return [best] if best else []
+    return [epoch for epoch in history if epoch.validation_accuracy == best.validation_accuracy]
