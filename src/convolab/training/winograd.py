@@ -89,7 +89,8 @@ def value_of_axes(value: int | str | Sequence[int]) -> int | str | None:
     """
     if isinstance(value, int | str):
         return value
-    return value[0] if isinstance(value, list | tuple) and len(value) <= 2 and len(set(value)) == 1 else None
+    axes: set[int] = set(value) if isinstance(value, list | tuple) and len(value) <= 2 else set()
+    return axes.pop() if len(axes) == 1 else None
 
 
 def suits_winograd(input: Tensor, weight: Tensor, pixels_around: int) -> bool:
