@@ -106,3 +106,9 @@ def test_ipython_prints_one_line() -> None:
     shell = interactive.InteractiveShell()
     result = shell.run_cell("import convolab\nconvolab.explan", silent=True)
     assert isinstance(result.error_in_exec, UnknownAttribute)
+
+
+def test_the_signature_of_what_a_person_calls_is_short_enough_to_read() -> None:
+    functions = [found for name in convolab.__all__ if inspect.isfunction(found := getattr(convolab, name))]
+    assert len(functions) > 10
+    assert [function.__name__ for function in functions if len(str(inspect.signature(function))) > 1600] == []
