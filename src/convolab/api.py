@@ -8,7 +8,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -25,10 +24,11 @@ from convolab.arguments import (
     resolve_several,
     train_overrides,
 )
+from convolab.core.environment import require_device
 from convolab.core.errors import LabError, require
 from convolab.core.free_cores import spare_busy_cores
 from convolab.core.trust import trust_all
-from convolab.core.types import Json, python_values
+from convolab.core.types import Json
 from convolab.data.catalog import load
 from convolab.inspection.adversarial.fool import fool_classifier
 from convolab.inspection.adversarial.pgd import StepCallback
@@ -130,6 +130,7 @@ def train(
         recipe = base.with_overrides(changes)
         require_new_folder(out)
         require_logger(log)
+        require_device(device)
         root = Path(data_dir) if data_dir is not None else None
         shown = nullcontext(callbacks) if callbacks is not None else live_training(recipe.training.epochs)
         with shown as chosen:
@@ -294,7 +295,7 @@ def locate(
     [127, 62, 695, 461]
     """
     name, pixels = resolve_image(image)
-    several = [targets] if isinstance(targets, str | int | Integral) else list(targets)
+    several = [targets] if isinstance(targets, str | int) else list(targets)
     finding = locate_objects(
         resolve_classifier(net),
         pixels,
@@ -382,7 +383,7 @@ def summary(
             ) from error
     if isinstance(network, str | Path) and not is_run_folder(network):
         trust_named(str(network))
-        spec = resolve_model(str(network), given_shape, python_values(classes), model)
+        spec = resolve_model(str(network), given_shape, classes, model)
         builder, own_shape, name = spec.build, spec.input_shape, str(network)
     elif model:
         raise LabError("options are for a network by name: a run or a network has its own already; leave model out")
@@ -393,8 +394,7 @@ def summary(
         builder = network
     if isinstance(builder, ImageClassifier):
         own_shape = (builder.channels, *builder.input_size)
-    shape = given_shape or own_shape
-    if shape is None:
+    if (shape := given_shape or own_shape) is None:
         raise LabError(f"the input shape of {name or 'the network'} is not known: give it, such as 3x32x32")
     result = summarize_network(builder, shape, batch_size=batch_size, beside=beside, on_message=on_message)
     return replace(result, network=name or result.network)

@@ -124,7 +124,10 @@ def compare(runs: Run | str | Path | Sequence[Run | str | Path]) -> StudyResult:
     >>> compare(runs)
     StudyResult('comparison': 2 of 2 runs, 1 section)
     """
-    return compare_named([runs] if isinstance(runs, Run | str | Path) else list(runs))
+    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    for run in several:
+        require(isinstance(run, Run | str | Path), f"{run!r} is not a run: give runs, or the folders of runs")
+    return compare_named(several)
 
 
 def power(

@@ -115,7 +115,7 @@ COUNTERS: dict[str, tuple[Callable[[nn.Module, Tensor], Tally], str]] = {
 def require_counters(names: Sequence[str]) -> None:
     """Raise LabError if a name is not a counter's."""
     for name in names:
-        require(name in COUNTERS, f"unknown counter '{name}': {suggest(name, COUNTERS)}")
+        require(name in COUNTERS, f"unknown counter '{name}': {suggest(str(name), COUNTERS)}")
 
 
 def count_with(

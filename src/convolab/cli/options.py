@@ -67,7 +67,7 @@ def prepare_torch(device: str, threads: int | None) -> str | None:
     times = ProcessorTimes.now()
     import torch
 
-    from convolab.core.environment import count_usable_cores, tune_malloc
+    from convolab.core.environment import count_usable_cores, require_device, tune_malloc
 
     tune_malloc()
     cores = count_usable_cores()
@@ -84,16 +84,6 @@ def prepare_torch(device: str, threads: int | None) -> str | None:
         note = describe_busy(torch.get_num_threads(), before) if torch.get_num_threads() < before else None
     require_device(device)
     return note
-
-
-def require_device(device: str) -> None:
-    """Raise LabError for a device that is unknown, or that this machine lacks."""
-    import torch
-
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    device_type = device.partition(":")[0]
-    require(device_type in available, f"unknown device '{device}': give cpu, cuda or mps")
-    require(available[device_type], f"torch finds no {device_type} device on this machine: give --device cpu")
 
 
 def load_dataset_with_progress(name: str, data_dir: Path | None, image_size: int) -> "DatasetSplits":

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from convolab.cli.options import require_device
 from convolab.cli.terminal import STOPPED, print_json, print_lines, print_note
+from convolab.core.environment import require_device
 from convolab.core.errors import require, suggest
 from convolab.core.outputs import STUDY_REPORT, own_kind, require_outputs
 from convolab.core.types import Json

@@ -12,7 +12,7 @@ from convolab.core.errors import LabError, suggest
 from convolab.core.text import join_with_and, pluralize
 
 MAX_LISTED = 30  # names of attributes
-SCALARS = (str, int, float, bool, bytes, NoneType, PurePath)  # values whose type is checked
+CHECKED = (str, int, float, bool, bytes, NoneType, PurePath, list, tuple)  # values whose type is checked
 Class = TypeVar("Class", bound=type)
 
 
@@ -74,14 +74,26 @@ def one_line_call(function: Callable[..., Any], name: str = "") -> Callable[...,
             bound = signature.bind(*arguments, **keywords)
         except TypeError as error:
             raise LabError(describe_misfit(called, signature, arguments, keywords) or f"{called}: {error}") from None
-        for key, value in bound.arguments.items():
-            if isinstance(value, SCALARS) and not isinstance(value, kinds.get(key, object)):
+        for key, given in bound.arguments.items():
+            value = bound.arguments[key] = plain_number(given, kinds.get(key, object))
+            if isinstance(value, CHECKED) and not isinstance(value, kinds.get(key, object)):
                 wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds[key] if kind is not NoneType))
-                shown = reprlib.repr(value) if isinstance(value, bytes) else repr(value)  # a whole file may be given
+                shown = repr(value) if isinstance(value, str) else reprlib.repr(value)  # a whole file may be given
                 raise LabError(f"{called}: {key} = {shown} is of the wrong type: give {wanted}")
-        return function(*arguments, **keywords)
+            if isinstance(value, int) and value.bit_length() > 1023:
+                raise LabError(
+                    f"{called}: {key} is a whole number of more digits than a float holds: give a smaller one"
+                )
+        return function(*bound.args, **bound.kwargs)
 
     return call
+
+
+def plain_number(value: object, kinds: type | tuple[type, ...]) -> object:
+    """A single number of NumPy's or torch's as Python's, where it is not of the kinds that are taken; all else as it is."""
+    is_number = getattr(value, "ndim", None) == 0 and not isinstance(value, kinds)
+    to_number = getattr(value, "item", None)
+    return to_number() if is_number and callable(to_number) else value
 
 
 def accepted_kinds(signature: inspect.Signature) -> dict[str, tuple[type, ...]]:
@@ -93,7 +105,8 @@ def accepted_kinds(signature: inspect.Signature) -> dict[str, tuple[type, ...]]:
         classes = tuple(get_origin(option) or option for option in options)
         is_known = all(isinstance(kind, type) and kind not in (Any, inspect.Parameter.empty) for kind in classes)
         if is_known and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            kinds[name] = (*classes, int) if float in classes else classes
+            alike = [*([int] if float in classes else []), *([list] if tuple in classes else [])]
+            kinds[name] = (*classes, *alike)
     return kinds
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from typing_extensions import TypedDict  # typing has what pydantic needs from Python 3.12 on
 
+from convolab.core.errors import require
+
 RECORDED_PACKAGES = ("convolab", "torch", "numpy", "scikit-learn", "safetensors", "pydantic")
 SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 CACHE_TAG = "CACHEDIR.TAG"  # backup programs leave out a folder that holds this file (bford.info/cachedir)
@@ -36,6 +38,21 @@ def package_version(name: str) -> str:
 def package_versions() -> dict[str, str]:
     """The installed version of each package that a run's results depend on; read from the disk once per process."""
     return {name: package_version(name) for name in RECORDED_PACKAGES}
+
+
+def require_device(device: object) -> None:
+    """Raise LabError for a device that is unknown, or that this machine lacks."""
+    import torch
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = str(device)
+    kind = name.partition(":")[0]
+    try:
+        torch.device(name)
+    except RuntimeError:
+        kind = ""
+    require(kind in available, f"unknown device '{name}': give cpu, cuda or mps")
+    require(available[kind], f"torch finds no {kind} device on this machine: give cpu")
 
 
 def hardware_info(device: str = "cpu") -> HardwareInfo:

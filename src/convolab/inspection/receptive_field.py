@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from convolab.analysis.summary import summarize_network
 from convolab.core.errors import LabError, require, suggest
+from convolab.core.types import python_values
 from convolab.data.image_io import read_image, resize_image
 from convolab.inspection.result import Box, Finding, Panel
 from convolab.inspection.types import SinglePixels, UInt8Image
@@ -97,7 +98,9 @@ def inspect_receptive_field(
     layers = cell_layers(net)
     chosen = find_layer(layers, layer)
     height, width = net.input_size
-    is_inside = len(pixel) == 2 and 0 <= pixel[0] < height and 0 <= pixel[1] < width
+    pixel = python_values(pixel)
+    is_inside = len(pixel) == 2 and all(isinstance(n, int) for n in pixel)
+    is_inside = is_inside and 0 <= pixel[0] < height and 0 <= pixel[1] < width
     require(is_inside, f"pixel {list(pixel)}: give a row below {height} and a column below {width}")
     name = image_name or (Path(image).stem if not isinstance(image, Tensor) else "the image")
     net = inference_view(net)

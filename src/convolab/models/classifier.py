@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from convolab.core.calls import one_line_construction, public_names, unknown_attribute
 from convolab.core.errors import require
+from convolab.core.types import python_values
 from convolab.data import image_io
 from convolab.models.class_names import Synonyms, find_class
 
@@ -58,6 +59,10 @@ class ImageClassifier(nn.Module):
         validate_inputs: bool = False,
     ) -> None:
         super().__init__()
+        mean, std = python_values(mean), python_values(std)
+        for name, values in (("mean", mean), ("std", std)):
+            is_list = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+            require(is_list, f"{name} = {values!r}: give a number for each channel, such as (0.5, 0.5, 0.5)")
         require(
             len(mean) == len(std) and all(s >= 0 for s in std),
             f"means {list(mean)} and standard deviations {list(std)} differ in number or are negative: "

@@ -61,6 +61,10 @@ def register(factory: RegisteredFactory, name: str | None = None) -> RegisteredF
     torch.Size([2, 10])
     >>> del NETWORKS["one_layer"]
     """
+    require(
+        callable(factory),
+        f"register = {reprlib.repr(factory)}: give a function or class that makes a network, called with (shape, classes)",
+    )
     NETWORKS[name or factory.__name__] = factory
     return factory
 

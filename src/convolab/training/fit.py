@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from convolab.core.environment import require_device
 from convolab.core.errors import require
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.training.augmentation import (
@@ -76,6 +77,7 @@ def fit(
         optimizer=optimizer, schedule=schedule, sampling=sampling, validation_metric=validation_metric, training=training,
         transforms=transforms,
     )  # fmt: skip
+    require_device(device)
     trainer = Trainer(
         net,
         train,

@@ -32,6 +32,8 @@ def parse_methods(methods: str | Sequence[str], on_hint: Callable[[str], None] =
     ('gradcam', 'gradient')
     """
     words = methods.split(",") if isinstance(methods, str) else methods
+    for word in words:
+        require(isinstance(word, str), f"{word!r} is not the name of a method: choose from {', '.join(METHOD_NAMES)}")
     names = [word.strip() for word in words if word.strip()]
     require(names, f"no method given: choose from {', '.join(METHOD_NAMES)}")
     for name in dict.fromkeys(name for name in names if name in RENAMED_METHODS):
