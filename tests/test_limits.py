@@ -18,7 +18,7 @@ INTERNAL = {
         inspection.adversarial.finding.MAX_DESCRIBED inspection.adversarial.finding.MAX_NAMED
         inspection.adversarial.finding.MAX_TITLE_LENGTH inspection.explain.explain.MAX_DESCRIBED
         inspection.explain.explain.MAX_COLUMNS inspection.localization.finding.MAX_SHOWN models.libraries.MAX_LISTED
-        plots.figure.MAX_PNG_BYTES plots.panels.MAX_DOTTED_STEPS plots.study_scales.MAX_DISTINCT_ARMS plots.summary.MAX_BARS
+        plots.chart_page.MAX_FLEXIBLE_NAMES plots.figure.MAX_PNG_BYTES plots.panels.MAX_DOTTED_STEPS plots.study_scales.MAX_DISTINCT_ARMS plots.summary.MAX_BARS
         plots.training.MAX_LABELED_CLASSES reports.playback.MAX_SHOWN reports.result_view.MAX_ROWS reports.views.MAX_SHEET_CLASSES
         studies.compare.MAX_OVERRIDES_LENGTH studies.single_runs.MAX_KEYS studies.results.MAX_REPR_COMMENT studies.sweep.MAX_NAMED_KEYS
         app.comparison.MAX_DIFFERENCES app.counting.MAX_FOUND app.counting.MAX_STAGES app.networks.MAX_LISTED

@@ -52,7 +52,7 @@ FACES = {
     "Study": f"{RESULT} base_recipe format from_dict margins max_seeds name read recipe recipes sections seeds test_best "
     "title to_toml trials write",
     "Playback": f"{RESULT} classes epochs filters images labels probabilities",
-    "Finding": f"{RESULT} arrays heading metrics net panels save_arrays summary to_dict tool warnings",
+    "Finding": f"{RESULT} arrays heading metrics net panels save_arrays summary threads to_dict tool warnings",
     "ImageClassifier": "caution channels classes crop_fraction find_class input_size interpolation mean network "
     "preprocess std synonyms training validate_inputs",
 }
