@@ -12,7 +12,7 @@ from convolab.core.errors import LabError, suggest
 from convolab.core.text import join_with_and, pluralize
 
 MAX_LISTED = 30  # names of attributes
-CHECKED = (str, int, float, bool, bytes, NoneType, PurePath, list, tuple)  # values whose type is checked
+SCALARS = (str, int, float, bool, bytes, NoneType, PurePath)  # values whose type is checked
 Class = TypeVar("Class", bound=type)
 
 
@@ -75,8 +75,12 @@ def one_line_call(function: Callable[..., Any], name: str = "") -> Callable[...,
         except TypeError as error:
             raise LabError(describe_misfit(called, signature, arguments, keywords) or f"{called}: {error}") from None
         for key, given in bound.arguments.items():
-            value = bound.arguments[key] = plain_number(given, kinds.get(key, object))
-            if isinstance(value, CHECKED) and not isinstance(value, kinds.get(key, object)):
+            accepted = kinds.get(key, (object,))
+            value = bound.arguments[key] = plain_number(given, accepted)
+            # Where more than scalars is taken, the function itself says what a list lacks.
+            takes_scalars = all(issubclass(kind, SCALARS) for kind in accepted)
+            is_checked = isinstance(value, (*SCALARS, list, tuple) if takes_scalars else SCALARS)
+            if is_checked and not isinstance(value, accepted):
                 wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds[key] if kind is not NoneType))
                 shown = repr(value) if isinstance(value, str) else reprlib.repr(value)  # a whole file may be given
                 raise LabError(f"{called}: {key} = {shown} is of the wrong type: give {wanted}")
@@ -89,7 +93,7 @@ def one_line_call(function: Callable[..., Any], name: str = "") -> Callable[...,
     return call
 
 
-def plain_number(value: object, kinds: type | tuple[type, ...]) -> object:
+def plain_number(value: object, kinds: tuple[type, ...]) -> object:
     """A single number of NumPy's or torch's as Python's, where it is not of the kinds that are taken; all else as it is."""
     is_number = getattr(value, "ndim", None) == 0 and not isinstance(value, kinds)
     to_number = getattr(value, "item", None)
@@ -105,8 +109,7 @@ def accepted_kinds(signature: inspect.Signature) -> dict[str, tuple[type, ...]]:
         classes = tuple(get_origin(option) or option for option in options)
         is_known = all(isinstance(kind, type) and kind not in (Any, inspect.Parameter.empty) for kind in classes)
         if is_known and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            alike = [*([int] if float in classes else []), *([list] if tuple in classes else [])]
-            kinds[name] = (*classes, *alike)
+            kinds[name] = (*classes, int) if float in classes else classes
     return kinds
 
 
