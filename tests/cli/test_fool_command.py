@@ -120,7 +120,7 @@ def test_an_image_that_does_not_fool_is_reported_without_an_error(run_cli):
         (["chelsea", "--target", "random:0"], "0 random targets"),
         (["chelsea", "--target", "1", "--budget", "l3=2"], "unknown budget 'l3=2'"),
         (["chelsea", "--target", "1", "--budget", "linf=many"], "the budget 'linf=many' has no number"),
-        (["chelsea", "--target", "1", "--budget", "l2=-1"], "is not from one of the 255 levels"),
+        (["chelsea", "--target", "1", "--budget", "l2=-1"], "is out of range: give a number from 1/255 to 1000"),
         (["chelsea", "--target", "1", "--objective", "loss"], "unknown objective 'loss'"),
         (["chelsea", "--target", "1", "--confidence", "90"], "the confidence is 90.0"),
         (["chelsea", "--target", "1", "--max-steps", "0"], "0 steps"),

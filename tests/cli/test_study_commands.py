@@ -132,7 +132,7 @@ def test_runs_and_arms_of_studies_are_compared(run_cli, study: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["study", "courswork"], "no study file 'courswork'"),
+        (["study", "courswork"], "no study file 'courswork': did you mean 'coursework'?"),
         (["study", "coursework", "--section", "residul"], "did you mean 'residual'?"),
         (["study", "coursework", "--budget", "huge"], "unknown budget 'huge'"),
         (["study", "coursework", "--data", "cifar01"], "did you mean 'cifar10'?"),

@@ -34,6 +34,10 @@ def test_a_usage_error_is_one_line_with_the_command_and_what_to_do(run_cli, word
     assert "Usage" not in result.err
 
 
+def test_a_number_out_of_an_options_range_says_what_to_give(run_cli) -> None:
+    assert "--threads 0: give at least 1: see" in run_cli("train", "shallow_net", "--threads", "0").err
+
+
 @pytest.mark.parametrize("words", OTHER_WAYS)
 def test_an_option_with_another_way_is_no_option_of_its_command(words: str) -> None:
     command, _, option = words.partition(" ")

@@ -92,6 +92,17 @@ def test_the_error_about_an_unknown_name_suggests_the_nearest(name, hint):
             function(name)
 
 
+def test_the_error_about_a_folder_or_file_that_is_there_names_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "a.npz").touch()
+    for name, kind in (("pics", "folder"), ("a.npz", "npz")):
+        with pytest.raises(LabError, match=f"did you mean {kind}:{name}, your own images"):
+            load(name)
+
+
 @pytest.mark.parametrize("name", ["digits", "folder:pets"])
 def test_a_local_dataset_is_not_downloaded(name):
     with pytest.raises(LabError, match="nothing to download"):

@@ -75,6 +75,8 @@ def test_nothing_is_downloaded_and_no_random_weights_are_drawn(name: str) -> Non
         ("torchvision/resnet5O", "did you mean 'resnet50'"),
         ("torchvision/zzz", "torchvision has no network 'zzz'"),
         ("keras/resnet50", "unknown network 'keras/resnet50'"),
+        ("resnet50", "did you mean timm/resnet50 or torchvision/resnet50?"),
+        ("alexnet", "did you mean torchvision/alexnet?"),
         ("timm/", "timm has no network ''"),
         ("nowhere.py:Net", "no file nowhere.py"),
     ],

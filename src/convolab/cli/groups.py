@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # typer's own copy of click, which its older versions do not 
 
 # What the parser says, by pydantic, of a text that is not a number.
 PARSED_NUMBER = re.compile(r"Input should be a valid (integer|number)(?:, unable to parse string as an? \w+)?")
+BOUND = re.compile(r"Input should be (greater|less) than or equal to (\S+)")
 NUMBERS = {"integer": "a whole number", "number": "a number"}
 
 
@@ -76,6 +77,9 @@ def translate_usage_errors(command: "Command", context: "Context", args: Sequenc
             value = next((word for name, word in pairwise(given) if name in names), None)
             message = format_message() if value is None else f"{names[0]} {value}: {getattr(error, 'message', '')}"
             message = PARSED_NUMBER.sub(lambda found: f"give {NUMBERS[found[1]]}", message)
+            message = BOUND.sub(
+                lambda found: f"give at {'least' if found[1] == 'greater' else 'most'} {found[2]}", message
+            )
             message = " ".join(message.split()).rstrip(".")
             if type(error).__name__ == "MissingParameter" and (
                 about := getattr(getattr(error, "param", None), "help", None)

@@ -96,7 +96,10 @@ def read_plan(
     if study == "coursework":
         chosen_budget = cast("CourseworkBudget | None", budget)
         return coursework(data or "digits", chosen_budget, seeds=seed_values, sections=sections)
-    require(Path(study).is_file(), f"no study file '{study}': give coursework, or a study file (TOML)")
+    require(
+        Path(study).is_file(),
+        f"no study file '{study}': {suggest(study, ['coursework'])} (or a study file, TOML)",
+    )
     require(
         budget is None,
         "--budget is for coursework alone: set data.limit and training.epochs in the study file",

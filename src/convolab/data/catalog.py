@@ -4,6 +4,7 @@ Commands that only list the datasets import this module, so torch and whatever d
 """
 
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -279,6 +280,9 @@ def download_dataset(
 
 
 def dataset_info(name: str) -> DatasetInfo:
+    kind = "folder" if name not in DATASETS and os.path.isdir(name) else Path(name).suffix[1:].lower()
+    is_path = kind in OWN_DATA and os.path.exists(name)
+    require(not is_path, f"there is no dataset '{name}': did you mean {kind}:{name}, your own images?")
     require(
         name in DATASETS,
         f"there is no dataset '{name}': {suggest(name, [*DATASETS, *(kind.example for kind in OWN_DATA.values())])}",

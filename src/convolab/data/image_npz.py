@@ -117,6 +117,10 @@ def describe_archive(archive: zipfile.ZipFile, file: Path, where: str) -> ImageS
         require(len(labels) + count <= MAX_FILES, f"{where} has more than {MAX_FILES:,} images: give fewer")
         labels += read_labels(archive, label_arrays[split], count, where)
         splits += [split] * count
+    require(
+        min(labels, default=0) != 1 or "classes.npy" in names,
+        f"{where}: the labels go from 1 to {max(labels, default=1)}, and classes are counted from 0: subtract 1",
+    )
     classes = read_classes(archive, names, max(labels, default=-1) + 1, where)
     members = [images[split] for split in order]
     return ImageSource(

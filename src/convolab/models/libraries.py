@@ -4,6 +4,7 @@ Their initial weights are those that the library's authors chose: drawn by the l
 """
 
 import importlib
+import importlib.util
 import inspect
 import types
 import typing
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,6 +42,17 @@ def split_library(name: str) -> tuple[str, str]:
     """
     library, slash, model = name.partition("/")
     return (library, model) if slash and library in LIBRARIES and ":" not in name else ("", name)
+
+
+def libraries_with(name: str) -> list[str]:
+    """The networks of installed libraries that have this very name, looked up in their source: to import it takes seconds."""
+    found: list[str] = []
+    for library in LIBRARIES if name.isidentifier() and not name.startswith("_") else ():
+        spec = importlib.util.find_spec(library)
+        folder = Path(spec.origin).parent / "models" if spec and spec.origin else Path()
+        files = (file.read_text(encoding="utf-8", errors="replace") for file in folder.glob("*.py"))
+        found += [f"{library}/{name}"] if any(f"\ndef {name}(" in text for text in files) else []
+    return found
 
 
 def is_library_network(name: str) -> bool:

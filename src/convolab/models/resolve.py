@@ -10,6 +10,7 @@ from convolab.models.libraries import (
     MAX_LISTED,
     create_in_torchvision,
     import_library,
+    libraries_with,
     require_timm_architecture,
     split_library,
     suppress_warnings,
@@ -60,6 +61,8 @@ def resolve_model(
         return timm_model_spec(name, model, shape, classes)
     if library == "torchvision":
         return torchvision_model_spec(name, model, classes)
+    if name not in NETWORKS and (theirs := libraries_with(name)):
+        raise LabError(f"unknown network '{name}': did you mean {' or '.join(theirs)}?")
     require(
         name in NETWORKS or ":" in name,
         f"unknown network '{name}': {suggest(name, [*NETWORKS, *NAME_ALIASES])} "

@@ -129,6 +129,10 @@ def train_validation_split(
         return train, splits.validation
     if recipe.data.validation == 0:
         return train, None
+    require(
+        limit is None or train.labels.bincount().max() > 1,
+        f"data.limit = {limit}: no class has two images, so none can be held out: raise data.limit or set data.validation=0",
+    )
     return stratified_split(train, recipe.data.validation, seed)
 
 

@@ -370,9 +370,9 @@ def test_a_victim_that_is_the_fooled_network_under_another_name_is_refused() -> 
         ({"step_size": 1e308}, "above 0 and at most 1000"),
         ({"step_size": 1001.0}, "above 0 and at most 1000"),
         ({"objective": ""}, "unknown objective ''"),
-        ({"budget": "l2=1e400000000"}, "is not from one of the 255 levels"),
-        ({"budget": "linf=2"}, "is not from one of the 255 levels"),
-        ({"budget": "l2=nan"}, "is not from one of the 255 levels"),
+        ({"budget": "l2=1e400000000"}, "is out of range: give a number from 1/255 to 1000"),
+        ({"budget": "linf=8"}, "from 1/255, one level of a pixel, to 1; did you mean linf=8/255?"),
+        ({"budget": "l2=nan"}, "is out of range"),
         ({"max_steps": 10**400}, "give 1 to 1,000,000"),
     ],
 )

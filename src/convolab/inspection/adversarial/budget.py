@@ -40,9 +40,13 @@ class PerturbationBudget:
         except (ValueError, ZeroDivisionError):
             raise LabError(f"the budget '{text}' has no number: {BUDGET_HINT}") from None
         largest = 1 if norm == "linf" else MAX_L2
+        smallest = "1/255, one level of a pixel," if norm == "linf" else "1/255"
+        levels = (
+            f"; did you mean linf={size}/255?" if norm == "linf" and size.isdecimal() and 1 < epsilon <= 255 else ""
+        )
         require(
             epsilon * 255 > 1 - 1e-6 and epsilon <= largest,
-            f"the budget '{text}' is not from one of the 255 levels of a pixel, 1/255, to {largest}: {BUDGET_HINT}",
+            f"the budget '{text}' is out of range: give a number from {smallest} to {largest}{levels}",
         )
         return PerturbationBudget("l2" if norm == "l2" else "linf", epsilon)
 
