@@ -1107,8 +1107,8 @@ def test_an_image_in_memory_that_holds_no_plain_numbers_is_refused_with_what_is_
 @without_shape_checks
 @pytest.mark.parametrize("top", [True, False, 0, -1, np.float32(2)])
 def test_the_number_of_classes_to_predict_is_a_positive_whole_number(trained_run: Run, top: Any):
-    wanted = "top = 2.0 is of the wrong type: give int" if top == 2 else "a whole number of at least 1"
-    assert wanted in error_line(trained_run.predict, torch.zeros(8, 8), top=top)
+    expected = "top = 2.0 is of the wrong type: give int" if top == 2 else "a whole number of at least 1"
+    assert expected in error_line(trained_run.predict, torch.zeros(8, 8), top=top)
     assert len(trained_run.predict(torch.zeros(8, 8), top=cast("int", np.int64(2)))) == 2
 
 
