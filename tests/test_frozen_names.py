@@ -96,11 +96,13 @@ def test_the_seed_of_a_key_has_not_changed() -> None:
     assert derive_seed(0, "order", 1) == 2002067703672271585
 
 
+@pytest.mark.slow
 def test_the_names_of_the_parameters_have_not_changed() -> None:
     for name, parameters in PARAMETERS.items():
         assert [key for key, _ in build(name, (3, 32, 32), 10).named_parameters()] == parameters.split()
 
 
+@pytest.mark.slow
 def test_the_initial_weights_have_not_changed() -> None:
     for name, total in INITIAL_WEIGHTS.items():
         parameters = build(name, (3, 32, 32), 10, seed=0).parameters()

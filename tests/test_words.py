@@ -58,6 +58,7 @@ def test_no_two_functions_classes_or_type_aliases_of_the_package_share_a_name() 
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
 
+@pytest.mark.slow
 def test_no_function_or_class_of_a_module_begins_with_an_underscore() -> None:
     names = {name for tree in trees().values() for name in module_level_names(tree, constants=False)}
     assert sorted(name for name in names if name.startswith("_") and not name.startswith("__")) == []

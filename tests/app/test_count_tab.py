@@ -95,6 +95,7 @@ def test_the_numbers_are_those_of_summary_and_of_the_command_and_of_python(
     assert (names["summary"].num_parameters, names["summary"].macs) == (summary.num_parameters, summary.macs)
 
 
+@pytest.mark.slow
 def test_closed_forms_of_parameters_and_products_give_the_numbers_counted(client: TestClient) -> None:
     checked = 0
     for net in ("simple_convnet", LONG_NETWORK, "shallow_net"):

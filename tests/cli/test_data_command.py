@@ -26,6 +26,7 @@ def test_datasets_are_listed(run_cli) -> None:
     assert "folder:PATH" in run_cli("data", "list").out
 
 
+@pytest.mark.slow
 def test_a_dataset_is_shown_on_a_contact_sheet(run_cli) -> None:
     overview = json.loads(run_cli("data", "show", "digits", "--json").out)
     assert (overview["num_train"], overview["num_test"], overview["contact_sheet"]) == (1438, 359, "contact_sheet.png")

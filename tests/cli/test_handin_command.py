@@ -87,6 +87,7 @@ def test_a_missing_notebook_is_named_once(run_cli) -> None:
     assert not any("see below" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_an_empty_answer_sheet_leaves_question_1_open_and_is_not_called_full(run_cli) -> None:
     run_cli("handin", "start", "work")
     made = run_cli("theory", "--answers", "work/question1_answers.md", "--name", "Ada", "--pdf", "work/question1.pdf")

@@ -397,6 +397,7 @@ def commands_with_words(command: Any, words: tuple[str, ...]) -> Iterator[tuple[
         yield from commands_with_words(inner, (*words, name))
 
 
+@pytest.mark.slow
 def test_no_help_loses_what_stands_in_square_brackets(run_cli) -> None:
     shown = 0
     for name in COMMANDS:

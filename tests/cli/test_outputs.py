@@ -84,6 +84,7 @@ def test_a_chart_of_an_ending_in_capitals_is_what_the_ending_says(run_cli, tmp_p
         assert image.format == "PNG"
 
 
+@pytest.mark.slow
 def test_a_sheet_of_images_replaces_itself_and_nothing_else(run_cli, tmp_path: Path) -> None:
     for _ in range(2):
         assert run_cli("data", "show", "digits").code == 0

@@ -115,6 +115,7 @@ def test_a_run_is_summarized_for_the_image_shape_of_its_training(run_cli) -> Non
     assert [layer["name"] for layer in result["layers"] if layer["macs"]] == ["network.hidden", "network.output"]
 
 
+@pytest.mark.slow
 def test_the_counts_of_other_tools_are_shown_with_the_differences(run_cli) -> None:
     result = run_cli("summary", "simple_convnet", "--input", "3x32x32", "--beside", "fvcore,thop")
     assert re.search(r"fvcore [0-9.a-z]+: 2,816,640 MACs \(operations of the traced graph", result.out)
@@ -138,6 +139,7 @@ def test_the_error_about_a_retired_command_names_the_new_one(run_cli) -> None:
     assert result.err == "convolab: 'convolab account' is now called 'convolab summary'\n"
 
 
+@pytest.mark.slow
 def test_a_network_of_a_library_needs_no_input_shape(run_cli) -> None:
     result = json.loads(run_cli("summary", "torchvision/resnet18", "--json").out)
     assert result["input_shape"] == [3, 224, 224]

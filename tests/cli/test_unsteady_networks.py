@@ -117,6 +117,7 @@ def test_a_network_that_computes_with_a_number_it_counts_is_refused_as_not_resum
     assert run.status == "finished"
 
 
+@pytest.mark.slow
 def test_a_network_that_only_notes_something_down_is_trained(networks: Path) -> None:
     assert convolab.train("own.py:Notes", epochs=2, out="run").status == "finished"
 

@@ -101,6 +101,7 @@ def test_what_was_checked_is_still_pickled_copied_and_explained() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "digits\n"
 
 
+@pytest.mark.slow
 def test_ipython_prints_one_line() -> None:
     interactive = pytest.importorskip("IPython.core.interactiveshell", reason="IPython is not installed")
     shell = interactive.InteractiveShell()

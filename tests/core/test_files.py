@@ -121,6 +121,7 @@ except LabError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0o555, 0o000])
 def test_a_folder_without_write_permission_is_refused_in_one_line(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "locked"

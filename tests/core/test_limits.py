@@ -38,6 +38,7 @@ def test_every_limit_of_the_table_has_a_name_that_can_be_lifted() -> None:
     assert [name for name in names if not LIMIT.fullmatch(name)] == []
 
 
+@pytest.mark.slow
 def test_the_fixed_limits_are_those_that_are_baked_into_values() -> None:
     source = Path(convolab.__file__).parent
     baked = set()

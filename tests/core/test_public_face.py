@@ -24,6 +24,7 @@ def test_the_error_about_an_unknown_name_lists_the_known_ones() -> None:
         convolab.account  # noqa: B018
 
 
+@pytest.mark.slow
 def test_importing_convolab_does_not_import_torch() -> None:
     code = "import sys, convolab; convolab.__version__; print('torch' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -40,6 +40,7 @@ def test_the_catalog_is_imported_without_torch_numpy_or_scikit_learn():
     )
 
 
+@pytest.mark.slow
 def test_digits_are_those_of_scikit_learn():
     train, test, _ = load("digits")
     bunch = load_digits()
@@ -109,6 +110,7 @@ def test_a_local_dataset_is_not_downloaded(name):
         download_dataset(name)
 
 
+@pytest.mark.slow
 def test_cifar10_is_downloaded_extracted_and_read(published_cifar10_archive, tmp_path, server):
     calls = []
     train, test, _ = load("cifar10", tmp_path / "new", on_progress=lambda *progress: calls.append(progress))
@@ -119,6 +121,7 @@ def test_cifar10_is_downloaded_extracted_and_read(published_cifar10_archive, tmp
     assert len(server.ranges) == 1  # it was downloaded only once
 
 
+@pytest.mark.slow
 def test_simultaneous_downloads_request_the_file_once(published_cifar10_archive, tmp_path, server):
     with ThreadPoolExecutor(4) as pool:
         folders = list(pool.map(lambda _: download_dataset("cifar10", tmp_path), range(4)))
@@ -126,6 +129,7 @@ def test_simultaneous_downloads_request_the_file_once(published_cifar10_archive,
     assert len(server.ranges) == 1
 
 
+@pytest.mark.slow
 def test_an_archive_that_the_user_put_there_is_extracted_and_kept(published_cifar10_archive, tmp_path, server):
     write_all(tmp_path, {ARCHIVE: published_cifar10_archive})
     assert len(load("cifar10", tmp_path, download=False).train) == 100
@@ -157,6 +161,7 @@ def test_the_default_folder_is_that_of_the_environment_or_the_cache(tmp_path, mo
         load("cifar10", download=False)
 
 
+@pytest.mark.slow
 def test_without_a_network_the_error_says_what_to_download_and_where_to_put_it(offline, tmp_path):
     for function in (load, download_dataset):
         with pytest.raises(LabError) as caught:
@@ -166,6 +171,7 @@ def test_without_a_network_the_error_says_what_to_download_and_where_to_put_it(o
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_if_downloads_are_not_allowed_nothing_is_requested_or_written(published_cifar10_archive, tmp_path, server):
     with pytest.raises(
         LabError,
@@ -176,6 +182,7 @@ def test_if_downloads_are_not_allowed_nothing_is_requested_or_written(published_
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_error_about_an_incomplete_folder_names_the_missing_file(published_cifar10_archive, tmp_path):
     write_all(tmp_path / "cifar-10-batches-py", cifar10_files())
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
@@ -186,6 +193,7 @@ def test_the_error_about_an_incomplete_folder_names_the_missing_file(published_c
             load("cifar10", root)
 
 
+@pytest.mark.slow
 def test_an_incomplete_archive_is_refused(publish_dataset, tmp_path):
     files = {
         f"cifar-10-batches-py/{name}": content for name, content in cifar10_files().items() if name != "test_batch"

@@ -35,10 +35,12 @@ def notes(folder: Path) -> tuple[str, ...]:
     return load(f"folder:{folder}").notes
 
 
+@pytest.mark.slow
 def test_different_images_give_no_note(pets):
     assert notes(pets) == ()
 
 
+@pytest.mark.slow
 def test_images_of_train_in_test_and_validation_are_counted_and_named(pets):
     for index in range(4):
         shutil.copy(pets / "train/cat" / f"{index}.png", pets / "test/cat" / f"copy{index}.png")
@@ -51,11 +53,13 @@ def test_images_of_train_in_test_and_validation_are_counted_and_named(pets):
     )
 
 
+@pytest.mark.slow
 def test_an_image_of_validation_in_test_gives_a_note(pets):
     shutil.copy(pets / "val/cat/0.png", pets / "test/cat/copy.png")
     assert [note.split(" (")[0] for note in notes(pets)] == ["1 image of test is also in validation"]
 
 
+@pytest.mark.slow
 def test_an_image_under_two_classes_gives_a_note(pets):
     shutil.copy(pets / "train/cat/0.png", pets / "train/dog/copy.png")
     assert notes(pets) == (
@@ -63,6 +67,7 @@ def test_an_image_under_two_classes_gives_a_note(pets):
     )
 
 
+@pytest.mark.slow
 def test_copies_in_one_folder_are_found_on_both_sides_of_the_split_that_is_drawn(pets):
     for index in range(4):
         for copy in range(5):
@@ -72,6 +77,7 @@ def test_copies_in_one_folder_are_found_on_both_sides_of_the_split_that_is_drawn
     assert found[1].endswith("images of train are there twice")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["saved as JPEG", "smaller", "a little brighter"])
 def test_nearly_the_same_image_gives_a_note(pets, change):
     image = photo(0)

@@ -97,6 +97,7 @@ def test_a_set_is_decoded_once_for_each_size(tmp_path, cache):
     assert len(entries(cache)) == 2
 
 
+@pytest.mark.slow
 def test_a_changed_image_is_never_served_from_the_cache_also_if_its_size_and_time_are_the_same(tmp_path, cache):
     folder = write_set(tmp_path / "set")
     path = folder / "cat/0.bmp"
@@ -113,6 +114,7 @@ def test_a_changed_image_is_never_served_from_the_cache_also_if_its_size_and_tim
     assert before.train.images.sum() > 0  # and stays readable for who has it mapped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["rename", "add", "delete", "replace"])
 def test_a_changed_folder_is_decoded_again(tmp_path, cache, change):
     folder = write_set(tmp_path / "set")
@@ -221,6 +223,7 @@ def test_a_class_without_readable_images_is_refused_and_nothing_is_left(tmp_path
     assert entries(cache) == []
 
 
+@pytest.mark.slow
 def test_data_clean_deletes_the_decoded_images_and_who_has_them_mapped_keeps_them(tmp_path, cache):
     name = f"folder:{write_set(tmp_path / 'set')}"
     splits = load(name, image_size=8)
@@ -304,6 +307,7 @@ class FailsOnce:
         return image_io.read_image_file(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
 def test_an_image_that_could_not_be_read_in_passing_is_read_the_next_time(tmp_path, cache, monkeypatch, error):
     folder = write_set(tmp_path / "set")

@@ -133,6 +133,7 @@ def test_ten_million_rows_are_refused_at_the_limit_without_reading_on(tmp_path, 
     assert time.process_time() - start < 10
 
 
+@pytest.mark.slow
 def test_a_changed_image_of_a_list_is_decoded_again(pets, tmp_path, monkeypatch):
     monkeypatch.setenv("CONVOLAB_DATA", str(tmp_path / "root"))
     monkeypatch.setattr(image_source, "SETTLING_SECONDS", 0.0)

@@ -181,6 +181,7 @@ def test_what_is_no_dataset_is_refused_in_one_line(tmp_path: Path, make, message
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_parquet_file_that_claims_far_more_than_it_has_is_refused_before_it_is_read(tmp_path, monkeypatch) -> None:
     pq.write_table(
         pa.table({"image": [{"bytes": bytes(3_000_000), "path": ""}] * 2, "label": [0, 1]}), tmp_path / "train.parquet"

@@ -325,6 +325,7 @@ def test_a_misspelled_sample_gives_a_suggestion_and_a_path_is_used_as_it_is(tmp_
     assert read_image("chelsea").shape == (3, 300, 451)
 
 
+@pytest.mark.slow
 def test_an_image_of_one_pixel_becomes_a_constant_image(tmp_path):
     photo = read_image_file(save(tmp_path / "a.png", Image.new("RGB", (1, 1), (10, 20, 30))))
     for crop in (None, 0.875):

@@ -23,6 +23,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_the_files_of_a_downloaded_archive_are_listed_and_deleted_with_their_folder(published_cifar10_archive, root):
     folder = download_dataset("cifar10")
     (item,) = list_stored()
@@ -32,6 +33,7 @@ def test_the_files_of_a_downloaded_archive_are_listed_and_deleted_with_their_fol
     assert list_stored() == []
 
 
+@pytest.mark.slow
 def test_a_deleted_dataset_is_downloaded_again(published_cifar10_archive, root, server):
     download_dataset("cifar10")
     clean(["cifar10"])
@@ -57,6 +59,7 @@ def test_a_folder_that_the_user_made_is_not_listed_and_cannot_be_deleted(root):
     assert len(os.listdir(root / "cifar-10-batches-py")) == 7
 
 
+@pytest.mark.slow
 def test_a_file_that_was_changed_or_added_is_kept(published_cifar10_archive, root):
     folder = download_dataset("cifar10")
     (folder / "test_batch").write_bytes(b"the user's own")
@@ -65,6 +68,7 @@ def test_a_file_that_was_changed_or_added_is_kept(published_cifar10_archive, roo
     assert sorted(os.listdir(folder)) == ["notes.txt", "test_batch"]
 
 
+@pytest.mark.slow
 def test_a_folder_replaced_by_a_link_is_not_touched(published_cifar10_archive, root, tmp_path_factory):
     folder = download_dataset("cifar10")
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "cifar"
@@ -83,6 +87,7 @@ def test_a_record_that_names_files_outside_the_folder_deletes_none_of_them(root,
     assert list_stored() == []
 
 
+@pytest.mark.slow
 def test_an_unfinished_download_can_be_deleted(published_cifar10_archive, root, server):
     server.reply_limits = [100] * 3
     with pytest.raises(LabError, match="was lost 3 times"):
@@ -91,6 +96,7 @@ def test_an_unfinished_download_can_be_deleted(published_cifar10_archive, root, 
     assert os.listdir(root) == []
 
 
+@pytest.mark.slow
 def test_a_partial_file_that_the_user_put_there_is_kept(published_cifar10_archive, root, server):
     (root / "cifar-10-python.tar.gz.part").write_bytes(published_cifar10_archive[:50])
     server.content.clear()
@@ -99,6 +105,7 @@ def test_a_partial_file_that_the_user_put_there_is_kept(published_cifar10_archiv
     assert list_stored() == []
 
 
+@pytest.mark.slow
 def test_a_dataset_that_is_being_downloaded_is_not_deleted(published_cifar10_archive, root):
     folder = download_dataset("cifar10")
     with FileLock(root / ".cifar10.lock"), pytest.raises(LabError, match="cifar10 is being downloaded"):
@@ -119,6 +126,7 @@ def test_a_cache_is_listed_and_deleted_but_not_a_folder_of_the_user_among_the_ca
     assert os.listdir(root / "cache") == ["mine"]
 
 
+@pytest.mark.slow
 def test_an_unknown_name_deletes_nothing_and_the_error_suggests_a_name(published_cifar10_archive, root):
     folder = download_dataset("cifar10")
     with pytest.raises(LabError, match=r"stored no 'cifar01' in .*: did you mean 'cifar10'"):
@@ -126,6 +134,7 @@ def test_an_unknown_name_deletes_nothing_and_the_error_suggests_a_name(published
     assert folder.exists()
 
 
+@pytest.mark.slow
 def test_another_folder_can_be_cleaned(published_cifar10_archive, root, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     download_dataset("cifar10", other)

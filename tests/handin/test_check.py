@@ -30,6 +30,7 @@ def item_of(homework: Homework, folder: Path, item_id: str) -> ItemResult:
     return next(item for item in result.items if item.id == item_id)
 
 
+@pytest.mark.slow
 def test_nothing_is_open_in_a_folder_where_all_is_done(done: Path, homework: Homework) -> None:
     result = check_folder(homework, done)
     assert result.open_items == []
@@ -72,6 +73,7 @@ def test_a_gap_is_a_statement_of_dots(source: str, gap: bool) -> None:
     assert has_gap(source) == gap
 
 
+@pytest.mark.slow
 def test_a_check_that_failed_is_open_with_its_message_in_one_printable_line(done: Path, homework: Homework) -> None:
     error = {"output_type": "error", "ename": "AssertionError", "evalue": "fit: the loss\x1b[31m rises\nfast"}
     edit_cell(done / Q2, "q2-1-check", outputs=[error])
@@ -82,6 +84,7 @@ def test_a_check_that_failed_is_open_with_its_message_in_one_printable_line(done
     assert problem.what == "part 1: the loss rises"
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_not_run_or_was_run_before_one_above_it_is_open(done: Path, homework: Homework) -> None:
     edit_cell(done / Q2, "q2-7-check", execution_count=None)
     assert item_of(homework, done, "2.7").problems[0].what.startswith("it was not run")
@@ -89,6 +92,7 @@ def test_a_cell_that_was_not_run_or_was_run_before_one_above_it_is_open(done: Pa
     assert item_of(homework, done, "2.7").problems[0].what.startswith("it was run out of order")
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_not_shown_is_open(done: Path, homework: Homework) -> None:
     edit_cell(done / Q2, "q2-5-figure", outputs=[])
     assert [problem.what for problem in item_of(homework, done, "2.5").problems] == ["it shows no figure"]
@@ -97,6 +101,7 @@ def test_a_figure_that_is_not_shown_is_open(done: Path, homework: Homework) -> N
     assert [problem.aspect for problem in item_of(homework, done, "2.5").problems] == ["figure"]
 
 
+@pytest.mark.slow
 def test_a_comment_that_is_missing_is_open_and_one_by_code_is_read_from_its_output(
     done: Path, homework: Homework
 ) -> None:
@@ -166,6 +171,7 @@ def test_a_fast_run_is_open_in_each_item_of_its_notebook(done: Path, homework: H
     assert result.to_dict()["fast"] == ["question2_training"]
 
 
+@pytest.mark.slow
 def test_question_1_is_done_with_a_pdf_or_with_an_answer_to_each_part(done: Path, homework: Homework) -> None:
     (done / homework.question1.pdf).write_bytes(b"GIF89a")
     assert item_of(homework, done, "1").problems[0].what == "question1.pdf is no PDF"

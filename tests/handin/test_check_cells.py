@@ -211,6 +211,7 @@ def test_the_residual_part_is_open_while_the_block_is(cells: Cells, names: dict[
         run(cells, names, "q2-8-check")
 
 
+@pytest.mark.slow
 def test_one_batch_must_really_be_learned(cells: Cells, names: dict[str, Any]) -> None:
     names |= {"criterion": nn.CrossEntropyLoss(), "batch_pixels": names["first_pixels"]}
     text = cells["q2-6-one-batch"].text.replace(

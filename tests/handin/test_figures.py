@@ -42,6 +42,7 @@ def test_each_quantity_has_a_panel_with_its_unit_two_in_a_row() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_accuracies_are_drawn_in_percent_and_numbers_as_names_in_the_order_given() -> None:
     chart = plot_curves({0.3: epochs(), 0.003: epochs()}, ["validation_accuracy"]).chart.to_dict()
     layer = chart["vconcat"][0]["hconcat"][0]["layer"][0]

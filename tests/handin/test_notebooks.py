@@ -95,6 +95,7 @@ def test_equal_sources_give_equal_bytes_that_jupyter_accepts(homework: Homework,
     assert json.loads(nbformat.writes(notebook)) == json.loads(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", NAMES)
 def test_jupytext_reads_the_same_cells_from_the_python_file(homework: Homework, name: str, form: Form) -> None:

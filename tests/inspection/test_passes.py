@@ -251,6 +251,7 @@ def test_maps_of_many_passes_are_those_of_autograd_on_the_plain_network(name: st
     assert_agrees(occlusion(net, pixels, TARGET, window=8, stride=8).values, drops / counts)
 
 
+@pytest.mark.slow
 def test_a_network_without_gradients_is_occluded_and_its_gradient_refused(pixels: Tensor) -> None:
     class Rounded(ConvNorm):
         def middle(self, x: Tensor) -> Tensor:

@@ -241,6 +241,7 @@ def test_a_file_that_cannot_be_imported_is_one_line(own_folder: Path, text: str,
     assert message in error_line(lambda: build("net.py:Net", (1, 2, 2), 3))
 
 
+@pytest.mark.slow
 def test_code_of_too_many_or_too_large_files_is_refused(own_folder: Path) -> None:
     for number in range(101):
         (own_folder / f"part{number}.py").write_text("")

@@ -224,6 +224,7 @@ def test_a_network_without_classes_is_refused(monkeypatch: pytest.MonkeyPatch) -
         pretrained("timm/resnet18")
 
 
+@pytest.mark.slow
 def test_weights_are_loaded_by_position_only_if_every_shape_and_role_agrees() -> None:
     network, weights = EfficientNetLite(0), wheel_weights("efficientnet_lite0")
     names = list(weights)

@@ -64,6 +64,7 @@ def test_the_norm_is_batch_norm_without_a_learned_scale() -> None:
     assert [name for name, parameter in layer.named_parameters() if parameter.requires_grad] == ["bias"]
 
 
+@pytest.mark.slow
 def test_it_is_the_published_network() -> None:
     net = build("whitened_convnet", (3, 32, 32), 10).eval()
     maps = {}
@@ -125,6 +126,7 @@ def test_a_stopped_training_resumes_bit_for_bit(tmp_path: Path) -> None:
         assert (stopped.folder / file).read_bytes() == (whole.folder / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_may_look_at_the_images_too(tmp_path: Path) -> None:
     seen = []
 
@@ -196,6 +198,7 @@ def test_initial_weights_that_no_file_could_give_back_are_refused(tmp_path: Path
     del convolab.models.registry.NETWORKS["misbehaves"]
 
 
+@pytest.mark.slow
 def test_initial_weights_that_differ_from_call_to_call_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

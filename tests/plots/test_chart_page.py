@@ -83,6 +83,7 @@ def test_panels_in_a_row_are_charts_of_their_own_that_fit_their_column() -> None
     assert all(figure["spec"]["description"].startswith("curves. training: ") for figure in figures)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_libraries")
 def test_a_chart_of_ten_classes_fits_on_a_phone_and_one_of_more_keeps_its_size_and_scrolls_in_its_frame() -> None:
     for num_classes, is_flexible in ((2, True), (10, True), (11, False)):

@@ -76,6 +76,7 @@ def test_scores_of_synthetic_objects_are_plotted_over_their_size_with_a_row_of_p
     assert len(localization_scores_chart(scores, "title").to_dict()["vconcat"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [[photos(160), photos(224)], [photos(160), ALL_SCALES]])
 def test_for_a_phone_the_panels_are_one_below_the_other_and_each_has_its_labels(
     settings: list[LocalizationScore],

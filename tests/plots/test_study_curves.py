@@ -20,6 +20,7 @@ def marks(figure):
     return [layer["mark"]["type"] for layer in layers(figure)]
 
 
+@pytest.mark.slow
 def test_a_chart_has_the_mean_as_a_line_its_interval_as_a_band_and_all_single_runs() -> None:
     result = synthetic_section("batch-norm-sgd")
     figure = section_curves_chart(result, "train_loss")

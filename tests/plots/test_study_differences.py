@@ -1,10 +1,12 @@
 """The forest plot of a section's differences."""
 
+import pytest
 from support.synthetic_study import synthetic_section
 
 from convolab.plots.study_differences import differences_figures
 
 
+@pytest.mark.slow
 def test_the_title_of_an_axis_that_long_labels_leave_little_room_ends_with_the_axis() -> None:
     """In the middle it is cut on a phone: the labels take up to 230 pixels of 320."""
     figures = differences_figures(synthetic_section("transforms"))

@@ -54,6 +54,7 @@ def test_an_arm_without_validation_images_has_its_final_training_accuracy_only()
     assert all("yOffset" not in layer["encoding"] for layer in layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_grid", [False, True])
 def test_an_interval_that_goes_on_beyond_the_axis_ends_in_an_arrow_and_no_other_does(is_grid: bool) -> None:
     section = (

@@ -64,6 +64,7 @@ def test_a_run_without_validation_and_a_run_of_one_epoch_are_plotted(tmp_path) -
         assert (tmp_path / f"c{number}.svg").read_text().count("<path") > 3
 
 
+@pytest.mark.slow
 def test_the_confusion_matrix_shows_every_count_and_colors_by_row(tmp_path) -> None:
     chart = confusion_matrix_chart([[7, 3], [0, 40]], ["cat", "dog"], "t").to_dict()
     rows = next(iter(chart["datasets"].values()))

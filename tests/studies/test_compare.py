@@ -48,6 +48,7 @@ def test_runs_are_named_by_the_keys_in_which_they_differ(make_run: MakeRun):
     assert result.study.base_recipe.model.name == "shallow_net"
 
 
+@pytest.mark.slow
 def test_a_different_name_makes_all_keys_of_its_section_overrides(make_run: MakeRun):
     result = compare_runs([make_run("a"), make_run("b", optimizer__name="adam")])
     assert {t.recipe.optimizer.name for t in result.study.trials} == {"sgd", "adam"}
@@ -68,6 +69,7 @@ def test_runs_that_differ_only_in_their_seed_are_one_arm_and_pair_with_the_same_
     assert all(contrast_result.seeds == (0, 1, 2) for contrast_result in result.sections[0].contrast_results)
 
 
+@pytest.mark.slow
 def test_two_single_runs_decide_nothing(make_run: MakeRun):
     result = compare_runs([make_run("a"), make_run("b", optimizer__lr=0.01)])
     for contrast_result in result.sections[0].contrast_results:
@@ -75,6 +77,7 @@ def test_two_single_runs_decide_nothing(make_run: MakeRun):
         assert "a single seed decides nothing" in contrast_result.reason
 
 
+@pytest.mark.slow
 def test_of_two_single_runs_the_difference_and_the_command_that_decides_are_given(make_run: MakeRun):
     runs = [make_run("a"), make_run("b", optimizer__lr=0.01)]
     lines = compare_runs(runs).sections[0].comment.split("\n")
@@ -117,6 +120,7 @@ def test_a_run_that_went_on_from_another_one_is_named_as_that(make_run: MakeRun,
     assert compare_runs([first, other]).notes == ()
 
 
+@pytest.mark.slow
 def test_of_several_differences_the_other_seeds_of_both_are_trained(make_run: MakeRun):
     first, second = make_run("a"), make_run("b", optimizer__name="adam", optimizer__lr=0.01, training__seed=1)
     lines = compare_runs([first, second]).sections[0].comment.split("\n")
@@ -128,12 +132,14 @@ def test_of_several_differences_the_other_seeds_of_both_are_trained(make_run: Ma
     assert commands[-1].count(str(first.folder)) == commands[-1].count(str(second.folder)) == 3
 
 
+@pytest.mark.slow
 def test_seeds_of_one_recipe_are_shown_without_a_contrast(make_run: MakeRun):
     result = compare_runs([make_run("a"), make_run("b", training__seed=1)])
     assert [(arm.name, len(arm.results)) for arm in result.sections[0].arms] == [("a", 2)]
     assert not result.sections[0].contrast_results
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_skipped_with_a_note(
     make_run: MakeRun, make_study: MakeStudy, digits: DatasetSplits, tmp_path: Path
 ):

@@ -80,6 +80,7 @@ def test_a_look_waits_until_every_open_contrast_has_its_runs():
     assert [decision.next_look for decision in decisions] == [3, 3]
 
 
+@pytest.mark.slow
 def test_a_diverged_run_ends_its_contrast_and_no_other():
     differences = 10 + np.random.default_rng(1).standard_normal((2, 20))
     both = drawn(differences)

@@ -69,6 +69,7 @@ def test_the_next_values_of_a_grid_go_on_as_its_last_ones():
     assert further_values([-1.0, 0.0, 1.0], 1) == [2.0]
 
 
+@pytest.mark.slow
 def test_a_grid_widens_where_its_best_arm_stands_at_an_end_and_no_further_than_needed():
     assert arms_of(trained(grid_study(), losses_of(lambda rate: abs(rate - 0.1)))) == [
         "lr=0.3", "lr=0.1", "lr=0.03", "lr=0.01",
@@ -263,6 +264,7 @@ def test_an_interaction_of_effects_of_one_sign_says_more_or_less():
     assert "nats less (" in result.comment
 
 
+@pytest.mark.slow
 def test_a_widened_grid_says_so_and_compares_means_of_the_same_seeds():
     study = grid_study()
     result = analyze(study, trained(study, losses_of(lambda rate: abs(rate - 0.9))))

@@ -382,6 +382,7 @@ def test_a_run_whose_file_does_not_say_how_long_it_took_has_no_time() -> None:
     assert json.loads(json_text(values))["train_seconds"] is None
 
 
+@pytest.mark.slow
 def test_a_study_that_is_stopped_between_two_looks_does_not_say_that_no_more_is_trained() -> None:
     study = coursework(sections=["batch-norm-adam"])
     losses = {"with": (1.0, 1.3, 0.9), "without": (1.2, 1.1, 1.25)}
@@ -397,6 +398,7 @@ def test_a_study_that_is_stopped_between_two_looks_does_not_say_that_no_more_is_
     assert "no more are trained" not in section.comment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", range(12))
 def test_a_study_that_is_stopped_anywhere_is_described(draw: int) -> None:
     """Whichever runs are missing, stopped or diverged: a grid of which one arm alone was trained ended in a traceback."""

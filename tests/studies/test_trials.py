@@ -47,6 +47,7 @@ def test_a_folder_without_a_summary_as_a_kill_leaves_it_is_trained_from_the_star
     assert train_trial(recipe, digits, tmp_path / "run") == ("finished", None)
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_resumes_where_it_stopped(
     recipe: Recipe, digits: DatasetSplits, tmp_path: Path, finished_run: Path
 ):

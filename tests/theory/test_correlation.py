@@ -96,6 +96,7 @@ def test_the_first_and_second_derivatives_are_right(function, n) -> None:
     assert gradgradcheck(function, pair)
 
 
+@pytest.mark.slow
 def test_the_third_derivative_is_right_too() -> None:
     x, y = signals(5)
 

@@ -77,6 +77,7 @@ def test_an_input_permuted_copy_is_the_same_function_before_and_after_training(d
     assert invariance.max_abs_logit > 0.1
 
 
+@pytest.mark.slow
 def test_a_copy_with_the_wrong_permutation_is_another_function(digits, monkeypatch) -> None:
     monkeypatch.setattr(priors, "permute_input_weights", lambda network, order: network)
     assert priors.measure_permutation_invariance(SMALL, digits).untrained_difference > 0.01

@@ -25,6 +25,7 @@ def drawn(seed: int, count: int, over: float = 1.0) -> tuple[torch.Tensor, torch
     return confidences, torch.rand(count, generator=generator) < over * confidences
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_calibration_error_is_that_of_the_definition(seed: int) -> None:
     confidences, correct = drawn(seed, 300, 0.8)
@@ -38,6 +39,7 @@ def test_the_calibration_error_is_that_of_the_definition(seed: int) -> None:
         assert part.interval == wilson_interval(int(correct[inside].sum()), part.count)
 
 
+@pytest.mark.slow
 def test_a_confidence_on_the_edge_of_two_bins_is_in_the_lower_one() -> None:
     calibration = measure_calibration(torch.tensor([1 / 15, 1.0], dtype=torch.float64), torch.tensor([True, True]))
     assert [(part.low, part.count) for part in calibration.bins] == [(0.0, 1), (14 / 15, 1)]

@@ -111,6 +111,7 @@ def test_a_stored_run_is_tested_and_its_network_predicts(
     assert [probabilities[name] for name in digits.test.classes] == pytest.approx(expected.tolist(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stored_run_of_this_format_is_resumed(stored_run: Callable[[str], Run], digits: DatasetSplits):
     run = stored_run("run_format_1")
     before = run.history
@@ -272,6 +273,7 @@ def test_the_metrics_and_the_test_of_another_run_are_refused(stopped_run: Run, o
         assert f"{name} belongs to another run" in error_line(read)
 
 
+@pytest.mark.slow
 def test_a_state_of_the_same_recipe_on_other_data_is_refused(stopped_run: Run, tmp_path: Path, digits: DatasetSplits):
     darker_splits = digits._replace(
         train=type(digits.train)(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
@@ -284,6 +286,7 @@ def test_a_state_of_the_same_recipe_on_other_data_is_refused(stopped_run: Run, t
     assert "belongs to another run (its data key is" in error_line(stopped_run.net)
 
 
+@pytest.mark.slow
 def test_a_state_that_names_no_run_is_refused(stopped_run: Run, digits: DatasetSplits):
     edit_metadata(stopped_run.folder / STATE_FILE, lambda metadata: metadata.pop("recipe_key"))
     assert "does not name its run, as no file of convolab's first edition did" in error_line(stopped_run.resume, digits)
@@ -324,6 +327,7 @@ def test_a_key_that_a_later_convolab_adds_to_the_recipe_does_not_change_the_runs
         assert contents[name] == expected[name]
 
 
+@pytest.mark.slow
 def test_fields_that_a_later_convolab_adds_are_ignored(stopped_run: Run, digits: DatasetSplits, tmp_path: Path):
     uninterrupted = run_contents(Run(shutil.copytree(stopped_run.folder, tmp_path / "copy")).resume(digits).folder)
 
@@ -346,6 +350,7 @@ def test_fields_that_a_later_convolab_adds_are_ignored(stopped_run: Run, digits:
         assert contents[name] == uninterrupted[name]
 
 
+@pytest.mark.slow
 def test_fields_that_an_older_convolab_did_not_write_are_filled_in(stopped_run: Run, digits: DatasetSplits):
     def remove_fields(values: dict[str, Any]) -> None:
         for name in ("learning_rate", "images_per_second", "train_metrics", "threads", "hardware", "best", "reason"):
@@ -479,6 +484,7 @@ def test_the_files_that_are_deleted_are_those_that_the_docstring_of_run_names():
     assert set(COMPLETED) == {"finished", "diverged"}
 
 
+@pytest.mark.slow
 def test_a_stored_run_whose_warmup_began_at_zero_resumes_as_it_was(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):

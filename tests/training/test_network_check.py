@@ -102,6 +102,7 @@ def recipe(**model: object) -> Recipe:
     return Recipe.from_dict({"model": model, "data": {"limit": 20}, "training": {"batch_size": 1, "epochs": 1}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [{"name": "simple_convnet", "channels": [4, 4, 4]}, {"name": "simple_convnet"}])
 def test_a_batch_of_one_image_is_refused_where_batch_norm_sees_one_value(model, digits: DatasetSplits, tmp_path):
     for start in (

@@ -70,6 +70,7 @@ def error_line(function, *args, **settings) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_run_holds_the_code_and_its_sha256(own_run: Run) -> None:
     assert (own_run.folder / "code/net.py").read_bytes() == Path("net.py").read_bytes()
     assert (own_run.folder / "code/helper.py").read_text() == HELPER
@@ -115,6 +116,7 @@ def test_a_resumed_run_continues_with_its_own_copy(own_run: Run, monkeypatch: py
     assert all(torch.equal(a, b) for a, b in zip(stopped.net("last").parameters(), whole.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_strangers_run_is_read_without_running_its_code(
     own_run: Run, tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,12 +144,14 @@ def test_a_weights_file_of_a_run_of_ours_cannot_name_code_of_theirs(
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_a_changed_copy_is_refused_even_by_its_owner(own_run: Run, mark: Path) -> None:
     Path("run/code/helper.py").write_text(HELPER.replace("relu", "tanh"))
     assert "helper.py was changed since the run began" in error_line(Run("run").net)
     assert not mark.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["code", "code/@optimizer"])
 def test_a_copy_of_the_code_that_is_a_link_is_refused_though_it_holds_the_same_bytes(
     own_run: Run, tmp_path: Path, mark: Path, name: str
@@ -166,6 +170,7 @@ def test_a_copy_of_the_code_that_is_a_link_is_refused_though_it_holds_the_same_b
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_a_study_does_not_mix_runs_of_two_versions_of_the_code(own_run: Run) -> None:
     recipe = Recipe.from_dict(RECIPE)
     assert find_corruption(own_run.folder, recipe) is None
@@ -173,12 +178,14 @@ def test_a_study_does_not_mix_runs_of_two_versions_of_the_code(own_run: Run) -> 
     assert "helper.py was edited since run began" in find_corruption(own_run.folder, recipe)
 
 
+@pytest.mark.slow
 def test_deleting_a_run_deletes_its_code(own_run: Run) -> None:
     assert own_run.delete() == []
     assert not Path("run").exists()
     assert Path("net.py").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [

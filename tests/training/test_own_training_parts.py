@@ -414,6 +414,7 @@ def test_a_part_that_there_is_not_is_one_line(
     assert str(caught.value) == message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -449,6 +450,7 @@ def test_a_strangers_recipe_with_an_own_part_is_refused_until_it_is_trusted(
         Recipe.read("recipe.toml")
 
 
+@pytest.mark.slow
 def test_a_loss_that_writes_to_its_arguments_changes_no_number(
     parts: Callable[..., Recipe], digits: DatasetSplits
 ) -> None:
@@ -457,6 +459,7 @@ def test_a_loss_that_writes_to_its_arguments_changes_no_number(
     assert run.history[0].train_loss > 1.5
 
 
+@pytest.mark.slow
 def test_a_transform_that_gives_nan_in_a_later_batch_is_named(
     parts: Callable[..., Recipe], digits: DatasetSplits
 ) -> None:
@@ -530,6 +533,7 @@ def test_a_run_without_a_metric_of_ones_own_has_no_field_for_it(
     assert not {"loss", "sampling", "validation_metric"} & set(run.recipe.to_dict())
 
 
+@pytest.mark.slow
 def test_losses_are_reported_in_nats_of_cross_entropy_whatever_is_minimized(
     parts: Callable[..., Recipe], digits: DatasetSplits
 ) -> None:

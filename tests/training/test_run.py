@@ -147,6 +147,7 @@ def test_the_recipe_file_is_the_recipe_with_every_key(peaked_run: Run, make_reci
     assert peaked_run.recipe.model == make_recipe().model
 
 
+@pytest.mark.slow
 def test_the_summary_records_the_data_the_versions_and_the_hardware(peaked_run: Run, digits: DatasetSplits):
     summary = json.loads((peaked_run.folder / "summary.json").read_text())
     assert summary["versions"] == {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
@@ -209,6 +210,7 @@ def test_the_last_weights_are_those_of_the_last_epoch_exactly(peaked_run: Run, v
     assert read_weights(peaked_run.folder / "last.safetensors")[1]["epoch"] == 4
 
 
+@pytest.mark.slow
 def test_exact_training_metrics_are_those_of_the_weights_at_the_end_of_the_epoch(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
@@ -422,6 +424,7 @@ def test_a_damaged_state_is_reported_and_the_run_resumes_bit_for_bit_from_the_pr
     assert run_contents(run.folder) == run_contents(expected.folder)
 
 
+@pytest.mark.slow
 def test_a_damaged_state_does_not_replace_the_good_previous_one(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
@@ -433,6 +436,7 @@ def test_a_damaged_state_does_not_replace_the_good_previous_one(
     read_tensors(run.folder / STATE_FILE)
 
 
+@pytest.mark.slow
 def test_two_damaged_states_are_refused_and_nothing_is_changed(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
@@ -444,6 +448,7 @@ def test_two_damaged_states_are_refused_and_nothing_is_changed(
     assert file_contents(run.folder) == before
 
 
+@pytest.mark.slow
 def test_part_files_that_a_kill_left_are_deleted(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
@@ -503,6 +508,7 @@ def test_a_run_that_ended_since_it_was_read_was_not_killed(
     assert opened[0].status == "finished"
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_finished_meanwhile_is_left_as_it_is(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):
@@ -530,6 +536,7 @@ def test_a_folder_that_another_process_used_meanwhile_gets_no_run(
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"study.toml", ".lock"}
 
 
+@pytest.mark.slow
 def test_a_new_run_is_refused_anywhere_below_the_folder_of_another_run(
     finished_run: Run,
     tmp_path: Path,
@@ -594,6 +601,7 @@ def test_an_error_in_a_callback_is_not_reported_as_an_error_of_the_disk(
 # ---------------------------------------------------------------- diverging
 
 
+@pytest.mark.slow
 def test_a_diverging_recipe_is_reported_with_epoch_step_and_learning_rate(tmp_path: Path, digits: DatasetSplits):
     recipe = Recipe.from_dict({"model": {"batch_norm": False}, "optimizer": {"lr": 1e30}})
     with pytest.raises(Diverged, match=r"in epoch 1, step 2, at learning rate 1e\+30: lower optimizer\.lr") as caught:
@@ -628,6 +636,7 @@ def test_a_run_that_diverges_later_keeps_its_last_good_epoch(
     assert run_contents(run.folder) == run_contents(run_of_kind("momentum").folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [0.1, 0.0])
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_weights_that_diverge_in_an_epochs_last_step_are_detected(
@@ -810,6 +819,7 @@ def test_a_folder_given_as_a_relative_path_is_found_from_another_working_directo
     assert set(pets_run.test_result.per_class) == {"canary", "frog", "jay"}
 
 
+@pytest.mark.slow
 def test_a_dataset_that_was_moved_is_loaded_from_its_new_path(
     tmp_path: Path, pets_run: Run, write_pet_images: Callable[[Path], Path]
 ):
@@ -873,6 +883,7 @@ def test_runs_without_a_given_folder_get_readable_distinct_names(
     assert [run.folder for run in find_runs(".")] == [run.folder for run in runs]
 
 
+@pytest.mark.slow
 def test_the_name_of_a_run_has_its_date_and_time(
     tmp_path: Path, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ):
@@ -1069,6 +1080,7 @@ def test_an_image_is_predicted_alike_however_it_is_given(tmp_path: Path, trained
     assert trained_run.predict("chelsea") != expected
 
 
+@pytest.mark.slow
 def test_an_array_in_the_other_byte_order_and_a_file_in_memory_are_predicted_like_the_image(
     trained_run: Run, digits: DatasetSplits
 ):
@@ -1180,6 +1192,7 @@ def test_a_path_that_cannot_be_is_refused_in_one_line():
             use()
 
 
+@pytest.mark.slow
 def test_the_network_of_a_run_refuses_pixels_that_are_not_in_0_to_1_instead_of_classifying_them_wrongly(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ) -> None:
@@ -1191,6 +1204,7 @@ def test_the_network_of_a_run_refuses_pixels_that_are_not_in_0_to_1_instead_of_c
             net(wrong)
 
 
+@pytest.mark.slow
 def test_of_equally_accurate_epochs_the_surest_is_the_best(
     tmp_path: Path, write_pet_images: Callable[[Path], Path]
 ) -> None:

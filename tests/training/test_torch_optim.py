@@ -185,6 +185,7 @@ def test_an_own_optimizer_is_kept_with_the_run_and_resumed_from_its_copy(
     assert resumed.code_note == "lion.py was edited since stopped began: the run's own copy in code/ is used"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Counting", "WithList"])
 def test_an_optimizer_that_could_not_be_resumed_exactly_is_refused_before_anything_is_written(
     name: str, lion: Callable[..., Recipe], digits: DatasetSplits

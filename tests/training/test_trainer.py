@@ -137,6 +137,7 @@ def test_any_network_is_trained_without_a_recipe(name: str) -> None:
     assert history[-1].validation_accuracy == evaluate(net, validation).accuracy
 
 
+@pytest.mark.slow
 def test_a_network_of_any_class_is_trained_in_place() -> None:
     net = linear()
     history = fit(net, digits(600), training=Training(epochs=3, batch_size=20))
@@ -301,6 +302,7 @@ def test_augmentations_are_drawn_again_every_step_and_epoch() -> None:
     assert len({batch.numpy().tobytes() for batch in batches}) == 4
 
 
+@pytest.mark.slow
 def test_mixed_images_are_trained_on_with_label_probabilities() -> None:
     history = fit(
         linear(),
@@ -358,6 +360,7 @@ def test_exact_metrics_are_those_of_the_weights_at_the_end_of_the_epoch(ema: flo
     assert trainer.eval_net is (trainer.ema_net if ema else trainer.net)
 
 
+@pytest.mark.slow
 def test_the_requested_metrics_do_not_change_the_weights() -> None:
     nets = [dropout_convnet(), dropout_convnet(), dropout_convnet()]
     training = Training(epochs=2, batch_size=32)
@@ -439,6 +442,7 @@ def test_training_ends_after_patience_epochs_without_a_better_one(
     assert trainer.is_finished
 
 
+@pytest.mark.slow
 def test_a_training_ends_after_the_first_epoch_that_reaches_its_goal() -> None:
     def accuracies(goal: float | None) -> list[float]:
         trainer = Trainer(
@@ -545,6 +549,7 @@ def test_a_state_written_after_any_step_resumes_bit_for_bit_even_from_the_last_s
         assert_same_result(resumed, uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
 def test_one_state_can_be_restored_many_times(optimizer: Optimizer, tmp_path: Path) -> None:
     stopped = stateful_trainer(optimizer)
@@ -726,6 +731,7 @@ def test_between_two_epochs_the_global_generator_is_that_of_the_caller() -> None
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_trainings_that_alternate_do_not_change_each_other() -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()

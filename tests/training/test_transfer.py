@@ -56,6 +56,7 @@ def state_of(run: Run, which: str = "last") -> dict[str, torch.Tensor]:
 # Weights
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another_of_the_same_classes(
     source: Run, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_run_starts_from_the_weights_of_another_of_the_same_classes(
     assert trainer.pretrained["new"] == []
 
 
+@pytest.mark.slow
 def test_the_last_layer_of_a_plain_file_is_new_from_the_seed_and_a_message_lists_it(
     weights_file: Path, source: Run, tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ) -> None:
@@ -181,6 +183,7 @@ def test_a_pickle_of_weights_runs_no_code(
 # Freezing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer", [{"optimizer.name": "sgd", "optimizer.weight_decay": 0.1}, {"optimizer.name": "adamw"}]
 )
@@ -198,6 +201,7 @@ def test_frozen_layers_keep_their_weights_and_their_running_statistics(
     assert names == {"0", "1"}  # the last layer's weight and bias, and nothing else
 
 
+@pytest.mark.slow
 def test_a_pattern_freezes_the_layers_whose_parameters_all_fit_it(
     source: Run, tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ) -> None:

@@ -63,6 +63,7 @@ def windows(image: Tensor, padding: int) -> dict[bytes, tuple[int, int]]:
     return {padded[:, y : y + h, x : x + w].tobytes(): (y, x) for y, x in offsets}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 4),
@@ -93,6 +94,7 @@ def test_a_crop_after_a_transform_on_floats_is_still_a_window() -> None:
         assert min(np.abs(window - cropped.contiguous().numpy().ravel()).max() for window in brightest) < 1e-5
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.booleans())
 def test_a_reflected_crop_is_a_window_of_the_image_mirrored_at_its_edges(

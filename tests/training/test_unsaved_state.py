@@ -223,6 +223,7 @@ def keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return recipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [what for what in KEEPERS if what != "frozen"])
 def test_a_network_that_computes_with_what_no_file_holds_is_refused_before_the_training(
     what: str, keeps, digits: DatasetSplits
@@ -236,6 +237,7 @@ def test_a_network_that_computes_with_what_no_file_holds_is_refused_before_the_t
     assert build_trainer(keeps(what, **{"training.exact": False}), digits, "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["buffer", "object_", "generator_", "class_", "frozen", "gradient_hook"])
 def test_a_network_that_begins_with_that_later_is_refused_at_the_next_saved_state(
     what: str, keeps, digits: DatasetSplits

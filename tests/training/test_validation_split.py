@@ -55,6 +55,7 @@ def test_a_fraction_to_hold_out_is_refused_where_there_are_validation_images(pet
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_names_its_validation_images_and_notices_when_they_change(pets, tmp_path):
     run = Run.start(recipe_of(pets), load(f"folder:{pets}", image_size=8), tmp_path / "run")
     data = json.loads((run.folder / "summary.json").read_text())["data"]

@@ -146,6 +146,7 @@ class Checkpointed(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_gradient_that_fails_names_the_key_because_a_checkpoints_block_runs_again_without_them(
     tmp_path: Path,
 ) -> None:

@@ -37,6 +37,7 @@ def test_consecutive_convolutions_depend_on_all_pixels_that_their_taps_reach(
     assert intervals.size == max(pixels) - min(pixels) + 1
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2), st.integers(1, 3), st.integers(0, 30))
 def test_a_transposed_convolution_reads_the_cells_that_reach_it(

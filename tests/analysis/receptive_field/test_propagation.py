@@ -235,6 +235,7 @@ SEVERAL_PHASES = [
 SINGLE_PHASE = set(ARCHITECTURES) - {*SEVERAL_PHASES, "flipped", "rolled"}
 
 
+@pytest.mark.slow
 def test_cells_of_several_phases_have_the_computed_intervals() -> None:
     from convolab.analysis.tracer import trace_network
 

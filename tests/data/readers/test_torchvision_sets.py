@@ -272,6 +272,7 @@ def test_a_set_that_is_missing_is_one_line_that_tells_where_it_was_looked_for_an
     assert list(tmp_path.iterdir()) == []  # torchvision's own class would make a folder
 
 
+@pytest.mark.slow
 def test_a_set_in_the_folder_data_of_the_tutorials_is_found(tmp_path, monkeypatch):
     make_eurosat(tmp_path / "data")
     monkeypatch.chdir(tmp_path)

@@ -125,6 +125,7 @@ def course_cells(homework: Homework, form: Any = "solution") -> list[HandedInCel
     ]
 
 
+@pytest.mark.slow
 def test_the_courses_own_cells_are_given_cells_and_its_solution_hides_nothing(homework: Homework) -> None:
     info = homework.find_notebook("question2_training")
     for form in ("student", "solution"):
@@ -260,6 +261,7 @@ def test_texts_are_equal_within_the_tolerance_and_times_do_not_count(own: str, n
     assert (text_difference(own, new, 0.002) == "") == is_equal
 
 
+@pytest.mark.slow
 def test_the_stored_solution_shows_nothing_that_speaks_against_it(homework: Homework) -> None:
     from pathlib import Path
 

@@ -80,6 +80,7 @@ EPOCH_EDITS: list[tuple[Callable[[list[Values]], object], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "words"), EPOCH_EDITS)
 def test_metrics_that_were_edited_by_hand_are_a_sign(
     folder: Path, change: Callable[[list[Values]], object], words: str
@@ -160,6 +161,7 @@ def test_copies_among_hand_ins_are_found_by_times_and_by_weights_of_another_reci
     assert copy_signs([Traces("Ada", "a", runs=[first_again]), Traces("Bela", "b", runs=[second_again])]) == [[], []]
 
 
+@pytest.mark.slow
 def test_equal_recipes_on_equal_machines_have_equal_bits_and_the_one_that_has_not_is_named(folder: Path) -> None:
     def run_of(number: int, loss: float = 0.0) -> RunEvidence:
         run = read_evidence(folder)[0]

@@ -233,6 +233,7 @@ def test_random_numbers_depend_on_the_seed(net: ImageClassifier, start: Tensor) 
     assert not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_several_networks_are_fooled_together_each_at_its_own_input_size(net: ImageClassifier, start: Tensor) -> None:
     small = classifier_of(
         randomize_parameters(nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(200, 10))),

@@ -43,6 +43,7 @@ def test_it_fools_in_bytes_and_is_shorter_than_the_default(net: ImageClassifier,
     assert bool((ours < theirs).all())
 
 
+@pytest.mark.slow
 def test_on_a_linear_network_the_length_is_near_the_distance_to_the_boundary() -> None:
     generator = torch.Generator().manual_seed(0)
     layer = nn.Linear(64, 2, bias=False)

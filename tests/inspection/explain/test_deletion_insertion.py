@@ -101,6 +101,7 @@ def test_random_orders_are_the_same_for_all_maps_of_an_image_but_phase_randomize
     assert len(set(first[0].random_order_aucs)) == len(set(first[0].phase_randomized_aucs)) == 3
 
 
+@pytest.mark.slow
 def test_a_map_of_regions_is_compared_with_random_regions_as_well_as_scattered_pixels() -> None:
     """A network that is sensitive to scattered pixels: its logit is the smoothness of the image."""
 
@@ -119,6 +120,7 @@ def test_a_map_of_regions_is_compared_with_random_regions_as_well_as_scattered_p
     assert min(deletion.phase_randomized_aucs) > 1.3 * max(deletion.random_order_aucs)
 
 
+@pytest.mark.slow
 def test_curves_are_those_of_the_network_although_its_batch_norms_are_folded(
     resnet: ImageClassifier, pixels: Tensor
 ) -> None:

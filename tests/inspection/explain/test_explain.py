@@ -77,6 +77,7 @@ def test_the_same_seed_gives_the_same_maps(convnet: ImageClassifier, photo: Tens
     assert not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_a_map_without_information_gives_a_warning_and_is_not_checked(photo: Tensor) -> None:
     class Constant(nn.Module):
         def __init__(self) -> None:

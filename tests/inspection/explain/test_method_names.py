@@ -44,6 +44,7 @@ def test_the_table_in_the_docs_lists_the_methods_in_order() -> None:
     assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))[: len(METHOD_NAMES)] == METHOD_NAMES
 
 
+@pytest.mark.slow
 def test_the_names_are_imported_without_torch() -> None:
     code = "import sys; import convolab.inspection.explain.method_names; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

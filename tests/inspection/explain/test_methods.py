@@ -147,6 +147,7 @@ def test_smoothgrad_takes_more_samples_until_the_map_no_longer_changes(
     assert torch.equal(noisy.per_channel, as_many.per_channel)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_take_more_steps_until_the_map_no_longer_changes(
     convnet: ImageClassifier, pixels: Tensor
 ) -> None:

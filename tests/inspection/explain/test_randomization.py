@@ -36,6 +36,7 @@ def test_a_norm_is_in_the_group_of_the_layer_before_it(pixels: Tensor) -> None:
     assert [name for name, _ in randomization.layer_groups(classifier_of(network), pixels)] == ["5", "0"]
 
 
+@pytest.mark.slow
 def test_randomizing_changes_only_the_named_groups_of_a_copy_and_keeps_each_tensors_scale(
     resnet: ImageClassifier, pixels: Tensor
 ) -> None:

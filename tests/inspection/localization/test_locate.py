@@ -115,6 +115,7 @@ def test_the_figure_says_what_percentages_are_and_how_large_cells_are_in_both_sc
     assert raw.caption == "raw: 25 x 15 cells, each 4 x 4 px of what the network saw (100 x 60), 8 x 8 px of the image"
 
 
+@pytest.mark.slow
 def test_without_a_target_the_most_probable_classes_of_the_image_are_located(red_blue_net: ImageClassifier) -> None:
     assert list(locate_objects(red_blue_net, red_blue_image(), top=2).metrics["classes"]) == ["red", "blue"]
 
@@ -159,6 +160,7 @@ def test_metrics_are_json_and_arrays_are_saved_unchanged(red_blue_net: ImageClas
         assert np.array_equal(stored["heatmap red"], finding.arrays["heatmap red"].numpy())
 
 
+@pytest.mark.slow
 def test_the_sliding_window_check_finds_no_difference_without_padding(red_blue_net: ImageClassifier) -> None:
     finding = locate_objects(red_blue_net, red_blue_image(), targets=["red"], sliding_window_check=True)
     check = finding.metrics["sliding_window_check"]["1"]
@@ -178,6 +180,7 @@ def test_the_sliding_window_check_measures_what_padding_does() -> None:
     assert check["logit_std"] > 0
 
 
+@pytest.mark.slow
 def test_the_network_is_not_changed(red_blue_net: ImageClassifier) -> None:
     red_blue_net.train()
     before = {name: tensor.clone() for name, tensor in red_blue_net.state_dict().items()}
@@ -221,6 +224,7 @@ def test_a_network_without_a_feature_map_is_refused_with_the_reason() -> None:
         locate_objects(classifier_of(build("shallow_net", (3, 32, 32), 10)), red_blue_image())
 
 
+@pytest.mark.slow
 def test_at_most_fifty_boxes_are_kept_the_strongest_ones_but_all_are_counted(red_blue_net: ImageClassifier) -> None:
     pixels = torch.randint(0, 256, (3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     photo = pixels.repeat_interleave(8, 1).repeat_interleave(8, 2)
