@@ -29,7 +29,11 @@ def test_a_bound_that_is_not_0_is_not_shown_as_0() -> None:
     [
         (ACCURACY, Interval(0.0001, -0.017, 0.017, 3), "from 1.7 percentage points lower to 1.7 higher"),
         (Metric.parse("final_train_loss"), Interval(0.0, -0.02, 0.02, 3), "from 0.020 nats lower to 0.020 higher"),
-        (Metric.parse("epochs_to_train_accuracy:0.9"), Interval(0.0, -12.0, 12.0, 3), "from 12 epochs fewer to 12 more"),
+        (
+            Metric.parse("epochs_to_train_accuracy:0.9"),
+            Interval(0.0, -12.0, 12.0, 3),
+            "from 12 epochs fewer to 12 more",
+        ),
     ],
 )
 def test_the_interval_of_a_difference_that_rounds_to_0_names_its_unit(
