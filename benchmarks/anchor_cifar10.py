@@ -8,7 +8,8 @@ that start as the identity, norms without scale, flips that alternate, crops of 
 label smoothing of 0.2, rates that fall linearly to zero.
 
 Prints one JSON line: the seconds of training at the end of each epoch (the evaluation is not timed), the test accuracy then, and
-that of six views of each image at the end. `--images` and `--epochs` make it shorter, for a first look.
+that of six views of each image at the end. `--images` and `--epochs` make it shorter, for a first look. As published it computes in
+bf16; by default so where the processor has instructions for it, because without them bf16 takes many times as long as fp32.
 """
 
 import argparse
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--images", type=int, help="train on this many only")
-    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16" if "bf16" in processor() else "fp32")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     precision = {"bf16": torch.bfloat16, "fp32": torch.float32}[options.precision]

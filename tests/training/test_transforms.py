@@ -1,5 +1,6 @@
 """Each augmentation draws from its documented distribution and gives exactly the image that follows from the draw."""
 
+import re
 from itertools import product
 
 import numpy as np
@@ -186,6 +187,30 @@ def test_progressive_sides_grow_by_an_eighth_after_equal_parts() -> None:
     assert [sides.count(side) for side in (20, 24, 28, 32)] == [240, 240, 240, 180]
     assert sides == sorted(sides)
     assert [Progressive(0.8).size(32, 32, progress)[0] for progress in (0.0, 0.5, 0.9)] == [26, 30, 32]
+
+
+def test_progressive_takes_the_fractions_that_are_named_each_for_an_equal_part() -> None:
+    transform = parse_transform("progressive:0.5625:0.8125")
+    assert isinstance(transform, Progressive)
+    sides = [transform.size(32, 48, step / 1000) for step in range(1000)]
+    assert [sides.count(size) for size in ((18, 27), (26, 39), (32, 48))] == [400, 400, 200]
+    assert sides == sorted(sides)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("progressive:0.5:0.25", "each fraction must be larger than the one before it"),
+        ("progressive:0.5:0.5", "each fraction must be larger than the one before it"),
+        ("progressive:0.5:1", "the strength must be from 0.1 to 0.99"),
+        ("progressive:0.5:", "'' is not a number"),
+        ("progressive:nan:0.5", "the strength must be from 0.1 to 0.99"),
+        ("crop:4:8", "'4:8' is not a whole number"),
+    ],
+)
+def test_wrong_fractions_are_refused(entry: str, message: str) -> None:
+    with pytest.raises(LabError, match=re.escape(f"augmentation '{entry}': {message}")):
+        parse_transform(entry)
 
 
 def test_a_network_that_takes_one_size_only_is_not_trained_on_smaller_images() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode  # PyTorch documents it under this name and no other
 
 from convolab.analysis.formulas import expected_input
@@ -28,7 +27,7 @@ from convolab.analysis.receptive_field.propagation import (
     set_rf_state,
 )
 from convolab.core.errors import LabError, describe_exception, require
-from convolab.models.hooks import Function
+from convolab.core.torch_functions import Args, Function, FunctionCalls, Kwargs
 
 
 @dataclass(slots=True)
@@ -241,7 +240,7 @@ class Tracer(TorchDispatchMode):
 
     # Functions
 
-    def on_function(self, func: Function, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+    def on_function(self, func: Function, args: Args, kwargs: Kwargs) -> object:
         """A function called outside a module without children is a layer of its own if it computes or allocates."""
         if self.current_call is not None or not self.frames:
             return func(*args, **kwargs)
@@ -344,21 +343,15 @@ class Tracer(TorchDispatchMode):
         return LabError(f"{layer} does not accept its input of shape {shape}: {message}")
 
 
-class FunctionInterceptor(TorchFunctionMode):
+class FunctionInterceptor(FunctionCalls):
     """Intercepts every function of PyTorch that Python calls, and passes it to the tracer."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
         self.tracer = tracer
 
-    def __torch_function__(
-        self,
-        func: Function,
-        types: Sequence[type],
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        return self.tracer.on_function(func, args, kwargs or {})
+    def on_function(self, function: Function, args: Args, kwargs: Kwargs) -> object:
+        return self.tracer.on_function(function, args, kwargs)
 
 
 def require_valid_convolution(args: Sequence[Any]) -> None:

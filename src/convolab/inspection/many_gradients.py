@@ -9,7 +9,7 @@ are known, and then proven at one point. A person's own code may do anything wit
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.overrides import TorchFunctionMode
 
 from convolab.analysis.meta import tensors_in
+from convolab.core.torch_functions import Args, Function, FunctionCalls, Kwargs
 from convolab.inspection.passes import logit_gradients
 from convolab.inspection.types import SinglePixels
 from convolab.models.classifier import ImageClassifier
@@ -135,7 +135,7 @@ class NormalizedConvolution:
         return (self.weight * scale[:, None, None, None]).contiguous(memory_format=torch.channels_last)
 
 
-class ConvolutionUses(TorchFunctionMode):
+class ConvolutionUses(FunctionCalls):
     """Notes, while a network runs inside this block, what takes the outputs of its convolutions."""
 
     def __init__(self) -> None:
@@ -157,32 +157,25 @@ class ConvolutionUses(TorchFunctionMode):
                 found.append(NormalizedConvolution(weight, {**norm, "input": None}))
         return found
 
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> object:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+    def on_function(self, function: Function, args: Args, kwargs: Kwargs) -> object:
+        result = function(*args, **kwargs)
         if result is None or tensors_in(result):  # else it looked at a shape or the like
             for tensor in tensors_in([args, list(kwargs.values())]):
                 if id(tensor) in self.outputs:
                     self.uses[id(tensor)] += 1
-        if func is F.batch_norm:
+        if function is F.batch_norm:
             norm = inspect.signature(F.batch_norm).bind(*args, **kwargs)
             norm.apply_defaults()
             if id(norm.arguments["input"]) in self.outputs:
                 self.norms[id(norm.arguments["input"])] = norm.arguments
-        elif func is torch.conv2d and isinstance(result, Tensor) and result.ndim == 4:
+        elif function is torch.conv2d and isinstance(result, Tensor) and result.ndim == 4:
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             self.weights[id(weight)] += 1
             self.outputs[id(result)] = result, weight
         return result
 
 
-class FoldedWayBack(TorchFunctionMode):
+class FoldedWayBack(FunctionCalls):
     """Inside this block a convolution and the batch norm that takes its output are one step on the way back.
 
     The convolution gives what the norm makes of its maps, and the norm passes that on. The network is not changed, and
@@ -195,18 +188,12 @@ class FoldedWayBack(TorchFunctionMode):
         self.convolutions = {id(conv.weight): (conv, conv.scaled_weight()) for conv in convolutions}
         self.normalized: dict[int, Tensor] = {}  # outputs whose norm comes later
 
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> object:
-        if func is torch.conv2d:
-            return self.conv2d(*args, **(kwargs or {}))
-        if func is F.batch_norm and args and id(args[0]) in self.normalized:
+    def on_function(self, function: Function, args: Args, kwargs: Kwargs) -> object:
+        if function is torch.conv2d:
+            return self.conv2d(*args, **kwargs)
+        if function is F.batch_norm and args and id(args[0]) in self.normalized:
             return self.normalized.pop(id(args[0]))
-        return func(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
     def conv2d(
         self,

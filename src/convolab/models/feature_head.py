@@ -16,17 +16,9 @@ from torch import Tensor, nn
 
 from convolab.core.errors import LabError, require
 from convolab.core.rng import make_generator
+from convolab.core.torch_functions import Args, Function, Kwargs
 from convolab.models.classifier import ImageClassifier
-from convolab.models.hooks import (
-    Args,
-    CallSite,
-    Function,
-    FunctionCallHook,
-    Kwargs,
-    RecordedCall,
-    hook_calls,
-    record_calls,
-)
+from convolab.models.hooks import CallSite, FunctionCallHook, RecordedCall, hook_calls, record_calls
 from convolab.models.inference import frozen_eval
 
 FeatureMap = Float[Tensor, "n channels rows columns"]

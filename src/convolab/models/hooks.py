@@ -7,15 +7,11 @@ its index among that function's calls there, so that it is found again in anothe
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-Function = Callable[..., object]  # one of torch's, or a method of a tensor
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
+from convolab.core.torch_functions import Args, Function, FunctionCalls, Kwargs
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class RecordedCall:
         return value if isinstance(value, Tensor) else None
 
 
-class FunctionCallHook(TorchFunctionMode):
+class FunctionCallHook(FunctionCalls):
     """Is called for every function call in the bodies of the modules given to `hook_calls`."""
 
     def __init__(self) -> None:
@@ -68,14 +64,12 @@ class FunctionCallHook(TorchFunctionMode):
         self.module_stack: list[str] = []
         self.call_counts: dict[tuple[str, str], int] = {}
 
-    def __torch_function__(
-        self, func: Function, types: Collection[type], args: Args = (), kwargs: Kwargs | None = None
-    ) -> object:
+    def on_function(self, function: Function, args: Args, kwargs: Kwargs) -> object:
         if not self.module_stack:
-            return func(*args, **(kwargs or {}))
-        key = self.module_stack[-1], func.__name__
+            return function(*args, **kwargs)
+        key = self.module_stack[-1], function.__name__
         call_index = self.call_counts[key] = self.call_counts.get(key, -1) + 1
-        return self.on_call(CallSite(*key, call_index), func, args, kwargs or {})
+        return self.on_call(CallSite(*key, call_index), function, args, kwargs)
 
     def on_call(self, call_site: CallSite, function: Function, args: Args, kwargs: Kwargs) -> object:
         """Run the call, or something in its place, and return the result."""

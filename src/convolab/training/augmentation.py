@@ -36,13 +36,15 @@ AnyTransform = Transform | OtherTransform
 
 
 def parse_transform(entry: str, code: OwnCode | None = None) -> AnyTransform:
-    """The transform of an entry: `name` or `name:strength` of ours, or as in `fill_entry`.
+    """The transform of an entry: `name` or `name:strength` of ours, or as in `fill_entry`; `progressive` takes several strengths.
 
     `code` is the copy to use of the code of a person's own. Raises LabError for an unknown name or a strength out of its
     range.
 
     >>> parse_transform("crop:4"), parse_transform("flip")
     (RandomCrop(padding=4), RandomHorizontalFlip(probability=0.5))
+    >>> parse_transform("progressive:0.5:0.75")
+    Progressive(start=0.5, later=(0.75,))
     """
     name, colon, strength = entry.partition(":")
     require(name not in RENAMED_TRANSFORMS, f"augmentation '{name}' is now called '{RENAMED_TRANSFORMS.get(name)}'")
@@ -56,7 +58,22 @@ def parse_transform(entry: str, code: OwnCode | None = None) -> AnyTransform:
         return transform_class()
     if transform_class.valid_range is None:
         raise LabError(f"augmentation '{entry}': {name} has no strength, write {name}")
-    low, high = transform_class.valid_range
+    if transform_class is Progressive:
+        start, *later = (
+            read_strength(entry, fraction, transform_class.valid_range) for fraction in strength.split(":")
+        )
+        require(
+            [start, *later] == sorted({start, *later}),
+            f"augmentation '{entry}': each fraction must be larger than the one before it",
+        )
+        return Progressive(start, tuple(later))
+    value = read_strength(entry, strength, transform_class.valid_range)
+    return cast("Callable[[float], Transform]", transform_class)(value)
+
+
+def read_strength(entry: str, strength: str, valid_range: tuple[float, float]) -> float:
+    """The number, whole where the range is."""
+    low, high = valid_range
     try:
         value = type(low)(strength)
     except ValueError as error:
@@ -64,7 +81,7 @@ def parse_transform(entry: str, code: OwnCode | None = None) -> AnyTransform:
             f"augmentation '{entry}': '{strength}' is not {'a whole number' if type(low) is int else 'a number'}"
         ) from error
     require(low <= value <= high, f"augmentation '{entry}': the strength must be from {low} to {high}")
-    return cast("Callable[[float], Transform]", transform_class)(value)
+    return value
 
 
 def as_any_transform(value: object) -> AnyTransform:
@@ -127,7 +144,8 @@ def check_first_size(network: nn.Module, transforms: Sequence[AnyTransform], sha
     for transform in transforms:
         if not isinstance(transform, Progressive):
             continue
-        entry = f"augmentation 'progressive:{transform.start:g}'"
+        fractions = ":".join(f"{fraction:g}" for fraction in (transform.start, *transform.later))
+        entry = f"augmentation 'progressive:{fractions}'"
         size = transform.size(height, width, 0.0)
         require(size != (height, width), f"{entry}: that is all of {height}x{width} pixels: give a smaller fraction")
         pixels = torch.zeros(2, channels, *size, device=next((p.device for p in network.parameters()), None))

@@ -129,12 +129,14 @@ def mirror_chosen(pixels: AnyPixels, mirrored: Bool[Tensor, "n"]) -> AnyPixels:
 class Progressive:
     """Resize the images to a fraction of their sides at first, which grows to 1 while the training goes on.
 
-    The fraction grows by an eighth at a time, after equal parts of the first four fifths of the training; in the last fifth
-    the images are as large as they are evaluated. Bilinear, antialiased. Howard 2018 (fast.ai, "Training Imagenet in 3
-    hours"); Tan & Le 2021, arXiv:2104.00298. Steps on small images take less time.
+    The fractions `start` and `later` follow one another, each for an equal part of the first four fifths of the training; without
+    `later` the fraction grows by an eighth at a time. In the last fifth the images are as large as they are evaluated.
+    Bilinear, antialiased. Howard 2018 (fast.ai, "Training Imagenet in 3 hours"); Tan & Le 2021, arXiv:2104.00298. Steps on
+    small images take less time.
     """
 
     start: float = 0.75
+    later: tuple[float, ...] = ()
     valid_range: ClassVar = (0.1, 0.99)
     supports_uint8: ClassVar = False
 
@@ -150,10 +152,14 @@ class Progressive:
 
         >>> [Progressive(0.75).size(32, 48, progress) for progress in (0, 0.39, 0.41, 0.79, 0.81)]
         [(24, 36), (24, 36), (28, 42), (28, 42), (32, 48)]
+        >>> [Progressive(0.25, (0.5,)).size(32, 48, progress) for progress in (0, 0.39, 0.41, 0.79, 0.81)]
+        [(8, 12), (8, 12), (16, 24), (16, 24), (32, 48)]
         """
-        num_smaller = math.ceil((1 - self.start) * 8)
-        stage = min(num_smaller, int(progress * 1.25 * num_smaller))
-        fraction = 1.0 if stage == num_smaller else self.start + stage / 8
+        fractions = (self.start, *self.later)
+        if not self.later:
+            fractions = tuple(self.start + stage / 8 for stage in range(math.ceil((1 - self.start) * 8)))
+        stage = int(progress * 1.25 * len(fractions))
+        fraction = fractions[stage] if stage < len(fractions) else 1.0
         return max(1, round(height * fraction)), max(1, round(width * fraction))
 
 

@@ -5,7 +5,7 @@ was 144. Each of the 36 is a matrix product over the channels. In float32 the re
 of a direct convolution: a few millionths of the largest output.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
+
+from convolab.core.torch_functions import Args, Function, FunctionCalls, Kwargs
 
 TILE, INPUT_TILE = 4, 6  # outputs along an axis that are computed together, and the inputs that they depend on
 MIN_CHANNELS = 64  # below, the transforms take longer than the products save
@@ -38,7 +39,7 @@ OUTPUT = torch.tensor(
 )
 
 
-class WinogradConvolutions(TorchFunctionMode):
+class WinogradConvolutions(FunctionCalls):
     """Inside this block convolutions that suit it are computed by minimal filtering, forward and backward.
 
     These are 3x3 convolutions with a stride of 1, without dilation or groups, from at least 64 channels to at least 64, in
@@ -52,14 +53,8 @@ class WinogradConvolutions(TorchFunctionMode):
     (torch.Size([2, 64, 8, 8]), True)
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> object:
-        return (conv2d if func is torch.conv2d else func)(*args, **(kwargs or {}))
+    def on_function(self, function: Function, args: Args, kwargs: Kwargs) -> object:
+        return (conv2d if function is torch.conv2d else function)(*args, **kwargs)
 
 
 def conv2d(

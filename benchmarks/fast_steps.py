@@ -1,0 +1,110 @@
+"""Where the time of the fast recipe goes: a step at each of its image sizes, taken apart.
+
+    python benchmarks/fast_steps.py [--steps 4]
+
+Steps of recipes/cifar10_94.toml on images at random, as large as in each stage of its training. The whole step is timed without
+the profiler, its parts with it; medians. Prints milliseconds, and what each size takes of a training of the recipe's epochs.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping
+from statistics import median
+
+import torch
+from fast import RECIPE
+from limits import recorded
+from measure import processor, table
+from torch.profiler import ProfilerActivity, profile
+
+from convolab.core.environment import tune_malloc
+from convolab.data.dataset import ImageDataset
+from convolab.data.splits import DatasetSplits
+from convolab.training import trainer
+from convolab.training.augmentation import parse_transform
+from convolab.training.callbacks import Callbacks
+from convolab.training.recipe import Recipe
+from convolab.training.setup import build_trainer
+from convolab.training.transforms import Progressive
+
+SIDE, TRAINING_IMAGES = 32, 50_000
+WARMUP = 2  # steps before any is timed
+PARTS = {
+    "convolutions by minimal filtering": ("WinogradConv2d", "WinogradConv2dBackward"),
+    "other convolutions": ("aten::mkldnn_convolution", "aten::convolution_backward"),
+    "pooling": ("aten::max_pool2d_with_indices", "aten::max_pool2d_with_indices_backward"),
+    "batch norm": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+    "GELU": ("aten::gelu", "aten::gelu_backward"),
+    "taking and augmenting images": ("images",),
+    "optimizer": ("optimizer",),
+}
+
+
+class Clock(Callbacks):
+    """Stops a training after so many steps, and keeps when each ended."""
+
+    def __init__(self, last: int) -> None:
+        self.last, self.ends = last, list[float]()
+
+    def on_step(self, trainer: trainer.Trainer) -> None:
+        self.ends.append(time.perf_counter())
+
+    def should_stop(self) -> bool:
+        return len(self.ends) >= self.last
+
+
+def time_step(recipe: Recipe, fraction: float, steps: int) -> Mapping[str, float]:
+    """The milliseconds of the whole step and of its parts, on images of a fraction of their sides."""
+    pixels = torch.randint(256, (4 * recipe.training.batch_size, 3, SIDE, SIDE), dtype=torch.uint8)
+    images = ImageDataset(pixels, torch.arange(len(pixels)) % 10, tuple(map(str, range(10))), "at random")
+    others = [entry for entry in recipe.data.augment if not entry.startswith("progressive")]
+    of_size = [f"progressive:{fraction}:0.99"] if fraction < 1 else []  # the first of many epochs have this size
+    recipe = recipe.with_overrides({"data.augment": [*others, *of_size], "training.epochs": 1000})
+    fit = build_trainer(recipe, DatasetSplits(images, None), "cpu")
+
+    def train(count: int) -> list[float]:
+        clock = Clock(count)
+        for _ in fit.iter_epochs(clock):
+            pass
+        return [1e3 * (after - before) for before, after in zip(clock.ends, clock.ends[1:], strict=False)]
+
+    whole = median(train(WARMUP + steps)[WARMUP - 1 :])
+    augment, gather, step = trainer.apply_transforms, type(fit.train_set).gather, fit.optimizer_state.step
+    try:
+        trainer.apply_transforms = recorded(augment, "images")
+        type(fit.train_set).gather = recorded(gather, "images")
+        fit.optimizer_state.step = recorded(step, "optimizer")
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            train(steps)
+    finally:
+        trainer.apply_transforms, type(fit.train_set).gather, fit.optimizer_state.step = augment, gather, step
+    spent = {
+        part: sum(event.cpu_time_total for event in profiled.events() if event.name in names) / 1e3 / steps
+        for part, names in PARTS.items()
+    }
+    return {"whole": whole, **spent, "all else": whole - sum(spent.values())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=4, help="timed at each size, with and without the profiler")
+    given = parser.parse_args()
+    tune_malloc()  # as the command line does
+    recipe = Recipe.read(RECIPE)
+    (growing,) = (one for one in map(parse_transform, recipe.data.augment) if isinstance(one, Progressive))
+    sizes = [growing.size(SIDE, SIDE, percent / 100)[0] for percent in range(100)]
+    taken = {side: time_step(recipe, side / SIDE, given.steps) for side in dict.fromkeys(sizes)}
+    columns = {side: f"{side} px" for side in taken}
+    rows = [
+        {"part of a step, ms": part, **{columns[side]: f"{taken[side][part]:.0f}" for side in taken}}
+        for part in taken[SIDE]
+    ]
+    print(f"{processor()}; batches of {recipe.training.batch_size}; {given.steps} steps\n\n{table(rows)}\n")
+    steps = recipe.training.epochs * TRAINING_IMAGES // recipe.training.batch_size
+    for side, parts in taken.items():
+        share = sizes.count(side) / len(sizes)
+        print(f"- {side} px: {share:.0%} of the {steps:,} steps, {share * steps * parts['whole'] / 1e3:,.0f} s")
+
+
+if __name__ == "__main__":
+    main()
