@@ -101,7 +101,7 @@ def keep_result(name: str, seed: int, data_dir: Path, runs: Path, path: Path) ->
 
 
 def percent(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
+    if interval.low is None or interval.high is None or interval.low == interval.high:  # of one value
         return f"{interval.mean:.2%}"
     return f"{interval.mean:.2%} ({interval.low:.2%} to {interval.high:.2%})"
 

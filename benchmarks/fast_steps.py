@@ -2,8 +2,8 @@
 
     python benchmarks/fast_steps.py [--steps 4]
 
-Steps of recipes/cifar10_94.toml on images at random, as large as in each stage of its training. The whole step is timed without
-the profiler, its parts with it; medians. Prints milliseconds, and what each size takes of a training of the recipe's epochs.
+Steps of recipes/cifar10_94.toml on images at random, as large as in each stage of its training. The median step is timed without
+the profiler, which slows it; what its parts take of it is measured with it. Prints what each size takes of a whole training, too.
 """
 
 import argparse
@@ -53,8 +53,8 @@ class Clock(Callbacks):
         return len(self.ends) >= self.last
 
 
-def time_step(recipe: Recipe, fraction: float, steps: int) -> Mapping[str, float]:
-    """The milliseconds of the whole step and of its parts, on images of a fraction of their sides."""
+def time_step(recipe: Recipe, fraction: float, steps: int) -> tuple[float, Mapping[str, float]]:
+    """The seconds of a step on images of a fraction of their sides, and the fraction of it that each part takes."""
     pixels = torch.randint(256, (4 * recipe.training.batch_size, 3, SIDE, SIDE), dtype=torch.uint8)
     images = ImageDataset(pixels, torch.arange(len(pixels)) % 10, tuple(map(str, range(10))), "at random")
     others = [entry for entry in recipe.data.augment if not entry.startswith("progressive")]
@@ -66,23 +66,26 @@ def time_step(recipe: Recipe, fraction: float, steps: int) -> Mapping[str, float
         clock = Clock(count)
         for _ in fit.iter_epochs(clock):
             pass
-        return [1e3 * (after - before) for before, after in zip(clock.ends, clock.ends[1:], strict=False)]
+        return [after - before for before, after in zip(clock.ends, clock.ends[1:], strict=False)]
 
-    whole = median(train(WARMUP + steps)[WARMUP - 1 :])
+    seconds = median(train(WARMUP + steps)[WARMUP - 1 :])
     augment, gather, step = trainer.apply_transforms, type(fit.train_set).gather, fit.optimizer_state.step
     try:
         trainer.apply_transforms = recorded(augment, "images")
         type(fit.train_set).gather = recorded(gather, "images")
         fit.optimizer_state.step = recorded(step, "optimizer")
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            start = time.perf_counter()
             train(steps)
+            profiled_microseconds = 1e6 * (time.perf_counter() - start)
     finally:
         trainer.apply_transforms, type(fit.train_set).gather, fit.optimizer_state.step = augment, gather, step
-    spent = {
-        part: sum(event.cpu_time_total for event in profiled.events() if event.name in names) / 1e3 / steps
+    events = profiled.events()
+    shares = {
+        part: sum(event.cpu_time_total for event in events if event.name in names) / profiled_microseconds
         for part, names in PARTS.items()
     }
-    return {"whole": whole, **spent, "all else": whole - sum(spent.values())}
+    return seconds, {**shares, "all else": 1 - sum(shares.values())}
 
 
 def main() -> None:
@@ -94,16 +97,17 @@ def main() -> None:
     (growing,) = (one for one in map(parse_transform, recipe.data.augment) if isinstance(one, Progressive))
     sizes = [growing.size(SIDE, SIDE, percent / 100)[0] for percent in range(100)]
     taken = {side: time_step(recipe, side / SIDE, given.steps) for side in dict.fromkeys(sizes)}
-    columns = {side: f"{side} px" for side in taken}
     rows = [
-        {"part of a step, ms": part, **{columns[side]: f"{taken[side][part]:.0f}" for side in taken}}
-        for part in taken[SIDE]
+        {"part of a step": part, **{f"{side} px": f"{shares[part]:.1%}" for side, (_, shares) in taken.items()}}
+        for part in taken[SIDE][1]
     ]
     print(f"{processor()}; batches of {recipe.training.batch_size}; {given.steps} steps\n\n{table(rows)}\n")
     steps = recipe.training.epochs * TRAINING_IMAGES // recipe.training.batch_size
-    for side, parts in taken.items():
+    for side, (seconds, _) in taken.items():
         share = sizes.count(side) / len(sizes)
-        print(f"- {side} px: {share:.0%} of the {steps:,} steps, {share * steps * parts['whole'] / 1e3:,.0f} s")
+        print(
+            f"- {side} px: {share:.0%} of the {steps:,} steps, of {1e3 * seconds:.0f} ms each: {share * steps * seconds:,.0f} s"
+        )
 
 
 if __name__ == "__main__":
