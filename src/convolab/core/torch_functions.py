@@ -21,10 +21,11 @@ class FunctionCalls(TorchFunctionMode):
     ...         print(function.__name__)
     ...         return function(*args, **kwargs)
     >>> with Names():
-    ...     torch.relu(torch.ones(2).neg())
+    ...     output = torch.relu(torch.ones(2).neg())
     ones
     neg
     relu
+    >>> output
     tensor([0., 0.])
     """
 
