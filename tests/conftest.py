@@ -39,6 +39,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -weights[item.path])  # stable: the tests of a file stay in their order
 
 
+@pytest.fixture
+def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process whose threads nobody has chosen: torch's default."""
+    import torch
+
+    from convolab.core import free_cores
+
+    monkeypatch.delenv(free_cores.THREADS_VARIABLE, raising=False)
+    monkeypatch.setattr(free_cores, "_decided", False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(free_cores.count_usable_cores())
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def cifar10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds CIFAR-10 in its published layout; skips where it is not available."""

@@ -31,7 +31,7 @@ INTERNAL = {
         handin.verify.copies.MAX_SHARED handin.verify.digests.MAX_PAGE_BYTES handin.verify.digests.MAX_LINES
         handin.verify.evidence.MAX_IMAGES handin.verify.fence.MAX_LOG_BYTES handin.verify.numbers.MAX_POINTS
         handin.verify.numbers.MAX_NUMBERS handin.verify.numbers.MAX_CLAIMS inspection.localization.detection.MAX_BOXES""",
-    "how long the page keeps something": """app.jobs.MAX_ENDED app.networks.MAX_LOADED app.networks.MAX_LOADED_BYTES
+    "how long the page keeps something": """app.folders.MAX_KEPT_BYTES app.jobs.MAX_ENDED app.networks.MAX_LOADED app.networks.MAX_LOADED_BYTES
         app.progress.MAX_KEPT app.sessions.MAX_QUIET""",
     "how something is computed": """analysis.summary.MAX_MACS_TO_MEASURE core.stats.MAX_PLANNED_PAIRS
         data.readers.pickled_arrays.MAX_COPIED_BYTES handin.verify.archive.MAX_COMMENT_BYTES inspection.adversarial.pgd.MAX_BATCH_SIZE

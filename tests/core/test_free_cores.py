@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,22 +15,11 @@ from convolab import api
 from convolab.core import environment, free_cores
 from convolab.core.environment import count_usable_cores
 from convolab.core.errors import LabError
-from convolab.core.free_cores import ProcessorTimes, count_free_cores, spare_busy_cores
+from convolab.core.free_cores import ProcessorTimes, as_many_threads, count_free_cores, spare_busy_cores
 
 needs_two_cores = pytest.mark.skipif(
     count_usable_cores() < 2 or not free_cores.STAT.exists(), reason="one core, or a system that tells no times"
 )
-
-
-@pytest.fixture
-def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process whose threads nobody has chosen: torch's default."""
-    monkeypatch.delenv(free_cores.THREADS_VARIABLE, raising=False)
-    monkeypatch.setattr(free_cores, "_decided", False)
-    before = torch.get_num_threads()
-    torch.set_num_threads(count_usable_cores())
-    yield
-    torch.set_num_threads(before)
 
 
 def write_stat(path: Path, *cores: tuple[int, int]) -> None:
@@ -106,6 +94,27 @@ def test_a_number_that_somebody_chose_is_left(chosen: str, undecided: None, monk
         free_cores.use_threads(3)
     expected = torch.get_num_threads()
     with spare_busy_cores(lambda message: pytest.fail(message)):
+        assert torch.get_num_threads() == expected
+
+
+def test_the_threads_of_an_earlier_process_are_taken_for_a_while(undecided: None) -> None:
+    before = torch.get_num_threads()
+    for count, expected in ((1, 1), (10_000, count_usable_cores()), (None, before)):
+        with as_many_threads(count):
+            assert torch.get_num_threads() == expected
+        assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("chosen", ["variable", "command"])
+def test_threads_that_somebody_chose_are_not_those_of_an_earlier_process(
+    chosen: str, undecided: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chosen == "variable":
+        monkeypatch.setenv(free_cores.THREADS_VARIABLE, "1")
+    else:
+        free_cores.use_threads(1)
+    expected = torch.get_num_threads()
+    with as_many_threads(expected + 1):
         assert torch.get_num_threads() == expected
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convolab.core import files
 from convolab.core.errors import LabError
+from convolab.data import annotations as module
 from convolab.data.annotations import read_annotations
 
 
@@ -79,6 +81,15 @@ def test_a_wrong_file_gives_one_line_with_its_name(folder, value, message: str) 
     assert "boxes.json" in str(error.value)
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 500
+
+
+def test_boxes_have_a_limit_of_their_own(folder, monkeypatch) -> None:
+    write(folder, annotations())
+    monkeypatch.setattr(files, "MAX_JSON_BYTES", 10)
+    assert len(read_annotations(folder)[0]) == 1
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 10)
+    with pytest.raises(LabError, match="is larger than 10 B: split it"):
+        read_annotations(folder)
 
 
 def test_a_folder_without_boxes_is_refused(tmp_path) -> None:

@@ -257,6 +257,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         (IMAGES, b"<html>sign in to the network</html>", "is damaged"),
         (IMAGES, idx(np.zeros((20, 28, 27), np.uint8)), r"\[20, 28, 27\], not \[n, 28, 28\]"),
         (IMAGES, idx(np.zeros((19, 28, 28), np.uint8)), "20 train labels for 19 images"),
+        (IMAGES, idx(np.zeros((0, 28, 28), np.uint8)), "there are no train images"),
         (LABELS, idx(np.full(20, 10, np.uint8)), "run up to 10, but there are 10 classes"),
         (LABELS, idx(np.zeros(20, np.uint8))[:0], "is not an idx file"),
         (LABELS, gzip.compress(b"\0\0\x08\1\0\0\0\x14short", mtime=0), r"13 bytes, not those of its shape \[20\]"),

@@ -324,6 +324,26 @@ def test_an_image_that_could_not_be_read_in_passing_is_read_the_next_time(tmp_pa
     assert len(entries(cache)) == 1
 
 
+def test_of_very_many_unreadable_files_some_reasons_are_kept_and_the_others_are_counted(tmp_path, cache, monkeypatch):
+    folder = write_set(tmp_path / "set")
+    monkeypatch.setattr(decoded_cache, "UNREADABLE_KEPT", 1)
+    for _ in range(2):  # as it is decoded, and as it is read again
+        splits = load(f"folder:{folder}", image_size=8)
+        assert [line.partition(":")[0] for line in splits.unreadable] == ["cat/3a.png"]
+        assert splits.notes[-1] == "1 more file could not be read"
+
+
+@pytest.mark.slow
+def test_a_photo_beyond_the_limit_is_read_once_the_limit_is_lifted(tmp_path, cache, monkeypatch):
+    folder = write_set(tmp_path / "set")
+    Image.new("RGB", (50, 41)).save(folder / "cat/large.png")
+    for limit, is_read in ((2000, False), (2050, True)):
+        monkeypatch.setattr(image_io, "MAX_IMAGE_PIXELS", limit)
+        monkeypatch.setattr(image_source, "MAX_IMAGE_PIXELS", limit)
+        unreadable = load(f"folder:{folder}", image_size=8).unreadable
+        assert any(line.startswith("cat/large.png: 50 x 41") for line in unreadable) != is_read
+
+
 def test_an_image_that_may_never_be_read_is_remembered(tmp_path, cache, monkeypatch):
     folder = write_set(tmp_path / "set")
     denied = FailsOnce("0.png", PermissionError(errno.EACCES, "Permission denied"))

@@ -68,6 +68,16 @@ def test_whole_numbers_are_sorted_as_numbers(pets):
     assert read(write(pets.parent, rows)).train.classes == ("2", "10")
 
 
+def test_labels_that_are_the_same_number_are_always_in_the_same_order(pets):
+    rows = [f"{index}.png,{('2', '1', '001', '02', '01')[index // 2]}" for index in range(10)]
+    assert read(write(pets.parent, rows)).train.classes == ("001", "01", "1", "02", "2")
+
+
+def test_tabs_separate_cells_too(pets):
+    rows = [f"{index}.png\t{'cat, or dog' if index < 5 else 'dog'}" for index in range(10)]
+    assert read(write(pets.parent, rows, "path\tlabel")).train.classes == ("cat, or dog", "dog")
+
+
 def test_images_that_are_unreadable_or_missing_are_listed(pets):
     (pets.parent / "broken.png").write_bytes(b"no image")
     with pets.open("a") as file:

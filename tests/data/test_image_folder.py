@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from convolab.core.errors import LabError
+from convolab.data import image_io
 from convolab.data.catalog import load
 from convolab.data.image_io import read_image_file, resize_and_center_crop
 
@@ -188,6 +189,16 @@ def test_an_image_to_predict_is_resized_like_the_dataset(tmp_path):
     assert torch.equal(
         train.images[0], resize_and_center_crop(read_image_file(tmp_path / "a" / "0.png"), (32, 32), channels=3)
     )
+
+
+def test_a_photo_beyond_the_limit_is_skipped_with_how_to_lift_it_for_a_training(pets, monkeypatch):
+    save_image(pets / "cat" / "large.png", size=(50, 41))
+    monkeypatch.setattr(image_io, "MAX_IMAGE_PIXELS", 2000)
+    (line,) = load(f"folder:{pets}").unreadable
+    assert line.startswith("cat/large.png: 50 x 41 is more than the limit of 2,000 pixels: resize the image, or lift")
+    assert line.endswith("set CONVOLAB_LIMITS=data.image_io.MAX_IMAGE_PIXELS=NUMBER")
+    monkeypatch.setattr(image_io, "MAX_IMAGE_PIXELS", 2050)
+    assert load(f"folder:{pets}").unreadable == ()
 
 
 def test_progress_counts_images_and_warning_filters_are_not_changed(pets):

@@ -98,7 +98,13 @@ def test_what_save_to_disk_wrote_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes"), [(["b", "a"] * 3, ("a", "b")), ([10, 2] * 3, ("2", "10")), ([7, 7, 7, 0, 0, 0], ("0", "7"))]
+    ("labels", "classes"),
+    [
+        (["b", "a"] * 3, ("a", "b")),
+        ([10, 2] * 3, ("2", "10")),
+        ([7, 7, 7, 0, 0, 0], ("0", "7")),
+        (["1", "01", "001"] * 2, ("001", "01", "1")),
+    ],
 )
 def test_without_class_names_the_labels_are_the_classes(tmp_path: Path, labels, classes) -> None:
     pq.write_table(table(labels=labels, names=None), tmp_path / "train.parquet")
@@ -167,11 +173,18 @@ def write_parquet(folder: Path, **options: object) -> None:
         ),
         (
             lambda folder: (folder / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}'),
-            "not a file's name",
+            r"state\.json lists what is not a name in its folder",
         ),
         (lambda folder: (folder / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}'), "is missing"),
         (lambda folder: (folder / "state.json").write_text("[" * 10_000), "nested too deeply|not JSON"),
         (lambda folder: (folder / "dataset_dict.json").write_text('{"splits": 3}'), "names no splits"),
+        *(
+            (
+                lambda folder, splits=splits: (folder / "dataset_dict.json").write_text(json.dumps({"splits": splits})),
+                r"dataset_dict\.json lists what is not a name in its folder",
+            )
+            for splits in (["../other"], ["train", ".."], [""], ["/tmp"], ["train\0"], [3])
+        ),
     ],
 )
 def test_what_is_no_dataset_is_refused_in_one_line(tmp_path: Path, make, message: str) -> None:
@@ -189,6 +202,24 @@ def test_a_parquet_file_that_claims_far_more_than_it_has_is_refused_before_it_is
     monkeypatch.setattr(image_hf, "MIN_EXPANSION_BYTES", 1000)
     with pytest.raises(LabError, match="claims far more bytes than it has"):
         load(f"hf:{tmp_path}", image_size=8)
+
+
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
+def test_an_arrow_file_that_is_compressed_is_refused_because_it_may_hold_any_number_of_bytes(
+    tmp_path: Path, compression: str | None
+) -> None:
+    made = table()
+    save_to_disk(tmp_path / "set", made, shards=1)
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    path = tmp_path / "set/data-00000-of-00001.arrow"
+    with pa.ipc.new_stream(path, made.schema.remove_metadata(), options=options) as writer:
+        writer.write_table(made)
+    if compression is None:
+        assert load("hf:set", tmp_path, image_size=8).train.classes == ("cat", "dog")
+        return
+    with pytest.raises(LabError, match=r"00001\.arrow is compressed, so how much it holds is not known") as caught:
+        load("hf:set", tmp_path, image_size=8)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_arrow_file_is_one_line(tmp_path: Path) -> None:

@@ -299,6 +299,20 @@ def test_more_bytes_than_the_limit_are_refused_whether_stated_or_not(
     assert len(fetch_url(server.url("a"), max_bytes=1000, is_allowed=allow_any_ip)) == 1000
 
 
+def test_limits_that_are_lifted_or_lowered_are_in_force_for_every_later_address(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(url_module, "MAX_RESPONSE_BYTES", 10)
+    server.replies["a"] = content(b"x" * 11)
+    with pytest.raises(LabError, match="more than 10 bytes"):
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)
+    monkeypatch.setattr(url_module, "TOTAL_TIMEOUT", 20.0)
+    monkeypatch.setattr(url_module, "READ_TIMEOUT", 0.2)
+    server.replies["a"] = send_nothing
+    with pytest.raises(LabError, match=r"more than 20 s in total, or 0\.2 s without data"):
+        fetch_url(server.url("a"), is_allowed=allow_any_ip)
+
+
 def test_a_response_that_is_cut_off_is_reported(server: LocalServer) -> None:
     server.replies["a"] = content(b"x" * 100, length=200)
     with pytest.raises(LabError, match=r"was cut off after 100 bytes|cannot be reached"):

@@ -8,6 +8,7 @@
 | JSON inside a <script> element | `script_json` |
 | a chart, as SVG, PNG, PDF or on a page | `chart_spec` |
 | a part of a file's name | `file_name_part` |
+| a cell of a CSV file, which a spreadsheet opens | `plain_cell`; `csv_text` does it by itself |
 | a command that a person copies | `shell_word` |
 """
 
@@ -28,6 +29,7 @@ ASCII_SIGNS = str.maketrans(
         "▲": "^", "▼": "v", "·": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "°": " deg",
     }
 )  # fmt: skip
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet computes
 MAX_FILE_NAME_PART = 80  # bytes: a file's whole name has at most 255
 
 
@@ -156,3 +158,14 @@ def replace_unencodable(error: UnicodeError) -> tuple[str, int]:
 
 ASCII_ERRORS = "convolab-ascii"  # the name of that way, for a stream's `errors`
 codecs.register_error(ASCII_ERRORS, replace_unencodable)
+
+
+def plain_cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula: a text that begins like one has an apostrophe before it.
+
+    >>> plain_cell("=1+1"), plain_cell("-x"), plain_cell("-1.5"), plain_cell("Ada"), plain_cell(-3.5)
+    ("'=1+1", "'-x", '-1.5', 'Ada', -3.5)
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA_STARTS) or len(value) == 1:
+        return value
+    return value if re.fullmatch(r"[+-]\d+(\.\d+)?", value) else f"'{value}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convolab.core.errors import LabError, require
-from convolab.core.escape import escape_line
+from convolab.core.escape import escape_line, plain_cell
 
 MAX_NAME_BYTES = 255  # of a file or folder, on all usual file systems
 MAX_JSON_BYTES = 50_000_000  # of a file of values; 100,000 epochs, or the boxes of 100,000 images, have less
@@ -252,13 +252,16 @@ def json_text(value: object) -> str:
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows as the content of a CSV file, its columns those of all rows; None is an empty cell.
 
-    >>> csv_text([{"arm": "a", "p": 0.5}, {"arm": "b", "p": None}])
-    'arm,p\\na,0.5\\nb,\\n'
+    A text that a spreadsheet would take for a formula has an apostrophe before it, see `plain_cell`.
+
+    >>> csv_text([{"arm": "=a", "p": 0.5}, {"arm": "b", "p": None}])
+    "arm,p\\n'=a,0.5\\nb,\\n"
     """
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(plain_cell, columns))
+    writer.writerows([plain_cell(row.get(name, "")) for name in columns] for row in rows)
     return file.getvalue()
 
 
@@ -276,9 +279,10 @@ def size_of_file(path: Path | str) -> int:
     return status.st_size
 
 
-def read_text(path: Path | str, max_bytes: int = MAX_JSON_BYTES) -> str:
-    """Read a text file. Raises LabError if it is missing, has more than `max_bytes`, or is not UTF-8."""
+def read_text(path: Path | str, max_bytes: int | None = None) -> str:
+    """Read a text file. Raises LabError if it is missing, has more than `max_bytes` (MAX_JSON_BYTES), or is not UTF-8."""
     name = shorten_middle(str(path))
+    max_bytes = MAX_JSON_BYTES if max_bytes is None else max_bytes
     try:
         require(os.path.isfile(path) or not os.path.exists(path), f"{name} is not a file")
         with open(path, "rb") as file:

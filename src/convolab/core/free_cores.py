@@ -78,8 +78,7 @@ def spare_busy_cores(on_message: Callable[[str], None] | None = None) -> Iterato
 
     global _last_call
     before = torch.get_num_threads()
-    # Torch takes a thread for each core, or with hyper-threading for each of its two; fewer are somebody's choice.
-    if _decided or THREADS_VARIABLE in os.environ or before < count_physical_cores():
+    if is_chosen():
         yield
         return
     now = ProcessorTimes.now()
@@ -93,6 +92,33 @@ def spare_busy_cores(on_message: Callable[[str], None] | None = None) -> Iterato
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def as_many_threads(count: int | None) -> Iterator[None]:
+    """Let torch take so many threads inside the block, as an earlier process did, unless somebody chose their number.
+
+    There are never more than cores. None leaves their number as it is.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if count is None or is_chosen():
+        yield
+        return
+    torch.set_num_threads(min(count, count_usable_cores()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def is_chosen() -> bool:
+    """Whether a person or a command has chosen how many threads torch takes in this process."""
+    import torch
+
+    # Torch takes a thread for each core, or with hyper-threading for each of its two; fewer are somebody's choice.
+    return _decided or THREADS_VARIABLE in os.environ or torch.get_num_threads() < count_physical_cores()
 
 
 def describe_busy(threads: int, cores: int) -> str:

@@ -22,7 +22,7 @@ LIMIT = re.compile(r"MAX_\w+|\w+_TIMEOUT|MIN_DOWNLOAD_SPEED|DOWNLOAD_ATTEMPTS")
 def lift_limits(text: str) -> None:
     """Set limits for this process, such as "studies.study.MAX_RUNS=20000, models.registry.MAX_PARAMETERS=2e9".
 
-    A whole number stays one. Raises LabError, naming the entry, for what is not a limit or not a number.
+    A whole number stays one. Raises LabError, naming the entry, for what is not a limit or cannot be its number.
 
     >>> lift_limits("studies.study.MAX_RUNZ=20000")
     Traceback (most recent call last):
@@ -46,7 +46,11 @@ def lift_limits(text: str) -> None:
         known = [key for key, old in vars(home).items() if LIMIT.fullmatch(key) and isinstance(old, int | float)]
         require(name in known, f"{VARIABLE}: {module} has no limit '{name}': {suggest(name, known)}")
         before = getattr(home, name)
-        value = int(value) if isinstance(before, int) and value.is_integer() else value
+        largest = 1e9 if name.endswith("_TIMEOUT") else 1e18  # what the system takes for seconds, and for bytes
+        require(value <= largest, f"{VARIABLE}: {entry}: give a number up to {largest:g}")
+        if isinstance(before, int):
+            require(value.is_integer(), f"{VARIABLE}: {entry}: give a whole number")
+            value = int(value)
         for other, loaded in list(sys.modules.items()):  # those that have imported it by its name too
             if loaded is home or (
                 other.startswith("convolab.") and vars(loaded).get(name) == before and has_import(loaded, home, name)

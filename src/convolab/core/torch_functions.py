@@ -13,7 +13,7 @@ Kwargs = dict[str, Any]
 class FunctionCalls(TorchFunctionMode):
     """Inside this block every function of PyTorch that Python calls is run by `on_function`.
 
-    In it they are called as usual, so that it may call the function itself.
+    Inside of `on_function` they are called as usual, so that it may call the function itself.
 
     >>> import torch
     >>> class Names(FunctionCalls):

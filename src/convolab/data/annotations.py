@@ -6,7 +6,7 @@ from pathlib import Path
 
 from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
-from convolab.core.files import read_json, user_path
+from convolab.core.files import parse_json, read_text, user_path
 from convolab.core.text import format_bytes
 
 BoundingBox = tuple[float | int, float | int, float | int, float | int]  # left, top, right, bottom, in pixels
@@ -36,10 +36,7 @@ def read_annotations(folder: Path | str) -> tuple[list[AnnotatedImage], dict[str
         f"{escape_line(str(folder), 200)} has no boxes.json with the objects' boxes: give a folder that has one",
     )
     require(file.stat().st_size <= MAX_FILE_BYTES, f"{file} is larger than {format_bytes(MAX_FILE_BYTES)}: split it")
-    try:
-        content = read_json(file)
-    except RecursionError as error:
-        raise LabError(f"{file} does not have the expected format: it is nested too deeply") from error
+    content = parse_json(read_text(file, MAX_FILE_BYTES), file)
     format_message = f"{file} does not have the expected format {EXPECTED_FORMAT}"
     require(isinstance(content, dict) and isinstance(content.get("images"), dict) and content["images"], format_message)
     annotated = []

@@ -15,6 +15,7 @@ from convolab.core.types import MessageCallback, python_values
 from convolab.data.download import DatasetFiles, ProgressCallback, RemoteFile, ensure_downloaded
 
 if TYPE_CHECKING:
+    import convolab.data.image_source
     import convolab.data.splits
 
 
@@ -251,11 +252,7 @@ def load(
     if is_own_data(name):
         from convolab.data.image_source import decode_source
 
-        prefix, _, given = name.partition(":")
-        require(given, f"'{name}' has no path: write {OWN_DATA[prefix].example}")
-        module, function = OWN_DATA[prefix].finder.split(":")
-        find = getattr(importlib.import_module(f"convolab.data.{module}"), function)
-        return decode_source(find(given, folder, image_size), on_progress, on_message)
+        return decode_source(find_own_images(name, folder, image_size), on_progress, on_message)
 
     info = dataset_info(name)
     require_default_size(image_size, f"the images of '{name}'")
@@ -264,6 +261,17 @@ def load(
     if not info.downloads:
         return DatasetSplits(*read())
     return DatasetSplits(*read(ensure_downloaded(info, folder, on_progress, allow_download=download)))
+
+
+def find_own_images(
+    name: str, data_dir: Path | None, image_size: int = DEFAULT_SIZE
+) -> "convolab.data.image_source.ImageSource":
+    """A person's own images, listed and not decoded; for the arguments see `load`."""
+    prefix, _, given = name.partition(":")
+    require(given, f"'{name}' has no path: write {OWN_DATA[prefix].example}")
+    module, function = OWN_DATA[prefix].finder.split(":")
+    find = getattr(importlib.import_module(f"convolab.data.{module}"), function)
+    return find(given, data_dir, image_size)
 
 
 def download_dataset(

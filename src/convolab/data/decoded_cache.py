@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from convolab.core.environment import cache_folder
 from convolab.core.errors import LabError, require
 from convolab.core.files import atomic_write, read_json, translate_write_errors, write_json
-from convolab.core.text import format_bytes
+from convolab.core.text import format_bytes, pluralize
 from convolab.core.types import MessageCallback
 from convolab.data.dataset import FileRows, ImageDataset
 from convolab.data.download import ProgressCallback
@@ -42,6 +42,7 @@ CACHE_NAME = "images"
 MAX_DATASET_BYTES = 100_000_000_000  # of a set, decoded, on the disk
 LIMIT_VARIABLE = "CONVOLAB_MAX_BYTES"  # lifts it
 ROWS, ABOUT = "rows.bin", "about.json"
+UNREADABLE_KEPT = 1_000  # files of which about.json says why: with millions it would be too large to be read
 
 
 def read_through_cache(
@@ -114,7 +115,9 @@ def decode_into(
             permute_rows(file, order, channels * source.size[0] * source.size[1])
             os.fsync(file.fileno())
         about: dict[str, Any] = {"format": CACHE_FORMAT, "source": source.where, "shape": shape, "splits": {}}
-        about |= {"unreadable": kept.unreadable, "notes": notes}
+        if (more := len(kept.unreadable) - UNREADABLE_KEPT) > 0:
+            notes = (*notes, f"{pluralize(more, 'more file')} could not be read")
+        about |= {"unreadable": kept.unreadable[:UNREADABLE_KEPT], "notes": notes}
         about |= {"try_again": any(isinstance(reason, PassingFailure) for reason in reasons)}
         offset = 0
         for split, indices in kept.indices.items():

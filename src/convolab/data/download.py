@@ -163,11 +163,12 @@ def download_file(
     path: Path,
     checksum: str,
     on_progress: ProgressCallback | None = None,
-    max_bytes: int = MAX_DOWNLOAD_BYTES,
+    max_bytes: int | None = None,
 ) -> Path:
     """Download `url` to `path`, and return `path`; `checksum` is "sha256:..." or "md5:...".
 
-    A file that turns out to be larger than `max_bytes` is not read further than that, and not kept.
+    A file that turns out to be larger than `max_bytes`, by default MAX_DOWNLOAD_BYTES, is not read further than that, and
+    not kept.
 
     What was received is kept in `path`.part until it is complete, and a later call resumes from there, also after a
     kill.
@@ -175,6 +176,7 @@ def download_file(
     file is too large, its checksum differs or it cannot be written.
     """
     partial = partial_path(path)
+    max_bytes = MAX_DOWNLOAD_BYTES if max_bytes is None else max_bytes
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not (partial.exists() and matches_checksum(partial, checksum)):

@@ -3,7 +3,7 @@
 import csv
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -149,6 +149,12 @@ def is_there(path: str, context: str) -> bool:
     return True
 
 
-def class_order(labels: Sequence[str]) -> "type[int] | type[str]":
-    """What to sort labels by."""
-    return int if all(label.isascii() and label.isdecimal() and len(label) < 10 for label in labels) else str
+def class_order(labels: Sequence[str]) -> Callable[[str], tuple[int, str]]:
+    """What to sort labels by: if all are whole numbers by these, and where two are equal, as 1 and 01, as text.
+
+    >>> labels = ["10", "2", "02"]
+    >>> sorted(labels, key=class_order(labels)), sorted([*labels, "a"], key=class_order([*labels, "a"]))
+    (['02', '2', '10'], ['02', '10', '2', 'a'])
+    """
+    are_numbers = all(label.isascii() and label.isdecimal() and len(label) < 10 for label in labels)
+    return lambda label: (int(label) if are_numbers else 0, label)

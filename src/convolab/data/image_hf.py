@@ -24,7 +24,7 @@ from convolab.core.files import parse_json, read_json, user_path
 from convolab.core.text import truncate_list
 from convolab.data.folder_layout import MAX_FILES, SPLIT_NAMES, shown_path, subfolder_names
 from convolab.data.image_csv import class_order
-from convolab.data.image_io import MAX_IMAGE_PIXELS, decode_image, resize_and_center_crop
+from convolab.data.image_io import decode_image, resize_and_center_crop
 from convolab.data.image_source import Decoded, ImageSource, decode_in_threads, empty_classes
 
 IMAGE_COLUMNS = ("image", "img", "pixels", "photo")
@@ -34,6 +34,7 @@ MAX_SHARDS = 10_000  # files of a dataset
 MAX_EXPANSION = 20  # bytes that a parquet file may claim to hold, for each of its own; images hardly shrink
 MIN_EXPANSION_BYTES = 100_000_000  # which any may claim
 ROWS_PER_BATCH = 64
+DICTIONARY_BATCH, RECORD_BATCH = 2, 3  # kinds of messages in an arrow file
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def find_shards(folder: Path) -> tuple[list[Shard], list[str]]:
         listed = read_json(folder / "dataset_dict.json")
         found = listed.get("splits") if isinstance(listed, dict) else None
         require(isinstance(found, list) and found, f"{where}/dataset_dict.json names no splits: {WANTED}")
-        named = [(str(name), folder / str(name)) for name in found or ()]
+        named = [(name, folder / name) for name in plain_names(found or (), folder / "dataset_dict.json")]
         shards = [Shard(split_of(name), path) for name, inner in named for path in saved_files(inner)]
         unread = [name for name, _ in named if not split_of(name)]
     elif (folder / "state.json").is_file():
@@ -174,15 +175,20 @@ def split_of(name: str) -> str:
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The arrow files that state.json lists. Raises LabError for one that is not a name of a file in its folder."""
+    """The arrow files that state.json lists."""
     state = read_json(folder / "state.json")
     entries = state.get("_data_files") if isinstance(state, dict) else None
     require(isinstance(entries, list) and entries, f"{shown_path(folder / 'state.json')} lists no files: {WANTED}")
     files = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries or ()]
-    for name in files:
-        is_name = isinstance(name, str) and Path(name).name == name and "\0" not in name
-        require(is_name, f"{shown_path(folder / 'state.json')} lists what is not a file's name: {WANTED}")
-    return [folder / str(name) for name in files]
+    return [folder / name for name in plain_names(files, folder / "state.json")]
+
+
+def plain_names(names: Sequence[object], source: Path) -> list[str]:
+    """The names that a file lists. Raises LabError for what is not the name of a file or folder beside it."""
+    plain = [name for name in names if isinstance(name, str) and Path(name).name == name and name not in ("", "..")]
+    is_plain = len(plain) == len(names) and not any("\0" in name for name in plain)
+    require(is_plain, f"{shown_path(source)} lists what is not a name in its folder: {WANTED}")
+    return plain
 
 
 def open_parquet(path: Path) -> Any:  # noqa: ANN401 (pyarrow may be missing)
@@ -203,11 +209,47 @@ def iter_batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
             yield from file.iter_batches(ROWS_PER_BATCH, columns=list(columns))
         return
     arrow: Any = importlib.import_module("pyarrow")
+    require_uncompressed(path)
     with arrow.memory_map(str(path)) as mapped, arrow.ipc.open_stream(mapped) as reader:
         for batch in reader:
             batch.validate(full=True)  # a stranger's offsets may point anywhere
             for start in range(0, batch.num_rows, ROWS_PER_BATCH):
                 yield batch.slice(start, ROWS_PER_BATCH)
+
+
+def require_uncompressed(path: Path) -> None:
+    """Raise LabError for an arrow file with compressed batches: a few bytes may be the compressed form of gigabytes."""
+    arrow: Any = importlib.import_module("pyarrow")
+    with arrow.memory_map(str(path)) as mapped:
+        for message in arrow.ipc.MessageReader.open_stream(mapped):
+            require(
+                not is_compressed(message.metadata.to_pybytes()),
+                f"{shown_path(path)} is compressed, so how much it holds is not known: write it with datasets.save_to_disk",
+            )
+
+
+def is_compressed(message: bytes) -> bool:
+    """Whether a message of an arrow file is a compressed batch, by its metadata, a FlatBuffers table as in Message.fbs.
+
+    pyarrow does not tell.
+    """
+
+    def follow(place: int) -> int:
+        return place + int.from_bytes(message[place : place + 4], "little")
+
+    def field_of(table: int, index: int) -> int:
+        """Where a field is; 0: it is not there."""
+        layout = table - int.from_bytes(message[table : table + 4], "little", signed=True)
+        size, place = (int.from_bytes(message[at : at + 2], "little") for at in (layout, layout + 4 + 2 * index))
+        return table + place if 4 + 2 * index < size and place else 0
+
+    root = follow(0)
+    kind, header = message[field_of(root, 1)], follow(field_of(root, 2))
+    if kind not in (DICTIONARY_BATCH, RECORD_BATCH):
+        return False
+    batch = follow(field_of(header, 1)) if kind == DICTIONARY_BATCH else header
+    # Arrow 0.17 named the compression in the custom metadata of the message, which else has none.
+    return bool(field_of(batch, 3) or field_of(root, 4))
 
 
 def read_schema(path: Path) -> Any:  # noqa: ANN401
@@ -295,7 +337,7 @@ def decode_shards(
         name, content = row
         try:
             require(content, f"{name}: the dataset holds only its path, and no bytes")
-            return resize_and_center_crop(decode_image(io.BytesIO(content or b""), name, MAX_IMAGE_PIXELS), size, 3)
+            return resize_and_center_crop(decode_image(io.BytesIO(content or b""), name), size, 3)
         except LabError as error:
             return str(error)
 

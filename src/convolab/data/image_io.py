@@ -52,6 +52,7 @@ LASTING_ERRORS = (
     errno.EOVERFLOW,
 )
 RAISE_LIMIT = "raise the limit: --max-pixels of a command, max_pixels of read_image and predict in Python"
+LIFT_LIMIT = "lift the limit: set CONVOLAB_LIMITS=data.image_io.MAX_IMAGE_PIXELS=NUMBER"  # of a dataset's images
 Interpolation = Literal["bilinear", "bicubic"]
 PixelArray: TypeAlias = Tensor | np.ndarray[Any, np.dtype[Any]]
 ImageLike: TypeAlias = str | Path | PixelArray | Image.Image | io.BytesIO  # what `open_image` takes
@@ -59,12 +60,12 @@ MEMORY_FORMS = "a Pillow image, an image file in io.BytesIO, or bytes or floats 
 RESAMPLING_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[Tensor, "3 h w"]:
+def read_image(source: Path | str, max_pixels: int | None = None) -> UInt8[Tensor, "3 h w"]:
     """Read an image by a sample's name, such as `chelsea`, by its path, or by its http(s) URL.
 
     Args:
         source: a name of `SAMPLE_IMAGES`, a path or a URL; a file named like a sample is reached as `./chelsea`.
-        max_pixels: the largest width x height that is decoded.
+        max_pixels: the largest width x height that is decoded; by default MAX_IMAGE_PIXELS.
 
     Returns:
         uint8 [3, H, W], upright RGB.
@@ -74,6 +75,7 @@ def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[
     >>> read_image("chelsea").shape
     torch.Size([3, 300, 451])
     """
+    max_pixels = MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(source)):
         return decode_image(io.BytesIO(fetch_url(str(source))), str(source), max_pixels)
     if str(source) in SAMPLE_IMAGES:
@@ -85,7 +87,7 @@ def read_image(source: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[
     return read_image_file(path, max_pixels)
 
 
-def open_image(image: ImageLike, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[str, UInt8[Tensor, "c h w"]]:
+def open_image(image: ImageLike, max_pixels: int | None = None) -> tuple[str, UInt8[Tensor, "c h w"]]:
     """What an image is called, and its pixels: by a sample's name, a path or an address as `read_image` takes it, or in
     memory as `to_uint8_image` does, or as a file in memory.
 
@@ -98,7 +100,7 @@ def open_image(image: ImageLike, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[st
         return Path(str(image).rstrip("/")).stem, read_image(image, max_pixels)
     if isinstance(image, io.BytesIO):
         require(not image.closed, "the image is a BytesIO that was closed: make a new one")
-        return "the image", decode_image(image, "the image", max_pixels)
+        return "the image", decode_image(image, "the image", MAX_IMAGE_PIXELS if max_pixels is None else max_pixels)
     return "the image", to_uint8_image(image)
 
 
@@ -116,16 +118,17 @@ def sample_image_path(name: str) -> Path:
     return path
 
 
-def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UInt8[Tensor, "3 h w"]:
+def read_image_file(path: Path | str, max_pixels: int | None = None) -> UInt8[Tensor, "3 h w"]:
     """Read an image of one of `IMAGE_FORMATS`: rotated as its EXIF says, transparency composited on white, the first
     frame of an animation.
 
     Raises LabError, with the path first, if the file is missing, damaged, not an image, or of more than `max_pixels`;
-    the latter is read from the file's header, before anything is decoded.
+    the latter is read from the file's header, before anything is decoded. See `pixel_limit` for the default.
     """
     path = user_path(path)
     name = escape_line(str(path), MAX_PATH_BYTES)
-    max_bytes = MAX_FILE_OVERHEAD + MAX_BYTES_PER_PIXEL * max_pixels
+    limit, advice = pixel_limit(max_pixels)
+    max_bytes = MAX_FILE_OVERHEAD + MAX_BYTES_PER_PIXEL * limit
     try:
         status = path.stat()
         require(not stat.S_ISDIR(status.st_mode), f"{name}: this is a folder: give one of its images")
@@ -134,7 +137,7 @@ def read_image_file(path: Path | str, max_pixels: int = MAX_IMAGE_PIXELS) -> UIn
         require(
             status.st_size <= max_bytes,
             f"{name} is {format_bytes(status.st_size)}, more than the limit of {format_bytes(max_bytes)}: "
-            f"resize the image, or {RAISE_LIMIT}",
+            f"resize the image, or {advice}",
         )
         with path.open("rb") as file:
             return decode_image(file, name, max_pixels)
@@ -155,20 +158,28 @@ def may_pass(error: BaseException | None) -> bool:
     return isinstance(error, MemoryError)
 
 
-def decode_image(file: io.BufferedReader | io.BytesIO, name: str, max_pixels: int) -> UInt8[Tensor, "3 h w"]:
+def pixel_limit(max_pixels: int | None) -> tuple[int, str]:
+    """The most pixels of an image, and how to allow more: by an option, where the caller has one to pass on (not None)."""
+    return (MAX_IMAGE_PIXELS, LIFT_LIMIT) if max_pixels is None else (max_pixels, RAISE_LIMIT)
+
+
+def decode_image(
+    file: io.BufferedReader | io.BytesIO, name: str, max_pixels: int | None = None
+) -> UInt8[Tensor, "3 h w"]:
     """`read_image_file` on an open file; `name` is what errors call it."""
     name = escape_line(name, MAX_PATH_BYTES)
-    too_large = f"more than the limit of {max_pixels:,} pixels: resize the image, or {RAISE_LIMIT}"
+    limit, advice = pixel_limit(max_pixels)
+    too_large = f"more than the limit of {limit:,} pixels: resize the image, or {advice}"
     try:
         # Pillow warns of large images, which are refused below, and of odd details of files that it reads all the same.
         with (
             warnings.catch_warnings(action="ignore"),
-            raised_pixel_limit(max_pixels),
+            raised_pixel_limit(limit),
             Image.open(file, formats=IMAGE_FORMATS) as image,
         ):
             width, height = image.size
             require(width > 0 and height > 0, f"{name}: damaged ({width} x {height} pixels): get an intact copy")
-            require(width * height <= max_pixels, f"{name}: {width} x {height} is {too_large}")
+            require(width * height <= limit, f"{name}: {width} x {height} is {too_large}")
             return to_tensor(to_upright_rgb(image, name))
     except LabError:
         raise

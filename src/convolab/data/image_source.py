@@ -24,7 +24,14 @@ from convolab.core.types import MessageCallback
 from convolab.data.copies import describe_copies
 from convolab.data.dataset import ImageDataset, require_class_names, similar_class_names
 from convolab.data.download import ProgressCallback
-from convolab.data.image_io import may_pass, read_image_file, resize_and_center_crop
+from convolab.data.image_io import (
+    MAX_BYTES_PER_PIXEL,
+    MAX_FILE_OVERHEAD,
+    MAX_IMAGE_PIXELS,
+    may_pass,
+    read_image_file,
+    resize_and_center_crop,
+)
 from convolab.data.splits import DatasetSplits, train_test_subsets
 
 MIN_SIDE = 8  # pixels of an image
@@ -69,6 +76,15 @@ class ImageSource:
         """Of all images in color."""
         return 3 * self.size[0] * self.size[1] * len(self.labels)
 
+    def class_counts(self) -> dict[str, list[int]]:
+        """How many images each split has of each class, if all can be read. Raises LabError for a class that has none."""
+        kept = KeptImages.of(self, [""] * len(self.labels))
+        num_classes = len(self.classes)
+        return {
+            split: torch.bincount(kept.labels[indices], minlength=num_classes).tolist()
+            for split, indices in kept.indices.items()
+        }
+
     def require_usable(self) -> None:
         """Raise LabError, before anything is decoded, for a size, classes or splits that cannot be trained on."""
         for side in self.size:
@@ -84,6 +100,15 @@ class ImageSource:
         require(
             splits == {""} or "train" in splits, f"{self.where} has no training images: name the split of some train"
         )
+
+
+def recipe_side(side: int) -> int:
+    """A recipe's `data.image_size`, if it is one. Raises LabError, naming the key, for any other.
+
+    A bound in the recipe's type would stay what it was at the import when the limit is lifted.
+    """
+    require(MIN_SIDE <= side <= MAX_SIDE, f"data.image_size = {side}: give {MIN_SIDE} to {MAX_SIDE} pixels")
+    return side
 
 
 def empty_classes(classes: Sequence[str], splits: Sequence[str], where: str) -> dict[tuple[str, int], str]:
@@ -267,7 +292,7 @@ def source_digest(source: ImageSource) -> str:
     digest = hashlib.sha256()
     user = os.geteuid() if hasattr(os, "geteuid") else 0  # decides what may be read
     about = (source.kind, source.where, source.classes, source.size, source.unreadable, source.notes)
-    about = (*about, user, PIL.__version__)
+    about = (*about, user, PIL.__version__, MAX_IMAGE_PIXELS, MAX_BYTES_PER_PIXEL, MAX_FILE_OVERHEAD)
     digest.update(repr(about).encode(errors="surrogateescape"))
     for entry in zip(source.splits, source.labels, source.names, strict=True):
         digest.update(repr(entry).encode(errors="surrogateescape"))

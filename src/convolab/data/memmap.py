@@ -98,9 +98,10 @@ def read_memmap_split(folder: Path, split: str) -> ImageDataset:
 
 @contextmanager
 def memmapped_dataset(splits: DatasetSplits, folder: Path) -> Iterator[Path]:
-    """The dataset as files that workers map, removed afterwards."""
+    """The dataset as files that workers map, removed afterwards. Who needs it in memory no more can drop it meanwhile."""
     shutil.rmtree(folder, ignore_errors=True)  # what a kill left
     write_memmap(splits, folder)
+    del splits  # else this frame, which waits below, would keep it
     try:
         yield folder
     finally:

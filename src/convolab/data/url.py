@@ -77,24 +77,27 @@ def is_public_ip(ip: str) -> bool:
 def fetch_url(
     url: str,
     *,
-    max_bytes: int = MAX_RESPONSE_BYTES,
-    timeout: float = TOTAL_TIMEOUT,
-    read_timeout: float = READ_TIMEOUT,
+    max_bytes: int | None = None,
+    timeout: float | None = None,
+    read_timeout: float | None = None,
     is_allowed: IpFilter = is_public_ip,
 ) -> bytes:
     """The bytes at an http(s) URL; connections are made directly, without a proxy.
 
     Args:
         url: the file's URL.
-        max_bytes: the largest file that is read.
-        timeout: seconds for everything, looking names up and redirects included.
-        read_timeout: seconds without a byte.
+        max_bytes: the largest file that is read; by default MAX_RESPONSE_BYTES.
+        timeout: seconds for everything, looking names up and redirects included; by default TOTAL_TIMEOUT.
+        read_timeout: seconds without a byte; by default READ_TIMEOUT.
         is_allowed: whether an IP address may be connected to.
 
     Raises LabError if it is not such a URL, leads to an address that is not allowed, cannot be reached, responds with
     anything but a file, is larger than `max_bytes`, takes longer than `timeout`, or sends nothing for `read_timeout`
     seconds.
     """
+    max_bytes = MAX_RESPONSE_BYTES if max_bytes is None else max_bytes
+    timeout = TOTAL_TIMEOUT if timeout is None else timeout
+    read_timeout = READ_TIMEOUT if read_timeout is None else read_timeout
     fetch = Fetch(url, time.monotonic() + timeout, timeout, read_timeout, max_bytes, is_allowed)
     # No look-up of a name can be interrupted, and a server may send a byte now and then for ever. So another thread
     # waits for them, and at the deadline it is left alone, its connection cut.

@@ -48,6 +48,7 @@ def read_idx_pair(folder: Path, prefix: str) -> ImageDataset:
         images.ndim == 3 and images.shape[1:] == (28, 28),
         f"{folder}: the {prefix} images are {list(images.shape)}, not [n, 28, 28]: {HINT}",
     )
+    require(len(images), f"{folder}: there are no {prefix} images: {HINT}")
     require(
         labels.shape == images.shape[:1],
         f"{folder}: there are {labels.size} {prefix} labels for {len(images)} images: {HINT}",

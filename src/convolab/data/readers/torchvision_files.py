@@ -50,11 +50,11 @@ def read_list(path: Path) -> str:
     return text
 
 
-def read_verified(path: Path, max_bytes: int = MAX_LIST_BYTES) -> io.BytesIO:
-    """The bytes of a published file. Raises LabError if they are others."""
+def read_verified(path: Path, max_bytes: int | None = None) -> io.BytesIO:
+    """The bytes of a published file, by default of up to MAX_LIST_BYTES. Raises LabError if they are others."""
     require(path.is_file(), f"{shown_path(path)} is missing")
     size = path.stat().st_size
-    content = path.read_bytes() if size <= max_bytes else b""
+    content = path.read_bytes() if size <= (MAX_LIST_BYTES if max_bytes is None else max_bytes) else b""
     checksum = hashlib.md5(content, usedforsecurity=False).hexdigest()
     require(checksum == CHECKSUMS[path.name], f"{shown_path(path)} is not the published file: get it again")
     return io.BytesIO(content)
