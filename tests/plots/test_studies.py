@@ -1,13 +1,20 @@
 """The figures of the sections of a study and of its best run."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from support.histories import history, study_of_arms
 from support.synthetic_study import CLASSES, synthetic_section, synthetic_study
 
 from convolab.plots.studies import best_on_test_figures, section_figures
+from convolab.plots.study_optimum import optimum_figures
 from convolab.studies.analyze import analyze_study
+from convolab.studies.results import TrialResult
 from convolab.studies.study import Study
+
+RATES = [0.003, 0.01, 0.03, 0.1, 0.3]
 
 
 @pytest.mark.slow
@@ -59,6 +66,38 @@ def test_a_section_in_which_all_runs_diverged_in_their_first_epoch_has_no_curve(
     results = [replace(diverged, trial=trial, history=()) for trial in study.trials]
     (result,) = analyze_study(study, results)
     assert section_figures(result) == []
+
+
+def optimum_means(metric: str, runs: Callable[[float, int], TrialResult]) -> dict[str, float]:
+    """The means in the figure of the optimum of five learning rates, by arm; `runs` gives a result by rate and seed."""
+    section = {"grid": {"optimizer.lr": RATES}, "contrasts": [{"trend": "optimizer.lr", "metric": metric}]}
+    study = Study.from_dict({"name": "s", "sections": {"lr": section}})
+    results = [replace(runs(trial.recipe.optimizer.lr, trial.seed), trial=trial) for trial in study.trials]
+    (figure,) = optimum_figures(analyze_study(study, results)[0])
+    return {str(row["arm"]): float(row["mean"]) for row in figure.tables["means"]}
+
+
+def test_an_arm_amid_a_grid_of_which_a_run_diverged_is_left_out_of_the_figure_of_the_optimum() -> None:
+    trial = study_of_arms().trials[0]
+
+    def runs(rate: float, seed: int) -> TrialResult:
+        loss = 0.5 + 0.02 * math.log(rate / 0.05) ** 2 + 0.002 * seed * (1 + rate)
+        return TrialResult(trial, "diverged" if (rate, seed) == (0.03, 1) else "finished", history([0.5], [loss]))
+
+    assert list(optimum_means("final_train_loss", runs)) == ["lr=0.003", "lr=0.01", "lr=0.1", "lr=0.3"]
+
+
+def test_the_figure_of_an_optimum_by_epochs_to_a_threshold_has_the_times_that_are_compared() -> None:
+    trial = study_of_arms().trials[0]
+    epochs = {0.003: 12, 0.01: 5, 0.03: 2, 0.1: 3}
+
+    def runs(rate: float, seed: int) -> TrialResult:
+        ends_early = [0.1] * 7  # and never reaches the threshold
+        accuracies = [*[0.1] * (epochs[rate] + seed - 1), 0.6] if rate in epochs else ends_early
+        return TrialResult(trial, "finished", history(accuracies))
+
+    expected = {"lr=0.003": 7, "lr=0.01": 6, "lr=0.03": 3, "lr=0.1": 4, "lr=0.3": 7}
+    assert optimum_means("epochs_to_validation_accuracy:0.6", runs) == pytest.approx(expected)
 
 
 def test_the_tested_run_has_its_confusion_matrix_and_its_accuracy_per_class() -> None:

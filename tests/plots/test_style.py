@@ -12,7 +12,15 @@ from PIL import Image
 
 from convolab.core.errors import LabError
 from convolab.plots.figure import ChartFigure
-from convolab.plots.style import VEGA_LITE, apply_chart_style, chart_data, chart_to_pil_image, render_svg, save_chart
+from convolab.plots.style import (
+    VEGA_LITE,
+    apply_chart_style,
+    chart_data,
+    chart_to_pil_image,
+    render_pdf,
+    render_svg,
+    save_chart,
+)
 from convolab.plots.training import confusion_matrix_chart
 
 
@@ -77,3 +85,5 @@ def test_a_limited_address_space_is_one_line_and_not_the_end_of_the_process(monk
     monkeypatch.setattr("resource.getrlimit", lambda _: (8_000_000_000, -1))
     with pytest.raises(LabError, match="charts cannot be drawn with an address space of 8,000,000,000 bytes: `ulimit"):
         render_svg({"mark": "point", "data": {"values": []}})
+    with pytest.raises(LabError, match="charts cannot be drawn with an address space"):
+        render_pdf({"mark": "point", "data": {"values": []}})

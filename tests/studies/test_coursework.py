@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
 from convolab.studies.coursework import COURSEWORK_SECTIONS, coursework
+from convolab.studies.runner import estimate_costs
 from convolab.studies.trials import estimate_training_cost
+from convolab.training.sections import Data
 
 
 @pytest.mark.slow
@@ -86,6 +90,53 @@ def test_the_quick_budget_of_few_images_and_of_ones_own_asks_for_no_more_than_th
     splits = load("folder:pets", image_size=32)
     for trial in study.trials[:2]:
         assert estimate_training_cost(trial.recipe.with_overrides({"training.batch_size": 8}), splits) > 0
+
+
+def write_pets(folder: Path, counts: dict[str, int]) -> str:
+    """A folder of two classes with so many images of each, by split."""
+    for split, count in counts.items():
+        for name in ("cat", "dog"):
+            (folder / "pets" / split / name).mkdir(parents=True)
+            for number in range(count):
+                color = (number, 200 * (name == "cat"), 50 * len(split))
+                Image.new("RGB", (32, 32), color).save(folder / "pets" / split / name / f"{number}.png")
+    return "folder:pets"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "counts", [{"": 20}, {"train": 20, "val": 5}, {"train": 20, "val": 5, "test": 5}, {"train": 2, "test": 1}]
+)
+def test_the_coursework_can_be_trained_on_few_images_of_ones_own_and_with_their_own_validation(
+    tmp_path: Path, counts: dict[str, int]
+) -> None:
+    messages: list[str] = []
+    data = write_pets(tmp_path, counts)
+    assert (*coursework(data, data_dir=tmp_path, on_message=messages.append).sections, "best-on-test") == (
+        COURSEWORK_SECTIONS
+    )
+    assert messages == []
+    sections = ("shallow-vs-conv", "overfit-one-batch", "transforms")
+    study = coursework(data, sections=sections, data_dir=tmp_path)
+    splits = load(data, tmp_path)
+    assert min(estimate_costs(study.possible_trials, splits).values()) > 0
+    default = Data().validation
+    expected = {default} if "val" in counts else {0.0, 0.3}
+    assert {trial.recipe.data.validation for trial in study.trials} == expected
+
+
+@pytest.mark.slow
+def test_sections_that_images_of_ones_own_are_too_few_for_are_left_out_with_a_line(tmp_path: Path) -> None:
+    messages: list[str] = []
+    data = write_pets(tmp_path, {"train": 1, "test": 1})
+    study = coursework(data, data_dir=tmp_path, on_message=messages.append)
+    assert list(study.sections) == ["overfit-one-batch"]
+    (message,) = messages
+    assert message.startswith("the coursework with folder:pets is without shallow-vs-conv, batch-norm-sgd, ")
+    with pytest.raises(LabError, match="cannot be done with folder:pets: no class would have two training images"):
+        coursework(data, sections=["residual"], data_dir=tmp_path)
+    with pytest.raises(LabError, match="cannot read nowhere"):
+        coursework("folder:nowhere")
 
 
 @pytest.mark.slow

@@ -272,6 +272,27 @@ def test_arms_with_the_same_verdict_and_baseline_share_a_sentence() -> None:
     assert alike.startswith("Equivalent to 'usual' within 1 percentage point in the best validation accuracy: 'x' (")
 
 
+def test_a_contrast_that_was_given_up_does_not_go_on_with_another_that_is_open() -> None:
+    shifts = {"usual": [0.0] * 5, "given up": [0.2, -0.2, 0.2, -0.2, 0.0], "open": [-0.04, 0.0, -0.03, -0.03, 0.0]}
+    arms = {arm: {"optimizer.weight_decay": i / 1000} for i, arm in enumerate(shifts)}
+    contrasts = [{"arm": arm, "baseline": "usual", "metric": "final_train_loss"} for arm in ("given up", "open")]
+    section = {"arms": arms, "contrasts": contrasts, "seeds": "until decided", "max_seeds": 8}
+    study = Study.from_dict({"name": "s", "sections": {"section": section}})
+    results = [
+        TrialResult(trial, "finished", history([0.5], [1 + shifts[trial.arm][trial.seed]]))
+        if trial.seed < 5
+        else TrialResult(trial, "missing", ())
+        for trial in study.possible_trials
+    ]
+    (result,) = analyze_study(study, results)
+    assert [contrast.next_look for contrast in result.contrast_results] == [None, 6]
+    _, given_up, goes_on = result.comment.split("Undecided: ")
+    assert given_up.startswith("'given up' instead of 'usual'")
+    assert "after 5 seeds no more are trained" in given_up
+    assert goes_on.startswith("'open' instead of 'usual'")
+    assert "the same command goes on with 6 seeds" in goes_on
+
+
 def test_a_section_says_divergence_first_and_how_many_contrasts_could_not_be_decided() -> None:
     comment = analyze_section({"a": HIGH, "b": LOW, "c": HIGH}, [("a", "b"), ("c", "b")], c1="diverged").comment
     assert comment.startswith("'c' diverged in 1 of 3 runs. 'a' instead of 'b' raises")

@@ -6,6 +6,7 @@ import pytest
 
 import convolab
 from convolab.core.errors import LabError
+from convolab.studies.executor import Executor
 from convolab.studies.runner import execute_study, read_study_result
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study
@@ -51,6 +52,21 @@ def test_a_study_is_read_back_with_every_run_and_runs_no_code(
     assert [c.verdict for c in again.sections[0].contrast_results] == [
         c.verdict for c in result.sections[0].contrast_results
     ]
+
+
+@pytest.mark.parametrize("kind", ["arms", "grid"])
+def test_a_study_that_goes_on_is_not_called_changed_for_the_defaults_that_its_file_writes_out(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_process: Executor
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("parts.py").write_text(PARTS)
+    recipe = {"data": {"limit": 60}, "model": {"name": "shallow_net"}, "training": {"epochs": 1, "batch_size": 16}}
+    study = Study.from_dict({"name": "own", "seeds": [0], "recipe": recipe, "sections": {kind: SECTIONS[kind]}})
+    execute_study(study, tmp_path / "study", executor=in_process)
+    assert (tmp_path / "study" / "study.toml").read_text() != study.to_toml()
+    messages: list[str] = []
+    execute_study(study, tmp_path / "study", executor=in_process, on_message=messages.append)
+    assert not any("has changed" in message for message in messages)
 
 
 def test_arms_with_an_own_loss_and_without_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from convolab.core.errors import LabError
 from convolab.studies.compare import compare_named
 from convolab.studies.executor import Executor
 from convolab.studies.pilot import read_pilot
-from convolab.studies.plan_changes import PLAN_CHANGES_FILE, read_plan_changes
+from convolab.studies.plan_changes import LEFT_OUT_FILE, PLAN_CHANGES_FILE, read_plan_changes, read_plans
 from convolab.studies.runner import execute_study, read_study_result
 from convolab.studies.study import Study
 
@@ -63,6 +63,33 @@ def test_what_changes_no_plan_is_not_reported(make_study: MakeStudy, in_process:
     for sections in (section(), reordered, more):
         assert execute_study(make_study(**{**plan, "sections": sections}), tmp_path, executor=in_process).notes == ()
     assert not (tmp_path / PLAN_CHANGES_FILE).exists()
+
+
+@pytest.mark.slow
+def test_a_changed_plan_is_reported_also_where_another_section_was_trained_alone_in_between(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path
+) -> None:
+    def run(sections: dict[str, Any], **more: Any) -> tuple[str, ...]:
+        study = make_study(seeds=[0, 1, 2], sections=sections, **more)
+        return execute_study(study, tmp_path, executor=in_process).notes
+
+    other = {"other": section()["rates"]}
+    assert run({**section(), **other}) == ()
+    assert run(section()) == ()
+    assert list(read_plans(tmp_path)) == ["other", "rates"]
+    assert run(section(), title="The same alone again") == ()
+    (note,) = run({**section(), "other": {"arms": ARMS, "contrasts": [{**CONTRAST, "margin": 0.2}]}})
+    assert note.startswith("section 'other': a margin was changed after 3 seeds had been seen")
+    assert json.loads((tmp_path / LEFT_OUT_FILE).read_text())["plans"] == {}
+
+
+@pytest.mark.parametrize("text", ["[]", '{"format": 1}', '{"format": 2, "plans": {}}', '{"plans": {"a": {"name": 3}}}'])
+def test_damaged_plans_of_sections_that_were_left_out_are_one_line(tmp_path: Path, text: str) -> None:
+    Study.from_dict({"name": "x", "sections": {"s": {"arms": {"a": {}}}}}).write(tmp_path / "study.toml")
+    (tmp_path / LEFT_OUT_FILE).write_text(text)
+    with pytest.raises(LabError) as caught:
+        read_plans(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import pytest
 from support.histories import history
 
@@ -16,6 +17,7 @@ from convolab.studies.results import SectionResult, TrialResult, TrialStatus
 from convolab.studies.section import Section, further_values
 from convolab.studies.serialize import section_result_to_dict
 from convolab.studies.study import Study
+from convolab.studies.trend import fit_optimum
 from convolab.training.history import EpochMetrics
 
 RATES = [0.3, 0.1, 0.03, 0.01]
@@ -199,6 +201,25 @@ def test_a_trend_says_whether_the_middle_is_better_and_where_the_optimum_is():
     assert "95 % interval" in trend.comment
     assert trend.optimum is not None
     assert 0.03 < trend.optimum.value < 0.1
+
+
+def test_the_optimum_of_times_to_a_threshold_is_that_of_the_times_that_are_compared():
+    rates, metric = [0.003, 0.01, 0.03, 0.1, 0.3], "epochs_to_validation_accuracy:0.6"
+    section = {"grid": {"optimizer.lr": rates}, "contrasts": [{"trend": "optimizer.lr", "metric": metric}]}
+    study = Study.from_dict({"name": "rates", "sections": {"lr": section}})
+    epochs = {0.003: 12, 0.01: 5, 0.03: 2, 0.1: 3}
+
+    def runs(rate: float, seed: int) -> tuple[EpochMetrics, ...]:
+        if rate not in epochs:
+            return history([0.1] * 7)  # it never reaches the threshold, and was stopped early
+        return history([*[0.1] * (epochs[rate] + seed - 1), 0.6])
+
+    (trend,) = analyze(study, trained(study, runs)).contrast_results
+    compared = np.array([[7, 5 + seed, 2 + seed, 3 + seed, 7] for seed in range(3)], dtype=float)
+    expected = fit_optimum(list(map(math.log, rates)), compared, is_log=True, higher_is_better=False)
+    assert trend.optimum is not None
+    assert expected is not None
+    assert trend.optimum.coefficients == pytest.approx(expected.coefficients)
 
 
 def test_a_trend_of_too_few_arms_without_a_divergence_is_undecided():

@@ -382,6 +382,18 @@ def test_a_run_whose_file_does_not_say_how_long_it_took_has_no_time() -> None:
     assert json.loads(json_text(values))["train_seconds"] is None
 
 
+def test_an_arm_without_validation_images_is_saved_without_the_metrics_that_need_them(tmp_path) -> None:
+    contrasts = [{"arm": "a", "baseline": "b", "metric": metric} for metric in ("final_gap", "final_train_loss")]
+    arms = {"a": {}, "b": {"optimizer.lr": 0.2}, "all images": {"data.validation": 0.0}}
+    study = Study.from_dict({"name": "s", "sections": {"section": {"arms": arms, "contrasts": contrasts}}})
+    unvalidated = [tuple(replace(e, validation_loss=None, validation_accuracy=None) for e in run) for run in LOW]
+    results = trial_results(study, {"a": HIGH, "b": LOW, "all images": unvalidated})
+    StudyResult(study, analyze_study(study, results), None).save(tmp_path / "results.json")
+    saved = json.loads((tmp_path / "results.json").read_text())["sections"]["section"]["arms"]
+    assert list(saved["all images"]["metrics"]) == ["final_train_loss"]
+    assert list(saved["a"]["metrics"]) == ["final_gap", "final_train_loss"]
+
+
 @pytest.mark.slow
 def test_a_study_that_is_stopped_between_two_looks_does_not_say_that_no_more_is_trained() -> None:
     study = coursework(sections=["batch-norm-adam"])

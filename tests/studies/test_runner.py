@@ -1,14 +1,17 @@
 """A study from its file to its conclusions, with and without interruptions."""
 
+import gc
 import json
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 from support import own_parts
@@ -16,6 +19,9 @@ from support.run_contents import run_contents
 from support.small_jobs import within
 
 from convolab.core.errors import LabError
+from convolab.data.catalog import load
+from convolab.data.splits import DatasetSplits
+from convolab.studies import runner
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.results import StudyResult
 from convolab.studies.runner import execute_study, read_study_result
@@ -65,6 +71,31 @@ def test_worker_processes_give_the_same_bits_as_this_process(
     in_one_process = study_result_to_dict(execute_study(make_study(), tmp_path / "one", executor=in_process))
     in_workers = study_result_to_dict(execute_study(make_study(), tmp_path / "workers"))
     assert without_times(in_one_process) == without_times(in_workers)
+
+
+@pytest.mark.slow
+def test_while_workers_train_the_dataset_is_not_in_this_process_s_memory_too(
+    make_study: MakeStudy, in_process: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    images: list[weakref.ref[torch.Tensor]] = []
+    kept: list[bool] = []
+
+    def load_and_watch(*arguments: Any, **keywords: Any) -> DatasetSplits:
+        splits = load(*arguments, **keywords)
+        images.append(weakref.ref(splits.train.images))
+        return splits
+
+    class Watching:
+        def run(
+            self, jobs: Sequence[Job], dataset_folder: Path, on_event: EventCallback, should_stop: Callable[[], bool]
+        ) -> None:
+            gc.collect()
+            kept.append(images[0]() is not None)
+            in_process.run(jobs, dataset_folder, on_event, should_stop)
+
+    monkeypatch.setattr(runner, "load", load_and_watch)
+    execute_study(make_study(seeds=[0]), tmp_path, executor=Watching())
+    assert kept == [False]
 
 
 @pytest.mark.slow

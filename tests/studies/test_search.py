@@ -11,11 +11,14 @@ import pytest
 from support.run_contents import run_contents
 
 from convolab.core.errors import LabError
+from convolab.data.splits import DatasetSplits
+from convolab.studies import runner, search_runner
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
 from convolab.studies.runner import read_study_result
 from convolab.studies.search import (
     FIRST_SEED,
     Choice,
+    Proposals,
     Range,
     Search,
     best_third,
@@ -27,7 +30,7 @@ from convolab.studies.search import (
     space_of,
 )
 from convolab.studies.search_runner import SearchResult, execute_search
-from convolab.studies.trials import train_trial
+from convolab.studies.trials import estimate_training_cost, find_corruption, train_trial
 from convolab.training.history import EpochMetrics
 from convolab.training.recipe import Recipe
 
@@ -307,6 +310,34 @@ def test_a_configuration_that_cannot_be_trained_is_refused_before_any_training(
     with pytest.raises(LabError, match="a batch of"):
         execute_search(search, tmp_path / "out", executor=in_process)
     assert not list((tmp_path / "out").glob("runs/*"))
+
+
+@pytest.mark.slow
+def test_each_configuration_is_checked_once_however_many_batches_there_are(
+    make_search, in_process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_two_batches(search: Search) -> Proposals:
+        (drawn,) = propose_random(search)
+        yield drawn[:2]
+        yield drawn[1:]  # one of them again
+
+    checks: list[tuple[str, str]] = []
+
+    def estimate(recipe: Recipe, splits: DatasetSplits) -> float:
+        checks.append(("cost", recipe.key))
+        return estimate_training_cost(recipe, splits)
+
+    def look(folder: Path, recipe: Recipe) -> str | None:
+        checks.append(("files", recipe.key))
+        return find_corruption(folder, recipe)
+
+    monkeypatch.setattr(search_runner, "propose", in_two_batches)
+    monkeypatch.setattr(runner, "estimate_training_cost", estimate)
+    monkeypatch.setattr(runner, "find_corruption", look)
+    result = execute_search(make_search(count=3, epochs=1), tmp_path, executor=in_process)
+    keys = {one.result.trial.recipe.key for one in result.tried}
+    assert len(keys) == 3
+    assert sorted(checks) == sorted((kind, key) for kind in ("cost", "files") for key in keys)
 
 
 @pytest.mark.slow

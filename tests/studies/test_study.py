@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from convolab.core.errors import LabError
+from convolab.studies.metrics import Metric
 from convolab.studies.section import Section
 from convolab.studies.study import Study
 from convolab.training.recipe import Recipe
@@ -214,6 +215,34 @@ def test_a_study_file_can_be_read_with_fewer_sections_other_seeds_and_another_da
     assert {trial.seed for trial in study.trials} == {0, 1, 2}
     assert {trial.recipe.data.name for trial in study.trials} == {"cifar10"}
     assert study.base_recipe.training.epochs == 2
+
+
+def test_other_seeds_take_the_place_of_a_sections_own_too(tmp_path: Path):
+    values = with_changes("sections", "rates", seeds=[7])
+    values["sections"]["norm"]["seeds"] = "until decided"
+    Study.from_dict(values).write(tmp_path / "study.toml")
+    study = Study.read(tmp_path / "study.toml", seeds=range(2))
+    assert {(trial.section, trial.seed) for trial in study.possible_trials} == {
+        (section, seed) for section in ("norm", "rates") for seed in (0, 1)
+    }
+
+
+def test_a_wrong_key_in_a_section_called_seeds_is_not_taken_for_seeds():
+    with pytest.raises(LabError, match=r"^study: sections\.seeds\.widen = 'a': give a whole number$"):
+        Study.from_dict({"name": "x", "sections": {"seeds": {"arms": {"a": {}}, "widen": "a"}}})
+
+
+def test_the_names_of_metrics_are_parsed_once_however_many_trials_are_checked(monkeypatch: pytest.MonkeyPatch):
+    parsed: list[str] = []
+    parse = Metric.parse
+    monkeypatch.setattr(Metric, "parse", lambda text: parsed.append(text) or parse(text))
+    metrics = [f"epochs_to_train_accuracy:{share}" for share in (0.5, 0.6, 0.7, 0.8)]
+    counts = []
+    for num_seeds in (1, 50):
+        parsed.clear()
+        Study.from_dict(with_changes("sections", "norm", metrics=metrics) | {"seeds": list(range(num_seeds))})
+        counts.append(len(parsed))
+    assert counts[0] == counts[1]
 
 
 # ---- grids

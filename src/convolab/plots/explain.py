@@ -25,7 +25,7 @@ def sanity_checks_chart(checks: Checks) -> alt.TopLevelMixin:
     """
     # The null percentile is part of the map's name: of a coarse map, high correlations mean little.
     checks = {
-        f"{method} (95 % of random maps below {check['randomization']['null_95th_percentile']:.2f})": check
+        f"{method} (19 random maps are below {check['randomization']['null_95th_percentile']:.2f})": check
         for method, check in checks.items()
     }
     color = alt.Color(

@@ -9,6 +9,7 @@ from convolab.core.stats import mean_interval
 from convolab.plots.study_figure import StudyFigure, tooltip_fields
 from convolab.plots.study_scales import arm_numbers, to_display_unit
 from convolab.plots.style import BLUE, GRAY, ORANGE
+from convolab.studies.pairing import censored_values
 from convolab.studies.results import ContrastResult, SectionResult
 from convolab.studies.tables import TableRow
 from convolab.studies.trend import Optimum
@@ -28,13 +29,13 @@ def optimum_figure(result: SectionResult, contrast: ContrastResult, optimum: Opt
     metric, key = contrast.contrast.parsed_metric, contrast.contrast.trend
     numbers = arm_numbers(result.section, key)
     means: list[TableRow] = []
-    for arm in result.arms:
-        if not optimum.span[0] <= numbers[arm.name] * (1 + 1e-9) or numbers[arm.name] > optimum.span[1] * (1 + 1e-9):
+    arms = [arm for arm in result.arms if arm.name in contrast.involved]
+    for arm, values in censored_values(metric, arms, contrast.seeds).items():
+        if not optimum.span[0] <= numbers[arm] * (1 + 1e-9) or numbers[arm] > optimum.span[1] * (1 + 1e-9):
             continue
-        values = arm.values(metric)
-        interval = metric.possible(mean_interval([values[seed] for seed in contrast.seeds]))
+        interval = metric.possible(mean_interval(list(values.values())))
         low, mean, high = (to_display_unit(metric, x) for x in (interval.low, interval.mean, interval.high))
-        means.append({"arm": arm.name, "x": numbers[arm.name], "mean": mean, "low": low, "high": high})
+        means.append({"arm": arm, "x": numbers[arm], "mean": mean, "low": low, "high": high})
     first, last = (math.log(end) if optimum.is_log else end for end in optimum.span)
     a, b, c = optimum.coefficients
     parabola: list[TableRow] = []

@@ -96,8 +96,7 @@ def save_chart(
                 case ".svg":
                     part.write_text(svg, encoding="utf-8")
                 case ".pdf":
-                    require_address_space()
-                    part.write_bytes(vl_convert.vegalite_to_pdf(dict(chart_spec(spec)), vl_version=VEGA_LITE))
+                    part.write_bytes(render_pdf(spec))
                 case ".json":
                     part.write_text(json.dumps(chart_spec(spec), indent=2), encoding="utf-8")
                 case other:
@@ -110,6 +109,12 @@ def render_svg(chart: alt.TopLevelMixin | Mapping[str, object]) -> str:
     spec = chart if isinstance(chart, Mapping) else chart.to_dict(context={"pre_transform": False})
     require_address_space()
     return vl_convert.vegalite_to_svg(dict(chart_spec(spec)), vl_version=VEGA_LITE)
+
+
+def render_pdf(spec: Mapping[str, object]) -> bytes:
+    """A chart as PDF, with its fonts in it."""
+    require_address_space()
+    return vl_convert.vegalite_to_pdf(dict(chart_spec(dict(spec))), vl_version=VEGA_LITE)
 
 
 def require_address_space() -> None:

@@ -12,17 +12,22 @@ each where no other number stands; they show where to look, and decide nothing:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
 
 from convolab.core.errors import require, suggest
-from convolab.core.types import Json, python_values
-from convolab.data.catalog import DATASETS, short_name
+from convolab.core.streams import print_progress
+from convolab.core.text import join_with_and
+from convolab.core.types import Json, MessageCallback, python_values
+from convolab.data.catalog import DATASETS, dataset_info, find_own_images, is_own_data, short_name
 from convolab.studies.section import UNTIL_DECIDED, Section
 from convolab.studies.study import Study
 
 CourseworkBudget = Literal["quick", "full"]
 SectionValues = dict[str, Json]  # a section as a study's file has it
 QUICK_LIMIT = 10_000  # training images of the quick budget
+BATCH_SIZE = 128  # a recipe's default
 MAX_SEEDS = 8  # of an arm, where seeds are "until decided"
 MANY_IMAGES = 5_000  # for training: from so many on a tenth is enough to validate on
 SMALL_SIDE = 16  # pixels: an image this small is none of a scene, so that its mirror image is another thing
@@ -41,6 +46,8 @@ def coursework(
     *,
     seeds: Sequence[int] | None = None,
     sections: Sequence[str] = (),
+    data_dir: Path | str | None = None,
+    on_message: MessageCallback = print_progress,
 ) -> Study:
     """The coursework's study of a dataset.
 
@@ -50,11 +57,15 @@ def coursework(
             it is `full` for the bundled digits and `quick` for every other dataset.
         seeds: of every arm. Left out, they are "until decided", at most 8, with `full`; 0, 1 and 2 with `quick`.
         sections: some of COURSEWORK_SECTIONS; left out, all of them.
+        data_dir: where the path of one's own images starts, see `load`: they are counted, because few of them fill no batch
+            of 128.
+        on_message: called with a line about sections that are left out because these images are too few.
 
     Returns:
         The study, of which nothing is trained yet: `run_study` does that.
 
-    Raises LabError for an unknown section, with the nearest, and for an unknown dataset.
+    Raises LabError for an unknown section, with the nearest, for an unknown dataset, and for images of one's own that are
+    not there, or too few for any section.
 
     >>> study = coursework(sections=["residual"])
     >>> [trial.arm for trial in study.trials if trial.seed == 0][:2]
@@ -65,17 +76,24 @@ def coursework(
         known = COURSEWORK_SECTIONS
         require(name in known, f"the coursework has no section '{name}': {suggest(name, known)}")
     is_quick = (budget or ("full" if data == "digits" else "quick")) == "quick"
-    image_size = DATASETS[data].shape[1] if data in DATASETS else 32
-    num_images = DATASETS[data].num_train if data in DATASETS else QUICK_LIMIT
-    chosen = build_sections(image_size, min(num_images, QUICK_LIMIT) if is_quick else num_images, is_quick)
+    images = count_images(data, Path(data_dir) if data_dir is not None else None)
+    chosen = build_sections(images, is_quick)
     if set(sections) - {"best-on-test"}:  # alone, best-on-test is the best of all sections
         chosen = {name: section for name, section in chosen.items() if name in sections}
-    images: dict[str, Json] = {"name": data}
-    if num_images < MANY_IMAGES:  # of a tenth of so few, one image would be most of a percentage point
-        images["validation"] = 0.3
+    if left_out := [name for name, section in chosen.items() if not images.can_validate(section)]:
+        why = "no class would have two training images, of which one is held out for validation"
+        require(len(left_out) < len(chosen), f"the coursework cannot be done with {data}: {why}: add images")
+        on_message(f"the coursework with {data} is without {join_with_and(left_out)}, where {why}")
+        chosen = {name: section for name, section in chosen.items() if name not in left_out}
+    values: dict[str, Json] = {"name": data}
+    if images.count < MANY_IMAGES and not images.has_validation:
+        values["validation"] = 0.3  # of a tenth of so few, one image would be most of a percentage point
     if is_quick and data in DATASETS:
-        images["limit"] = min(QUICK_LIMIT, num_images)
-    recipe: dict[str, Json] = {"data": images, "training": {"epochs": 5 if is_quick else 10}}
+        values["limit"] = min(QUICK_LIMIT, images.count)
+    training = {"epochs": 5 if is_quick else 10}
+    if (batch_size := fitting_batch(images.count // 2, BATCH_SIZE)) < BATCH_SIZE:
+        training["batch_size"] = batch_size
+    recipe: dict[str, Json] = {"data": values, "training": training}
     if is_quick:
         recipe["schedule"] = {"name": "step", "step_size": 3}
     return Study.from_dict(
@@ -91,8 +109,44 @@ def coursework(
     )
 
 
-def build_sections(image_size: int, num_images: int, is_quick: bool) -> dict[str, SectionValues]:
-    """The sections for so many square images of this size: crops and cutouts grow with it."""
+@dataclass(frozen=True)
+class TrainingImages:
+    """What the sections need to know of a dataset's images for training."""
+
+    side: int  # the shorter one, in pixels
+    count: int
+    largest_class: int  # images of it
+    has_validation: bool = False  # of the dataset's own; else a part of these is held out
+
+    def can_validate(self, section: SectionValues) -> bool:
+        """Whether a section has images to validate on, if it wants any: of a class with one none is held out."""
+        overrides = cast("Mapping[str, float]", section.get("overrides", {}))
+        share = overrides.get("data.limit", self.count) / self.count
+        return self.has_validation or overrides.get("data.validation") == 0 or share * self.largest_class >= 2
+
+
+def count_images(data: str, data_dir: Path | None) -> TrainingImages:
+    """Of a published dataset what the catalog says; one's own images are listed."""
+    if not is_own_data(data):
+        info = dataset_info(data)
+        return TrainingImages(info.shape[1], info.num_train, info.num_train // info.num_classes)
+    source = find_own_images(data, data_dir)
+    source.require_usable()
+    counts = source.class_counts()
+    return TrainingImages(min(source.size), sum(counts["train"]), max(counts["train"]), "validation" in counts)
+
+
+def fitting_batch(count: int, most: int) -> int:
+    """A batch that so many images fill: of `most`, or of the next lower power of two, which unreadable ones may leave full.
+
+    >>> fitting_batch(1000, 128), fitting_batch(128, 128), fitting_batch(100, 128), fitting_batch(1, 128)
+    (128, 128, 64, 1)
+    """
+    return min(most, 1 << (max(count, 1).bit_length() - 1))
+
+
+def build_sections(images: TrainingImages, is_quick: bool) -> dict[str, SectionValues]:
+    """The sections for these images: crops and cutouts grow with their size."""
     step_size = 3 if is_quick else 5
     return {
         "shallow-vs-conv": {
@@ -114,37 +168,9 @@ def build_sections(image_size: int, num_images: int, is_quick: bool) -> dict[str
             "curves": TRAINING_CURVES,
             "contrasts": contrasts_with("without", {"with": "batch norm"}, "final_train_loss", "final_train_accuracy"),
         },
-        "overfit-one-batch": {
-            "title": "Can each network overfit a single batch?",
-            "note": "The training set is one batch of 128 images, so an epoch is one step. No augmentation, no weight "
-            "decay, a constant learning rate; a run ends at 100 % training accuracy.",
-            "overrides": {
-                "data.limit": 128,
-                "data.validation": 0.0,
-                "data.augment": [],
-                "optimizer.weight_decay": 0.0,
-                "schedule.name": "constant",
-                "training.batch_size": 128,
-                "training.epochs": 400,
-                "training.goal": 1.0,
-            },
-            "arms": {
-                "convnet": {},
-                "shallow": {"model.name": "shallow_net"},
-                "residual convnet": {"model.residual": True},
-            },
-            "curves": TRAINING_CURVES,
-            "contrasts": contrasts_with(
-                "shallow",
-                {
-                    "convnet": "convolution instead of one hidden layer",
-                    "residual convnet": "convolution with residual connections instead of one hidden layer",
-                },
-                "epochs_to_train_accuracy:1",
-            ),
-        },
+        "overfit-one-batch": single_batch(images),
         "residual": residual_by_depth(),
-        "transforms": transforms(image_size, num_images),
+        "transforms": transforms(images, is_quick),
         "schedules": {
             "title": "Learning rate schedules",
             "note": "At a learning rate of 0.1, which is good to begin with and too high to end with.",
@@ -187,7 +213,7 @@ def build_sections(image_size: int, num_images: int, is_quick: bool) -> dict[str
                     "optimizer.lr": 0.2,
                     "schedule.name": "one_cycle",
                     "training.epochs": 6 if is_quick else 11,
-                    "data.augment": transform_arms(image_size)[0][1],
+                    "data.augment": transform_arms(images.side)[0][1],
                 },
             },
             "curves": ALL_CURVES,
@@ -229,6 +255,40 @@ def batch_norm_by_rate() -> SectionValues:
     }  # fmt: skip
 
 
+def single_batch(images: TrainingImages) -> SectionValues:
+    """One batch is all that is trained on: of 128 images, if there are so many."""
+    batch_size = fitting_batch(images.count, BATCH_SIZE)
+    return {
+        "title": "Can each network overfit a single batch?",
+        "note": f"The training set is one batch of {batch_size} images, so an epoch is one step. No augmentation, no weight "
+        "decay, a constant learning rate; a run ends at 100 % training accuracy.",
+        "overrides": {
+            "data.limit": batch_size,
+            **({} if images.has_validation else {"data.validation": 0.0}),
+            "data.augment": [],
+            "optimizer.weight_decay": 0.0,
+            "schedule.name": "constant",
+            "training.batch_size": batch_size,
+            "training.epochs": 400,
+            "training.goal": 1.0,
+        },
+        "arms": {
+            "convnet": {},
+            "shallow": {"model.name": "shallow_net"},
+            "residual convnet": {"model.residual": True},
+        },
+        "curves": TRAINING_CURVES,
+        "contrasts": contrasts_with(
+            "shallow",
+            {
+                "convnet": "convolution instead of one hidden layer",
+                "residual convnet": "convolution with residual connections instead of one hidden layer",
+            },
+            "epochs_to_train_accuracy:1",
+        ),
+    }
+
+
 def residual_by_depth() -> SectionValues:
     """The same convnet with 3, 9 and 15 layers, with and without residual connections, and how much more they do there.
 
@@ -261,20 +321,21 @@ def residual_by_depth() -> SectionValues:
     }
 
 
-def transforms(image_size: int, num_images: int) -> SectionValues:
+def transforms(images: TrainingImages, is_quick: bool) -> SectionValues:
     """Transforms where there is something to gain: a wider convnet on a tenth of the images, for four times as many epochs."""
-    arms = transform_arms(image_size)
+    arms = transform_arms(images.side)
+    limit = max(1000, min(images.count, QUICK_LIMIT if is_quick else images.count) // 10)
     return {
         "title": "Data augmentation",
         "note": "A wider convnet on few of the images, for forty epochs, which it can overfit. Training accuracy is "
         "measured on the augmented images, which are harder, so a negative gap is no contradiction.",
         "overrides": {
-            "data.limit": max(min(num_images, 1000), num_images // 10),
+            **({"data.limit": limit} if limit < images.count else {}),
             "model.channels": [32, 64, 128],
             "optimizer.lr": 0.1,
             "schedule.name": "one_cycle",
             "training.epochs": 40,
-            "training.batch_size": 64,
+            "training.batch_size": fitting_batch(min(limit, images.count) // 2, 64),
         },
         "arms": {"none": {"data.augment": []}, **{name: {"data.augment": entries} for name, entries in arms}},
         "curves": ALL_CURVES,

@@ -22,7 +22,7 @@ from convolab.core.text import pluralize
 from convolab.core.trust import trust_here, trusted_here
 from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
-from convolab.studies.forkserver import worker_context
+from convolab.studies.forkserver import without_current_folder, worker_context
 from convolab.studies.trials import train_trial
 from convolab.training.callbacks import Callbacks
 from convolab.training.history import EpochMetrics
@@ -161,7 +161,8 @@ def start_worker(job: Job, dataset_folder: Path) -> tuple[Connection, BaseProces
     context = worker_context()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=run_worker, args=(job, dataset_folder, sender, trusted_here()), daemon=True)
-    process.start()
+    with without_current_folder():  # for where each worker is a new interpreter
+        process.start()
     sender.close()
     return receiver, process
 

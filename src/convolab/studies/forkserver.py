@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +28,28 @@ def worker_context() -> ForkServerContext | SpawnContext:
     choose_socket_folder()
     context = get_context("forkserver")
     context.set_forkserver_preload(["__main__", "convolab.studies.forkserver_preload"])
-    resource_tracker.ensure_running()  # which lets interrupts through again, so before they are kept back
-    with interrupts_kept_back():
-        forkserver.ensure_running()
+    with without_current_folder():
+        resource_tracker.ensure_running()  # which lets interrupts through again, so before they are kept back
+        with interrupts_kept_back():
+            forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def without_current_folder() -> Iterator[None]:
+    """Processes that start inside import nothing from the current folder, which may be a stranger's, unless this one does."""
+    if {"", os.getcwd()} & set(sys.path):
+        yield
+        return
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager

@@ -262,13 +262,16 @@ def describe_section(
 
 
 def summarize_verdicts(results: Sequence[ContrastResult]) -> list[str]:
-    """A sentence for all contrasts with the same verdict, baseline and metric; then how many could not be tested."""
+    """A sentence for all contrasts with the same verdict, baseline and metric, those that go on apart from those that do
+    not; then how many could not be tested.
+    """
     groups: dict[tuple[object, ...], list[ContrastResult]] = {}
     for result in sorted(results, key=lambda result: result.verdict == "undecided"):
         if result.is_tested:
             contrast = result.contrast
             alone = None if contrast.is_plain else contrast  # what compares more than two arms has its own sentence
-            groups.setdefault((result.verdict, contrast.baseline, contrast.metric, alone), []).append(result)
+            goes_on = result.next_look is not None
+            groups.setdefault((result.verdict, goes_on, contrast.baseline, contrast.metric, alone), []).append(result)
     sentences = [describe_group(group) for group in groups.values()]
     if reasons := [result.reason for result in results if not result.is_tested]:
         which = "The contrast" if len(results) == 1 else f"{len(reasons)} of {len(results)} contrasts"
@@ -278,7 +281,7 @@ def summarize_verdicts(results: Sequence[ContrastResult]) -> list[str]:
 
 
 def describe_group(results: Sequence[ContrastResult]) -> str:
-    """One sentence for contrasts with the same verdict, baseline and metric."""
+    """One sentence for contrasts of a group of `summarize_verdicts`."""
     first, is_single = results[0], len(results) == 1
     metric, baseline = first.contrast.parsed_metric, first.contrast.baseline
     price = ""

@@ -35,8 +35,8 @@ def compare_arms(
     Royston & Parmar 2013, BMC Med. Res. Methodol. 13): nobody knows what would have come after that.
     """
     metric, involved = contrast.parsed_metric, involved_arms(contrast, section, arms)
-    values = {arm.name: arm.values(metric) for arm in involved}
-    seeds = tuple(seed for seed in next(iter(values.values()), {}) if all(seed in of_arm for of_arm in values.values()))
+    finished = [[run.trial.seed for run in arm.finished] for arm in involved]
+    seeds = tuple(seed for seed in next(iter(finished), []) if all(seed in of_arm for of_arm in finished))
     histories = [arm.history(seed) for seed in seeds for arm in involved]
     reason = why_undecided(contrast, involved, seeds, histories)
     arm_values: tuple[float, ...] = ()
@@ -44,11 +44,10 @@ def compare_arms(
     test, sides = None, ((), ())
     if not (contrast.trend and reason):
         positions = section.axis(contrast.trend)[0] if contrast.trend else {}
-        sides = contrast.sides({name: positions[name] for name in values if name in positions})
-        limit = metric.censoring_time(histories)
+        sides = contrast.sides({arm.name: positions[arm.name] for arm in involved if arm.name in positions})
+        values = censored_values(metric, involved, seeds)
         arm_values, baseline_values = (
-            tuple(sum(weight * min(values[name][seed], limit) for weight, name in side) for seed in seeds)
-            for side in sides
+            tuple(sum(weight * values[name][seed] for weight, name in side) for seed in seeds) for side in sides
         )
         # The step is that of a difference of two runs; weighted sums of more runs come in others.
         weights: dict[str, float] = {}
@@ -75,7 +74,17 @@ def compare_arms(
         curves_separate_from_epoch=None,
         comment="",
         sides=sides,
+        involved=tuple(arm.name for arm in involved),
     )
+
+
+def censored_values(metric: Metric, arms: Sequence[Arm], seeds: Sequence[int]) -> dict[str, dict[int, float]]:
+    """The metric of each arm by seed, as all of them can be compared: times are restricted, see `compare_arms`."""
+    limit = metric.censoring_time(arm.history(seed) for arm in arms for seed in seeds)
+    return {
+        arm.name: {seed: min(value, limit) for seed, value in arm.values(metric).items() if seed in seeds}
+        for arm in arms
+    }
 
 
 def with_details(result: ContrastResult, section: Section, arms: Mapping[str, Arm]) -> ContrastResult:
@@ -89,7 +98,8 @@ def with_details(result: ContrastResult, section: Section, arms: Mapping[str, Ar
     metric = contrast.parsed_metric
     if contrast.trend:
         positions, is_log = section.axis(contrast.trend)
-        values = np.array([[arm.values(metric)[seed] for arm in involved] for seed in result.seeds])
+        by_arm = censored_values(metric, involved, result.seeds)
+        values = np.array([[by_arm[arm.name][seed] for arm in involved] for seed in result.seeds])
         at = [positions[arm.name] for arm in involved]
         return replace(result, optimum=fit_optimum(at, values, is_log=is_log, higher_is_better=metric.higher_is_better))
     arm, baseline = involved

@@ -17,7 +17,7 @@ from convolab.studies.contrast import Contrast
 from convolab.studies.metrics import Metric
 from convolab.studies.power import ArmKey, Spread, arm_recipes, question_key, recipe_without_seed
 from convolab.studies.results import TrialResult
-from convolab.studies.runner import estimate_study_costs
+from convolab.studies.runner import estimate_costs
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study
 from convolab.studies.study_folder import STUDY_FILE
@@ -201,7 +201,7 @@ def measure_run_seconds(study: Study, splits: DatasetSplits) -> dict[ArmKey, flo
 
     Raises LabError for a recipe that cannot be trained on these images.
     """
-    costs = estimate_study_costs(study, splits)
+    costs = estimate_costs(study.possible_trials, splits)
     recipe = study.trials[0].recipe
     with single_thread():
         trainer, clock = build_trainer(recipe, splits, "cpu"), StopAfterSeconds(MEASURED_SECONDS)

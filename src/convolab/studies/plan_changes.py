@@ -1,21 +1,57 @@
 """What was changed in a study after outcomes had been seen: 5 % is the error of a plan that stays as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import TypedDict
 
+from convolab.core.errors import LabError
 from convolab.core.files import read_json, write_json
 from convolab.core.records import validate_record
 from convolab.core.text import join_with_and
 from convolab.studies.decide import Decision
 from convolab.studies.results import TrialResult
+from convolab.studies.stored_study import parse_stored_study, stored_values
 from convolab.studies.study import Study
-from convolab.training.recipe import FORMAT, require_known_format
+from convolab.studies.study_folder import STUDY_FILE
+from convolab.training.recipe import FORMAT, read_toml, require_known_format
 from convolab.training.run_records import COMPLETED
 
 PLAN_CHANGES_FILE = "plan_changes.json"
+LEFT_OUT_FILE = "left_out.json"
 FEWEST_SEEDS = 2  # fewer decide nothing, so nothing can be chosen by them
+
+
+class LeftOut(TypedDict):
+    """What left_out.json holds."""
+
+    plans: dict[str, dict[str, Any]]  # by section, a study of it alone, as `stored_values` gives it
+
+
+def read_plans(folder: Path) -> dict[str, Study]:
+    """The plan of each section as it was run last, also of those that the latest call left out: a study of it alone.
+
+    Raises LabError if one cannot be read.
+    """
+    path, plans = folder / LEFT_OUT_FILE, dict[str, dict[str, Any]]()
+    if path.exists():
+        values = read_json(path)
+        plans = validate_record(LeftOut, values, path)["plans"]
+        require_known_format(values.get("format"), path)
+    stored = read_toml(folder / STUDY_FILE, "study")
+    sections = stored.get("sections")
+    if not isinstance(sections, Mapping):
+        raise LabError(f"{folder / STUDY_FILE} has no sections")
+    plans |= {name: {**stored, "sections": {name: section}} for name, section in sections.items()}
+    return {name: parse_stored_study(values, folder / STUDY_FILE) for name, values in sorted(plans.items())}
+
+
+def keep_left_out(folder: Path, plans: Mapping[str, Study], now: Study) -> None:
+    """Keep the plans of the sections that `now`, which is about to replace the study's file, does not have."""
+    left_out = {name: stored_values(plan) for name, plan in plans.items() if name not in now.sections}
+    if left_out or (folder / LEFT_OUT_FILE).exists():
+        write_json(folder / LEFT_OUT_FILE, {"format": FORMAT, "plans": left_out})
 
 
 class PlanChanges(TypedDict):
@@ -48,7 +84,7 @@ def find_plan_changes(
     """A line for each section whose plan is another one now, and that has outcomes already.
 
     Args:
-        before: the study as it was.
+        before: the study as it was, or a section of it.
         now: the same study as it is to be run.
         results: of the trials of `before`.
         decisions: of its contrasts, where seeds are "until decided".

@@ -96,6 +96,7 @@ class ContrastResult(Displayable):
         Look, ...
     ] = ()  # where seeds are "until decided": the interval of `paired_test` is then a repeated one
     sides: tuple[WeightedArms, WeightedArms] = ((), ())  # what is compared with what: arms with their weights
+    involved: tuple[str, ...] = ()  # the arms that take part: in a trend those of which no run diverged
     optimum: Optimum | None = None  # of a trend's parabola, if it has one
     out_of_time: bool = False  # whether it is undecided because the hours were over
     next_look: int | None = None  # seeds of the look that it waits for, if the study was stopped before it

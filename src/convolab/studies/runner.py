@@ -17,11 +17,17 @@ from convolab.data.splits import DatasetSplits
 from convolab.studies.analyze import analyze_study, note_other_images
 from convolab.studies.best_on_test import make_best_on_test, select_best
 from convolab.studies.executor import EventCallback, Executor, Job, JobEvent, LocalExecutor
-from convolab.studies.plan_changes import find_plan_changes, note_plan_changes, read_plan_changes
+from convolab.studies.plan_changes import (
+    find_plan_changes,
+    keep_left_out,
+    note_plan_changes,
+    read_plan_changes,
+    read_plans,
+)
 from convolab.studies.planning import StudyPlan, plan_study
 from convolab.studies.results import BestOnTest, StudyResult, TrialResult
-from convolab.studies.stored_study import read_stored_study, write_stored_study
-from convolab.studies.study import Study
+from convolab.studies.stored_study import read_stored_study, stored_text, write_stored_study
+from convolab.studies.study import Study, Trial
 from convolab.studies.study_folder import DATASET_FOLDER, STUDY_FILE, StudyFolder
 from convolab.studies.trials import estimate_training_cost, find_corruption, require_saved_metrics
 from convolab.training.epoch_log import require_logger
@@ -93,7 +99,7 @@ def execute_study(
     for note in splits.notes:
         on_message(note)
     study_folder.require_usable(study)
-    costs = estimate_study_costs(study, splits)
+    costs = estimate_costs(study.possible_trials, splits)
     with study_folder.lock():
         study_folder.require_usable(study)
         check_existing_runs(study_folder, study, splits, retrain_damaged, on_message)
@@ -170,14 +176,14 @@ def describe_progress(previous: StudyPlan, plan: StudyPlan) -> Iterator[str]:
         yield f"{name}: after {seeds} seeds {decided} of {pluralize(len(now), 'contrast')} decided, {goes_on}"
 
 
-def estimate_study_costs(study: Study, splits: DatasetSplits) -> dict[str, float]:
-    """What each recipe costs, by key.
+def estimate_costs(trials: Iterable[Trial], splits: DatasetSplits) -> dict[str, float]:
+    """What the recipe of each trial costs, by its key.
 
     Raises LabError, naming the arm, for a recipe that cannot be trained. All seeds of an arm cost the same.
     """
     costs: dict[str, float] = {}
     cost_by_arm: dict[tuple[str, str], float] = {}
-    for trial in study.possible_trials:
+    for trial in trials:
         arm = (trial.section, trial.arm)
         try:
             if arm not in cost_by_arm:
@@ -212,7 +218,8 @@ def check_existing_runs(
         "it can be read and compared, but not continued; choose another folder",
     )
     existing_keys = {path.name for path in run_folders}
-    if previous_study.exists() and previous_study.read_text(encoding="utf-8") != study.to_toml():
+    previous = previous_study.read_text(encoding="utf-8") if previous_study.exists() else None
+    if previous is not None and previous != study.to_toml() and previous != stored_text(study):
         reusable = existing_keys & set(study.recipes)
         unused = sorted(existing_keys - set(study.recipes))
         at_most = "at most " * any(study.looks(name) for name in study.sections)
@@ -228,15 +235,18 @@ def check_existing_runs(
 def record_plan_changes(study_folder: StudyFolder, study: Study, on_message: MessageCallback) -> None:
     """Say, and write down for every later report, what of the plan was changed after outcomes had been seen."""
     try:
-        before = read_stored_study(study_folder.folder / STUDY_FILE)
+        plans = read_plans(study_folder.folder)
     except LabError as error:
         on_message(f"whether the plan was changed is not known: {error}")
         return
-    results = []
-    for trial in before.possible_trials:
-        with suppress(LabError):  # a damaged run is reported, or trained again, after this
-            results.append(study_folder.trial_result(trial, {}))
-    changes = find_plan_changes(before, study, results, plan_study(before, results).decisions)
+    changes = []
+    for before in (plan for name, plan in plans.items() if name in study.sections):
+        results = []
+        for trial in before.possible_trials:
+            with suppress(LabError):  # a damaged run is reported, or trained again, after this
+                results.append(study_folder.trial_result(trial, {}))
+        changes += find_plan_changes(before, study, results, plan_study(before, results).decisions)
+    keep_left_out(study_folder.folder, plans, study)
     note_plan_changes(study_folder.folder, changes)
     for change in changes:
         on_message(change)

@@ -14,13 +14,15 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.core.rng import derive_seed
 from convolab.core.types import Json
 from convolab.studies.section import MAX_ARMS, UNTIL_DECIDED, Overrides, grid_arm_name
-from convolab.studies.study import MAX_RUNS, Study
+from convolab.studies.study import Study
 from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.recipe import Recipe
 
 SAMPLERS_BY_NAME = ("random", "tpe")
 FIXED_KEYS = ("training.epochs", "training.seed", "data.name", "data.validation", "data.limit", "data.image_size")
-FIRST_SEED = MAX_RUNS  # of searches: a study of two arms never gets as far, so its seeds are fresh ones
+# Of searches: a study of two arms hardly gets as far, so its seeds are fresh ones. A number of its own and not that of
+# `study.MAX_RUNS`: to lift that limit must not change the recipes of a search that goes on.
+FIRST_SEED = 10_000
 TPE_BATCH = 4  # configurations asked for at a time, however many are trained in parallel
 ETA = 3  # of successive halving: one in so many goes on, for so many times as long
 MAX_WHOLE = 2**53  # beyond which floats leave whole numbers out

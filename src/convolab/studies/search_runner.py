@@ -16,7 +16,7 @@ from convolab.studies.runner import (
     DATASET_FOLDER,
     STUDY_FILE,
     StudyFolder,
-    estimate_study_costs,
+    estimate_costs,
     require_usable_runs,
 )
 from convolab.studies.search import RungScore, Search, best_third, propose, rung_epochs, score_at
@@ -128,12 +128,12 @@ def execute_search(
         state = SearchState(search, folder, run_jobs, on_event, on_rung, on_plan)
         rungs = rung_epochs(search.recipe.training.epochs)
         while True:
-            state.add(batch)
-            state.costs |= estimate_study_costs(state.study, splits)
+            new = state.add(batch)
+            state.costs |= estimate_costs(new, splits)
             if len(rungs) < 3 and len(state.trial_of) == len(batch):
                 rungs_text = join_with_and([str(rung) for rung in rungs])
                 on_message(f"too few epochs to halve at 1/9 and 1/3 of them: scores are compared after {rungs_text}")
-            require_usable_runs(folder, state.study.recipes.values(), splits, retrain_damaged, on_message)
+            require_usable_runs(folder, [trial.recipe for trial in new], splits, retrain_damaged, on_message)
             write_stored_study(state.study, folder.folder / STUDY_FILE)
             trials = [state.trial_of[repr(overrides)] for overrides in batch]
             if not state.train(trials, rungs[0]):
@@ -171,12 +171,13 @@ class SearchState:
     costs: dict[str, float] = field(default_factory=dict)  # of all epochs, by recipe key
     failure_reasons: dict[str, str] = field(default_factory=dict)  # by recipe key
 
-    def add(self, batch: Sequence[Overrides]) -> None:
-        """Add configurations; a sampler may propose one again, which then is trained once."""
-        for overrides in batch:
-            self.configurations.setdefault(repr(overrides), overrides)
+    def add(self, batch: Sequence[Overrides]) -> list[Trial]:
+        """Add configurations, and return the new ones; a sampler may propose one again, which then is trained once."""
+        new = {repr(overrides): overrides for overrides in batch if repr(overrides) not in self.configurations}
+        self.configurations |= new
         self.study = self.search.study(list(self.configurations.values()))
         self.trial_of: dict[str, Trial] = dict(zip(self.configurations, self.study.trials, strict=True))
+        return [self.trial_of[name] for name in new]
 
     def result(self, trial: Trial) -> TrialResult:
         return self.folder.trial_result(trial, self.failure_reasons)

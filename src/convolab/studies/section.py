@@ -138,7 +138,7 @@ class Section(Frozen):
         positions, is_log = axis_positions(list(rising.values()))
         return dict(zip(rising, positions, strict=True)), is_log
 
-    @property
+    @cached_property
     def reported_metrics(self) -> dict[str, Metric]:
         """The numbers to list for each arm, by name, each once."""
         return {name: Metric.parse(name) for name in (*(contrast.metric for contrast in self.contrasts), *self.metrics)}

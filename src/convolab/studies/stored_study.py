@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from pydantic import BaseModel
@@ -25,7 +26,12 @@ def read_stored_study(path: Path | str) -> Study:
     A file without a format number is the first edition's, whose words are translated. `Study.read` is for files that
     people write: it refuses both. Raises LabError if the file cannot be read, or has a later format.
     """
-    values = read_toml(path, "study")
+    return parse_stored_study(read_toml(path, "study"), path)
+
+
+def parse_stored_study(values: Mapping[str, Json], source: Path | str) -> Study:
+    """The study that the values of `stored_values` are. Raises LabError, naming their source, if they are none."""
+    values = dict(values)
     is_first_edition = "format" not in values
     recipe = values.get("recipe", {})
     if is_first_edition and isinstance(recipe, Mapping):
@@ -36,20 +42,29 @@ def read_stored_study(path: Path | str) -> Study:
             name: restore_section(section, is_first_edition) if isinstance(section, Mapping) else section
             for name, section in sections.items()
         }
-    with errors_name(path):
+    with errors_name(source):
         return Study.from_file_values(known_entries(values, Study), is_stored=True)
 
 
 def write_stored_study(study: Study, path: Path) -> None:
-    """Write the study that a folder's runs belong to, so that reading it needs no code to find the runs.
+    """Write the study that a folder's runs belong to, see `stored_values`."""
+    write_text(path, stored_text(study))
+
+
+def stored_text(study: Study) -> str:
+    """What `write_stored_study` writes."""
+    return tomli_w.dumps(stored_values(study))
+
+
+def stored_values(study: Study) -> dict[str, Any]:
+    """The study that a folder's runs belong to, so that reading it needs no code to find the runs.
 
     What a part of somebody's own or of a library takes by default is written out where the part is named.
     """
-    values = study.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    values = {"format": study.format, **study.model_dump(mode="json", exclude_none=True, exclude_defaults=True)}
     with suppress(LabError):
         if Study.from_file_values(values, is_stored=True).recipes.keys() == study.recipes.keys():
-            study.write(path)
-            return
+            return values
     base = study.base_recipe
     for part in NAMED_PARTS:
         if "name" in study.recipe.get(part, {}):
@@ -65,7 +80,7 @@ def write_stored_study(study: Study, path: Path) -> None:
         if arms != section.arm_overrides:
             written["arms"] = arms
             written.pop("grid", None)
-    write_text(path, tomli_w.dumps({"format": study.format, **values}))
+    return values
 
 
 def with_defaults(overrides: Mapping[str, Json], recipe: Recipe) -> dict[str, Json]:

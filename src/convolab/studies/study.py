@@ -205,7 +205,7 @@ class Study(Frozen, Displayable):
         Args:
             path: the file
             data: train on this dataset instead of the file's
-            seeds: take these seeds instead of the file's
+            seeds: take these seeds instead of the file's, those of its sections too
             sections: take only these sections
 
         Raises LabError if the file cannot be read, naming the line or the key, or has no such section.
@@ -215,9 +215,12 @@ class Study(Frozen, Displayable):
         if data and isinstance(recipe, Mapping):
             keys = recipe.get("data")
             values["recipe"] = {**recipe, "data": {**(keys if isinstance(keys, Mapping) else {}), "name": data}}
+        written = values.get("sections")
         if seeds:
             values["seeds"] = python_values(list(seeds))
-        written = values.get("sections")
+            for section in written.values() if isinstance(written, dict) else ():
+                if isinstance(section, dict):
+                    section.pop("seeds", None)
         if sections and isinstance(written, dict):
             for name in sections:
                 require(name in written, f"no section '{name}' in the study {path}: {suggest(name, written)}")
@@ -286,7 +289,7 @@ def format_study_error(error: ValidationError) -> str:
     errors = error.errors()
     details = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     path = [str(part) for part in details["loc"]]
-    if "seeds" in path:  # without the names of the kinds that seeds may be
+    if path[:1] == ["seeds"] or path[2:3] == ["seeds"]:  # without the names of the kinds that seeds may be
         path = [part for part in path if not part.startswith(("tuple[", "literal["))]
         if isinstance(details["input"], str):
             return f'study: {".".join(path)} = {details["input"]!r}: give a list of whole numbers, or "{UNTIL_DECIDED}"'

@@ -24,6 +24,7 @@ class StudyFolder:
     """Where a study is kept.
 
     study.toml           the study
+    left_out.json        the plans of sections that the latest call left out, if it did
     plan_changes.json    what of its plan was changed after outcomes had been seen, if anything was
     runs/KEY             the run of each recipe, by the recipe's key; sections that need the same run share it
     """
