@@ -164,6 +164,15 @@ def test_muon_steps_all_but_filters_as_sgd_does_and_scales_both_by_the_schedule(
     assert all(torch.equal(a, b) for a, b in zip(expected, given, strict=True))
 
 
+def test_muon_takes_scales_and_embeddings_of_three_dimensions_for_no_filters() -> None:
+    scale, filters = nn.Parameter(torch.full((8, 1, 1), 1e-6)), nn.Parameter(torch.ones(2, 3, 3, 3))
+    scale.grad, filters.grad = torch.zeros_like(scale), torch.ones_like(filters)
+    state = Muon(normalize_filters=True, others_weight_decay=0).build([scale, filters])
+    state.step()
+    assert torch.equal(scale.detach(), torch.full((8, 1, 1), 1e-6))  # the norm of a filter would be 1
+    assert [name for name in state.state_dict() if name.startswith("filters")] == ["filters.0.momentum"]
+
+
 def test_muon_can_keep_the_filters_at_a_norm() -> None:
     weight = nn.Parameter(5 * torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0)))
     weight.grad = torch.zeros_like(weight)
@@ -172,7 +181,7 @@ def test_muon_can_keep_the_filters_at_a_norm() -> None:
 
 
 def test_muon_without_a_convolution_is_refused() -> None:
-    with pytest.raises(LabError, match="muon is for convolutions, and no weight of one is trained here"):
+    with pytest.raises(LabError, match="muon is for 2D convolutions, and none is trained here"):
         Muon().build(nn.Linear(3, 4).parameters())
 
 

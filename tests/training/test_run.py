@@ -28,7 +28,7 @@ from support.run_contents import run_contents
 from support.shape_checks import without_shape_checks
 
 from convolab.api import train
-from convolab.core.environment import RECORDED_PACKAGES
+from convolab.core.environment import RECORDED_PACKAGES, count_usable_cores
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset
@@ -470,6 +470,23 @@ def test_another_number_of_threads_is_reported(
     finally:
         torch.set_num_threads(1)
     assert messages == ["this run was started with 1 thread and continues with 2: results will not be bit-identical"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(count_usable_cores() < 2, reason="one core")
+def test_a_run_takes_the_threads_it_began_with_from_python_too(
+    undecided: None, tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+):
+    torch.set_num_threads(1)
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(3))
+    torch.set_num_threads(count_usable_cores())
+    messages, threads = [], set()
+    callbacks = FunctionCallbacks(lambda _: threads.add(torch.get_num_threads()), on_message=messages.append)
+    run.resume(digits, callbacks=callbacks)
+    longer = run.extend(len(run.history) + 1, tmp_path / "longer", splits=digits, callbacks=callbacks)
+    assert (run.summary["threads"], longer.summary["threads"], threads) == (1, 1, {1})
+    assert torch.get_num_threads() == count_usable_cores()
+    assert not [line for line in messages if "will not be bit-identical" in line]
 
 
 def test_a_run_is_not_resumed_with_another_recipe_or_other_images(

@@ -442,6 +442,11 @@ def test_training_ends_after_patience_epochs_without_a_better_one(
     assert trainer.is_finished
 
 
+def test_patience_without_validation_images_is_refused_because_it_would_wait_for_nothing() -> None:
+    with pytest.raises(LabError, match=r"training\.patience needs validation images"):
+        Trainer(linear(), digits(20), training=Training(batch_size=20, patience=2))
+
+
 @pytest.mark.slow
 def test_a_training_ends_after_the_first_epoch_that_reaches_its_goal() -> None:
     def accuracies(goal: float | None) -> list[float]:
@@ -454,14 +459,6 @@ def test_a_training_ends_after_the_first_epoch_that_reaches_its_goal() -> None:
     reached = next(i for i, accuracy in enumerate(without_goal) if accuracy >= 0.9)
     assert 0 < reached < 59
     assert accuracies(0.9) == without_goal[: reached + 1]
-
-
-def test_without_validation_images_there_is_no_early_stopping() -> None:
-    trainer = Trainer(
-        linear(), digits(20), optimizer=SGD(lr=1e-12), training=Training(epochs=4, batch_size=20, patience=1)
-    )
-    assert len(list(trainer.iter_epochs())) == 4
-    assert trainer.best_epoch.epoch == 4
 
 
 # Callbacks
@@ -938,9 +935,40 @@ def test_bf16_that_a_processor_emulates_is_refused_with_what_it_costs(monkeypatc
 def test_the_trial_changes_neither_the_network_nor_the_random_numbers() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.LazyLinear(3))
     net(torch.zeros(2, 1, 8, 8))
-    pixels, before, random_state = torch.rand(16, 1, 8, 8), copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    gain = precision_module.measure_bf16_gain(net, pixels)
-    assert gain > 0
+    trainer = Trainer(net, digits(16), training=Training(batch_size=16))
+    before, random_state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    assert trainer.measure_bf16_gain() > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+class CannotBeCopied(nn.Module):
+    """A network that Python cannot copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def __deepcopy__(self, memo: object) -> nn.Module:
+        raise TypeError("no copies")
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.linear(pixels.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"), [({"ema": 0.9}, "training.ema"), ({"precision": "auto"}, "training.precision")]
+)
+def test_what_needs_a_copy_of_a_network_says_so_in_one_line_where_there_can_be_none(
+    settings: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "has_native_bf16", lambda: True)
+    with pytest.raises(LabError, match=f"{key} needs a copy of the network, and Python cannot copy it"):
+        Trainer(CannotBeCopied(), digits(20), training=Training(batch_size=20, **settings))
+
+
+def test_transforms_that_go_with_the_epochs_are_refused_twice_from_python_too() -> None:
+    transforms = ["alternating_flip", "alternating_flip"]
+    with pytest.raises(LabError, match="alternating_flip 2 times"):
+        fit(linear(), digits(20), training=Training(batch_size=20), transforms=transforms)

@@ -116,6 +116,8 @@ def test_a_run_from_weights_resumes_bit_for_bit_and_opens_when_the_file_is_gone(
     assert run_contents(run.folder) == run_contents(expected.folder)
     assert Run(run.folder).test(splits=digits).count == len(digits.test)
     assert Run(run.folder).net().classes == digits.train.classes
+    longer = run.extend(3, tmp_path / "longer", splits=digits)
+    assert (longer.status, longer.summary["pretrained"]) == ("finished", expected.summary["pretrained"])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from convolab.training.other_transform import (
 from convolab.training.transforms import (
     RENAMED_TRANSFORMS,
     TRANSFORMS,
+    AlternatingFlip,
     AnyPixels,
     BatchOrigin,
     MixingTransform,
@@ -131,11 +132,19 @@ def check_transforms(
     transforms: Sequence[AnyTransform], images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, "n"], num_classes: int
 ) -> None:
     """Raise LabError for a transform of somebody else's that gives no pixels in [0, 1] for a first batch: it is tried."""
+    require_once(transforms, "transforms")
     if not any(isinstance(transform, OtherTransform) for transform in transforms):
         return
     pixels: AnyPixels = images
     for transform in transforms:
         pixels, _ = apply_transforms(pixels, labels, [transform], num_classes, make_generator(0, "check"))
+
+
+def require_once(transforms: Sequence[AnyTransform], place: str) -> None:
+    """Raise LabError, which begins with their place, if one of the transforms that go with the epochs is there twice."""
+    for name, kind in (("alternating_flip", AlternatingFlip), ("progressive", Progressive)):
+        count = sum(isinstance(transform, kind) for transform in transforms)
+        require(count < 2, f"{place} has {name} {count} times: once is what it is for")
 
 
 def check_first_size(network: nn.Module, transforms: Sequence[AnyTransform], shape: tuple[int, int, int]) -> None:

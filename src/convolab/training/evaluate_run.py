@@ -11,6 +11,7 @@ from convolab.core.files import write_json
 from convolab.core.types import MessageCallback
 from convolab.data.image_io import ImageLike, open_image, resize_and_center_crop
 from convolab.data.splits import DatasetSplits
+from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import (
     compute_logits,
     describe_unsteady_logits,
@@ -18,11 +19,11 @@ from convolab.models.inference import (
     require_finite_weights,
     top_classes,
 )
+from convolab.training.averaged_views import AveragedViews
 from convolab.training.evaluation import evaluate
 from convolab.training.predictions import DatasetPredictions, Mistakes, predict_dataset, worst_mistakes
 from convolab.training.run_folder import TEST_FILE
 from convolab.training.run_records import EvaluationRecord, new_evaluation_record, new_views_record
-from convolab.training.test_views import AveragedViews
 
 if TYPE_CHECKING:
     from convolab.training.run import Run
@@ -39,7 +40,7 @@ def record_test(
 ) -> EvaluationRecord:
     """The best weights on the test set, recorded in test.json; a second call returns the record. See `Run.test`."""
     run.require_same_recipe()
-    _, epoch = run.load_weights("best")
+    net, epoch = run.load_weights("best")
     if record := run.test_result:
         require(
             record.epoch == epoch,
@@ -54,9 +55,8 @@ def record_test(
         "test it as it is (--allow-unfinished; in Python allow_unfinished=True)",
     )
     splits = test_splits(run, data_dir, splits, on_message)
-    net, _ = run.load_weights("best")
     pixels = splits.test.gather(torch.arange(min(NUM_TRIED, len(splits.test))))[0] / 255
-    predictions = predict_test_images(run, splits)
+    predictions = predict_test_images(net, splits)
     with_views = None
     if views := run.recipe.metrics.test_views:
         with_views = new_views_record(views, evaluate(AveragedViews(net, views), splits.test))
@@ -73,12 +73,12 @@ def find_mistakes(run: "Run", count: int, data_dir: Path | str | None, splits: D
     )
     record_test(run, data_dir, splits, allow_unfinished=True)  # refuses other weights than those that were tested
     splits = test_splits(run, data_dir, splits, None)
-    return worst_mistakes(predict_test_images(run, splits), splits.test, count)
-
-
-def predict_test_images(run: "Run", splits: DatasetSplits) -> DatasetPredictions:
-    """What the best weights say of the test images."""
     net, _ = run.load_weights("best")
+    return worst_mistakes(predict_test_images(net, splits), splits.test, count)
+
+
+def predict_test_images(net: ImageClassifier, splits: DatasetSplits) -> DatasetPredictions:
+    """What a network with finite weights says of the test images."""
     require_finite_weights(net)
     return predict_dataset(net, splits.test)
 
@@ -96,7 +96,7 @@ def test_splits(
     return splits
 
 
-def predict_image(run: "Run", image: ImageLike, top: int, max_pixels: int) -> list[tuple[str, float]]:
+def predict_image(run: "Run", image: ImageLike, top: int, max_pixels: int | None) -> list[tuple[str, float]]:
     """The `top` most probable classes of an image, with their probabilities. See `Run.predict`."""
     require(
         isinstance(top, Integral) and not isinstance(top, bool) and top >= 1,

@@ -11,6 +11,7 @@ from torch import Tensor
 from convolab.core.errors import require
 from convolab.core.escape import shell_word
 from convolab.core.files import write_json
+from convolab.core.free_cores import as_many_threads
 from convolab.core.text import pluralize
 from convolab.core.types import python_values
 from convolab.data.splits import DatasetSplits
@@ -46,15 +47,27 @@ def extend_run(
     require_logger(log)
     splits = run.load_splits(on_message=callbacks.on_message) if splits is None else splits
     run.require_same_data(splits)
+    with as_many_threads(run.summary["threads"]):
+        return train_on(run, longer_recipe(run, epochs), splits, out, callbacks, log)
+
+
+def train_on(
+    run: "Run",
+    recipe: Recipe,
+    splits: DatasetSplits,
+    out: Path | str | None,
+    callbacks: TrainingCallbacks,
+    log: str | None,
+) -> Path:
+    """Train the longer recipe from the run's last state to its end, in a new folder."""
     tensors, progress, damage = read_state(run.folder)
     require(damage is None, f"{damage}; only a whole last state can go on: give another run")
     run.run_id.require_own(run.folder / STATE_FILE, progress)
     best_net, best_epoch = run.load_weights("best")
     last_net, last_epoch = run.load_weights("last")
-    recipe = longer_recipe(run, epochs)
     device, precision = run.summary["device"], run.summary["precision"]
     codes = run.codes
-    trainer = build_trainer(recipe, splits, device, precision, codes)
+    trainer = build_trainer(recipe, splits, device, precision, codes, run.summary["pretrained"])
     trainer.restore(tensors, progress)
     require_same_parts(trainer, progress)
     require(
@@ -69,7 +82,7 @@ def extend_run(
         "state_sha256": fingerprint_of(tensors),
         "is_exact": is_same_schedule(trainer, run.recipe.training.epochs) and is_exact_so_far(run),
     }
-    callbacks.on_message(exactness_line(parent, epochs))
+    callbacks.on_message(exactness_line(parent, recipe.training.epochs))
     note_other_threads(run.summary, callbacks)
     with new_run_folder(recipe, out) as folder:
         for part, code in codes.items():
@@ -134,9 +147,10 @@ def is_same_schedule(trainer: Trainer, fewer_epochs: int) -> bool:
 
 
 def is_exact_so_far(run: "Run") -> bool:
-    """Whether the run is itself what its recipe gives from scratch."""
-    parent = run.summary.get("parent")
-    return (parent is None or parent["is_exact"]) and run.recipe.training.exact is not False
+    """Whether the run is itself what its recipe gives from scratch, and goes on with as many threads as it began with."""
+    parent, threads = run.summary.get("parent"), run.summary["threads"]
+    is_exact = (parent is None or parent["is_exact"]) and run.recipe.training.exact is not False
+    return is_exact and threads in (None, torch.get_num_threads())
 
 
 def exactness_line(parent: ParentRecord, epochs: int) -> str:
@@ -146,7 +160,7 @@ def exactness_line(parent: ParentRecord, epochs: int) -> str:
         return f"going on after {done}: bit for bit what {epochs} epochs from scratch give, as the schedule is the same"
     return (
         f"going on after {done}: not what {epochs} epochs from scratch give, because the learning rates or the images' sizes so "
-        "far depend on the number of epochs in all, or a part is not exact"
+        "far depend on the number of epochs in all, a part is not exact, or the number of threads differs"
     )
 
 

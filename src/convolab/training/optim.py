@@ -135,7 +135,7 @@ class AdamW(AdamBase):
 
 
 class Muon(Frozen):
-    """Orthogonalized momentum for the filters of convolutions, and SGD with Nesterov's momentum for all else.
+    """Orthogonalized momentum for the filters of 2D convolutions, and SGD with Nesterov's momentum for all else.
 
     Jordan et al. 2024 (github.com/KellerJordan/Muon). The momentum of a convolution's weight, as a matrix of one row for each
     filter, is replaced by the nearest orthogonal matrix, so that no direction is learned at the cost of the others.
@@ -154,7 +154,7 @@ class Muon(Frozen):
     def build(
         self, parameters: Iterable[nn.Parameter], lr_factors: Mapping[nn.Parameter, float] = NO_FACTORS
     ) -> "MuonState":
-        """The state of this optimizer for some parameters. Raises LabError if none is the weight of a convolution."""
+        """The state of this optimizer for some parameters. Raises LabError if none is the weight of a 2D convolution."""
         return MuonState(self, parameters, lr_factors)
 
 
@@ -276,8 +276,8 @@ class MuonState:
     ) -> None:
         self.optimizer = optimizer
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.filters = [p for p in self.parameters if p.ndim > 2]
-        require(self.filters, "muon is for convolutions, and no weight of one is trained here: give another optimizer")
+        self.filters = [p for p in self.parameters if is_filters(p)]
+        require(self.filters, "muon is for 2D convolutions, and none is trained here: give another optimizer")
         self.factors = [lr_factors.get(p, 1.0) for p in self.filters]
         self.momenta = [torch.zeros_like(p) for p in self.filters]
         self.others = SGD(
@@ -285,7 +285,7 @@ class MuonState:
             momentum=optimizer.others_momentum,
             nesterov=optimizer.others_momentum > 0,
             weight_decay=optimizer.others_weight_decay,
-        ).build([p for p in self.parameters if p.ndim <= 2], lr_factors)
+        ).build([p for p in self.parameters if not is_filters(p)], lr_factors)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
@@ -322,6 +322,11 @@ class MuonState:
         Raises ValueError if they belong to another optimizer or to other parameters.
         """
         load_buffers(self.state_dict(), tensors, f"Muon on {len(self.parameters)} parameters")
+
+
+def is_filters(parameter: nn.Parameter) -> bool:
+    """Whether it has the shape of a 2D convolution's weight; a scale or an embedding has fewer dimensions."""
+    return parameter.ndim == 4
 
 
 def orthogonalize(matrix: Float[Tensor, "rows columns"], iterations: int) -> Float[Tensor, "rows columns"]:

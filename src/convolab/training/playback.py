@@ -21,6 +21,7 @@ from convolab.training.checkpoint import read_tensors, write_tensors
 from convolab.training.history import EpochMetrics
 from convolab.training.run_records import RunId
 from convolab.training.trainer import Trainer
+from convolab.training.transforms import to_float01
 
 FOLDER = "playback"  # in a run's folder
 IMAGES_FILE = "images.safetensors"
@@ -91,7 +92,7 @@ class PlaybackLogger:
             return
         net = cast("ImageClassifier", self.trainer.eval_net)  # `build_trainer` made it
         with eval_mode(net), torch.no_grad():
-            probabilities = net(self.images.to(self.trainer.device).float() / 255).float().softmax(1)
+            probabilities = net(to_float01(self.images.to(self.trainer.device))).float().softmax(1)
         tensors = {"probabilities": probabilities}
         filters = first_filters(net.network, self.images.shape[1:])
         if filters is not None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from convolab.core.errors import require
 from convolab.core.files import find_leftovers
+from convolab.core.free_cores import as_many_threads
 from convolab.data.splits import DatasetSplits
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_state
@@ -24,7 +25,7 @@ def resume_run(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCall
     run.require_same_recipe()
     splits = run.load_splits(on_message=callbacks.on_message) if splits is None else splits
     run.require_same_data(splits)
-    with run.lock():
+    with run.lock(), as_many_threads(run.summary["threads"]):
         run.summary = read_summary(run.folder)  # another process may have been here while this one waited
         run.require_same_recipe()
         if run.summary["status"] == "finished":

@@ -12,7 +12,7 @@ from convolab.core.files import read_json, translate_path_errors, user_path, wri
 from convolab.core.records import validate_record
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import is_below_current_folder, load
-from convolab.data.image_io import MAX_IMAGE_PIXELS, ImageLike
+from convolab.data.image_io import ImageLike
 from convolab.data.splits import NO_TEST, DatasetSplits
 from convolab.models.classifier import ImageClassifier
 from convolab.models.own_code import OwnCode, find_own_code
@@ -136,21 +136,22 @@ class Run(Displayable):
         require_new_folder(out)
         require_logger(log)
         codes = {part: find_own_code(name) for part, name in recipe.own_parts.items()}
-        trainer = build_trainer(recipe, splits, device, codes=codes)
         has_data_dir = data_dir is not None or is_below_current_folder(recipe.data.name)
         data_folder = str(user_path(data_dir or "").resolve()) if has_data_dir else None
-        with sparing_threads(device, callbacks), new_run_folder(recipe, out) as folder:
-            for part, code in codes.items():
-                code.write(code_folder(folder, part))
-            recipe.write(folder / RECIPE_FILE)
-            write_text(folder / METRICS_FILE, "")
-            write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, codes))
-            run = cls(folder)
-            warn_of_odd_logits(trainer, callbacks)
-            if trainer.pretrained:
-                callbacks.on_message(f"{recipe.model.name} {describe_start(trainer.pretrained)}")
-            with epoch_log(LoggedRun(folder, run.run_id, recipe, trainer), callbacks, log) as logged:
-                RunRecorder(folder, recipe, run.summary, trainer).train(logged)
+        with sparing_threads(device, callbacks):
+            trainer = build_trainer(recipe, splits, device, codes=codes)
+            with new_run_folder(recipe, out) as folder:
+                for part, code in codes.items():
+                    code.write(code_folder(folder, part))
+                recipe.write(folder / RECIPE_FILE)
+                write_text(folder / METRICS_FILE, "")
+                write_json(folder / SUMMARY_FILE, new_summary(recipe, splits, trainer, data_folder, device, codes))
+                run = cls(folder)
+                warn_of_odd_logits(trainer, callbacks)
+                if trainer.pretrained:
+                    callbacks.on_message(f"{recipe.model.name} {describe_start(trainer.pretrained)}")
+                with epoch_log(LoggedRun(folder, run.run_id, recipe, trainer), callbacks, log) as logged:
+                    RunRecorder(folder, recipe, run.summary, trainer).train(logged)
         return run
 
     def resume(
@@ -163,9 +164,9 @@ class Run(Displayable):
         """Continue from the last saved state, bit for bit as if never stopped; a finished run is left unchanged. Returns itself.
 
         `splits`, if given, are the images that it was trained on; else they are read again. `log` is as in `start`; a run
-        that has a log goes on in it. `callbacks.on_message` is called if the state is damaged or the number of threads
-        differs. Raises LabError if the recipe or the data was changed, if another process is
-        training the run, or if its files are of the first edition or of another run.
+        that has a log goes on in it. It takes as many threads as it began with; `callbacks.on_message` is called if you chose
+        others or there are fewer cores, and if the state is damaged. Raises LabError if the recipe or the data was changed,
+        if another process is training the run, or if its files are of the first edition or of another run.
         """
         resume_run(self, splits, callbacks, log)
         return self
@@ -181,8 +182,9 @@ class Run(Displayable):
     ) -> "Run":
         """Go on to so many epochs in all, in a new run that names this one, and return it; this one stays as it is.
 
-        `out` and `log` are as in `start`, `splits` as in `resume`; the log has the epochs so far too. `callbacks.on_message` is called with whether that gives the bits of so many epochs from scratch: it does where
-        the learning rates so far do not depend on the number of epochs in all, as with constant and step schedules.
+        `out` and `log` are as in `start`, `splits` and the threads as in `resume`; the log has the epochs so far too.
+        `callbacks.on_message` is called with whether that gives the bits of so many epochs from scratch: it does where the
+        learning rates so far do not depend on the number of epochs in all, as with constant and step schedules.
         Raises LabError for a run that is not finished, or that stopped by itself (training.goal, training.patience).
         """
         return Run(extend_run(self, epochs, out, splits, callbacks, log))
@@ -213,8 +215,8 @@ class Run(Displayable):
         """new, running, stopped (by the user), killed, failed, diverged or finished."""
         if self.summary["status"] == "running" and not self.is_training:
             self.summary = read_summary(self.folder)  # the process may have written how it ended since this was read
-            if self.summary["status"] == "running":
-                return "killed" if not self.is_training else "running"
+            if self.summary["status"] == "running" and not self.is_training:
+                return "killed"
         return self.summary["status"]
 
     @property
@@ -272,10 +274,7 @@ class Run(Displayable):
             )
 
     def require_same_recipe(self) -> None:
-        """Raise LabError if recipe.toml was changed since the run began.
-
-        Keys that convolab has now and had not then do not count.
-        """
+        """Raise LabError if recipe.toml was changed since the run began; keys that convolab had not then do not count."""
         key = self.summary["recipe_key"]
         require(
             key in (self.recipe.key, self._file_key),
@@ -366,7 +365,7 @@ class Run(Displayable):
         """At most `count` test images that the tested weights get wrong, the highest probability of a wrong class first.
 
         It draws itself; `save("mistakes.html")` writes a page, .csv a table. The test's record stays as it is. `data_dir`
-        and `splits` are as in `test`. Raises LabError if the run was not tested, or with other weights than those that are its best now.
+        and `splits` are as in `test`. Raises LabError if the weights that are its best now were not tested.
         """
         return find_mistakes(self, count, data_dir, splits)
 
@@ -377,11 +376,12 @@ class Run(Displayable):
         """
         return read_playback(self.folder, self.run_id)
 
-    def predict(self, image: ImageLike, top: int = 5, max_pixels: int = MAX_IMAGE_PIXELS) -> list[tuple[str, float]]:
+    def predict(self, image: ImageLike, top: int = 5, max_pixels: int | None = None) -> list[tuple[str, float]]:
         """The names of the `top` most probable classes of an image, with their probabilities in [0, 1], the highest first.
 
         The image is as `explain` takes it: a sample's name such as "chelsea", a path, an address, or one in memory; it is
-        resized as the data's images, and may have `max_pixels` before that. Raises LabError for weights or logits that are not finite, and for an image of more than `max_pixels`.
+        resized as the data's images. Raises LabError for weights or logits that are not finite, and for an image that has
+        more than `max_pixels` before that, by default 50 million.
         """
         return predict_image(self, image, top, max_pixels)
 

@@ -22,9 +22,10 @@ from convolab.core.types import (
     stored_sections,
 )
 from convolab.data.catalog import DEFAULT_SIZE, default_augmentation
+from convolab.data.image_source import recipe_side
 from convolab.models import registry
 from convolab.models.weights import START_KEYS, sha256_of_weights
-from convolab.training.augmentation import parse_transform
+from convolab.training.augmentation import parse_transform, require_once
 from convolab.training.other_transform import fill_entry, is_other_entry
 
 MAX_EPOCHS = 100_000  # of a training: metrics.jsonl, written whole at each, then has what a JSON file may have
@@ -49,7 +50,7 @@ class Data(Frozen):
     name: str = "digits"  # a published set, or one's own images: folder:PATH, csv:PATH ...
     validation: Fraction = 0.1  # fraction of the training images held out for validation
     limit: PositiveInt | None = None  # train on this many images only, the classes in proportion
-    image_size: Annotated[int, Field(ge=8, le=512)] = DEFAULT_SIZE  # side that one's own images are resized to
+    image_size: Annotated[int, AfterValidator(recipe_side)] = DEFAULT_SIZE  # side that one's own images are resized to
     augment: Annotated[tuple[str, ...], BeforeValidator(check_entries)] = ()  # left out: the default of the dataset
 
     @model_validator(mode="before")
@@ -67,11 +68,7 @@ class Data(Frozen):
         if "data" in stored_sections(info):
             return entries
         filled = [fill_entry(entry) if is_other_entry(entry) else entry for entry in entries]
-        for entry in filled:
-            parse_transform(entry)
-        for once in ("alternating_flip", "progressive"):
-            count = sum(entry.partition(":")[0] == once for entry in filled)
-            require(count < 2, f"data.augment has {once} {count} times: once is what it is for")
+        require_once([parse_transform(entry) for entry in filled], "data.augment")
         return tuple(filled)
 
 
@@ -147,8 +144,8 @@ class Training(Frozen):
         epochs: passes over the training images, 100,000 at most.
         batch_size: images in each step.
         seed: of the initial weights, the order of the images, their transforms and the layers that draw.
-        precision: of the network's arithmetic; auto is bf16 where a trial of half a second is faster in it. On a processor
-            without bf16 of its own bf16 is refused, and bf16_forced takes it nevertheless.
+        precision: of the network's arithmetic; auto is bf16 where a trial of half a second is 1.2 times as fast in it, or on a
+            graphics card that has it. On a processor without bf16 of its own bf16 is refused, and bf16_forced takes it nevertheless.
         winograd: compute 3x3 convolutions of 64 channels or more with a quarter of the multiplications, in fp32 on a processor;
             they round ten times as much. Not for second derivatives, nor with torch.utils.checkpoint.
         label_smoothing: probability that is spread evenly over all classes.
@@ -166,7 +163,8 @@ class Training(Frozen):
     batch_size: PositiveInt = 128
     seed: NonNegativeInt = 0
     precision: Literal["fp32", "bf16", "auto", "bf16_forced"] = "fp32"
-    winograd: Annotated[bool | None, AfterValidator(lambda given: given or None)] = None  # in no recipe that has it off
+    # Off is None, which is not written, so that recipes from before there was this key keep their keys.
+    winograd: Annotated[bool | None, AfterValidator(lambda given: given or None)] = None
     label_smoothing: Fraction = 0.0
     clip_norm: PositiveFloat | None = None
     ema: Fraction = 0.0

@@ -1,6 +1,5 @@
 """What a recipe becomes before its first step: the images it trains on, its network, its trainer."""
 
-import copy
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +26,7 @@ from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer
 from convolab.training.transfer import PretrainedRecord, set_up_transfer
 from convolab.training.transforms import to_float01
-from convolab.training.unsaved_state import FirstNetwork
+from convolab.training.unsaved_state import FirstNetwork, copy_network
 
 RESOLVED = {"fp32": "fp32", "bf16": "bf16_forced"}  # what an earlier start came to holds on any machine
 INITIAL_VALUES = 5_000 * 3 * 32 * 32  # of the pixels that a network may compute initial weights from
@@ -166,7 +165,7 @@ class InitializedFromImages(Protocol):
 def initialize_from_images(net: ImageClassifier, train: ImageDataset | Subset, seed: int, *, must_repeat: bool) -> None:
     """Let a network compute its initial weights from some training images, normalized as it will get them.
 
-    With `must_repeat` it is tried on a copy first. Raises LabError if the network then holds something that its weights'
+    With `must_repeat` it is tried on a copy first, if Python can copy it. Raises LabError if the network then holds something that its weights'
     file could not, if they are not finite, or others the second time.
     """
     network = net.network
@@ -184,7 +183,8 @@ def initialize_from_images(net: ImageClassifier, train: ImageDataset | Subset, s
             network.initialize_from_images(pixels.clone())
         return network.state_dict()
 
-    tried = initialize(copy.deepcopy(network)) if must_repeat else {}
+    copied = copy_network(network) if must_repeat else None
+    tried = {} if copied is None else initialize(copied)
     after = initialize(network)
     require(
         {name: (tensor.shape, tensor.dtype) for name, tensor in after.items()} == before,

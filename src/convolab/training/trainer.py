@@ -1,6 +1,5 @@
 """The training loop: any network, on any dataset, in memory."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from dataclasses import fields
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError, require, translate_memory_errors
@@ -33,6 +33,7 @@ from convolab.training.augmentation import (
     mixes_labels,
 )
 from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
+from convolab.training.ema import update_ema
 from convolab.training.evaluation import evaluate, preferred_memory_format
 from convolab.training.history import EpochMetrics, best_epoch_of
 from convolab.training.losses import Loss, build_loss, check_loss
@@ -47,8 +48,8 @@ from convolab.training.sampling import Sampling, check_weights, draw_order
 from convolab.training.torch_optim import TorchOptimizerState
 from convolab.training.torch_schedule import OtherSchedule
 from convolab.training.transfer import PretrainedRecord
-from convolab.training.transforms import BatchOrigin
-from convolab.training.unsaved_state import FirstNetwork
+from convolab.training.transforms import BatchOrigin, to_float01
+from convolab.training.unsaved_state import FirstNetwork, copy_network
 
 MEMORY_ADVICE = "set training.batch_size lower, or give a smaller network"
 
@@ -108,6 +109,10 @@ class Trainer:
         self.training = training or Training()
         self.runs_own_code = runs_own_code
         require_full_batch(self.training.batch_size, train)
+        require(
+            validation is not None or self.training.patience is None,
+            "training.patience needs validation images, whose accuracy it waits for: set data.validation above 0",
+        )
         self.train_set, self.validation_set = train, validation
         self.optimizer = optimizer or SGD()
         self.schedule = schedule or ConstantLR()
@@ -130,7 +135,7 @@ class Trainer:
         self.bf16 = precision == "bf16"
         if self.training.batch_size == 1:  # batch norm, for one, may not accept it
             check_network(self.net, train, 1, self.device)
-        self.ema_net = copy.deepcopy(self.net).requires_grad_(False) if self.training.ema else None
+        self.ema_net = self.copied_net("training.ema").requires_grad_(False) if self.training.ema else None
         self.optimizer_state = self.optimizer.build(self.net.parameters(), lr_factors or {})
         self.rates = self.schedule.rates(self.optimizer.lr, self.steps_per_epoch, self.training.epochs)
         self.rates_again = None  # of a person's own schedule, made a second time: they must be the same
@@ -147,75 +152,82 @@ class Trainer:
 
     def measure_bf16_gain(self) -> float:
         """How many times as fast as in fp32 this network is in bf16, with the first batch."""
-        pixels = (self.first_batch()[0].to(self.device).float() / 255).contiguous(memory_format=self.memory_format)
-        return measure_bf16_gain(self.net, pixels, self.training.winograd)
+        pixels = to_float01(self.first_batch()[0].to(self.device)).contiguous(memory_format=self.memory_format)
+        return measure_bf16_gain(self.copied_net("training.precision"), pixels, self.training.winograd)
+
+    def copied_net(self, key: str) -> nn.Module:
+        """A copy of the network. Raises LabError, naming the key that asks for it, if Python cannot copy it."""
+        copied = copy_network(self.net)
+        require(copied is not None, f"{key} needs a copy of the network, and Python cannot copy it: leave the key out")
+        assert copied is not None
+        return copied
 
     def iter_epochs(self, callbacks: TrainingCallbacks = NO_CALLBACKS) -> Iterator[EpochMetrics]:
         """Train, yielding each epoch as it ends; end early, between two steps, when `callbacks.should_stop()` says so.
 
         Raises Diverged if the loss becomes NaN or infinite.
         """
-        seed, batch_size = self.training.seed, self.training.batch_size
         while not self.is_finished:
             with reproducible_kernels(self.device), translate_memory_errors(MEMORY_ADVICE):
-                progress, epoch = self.progress, self.progress.epoch
                 self.net.train()
                 for layer in self.frozen:
                     layer.eval()
-                order = draw_order(len(self.train_set), self.image_weights, make_generator(seed, "order", epoch))
-                while progress.step < self.steps_per_epoch:
+                generator = make_generator(self.training.seed, "order", self.progress.epoch)
+                order = draw_order(len(self.train_set), self.image_weights, generator)
+                while self.progress.step < self.steps_per_epoch:
                     if callbacks.should_stop():
                         return
                     with self.lend_generators():
-                        started = time.perf_counter()
-                        step = progress.step
-                        batch_indices = order[step * batch_size : (step + 1) * batch_size]
-                        images, labels = self.train_set.gather(batch_indices)  # uint8 [N, C, H, W], int64 [N]
-                        pixels, targets = apply_transforms(
-                            images.to(self.device),
-                            labels.to(self.device),
-                            self.transforms,
-                            len(self.train_set.classes),
-                            make_generator(seed, "augment", epoch, step),
-                            BatchOrigin(batch_indices, len(self.train_set), epoch, self.fraction_done, seed),
-                        )
-                        pixels = pixels.contiguous(memory_format=self.memory_format)
-                        lr = self.lr_at(step)
-                        # For layers such as dropout.
-                        if self.runs_own_code:
-                            seed_all_generators(self.device, seed, "layers", epoch, step)
-                        else:
-                            seed_default_generator(self.device, seed, "layers", epoch, step)
-
-                        with arithmetic(self.device, self.bf16, self.training.winograd), self.own_errors("the network"):
-                            logits = self.net(pixels)  # [N, classes]
-                        logits = logits.float()
-                        loss = self.loss_function(logits, targets)
-                        loss_value = loss.item()
-                        self.check_finite("the loss", loss_value, step, lr)
-                        self.optimizer_state.zero_grad()
-                        with self.own_errors(f"the gradient{' with training.winograd' * bool(self.training.winograd)}"):
-                            loss.backward()
-                        self.check_own_gradient()
-                        if self.training.clip_norm:
-                            nn.utils.clip_grad_norm_(self.net.parameters(), self.training.clip_norm)
-                        self.optimizer_state.step(lr)
-                        self.check_own_optimizer(step, lr)
-                        if self.ema_net is not None:
-                            self.update_ema(self.ema_net, epoch * self.steps_per_epoch + step)
-
-                        hard_labels = targets.argmax(1) if targets.is_floating_point() else targets  # of mixed images
-                        if self.loss is not None or self.training.label_smoothing:  # losses are compared in nats
-                            loss_value = F.cross_entropy(logits.detach(), targets).item()
-                        progress.loss_sum += loss_value * len(batch_indices)
-                        progress.correct += int((logits.argmax(1) == hard_labels).sum())
-                        progress.num_images += len(batch_indices)
-                        progress.step += 1
-                        progress.seconds += time.perf_counter() - started
+                        self.train_step(order)
                     callbacks.on_step(self)
                 with self.lend_generators():
                     self.end_epoch()
             yield self.progress.history[-1]
+
+    def train_step(self, order: Int64[Tensor, "n"]) -> None:
+        """Take the next batch of the epoch's order, change the weights by it, and count it."""
+        started = time.perf_counter()
+        progress, training = self.progress, self.training
+        epoch, step, seed = progress.epoch, progress.step, training.seed
+        batch_indices = order[step * training.batch_size : (step + 1) * training.batch_size]
+        images, labels = self.train_set.gather(batch_indices)  # uint8 [N, C, H, W], int64 [N]
+        pixels, targets = apply_transforms(
+            images.to(self.device),
+            labels.to(self.device),
+            self.transforms,
+            len(self.train_set.classes),
+            make_generator(seed, "augment", epoch, step),
+            BatchOrigin(batch_indices, len(self.train_set), epoch, self.fraction_done, seed),
+        )
+        pixels = pixels.contiguous(memory_format=self.memory_format)
+        lr = self.lr_at(step)
+        if self.runs_own_code:  # for layers such as dropout
+            seed_all_generators(self.device, seed, "layers", epoch, step)
+        else:
+            seed_default_generator(self.device, seed, "layers", epoch, step)
+        with arithmetic(self.device, self.bf16, training.winograd), self.own_errors("the network"):
+            logits = self.net(pixels).float()  # [N, classes]
+        loss = self.loss_function(logits, targets)
+        loss_value = loss.item()
+        self.check_finite("the loss", loss_value, step, lr)
+        self.optimizer_state.zero_grad()
+        with self.own_errors(f"the gradient{' with training.winograd' * bool(training.winograd)}"):
+            loss.backward()
+        self.check_own_gradient()
+        if training.clip_norm:
+            nn.utils.clip_grad_norm_(self.net.parameters(), training.clip_norm)
+        self.optimizer_state.step(lr)
+        self.check_own_optimizer(step, lr)
+        if self.ema_net is not None:
+            update_ema(self.ema_net, self.net, training.ema, epoch * self.steps_per_epoch + step)
+        hard_labels = targets.argmax(1) if targets.is_floating_point() else targets  # of mixed images
+        if self.loss is not None or training.label_smoothing:  # losses are compared in nats
+            loss_value = F.cross_entropy(logits.detach(), targets).item()
+        progress.loss_sum += loss_value * len(images)
+        progress.correct += int((logits.argmax(1) == hard_labels).sum())
+        progress.num_images += len(images)
+        progress.step += 1
+        progress.seconds += time.perf_counter() - started
 
     def lend_generators(self) -> AbstractContextManager[None]:
         """The global generators for the layers, and for code of a person's own, until the end of a block.
@@ -338,18 +350,6 @@ class Trainer:
                 f"{what} became {value} in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate {lr:g}: "
                 f"lower {name_rates(self.optimizer)} or set training.clip_norm"
             )
-
-    @torch.no_grad()
-    def update_ema(self, ema_net: nn.Module, steps_done: int) -> None:
-        """Update the averaged weights; the decay is warmed up, because early averages say little."""
-        decay = min(self.training.ema, (1 + steps_done) / (10 + steps_done))
-        pairs = zip(ema_net.state_dict().values(), self.net.state_dict().values(), strict=True)
-        distinct = {(ema.data_ptr(), ema.shape): (ema, current) for ema, current in pairs}  # tied weights once
-        for ema, current in distinct.values():
-            if ema.is_floating_point():
-                ema.lerp_(current, 1 - decay)
-            else:
-                ema.copy_(current)
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Json]]:
         """All that continues this training: tensors by name, and the progress as JSON can hold it."""

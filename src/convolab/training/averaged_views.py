@@ -29,15 +29,16 @@ class AveragedViews(nn.Module):
         self.views = views
 
     def forward(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        unshifted = self.both_sides(pixels)
+        # A view of channels-last pixels is not contiguous, and convolutions of it are slow.
+        is_channels_last = pixels.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_channels_last else torch.contiguous_format
+
+        def both_sides(view: Tensor) -> Tensor:
+            original, mirrored = (side.contiguous(memory_format=layout) for side in (view, view.flip(3)))
+            return 0.5 * (self.net(original) + self.net(mirrored))
+
+        unshifted = both_sides(pixels)
         if self.views == 2:
             return unshifted
         padded = ReflectCrop(1).pad(pixels)
-        shifted = [padded[:, :, :-2, :-2], padded[:, :, 2:, 2:]]
-        return 0.5 * unshifted + 0.25 * sum(self.both_sides(view) for view in shifted)
-
-    def both_sides(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        layout = (
-            torch.channels_last if pixels.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        )
-        return 0.5 * (self.net(pixels) + self.net(pixels.flip(3).contiguous(memory_format=layout)))
+        return 0.5 * unshifted + 0.25 * (both_sides(padded[:, :, :-2, :-2]) + both_sides(padded[:, :, 2:, 2:]))

@@ -12,7 +12,7 @@ import convolab
 from convolab.core.errors import LabError
 from convolab.core.rng import make_generator
 from convolab.reports.paper import run_paper_table
-from convolab.training.test_views import AveragedViews
+from convolab.training.averaged_views import AveragedViews
 
 RECIPE = {"model": {"name": "shallow_net"}, "training": {"epochs": 1}, "data": {"limit": 200}}
 
@@ -39,6 +39,18 @@ def test_six_views_are_weighted_as_published(net: nn.Module, memory_format: torc
         for side in (view, view[..., ::-1]):
             expected += weight / 2 * net(torch.from_numpy(side.copy()))
     torch.testing.assert_close(AveragedViews(net, 6)(pixels), expected)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_every_view_has_the_layout_of_the_pixels_because_convolutions_of_another_are_slow(
+    net: nn.Module, memory_format: torch.memory_format
+) -> None:
+    layouts = []
+    net.register_forward_pre_hook(
+        lambda _net, given: layouts.append(given[0].is_contiguous(memory_format=memory_format))
+    )
+    AveragedViews(net, 6)(torch.rand(5, 3, 7, 5).contiguous(memory_format=memory_format))
+    assert layouts == 6 * [True]
 
 
 @pytest.mark.slow
