@@ -67,6 +67,9 @@ def test_an_expression_gives_the_same_layer_as_in_python(text: str, layer: nn.Mo
         "Linear(1, 2); Linear(3, 4)",
         "Linear(1, Linear(2, 3))",
         "(" * 5000,
+        f"0x{'f' * 5000}(1)",
+        f"Linear(1 + 0x{'f' * 5000}, 2)",
+        f"Linear(0x{'f' * 5000}, 2)",
         "Linear(1,\x00 2)",
     ],
 )
@@ -76,6 +79,25 @@ def test_text_that_is_not_a_layer_is_refused_in_one_line_and_not_executed(text: 
         parse_layer(text)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LSTM(1, 1, 100000000)",
+        "GRU(1, 1, num_layers=100000000)",
+        "RNN(1, 1, 100000000)",
+        "RNNBase('LSTM', 1, 1, 100000000)",
+        "Transformer(8, 2, 100000000)",
+        "Transformer(8, 2, 1, 100000000)",
+        "Transformer(8, 2, num_encoder_layers=1, num_decoder_layers=100000000)",
+        f"Sequential(LSTM(1, 1, 0x{'f' * 5000}))",
+    ],
+)
+def test_more_layers_than_can_be_built_in_a_moment_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(LabError, match="would have more than 500 layers: give fewer"):
+        parse_layer(text)
+    assert parse_layer("LSTM(3, 4, 2)").num_layers == 2
 
 
 def test_a_misspelled_layer_or_argument_is_named_in_the_error() -> None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import resource
+import threading
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolab.analysis.summary import count_macs, summarize_network
+from convolab.analysis.summary import summarize_network
 from convolab.core.errors import LabError
 from convolab.models.resolve import resolve_model
 
@@ -296,11 +297,6 @@ def test_hooks_are_removed_after_any_error() -> None:
     assert not net[0].weight.is_meta
 
 
-def test_count_macs_gives_the_macs_of_the_summary() -> None:
-    spec = resolve_model("torchvision/resnet18")
-    assert count_macs(spec.build, (3, 224, 224)) == TOTALS["torchvision/resnet18"][0]
-
-
 def test_fold_has_no_products_and_is_not_an_unsupported_operation() -> None:
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -369,6 +365,14 @@ def test_integers_that_are_looked_up_are_counted_and_their_field_is_not_known() 
     assert result.macs == 20
     assert result.layers[-1].receptive_field is None or not hasattr(result.layers[-1].receptive_field, "size")
     assert "cannot be measured either" in " ".join(result.notes)
+
+
+def test_the_receptive_fields_of_a_network_that_cannot_be_copied_are_not_measured() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"))
+    net.lock = threading.Lock()
+    result = summarize_network(net, (2, 8, 8))
+    assert "cannot be measured either (this network cannot be copied" in " ".join(result.notes)
+    assert result.layers[-1].receptive_field is None
 
 
 def test_a_convolution_that_learns_more_than_its_weight_and_bias_agrees_with_its_closed_form() -> None:

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from convolab.core.errors import LabError
 from convolab.inspection.adversarial.fool import fool_classifier
-from convolab.inspection.explain.methods import integrated_gradients, occlusion, smoothgrad, smoothgrad_noise
+from convolab.inspection.explain.methods import (
+    gradcam,
+    guided,
+    integrated_gradients,
+    occlusion,
+    smoothgrad,
+    smoothgrad_noise,
+)
+from convolab.inspection.localization.dense import make_fully_convolutional
+from convolab.inspection.localization.erf_offset import measure_erf_offset
 from convolab.inspection.passes import logit_gradients, mean_color_image
 from convolab.models.classifier import ImageClassifier
 from convolab.models.registry import build
@@ -261,6 +270,51 @@ def test_a_network_without_gradients_is_occluded_and_its_gradient_refused(pixels
     assert float(occlusion(net, pixels, TARGET).values.abs().max()) > 0
     with pytest.raises(LabError, match="have no gradient with respect to the pixels"):
         logit_gradients(net, pixels, TARGET)
+
+
+class LinearProbe(ConvNorm):
+    """Features of a network that is not trained, and a linear layer that is."""
+
+    @torch.no_grad()
+    def middle(self, x: Tensor) -> Tensor:
+        return super().middle(x)
+
+
+class WithoutGradients(ConvNorm):
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+def fool_with(net: ImageClassifier, pixels: Tensor, *, shortest: bool) -> None:
+    image = (255 * pixels[0]).to(torch.uint8)
+    with torch.no_grad():
+        target = (int(net(image[None] / 255).argmax()) + 1) % 10
+    fool_classifier(net, image, target, shortest=shortest)
+
+
+NEEDS_GRADIENTS = {
+    "smoothgrad": lambda net, pixels: smoothgrad(net, pixels, TARGET),
+    "guided": lambda net, pixels: guided(net, pixels, TARGET),
+    "fool": lambda net, pixels: fool_with(net, pixels, shortest=False),
+    "fool, the shortest": lambda net, pixels: fool_with(net, pixels, shortest=True),
+    "effective receptive field": lambda net, pixels: measure_erf_offset(make_fully_convolutional(net), [pixels]),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS_GRADIENTS)
+def test_what_needs_gradients_is_refused_in_one_line_where_logits_have_none(name: str, pixels: Tensor) -> None:
+    net = classifier_of(randomize_batch_norms(LinearProbe()))
+    with pytest.raises(LabError, match="this network's logits have no gradient with respect to the pixels") as caught:
+        NEEDS_GRADIENTS[name](net, pixels)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gradcam_is_refused_in_one_line_where_logits_have_no_gradient(pixels: Tensor) -> None:
+    net = classifier_of(randomize_batch_norms(WithoutGradients()))
+    with pytest.raises(LabError, match="have no gradient with respect to the last feature map") as caught:
+        gradcam(net, pixels, TARGET)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

@@ -165,6 +165,26 @@ def test_a_layer_without_a_gradient_is_one_line(image: torch.Tensor) -> None:
         inspect_receptive_field(net, image, (6, 8))
 
 
+def test_a_layer_that_returns_several_tensors_is_looked_at_by_its_first(
+    net: ImageClassifier, image: torch.Tensor
+) -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.pool = net.network, nn.MaxPool2d(2, return_indices=True)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            maps, _ = self.pool(pixels)
+            return self.body(maps)
+
+    pooled = ImageClassifier(Pooled(), mean=(0.5,), std=(0.25,), input_size=(13, 13), classes=("a", "b", "c"))
+    finding = inspect_receptive_field(pooled, image, (6, 8), layer="pool")
+    assert finding.metrics["cell"] == [3, 4]
+    assert finding.metrics["theoretical"]["box"] == [8, 6, 10, 8]
+    energy = finding.arrays["energy"]
+    assert float(energy[6:8, 8:10].sum()) == float(energy.sum()) > 0
+
+
 def test_a_patch_at_the_border_is_judged_whole(image: torch.Tensor) -> None:
     net = ImageClassifier(
         nn.Sequential(nn.Conv2d(1, 1, 9, padding=4), nn.Flatten(), nn.Linear(169, 3)),

@@ -39,6 +39,7 @@ def test_a_class_is_found_by_name_prefix_index_or_wordnet_id(text, index):
         ("gold", r"'golden retriever' \(207\)"),
         ("1000", "no class 1000: this network has 1000, 0 to 999"),
         ("-1", "no class -1"),
+        pytest.param("9" * 5000, "no class 9{20}: this network has 1000", id="too many digits to read"),
         ("n99999999", "has no class 'n99999999'"),
         ("", "has no class"),
         ("zzzzqq", r"known: .* and \d+ more"),

@@ -4,6 +4,7 @@ import math
 import re
 from collections import OrderedDict
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,17 @@ def test_a_users_function_is_registered_by_one_line(restore_registry: None) -> N
     assert net[1].out_features == 6
     assert net[2].bias is None
     assert registry.resolve_options("mine", {"wide": 9}) == {"wide": 9, "bias": True}
+
+
+def test_a_function_without_a_name_of_its_own_is_registered_under_a_given_one(restore_registry: None) -> None:
+    def mine(shape: ImageShape, classes: int, wide: int = 4) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], wide), nn.Linear(wide, classes))
+
+    narrow = partial(mine, wide=2)
+    with pytest.raises(LabError, match=r"it has no name of its own: give one, as in register\(factory, name='mine'\)"):
+        registry.register(narrow)
+    registry.register(narrow, "narrow")
+    assert build("narrow", (1, 8, 8), 3)[1].out_features == 2
 
 
 def test_a_users_class_is_registered_under_a_given_name(restore_registry: None) -> None:

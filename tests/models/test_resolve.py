@@ -58,6 +58,23 @@ def test_networks_of_libraries_accept_classes_and_channels() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("efficientnet_b1", 240),
+        ("efficientnet_v2_m", 480),
+        ("swin_v2_t", 256),
+        ("quantized_inception_v3", 299),
+        ("alexnet", 224),
+        ("vit_h_14", 224),  # as it is built without weights, whose default ones are for 518 pixels
+        ("fcn_resnet50", 224),  # whose weights are not for one size
+    ],
+)
+def test_the_images_of_torchvisions_networks_are_as_large_as_their_default_weights_take(name: str, side: int) -> None:
+    assert resolve_model(f"torchvision/{name}").input_shape == (3, side, side)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision/fcn_resnet50", "torchvision/inception_v3", "torchvision/googlenet"])
 def test_nothing_is_downloaded_and_no_random_weights_are_drawn(name: str) -> None:
     state = torch.get_rng_state()

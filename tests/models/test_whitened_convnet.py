@@ -14,8 +14,9 @@ from torch import nn
 import convolab
 from convolab.core.errors import LabError
 from convolab.core.rng import make_generator
+from convolab.models import whitened_convnet
 from convolab.models.registry import build
-from convolab.models.whitened_convnet import IdentityConv, ShiftNorm, WhiteningConv
+from convolab.models.whitened_convnet import BatchNormWithoutScale, IdentityConv, WhiteningConv
 
 RECIPE = {
     "data": {"limit": 300, "augment": ["reflect_crop:1", "alternating_flip"]},
@@ -33,7 +34,8 @@ def natural_pixels(n: int, channels: int, side: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_whitened_patches_are_uncorrelated_and_of_variance_one(channels: int) -> None:
+def test_whitened_patches_are_uncorrelated_and_of_variance_one(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whitened_convnet, "FIT_BATCH", 64)  # the last of four batches is smaller
     pixels = natural_pixels(200, channels, 9)
     layer = WhiteningConv(channels)
     layer.fit(pixels)
@@ -56,7 +58,7 @@ def test_an_identity_convolution_passes_its_inputs_on_and_draws_the_other_filter
 
 
 def test_the_norm_is_batch_norm_without_a_learned_scale() -> None:
-    layer, reference = ShiftNorm(4), nn.BatchNorm2d(4, momentum=0.4, affine=False)
+    layer, reference = BatchNormWithoutScale(4), nn.BatchNorm2d(4, momentum=0.4, affine=False)
     x = torch.randn(8, 4, 5, 5, generator=make_generator(0))
     for _ in range(2):
         torch.testing.assert_close(layer(x), reference(x))
@@ -196,6 +198,28 @@ def test_initial_weights_that_no_file_could_give_back_are_refused(tmp_path: Path
         convolab.train(recipe, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     del convolab.models.registry.NETWORKS["misbehaves"]
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_copied_computes_its_initial_weights_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, shape, classes):\n"
+        "        super().__init__()\n"
+        "        self.linear = torch.nn.Linear(shape[1] * shape[2], classes)\n"
+        "    def __deepcopy__(self, memo):\n"
+        "        raise TypeError('no copies')\n"
+        "    def initialize_from_images(self, pixels):\n"
+        "        self.linear.weight.data.mul_(0.5)\n"
+        "    def forward(self, pixels):\n"
+        "        return self.linear(pixels.flatten(1))\n"
+    )
+    recipe = convolab.Recipe.from_dict({"model": {"name": "net.py:Net"}, "training": {"epochs": 1}})
+    assert convolab.train(recipe, out="run").status == "finished"
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def closed_form(module: nn.Module | None, input_shape: Sequence[int], output_sha
         rows = prod(input_shape[:-1])
         factors = [*([rows] if rows > 1 else []), module.in_features, module.out_features]
         weights = [module.in_features, module.out_features]
-        num_biases = module.out_features * (module.bias is not None)
+        outputs = module.out_features
     elif isinstance(module, (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS)):
         if isinstance(module, TRANSPOSED_CONVOLUTIONS):  # every input position is multiplied with the whole kernel
             positions = list(input_shape[2:])
@@ -55,14 +55,16 @@ def closed_form(module: nn.Module | None, input_shape: Sequence[int], output_sha
         batch = [input_shape[0]] if input_shape[0] > 1 else []
         factors = [*batch, outputs, inputs, *module.kernel_size, *positions]
         weights = [outputs, inputs, *module.kernel_size]
-        num_biases = outputs * (module.bias is not None)
     else:
         return None
-    # A subclass may learn more than its weight and bias, such as the gain of a standardized convolution.
-    own = {name: p.numel() for name, p in module.named_parameters(recurse=False) if name not in ("weight", "bias")}
-    added = [num for num in (num_biases, *own.values()) if num]
-    parameter_formula = " + ".join(["×".join(map(str, weights)), *map(str, added)])
-    return ClosedForm("×".join(map(str, factors)), prod(factors), prod(weights) + sum(added), parameter_formula)
+    # A subclass may learn more than its weight and bias, such as the gain of a standardized convolution; and under
+    # torch.nn.utils.weight_norm, spectral_norm or prune it learns other tensors, from which these are computed.
+    numbers = {name: parameter.numel() for name, parameter in module.named_parameters(recurse=False)}
+    num_weights = prod(weights) if numbers.pop("weight", None) is not None else 0
+    num_biases = outputs if numbers.pop("bias", None) is not None else 0
+    added = [num for num in (num_biases, *numbers.values()) if num]
+    parameter_formula = " + ".join([*(["×".join(map(str, weights))] if num_weights else []), *map(str, added)])
+    return ClosedForm("×".join(map(str, factors)), prod(factors), num_weights + sum(added), parameter_formula)
 
 
 def output_positions(module: Convolution, input_shape: Sequence[int], axis: int) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from convolab.core.errors import LabError, require, suggest
+from convolab.models.libraries import MAX_LAYERS
 
 LAYER_CLASSES: dict[str, type[nn.Module]] = {
     name: kind
@@ -20,6 +21,9 @@ LAYER_CLASSES: dict[str, type[nn.Module]] = {
     and name != "Module"
 }
 CONTAINER_NAMES = {"Sequential"}
+# The places of the arguments that say how many layers there are, each of which takes time to build; by name they end in
+# _layers.
+LAYER_COUNTS = {"RNNBase": (3,), "RNN": (2,), "LSTM": (2,), "GRU": (2,), "Transformer": (2, 3)}
 Argument: TypeAlias = int | float | str | list[object] | tuple[object, ...] | nn.Module | None  # bool is an int
 # What constructors of layers raise for wrong arguments.
 BUILD_ERRORS = (
@@ -38,8 +42,9 @@ def parse_layer(text: str) -> nn.Module:
     >>> parse_layer("Sequential(Conv1d(1, 10, 3, padding=1), ReLU())")[1]
     ReLU()
     """
+    text = text.strip()
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise not_a_layer(text) from error
     with torch.device("meta"), warnings.catch_warnings():
@@ -51,7 +56,9 @@ def build_layer(tree: ast.expr, text: str) -> nn.Module:
     """The layer of a call, and of the calls in it."""
     if not isinstance(tree, ast.Call):
         raise not_a_layer(text)
-    name = ast.unparse(tree.func).removeprefix("torch.").removeprefix("nn.")
+    # The source itself: to write a number of it again may take Python more digits than it allows.
+    source = "".join((ast.get_source_segment(text, tree.func) or "").split())
+    name = source.removeprefix("torch.").removeprefix("nn.")
     require(name in LAYER_CLASSES, f"torch.nn has no layer '{abbreviate(name)}': {suggest_layer(name)}")
     positional = [parse_argument(argument, name, text) for argument in tree.args]
     keywords: dict[str, Argument] = {}
@@ -59,6 +66,12 @@ def build_layer(tree: ast.expr, text: str) -> nn.Module:
         if keyword.arg is None:
             raise LabError(f"'{abbreviate(text)}' unpacks arguments with **: write every argument by name")
         keywords[keyword.arg] = parse_argument(keyword.value, name, text)
+    counts = [positional[place] for place in LAYER_COUNTS.get(name, ()) if place < len(positional)]
+    counts += [value for keyword, value in keywords.items() if keyword.endswith("_layers")]
+    require(
+        all(count <= MAX_LAYERS for count in counts if isinstance(count, int)),
+        f"'{abbreviate(text)}' would have more than {MAX_LAYERS:,} layers: give fewer",
+    )
     kind = LAYER_CLASSES[name]
     try:
         inspect.signature(kind).bind(*positional, **keywords)
@@ -79,7 +92,8 @@ def parse_argument(tree: ast.expr, name: str, text: str) -> Argument:
     """An argument: a literal, or a layer where the layer takes layers."""
     if isinstance(tree, ast.Call) and name in CONTAINER_NAMES:
         return build_layer(tree, text)
-    message = f"'{abbreviate(ast.unparse(tree))}' in '{abbreviate(text)}' is not a number, string or tuple of them"
+    source = ast.get_source_segment(text, tree) or ""
+    message = f"'{abbreviate(source)}' in '{abbreviate(text)}' is not a number, string or tuple of them"
     try:
         value = ast.literal_eval(tree)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:

@@ -100,7 +100,7 @@ class ModelSummary(Displayable):
     ignored_ops: dict[str, int]  # operations that compute without counting as multiply-accumulates, and how often
     unsupported_ops: dict[str, int]  # operations of which it is not known whether they multiply
     notes: tuple[str, ...]  # what a reader should know of this summary
-    mismatches: tuple[str, ...]  # between the counter and the closed forms
+    mismatches: tuple[str, ...]  # between the counter and the closed forms, one line for each layer that has any
     other_counts: tuple[OtherCount, ...]  # by the other counters that `summary` was asked to run
 
     def __repr__(self) -> str:
@@ -245,17 +245,6 @@ def summarize_network(
     )
 
 
-def count_macs(network: NetworkOrBuilder, input_shape: Sequence[int], *, batch_size: int = 1) -> int:
-    """The multiply-accumulates of one batch, as in `summary` and without the rest of it: see there for the arguments.
-
-    >>> count_macs(nn.Linear(100, 1000), (100,))
-    100000
-    """
-    lazy_network, _ = build_without_weights(network)
-    trace, _ = trace_with_fallback(lazy_network, tuple(input_shape), batch_size)
-    return trace.macs
-
-
 @dataclass(frozen=True)
 class LazyNetwork:
     """A network to trace, and how to get it with weights where they are needed."""
@@ -281,8 +270,9 @@ def build_without_weights(network: NetworkOrBuilder) -> tuple[LazyNetwork, list[
     try:
         with torch.device("meta"):
             return LazyNetwork(network(), network), []
-    except (RuntimeError, NotImplementedError) as error:
-        if "meta" not in str(error):
+    except (RuntimeError, TypeError, LabError) as error:
+        reason = error.__cause__ if isinstance(error, LabError) else error  # a network by name fails with a LabError
+        if "meta" not in str(reason):
             raise
     with isolated_rng():
         note = "the network was built with its weights, because its constructor reads tensor values"
@@ -352,16 +342,20 @@ def call_closed_form(call: LayerCall) -> ClosedForm | None:
 
 
 def find_mismatches(call: LayerCall) -> Iterator[str]:
-    """Where the counter and the closed form differ: a bug here, or a layer that does not do what its attributes say."""
+    """Where the counter and the closed form differ, in one line: a bug here, or a layer that does not do what its
+    attributes say.
+    """
     analytic = call_closed_form(call)
     if analytic is None or call.module is None:
         return
-    layer = f"{call.name} ({call.kind})"
     num_parameters = sum(p.numel() for p in call.module.parameters(recurse=False))
+    differences = []
     if analytic.macs != call.macs:
-        yield f"{layer}: {call.macs:,} MACs counted, {analytic.formula} = {analytic.macs:,} by its closed form"
+        differences.append(f"{call.macs:,} MACs counted, {analytic.formula} = {analytic.macs:,} by its closed form")
     if analytic.num_parameters != num_parameters:
-        yield f"{layer}: {num_parameters:,} parameters counted, {analytic.num_parameters:,} by its closed form"
+        differences.append(f"{num_parameters:,} parameters counted, {analytic.num_parameters:,} by its closed form")
+    if differences:
+        yield f"{call.name} ({call.kind}): {'; '.join(differences)}"
 
 
 def measure_unknown_fields(

@@ -242,10 +242,11 @@ class Tracer(TorchDispatchMode):
 
     def on_function(self, func: Function, args: Args, kwargs: Kwargs) -> object:
         """A function called outside a module without children is a layer of its own if it computes or allocates."""
-        if self.current_call is not None or not self.frames:
+        if self.current_call is not None:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", type(func).__name__)
-        call = self.current_call = LayerCall(self.frames[-1].name, name.strip("_"), None)
+        caller = self.frames[-1].name if self.frames else ""  # a hook of the network's own may come before the first
+        call = self.current_call = LayerCall(caller, name.strip("_"), None)
         try:
             output = func(*args, **kwargs)
         finally:

@@ -12,9 +12,8 @@ from convolab.core.rng import make_generator
 from convolab.inspection.types import Logits, Pixels, SinglePixels
 from convolab.models.classifier import ImageClassifier
 from convolab.models.feature_head import ClassifierHead, FeatureExtractor, FeatureMap
-from convolab.models.inference import frozen_eval
+from convolab.models.inference import frozen_eval, is_rounding_apart
 
-PROOF_TOLERANCE = 1e-3  # of the largest value: float32 rounding stays below it
 PROOF_NOISE = 0.1  # standard deviation, in pixels of [0, 1]
 
 
@@ -60,7 +59,7 @@ def require_close_head(
     """
     head_logits = head(features)
     require(
-        is_close_to(head_logits.detach(), logits.detach()),
+        is_rounding_apart(head_logits.detach(), logits.detach()),
         f"{purpose} needs a head that averages or flattens the last feature map and is linear: on this image this "
         "network computes something else",
     )
@@ -69,7 +68,7 @@ def require_close_head(
     gradient, *around = torch.autograd.grad(logits[0, target], inputs, allow_unused=True) if has_graph else [None]
     (head_gradient,) = torch.autograd.grad(head_logits[0, target], features)
     is_only_way = all(other is None or not other.any() for other in around)
-    is_proven = is_only_way and gradient is not None and is_close_to(head_gradient, gradient)
+    is_proven = is_only_way and gradient is not None and is_rounding_apart(head_gradient, gradient)
     require(is_proven, f"{purpose} needs a head that is linear: on this image this network's is not")
 
 
@@ -81,17 +80,12 @@ def is_batch_independent(net: ImageClassifier, pixels: Float[Tensor, "2 c h w"])
             together = net.forward_unchecked(pixels)
         except Exception:  # a network may fail in any way on what it was not written for
             return False
-    return all(is_close_to(ours, plain) for ours, plain in zip(together, alone, strict=True))
+    return all(is_rounding_apart(ours, plain) for ours, plain in zip(together, alone, strict=True))
 
 
 def noisy_copy(x: SinglePixels) -> SinglePixels:
     """The image with normal noise, always the same; values may leave [0, 1]."""
     return x + PROOF_NOISE * torch.randn(x.shape, generator=make_generator(0, "noisy copy")).to(x)
-
-
-def is_close_to(values: Tensor, plain: Tensor) -> bool:
-    """Whether values differ from the plain network's by rounding alone; False where one is not finite."""
-    return bool((values - plain).abs().max() <= PROOF_TOLERANCE * plain.abs().max())
 
 
 def logit_gradients(net: ImageClassifier, points: Pixels, target: int) -> Pixels:
@@ -102,13 +96,31 @@ def logit_gradients(net: ImageClassifier, points: Pixels, target: int) -> Pixels
     with torch.enable_grad():
         points = points.detach().requires_grad_()
         score = net.forward_unchecked(points)[:, target].sum()
-        gradients = torch.autograd.grad(score, points, allow_unused=True)[0] if score.requires_grad else None
-    if gradients is None:
+        return gradient_of(score, points)
+
+
+def gradient_of(
+    score: Tensor,
+    inputs: Tensor,
+    *,
+    name: str = "the pixels",
+    remedy: str = "use the method occlusion",
+    retain_graph: bool = False,
+) -> Tensor:
+    """The gradient of a score with respect to inputs of that name; the graph is freed unless it is retained.
+
+    Raises LabError with a remedy where autograd sees no way from the inputs to the score.
+    """
+    has_graph = score.requires_grad  # else autograd refuses to look for a way
+    (gradient,) = (
+        torch.autograd.grad(score, inputs, retain_graph=retain_graph, allow_unused=True) if has_graph else [None]
+    )
+    if gradient is None:
         raise LabError(
-            "this network's logits have no gradient with respect to the pixels (it rounds or detaches them): "
-            "use the method occlusion"
+            f"this network's logits have no gradient with respect to {name} (it rounds or detaches them, or computes "
+            f"under no_grad): {remedy}"
         )
-    return gradients
+    return gradient
 
 
 def mean_color_image(net: ImageClassifier, like: Pixels) -> Pixels:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from convolab.analysis.meta import tensors_in
 from convolab.analysis.summary import summarize_network
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.types import python_values
@@ -178,8 +179,8 @@ def gradient_energy(
     """The squared gradient, summed over channels, of half the squared length of a cell's values."""
     outputs: list[Tensor] = []
 
-    def keep_output(module: nn.Module, inputs: object, output: Tensor) -> None:
-        outputs.append(output.clone())  # what comes next may write over it
+    def keep_output(module: nn.Module, inputs: object, output: object) -> None:
+        outputs.append(tensors_in(output)[0].clone())  # what comes next may write over it
 
     hook = net.network.get_submodule(layer.name).register_forward_hook(keep_output)
     try:

@@ -64,11 +64,12 @@ def find_class(query: str | int, classes: Sequence[str], synonyms: Synonyms = ()
         if exact_matches:
             raise LabError(f"'{query}' is ambiguous, {list_candidates(exact_matches, classes)}: give one of these")
     if re.fullmatch(r"-?\d+", normalized_query):
+        index = int(normalized_query) if len(normalized_query) < 10 else -1  # Python reads 4,300 digits at most
         require(
-            0 <= int(normalized_query) < len(classes),
-            f"there is no class {normalized_query}: this network has {len(classes)}, 0 to {len(classes) - 1}",
+            0 <= index < len(classes),
+            f"there is no class {normalized_query[:20]}: this network has {len(classes)}, 0 to {len(classes) - 1}",
         )
-        return int(normalized_query)
+        return index
     whole_word = re.compile(rf"(?<!\w){re.escape(normalized_query)}(?!\w)")
     with_word, with_prefix = (
         [i for i, names in enumerate(names_by_class) if normalized_query and any(map(matches_name, names))]

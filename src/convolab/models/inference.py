@@ -4,16 +4,18 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convolab.core.errors import require
+from convolab.core.errors import LabError, describe_exception, require
 from convolab.core.rng import isolated_rng
 from convolab.models.classifier import ImageClassifier
 
-LOGIT_TOLERANCE = 1e-3  # of the largest logit: float32 rounding stays below it
+LOGIT_TOLERANCE = 1e-3  # of the largest value: float32 rounding stays below it
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 @contextmanager
@@ -84,6 +86,14 @@ def inference_view(net: ImageClassifier) -> ImageClassifier:
         return net
 
 
+def copied_network(network: AnyNetwork, purpose: str) -> AnyNetwork:
+    """A copy of a network that shares nothing with it. Raises LabError, with the purpose, if Python cannot copy it."""
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:  # a network may hold anything, and its own `__deepcopy__` may fail in any way
+        raise LabError(f"this network cannot be copied, {purpose} ({describe_exception(error)})") from error
+
+
 def compute_logits(
     net: ImageClassifier,
     pixels: Float[Tensor, "n c h w"] | Sequence[Float[Tensor, "1 c h w"]],
@@ -144,8 +154,9 @@ def describe_unsteady_logits(net: nn.Module, pixels: Float[Tensor, "n c h w"]) -
 
 
 def is_rounding_apart(values: Tensor, others: Tensor) -> bool:
-    """Whether values differ by rounding alone, of the largest."""
-    return bool((values - others).abs().max() <= LOGIT_TOLERANCE * others.abs().max())
+    """Whether values differ from others by rounding alone; False where one is not finite."""
+    difference = (values - others).abs().max()
+    return bool(difference.isfinite() and difference <= LOGIT_TOLERANCE * others.abs().max())
 
 
 def require_finite_logits(logits: Float[Tensor, "..."], image_name: str) -> None:

@@ -49,7 +49,7 @@ def register(factory: RegisteredFactory, name: str | None = None) -> RegisteredF
     Args:
         factory: a function or class called with `(shape, classes, **options)`, `shape` being (channels, height, width).
             It returns a network that takes [N, channels, height, width] and gives logits [N, classes].
-        name: its name in recipes; the factory's own if left out.
+        name: its name in recipes; the factory's own, where it has one, if left out.
 
     Returns:
         The factory. That it gives a network which fits is checked when one is built.
@@ -64,6 +64,10 @@ def register(factory: RegisteredFactory, name: str | None = None) -> RegisteredF
     require(
         callable(factory),
         f"register = {reprlib.repr(factory)}: give a function or class that makes a network, called with (shape, classes)",
+    )
+    require(
+        name or hasattr(factory, "__name__"),
+        f"register = {reprlib.repr(factory)}: it has no name of its own: give one, as in register(factory, name='mine')",
     )
     NETWORKS[name or factory.__name__] = factory
     return factory

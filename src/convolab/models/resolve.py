@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 
 from torch import nn
 
@@ -102,10 +103,20 @@ def torchvision_model_spec(name: str, model: str, classes: int | None) -> ModelS
     known = models.list_models()
     require(model in known, f"torchvision has no network '{model}': {suggest(model, known, MAX_LISTED)}")
     options: dict[str, object] = {} if classes is None else {"num_classes": classes}
-    side = 299 if model == "inception_v3" else 224
 
     def build_from_torchvision() -> nn.Module:
         with suppress_warnings():
             return create_in_torchvision(name, **options)
 
-    return ModelSpec(name, build_from_torchvision, (3, side, side))
+    return ModelSpec(name, build_from_torchvision, (3, *torchvision_image_size(models, model)))
+
+
+def torchvision_image_size(models: ModuleType, model: str) -> tuple[int, int]:
+    """The height and width of the images that a network's default weights are for, which are not loaded; else 224."""
+    default = getattr(models.get_model_weights(model), "DEFAULT", None)
+    crop_size = getattr(default.transforms(), "crop_size", None) if default else None
+    # Without weights a vision transformer is built for 224 pixels.
+    if crop_size is None or model.startswith("vit_"):
+        return 224, 224
+    sides = [crop_size] if isinstance(crop_size, int) else list(crop_size)
+    return sides[0], sides[-1]

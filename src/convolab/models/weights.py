@@ -1,7 +1,7 @@
 """Weights that a training starts from: a library's own, a file's or a run's, and what of them a network takes.
 
-Nothing in a file is executed: `.safetensors` holds numbers alone, and a pickle (`.pth`, `.pt`, `.bin`) is read with
-torch's `weights_only`.
+Nothing in a file is executed: `.safetensors` holds numbers alone, and a pickle (`.pth`, `.pt`, `.bin`, or one in torch's
+cache) is read with torch's `weights_only`.
 """
 
 import hashlib
@@ -22,9 +22,11 @@ from urllib.parse import urlsplit
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from convolab.core.errors import LabError, describe_exception, require
 from convolab.core.files import size_of_file, user_path
+from convolab.core.records import validate_record
 from convolab.models.classifier import ImageClassifier
 from convolab.models.libraries import find_in_timm, import_library, split_library
 from convolab.models.pretrained import BUNDLED_NETWORKS, offline_if_unreachable, pretrained
@@ -55,6 +57,14 @@ class Weights:
     tensors: dict[str, Tensor]
     normalization: Normalization | None = None
     classes: tuple[str, ...] | None = None
+
+
+class PreprocessingRecord(TypedDict):
+    """What convolab writes into a file of weights that a training can start from."""
+
+    mean: list[float]  # of each channel, pixels in [0, 1]
+    std: list[float]
+    classes: list[str]
 
 
 _PROVIDED: dict[str, bytes] = {}  # by name: files that came to this process as bytes, from another machine
@@ -145,11 +155,15 @@ def read_weights_source(name: str, network: str) -> Weights:
     require(tensors, f"model.weights: {name} holds no tensors by name")
     damaged = next((key for key, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None)
     require(damaged is None, f"model.weights: {damaged} of {name} holds NaN or infinite numbers: it cannot be used")
-    normalization = library_normalization(network)
-    classes = None
-    if "mean" in about and "std" in about and "classes" in about:  # a file of convolab's
-        normalization = tuple(about["mean"]), tuple(about["std"])
-        classes = tuple(about["classes"])
+    normalization, classes = library_normalization(network), None
+    if {"mean", "std", "classes"} <= about.keys():  # a file of convolab's
+        record = validate_record(PreprocessingRecord, about, f"model.weights: {name}")
+        mean, std = record["mean"], record["std"]
+        require(
+            0 < len(mean) == len(std) and min(std) >= 0,
+            f"model.weights: {name} is damaged: it needs a mean and a standard deviation >= 0 for each channel",
+        )
+        normalization, classes = (tuple(mean), tuple(std)), tuple(record["classes"])
     return Weights(name, digest, tensors, normalization, classes)
 
 
@@ -207,7 +221,14 @@ def read_torchvision_weights(network: str) -> Weights:
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(default.url).path).name
     try:
         with redirect_stdout(sys.stderr):  # torch says there that it downloads: a command's output stays what it is
-            tensors = default.get_state_dict(progress=False, check_hash=True)
+            # By torch's default a pickle in its cache would run code.
+            content = default.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        tensors = plain_tensors(content)
+    except UnpicklingError as error:
+        raise LabError(
+            f"{path} is damaged or holds more than tensors by name, and reading more would run its code: delete it, so that "
+            "it is fetched again, or give a file as model.weights"
+        ) from error
     except Exception as error:  # whatever the internet does
         raise LabError(
             f"the weights of {network} are not in torch's cache and cannot be fetched ({describe_exception(error)}): "

@@ -196,6 +196,21 @@ def test_the_result_for_an_image_does_not_depend_on_the_rest_of_the_batch(
         assert alone.steps[0] == in_batch.steps[number]
 
 
+def test_two_targets_of_one_image_do_not_influence_each_other_through_the_batch(
+    net: ImageClassifier, start: Tensor
+) -> None:
+    net.network[1] = nn.BatchNorm2d(8, track_running_stats=False)
+    net.double().eval()
+    clean, config, lines = start[[0, 0]], AttackConfig(max_steps=5), []
+    first = int(other_classes(net, clean[:1]))
+    targets = torch.tensor([first, (first + 1) % 10])
+    together = run_pgd(net, clean, targets, config, on_progress=lines.append)
+    assert lines == ["image 1 of 2", "image 2 of 2"]
+    for number in range(2):
+        alone = run_pgd(net, clean[[number]], targets[[number]], config)
+        assert torch.equal(alone.images[0], together.images[number])
+
+
 @pytest.mark.slow
 def test_many_images_are_attacked_in_batches_and_returned_in_order() -> None:
     net = classifier_of(nn.Sequential(nn.Flatten(), nn.Linear(3 * 200 * 200, 10)), side=200)

@@ -66,9 +66,9 @@ def test_no_more_gradients_are_taken_than_allowed_and_all_passes_are_counted(
     targets, calls = targets_of(net, start), []
     plain_grad, plain_forward = torch.autograd.grad, net.forward_unchecked
 
-    def counted_grad(*args):
+    def counted_grad(*args, **settings):
         calls.append("gradient")
-        return plain_grad(*args)
+        return plain_grad(*args, **settings)
 
     def counted_forward(x):
         calls.append("gradient's forward" if torch.is_grad_enabled() else "forward")

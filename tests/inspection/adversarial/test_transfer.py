@@ -278,6 +278,7 @@ def test_the_difference_image_is_gray_plus_the_difference_times_the_stated_gain(
         ({"target": "random,a"}, "random is among other targets"),
         ({"target": "random:0"}, "0 random targets"),
         ({"target": "random:10"}, "10 random targets"),
+        ({"target": f"random:{'9' * 5000}"}, f"{'9' * 20} random targets"),
         ({"target": "a,11"}, "there is no class 11"),
         ({"surrogates": {"x": small_net(1)}}, "only used in an attack for transfer"),
         (

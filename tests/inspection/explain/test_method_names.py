@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.inspection.explain.method_names import DEFAULT_METHODS, METHOD_NAMES, parse_methods
+from convolab.inspection.explain.method_names import (
+    DEFAULT_METHODS,
+    METHOD_NAMES,
+    parse_methods,
+    parse_sample_count,
+)
 from convolab.inspection.explain.methods import METHODS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "explain.md"
@@ -33,6 +38,11 @@ def test_integrated_is_an_alias_of_integrated_gradients_with_one_hint() -> None:
     assert hints == ["the method integrated is now called integrated_gradients"]
     with pytest.warns(FutureWarning, match="now called integrated_gradients"):
         parse_methods("integrated")
+
+
+def test_a_number_of_more_digits_than_python_reads_is_refused_in_one_line() -> None:
+    with pytest.raises(LabError, match=r"^9{20} samples of smoothgrad: give a whole number from 1 to"):
+        parse_sample_count("9" * 5000, ["smoothgrad"])
 
 
 def test_every_method_is_the_function_of_its_name() -> None:

@@ -1,14 +1,17 @@
 """The randomization test of saliency maps: it passes and fails when it should."""
 
 import copy
+import threading
+import warnings
 from dataclasses import asdict
 
 import pytest
 import torch
 from support.heatmaps import random_heatmap, to_saliency_map
-from support.small_nets import classifier_of
+from support.small_nets import classifier_of, randomize_parameters
 from torch import Tensor, nn
 
+from convolab.core.errors import LabError
 from convolab.inspection.explain import null_maps, randomization
 from convolab.inspection.explain.methods import SaliencyMap, gradient, guided
 from convolab.models.classifier import ImageClassifier
@@ -34,6 +37,92 @@ def test_a_norm_is_in_the_group_of_the_layer_before_it(pixels: Tensor) -> None:
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
     )
     assert [name for name, _ in randomization.layer_groups(classifier_of(network), pixels)] == ["5", "0"]
+
+
+class Tokens(nn.Module):
+    """A convolution, something that takes its cells one after the other, and a head."""
+
+    def __init__(self, middle: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.middle, self.head = nn.Conv2d(3, 8, 8, stride=8), middle, nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.conv(x).flatten(2).transpose(1, 2)
+        is_attention = isinstance(self.middle, nn.MultiheadAttention)
+        out = self.middle(tokens, tokens, tokens) if is_attention else self.middle(tokens)
+        return self.head((out[0] if isinstance(out, tuple) else out).mean(1))
+
+
+def scripted(layer: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and still what people have
+        return torch.jit.script(layer)
+
+
+def with_a_tied_weight() -> nn.Module:
+    layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    layers[1].weight = layers[0].weight
+    return layers
+
+
+MIDDLES = {
+    "attention": lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+    "LSTM": lambda: nn.LSTM(8, 8, num_layers=2, batch_first=True),
+    "GRU": lambda: nn.GRU(8, 8, batch_first=True),
+    "a layer of a transformer": lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+    "a scripted layer": lambda: scripted(nn.Linear(8, 8)),
+    "a weight that two layers share": with_a_tied_weight,
+}
+
+
+@pytest.mark.parametrize("name", MIDDLES)
+def test_every_parameter_is_in_a_group_and_randomized_with_it(name: str, pixels: Tensor) -> None:
+    net = classifier_of(randomize_parameters(Tokens(MIDDLES[name]())))
+    groups = randomization.layer_groups(net, pixels)
+    assert groups[0] == ("head", ["head.weight", "head.bias"])
+    grouped = [name for _, members in groups for name in members]
+    before = dict(net.network.named_parameters())
+    assert sorted(grouped) == sorted(before)
+    after = dict(randomization.randomized_copy(net, groups, seed=0).network.named_parameters())
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+
+
+def test_a_layer_that_is_not_used_is_not_taken_for_the_head(pixels: Tensor) -> None:
+    network = Tokens(nn.Linear(8, 8))
+    network.auxiliary = nn.Linear(8, 10)
+    names = [name for name, _ in randomization.layer_groups(classifier_of(network), pixels)]
+    assert names == ["head", "middle", "conv", "auxiliary"]
+
+
+def test_a_network_without_parameters_has_no_weights_to_randomize(pixels: Tensor) -> None:
+    net = classifier_of(nn.Sequential(nn.AdaptiveAvgPool2d((2, 5)), nn.Flatten(), nn.AvgPool1d(3)))
+    heatmap = gradient(net, pixels, 0).values
+    with pytest.raises(LabError, match="this network has no parameters, so there are no weights to randomize"):
+        randomization.run_randomization_test(net, pixels, 0, heatmap, gradient)
+
+
+def test_a_network_that_cannot_be_copied_is_refused_in_one_line(shallow: ImageClassifier, pixels: Tensor) -> None:
+    shallow.network.lock = threading.Lock()
+    heatmap = gradient(shallow, pixels, 0).values
+    with pytest.raises(
+        LabError,
+        match=r"this network cannot be copied, so that its weights .*: leave the check out \(TypeError: .*lock",
+    ) as caught:
+        randomization.run_randomization_test(shallow, pixels, 0, heatmap, gradient)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_limit_is_the_largest_of_nineteen_random_maps_so_that_one_more_is_above_it_once_in_twenty(
+    shallow: ImageClassifier, pixels: Tensor
+) -> None:
+    heatmap = random_heatmap(0, 32, 32)
+    result = randomization.run_randomization_test(
+        shallow, pixels, 0, heatmap, lambda net, x, target: to_saliency_map(heatmap), seed=3
+    )
+    correlations = [
+        abs(null_maps.rank_correlation(heatmap, null_maps.phase_randomized(heatmap, 3, index))) for index in range(19)
+    ]
+    assert result.null_95th_percentile == max(correlations)
 
 
 @pytest.mark.slow

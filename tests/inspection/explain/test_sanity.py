@@ -7,6 +7,7 @@ import torch
 from support.heatmaps import to_saliency_map
 from torch import Tensor
 
+from convolab.cli.commands.explain import print_sanity_summary
 from convolab.core.errors import LabError
 from convolab.inspection.explain import sanity
 from convolab.inspection.explain.deletion_insertion import PerturbationCurve
@@ -82,3 +83,13 @@ def test_checks_are_aggregated_over_several_images_and_not_over_one() -> None:
     assert by_method["made"]["randomized_weights"]["constant_or_nonfinite"] == 1
     assert sanity.aggregate_sanity_checks(results[:1]) == {}
     assert sanity.aggregate_sanity_checks([{"sanity": {}}, {"sanity": {}}]) == {}
+
+
+def test_maps_that_became_constant_are_not_among_those_of_which_the_table_counts_the_ones_above_chance(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = [{"sanity": {"made": sanity_result(0.6, cascading).to_dict()}} for cascading in ((0.9, 0.3), (0.7, None))]
+    print_sanity_summary(sanity.aggregate_sanity_checks(results))
+    row = capsys.readouterr().out.splitlines()[-1].split("\t")
+    assert row[:2] == ["made", "2"]
+    assert "1 of 1" in row

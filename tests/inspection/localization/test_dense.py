@@ -115,9 +115,38 @@ def test_windows_of_some_classes_are_those_of_all(name: str) -> None:
 @pytest.mark.slow
 def test_receptive_field_centers_follow_padding_on_one_side_which_depends_on_the_size() -> None:
     fcn = make_fully_convolutional(pretrained("efficientnet_lite0"))
-    assert fcn.rf_grid((448, 448)) == ((31.0, 32.0), (31.0, 32.0))
-    assert fcn.rf_grid((450, 448))[0] == (1.0, 32.0)
-    assert make_fully_convolutional(NETWORKS["simple_convnet"]()).rf_grid((64, 40)) == ((3.5, 8.0), (3.5, 8.0))
+    assert fcn.rf_grid((448, 448), (14, 14)) == ((31.0, 32.0), (31.0, 32.0))
+    assert fcn.rf_grid((450, 448), (15, 14))[0] == (1.0, 32.0)
+    assert make_fully_convolutional(NETWORKS["simple_convnet"]()).rf_grid((64, 40), (8, 5)) == ((3.5, 8.0), (3.5, 8.0))
+
+
+@pytest.mark.parametrize("size", [(12, 200), (200, 12), (12, 8), (8, 8)])
+@pytest.mark.parametrize("name", ["simple_convnet", "simple_convnet, residual", "unpadded, average"])
+def test_the_cells_of_a_map_of_one_row_or_column_lie_where_they_lie_on_a_larger_image(
+    name: str, size: tuple[int, int]
+) -> None:
+    fcn = make_fully_convolutional(NETWORKS[name]())
+    smallest = 11 if name == "unpadded, average" else 8  # the side of an image that gives one cell
+    size = max(size[0], smallest), max(size[1], smallest)
+    with torch.no_grad():
+        cells, more_cells = (
+            tuple(fcn.forward_features(random_image(*shape)).shape[2:]) for shape in (size, (200, 200))
+        )
+    assert fcn.rf_grid(size, cells) == fcn.rf_grid((200, 200), more_cells)
+
+
+def test_the_pixels_that_a_cell_of_a_map_of_one_row_depends_on_are_around_its_place() -> None:
+    fcn = make_fully_convolutional(NETWORKS["simple_convnet"]())
+    (_, _), (start, stride) = fcn.rf_grid((12, 200), (1, 25))
+    reached = torch.zeros(12, 200, dtype=torch.bool)
+    for seed in range(4):  # a maximum depends on one of its pixels, another one for each image
+        x = random_image(12, 200, seed).requires_grad_()
+        (gradient,) = torch.autograd.grad(fcn.forward_features(x)[0, :, 0, 10].sum(), x)
+        reached |= gradient[0].abs().amax(0) > 0
+    columns = reached.any(0).nonzero().flatten()
+    assert float(columns.float().mean()) == pytest.approx(start + 10 * stride, abs=2)
+    assert columns.min() >= start + 10 * stride - 10.5
+    assert columns.max() <= start + 10 * stride + 10.5
 
 
 def test_after_a_flatten_a_single_cell_has_no_score() -> None:
@@ -139,6 +168,50 @@ def test_an_image_of_one_pixel_gives_a_one_line_error(name: str) -> None:
     fcn = make_fully_convolutional(NETWORKS[name]())
     with torch.no_grad(), pytest.raises(LabError, match=r"give (an image of )?at least 32 x 32"):
         fcn.window_logits(fcn.forward_features(random_image(1, 1)))
+
+
+class OwnSizeOnly(nn.Module):
+    """A network that raises an error for images of another height than 32."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.body, self.error = unpadded("average"), error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] != 32:
+            raise self.error
+        return self.body(x)
+
+
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"
+
+
+@pytest.mark.parametrize(
+    ("error", "size", "message"),
+    [
+        (
+            RuntimeError("sizes differ"),
+            (20, 64),
+            "takes no image of 20 x 64 pixels: sizes differ.*: give at least 32 x 32$",
+        ),
+        (RuntimeError("sizes differ"), (64, 64), "takes no image of 64 x 64 pixels: sizes differ.*: give 32 x 32$"),
+        (
+            ValueError("too tall\nby 32"),
+            (64, 64),
+            "takes no image of 64 x 64 pixels: ValueError: too tall .*: give 32 x 32$",
+        ),
+        (AssertionError(), (64, 64), "takes no image of 64 x 64 pixels: AssertionError .*: give 32 x 32$"),
+        (RuntimeError(NO_MEMORY), (64, 64), "^there is not enough memory: give fewer than 64 x 64 pixels$"),
+        (MemoryError(), (20, 64), "^there is not enough memory: give fewer than 20 x 64 pixels$"),
+    ],
+)
+def test_a_network_that_fails_on_an_image_of_another_size_gives_a_one_line_error_that_says_why(
+    error: Exception, size: tuple[int, int], message: str
+) -> None:
+    fcn = make_fully_convolutional(classifier_of(OwnSizeOnly(error)))
+    with torch.no_grad(), pytest.raises(LabError, match=message) as caught:
+        fcn.forward_features(random_image(*size))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_network_without_a_linear_head_is_refused() -> None:

@@ -63,7 +63,12 @@ def test_only_the_alignment_by_erf_finds_a_small_disc_at_its_position(size: tupl
     image[:, (rows - center[0]) ** 2 + (columns - center[1]) ** 2 <= 4] = 255
     result = run_at_scale(fcn, image, InputScale(), "cell")
     erf_offset(fcn, tmp_path)
-    peaks = {kind: result.alignment(kind).peak_position(result.response(9), size) for kind in ALIGNMENT_KINDS}
+    row, column = divmod(int(result.response(9).argmax()), result.grid_shape[1])
+    peaks = {}
+    for kind in ALIGNMENT_KINDS:
+        alignment = result.alignment(kind)
+        (top, left), (down, across) = alignment.start, alignment.stride
+        peaks[kind] = top + row * down, left + column * across
     assert peaks["erf"] == pytest.approx(center, abs=1e-6)
     assert peaks["rf-center"] == pytest.approx((24, 32), abs=1e-6)
     assert peaks["resize"] != pytest.approx(center, abs=2)
@@ -163,10 +168,25 @@ def test_the_offset_is_measured_even_if_no_file_can_be_written(tmp_path: Path) -
 
 
 def test_rf_center_is_refused_if_the_receptive_fields_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FullyConvolutional, "rf_grid", lambda self, size: None)
+    monkeypatch.setattr(FullyConvolutional, "rf_grid", lambda self, size, cells: None)
     result = run_at_scale(one_pixel_fcn(5, 5), torch.zeros(3, 64, 64, dtype=torch.uint8), InputScale(), "cell")
     with pytest.raises(LabError, match="choose the alignment erf or resize"):
         result.alignment("rf-center")
+
+
+def test_an_offset_from_receptive_field_centers_is_not_added_where_they_are_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fcn = one_pixel_fcn(5, 5)
+    offset = measure_erf_offset(fcn, [torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))])
+    assert offset.reference == "rf-center"
+    monkeypatch.setattr(erf_offset_module, "measure_erf_offset", lambda fcn: offset)
+    monkeypatch.setattr(erf_offset_module, "network_fingerprint", lambda fcn: None)
+    monkeypatch.setattr(FullyConvolutional, "rf_grid", lambda self, size, cells: None)
+    result = run_at_scale(fcn, torch.zeros(3, 64, 64, dtype=torch.uint8), InputScale(), "cell")
+    with pytest.raises(LabError, match="are not known: choose the alignment resize"):
+        result.alignment("erf")
+    assert result.alignment("resize").kind == "resize"
 
 
 @pytest.mark.slow

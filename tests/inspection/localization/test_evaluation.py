@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.small_nets import classifier_of, randomize_batch_norms
+from support.small_nets import classifier_of, flatten_net, randomize_batch_norms
 from torch import Tensor
 
 from convolab.core.errors import LabError
@@ -75,3 +75,12 @@ def test_the_objects_in_the_photos_are_imagenet_classes_and_lite0_hits_most_of_t
     photo_setting = EvaluationSetting("20 photos", samples[:20], (InputScale(shorter_side=320),))
     score = evaluate_localization(make_fully_convolutional(net), photo_setting, alignments=("resize",))
     assert score.pointing_game("resize")[0] > max(score.pointing_game(name)[0] for name in BASELINES) + 3
+
+
+def test_single_cells_of_a_network_that_flattens_are_refused_before_an_image_is_read() -> None:
+    def read() -> Tensor:
+        raise AssertionError("an image was read")
+
+    unread = EvaluationSetting("unread", (EvaluationSample("a", read, ()),))
+    with pytest.raises(LabError, match="a single cell has no score: choose the granularity window"):
+        evaluate_localization(make_fully_convolutional(classifier_of(flatten_net())), unread, granularity="cell")

@@ -214,6 +214,13 @@ def test_a_wrong_argument_gives_a_one_line_error(red_blue_net: ImageClassifier, 
     assert "\n" not in str(error.value)
 
 
+def test_single_cells_of_a_network_that_flattens_are_refused_before_the_image_is_seen() -> None:
+    lines: list[str] = []
+    with pytest.raises(LabError, match="a single cell has no score: choose the granularity window"):
+        locate_objects(classifier_of(flatten_net()), "no_such_image.png", granularity="cell", on_progress=lines.append)
+    assert lines == []
+
+
 def test_an_image_too_small_for_a_window_is_refused() -> None:
     with pytest.raises(LabError, match="give an image of at least 32 x 32"):
         locate_objects(classifier_of(flatten_net()), torch.zeros(3, 20, 64, dtype=torch.uint8))

@@ -8,10 +8,13 @@ import torch
 from scipy.stats import binomtest, ttest_rel
 from statsmodels.stats.multitest import multipletests
 
+from convolab.core.stats import ALPHA
+from convolab.inspection.adversarial.transfer import McNemarResult
 from convolab.inspection.localization.samples import EvaluationSetting
 from convolab.inspection.localization.score import (
     BASELINES,
     LocalizationScore,
+    MapComparison,
     ScoreRecord,
     best_threshold,
     describe_score,
@@ -137,3 +140,8 @@ def test_the_keys_of_a_score_in_json() -> None:
         "p_value",
     }
     assert set(values["records"][0]) == {"sample", "label", "pointing_hits", "energy_fractions", "ious"}
+
+
+def test_a_p_value_of_exactly_the_level_is_significant_in_every_comparison() -> None:
+    assert MapComparison("iou", "erf", "resize", 0.1, None, ALPHA).is_significant
+    assert McNemarResult(6, 0, ALPHA).is_significant

@@ -1,6 +1,5 @@
 """Receptive fields by gradient: the pixels where the gradient of one cell is not zero, all weights being positive."""
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from convolab.analysis.receptive_field.interval_map import EMPTY_INTERVAL, Pixel
 from convolab.analysis.receptive_field.result import ReceptiveField
 from convolab.analysis.tracer import Function, LayerCall, Trace, Tracer
 from convolab.core.rng import make_generator
+from convolab.models.inference import copied_network
 
 
 def measure_by_gradient(
@@ -21,7 +21,8 @@ def measure_by_gradient(
 
     A copy of the network runs in float64 with positive weights, with max replaced by mean and ReLU by softplus, so
     that no path is blocked; the network itself is not changed. `start` is that of the first cell where the stride
-    could be measured too, and else None. At the border of the image a field is cut off.
+    could be measured too, and else None. At the border of the image a field is cut off. Raises LabError for a network
+    that Python cannot copy.
     """
     tracer = SmoothTracer(all_positive_copy(network), set(call_indices))
     image = torch.rand(1, *shape, generator=make_generator("measure"), dtype=torch.float64) + 0.5
@@ -107,7 +108,7 @@ def nonzero_gradient_extent(output: Tensor, index: Sequence[int], image: Tensor)
 
 def all_positive_copy(network: nn.Module) -> nn.Module:
     """A copy of the network in float64 with positive weights, scaled so that activations keep their magnitude."""
-    network = copy.deepcopy(network).double().eval()
+    network = copied_network(network, "and is measured on a copy alone").double().eval()
     for index, (name, weight) in enumerate(network.named_parameters()):
         weight.requires_grad_(False)
         if weight.ndim < 2 and name.endswith("bias"):

@@ -225,11 +225,12 @@ def parse_targets(net: ImageClassifier, target: str | int | Sequence[str | int])
     random_match = re.fullmatch(r"random(?::(\d+))?", str(words[0]).strip().casefold())
     if random_match is None:
         return tuple(dict.fromkeys(net.find_class(word) for word in words))
-    count = int(random_match[1] or 1)
+    digits = random_match[1] or "1"
+    count = int(digits) if len(digits) < 10 else 0  # Python reads 4,300 digits at most
     require(len(words) == 1, "random is among other targets: give random alone, or classes")
     require(
         1 <= count < len(net.classes),
-        f"{count} random targets: this network has {len(net.classes)} classes, so give 1 to {len(net.classes) - 1}",
+        f"{digits[:20]} random targets: this network has {len(net.classes)} classes, so give 1 to {len(net.classes) - 1}",
     )
     return count
 

@@ -19,8 +19,8 @@ from convolab.core.errors import require, suggest
 from convolab.core.types import MessageCallback
 from convolab.inspection.adversarial.budget import PerturbationBudget, l2_norms
 from convolab.inspection.adversarial.ensemble import differentiable_preprocess, input_diversity
-from convolab.inspection.passes import is_batch_independent
-from convolab.inspection.types import ClassIndices, Logits, Pixels, UInt8Images
+from convolab.inspection.passes import gradient_of, is_batch_independent, noisy_copy
+from convolab.inspection.types import ClassIndices, Logits, Pixels, SinglePixels, UInt8Images
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import frozen_eval, require_finite_logits
 
@@ -35,6 +35,7 @@ REFERENCE_VALUES = 3 * 224 * 224  # values of the images that the defaults were 
 REFERENCE_STEP_SIZE = 0.5  # for them: larger steps are fewer and go further past the decision boundary than needed
 REFERENCE_BATCH_SIZE = 2  # such images in one pass: more do not fit into a small processor's cache
 MAX_BATCH_SIZE = 128
+NO_GRADIENT_REMEDY = "choose a network that computes with gradients"
 STEPS_TO_TARGET_DISTANCE = 10  # the largest number of steps to a `target_distance`
 
 
@@ -165,12 +166,12 @@ def run_pgd(
         seed: of input diversity, together with each image's index.
         image_indices: the images' indices, by default 0, 1, ...
         on_progress: called with a line of text before each batch.
-        on_step: called at each step, and once more after the last.
+        on_step: called before each step, and once more after the last.
 
     Returns:
         The images in 8 bits, whether each reached what stops it, its steps, and the path of the target's probability.
 
-    Raises LabError for images that are not of the first network's channels.
+    Raises LabError for images that are not of the first network's channels, and for networks without a gradient.
     """
     nets = (nets,) if isinstance(nets, ImageClassifier) else tuple(nets)
     indices = list(range(len(clean)) if image_indices is None else image_indices)
@@ -178,7 +179,7 @@ def run_pgd(
     batch_size = max(1, min(MAX_BATCH_SIZE, batch_size))
     results = []
     with prepared_networks(nets, clean):
-        if len(clean) > 1 and not are_batch_independent(nets, to_attack_pixels(nets[0], clean[:2])):
+        if len(clean) > 1 and not are_batch_independent(nets, to_attack_pixels(nets[0], clean[:1])):
             batch_size = 1
         for first in range(0, len(clean), batch_size):
             on_progress(f"image {first + 1} of {len(clean)}")
@@ -205,8 +206,10 @@ def prepared_networks(nets: Sequence[ImageClassifier], clean: UInt8Images) -> It
         yield
 
 
-def are_batch_independent(nets: Sequence[ImageClassifier], pixels: Float[Tensor, "2 c h w"]) -> bool:
-    return all(is_batch_independent(net, network_input(pixels, net, index)) for index, net in enumerate(nets))
+def are_batch_independent(nets: Sequence[ImageClassifier], x: SinglePixels) -> bool:
+    """Whether an image has the same logits beside another one, which is a noisy copy: a second image may be the first."""
+    pair = torch.cat([x, noisy_copy(x)])
+    return all(is_batch_independent(net, network_input(pair, net, index)) for index, net in enumerate(nets))
 
 
 def to_pixels(net: ImageClassifier, images: UInt8Images) -> Pixels:
@@ -274,7 +277,7 @@ def run_pgd_batch(
         if done.all() or step == config.max_steps:
             break
         score = objective(torch.stack(logits).mean(0), targets[active])[~done].sum()
-        (gradient,) = torch.autograd.grad(score, active_pixels)
+        gradient = gradient_of(score, active_pixels, remedy=NO_GRADIENT_REMEDY)
         active = active[~done]
         gradient = gradient[~done]
         require(

@@ -16,6 +16,7 @@ from torch import Tensor
 from convolab.core.errors import require
 from convolab.core.types import MessageCallback
 from convolab.inspection.adversarial.pgd import (
+    NO_GRADIENT_REMEDY,
     OBJECTIVES,
     AttackConfig,
     AttackResult,
@@ -27,6 +28,7 @@ from convolab.inspection.adversarial.pgd import (
     target_logit,
     to_attack_pixels,
 )
+from convolab.inspection.passes import gradient_of
 from convolab.inspection.types import ClassIndices, SinglePixels, UInt8Images
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import require_finite_logits
@@ -60,7 +62,8 @@ def run_shortest(
         Of each image the shortest that fooled, with its gradients as `steps` and its forward passes. What did not fool
         within its gradients has `reached` False and is where the ascent ended.
 
-    Raises LabError for images that are not of the network's channels, and for logits and gradients that are not finite.
+    Raises LabError for images that are not of the network's channels, for logits and gradients that are not finite, and
+    for a network without a gradient.
 
     >>> from convolab.inspection.adversarial.budget import l2_distances
     >>> from torch import nn
@@ -136,7 +139,7 @@ class BoundaryWalk:
         (logits,) = network_logits((self.net,), points)
         self._record(x, logits, step, on_step)
         score = OBJECTIVES[self.config.objective](logits, self.target).sum()
-        (gradient,) = torch.autograd.grad(score, points)
+        gradient = gradient_of(score, points, remedy=NO_GRADIENT_REMEDY)
         require(
             gradient.isfinite().all(),
             f"the gradient of the target's {self.config.objective} is not finite after {step} steps: there is no "

@@ -61,7 +61,7 @@ class McNemarResult:
 
     @property
     def is_significant(self) -> bool:
-        return self.p_value < ALPHA
+        return self.p_value <= ALPHA
 
 
 def mcnemar_result(first: Sequence[bool], second: Sequence[bool]) -> McNemarResult:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from convolab.core.errors import LabError, require
+from convolab.inspection.passes import gradient_of
 from convolab.inspection.types import SinglePixels
 from convolab.models.classifier import ImageClassifier
 from convolab.models.hooks import record_calls
@@ -31,7 +32,8 @@ def guided_gradient(net: ImageClassifier, x: SinglePixels, target: int) -> Float
     """The gradient of a logit, with negative values set to 0 on their way back through every ReLU.
 
     Springenberg et al. 2014, arXiv:1412.6806. Raises LabError, with the layer's name, for a network with any other
-    activation, or without any ReLU: there the result would be the plain gradient under another name.
+    activation, or without any ReLU: there the result would be the plain gradient under another name. Raises it too for
+    a network without a gradient.
     """
     with torch.enable_grad(), record_calls(net.network) as recorder:
         x = x.detach().requires_grad_()
@@ -50,10 +52,13 @@ def guided_gradient(net: ImageClassifier, x: SinglePixels, target: int) -> Float
                 f"guided backpropagation is defined for ReLUs alone, and {layer_name} is {operation}: "
                 "use another method"
             )
-    require(relus, "guided backpropagation needs ReLUs, and this network has none: its map would be the plain gradient")
+    require(
+        relus or not score.requires_grad,  # without a gradient nothing is known of the layers
+        "guided backpropagation needs ReLUs, and this network has none: its map would be the plain gradient",
+    )
     hooks = [node.register_prehook(clamp_gradients) for node in relus]
     try:
-        return torch.autograd.grad(score, x)[0][0]
+        return gradient_of(score, x)[0]
     finally:
         for hook in hooks:
             hook.remove()

@@ -20,7 +20,13 @@ from convolab.inspection.explain.guided_backprop import guided_gradient
 from convolab.inspection.explain.method_names import AUTO, MAX_PASSES, MAX_STEPS, METHOD_NAMES, SampleCount
 from convolab.inspection.explain.null_maps import rank_correlation
 from convolab.inspection.many_gradients import iter_logit_gradients
-from convolab.inspection.passes import logit_gradients, mean_color_image, prepared_input, require_close_head
+from convolab.inspection.passes import (
+    gradient_of,
+    logit_gradients,
+    mean_color_image,
+    prepared_input,
+    require_close_head,
+)
 from convolab.inspection.result import map_invalid_reason
 from convolab.inspection.types import Heatmap, Pixels, SinglePixels
 from convolab.models.classifier import ImageClassifier
@@ -252,13 +258,13 @@ def gradcam(
 ) -> SaliencyMap:
     """Grad-CAM: the last feature map's channels, weighted by their mean gradient, with a ReLU on their sum.
 
-    Selvaraju et al. 2017, arXiv:1610.02391. Raises LabError if the network has no feature map.
+    Selvaraju et al. 2017, arXiv:1610.02391. Raises LabError if the network has no feature map, or no gradient there.
     """
     with prepared_input(net, pixels) as x:
         extractor = extractor or split_at_last_feature_map(net)
         with torch.enable_grad():
             features, logits = extractor.forward_features_and_logits(x, detach=True)
-            (feature_gradient,) = torch.autograd.grad(logits[0, target], features)
+            feature_gradient = gradient_of(logits[0, target], features, name="the last feature map")
         values = torch.einsum("k,khw->hw", feature_gradient[0].mean((1, 2)), features.detach()[0])
     return SaliencyMap(
         method="gradcam",

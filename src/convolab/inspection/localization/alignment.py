@@ -45,13 +45,6 @@ class Alignment:
         )
         return upsampled[0, 0].float()
 
-    def peak_position(self, response: Float[Tensor, "rows columns"], size: tuple[int, int]) -> tuple[float, float]:
-        """Row and column of the image where the strongest cell lies; on the border if it lies beyond."""
-        row, column = divmod(int(response.argmax()), response.shape[1])
-        y = self.start[0] + row * self.stride[0]
-        x = self.start[1] + column * self.stride[1]
-        return min(max(y, 0.0), size[0] - 1.0), min(max(x, 0.0), size[1] - 1.0)
-
     def scaled(self, factor: tuple[float, float]) -> "Alignment":
         """The same positions on an image `factor` times as large: the pixels' borders, not their centers, scale."""
         start = (self.start[0] + 0.5) * factor[0] - 0.5, (self.start[1] + 0.5) * factor[1] - 0.5
@@ -92,12 +85,14 @@ def resize_alignment(
     return Alignment("resize", (stride[0] * extent[0] / 2 - 0.5, stride[1] * extent[1] / 2 - 0.5), stride)
 
 
-def rf_center_alignment(fcn: FullyConvolutional, size: tuple[int, int], granularity: Granularity) -> Alignment | None:
+def rf_center_alignment(
+    fcn: FullyConvolutional, size: tuple[int, int], cells: tuple[int, int], granularity: Granularity
+) -> Alignment | None:
     """Cells, or windows of cells, at the center of all pixels they can depend on; None where that is not known."""
-    grid = fcn.rf_grid(size)
+    extent = response_extent(fcn, granularity)
+    grid = fcn.rf_grid(size, (cells[0] + extent[0] - 1, cells[1] + extent[1] - 1))
     if grid is None:
         return None
-    extent = response_extent(fcn, granularity)
     (row_start, row_stride), (column_start, column_stride) = grid
     start = row_start + row_stride * (extent[0] - 1) / 2, column_start + column_stride * (extent[1] - 1) / 2
     return Alignment("rf-center", start, (row_stride, column_stride))

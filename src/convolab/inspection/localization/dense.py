@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from convolab.analysis.summary import LayerSummary, summarize_network
-from convolab.core.errors import LabError, require, suggest
+from convolab.analysis.summary import summarize_network
+from convolab.core.errors import LabError, require, suggest, translate_memory_errors
 from convolab.inspection.passes import prepared_input, require_proven_head
 from convolab.inspection.types import UInt8Image
 from convolab.models.classifier import ImageClassifier
 from convolab.models.feature_head import ClassifierHead, FeatureExtractor, FeatureMap, create_feature_extractor
 from convolab.models.inference import compute_logits, inference_view
+from convolab.models.own_code import own_code_errors
 
 GridAxis: TypeAlias = tuple[float, float]  # center of the first cell's receptive field, and the stride: pixels
 RfGrid: TypeAlias = tuple[GridAxis, GridAxis]  # rows, columns
@@ -51,27 +52,34 @@ class FullyConvolutional:
         """Rows and columns of the last feature map of an image of the network's own size."""
         return self.extractor.feature_shape[1:]
 
+    def choose_granularity(self, granularity: Granularity | None) -> Granularity:
+        """A granularity that this network has, its default for None.
+
+        Raises LabError for cells behind a flattening, where a cell's weights depend on its position in the small image.
+        """
+        require(
+            granularity != "cell" or self.head.kind == "average",
+            "this network flattens its last feature map, so that a single cell has no score: "
+            "choose the granularity window",
+        )
+        return granularity or self.default_granularity
+
     def forward_features(self, pixels: Float[Tensor, "n c h w"]) -> FeatureMap:
-        """The last feature map of images of any size. Raises LabError if they are too small to have one."""
-        try:
+        """The last feature map of images of any size. Raises LabError if they have none, whatever the network does."""
+        size, own_size = pixels.shape[2:], self.net.input_size
+        is_smaller = size[0] < own_size[0] or size[1] < own_size[1]
+        shown, own_shown = (" x ".join(map(str, sides)) for sides in (size, own_size))
+        failure = f"this network takes no image of {shown} pixels"
+        advice = f": give {'at least ' if is_smaller else ''}{own_shown}"
+        with translate_memory_errors(f"give fewer than {shown} pixels"), own_code_errors(failure, advice):
             return self.extractor.forward_features(pixels)
-        except RuntimeError as error:
-            size, minimum_size = (" x ".join(map(str, sides)) for sides in (pixels.shape[2:], self.net.input_size))
-            reason = str(error).splitlines()[0]
-            raise LabError(
-                f"an image of {size} pixels is too small for this network ({reason}): give at least {minimum_size}"
-            ) from error
 
     def cell_scores(self, features: FeatureMap, classes: Sequence[int]) -> Float[Tensor, "n k rows columns"]:
         """The score of each cell of a feature map for some classes: their mean over cells plus the bias is the logit.
 
-        Raises LabError behind a flattening, where a cell's weights depend on its position in the small image.
+        Raises LabError behind a flattening.
         """
-        require(
-            self.head.kind == "average",
-            "this network flattens its last feature map, so that a single cell has no score: "
-            "choose the granularity window",
-        )
+        self.choose_granularity("cell")
         return torch.einsum("kc,nchw->nkhw", self.head.weight[list(classes)], features)
 
     def window_logits(
@@ -107,37 +115,36 @@ class FullyConvolutional:
             return self.window_logits(features, classes)
         return self.cell_scores(features, range(len(self.head.weight)) if classes is None else classes)
 
-    def rf_grid(self, size: tuple[int, int]) -> RfGrid | None:
+    def rf_grid(self, size: tuple[int, int], cells: tuple[int, int]) -> RfGrid | None:
         """Where the receptive fields of the last map's cells are centered on images of a size; None where not known.
 
-        It depends on the size: padding on one side, as TensorFlow pads, moves it. A network that flattens its map
-        cannot be traced on other sizes; its grid is taken from its own size, which is exact unless it pads so.
+        It depends on the size: padding on one side, as TensorFlow pads, moves it. `cells` are the map's rows and columns:
+        along an axis of one the stride is that of the network's own size. A network that flattens its map cannot be
+        traced on other sizes; its grid is taken from its own size, which is exact unless it pads so.
         """
         if size not in self._rf_grids:
-            try:
-                layers = summarize_network(self.net.network, (self.net.channels, *size)).layers
-                self._rf_grids[size] = last_rf_grid(layers, self.extractor.feature_shape[0])
-            except LabError:
-                own_size = self.net.input_size
-                self._rf_grids[size] = self.rf_grid(own_size) if size != own_size else None
+            self._rf_grids[size] = self.trace_rf_grid(size, cells)
         return self._rf_grids[size]
 
-
-def last_rf_grid(layers: Sequence[LayerSummary], channels: int) -> RfGrid | None:
-    """The grid of the last map with this many channels: what follows it, pooling at the latest, has another shape."""
-    fields = [
-        layer.receptive_field
-        for layer in layers
-        if len(layer.output_shape) == 4 and layer.output_shape[1] == channels and min(layer.output_shape[2:]) > 1
-    ]
-    if not fields or fields[-1] is None:
-        return None
-    axes = [
-        (float(center), float(stride))
-        for center, stride in zip(fields[-1].center, fields[-1].stride, strict=True)
-        if center is not None and stride is not None
-    ]
-    return (axes[0], axes[1]) if len(axes) == 2 else None
+    def trace_rf_grid(self, size: tuple[int, int], cells: tuple[int, int]) -> RfGrid | None:
+        """`rf_grid`, by a pass over the network on the meta device."""
+        own_size = self.net.input_size
+        try:
+            layers = summarize_network(self.net.network, (self.net.channels, *size)).layers
+        except LabError:
+            return self.rf_grid(own_size, self.window_shape) if size != own_size else None
+        shape = (self.extractor.feature_shape[0], *cells)
+        field = next((layer.receptive_field for layer in reversed(layers) if layer.output_shape[1:] == shape), None)
+        if field is None:
+            return None
+        axes: list[GridAxis] = []
+        for axis, (center, stride) in enumerate(zip(field.center, field.stride, strict=True)):
+            if cells[axis] == 1 and size != own_size and (own_grid := self.rf_grid(own_size, self.window_shape)):
+                stride = own_grid[axis][1]
+            if center is None or stride is None:
+                return None
+            axes.append((float(center), float(stride)))
+        return axes[0], axes[1]
 
 
 def parse_granularity(word: str) -> Granularity:

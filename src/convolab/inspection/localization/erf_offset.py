@@ -27,6 +27,7 @@ from convolab.core.types import Frozen
 from convolab.data import image_io
 from convolab.inspection.localization.alignment import resize_alignment, rf_center_alignment
 from convolab.inspection.localization.dense import FullyConvolutional
+from convolab.inspection.passes import gradient_of
 from convolab.inspection.types import SinglePixels
 from convolab.models.inference import frozen_eval
 from convolab.models.own_code import OwnCodeFinder
@@ -36,7 +37,7 @@ INNER = (0.4, 0.6)  # which cells are measured, along each axis: away from the b
 CACHE_NAME = "erf_offsets"  # the folder of the measurements
 CACHE_VERSION = 3  # of what is cached: raise it when the measurement or its fields change
 
-# The offsets of the networks in use: a measurement takes seconds, and finding its file hashes all weights.
+# The offsets of the views in use, one for each call: a measurement takes seconds, and finding its file hashes all weights.
 _offsets: WeakKeyDictionary[FullyConvolutional, "ErfOffset"] = WeakKeyDictionary()
 
 
@@ -52,7 +53,10 @@ class ErfOffset(Frozen):
 
 
 def erf_offset(fcn: FullyConvolutional, cache_dir: Path | None = None) -> ErfOffset:
-    """The network's offset, measured once and kept in a file of `cache_dir` (by default in convolab's cache)."""
+    """The network's offset, measured once and kept in a file of `cache_dir` (by default in convolab's cache).
+
+    Where none is kept it is measured for each `fcn`: for code without a source, or if the file cannot be written.
+    """
     if fcn not in _offsets:
         folder = cache_dir or cache_folder(CACHE_NAME)
         fingerprint = network_fingerprint(fcn)
@@ -112,7 +116,7 @@ def measure_erf_offset(fcn: FullyConvolutional, images: Sequence[SinglePixels] |
     The photos are resized to twice the network's own size, so that the receptive field of an inner cell fits in. Each
     is used upright and upside down: where its objects are moves the energy, and so cancels.
 
-    Raises LabError if no cell depends on the image.
+    Raises LabError if no cell depends on the image, or none does for autograd.
     """
     net = fcn.net
     if images is None:
@@ -132,7 +136,7 @@ def measure_erf_offset(fcn: FullyConvolutional, images: Sequence[SinglePixels] |
                     measured_cells.append(cell)
         cells = dense_grid_shape(fcn, images[0].to(net.scale))
     require(centroids, "no cell of this network's last feature map depends on the image: there is nothing to align")
-    by_center = rf_center_alignment(fcn, size, granularity)
+    by_center = rf_center_alignment(fcn, size, cells, granularity)
     base = by_center or resize_alignment(fcn, size, cells, granularity)
     expected = [[base.start[k] + cell[k] * base.stride[k] for k in range(2)] for cell in measured_cells]
     offsets = torch.tensor(centroids, dtype=torch.float64) - torch.tensor(expected, dtype=torch.float64)  # [cells, 2]
@@ -176,7 +180,12 @@ def erf_energies(
         rows, columns = ([round(fraction * (count - 1)) for fraction in INNER] for count in class_maps.shape[1:])
         for row in dict.fromkeys(rows):
             for column in dict.fromkeys(columns):
-                (gradient,) = torch.autograd.grad(class_maps[:, row, column].max(), x, retain_graph=True)
+                gradient = gradient_of(
+                    class_maps[:, row, column].max(),
+                    x,
+                    remedy="choose the alignment rf-center or resize",
+                    retain_graph=True,
+                )
                 energy = gradient[0].double().square().sum(0)
                 if 0 < float(energy.sum()) < math.inf:
                     yield (row, column), energy

@@ -42,7 +42,7 @@ def evaluate_localization(
     Raises LabError for a setting without images, and where `locate` would.
     """
     require(setting.samples, "there is no image to evaluate on")
-    granularity = granularity or fcn.default_granularity
+    granularity = fcn.choose_granularity(granularity)
     records = []
     for number, sample in enumerate(setting.samples, start=1):
         on_progress(f"{setting.name}: image {number} of {len(setting.samples)}")

@@ -92,6 +92,7 @@ def locate_objects(
     parsed_scales = parse_scales(scales)
     parsed_granularity = None if granularity is None else parse_granularity(granularity)
     fcn = make_fully_convolutional(net)
+    unit = fcn.choose_granularity(parsed_granularity)
     name = image_name or (Path(image).stem if not isinstance(image, Tensor) else "the image")
     photo = image if isinstance(image, Tensor) else image_io.read_image(image)
 
@@ -101,7 +102,7 @@ def locate_objects(
     scale_results = []
     for scale in parsed_scales:
         on_progress(f"running at scale {scale}")
-        scale_results.append(run_at_scale(fcn, photo, scale, parsed_granularity or fcn.default_granularity))
+        scale_results.append(run_at_scale(fcn, photo, scale, unit))
     if kind == "erf":
         on_progress("measuring the effective receptive field (once per network)")
         erf_offset(fcn)

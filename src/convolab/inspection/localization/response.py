@@ -52,20 +52,18 @@ class ScaleResult:
     def alignment(self, kind: AlignmentKind, size: tuple[int, int] | None = None) -> Alignment:
         """Where the cells lie on the image resized to `size`, by default on the image that the network saw.
 
-        `erf` measures the effective receptive field, once per network. Raises LabError for `rf-center` where the
-        receptive fields of the network are not known.
+        `erf` measures the effective receptive field, unless a file holds the measurement. Raises LabError where the
+        receptive fields are needed and not known.
         """
-        alignment = resize_alignment(self.fcn, self.input_size, self.grid_shape, self.granularity)
-        if kind != "resize":
-            by_center = rf_center_alignment(self.fcn, self.input_size, self.granularity)
-            if kind == "erf":
-                offset = erf_offset(self.fcn)
-                base = by_center if offset.reference == "rf-center" and by_center is not None else alignment
-                alignment = base.shifted(offset.mean, "erf")
-            elif by_center is not None:
-                alignment = by_center
-            else:
-                raise LabError("the receptive fields of this network are not known: choose the alignment erf or resize")
+        offset = erf_offset(self.fcn) if kind == "erf" else None
+        reference = offset.reference if offset else kind  # an offset holds from its own reference alone
+        align = rf_center_alignment if reference == "rf-center" else resize_alignment
+        alignment = align(self.fcn, self.input_size, self.grid_shape, self.granularity)
+        if alignment is None:
+            others = "resize" if offset else "erf or resize"
+            raise LabError(f"the receptive fields of this network are not known: choose the alignment {others}")
+        if offset:
+            alignment = alignment.shifted(offset.mean, "erf")
         if size is None:
             return alignment
         return alignment.scaled((size[0] / self.input_size[0], size[1] / self.input_size[1]))

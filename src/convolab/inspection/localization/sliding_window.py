@@ -121,8 +121,9 @@ def window_positions(
 def window_starts(fcn: FullyConvolutional, size: tuple[int, int], windows: tuple[int, int], axis: int) -> list[int]:
     """The first pixel of each window along an axis."""
     count = windows[axis]
-    image_grid = fcn.rf_grid(size)
-    window_grid = fcn.rf_grid(fcn.net.input_size)
+    rows, columns = fcn.window_shape
+    image_grid = fcn.rf_grid(size, (windows[0] + rows - 1, windows[1] + columns - 1))
+    window_grid = fcn.rf_grid(fcn.net.input_size, fcn.window_shape)
     if image_grid is None or window_grid is None:
         free_pixels = size[axis] - fcn.net.input_size[axis]
         return [round(i * free_pixels / max(count - 1, 1)) for i in range(count)]
