@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import own_parts
+from support.small_homework import TOML
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,16 @@ epochs = 1
 [sections.one.arms.b]
 "optimizer.lr" = 0.2
 """
+
+HOMEWORK = TOML.replace(
+    "[recipes.own]",
+    f"""[recipes.theirs]
+"model.name" = "theirs:Net"
+"loss.name" = "{own_parts.FILE}:hinge"
+"data.augment" = ["flip", "{own_parts.TRANSFORM}"]
+
+[recipes.own]""",
+)
 
 AUDIT = """
 import contextlib, importlib, inspect, io, json, os, sys
@@ -109,7 +120,7 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stranger's folder: a network's file, a run of it, its weights, a recipe, a study, a hand-in and its ZIP."""
+    """A stranger's folder: a network's file, a run of it, its weights, a recipe, a study, a homework, a hand-in's ZIP."""
     folder = tmp_path_factory.mktemp("theirs")
     mark = folder.parent / f"{folder.name}-RAN"
     (folder / "theirs.py").write_text(THEIRS.format(mark=str(mark)))
@@ -121,6 +132,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert mark.exists()
     mark.unlink()
     (folder / "study.toml").write_text(STUDY)
+    (folder / "homework.toml").write_text(HOMEWORK)
     shutil.copy(folder / "run/recipe.toml", folder / "recipe.toml")
     shutil.copy(folder / "run/best.safetensors", folder / "weights.safetensors")
     runs = folder / "a-study/runs"
@@ -201,6 +213,7 @@ def test_no_command_runs_the_code_of_a_strangers_folder_and_none_that_reads_writ
     assert any(name.startswith("test") for name in refused)
     assert any(name.startswith("study") for name in refused)
     assert any(name.startswith("train --recipe") for name in refused), refused
+    assert "homework.toml" not in results["handin check ."]["end"]  # nothing was wrong with it, so all of it was read
 
 
 def test_no_public_function_runs_the_code_of_a_strangers_folder_or_writes_there(theirs: Path) -> None:

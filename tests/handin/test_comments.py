@@ -19,6 +19,12 @@ def test_a_comment_that_nobody_wrote_is_empty(text: str) -> None:
     assert comment_problem(text, 12) == "it is empty"
 
 
+def test_what_a_page_does_not_show_is_no_comment_also_where_nothing_ends_it() -> None:
+    assert comment_problem(f"It works. <!-- {OWN_COMMENT}", 12) == "it has 2 words: an answer takes at least 12"
+    assert comment_problem(f"<!-- hidden --> {OWN_COMMENT} <!-- hidden -->", 12) == ""
+    assert comment_problem(f"\t \u00a0> {OWN_COMMENT}\n", 12) == "it is empty"
+
+
 def test_a_few_words_are_no_answer() -> None:
     assert comment_problem("It works well. 0.93", 12) == "it has 3 words: an answer takes at least 12"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.handin.notebook_file import MAX_CELLS, one_line, parse_cell, read_notebook
+from convolab.handin.notebook_file import MAX_CELLS, MAX_CODE_CHARS, one_line, parse_cell, read_notebook
 
 
 def refused(path: Path) -> str:
@@ -63,6 +63,18 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     path.unlink()
     path.symlink_to("b.ipynb")
     assert read_notebook(path, tmp_path / "work") == []
+
+
+def test_more_code_than_can_be_parsed_in_a_moment_is_refused_and_a_long_text_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.ipynb"
+    half = "1\n" * (MAX_CODE_CHARS // 4)
+    cells = [{"cell_type": "code", "source": half}, {"cell_type": "code", "source": half}]
+    cells += [{"cell_type": "markdown", "source": half}]
+    path.write_text(json.dumps({"cells": cells}))
+    assert len(read_notebook(path, tmp_path)) == 3
+    cells[0]["source"] += "1"
+    path.write_text(json.dumps({"cells": cells}))
+    assert "has 1,000,001 characters of code: at most 1,000,000 are read" in refused(path)
 
 
 def test_a_pipe_is_refused_and_does_not_wait(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ OUT_OF_ORDER = "it was run out of order: restart the kernel, run all cells, and 
 FAST_RUN = "this was the fast run: run it again without FAST"
 NO_VALUE = "it does not print"
 NO_FIGURE = "it shows no figure"
+NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"  # as code prints it: whatever it matches is one
+GAP_LINE = re.compile(r"(?:[\w,][\w, ]* = )?(?:\.\.\.,?\s*)+(?:#.*)?")  # without the spaces around it
 OF_A_NOTEBOOK = {NOT_RUN: "not run", OUT_OF_ORDER: "run out of order", FAST_RUN: "fast run"}  # same in many cells
 SHORT_WORDS = {
     **OF_A_NOTEBOOK,
@@ -279,8 +281,15 @@ def printed_value(text: str, label: str) -> float | None:
     >>> printed_value("test accuracy = 0.9\\ntest accuracy = 0.8", "test accuracy")
     0.8
     """
-    found = re.findall(rf"(?m)^\W*{re.escape(label)} = (-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)", text)
-    return float(found[-1]) if found else None
+    digits = printed_digits(text, label)
+    return float(digits) if digits else None
+
+
+def printed_digits(text: str, label: str) -> str:
+    """The last number that a text gives a label, with the digits that it shows; empty if there is none."""
+    # In front of the label no ends of lines: each of a million empty lines would be a start that reads all the others.
+    found = re.findall(rf"(?m)^[^\w\n]*{re.escape(label)} = ({NUMBER})", text)
+    return found[-1] if found else ""
 
 
 def has_gap(source: str) -> bool:
@@ -292,7 +301,7 @@ def has_gap(source: str) -> bool:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return any(re.fullmatch(r"\s*(?:[\w, ]+ = )?(?:\.\.\.,?\s*)+(?:#.*)?", line) for line in source.splitlines())
+        return any(GAP_LINE.fullmatch(line.strip()) for line in source.splitlines())
     return any(is_gap(node) for node in ast.walk(tree))
 
 

@@ -20,8 +20,8 @@ MAX_COPIED = 0.4  # of a comment's runs may be someone else's
 MIN_DIFFERENT = 0.6  # of the words that an answer takes at least, how many differ
 EMPTY = "it is empty"
 MAX_COMMENT_CHARS = 100_000
-QUOTE_LINE = re.compile(r"(?m)^\s*>.*$")
-HTML_COMMENT = re.compile(r"(?s)<!--.*?-->")
+QUOTE_LINE = re.compile(r"(?m)^[^\S\n]*>.*$")
+HTML_COMMENT = re.compile(r"(?s)<!--.*?(?:-->|\Z)")  # one that is not closed hides all that follows it
 WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -33,7 +33,7 @@ def comment_problem(text: str, min_words: int, known: Set[str] | None = None) ->
     >>> comment_problem("Good.", 12)
     'it has 1 word: an answer takes at least 12'
     """
-    own = own_text(text[:MAX_COMMENT_CHARS])
+    own = own_text(text)
     words = WORD.findall(own)
     if not words:
         return EMPTY
@@ -49,7 +49,8 @@ def comment_problem(text: str, min_words: int, known: Set[str] | None = None) ->
 
 def own_text(text: str) -> str:
     """What a person wrote into a comment's cell: without the quoted question and the line to be replaced."""
-    return HTML_COMMENT.sub("", QUOTE_LINE.sub("", text)).replace(PLACEHOLDER, "").strip()
+    shown = HTML_COMMENT.sub("", QUOTE_LINE.sub("", text[:MAX_COMMENT_CHARS]))
+    return shown.replace(PLACEHOLDER, "").strip()
 
 
 def copied_fraction(text: str, known: Set[str] | None = None) -> float:

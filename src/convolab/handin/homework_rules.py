@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 from convolab.core.errors import LabError, require, suggest
 
 if TYPE_CHECKING:
-    from convolab.handin.homework import Homework
+    from convolab.handin.homework import Homework, RecipeOverrides
 
 HOMEWORK_FILE = "homework.toml"  # of the package, and the copy in a folder that another one laid out
 README = "README.md"  # of the folder
 PLAIN_NAME = re.compile(r"\w[\w.-]*")  # of files that are written into a folder
+AUGMENT = "data.augment"  # the one key of a recipe that has a list of names
+WEIGHTS_KEYS = ("model.weights", "model.weights_sha256", "model.pretrained_lr_factor")  # the others need the first
 
 
 def require_sound(homework: "Homework", name: str) -> None:
@@ -74,20 +76,33 @@ def require_recipes(homework: "Homework", name: str) -> None:
     from convolab.training.recipe import Recipe
 
     for title, recipe in homework.recipes.items():
-        own = {key.partition(".")[0] for key, value in recipe.items() if code_file(key, value)}
-        known = {key: value for key, value in recipe.items() if key.partition(".")[0] not in own}
+        known = without_own_code(recipe)
         for dataset in homework.datasets:
             try:
-                Recipe().with_overrides({"data.name": dataset, **known})
+                # The file may be a stranger's: `with_overrides` would trust what it names, as if this person had named it.
+                Recipe().parse_overrides({"data.name": dataset, **known})
             except LabError as error:
                 raise LabError(f"{name}: recipes.{title}: {error}") from error
 
 
-def code_file(key: str, value: object) -> str | None:
-    """The file of the teacher's code that a recipe's value names; None for all else.
+def without_own_code(recipe: "RecipeOverrides") -> "RecipeOverrides":
+    """What of a recipe can be checked without a look at somebody's code, nor at weights, which may have to be downloaded."""
+    own = {key.partition(".")[0] for key in recipe if key.endswith(".name") and own_code_names({key: recipe[key]})}
+    not_read = WEIGHTS_KEYS if WEIGHTS_KEYS[0] in recipe else ()
+    known = {key: recipe[key] for key in recipe if key.partition(".")[0] not in own and key not in not_read}
+    entries = known.get(AUGMENT)
+    if isinstance(entries, list):
+        known[AUGMENT] = [entry for entry in entries if not own_code_names({AUGMENT: entry})]
+    return known
 
-    >>> code_file("model.name", "net.py:Net"), code_file("model.name", "resnet_small")
-    ('net.py', None)
+
+def own_code_names(recipe: "RecipeOverrides") -> list[str]:
+    """The names of somebody's own code in a recipe: of its network and other parts, and of transforms.
+
+    >>> own_code_names({"model.name": "net.py:Net", "data.augment": ["crop:4", "blur.py:blur(2)"], "loss.name": "focal"})
+    ['net.py:Net', 'blur.py:blur']
     """
-    file, colon, _ = str(value).rpartition(":")
-    return file if key.endswith(".name") and colon and file.endswith(".py") else None
+    from convolab.models.own_code import is_own_code
+    from convolab.training.parts import part_names
+
+    return [name for name in part_names(recipe) if isinstance(name, str) and is_own_code(name)]

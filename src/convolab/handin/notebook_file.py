@@ -1,6 +1,8 @@
 """A notebook as a person hands it in, read as data: nothing of it is run, drawn or trusted."""
 
+import html
 import json
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,11 +13,14 @@ from convolab.core.errors import LabError, require
 
 MAX_NOTEBOOK_BYTES = 40_000_000
 MAX_CELLS = 2_000
+MAX_CODE_CHARS = 1_000_000  # of all its cells of code, which are parsed
 MAX_TEXT_CHARS, MAX_OUTPUT_LINE = 200_000, 2_000  # of what a cell printed, that a comparison looks at
 MAX_HTML_CHARS = 2_000_000
 MAX_SHOWN = 160  # characters of a text from a notebook that are shown
 FIGURE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
 FIGURE_TAGS = ("<img ", "<svg")
+TAG = re.compile(r"<[^<>]*>")  # of HTML
+LONG_REFERENCE = re.compile(r"&#[0-9]{10,};?")  # to a character, by a number that no character has
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,13 @@ def read_notebook(path: Path, folder: Path) -> list[HandedInCell]:
     if not isinstance(cells, list):
         raise LabError(f"{path} is no notebook: it has no list of cells; save it again in Jupyter")
     require(len(cells) <= MAX_CELLS, f"{path} has {len(cells):,} cells: at most {MAX_CELLS:,} are read")
-    return [parse_cell(cell) for cell in cells if isinstance(cell, dict)]
+    parsed = [parse_cell(cell) for cell in cells if isinstance(cell, dict)]
+    num_chars = sum(len(cell.source) for cell in parsed if cell.type == "code")
+    require(
+        num_chars <= MAX_CODE_CHARS,
+        f"{path} has {num_chars:,} characters of code: at most {MAX_CODE_CHARS:,} are read; put data into a file",
+    )
+    return parsed
 
 
 def read_bounded(path: Path, folder: Path, max_bytes: int) -> bytes:
@@ -144,6 +155,15 @@ def shorten_cell(cell: HandedInCell) -> HandedInCell:
 def join_lines(value: object) -> str:
     """A text of the format, which is a string or a list of lines."""
     return "".join(line for line in value if isinstance(line, str)) if isinstance(value, list) else str(value or "")
+
+
+def unescape_html(text: str) -> str:
+    """A text of a page as it is shown: its references to characters resolved, and one of thousands of digits too.
+
+    >>> unescape_html("a &lt; b&#33;"), unescape_html(f"&#{'9' * 5000};")
+    ('a < b!', '\ufffd')
+    """
+    return html.unescape(LONG_REFERENCE.sub("\ufffd", text))
 
 
 def shows_figure(data: Mapping[str, object]) -> bool:

@@ -7,7 +7,7 @@ from convolab.core.errors import LabError, errors_name, require, suggest
 from convolab.core.escape import shell_word
 from convolab.core.files import read_text, require_writable, write_text
 from convolab.handin.homework import FORMS, MAX_SOURCE_BYTES, Form, Homework
-from convolab.handin.homework_rules import HOMEWORK_FILE, PLAIN_NAME, README, code_file
+from convolab.handin.homework_rules import HOMEWORK_FILE, PLAIN_NAME, README, own_code_names
 from convolab.handin.notebooks import build_notebook, notebook_json, require_cells
 from convolab.handin.question1 import answers_template, theory_options
 
@@ -60,10 +60,11 @@ def homework_files(homework: Homework, form: Form, data: str, folder: Path) -> d
 
 def code_of_recipes(homework: Homework, folder: Path) -> dict[str, str]:
     """The files of code that the recipes name, which lie beside the homework's: the runs look for them beside the notebooks."""
-    named = {code_file(key, value) for recipe in homework.recipes.values() for key, value in recipe.items()} - {None}
-    for name in named:
-        require(PLAIN_NAME.fullmatch(str(name)), f"recipes: {name}: the file must lie beside the homework's")
-    return {str(name): read_text(folder / str(name), MAX_SOURCE_BYTES) for name in sorted(map(str, named))}
+    names = [name.rpartition(":")[0] for recipe in homework.recipes.values() for name in own_code_names(recipe)]
+    files = sorted({name for name in names if name.endswith(".py")})
+    for name in files:
+        require(PLAIN_NAME.fullmatch(name), f"recipes: {name}: the file must lie beside the homework's")
+    return {name: read_text(folder / name, MAX_SOURCE_BYTES) for name in files}
 
 
 def what_to_do(homework: Homework, folder: Path) -> str:

@@ -147,6 +147,13 @@ def test_a_manifest_of_something_else_is_refused(tmp_path: Path, manifest: bytes
 
 
 @pytest.mark.slow
+def test_a_manifest_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    rows = ",".join(f'"{number}"' for number in range(1_200_000))
+    line = error_of(make_zip(tmp_path / "a.zip", {"manifest.json": f"[{rows}]".encode()}))
+    assert "at most 10.0 MB are read" in line
+
+
+@pytest.mark.slow
 def test_a_truncated_or_damaged_zip_is_refused_at_every_byte_or_read(tmp_path: Path) -> None:
     path = make_zip(
         tmp_path / "a.zip", {"manifest.json": b'{"name": "Ada"}', "evidence/a/recipe.toml": b"x = 1\n" * 100}

@@ -113,6 +113,7 @@ FILE_EDITS: list[tuple[str, Callable[[Values], object], str]] = [
     ("test.json", lambda values: values.update(interval=[0.9, 0.99]), "its interval is not that of its accuracy"),
     ("test.json", lambda values: values["per_class"].update({"0": 0.123}), "the accuracies of its classes"),
     ("test.json", lambda values: values.update(confusion="all"), "it holds no record of a test"),
+    ("test.json", lambda values: values.update(confusion=[[1], [2]]), "it holds no record of a test"),
     ("test.json", lambda values: values.update(recipe_key="0" * 12), "belongs to another run"),
 ]
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,12 +22,14 @@ from convolab.handin.verify.fence import (
     Limits,
     Permission,
     bubblewrap,
+    dataset_folders,
     fence_arguments,
     job_environment,
     run_fenced,
     run_process,
     work_folder,
 )
+from convolab.handin.verify.fenced_job import execute_notebook
 from convolab.handin.verify.rerun import ACCURACY_TOLERANCE, LOSS_TOLERANCE, RunChoice, rerun_signs
 from convolab.models.registry import trust_named
 from convolab.training.recipe import Recipe
@@ -176,9 +179,51 @@ def test_bubblewrap_that_does_not_work_here_is_no_fence(monkeypatch: pytest.Monk
     fence.require_fence(True)
 
 
+CIFAR = "cifar-10-batches-py"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A person's folder of convolab: a published dataset beside what is their own."""
+    folder = tmp_path / "data"
+    for name in (CIFAR, "app/logs", "cache/decoded", "pets"):
+        (folder / name).mkdir(parents=True)
+    (folder / CIFAR / "batches.meta").write_text("names")
+    (folder / "trusted_code").write_text("0" * 64)
+    return folder
+
+
+def test_of_a_persons_data_the_fence_shows_the_published_datasets_alone(data: Path, tmp_path: Path) -> None:
+    assert dataset_folders(data) == {CIFAR: data / CIFAR}
+    assert dataset_folders(data / CIFAR) == {CIFAR: data / CIFAR}  # --data-dir may be the dataset's own folder
+    assert dataset_folders(tmp_path / "none") == {}
+    words = fence_arguments(tmp_path / "work", data)
+    seen = [words[i + 2] for i, word in enumerate(words) if word.startswith("--ro-bind")]
+    assert [path for path in seen if Path(path).is_relative_to(data)] == [str(data / CIFAR)]
+    assert str(tmp_path) not in seen
+
+
+@pytest.mark.slow
+def test_a_notebook_finds_the_published_datasets_and_nothing_else_of_a_persons_data(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("nbclient", reason="notebooks are not installed: pip install 'convolab[notebook]'")
+    no_kernel = SimpleNamespace(execute=lambda env: None)
+    monkeypatch.setattr("nbclient.NotebookClient", lambda *args, **options: no_kernel)
+    for variable in ("CONVOLAB_FAST", "CONVOLAB_HOMEWORK_DATA"):
+        monkeypatch.setenv(variable, "")  # so that what the job sets is undone
+    monkeypatch.setenv("CONVOLAB_DATA", str(tmp_path / "home"))
+    (tmp_path / "q.ipynb").write_text(json.dumps({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    folders = {name: str(path) for name, path in dataset_folders(data).items()}
+    job = {"notebook": "q.ipynb", "fast": True, "data": "cifar10", "threads": None, "datasets": folders}
+    assert execute_notebook(tmp_path, job) == {"executed": "executed.ipynb"}
+    assert [path.name for path in (tmp_path / "home").iterdir()] == [CIFAR]
+    assert (tmp_path / "home" / CIFAR / "batches.meta").read_text() == "names"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed: apt install bubblewrap")
-def test_the_real_fence_hides_files_processes_and_the_network(tmp_path: Path) -> None:
+def test_the_real_fence_hides_files_processes_and_the_network(data: Path, tmp_path: Path) -> None:
     if bubblewrap() is None:
         pytest.skip("this system does not allow bubblewrap its namespaces")
     secret = tmp_path / "secret"
@@ -186,6 +231,8 @@ def test_the_real_fence_hides_files_processes_and_the_network(tmp_path: Path) ->
     probe = f"""
 import os, socket
 assert not os.path.exists({str(secret)!r})
+assert os.listdir({str(data)!r}) == [{CIFAR!r}]
+assert open({str(data / CIFAR / "batches.meta")!r}).read() == "names"
 assert not os.path.exists(os.path.expanduser("~root/.ssh")) and not os.path.exists("/home")
 assert len([name for name in os.listdir("/proc") if name.isdigit()]) < 5
 for path in ("/usr/x", "/x"):
@@ -200,7 +247,7 @@ except OSError:
     open("done", "w")
 """
     with work_folder() as folder:
-        command = [str(bubblewrap()), *fence_arguments(folder, tmp_path / "none"), sys.executable, "-c", probe]
+        command = [str(bubblewrap()), *fence_arguments(folder, data), sys.executable, "-c", probe]
         code, log = run_process(command, folder, job_environment(folder), 60)
         assert (code, log) == (0, "")
         assert (folder / "done").exists()

@@ -206,6 +206,18 @@ def test_a_network_of_the_teachers_own_is_laid_out_beside_the_notebooks(tmp_path
     assert (tmp_path / "work" / "net.py").read_text() == (tmp_path / "net.py").read_text()
 
 
+def test_the_files_of_all_parts_of_the_teachers_own_are_laid_out_and_none_of_another_folder(tmp_path: Path) -> None:
+    loss, no_transform = ('"optimizer.momentum" = 0.9', '"loss.name" = "hinge.py:hinge"'), '"data.augment" = []'
+    path = changed_course(tmp_path, loss, (no_transform, '"data.augment" = ["flip", "blur.py:blur(2)"]'))
+    for name in ("hinge.py", "blur.py"):
+        (tmp_path / name).write_text("raise SystemExit  # is copied, and not run\n")
+    start_homework(read_homework(path), tmp_path / "work")
+    assert {file.name for file in (tmp_path / "work").glob("*.py")} == {"hinge.py", "blur.py"}
+    elsewhere = changed_course(tmp_path, (no_transform, '"data.augment" = ["../blur.py:blur"]'))
+    with pytest.raises(LabError, match="must lie beside the homework's"):
+        start_homework(read_homework(elsewhere), tmp_path / "other")
+
+
 def test_a_part_that_no_item_asks_for_is_given_so_that_later_cells_run(tmp_path: Path) -> None:
     path = changed_course(tmp_path)
     text = path.read_text()

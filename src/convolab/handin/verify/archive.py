@@ -14,6 +14,7 @@ from convolab.core.files import parse_json, translate_path_errors
 from convolab.core.text import format_bytes, pluralize
 from convolab.data.image_npz import ZIP_ERRORS
 from convolab.handin.notebook_file import one_line
+from convolab.handin.pack import MAX_MANIFEST_BYTES
 
 MAX_ZIP_BYTES = 200_000_000  # of the file
 MAX_MEMBERS = 3_000
@@ -88,6 +89,10 @@ def read_hand_in(path: Path) -> HandIn:
     except ZIP_ERRORS as error:
         raise LabError(f"{path} is a damaged zip ({one_line(str(error))}): {ASK_AGAIN}") from error
     require_packed(path, files)
+    require(
+        len(files[MANIFEST]) <= MAX_MANIFEST_BYTES,
+        f"{MANIFEST} of {path} has {format_bytes(len(files[MANIFEST]))}: at most {format_bytes(MAX_MANIFEST_BYTES)} are read",
+    )
     try:
         manifest = parse_json(files[MANIFEST].decode(), f"{MANIFEST} of {path}")
     except UnicodeDecodeError as error:

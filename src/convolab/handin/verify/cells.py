@@ -89,7 +89,8 @@ def can_show(statement: ast.stmt) -> bool:
 def figure_size_signs(place: str, cell: HandedInCell) -> Iterator[Sign]:
     """An image of pixels whose size is not the one that its own text says."""
     printed_sizes = {
-        (int(width), int(height)) for width, height in re.findall(r"ImageFigure of (\d+) x (\d+) pixels", cell.text)
+        (int(width), int(height))
+        for width, height in re.findall(r"ImageFigure of (\d{1,9}) x (\d{1,9}) pixels", cell.text)
     }
     pixels = [payload for kind, payload in cell.figures if kind in ("image/png", "image/jpeg")]
     if not printed_sizes or len(pixels) != cell.text.count("ImageFigure of "):

@@ -1,6 +1,5 @@
 """Whether an archive is as `convolab handin pack` wrote it. Its digests are no signature: they show carelessness."""
 
-import html
 import re
 from collections.abc import Iterator
 
@@ -8,17 +7,19 @@ from convolab.core.errors import require
 from convolab.core.outputs import is_own_output
 from convolab.core.trust import sha256_of
 from convolab.handin.homework import HOMEWORK_FILE, MAX_HOMEWORK_BYTES, Homework
-from convolab.handin.notebook_file import HandedInCell, one_line
+from convolab.handin.notebook_file import TAG, HandedInCell, one_line, unescape_html
 from convolab.handin.pack import HAND_IN, homework_sha256
 from convolab.handin.verify.archive import MANIFEST, HandIn
 from convolab.handin.verify.signs import Sign, as_note
 
-TAG = re.compile(r"<[^<>]*>")
+PAGE_FIGURE = re.compile(r"base64,([A-Za-z0-9+/=\s]+)")  # a figure of pixels in a page
 TITLE = re.compile(
     rb"""(?m)^title[ \t]*=[ \t]*["']([^"'\r\n]{0,200})"""
 )  # of a homework.toml of a stranger, which is not parsed
 MAX_PAGE_BYTES = 60_000_000
+MAX_PAGE_CHARS = 5_000_000  # of a page's text, which has no figures
 MAX_LINES = 500  # of a notebook that are sought on its page
+FIGURE_START = 2_000  # characters of a figure that are compared
 
 
 def archive_signs(hand_in: HandIn, homework: Homework) -> Iterator[Sign]:
@@ -65,12 +66,13 @@ def page_signs(hand_in: HandIn, notebook: str, cells: list[HandedInCell]) -> Ite
     page = hand_in.files.get(f"{notebook}.html")
     if page is None:
         return
-    if len(page) > MAX_PAGE_BYTES:
+    raw = page.decode("utf-8", errors="replace") if len(page) <= MAX_PAGE_BYTES else None
+    shown = squeeze(unescape_html(TAG.sub("", raw or "")))
+    if raw is None or len(shown) > MAX_PAGE_CHARS:
         yield as_note(f"{notebook}.html", "it is too large to be compared with its notebook")
         return
     left = MAX_LINES
-    raw = page.decode("utf-8", errors="replace")
-    shown = squeeze(html.unescape(TAG.sub("", raw)))
+    on_page = {squeeze(figure)[:FIGURE_START] for figure in PAGE_FIGURE.findall(raw)}
     for cell in cells:
         lines = [line for line in cell.printed.splitlines() if any(char.isdigit() for char in line)][:left]
         left -= len(lines)
@@ -80,7 +82,8 @@ def page_signs(hand_in: HandIn, notebook: str, cells: list[HandedInCell]) -> Ite
                 f"{notebook}.html, {cell.name}", f"it does not show `{one_line(missing)}`, which the notebook does"
             )
         for media, payload in cell.figures:
-            if media != "image/svg+xml" and payload[:2000] not in raw:
+            start = squeeze(payload)[:FIGURE_START]
+            if media != "image/svg+xml" and start and start not in on_page:
                 yield Sign(f"{notebook}.html, {cell.name}", "it shows another figure than the notebook")
 
 

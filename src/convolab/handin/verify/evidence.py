@@ -165,14 +165,13 @@ def have_common_count(values: Sequence[float], max_images: int) -> bool:
     """
     import numpy as np
 
-    counts = np.arange(1, min(max_images, MAX_IMAGES) + 1)
-    fits = np.ones(len(counts), dtype=bool)
+    counts = np.arange(1, min(max_images, MAX_IMAGES) + 1)  # that explain all values so far
     for value in dict.fromkeys(values):
         if not 0 <= value <= 1:
             return False
-        hits = value * counts[fits]
-        fits[fits] = np.abs(hits - np.round(hits)) <= 1e-9 * np.maximum(hits, 1)
-        if not fits.any():
+        hits = value * counts
+        counts = counts[np.abs(hits - np.round(hits)) <= 1e-9 * np.maximum(hits, 1)]
+        if not len(counts):
             return False
     return True
 
@@ -182,7 +181,7 @@ def evaluation_problems(run: RunEvidence) -> Iterator[str]:
     test = run.test
     if test is None:
         return
-    with suppress(KeyError, TypeError, ValueError, ArithmeticError, AttributeError):
+    with suppress(LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
         correct, count, confusion = int(test["correct"]), int(test["count"]), test["confusion"]
         total, hits = sum(map(sum, confusion)), sum(row[index] for index, row in enumerate(confusion))
         if not math.isclose(test["accuracy"], correct / count, abs_tol=EXACT):

@@ -10,9 +10,10 @@ from convolab.core.environment import processor_name
 from convolab.core.errors import LabError
 from convolab.core.text import pluralize, truncate_list
 from convolab.core.trust import sha256_of
+from convolab.handin.check import NUMBER
 from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook, shorten_cell
 from convolab.handin.verify.fence import Permission, run_fenced, work_folder
-from convolab.handin.verify.numbers import NUMBER, chart_points
+from convolab.handin.verify.numbers import chart_points
 from convolab.handin.verify.signs import Sign, confirmed, skipped
 
 # Of printed numbers, absolute and relative, and of a chart's values as a part of their range: where processor, torch and
@@ -21,8 +22,10 @@ SAME_MACHINE, OTHER_MACHINE = 0.002, 0.05
 PIXEL_TOLERANCE = 255  # times the tolerance: the mean difference of two figures of pixels
 THUMBNAIL = (64, 64)
 # What differs between two honest executions: times, speeds, folders, threads and the numbers of objects in memory.
+# A number of bounded length, from its first digit on: a line of digits is not read again from each of them.
 VOLATILE = re.compile(
-    r"\d+(?:[.,]\d+)* ?(?:ms|s|min|h|images/s|it/s)\b|\b\d{8}-\d{6}(?:-\d+)?|\bat 0x[0-9a-f]+|(?:torch = .*)|\d+ threads?\b"
+    r"(?<!\d)\d{1,20}(?:[.,]\d{1,20}){0,4} ?(?:ms|s|min|h|images/s|it/s)\b|\b\d{8}-\d{6}(?:-\d+)?|\bat 0x[0-9a-f]+|"
+    r"(?:torch = .*)|(?<!\d)\d{1,9} threads?\b"
 )
 
 
@@ -42,9 +45,8 @@ def execute_signs(
         processors: those of the hand-in's runs, which decide how exactly numbers are compared.
         permission: what the teacher allows.
     """
-    settings = next((cell for cell in cells if cell.name.endswith("-settings")), None)
-    printed = dict(re.findall(r"(?m)^(data|fast|torch) = (.*)$", settings.text if settings else ""))
-    threads = re.search(r"(\d+) threads?", printed.get("torch", ""))
+    settings, printed = settings_text(cells), printed_settings(cells)
+    threads = re.search(r"(?<!\d)(\d{1,9}) threads?", printed.get("torch", ""))
     try:
         permission.require([(Path(f"{hand_in}/{name}"), sha256_of(content))])
         job = {
@@ -58,8 +60,7 @@ def execute_signs(
     except LabError as error:
         yield skipped(name, f"not executed again: {error}", "execute")
         return
-    new_settings = next((cell.text for cell in again if cell.name.endswith("-settings")), "")
-    is_same = set(processors) == {processor_name()} and settings is not None and new_settings == settings.text
+    is_same = set(processors) == {processor_name()} and settings is not None and settings_text(again) == settings
     tolerance = SAME_MACHINE if is_same else OTHER_MACHINE
     found = list(output_differences(cells, again, tolerance))
     yield from (Sign(f"{name}, {cell}", what, "execute") for cell, what in found)
@@ -67,6 +68,16 @@ def execute_signs(
         why = "" if is_same else ", as processor, torch or threads differ or are not known"
         shown = f"{pluralize(len(again), 'cell')} {'shows' if len(again) == 1 else 'show'} the same"
         yield confirmed(name, f"executed again: {shown}, within {tolerance:g}{why}", "execute")
+
+
+def settings_text(cells: Sequence[HandedInCell]) -> str | None:
+    """What a notebook's cell of settings printed; None if it has none."""
+    return next((cell.text for cell in cells if cell.name.endswith("-settings")), None)
+
+
+def printed_settings(cells: Sequence[HandedInCell]) -> dict[str, str]:
+    """What it printed of data, fast and torch."""
+    return dict(re.findall(r"(?m)^(data|fast|torch) = (.*)$", settings_text(cells) or ""))
 
 
 def output_differences(

@@ -1,7 +1,8 @@
 """Where other people's code runs: behind bubblewrap's fence, or else under limits on memory, time, processes and files.
 
-Behind the fence it sees Python, this package and its own empty folder, read-only but for that folder; it has no network
-and no other processes. Under limits alone it can do what this user can do, so that needs a word of the teacher.
+Behind the fence it sees Python, this package, the published datasets and its own empty folder, read-only but for that
+folder; it has no network and no other processes. Under limits alone it can do what this user can do, so that needs a
+word of the teacher.
 """
 
 import json
@@ -22,9 +23,10 @@ from typing import Any, Literal
 import convolab
 from convolab.core.environment import data_root
 from convolab.core.errors import LabError, require
-from convolab.core.files import parse_json, read_text
+from convolab.core.files import parse_json, read_text, user_path
 from convolab.core.text import format_bytes, format_duration
 from convolab.core.trust import require_trusted, trust_all
+from convolab.data.catalog import DATASETS
 from convolab.handin.verify.fenced_job import JOB, RESULT
 
 FenceKind = Literal["bubblewrap", "limits"]
@@ -57,6 +59,7 @@ KEPT_VARIABLES = (
     "OMP_WAIT_POLICY",
     "MKL_NUM_THREADS",
     "LD_LIBRARY_PATH",
+    "CONVOLAB_LIMITS",
 )
 NO_FENCE = (
     "bubblewrap (bwrap) is not there or does not work here, so there is no fence, and this code could do all that you "
@@ -66,11 +69,11 @@ NO_FENCE = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What one job may use."""
+    """What one job may use; by default as much as the limits of this module say when it begins."""
 
-    seconds: float = MAX_SECONDS
-    memory_bytes: int = MAX_MEMORY_BYTES
-    file_bytes: int = MAX_FILE_BYTES
+    seconds: float = field(default_factory=lambda: MAX_SECONDS)
+    memory_bytes: int = field(default_factory=lambda: MAX_MEMORY_BYTES)
+    file_bytes: int = field(default_factory=lambda: MAX_FILE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -152,11 +155,12 @@ def run_fenced(folder: Path, job: Mapping[str, object], permission: Permission) 
     Raises LabError if it takes too long, ends without a result, or gives one that cannot be read.
     """
     limits = permission.limits or Limits()
-    program, data = bubblewrap(), permission.data_dir or data_root()
+    program, data = bubblewrap(), user_path(permission.data_dir or data_root()).absolute()
     values = {
         **job,
         "limits": [limits.memory_bytes, limits.file_bytes, MAX_OPEN_FILES, int(limits.seconds) + 60],
         "data_dir": str(data),
+        "datasets": {name: str(path) for name, path in dataset_folders(data).items()},
     }
     (folder / JOB).write_text(json.dumps(values), encoding="utf-8")
     command = [sys.executable, "-P", "-m", "convolab.handin.verify.fenced_job", str(folder)]
@@ -204,6 +208,19 @@ def package_root() -> str:
     return str(Path(convolab.__file__ or "").resolve().parents[1])
 
 
+def dataset_folders(data: Path) -> dict[str, Path]:
+    """The folders of published datasets on this disk, by the names that they have in convolab's folder.
+
+    What else is there is this user's own: code that is trusted, their images, what the page was asked for and its logs.
+    """
+    folders = {
+        info.folder: data if data.name == info.folder or not info.missing_files(data) else data / info.folder
+        for info in DATASETS.values()
+        if info.folder
+    }
+    return {name: path for name, path in folders.items() if path.is_dir()}
+
+
 def fence_arguments(folder: Path, data: Path) -> list[str]:
     """bubblewrap's arguments: what the job sees, and that it sees nothing else."""
     python = {sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), package_root()}
@@ -228,8 +245,8 @@ def fence_arguments(folder: Path, data: Path) -> list[str]:
     arguments += ["--tmpfs", "/tmp"]
     for path in dict.fromkeys(readable):
         arguments += ["--ro-bind-try", path, path]
-    if data.is_dir():
-        arguments += ["--ro-bind", str(data.resolve()), str(data)]
+    for path in dataset_folders(data).values():
+        arguments += ["--ro-bind", str(path.resolve()), str(path)]
     return [*arguments, "--bind", str(folder), str(folder), "--remount-ro", "/", "--chdir", str(folder)]
 
 

@@ -13,6 +13,9 @@ MAX_MORE_PROCESSES = 4096  # processes and threads, beside those that the user h
 
 def do_job(folder: Path) -> None:
     """Do the job that a folder holds, and write its result there."""
+    from convolab.core.limits import VARIABLE, lift_limits
+
+    lift_limits(os.environ.get(VARIABLE, ""))
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     set_limits(*job["limits"])
     try:
@@ -108,13 +111,11 @@ def execute_notebook(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     from nbclient import NotebookClient
 
     os.environ.update({"CONVOLAB_FAST": "1" if job["fast"] else "0", "CONVOLAB_HOMEWORK_DATA": job["data"]})
-    if Path(job["data_dir"]).is_dir():
-        # Datasets that are there are read; what is written, such as caches and trust, stays in this folder.
-        home = Path(os.environ["CONVOLAB_DATA"])
-        home.mkdir(parents=True, exist_ok=True)
-        for path in Path(job["data_dir"]).iterdir():
-            if path.is_dir() and path.name != "cache" and not (home / path.name).exists():
-                (home / path.name).symlink_to(path)
+    # Datasets that are there are read; what is written, such as caches and trust, stays in this folder.
+    home = Path(os.environ["CONVOLAB_DATA"])
+    home.mkdir(parents=True, exist_ok=True)
+    for name, path in job["datasets"].items():
+        (home / name).symlink_to(path)
     if job["threads"]:
         os.environ["OMP_NUM_THREADS"] = str(job["threads"])
     path = folder / job["notebook"]

@@ -23,6 +23,7 @@ RUNS_FILES = (
     "pickle.load", "pickle.loads", "joblib.load", "torch.load", "torch.hub.load", "torch.jit.load", "os.system",
     "subprocess.run", "subprocess.Popen", "subprocess.check_output", "get_ipython",
 )  # fmt: skip
+NAME_PARTS = 8  # that are looked at of a function's name; importlib.util.spec_from_file_location has three
 MAGIC = re.compile(r"(?m)^[ \t]*(?:!|%{1,2}(?:run|load|loadpy|macro|store|sx|system|bash|sh|script|writefile)\b).*$")
 INSTALLS = re.compile(r"\s*[!%]\s*(?:pip|uv pip|conda) install\b")
 CHANGEABLE = re.compile(r"(?m)^(?:DATA|DATA_DIR|FAST|CONVOLAB|IMAGE_ADDRESS|OWN_IMAGES|LARGE_IMAGE)\b.*$")
@@ -135,7 +136,9 @@ def module_names(node: ast.AST) -> list[str]:
 
 
 def dotted_name(node: ast.AST) -> str:
-    """The name of a function as it is written, such as torch.load; empty for what has none."""
-    if isinstance(node, ast.Attribute):
-        return f"{dotted_name(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else ""
+    """The name of a function as it is written, such as torch.load; of a longer one its last parts, empty for what has none."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute) and len(parts) < NAME_PARTS:
+        parts.append(node.attr)
+        node = node.value
+    return ".".join(reversed([*parts, node.id if isinstance(node, ast.Name) else ""]))

@@ -47,7 +47,6 @@ MEANINGS = {
     "recipe": "all settings of a run",
     "SHA-256": "a fingerprint: equal files have the same, others do not",
 }
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def class_csv(result: VerifyResult) -> str:
         }
         columns |= {f"points {name}": report.points.get(name, "") for name in items_with_points(result.homework)}
         columns[TOTAL] = "" if report.refused else report.total_points
-        rows.append({name: plain_cell(value) for name, value in columns.items()})
+        rows.append({name: escape_line(value) if isinstance(value, str) else value for name, value in columns.items()})
     return csv_text(rows)
 
 
@@ -206,18 +205,6 @@ def meanings_of(result: VerifyResult) -> dict[str, str]:
 def items_with_points(homework: Homework) -> list[str]:
     """The items that have points, in order."""
     return [*(["1"] if homework.question1.points else []), *(item.id for item in homework.items if item.points)]
-
-
-def plain_cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula.
-
-    >>> plain_cell("=1+1"), plain_cell("Ada"), plain_cell(3.5)
-    ("'=1+1", 'Ada', 3.5)
-    """
-    if not isinstance(value, str):
-        return value
-    line = escape_line(value)
-    return f"'{line}" if line.startswith(FORMULA_STARTS) and line != NO_VALUE else line
 
 
 def class_page(result: VerifyResult) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,17 +21,24 @@ from convolab.handin.verify.cells import order_signs, output_signs
 from convolab.handin.verify.copies import Traces, copy_signs
 from convolab.handin.verify.digests import archive_signs, page_signs, require_course_homework
 from convolab.handin.verify.evidence import RunEvidence, read_evidence
-from convolab.handin.verify.execute import execute_signs
+from convolab.handin.verify.execute import execute_signs, printed_settings
 from convolab.handin.verify.fence import Limits, Permission, describe_fence, fence_kind, require_fence, work_folder
 from convolab.handin.verify.given_cells import given_cell_signs, hidden_code_signs
 from convolab.handin.verify.numbers import number_signs
 from convolab.handin.verify.rerun import RunChoice, rerun_signs
 from convolab.handin.verify.seeds import seed_signs
-from convolab.handin.verify.signs import READING_CANNOT_SHOW, Means, Sign, Weight
+from convolab.handin.verify.signs import READING_CANNOT_SHOW, Means, Sign, Weight, as_note
 
 ProgressLine = Callable[[str], object]
-SPEED = re.compile(r"\d[\d.]* s, [\d,]+ images/s")
-MAX_LISTED = 500  # signs of one hand-in
+SPEED = re.compile(r"(?<![\d.])\d[\d.]{0,15} s, [\d,]{1,15} images/s")
+MAX_LISTED = 500  # signs of each weight of one hand-in
+NOUNS: dict[Weight, str] = {
+    "sign": "contradictions",
+    "shared": "groups that share work",
+    "note": "notes",
+    "confirmed": "confirmations",
+    "skipped": "lines on what was not run again",
+}
 
 
 @dataclass(frozen=True)
@@ -146,8 +154,8 @@ class VerifyResult:
         """How many runs were trained again, or how many notebooks were executed again."""
         return len(
             {
-                (report.file, sign.where.partition(",")[0])
-                for report in self.reports
+                (number, sign.where.partition(",")[0])  # the name of a zip may be that of many
+                for number, report in enumerate(self.reports)
                 for sign in report.signs
                 if sign.means == means and sign.weight != "skipped"
             }
@@ -219,14 +227,18 @@ def verify_hand_ins(
     reports, all_traces = [], []
     for file in files:
         on_progress(file.name)
-        report, traces = verify_one(file, homework, options)
+        try:
+            report, traces = verify_one(file, homework, options)
+        except Exception as error:  # of files that may be anything: whatever it is, the others go on
+            reason = f"cannot be verified ({one_line(f'{type(error).__name__}: {error}')}): look at it by hand"
+            report, traces = HandInReport(file.name, file.stem, refused=reason), None
         reports.append(report)
         all_traces.append((report, traces))
     compared = [(report, traces) for report, traces in all_traces if traces is not None]
     for (report, _), signs in zip(compared, copy_signs([traces for _, traces in compared]), strict=True):
         report.signs += signs
     for report in reports:
-        report.signs = [name_item(homework, sign) for sign in dict.fromkeys(report.signs)][:MAX_LISTED]
+        report.signs = [name_item(homework, sign) for sign in listed_signs(report.file, report.signs)]
     names = [run.name for report in reports for run in report.runs]
     is_name = choice is not None and choice.words != "all" and not choice.words.isdecimal()
     require(
@@ -234,6 +246,21 @@ def verify_hand_ins(
         f"no hand-in has a run '{rerun}': give its name in evidence/, a number or all",
     )
     return VerifyResult(homework, tuple(reports), describe_fence(fence_kind()) if options.permission.let_run else "")
+
+
+def listed_signs(file: str, signs: Iterable[Sign]) -> list[Sign]:
+    """The first signs of each weight, those of groups apart, so that none pushes out others; then how many are left out."""
+    listed: list[Sign] = []
+    counts: Counter[tuple[Weight, bool]] = Counter()
+    for sign in dict.fromkeys(signs):
+        kind = (sign.weight, bool(sign.shared_by))
+        counts[kind] += 1
+        if counts[kind] <= MAX_LISTED:
+            listed.append(sign)
+    for (weight, _), count in counts.items():
+        if count > MAX_LISTED:
+            listed.append(as_note(file, f"{count - MAX_LISTED:,} more {NOUNS[weight]} are not listed"))
+    return listed
 
 
 def item_cells(item: HomeworkItem) -> set[str]:
@@ -362,9 +389,3 @@ def repeat_signs(
         for name, cells in notebooks.items():
             content = hand_in.files[f"{name}.ipynb"]
             yield from execute_signs(file, f"{name}.ipynb", content, cells, processors, options.permission)
-
-
-def printed_settings(cells: Sequence[HandedInCell]) -> dict[str, str]:
-    """What a notebook's cell of settings printed: data, fast and torch."""
-    settings = next((cell for cell in cells if cell.name.endswith("-settings")), None)
-    return dict(re.findall(r"(?m)^(data|fast|torch) = (.*)$", settings.text if settings else ""))
