@@ -56,3 +56,18 @@ def test_an_axis_of_differences_ends_at_labels_that_are_whole_and_apart(page: "P
 
 def test_a_chart_whose_place_has_no_width_yet_is_drawn_without_an_error(page: "Page") -> None:
     page.evaluate(DRAW, [INTERVALS, [0, 1]])  # the page's end sees what the console says
+
+
+DRAW_LONG = """async count => {
+  const {lineChart} = await import("/static/chart.js");
+  const place = document.createElement("div");
+  document.querySelector("main").append(place);
+  lineChart(place, [{name: "a", points: Array.from({length: count}, (_, index) => [index + 1, Math.sin(index)])}], {title: "t"});
+  const drawn = place.querySelector("polyline").getAttribute("points").split(" ").length;
+  place.remove();
+  return drawn;
+}"""
+
+
+def test_two_hundred_runs_of_a_thousand_epochs_are_drawn(page: "Page") -> None:
+    assert page.evaluate(DRAW_LONG, 200_000) == 200_000

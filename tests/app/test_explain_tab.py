@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
-from support.page_browser import axe_faults, chromium, is_too_wide, page_in, served_app
+from support.page_browser import axe_faults, chromium, is_too_wide, open_address, page_in, served_app
 from support.same_as import require_command, run_python
 
 import convolab
@@ -186,6 +186,20 @@ def test_a_person_explains_clicks_a_cell_and_opens_a_check(looked_at: Path) -> N
             page.wait_for_selector("#explain-image option:checked:has-text('teal.png')", state="attached")
             page.select_option("#explain-net", "")
             page.select_option("#explain-net", SMALL)
+
+
+@pytest.mark.timing
+def test_a_check_that_is_asked_for_while_the_map_is_computed_waits_for_the_map(looked_at: Path) -> None:
+    with served_app(looked_at) as address, chromium() as browser, page_in(browser, address) as page:
+        maps = []
+        page.route("**/api/explain/map/gradient", lambda route: maps.append(route))
+        open_address(page, f"{address}?tab=explain&explain.net={SMALL}&explain.methods=gradient")
+        while not maps:
+            page.wait_for_timeout(20)
+        page.click("#explain-check")
+        page.wait_for_timeout(200)
+        maps[0].continue_()
+        page.wait_for_selector("[data-method=gradient]:not(.failed) .of-check", state="attached")
 
 
 GIVE_FILE = """([kind, bytes]) => {

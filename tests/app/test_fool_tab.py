@@ -152,6 +152,8 @@ def test_a_person_fools_a_network_watches_and_downloads(looked_at: Path) -> None
             page.wait_for_timeout(200)
             link = page.url
         with page_in(browser, link, width=390, dark=True) as page:
+            assert page.input_value("#fool-target") == target
+            page.click("#fool-form button.main")  # the link alone starts nothing
             page.wait_for_selector("#fool-judged:not([hidden])")
             assert not is_too_wide(page)
             assert axe_faults(page) == []

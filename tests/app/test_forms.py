@@ -158,6 +158,29 @@ def test_options_for_images_whose_size_is_not_known_are_left_to_the_training() -
     assert TrainForm.parse(values).recipe().model.options == {"groups": 3}
 
 
+@pytest.mark.slow
+def test_a_librarys_weights_stand_in_the_command_and_the_python_and_are_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: object) -> None:
+        raise AssertionError("the weights are fetched")
+
+    monkeypatch.setattr("convolab.training.sections.sha256_of_weights", fetch)
+    start = "model.weights=pretrained\nmodel.pretrained_lr_factor=0.1"
+    values = {"net": "torchvision/resnet18", "data": "cifar10", "more": start}
+    training, study = TrainForm.parse(values), SweepForm.parse({**values, "grid": "optimizer.lr=0.1,0.01"})
+    assert training.recipe().model.name == "torchvision/resnet18"
+    assert len(study.study().recipes) == 6
+    for same in (training.same_as(tmp_path, None), study.same_as(tmp_path, None)):
+        assert "model.weights=pretrained" in same.command
+        assert "model.pretrained_lr_factor=0.1" in same.command
+    assert '"weights": "pretrained", "pretrained_lr_factor": 0.1}' in study.same_as(tmp_path, None).python
+    for key in ("model.weights=pretrained", "model.pretrained_lr_factor=0.1,1"):
+        base = {} if key.startswith("model.weights") else {**values, "more": "model.weights=pretrained"}
+        with pytest.raises(LabError, match="cannot vary here, where no weights are downloaded: use convolab sweep"):
+            SweepForm.parse({**base, "grid": key})
+
+
 def test_a_copied_command_with_control_characters_is_one_line_and_right(tmp_path: Path) -> None:
     folder = tmp_path / "it's\n\x1b[31m0 \u202e"
     same = TrainForm.parse({}).same_as(folder, None)

@@ -10,6 +10,7 @@ from support.page_browser import axe_faults, chromium, is_too_wide, page_in, ser
 from support.same_as import require_command, run_python
 
 import convolab
+from convolab.app.worker import ComputeThread
 
 SMALL = "run:small"
 ASK = {"net": SMALL, "image": "coffee", "scale": "64px", "alignment": "resize"}
@@ -25,6 +26,27 @@ def test_the_responses_and_boxes_are_the_librarys(looking: TestClient, looked_at
         response = np.frombuffer(base64.b64decode(packed["data"]), "<f4").reshape(packed["rows"], packed["columns"])
         assert np.array_equal(response, finding.arrays[f"response {one['label']} at 64px"].numpy())
         assert one["detections"] == finding.metrics["classes"][one["label"]]["detections"]
+
+
+def test_the_boxes_of_another_threshold_are_the_librarys_and_end_no_search(
+    looking: TestClient, looked_at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = []
+    run = ComputeThread.run
+
+    async def record(worker: ComputeThread, session: str, channel: str, function: object) -> object:
+        channels.append(channel)
+        return await run(worker, session, channel, function)
+
+    monkeypatch.setattr(ComputeThread, "run", record)
+    values = {**ASK, "target": ["3"], "threshold": "0.8"}
+    looking.post("/api/locate/find", json=values)
+    judged = looking.post("/api/locate/judge", json=values).json()["classes"]
+    finding = convolab.locate(
+        "coffee", looked_at / "small", targets="3", scales="64px", alignment="resize", threshold=0.8
+    )
+    assert judged == [{"label": "3", "detections": finding.metrics["classes"]["3"]["detections"]}]
+    assert len(set(channels)) == 2  # the next one of a channel takes the place of the one before
 
 
 def test_each_wrong_setting_is_one_line(looking: TestClient) -> None:
@@ -94,3 +116,27 @@ def test_a_person_finds_a_class_and_moves_the_threshold(looked_at: Path) -> None
             assert page.input_value("#locate-threshold") == "80"
             assert not is_too_wide(page)
             assert axe_faults(page) == []
+
+
+@pytest.mark.timing
+def test_a_threshold_moved_during_a_search_asks_about_the_image_that_is_shown(looked_at: Path) -> None:
+    query = (
+        f"?tab=locate&locate.net={SMALL}&locate.image=coffee&locate.scale=64px&locate.alignment=resize&locate.target=3"
+    )
+    with served_app(looked_at) as address, chromium() as browser, page_in(browser, address + query) as page:
+        page.wait_for_selector("[data-class='3']")
+        searches = []
+        page.route("**/api/locate/find", lambda route: searches.append(route))
+        page.select_option("#locate-image", "rocket")
+        while not searches:
+            page.wait_for_timeout(20)
+        with page.expect_response("**/api/locate/judge") as judged:
+            page.evaluate(
+                """() => { const slider = document.getElementById("locate-threshold");
+                slider.value = 80; slider.dispatchEvent(new Event("input", {bubbles: true})); }"""
+            )
+        assert judged.value.request.post_data_json["image"] == "coffee"
+        page.wait_for_selector("#locate-table:not(:has-text('…'))")
+        searches[0].continue_()
+        page.wait_for_selector("#locate-canvas[aria-label^='rocket']")  # the search went on to its end
+        page.wait_for_selector("#locate-table:not(:has-text('…'))")

@@ -1,5 +1,6 @@
 """The page in a real Chromium: a person's way through the tabs by mouse and by keyboard, in all its looks."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,6 +125,57 @@ def test_a_comparison_has_verdicts_differences_and_the_report(page: "Page", addr
     report = page.frame_locator(".report")
     report.locator("svg").first.wait_for()
     assert page.get_attribute(".report", "sandbox") == "allow-scripts"
+
+
+def shown_difference(margin: float | None) -> dict[str, object]:
+    """A contrast as the server describes it."""
+    return {
+        "label": "a − b",
+        "metric": "accuracy",
+        "unit": "percentage points",
+        "higher_is_better": True,
+        "mean": 0.5,
+        "low": -1.0,
+        "high": 2.0,
+        "margin": margin,
+        "seeds": 3,
+        "verdict": "undecided",
+        "reason": None,
+        "comment": "",
+    }
+
+
+@pytest.mark.parametrize(("margins", "bands"), [((1.0, 1.0), 1), ((1.0, 3.0), 0), ((None, 1.0), 0), ((None, None), 0)])
+def test_the_band_of_what_does_not_matter_is_drawn_only_where_it_is_that_of_all_rows(
+    page: "Page", address: str, margins: tuple[float | None, ...], bands: int
+) -> None:
+    section = {"name": "s", "title": "", "arms": [], "curves": {}, "comment": ""}
+    found = {
+        "title": "t",
+        "num_runs": 2,
+        "num_complete": 2,
+        "sections": [{**section, "contrasts": [shown_difference(margin) for margin in margins]}],
+        "notes": [],
+        "same": {"command": "", "python": ""},
+        "differences": {},
+        "runs": [],
+    }
+    page.route(re.compile(r"/api/compare\?"), lambda route: route.fulfill(json=found))
+    open_address(page, address + "?tab=compare&compare.run=fast-0&compare.run=slow-0")
+    page.wait_for_selector("#compare-sections circle.mean", state="attached")
+    assert page.locator("#compare-sections .band").count() == bands
+    assert ("shaded" in page.inner_text("#compare-sections")) == (bands > 0)
+
+
+def test_more_epochs_have_a_command_with_the_folder_that_the_page_would_take(page: "Page") -> None:
+    page.click("#train-runs [data-key='show fast-0']")
+    page.locator("#train-curves-title", has_text="fast-0").wait_for()
+    assert page.is_hidden("#train-resume-same")
+    page.fill("#train-extend", "7")
+    expected = "convolab resume runs/fast-0 --epochs 7 --out runs/fast-0-1"
+    page.locator("#train-resume-same .command", has_text=expected).wait_for()
+    page.fill("#train-extend", "2")  # it has three already
+    page.wait_for_selector("#train-resume-same", state="hidden")
 
 
 def test_an_address_reproduces_the_view(page: "Page", address: str) -> None:

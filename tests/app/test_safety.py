@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from support.page import HOST, ORIGIN, client_of
 
 from convolab.app.safety import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, AllowedHosts, Tokens, is_loopback
 from convolab.app.server import AppState
+from convolab.core.trust import sha256_of, trust_here
+from convolab.models.registry import trust_named
 
 START = "/api/train/start"
 
@@ -242,6 +245,86 @@ def test_a_study_runs_no_code_that_its_values_name(
     assert not (tmp_path / "ran").exists()
 
 
+TRUSTED = b"open('ran', 'w').close()  # by another command\n"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"net": "mine.py:Net"}, {"net": "mine:Net"}, {"option.name": "mine.py:Net"}, {"more": "model.name=mine.py:Net"},
+        {"more": "optimizer.name=mine.py:Net"}, {"more": "schedule.name=mine:Net"}, {"more": "loss.name=mine.py:Net"},
+        {"more": "sampling.name=mine.py:Net"}, {"more": "validation_metric.name=mine.py:Net"}, {"augment": "flip, mine.py:Net(2)"},
+        {"more": 'data.augment=["mine:Net"]'}, {"net": "/nowhere/there.py:Net"}, {"net": "folder/../mine.py:Net"},
+    ],
+)  # fmt: skip
+def test_code_that_was_trusted_before_runs_on_the_page_only_if_net_named_it(
+    client: TestClient, state: AppState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_bytes(TRUSTED)
+    trust_here([sha256_of(TRUSTED)])
+    for path, extra in ((START, {}), ("/api/compare/start", {"grid": "training.batch_size=64,32"})):
+        answer = client.post(path, json={**values, **extra}, headers=ORIGIN)
+        error = require_one_line(answer.text)
+        assert answer.status_code == 400
+        assert ":Net' is code that the page was not given: convolab app --net FILE:NAME offers" in error
+    assert state.jobs.entries() == []
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "grid",
+    ["optimizer.name=sgd,mine.py:Net", "loss.name=cross_entropy,mine:Net", 'data.augment=["flip"],["flip","mine.py:Net"]'],
+)  # fmt: skip
+def test_code_that_was_trusted_before_is_no_value_of_a_study(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_bytes(TRUSTED)
+    trust_here([sha256_of(TRUSTED)])
+    answer = client.post("/api/compare/check", json={"grid": grid}, headers=ORIGIN)
+    assert "is code that the page was not given" in require_one_line(answer.text)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_file_of_weights_is_opened_to_refuse_it(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.pth").write_bytes(b"weights")
+    forms = [{"more": f"model.weights={name}"} for name in ("there.pth", "missing.pth")]
+    errors = [require_one_line(client.post(START, json=values, headers=ORIGIN).text) for values in forms]
+    study = client.post("/api/compare/start", json={**forms[0], "grid": "optimizer.lr=0.1,0.01"}, headers=ORIGIN)
+    assert {*errors, require_one_line(study.text)} == {
+        "the page reads no file of weights: use the command line for model.weights"
+    }
+
+
+NETWORK = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, shape, classes):
+        super().__init__(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+"""
+
+
+@pytest.mark.slow
+def test_a_network_that_net_named_is_offered_and_another_of_its_file_is_not(
+    state: AppState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(NETWORK)
+    trust_named("mine.py:Net")
+    client = client_of(replace(state, nets=("mine.py:Net",)))
+    for path, extra in (("/api/train/check", {}), ("/api/compare/check", {"grid": "optimizer.lr=0.1,0.01"})):
+        found = client.post(path, json={"net": "mine.py:Net", **extra}, headers=ORIGIN).json()
+        assert "mine.py:Net" in found["command"], found
+        refused = client.post(path, json={"net": "mine.py:nn", **extra}, headers=ORIGIN)
+        assert "is code that the page was not given" in require_one_line(refused.text)
+
+
 def test_a_folder_whose_name_is_no_utf8_hides_no_other_run(client: TestClient, state: AppState) -> None:
     name = os.fsdecode(b"bad\xff")
     try:
@@ -292,8 +375,9 @@ def test_a_request_that_the_browser_breaks_off_is_no_fault(state: AppState, path
 
 @pytest.mark.slow
 def test_the_epochs_of_a_run_that_goes_on_are_digits_that_python_knows(looking: TestClient) -> None:
-    values = {"run": "small", "epochs": "٢٣"}
-    assert "give the number in all" in require_one_line(looking.post("/api/train/resume", json=values).text)
-    for epochs, call in {"٢٣": "resume()", "007": "extend(7)"}.items():
-        same = looking.get("/api/train/same-as-resume", params={"run": "small", "epochs": epochs}).json()
-        assert same["python"].endswith(f".{call}")
+    for epochs in ("٢٣", "1", "-7"):
+        values = {"run": "small", "epochs": epochs}
+        started = looking.post("/api/train/resume", json=values)
+        same = looking.get("/api/train/same-as-resume", params=values)
+        for answer in (started, same):
+            assert "give the number in all" in require_one_line(answer.text)

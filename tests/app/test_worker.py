@@ -107,7 +107,8 @@ def test_an_error_is_of_the_one_who_asked(worker: ComputeThread) -> None:
 def test_a_network_of_somebody_else_is_not_stopped(worker: ComputeThread) -> None:
     async def main() -> None:
         task = await run_endless(worker, "a", "explain")
-        worker.cancel("a")
+        assert worker.running is not None
+        worker.running.cancelled.set()
         nn.Linear(2, 2)(torch.zeros(1, 2))  # in this thread
         with pytest.raises(Cancelled):
             await task

@@ -355,6 +355,19 @@ def test_deleting_a_run_asks_for_confirmation_at_a_terminal(run_cli, monkeypatch
 
 
 @pytest.mark.slow
+def test_a_question_about_a_strangers_run_sends_no_codes_to_the_terminal(run_cli, monkeypatch) -> None:
+    run_cli("train", "shallow_net", *QUICK, "--out", "a")
+    recipe = Path("a/recipe.toml").read_text()
+    Path("a/recipe.toml").write_text(recipe.replace('"digits"', '"folder:\\u001b]0;x\\u0007"'))
+    terminal = io.StringIO("n\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+    result = run_cli("runs", "--delete", "a")
+    assert "Delete a (2 epochs of shallow_net on folder:" in result.err
+    assert not {"\x1b", "\x07"} & set(result.err)
+
+
+@pytest.mark.slow
 def test_a_run_in_training_is_not_deleted(run_cli) -> None:
     run_cli("train", "shallow_net", *QUICK, "--out", "a")
     with FileLock("a/.lock"):

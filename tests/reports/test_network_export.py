@@ -55,6 +55,16 @@ def test_an_exported_program_gives_the_runs_logits_without_convolab_and_holds_no
         assert not [name for name in archive.namelist() if archive.read(name)[:1] == b"\x80"]
 
 
+def test_what_checks_an_export_imports_nothing_of_the_current_folder(
+    run, splits, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("torch", "numpy", "io"):
+        Path(f"{name}.py").write_text("import pathlib\npathlib.Path('imported').touch()\n")
+    export_torch(run, tmp_path / "net.pt2", splits)
+    assert not Path("imported").exists()
+
+
 def test_an_export_with_other_logits_is_not_written(run, splits, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_export, "load_elsewhere", lambda path, pixels: torch.zeros(len(pixels), 10))
     with pytest.raises(LabError, match=r"gives other logits than the run: .* nothing was written"):

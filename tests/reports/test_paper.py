@@ -48,6 +48,10 @@ def test_a_hostile_name_is_text_in_latex_and_in_markdown() -> None:
     assert "<b>" not in markdown_table(table)
 
 
+def test_quotation_marks_need_no_encoding_of_fonts_in_latex() -> None:
+    assert latex_escape('seeds "until decided"') == "seeds ''until decided''"
+
+
 def test_the_tables_of_a_study_have_the_numbers_of_its_results() -> None:
     section = synthetic_study().sections[0]
     _, headings, rows = arms_paper_table(section)

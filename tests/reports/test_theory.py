@@ -94,6 +94,16 @@ def test_the_html_loads_no_other_file(figures) -> None:
     assert "#hash [brackets] *stars* \\ backslash; 100 % of " in page.text
 
 
+def test_what_scrolls_sideways_in_the_html_is_reached_by_keyboard_and_has_a_name(figures) -> None:
+    answer = QuestionAnswer("1(y)", "q", "", (CodeBlock("x" * 400), Table("", ("a",), (("1",),))))
+    page = theory_report.sheet_html(AnswerSheet("t", "m", (*SHEET.answers, answer)), figures)
+    scrolling = re.findall(r'<(?:pre|div class="(?:scroll|formula)")[^>]*>', page)
+    names = [re.search(r' tabindex="0" role="region" aria-label="([^"]+)">', part)[1] for part in scrolling]
+    assert names == ["Formula", "A table", "Figure", "Code", "Table"]
+    assert re.findall(r"([^{}\n]+) {[^}]*overflow-x: auto", theory_report.SHEET_CSS) == [".scroll", ".formula", "pre"]
+    assert page.count("<th") - page.count("<thead") == page.count('<th scope="col"') == 3
+
+
 def test_markdown_has_formulas_tables_and_figures_in_the_syntax_of_github() -> None:
     page = theory_markdown.sheet_markdown(SHEET, "2 checks.", "stem")
     assert "$$\n\\frac{a}{b}\n$$" in page

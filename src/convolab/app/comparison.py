@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import convolab
+from convolab.app.run_rows import thin_curve
 from convolab.app.same_as import SameAs, command_line, option_words, python_call, python_literal
 from convolab.core.stats import mean_interval
 from convolab.core.types import Json
@@ -33,17 +34,21 @@ def section_values(section: "SectionResult") -> dict[str, Json]:
     from convolab.studies.formatting import choose_decimals, format_mean, interval_half_width
     from convolab.studies.results import mean_curve
     from convolab.studies.section import format_arm_value
+    from convolab.studies.tables import finished_metric_values
 
     quantities = section.section.curves
     curves: dict[str, Json] = {
-        quantity: [[[epoch, interval.mean] for epoch, interval in mean_curve(arm, quantity)] for arm in section.arms]
+        quantity: [
+            [[epoch, interval.mean] for epoch, interval in thin_curve(mean_curve(arm, quantity))]
+            for arm in section.arms
+        ]
         for quantity in quantities
     }
     means: list[Json] = []
     for arm in section.arms:
         row: dict[str, Json] = {}
         for metric in section.section.reported_metrics.values():
-            if values := list(arm.values(metric).values()):
+            if values := list(finished_metric_values(arm, metric).values()):
                 interval = metric.possible(mean_interval(values))
                 row[metric.title] = format_mean(
                     metric, interval, choose_decimals(metric, interval_half_width(interval))

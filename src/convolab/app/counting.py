@@ -49,14 +49,16 @@ class CountForm:
     def parse(cls, values: Mapping[str, Any], own: Sequence[str]) -> "CountForm":
         """The form with the controls' values. Raises LabError for a network that the page does not offer."""
         from convolab.models.registry import NETWORKS
+        from convolab.models.resolve import NAME_ALIASES
 
         texts = {name: value.strip() for name, value in values.items() if isinstance(value, str) and len(value) <= 2000}
         require(len(texts) == len(values) <= 60, "a summary has 60 controls at most, each a text")
         prefix = "option."
         options = {name.removeprefix(prefix): text for name, text in texts.items() if name.startswith(prefix) and text}
         net = texts.get("net") or "simple_convnet"
-        is_library = net.startswith((*LIBRARIES, "efficientnet_lite")) and ":" not in net
-        is_offered = is_library or net.startswith(RUN) or net in NETWORKS or net in own
+        library, _, word = net.partition("/")
+        is_library = f"{library}/" in LIBRARIES and word.replace("_", "").replace(".", "").isalnum()  # and no path
+        is_offered = is_library or net.startswith(RUN) or net in (*NETWORKS, *NAME_ALIASES, *own)
         shown = escape_line(net, 80)
         require(
             is_offered,

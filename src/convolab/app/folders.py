@@ -1,8 +1,10 @@
 """The runs and studies below one folder: found, named and opened, and no path outside it is ever touched."""
 
+import json
 import os
 import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,8 +22,18 @@ MAX_FOLDERS = 20_000  # that are looked at
 RUN_FILE, STUDY_FILE = "summary.json", "study.toml"
 NEW_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 MAX_NEW_NAME = 80
+MAX_KEPT_BYTES = 200_000_000  # as JSON, of what was read of runs; what was looked at longest ago goes
 Cached = TypeVar("Cached")
 Signature = tuple[tuple[int, int, int], ...]  # of files: inode, bytes and time of each
+
+
+@dataclass(frozen=True)
+class CachedRead:
+    """What was read of a folder."""
+
+    signature: Signature  # of the files then
+    value: object
+    num_bytes: int  # as JSON
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,8 @@ class RunsFolder:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
-        self.cache: dict[tuple[str, str], tuple[Signature, object]] = {}
+        self.cache: OrderedDict[tuple[str, str], CachedRead] = OrderedDict()
+        self.num_bytes = 0  # of the cache
         self.lock = threading.Lock()
 
     def find(self) -> Found:
@@ -124,17 +137,25 @@ class RunsFolder:
         )
 
     def cached(self, kind: str, name: str, files: tuple[str, ...], read: Callable[[], Cached]) -> Cached:
-        """What `read` gives, read again only when one of the files of a folder has changed."""
-        signature = tuple(file_signature(self.root / name / file) for file in files)
+        """What `read` gives, read again only when one of the files of a folder has changed.
+
+        It is a value of JSON. Of all that was read so many bytes are kept, what was asked for last.
+        """
+        key, signature = (kind, name), tuple(file_signature(self.root / name / file) for file in files)
         with self.lock:
-            known = self.cache.get((kind, name))
-        if known and known[0] == signature:
-            return known[1]  # pyright: ignore[reportReturnType]
+            known = self.cache.get(key)
+            if known and known.signature == signature:
+                self.cache.move_to_end(key)
+                return known.value  # pyright: ignore[reportReturnType]
         value = read()
+        new = CachedRead(signature, value, len(json.dumps(value)))
         with self.lock:
-            if len(self.cache) > 2 * MAX_FOLDERS:
-                self.cache.clear()
-            self.cache[kind, name] = signature, value
+            if old := self.cache.pop(key, None):
+                self.num_bytes -= old.num_bytes
+            self.cache[key] = new
+            self.num_bytes += new.num_bytes
+            while self.num_bytes > MAX_KEPT_BYTES:
+                self.num_bytes -= self.cache.popitem(last=False)[1].num_bytes
         return value
 
 

@@ -1,7 +1,7 @@
 """What the controls of the tabs Train and Compare mean: a recipe, a command, a call of Python, a study."""
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from convolab.app.same_as import SameAs, command_line, option_words, python_call, python_literal
 from convolab.core.errors import LabError, require
+from convolab.core.escape import escape_line
 from convolab.core.types import Json
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ MORE_KEYWORDS = {
     "augment": "data.augment",
 }  # of Python alone
 OPTION = "option."  # how the name of a network's option begins
+# What can be checked only with the weights themselves.
+START_WEIGHTS = ("model.weights", "model.weights_sha256", "model.pretrained_lr_factor")
 MAX_CONTROLS, MAX_CONTROL = 200, 10_000
 
 
@@ -89,11 +92,24 @@ class TrainForm:
         """All keys that differ from the default recipe."""
         return {"model.name": self.network} | {KEYWORDS[k]: v for k, v in self.keywords.items()} | dict(self.others)
 
+    @property
+    def fetched(self) -> dict[str, Json]:
+        """What is given of a library's own weights: they may have to be downloaded, and only the training does that."""
+        from convolab.models.libraries import is_library_network
+
+        given = {key: self.others[key] for key in START_WEIGHTS if key in self.others}
+        is_library = is_library_network(str(self.overrides["model.name"]))
+        return given if is_library and given.get("model.weights") == "pretrained" else {}
+
     def recipe(self) -> "Recipe":
-        """The recipe. Raises LabError for a wrong key or value, and for somebody's code that is not trusted."""
+        """The recipe, without what is `fetched`.
+
+        Raises LabError for a wrong key or value, and for somebody's code that is not trusted.
+        """
         from convolab.training.recipe import Recipe
 
-        recipe = Recipe().parse_overrides(self.overrides)
+        fetched = self.fetched
+        recipe = Recipe().parse_overrides({key: value for key, value in self.overrides.items() if key not in fetched})
         require_possible_options(recipe)
         return recipe
 
@@ -163,6 +179,8 @@ class SweepForm:
             require(
                 key not in form.base.overrides, f"{key} is varied, so it cannot have one value too: empty its control"
             )
+            is_checked = key != "model.weights" and not (form.base.fetched and key in START_WEIGHTS)
+            require(is_checked, f"{key} cannot vary here, where no weights are downloaded: use convolab sweep")
         return form
 
     def study(self) -> "Study":
@@ -196,7 +214,10 @@ class SweepForm:
         """The same as a command and as Python."""
         study = self.study()
         values = study.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        values["recipe"] = changed_sections(self.base.recipe())
+        recipe = changed_sections(self.base.recipe())
+        for key, value in self.base.fetched.items():
+            recipe["model"][key.removeprefix("model.")] = value
+        values["recipe"] = recipe
         call = python_call("convolab.run_study", keywords={"out": out, "data_dir": data_dir})
         call = call.replace("(", "(study, ", 1).replace("(study, )", "(study)")
         lines = ",\n".join(f"        {python_literal(key)}: {python_literal(value)}" for key, value in values.items())
@@ -244,6 +265,36 @@ def toml_text(value: Json) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_text, value))}]"
     return tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
+
+
+def require_offered(overrides: Iterable[Mapping[str, Json]], nets: Sequence[str], data: Sequence[str]) -> None:
+    """Raise LabError for code, images or weights that are not the page's to open. Nothing of them is read to find out.
+
+    Args:
+        overrides: keys of recipes with their values.
+        nets: networks of a person's own that `convolab app --net` named.
+        data: images of a person's own that `convolab app --data` named.
+    """
+    from convolab.models.own_code import is_own_code
+    from convolab.models.registry import NETWORKS
+    from convolab.training.parts import part_names
+
+    for given in overrides:
+        for name in part_names(given):
+            if isinstance(name, str) and is_own_code(name) and name not in (*nets, *NETWORKS):
+                raise LabError(
+                    f"'{escape_line(name, 80)}' is code that the page was not given: convolab app --net FILE:NAME offers a "
+                    "network of your own; other parts of your own need the command line"
+                )
+        images, weights = given.get("data.name"), given.get("model.weights")
+        if isinstance(images, str) and ":" in images and images not in data:
+            raise LabError(
+                f"the page reads no path that it was not given: start it with --data {escape_line(images, 80)}"
+            )
+        require(
+            weights in (None, "pretrained"),
+            "the page reads no file of weights: use the command line for model.weights",
+        )
 
 
 def require_possible_options(recipe: "Recipe") -> None:

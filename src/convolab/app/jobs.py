@@ -128,7 +128,8 @@ class Jobs:
             return any(job.state != "ended" for job in jobs)
 
     def _start(self, job: PageJob) -> None:
-        command = [sys.executable, "-m", "convolab", *job.arguments]
+        # -P: nothing is imported from the current folder, which may be a stranger's.
+        command = [sys.executable, "-P", "-m", "convolab", *job.arguments]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(os.open(self._log(job.id), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:

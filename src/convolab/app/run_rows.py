@@ -2,7 +2,8 @@
 
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from convolab.app.folders import RunsFolder
 from convolab.app.jobs import PageJob
@@ -18,6 +19,7 @@ FILES = ("recipe.toml", "summary.json", "metrics.jsonl", "test.json")
 MAX_LISTED = 500  # runs of a list, the latest ones
 MAX_POINTS = 1000  # epochs of a curve; of more every second, third ... is drawn
 RECENT = 3  # epochs whose speed says how long the others take
+CurvePoint = TypeVar("CurvePoint")
 QUANTITIES = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "learning_rate")
 
 
@@ -92,9 +94,7 @@ def run_curves(folder: RunsFolder, name: str) -> dict[str, Json]:
 
 
 def describe_curves(run: "Run") -> dict[str, Json]:
-    history = run.history
-    step = max(1, math.ceil(len(history) / MAX_POINTS))
-    shown = [epoch for epoch in history if epoch.epoch % step == 0 or epoch is history[-1]]
+    shown = thin_curve(run.history)
     curves: dict[str, Json] = {quantity: [getattr(epoch, quantity) for epoch in shown] for quantity in QUANTITIES}
     return {
         "epoch": [epoch.epoch for epoch in shown],
@@ -103,3 +103,13 @@ def describe_curves(run: "Run") -> dict[str, Json]:
         "recipe": run.recipe.to_toml(),
         "reason": run.summary["reason"],
     }
+
+
+def thin_curve(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """The points of a curve that are drawn: all, or of too many every second, third ... and the last.
+
+    >>> thin_curve(range(1, 2502))[:3], thin_curve(range(1, 2502))[-2:]
+    ([3, 6, 9], [2499, 2501])
+    """
+    step = max(1, math.ceil(len(points) / MAX_POINTS))
+    return [point for number, point in enumerate(points, 1) if number % step == 0 or number == len(points)]

@@ -29,7 +29,7 @@ from convolab.app.jobs import Jobs
 from convolab.app.networks import LoadedNetworks
 from convolab.app.progress import ProgressBoard
 from convolab.app.safety import UPLOAD_PATH, AllowedHosts, BodyTooLarge, Guard, Tokens, cookie_of, is_loopback
-from convolab.app.sessions import SESSION_COOKIE, Sessions, limits_line
+from convolab.app.sessions import SESSION_COOKIE, Sessions
 from convolab.app.tabs import load_tabs
 from convolab.app.worker import ComputeThread
 from convolab.core.errors import LabError, require
@@ -96,9 +96,7 @@ def build_app(state: AppState, hosts: AllowedHosts, tokens: Tokens | None = None
         Route("/", page, methods=["GET"]),
         Route("/static/{name}", static_file, methods=["GET"]),
         Route(UPLOAD_PATH, upload, methods=["POST"]),
-        json_route("/api/uploads/list", lambda call: uploads_of(state, call.session)),
-        json_route("/api/here", lambda call: {"limits": limits_line()}),
-        json_route("/api/cancel", lambda call: state.worker.cancel(call.session, call.text("channel")), posts=True),
+        json_route("/api/here", lambda call: {}),  # a request of an open page, which keeps its session
         *(route for tab in tabs for route in tab.routes),
     ]
 
@@ -176,10 +174,6 @@ async def upload(request: Request) -> Response:
     kept = await run_in_threadpool(state.sessions.add, request.state.session, name, content)
     height, width = kept.image.shape[1:]
     return JSONResponse({"id": kept.id, "name": kept.name, "width": width, "height": height})
-
-
-def uploads_of(state: AppState, session: str) -> list[dict[str, str]]:
-    return [{"id": upload.id, "name": upload.name} for upload in state.sessions.uploads(session)]
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:

@@ -64,11 +64,6 @@ class Sessions:
             self.sessions.setdefault(key, Session(0.0)).last_seen = self.clock()
             return key
 
-    def close(self, key: str) -> None:
-        """Forget a session and its images."""
-        with self.lock:
-            self.sessions.pop(key, None)
-
     def add(self, key: str, name: str, content: bytes) -> Upload:
         """Decode an image and keep it. Raises LabError, naming it, for what is not an image or too large."""
         from convolab.data.image_io import decode_image
@@ -109,15 +104,3 @@ class Sessions:
         others = [key for key in self.sessions if key != kept]
         if others:
             del self.sessions[min(others, key=lambda other: self.sessions[other].last_seen)]
-
-
-def limits_line() -> str:
-    """What may be uploaded, in words.
-
-    >>> limits_line()
-    'one image of at most 16 million pixels; the last 12 are kept, in memory, until 15 minutes after the page is closed'
-    """
-    return (
-        f"one image of at most {MAX_UPLOAD_PIXELS // 1_000_000} million pixels; the last {MAX_IMAGES} are kept, in memory, until "
-        f"{MAX_QUIET / 60:.0f} minutes after the page is closed"
-    )

@@ -84,11 +84,6 @@ class ComputeThread:
             self._drop(task)
             raise
 
-    def cancel(self, session: str, channel: str | None = None) -> None:
-        """Cancel what a session waits for: one channel, or all."""
-        with self.changed:
-            self._cancel(session, channel)
-
     def close(self) -> None:
         """End the thread, after the pass that runs."""
         with self.changed:

@@ -22,7 +22,7 @@ MAX_NET_NAME = 60  # characters of a network in the name of a file
 FINDING_SUFFIXES = (".png", ".npz", ".json")
 
 
-def lazy_image(image: str, max_pixels: int, cache: bool) -> "Callable[[], Tensor]":
+def lazy_image(image: str, max_pixels: int | None, cache: bool) -> "Callable[[], Tensor]":
     """Open an image now, so that a bad one is refused, and return what gives its pixels.
 
     Without `cache` a file is read again when it is needed, so memory holds one image at a time. What came from an
@@ -105,7 +105,7 @@ def inspect_images(
     images: Sequence[str],
     stems: Sequence[Path],
     net_name: str,
-    max_pixels: int,
+    max_pixels: int | None,
     draw_charts: "Callable[[Finding], Sequence[Image.Image]]" = lambda finding: (),
 ) -> tuple[list[dict[str, Json]], list[str]]:
     """Inspect images one by one, and write each finding's files at its stem.

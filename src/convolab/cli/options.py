@@ -39,7 +39,12 @@ RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 DEFAULT_NET = "efficientnet_lite0"  # `models.pretrained.DEFAULT_NETWORK`, without importing torch
 NetOption = Annotated[str, typer.Option(help="efficientnet_lite0, 1 or 2, timm/NAME, or a run's folder.")]
 MaxPixelsOption = Annotated[
-    int, typer.Option(min=1, help="The largest image that is read, in pixels; each takes up to 13 bytes of memory.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="The largest image that is read, in pixels; each takes up to 13 bytes of memory.",
+        show_default="50,000,000",
+    ),
 ]
 
 

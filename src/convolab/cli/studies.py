@@ -85,7 +85,12 @@ def choose_executor(name: str, address: str | None, workers: int | None, device:
 
 
 def read_plan(
-    study: str, data: str | None, budget: str | None, sections: list[str] | None, seeds: int | None
+    study: str,
+    data: str | None,
+    budget: str | None,
+    sections: list[str] | None,
+    seeds: int | None,
+    data_dir: Path | None,
 ) -> "Study":
     """The study that a person names: the coursework, or a study's file. Raises LabError for what does not fit it."""
     from convolab.studies.coursework import CourseworkBudget, coursework
@@ -95,7 +100,14 @@ def read_plan(
     sections, seed_values = sections or [], range(seeds or 0)
     if study == "coursework":
         chosen_budget = cast("CourseworkBudget | None", budget)
-        return coursework(data or "digits", chosen_budget, seeds=seed_values, sections=sections)
+        return coursework(
+            data or "digits",
+            chosen_budget,
+            seeds=seed_values,
+            sections=sections,
+            data_dir=data_dir,
+            on_message=print_note,
+        )
     require(
         Path(study).is_file(),
         f"no study file '{study}': {suggest(study, ['coursework'])} (or a study file, TOML)",

@@ -138,7 +138,9 @@ def load_elsewhere(path: Path, pixels: Tensor) -> Tensor:
     file = io.BytesIO()
     np.save(file, pixels.numpy(), allow_pickle=False)
     done = subprocess.run(
-        [sys.executable, "-c", LOAD_WITHOUT_CONVOLAB, str(path.resolve())], input=file.getvalue(), capture_output=True
+        [sys.executable, "-P", "-c", LOAD_WITHOUT_CONVOLAB, str(path.resolve())],  # -P: nothing of the current folder
+        input=file.getvalue(),
+        capture_output=True,
     )
     reason = next(iter(done.stderr.decode(errors="replace").strip().splitlines()[-1:]), "")
     require(done.returncode == 0, f"the exported network does not load without convolab: {reason}")

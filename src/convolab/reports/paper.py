@@ -26,7 +26,7 @@ from convolab.training.run_records import RunSummary
 LATEX_SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "−": "$-$", "×": r"$\times$", "±": r"$\pm$",
+    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "−": "$-$", "×": r"$\times$", "±": r"$\pm$",
 }  # fmt: skip
 TABLE_TEX, TABLE_MD, METHODS_MD, METHODS_TEX = "table.tex", "table.md", "methods.md", "methods.tex"
 INTERVAL_NOTE = "95 % intervals in brackets"

@@ -8,14 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import vl_convert
-
 from convolab.core.errors import require
-from convolab.core.escape import chart_spec
 from convolab.core.outputs import PAPER_FIGURE, output_file, require_outputs
 from convolab.plots.calibration import reliability_chart
 from convolab.plots.chart_page import separable_panels
-from convolab.plots.style import VEGA_LITE
+from convolab.plots.style import render_pdf, render_svg
 from convolab.plots.training import confusion_matrix_chart, training_curves_chart
 from convolab.reports import study_cards
 from convolab.reports.export import section_folders
@@ -123,15 +120,9 @@ def set_text_sizes(value: Any, font_size: float) -> Any:  # noqa: ANN401 (any pa
     return [set_text_sizes(entry, font_size) for entry in value] if isinstance(value, list) else value
 
 
-def figure_pdf(spec: Mapping[str, Any]) -> bytes:
-    """A chart as PDF with its fonts in it, one unit a point."""
-    return vl_convert.vegalite_to_pdf(dict(chart_spec(dict(spec))), vl_version=VEGA_LITE)
-
-
 def figure_svg(spec: Mapping[str, Any]) -> str:
     """A chart as SVG whose width and height are in points."""
-    svg = vl_convert.vegalite_to_svg(dict(chart_spec(dict(spec))), vl_version=VEGA_LITE)
-    return re.sub(r'width="([\d.]+)" height="([\d.]+)"', r'width="\1pt" height="\2pt"', svg, count=1)
+    return re.sub(r'width="([\d.]+)" height="([\d.]+)"', r'width="\1pt" height="\2pt"', render_svg(spec), count=1)
 
 
 def require_figure_folder(folder: Path) -> None:
@@ -153,7 +144,7 @@ def export_figures(source: Run | StudyResult, folder: Path, width: float, font_s
         spec = figure_spec(chart, width, font_size)
         for suffix in FIGURE_FORMATS:
             path = folder / f"{name}{suffix}"
-            content = figure_pdf(spec) if suffix == ".pdf" else figure_svg(spec).encode()
+            content = render_pdf(spec) if suffix == ".pdf" else figure_svg(spec).encode()
             with output_file(path, PAPER_FIGURE) as part:
                 part.write_bytes(content)
             paths.append(path)

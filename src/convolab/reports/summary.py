@@ -116,20 +116,23 @@ def comparison_table(summaries: Sequence[ModelSummary]) -> list[list[str]]:
 
 
 def comparison_column(summary: ModelSummary) -> dict[str, str]:
-    last = summary.layers[-1]
     formulas = [layer.closed_form.formula for layer in summary.layers if layer.closed_form]
-    num_values = f" = {prod(last.output_shape[1:]):,} values" if len(last.output_shape) > 2 else ""
-    size, stride, center = receptive_field_cells(last)
+    output, size, stride, center = "", "", "", ""
+    last = next((layer for layer in reversed(summary.layers) if layer.call_index), None)
+    if last:  # there is none in what passes its input on, as Identity does
+        num_values = f" = {prod(last.output_shape[1:]):,} values" if len(last.output_shape) > 2 else ""
+        output = "x".join(map(str, last.output_shape[1:])) + num_values
+        size, stride, center = receptive_field_cells(last)
     return {
         "input": "x".join(map(str, summary.input_shape)),
-        "output": "x".join(map(str, last.output_shape[1:])) + num_values,
+        "output": output or NO_VALUE,
         "parameters": f"{summary.num_parameters:,}",
         "MACs": f"{summary.macs:,}",
         "FLOPs (2 x MACs)": f"{summary.flops:,}",
         "closed form": ", ".join(formulas) or NO_VALUE,
         "activations": format_bytes(summary.activation_bytes),
         "saved for backward": format_bytes(summary.saved_for_backward_bytes),
-        "receptive field": size,
+        "receptive field": size or NO_VALUE,
         "stride": stride or NO_VALUE,
         "center": center or NO_VALUE,
         **{

@@ -226,7 +226,7 @@ table { border-collapse: collapse; font-size: .82rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: bottom; }
 td { white-space: nowrap; } td.text-column { white-space: normal; min-width: 8rem; }
 .text-column { text-align: left !important; } .caption { font-size: .85rem; color: #555; margin: 1.5rem 0 .4rem; }
-figure { margin: 1.5rem 0; overflow-x: auto; } figcaption { font-size: .85rem; color: #555; }
+figure { margin: 1.5rem 0; } figure .scroll { margin: 0; } figcaption { font-size: .85rem; color: #555; }
 figure img { max-width: max(100%, 30rem); }
 math { font-family: 'Latin Modern Math', 'STIX Two Math', 'Cambria Math', math; }
 .formula { overflow-x: auto; overflow-y: hidden; margin: .8rem 0; padding: .2rem 0; }
@@ -280,9 +280,9 @@ def block_html(block: ContentBlock, figures: RenderedFigures) -> str:
         case Text(text):
             return f"<p>{inline_html(text)}</p>"
         case Formula(latex):
-            return f'<div class="formula">{latex_to_mathml(latex, display=True)}</div>'
+            return f'<div class="formula" {scrolled_part("Formula")}>{latex_to_mathml(latex, display=True)}</div>'
         case CodeBlock(code):
-            return f"<pre><code>{html_text(code)}</code></pre>"
+            return f"<pre {scrolled_part('Code')}><code>{html_text(code)}</code></pre>"
         case ItemList():
             return list_html(block, figures)
         case Table():
@@ -292,12 +292,18 @@ def block_html(block: ContentBlock, figures: RenderedFigures) -> str:
             kind, content = ("png", figure.png) if figure.svg is None else ("svg+xml", figure.svg.encode())
             source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
             image = f'<img alt="{html_text(caption)}" src="{source}">'
-            return f"<figure>{image}<figcaption>{inline_html(caption)}</figcaption></figure>"
+            view = f'<div class="scroll" {scrolled_part("Figure")}>{image}</div>'  # the caption does not scroll
+            return f"<figure>{view}<figcaption>{inline_html(caption)}</figcaption></figure>"
         case Check(claim, result, passed):
             content = f"<b>Check {check_status(block)}:</b> {inline_html(claim)}.<br>Result: {inline_html(result)}."
             return f'<div class="check{"" if passed else " failed"}">{content}</div>'
         case OpenItem(text):
             return f'<div class="open"><b>Open:</b> {inline_html(text)}</div>'
+
+
+def scrolled_part(name: str) -> str:
+    """The attributes of a part that may be wider than the page: the keyboard reaches it, to scroll it, under a name."""
+    return f'tabindex="0" role="region" aria-label="{html_text(name)}"'
 
 
 def list_html(items: ItemList, figures: RenderedFigures) -> str:
@@ -310,14 +316,17 @@ def list_html(items: ItemList, figures: RenderedFigures) -> str:
 def sheet_table_html(table: Table) -> str:
     classes = ["" if is_numeric else ' class="text-column"' for is_numeric in table.numeric_columns]
 
-    def row_html(tag: str, row: Sequence[MarkedUpText]) -> str:
+    def row_html(tag: str, row: Sequence[MarkedUpText], attributes: str = "") -> str:
         cells = zip(classes, row, strict=True)
-        return f"<tr>{''.join(f'<{tag}{column}>{inline_html(cell)}</{tag}>' for column, cell in cells)}</tr>"
+        return (
+            f"<tr>{''.join(f'<{tag}{attributes}{column}>{inline_html(cell)}</{tag}>' for column, cell in cells)}</tr>"
+        )
 
+    name = scrolled_part(strip_markup(table.caption) or "Table")
     caption = f'<p class="caption">{inline_html(table.caption)}</p>' if table.caption else ""  # it does not scroll
-    head = f"<thead>{row_html('th', table.headers)}</thead>"
+    headers = row_html("th", table.headers, ' scope="col"')
     body = "\n".join(row_html("td", row) for row in table.rows)
-    return f'{caption}<div class="scroll"><table>{head}\n<tbody>{body}</tbody></table></div>'
+    return f'{caption}<div class="scroll" {name}><table><thead>{headers}</thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def inline_html(text: MarkedUpText) -> str:

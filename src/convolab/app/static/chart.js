@@ -32,6 +32,9 @@ function enclosingTicks(low, high, count) {
   return Array.from({length: last - first + 1}, (_, index) => +((first + index) * step).toPrecision(12));
 }
 
+// The smallest and the largest of numbers, widened to `low` and `high`: as arguments of Math.min thousands would be too many.
+const extent = (values, low = Infinity, high = -Infinity) => values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [low, high]);
+
 const tidy = value => Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(+value.toPrecision(4));
 
 // Draw again whenever the place has another width, or the type another size.
@@ -55,8 +58,8 @@ export function lineChart(place, series, options) {
     const font = fontSize(), width = widthOf(place), height = Math.max(180, Math.min(300, width * 0.55)) + font;
     const points = series.map(one => one.points.filter(([, y]) => y != null));
     const xs = points.flat().map(([x]) => x), ys = points.flat().map(([, y]) => y);
-    const [xLow, xHigh] = xDomain ?? [Math.min(...xs, 1), Math.max(...xs, 2)];
-    let [yLow, yHigh] = yDomain ?? [Math.min(...ys), Math.max(...ys)];
+    const [xLow, xHigh] = xDomain ?? extent(xs, 1, 2);
+    let [yLow, yHigh] = yDomain ?? extent(ys);
     if (!ys.length) [yLow, yHigh] = yDomain ?? [0, 1];
     if (yLow === yHigh) [yLow, yHigh] = [yLow - 0.5, yHigh + 0.5];
     const yTicks = enclosingTicks(yLow, yHigh, 5), left = 12 + font * longest(yTicks, tickFormat);
@@ -137,7 +140,7 @@ export function intervalChart(place, rows, options) {
     const font = fontSize(), width = widthOf(place), rowHeight = 3.1 * font;
     const height = rows.length * rowHeight + 3.4 * font;
     const ends = rows.flatMap(row => [row.low, row.high, row.mean]).filter(value => value != null);
-    let low = Math.min(0, ...ends, margin == null ? 0 : -margin), high = Math.max(0, ...ends, margin ?? 0);
+    let [low, high] = extent(ends, -(margin ?? 0), margin ?? 0);
     if (low === high) [low, high] = [-1, 1];
     const side = found => Math.max(10, 0.5 * font * longest(found, format)); // the outer halves of the first and last label
     const areApart = found => (width - 2 * side(found)) / (found.length - 1) > font * (longest(found, format) + 0.6);

@@ -104,8 +104,10 @@ function showSection(section) {
     return place;
   };
   for (const metric of [...new Set(section.contrasts.map(one => one.metric))]) {
-    const rows = section.contrasts.filter(one => one.metric === metric), {unit, margin, higher_is_better: isHigher} = rows[0];
+    const rows = section.contrasts.filter(one => one.metric === metric), {unit, higher_is_better: isHigher} = rows[0];
     if (rows.every(row => row.mean == null)) continue;
+    const margins = [...new Set(rows.filter(row => row.mean != null).map(row => row.margin))];
+    const margin = margins.length === 1 ? margins[0] : null; // the band is for all rows
     const place = figure(`Difference in ${metric}`, `mark: mean over the seeds; bar: its 95 % interval${margin == null ? "" : "; shaded: differences that do not matter"}; ${isHigher ? "higher" : "lower"} is better`);
     intervalChart(place, rows, {title: `Difference in ${metric}`, xTitle: `difference (${unit})`, margin});
   }

@@ -9,11 +9,13 @@ const MIN_DRAWN = 448; // pixels of the canvas on which fields are drawn
 const id = name => document.getElementById(`explain-${name}`);
 const tiles = new Map(); // by method
 let panel = null, classes = [], size = [224, 224], layersOf = null;
+let load = () => {}; // the network, if it waits for a press
+let areChecked = false; // whether a press asked for checks of the maps, and not only a link
 
 export async function start(part) {
   panel = part;
-  id("form").addEventListener("submit", event => { event.preventDefault(); run(true); });
-  id("check").addEventListener("click", () => { setState("explain.check", "1"); chosenMethods().forEach(check); });
+  id("form").addEventListener("submit", async event => { event.preventDefault(); await load(); run(true); });
+  id("check").addEventListener("click", checkMaps);
   id("opacity").addEventListener("input", showOpacity);
   id("cells").addEventListener("change", () => tiles.forEach(color));
   for (const box of id("methods").querySelectorAll("input")) {
@@ -30,15 +32,21 @@ export async function start(part) {
   });
   keyboard(id("field-image"));
   await imageField(panel, "explain");
-  await networkField(panel, "explain", net => { classes = net.classes; size = net.size; fillClasses("explain", classes); run(); lookAt(); });
+  load = await networkField(panel, "explain", net => {
+    classes = net.classes;
+    size = net.size;
+    fillClasses("explain", classes);
+    run();
+    lookAt();
+    same();
+  });
   onState("explain.", name => {
     if (["explain.image", "explain.target", "explain.methods"].includes(name)) run();
     if (["explain.image", "explain.row", "explain.column", "explain.layer", "explain.net"].includes(name)) lookAt();
-    if (name === "explain.net" || name === "explain.image") setState("explain.check", "");
+    if (name === "explain.net" || name === "explain.image") { areChecked = false; setState("explain.check", ""); }
     if (name === "explain.net") setState("explain.layer", "");
     same();
   });
-  same();
 }
 
 function chosenMethods() {
@@ -51,6 +59,7 @@ const question = () => ({image: getState("explain.image"), net: getState("explai
 // ---------------------------------------------------------------- maps
 
 const run = debounce((again = false) => {
+  if (!classes.length) return;
   const key = JSON.stringify(question());
   for (const [name, tile] of tiles) {
     if (chosenMethods().includes(name)) continue;
@@ -119,7 +128,7 @@ function showErrors() {
 
 async function explain(name, key) {
   const tile = tileOf(name);
-  Object.assign(tile, {key, failed: false});
+  Object.assign(tile, {key, failed: false, found: null});
   tile.badges.replaceChildren();
   const found = await work(tile, "computing", signal => post(`/api/explain/map/${name}`, question(), signal));
   if (tile.key !== key) return;
@@ -139,7 +148,7 @@ async function explain(name, key) {
   showClasses(id("top"), found.top.some(one => one.class === target.class) ? found.top : [...found.top, target], target.class);
   for (const text of found.warnings) tile.badges.append(badge({name: "caution", verdict: "unclear", short: "", text, about: ""}));
   if (method.checks.completeness_error !== undefined || method.checks.sum_error !== undefined) tile.badges.append(badge(always(method)));
-  if (getState("explain.check") === "1") check(name);
+  if (areChecked) check(name);
   if (layersOf !== getState("explain.net") && !getState("explain.row")) offerLayers();
 }
 
@@ -168,6 +177,14 @@ function showOpacity() {
 }
 
 // ---------------------------------------------------------------- checks
+
+// A map that is still computed is checked once it is there.
+async function checkMaps() {
+  areChecked = true;
+  setState("explain.check", "1");
+  await load();
+  for (const name of chosenMethods()) if (tiles.get(name)?.found) check(name);
+}
 
 async function check(name) {
   const tile = tileOf(name), key = tile.key;
@@ -237,7 +254,7 @@ async function offerLayers() {
 
 const lookAt = debounce(async () => {
   const [row, column] = [getState("explain.row"), getState("explain.column")];
-  if (!row || !column) return;
+  if (!row || !column || !classes.length) return;
   id("field-status").textContent = "computing";
   const found = await attempt(panel, () => post("/api/explain/field", {...question(), row, column, layer: getState("explain.layer")}));
   id("field-status").textContent = "";
@@ -266,6 +283,7 @@ const lookAt = debounce(async () => {
 }, 120);
 
 const same = debounce(async () => {
+  if (!classes.length) return;
   const values = {...question(), method: chosenMethods(), check: getState("explain.check")};
   for (const name of ["row", "column", "layer"]) values[name] = getState(`explain.${name}`);
   if (!values.method.length) return showSame(id("same"), null);

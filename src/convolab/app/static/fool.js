@@ -8,11 +8,12 @@ const MAX_VICTIMS = 24; // ticks that are offered
 const SETTINGS = ["budget", "step_size", "max_steps", "confidence", "objective", "shortest"];
 const id = name => document.getElementById(`fool-${name}`);
 let panel = null, classes = [], running = null, pair = null;
+let load = () => {}; // the network, if it waits for a press
 
 export async function start(part) {
   panel = part;
   running = cancellable(id("cancel"));
-  id("form").addEventListener("submit", event => { event.preventDefault(); climb(); });
+  id("form").addEventListener("submit", async event => { event.preventDefault(); await load(); climb(); });
   id("gain").addEventListener("input", showDifference);
   id("target").value = getState("fool.target");
   id("target").addEventListener("change", () => {
@@ -20,17 +21,16 @@ export async function start(part) {
     setState("fool.target", id("target").value);
   });
   await imageField(panel, "fool");
-  let isFirst = true;
-  await networkField(panel, "fool", (net, list) => {
+  load = await networkField(panel, "fool", (net, list) => {
     classes = net.classes;
     fillClasses("fool", classes);
     showVictims(list);
-    if (isFirst && getState("fool.target")) climb();
-    isFirst = false;
+    same();
   });
   onState("fool.", name => { if (name !== "fool.gain") same(); });
-  same();
 }
+
+const ticked = () => [...id("victims").querySelectorAll("input:checked")].map(tick => tick.value);
 
 function showVictims(list) {
   const own = getState("fool.net") || list.bundled[0], chosen = getStates("fool.victim");
@@ -38,7 +38,7 @@ function showVictims(list) {
   const ticks = others.map(one => {
     const box = element("input", {type: "checkbox", value: one.value});
     box.checked = chosen.includes(one.value);
-    box.addEventListener("change", () => setState("fool.victim", [...id("victims").querySelectorAll("input:checked")].map(tick => tick.value)));
+    box.addEventListener("change", () => setState("fool.victim", ticked()));
     return element("label", {class: "tick"}, box, ` ${one.name}`);
   });
   id("victims").replaceChildren(id("victims").querySelector("legend"), ...ticks);
@@ -46,7 +46,7 @@ function showVictims(list) {
 
 function question() {
   const values = statesOf("fool.");
-  return {image: getState("fool.image"), net: getState("fool.net"), target: getState("fool.target"), victim: getStates("fool.victim"),
+  return {image: getState("fool.image"), net: getState("fool.net"), target: getState("fool.target"), victim: ticked(),
     ...Object.fromEntries(SETTINGS.map(name => [name, values[name] ?? ""]))};
 }
 
@@ -148,5 +148,5 @@ function showDifference() {
 
 const same = debounce(async () => {
   const asked = question();
-  showSame(id("same"), asked.target ? await get("/api/fool/same", asked).catch(() => null) : null);
+  showSame(id("same"), asked.target && classes.length ? await get("/api/fool/same", asked).catch(() => null) : null);
 });

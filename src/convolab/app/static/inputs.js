@@ -100,26 +100,31 @@ export function bindNetwork(tab) {
   timm.addEventListener("change", changed);
 }
 
-// Calls `changed` with what is known of the network, when it is loaded.
+// Calls `changed` with what is known of the network, when it is loaded. One of timm's that the address names may have to be
+// downloaded, so it waits for a press of the tab's button: what is returned loads the network if it is not loaded yet.
 export async function networkField(panel, tab, changed) {
   const select = document.getElementById(`${tab}-net`), about = document.getElementById(`${tab}-net-about`), state = `${tab}.net`;
   const list = await attempt(panel, () => get("/api/networks/list"));
-  if (!list) return;
+  if (!list) return () => {};
   const [usual, ...bundled] = list.bundled, option = (value, name = value) => element("option", {value}, name);
   select.replaceChildren(option("", usual), ...bundled.map(name => option(name)),
     ...(list.runs.length ? [element("optgroup", {label: "Your runs"}, ...list.runs.map(run => option(run.value, run.name)))] : []),
     ...(list.timm ? [timmChoice()] : []));
   bindNetwork(tab);
+  let isOpen = false;
   const open = async () => {
     const name = getState(state);
     about.textContent = "loading ...";
     const net = await attempt(panel, () => openNetwork(name));
     if (name !== getState(state)) return;
+    isOpen = Boolean(net);
     about.textContent = net ? [net.about, net.caution].filter(Boolean).join("; ") : "";
     if (net) changed(net, list);
   };
   onState(state, name => { if (name === state) open(); });
-  await open();
+  if (getState(state).startsWith(TIMM)) about.textContent = "its weights may have to be downloaded: press the button below";
+  else await open();
+  return async () => { if (!isOpen) await open(); };
 }
 
 // ---------------------------------------------------------------- a class

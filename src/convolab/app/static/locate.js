@@ -6,13 +6,15 @@ import {colorLimit, colorMap, drawBox, drawImage, loadImage, regions, resample, 
 const MAX_PIXELS = 300_000; // of the image that boxes are found on: a slider's move takes less than a tenth of a second
 const COLORS = ["#ffd400", "#56b4e9", "#ff8b4a", "#2cc295", "#e79cc6", "#ffffff"];
 const id = name => document.getElementById(`locate-${name}`);
-let panel = null, classes = [], running = null, comparing = null, found = null, image = null, placements = null;
+let panel = null, classes = [], running = null, comparing = null, placements = null;
+let load = () => {}; // the network, if it waits for a press
+let found = null; // what is shown: the answer of a search, with its question and its image
 
 export async function start(part) {
   panel = part;
   running = cancellable(id("cancel"));
   comparing = cancellable(element("button"));
-  id("form").addEventListener("submit", event => { event.preventDefault(); addClass(); run(); });
+  id("form").addEventListener("submit", async event => { event.preventDefault(); addClass(); await load(); run(); });
   id("target").addEventListener("change", addClass);
   id("compare").addEventListener("click", compare);
   id("threshold").value = 100 * (Number(getState("locate.threshold")) || 0.3);
@@ -27,13 +29,12 @@ export async function start(part) {
   id("shown").addEventListener("change", showResponse);
   showChips();
   await imageField(panel, "locate");
-  await networkField(panel, "locate", net => { classes = net.classes; fillClasses("locate", classes); run(); });
+  load = await networkField(panel, "locate", net => { classes = net.classes; fillClasses("locate", classes); run(); same(); });
   onState("locate.", name => {
     if (["locate.image", "locate.target", "locate.scale", "locate.alignment", "locate.granularity"].includes(name)) run();
     if (name === "locate.target") showChips();
     same();
   });
-  same();
 }
 
 function addClass() {
@@ -61,20 +62,25 @@ const question = () => ({image: getState("locate.image"), net: getState("locate.
 // ---------------------------------------------------------------- one placement
 
 const run = debounce(async () => {
-  placements = null;
-  id("placements").replaceChildren();
+  if (!classes.length) return;
   await running(async signal => {
     id("status").textContent = getState("locate.alignment") ? "locating" : "locating; the first time with a network its cells are measured";
-    const answer = await attempt(panel, () => post("/api/locate/find", question(), signal));
+    const asked = question();
+    const answer = await attempt(panel, async () => {
+      const located = await post("/api/locate/find", asked, signal);
+      const image = await loadImage(`/api/images/show?${new URLSearchParams({image: asked.image || "motorcycle_left"})}`);
+      return {...located, question: asked, image};
+    });
     if (signal.aborted) {
       id("status").textContent = "cancelled";
       return;
     }
     id("status").textContent = "";
     if (!answer) return;
-    image = await loadImage(`/api/images/show?${new URLSearchParams({image: getState("locate.image") || "motorcycle_left"})}`);
     found = answer;
     for (const one of found.classes) one.responses = one.responses.map(unpack);
+    placements = null;
+    id("placements").replaceChildren();
     show();
   });
 }, 250);
@@ -101,7 +107,7 @@ function show() {
   const [width, height] = canvasSize();
   for (const one of found.classes) one.map = heatmap(one, found.scales);
   id("stack").hidden = false;
-  drawImage(id("canvas"), image, width, height);
+  drawImage(id("canvas"), found.image, width, height);
   const shown = getState("locate.shown");
   id("shown").replaceChildren(...found.classes.map(one => element("option", {value: one.label}, one.label)));
   id("shown-field").hidden = found.classes.length < 2;
@@ -157,11 +163,13 @@ function showBoxes() {
   judge();
 }
 
-// The probabilities in the boxes of a threshold: the server's, once the slider rests.
+// The probabilities in the boxes of a threshold: the server's, once the slider rests. It is asked about what is shown, whatever the
+// controls ask for by now, and its answer is for that and for that threshold alone.
 const judge = debounce(async () => {
   if (!found || !id("table").textContent.includes("…")) return;
-  const answer = await attempt(panel, () => post("/api/locate/find", {...question(), threshold: String(id("threshold").value / 100)}));
-  if (!answer || !found) return;
+  const asked = found, threshold = id("threshold").value;
+  const answer = await attempt(panel, () => post("/api/locate/judge", {...asked.question, threshold: String(threshold / 100)}));
+  if (!answer || asked !== found || threshold !== id("threshold").value) return;
   for (const one of answer.classes) {
     const known = found.classes.find(other => other.label === one.label);
     if (known) known.detections = one.detections;
@@ -179,10 +187,13 @@ function showNumbers() {
 // ---------------------------------------------------------------- placements
 
 const compare = () => comparing(async signal => {
-  if (!found) return;
+  const asked = found;
+  if (!asked) return;
   id("compare-status").textContent = "computing; the first time with a network its cells are measured";
-  placements = await attempt(panel, () => post("/api/locate/placements", question(), signal)) ?? null;
+  const answer = await attempt(panel, () => post("/api/locate/placements", asked.question, signal));
   id("compare-status").textContent = "";
+  if (!answer || asked !== found) return; // another search is shown by now
+  placements = answer;
   id("placements").replaceChildren();
   showPlacements();
 });
@@ -198,7 +209,7 @@ function showPlacements() {
   for (const [name, placed] of Object.entries(placements)) {
     const figure = place.querySelector(`[data-placement="${name}"]`);
     const canvas = figure.querySelector("canvas"), over = element("canvas");
-    drawImage(canvas, image, width, height);
+    drawImage(canvas, found.image, width, height);
     colorMap(over, placed.map, true, colorLimit(placed.map, true));
     const context = canvas.getContext("2d");
     context.globalAlpha = id("opacity").value / 100;
@@ -213,5 +224,6 @@ function showPlacements() {
 }
 
 const same = debounce(async () => {
+  if (!classes.length) return;
   showSame(id("same"), await get("/api/locate/same", {...question(), threshold: getState("locate.threshold")}).catch(() => null));
 });

@@ -6,11 +6,11 @@ import {showPlayback, start as startPlayback} from "./playback.js";
 
 const id = name => document.getElementById(`train-${name}`);
 const CAN_RESUME = ["stopped", "killed", "failed", "new"];
-let offer = null, look = () => {}, lastRuns = "", lastCurves = "";
+let offer = null, look = () => {}, lastRuns = "", lastCurves = "", curvesRun = null; // whose curves are shown
 
 export async function start(panel) {
   id("form").addEventListener("submit", event => { event.preventDefault(); submit(panel); });
-  id("extend-go").addEventListener("click", () => goOn(panel, getState("train.run"), id("extend").value));
+  id("extend-go").addEventListener("click", () => goOn(panel, curvesRun.name, id("extend").value));
   // Where the form stands above the runs it is short, so that they are seen.
   if (id("form").parentElement.children[1].offsetTop > id("form").offsetTop) {
     id("options").closest("details").open = Object.keys(statesOf("train.option.")).length > 0;
@@ -21,7 +21,9 @@ export async function start(panel) {
   onState("train.", name => {
     if (name === "train.data") describeData();
     if (name === "train.net") showOptions();
-    if (name === "train.run") { lastCurves = ""; setState("train.epoch", ""); look(); } else if (name !== "train.epoch") check(panel);
+    if (name === "train.run") { lastCurves = ""; setState("train.epoch", ""); look(); }
+    else if (name === "train.extend") sameAsResume();
+    else if (name !== "train.epoch") check(panel);
   });
   check(panel);
   look = poll(panel, () => update(panel));
@@ -58,7 +60,7 @@ const chosen = (name, usual) => offer[name].find(one => one.name === (getState(`
 function describeData() {
   const set = chosen("data", offer.recipe.data.name);
   if (!set) return;
-  id("data-about").textContent = set.about + (set.is_here ? "" : `; not on this machine: ${set.download_mb} MB are downloaded first`);
+  id("data-about").textContent = set.about + (set.is_here ? "" : `; not here yet: ${set.download_mb} MB are downloaded first`);
   id("augment").placeholder = set.augment.join(", ") || "none";
 }
 
@@ -157,6 +159,8 @@ async function showCurves(panel, runs) {
   const [found] = await attempt(panel, () => get("/api/runs/curves", {run: run.name}), "poll") ?? [];
   if (!found) return;
   lastCurves = key;
+  curvesRun = run;
+  sameAsResume();
   id("curves-title").textContent = run.name;
   id("curves-about").textContent = describe(run);
   id("more-epochs").hidden = run.status !== "finished";
@@ -170,6 +174,15 @@ async function showCurves(panel, runs) {
   lineChart(id("loss"), pair("loss"), {title: "Loss", xDomain});
   lineChart(id("accuracy"), pair("accuracy"), {title: "Accuracy", xDomain, format: percent, tickFormat: value => `${Math.round(100 * value)} %`});
 }
+
+// How the run goes on: a finished one with more epochs, once they are typed, and one that can be resumed.
+const sameAsResume = debounce(async () => {
+  if (!curvesRun) return;
+  const {name, status} = curvesRun, epochs = status === "finished" ? getState("train.extend") : "";
+  const goesOn = epochs || CAN_RESUME.includes(status);
+  const found = goesOn ? await get("/api/train/same-as-resume", {run: name, epochs}).catch(() => null) : null;
+  if (name === curvesRun.name) showSame(id("resume-same"), found);
+});
 
 function describe(run) {
   const parts = [`${run.network} on ${run.data}, seed ${run.seed}`, run.num_parameters ? `${number(run.num_parameters)} parameters` : "",

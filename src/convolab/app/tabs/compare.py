@@ -16,9 +16,8 @@ from convolab.app.comparison import (
     same_as_compare,
     same_as_study,
 )
-from convolab.app.forms import SweepForm
+from convolab.app.forms import SweepForm, require_offered
 from convolab.app.run_rows import run_rows
-from convolab.app.tabs.train import require_offered
 
 if TYPE_CHECKING:
     from convolab.app.comparison import StudyResult
@@ -88,9 +87,9 @@ def read_sweep(call: PageCall) -> tuple[SweepForm, Path]:
     app = call.app
     values: Mapping[str, Any] = {name: value for name, value in call.values.items() if name != "name"}
     form = SweepForm.parse(values)
+    varied = [{key: value} for key, choices in form.grid.items() for value in choices]
+    require_offered([form.base.overrides, *varied], app.nets, app.data)  # before the recipes are made, as in Train
     study = form.study()
-    for recipe in study.recipes.values():
-        require_offered(recipe, app.data)
     name = call.text("name").strip() or app.runs.free_name(study.name, app.jobs.reserved())
     return form, app.runs.new(name)
 

@@ -59,7 +59,7 @@ def weights_badge(test: dict[str, Any], sentence: str) -> dict[str, Any]:
     passes = remains is None or abs(remains) <= limit
     about = (
         "A map that explains the network must change when its weights are replaced by random numbers. The number is the "
-        "rank correlation of both maps; chance alone stays below the 95th percentile of random maps."
+        "rank correlation of both maps; of random maps one in 20 is above the 95th percentile by chance."
     )
     return {
         "name": "random weights",

@@ -54,6 +54,11 @@ def find_boxes(call: PageCall) -> dict[str, Any]:
     }
 
 
+def judge_boxes(call: PageCall) -> dict[str, Any]:
+    """The boxes at another threshold, with the probabilities in them: the browser has the responses already."""
+    return {"classes": [{name: one[name] for name in ("label", "detections")} for one in find_boxes(call)["classes"]]}
+
+
 def compare_placements(call: PageCall) -> dict[str, Any]:
     """Where each alignment puts the cells, and the boxes that follow; the responses are the same."""
     image, chosen = chosen_image(call, USUAL_IMAGE), chosen_network(call, call.text("net"))
@@ -93,6 +98,7 @@ TAB = Tab(
     "Locate",
     (
         computed_route("/api/locate/find", find_boxes, channel="locate"),
+        computed_route("/api/locate/judge", judge_boxes, channel="locate.judge"),
         computed_route("/api/locate/placements", compare_placements, channel="locate.placements"),
         json_route("/api/locate/same", same_as_locate),
     ),

@@ -35,7 +35,7 @@ def app_command(
 ) -> None:
     """Open the laboratory as a page in the browser: train, compare, look inside, by clicking.
 
-    Only this machine can open it. What trains goes on when the page or this command ends.
+    Without --host only this machine can open it. What trains goes on when the page or this command ends.
     """
     require(not runs.exists() or runs.is_dir(), f"{runs} is a file: give the folder of your runs")
     try:

@@ -63,9 +63,7 @@ def show_dataset_command(
     name: Annotated[str, typer.Argument(help="Name of a dataset, or your images, such as folder:PATH.")],
     out: Annotated[Path, typer.Option(help="The image file to write.")] = Path("contact_sheet.png"),
     data_dir: DataDir = None,
-    image_size: Annotated[
-        int, typer.Option(min=8, max=512, help="Side length that your own images are resized to.")
-    ] = 32,
+    image_size: Annotated[int, typer.Option(help="Side length that your own images are resized to.")] = 32,
     as_json: AsJson = False,
 ) -> None:
     """Write a contact sheet with the first images of each class."""

@@ -72,7 +72,7 @@ def explain_command(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of SmoothGrad's noise and of the checks.")] = 0,
-    max_pixels: MaxPixelsOption = 50_000_000,
+    max_pixels: MaxPixelsOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -135,7 +135,8 @@ def print_sanity_summary(by_method: Mapping[str, Mapping[str, Any]]) -> None:
             remaining["head"],
             remaining["all"],
         ]
-        above_count = f"{remaining['above_null_95th_percentile']} of {checks['images']}"
+        compared = checks["images"] - remaining["constant_or_nonfinite"]  # of the other maps nothing remained
+        above_count = f"{remaining['above_null_95th_percentile']} of {compared}"
         edges = format_mean_interval(remaining["edge_correlation"])
         rows.append([method, str(checks["images"]), *map(format_mean_interval, cells), above_count, edges])
     print_lines(

@@ -85,7 +85,7 @@ def fool_command(
         str, typer.Option(help="Networks to attack together with --net, with commas; with --for-transfer.")
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of noise, random targets, input diversity and the control.")] = 0,
-    max_pixels: MaxPixelsOption = 50_000_000,
+    max_pixels: MaxPixelsOption = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -49,7 +49,7 @@ def locate_command(
             "--sliding-window-check", help="Compare the dense map with windows cropped and classified one by one. Slow."
         ),
     ] = False,
-    max_pixels: MaxPixelsOption = 50_000_000,
+    max_pixels: MaxPixelsOption = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -72,6 +72,7 @@ def locate_score_command(
         else:
             settings = photo_settings(source, network, scales)
         fcn = make_fully_convolutional(network)
+        unit = fcn.choose_granularity(unit)
         offset = erf_offset(fcn)
         scores = [
             evaluate_localization(fcn, setting, granularity=unit, seed=seed, on_progress=update_status)

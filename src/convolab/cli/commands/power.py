@@ -46,7 +46,7 @@ def power_command(
 ) -> None:
     """Say which differences a study can show, with how many seeds and in what time, before it is trained."""
     given = parse_spreads(spread or [])
-    plan = read_plan(study, data, budget, section, seeds)
+    plan = read_plan(study, data, budget, section, seeds, data_dir)
     require(csv is None or csv.suffix.lower() == ".csv", f"--csv {csv}: give a name ending in .csv")
     from convolab.api_studies import power as compute_power
     from convolab.reports.power import DROP_ORDER, EXPLANATION, power_table, power_to_dict

@@ -17,7 +17,7 @@ def predict_command(
         typer.Argument(metavar="IMAGE...", help="A sample (chelsea, coffee, rocket, ...), a path, or an http(s) URL."),
     ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes to show.")] = 5,
-    max_pixels: MaxPixelsOption = 50_000_000,
+    max_pixels: MaxPixelsOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the most probable classes of images, which are resized as the run's images were."""

@@ -10,6 +10,7 @@ from convolab.cli.options import AsJson
 from convolab.cli.run_status import folder_overview
 from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note
 from convolab.core.errors import LabError, require
+from convolab.core.escape import escape_line
 from convolab.core.text import NO_VALUE, format_percent, pluralize, truncate_list
 
 COLUMNS = ("run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent")
@@ -80,7 +81,7 @@ def delete_run(folder: Path, yes: bool, as_json: bool) -> None:
     if not yes:
         require(sys.stdin.isatty(), f"{folder} is not deleted without a question: add --yes where nobody can answer")
         done = f"{pluralize(len(run.history), 'epoch')} of {run.recipe.model.name} on {run.recipe.data.name}"
-        if not typer.confirm(f"Delete {folder} ({done}, {run.status})?", err=True):
+        if not typer.confirm(escape_line(f"Delete {folder} ({done}, {run.status})?"), err=True):
             raise typer.Exit(1)
     remaining = run.delete()
     if as_json:

@@ -44,7 +44,7 @@ def study_command(
     Before it: `convolab power` with the same study says what its seeds can show, and with --time about how long it takes.
     """
     chosen_executor = choose_executor(executor, address, workers, device)
-    plan = read_plan(study, data, budget, section, seeds)
+    plan = read_plan(study, data, budget, section, seeds, data_dir)
     run_and_report_study(
         plan,
         out,
