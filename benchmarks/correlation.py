@@ -19,7 +19,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read
 
 import numpy as np
 import torch
-from measure import processor, table
+from measure import processor, table, verdict
 from torch import Tensor
 from torch.nn.functional import conv1d
 
@@ -111,7 +111,7 @@ def main() -> None:
     print(table(rows))
     worst = min(float(row["FFT is"].rstrip(" x").replace(",", "")) for row in rows)
     print(f"\n- FFT at n = {longest:,}: {taken['FFT'][longest] * 1000:.1f} ms")
-    print(f"- {worst:,.0f} x the fastest direct form (goal {GOAL:g} x: {'met' if worst >= GOAL else 'missed'})")
+    print(f"- {worst:,.0f} x the fastest direct form (goal {GOAL:g} x: {verdict(worst >= GOAL)})")
 
 
 if __name__ == "__main__":

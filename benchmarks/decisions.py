@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from measure import verdict
 from scipy.stats import t as student
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -77,13 +78,13 @@ def fixed(outcomes: np.ndarray, effect: float, seeds: int) -> Figures:
     return figures_of(np.full(len(outcomes), seeds * outcomes.shape[1]), found, effect)
 
 
-def fixed_of_power(outcomes: np.ndarray, effect: float, power: float) -> tuple[int, Figures]:
-    """The smallest fixed design that finds the difference as often."""
+def fixed_of_power(outcomes: np.ndarray, effect: float, power: float) -> tuple[int, Figures] | None:
+    """The smallest fixed design that finds the difference as often; None if even MAX_FIXED seeds do not."""
     for seeds in range(3, MAX_FIXED + 1):
         figures = fixed(outcomes, effect, seeds)
         if figures.found >= power:
             return seeds, figures
-    return MAX_FIXED, fixed(outcomes, effect, MAX_FIXED)
+    return None
 
 
 def adastop(outcomes: np.ndarray, effect: float) -> Figures:
@@ -109,9 +110,9 @@ def adastop(outcomes: np.ndarray, effect: float) -> Figures:
     return figures_of(np.array(all_runs), np.array(all_found), effect)
 
 
-def verdict(ours: Figures, theirs: Figures, name: str) -> str:
+def ratio_cell(ours: Figures, theirs: Figures, name: str) -> str:
     ratio = float(ours.runs.mean() / theirs.runs.mean())
-    return f"{ratio:.2f} ({'met' if ratio <= GOALS[name] else 'missed'})"
+    return f"{ratio:.2f} ({verdict(ratio <= GOALS[name])})"
 
 
 def main() -> None:
@@ -128,21 +129,25 @@ def main() -> None:
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for arms in ARMS:
         at_one = draw(options.studies, arms, 1.0, MAX_FIXED, seed=1)
-        planned, _ = fixed_of_power(at_one, 1.0, until_decided(at_one, 1.0).found)
+        planned = fixed_of_power(at_one, 1.0, until_decided(at_one, 1.0).found)
         for effect in EFFECTS:
             outcomes = draw(options.studies, arms, effect, MAX_FIXED, seed=2)
             ours = until_decided(outcomes, effect)
             row = [str(arms), f"{effect:g}", str(ours)]
-            if effect:
-                seeds, same_power = fixed_of_power(outcomes, effect, ours.found)
-                row += [str(seeds), verdict(ours, same_power, "fixed")]
-            else:
+            if not effect:
                 row += ["", ""]
-            for_one = fixed(outcomes, effect, planned)
-            row += [f"{for_one.runs.mean():.0f}", f"{for_one.found:.2f}", verdict(ours, for_one, "fixed")]
+            elif same_power := fixed_of_power(outcomes, effect, ours.found):
+                row += [str(same_power[0]), ratio_cell(ours, same_power[1], "fixed")]
+            else:
+                row += [f"more than {MAX_FIXED}", ""]
+            if planned:
+                for_one = fixed(outcomes, effect, planned[0])
+                row += [f"{for_one.runs.mean():.0f}", f"{for_one.found:.2f}", ratio_cell(ours, for_one, "fixed")]
+            else:
+                row += [f"more than {MAX_FIXED * arms}", "", ""]
             if has_adastop:
                 theirs = adastop(outcomes[: options.adastop_studies], effect)
-                row += [str(theirs), verdict(ours, theirs, "AdaStop")]
+                row += [str(theirs), ratio_cell(ours, theirs, "AdaStop")]
             print("| " + " | ".join(row) + " |", flush=True)
 
 

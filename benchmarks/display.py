@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import torch
-from measure import processor
+from measure import processor, verdict
 
 GOAL = 0.01  # of the training's time
 
@@ -71,7 +71,7 @@ def main() -> None:
     print(
         f"- without display: {plain:.2f} s; drawings in each shown training: {front_end.drawn / arguments.rounds:.1f}"
     )
-    met = "met" if median(ratios) <= 1 + GOAL else "not met"
+    met = verdict(median(ratios) <= 1 + GOAL)
     print(f"- with display: {median(ratios):.3f} x (middle half {low:.3f} to {high:.3f}); goal {1 + GOAL:.2f} x: {met}")
 
 

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 import altair as alt
-from measure import in_rounds, processor, table
+from measure import in_rounds, processor, table, verdict
 
 from convolab import Run
 from convolab.core.stats import Interval, mean_interval
@@ -87,12 +87,22 @@ def read_results(path: Path) -> list[Result]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def file_name(text: str) -> str:
+    """A text as a part of a path.
+
+    >>> file_name("AMD EPYC (AVX2), 2 cores"), file_name("cifar10_94, 3 epochs")
+    ('amd-epyc-avx2-2-cores', 'cifar10_94-3-epochs')
+    """
+    return re.sub(r"\W+", "-", text.lower()).strip("-")
+
+
 def keep_result(name: str, seed: int, data_dir: Path, runs: Path, path: Path) -> None:
     """Add the result of a training to the file of results, if it does not have it from this kind of processor."""
     key = {"training": name, "processor": processor(), "seed": seed}
     if any(key.items() <= result.items() for result in read_results(path)):
         return
-    folder = runs / f"{re.sub(r'[^a-zA-Z0-9]+', '_', name)}-{seed}"
+    # A run that another kind of processor began is not continued here: its seconds would be of both.
+    folder = runs / file_name(processor()) / f"{file_name(name)}-{seed}"
     result = key | dict(CONTENDERS[name](data_dir, seed, folder))
     print(json.dumps(result), file=sys.stderr, flush=True)
     unfinished = path.with_suffix(".unfinished")
@@ -126,7 +136,7 @@ def report(results: Mapping[str, Sequence[Result]]) -> None:
         if anchor and results.get(name):
             mean = mean_interval([result["test_accuracy_of_6_views"] for result in results[name]]).mean
             ratio = median(result["seconds"] for result in results[name]) / anchor
-            met = "met" if mean >= goal and ratio <= fraction else "missed"
+            met = verdict(mean >= goal and ratio <= fraction)
             print(
                 f"- {name}: {mean:.2%} with six views in {ratio:.2f} x the anchor's time (goal {goal:.0%} in {fraction} x: {met})"
             )
@@ -181,7 +191,7 @@ def main() -> None:
         found = {name: those for name, those in found.items() if those}
         print(f"\n{machine}\n")
         report(found)
-        draw(machine, found, options.out / re.sub(r"\W+", "-", machine.lower()))
+        draw(machine, found, options.out / file_name(machine))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from statistics import median
 
 import torch
+from clock import Clock
 from fast import RECIPE
 from limits import recorded
 from measure import processor, table
@@ -22,7 +23,6 @@ from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
 from convolab.training import trainer
 from convolab.training.augmentation import parse_transform
-from convolab.training.callbacks import Callbacks
 from convolab.training.recipe import Recipe
 from convolab.training.setup import build_trainer
 from convolab.training.transforms import Progressive
@@ -38,19 +38,6 @@ PARTS = {
     "taking and augmenting images": ("images",),
     "optimizer": ("optimizer",),
 }
-
-
-class Clock(Callbacks):
-    """Stops a training after so many steps, and keeps when each ended."""
-
-    def __init__(self, last: int) -> None:
-        self.last, self.ends = last, list[float]()
-
-    def on_step(self, trainer: trainer.Trainer) -> None:
-        self.ends.append(time.perf_counter())
-
-    def should_stop(self) -> bool:
-        return len(self.ends) >= self.last
 
 
 def time_step(recipe: Recipe, fraction: float, steps: int) -> tuple[float, Mapping[str, float]]:

@@ -7,7 +7,6 @@ measures each in fresh processes, and prints the table in README.md beside it.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,51 +14,42 @@ import time
 from pathlib import Path
 from statistics import median
 
-from measure import in_rounds, processor, table
+from measure import in_rounds, peak_mb, processor, table, verdict
 
 
 def one_run(data_dir: Path, network: str) -> dict[str, float]:
     """Two epochs of CIFAR-10 in this process, as `convolab train` does them."""
+    from clock import Clock
+
     from convolab.core.environment import tune_malloc
     from convolab.data.catalog import load
-    from convolab.training.callbacks import Callbacks
     from convolab.training.recipe import Recipe
+    from convolab.training.recorder import RunRecorder
     from convolab.training.run import Run
 
-    class Clock(Callbacks):
-        def on_step(self, trainer: object) -> None:
-            if not first:
-                first.append(time.perf_counter())
-
     imported = peak_mb()
-    start, first, writing = time.perf_counter(), [], []
+    start, clock, writing = time.perf_counter(), Clock(), []
     recipe = Recipe.from_dict({"data": {"name": "cifar10"}, "model": {"name": network}, "training": {"epochs": 2}})
     images = load("cifar10", data_dir)
-    write_epoch = Run._write_epoch
+    write_epoch = RunRecorder.write_epoch
 
-    def timed(*given: object) -> None:
+    def timed(recorder: RunRecorder) -> None:
         begun = time.perf_counter()
-        write_epoch(*given)
+        write_epoch(recorder)
         writing.append(time.perf_counter() - begun)
 
-    Run._write_epoch = timed
+    RunRecorder.write_epoch = timed
     tune_malloc()  # as the command line does
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.start(recipe, images, Path(folder) / "run", callbacks=Clock())
+        run = Run.start(recipe, images, Path(folder) / "run", callbacks=clock)
         epochs = [epoch.train_seconds for epoch in run.history]
     pixels = sum(part.images.nbytes for part in (images.train, images.test)) / 1e6
     return {
-        "first step": first[0] - start,
+        "first step": clock.ends[0] - start,
         "imported": imported,
         "beyond the set": peak_mb() - pixels,
         "checkpoint share": sum(writing) / sum(epochs),
     }
-
-
-def peak_mb() -> float:
-    """The largest memory this process has had, in MB (10^6 bytes)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def help_seconds() -> float:
@@ -97,12 +87,11 @@ def main() -> None:
 
 def row(what: str, values: list[float], goal: float | None = None) -> dict[str, str]:
     middle = median(values)
-    verdict = "" if goal is None else f"{goal:g}: {'met' if middle <= goal else 'missed'}"
     return {
         "what": what,
         "median": f"{middle:.3g}",
         "range": f"{min(values):.3g} to {max(values):.3g}",
-        "goal, at most": verdict,
+        "goal, at most": "" if goal is None else f"{goal:g}: {verdict(middle <= goal)}",
     }
 
 

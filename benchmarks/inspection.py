@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure import in_rounds, processor, table
+from measure import in_rounds, processor, table, verdict
 
 from convolab.inspection.explain.method_names import METHOD_NAMES
 
@@ -258,16 +258,14 @@ def show_fooling(rounds: int) -> None:
     for contender, lines in results.items():
         fraction = median(us["seconds"] / them["seconds"] for us, them in zip(ours, lines, strict=True))
         no_larger = median(line["l2"] for line in ours) <= median(line["l2"] for line in lines)
-        verdict = (
-            "met" if fraction <= FOOLING_GOAL and no_larger else f"missed{'' if no_larger else ', at a larger L2'}"
-        )
+        met = verdict(fraction <= FOOLING_GOAL and no_larger) + ("" if no_larger else ", at a larger L2")
         setting = lines[-1]["setting"]
         how = (
             f" (L2 {setting['epsilon']:g}, {setting['steps']} steps, batches of {setting['batch_size']})"
             if setting
             else " (to the first success)"
         )
-        goal = "" if contender == "convolab" else f" (goal {FOOLING_GOAL:g}: {verdict})"
+        goal = "" if contender == "convolab" else f" (goal {FOOLING_GOAL:g}: {met})"
         rows.append(
             {
                 "contender": contender + how,
@@ -302,7 +300,7 @@ def show(question: str, rounds: int) -> None:
         seconds = [line["seconds"] for line in lines]
         ratio = median(them["seconds"] / us["seconds"] for us, them in zip(results["convolab"], lines, strict=True))
         goal = GOALS[question].get(contender)
-        goal_text = "" if goal is None else f" (goal {goal:g}: {'met' if ratio >= goal else 'missed'})"
+        goal_text = "" if goal is None else f" (goal {goal:g}: {verdict(ratio >= goal)})"
         sizes = "/".join(sorted({line["batch_size"] for line in lines}))
         rows.append(
             {
@@ -321,10 +319,9 @@ def show_command(rounds: int, out: Path) -> None:
     code = "import sys; from convolab.cli.main import main; sys.argv[0] = 'convolab'; main()"
     command = [sys.executable, "-c", code, "explain", "chelsea", "--out", str(out)]
     seconds = [timed_once(partial(subprocess.run, command, check=True, capture_output=True)) for _ in range(rounds)]
-    verdict = "met" if median(seconds) <= COMMAND_GOAL else "missed"
     print(
         f"### convolab explain chelsea\n\n{median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}) from the "
-        f"command to figure, arrays and numbers (goal {COMMAND_GOAL:g} s: {verdict})\n"
+        f"command to figure, arrays and numbers (goal {COMMAND_GOAL:g} s: {verdict(median(seconds) <= COMMAND_GOAL)})\n"
     )
 
 
@@ -372,12 +369,12 @@ def show_proofs(rounds: int) -> None:
     rows = []
     for name in lines[0]["seconds"]:
         share = median(line["seconds"][name] / line["seconds"]["map"] for line in lines)
-        verdict = f" (goal {PROOF_GOAL:.0%}: {'met' if share <= PROOF_GOAL else 'missed'})"
+        met = f" (goal {PROOF_GOAL:.0%}: {verdict(share <= PROOF_GOAL)})"
         rows.append(
             {
                 "what": f"integrated gradients, {STEPS} steps" if name == "map" else name,
                 "seconds": f"{median(line['seconds'][name] for line in lines):.3f}",
-                "share of the map": "1" if name == "map" else f"{share:.1%}{verdict}",
+                "share of the map": "1" if name == "map" else f"{share:.1%}{met}",
                 "machine busy elsewhere": busy_elsewhere(lines),
             }
         )

@@ -26,7 +26,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
-from measure import compare, in_rounds, processor, table
+from measure import compare, in_rounds, processor, table, verdict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,9 +82,10 @@ def make_arrays(path: Path, gigabytes: float) -> None:
 
 def ours(folder: Path, case: str, steps: int) -> dict[str, object]:
     """Our own loop as `convolab train` runs it; the first decode is timed apart."""
+    from clock import Clock
+
     from convolab.core.environment import tune_malloc
     from convolab.data.catalog import load
-    from convolab.training.callbacks import Callbacks
     from convolab.training.recipe import Recipe
     from convolab.training.setup import build_trainer
 
@@ -99,18 +100,10 @@ def ours(folder: Path, case: str, steps: int) -> dict[str, object]:
     splits = load(settings["data.name"], image_size=side)
     decode_seconds = time.perf_counter() - start
     trainer = build_trainer(Recipe().with_overrides(settings), splits, "cpu")
-    ends: list[float] = []
-
-    class Clock(Callbacks):
-        def on_step(self, trainer: object) -> None:
-            ends.append(time.perf_counter())
-
-        def should_stop(self) -> bool:
-            return len(ends) >= WARMUP + steps
-
-    for _ in trainer.iter_epochs(Clock()):
+    clock = Clock(WARMUP + steps)
+    for _ in trainer.iter_epochs(clock):
         pass
-    return {"images_per_second": images_per_second(ends, steps), "decode_seconds": decode_seconds}
+    return {"images_per_second": images_per_second(clock.ends, steps), "decode_seconds": decode_seconds}
 
 
 def photo_loader(folder: Path, case: str, workers: int) -> DataLoader:
@@ -331,7 +324,7 @@ def report_memory(gigabytes: float, steps: int) -> None:
     print(table(rows))
     added = max(first["RssAnon"], again["RssAnon"]) - own
     print(
-        f"\n- beyond the network's own: {added / 1e6:,.0f} MB (goal at most {MAX_ADDED_BYTES / 1e6:,.0f}: {'met' if added <= MAX_ADDED_BYTES else 'missed'})"
+        f"\n- beyond the network's own: {added / 1e6:,.0f} MB (goal at most {MAX_ADDED_BYTES / 1e6:,.0f}: {verdict(added <= MAX_ADDED_BYTES)})"
     )
     print(f"- under RLIMIT_DATA of {limit / 1e9:.2f} GB, the map of {again['map'] / 1e9:.2f} GB included: {held}")
     print(f"- the first training, which decodes: {seconds:.0f} s")
@@ -355,7 +348,7 @@ def report_speed(images: int, rounds: int, steps: int, cases: list[str]) -> None
                 line["images_per_second"] / peer for line, peer in zip(results["convolab"], best, strict=True)
             )
             print(f"### {case}\n\n{table(compare(results, 'convolab'))}\n")
-            print(f"- {ratio:.2f} x the best peer (goal {goal:g} x: {'met' if ratio >= goal else 'missed'})")
+            print(f"- {ratio:.2f} x the best peer (goal {goal:g} x: {verdict(ratio >= goal)})")
             print(
                 f"- decoded first, once: {median(line['decode_seconds'] for line in results['convolab']):.1f} s\n",
                 flush=True,

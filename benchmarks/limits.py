@@ -4,27 +4,32 @@
 
 takes our own step apart with torch's profiler, in fp32 and bf16, and times the two halves of the tutorial's loop, images
 and network, each alone; medians over steps. Prints the parts of a step in ms, and the ratios that would remain if all but some of ours were free.
+Then what an image costs in a validation pass, as a fraction of what it costs in training.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
 
 import torch
-from measure import matrix_peak, processor, table
+from clock import Clock
+from measure import matrix_peak, processor, table, verdict
 from peers import BATCH, LR, MOMENTUM, NETWORKS, WEIGHT_DECAY, training_loader
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from convolab.core.environment import tune_malloc
 from convolab.data.catalog import load
-from convolab.training import callbacks, trainer
+from convolab.training import trainer
+from convolab.training.evaluation import evaluate
 from convolab.training.recipe import Recipe
 from convolab.training.setup import build_trainer
 
 WARMUP = 10  # steps before any is timed
+VALIDATION_GOAL = 0.4  # of an image's cost in training
+VALIDATION_IMAGES, VALIDATION_PASSES = 5120, 5
 PARTS = {
     "convolutions and matrix products": (
         "aten::mkldnn_convolution",
@@ -52,25 +57,16 @@ def our_step(data_dir: Path, network: str, precision: str, steps: int) -> dict[s
     )
     tune_malloc()  # as the command line does
     fit = build_trainer(recipe, load("cifar10", data_dir), "cpu")
-    ends: list[float] = []
-
-    class Clock(callbacks.Callbacks):
-        def __init__(self, last: int) -> None:
-            self.last = last
-
-        def on_step(self, trainer: trainer.Trainer) -> None:
-            ends.append(time.perf_counter())
-
-        def should_stop(self) -> bool:
-            return len(ends) >= self.last
+    clock = Clock()
 
     def train(count: int) -> None:
-        for _ in fit.iter_epochs(Clock(len(ends) + count)):
+        clock.last = len(clock.ends) + count
+        for _ in fit.iter_epochs(clock):
             pass
 
     augment, take = trainer.apply_transforms, type(fit.train_set).gather
     train(WARMUP + steps)
-    whole = median(after - before for before, after in zip(ends[WARMUP - 1 :], ends[WARMUP:], strict=False))
+    whole = median(after - before for before, after in pairwise(clock.ends[WARMUP - 1 :]))
     try:
         trainer.apply_transforms, type(fit.train_set).gather = recorded(augment, "images"), recorded(take, "images")
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -85,6 +81,15 @@ def our_step(data_dir: Path, network: str, precision: str, steps: int) -> dict[s
         ]  # with all that the operator calls
         parts[part] = torch.tensor(spent).view(steps, -1).sum(1).median().item()
     return {"whole": 1e3 * whole, **parts, "all else": 1e3 * whole - sum(parts.values())}
+
+
+def our_validation(data_dir: Path, network: str) -> float:
+    """A validation pass of our network in ms, for as many images as a step has."""
+    recipe = Recipe.from_dict({"data": {"name": "cifar10"}, "model": {"name": network}})
+    splits = load("cifar10", data_dir)
+    fit, images = build_trainer(recipe, splits, "cpu"), splits.train.subset(torch.arange(VALIDATION_IMAGES))
+    passes = list(islice(times(lambda: evaluate(fit.net, images)), 1 + VALIDATION_PASSES))[1:]
+    return median(passes) * BATCH / VALIDATION_IMAGES
 
 
 def recorded(function: Callable, part: str) -> Callable:
@@ -138,6 +143,7 @@ def main() -> None:
         name: our_step(given.data_dir, given.network, precision, given.steps)
         for name, (precision, _) in precisions.items()
     }
+    validation = our_validation(given.data_dir, given.network)
     theirs = their_step(given.data_dir, given.network, given.steps)
     peaks = {name: matrix_peak(dtype, torch.get_num_threads()) for name, (_, dtype) in precisions.items()}
     print(f"{processor()}; {given.network}, batch {BATCH}; {given.steps} steps\n")
@@ -152,6 +158,11 @@ def main() -> None:
             f"- {precision}: {total / step['whole']:.2f} x as fast as that; with images at no cost {total / free:.2f} x; "
             f"with nothing left but convolutions and matrix products {total / step['convolutions and matrix products']:.2f} x"
         )
+    share = validation / ours["fp32"]["whole"]
+    met = verdict(share <= VALIDATION_GOAL)
+    print(
+        f"- an image costs {share:.2f} x as much in a validation pass as in training (goal {VALIDATION_GOAL} x: {met})"
+    )
     print(f"- matrix peak, GFLOP/s: {', '.join(f'{name} {peak:.0f}' for name, peak in peaks.items())}")
 
 

@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,12 @@ def processor() -> str:
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_mb() -> float:
+    """The largest memory this process has had, in MB (10^6 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes; elsewhere the system tells KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def matrix_peak(dtype, threads: int, side: int = 2048, trials: int = 8) -> float:
@@ -126,6 +133,11 @@ def compare(results: Results, ours: str, key: str = "images_per_second") -> list
         )
         rows.append(row)
     return rows
+
+
+def verdict(is_met: bool) -> str:
+    """Of a goal, in a word."""
+    return "met" if is_met else "missed"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

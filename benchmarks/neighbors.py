@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from measure import compare, cores, in_rounds, medians, processor, ratios, table
+from measure import compare, cores, in_rounds, medians, processor, ratios, table, verdict
 
 OURS, ALL_THREADS, ONE_THREAD = "convolab", "convolab, all threads", "convolab, one thread"
 BUSY_LOOP = [sys.executable, "-c", "while True: pass"]
@@ -69,10 +69,6 @@ def main() -> None:
         print(
             f"- {rates[OURS] / best:.2f} x the best peer ({verdict(rates[OURS] >= best)}: at least 1 x)\n", flush=True
         )
-
-
-def verdict(is_met: bool) -> str:
-    return "met" if is_met else "missed"
 
 
 if __name__ == "__main__":

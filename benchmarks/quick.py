@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from measure import in_rounds, processor, table
+from measure import in_rounds, processor, table, verdict
 from neighbors import busy_programs
 
 LOSS = 0.05
@@ -120,7 +120,7 @@ def main() -> None:
             "best peer": " / ".join(dict.fromkeys(best)),
             "convolab is": f"{ratio:.2f} x",
             "range": f"{min(values):.2f} to {max(values):.2f}",
-            "goal": f"{question.goal:g} x: {'met' if ratio >= question.goal else 'missed'}",
+            "goal": f"{question.goal:g} x: {verdict(ratio >= question.goal)}",
             "before": change(before.get(question.title), ratio),
         })  # fmt: skip
     print(f"{processor()}; {given.rounds} rounds, {time.monotonic() - start:.0f} s\n\n{table(rows)}")

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import processor
+from measure import processor, verdict
 
 from convolab.core.stats import mean_interval
 from convolab.data.catalog import load
@@ -63,7 +63,7 @@ def epochs_of(overrides: dict[str, Any], epochs: int, seed: int) -> Iterator[Out
     best: Outcome = (-1.0, 0.0, 0.0)
     try:
         for epoch in trainer.iter_epochs():
-            if epoch.validation_accuracy > best[0]:
+            if (epoch.validation_accuracy, -epoch.validation_loss) > best[:2]:  # as ours breaks ties
                 test = evaluate(trainer.eval_net, splits.test).loss_and_accuracy[1]
                 best = (epoch.validation_accuracy, -epoch.validation_loss, test)
             yield best
@@ -231,9 +231,9 @@ def main() -> None:
         accuracies, epochs, configurations = map(np.array, zip(*of_contender, strict=True))
         mean, ahead = mean_interval(list(100 * accuracies)), mean_interval(list(100 * (first - accuracies)))
         is_peer = not name.startswith("convolab")
-        verdict = f" ({'met' if ahead.mean >= 0 else 'missed'})" if is_peer else ""
+        met = f" ({verdict(ahead.mean >= 0)})" if is_peer else ""
         difference = (
-            "" if name == "convolab, random" else f"{ahead.mean:.2f} ({ahead.low:.2f} to {ahead.high:.2f}){verdict}"
+            "" if name == "convolab, random" else f"{ahead.mean:.2f} ({ahead.low:.2f} to {ahead.high:.2f}){met}"
         )
         print(
             f"| {name} | {configurations.mean():.1f} | {epochs.mean():.1f} | "

@@ -14,7 +14,7 @@ from statistics import median
 
 import foolbox
 import torch
-from measure import processor, table
+from measure import processor, table, verdict
 from torch import Tensor
 
 import convolab
@@ -26,7 +26,7 @@ GOALS = {40: 0.45, 8: 0.95}  # the median L2 of all images; an image that is not
 
 def row(contender: str, fooled: list[bool], l2: list[float], gradients: str, passes: str, goal: float | None) -> dict:
     middle = median(length if hit else math.inf for hit, length in zip(fooled, l2, strict=True))
-    met = "" if goal is None else f" (goal {goal:g}: {'met' if middle <= goal else 'missed'})"
+    met = "" if goal is None else f" (goal {goal:g}: {verdict(middle <= goal)})"
     return {
         "contender": contender,
         "fooled": f"{sum(fooled)} of {len(fooled)}",

@@ -10,7 +10,6 @@ table in README.md beside it, and then what a network of a billion parameters ta
 import argparse
 import json
 import logging
-import resource
 import sys
 import time
 import warnings
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from measure import in_rounds, processor, ratios, run, table
+from measure import in_rounds, peak_mb, processor, ratios, run, table, verdict
 
 GOALS = {"torchinfo": 1.0, "fvcore": 1.5}  # so many times faster
 BILLION_SECONDS, ADDED_MEGABYTES = 5.0, 50.0
@@ -66,17 +65,13 @@ CONTENDERS = ("convolab", "torchinfo", "fvcore", "convolab on meta", "torchinfo 
 def time_one(name: str) -> dict[str, float]:
     """Milliseconds of the fastest call but the first, and what all calls added to the process's peak memory."""
     call = contender(name)
-    before = peak()
+    before = peak_mb()
     seconds = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
-    return {"milliseconds": 1e3 * min(seconds[1:]), "first": 1e3 * seconds[0], "added_megabytes": peak() - before}
-
-
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform != "darwin" else 1e6)
+    return {"milliseconds": 1e3 * min(seconds[1:]), "first": 1e3 * seconds[0], "added_megabytes": peak_mb() - before}
 
 
 def time_billion() -> dict[str, float]:
@@ -100,11 +95,11 @@ def time_billion() -> dict[str, float]:
                 x = block(x)
             return self.head(x.mean(1))
 
-    before, start = peak(), time.perf_counter()
+    before, start = peak_mb(), time.perf_counter()
     cost = summarize_network(Tokens, (3, 224, 224))
     return {
         "seconds": time.perf_counter() - start,
-        "added_megabytes": peak() - before,
+        "added_megabytes": peak_mb() - before,
         "parameters": cost.num_parameters,
         "macs": cost.macs,
     }
@@ -149,10 +144,6 @@ def main() -> None:
     print(
         f"- a vision transformer of {lines[0]['parameters']:,} parameters, built and summarized: {seconds:.2f} s (goal at most {BILLION_SECONDS:g}: {verdict(seconds <= BILLION_SECONDS)}), {added:.0f} MB added, where its weights would take {4 * lines[0]['parameters'] / 1e6:,.0f}"
     )
-
-
-def verdict(met: bool) -> str:
-    return "met" if met else "missed"
 
 
 if __name__ == "__main__":

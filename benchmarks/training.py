@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from measure import compare, in_rounds, matrix_peak, processor, table
+from measure import compare, in_rounds, matrix_peak, processor, table, verdict
 
 OURS = {"convolab": "fp32", "convolab bf16": "bf16_forced"}
 PEERS = ("tutorial", "tutorial_2_workers", "lightning", "keras", "skorch", "fastai")
@@ -60,8 +60,8 @@ def ours(data_dir: Path, network: str, steps: int, precision: str) -> dict[str, 
     }
 
 
-def verdict(value: float, goal: float, goal_text: str) -> str:
-    return f" (goal {goal_text}: {'met' if value >= goal else 'missed'})"
+def judge(value: float, goal: float, goal_text: str) -> str:
+    return f" (goal {goal_text}: {verdict(value >= goal)})"
 
 
 def main() -> None:
@@ -97,12 +97,12 @@ def main() -> None:
             ratio = median(line["images_per_second"] / peer for line, peer in zip(results[name], best, strict=True))
             share = median(line["images_per_second"] * line["flops"] / line["peak"] / 1e9 for line in results[name])
             of_ratio, of_share = GOALS[network] if name == "convolab" else (None, None)
-            of_share_text = "" if of_share is None else verdict(share, of_share, f"{of_share:.0%}")
+            of_share_text = "" if of_share is None else judge(share, of_share, f"{of_share:.0%}")
             peaks = f"{median(line['peak'] for line in results[name]):.0f} GFLOP/s"
             if results[name][0]["bf16 peak"]:
                 peaks += f" (bf16's: {median(line['bf16 peak'] for line in results[name]):.0f})"
             print(
-                f"- {name}: {ratio:.2f} x the best peer{'' if of_ratio is None else verdict(ratio, of_ratio, f'{of_ratio:g} x')}; "
+                f"- {name}: {ratio:.2f} x the best peer{'' if of_ratio is None else judge(ratio, of_ratio, f'{of_ratio:g} x')}; "
                 f"{share:.0%} of the fp32 matrix peak{of_share_text}, which was {peaks}"
             )
         print(flush=True)

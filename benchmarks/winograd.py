@@ -15,16 +15,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from clock import Clock
 from measure import processor, table
 
 from convolab.core.environment import tune_malloc
 from convolab.core.text import pluralize
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
-from convolab.training.callbacks import Callbacks
 from convolab.training.recipe import Recipe
 from convolab.training.setup import build_trainer
-from convolab.training.trainer import Trainer
 from convolab.training.winograd import WinogradConv2d, suits_winograd
 
 RECIPES: dict[str, Mapping[str, Any]] = {
@@ -36,20 +35,6 @@ RECIPES: dict[str, Mapping[str, Any]] = {
 }
 WARMUP = 2  # steps before any is timed
 CHANNELS, SIDES, NUM_IMAGES = (64, 128, 256), (3, 4, 5, 6, 7, 8, 13, 16), 200
-
-
-class Clock(Callbacks):
-    """Stops a training after so many more steps, and keeps the time of each."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-        self.last = 0
-
-    def on_step(self, trainer: Trainer) -> None:
-        self.ends.append(time.perf_counter())
-
-    def should_stop(self) -> bool:
-        return len(self.ends) >= self.last
 
 
 class TimedTraining:
