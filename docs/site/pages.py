@@ -44,6 +44,7 @@ MENU = {  # captions of the menu; below each, pages with their short titles
         "docs/ray": "On a Ray cluster",
         "docs/results/README": "Results",
         "docs/results/coursework-cifar10/README": "The coursework on CIFAR-10",
+        "docs/results/fast": "The fast recipe on CIFAR-10",
     },
     "Look inside": {
         "docs/explain": "Explain",

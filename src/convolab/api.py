@@ -223,7 +223,7 @@ def fool(
         for_transfer: Attack so that other networks are fooled too: with momentum and random sizes, on all `surrogates`.
         shortest: Use all steps for a perturbation that is short in L2 as saved in 8 bits.
         seed: Of noise, random targets and the control.
-        on_step: Called after each step, with what it reached.
+        on_step: Called before each step and at the end: number, and the unfinished images' probabilities and pixels.
 
     Returns:
         A finding, which draws itself; its arrays hold the fooling images, bytes [N, C, H, W].
