@@ -183,6 +183,8 @@ def main() -> None:
             if seed < (options.seeds if name in (FAST, SHORT) else options.other_seeds):
                 keep_result(name, seed, options.data_dir, options.runs, path)
     results = read_results(path)
+    if not results:
+        print(f"{path} has no result yet")
     for machine in dict.fromkeys(result["processor"] for result in results):
         found = {
             name: [result for result in results if (result["training"], result["processor"]) == (name, machine)]
