@@ -28,9 +28,9 @@ from convolab.core.stats import Interval, mean_interval
 from convolab.plots.style import apply_chart_style, chart_data, save_chart
 
 HERE = Path(__file__).parent
-RECIPE = HERE.parent / "recipes" / "cifar10_94.toml"
+RECIPES = HERE.parent / "recipes"
+RECIPE = RECIPES / "cifar10_94.toml"
 OUT = HERE.parent / "docs" / "results" / "fast"
-RESNET = HERE.parent / "recipes" / "resnet_small.toml"
 FAST, SHORT, ANCHOR = "cifar10_94", "cifar10_94, 3 epochs", "anchor"
 GOALS = ((FAST, 0.94, 0.5), (SHORT, 0.90, 0.15))  # contender, accuracy, fraction of the anchor's seconds
 
@@ -38,8 +38,8 @@ Result = Mapping[str, Any]
 Training = Callable[[Path, int, Path], Result]  # (data_dir, seed, folder of the run) -> its result
 
 
-def ours(*arguments: str) -> Training:
-    """`convolab train`, continued if it was stopped, and the test of its weights."""
+def ours(recipe: Path, *arguments: str) -> Training:
+    """`convolab train` with a recipe, continued if it was stopped, and the test of its weights."""
 
     def train(data_dir: Path, seed: int, folder: Path) -> Result:
         convolab = [str(Path(sys.executable).with_name("convolab"))]
@@ -47,8 +47,8 @@ def ours(*arguments: str) -> Training:
             command = [*convolab, "resume", str(folder), "--data-dir", str(data_dir)]
         else:
             shutil.rmtree(folder, ignore_errors=True)
-            command = [*convolab, "train", *arguments, "--set", f"training.seed={seed}", "--out", str(folder)]
-            command += ["--data-dir", str(data_dir)]
+            command = [*convolab, "train", "--recipe", str(recipe), *arguments, "--set", f"training.seed={seed}"]
+            command += ["--out", str(folder), "--data-dir", str(data_dir)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         run = Run(folder)
         result = {"seconds": sum(epoch.train_seconds for epoch in run.history)}
@@ -72,12 +72,10 @@ def script(name: str, *arguments: str) -> Training:
 
 
 CONTENDERS: dict[str, Training] = {
-    FAST: ours("--recipe", str(RECIPE)),
-    SHORT: ours("--recipe", str(RECIPE), "--epochs", "3"),
+    FAST: ours(RECIPE),
+    SHORT: ours(RECIPE, "--epochs", "3"),
     ANCHOR: script("anchor_cifar10.py"),
-    "resnet_small": ours("--recipe", str(RESNET)),
-    "simple_convnet": ours("simple_convnet"),
-    "shallow_net": ours("shallow_net"),
+    **{name: ours(RECIPES / f"{name}.toml") for name in ("resnet_small", "simple_convnet", "shallow_net")},
     "Keras's example": script("library_examples.py", "keras"),
     "fastai's example": script("library_examples.py", "fastai"),
 }
