@@ -51,7 +51,7 @@ check: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports
 
 types: .venv/installed-dev
 	$(BIN)/basedpyright
@@ -96,7 +96,7 @@ bench: .venv/installed-dev
 
 # The ratio to the best peer in nine questions, in minutes; DATA_DIR is the folder that holds cifar-10-batches-py.
 bench-quick: .venv/installed-dev
-	$(BIN)/pip install --quiet --disable-pip-version-check 'ray[tune]>=2.40' 'skorch>=1.1'
+	$(BIN)/pip install --quiet --disable-pip-version-check 'ray[tune]>=2.40' 'skorch>=1.1' 'optuna>=4.0'
 	$(BIN)/python benchmarks/quick.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 architecture: .venv/installed-dev

@@ -14,7 +14,6 @@ from convolab.inspection.adversarial.pgd import AttackConfig, run_pgd
 from convolab.models.classifier import ImageClassifier
 from convolab.models.pretrained import pretrained
 
-torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed: make .venv/installed-dev")
 NEVER = 1 - 1e-12  # a confidence that is never reached: all steps are made
 STEP = 0.4
 
@@ -60,6 +59,8 @@ def run_foolbox(
 
 
 def run_torchattacks(net: ImageClassifier, start: Tensor, steps: int, size: float, step: float = STEP) -> Tensor:
+    # What it needs excludes what our other tools need, so it is in no extra.
+    torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed: pip install torchattacks")
     attack = torchattacks.PGDL2(net, eps=size, alpha=step, steps=steps, random_start=False)
     attack.set_mode_targeted_by_label(quiet=True)
     return attack(pixels(net, start), TARGETS[: len(start)])
