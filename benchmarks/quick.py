@@ -58,21 +58,21 @@ def script(name: str, *arguments: str) -> list[str]:
 def training_questions(data_dir: Path) -> list[Question]:
     """On CIFAR-10: a network, beside a busy program, and a study."""
 
-    def train(title: str, network: str, goal: float, busy: int = 0) -> Question:
+    def train(title: str, network: str, goal: float, busy: int = 0, other: str = "skorch") -> Question:
         common = ["--data-dir", str(data_dir), "--network", network, "--steps", "40"]
-        peers = {name: script("peers", name, *common) for name in ("tutorial", "skorch")}
+        peers = {name: script("peers", name, *common) for name in ("tutorial", other)}
         return Question(title, "images_per_second", script("training", *common, "--ours", "fp32"), peers, goal, busy)
 
     trials = ["--data-dir", str(data_dir), "--trials", "4", "--limit", "4000"]
     return [
         train("training simple_convnet", "simple_convnet", 4.5),
         train("training simple_convnet beside a busy program", "simple_convnet", 1.0, busy=1),
-        train("training shallow_net", "shallow_net", 12.0),
+        train("training shallow_net", "shallow_net", 12.0, other="tutorial_2_workers"),
         Question(
             "a study of four trials",
             "images_per_second",
             script("study", *trials, "--one", "convolab study"),
-            {"ray tune": script("study", *trials, "--one", "ray tune")},
+            {name: script("study", *trials, "--one", name) for name in ("ray tune", "optuna")},
             2.5,
         ),
     ]
@@ -94,7 +94,7 @@ def other_questions() -> list[Question]:
             "summary of ResNet-50",
             "milliseconds",
             script("summary", "--one", "convolab"),
-            {name: script("summary", "--one", name) for name in ("torchinfo", "fvcore")},
+            {name: script("summary", "--one", name) for name in ("torchinfo", "torchinfo on meta")},
             1.0,
         ),
     ]

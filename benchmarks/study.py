@@ -154,12 +154,14 @@ def ray_tune(given: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 
 def optuna(given: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Optuna: the same grid, `n_jobs` threads of one process, torch's own choice of threads."""
+    """Optuna: the same grid, `n_jobs` threads of one process, each with one thread of torch's, as Ray's and our trials have."""
     import optuna
+    import torch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def objective(trial: optuna.Trial) -> float:
+        torch.set_num_threads(1)  # of the calling thread
         rate = trial.suggest_categorical("lr", rates(given.trials))
         for epoch, accuracy in enumerate(idiomatic_trial(given.data_dir, given.limit, given.epochs, rate)):
             trial.report(accuracy, epoch)
