@@ -120,6 +120,7 @@ def test_a_comment_that_is_missing_is_open_and_one_by_code_is_read_from_its_outp
         ("test accuracy = 1.5", "test accuracy = 1.5 is not plausible: 0.3 to 1"),
         ("test accuracy = high", "it does not print 'test accuracy = NUMBER'"),
         ("", "it does not print 'test accuracy = NUMBER'"),
+        ("\x1b[31mtest accuracy = 0.11\x1b[0m", "test accuracy = 0.11 is not plausible: 0.3 to 1"),
     ],
 )
 def test_a_number_that_is_missing_or_not_plausible_is_open(

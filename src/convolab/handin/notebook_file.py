@@ -20,6 +20,7 @@ MAX_SHOWN = 160  # characters of a text from a notebook that are shown
 FIGURE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
 FIGURE_TAGS = ("<img ", "<svg")
 TAG = re.compile(r"<[^<>]*>")  # of HTML
+TERMINAL_CODE = re.compile("\x1b\\[.*?[@-~]")  # such as a color, as nbconvert reads it
 LONG_REFERENCE = re.compile(r"&#[0-9]{10,};?")  # to a character, by a number that no character has
 
 
@@ -32,7 +33,7 @@ class HandedInCell:
     source: str
     execution_count: int | None
     error: str  # the first line of the error that it ended with, or empty
-    text: str  # what it printed, and its results as text
+    text: str  # what it printed, and its results as text; without stderr
     markdown: str  # what it showed as formatted text
     has_figure: bool
     printed: str = ""  # what it printed, without its results
@@ -102,14 +103,16 @@ def parse_cell(cell: Mapping[str, Any]) -> HandedInCell:
     listed = cell.get("outputs")
     outputs = [output for output in listed if isinstance(output, dict)] if isinstance(listed, list) else []
     data = [output["data"] for output in outputs if isinstance(output.get("data"), dict)]
-    printed = [join_lines(output.get("text")) for output in outputs if output.get("output_type") == "stream"]
+    # Warnings and progress bars go to stderr: they hold paths and times, and also cells of definitions have them.
+    streams = [output for output in outputs if output.get("output_type") == "stream" and output.get("name") != "stderr"]
+    printed = [shown_text(output.get("text")) for output in streams]
     return HandedInCell(
         name=str(name or cell.get("id") or ""),
         type=str(cell.get("cell_type")),
         source=join_lines(cell.get("source")),
         execution_count=count if isinstance(count, int) else None,
         error=next((error_line(output) for output in outputs if output.get("output_type") == "error"), ""),
-        text="\n".join([*printed, *(join_lines(entry.get("text/plain")) for entry in data)]),
+        text="\n".join([*printed, *(shown_text(entry.get("text/plain")) for entry in data)]),
         markdown="\n".join(join_lines(entry["text/markdown"]) for entry in data if "text/markdown" in entry),
         has_figure=any(shows_figure(entry) for entry in data),
         printed="\n".join(printed),
@@ -155,6 +158,15 @@ def shorten_cell(cell: HandedInCell) -> HandedInCell:
 def join_lines(value: object) -> str:
     """A text of the format, which is a string or a list of lines."""
     return "".join(line for line in value if isinstance(line, str)) if isinstance(value, list) else str(value or "")
+
+
+def shown_text(value: object) -> str:
+    """A text of an output without a terminal's codes, such as colors.
+
+    >>> shown_text(["\\x1b[1;32mloss\\x1b[0m = ", "0.3"])
+    'loss = 0.3'
+    """
+    return TERMINAL_CODE.sub("", join_lines(value))
 
 
 def unescape_html(text: str) -> str:

@@ -10,7 +10,7 @@ from convolab.handin.homework import Homework
 from convolab.handin.notebook_file import HandedInCell, parse_cell
 from convolab.handin.notebooks import build_notebook
 from convolab.handin.verify.cells import order_signs, output_signs
-from convolab.handin.verify.execute import text_difference
+from convolab.handin.verify.execute import output_differences, text_difference
 from convolab.handin.verify.given_cells import given_cell_signs, hidden_code_signs
 from convolab.handin.verify.numbers import chart_points, ends_of, has_number, is_interval_of, number_signs
 
@@ -70,6 +70,15 @@ def test_cells_that_ran_again_are_a_note_and_two_of_one_count_a_sign() -> None:
 )
 def test_a_cell_of_definitions_shows_nothing(source: str, is_possible: bool) -> None:
     assert (whats(output_signs("q", [cell("a", source, outputs=[STREAM])])) == []) == is_possible
+
+
+def test_warnings_and_progress_bars_are_no_output_of_a_cells_own() -> None:
+    def warns(number: int) -> HandedInCell:
+        text = f"/tmp/ipykernel_{number}/1.py:1: SyntaxWarning: invalid escape\n 40%|####      | {number} rows"
+        return cell("a", "def f():\n    pass", outputs=[{"output_type": "stream", "name": "stderr", "text": text}])
+
+    assert list(output_signs("q", [warns(1)])) == []
+    assert list(output_differences([warns(1)], [warns(2)], 0.002)) == []
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,16 @@ def test_a_notebook_that_was_edited_after_its_page_was_made_is_named_with_its_ce
 
 
 @pytest.mark.slow
+def test_a_line_in_color_is_on_the_page_too() -> None:
+    pytest.importorskip("nbconvert", reason="pip install nbconvert")
+    printed = "\x1b[1;32maccuracy\x1b[0m = \x1b[34m0.9\x1b[0m\n"
+    content = {"cells": [code_cell(printed)], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    colored = notebook_page(json.dumps(content).encode())
+    assert signs_of(colored, printed=printed) == []
+    assert signs_of(colored, printed=printed.replace("0.9", "0.99")) != []
+
+
+@pytest.mark.slow
 def test_a_page_that_is_too_large_is_a_note(page: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digests, "MAX_PAGE_BYTES", len(page) - 1)
     [note] = signs_of(page, printed="9.99")
