@@ -10,13 +10,15 @@ from convolab.handin.check import (
     FAST_RUN,
     NOT_RUN,
     ItemResult,
+    NotebookChecker,
     check_folder,
     few_words,
     find_repeated_problems,
     find_shared_problems,
     has_gap,
 )
-from convolab.handin.homework import Homework
+from convolab.handin.homework import Homework, Value
+from convolab.handin.notebook_file import parse_cell
 from convolab.handin.notebooks import PLACEHOLDER
 from convolab.theory.question1 import answer_sheet
 
@@ -128,6 +130,15 @@ def test_a_number_that_is_missing_or_not_plausible_is_open(
 ) -> None:
     edit_cell(done / Q2, "q2-12-figure", outputs=[{"output_type": "stream", "text": printed}, PNG])
     assert [problem.what for problem in item_of(homework, done, "2.12").problems] == [what]
+
+
+def test_a_number_on_ones_own_images_has_the_range_of_that_dataset() -> None:
+    value = Value(cell="a", label="test accuracy", ranges={"folder:photos": (0.5, 0.6)})
+    cells = [
+        parse_cell({"cell_type": "code", "id": name, "outputs": [{"output_type": "stream", "text": text}]})
+        for name, text in (("q-settings", "data = folder:photos\nfast = False\n"), ("a", "test accuracy = 0.4\n"))
+    ]
+    assert NotebookChecker(Q2, cells, 12).value_problem(value) == "test accuracy = 0.4 is not plausible: 0.5 to 0.6"
 
 
 def test_a_deleted_cell_is_open_and_named(done: Path, homework: Homework) -> None:

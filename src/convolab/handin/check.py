@@ -202,7 +202,7 @@ class NotebookChecker:
 
     def printed_setting(self, name: str) -> str:
         """What the cell of settings printed for a name, or an empty text."""
-        printed = re.search(rf"(?m)^{name} = (\w+)$", self.settings.text if self.settings else "")
+        printed = re.search(rf"(?m)^{name} = (.+)$", self.settings.text if self.settings else "")
         return printed[1] if printed else ""
 
     def check(self, item: HomeworkItem) -> ItemResult:
