@@ -204,6 +204,13 @@ def test_an_installation_is_a_note_and_a_teacher_may_allow_a_package(mine: Homew
     assert whats(hidden_code_signs(mine, allowed, [cell("a", "import einops")], {})) == []
 
 
+def test_weights_of_ones_own_that_are_loaded_are_a_note(homework: Homework) -> None:
+    info = homework.find_notebook("question2_training")
+    source = "net.load_state_dict(torch.load('best.pt'))"
+    [note] = hidden_code_signs(homework, info, [cell("a", source)], {})
+    assert (note.weight, note.what) == ("note", "it calls torch.load: weights or data that the notebook does not show")
+
+
 def test_a_number_is_found_within_the_last_digit_that_is_shown() -> None:
     assert has_number("0.8533", [0.85334])
     assert not has_number("0.8533", [0.8536])

@@ -262,7 +262,7 @@ def test_fraud_6_a_notebook_that_was_not_executed_in_order(mine: Homework, work:
             "it calls importlib.import_module",
         ),
         ("WIDTHS = [8, 32]\nimport sys\nsys.path.insert(0, '/home/zoe')", "it changes where modules are imported from"),
-        ("WIDTHS = [8, 32]\nmean_accuracy = torch.load('mean.pt')", "it calls torch.load"),
+        ("WIDTHS = [8, 32]\nmean_accuracy = torch.hub.load('a/b', 'mean')", "it calls torch.hub.load"),
     ],
 )
 def test_fraud_7_code_that_the_notebook_does_not_show(mine: Homework, work: Path, source: str, words: str) -> None:

@@ -11,7 +11,7 @@ from convolab.core.errors import LabError
 from convolab.core.text import truncate_list
 from convolab.handin.homework import Homework, NotebookInfo
 from convolab.handin.notebook_file import HandedInCell, one_line
-from convolab.handin.notebooks import NotebookCell, build_notebook
+from convolab.handin.notebooks import NotebookCell, build_notebook, read_source
 from convolab.handin.verify.signs import Sign, as_note
 
 USUAL_PACKAGES = frozenset(
@@ -20,9 +20,10 @@ USUAL_PACKAGES = frozenset(
 RUNS_TEXT = ("exec", "eval", "compile", "__import__")  # functions of Python that run a text or import by name
 RUNS_FILES = (
     "importlib.import_module", "importlib.util.spec_from_file_location", "runpy.run_path", "runpy.run_module",
-    "pickle.load", "pickle.loads", "joblib.load", "torch.load", "torch.hub.load", "torch.jit.load", "os.system",
+    "pickle.load", "pickle.loads", "joblib.load", "torch.hub.load", "torch.jit.load", "os.system",
     "subprocess.run", "subprocess.Popen", "subprocess.check_output", "get_ipython",
 )  # fmt: skip
+LOADS_WEIGHTS = "torch.load"  # often of one's own
 NAME_PARTS = 8  # that are looked at of a function's name; importlib.util.spec_from_file_location has three
 MAGIC = re.compile(r"(?m)^[ \t]*(?:!|%{1,2}(?:run|load|loadpy|macro|store|sx|system|bash|sh|script|writefile)\b).*$")
 INSTALLS = re.compile(r"\s*[!%]\s*(?:pip|uv pip|conda) install\b")
@@ -88,6 +89,8 @@ def hidden_code_signs(
         calls = sorted(
             {name for node in ast.walk(tree) if isinstance(node, ast.Call) for name in [dotted_name(node.func)]}
         )
+        if LOADS_WEIGHTS in calls:
+            yield as_note(place, f"it calls {LOADS_WEIGHTS}: weights or data that the notebook does not show")
         hidden = [name for name in calls if is_hiding(name)]
         if hidden:
             yield Sign(place, f"it calls {truncate_list(hidden)}: code or data that the notebook does not show")
@@ -113,6 +116,14 @@ def given_sources(homework: Homework, info: NotebookInfo) -> set[str]:
     except LabError:
         return set()
     return {comparable(cell.text) for cell in built if cell.type == "code"}
+
+
+def given_names(homework: Homework, info: NotebookInfo) -> set[str]:
+    """The cells of a notebook that the homework gives as they are; none where its source is not at hand."""
+    try:
+        return {cell.name for cell in read_source(info.name, homework) if cell.tag not in ("gap", "comment")}
+    except LabError:
+        return set()
 
 
 def imported_names(sources: set[str]) -> set[str]:

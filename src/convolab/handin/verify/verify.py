@@ -23,7 +23,7 @@ from convolab.handin.verify.digests import archive_signs, page_signs, require_co
 from convolab.handin.verify.evidence import RunEvidence, read_evidence
 from convolab.handin.verify.execute import execute_signs, printed_settings
 from convolab.handin.verify.fence import Limits, Permission, describe_fence, fence_kind, require_fence, work_folder
-from convolab.handin.verify.given_cells import given_cell_signs, hidden_code_signs
+from convolab.handin.verify.given_cells import given_cell_signs, given_names, hidden_code_signs
 from convolab.handin.verify.numbers import number_signs
 from convolab.handin.verify.rerun import RunChoice, rerun_signs
 from convolab.handin.verify.seeds import seed_signs
@@ -366,9 +366,11 @@ def trace_notebooks(
         for comment in (cell for item in items for cell in item.comments):
             if comment in named and named[comment].type == "markdown":
                 words |= run_digests(own_text(named[comment].source))
+        # A person may show a figure again in a cell of their own.
+        asked = given_names(homework, homework.find_notebook(name)) | {cell for item in items for cell in item.figures}
         for cell in cells:
             speeds |= {found[0] for found in SPEED.finditer(cell.html)}
-            for _, payload in cell.figures:
+            for _, payload in cell.figures if cell.name in asked else ():
                 traces.figures.setdefault(sha256_of(payload.encode()), set()).add((name, cell.name))
     traces.code = sha256_of(json.dumps(answers).encode()) if answers and not any(map(has_gap, answers)) else ""
     traces.comments, traces.speeds = frozenset(words), frozenset(speeds)
