@@ -23,6 +23,7 @@ SOLUTION_LINES = re.compile(r"(?ms)^( *)# BEGIN SOLUTION: ([^\n]*)\n(.*?)^ *# EN
 MARKER_LINE = re.compile(r"(?m)^ *# (?:BEGIN SOLUTION: |INSTEAD:|END SOLUTION|PROMPT: ).*\n?")
 INSTEAD_LINE = re.compile(r"(?m)^ *# INSTEAD:(?: (.*))?$")
 PROMPT_LINE = re.compile(r"(?m)^# PROMPT: (.*)$")
+DATA_LINE = re.compile(r'(?m)^DATA = "[^"\n]*"(?: *# *(?:or "[^"\n]*" ?)*:? *(.*))?$')  # with a remark, or none
 BLANK_LINES = re.compile(r"\n{4,}")  # more than two, where a mark was
 GIVEN = ("DATA", "FAST")  # lines that no homework changes
 PLACEHOLDER = "*Write your comment here, in place of this line.*"
@@ -95,6 +96,11 @@ def require_cells(homework: Homework, *, sources: bool = True) -> None:
                         raise LabError(f"{place} has no cell '{cell}': {suggest(cell, cells, 10)}")
                     require(cells[cell].tag == tag or not tag, f"{place}: the cell '{cell}' has no tag {tag}")
                     require(tag == "comment" or cells[cell].type == "code", f"{place}: the cell '{cell}' is a text")
+        has_choice = len(homework.datasets) > 1 and any(cell.endswith("-settings") for cell in cells)
+        require(
+            not has_choice or any(DATA_LINE.search(cell.text) for cell in cells.values()),
+            f'{name}: {notebook.name} has no line DATA = "{homework.datasets[0]}": add one, which `start --data` sets',
+        )
         counts_seeds = any('range(BUDGET["seeds"])' in cell.text for cell in cells.values())
         for budget, number in notebook.num_runs.items() if counts_seeds else ():
             seeds = homework.budgets[budget].seeds if budget in homework.budgets else number
@@ -167,9 +173,14 @@ def fill_in(text: str, homework: Homework, name: str, data: str) -> str:
             text = text.replace(line, f"{variable} = {pformat(values, width=100, sort_dicts=False)}")
     for name, value in homework.arms.items():
         text = arm_line(name).sub(lambda _, line=f"{name} = {value!r}": line, text)
-    if data != "digits":
-        text = text.replace('DATA = "digits"  # or "cifar10"', f'DATA = "{data}"  # or "digits"')
-    return text
+    return DATA_LINE.sub(lambda line: data_line(homework, data, line[1] or ""), text)
+
+
+def data_line(homework: Homework, data: str, remark: str) -> str:
+    """The line of a notebook that chooses its dataset, and names the others."""
+    others = " or ".join(f'"{name}"' for name in homework.datasets if name != data)
+    remarks = [text for text in (others and f"or {others}", remark) if text]
+    return f'DATA = "{data}"' + (f"  # {': '.join(remarks)}" if remarks else "")
 
 
 def solution_cell(cell: NotebookCell) -> NotebookCell:

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from support.small_homework import NOTEBOOK, TOML, copy_as, own_comment, write_teachers_files
+from support.small_homework import NOTEBOOK, SOURCE, TOML, copy_as, own_comment, write_teachers_files
 
 from convolab.core.errors import LabError
 from convolab.handin.check import check_folder
 from convolab.handin.homework import Homework, find_homework, load_homework, read_homework
-from convolab.handin.notebooks import build_notebook
+from convolab.handin.notebooks import build_notebook, require_cells
 from convolab.handin.start import start_homework
 
 TEACHER = Path("teacher")
@@ -172,6 +172,29 @@ def test_what_a_notebook_lacks_is_named_before_anything_is_laid_out(
     with pytest.raises(LabError, match=words):
         start_homework(read_homework(tmp_path / "other.toml"), tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+def test_the_dataset_is_set_in_a_teachers_own_notebook_however_its_line_ends(tmp_path: Path) -> None:
+    mine = write_teachers_files(tmp_path)
+    source = tmp_path / f"{NOTEBOOK}.py"
+    course_line = 'DATA = "digits"  # or "cifar10"'
+
+    def data_line(homework: Homework, data: str, line: str) -> str:
+        source.write_text(SOURCE.replace(course_line, line))
+        settings = build_notebook(homework, NOTEBOOK, "student", data)[1].text
+        return next(line for line in settings.splitlines() if line.startswith("DATA = "))
+
+    assert data_line(mine, "digits", course_line) == 'DATA = "digits"'  # it has no other dataset
+    budgets = {
+        key.replace("digits", data): mine.budgets[key] for data in ("cifar10", "cifar100") for key in mine.budgets
+    }
+    on_cifar = mine.model_copy(update={"budgets": budgets})
+    assert data_line(on_cifar, "cifar100", course_line) == 'DATA = "cifar100"  # or "cifar10"'
+    assert data_line(on_cifar, "cifar100", 'DATA = "digits"') == 'DATA = "cifar100"  # or "cifar10"'
+    assert data_line(on_cifar, "cifar10", 'DATA = "digits"  # small') == 'DATA = "cifar10"  # or "cifar100": small'
+    source.write_text(SOURCE.replace(course_line, 'DATA = str("digits")'))
+    with pytest.raises(LabError, match='question5_width has no line DATA = "cifar10": add one'):
+        require_cells(on_cifar)
 
 
 @pytest.mark.parametrize(
