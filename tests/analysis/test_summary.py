@@ -84,6 +84,23 @@ def test_multi_head_attention_is_one_layer_with_all_its_products_and_parameters(
     assert (attention.name, attention.kind) == ("attention", "MultiheadAttention")
     assert attention.macs == 4 * 9 * 16 * 16 + 2 * 9 * 9 * 16
     assert attention.num_parameters == 4 * 16 * 16 + 4 * 16
+    assert attention.activation_bytes == 4 * (9 * 16 + 9 * 9 * need_weights)
+
+
+@pytest.mark.parametrize(("in_place", "num_bytes"), [(False, 4 * 8), (True, 0)])
+def test_a_module_that_calls_functions_in_place_of_its_children_has_the_memory_of_its_output(
+    in_place: bool, num_bytes: int
+) -> None:
+    class Functions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu_(x) if in_place else F.relu(F.linear(x, self.linear.weight)).view(-1, 2, 4)
+
+    cost = summarize_network(nn.Sequential(nn.Linear(8, 8), Functions(), nn.Tanh()), (8,))
+    assert [layer.activation_bytes for layer in cost.layers][:3] == [4 * 8, num_bytes, 4 * 8]
 
 
 def test_a_reused_module_counts_each_call_and_its_parameters_once() -> None:

@@ -47,6 +47,7 @@ class LayerCall:
     computes: bool = False  # whether any of its operations does more than give a view
     ops: list[str] = field(default_factory=list)  # those that do more than move values
     rf_state: RFState = None
+    new_storages: set[int] = field(default_factory=set)  # of its outputs: those that no earlier call's output has
     output_tensors: list[Tensor] = field(default_factory=list)  # kept, so that no storage takes the place of another
 
     def absorb(self, other: "LayerCall") -> None:
@@ -220,6 +221,7 @@ class Tracer(TorchDispatchMode):
             call = LayerCall(frame.name, type(module).__name__, module, shapes_of(inputs))
             for inner in self.calls[frame.first_call_index :]:
                 call.absorb(inner)
+                self.known_storages -= inner.new_storages  # this layer is the first to give them, if it does
             del self.calls[frame.first_call_index :]
         self.current_call = None
         if call and type(module) is not nn.Identity:
@@ -232,6 +234,7 @@ class Tracer(TorchDispatchMode):
             storage = storage_id(tensor)
             if storage not in self.known_storages:
                 self.known_storages.add(storage)
+                call.new_storages.add(storage)
                 call.activation_bytes += tensor.untyped_storage().nbytes()
         if call.output_tensors:
             call.output_shape = tuple(call.output_tensors[0].shape)
