@@ -70,8 +70,10 @@ async function stop(panel, job) {
 
 // ---------------------------------------------------------------- the comparison
 
+const ticked = () => JSON.stringify([getStates("compare.run"), getState("compare.study")]);
+
 async function compare(panel) {
-  const runs = getStates("compare.run"), study = getState("compare.study");
+  const runs = getStates("compare.run"), study = getState("compare.study"), asked = ticked();
   const isEnough = study ? list.studies.some(one => one.name === study && one.is_here) : runs.length > 1;
   id("result").hidden = !isEnough;
   if (!isEnough) { lastResult = ""; return; }
@@ -80,6 +82,7 @@ async function compare(panel) {
   const key = JSON.stringify([runs, study, seen]);
   if (key === lastResult && !isRunning) return;
   const found = await attempt(panel, () => get("/api/compare", study ? {study} : {run: runs}), "poll");
+  if (asked !== ticked()) return; // it is compared again at once
   id("result").hidden = !found;
   if (!found) return;
   lastResult = key;

@@ -152,17 +152,19 @@ export function debounce(action, milliseconds = 200) {
 
 // Do something again and again while its panel is seen; the action gives the seconds until the next time.
 export function poll(panel, action) {
-  let timer = 0, isBusy = false;
+  let timer = 0, isBusy = false, again = false; // again: it was asked for meanwhile
   async function round() {
     clearTimeout(timer);
-    if (document.hidden || panel.hidden || isBusy) return;
+    if (document.hidden || panel.hidden) return;
+    again = isBusy;
+    if (isBusy) return;
     isBusy = true;
     let seconds = 5;
     try {
       seconds = await action() ?? 5;
     } finally {
       isBusy = false;
-      timer = setTimeout(round, 1000 * seconds);
+      timer = setTimeout(round, again ? 0 : 1000 * seconds);
     }
   }
   document.addEventListener("visibilitychange", round);
