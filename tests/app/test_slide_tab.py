@@ -67,7 +67,13 @@ def test_what_cannot_slide_is_one_line(client: TestClient, values: dict[str, str
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"padding": "zeros", "stride": "2", "shift": "0"}, {"x": "-1/3, .5, +2., -007", "shift": "2"}]
+    "values",
+    [
+        {},
+        {"padding": "zeros", "stride": "2", "shift": "0"},
+        {"x": "-1/3, .5, +2., -007", "shift": "2"},
+        {"x": "0.00001, 1, 0, -.0000000002"},
+    ],
 )
 def test_the_command_is_parsed_and_the_python_runs_and_both_give_the_same(
     client: TestClient, values: dict[str, str]

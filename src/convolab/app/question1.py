@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from convolab.app.same_as import SameAs, command_line, option_words, python_call
@@ -82,14 +83,14 @@ class SlideForm:
 def python_sample(text: str) -> str:
     """A sample that `parse_samples` reads, as Python writes it: fractions stay.
 
-    >>> python_sample("-02/3"), python_sample("+.50"), python_sample("2.")
-    ('-2/3', '0.5', '2')
+    >>> python_sample("-02/3"), python_sample("+.50"), python_sample("2."), python_sample("0.00001")
+    ('-2/3', '0.5', '2', '0.00001')
     """
     numerator, slash, denominator = text.strip().partition("/")
     if slash:
         return f"{int(numerator)}/{int(denominator)}"
     number = float(numerator)
-    return str(int(number)) if number.is_integer() else repr(number)
+    return str(int(number)) if number.is_integer() else f"{Decimal(repr(number)):f}"
 
 
 def course_layer_costs(values: Callable[[str, str], str]) -> dict[str, object]:
