@@ -52,6 +52,7 @@ def test_each_wrong_setting_is_one_line(looking: TestClient) -> None:
     wrong = [
         {"target": ""},
         {"target": "no such class"},
+        {"target": "random:3"},  # the page shows one result
         {"budget": "l9=3"},
         {"step_size": "x"},
         {"step_size": "-1"},

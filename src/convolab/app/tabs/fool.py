@@ -34,6 +34,8 @@ def read_target(call: PageCall) -> str:
     target = call.text("target").strip()
     if not target:
         raise convolab.LabError("name the class to reach, such as goldfish")
+    if target.lower().startswith("random:"):
+        raise convolab.LabError("one class at a time: give a class, or random")
     return target
 
 
