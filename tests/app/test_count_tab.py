@@ -267,6 +267,26 @@ def test_a_persons_way_through_the_layers_by_mouse_and_by_keyboard(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_nothing_of_the_last_network_stays_beside_the_error_of_another(tmp_path: Path) -> None:
+    with (
+        served_app(tmp_path / "runs") as address,
+        chromium() as browser,
+        page_in(browser, f"{address}?tab=count") as page,
+    ):
+        page.locator("#count-totals:has-text('24,346 parameters')").wait_for()
+        page.locator("#count-option-channels").fill("[8, ")
+        page.wait_for_selector("#panel-count > .error:not([hidden])")
+        wait_until(page, "document.getElementById('count-totals').textContent === ''")
+        assert page.locator("#count-drawing .box, #count-table tbody tr, #count-layer dt").count() == 0
+        page.locator("#count-option-channels").fill("[8, 16]")
+        page.locator("#count-table tbody tr").first.wait_for()
+        page.locator("#count-n").fill("4")
+        page.locator("#count-k").fill("31")
+        wait_until(page, "document.getElementById('count-ratio').textContent === ''")
+        assert page.locator("#count-course tbody tr").count() == 0
+
+
+@pytest.mark.slow
 def test_a_row_of_boxes_that_is_a_little_too_long_fits_also_after_the_window_has_become_narrower(
     tmp_path: Path,
 ) -> None:

@@ -143,6 +143,18 @@ def test_a_run_that_was_trained_on_is_loaded_again(looking: TestClient, looked_a
     assert looking.post("/api/explain/map/gradient", json=ask).json()["top"] == before
 
 
+def test_maps_and_fields_of_the_last_network_do_not_stay_beside_the_error_of_another(looked_at: Path) -> None:
+    query = f"?tab=explain&explain.net={SMALL}&explain.methods=gradient&explain.row=4&explain.column=2"
+    with served_app(looked_at) as address, chromium() as browser, page_in(browser, address + query) as page:
+        page.wait_for_selector("#explain-theoretical-top li")
+        page.wait_for_selector("#explain-top li")
+        page.evaluate("document.querySelector('#explain-net').append(new Option('gone', 'run:gone'))")
+        page.select_option("#explain-net", "run:gone")
+        page.wait_for_selector("#explain-field", state="hidden")
+        page.wait_for_selector("[data-method=gradient].failed")
+        assert page.locator("#explain-top li").count() == 0
+
+
 @pytest.mark.timing
 def test_a_person_explains_clicks_a_cell_and_opens_a_check(looked_at: Path) -> None:
     query = f"?tab=explain&explain.net={SMALL}&explain.image=coffee&explain.methods=gradient"

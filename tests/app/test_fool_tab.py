@@ -118,6 +118,19 @@ def test_the_card_of_the_command_is_there_once_there_is_a_command(looked_at: Pat
         card.locator(".command", has_text="convolab fool").wait_for()
 
 
+@pytest.mark.timing
+def test_the_last_climb_does_not_stay_beside_the_error_of_another(looking: TestClient, looked_at: Path) -> None:
+    query = f"?tab=fool&fool.net={SMALL}&fool.target={other_class(looking)}"
+    with served_app(looked_at) as address, chromium() as browser, page_in(browser, address + query) as page:
+        page.click("#fool-form button.main")
+        page.wait_for_selector("#fool-judged:not([hidden])")
+        page.fill("#fool-budget", "l9=3")
+        page.click("#fool-form button.main")
+        page.wait_for_selector("#panel-fool > .error:not([hidden])")
+        assert [page.is_hidden(f"#fool-{name}") for name in ("views", "climb", "judged")] == [True] * 3
+        assert page.text_content("#fool-verdict") == ""
+
+
 @pytest.mark.long
 @pytest.mark.timing
 def test_a_person_fools_a_network_watches_and_downloads(looked_at: Path) -> None:

@@ -119,6 +119,21 @@ def test_a_person_finds_a_class_and_moves_the_threshold(looked_at: Path) -> None
 
 
 @pytest.mark.timing
+def test_boxes_of_the_last_search_do_not_stay_beside_the_error_of_another(looked_at: Path) -> None:
+    query = f"?tab=locate&locate.net={SMALL}&locate.image=coffee&locate.scale=64px&locate.alignment=resize"
+    with served_app(looked_at) as address, chromium() as browser, page_in(browser, address + query) as page:
+        page.wait_for_selector("#locate-stack:not([hidden])")
+        page.fill("#locate-scale", "nothing")
+        page.wait_for_selector("#locate-stack", state="hidden")
+        assert page.is_hidden("#locate-table")
+        page.fill("#locate-scale", "64px")
+        page.wait_for_selector("#locate-stack:not([hidden])")
+        page.evaluate("document.querySelector('#locate-net').append(new Option('gone', 'run:gone'))")
+        page.select_option("#locate-net", "run:gone")
+        page.wait_for_selector("#locate-stack", state="hidden")
+
+
+@pytest.mark.timing
 def test_a_threshold_moved_during_a_search_asks_about_the_image_that_is_shown(looked_at: Path) -> None:
     query = (
         f"?tab=locate&locate.net={SMALL}&locate.image=coffee&locate.scale=64px&locate.alignment=resize&locate.target=3"

@@ -5,7 +5,7 @@ import {drawField, drawLayers} from "./layers.js";
 const id = name => document.getElementById(`count-${name}`);
 const FAMILIES = ["convolution", "linear", "norm", "pooling", "activation", "product", "other"];
 const LOCAL = ["image", "layer", "at", "open", "n", "k", "m"]; // of the address: what needs no new summary
-let offer = null, network = null, at = null;
+let offer = null, network = null, at = null, asked = 0; // how often a network was asked for
 
 export async function start(panel) {
   id("form").addEventListener("submit", event => event.preventDefault());
@@ -45,12 +45,14 @@ function showOptions() {
 }
 
 const ask = debounce(async panel => {
+  const own = ++asked;
   const values = Object.fromEntries(Object.entries(statesOf("count.")).filter(([name]) => !LOCAL.includes(name)));
   id("totals").textContent = "Counting …";
   const found = await attempt(panel, () => post("/api/count", values));
+  if (own !== asked) return;
   showSame(id("same"), found);
-  if (!found) return;
   network = found;
+  if (!found) return clear();
   const [row, column] = (getState("count.at") || "0.5,0.5").split(",").map(part => Number(part) || 0);
   at = found.input.length === 3 ? [row * found.input[1], column * found.input[2]] : null;
   const checked = found.mismatches.length ? `they differ: ${found.mismatches.join("; ")}` : `count and closed form agree in all ${found.checked} layers that have one`;
@@ -64,6 +66,15 @@ const ask = debounce(async panel => {
   draw();
   showLayer(chosen());
 }, 150);
+
+// Nothing of a network stays beside the error of another one.
+function clear() {
+  id("title").textContent = "Its layers";
+  id("field-title").textContent = "Receptive field";
+  for (const name of ["totals", "drawing", "legend", "layer-name", "layer", "field-about", "field", "notes"]) id(name).replaceChildren();
+  id("table").tBodies[0].replaceChildren();
+  id("stages-note").hidden = true;
+}
 
 // ---------------------------------------------------------------- layers
 
@@ -155,6 +166,8 @@ const askCourse = debounce(async panel => {
   const {samples: n, kernel_size: k, maps: m} = sizes();
   const found = await attempt(panel, () => get("/api/count/course", sizes()));
   showSame(id("course-same"), found);
+  id("course").tBodies[0].replaceChildren();
+  id("ratio").textContent = "";
   if (!found) return;
   const {f, g} = found.layers, rows = [
     ["f", "linear", found.expressions[0], f, ["n · m·n", `${n} · ${m}·${n}`], ["n · m·n", `${n} · ${m}·${n}`]],

@@ -8,7 +8,7 @@ const USUAL = ["gradient", "gradcam"];
 const MIN_DRAWN = 448; // pixels of the canvas on which fields are drawn
 const id = name => document.getElementById(`explain-${name}`);
 const tiles = new Map(); // by method
-let panel = null, classes = [], size = [224, 224], layersOf = null;
+let panel = null, classes = [], size = [224, 224], layersOf = null, looks = 0;
 let load = () => {}; // the network, if it waits for a press
 let areChecked = false; // whether a press asked for checks of the maps, and not only a link
 
@@ -44,7 +44,7 @@ export async function start(part) {
     if (["explain.image", "explain.target", "explain.methods"].includes(name)) run();
     if (["explain.image", "explain.row", "explain.column", "explain.layer", "explain.net"].includes(name)) lookAt();
     if (name === "explain.net" || name === "explain.image") { areChecked = false; setState("explain.check", ""); }
-    if (name === "explain.net") setState("explain.layer", "");
+    if (name === "explain.net") { setState("explain.layer", ""); setAside(); }
     same();
   });
 }
@@ -74,6 +74,16 @@ const run = debounce((again = false) => {
   }
   if (!chosenMethods().length) attempt(panel, () => { throw new Error("tick at least one method"); });
 }, 50);
+
+// The maps of another network are dim until this one has its own.
+function setAside() {
+  id("top").replaceChildren();
+  for (const tile of tiles.values()) {
+    Object.assign(tile, {key: "", found: null});
+    tile.badges.replaceChildren();
+    tile.figure.classList.add("failed");
+  }
+}
 
 function tileOf(name) {
   if (tiles.has(name)) return tiles.get(name);
@@ -255,10 +265,12 @@ async function offerLayers() {
 const lookAt = debounce(async () => {
   const [row, column] = [getState("explain.row"), getState("explain.column")];
   if (!row || !column || !classes.length) return;
+  const own = ++looks;
   id("field-status").textContent = "computing";
   const found = await attempt(panel, () => post("/api/explain/field", {...question(), row, column, layer: getState("explain.layer")}));
+  if (own !== looks) return; // another pixel was chosen meanwhile
   id("field-status").textContent = "";
-  if (!found) return;
+  if (!found) { id("field").hidden = true; return; }
   showLayers(found.layers);
   const input = await loadImage(found.input), canvas = id("field-image");
   id("field").hidden = false;

@@ -55,7 +55,8 @@ async function climb() {
   let isOver = false;
   const found = await running(async signal => {
     id("status").textContent = "climbing";
-    id("judged").hidden = true;
+    for (const name of ["views", "climb", "judged"]) id(name).hidden = true;
+    id("verdict").textContent = "";
     pair = null;
     const watched = watch(() => isOver || signal.aborted);
     try {

@@ -33,6 +33,7 @@ export async function start(part) {
   onState("locate.", name => {
     if (["locate.image", "locate.target", "locate.scale", "locate.alignment", "locate.granularity"].includes(name)) run();
     if (name === "locate.target") showChips();
+    if (name === "locate.net") clear();
     same();
   });
 }
@@ -76,7 +77,7 @@ const run = debounce(async () => {
       return;
     }
     id("status").textContent = "";
-    if (!answer) return;
+    if (!answer) return clear();
     found = answer;
     for (const one of found.classes) one.responses = one.responses.map(unpack);
     placements = null;
@@ -84,6 +85,14 @@ const run = debounce(async () => {
     show();
   });
 }, 250);
+
+// Nothing of a search stays beside the error of another search or network.
+function clear() {
+  found = placements = null;
+  for (const name of ["stack", "table", "shown-field"]) id(name).hidden = true;
+  id("about").textContent = "";
+  id("placements").replaceChildren();
+}
 
 // The size of the image that responses are drawn on.
 function canvasSize() {
