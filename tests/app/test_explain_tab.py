@@ -2,6 +2,9 @@
 
 import base64
 import io
+import json
+import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -10,12 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
+from support.page import client_of
 from support.page_browser import axe_faults, chromium, is_too_wide, open_address, page_in, served_app
 from support.same_as import require_command, run_python
 
 import convolab
 from convolab.app.choices import EXPLAIN_METHODS
+from convolab.app.folders import RunsFolder
+from convolab.app.jobs import Jobs
 from convolab.app.networks import MAX_LOADED, LoadedNetworks
+from convolab.app.server import AppState
 
 SMALL = "run:small"
 pytestmark = pytest.mark.slow
@@ -141,6 +148,33 @@ def test_a_run_that_was_trained_on_is_loaded_again(looking: TestClient, looked_a
     before = looking.post("/api/explain/map/gradient", json=ask).json()["top"]
     (looked_at / "small" / "best.safetensors").touch()
     assert looking.post("/api/explain/map/gradient", json=ask).json()["top"] == before
+
+
+def test_a_run_that_is_tested_again_has_the_caution_of_its_new_test(looked_at: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(looked_at, runs)
+    state = AppState(RunsFolder(runs), Jobs(runs, tmp_path / "queue"))
+    client = client_of(state)
+    before = client.get("/api/networks/open", params={"net": SMALL}).json()["caution"]
+    convolab.Run(runs / "small").test()
+    path = runs / "small" / "test.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "caution": "it is a joke"}))
+    assert "it is a joke" not in before
+    assert "it is a joke" in client.get("/api/networks/open", params={"net": SMALL}).json()["caution"]
+    state.worker.close()
+
+
+def test_the_runs_that_are_offered_are_the_latest_and_it_says_how_many_are_not(
+    looking: TestClient, looked_at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("networks", "counting"):
+        monkeypatch.setattr(f"convolab.app.{module}.MAX_LISTED", 1)
+    for seconds, name in ((2e9, "small"), (1e9, "other")):
+        os.utime(looked_at / name / "summary.json", (seconds, seconds))
+    found = looking.get("/api/networks/list").json()
+    assert (found["runs"], found["left_out"]) == ([{"value": "run:small", "name": "small"}], 1)
+    offered = looking.get("/api/count/offer").json()
+    assert (offered["runs"], offered["left_out"]) == (["run/small"], 1)
 
 
 def test_maps_and_fields_of_the_last_network_do_not_stay_beside_the_error_of_another(looked_at: Path) -> None:

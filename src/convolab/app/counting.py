@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from convolab.app.choices import network_choices
-from convolab.app.folders import RunsFolder
+from convolab.app.folders import MAX_LISTED, RunsFolder
 from convolab.app.question1 import whole_number
 from convolab.app.same_as import SameAs, command_line, option_words, python_call
 from convolab.core.errors import require
@@ -118,10 +118,12 @@ def offered_networks(own: Sequence[str], runs: RunsFolder) -> dict[str, Json]:
     """What the control offers."""
     from convolab.data.image_io import SAMPLE_IMAGES
 
+    latest = runs.latest()
     return {
         "built": network_choices(own),
         "bundled": list(BUNDLED),
-        "runs": [f"{RUN}{name}" for name in runs.find().runs[:500]],
+        "runs": [f"{RUN}{name}" for name in latest[:MAX_LISTED]],
+        "left_out": len(latest[MAX_LISTED:]),
         "images": list(SAMPLE_IMAGES),
     }
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 8  # folders below the runs folder in which runs are looked for
 MAX_FOLDERS = 20_000  # that are looked at
+MAX_LISTED = 500  # runs of a list, the latest ones
 RUN_FILE, STUDY_FILE = "summary.json", "study.toml"
 NEW_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 MAX_NEW_NAME = 80
@@ -70,6 +71,11 @@ class RunsFolder:
                 runs.append(name)
         inside = tuple(f"{study}/" for study in studies)
         return Found(tuple(sorted(n for n in runs if not n.startswith(inside))), tuple(sorted(studies)))
+
+    def latest(self) -> list[str]:
+        """All runs, that first whose summary was written last."""
+        times = {name: file_signature(self.root / name / RUN_FILE)[2] for name in self.find().runs}
+        return sorted(times, key=lambda name: times[name], reverse=True)
 
     def path(self, name: str) -> Path:
         """The folder of a run or study of that name.

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from convolab.app.answers import PageCall, json_route
-from convolab.app.folders import file_signature
+from convolab.app.folders import MAX_LISTED, file_signature
 from convolab.core.errors import require
 from convolab.core.escape import escape_line
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from convolab.models.classifier import ImageClassifier
 
 RUN, TIMM = "run:", "timm/"  # how the names of runs and of timm's networks begin
-RUN_FILES = ("best.safetensors", "recipe.toml")  # a network is loaded again when one of them changes
+# A network is loaded again when one of them changes; the test decides what it is cautious about.
+RUN_FILES = ("best.safetensors", "recipe.toml", "test.json")
 MAX_LOADED = 6  # networks; the one that was used least recently goes
 MAX_LOADED_BYTES = 1_000_000_000  # of their weights
-MAX_LISTED = 200  # runs
 
 
 class LoadedNetworks:
@@ -93,10 +93,12 @@ def offer_networks(call: PageCall) -> dict[str, Any]:
     """What a person may choose from."""
     from convolab.models.pretrained import BUNDLED_NETWORKS
 
-    runs = [name for name in call.app.runs.find().runs if (call.app.runs.root / name / RUN_FILES[0]).is_file()]
+    folder = call.app.runs
+    runs = [name for name in folder.latest() if (folder.root / name / RUN_FILES[0]).is_file()]
     return {
         "bundled": list(BUNDLED_NETWORKS),
         "runs": [{"value": RUN + name, "name": name} for name in runs[:MAX_LISTED]],
+        "left_out": len(runs[MAX_LISTED:]),
         "timm": find_spec("timm") is not None,
     }
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from convolab.app.folders import RunsFolder
+from convolab.app.folders import MAX_LISTED, RunsFolder
 from convolab.app.jobs import PageJob
 from convolab.core.errors import LabError
 from convolab.core.types import Json
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from convolab.training.run import Run
 
 FILES = ("recipe.toml", "summary.json", "metrics.jsonl", "test.json")
-MAX_LISTED = 500  # runs of a list, the latest ones
 MAX_POINTS = 1000  # epochs of a curve; of more every second, third ... is drawn
 RECENT = 3  # epochs whose speed says how long the others take
 CurvePoint = TypeVar("CurvePoint")

@@ -13,6 +13,7 @@ export async function start(panel) {
   if (offer) {
     const names = [...offer.built.map(one => one.name), ...offer.bundled, ...offer.runs];
     fillNames(names);
+    if (offer.left_out) id("net-about").append(`; of your runs the latest are offered, ${number(offer.left_out)} older ones are left out`);
     id("net").addEventListener("input", debounce(async () => {
       const part = id("net").value;
       fillNames(/^(timm|torchvision)\//.test(part) ? await get("/api/count/names", {part}).catch(() => names) : names);

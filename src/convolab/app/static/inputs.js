@@ -1,5 +1,5 @@
 // The fields that several tabs have: an image, a network, a class by part of its name; and bars of probabilities.
-import {attempt, bindControl, element, get, getState, onState, percent, setState, upload} from "./core.js";
+import {attempt, bindControl, element, get, getState, number, onState, percent, setState, upload} from "./core.js";
 
 // ---------------------------------------------------------------- an image: picked, opened, dropped, pasted, taken
 
@@ -71,15 +71,6 @@ function camera(panel, part, doing, keep) {
 
 // ---------------------------------------------------------------- a network
 
-const opened = new Map(); // what the server said of each, by name
-
-export function openNetwork(name) {
-  if (!opened.has(name)) {
-    opened.set(name, get("/api/networks/open", {net: name}).catch(error => { opened.delete(name); throw error; }));
-  }
-  return opened.get(name);
-}
-
 const TIMM = "timm/"; // how the names of timm's networks begin
 export const timmChoice = () => element("option", {value: TIMM}, "another one, of timm");
 
@@ -108,14 +99,14 @@ export async function networkField(panel, tab, changed) {
   if (!list) return () => {};
   const [usual, ...bundled] = list.bundled, option = (value, name = value) => element("option", {value}, name);
   select.replaceChildren(option("", usual), ...bundled.map(name => option(name)),
-    ...(list.runs.length ? [element("optgroup", {label: "Your runs"}, ...list.runs.map(run => option(run.value, run.name)))] : []),
+    ...(list.runs.length ? [element("optgroup", {label: list.left_out ? `Your latest runs; ${number(list.left_out)} older ones are left out` : "Your runs"}, ...list.runs.map(run => option(run.value, run.name)))] : []),
     ...(list.timm ? [timmChoice()] : []));
   bindNetwork(tab);
   let isOpen = false;
   const open = async () => {
     const name = getState(state);
     about.textContent = "loading ...";
-    const net = await attempt(panel, () => openNetwork(name));
+    const net = await attempt(panel, () => get("/api/networks/open", {net: name}));
     if (name !== getState(state)) return;
     isOpen = Boolean(net);
     about.textContent = net ? [net.about, net.caution].filter(Boolean).join("; ") : "";
