@@ -115,8 +115,8 @@ def computation_blocks() -> list[ContentBlock]:
         Text(
             "**Three ways to compute it.** The direct sum takes $n^2$ multiplications; the product with the "
             "circulant matrix takes as many, and memory for $n^2$ numbers. The discrete Fourier transform "
-            r"$\mathcal{F}$ turns the sum into a product at each frequency (the correlation theorem; the star is "
-            r"the complex conjugate), and a fast Fourier transform takes $O(n\,\log\,n)$ steps:"
+            r"$\mathcal{F}$ turns the sum into a product at each frequency (the correlation theorem for real "
+            r"signals; the star is the complex conjugate), and a fast Fourier transform takes $O(n\,\log\,n)$ steps:"
         ),
         Formula(r"z = \mathcal{F}^{-1} ( \mathcal{F}(x)^{*} \cdot \mathcal{F}(y) )"),
         Text(
