@@ -1,7 +1,7 @@
 """A plan that is changed after outcomes were seen, and metrics that were edited: reported or refused wherever they count."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,17 @@ from convolab.core.errors import LabError
 from convolab.studies.compare import compare_named
 from convolab.studies.executor import Executor
 from convolab.studies.pilot import read_pilot
-from convolab.studies.plan_changes import LEFT_OUT_FILE, PLAN_CHANGES_FILE, read_plan_changes, read_plans
+from convolab.studies.plan_changes import (
+    LEFT_OUT_FILE,
+    PLAN_CHANGES_FILE,
+    find_plan_changes,
+    read_plan_changes,
+    read_plans,
+)
+from convolab.studies.results import TrialResult
 from convolab.studies.runner import execute_study, read_study_result
 from convolab.studies.study import Study
+from convolab.training.recipe import Recipe
 
 MakeStudy = Callable[..., Study]
 ARMS = {"fast": {}, "like fast": {"optimizer.lr": 0.11}}
@@ -36,6 +44,7 @@ def section(**changes: Any) -> dict[str, Any]:
             {"sections": section(contrasts=[CONTRAST, {**CONTRAST, "metric": "final_gap"}])},
             "the list of contrasts was changed",
         ),
+        ({"sections": section(arms={**ARMS, "fast": {"optimizer.lr": 0.12}})}, "an arm was changed"),
         ({"max_seeds": 5, "margins": {"accuracy": 0.2}}, "the number of seeds and a margin were changed"),
     ],
 )
@@ -52,6 +61,39 @@ def test_a_plan_that_is_changed_after_a_look_is_reported_now_and_in_every_later_
     again = execute_study(make_study(**{**plan, **change}), tmp_path, executor=in_process)
     assert again.notes.count(line) == 1
     assert line in read_study_result(tmp_path).notes
+
+
+def changes_after(before: dict[str, Any], now: dict[str, Any], unseen: Sequence[str] = ()) -> list[str]:
+    """What is reported where a section with the recipe's defaults had three seeds of each arm, but for `unseen` ones."""
+    old, new = (Study.from_dict({"name": "x", "sections": {"s": values}}) for values in (before, now))
+    results = [TrialResult(trial, "finished", ()) for trial in old.trials if trial.arm not in unseen]
+    return find_plan_changes(old, new, results, {})
+
+
+def test_a_trend_whose_grid_is_another_one_is_reported_and_one_that_may_widen_is_not() -> None:
+    rates = [0.01, 0.03, 0.1, 0.3]
+    trend = {"grid": {"optimizer.lr": rates}, "contrasts": [{"trend": "optimizer.lr"}]}
+    (line,) = changes_after(trend, {**trend, "grid": {"optimizer.lr": [*rates, 1.0]}})
+    assert line.startswith("section 's': an arm was changed after 3 seeds had been seen")
+    assert changes_after(trend, {**trend, "widen": 2}) == []
+    assert changes_after(trend, {**trend, "grid": {"optimizer.lr": rates[::-1]}}) == []
+
+
+def test_an_arm_that_is_written_otherwise_is_the_same_arm() -> None:
+    lr = Recipe().optimizer.lr
+    plan = {"arms": {"a": {}, "b": {"optimizer.lr": 0.3}}, "contrasts": [{"arm": "a", "baseline": "b"}]}
+    written_out = {**plan, "arms": {"b": {"optimizer.lr": 0.3}, "a": {"optimizer.lr": lr, "optimizer.name": "sgd"}}}
+    assert changes_after(plan, written_out) == []
+
+
+def test_only_seeds_count_at_which_a_contrast_was_seen_that_keeps_a_run() -> None:
+    arms = {"a": {}, "b": {"optimizer.lr": 0.3}, "alone": {"optimizer.lr": 0.5}}
+    plan = {"arms": arms, "contrasts": [{"arm": "a", "baseline": "b"}]}
+    one = {**plan, "arms": {**arms, "a": {"optimizer.lr": 1.0}}}
+    both = {**plan, "arms": {**arms, "a": {"optimizer.lr": 1.0}, "b": {"optimizer.lr": 2.0}}}
+    assert len(changes_after(plan, one)) == 1
+    assert changes_after(plan, one, unseen=["a"]) == []
+    assert changes_after(plan, both) == []
 
 
 @pytest.mark.slow

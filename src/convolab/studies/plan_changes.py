@@ -10,10 +10,12 @@ from convolab.core.errors import LabError
 from convolab.core.files import read_json, write_json
 from convolab.core.records import validate_record
 from convolab.core.text import join_with_and
+from convolab.studies.contrast import Contrast
 from convolab.studies.decide import Decision
 from convolab.studies.results import TrialResult
+from convolab.studies.section import Section
 from convolab.studies.stored_study import parse_stored_study, stored_values
-from convolab.studies.study import Study
+from convolab.studies.study import Study, Trial
 from convolab.studies.study_folder import STUDY_FILE
 from convolab.training.recipe import FORMAT, read_toml, require_known_format
 from convolab.training.run_records import COMPLETED
@@ -92,9 +94,10 @@ def find_plan_changes(
     changes = []
     for name in sorted(before.sections.keys() & now.sections.keys()):
         done = [r.trial for r in results if r.trial.section == name and r.status in COMPLETED]
-        kept = {trial.seed for trial in done if trial.recipe.key in now.recipes}
-        looked_at = max((decision.seeds for decision in decisions.get(name, [])), default=0)
-        seen = min(len(kept), looked_at) if before.looks(name) else len(kept)
+        section = before.sections[name]
+        seen = max((count_seen(contrast, section, done, now) for contrast in section.contrasts), default=0)
+        if before.looks(name):
+            seen = min(seen, max((decision.seeds for decision in decisions.get(name, [])), default=0))
         changed = changed_parts(before, now, name)
         if changed and seen >= FEWEST_SEEDS:
             changes.append(
@@ -104,15 +107,42 @@ def find_plan_changes(
     return changes
 
 
+def compared_arms(contrast: Contrast, section: Section) -> tuple[str, ...]:
+    """The arms that a contrast is about; of a trend those that are written: that its grid may widen is no change of it."""
+    return contrast.named_arms or tuple(section.written_arms)
+
+
+def count_seen(contrast: Contrast, section: Section, done: Sequence[Trial], now: Study) -> int:
+    """At how many seeds a contrast's outcome was seen, as far as a run that it is made of is still one of the study."""
+    keys = {(trial.arm, trial.seed): trial.recipe.key for trial in done}
+    seeds = {trial.seed for trial in done}
+    of_seeds = [[keys.get((arm, seed)) for arm in compared_arms(contrast, section)] for seed in seeds]
+    return sum(None not in of_seed and any(key in now.recipes for key in of_seed) for of_seed in of_seeds)
+
+
 def changed_parts(before: Study, now: Study, name: str) -> list[str]:
     """What of a section's plan, which is fixed before its first outcome, is another one now."""
     old, new = (
         {(contrast.label, contrast.metric): study.margins.of(contrast) for contrast in study.sections[name].contrasts}
         for study in (before, now)
     )
+    old_recipes, new_recipes = (seedless_recipes(study, name) for study in (before, now))
+    kept = old.keys() & new.keys()
     is_changed = {
         "the number of seeds": (before.seeds_of(name), before.looks(name)) != (now.seeds_of(name), now.looks(name)),
         "the list of contrasts": old.keys() != new.keys(),
-        "a margin": any(old[key] != new[key] for key in old.keys() & new.keys()),
+        "an arm": any(old_recipes[key] != new_recipes[key] for key in kept),
+        "a margin": any(old[key] != new[key] for key in kept),
     }
     return [part for part, changed in is_changed.items() if changed and old]
+
+
+def seedless_recipes(study: Study, name: str) -> dict[tuple[str, str], list[str]]:
+    """The keys of the recipes that each contrast of a section compares, whatever their seed; of a trend in any order."""
+    section = study.sections[name]
+    arms = {trial.arm: trial.recipe for trial in study.possible_trials if trial.section == name}
+    recipes = {}
+    for contrast in section.contrasts:
+        keys = [arms[arm].with_seed(0).key for arm in compared_arms(contrast, section)]
+        recipes[contrast.label, contrast.metric] = sorted(keys) if contrast.trend else keys
+    return recipes
