@@ -90,6 +90,15 @@ def test_of_two_single_runs_the_difference_and_the_command_that_decides_are_give
     assert lines[5] == f"convolab sweep {runs[0].folder}/recipe.toml optimizer.lr=0.1,0.01 --seeds 3"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"data__validation": 0.3}, {"data__limit": 250}])
+def test_runs_that_hold_out_other_images_are_compared_with_a_caution(make_run: MakeRun, change: dict[str, float]):
+    result = compare_runs([make_run("a"), make_run("b", **change)])
+    (note,) = result.notes
+    assert "are measured on different validation images, because their data.validation or data.limit differ" in note
+    assert result.sections[0].comment.split("\n")[3].endswith(", each on validation images of its own.")
+
+
 @without_shape_checks
 def test_equal_accuracies_are_called_equal_and_not_lower_by_nothing(make_run: MakeRun):
     def history(accuracy: float, loss: float) -> History:

@@ -13,6 +13,8 @@ from convolab.studies.planning import plan_study
 from convolab.studies.results import Arm, ContrastResult, SectionResult, TrialResult, Verdict
 from convolab.studies.section import Section
 from convolab.studies.study import Study
+from convolab.training.recipe import Recipe
+from convolab.training.run_records import RunSummary
 
 
 def analyze_study(
@@ -176,9 +178,9 @@ def note_other_images(sections: Sequence[SectionResult]) -> list[str]:
             arms = involved_arms(result.contrast, section.section, by_name)
             trials = {arm.name: next((r for r in arm.results if r.summary), None) for arm in arms}
             held_out = {
-                name: (r.trial.recipe.data.validation, r.trial.recipe.data.limit)
+                name: choice
                 for name, r in trials.items()
-                if r and r.summary and "validation_sha256" not in r.summary["data"]  # else the dataset has its own
+                if r and r.summary and (choice := held_out_choice(r.trial.recipe, r.summary))
             }
             if result.contrast.parsed_metric.needs_validation and len({*held_out.values()}) > 1:
                 notes.append(
@@ -186,3 +188,8 @@ def note_other_images(sections: Sequence[SectionResult]) -> list[str]:
                     "validation images, because their data.validation or data.limit differ: a part of the difference may be theirs"
                 )
     return list(dict.fromkeys(notes))
+
+
+def held_out_choice(recipe: Recipe, summary: RunSummary) -> tuple[float, int | None] | None:
+    """What decides, besides its seed, which images a run holds out; None where the dataset has validation images of its own."""
+    return None if "validation_sha256" in summary["data"] else (recipe.data.validation, recipe.data.limit)

@@ -7,7 +7,7 @@ from pathlib import Path
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.text import join_with_and, pluralize
 from convolab.core.types import Json
-from convolab.studies.analyze import analyze_study
+from convolab.studies.analyze import analyze_study, note_other_images
 from convolab.studies.results import StudyResult, TrialResult
 from convolab.studies.runner import read_study_result
 from convolab.studies.section import Overrides, format_arm_value, usable_name
@@ -148,6 +148,7 @@ def compare_runs(runs: Sequence[Run], typed_names: Sequence[str] = ()) -> StudyR
             verb = "has" if status == "failed" else "is"
             notes.append(f"{run.folder} {verb} {run.status} after {epochs} and is left out of the comparison")
     sections = analyze_study(study, trial_results, are_planned=False)
+    notes += note_other_images(sections)
     if len(runs) == len(arms) == 2 and all(result.status == "finished" for result in trial_results):
         sections = (replace(sections[0], comment=describe_single_runs(runs, names, overrides_of_runs)),)
     return StudyResult(study, sections, None, tuple(notes))

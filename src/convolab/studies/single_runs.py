@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from convolab.core.escape import command_line
 from convolab.core.text import format_percent
 from convolab.core.types import Json
+from convolab.studies.analyze import held_out_choice
 from convolab.studies.formatting import describe_step
 from convolab.studies.section import Overrides
 from convolab.studies.sweep import parse_sweep_values
@@ -34,7 +35,9 @@ def describe_single_runs(runs: Sequence[Run], names: Sequence[str], overrides: S
         lines.append(f"Their seeds differ too ({seeds[0]} and {seeds[1]}), so part of any difference is the seed's.")
     lines += [f"'{name}' reached {describe_best(run)}." for run, name in zip(runs, names, strict=True)]
     if difference := describe_gap(runs):
-        lines.append(f"So '{names[1]}' is {difference}, compared with '{names[0]}'.")
+        is_same = len({held_out_choice(run.recipe, run.summary) for run in runs}) == 1
+        where = "" if is_same else ", each on validation images of its own"
+        lines.append(f"So '{names[1]}' is {difference}, compared with '{names[0]}'{where}.")
     lines.append(
         "One seed each cannot show which is better: another seed may reverse the order. At least three seeds of both may:"
     )
