@@ -1,13 +1,17 @@
 """How a study, its plan and the parts of its result show themselves in a notebook."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from support.histories import history
 from support.synthetic_study import synthetic_study
 
 from convolab.core.display import Displayable
 from convolab.core.errors import LabError
 from convolab.data.catalog import load
+from convolab.studies.analyze import analyze_study
+from convolab.studies.results import SectionResult, TrialResult
 from convolab.studies.study import Study
 
 
@@ -74,6 +78,47 @@ def test_the_row_of_a_contrast_is_that_of_the_whole_result() -> None:
     result = synthetic_study()
     rows = [contrast.rows()[0] for section in result.sections for contrast in section.contrast_results]
     assert rows == [{key: value for key, value in row.items() if key != "section"} for row in result.rows()]
+
+
+def results_of(section: dict[str, object], **changes: object) -> SectionResult:
+    """A section's result where the loss of each run is its arm's number, and a bit more for each seed."""
+    study = Study.from_dict({"name": "x", "sections": {"s": section}})
+    arms = list(study.sections["s"].arm_overrides)
+    results = [
+        TrialResult(t, "finished", history([0.5], [1 + arms.index(t.arm) ** 2 + 0.1 * t.seed])) for t in study.trials
+    ]
+    return analyze_study(study, [replace(results[0], **changes), *results[1:]])[0]
+
+
+def test_the_figure_of_an_interaction_names_the_two_differences_that_it_draws() -> None:
+    arms = {name: {"optimizer.weight_decay": i / 100} for i, name in enumerate("abcd")}
+    asked = {"arm": "b", "baseline": "a", "interaction": ["d", "c"], "metric": "final_train_loss"}
+    (contrast,) = results_of({"arms": arms, "contrasts": [asked]}).contrast_results
+    spec = contrast.plot().chart.to_dict()
+    (rows,) = spec["datasets"].values()
+    assert {row["arm"]: row["value"] for row in rows} == pytest.approx({"b − a": 1.0, "d − c": 5.0})
+    assert contrast.contrast.label in spec["title"]["text"]
+    assert "difference in final training loss (nats)" in str(spec)
+
+
+def test_a_trend_that_could_not_be_tested_is_shown_without_a_figure() -> None:
+    section = {"grid": {"optimizer.lr": [0.01, 0.03, 0.1, 0.3]}, "contrasts": [{"trend": "optimizer.lr"}]}
+    (contrast,) = results_of(section, status="diverged").contrast_results
+    assert contrast.seeds
+    assert "a trend needs 4" in contrast._repr_html_()
+    with pytest.raises(LabError, match="there is nothing to draw: of 3 arms no run diverged, and a trend needs 4"):
+        contrast.plot()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_arm_with_a_run_that_has_no_epoch_yet_is_shown(number: int) -> None:
+    arm = synthetic_study().sections[0].arms[0]
+    results = list(arm.results)
+    results[number] = replace(results[number], status="failed", history=())
+    words = Words()
+    words.feed(replace(arm, results=tuple(results))._repr_html_())
+    assert "validation_loss" in words.words
+    assert "failed0-" in words.words
 
 
 def test_a_study_that_was_saved_is_the_study_that_is_read(tmp_path) -> None:

@@ -17,6 +17,7 @@ from convolab.plots.training import (
     confusion_matrix_layers,
     confusion_matrix_side,
 )
+from convolab.studies.formatting import difference_unit
 from convolab.studies.metrics import Metric
 from convolab.studies.results import BestOnTest, ContrastResult, SectionResult
 
@@ -39,9 +40,13 @@ def section_figures(result: SectionResult) -> list[StudyFigure]:
 
 
 def contrast_chart(result: ContrastResult) -> alt.TopLevelMixin:
-    """Both arms of a contrast seed by seed, a line for each seed; it has one seed or more."""
-    metric = result.contrast.parsed_metric
-    names = [result.contrast.baseline, result.contrast.arm]
+    """Both sides of a contrast seed by seed, a line for each seed; it has values. Those of an interaction are differences."""
+    contrast, metric = result.contrast, result.contrast.parsed_metric
+    names, title = [contrast.baseline, contrast.arm], f"{contrast.arm} against {contrast.baseline}"
+    y_title = f"{metric.title} ({metric.unit})"
+    if contrast.interaction:
+        names = [" − ".join(contrast.interaction), f"{contrast.arm} − {contrast.baseline}"]
+        title, y_title = contrast.label, f"difference in {metric.title} ({difference_unit(metric)})"
     rows = [
         {"arm": name, "seed": f"seed {seed}", "value": to_display_unit(metric, value)}
         for name, values in zip(names, (result.baseline_values, result.arm_values), strict=True)
@@ -49,11 +54,10 @@ def contrast_chart(result: ContrastResult) -> alt.TopLevelMixin:
     ]
     base = alt.Chart(chart_data(rows)).encode(
         x=alt.X("arm:N", sort=names, title=None, axis=alt.Axis(labelAngle=0, labelLimit=220)),
-        y=alt.Y("value:Q", title=f"{metric.title} ({metric.unit})", scale=alt.Scale(zero=False)),
+        y=alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False)),
         color=alt.Color("seed:N", title=None, legend=alt.Legend(symbolLimit=12)),
     )
     chart = alt.LayerChart(layer=[base.mark_line(), base.mark_circle(size=50, opacity=1)])
-    title = f"{result.contrast.arm} against {result.contrast.baseline}"
     subtitle = textwrap.wrap(result.comment, 95)
     return apply_chart_style(
         chart.properties(width=FIGURE_WIDTH, height=FIGURE_HEIGHT), textwrap.wrap(title, 60), subtitle

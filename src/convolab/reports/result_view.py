@@ -73,10 +73,11 @@ def details(title: str, text: str) -> str:
 
 
 def rows_to_html(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as a table, of the first `MAX_ROWS`: text to the left, numbers to the right."""
+    """Rows as a table, of the first `MAX_ROWS`, its columns those of all rows: text to the left, numbers to the right."""
     if not rows:
         return ""
-    cells = [[cell_text(value) for value in row.values()] for row in rows[:MAX_ROWS]]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[cell_text(row.get(name)) for name in columns] for row in rows[:MAX_ROWS]]
     sides = ["right" if all(map(is_number, column)) else "left" for column in zip(*cells, strict=True)]
 
     def line(tag: str, texts: Iterable[str]) -> str:
@@ -87,7 +88,7 @@ def rows_to_html(rows: Sequence[Mapping[str, object]]) -> str:
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in cells)
     rest = paragraph(f"and {len(rows) - MAX_ROWS} more rows: see rows()") if len(rows) > MAX_ROWS else ""
-    table = f"<table><thead><tr>{line('th', map(str, rows[0]))}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{line('th', columns)}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div style="overflow-x:auto">{table}</div>{rest}'
 
 

@@ -132,7 +132,7 @@ class SectionView(ResultView):
 
 
 class ContrastView(ResultView):
-    """A contrast: the two arms seed by seed, and what that supports. Its row is its result."""
+    """A contrast: its two sides seed by seed, and what that supports. Its row is its result."""
 
     def __init__(self, contrast: ContrastResult) -> None:
         self.contrast = contrast
@@ -142,13 +142,11 @@ class ContrastView(ResultView):
         return [tables.contrast_values(self.contrast)]
 
     def figure(self) -> ChartFigure:
-        require(
-            self.contrast.seeds, "the two arms have no finished run with the same seed yet: there is nothing to draw"
-        )
+        require(self.contrast.arm_values, f"there is nothing to draw: {self.contrast.reason}")
         return ChartFigure(contrast_chart(self.contrast), self.kind)
 
     def html(self) -> str:
-        return paragraph(self.contrast.comment) + (figure_html(self.figure()) if self.contrast.seeds else "")
+        return paragraph(self.contrast.comment) + (figure_html(self.figure()) if self.contrast.arm_values else "")
 
 
 class ArmView(ResultView):

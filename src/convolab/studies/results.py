@@ -81,7 +81,8 @@ class ContrastResult(Displayable):
 
     contrast: Contrast
     seeds: tuple[int, ...]  # those with which both arms finished
-    arm_values: tuple[float, ...]  # the metric at each of these seeds; of an interaction, the first pair's difference
+    # The metric at each of these seeds; of an interaction, the first pair's difference; none of a trend without a test.
+    arm_values: tuple[float, ...]
     baseline_values: tuple[float, ...]  # the other arm's; of an interaction, the second pair's difference
     paired_test: PairedTest | None  # None: fewer than two such seeds, or the same difference at all of them
     margin: float | None  # the largest difference that does not matter; None: no difference is too small to matter
