@@ -30,6 +30,7 @@ from convolab.studies.power import (
     study_power,
 )
 from convolab.studies.runner import execute_study
+from convolab.studies.section import Section
 from convolab.studies.study import Study
 from convolab.training.run import Run
 
@@ -298,11 +299,26 @@ def test_the_spread_of_many_arms_is_what_a_two_way_layout_leaves_over() -> None:
     assert pooled_spread({key: {0: values[0]} for key, values in arms.items()}) is None
 
 
-def test_an_interaction_of_which_nothing_is_known_spreads_as_the_difference_of_two_pairs():
+def test_a_contrast_of_which_nothing_is_known_spreads_by_its_weights_as_pairs_do():
     pooled: dict[str, Spread | None] = {"final_train_loss": Spread(0.1, "all pairs of the metric", 4)}
     plain = Contrast(arm="a", baseline="b", metric="final_train_loss")
     both = plain.model_copy(update={"interaction": ("c", "d")})
-    assert spread_of_pairs(plain, pooled) == pooled["final_train_loss"]
-    spread = spread_of_pairs(both, pooled)
+    section = Section(arms={name: {} for name in "abcd"})
+    assert spread_of_pairs(plain, section, pooled) == pooled["final_train_loss"]
+    spread = spread_of_pairs(both, section, pooled)
     assert spread is not None
     assert spread.value == pytest.approx(0.1 * math.sqrt(2))
+
+
+@pytest.mark.parametrize("widen", [0, 2])
+def test_a_trend_of_which_nothing_is_known_spreads_less_than_a_pair(widen: int):
+    asked = {"trend": "optimizer.lr", "metric": "final_train_loss"}
+    grid = {"optimizer.lr": [0.01, 0.1, 1.0, 10.0, 100.0]}
+    section = Section.model_validate({"grid": grid, "widen": widen, "contrasts": [asked]})
+    pooled: dict[str, Spread | None] = {"final_train_loss": Spread(0.1, "all pairs of the metric", 4)}
+    spread = spread_of_pairs(section.contrasts[0], section, pooled)
+    assert spread is not None
+    values = np.random.default_rng(6).standard_normal((20_000, 5))
+    pair = (values[:, 0] - values[:, 1]).std()
+    trend = (values @ np.array([2, -1, -2, -1, 2]) / 4).std()
+    assert spread.value / 0.1 == pytest.approx(trend / pair, rel=0.03)

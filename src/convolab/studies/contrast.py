@@ -1,5 +1,6 @@
 """What a study asks: contrasts of its arms, and the largest differences that do not matter."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -89,6 +90,20 @@ class Contrast(Frozen):
             arm, baseline = self.interaction
             return ((1.0, self.arm), (-1.0, self.baseline)), ((1.0, arm), (-1.0, baseline))
         return ((1.0, self.arm),), ((1.0, self.baseline),)
+
+
+def relative_spread(sides: tuple[WeightedArms, WeightedArms]) -> float:
+    """How much the difference of two weighted sums of runs spreads, where that of two runs spreads by 1.
+
+    >>> weights = Contrast(arm="a", baseline="b", interaction=("c", "d")).sides({})
+    >>> relative_spread(weights) == math.sqrt(2)
+    True
+    """
+    weights: dict[str, float] = {}
+    for sign, side in zip((1, -1), sides, strict=True):
+        for weight, name in side:
+            weights[name] = weights.get(name, 0.0) + sign * weight
+    return math.sqrt(sum(weight**2 for weight in weights.values()) / 2)
 
 
 class Margins(Frozen):

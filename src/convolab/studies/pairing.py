@@ -1,6 +1,5 @@
 """The runs of a contrast paired by seed: its difference, and what else they say before there is a verdict."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from convolab.core.stats import paired_t_test
 from convolab.studies import narrative
-from convolab.studies.contrast import Contrast
+from convolab.studies.contrast import Contrast, relative_spread
 from convolab.studies.metrics import Metric
 from convolab.studies.results import Arm, ContrastResult
 from convolab.studies.section import Section
@@ -50,12 +49,7 @@ def compare_arms(
             tuple(sum(weight * values[name][seed] for weight, name in side) for seed in seeds) for side in sides
         )
         # The step is that of a difference of two runs; weighted sums of more runs come in others.
-        weights: dict[str, float] = {}
-        for sign, side in zip((1, -1), sides, strict=True):
-            for weight, name in side:
-                weights[name] = weights.get(name, 0.0) + sign * weight
-        squares = sum(weight**2 for weight in weights.values())
-        step = metric.quantization_step(histories) * math.sqrt(squares / 2)
+        step = metric.quantization_step(histories) * relative_spread(sides)
         test = paired_t_test(arm_values, baseline_values, step, num_tests)
     if not reason and test is None:
         reason = "the difference is identical for all seeds, so a paired t-test is not possible"

@@ -13,11 +13,12 @@ from convolab.core.text import join_with_and, pluralize
 from convolab.data.catalog import DATASETS
 from convolab.data.splits import DatasetSplits
 from convolab.studies.analyze import analyze_study
-from convolab.studies.contrast import Contrast
+from convolab.studies.contrast import Contrast, relative_spread
 from convolab.studies.metrics import Metric
 from convolab.studies.power import ArmKey, Spread, arm_recipes, question_key, recipe_without_seed
 from convolab.studies.results import TrialResult
 from convolab.studies.runner import estimate_costs
+from convolab.studies.section import Section
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study
 from convolab.studies.study_folder import STUDY_FILE
@@ -65,7 +66,9 @@ def read_pilot(study: Study, folder: Path) -> Pilot:
         found[key] = max(found.get(key, spread), spread, key=lambda known: known.degrees_of_freedom or 0)
     asked = [(name, contrast) for name, section in study.sections.items() for contrast in section.contrasts]
     pooled = {contrast.metric: pooled_spread(values_by_arm(contrast.parsed_metric, runs)) for _, contrast in asked}
-    spreads = {key: found.get(question_key(*key)) or spread_of_pairs(key[1], pooled) for key in asked}
+    spreads = {
+        key: found.get(question_key(*key)) or spread_of_pairs(key[1], study.sections[key[0]], pooled) for key in asked
+    }
     return Pilot({key: s for key, s in spreads.items() if s}, seconds_of_runs(study, runs), len(runs), tuple(notes))
 
 
@@ -87,10 +90,12 @@ def own_spreads(study: Study, runs: Sequence[Run]) -> dict[tuple[str, str], Spre
     }
 
 
-def spread_of_pairs(contrast: Contrast, pooled: Mapping[str, Spread | None]) -> Spread | None:
-    """A contrast's spread if every pair of arms spreads alike: an interaction is a difference of two such pairs."""
+def spread_of_pairs(contrast: Contrast, section: Section, pooled: Mapping[str, Spread | None]) -> Spread | None:
+    """A contrast's spread if every pair of arms spreads alike; that of an interaction or a trend follows from its weights."""
     spread = pooled[contrast.metric]
-    return replace(spread, value=math.sqrt(2) * spread.value) if spread and contrast.interaction else spread
+    axis = section.axis(contrast.trend)[0] if contrast.trend else {}
+    sides = contrast.sides({arm: position for arm, position in axis.items() if arm in section.written_arms})
+    return replace(spread, value=relative_spread(sides) * spread.value) if spread else None
 
 
 def finished_runs(folder: Path) -> tuple[list[Run], list[str]]:
