@@ -272,6 +272,22 @@ def test_arms_with_the_same_verdict_and_baseline_share_a_sentence() -> None:
     assert alike.startswith("Equivalent to 'usual' within 1 percentage point in the best validation accuracy: 'x' (")
 
 
+def test_equivalent_arms_share_a_sentence_only_where_their_margins_are_the_same() -> None:
+    arms = {"usual": LOW, "x": runs_ending_at(0.7001, 0.7231, 0.6909), "y": runs_ending_at(0.7002, 0.7229, 0.6911)}
+    study = study_of_arms(list(arms), [("x", "usual"), ("y", "usual")])
+    section = study.sections["section"]
+    wide = section.contrasts[1].model_copy(update={"margin": 0.05})
+    section = section.model_copy(update={"contrasts": (section.contrasts[0], wide)})
+    study = study.model_copy(update={"sections": {"section": section}})
+    (result,) = analyze_study(study, trial_results(study, arms))
+    assert (
+        "'x' instead of 'usual' changes the best validation accuracy by less than 1 percentage point" in result.comment
+    )
+    assert (
+        "'y' instead of 'usual' changes the best validation accuracy by less than 5 percentage points" in result.comment
+    )
+
+
 def test_a_contrast_that_was_given_up_does_not_go_on_with_another_that_is_open() -> None:
     shifts = {"usual": [0.0] * 5, "given up": [0.2, -0.2, 0.2, -0.2, 0.0], "open": [-0.04, 0.0, -0.03, -0.03, 0.0]}
     arms = {arm: {"optimizer.weight_decay": i / 1000} for i, arm in enumerate(shifts)}

@@ -203,6 +203,14 @@ def test_a_trend_says_whether_the_middle_is_better_and_where_the_optimum_is():
     assert 0.03 < trend.optimum.value < 0.1
 
 
+def test_an_optimum_beyond_the_fitted_values_is_not_called_an_end_of_those_that_were_trained():
+    losses = dict(zip([0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], [2.0, 2.0, 1.0, 1.01, 1.01, 1.5], strict=True))
+    section = {"grid": {"optimizer.lr": list(losses)}, "contrasts": [{"trend": "optimizer.lr", **LOSS}]}
+    study = Study.from_dict({"name": "rates", "sections": {"lr": section}})
+    (trend,) = analyze(study, trained(study, losses_of(losses.__getitem__))).contrast_results
+    assert "at lr = 1, an end of the values that the parabola was fitted to, or beyond" in trend.comment, trend.comment
+
+
 def test_the_optimum_of_times_to_a_threshold_is_that_of_the_times_that_are_compared():
     rates, metric = [0.003, 0.01, 0.03, 0.1, 0.3], "epochs_to_validation_accuracy:0.6"
     section = {"grid": {"optimizer.lr": rates}, "contrasts": [{"trend": "optimizer.lr", "metric": metric}]}

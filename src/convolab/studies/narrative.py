@@ -165,7 +165,7 @@ def describe_optimum(result: ContrastResult) -> str:
     first, last = optimum.span
     if not optimum.is_inside:
         end = first if optimum.value < first else last
-        return f"The optimum is at {key} = {end:.3g}, an end of the values that were trained, or beyond; {fit}."
+        return f"The optimum is at {key} = {end:.3g}, an end of the values that the parabola was fitted to, or beyond; {fit}."
     sure = "the runs do not say how sure" if optimum.is_parabola else "without an interval"
     if optimum.low is not None and optimum.high is not None:
         low = f"{optimum.low:.3g}" if optimum.low >= first else f"below {first:.3g}"
@@ -263,15 +263,16 @@ def describe_section(
 
 def summarize_verdicts(results: Sequence[ContrastResult]) -> list[str]:
     """A sentence for all contrasts with the same verdict, baseline and metric, those that go on apart from those that do
-    not; then how many could not be tested.
+    not, equivalent ones by their margin; then how many could not be tested.
     """
     groups: dict[tuple[object, ...], list[ContrastResult]] = {}
     for result in sorted(results, key=lambda result: result.verdict == "undecided"):
         if result.is_tested:
             contrast = result.contrast
             alone = None if contrast.is_plain else contrast  # what compares more than two arms has its own sentence
-            goes_on = result.next_look is not None
-            groups.setdefault((result.verdict, goes_on, contrast.baseline, contrast.metric, alone), []).append(result)
+            goes_on, within = result.next_look is not None, result.margin if result.verdict == "equivalent" else None
+            key = (result.verdict, goes_on, contrast.baseline, contrast.metric, alone, within)
+            groups.setdefault(key, []).append(result)
     sentences = [describe_group(group) for group in groups.values()]
     if reasons := [result.reason for result in results if not result.is_tested]:
         which = "The contrast" if len(results) == 1 else f"{len(reasons)} of {len(results)} contrasts"

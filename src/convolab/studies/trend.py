@@ -43,7 +43,7 @@ class Optimum:
 
     @property
     def is_inside(self) -> bool:
-        """Whether it lies between values that were trained."""
+        """Whether it lies between values that the parabola was fitted to."""
         return self.span[0] <= self.value <= self.span[1]
 
 
