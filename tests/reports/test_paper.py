@@ -1,16 +1,19 @@
 """Figures, tables and methods for a paper."""
 
 import re
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.synthetic_study import synthetic_result, synthetic_study
+from support.synthetic_study import study_of_1000_runs, synthetic_result, synthetic_study
 
 import convolab
+from convolab.core import outputs
 from convolab.core.errors import LabError
 from convolab.core.text import NO_VALUE
-from convolab.reports.export import export_study
+from convolab.plots import style
+from convolab.reports.export import export_study, require_export_folder
 from convolab.reports.paper import (
     arms_paper_table,
     contrasts_paper_table,
@@ -20,7 +23,14 @@ from convolab.reports.paper import (
     markdown_table,
     paper_parts,
 )
-from convolab.reports.paper_figures import export_figures, parse_length
+from convolab.reports.paper_figures import (
+    export_figures,
+    figure_spec,
+    figure_svg,
+    parse_length,
+    require_figure_folder,
+    study_charts,
+)
 from convolab.studies.analyze import analyze_study
 from convolab.studies.metrics import Metric
 from convolab.studies.results import StudyResult
@@ -46,6 +56,11 @@ def test_a_hostile_name_is_text_in_latex_and_in_markdown() -> None:
     unescaped = re.sub(r"\\[{}$&#%_]|\\text\w+\{\}", "", latex_escape(HOSTILE))
     assert not set(unescaped) & set("\\{}$&#%_^~<>|")
     assert "<b>" not in markdown_table(table)
+
+
+def test_a_star_at_the_start_of_a_row_is_not_taken_for_a_part_of_the_line_break_in_latex() -> None:
+    rows = latex_table(("stars", ["arm"], [["a"], ["*b"]])).splitlines()
+    assert "    {*}b \\\\" in rows
 
 
 def test_quotation_marks_need_no_encoding_of_fonts_in_latex() -> None:
@@ -90,6 +105,27 @@ def test_the_methods_of_a_run_name_its_data_seed_optimizer_and_versions(run: Run
 
 
 @pytest.mark.slow
+def test_the_methods_of_a_run_that_stopped_by_itself_name_the_epochs_that_it_took(tmp_path: Path) -> None:
+    run = convolab.train("shallow_net", epochs=5, overrides={"training.goal": 0.01}, out=tmp_path / "run")
+    assert len(run.history) == 1
+    _, methods = paper_parts(run)
+    assert "Training took at most 5 epochs of batches" in methods
+    assert "The run ended after 1 epoch." in methods
+
+
+@pytest.mark.slow
+def test_the_methods_of_a_study_say_how_many_runs_ended_early(run: Run) -> None:
+    study = synthetic_study().study
+    ends = {("lr=3", 0): 3, ("lr=3", 1): 7}
+    results = [synthetic_result(trial, last_epoch=ends.get((trial.arm, trial.seed))) for trial in study.trials]
+    results = [replace(result, summary=run.summary) for result in results]
+    result = StudyResult(study, analyze_study(study, results), None)
+    _, methods = paper_parts(result)
+    assert "Training took at most 12 epochs of batches" in methods
+    assert f"2 of {len(result.trial_results)} runs ended earlier, after 3 to 7 epochs." in methods
+
+
+@pytest.mark.slow
 def test_a_folder_with_other_files_gets_no_tables(run: Run, tmp_path: Path) -> None:
     with pytest.raises(LabError, match="holds other files, and no export of convolab: choose a new or empty folder"):
         export_paper(run, run.folder)
@@ -118,10 +154,53 @@ def test_figures_have_the_width_and_the_font_size_that_were_asked_for(run: Run, 
             assert set(re.findall(r'font-size="([^"]+)"', text)) == {"7.5px"}
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
-    from convolab.reports.paper_figures import require_figure_folder
-
     with pytest.raises(LabError, match="holds other files"):
         require_figure_folder(tmp_path / "other")
+
+
+def test_the_rows_of_a_figure_are_as_high_as_their_text_needs_however_many_they_are() -> None:
+    arms = {f"arm {i}": {"optimizer.weight_decay": i / 1000} for i in range(33)}
+    study = Study.from_dict({"name": "x", "seeds": [0], "sections": {"s": {"arms": arms, "curves": []}}})
+    result = StudyResult(study, analyze_study(study, [synthetic_result(trial) for trial in study.trials]), None)
+    ((_, rows),) = study_charts(result)
+    svg = figure_svg(figure_spec(rows, 238.0, 8.0))
+    width, height = map(float, re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2])
+    assert width == pytest.approx(238.0)
+    assert height > 33 * 2 * 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["study", "figures"])
+def test_an_export_that_was_killed_is_done_again_by_the_same_command(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, folder = study_of_1000_runs(sections=1, arms=3, seeds=2, epochs=2), tmp_path / "out"
+
+    def export() -> list[Path]:
+        if kind == "figures":
+            require_figure_folder(folder)
+            return export_figures(result, folder, 238.0, 8.0)
+        require_export_folder(folder)
+        return export_study(result, folder)
+
+    written: list[Path] = []
+
+    def write_and_die(path: Path, kind: str) -> AbstractContextManager[Path]:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        return before(path, kind)
+
+    before = outputs.output_file
+    with monkeypatch.context() as patch:
+        for module in (outputs, style):
+            patch.setattr(module, "output_file", write_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            export()
+    assert len(list(folder.rglob("*.*"))) == 2
+    paths = export()
+    assert sorted(paths) == sorted(path for path in folder.rglob("*") if path.is_file())
+    assert not any("not complete" in path.read_text() for path in folder.glob("*.md"))
 
 
 @pytest.mark.parametrize("text", ["84", "wide", "-8pt", "2mm", "9000mm", "84 mm 3"])

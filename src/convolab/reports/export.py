@@ -20,6 +20,7 @@ from convolab.studies.results import StudyResult
 from convolab.studies.serialize import study_result_to_dict
 
 README = "README.md"
+UNFINISHED = "This export is not complete: run its command again.\n"
 BEST_ON_TEST_TITLE = "Test accuracy of the best run"
 MEANS = "Means are over the finished runs, with the 95 % t-interval of the mean over seeds below. Training times depend on what else the machine did."
 
@@ -40,6 +41,9 @@ def export_study(result: StudyResult, folder: Path) -> list[Path]:
     folder_names = section_folders([section.name for section in result.sections])
     cards = study_cards.section_cards(result)
     test = study_cards.best_on_test_card(result.best_on_test) if result.best_on_test else None
+    write_output(
+        folder / README, STUDY_EXPORT, UNFINISHED
+    )  # so that after a kill the folder is still known as an export
     paths = []
     for card in cards:
         for figure in card.figures:

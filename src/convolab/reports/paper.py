@@ -26,7 +26,7 @@ from convolab.training.run_records import RunSummary
 LATEX_SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "−": "$-$", "×": r"$\times$", "±": r"$\pm$",
+    "|": r"\textbar{}", '"': "''", "[": "{[}", "]": "{]}", "*": "{*}", "−": "$-$", "×": r"$\times$", "±": r"$\pm$",
 }  # fmt: skip
 TABLE_TEX, TABLE_MD, METHODS_MD, METHODS_TEX = "table.tex", "table.md", "methods.md", "methods.tex"
 INTERVAL_NOTE = "95 % intervals in brackets"
@@ -150,8 +150,10 @@ def in_brackets(values: Mapping[str, object]) -> str:
     return f" ({', '.join(f'{key} {value}' for key, value in values.items())})" if values else ""
 
 
-def methods_paragraph(recipe: Recipe, summaries: Sequence[RunSummary], seeds: Sequence[int], varied: str = "") -> str:
-    """How the runs were made, from their records."""
+def methods_paragraph(
+    recipe: Recipe, summaries: Sequence[RunSummary], seeds: Sequence[int], ended_early: Sequence[int], varied: str = ""
+) -> str:
+    """How the runs were made, from their records. `ended_early` are the epochs of those that took fewer than planned."""
     values, training = recipe.to_dict(), recipe.training
     fingerprints = {summary["data"]["train_sha256"][:12] for summary in summaries}
     has_own_validation = any("validation_sha256" in summary["data"] for summary in summaries)
@@ -177,9 +179,11 @@ def methods_paragraph(recipe: Recipe, summaries: Sequence[RunSummary], seeds: Se
         f"{validation}.",
         f"The network is {describe_part(values['model'])}; the optimizer {describe_part(values['optimizer'])}; the "
         f"schedule of the learning rate {describe_part(values['schedule'])}.",
-        f"Training took {pluralize(training.epochs, 'epoch')} of batches of {training.batch_size} images with "
+        f"Training took {'at most ' * bool(ended_early)}{pluralize(training.epochs, 'epoch')} of batches of "
+        f"{training.batch_size} images with "
         f"{join_with_and(recipe.data.augment) if recipe.data.augment else 'no'} augmentation, with "
         f"{'seed' if len(seeds) == 1 else 'seeds'} {join_with_and([str(seed) for seed in seeds])}.",
+        describe_early_ends(ended_early, len(summaries)) if ended_early else "",
         varied,
         f"Own code (SHA-256): {', '.join(sorted(codes))}." if codes else "",
         f"Precision {', '.join(sorted({summary['precision'] for summary in summaries}))} on "
@@ -189,6 +193,19 @@ def methods_paragraph(recipe: Recipe, summaries: Sequence[RunSummary], seeds: Se
         else "",
     ]
     return " ".join(filter(None, sentences))
+
+
+def describe_early_ends(epochs: Sequence[int], num_runs: int) -> str:
+    """How many runs took fewer epochs than their recipes have, and how many.
+
+    >>> describe_early_ends([12], 1), describe_early_ends([37, 12], 6)
+    ('The run ended after 12 epochs.', '2 of 6 runs ended earlier, after 12 to 37 epochs.')
+    """
+    if num_runs == 1:
+        return f"The run ended after {pluralize(epochs[0], 'epoch')}."
+    low, high = min(epochs), max(epochs)
+    counts = f"{low} to {high} epochs" if low < high else pluralize(low, "epoch")
+    return f"{len(epochs)} of {num_runs} runs ended earlier, after {counts}."
 
 
 def describe_arms(study: Study, section: SectionResult) -> str:
@@ -240,9 +257,9 @@ def describe_design(study: Study, section: SectionResult) -> str:
 def paper_parts(source: Run | StudyResult) -> tuple[list[PaperTable], str]:
     """The tables of a run or study, and its methods."""
     if isinstance(source, Run):
-        return [run_paper_table(source)], methods_paragraph(
-            source.recipe, [source.summary], [source.recipe.training.seed]
-        )
+        recipe, done = source.recipe, len(source.history)
+        early = [done] if done < recipe.training.epochs else []
+        return [run_paper_table(source)], methods_paragraph(recipe, [source.summary], [recipe.training.seed], early)
     tables = []
     for section in source.sections:
         tables.append(arms_paper_table(section))
@@ -259,8 +276,10 @@ def paper_parts(source: Run | StudyResult) -> tuple[list[PaperTable], str]:
             *dict.fromkeys(filter(None, designs)),
         ]
     )
-    summaries = [result.summary for result in results if result.summary and result.is_complete]
-    return tables, methods_paragraph(source.study.base_recipe, summaries, seeds, varied)
+    made = [result for result in results if result.summary and result.is_complete]
+    summaries = [result.summary for result in made if result.summary]
+    early = [len(result.history) for result in made if len(result.history) < result.trial.recipe.training.epochs]
+    return tables, methods_paragraph(source.study.base_recipe, summaries, seeds, early, varied)
 
 
 def paper_paths(folder: Path) -> list[Path]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from convolab.core.errors import require
-from convolab.core.outputs import PAPER_FIGURE, output_file, require_outputs
+from convolab.core.outputs import PAPER_FIGURE, require_outputs, write_output
 from convolab.plots.calibration import reliability_chart
-from convolab.plots.chart_page import separable_panels
+from convolab.plots.chart_page import has_numeric_axis, separable_panels
 from convolab.plots.style import render_pdf, render_svg
 from convolab.plots.training import confusion_matrix_chart, training_curves_chart
 from convolab.reports import study_cards
-from convolab.reports.export import section_folders
+from convolab.reports.export import UNFINISHED, section_folders
 from convolab.studies.results import StudyResult
 from convolab.training.run import Run
 
@@ -23,6 +23,7 @@ POINTS = {"mm": 72 / 25.4, "cm": 72 / 2.54, "in": 72.0, "pt": 1.0}
 LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(mm|cm|in|pt)")
 RANGES = {"--width": (72.0, 1500.0), "--font-size": (4.0, 40.0)}  # points
 ASPECT = 0.62  # height of a figure by its width
+LABEL_SIZE = 10  # pixels of a label's text where a chart's own rows have their height
 FIGURE_FORMATS = (".pdf", ".svg")
 README = "figures.md"
 
@@ -69,7 +70,8 @@ def with_data(panel: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, A
 
 
 def figure_spec(spec: Mapping[str, Any], width: float, font_size: float) -> dict[str, Any]:
-    """A chart of one view, of a width and a font size in points, without its title."""
+    """A chart of one view, of a width and a font size in points, without its title; rows are as high as their text needs."""
+    has_rows = not is_square(spec) and not has_numeric_axis(spec, "y")
     fonts = {
         "labelFontSize": font_size,
         "titleFontSize": font_size,
@@ -80,8 +82,8 @@ def figure_spec(spec: Mapping[str, Any], width: float, font_size: float) -> dict
     return {
         **set_text_sizes(plain, font_size),
         "width": width,
-        "height": width * (1 if is_square(spec) else ASPECT),
-        "autosize": {"type": "fit", "contains": "padding"},
+        "height": spec["height"] * font_size / LABEL_SIZE if has_rows else width * (1 if is_square(spec) else ASPECT),
+        "autosize": {"type": "fit-x" if has_rows else "fit", "contains": "padding"},
         "padding": 1,
         "background": "white",
         "config": {
@@ -139,16 +141,17 @@ def export_figures(source: Run | StudyResult, folder: Path, width: float, font_s
     """
     charts = dict(run_charts(source) if isinstance(source, Run) else study_charts(source))
     require(charts, "there is no figure: no run is finished")
+    write_output(
+        folder / README, PAPER_FIGURE, UNFINISHED
+    )  # so that after a kill the folder is still known as an export
     paths = []
     for name, chart in charts.items():
         spec = figure_spec(chart, width, font_size)
         for suffix in FIGURE_FORMATS:
             path = folder / f"{name}{suffix}"
             content = render_pdf(spec) if suffix == ".pdf" else figure_svg(spec).encode()
-            with output_file(path, PAPER_FIGURE) as part:
-                part.write_bytes(content)
+            write_output(path, PAPER_FIGURE, content)
             paths.append(path)
     lines = [f"Figures of {width:.4g} pt with text of {font_size:g} pt: put them in without scaling.", ""]
-    with output_file(folder / README, PAPER_FIGURE) as part:
-        part.write_text("\n".join([*lines, *(f"- {path.name}" for path in paths)]) + "\n", encoding="utf-8")
+    write_output(folder / README, PAPER_FIGURE, "\n".join([*lines, *(f"- {path.name}" for path in paths)]) + "\n")
     return [*paths, folder / README]
