@@ -17,8 +17,9 @@ from convolab.studies.best_on_test import make_best_on_test, select_best
 from convolab.studies.contrast import Contrast, Margins
 from convolab.studies.coursework import coursework
 from convolab.studies.results import ContrastResult, StudyResult, TrialResult, mean_curve, train_seconds
-from convolab.studies.serialize import study_result_to_dict
+from convolab.studies.serialize import section_result_to_dict, study_result_to_dict
 from convolab.studies.study import Study, Trial
+from convolab.studies.tables import arms_table
 from convolab.training.history import EpochMetrics
 
 Runs = Sequence[Sequence[EpochMetrics]]
@@ -380,6 +381,16 @@ def test_a_run_whose_file_does_not_say_how_long_it_took_has_no_time() -> None:
     assert train_seconds(results[3:]) is not None
     values = study_result_to_dict(StudyResult(study, analyze_study(study, results), None))
     assert json.loads(json_text(values))["train_seconds"] is None
+
+
+def test_results_have_the_intervals_of_the_tables_and_none_goes_beyond_what_an_accuracy_can_be() -> None:
+    study = study_of_arms()
+    runs = [history([accuracy]) for accuracy in (0.9, 1.0, 1.0)]
+    (section,) = analyze_study(study, trial_results(study, {"a": runs, "b": LOW}))
+    saved = section_result_to_dict(section)["arms"]["a"]["metrics"]["best_validation_accuracy"]
+    row = arms_table(section)[0]
+    assert saved["high"] == row["best_validation_accuracy high"] == 1.0
+    assert saved["low"] == row["best_validation_accuracy low"]
 
 
 def test_an_arm_without_validation_images_is_saved_without_the_metrics_that_need_them(tmp_path) -> None:

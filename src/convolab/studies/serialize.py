@@ -2,10 +2,9 @@
 
 from dataclasses import asdict
 
-from convolab.core.stats import mean_interval
 from convolab.core.types import Json
 from convolab.studies.results import Arm, BestOnTest, ContrastResult, SectionResult, StudyResult, train_seconds
-from convolab.studies.tables import finished_metric_values
+from convolab.studies.tables import finished_metric_interval, finished_metric_values
 
 
 def study_result_to_dict(result: StudyResult) -> dict[str, Json]:
@@ -37,9 +36,9 @@ def arm_to_dict(arm: Arm, section: SectionResult) -> dict[str, Json]:
     """The status of each seed's run, and every metric that the section lists and the arm has, with mean and interval."""
     metrics: dict[str, Json] = {}
     for name, metric in section.section.reported_metrics.items():
-        if values := finished_metric_values(arm, metric):
-            by_seed = {str(seed): value for seed, value in values.items()}
-            metrics[name] = {"by_seed": by_seed, **asdict(mean_interval(list(values.values())))}
+        if interval := finished_metric_interval(arm, metric):
+            by_seed = {str(seed): value for seed, value in finished_metric_values(arm, metric).items()}
+            metrics[name] = {"by_seed": by_seed, **asdict(interval)}
     runs = {
         str(r.trial.seed): {
             "status": r.status,
