@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.synthetic_study import study_of_1000_runs, synthetic_result, synthetic_study
+from support.synthetic_study import STUDY, study_of_1000_runs, synthetic_result, synthetic_study
 
 import convolab
 from convolab.core import outputs
 from convolab.core.errors import LabError
 from convolab.core.text import NO_VALUE
 from convolab.plots import style
-from convolab.reports.export import export_study, require_export_folder
+from convolab.reports.export import export_study, require_export_folder, study_report_markdown
 from convolab.reports.paper import (
     arms_paper_table,
     contrasts_paper_table,
@@ -31,6 +31,7 @@ from convolab.reports.paper_figures import (
     require_figure_folder,
     study_charts,
 )
+from convolab.reports.studies import study_report_html
 from convolab.studies.analyze import analyze_study
 from convolab.studies.metrics import Metric
 from convolab.studies.results import StudyResult
@@ -79,7 +80,7 @@ def test_the_tables_of_a_study_have_the_numbers_of_its_results() -> None:
             assert float(text.partition(" ")[0]) == pytest.approx(
                 scale * mean.mean, abs=0.006 if metric.unit == "nats" else 0.06
             )
-    _, _, rows = contrasts_paper_table(section)
+    _, _, rows = contrasts_paper_table(synthetic_study().study, section)
     for result, row in zip(section.contrast_results, rows, strict=True):
         scale = 100 if Metric.parse(result.contrast.metric).unit == "%" else 1
         assert float(row[3].partition(" ")[0]) == pytest.approx(scale * result.paired_test.difference.mean, abs=0.06)
@@ -234,7 +235,7 @@ def test_the_methods_of_a_study_name_the_keys_that_each_arm_sets_and_their_value
 
 
 def test_a_column_that_is_headed_p_has_the_numbers_alone() -> None:
-    _, headings, rows = contrasts_paper_table(synthetic_study().sections[0])
+    _, headings, rows = contrasts_paper_table(synthetic_study().study, synthetic_study().sections[0])
     numbers = [row[headings.index("p")] for row in rows]
     assert all(number == NO_VALUE or re.fullmatch(r"(< )?[01](\.\d+)?", number) for number in numbers)
     assert set(numbers) != {NO_VALUE}
@@ -279,6 +280,21 @@ def test_a_paper_says_how_seeds_until_decided_were_tested_and_that_a_grid_was_wi
     assert "The grid of section rates was widened by lr=1" in methods
     rows = next(rows for caption, _, rows in tables if caption == norm)
     assert rows[0][4] != NO_VALUE  # the last look's
+
+
+def test_until_decided_is_said_of_contrasts_that_had_no_look_yet_too() -> None:
+    values = {**STUDY, "sections": {"norm": {**STUDY["sections"]["batch-norm-sgd"], "seeds": "until decided"}}}
+    study = Study.from_dict(values)
+    results = [synthetic_result(trial) for trial in study.trials[:2]]
+    result = StudyResult(study, analyze_study(study, results), None)
+    assert not any(contrast.looks for contrast in result.sections[0].contrast_results)
+    caption, _, _ = contrasts_paper_table(study, result.sections[0])
+    assert "looks that were planned" in caption
+    page = study_report_html(result)
+    for text in (caption, study_report_markdown(result, (), None, {}), page):
+        assert "Holm's correction over" not in text
+        assert "Holm-corrected" not in text
+    assert "of the paired t-test, at the last look.\n" in page
 
 
 @pytest.mark.slow

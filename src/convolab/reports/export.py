@@ -82,12 +82,11 @@ def study_report_markdown(
             figure_links(test.figures, ""),
         ]
     runs = study_about.provenance(result.trial_results.values())
-    contrasts = [contrast for section in result.sections for contrast in section.contrast_results]
     blocks += [
         markdown.heading("Reproducibility", 2),
         markdown.item_list(markdown.escape(note) for note in study_about.failure_notes(result)),
         markdown.item_list(f"{markdown.escape(origin)} ({pluralize(count, 'run')})" for origin, count in runs),
-        " ".join(filter(None, [MEANS, study_about.describe_tests(contrasts)])),
+        " ".join(filter(None, [MEANS, study_about.describe_tests(result.study, result.sections)])),
         markdown.code_block(result.study.to_toml(), "toml"),
     ]
     return markdown.document(blocks)

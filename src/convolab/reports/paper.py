@@ -90,7 +90,7 @@ def arms_paper_table(section: SectionResult) -> PaperTable:
     return f"{title}: means over the finished runs, {INTERVAL_NOTE}", ["arm", "runs", *map(heading_of, metrics)], rows
 
 
-def contrasts_paper_table(section: SectionResult) -> PaperTable:
+def contrasts_paper_table(study: Study, section: SectionResult) -> PaperTable:
     """A row per contrast: the difference with its interval, the corrected p-value, the verdict."""
     rows = []
     for result in section.contrast_results:
@@ -104,7 +104,7 @@ def contrasts_paper_table(section: SectionResult) -> PaperTable:
             ]
         )  # fmt: skip
     title = section.section.title or section.name
-    caption = f"{title}: differences of means, {INTERVAL_NOTE}. {describe_tests(section.contrast_results)}"
+    caption = f"{title}: differences of means, {INTERVAL_NOTE}. {describe_tests(study, [section])}"
     return caption, ["contrast", "metric", "seeds", "difference", "p", "verdict"], rows
 
 
@@ -264,7 +264,7 @@ def paper_parts(source: Run | StudyResult) -> tuple[list[PaperTable], str]:
     for section in source.sections:
         tables.append(arms_paper_table(section))
         if section.contrast_results:
-            tables.append(contrasts_paper_table(section))
+            tables.append(contrasts_paper_table(source.study, section))
     results = source.trial_results.values()
     arms = [describe_arms(source.study, section) for section in source.sections]
     seeds = sorted({result.trial.seed for result in results})

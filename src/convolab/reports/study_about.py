@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from convolab.core.text import format_duration, pluralize
 from convolab.studies.results import (
     TRIAL_STATUSES,
-    ContrastResult,
+    SectionResult,
     StudyResult,
     TrialResult,
     train_seconds,
 )
+from convolab.studies.study import Study
 
 # The page's words that a reader may not know, each in a sentence.
 GLOSSARY = {
@@ -86,16 +87,16 @@ def describe_seeds(result: StudyResult) -> str:
     return f"{pluralize(counts[0], 'seed')} per arm"
 
 
-def describe_tests(results: Iterable[ContrastResult]) -> str:
-    """How contrasts were tested, in a sentence or two; those whose seeds are "until decided" otherwise than others."""
-    results = list(results)
+def describe_tests(study: Study, sections: Iterable[SectionResult]) -> str:
+    """How the contrasts of sections are tested, in a sentence or two; where seeds are "until decided" otherwise than else."""
+    until_decided = {bool(study.looks(section.name)) for section in sections if section.contrast_results}
     sentences = []
-    if any(not result.looks for result in results):
+    if False in until_decided:
         sentences.append(
             "Contrasts are paired t-tests over the seeds, with Holm's correction over the section's contrasts, at 5 %; "
             "intervals are not corrected."
         )
-    if any(result.looks for result in results):
+    if True in until_decided:
         sentences.append(
             'Where seeds are "until decided", contrasts are paired t-tests at looks that were planned: the 5 % are shared '
             "out among the looks (Lan and DeMets) and, by Holm's method in its group-sequential form (Maurer and Bretz), "
