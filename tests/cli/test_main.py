@@ -263,6 +263,7 @@ def test_in_a_pipe_there_are_plain_lines_and_no_progress_bars(run_cli) -> None:
     [
         (["--epochs", "3", "--set", "training.epochs=4"], "training.epochs is given twice"),
         (["--lr", "0.1", "--set", "optimizer.lr=0.1"], "optimizer.lr is given twice"),
+        (["--set", "data.limit=50", "--set", "data.limit=60"], "data.limit is given twice, by --set"),
         (["--overfit-one-batch", "--log", "playback"], "--log is for a training of epochs"),
     ],
 )

@@ -153,6 +153,18 @@ def test_runs_and_arms_of_studies_are_compared(run_cli, study: Path) -> None:
         (["sweep", "shallow_net", "optimizer.lr"], "is not a sweep"),
         (["sweep", "shallow_net", "optimizer.lr=0.1,0.1"], "the grid holds a value twice"),
         (["sweep", "shallow_net", "optimizer.lr=0.1", "optimizer.lr=0.2"], "a key is given twice"),
+        (
+            ["sweep", "shallow_net", "optimizer.lr=0.1", "--epochs", "1", "--set", "training.epochs=2"],
+            "training.epochs is given twice, by its own option and by --set",
+        ),
+        (
+            ["sweep", "shallow_net", "optimizer.lr=0.1", "--set", "model.name=simple_convnet"],
+            "model.name is given twice, by its own option and by --set",
+        ),
+        (
+            ["sweep", "shallow_net", "optimizer.lr=0.1", "--set", "data.limit=50", "--set", "data.limit=60"],
+            "data.limit is given twice, by --set",
+        ),
         (["sweep", "shallow_net", "optimizer.rate=0.1"], "a recipe has no key 'optimizer.rate'"),
         (["sweep", "shalow_net", "optimizer.lr=0.1"], "did you mean 'shallow_net'?"),
         (["compare", "runs/none", "runs/other"], "is not a run folder"),

@@ -231,6 +231,10 @@ def test_options_of_a_network_by_name_are_set_as_in_a_training(run_cli) -> None:
     ("words", "message"),
     [
         (["simple_convnet", "--set", "optimizer.lr=1"], "--set optimizer.lr: a summary takes options of the network"),
+        (
+            ["simple_convnet", "--set", "model.depth=2", "--set", "model.depth=3"],
+            "model.depth is given twice, by --set",
+        ),
         (["simple_convnet", "--set", "model.chanels=[3]"], "the network 'simple_convnet' has no option 'chanels'"),
         (["timm/resnet18", "--set", "model.depth=3"], "the options depth of 'timm/resnet18'"),
         (["--layer", "Linear(3, 4)", "--set", "model.depth=3"], "--set is for a network by name"),

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from convolab.cli.terminal import loading_bar, print_note
 from convolab.core.errors import require
 from convolab.core.text import pluralize
+from convolab.core.types import Json
 
 if TYPE_CHECKING:
     from convolab.data.splits import DatasetSplits
@@ -89,6 +91,25 @@ def prepare_torch(device: str, threads: int | None) -> str | None:
         note = describe_busy(torch.get_num_threads(), before) if torch.get_num_threads() < before else None
     require_device(device)
     return note
+
+
+def recipe_changes(named: Mapping[str, Json], overrides: Sequence[str] | None) -> dict[str, Json]:
+    """The recipe keys that a command's own options give, None for those that were left out, and that --set gives.
+
+    Raises LabError for a key that is given twice.
+
+    >>> recipe_changes({"training.epochs": 3, "optimizer.lr": None}, ["optimizer.lr=0.1"])
+    {'training.epochs': 3, 'optimizer.lr': 0.1}
+    """
+    from convolab.training.recipe import parse_override
+
+    changes = {key: value for key, value in named.items() if value is not None}
+    own = set(changes)
+    for key, value in map(parse_override, overrides or ()):
+        how = "by its own option and by --set" if key in own else "by --set"
+        require(key not in changes, f"{key} is given twice, {how}: leave one of them out")
+        changes[key] = value
+    return changes
 
 
 def load_dataset_with_progress(name: str, data_dir: Path | None, image_size: int) -> "DatasetSplits":

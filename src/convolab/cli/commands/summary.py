@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convolab.cli.options import AsJson
+from convolab.cli.options import AsJson, recipe_changes
 from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note, print_table
 from convolab.core.errors import LabError, require
 from convolab.core.outputs import NETWORK_SUMMARY, require_outputs, write_output
@@ -118,9 +118,7 @@ def model_options(texts: Sequence[str]) -> dict[str, Json]:
     >>> model_options(["model.channels=[16, 32]"])
     {'channels': [16, 32]}
     """
-    from convolab.training.recipe import parse_override
-
-    values = dict(parse_override(text) for text in texts)
+    values = recipe_changes({}, texts)
     for key in values:
         require(
             key.startswith("model."), f"--set {key}: a summary takes options of the network, such as model.channels"

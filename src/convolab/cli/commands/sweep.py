@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from convolab.cli.options import AsJson, BatchSize, DataDir, DataOption, Device, EpochsOption, SetOption
+from convolab.cli.options import AsJson, BatchSize, DataDir, DataOption, Device, EpochsOption, SetOption, recipe_changes
 from convolab.cli.searches import SamplerName, SearchCount, SearchSeed, run_and_report_search
 from convolab.cli.studies import (
     ExecutorName,
@@ -53,19 +53,20 @@ def sweep_command(
     """
     chosen_executor = choose_executor(executor, address, workers, device)
     from convolab.studies.sweep import parse_sweep_values, sweep_name, sweep_study
-    from convolab.training.recipe import Recipe, parse_override
+    from convolab.training.recipe import Recipe
 
     values = dict(parse_sweep_values(text) for text in grid)
     base = Recipe.read(recipe) if recipe.endswith(".toml") else Recipe.from_dict({"model": {"name": recipe}})
+    network = {} if recipe.endswith(".toml") else {"model.name": recipe}
     named_options = {"data.name": data, "training.epochs": epochs, "training.batch_size": batch_size}
-    changes = {key: value for key, value in named_options.items() if value is not None}
-    changes |= dict(parse_override(text) for text in overrides or [])
+    changes = recipe_changes({**network, **named_options}, overrides)
     require(
         "training.seed" not in {*values, *changes},
         "training.seed is set by --seeds N: the seeds 0 to N - 1 for each arm",
     )
     for key in values:
-        require(key not in changes, f"{key} is swept, so it cannot be set to one value too: leave one of them out")
+        is_set = key in changes and key not in network
+        require(not is_set, f"{key} is swept, so it cannot be set to one value too: leave one of them out")
     base = base.with_overrides(changes)
     require(
         len(values) == len(grid),

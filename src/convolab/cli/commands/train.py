@@ -16,6 +16,7 @@ from convolab.cli.options import (
     Threads,
     load_dataset_with_progress,
     prepare_torch,
+    recipe_changes,
 )
 from convolab.cli.run_status import report_run
 from convolab.cli.terminal import print_json, print_lines, print_note
@@ -65,7 +66,7 @@ def train_command(
     busy_note = prepare_torch(device, threads)
     from convolab.reports.live import live_training
     from convolab.training.epoch_log import require_logger
-    from convolab.training.recipe import Recipe, parse_override
+    from convolab.training.recipe import Recipe
     from convolab.training.run import Run
     from convolab.training.run_folder import require_new_folder
 
@@ -73,11 +74,8 @@ def train_command(
         "model.name": network, "data.name": data, "training.epochs": epochs, "optimizer.lr": lr,
         "training.batch_size": batch_size, "training.seed": seed,
     }  # fmt: skip
-    named = {key: value for key, value in named_options.items() if value is not None}
-    set_keys = dict(parse_override(text) for text in overrides or [])
-    both = next((key for key in named if key in set_keys), None)
-    require(both is None, f"{both} is given twice, by its own option and by --set: leave one of them out")
-    resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(named | set_keys)
+    changes = recipe_changes(named_options, overrides)
+    resolved_recipe = (Recipe.read(recipe) if recipe else Recipe()).with_overrides(changes)
     require(not (overfit_one_batch and log), "--log is for a training of epochs: --overfit-one-batch has none")
     if overfit_one_batch and out is not None:
         require_outputs(OVERFIT_CHECK, overfit_paths(out))
