@@ -167,6 +167,38 @@ def test_a_worker_that_is_stopped_before_it_can_handle_the_signal_is_stopped_and
     assert time.monotonic() - started < 300  # they slept for 600
 
 
+def test_when_an_error_ends_the_call_its_workers_end_too_with_their_runs_saved(
+    dataset_folder: Path, jobs: list[executor.Job]
+):
+    def on_event(event: JobEvent) -> None:
+        if event.kind == "epoch":
+            raise ValueError("a display that fails")
+
+    with pytest.raises(ValueError, match="a display that fails"):
+        run_jobs(LocalExecutor(2), jobs, dataset_folder, on_event=on_event)
+    assert not multiprocessing.active_children()
+    runs = [Run(job.folder) for job in jobs if (job.folder / "summary.json").exists()]
+    assert {run.status for run in runs} <= {"stopped", "finished", "new"}
+    assert "stopped" in {run.status for run in runs}
+
+
+def test_when_a_worker_cannot_be_started_the_others_end(
+    dataset_folder: Path, jobs: list[executor.Job], monkeypatch: pytest.MonkeyPatch
+):
+    before, started = executor.start_worker, list[executor.Job]()
+
+    def start_one(job: executor.Job, folder: Path):
+        if started:
+            raise OSError(24, "Too many open files")
+        started.append(job)
+        return before(job, folder)
+
+    monkeypatch.setattr(executor, "start_worker", start_one)
+    with pytest.raises(OSError, match="Too many open files"):
+        run_jobs(LocalExecutor(2), jobs, dataset_folder)
+    assert not multiprocessing.active_children()
+
+
 def test_the_longest_trials_start_first(dataset_folder: Path, tmp_path: Path):
     jobs = make_jobs(tmp_path / "runs", 3, base=TINY_RECIPE)
     events = run_jobs(LocalExecutor(1), [jobs[1], jobs[2], jobs[0]], dataset_folder)

@@ -5,8 +5,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import connection, parent_process
@@ -121,39 +121,56 @@ class LocalExecutor:
         """See `Executor.run`."""
         longest_first = sorted(jobs, key=lambda job: -job.cost)
         pending = deque((replace(job, device=self.device), 1) for job in longest_first)
-        running: dict[Connection, WorkerProcess] = {}
         stopping = False
-        while running or (pending and not stopping):
-            while pending and not stopping and len(running) < self.workers:
-                job, attempts = pending.popleft()
-                receiver, process = start_worker(job, dataset_folder)
-                running[receiver] = WorkerProcess(job, process, attempts)
-            ready = connection.wait(list(running), timeout=HEARTBEAT_INTERVAL)
-            for receiver in cast("list[Connection]", ready):  # on Windows a class of another name
-                worker = running[receiver]
-                with suppress(EOFError):
-                    event: JobEvent = receiver.recv()
-                    worker.finished = event.kind in TERMINAL_EVENTS
-                    on_event(event)
-                    continue
-                del running[receiver]
-                receiver.close()
-                worker.process.join()
-                if worker.finished:
-                    continue
-                key = worker.job.recipe.key
-                reason = f"its process ended {describe_exit_code(worker.process.exitcode)}"
-                if stopping and worker.process.exitcode == -signal.SIGTERM:
-                    on_event(JobEvent(key, "stopped"))  # asked to stop before it had its signal handler
-                elif worker.attempts < MAX_ATTEMPTS and not stopping:
-                    pending.append((worker.job, worker.attempts + 1))
-                    on_event(JobEvent(key, "retrying", reason=reason))
-                else:
-                    on_event(JobEvent(key, "failed", reason=reason))
-            if should_stop() and not stopping:
-                stopping = True
-                for worker in running.values():
-                    worker.process.terminate()  # it ends after its step, saved
+        with worker_processes() as running:
+            while running or (pending and not stopping):
+                while pending and not stopping and len(running) < self.workers:
+                    job, attempts = pending.popleft()
+                    receiver, process = start_worker(job, dataset_folder)
+                    running[receiver] = WorkerProcess(job, process, attempts)
+                ready = connection.wait(list(running), timeout=HEARTBEAT_INTERVAL)
+                for receiver in cast("list[Connection]", ready):  # on Windows a class of another name
+                    worker = running[receiver]
+                    with suppress(EOFError):
+                        event: JobEvent = receiver.recv()
+                        worker.finished = event.kind in TERMINAL_EVENTS
+                        on_event(event)
+                        continue
+                    del running[receiver]
+                    receiver.close()
+                    worker.process.join()
+                    if worker.finished:
+                        continue
+                    key = worker.job.recipe.key
+                    reason = f"its process ended {describe_exit_code(worker.process.exitcode)}"
+                    if stopping and worker.process.exitcode == -signal.SIGTERM:
+                        on_event(JobEvent(key, "stopped"))  # asked to stop before it had its signal handler
+                    elif worker.attempts < MAX_ATTEMPTS and not stopping:
+                        pending.append((worker.job, worker.attempts + 1))
+                        on_event(JobEvent(key, "retrying", reason=reason))
+                    else:
+                        on_event(JobEvent(key, "failed", reason=reason))
+                if should_stop() and not stopping:
+                    stopping = True
+                    for worker in running.values():
+                        worker.process.terminate()  # it ends after its step, saved
+
+
+@contextmanager
+def worker_processes() -> Iterator[dict[Connection, WorkerProcess]]:
+    """The workers at any moment. Those that an error leaves at the end of the block end after their step, saved."""
+    running: dict[Connection, WorkerProcess] = {}
+    try:
+        yield running
+    finally:
+        for worker in running.values():
+            worker.process.terminate()
+        for receiver, worker in running.items():
+            with suppress(EOFError, OSError):
+                while True:
+                    receiver.recv()  # else one that still reports might wait for ever
+            worker.process.join()
+            receiver.close()
 
 
 def start_worker(job: Job, dataset_folder: Path) -> tuple[Connection, BaseProcess]:
