@@ -102,7 +102,11 @@ class StudyProgress:
         line = f"{self.num_done}/{self.num_planned}  {label}: {event.kind}"
         if accuracy is not None and event.kind in ("finished", "paused"):
             line += f", validation accuracy {format_percent(accuracy)}"
-        self.print_line(line + (f" ({event.reason})" if event.reason else ""))
+        line += f" ({event.reason})" if event.reason else ""
+        if event.kind in ("failed", "diverged"):
+            self.print_line(line)
+        else:
+            self.show_progress(line)
 
     def seconds_left(self) -> float | None:
         """Seconds until all is done, by the cost of what was done since the start; None in the first two seconds."""
@@ -113,6 +117,10 @@ class StudyProgress:
         cost_left = sum(cost * (1 - self.fractions_done.get(key, 0.0)) for key, cost in self.costs.items())
         seconds = time.monotonic() - self.started_at
         return seconds * cost_left / cost_done if cost_done > 0 and seconds > 2 else None
+
+    def show_progress(self, line: str) -> None:
+        """Show a line that the next one of its kind may replace."""
+        self.print_line(line)
 
     def print_line(self, line: str) -> None:
         if self.live:
@@ -167,6 +175,7 @@ class NotebookStudy(StudyProgress):
         self.points: list[dict[str, object]] = []
         self.curves = ""
         self.last_line = ""
+        self.messages: list[str] = []
         self.display = NotebookDisplay(self.html())
 
     def __exit__(
@@ -186,8 +195,12 @@ class NotebookStudy(StudyProgress):
         elif self.display.may_draw():
             self.draw()
 
-    def print_line(self, line: str) -> None:
+    def show_progress(self, line: str) -> None:
         self.last_line = line
+
+    def print_line(self, line: str) -> None:
+        self.messages.append(line)
+        self.draw()
 
     def draw(self, with_curves: bool = False) -> None:
         """Draw the bar and its lines again, and the curves if they are asked for."""
@@ -201,9 +214,10 @@ class NotebookStudy(StudyProgress):
         self.display.draw(self.html(), started)
 
     def html(self) -> str:
-        """The bar, its lines, and the curves."""
+        """The bar, its lines, the messages and the curves."""
         lines = "<br>".join(f"<code>{html_text(line)}</code>" for line in (self.status_line(), self.last_line) if line)
-        return f"<div>{bar_html(self.num_done / max(self.num_planned, 1))}<br>{lines}</div>{self.curves}"
+        messages = "".join(f"<p>{html_text(message)}</p>" for message in self.messages)
+        return f"<div>{bar_html(self.num_done / max(self.num_planned, 1))}<br>{lines}</div>{messages}{self.curves}"
 
 
 def live_study(study: "Study") -> StudyProgress:
