@@ -111,6 +111,18 @@ def test_the_first_interrupt_asks_for_a_stop_and_the_handlers_are_put_back(capsy
     assert capsys.readouterr().err == "convolab: stopping after this step; press again to quit immediately\n"
 
 
+def test_a_second_press_of_a_notebooks_stop_button_ends_the_cell_and_not_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live, "is_notebook", lambda: True)
+    before = signal.getsignal(signal.SIGINT)
+    with live.InterruptHandler():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_an_epoch_is_one_line() -> None:
     metrics = EpochMetrics(1, 2.0, 0.3, 1.9, 0.35, 0.1, 1.5, 1000.0)
     assert live.epoch_line(metrics, 10) == (

@@ -47,7 +47,7 @@ def format_loss(nats: float) -> str:
 class InterruptHandler:
     """The first Ctrl-C (or TERM) asks for a stop at `stop_point`; a second one ends the program immediately.
 
-    A notebook's stop button is a Ctrl-C. In a thread that gets no signals nothing is handled, nor is a TERM for which
+    A notebook's stop button is a Ctrl-C; there a second one ends the cell. In a thread that gets no signals nothing is handled, nor is a TERM for which
     the program has a handler of its own.
     """
 
@@ -70,7 +70,9 @@ class InterruptHandler:
 
     def handle_signal(self, signal_number: int, frame: FrameType | None) -> None:
         if self.requested:
-            signal.signal(signal_number, signal.SIG_DFL)
+            # The default action would end a notebook's kernel, and all that it holds.
+            handler = self.previous_handlers[signal_number] if is_notebook() else signal.SIG_DFL
+            signal.signal(signal_number, handler)
             signal.raise_signal(signal_number)
         self.requested = True
         print_progress(f"convolab: stopping {self.stop_point}; press again to quit immediately")
