@@ -38,7 +38,7 @@ INTERNAL = {
         inspection.localization.detection.MAX_CANVAS_PIXELS studies.coursework.MAX_SEEDS studies.decide.MAX_EXACT_SHARES
         studies.executor.MAX_ATTEMPTS studies.forkserver.MAX_SOCKET_FOLDER_BYTES studies.ray_executor.MAX_NODE_FAILURES
         studies.search.MAX_DRAWS studies.trend.MAX_EXPONENT""",
-    "what a number of the machine can be": "studies.section.MAX_NUMBER",
+    "what a number of the machine can be": "studies.section.MAX_NUMBER training.history.MAX_METRIC",
 }
 ROWS = re.findall(r"^\| [^|]+ \| ([\d,]+)[^|]* \| `([\w.]+)\.(\w+)` \|$", PAGE.read_text(), re.MULTILINE)
 

@@ -20,7 +20,8 @@ from convolab.studies.results import ContrastResult, StudyResult, TrialResult, m
 from convolab.studies.serialize import section_result_to_dict, study_result_to_dict
 from convolab.studies.study import Study, Trial
 from convolab.studies.tables import arms_table
-from convolab.training.history import EpochMetrics
+from convolab.studies.trend import fit_optimum
+from convolab.training.history import MAX_METRIC, EpochMetrics
 
 Runs = Sequence[Sequence[EpochMetrics]]
 
@@ -241,6 +242,19 @@ def test_identical_losses_leave_nothing_to_test() -> None:
     result = analyze_contrast(HIGH, HIGH, "final_train_loss")
     assert (result.verdict, result.paired_test) == ("undecided", None)
     assert result.reason == "the difference is identical for all seeds, so a paired t-test is not possible"
+
+
+def test_the_largest_losses_that_a_file_can_hold_are_compared_without_an_overflow() -> None:
+    large = [history([0.5], [loss]) for loss in (MAX_METRIC, -MAX_METRIC, 0.5 * MAX_METRIC)]
+    result = analyze_contrast(large, LOW, "final_train_loss")
+    assert result.verdict == "undecided"
+    assert math.isfinite(result.paired_test.difference.high)
+    values = np.array([[1.0, -0.5, -1.0, 0.9], [0.8, -1.0, -0.4, 1.0], [0.9, -1.0, -1.0, 1.0]])
+    small, huge = (
+        fit_optimum([0.0, 1.0, 2.0, 3.0], scale * values, is_log=False, higher_is_better=False)
+        for scale in (1.0, MAX_METRIC)
+    )
+    assert (huge.low, huge.value, huge.high) == pytest.approx((small.low, small.value, small.high))
 
 
 def test_ties_of_accuracies_are_equivalent() -> None:

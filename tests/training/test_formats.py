@@ -391,6 +391,12 @@ def test_a_word_that_convolab_never_writes_is_damage(stopped_run: Run):
     assert "summary.json is damaged: precision: give" in error_line(Run, stopped_run.folder)
 
 
+@pytest.mark.parametrize("name", ["train_loss", "validation_loss", "validation_metric", "train_seconds"])
+def test_a_number_whose_square_is_none_is_damage(name: str):
+    record = {"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.5, name: 1e200}
+    assert error_line(epoch_from_record, record).endswith(f"is damaged: {name} cannot be '1e+200'")
+
+
 def test_an_epoch_of_the_first_edition_is_read_with_the_present_names():
     record = {"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.5, "seconds": 3.0, "train_metrics": "exact"}
     epoch = epoch_from_record(record)

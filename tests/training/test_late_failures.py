@@ -167,7 +167,7 @@ def constant(logits, targets):
 
 def metric(logits, labels, what: str = ""):
     calls[0] += 1
-    return 0.5 if calls[0] < 4 else clock() if what == "clock" else float("nan")
+    return 0.5 if calls[0] < 4 else clock() if what == "clock" else float(what)
 
 
 def transform(pixels, what: str = ""):
@@ -247,6 +247,7 @@ CASES = [
     (loss("counted"), "the loss 'late.py:loss' gives other values for the same logits and seed, so a stopped run could not be resumed"),
     (metric("clock"), "the metric 'late.py:metric' gives 0.5 and then 0."),
     (metric("nan"), "the metric 'late.py:metric' gives nan: it must give a finite number"),
+    (metric("1e200"), "the metric 'late.py:metric' gives 1e+200: it must give a finite number up to 1e+60"),
     (transform("range"), "the transform 'late.py:transform(what='range')' gives pixels from 0 to 300 for ones from 0 to 1: they must be in"),
     (transform("nan"), "the transform 'late.py:transform(what='nan')' gives pixels that are NaN or infinite"),
     (transform("clock"), "the transform 'late.py:transform(what='clock')' gives other pixels for the same images and seed, so a stopped"),

@@ -13,18 +13,19 @@ from convolab.core.records import validate_record
 from convolab.core.text import format_percent, pluralize
 from convolab.core.types import Json
 
-# The numbers of an epoch, and from where to where they can lie. A person's own loss or metric may be any number.
-ANY = (-math.inf, math.inf)
+MAX_METRIC = 1e60  # statistics multiply four of them
+# The numbers of an epoch, and from where to where they can lie. A person's own loss or metric may be below 0.
+SIGNED = (-MAX_METRIC, MAX_METRIC)
 POSSIBLE = {
     "epoch": (1, math.inf),
-    "train_loss": ANY,
+    "train_loss": SIGNED,
     "train_accuracy": (0, 1),
-    "validation_loss": ANY,
+    "validation_loss": SIGNED,
     "validation_accuracy": (0, 1),
-    "learning_rate": ANY,
-    "train_seconds": (0, math.inf),
-    "images_per_second": (0, math.inf),
-    "validation_metric": ANY,
+    "learning_rate": (-math.inf, math.inf),
+    "train_seconds": (0, MAX_METRIC),
+    "images_per_second": (0, MAX_METRIC),
+    "validation_metric": SIGNED,
 }
 
 

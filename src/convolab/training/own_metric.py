@@ -1,7 +1,6 @@
 """A metric of a person's own, measured on the validation images after each epoch."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from convolab.core.errors import require
 from convolab.core.rng import lent_generators
 from convolab.core.types import ValidationContext, stored_sections
 from convolab.models.own_code import own_code_errors
+from convolab.training.history import MAX_METRIC
 from convolab.training.parts import OtherPart, PartKind
 
 VALIDATION_METRICS = PartKind(section="validation_metric", module="", base="", given=())
@@ -54,7 +54,9 @@ class ValidationMetric(OtherPart):
         def measure(logits: Tensor, labels: Tensor) -> float:
             with own_code_errors(f"{what} failed"), lent_generators("cpu", 0):  # the same number for the same logits
                 number = float(function(logits.clone(), labels.clone()))
-            require(math.isfinite(number), f"{what} gives {number}: it must give a finite number")
+            require(
+                abs(number) <= MAX_METRIC, f"{what} gives {number}: it must give a finite number up to {MAX_METRIC:g}"
+            )
             return number
 
         def metric(logits: Tensor, labels: Tensor) -> float:

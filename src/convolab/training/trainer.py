@@ -35,7 +35,7 @@ from convolab.training.augmentation import (
 from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.ema import update_ema
 from convolab.training.evaluation import evaluate, preferred_memory_format
-from convolab.training.history import EpochMetrics, best_epoch_of
+from convolab.training.history import MAX_METRIC, EpochMetrics, best_epoch_of
 from convolab.training.losses import Loss, build_loss, check_loss
 from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.network_check import check_network
@@ -345,7 +345,7 @@ class Trainer:
             )
 
     def check_finite(self, what: str, value: float, step: int, lr: float) -> None:
-        if not math.isfinite(value):
+        if not abs(value) <= MAX_METRIC:  # NaN is not
             raise Diverged(
                 f"{what} became {value} in epoch {self.progress.epoch + 1}, step {step + 1}, at learning rate {lr:g}: "
                 f"lower {name_rates(self.optimizer)} or set training.clip_norm"
