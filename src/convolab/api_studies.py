@@ -184,7 +184,7 @@ def power(
                 )
                 require_spreads(study, spreads, pilot)
         if time:
-            recipe = study.base_recipe
+            data = study.trials[0].recipe.data  # sections may set it for all their arms
             root = Path(data_dir) if data_dir is not None else None
-            run_seconds = measure_run_seconds(study, load(recipe.data.name, root, image_size=recipe.data.image_size))
+            run_seconds = measure_run_seconds(study, load(data.name, root, image_size=data.image_size))
         return study_power(study, spreads, power, run_seconds, notes)

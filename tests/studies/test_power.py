@@ -166,6 +166,19 @@ def test_runs_that_sections_share_are_counted_once(make_study: Callable[..., Stu
     assert study_power(study, {}).duration({"one": 3, "two": 2}) is None
 
 
+def test_runs_of_one_arm_with_other_seeds_in_another_section_are_counted_too(
+    make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convolab.studies.power.count_usable_cores", lambda: 1)
+    section = make_study().model_dump()["sections"]["rates"]
+    study = make_study(sections={"one": {**section, "seeds": [0, 1, 2]}, "two": {**section, "seeds": [3, 4, 5]}})
+    power = study_power(
+        study, {}, run_seconds={(name, arm): 10.0 for name in ("one", "two") for arm in ("fast", "slow")}
+    )
+    assert power.duration({"one": 3, "two": 3}) == 120
+    assert power.duration({"one": 5, "two": 0}) == 100  # more than are planned
+
+
 def test_a_wrong_spread_or_power_is_one_line(make_study: Callable[..., Study]) -> None:
     study = make_study()
     for spread in (0.0, -1.0, math.nan, math.inf):
@@ -255,6 +268,24 @@ def test_a_run_takes_as_long_as_in_the_pilot_or_it_is_left_open(
     assert timed.run_seconds is not None
     assert set(timed.run_seconds) == set(seconds)
     assert min(timed.run_seconds.values()) > 0
+
+
+@pytest.mark.slow
+def test_the_time_is_measured_on_the_images_that_the_arms_train_on(
+    make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, digits: DatasetSplits
+) -> None:
+    loaded: list[str] = []
+
+    def load(name: str, root: Path | None, image_size: int) -> DatasetSplits:
+        loaded.append(name)
+        return digits
+
+    monkeypatch.setattr("convolab.api_studies.load", load)
+    recipe = make_study().recipe
+    sections = {"rates": {**make_study().model_dump()["sections"]["rates"], "overrides": {"data.name": "digits"}}}
+    study = make_study(recipe={**recipe, "data": {**recipe["data"], "name": "cifar10"}}, sections=sections)
+    assert convolab.power(study, spread=1.0, time=True, out="nowhere").run_seconds is not None
+    assert loaded == ["digits"]
 
 
 @pytest.mark.slow

@@ -227,7 +227,10 @@ class StudyPower(Displayable):
             return None
         runs: dict[tuple[str, int], float] = {}  # by recipe and seed
         for arm, recipe in arm_recipes(self.study).items():
-            runs |= {(recipe_without_seed(recipe), seed): self.run_seconds[arm] for seed in range(seeds[arm[0]])}
+            planned = self.study.seeds_of(arm[0])
+            further = range(max(planned) + 1, max(planned) + 1 + seeds[arm[0]])
+            trained = [*planned, *further][: seeds[arm[0]]]
+            runs |= {(recipe_without_seed(recipe), seed): self.run_seconds[arm] for seed in trained}
         return sum(runs.values()) / max(1, min(count_usable_cores(), len(runs)))
 
     @property
