@@ -103,7 +103,7 @@ def recipe_changes(named: Mapping[str, Json], overrides: Sequence[str] | None) -
     """
     from convolab.training.recipe import parse_override
 
-    changes = {key: value for key, value in named.items() if value is not None}
+    changes: dict[str, Json] = {key: value for key, value in named.items() if value is not None}
     own = set(changes)
     for key, value in map(parse_override, overrides or ()):
         how = "by its own option and by --set" if key in own else "by --set"

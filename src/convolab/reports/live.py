@@ -71,7 +71,7 @@ class InterruptHandler:
     def handle_signal(self, signal_number: int, frame: FrameType | None) -> None:
         if self.requested:
             # The default action would end a notebook's kernel, and all that it holds.
-            handler = self.previous_handlers[signal_number] if is_notebook() else signal.SIG_DFL
+            handler = self.previous_handlers[signal.Signals(signal_number)] if is_notebook() else signal.SIG_DFL
             signal.signal(signal_number, handler)
             signal.raise_signal(signal_number)
         self.requested = True
