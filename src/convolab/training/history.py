@@ -15,17 +15,17 @@ from convolab.core.types import Json
 
 MAX_METRIC = 1e60  # statistics multiply four of them
 # The numbers of an epoch, and from where to where they can lie. A person's own loss or metric may be below 0.
-SIGNED = (-MAX_METRIC, MAX_METRIC)
+METRIC_RANGE = (-MAX_METRIC, MAX_METRIC)
 POSSIBLE = {
     "epoch": (1, math.inf),
-    "train_loss": SIGNED,
+    "train_loss": METRIC_RANGE,
     "train_accuracy": (0, 1),
-    "validation_loss": SIGNED,
+    "validation_loss": METRIC_RANGE,
     "validation_accuracy": (0, 1),
     "learning_rate": (-math.inf, math.inf),
     "train_seconds": (0, MAX_METRIC),
     "images_per_second": (0, MAX_METRIC),
-    "validation_metric": SIGNED,
+    "validation_metric": METRIC_RANGE,
 }
 
 
