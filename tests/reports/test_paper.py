@@ -282,7 +282,7 @@ def test_a_paper_says_how_seeds_until_decided_were_tested_and_that_a_grid_was_wi
     assert rows[0][4] != NO_VALUE  # the last look's
 
 
-def test_until_decided_is_said_of_contrasts_that_had_no_look_yet_too() -> None:
+def test_contrasts_that_had_no_look_yet_are_described_as_until_decided_too() -> None:
     values = {**STUDY, "sections": {"norm": {**STUDY["sections"]["batch-norm-sgd"], "seeds": "until decided"}}}
     study = Study.from_dict(values)
     results = [synthetic_result(trial) for trial in study.trials[:2]]
