@@ -1,17 +1,20 @@
 """Networks by name: their options, their initial weights, and the user's own in a file, a package or the registry."""
 
 import math
+import random
 import re
 from collections import OrderedDict
 from datetime import date
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
+from convolab.core.rng import isolated_rng
 from convolab.models import registry
 from convolab.models.registry import build
 from convolab.models.zoo import ImageShape
@@ -60,16 +63,12 @@ def test_layers_of_the_same_shape_have_different_initial_weights() -> None:
     assert len({weight.sum().item() for weight in weights}) == 6
 
 
-def test_the_initial_weights_of_a_layer_depend_on_its_name_and_not_on_other_layers(restore_registry: None) -> None:
-    def forwards(shape: ImageShape, classes: int) -> nn.Module:
-        return nn.Sequential(OrderedDict(a=nn.Conv2d(1, 4, 3), b=nn.Conv2d(4, 4, 3), c=nn.Flatten()))
-
-    def backwards(shape: ImageShape, classes: int) -> nn.Module:
-        return nn.Sequential(OrderedDict(b=nn.Conv2d(4, 4, 3), more=nn.Linear(5, 5), a=nn.Conv2d(1, 4, 3)))
-
-    registry.register(forwards)
-    registry.register(backwards)
-    one, other = build("forwards", (1, 8, 8), 10), build("backwards", (1, 8, 8), 10)
+def test_the_initial_weights_of_a_layer_depend_on_its_name_and_not_on_other_layers() -> None:
+    one = nn.Sequential(OrderedDict(a=nn.Conv2d(1, 4, 3), b=nn.Conv2d(4, 4, 3), c=nn.Flatten()))
+    other = nn.Sequential(OrderedDict(b=nn.Conv2d(4, 4, 3), more=nn.Linear(5, 5), a=nn.Conv2d(1, 4, 3)))
+    with isolated_rng():
+        for net in (one, other):
+            registry.initialize_weights(net, seed=0)
     for layer in ("a", "b"):
         assert torch.equal(one.get_submodule(layer).weight, other.get_submodule(layer).weight)
         assert torch.equal(one.get_submodule(layer).bias, other.get_submodule(layer).bias)
@@ -80,6 +79,46 @@ def test_a_longer_network_has_the_initial_weights_of_the_shorter_one() -> None:
         build("simple_convnet", (1, 32, 32), 10, channels=c).state_dict() for c in ([8, 16], [8, 16, 16])
     )
     assert all(torch.equal(shorter[f"features.{i}.conv.weight"], longer[f"features.{i}.conv.weight"]) for i in (0, 1))
+
+
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_what_the_constructor_of_an_own_network_initializes_stays_as_it_is(
+    is_registered: bool, tmp_path: Path, restore_registry: None
+) -> None:
+    source = """
+from torch import nn
+
+def mine(shape, classes):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], classes), nn.Linear(classes, classes))
+    nn.init.zeros_(net[1].weight)
+    return net
+"""
+    names: dict[str, registry.NetworkFactory] = {}
+    exec(source, names)
+    (tmp_path / "own.py").write_text(source)
+    registry.register(names["mine"])
+    name = "mine" if is_registered else f"{tmp_path}/own.py:mine"
+    first, again, other = (build(name, (1, 8, 8), 3, seed=seed) for seed in (0, 0, 1))
+    assert not first[1].weight.any()
+    assert same(first, again)
+    assert not torch.equal(first[2].weight, other[2].weight)
+
+
+def test_numpys_and_pythons_draws_in_an_own_constructor_are_those_of_the_seed(restore_registry: None) -> None:
+    @registry.register
+    def draws(shape: ImageShape, classes: int) -> nn.Module:
+        layer = nn.Linear(64, classes)
+        layer.weight = nn.Parameter(torch.from_numpy(np.random.randn(classes, 64)).float())
+        layer.bias = nn.Parameter(torch.tensor([random.random() for _ in range(classes)]))
+        return nn.Sequential(nn.Flatten(), layer)
+
+    states = random.getstate(), np.random.get_state()[1].copy()
+    first, again, other = (build("draws", (1, 8, 8), 10, seed=seed) for seed in (0, 0, 1))
+    assert same(first, again)
+    assert not torch.equal(first[1].weight, other[1].weight)
+    assert not torch.equal(first[1].bias, other[1].bias)
+    assert random.getstate() == states[0]
+    assert np.array_equal(np.random.get_state()[1], states[1])
 
 
 # Registry and options

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from convolab.core.errors import LabError, require, suggest, translate_memory_errors
-from convolab.core.rng import isolated_rng, seed_default_generator
+from convolab.core.rng import lent_generators, seed_all_generators, seed_default_generator
 from convolab.core.types import python_values
 from convolab.models import efficientnet_lite, whitened_convnet, zoo
 from convolab.models.inference import eval_mode
@@ -51,6 +51,9 @@ def register(factory: RegisteredFactory, name: str | None = None) -> RegisteredF
             It returns a network that takes [N, channels, height, width] and gives logits [N, classes].
         name: its name in recipes; the factory's own, where it has one, if left out.
 
+    Its initial weights are those that the factory makes. For that the global generators of torch, NumPy and Python are
+    seeded with the recipe's seed.
+
     Returns:
         The factory. That it gives a network which fits is checked when one is built.
 
@@ -74,11 +77,12 @@ def register(factory: RegisteredFactory, name: str | None = None) -> RegisteredF
 
 
 def build(name: str, shape: ImageShape, classes: int, *, seed: int = 0, **model_options: object) -> nn.Module:
-    """Build a network; its initial weights are a pure function of the seed and each layer's name.
+    """Build a network; its initial weights are a pure function of the seed.
 
-    So two networks that share a layer (same name, same shape) start with the same weights in it. A network of timm or
-    torchvision has the initial weights that its library draws, a pure function of the seed and the library's version.
-    Code of your own that you name here may run from now on.
+    In a network of convolab's those of a layer are one of the seed and the layer's name: two networks that share a layer
+    (same name, same shape) start with the same weights in it. A network of timm or torchvision has the initial weights
+    that its library draws, one of your own those that its constructor makes, each with the seeded global generators. Code
+    of your own that you name here may run from now on.
 
     Args:
         name: a registered name, `timm/NAME`, `torchvision/NAME`, `file.py:Name` or `package.module:Name`.
@@ -120,18 +124,18 @@ def build_by_name(
     changes = (
         f": leave out or change {', '.join(f'model.{option}' for option in model_options)}" if model_options else ""
     )
-    with isolated_rng(), translate_memory_errors(advice):
+    with lent_generators("cpu", 0), translate_memory_errors(advice):
         with own_code_errors(f"the network '{name}' cannot be built", changes):
             if is_bounded(name, factory) and torch.get_default_device().type != "meta":
                 require_small_enough(name, factory, shape, classes, resolved_options)
-            # For a library's network, which draws its own weights.
-            seed_default_generator(torch.device("cpu"), seed, "weights")
+            # For a library's network and a person's own, which draw their own weights.
+            seed_all_generators(torch.device("cpu"), seed, "weights")
             network = factory(shape, classes, **resolved_options)
         require(
             isinstance(network, nn.Module),
             f"the network '{name}' gives {type(network).__name__}: it must give a torch.nn.Module",
         )
-        if not is_library_network(name):
+        if is_own_factory(factory):
             if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
                 with (
                     own_code_errors(f"the network '{name}' cannot be built", changes),
@@ -139,8 +143,14 @@ def build_by_name(
                     torch.no_grad(),
                 ):
                     network(torch.zeros(2, *shape))  # its lazy layers take their shapes from it
+        elif not is_library_network(name):
             initialize_weights(network, seed)
     return network
+
+
+def is_own_factory(factory: NetworkFactory) -> bool:
+    """Whether what makes a network is a person's own; what makes a library's network is convolab's."""
+    return not (factory.__module__ or "").startswith("convolab.")  # None: of a function that `exec` made
 
 
 def is_bounded(name: str, factory: NetworkFactory) -> bool:

@@ -127,7 +127,7 @@ def codes_to_send(recipe: Recipe) -> dict[str, OwnCode]:
     name = recipe.model.name
     is_elsewhere = "model" in recipe.own_parts or is_library_network(name)
     require(
-        is_elsewhere or registry.resolve_factory(name).__module__.startswith("convolab."),
+        is_elsewhere or not registry.is_own_factory(registry.resolve_factory(name)),
         f"the network '{name}' is registered in this process only, and Ray's nodes do not have it: "
         "put it into a file and name it file.py:Name",
     )
