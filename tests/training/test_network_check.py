@@ -97,6 +97,51 @@ class Unusual(nn.Module):
         return self.head(x.flatten(1))
 '''
 
+DRAWN = """
+import random
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class Drawn(nn.Module):
+    def __init__(self, shape, classes, what: str):
+        super().__init__()
+        self.what, self.head, self.factors = what, nn.Linear(64, classes), torch.rand(64)
+        self.register_buffer("projection", torch.rand(64), persistent=what == "persistent")
+        self.key, self.scale, self.cached = (lambda: what), random.random(), None
+        self.drawn = None
+        self.source = np.random.default_rng()
+        if what == "zeros":
+            nn.init.zeros_(self.head.weight)
+        self.more = nn.ModuleList(nn.Linear(8, 8) for _ in range(torch.randint(2, 90, ()))) if what == "layers" else None
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.cached is None:
+            self.cached = self.head.weight.detach().sum()
+        match self.what:
+            case "tensor":
+                x = x * self.factors
+            case "buffer" | "persistent" | "zeros":
+                x = x * self.projection
+            case "late":
+                self.drawn = torch.rand(64) if self.drawn is None else self.drawn
+                x = x * self.drawn
+            case "number":
+                x = x * self.scale
+            case "cached":
+                x = x * self.cached
+            case "in_training" if self.training:
+                x = x * self.factors
+            case "random":
+                x = x * torch.from_numpy(self.source.random(64)).float()
+            case "seeded":
+                x = x * torch.rand(64)
+        return self.head(x)
+"""
+
 
 def recipe(**model: object) -> Recipe:
     return Recipe.from_dict({"model": model, "data": {"limit": 20}, "training": {"batch_size": 1, "epochs": 1}})
@@ -199,6 +244,37 @@ def test_a_network_with_torchs_lazy_layers_is_trained_and_its_first_weights_are_
     assert not torch.equal(first[name], other[name])
     run = Run.start(recipes({"model.name": "lazy.py:network"}), digits, "run")
     assert run.test(splits=digits).count == len(digits.test)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("tensor", "computes with .*self.factors, .*, which no file of weights holds and which is another when"),
+        ("buffer", "computes with .*self.projection"),
+        ("zeros", "computes with .*self.projection"),
+        ("number", "computes with .*self.scale"),
+        ("late", "computes with .*self.drawn"),
+        ("layers", r"does not take its weights \(load_state_dict\) when it is built with another seed: "),
+    ],
+)
+def test_a_constant_that_the_constructor_draws_and_no_file_holds_would_make_a_test_score_another_network(
+    what: str, words: str, digits: DatasetSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = own_code_folder(tmp_path, monkeypatch, "drawn.py", DRAWN)
+    with pytest.raises(LabError, match=words) as caught:
+        Run.start(recipes({"model.name": "drawn.py:Drawn", "model.what": what}), digits, "run")
+    assert "\n" not in str(caught.value)
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("what", ["persistent", "cached", "in_training", "random", "seeded"])
+def test_a_network_is_not_refused_for_what_it_draws_and_evaluates_without_or_draws_each_time(
+    what: str, digits: DatasetSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = own_code_folder(tmp_path, monkeypatch, "drawn.py", DRAWN)
+    overrides = {"model.name": "drawn.py:Drawn", "model.what": what, "training.exact": False}
+    trainer = build_trainer(recipes(overrides), digits, "cpu")
+    assert all(parameter.grad is None for parameter in trainer.net.parameters())
 
 
 def test_the_check_leaves_buffers_modes_and_random_numbers_as_they_were(digits: DatasetSplits):

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from convolab.core.errors import require
-from convolab.core.rng import isolated_rng
+from convolab.core.errors import LabError, require
+from convolab.core.rng import isolated_rng, lent_generators
+from convolab.core.text import join_with_and
 from convolab.data.dataset import ImageDataset, Subset
 from convolab.models.inference import describe_unsteady_logits, eval_mode
 from convolab.models.own_code import own_code_errors
 from convolab.training.transforms import to_float01
+from convolab.training.unsaved_state import find_rebuilt_otherwise
 
 if TYPE_CHECKING:
     from convolab.training.callbacks import TrainingCallbacks
@@ -77,6 +79,24 @@ def require_storable(network: nn.Module) -> None:
         )
     with own_code_errors("the network does not take its own state (load_state_dict)"):
         network.load_state_dict(state)
+
+
+def require_rebuildable(network: nn.Module, twin: nn.Module, train: ImageDataset | Subset, batch_size: int) -> None:
+    """Raise LabError unless a network that is built again computes the same once it has the weights of the first.
+
+    `twin` is the network built with another seed, and gets the weights: as a test builds it, of a file that has no seed.
+    """
+    with own_code_errors("the network does not take its weights (load_state_dict) when it is built with another seed"):
+        twin.load_state_dict(network.state_dict())
+    with lent_generators("cpu", 1):  # it counts as many passes as the network, and may draw something in the first
+        check_network(twin, train, batch_size)
+    images, labels = train.gather(torch.arange(min(2, len(train))))
+    names = find_rebuilt_otherwise(network, twin, to_float01(images), labels)
+    if names:
+        raise LabError(
+            f"the network computes with {join_with_and(names)}, which no file of weights holds and which is another when the "
+            "network is built again, as a test does: draw in the constructor, and keep it in a persistent buffer (register_buffer)"
+        )
 
 
 def require_same_tensors(network: nn.Module, before: Mapping[str, object]) -> None:

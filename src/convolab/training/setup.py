@@ -20,7 +20,7 @@ from convolab.models.own_code import OwnCode, own_code_errors
 from convolab.training.augmentation import parse_transform
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.exactness import require_exact
-from convolab.training.network_check import check_network, require_storable
+from convolab.training.network_check import check_network, require_rebuildable, require_storable
 from convolab.training.parts import own_transform_name, with_code
 from convolab.training.recipe import Recipe
 from convolab.training.trainer import Trainer
@@ -66,9 +66,13 @@ def build_trainer(
         validation is not None or recipe.validation_metric is None,
         "validation_metric needs validation images: set data.validation above 0",
     )
-    network = build_network(recipe, train, codes.get("model"))
+    code = codes.get("model")
+    network = build_network(recipe, train, code)
     check_network(network, train, recipe.training.batch_size)
     require_storable(network)
+    if registry.is_own_factory(registry.resolve_factory(recipe.model.name, code)):
+        other_seed = recipe.with_seed(recipe.training.seed + 1)
+        require_rebuildable(network, build_network(other_seed, train, code), train, recipe.training.batch_size)
     transfer = set_up_transfer(recipe.model, network, train.classes, train.shape[0], pretrained)
     mean, std = channel_mean_std(train)
     if (record := transfer.record) and record["mean"] and record["std"]:

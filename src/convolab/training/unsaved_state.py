@@ -119,6 +119,30 @@ class FirstNetwork:
         return changed if any(differs) else []
 
 
+def find_rebuilt_otherwise(
+    net: nn.Module, twin: nn.Module, pixels: Float[Tensor, "n c h w"], labels: Int64[Tensor, "n"]
+) -> list[str]:
+    """What is in no file, is another in a `twin` that was built with another seed, and changes what is evaluated: names.
+
+    The twin has the network's weights. That counts which changes logits in evaluation mode or, as a last layer may begin
+    with zeros, their gradients. A network that gives others each time is not judged, nor one that Python cannot copy.
+    """
+    names, used, values = FirstNetwork(twin).changed(net), copy_network(net), class_values(net)
+    if not names or used is None:
+        return []
+    outputs: list[list[Tensor | None]] = []
+    try:
+        for network in (used, used, twin):
+            with lent_generators(pixels.device, 0), class_values_lent(values):
+                logits = compute_gradients(network.eval(), pixels, labels)
+            outputs.append([logits, *(parameter.grad for parameter in network.parameters())])
+    except (Exception, SystemExit):  # whatever a person's own network does
+        return []
+    expected, again, found = outputs
+    is_steady = all(map(has_same_bits, expected, again))
+    return names if is_steady and not all(map(has_same_bits, expected, found)) else []
+
+
 def try_steps(net: nn.Module, pixels: Float[Tensor, "n c h w"], labels: Int64[Tensor, "n"]) -> list[str]:
     """Let a network take two steps that change no weights; gives the names of modules that it puts into another mode.
 
