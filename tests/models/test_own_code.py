@@ -91,6 +91,29 @@ def test_packages_are_followed_however_they_are_imported(own_folder: Path, state
     assert set(find_own_code("net.py:Net").files) == names
 
 
+@pytest.mark.parametrize("statement", ["import helper", "from helper import WIDTH"])
+@pytest.mark.parametrize("file", ["net.py", "helper.py"])
+def test_an_import_in_a_function_is_refused_because_it_would_find_the_live_file_and_not_the_runs_copy(
+    own_folder: Path, file: str, statement: str
+) -> None:
+    text = (own_folder / file).read_text() + f"class Late:\n    def late(self):\n        {statement}\n"
+    (own_folder / file).write_text(text)
+    line = error_line(lambda: build("net.py:Net", (1, 2, 2), 3))
+    assert f"{own_folder / file} imports helper.py in the function late" in line
+    assert line.endswith("import it at the top of the file")
+    assert not Path("RAN").exists()
+
+
+def test_a_library_may_be_imported_in_a_function(own_folder: Path) -> None:
+    (own_folder / "helper.py").write_text("WIDTH = 5\ndef late():\n    import json, torch.fft\n")
+    assert build("net.py:Net", (1, 2, 2), 3)[1].out_features == 5
+
+
+def test_a_file_with_a_dot_in_its_name_is_imported(own_folder: Path) -> None:
+    (own_folder / "net.py").rename(own_folder / "net.v2.py")
+    assert build("net.v2.py:Net", (1, 2, 2), 3)[1].out_features == 5
+
+
 def test_a_module_beside_the_file_does_not_replace_one_of_the_standard_library(own_folder: Path) -> None:
     (own_folder / "json.py").write_text("raise SystemExit\n")
     (own_folder / "net.py").write_text("import json\nfrom torch import nn\nclass Net(nn.Module): pass\n")

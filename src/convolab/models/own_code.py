@@ -199,8 +199,8 @@ def parse_source(path: Path, content: bytes) -> ast.Module:
         raise LabError(f"{path} is not Python: {error}") from error
 
 
-def imported_files(root: Path, name: str, tree: ast.Module) -> Iterator[str]:
-    """The files beside a file that its import statements name, wherever in it they stand."""
+def imported_files(root: Path, name: str, tree: ast.AST) -> Iterator[str]:
+    """The files beside a file that the import statements in a part of it name, wherever they stand."""
     package = PurePosixPath(name).parent.parts
     for node in ast.walk(tree):
         candidates: list[list[str]] = []
@@ -214,6 +214,22 @@ def imported_files(root: Path, name: str, tree: ast.Module) -> Iterator[str]:
             # The standard library's modules have precedence, as they have in every script.
             if parts and parts[0] not in sys.stdlib_module_names and (found := module_file(root, parts)):
                 yield found
+
+
+def require_imports_at_the_top(code: OwnCode) -> None:
+    """Raise LabError for an import in a function that names a file beside it: it would run once the copies are gone."""
+    if code.is_installed:
+        return
+    for name, content in code.files.items():
+        for node in ast.walk(parse_source(code.root / name, content)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            found = next(imported_files(code.root, name, node), None)
+            require(
+                found is None,
+                f"{code.root / name} imports {found} in the function {node.name}, which would not find the copy that a run "
+                "keeps of it: import it at the top of the file",
+            )
 
 
 def code_of_record(folder: Path, record: Mapping[str, Json]) -> OwnCode:
@@ -297,7 +313,9 @@ def load_module(code: OwnCode) -> ModuleType:
     Raises LabError if the code cannot be imported, whatever it does.
     """
     if code.digest not in _LOADED:
-        name = code.module or f"convolab_own_{code.digest[:12]}_{PurePosixPath(code.entry).stem}"
+        require_imports_at_the_top(code)
+        stem = PurePosixPath(code.entry).stem.replace(".", "_")  # a dot would be a package's
+        name = code.module or f"convolab_own_{code.digest[:12]}_{stem}"
         only_its_files = nullcontext() if code.is_installed else only_this_code(OwnCodeFinder(code, name))
         with own_code_errors(f"cannot import {code.root / code.entry}"), only_its_files:
             module = importlib.import_module(name)
