@@ -384,6 +384,39 @@ def test_a_summary_without_a_required_value_is_damaged(stopped_run: Run, text: s
     assert "summary.json is damaged: " in error_line(Run, stopped_run.folder)
 
 
+@pytest.mark.parametrize("model", ['"timm/resnet18"', '"net.py:Net"'])
+def test_a_date_in_a_recipe_whose_network_is_not_built_in_is_damage(stopped_run: Run, model: str):
+    path = stopped_run.folder / "recipe.toml"
+    path.write_text(re.sub(r"\[model\](\n.+)+", f"[model]\nname = {model}\nborn = 2026-11-24", path.read_text()))
+    assert error_line(Run, stopped_run.folder).endswith(
+        "recipe.toml is damaged: it holds a date or a time, which no recipe does"
+    )
+
+
+def test_a_huge_number_in_the_record_of_a_test_is_damage(stopped_run: Run):
+    stopped_run.test(allow_unfinished=True)
+    number = 10**400
+    huge = {"correct": number, "count": number, "confusion": [[number]], "per_class": {"a": 1.0}}
+    edit_json(stopped_run.folder / "test.json", lambda values: values.update(huge))
+    assert "test.json is damaged: it holds a number that is too large" in error_line(lambda: stopped_run.test_result)
+
+
+@pytest.mark.parametrize("name", ["code", "parts"])
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        ({"sha256": 5}, "it has no .*entry"),
+        ({"entry": "net.py"}, "it has no .*module"),
+        ({"entry": "net.py", "module": "", "is_installed": False, "sha256": ["net.py"]}, ".*sha256: give"),
+        ([1], "code|parts"),
+    ],
+)
+def test_a_record_of_somebodys_code_that_is_none_is_damage(stopped_run: Run, name: str, record: object, problem: str):
+    value = {"optimizer": record} if name == "parts" else record
+    edit_json(stopped_run.folder / "summary.json", lambda summary: summary.update({name: value}))
+    assert re.search(f"summary.json is damaged: {problem}", error_line(Run, stopped_run.folder))
+
+
 def test_a_word_that_convolab_never_writes_is_damage(stopped_run: Run):
     edit_json(stopped_run.folder / "metrics.jsonl", lambda line: line.update(train_metrics="runing"))
     assert "metrics.jsonl is damaged: train_metrics: give" in error_line(lambda: stopped_run.history)

@@ -40,6 +40,8 @@ def validate_record(kind: type[RecordType], values: object, source: Path | str) 
         missing = details["type"] == "missing"
         what = f"it has no {field}" if missing else ": ".join(filter(None, (field, plain_problem(details))))
         raise LabError(f"{source} is damaged: {what}".replace("\n", " ")) from error
+    except OverflowError as error:  # of a record that computes with its numbers
+        raise LabError(f"{source} is damaged: it holds a number that is too large") from error
 
 
 def floats_in(value: object) -> Iterator[float]:

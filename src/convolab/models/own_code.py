@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import CodeType, ModuleType
-from typing import Any, cast
+from typing import Any
 
 import torch
+from typing_extensions import TypedDict  # typing has what pydantic needs from Python 3.12 on
 
 from convolab.core.errors import LabError, describe_exception, is_memory_error, require, suggest
 from convolab.core.files import require_no_link, size_of_file, write_bytes
 from convolab.core.trust import require_trusted, sha256_of, trust, trust_here
-from convolab.core.types import Json
 
 MAX_FILES = 100  # of one network's code
 MAX_SOURCE_BYTES = 1_000_000  # of one of its files
@@ -34,6 +34,15 @@ INSTALLED = {  # where packages are installed: also a person's own, and those of
     *(Path(path) for path in sys.path if Path(path).name in ("site-packages", "dist-packages")),
     Path(__file__).parents[2],
 }
+
+
+class CodeRecord(TypedDict):
+    """What a run's summary and its weights record of somebody's own code."""
+
+    entry: str  # the file that defines the part
+    module: str
+    is_installed: bool
+    sha256: dict[str, str]  # of every file, by name
 
 
 @dataclass(frozen=True)
@@ -67,10 +76,10 @@ class OwnCode:
         """A SHA-256 of all of it."""
         return sha256_of(repr((self.entry, sorted(self.sha256.items()))).encode())
 
-    def to_record(self) -> dict[str, Json]:
+    def to_record(self) -> CodeRecord:
         """What a run's summary and its weights record of it."""
         return {
-            "entry": self.entry, "module": self.module, "is_installed": self.is_installed, "sha256": dict(self.sha256),
+            "entry": self.entry, "module": self.module, "is_installed": self.is_installed, "sha256": self.sha256,
         }  # fmt: skip
 
     def write(self, folder: Path) -> None:
@@ -232,25 +241,22 @@ def require_imports_at_the_top(code: OwnCode) -> None:
             )
 
 
-def code_of_record(folder: Path, record: Mapping[str, Json]) -> OwnCode:
+def code_of_record(folder: Path, record: CodeRecord) -> OwnCode:
     """The copy of a network's code in a run's folder.
 
     Raises LabError if a file is missing, was changed, or would lie outside the folder, also by a link.
     """
-    entry, module, digests = record.get("entry"), record.get("module"), record.get("sha256")
-    require(
-        isinstance(entry, str) and isinstance(module, str) and isinstance(digests, Mapping) and entry in digests,
-        f"{folder} is damaged: its run does not say which file defines the network",
-    )
+    digests = record["sha256"]
+    require(record["entry"] in digests, f"{folder} is damaged: its run does not say which file defines the network")
     files: dict[str, bytes] = {}
-    if record.get("is_installed"):
-        code = find_own_code(f"{module}:network")
+    if record["is_installed"]:
+        code = find_own_code(f"{record['module']}:network")
         require(
             code.is_installed and code.sha256 == digests,
             f"{code.root / code.entry} is not the file that this run began with: install the package's version of then",
         )
         return code
-    for name, digest in cast("Mapping[str, Json]", digests).items():
+    for name, digest in digests.items():
         parts = PurePosixPath(name).parts
         require(
             parts and ".." not in parts and not name.startswith("/") and "\\" not in name and "\0" not in name,
@@ -263,7 +269,7 @@ def code_of_record(folder: Path, record: Mapping[str, Json]) -> OwnCode:
             sha256_of(files[name]) == digest,
             f"{folder / name} was changed since the run began: restore it, or start a new run",
         )
-    return OwnCode(folder, cast("str", entry), cast("str", module), files)
+    return OwnCode(folder, record["entry"], record["module"], files)
 
 
 class OwnCodeFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

@@ -167,10 +167,10 @@ def methods_paragraph(
     versions = sorted({f"{name} {number}" for summary in summaries for name, number in summary["versions"].items()})
     hardware = sorted({str(summary["hardware"].get("processor", "")) for summary in summaries} - {""})
     codes = {
-        f"{part} {str(digest)[:12]}"
+        f"{part} {digest[:12]}"
         for summary in summaries
         for part, record in code_records(summary).items()
-        for digest in (record["sha256"].values() if isinstance(record["sha256"], Mapping) else ())
+        for digest in record["sha256"].values()
     }
     limit = f"{recipe.data.limit} training images of " if recipe.data.limit else ""
     sentences = [

@@ -26,7 +26,7 @@ from convolab.core.records import validate_record
 from convolab.core.types import Json
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
-from convolab.models.own_code import code_of_record
+from convolab.models.own_code import CodeRecord, code_of_record
 from convolab.models.weights import START_KEYS
 from convolab.training.recipe import LaterFormat, require_known_format
 
@@ -52,6 +52,7 @@ class WeightsRecord(TypedDict):
     size: tuple[ImageSide, ImageSide]  # height and width, pixels
     classes: list[str]
     epoch: NotRequired[int | None]
+    code: NotRequired[CodeRecord | None]
 
 
 @runtime_checkable
@@ -154,8 +155,8 @@ def read_weights(path: Path) -> tuple[ImageClassifier, dict[str, Json]]:
     name, mean, std, classes = record["model"]["name"], record["mean"], record["std"], record["classes"]
     options = {key: value for key, value in cast("dict[str, Json]", metadata["model"]).items() if key not in NO_OPTIONS}
     height, width = record["size"]
-    code_record = metadata.get("code")
-    code = code_of_record(path.parent / CODE_FOLDER, code_record) if isinstance(code_record, dict) else None
+    code_record = record.get("code")
+    code = code_of_record(path.parent / CODE_FOLDER, code_record) if code_record else None
     network = registry.build_by_name(name, (len(mean), height, width), len(classes), options, code=code)
     net = ImageClassifier(
         network, mean=mean, std=std, input_size=(height, width), classes=classes, validate_inputs=True

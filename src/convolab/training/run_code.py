@@ -1,13 +1,10 @@
 """A run's copies of the code of somebody's own parts: its network, optimizer or schedule."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 from convolab.core.errors import LabError
 from convolab.core.files import require_no_link
-from convolab.core.types import Json
-from convolab.models.own_code import OwnCode, code_of_record, find_own_code
+from convolab.models.own_code import CodeRecord, OwnCode, code_of_record, find_own_code
 from convolab.training.checkpoint import CODE_FOLDER
 from convolab.training.recipe import Recipe
 from convolab.training.run_records import RunSummary
@@ -19,7 +16,7 @@ def code_folder(folder: Path, part: str) -> Path:
     return folder / CODE_FOLDER if part == "model" else folder / CODE_FOLDER / f"@{part}"
 
 
-def code_records(summary: RunSummary) -> dict[str, dict[str, Json]]:
+def code_records(summary: RunSummary) -> dict[str, CodeRecord]:
     """What a summary says of the code of somebody's own parts, by the part's name."""
     model = {"model": summary["code"]} if summary["code"] else {}
     return {**model, **(summary["parts"] or {})}
@@ -28,9 +25,7 @@ def code_records(summary: RunSummary) -> dict[str, dict[str, Json]]:
 def code_files(folder: Path, summary: RunSummary) -> list[Path]:
     """The files in code/ that a run's summary lists."""
     return [
-        code_folder(folder, part) / name
-        for part, record in code_records(summary).items()
-        for name in cast("Mapping[str, Json]", record.get("sha256") or {})
+        code_folder(folder, part) / name for part, record in code_records(summary).items() for name in record["sha256"]
     ]
 
 
@@ -51,7 +46,7 @@ def find_edited_file(summary: RunSummary, recipe: Recipe) -> str | None:
                 digests = find_own_code(name).sha256
             except LabError:
                 return file
-            recorded = cast("Mapping[str, Json]", record["sha256"])
+            recorded = record["sha256"]
             edited = [other for other in sorted(recorded) if digests.get(other) != recorded[other]]
             if edited:
                 return file if Path(file).name in edited else str(Path(file).parent / edited[0])

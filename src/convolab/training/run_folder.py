@@ -112,10 +112,14 @@ def read_stored_recipe(folder: Path) -> tuple[Recipe, str]:
     values = read_toml(path)
     number = values.pop("format", None)
     require_known_format(number, path)
+    try:
+        key = recipe_key(values)
+    except TypeError as error:
+        raise LabError(f"{path} is damaged: it holds a date or a time, which no recipe does") from error
     today = translate_first_edition(values) if number is None else values
     with errors_name(path):
         recipe = Recipe.from_file_values(today, stored=Recipe.model_fields)
-    return recipe, recipe_key(values)
+    return recipe, key
 
 
 def read_history(folder: Path, run_id: RunId) -> list[EpochMetrics]:

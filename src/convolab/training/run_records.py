@@ -18,7 +18,7 @@ from convolab.core.text import format_percent
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
 from convolab.models.libraries import split_library
-from convolab.models.own_code import OwnCode
+from convolab.models.own_code import CodeRecord, OwnCode
 from convolab.training.calibration import Calibration
 from convolab.training.class_scores import ClassScore, MacroScore, class_scores, macro_score
 from convolab.training.evaluation import Evaluation
@@ -88,8 +88,8 @@ class RunSummary(TypedDict):
     hardware: HardwareInfo
     versions: Mapping[str, str]
     started_at: str | None
-    code: dict[str, Json] | None  # of somebody's own network: its files in code/, with their SHA-256
-    parts: dict[str, dict[str, Json]] | None  # the same of other parts of their own, by the part's name
+    code: CodeRecord | None  # of somebody's own network: its files in code/, with their SHA-256
+    parts: dict[str, CodeRecord] | None  # the same of other parts of their own, by the part's name
     pretrained: PretrainedRecord | None  # the weights it started from; None: from scratch
     parent: NotRequired[ParentRecord | None]  # of a run that another one was extended to
 

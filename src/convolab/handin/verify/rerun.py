@@ -14,7 +14,7 @@ from convolab.data.catalog import DATASETS
 from convolab.handin.verify.evidence import RunEvidence
 from convolab.handin.verify.fence import Permission, run_fenced, work_folder
 from convolab.handin.verify.signs import Sign, confirmed, skipped
-from convolab.models.own_code import code_of_record
+from convolab.models.own_code import CodeRecord, code_of_record
 from convolab.training.history import EpochMetrics
 from convolab.training.run_code import code_folder, code_records
 from convolab.training.run_folder import RECIPE_FILE
@@ -103,27 +103,22 @@ def train_run_again(run: RunEvidence, permission: Permission) -> dict[str, Any]:
     with work_folder() as folder:
         shutil.copyfile(run.folder / RECIPE_FILE, folder / RECIPE_FILE)
         for part, record in records.items():
-            for name in file_digests(record):
+            for name in record["sha256"]:
                 target = code_folder(folder, part) / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(code_folder(run.folder, part) / name, target)
         return run_fenced(folder, job, permission)
 
 
-def own_code_files(run: RunEvidence, records: Mapping[str, Mapping[str, Any]]) -> list[tuple[Path, str]]:
+def own_code_files(run: RunEvidence, records: Mapping[str, CodeRecord]) -> list[tuple[Path, str]]:
     """The files of a run's own code and their SHA-256. Raises LabError unless all are in the hand-in, unchanged."""
     files = []
     for part, record in records.items():
-        require(not record.get("is_installed"), f"its {part} is of a package that its owner installed")
+        require(not record["is_installed"], f"its {part} is of a package that its owner installed")
         code = code_of_record(code_folder(run.folder, part), record)
         folder = Path("evidence") / run.name / code_folder(Path(), part)
         files += [(folder / name, digest) for name, digest in code.sha256.items()]
     return files
-
-
-def file_digests(record: Mapping[str, Any]) -> dict[str, str]:
-    digests = record.get("sha256")
-    return dict(digests) if isinstance(digests, Mapping) else {}
 
 
 def other_platform(run: RunEvidence, again: Mapping[str, Any]) -> list[str]:
