@@ -66,12 +66,21 @@ def test_a_resumed_run_has_the_same_epochs_byte_for_byte(
     assert frames(Run(stopped.folder).resume(digits)) == frames(kept)
 
 
-def test_epochs_before_the_log_began_are_left_out(
-    tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
+@pytest.mark.parametrize(("steps", "kept"), [(12, [2, 3]), (14, [3])])
+def test_epochs_before_the_log_began_are_left_out_and_no_weights_are_kept_as_those_of_an_epoch_before(
+    steps: int, kept: list[int], tmp_path: Path, make_recipe: MakeRecipe, digits: DatasetSplits
 ) -> None:
-    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(14))
+    run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(steps))
     assert len(run.history) == 2
-    assert run.resume(digits, log="playback").playback().epochs == [2, 3]
+    assert run.resume(digits, log="playback").playback().epochs == kept
+
+
+@pytest.mark.parametrize(("limit", "read"), [(1, [3]), (2, [1, 3]), (3, [1, 2, 3])])
+def test_of_too_many_epochs_some_are_read_and_the_last_one_always(
+    limit: int, read: list[int], kept: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(playback, "MAX_FRAMES", limit)
+    assert kept.playback().epochs == read
 
 
 def test_a_network_whose_first_layer_does_not_take_the_image_keeps_predictions_alone(tmp_path: Path) -> None:

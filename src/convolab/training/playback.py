@@ -87,8 +87,8 @@ class PlaybackLogger:
         write_tensors(self.folder / IMAGES_FILE, {"images": self.images, "labels": labels}, about)
 
     def write(self, epoch: EpochMetrics) -> None:
-        """Keep the epoch that has just ended; the weights of earlier ones are gone."""
-        if epoch.epoch != self.trainer.progress.epoch:
+        """Keep the epoch that has just ended; the weights of earlier ones, and of one whose next has begun, are gone."""
+        if epoch.epoch != self.trainer.progress.epoch or self.trainer.progress.step:
             return
         net = cast("ImageClassifier", self.trainer.eval_net)  # `build_trainer` made it
         with eval_mode(net), torch.no_grad():
@@ -134,7 +134,7 @@ def read_playback(folder: Path, run_id: RunId) -> Playback:
         bool(paths) and (place / IMAGES_FILE).is_file(),
         f'{folder} has no playback: train with --log playback, or log="playback" in Python',
     )
-    paths = paths[:: math.ceil(len(paths) / MAX_FRAMES)]
+    paths = paths[:: -math.ceil(len(paths) / MAX_FRAMES)][::-1]  # the last one is among them
     num_bytes = sum(size_of_file(path) for path in paths)
     require(
         num_bytes <= MAX_PLAYBACK_BYTES,
