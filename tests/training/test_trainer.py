@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import cache
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -409,13 +410,15 @@ def test_averaging_does_not_change_the_training() -> None:
 # Early stopping
 
 
-def train_with_accuracies(accuracies: list[float], monkeypatch: pytest.MonkeyPatch, patience: int | None) -> Trainer:
-    """Train with given validation accuracies."""
-    remaining = iter(accuracies)
+def train_with_accuracies(
+    accuracies: list[float], monkeypatch: pytest.MonkeyPatch, patience: int | None, *, has_falling_loss: bool = False
+) -> Trainer:
+    """Train with given validation accuracies, and with losses that fall from epoch to epoch or are all 0."""
+    remaining, losses = iter(accuracies), count(0, -0.1 * has_falling_loss)
     monkeypatch.setattr(
         trainer_module,
         "evaluate",
-        lambda net, images, **_: SimpleNamespace(loss_and_accuracy=(0.0, next(remaining)), metric=None),
+        lambda net, images, **_: SimpleNamespace(loss_and_accuracy=(next(losses), next(remaining)), metric=None),
     )
     training = Training(epochs=len(accuracies), batch_size=20, patience=patience)
     trainer = Trainer(linear(), digits(20), digits(20), training=training)
@@ -440,6 +443,14 @@ def test_training_ends_after_patience_epochs_without_a_better_one(
     assert len(trainer.progress.history) == epochs
     assert trainer.best_epoch.epoch == best
     assert trainer.is_finished
+
+
+def test_an_equal_accuracy_with_a_lower_loss_is_no_better_accuracy_and_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = train_with_accuracies([0.5, 0.9, 0.9, 0.9, 0.9, 0.9], monkeypatch, 2, has_falling_loss=True)
+    assert len(trainer.progress.history) == 4
+    assert trainer.best_epoch.epoch == 4
 
 
 def test_patience_without_validation_images_is_refused_because_it_would_wait_for_nothing() -> None:

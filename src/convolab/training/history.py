@@ -91,6 +91,16 @@ def best_epoch_of(history: Sequence[EpochMetrics]) -> EpochMetrics | None:
     return max(validated, key=lambda epoch: (epoch.validation_accuracy or 0.0, -losses[epoch.epoch]))
 
 
+def epochs_without_better(history: Sequence[EpochMetrics]) -> int:
+    """How many epochs came after the first of the highest validation accuracy; an equal accuracy is not better.
+
+    >>> epochs_without_better([EpochMetrics(i, 0.1, 1.0, 1 / i, a) for i, a in enumerate((0.5, 0.9, 0.9, 0.9), 1)])
+    2
+    """
+    accuracies = [epoch.validation_accuracy or 0.0 for epoch in history]
+    return len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
+
+
 class History(list[EpochMetrics], Displayable):
     """The epochs of a training in order; it draws itself as curves."""
 

@@ -35,7 +35,7 @@ from convolab.training.augmentation import (
 from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
 from convolab.training.ema import update_ema
 from convolab.training.evaluation import evaluate, preferred_memory_format
-from convolab.training.history import MAX_METRIC, EpochMetrics, best_epoch_of
+from convolab.training.history import MAX_METRIC, EpochMetrics, best_epoch_of, epochs_without_better
 from convolab.training.losses import Loss, build_loss, check_loss
 from convolab.training.lr_schedule import ConstantLR, Schedule
 from convolab.training.network_check import check_network
@@ -291,13 +291,11 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """All epochs are done, the training accuracy is at its goal, or `patience` epochs improved nothing."""
+        """All epochs are done, the training accuracy is at its goal, or `patience` epochs were not more accurate."""
         history, training = self.progress.history, self.training
         best = self.best_epoch
         goal_reached = training.goal is not None and best is not None and history[-1].train_accuracy >= training.goal
-        out_of_patience = (
-            training.patience is not None and best is not None and len(history) - best.epoch >= training.patience
-        )
+        out_of_patience = training.patience is not None and epochs_without_better(history) >= training.patience
         return len(history) >= training.epochs or goal_reached or out_of_patience
 
     @property
