@@ -33,7 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 OWN = """
 import torch
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 
 def halved(epoch: float, total_epochs: int, power: float = 1.0) -> float:
@@ -51,6 +51,11 @@ class Falling(LRScheduler):
 
     def get_lr(self):
         return [rate * self.by**self.last_epoch for rate in self.base_lrs]
+
+
+class Patient(ReduceLROnPlateau):
+    def __init__(self, optimizer, patience: int = 0):
+        super().__init__(optimizer, patience=patience, threshold=0.5)
 
 
 class NoSchedule:
@@ -165,6 +170,20 @@ def test_an_own_schedule_is_kept_with_the_run_and_resumed_from_its_copy(
     Path("own.py").write_text(OWN.replace("0.5", "0.1"))
     resumed = Run("stopped").resume(digits)
     assert (resumed.folder / "last.safetensors").read_bytes() == (whole.folder / "last.safetensors").read_bytes()
+
+
+def test_an_own_schedule_that_waits_for_a_lower_loss_is_not_asked_for_a_rate_before_there_is_one(
+    own: Callable[..., Recipe], digits: DatasetSplits
+) -> None:
+    plateau = {"schedule.name": "own.py:Patient", "optimizer.lr": 1.0}
+    run = Run.start(own(plateau), digits, "run")
+    library = own(
+        {"schedule.name": "ReduceLROnPlateau", "schedule.patience": 0, "schedule.threshold": 0.5, "optimizer.lr": 1.0}
+    )
+    rates = library.schedule.rates(1.0, 1, 3)
+    assert [epoch.learning_rate for epoch in run.history] == [rates(n, 0, run.history[:n]) for n in range(3)]
+    with pytest.raises(LabError, match=r"own\.py:Patient looks at the loss of whole epochs"):
+        Run.start(own({**plateau, "schedule.per": "step"}), digits, "other")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ SCHEDULES = PartKind(
     },
 )
 TIME = ("epoch", "total_epochs")  # what a schedule that is a function is called with
-PLATEAU = "ReduceLROnPlateau"
 OWN_KEYS = ("name", "warmup", "warmup_start", "per")
 WARMUP_START = 0.01  # as in torchvision's reference trainings
 WARMUP_FROM_ZERO = "warmup from zero"  # in a validation's context: the values are a file's that convolab wrote
@@ -77,6 +76,7 @@ class OtherSchedule(OtherPart):
     def rates(self, base_lr: float, steps_per_epoch: int, total_epochs: int) -> RateFunction:
         """The learning rate at each time. Raises LabError, in one line, if the schedule cannot be made."""
         function = SCHEDULES.find(self.name, self._code)
+        is_plateau = False
         if inspect.isfunction(function):
             options = as_arguments(self.options)
 
@@ -88,11 +88,12 @@ class OtherSchedule(OtherPart):
                     return base_lr * float(factor)
 
         else:
-            require(
-                self.name != PLATEAU or self.per == "epoch",
-                f"{PLATEAU} looks at the loss of whole epochs: leave schedule.per at 'epoch'",
-            )
             scheduler_rates = SchedulerRates(self._make_scheduler, base_lr)
+            is_plateau = scheduler_rates.is_plateau
+            require(
+                not is_plateau or self.per == "epoch",
+                f"{self.name} looks at the loss of whole epochs: leave schedule.per at 'epoch'",
+            )
 
             def schedule_rate(epoch: int, step: int, history: Sequence[EpochMetrics]) -> float:
                 calls = epoch if self.per == "epoch" else epoch * steps_per_epoch + step
@@ -107,7 +108,7 @@ class OtherSchedule(OtherPart):
             return value * warmup_factor(epoch + step / steps_per_epoch, self.warmup, self.warmup_start)
 
         rate(0, 0, [])  # what is wrong with it is known before anything is trained
-        if self.name != PLATEAU:
+        if not is_plateau:  # whose rates depend on losses that are not known yet
             last_epoch = total_epochs - 1
             if not inspect.isfunction(function):
                 steps_per_call = steps_per_epoch if self.per == "step" else 1
