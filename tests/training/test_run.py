@@ -513,6 +513,17 @@ def test_two_processes_cannot_train_the_same_run(
     assert run.resume(digits).status == "finished"
 
 
+@pytest.mark.slow
+def test_a_stopped_run_that_was_resumed_elsewhere_is_tested_without_being_opened_again(
+    tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
+):
+    held = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(8))
+    assert held.status == "stopped"
+    Run(held.folder).resume(digits)
+    assert held.status == "finished"
+    assert held.test(splits=digits).count == len(digits.test)
+
+
 def test_a_run_that_ended_since_it_was_read_was_not_killed(
     tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe]
 ):

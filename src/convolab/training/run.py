@@ -213,8 +213,8 @@ class Run(Displayable):
     @property
     def status(self) -> Status:
         """new, running, stopped (by the user), killed, failed, diverged or finished."""
-        if self.summary["status"] == "running" and not self.is_training:
-            self.summary = read_summary(self.folder)  # the process may have written how it ended since this was read
+        if self.summary["status"] != "finished" and not (self.summary["status"] == "running" and self.is_training):
+            self.summary = read_summary(self.folder)  # another process may have trained it since this was read
             if self.summary["status"] == "running" and not self.is_training:
                 return "killed"
         return self.summary["status"]
