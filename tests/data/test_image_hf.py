@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from convolab.core.errors import LabError
-from convolab.data import image_hf
+from convolab.data import image_hf, image_source
 from convolab.data.catalog import load
 from convolab.data.image_io import decode_image, resize_and_center_crop
 
@@ -130,6 +130,33 @@ def test_images_without_a_path_are_named_by_their_place_and_those_without_bytes_
     assert splits.train.names == ("train[0]", "train[1]", "train[2]", "train[5]")
     assert splits.unreadable[0] == "/etc/passwd: the dataset holds only its path, and no bytes"
     assert splits.unreadable[1].startswith("train[4]: not an image")
+
+
+def test_images_without_a_path_are_counted_within_their_split(tmp_path: Path) -> None:
+    for name in ("test-0", "train-0", "train-1"):
+        pq.write_table(table(4, path=None), tmp_path / f"{name}.parquet")
+    splits = load(f"hf:{tmp_path}", image_size=8)
+    assert splits.test.names == tuple(f"test[{index}]" for index in range(4))
+    assert splits.train.names == tuple(f"train[{index}]" for index in range(8))
+
+
+def test_an_image_for_which_memory_was_short_once_is_read_the_next_time(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("CONVOLAB_DATA", str(tmp_path / "root"))
+    monkeypatch.setattr(image_source, "MAX_MEMORY_BYTES", 0)  # so that what is decoded is kept on the disk
+    monkeypatch.setattr(image_source, "SETTLING_SECONDS", 0.0)
+    pq.write_table(table(), tmp_path / "train.parquet")
+
+    is_short = [True, False, False, False, False, False]
+
+    def decode(*args: object) -> torch.Tensor:
+        if is_short.pop():
+            raise LabError("there is not enough memory") from MemoryError()
+        return decode_image(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_hf, "decode_image", decode)
+        assert load(f"hf:{tmp_path}", image_size=8).unreadable == ("there is not enough memory",)
+    assert load(f"hf:{tmp_path}", image_size=8).unreadable == ()
 
 
 def test_a_test_split_without_labels_is_left_out_with_a_note(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ state.json, data-00000-of-00001.arrow                           the same without
 import importlib
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from convolab.core.text import truncate_list
 from convolab.data.folder_layout import MAX_FILES, SPLIT_NAMES, shown_path, subfolder_names
 from convolab.data.image_csv import class_order
 from convolab.data.image_io import decode_image, resize_and_center_crop
-from convolab.data.image_source import Decoded, ImageSource, decode_in_threads, empty_classes
+from convolab.data.image_source import Decoded, ImageSource, decode_in_threads, describe_failure, empty_classes
 
 IMAGE_COLUMNS = ("image", "img", "pixels", "photo")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "category")
@@ -85,15 +86,17 @@ def describe_shards(folder: Path, shards: list[Shard], notes: list[str], image_s
     splits: list[str] = []
     names: list[str] = []
     values: list[int | str] = []
+    in_split: Counter[str] = Counter()  # images so far
     for shard in shards:
         for paths, labels in iter_labels(shard.path, image_column, label_column):
             require(len(values) + len(labels) <= MAX_FILES, f"{where} has more than {MAX_FILES:,} images: give fewer")
-            for path, label in zip(paths, labels, strict=True):
-                name = escape_line(str(path), 200) if path else f"{shard.split or 'image'}[{len(values)}]"
+            for place, (path, label) in enumerate(zip(paths, labels, strict=True), in_split[shard.split]):
+                name = escape_line(str(path), 200) if path else f"{shard.split or 'image'}[{place}]"
                 require(isinstance(label, int | str), f"{where}: {name} has no label in the column {label_column}")
                 names.append(name)
                 values.append(label)
             splits += [shard.split] * len(labels)
+            in_split[shard.split] += len(labels)
     require(values, f"{where} has no rows: {WANTED}")
     class_names = find_class_names(folder, shards, schema, label_column)
     for split in ("test", "validation"):
@@ -339,7 +342,7 @@ def decode_shards(
             require(content, f"{name}: the dataset holds only its path, and no bytes")
             return resize_and_center_crop(decode_image(io.BytesIO(content or b""), name), size, 3)
         except LabError as error:
-            return str(error)
+            return describe_failure(error)
 
     try:
         yield from decode_in_threads(rows(), read)

@@ -257,6 +257,12 @@ def is_gray(image: UInt8[Tensor, "c h w"]) -> bool:
     return bool((image == image[:1]).all())
 
 
+def describe_failure(error: LabError, prefix: str = "") -> str:
+    """Why an image could not be read, without the folder that its path begins with; known by its type if it may pass."""
+    reason = str(error).removeprefix(prefix)
+    return PassingFailure(reason) if may_pass(error.__cause__) else reason
+
+
 def decode_files(paths: Sequence[Path | str], size: tuple[int, int], folder: Path | str = "") -> Decoded:
     """The images of files, resized; for an unreadable one its path, in `folder`, and the reason."""
     prefix = escape_line(f"{folder}{os.sep}", MAX_PATH_BYTES) if str(folder) else ""
@@ -265,8 +271,7 @@ def decode_files(paths: Sequence[Path | str], size: tuple[int, int], folder: Pat
         try:
             return resize_and_center_crop(read_image_file(path), size, channels=3)
         except LabError as error:
-            reason = str(error).removeprefix(prefix)
-            return PassingFailure(reason) if may_pass(error.__cause__) else reason
+            return describe_failure(error, prefix)
 
     return decode_in_threads(paths, read)
 
