@@ -232,6 +232,12 @@ def test_changing_a_key_changes_the_recipe_and_its_key(key_path: str):
         ("schedule", {"name": "one_cycle", "pct_strat": 0.2}, "'schedule.pct_strat': did you mean 'pct_start'?"),
         ("training", {"epoch": 5}, "'training.epoch': did you mean 'epochs'?"),
         ("metrics", {"trian": "running"}, "'metrics.trian': did you mean 'train'?"),
+        (
+            "sampling",
+            {"name": "weighted", "class_weights": [1.0, 2.0], "replacement": True},
+            "a recipe has no key 'sampling.replacement': known: class_weights, name",
+        ),
+        ("optimizer", {"name": "adam", "beta": [0.9, 0.99], "momentun": 0.9}, "known: betas, lr, name, weight_decay"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_name(section: str, values: dict[str, Any], message: str):

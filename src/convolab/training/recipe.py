@@ -322,7 +322,7 @@ def suggest_key(path: Sequence[str], values: Mapping[str, Json]) -> str:
     """The nearest key of a section; else the section that has this key, or what is known."""
     if path[-1] == "learning_rate":  # the field's word, where torch has lr
         return "did you mean 'optimizer.lr'?"
-    text = suggest(path[-1], known_keys(path[:-1], values))
+    text = suggest(path[-1], known_keys(path, values))
     others = {section: type(keys) for section, keys in Recipe() if keys and section != path[0]}
     elsewhere = [section for section, kind in others.items() if path[-1] in kind.model_fields]
     if text.startswith("did you mean") or len(path) != 2 or len(elsewhere) != 1:
@@ -331,10 +331,11 @@ def suggest_key(path: Sequence[str], values: Mapping[str, Json]) -> str:
 
 
 def known_keys(path: Sequence[str], values: Mapping[str, Json]) -> list[str]:
-    """The keys that the section at `path` of a recipe may have; without a path, the sections."""
-    if not path:
+    """The keys that a recipe may have in place of the unknown one at `path`; without a section, the sections."""
+    *place, unknown = path
+    if not place:
         return list(Recipe.model_fields)
-    section = path[0]
-    keys = cast("Mapping[str, Json]", values[section])
-    default = Recipe.from_file_values({section: {"name": keys["name"]}} if section in DEFAULT_NAMES else {})
-    return list(type(getattr(default, section)).model_fields)
+    section = place[0]
+    known = {key: value for key, value in cast("Mapping[str, Json]", values[section]).items() if key != unknown}
+    recipe = Recipe.from_file_values({section: known} if section in DEFAULT_NAMES else {})
+    return list(type(getattr(recipe, section)).model_fields)
