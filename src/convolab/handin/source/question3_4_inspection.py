@@ -158,32 +158,33 @@ Grad-CAM shows regions only, in cells of 32 pixels."""
 # ## 3.2 Fooling images
 # Change an image until the network predicts a class of your choice: `X_fooling`. In each step compute the gradient `g`
 # of the target's normalized score, the logarithm of its softmax probability, with respect to the pixels. Then step by
-# `step_size * g / ||g||`, and keep the pixels in [0, 1]. Stop when the target is predicted.
+# `step_size * g / ||g||`, and keep the pixels in [0, 1]. A file holds bytes, so stop when the target is predicted for
+# the rounded image, `to_bytes(x)[None] / 255`.
 
 
 # %% name="q3-2-fool" tags=["gap"]
+def to_bytes(pixels):
+    """Pixels in [0, 1], [1, 3, H, W], as an image file holds them: bytes, [3, H, W]."""
+    return (255 * pixels[0]).round().byte()
+
+
 def make_fooling_image(net, pixels, target, step_size=0.5, max_steps=200):
     """Gradient ascent from an image towards a class. Returns X_fooling and the target's probability before each step.
 
     X_fooling has the shape of `pixels`, [1, 3, H, W], and is in [0, 1].
     """
-    # BEGIN SOLUTION: loop: log-softmax of the target, stop if it is predicted, else gradient and a step of fixed length
+    # BEGIN SOLUTION: loop: log-softmax of the target, stop if the rounded image is predicted so, else a step of fixed length
     x_fooling, probabilities = pixels.clone(), []
     for _ in range(max_steps):
         x_fooling.requires_grad_(True)
         scores = F.log_softmax(net(x_fooling), dim=1)  # [1, classes]
         probabilities.append(scores[0, target].exp().item())
-        if scores.argmax().item() == target:
+        if net(to_bytes(x_fooling)[None] / 255).argmax().item() == target:
             break
         (gradient,) = torch.autograd.grad(scores[0, target], x_fooling)
         x_fooling = (x_fooling.detach() + step_size * gradient / gradient.norm()).clamp(0, 1)
     return x_fooling.detach(), probabilities
     # END SOLUTION
-
-
-def to_bytes(pixels):
-    """Pixels in [0, 1], [1, 3, H, W], as an image file holds them: bytes, [3, H, W]."""
-    return (255 * pixels[0]).round().byte()
 
 
 TARGETS = ["goldfish", "teapot", "tank"]
@@ -201,9 +202,11 @@ with one_line_errors("part 3.2"):
         assert x_fooling.min() >= 0 and x_fooling.max() <= 1, "make_fooling_image: the pixels must stay in [0, 1]"
         index = net.find_class(target)
         with torch.no_grad():
-            before, after = net(clean).softmax(1)[0], net(x_fooling).softmax(1)[0]
+            before, after = net(clean).softmax(1)[0], net(to_bytes(x_fooling)[None] / 255).softmax(1)[0]
         predicted = net.classes[after.argmax().item()]
-        assert after.argmax() == index, f"make_fooling_image: {target} was wanted, {predicted} is predicted"
+        assert after.argmax() == index, (
+            f"make_fooling_image: {target} was wanted, {predicted} is predicted for the rounded image"
+        )
         start = before[index].item()
         assert abs(probabilities[0] - start) <= 1e-3 * start, (
             f"make_fooling_image: the first probability of {target} is {probabilities[0]:.2e}, and the network gives the "
@@ -222,14 +225,14 @@ def difference_image(x_fooling, gain=10):
 with one_line_errors("part 3.2"):
     rows = []
     for target, (x_fooling, probabilities) in fooling.items():
-        change = x_fooling - clean
+        change, rounded = x_fooling - clean, to_bytes(x_fooling)
         print(
             f"{target}: {len(probabilities) - 1} steps, L2 {change.norm():.2f}, largest change {change.abs().max():.3f}"
         )
         rows.append(
             [
                 Panel(title="original", image=to_bytes(clean), caption=top_classes(net, clean)),
-                Panel(title=f"X_fooling: {target}", image=to_bytes(x_fooling), caption=top_classes(net, x_fooling)),
+                Panel(title=f"X_fooling: {target}", image=rounded, caption=top_classes(net, rounded[None] / 255)),
                 Panel(title="10 x the difference, around gray", image=difference_image(x_fooling)),
             ]
         )
@@ -366,9 +369,10 @@ with one_line_errors("part 4.1"):
 
 # %% name="q4-2-locate" tags=["gap"]
 def box_of_response(response, size, threshold=0.5):
-    """The box around the connected cells around the largest one that are above threshold * largest, in pixels.
+    """The box around the largest cell and the cells above threshold * largest that are connected with it, in pixels.
 
-    `response` is [rows, columns], `size` is the height and width of the image. Returns left, top, right, bottom.
+    Cells are connected left, right, up and down. `response` is [rows, columns], its largest value above 0; `size` is the
+    height and width of the image. Returns left, top, right, bottom.
     """
     # BEGIN SOLUTION: start at the largest cell, add neighbors above the threshold, scale cells to pixels
     rows, columns = response.shape
@@ -394,6 +398,8 @@ for size_name, pixels in {"full size": large_pixels, "half size": half_pixels}.i
     responses = response_map(last_feature_map(net, pixels), weight, bias)
     if responses is not None:
         response = responses[target].detach()
+        if response.max() <= 0:
+            raise ValueError(f"no cell at {size_name} responds to {TARGET}: choose a class that is in the image")
         found[size_name] = response, box_of_response(response, tuple(photo.shape[1:]))
 
 # %% name="q4-2-check" tags=["check"]
@@ -440,7 +446,8 @@ def overlap(first, second):
 with one_line_errors("part 4.2"):
     their_box = located.rows()[0]["box"]
     overlaps = {size_name: overlap(box, their_box) for size_name, (_, box) in found.items()}
-    print(f"convolab's box {their_box}; overlap with the boxes above: {overlaps}")
+    print(f"convolab's box, of both sizes together and of all cells above 0.3 of the largest: {their_box}")
+    print(f"overlap with the boxes above: {overlaps}")
 
 # %% name="q4-2-comment" tags=["comment"]
 # PROMPT: Does the response find the object? What does the size of the image change? What limits the precision?
@@ -459,8 +466,8 @@ far more than these, so a border is known to a cell at best. Nothing was trained
 
 # %% [markdown] name="q4-3-text"
 # ## 4.3 The same with a small network
-# The network of question 2 was trained on single small images. Below four of them lie on one large canvas. The same two
-# steps, the feature map and the linear layer at every cell, find which class is where.
+# A network as in question 2, with two stages, is trained on single small images below. Then four test images lie on one
+# large canvas. The same two steps, the feature map and the linear layer at every cell, find which class is where.
 
 # %% name="q4-3-small"
 splits = convolab.load(DATA, DATA_DIR)
