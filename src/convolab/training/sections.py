@@ -49,9 +49,7 @@ class Data(Frozen):
 
     name: str = "digits"  # a published set, or one's own images: folder:PATH, csv:PATH ...
     validation: Fraction = 0.1  # fraction of the training images held out for validation
-    limit: PositiveInt | None = (
-        None  # only so many training images, those held out among them, the classes in proportion
-    )
+    limit: PositiveInt | None = None  # of the training images, those held out among them; the classes in proportion
     image_size: Annotated[int, AfterValidator(recipe_side)] = DEFAULT_SIZE  # side that one's own images are resized to
     augment: Annotated[tuple[str, ...], BeforeValidator(check_entries)] = ()  # left out: the default of the dataset
 
