@@ -21,8 +21,8 @@ INTERNAL = {
         plots.chart_page.MAX_FLEXIBLE_NAMES plots.figure.MAX_PNG_BYTES plots.panels.MAX_DOTTED_STEPS plots.study_scales.MAX_DISTINCT_ARMS plots.summary.MAX_BARS
         plots.training.MAX_LABELED_CLASSES reports.playback.MAX_SHOWN reports.result_view.MAX_ROWS reports.views.MAX_SHEET_CLASSES
         studies.compare.MAX_OVERRIDES_LENGTH studies.single_runs.MAX_KEYS studies.results.MAX_REPR_COMMENT studies.sweep.MAX_NAMED_KEYS
-        app.comparison.MAX_DIFFERENCES app.counting.MAX_FOUND app.counting.MAX_STAGES app.networks.MAX_LISTED
-        app.run_rows.MAX_LISTED app.run_rows.MAX_POINTS app.same_as.MAX_LINE app.sessions.MAX_NAME
+        app.comparison.MAX_DIFFERENCES app.counting.MAX_FOUND app.counting.MAX_STAGES app.folders.MAX_LISTED
+        app.run_rows.MAX_POINTS app.same_as.MAX_LINE app.sessions.MAX_NAME
         app.shown_images.MAX_SHOWN_SIDE""",
     "how much is compared or kept, the rest being left out": """training.playback.MAX_FILTERS
         training.playback.MAX_FILTER_VALUES training.playback.MAX_FRAMES data.copies.MAX_DIFFERENCE data.copies.MAX_GROUPS

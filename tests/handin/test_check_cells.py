@@ -184,7 +184,7 @@ def test_a_block_may_call_its_norm_what_it_likes(cells: Cells, names: dict[str, 
     for name in ("q2-6-class", "q2-7-class"):
         text = cells[name].text.replace("self.norm", "self.bn").replace("self.conv", "self.convolution")
         cells[name] = NotebookCell("code", name, "gap", text)
-    run(cells, names, "q2-6-class", "q2-7-class", "q2-7-check")
+    run(cells, names, "q2-4-class", "q2-4-check", "q2-6-class", "q2-7-class", "q2-7-check")
 
 
 @pytest.mark.parametrize("part", [5, 8, 9, 10, 11, 12])

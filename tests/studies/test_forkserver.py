@@ -14,6 +14,7 @@ def work():
     print("worked", flush=True)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts behind it ignore this
     context = worker_context()
     from multiprocessing import forkserver
     server = forkserver._forkserver._forkserver_pid
