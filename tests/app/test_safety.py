@@ -13,7 +13,8 @@ from support.page import HOST, ORIGIN, client_of
 
 from convolab.app.safety import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, AllowedHosts, Tokens, is_loopback
 from convolab.app.server import AppState
-from convolab.core.trust import sha256_of, trust_here
+from convolab.core.files import sha256_of
+from convolab.core.trust import trust_here
 from convolab.models.registry import trust_named
 
 START = "/api/train/start"

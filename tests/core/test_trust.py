@@ -7,7 +7,8 @@ import pytest
 
 from convolab.core import trust as trust_module
 from convolab.core.errors import LabError
-from convolab.core.trust import require_trusted, sha256_of, trust, trust_all, trust_here, trusted_digests
+from convolab.core.files import sha256_of
+from convolab.core.trust import require_trusted, trust, trust_all, trust_here, trusted_digests
 
 A, B = sha256_of(b"a"), sha256_of(b"b")
 

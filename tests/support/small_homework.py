@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convolab.core.trust import sha256_of
+from convolab.core.files import sha256_of
 from convolab.handin.homework import Homework, read_homework
 from convolab.handin.notebooks import build_notebook, notebook_json
 from convolab.handin.pack import pack_homework, write_zip

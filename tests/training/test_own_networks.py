@@ -10,8 +10,8 @@ import torch
 from support.callbacks import stop_after
 from support.own_code import become_another_user
 
-from convolab.core import trust as trust_module
 from convolab.core.errors import LabError
+from convolab.core.files import sha256_of
 from convolab.data.catalog import load
 from convolab.models import own_code
 from convolab.models.registry import trust_named
@@ -76,9 +76,7 @@ def test_the_run_holds_the_code_and_its_sha256(own_run: Run) -> None:
     assert (own_run.folder / "code/helper.py").read_text() == HELPER
     record = json.loads((own_run.folder / "summary.json").read_text())["code"]
     assert record["entry"] == "net.py"
-    assert record["sha256"] == {
-        name: trust_module.sha256_of(Path(name).read_bytes()) for name in ("helper.py", "net.py")
-    }
+    assert record["sha256"] == {name: sha256_of(Path(name).read_bytes()) for name in ("helper.py", "net.py")}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -277,6 +278,17 @@ def size_of_file(path: Path | str) -> int:
     status = os.stat(path)
     require(stat.S_ISREG(status.st_mode), f"{shorten_middle(str(path))} is not a file")
     return status.st_size
+
+
+def sha256_of(content: bytes) -> str:
+    """The SHA-256 of some bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file, which is not held in memory as a whole. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path | str, max_bytes: int | None = None) -> str:

@@ -4,7 +4,6 @@ A file's SHA-256 is recorded in a private file of the user. What a person names 
 is named; all else is refused until it is trusted.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -19,11 +18,6 @@ LEDGER = "trusted_code"  # in convolab's folder: a SHA-256 in each line
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # and no waiting for a pipe
 _TRUSTED_HERE: set[str] = set()  # by this process, which may have no folder that it can write to
 _TRUST_ALL: ContextVar[bool] = ContextVar("trust_all", default=False)
-
-
-def sha256_of(content: bytes) -> str:
-    """The SHA-256 of some bytes, as 64 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def trust_here(digests: Iterable[str]) -> None:

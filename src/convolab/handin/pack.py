@@ -1,6 +1,5 @@
 """The file that is handed in: answers, executed notebooks and the evidence of the runs. Equal content, equal bytes."""
 
-import hashlib
 import importlib
 import json
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 from convolab.core.environment import package_version
 from convolab.core.errors import LabError, require
+from convolab.core.files import sha256_of, sha256_of_file
 from convolab.core.outputs import output_file, require_outputs
 from convolab.data.image_npz import ZIP_ERRORS
 from convolab.handin.check import CheckResult, check_folder, find_run_folders
@@ -192,7 +192,7 @@ def collect_evidence(folder: Path, notes: list[str]) -> dict[str, bytes]:
                 f"the training of {run.name} was killed or still goes on: to hand in all of it, wait for it or "
                 f"finish it (convolab resume runs/{run.name}), and pack again"
             )
-        digests = {name: weights_sha256(run / name) for name in WEIGHTS if is_plain_file(run / name)}
+        digests = {name: sha256_of_file(run / name) for name in WEIGHTS if is_plain_file(run / name)}
         files[f"evidence/{run.name}/weights.json"] = json_bytes({"sha256": digests})
     return files
 
@@ -223,12 +223,6 @@ def is_plain_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_WEIGHTS_BYTES
 
 
-def weights_sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def open_items_text(check: CheckResult) -> str:
     """OPEN.md: what is open, and where."""
     lines = [
@@ -244,7 +238,7 @@ def manifest_bytes(
 ) -> bytes:
     """manifest.json: who, what is done and open, and the SHA-256 of every file."""
     items: list[dict[str, Any]] = [{"id": item.id, "title": item.title, "done": item.is_done} for item in check.items]
-    digests = {path: hashlib.sha256(files[path]).hexdigest() for path in sorted(files)}
+    digests = {path: sha256_of(files[path]) for path in sorted(files)}
     head = {
         "format": FORMAT, "homework": homework.title, "homework_sha256": homework_sha256(homework),
         "convolab": package_version("convolab"), "name": name,
@@ -254,7 +248,7 @@ def manifest_bytes(
 
 def homework_sha256(homework: Homework) -> str:
     """The SHA-256 of a homework's file."""
-    return hashlib.sha256(homework.text.encode()).hexdigest()
+    return sha256_of(homework.text.encode())
 
 
 def json_bytes(value: object) -> bytes:

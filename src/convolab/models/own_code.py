@@ -24,8 +24,8 @@ import torch
 from typing_extensions import TypedDict  # typing has what pydantic needs from Python 3.12 on
 
 from convolab.core.errors import LabError, describe_exception, is_memory_error, require, suggest
-from convolab.core.files import require_no_link, size_of_file, write_bytes
-from convolab.core.trust import require_trusted, sha256_of, trust, trust_here
+from convolab.core.files import require_no_link, sha256_of, size_of_file, write_bytes
+from convolab.core.trust import require_trusted, trust, trust_here
 
 MAX_FILES = 100  # of one network's code
 MAX_SOURCE_BYTES = 1_000_000  # of one of its files

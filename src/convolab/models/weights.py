@@ -4,7 +4,6 @@ Nothing in a file is executed: `.safetensors` holds numbers alone, and a pickle 
 cache) is read with torch's `weights_only`.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from convolab.core.errors import LabError, describe_exception, require
-from convolab.core.files import size_of_file, user_path
+from convolab.core.files import sha256_of, sha256_of_file, size_of_file, user_path
 from convolab.core.records import validate_record
 from convolab.models.classifier import ImageClassifier
 from convolab.models.libraries import find_in_timm, import_library, split_library
@@ -110,7 +109,7 @@ def sha256_of_weights(name: str, network: str) -> str:
     if name == OWN_WEIGHTS:
         return read_own_weights(network).sha256
     if name in _PROVIDED:
-        return hashlib.sha256(_PROVIDED[name]).hexdigest()
+        return sha256_of(_PROVIDED[name])
     stat = os.stat(path := weights_path(name))
     require(
         stat.st_size <= MAX_WEIGHTS_BYTES,
@@ -122,8 +121,7 @@ def sha256_of_weights(name: str, network: str) -> str:
 @lru_cache(maxsize=100)
 def file_sha256(path: Path, state: tuple[int, int, int]) -> str:
     """The SHA-256 of a file that was not changed since the last call with the same state."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of_file(path)
 
 
 def read_weights_source(name: str, network: str) -> Weights:
@@ -134,7 +132,7 @@ def read_weights_source(name: str, network: str) -> Weights:
     if name == OWN_WEIGHTS:
         return read_own_weights(network)
     content = read_weights_bytes(name)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = sha256_of(content)
     about: dict[str, Any] = {}
     try:
         if Path(name).suffix in SUFFIXES[1:] and not user_path(name).is_dir():
@@ -242,9 +240,7 @@ def read_torchvision_weights(network: str) -> Weights:
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """A SHA-256 of the names, types, shapes and bytes of tensors."""
-    return hashlib.sha256(
-        safetensors.torch.save({key: t.contiguous().clone() for key, t in tensors.items()})
-    ).hexdigest()
+    return sha256_of(safetensors.torch.save({key: t.contiguous().clone() for key, t in tensors.items()}))
 
 
 def library_normalization(network: str) -> Normalization | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from convolab.core.trust import sha256_of
+from convolab.core.files import sha256_of
 from convolab.handin.check import has_gap, printed_value
 from convolab.handin.comments import own_text
 from convolab.handin.homework import Homework

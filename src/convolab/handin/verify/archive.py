@@ -1,6 +1,5 @@
 """A hand-in's zip, read with bounds: nothing of it is run, and what could do harm is refused before it is unpacked."""
 
-import hashlib
 import re
 import stat
 import zipfile
@@ -10,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from convolab.core.errors import LabError, require
-from convolab.core.files import parse_json, translate_path_errors
+from convolab.core.files import parse_json, sha256_of_file, translate_path_errors
 from convolab.core.text import format_bytes, pluralize
 from convolab.data.image_npz import ZIP_ERRORS
 from convolab.handin.notebook_file import one_line
@@ -78,8 +77,7 @@ def read_hand_in(path: Path) -> HandIn:
             f"{path} has {format_bytes(status.st_size)}: at most {format_bytes(MAX_ZIP_BYTES)} are read",
         )
         require_small_directory(path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of_file(path)
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             require_harmless(path, members)

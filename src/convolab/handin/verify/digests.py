@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from convolab.core.errors import require
+from convolab.core.files import sha256_of
 from convolab.core.outputs import is_own_output
-from convolab.core.trust import sha256_of
 from convolab.handin.homework import HOMEWORK_FILE, MAX_HOMEWORK_BYTES, Homework
 from convolab.handin.notebook_file import TAG, HandedInCell, one_line, unescape_html
 from convolab.handin.pack import HAND_IN, homework_sha256

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from convolab.core.environment import processor_name
 from convolab.core.errors import LabError
+from convolab.core.files import sha256_of
 from convolab.core.text import pluralize, truncate_list
-from convolab.core.trust import sha256_of
 from convolab.handin.check import NUMBER
 from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook, shorten_cell
 from convolab.handin.verify.fence import Permission, run_fenced, work_folder

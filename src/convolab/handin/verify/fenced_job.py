@@ -66,11 +66,10 @@ def count_threads() -> int:
 
 def train_again(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Train the recipe in recipe.toml, with the copies of own code in code/, and say all that is compared."""
-    import hashlib
-
     import torch
 
     from convolab.core.environment import count_usable_cores, hardware_info, package_versions
+    from convolab.core.files import sha256_of_file
     from convolab.core.free_cores import use_threads
     from convolab.core.trust import trust_here
     from convolab.data.catalog import load
@@ -87,10 +86,7 @@ def train_again(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     splits = load(recipe.data.name, job["data_dir"], image_size=recipe.data.image_size, download=False)
     run = Run.start(recipe, splits, folder / "again", device="cpu")
     test = run.test(splits=splits) if job["tested"] and run.status == "finished" else None
-    weights = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(run.folder.glob("[bl]*.safetensors"))
-    }
+    weights = {path.name: sha256_of_file(path) for path in sorted(run.folder.glob("[bl]*.safetensors"))}
     return {
         "history": [epoch.to_record() for epoch in run.history],
         "weights": weights,

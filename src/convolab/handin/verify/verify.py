@@ -11,7 +11,7 @@ from typing import Any
 
 from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
-from convolab.core.trust import sha256_of
+from convolab.core.files import sha256_of
 from convolab.handin.check import CheckResult, check_folder, has_gap
 from convolab.handin.comments import own_text, run_digests
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, load_homework
