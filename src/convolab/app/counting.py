@@ -1,6 +1,5 @@
 """What the tab Count shows of a network: its layers as plain values, stages of long networks, and a sample image."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +12,7 @@ from convolab.app.same_as import SameAs, command_line, option_words, python_call
 from convolab.core.errors import require
 from convolab.core.escape import escape_line
 from convolab.core.types import Json
+from convolab.data.png import png_bytes
 
 if TYPE_CHECKING:
     from convolab.analysis.summary import LayerSummary, ModelSummary
@@ -253,8 +253,6 @@ def layer_stages(names: Sequence[str]) -> list[LayerStage]:
 
 def sample_png(name: str, height: int, width: int) -> bytes:
     """A sample image as a network of that input size sees it, as PNG; larger ones than a screen needs are made smaller."""
-    from PIL import Image
-
     from convolab.data.image_io import SAMPLE_IMAGES, read_image, resize_and_center_crop
 
     require(
@@ -263,7 +261,4 @@ def sample_png(name: str, height: int, width: int) -> bytes:
     )
     scale = min(1.0, MAX_IMAGE_SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    image = resize_and_center_crop(read_image(name), size, channels=3)
-    file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "PNG")
-    return file.getvalue()
+    return png_bytes(resize_and_center_crop(read_image(name), size, channels=3))

@@ -11,6 +11,8 @@ from starlette.responses import Response
 from convolab.app.answers import PageCall, json_route
 from convolab.core.errors import require
 from convolab.core.escape import escape_line
+from convolab.data.png import png_bytes as png_bytes  # the tabs take it from here
+from convolab.data.png import png_url as png_url
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,20 +59,6 @@ def upload_source(name: str) -> str:
     ('cat.jpg', './chelsea', './-n.png')
     """
     return name if "." in name and not name.startswith(("-", ".")) and ":" not in name else f"./{name}"
-
-
-def png_url(image: "Tensor") -> str:
-    """An image, uint8 [C, H, W], as the address of a PNG that is in the address itself."""
-    return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
-
-
-def png_bytes(image: "Tensor") -> bytes:
-    """An image, uint8 [C, H, W], as the bytes of a PNG: lossless."""
-    from convolab.data.image_io import to_pil
-
-    file = io.BytesIO()
-    to_pil(image).convert("RGB").save(file, "PNG", compress_level=1)
-    return file.getvalue()
 
 
 def packed_map(values: "Tensor") -> dict[str, Any]:

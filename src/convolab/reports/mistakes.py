@@ -1,18 +1,13 @@
 """The images that a network gets wrong, as a page that opens without a network and as a table."""
 
-import base64
-import io
 from pathlib import Path
-
-from jaxtyping import UInt8
-from torch import Tensor
 
 from convolab.core.display import Row
 from convolab.core.files import csv_text
 from convolab.core.outputs import MISTAKES, own_kind, write_output
 from convolab.core.text import format_percent
+from convolab.data.png import png_url
 from convolab.plots.chart_page import page_environment
-from convolab.plots.images import to_pil_image
 from convolab.training.predictions import MISTAKE_COLUMNS, Mistake, Mistakes
 from convolab.training.run import Run
 
@@ -64,7 +59,7 @@ def mistakes_page(mistakes: Mistakes, title: str = "Mistakes") -> str:
         title=title,
         mistakes=mistakes,
         shown=shown,
-        cards=[(mistake, image_url(mistake.image), alt_text(mistake)) for mistake in mistakes.entries],
+        cards=[(mistake, png_url(mistake.image), alt_text(mistake)) for mistake in mistakes.entries],
         percent=format_percent,
     )
 
@@ -72,10 +67,3 @@ def mistakes_page(mistakes: Mistakes, title: str = "Mistakes") -> str:
 def alt_text(mistake: Mistake) -> str:
     """What a card shows, for those who cannot see it."""
     return f"{mistake.name}: {mistake.true}, classified as {mistake.predicted}"
-
-
-def image_url(image: UInt8[Tensor, "c h w"]) -> str:
-    """An image as the address of a page's image, in PNG."""
-    file = io.BytesIO()
-    to_pil_image(image).save(file, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

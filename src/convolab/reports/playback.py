@@ -10,10 +10,10 @@ from markupsafe import Markup
 from convolab.core.display import Row
 from convolab.core.escape import escape_line, script_json
 from convolab.core.outputs import PLAYBACK, write_output
+from convolab.data.png import png_url
 from convolab.plots.chart_page import page_environment
 from convolab.plots.figure import ImageFigure
 from convolab.plots.playback import FILTERS_TITLE, MEANING, TOP_CLASSES, filter_sheets, render_last_epoch
-from convolab.reports.mistakes import image_url
 from convolab.reports.result_view import ResultView, figure_html, paragraph
 from convolab.training.playback import Playback
 
@@ -70,10 +70,10 @@ def describe_playback(playback: Playback) -> dict[str, Any]:
     values, classes = playback.probabilities[shown].topk(min(TOP_CLASSES, len(names)))
     return {
         "epochs": [playback.epochs[index] for index in shown],
-        "filters": [image_url(sheet) for sheet in filter_sheets(playback.filters[shown])]
+        "filters": [png_url(sheet) for sheet in filter_sheets(playback.filters[shown])]
         if playback.filters is not None
         else None,
-        "images": [image_url(image) for image in playback.images],
+        "images": [png_url(image) for image in playback.images],
         "labels": [names[label] for label in playback.labels],
         "top": [
             [

@@ -22,6 +22,7 @@ from convolab.core.outputs import (
     write_output,
 )
 from convolab.data.dataset import ImageDataset, Subset
+from convolab.data.png import png_url
 from convolab.data.splits import DatasetSplits
 from convolab.inspection.result import Finding
 from convolab.plots.figure import ChartFigure, ImageFigure
@@ -30,7 +31,7 @@ from convolab.plots.panels import render_finding
 from convolab.plots.summary import layer_costs_chart
 from convolab.plots.theory import render_sheet_figure
 from convolab.plots.training import confusion_matrix_chart, curves_title, training_curves_chart
-from convolab.reports.mistakes import image_url, mistakes_csv, mistakes_page, mistakes_rows
+from convolab.reports.mistakes import mistakes_csv, mistakes_page, mistakes_rows
 from convolab.reports.result_view import (
     MAX_ROWS,
     WARNING_STYLE,
@@ -139,7 +140,7 @@ class MistakesView(ResultView):
         cards = "".join(
             f'<figure style="display:inline-block;width:9em;margin:0.5em;vertical-align:top">'
             f'<img alt="{html_text(mistake.name)}" style="width:100%;image-rendering:pixelated" '
-            f'src="{image_url(mistake.image)}"><figcaption>{html_text(mistake.predicted)} '
+            f'src="{png_url(mistake.image)}"><figcaption>{html_text(mistake.predicted)} '
             f"{100 * mistake.probability:.1f} %, is {html_text(mistake.true)}</figcaption></figure>"
             for mistake in self.mistakes.entries[:MAX_ROWS]
         )

@@ -1,6 +1,5 @@
 """The tab Fool: change an image until a network predicts another class, watch it climb, and judge the saved file."""
 
-import base64
 from typing import TYPE_CHECKING, Any
 
 import convolab
@@ -58,16 +57,16 @@ def climb(call: PageCall) -> dict[str, Any]:
     finally:
         call.app.progress.write(call.session, CHANNEL, None)
     result = finding.metrics["images"][0]
-    fooling = png_bytes(finding.arrays["fooling"][0])
+    fooling = finding.arrays["fooling"][0]
     word = "".join(letter if letter.isalnum() else "-" for letter in result["target"]["class"])
     return {
         **result,
         "settings": {name: finding.metrics[name] for name in ("objective", "budget", "step_size", "max_steps")},
         "path": path,
         "clean": png_url(finding.arrays["clean"][0]),
-        "fooling": f"data:image/png;base64,{base64.b64encode(fooling).decode()}",
+        "fooling": png_url(fooling),
         "file": f"fool-{image.name}-{word}.png",
-        "bytes": len(fooling),
+        "bytes": len(png_bytes(fooling)),
         "warnings": finding.warnings,
     }
 

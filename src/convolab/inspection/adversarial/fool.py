@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
 from convolab.core.errors import require
 from convolab.core.rng import make_generator
 from convolab.core.types import MessageCallback
 from convolab.data.image_io import MAX_IMAGE_PIXELS, decode_image, read_image
+from convolab.data.png import png_bytes
 from convolab.inspection.adversarial.budget import PerturbationBudget, l2_distances
 from convolab.inspection.adversarial.finding import AttackTargets, FoolSettings, build_fool_finding
 from convolab.inspection.adversarial.pgd import (
@@ -300,11 +300,8 @@ def network_sized_image(
 
 def png_round_trip(image: UInt8Image) -> UInt8Image:
     """An image, written as PNG and read again: what is claimed of it holds for the file."""
-    file = io.BytesIO()
-    rgb = image.expand(3, -1, -1).permute(1, 2, 0).contiguous()
-    Image.fromarray(rgb.numpy()).save(file, "PNG", compress_level=1)
-    file.seek(0)
-    return decode_image(file, "the fooling image", MAX_IMAGE_PIXELS)[: len(image)]  # a gray image's channels are equal
+    read = decode_image(io.BytesIO(png_bytes(image)), "the fooling image", MAX_IMAGE_PIXELS)
+    return read[: len(image)]  # a gray image's channels are equal
 
 
 def transfer_conditions(
