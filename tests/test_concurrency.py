@@ -19,9 +19,9 @@ from support.callbacks import FunctionCallbacks
 from support.command_server import CommandServer, Ended, command_server
 from support.run_contents import run_contents
 
+from convolab.core.free_cores import threads_lent
 from convolab.data.catalog import load
 from convolab.studies.study import Study
-from convolab.studies.trials import single_thread
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
 
@@ -78,7 +78,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("concurrency")
     STUDY.write(folder / "study.toml")
     (folder / "nothing").mkdir()
-    with single_thread():
+    with threads_lent(1):
         start(FIRST, folder / "finished run")
         start(OTHER, folder / "other run")
         start(FIRST, folder / "stopped run", stop_after=4)  # of 3 steps an epoch

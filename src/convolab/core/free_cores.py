@@ -72,6 +72,19 @@ def use_threads(count: int) -> None:
 
 
 @contextmanager
+def threads_lent(count: int) -> Iterator[None]:
+    """Let torch take this many threads inside the block, and as many as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def spare_busy_cores(on_message: Callable[[str], None] | None = None) -> Iterator[None]:
     """Let torch take only as many threads as cores are free inside the block, unless somebody chose their number."""
     import torch
@@ -87,11 +100,8 @@ def spare_busy_cores(on_message: Callable[[str], None] | None = None) -> Iterato
     _last_call = now
     if threads < before and on_message:
         on_message(describe_busy(threads, before))
-    torch.set_num_threads(threads)
-    try:
+    with threads_lent(threads):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -100,17 +110,11 @@ def as_many_threads(count: int | None) -> Iterator[None]:
 
     There are never more than cores. None leaves their number as it is.
     """
-    import torch
-
-    before = torch.get_num_threads()
     if count is None or is_chosen():
         yield
         return
-    torch.set_num_threads(min(count, count_usable_cores()))
-    try:
+    with threads_lent(min(count, count_usable_cores())):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def is_chosen() -> bool:

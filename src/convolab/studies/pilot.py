@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from convolab.core.errors import LabError, require
+from convolab.core.free_cores import threads_lent
 from convolab.core.stats import mean_std
 from convolab.core.text import join_with_and, pluralize
 from convolab.data.catalog import DATASETS
@@ -22,7 +23,7 @@ from convolab.studies.section import Section
 from convolab.studies.stored_study import read_stored_study
 from convolab.studies.study import Study
 from convolab.studies.study_folder import STUDY_FILE
-from convolab.studies.trials import require_saved_metrics, single_thread
+from convolab.studies.trials import require_saved_metrics
 from convolab.training.callbacks import Callbacks
 from convolab.training.find_runs import list_run_folders
 from convolab.training.history import EpochMetrics
@@ -208,7 +209,7 @@ def measure_run_seconds(study: Study, splits: DatasetSplits) -> dict[ArmKey, flo
     """
     costs = estimate_costs(study.possible_trials, splits)
     recipe = study.trials[0].recipe
-    with single_thread():
+    with threads_lent(1):
         trainer, clock = build_trainer(recipe, splits, "cpu"), StopAfterSeconds(MEASURED_SECONDS)
         for _ in trainer.iter_epochs(clock):
             pass

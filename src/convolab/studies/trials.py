@@ -1,8 +1,6 @@
 """One trial in the present process: whatever its folder holds, the result is a finished run with the same bits."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -11,6 +9,7 @@ from torch import nn
 
 from convolab.analysis.formulas import closed_form
 from convolab.core.errors import LabError, require
+from convolab.core.free_cores import threads_lent
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
 from convolab.training.augmentation import check_first_size, parse_transform
@@ -47,7 +46,7 @@ def train_trial(
     Returns how it ended, and why it diverged. Raises LabError if the recipe cannot be trained, or the folder not be
     written.
     """
-    with single_thread():
+    with threads_lent(1):
         try:
             if not (folder / SUMMARY_FILE).exists():
                 shutil.rmtree(folder, ignore_errors=True)  # a run that was killed before its first epoch
@@ -59,17 +58,6 @@ def train_trial(
         except Diverged as error:
             return "diverged", str(error)
     return cast("EndStatus", run.status), run.summary["reason"]
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Let torch compute on one thread inside the block."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def find_corruption(folder: Path, recipe: Recipe) -> str | None:

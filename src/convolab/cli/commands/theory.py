@@ -140,21 +140,16 @@ def require_sheet_can_be_written(settings: "SheetSettings", paths: list[Path]) -
 
 def make_sheet_with_progress(settings: "SheetSettings", splits: "DatasetSplits | None", threads: int) -> "AnswerSheet":
     """The sheet, with a progress bar over the experiment; torch has its threads back afterwards."""
-    import torch
-
+    from convolab.core.free_cores import threads_lent
     from convolab.theory.priors import config_for_dataset
     from convolab.theory.question1 import make_sheet
 
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads_lent(threads):
         if settings.data is None or not settings.has_experiment:
             return make_sheet(settings, None)
         config = config_for_dataset(settings.data, settings.seed, settings.seeds)
         with trial_progress_bar(config.num_trials) as on_trial:
             return make_sheet(settings, splits, on_trial)
-    finally:
-        torch.set_num_threads(threads_before)
 
 
 def write_and_print(sheet: "AnswerSheet", paths: list[Path], as_json: bool) -> None:
