@@ -59,7 +59,7 @@ def rerun_signs(run: RunEvidence, permission: Permission) -> Iterator[Sign]:
         yield skipped(place, f"not trained again: {error}", "rerun")
         return
     reasons = other_platform(run, again)
-    differences = list(exact_differences(run, again) if not reasons else rough_differences(run, again))
+    differences = list(rerun_differences(run, again, exact=not reasons))
     for what in differences:
         yield Sign(place, what, "rerun")
     if not differences and reasons:
@@ -143,40 +143,30 @@ def other_platform(run: RunEvidence, again: Mapping[str, Any]) -> list[str]:
     return reasons
 
 
-def exact_differences(run: RunEvidence, again: Mapping[str, Any]) -> Iterator[str]:
-    """Where the repetition has other bits."""
+def rerun_differences(run: RunEvidence, again: Mapping[str, Any], *, exact: bool) -> Iterator[str]:
+    """Where the repetition has other bits or, unless `exact`, differs by more than roundings do."""
+
+    def agree(name: str, one: Any, other: Any) -> bool:  # noqa: ANN401 (whatever a file of metrics holds)
+        return one == other if exact else is_near(name, one, other)
+
     history = again_history(again)
     if len(history) != len(run.history):
         yield f"trained again it has {pluralize(len(history), 'epoch')}, and {len(run.history)} were handed in"
         return
     for own, new in zip(run.history, history, strict=True):
-        other = [name for name in COMPARED if getattr(own, name) != getattr(new, name)]
+        other = [name for name in COMPARED if not agree(name, getattr(own, name), getattr(new, name))]
         if other:
             name = other[0]
             yield f"trained again, {name} of epoch {own.epoch} is {getattr(new, name)}, and {getattr(own, name)} was handed in"
             break
     weights = again.get("weights") or {}
-    for name, digest in sorted(run.weights.items()):
+    for name, digest in sorted(run.weights.items()) if exact else ():
         if weights.get(name) != digest:
             yield f"trained again, {name} has another SHA-256 than was handed in"
             break
     test, handed_in = again.get("test"), run.test
-    if test and handed_in and any(test.get(key) != handed_in.get(key) for key in ("accuracy", "loss", "confusion")):
-        yield f"tested again, its accuracy is {test.get('accuracy')}, and {handed_in.get('accuracy')} was handed in"
-
-
-def rough_differences(run: RunEvidence, again: Mapping[str, Any]) -> Iterator[str]:
-    """Where the repetition differs by more than roundings do."""
-    history = again_history(again)
-    if len(history) != len(run.history):
-        yield f"trained again it has {pluralize(len(history), 'epoch')}, and {len(run.history)} were handed in"
-        return
-    pairs = [(own, new, name) for own, new in zip(run.history, history, strict=True) for name in COMPARED]
-    found = [(own, new, name) for own, new, name in pairs if not is_near(name, getattr(own, name), getattr(new, name))]
-    for own, new, name in found[:1]:
-        yield f"trained again, {name} of epoch {own.epoch} is {getattr(new, name)}, and {getattr(own, name)} was handed in"
-    test, handed_in = again.get("test"), run.test
-    if test and handed_in and not is_near("accuracy", handed_in.get("accuracy"), test.get("accuracy")):
+    keys = ("accuracy", "loss", "confusion") if exact else ("accuracy",)
+    if test and handed_in and not all(agree(key, handed_in.get(key), test.get(key)) for key in keys):
         yield f"tested again, its accuracy is {test.get('accuracy')}, and {handed_in.get('accuracy')} was handed in"
 
 
