@@ -47,8 +47,8 @@ def parse_layer(text: str) -> nn.Module:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise not_a_layer(text) from error
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a layer without weights, which is refused later or means to have none
+    # Its warnings are of a layer without weights, which is refused later or means to have none.
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):
         return build_layer(tree, text)
 
 

@@ -162,11 +162,10 @@ def run_quietly(run: Callable[[nn.Module, Tensor], Tally], network: nn.Module, i
     parameter = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(0))
     images = torch.zeros(tuple(input_shape), dtype=parameter.dtype, device=parameter.device)
     with (
-        warnings.catch_warnings(),
+        warnings.catch_warnings(action="ignore"),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
-        warnings.simplefilter("ignore")
         return run(net, images)
 
 

@@ -1,6 +1,7 @@
 """Networks of timm and torchvision by name: looked up, their options checked, and built for a dataset's images.
 
 Their initial weights are those that the library's authors chose: drawn by the library itself, from torch's generator.
+Their warnings are ignored: they concern the developers, and users cannot act on them.
 """
 
 import importlib
@@ -9,8 +10,7 @@ import inspect
 import types
 import typing
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -74,11 +74,11 @@ def build_library_network(name: str, shape: ImageShape, classes: int, options: M
     if library == "timm":
         timm, full_name = find_in_timm(name)
         given |= {"num_classes": classes, "in_chans": shape[0]}
-        with suppress_warnings():
+        with warnings.catch_warnings(action="ignore"):
             return timm.create_model(full_name, pretrained=False, **{**given, **options})
     if model in DRAWS_ON_REQUEST:
         given["init_weights"] = True
-    with suppress_warnings():
+    with warnings.catch_warnings(action="ignore"):
         network = create_in_torchvision(name, num_classes=classes, **{**given, **options})
     if shape[0] != 3:
         narrow_first_convolution(network, name, shape[0])
@@ -139,7 +139,7 @@ def constructor_signature(name: str) -> inspect.Signature:
     Raises LabError for an unknown network, and if the library is not installed.
     """
     library, _ = split_library(name)
-    with suppress_warnings(), torch.device("meta"):
+    with warnings.catch_warnings(action="ignore"), torch.device("meta"):
         if library == "timm":
             timm, full_name = find_in_timm(name)
             network = timm.create_model(full_name)
@@ -183,7 +183,7 @@ def import_library(module: str, name: str) -> ModuleType:
     """Import a library's module. Raises LabError, saying how to install it, if it is missing."""
     library = module.partition(".")[0]
     try:
-        with suppress_warnings():
+        with warnings.catch_warnings(action="ignore"):
             return importlib.import_module(module)
     except ImportError as error:
         raise LabError(
@@ -205,14 +205,6 @@ def require_timm_architecture(timm: ModuleType, model: str) -> tuple[str, str]:
 
 def current_timm_name(timm: ModuleType, architecture: str) -> tuple[str, str]:
     """The architecture and tag that a deprecated name of timm stands for; the network, without weights, knows it."""
-    with suppress_warnings(), torch.device("meta"):
+    with warnings.catch_warnings(action="ignore"), torch.device("meta"):
         config: dict[str, str] = getattr(timm.create_model(architecture), "pretrained_cfg", {})
     return config.get("architecture") or architecture, config.get("tag") or ""
-
-
-@contextmanager
-def suppress_warnings() -> Iterator[None]:
-    """Ignore the warnings of a library inside the block: they concern its developers, and users cannot act on them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

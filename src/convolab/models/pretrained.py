@@ -4,6 +4,7 @@ import importlib
 import logging
 import socket
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from convolab.models.class_names import Synonyms, imagenet_class_names
 from convolab.models.classifier import ImageClassifier
 from convolab.models.efficientnet_lite import EfficientNetLite
 from convolab.models.inference import freeze_for_inference
-from convolab.models.libraries import import_library, require_timm_architecture, split_library, suppress_warnings
+from convolab.models.libraries import import_library, require_timm_architecture, split_library
 
 BUNDLED_NETWORKS = {  # input side, crop fraction
     "efficientnet_lite0": (224, 0.875),
@@ -124,7 +125,7 @@ def pretrained_from_timm(model: str) -> ImageClassifier:
         f"timm has no weights for '{model}': {pretrained_tags_hint(timm, architecture)}",
     )
     try:
-        with isolated_rng(), suppress_warnings():
+        with isolated_rng(), warnings.catch_warnings(action="ignore"):
             network: nn.Module = timm.create_model(model, pretrained=True)
     except Exception as error:  # the hub's client fails in many ways, and changes them
         raise LabError(

@@ -1,5 +1,6 @@
 """Networks by name: those of the registry, the user's own, and timm's and torchvision's definitions."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -14,7 +15,6 @@ from convolab.models.libraries import (
     libraries_with,
     require_timm_architecture,
     split_library,
-    suppress_warnings,
 )
 from convolab.models.registry import NETWORKS, build_by_name, resolve_factory
 
@@ -92,7 +92,7 @@ def timm_model_spec(name: str, model: str, shape: InputShape | None, classes: in
         raise LabError(f"timm does not say what images '{model}' takes: choose another network")
 
     def build_from_timm() -> nn.Module:
-        with suppress_warnings():
+        with warnings.catch_warnings(action="ignore"):
             return timm.create_model(model, pretrained=False, **options)
 
     return ModelSpec(name, build_from_timm, tuple(config.input_size))
@@ -105,7 +105,7 @@ def torchvision_model_spec(name: str, model: str, classes: int | None) -> ModelS
     options: dict[str, object] = {} if classes is None else {"num_classes": classes}
 
     def build_from_torchvision() -> nn.Module:
-        with suppress_warnings():
+        with warnings.catch_warnings(action="ignore"):
             return create_in_torchvision(name, **options)
 
     return ModelSpec(name, build_from_torchvision, (3, *torchvision_image_size(models, model)))

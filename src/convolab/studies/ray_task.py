@@ -204,8 +204,8 @@ def splits_from_arrays(arrays: dict[str, DatasetArrays]) -> DatasetSplits:
     """The dataset that `splits_to_arrays` took apart, in the memory of its arrays."""
 
     def to_dataset(entry: DatasetArrays) -> ImageDataset:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns that the arrays are read-only; nothing writes to them
+        # Torch warns that the arrays are read-only; nothing writes to them.
+        with warnings.catch_warnings(action="ignore"):
             images = torch.from_numpy(entry["images"])
             labels = torch.from_numpy(entry["labels"])
         dataset = ImageDataset(images, labels, entry["classes"], entry["name"])
