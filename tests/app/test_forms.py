@@ -1,6 +1,7 @@
 """What the page does, its command does and its Python does: read by the command line, and executed."""
 
 import ast
+import inspect
 import shlex
 import subprocess
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 
 import convolab
+from convolab.app.choices import option_control
 from convolab.app.forms import SweepForm, TrainForm
 from convolab.cli.main import load_command
 from convolab.core.errors import LabError
-from convolab.training.recipe import Recipe, parse_override
+from convolab.training.recipe import Recipe, parse_override, parse_value
 
 FORMS: list[dict[str, str]] = [
     {},
@@ -192,3 +194,18 @@ def test_a_copied_command_with_control_characters_is_one_line_and_right(tmp_path
     line = same.python.splitlines()[-1]
     assert line.isprintable()
     assert str(folder) in [node.value for node in ast.walk(ast.parse(same.python)) if isinstance(node, ast.Constant)]
+
+
+def default_shown(default: object) -> object:
+    """What the control of a network's option with this default begins with."""
+    return option_control(inspect.Parameter("option", inspect.Parameter.KEYWORD_ONLY, default=default))["default"]
+
+
+@pytest.mark.parametrize("default", [["conv", "pool"], [8, 16], True, 0.5, "relu"])
+def test_an_options_default_is_shown_as_a_recipe_reads_it_back_lists_of_texts_too(default: object) -> None:
+    assert parse_value(str(default_shown(default))) == default
+
+
+def test_an_options_default_that_no_recipe_can_hold_is_shown_as_python_shows_it() -> None:
+    assert default_shown((None, 1)) == "(None, 1)"
+    assert default_shown(len) == str(len)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from convolab.app.forms import toml_text
 from convolab.core.environment import data_root
 from convolab.core.files import user_path
 from convolab.core.types import Json
@@ -69,8 +70,8 @@ def option_control(parameter: inspect.Parameter) -> dict[str, Json]:
     """
     return {
         "name": parameter.name,
-        "default": "" if parameter.default in (parameter.empty, None) else toml_value(parameter.default),
-        "values": [toml_value(value) for value in few_values(parameter.annotation)],
+        "default": "" if parameter.default in (parameter.empty, None) else option_text(parameter.default),
+        "values": [option_text(value) for value in few_values(parameter.annotation)],
     }
 
 
@@ -83,14 +84,13 @@ def few_values(kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 (a type, whatever 
     return get_args(kind) if get_origin(kind) is Literal else ()
 
 
-def toml_value(value: object) -> str:
-    """A value as a recipe's file and `--set` write it.
+def option_text(value: object) -> str:
+    """A value as `--set` takes it; of one that a recipe cannot hold, as Python shows it.
 
-    >>> toml_value(True), toml_value((16, 32)), toml_value("relu"), toml_value(0.5)
-    ('true', '[16, 32]', 'relu', '0.5')
+    >>> option_text(True), option_text((16, 32)), option_text("relu"), option_text(0.5), option_text(["conv"])
+    ('true', '[16, 32]', 'relu', '0.5', '["conv"]')
     """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(toml_value, value))}]"
-    return str(value)
+    try:
+        return str(value) if isinstance(value, str | dict) else toml_text(value)
+    except TypeError:
+        return str(value)

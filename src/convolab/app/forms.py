@@ -254,7 +254,7 @@ def transform_list(text: str) -> list[str]:
     return [] if text == "none" else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def toml_text(value: Json) -> str:
+def toml_text(value: object) -> str:
     """A value as `--set` reads it back.
 
     >>> toml_text(True), toml_text([8, 16]), toml_text("cosine"), toml_text(["flip"]), toml_text(1e-05)
