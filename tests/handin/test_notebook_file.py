@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.handin.notebook_file import MAX_CELLS, MAX_CODE_CHARS, one_line, parse_cell, read_notebook
+from convolab.handin.notebook_file import (
+    MAX_CELLS,
+    MAX_CODE_CHARS,
+    one_line,
+    parse_cell,
+    printed_settings,
+    read_notebook,
+)
 
 
 def refused(path: Path) -> str:
@@ -114,3 +121,10 @@ def test_text_from_a_notebook_is_one_short_line_without_control_characters() -> 
     line = one_line("\x1b]0;title\x07 a\nb\u202e" + "x" * 10_000)
     assert line.isprintable()
     assert len(line) == 160
+
+
+def test_of_a_setting_that_is_printed_twice_the_first_counts() -> None:
+    printed = {"output_type": "stream", "text": "data = digits\nfast = True\n\ndata = cifar10\nepochs = 3"}
+    cell = parse_cell({"cell_type": "code", "metadata": {"name": "q2-settings"}, "outputs": [printed]})
+    assert printed_settings([parse_cell({}), cell]) == {"data": "digits", "fast": "True"}
+    assert printed_settings([parse_cell({})]) == {}

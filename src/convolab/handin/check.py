@@ -11,7 +11,14 @@ from typing import Any, Literal
 from convolab.core.errors import LabError, require
 from convolab.handin.comments import EMPTY, comment_problem, known_digests
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, Value
-from convolab.handin.notebook_file import HandedInCell, cut_at_word, one_line, read_notebook
+from convolab.handin.notebook_file import (
+    HandedInCell,
+    cut_at_word,
+    one_line,
+    printed_settings,
+    read_notebook,
+    settings_cell,
+)
 from convolab.handin.notebooks import require_cells
 from convolab.handin.question1 import question1_problem
 
@@ -196,14 +203,10 @@ class NotebookChecker:
         self.cells: CellsByName = {cell.name: cell for cell in reversed(cells)}  # of two of a name the first
         self.out_of_order = find_out_of_order(cells)
         self.min_comment_words = min_comment_words
-        self.settings = next((cell for cell in cells if cell.name.endswith("-settings")), None)
-        self.data = self.printed_setting("data")
-        self.is_fast = self.printed_setting("fast") == "True"
-
-    def printed_setting(self, name: str) -> str:
-        """What the cell of settings printed for a name, or an empty text."""
-        printed = re.search(rf"(?m)^{name} = (.+)$", self.settings.text if self.settings else "")
-        return printed[1] if printed else ""
+        self.settings = settings_cell(cells)
+        printed = printed_settings(cells)
+        self.data = printed.get("data", "")
+        self.is_fast = printed.get("fast") == "True"
 
     def check(self, item: HomeworkItem) -> ItemResult:
         """An item and its problems."""

@@ -4,7 +4,7 @@ import html
 import json
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,18 @@ def shorten_cell(cell: HandedInCell) -> HandedInCell:
         cell, text=shorten(cell.text), printed=shorten(cell.printed), markdown=shorten(cell.markdown),
         html=cell.html[:MAX_HTML_CHARS],
     )  # fmt: skip
+
+
+def settings_cell(cells: Sequence[HandedInCell]) -> HandedInCell | None:
+    """A notebook's cell of settings; None if it has none."""
+    return next((cell for cell in cells if cell.name.endswith("-settings")), None)
+
+
+def printed_settings(cells: Sequence[HandedInCell]) -> dict[str, str]:
+    """What it printed of data, fast and torch; of a name that comes twice the first."""
+    cell = settings_cell(cells)
+    found: list[tuple[str, str]] = re.findall(r"(?m)^(data|fast|torch) = (.+)$", cell.text) if cell else []
+    return dict(reversed(found))
 
 
 def join_lines(value: object) -> str:

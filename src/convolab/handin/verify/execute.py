@@ -11,7 +11,14 @@ from convolab.core.errors import LabError
 from convolab.core.files import sha256_of
 from convolab.core.text import pluralize, truncate_list
 from convolab.handin.check import NUMBER
-from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook, shorten_cell
+from convolab.handin.notebook_file import (
+    HandedInCell,
+    one_line,
+    printed_settings,
+    read_notebook,
+    settings_cell,
+    shorten_cell,
+)
 from convolab.handin.verify.fence import Permission, run_fenced, work_folder
 from convolab.handin.verify.numbers import chart_points
 from convolab.handin.verify.signs import Sign, confirmed, skipped
@@ -45,7 +52,7 @@ def execute_signs(
         processors: those of the hand-in's runs, which decide how exactly numbers are compared.
         permission: what the teacher allows.
     """
-    settings, printed = settings_text(cells), printed_settings(cells)
+    printed = printed_settings(cells)
     threads = re.search(r"(?<!\d)(\d{1,9}) threads?", printed.get("torch", ""))
     try:
         permission.require([(Path(f"{hand_in}/{name}"), sha256_of(content))])
@@ -60,7 +67,9 @@ def execute_signs(
     except LabError as error:
         yield skipped(name, f"not executed again: {error}", "execute")
         return
-    is_same = set(processors) == {processor_name()} and settings is not None and settings_text(again) == settings
+    own, new = settings_cell(cells), settings_cell(again)
+    has_same_settings = own is not None and new is not None and own.text == new.text
+    is_same = has_same_settings and set(processors) == {processor_name()}
     tolerance = SAME_MACHINE if is_same else OTHER_MACHINE
     found = list(output_differences(cells, again, tolerance))
     yield from (Sign(f"{name}, {cell}", what, "execute") for cell, what in found)
@@ -68,16 +77,6 @@ def execute_signs(
         why = "" if is_same else ", as processor, torch or threads differ or are not known"
         shown = f"{pluralize(len(again), 'cell')} {'shows' if len(again) == 1 else 'show'} the same"
         yield confirmed(name, f"executed again: {shown}, within {tolerance:g}{why}", "execute")
-
-
-def settings_text(cells: Sequence[HandedInCell]) -> str | None:
-    """What a notebook's cell of settings printed; None if it has none."""
-    return next((cell.text for cell in cells if cell.name.endswith("-settings")), None)
-
-
-def printed_settings(cells: Sequence[HandedInCell]) -> dict[str, str]:
-    """What it printed of data, fast and torch."""
-    return dict(re.findall(r"(?m)^(data|fast|torch) = (.*)$", settings_text(cells) or ""))
 
 
 def output_differences(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from convolab.core.text import truncate_list
 from convolab.handin.homework import Homework, NotebookInfo, RecipeOverrides
-from convolab.handin.notebook_file import HandedInCell
+from convolab.handin.notebook_file import HandedInCell, printed_settings
 from convolab.handin.verify.evidence import RunEvidence
 from convolab.handin.verify.signs import Sign, as_note
 
@@ -36,8 +36,7 @@ def seed_signs(
 
 def num_wanted(info: NotebookInfo, cells: Sequence[HandedInCell]) -> int:
     """How many runs a notebook leaves, by the dataset and the form that it printed; 0 if it does not say."""
-    settings = next((cell.text for cell in cells if cell.name.endswith("-settings")), "")
-    printed = dict(line.split(" = ", 1) for line in settings.splitlines() if " = " in line)
+    printed = printed_settings(cells)
     return info.num_runs.get(printed.get("data", "") + ("-fast" if printed.get("fast") == "True" else ""), 0)
 
 

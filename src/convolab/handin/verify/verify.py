@@ -15,13 +15,13 @@ from convolab.core.files import sha256_of
 from convolab.handin.check import CheckResult, check_folder, has_gap
 from convolab.handin.comments import own_text, run_digests
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, load_homework
-from convolab.handin.notebook_file import HandedInCell, one_line, read_notebook, shorten_cell
+from convolab.handin.notebook_file import HandedInCell, one_line, printed_settings, read_notebook, shorten_cell
 from convolab.handin.verify.archive import HandIn, find_hand_ins, read_hand_in, write_files
 from convolab.handin.verify.cells import order_signs, output_signs
 from convolab.handin.verify.copies import Traces, copy_signs
 from convolab.handin.verify.digests import archive_signs, page_signs, require_course_homework
 from convolab.handin.verify.evidence import RunEvidence, read_evidence
-from convolab.handin.verify.execute import execute_signs, printed_settings
+from convolab.handin.verify.execute import execute_signs
 from convolab.handin.verify.fence import Limits, Permission, describe_fence, fence_kind, require_fence, work_folder
 from convolab.handin.verify.given_cells import given_cell_signs, given_names, hidden_code_signs
 from convolab.handin.verify.numbers import number_signs
