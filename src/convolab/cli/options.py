@@ -37,6 +37,12 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Number of CPU threads.", show_default="as many as cores are free")
 ]
+Log = Annotated[
+    str | None,
+    typer.Option(
+        help="Also log the epochs below their run's folder: tensorboard, mlflow, wandb (offline) or playback (filters and predictions)."
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run.")]
 DEFAULT_NET = "efficientnet_lite0"  # `models.pretrained.DEFAULT_NETWORK`, without importing torch
 NetOption = Annotated[str, typer.Option(help="efficientnet_lite0, 1 or 2, timm/NAME, or a run's folder.")]

@@ -55,12 +55,6 @@ Hours = Annotated[
     float | None,
     typer.Option(help='With seeds "until decided": begin no further look after this long.', show_default="no limit"),
 ]
-Log = Annotated[
-    str | None,
-    typer.Option(
-        help="Also log the epochs below each run's folder: tensorboard, mlflow, wandb (offline) or playback (filters and predictions)."
-    ),
-]
 Export = Annotated[Path | None, typer.Option(help="Folder to write every figure (SVG, PNG) and table (CSV) to.")]
 
 

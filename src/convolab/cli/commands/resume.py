@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from convolab.cli.options import AsJson, DataDir, RunFolder, Threads, prepare_torch
+from convolab.cli.options import AsJson, DataDir, Log, RunFolder, Threads, prepare_torch
 from convolab.cli.run_status import next_command, open_run, report_run, require_curves_outputs
 from convolab.cli.terminal import print_note
 from convolab.core.environment import count_usable_cores
@@ -22,12 +22,7 @@ def resume_command(
         Path | None,
         typer.Option(help="Folder for the new run of --epochs; must be new or empty.", show_default="one in runs/"),
     ] = None,
-    log: Annotated[
-        str | None,
-        typer.Option(
-            help="Also log the epochs below the run's folder: tensorboard, mlflow, wandb (offline) or playback (filters and predictions)."
-        ),
-    ] = None,
+    log: Log = None,
     data_dir: DataDir = None,
     threads: Threads = None,
     as_json: AsJson = False,

@@ -1,11 +1,10 @@
 """convolab study: many runs, one conclusion."""
 
-from convolab.cli.options import AsJson, DataDir, Device
+from convolab.cli.options import AsJson, DataDir, Device, Log
 from convolab.cli.studies import (
     ExecutorName,
     Export,
     Hours,
-    Log,
     RayAddress,
     RetrainDamaged,
     SeedCount,

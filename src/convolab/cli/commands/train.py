@@ -12,6 +12,7 @@ from convolab.cli.options import (
     DataOption,
     Device,
     EpochsOption,
+    Log,
     SetOption,
     Threads,
     load_dataset_with_progress,
@@ -53,12 +54,7 @@ def train_command(
     overfit_one_batch: Annotated[
         bool, typer.Option("--overfit-one-batch", help="Only check that the network can overfit a single batch.")
     ] = False,
-    log: Annotated[
-        str | None,
-        typer.Option(
-            help="Also log the epochs below the run's folder: tensorboard, mlflow, wandb (offline) or playback (filters and predictions)."
-        ),
-    ] = None,
+    log: Log = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a network on a dataset, and save everything needed to reproduce it bit for bit."""
