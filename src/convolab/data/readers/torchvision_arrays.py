@@ -3,6 +3,7 @@
 import bz2
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +43,6 @@ def from_datasets(train: ImageDataset, test: ImageDataset) -> ArraySet:
     return ArraySet(train.classes, images, {split: dataset.labels for split, dataset in datasets.items()})
 
 
-def read_torchvision_cifar10(folder: Path) -> ArraySet:
-    return from_datasets(*read_cifar10(folder))
-
-
-def read_torchvision_cifar100(folder: Path) -> ArraySet:
-    return from_datasets(*read_cifar100(folder))
-
-
 def read_mnist_like(folder: Path, classes: tuple[str, ...]) -> ArraySet:
     read = ArraySet(classes, {}, {})
     for split, prefix in {"train": "train", "test": "t10k"}.items():
@@ -59,18 +52,6 @@ def read_mnist_like(folder: Path, classes: tuple[str, ...]) -> ArraySet:
         read.images[split] = torch.from_numpy(images).unsqueeze(1)
         read.labels[split] = torch.from_numpy(labels).long()
     return read
-
-
-def read_torchvision_mnist(folder: Path) -> ArraySet:
-    return read_mnist_like(folder, MNIST_CLASSES)
-
-
-def read_torchvision_fashion_mnist(folder: Path) -> ArraySet:
-    return read_mnist_like(folder, FASHION_MNIST_CLASSES)
-
-
-def read_torchvision_kmnist(folder: Path) -> ArraySet:
-    return read_mnist_like(folder, KMNIST_CLASSES)
 
 
 def read_torchvision_stl10(folder: Path) -> ArraySet:
@@ -112,11 +93,11 @@ def read_torchvision_usps(folder: Path) -> ArraySet:
 
 
 ARRAY_SETS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], ArraySet]]] = {  # the folder, its files, the reader
-    "CIFAR10": ("cifar-10-batches-py", ("batches.meta",), read_torchvision_cifar10),
-    "CIFAR100": ("cifar-100-python", ("meta",), read_torchvision_cifar100),
-    "FashionMNIST": ("FashionMNIST/raw", (), read_torchvision_fashion_mnist),
-    "KMNIST": ("KMNIST/raw", (), read_torchvision_kmnist),
-    "MNIST": ("MNIST/raw", (), read_torchvision_mnist),
+    "CIFAR10": ("cifar-10-batches-py", ("batches.meta",), lambda folder: from_datasets(*read_cifar10(folder))),
+    "CIFAR100": ("cifar-100-python", ("meta",), lambda folder: from_datasets(*read_cifar100(folder))),
+    "FashionMNIST": ("FashionMNIST/raw", (), partial(read_mnist_like, classes=FASHION_MNIST_CLASSES)),
+    "KMNIST": ("KMNIST/raw", (), partial(read_mnist_like, classes=KMNIST_CLASSES)),
+    "MNIST": ("MNIST/raw", (), partial(read_mnist_like, classes=MNIST_CLASSES)),
     "STL10": ("stl10_binary", ("class_names.txt",), read_torchvision_stl10),
     "SVHN": ("", ("train_32x32.mat",), read_torchvision_svhn),
     "USPS": ("", ("usps.bz2",), read_torchvision_usps),
