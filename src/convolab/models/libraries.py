@@ -149,17 +149,32 @@ def constructor_signature(name: str) -> inspect.Signature:
 
 
 def find_in_timm(name: str) -> tuple[ModuleType, str]:
-    """timm, and the full name there of a network, `ARCHITECTURE` or `ARCHITECTURE.TAG`."""
+    """timm, and the full name there of a network: `ARCHITECTURE`, or with the tag of its weights `ARCHITECTURE.TAG`.
+
+    Raises LabError if timm does not have it.
+    """
     timm = import_library("timm", name)
-    architecture, tag = require_timm_architecture(timm, split_library(name)[1])
+    architecture, _, tag = split_library(name)[1].partition(".")
+    if timm.is_model(architecture) and not tag and timm.get_pretrained_cfg(architecture) is None:
+        architecture, tag = current_timm_name(timm, architecture)
+    require(
+        timm.is_model(architecture),
+        f"timm has no network '{architecture}': {suggest(architecture, timm.list_models(), MAX_LISTED)}",
+    )
     return timm, f"{architecture}.{tag}" if tag else architecture
+
+
+def find_in_torchvision(name: str) -> tuple[ModuleType, str]:
+    """torchvision's module of networks, and the name of one there. Raises LabError for an unknown one."""
+    models, (_, model) = import_library("torchvision.models", name), split_library(name)
+    known = models.list_models()
+    require(model in known, f"torchvision has no network '{model}': {suggest(model, known, MAX_LISTED)}")
+    return models, model
 
 
 def create_in_torchvision(name: str, **options: object) -> nn.Module:
     """A network of torchvision without weights. Raises LabError for an unknown one."""
-    models, (_, model) = import_library("torchvision.models", name), split_library(name)
-    known = models.list_models()
-    require(model in known, f"torchvision has no network '{model}': {suggest(model, known, MAX_LISTED)}")
+    models, model = find_in_torchvision(name)
     if model in DRAWS_ON_REQUEST:
         options = {"init_weights": False, **options}  # else it takes minutes
     if "weights_backbone" in inspect.signature(models.get_model_builder(model)).parameters:
@@ -189,18 +204,6 @@ def import_library(module: str, name: str) -> ModuleType:
         raise LabError(
             f"the network '{name}' needs {library}, which is not installed: pip install {library}"
         ) from error
-
-
-def require_timm_architecture(timm: ModuleType, model: str) -> tuple[str, str]:
-    """The architecture and the tag of its weights in `ARCHITECTURE.TAG`. Raises LabError if timm does not have it."""
-    architecture, _, tag = model.partition(".")
-    if timm.is_model(architecture) and not tag and timm.get_pretrained_cfg(architecture) is None:
-        architecture, tag = current_timm_name(timm, architecture)
-    require(
-        timm.is_model(architecture),
-        f"timm has no network '{architecture}': {suggest(architecture, timm.list_models(), MAX_LISTED)}",
-    )
-    return architecture, tag
 
 
 def current_timm_name(timm: ModuleType, architecture: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from convolab.models.class_names import Synonyms, imagenet_class_names
 from convolab.models.classifier import ImageClassifier
 from convolab.models.efficientnet_lite import EfficientNetLite
 from convolab.models.inference import freeze_for_inference
-from convolab.models.libraries import import_library, require_timm_architecture, split_library
+from convolab.models.libraries import find_in_timm, split_library
 
 BUNDLED_NETWORKS = {  # input side, crop fraction
     "efficientnet_lite0": (224, 0.875),
@@ -117,12 +117,10 @@ def load_by_position(network: nn.Module, weights: dict[str, Tensor], name: str) 
 
 def pretrained_from_timm(model: str) -> ImageClassifier:
     """A timm classifier with its pretrained weights and its own preprocessing (always center-cropped)."""
-    timm = import_library("timm", f"timm/{model}")
-    architecture, tag = require_timm_architecture(timm, model)
-    model = f"{architecture}.{tag}" if tag else architecture
+    timm, model = find_in_timm(f"timm/{model}")
     require(
-        timm.models.is_model_pretrained(model if tag else architecture),
-        f"timm has no weights for '{model}': {pretrained_tags_hint(timm, architecture)}",
+        timm.models.is_model_pretrained(model),
+        f"timm has no weights for '{model}': {pretrained_tags_hint(timm, model.partition('.')[0])}",
     )
     try:
         with isolated_rng(), warnings.catch_warnings(action="ignore"):

@@ -9,11 +9,10 @@ from torch import nn
 
 from convolab.core.errors import LabError, require, suggest
 from convolab.models.libraries import (
-    MAX_LISTED,
     create_in_torchvision,
-    import_library,
+    find_in_timm,
+    find_in_torchvision,
     libraries_with,
-    require_timm_architecture,
     split_library,
 )
 from convolab.models.registry import NETWORKS, build_by_name, resolve_factory
@@ -61,7 +60,7 @@ def resolve_model(
     if library == "timm":
         return timm_model_spec(name, model, shape, classes)
     if library == "torchvision":
-        return torchvision_model_spec(name, model, classes)
+        return torchvision_model_spec(name, classes)
     if name not in NETWORKS and (theirs := libraries_with(name)):
         raise LabError(f"unknown network '{name}': did you mean {' or '.join(theirs)}?")
     require(
@@ -81,27 +80,23 @@ def resolve_model(
 
 
 def timm_model_spec(name: str, model: str, shape: InputShape | None, classes: int | None) -> ModelSpec:
-    timm = import_library("timm", name)
-    architecture, tag = require_timm_architecture(timm, model)
+    timm, full_name = find_in_timm(f"timm/{model}")
     options: dict[str, object] = {} if classes is None else {"num_classes": classes}
     if shape and len(shape) == 3 and shape[0] != 3:
         options["in_chans"] = shape[0]
-    model = f"{architecture}.{tag}" if tag else architecture
-    config = timm.get_pretrained_cfg(model) or timm.get_pretrained_cfg(architecture)
+    config = timm.get_pretrained_cfg(full_name) or timm.get_pretrained_cfg(full_name.partition(".")[0])
     if config is None:
-        raise LabError(f"timm does not say what images '{model}' takes: choose another network")
+        raise LabError(f"timm does not say what images '{full_name}' takes: choose another network")
 
     def build_from_timm() -> nn.Module:
         with warnings.catch_warnings(action="ignore"):
-            return timm.create_model(model, pretrained=False, **options)
+            return timm.create_model(full_name, pretrained=False, **options)
 
     return ModelSpec(name, build_from_timm, tuple(config.input_size))
 
 
-def torchvision_model_spec(name: str, model: str, classes: int | None) -> ModelSpec:
-    models = import_library("torchvision.models", name)
-    known = models.list_models()
-    require(model in known, f"torchvision has no network '{model}': {suggest(model, known, MAX_LISTED)}")
+def torchvision_model_spec(name: str, classes: int | None) -> ModelSpec:
+    models, model = find_in_torchvision(name)
     options: dict[str, object] = {} if classes is None else {"num_classes": classes}
 
     def build_from_torchvision() -> nn.Module:
