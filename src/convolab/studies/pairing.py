@@ -60,13 +60,7 @@ def compare_arms(
         baseline_values=baseline_values,
         paired_test=test,
         margin=margin,
-        p_adjusted=None,
-        p_equivalent=None,
-        verdict="undecided",
         reason=reason,
-        seeds_needed=None,
-        curves_separate_from_epoch=None,
-        comment="",
         sides=sides,
         involved=tuple(arm.name for arm in involved),
     )

@@ -86,13 +86,14 @@ class ContrastResult(Displayable):
     baseline_values: tuple[float, ...]  # the other arm's; of an interaction, the second pair's difference
     paired_test: PairedTest | None  # None: fewer than two such seeds, or the same difference at all of them
     margin: float | None  # the largest difference that does not matter; None: no difference is too small to matter
-    p_adjusted: float | None  # the p-value after Holm's correction over the section's contrasts
-    p_equivalent: float | None  # the same of the tests that the difference lies within the margin
-    verdict: Verdict
-    reason: str | None  # why it is undecided
-    seeds_needed: int | None  # that would probably decide it, if it is undecided
-    curves_separate_from_epoch: int | None  # until the end; None: they do not, or there is one run per arm
-    comment: str  # a short paragraph, from these numbers alone
+    # Most of what follows is decided later: until then it is empty.
+    p_adjusted: float | None = None  # the p-value after Holm's correction over the section's contrasts
+    p_equivalent: float | None = None  # the same of the tests that the difference lies within the margin
+    verdict: Verdict = "undecided"
+    reason: str | None = None  # why it is undecided
+    seeds_needed: int | None = None  # that would probably decide it, if it is undecided
+    curves_separate_from_epoch: int | None = None  # until the end; None: they do not, or there is one run per arm
+    comment: str = ""  # a short paragraph, from these numbers alone
     looks: tuple[
         Look, ...
     ] = ()  # where seeds are "until decided": the interval of `paired_test` is then a repeated one
