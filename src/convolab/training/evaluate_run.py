@@ -9,7 +9,7 @@ import torch
 from convolab.core.errors import require
 from convolab.core.files import write_json
 from convolab.core.types import MessageCallback
-from convolab.data.image_io import ImageLike, open_image, resize_and_center_crop
+from convolab.data.image_io import ImageLike, open_image
 from convolab.data.splits import DatasetSplits
 from convolab.models.classifier import ImageClassifier
 from convolab.models.inference import (
@@ -24,6 +24,7 @@ from convolab.training.evaluation import evaluate
 from convolab.training.predictions import DatasetPredictions, Mistakes, predict_dataset, worst_mistakes
 from convolab.training.run_folder import TEST_FILE
 from convolab.training.run_records import EvaluationRecord, new_evaluation_record, new_views_record
+from convolab.training.setup import splits_of_run
 
 if TYPE_CHECKING:
     from convolab.training.run import Run
@@ -54,7 +55,7 @@ def record_test(
         f"{'' if run.status == 'diverged' else 'resume it first, or '}"
         "test it as it is (--allow-unfinished; in Python allow_unfinished=True)",
     )
-    splits = test_splits(run, data_dir, splits, on_message)
+    splits = splits_of_run(run, splits, on_message, data_dir)
     pixels = splits.test.gather(torch.arange(min(NUM_TRIED, len(splits.test))))[0] / 255
     predictions = predict_test_images(net, splits)
     with_views = None
@@ -72,7 +73,7 @@ def find_mistakes(run: "Run", count: int, data_dir: Path | str | None, splits: D
         f"{run.folder} was not tested yet, and its mistakes are those of the test: test it first",
     )
     record_test(run, data_dir, splits, allow_unfinished=True)  # refuses other weights than those that were tested
-    splits = test_splits(run, data_dir, splits, None)
+    splits = splits_of_run(run, splits, None, data_dir)
     net, _ = run.load_weights("best")
     return worst_mistakes(predict_test_images(net, splits), splits.test, count)
 
@@ -83,19 +84,6 @@ def predict_test_images(net: ImageClassifier, splits: DatasetSplits) -> DatasetP
     return predict_dataset(net, splits.test)
 
 
-def test_splits(
-    run: "Run",
-    data_dir: Path | str | None,
-    splits: DatasetSplits | None,
-    on_message: MessageCallback | None,
-) -> DatasetSplits:
-    """The run's images, read again unless they are given."""
-    if splits is None:
-        return run.load_splits(data_dir, on_message=on_message)
-    run.require_same_data(splits)
-    return splits
-
-
 def predict_image(run: "Run", image: ImageLike, top: int, max_pixels: int | None) -> list[tuple[str, float]]:
     """The `top` most probable classes of an image, with their probabilities. See `Run.predict`."""
     require(
@@ -104,7 +92,7 @@ def predict_image(run: "Run", image: ImageLike, top: int, max_pixels: int | None
     )
     net = freeze_for_inference(run.net())
     name, photo = open_image(image, max_pixels)
-    pixels = resize_and_center_crop(photo, net.input_size, net.channels).unsqueeze(0) / 255
+    pixels = net.preprocess(photo)
     unsteady = describe_unsteady_logits(net, torch.cat([pixels, pixels.flip(3), 1 - pixels]))
     require(not unsteady, f"{unsteady}; so it predicts nothing of one image")
     probabilities = compute_logits(net, pixels, image_name=name)[0].double().softmax(0)

@@ -24,7 +24,7 @@ from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_code import code_folder
 from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, new_run_folder, require_new_folder
 from convolab.training.run_records import ParentRecord, RunId, new_summary
-from convolab.training.setup import build_trainer
+from convolab.training.setup import build_trainer, splits_of_run
 from convolab.training.trainer import Trainer
 from convolab.training.transforms import Progressive
 
@@ -45,8 +45,7 @@ def extend_run(
     require_extendable(run, epochs)
     require_new_folder(out)
     require_logger(log)
-    splits = run.load_splits(on_message=callbacks.on_message) if splits is None else splits
-    run.require_same_data(splits)
+    splits = splits_of_run(run, splits, callbacks.on_message)
     with as_many_threads(run.summary["threads"]):
         return train_on(run, longer_recipe(run, epochs), splits, out, callbacks, log)
 

@@ -12,7 +12,7 @@ from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
 from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_folder import read_summary
-from convolab.training.setup import build_trainer
+from convolab.training.setup import build_trainer, splits_of_run
 
 if TYPE_CHECKING:
     from convolab.training.run import Run
@@ -23,8 +23,7 @@ def resume_run(run: "Run", splits: DatasetSplits | None, callbacks: TrainingCall
     require_logger(log)
     run.require_resumable()
     run.require_same_recipe()
-    splits = run.load_splits(on_message=callbacks.on_message) if splits is None else splits
-    run.require_same_data(splits)
+    splits = splits_of_run(run, splits, callbacks.on_message)
     with run.lock(), as_many_threads(run.summary["threads"]):
         run.summary = read_summary(run.folder)  # another process may have been here while this one waited
         run.require_same_recipe()

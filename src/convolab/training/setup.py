@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from convolab.core.errors import require
 from convolab.core.free_cores import spare_busy_cores
 from convolab.core.rng import derive_seed, lent_generators, make_generator
+from convolab.core.types import MessageCallback
 from convolab.data.dataset import ImageDataset, Subset, channel_mean_std
 from convolab.data.splits import DatasetSplits, stratified_split
 from convolab.models import registry
@@ -28,6 +30,9 @@ from convolab.training.transfer import PretrainedRecord, set_up_transfer
 from convolab.training.transforms import to_float01
 from convolab.training.unsaved_state import FirstNetwork, copy_network
 
+if TYPE_CHECKING:
+    from convolab.training.run import Run
+
 RESOLVED = {"fp32": "fp32", "bf16": "bf16_forced"}  # what an earlier start came to holds on any machine
 INITIAL_VALUES = 5_000 * 3 * 32 * 32  # of the pixels that a network may compute initial weights from
 
@@ -35,6 +40,19 @@ INITIAL_VALUES = 5_000 * 3 * 32 * 32  # of the pixels that a network may compute
 def sparing_threads(device: str, callbacks: TrainingCallbacks) -> AbstractContextManager[None]:
     """See `spare_busy_cores`; on another device the threads are left as they are."""
     return spare_busy_cores(callbacks.on_message) if device == "cpu" else nullcontext()
+
+
+def splits_of_run(
+    run: "Run",
+    splits: DatasetSplits | None,
+    on_message: MessageCallback | None,
+    data_dir: Path | str | None = None,
+) -> DatasetSplits:
+    """A run's images: those that are given, else read again. Raises LabError if it was not trained on them."""
+    if splits is None:
+        return run.load_splits(data_dir, on_message=on_message)
+    run.require_same_data(splits)
+    return splits
 
 
 def build_trainer(
