@@ -117,7 +117,8 @@ def test_a_margin_that_makes_no_sense_is_refused(margins: dict[str, float]) -> N
 def test_equivalence_is_corrected_for_the_number_of_contrasts_too() -> None:
     base = [0.70, 0.71, 0.72]
     close = [0.7040, 0.7145, 0.7185]
-    p = equivalence_p(paired_t_test(close, base), 0.01)
+    test = paired_t_test(close, base)
+    p = equivalence_p(test.difference.mean, test.standard_error, 3, 0.01)
     assert 0.05 / 3 < p < 0.05
     arms = {name: [history([value]) for value in values] for name, values in {"a": close, "b": base}.items()}
     alone = study_of_arms("ab", [("a", "b")])

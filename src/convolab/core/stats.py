@@ -123,24 +123,26 @@ def paired_t_test(
     )
 
 
-def equivalence_p(test: PairedTest, margin: float) -> float:
+def equivalence_p(mean: float, standard_error: float, count: int, margin: float) -> float:
     """The p-value of two one-sided t-tests: how often pairs whose true difference is the margin or more look this close.
 
     Schuirmann 1987, J. Pharmacokinet. Biopharm. 15. Where it is at most 0.05, the true difference is shown to lie
     within the margin, as the 90 % interval does.
 
     Args:
-        test: of the pairs.
+        mean: of the differences of the pairs, with its standard error.
+        count: of the pairs.
         margin: above 0, the largest difference that does not matter, in the unit of the values.
 
     >>> test = paired_t_test([0.740, 0.711, 0.752], [0.741, 0.710, 0.750])
-    >>> round(equivalence_p(test, 0.01), 4), round(equivalence_p(test, 0.001), 2)
+    >>> pairs = test.difference.mean, test.standard_error, test.difference.count
+    >>> round(equivalence_p(*pairs, 0.01), 4), round(equivalence_p(*pairs, 0.001), 2)
     (0.0044, 0.37)
     """
     from scipy.special import stdtr
 
     require(margin > 0, f"the margin is {margin:g}: give one above 0")
-    return float(stdtr(test.difference.count - 1, (abs(test.difference.mean) - margin) / test.standard_error))
+    return float(stdtr(count - 1, (abs(mean) - margin) / standard_error))
 
 
 def pairs_to_decide(test: PairedTest, margin: float | None, num_tests: int = 1) -> int | None:

@@ -67,7 +67,9 @@ def analyze_contrasts(
     p_values = holm([1.0 if test is None else test.p for test in tests] + without_result)
     p_equivalents = holm(
         [
-            1.0 if test is None or result.margin is None else equivalence_p(test, result.margin)
+            1.0
+            if test is None or result.margin is None
+            else equivalence_p(test.difference.mean, test.standard_error, test.difference.count, result.margin)
             for test, result in zip(tests, compared, strict=True)
         ]
         + without_result

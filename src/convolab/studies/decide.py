@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from convolab.core.sequential import Estimate, look_levels, repeated_interval
-from convolab.core.stats import ALPHA, Interval, t_ppf, two_sided_p
+from convolab.core.stats import ALPHA, Interval, equivalence_p, t_ppf, two_sided_p
 
 FIRST_FUTILITY_LOOK = 5  # seeds: fewer say too little of the spread to give up
 MIN_CHANCE = 0.1  # of a verdict by the last look, below which more seeds are not worth their time
@@ -100,7 +100,7 @@ def judge_look(
     """Test the open contrasts at one look, and write down what came out."""
     outcomes: list[ContrastState] = [decision.outcome for decision in decisions]
     p_values = {i: two_sided_p(e.mean / e.standard_error, e.pairs - 1) for i, e in estimates.items()}
-    close = {i: inside_p(e, margin) for i, e in estimates.items() if (margin := margins[i]) is not None}
+    close = {i: equivalence_p(*e, margin) for i, e in estimates.items() if (margin := margins[i]) is not None}
     with_margin = sum(margin is not None for margin in margins)
 
     def levels() -> tuple[float, ...]:
@@ -155,13 +155,6 @@ def share_level(remaining: int) -> float:
 def one_sided_levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
     """As `look_levels`, for a one-sided test: it uses one of two equal tails."""
     return tuple(level / 2 for level in look_levels(looks, 2 * alpha))
-
-
-def inside_p(estimate: Estimate, margin: float) -> float:
-    """As `stats.equivalence_p`, the p-value of two one-sided t-tests."""
-    from scipy.special import stdtr
-
-    return float(stdtr(estimate.pairs - 1, (abs(estimate.mean) - margin) / estimate.standard_error))
 
 
 def chance(estimate: Estimate, margin: float | None, last: int, level: float, level_equivalent: float) -> float:
