@@ -14,6 +14,7 @@ from convolab.core.rng import lent_generators, make_generator, seed_all_generato
 from convolab.core.types import Json, PositiveFloat, ValidationContext, stored_sections
 from convolab.models.own_code import is_own_code, own_code_errors
 from convolab.training.parts import OtherPart, PartKind
+from convolab.training.unsaved_state import has_same_bits
 
 OPTIMIZERS = PartKind(
     section="optimizer",
@@ -217,7 +218,7 @@ class TorchOptimizerState:
                 saved._try_steps(PROOF_STEPS)
         except LabError:  # it misses what could not be saved
             return False
-        return all(map(same_bits, uninterrupted, saved.parameters))
+        return all(map(has_same_bits, uninterrupted, saved.parameters))
 
     def look_ahead(self) -> list[nn.Parameter]:
         """The parameters after the next steps, with made-up gradients: a copy of it takes them."""
@@ -266,11 +267,6 @@ def is_scalar(value: object) -> bool:
 def is_plain(tensor: Tensor) -> bool:
     """Whether a file can hold a tensor: it is not sparse, quantized or complex."""
     return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_complex()
-
-
-def same_bits(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors of one form are equal, NaN being equal to NaN."""
-    return bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
 def like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
