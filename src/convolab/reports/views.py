@@ -49,7 +49,7 @@ from convolab.training.class_scores import class_scores
 from convolab.training.evaluation import Evaluation
 from convolab.training.history import History
 from convolab.training.predictions import Mistakes
-from convolab.training.recipe import Recipe
+from convolab.training.recipe import Recipe, flat_recipe
 from convolab.training.run import Run
 from convolab.training.run_records import EvaluationRecord
 
@@ -236,10 +236,7 @@ class RecipeView(ResultView):
         self.recipe = recipe
 
     def rows(self) -> Sequence[Row]:
-        sections = self.recipe.to_dict().items()
-        return [
-            {"key": f"{section}.{key}", "value": value} for section, keys in sections for key, value in keys.items()
-        ]
+        return [{"key": key, "value": value} for key, value in flat_recipe(self.recipe).items()]
 
     def html(self) -> str:
         return rows_to_html([{"key": row["key"], "value": repr(row["value"])} for row in self.rows()])

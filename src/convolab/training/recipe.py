@@ -184,6 +184,11 @@ class Recipe(Frozen, Displayable):
         return own | {f"transform{number}": name for number, name in enumerate(transforms, 1)}
 
 
+def flat_recipe(recipe: Recipe) -> dict[str, Json]:
+    """The keys of a recipe as `section.key`."""
+    return {f"{section}.{key}": value for section, keys in recipe.to_dict().items() for key, value in keys.items()}
+
+
 def recipe_key(values: Mapping[str, Json]) -> str:
     """The key of a recipe with these values: 12 hexadecimal digits of their SHA-256."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
