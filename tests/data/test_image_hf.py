@@ -282,3 +282,10 @@ def test_a_file_with_any_byte_changed_is_read_or_refused_in_one_line(tmp_path: P
             refused.append(str(error))
     assert refused
     assert not any("\n" in message for message in refused)
+
+
+def test_a_file_with_more_rows_than_when_its_labels_were_read_is_refused(tmp_path: Path) -> None:
+    pq.write_table(table(6), tmp_path / "train.parquet")
+    shards = [image_hf.Shard("train", tmp_path / "train.parquet")]
+    with pytest.raises(LabError, match=r"^the set is damaged"):
+        list(image_hf.decode_shards(shards, "image", ["0.png"] * 5, (8, 8), "the set"))

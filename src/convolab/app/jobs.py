@@ -6,7 +6,6 @@ gives a person a folder of runs must not give them commands to run.
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
 import signal
@@ -206,7 +205,7 @@ class Jobs:
                 jobs.remove(job)
                 self._log(job.id).unlink(missing_ok=True)
             if (after := [asdict(job) for job in jobs]) != before:
-                write_json(self.file, json.loads(json.dumps(after)))
+                write_json(self.file, after)
         finally:
             lock.release()
 

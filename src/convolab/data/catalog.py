@@ -183,11 +183,6 @@ def is_own_data(name: str) -> bool:
     return bool(colon) and prefix in OWN_DATA
 
 
-def is_below_current_folder(name: str) -> bool:
-    """Whether a dataset's images are looked for from the current folder, unless another folder is named."""
-    return is_own_data(name)
-
-
 def short_name(name: str) -> str:
     """A dataset's name as a part of a file's name.
 

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -328,13 +329,8 @@ def decode_shards(
         remaining = iter(names)
         for shard in shards:
             for batch in iter_batches(shard.path, [f"{image_column}.bytes"]):
-                yield from zip(
-                    remaining_of(remaining, batch.num_rows), contents(batch.column(image_column)), strict=True
-                )
-
-    def contents(column: Any) -> Iterator[bytes | None]:  # noqa: ANN401
-        for value in column.field("bytes"):
-            yield value.as_py()
+                values = (value.as_py() for value in batch.column(image_column).field("bytes"))
+                yield from zip(islice(remaining, batch.num_rows), values, strict=True)
 
     def read(row: tuple[str, bytes | None]) -> UInt8[Tensor, "3 h w"] | str:
         name, content = row
@@ -348,7 +344,3 @@ def decode_shards(
         yield from decode_in_threads(rows(), read)
     except unexpected_errors() as error:
         raise LabError(f"{where} is damaged ({escape_line(str(error), 200)}): get it again") from error
-
-
-def remaining_of(names: Iterator[str], count: int) -> list[str]:
-    return [next(names) for _ in range(count)]

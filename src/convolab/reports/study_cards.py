@@ -101,7 +101,7 @@ def section_cards(result: StudyResult) -> tuple[SectionCard, ...]:
 
 def section_card(result: SectionResult, first_figure: int = 0) -> SectionCard:
     """What a section's card shows."""
-    verdicts = Counter(VerdictBadge.from_result(contrast) for contrast in result.contrast_results)
+    verdicts = Counter(VerdictBadge(contrast.verdict) for contrast in result.contrast_results)
     metrics = tables.table_metrics(result)
     decimals = {metric: shared_decimals(result.arms, metric) for metric in metrics}
     arms = [

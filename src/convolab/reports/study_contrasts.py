@@ -36,18 +36,9 @@ class VerdictBadge:
 
     verdict: Verdict
 
-    @classmethod
-    def from_result(cls, result: ContrastResult) -> "VerdictBadge":
-        return cls(result.verdict)
-
     @property
     def mark(self) -> str:
         return VERDICT_MARKS[self.verdict]
-
-    @property
-    def css_class(self) -> str:
-        """Its name in the style sheet."""
-        return self.verdict
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ def contrast_row(result: ContrastResult) -> ContrastRow:
         arm=arm,
         baseline=baseline,
         metric=metric.title,
-        verdict=VerdictBadge.from_result(result),
+        verdict=VerdictBadge(result.verdict),
         reason=result.reason,
         comment=result.comment,
         seeds=len(result.seeds),

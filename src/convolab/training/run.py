@@ -11,7 +11,7 @@ from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
 from convolab.core.records import validate_record
 from convolab.core.types import MessageCallback
-from convolab.data.catalog import is_below_current_folder, load
+from convolab.data.catalog import is_own_data, load
 from convolab.data.image_io import ImageLike
 from convolab.data.splits import NO_TEST, DatasetSplits
 from convolab.models.classifier import ImageClassifier
@@ -136,7 +136,7 @@ class Run(Displayable):
         require_new_folder(out)
         require_logger(log)
         codes = {part: find_own_code(name) for part, name in recipe.own_parts.items()}
-        has_data_dir = data_dir is not None or is_below_current_folder(recipe.data.name)
+        has_data_dir = data_dir is not None or is_own_data(recipe.data.name)  # whose paths begin at the current folder
         data_folder = str(user_path(data_dir or "").resolve()) if has_data_dir else None
         with sparing_threads(device, callbacks):
             trainer = build_trainer(recipe, splits, device, codes=codes)
