@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 from support.histories import history
+from support.other_splits import with_splits
 from support.synthetic_study import synthetic_study
 
 from convolab.core.display import Displayable
@@ -131,7 +132,7 @@ def test_a_study_that_was_saved_is_the_study_that_is_read(tmp_path) -> None:
 def test_what_is_loaded_has_a_row_for_each_split() -> None:
     splits = load("digits")
     assert [row["split"] for row in splits.rows()] == ["train", "test"]
-    noted = splits._replace(unreadable=("a.png: broken", "b.png: broken"), notes=("careful",))
+    noted = with_splits(splits, unreadable=("a.png: broken", "b.png: broken"), notes=("careful",))
     assert repr(noted).endswith("(2 unreadable files and 1 note: print it)")
     assert str(noted).count("\n") == 4
     assert "careful" in noted._repr_html_()

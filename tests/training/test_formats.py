@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from support.callbacks import FunctionCallbacks, stop_after
+from support.other_splits import with_splits
 from support.run_contents import run_contents
 
 from convolab.core.errors import LabError
@@ -275,8 +276,8 @@ def test_the_metrics_and_the_test_of_another_run_are_refused(stopped_run: Run, o
 
 @pytest.mark.slow
 def test_a_state_of_the_same_recipe_on_other_data_is_refused(stopped_run: Run, tmp_path: Path, digits: DatasetSplits):
-    darker_splits = digits._replace(
-        train=type(digits.train)(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
+    darker_splits = with_splits(
+        digits, train=type(digits.train)(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
     )
     darker_run = Run.start(stopped_run.recipe, darker_splits, tmp_path / "dark", callbacks=stop_after(14))
     assert darker_run.recipe.key == stopped_run.recipe.key

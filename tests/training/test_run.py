@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from PIL import Image
 from support.callbacks import FunctionCallbacks, stop_after
+from support.other_splits import with_splits
 from support.run_contents import run_contents
 from support.shape_checks import without_shape_checks
 
@@ -495,7 +496,8 @@ def test_a_run_is_not_resumed_with_another_recipe_or_other_images(
     run = Run.start(make_recipe(), digits, tmp_path / "run", callbacks=stop_after(3))
     before = file_contents(run.folder)
     darker_images = ImageDataset(digits.train.images // 2, digits.train.labels, digits.train.classes, "digits")
-    assert "the train images of digits are not those of" in error_line(run.resume, digits._replace(train=darker_images))
+    darker = with_splits(digits, train=darker_images)
+    assert "the train images of digits are not those of" in error_line(run.resume, darker)
     assert file_contents(run.folder) == before
     run.recipe.with_overrides({"optimizer.lr": 0.2}).write(run.folder / "recipe.toml")
     assert "recipe.toml was changed since the run began" in error_line(Run(run.folder).resume, digits)
@@ -729,8 +731,8 @@ def test_a_class_without_test_images_has_no_accuracy(
 ):
     rows = (digits.test.labels != 7).nonzero().squeeze(1)
     test_set = ImageDataset(*digits.test.gather(rows), digits.test.classes, "digits")
-    run = Run.start(make_recipe(), digits._replace(test=test_set), tmp_path / "run")
-    monkeypatch.setattr(run_module, "load", lambda *_, **__: digits._replace(test=test_set))
+    run = Run.start(make_recipe(), with_splits(digits, test=test_set), tmp_path / "run")
+    monkeypatch.setattr(run_module, "load", lambda *_, **__: with_splits(digits, test=test_set))
     record = run.test()
     assert [name for name, accuracy in record.per_class.items() if accuracy is None] == ["7"]
     json.loads((run.folder / "test.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

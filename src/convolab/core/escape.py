@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-JOINERS = "\u200c\u200d"  # inside words of many scripts, and of emoji
+JOINERS = "\u200c\u200d"  # without these many Persian words and emoji cannot be written
 # Signs that we print, as a terminal shows them that has no others than ASCII.
 ASCII_SIGNS = str.maketrans(
     {

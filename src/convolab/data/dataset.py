@@ -17,11 +17,10 @@ from torch.utils.data import Dataset
 from convolab.core.calls import one_line_construction
 from convolab.core.display import Displayable
 from convolab.core.errors import require
-from convolab.core.escape import escape_line
+from convolab.core.escape import JOINERS, escape_line
 from convolab.core.text import join_with_and, truncate_list
 
 UNSHOWN_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # of Unicode: control characters, half characters, line ends
-JOINERS = "\u200c\u200d"  # without these many Persian words and emoji cannot be written
 
 
 @dataclass(frozen=True)

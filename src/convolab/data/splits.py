@@ -45,11 +45,6 @@ class DatasetSplits(Displayable):
     def __iter__(self) -> Iterator[Any]:
         return iter((self.train, self.test, self.unreadable))
 
-    def _replace(self, **changes: ImageDataset | tuple[str, ...] | None) -> "DatasetSplits":
-        """A copy with other values, as a named tuple makes it."""
-        values: dict[str, Any] = {"train": self.train, "test": self._test, "unreadable": self.unreadable}
-        return DatasetSplits(**{**values, "validation": self.validation, "notes": self.notes, **changes})
-
     def __repr__(self) -> str:
         more = [
             pluralize(len(lines), noun)

@@ -334,6 +334,3 @@ class AnswerSheetView(ResultView):
     def writers(self) -> Mapping[str, Callable[[Path], object]]:
         figures = render_sheet_figures(self.sheet)
         return {ending: lambda path: write_sheet(self.sheet, figures, path) for ending in (".pdf", ".html", ".md")}
-
-
-# ---- pieces of HTML
