@@ -14,24 +14,8 @@ from convolab.core.stats import ALPHA, Interval, t_ppf
 if TYPE_CHECKING:
     import numpy as np
 
-PLANNED_LOOKS = (
-    3,
-    4,
-    5,
-    6,
-    8,
-    10,
-    13,
-    16,
-    20,
-    25,
-    32,
-    40,
-    50,
-    63,
-    80,
-    100,
-)  # numbers of pairs, at most a third more each
+# Numbers of pairs, at most a third more each.
+PLANNED_LOOKS = (3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 80, 100)
 FIRST_LOOK, MAX_PAIRS = PLANNED_LOOKS[0], PLANNED_LOOKS[-1]
 SPENDING_POWER = 1.0  # see `spent_level`
 NUM_CELLS = 400  # of the grid on which levels are computed: their error is below 1 %

@@ -94,9 +94,8 @@ class ContrastResult(Displayable):
     seeds_needed: int | None = None  # that would probably decide it, if it is undecided
     curves_separate_from_epoch: int | None = None  # until the end; None: they do not, or there is one run per arm
     comment: str = ""  # a short paragraph, from these numbers alone
-    looks: tuple[
-        Look, ...
-    ] = ()  # where seeds are "until decided": the interval of `paired_test` is then a repeated one
+    # Where seeds are "until decided": the interval of `paired_test` is then a repeated one.
+    looks: tuple[Look, ...] = ()
     sides: tuple[WeightedArms, WeightedArms] = ((), ())  # what is compared with what: arms with their weights
     involved: tuple[str, ...] = ()  # the arms that take part: in a trend those of which no run diverged
     optimum: Optimum | None = None  # of a trend's parabola, if it has one

@@ -16,14 +16,8 @@ from convolab.models.options import fill_options, is_json_serializable, readable
 from convolab.models.own_code import OwnCode, find_own_code, is_own_code, own_code_errors
 from convolab.training.transforms import TRANSFORMS
 
-NAMED_PARTS = (
-    "model",
-    "optimizer",
-    "schedule",
-    "loss",
-    "sampling",
-    "validation_metric",
-)  # may be code of a person's own
+# These may be code of a person's own.
+NAMED_PARTS = ("model", "optimizer", "schedule", "loss", "sampling", "validation_metric")
 AUGMENT_KEYS = ("augment", "data.augment")  # hold lists of transforms, some of which may be a person's own
 OWN_TRANSFORM = re.compile(r"(?P<name>(?:.+?\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*)(?:\((?P<arguments>.*)\))?", re.DOTALL)
 PartFactory = Callable[..., Any]

@@ -14,15 +14,8 @@ from convolab.core.escape import escape_line
 from convolab.core.text import NO_VALUE, format_percent, pluralize, truncate_list
 
 COLUMNS = ("run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent")
-COLUMN_DROP_ORDER = (
-    "parent",
-    "recipe",
-    "data",
-    "network",
-    "epochs",
-    "test",
-    "best validation",
-)  # where a terminal is too narrow for all
+# Where a terminal is too narrow for all.
+COLUMN_DROP_ORDER = ("parent", "recipe", "data", "network", "epochs", "test", "best validation")
 
 
 def runs_command(
