@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from convolab.core.errors import LabError
+from convolab.core.run_files import PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.models import registry, zoo
 from convolab.models.classifier import ImageClassifier
 from convolab.training.checkpoint import (
-    PREVIOUS_STATE_FILE,
-    STATE_FILE,
     read_header_metadata,
     read_metadata,
     read_state,

@@ -17,10 +17,11 @@ from support.run_contents import run_contents
 
 from convolab.core.errors import LabError
 from convolab.core.outputs import CONFUSION_MATRIX, TRAINING_CURVES, own_kind, write_output
+from convolab.core.run_files import STATE_FILE
 from convolab.data.splits import DatasetSplits
 from convolab.reports.mistakes import mistakes_kind, write_mistakes
 from convolab.training import run as run_module
-from convolab.training.checkpoint import STATE_FILE, read_tensors, write_tensors
+from convolab.training.checkpoint import read_tensors, write_tensors
 from convolab.training.epoch_log import read_log_record
 from convolab.training.first_edition import RENAMED_KEYS
 from convolab.training.history import EpochMetrics

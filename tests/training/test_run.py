@@ -31,12 +31,13 @@ from support.shape_checks import without_shape_checks
 from convolab.api import train
 from convolab.core.environment import RECORDED_PACKAGES, count_usable_cores
 from convolab.core.errors import LabError
+from convolab.core.run_files import PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.data.catalog import load
 from convolab.data.dataset import ImageDataset
 from convolab.data.splits import DatasetSplits
 from convolab.models.registry import trust_named
 from convolab.training import run as run_module
-from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_tensors, read_weights
+from convolab.training.checkpoint import read_tensors, read_weights
 from convolab.training.evaluation import evaluate
 from convolab.training.find_runs import find_runs, list_run_folders
 from convolab.training.overfit import check_overfit

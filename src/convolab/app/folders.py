@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
 from convolab.core.files import MAX_NAME_BYTES
+from convolab.core.run_files import SUMMARY_FILE
 
 if TYPE_CHECKING:
     from convolab.training.run import Run
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 MAX_DEPTH = 8  # folders below the runs folder in which runs are looked for
 MAX_FOLDERS = 20_000  # that are looked at
 MAX_LISTED = 500  # runs of a list, the latest ones
-RUN_FILE, STUDY_FILE = "summary.json", "study.toml"
+STUDY_FILE = "study.toml"
 NEW_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 MAX_NEW_NAME = 80
 MAX_KEPT_BYTES = 200_000_000  # as JSON, of what was read of runs; what was looked at longest ago goes
@@ -67,14 +68,14 @@ class RunsFolder:
             name = folder.relative_to(self.root).as_posix()
             if STUDY_FILE in names:
                 studies.append(name)
-            elif RUN_FILE in names and name != ".":
+            elif SUMMARY_FILE in names and name != ".":
                 runs.append(name)
         inside = tuple(f"{study}/" for study in studies)
         return Found(tuple(sorted(n for n in runs if not n.startswith(inside))), tuple(sorted(studies)))
 
     def latest(self) -> list[str]:
         """All runs, that first whose summary was written last."""
-        times = {name: file_signature(self.root / name / RUN_FILE)[2] for name in self.find().runs}
+        times = {name: file_signature(self.root / name / SUMMARY_FILE)[2] for name in self.find().runs}
         return sorted(times, key=lambda name: times[name], reverse=True)
 
     def path(self, name: str) -> Path:

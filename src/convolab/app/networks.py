@@ -11,13 +11,14 @@ from convolab.app.answers import PageCall, json_route
 from convolab.app.folders import MAX_LISTED, file_signature
 from convolab.core.errors import require
 from convolab.core.escape import escape_line
+from convolab.core.run_files import BEST_FILE, RECIPE_FILE, TEST_FILE
 
 if TYPE_CHECKING:
     from convolab.models.classifier import ImageClassifier
 
 RUN, TIMM = "run:", "timm/"  # how the names of runs and of timm's networks begin
 # A network is loaded again when one of them changes; the test decides what it is cautious about.
-RUN_FILES = ("best.safetensors", "recipe.toml", "test.json")
+RUN_FILES = (BEST_FILE, RECIPE_FILE, TEST_FILE)
 MAX_LOADED = 6  # networks; the one that was used least recently goes
 MAX_LOADED_BYTES = 1_000_000_000  # of their weights
 
@@ -94,7 +95,7 @@ def offer_networks(call: PageCall) -> dict[str, Any]:
     from convolab.models.pretrained import BUNDLED_NETWORKS
 
     folder = call.app.runs
-    runs = [name for name in folder.latest() if (folder.root / name / RUN_FILES[0]).is_file()]
+    runs = [name for name in folder.latest() if (folder.root / name / BEST_FILE).is_file()]
     return {
         "bundled": list(BUNDLED_NETWORKS),
         "runs": [{"value": RUN + name, "name": name} for name in runs[:MAX_LISTED]],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from convolab.app.folders import MAX_LISTED, RunsFolder
 from convolab.app.jobs import PageJob
 from convolab.core.errors import LabError
+from convolab.core.run_files import METRICS_FILE, RECIPE_FILE, SUMMARY_FILE, TEST_FILE
 from convolab.core.types import Json
 from convolab.training.lock import is_locked
 from convolab.training.playback import FOLDER as PLAYBACK
@@ -15,7 +16,7 @@ from convolab.training.playback import FOLDER as PLAYBACK
 if TYPE_CHECKING:
     from convolab.training.run import Run
 
-FILES = ("recipe.toml", "summary.json", "metrics.jsonl", "test.json")
+FILES = (RECIPE_FILE, SUMMARY_FILE, METRICS_FILE, TEST_FILE)
 MAX_POINTS = 1000  # epochs of a curve; of more every second, third ... is drawn
 RECENT = 3  # epochs whose speed says how long the others take
 CurvePoint = TypeVar("CurvePoint")
@@ -81,7 +82,7 @@ def seconds_left(folder: RunsFolder, name: str, row: dict[str, Json]) -> float |
     if not isinstance(epoch_seconds, float) or not isinstance(epochs, int) or not isinstance(done, int):
         return None
     try:
-        since = time.time() - (folder.root / name / "metrics.jsonl").stat().st_mtime
+        since = time.time() - (folder.root / name / METRICS_FILE).stat().st_mtime
     except OSError:
         return None
     return max(0.0, epoch_seconds * (epochs - done) - min(since, epoch_seconds))

@@ -9,6 +9,7 @@ from convolab.cli.terminal import STOPPED, print_json, print_lines, print_note
 from convolab.core.errors import LabError
 from convolab.core.escape import shell_word
 from convolab.core.outputs import TRAINING_CURVES, own_kind, require_outputs
+from convolab.core.run_files import RECIPE_FILE
 from convolab.core.text import format_percent
 
 if TYPE_CHECKING:
@@ -135,8 +136,6 @@ def print_status(run: "Run", overview: RunOverview) -> None:
 
 def next_command(run: "Run") -> str:
     """What a person may do next with a run that was trained."""
-    from convolab.training.run_folder import RECIPE_FILE
-
     if run.status == "diverged":
         return f"convolab train --recipe {shell_word(run.folder / RECIPE_FILE)} --lr {run.recipe.optimizer.lr / 10:g}"
     folder = shell_word(run.folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convolab.core.errors import LabError, require
+from convolab.core.run_files import RECIPE_FILE, SUMMARY_FILE
 from convolab.handin.comments import EMPTY, comment_problem, known_digests
 from convolab.handin.homework import Homework, HomeworkItem, NotebookInfo, Value
 from convolab.handin.notebook_file import (
@@ -348,4 +349,4 @@ def find_run_folders(root: Path) -> list[Path]:
         return []
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.is_symlink()]
     require(len(folders) <= MAX_RUNS, f"{root} has {len(folders):,} folders: at most {MAX_RUNS:,} are read")
-    return [path for path in folders if (path / "summary.json").is_file() and (path / "recipe.toml").is_file()]
+    return [path for path in folders if (path / SUMMARY_FILE).is_file() and (path / RECIPE_FILE).is_file()]

@@ -14,6 +14,7 @@ from convolab.core.environment import package_version
 from convolab.core.errors import LabError, require
 from convolab.core.files import sha256_of, sha256_of_file
 from convolab.core.outputs import output_file, require_outputs
+from convolab.core.run_files import CODE_FOLDER, METRICS_FILE, RECIPE_FILE, SUMMARY_FILE, TEST_FILE, WEIGHTS_FILES
 from convolab.data.image_npz import ZIP_ERRORS
 from convolab.handin.check import CheckResult, check_folder, find_run_folders
 from convolab.handin.homework import HOMEWORK_FILE, MAX_HOMEWORK_BYTES, Homework
@@ -30,9 +31,7 @@ MAX_EVIDENCE_BYTES = 20_000_000
 MAX_WEIGHTS_BYTES = 2_000_000_000
 MAX_NAME_CHARS = 200
 MAX_MANIFEST_BYTES = 10_000_000
-EVIDENCE = ("recipe.toml", "metrics.jsonl", "summary.json", "test.json")
-WEIGHTS = ("best.safetensors", "last.safetensors")
-CODE_FOLDER = "code"  # of a run: its copies of the code of a person's own parts
+EVIDENCE = (RECIPE_FILE, METRICS_FILE, SUMMARY_FILE, TEST_FILE)
 MAX_CODE_FILES = 100  # of one run
 MAX_CODE_BYTES = 1_000_000  # of one of them
 RUN_NAME = re.compile(r"[\w][\w.+-]*")
@@ -192,7 +191,7 @@ def collect_evidence(folder: Path, notes: list[str]) -> dict[str, bytes]:
                 f"the training of {run.name} was killed or still goes on: to hand in all of it, wait for it or "
                 f"finish it (convolab resume runs/{run.name}), and pack again"
             )
-        digests = {name: sha256_of_file(run / name) for name in WEIGHTS if is_plain_file(run / name)}
+        digests = {name: sha256_of_file(run / name) for name in WEIGHTS_FILES if is_plain_file(run / name)}
         files[f"evidence/{run.name}/weights.json"] = json_bytes({"sha256": digests})
     return files
 

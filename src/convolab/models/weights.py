@@ -26,13 +26,13 @@ from typing_extensions import TypedDict
 from convolab.core.errors import LabError, describe_exception, require
 from convolab.core.files import sha256_of, sha256_of_file, size_of_file, user_path
 from convolab.core.records import validate_record
+from convolab.core.run_files import BEST_FILE
 from convolab.models.classifier import ImageClassifier
 from convolab.models.libraries import find_in_timm, import_library, split_library
 from convolab.models.pretrained import BUNDLED_NETWORKS, offline_if_unreachable, pretrained
 
 START_KEYS = ("weights", "weights_sha256", "freeze", "pretrained_lr_factor")  # of a recipe's model; no options
 OWN_WEIGHTS = "pretrained"  # the value of model.weights that names a library's own
-RUN_WEIGHTS = "best.safetensors"  # of a run's folder
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 MAX_WEIGHTS_BYTES = 4_000_000_000
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of torchvision's networks
@@ -93,8 +93,8 @@ def weights_path(name: str) -> Path:
     """The file that `model.weights` names. Raises LabError for what is neither a weights file nor a run's folder."""
     path = user_path(name)
     if path.is_dir():
-        require((path / RUN_WEIGHTS).is_file(), f"model.weights: {path} holds no {RUN_WEIGHTS}: give a trained run")
-        return path / RUN_WEIGHTS
+        require((path / BEST_FILE).is_file(), f"model.weights: {path} holds no {BEST_FILE}: give a trained run")
+        return path / BEST_FILE
     require(
         path.suffix in SUFFIXES,
         f"model.weights = {name!r}: give '{OWN_WEIGHTS}' for the network's own, a file ({', '.join(SUFFIXES)}), or the "

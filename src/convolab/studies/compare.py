@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from convolab.core.errors import LabError, require, suggest
+from convolab.core.run_files import SUMMARY_FILE
 from convolab.core.text import join_with_and, pluralize
 from convolab.core.types import Json
 from convolab.studies.analyze import analyze_study, note_other_images
@@ -19,7 +20,6 @@ from convolab.studies.trials import require_saved_metrics
 from convolab.training.find_runs import find_runs
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.run_folder import SUMMARY_FILE
 
 COMPARISON_METRICS = ("best_validation_accuracy", "final_validation_loss", "final_train_loss")
 MAX_OVERRIDES_LENGTH = 60  # of an arm's name that is what is its own

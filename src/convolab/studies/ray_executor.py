@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from convolab.core.environment import count_usable_cores
 from convolab.core.errors import LabError, require
+from convolab.core.run_files import SUMMARY_FILE
 from convolab.data.memmap import read_memmap
 from convolab.studies.executor import HEARTBEAT_INTERVAL, MAX_ATTEMPTS, EventCallback, Job, JobEvent
 from convolab.studies.ray_events import EventReceiver, start_event_queue
@@ -38,7 +39,6 @@ from convolab.studies.ray_task import (
     write_run_files,
 )
 from convolab.training.run import COMPLETED, Run
-from convolab.training.run_folder import SUMMARY_FILE
 
 if TYPE_CHECKING:
     from ray import ObjectRef

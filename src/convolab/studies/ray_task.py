@@ -24,6 +24,7 @@ import torch
 from convolab.core.environment import tune_malloc
 from convolab.core.errors import LabError, require
 from convolab.core.files import atomic_write, translate_write_errors
+from convolab.core.run_files import SUMMARY_FILE
 from convolab.data.dataset import ImageDataset
 from convolab.data.memmap import read_memmap
 from convolab.data.splits import DatasetSplits
@@ -33,7 +34,6 @@ from convolab.models.own_code import OwnCode, find_own_code, provide_code
 from convolab.models.weights import OWN_WEIGHTS, provide_weights, read_weights_bytes
 from convolab.studies.executor import TERMINAL_EVENTS, Job, JobEvent, run_job
 from convolab.training.recipe import Recipe
-from convolab.training.run_folder import SUMMARY_FILE
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle

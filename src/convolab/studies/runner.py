@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from convolab.core.errors import LabError, require
+from convolab.core.run_files import SUMMARY_FILE, TEST_FILE
 from convolab.core.text import pluralize, truncate_list
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import load
@@ -33,7 +34,7 @@ from convolab.studies.trials import estimate_training_cost, find_corruption, req
 from convolab.training.epoch_log import require_logger
 from convolab.training.recipe import Recipe
 from convolab.training.run import COMPLETED, Run
-from convolab.training.run_folder import SUMMARY_FILE, TEST_FILE, read_summary
+from convolab.training.run_folder import read_summary
 from convolab.training.setup import train_validation_split
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from convolab.core.escape import command_line
+from convolab.core.run_files import RECIPE_FILE
 from convolab.core.text import format_percent
 from convolab.core.types import Json
 from convolab.studies.analyze import held_out_choice
@@ -103,7 +104,7 @@ def deciding_commands(runs: Sequence[Run], differing: Mapping[str, tuple[str, st
         ((key, values),) = differing.items()
         word = f"{key}={','.join(values)}"
         if NOT_SET not in values and len(parse_sweep_values(word)[1]) == 2:
-            recipe = str(runs[0].folder / "recipe.toml")
+            recipe = str(runs[0].folder / RECIPE_FILE)
             return [command_line(["sweep", recipe, word, "--seeds", str(DECIDING_SEEDS), *data])]
     first_seed = runs[0].recipe.training.seed
     commands, folders = [], []
@@ -111,7 +112,7 @@ def deciding_commands(runs: Sequence[Run], differing: Mapping[str, tuple[str, st
         for seed in range(first_seed, first_seed + DECIDING_SEEDS):
             folder = str(run.folder)
             if seed != run.recipe.training.seed:
-                recipe, folder = str(run.folder / "recipe.toml"), f"{folder}-seed{seed}"
+                recipe, folder = str(run.folder / RECIPE_FILE), f"{folder}-seed{seed}"
                 commands.append(
                     command_line(["train", "--recipe", recipe, "--seed", str(seed), "--out", folder, *data])
                 )

@@ -9,12 +9,13 @@ from filelock import FileLock, Timeout
 
 from convolab.core.errors import LabError, require
 from convolab.core.files import require_no_link, translate_write_errors
+from convolab.core.run_files import RECIPE_FILE, SUMMARY_FILE
 from convolab.core.text import truncate_list
 from convolab.studies.results import TrialResult
 from convolab.studies.study import Study, Trial
 from convolab.training.recipe import Recipe, read_toml
 from convolab.training.run import Run
-from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, require_outside_runs
+from convolab.training.run_folder import require_outside_runs
 
 STUDY_FILE = "study.toml"
 DATASET_FOLDER = ".images"  # what workers map, while they train

@@ -10,16 +10,17 @@ from torch import nn
 from convolab.analysis.formulas import closed_form
 from convolab.core.errors import LabError, require
 from convolab.core.free_cores import threads_lent
+from convolab.core.run_files import METRICS_FILE, RECIPE_FILE, STATE_FILE, SUMMARY_FILE, WEIGHTS_FILES
 from convolab.core.types import Json
 from convolab.data.splits import DatasetSplits
 from convolab.training.augmentation import check_first_size, parse_transform
 from convolab.training.callbacks import NO_CALLBACKS, TrainingCallbacks
-from convolab.training.checkpoint import STATE_FILE, read_metadata, read_state
+from convolab.training.checkpoint import read_metadata, read_state
 from convolab.training.network_check import check_forward, check_network, require_storable
 from convolab.training.other_transform import is_other_entry
 from convolab.training.recipe import Recipe
 from convolab.training.run import Run
-from convolab.training.run_folder import METRICS_FILE, RECIPE_FILE, SUMMARY_FILE, WEIGHTS_FILES, epoch_from_record
+from convolab.training.run_folder import epoch_from_record
 from convolab.training.run_records import COMPLETED
 from convolab.training.setup import build_network, train_validation_split
 from convolab.training.trainer import Diverged, require_full_batch

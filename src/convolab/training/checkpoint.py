@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 from convolab.core.errors import LabError, require
 from convolab.core.files import MAX_JSON_BYTES, atomic_write, parse_json, size_of_file
 from convolab.core.records import validate_record
+from convolab.core.run_files import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.core.types import Json
 from convolab.models import registry
 from convolab.models.classifier import ImageClassifier
@@ -33,9 +34,6 @@ from convolab.training.recipe import LaterFormat, require_known_format
 MAX_TENSOR_BYTES = 4_000_000_000  # of a file of weights or of a state
 MAX_SIDE = 10_000  # pixels; of the images that a weights file says its network is for
 NO_OPTIONS = ("name", *START_KEYS)  # what a recipe's model holds besides the network's options
-CODE_FOLDER = "code"  # beside the weights of somebody's own network
-STATE_FILE = "state.safetensors"
-PREVIOUS_STATE_FILE = "state.previous.safetensors"
 ImageSide = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 
 

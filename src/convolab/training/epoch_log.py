@@ -19,11 +19,11 @@ from typing_extensions import TypedDict
 from convolab.core.errors import LabError, describe_exception, require, suggest
 from convolab.core.files import read_json, require_no_link, write_json
 from convolab.core.records import validate_record
+from convolab.core.run_files import LOG_FILE
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.history import EpochMetrics
 from convolab.training.playback import PlaybackLogger
 from convolab.training.recipe import Recipe, flat_recipe
-from convolab.training.run_folder import LOG_FILE
 from convolab.training.run_records import RunId
 from convolab.training.trainer import Trainer
 

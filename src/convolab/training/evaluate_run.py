@@ -8,6 +8,7 @@ import torch
 
 from convolab.core.errors import require
 from convolab.core.files import write_json
+from convolab.core.run_files import TEST_FILE
 from convolab.core.types import MessageCallback
 from convolab.data.image_io import ImageLike, open_image
 from convolab.data.splits import DatasetSplits
@@ -22,7 +23,6 @@ from convolab.models.inference import (
 from convolab.training.averaged_views import AveragedViews
 from convolab.training.evaluation import evaluate
 from convolab.training.predictions import DatasetPredictions, Mistakes, predict_dataset, worst_mistakes
-from convolab.training.run_folder import TEST_FILE
 from convolab.training.run_records import EvaluationRecord, new_evaluation_record, new_views_record
 from convolab.training.setup import splits_of_run
 

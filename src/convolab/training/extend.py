@@ -12,17 +12,18 @@ from convolab.core.errors import require
 from convolab.core.escape import shell_word
 from convolab.core.files import write_json
 from convolab.core.free_cores import as_many_threads
+from convolab.core.run_files import RECIPE_FILE, STATE_FILE, SUMMARY_FILE
 from convolab.core.text import pluralize
 from convolab.core.types import python_values
 from convolab.data.splits import DatasetSplits
 from convolab.training.callbacks import TrainingCallbacks
-from convolab.training.checkpoint import STATE_FILE, read_state
+from convolab.training.checkpoint import read_state
 from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
 from convolab.training.recipe import Recipe
 from convolab.training.recorder import RunRecorder, note_other_threads
 from convolab.training.run_code import code_folder
-from convolab.training.run_folder import RECIPE_FILE, SUMMARY_FILE, new_run_folder, require_new_folder
+from convolab.training.run_folder import new_run_folder, require_new_folder
 from convolab.training.run_records import ParentRecord, RunId, new_summary
 from convolab.training.setup import build_trainer, splits_of_run
 from convolab.training.trainer import Trainer

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+from convolab.core.run_files import SUMMARY_FILE
 from convolab.training.lock import is_locked
 from convolab.training.run import Run
-from convolab.training.run_folder import RUN_MARKS, SUMMARY_FILE
+from convolab.training.run_folder import RUN_MARKS
 
 
 def list_run_folders(folder: Path | str) -> list[Path]:

@@ -9,13 +9,13 @@ import torch
 
 from convolab.core.errors import LabError
 from convolab.core.files import link_or_copy, write_json, write_text
+from convolab.core.run_files import BEST_FILE, LAST_FILE, METRICS_FILE, SUMMARY_FILE
 from convolab.core.text import pluralize
 from convolab.models.classifier import ImageClassifier
 from convolab.training.callbacks import TrainingCallbacks
 from convolab.training.checkpoint import write_state, write_weights
 from convolab.training.exactness import require_exact, samples_of_own_parts
 from convolab.training.recipe import Recipe
-from convolab.training.run_folder import METRICS_FILE, SUMMARY_FILE
 from convolab.training.run_records import RunId, RunSummary, Status
 from convolab.training.trainer import Diverged, Trainer
 
@@ -63,7 +63,7 @@ class RunRecorder:
         net = cast("ImageClassifier", self.trainer.eval_net)  # `build_trainer` made it
         self.write_weights("last", net, progress.epoch)
         if self.trainer.best_epoch == progress.history[-1]:
-            link_or_copy(self.folder / "best.safetensors", self.folder / "last.safetensors")
+            link_or_copy(self.folder / BEST_FILE, self.folder / LAST_FILE)
         self.write_metrics()
         self.write_state()
 

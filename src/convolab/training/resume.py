@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from convolab.core.errors import require
 from convolab.core.files import find_leftovers
 from convolab.core.free_cores import as_many_threads
+from convolab.core.run_files import PREVIOUS_STATE_FILE, STATE_FILE
 from convolab.data.splits import DatasetSplits
 from convolab.training.callbacks import TrainingCallbacks
-from convolab.training.checkpoint import PREVIOUS_STATE_FILE, STATE_FILE, read_state
+from convolab.training.checkpoint import read_state
 from convolab.training.epoch_log import LoggedRun, epoch_log, require_logger
 from convolab.training.exactness import require_same_parts
 from convolab.training.recorder import RunRecorder, note_other_threads

@@ -10,6 +10,7 @@ from convolab.core.display import Displayable
 from convolab.core.errors import LabError, require, suggest
 from convolab.core.files import read_json, translate_path_errors, user_path, write_json, write_text
 from convolab.core.records import validate_record
+from convolab.core.run_files import METRICS_FILE, RECIPE_FILE, SUMMARY_FILE, TEST_FILE
 from convolab.core.types import MessageCallback
 from convolab.data.catalog import is_own_data, load
 from convolab.data.image_io import ImageLike
@@ -32,10 +33,6 @@ from convolab.training.recorder import RunRecorder
 from convolab.training.resume import resume_run
 from convolab.training.run_code import code_files, code_folder, find_edited_file, read_codes
 from convolab.training.run_folder import (
-    METRICS_FILE,
-    RECIPE_FILE,
-    SUMMARY_FILE,
-    TEST_FILE,
     delete_own_files,
     new_run_folder,
     read_history,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from convolab.core.errors import LabError
 from convolab.core.files import require_no_link
+from convolab.core.run_files import CODE_FOLDER
 from convolab.models.own_code import CodeRecord, OwnCode, code_of_record, find_own_code
-from convolab.training.checkpoint import CODE_FOLDER
 from convolab.training.recipe import Recipe
 from convolab.training.run_records import RunSummary
 

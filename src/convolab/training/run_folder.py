@@ -31,9 +31,20 @@ from convolab.core.outputs import (
     require_replaceable,
 )
 from convolab.core.records import validate_record
+from convolab.core.run_files import (
+    CODE_FOLDER,
+    LOG_FILE,
+    METRICS_FILE,
+    PREVIOUS_STATE_FILE,
+    RECIPE_FILE,
+    STATE_FILE,
+    SUMMARY_FILE,
+    TEST_FILE,
+    WEIGHTS_FILES,
+)
 from convolab.core.types import Json
 from convolab.data.catalog import short_name
-from convolab.training.checkpoint import CODE_FOLDER, PREVIOUS_STATE_FILE, STATE_FILE, read_header_metadata
+from convolab.training.checkpoint import read_header_metadata
 from convolab.training.first_edition import RENAMED_VALUES, translate_first_edition
 from convolab.training.history import EpochMetrics
 from convolab.training.lock import LOCK_FILE, run_lock
@@ -46,13 +57,7 @@ from convolab.training.recipe import (
 )
 from convolab.training.run_records import COMPLETED, SUMMARY_DEFAULTS, RunId, RunSummary, data_key
 
-RECIPE_FILE = "recipe.toml"
-METRICS_FILE = "metrics.jsonl"
-SUMMARY_FILE = "summary.json"
-TEST_FILE = "test.json"
-LOG_FILE = "log.json"
 RUN_MARKS = (RECIPE_FILE, METRICS_FILE, SUMMARY_FILE)  # a folder with two of them is a run, maybe a damaged one
-WEIGHTS_FILES = ("best.safetensors", "last.safetensors")
 OUTPUTS = {  # what `convolab train` and `convolab test` put beside: the kind of each, in files of these endings
     "curves": TRAINING_CURVES,
     "confusion": CONFUSION_MATRIX,

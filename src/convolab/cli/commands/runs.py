@@ -11,6 +11,7 @@ from convolab.cli.run_status import folder_overview
 from convolab.cli.terminal import print_fitting_table, print_json, print_lines, print_note
 from convolab.core.errors import LabError, require
 from convolab.core.escape import escape_line
+from convolab.core.run_files import SUMMARY_FILE
 from convolab.core.text import NO_VALUE, format_percent, pluralize, truncate_list
 
 COLUMNS = ("run", "status", "epochs", "best validation", "test", "network", "data", "recipe", "parent")
@@ -65,7 +66,7 @@ def delete_run(folder: Path, yes: bool, as_json: bool) -> None:
     try:
         run = Run(folder)
     except LabError as error:
-        if not (folder / "summary.json").exists():
+        if not (folder / SUMMARY_FILE).exists():
             raise
         raise LabError(
             f"{error}; so it is not known what is the run's own there: look, and delete the folder yourself"

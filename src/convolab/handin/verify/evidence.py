@@ -10,6 +10,7 @@ from typing import Any
 
 from convolab.core.errors import LabError
 from convolab.core.files import read_json
+from convolab.core.run_files import METRICS_FILE, RECIPE_FILE, SUMMARY_FILE, TEST_FILE
 from convolab.core.stats import wilson_interval
 from convolab.core.text import pluralize, truncate_list
 from convolab.handin.check import find_run_folders
@@ -85,27 +86,27 @@ def read_run_evidence(folder: Path) -> RunEvidence:
             run.signs.append(Sign(f"{place}/{what}", str(error).replace(f"{folder}/", "")))
             return None
 
-    run.summary = read("summary.json", lambda: read_summary(folder))
-    stored = read("recipe.toml", lambda: read_stored_recipe(folder))
+    run.summary = read(SUMMARY_FILE, lambda: read_summary(folder))
+    stored = read(RECIPE_FILE, lambda: read_stored_recipe(folder))
     if run.summary is None or stored is None:
         return run
     recipe, file_key = stored
     run.recipe = recipe
     run_id = RunId(*run.key)
-    run.history = read("metrics.jsonl", lambda: read_history(folder, run_id)) or []
-    if (folder / "test.json").is_file():
-        test = read("test.json", lambda: read_json(folder / "test.json"))
+    run.history = read(METRICS_FILE, lambda: read_history(folder, run_id)) or []
+    if (folder / TEST_FILE).is_file():
+        test = read(TEST_FILE, lambda: read_json(folder / TEST_FILE))
         run.test = rename_fields(test) if isinstance(test, dict) else {} if test is not None else None
-        read("test.json", lambda: run_id.require_own(folder / "test.json", run.test or {}))
+        read(TEST_FILE, lambda: run_id.require_own(folder / TEST_FILE, run.test or {}))
     weights = read("weights.json", lambda: read_json(folder / "weights.json"))
     digests = weights.get("sha256") if isinstance(weights, dict) else None
     run.weights = {str(key): str(value) for key, value in digests.items()} if isinstance(digests, dict) else {}
     if run.key[0] not in (recipe.key, file_key):
         run.signs.append(
-            Sign(f"{place}/recipe.toml", "it is not the recipe that the run began with: its key is another")
+            Sign(f"{place}/{RECIPE_FILE}", "it is not the recipe that the run began with: its key is another")
         )
     run.signs += [Sign(f"{place}/{file}", what) for file, what in metrics_problems(run)]
-    run.signs += [Sign(f"{place}/test.json", what) for what in evaluation_problems(run)]
+    run.signs += [Sign(f"{place}/{TEST_FILE}", what) for what in evaluation_problems(run)]
     if not run.weights:
         run.signs.append(as_note(place, "it has no SHA-256 of its weights"))
     if was_cut_short(run.summary):
@@ -120,36 +121,36 @@ def metrics_problems(run: RunEvidence) -> Iterator[tuple[str, str]]:
     history, summary, epochs = run.history, run.summary, run.recipe.training.epochs
     numbers = [epoch.epoch for epoch in history]
     if numbers != list(range(1, len(history) + 1)):
-        yield "metrics.jsonl", f"its epochs are {truncate_list(list(map(str, numbers)))}"
+        yield METRICS_FILE, f"its epochs are {truncate_list(list(map(str, numbers)))}"
         return
     is_stale = was_cut_short(summary) and len(history) >= summary["epochs_done"]  # then only the metrics went on
     if len(history) != summary["epochs_done"] and not is_stale:
         yield (
-            "metrics.jsonl",
+            METRICS_FILE,
             f"it has {pluralize(len(history), 'epoch')}, and the summary says {summary['epochs_done']}",
         )
     may_stop = any(getattr(run.recipe.training, name, None) is not None for name in ("goal", "patience"))
     if summary["status"] == "finished" and not may_stop and len(history) != epochs:
         yield (
-            "metrics.jsonl",
+            METRICS_FILE,
             f"the run is finished with {pluralize(len(history), 'epoch')}, and its recipe has {epochs}",
         )
     best, stored = best_epochs(history), summary["best"]
     is_same_best = any(same_record(epoch.to_record(), stored) for epoch in best) if stored else not best
     if not is_same_best and not is_stale:
-        yield "metrics.jsonl", "its best epoch is not the one that the summary holds"
+        yield METRICS_FILE, "its best epoch is not the one that the summary holds"
     for name in ("train_accuracy", "validation_accuracy"):
         values = [value for epoch in history if (value := getattr(epoch, name)) is not None]
         if values and not have_common_count(values, run.recipe.data.limit or MAX_IMAGES):
-            yield "metrics.jsonl", f"its values of {name} are no fractions of one number of images"
+            yield METRICS_FILE, f"its values of {name} are no fractions of one number of images"
     seen = [epoch.images_per_second * epoch.train_seconds for epoch in history]
     if any(not math.isclose(a, b, rel_tol=EXACT) for a, b in pairwise(seen)):
-        yield "metrics.jsonl", "images per second times seconds is not the same number of images in each epoch"
+        yield METRICS_FILE, "images per second times seconds is not the same number of images in each epoch"
     total = sum(run.times)
     if summary["status"] == "finished" and not math.isclose(
         total, summary["train_seconds"], rel_tol=EXACT, abs_tol=EXACT
     ):
-        yield "metrics.jsonl", "the seconds of its epochs do not add up to those of the summary"
+        yield METRICS_FILE, "the seconds of its epochs do not add up to those of the summary"
 
 
 def same_record(record: dict[str, Any], stored: Any) -> bool:  # noqa: ANN401 (a file's)

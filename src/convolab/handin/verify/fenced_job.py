@@ -71,6 +71,7 @@ def train_again(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     from convolab.core.environment import count_usable_cores, hardware_info, package_versions
     from convolab.core.files import sha256_of_file
     from convolab.core.free_cores import use_threads
+    from convolab.core.run_files import RECIPE_FILE
     from convolab.core.trust import trust_here
     from convolab.data.catalog import load
     from convolab.models.own_code import code_of_record, provide_code
@@ -82,7 +83,7 @@ def train_again(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     use_threads(max(1, min(int(job["threads"] or 1), count_usable_cores())))
     for part, record in job["codes"].items():
         provide_code(job["own_parts"][part], code_of_record(code_folder(folder, part), record))
-    recipe = Recipe.read(folder / "recipe.toml")
+    recipe = Recipe.read(folder / RECIPE_FILE)
     splits = load(recipe.data.name, job["data_dir"], image_size=recipe.data.image_size, download=False)
     run = Run.start(recipe, splits, folder / "again", device="cpu")
     test = run.test(splits=splits) if job["tested"] and run.status == "finished" else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from convolab.core.environment import count_usable_cores, hardware_info, package_versions
 from convolab.core.errors import LabError, require
+from convolab.core.run_files import RECIPE_FILE
 from convolab.core.text import pluralize, truncate_list
 from convolab.data.catalog import DATASETS
 from convolab.handin.verify.evidence import RunEvidence
@@ -17,7 +18,6 @@ from convolab.handin.verify.signs import Sign, confirmed, skipped
 from convolab.models.own_code import CodeRecord, code_of_record
 from convolab.training.history import EpochMetrics
 from convolab.training.run_code import code_folder, code_records
-from convolab.training.run_folder import RECIPE_FILE
 
 COMPARED = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate")
 # Where bits cannot agree. Roundings grow while a network trains: with another number of threads, 20 epochs on digits
