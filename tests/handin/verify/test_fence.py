@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,6 +202,21 @@ def test_of_a_persons_data_the_fence_shows_the_published_datasets_alone(data: Pa
     seen = [words[i + 2] for i, word in enumerate(words) if word.startswith("--ro-bind")]
     assert [path for path in seen if Path(path).is_relative_to(data)] == [str(data / CIFAR)]
     assert str(tmp_path) not in seen
+
+
+def test_the_fence_is_made_of_these_words_and_no_others(data: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    words = fence_arguments(work, data)
+    after = dict(pairwise(words))
+    flags = {"--unshare-all", "--die-with-parent", "--new-session"}
+    places = {"--proc", "--dev", "--tmpfs", "--ro-bind-try", "--ro-bind", "--bind", "--remount-ro", "--chdir"}
+    assert {word for word in words if word.startswith("--")} == flags | places | {"--cap-drop"}
+    assert (after["--cap-drop"], after["--proc"], after["--dev"]) == ("ALL", "/proc", "/dev")
+    assert (after["--tmpfs"], after["--remount-ro"], after["--chdir"]) == ("/tmp", "/", str(work))
+    assert words.count("--bind") == 1
+    assert words[-7:] == ["--bind", str(work), str(work), "--remount-ro", "/", "--chdir", str(work)]
+    # What comes later lies on top: packages may be in /tmp.
+    assert words.index("--tmpfs") < words.index("--ro-bind-try")
 
 
 @pytest.mark.slow
