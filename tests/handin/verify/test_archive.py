@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from convolab.core.errors import LabError
-from convolab.handin.verify.archive import MAX_MEMBERS, find_hand_ins, read_hand_in, write_files
+from convolab.handin.verify.archive import MAX_MEMBERS, MAX_ZIP_BYTES, find_hand_ins, read_hand_in, write_files
 from convolab.handin.verify.verify import verify_hand_ins
 
 
@@ -202,3 +202,20 @@ def test_a_file_that_did_not_arrive_whole_is_refused_in_other_words_than_one_tha
 def test_a_folder_that_was_zipped_by_hand_names_the_command_that_packs_it(tmp_path: Path) -> None:
     line = error_of(make_zip(tmp_path / "a.zip", {"ada/question2_training.ipynb": b"{}", "ada/README.md": b""}))
     assert line.endswith("holds notebooks but was not packed: the student must run `convolab handin pack`")
+
+
+def test_a_zip_that_is_too_large_is_refused_by_its_size_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with path.open("wb") as file:
+        file.truncate(MAX_ZIP_BYTES + 1)  # takes no room on the disk
+    assert error_of(path) == f"{path} has 200.0 MB: at most 200.0 MB are read"
+
+
+def test_more_hand_ins_than_a_class_has_are_refused_and_one_that_is_named_twice_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convolab.handin.verify.archive.MAX_HAND_INS", 2)
+    paths = [make_zip(tmp_path / f"{name}.zip", {"manifest.json": b"{}"}) for name in "abc"]
+    assert find_hand_ins([paths[0], paths[1], paths[0]]) == paths[:2]
+    with pytest.raises(LabError, match="3 hand-ins: give at most 2"):
+        find_hand_ins([tmp_path])
