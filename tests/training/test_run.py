@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -472,6 +472,33 @@ def test_another_number_of_threads_is_reported(
     finally:
         torch.set_num_threads(1)
     assert messages == ["this run was started with 1 thread and continues with 2: results will not be bit-identical"]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(count_usable_cores() < 2, reason="one core")
+@pytest.mark.parametrize("kind", ["batch norm", "muon", "bf16"])
+def test_on_two_threads_a_run_that_is_repeated_and_one_that_is_resumed_agree_bit_for_bit(
+    two_threads: None, tmp_path: Path, digits: DatasetSplits, make_recipe: Callable[..., Recipe], kind: str
+):
+    # Large enough for both threads to have a part of most steps: of 2 epochs of 3.
+    larger = {"model.name": "simple_convnet", "model.channels": [16, 32], "data.limit": 300}
+    recipe = make_recipe(RECIPE_KINDS[kind] | larger | {"training.batch_size": 128, "training.epochs": 2})
+    once, again, stopped = (tmp_path / name for name in ("once", "again", "stopped"))
+    for folder in (once, again):
+        Run.start(recipe, digits, folder)
+    assert Run.start(recipe, digits, stopped, callbacks=stop_after(4)).status == "stopped"
+    resumed = Run(stopped).resume(digits)
+    assert (resumed.status, resumed.summary["threads"], torch.get_num_threads()) == ("finished", 2, 2)
+    assert run_contents(again) == run_contents(once)
+    assert run_contents(stopped) == run_contents(once)
 
 
 @pytest.mark.slow
