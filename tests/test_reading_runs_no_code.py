@@ -6,16 +6,22 @@ The commands are those of the command table with every option that takes a path 
 ones, so that a new one is covered by itself.
 """
 
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from support import own_parts
 from support.small_homework import TOML
+
+from convolab.handin.homework import load_homework
+from convolab.handin.pack import pack_homework
+from convolab.handin.start import start_homework
 
 pytestmark = pytest.mark.slow
 
@@ -96,6 +102,8 @@ def hook(event, args):
 
 import convolab, numpy, scipy.stats, torch, timm, altair, skimage, sklearn.datasets, PIL.Image, nbformat, nbconvert
 from convolab.cli.main import COMMANDS, load_command
+from convolab.handin.verify import fence
+fence.bubblewrap = lambda: "/nowhere/bwrap"  # as if there were one: nothing is refused for the lack of it
 job = json.loads(sys.argv[1])
 sys.addaudithook(hook)
 results = {}
@@ -107,13 +115,15 @@ for name, call in job["calls"]:
             if job["kind"] == "command":
                 load_command(call[0]).main(call[1:], prog_name="convolab", standalone_mode=False)
             else:
-                getattr(convolab, call[0])(*call[1:])
+                function, arguments, keywords = call
+                getattr(convolab, function)(*arguments, **keywords)
             end = "ok"
     except SystemExit as error:
         end = f"exit {error.code}"
     except BaseException as error:
         end = f"{type(error).__name__}: {error}"
-    results[name] = {"end": end, "seen": seen[before:], "ran": os.path.exists(job["mark"])}
+    said = out.getvalue()[-3000:]
+    results[name] = {"end": end, "said": said, "seen": seen[before:], "ran": os.path.exists(job["mark"])}
 print(json.dumps(results))
 """
 
@@ -139,12 +149,31 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.mkdir(parents=True)
     shutil.copytree(folder / "run", runs / json.loads((folder / "run/summary.json").read_text())["recipe_key"])
     shutil.copy(folder / "study.toml", folder / "a-study/study.toml")
-    shutil.make_archive(str(folder / "handin"), "zip", folder / "run")
+    work = folder.parent / f"{folder.name}-work"
+    start_homework(load_homework(), work)
+    shutil.copytree(folder / "run", work / "runs" / "run")
+    pack_homework(load_homework(), work, folder / "theirs.zip", "Ada")
+    assert not mark.exists()
     return folder
 
 
 HARMLESS = {"--out", "--export", "--csv", "--address", "--executor", "--workers", "--threads", "--seeds", "--device"}
-INPUTS = ("run", "a-study", "weights.safetensors", "recipe.toml", "study.toml", "handin.zip", "theirs.py", ".")
+INPUTS = ("run", "a-study", "weights.safetensors", "recipe.toml", "study.toml", "theirs.zip", "theirs.py", ".")
+# What lets a command come as far as to open what it is given: its other options that must be there, and an argument of
+# the right kind where it looks at that first.
+FILL = {"--target": "random", "--to": "torch", "--out": "there.pt2", "--name": "Ada", "--x": "1,2", "--y": "1,2"}
+FITTING = {"power": "coursework", "handin verify": "theirs.zip"}
+
+
+# In Python: keywords that take a network or a folder, with those that each needs beside it; and what comes before them.
+KEYWORDS = {"net": {}, "victims": {}, "surrogates": {"for_transfer": True}, "pilot": {}}
+FIRST = {
+    "explain": (["chelsea"], {}),
+    "fool": (["chelsea", "goldfish"], {}),
+    "locate": (["chelsea"], {}),
+    "receptive_field": (["chelsea"], {"pixel": [0, 0]}),
+    "power": (["coursework"], {}),
+}
 
 
 def run_calls(folder: Path, kind: str, calls: list) -> dict:
@@ -193,13 +222,16 @@ def command_calls() -> list:
                 for p in leaf.params
                 if p.param_type_name == "option" and not p.is_flag and p.opts[0] not in HARMLESS
             ]
+            needed = [p.opts[0] for p in leaf.params if p.param_type_name == "option" and p.required]
+            filled = {option: [option, FILL[option]] for option in needed}
             for given in INPUTS:
                 values = [given] * max(1, len(arguments))
-                calls.append([f"{' '.join(words)} {given}", [*words, *values]])
+                calls.append([f"{' '.join(words)} {given}", [*words, *values, *chain(*filled.values())]])
             for option in options:
                 for given in ("run", "recipe.toml"):
-                    values = ["run"] * max(1, len(arguments))
-                    calls.append([f"{' '.join(words)} {option} {given}", [*words, *values, option, given]])
+                    values = [FITTING.get(" ".join(words), "run")] * max(1, len(arguments))
+                    others = chain(*(filled[other] for other in needed if other != option))
+                    calls.append([f"{' '.join(words)} {option} {given}", [*words, *values, *others, option, given]])
     return calls
 
 
@@ -214,6 +246,13 @@ def test_no_command_runs_the_code_of_a_strangers_folder_and_none_that_reads_writ
     assert any(name.startswith("study") for name in refused)
     assert any(name.startswith("train --recipe") for name in refused), refused
     assert "homework.toml" not in results["handin check ."]["end"]  # nothing was wrong with it, so all of it was read
+    assert [name for name, r in results.items() if ": missing " in r["end"]] == []  # all came as far as to open things
+    assert any(name.startswith("fool") for name in refused), refused
+    assert any(name.startswith("export run") for name in refused), refused
+    assert "study file" not in results["power --pilot run"]["end"]
+    assert "0 refused" in results["handin verify theirs.zip"]["said"]  # so its evidence was read
+    again = results["handin verify --rerun run"]
+    assert "evidence/run/code/theirs.py is code that you have not trusted" in " ".join(again["said"].split()), again
 
 
 def test_no_public_function_runs_the_code_of_a_strangers_folder_or_writes_there(theirs: Path) -> None:
@@ -221,17 +260,34 @@ def test_no_public_function_runs_the_code_of_a_strangers_folder_or_writes_there(
 
     own = [name for name in dir(convolab) if callable(getattr(convolab, name)) and not name.startswith("_")]
     calls = [
-        [f"{name}({given!r}, {second!r})", [name, *([given, second] if second else [given])]]
+        [f"{name}({given!r}, {second!r})", [name, [given, second] if second else [given], {}]]
         for name in own
         if name not in ("train", "build", "summary")  # in these calls the person names the code
         for given in (*INPUTS, "chelsea")
         for second in ("", "run")
         if second or given != "chelsea"  # nothing of theirs
     ]
-    calls += [[f"{name}(run)", [name, "run"]] for name in ("train", "build", "summary")]
+    calls += [[f"{name}(run)", [name, ["run"], {}]] for name in ("train", "build", "summary")]
+    by_keyword = [
+        (name, keyword, given)
+        for name in own
+        if inspect.isfunction(getattr(convolab, name))
+        for keyword in list(inspect.signature(getattr(convolab, name)).parameters)[1:]
+        if keyword in KEYWORDS
+        for given in ("run", "weights.safetensors", "a-study")
+    ]
+    assert {name for name, _, _ in by_keyword} == FIRST.keys()
+    calls += [
+        [f"{name}({keyword}={given})", [name, FIRST[name][0], {**FIRST[name][1], **KEYWORDS[keyword], keyword: given}]]
+        for name, keyword, given in by_keyword
+    ]
     results = run_calls(theirs, "function", calls)
     assert what_happened(results) == {}
     assert any("have not trusted" in r["end"] for r in results.values())
+    named = {
+        f"{name}({keyword}={given})" for name, keyword, given in by_keyword if given == "run" and keyword != "pilot"
+    }
+    assert {name for name in named if "have not trusted" not in results[name]["end"]} == set()
 
 
 @pytest.mark.long
