@@ -131,6 +131,24 @@ def test_each_network_uses_its_own_preprocessing() -> None:
     assert predictions.target_ranks[0] == logits[0].argsort(descending=True).tolist().index(3) + 1
 
 
+def test_saved_images_are_judged_again_as_the_network_prepares_any_image() -> None:
+    net = small_net(0)
+    net.crop_fraction = 0.5  # so that of a saved image the middle alone is seen
+    finding = fool_classifier(net, ["chelsea", "coffee"], "random:2", seed=1)
+    fooling, targets = finding.arrays["fooling"], finding.arrays["target"]
+    with torch.no_grad():
+        as_saved = net(fooling / 255).double().softmax(1)
+        prepared = torch.cat([net(net.preprocess(image)) for image in fooling]).double().softmax(1)
+    for number, (result, target) in enumerate(zip(finding.metrics["images"], targets.tolist(), strict=True)):
+        for found, probabilities in ((result["after"], as_saved), (result["after_preprocessing"], prepared)):
+            assert found["class"] == net.classes[int(probabilities[number].argmax())]
+            assert found["target_probability"] == pytest.approx(float(probabilities[number, target]), abs=1e-6)
+    assert float((prepared - as_saved).abs().amax(1).min()) > 0.01
+    hits = int((prepared.argmax(1) == targets).sum())
+    assert (finding.metrics["after_preprocessing"]["hits"], finding.metrics["fooled"]["hits"]) == (hits, 4)
+    assert f"resized and cropped as the network does with any image, {hits} of 4 are still classified" in str(finding)
+
+
 def test_noise_has_the_given_l2_after_rounding_and_depends_on_the_seed() -> None:
     clean = torch.stack([read_image("coffee")[:, :64, :64], torch.full((3, 64, 64), 255, dtype=torch.uint8)])
     distances = torch.tensor([0.3, 4.0], dtype=torch.float64)
