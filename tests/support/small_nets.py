@@ -59,6 +59,28 @@ def is_equal(a: object, b: object) -> bool:
     return a == b
 
 
+class RedAndBlue(nn.Module):
+    """Class 0 is red, class 1 is blue, in cells of 4 x 4 pixels; all other logits are constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 4, stride=4)
+        self.linear = nn.Linear(2, 10)
+        self.conv.weight.data = torch.tensor([[1.0, -1, -1], [-1, -1, 1]]).view(2, 3, 1, 1).expand(2, 3, 4, 4) / 16
+        self.conv.bias.data = torch.zeros(2)
+        self.linear.weight.data = torch.zeros(10, 2)
+        self.linear.weight.data[0, 0] = self.linear.weight.data[1, 1] = 40.0
+        self.linear.bias.data = torch.full((10,), -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+def red_and_blue_net() -> ImageClassifier:
+    classes = ("red", "blue", *"cdefghij")
+    return ImageClassifier(RedAndBlue(), mean=(0.0,) * 3, std=(1.0,) * 3, input_size=(32, 32), classes=classes).eval()
+
+
 class FailsAtPass(nn.Module):
     """A network that fails at forward pass number `fail_at` and at all that follow."""
 

@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from support.small_nets import classifier_of, flatten_net
+from support.small_nets import classifier_of, flatten_net, red_and_blue_net
 from torch import Tensor, nn
 
 from convolab.core.errors import LabError
 from convolab.inspection.explain.explain import explain_prediction
 from convolab.inspection.localization.alignment import ALIGNMENT_KINDS
 from convolab.inspection.localization.dense import make_fully_convolutional
-from convolab.inspection.localization.detection import MAX_BOXES, MAX_CANVAS_PIXELS
+from convolab.inspection.localization.detection import MAX_BOXES, MAX_CANVAS_PIXELS, detect_class, make_canvas
 from convolab.inspection.localization.input_scale import MAX_INPUT_PIXELS, InputScale, parse_scales
 from convolab.inspection.localization.locate import locate_objects
 from convolab.inspection.localization.response import run_at_scale
@@ -22,27 +22,9 @@ from convolab.models.pretrained import pretrained
 from convolab.models.registry import build
 
 
-class RedAndBlue(nn.Module):
-    """Class 0 is red, class 1 is blue, in cells of 4 x 4 pixels; all other logits are constant."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 2, 4, stride=4)
-        self.linear = nn.Linear(2, 10)
-        self.conv.weight.data = torch.tensor([[1.0, -1, -1], [-1, -1, 1]]).view(2, 3, 1, 1).expand(2, 3, 4, 4) / 16
-        self.conv.bias.data = torch.zeros(2)
-        self.linear.weight.data = torch.zeros(10, 2)
-        self.linear.weight.data[0, 0] = self.linear.weight.data[1, 1] = 40.0
-        self.linear.bias.data = torch.full((10,), -0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(torch.relu(self.conv(x)).mean((2, 3)))
-
-
 @pytest.fixture
 def red_blue_net() -> ImageClassifier:
-    classes = ("red", "blue", *"cdefghij")
-    return ImageClassifier(RedAndBlue(), mean=(0.0,) * 3, std=(1.0,) * 3, input_size=(32, 32), classes=classes).eval()
+    return red_and_blue_net()
 
 
 def red_blue_image() -> Tensor:
@@ -76,6 +58,54 @@ def test_the_confidence_of_a_box_is_the_probability_computed_from_its_cells_only
     assert detections[0]["confidence"] == pytest.approx(expected, rel=1e-3)
     assert detections[0]["peak"] == pytest.approx(response, rel=1e-4)
     assert all(0 < detection["confidence"] <= 1 for detection in detections)
+
+
+@pytest.fixture
+def unsure_net() -> ImageClassifier:
+    """The same with other biases and smaller weights, so that no probability is near 1."""
+    net = red_and_blue_net()
+    net.network.linear.weight.data *= 0.05
+    net.network.linear.bias.data = torch.linspace(-1, 1, 10)
+    return net
+
+
+def test_the_confidence_of_a_box_is_of_the_mean_of_its_cells_and_the_biases(unsure_net: ImageClassifier) -> None:
+    result = run_at_scale(make_fully_convolutional(unsure_net), red_blue_image(), InputScale(), "cell")
+    for box, red_part in (((100, 40, 160, 80), 1.0), ((80, 40, 120, 80), 0.5)):
+        logits = torch.linspace(-1, 1, 10)
+        logits[0] += red_part * 2 * (250 - 10 - 10) / 255
+        confidence = result.box_confidence(0, "rf-center", box, (120, 200))
+        assert confidence == pytest.approx(float(logits.softmax(0)[0]), rel=1e-4)
+
+
+def test_the_confidence_of_a_box_in_windows_is_that_of_the_surest_window_centered_in_it(
+    unsure_net: ImageClassifier,
+) -> None:
+    photo, (left, top, right, bottom) = red_blue_image(), (90, 30, 170, 90)
+    windows = [
+        photo[:, row : row + 32, column : column + 32]
+        for row in range(0, 120 - 31, 4)
+        for column in range(0, 200 - 31, 4)
+        if top <= row + 15.5 <= bottom - 1 and left <= column + 15.5 <= right - 1
+    ]
+    with torch.no_grad():
+        probabilities = unsure_net(torch.stack(windows) / 255).softmax(1)[:, 0]
+    assert float(probabilities.max() - probabilities.mean()) > 0.01
+    result = run_at_scale(make_fully_convolutional(unsure_net), photo, InputScale(), "window")
+    confidence = result.box_confidence(0, "rf-center", (left, top, right, bottom), (120, 200))
+    assert confidence == pytest.approx(float(probabilities.max()), rel=1e-4)
+
+
+def test_the_confidence_of_a_box_is_that_of_the_surest_scale(unsure_net: ImageClassifier) -> None:
+    fcn, photo = make_fully_convolutional(unsure_net), red_blue_image()
+    results = [run_at_scale(fcn, photo, scale, "cell") for scale in parse_scales("0.25,1")]
+    for ordered in (results, results[::-1]):
+        found = detect_class(ordered, make_canvas(photo), 0, "rf-center", 0.5)
+        assert found.detections
+        for detection in found.detections:
+            each = [result.box_confidence(0, "rf-center", detection.box, (120, 200)) for result in results]
+            assert abs(each[0] - each[1]) > 1e-3
+            assert detection.confidence == max(each)
 
 
 def test_boxes_are_in_the_original_pixels_at_all_scales(red_blue_net: ImageClassifier) -> None:
