@@ -1,7 +1,9 @@
 """Null maps: rank correlation, random maps with the same spectrum, edges."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import sobel
 from scipy.stats import spearmanr
 from support.heatmaps import random_heatmap
 
@@ -43,3 +45,12 @@ def test_maps_in_bfloat16_which_numpy_does_not_have_are_correlated() -> None:
     first, second = random_heatmap(0).bfloat16(), random_heatmap(1).bfloat16()
     expected = spearmanr(first.float().abs().flatten(), second.float().abs().flatten()).statistic
     assert null_maps.rank_correlation(first, second) == pytest.approx(expected, abs=1e-12)
+
+
+def test_edges_are_those_of_scipys_sobel_operator_averaged_to_the_size_of_a_map() -> None:
+    pixels = torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    gray = pixels[0].double().mean(0).numpy()
+    expected = np.hypot(sobel(gray, axis=0, mode="nearest"), sobel(gray, axis=1, mode="nearest"))
+    assert np.allclose(null_maps.sobel_edges(pixels, torch.zeros(20, 30)).numpy(), expected, atol=1e-5)
+    averaged = expected.reshape(5, 4, 6, 5).mean((1, 3))
+    assert np.allclose(null_maps.sobel_edges(pixels, torch.zeros(5, 6)).numpy(), averaged, atol=1e-5)

@@ -3,16 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from support.small_nets import classifier_of, flatten_net, randomize_batch_norms
+from support.small_nets import classifier_of, flatten_net, randomize_batch_norms, red_and_blue_net
 from torch import Tensor
 
 from convolab.core.errors import LabError
 from convolab.inspection.localization.dense import FullyConvolutional, make_fully_convolutional
-from convolab.inspection.localization.evaluation import evaluate_localization
+from convolab.inspection.localization.evaluation import baseline_maps, evaluate_localization
 from convolab.inspection.localization.input_scale import InputScale
 from convolab.inspection.localization.metrics import IOU_LEVELS
+from convolab.inspection.localization.response import run_at_scale
 from convolab.inspection.localization.samples import (
     EvaluationSample,
     EvaluationSetting,
@@ -84,3 +86,30 @@ def test_single_cells_of_a_network_that_flattens_are_refused_before_an_image_is_
     unread = EvaluationSetting("unread", (EvaluationSample("a", read, ()),))
     with pytest.raises(LabError, match="a single cell has no score: choose the granularity window"):
         evaluate_localization(make_fully_convolutional(classifier_of(flatten_net())), unread, granularity="cell")
+
+
+def test_of_several_classes_of_an_object_the_one_that_the_network_finds_most_probable_is_looked_for() -> None:
+    image = torch.full((3, 64, 80), 90, dtype=torch.uint8)
+    for color, place in (
+        ((250, 10, 10), (slice(8, 24), slice(8, 24))),
+        ((10, 10, 250), (slice(40, 56), slice(48, 72))),
+    ):
+        image[:, *place] = torch.tensor(color, dtype=torch.uint8).view(3, 1, 1)  # more of it is blue
+    for classes in ((0, 1), (1, 0)):  # red and blue
+        both = ObjectAnnotation("red or blue", classes, ((48, 40, 72, 56),))
+        sample = EvaluationSample("two colors", lambda: image, (both,), tolerance=1.0)
+        found = evaluate_localization(
+            make_fully_convolutional(red_and_blue_net()), EvaluationSetting("x", (sample,)), alignments=("rf-center",)
+        )
+        [record] = found.records
+        assert record.pointing_hits["rf-center"]
+        assert record.energy_fractions["rf-center"] > 0.8
+        assert not record.pointing_hits["center"]
+
+
+def test_the_map_of_the_center_falls_to_all_four_borders_alike(fcn: FullyConvolutional) -> None:
+    image = torch.zeros(3, 33, 65, dtype=torch.uint8)
+    center = baseline_maps(run_at_scale(fcn, image, InputScale(), "cell"), image, 0, "a", "b")["center"]
+    rows, columns = np.mgrid[:33, :65]
+    to_border = np.minimum(np.minimum(rows, 32 - rows) / 16, np.minimum(columns, 64 - columns) / 32)
+    assert np.allclose(center.numpy(), to_border, atol=1e-6)

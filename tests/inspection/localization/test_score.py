@@ -145,3 +145,13 @@ def test_the_keys_of_a_score_in_json() -> None:
 def test_a_p_value_of_exactly_the_level_is_significant_in_every_comparison() -> None:
     assert MapComparison("iou", "erf", "resize", 0.1, None, ALPHA).is_significant
     assert McNemarResult(6, 0, ALPHA).is_significant
+
+
+@pytest.mark.parametrize("strongest", BASELINES)
+def test_each_map_is_compared_with_the_baseline_that_hits_most(strongest: str) -> None:
+    hits = {name: 5 if name == strongest else 2 for name in BASELINES} | {"erf": 6}
+    records = tuple(record(str(n), {name: n < count for name, count in hits.items()}) for n in range(8))
+    for comparison in score(records).comparisons:
+        assert (comparison.first, comparison.second) == ("erf", strongest)
+    [by_hits] = [c for c in score(records).comparisons if c.metric == "pointing_game"]
+    assert by_hits.discordant_counts == (1, 0)
