@@ -207,3 +207,30 @@ def test_the_public_function_takes_names() -> None:
     assert finding.metrics["image"] == "chelsea"
     with pytest.raises(LabError, match="no keyword"):
         convolab.receptive_field("chelsea", pixel=(0, 0), layr="x")
+
+
+def test_the_effective_field_holds_the_middle_95_percent_of_the_energy_along_each_axis() -> None:
+    assert energy_box(torch.ones(100, 100, dtype=torch.float64)) == (2, 2, 98, 98)
+    assert energy_box(torch.ones(3, 100, dtype=torch.float64)) == (2, 0, 98, 3)
+    at_two = torch.zeros(50, 50, dtype=torch.float64)
+    at_two[10, 20], at_two[40, 30] = 0.02, 0.98
+    assert energy_box(at_two) == (30, 40, 31, 41)  # 2.5 % are left out on each side
+
+
+def test_the_energy_is_the_squared_gradient_of_half_the_squared_length_of_the_cells_values() -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.25, 0.2, 0.3]).view(3, 1, 1)
+    net = ImageClassifier(
+        body, mean=mean.flatten().tolist(), std=std.flatten().tolist(), input_size=(9, 9), classes=("a", "b")
+    )
+    image = torch.randint(0, 256, (3, 9, 9), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    finding = inspect_receptive_field(net, image, (4, 6), layer="0")
+    left, top, right, bottom = finding.metrics["theoretical"]["box"]
+    patch = (image[:, top:bottom, left:right] / 255 - mean) / std
+    weights, bias = body[0].weight.detach(), body[0].bias.detach()
+    values = (weights * patch).sum((1, 2, 3)) + bias
+    gradient = (values.view(4, 1, 1, 1) * weights).sum(0) / std
+    energy = finding.arrays["energy"]
+    assert torch.allclose(energy[top:bottom, left:right].float(), gradient.square().sum(0), rtol=1e-3)
+    assert float(energy[top:bottom, left:right].sum()) == pytest.approx(float(energy.sum()))
