@@ -62,3 +62,20 @@ def test_the_level_of_chance_is_passed_once_in_twenty_by_a_calibrated_network_an
     over = [measure_calibration(*drawn(seed, 500, 0.9)) for seed in range(100)]
     assert sum(c.interval[0] <= true_ece <= c.interval[1] for c in over) >= 90
     assert sum(c.ece > c.chance_level for c in over) >= 70
+
+
+@pytest.mark.slow
+def test_where_all_images_are_as_sure_the_interval_and_the_level_are_those_of_a_proportion() -> None:
+    confidences = torch.full((400,), 0.9, dtype=torch.float64)
+    calibration = measure_calibration(confidences, torch.arange(400) < 240)
+    half_width = 1.96 * (0.6 * 0.4 / 400) ** 0.5  # no wider than needed: the error of one bin is that of its accuracy
+    assert calibration.interval == pytest.approx((0.3 - half_width, 0.3 + half_width), abs=0.1 * half_width)
+    assert calibration.chance_level == pytest.approx(1.96 * (0.9 * 0.1 / 400) ** 0.5, rel=0.1)
+
+
+@pytest.mark.slow
+def test_a_calibrated_network_passes_the_level_about_once_in_twenty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convolab.training.calibration.NUM_RESAMPLES", 40)
+    calibrated = [measure_calibration(*drawn(seed, 100)) for seed in range(200)]
+    # 200 draws at 5 %: fewer than 2 and more than 22 have probabilities below 1 in 1,000
+    assert 2 <= sum(c.ece > c.chance_level for c in calibrated) <= 22

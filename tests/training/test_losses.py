@@ -56,6 +56,16 @@ def test_the_focal_loss_takes_probabilities_and_has_a_finite_gradient_where_a_cl
         assert bool(logits.grad.isfinite().all())
 
 
+def test_the_focal_loss_with_class_weights_is_the_mean_of_its_formula() -> None:
+    weights = torch.tensor([1.0, 2.0, 5.0])
+    loss = Focal(gamma=1.5, class_weights=(1.0, 2.0, 5.0)).build(LABELS, 3)
+    p = LOGITS.softmax(1)
+    terms = weights * (1 - p) ** 1.5 * -p.log()  # [images, classes]
+    torch.testing.assert_close(loss(LOGITS, LABELS), terms[torch.arange(10), LABELS].mean())
+    mixed = torch.rand(10, 3, generator=make_generator("mixed")).softmax(1)
+    torch.testing.assert_close(loss(LOGITS, mixed), (mixed * terms).sum(1).mean())
+
+
 def test_a_balanced_epoch_has_each_class_equally_often() -> None:
     order = draw_order(10_000, Balanced().weights(LABELS.repeat(1000), 3), make_generator(0))
     counts = LABELS.repeat(1000)[order].bincount()

@@ -164,6 +164,23 @@ def test_muon_steps_all_but_filters_as_sgd_does_and_scales_both_by_the_schedule(
     assert all(torch.equal(a, b) for a, b in zip(expected, given, strict=True))
 
 
+def test_muon_takes_a_lower_rate_for_the_filters_and_for_the_others_that_are_given_one() -> None:
+    def changes(*factors: float) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        weights = [nn.Parameter(torch.randn(*shape, generator=generator)) for shape in ((2, 3, 3, 3), (4,))]
+        before = [weight.detach().clone() for weight in weights]
+        muon = Muon(lr=0.1, weight_decay=0.5, others_lr=0.2).build(weights, dict(zip(weights, factors, strict=True)))
+        for weight in weights:
+            weight.grad = torch.cos(weight.detach())
+        muon.step()
+        return [weight.detach() - old for weight, old in zip(weights, before, strict=True)]
+
+    filters, others = changes(1.0, 1.0)
+    for factors in ((0.1, 1.0), (1.0, 0.1), (0.1, 0.1)):
+        for change, full, factor in zip(changes(*factors), (filters, others), factors, strict=True):
+            torch.testing.assert_close(change, factor * full, rtol=1e-3, atol=1e-6)
+
+
 def test_muon_takes_scales_and_embeddings_of_three_dimensions_for_no_filters() -> None:
     scale, filters = nn.Parameter(torch.full((8, 1, 1), 1e-6)), nn.Parameter(torch.ones(2, 3, 3, 3))
     scale.grad, filters.grad = torch.zeros_like(scale), torch.ones_like(filters)
