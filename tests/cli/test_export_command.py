@@ -63,3 +63,22 @@ def test_a_study_is_exported_for_a_paper(run_cli) -> None:
 def test_what_cannot_be_exported_is_refused_in_one_line(run_cli, words: tuple[str, ...], message: str) -> None:
     result = run_cli("export", *words)
     assert (result.code, message in result.err) == (2, True), result.err
+
+
+def test_the_width_of_figures_and_the_size_of_their_text_are_passed_on_in_points(
+    run_cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[float, ...]] = []
+
+    def export(source: Path, out: Path, *given: float) -> list[Path]:
+        sizes.append(given)
+        return [out]
+
+    monkeypatch.setattr("convolab.cli.commands.export.open_source", lambda folder: folder)
+    monkeypatch.setattr("convolab.reports.paper_figures.export_figures", export)
+    words = ("export", "run", "--to", "figures", "--out", "figures")
+    for more in ((), ("--width", "3in", "--font-size", "3mm")):
+        assert run_cli(*words, *more).code == 0
+    assert sizes == [pytest.approx((84 * 72 / 25.4, 8.0)), pytest.approx((216.0, 3 * 72 / 25.4))]
+    wrong = run_cli(*words, "--font-size", "large")
+    assert (wrong.code, "--font-size large: give a number and its unit" in wrong.err) == (2, True)

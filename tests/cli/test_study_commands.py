@@ -356,6 +356,17 @@ def test_hours_for_fixed_seeds_and_a_most_below_the_first_look_are_refused_in_on
     )
 
 
+@pytest.mark.slow
+def test_the_seed_of_a_search_is_that_of_its_plan_and_0_if_none_is_given(
+    run_cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = []
+    monkeypatch.setattr("convolab.cli.commands.sweep.run_and_report_search", lambda plan, *_, **__: plans.append(plan))
+    for words in ((), ("--search-seed", "0"), ("--search-seed", "7")):
+        assert run_cli("sweep", "shallow_net", "optimizer.lr=0.001..1.0", "--search", "6", *words).code == 0
+    assert [plan.seed for plan in plans] == [0, 0, 7]
+
+
 SEARCH = (
     *("sweep", "shallow_net", "optimizer.lr=0.001..1.0", "model.hidden=8,16", "--search", "6"),
     *("--epochs", "3", "--set", "data.limit=200", "--seeds", "2", "--out", "s"),
@@ -400,6 +411,8 @@ def test_a_search_whose_winner_is_the_default_compares_nothing_and_one_without_a
     [
         (["optimizer.lr=0.01..0.1"], "is for a search: give --search N, or values"),
         (["optimizer.lr=0.01,0.1", "--sampler", "tpe"], "give --search N too"),
+        (["optimizer.lr=0.01,0.1", "--search-seed", "0"], "give --search N too"),
+        (["optimizer.lr=0.01..0.1", "--search", "3", "--search-seed", "-1"], "the search's seed is -1"),
         (["optimizer.lr=0.01..0.1", "--search", "0"], "give 1 to 1,000"),
         (["optimizer.lr=0.1..0.01", "--search", "3"], "from a lower number to a higher one"),
         (["optimizer.lr=-1..0.01", "--search", "3"], "no number is negative"),

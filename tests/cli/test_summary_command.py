@@ -250,3 +250,15 @@ def test_an_option_that_does_not_fit_is_one_line(run_cli, words: list[str], mess
 def test_a_run_or_a_network_takes_no_options_because_it_has_them() -> None:
     with pytest.raises(convolab.LabError, match="options are for a network by name"):
         convolab.summary(torch.nn.Linear(3, 4), (3,), model={"depth": 3})
+
+
+@pytest.mark.slow
+def test_the_number_of_classes_is_that_of_the_last_layer(run_cli) -> None:
+    def last_layer(*words: str) -> dict:
+        result = run_cli("summary", "simple_convnet", "--input", "3x32x32", *words, "--json")
+        return json.loads(result.out)["layers"][-1]
+
+    usual, seven = last_layer(), last_layer("--classes", "7")
+    assert (usual["output_shape"][-1], seven["output_shape"][-1]) == (10, 7)
+    assert seven["num_parameters"] * 10 == usual["num_parameters"] * 7
+    assert run_cli("summary", "simple_convnet", "--input", "3x32x32", "--classes", "0").code == 2
