@@ -266,6 +266,31 @@ def test_several_networks_are_fooled_together_each_at_its_own_input_size(net: Im
         assert differentiable_preprocess(result.images / 255, small).shape == (3, 3, 24, 24)
 
 
+def test_the_gradient_of_several_networks_is_that_of_the_mean_of_their_logits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    nets = []
+    for _ in range(2):
+        layer = nn.Linear(192, 3).double()
+        layer.weight.data = 0.2 * torch.randn(3, 192, generator=generator, dtype=torch.float64)
+        body = nn.Sequential(nn.Flatten(), layer)
+        sizes = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "input_size": (8, 8), "classes": ("a", "b", "c")}
+        nets.append(ImageClassifier(body, **sizes).eval().double())
+    start = torch.randint(110, 140, (1, 3, 8, 8), generator=generator).to(torch.uint8)
+    x = (start.double() / 255).requires_grad_()
+    both = [net(x) for net in nets]
+
+    def step_by(logits: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(logits.log_softmax(1)[0, 2], x, retain_graph=True)
+        return x.detach() + 0.04 * gradient / gradient.norm()
+
+    seen: list[Tensor] = []
+    config = AttackConfig("log-probability", step_size=0.04, max_steps=1, confidence=0.999)
+    run_pgd(nets, start, torch.tensor([2]), config, on_step=lambda step, p, pixels: seen.append(pixels.clone()))
+    assert torch.allclose(seen[1], step_by((both[0] + both[1]) / 2), atol=1e-6)
+    for other in (both[0], both[1], both[0] + both[1]):
+        assert not torch.allclose(seen[1], step_by(other), atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
 def test_the_differentiable_preprocessing_of_a_surrogate_is_its_own_up_to_about_one_level(name: str) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
+from scipy.stats import binom, normaltest
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.proportion import proportion_confint
 from support.shape_checks import without_shape_checks
@@ -156,6 +156,18 @@ def test_noise_has_the_given_l2_after_rounding_and_depends_on_the_seed() -> None
     assert l2_distances(noise, clean).tolist() == pytest.approx(distances.tolist(), rel=0.02)
     assert torch.equal(noise, norm_matched_noise(clean, distances, 0))
     assert not torch.equal(noise, norm_matched_noise(clean, distances, 1))
+
+
+def test_the_noise_is_normal_with_mean_zero_and_another_for_each_image() -> None:
+    clean = torch.full((2, 3, 64, 64), 128, dtype=torch.uint8)
+    distance = 10 * clean[0].numel() ** 0.5 / 255  # a standard deviation of 10 levels
+    noise = norm_matched_noise(clean, torch.full((2,), distance, dtype=torch.float64), 0)
+    first, second = (noise.double() - 128).flatten(1).numpy()
+    for values in (first, second):
+        assert abs(values.mean()) < 0.4  # more than four times its standard error
+        assert values.std() == pytest.approx(10, rel=0.02)
+        assert normaltest(values).pvalue > 0.001
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.04
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from scipy.stats import normaltest
 from support.heatmaps import random_heatmap, to_saliency_map
 from support.small_nets import classifier_of, randomize_parameters
 from torch import Tensor, nn
@@ -37,6 +38,24 @@ def test_a_norm_is_in_the_group_of_the_layer_before_it(pixels: Tensor) -> None:
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
     )
     assert [name for name, _ in randomization.layer_groups(classifier_of(network), pixels)] == ["5", "0"]
+
+
+def test_random_weights_are_normal_with_the_mean_and_the_deviation_of_the_tensor_that_they_replace() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 64, 5), nn.PReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    before = 2 + 0.5 * torch.rand(64, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    network[0].weight.data = before.clone()
+    net = classifier_of(network)
+    for seed in (0, 1):
+        copied = randomization.randomized_copy(net, [("all of it", ["0.weight", "1.weight"])], seed).network
+        weights = copied[0].weight.detach().double().flatten()
+        assert float(weights.mean()) == pytest.approx(float(before.mean()), abs=0.01)
+        assert float(weights.std()) == pytest.approx(float(before.std()), rel=0.05)
+        assert normaltest(weights.numpy()).pvalue > 0.001  # the old ones were uniform
+        assert abs(float(torch.corrcoef(torch.stack([weights, before.double().flatten()]))[0, 1])) < 0.06
+        assert float(copied[1].weight.detach()) != 0.25  # a single number, which has no deviation
+        for name in ("0.bias", "4.weight", "4.bias"):
+            assert torch.equal(copied.get_parameter(name), network.get_parameter(name))
+    assert torch.equal(network[0].weight, before)
 
 
 class Tokens(nn.Module):
