@@ -197,12 +197,23 @@ def start_convolab(*args: str, **options) -> subprocess.Popen:
     )
 
 
+def wait_for(pattern: str, process: subprocess.Popen, seconds: float = 60) -> None:
+    """Wait until a process has written such a file; it is ended, and the test fails, if it has not in so many seconds."""
+    end = time.monotonic() + seconds
+    while not list(Path().glob(pattern)):
+        assert process.poll() is None, f"it ended with {process.returncode} and without {pattern}"
+        if time.monotonic() > end:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            pytest.fail(f"there was no {pattern} after {seconds} seconds")
+        time.sleep(0.02)
+
+
 @pytest.mark.timing
 def test_control_c_stops_a_study_with_its_runs_saved(run_cli, study: Path) -> None:
     Path("long.toml").write_text(STUDY.replace("epochs = 2", "epochs = 400"))
     process = start_convolab("study", "long.toml", stderr=subprocess.PIPE, text=True)
-    while not list(Path("studies").glob("rates/runs/*/state.safetensors")):
-        time.sleep(0.05)
+    wait_for("studies/rates/runs/*/state.safetensors", process)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
@@ -436,9 +447,7 @@ def test_a_search_that_is_killed_goes_on_to_the_same_end(run_cli) -> None:
     whole = run_cli(*longer, "whole").out
     for pattern in ("runs/*/state.safetensors", "decision/runs/*/state.safetensors"):
         process = start_convolab(*longer, "cut", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not list(Path("cut").glob(pattern)):
-            assert process.poll() is None
-            time.sleep(0.02)
+        wait_for(f"cut/{pattern}", process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert run_cli(*longer, "cut").out == whole.replace("whole/", "cut/")
